@@ -60,9 +60,9 @@ class Arena:
         return model
 
 
-def world(folder: Path, preset: str, seed: int, requests: int, candidates: int) -> Arena:
+def world(folder: Path, preset: str, seed: int, requests: int, candidates: int, interests: int = 1) -> Arena:
     """A simulated world, the truth joined to its log as a score, so that an oracle can learn from it."""
-    simulate_world(folder, preset, seed, requests, candidates, overwrite=True)
+    simulate_world(folder, preset, seed, requests, candidates, overwrite=True, interests=interests)
     for log in (folder / "log").glob("*.parquet"):
         truth = pl.read_parquet(folder / "truth" / log.name)
         joined = pl.read_parquet(log).with_columns(score_truth=truth["click"])

@@ -162,6 +162,11 @@ class BundleManifest(Settings):
         return {stage.name: stage.tables for stage in self.stages if stage.vector_width is not None}
 
     @property
+    def product_stages(self) -> list[str]:
+        """The stages that order by a product of vectors."""
+        return [stage.name for stage in self.stages if stage.orders_by_product]
+
+    @property
     def user(self) -> str:
         """The column of the user's id; requests call it `id`."""
         return self.data.user

@@ -58,7 +58,7 @@ class StageFacts(Settings):
     item_parts: dict[str, PositiveInt] = {}
     """What is computed of an item ahead of requests, by the graph `STAGE.item.onnx`: name → width."""
     constants: dict[str, FiniteFloat] = {}
-    """Numbers that the scorer needs: `scale` and `bias` of vectors, logit = scale · ⟨q, v⟩ + bias."""
+    """Numbers that the scorer needs: `scale` and `bias` if logit = scale · ⟨q, v⟩ + bias; others have other names."""
     main: str
     """The label by which later stages see it."""
     attended: Attention | None = None
@@ -93,3 +93,8 @@ class StageFacts(Settings):
     def vector_width(self) -> int | None:
         """The width of its item vectors, None if it has none."""
         return self.item_parts.get(VECTOR)
+
+    @property
+    def orders_by_product(self) -> bool:
+        """Whether the product of a query's vector and an item's orders candidates, so that an index may find them."""
+        return self.vector_width is not None and {"scale", "bias"} <= set(self.constants)

@@ -1,6 +1,6 @@
 """Network of stage model `towers`: a query and an item tower that meet in a dot product, the usual pre-ranker.
 
-Letters: N rows of one side · d last width of the towers.
+Letters: N rows of one side · R requests · I' distinct items of a batch, rounded up · d width of the vectors.
 """
 
 import math
@@ -14,22 +14,27 @@ from torch.nn import functional
 
 from corank.features.input_layout import Layout
 from corank.features.schema import Placement
-from corank.models.inputs.named_axes import AxisNames, name_axes, name_inputs
+from corank.models.inputs.named_axes import AxisNames, name_axes, name_inputs, number
 from corank.models.layers import ACTIVATIONS, Columns, SnapshotTerm, activated, linear
 from corank.models.settings.network import NetworkSettings
-from corank.models.settings.two_tower import TowersSettings
+from corank.models.settings.two_tower import TowerPairSettings
 from corank.models.stage_model import VectorModel
 
 
 class Tower(nn.Module):
     """An MLP whose last layer is linear: (N, width) → (N, widths[-1])."""
 
-    def __init__(self, inputs: AxisNames, widths: Sequence[int], settings: NetworkSettings) -> None:
-        """`inputs`: the names of its columns."""
+    def __init__(
+        self, inputs: AxisNames, widths: Sequence[int], settings: NetworkSettings, outputs: AxisNames
+    ) -> None:
+        """`inputs` and `outputs` are the names of its columns and of what it gives, `widths[-1]` numbers."""
         super().__init__()
         self.activation, self.dropout = settings.activation, settings.dropout
-        first = name_axes(nn.Linear(len(inputs), widths[0]), weight=(None, inputs))
-        self.layers = nn.ModuleList([first, *(nn.Linear(a, b) for a, b in pairwise(widths))])
+        sizes = [len(inputs), *widths]
+        layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
+        name_axes(layers[0], weight=(None, inputs))
+        name_axes(layers[-1], weight=(outputs, inputs if len(layers) == 1 else None), bias=(outputs,))
+        self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(widths[0]) if settings.normalisation == "layer" else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,18 +53,23 @@ class Towers(VectorModel):
     """Logit exp(s)·⟨q, v⟩ + b: the scale cannot turn negative, so the order of the dot products holds.
 
     v is what the item tower makes of the item row, plus what a small network makes of the item's snapshot features.
+    With biases the towers give d − 1 numbers each, the last of which is the side's bias, and q = [q', √d, √d·b_q],
+    v = [v', b_i, 1]: retrieval, stores and in-batch losses read biases as any other number of the vectors. exp(s)
+    begins at 1/√d, so that a bias is added to the logit as it is; multiplied by exp(s) it learns too slowly.
     """
 
-    def __init__(self, settings: TowersSettings, layout: Layout) -> None:
+    def __init__(self, settings: TowerPairSettings, layout: Layout) -> None:
         super().__init__()
-        self.label = settings.label
+        self.label, self.biases = settings.label, settings.bias
         self.query = self._queries(settings, layout)
         self.item = self._tower("item", settings.item, settings.item_features, settings, layout)
         self.scale = nn.Parameter(torch.tensor(-0.5 * math.log(settings.item[-1])))
         self.bias = nn.Parameter(torch.tensor(0.0))
         self.snapshot = SnapshotTerm.of(layout, settings.item[-1], settings.item_features)
+        if self.snapshot is not None:
+            name_axes(self.snapshot.out, weight=(_vector_names(settings, "item", "query"), None))
 
-    def _queries(self, settings: TowersSettings, layout: Layout) -> nn.Module:
+    def _queries(self, settings: TowerPairSettings, layout: Layout) -> nn.Module:
         if not settings.query_towers:
             return self._tower("query", settings.query, settings.query_features, settings, layout)
         widths = settings.queries()
@@ -73,25 +83,30 @@ class Towers(VectorModel):
         placement: Placement,
         widths: list[int],
         names: list[str] | None,
-        settings: TowersSettings,
+        settings: TowerPairSettings,
         layout: Layout,
     ) -> nn.Module:
+        outputs = _vector_names(settings, placement)
+        widths = [*widths[:-1], len(outputs)]
         if names is None:
-            return Tower(name_inputs(layout, placement), widths, settings)
+            return Tower(name_inputs(layout, placement), widths, settings, outputs)
         columns = layout.columns(placement, names).tolist()
-        return nn.Sequential(
-            Columns(columns), Tower(name_inputs(layout, placement, columns), widths, settings)
-        )
+        tower = Tower(name_inputs(layout, placement, columns), widths, settings, outputs)
+        return nn.Sequential(Columns(columns), tower)
 
     def query_vectors(self, query: Tensor) -> Tensor:
         """The vectors of queries: (R, ·) → (R, d)."""
         vectors: Tensor = self.query(query)
-        return vectors
+        if not self.biases:
+            return vectors
+        product, bias = vectors[:, :-1], vectors[:, -1:]
+        reach = math.sqrt(vectors.shape[1] + 1)
+        return torch.cat((product, torch.full_like(bias, reach), reach * bias), dim=1)
 
     def item_vectors(self, item: Tensor) -> Tensor:
         """The vectors of items: (I', ·) → (I', d)."""
         vectors: Tensor = self.item(item)
-        return vectors
+        return torch.cat((vectors, torch.ones_like(vectors[:, :1])), dim=1) if self.biases else vectors
 
     def logit_scale(self) -> Tensor:
         """exp(s), which cannot turn negative."""
@@ -100,6 +115,12 @@ class Towers(VectorModel):
     def logit_bias(self) -> Tensor:
         """The learnt bias."""
         return self.bias
+
+
+def _vector_names(settings: TowerPairSettings, *sides: Placement) -> AxisNames:
+    """Name the numbers of a vector: those that meet in the product, then the biases of some sides."""
+    biases = tuple(f"{side} bias" for side in sides) if settings.bias else ()
+    return (*number("vector", settings.item[-1] - 2 * settings.bias), *biases)
 
 
 class Sum(nn.Module):

@@ -90,8 +90,8 @@ class Config(Settings):
 
     @property
     def vector_stages(self) -> list[str]:
-        """The stages that have item vectors."""
-        return [stage.name for stage in self.stages if stage.has_vectors]
+        """The stages that order by a product of vectors."""
+        return [stage.name for stage in self.stages if stage.orders_by_product]
 
     @property
     def networks(self) -> dict[str, NetworkSettings]:

@@ -46,7 +46,7 @@ from corank.training.checkpoints.matching import config_facts, load_matching
 from corank.training.checkpoints.run_publisher import RUN
 from corank.training.checkpoints.training_state import model_state, restore_model
 from corank.training.config import Config
-from corank.training.config_file import from_plain, plain
+from corank.training.config_file import from_saved, plain
 from corank.training.preparation.packed_data import open_packed
 
 _CALIBRATORS: TypeAdapter[Calibrators] = TypeAdapter(Calibrators)
@@ -138,7 +138,7 @@ class Run:
             ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: damaged or no run ({error!r}); train again") from None
-        return cls(folder, from_plain(settings, str(path), base), base, lease=copy.lease, origin=origin)
+        return cls(folder, from_saved(settings, str(path), base), base, lease=copy.lease, origin=origin)
 
     @classmethod
     def has_begun(cls, folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Several query towers, whose vectors are summed."""
+"""Several query towers, whose vectors are summed, and the biases within vectors."""
 
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from corank.models.joint import JointModel
 from corank.models.settings.stage_context import StageContext
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.two_tower import Sum, Tower, Towers
+from corank.training.carry.layers import ModelMap
+from corank.training.config_file import complete_saved
 from tests.support.configs import TEXT, refused
 from tests.support.encoded_batches import LAYOUT, SCHEMA, random_batch
 from tests.support.models import linears, two_tower
@@ -37,7 +39,14 @@ SPLIT: dict[str, dict[str, Any]] = {
 
 
 def of(**changes: object) -> TowersSettings:
-    found = {"name": "prerank", "model": "towers", "keep": 3, "query": [16, 8], "item": [12, 8]}
+    found = {
+        "name": "prerank",
+        "model": "towers",
+        "keep": 3,
+        "query": [16, 8],
+        "item": [12, 8],
+        "bias": False,
+    }
     return TowersSettings.model_validate({**found, "query_towers": SPLIT, **changes})
 
 
@@ -127,9 +136,63 @@ def test_the_towers_of_a_model_meet_the_items_in_a_dot_product() -> None:
     torch.testing.assert_close(z, built(by_row)["prerank"].logits["click"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("some", [{}, {"query_towers": {}}])
+def test_each_side_adds_a_bias_within_the_vectors(some: dict[str, Any]) -> None:
+    batch, by_row = random_batch(3)
+    torch.manual_seed(0)
+    built = JointModel([of(bias=True, **some)], LAYOUT)
+    with torch.no_grad():
+        for table in built.tables.parameters():
+            table.normal_()
+    found, stage, inputs = built(batch)["prerank"], two_tower(built), built.inputs(batch)
+    q, v = stage.query(inputs["query"]), stage.item_vectors(inputs["item"])
+    assert q.shape[1] == 7 and v.shape[1] == 8 and (v[:, -1] == 1).all()
+    of_query, of_item = q[batch.request_of], v[batch.item_of]
+    product = (of_query[:, :6] * of_item[:, :6]).sum(1)
+    assert stage.scale.exp().item() == pytest.approx(8**-0.5)
+    expected = stage.scale.exp() * product + of_item[:, 6] + of_query[:, 6] + stage.bias
+    torch.testing.assert_close(found.logits["click"], expected)
+    torch.testing.assert_close(expected, built(by_row)["prerank"].logits["click"], rtol=1e-4, atol=1e-5)
+
+
+def test_biases_come_to_a_model_that_had_none() -> None:
+    """`train --from` takes over the numbers that both vectors have; the last two of the earlier ones go."""
+    torch.manual_seed(0)
+    before, after = (JointModel([of(bias=bias)], LAYOUT) for bias in (False, True))
+    found = ModelMap.of(before, after)
+    assert not found.fresh and not found.gone
+    held, name = before.state_dict(), "stages.prerank.item.layers.1.weight"
+    assert found.carried[name].changes == (["item bias"], ["vector"])
+    target = after.state_dict()[name]
+    bias = target[6].clone()
+    found.carried[name].fill(target, held[name])
+    assert torch.equal(target[:6], held[name][:6]) and torch.equal(target[6], bias)
+
+
+def test_a_config_of_an_earlier_run_has_no_biases_unless_it_says_so() -> None:
+    plain = of(bias=True).model_dump()
+    del plain["bias"]
+    assert TowersSettings.model_validate(plain).bias
+    assert complete_saved({"stages": [plain]})["stages"] == [plain | {"bias": False}]
+    assert complete_saved({"stages": [plain | {"bias": True}]})["stages"] == [plain | {"bias": True}]
+    for odd in ({"stages": [{"model": "towerz"}, 3]}, {"stages": 1}, None):
+        assert complete_saved(odd) == odd
+
+
+def test_narrower_towers_keep_room_for_biases() -> None:
+    narrow = of(bias=True).scale_widths(0.25)
+    assert (narrow.query, narrow.item, narrow.query_towers["person"].widths) == ([4, 3], [3, 3], [1, 3])
+    assert of().scale_widths(0.25).item == [3, 2]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"bias": True, "query_towers": {}, "query": [2], "item": [2]},
+            "bias takes two numbers of a vector, so the last width is 3 or more; received 2; write more, or bias: "
+            "false",
+        ),
         (
             {"query_features": ["user"]},
             "query_features are those of a single query tower; drop them, or query_towers",

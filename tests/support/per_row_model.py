@@ -57,7 +57,7 @@ def per_row(model: JointModel, batch: Batch) -> dict[str, StageOutput]:
         if isinstance(stage, Towers):
             item, snapshot = inputs["item"], inputs["snapshot"]
             vectors = stage.record_vectors(item, snapshot if snapshot.shape[1] else None)
-            dot = (stage.query(inputs["query"]).float() * vectors.float()).sum(1)
+            dot = (stage.query_vectors(inputs["query"]).float() * vectors.float()).sum(1)
             outputs[name] = StageOutput({stage.label: stage.scale.exp() * dot + stage.bias})
         elif isinstance(stage, Mlp):
             outputs[name] = _rank(stage, torch.cat([inputs[p] for p in PLACEMENTS], dim=1))

@@ -297,7 +297,7 @@ def world_config(drawn: Drawn) -> Drawn:
             }
         }
         towers.pop("query_features", None)
-    stages = [towers | drawn["prerank"]]
+    stages = [towers | drawn["structure"] | drawn["prerank"]]
     if drawn["middle"]:
         stages.append({"name": "middle", "keep": 3} | drawn["middle"] | drawn["middle_tables"])
     rank = {"name": "rank", "model": "mlp", "keep": 2, "hidden": [8, 6], "labels": ["click", "buy"]}

@@ -65,6 +65,8 @@ histories = st.one_of(derived_histories, listed)
 
 stage = {"activation": st.sampled_from(["relu", "gelu"]), "normalisation": st.sampled_from(["none", "layer"])}
 NARROW = {"query": [5, 4], "item": [4]}
+FOLDED = {"model": "towers_mlp", "hidden": 5}
+HEADS = {"model": "towers_heads", "head": 2}
 tables = st.sampled_from([{}, {"embeddings": "own"}, {"table_gradient": False}])
 drawn_worlds = st.fixed_dictionaries(
     {
@@ -93,6 +95,7 @@ drawn_worlds = st.fixed_dictionaries(
         "attributes": st.booleans(),
         "alone": st.sampled_from([None, "histories", "id"]),
         "several_towers": st.booleans(),
+        "structure": st.sampled_from([{}, {"bias": False}, FOLDED, HEADS]),
         "din": st.none() | st.fixed_dictionaries({"hidden": st.just(5), "attributes": st.booleans()}),
         "dcn": st.sampled_from([None, {"layers": 2}, {"layers": 1, "rank": 3}]),
         "numbers": st.sampled_from(
@@ -154,6 +157,7 @@ RICH: Drawn = {
     "attributes": False,
     "alone": None,
     "several_towers": False,
+    "structure": {},
     "din": None,
     "dcn": None,
     "numbers": {"kind": "periodic", "frequencies": 3, "dim": 2},

@@ -179,7 +179,7 @@ def test_vectors_are_the_item_towers(case: Case) -> None:
     tables = table_set(case.model)
     inputs = dense_input(case.packed.items.take(newest), case.model.layout, "item", tables)
     with torch.no_grad():
-        expected = two_tower(case.model).item(torch.from_numpy(inputs)).numpy()
+        expected = two_tower(case.model).item_vectors(torch.from_numpy(inputs)).numpy()
     vectors = np.load(folder / "items" / "vectors.prerank.npy", allow_pickle=False)
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
     assert vectors.shape == (len(keys), 4)

@@ -180,6 +180,6 @@ def _fits(loss: Plain, stages: Sequence[StageSettings]) -> bool:
     for stage in stages:
         if loss.get("stage") == stage.name:
             return loss.get("label") in [None, *stage.labels] and (
-                loss["kind"] != "in_batch" or stage.has_vectors
+                loss["kind"] != "in_batch" or stage.orders_by_product
             )
     return True

@@ -107,11 +107,13 @@ class FillIndex:
 
 
 def check_index(kind: VectorIndexKind, items: int, manifest: BundleManifest) -> None:
-    """Raise ConfigError if no stage has vectors, or there are too few items for a kind of index."""
+    """Raise ConfigError if no stage orders by a product of vectors, or there are too few items for a kind of index."""
     if kind not in get_args(VectorIndexKind):
         raise ConfigError(f"--index: {describe_unknown(kind, get_args(VectorIndexKind), 'kind of index')}")
-    if not manifest.vector_tables:
-        raise ConfigError(f"--index {kind}: no stage of the bundle has item vectors; leave it out")
+    if not manifest.product_stages:
+        raise ConfigError(
+            f"--index {kind}: no stage of the bundle orders by a product of item vectors; leave it out"
+        )
     if kind == "ivf_pq" and items < CENTROIDS:
         raise ConfigError(
             f"--index ivf_pq: needs {CENTROIDS} items to learn from, and there are {items}; take ivf"

@@ -115,10 +115,10 @@ def _build_indexes(
     engine: Engine,
     out: Path,
 ) -> Iterator[str]:
-    """Build an index of each stage's vectors, from the parts. Yields a line about each."""
+    """Build an index of each stage's vectors that meet in a product, from the parts. Yields a line about each."""
     firsts = accumulate(counts, initial=0)
     parts = [VectorPart(write.path(task), first) for task, first in zip(ranges, firsts, strict=False)]
-    for stage in write.encoder.manifest.vector_tables:
+    for stage in write.encoder.manifest.product_stages:
         asked = queries[1] if queries is not None and queries[0] == stage else None
         path = out.with_name(f"{out.stem}.{stage}.faiss")
         yield build_vector_index(kind, stage, parts, sum(counts), asked, engine, write.folder, path)

@@ -109,7 +109,8 @@ class Reality:
         """Draw users, items and effects of a world."""
         intent = rng.standard_normal((INTENTS, world.catalogue), dtype=np.float32)
         scale = PRESETS[world.preset].hidden * np.sqrt(INTENTS / (INTENTS - 1))
-        users, items = Users.draw(rng, world.users, world.days), SimulatedItems.draw(rng, world)
+        users = Users.draw(rng, world.users, world.days, world.interests)
+        items = SimulatedItems.draw(rng, world)
         tab, device, daytime = _draw_effects(rng)
         return cls(
             users=users,
@@ -142,6 +143,8 @@ class Reality:
         by_category = self.tab[requests.tab] + self.device[requests.device] + self.daytime[requests.hour // 6]
         by_category += self.users.bias[requests.user][:, None]
         taste = affinity(self.users.taste[requests.user], self.items.taste, item)
+        for other in self.users.others:
+            taste = np.maximum(taste, affinity(other[requests.user], self.items.taste, item))
         logit = np.take_along_axis(by_category, self.items.category[item], axis=1)
         logit += np.float32(0.9) * taste + self.items.bias[item] + self.intent[requests.intent[:, None], item]
         return logit

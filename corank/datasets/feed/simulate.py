@@ -114,6 +114,7 @@ def simulate_world(
     days: int | None = None,
     drift: Mapping[str, object] | None = None,
     random: float | None = None,
+    interests: int = 1,
 ) -> Simulated:
     """Write `log/`, `truth/`, `items.parquet`, `users.parquet` and, last, `config.yaml` into `out`.
 
@@ -133,6 +134,7 @@ def simulate_world(
         days: of the log; 10 unless given.
         drift: fields of `Drift`, empty for its defaults; None for a world that stays as it is.
         random: share of the requests whose candidates are exposed at random, with their propensities in the log.
+        interests: tastes of each user.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -146,6 +148,7 @@ def simulate_world(
         "candidates": candidates,
     }
     wanted |= {"users": users, "items": items, "auction": auction, "drift": drift, "random": random}
+    wanted |= {"interests": interests}
     world = validate(World, wanted if days is None else wanted | {"days": days}, "simulate")
     with clear_folder(out, overwrite, (*_FILES, *_DAILY_FILES)):
         return _write_world(world, out)

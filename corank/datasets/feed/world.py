@@ -62,6 +62,8 @@ class World(Settings):
     """Days of the log."""
     random: float | None = Field(default=None, gt=0, le=1)
     """Share of the requests of a random bucket, whose propensities are logged; RANDOM_TRAFFIC without, unless given."""
+    interests: PositiveInt = 1
+    """Tastes of each user. An item is liked as much as the taste likes it that likes it most."""
     drift: Drift | None = None
     """How the world changes; it does not unless given. With it, `items` are those that are there at a time."""
 
@@ -102,6 +104,7 @@ class Users:
     """The users, with their tastes and what is logged of them."""
 
     taste: Floats  # (U, K), unit variance
+    others: tuple[Floats, ...]  # (U, K) each: further interests
     bias: Floats  # (U,)
     share: Doubles  # (U,) of all requests
     joined: Codes  # (U,) day of the first possible request
@@ -110,7 +113,7 @@ class Users:
     table: pl.DataFrame  # what is logged of them
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, n: int, days: int) -> Self:
+    def draw(cls, rng: np.random.Generator, n: int, days: int, interests: int = 1) -> Self:
         """Draw n users of a log of some days; age, gender and city explain two thirds of the variance of tastes."""
         decade = rng.choice(6, n, p=(0.25, 0.3, 0.2, 0.12, 0.08, 0.05))
         gender = rng.integers(len(GENDERS), size=n)
@@ -131,6 +134,7 @@ class Users:
         )
         return cls(
             taste=_blend(explained, _tastes(rng, n), EXPLAINED),
+            others=tuple(_draw_interest(rng, groups) for _ in range(interests - 1)),
             bias=(0.2 * rng.standard_normal(n)).astype(np.float32),
             share=activity / activity.sum(),
             joined=joined,
@@ -141,8 +145,9 @@ class Users:
 
     def walk(self, rng: np.random.Generator, step: float) -> Self:
         """Users a day later: the tastes of their groups and their own have moved by a step, `Drift.walk`."""
-        fresh = _blend(_explain_tastes(rng, self.groups), _tastes(rng, len(self.taste)), EXPLAINED)
-        return replace(self, taste=move(self.taste, fresh, step))
+        fresh = _draw_interest(rng, self.groups)
+        others = tuple(move(other, _draw_interest(rng, self.groups), step) for other in self.others)
+        return replace(self, taste=move(self.taste, fresh, step), others=others)
 
 
 @dataclass(frozen=True)
@@ -249,6 +254,11 @@ def _explain_tastes(rng: np.random.Generator, groups: tuple[Codes, ...]) -> Floa
     decade, gender, city = groups
     tables = _tastes(rng, 6), _tastes(rng, len(GENDERS)), _tastes(rng, CITIES)
     return np.asarray(tables[0][decade] + tables[1][gender] + tables[2][city])
+
+
+def _draw_interest(rng: np.random.Generator, groups: tuple[Codes, ...]) -> Floats:
+    """Draw a taste of each user, explained in part by the user's groups: (U, K)."""
+    return _blend(_explain_tastes(rng, groups), _tastes(rng, len(groups[0])), EXPLAINED)
 
 
 def _blend(explained: Floats, own: Floats, share: float) -> Floats:

@@ -5,8 +5,8 @@
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import PositiveFloat, PositiveInt
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from corank.models.stage_model import StageModel
 
 VECTOR = "vector"
-"""The item part that scorer `vectors`, retrieval and in-batch losses take."""
+"""The item part that scorers of item vectors take; if the stage orders by their product, retrieval does, too."""
 Earlier = Literal["score", "rank"]
 """What a stage may see of an earlier one: its logit, or the candidate's soft rank in the request."""
 
@@ -31,6 +31,8 @@ Earlier = Literal["score", "rank"]
 class StageSettings(NetworkSettings):
     """Settings that every stage of the cascade has. A stage model adds its own, and says how it is built."""
 
+    saved_defaults: ClassVar[Mapping[str, Any]] = {}
+    """What a key means that the config of an earlier run lacks, if the default of new configs is another."""
     model: str
     cuts: list[str] = []
     """Levels of the log whose candidates this stage cut."""
@@ -99,8 +101,13 @@ class StageSettings(NetworkSettings):
 
     @property
     def has_vectors(self) -> bool:
-        """Whether items have vectors whose product with the query's orders candidates."""
+        """Whether serving keeps a vector with every item."""
         return VECTOR in self.item_parts
+
+    @property
+    def orders_by_product(self) -> bool:
+        """Whether the product of a query's vector and an item's orders candidates: for retrieval, in-batch losses."""
+        return self.has_vectors
 
     def earlier(self) -> list[tuple[str, Earlier]]:
         """What the stage sees of earlier ones: stage and what of it."""

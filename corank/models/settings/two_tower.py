@@ -1,7 +1,7 @@
 """Stage model `towers`: what a config says of a query tower and an item tower."""
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Literal, Self
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from corank.models.two_tower import Towers
 
 
+BIASED_WIDTH = 3
+"""The least width of vectors with biases: a number of the product, and one for each side's bias."""
+
+
 class QueryTower(Settings):
     """One of several query towers."""
 
@@ -26,11 +30,9 @@ class QueryTower(Settings):
     """Those of `query` unless given."""
 
 
-@STAGE_MODELS.register("towers")
-class TowersSettings(SingleLabelSettings):
-    """Settings of query and item towers."""
+class TowerPairSettings(SingleLabelSettings):
+    """Settings of query and item towers, whatever their vectors meet in."""
 
-    model: Literal["towers"] = "towers"
     query: Widths = [512, 128, 64, 32]
     """Widths of the query tower."""
     item: Widths = [512, 128, 64, 32]
@@ -41,6 +43,11 @@ class TowersSettings(SingleLabelSettings):
     """Several query towers by name, such as one of the user and one of the context, whose vectors are summed."""
     item_features: list[str] | None = None
     """Features of the item tower; all of the item side unless given."""
+    bias: bool = True
+    """Whether each side adds a bias of its own to the logit. The two are numbers of the vectors, within their width."""
+    saved_defaults: ClassVar[Mapping[str, Any]] = {"bias": False}
+    meeting: ClassVar[str] = "in a dot product"
+    """What the vectors meet in, for messages."""
 
     @model_validator(mode="after")
     def _equal_last_widths(self) -> Self:
@@ -49,9 +56,14 @@ class TowersSettings(SingleLabelSettings):
         for name, widths in self.queries().items():
             if widths[-1] != self.item[-1]:
                 raise ValueError(
-                    f"the towers of '{self.name}' meet in a dot product, so their last widths must be equal; "
+                    f"the towers of '{self.name}' meet {self.meeting}, so their last widths must be equal; "
                     f"received {name} {widths[-1]} and item {self.item[-1]}"
                 )
+        if self.bias and self.item[-1] < BIASED_WIDTH:
+            raise ValueError(
+                f"bias takes two numbers of a vector, so the last width is {BIASED_WIDTH} or more; received "
+                f"{self.item[-1]}; write more, or bias: false"
+            )
         return self
 
     def queries(self) -> dict[str, list[int]]:
@@ -68,17 +80,6 @@ class TowersSettings(SingleLabelSettings):
             schema.check_tower(tower.features, "query", f"stages.{self.name}.query_towers.{name}.features")
         schema.check_tower(self.query_features or [], "query", f"stages.{self.name}.query_features")
         schema.check_tower(self.item_features or [], "item", f"stages.{self.name}.item_features")
-
-    def build(self, layout: Layout) -> "Towers":
-        """Build the network."""
-        from corank.models.two_tower import Towers
-
-        return Towers(self, layout)
-
-    @property
-    def scorer(self) -> str:
-        """The scorer of item vectors."""
-        return "vectors"
 
     @property
     def item_parts(self) -> tuple[str, ...]:
@@ -113,20 +114,45 @@ class TowersSettings(SingleLabelSettings):
         chosen = {side: kept(getattr(self, side)) for side in sides if getattr(self, side) is not None}
         return self.model_copy(update=chosen | {"query_towers": towers})
 
-    def in_role_of(self, stage: StageSettings) -> "TowersSettings":
-        """Towers of the same widths in the role of another stage."""
-        widths = {"query": self.query, "item": self.item}
-        values = {"model": "towers", **widths, "label": stage.main} | role_of(stage)
-        return validate(TowersSettings, values, f"stages.{stage.name}")
+    def in_role_of(self, stage: StageSettings) -> StageSettings:
+        """Towers of the same widths in the role of another stage, which read all of its features."""
+        every = {"query_features", "item_features", "query_towers"}
+        kept = self.model_dump(exclude=every | set(StageSettings.model_fields) - {"model"})
+        values = kept | {"label": stage.main} | role_of(stage)
+        return validate(type(self), values, f"stages.{stage.name}")
 
     def scale_widths(self, factor: float) -> Self:
-        """The same towers, `factor` times as wide."""
+        """The same towers, `factor` times as wide, their vectors as wide as biases need at least."""
+        least = BIASED_WIDTH if self.bias else 1
+
+        def scaled(widths: list[int]) -> list[int]:
+            *hidden, last = multiply_widths(widths, factor)
+            return [*hidden, max(last, least)]
+
         towers = {
-            name: tower.model_copy(update={"widths": tower.widths and multiply_widths(tower.widths, factor)})
+            name: tower.model_copy(update={"widths": tower.widths and scaled(tower.widths)})
             for name, tower in self.query_towers.items()
         }
-        sides = {"query": multiply_widths(self.query, factor), "item": multiply_widths(self.item, factor)}
+        sides = {"query": scaled(self.query), "item": scaled(self.item)}
         return self.model_copy(update=sides | {"query_towers": towers})
+
+
+@STAGE_MODELS.register("towers")
+class TowersSettings(TowerPairSettings):
+    """Settings of query and item towers that meet in a dot product."""
+
+    model: Literal["towers"] = "towers"
+
+    def build(self, layout: Layout) -> "Towers":
+        """Build the network."""
+        from corank.models.two_tower import Towers
+
+        return Towers(self, layout)
+
+    @property
+    def scorer(self) -> str:
+        """The scorer of item vectors."""
+        return "vectors"
 
 
 def _enter(schema: Schema, placement: Placement, names: list[str] | None) -> frozenset[str]:

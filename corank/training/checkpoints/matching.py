@@ -10,7 +10,7 @@ from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.location import CheckpointLocation
 from corank.training.checkpoints.split_table import ALL_BUCKETS
 from corank.training.config import Config
-from corank.training.config_file import flatten, plain
+from corank.training.config_file import complete_saved, flatten, plain
 
 MAY_CHANGE = {"packed", "train.tables"}
 """Keys of a config that may change when a training goes on: they say where data and weights lie, not what they are."""
@@ -61,8 +61,8 @@ def _refuse_other_config(held: Checkpoint, config: Config, path: Path) -> None:
 
 
 def _with_defaults(settings: Any) -> Any:
-    """A checkpoint's config with the defaults of keys added since; unchanged if it is not valid now."""
+    """A checkpoint's config with what keys added since meant then; unchanged if it is not valid now."""
     try:
-        return plain(validate(Config, settings, "checkpoint"))
+        return plain(validate(Config, complete_saved(settings), "checkpoint"))
     except ConfigError:
         return settings

@@ -9,7 +9,7 @@ from corank.data.dataset import PackedDataset
 from corank.data.pack_manifest import MANIFEST
 from corank.data.state.earlier_pack import EarlierPack
 from corank.features.log_schema import DataSettings
-from corank.training.config_file import from_plain
+from corank.training.config_file import from_saved
 from corank.training.preparation.packed_data import open_packed
 
 RUN_FILE = "run.json"
@@ -84,4 +84,4 @@ def _open_of_run(folder: Path) -> PackedDataset:
         mark = held.get("packed")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: damaged or no run ({error!r}); name its packed data instead") from None
-    return open_packed(from_plain(settings, str(path), base), base, lambda folder: True, mark)
+    return open_packed(from_saved(settings, str(path), base), base, lambda folder: True, mark)

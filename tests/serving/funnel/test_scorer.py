@@ -45,4 +45,4 @@ class NoScore(StageScorer):
 def test_an_unfit_scorer_is_refused_by_name(part: type, message: str) -> None:
     with pytest.raises(PluginError, match=message):
         SCORERS.register("unfit")(part)
-    assert sorted(SCORERS) == ["graph", "vectors"]
+    assert sorted(SCORERS) == ["folded_mlp", "graph", "max_heads", "vectors"]

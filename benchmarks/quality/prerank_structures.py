@@ -1,0 +1,245 @@
+"""Structures of a pre-ranker at equal widths: what each adds to a dot product, and what it costs for 1,000 candidates.
+
+  dot      towers without biases, vectors of 32 numbers
+  bias     towers with a bias of each side, within the 32 numbers
+  mlp      `towers_mlp`: the two vectors and their product enter 32 hidden units
+  heads    `towers_heads`: 4 heads of 8 numbers meet by the best item head
+  full     `mlp`: one network over all features, without attention or cross layers; nothing is computed ahead
+
+Worlds: `bilinear` (a user has one taste) and `interests` (three, of which the best counts) are simulated, and every
+structure learns the truth of all candidates, so that nothing but the structure limits it. `kuairand`, if DIR is
+given, has exposed candidates alone: clicks are learnt, and AUC is that of clicks on the test days. The difference from
+`bias` is paired over seeds.
+
+`us` is the time of a scorer for 1,000 candidates of one request, encoded and with item vectors at hand, the graph of
+the query included; `graph_us` that of one ONNX graph of the whole stage over the same vectors, where there is one. All
+are taken in turns. `best` of a world is the structure with the most AUC above `dot` for a microsecond above it.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+
+from benchmarks import harness
+from benchmarks.quality.arena import Arena, Figures, Loss, kept, spread, world
+from benchmarks.quality.selection_bias import ALL, KEEP, TOP, distill, settings
+from corank.analysis.logged_request import logged_request
+from corank.core.calibration import Platt
+from corank.core.settings import validate
+from corank.data.packing.pack import pack_log
+from corank.datasets.kuairand import import_kuairand
+from corank.evaluation.predict import predict_split
+from corank.evaluation.stage_order import read_truth
+from corank.metrics.cascade import recall
+from corank.metrics.point import auc, truth_auc
+from corank.models.graphs import Graph, RequestGraph
+from corank.models.tower_structures import TowersHeads
+from corank.models.two_tower import Towers
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
+from corank.serving.funnel.stage_scorer import Candidates
+from corank.training.config import Config
+from corank.training.config_file import plain, read
+from corank.training.device import keep_freed_memory
+from corank.training.export import export_bundle
+from corank.training.onnx_graphs import write_graph
+from corank.training.run import Run, build_model
+
+HIDDEN, D = [128, 64], 32
+SIDES = {"query": [*HIDDEN, D], "item": [*HIDDEN, D]}
+STRUCTURES: dict[str, Loss] = {
+    "dot": {"model": "towers", "bias": False} | SIDES,
+    "bias": {"model": "towers"} | SIDES,
+    "mlp": {"model": "towers_mlp", "hidden": 32} | SIDES,
+    "heads": {"model": "towers_heads", "head": 8, "query": [*HIDDEN, D + 2], "item": [*HIDDEN, D + 2]},
+    "full": {"model": "mlp", "hidden": [128, 64, 32]},
+}
+WORLDS = {"bilinear": 1, "interests": 3}
+CANDIDATES, ROUNDS = 1_000, 200
+KUAIRAND_CROSSES = ("video_tab", "author_tab")
+
+
+def stage(structure: str) -> Loss:
+    """The pre-ranker of a structure."""
+    return {"name": "prerank", "keep": KEEP, "value": "click"} | STRUCTURES[structure]
+
+
+def judge(arena: Arena, structure: str, epochs: int, seed: int) -> Figures:
+    """AUC and recall on all candidates of the test day, of a structure that learns their truth."""
+    loss = distill("truth", ALL) | {"per_request": None}
+    model = arena.trained(structure, [stage(structure)], [loss], settings(epochs) | {"seed": seed})
+    found, truth = predict_split(model, arena.packed, "test"), read_truth(arena.packed, "test")["click"]
+    z, requests = found.logits["prerank"]["click"], found.requests
+    best = recall(requests, requests.ranks(truth), requests.ranks(z), TOP, KEEP)
+    values = {"candidates_auc": truth_auc(requests.user_of(), z, truth), "truth_recall": best}
+    return {name: float(value.value() or 0) for name, value in values.items()}
+
+
+def simulated(folder: Path, interests: int, seed: int, requests: int, epochs: int) -> dict[str, Figures]:
+    """The figures of every structure in a simulated world."""
+    arena = world(folder, "medium", seed, requests, 200, interests)
+    return {name: judge(arena, name, epochs, seed) for name in STRUCTURES}
+
+
+def imported(source: Path, folder: Path) -> Arena:
+    """KuaiRand, without crosses of query and item, which no towers read, to learn clicks from."""
+    import_kuairand(source, folder)
+    config = read(folder / "config.yaml")
+    crosses = [name for name in config.features if name.startswith(KUAIRAND_CROSSES)]
+    config = read(folder / "config.yaml", without=crosses)
+    return Arena(
+        folder, config, pack_log(config.data, config.declared, folder, folder / "packed" / config.name)
+    )
+
+
+def kuairand(arena: Arena, seed: int) -> dict[str, Figures]:
+    """AUC of clicks on the test days of every structure, which learns clicks alone."""
+    found = {}
+    train = plain(arena.config)["train"] | {"seed": seed, "requests": 512}
+    for name in STRUCTURES:
+        part = stage(name) | {"normalisation": "layer"}
+        model = arena.trained(name, [part], [{"kind": "click", "stage": "prerank"}], train)
+        rows = predict_split(model, arena.packed, "test")
+        user, z, label = rows.requests.user_of(), rows.logits["prerank"]["click"], rows.labels["click"]
+        found[name] = {"candidates_auc": float(auc(user, z, label).value() or 0)}
+    return found
+
+
+class Timed:
+    """The scorers of one structure, over a bundle of a network that has not learnt."""
+
+    def __init__(self, arena: Arena, name: str) -> None:
+        arm = {"name": name, "stages": [stage(name)], "losses": [{"kind": "click", "stage": "prerank"}]}
+        config = validate(Config, plain(arena.config) | arm, name)
+        model = build_model(config, arena.packed)
+        bundle = arena.folder / "bundles" / name
+        funnel = Funnel(export_bundle(bundle, config, arena.packed, model, {"prerank": {"click": Platt()}}))
+        logged = logged_request(Run(bundle, config, arena.folder), "test", 0, arena.packed)
+        ids = [{"id": n} for n in range(CANDIDATES)]
+        encoded = funnel.request_encoder.encode(Request.parse(logged | {"candidates": ids}))
+        self.scorer = funnel.scorer.stages["prerank"]
+        self.candidates = Candidates(funnel.request_encoder, encoded, np.arange(CANDIDATES), {})
+        self.bytes = 4 * (funnel.manifest.stages[0].vector_width or 0)
+        self.calls: dict[str, Callable[[], object]] = {f"{name}.us": self.score}
+        network = model.network("prerank")
+        if isinstance(network, Towers):
+            self.session = from_vectors(network, arena.folder / f"{name}.onnx", model.layout.width("query"))
+            np.testing.assert_allclose(self.run_graph(), self.score(), atol=1e-4)
+            self.calls[f"{name}.graph_us"] = self.run_graph
+
+    def score(self) -> np.ndarray:
+        """The scorer that serves the structure."""
+        return self.scorer.score(replace(self.candidates, shared={}))
+
+    def run_graph(self) -> np.ndarray:
+        """One graph over the query and the vectors of the candidates."""
+        request = self.candidates.request
+        vectors = request.items.vectors("prerank", self.candidates.rows)
+        query = self.scorer.inputs.query(request.query, {})
+        found: np.ndarray = self.session.run(None, {"query": query, "item": vectors})[0]
+        return found
+
+
+class FromVectors(RequestGraph):
+    """A stage over the query and item vectors that were computed ahead."""
+
+    def __init__(self, stage: Towers) -> None:
+        super().__init__(stage)
+        stage.item_vectors = lambda item: item  # type: ignore[method-assign]
+
+
+def from_vectors(stage: Towers, path: Path, query: int) -> onnxruntime.InferenceSession:
+    """The graph of a whole stage but for the item tower."""
+    tensors = {"query": torch.zeros(1, query), "item": torch.zeros(2, D + 2 * isinstance(stage, TowersHeads))}
+    write_graph(path, Graph(FromVectors(stage), ("query", "item"), ("logits",)), tensors)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(path), options)
+
+
+def microseconds(arena: Arena) -> Figures:
+    """The median time of every scorer and graph, all in turns, and the bytes that an item has ahead."""
+    timed = {name: Timed(arena, name) for name in STRUCTURES}
+    calls = {key: call for one in timed.values() for key, call in one.calls.items()}
+    times: dict[str, list[float]] = {key: [] for key in calls}
+    for n in range(ROUNDS + 20):
+        for key in sorted(calls, reverse=bool(n % 2)):
+            began = time.perf_counter()
+            calls[key]()
+            if n >= 20:
+                times[key].append(time.perf_counter() - began)
+    found = {key: float(np.median(values)) * 1e6 for key, values in times.items()}
+    return found | {f"{name}.bytes_per_item": float(one.bytes) for name, one in timed.items()}
+
+
+def summary(found: dict[str, list[dict[str, Figures]]], speed: Figures) -> dict[str, harness.Figure]:
+    """Means with intervals, differences from `bias` paired over seeds, and the best per microsecond."""
+    figures: dict[str, harness.Figure] = dict(speed)
+    for place, seeds in found.items():
+        for name in STRUCTURES:
+            for metric in seeds[0][name]:
+                values = [seed[name][metric] for seed in seeds]
+                figures |= spread(f"{place}.{name}.{metric}", values)
+                if name != "bias":
+                    paired = [seed[name][metric] - seed["bias"][metric] for seed in seeds]
+                    figures |= spread(f"{place}.{name}-bias.{metric}", paired)
+        gains = {
+            name: (
+                np.mean([seed[name]["candidates_auc"] - seed["dot"]["candidates_auc"] for seed in seeds])
+                / max(speed[f"{name}.us"] - speed["dot.us"], 1.0)
+            )
+            for name in STRUCTURES
+            if name != "dot"
+        }
+        best = max(gains, key=lambda name: gains[name])
+        figures[f"{place}.best"] = best if gains[best] > 0 else "dot"
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "folder", nargs="?", type=Path, metavar="DIR", help="KuaiRand-Pure, to be a world, too"
+    )
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=8_000, help="of a simulated world")
+    parser.add_argument("--epochs", type=int, default=4, help="in a simulated world")
+    parser.add_argument(
+        "--keep", type=Path, help="folder where finished worlds are kept; a rerun goes on there"
+    )
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    found: dict[str, list[dict[str, Figures]]] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        results = arguments.keep or folder / "results"
+        arena = imported(arguments.folder, folder / "kuairand") if arguments.folder else None
+        for seed in range(arguments.seeds):
+            size = arguments.requests, arguments.epochs
+            makes = {
+                name: partial(simulated, folder / "world", interests, seed, *size)
+                for name, interests in WORLDS.items()
+            } | ({"kuairand": partial(kuairand, arena, seed)} if arena else {})
+            for name, make in makes.items():
+                found.setdefault(name, []).append(
+                    kept(results / f"{name}-{seed}-{size[0]}x{size[1]}.json", make)
+                )
+                print(f"{name}, seed {seed}: done", file=sys.stderr, flush=True)
+        speed = microseconds(world(folder / "timed", "medium", 0, 300, 200))
+    harness.report("prerank_structures", summary(found, speed), {}, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
