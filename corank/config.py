@@ -52,6 +52,7 @@ from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.numbers import PeriodicNumbers, PiecewiseNumbers
 from corank.models.settings.table_optimiser import TableOptimiser
 from corank.models.settings.teacher import TeacherSettings
+from corank.models.settings.tower_structures import TowersHeadsSettings, TowersMlpSettings
 from corank.models.settings.two_tower import QueryTower, TowersSettings
 from corank.training.config import Config
 from corank.training.config_file import plain
@@ -103,6 +104,8 @@ __all__ = [
     "TimeFeature",
     "TimeRange",
     "TimeSplit",
+    "TowersHeadsSettings",
+    "TowersMlpSettings",
     "TowersSettings",
     "TrainSettings",
     "UnexposedLoss",

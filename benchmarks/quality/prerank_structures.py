@@ -47,6 +47,7 @@ from corank.models.two_tower import Towers
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.stage_scorer import Candidates
+from corank.serving.funnel.vectors_scorer import VectorsScorer
 from corank.training.config import Config
 from corank.training.config_file import plain, read
 from corank.training.device import keep_freed_memory
@@ -80,8 +81,8 @@ def judge(arena: Arena, structure: str, epochs: int, seed: int) -> Figures:
     found, truth = predict_split(model, arena.packed, "test"), read_truth(arena.packed, "test")["click"]
     z, requests = found.logits["prerank"]["click"], found.requests
     best = recall(requests, requests.ranks(truth), requests.ranks(z), TOP, KEEP)
-    values = {"candidates_auc": truth_auc(requests.user_of(), z, truth), "truth_recall": best}
-    return {name: float(value.value() or 0) for name, value in values.items()}
+    area = truth_auc(requests.user_of(), z, truth)
+    return {"candidates_auc": float(area.value() or 0), "truth_recall": float(best.value() or 0)}
 
 
 def simulated(folder: Path, interests: int, seed: int, requests: int, epochs: int) -> dict[str, Figures]:
@@ -144,6 +145,7 @@ class Timed:
         """One graph over the query and the vectors of the candidates."""
         request = self.candidates.request
         vectors = request.items.vectors("prerank", self.candidates.rows)
+        assert isinstance(self.scorer, VectorsScorer)
         query = self.scorer.inputs.query(request.query, {})
         found: np.ndarray = self.session.run(None, {"query": query, "item": vectors})[0]
         return found

@@ -36,13 +36,21 @@ MISTAKES = {
 }
 EVERY_PART = {
     "data.scores": {"production": {"column": "score_rank"}},
-    "stages.1.dcn": {"layers": 1},
-    "stages.1.din": {"history": "history"},
-    "stages.1.from_stages": ["prerank.score"],
+    "stages": [
+        {"name": "prerank", "model": "towers", "keep": 9},
+        {"name": "folded", "model": "towers_mlp", "keep": 8},
+        {"name": "heads", "model": "towers_heads", "keep": 7},
+        {"name": "rank", "model": "mlp", "keep": 6},
+    ],
+    "stages.3.dcn": {"layers": 1},
+    "stages.3.din": {"history": "history"},
+    "stages.3.from_stages": ["prerank.score"],
     "teachers": [{"name": "teacher", "scores": ["production"], "hidden": [8]}],
     "losses": [
         {"kind": "click", "stage": "rank"},
         {"kind": "click", "stage": "teacher"},
+        {"kind": "click", "stage": "folded"},
+        {"kind": "click", "stage": "heads"},
         {"kind": "unexposed", "stage": "prerank", "from": ["batch"], "per_request": 2},
         {"kind": "in_batch", "stage": "prerank"},
         {"kind": "distill", "teacher": "teacher", "student": "prerank", "on": ["ranked"]},

@@ -51,6 +51,18 @@ def test_the_model_that_is_read_is_the_one_that_was_written(trained: Run) -> Non
     assert held.facts["config"] == plain(trained.config)
 
 
+def test_a_run_from_before_towers_had_biases_has_none(copied: Run) -> None:
+    path = copied.folder / "run.json"
+    held = json.loads(path.read_text())
+    del held["config"]["stages"][0]["bias"]
+    path.write_text(json.dumps(held))
+    opened = Run.open(copied.folder)
+    assert opened.config.stages[0].model_dump()["bias"] is False
+    # this one's weights have biases, so they are another config's
+    with pytest.raises(CheckpointError, match=r"another config \(stages\.0\.bias: True there, False now\)"):
+        opened.model(opened.packed())
+
+
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"not a run \(it has no run.json\); `corank train` makes one"):
         Run.open(tmp_path)
