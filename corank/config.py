@@ -57,6 +57,7 @@ from corank.models.settings.two_tower import QueryTower, TowersSettings
 from corank.training.config import Config
 from corank.training.config_file import plain
 from corank.training.train_settings import DenseOptimiser, EarlyStop, TrainSettings
+from corank.training.trees.settings import TreeTeacherSettings
 from corank.training.validation.settings import ValidationSettings
 
 __all__ = [
@@ -108,6 +109,7 @@ __all__ = [
     "TowersMlpSettings",
     "TowersSettings",
     "TrainSettings",
+    "TreeTeacherSettings",
     "UnexposedLoss",
     "UserSplit",
     "ValidationSettings",

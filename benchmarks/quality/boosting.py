@@ -13,19 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from corank.core.ragged import Rows
 from corank.core.types import Floats, Longs
 from corank.data.dataset import PackedDataset
 from corank.data.shard import Shard
-from corank.features.schema import Placement
 from corank.metrics.point import auc
 from corank.metrics.request_order import ndcg_at
+from corank.training.trees.flat_rows import MOST_CODES, flatten_rows, place_rows
 
 Numbers = NDArray[np.floating]
-MOST_CODES = 32
-"""Columns of at most so many codes are native categoricals; of others the code is a number, by falling frequency."""
-LEFT_OUT = 5_000
-"""Ids of more codes are left out: trees cannot use them."""
 SWEEP = tuple(product((0.05, 0.1), (15, 31)))
 """Learning rates and leaves a tree; early stopping chooses the number of trees."""
 
@@ -70,34 +65,20 @@ def flatten_split(packed: PackedDataset, split: str) -> FlatSplit:
 
 
 def _flatten_shard(packed: PackedDataset, shard: Shard) -> FlatSplit:
-    schema, sizes = packed.schema, packed.encoders.sizes
-    of = np.repeat(np.arange(len(shard)), np.diff(shard.request_start))
-    every = np.arange(len(of))
-    placed: dict[Placement, tuple[Rows, NDArray[np.integer]]] = {
-        "query": (shard.query, of),
-        "item": (packed.items, shard.item),
-        "snapshot": (shard.snapshot, every),
-        "cross": (shard.cross, every),
-    }
-    columns: dict[str, Numbers] = {}
-    vectors: list[Floats] = []
-    for placement, (rows, index) in placed.items():
-        names = schema.row_features(placement)
-        for n, name in enumerate(names.ids):
-            if sizes.get(name, 0) <= LEFT_OUT:
-                columns[name] = rows.ids[:, n][index].astype(np.float32)
-        for name, numbers in names.numbers_at.items():
-            columns[name] = rows.numbers[:, numbers.start][index]
-        for n, name in enumerate(names.lists):
-            columns[f"{name} length"] = rows.lists[n].length[index].astype(np.float32)
-        vectors += [held.take(index).dense() for held in rows.vectors]
-    wide = np.concatenate(vectors, axis=1) if vectors else np.empty((len(of), 0), dtype=np.float32)
-    label = next(iter(packed.data.labels))
+    flat, placed = flatten_rows(packed, shard), place_rows(packed, shard)
+    vectors = [held.take(index).dense() for rows, index in placed.values() for held in rows.vectors]
+    wide = np.concatenate(vectors, axis=1) if vectors else np.empty((len(flat.values), 0), dtype=np.float32)
+    label, of = next(iter(packed.data.labels)), placed["query"][1]
     truth = shard.truth.get(label)
     return FlatSplit(
-        list(columns), np.stack(list(columns.values()), axis=1), wide, of, shard.user[of].astype(np.int64),
-        shard.labels[label], truth,
-    )  # fmt: skip
+        flat.names,
+        flat.values,
+        wide,
+        of.astype(np.int64),
+        shard.user[of].astype(np.int64),
+        shard.labels[label],
+        truth,
+    )
 
 
 @dataclass(frozen=True)

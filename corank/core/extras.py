@@ -15,6 +15,7 @@ EXTRA_OF = {
     "cryptography": "sign",
     "faiss": "retrieval",
     "fsspec": "objects",
+    "lightgbm": "trees",
     "matplotlib": "train",
     "mlflow": "mlflow",
     "obstore": "objects",

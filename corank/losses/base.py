@@ -39,7 +39,7 @@ class FunnelSpec:
     with_vectors: Sequence[str] = ()
     """The stages that have query and item vectors."""
     scores: Sequence[str] = ()
-    """The logged scores, `data.scores`."""
+    """The logged scores, `data.scores`, and those of `tree_teachers`."""
     levelled: bool = True
     """Whether the log has a column of levels."""
 

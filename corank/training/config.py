@@ -23,6 +23,7 @@ from corank.models.settings.stage_context import StageContext
 from corank.models.settings.teacher import TeacherSettings
 from corank.models.settings.torch_names import NAMES_OF_TORCH
 from corank.training.train_settings import TrainSettings
+from corank.training.trees.settings import TreeTeacherSettings
 from corank.training.validation.settings import ValidationSettings
 
 TAKEN = {"shared", "position", *TrainSettings.model_fields, *NAMES_OF_TORCH}
@@ -60,6 +61,8 @@ class Config(Settings):
     """In the order of the cascade, the first to cut first."""
     teachers: list[TeacherSettings] = Field([], max_length=MOST_STAGES)
     """Networks that are trained to teach the stages, and are not served."""
+    tree_teachers: list[TreeTeacherSettings] = Field([], max_length=MOST_STAGES)
+    """Boosted trees that are fitted before training to teach the stages, and are not served."""
     losses: list[Annotated[Loss, *by_name(LOSSES, "kind")]] = Field(min_length=1, max_length=MOST_LOSSES)
     """What the stages learn from; the total is their weighted sum."""
     retrieval: RetrievalSettings | None = None
@@ -83,7 +86,7 @@ class Config(Settings):
             stages={stage.name: list(stage.labels) for stage in [*self.stages, *self.teachers]},
             keep={stage.name: stage.keep for stage in self.stages},
             with_vectors=self.vector_stages,
-            scores=list(self.data.scores),
+            scores=[*self.data.scores, *(teacher.name for teacher in self.tree_teachers)],
             levelled=self.data.level is not None,
         )
         return TotalLoss(self.losses, funnel)
@@ -141,6 +144,9 @@ class Config(Settings):
                 "it; drop it, or input: false"
             )
         total.check_teachers({key: name for key, name in names.items() if key.startswith("teachers")})
+        for n, trees in enumerate(self.tree_teachers):
+            others = [*names.values(), *self.data.scores, *(held.name for held in self.tree_teachers[:n])]
+            trees.check(f"tree_teachers.{n}", list(self.data.labels), others, self.losses)
         self._check_retrieval(schema)
         self.validation.check(list(self.features))
         total.check()

@@ -5,6 +5,7 @@ latest.safetensors      the training state, from which --resume goes on
 best.safetensors        the weights of the best epoch so far
 model.safetensors       the trained model with its calibrators: written last, so a run that has it is finished
 events/                 TensorBoard
+trees/                  scores of tree teachers, if there are some
 tracking/               for each other tracker, what finds its run of this one
 
 Several ranks write each checkpoint as a folder in place of the file, `latest/` in place of `latest.safetensors`:
@@ -54,6 +55,8 @@ CHECKPOINTS = ("model", "latest", "best")
 """In the order in which they are removed: the training state before the best weights, without which it cannot go on."""
 
 
+TREES = "trees"
+"""Folder with the scores of each tree teacher for the candidates of the training split."""
 TRACKING = "tracking"
 """Folder with a file for each tracker: what it needs to go on with its run."""
 
@@ -105,6 +108,7 @@ class Run:
                 CheckpointLocation(folder, name).remove()
             shutil.rmtree(folder / "events", ignore_errors=True)
             shutil.rmtree(folder / TRACKING, ignore_errors=True)
+            shutil.rmtree(folder / TREES, ignore_errors=True)
             with atomic_file(folder / "run.json") as partial:
                 partial.write_text(text, encoding="utf-8")
         except OSError as error:

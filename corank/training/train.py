@@ -35,6 +35,7 @@ from corank.training.device import keep_freed_memory
 from corank.training.run import Run
 from corank.training.tracking.tensorboard import TensorBoard
 from corank.training.trainer import Trainer
+from corank.training.trees.tree_scores import add_tree_scores
 
 LOG_EVERY = 20
 """Optimiser steps between reports of the losses: reading a loss waits for the step to end."""
@@ -86,6 +87,7 @@ def train_run(
     if resume and finished:
         return run.trained(packed).facts
     keep_freed_memory()
+    packed = add_tree_scores(run, packed, ranks)
     trainer = Trainer(run, packed, ranks)
     if resume and begun:
         trainer.load()

@@ -59,6 +59,7 @@ def _with_losses(value: Plain, losses: list[Plain]) -> Plain:
     taught = {name for loss in losses for name in LOSSES[loss["kind"]].model_validate(loss).teachers}
     gone = [teacher["name"] for teacher in value["teachers"] if teacher["name"] not in taught]
     value["losses"] = losses
+    value["tree_teachers"] = [held for held in value["tree_teachers"] if held["name"] in taught]
     value["teachers"] = [teacher for teacher in value["teachers"] if teacher["name"] not in gone]
     value["train"] = {key: held for key, held in value["train"].items() if key not in gone}
     return value

@@ -37,7 +37,7 @@ class DistillLoss(Loss):
 
     kind: Literal["distill"] = "distill"
     teacher: str
-    """A stage, one of `teachers`, or a logged score of `data.scores`."""
+    """A stage, one of `teachers` or `tree_teachers`, or a logged score of `data.scores`."""
     student: str
     """The stage to train."""
     label: str = "click"
@@ -101,8 +101,8 @@ class DistillLoss(Loss):
 
     def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
         rows = counts.rows(self.population(funnel))
-        if self.teacher in funnel.scores:
-            scored = counts.scores[self.teacher]
+        scored = counts.scores.get(self.teacher)
+        if scored is not None:
             rows = min(rows, sum(scored[level] for level in self.population(funnel)))
         return Targets(rows, rows, rows)
 
