@@ -92,12 +92,15 @@ class CascadeRows:
     @cached_property
     def _shared(self) -> dict[str, object]:
         *earlier, last = self.stages
-        return {
+        shared: dict[str, object] = {
             "requests": self.predictions.requests,
             "scores": self.scores,
             "quotas": [stage.keep for stage in earlier],
             "k": last.keep,
+            "exposed": self.predictions.exposed,
         }
+        propensity = self.predictions.propensity
+        return shared if propensity is None else shared | {"propensity": propensity}
 
     def cut_inputs(self, index: int) -> Inputs:
         """What the stage of an index keeps, against the last stage."""
@@ -111,6 +114,7 @@ class CascadeRows:
             "last_value": self.last_value,
             "last_rank": self._last_rank,
             "truth_rank": self._truth_rank,
+            "expected": self.expected,
         }
 
     def cascade_inputs(self, levels: Sequence[str]) -> Inputs:
@@ -124,12 +128,11 @@ class CascadeRows:
             "truth_top": None if self._truth_rank is None else self._truth_rank < last.keep,
             "kept": kept if kept.any() and not kept.all() else None,
             "last_top": self._last_rank < last.keep,
-            "exposed": self.predictions.exposed,
         }
         if self.predictions.propensity is not None:
             quotas = [stage.keep for stage in earlier]
             listed = cascade_ranks(self.predictions.requests, self.scores, quotas) < min([last.keep, *quotas])
-            inputs |= {"listed": listed, "propensity": self.predictions.propensity, "expected": self.expected}
+            inputs |= {"listed": listed, "expected": self.expected}
         if len(earlier) > 1:  # with two stages the recall of the last one's top is `agree_recall`
             quotas = [stage.keep for stage in earlier[:-1]]
             inputs |= {"earlier_scores": self.scores[:-1], "earlier_quotas": quotas}

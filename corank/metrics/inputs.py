@@ -28,6 +28,8 @@ _STAGES = {
     "quotas": "how many candidates each stage but the last keeps: S − 1 numbers",
     "k": "how many candidates the last stage keeps",
     "m": "how many candidates the stage keeps; of the cascade, the last stage but one",
+    "exposed": "whether the log exposed the candidate: (C,) bool",
+    "propensity": "the probability of exposure, NaN where it was not drawn: (C,); only with `data.propensity`",
 }
 INPUTS: dict[Population, dict[str, str]] = {
     "exposed": _POINT,
@@ -47,13 +49,12 @@ INPUTS: dict[Population, dict[str, str]] = {
         "last_value": "the last stage's value, such as a calibrated probability: (C,)",
         "last_rank": "the rank by the last stage: (C,)",
         "truth_rank": "the rank by the true value: (C,), or None",
+        "expected": "the last stage's calibrated probability of its main label: (C,)",
     },
     "cascade": _STAGES
     | {
         "clicked": "whether the last stage's main label is 1: (C,) bool",
-        "exposed": "whether the log exposed the candidate: (C,) bool",
         "listed": "whether the cascade would show the candidate: (C,) bool; only with `data.propensity`",
-        "propensity": "the probability of exposure, NaN where it was not drawn: (C,); only with `data.propensity`",
         "expected": "the last stage's calibrated probability of its main label: (C,); only with `data.propensity`",
         "truth_top": "whether a candidate is among the k truly best: (C,) bool, or None",
         "kept": "whether the log's own last stage kept the candidate: (C,) bool, or None",

@@ -89,6 +89,7 @@ def test_two_stages(trained: Run, two_stages: tuple[str, Sections]) -> None:
         "Stages side by side": 0,
         "The cascade": 0,
         "Quota curve": 1,
+        "Best candidate cut": 1,
         "Calibration": 1,
         "Scores by level": 1,
         "Ranks by stage": 1,
@@ -137,7 +138,8 @@ def test_two_runs_side_by_side(small: Path, tmp_path: Path) -> None:
     document = path.read_text(encoding="utf-8")
     assert Read(document).foreign == []
     sections = dict(re.findall(r"<section><h2>(.*?)</h2>(.*?)</section>", document, flags=re.DOTALL))
-    beside = dict.fromkeys(("Quota curve", "Calibration", "Scores by level", "Ranks by stage", "Training"), 2)
+    beside = dict.fromkeys(("Quota curve", "Best candidate cut", "Calibration", "Scores by level"), 2)
+    beside |= {"Ranks by stage": 2, "Training": 2}
     assert {title: count for title, count in plots(sections).items() if title in beside} == beside
     assert ">a prerank.click<" in sections["Training"] and ">b prerank.click<" in sections["Training"]
     for title in ("Quota curve", "Ranks by stage"):
@@ -160,6 +162,9 @@ def test_three_stages_two_labels_and_no_truth(small: Path) -> None:
     assert plots(sections)["Calibration"] == 2
     for name in ("first", "second"):
         assert re.search(rf">rank by {name} \(keeps", sections["Ranks by stage"])
+    for name in ("first keeps 18", "second keeps 12"):
+        assert f">{name}<" in sections["Best candidate cut"] and f"{name}: " in sections["Best candidate cut"]
+    assert "random bucket" not in sections["Best candidate cut"]
     assert "true top" not in sections["Quota curve"] and ">third's top 5<" in sections["Quota curve"]
     assert "Undefined here: truth_recall@5@18" in sections["The cascade"]
 
@@ -168,7 +173,7 @@ def test_a_single_stage(small: Path) -> None:
     run = trained_run(small, small.parent / "runs" / "alone", *ALONE)
     _, sections = read_report(run)
     assert "single stage" in sections["The cascade"]
-    for title in ("Quota curve", "Ranks by stage"):
+    for title in ("Quota curve", "Best candidate cut", "Ranks by stage"):
         assert "it takes two stages" in sections[title]
     assert plots(sections)["Calibration"] == plots(sections)["Scores by level"] == 1
     assert plots(sections)["Training"] == 2
@@ -179,6 +184,7 @@ def test_a_single_stage(small: Path) -> None:
 def test_a_log_of_exposures(exposures: Callable[..., Run]) -> None:
     _, sections = read_report(exposures("shown", lambda log: log))
     assert "requests of more than the 6 candidates that rank keeps" in sections["Quota curve"]
+    assert "requests of more candidates than a stage before the last" in sections["Best candidate cut"]
     assert "click_recall@18" in sections["The cascade"].partition("Undefined here")[2]
     assert "nothing cut to compare" in sections["Scores by level"]
     assert plots(sections)["Scores by level"] == plots(sections)["Ranks by stage"] == 1

@@ -42,7 +42,7 @@ def test_document_has_its_keys(document: dict[str, Any]) -> None:
         assert [*stage["exposed"]["click"]["eligible"]] == [*stage["exposed"]["click"]["random"]] == ORDER
         assert list(stage["candidates"]["click"]) == ["auc", "cut_auc", "n"]
     cascade = ["click_recall@2", "agree_recall@1@2", "truth_recall@1@2", "overlap@1", "score_loss@1"]
-    cascade += ["kendall_tau", "best_score_loss@2", "gain_ratio@1@2", "ndcg@1", "rcs@1"]
+    cascade += ["kendall_tau", "best_score_loss@2", "gain_ratio@1@2", "ndcg@1", "rcs@1", "best_cut@2"]
     cascade += ["joint_click_recall@1", "joint_truth_recall@1@1", "joint_kept_recall@1"]
     assert list(document["cascade"]) == [*cascade, "eligible", "random"]
     assert list(document["cascade"]["eligible"]) == list(document["cascade"]["random"]) == cascade
@@ -141,6 +141,7 @@ def test_figures_of_the_cascade(document: dict[str, Any]) -> None:
     assert cascade["click_recall@2"] == 1
     assert cascade["agree_recall@1@2"] == 1  # the ranker's best is the pre-ranker's second
     assert cascade["truth_recall@1@2"] == 1  # the truth's best is its first
+    assert cascade["best_cut@2"] == pytest.approx((0.2 + 0.7) / (0.6 + 0.9 + 0.2 + 0.7))  # by the ranker
     assert cascade["overlap@1"] == 0.5  # request one: 1 against 2; request two: its second, by both
     assert cascade["eligible"] == {
         "click_recall@2": 1,
@@ -153,6 +154,7 @@ def test_figures_of_the_cascade(document: dict[str, Any]) -> None:
         "gain_ratio@1@2": 1,
         "ndcg@1": 2,
         "rcs@1": 2,
+        "best_cut@2": 1,
         "joint_click_recall@1": 2,
         "joint_truth_recall@1@1": 2,
         "joint_kept_recall@1": 2,
@@ -338,7 +340,7 @@ def test_intervals_of_a_trained_run_hold_their_figures(real: dict[str, Any]) -> 
     found = [*pairs(real["stages"], real["interval"]["stages"])]
     found += pairs(real["cascade"], real["interval"]["cascade"])
     # no page shows more than ten candidates, so that there is no hit@10
-    assert len(found) == 2 * (len(POINT) - 1 + 2) + 6 + 4 + 3
+    assert len(found) == 2 * (len(POINT) - 1 + 2) + 7 + 4 + 3
     for name, value, (low, high) in found:
         assert low < high or low == value == high == 0, name  # nothing is lost in any resample
         # noise raises the calibration error of a resample

@@ -10,6 +10,7 @@ from corank.analysis.comparison import MeasuredRun, compare_measured
 from corank.analysis.comparison_page import comparison_sections, describe_rows
 from corank.analysis.evaluated_run import EvaluatedRun
 from corank.analysis.html import Html, beside, folded, heading, joined, page, section, text
+from corank.analysis.report.cut_figures import best_cut_parts
 from corank.analysis.report.run_figures import (
     calibration_parts,
     distribution_parts,
@@ -23,6 +24,7 @@ from corank.training.run import Run
 
 FIGURES: dict[str, Callable[[EvaluatedRun], list[Html]]] = {
     "Quota curve": quota_curve_parts,
+    "Best candidate cut": best_cut_parts,
     "Calibration": calibration_parts,
     "Scores by level": distribution_parts,
     "Ranks by stage": rank_parts,

@@ -8,6 +8,7 @@ import yaml
 from corank import __version__
 from corank.analysis.evaluated_run import EvaluatedRun
 from corank.analysis.html import Cell, Html, folded, heading, page, section, table, text
+from corank.analysis.report.cut_figures import best_cut_parts
 from corank.analysis.report.run_figures import (
     TO_LOG,
     calibration_parts,
@@ -42,6 +43,7 @@ def report_page(evaluated: EvaluatedRun) -> Html:
         section("Stages side by side", *_stages(evaluated.document)),
         section("The cascade", *_cascade(evaluated)),
         section("Quota curve", *quota_curve_parts(evaluated)),
+        section("Best candidate cut", *best_cut_parts(evaluated)),
         section("Calibration", *calibration_parts(evaluated)),
         section("Scores by level", *distribution_parts(evaluated)),
         section("Ranks by stage", *rank_parts(evaluated)),
