@@ -342,7 +342,7 @@ def test_intervals_of_a_trained_run_hold_their_figures(real: dict[str, Any]) -> 
     # no page shows more than ten candidates, so that there is no hit@10
     assert len(found) == 2 * (len(POINT) - 1 + 2) + 7 + 4 + 3
     for name, value, (low, high) in found:
-        assert low < high or low == value == high == 0, name  # nothing is lost in any resample
+        assert low < high or low == value == high in (0, 1), name  # nothing is lost in any resample
         # noise raises the calibration error of a resample
         assert name.startswith("ece") or low <= value <= high, name
 
