@@ -1,14 +1,115 @@
-"""Two bundles compared on the same logged requests, as their funnels score them."""
+"""Two bundles compared on the same logged requests, as their funnels score them, by the measures of runs.
+
+Letters: C candidates.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
+import polars as pl
+
+from corank.analysis.comparison import compare_evaluations
 from corank.analysis.margins import Margins
-from corank.analysis.score_comparison import ScoreChoice, compare_scores
+from corank.bundle.manifest import BundleManifest, load_manifest
+from corank.core.calibration import Platt
 from corank.core.errors import DataError
 from corank.core.storage.object_url import Location
+from corank.core.time import day_numbers
+from corank.data.log_rows import find_truth, request_columns, truth_columns
+from corank.data.tables import Table
+from corank.evaluation.measures import Evaluation, evaluate_predictions
+from corank.evaluation.predict import Predictions
+from corank.evaluation.stage_order import Truth
+from corank.features.labels import hide_young
+from corank.features.row_columns import ITEM, LEVEL, TIME, USER, WEIGHT, label_column, value_column
+from corank.metrics.requests import Requests
+
+_SAME = ("request", "user", "item", "time", "timezone", "level", "levels", "weight")
+"""Settings of the log that two bundles must share."""
+
+
+@dataclass(frozen=True)
+class ScoredLog:
+    """A log as a bundle scores it."""
+
+    place: Location
+    """The bundle."""
+    manifest: BundleManifest
+    rows: pl.DataFrame
+    """A candidate each, a request's together: what `corank.serving.prediction.predict` writes as `facts`, and logits,
+    NaN of candidates that the bundle does not know: (C,)."""
+
+    @classmethod
+    def read(cls, place: Location, folder: Path) -> Self:
+        """Read what was written into `folder`. Raises BundleError."""
+        return cls(place, load_manifest(place), pl.read_parquet(sorted(folder.glob("*.parquet"))))
+
+    @property
+    def keys(self) -> list[str]:
+        """The columns that tell candidates apart."""
+        return [*request_columns(self.manifest.data).values(), ITEM]
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels that some stage predicts and the log has."""
+        stages = dict.fromkeys(label for stage in self.manifest.stages for label in stage.labels)
+        return [name for name in stages if label_column(name) in self.rows.columns]
+
+    def known(self) -> pl.Series:
+        """Whether the bundle scores each candidate: (C,) bool."""
+        logits = [c for c in self.rows.columns if c.startswith("logit.")]
+        return self.rows.select(pl.all_horizontal(pl.col(logits).is_finite().fill_null(False))).to_series()
+
+    def measure(self, rows: pl.DataFrame, truth: pl.DataFrame | None) -> Evaluation:
+        """Measure the bundle on some of its rows as a run is on a split. Raises DataError."""
+        held = self.manifest
+        calibrators = {
+            stage.name: {label: Platt(c.slope, c.intercept) for label, c in stage.calibrators.items()}
+            for stage in held.stages
+        }
+        known: Truth = {} if truth is None else find_truth(rows, truth, held.data)
+        return evaluate_predictions(
+            self._predictions(rows), held.stages, held.data.levels, calibrators, known, "log"
+        )
+
+    def _predictions(self, rows: pl.DataFrame) -> Predictions:
+        """Bring rows into the form of a run's predictions; labels that the log lacks are unknown."""
+        data, time = self.manifest.data, rows[TIME].to_numpy()
+        request = rows.select(pl.struct(self.keys[:-1]).rle_id()).to_series().to_numpy().astype(np.int64)
+        begins = np.flatnonzero(np.diff(request, prepend=-1))
+        user = rows[USER].rank("dense").to_numpy().astype(np.int64)[begins]
+        unknown = pl.lit(-1, dtype=pl.Int8)
+        columns = {name: label_column(name) for name in data.labels}
+        labels = rows.select(
+            **{name: pl.col(c) if c in rows.columns else unknown for name, c in columns.items()}
+        ).to_dict()
+        level = rows[LEVEL].to_numpy()
+        return Predictions(
+            logits={
+                stage.name: {name: rows[f"logit.{stage.name}.{name}"].to_numpy() for name in stage.labels}
+                for stage in self.manifest.stages
+            },
+            requests=Requests(np.append(begins, len(rows)), user),
+            day=day_numbers(time[begins], data.timezone),
+            level=level,
+            exposed=level == len(data.levels) - 1,
+            labels=hide_young(
+                {n: known.to_numpy() for n, known in labels.items()},
+                time,
+                np.full_like(time, time.max()),
+                data,
+            ),
+            weight=rows[WEIGHT].to_numpy(),
+            columns={
+                name: rows[column].to_numpy()
+                for name in data.columns
+                if (column := value_column(name)) in rows.columns
+            },
+        )
 
 
 def is_bundle(location: Location) -> bool:
@@ -17,26 +118,73 @@ def is_bundle(location: Location) -> bool:
 
 
 def compare_bundles(
-    a: Location, b: Location, log: str, predict: Callable[[Location, Path], object], margins: Margins
+    a: Location,
+    b: Location,
+    log: str,
+    score: Callable[[Location, Path], object],
+    margins: Margins,
+    truth: str | None = None,
 ) -> dict[str, Any]:
-    """Compare what two bundles compute of each candidate of a log, whichever stage would have cut it.
+    """Compare two bundles on the candidates of a log, whichever stage would have cut them.
 
     Args:
         a: a bundle.
-        b: another, whose stages have the same names.
+        b: another; its features and stages may differ.
         log: the table of candidates, as users named it.
-        predict: writes the scores of a bundle into a folder, as `corank predict` does.
+        score: writes what a bundle makes of the log into a folder, as `predict_log` does with `facts`.
         margins: differences that count.
+        truth: the table of true probabilities of a simulated world.
 
-    Returns the document of `corank compare --json` for scores. A candidate whose item one of them does not know is left
-    out of both. Raises BundleError, DataError.
+    Returns the document of `corank compare --json`, as of runs. A candidate whose item one of them does not know is
+    left out of both, and counted as `unknown`. Raises BundleError, DataError.
     """
+    require_same_log(a, load_manifest(a), b, load_manifest(b))
+    scored = []
     with TemporaryDirectory() as name:
-        folders = [Path(name) / "a", Path(name) / "b"]
-        for bundle, folder in zip((a, b), folders, strict=True):
-            predict(bundle, folder)
-        document = compare_scores(folders[0], folders[1], ScoreChoice(), margins)
-    return document | {"a": str(a), "b": str(b), "log": log}
+        for place, folder in ((a, Path(name) / "a"), (b, Path(name) / "b")):
+            score(place, folder)
+            scored.append(ScoredLog.read(place, folder))
+    one, other = scored
+    if not {*one.labels} & {*other.labels}:
+        raise DataError(
+            f"{log}: has no column of a label that both bundles predict, so no metric can be compared"
+        )
+    theirs = one.rows.select(one.keys).join(other.rows, on=one.keys, maintain_order="left")
+    if len(theirs) != len(one.rows) or len(theirs) != len(other.rows):
+        raise DataError(f"{log}: changed while it was read: the bundles were given other rows; try again")
+    both = one.known() & ScoredLog(b, other.manifest, theirs).known()
+    if not both.any():
+        raise DataError(f"{a}, {b}: there is no candidate of {log} that both bundles know")
+    true = _read_truth(truth, one) if truth is not None else None
+    measured = one.measure(one.rows.filter(both), true), other.measure(theirs.filter(both), true)
+    head = {"log": log, "a": str(a), "b": str(b), "unknown": int((~both).sum())}
+    return compare_evaluations(head, *measured, margins)
+
+
+def require_same_log(a: Location, one: BundleManifest, b: Location, other: BundleManifest) -> None:
+    """Raise DataError if the bundles read the same columns of a log in different ways."""
+    held: dict[str, tuple[object, object]] = {
+        f"data.{name}": (getattr(one.data, name), getattr(other.data, name)) for name in _SAME
+    }
+    for name, label in one.data.labels.items():
+        held[f"data.labels.{name}"] = (label, other.data.labels.get(name, label))
+    for key, (ours, theirs) in held.items():
+        if ours != theirs:
+            raise DataError(f"{b}: its {key} is {theirs!r}, that of {a} {ours!r}; compare bundles of one log")
+
+
+def _read_truth(source: str, scored: ScoredLog) -> pl.DataFrame:
+    """Read a table of true probabilities. Raises DataError if it does not fit the log."""
+    table = Table.scan("truth", source, Path())
+    data = scored.manifest.data
+    table.require([*data.request, data.item])
+    rows = table.collect(table.frame.select(truth_columns(table, data)))
+    for key, column in zip(scored.keys, [*data.request, data.item], strict=True):
+        if rows[key].dtype != scored.rows[key].dtype:
+            raise DataError(
+                f"data.truth: column '{column}' is {rows[key].dtype}, and {scored.rows[key].dtype} in the log"
+            )
+    return rows
 
 
 def require_log(log: str | None) -> str:

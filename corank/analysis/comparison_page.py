@@ -9,6 +9,9 @@ from corank.analysis import plots
 from corank.analysis.html import Cell, Html, page, plot, section, table, text
 from corank.core.formatting import format_metric
 
+WIDER = 10
+"""Metrics whose differences reach over this many times as far as others' get an axis of their own."""
+
 
 def comparison_page(document: Mapping[str, Any]) -> Html:
     """The page of a comparison's document."""
@@ -31,13 +34,14 @@ def comparison_sections(document: Mapping[str, Any]) -> list[Html]:
 
 
 def describe_rows(document: Mapping[str, Any]) -> str:
-    """How many rows were compared, as text."""
+    """What was compared, a split, a log or scores, and how many rows, as text."""
     requests, unknown = document["requests"], document.get("unknown", 0)
     found = [] if requests is None else [f"{requests:,} requests"]
     found.append(f"{document['candidates']:,} candidates")
     if unknown:
         found.append(f"{unknown:,} more without a score left out of both")
-    return f"{document.get('split', 'scores')}: {', '.join(found)}"
+    source = document.get("split") or document.get("log", "scores")
+    return f"{source}: {', '.join(found)}"
 
 
 def describe_lost(document: Mapping[str, Any]) -> str:
@@ -64,14 +68,34 @@ def compared_parts(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[s
         yield "cascade", document["cascade"]
 
 
+def split_by_reach(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Split metrics by how far from 0 their differences reach, so that an axis shows the intervals of all its metrics.
+
+    Whatever reaches over WIDER times as far as the least of an axis is drawn on the next one.
+    """
+    reach = {
+        name: max(abs(one[key]) for key in ("difference", "low", "high") if one[key] is not None)
+        for name, one in found.items()
+    }
+    axes: list[set[str]] = [set()]
+    least = 0.0
+    for name in sorted(found, key=reach.__getitem__):
+        if least and reach[name] > WIDER * least:
+            axes.append(set())
+            least = 0.0
+        axes[-1].add(name)
+        least = least or reach[name]
+    return [{name: one for name, one in found.items() if name in axis} for axis in axes]
+
+
 def _figures(found: Mapping[str, Any]) -> Iterator[Html]:
-    panel = {name: (one["difference"], one["low"], one["high"]) for name, one in found.items()}
-    draw = partial(plots.intervals, panels={"a − b": panel})
-    yield plot(
-        draw,
-        "Differences with 95 % intervals over users; grey: the interval contains 0.",
-        0.7 + 0.22 * len(panel),
-    )
+    axes = split_by_reach(found)
+    caption = "Differences with 95 % intervals over users; grey: the interval contains 0."
+    for n, axis in enumerate(axes):
+        panel = {name: (one["difference"], one["low"], one["high"]) for name, one in axis.items()}
+        draw = partial(plots.intervals, panels={"a − b": panel})
+        told = caption if n == 0 else f"Metrics of larger differences: mind the axis. {caption}"
+        yield plot(draw, told, 0.7 + 0.22 * len(panel))
     rows: list[Sequence[Cell]] = [
         [
             name,

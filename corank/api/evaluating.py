@@ -88,6 +88,7 @@ def compare(
     margin: float | Mapping[str, float] | Margins = 0.0,
     users: str | None = None,
     events: Mapping[str, str] | None = None,
+    truth: str | None = None,
 ) -> ComparisonResult:
     """Compare two runs, bundles, or tables of scores, on the same candidates: paired intervals over users, verdicts.
 
@@ -105,6 +106,7 @@ def compare(
         margin: how large a difference must be to count: of all metrics, or by metric, such as `{"auc": 0.002}`.
         users: of bundles: the table of users, if one reads it.
         events: of bundles: by name of `data.events`, the tables of events.
+        truth: of bundles: the table of true probabilities of a simulated world.
 
     Returns what `corank compare` prints: values `a` and `b`, `difference`, `low`, `high` and a
     `verdict` on a, by stage, population, label and metric. Raises CheckpointError, DataError.
@@ -118,12 +120,27 @@ def compare(
     choice = ScoreChoice(tuple(scores), tuple(labels), user, tuple(request))
     with show_progress("requests", progress) as told:
         compared = _Compared(one, other, choice, _read_margin(margin), told)
-        document = compared.compare(split, None if on is None else str(on), users, events or {})
+        tables = _LogTables(users, events or {}, truth)
+        document = compared.compare(split, None if on is None else str(on), tables)
     if page is not None:
         from corank.analysis.comparison_page import comparison_page
 
         _write(page, comparison_page(document))
     return ComparisonResult(document)
+
+
+@dataclass(frozen=True)
+class _LogTables:
+    """What stands beside the log that bundles are compared on."""
+
+    users: str | None
+    events: Mapping[str, str]
+    truth: str | None
+
+    def require_none(self) -> None:
+        """Raise DataError if a table is given: runs have packed theirs, and scores need none."""
+        if self.users is not None or self.events or self.truth is not None:
+            raise DataError("--users, --events and --truth are of bundles; leave them out")
 
 
 @dataclass(frozen=True)
@@ -136,13 +153,12 @@ class _Compared:
     margins: Margins
     progress: Progress
 
-    def compare(
-        self, split: str | None, on: str | None, users: str | None, events: Mapping[str, str]
-    ) -> dict[str, Any]:
+    def compare(self, split: str | None, on: str | None, tables: _LogTables) -> dict[str, Any]:
         """Compare by what lies there. Raises DataError for options of another sort."""
         one, other = self.one, self.other
         if two_tables(one, other):
             assert isinstance(one, Path) and isinstance(other, Path)
+            tables.require_none()
             if split is not None or on is not None:
                 raise DataError("--split and --on are of runs; scores are compared on all their rows")
             return compare_scores(one, other, self.choice, self.margins)
@@ -153,12 +169,13 @@ class _Compared:
             log = require_log(on)
             with open_engine() as engine:
 
-                def predict(bundle: Location, folder: Path) -> object:
-                    return predict_log(bundle, log, users, folder, engine, self.progress, events)
+                def score(bundle: Location, folder: Path) -> object:
+                    return predict_log(
+                        bundle, log, tables.users, folder, engine, self.progress, tables.events, facts=True
+                    )
 
-                return compare_bundles(one, other, log, predict, self.margins)
-        if users is not None or events:
-            raise DataError("--users and --events are of bundles; leave them out for runs")
+                return compare_bundles(one, other, log, score, self.margins, tables.truth)
+        tables.require_none()
         where = None if on is None else locate_packed(parse_location(on))
         opened = Run.open(one), Run.open(other)
         return compare_runs(*opened, split or "test", self.progress, where, self.margins)

@@ -12,7 +12,6 @@ from corank.bundle.items_as_of import ItemsAsOf
 from corank.bundle.signatures import Signatures, TrustedKeys, read_signatures
 from corank.bundle.stage_facts import FolderName, StageFacts
 from corank.core.errors import BundleError, ConfigError
-from corank.core.formula import Formula
 from corank.core.registry import plugin_hint
 from corank.core.settings import Settings, build_once, validate
 from corank.core.storage.local_copy import read_folder
@@ -142,7 +141,7 @@ class BundleManifest(Settings):
                     f"the events of '{stage.attended.history}'"
                 )
         try:
-            Formula.parse(stage.value, [*stage.labels, *self.data.columns])
+            stage.ordering(self.data.columns)
         except ValueError as error:
             raise ValueError(f"value: {error}") from None
 

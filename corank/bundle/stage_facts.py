@@ -1,10 +1,12 @@
 """The facts of a stage in a bundle's manifest: what serving must know of it, besides its graphs."""
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Gt, MinLen
 from pydantic import AfterValidator, AllowInfNan, Field, PositiveInt, model_validator
 
+from corank.core.formula import Formula
 from corank.core.settings import Settings
 from corank.core.storage.untrusted_files import is_plain_name
 
@@ -88,6 +90,10 @@ class StageFacts(Settings):
         if set(self.calibrators) != set(self.labels):
             raise ValueError(f"calibrators: expected one for each of {', '.join(self.labels)}")
         return self
+
+    def ordering(self, columns: Collection[str]) -> Formula:
+        """Its value, parsed, over its labels and the data's `columns`. Raises ValueError for other names."""
+        return Formula.parse(self.value, [*self.labels, *columns])
 
     @property
     def vector_width(self) -> int | None:

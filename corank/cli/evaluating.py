@@ -17,6 +17,9 @@ On = Annotated[
         help="Packed data of other days or another packing to judge on, or a run that has them.",
     ),
 ]
+Truth = Annotated[
+    str | None, typer.Option(help="Of bundles: the table of true probabilities of a simulated world.")
+]
 Page = Annotated[str | None, typer.Option(help="Write an HTML page, too: its file or URL.")]
 
 
@@ -92,6 +95,7 @@ def compare_command(
         str | None, typer.Option(help="Of bundles: the table of users, if one reads it.")
     ] = None,
     events: Events = None,
+    truth: Truth = None,
     margin: Annotated[
         list[str] | None,
         typer.Option(
@@ -111,6 +115,6 @@ def compare_command(
     margins, columns = Margins.read(margin or []), (score or [], label or [], user, request or [])
     with counting("requests", summary=False) as progress:
         found = api.compare(
-            a, b, split, page, *columns, progress, on, margins, users, read_names(events or [])
+            a, b, split, page, *columns, progress, on, margins, users, read_names(events or []), truth
         )
     print_text(found.to_json()) if as_json else show_comparison(found.document)

@@ -7,6 +7,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from corank.core.errors import DataError
+from corank.core.types import Floats
 from corank.data.column_sources import Source
 from corank.data.tables import Table
 from corank.features.log_schema import DataSettings, Score
@@ -98,6 +100,41 @@ def key_columns(table: Table, data: DataSettings) -> list[pl.Expr]:
     """Select what identifies a candidate, request key and item, from the log or the truth."""
     request = [table.key(column).alias(name) for column, name in request_columns(data).items()]
     return [*request, table.key(data.item).alias(ITEM)]
+
+
+def truth_columns(truth: Table, data: DataSettings) -> list[pl.Expr]:
+    """Select keys and probabilities from the table of true probabilities. Raises DataError if it has no label's."""
+    labels = [name for name in data.labels if name in truth.types]
+    if not labels:
+        truth.require(list(data.labels)[:1])
+    return [*key_columns(truth, data), *(pl.col(name).cast(pl.Float32) for name in labels)]
+
+
+def find_truth(rows: pl.DataFrame, truth: pl.DataFrame, data: DataSettings) -> dict[str, Floats]:
+    """Find the true probabilities of candidates: label → (C,).
+
+    Args:
+        rows: candidates.
+        truth: rows of `truth_columns`.
+        data: the settings of the log.
+
+    Raises DataError if one is missing, or there are two.
+    """
+    keys = [*request_columns(data).values(), ITEM]
+    labels = [name for name in data.labels if name in truth.columns]
+    joined = rows.select(keys).join(
+        truth.unique([*keys, *labels]), on=keys, how="left", maintain_order="left"
+    )
+    if len(joined) > len(rows):
+        raise DataError("data.truth: a candidate has two rows that differ")
+    for name in labels:
+        lacking = joined.filter(pl.col(name).is_null() | pl.col(name).is_nan())
+        if len(lacking):
+            item = lacking[ITEM][0]
+            raise DataError(
+                f"data.truth: no '{name}' for candidates of the log, such as {data.item}={item!r}"
+            )
+    return {name: joined[name].to_numpy() for name in labels}
 
 
 def request_columns(data: DataSettings) -> dict[str, str]:

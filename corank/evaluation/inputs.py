@@ -14,9 +14,9 @@ from scipy.special import expit
 from corank.core.calibration import Platt
 from corank.core.types import Floats
 from corank.evaluation.predict import Predictions
+from corank.evaluation.stage_order import EvaluatedStage
 from corank.metrics.inputs import Inputs
 from corank.metrics.joint import cascade_ranks
-from corank.models.settings.stage import StageSettings
 
 Scores = NDArray[np.floating]
 
@@ -71,7 +71,7 @@ class CascadeRows:
     """The candidates of a split as the stages of a cascade order them."""
 
     predictions: Predictions
-    stages: Sequence[StageSettings]
+    stages: Sequence[EvaluatedStage]
     scores: Sequence[Scores]
     """What each stage orders by: (C,) each."""
     last_value: Scores

@@ -13,12 +13,18 @@ from corank.core.calibration import Platt
 from corank.core.errors import DataError
 from corank.evaluation.inputs import CascadeRows, candidate_inputs, exposed_inputs
 from corank.evaluation.predict import Predictions
-from corank.evaluation.stage_order import Calibrators, Truth, order_scores, stage_values, true_values
+from corank.evaluation.stage_order import (
+    Calibrators,
+    EvaluatedStage,
+    Truth,
+    order_scores,
+    stage_values,
+    true_values,
+)
 from corank.metrics.inputs import Inputs, Population
 from corank.metrics.measure import Measure
 from corank.metrics.metric import available
 from corank.metrics.reliability import ReliabilityCurve, reliability
-from corank.models.settings.stage import StageSettings
 
 Measures = dict[str, Measure | None]
 """Metric → its measure, None where it is not defined."""
@@ -58,7 +64,7 @@ class Evaluation:
 
 def evaluate_predictions(
     predictions: Predictions,
-    stages: Sequence[StageSettings],
+    stages: Sequence[EvaluatedStage],
     levels: Sequence[str],
     calibrators: Calibrators,
     truth: Truth,
@@ -106,7 +112,7 @@ def measure_all(population: Population, inputs: Inputs) -> Measures:
 
 
 def cascade_rows(
-    predictions: Predictions, stages: Sequence[StageSettings], calibrators: Calibrators, truth: Truth
+    predictions: Predictions, stages: Sequence[EvaluatedStage], calibrators: Calibrators, truth: Truth
 ) -> CascadeRows:
     """The split as the stages order it; of the last stage by the value itself, which is summed, too."""
     *earlier, last = stages
@@ -133,7 +139,7 @@ def calibration_curve(
 
 def _stage(
     predictions: Predictions,
-    stage: StageSettings,
+    stage: EvaluatedStage,
     levels: Sequence[str],
     calibrators: dict[str, Platt],
     truth: Truth,

@@ -3,23 +3,55 @@
 Letters: C candidates.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corank.core.calibration import Platt
 from corank.core.errors import DataError
+from corank.core.formula import Formula
 from corank.core.ordering import stage_value
 from corank.core.types import Floats
 from corank.data.dataset import PackedDataset
 from corank.evaluation.predict import Predictions
-from corank.models.settings.stage import StageSettings
 
 Calibrators = dict[str, dict[str, Platt]]
 """Stage → label → calibrator."""
 Truth = dict[str, Floats]
 """Label → known click probability (C,); empty unless the world is simulated."""
+
+
+class EvaluatedStage(Protocol):
+    """What evaluation must know of a stage: a config's settings have it, and so have a bundle's facts."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """What it predicts."""
+
+    @property
+    def main(self) -> str:
+        """The label whose positives it is evaluated by."""
+
+    @property
+    def cuts(self) -> Sequence[str]:
+        """Levels of the log whose candidates it cut."""
+
+    @property
+    def keep(self) -> int:
+        """How many candidates it keeps."""
+
+    @property
+    def value(self) -> str:
+        """By what it orders, as text."""
+
+    def ordering(self, columns: Collection[str]) -> Formula:
+        """Its value, parsed, over its labels and the data's `columns`."""
 
 
 def read_truth(packed: PackedDataset, split: str) -> Truth:
@@ -29,7 +61,7 @@ def read_truth(packed: PackedDataset, split: str) -> Truth:
 
 
 def order_scores(
-    predictions: Predictions, stage: StageSettings, calibrators: Mapping[str, Platt]
+    predictions: Predictions, stage: EvaluatedStage, calibrators: Mapping[str, Platt]
 ) -> NDArray[np.floating]:
     """Compute what a stage orders by: its value, or, if that is a single label, the logit, in the same order: (C,).
 
@@ -40,7 +72,7 @@ def order_scores(
 
 
 def stage_values(
-    predictions: Predictions, stage: StageSettings, calibrators: Mapping[str, Platt]
+    predictions: Predictions, stage: EvaluatedStage, calibrators: Mapping[str, Platt]
 ) -> NDArray[np.floating]:
     """Compute a stage's value of each candidate: (C,). Raises DataError if one is not finite."""
     value, logits = stage.ordering(predictions.columns), predictions.logits[stage.name]
@@ -54,7 +86,7 @@ def stage_values(
     return found
 
 
-def true_values(predictions: Predictions, stage: StageSettings, truth: Truth) -> Floats | None:
+def true_values(predictions: Predictions, stage: EvaluatedStage, truth: Truth) -> Floats | None:
     """Compute a stage's value from the true probabilities of its labels: (C,); None if one is not known."""
     value = stage.ordering(predictions.columns)
     if any(label in value.names and label not in truth for label in stage.labels):

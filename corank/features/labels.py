@@ -8,6 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from corank.core.time import MILLISECOND
+from corank.core.types import Longs
 from corank.features.log_schema import DataSettings
 from corank.features.row_columns import LEVEL, TIME, label_column
 
@@ -55,7 +56,11 @@ def hide_immature(labels: Labels, rows: pl.DataFrame, data: DataSettings, as_of:
     A row that was younger then than its label takes is unknown, whatever the label says.
     """
     time, end = rows[TIME].to_numpy(), data.training_end()
-    looked = np.where(time < end, min(end, as_of), as_of)
+    return hide_young(labels, time, np.where(time < end, min(end, as_of), as_of), data)
+
+
+def hide_young(labels: Labels, time: Longs, looked: Longs, data: DataSettings) -> Labels:
+    """Hide labels that were not mature when they were looked at: by candidate, its time and when, ms UTC: (C,)."""
     found: Labels = {}
     for name, label in labels.items():
         delay = data.matures(name) // MILLISECOND

@@ -2,14 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from numpy.typing import NDArray
 
 import corank
+from corank.analysis.bundle_comparison import require_same_log
 from corank.analysis.comparison import compare_measures
+from corank.analysis.comparison_page import split_by_reach
 from corank.analysis.margins import Margins
+from corank.bundle.manifest import load_manifest
 from corank.core.errors import DataError
 from corank.core.types import Doubles
 from corank.evaluation.measures import Measures
@@ -121,28 +126,85 @@ def test_the_command_prints_a_table_and_writes_a_page(
     assert json.loads(text)["a"] == str(runs[0].folder)
 
 
+def test_wide_differences_get_an_axis_of_their_own() -> None:
+    def one(low: float | None, high: float | None) -> dict[str, float | None]:
+        return {"difference": ((low or 0) + (high or 0)) / 2, "low": low, "high": high}
+
+    found = {"pcoc": one(-0.4, 0.1), "auc": one(-0.001, 0.004), "same": one(0, 0), "ece": one(-0.03, 0)}
+    assert [list(axis) for axis in split_by_reach(found)] == [["auc", "same", "ece"], ["pcoc"]]
+    assert [list(axis) for axis in split_by_reach({"one": one(None, None)})] == [["one"]]
+
+
+def metric_names(document: dict[str, Any]) -> set[tuple[str, ...]]:
+    """Where a comparison has figures."""
+    stages = {
+        (stage, population, label, metric)
+        for stage, populations in document["stages"].items()
+        for population, labels in populations.items()
+        for label, found in labels.items()
+        for metric in found
+    }
+    cuts = {(stage, metric) for stage, found in document["cuts"].items() for metric in found}
+    return stages | cuts | {("cascade", metric) for metric in document["cascade"]}
+
+
+def click_recall(folder: Path, m: int) -> float:
+    """The share of a request's clicks that the pre-ranker keeps, of predictions that `corank predict` wrote."""
+    place = pl.col("value.prerank").rank("ordinal", descending=True).over("request_id")
+    by_request = (
+        pl.read_parquet(folder)
+        .drop_nulls("value.prerank")
+        .with_columns(kept=(place <= m) & (pl.col("is_click") == 1))
+        .group_by("request_id")
+        .agg(pl.len(), kept=pl.col("kept").sum(), clicks=pl.col("is_click").sum())
+    )
+    share = by_request.filter(pl.col("len") > m, pl.col("clicks") > 0).select(
+        pl.col("kept") / pl.col("clicks")
+    )
+    return float(share.to_series().mean())  # type: ignore[arg-type]
+
+
 def test_bundles_are_compared_on_logged_requests(
     runs: tuple[Run, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each scores the log as `corank predict` writes it."""
+    """All candidates of a log are scored, and measured as those of runs are; unknown ones are left out."""
     world, bundles = simulated_world(), [finished_bundle(), tmp_path / "other"]
     corank.export(runs[1].folder, bundles[1])
-    tables = ["--on", str(world / "log" / "*.parquet"), "--users", str(world / "users.parquet")]
-    code, text, error = run_corank(capsys, "compare", *bundles, *tables, "--margin", "0.9", "--json")
+    log = pl.read_parquet(world / "log" / "*.parquet").filter(pl.col("request_id") % 12 == 0)
+    unknown = log.head(1).with_columns(pl.lit(10**6, log["item_id"].dtype).alias("item_id"))
+    pl.concat([log, unknown]).write_parquet(tmp_path / "log.parquet")
+    tables = ["--on", str(tmp_path / "log.parquet"), "--users", str(world / "users.parquet")]
+    true = ["--truth", str(world / "truth" / "*.parquet")]
+    code, text, error = run_corank(capsys, "compare", *bundles, *tables, *true, "--margin", "0.9", "--json")
     assert code == 0, error
     document = json.loads(text)
-    assert (document["a"], document["b"]) == (str(bundles[0]), str(bundles[1]))
-    assert document["log"] == tables[1] and document["candidates"] + document["unknown"] == 36000
+    assert (document["a"], document["b"], document["log"]) == (str(bundles[0]), str(bundles[1]), tables[1])
+    assert (document["candidates"], document["unknown"]) == (len(log), 1)
+    assert metric_names(document) == metric_names(corank.compare(runs[0].folder, runs[1].folder).document)
     for name, bundle in zip(("a", "b"), bundles, strict=True):
         corank.predict(bundle, tables[1], tmp_path / name, users=tables[3])
-    plain = corank.compare(tmp_path / "a", tmp_path / "b", margin=0.9)
-    assert document["stages"] == plain.document["stages"]
-    assert run_corank(capsys, "compare", *bundles, *tables)[0] == 0
+        m = load_manifest(bundle).stages[0].keep
+        found = document["cuts"]["prerank"][f"click_recall@{m}"][name]
+        assert found == pytest.approx(click_recall(tmp_path / name, m))
+    scores = corank.compare(tmp_path / "a", tmp_path / "b", scores=["logit.rank.click"]).document
+    auc, of_scores = (
+        document["stages"]["rank"]["exposed"]["click"]["auc"],
+        scores["stages"]["logit.rank.click"]["exposed"]["is_click"]["auc"],
+    )
+    assert (auc["a"], auc["b"]) == pytest.approx((of_scores["a"], of_scores["b"]))
+
+
+def test_bundles_are_compared_on_one_log_alone(runs: tuple[Run, Run]) -> None:
+    bundle, log = finished_bundle(), str(simulated_world() / "log" / "*.parquet")
     with pytest.raises(DataError, match="bundles are compared on logged requests: name their table by --on"):
-        corank.compare(bundles[0], bundles[1])
+        corank.compare(bundle, bundle)
     with pytest.raises(
         DataError, match="--split is of runs; bundles are compared on the log that --on names"
     ):
-        corank.compare(bundles[0], bundles[1], split="test", on=tables[1])
-    with pytest.raises(DataError, match="--users and --events are of bundles; leave them out for runs"):
-        corank.compare(runs[0].folder, runs[1].folder, users=tables[3])
+        corank.compare(bundle, bundle, split="test", on=log)
+    with pytest.raises(DataError, match="--users, --events and --truth are of bundles; leave them out"):
+        corank.compare(runs[0].folder, runs[1].folder, truth=log)
+    held = load_manifest(bundle)
+    other = held.model_copy(update={"data": held.data.model_copy(update={"item": "video"})})
+    with pytest.raises(DataError, match=r"b: its data\.item is 'video', that of a 'item_id'"):
+        require_same_log(Path("a"), held, Path("b"), other)

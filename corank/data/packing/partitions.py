@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from corank.data.log_rows import constant_columns, key_columns, request_columns
+from corank.data.log_rows import constant_columns, request_columns, truth_columns
 from corank.data.pack_manifest import ShardCount
 from corank.data.packing.grouping import GroupedRequests
 from corank.data.packing.shards import ShardWriter
@@ -94,8 +94,4 @@ def _spread_truth(workspace: PackWorkspace, inputs: PackSources, partitions: int
     truth, data = inputs.truth, inputs.data
     if truth is None:
         return []
-    labels = [name for name in data.labels if name in truth.types]
-    if not labels:
-        truth.require(list(data.labels)[:1])
-    columns = [*key_columns(truth, data), *(pl.col(name).cast(pl.Float32) for name in labels)]
-    return _spread(workspace, "truth", truth, columns, data, partitions)
+    return _spread(workspace, "truth", truth, truth_columns(truth, data), data, partitions)

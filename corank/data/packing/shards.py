@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from corank.core.arrays import read_frame, write_arrays, write_frame, write_ragged, write_rows
-from corank.core.errors import DataError, name_rows
+from corank.core.errors import name_rows
 from corank.core.ragged import Ragged, Rows, Vectors, concat_ranges
 from corank.core.time import NEVER
 from corank.core.types import Ints, Longs
@@ -25,7 +25,13 @@ from corank.data.column_sources import Source
 from corank.data.histories.event_files import EventEncoder
 from corank.data.histories.event_pieces import ENCODERS
 from corank.data.histories.list_writer import ListWriter
-from corank.data.log_rows import describe_request, read_single_columns, request_columns, row_splits
+from corank.data.log_rows import (
+    describe_request,
+    find_truth,
+    read_single_columns,
+    request_columns,
+    row_splits,
+)
 from corank.data.pack_manifest import ShardCount
 from corank.data.packing.grouping import GroupedRequests
 from corank.data.packing.pieces import write_counts, write_piece
@@ -212,21 +218,7 @@ class ShardWriter:
         """Find the true probabilities of the candidates: (C,)."""
         if truth is None:
             return {}
-        keys = [*request_columns(self.data).values(), ITEM]
-        labels = [name for name in self.data.labels if name in truth.columns]
-        joined = rows.select(keys).join(
-            truth.unique([*keys, *labels]), on=keys, how="left", maintain_order="left"
-        )
-        if len(joined) > len(rows):
-            raise DataError("data.truth: a candidate has two rows that differ")
-        for name in labels:
-            lacking = joined.filter(pl.col(name).is_null() | pl.col(name).is_nan())
-            if len(lacking):
-                item = lacking[ITEM][0]
-                raise DataError(
-                    f"data.truth: no '{name}' for candidates of the log, such as {self.data.item}={item!r}"
-                )
-        return {f"truth.{name}": joined[name].to_numpy() for name in labels}
+        return {f"truth.{n}": values for n, values in find_truth(rows, truth, self.data).items()}
 
     def _cross(self, rows: pl.DataFrame) -> tuple[Rows, dict[int, Ragged]]:
         """Encode the candidates' logged crosses: rows without lists, and the lists by position: (C)."""

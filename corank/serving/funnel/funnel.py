@@ -24,7 +24,6 @@ from corank.bundle.signatures import TrustedKeys
 from corank.bundle.stage_facts import StageFacts
 from corank.core.calibration import Platt
 from corank.core.errors import BundleError, DataError, RequestError, StoreError
-from corank.core.formula import Formula
 from corank.core.ordering import stage_value
 from corank.core.storage.object_url import PathOrUrl, parse_location, require_local
 from corank.core.types import Floats, Longs, Numbers
@@ -64,7 +63,8 @@ class Funnel:
             stage.name: {label: Platt(c.slope, c.intercept) for label, c in stage.calibrators.items()}
             for stage in stages
         }
-        self._values = {s.name: Formula.parse(s.value, [*s.labels, *columns]) for s in stages}
+        self._values = {stage.name: stage.ordering(columns) for stage in stages}
+        self._named = {name for value in self._values.values() for name in value.names}
         try:
             encoders = Encoders.load(folder / "encoders", schema)
             self.scorer = Scorer(folder, self.manifest, Layout(schema, encoders.sizes))
@@ -76,7 +76,7 @@ class Funnel:
                 items,
                 read_snapshots(folder, self.manifest),
                 list(dict.fromkeys(stage.attended.history for stage in stages if stage.attended)),
-                {name for value in self._values.values() for name in value.names},
+                self._named,
                 self.scorer.vectors,
                 self.retrieval.settings.keep if self.retrieval else 0,
             )
@@ -231,12 +231,12 @@ class Funnel:
             for stage in self.manifest.stages
         }
 
-    def predict(self, request: Request) -> tuple[list[Any], dict[str, Numbers]]:
+    def predict(self, request: Request) -> tuple[list[Any], dict[str, Numbers], dict[str, Floats]]:
         """Compute what every stage makes of all candidates, uncut. Deadlines are not kept.
 
         Returns:
-            The ids of the n known candidates, and (n,) by `logit.STAGE.LABEL`, `probability.STAGE.LABEL`, which is
-            calibrated, and `value.STAGE`.
+            The ids of the n known candidates; (n,) by `logit.STAGE.LABEL`, `probability.STAGE.LABEL`, which is
+            calibrated, and `value.STAGE`; and (n,) by the data's `columns` that some value names.
 
         Raises RequestError.
         """
@@ -252,7 +252,8 @@ class Funnel:
                 found[f"logit.{stage.name}.{label}"] = values
                 found[f"probability.{stage.name}.{label}"] = calibrators[label].apply(values)
             found[f"value.{stage.name}"] = self._value(stage, logits, candidates)
-        return encoded.ids, found
+        named = [name for name in self.manifest.data.columns if name in self._named]
+        return encoded.ids, found, {name: encoded.column(name, everyone) for name in named}
 
     def _score(
         self,

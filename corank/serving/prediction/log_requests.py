@@ -10,7 +10,6 @@ import polars as pl
 
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError
-from corank.core.formula import Formula
 from corank.data.as_of import VersionedRows
 from corank.data.column_sources import Source
 from corank.data.histories.event_tables import EventColumns, open_given_events
@@ -18,9 +17,9 @@ from corank.data.log_rows import constant_columns, log_columns, request_columns
 from corank.data.packing.grouping import GroupedRequests
 from corank.data.tables import Table
 from corank.features.history import Events, History
-from corank.features.labels import find_events, read_labels
+from corank.features.labels import find_events, read_labels, read_levels
 from corank.features.log_schema import DataSettings, Label
-from corank.features.row_columns import ITEM, LEVEL, ROW, TIME, USER, value_column
+from corank.features.row_columns import ITEM, LEVEL, ROW, TIME, USER, WEIGHT, label_column, value_column
 from corank.features.schema import Schema
 from corank.serving.funnel.request import Request
 
@@ -44,6 +43,7 @@ class RequestTables:
         log: Table,
         users: Table | None,
         events: Mapping[str, str] | None = None,
+        weighted: bool = False,
     ) -> Self:
         """Check the tables of a bundle's requests.
 
@@ -52,10 +52,11 @@ class RequestTables:
             log: the table of logged candidates.
             users: the table of users, if the bundle reads one.
             events: by name of `data.events`, the files of the tables that the bundle's histories are made of.
+            weighted: whether the weight of rows is read, if the log has it.
 
         Raises DataError: a column is missing, or a table that the bundle reads is not given, or one that it does not.
         """
-        data = needed_settings(manifest, log)
+        data = needed_settings(manifest, log, weighted)
         opened = cls(log, users, manifest, data, open_event_tables(manifest, events or {}))
         logged = list(manifest.request_columns.cross)
         logged += [c for name, c in opened._columns("log") if name in manifest.declared.columns("query")]
@@ -113,8 +114,11 @@ def open_event_tables(manifest: BundleManifest, given: Mapping[str, str]) -> dic
     return open_given_events(manifest.data, given, wanted, "histories", Path())
 
 
-def needed_settings(manifest: BundleManifest, log: Table) -> DataSettings:
-    """The settings of the log without labels that neither it has nor a history needs, and the like."""
+def needed_settings(manifest: BundleManifest, log: Table, weighted: bool = False) -> DataSettings:
+    """The settings of the log without labels that neither it has nor a history needs, and the like.
+
+    Its weight is of use, if it has one, where predictions are measured: `weighted`.
+    """
     data, histories, labels = manifest.data, manifest.declared.histories().values(), dict[str, Label]()
     for name in data.labels:
         chain = _with_given(data, name)
@@ -123,14 +127,11 @@ def needed_settings(manifest: BundleManifest, log: Table) -> DataSettings:
     for history in histories:
         if history.event is not None:
             labels |= _with_given(data, history.event)
-    named = {
-        n
-        for stage in manifest.stages
-        for n in Formula.parse(stage.value, [*stage.labels, *data.columns]).names
-    }
+    named = {name for stage in manifest.stages for name in stage.ordering(data.columns).names}
     columns = [c for c in manifest.request_columns.values if c in named or c in log.types]
     level = data.level if histories or data.level in log.types else None
-    unused: dict[str, Any] = {"weight": None, "position": None, "propensity": None, "scores": {}}
+    weight = data.weight if weighted and data.weight in log.types else None
+    unused: dict[str, Any] = {"weight": weight, "position": None, "propensity": None, "scores": {}}
     return data.model_copy(update=unused | {"labels": labels, "level": level, "columns": columns})
 
 
@@ -165,6 +166,20 @@ class RequestGroup:
             level = pl.col(LEVEL).replace_strict(codes, data.levels, return_dtype=pl.String)
             columns.setdefault(data.level, level)
         return rows.select(**columns)
+
+    def facts(self) -> pl.DataFrame:
+        """What an evaluation must know of candidates, in columns of `row_columns`: (C,).
+
+        Request key, user, item, time, weight, the code of the level, and labels: 1, 0, or −1 where unknown.
+        """
+        data, rows = self.log.data, self.grouped.rows
+        keys = [*request_columns(data).values(), USER, ITEM, TIME]
+        weight = pl.lit(1, dtype=pl.Float32) if data.weight is None else pl.col(WEIGHT)
+        labels = {
+            label_column(name): pl.lit(pl.Series(known)) for name, known in read_labels(rows, data).items()
+        }
+        level = pl.lit(pl.Series(read_levels(rows, data)))
+        return rows.select(*keys, weight.alias(WEIGHT), level.alias(LEVEL), **labels)
 
     def __iter__(self) -> Iterator[tuple[slice, Request]]:
         """Yield each request and where its candidates are in the rows, in the order of time."""

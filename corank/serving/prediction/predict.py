@@ -27,9 +27,9 @@ from corank.data.packing.spread import SpreadRows, read_partition
 from corank.data.packing.workspace import write_beside
 from corank.data.row_ranges import cut_table
 from corank.data.tables import Table
-from corank.data.validate import check_rows, label_checks, whole_checks
+from corank.data.validate import check_rows, label_checks, weight_checks, whole_checks
 from corank.engine.base import Engine
-from corank.features.row_columns import ITEM
+from corank.features.row_columns import ITEM, value_column
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.prediction.log_requests import RequestGroup, RequestTables
 from corank.serving.prediction.score_columns import ScoreColumns
@@ -60,11 +60,14 @@ class PredictPartition:
     """Those of `SpreadRows`."""
     out: Path
     """Receives a file a partition."""
+    facts: bool = False
+    """Whether `RequestGroup.facts` stand beside the scores, and the numbers that a value names, in place of its
+    `keys`."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave out what was opened: the leases stay with the process that opened the bundle."""
         bundle = Bundle(self.bundle.folder, self.bundle.manifest)
-        return type(self), (bundle, self.log, self.files, self.out)
+        return type(self), (bundle, self.log, self.files, self.out, self.facts)
 
     @cached_property
     def _funnel(self) -> Funnel:
@@ -77,7 +80,8 @@ class PredictPartition:
             return {}
         requests = self.log.group(rows)
         columns, counts = self._predict(requests)
-        frame = requests.keys().with_columns(
+        beside = requests.facts() if self.facts else requests.keys()
+        frame = beside.with_columns(
             pl.Series(name, values).fill_nan(None) for name, values in columns.items()
         )
         with write_beside(self.out / f"part-{n:06d}.parquet") as partial:
@@ -91,13 +95,15 @@ class PredictPartition:
         for where, request in requests:
             ids = rows[ITEM][where].to_list()
             try:
-                known, found = self._funnel.predict(request)
+                known, found, numbers = self._funnel.predict(request)
             except RequestError as error:
                 key = {c: rows[name][where.start] for c, name in request_columns(self.log.data).items()}
                 shown = ", ".join(f"{c}={value!r}" for c, value in key.items())
                 raise DataError(f"data.log: request {shown}: {error}") from None
             place = {id_: where.start + n for n, id_ in enumerate(ids)}
             at = np.array([place[id_] for id_ in known], dtype=np.int64)
+            if self.facts:
+                found |= {value_column(name): values for name, values in numbers.items()}
             for name, values in found.items():
                 kept = columns.setdefault(name, np.full(len(rows), np.nan, dtype=values.dtype))
                 kept[at] = values
@@ -113,6 +119,7 @@ def predict_log(
     engine: Engine,
     progress: Progress = lambda done, total: None,
     events: Mapping[str, str] | None = None,
+    facts: bool = False,
 ) -> PredictedLog:
     """Write what every stage of a bundle computes of each candidate of a log, whichever stage would have cut it.
 
@@ -126,6 +133,7 @@ def predict_log(
         engine: runs the tasks.
         progress: receives partitions done and in all.
         events: by name, the tables of events that the bundle's histories are made of.
+        facts: write what an evaluation must know of candidates beside their scores, in place of the log's columns.
 
     Raises:
         BundleError: the bundle is damaged, or `out` cannot be written.
@@ -138,6 +146,7 @@ def predict_log(
         scan_log(opened.manifest.data, Path(), log),
         None if users is None else _open_users(users, opened.manifest),
         events,
+        weighted=facts,
     )
     _check_keys(tables)
     ranges = cut_table(tables.log, RANGE)
@@ -149,7 +158,7 @@ def predict_log(
         with atomic_folder(out) as folder:
             spread = SpreadRows(tables.log, tables.rows(), tables.together, partitions, folder / "spread")
             files = [spread.folder / name for names in engine.run(spread, ranges) for name in names]
-            predict = PredictPartition(opened, tables, files, folder)
+            predict = PredictPartition(opened, tables, files, folder, facts)
             counts = sum(
                 (Counter(c) for c in engine.run(predict, range(partitions), progress)), Counter[str]()
             )
@@ -163,7 +172,7 @@ def _check_keys(tables: RequestTables) -> None:
     """Raise DataError if a column that identifies is null or has fractions, or a label or level is none."""
     log, data = tables.log, tables.data
     keys = list(dict.fromkeys([*data.request, data.user, data.item, data.time]))
-    check_rows(log, [*whole_checks(log, keys), *label_checks(log, data)])
+    check_rows(log, [*whole_checks(log, keys), *label_checks(log, data), *weight_checks(log, data)])
     nulls = log.collect(log.frame.select(pl.col(keys).null_count())).row(0)
     for column, count in zip(keys, nulls, strict=True):
         if count:
