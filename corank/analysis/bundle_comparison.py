@@ -25,10 +25,19 @@ from corank.evaluation.measures import Evaluation, evaluate_predictions
 from corank.evaluation.predict import Predictions
 from corank.evaluation.stage_order import Truth
 from corank.features.labels import hide_young
-from corank.features.row_columns import ITEM, LEVEL, TIME, USER, WEIGHT, label_column, value_column
+from corank.features.row_columns import (
+    ITEM,
+    LEVEL,
+    PROPENSITY,
+    TIME,
+    USER,
+    WEIGHT,
+    label_column,
+    value_column,
+)
 from corank.metrics.requests import Requests
 
-_SAME = ("request", "user", "item", "time", "timezone", "level", "levels", "weight")
+_SAME = ("request", "user", "item", "time", "timezone", "level", "levels", "weight", "propensity")
 """Settings of the log that two bundles must share."""
 
 
@@ -104,6 +113,7 @@ class ScoredLog:
                 data,
             ),
             weight=rows[WEIGHT].to_numpy(),
+            propensity=rows[PROPENSITY].to_numpy() if PROPENSITY in rows.columns else None,
             columns={
                 name: rows[column].to_numpy()
                 for name in data.columns

@@ -19,7 +19,17 @@ from corank.data.tables import Table
 from corank.features.history import Events, History
 from corank.features.labels import find_events, read_labels, read_levels
 from corank.features.log_schema import DataSettings, Label
-from corank.features.row_columns import ITEM, LEVEL, ROW, TIME, USER, WEIGHT, label_column, value_column
+from corank.features.row_columns import (
+    ITEM,
+    LEVEL,
+    PROPENSITY,
+    ROW,
+    TIME,
+    USER,
+    WEIGHT,
+    label_column,
+    value_column,
+)
 from corank.features.schema import Schema
 from corank.serving.funnel.request import Request
 
@@ -43,7 +53,7 @@ class RequestTables:
         log: Table,
         users: Table | None,
         events: Mapping[str, str] | None = None,
-        weighted: bool = False,
+        measured: bool = False,
     ) -> Self:
         """Check the tables of a bundle's requests.
 
@@ -52,11 +62,12 @@ class RequestTables:
             log: the table of logged candidates.
             users: the table of users, if the bundle reads one.
             events: by name of `data.events`, the files of the tables that the bundle's histories are made of.
-            weighted: whether the weight of rows is read, if the log has it.
+            measured: whether what is needed to measure predictions is read, too: weight and propensity, if the log
+                has them.
 
         Raises DataError: a column is missing, or a table that the bundle reads is not given, or one that it does not.
         """
-        data = needed_settings(manifest, log, weighted)
+        data = needed_settings(manifest, log, measured)
         opened = cls(log, users, manifest, data, open_event_tables(manifest, events or {}))
         logged = list(manifest.request_columns.cross)
         logged += [c for name, c in opened._columns("log") if name in manifest.declared.columns("query")]
@@ -114,10 +125,10 @@ def open_event_tables(manifest: BundleManifest, given: Mapping[str, str]) -> dic
     return open_given_events(manifest.data, given, wanted, "histories", Path())
 
 
-def needed_settings(manifest: BundleManifest, log: Table, weighted: bool = False) -> DataSettings:
+def needed_settings(manifest: BundleManifest, log: Table, measured: bool = False) -> DataSettings:
     """The settings of the log without labels that neither it has nor a history needs, and the like.
 
-    Its weight is of use, if it has one, where predictions are measured: `weighted`.
+    Weight and propensity are of use, if it has them, where predictions are `measured`.
     """
     data, histories, labels = manifest.data, manifest.declared.histories().values(), dict[str, Label]()
     for name in data.labels:
@@ -130,8 +141,9 @@ def needed_settings(manifest: BundleManifest, log: Table, weighted: bool = False
     named = {name for stage in manifest.stages for name in stage.ordering(data.columns).names}
     columns = [c for c in manifest.request_columns.values if c in named or c in log.types]
     level = data.level if histories or data.level in log.types else None
-    weight = data.weight if weighted and data.weight in log.types else None
-    unused: dict[str, Any] = {"weight": weight, "position": None, "propensity": None, "scores": {}}
+    named_columns = {"weight": data.weight, "propensity": data.propensity}
+    unused: dict[str, Any] = {"position": None, "scores": {}}
+    unused |= {key: c if measured and c in log.types else None for key, c in named_columns.items()}
     return data.model_copy(update=unused | {"labels": labels, "level": level, "columns": columns})
 
 
@@ -170,7 +182,8 @@ class RequestGroup:
     def facts(self) -> pl.DataFrame:
         """What an evaluation must know of candidates, in columns of `row_columns`: (C,).
 
-        Request key, user, item, time, weight, the code of the level, and labels: 1, 0, or −1 where unknown.
+        Request key, user, item, time, weight, propensity if the log has it, NaN where it is null, the code of the
+        level, and labels: 1, 0, or −1 where unknown.
         """
         data, rows = self.log.data, self.grouped.rows
         keys = [*request_columns(data).values(), USER, ITEM, TIME]
@@ -179,7 +192,8 @@ class RequestGroup:
             label_column(name): pl.lit(pl.Series(known)) for name, known in read_labels(rows, data).items()
         }
         level = pl.lit(pl.Series(read_levels(rows, data)))
-        return rows.select(*keys, weight.alias(WEIGHT), level.alias(LEVEL), **labels)
+        drawn = [] if data.propensity is None else [pl.col(PROPENSITY).fill_null(np.nan)]
+        return rows.select(*keys, *drawn, weight.alias(WEIGHT), level.alias(LEVEL), **labels)
 
     def __iter__(self) -> Iterator[tuple[slice, Request]]:
         """Yield each request and where its candidates are in the rows, in the order of time."""

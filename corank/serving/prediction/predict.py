@@ -27,7 +27,7 @@ from corank.data.packing.spread import SpreadRows, read_partition
 from corank.data.packing.workspace import write_beside
 from corank.data.row_ranges import cut_table
 from corank.data.tables import Table
-from corank.data.validate import check_rows, label_checks, weight_checks, whole_checks
+from corank.data.validate import check_rows, label_checks, propensity_checks, weight_checks, whole_checks
 from corank.engine.base import Engine
 from corank.features.row_columns import ITEM, value_column
 from corank.serving.funnel.funnel import Funnel
@@ -146,7 +146,7 @@ def predict_log(
         scan_log(opened.manifest.data, Path(), log),
         None if users is None else _open_users(users, opened.manifest),
         events,
-        weighted=facts,
+        measured=facts,
     )
     _check_keys(tables)
     ranges = cut_table(tables.log, RANGE)
@@ -172,7 +172,8 @@ def _check_keys(tables: RequestTables) -> None:
     """Raise DataError if a column that identifies is null or has fractions, or a label or level is none."""
     log, data = tables.log, tables.data
     keys = list(dict.fromkeys([*data.request, data.user, data.item, data.time]))
-    check_rows(log, [*whole_checks(log, keys), *label_checks(log, data), *weight_checks(log, data)])
+    measured = [*weight_checks(log, data), *propensity_checks(log, data)]
+    check_rows(log, [*whole_checks(log, keys), *label_checks(log, data), *measured])
     nulls = log.collect(log.frame.select(pl.col(keys).null_count())).row(0)
     for column, count in zip(keys, nulls, strict=True):
         if count:
