@@ -68,6 +68,16 @@ def test_a_stage_that_keeps_all_passes_all_on_and_learns_nothing() -> None:
     )
 
 
+def test_a_stage_learns_the_order_as_far_as_its_own_score_decides_it() -> None:
+    """The pre-ranker's shares are constants: what it passes on in full teaches it nothing, whatever the ranker says."""
+    z = outputs(prerank=[90.0, 80.0, 70.0, -5.0], rank=[1.0, 2.0, 3.0, 4.0])
+    loss(icc(stages=["prerank", "rank"], top=3, temperature=0.1), z, requests([[2, 0, 0, 0]]))
+    prerank, rank = (grad_of(z[stage].logits["click"]).tolist() for stage in ("prerank", "rank"))
+    assert prerank[:2] == [0, 0] and rank[0] < 0 < rank[1]
+    assert prerank[2] > 0, "half of the last that is kept"
+    assert rank[3] == 0 and prerank[3] > 0
+
+
 def test_only_levels_on_compete_within_top() -> None:
     z = outputs(**Z)
     found = loss(icc(on=["cut", "exposed"], top=2), z, requests([LEVEL]))

@@ -33,7 +33,8 @@ def icc_values(
         z, keep = outputs[stage].logits[loss.label], loss.top or funnel.keep[stage]
         cuts = lists.size > keep
         cutting |= cuts
-        kept = torch.zeros_like(z) if stage == stages[-1] else _kept(loss, z, lists, keep, cuts, batch)
+        last = stage == stages[-1]
+        kept = torch.zeros_like(z) if last else _kept(loss, z.detach(), lists, keep, cuts, batch)
         result, reached = result + reached * (1 - kept) * z, reached * kept
     by_truth = [PaddedLists.of(batch, chosen & ~true), PaddedLists.of(batch, chosen & true)]
     value, number = pairs(result, by_truth, GAINS, rank_discounts(result, lists))
@@ -46,7 +47,7 @@ def _kept(loss: CascadeLoss, z: Tensor, lists: PaddedLists, keep: int, cuts: Ten
     """How far a stage keeps each candidate, by its distance from the last that it keeps: (C,)."""
     if not cuts.any():
         return torch.ones_like(z)
-    last = lists(z.detach(), -torch.inf).topk(keep, dim=1).values[:, -1]
+    last = lists(z, -torch.inf).topk(keep, dim=1).values[:, -1]
     request = batch.request_of.long()
     kept = ((z - last.where(cuts, 0)[request]) / loss.temperature).sigmoid()
     return torch.where(cuts[request], kept, 1)

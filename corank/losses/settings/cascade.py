@@ -37,8 +37,9 @@ class CascadeLoss(FunnelLoss):
     `icc`: LambdaLoss of the cascade's result F = Σ_s (1 − I_s) Π_{r < s} I_r z_s, z the logits. I_s = σ((z_s −
     sg(z_s[q_s])) / τ) is how far stage s keeps a candidate; the last stage passes none on, I = 0. L = Σ over y_a = 1,
     y_b = 0 of |D_a − D_b| softplus(F_b − F_a) / Σ of D_t over the first Σ y ranks, D = 1 / log2(1 + rank by F).
-    Source: Gallagher et al., Joint Optimization of Cascade Ranking Models, WSDM 2019, with independent scores, the
-    logistic indicator and, in place of its boosted trees, gradients through all of F but the cut.
+    I_s passes no gradient: with one, a pre-ranker may learn to cut the best, whose own scores then lead F. Source:
+    Gallagher et al., Joint Optimization of Cascade Ranking Models, WSDM 2019, with independent scores, the logistic
+    indicator and approximate gradients, which weigh a stage's own.
 
     A stage that keeps all candidates of a request cuts none there, and learns nothing from it; in `icc` it passes on.
     """
