@@ -12,7 +12,8 @@ from corank.training.validation.settings import ValidationSettings
 from corank.training.validation.stability import chance_of_shares
 
 OTHER_HOURS = 3
-"""The power of the factor of rows where only other hours are known: from evening to night they fall to a third."""
+"""The power of the default factor of rows where only other hours are known: from evening to night they fall to a third.
+A factor that a config gives holds as it is."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class RowJudgement:
     def _rows(self) -> ValidationFigure:
         now, most = len(self.new), self.settings.rows
         before, same_hours = self.reference.rows_per_period(self.new.begin, self.new.end)
-        if most is not None and not same_hours:
+        given = "rows" in self.settings.model_fields_set
+        if most is not None and not same_hours and not given:
             most **= OTHER_HOURS
         usual = before or 0.0
         enough = max(usual, now) >= self.settings.min_count

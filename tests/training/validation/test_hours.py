@@ -59,3 +59,11 @@ def test_features_of_the_context_are_not_judged_by_other_hours() -> None:
     found = compare_rows(opened.settings, opened.base, packed_evening(), "run")
     verdicts = {figure.name: figure.verdict for figure in found.figures if figure.kind == "psi"}
     assert verdicts["hour"] == "few" and verdicts["price"] != "few"
+    assert found.figures[[figure.kind for figure in found.figures].index("rows")].threshold == 1.6**3
+
+
+def test_a_threshold_of_rows_that_is_given_holds_for_other_hours() -> None:
+    change = "data.split={train: 2026-03-09T06:00..2026-03-09T11:00}"
+    opened = OpenedConfig.open(simulated_world() / CONFIG, [change, "validation.rows=1.6"])
+    found = compare_rows(opened.settings, opened.base, packed_evening(), "run")
+    assert next(figure for figure in found.figures if figure.kind == "rows").threshold == 1.6
