@@ -3,8 +3,8 @@
 `ablation DIR` imports the log in DIR and trains every arm once a seed. An arm adds to `base` what its name says. `base`
 has the columns of users and videos, tab and hour, and learns clicks. `all` has everything, with histories and priors as
 of midnight; `live` has the same with histories and priors as of the request. The gain of an arm is its mean over seeds
-minus that of `base`, of `histories` for `din`, and of `all` for how the ranker reads numbers, gates and members, with a
-95 % interval over users and seeds, all on the same rows. The test day is 30 April.
+minus that of `base`, of `histories` for `din`, and of `all` for bins and waves of numbers, gates, members and teaching
+trees, with a 95 % interval over users and seeds, all on the same rows. The test day is 30 April.
 """
 
 import argparse
@@ -105,6 +105,13 @@ def option(**settings: Any) -> Callable[[Plain, str], None]:
     return add
 
 
+def trees(config: Plain, every: str) -> None:
+    """Boosted trees that teach the ranker."""
+    lesson = {"kind": "distill", "teacher": "trees", "student": "rank", "on": ["exposed"]}
+    config["tree_teachers"] = [{"name": "trees"}]
+    config["losses"].append(lesson)
+
+
 EVERYTHING = (histories, priors, user_context, query_item, din, dcn, labels)
 ADDED: dict[str, tuple[Callable[[Plain, str], None], ...]] = {
     "base": (),
@@ -122,8 +129,9 @@ ADDED: dict[str, tuple[Callable[[Plain, str], None], ...]] = {
     "waves": (*EVERYTHING, option(numbers={"kind": "periodic"})),
     "gates": (*EVERYTHING, option(gates={})),
     "members": (*EVERYTHING, option(members=8)),
+    "trees": (*EVERYTHING, trees),
 }
-OF_ALL = ("bins", "embedded_bins", "waves", "gates", "members")
+OF_ALL = ("bins", "embedded_bins", "waves", "gates", "members", "trees")
 WITHOUT = {"din": "histories", "query_item": "histories"} | dict.fromkeys(OF_ALL, "all")
 """What an arm is compared with; `base` unless named."""
 
