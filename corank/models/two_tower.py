@@ -53,9 +53,9 @@ class Towers(VectorModel):
     """Logit exp(s)·⟨q, v⟩ + b: the scale cannot turn negative, so the order of the dot products holds.
 
     v is what the item tower makes of the item row, plus what a small network makes of the item's snapshot features.
-    With biases the towers give d − 1 numbers each, the last of which is the side's bias, and q = [q', √d, √d·b_q],
+    With biases the towers give d − 1 numbers each, the last of which is the side's bias, and q = [q', 1, √d·b_q],
     v = [v', b_i, 1]: retrieval, stores and in-batch losses read biases as any other number of the vectors. exp(s)
-    begins at 1/√d, so that a bias is added to the logit as it is; multiplied by exp(s) it learns too slowly.
+    begins at 1/√d, so that the query's bias, which every candidate of a request shares, is added as it is.
     """
 
     def __init__(self, settings: TowerPairSettings, layout: Layout) -> None:
@@ -100,8 +100,7 @@ class Towers(VectorModel):
         if not self.biases:
             return vectors
         product, bias = vectors[:, :-1], vectors[:, -1:]
-        reach = math.sqrt(vectors.shape[1] + 1)
-        return torch.cat((product, torch.full_like(bias, reach), reach * bias), dim=1)
+        return torch.cat((product, torch.ones_like(bias), math.sqrt(vectors.shape[1] + 1) * bias), dim=1)
 
     def item_vectors(self, item: Tensor) -> Tensor:
         """The vectors of items: (I', ·) → (I', d)."""

@@ -150,7 +150,7 @@ def test_each_side_adds_a_bias_within_the_vectors(some: dict[str, Any]) -> None:
     of_query, of_item = q[batch.request_of], v[batch.item_of]
     product = (of_query[:, :6] * of_item[:, :6]).sum(1)
     assert stage.scale.exp().item() == pytest.approx(8**-0.5)
-    expected = stage.scale.exp() * product + of_item[:, 6] + of_query[:, 6] + stage.bias
+    expected = stage.scale.exp() * (product + of_item[:, 6]) + of_query[:, 6] + stage.bias
     torch.testing.assert_close(found.logits["click"], expected)
     torch.testing.assert_close(expected, built(by_row)["prerank"].logits["click"], rtol=1e-4, atol=1e-5)
 
