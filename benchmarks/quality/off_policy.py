@@ -10,11 +10,13 @@ gives the estimates and their 95 % intervals, by corank's metrics.
                share of the intervals that hold the truth
   model        the ranker's own calibrated probabilities of its lists, which need no bucket
   production   the click rate of what production exposed of the lists, by requests outside of the bucket
+  cut          how likely the pre-ranker cuts the best candidate, as the ranker believes and in truth: means of all
+               requests, and of the fifths that are believed to lose least and most; and clicks kept, by three figures
 """
 
 import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,12 +31,15 @@ from corank.core.ragged import concat_ranges
 from corank.core.types import Doubles, Longs, Mask
 from corank.datasets.feed.production import examination
 from corank.datasets.feed.simulate import simulate_world
+from corank.evaluation.inputs import CascadeRows
 from corank.evaluation.measures import cascade_rows
 from corank.evaluation.predict import predict_split
 from corank.evaluation.stage_order import read_truth
 from corank.metrics.bootstrap import interval
+from corank.metrics.estimates.best_cut import cut_probability
 from corank.metrics.estimates.off_policy import dr_click_rate, ips_click_rate, snips_click_rate
 from corank.metrics.measure import RatioMeasure
+from corank.metrics.metric import METRICS
 from corank.metrics.requests import Requests
 from corank.training.run import Run
 
@@ -94,15 +99,38 @@ class Lists:
         return float(self.truth[self.listed].mean()) * self.examined
 
 
-def read_lists(run: Run) -> Lists:
-    """Predict the test split, and cut it by the cascade."""
+def read_cascade(run: Run) -> CascadeRows:
+    """Predict the test split, and rank it by the stages; `truth` is that of clicks."""
     packed = run.packed()
     model, calibrators = run.model(packed)
     rows, truths = predict_split(model, packed, "test"), read_truth(packed, "test")
-    assert rows.propensity is not None
-    truth, slots = truths["click"].astype(np.float64), run.config.stages[-1].keep
-    order = cascade_rows(rows, run.config.stages, calibrators, truths)
-    inputs = order.cascade_inputs(run.config.data.levels)
+    return cascade_rows(rows, run.config.stages, calibrators, truths)
+
+
+def judge_cut(order: CascadeRows) -> Figures:
+    """How likely the best candidate is cut, as believed and in truth."""
+    inputs, requests = order.cut_inputs(0), order.predictions.requests
+    assert order.truth is not None
+    believed = cut_probability(requests, inputs["expected"], inputs["rank"], inputs["m"])
+    true = cut_probability(requests, order.truth, inputs["rank"], inputs["m"])
+    least, most = np.quantile(believed, (0.2, 0.8))
+    found = {"cut.believed": float(believed.mean()), "cut.true": float(true.mean())}
+    for name, fifth in (("least", believed <= least), ("most", believed >= most)):
+        found[f"cut.{name}.believed"] = float(believed[fifth].mean())
+        found[f"cut.{name}.true"] = float(true[fifth].mean())
+    kept = inputs["rank"] < inputs["m"]
+    found["cut.clicks_kept"] = float(order.truth[kept].sum() / order.truth.sum())
+    for name in ("click_recall", "bucket_click_recall"):
+        measure = METRICS[name].measure(inputs)
+        found[f"cut.{name}"] = (measure and measure.value()) or 0.0
+    return found
+
+
+def read_lists(order: CascadeRows, levels: Sequence[str]) -> Lists:
+    """Cut the test split by the cascade."""
+    rows, inputs = order.predictions, order.cascade_inputs(levels)
+    assert rows.propensity is not None and order.truth is not None
+    truth, slots = order.truth.astype(np.float64), order.stages[-1].keep
     listed = inputs["listed"]
     # behind what the last stage cut nothing is listed, so its ranks are the positions
     position = 1 + rows.requests.ranks(np.where(listed, order.scores[-1], -np.inf))
@@ -194,7 +222,10 @@ def main() -> None:
             simulate = partial(simulate_world, requests=arguments.requests, candidates=arguments.candidates)
             simulate(data, seed=seed, random=0.1)
             run = corank.train(data / "config.yaml", [f"train.seed={seed}"]).run
-            figures = judge(read_lists(run), arguments.draws, seed)
+            order = read_cascade(run)
+            figures = judge(read_lists(order, run.config.data.levels), arguments.draws, seed) | judge_cut(
+                order
+            )
         say(f"{seed}: " + "  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
         for name, value in figures.items():
             found.setdefault(name, []).append(value)
