@@ -3,7 +3,7 @@
 Protocol: docs/guides/recflow.md with two stages: 40 candidates a request, the towers keep 30, the ranker 20, and
 10 are to be found; a random order finds half of them. All losses have the same towers, ranker, epochs and batches. The
 learning rate and the temperature of each (of RankFlow, α in its place) are swept over the same grid on the validation
-days of a world of its own, a smaller one, then held for all seeds. Every seed is another world. Intervals are of the
+days of a world of its own, then held for all seeds. Every seed is another world. Intervals are of the
 differences by seed.
 """
 
@@ -36,8 +36,6 @@ RECALL = "joint_recall@10@20"
 RATES = (0.003, 0.01)
 TEMPERATURES = (0.03, 0.1, 0.3, 1.0)
 EPOCHS = 3
-TUNED_ON = 4_000
-"""Requests of the world on which rates and temperatures are chosen."""
 
 
 AIMS = {f"lcron.{RECALL}": (">=", 0.896), "lcron-best.high": (">=", 0.0)}
@@ -141,31 +139,34 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument(
+        "--tuned-on", type=int, default=4_000, help="requests of the world on which rates are chosen"
+    )
+    parser.add_argument(
         "--keep", type=Path, help="folder where finished seeds are kept; a rerun goes on there"
     )
     arguments = parser.parse_args()
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         results = arguments.keep or Path(folder) / "results"
-        size = arguments.requests
+        size, tuned_on = arguments.requests, arguments.tuned_on
 
         def made(seed: int) -> Arena:
             return world(Path(folder), seed, size)
 
         @cache
         def tuning() -> Arena:
-            return world(Path(folder) / "tuning", arguments.seeds, TUNED_ON)
+            return world(Path(folder) / "tuning", arguments.seeds, tuned_on)
 
         # tuned in a world of its own, so that no test request has been seen
         settings: dict[str, Figures] = {}
         for name, loss in LOSSES.items():
             find = partial(lambda n, of: {n: tuned(tuning(), of)}, name, loss)
-            settings |= kept(results / f"tuned-{name}.json", find)
+            settings |= kept(results / f"tuned-{name}-{tuned_on}.json", find)
             print(f"{name}: {settings[name]}", file=sys.stderr, flush=True)
         seeds = []
         for seed in range(arguments.seeds):
             find = partial(lambda n: measure(made(n), n, settings), seed)
-            seeds.append(kept(results / f"{seed}-{size}.json", find))
+            seeds.append(kept(results / f"{seed}-{size}-{tuned_on}.json", find))
             print(f"seed {seed}: done", file=sys.stderr, flush=True)
     figures = summary(seeds, settings)
     harness.report("cascade_losses", figures, AIMS, arguments.json)
