@@ -173,8 +173,11 @@ def microseconds(arena: Arena) -> Figures:
     timed = {name: Timed(arena, name) for name in STRUCTURES}
     calls = {key: call for one in timed.values() for key, call in one.calls.items()}
     times: dict[str, list[float]] = {key: [] for key in calls}
+    rng, names = np.random.default_rng(0), list(calls)
     for n in range(ROUNDS + 20):
-        for key in sorted(calls, reverse=bool(n % 2)):
+        for key in rng.permutation(
+            names
+        ).tolist():  # so that none always follows a large one, which empties caches
             began = time.perf_counter()
             calls[key]()
             if n >= 20:
