@@ -172,7 +172,7 @@ class Naive:
         place = torch.tensor([self.place[id_] for id_ in ids])
         query = Lines(*(part.repeat(len(ids), 1) for part in self.query(asked))).embedded(self.table)
         item = Lines(*(part[place] for part in self.items)).embedded(self.table)
-        dot = (self.prerank.query(query) * self.prerank.item(item)).sum(1)
+        dot = (self.prerank.query_vectors(query) * self.prerank.item_vectors(item)).sum(1)
         kept = dot.topk(min(KEEP, len(ids))).indices
         row = torch.cat((query[kept], item[kept]), dim=1)
         first = functional.linear(row, self.ranker.first.weight, self.ranker.first.bias)
