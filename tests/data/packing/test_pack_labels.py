@@ -148,7 +148,7 @@ def test_a_position_is_a_whole_number_from_0(world: World, odd: float) -> None:
     message = positioned(world, 0.0, None, 5.0, 1.0, 2.0, 3.0, odd, None).refused()
     assert message == (
         f"data.position: column 'place' holds {odd}; expected whole numbers from 0, "
-        "or null where nothing was shown"
+        "or null where nothing was shown (at request='d', item=13)"
     )
 
 
