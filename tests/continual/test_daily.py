@@ -208,11 +208,11 @@ def test_a_model_of_flipped_labels_is_refused_by_the_gate(world: Path) -> None:
     evening = pl.col("time").dt.hour() >= 20
     kept = pl.read_parquet(world / "log" / f"{DAYS[1]}.parquet").filter(evening)
     pl.concat([flipped.filter(~evening), kept]).write_parquet(world / "log" / f"{DAYS[1]}.parquet")
-    write_settings(world, gate=["rank.exposed.click.auc >= live"], changes=["train.epochs=12"])
+    write_settings(world, gate=["prerank.exposed.click.auc >= live"], changes=["train.epochs=80"])
     with served(world):
         refused = corank.daily(world / "daily.yaml", accept=[DAYS[1]]).refused
     assert refused is not None and refused.decision == "refused by the gate"
-    assert refused.reasons[0].startswith("rank.exposed.click.auc >= live: 0.")
+    assert refused.reasons[0].startswith("prerank.exposed.click.auc >= live: 0.")
     assert live_version(world) == before and DailyHistory(world / "daily").live is not None
 
 

@@ -58,6 +58,7 @@ EVERY_PART = {
         {"kind": "listwise", "stage": "rank"},
         {"kind": "pairwise", "stage": "rank"},
         {"kind": "cascade", "form": "lcron", "positive": ["exposed"]},
+        {"kind": "rankflow", "positive": ["exposed"]},
     ],
     "train.table": {"optimiser": "lazy_adam", "lr": 0.01},
     "train.rank": {"optimiser": "adam", "lr": 0.01},
