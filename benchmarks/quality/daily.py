@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
@@ -69,6 +70,8 @@ class Judged:
 
     measures: dict[str, Measure]
     spent: Spent
+    came: int
+    """Candidates of the day before, which an arm that goes on trains on."""
 
 
 def simulate(work: Path, options: argparse.Namespace, seed: int) -> Case:
@@ -151,8 +154,9 @@ def run_arms(
         arms[ARMS[3 + refreshed]] = Frozen(work / "scratch" / f"run-{first}", bundle, first, refreshed)
     # arms are updated one after another, since that is timed, and judged side by side, which is not
     with ProcessPoolExecutor(min(len(arms), os.cpu_count() or 1), mp_context=get_context("spawn")) as pool:
-        for today in log.days[warm:]:
+        for yesterday, today in pairwise(log.days[warm - 1 :]):
             log.add_items(today)
+            came = len(log.read(yesterday))
             judged = {}
             for name, arm in arms.items():
                 spent = Spent()
@@ -163,7 +167,7 @@ def run_arms(
             }
             for name, scores in waited.items():
                 measures, spent = measure(case, today, scores.result()), judged[name][0]
-                found[name][today] = Judged(measures, spent)
+                found[name][today] = Judged(measures, spent, came)
                 say(f"{case.name} {today} {name}: AUC {measures['auc'].value():.4f}, {spent.wall:.1f} s")
             log.add(today)
     return found
@@ -197,6 +201,8 @@ def summarise(name: str, seeds: list[dict[str, dict[date, Judged]]]) -> dict[str
                 figures[f"{name}.{arm}.{day}.{metric}"] = value
             figures[f"{name}.{arm}.{day}.seconds"] = fmean(j.spent.wall for j in judged)
             figures[f"{name}.{arm}.{day}.cpu"] = fmean(j.spent.cpu for j in judged)
+    for day in days:
+        figures[f"{name}.{day}.came"] = fmean(found["carried"][day].came for found in seeds)
     return figures | _compare(name, figures, draws, metrics, days)
 
 
@@ -223,8 +229,8 @@ def _compare(
     for what, ratio in (("seconds", "cost_ratio"), ("cpu", "cpu_ratio")):
         last = {arm: float(figures[f"{name}.{arm}.{days[-1]}.{what}"]) for arm in ("carried", "scratch")}
         found[f"{name}.{ratio}"] = last["carried"] / last["scratch"]
-    # the first update is a training from scratch; those after it should all cost the same
-    later = [float(figures[f"{name}.carried.{day}.cpu"]) for day in days[1:]]
+    # the first update is a training from scratch; those after it should all cost the same for what came
+    later = [float(figures[f"{name}.carried.{d}.cpu"]) / float(figures[f"{name}.{d}.came"]) for d in days[1:]]
     half = len(later) // 2
     if half:
         found[f"{name}.carried.cpu_growth"] = fmean(later[-half:]) / fmean(later[:half])
