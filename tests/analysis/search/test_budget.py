@@ -35,7 +35,7 @@ def config(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tuned(config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A tuning's folder and its document."""
     out = tmp_path_factory.mktemp("tuned")
-    return out, corank.tune(config, 4, budget_us=PLENTY, out=out).document
+    return out, corank.tune(config, 3, budget_us=PLENTY, out=out).document
 
 
 def test_the_interval_of_a_median_holds_it_about_as_often_as_it_says() -> None:
@@ -90,7 +90,7 @@ def test_latencies_are_measured_once(
     out = shutil.copytree(tuned[0], tmp_path / "again")
     before = {path.name: path.stat().st_mtime_ns for path in (out / "latency").iterdir()}
     said: list[str] = []
-    again = corank.tune(config, 4, budget_us=PLENTY, out=out, report=said.append).document
+    again = corank.tune(config, 3, budget_us=PLENTY, out=out, report=said.append).document
     assert again | {"run": ""} == tuned[1] | {"run": ""}
     assert {path.name: path.stat().st_mtime_ns for path in (out / "latency").iterdir()} == before
     assert not any("measuring" in line for line in said)
@@ -101,7 +101,7 @@ def test_a_lower_budget_takes_a_faster_funnel_of_the_same_trials(
 ) -> None:
     out = shutil.copytree(tuned[0], tmp_path / "lower")
     bound = tuned[1]["budget"]["frontier"][0]["us"]["high"]
-    found = corank.tune(config, 4, budget_us=bound, out=out).document
+    found = corank.tune(config, 3, budget_us=bound, out=out).document
     assert found["trials"][found["best"] - 1]["us"]["high"] <= bound
 
 
@@ -112,14 +112,14 @@ def test_what_does_not_fit_is_told_with_the_cheapest(
     with pytest.raises(
         ConfigError, match=r"--budget-us 1: no funnel fits; the cheapest .* takes \d+ µs \[\d+, \d+\]"
     ):
-        corank.tune(config, 4, budget_us=1, out=out)
+        corank.tune(config, 3, budget_us=1, out=out)
 
 
 def test_what_a_budget_refuses(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(
         ConfigError, match=r"--metric rank.click.auc: does not depend on what the first stage keeps"
     ):
-        corank.tune(config, 4, budget_us=PLENTY, metric="rank.click.auc", out=tmp_path / "new")
+        corank.tune(config, 3, budget_us=PLENTY, metric="rank.click.auc", out=tmp_path / "new")
     with pytest.raises(ConfigError, match=r"--budget-us: must be above 0; received -1"):
         corank.tune(config, 4, budget_us=-1, out=tmp_path / "new")
     assert not (tmp_path / "new").exists()
