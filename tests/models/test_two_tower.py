@@ -233,6 +233,14 @@ def test_a_query_tower_knows_the_query_alone(feature: str, message: str) -> None
     assert str(caught.value).startswith(f"stages.prerank.query_towers.now.features: {message}")
 
 
+@pytest.mark.parametrize("side", ["query", "item"])
+def test_a_tower_that_reads_nothing_is_refused(side: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"prerank.{side}_features: the {side} tower reads no feature; those of"
+    ):
+        of(query_towers={}, **{f"{side}_features": []}).check(StageContext("stages.0", SCHEMA, DATA))
+
+
 def test_a_config_says_where_its_towers_are_wrong(tmp_path: Path) -> None:
     path = tmp_path / "shop.yaml"
     path.write_text(TEXT, encoding="utf-8")

@@ -164,7 +164,7 @@ def order_drops(config: Config, data: TrialData) -> list[str]:
     )
     if done.measured is None:
         raise ConfigError(f"--budget-us: the config as written diverged: {done.diverged}")
-    found = _nested_drops(config, data.base, _worth(done.measured))
+    found = nested_drops(config, data.base, _worth(done.measured))
     write_text(file, json.dumps(found))
     return found
 
@@ -180,7 +180,7 @@ def _worth(features: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def _nested_drops(config: Config, base: Path, worth: Mapping[str, float]) -> list[str]:
+def nested_drops(config: Config, base: Path, worth: Mapping[str, float]) -> list[str]:
     """The features in the order of their worth, each as soon as the config does without it and those before."""
     found: list[str] = []
     while True:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from corank.core.errors import ConfigError
 from corank.core.settings import Settings, validate
 from corank.features.input_layout import Layout
 from corank.features.schema import RECORD_PLACEMENTS, Placement, Schema
@@ -80,6 +81,22 @@ class TowerPairSettings(SingleLabelSettings):
             schema.check_tower(tower.features, "query", f"stages.{self.name}.query_towers.{name}.features")
         schema.check_tower(self.query_features or [], "query", f"stages.{self.name}.query_features")
         schema.check_tower(self.item_features or [], "item", f"stages.{self.name}.item_features")
+        self._require_inputs(schema)
+
+    def _require_inputs(self, schema: Schema) -> None:
+        """Raise ConfigError if a tower would read nothing: it would give every row one vector."""
+        sides: tuple[tuple[Placement, list[str] | None], ...] = (
+            ("query", None if self.query_towers else self.query_features),
+            ("item", self.item_features),
+        )
+        for side, names in sides:
+            read = [name for name in schema.inputs() if schema.placement(name) == side]
+            if not any(names is None or name in names for name in read):
+                known = f"; those of its side are {', '.join(read)}" if read else ""
+                raise ConfigError(
+                    f"stages.{self.name}.{side}_features: the {side} tower reads no feature{known}; declare or name "
+                    "one, since vectors that are all equal rank nothing"
+                )
 
     @property
     def item_parts(self) -> tuple[str, ...]:

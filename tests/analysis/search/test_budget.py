@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import corank
-from corank.analysis.search.budget import Priced
+from corank.analysis.search.budget import Priced, nested_drops
 from corank.analysis.search.funnel_latency import FunnelLatency, median_interval
 from corank.analysis.search.objective import Objective
 from corank.analysis.search.tune import TunedTrial, best_trial
@@ -56,6 +56,13 @@ def test_of_equally_good_funnels_the_fastest_is_chosen(config: Path) -> None:
 
     trials = [trial(1, 0.5, 300), trial(2, 0.5, 200), trial(3, 0.5, 200), trial(4, 0.4, 100)]
     assert best_trial(trials, objective).number == 2
+
+
+def test_features_are_dropped_as_long_as_every_tower_reads_one(config: Path) -> None:
+    settings = read(config, ["stages.0.query_features=[user_id, history]"])
+    drops = nested_drops(settings, config.parent, dict.fromkeys(settings.features, 0.0))
+    assert drops
+    assert not {"user_id", "history"} <= set(drops)
 
 
 def test_the_frontier(tuned: tuple[Path, dict[str, Any]]) -> None:
