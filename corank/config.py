@@ -47,9 +47,9 @@ from corank.losses.settings.rankflow import RankFlowLoss
 from corank.losses.settings.unexposed import UnexposedLoss
 from corank.models.settings.dcn import DcnSettings
 from corank.models.settings.din import DinSettings
-from corank.models.settings.gates import GateSettings
+from corank.models.settings.inputs.gates import GateSettings
+from corank.models.settings.inputs.numbers import PeriodicNumbers, PiecewiseNumbers
 from corank.models.settings.mlp import MlpSettings
-from corank.models.settings.numbers import PeriodicNumbers, PiecewiseNumbers
 from corank.models.settings.table_optimiser import TableOptimiser
 from corank.models.settings.teacher import TeacherSettings
 from corank.models.settings.tower_structures import TowersHeadsSettings, TowersMlpSettings

@@ -32,7 +32,7 @@ from corank.models.inputs.named_axes import (
 )
 from corank.models.inputs.numbers import NumberEmbedding, embed_numbers
 from corank.models.layers import ACTIVATIONS, Columns, activated, linear
-from corank.models.members import MemberHeads, MemberLinear, average_members
+from corank.models.mixtures.members import MemberHeads, MemberLinear, average_members
 from corank.models.settings.network import LayerSettings
 from corank.models.stage_io import StageInputs, StageOutput
 from corank.models.stage_model import StageModel

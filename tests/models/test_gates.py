@@ -6,7 +6,7 @@ import torch
 from corank.models.inputs.gates import FeatureGates
 from corank.models.inputs.named_axes import number, read_axes
 from corank.models.joint import JointModel
-from corank.models.settings.gates import GateSettings
+from corank.models.settings.inputs.gates import GateSettings
 from corank.models.settings.mlp import MlpSettings
 from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.loss_cases import logits_of

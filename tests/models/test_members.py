@@ -9,7 +9,7 @@ from corank.losses.settings.click import ClickLoss
 from corank.losses.settings.distill import DistillLoss
 from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
-from corank.models.members import MemberHeads, MemberLinear, average_members
+from corank.models.mixtures.members import MemberHeads, MemberLinear, average_members
 from corank.models.settings.dcn import DcnSettings
 from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.two_tower import TowersSettings

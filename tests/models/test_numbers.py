@@ -10,8 +10,8 @@ import torch
 from corank.models.inputs.named_axes import number, read_axes
 from corank.models.inputs.numbers import PeriodicEmbedding, PiecewiseEmbedding, fit_bins
 from corank.models.joint import JointModel
+from corank.models.settings.inputs.numbers import PeriodicNumbers, PiecewiseNumbers
 from corank.models.settings.mlp import MlpSettings
-from corank.models.settings.numbers import PeriodicNumbers, PiecewiseNumbers
 from tests.support.configs import TEXT, refused
 from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.loss_cases import logits_of

@@ -21,7 +21,7 @@ from corank.features.input_layout import Layout
 from corank.features.schema import Placement
 from corank.models.inputs.named_axes import AxisNames, join, name_axes, name_inputs, number
 from corank.models.layers import Columns
-from corank.models.settings.numbers import Numbers, PeriodicNumbers, PiecewiseNumbers
+from corank.models.settings.inputs.numbers import Numbers, PeriodicNumbers, PiecewiseNumbers
 
 NARROWEST = 0.01
 """Bins are at least so wide, in scaled units: a share magnifies the rounding of its number by the inverse."""

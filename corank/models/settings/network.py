@@ -14,8 +14,8 @@ from corank.features.input_layout import Attended
 from corank.features.schema import PLACEMENTS, Schema
 from corank.models.settings.dcn import DcnSettings
 from corank.models.settings.din import DinSettings
-from corank.models.settings.gates import GateSettings
-from corank.models.settings.numbers import Numbers
+from corank.models.settings.inputs.gates import GateSettings
+from corank.models.settings.inputs.numbers import Numbers
 from corank.models.settings.stage_context import StageContext
 
 Widths = Annotated[list[PositiveInt], MinLen(1)]

@@ -1,0 +1,1 @@
+"""Settings of how an MLP reads its inputs."""
