@@ -13,51 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from corank.batches.batch import AttendedEvents, Batch, Csr, TableLookup
+from corank.batches.attended_events import attended_events
+from corank.batches.batch import Batch, TableLookup
 from corank.batches.encoded_batch import EncodedBatch
+from corank.batches.sums import csr, fill, group, padded
 from corank.core.ragged import Ragged, Rows
-from corank.core.types import Floats, Index, Ints, Longs
+from corank.core.types import Floats, Ints, Longs
 from corank.distributed.ranks import Ranks
 from corank.distributed.row_shards import RowShards
 from corank.features.histories.event_layout import event_groups
 from corank.features.input_layout import Attended, Bags, Layout, VectorColumns
 from corank.features.schema import PLACEMENTS, Placement
-
-
-def padded(rows: int) -> int:
-    """Round a number of rows up, by 1/16 at most.
-
-    oneDNN builds a kernel for every new shape of a product, at .5 ms each. I and C differ from batch to batch, so dense
-    inputs are padded with rows of zeros, which belong to no candidate, so that shapes repeat.
-    """
-    step = 1 << max(0, rows.bit_length() - 5)
-    return -(-rows // step) * step
-
-
-def csr(bags: Bags) -> Csr:
-    """Convert bags of rows to tensors."""
-    return Csr(
-        torch.from_numpy(bags.row),
-        None if bags.start is None else torch.from_numpy(bags.start),
-        None if bags.weight is None else torch.from_numpy(bags.weight),
-    )
-
-
-def group(keys: Ints) -> tuple[Ints, Ints, Ints]:
-    """Group keys (V,).
-
-    Returns:
-        The distinct keys, ascending: (U,); where the positions of each begin, and the end: (U + 1,); the positions, in
-        order within each key: (V,).
-    """
-    # one sort of numbers that hold key and position: twice as fast as two stable sorts of 16 bits
-    held = keys.astype(np.int64) << 32 | np.arange(len(keys))
-    held.sort()
-    key = (held >> 32).astype(np.int32)
-    new = np.ones(len(key), dtype=np.bool_)
-    np.not_equal(key[1:], key[:-1], out=new[1:])
-    first = np.flatnonzero(new)
-    return key[first], np.append(first, len(keys)).astype(np.int32), (held & 0xFFFFFFFF).astype(np.int32)
 
 
 def _lookup(bags: dict[Placement | Attended, Bags], shards: RowShards | None) -> TableLookup:
@@ -106,12 +72,6 @@ def _pair(first: Ints, second: Ints) -> Bags:
     return Bags(np.stack((first, second), axis=1).ravel(), start, None, len(first))
 
 
-def _fill(bags: Bags, count: int) -> Bags:
-    """Append empty bags up to `count`."""
-    assert bags.start is not None
-    return Bags(bags.row, np.pad(bags.start, (0, count - bags.count), mode="edge"), bags.weight, count)
-
-
 def _share(bags: Bags) -> Floats:
     """Compute each bag's share of all rows."""
     assert bags.start is not None
@@ -137,11 +97,11 @@ def build_batch(
     rows = _placed_rows(encoded)
     bags: dict[int, dict[Placement | Attended, Bags]] = {dim: {} for dim in layout.table_rows}
     for placement in PLACEMENTS:
-        for group in layout.groups[placement]:
-            bags[group.dim][placement] = group.bags(rows[placement])
+        for part in layout.groups[placement]:
+            bags[part.dim][placement] = part.bags(rows[placement])
     for attended, (found, _) in encoded.histories.items():
-        for group in event_groups(layout, attended.history, attended.features):
-            bags[group.dim][attended] = group.bags(found)
+        for part in event_groups(layout, attended.history, attended.features):
+            bags[part.dim][attended] = part.bags(found)
     requests, candidates = len(encoded.query), len(encoded.request_of)
     start = np.searchsorted(encoded.request_of, np.arange(requests + 1)).astype(np.int32)
     pairs = _pair(encoded.request_of, encoded.item_of + np.int32(requests))
@@ -158,9 +118,9 @@ def build_batch(
         item_of=torch.from_numpy(encoded.item_of),
         item_row=torch.from_numpy(encoded.item_row),
         ordinal=torch.from_numpy(encoded.ordinal),
-        items=csr(_fill(encoded.by_item, padded(len(encoded.item)))),
+        items=csr(fill(encoded.by_item, padded(len(encoded.item)))),
         share=torch.from_numpy(share),
-        pairs=csr(_fill(pairs, padded(candidates))),
+        pairs=csr(fill(pairs, padded(candidates))),
         level=torch.from_numpy(encoded.level),
         exposed=encoded.exposed,
         weight=torch.from_numpy(encoded.weight),
@@ -173,7 +133,7 @@ def build_batch(
         earliest=earliest,
         earliest_time=earliest_time,
         histories={
-            attended: _attended_events(*held, encoded.request_of)
+            attended: attended_events(*held, encoded.request_of)
             for attended, held in encoded.histories.items()
         },
         ranks=ranks,
@@ -191,7 +151,7 @@ def replace_rows(layout: Layout, batch: Batch, before: EncodedBatch, after: Enco
     for placement, part in ((p, part) for p in changed for part in layout.groups[p]):
         reads[part.dim][placement] = csr(part.bags(rows[placement]))
     histories = {
-        attended: _attended_events(*held, after.request_of)
+        attended: attended_events(*held, after.request_of)
         for attended, held in after.histories.items()
         if held[1] is not before.histories[attended][1]
     }
@@ -252,49 +212,3 @@ def _tensor(array: NDArray[Any] | None) -> Tensor | None:
 
 def _tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
-
-
-def _attended_events(items: Rows, events: Ragged, request_of: Ints) -> AttendedEvents:
-    """Pair events with the candidates of their requests.
-
-    Args:
-        items: H item rows.
-        events: of each of R requests, the positions of their items among the H.
-        request_of: the request of each candidate, ascending: (C,).
-    """
-    event = events.flat().astype(np.int32)
-    found, item_start, order = group(event)
-    held = np.zeros(len(items) + 1, dtype=np.int32)
-    held[found + 1] = np.diff(item_start)
-    by_item = Bags(order, np.cumsum(held, dtype=np.int32), None, len(items))
-
-    # pairs go by candidate, then by event: those of an event lie as far apart as its request has events
-    size = np.bincount(request_of, minlength=len(events.length))
-    first_slot = np.cumsum(events.length, dtype=np.int64) - events.length
-    pairs_of = size * events.length.astype(np.int64)
-    first_pair = np.cumsum(pairs_of) - pairs_of
-    length = events.length[request_of].astype(np.int64)
-    ends = np.cumsum(length)
-    candidate = np.repeat(np.arange(len(length), dtype=np.int32), length)
-    nth = np.arange(len(candidate)) - np.repeat(ends - length, length)
-    slot = (first_slot[request_of][candidate] + nth).astype(np.int32)
-    request = events.row_of()
-    times = size[request]
-    nth_event = np.arange(len(event)) - first_slot[request]
-    of_slot = np.cumsum(times) - times
-    nth_time = np.arange(len(candidate)) - np.repeat(of_slot, times)
-    slots = np.repeat(first_pair[request] + nth_event, times)
-    slots += nth_time * np.repeat(events.length[request], times)
-
-    def by_start(row: Index, starts: Index) -> Csr:
-        start = np.append(starts, len(row)).astype(np.int32)
-        return csr(Bags(row.astype(np.int32), start, None, len(starts)))
-
-    return AttendedEvents(
-        torch.from_numpy(event),
-        csr(_fill(by_item, padded(len(items)))),
-        torch.from_numpy(candidate),
-        torch.from_numpy(slot),
-        by_start(np.arange(len(candidate)), ends - length),
-        by_start(slots, of_slot),
-    )

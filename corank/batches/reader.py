@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from corank.batches.batch import Batch
-from corank.batches.build import build_batch, group
+from corank.batches.build import build_batch
 from corank.batches.drawn_requests import DrawnRequests, gather_batches
 from corank.batches.draws import Draws, Purpose, draw
 from corank.batches.encoded_batch import EncodedBatch
@@ -21,6 +21,7 @@ from corank.batches.negatives import Negatives
 from corank.batches.read_ahead import Block, read_ahead
 from corank.batches.sampling import BATCH, SOURCES, Population, Reading, draw_order, in_levels, select
 from corank.batches.streams import Streams
+from corank.batches.sums import group
 from corank.core.ragged import Rows, concat_ranges
 from corank.core.types import Floats, Index, Ints, Longs
 from corank.data.dataset import PackedDataset

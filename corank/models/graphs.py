@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from corank.models.pairs import RequestPairs, SingleRequestHistory
+from corank.models.histories.attended import SingleRequestHistory
+from corank.models.pairs import RequestPairs
 from corank.models.stage_io import StageInputs, StageOutput
 
 REQUEST_TENSORS = ("query", "item", "snapshot", "cross", "event", "mask", "earlier")

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, pad
 
 from corank.batches.batch import Batch
-from corank.batches.build import padded
+from corank.batches.sums import padded
 from corank.core.errors import PluginError
 from corank.core.ordering import soft_ranks
 from corank.features.histories.event_layout import event_groups
 from corank.features.input_layout import Attended, Layout, VectorColumns
 from corank.features.schema import PLACEMENTS, Placement
-from corank.models.pairs import BatchHistory, BatchPairs
+from corank.models.histories.attended import BatchHistory
+from corank.models.pairs import BatchPairs
 from corank.models.settings.stage import VECTOR, StageSettings
 from corank.models.settings.teacher import TeacherSettings
 from corank.models.stage_io import StageInputs, StageOutput

@@ -20,7 +20,7 @@ from corank.features.histories.event_layout import event_columns
 from corank.features.input_layout import Layout
 from corank.features.schema import PLACEMENTS, Placement
 from corank.models.dcn import Dcn
-from corank.models.din import Din
+from corank.models.histories.din import Din
 from corank.models.inputs.gates import FeatureGates
 from corank.models.inputs.named_axes import (
     AxisNames,

@@ -10,7 +10,8 @@ from typing import Self
 
 from torch import Tensor
 
-from corank.models.pairs import AttendedHistory, Pairs
+from corank.models.histories.attended import AttendedHistory
+from corank.models.pairs import Pairs
 
 
 @dataclass(frozen=True)

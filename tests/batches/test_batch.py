@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corank.batches.batch import Batch, Csr
-from corank.batches.build import group
 from corank.batches.reader import Reader
 from corank.batches.sampling import Population
+from corank.batches.sums import group
 from corank.core.ragged import Rows
 from corank.data.dataset import PackedDataset
 from corank.features.input_layout import Attended

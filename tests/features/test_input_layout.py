@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corank.batches.build import csr
+from corank.batches.sums import csr
 from corank.core.kernels import row_sums
 from corank.core.kernels.row_sums import FEW
 from corank.core.types import Floats

@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from corank.batches.batch import Batch
-from corank.batches.build import build_batch, group
+from corank.batches.build import build_batch
 from corank.batches.encoded_batch import EncodedBatch
+from corank.batches.sums import group
 from corank.core.ragged import Ragged, Rows
 from corank.features.input_layout import Attended, Bags
 from tests.support.encoded_batches import LAYOUT, rows

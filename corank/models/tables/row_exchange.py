@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from corank.batches.batch import Csr, TableLookup
-from corank.batches.build import group
+from corank.batches.sums import group
 from corank.distributed.ranks import Ranks
 from corank.models.tables.embedding import gather, sum_rows
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from corank.batches.batch import Batch, Csr
-from corank.batches.build import padded
+from corank.batches.sums import padded
 from corank.core.errors import ConfigError
 from corank.features.histories.event_layout import event_columns
 from corank.features.input_layout import Attended, Layout
@@ -22,11 +22,11 @@ from corank.features.schema import Schema
 from corank.losses.base import FunnelSpec
 from corank.losses.settings.click import ClickLoss
 from corank.losses.total import TotalLoss
-from corank.models.din import Din
+from corank.models.histories.attended import BatchHistory, SingleRequestHistory
+from corank.models.histories.din import Din
 from corank.models.inputs.named_axes import number
 from corank.models.joint import JointModel
 from corank.models.layers import ACTIVATIONS
-from corank.models.pairs import BatchHistory, SingleRequestHistory
 from corank.models.settings.din import DinSettings
 from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.two_tower import TowersSettings

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from corank.models.histories.attended import AttendedHistory
 from corank.models.inputs.named_axes import AxisNames, name_axes
 from corank.models.layers import ACTIVATIONS, Columns, linear
-from corank.models.pairs import AttendedHistory
 from corank.models.settings.din import DinSettings
 
 

@@ -1,0 +1,60 @@
+"""Events that a stage attends to → their pairs with the candidates of their requests, and their order within each.
+
+Letters: R requests · C candidates · H distinct items of histories · E events, of each request
+· P pairs of a candidate and an event of its request.
+"""
+
+import numpy as np
+import torch
+
+from corank.batches.batch import AttendedEvents, Csr
+from corank.batches.sums import csr, fill, group, padded
+from corank.core.ragged import Ragged, Rows
+from corank.core.types import Index, Ints
+from corank.features.input_layout import Bags
+
+
+def attended_events(items: Rows, events: Ragged, request_of: Ints) -> AttendedEvents:
+    """Pair events with the candidates of their requests.
+
+    Args:
+        items: H item rows.
+        events: of each of R requests, the positions of their items among the H.
+        request_of: the request of each candidate, ascending: (C,).
+    """
+    event = events.flat().astype(np.int32)
+    found, item_start, order = group(event)
+    held = np.zeros(len(items) + 1, dtype=np.int32)
+    held[found + 1] = np.diff(item_start)
+    by_item = Bags(order, np.cumsum(held, dtype=np.int32), None, len(items))
+
+    # pairs go by candidate, then by event: those of an event lie as far apart as its request has events
+    size = np.bincount(request_of, minlength=len(events.length))
+    first_slot = np.cumsum(events.length, dtype=np.int64) - events.length
+    pairs_of = size * events.length.astype(np.int64)
+    first_pair = np.cumsum(pairs_of) - pairs_of
+    length = events.length[request_of].astype(np.int64)
+    ends = np.cumsum(length)
+    candidate = np.repeat(np.arange(len(length), dtype=np.int32), length)
+    nth = np.arange(len(candidate)) - np.repeat(ends - length, length)
+    slot = (first_slot[request_of][candidate] + nth).astype(np.int32)
+    request = events.row_of()
+    times = size[request]
+    nth_event = np.arange(len(event)) - first_slot[request]
+    of_slot = np.cumsum(times) - times
+    nth_time = np.arange(len(candidate)) - np.repeat(of_slot, times)
+    slots = np.repeat(first_pair[request] + nth_event, times)
+    slots += nth_time * np.repeat(events.length[request], times)
+
+    def by_start(row: Index, starts: Index) -> Csr:
+        start = np.append(starts, len(row)).astype(np.int32)
+        return csr(Bags(row.astype(np.int32), start, None, len(starts)))
+
+    return AttendedEvents(
+        torch.from_numpy(event),
+        csr(fill(by_item, padded(len(items)))),
+        torch.from_numpy(candidate),
+        torch.from_numpy(slot),
+        by_start(np.arange(len(candidate)), ends - length),
+        by_start(slots, of_slot),
+    )
