@@ -40,6 +40,7 @@ from corank.losses.settings.cascade import CascadeLoss
 from corank.losses.settings.click import ClickLoss
 from corank.losses.settings.distill import DistillLoss
 from corank.losses.settings.in_batch import InBatchLoss
+from corank.losses.settings.info_nce import InfoNceLoss
 from corank.losses.settings.levels import LevelsLoss
 from corank.losses.settings.listwise import ListwiseLoss
 from corank.losses.settings.pairwise import PairwiseLoss
@@ -82,6 +83,7 @@ __all__ = [
     "IdFeature",
     "IdsFeature",
     "InBatchLoss",
+    "InfoNceLoss",
     "Label",
     "LevelsLoss",
     "ListLog",

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from corank.batches.sampling import Population, Reading, merge
+from corank.batches.sampling import SOURCES, Population, Reading, merge
 from corank.core.errors import ConfigError
 from corank.losses.base import FunnelSpec, Loss
 
@@ -93,14 +93,24 @@ class TotalLoss:
     def select(self, learner: str | None) -> list[tuple[str, Loss]]:
         """Return the losses from which one stage learns, or all for None, by name.
 
-        Losses of the same name are numbered by where they stand in the config.
+        Losses of one name are told apart by the levels and sources that they learn from; if those are the same, by
+        where they stand in the config.
         """
         names = [loss.name for loss in self.losses]
+        by_samples = [
+            name if names.count(name) == 1 else f"{name}.{self._samples_of(loss)}"
+            for name, loss in zip(names, self.losses, strict=True)
+        ]
         named = [
-            (name if names.count(name) == 1 else f"{name}.{n}", loss)
-            for n, (name, loss) in enumerate(zip(names, self.losses, strict=True))
+            (apart if by_samples.count(apart) == 1 else f"{name}.{n}", loss)
+            for n, (apart, name, loss) in enumerate(zip(by_samples, names, self.losses, strict=True))
         ]
         return [(name, loss) for name, loss in named if learner in (None, loss.learner)]
+
+    def _samples_of(self, loss: Loss) -> str:
+        """The levels and sources of a loss's candidates, such as `preranked-ranked`."""
+        names = dict(enumerate(self.funnel.levels)) | {code: source for source, code in SOURCES.items()}
+        return "-".join(names[code] for code in sorted(loss.population(self.funnel)))
 
     def population(self, learner: str | None = None) -> Population:
         """Return the candidates that at least one loss of a learner, or of all, takes."""

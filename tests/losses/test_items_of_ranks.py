@@ -11,7 +11,7 @@ from corank.batches.reader import Reader
 from corank.core.types import Floats
 from corank.data.packing import pack
 from corank.distributed.ranks import Ranks
-from corank.losses.batch_items import BatchItems
+from corank.losses.contrastive.batch_items import BatchItems
 from tests.support.cases import Case
 from tests.support.random_worlds import DERIVED
 from tests.support.thread_ranks import run_ranks

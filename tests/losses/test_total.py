@@ -131,9 +131,17 @@ def test_only_what_some_loss_learns_from_is_read() -> None:
     assert TotalLoss(terms, SCOPE).population() == {2: None, 0: 4}
 
 
-def test_terms_alike_are_told_apart() -> None:
+def test_terms_alike_are_told_apart_by_their_samples_or_by_their_number() -> None:
     terms = [ClickLoss(kind="click", stage="rank"), ClickLoss(kind="click", stage="rank", weight=0.1)]
     assert [name for name, _ in TotalLoss(terms, SCOPE).select(None)] == ["rank.click.0", "rank.click.1"]
+    sources = [["cut"], ["kept", "exposed"], ["catalogue"]]
+    apart = [
+        UnexposedLoss(kind="unexposed", stage="prerank", per_request=1, **{"from": levels})
+        for levels in sources
+    ]
+    names = ["prerank.unexposed.cut", "prerank.unexposed.kept-exposed", "prerank.unexposed.catalogue"]
+    assert [name for name, _ in TotalLoss(apart, SCOPE).select(None)] == names
+    assert [name for name, _ in TotalLoss(apart[:1], SCOPE).select(None)] == ["prerank.unexposed"]
 
 
 EVERY = [
@@ -146,6 +154,7 @@ EVERY = [
     *({"kind": "levels", "stage": "rank", "form": f} for f in ("ranknet", "lambda", "softmax", "bce")),
     *({"kind": "cascade", "form": f, "positive": ["exposed"]} for f in ("lcron", "arf", "dftopk", "icc")),
     {"kind": "rankflow", "positive": ["exposed"]},
+    {"kind": "info_nce", "stage": "rank", "margin": 0.5},
 ]  # fmt: skip
 
 

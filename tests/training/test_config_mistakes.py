@@ -59,6 +59,7 @@ EVERY_PART = {
         {"kind": "pairwise", "stage": "rank"},
         {"kind": "cascade", "form": "lcron", "positive": ["exposed"]},
         {"kind": "rankflow", "positive": ["exposed"]},
+        {"kind": "info_nce", "stage": "prerank"},
     ],
     "train.table": {"optimiser": "lazy_adam", "lr": 0.01},
     "train.rank": {"optimiser": "adam", "lr": 0.01},

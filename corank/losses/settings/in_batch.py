@@ -75,6 +75,6 @@ class InBatchLoss(Loss):
     def values(
         self, outputs: "Mapping[str, StageOutput]", batch: "Batch", funnel: FunnelSpec
     ) -> "tuple[Tensor, Tensor]":
-        from corank.losses.in_batch import in_batch_values
+        from corank.losses.contrastive.in_batch import in_batch_values
 
         return in_batch_values(self, outputs, batch, funnel)

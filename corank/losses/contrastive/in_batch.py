@@ -11,7 +11,7 @@ from torch.nn.functional import softplus
 
 from corank.batches.batch import Batch
 from corank.losses.base import FunnelSpec
-from corank.losses.batch_items import BatchItems
+from corank.losses.contrastive.batch_items import BatchItems
 from corank.losses.padded import FAR
 from corank.losses.settings.in_batch import InBatchLoss
 from corank.models.stage_io import StageOutput

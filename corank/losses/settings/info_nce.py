@@ -1,0 +1,104 @@
+"""Loss `info_nce`: a candidate of each level of the log against those of all lower levels, by a margin."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from corank.batches.label_counts import SplitCounts, Targets
+from corank.batches.sampling import SOURCES, Population
+from corank.core.errors import ConfigError
+from corank.losses.base import LOSSES, FunnelSpec, Loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from corank.batches.batch import Batch
+    from corank.models.stage_io import StageOutput
+
+
+@LOSSES.register("info_nce")
+class InfoNceLoss(Loss):
+    """InfoNCE with a margin, over a request's candidates of all levels.
+
+    A candidate's grade g is the index of its level among the levels `on`, shallow to deep; one more if it is exposed
+    and its label is 1. Draws beyond the log are below all levels.
+
+    L_a = −log( exp(z_a) / ( exp(z_a) + Σ_b exp(z_b + m (g_a − g_b)) ) ) of a candidate a over the candidates b of lower
+    grades, with z the stage's logit over the temperature and m the `margin` over the temperature. L is the mean over
+    the grades above the lowest, of the mean of L_a over a grade's candidates, so that a long level weighs as much as a
+    short one. Exposed candidates whose label is unknown are in no set of one whose label is 1.
+
+    The cost is linear in a request's candidates. Sources: InfoNCE of van den Oord et al., arXiv 1807.03748; the idea of
+    a margin and of samples of all levels is of HCCP, arXiv 2502.10284. That every grade is contrasted with all below
+    it, and the margin grows with the distance of their levels, is corank's.
+    """
+
+    kind: Literal["info_nce"] = "info_nce"
+    stage: str
+    """The stage to train."""
+    label: str = "click"
+    """Which of its logits; exposed candidates of which it is 1 are the highest grade."""
+    on: list[str] | None = Field(default=None, min_length=1)
+    """Levels of the log, and `batch` or `catalogue` for items beyond it; all levels unless given."""
+    per_request: PositiveInt | None = None
+    """Candidates drawn of each level and request; all of a level unless given."""
+    margin: NonNegativeFloat = 0.0
+    """By how much a logit must lead that of the next lower level; twice as much that of the one below."""
+    temperature: PositiveFloat = 1.0
+    """Divides logits and margin."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage}.info_nce"
+
+    @property
+    def learner(self) -> str:
+        return self.stage
+
+    def check(self, funnel: FunnelSpec, key: str) -> None:
+        funnel.check_label(self.stage, self.label, f"{key}.stage")
+        for level in self.on or funnel.levels:
+            if funnel.source_code(level, f"{key}.on") in SOURCES.values() and self.per_request is None:
+                raise ConfigError(
+                    f"{key}.per_request: required, as '{level}' has no end; such as per_request: 5"
+                )
+        if self.top_grade(funnel) == 0:
+            raise ConfigError(
+                f"{key}.on: two levels are needed, or exposed candidates, or nothing stands over another; "
+                f"received {self.on}"
+            )
+
+    def population(self, funnel: FunnelSpec) -> Population:
+        return {funnel.source_code(level, "on"): self.per_request for level in self.on or funnel.levels}
+
+    def grades(self, funnel: FunnelSpec) -> dict[int, int]:
+        """Level or source → the grade of its candidates, from 0, without what the label adds."""
+        codes = sorted(self.population(funnel))
+        drawn = [code for code in codes if code in SOURCES.values()]
+        levels = [code for code in codes if code not in drawn]
+        return dict.fromkeys(drawn, 0) | {code: n for n, code in enumerate(levels, start=bool(drawn))}
+
+    def top_grade(self, funnel: FunnelSpec) -> int:
+        """The highest grade: of clicked candidates, if exposed ones are among the levels."""
+        grades = self.grades(funnel)
+        return max(grades.values()) + (len(funnel.levels) - 1 in grades)
+
+    def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
+        rows = [0] * (self.top_grade(funnel) + 1)
+        for code, grade in self.grades(funnel).items():
+            rows[grade] += counts.rows({code: self.per_request})
+        if len(funnel.levels) - 1 in self.grades(funnel):
+            rows[-1] = min(counts.labels[self.label].positives, rows[-2])
+            rows[-2] -= rows[-1]
+        filled = [count for count in rows if count]
+        if not filled:
+            return Targets(0, 0, 0)
+        return Targets(sum(rows), sum(rows) - filled[0], sum(rows) - filled[-1])
+
+    def values(
+        self, outputs: "Mapping[str, StageOutput]", batch: "Batch", funnel: FunnelSpec
+    ) -> "tuple[Tensor, Tensor]":
+        from corank.losses.contrastive.info_nce import info_nce_values
+
+        return info_nce_values(self, outputs, batch, funnel)
