@@ -44,6 +44,7 @@ from corank.losses.settings.info_nce import InfoNceLoss
 from corank.losses.settings.levels import LevelsLoss
 from corank.losses.settings.listwise import ListwiseLoss
 from corank.losses.settings.pairwise import PairwiseLoss
+from corank.losses.settings.pseudo_label import PseudoLabelLoss
 from corank.losses.settings.rankflow import RankFlowLoss
 from corank.losses.settings.unexposed import UnexposedLoss
 from corank.models.settings.dcn import DcnSettings
@@ -96,6 +97,7 @@ __all__ = [
     "PiecewiseNumbers",
     "PriorFeature",
     "ProductFeature",
+    "PseudoLabelLoss",
     "QueryTower",
     "RangeSplit",
     "RankFlowLoss",

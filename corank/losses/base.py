@@ -42,6 +42,8 @@ class FunnelSpec:
     """The logged scores, `data.scores`, and those of `tree_teachers`."""
     levelled: bool = True
     """Whether the log has a column of levels."""
+    members: Mapping[str, int] = field(default_factory=dict)
+    """Stage or teacher → its predictions, for those that have several."""
 
     def level_code(self, name: str, key: str) -> int:
         """Return the code of a level. Raises ConfigError if there is no such level."""
@@ -62,6 +64,11 @@ class FunnelSpec:
                 f"shown; write {' or '.join(SOURCES)} for negatives beyond the log"
             )
         return self.level_code(name, key)
+
+    def source_name(self, code: int) -> str:
+        """Return the name of a level, or of a source of negatives beyond the log."""
+        names = {code: source for source, code in SOURCES.items()}
+        return names[code] if code in names else self.levels[code]
 
     def logged_code(self, name: str, key: str) -> int:
         """Return the code of a level of the log.

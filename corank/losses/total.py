@@ -76,7 +76,7 @@ class TotalLoss:
             later = networks[: networks.index(loss.learner)] if loss.learner else []
             for teacher in set(loss.teachers) & set(later):
                 raise ConfigError(
-                    f"losses.{n}.teacher: '{teacher}' trains after '{loss.learner}' in train.mode: separate, "
+                    f"losses.{n}: '{teacher}' trains after '{loss.learner}' in train.mode: separate, "
                     "where the last stage is first; take a deeper stage"
                 )
 
@@ -85,7 +85,7 @@ class TotalLoss:
             both = loss.soft_targets(self.funnel) & other.hard_negatives(self.funnel)
             if other.learner == loss.learner and both:
                 raise ConfigError(
-                    f"losses.{n}.on: candidates of level {', '.join(self.funnel.levels[b] for b in sorted(both))} "
+                    f"losses.{n}.on: candidates of level {', '.join(map(self.funnel.source_name, sorted(both)))} "
                     f"are also hard negatives of '{loss.learner}' ({other.name}); "
                     "a row gets a hard 0 or a teacher's target, never both"
                 )

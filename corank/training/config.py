@@ -14,6 +14,7 @@ from corank.features.schema import Schema
 from corank.losses.base import LOSSES, FunnelSpec, Loss
 from corank.losses.total import TotalLoss
 from corank.models.settings.network import (
+    LayerSettings,
     NetworkSettings,
     check_separate_tables,
     check_tables,
@@ -88,6 +89,11 @@ class Config(Settings):
             with_vectors=self.vector_stages,
             scores=[*self.data.scores, *(teacher.name for teacher in self.tree_teachers)],
             levelled=self.data.level is not None,
+            members={
+                network.name: network.members
+                for network in self.networks.values()
+                if isinstance(network, LayerSettings) and network.members is not None
+            },
         )
         return TotalLoss(self.losses, funnel)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from corank.losses.distill import draw_chunks
+from corank.losses.distillation.distill import draw_chunks
 from corank.losses.settings.distill import DistillLoss
 from tests.support.loss_cases import log_softmax, loss, outputs, requests, softplus
 from tests.support.models import grad_of

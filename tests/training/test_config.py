@@ -208,7 +208,7 @@ def test_separate_refuses_what_would_undo_what_was_learnt(path: Path) -> None:
     )
     taught = "losses.1={kind: distill, teacher: a, student: b, on: [exposed]}"
     assert refused(path, *apart, taught) == (
-        "losses.1.teacher: 'a' trains after 'b' in train.mode: separate, where the last stage is first; "
+        "losses.1: 'a' trains after 'b' in train.mode: separate, where the last stage is first; "
         "take a deeper stage"
     )
     assert read(path, [*apart, "losses.1={kind: distill, teacher: c, student: b, on: [exposed]}"])

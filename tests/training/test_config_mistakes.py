@@ -54,6 +54,12 @@ EVERY_PART = {
         {"kind": "unexposed", "stage": "prerank", "from": ["batch"], "per_request": 2},
         {"kind": "in_batch", "stage": "prerank"},
         {"kind": "distill", "teacher": "teacher", "student": "prerank", "on": ["ranked"]},
+        {
+            "kind": "pseudo_label",
+            "ensemble": ["rank", "production"],
+            "student": "prerank",
+            "on": ["ranked"],
+        },
         {"kind": "levels", "stage": "prerank", "form": "ranknet"},
         {"kind": "listwise", "stage": "rank"},
         {"kind": "pairwise", "stage": "rank"},

@@ -109,6 +109,6 @@ class DistillLoss(Loss):
     def values(
         self, outputs: "Mapping[str, StageOutput]", batch: "Batch", funnel: FunnelSpec
     ) -> "tuple[Tensor, Tensor]":
-        from corank.losses.distill import distill_values
+        from corank.losses.distillation.distill import distill_values
 
         return distill_values(self, outputs, batch, funnel)

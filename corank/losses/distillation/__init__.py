@@ -1,0 +1,1 @@
+"""Formulas of losses that learn the detached scores of teachers."""

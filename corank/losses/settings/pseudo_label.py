@@ -1,0 +1,127 @@
+"""Loss `pseudo_label`: what several teachers think of candidates without labels, the less the more they disagree."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+
+from corank.batches.label_counts import SplitCounts, Targets
+from corank.batches.sampling import SOURCES, Population
+from corank.core.errors import ConfigError
+from corank.losses.base import LOSSES, FunnelSpec, Loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from corank.batches.batch import Batch
+    from corank.models.stage_io import StageOutput
+
+
+@LOSSES.register("pseudo_label")
+class PseudoLabelLoss(Loss):
+    """Pseudo-labels of an ensemble, for candidates of the levels `on`, which mostly have no label of their own.
+
+    z_k are the detached logits of the K predictions of the `ensemble`: one a teacher, or one a member if it has
+    `members`. L = Σ w·BCE(z, p̄) / Σ w: z is the student's logit, p̄ the mean of σ(z_k), w = exp(−β s) times the log's
+    `weight`, and s the standard deviation of the z_k, the root of their mean squared distance from their mean.
+
+    Sources: an ensemble's mean as prediction and its spread as uncertainty, Lakshminarayanan et al., NeurIPS 2017
+    (arXiv 1612.01474); the weight exp(−uncertainty) of pseudo-labels, Zheng and Yang, IJCV 2021 (arXiv 2003.03773),
+    and, for candidates without clicks, Xu et al., UKD, WWW 2022. Their uncertainty is a divergence of two predictions,
+    which is near 0 for rare labels whatever the two say: it is about .02 for .02 and .06, whose log-odds differ by 1.1.
+
+    A candidate that lacks a logged score of a teacher is left out.
+    """
+
+    kind: Literal["pseudo_label"] = "pseudo_label"
+    ensemble: list[str] = Field(min_length=1)
+    """The teachers: stages, `teachers`, `tree_teachers` or logged scores of `data.scores`. They need at least two
+    predictions in all."""
+    student: str
+    """The stage to train."""
+    label: str = "click"
+    """Which logits of all of them."""
+    on: list[str] = Field(min_length=1)
+    """Levels of the log, or `batch` or `catalogue` for items beyond it."""
+    per_request: PositiveInt | None = None
+    """Candidates drawn of each level and request; all of a level unless given."""
+    beta: NonNegativeFloat = 1.0
+    """β: how fast the weight falls with the disagreement; 0 weighs all candidates alike."""
+    warm_up: NonNegativeInt = 0
+    """Optimiser steps over which the weight grows from 0, since untrained teachers may agree by chance."""
+
+    @model_validator(mode="after")
+    def _check_ensemble(self) -> Self:
+        if self.student in self.ensemble:
+            raise ValueError(f"ensemble: '{self.student}' is the student; name others")
+        if len(set(self.ensemble)) < len(self.ensemble):
+            raise ValueError(f"ensemble: each once; received {self.ensemble}")
+        return self
+
+    @property
+    def name(self) -> str:
+        return f"{self.student}.pseudo_label"
+
+    @property
+    def learner(self) -> str:
+        return self.student
+
+    @property
+    def teachers(self) -> list[str]:
+        return self.ensemble
+
+    @property
+    def warm_up_steps(self) -> int:
+        return self.warm_up
+
+    def soft_targets(self, funnel: FunnelSpec) -> set[int]:
+        return set(self.population(funnel))
+
+    def reads(self, funnel: FunnelSpec) -> list[str]:
+        return [self.student, *(name for name in self.ensemble if name not in funnel.scores)]
+
+    def check(self, funnel: FunnelSpec, key: str) -> None:
+        for name in self.ensemble:
+            if name in funnel.scores:
+                continue
+            if name not in funnel.stages:
+                raise ConfigError(
+                    f"{key}.ensemble: no stage, teacher or logged score (data.scores) is called '{name}'; "
+                    f"there are {', '.join([*funnel.stages, *funnel.scores])}"
+                )
+            funnel.check_label(name, self.label, f"{key}.ensemble")
+        if len(self.ensemble) == 1 and self.ensemble[0] not in funnel.members:
+            raise ConfigError(
+                f"{key}.ensemble: '{self.ensemble[0]}' is a single prediction, whose uncertainty nobody knows; name "
+                "another beside it, give it `members`, or use kind: distill"
+            )
+        funnel.check_label(self.student, self.label, f"{key}.student")
+        for level in self.on:
+            self._check_source(funnel.source_code(level, f"{key}.on"), level, funnel, key)
+
+    def _check_source(self, code: int, level: str, funnel: FunnelSpec, key: str) -> None:
+        """Raise ConfigError if candidates beyond the log are not counted, or have no score."""
+        if code not in SOURCES.values():
+            return
+        if self.per_request is None:
+            raise ConfigError(f"{key}.per_request: required, as '{level}' has no end; such as per_request: 5")
+        if scores := [name for name in self.ensemble if name in funnel.scores]:
+            raise ConfigError(
+                f"{key}.on: '{level}' is beyond the log, where nobody knows '{scores[0]}'; drop one of both"
+            )
+
+    def population(self, funnel: FunnelSpec) -> Population:
+        return {funnel.source_code(level, "on"): self.per_request for level in self.on}
+
+    def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
+        rows = counts.rows(self.population(funnel))
+        for scored in (counts.scores[name] for name in self.ensemble if name in counts.scores):
+            rows = min(rows, sum(scored[level] for level in self.population(funnel)))
+        return Targets(rows, rows, rows)
+
+    def values(
+        self, outputs: "Mapping[str, StageOutput]", batch: "Batch", funnel: FunnelSpec
+    ) -> "tuple[Tensor, Tensor]":
+        from corank.losses.distillation.pseudo_label import pseudo_label_values
+
+        return pseudo_label_values(self, outputs, batch, funnel)
