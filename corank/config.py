@@ -49,6 +49,7 @@ from corank.losses.settings.rankflow import RankFlowLoss
 from corank.losses.settings.unexposed import UnexposedLoss
 from corank.models.settings.dcn import DcnSettings
 from corank.models.settings.din import DinSettings
+from corank.models.settings.experts import ExpertSettings
 from corank.models.settings.inputs.gates import GateSettings
 from corank.models.settings.inputs.numbers import PeriodicNumbers, PiecewiseNumbers
 from corank.models.settings.mlp import MlpSettings
@@ -80,6 +81,7 @@ __all__ = [
     "DistillLoss",
     "EarlyStop",
     "EventTable",
+    "ExpertSettings",
     "GateSettings",
     "IdFeature",
     "IdsFeature",

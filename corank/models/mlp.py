@@ -2,7 +2,7 @@
 part costs C.
 
 Attention over a history, cross layers and what it sees of earlier stages gather full inputs, and cost accordingly.
-With members the first layer's sums are those of all members side by side.
+With members the first layer's sums are those of all members side by side. Experts stand above the hidden layers.
 
 Letters: R requests · I', C' distinct items and candidates of a batch, rounded up · h first width, of all members
 · w width of an item's attended features · W width of all dense inputs · k members.
@@ -32,6 +32,7 @@ from corank.models.inputs.named_axes import (
 )
 from corank.models.inputs.numbers import NumberEmbedding, embed_numbers
 from corank.models.layers import ACTIVATIONS, Columns, activated, linear
+from corank.models.mixtures.experts import ExpertHeads
 from corank.models.mixtures.members import MemberHeads, MemberLinear, average_members
 from corank.models.settings.network import LayerSettings
 from corank.models.stage_io import StageInputs, StageOutput
@@ -103,12 +104,15 @@ class Mlp(StageModel):
             nn.Linear(a, b) if count is None else MemberLinear(count, a, b) for a, b in pairwise(widths)
         )
         self.dcn = Dcn(settings.dcn, dense) if settings.dcn else None
-        read = join([number(f"hidden of {widths[-1]}", widths[-1]), dense if settings.dcn else ()])
-        self.heads = (
-            name_axes(nn.Linear(len(read), len(labels)), weight=(labels, read), bias=(labels,))
-            if count is None
-            else MemberHeads(count, read, labels)
-        )
+        beside = dense if settings.dcn else ()
+        read = join([number(f"hidden of {widths[-1]}", widths[-1]), beside])
+        self.heads: nn.Linear | MemberHeads | ExpertHeads
+        if settings.experts is not None:
+            self.heads = ExpertHeads(settings, settings.experts, widths[-1], beside)
+        elif count is not None:
+            self.heads = MemberHeads(count, read, labels)
+        else:
+            self.heads = name_axes(nn.Linear(len(read), len(labels)), weight=(labels, read), bias=(labels,))
 
     def _embedded(self, placement: Placement) -> AxisNames:
         """The names of the embedded numbers of a placement."""
@@ -167,7 +171,11 @@ class Mlp(StageModel):
         x = self._activate(first)
         for layer in cast(Sequence[nn.Linear], self.hidden):
             x = functional.dropout(activated(x, layer, self.activation), self.dropout, self.training)
-        logits = linear(x if crossed is None else torch.cat((x, crossed), 1), cast(nn.Linear, self.heads))
+        if isinstance(self.heads, ExpertHeads):
+            logits = self.heads(x, crossed)
+        else:
+            read = x if crossed is None else torch.cat((x, crossed), 1)
+            logits = linear(read, cast(nn.Linear, self.heads))
         return StageOutput(dict(zip(self.labels, logits.float().unbind(1), strict=True)))
 
     def _above_members(self, first: Tensor, crossed: Tensor | None) -> StageOutput:

@@ -123,7 +123,7 @@ def random_model(config: Config, packed: PackedDataset, seed: int) -> JointModel
     fit_number_bins(model, packed, Ranks())
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.startswith("tables."):
+            if name.startswith("tables.") or (parameter.dim() > 1 and not parameter.any()):
                 parameter.normal_()
             elif parameter.dim() < 2:
                 parameter.add_(torch.randn_like(parameter) * 0.3)

@@ -304,7 +304,9 @@ def world_config(drawn: Drawn) -> Drawn:
     rank |= {"value": drawn["value"], "dcn": drawn["dcn"], "from_stages": drawn["earlier"]}
     rank |= {
         "numbers": drawn["numbers"] if any(map(_is_number, inputs.values())) else None,
+        "gates": drawn["gates"],
         "members": drawn["members"],
+        "experts": drawn["experts"] if drawn["members"] is None else None,
     }
     if drawn["din"] and drawn["histories"]:
         beside = [n for n in features if n == "beside_0"]

@@ -67,6 +67,7 @@ stage = {"activation": st.sampled_from(["relu", "gelu"]), "normalisation": st.sa
 NARROW = {"query": [5, 4], "item": [4]}
 FOLDED = {"model": "towers_mlp", "hidden": 5}
 HEADS = {"model": "towers_heads", "head": 2}
+EXPERTS = {"shared": 2, "own": 1, "width": 3, "levels": 2}
 tables = st.sampled_from([{}, {"embeddings": "own"}, {"table_gradient": False}])
 drawn_worlds = st.fixed_dictionaries(
     {
@@ -108,6 +109,7 @@ drawn_worlds = st.fixed_dictionaries(
         ),
         "members": st.sampled_from([None, 2, 3]),
         "gates": st.sampled_from([None, {"hidden": 3}]),
+        "experts": st.sampled_from([None, {"shared": 2, "width": 3}, EXPERTS]),
         "earlier": st.sampled_from([[], ["prerank.score"], ["prerank.rank", "prerank.score"]]),
         "value": st.sampled_from(["click", "click * bid", "worth * buy - click ** 0.5"]),
         "shown": st.booleans(),
@@ -163,6 +165,7 @@ RICH: Drawn = {
     "numbers": {"kind": "periodic", "frequencies": 3, "dim": 2},
     "members": None,
     "gates": None,
+    "experts": None,
     "earlier": [],
     "value": "click",
     "shown": False,
@@ -207,5 +210,6 @@ LONG: Drawn = RICH | {
     "middle": {"model": "mlp", "hidden": [5]},
     "middle_tables": {"embeddings": "own"},
     "score": True,
+    "experts": EXPERTS,
 }
-"""The same with three stages, three sets of tables, and production's scores."""
+"""The same with three stages, three sets of tables, experts, and production's scores."""

@@ -51,5 +51,9 @@ class MlpSettings(LayerSettings, StageSettings):
         return validate(MlpSettings, {"model": "mlp"} | layers | role_of(stage), f"stages.{stage.name}")
 
     def scale_widths(self, factor: float) -> Self:
-        """The same stage with hidden layers `factor` times as wide."""
-        return self.model_copy(update={"hidden": multiply_widths(self.hidden, factor)})
+        """The same stage with hidden layers, and experts, `factor` times as wide."""
+        experts = self.experts
+        if experts is not None:
+            (width,) = multiply_widths([experts.width], factor)
+            experts = experts.model_copy(update={"width": width})
+        return self.model_copy(update={"hidden": multiply_widths(self.hidden, factor), "experts": experts})

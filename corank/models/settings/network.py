@@ -14,6 +14,7 @@ from corank.features.input_layout import Attended
 from corank.features.schema import PLACEMENTS, Schema
 from corank.models.settings.dcn import DcnSettings
 from corank.models.settings.din import DinSettings
+from corank.models.settings.experts import ExpertSettings
 from corank.models.settings.inputs.gates import GateSettings
 from corank.models.settings.inputs.numbers import Numbers
 from corank.models.settings.stage_context import StageContext
@@ -116,12 +117,21 @@ class LayerSettings(NetworkSettings):
     """A factor for each feature, learnt of its side's inputs; none unless given."""
     members: Annotated[int, Ge(2), Le(64)] | None = None
     """Predictions of shared weights, averaged; one unless given."""
+    experts: ExpertSettings | None = None
+    """Experts that labels share, between hidden layers and outputs; none unless given."""
 
     def check(self, context: StageContext) -> None:
         """Raise ConfigError if it contradicts the rest of the config, such as `numbers` where there is none."""
         super().check(context)
         if self.numbers is not None and not any(context.schema.row_features(p).width for p in PLACEMENTS):
             raise ConfigError(f"{context.key}.numbers: no feature is a number; drop it")
+        if self.experts is not None and self.members is not None:
+            raise ConfigError(f"{context.key}.experts: not beside `members`; drop one of the two")
+        if self.experts is not None and self.experts.own and len(self.labels) == 1:
+            raise ConfigError(
+                f"{context.key}.experts.own: '{self.labels[0]}' is the only label, so that all experts are its own; "
+                f"write 0, and as many `shared` ones as you want; received {self.experts.own}"
+            )
 
     def first_layers(self, schema: Schema) -> list[FirstLayer]:
         """One first layer, which every feature enters."""

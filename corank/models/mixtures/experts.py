@@ -1,0 +1,127 @@
+"""Experts that labels share: small layers side by side, mixed for each label by a gate of its own.
+
+With x the hidden units below, e_j(x) = act(W_j x + b_j) and g = softmax(G_l x), label l reads Σ_j g_j e_j(x). Without
+experts of a label's own these are MMoE's; with them, which other labels do not mix, PLE's. On several levels shared
+experts read a mixture of all experts below, a label's own ones and its gate the label's mixture.
+Sources: MMoE, Ma et al., KDD 2018; PLE, Tang et al., RecSys 2020.
+
+Letters: N rows · a, b widths of a level's input and of an expert · L labels · s shared experts · o own ones of a label.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from corank.models.inputs.named_axes import Axes, AxisNames, name_axes, number
+from corank.models.layers import ACTIVATIONS
+from corank.models.settings.experts import ExpertSettings
+from corank.models.settings.network import LayerSettings
+
+
+class ExpertLayers(nn.Module):
+    """Layers of several experts: the shared ones', (s, b, a), or each label's own, (L, o, b, a)."""
+
+    def __init__(self, settings: LayerSettings, axes: Axes, inputs: int, width: int) -> None:
+        """`axes` name the experts: their number, or labels and the number."""
+        super().__init__()
+        self.activation, self.dropout = settings.activation, settings.dropout
+        bound = 1 / math.sqrt(inputs)
+        count = [len(names or ()) for names in axes]
+        self.weight = nn.Parameter(torch.empty(*count, width, inputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(*count, width).uniform_(-bound, bound))
+        name_axes(self, weight=(*axes, None, None), bias=(*axes, None))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, a) → (N, s, b) or (N, L, o, b); what each label reads, (N, L, a), → (N, L, o, b)."""
+        x = ACTIVATIONS[self.activation](_products(x, self.weight) + self.bias.to(x.dtype))
+        return functional.dropout(x, self.dropout, self.training)
+
+
+class ExpertGates(nn.Module):
+    """Shares of experts, which add up to 1 and are even at first: (e, a), or those of each label, (L, e, a)."""
+
+    def __init__(self, axes: Axes, inputs: int) -> None:
+        """`axes` name the experts, or labels and experts."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(*(len(names or ()) for names in axes), inputs))
+        name_axes(self, weight=(*axes, None))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, a) → (N, e) or (N, L, e); what each label reads, (N, L, a), → (N, L, e)."""
+        return torch.softmax(_products(x, self.weight).float(), -1).to(x.dtype)
+
+
+def _products(x: Tensor, weight: Tensor) -> Tensor:
+    """x · weightᵀ: (N, a) with (…, a) → (N, …), and label by label (N, L, a) with (L, …, a) → (N, L, …)."""
+    weight = weight.to(x.dtype)
+    if x.dim() == 2:
+        found = functional.linear(x, weight.flatten(0, -2))
+    else:
+        found = torch.einsum("nla,lca->nlc", x, weight.flatten(1, -2))
+    return found.view(-1, *weight.shape[:-1])
+
+
+class ExpertLevel(nn.Module):
+    """Experts side by side, and their mixtures: one a label, and unless it is the last level one for the next."""
+
+    def __init__(self, settings: LayerSettings, experts: ExpertSettings, inputs: int, last: bool) -> None:
+        super().__init__()
+        labels, width = tuple(settings.labels), experts.width
+        shared, own = number("shared expert", experts.shared), number("own expert", experts.own)
+        self.shared = ExpertLayers(settings, (shared,), inputs, width)
+        self.own = ExpertLayers(settings, (labels, own), inputs, width) if own else None
+        self.gates = ExpertGates((labels, (*shared, *own)), inputs)
+        every = (*shared, *(f"{label} {name}" for label in labels for name in own))
+        self.shared_gate = None if last else ExpertGates((every,), inputs)
+
+    def forward(self, shared: Tensor, of_label: Tensor) -> tuple[Tensor | None, Tensor]:
+        """What shared experts and each label read, (N, a) and (N, L, a) or (N, a) → the same of above, (N, L, b)."""
+        experts, gates = self.shared(shared), self.gates(of_label)
+        count = experts.shape[1]
+        mixed = torch.einsum("nls,nsb->nlb", gates[..., :count], experts)
+        if self.own is not None:
+            own = self.own(of_label)
+            mixed = mixed + torch.einsum("nlo,nlob->nlb", gates[..., count:], own)
+            experts = torch.cat((experts, own.flatten(1, 2)), 1)
+        if self.shared_gate is None:
+            return None, mixed
+        return torch.einsum("ne,neb->nb", self.shared_gate(shared), experts), mixed
+
+
+class ExpertHeads(nn.Module):
+    """Logits of labels, each of its own mixture of experts and of inputs that all share."""
+
+    def __init__(
+        self, settings: LayerSettings, experts: ExpertSettings, below: int, beside: AxisNames
+    ) -> None:
+        """
+        Args:
+            settings: of the network, which say its labels.
+            experts: of its experts.
+            below: width of the hidden layer below the experts.
+            beside: the names of the shared inputs.
+        """
+        super().__init__()
+        labels, width = tuple(settings.labels), experts.width
+        self.levels = nn.ModuleList(
+            ExpertLevel(settings, experts, inputs, last=n == experts.levels)
+            for n, inputs in enumerate([below, *[width] * (experts.levels - 1)], 1)
+        )
+        read = (*number(f"mixture of experts of {width}", width), *beside)
+        bound = 1 / math.sqrt(len(read))
+        self.weight = nn.Parameter(torch.empty(len(labels), len(read)).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(len(labels)).uniform_(-bound, bound))
+        name_axes(self, weight=(labels, read), bias=(labels,))
+
+    def forward(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
+        """(N, a), (N, w) → (N, L)."""
+        shared, mixed = x, x
+        for level in self.levels:
+            shared, mixed = level(shared, mixed)
+        weight, width = self.weight.to(x.dtype), mixed.shape[2]
+        logits = (mixed * weight[:, :width]).sum(2)
+        if beside is not None:
+            logits = logits + functional.linear(beside, weight[:, width:])
+        return logits + self.bias.to(x.dtype)
