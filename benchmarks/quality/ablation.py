@@ -3,13 +3,15 @@
 `ablation DIR` imports the log in DIR and trains every arm once a seed. An arm adds to `base` what its name says. `base`
 has the columns of users and videos, tab and hour, and learns clicks. `all` has everything, with histories and priors as
 of midnight; `live` has the same with histories and priors as of the request. The gain of an arm is its mean over seeds
-minus that of `base`, of `histories` for `din`, and of `all` for bins and waves of numbers, gates, members and teaching
-trees, with a 95 % interval over users and seeds, all on the same rows. The test day is 30 April.
+minus that of `base`, of `histories` for `din`, of `all` for bins and waves of numbers, gates, members, teaching trees
+and `three_labels`, and of `three_labels` for experts, with a 95 % interval over users and seeds, all on the same rows.
+The ranker's AUC of long views and likes is compared where both have the label. The test day is 30 April.
 """
 
 import argparse
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
@@ -21,6 +23,7 @@ from rich.console import Console
 
 import corank
 from benchmarks import harness
+from benchmarks.quality.arena import kept
 from benchmarks.quality.references import reference
 from corank.analysis.trials.significance import mean_over_seeds
 from corank.datasets.kuairand import import_kuairand
@@ -96,6 +99,13 @@ def labels(config: Plain, every: str) -> None:
     config["losses"].append({"kind": "click", "stage": "rank", "label": "long_view", "weight": 0.3})
 
 
+def likes(config: Plain, every: str) -> None:
+    """A third head, of likes: one of 60 rows has one."""
+    config["data"]["labels"]["like"] = {"column": "is_like"}
+    config["stages"][1]["labels"].append("like")
+    config["losses"].append({"kind": "click", "stage": "rank", "label": "like", "weight": 0.3})
+
+
 def option(**settings: Any) -> Callable[[Plain, str], None]:
     """A setting of the ranker."""
 
@@ -130,9 +140,14 @@ ADDED: dict[str, tuple[Callable[[Plain, str], None], ...]] = {
     "gates": (*EVERYTHING, option(gates={})),
     "members": (*EVERYTHING, option(members=8)),
     "trees": (*EVERYTHING, trees),
+    "three_labels": (*EVERYTHING, likes),
+    "mmoe": (*EVERYTHING, likes, option(experts={"shared": 4})),
+    "cgc": (*EVERYTHING, likes, option(experts={"shared": 2, "own": 1})),
+    "ple": (*EVERYTHING, likes, option(experts={"shared": 2, "own": 1, "levels": 2})),
 }
-OF_ALL = ("bins", "embedded_bins", "waves", "gates", "members", "trees")
+OF_ALL = ("bins", "embedded_bins", "waves", "gates", "members", "trees", "three_labels")
 WITHOUT = {"din": "histories", "query_item": "histories"} | dict.fromkeys(OF_ALL, "all")
+WITHOUT |= dict.fromkeys(("mmoe", "cgc", "ple"), "three_labels")
 """What an arm is compared with; `base` unless named."""
 
 
@@ -156,35 +171,50 @@ def config_of(imported: Plain, arm: str) -> Plain:
 class Trial:
     """The figures of one training, or of the reference, and the same in resamples of the test day's users."""
 
-    def __init__(self, user: NDArray[Any], scores: dict[str, NDArray[Any]], clicks: NDArray[Any]) -> None:
-        found = {f"{s}_{name}": m(user, z, clicks) for s, z in scores.items() for name, m in METRICS.items()}
-        self.value = {name: float(measure.value() or 0) for name, measure in found.items()}
-        self.replicates = {name: replicates(measure) for name, measure in found.items()}
+    def __init__(self, figures: dict[str, dict[str, Any]]) -> None:
+        self.value: dict[str, float] = figures["value"]
+        self.replicates = {name: np.array(found) for name, found in figures["replicates"].items()}
 
 
-def trained(path: Path, seed: int) -> Trial:
+def figures_of(measures: dict[str, Measure]) -> dict[str, dict[str, Any]]:
+    """The value of each measure, and its resamples."""
+    return {
+        "value": {name: float(measure.value() or 0) for name, measure in measures.items()},
+        "replicates": {name: replicates(measure).tolist() for name, measure in measures.items()},
+    }
+
+
+def of_clicks(
+    user: NDArray[Any], scores: dict[str, NDArray[Any]], clicks: NDArray[Any]
+) -> dict[str, Measure]:
+    return {f"{s}_{name}": m(user, z, clicks) for s, z in scores.items() for name, m in METRICS.items()}
+
+
+def trained(path: Path, seed: int) -> dict[str, dict[str, Any]]:
     """One training of a config, judged on the test day."""
     with tempfile.TemporaryDirectory() as folder:
         run = corank.train(path, [f"train.seed={seed}"], folder=Path(folder)).run
         packed = run.packed()
         model, _ = run.model(packed)
         rows = predict_split(model, packed, "test")
-    scores = {stage: rows.logits[stage]["click"] for stage in STAGES}
-    return Trial(rows.requests.user_of(), scores, rows.labels["click"])
+    user, ranker = rows.requests.user_of(), rows.logits["rank"]
+    measures = of_clicks(user, {stage: rows.logits[stage]["click"] for stage in STAGES}, rows.labels["click"])
+    others = {f"rank_auc_{label}": auc(user, ranker[label], rows.labels[label]) for label in [*ranker][1:]}
+    return figures_of(measures | others)
 
 
-def boosted(data: Path, seed: int) -> Trial:
+def boosted(data: Path, seed: int) -> dict[str, dict[str, Any]]:
     rows = reference(data, priors=True, seed=seed).predictions
-    scores = rows["score"].to_numpy()
-    return Trial(
-        rows["user_id"].to_numpy(), dict.fromkeys(STAGES, scores), rows["is_click"].to_numpy().astype(np.int8)
+    scores = dict.fromkeys(STAGES, rows["score"].to_numpy())
+    return figures_of(
+        of_clicks(rows["user_id"].to_numpy(), scores, rows["is_click"].to_numpy().astype(np.int8))
     )
 
 
 def difference(key: str, ours: list[Trial], theirs: list[Trial]) -> dict[str, float]:
     """By stage and metric what ours have more, in the mean over seeds, and the interval over users and seeds."""
     found: dict[str, float] = {}
-    for name in ours[0].value:
+    for name in [name for name in ours[0].value if name in theirs[0].value]:
         values = [one.value[name] - other.value[name] for one, other in zip(ours, theirs, strict=True)]
         replicates = [
             one.replicates[name] - other.replicates[name] for one, other in zip(ours, theirs, strict=True)
@@ -213,18 +243,28 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", nargs="+", choices=ADDED, default=list(ADDED))
     parser.add_argument("--json", action="store_true")
+    parser.add_argument(
+        "--keep", type=Path, help="folder where finished trainings are kept; a rerun goes on there"
+    )
     arguments = parser.parse_args()
     say = Console(stderr=True).print
     found: dict[str, list[Trial]] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        data = Path(temporary) / "data"
+        data, results = Path(temporary) / "data", arguments.keep or Path(temporary) / "results"
         import_kuairand(arguments.folder, data, say)
         imported = plain(read(data / "config.yaml"))
-        found["boosting"] = [boosted(data, seed) for seed in range(arguments.seeds)]
+
+        def trials(name: str, find: Callable[[int], dict[str, dict[str, Any]]]) -> list[Trial]:
+            return [
+                Trial(kept(results / f"{name}-{seed}.json", partial(find, seed)))
+                for seed in range(arguments.seeds)
+            ]
+
+        found["boosting"] = trials("boosting", partial(boosted, data))
         for arm in arguments.arms:
             path = data / f"{arm}.yaml"
             path.write_text(yaml.safe_dump(config_of(imported, arm), sort_keys=False), encoding="utf-8")
-            found[arm] = [trained(path, seed) for seed in range(arguments.seeds)]
+            found[arm] = trials(arm, partial(trained, path))
             means = {name: fmean(t.value[name] for t in found[arm]) for name in found[arm][0].value}
             say(f"{arm}: " + "  ".join(f"{name} {value:.4f}" for name, value in means.items()))
     harness.report("ablation", *_figures(found), arguments.json)

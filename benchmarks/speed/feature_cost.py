@@ -116,6 +116,8 @@ RANKER: dict[str, tuple[Plain, Plain]] = {
     "gates": ({}, {"gates": {}}),
     "4 members": ({}, {"members": 4}),
     "8 members": ({}, {"members": 8}),
+    "4 experts": ({}, {"experts": {}}),
+    "8 experts": ({}, {"experts": {"shared": 8}}),
     "layer normalisation": ({}, {"normalisation": "layer"}),
     "prerank.score": ({}, {"from_stages": ["prerank.score"]}),
     "prerank.rank": ({}, {"from_stages": ["prerank.rank"]}),
