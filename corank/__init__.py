@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from corank import config as config
     from corank.api.bundles import rank, refresh
     from corank.api.evaluating import compare, evaluate
-    from corank.api.measuring import explain, report, request
+    from corank.api.measuring import explain, gradient_conflicts, report, request
     from corank.api.replaying import replay
     from corank.api.results.bundle_results import BundleResult, PublishResult
     from corank.api.results.check_result import CheckResult
@@ -80,6 +80,7 @@ __all__ = [
     "evaluate",
     "explain",
     "export",
+    "gradient_conflicts",
     "load_plugins",
     "pack",
     "predict",
@@ -128,7 +129,7 @@ _MODULE_OF = {
     ),
     **dict.fromkeys(("rank", "refresh"), "corank.api.bundles"),
     **dict.fromkeys(("compare", "evaluate"), "corank.api.evaluating"),
-    **dict.fromkeys(("explain", "report", "request"), "corank.api.measuring"),
+    **dict.fromkeys(("explain", "gradient_conflicts", "report", "request"), "corank.api.measuring"),
     **dict.fromkeys(("sweep", "tune"), "corank.api.searching"),
     **dict.fromkeys(
         ("predict", "prune", "publish", "roll_back", "store_log", "store_versions", "vectors"),

@@ -59,6 +59,7 @@ from corank.models.settings.tower_structures import TowersHeadsSettings, TowersM
 from corank.models.settings.two_tower import QueryTower, TowersSettings
 from corank.training.config import Config
 from corank.training.config_file import plain
+from corank.training.loss_gradients.settings import GradientConflict
 from corank.training.train_settings import DenseOptimiser, EarlyStop, TrainSettings
 from corank.training.trees.settings import TreeTeacherSettings
 from corank.training.validation.settings import ValidationSettings
@@ -83,6 +84,7 @@ __all__ = [
     "EventTable",
     "ExpertSettings",
     "GateSettings",
+    "GradientConflict",
     "IdFeature",
     "IdsFeature",
     "InBatchLoss",

@@ -86,10 +86,9 @@ def train(
     """
     called = check_callbacks(callbacks)
     if workers is not None:
-        _refuse_callbacks(called)
         # a mistake is told before anything is started
         given = OpenedConfig.open(config, overrides, without, tables=tables)
-        options = _worker_options(resume, overwrite, track, page, continue_from)
+        options = _worker_options(called, resume, overwrite, track, page, continue_from)
         with given.frames.named():
             return _launch(given, folder, options, report, workers, max_restarts, timeout, continue_from)
     if max_restarts:
@@ -102,12 +101,8 @@ def train(
             return _train_as_rank(given, called, folder, resume, overwrite, report, ranks, continue_from)
 
 
-def _refuse_callbacks(callbacks: Sequence[Callback]) -> None:
-    if callbacks:
-        raise ConfigError("callbacks: they run in this process, workers in others; leave out one of both")
-
-
 def _worker_options(
+    callbacks: Sequence[Callback],
     resume: bool,
     overwrite: bool,
     track: Sequence[str],
@@ -115,6 +110,8 @@ def _worker_options(
     continue_from: PathOrUrl | None,
 ) -> list[str]:
     """Options of the workers. Raises ConfigError, PluginError, MissingExtraError before they start."""
+    if callbacks:
+        raise ConfigError("callbacks: they run in this process, workers in others; leave out one of both")
     read_callbacks(track)
     given = (("page", page), ("from", continue_from))
     named = [f"--{option}={value}" for option, value in given if value is not None]
@@ -144,6 +141,7 @@ def _train_as_rank(
 ) -> TrainResult:
     """Train in this process, alone or as one of several ranks."""
     settings, base = given.settings, given.base
+    settings.train.check_processes(ranks.world)
     with ExitStack() as held:
         location = parse_location(folder or base / "runs" / settings.name)
         run = _open_folder(location, settings, base, held, report, ranks)
@@ -246,6 +244,7 @@ def _launch(
     continue_from: PathOrUrl | None,
 ) -> TrainResult:
     """Pack, and train by several processes, which read the config as it is with all changes."""
+    given.settings.train.check_processes(workers)
     location = parse_location(folder or given.base / "runs" / given.settings.name)
     if isinstance(location, Path) and not {"--resume", "--overwrite"} & set(options):
         _require_new(location, location)  # before packing; of a URL, the first worker looks

@@ -35,15 +35,17 @@ class TotalLoss:
         Args:
             networks: names of stages and teachers by their key, such as `stages.0`.
         """
-        losses = [loss for loss in self.losses if loss.weight > 0]
-        # a loss without a learner of its own trains every stage that it reads
-        trained = {name for t in losses for name in ([t.learner] if t.learner else t.reads(self.funnel))}
+        trained = {name for loss in self.losses if loss.weight > 0 for name in self.trained_by(loss)}
         for key, name in networks.items():
             if name not in trained:
                 raise ConfigError(
                     f"{key}: no loss trains '{name}'; add one, such as "
                     f"{{kind: click, stage: {name}}}, or drop the stage"
                 )
+
+    def trained_by(self, loss: Loss) -> Sequence[str]:
+        """The stages and teachers that learn from a loss: every one that it reads if it has no learner of its own."""
+        return [loss.learner] if loss.learner else loss.reads(self.funnel)
 
     def check_teachers(self, teachers: Mapping[str, str]) -> None:
         """Raise ConfigError if no loss learns from a teacher.
@@ -129,19 +131,29 @@ class TotalLoss:
     def __call__(
         self, outputs: "Mapping[str, StageOutput]", batch: "Batch", step: int, learner: str | None = None
     ) -> "tuple[Tensor, dict[str, Tensor]]":
-        """Compute the total of one learner's losses, or of all.
+        """Compute the total of one learner's losses, or of all, and their means: as `parts`, added up."""
+        from corank.losses.means import sum_losses
+
+        parts, means = self.parts(outputs, batch, step, learner)
+        return sum_losses(parts.values()), means
+
+    def parts(
+        self, outputs: "Mapping[str, StageOutput]", batch: "Batch", step: int, learner: str | None = None
+    ) -> "tuple[dict[str, Tensor], dict[str, Tensor]]":
+        """Compute the parts of the total of one learner's losses, or of all.
 
         Returns:
-            The total, and the detached mean of each loss before its weight, by name. Means are over the requests of all
-            ranks; the total is this rank's part of the sum over ranks. A collective.
+            Each loss's mean times its weight, which add up to the total, and its detached mean, by name. Means are over
+            the requests of all ranks; a part is this rank's of the sum over ranks. A collective.
         """
-        from corank.losses.means import average_losses, sum_means
+        from corank.losses.means import average_losses
 
         losses = self.select(learner)
         sums = [self._sum_members(loss, outputs, batch) for _, loss in losses]
         values, means = average_losses(sums, batch.ranks)
-        total = sum_means([loss.weight_at(step) for _, loss in losses], values)
-        return total, {name: value for (name, _), value in zip(losses, means, strict=True)}
+        names = [name for name, _ in losses]
+        parts = [loss.weight_at(step) * value for (_, loss), value in zip(losses, values, strict=True)]
+        return dict(zip(names, parts, strict=True)), dict(zip(names, means, strict=True))
 
     def _sum_members(
         self, loss: Loss, outputs: "Mapping[str, StageOutput]", batch: "Batch"
@@ -149,7 +161,7 @@ class TotalLoss:
         """Σ w·l and Σ w of a loss; with members of what it trains the mean over members, each with its own logits."""
         from corank.losses.means import sum_means, weighted_sum
 
-        learners = [loss.learner] if loss.learner else loss.reads(self.funnel)
+        learners = self.trained_by(loss)
         counts = {outputs[name].member_count for name in learners} - {0}
         if not counts:
             return weighted_sum(*loss.values(outputs, batch, self.funnel))

@@ -23,6 +23,7 @@ from corank.models.settings.stage import Stage, StageSettings
 from corank.models.settings.stage_context import StageContext
 from corank.models.settings.teacher import TeacherSettings
 from corank.models.settings.torch_names import NAMES_OF_TORCH
+from corank.training.loss_gradients.settings import check_shared_weights
 from corank.training.train_settings import TrainSettings
 from corank.training.trees.settings import TreeTeacherSettings
 from corank.training.validation.settings import ValidationSettings
@@ -161,6 +162,8 @@ class Config(Settings):
             raise ConfigError("train.early_stop: there is no split 'valid' to stop by; add one to data.split")
         total.check_learners(names)
         check_tables(networks)
+        if self.train.gradient_conflict is not None:
+            check_shared_weights(total, networks.values(), self.train.mode)
         if self.train.mode != "joint":
             total.check_one_learner(self.train.mode)
         if self.train.mode == "separate":

@@ -128,11 +128,14 @@ def _run_epoch(trainer: Trainer, told: Callback, checks: MidEpochChecks | None) 
     reader = trainer.reader
     for means, speed in _run_steps(trainer, reader):
         progress.batch += 1
-        if progress.step % LOG_EVERY == 0 or progress.batch == len(reader):
+        if progress.step % LOG_EVERY == 0 or progress.batch == len(reader) or trainer.cosines:
             losses = {name: float(value) for name, value in means.items()}
             _refuse_divergence(losses, trainer)
+            cosines = {name: float(value) for name, value in trainer.cosines.items()}
             told.on_log(
-                TrainingLog(progress.epoch + 1, progress.batch, len(reader), progress.step, losses, speed)
+                TrainingLog(
+                    progress.epoch + 1, progress.batch, len(reader), progress.step, losses, speed, cosines
+                )
             )
         if progress.step % every == 0 and progress.batch < len(reader):
             _save(trainer, told)

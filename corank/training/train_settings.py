@@ -10,6 +10,7 @@ from corank.core.errors import ConfigError
 from corank.core.settings import Settings
 from corank.metrics.metric import validation_metrics
 from corank.models.settings.table_optimiser import TableOptimiser
+from corank.training.loss_gradients.settings import GradientConflict
 
 MOST_REPLICATED = 4_000_000
 """Weights of all tables, at most, for `tables: auto` to replicate them: 16 MiB."""
@@ -65,6 +66,8 @@ class TrainSettings(Settings):
     """Stop by a figure of the validation split; all epochs unless given."""
     checkpoint_every: PositiveInt = 1000
     """Optimiser steps between checkpoints; one is written after every epoch, too."""
+    gradient_conflict: GradientConflict | None = None
+    """Measures how far losses contradict each other, and may mend it; neither unless given."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Of the matrix products in training; auto is bf16 where the processor has it. Evaluation is fp32."""
 
@@ -76,6 +79,14 @@ class TrainSettings(Settings):
     def shards_tables(self, weights: int) -> bool:
         """Whether several processes share the rows of tables that have so many weights in all."""
         return self.tables == "sharded" or (self.tables == "auto" and weights > MOST_REPLICATED)
+
+    def check_processes(self, count: int) -> None:
+        """Raise ConfigError if so many processes cannot train by these settings."""
+        if self.gradient_conflict is not None and count > 1:
+            raise ConfigError(
+                f"train.gradient_conflict: one process alone can train with it; received {count}; drop it, or train "
+                "without --workers and torchrun"
+            )
 
     def check(self, labels: Mapping[str, Sequence[str]]) -> None:
         """Raise ConfigError if early stopping is impossible, or by a metric that does not exist.

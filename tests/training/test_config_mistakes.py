@@ -69,6 +69,7 @@ EVERY_PART = {
         {"kind": "info_nce", "stage": "prerank"},
     ],
     "train.table": {"optimiser": "lazy_adam", "lr": 0.01},
+    "train.gradient_conflict": {"every": 10},
     "train.rank": {"optimiser": "adam", "lr": 0.01},
 }
 

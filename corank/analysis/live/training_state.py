@@ -1,7 +1,6 @@
 """What a page knows of a training: curves of what was logged, metrics by epoch, and how far it is."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -51,7 +50,7 @@ class TrainingState:
     step: int
     candidates_per_second: float = 0.0
     curves: dict[str, Curve] = field(default_factory=dict)
-    """What was logged by step: `loss/NAME` and `candidates_per_second`."""
+    """What was logged by step, by the names of `TrainingLog.figures`."""
     metrics: dict[str, Curve] = field(default_factory=dict)
     """`STAGE.LABEL.METRIC` → its values by epoch; of the stages that learnt in the epoch."""
     best_epoch: int | None = None
@@ -82,12 +81,8 @@ class TrainingState:
         """Take losses."""
         self.epoch, self.batch, self.batches, self.step = event.epoch, event.batch, event.batches, event.step
         self.candidates_per_second = event.candidates_per_second
-        self._add({f"loss/{name}": value for name, value in event.losses.items()}, event.step)
-        self._add({"candidates_per_second": event.candidates_per_second}, event.step)
-
-    def _add(self, figures: Mapping[str, float], step: int) -> None:
-        for name, value in figures.items():
-            self.curves.setdefault(name, Curve()).add(step, value)
+        for name, value in event.figures.items():
+            self.curves.setdefault(name, Curve()).add(event.step, value)
 
     def evaluate(self, event: TrainingEvaluation) -> None:
         """Take metrics of an epoch."""

@@ -11,7 +11,7 @@ from corank.training.callbacks import Callback, TrainingEnd, TrainingEvaluation,
 
 
 class TensorBoard(Callback):
-    """Writes losses as `loss/NAME`, `candidates_per_second`, and metrics as `valid/STAGE.LABEL.METRIC`.
+    """Writes the `figures` of each `TrainingLog`, such as `loss/NAME`, and metrics as `valid/STAGE.LABEL.METRIC`.
 
     Every training has one. The events of a resumed training are those of an unbroken one.
     """
@@ -28,9 +28,8 @@ class TensorBoard(Callback):
         self._board = SummaryWriter(str(folder), purge_step=event.plan.step)
 
     def on_log(self, event: TrainingLog) -> None:
-        """Write the losses."""
-        named = {f"loss/{name}": value for name, value in event.losses.items()}
-        self._record(named | {"candidates_per_second": event.candidates_per_second}, event.step)
+        """Write losses, speed and cosines."""
+        self._record(event.figures, event.step)
 
     def on_evaluate(self, event: TrainingEvaluation) -> None:
         """Write the metrics, NaN where one is not defined."""

@@ -106,10 +106,8 @@ class Tracker(Callback, Settings):
         self.begin(event.run.folder, flatten(plain(event.run.config)))
 
     def on_log(self, event: TrainingLog) -> None:
-        """Write losses as `loss/NAME`, and `candidates_per_second`."""
-        figures = {f"loss/{name}": value for name, value in event.losses.items()}
-        figures["candidates_per_second"] = event.candidates_per_second
-        self.record(lambda: self.write_figures(figures, event.step))
+        """Write losses, speed and cosines, by the names of `TrainingLog.figures`."""
+        self.record(lambda: self.write_figures(event.figures, event.step))
 
     def on_evaluate(self, event: TrainingEvaluation) -> None:
         """Write metrics as `valid/STAGE.LABEL.METRIC`, without those that are not defined, and the epoch."""

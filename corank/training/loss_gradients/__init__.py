@@ -1,0 +1,1 @@
+"""Gradients of each loss by itself: how far losses contradict each other, and their projection."""
