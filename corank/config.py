@@ -53,6 +53,7 @@ from corank.models.settings.experts import ExpertSettings
 from corank.models.settings.inputs.gates import GateSettings
 from corank.models.settings.inputs.numbers import PeriodicNumbers, PiecewiseNumbers
 from corank.models.settings.mlp import MlpSettings
+from corank.models.settings.sequence_encoder import SequenceEncoderSettings
 from corank.models.settings.table_optimiser import TableOptimiser
 from corank.models.settings.teacher import TeacherSettings
 from corank.models.settings.tower_structures import TowersHeadsSettings, TowersMlpSettings
@@ -108,6 +109,7 @@ __all__ = [
     "RatioFeature",
     "RetrievalSettings",
     "Score",
+    "SequenceEncoderSettings",
     "TableOptimiser",
     "TeacherSettings",
     "TimeFeature",

@@ -177,8 +177,8 @@ def _shuffled(encoded: EncodedBatch, schema: Schema, feature: str, rng: np.rando
     if placement == "query":
         order = rng.permutation(len(encoded.query))
         past = {
-            attended: (items, events.take(order)) if attended.history == feature else (items, events)
-            for attended, (items, events) in encoded.histories.items()
+            attended: events.take(order) if attended.history == feature else events
+            for attended, events in encoded.histories.items()
         }
         return replace(encoded, query=_with_order(encoded.query, schema, feature, order), histories=past)
     if placement == "item":

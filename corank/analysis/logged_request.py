@@ -20,7 +20,7 @@ from corank.data.shard import Shard
 from corank.data.tables import Table
 from corank.features.encoding import FIRST_KNOWN
 from corank.features.histories.event_lists import to_times
-from corank.features.history import Events, History
+from corank.features.history import Events, History, timed_histories
 from corank.features.labels import find_events, read_labels
 from corank.features.log_schema import DataSettings
 from corank.features.row_columns import ITEM, TIME
@@ -115,8 +115,10 @@ def _like(table: Table, column: str) -> pl.Expr:
 def _histories(
     run: Run, packed: PackedDataset, log: Table, first: dict[str, Any], time: int
 ) -> dict[str, list[Any]]:
-    """By history, the items of the user's events before its cut, oldest first; with times if they are weighted."""
+    """By history, the items of the user's events before its cut, oldest first; with times if these are read."""
     data, schema = run.config.data, run.config.declared
+    attended = (stage.attended(schema) for stage in run.config.stages)
+    timed = timed_histories(schema, (held.history for held in attended if held and held.ages))
     user = first[data.user]
     found = {}
     for name, history in schema.histories().items():
@@ -128,7 +130,7 @@ def _histories(
             events = _exposed(log, data, history, user) if remembered is None else remembered
         else:
             continue
-        found[name] = _cut(events, data, history, time, beside)
+        found[name] = _cut(events, data, history, time, beside, bool(beside) or name in timed)
     return found
 
 
@@ -181,12 +183,12 @@ def _listed(run: Run, name: str, user: Any, beside: Sequence[str]) -> pl.DataFra
 
 
 def _cut(
-    events: pl.DataFrame, data: DataSettings, history: History, time: int, beside: Sequence[str]
+    events: pl.DataFrame, data: DataSettings, history: History, time: int, beside: Sequence[str], timed: bool
 ) -> list[Any]:
     """The events that a request sees: ids, or objects if times or attributes are needed."""
     held = Events.of_times(events[TIME].to_numpy(), np.array([0, len(events)]))
     (start,), (length,) = held.cut(history, np.zeros(1, np.int64), np.array([time]), data)
     kept = events[int(start) : int(start + length)]
-    if history.half_life is None and not beside:
+    if not timed:
         return kept[ITEM].to_list()
     return kept.select(pl.col(ITEM).alias("id"), pl.col(TIME).alias("time"), *beside).to_dicts()

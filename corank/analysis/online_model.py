@@ -99,7 +99,6 @@ class EncodingModel:
             packed.encoders,
             LayeredItems((ItemLayer(records, {}),)),
             priors,
-            list(dict.fromkeys(stage.attended.history for stage in manifest.stages if stage.attended)),
             {name for names in columns for name in names},
             _no_vectors,
         )

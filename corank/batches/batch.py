@@ -52,6 +52,14 @@ class AttendedEvents:
     """Pairs summed by candidate: (C)."""
     slots: Csr
     """Pairs summed by event: (E)."""
+    at: Tensor
+    """Where each event is if every request has `longest` places, its events in the first of them: (E,) int64."""
+    longest: int
+    """Events of a request, at most, rounded up."""
+    place: Tensor
+    """How many events of its request are newer: (E',) int64, E' being `padded(E)`."""
+    ages: Tensor | None = None
+    """log2(1 + s) of an event that is s seconds older than its request: (E',) float32; None if nobody reads it."""
 
 
 @dataclass(frozen=True)

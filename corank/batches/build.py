@@ -15,9 +15,9 @@ from torch import Tensor
 
 from corank.batches.attended_events import attended_events
 from corank.batches.batch import Batch, TableLookup
-from corank.batches.encoded_batch import EncodedBatch
+from corank.batches.encoded_batch import EncodedBatch, EventRows
 from corank.batches.sums import csr, fill, group, padded
-from corank.core.ragged import Ragged, Rows
+from corank.core.ragged import Rows
 from corank.core.types import Floats, Ints, Longs
 from corank.distributed.ranks import Ranks
 from corank.distributed.row_shards import RowShards
@@ -99,9 +99,9 @@ def build_batch(
     for placement in PLACEMENTS:
         for part in layout.groups[placement]:
             bags[part.dim][placement] = part.bags(rows[placement])
-    for attended, (found, _) in encoded.histories.items():
+    for attended, past in encoded.histories.items():
         for part in event_groups(layout, attended.history, attended.features):
-            bags[part.dim][attended] = part.bags(found)
+            bags[part.dim][attended] = part.bags(past.items)
     requests, candidates = len(encoded.query), len(encoded.request_of)
     start = np.searchsorted(encoded.request_of, np.arange(requests + 1)).astype(np.int32)
     pairs = _pair(encoded.request_of, encoded.item_of + np.int32(requests))
@@ -133,8 +133,8 @@ def build_batch(
         earliest=earliest,
         earliest_time=earliest_time,
         histories={
-            attended: attended_events(*held, encoded.request_of)
-            for attended, held in encoded.histories.items()
+            attended: attended_events(past, encoded.request_of)
+            for attended, past in encoded.histories.items()
         },
         ranks=ranks,
     )
@@ -151,9 +151,9 @@ def replace_rows(layout: Layout, batch: Batch, before: EncodedBatch, after: Enco
     for placement, part in ((p, part) for p in changed for part in layout.groups[p]):
         reads[part.dim][placement] = csr(part.bags(rows[placement]))
     histories = {
-        attended: attended_events(*held, after.request_of)
-        for attended, held in after.histories.items()
-        if held[1] is not before.histories[attended][1]
+        attended: attended_events(past, after.request_of)
+        for attended, past in after.histories.items()
+        if past is not before.histories[attended]
     }
     return replace(
         batch,
@@ -165,14 +165,14 @@ def replace_rows(layout: Layout, batch: Batch, before: EncodedBatch, after: Enco
 
 
 def _vectors(
-    layout: Layout, rows: Mapping[Placement, Rows], histories: Mapping[Attended, tuple[Rows, Ragged]]
+    layout: Layout, rows: Mapping[Placement, Rows], histories: Mapping[Attended, EventRows]
 ) -> dict[Placement | Attended, tuple[Tensor, ...]]:
     """Gather the vectors that networks read: of every placement, and of the items attended to."""
     found: dict[Placement | Attended, tuple[Tensor, ...]] = {
         placement: _gather(rows[placement], columns) for placement, columns in layout.vectors.items()
     }
-    for attended, (items, _) in histories.items():
-        found[attended] = _gather(items, layout.vectors_of("item", attended.features))
+    for attended, past in histories.items():
+        found[attended] = _gather(past.items, layout.vectors_of("item", attended.features))
     return found
 
 

@@ -1,13 +1,31 @@
 """A batch's encoded rows, as they come from packed data and before they are looked up in embedding tables."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corank.core.ragged import Ragged, Rows
-from corank.core.types import Floats, Hashes, Ints, Longs
+from corank.core.types import Floats, Hashes, Index, Ints, Longs
 from corank.features.input_layout import Attended, Bags
+
+
+@dataclass(frozen=True)
+class EventRows:
+    """The events of a history that R requests see."""
+
+    items: Rows
+    """Those of distinct items, H rows."""
+    events: Ragged
+    """Of each request its events, as positions among these: R lists."""
+    ages: Ragged | None = None
+    """log2(1 + s) of each event that is s seconds older than its request: R lists; None if nobody reads it."""
+
+    def take(self, index: Index) -> Self:
+        """Select the events of some requests; the items stay as they are."""
+        ages = None if self.ages is None else self.ages.take(index)
+        return replace(self, events=self.events.take(index), ages=ages)
 
 
 @dataclass(frozen=True)
@@ -58,5 +76,5 @@ class EncodedBatch:
     """Snapshot features of each candidate's item, as of its request: (C); None if there are none."""
     time: Longs | None = None
     """Of the requests, ms UTC: (R,); given with `snapshot`."""
-    histories: dict[Attended, tuple[Rows, Ragged]] = field(default_factory=dict)
-    """Of each history that is attended to: H item rows, and for each request its events as positions among them."""
+    histories: dict[Attended, EventRows] = field(default_factory=dict)
+    """Of each history that is attended to."""

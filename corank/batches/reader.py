@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from corank.batches.attended_events import read_attended
 from corank.batches.batch import Batch
 from corank.batches.build import build_batch
 from corank.batches.drawn_requests import DrawnRequests, gather_batches
@@ -27,7 +28,7 @@ from corank.core.types import Floats, Index, Ints, Longs
 from corank.data.dataset import PackedDataset
 from corank.data.derived_columns import pair_rows, snapshot_rows
 from corank.data.packed.logged_requests import LoggedRequests
-from corank.data.packed_history import read_event_rows, read_history_items, read_query_rows
+from corank.data.packed_history import read_history_items, read_query_rows
 from corank.distributed.ranks import Ranks
 from corank.features.history import HistoryNeeds
 from corank.features.input_layout import Attended, Bags, Layout
@@ -179,14 +180,7 @@ class Reader:
             share=self.packed.item_counts[self.split].shares(ordinal, self.population),
             draws=drawn.draws.keys(Purpose.LOSSES, drawn.numbers),
             histories={
-                attended: read_event_rows(
-                    self.packed,
-                    rows,
-                    requests,
-                    attended.history,
-                    histories[attended.history],
-                    attended.features,
-                )
+                attended: read_attended(self.packed, rows, requests, attended, histories[attended.history])
                 for attended in self.attended
             },
         )

@@ -20,6 +20,7 @@ from corank.core.storage.untrusted_files import parse_json, read_regular_file
 from corank.data.column_sources import Source
 from corank.data.request_columns import RequestColumns
 from corank.features.feature_kind import Feature
+from corank.features.history import timed_histories
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 
@@ -134,6 +135,10 @@ class BundleManifest(Settings):
             items = {*placed.ids, *placed.lists, *placed.vectors} & set(schema.inputs())
             if stage.attended.history not in schema.histories():
                 raise ValueError(f"attended.history: no history '{stage.attended.history}'")
+            if stage.attended.ages and not schema.histories()[stage.attended.history].timed:
+                raise ValueError(
+                    f"attended.ages: the times of the events of '{stage.attended.history}' are not known"
+                )
             odd = set(stage.attended.features) - items.union(schema.parallels_of(stage.attended.history))
             if odd:
                 raise ValueError(
@@ -154,6 +159,19 @@ class BundleManifest(Settings):
     def request_columns(self) -> RequestColumns:
         """The columns that a request to this bundle carries."""
         return RequestColumns.of(self.declared, self.data, self.item_columns)
+
+    @property
+    def attended(self) -> dict[str, bool]:
+        """The histories that stages attend to, and whether some stage reads the ages of their events."""
+        found: dict[str, bool] = {}
+        for held in (stage.attended for stage in self.stages if stage.attended):
+            found[held.history] = found.get(held.history, False) or held.ages
+        return found
+
+    @property
+    def timed_histories(self) -> frozenset[str]:
+        """The histories whose events a request gives with their times."""
+        return timed_histories(self.declared, (name for name, aged in self.attended.items() if aged))
 
     @property
     def vector_tables(self) -> dict[str, str]:

@@ -37,6 +37,8 @@ class Attention(Settings):
 
     history: str
     features: list[str]
+    ages: bool = False
+    """Whether the stage's graph reads how old events are at the request."""
 
 
 class StageFacts(Settings):

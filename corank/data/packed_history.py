@@ -16,7 +16,7 @@ from corank.core.types import Index, Ints
 from corank.data.dataset import PackedDataset
 from corank.data.packed.logged_requests import LoggedRequests
 from corank.features.encoding import MISSING, RowFeatures
-from corank.features.history import HistoryNeeds, recency_weights
+from corank.features.history import HistoryNeeds, log_ages, recency_weights
 from corank.features.operands import (
     Operands,
     average_history_vectors,
@@ -161,6 +161,14 @@ def read_event_rows(
     first, pair = _find_distinct(position, codes)
     held = with_attributes(known.take(position[first]), codes[first])
     return held, Ragged.from_lengths(items.length, pair.astype(np.int32))
+
+
+def read_event_ages(packed: PackedDataset, rows: LoggedRequests, requests: Index, history: str) -> Ragged:
+    """Read how old a history's events are at each request, as `log_ages` says it: R lists."""
+    events = packed.events[packed.schema.histories()[history].events]
+    view = rows.query.lists[packed.schema.row_features("query").lists.index(history)].take(requests)
+    time = np.repeat(rows.time[requests], view.length)
+    return Ragged.from_lengths(view.length, log_ages(time - events.times[view.positions()]))
 
 
 def _find_distinct(row: Index, codes: Ints) -> tuple[Index, Index]:

@@ -1,6 +1,6 @@
 """Histories of users: which events a request may know of, and what a query needs of them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
@@ -235,6 +235,20 @@ class Events:
         end = bisect_ranges(self.times, first, self.offsets[users + 1], cut - lag // MILLISECOND)
         start = np.maximum(first, end - last)
         return start, (end - start).astype(np.int32)
+
+
+def timed_histories(schema: "Schema", aged: Iterable[str]) -> frozenset[str]:
+    """Select the histories whose events a request gives with their times: those with a `half_life`, and `aged` ones.
+
+    Args:
+        aged: histories of whose events some stage reads the ages.
+    """
+    return frozenset(aged).union(name for name, held in schema.histories().items() if held.half_life)
+
+
+def log_ages(age: Longs) -> Floats:
+    """log2(1 + s) of events that are `age` ms older than their request, s in seconds, 0 for younger ones: (N,)."""
+    return np.log2(1 + np.maximum(age, 0) / 1000).astype(np.float32)
 
 
 def recency_weights(age: Longs, half_life: timedelta) -> Floats:

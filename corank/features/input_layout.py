@@ -145,6 +145,8 @@ class Attended:
     history: str
     features: tuple[str, ...]
     """The item's id first if it is an input; other item features, and lists that are `parallel_to` the history."""
+    ages: bool = False
+    """Whether it reads how old events are at the request."""
 
 
 @dataclass(frozen=True)

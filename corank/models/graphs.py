@@ -13,9 +13,9 @@ from corank.models.histories.attended import SingleRequestHistory
 from corank.models.pairs import RequestPairs
 from corank.models.stage_io import StageInputs, StageOutput
 
-REQUEST_TENSORS = ("query", "item", "snapshot", "cross", "event", "mask", "earlier")
-"""One request's tensors: query (1, ·), item, snapshot and cross (n, ·), what is attended to event (L, w) and mask (L,),
-what is seen of earlier stages (n, ·)."""
+REQUEST_TENSORS = ("query", "item", "snapshot", "cross", "event", "mask", "ages", "earlier")
+"""One request's tensors: query (1, ·), item, snapshot and cross (n, ·), what is attended to event (L, w), mask (L,) and
+ages (L,), what is seen of earlier stages (n, ·)."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,14 @@ class RequestGraph(nn.Module):
         cross: Tensor | None = None,
         event: Tensor | None = None,
         mask: Tensor | None = None,
+        ages: Tensor | None = None,
         earlier: Tensor | None = None,
     ) -> Tensor:
         """Score the candidates of one request: (n, labels)."""
         count = item.shape[0]
         snapshot = item.new_zeros(count, 0) if snapshot is None else snapshot
         cross = item.new_zeros(count, 0) if cross is None else cross
-        history = SingleRequestHistory(event, mask) if event is not None and mask is not None else None
+        history = SingleRequestHistory(event, mask, ages) if event is not None and mask is not None else None
         output: StageOutput = self.stage(
             StageInputs(query, item, snapshot, cross, RequestPairs(count), history, earlier)
         )

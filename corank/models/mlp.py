@@ -21,6 +21,7 @@ from corank.features.input_layout import Layout
 from corank.features.schema import PLACEMENTS, Placement
 from corank.models.dcn import Dcn
 from corank.models.histories.din import Din
+from corank.models.histories.sequence_encoder import SequenceEncoder
 from corank.models.inputs.gates import FeatureGates
 from corank.models.inputs.named_axes import (
     AxisNames,
@@ -80,8 +81,11 @@ class Mlp(StageModel):
             self.event = Columns([*of_items, *of_events]) if len(of_events) else None
             item_names = name_inputs(layout, "item", target.tolist())
             event_names = name_event_columns(layout, attended.history, attended.features)
-            self.din = Din(settings.din, item_names, settings.activation, event_names)
             attended_names = join([item_names, event_names])
+            last = layout.schema.histories()[attended.history].last
+            encoded = settings.din.encoder
+            encoder = SequenceEncoder(encoded, attended_names, last, self.dropout) if encoded else None
+            self.din = Din(settings.din, item_names, settings.activation, event_names, encoder)
             self.interest = name_axes(
                 nn.Linear(len(attended_names), settings.hidden[0], bias=False), weight=(None, attended_names)
             )

@@ -180,7 +180,7 @@ def _facts(config: Config, model: JointModel, calibrators: Calibrators, name: st
         item_parts=_item_parts(model, name),
         constants=dict(network.constants()),
         main=settings.main,
-        attended=Attention(history=attended.history, features=list(attended.features)) if attended else None,
+        attended=attended and Attention(**asdict(attended) | {"features": list(attended.features)}),
         from_stages=model.earlier.get(name, []),
     )
 

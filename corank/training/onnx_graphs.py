@@ -27,7 +27,7 @@ def _axes() -> dict[str, dict[int, Any]]:
     """
     candidates, events = torch.export.Dim("n", min=1), torch.export.Dim("events", min=1)
     every = {name: {0: candidates} for name in REQUEST_TENSORS}
-    return every | {"query": {}, "event": {0: events}, "mask": {0: events}}
+    return every | {"query": {}, **{name: {0: events} for name in ("event", "mask", "ages")}}
 
 
 def graph_file(stage: str, graph: str) -> str:
@@ -54,6 +54,7 @@ def example_request(model: JointModel, stage: str) -> dict[str, Tensor]:
         attended = model.attends[stage]
         width = event_width(layout, attended.history, attended.features)
         tensors |= {"event": torch.zeros(3, width), "mask": torch.zeros(3)}
+        tensors |= {"ages": torch.zeros(3)} if attended.ages else {}
     if stage in model.earlier:
         tensors["earlier"] = torch.zeros(2, len(model.earlier[stage]))
     return tensors

@@ -246,8 +246,11 @@ def test_attention_is_dealt_the_same_past_as_the_pool(case: Case, encoded: Encod
     item_id = schema.row_features("item").ids.index("item_id")
 
     def events(of: EncodedBatch) -> list[list[int]]:
-        items, held = of.histories[attended]
-        return [items.ids[held.take(np.array([n])).flat(), item_id].tolist() for n in range(len(of.query))]
+        past = of.histories[attended]
+        return [
+            past.items.ids[past.events.take(np.array([n])).flat(), item_id].tolist()
+            for n in range(len(of.query))
+        ]
 
     def pooled(of: EncodedBatch) -> list[list[int]]:
         return [codes for codes, _ in told(of.query.lists[history])]

@@ -117,7 +117,7 @@ def bare_funnel(packed: PackedDataset, path: Path) -> Funnel:
 
 
 def random_model(config: Config, packed: PackedDataset, seed: int) -> JointModel:
-    """Weights of the size of a trained model's; embeddings and biases far from the zeros they begin at."""
+    """Weights of the size of a trained model's; embeddings, and what begins at zero, far from it."""
     torch.manual_seed(seed % 2**31)
     model = build_model(config, packed).eval()
     fit_number_bins(model, packed, Ranks())
@@ -125,7 +125,7 @@ def random_model(config: Config, packed: PackedDataset, seed: int) -> JointModel
         for name, parameter in model.named_parameters():
             if name.startswith("tables.") or (parameter.dim() > 1 and not parameter.any()):
                 parameter.normal_()
-            elif parameter.dim() < 2:
+            elif parameter.dim() < 2 or not parameter.any():
                 parameter.add_(torch.randn_like(parameter) * 0.3)
             else:
                 parameter.mul_(2)

@@ -43,7 +43,7 @@ EVERYTHING = {
         },
         RANK
         | {
-            "din": {"history": "history", "attributes": ["brand"]},
+            "din": {"history": "history", "attributes": ["brand"], "encoder": {"dim": 4, "ages": True}},
             "dcn": {"layers": 1},
             "normalisation": "layer",
         },

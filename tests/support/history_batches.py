@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from corank.batches.batch import Batch
 from corank.batches.build import build_batch
-from corank.batches.encoded_batch import EncodedBatch
+from corank.batches.encoded_batch import EncodedBatch, EventRows
 from corank.batches.sums import group
 from corank.core.ragged import Ragged, Rows
 from corank.features.input_layout import Attended, Bags
@@ -26,7 +26,9 @@ requests = st.lists(request, min_size=1, max_size=5)
 RAGGED: list[Request] = [(2, [3, 0, 3]), (0, [5]), (3, []), (0, []), (1, [0, 32])]
 
 
-def attended(of: Sequence[Request], seed: int = 0) -> tuple[Batch, Batch]:
+def attended(
+    of: Sequence[Request], seed: int = 0, ages: bool = False, history: Attended = ATTENDED
+) -> tuple[Batch, Batch]:
     """The same candidates as a request-major batch and as one of a row a candidate.
 
     The items of the candidates are the first of the HELD.
@@ -37,10 +39,14 @@ def attended(of: Sequence[Request], seed: int = 0) -> tuple[Batch, Batch]:
     _, item_of = np.unique(rng.integers(0, 6, count), return_inverse=True)
     query, held, cross = rows(rng, len(of), HELD, count)
     item = held.take(np.arange(item_of.max(initial=-1) + 1))
-    events = Ragged.from_lists([found for _, found in of])
+    lists = Ragged.from_lists([found for _, found in of])
+    drawn = rng.uniform(0, 30, len(lists.values)).astype(np.float32)
+    events = EventRows(held, lists, Ragged.from_lengths(lists.length, drawn) if ages else None)
     level, click = np.full(count, 2, np.uint8), rng.integers(0, 2, count).astype(np.float32)
 
-    def batch(query: Rows, item: Rows, request_of: np.ndarray, item_of: np.ndarray, events: Ragged) -> Batch:
+    def batch(
+        query: Rows, item: Rows, request_of: np.ndarray, item_of: np.ndarray, events: EventRows
+    ) -> Batch:
         _, start, order = group(item_of)
         encoded = EncodedBatch(
             user=np.zeros(len(query), np.int32),
@@ -56,7 +62,7 @@ def attended(of: Sequence[Request], seed: int = 0) -> tuple[Batch, Batch]:
             exposed=2,
             weight=np.ones(count, np.float32),
             labels={"click": click},
-            histories={ATTENDED: (held, events)},
+            histories={history: events},
         )
         return build_batch(LAYOUT, encoded)
 

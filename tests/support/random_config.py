@@ -315,6 +315,10 @@ def world_config(drawn: Drawn) -> Drawn:
             "hidden": drawn["din"]["hidden"],
             "attributes": _attended(features) + beside if drawn["din"]["attributes"] else [],
         }
+        history = drawn["histories"][0]
+        if drawn["din"]["encoded"] and history["last"] > 1:
+            timed = history.get("source") != "lists"
+            rank["din"]["encoder"] = {"layers": 2, "heads": 2, "dim": 3, "ages": timed}
     stages.append(rank)
     return {
         "name": "random",

@@ -97,7 +97,10 @@ drawn_worlds = st.fixed_dictionaries(
         "alone": st.sampled_from([None, "histories", "id"]),
         "several_towers": st.booleans(),
         "structure": st.sampled_from([{}, {"bias": False}, FOLDED, HEADS]),
-        "din": st.none() | st.fixed_dictionaries({"hidden": st.just(5), "attributes": st.booleans()}),
+        "din": st.none()
+        | st.fixed_dictionaries(
+            {"hidden": st.just(5), "attributes": st.booleans(), "encoded": st.booleans()}
+        ),
         "dcn": st.sampled_from([None, {"layers": 2}, {"layers": 1, "rank": 3}]),
         "numbers": st.sampled_from(
             [
@@ -181,7 +184,7 @@ DERIVED: Drawn = RICH | {
     "derived": True,
     "attributes": True,
     "several_towers": True,
-    "din": {"hidden": 5, "attributes": True},
+    "din": {"hidden": 5, "attributes": True, "encoded": True},
     "dcn": {"layers": 2, "rank": 3},
     "numbers": {"kind": "piecewise", "bins": 5, "dim": 2},
     "members": 2,

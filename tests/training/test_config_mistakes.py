@@ -44,7 +44,7 @@ EVERY_PART = {
     ],
     "stages.3.dcn": {"layers": 1},
     "stages.3.experts": {"shared": 2},
-    "stages.3.din": {"history": "history"},
+    "stages.3.din": {"history": "history", "encoder": {}},
     "stages.3.from_stages": ["prerank.score"],
     "teachers": [{"name": "teacher", "scores": ["production"], "hidden": [8]}],
     "losses": [

@@ -11,8 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from corank.batches.batch import AttendedEvents, Batch, Csr
+from corank.models.histories.sequence_encoder import SequenceEncoder
+from corank.models.histories.sequences import BatchSequences, SingleSequence
 from corank.models.pairs import gather_rows
 from corank.models.tables.embedding import gather, sum_rows
 
@@ -37,6 +40,10 @@ class AttendedHistory(ABC):
                 (n, 1, ·), (L, ·) → (n, L) of one request.
         """
 
+    @abstractmethod
+    def encode(self, rows: Tensor, encoder: SequenceEncoder) -> "AttendedHistory":
+        """Encode the events of each request in their order, from rows as of `items`: (H', v), or (L, v)."""
+
 
 class BatchHistory(AttendedHistory):
     """The events of a batch's requests."""
@@ -49,7 +56,7 @@ class BatchHistory(AttendedHistory):
         past, batch = self._past, self._batch
         # gathered side by side: one pass over the indices, and one sum of gradients
         of_candidate = gather_rows(torch.cat(tuple(target), 1), batch.item_of, batch.items)
-        of_event = gather_rows(torch.cat(tuple(event), 1), past.event, past.events)
+        of_event = self._by_event(torch.cat(tuple(event), 1))
         left = gather_rows(of_candidate, past.candidate, past.candidates)
         right = gather_rows(of_event, past.slot, past.slots)
         weight = weigh(
@@ -59,15 +66,39 @@ class BatchHistory(AttendedHistory):
         summed = of_event[:, of_event.shape[1] - event[-1].shape[1] :]
         return _weighted_sum(weight.float(), summed.float().contiguous(), past)
 
+    def encode(self, rows: Tensor, encoder: SequenceEncoder) -> "EncodedHistory":
+        """Encode each event of each request, in shapes that repeat."""
+        past, count = self._past, len(self._past.event)
+        events = pad(self._by_event(rows), (0, 0, 0, len(past.place) - count))
+        encoded: Tensor = encoder(events, BatchSequences(past, len(self._batch.draws)))
+        return EncodedHistory(encoded[:count], past, self._batch)
+
+    def _by_event(self, rows: Tensor) -> Tensor:
+        """Bring what is by row of `items` to the events: (H', ·) → (E, ·)."""
+        return gather_rows(rows, self._past.event, self._past.events)
+
+
+class EncodedHistory(BatchHistory):
+    """The encoded events of a batch's requests; `items` has a row for each: (E, v)."""
+
+    def _by_event(self, rows: Tensor) -> Tensor:
+        """They are by event."""
+        return rows
+
 
 class SingleRequestHistory(AttendedHistory):
     """The events of one request; `mask` is 0 for one that only fills up an empty history: (L,)."""
 
-    def __init__(self, items: Tensor, mask: Tensor) -> None:
-        self.items, self.mask = items, mask
+    def __init__(self, items: Tensor, mask: Tensor, ages: Tensor | None = None) -> None:
+        self.items, self.mask, self.ages = items, mask, ages
 
     def attend(self, target: Sequence[Tensor], event: Sequence[Tensor], weigh: Weigh) -> Tensor:
         return (weigh([part.unsqueeze(1) for part in target], event) * self.mask) @ event[-1]
+
+    def encode(self, rows: Tensor, encoder: SequenceEncoder) -> "SingleRequestHistory":
+        """Encode the request's events."""
+        encoded: Tensor = encoder(rows, SingleSequence(rows.shape[0], self.ages))
+        return SingleRequestHistory(encoded, self.mask)
 
 
 class _WeightedSum(torch.autograd.Function):

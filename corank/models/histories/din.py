@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from corank.models.histories.attended import AttendedHistory
+from corank.models.histories.sequence_encoder import SequenceEncoder
 from corank.models.inputs.named_axes import AxisNames, name_axes
 from corank.models.layers import ACTIVATIONS, Columns, linear
 from corank.models.settings.din import DinSettings
@@ -23,7 +24,12 @@ class Din(nn.Module):
     """
 
     def __init__(
-        self, settings: DinSettings, items: AxisNames, activation: str, of_events: AxisNames = ()
+        self,
+        settings: DinSettings,
+        items: AxisNames,
+        activation: str,
+        of_events: AxisNames = (),
+        encoder: SequenceEncoder | None = None,
     ) -> None:
         """
         Args:
@@ -31,6 +37,7 @@ class Din(nn.Module):
             items: the names of an item's attended columns: (w,).
             activation: of the hidden layer.
             of_events: the names of the columns that only events have: (v − w,).
+            encoder: of the events, if they are encoded.
         """
         super().__init__()
         self.activation = activation
@@ -39,6 +46,7 @@ class Din(nn.Module):
         self.event = name_axes(nn.Linear(len(events), settings.hidden, bias=False), weight=(None, events))
         self.product = name_axes(nn.Linear(len(items), settings.hidden, bias=False), weight=(None, items))
         self.weight = nn.Linear(settings.hidden, 1)
+        self.encoder = encoder
 
     def forward(self, target: Tensor, history: AttendedHistory, order: Columns | None = None) -> Tensor:
         """Attend from each candidate: targets (I', w) and events (H', v), or (L, v) of one request → (C, v).
@@ -46,6 +54,9 @@ class Din(nn.Module):
         `order` brings the columns of events in order: those that items have, too, then their own.
         """
         event = history.items if order is None else order(history.items)
+        if self.encoder is not None:
+            history = history.encode(event, self.encoder)
+            event = history.items
         return history.attend(
             (linear(target, self.target), target), (linear(event, self.event), event), self._weigh
         )

@@ -3,6 +3,7 @@
 from pydantic import PositiveInt
 
 from corank.core.settings import Settings
+from corank.models.settings.sequence_encoder import SequenceEncoderSettings
 
 
 class DinSettings(Settings):
@@ -14,3 +15,5 @@ class DinSettings(Settings):
     """Features of the items that take part beside their id, such as the brand, and of the events, such as the dwell."""
     hidden: PositiveInt = 36
     """Width of the layer that weighs an event for a candidate."""
+    encoder: SequenceEncoderSettings | None = None
+    """Encodes the events before they are attended to; none unless given."""

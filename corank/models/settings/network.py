@@ -171,7 +171,17 @@ class LayerSettings(NetworkSettings):
                 f"{key}.attributes: '{history.of}' is no input, so that nothing of the items of '{self.din.history}' "
                 "would be attended to; name item features"
             )
-        return Attended(self.din.history, (*of, *self.din.attributes))
+        ages = self.din.encoder is not None and self.din.encoder.ages
+        if ages and not history.timed:
+            raise ConfigError(
+                f"{key}.encoder.ages: the events of '{self.din.history}' have no times; name the column that lists "
+                f"them as features.{self.din.history}.times, or drop it"
+            )
+        if self.din.encoder is not None and history.last == 1:
+            raise ConfigError(
+                f"{key}.encoder: '{self.din.history}' keeps one event (last: 1), which has none before it; drop it"
+            )
+        return Attended(self.din.history, (*of, *self.din.attributes), ages)
 
 
 def check_tables(networks: Mapping[str, NetworkSettings]) -> None:

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from corank.bundle.manifest import BundleManifest
 from corank.core.time import now_ms
 from corank.features.histories.sources import plain_columns
-from corank.features.schema import Schema
 from corank.serving.funnel.funnel import Funnel
 
 CANDIDATES, EVENTS = 100, 5
@@ -32,7 +32,9 @@ def make_example(funnel: Funnel, rng: np.random.Generator) -> dict[str, Any]:
         }
         for side in ("user", "context")
     }
-    user = {"id": query["user"].pop(manifest.user, None)} | query["user"] | _histories(schema, items[:EVENTS])
+    user = (
+        {"id": query["user"].pop(manifest.user, None)} | query["user"] | _histories(manifest, items[:EVENTS])
+    )
     columns = manifest.request_columns
     pair: dict[str, Any] = dict.fromkeys(columns.cross) | dict.fromkeys(columns.values, 1.0)
     return {
@@ -42,14 +44,14 @@ def make_example(funnel: Funnel, rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
-def _histories(schema: Schema, items: list[Any]) -> dict[str, list[Any]]:
+def _histories(manifest: BundleManifest, items: list[Any]) -> dict[str, list[Any]]:
     """Histories of the same items, an hour apart if the history needs times; what is listed beside is missing."""
-    now, found = now_ms(), dict[str, list[Any]]()
+    schema, now, found = manifest.declared, now_ms(), dict[str, list[Any]]()
     times = [now - HOUR * (len(items) - n) for n in range(len(items))]
     timed = [{"id": item, "time": time} for item, time in zip(items, times, strict=True)]
     for name, history in schema.histories().items():
         if history.lists is None:
-            found[name] = items if history.half_life is None else timed
+            found[name] = timed if name in manifest.timed_histories else items
             continue
         found[history.lists.column] = items
         found |= {history.lists.times: times} if history.lists.times else {}

@@ -75,7 +75,6 @@ class Funnel:
                 encoders,
                 items,
                 read_snapshots(folder, self.manifest),
-                list(dict.fromkeys(stage.attended.history for stage in stages if stage.attended)),
                 self._named,
                 self.scorer.vectors,
                 self.retrieval.settings.keep if self.retrieval else 0,

@@ -53,7 +53,7 @@ class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     user: Annotated[dict[Text, Column], Meta(max_length=MAX_VALUES)]
     """`id`, and the user's columns; a history as a list of item ids, the newest last, each as it is or as
-    `{"id": …, "time": …}` if the history has a `half_life`."""
+    `{"id": …, "time": …}` if the history has a `half_life`, or a stage reads the `ages` of its events."""
     context: Annotated[dict[Text, Column], Meta(max_length=MAX_VALUES)] = {}
     """The context's columns."""
     time: Whole | Text | None = None
@@ -176,7 +176,7 @@ def parse_history(
     for n, event in enumerate(events):
         if not isinstance(event, dict) or "time" not in event:
             raise RequestError(
-                f'user.{name}.{n}: the history has a half_life, so write {{"id": …, "time": …}}; received {event!r}'
+                f'user.{name}.{n}: the times of events are needed: write {{"id": …, "time": …}}; received {event!r}'
             )
     return ids, [parse_time(event["time"], f"user.{name}.{n}.time") for n, event in enumerate(events)]
 

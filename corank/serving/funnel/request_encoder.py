@@ -62,6 +62,8 @@ class EncodedRequest:
     """Positions of the candidates in `items`: (n,)."""
     histories: dict[str, Rows]
     """By history that a stage attends to, the rows of its items, the newest last: (L)."""
+    ages: dict[str, Floats]
+    """By history of whose events a stage reads the ages, these, as `log_ages` says them: (L,)."""
     given: dict[str, Floats]
     """Numeric `columns` of the data that came with the candidates, by name: (n,)."""
     unknown: list[Any]
@@ -94,7 +96,6 @@ class RequestEncoder:
         encoders: Encoders,
         items: LayeredItems,
         priors: PriorSnapshots,
-        attended: Collection[str],
         named: Collection[str],
         vectors: Callable[[Rows], Mapping[str, Floats]],
         retrieved: int = 0,
@@ -105,7 +106,6 @@ class RequestEncoder:
             encoders: of the bundle.
             items: the catalogue.
             priors: of the bundle.
-            attended: histories that some stage attends to.
             named: columns that the value of some stage names.
             vectors: computes the vectors of items that a request describes.
             retrieved: how many candidates are retrieved for a request that brings none, and names no number.
@@ -115,7 +115,7 @@ class RequestEncoder:
         self.schema: Schema = encoders.schema
         self._named, self._vectors = named, vectors
         self._limits = NumberLimits(encoders)
-        histories = HistoryEncoder(encoders, attended, manifest.data)
+        histories = HistoryEncoder(encoders, manifest)
         self.query = QueryEncoder(manifest, encoders, priors, histories)
         self.filters = FilterEncoder(encoders)
         columns = manifest.request_columns
@@ -160,6 +160,7 @@ class RequestEncoder:
                 items=items,
                 positions=positions,
                 histories=self.query.histories.attended_rows(self.items, histories),
+                ages={name: held.ages for name, held in histories.items() if held.ages is not None},
                 given={name: self._read_numbers(name, ids, columns) for name in self._value_columns},
                 unknown=unknown,
                 missing=missing,

@@ -3,7 +3,7 @@
 Letters: L events of a history, the newest last.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from corank.bundle.item_layers import LayeredItems
+from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError, RequestError
 from corank.core.ragged import Ragged, Rows, Vectors
 from corank.core.types import Floats, Hashes, Ints, Longs
@@ -19,8 +20,7 @@ from corank.features.encoders import Encoders
 from corank.features.encoding import Encoded
 from corank.features.histories.event_lists import ListedEvents
 from corank.features.histories.plain_lists import RequestEvents, Values
-from corank.features.history import Events, History, HistoryNeeds, recency_weights
-from corank.features.log_schema import DataSettings
+from corank.features.history import Events, History, HistoryNeeds, log_ages, recency_weights
 from corank.features.operands import Operands, average_history_vectors, gather_history_operands
 from corank.features.vocabulary import Hash, Vocabulary, as_int64, hash_values, to_identifiers
 from corank.serving.funnel.checks.request_warnings import RequestWarning, check_event_times
@@ -39,6 +39,8 @@ class RequestHistory:
     """Hashes of its item ids: (L,), if some cross compares them; else (0,)."""
     weight: Floats | None
     """Weights of its events: (L,); None if all weigh the same."""
+    ages: Floats | None = None
+    """Ages of its events, as `log_ages` says them: (L,); None if nobody reads them."""
     warnings: tuple[RequestWarning, ...] = ()
     attributes: Mapping[str, Ints] = field(default_factory=dict)
     """By feature that is `parallel_to` it, the code of each event: (L,)."""
@@ -59,14 +61,10 @@ class HistoryItems:
 class HistoryEncoder:
     """Encodes the histories of requests to one bundle."""
 
-    def __init__(self, encoders: Encoders, attended: Collection[str], data: DataSettings) -> None:
-        """
-        Args:
-            encoders: of the bundle.
-            attended: histories that some stage attends to.
-            data: the settings of the bundle's log.
-        """
-        self.schema, self._encoders, self.attended, self._data = encoders.schema, encoders, attended, data
+    def __init__(self, encoders: Encoders, manifest: BundleManifest) -> None:
+        """`encoders` and `manifest` are those of the bundle."""
+        self.schema, self._encoders, self._data = encoders.schema, encoders, manifest.data
+        self.attended, self._timed = manifest.attended, manifest.timed_histories
         self._needs = HistoryNeeds.of(self.schema)
         parallels = self.schema.parallels().items()
         self._beside = {
@@ -98,7 +96,7 @@ class HistoryEncoder:
         if settings.lists is not None:
             return self._encode_lists(name, settings, user, items, time)
         events, beside = user.get(name), self._beside[name]
-        ids, times = parse_history(name, events, settings.half_life is not None, beside.values())
+        ids, times = parse_history(name, events, name in self._timed, beside.values())
         warnings = self._check_times(name, times, time)
         ids, times = ids[-settings.last :], times[-settings.last :]
         encoder = self._encoders.fitted[self.schema.table_of(name)]
@@ -111,18 +109,15 @@ class HistoryEncoder:
         else:
             values = to_series(name, ids, f"user.{name}") if ids else pl.Series(name, [], dtype=pl.Null)
             codes = encoder.codes(values, name)
-        weight = None
-        if settings.half_life:
-            weight = recency_weights(
-                np.maximum(time - np.array(times, dtype=np.int64), 0), settings.half_life
-            )
+        age = time - np.array(times, dtype=np.int64)
         held = (events or [])[-len(ids) :]
         columns = {column: _read_attribute(f"user.{name}", column, held) for column in beside.values()}
         return RequestHistory(
             codes,
             find_items(items, ids, f"user.{name}") if found else np.full(len(ids), -1),
             hash_values(values, name) if keyed else np.empty(0, dtype=np.uint64),
-            weight,
+            recency_weights(np.maximum(age, 0), settings.half_life) if settings.half_life else None,
+            log_ages(age) if self.attended.get(name) else None,
             warnings,
             *self._encode_attributes(beside, columns),
         )
@@ -160,14 +155,13 @@ class HistoryEncoder:
         (start,), (length,) = events.cut(settings, np.zeros(1, np.int64), np.array([time]), self._data)
         seen = slice(int(start), int(start + length))
         ids = listed.items[seen]
-        weight = None
-        if settings.half_life and listed.times is not None:
-            weight = recency_weights(time - listed.times[seen], settings.half_life)
+        age = np.empty(0, np.int64) if listed.times is None else time - listed.times[seen]
         return RequestHistory(
             self._encoders.codes(name, ids),
             self._find(name, ids, items, f"user.{settings.lists.column}"),
             hash_values(pl.Series(ids), name) if name in self._needs.compared else np.empty(0, np.uint64),
-            weight,
+            recency_weights(age, settings.half_life) if settings.half_life else None,
+            log_ages(age) if self.attended.get(name) else None,
             (),
             *self._encode_attributes(beside, {n: held[seen] for n, held in listed.parallel.items()}),
         )

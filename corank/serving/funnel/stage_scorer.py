@@ -17,7 +17,7 @@ import onnxruntime
 
 from corank.bundle.graph_files import Shapes, open_session
 from corank.bundle.item_vectors import record_inputs
-from corank.bundle.stage_facts import StageFacts
+from corank.bundle.stage_facts import Attention, StageFacts
 from corank.core.errors import PluginError
 from corank.core.ragged import Rows
 from corank.core.registry import Registry
@@ -92,7 +92,7 @@ class ScorerInputs:
         if self.stage.attended:
             attended = self.stage.attended
             width = event_width(self.layout, attended.history, attended.features)
-            shapes |= {"event": (None, width), "mask": (None,)}
+            shapes |= {"event": (None, width), "mask": (None,)} | ({"ages": (None,)} if attended.ages else {})
         if self.stage.from_stages:
             shapes["earlier"] = (None, len(self.stage.from_stages))
         return shapes
@@ -107,16 +107,22 @@ class ScorerInputs:
         if self.layout.width("cross"):
             inputs["cross"] = self.dense("cross", candidates.encoder.cross(request, alive))
         if stage.attended:
-            events = request.histories[stage.attended.history]
-            event = embed_rows(events, self._events, self._event_vectors, self._tables)
-            mask = np.ones(max(len(event), 1), dtype=np.float32)
-            if not len(event):  # a graph takes one event at least
-                event, mask = np.zeros((1, event.shape[1]), dtype=np.float32), np.zeros_like(mask)
-            inputs |= {"event": event, "mask": mask}
+            inputs |= self._read_events(request, stage.attended)
         if stage.from_stages:
             columns = [candidates.shared[f"{name}.{what}"][alive] for name, what in stage.from_stages]
             inputs["earlier"] = np.stack(columns, axis=1)
         return inputs
+
+    def _read_events(self, request: EncodedRequest, attended: Attention) -> dict[str, Floats]:
+        """What the stage attends to: (L, ·), and (L,) each; L is 1 at least, since a graph needs one."""
+        event = embed_rows(
+            request.histories[attended.history], self._events, self._event_vectors, self._tables
+        )
+        found = {"event": event, "mask": np.ones(len(event), dtype=np.float32)}
+        found |= {"ages": request.ages[attended.history]} if attended.ages else {}
+        if len(event):
+            return found
+        return {name: np.zeros((1, *x.shape[1:]), dtype=np.float32) for name, x in found.items()}
 
 
 class StageScorer(ABC):

@@ -245,7 +245,8 @@ class RequestGroup:
                 events = rows.filter(find_events(history.event, rows, labels, data))
             else:
                 continue
-            found[name] = cut_history(history, first, events, beside, data)
+            timed = bool(beside) or name in self.log.manifest.timed_histories
+            found[name] = cut_history(history, first, events, beside, data, timed)
         return found
 
 
@@ -260,9 +261,14 @@ def read_user_events(
 
 
 def cut_history(
-    history: History, requests: pl.DataFrame, events: pl.DataFrame, beside: Sequence[str], data: DataSettings
+    history: History,
+    requests: pl.DataFrame,
+    events: pl.DataFrame,
+    beside: Sequence[str],
+    data: DataSettings,
+    timed: bool,
 ) -> list[list[Any]]:
-    """Cut a history for R requests: the events of each, the oldest first, with times if these weigh.
+    """Cut a history for R requests: the events of each, the oldest first.
 
     Args:
         history: which events.
@@ -270,6 +276,7 @@ def cut_history(
         events: of their users: USER, ITEM, TIME, ROW.
         beside: columns of `events` that are attributes of events.
         data: the settings of the log.
+        timed: whether each event is an object, with its time and what is beside, rather than an item's id.
     """
     users = requests[USER].unique().sort()
     events = events.sort(USER, TIME, ROW)
@@ -282,7 +289,7 @@ def cut_history(
     )
     seen = (
         events[ITEM]
-        if history.half_life is None and not beside
+        if not timed
         else events.select(
             pl.struct(pl.col(ITEM).alias("id"), pl.col(TIME).alias("time"), *beside)
         ).to_series()

@@ -131,9 +131,10 @@ class UserSources:
                 events = self._select(logged, history)
             else:
                 continue
-            values = cut_history(history, requests, events, beside, self.data)
+            timed = bool(beside) or name in self.manifest.timed_histories
+            values = cut_history(history, requests, events, beside, self.data, timed)
             kind = events[ITEM].dtype
-            if history.half_life is not None or beside:
+            if timed:
                 held = {"id": kind, "time": pl.Int64()} | {c: events[c].dtype for c in beside}
                 columns[name] = pl.Series(values, dtype=pl.List(pl.Struct(held)))
             else:
