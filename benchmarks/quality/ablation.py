@@ -3,9 +3,10 @@
 `ablation DIR` imports the log in DIR and trains every arm once a seed. An arm adds to `base` what its name says. `base`
 has the columns of users and videos, tab and hour, and learns clicks. `all` has everything, with histories and priors as
 of midnight; `live` has the same with histories and priors as of the request. The gain of an arm is its mean over seeds
-minus that of `base`, of `histories` for `din`, of `all` for bins and waves of numbers, gates, members, teaching trees
-and `three_labels`, and of `three_labels` for experts, with a 95 % interval over users and seeds, all on the same rows.
-The ranker's AUC of long views and likes is compared where both have the label. The test day is 30 April.
+minus that of `base`, of `histories` for `din`, of `din` for encoders of its events, of `all` for bins and waves of
+numbers, gates, members, teaching trees and `three_labels`, and of `three_labels` for experts, with a 95 % interval over
+users and seeds, all on the same rows. The ranker's AUC of long views and likes is compared where both have the label.
+The test day is 30 April.
 """
 
 import argparse
@@ -85,8 +86,9 @@ def query_item(config: Plain, every: str) -> None:
     }
 
 
-def din(config: Plain, every: str) -> None:
-    config["stages"][1]["din"] = {"history": "click_history", "attributes": ["author_id", "tag"]}
+def din(config: Plain, every: str, **settings: Any) -> None:
+    attended = {"history": "click_history", "attributes": ["author_id", "tag"]}
+    config["stages"][1]["din"] = attended | settings
 
 
 def dcn(config: Plain, every: str) -> None:
@@ -130,6 +132,8 @@ ADDED: dict[str, tuple[Callable[[Plain, str], None], ...]] = {
     "user_context": (user_context,),
     "query_item": (histories, query_item),
     "din": (histories, din),
+    "encoder": (histories, partial(din, encoder={})),
+    "encoder_ages": (histories, partial(din, encoder={"ages": True})),
     "dcn": (dcn,),
     "labels": (labels,),
     "all": EVERYTHING,
@@ -147,6 +151,7 @@ ADDED: dict[str, tuple[Callable[[Plain, str], None], ...]] = {
 }
 OF_ALL = ("bins", "embedded_bins", "waves", "gates", "members", "trees", "three_labels")
 WITHOUT = {"din": "histories", "query_item": "histories"} | dict.fromkeys(OF_ALL, "all")
+WITHOUT |= dict.fromkeys(("encoder", "encoder_ages"), "din")
 WITHOUT |= dict.fromkeys(("mmoe", "cgc", "ple"), "three_labels")
 """What an arm is compared with; `base` unless named."""
 

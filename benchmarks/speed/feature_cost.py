@@ -98,15 +98,23 @@ VECTORS: dict[str, Plain] = {
 }
 MOST = {"prior, item": 8.0, "prior, item, every 10m": 8.0, "vector of 128": 10.0}
 """What an arm may add to a step, in percent."""
-BESIDE = {"prior, item, every 10m": "prior, item", "history of a list": "history"}
+BESIDE = {
+    "prior, item, every 10m": "prior, item",
+    "history of a list": "history",
+    "history, din and encoder": "history, and din",
+}
 """Arms whose step is timed beside that of an arm before them."""
 TIMES = 1.1
-"""How many times the other's step an arm of `BESIDE` may take."""
+"""How many times the other's step a feature of `BESIDE` may take."""
 RANKER: dict[str, tuple[Plain, Plain]] = {
     "history, and din": ({"history": HISTORY}, {"din": {"history": "history"}}),
     "history, and din with brand": (
         {"history": HISTORY},
         {"din": {"history": "history", "attributes": ["brand"]}},
+    ),
+    "history, din and encoder": (
+        {"history": HISTORY},
+        {"din": {"history": "history", "encoder": {"ages": True}}},
     ),
     "dcn, 2 layers": ({}, {"dcn": {"layers": 2}}),
     "dcn, 2 layers of rank 32": ({}, {"dcn": {"layers": 2, "rank": 32}}),
@@ -282,7 +290,7 @@ def main() -> None:
             say(f"{name}: " + "  ".join(f"{key} {value:.2f}" for key, value in costs.items()))
             figures |= {f"{name}.{key}": value for key, value in costs.items()}
     aims = {f"{name}.train_percent": ("<=", most) for name, most in MOST.items()}
-    aims |= {f"{name}.times": ("<=", TIMES) for name in BESIDE}
+    aims |= {f"{name}.times": ("<=", TIMES) for name in BESIDE if name in FEATURES}
     aims = {key: aim for key, aim in aims.items() if key in figures}
     harness.report("feature_cost", figures, aims, arguments.json)
 
