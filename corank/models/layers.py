@@ -50,16 +50,17 @@ def linear(x: Tensor, layer: nn.Linear) -> Tensor:
     return functional.linear(x, layer.weight.to(x.dtype), bias)
 
 
-def activated(x: Tensor, layer: nn.Linear, activation: str) -> Tensor:
-    """activation(linear(x)): (N, h)."""
+def activated(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
+    """activation(x · weightᵀ + bias): (N, ·) → (N, h)."""
+    weight, bias = weight.to(x.dtype), bias.to(x.dtype)
     if (
         activation == "relu"
         and x.dtype == torch.bfloat16
         and x.device.type == "cpu"
         and torch.is_grad_enabled()
     ):
-        return _fused(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
-    return ACTIVATIONS[activation](linear(x, layer))
+        return _fused(x, weight, bias)
+    return ACTIVATIONS[activation](functional.linear(x, weight, bias))
 
 
 class Columns(nn.Module):

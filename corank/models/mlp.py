@@ -174,7 +174,9 @@ class Mlp(StageModel):
             return self._above_members(first.unflatten(1, (self.members, -1)), crossed)
         x = self._activate(first)
         for layer in cast(Sequence[nn.Linear], self.hidden):
-            x = functional.dropout(activated(x, layer, self.activation), self.dropout, self.training)
+            x = functional.dropout(
+                activated(x, layer.weight, layer.bias, self.activation), self.dropout, self.training
+            )
         if isinstance(self.heads, ExpertHeads):
             logits = self.heads(x, crossed)
         else:

@@ -44,7 +44,7 @@ class Tower(nn.Module):
             if depth == 0 and self.norm is not None:
                 x = ACTIVATIONS[self.activation](self.norm(linear(x, layer).float()).to(x.dtype))
             else:
-                x = activated(x, layer, self.activation)
+                x = activated(x, layer.weight, layer.bias, self.activation)
             x = functional.dropout(x, self.dropout, self.training)
         return linear(x, last)
 

@@ -66,9 +66,9 @@ def per_row(model: JointModel, batch: Batch) -> dict[str, StageOutput]:
 
 def _rank(stage: Mlp, row: Tensor) -> StageOutput:
     assert isinstance(stage.first, torch.nn.Linear)
-    x = activated(row, stage.first, stage.activation)
+    x = activated(row, stage.first.weight, stage.first.bias, stage.activation)
     for layer in stage.hidden:
         assert isinstance(layer, torch.nn.Linear)
-        x = activated(x, layer, stage.activation)
+        x = activated(x, layer.weight, layer.bias, stage.activation)
     out = torch.nn.functional.linear(x, stage.heads.weight.to(x.dtype), stage.heads.bias.to(x.dtype)).float()
     return StageOutput(dict(zip(stage.labels, out.unbind(1), strict=True)))

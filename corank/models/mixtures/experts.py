@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from corank.models.inputs.named_axes import Axes, AxisNames, name_axes, number
-from corank.models.layers import ACTIVATIONS
+from corank.models.layers import ACTIVATIONS, activated
 from corank.models.settings.experts import ExpertSettings
 from corank.models.settings.network import LayerSettings
 
@@ -35,8 +35,12 @@ class ExpertLayers(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, a) → (N, s, b) or (N, L, o, b); what each label reads, (N, L, a), → (N, L, o, b)."""
-        x = ACTIVATIONS[self.activation](_products(x, self.weight) + self.bias.to(x.dtype))
-        return functional.dropout(x, self.dropout, self.training)
+        if x.dim() == 2:
+            found = activated(x, self.weight.flatten(0, -2), self.bias.flatten(), self.activation)
+            found = found.view(-1, *self.bias.shape)
+        else:
+            found = ACTIVATIONS[self.activation](_products(x, self.weight) + self.bias.to(x.dtype))
+        return functional.dropout(found, self.dropout, self.training)
 
 
 class ExpertGates(nn.Module):
