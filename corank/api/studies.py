@@ -30,7 +30,7 @@ def study(
     figures: PathOrUrl | None = None,
     progress: Progress = lambda done, total: None,
 ) -> StudyResult:
-    """Answer eight questions about joint training on a config's log, by training variants of the config.
+    """Answer nine questions about joint training on a config's log, by training variants of the config.
 
     Args:
         config: a YAML file, a mapping of the same keys, or `corank.Config`.

@@ -161,7 +161,7 @@ def study_command(
     figures: Figures = None,
     as_json: Json = False,
 ) -> None:
-    """Answer eight questions about joint training on this log; an interrupted study continues."""
+    """Answer nine questions about joint training on this log; an interrupted study continues."""
     check_first(config, overrides, without)
     from corank.api import studies
     from corank.cli import console

@@ -24,6 +24,7 @@ from corank.analysis.study.config_changes import (
     with_structures,
     without_crosses,
 )
+from corank.analysis.study.sample_changes import learn_info_nce, project_gradients, split_by_source
 from corank.analysis.trials.arm import BASE, Arm
 from corank.core.errors import ConfigError
 from corank.core.settings import validate
@@ -90,6 +91,13 @@ def _changes(config: Config) -> dict[int, dict[str, Change]]:
         "unexposed alone": lambda value: set_consistency(value, False, True),
         "neither": lambda value: set_consistency(value, False, False),
     }
+    samples: dict[str, Change] = {
+        "InfoNCE in place of unexposed": learn_info_nce,
+        "InfoNCE with a margin": lambda value: learn_info_nce(value, margin=1.0),
+        "InfoNCE beside the losses": lambda value: learn_info_nce(value, beside=True),
+        "a loss a source, and the catalogue": split_by_source,
+        "projected gradients": project_gradients,
+    }
     priors, crosses = priors_of(plain(config)), query_crosses_of(plain(config))
     first, last = (stage.model for stage in config.stages)
     towers: dict[str, Change] = {
@@ -113,6 +121,7 @@ def _changes(config: Config) -> dict[int, dict[str, Change]]:
         4: _settings(config),
         6: consistency,
         8: towers,
+        9: samples,
     }
 
 

@@ -54,7 +54,7 @@ def train_separately(value: Plain) -> Plain:
     return with_own_tables(value)
 
 
-def _with_losses(value: Plain, losses: list[Plain]) -> Plain:
+def with_losses(value: Plain, losses: list[Plain]) -> Plain:
     """Replace the losses, and drop teachers that no loss learns from."""
     taught = {name for loss in losses for name in LOSSES[loss["kind"]].model_validate(loss).teachers}
     gone = [teacher["name"] for teacher in value["teachers"] if teacher["name"] not in taught]
@@ -70,11 +70,11 @@ def _click_losses(value: Plain) -> list[Plain]:
     clicks = [loss for loss in value["losses"] if loss["kind"] == "click"]
     for stage in value["stages"]:
         if stage["name"] not in [loss["stage"] for loss in clicks]:
-            clicks.append({"kind": "click", "stage": stage["name"], "label": _main_label(stage)})
+            clicks.append({"kind": "click", "stage": stage["name"], "label": main_label(stage)})
     return clicks
 
 
-def _main_label(stage: Plain) -> str:
+def main_label(stage: Plain) -> str:
     """The label that a stage's value names first."""
     return stage_settings(stage).main
 
@@ -87,7 +87,7 @@ def _change_stages(value: Plain, change: Callable[[StageSettings], StageSettings
 
 def learn_clicks_alone(value: Plain) -> Plain:
     """Train jointly on clicks alone: one network with two heads."""
-    return _with_losses(train_jointly(value), _click_losses(value))
+    return with_losses(train_jointly(value), _click_losses(value))
 
 
 def learn_own_samples(value: Plain) -> Plain:
@@ -96,11 +96,11 @@ def learn_own_samples(value: Plain) -> Plain:
     The first stage takes candidates of the last level but one as negatives.
     """
     first, data, losses = value["stages"][0], value["data"], _click_losses(value)
-    named = {"stage": first["name"], "label": _main_label(first)}
+    named = {"stage": first["name"], "label": main_label(first)}
     if data["level"] is not None and len(data["levels"]) > 1:
         losses.append({"kind": "unexposed", **named, "from": [data["levels"][-2]]})
     distill = _distill_loss(value) | {"on": [data["levels"][-1]]}
-    return _with_losses(train_jointly(value), [*losses, distill])
+    return with_losses(train_jointly(value), [*losses, distill])
 
 
 def _distill_loss(value: Plain) -> Plain:
@@ -111,7 +111,7 @@ def _distill_loss(value: Plain) -> Plain:
             return dict(loss)
     levels = value["data"]["levels"]
     passed = 1 + max((levels.index(level) for level in first["cuts"]), default=len(levels) - 2)
-    named = {"teacher": last["name"], "student": first["name"], "label": _main_label(first)}
+    named = {"teacher": last["name"], "student": first["name"], "label": main_label(first)}
     return {"kind": "distill", **named, "on": levels[passed:]}
 
 
@@ -119,7 +119,7 @@ def _unexposed_loss(value: Plain) -> Plain:
     """A loss on unexposed negatives: candidates that the first stage cut; without levels, items of the catalogue."""
     first = value["stages"][0]
     logged = value["data"]["level"] is not None and first["cuts"]
-    named = {"stage": first["name"], "label": _main_label(first), "weight": 0.5}
+    named = {"stage": first["name"], "label": main_label(first), "weight": 0.5}
     return {
         "kind": "unexposed",
         **named,
@@ -145,8 +145,8 @@ def _set_loss(
     first = value["stages"][0]["name"]
     own = [loss for loss in value["losses"] if loss["kind"] == kind and loss[learner] == first]
     if not wanted:
-        return _with_losses(value, [loss for loss in value["losses"] if loss not in own])
-    return value if own else _with_losses(value, [*value["losses"], default(value)])
+        return with_losses(value, [loss for loss in value["losses"] if loss not in own])
+    return value if own else with_losses(value, [*value["losses"], default(value)])
 
 
 def without_crosses(value: Plain) -> Plain:
@@ -173,7 +173,7 @@ def with_structures(value: Plain, structures: tuple[int, int]) -> Plain:
     stages = [stage_settings(stage) for stage in value["stages"]]
     built = [stages[of].in_role_of(stage) for of, stage in zip(structures, stages, strict=True)]
     value["stages"] = [plain_stage(stage) for stage in built]
-    return _with_losses(value, [loss for loss in value["losses"] if _fits(loss, built)])
+    return with_losses(value, [loss for loss in value["losses"] if _fits(loss, built)])
 
 
 def _fits(loss: Plain, stages: Sequence[StageSettings]) -> bool:

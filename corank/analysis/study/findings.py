@@ -35,8 +35,9 @@ QUESTIONS = {
     6: "What makes the stages consistent?",
     7: "Why not use the ranker as pre-ranker?",
     8: "What do towers lose?",
+    9: "Which samples and losses help?",
 }
-VERDICT_METRICS = {1: ["last_auc"], 6: ["agree_recall"], 8: ["last_auc"]}
+VERDICT_METRICS = {1: ["last_auc"], 6: ["agree_recall"], 8: ["last_auc"], 9: ["first_candidates_auc"]}
 """Figures that decide a question, beside the end-to-end figure."""
 END_TO_END = ("joint_truth_recall", "joint_click_recall")
 ENOUGH = 0.99

@@ -73,6 +73,7 @@ def _plotted_metrics(document: dict[str, Any], number: str) -> list[str]:
         "6": ["agree_recall", "first_candidates_auc"],
         "7": ["first_auc", "first_candidates_auc"],
         "8": ["last_auc", "first_candidates_auc"],
+        "9": ["first_candidates_auc", "last_auc"],
     }.get(number, ["last_auc", "truth_recall"])
     others = [*about, "click_recall", "first_auc", "last_auc"]
     known = [name for name in dict.fromkeys([document["end"], *others]) if name in document["metrics"]]

@@ -1,4 +1,4 @@
-"""A study: eight questions about joint training, answered for one config by training its arms.
+"""A study: nine questions about joint training, answered for one config by training its arms.
 
 Every arm has the same budget. Its learning rate is chosen by validation clicks at seed 0 among the same factors; then
 the same number of seeds is trained at the chosen rate, with the config's epochs and batches.

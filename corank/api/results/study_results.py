@@ -70,7 +70,7 @@ class ExplanationResult(PlottedResult):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class StudyResult(PlottedResult):
-    """Eight questions about joint training, answered on a log by training variants of a config.
+    """Nine questions about joint training, answered on a log by training variants of a config.
 
     Example:
         >>> found = corank.study("shop/config.yaml", seeds=1, questions=[1], rates=[1])

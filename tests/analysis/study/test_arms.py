@@ -34,7 +34,7 @@ def kinds(config: Config, stage: str) -> list[str]:
 
 
 def test_the_base_is_the_config_itself(config: Config) -> None:
-    for arms in build_arms(config, range(1, 9)).values():
+    for arms in build_arms(config, range(1, 10)).values():
         assert arms.arms[0] == Arm("as written", config)
         assert not arms.refused or set(arms.refused) == {"towers, then towers"}
 
@@ -103,6 +103,31 @@ def test_a_log_without_levels_takes_the_catalogue() -> None:
     assert arms[1].same["joint, shared embeddings"] == "as written"
     assert arms[1].same["recipe: own samples, distilled"] == "as written"
     assert "none is a cross of query and item" in arms[8].refused["no crosses, with distillation"]
+
+
+def test_samples(config: Config) -> None:
+    arms = build_arms(config, [9])[9]
+    found = named(arms)
+    instead, beside = found["InfoNCE in place of unexposed"], found["InfoNCE beside the losses"]
+    assert kinds(instead, "prerank") == ["click", "distill", "info_nce"]
+    assert kinds(beside, "prerank") == ["click", "unexposed", "distill", "info_nce"]
+    assert plain(found["InfoNCE with a margin"])["losses"][-1]["margin"] == 1
+    apart = [
+        (loss["kind"], loss.get("from") or loss["on"], loss["weight"])
+        for loss in plain(found["a loss a source, and the catalogue"])["losses"]
+        if loss["kind"] in ("unexposed", "distill")
+    ]
+    (written,) = (loss for loss in plain(config)["losses"] if loss["kind"] == "distill")
+    parts = [("distill", [level], written["weight"] / len(written["on"])) for level in written["on"]]
+    assert [one for one in apart if one[0] == "distill"] == parts and len(parts) > 1
+    assert apart[-1] == ("unexposed", ["catalogue"], 0.1)
+    conflict = found["projected gradients"].train.gradient_conflict
+    assert conflict is not None and conflict.project
+    exposures = build_arms(read(EXAMPLES / "exposure_only.yaml"), [9])[9]
+    assert plain(named(exposures)["InfoNCE in place of unexposed"])["losses"][-1]["on"] == [
+        "catalogue",
+        "exposed",
+    ]
 
 
 def test_no_crosses(config: Config) -> None:

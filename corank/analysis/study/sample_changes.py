@@ -1,0 +1,55 @@
+"""Changes to what the first stage learns from: other samples and losses. Each takes plain values, as other changes."""
+
+from corank.analysis.study.config_changes import main_label, with_losses
+from corank.training.feature_changes import Plain
+
+LEVELS_OF = {"unexposed": "from", "distill": "on"}
+"""Kinds of losses that a source of samples may have one of → the key of their levels."""
+
+
+def learn_info_nce(value: Plain, margin: float = 0.0, beside: bool = False) -> Plain:
+    """Train the first stage by `info_nce` over all levels, in place of its unexposed losses or beside them."""
+    first, data = value["stages"][0], value["data"]
+    logged = data["level"] is not None and len(data["levels"]) > 1
+    loss = {
+        "kind": "info_nce",
+        "stage": first["name"],
+        "label": main_label(first),
+        "on": data["levels"] if logged else ["catalogue", data["levels"][-1]],
+        "per_request": 10,
+        "margin": margin,
+        "weight": 0.3,
+    }
+    kept = [one for one in value["losses"] if beside or not _is_of(one, first["name"], "unexposed")]
+    return with_losses(value, [*kept, loss])
+
+
+def split_by_source(value: Plain) -> Plain:
+    """Give each source of the first stage's samples a loss of its own, with its share of the weight.
+
+    Each level of its unexposed losses and distillations becomes one, and the catalogue, unless it is among them.
+    """
+    stage, losses = value["stages"][0], list[Plain]()
+    for loss in value["losses"]:
+        key = LEVELS_OF.get(loss["kind"]) if _is_of(loss, stage["name"], *LEVELS_OF) else None
+        if key is None:
+            losses.append(loss)
+        else:
+            levels = loss[key]
+            losses += [loss | {key: [level], "weight": loss["weight"] / len(levels)} for level in levels]
+    drawn = [loss for loss in losses if loss["kind"] == "unexposed" and loss["from"] == ["catalogue"]]
+    if not drawn:
+        named = {"stage": stage["name"], "label": main_label(stage)}
+        losses.append({"kind": "unexposed", **named, "from": ["catalogue"], "per_request": 10, "weight": 0.1})
+    return with_losses(value, losses)
+
+
+def project_gradients(value: Plain) -> Plain:
+    """Train by projected gradients."""
+    value["train"]["gradient_conflict"] = {"project": True}
+    return value
+
+
+def _is_of(loss: Plain, stage: str, *kinds: str) -> bool:
+    """Whether a loss is of some kinds, and the stage learns from it."""
+    return loss["kind"] in kinds and stage in (loss.get("stage"), loss.get("student"))
