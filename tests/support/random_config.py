@@ -310,7 +310,7 @@ def world_config(drawn: Drawn) -> Drawn:
     }
     if drawn["din"] and drawn["histories"]:
         beside = [n for n in features if n == "beside_0"]
-        rank["din"] = {
+        attended: Drawn = {
             "history": "history_0",
             "hidden": drawn["din"]["hidden"],
             "attributes": _attended(features) + beside if drawn["din"]["attributes"] else [],
@@ -318,7 +318,8 @@ def world_config(drawn: Drawn) -> Drawn:
         history = drawn["histories"][0]
         if drawn["din"]["encoded"] and history["last"] > 1:
             timed = history.get("source") != "lists"
-            rank["din"]["encoder"] = {"layers": 2, "heads": 2, "dim": 3, "ages": timed}
+            attended["encoder"] = {"layers": 2, "heads": 2, "dim": 3, "ages": timed}
+        rank["din"] = attended
     stages.append(rank)
     return {
         "name": "random",
