@@ -150,12 +150,16 @@ def stepper(
     reader: Reader,
     forward: Callable[[JointModel, Batch], dict[str, StageOutput]],
     learn: TotalLoss = TOTAL,
+    dtype: str = "auto",
 ) -> Iterator[int]:
-    """Each `next` trains one step, its batch read while the one before computed; yields its candidates."""
+    """Each `next` trains one step, its batch read while the one before computed; yields its candidates.
+
+    `dtype` is as of `train.precision`.
+    """
     torch.manual_seed(0)
     on = device()
     model = JointModel(STAGES, Layout(packed.schema, packed.encoders.sizes)).to(on)
-    model.dtype = precision("auto", on)
+    model.dtype = precision(dtype, on)
     steps = optimisers(model, TableOptimiser(), {})
     for epoch in range(10**6):
         for number, batch in enumerate(reader.read_shuffled(epoch)):

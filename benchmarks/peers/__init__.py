@@ -1,0 +1,1 @@
+"""corank beside other libraries: what each reaches, and how fast it trains."""
