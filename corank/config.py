@@ -54,6 +54,7 @@ from corank.models.settings.inputs.gates import GateSettings
 from corank.models.settings.inputs.numbers import PeriodicNumbers, PiecewiseNumbers
 from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.sequence_encoder import SequenceEncoderSettings
+from corank.models.settings.skip_easy import SkipEasy
 from corank.models.settings.table_optimiser import TableOptimiser
 from corank.models.settings.teacher import TeacherSettings
 from corank.models.settings.tower_structures import TowersHeadsSettings, TowersMlpSettings
@@ -110,6 +111,7 @@ __all__ = [
     "RetrievalSettings",
     "Score",
     "SequenceEncoderSettings",
+    "SkipEasy",
     "TableOptimiser",
     "TeacherSettings",
     "TimeFeature",

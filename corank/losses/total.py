@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from corank.batches.sampling import SOURCES, Population, Reading, merge
+from corank.batches.sampling import Population, Reading, merge
 from corank.core.errors import ConfigError
 from corank.losses.base import FunnelSpec, Loss
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from corank.batches.batch import Batch
+    from corank.models.settings.skip_easy import SkipEasy
     from corank.models.stage_io import StageOutput
 
 
@@ -82,6 +83,41 @@ class TotalLoss:
                     "where the last stage is first; take a deeper stage"
                 )
 
+    def check_skip_easy(self, easy: "SkipEasy", skipping: Sequence[str]) -> None:
+        """Raise ConfigError if a level that may be skipped is not there, must not be skipped, or is read by no loss.
+
+        Args:
+            easy: `train.skip_easy`.
+            skipping: the networks that skip.
+        """
+        if not skipping:
+            raise ConfigError(
+                f"train.skip_easy.by: no stage without item vectors comes after '{easy.by}', and there is no teacher, "
+                "so nobody would skip; name an earlier stage"
+            )
+        key, funnel = "train.skip_easy.on", self.funnel
+        codes = {funnel.source_code(level, key): level for level in easy.on}
+        if len(funnel.levels) - 1 in codes:
+            raise ConfigError(
+                f"{key}: candidates of level {funnel.levels[-1]} are what labels are of; drop it"
+            )
+        readers = [
+            loss for loss in self.losses if loss.weight > 0 and set(loss.reads(funnel)) & set(skipping)
+        ]
+        for n, loss in enumerate(self.losses):
+            if loss in readers and (found := loss.positives(funnel) & set(codes)):
+                raise ConfigError(
+                    f"{key}: candidates of level {codes[min(found)]} should survive in losses.{n} "
+                    f"('{loss.name}'), so none of them may be skipped; drop the level"
+                )
+        read = merge(loss.population(funnel) for loss in readers)
+        for code, level in codes.items():
+            if code not in read:
+                raise ConfigError(
+                    f"{key}: no loss takes what {' or '.join(skipping)} thinks of candidates of level {level}, so "
+                    "that they are not scored anyway; drop the level"
+                )
+
     def _check_one_target(self, loss: Loss, n: int) -> None:
         for other in self.losses:
             both = loss.soft_targets(self.funnel) & other.hard_negatives(self.funnel)
@@ -111,12 +147,19 @@ class TotalLoss:
 
     def _samples_of(self, loss: Loss) -> str:
         """The levels and sources of a loss's candidates, such as `preranked-ranked`."""
-        names = dict(enumerate(self.funnel.levels)) | {code: source for source, code in SOURCES.items()}
-        return "-".join(names[code] for code in sorted(loss.population(self.funnel)))
+        return "-".join(map(self.funnel.source_name, sorted(loss.population(self.funnel))))
 
     def population(self, learner: str | None = None) -> Population:
         """Return the candidates that at least one loss of a learner, or of all, takes."""
         return merge(loss.population(self.funnel) for _, loss in self.select(learner) if loss.weight > 0)
+
+    def populations(self, learner: str | None = None) -> dict[str, Population]:
+        """Return the candidates of which some loss of a learner, or of all, takes a network's output, by network."""
+        read: dict[str, list[Population]] = {}
+        for _, loss in self.select(learner):
+            for name in loss.reads(self.funnel):
+                read.setdefault(name, []).append(loss.population(self.funnel))
+        return {name: merge(populations) for name, populations in read.items()}
 
     def readings(self, learner: str | None = None) -> list[Reading]:
         """Return from which candidates each loss of a learner, or of all, learns."""
@@ -155,12 +198,20 @@ class TotalLoss:
         parts = [loss.weight_at(step) * value for (_, loss), value in zip(losses, values, strict=True)]
         return dict(zip(names, parts, strict=True)), dict(zip(names, means, strict=True))
 
+    def _counted(self, loss: Loss, outputs: "Mapping[str, StageOutput]", batch: "Batch") -> "Batch":
+        """The batch without the candidates that a network which the loss reads has skipped: all skip the same."""
+        for name in loss.reads(self.funnel):
+            if (counts := outputs[name].counts) is not None:
+                return batch.counting(counts)
+        return batch
+
     def _sum_members(
         self, loss: Loss, outputs: "Mapping[str, StageOutput]", batch: "Batch"
     ) -> "tuple[Tensor, Tensor]":
         """Σ w·l and Σ w of a loss; with members of what it trains the mean over members, each with its own logits."""
         from corank.losses.means import sum_means, weighted_sum
 
+        batch = self._counted(loss, outputs, batch)
         learners = self.trained_by(loss)
         counts = {outputs[name].member_count for name in learners} - {0}
         if not counts:

@@ -21,6 +21,7 @@ from corank.features.input_layout import Attended, Layout, VectorColumns
 from corank.features.schema import PLACEMENTS, Placement
 from corank.models.histories.attended import BatchHistory
 from corank.models.pairs import BatchPairs
+from corank.models.scoring import SCORE_ALL, BatchScoring, Scoring
 from corank.models.settings.stage import VECTOR, StageSettings
 from corank.models.settings.teacher import TeacherSettings
 from corank.models.stage_io import StageInputs, StageOutput
@@ -91,19 +92,29 @@ class JointModel(nn.Module):
         """The outputs of every stage, by name."""
         return self.outputs(batch, self.stages)
 
-    def outputs(self, batch: Batch, stages: Iterable[str]) -> dict[str, StageOutput]:
-        """The outputs of some stages or teachers, by name. A stage that none of them needs is not computed."""
-        stages = list(stages)
-        pairs = BatchPairs(batch)
+    def outputs(
+        self, batch: Batch, stages: Iterable[str], scoring: Scoring = SCORE_ALL
+    ) -> dict[str, StageOutput]:
+        """The outputs of some stages or teachers, by name. A stage that none of them needs is not computed.
+
+        Args:
+            batch: their candidates.
+            stages: names of stages or teachers.
+            scoring: which candidates each of them scores; the others' logits are 0.
+        """
+        stages, scored = list(stages), BatchScoring(scoring, batch)
         dense: dict[str, DenseInputs] = {}
         outputs: dict[str, StageOutput] = {}
-        for name in self.with_earlier(stages):
+        for name in self.with_earlier(scoring.with_easy(stages)):
             tables = self.tables_of[name]
             if tables not in dense:
                 dense[tables] = self.inputs(batch, tables)
-            inputs = self._stage_inputs(name, dense[tables], pairs, outputs)
-            output: StageOutput = self.networks[name](inputs)
-            outputs[name] = output.cut(len(batch))
+            counts = scored.weights(name, outputs)
+            subset = scored.subset(name, counts)
+            pairs = BatchPairs(batch if subset is None else subset)
+            inputs = self._stage_inputs(name, dense[tables], pairs, outputs, batch)
+            output: StageOutput = self.networks[name](inputs).cut(len(pairs))
+            outputs[name] = output if subset is None else output.spread(subset.index, len(batch), counts)
         if not self._learns_positions(batch):
             return {name: outputs[name] for name in stages}
         return {name: replace(outputs[name], positions=self._position_terms(batch, name)) for name in stages}
@@ -117,27 +128,31 @@ class JointModel(nn.Module):
         return [name for name in self.networks if name in wanted]
 
     def _stage_inputs(
-        self, name: str, dense: DenseInputs, pairs: BatchPairs, outputs: Mapping[str, StageOutput]
+        self,
+        name: str,
+        dense: DenseInputs,
+        pairs: BatchPairs,
+        outputs: Mapping[str, StageOutput],
+        batch: Batch,
     ) -> StageInputs:
         """The inputs of a stage or teacher; `outputs` are those of the stages before it."""
-        batch, attended = pairs.batch, self.attends.get(name)
+        some, attended = pairs.batch, self.attends.get(name)
         if name in self.frozen_tables:
             dense = {placement: x.detach() for placement, x in dense.items()}
-        history = (
-            None if attended is None else BatchHistory(dense[attended], batch.histories[attended], batch)
-        )
+        history = None if attended is None else BatchHistory(dense[attended], some.histories[attended], some)
         earlier = None
         if name in self.earlier:
-            earlier = pairs.fill(self._earlier_columns(name, outputs, batch)).to(self.dtype)
+            columns = self._earlier_columns(name, outputs, batch)
+            earlier = pairs.fill(pairs.select(columns)).to(self.dtype)
         return StageInputs(
             dense["query"],
             dense["item"],
-            dense["snapshot"],
-            dense["cross"],
+            pairs.select_dense(dense["snapshot"]),
+            pairs.select_dense(dense["cross"]),
             pairs,
             history,
             earlier,
-            scores=batch.scores,
+            scores={score: pairs.select(z) for score, z in batch.scores.items()},
         )
 
     def _earlier_columns(self, name: str, outputs: Mapping[str, StageOutput], batch: Batch) -> Tensor:

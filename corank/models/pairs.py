@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from corank.batches.batch import Batch, Csr
+from corank.batches.candidate_subset import CandidateSubset
 from corank.batches.sums import padded
 from corank.models.tables.embedding import gather, sum_rows
 
@@ -54,10 +55,23 @@ class Pairs(ABC):
 
 
 class BatchPairs(Pairs):
-    """The candidates of a batch."""
+    """The candidates of a batch, or K of them."""
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch | CandidateSubset) -> None:
         self.batch, self._empty = batch, padded(len(batch)) - len(batch)
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def select(self, x: Tensor) -> Tensor:
+        """The values of its candidates, without gradient: (C,) of the whole batch → (K,), or (C, ·) → (K, ·)."""
+        return x if isinstance(self.batch, Batch) else x.detach().index_select(0, self.batch.index)
+
+    def select_dense(self, x: Tensor) -> Tensor:
+        """The rows of its candidates, filled up: (C', ·) of the whole batch → (K', ·)."""
+        if isinstance(self.batch, Batch):
+            return x
+        return self.fill(gather_rows(x, self.batch.index, self.batch.rows))
 
     def sum(self, query: Tensor, item: Tensor, *terms: Tensor) -> Tensor:
         """Sum in one pass over the pairs, its gradients by request and by item."""
@@ -147,7 +161,7 @@ def gather_rows(x: Tensor, row: Tensor, back: Csr) -> Tensor:
 
 class _PairSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, item: Tensor, batch: Batch) -> Tensor:
+    def forward(ctx: Any, query: Tensor, item: Tensor, batch: Batch | CandidateSubset) -> Tensor:
         ctx.batch = batch
         return sum_rows(torch.cat((query, item)), batch.pairs)
 
@@ -162,7 +176,7 @@ _pair_sum: Callable[..., Tensor] = _PairSum.apply
 
 class _PairDot(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, item: Tensor, batch: Batch) -> Tensor:
+    def forward(ctx: Any, query: Tensor, item: Tensor, batch: Batch | CandidateSubset) -> Tensor:
         left, right = gather(query, batch.request_of), gather(item, batch.item_of)
         ctx.save_for_backward(left, right)
         ctx.batch = batch
@@ -181,7 +195,7 @@ _pair_dot: Callable[..., Tensor] = _PairDot.apply
 
 class _OwnDot(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, own: Tensor, batch: Batch) -> Tensor:
+    def forward(ctx: Any, query: Tensor, own: Tensor, batch: Batch | CandidateSubset) -> Tensor:
         left = gather(query, batch.request_of)
         ctx.save_for_backward(left, own)
         ctx.batch = batch

@@ -104,6 +104,14 @@ class Config(Settings):
         return [stage.name for stage in self.stages if stage.orders_by_product]
 
     @property
+    def skipping(self) -> list[str]:
+        """The stages and teachers that skip easy candidates, by `train.skip_easy`."""
+        if self.train.skip_easy is None:
+            return []
+        vectors = [(stage.name, stage.has_vectors) for stage in self.stages]
+        return self.train.skip_easy.skipping(vectors, [teacher.name for teacher in self.teachers])
+
+    @property
     def networks(self) -> dict[str, NetworkSettings]:
         """Stages, then teachers, by their key, such as `stages.0`; the last trains first in `train.mode: separate`."""
         return {f"stages.{n}": stage for n, stage in enumerate(self.stages)} | {
@@ -164,6 +172,9 @@ class Config(Settings):
         check_tables(networks)
         if self.train.gradient_conflict is not None:
             check_shared_weights(total, networks.values(), self.train.mode)
+        self.train.check_skip_easy([stage.name for stage in self.stages])
+        if self.train.skip_easy is not None:
+            total.check_skip_easy(self.train.skip_easy, self.skipping)
         if self.train.mode != "joint":
             total.check_one_learner(self.train.mode)
         if self.train.mode == "separate":

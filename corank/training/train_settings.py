@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, Positi
 from corank.core.errors import ConfigError
 from corank.core.settings import Settings
 from corank.metrics.metric import validation_metrics
+from corank.models.settings.skip_easy import SkipEasy
 from corank.models.settings.table_optimiser import TableOptimiser
 from corank.training.loss_gradients.settings import GradientConflict
 
@@ -68,6 +69,9 @@ class TrainSettings(Settings):
     """Optimiser steps between checkpoints; one is written after every epoch, too."""
     gradient_conflict: GradientConflict | None = None
     """Measures how far losses contradict each other, and may mend it; neither unless given."""
+    skip_easy: SkipEasy | None = None
+    """Candidates that the costly networks leave out of a step, since an earlier stage finds them easy; none unless
+    given."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Of the matrix products in training; auto is bf16 where the processor has it. Evaluation is fp32."""
 
@@ -75,6 +79,23 @@ class TrainSettings(Settings):
     def stages(self) -> dict[str, DenseOptimiser]:
         """The optimiser of each stage and teacher that has one of its own."""
         return dict(self.__pydantic_extra__ or {})
+
+    def check_skip_easy(self, stages: Sequence[str]) -> None:
+        """Raise ConfigError if `skip_easy` names no stage, or one that has learnt nothing yet.
+
+        Args:
+            stages: those of the cascade, in its order.
+        """
+        if self.skip_easy is None:
+            return
+        by = self.skip_easy.by
+        if by not in stages:
+            raise ConfigError(f"train.skip_easy.by: no stage '{by}'; stages are {', '.join(stages)}")
+        if self.mode == "separate":
+            raise ConfigError(
+                f"train.skip_easy: '{by}' trains after later stages in train.mode: separate, and has learnt nothing by "
+                "then; write joint or alternate, or drop it"
+            )
 
     def shards_tables(self, weights: int) -> bool:
         """Whether several processes share the rows of tables that have so many weights in all."""

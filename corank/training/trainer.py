@@ -20,6 +20,7 @@ from corank.training.device import device, precision
 from corank.training.loss_gradients.gradients import LossGradients
 from corank.training.optimisers import Average, optimisers
 from corank.training.preparation.number_bins import fit_number_bins
+from corank.training.preparation.scoring import build_scoring
 from corank.training.run import Run, build_model
 
 RANK_SEED = 0x9E3779B1
@@ -72,6 +73,8 @@ class Trainer:
         self.optimisers = optimisers(self.model, train.table, train.stages)
         self.average = Average(self.model, train.average) if train.average else None
         self.total = self.config.total
+        names = [None, *self.model.networks]
+        self.scoring = {learner: build_scoring(self.config, learner) for learner in names}
         self.progress = TrainingProgress()
         self.cosines: dict[str, torch.Tensor] = {}
         """Of the losses' gradients of the latest step, as `LossGradients.cosines`; empty unless they were measured."""
@@ -116,7 +119,7 @@ class Trainer:
         for name, stage in self.model.networks.items():
             stage.train(learner in (None, name))  # no dropout in a stage that does not learn now
         read = self.total.reads(learner)
-        outputs = self.model.outputs(batch, read)
+        outputs = self.model.outputs(batch, read, self.scoring[learner])
         parts, means = self.total.parts(outputs, batch, self.progress.step, learner)
         for optimiser in self.optimisers.values():
             optimiser.zero_grad(set_to_none=True)

@@ -31,6 +31,8 @@ RANK = {"model": "mlp", "name": "rank", "keep": 2, "hidden": [16, 8]}
 CLICKS = [{"kind": "click", "stage": "prerank"}, {"kind": "click", "stage": "rank"}]
 TAUGHT = {"kind": "distill", "teacher": "rank", "student": "prerank", "on": LEVELS[1:]}
 
+EASY = {"by": "prerank", "on": ["retrieved", "preranked"], "keep": 0.4, "sample": 0.3}
+
 EVERYTHING = {
     "stages": [
         TOWERS | {"embeddings": "own"},
@@ -63,6 +65,7 @@ EVERYTHING = {
         *({**TAUGHT, "form": form, "warm_up": 3} for form in ("pointwise", "listwise")),
         {**TAUGHT, "form": "pairwise", "chunks": 4},
         {"kind": "distill", "teacher": "teacher", "student": "light", "on": ["exposed", "ranked"]},
+        {"kind": "pseudo_label", "ensemble": ["rank", "teacher"], "student": "light", "on": ["preranked"]},
         {"kind": "distill", "teacher": "production", "student": "light", "on": ["exposed", "ranked"]},
         *({"kind": "levels", "stage": "light", "form": form} for form in ("ranknet", "lambda", "softmax")),
         {"kind": "listwise", "stage": "light"},
@@ -73,9 +76,9 @@ EVERYTHING = {
         ),
         {"kind": "rankflow", "positive": ["exposed"]},
     ],
-    "train": {"average": 0.9},
+    "train": {"average": 0.9, "skip_easy": EASY},
 }
-"""Three stages, a teacher, attention, crosses, an average, and every loss."""
+"""Three stages, a teacher, attention, crosses, an average, easy candidates that are skipped, and every loss."""
 LAZY = {"optimiser": "lazy_adam", "lr": 0.01}
 
 CASES: dict[str, dict[str, Any]] = {
@@ -93,7 +96,7 @@ CASES: dict[str, dict[str, Any]] = {
         "train": {"mode": "separate", "average": 0.9},
     },
     # ranks have no request, or none with a label
-    "few requests": EVERYTHING | {"train": {"requests": 3}},
+    "few requests": EVERYTHING | {"train": {"requests": 3, "skip_easy": EASY}},
 }
 """By name the parts of a config that differ from the world's own."""
 STEPS = 6

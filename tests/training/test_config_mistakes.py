@@ -70,6 +70,7 @@ EVERY_PART = {
     ],
     "train.table": {"optimiser": "lazy_adam", "lr": 0.01},
     "train.gradient_conflict": {"every": 10},
+    "train.skip_easy": {"by": "prerank", "on": ["ranked"]},
     "train.rank": {"optimiser": "adam", "lr": 0.01},
 }
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from corank.batches.batch import AttendedEvents, Batch, Csr
+from corank.batches.candidate_subset import CandidateSubset
 from corank.models.histories.sequence_encoder import SequenceEncoder
 from corank.models.histories.sequences import BatchSequences, SingleSequence
 from corank.models.pairs import gather_rows
@@ -48,7 +49,7 @@ class AttendedHistory(ABC):
 class BatchHistory(AttendedHistory):
     """The events of a batch's requests."""
 
-    def __init__(self, items: Tensor, past: AttendedEvents, batch: Batch) -> None:
+    def __init__(self, items: Tensor, past: AttendedEvents, batch: Batch | CandidateSubset) -> None:
         self.items, self._past, self._batch = items, past, batch
 
     def attend(self, target: Sequence[Tensor], event: Sequence[Tensor], weigh: Weigh) -> Tensor:

@@ -1,0 +1,61 @@
+"""What a config's networks score in a step."""
+
+from pathlib import Path
+
+import pytest
+
+from corank.training.config_file import read
+from corank.training.preparation.scoring import build_scoring
+from tests.support.configs import TEXT
+
+RETRIEVED, PRERANKED, RANKED, EXPOSED = range(4)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "shop.yaml"
+    file.write_text(TEXT, encoding="utf-8")
+    return file
+
+
+def test_a_ranker_scores_what_a_loss_reads_of_it(path: Path) -> None:
+    """Retrieved candidates are the pre-ranker's negatives alone."""
+    found = build_scoring(read(path))
+    assert found.populations == {"rank": {EXPOSED: None, RANKED: None}} and found.easy is None
+    everything = "losses.2.on=[preranked, ranked, exposed]", "losses.1.from=[preranked]"
+    assert (
+        build_scoring(read(path, [*everything, "losses.1.weight=0", "losses.1.stage=rank"])).populations == {}
+    )
+
+
+def test_what_a_later_stage_sees_is_scored_for_it(path: Path) -> None:
+    light = "{name: light, model: mlp, keep: 50}"
+    rank = "{name: rank, model: mlp, keep: 10, from_stages: [light.score, prerank.rank]}"
+    stages = f"stages=[{{name: prerank, model: towers, keep: 100}}, {light}, {rank}]"
+    clicks = (
+        "losses=[{kind: click, stage: rank}, {kind: click, stage: light}, {kind: click, stage: prerank}, "
+        "{kind: distill, teacher: rank, student: prerank, on: [exposed, ranked]}, "
+        "{kind: unexposed, stage: prerank, from: [retrieved]}]"
+    )
+    found = build_scoring(read(path, [stages, clicks]))
+    assert found.populations == {name: {EXPOSED: None, RANKED: None} for name in ("light", "rank")}
+    assert build_scoring(read(path, [stages.replace("light.score, ", ""), clicks])).populations == {
+        "light": {EXPOSED: None},
+        "rank": {EXPOSED: None, RANKED: None},
+    }
+    first = stages.replace("model: towers", "model: mlp")
+    assert "prerank" not in build_scoring(read(path, [first, clicks])).populations, "its ranks are of all"
+
+
+def test_those_after_a_stage_skip_what_it_finds_easy(path: Path) -> None:
+    teach = (
+        "losses.2={kind: distill, teacher: rank, student: prerank, on: [preranked, ranked], per_request: 5}"
+    )
+    config = read(path, [teach, "train.skip_easy={by: prerank, on: [ranked]}", "train.mode=alternate"])
+    for learner in (None, "prerank"):
+        easy = build_scoring(config, learner).easy
+        assert easy is not None and easy.networks == {"rank"} and easy.label == "click"
+        assert easy.population == {RANKED: 5}
+    found = build_scoring(config, "rank")
+    assert found.populations == {"rank": {EXPOSED: None}}
+    assert found.easy is None, "it learns from exposed candidates alone"
