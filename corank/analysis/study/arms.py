@@ -24,7 +24,12 @@ from corank.analysis.study.config_changes import (
     with_structures,
     without_crosses,
 )
-from corank.analysis.study.sample_changes import learn_info_nce, project_gradients, split_by_source
+from corank.analysis.study.sample_changes import (
+    learn_info_nce,
+    learn_ranknet,
+    project_gradients,
+    split_by_source,
+)
 from corank.analysis.trials.arm import BASE, Arm
 from corank.core.errors import ConfigError
 from corank.core.settings import validate
@@ -94,6 +99,7 @@ def _changes(config: Config) -> dict[int, dict[str, Change]]:
     samples: dict[str, Change] = {
         "InfoNCE in place of unexposed": learn_info_nce,
         "InfoNCE with a margin": lambda value: learn_info_nce(value, margin=1.0),
+        "RankNet in place of unexposed": learn_ranknet,
         "InfoNCE beside the losses": lambda value: learn_info_nce(value, beside=True),
         "a loss a source, and the catalogue": split_by_source,
         "projected gradients": project_gradients,

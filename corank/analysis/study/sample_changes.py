@@ -9,19 +9,22 @@ LEVELS_OF = {"unexposed": "from", "distill": "on"}
 
 def learn_info_nce(value: Plain, margin: float = 0.0, beside: bool = False) -> Plain:
     """Train the first stage by `info_nce` over all levels, in place of its unexposed losses or beside them."""
+    return _learn_levels(value, {"kind": "info_nce", "margin": margin}, beside)
+
+
+def learn_ranknet(value: Plain) -> Plain:
+    """Train the first stage by pairs of all levels, in place of its unexposed losses."""
+    return _learn_levels(value, {"kind": "levels", "form": "ranknet"}, beside=False)
+
+
+def _learn_levels(value: Plain, loss: Plain, beside: bool) -> Plain:
+    """Give the first stage a loss over all levels; without levels, over the catalogue and exposures."""
     first, data = value["stages"][0], value["data"]
     logged = data["level"] is not None and len(data["levels"]) > 1
-    loss = {
-        "kind": "info_nce",
-        "stage": first["name"],
-        "label": main_label(first),
-        "on": data["levels"] if logged else ["catalogue", data["levels"][-1]],
-        "per_request": 10,
-        "margin": margin,
-        "weight": 0.3,
-    }
+    on = data["levels"] if logged else ["catalogue", data["levels"][-1]]
+    named = {"stage": first["name"], "label": main_label(first)}
     kept = [one for one in value["losses"] if beside or not _is_of(one, first["name"], "unexposed")]
-    return with_losses(value, [*kept, loss])
+    return with_losses(value, [*kept, loss | named | {"on": on, "per_request": 10, "weight": 0.3}])
 
 
 def split_by_source(value: Plain) -> Plain:

@@ -111,6 +111,8 @@ def test_samples(config: Config) -> None:
     instead, beside = found["InfoNCE in place of unexposed"], found["InfoNCE beside the losses"]
     assert kinds(instead, "prerank") == ["click", "distill", "info_nce"]
     assert kinds(beside, "prerank") == ["click", "unexposed", "distill", "info_nce"]
+    ranknet = plain(found["RankNet in place of unexposed"])["losses"][-1]
+    assert (ranknet["kind"], ranknet["on"]) == ("levels", config.data.levels)
     assert plain(found["InfoNCE with a margin"])["losses"][-1]["margin"] == 1
     apart = [
         (loss["kind"], loss.get("from") or loss["on"], loss["weight"])
@@ -124,6 +126,7 @@ def test_samples(config: Config) -> None:
     conflict = found["projected gradients"].train.gradient_conflict
     assert conflict is not None and conflict.project
     exposures = build_arms(read(EXAMPLES / "exposure_only.yaml"), [9])[9]
+    assert "no level 'catalogue'" in exposures.refused["RankNet in place of unexposed"]
     assert plain(named(exposures)["InfoNCE in place of unexposed"])["losses"][-1]["on"] == [
         "catalogue",
         "exposed",
