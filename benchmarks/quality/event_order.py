@@ -93,7 +93,7 @@ def summary(found: dict[str, list[dict[str, Figures]]]) -> dict[str, harness.Fig
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--requests", type=int, default=6_000)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--keep", type=Path, help="folder where figures are kept; a rerun goes on there")
     parser.add_argument("--json", action="store_true")

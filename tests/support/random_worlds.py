@@ -177,7 +177,7 @@ RICH: Drawn = {
 
 DERIVED: Drawn = RICH | {
     "histories": [
-        {"pool": "mean", "last": 50, "event": "click", "every": "1d", "half_life": "2d"},
+        {"pool": "mean", "last": 50, "event": "click", "every": "1d"},
         {"pool": "sum", "last": 3, "lag": "1h", "half_life": "6h"},
     ],
     "context": [*RICH["context"], {"kind": "number", "scale": "standard", "whole": False}],
@@ -193,7 +193,9 @@ DERIVED: Drawn = RICH | {
     "value": "click * bid",
     "shown": True,
 }
-"""The same with crosses, priors, attention, cross layers and all else that is made of columns."""
+"""The same with crosses, priors, attention, cross layers and all else that is made of columns.
+
+The first history has times in requests for the ages of its events alone."""
 
 LISTED: Drawn = DERIVED | {
     "histories": [

@@ -76,6 +76,18 @@ def test_funnel_scores_as_the_training_model_does(
     assert_example_ranked(case)
 
 
+@pytest.mark.slow
+def test_events_have_times_in_a_request_where_a_stage_reads_their_ages() -> None:
+    case = shared_case(DERIVED)
+    assert case.packed.schema.histories()["history_0"].half_life is None
+    request = case.request("test", 0)
+    events = [{"id": 1, "time": request["time"] - 60_000}]
+    assert case.funnel.logits(Request.parse(request | {"user": request["user"] | {"history_0": events}}))
+    user = request["user"] | {"history_0": [1]}
+    with pytest.raises(RequestError, match=r"^user\.history_0\.0: the times of events are needed: write"):
+        case.funnel.logits(Request.parse(request | {"user": user}))
+
+
 def _by_id(case: Case) -> bool:
     """Whether some derived feature tells items apart that share a code."""
     schema = case.packed.schema
