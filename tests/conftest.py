@@ -1,8 +1,10 @@
 """A small world, a finished run of it and its bundle, made once a session; tests read them and write elsewhere."""
 
+import fcntl
+import gc
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,8 +18,24 @@ from tests.support import shared
 from tests.support.object_store import ObjectStore, make_store, s3_server, use_store
 
 torch.set_num_threads(1)
+# what is imported lives on: collections that visited it took a tenth of the CPU time
+gc.set_threshold(50_000, 20, 20)
 settings.register_profile("corank", deadline=None)  # a loaded machine may be slow at any example
 settings.load_profile("corank")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """One worker of a fresh checkout compiles the modules, the others wait and read what it compiled."""
+    with Path(__file__).open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        result = yield
+    gc.collect()
+    gc.freeze()
+    return result
 
 
 @pytest.fixture(scope="session", autouse=True)
