@@ -18,6 +18,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 import numpy as np
+import polars as pl
 import yaml
 from numpy.typing import NDArray
 from rich.console import Console
@@ -210,10 +211,11 @@ def trained(path: Path, seed: int) -> dict[str, dict[str, Any]]:
 
 def boosted(data: Path, seed: int) -> dict[str, dict[str, Any]]:
     rows = reference(data, priors=True, seed=seed).predictions
+    # resamples depend on a user's number, which in packed data is that of its id among the log's, in ascending order
+    ids = pl.read_parquet(data / "log.parquet", columns=["user_id"])["user_id"].unique().sort()
+    user = ids.search_sorted(rows["user_id"]).to_numpy()
     scores = dict.fromkeys(STAGES, rows["score"].to_numpy())
-    return figures_of(
-        of_clicks(rows["user_id"].to_numpy(), scores, rows["is_click"].to_numpy().astype(np.int8))
-    )
+    return figures_of(of_clicks(user, scores, rows["is_click"].to_numpy().astype(np.int8)))
 
 
 def difference(key: str, ours: list[Trial], theirs: list[Trial]) -> dict[str, float]:
