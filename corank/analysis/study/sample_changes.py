@@ -1,8 +1,11 @@
 """Changes to what the first stage learns from: other samples and losses. Each takes plain values, as other changes."""
 
 from corank.analysis.study.config_changes import main_label, with_losses
+from corank.core.errors import ConfigError
 from corank.training.feature_changes import Plain
 
+MEMBERS = 8
+"""Predictions of an ensemble."""
 LEVELS_OF = {"unexposed": "from", "distill": "on"}
 """Kinds of losses that a source of samples may have one of → the key of their levels."""
 
@@ -45,6 +48,62 @@ def split_by_source(value: Plain) -> Plain:
         named = {"stage": stage["name"], "label": main_label(stage)}
         losses.append({"kind": "unexposed", **named, "from": ["catalogue"], "per_request": 10, "weight": 0.1})
     return with_losses(value, losses)
+
+
+def add_members(value: Plain) -> Plain:
+    """Let the last stage be an ensemble of members. Raises ConfigError if it has none."""
+    if "members" not in value["stages"][-1]:
+        raise ConfigError(f"stages.{len(value['stages']) - 1}: a stage of this model has no members")
+    value["stages"][-1] |= {"members": MEMBERS}
+    return value
+
+
+def learn_pseudo_labels(value: Plain, beta: float) -> Plain:
+    """Give the first stage the last one's pseudo-labels in place of zeros for its unexposed negatives.
+
+    The last stage is an ensemble of members; `beta` is how fast the weight falls with their disagreement.
+    """
+    first, last = value["stages"][0], add_members(value)["stages"][-1]
+    losses = list[Plain]()
+    for loss in value["losses"]:
+        if not _is_of(loss, first["name"], "unexposed"):
+            losses.append(loss)
+            continue
+        kept = {key: loss[key] for key in ("label", "per_request", "weight")}
+        names = {
+            "kind": "pseudo_label",
+            "ensemble": [last["name"]],
+            "student": first["name"],
+            "on": loss["from"],
+        }
+        losses.append(names | kept | {"beta": beta, "warm_up": _warm_up(value)})
+    if losses == value["losses"]:
+        raise ConfigError(
+            f"losses: '{first['name']}' has no unexposed negatives that could get pseudo-labels"
+        )
+    return with_losses(value, losses)
+
+
+def _warm_up(value: Plain) -> int:
+    """As many steps as a distillation of the config takes to warm up; 0 if there is none."""
+    return max((loss["warm_up"] for loss in value["losses"] if loss["kind"] == "distill"), default=0)
+
+
+def skip_easy_candidates(value: Plain) -> Plain:
+    """Let the last stage skip what the first finds easy, at all levels that were not exposed and where it is read."""
+    first, last = value["stages"][0], value["stages"][-1]
+    levels = value["data"]["levels"]
+    read = {
+        level for loss in value["losses"] if last["name"] in _named(loss) for level in loss.get("on") or ()
+    }
+    easy = [level for level in levels[:-1] if level in read]
+    value["train"]["skip_easy"] = {"by": first["name"], "on": easy}
+    return value
+
+
+def _named(loss: Plain) -> set[str]:
+    """The stage, teacher and student that a loss names."""
+    return {loss[key] for key in ("stage", "teacher", "student") if key in loss}
 
 
 def project_gradients(value: Plain) -> Plain:

@@ -133,6 +133,26 @@ def test_samples(config: Config) -> None:
     ]
 
 
+def test_pseudo_labels_and_easy_candidates(config: Config) -> None:
+    arms = build_arms(config, [9])[9]
+    found = named(arms)
+    for name, beta in (("pseudo-labels of the members", 1), ("pseudo-labels, all alike", 0)):
+        assert kinds(found[name], "prerank") == ["click", "pseudo_label", "distill"]
+        (loss,) = (loss for loss in plain(found[name])["losses"] if loss["kind"] == "pseudo_label")
+        (negatives,) = (loss for loss in plain(config)["losses"] if loss["kind"] == "unexposed")
+        assert (loss["on"], loss["per_request"]) == (negatives["from"], negatives["per_request"])
+        assert (loss["ensemble"], loss["beta"], loss["warm_up"]) == (["rank"], beta, 500)
+        assert plain(found[name])["stages"] == plain(found["the ranker with members"])["stages"]
+    skipped = found["easy candidates skipped"].train.skip_easy
+    (taught,) = (loss for loss in plain(config)["losses"] if loss["kind"] == "distill")
+    assert skipped is not None and skipped.by == "prerank"
+    assert set(skipped.on) == set(taught["on"]) - {"exposed"}
+    bare = {**plain(config), "losses": [loss for loss in plain(config)["losses"] if loss["kind"] == "click"]}
+    refused = build_arms(Config.model_validate(bare), [9])[9].refused
+    assert "has no unexposed negatives" in refused["pseudo-labels, all alike"]
+    assert "train.skip_easy.on" in refused["easy candidates skipped"]
+
+
 def test_no_crosses(config: Config) -> None:
     found = named(build_arms(config, [8])[8])
     bare = found["no crosses, without distillation"]
