@@ -18,7 +18,7 @@ MOST_REPLICATED = 4_000_000
 
 
 class DenseOptimiser(Settings):
-    """How a stage's layers learn."""
+    """How a stage learns."""
 
     optimiser: Literal["adam"] = "adam"
     """The only one."""
@@ -26,6 +26,8 @@ class DenseOptimiser(Settings):
     """Learning rate."""
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled, as in AdamW."""
+    epochs: PositiveInt | None = None
+    """Epochs of this stage in `train.mode: separate`; `train.epochs` unless given."""
 
 
 class EarlyStop(Settings):
@@ -50,7 +52,8 @@ class TrainSettings(Settings):
     mode: Literal["joint", "separate", "alternate"] = "joint"
     """All stages in one step; each for all its epochs, the last stage first; or a step each in turn, a batch."""
     epochs: NonNegativeInt = 1
-    """Of every stage, where they train separately. 0 only takes weights over, by `corank train --from`."""
+    """Of every stage that has none of its own, where they train separately. 0 only takes weights over, by
+    `corank train --from`."""
     requests: Annotated[int, Ge(1), Le(2**16)] = 256
     """Requests a batch."""
     seed: Annotated[int, Ge(0), Lt(2**32)] = 0
@@ -115,6 +118,12 @@ class TrainSettings(Settings):
         Args:
             labels: the labels that each stage of the cascade predicts.
         """
+        for name, stage in self.stages.items():
+            if stage.epochs is not None and self.mode != "separate":
+                raise ConfigError(
+                    f"train.{name}.epochs: has no effect in train.mode: {self.mode}, where all stages end together; "
+                    "drop it, or write mode: separate"
+                )
         if self.early_stop is None:
             return
         named = [f"{stage}.{label}" for stage in labels for label in labels[stage]]

@@ -1,6 +1,7 @@
 """A model under training: its optimisers, its average, one step, and the checkpoint that holds them all."""
 
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate
 
 import torch
 from pydantic import TypeAdapter
@@ -22,6 +23,7 @@ from corank.training.optimisers import Average, optimisers
 from corank.training.preparation.number_bins import fit_number_bins
 from corank.training.preparation.scoring import build_scoring
 from corank.training.run import Run, build_model
+from corank.training.train_settings import DenseOptimiser
 
 RANK_SEED = 0x9E3779B1
 """Between the seeds of two ranks; torch takes the lowest 32 bits of a seed."""
@@ -113,7 +115,8 @@ class Trainer:
             case "alternate":
                 return [name for name in last_first if self.total.select(name)]
             case "separate":
-                return [last_first[self.progress.epoch // self.config.train.epochs]]
+                done = self.progress.epoch
+                return [next(name for name, end in self._ends().items() if done < end)]
 
     def _update(self, batch: Batch, learner: str | None) -> dict[str, torch.Tensor]:
         for name, stage in self.model.networks.items():
@@ -151,8 +154,16 @@ class Trainer:
     @property
     def epochs(self) -> int:
         """Epochs of the whole training; in mode separate every stage has its own."""
+        return (
+            max(self._ends().values()) if self.config.train.mode == "separate" else self.config.train.epochs
+        )
+
+    def _ends(self) -> dict[str, int]:
+        """Epochs of the training by which each stage has ended in mode separate, the last stage first."""
         train = self.config.train
-        return train.epochs * (len(self.model.networks) if train.mode == "separate" else 1)
+        last_first = [n.name for n in reversed([*self.config.stages, *self.config.teachers])]
+        held = [train.stages.get(name, DenseOptimiser()).epochs or train.epochs for name in last_first]
+        return dict(zip(last_first, accumulate(held), strict=True))
 
     @property
     def reader(self) -> Reader:
@@ -175,7 +186,11 @@ class Trainer:
     def settle(self) -> None:
         """Take the averaged weights over at the end of a stage's epochs in mode separate, to teach later stages."""
         train = self.config.train
-        if self.average is not None and train.mode == "separate" and self.progress.epoch % train.epochs == 0:
+        if (
+            self.average is not None
+            and train.mode == "separate"
+            and self.progress.epoch in self._ends().values()
+        ):
             self.model.load_state_dict(self.average.model().state_dict())
 
     def shipped(self) -> JointModel:

@@ -223,6 +223,15 @@ def test_separate_refuses_what_would_undo_what_was_learnt(path: Path) -> None:
     assert read(path, [*THREE, taught, "train.mode=alternate"]).train.mode == "alternate"
 
 
+def test_a_stage_has_epochs_of_its_own_in_mode_separate_alone(path: Path) -> None:
+    own = "train.a.epochs=3"
+    assert read(path, [*THREE, own, "train.mode=separate", "stages.1.table_gradient=false"])
+    assert refused(path, *THREE, own) == (
+        "train.a.epochs: has no effect in train.mode: joint, where all stages end together; "
+        "drop it, or write mode: separate"
+    )
+
+
 def test_a_logged_score_may_teach_where_there_is_no_ranker(path: Path) -> None:
     config = read(
         path,

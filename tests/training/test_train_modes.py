@@ -101,6 +101,19 @@ def test_each_stage_learns_in_its_own_epochs_alone(small_world: Path, tmp_path: 
     assert shown == [{"rank"}, {"rank"}, {"prerank"}, {"prerank"}]
 
 
+def test_a_stage_may_train_for_epochs_of_its_own(small_world: Path, tmp_path: Path) -> None:
+    config = small_world / "config.yaml"
+    callback = Keeping(tmp_path)
+    overrides = [*SMALL, *APART, "train.average=0.9", "train.epochs=1", "train.prerank.epochs=2"]
+    done = corank.train(config, overrides, folder=tmp_path, callbacks=[callback])
+    shown = [{name.partition(".")[0] for name in figures} for figures in callback.figures]
+    assert shown == [{"rank"}, {"prerank"}, {"prerank"}] and done.epoch == 3
+    rank = list(parts(callback.epochs, *RANKER))
+    assert equal(rank[0], rank[2]) and equal(rank[0], of(done.run, *RANKER))
+    prerank = list(parts(callback.epochs, "stages.prerank."))
+    assert not equal(prerank[1], prerank[2])
+
+
 @pytest.mark.parametrize("average", [None, 0.95])
 @pytest.mark.parametrize("mode", ["separate", "alternate"])
 def test_an_interrupted_run_ends_as_an_unbroken_one(
