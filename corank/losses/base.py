@@ -209,7 +209,8 @@ class Loss(Settings):
 
         Args:
             outputs: output by stage, at least of those that the loss `reads`.
-            batch: the batch, which may hold candidates of other losses, too: mask by `batch.in_population(population)`.
+            batch: the batch, which may hold candidates of other losses, too, whose logits may be 0: mask by
+                `batch.in_population(population)`.
             funnel: the levels, labels and stages of the config.
 
         Returns:
