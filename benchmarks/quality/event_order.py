@@ -38,7 +38,6 @@ ARMS: dict[str, dict[str, Any] | None] = {
     "encoder": ATTENDED | {"encoder": {}},
     "encoder_ages": ATTENDED | {"encoder": {"ages": True}},
 }
-WALKS = (0.0, 0.3)
 
 
 def world(folder: Path, walk: float, seed: int, requests: int) -> Arena:
@@ -92,9 +91,10 @@ def summary(found: dict[str, list[dict[str, Figures]]]) -> dict[str, harness.Fig
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--walk", type=float, nargs="+", default=[0.3], help="how far tastes move a day")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--requests", type=int, default=6_000)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--keep", type=Path, help="folder where figures are kept; a rerun goes on there")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -102,7 +102,7 @@ def main() -> None:
     found: dict[str, list[dict[str, Figures]]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         keep = arguments.keep or Path(temporary) / "kept"
-        for walk in WALKS:
+        for walk in arguments.walk:
             place = f"walk_{walk:g}"
             for seed in range(arguments.seeds):
                 folder = Path(temporary) / f"{place}-{seed}"
