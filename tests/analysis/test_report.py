@@ -5,10 +5,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
+from numpy.typing import NDArray
 
 import corank
+from corank.analysis.report import run_figures
 from corank.core.errors import CheckpointError, CorankError, DataError
 from corank.core.formatting import format_metric
 from corank.training.run import Run
@@ -83,6 +86,16 @@ def two_stages(trained: Run) -> tuple[str, Sections]:
     return read_report(trained)
 
 
+@pytest.fixture
+def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports export no bundle to time it, which takes as long as all else. Other tests time one."""
+
+    def one_each(evaluated: object, requests: object, quotas: list[int]) -> NDArray[np.float64]:
+        return np.ones(len(quotas))
+
+    monkeypatch.setattr(run_figures, "quota_cpu_ms", one_each)
+
+
 def test_two_stages(trained: Run, two_stages: tuple[str, Sections]) -> None:
     document, sections = two_stages
     assert plots(sections) == {
@@ -120,6 +133,7 @@ def test_two_stages(trained: Run, two_stages: tuple[str, Sections]) -> None:
         assert f">{line}<" in sections["Quota curve"]
 
 
+@pytest.mark.usefixtures("untimed")
 def test_the_same_run_gives_the_same_page_but_for_the_cpu_time(
     trained: Run, two_stages: tuple[str, Sections]
 ) -> None:
@@ -128,6 +142,7 @@ def test_the_same_run_gives_the_same_page_but_for_the_cpu_time(
     assert sections == two_stages[1] | timed
 
 
+@pytest.mark.usefixtures("untimed")
 def test_two_runs_side_by_side(small: Path, tmp_path: Path) -> None:
     """Figures of both, losses over each other, the differences of `corank compare`, and what differs in the configs."""
     world = small.parent / "runs"
@@ -204,6 +219,7 @@ def test_a_split_of_two_rows_without_clicks(exposures: Callable[..., Run]) -> No
     assert plots(read_report(run, "train")[1])["Calibration"] == 1
 
 
+@pytest.mark.usefixtures("untimed")
 def test_what_cannot_be_reported_is_refused(trained: Run, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"not a run \(it has no run.json\)"):
         corank.report(tmp_path)

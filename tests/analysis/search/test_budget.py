@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import corank
+from corank.analysis.search import funnel_latency
 from corank.analysis.search.budget import Priced, nested_drops
 from corank.analysis.search.funnel_latency import FunnelLatency, median_interval
 from corank.analysis.search.objective import Objective
@@ -29,6 +31,15 @@ PLENTY = 1e6
 @pytest.fixture(scope="module")
 def config(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shutil.copytree(small.parent, tmp_path_factory.mktemp("budget") / "world") / small.name
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_timing() -> Iterator[None]:
+    """Time each funnel by 32 calls, once: what the tests ask of latencies holds for any."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(funnel_latency, "ROUNDS", 4)
+        patch.setattr(funnel_latency, "TRIES", 1)
+        yield
 
 
 @pytest.fixture(scope="module")
