@@ -48,7 +48,9 @@ class LossGradients:
         rows: dict[nn.Parameter, Tensor] = {}
         of_losses: dict[str, list[Gradient]] = {group: [] for group in parameters}
         for loss in losses.values():
-            found = torch.autograd.grad(loss, every, retain_graph=True, allow_unused=True)
+            found: Sequence[Tensor | None] = [None] * len(every)
+            if loss.requires_grad:  # a loss may depend on no weight in some batch
+                found = torch.autograd.grad(loss, every, retain_graph=True, allow_unused=True)
             by_parameter: dict[nn.Parameter, Tensor | None] = {}
             for parameter, gradient in zip(every, found, strict=True):
                 if gradient is not None and gradient.is_sparse:

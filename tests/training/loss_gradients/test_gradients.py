@@ -84,7 +84,9 @@ def test_cosines_are_of_the_weights_that_both_losses_reach(model: JointModel) ->
 def test_losses_that_agree_are_added_as_they_are(model: JointModel) -> None:
     """Each loss twice: a loss never contradicts itself."""
     clicks = {name: loss for name, loss in losses_of(model).items() if name == "prerank.click"}
-    gradients = LossGradients.of(model, clicks | {"again": clicks["prerank.click"]})
+    constant = {"constant": torch.tensor(1.0)}
+    gradients = LossGradients.of(model, clicks | {"again": clicks["prerank.click"]} | constant)
+    assert all("constant" not in name for name in gradients.cosines())
     gradients.set_projected([0])
     found, once = dense(model), apart(model)["prerank.click"]
     assert found.keys() == once.keys()
