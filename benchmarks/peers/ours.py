@@ -37,15 +37,16 @@ def pack(config: Path) -> PackedDataset:
     return pack_log(read_config.data, read_config.declared, base, base / "packed" / read_config.name)
 
 
-def fit(config: Path, model: str, settings: dict[str, Any], seed: int, out: Path) -> None:
-    """Train `taught` or `untaught` once, and write the scores of both stages, STAGE.SPLIT, to `out`.
+def fit(config: Path, settings: dict[str, Any], seed: int, out: Path) -> None:
+    """Train once, and write the scores of both stages, STAGE.SPLIT, to `out`.
 
     Args:
         config: the imported one.
-        settings: `table`, the learning rate of tables; `lr`, that of layers; `dropout`, the ranker's.
+        settings: `taught`, whether trees teach the ranker; `table`, the learning rate of tables; `lr`, that of layers;
+            `dropout`, the ranker's.
     """
     parsed = plain(read(config))
-    if model == "taught":
+    if settings["taught"]:
         parsed["tree_teachers"] = [{"name": "trees"}]
         parsed["losses"].append(LESSON)
     for stage in parsed["stages"]:
@@ -54,7 +55,7 @@ def fit(config: Path, model: str, settings: dict[str, Any], seed: int, out: Path
     parsed["train"] |= {stage: {"lr": settings["lr"]} for stage in STAGES}
     parsed["train"] |= {"seed": seed, "table": {"lr": settings["table"]}}
     with tempfile.TemporaryDirectory() as folder:
-        path = config.with_name(f"{parsed['name']}-{model}.yaml")
+        path = config.with_name(f"{parsed['name']}-trial.yaml")
         write_text(path, yaml.safe_dump(parsed, sort_keys=False))
         run = corank.train(path, folder=Path(folder) / "run").run
         with atomic_file(out) as unfinished, unfinished.open("wb") as file:

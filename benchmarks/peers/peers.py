@@ -4,8 +4,8 @@
 user's cache. All read the same rows in the same order, with the same codes, lists and scaled numbers: `priors.`, the
 imported config's features, and `plain.`, those without the day-lagged rates. Each model has the same number of trials;
 the best on validation is repeated with every seed. Intervals are over users and seeds, those of differences paired.
-`corank_rank` and `corank_prerank` are one joint training, whose ranker boosted trees teach; `corank_untaught_…` is
-the same without trees. `--parts speed` needs no DIR.
+`corank_rank` and `corank_prerank` are one joint training, whose ranker boosted trees may teach; none teach that of
+`corank_untaught_…`. `--parts speed` needs no DIR.
 """
 
 import argparse

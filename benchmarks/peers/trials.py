@@ -1,7 +1,7 @@
 """Every model's trials on KuaiRand-Pure: chosen on validation, repeated with other seeds, judged on test.
 
-All have four trials, a learning rate by how much is held back, and what is beside them was chosen on validation
-beforehand, for peers as for corank. The best trial of seed 0 is repeated with the other seeds.
+All have four trials, of learning rates and regularisation; of corank, whether trees teach its ranker. What is beside
+them was chosen on validation beforehand, for peers as for corank. The best trial of seed 0 is repeated with the others.
 """
 
 import hashlib
@@ -48,14 +48,14 @@ MODELS: dict[str, list[Settings]] = {
         lr=[0.001, 0.003],
         dropout=[0.0, 0.2],
     ),
-    "corank_taught": _grid({"lr": 0.001}, table=[0.1, 0.2], dropout=[0.0, 0.2]),
+    "corank": _grid({"lr": 0.001, "dropout": 0.2}, taught=[True, False], table=[0.1, 0.2]),
     "fuxictr_dcnv2": _grid(DENSE | {"dim": 8, "crosses": 2}, **RATES),
-    "corank_untaught": _grid({"lr": 0.001}, table=[0.1, 0.2], dropout=[0.0, 0.2]),
+    "corank_untaught": _grid({"lr": 0.001, "taught": False}, table=[0.1, 0.2], dropout=[0.0, 0.2]),
 }
 """By name, LIBRARY or LIBRARY_MODEL, the trials."""
 RANKINGS = {
-    "corank_rank": ("corank_taught", "rank."),
-    "corank_prerank": ("corank_taught", "prerank."),
+    "corank_rank": ("corank", "rank."),
+    "corank_prerank": ("corank", "prerank."),
     "corank_untaught_rank": ("corank_untaught", "rank."),
     "corank_untaught_prerank": ("corank_untaught", "prerank."),
 } | {name: (name, "") for name in MODELS if not name.startswith("corank")}
@@ -83,12 +83,12 @@ class Arena:
     def scores(self, peers: PeerProcess, model: str, settings: Settings, seed: int) -> Scores:
         """The scores of one training, now or found from an earlier run."""
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-        out = self.folder / "scores" / f"{model}-{digest}-{seed}.npz"
+        is_ours = model.startswith("corank")
+        out = self.folder / "scores" / f"{'corank' if is_ours else model}-{digest}-{seed}.npz"
         if not out.is_file():
             out.parent.mkdir(parents=True, exist_ok=True)
-            library, _, kind = model.partition("_")
-            if library == "corank":
-                ours.fit(self.config, kind, settings, seed, out)
+            if is_ours:
+                ours.fit(self.config, settings, seed, out)
             else:
                 scratch = self.folder / "scratch"
                 scratch.mkdir(exist_ok=True)
