@@ -20,6 +20,8 @@ from tests.support.simulated_runs import trained_run
 pytestmark = pytest.mark.slow
 
 TRIALS = 12
+SEED = 2
+"""Three of its trials promise little."""
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def config(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tuned(config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A tuning's folder and its document."""
     out = tmp_path_factory.mktemp("tuned")
-    return out, corank.tune(config, TRIALS, out=out).document
+    return out, corank.tune(config, TRIALS, seed=SEED, out=out).document
 
 
 def timeless(document: dict[str, Any]) -> dict[str, Any]:
@@ -66,7 +68,7 @@ def test_a_killed_tuning_ends_the_same(
     for path in sorted((killed / "trials").iterdir())[::3]:
         path.unlink()
     said: list[str] = []
-    again = corank.tune(config, TRIALS, out=killed, report=said.append).document
+    again = corank.tune(config, TRIALS, seed=SEED, out=killed, report=said.append).document
     assert timeless(again) == timeless(document)
     assert sum(line.endswith("read from disk") for line in said) == TRIALS - TRIALS // 3
 
@@ -75,7 +77,7 @@ def test_more_trials_begin_with_the_same(
     tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
 ) -> None:
     out = shutil.copytree(tuned[0], tmp_path / "more")
-    found = corank.tune(config, TRIALS + 1, out=out).document
+    found = corank.tune(config, TRIALS + 1, seed=SEED, out=out).document
     assert found["trials"][:-1] == tuned[1]["trials"]
 
 
@@ -93,7 +95,7 @@ def test_the_chosen_config_trains_as_it_is(
     tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
 ) -> None:
     out = shutil.copytree(tuned[0], tmp_path / "again")
-    found = corank.tune(config, TRIALS, out=out).document
+    found = corank.tune(config, TRIALS, seed=SEED, out=out).document
     run = trained_run(Path(found["config_file"]), tmp_path / "run")
     assert same(run, Run.open(out / "run"))
     test = corank.evaluate(run.folder, "test", bootstrap=False)

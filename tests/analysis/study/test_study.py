@@ -214,7 +214,7 @@ def test_an_arm_that_diverges_costs_no_other(small: Path, tmp_path: Path) -> Non
             {"overrides": ("stages.0={name: prerank, model: mlp, cuts: [retrieved], keep: 9}",)},
             "the first with item vectors, such as `model: towers`",
         ),
-        ({"questions": (9,)}, r"questions: expected some of 1 to 8; received \[9\]"),
+        ({"questions": (10,)}, r"questions: expected some of 1 to 9; received \[10\]"),
         ({"questions": ()}, "received none"),
         ({"seeds": 0}, "seeds: must be 1 or more"),
         ({"rates": (0.0,)}, "rates: must be factors above 0"),
