@@ -6,6 +6,7 @@ All arms have the same towers and training settings:
   frozen_teacher   as `negatives`, but the ranker is trained first and frozen
   imitate          learns production's two scores alone
   oracle           learns the truth of all candidates
+  oracle_briefly   the same for four epochs at the default rates, as a reference of earlier figures
   negatives        joint with the ranker: clicks, cut candidates as hard negatives, distillation from the ranker
   joint            joint with the ranker and with a teacher that also sees production's scores
   taught           the same teacher, ended after an epoch; then the pre-ranker learns its scores of all candidates
@@ -52,9 +53,9 @@ CLICKS = {"kind": "click", "stage": "prerank"}
 EVERY: Loss = {"per_request": None}
 ORDER_WEIGHTS = (0.0, 0.03)
 NEGATIVE_WEIGHTS = (0.0, 0.3, 1.0)
-DENSE: Loss = {"table": {"lr": 0.5}, "prerank": {"lr": 0.003}}
+DENSE: Loss = {"table": {"lr": 1.0}, "prerank": {"lr": 0.003}}
 """Rates for a target that every candidate has; clicks are learnt at the default ones."""
-DENSE_EPOCHS = 8
+DENSE_EPOCHS = 16
 
 
 def settings(epochs: int, stop: str | None = None, **more: Any) -> Loss:
@@ -110,9 +111,9 @@ def imitate(arena: Arena) -> JointModel:
     return arena.trained("imitate", [TOWERS], losses, settings(DENSE_EPOCHS, **DENSE))
 
 
-def oracle(arena: Arena) -> JointModel:
+def oracle(arena: Arena, epochs: int, rates: Loss) -> JointModel:
     losses = [distill("truth", ALL) | EVERY]
-    return arena.trained("oracle", [TOWERS], losses, settings(DENSE_EPOCHS, **DENSE))
+    return arena.trained("oracle", [TOWERS], losses, settings(epochs, **rates))
 
 
 def chosen(
@@ -170,7 +171,8 @@ def measure(folder: Path, preset: str, seed: int, requests: int, candidates: int
         "alone": judge(alone),
         "ranker": judge.figures(judge.fixed, judge.fixed.logits["rank"]["click"]),
         "imitate": judge(imitate(arena)),
-        "oracle": judge(oracle(arena)),
+        "oracle": judge(oracle(arena, DENSE_EPOCHS, DENSE)),
+        "oracle_briefly": judge(oracle(arena, 4, {})),
     }
     weight, model = chosen(arena, ORDER_WEIGHTS, joint)
     found["joint"] = judge(model) | {"weight": weight}
@@ -191,10 +193,12 @@ def summary(found: dict[str, list[dict[str, Figures]]]) -> dict[str, float]:
                 figures |= spread(f"{preset}.{arm}.{name}", [seed[arm][name] for seed in seeds])
         for short, name in (("recall", f"truth_recall@{TOP}@{KEEP}"), ("auc", "candidates_auc")):
             for arm in ("taught", "joint", "taught_briefly", "negatives", "frozen_teacher"):
-                shares = [
-                    (s[arm][name] - s["alone"][name]) / (s["oracle"][name] - s["alone"][name]) for s in seeds
-                ]
-                figures |= spread(f"{preset}.{arm}.{short}_gap_closed", shares)
+                for oracle_arm, suffix in (("oracle", ""), ("oracle_briefly", "_briefly")):
+                    shares = [
+                        (s[arm][name] - s["alone"][name]) / (s[oracle_arm][name] - s["alone"][name])
+                        for s in seeds
+                    ]
+                    figures |= spread(f"{preset}.{arm}.{short}_gap_closed{suffix}", shares)
             for one, other in PAIRS:
                 differences = [s[one][name] - s[other][name] for s in seeds]
                 figures |= spread(f"{preset}.{one}-{other}.{short}", differences)
