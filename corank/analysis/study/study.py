@@ -89,7 +89,7 @@ def run_study(
     open_questions = dict(arm_sets)
     for arm in distinct:
         store = TrialStore(out / "trials", data.of(arm.config), base)
-        results[arm.identity] = _train_arm(arm, store, budget, whole and arm.name == BASE, trials)
+        results[arm.identity] = train_arm(arm, store, budget, whole and arm.name == BASE, trials)
         _report_answers(config, open_questions, results, report)
     document = {
         "name": config.name,
@@ -114,9 +114,19 @@ def _report_answers(
         report(f"question {number}, {found['title']}: {' '.join(found['verdict'])}")
 
 
-def _train_arm(
-    arm: Arm, store: TrialStore, budget: Budget, whole: bool, progress: TrialProgress
-) -> ArmResult:
+def train_arm(arm: Arm, store: TrialStore, budget: Budget, whole: bool, progress: TrialProgress) -> ArmResult:
+    """Train an arm at every rate with seed 0, and with the other seeds at the rate that is best on validation.
+
+    Args:
+        arm: the arm.
+        store: trials that it holds are not trained again.
+        budget: rates and seeds.
+        whole: whether the seeds are also measured with the ranker first, and by quota.
+        progress: learns of every trial.
+
+    Raises DataError, CorankError.
+    """
+
     def trial(rate: float, seed: int, whole: bool = False) -> Trial:
         config, began = arm.at(rate, seed), time.monotonic()
         stored = store.load(config, whole)

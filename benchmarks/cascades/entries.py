@@ -1,0 +1,126 @@
+"""Entries of the cascade benchmark: what each changes in the config of a world, read from YAML files."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from corank.core.errors import ConfigError
+from corank.core.settings import Settings, describe_unknown, validate
+from corank.models.settings.stage import STAGE_MODELS
+from corank.training.config import Config
+from corank.training.plain_config.yaml_reader import read_yaml_file
+
+Plain = dict[str, Any]
+PROVIDED = Path(__file__).parent / "entries"
+STAGES = ("prerank", "rank")
+TRAIN = ("mode", "skip_easy", "gradient_conflict")
+"""Keys of `train` that an entry may set; rates, epochs, batches and seeds are the same for all."""
+ROLE = ("name", "keep", "cuts", "value")
+"""Keys of a stage that belong to the world."""
+
+
+class CascadeEntry(Settings):
+    """What an entry changes in the config of a world."""
+
+    about: str = Field(min_length=1)
+    """What it is, for readers of a result."""
+    stages: dict[str, Plain] = {}
+    """By `prerank` or `rank`: keys to set. Of another `model` the stage keeps those of its keys that this model has."""
+    losses: list[Plain] | None = None
+    """In place of the clicks of both stages."""
+    more_losses: list[Plain] = []
+    """Beside the clicks of both stages."""
+    teachers: list[Plain] = []
+    tree_teachers: list[Plain] = []
+    train: Plain = {}
+    """Some of `mode`, `skip_easy` and `gradient_conflict`."""
+
+    @model_validator(mode="after")
+    def _check_terms(self) -> Self:
+        """Refuse what would not be on equal terms."""
+        if self.losses is not None and self.more_losses:
+            raise ValueError("losses stand in place of the clicks, more_losses beside them; give one of both")
+        for name, keys in self.stages.items():
+            if name not in STAGES:
+                raise ValueError(f"stages: {describe_unknown(name, STAGES, 'stage')}")
+            if held := [key for key in ROLE if key in keys]:
+                raise ValueError(f"stages.{name}.{held[0]}: the world says it, for all entries; drop it")
+        if strange := [key for key in self.train if key not in TRAIN]:
+            raise ValueError(
+                f"train.{strange[0]}: it is the same for all entries, or no key; one may set {', '.join(TRAIN)}"
+            )
+        return self
+
+    def changed(self, world: Plain, names: Mapping[str, Any]) -> Plain:
+        """The config of a world as the entry changes it.
+
+        Args:
+            world: plain values, with the clicks of both stages as losses.
+            names: what `$`-names stand for, see `names_of`.
+        """
+        entry: Plain = _replaced(self.model_dump(), names)
+        stages = [_changed_stage(stage, entry["stages"].get(stage["name"], {})) for stage in world["stages"]]
+        losses = world["losses"] + entry["more_losses"] if entry["losses"] is None else entry["losses"]
+        taught = {key: entry[key] for key in ("teachers", "tree_teachers")}
+        return world | taught | {"stages": stages, "losses": losses, "train": world["train"] | entry["train"]}
+
+
+def names_of(config: Config) -> dict[str, Any]:
+    """What the `$`-names of entries stand for in a world; without levels, the catalogue is what was not shown."""
+    levels, first = config.data.levels, config.stages[0]
+    levelled = config.data.level is not None and len(levels) > 1
+    cut = max((levels.index(level) for level in first.cuts), default=-1)
+    return {
+        "$levels": levels if levelled else ["catalogue", levels[-1]],
+        "$cut": first.cuts if levelled and first.cuts else ["catalogue"],
+        "$passed": levels[cut + 1 :] if levelled else levels[-1:],
+        "$unexposed": levels[:-1] if levelled else ["catalogue"],
+        "$exposed": levels[-1:],
+        "$shown": config.stages[-1].keep,
+    }
+
+
+def read_entries(paths: Iterable[Path]) -> dict[str, CascadeEntry]:
+    """Read the entries that the benchmark comes with, and those of further files.
+
+    Raises ConfigError, which names file, entry and key.
+    """
+    found: dict[str, CascadeEntry] = {}
+    for path in [*sorted(PROVIDED.glob("*.yaml")), *paths]:
+        values = read_yaml_file(path)
+        if not isinstance(values, dict) or not values:
+            raise ConfigError(f"{path}: expected entries by name, such as `my_loss: {{about: …}}`")
+        for name, value in values.items():
+            if not re.fullmatch("[a-z][a-z0-9_]*", name):
+                raise ConfigError(
+                    f"{path}: an entry's name is lower-case letters, digits and _; received {name!r}"
+                )
+            if name in found:
+                raise ConfigError(f"{path}: there is an entry '{name}' already; take another name")
+            found[name] = validate(CascadeEntry, value, f"{path}: {name}")
+    return found
+
+
+def _replaced(value: Any, names: Mapping[str, Any]) -> Any:
+    """Plain values with what their `$`-names stand for. Raises ConfigError for an unknown one."""
+    match value:
+        case dict():
+            return {key: _replaced(part, names) for key, part in value.items()}
+        case list():
+            return [_replaced(part, names) for part in value]
+        case str() if value.startswith("$"):
+            if value not in names:
+                raise ConfigError(describe_unknown(value, names, "$-name"))
+            return names[value]
+    return value
+
+
+def _changed_stage(stage: Plain, change: Plain) -> Plain:
+    """A stage with keys set; of another model it keeps the keys that this model has. Raises PluginError."""
+    if change.get("model", stage["model"]) != stage["model"]:
+        known = STAGE_MODELS.find(change["model"]).model_fields
+        stage = {key: held for key, held in stage.items() if key in known}
+    return stage | change
