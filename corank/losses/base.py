@@ -88,6 +88,17 @@ class FunnelSpec:
                 f"it predicts {', '.join(self.stages[stage])}"
             )
 
+    def check_teacher(self, name: str, label: str, key: str) -> None:
+        """Raise ConfigError unless a stage or teacher of that name predicts the label, or a score is called so."""
+        if name in self.scores:
+            return
+        if name not in self.stages:
+            raise ConfigError(
+                f"{key}: no stage and no logged score (data.scores) is called '{name}'; "
+                f"there are {', '.join([*self.stages, *self.scores])}"
+            )
+        self.check_label(name, label, key)
+
 
 class Loss(Settings):
     """One loss of the config: its settings, the candidates that it learns from, and its formula.

@@ -63,7 +63,10 @@ def test_members_are_predictions() -> None:
     ("wrong", "message"),
     [
         (pseudo("rank"), "losses.0.ensemble: 'rank' is a single prediction, whose uncertainty nobody knows"),
-        (pseudo("rank", "absent"), "losses.0.ensemble: no stage, teacher or logged score"),
+        (
+            pseudo("rank", "absent"),
+            "losses.0.ensemble: no stage and no logged score",
+        ),
         (pseudo("rank", "rerank", label="order"), "does not predict the label 'order'"),
         (pseudo("rank", "rerank", on=["absent"]), "losses.0.on: no level 'absent'"),
         (

@@ -8,7 +8,6 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from corank.batches.label_counts import SplitCounts, Targets
 from corank.batches.sampling import Population
-from corank.core.errors import ConfigError
 from corank.losses.base import LOSSES, FunnelSpec, Loss
 
 if TYPE_CHECKING:
@@ -84,14 +83,7 @@ class DistillLoss(Loss):
         return [self.student] if self.teacher in funnel.scores else [self.student, self.teacher]
 
     def check(self, funnel: FunnelSpec, key: str) -> None:
-        if self.teacher not in funnel.scores:
-            if self.teacher not in funnel.stages:
-                known = [*funnel.stages, *funnel.scores]
-                raise ConfigError(
-                    f"{key}.teacher: no stage and no logged score (data.scores) is called '{self.teacher}'; "
-                    f"there are {', '.join(known)}"
-                )
-            funnel.check_label(self.teacher, self.label, f"{key}.teacher")
+        funnel.check_teacher(self.teacher, self.label, f"{key}.teacher")
         funnel.check_label(self.student, self.label, f"{key}.student")
         for level in self.on:
             funnel.level_code(level, f"{key}.on")

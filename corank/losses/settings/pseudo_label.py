@@ -82,14 +82,7 @@ class PseudoLabelLoss(Loss):
 
     def check(self, funnel: FunnelSpec, key: str) -> None:
         for name in self.ensemble:
-            if name in funnel.scores:
-                continue
-            if name not in funnel.stages:
-                raise ConfigError(
-                    f"{key}.ensemble: no stage, teacher or logged score (data.scores) is called '{name}'; "
-                    f"there are {', '.join([*funnel.stages, *funnel.scores])}"
-                )
-            funnel.check_label(name, self.label, f"{key}.ensemble")
+            funnel.check_teacher(name, self.label, f"{key}.ensemble")
         if len(self.ensemble) == 1 and self.ensemble[0] not in funnel.members:
             raise ConfigError(
                 f"{key}.ensemble: '{self.ensemble[0]}' is a single prediction, whose uncertainty nobody knows; name "
