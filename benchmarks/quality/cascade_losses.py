@@ -3,8 +3,8 @@
 Protocol: docs/guides/recflow.md with two stages: 40 candidates a request, the towers keep 30, the ranker 20, and
 10 are to be found; a random order finds half of them. All losses have the same towers, ranker, epochs and batches. The
 learning rate and the temperature of each (of RankFlow, α in its place) are swept over the same grid on the validation
-days of a world of its own, then held for all seeds. Every seed is another world. Intervals are of the
-differences by seed.
+days of a world of its own; those that lead there are tried in another such world, and the best on the mean is held
+for all seeds. Every seed is another world. Intervals are of the differences by seed.
 """
 
 import argparse
@@ -12,8 +12,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from functools import cache, partial
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache, partial
 from itertools import product
 from pathlib import Path
 
@@ -29,12 +29,19 @@ from corank.training.config_file import read
 from corank.training.device import keep_freed_memory
 
 PRESET = "medium"
+Setting = tuple[float, float]
+"""Learning rate and temperature."""
 STAGES = ("prerank", "rank")
 LEVELS = ["prerank_neg", "coarse_neg", "rank_neg", "rank_pos"]
 POSITIVE = LEVELS[-1]
 RECALL = "joint_recall@10@20"
 RATES = (0.003, 0.01)
-TEMPERATURES = (0.03, 0.1, 0.3, 1.0)
+TEMPERATURES = (0.03, 0.1, 0.3, 1.0, 3.0)
+ALPHAS = dict(zip(TEMPERATURES, (0.03, 0.1, 0.3, 0.6, 1.0), strict=True))
+"""RankFlow's α, which is at most 1, by the temperature in whose place it is."""
+TUNING_WORLDS = 2
+LEADING = 3
+"""Settings of the grid that are tried in all of them."""
 EPOCHS = 3
 
 
@@ -56,7 +63,7 @@ def icc(temperature: float) -> list[Loss]:
 
 
 def rankflow(temperature: float) -> list[Loss]:
-    return [{"kind": "rankflow", "positive": [POSITIVE], "alpha": temperature}]
+    return [{"kind": "rankflow", "positive": [POSITIVE], "alpha": ALPHAS[temperature]}]
 
 
 LOSSES: dict[str, Callable[..., list[Loss]]] = {
@@ -66,8 +73,11 @@ LOSSES: dict[str, Callable[..., list[Loss]]] = {
     "fs_lambda": partial(levels, "lambda"),
     "lambda_deepest": partial(levels, "lambda", gains=[0, 0, 0, 1]),
     "arf": partial(cascade, "arf"),
+    "arf_learnt": partial(cascade, "arf", weights="learnt"),
+    "arf_v2": partial(cascade, "arf_v2", weights="learnt"),
     "dftopk": partial(cascade, "dftopk"),
     "lcron": partial(cascade, "lcron"),
+    "lcron_learnt": partial(cascade, "lcron", weights="learnt"),
 }
 
 
@@ -95,26 +105,41 @@ def joint_recall(arena: Arena, model: JointModel, split: str) -> float:
     return joint.joint_recall(found.requests, true, scores, [first], last).value() or 0.0
 
 
-def tuned(arena: Arena, loss: Callable[..., list[Loss]]) -> Figures:
-    """The rate and temperature of a loss that are best on validation."""
-    best: Figures = {"valid": 0.0}
-    for rate, temperature in product(RATES, TEMPERATURES):
-        model = trained(arena, loss(temperature=temperature), rate, seed=0)
-        found = joint_recall(arena, model, "valid")
-        if found > best["valid"]:
-            best = {"valid": found, "rate": rate, "temperature": temperature}
-    return best
-
-
-def measure(arena: Arena, seed: int, settings: dict[str, Figures]) -> dict[str, Figures]:
-    found: dict[str, Figures] = {}
-    for name, loss in LOSSES.items():
-        chosen = settings[name]
-        began = time.perf_counter()
-        model = trained(arena, loss(temperature=chosen["temperature"]), chosen["rate"], seed)
-        seconds = (time.perf_counter() - began) / EPOCHS
-        found[name] = {RECALL: joint_recall(arena, model, "test"), "seconds_per_epoch": seconds}
+def validated(
+    arena: Arena, loss: Callable[..., list[Loss]], settings: Sequence[Setting], seed: int
+) -> Figures:
+    """Joint recall on validation of a loss's settings, by `RATE,TEMPERATURE`."""
+    found = {}
+    for rate, temperature in settings:
+        model = trained(arena, loss(temperature=temperature), rate, seed)
+        found[f"{rate},{temperature}"] = joint_recall(arena, model, "valid")
     return found
+
+
+def tuned(validate: Callable[[int, Sequence[Setting]], Figures]) -> Figures:
+    """The rate and temperature of a loss that are best on validation.
+
+    Args:
+        validate: gives what `validated` finds in a tuning world of some number.
+    """
+    first = validate(0, list(product(RATES, TEMPERATURES)))
+    leading = sorted(first, key=first.__getitem__, reverse=True)[:LEADING]
+    settings = [
+        (float(rate), float(temperature)) for rate, temperature in (key.split(",") for key in leading)
+    ]
+    worlds = [first, *(validate(n, settings) for n in range(1, TUNING_WORLDS))]
+    means = {key: sum(world[key] for world in worlds) / TUNING_WORLDS for key in leading}
+    best = max(means, key=means.__getitem__)
+    rate, temperature = settings[leading.index(best)]
+    return {"valid": means[best], "rate": rate, "temperature": temperature}
+
+
+def measured(arena: Arena, loss: Callable[..., list[Loss]], chosen: Figures, seed: int) -> Figures:
+    """Joint recall on test of a tuned loss, and what an epoch takes."""
+    began = time.perf_counter()
+    model = trained(arena, loss(temperature=chosen["temperature"]), chosen["rate"], seed)
+    seconds = (time.perf_counter() - began) / EPOCHS
+    return {RECALL: joint_recall(arena, model, "test"), "seconds_per_epoch": seconds}
 
 
 def summary(seeds: list[dict[str, Figures]], settings: dict[str, Figures]) -> dict[str, float]:
@@ -139,10 +164,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument(
-        "--tuned-on", type=int, default=4_000, help="requests of the world on which rates are chosen"
+        "--tuned-on", type=int, default=10_000, help="requests of each world on which rates are chosen"
     )
     parser.add_argument(
-        "--keep", type=Path, help="folder where finished seeds are kept; a rerun goes on there"
+        "--keep", type=Path, help="folder where finished trainings are kept; a rerun goes on there"
     )
     arguments = parser.parse_args()
     keep_freed_memory()
@@ -150,23 +175,30 @@ def main() -> None:
         results = arguments.keep or Path(folder) / "results"
         size, tuned_on = arguments.requests, arguments.tuned_on
 
+        @lru_cache(maxsize=1)
         def made(seed: int) -> Arena:
-            return world(Path(folder), seed, size)
+            return world(Path(folder) / "test", seed, size)
 
         @cache
-        def tuning() -> Arena:
-            return world(Path(folder) / "tuning", arguments.seeds, tuned_on)
+        def tuning(n: int) -> Arena:
+            # worlds of their own, so that no test request has been seen
+            return world(Path(folder) / f"tuning-{n}", arguments.seeds + n, tuned_on)
 
-        # tuned in a world of its own, so that no test request has been seen
+        def validate(name: str, n: int, settings: Sequence[Setting]) -> Figures:
+            path = results / f"tuning-{name}-{n}-{tuned_on}.json"
+            return kept(path, lambda: {name: validated(tuning(n), LOSSES[name], settings, seed=n)})[name]
+
+        def measure(name: str, seed: int, chosen: Figures) -> Figures:
+            path = results / f"{name}-{chosen['rate']}-{chosen['temperature']}-{seed}-{size}.json"
+            return kept(path, lambda: {name: measured(made(seed), LOSSES[name], chosen, seed)})[name]
+
         settings: dict[str, Figures] = {}
-        for name, loss in LOSSES.items():
-            find = partial(lambda n, of: {n: tuned(tuning(), of)}, name, loss)
-            settings |= kept(results / f"tuned-{name}-{tuned_on}.json", find)
+        for name in LOSSES:
+            settings[name] = tuned(partial(validate, name))
             print(f"{name}: {settings[name]}", file=sys.stderr, flush=True)
         seeds = []
         for seed in range(arguments.seeds):
-            find = partial(lambda n: measure(made(n), n, settings), seed)
-            seeds.append(kept(results / f"{seed}-{size}-{tuned_on}.json", find))
+            seeds.append({name: measure(name, seed, settings[name]) for name in LOSSES})
             print(f"seed {seed}: done", file=sys.stderr, flush=True)
     figures = summary(seeds, settings)
     harness.report("cascade_losses", figures, AIMS, arguments.json)

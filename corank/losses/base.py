@@ -163,6 +163,10 @@ class Loss(Settings):
         """The stages and teachers whose outputs the loss takes."""
         return list(funnel.stages) if self.learner is None else [self.learner]
 
+    def learnt_weights(self, funnel: FunnelSpec) -> Sequence[str]:
+        """The stages of whose part the loss learns the weight, from a number in `StageOutput.log_variances`."""
+        return ()
+
     def hard_negatives(self, funnel: FunnelSpec) -> set[int]:
         """The levels whose candidates get the target 0, whatever their label."""
         return set()

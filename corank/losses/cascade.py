@@ -18,11 +18,14 @@ from corank.losses.padded import FAR, PaddedLists
 from corank.losses.settings.cascade import CascadeLoss
 from corank.losses.soft_sort import NeuralSort, threshold
 from corank.models.stage_io import StageOutput
+from corank.models.training_terms import loss_weight
 
 MAX_CUT = 1 - 1e-6
 """Above this probability 1 − P is rounding error and gets no gradient."""
 STAGE_WEIGHT = {"lcron": 0.5, "dftopk": 1.0}
-"""Weight of a stage's own loss beside that of the cascade."""
+"""Weight of a stage's own loss beside that of the cascade, where it is not learnt."""
+SORTED = ("arf", "arf_v2")
+"""Forms in which a stage learns the whole order, and nothing of the other stages."""
 
 
 class Survival(NamedTuple):
@@ -58,20 +61,22 @@ def cascade_values(
         scores, keep = lists(outputs[stage].logits[loss.label]), loss.top or funnel.keep[stage]
         cuts = lists.size > keep
         cutting |= cuts
-        if loss.form == "arf":
-            of_stage = _arf(loss, scores, lists, keep, true, lists(batch.level.float()))
+        log_variance = outputs[stage].log_variances.get(loss.name)
+        if loss.form in SORTED:
+            of_stage = _arf(loss, scores, lists, keep, true, lists(batch.level.float()), log_variance)
         else:
             survival = _survival(loss, scores, lists, keep)
-            of_stage = STAGE_WEIGHT[loss.form] * survival.cross_entropy(true, lists)
+            own = survival.cross_entropy(true, lists)
+            of_stage = STAGE_WEIGHT[loss.form] * own if log_variance is None else _weigh(own, log_variance)
             funnelled = funnelled.then(survival, cuts.unsqueeze(1))
         value = value + of_stage.masked_fill(~cuts, 0)
-    if loss.form != "arf":
+    if loss.form not in SORTED:
         value = value + funnelled.cross_entropy(true, lists).masked_fill(~cutting, 0)
     return value, lists.mean(lists(batch.weight)) * cutting * true.any(1)
 
 
 def _survival(loss: CascadeLoss, scores: Tensor, lists: PaddedLists, keep: int) -> Survival:
-    if loss.form == "lcron":
+    if loss.form != "dftopk":
         return Survival(*NeuralSort.of(scores, lists.mask, loss.temperature).survival(keep))
     above = threshold(scores, lists.mask, keep) / loss.temperature
     kept = logsigmoid(above)
@@ -79,8 +84,25 @@ def _survival(loss: CascadeLoss, scores: Tensor, lists: PaddedLists, keep: int) 
 
 
 def _arf(
-    loss: CascadeLoss, scores: Tensor, lists: PaddedLists, keep: int, true: Tensor, depth: Tensor
+    loss: CascadeLoss,
+    scores: Tensor,
+    lists: PaddedLists,
+    keep: int,
+    true: Tensor,
+    depth: Tensor,
+    log_variance: Tensor | None,
 ) -> Tensor:
     relaxed = NeuralSort.of(scores, lists.mask, loss.temperature)
-    found = torch.where(true, relaxed.top(keep) - math.log(keep), 0).sum(1) / true.sum(1).clamp_min(1)
-    return -found - relaxed.likelihood(depth).sum(1) / lists.size.clamp_min(1)
+    count = lists.size.clamp_min(1)
+    whole_order = -relaxed.likelihood(depth).sum(1) / count
+    if loss.form == "arf_v2":
+        relax = Survival(*relaxed.survival(keep)).cross_entropy(true, lists)
+    else:
+        positives = true.sum(1).clamp_min(1) if log_variance is None else count
+        relax = -torch.where(true, relaxed.top(keep) - math.log(keep), 0).sum(1) / positives
+    return relax + (whole_order if log_variance is None else _weigh(whole_order / count, log_variance))
+
+
+def _weigh(value: Tensor, log_variance: Tensor) -> Tensor:
+    """A part of the loss times its learnt weight, and log σ, without which the weight would fall to 0."""
+    return loss_weight(log_variance) * value + 0.5 * log_variance

@@ -29,6 +29,7 @@ class TotalLoss:
             loss.check(self.funnel, f"losses.{n}")
         for n, loss in enumerate(self.losses):
             self._check_one_target(loss, n)
+            self._check_own_weights(loss, n)
 
     def check_learners(self, networks: Mapping[str, str]) -> None:
         """Raise ConfigError if no loss trains a stage or teacher.
@@ -127,6 +128,23 @@ class TotalLoss:
                     f"are also hard negatives of '{loss.learner}' ({other.name}); "
                     "a row gets a hard 0 or a teacher's target, never both"
                 )
+
+    def _check_own_weights(self, loss: Loss, n: int) -> None:
+        """Learnt weights are held by the name of the loss."""
+        learning = [other.name for other in self.losses[:n] if other.learnt_weights(self.funnel)]
+        if loss.learnt_weights(self.funnel) and loss.name in learning:
+            raise ConfigError(
+                f"losses.{n}.weights: an earlier '{loss.name}' learns weights, too, and only one loss of a name may; "
+                "write weights: fixed"
+            )
+
+    def learnt_weights(self) -> dict[str, list[str]]:
+        """Return stage or teacher → the names of the losses that learn the weight of their part of it."""
+        found: dict[str, list[str]] = {}
+        for loss in self.losses:
+            for stage in loss.learnt_weights(self.funnel):
+                found.setdefault(stage, []).append(loss.name)
+        return found
 
     def select(self, learner: str | None) -> list[tuple[str, Loss]]:
         """Return the losses from which one stage learns, or all for None, by name.

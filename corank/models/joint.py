@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, pad
+from torch.nn.functional import pad
 
 from corank.batches.batch import Batch
 from corank.batches.sums import padded
@@ -29,6 +29,7 @@ from corank.models.stage_model import StageModel
 from corank.models.tables.embedding import Tables
 from corank.models.tables.table_builder import TableBuilder
 from corank.models.teacher import Teacher
+from corank.models.training_terms import add_terms, look_up_positions, loss_weight
 
 DenseInputs = dict[Placement | Attended, Tensor]
 """Dense inputs by placement: query (R, ·), item (I', ·), snapshot and cross (C', ·); and (H', ·) of the items of each
@@ -45,6 +46,7 @@ class JointModel(nn.Module):
         teachers: Sequence[TeacherSettings] = (),
         positions: int = 0,
         tables: TableBuilder | None = None,
+        learnt_weights: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         """Build all networks.
 
@@ -54,6 +56,7 @@ class JointModel(nn.Module):
             teachers: networks that only teach.
             positions: how many there are on a page, where the log tells them.
             tables: makes the tables; whole ones, of seed 0, unless given.
+            learnt_weights: stage or teacher → the names of losses that learn a weight of their part of it.
         """
         super().__init__()
         self.layout = layout
@@ -81,10 +84,11 @@ class JointModel(nn.Module):
         self.attends = {s.name: attended for s in every if (attended := s.attended(layout.schema))}
         """Stage or teacher → what it attends to."""
         self.positions = positions
-        for network in every if positions else ():
-            terms = [nn.Parameter(torch.zeros(positions)) for _ in network.labels]
-            self.networks[network.name].position = nn.ParameterList(terms)
         self.labels = {network.name: list(network.labels) for network in every}
+        self.weighed = {s.name: list((learnt_weights or {}).get(s.name, ())) for s in every}
+        """Stage or teacher → the names of losses that learn a weight of their part of it."""
+        for name, network in self.networks.items():
+            add_terms(network, len(self.labels[name]), positions, len(self.weighed[name]))
         self.dtype = torch.float32
         """Precision of the products; weights stay fp32."""
 
@@ -115,9 +119,7 @@ class JointModel(nn.Module):
             inputs = self._stage_inputs(name, dense[tables], pairs, outputs, batch)
             output: StageOutput = self.networks[name](inputs).cut(len(pairs))
             outputs[name] = output if subset is None else output.spread(subset.index, len(batch), counts)
-        if not self._learns_positions(batch):
-            return {name: outputs[name] for name in stages}
-        return {name: replace(outputs[name], positions=self._position_terms(batch, name)) for name in stages}
+        return {name: self._with_terms(outputs[name], name, batch) for name in stages}
 
     def with_earlier(self, stages: Sequence[str]) -> list[str]:
         """The stages or teachers, and all that they see something of, in the order of the cascade."""
@@ -163,24 +165,29 @@ class JointModel(nn.Module):
             columns.append(z if what == "score" else _soft_ranks(z, batch))
         return torch.stack(columns, 1)
 
-    def _learns_positions(self, batch: Batch) -> bool:
-        return bool(self.positions) and self.training and batch.position is not None
-
-    def _position_terms(self, batch: Batch, name: str) -> dict[str, Tensor]:
-        """What each candidate's position adds to a stage's logits, by label; 0 if it is unknown: (C,)."""
-        assert batch.position is not None
-        known = (batch.position >= 0).float()
-        terms = {}
-        for label, term in self.terms(name).items():
-            # not by an index, whose gradient adds up in no fixed order
-            found = embedding(batch.position.clamp_min(0), term.unsqueeze(1)).squeeze(1)
-            terms[label] = found * known
-        return terms
+    def _with_terms(self, output: StageOutput, name: str, batch: Batch) -> StageOutput:
+        """The output of a stage or teacher with what only losses read."""
+        if self.positions and self.training and batch.position is not None:
+            output = replace(output, positions=look_up_positions(batch.position, self.terms(name)))
+        return replace(output, log_variances=self.log_variances(name)) if self.weighed[name] else output
 
     def terms(self, name: str) -> dict[str, nn.Parameter]:
         """What each position adds to a stage's logits, by label; empty where none is logged."""
         held = getattr(self.networks[name], "position", None)
         return {} if held is None else dict(zip(self.labels[name], held, strict=True))
+
+    def log_variances(self, name: str) -> dict[str, nn.Parameter]:
+        """The numbers from which losses weigh their part of a stage or teacher, by the name of the loss."""
+        held = getattr(self.networks[name], "log_variance", None)
+        return {} if held is None else dict(zip(self.weighed[name], held, strict=True))
+
+    @property
+    def loss_weights(self) -> dict[str, Tensor]:
+        """The weights that losses have learnt, by `LOSS/STAGE`: () each."""
+        of = {stage: self.log_variances(stage) for stage in self.weighed}
+        return {
+            f"{loss}/{s}": loss_weight(held.detach()) for s, by in of.items() for loss, held in by.items()
+        }
 
     @property
     def networks(self) -> dict[str, nn.Module]:

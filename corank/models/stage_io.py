@@ -60,6 +60,9 @@ class StageOutput:
     counts: Tensor | None = None
     """How much each candidate counts in losses that read these logits, 0 for one that was skipped and whose logit means
     nothing: (C,); None: 1."""
+    log_variances: Mapping[str, Tensor] = field(default_factory=dict)
+    """By the name of a loss that learns a weight of its part of the stage, the number from which `loss_weight` computes
+    it: () each."""
     members: Mapping[str, Tensor] = field(default_factory=dict)
     """By label the logits of several predictions, each of which learns by itself, if the stage has them: (C, k); its
     logit is that of their mean probability."""

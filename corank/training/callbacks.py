@@ -66,12 +66,16 @@ class TrainingLog:
     cosines: Mapping[str, float] = field(default_factory=dict)
     """Of each two losses' gradients, by `tables/A/B` and `layers/A/B`, NaN where one is 0; empty at other steps than
     those of `train.gradient_conflict`."""
+    loss_weights: Mapping[str, float] = field(default_factory=dict)
+    """That losses have learnt of their parts, by `LOSS/STAGE`; empty unless a loss learns some."""
 
     @property
     def figures(self) -> dict[str, float]:
-        """All of them as trackers name them: `loss/A`, `cosine/tables/A/B`, `candidates_per_second`."""
+        """All of them as trackers name them: `loss/A`, `cosine/tables/A/B`, `loss_weight/A/STAGE`,
+        `candidates_per_second`."""
         found = {f"loss/{name}": value for name, value in self.losses.items()}
         found |= {f"cosine/{name}": value for name, value in self.cosines.items() if value == value}
+        found |= {f"loss_weight/{name}": value for name, value in self.loss_weights.items()}
         return found | {"candidates_per_second": self.candidates_per_second}
 
 

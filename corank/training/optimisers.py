@@ -11,8 +11,9 @@ from corank.models.settings.table_optimiser import TableOptimiser
 from corank.models.tables.row_optimisers import table_optimiser
 from corank.training.train_settings import DenseOptimiser
 
-POSITION_RATE = 10
-"""Learning rate of position terms over that of layers: each term is a logit by itself."""
+TERM_RATE = 10
+"""Learning rate of terms of positions, and of what losses learn, over that of layers: each term is a number by
+itself."""
 
 
 def optimisers(
@@ -23,13 +24,13 @@ def optimisers(
     built: dict[str, torch.optim.Optimizer] = {"table": table_optimiser(model.tables.parameters(), table)}
     for name, stage in model.networks.items():
         chosen = stages.get(name, DenseOptimiser())
-        terms = list(model.terms(name).values())
+        terms = [*model.terms(name).values(), *model.log_variances(name).values()]
         layers = [p for p in stage.parameters() if all(p is not term for term in terms)]
         # the projections of shared tables learn at the rate of the first stage
         layers += projections.pop(model.tables_of[name], [])
         groups: list[dict[str, Any]] = [{"params": layers, "weight_decay": chosen.weight_decay}]
         if terms:
-            groups.append({"params": terms, "weight_decay": 0.0, "lr": POSITION_RATE * chosen.lr})
+            groups.append({"params": terms, "weight_decay": 0.0, "lr": TERM_RATE * chosen.lr})
         built[name] = torch.optim.AdamW(groups, lr=chosen.lr, fused=True)
     return built
 

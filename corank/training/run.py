@@ -268,4 +268,5 @@ def build_networks(config: Config, encoders: Encoders) -> JointModel:
 
 def _build(config: Config, layout: Layout, tables: TableBuilder) -> JointModel:
     positions = LAST_POSITION + 1 if config.data.position else 0
-    return JointModel(config.stages, layout, config.teachers, positions, tables)
+    learnt = config.total.learnt_weights()
+    return JointModel(config.stages, layout, config.teachers, positions, tables, learnt)

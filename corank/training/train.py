@@ -132,11 +132,9 @@ def _run_epoch(trainer: Trainer, told: Callback, checks: MidEpochChecks | None) 
             losses = {name: float(value) for name, value in means.items()}
             _refuse_divergence(losses, trainer)
             cosines = {name: float(value) for name, value in trainer.cosines.items()}
-            told.on_log(
-                TrainingLog(
-                    progress.epoch + 1, progress.batch, len(reader), progress.step, losses, speed, cosines
-                )
-            )
+            weights = {name: float(value) for name, value in trainer.model.loss_weights.items()}
+            at = (progress.epoch + 1, progress.batch, len(reader), progress.step)
+            told.on_log(TrainingLog(*at, losses, speed, cosines, weights))
         if progress.step % every == 0 and progress.batch < len(reader):
             _save(trainer, told)
         if checks is not None and checks.due(progress.batch, len(reader)):

@@ -9,9 +9,14 @@ from pydantic import ValidationError
 
 from corank.core.errors import ConfigError
 from corank.losses.settings.cascade import CascadeLoss
+from corank.losses.total import TotalLoss
 from tests.support.loss_cases import SCOPE, STAGES, bce, loss, neural_sort, output, outputs, requests, sigmoid
 from tests.support.models import grad_of
 
+FORMS = ["lcron", "arf", "arf_v2", "dftopk"]
+SORTED = ("arf", "arf_v2")
+LEARNT = {"prerank": 0.7, "rank": -0.4, "rerank": 0.2}
+"""log σ² by stage."""
 KEEP = {"prerank": 3, "rank": 2, "rerank": 1}
 LEVEL = [0, 2, 1, 0, 2]
 Z = {
@@ -36,33 +41,44 @@ def survival(form: str, z: list[float], keep: int, temperature: float) -> list[f
 
 
 def by_hand(
-    form: str, z: dict[str, list[float]], level: list[int], stages: Sequence[str], temperature: float
+    form: str,
+    z: dict[str, list[float]],
+    level: list[int],
+    stages: Sequence[str],
+    temperature: float,
+    learnt: bool = False,
 ) -> float:
-    """Of one request; a stage that keeps all lets all survive."""
+    """Of one request; a stage that keeps all lets all survive. With the weights of `LEARNT`, or fixed ones."""
     n = len(level)
     true = [1 if one == 2 else 0 for one in level]
     product, total = [1.0] * n, 0.0
     for stage in stages:
         if n <= KEEP[stage]:
             continue
-        if form == "arf":
+        sigma = math.exp(LEARNT[stage] / 2)
+        if form in SORTED:
             p = neural_sort(z[stage], temperature)
             kept = [math.log(sum(p[t][i] for t in range(KEEP[stage])) / KEEP[stage]) for i in range(n)]
-            total -= sum(k * y for k, y in zip(kept, true, strict=True)) / sum(true)
+            if form == "arf":
+                total -= sum(k * y for k, y in zip(kept, true, strict=True)) / (n if learnt else sum(true))
+            else:
+                total += missed(survival("lcron", z[stage], KEEP[stage], temperature), true)
             order = sorted(range(n), key=lambda i: (-level[i], -z[stage][i]))
-            total -= sum(math.log(p[t][i]) for t, i in enumerate(order)) / n
+            whole = -sum(math.log(p[t][i]) for t, i in enumerate(order)) / n
+            total += whole / n / (2 * sigma**2) + math.log(sigma) if learnt else whole
             continue
         found = survival(form, z[stage], KEEP[stage], temperature)
         product = [a * b for a, b in zip(product, found, strict=True)]
-        total += missed(found, true) * (0.5 if form == "lcron" else 1)
-    return total if form == "arf" else total + missed(product, true)
+        own = missed(found, true)
+        total += own / (2 * sigma**2) + math.log(sigma) if learnt else own * (0.5 if form == "lcron" else 1)
+    return total if form in SORTED else total + missed(product, true)
 
 
 def missed(p: list[float], true: list[int]) -> float:
     return sum(bce(q, y) for q, y in zip(p, true, strict=True)) / len(true)
 
 
-@pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("stages", [STAGES, STAGES[:2], STAGES[:1]])
 def test_the_loss_is_that_of_the_formula(form: str, stages: Sequence[str]) -> None:
     z = outputs(**Z)
@@ -72,7 +88,7 @@ def test_the_loss_is_that_of_the_formula(form: str, stages: Sequence[str]) -> No
         assert (z[stage].logits["click"].grad is not None) == (stage in stages)
 
 
-@pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])
+@pytest.mark.parametrize("form", FORMS)
 def test_requests_of_all_lengths_each_by_itself_weighted_by_the_log(form: str) -> None:
     """Of five, four and three candidates; then two, one and none, and five without a positive."""
     three = {stage: z[:3] for stage, z in Z_FOUR.items()}
@@ -95,6 +111,44 @@ def test_requests_of_all_lengths_each_by_itself_weighted_by_the_log(form: str) -
         grad_of(z["rerank"].logits["click"])[12:14].any()
         and not grad_of(z["rerank"].logits["click"])[14:].any()
     )
+
+
+@pytest.mark.parametrize("form", ["lcron", "arf", "arf_v2"])
+def test_learnt_weights_are_those_of_an_uncertainty(form: str) -> None:
+    """Of two requests, of which a stage cuts one: there its weight has no gradient, as no part is weighed."""
+    learning = cascade(form, temperature=1.3, weights="learnt")
+    two = {stage: values[:2] for stage, values in Z.items()}
+    held = {stage: torch.tensor(value, requires_grad=True) for stage, value in LEARNT.items()}
+    z = {
+        stage: replace(found, log_variances={learning.name: held[stage]})
+        for stage, found in outputs(**{stage: Z[stage] + two[stage] for stage in STAGES}).items()
+    }
+    found = loss(learning, z, requests([LEVEL, [2, 0]]))
+    of_requests = [by_hand(form, z, level, STAGES, 1.3, True) for z, level in ((Z, LEVEL), (two, [2, 0]))]
+    assert found == pytest.approx(sum(of_requests) / 2, rel=1e-4)
+    part = {
+        stage: (grad_of(held[stage]).item() - 0.5 * share) / -0.5 * math.exp(LEARNT[stage])
+        for stage, share in (("prerank", 0.5), ("rank", 0.5), ("rerank", 1.0))
+    }
+    assert all(value > 0 for value in part.values()), (
+        "what is weighed, from the gradient −L / (2 σ²) + ½ of log σ²"
+    )
+    assert learning.learnt_weights(SCOPE) == list(STAGES) and not cascade(form).learnt_weights(SCOPE)
+
+
+@pytest.mark.parametrize("form", ["dftopk", "icc"])
+def test_forms_without_weights_of_parts_learn_none(form: str) -> None:
+    with pytest.raises(
+        ValidationError, match=r"weights: only lcron, arf, arf_v2 learn theirs.*received form"
+    ):
+        cascade(form, weights="learnt")
+
+
+def test_two_losses_of_one_name_may_not_learn_weights() -> None:
+    learning = [cascade("arf", weights="learnt"), cascade("arf", weights="learnt", on=["cut", "exposed"])]
+    with pytest.raises(ConfigError, match=r"losses\.1\.weights: an earlier 'cascade\.arf' learns weights"):
+        TotalLoss(learning, SCOPE).check()
+    TotalLoss([learning[0], cascade("lcron", weights="learnt"), cascade("arf")], SCOPE).check()
 
 
 def dense_lcron(z: dict[str, torch.Tensor], true: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -120,7 +174,7 @@ def test_what_should_be_cut_learns_from_the_mass_of_lower_ranks() -> None:
         assert torch.allclose(grad_of(z[stage].logits["click"]), grad_of(dense[stage]), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])
+@pytest.mark.parametrize("form", FORMS)
 def test_only_levels_on_compete_and_no_more_than_were_drawn(form: str) -> None:
     z = outputs(**{stage: [*values, 2.2, -1.4] for stage, values in Z.items()})
     made = replace(
@@ -135,7 +189,7 @@ def test_only_levels_on_compete_and_no_more_than_were_drawn(form: str) -> None:
     assert found == pytest.approx(by_hand(form, picked, [0, 2, 0, 2], STAGES, 3.0), rel=1e-4)
 
 
-@pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("given", [[[], []], [[2], [0]], [[0, 0, 1, 1, 0]]])
 def test_with_nothing_to_cut_or_to_keep_the_loss_is_zero_and_so_are_its_gradients(
     form: str, given: list[list[int]]
@@ -145,7 +199,7 @@ def test_with_nothing_to_cut_or_to_keep_the_loss_is_zero_and_so_are_its_gradient
     assert not any(grad_of(z[stage].logits["click"]).any() for stage in STAGES)
 
 
-@pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])
+@pytest.mark.parametrize("form", FORMS)
 def test_far_off_scores_still_pull_the_right_way(form: str) -> None:
     z = outputs(**{stage: [-8.0, 1.0, 2.0, 3.0, 8.0] for stage in STAGES})
     assert math.isfinite(loss(cascade(form), z, requests([[2, 0, 0, 0, 0]])))
@@ -154,7 +208,7 @@ def test_far_off_scores_still_pull_the_right_way(form: str) -> None:
         assert gradient.isfinite().all() and gradient[0] < 0
 
 
-@pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])
+@pytest.mark.parametrize("form", FORMS)
 def test_descent_brings_the_true_top_through(form: str) -> None:
     torch.manual_seed(0)
     made = requests([[2, 0, 2, 0, 1, 0, 0, 0]] * 3)
@@ -192,7 +246,7 @@ def test_all_stages_are_read_unless_some_are_named() -> None:
     assert cascade("lcron", stages=["rank"]).reads(SCOPE) == ["rank"]
 
 
-@pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])
+@pytest.mark.parametrize("form", FORMS)
 def test_top_takes_the_place_of_every_quota(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = loss(cascade(form, top=2), outputs(**Z), requests([LEVEL]))
     assert found != pytest.approx(by_hand(form, Z, LEVEL, STAGES, 1.0), rel=1e-5)

@@ -17,7 +17,7 @@ from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.table_optimiser import TableOptimiser
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.stage_io import StageOutput
-from corank.training.optimisers import POSITION_RATE, optimisers
+from corank.training.optimisers import TERM_RATE, optimisers
 from corank.training.train_settings import DenseOptimiser
 from tests.support.encoded_batches import LAYOUT, batch, random_batch, rows
 from tests.support.loss_cases import SCOPE, loss
@@ -152,7 +152,7 @@ def test_terms_learn_faster_and_do_not_decay() -> None:
     chosen = {"rank": DenseOptimiser(lr=0.002, weight_decay=0.1)}
     layers, terms = optimisers(built, TableOptimiser(), chosen)["rank"].param_groups
     assert (layers["lr"], layers["weight_decay"]) == (0.002, 0.1)
-    assert (terms["lr"], terms["weight_decay"]) == (0.002 * POSITION_RATE, 0.0) and POSITION_RATE > 1
+    assert (terms["lr"], terms["weight_decay"]) == (0.002 * TERM_RATE, 0.0) and TERM_RATE > 1
     assert {id(p) for p in terms["params"]} == {id(p) for p in built.terms("rank").values()}
     every = {id(p) for p in built.stages["rank"].parameters()}
     assert {id(p) for group in (layers, terms) for p in group["params"]} == every

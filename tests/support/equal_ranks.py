@@ -33,7 +33,7 @@ TAUGHT = {"kind": "distill", "teacher": "rank", "student": "prerank", "on": LEVE
 
 EASY = {"by": "prerank", "on": ["retrieved", "preranked"], "keep": 0.4, "sample": 0.3}
 
-EVERYTHING = {
+EVERYTHING: dict[str, Any] = {
     "stages": [
         TOWERS | {"embeddings": "own"},
         {
@@ -79,6 +79,8 @@ EVERYTHING = {
     "train": {"average": 0.9, "skip_easy": EASY},
 }
 """Three stages, a teacher, attention, crosses, an average, easy candidates that are skipped, and every loss."""
+LEARNT = {"kind": "cascade", "form": "arf_v2", "positive": ["exposed"], "weights": "learnt"}
+"""A loss that learns weights of its parts."""
 LAZY = {"optimiser": "lazy_adam", "lr": 0.01}
 
 CASES: dict[str, dict[str, Any]] = {
@@ -96,7 +98,8 @@ CASES: dict[str, dict[str, Any]] = {
         "train": {"mode": "separate", "average": 0.9},
     },
     # ranks have no request, or none with a label
-    "few requests": EVERYTHING | {"train": {"requests": 3, "skip_easy": EASY}},
+    "few requests": EVERYTHING
+    | {"losses": [*EVERYTHING["losses"], LEARNT], "train": {"requests": 3, "skip_easy": EASY}},
 }
 """By name the parts of a config that differ from the world's own."""
 STEPS = 6

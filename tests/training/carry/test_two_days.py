@@ -24,7 +24,13 @@ pytestmark = pytest.mark.slow
 
 HARD = ["train.requests=24", "stages.0.dropout=0.2", "stages.1.dropout=0.3", "stages.1.normalisation=layer"]
 CASES = {
-    "joint": ["train.average=0.9", "train.epochs=2", "train.table.decay=0.99"],
+    "joint": [
+        "train.average=0.9",
+        "train.epochs=2",
+        "train.table.decay=0.99",
+        "losses=[{kind: click, stage: rank}, {kind: distill, teacher: rank, student: prerank, on: [exposed, ranked]}, "
+        "{kind: cascade, form: arf, positive: [exposed], weights: learnt}]",
+    ],
     "alternate": ["train.mode=alternate", "train.table={optimiser: lazy_adam, lr: 0.01}"],
     "separate": [
         "train.mode=separate",
