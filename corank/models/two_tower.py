@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from corank.features.input_layout import Layout
 from corank.features.schema import Placement
+from corank.models.inputs.feature_dropout import FeatureDropout
 from corank.models.inputs.named_axes import AxisNames, name_axes, name_inputs, number
 from corank.models.layers import ACTIVATIONS, Columns, SnapshotTerm, activated, linear
 from corank.models.settings.network import NetworkSettings
@@ -63,6 +64,8 @@ class Towers(VectorModel):
         self.label, self.biases = settings.label, settings.bias
         self.query = self._queries(settings, layout)
         self.item = self._tower("item", settings.item, settings.item_features, settings, layout)
+        self.query_dropout = FeatureDropout(layout, "query", settings.feature_dropout)
+        self.item_dropout = FeatureDropout(layout, "item", settings.feature_dropout)
         self.scale = nn.Parameter(torch.tensor(-0.5 * math.log(settings.item[-1])))
         self.bias = nn.Parameter(torch.tensor(0.0))
         self.snapshot = SnapshotTerm.of(layout, settings.item[-1], settings.item_features)
@@ -96,7 +99,7 @@ class Towers(VectorModel):
 
     def query_vectors(self, query: Tensor) -> Tensor:
         """The vectors of queries: (R, ·) → (R, d)."""
-        vectors: Tensor = self.query(query)
+        vectors: Tensor = self.query(self.query_dropout(query))
         if not self.biases:
             return vectors
         product, bias = vectors[:, :-1], vectors[:, -1:]
@@ -104,7 +107,7 @@ class Towers(VectorModel):
 
     def item_vectors(self, item: Tensor) -> Tensor:
         """The vectors of items: (I', ·) → (I', d)."""
-        vectors: Tensor = self.item(item)
+        vectors: Tensor = self.item(self.item_dropout(item))
         return torch.cat((vectors, torch.ones_like(vectors[:, :1])), dim=1) if self.biases else vectors
 
     def logit_scale(self) -> Tensor:

@@ -1,12 +1,13 @@
 """Stage model `towers`: what a config says of a query tower and an item tower."""
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
+from annotated_types import Gt, Lt
 from pydantic import Field, model_validator
 
 from corank.core.errors import ConfigError
-from corank.core.settings import Settings, validate
+from corank.core.settings import Settings, describe_unknown, validate
 from corank.features.input_layout import Layout
 from corank.features.schema import RECORD_PLACEMENTS, Placement, Schema
 from corank.models.settings.network import FirstLayer, Widths, multiply_widths
@@ -44,6 +45,10 @@ class TowerPairSettings(SingleLabelSettings):
     """Several query towers by name, such as one of the user and one of the context, whose vectors are summed."""
     item_features: list[str] | None = None
     """Features of the item tower; all of the item side unless given."""
+    feature_dropout: dict[str, Annotated[float, Gt(0), Lt(1)]] = {}
+    """Share of rows for which a training step leaves a feature out, by feature; in the others it counts 1/(1 − share)
+    times. What is learnt of it beside the other features ends up 1 − share as large: an id whose targets are noisy
+    then moves a vector less from where its attributes put it. Not of features as of snapshots."""
     bias: bool = True
     """Whether each side adds a bias of its own to the logit. The two are numbers of the vectors, within their width."""
     saved_defaults: ClassVar[Mapping[str, Any]] = {"bias": False}
@@ -82,6 +87,18 @@ class TowerPairSettings(SingleLabelSettings):
         schema.check_tower(self.query_features or [], "query", f"stages.{self.name}.query_features")
         schema.check_tower(self.item_features or [], "item", f"stages.{self.name}.item_features")
         self._require_inputs(schema)
+        self._check_dropout(schema)
+
+    def _check_dropout(self, schema: Schema) -> None:
+        """Raise ConfigError if a feature that training leaves out now and then enters no tower."""
+        entered = set[str]().union(*(layer.features for layer in self.first_layers(schema)))
+        read = [name for name in schema.features if name in entered and schema.placement(name) != "snapshot"]
+        for name in self.feature_dropout:
+            if name not in read:
+                raise ConfigError(
+                    f"stages.{self.name}.feature_dropout.{name}: "
+                    f"{describe_unknown(name, read, 'tower feature')}"
+                )
 
     def _require_inputs(self, schema: Schema) -> None:
         """Raise ConfigError if a tower would read nothing: it would give every row one vector."""
@@ -129,7 +146,8 @@ class TowerPairSettings(SingleLabelSettings):
         }
         sides = ("query_features", "item_features")
         chosen = {side: kept(getattr(self, side)) for side in sides if getattr(self, side) is not None}
-        return self.model_copy(update=chosen | {"query_towers": towers})
+        dropout = {name: share for name, share in self.feature_dropout.items() if name not in names}
+        return self.model_copy(update=chosen | {"query_towers": towers, "feature_dropout": dropout})
 
     def in_role_of(self, stage: StageSettings) -> StageSettings:
         """Towers of the same widths in the role of another stage, which read all of its features."""
