@@ -44,6 +44,8 @@ class FunnelSpec:
     """Whether the log has a column of levels."""
     members: Mapping[str, int] = field(default_factory=dict)
     """Stage or teacher → its predictions, for those that have several."""
+    logged_inputs: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Stage or teacher → what it reads that nobody knows of a pair beyond the log, for those that read such."""
 
     def level_code(self, name: str, key: str) -> int:
         """Return the code of a level. Raises ConfigError if there is no such level."""
@@ -64,6 +66,41 @@ class FunnelSpec:
                 f"shown; write {' or '.join(SOURCES)} for negatives beyond the log"
             )
         return self.level_code(name, key)
+
+    def check_sources(self, names: Sequence[str], per_request: int | None, key: str, setting: str) -> None:
+        """Raise ConfigError for a level or source that does not exist, and for a source that is not counted.
+
+        Args:
+            names: levels of the log and sources beyond it.
+            per_request: candidates drawn of each; None for all.
+            key: of the loss.
+            setting: of the loss, which gives the names.
+        """
+        for name in names:
+            if self.source_code(name, f"{key}.{setting}") in SOURCES.values() and per_request is None:
+                raise ConfigError(
+                    f"{key}.per_request: required, as '{name}' has no end; such as per_request: 5"
+                )
+
+    def check_teaching(self, teachers: Sequence[str], on: Sequence[str], key: str) -> None:
+        """Raise ConfigError if a teacher cannot score candidates beyond the log that it is to teach on.
+
+        Args:
+            teachers: stages, teachers or scores.
+            on: levels of the log and sources beyond it.
+            key: of the loss.
+        """
+        beyond = next((name for name in on if name in SOURCES), None)
+        for teacher in teachers if beyond else ():
+            if teacher in self.scores:
+                raise ConfigError(
+                    f"{key}.on: '{beyond}' is beyond the log, where nobody knows '{teacher}'; drop one of both"
+                )
+            if unknown := self.logged_inputs.get(teacher):
+                raise ConfigError(
+                    f"{key}.on: '{beyond}' is beyond the log, where nobody knows what '{teacher}' reads of "
+                    f"{', '.join(unknown)}; drop '{beyond}', or let another teach that does not read it"
+                )
 
     def source_name(self, code: int) -> str:
         """Return the name of a level, or of a source of negatives beyond the log."""
@@ -136,6 +173,8 @@ class Loss(Settings):
     """The name under which the class is registered; a subclass narrows it to that literal."""
     weight: NonNegativeFloat = 1.0
     """Factor of this loss in the total."""
+    bearable: ClassVar[float] = 1.0
+    """How many times as large as the pointwise losses of its stage it may begin before it is warned of."""
     pointwise: ClassVar[bool] = False
     """Whether it takes each shown candidate on its own, with its label as the target."""
 
@@ -207,11 +246,12 @@ class Loss(Settings):
         rows = counts.rows(self.population(funnel))
         return Targets(rows, rows, rows)
 
-    def untrained_value(self, counts: SplitCounts, requests: int) -> float | None:
+    def untrained_value(self, counts: SplitCounts, funnel: FunnelSpec, requests: int) -> float | None:
         """Estimate its value for a stage that knows averages alone, to compare the sizes of losses; None if not known.
 
         Args:
             counts: those of the training split.
+            funnel: the levels, labels and stages of the config.
             requests: requests of a batch.
         """
         return None

@@ -95,8 +95,17 @@ class Config(Settings):
                 for network in self.networks.values()
                 if isinstance(network, LayerSettings) and network.members is not None
             },
+            logged_inputs=self._logged_inputs(),
         )
         return TotalLoss(self.losses, funnel)
+
+    def _logged_inputs(self) -> dict[str, list[str]]:
+        """Stage or teacher → what it reads, itself or by the stages that it sees, that only logged pairs have."""
+        found = {network.name: network.logged_inputs(self.declared) for network in self.networks.values()}
+        for stage in self.stages:
+            for seen, _ in stage.earlier():
+                found[stage.name] = list(dict.fromkeys([*found[stage.name], *found.get(seen, [])]))
+        return {name: inputs for name, inputs in found.items() if inputs}
 
     @property
     def vector_stages(self) -> list[str]:

@@ -6,9 +6,20 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from corank.batches.sampling import BATCH, CATALOGUE
+from corank.core.errors import ConfigError
 from corank.losses.distillation.distill import draw_chunks
 from corank.losses.settings.distill import DistillLoss
-from tests.support.loss_cases import log_softmax, loss, outputs, requests, softplus
+from tests.support.loss_cases import (
+    SCOPE,
+    bce,
+    log_softmax,
+    loss,
+    outputs,
+    requests,
+    sigmoid,
+    softplus,
+)
 from tests.support.models import grad_of
 
 ALL = ["cut", "kept", "exposed"]
@@ -55,6 +66,42 @@ def test_a_logged_score_teaches_where_it_is_known(form: str) -> None:
     expected = kl([1, -1], [0.5, 2]) if form == "listwise" else softplus(2 - 0.5)
     assert found == pytest.approx(expected, rel=1e-5)
     assert (grad_of(z["prerank"].logits["click"])[[1, 3, 4]] == 0).all()
+
+
+@pytest.mark.parametrize("form", ["pointwise", "listwise"])
+def test_candidates_drawn_beyond_the_log_are_taught(form: str) -> None:
+    made = requests([[2, CATALOGUE, BATCH, CATALOGUE], [CATALOGUE, 0]])
+    made = replace(made, draw_order=torch.tensor([0, 1, 0, 0, 0, 0], dtype=torch.int32))
+    z = outputs(prerank=[9, 0.5, 9, -1, 0.3, 9], rank=[9.0, 1, 9, -2, 0, 9])
+    found = loss(distill(form, on=["catalogue"], per_request=2), z, made)
+    each = [bce(sigmoid(a), sigmoid(b)) for a, b in ((0.5, 1), (-1, -2), (0.3, 0))]
+    assert found == pytest.approx(sum(each) / 3 if form == "pointwise" else kl([1, -2], [0.5, -1]), rel=1e-5)
+    assert z["rank"].logits["click"].grad is None
+    assert not grad_of(z["prerank"].logits["click"])[[0, 2, 5]].any()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"on": ["batch"]}, "losses.0.per_request: required, as 'batch' has no end"),
+        (
+            {"on": ["kept", "catalogue"], "per_request": 3, "teacher": "production"},
+            "nobody knows 'production'",
+        ),
+        (
+            {"on": ["catalogue"], "per_request": 3, "teacher": "rerank"},
+            "'catalogue' is beyond the log, where nobody knows what 'rerank' reads of pair, served",
+        ),
+        ({"on": ["absent"]}, "losses.0.on: no level 'absent'"),
+    ],
+)
+def test_who_cannot_score_drawn_candidates_does_not_teach_on_them(
+    wrong: dict[str, Any], message: str
+) -> None:
+    scope = replace(SCOPE, logged_inputs={"rerank": ["pair", "served"]})
+    distill("pointwise", teacher="rerank").check(scope, "losses.0")
+    with pytest.raises(ConfigError, match=message):
+        distill("pointwise", **wrong).check(scope, "losses.0")
 
 
 def test_pairwise_of_a_short_list_is_all_pairs_weighted_by_the_lost_gain() -> None:

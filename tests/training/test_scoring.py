@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from corank.batches.sampling import CATALOGUE
+from corank.core.errors import ConfigError
 from corank.training.config_file import read
 from corank.training.preparation.scoring import build_scoring
 from tests.support.configs import TEXT
@@ -45,6 +47,44 @@ def test_what_a_later_stage_sees_is_scored_for_it(path: Path) -> None:
     }
     first = stages.replace("model: towers", "model: mlp")
     assert "prerank" not in build_scoring(read(path, [first, clicks])).populations, "its ranks are of all"
+
+
+def test_a_teacher_scores_drawn_candidates_and_no_others(path: Path) -> None:
+    drawn = (
+        "losses.2={kind: distill, teacher: rank, student: prerank, on: [catalogue, ranked], per_request: 5}"
+    )
+    assert build_scoring(read(path, [drawn])).populations == {
+        "rank": {EXPOSED: None, RANKED: 5, CATALOGUE: 5}
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["features.of_pair={side: cross, kind: id}"], "losses.2.on: 'catalogue' .* reads of of_pair; drop"),
+        (
+            [
+                "features.of_pair={side: cross, kind: bucket, buckets: 4}",
+                "stages=[{name: prerank, model: towers, keep: 100}, {name: mid, model: mlp, keep: 50}, "
+                "{name: rank, model: mlp, keep: 10, from_stages: [mid.score]}]",
+            ],
+            "what 'rank' reads of of_pair",
+        ),
+        (
+            [
+                "data.scores={served: {column: score}}",
+                "teachers=[{name: wise, scores: [served]}]",
+                "losses.1={kind: click, stage: wise}",
+                "losses.2.teacher=wise",
+            ],
+            "what 'wise' reads of served",
+        ),
+    ],
+)
+def test_a_teacher_that_would_have_to_guess_is_refused(path: Path, changes: list[str], message: str) -> None:
+    drawn = "losses.2={kind: distill, teacher: rank, student: prerank, on: [catalogue], per_request: 5}"
+    with pytest.raises(ConfigError, match=message):
+        read(path, [drawn, *changes])
 
 
 def test_those_after_a_stage_skip_what_it_finds_easy(path: Path) -> None:

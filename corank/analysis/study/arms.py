@@ -26,6 +26,7 @@ from corank.analysis.study.config_changes import (
 )
 from corank.analysis.study.sample_changes import (
     add_members,
+    distil_catalogue,
     learn_info_nce,
     learn_pseudo_labels,
     learn_ranknet,
@@ -105,6 +106,7 @@ def _changes(config: Config) -> dict[int, dict[str, Change]]:
         "RankNet in place of unexposed": learn_ranknet,
         "InfoNCE beside the losses": lambda value: learn_info_nce(value, beside=True),
         "a loss a source, and the catalogue": split_by_source,
+        "the ranker's scores of the catalogue": distil_catalogue,
         "projected gradients": project_gradients,
         "the ranker with members": add_members,
         "pseudo-labels of the members": lambda value: learn_pseudo_labels(value, beta=1.0),

@@ -43,11 +43,20 @@ def split_by_source(value: Plain) -> Plain:
         else:
             levels = loss[key]
             losses += [loss | {key: [level], "weight": loss["weight"] / len(levels)} for level in levels]
-    drawn = [loss for loss in losses if loss["kind"] == "unexposed" and loss["from"] == ["catalogue"]]
+    own = [loss for loss in losses if _is_of(loss, stage["name"], *LEVELS_OF)]
+    drawn = [loss for loss in own if loss[LEVELS_OF[loss["kind"]]] == ["catalogue"]]
     if not drawn:
         named = {"stage": stage["name"], "label": main_label(stage)}
         losses.append({"kind": "unexposed", **named, "from": ["catalogue"], "per_request": 10, "weight": 0.1})
     return with_losses(value, losses)
+
+
+def distil_catalogue(value: Plain) -> Plain:
+    """Let the first stage learn the last one's scores of items of the catalogue, beside its other losses."""
+    first, last = value["stages"][0], value["stages"][-1]
+    names = {"kind": "distill", "teacher": last["name"], "student": first["name"], "label": main_label(first)}
+    drawn = {"on": ["catalogue"], "per_request": 10, "weight": 0.5, "warm_up": _warm_up(value)}
+    return with_losses(value, [*value["losses"], names | drawn])
 
 
 def add_members(value: Plain) -> Plain:

@@ -51,7 +51,7 @@ class ClickLoss(Loss):
         label = counts.labels[self.label]
         return Targets(label.known, label.positives, label.negatives)
 
-    def untrained_value(self, counts: SplitCounts, requests: int) -> float | None:
+    def untrained_value(self, counts: SplitCounts, funnel: FunnelSpec, requests: int) -> float | None:
         """The entropy of the label: −p ln p − (1 − p) ln(1 − p), p its rate."""
         label = counts.labels[self.label]
         if not label.known:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @LOSSES.register("distill")
 class DistillLoss(Loss):
-    """Knowledge distillation over candidates of the levels `on`.
+    """Knowledge distillation over candidates of the levels `on`, or drawn beyond the log.
 
     z_s and z_t are the logits of student and teacher over the temperature, the teacher's detached.
 
@@ -31,7 +31,9 @@ class DistillLoss(Loss):
     epoch; L = Σ w_ab softplus(z_s[b] − z_s[a]) / Σ w_ab over the drawn, a of an earlier chunk than b. w_ab is what
     DCG loses if the two swap ranks; the gain falls by 1 a chunk. Source of the idea: COPR, arXiv 2306.03516.
 
-    A teacher has not learnt from candidates that were never exposed: choose `on` with care.
+    A teacher has not learnt from candidates that were never exposed: choose `on` with care. It scores a drawn candidate
+    as it would a logged one, and no candidate that no loss reads of it. A number that the log holds of pairs is missing
+    there, and read as its mean; a teacher that reads other such features, or logged scores, is refused.
     """
 
     kind: Literal["distill"] = "distill"
@@ -44,9 +46,9 @@ class DistillLoss(Loss):
     form: Literal["pointwise", "listwise", "pairwise"] = "pointwise"
     """What of the teacher is a target: its probability, its softmax over a request, or its order."""
     on: list[str] = Field(min_length=1)
-    """Levels of the candidates."""
+    """Levels of the log, or `batch` or `catalogue` for items beyond it."""
     per_request: PositiveInt | None = None
-    """Candidates drawn of each level and request; all unless given."""
+    """Candidates drawn of each level and request; all of a level unless given."""
     chunks: Annotated[int, Ge(2)] = 20
     """Chunks of the teacher's order in `pairwise`."""
     temperature: PositiveFloat = 1.0
@@ -85,11 +87,11 @@ class DistillLoss(Loss):
     def check(self, funnel: FunnelSpec, key: str) -> None:
         funnel.check_teacher(self.teacher, self.label, f"{key}.teacher")
         funnel.check_label(self.student, self.label, f"{key}.student")
-        for level in self.on:
-            funnel.level_code(level, f"{key}.on")
+        funnel.check_sources(self.on, self.per_request, key, "on")
+        funnel.check_teaching(self.teachers, self.on, key)
 
     def population(self, funnel: FunnelSpec) -> Population:
-        return {funnel.levels.index(level): self.per_request for level in self.on}
+        return {funnel.source_code(level, "on"): self.per_request for level in self.on}
 
     def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
         rows = counts.rows(self.population(funnel))

@@ -67,7 +67,7 @@ class InBatchLoss(Loss):
         clicked = counts.labels[self.label].positives
         return Targets(clicked, clicked, clicked)  # each leads items of other requests
 
-    def untrained_value(self, counts: SplitCounts, requests: int) -> float | None:
+    def untrained_value(self, counts: SplitCounts, funnel: FunnelSpec, requests: int) -> float | None:
         """ln of the batch's items: all score alike. At most as many as the batch has exposed candidates."""
         items = requests * counts.levels[-1] / max(counts.requests, 1)
         return math.log(items) if items > 1 else None

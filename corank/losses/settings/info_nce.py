@@ -1,7 +1,8 @@
 """Loss `info_nce`: a candidate of each level of the log against those of all lower levels, by a margin."""
 
+import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
@@ -34,6 +35,10 @@ class InfoNceLoss(Loss):
     it, and the margin grows with the distance of their levels, is corank's.
     """
 
+    bearable: ClassVar[float] = (
+        5.0  # at 2 times the clicks it helps, at 7 it has lost what it gained (LOG.md)
+    )
+
     kind: Literal["info_nce"] = "info_nce"
     stage: str
     """The stage to train."""
@@ -58,11 +63,7 @@ class InfoNceLoss(Loss):
 
     def check(self, funnel: FunnelSpec, key: str) -> None:
         funnel.check_label(self.stage, self.label, f"{key}.stage")
-        for level in self.on or funnel.levels:
-            if funnel.source_code(level, f"{key}.on") in SOURCES.values() and self.per_request is None:
-                raise ConfigError(
-                    f"{key}.per_request: required, as '{level}' has no end; such as per_request: 5"
-                )
+        funnel.check_sources(self.on or funnel.levels, self.per_request, key, "on")
         if self.top_grade(funnel) == 0:
             raise ConfigError(
                 f"{key}.on: two levels are needed, or exposed candidates, or nothing stands over another; "
@@ -84,17 +85,31 @@ class InfoNceLoss(Loss):
         grades = self.grades(funnel)
         return max(grades.values()) + (len(funnel.levels) - 1 in grades)
 
-    def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
+    def _graded(self, counts: SplitCounts, funnel: FunnelSpec) -> list[int]:
+        """The rows of a split of each grade, from 0."""
         rows = [0] * (self.top_grade(funnel) + 1)
         for code, grade in self.grades(funnel).items():
             rows[grade] += counts.rows({code: self.per_request})
         if len(funnel.levels) - 1 in self.grades(funnel):
             rows[-1] = min(counts.labels[self.label].positives, rows[-2])
             rows[-2] -= rows[-1]
+        return rows
+
+    def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
+        rows = self._graded(counts, funnel)
         filled = [count for count in rows if count]
         if not filled:
             return Targets(0, 0, 0)
         return Targets(sum(rows), sum(rows) - filled[0], sum(rows) - filled[-1])
+
+    def untrained_value(self, counts: SplitCounts, funnel: FunnelSpec, requests: int) -> float | None:
+        """The mean over grades of ln(1 + candidates below): all score alike, in a request of average length.
+
+        The margin is left out, which is of the deeper grades' favour alone.
+        """
+        each = [rows / max(counts.requests, 1) for rows in self._graded(counts, funnel)]
+        sizes = [math.log1p(sum(each[:grade])) for grade in range(1, len(each)) if each[grade]]
+        return sum(sizes) / len(sizes) if sizes else None
 
     def values(
         self, outputs: "Mapping[str, StageOutput]", batch: "Batch", funnel: FunnelSpec

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from corank.batches.label_counts import SplitCounts, Targets
-from corank.batches.sampling import SOURCES, Population
+from corank.batches.sampling import Population
 from corank.core.errors import ConfigError
 from corank.losses.base import LOSSES, FunnelSpec, Loss
 
@@ -89,19 +89,8 @@ class PseudoLabelLoss(Loss):
                 "another beside it, give it `members`, or use kind: distill"
             )
         funnel.check_label(self.student, self.label, f"{key}.student")
-        for level in self.on:
-            self._check_source(funnel.source_code(level, f"{key}.on"), level, funnel, key)
-
-    def _check_source(self, code: int, level: str, funnel: FunnelSpec, key: str) -> None:
-        """Raise ConfigError if candidates beyond the log are not counted, or have no score."""
-        if code not in SOURCES.values():
-            return
-        if self.per_request is None:
-            raise ConfigError(f"{key}.per_request: required, as '{level}' has no end; such as per_request: 5")
-        if scores := [name for name in self.ensemble if name in funnel.scores]:
-            raise ConfigError(
-                f"{key}.on: '{level}' is beyond the log, where nobody knows '{scores[0]}'; drop one of both"
-            )
+        funnel.check_sources(self.on, self.per_request, key, "on")
+        funnel.check_teaching(self.ensemble, self.on, key)
 
     def population(self, funnel: FunnelSpec) -> Population:
         return {funnel.source_code(level, "on"): self.per_request for level in self.on}

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, PositiveInt
 
 from corank.batches.label_counts import SplitCounts, Targets
-from corank.batches.sampling import SOURCES, Population
-from corank.core.errors import ConfigError
+from corank.batches.sampling import Population
 from corank.losses.base import LOSSES, FunnelSpec, Loss
 
 if TYPE_CHECKING:
@@ -45,11 +44,7 @@ class UnexposedLoss(Loss):
 
     def check(self, funnel: FunnelSpec, key: str) -> None:
         funnel.check_label(self.stage, self.label, f"{key}.stage")
-        for level in self.levels:
-            if funnel.source_code(level, f"{key}.from") in SOURCES.values() and self.per_request is None:
-                raise ConfigError(
-                    f"{key}.per_request: required, as '{level}' has no end; such as per_request: 5"
-                )
+        funnel.check_sources(self.levels, self.per_request, key, "from")
 
     def hard_negatives(self, funnel: FunnelSpec) -> set[int]:
         return set(self.population(funnel))

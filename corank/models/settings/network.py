@@ -95,6 +95,16 @@ class NetworkSettings(Settings):
         """
         return None
 
+    def logged_inputs(self, schema: Schema) -> list[str]:
+        """What it reads of a pair from the log, so that a network that scores a drawn pair would have to guess it.
+
+        Numbers are left out: a missing one is the mean. The row of a missing id has learnt nothing where none is
+        missing.
+        """
+        read = {feature for layer in self.first_layers(schema) for feature in layer.features}
+        logged = schema.columns("cross")
+        return [name for name, feature in logged.items() if name in read and feature.storage != "number"]
+
     def without_features(self, names: Collection[str]) -> Self:
         """The same network where some features are no longer declared."""
         return self

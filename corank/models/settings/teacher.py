@@ -6,6 +6,7 @@ from annotated_types import MinLen
 
 from corank.core.errors import ConfigError
 from corank.core.settings import describe_unknown
+from corank.features.schema import Schema
 from corank.models.settings.network import LayerSettings
 from corank.models.settings.stage_context import StageContext
 
@@ -24,3 +25,7 @@ class TeacherSettings(LayerSettings):
                 raise ConfigError(
                     f"{context.key}.scores: {describe_unknown(score, context.data.scores)}, as data.scores names them"
                 )
+
+    def logged_inputs(self, schema: Schema) -> list[str]:
+        """Its scores, too: what production never scored has none."""
+        return [*self.scores, *super().logged_inputs(schema)]

@@ -123,6 +123,8 @@ def test_samples(config: Config) -> None:
     parts = [("distill", [level], written["weight"] / len(written["on"])) for level in written["on"]]
     assert [one for one in apart if one[0] == "distill"] == parts and len(parts) > 1
     assert apart[-1] == ("unexposed", ["catalogue"], 0.1)
+    taught = plain(found["the ranker's scores of the catalogue"])["losses"][-1]
+    assert (taught["kind"], taught["on"], taught["warm_up"]) == ("distill", ["catalogue"], written["warm_up"])
     conflict = found["projected gradients"].train.gradient_conflict
     assert conflict is not None and conflict.project
     exposures = build_arms(read(EXAMPLES / "exposure_only.yaml"), [9])[9]
