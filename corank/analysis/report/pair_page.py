@@ -10,6 +10,7 @@ from corank.analysis.comparison import MeasuredRun, compare_measured
 from corank.analysis.comparison_page import comparison_sections, describe_rows
 from corank.analysis.evaluated_run import EvaluatedRun
 from corank.analysis.html import Html, beside, folded, heading, joined, page, section, text
+from corank.analysis.report.conflicts import conflict_parts
 from corank.analysis.report.cut_figures import best_cut_parts
 from corank.analysis.report.run_figures import (
     calibration_parts,
@@ -41,11 +42,10 @@ def pair_page(one: Run, other: Run, split: str, progress: Progress = lambda done
         BundleError: if a model cannot be exported.
         RequestError: if a logged request cannot be ranked.
     """
+    runs = {"a": one, "b": other}
     a, b = (MeasuredRun.of(run, split, progress) for run in (one, other))
     document = compare_measured(a, b)
-    names = {
-        name: f"{name}: {run.config.name}, {run.folder.name}" for name, run in (("a", one), ("b", other))
-    }
+    names = {name: f"{name}: {run.config.name}, {run.folder.name}" for name, run in runs.items()}
     lead = f"{'; '.join(names.values())}. {describe_rows(document)}. corank {__version__}."
     figures = [
         section(
@@ -61,7 +61,7 @@ def pair_page(one: Run, other: Run, split: str, progress: Progress = lambda done
         lead,
         *comparison_sections(document),
         *figures,
-        section("Training", *training_parts({"a": one, "b": other})),
+        section("Training", *training_parts(runs), *conflict_parts(runs)),
         section("Configs", *_changes(one, other)),
         wide=True,
     )

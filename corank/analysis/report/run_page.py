@@ -48,7 +48,7 @@ def report_page(evaluated: EvaluatedRun) -> Html:
         section("Calibration", *calibration_parts(evaluated)),
         section("Scores by level", *distribution_parts(evaluated)),
         section("Ranks by stage", *rank_parts(evaluated)),
-        section("Training", *training_parts({"": evaluated.run}), *conflict_parts(evaluated.run)),
+        section("Training", *training_parts({"": evaluated.run}), *conflict_parts({"": evaluated.run})),
         section(
             "Config", folded("The whole config of this run", yaml.safe_dump(plain(config), sort_keys=False))
         ),

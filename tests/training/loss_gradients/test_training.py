@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import corank
-from corank.analysis.report.conflicts import conflict_parts
+from corank.analysis.report.conflicts import GROUPS, PairConflict, conflict_parts, conflict_table
 from corank.core.errors import ConfigError
 from corank.training.checkpoints.checkpoint import load
 from tests.support.configs import refused
@@ -34,8 +34,25 @@ def test_comparing_gradients_changes_no_weight_and_is_reported(tmp_path: Path) -
     assert ("layers", "rank.click", "prerank.click") not in pairs, "two stages share no layer"
     for row in found.to_dicts():
         assert 0 < row["steps"] <= 14 // 4 + 1 and -1 <= row["cosine"] <= 1 and 0 <= row["below"] <= 1
-    assert conflict_parts(plain) == []
-    assert "<td>prerank.click, prerank.unexposed</td>" in "".join(conflict_parts(compared))
+    assert conflict_parts({"": plain}) == []
+    assert "<td>prerank.click, prerank.unexposed</td>" in "".join(conflict_parts({"": compared}))
+    assert conflict_parts({"a": plain, "b": plain}) == []
+
+
+def test_two_runs_stand_side_by_side() -> None:
+    """Each pair of losses once, whichever run names it first, and dashes where a run did not measure it."""
+    ours = [
+        PairConflict("tables", "rank.click", "prerank.click", 12, 0.5, 0.25),
+        PairConflict("tables", "prerank.click", "prerank.distill", 11, 0.125, 0.5),
+    ]
+    theirs = [PairConflict("tables", "prerank.click", "rank.click", 9, -0.25, 1.0)]
+    html = "".join(conflict_table({"a": ours, "b": theirs}))
+    titles = [f"{group}: {what} {run}" for group in GROUPS for what in ("cosine", "below 0") for run in "ab"]
+    assert all(f'<th scope="col">{title}</th>' in html for title in [*titles, "steps a", "steps b"])
+    first = ["rank.click, prerank.click", "+0.500", "-0.250", "0.2500", "1.0000", *"––––", "12", "9"]
+    second = ["prerank.click, prerank.distill", "+0.125", "–", "0.5000", *"–––––", "11", "–"]
+    cells = [f"<td>{cell}</td>" for cell in [*first, *second]]
+    assert "".join(cells) in html.replace("</tr>\n<tr>", "")
 
 
 @pytest.mark.slow
