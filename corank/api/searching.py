@@ -71,6 +71,7 @@ def sweep(
     given, file, overrides = _keep(config, overrides, tables)
     arms = build_grid(file, overrides, grid)
     settings = arms.arms[0].config
+    Objective.of(settings, metric)  # before anything is packed
     folder = local(out) or file.parent / "sweeps" / settings.name
     with lock_search(folder, "sweep"), given.frames.named():
         packed = open_or_pack(settings, file.parent, report)
@@ -153,7 +154,7 @@ def tune(
     with lock_search(folder, "tune"), given.frames.named():
         packed = open_or_pack(settings, base, report)
         Sufficiency.of(settings, packed).require()
-        check_tuning(packed, trials, seed)
+        check_tuning(packed, objective, trials, seed)
         data = TrialData(packed, base, folder, report)
         budget = None if budget_us is None else _open_budget(budget_us, data, folder, objective)
         if budget is not None:

@@ -5,12 +5,15 @@ it is of what a stage keeps; `METRIC` if it is of the whole cascade, such as `jo
 have the registered name, without quotas, which may differ between arms.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from corank.analysis.trials.figure import Figure
-from corank.core.errors import ConfigError
+from corank.core.errors import ConfigError, DataError
 from corank.core.settings import describe_unknown
+from corank.data.dataset import PackedDataset
 from corank.evaluation.inputs import exposed_inputs
 from corank.evaluation.measures import cascade_rows
 from corank.evaluation.predict import Predictions
@@ -39,8 +42,20 @@ class Objective:
         mains = tuple(f"{stage.name}.{stage.main}" for stage in config.stages)
         known, name = figure_metrics(config), name or f"{mains[-1]}.auc"
         if name not in known:
-            raise ConfigError(f"--metric: {describe_unknown(name, known, 'metric')}")
+            raise ConfigError(f"--metric: {_describe_missing(name, known, config)}")
         return cls(name, known[name], mains)
+
+    def require_bucket(self, packed: PackedDataset) -> None:
+        """Raise DataError if the figure is of a random bucket, and validation has no request of it."""
+        if "propensity" not in self.metric.inputs:
+            return
+        held = (shard.propensity for shard in packed.splits["valid"])
+        if all(propensity is None or bool(np.isnan(propensity).all()) for propensity in held):
+            raise DataError(
+                f"--metric {self.name}: is of requests whose exposed candidates were drawn at random, and no candidate "
+                f"of the split 'valid' has a propensity (column '{packed.data.propensity}'); change data.split, or "
+                f"name another metric, such as {self.stages[-1]}.auc"
+            )
 
     def merit(self, value: float) -> float:
         """A number that is higher for the better of two values."""
@@ -74,6 +89,23 @@ def figure_metrics(config: Config) -> dict[str, Metric]:
                 names = []
         found |= dict.fromkeys(names, metric)
     return found
+
+
+def _describe_missing(name: str, known: Collection[str], config: Config) -> str:
+    """Say why a config cannot be compared by a metric."""
+    metric = METRICS.parts().get(name.rpartition(".")[2])
+    inputs = set() if metric is None else set(metric.inputs)
+    if "propensity" in inputs and not config.data.propensity:
+        return (
+            f"'{name}' is of requests whose exposed candidates were drawn at random, and the log has no propensities; "
+            "name their column as data.propensity, or another metric, such as joint_click_recall"
+        )
+    if inputs & UNKNOWN:
+        return (
+            f"'{name}' reads what a choice must not know, the truth or a reference; name another, such as "
+            "joint_click_recall"
+        )
+    return describe_unknown(name, known, "metric")
 
 
 def measure_validation(

@@ -61,6 +61,7 @@ def run_sweep(
     objective = Objective.of(base, metric)
     for arm in grid.arms:
         Objective.of(arm.config, metric)
+    objective.require_bucket(packed)
     begin_search(out, {"kind": "sweep", "config": plain(base)})
     trials = SearchTrials(out / "trials", TrialData(packed, config_file.parent, out, report), objective)
     results = _train_arms(grid.arms, trials, seeds, TrialProgress(len(grid.arms) * seeds, report))

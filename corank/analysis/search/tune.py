@@ -103,7 +103,7 @@ def run_tune(
     return document
 
 
-def check_tuning(packed: PackedDataset, trials: int, seed: int) -> None:
+def check_tuning(packed: PackedDataset, objective: Objective, trials: int, seed: int) -> None:
     """Raise ConfigError or DataError if a tuning is not possible."""
     if not 2 <= trials < SEEDS:
         raise ConfigError(f"trials: must be 2 or more, the config as written among them; received {trials}")
@@ -113,6 +113,7 @@ def check_tuning(packed: PackedDataset, trials: int, seed: int) -> None:
         raise DataError(
             "split 'valid' has no rows; a search chooses by it: see data.split and `corank check`"
         )
+    objective.require_bucket(packed)
 
 
 @dataclass(frozen=True)

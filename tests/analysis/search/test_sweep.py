@@ -173,11 +173,22 @@ def test_frames_in_place_of_files_give_the_same_sweep(config: Path, tmp_path: Pa
 def test_what_is_refused(swept: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown metric 'rank.click.auk'; did you mean 'rank.click.auc'"):
         corank.sweep(config, GRID, tmp_path / "new", metric="rank.click.auk")
-    with pytest.raises(ConfigError, match=r"unknown metric 'joint_truth_recall'"):
+    with pytest.raises(
+        ConfigError, match=r"'joint_truth_recall' reads what a choice must not know, the truth"
+    ):
         corank.sweep(config, GRID, tmp_path / "new", metric="joint_truth_recall")
     with pytest.raises(ConfigError, match="seeds: must be 1 or more"):
         corank.sweep(config, GRID, tmp_path / "new", seeds=0)
+    with pytest.raises(ConfigError, match=r"'ips_click_rate' .* name their column as data.propensity"):
+        corank.sweep(config, GRID, tmp_path / "new", metric="ips_click_rate")
     assert not (tmp_path / "new").exists()
+    log = pl.read_parquet(config.parent / "log" / "*").with_columns(propensity=pl.lit(None, pl.Float64))
+    named = ["name=bucket", "data.propensity=propensity"]
+    with pytest.raises(DataError, match=r"ips_click_rate: .* of the split 'valid' has a propensity"):
+        corank.sweep(
+            config, GRID, tmp_path / "none", overrides=named, metric="ips_click_rate", tables={"log": log}
+        )
+    assert not (tmp_path / "none" / "trials").exists()
     with pytest.raises(
         ConfigError, match=r"holds a search of something else: config.train.epochs is 3, .* was 2"
     ):
