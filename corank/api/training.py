@@ -209,7 +209,7 @@ def _prepare(
             report(f"restart {ranks.restarts}: going on from the last checkpoint")
         return _Begin(True, source)
     require_epochs(run.config, source)
-    sufficiency = Sufficiency.of(run.config, packed)
+    sufficiency = Sufficiency.of(run.config, packed, continues=source is not None)
     sufficiency.require()
     origin = None
     if source is not None:

@@ -15,6 +15,7 @@ from corank.data.dataset import PackedDataset
 from corank.losses.base import Loss
 from corank.metrics.metric import validation_metrics
 from corank.training.config import Config
+from corank.training.preparation.balance import long_averages, outweighing_losses
 
 FEW = 100
 """Positives or negatives below this number are warned of: the AUC's standard error is then .03 or more."""
@@ -46,11 +47,14 @@ class Sufficiency:
     splits: Mapping[str, SplitCounts]
     misplaced: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Label → level above the exposed one → ones there, which training ignores; packed data do not tell."""
+    continues: bool = False
+    """Whether the training begins at the weights of an earlier run."""
 
     @classmethod
-    def of(cls, config: Config, packed: PackedDataset) -> "Sufficiency":
+    def of(cls, config: Config, packed: PackedDataset, continues: bool = False) -> "Sufficiency":
         """Count the splits of packed data that training reads."""
-        return cls(config, {s: SplitCounts.of(packed, s) for s in packed.data.split_names if s != "test"})
+        splits = {s: SplitCounts.of(packed, s) for s in packed.data.split_names if s != "test"}
+        return cls(config, splits, continues=continues)
 
     def require(self) -> None:
         """Raise DataError if training could not learn what the config asks for."""
@@ -110,7 +114,8 @@ class Sufficiency:
             *self._no_validation(),
             *self._few(),
             *self._idle_losses(),
-            *self._outweighed(),
+            *outweighing_losses(self.config, self.splits["train"]),
+            *([] if self.continues else long_averages(self.config, self.splits["train"].requests)),
             *self._strange_levels(),
         ]
 
@@ -200,27 +205,6 @@ class Sufficiency:
                 yield (
                     f"{name}: no candidate of the split 'train' is in its population, or has another of its request to "
                     "be compared with, so it trains nothing"
-                )
-
-    def _outweighed(self) -> Iterator[str]:
-        """Tell of losses against the batch's items that begin larger than the pointwise losses of their stage.
-
-        Before it has learnt, a stage has a cross-entropy of the label's entropy, .17 at a rate of 4 %, and a softmax
-        over n items of ln n, 8 at 3,000: at a weight of .1 the second is nearly five times the first.
-        """
-        counts, requests = self.splits["train"], self.config.train.requests
-        sized = [
-            (name, loss, loss.weight * (loss.untrained_value(counts, requests) or 0.0))
-            for name, loss in self.config.total.select(None)
-        ]
-        for name, loss, size in sized:
-            others = sum(s for _, one, s in sized if one.pointwise and one.learner == loss.learner)
-            if not loss.pointwise and 0 < others < size:
-                yield (
-                    f"{name}: begins {size / others:.1f} times as large as the click losses of '{loss.learner}' "
-                    f"({size:.2f} against {others:.2f}, weights included), so that the stage learns to retrieve rather "
-                    f"than to order what is shown; a weight below {loss.weight * others / size:.2g} leaves clicks the "
-                    "larger part"
                 )
 
     def _strange_levels(self) -> Iterator[str]:

@@ -83,6 +83,11 @@ class TrainSettings(Settings):
         """The optimiser of each stage and teacher that has one of its own."""
         return dict(self.__pydantic_extra__ or {})
 
+    def epochs_of(self, name: str) -> int:
+        """Epochs of a stage or teacher in mode separate."""
+        own = self.stages.get(name, DenseOptimiser()).epochs
+        return self.epochs if own is None else own
+
     def check_skip_easy(self, stages: Sequence[str]) -> None:
         """Raise ConfigError if `skip_easy` names no stage, or one that has learnt nothing yet.
 

@@ -23,7 +23,6 @@ from corank.training.optimisers import Average, optimisers
 from corank.training.preparation.number_bins import fit_number_bins
 from corank.training.preparation.scoring import build_scoring
 from corank.training.run import Run, build_model
-from corank.training.train_settings import DenseOptimiser
 
 RANK_SEED = 0x9E3779B1
 """Between the seeds of two ranks; torch takes the lowest 32 bits of a seed."""
@@ -160,9 +159,8 @@ class Trainer:
 
     def _ends(self) -> dict[str, int]:
         """Epochs of the training by which each stage has ended in mode separate, the last stage first."""
-        train = self.config.train
         last_first = [n.name for n in reversed([*self.config.stages, *self.config.teachers])]
-        held = [train.stages.get(name, DenseOptimiser()).epochs or train.epochs for name in last_first]
+        held = map(self.config.train.epochs_of, last_first)
         return dict(zip(last_first, accumulate(held), strict=True))
 
     @property

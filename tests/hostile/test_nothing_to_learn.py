@@ -1,6 +1,7 @@
 """A log that teaches nothing is refused before training starts, and one that teaches little is warned of."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -249,6 +250,25 @@ def test_a_request_must_show_more_than_the_k_of_a_hit(world: Path) -> None:
     assert sufficiency(world, CLICKS, "train.early_stop.metric=rank.click.ndcg@10").faults == []
 
 
+def test_an_average_that_is_longer_than_the_training_is_warned_of(world: Path) -> None:
+    """By the stage where each trains by itself, and not where the weights are those of an earlier run."""
+
+    def warned(*overrides: str) -> list[str]:
+        return [w for w in sufficiency(world, *overrides).warnings if w.startswith("train.average")]
+
+    requests = sufficiency(world).splits["train"].requests
+    size = f"train.requests={-(-requests // 10)}"
+    (line,) = warned(size, "train.epochs=2", "train.average=0.96")
+    assert "training lasts for about 20 steps, and an average of 0.96 reaches back over 25: 44% of" in line
+    assert "write 0.75 or less, or drop it" in line
+    assert warned(size, "train.epochs=3", "train.average=0.96") == [] == warned(size)
+    apart = (size, "train.mode=separate", "stages.0.embeddings=own", "train.average=0.96")
+    (line,) = warned(*apart, "train.epochs=3", "train.rank={epochs: 1}")
+    assert line.startswith("train.average: 'rank' trains for about 10 steps") and line.endswith("; drop it")
+    held = corank.check(world, [size, "train.average=0.96"]).sufficiency
+    assert replace(held, continues=True).warnings == [w for w in held.warnings if "average" not in w]
+
+
 def test_in_batch_that_outweighs_the_clicks_is_warned_of(world: Path) -> None:
     def losses(weight: float) -> str:
         return CLICKS[:-1] + f", {{kind: in_batch, stage: prerank, weight: {weight}}}]"
@@ -262,5 +282,9 @@ def test_in_batch_that_outweighs_the_clicks_is_warned_of(world: Path) -> None:
     assert "times as large as the click losses of 'prerank'" in line
     parity = float(line.partition("a weight below ")[2].split()[0])
     assert warned(parity * 0.95) == [] and len(warned(parity * 1.05)) == 1
+    nce = CLICKS[:-1] + ", {kind: info_nce, stage: prerank, per_request: 10, weight: %s}]"
+    (line,) = (w for w in sufficiency(world, nce % 20).warnings if w.startswith("prerank.info_nce: begins"))
+    assert "so that the stage learns it rather than to order what is shown" in line
+    assert not any("begins" in line for line in sufficiency(world, nce % 0.3).warnings)
     alone = "losses=[{kind: click, stage: rank}, {kind: in_batch, stage: prerank}]"
     assert not any("begins" in line for line in sufficiency(world, alone).warnings)

@@ -1,0 +1,65 @@
+"""Settings that would make a training useless, told before it starts: losses that drown others, averages too long."""
+
+from collections.abc import Iterator
+
+from corank.batches.label_counts import SplitCounts
+from corank.training.config import Config
+
+LASTED = 5
+"""A training that lasts so many times as far as its average reaches back has .7 % of the first weights left."""
+
+
+def outweighing_losses(config: Config, counts: SplitCounts) -> Iterator[str]:
+    """Tell of losses that begin larger, beside the pointwise losses of their stage, than such a loss may.
+
+    Before it has learnt, a stage has a cross-entropy of the label's entropy, .17 at a rate of 4 %, and a softmax
+    over n items of ln n, 8 at 3,000: at a weight of .1 the second is nearly five times the first.
+
+    Args:
+        config: its losses.
+        counts: of the training split.
+    """
+    total = config.total
+    sized = [
+        (name, loss, loss.weight * (loss.untrained_value(counts, total.funnel, config.train.requests) or 0.0))
+        for name, loss in total.select(None)
+    ]
+    for name, loss, size in sized:
+        others = sum(s for _, one, s in sized if one.pointwise and one.learner == loss.learner)
+        if not loss.pointwise and 0 < others * loss.bearable < size:
+            most = loss.weight * others * loss.bearable / size
+            yield (
+                f"{name}: begins {size / others:.1f} times as large as the click losses of '{loss.learner}' "
+                f"({size:.2f} against {others:.2f}, weights included), so that the stage learns it rather than to "
+                f"order what is shown; take a weight below {most:.2g}"
+            )
+
+
+def long_averages(config: Config, requests: int) -> Iterator[str]:
+    """Tell of stages and teachers that train for fewer steps than the average of the weights reaches back.
+
+    The average begins at the first weights, of which it holds dᵗ after t steps.
+
+    Args:
+        config: its `train`.
+        requests: of the training split.
+    """
+    train, decay = config.train, config.train.average
+    if decay is None:
+        return
+    names = [network.name for network in config.networks.values()]
+    epochs = (
+        {name: train.epochs_of(name) for name in names} if train.mode == "separate" else {"": train.epochs}
+    )
+    for name, count in epochs.items():
+        steps = count * -(-requests // train.requests)
+        if 0 < steps < 1 / (1 - decay):
+            whose = f"'{name}' trains" if name else "training lasts"
+            shorter = (
+                f"write {1 - LASTED / steps:.4g} or less, or drop it" if steps > 2 * LASTED else "drop it"
+            )
+            yield (
+                f"train.average: {whose} for about {steps:,} steps, and an average of {decay:g} reaches back over "
+                f"{1 / (1 - decay):,.0f}: {decay**steps:.0%} of what is shipped would be the first, random "
+                f"weights; {shorter}"
+            )
