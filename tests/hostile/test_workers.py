@@ -93,6 +93,6 @@ def test_gauges_are_right_without_a_request_and_after_the_death_of_a_worker(tmp_
         eventually(lambda: gauge(url, "corank_items_seq") == 2)
         eventually(lambda: len(serving()) == 2 and serving() != before)
         eventually(lambda: gauge(url, "corank_items_seq") == 2 and gauge(url, "corank_ready") == 1)
-        assert gauge(url, "corank_source_up") == 1
+        eventually(lambda: gauge(url, "corank_source_up") == 1)
         assert gauge(url, "corank_behind_seconds") < 30
         assert psutil.pid_exists(process.pid)
