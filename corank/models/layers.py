@@ -5,7 +5,7 @@ The input decides the precision: weights are cast to its dtype, so bf16 inputs g
 Letters: N rows · h width · d width of vectors · R requests.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -24,24 +24,45 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class _LinearRelu(torch.autograd.Function):
-    """relu(x Wᵀ + b) in one oneDNN call; the backward needs the output alone to know where relu passed."""
+class _ReluLayers(torch.autograd.Function):
+    """Layers relu(x Wᵀ + b) one above the other, each in one oneDNN call, weights cast to the precision of x.
+
+    The backward needs outputs alone to know where relu passed. It works in place where a gradient is between two
+    layers, and sums up a bias's gradient first, while what it adds up is in the cache.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu", [], "")
-        ctx.save_for_backward(x, weight, out)
-        return out
+    def forward(ctx: Any, x: Tensor, *weights_and_biases: Tensor) -> Tensor:
+        held = [part.to(x.dtype) for part in weights_and_biases]
+        weights, passed = held[::2], [x]
+        for weight, bias in zip(weights, held[1::2], strict=True):
+            passed.append(torch.ops.mkldnn._linear_pointwise(passed[-1], weight, bias, "relu", [], ""))
+        ctx.save_for_backward(*weights, *passed)
+        return passed[-1]
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-        x, weight, out = ctx.saved_tensors
-        passed = torch.ops.aten.threshold_backward(gradient, out, 0)
-        down = passed @ weight if ctx.needs_input_grad[0] else None
-        return down, passed.t() @ x, passed.sum(0)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        count = len(ctx.saved_tensors) // 2
+        weights, (*inputs, out) = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        down = torch.ops.aten.threshold_backward(gradient, out, 0)
+        found: list[Tensor] = []
+        for depth in reversed(range(count)):
+            bias = down.sum(0).float()
+            found = [_weight_gradient(down, inputs[depth]), bias, *found]
+            if depth:
+                down = down @ weights[depth]
+                torch.ops.aten.threshold_backward.grad_input(down, inputs[depth], 0, grad_input=down)
+        return (down @ weights[0] if ctx.needs_input_grad[0] else None), *found
 
 
-_fused: Callable[..., Tensor] = _LinearRelu.apply
+_relu_layers: Callable[..., Tensor] = _ReluLayers.apply
+
+
+def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
+    """gradientᵀ · x in fp32: (N, h), (N, a) → (h, a). A product transposes its left factor, so the narrower is left."""
+    if x.shape[1] < gradient.shape[1]:
+        return (x.t() @ gradient).t().to(torch.float32, memory_format=torch.contiguous_format)
+    return (gradient.t() @ x).float()
 
 
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:
@@ -52,15 +73,24 @@ def linear(x: Tensor, layer: nn.Linear) -> Tensor:
 
 def activated(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
     """activation(x · weightᵀ + bias): (N, ·) → (N, h)."""
-    weight, bias = weight.to(x.dtype), bias.to(x.dtype)
-    if (
-        activation == "relu"
-        and x.dtype == torch.bfloat16
-        and x.device.type == "cpu"
-        and torch.is_grad_enabled()
-    ):
-        return _fused(x, weight, bias)
-    return ACTIVATIONS[activation](functional.linear(x, weight, bias))
+    if _fuses(x, activation):
+        return _relu_layers(x, weight, bias)
+    return ACTIVATIONS[activation](functional.linear(x, weight.to(x.dtype), bias.to(x.dtype)))
+
+
+def activated_layers(x: Tensor, layers: Sequence[nn.Linear], activation: str, dropout: float = 0.0) -> Tensor:
+    """Layers one above the other, each activated and with this dropout: (N, ·) → (N, h)."""
+    if layers and not dropout and _fuses(x, activation):
+        return _relu_layers(x, *(part for layer in layers for part in (layer.weight, layer.bias)))
+    for layer in layers:
+        x = functional.dropout(activated(x, layer.weight, layer.bias, activation), dropout)
+    return x
+
+
+def _fuses(x: Tensor, activation: str) -> bool:
+    """Whether `_ReluLayers` computes layers on such an input."""
+    of_cpu = x.dtype == torch.bfloat16 and x.device.type == "cpu"
+    return of_cpu and activation == "relu" and torch.is_grad_enabled()
 
 
 class Columns(nn.Module):

@@ -32,7 +32,7 @@ from corank.models.inputs.named_axes import (
     number,
 )
 from corank.models.inputs.numbers import NumberEmbedding, embed_numbers
-from corank.models.layers import ACTIVATIONS, Columns, activated, linear
+from corank.models.layers import ACTIVATIONS, Columns, activated_layers, linear
 from corank.models.mixtures.experts import ExpertHeads
 from corank.models.mixtures.members import MemberHeads, MemberLinear, average_members
 from corank.models.settings.network import LayerSettings
@@ -173,10 +173,8 @@ class Mlp(StageModel):
         if self.members is not None:
             return self._above_members(first.unflatten(1, (self.members, -1)), crossed)
         x = self._activate(first)
-        for layer in cast(Sequence[nn.Linear], self.hidden):
-            x = functional.dropout(
-                activated(x, layer.weight, layer.bias, self.activation), self.dropout, self.training
-            )
+        hidden = cast(Sequence[nn.Linear], self.hidden)
+        x = activated_layers(x, hidden, self.activation, self.dropout if self.training else 0.0)
         if isinstance(self.heads, ExpertHeads):
             logits = self.heads(x, crossed)
         else:

@@ -16,7 +16,7 @@ from corank.features.input_layout import Layout
 from corank.features.schema import Placement
 from corank.models.inputs.feature_dropout import FeatureDropout
 from corank.models.inputs.named_axes import AxisNames, name_axes, name_inputs, number
-from corank.models.layers import ACTIVATIONS, Columns, SnapshotTerm, activated, linear
+from corank.models.layers import ACTIVATIONS, Columns, SnapshotTerm, activated_layers, linear
 from corank.models.settings.network import NetworkSettings
 from corank.models.settings.two_tower import TowerPairSettings
 from corank.models.stage_model import VectorModel
@@ -41,13 +41,12 @@ class Tower(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, width) → (N, widths[-1])."""
         *hidden, last = cast(Sequence[nn.Linear], self.layers)
-        for depth, layer in enumerate(hidden):
-            if depth == 0 and self.norm is not None:
-                x = ACTIVATIONS[self.activation](self.norm(linear(x, layer).float()).to(x.dtype))
-            else:
-                x = activated(x, layer.weight, layer.bias, self.activation)
-            x = functional.dropout(x, self.dropout, self.training)
-        return linear(x, last)
+        dropout = self.dropout if self.training else 0.0
+        if hidden and self.norm is not None:
+            first, *hidden = hidden
+            x = ACTIVATIONS[self.activation](self.norm(linear(x, first).float()).to(x.dtype))
+            x = functional.dropout(x, dropout)
+        return linear(activated_layers(x, hidden, self.activation, dropout), last)
 
 
 class Towers(VectorModel):

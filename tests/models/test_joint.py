@@ -15,7 +15,7 @@ from corank.losses.settings.distill import DistillLoss
 from corank.losses.settings.unexposed import UnexposedLoss
 from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
-from corank.models.layers import activated, linear
+from corank.models.layers import activated, activated_layers, linear
 from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.table_optimiser import TableOptimiser
 from corank.models.settings.two_tower import TowersSettings
@@ -84,9 +84,10 @@ def test_bf16_is_close_to_fp32() -> None:
             torch.testing.assert_close(z, exact[stage].logits[label], rtol=0.1, atol=0.2)
 
 
-def test_fused_relu_has_the_gradient_of_the_plain_one() -> None:
+@pytest.mark.parametrize("width", [16, 40])
+def test_fused_relu_has_the_gradient_of_the_plain_one(width: int) -> None:
     torch.manual_seed(0)
-    layer, x = torch.nn.Linear(24, 16), torch.randn(40, 24)
+    layer, x = torch.nn.Linear(24, width), torch.randn(40, 24)
     found = []
     for fused in (True, False):
         layer.zero_grad()
@@ -96,6 +97,29 @@ def test_fused_relu_has_the_gradient_of_the_plain_one() -> None:
         found.append((out.detach(), leaf.grad, layer.weight.grad, layer.bias.grad))
     for ours, plain in zip(*found, strict=True):
         torch.testing.assert_close(ours, plain, rtol=2e-2, atol=2e-2)
+
+
+def test_layers_together_have_the_bits_of_one_after_another() -> None:
+    torch.manual_seed(0)
+    layers, x = (
+        [torch.nn.Linear(24, 40), torch.nn.Linear(40, 16), torch.nn.Linear(16, 16)],
+        torch.randn(70, 24),
+    )
+    parameters = [part for layer in layers for part in (layer.weight, layer.bias)]
+    found = []
+    for together in (True, False):
+        leaf = out = x.bfloat16().requires_grad_()
+        if together:
+            out = activated_layers(leaf, layers, "relu")
+        else:
+            for layer in layers:
+                out = activated(out, layer.weight, layer.bias, "relu")
+        # twice, as where gradients of several losses are compared: nothing that is held may be overwritten
+        wanted = [leaf, *parameters]
+        torch.autograd.grad(out.float().square().sum(), wanted, retain_graph=True)
+        found.append([out, *torch.autograd.grad(out.float().square().sum(), wanted)])
+    for ours, one_by_one in zip(*found, strict=True):
+        assert ours.dtype == one_by_one.dtype and torch.equal(ours, one_by_one)
 
 
 def test_the_scale_of_the_dot_product_stays_positive() -> None:
