@@ -8,6 +8,7 @@ from torch import Tensor
 
 from corank.models.joint import JointModel
 from corank.models.settings.table_optimiser import TableOptimiser
+from corank.models.tables.embedding import gather, overwrite_rows
 from corank.models.tables.row_optimisers import table_optimiser
 from corank.training.train_settings import DenseOptimiser
 
@@ -73,9 +74,9 @@ class Average:
     def _catch_up(self, name: str, table: Tensor, rows: Tensor) -> None:
         target = self._averaged.tables.get_parameter(name)
         missed = self.step - self.seen[name].index_select(0, rows)
-        weight, average = table.index_select(0, rows), target.index_select(0, rows)
+        weight, average = gather(table, rows), gather(target, rows)
         kept = torch.pow(self.decay, missed.float()).unsqueeze(1)
-        target.index_copy_(0, rows, weight + (average - weight) * kept)
+        overwrite_rows(target, rows, weight + (average - weight) * kept)
         self.seen[name].index_fill_(0, rows, self.step)
 
     @torch.no_grad()

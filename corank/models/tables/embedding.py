@@ -6,6 +6,7 @@ Letters: B bags · U distinct table rows of a batch · d dimension.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +21,16 @@ def gather(matrix: Tensor, row: Tensor) -> Tensor:
     start = torch.arange(len(row) + 1, dtype=row.dtype)
     out: Tensor = torch.ops.aten.embedding_bag(matrix, row, start, False, 0, False, None, True)[0]
     return out
+
+
+def overwrite_rows(matrix: Tensor, row: Tensor, values: Tensor) -> None:
+    """matrix[row] = values, of distinct rows: (U, d). On a CPU a row is one item: a third of index_copy_'s time."""
+    if matrix.device.type != "cpu":
+        matrix.index_copy_(0, row, values)
+        return
+    whole_row = np.dtype((np.void, matrix.shape[1] * matrix.element_size()))
+    held, written = matrix.detach().numpy(), values.contiguous().numpy()
+    np.put(held.view(whole_row), row.numpy(), written.view(whole_row))
 
 
 def sum_rows(matrix: Tensor, csr: Csr) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from corank.models.settings.table_optimiser import TableOptimiser
-from corank.models.tables.embedding import gather
+from corank.models.tables.embedding import gather, overwrite_rows
 
 
 class RowwiseAdagrad(torch.optim.Optimizer):
@@ -35,8 +35,8 @@ class RowwiseAdagrad(torch.optim.Optimizer):
                 seen = total.index_select(0, rows).mul_(group["decay"]) + gradient.square().mean(1)
                 total.index_copy_(0, rows, seen)
                 change = gradient / (seen.sqrt() + group["eps"]).unsqueeze(1)
-                # rows are distinct: gather and copy back is several times faster than index_add_
-                table.index_copy_(0, rows, gather(table, rows).sub_(change, alpha=group["lr"]))
+                # rows are distinct: gather and write back is several times faster than index_add_
+                overwrite_rows(table, rows, gather(table, rows).sub_(change, alpha=group["lr"]))
 
 
 def table_optimiser(tables: Iterable[nn.Parameter], settings: TableOptimiser) -> torch.optim.Optimizer:
