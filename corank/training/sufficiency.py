@@ -15,7 +15,7 @@ from corank.data.dataset import PackedDataset
 from corank.losses.base import Loss
 from corank.metrics.metric import validation_metrics
 from corank.training.config import Config
-from corank.training.preparation.balance import long_averages, outweighing_losses
+from corank.training.preparation.balance import long_averages, outweighing_losses, telltale_draws
 
 FEW = 100
 """Positives or negatives below this number are warned of: the AUC's standard error is then .03 or more."""
@@ -115,6 +115,7 @@ class Sufficiency:
             *self._few(),
             *self._idle_losses(),
             *outweighing_losses(self.config, self.splits["train"]),
+            *telltale_draws(self.config),
             *([] if self.continues else long_averages(self.config, self.splits["train"].requests)),
             *self._strange_levels(),
         ]

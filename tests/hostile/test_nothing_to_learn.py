@@ -250,6 +250,20 @@ def test_a_request_must_show_more_than_the_k_of_a_hit(world: Path) -> None:
     assert sufficiency(world, CLICKS, "train.early_stop.metric=rank.click.ndcg@10").faults == []
 
 
+def test_draws_that_a_stage_knows_by_what_is_missing_are_warned_of(world: Path) -> None:
+    drawn = CLICKS[:-1] + ", {kind: unexposed, stage: %s, from: [catalogue], per_request: 2}]"
+    cross = "features.category_clicks={side: cross, kind: bucket, buckets: 4}"
+    (line,) = (w for w in sufficiency(world, drawn % "rank", cross).warnings if "drawn beyond" in w)
+    assert line.startswith(
+        "rank.unexposed: candidates drawn beyond the log (catalogue) have no category_clicks"
+    )
+    for overrides in (
+        [drawn % "rank"],
+        [drawn % "prerank", cross],
+    ):  # a number is at its mean; towers read no pair
+        assert not any("drawn beyond" in w for w in sufficiency(world, *overrides).warnings)
+
+
 def test_an_average_that_is_longer_than_the_training_is_warned_of(world: Path) -> None:
     """By the stage where each trains by itself, and not where the weights are those of an earlier run."""
 

@@ -1,8 +1,12 @@
-"""Settings that would make a training useless, told before it starts: losses that drown others, averages too long."""
+"""Settings that would make a training useless, told before it starts.
+
+Losses that drown others, draws that a stage tells by what is missing, and averages too long.
+"""
 
 from collections.abc import Iterator
 
 from corank.batches.label_counts import SplitCounts
+from corank.batches.sampling import SOURCES
 from corank.training.config import Config
 
 LASTED = 5
@@ -33,6 +37,20 @@ def outweighing_losses(config: Config, counts: SplitCounts) -> Iterator[str]:
                 f"({size:.2f} against {others:.2f}, weights included), so that the stage learns it rather than to "
                 f"order what is shown; take a weight below {most:.2g}"
             )
+
+
+def telltale_draws(config: Config) -> Iterator[str]:
+    """Tell of stages that learn from draws beyond the log, and read what is missing there and not elsewhere."""
+    total = config.total
+    for name, loss in total.select(None):
+        drawn = [source for source, code in SOURCES.items() if code in loss.population(total.funnel)]
+        for learner in total.trained_by(loss) if loss.weight > 0 and drawn else ():
+            if missing := total.funnel.logged_inputs.get(learner):
+                yield (
+                    f"{name}: candidates drawn beyond the log ({', '.join(drawn)}) have no {', '.join(missing)}, which "
+                    f"'{learner}' reads: it learns to tell them by what is missing, which candidates online have; "
+                    "take logged levels, or a stage that does not read it"
+                )
 
 
 def long_averages(config: Config, requests: int) -> Iterator[str]:
