@@ -2,15 +2,19 @@
 
 All arms have the same towers and training settings:
   alone            learns clicks of exposed candidates
+  alone_shrunk     the same with the towers of `taught`
   ranker           the ranker, trained on exposed clicks, used as the pre-ranker
   frozen_teacher   as `negatives`, but the ranker is trained first and frozen
   imitate          learns production's two scores alone
+  imitate_shrunk   the same with the towers of `taught`
   oracle           learns the truth of all candidates
   oracle_briefly   the same for four epochs at the default rates, as a reference of earlier figures
   negatives        joint with the ranker: clicks, cut candidates as hard negatives, distillation from the ranker
   joint            joint with the ranker and with a teacher that also sees production's scores
-  taught           the same teacher, ended after an epoch; then the pre-ranker learns its scores of all candidates
-  taught_briefly   as `taught`, at the rates and over the sample and epochs of `joint`: what training together is worth
+  taught           the same teacher, ended after an epoch; then the pre-ranker learns its scores of all candidates, its
+                   items' ids left out of most rows, so that an item is first of all what its attributes say
+  taught_by_id     as `taught`, but the ids always there, and the item tower as deep as that of other arms
+  taught_briefly   as `taught_by_id`, at the rates and over the sample and epochs of `joint`, which trains together
 
 Rates and epochs of an arm were chosen in worlds of other seeds (LOG.md): few clicks want low rates and early stopping,
 a dense target (oracle, imitate, taught) high rates and many epochs. `negatives` and `joint` have a weight, which is
@@ -22,7 +26,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +60,14 @@ NEGATIVE_WEIGHTS = (0.0, 0.3, 1.0)
 DENSE: Loss = {"table": {"lr": 1.0}, "prerank": {"lr": 0.003}}
 """Rates for a target that every candidate has; clicks are learnt at the default ones."""
 DENSE_EPOCHS = 16
+LEFT_OUT = {"weak": 0.7, "medium": 0.7, "strong": 0.4, "hidden": 0.7}
+"""For which share of rows the item's id is left out."""
+BRIEFER_EPOCHS = 8
+
+
+def shrunk(preset: str) -> Loss:
+    """Make an item's vector a sum of what its features say, the id's part shrunk."""
+    return {"item": [32], "feature_dropout": {"item_id": LEFT_OUT[preset]}}
 
 
 def settings(epochs: int, stop: str | None = None, **more: Any) -> Loss:
@@ -85,18 +97,22 @@ def negatives(weight: float) -> list[Loss]:
     return [loss] if weight else []
 
 
+def alone(arena: Arena, towers: Loss) -> JointModel:
+    return arena.trained("alone", [towers], [CLICKS], settings(4, "prerank"))
+
+
 def joint(arena: Arena, weight: float) -> JointModel:
     losses = [RANKER_CLICKS, TEACHER_CLICKS, distill("teacher", ALL), *order(weight)]
     return arena.trained("joint", [OWN, RANKER], losses, settings(3, "prerank"), [TEACHER])
 
 
-def taught(arena: Arena, epochs: int, per_request: int | None, rates: Loss) -> JointModel:
+def taught(arena: Arena, towers: Loss, epochs: int, per_request: int | None, rates: Loss) -> JointModel:
     """Teacher, ranker and pre-ranker one after another, each with tables of its own: no early stopping."""
     of_all = distill("teacher", ALL) | {"per_request": per_request, "warm_up": 0}
     prerank = rates.get("prerank", {}) | {"epochs": epochs}
     train = settings(1, mode="separate", **rates | {"prerank": prerank})
     teachers = [TEACHER | {"embeddings": "own"}]
-    return arena.trained("taught", [OWN, RANKER], [RANKER_CLICKS, TEACHER_CLICKS, of_all], train, teachers)
+    return arena.trained("taught", [towers, RANKER], [RANKER_CLICKS, TEACHER_CLICKS, of_all], train, teachers)
 
 
 def with_negatives(arena: Arena, weight: float, frozen: bool = False) -> JointModel:
@@ -106,9 +122,9 @@ def with_negatives(arena: Arena, weight: float, frozen: bool = False) -> JointMo
     return arena.trained("negatives", [OWN, RANKER], losses, train)
 
 
-def imitate(arena: Arena) -> JointModel:
+def imitate(arena: Arena, towers: Loss, epochs: int) -> JointModel:
     losses = [distill(score, ALL) | EVERY for score in TEACHER["scores"]]
-    return arena.trained("imitate", [TOWERS], losses, settings(DENSE_EPOCHS, **DENSE))
+    return arena.trained("imitate", [towers], losses, settings(epochs, **DENSE))
 
 
 def oracle(arena: Arena, epochs: int, rates: Loss) -> JointModel:
@@ -162,26 +178,64 @@ class Judge:
         return {name: float(value or 0) for name, value in found.items()}
 
 
-def measure(folder: Path, preset: str, seed: int, requests: int, candidates: int) -> dict[str, Figures]:
-    arena = world(folder, preset, seed, requests, candidates)
-    ranker = arena.trained("ranker", [RANKER], [RANKER_CLICKS], settings(3, "rank"))
-    judge = Judge(arena, ranker)
-    alone = arena.trained("alone", [TOWERS], [CLICKS], settings(4, "prerank"))
-    found = {
-        "alone": judge(alone),
-        "ranker": judge.figures(judge.fixed, judge.fixed.logits["rank"]["click"]),
-        "imitate": judge(imitate(arena)),
-        "oracle": judge(oracle(arena, DENSE_EPOCHS, DENSE)),
-        "oracle_briefly": judge(oracle(arena, 4, {})),
+class Measured:
+    """A world, made when a figure of it is missing, and the judge of its arms."""
+
+    def __init__(self, folder: Path, preset: str, seed: int, requests: int, candidates: int) -> None:
+        self.preset, self.made = preset, (folder, preset, seed, requests, candidates)
+
+    @cached_property
+    def arena(self) -> Arena:
+        """The packed world."""
+        return world(*self.made)
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The judge, whose fixed ranker is that of the arm `ranker`."""
+        return Judge(self.arena, self.arena.trained("ranker", [RANKER], [RANKER_CLICKS], settings(3, "rank")))
+
+    def model(self, arm: Callable[[Arena], JointModel]) -> Figures:
+        """Train an arm and judge it."""
+        return self.judge(arm(self.arena))
+
+    def weighed(self, weights: tuple[float, ...], arm: Callable[[Arena, float], JointModel]) -> Figures:
+        """Train an arm at the weight that validation chooses, and judge it."""
+        weight, model = chosen(self.arena, weights, arm)
+        return self.judge(model) | {"weight": weight}
+
+    def of_ranker(self) -> Figures:
+        """Judge the ranker as a pre-ranker."""
+        return self.judge.figures(self.judge.fixed, self.judge.fixed.logits["rank"]["click"])
+
+
+def measure(at: Measured, results: Path) -> dict[str, Figures]:
+    """The figures of all arms in a world; those that `results` holds are not trained again."""
+    found: dict[str, Figures] = {}
+    believed = shrunk(at.preset)
+    arms: dict[str, Callable[[], Figures]] = {
+        "alone": partial(at.model, lambda arena: alone(arena, TOWERS)),
+        "alone_shrunk": partial(at.model, lambda arena: alone(arena, TOWERS | believed)),
+        "ranker": at.of_ranker,
+        "imitate": partial(at.model, lambda arena: imitate(arena, TOWERS, DENSE_EPOCHS)),
+        "imitate_shrunk": partial(at.model, lambda arena: imitate(arena, TOWERS | believed, BRIEFER_EPOCHS)),
+        "oracle": partial(at.model, lambda arena: oracle(arena, DENSE_EPOCHS, DENSE)),
+        "oracle_briefly": partial(at.model, lambda arena: oracle(arena, 4, {})),
+        "joint": partial(at.weighed, ORDER_WEIGHTS, joint),
+        "taught": partial(at.model, lambda arena: taught(arena, OWN | believed, BRIEFER_EPOCHS, None, DENSE)),
+        "taught_by_id": partial(at.model, lambda arena: taught(arena, OWN, DENSE_EPOCHS, None, DENSE)),
+        "taught_briefly": partial(at.model, lambda arena: taught(arena, OWN, 2, 50, {})),
+        "negatives": partial(at.weighed, NEGATIVE_WEIGHTS, with_negatives),
+        "frozen_teacher": partial(
+            at.model, lambda arena: with_negatives(arena, found["negatives"]["weight"], frozen=True)
+        ),
     }
-    weight, model = chosen(arena, ORDER_WEIGHTS, joint)
-    found["joint"] = judge(model) | {"weight": weight}
-    found["taught"] = judge(taught(arena, DENSE_EPOCHS, None, DENSE))
-    found["taught_briefly"] = judge(taught(arena, 2, 50, {}))
-    weight, model = chosen(arena, NEGATIVE_WEIGHTS, with_negatives)
-    found["negatives"] = judge(model) | {"weight": weight}
-    found["frozen_teacher"] = judge(with_negatives(arena, weight, frozen=True))
+    for name, arm in arms.items():
+        found |= kept(results / f"{name}.json", partial(_figures_by_name, name, arm))
     return found
+
+
+def _figures_by_name(name: str, arm: Callable[[], Figures]) -> dict[str, Figures]:
+    return {name: arm()}
 
 
 def summary(found: dict[str, list[dict[str, Figures]]]) -> dict[str, float]:
@@ -192,7 +246,7 @@ def summary(found: dict[str, list[dict[str, Figures]]]) -> dict[str, float]:
             for name in seeds[0][arm]:
                 figures |= spread(f"{preset}.{arm}.{name}", [seed[arm][name] for seed in seeds])
         for short, name in (("recall", f"truth_recall@{TOP}@{KEEP}"), ("auc", "candidates_auc")):
-            for arm in ("taught", "joint", "taught_briefly", "negatives", "frozen_teacher"):
+            for arm in GAPS:
                 for oracle_arm, suffix in (("oracle", ""), ("oracle_briefly", "_briefly")):
                     shares = [
                         (s[arm][name] - s["alone"][name]) / (s[oracle_arm][name] - s["alone"][name])
@@ -205,8 +259,15 @@ def summary(found: dict[str, list[dict[str, Figures]]]) -> dict[str, float]:
     return figures
 
 
+GAPS = (
+    *("taught", "taught_by_id", "joint", "taught_briefly", "negatives", "frozen_teacher"),
+    *("imitate", "imitate_shrunk", "alone_shrunk"),
+)
 PAIRS = [
-    *(("taught", other) for other in ("alone", "ranker", "imitate", "joint")),
+    *(
+        ("taught", other)
+        for other in ("alone", "ranker", "imitate", "imitate_shrunk", "taught_by_id", "joint")
+    ),
     *(("joint", other) for other in ("alone", "taught_briefly", "frozen_teacher")),
 ]
 AIMS = {
@@ -227,7 +288,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=8_000)
     parser.add_argument("--candidates", type=int, default=500)
     parser.add_argument(
-        "--keep", type=Path, help="folder where finished worlds are kept; a rerun goes on there"
+        "--keep", type=Path, help="folder where finished arms are kept; a rerun goes on there"
     )
     arguments = parser.parse_args()
     keep_freed_memory()
@@ -236,10 +297,10 @@ def main() -> None:
         results = arguments.keep or Path(folder) / "results"
         for seed in range(arguments.seeds):
             for preset in arguments.worlds:
-                path = results / f"{preset}-{seed}-{arguments.requests}x{arguments.candidates}.json"
+                place = f"{preset}-{seed}-{arguments.requests}x{arguments.candidates}"
                 size = arguments.requests, arguments.candidates
-                make = partial(measure, Path(folder) / "world", preset, seed, *size)
-                found[preset].append(kept(path, make))
+                at = Measured(Path(folder) / "world", preset, seed, *size)
+                found[preset].append(measure(at, results / place))
                 print(f"{preset}, seed {seed}: done", file=sys.stderr, flush=True)
     figures = summary(found)
     aims = {key: aim for key, aim in AIMS.items() if key in figures}
