@@ -3,7 +3,7 @@
 Letters: N items of a layer · P positions · d last width of the towers.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self, TypeVar
@@ -107,11 +107,14 @@ class LayeredItems:
         """Take encoded rows: (P)."""
         return self._gather(position, lambda layer, at: layer.records.rows.take(at), _compact, Rows.take)
 
-    def operands(self, position: Longs) -> Operands:
-        """Take operands: (P)."""
-        return self._gather(
-            position, lambda layer, at: layer.records.operands.take(at), _compact, Operands.take
-        )
+    def operands(self, position: Longs, names: Collection[str] | None = None) -> Operands:
+        """Take operands, of all features or some: (P)."""
+
+        def take(layer: ItemLayer, at: Longs) -> Operands:
+            held = layer.records.operands
+            return (held if names is None else held.among(names)).take(at)
+
+        return self._gather(position, take, _compact, Operands.take)
 
     def column(self, name: str, position: Longs) -> Floats:
         """Take one of the data's `columns`: (P,)."""

@@ -63,6 +63,8 @@ class StageFacts(Settings):
     """What is computed of an item ahead of requests, by the graph `STAGE.item.onnx`: name → width."""
     constants: dict[str, FiniteFloat] = {}
     """Numbers that the scorer needs: `scale` and `bias` if logit = scale · ⟨q, v⟩ + bias; others have other names."""
+    matches: list[str] = []
+    """Features of query and item that the scorer counts for each candidate, and adds to its logit."""
     main: str
     """The label by which later stages see it."""
     attended: Attention | None = None
@@ -105,4 +107,5 @@ class StageFacts(Settings):
     @property
     def orders_by_product(self) -> bool:
         """Whether the product of a query's vector and an item's orders candidates, so that an index may find them."""
-        return self.vector_width is not None and {"scale", "bias"} <= set(self.constants)
+        product = self.vector_width is not None and {"scale", "bias"} <= set(self.constants)
+        return product and not self.matches

@@ -2,8 +2,8 @@
 
 A kind is a pydantic class in the registry `FEATURE_KINDS`; a feature of the config is an instance of it. A
 `ColumnFeature` reads a column and declares its side; a `DerivedFeature` is made of other features, its operands, and
-has their side. `user` and `context` make up the query, known once a request; `item` is known before any; a `cross`
-belongs to a pair of both: only a ranker may see it. A kind from outside: docs/extending/README.md. Letters: N rows.
+has their side. `user` and `context` make up the query, known once a request; `item` is known before any; a `cross` is
+of a pair of both: rankers see it, of counts also towers. From outside: docs/extending/README.md. Letters: N rows.
 """
 
 from abc import abstractmethod

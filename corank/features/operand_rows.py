@@ -82,19 +82,24 @@ class OperandRows:
         By a sorted table of (list, value), so that time grows with the lists and the results, not with their product.
         """
         lists, list_of = self.lists(listed)
-        held, times = np.unique(_within(lists.row_of(), lists.flat()), return_counts=True)
+        several = len(lists.length) > 1  # one request has one list, whose values tell themselves apart
+        flat = lists.flat()
+        held, times = np.unique(_within(lists.row_of(), flat) if several else flat, return_counts=True)
         if not len(held):
             return np.zeros(self.count)
         value, result_of = self._values(sought)
-        query = _within(list_of[result_of], value)
+        query = value
+        if several:
+            query = _within(list_of if result_of is None else list_of[result_of], value)
         index = np.minimum(np.searchsorted(held, query), len(held) - 1)
         found = np.where((held[index] == query) & (value != 0), times[index], 0)
-        return np.bincount(result_of, found, self.count).astype(np.float64, copy=False)
+        counts = found if result_of is None else np.bincount(result_of, found, self.count)
+        return counts.astype(np.float64, copy=False)
 
-    def _values(self, operand: str) -> tuple[Hashes, Index]:
-        """The values of an operand, 0 for none, and the result that each belongs to."""
+    def _values(self, operand: str) -> tuple[Hashes, Index | None]:
+        """The values of an operand, 0 for none, and the result that each belongs to; None: value n to result n."""
         if not self.is_list(operand):
-            return self.key(operand), np.arange(self.count)
+            return self.key(operand), None
         lists, of = self.lists(operand)
         lists = lists.take(of)
         return lists.flat(), lists.row_of()

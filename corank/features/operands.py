@@ -117,6 +117,16 @@ class Operands:
             {name: vectors.take(index) for name, vectors in self.vectors.items()},
         )
 
+    def among(self, names: Collection[str]) -> Self:
+        """The operands of some features alone."""
+        return type(self)(
+            self.count,
+            {name: keys for name, keys in self.keys.items() if name in names},
+            {name: lists for name, lists in self.lists.items() if name in names},
+            {name: values for name, values in self.numbers.items() if name in names},
+            {name: vectors for name, vectors in self.vectors.items() if name in names},
+        )
+
     def compact(self) -> Self:
         """Copy the lists so that they hold no value that no row refers to."""
         lists = {name: values.compact() for name, values in self.lists.items()}

@@ -46,7 +46,8 @@ class TowersMlp(Towers):
         met = inputs.pairs.spread_query(query) * items
         first = inputs.pairs.sum(linear(query, self.of_query), of_item, linear(met, self.of_product), *terms)
         hidden = linear(functional.relu(first), self.weight).squeeze(1)
-        return StageOutput({self.label: hidden + self.logit_scale() * met.sum(1) + self.logit_bias()})
+        logits = hidden + self.logit_scale() * met.sum(1) + self.logit_bias()
+        return StageOutput({self.label: self.with_matches(logits, inputs)})
 
     def folded(self, query: Tensor) -> Tensor:
         """What a request's candidates meet: (1, ·) → (h + 1, d + 2).
@@ -64,7 +65,7 @@ class TowersMlp(Towers):
         """The graphs of queries and of items."""
         return {**super().graphs(), "query": Graph(QueryGraph(self, self.folded), ("query",), ("folded",))}
 
-    def constants(self) -> Mapping[str, float]:
+    def meeting_constants(self) -> Mapping[str, float]:
         """The number of hidden units."""
         return {"hidden": float(self.weight.in_features)}
 
@@ -89,7 +90,8 @@ class TowersHeads(Towers):
         met = torch.bmm(self._heads(items), self._heads(queries).transpose(1, 2))
         found = met.max(dim=1).values.sum(1)
         biases = (queries[:, self.in_heads :] * items[:, self.in_heads :]).sum(1)
-        return StageOutput({self.label: self.logit_scale() * (found + biases) + self.logit_bias()})
+        logits = self.logit_scale() * (found + biases) + self.logit_bias()
+        return StageOutput({self.label: self.with_matches(logits, inputs)})
 
     def _heads(self, vectors: Tensor) -> Tensor:
         """(C', d) → (C', H, p)."""
@@ -104,6 +106,6 @@ class TowersHeads(Towers):
         """The graphs of queries and of items."""
         return {**super().graphs(), "query": Graph(QueryGraph(self, self.scaled), ("query",), ("scaled",))}
 
-    def constants(self) -> Mapping[str, float]:
+    def meeting_constants(self) -> Mapping[str, float]:
         """The width of a head, and how many numbers of a vector are in heads."""
         return {"head": float(self.head), "in_heads": float(self.in_heads)}

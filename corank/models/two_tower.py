@@ -4,7 +4,7 @@ Letters: N rows of one side · R requests · I' distinct items of a batch, round
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -17,8 +17,10 @@ from corank.features.schema import Placement
 from corank.models.inputs.feature_dropout import FeatureDropout
 from corank.models.inputs.named_axes import AxisNames, name_axes, name_inputs, number
 from corank.models.layers import ACTIVATIONS, Columns, SnapshotTerm, activated_layers, linear
+from corank.models.matches import MatchTerm
 from corank.models.settings.network import NetworkSettings
 from corank.models.settings.two_tower import TowerPairSettings
+from corank.models.stage_io import StageInputs, StageOutput
 from corank.models.stage_model import VectorModel
 
 
@@ -56,6 +58,7 @@ class Towers(VectorModel):
     With biases the towers give d − 1 numbers each, the last of which is the side's bias, and q = [q', 1, √d·b_q],
     v = [v', b_i, 1]: retrieval, stores and in-batch losses read biases as any other number of the vectors. exp(s)
     begins at 1/√d, so that the query's bias, which every candidate of a request shares, is added as it is.
+    Matches add a term to the logit that no vector knows.
     """
 
     def __init__(self, settings: TowerPairSettings, layout: Layout) -> None:
@@ -70,6 +73,7 @@ class Towers(VectorModel):
         self.snapshot = SnapshotTerm.of(layout, settings.item[-1], settings.item_features)
         if self.snapshot is not None:
             name_axes(self.snapshot.out, weight=(_vector_names(settings, "item", "query"), None))
+        self.matches = MatchTerm(layout, settings.matches) if settings.matches else None
 
     def _queries(self, settings: TowerPairSettings, layout: Layout) -> nn.Module:
         if not settings.query_towers:
@@ -96,6 +100,17 @@ class Towers(VectorModel):
         tower = Tower(name_inputs(layout, placement, columns), widths, settings, outputs)
         return nn.Sequential(Columns(columns), tower)
 
+    def forward(self, inputs: StageInputs) -> StageOutput:
+        """Score all candidates: logits (C,), and, without matches, the vectors that they are made of."""
+        output = super().forward(inputs)
+        if self.matches is None:
+            return output
+        return StageOutput({self.label: self.with_matches(output.logits[self.label], inputs)})
+
+    def with_matches(self, logits: Tensor, inputs: StageInputs) -> Tensor:
+        """Add what matches say, if there are any: (C,) or (C',) → the same."""
+        return logits if self.matches is None else logits + self.matches(inputs)[: len(logits)]
+
     def query_vectors(self, query: Tensor) -> Tensor:
         """The vectors of queries: (R, ·) → (R, d)."""
         vectors: Tensor = self.query(self.query_dropout(query))
@@ -108,6 +123,14 @@ class Towers(VectorModel):
         """The vectors of items: (I', ·) → (I', d)."""
         vectors: Tensor = self.item(self.item_dropout(item))
         return torch.cat((vectors, torch.ones_like(vectors[:, :1])), dim=1) if self.biases else vectors
+
+    def constants(self) -> Mapping[str, float]:
+        """Numbers that the scorer needs: those of the meeting, and the weights of matches."""
+        return {**self.meeting_constants(), **({} if self.matches is None else self.matches.constants())}
+
+    def meeting_constants(self) -> Mapping[str, float]:
+        """Scale and bias of the product."""
+        return super().constants()
 
     def logit_scale(self) -> Tensor:
         """exp(s), which cannot turn negative."""

@@ -219,6 +219,14 @@ class Config(Settings):
 
     def _check_retrieval(self, schema: Schema) -> None:
         if self.retrieval is not None:
+            named = self.retrieval.stage
+            if named not in self.vector_stages and any(
+                s.name == named and s.has_vectors for s in self.stages
+            ):
+                raise ConfigError(
+                    f"retrieval.stage: '{named}' orders by more than a product of vectors, which is all that an index "
+                    "knows; name a stage of model: towers without matches"
+                )
             self.retrieval.check(self.vector_stages)
         elif schema.filters():
             raise ConfigError(

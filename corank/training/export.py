@@ -179,6 +179,7 @@ def _facts(config: Config, model: JointModel, calibrators: Calibrators, name: st
         tables=model.tables_of[name],
         item_parts=_item_parts(model, name),
         constants=dict(network.constants()),
+        matches=settings.counted(),
         main=settings.main,
         attended=attended and Attention(**asdict(attended) | {"features": list(attended.features)}),
         from_stages=model.earlier.get(name, []),

@@ -121,6 +121,19 @@ def _history(n: int, drawn: Drawn) -> dict[str, Drawn]:
     return {f"history_{n}": settings} | ({f"beside_{n}": beside} if drawn.get("beside") else {})
 
 
+def _matches(features: dict[str, Drawn]) -> list[str]:
+    """The features that look for what one side has in what the other lists."""
+
+    def of_item(operand: str) -> bool:
+        return bool(features[operand.partition(".")[0]]["side"] == "item")
+
+    return [
+        name
+        for name, feature in features.items()
+        if feature["kind"] in ("count", "contains") and len(set(map(of_item, feature["of"]))) == 2
+    ]
+
+
 def _attributes(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
     """An attribute of each history's items for every item feature that can be one."""
     items = [n for n, f in features.items() if f["side"] == "item" and f["kind"] in ("id", "ids")]
@@ -183,7 +196,7 @@ def _derived(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
             )
             if alike and one != other and rng.random() < 0.5:
                 made.append({"kind": "contains", "of": [one, other]})
-                made.append({"kind": "count", "of": [one, other]} | shape(len(made)))
+                made.append({"kind": "count", "of": [one, other]} | shape(len(made) // 2))
     made += [cosine | shape(n) for n, cosine in enumerate(_cosines(features, histories, drawn["seed"] + 3))]
     _add_priors(made, drawn, keys, rng)
     return {f"derived_{n}": {key: _plain(value) for key, value in f.items()} for n, f in enumerate(made)}
@@ -297,9 +310,11 @@ def world_config(drawn: Drawn) -> Drawn:
             }
         }
         towers.pop("query_features", None)
-    stages = [towers | drawn["structure"] | drawn["prerank"]]
+    matches = {"matches": _matches(features)} if drawn.get("matches") else {}
+    stages = [towers | drawn["structure"] | drawn["prerank"] | matches]
     if drawn["middle"]:
-        stages.append({"name": "middle", "keep": 3} | drawn["middle"] | drawn["middle_tables"])
+        met = matches if str(drawn["middle"].get("model")).startswith("towers") else {}
+        stages.append({"name": "middle", "keep": 3} | drawn["middle"] | drawn["middle_tables"] | met)
     rank = {"name": "rank", "model": "mlp", "keep": 2, "hidden": [8, 6], "labels": ["click", "buy"]}
     rank |= {"value": drawn["value"], "dcn": drawn["dcn"], "from_stages": drawn["earlier"]}
     rank |= {

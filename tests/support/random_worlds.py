@@ -96,6 +96,7 @@ drawn_worlds = st.fixed_dictionaries(
         "attributes": st.booleans(),
         "alone": st.sampled_from([None, "histories", "id"]),
         "several_towers": st.booleans(),
+        "matches": st.booleans(),
         "structure": st.sampled_from([{}, {"bias": False}, FOLDED, HEADS]),
         "din": st.none()
         | st.fixed_dictionaries(

@@ -52,9 +52,12 @@ class InBatchLoss(Loss):
     def check(self, funnel: FunnelSpec, key: str) -> None:
         funnel.check_label(self.stage, self.label, f"{key}.stage")
         if self.stage not in funnel.with_vectors:
-            such_as = f", such as {funnel.with_vectors[0]}" if funnel.with_vectors else ", of model: towers"
+            such_as = (
+                funnel.with_vectors[0] if funnel.with_vectors else "one of model: towers without matches"
+            )
             raise ConfigError(
-                f"{key}.stage: '{self.stage}' has no vectors of queries and items; name a stage that has{such_as}"
+                f"{key}.stage: '{self.stage}' has no vectors of queries and items whose product alone orders them; "
+                f"name a stage that has, such as {such_as}"
             )
 
     def population(self, funnel: FunnelSpec) -> Population:

@@ -113,6 +113,10 @@ class StageSettings(NetworkSettings):
         """What the stage sees of earlier ones: stage and what of it."""
         return []
 
+    def counted(self) -> list[str]:
+        """Matches of query and item that the scorer counts for every candidate."""
+        return []
+
     def first_layers(self, schema: Schema) -> list[FirstLayer]:
         """The first layers; one over all features unless the stage model says otherwise."""
         return [FirstLayer(frozenset(schema.inputs()), 1)]

@@ -51,6 +51,9 @@ class TowerPairSettings(SingleLabelSettings):
     then moves a vector less from where its attributes put it. Not of features as of snapshots."""
     bias: bool = True
     """Whether each side adds a bias of its own to the logit. The two are numbers of the vectors, within their width."""
+    matches: list[str] = []
+    """Features of kind count or contains of the query and the item, which add a term of their own to the logit: a
+    request counts them for all candidates. No vector knows them, so that retrieval and in-batch losses need none."""
     saved_defaults: ClassVar[Mapping[str, Any]] = {"bias": False}
     meeting: ClassVar[str] = "in a dot product"
     """What the vectors meet in, for messages."""
@@ -86,6 +89,7 @@ class TowerPairSettings(SingleLabelSettings):
             schema.check_tower(tower.features, "query", f"stages.{self.name}.query_towers.{name}.features")
         schema.check_tower(self.query_features or [], "query", f"stages.{self.name}.query_features")
         schema.check_tower(self.item_features or [], "item", f"stages.{self.name}.item_features")
+        self._check_matches(schema)
         self._require_inputs(schema)
         self._check_dropout(schema)
 
@@ -98,6 +102,20 @@ class TowerPairSettings(SingleLabelSettings):
                 raise ConfigError(
                     f"stages.{self.name}.feature_dropout.{name}: "
                     f"{describe_unknown(name, read, 'tower feature')}"
+                )
+
+    def _check_matches(self, schema: Schema) -> None:
+        """Raise ConfigError unless every match looks for what one side has in what the other lists."""
+        key = f"stages.{self.name}.matches"
+        known = [n for n, f in schema.derived("cross").items() if f.compares]
+        for n, name in enumerate(self.matches):
+            if name in self.matches[:n]:
+                raise ConfigError(f"{key}: '{name}' is there twice; drop one")
+            if name not in known:
+                held = f"those declared are {', '.join(known)}" if known else "none is declared"
+                raise ConfigError(
+                    f"{key}: '{name}' is no feature of kind count or contains of the query and the item, such as "
+                    f"{{kind: count, of: [history.brand, brand]}}; {held}"
                 )
 
     def _require_inputs(self, schema: Schema) -> None:
@@ -116,6 +134,15 @@ class TowerPairSettings(SingleLabelSettings):
                 )
 
     @property
+    def orders_by_product(self) -> bool:
+        """Whether vectors alone order candidates: not with matches."""
+        return not self.matches
+
+    def counted(self) -> list[str]:
+        """The matches."""
+        return self.matches
+
+    @property
     def item_parts(self) -> tuple[str, ...]:
         """The item vector."""
         return (VECTOR,)
@@ -132,6 +159,7 @@ class TowerPairSettings(SingleLabelSettings):
                 for name, features in queries.items()
             ),
             FirstLayer(_enter(schema, "item", self.item_features), self.item[0], "item", online=False),
+            *([FirstLayer(frozenset(self.matches), 1, "matches")] if self.matches else []),
         ]
 
     def without_features(self, names: Collection[str]) -> Self:
@@ -144,14 +172,14 @@ class TowerPairSettings(SingleLabelSettings):
             name: tower.model_copy(update={"features": kept(tower.features)})
             for name, tower in self.query_towers.items()
         }
-        sides = ("query_features", "item_features")
+        sides = ("query_features", "item_features", "matches")
         chosen = {side: kept(getattr(self, side)) for side in sides if getattr(self, side) is not None}
         dropout = {name: share for name, share in self.feature_dropout.items() if name not in names}
         return self.model_copy(update=chosen | {"query_towers": towers, "feature_dropout": dropout})
 
     def in_role_of(self, stage: StageSettings) -> StageSettings:
         """Towers of the same widths in the role of another stage, which read all of its features."""
-        every = {"query_features", "item_features", "query_towers"}
+        every = {"query_features", "item_features", "query_towers", "matches"}
         kept = self.model_dump(exclude=every | set(StageSettings.model_fields) - {"model"})
         values = kept | {"label": stage.main} | role_of(stage)
         return validate(type(self), values, f"stages.{stage.name}")

@@ -55,18 +55,18 @@ class ScorerInputs:
 
     def __init__(self, stage: StageFacts, folder: Path, layout: Layout, tables: TableSet) -> None:
         self.stage, self.folder, self.layout = stage, folder, layout
-        self._tables = tables
+        self.tables = tables
         attended = stage.attended
         self._events = event_groups(layout, attended.history, attended.features) if attended else ()
         self._event_vectors = layout.vectors_of("item", attended.features) if attended else ()
 
     def dense(self, placement: Placement, rows: Rows) -> Floats:
         """The dense input of encoded rows: (N, width)."""
-        return dense_input(rows, self.layout, placement, self._tables)
+        return dense_input(rows, self.layout, placement, self.tables)
 
     def record(self, rows: Rows) -> dict[str, Floats]:
         """The dense inputs of the records of items, by the name that a graph has for them: (N, width) each."""
-        return record_inputs(self.layout, rows, self._tables)
+        return record_inputs(self.layout, rows, self.tables)
 
     @property
     def record_shapes(self) -> Shapes:
@@ -116,7 +116,7 @@ class ScorerInputs:
     def _read_events(self, request: EncodedRequest, attended: Attention) -> dict[str, Floats]:
         """What the stage attends to: (L, ·), and (L,) each; L is 1 at least, since a graph needs one."""
         event = embed_rows(
-            request.histories[attended.history], self._events, self._event_vectors, self._tables
+            request.histories[attended.history], self._events, self._event_vectors, self.tables
         )
         found = {"event": event, "mask": np.ones(len(event), dtype=np.float32)}
         found |= {"ages": request.ages[attended.history]} if attended.ages else {}

@@ -7,7 +7,7 @@ import numpy as np
 
 from corank.core.errors import BundleError
 from corank.core.types import Floats
-from corank.serving.funnel.stage_scorer import SCORERS, Candidates, ScorerInputs
+from corank.serving.funnel.stage_scorer import SCORERS, ScorerInputs
 from corank.serving.funnel.vectors_scorer import VectorsScorer
 
 
@@ -25,16 +25,13 @@ class FoldedMlpScorer(VectorsScorer):
         """(h + 1, d + 2)."""
         return self.count("hidden") + 1, self.width + 2
 
-    def score(self, candidates: Candidates) -> Floats:
-        """As `StageScorer.score`."""
-        request = candidates.request
-        vectors = request.items.vectors(self.name, candidates.rows)
-        folded = self.query_output(request.query, candidates.shared)
-        units: Floats = vectors @ folded[:, :-2].T
-        units += folded[:, -2]
+    def meet(self, query: Floats, vectors: Floats) -> Floats:
+        """As `VectorsScorer.meet`."""
+        units: Floats = vectors @ query[:, :-2].T
+        units += query[:, -2]
         np.maximum(units[:, :-1], 0, out=units[:, :-1])
-        logits: Floats = units @ folded[:, -1]
-        return logits[:, None]
+        logits: Floats = units @ query[:, -1]
+        return logits
 
 
 @SCORERS.register("max_heads")
@@ -60,13 +57,11 @@ class MaxHeadsScorer(VectorsScorer):
         """(1, d + 1)."""
         return 1, self.width + 1
 
-    def score(self, candidates: Candidates) -> Floats:
-        """As `StageScorer.score`."""
-        request, within = candidates.request, self._within
-        vectors = request.items.vectors(self.name, candidates.rows)
-        query = self.query_output(request.query, candidates.shared)[0]
-        heads = vectors[:, :within].reshape(-1, self._head) @ query[:within].reshape(-1, self._head).T
+    def meet(self, query: Floats, vectors: Floats) -> Floats:
+        """As `VectorsScorer.meet`."""
+        within, scaled = self._within, query[0]
+        heads = vectors[:, :within].reshape(-1, self._head) @ scaled[:within].reshape(-1, self._head).T
         count = within // self._head
         logits: Floats = heads.reshape(-1, count, count).max(axis=1).sum(axis=1)
-        logits += vectors[:, within:] @ query[within:-1] + query[-1]
-        return logits[:, None]
+        logits += vectors[:, within:] @ scaled[within:-1] + scaled[-1]
+        return logits

@@ -1,4 +1,4 @@
-"""Scorer `vectors`: logit = scale · ⟨query vector, item vector⟩ + bias.
+"""Scorer `vectors`: logit = scale · ⟨query vector, item vector⟩ + bias, and what matches add.
 
 Letters: n candidates · N items · d width of the vectors.
 """
@@ -10,6 +10,8 @@ import numpy as np
 from corank.core.errors import BundleError
 from corank.core.ragged import Rows
 from corank.core.types import Floats
+from corank.data.derived_columns import derive_features
+from corank.features.operand_rows import OperandRows
 from corank.serving.funnel.stage_scorer import (
     SCORERS,
     Candidates,
@@ -24,7 +26,7 @@ from corank.serving.funnel.stage_scorer import (
 class VectorsScorer(StageScorer):
     """Runs the graph of queries once a request, and a dot product a candidate.
 
-    A subclass scores otherwise what the graph of queries gives and the vectors of items.
+    A subclass meets otherwise what the graph of queries gives and the vectors of items. Matches add to any of them.
     """
 
     needed: ClassVar[tuple[str, ...]] = ("scale", "bias")
@@ -40,6 +42,7 @@ class VectorsScorer(StageScorer):
             )
         self.width = width
         given = {"query": shapes["query"]}
+        self._matches = MatchTerms(inputs) if inputs.stage.matches else None
         self._query = open_graph(folder / f"{self.name}.query.onnx", given, [self.query_shape])
         self._item = open_graph(folder / f"{self.name}.item.onnx", inputs.record_shapes, [(None, width)])
 
@@ -61,10 +64,17 @@ class VectorsScorer(StageScorer):
     def score(self, candidates: Candidates) -> Floats:
         """As `StageScorer.score`."""
         request = candidates.request
-        vectors = request.items.vectors(self.name, candidates.rows)
-        dot: Floats = vectors @ self.query_vector(request.query, candidates.shared)
+        query = self.query_output(request.query, candidates.shared)
+        logits = self.meet(query, request.items.vectors(self.name, candidates.rows))
+        if self._matches is not None:
+            logits += self._matches.read(candidates)
+        return logits[:, None]
+
+    def meet(self, query: Floats, vectors: Floats) -> Floats:
+        """The logits, less what matches add, of what the graph gives of a query and of item vectors: (n, d) → (n,)."""
         constants = self.inputs.stage.constants
-        return (np.float32(constants["scale"]) * dot + np.float32(constants["bias"]))[:, None]
+        dot: Floats = vectors @ query[0]
+        return np.float32(constants["scale"]) * dot + np.float32(constants["bias"])
 
     def query_output(self, row: Rows, shared: Shared) -> Floats:
         """What the graph gives of a query, of `query_shape`."""
@@ -80,3 +90,48 @@ class VectorsScorer(StageScorer):
         """The vectors of the records of items: (N, d)."""
         vectors: Floats = self._item.run(None, dict(self.inputs.record(rows)))[0]
         return vectors
+
+
+class MatchTerms:
+    """Counts and encodes the matches of one stage by the code that packing used, and no other cross."""
+
+    def __init__(self, inputs: ScorerInputs) -> None:
+        """Raises BundleError if a match is no feature that can be counted, or the facts lack its weights."""
+        stage, layout = inputs.stage, inputs.layout
+        crosses = layout.schema.derived("cross")
+        for name in stage.matches:
+            if name not in crosses or not crosses[name].compares:
+                raise BundleError(
+                    f"{inputs.folder}: stage '{stage.name}': '{name}' is no match of query and item; "
+                    "export the bundle again"
+                )
+        columns = layout.columns("cross", stage.matches)
+        if any(f"match_{n}" not in stage.constants for n in range(len(columns))):
+            raise BundleError(
+                f"{inputs.folder}: stage '{stage.name}': its facts lack the weights of matches; export the bundle again"
+            )
+        weight = np.array([stage.constants[f"match_{n}"] for n in range(len(columns))], dtype=np.float32)
+        self._operands = {operand for name in stage.matches for operand in crosses[name].operands}
+        self._worth: dict[str, Floats] = {}
+        """What a number counts, (1,), or what each code of buckets adds, (codes,)."""
+        for name in stage.matches:
+            own = weight[np.isin(columns, layout.columns("cross", [name]))]
+            if crosses[name].storage == "id":
+                first = layout.offset[name]
+                own = inputs.tables[crosses[name].width][first : first + layout.sizes[name]] @ own
+            self._worth[name] = own
+
+    def read(self, candidates: Candidates) -> Floats:
+        """What is added to logits: (n,)."""
+        encoder, request, count = candidates.encoder, candidates.request, len(candidates.alive)
+        items = request.items.operands(candidates.rows, self._operands)
+        of_request = np.zeros(count, dtype=np.int64)
+        sides = OperandRows.pairs(encoder.schema, request.operands, items, of_request, None)
+        times = np.full(count, request.time)
+        added = np.zeros(count, dtype=np.float32)
+        for name, value in derive_features(
+            encoder.schema, "cross", sides, encoder.priors, times, self._worth
+        ).items():
+            column, worth = encoder.encoders.encode_derived(name, value), self._worth[name]
+            added += worth[column] if column.dtype == np.int32 else worth * column
+        return added
