@@ -26,7 +26,9 @@ from corank.losses.settings.cascade import CascadeLoss
 from corank.losses.settings.click import ClickLoss
 from corank.losses.settings.distill import DistillLoss
 from corank.losses.settings.in_batch import InBatchLoss
+from corank.losses.settings.info_nce import InfoNceLoss
 from corank.losses.settings.levels import LevelsLoss
+from corank.losses.settings.rankflow import RankFlowLoss
 from corank.losses.total import TotalLoss
 from corank.training.device import keep_freed_memory
 
@@ -51,8 +53,11 @@ ADDED: dict[str, Loss] = {
     "dftopk": CascadeLoss(kind="cascade", form="dftopk", positive=TOP),
     "lcron": CascadeLoss(kind="cascade", form="lcron", positive=TOP),
     "arf": CascadeLoss(kind="cascade", form="arf", positive=TOP),
+    "icc": CascadeLoss(kind="cascade", form="icc", positive=TOP),
+    "rankflow": RankFlowLoss(kind="rankflow", positive=TOP),
+    "info_nce": InfoNceLoss(kind="info_nce", stage="prerank"),
 }
-LINEAR = ("listwise", "pairwise", "ranknet", "lambda", "softmax", "bce", "dftopk")
+LINEAR = ("listwise", "pairwise", "ranknet", "lambda", "softmax", "bce", "dftopk", "rankflow", "info_nce")
 AIMS = {f"{name}@{n}": (">=", 0.93) for name in LINEAR for n in SIZES}
 AIMS |= {"lcron@50": (">=", 0.8), "lcron@500": (">=", 0.6), "lcron_extra_mib@500": ("<=", 100.0)}
 
