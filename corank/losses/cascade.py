@@ -36,6 +36,11 @@ class Survival(NamedTuple):
     cut: Tensor
     """(R, n)."""
 
+    @classmethod
+    def first(cls, stage: Self, cuts: Tensor) -> Self:
+        """The same of the first stage alone, in the lists that it cuts, (R, 1) bool; from others nothing is cut."""
+        return cls(stage.kept.masked_fill(~cuts, 0), stage.cut.masked_fill(~cuts, -FAR))
+
     def then(self, stage: Self, cuts: Tensor) -> Self:
         """Add a stage, in the lists that it cuts, (R, 1) bool: Π up_s, and 1 − Π (1 − down_s)."""
         reached = torch.log1p(-self.cut.exp().clamp_max(MAX_CUT))
@@ -55,8 +60,11 @@ def cascade_values(
         return icc_values(loss, outputs, batch, funnel)
     lists = PaddedLists.of(batch, batch.in_population(loss.population(funnel)))
     true = lists(batch.in_population({funnel.levels.index(level): None for level in loss.positive}))
-    value, none = torch.zeros(len(true), device=true.device), torch.zeros(true.shape, device=true.device)
-    funnelled, cutting = Survival(none, none - FAR), torch.zeros_like(lists.size, dtype=torch.bool)
+    value, cutting = (
+        torch.zeros(len(true), device=true.device),
+        torch.zeros_like(lists.size, dtype=torch.bool),
+    )
+    funnelled: Survival | None = None
     for stage in loss.reads(funnel):
         scores, keep = lists(outputs[stage].logits[loss.label]), loss.top or funnel.keep[stage]
         cuts = lists.size > keep
@@ -68,9 +76,10 @@ def cascade_values(
             survival = _survival(loss, scores, lists, keep)
             own = survival.cross_entropy(true, lists)
             of_stage = STAGE_WEIGHT[loss.form] * own if log_variance is None else _weigh(own, log_variance)
-            funnelled = funnelled.then(survival, cuts.unsqueeze(1))
+            cut = cuts.unsqueeze(1)
+            funnelled = funnelled.then(survival, cut) if funnelled else Survival.first(survival, cut)
         value = value + of_stage.masked_fill(~cuts, 0)
-    if loss.form not in SORTED:
+    if funnelled:
         value = value + funnelled.cross_entropy(true, lists).masked_fill(~cutting, 0)
     return value, lists.mean(lists(batch.weight)) * cutting * true.any(1)
 

@@ -11,7 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, pad, softplus
 
 from corank.batches.batch import Batch
 from corank.losses.base import FunnelSpec
-from corank.losses.padded import FAR, PaddedLists
+from corank.losses.padded import FAR, PaddedLists, falling_order
 from corank.losses.settings.levels import LevelsLoss
 from corank.models.stage_io import StageOutput
 
@@ -109,7 +109,7 @@ def discounts(n: int, device: torch.device) -> Tensor:
 
 def rank_discounts(z: Tensor, lists: PaddedLists) -> Tensor:
     """Compute the discount of each candidate's rank in its request by z, 0 outside the lists: (C,)."""
-    order = lists(z.detach(), -torch.inf).argsort(dim=1, descending=True, stable=True)
+    order = falling_order(lists(z.detach(), -torch.inf))
     by_rank = discounts(order.shape[1], z.device).expand(order.shape)
     found = torch.zeros_like(by_rank).scatter(1, order, by_rank)
     # padding is written to an extra entry past the end

@@ -6,6 +6,7 @@ Letters: R requests · C candidates · n the longest list of the batch.
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,3 +50,17 @@ class PaddedLists:
     def mean(self, values: Tensor) -> Tensor:
         """Average the values of each list, 0 for an empty one: (R, n) → (R,)."""
         return torch.where(self.mask, values, 0).sum(1) / self.size.clamp_min(1)
+
+
+def falling_order(scores: Tensor) -> Tensor:
+    """The positions of each list by falling score, those of equal scores in their order: (R, n) → (R, n) int64.
+
+    On a CPU one sort of integers that hold score and position, which takes a tenth of the time of torch's stable sort.
+    """
+    if scores.device.type != "cpu" or scores.dtype != torch.float32:
+        return scores.argsort(dim=1, descending=True, stable=True)
+    bits = (scores.detach() + 0.0).numpy().view(np.int32)  # + 0, since 0 and -0 are equal and have other bits
+    rising = bits ^ (bits >> 31 & 0x7FFFFFFF)  # integers in the order of the floats
+    keys = (~rising).astype(np.int64) << 32 | np.arange(scores.shape[1])
+    keys.sort(axis=1)
+    return torch.from_numpy(keys & 0xFFFFFFFF)

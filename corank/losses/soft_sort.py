@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from corank.losses.padded import FAR
+from corank.losses.padded import FAR, falling_order
 
 BLOCK = 1 << 20
 """Entries of P̂ in a block: as many as fit the cache of a core."""
@@ -38,10 +38,9 @@ class NeuralSort:
     @classmethod
     def of(cls, scores: Tensor, mask: Tensor, temperature: float) -> Self:
         """Sort the scores (R, n) where `mask` (R, n) bool."""
-        sized = scores.masked_fill(~mask, -torch.inf).sort(dim=1, descending=True, stable=True)
-        size = mask.sum(1, keepdim=True)
-        listed = sized.values.masked_fill(_padding(size, scores.shape[1]), 0)
-        return cls(listed / temperature, sized.indices, size)
+        order, size = falling_order(scores.masked_fill(~mask, -torch.inf)), mask.sum(1, keepdim=True)
+        listed = scores.gather(1, order).masked_fill(_padding(size, scores.shape[1]), 0)
+        return cls(listed / temperature, order, size)
 
     def top(self, keep: int) -> Tensor:
         """Compute log Σ_{t ≤ keep} P̂[t, i], 0 for padding: (R, n)."""
@@ -62,7 +61,7 @@ class NeuralSort:
         """Compute log P̂[t, i_t], i_t the t-th by `relevance` (R, n), ties in the order of the scores: (R, n)."""
         beyond = _padding(self.size, relevance.shape[1])
         of_scores = relevance.gather(1, self.order).masked_fill(beyond, -torch.inf)
-        target = of_scores.argsort(dim=1, descending=True, stable=True)
+        target = falling_order(of_scores)
         found: Tensor = _likelihood(self.scores, self.size, target)
         return found
 
@@ -73,7 +72,7 @@ class NeuralSort:
 def threshold(scores: Tensor, mask: Tensor, keep: int) -> Tensor:
     """Compute x − (x[k] + x[k+1]) / 2, x[k] the k-th largest of the list; x in lists of k or fewer: (R, n).
 
-    It takes linear time in n. Source: DFTopK, arXiv 2510.11472.
+    Source: DFTopK, arXiv 2510.11472.
 
     Args:
         scores: x: (R, n).
@@ -82,7 +81,8 @@ def threshold(scores: Tensor, mask: Tensor, keep: int) -> Tensor:
     """
     if scores.shape[1] <= keep:
         return scores
-    last, first = scores.masked_fill(~mask, -torch.inf).topk(keep + 1, dim=1).values[:, -2:].unbind(1)
+    order = falling_order(scores.masked_fill(~mask, -torch.inf))
+    last, first = scores.gather(1, order[:, keep - 1 : keep + 1]).unbind(1)
     middle = ((last + first) / 2).masked_fill(mask.sum(1) <= keep, 0)
     return scores - middle.unsqueeze(1)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from corank.batches.batch import Batch
 from corank.losses.base import FunnelSpec
 from corank.losses.levels import best_dcg, pairs, rank_discounts
-from corank.losses.padded import PaddedLists
+from corank.losses.padded import PaddedLists, falling_order
 from corank.losses.settings.cascade import CascadeLoss
 from corank.models.stage_io import StageOutput
 
@@ -47,7 +47,8 @@ def _kept(loss: CascadeLoss, z: Tensor, lists: PaddedLists, keep: int, cuts: Ten
     """How far a stage keeps each candidate, by its distance from the last that it keeps: (C,)."""
     if not cuts.any():
         return torch.ones_like(z)
-    last = lists(z, -torch.inf).topk(keep, dim=1).values[:, -1]
+    laid = lists(z, -torch.inf)
+    last = laid.gather(1, falling_order(laid)[:, keep - 1 : keep]).squeeze(1)
     request = batch.request_of.long()
     kept = ((z - last.where(cuts, 0)[request]) / loss.temperature).sigmoid()
     return torch.where(cuts[request], kept, 1)

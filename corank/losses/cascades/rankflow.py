@@ -11,7 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from corank.batches.batch import Batch
 from corank.losses.base import FunnelSpec
-from corank.losses.padded import PaddedLists
+from corank.losses.padded import PaddedLists, falling_order
 from corank.losses.settings.rankflow import RankFlowLoss
 from corank.models.stage_io import StageOutput
 
@@ -40,7 +40,7 @@ def rankflow_values(
 
 def first(scores: Tensor, among: Tensor, count: int) -> Tensor:
     """Mark the `count` of each list that have the highest scores, among those marked: (R, n) bool."""
-    order = scores.masked_fill(~among, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    order = falling_order(scores.masked_fill(~among, -torch.inf))
     marked = torch.zeros_like(among).scatter(1, order[:, :count], True)
     return marked & among
 

@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 from corank.batches.batch import Batch
 from corank.batches.draws import draw
 from corank.losses.base import FunnelSpec
-from corank.losses.padded import PaddedLists
+from corank.losses.padded import PaddedLists, falling_order
 from corank.losses.settings.distill import DistillLoss
 from corank.models.stage_io import StageOutput
 
@@ -87,7 +87,7 @@ def draw_chunks(teacher: Tensor, mask: Tensor, chunks: int, draws: Tensor) -> tu
         Positions: (R, chunks), and whether there is one: (R, chunks) bool.
     """
     size = mask.sum(1, keepdim=True)
-    order = teacher.masked_fill(~mask, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    order = falling_order(teacher.masked_fill(~mask, -torch.inf))
     chunk = torch.arange(min(chunks, teacher.shape[1]), device=teacher.device)
     parts = size.clamp(1, chunks)
     first, next_first = size * chunk // parts, size * (chunk + 1) // parts
