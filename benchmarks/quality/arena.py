@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,26 @@ class Arena:
         return model
 
 
-def world(folder: Path, preset: str, seed: int, requests: int, candidates: int, interests: int = 1) -> Arena:
-    """A simulated world, the truth joined to its log as a score, so that an oracle can learn from it."""
+def world(
+    folder: Path,
+    preset: str,
+    seed: int,
+    requests: int,
+    candidates: int,
+    interests: int = 1,
+    features: Mapping[str, Any] | None = None,
+) -> Arena:
+    """A simulated world, the truth joined to its log as a score, so that an oracle can learn from it.
+
+    Args:
+        folder: is emptied first.
+        preset: of the world.
+        seed: of the world.
+        requests: how many.
+        candidates: of each request.
+        interests: tastes of a user.
+        features: to be declared beside those of the simulated config.
+    """
     simulate_world(folder, preset, seed, requests, candidates, overwrite=True, interests=interests)
     for log in (folder / "log").glob("*.parquet"):
         truth = pl.read_parquet(folder / "truth" / log.name)
@@ -71,7 +89,13 @@ def world(folder: Path, preset: str, seed: int, requests: int, candidates: int, 
     text = path.read_text(encoding="utf-8")
     assert "  split: {valid" in text
     path.write_text(text.replace("  split: {valid", SCORES), encoding="utf-8")
-    config = read(path)
+    return packed_arena(folder, read(path), features or {})
+
+
+def packed_arena(folder: Path, config: Config, features: Mapping[str, Any]) -> Arena:
+    """Pack a log with some features beside those of its config."""
+    value = plain(config)
+    config = validate(Config, value | {"features": value["features"] | dict(features)}, str(folder))
     packed = pack_log(config.data, config.declared, folder, folder / "packed" / config.name)
     return Arena(folder, config, packed)
 

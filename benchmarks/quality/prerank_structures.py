@@ -4,6 +4,8 @@
   bias     towers with a bias of each side, within the 32 numbers
   mlp      `towers_mlp`: the two vectors and their product enter 32 hidden units
   heads    `towers_heads`: 4 heads of 8 numbers meet by the best item head
+  matches  towers with biases, and what counts of history and item are worth: categories, brands and tags of the
+           simulated worlds, authors and tags of KuaiRand, in 8 buckets each
   full     `mlp`: one network over all features, without attention or cross layers; nothing is computed ahead
 
 Worlds: `bilinear` (a user has one taste) and `interests` (three, of which the best counts) are simulated, and every
@@ -11,9 +13,11 @@ structure learns the truth of all candidates, so that nothing but the structure 
 given, has exposed candidates alone: clicks are learnt, and AUC is that of clicks on the test days. The difference from
 `bias` is paired over seeds.
 
-`us` is the time of a scorer for 1,000 candidates of one request, encoded and with item vectors at hand, the graph of
-the query included; `graph_us` that of one ONNX graph of the whole stage over the same vectors, where there is one. All
-are taken in turns. `best` of a world is the structure with the most AUC above `dot` for a microsecond above it.
+`us` is the time of a scorer for 1,000 candidates of one request, encoded, with item vectors at hand and 50 events in
+the user's history, the graph of the query included; `graph_us` that of one ONNX graph of the whole stage over the same
+vectors, where there is one: nothing counts matches in a graph. Times are those of the thread's processor, all taken in
+turns of random order; a figure is the lowest decile of its rounds, which a loaded machine disturbs least. `best` of a
+world is the structure with the most AUC above `dot` for a microsecond above it.
 """
 
 import argparse
@@ -22,7 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +34,11 @@ import onnxruntime
 import torch
 
 from benchmarks import harness
-from benchmarks.quality.arena import Arena, Figures, Loss, kept, spread, world
+from benchmarks.quality.arena import Arena, Figures, Loss, kept, packed_arena, spread, world
 from benchmarks.quality.selection_bias import ALL, KEEP, TOP, distill, settings
 from corank.analysis.logged_request import logged_request
 from corank.core.calibration import Platt
 from corank.core.settings import validate
-from corank.data.packing.pack import pack_log
 from corank.datasets.kuairand import import_kuairand
 from corank.evaluation.predict import predict_split
 from corank.evaluation.stage_order import read_truth
@@ -62,22 +65,37 @@ STRUCTURES: dict[str, Loss] = {
     "bias": {"model": "towers"} | SIDES,
     "mlp": {"model": "towers_mlp", "hidden": 32} | SIDES,
     "heads": {"model": "towers_heads", "head": 8, "query": [*HIDDEN, D + 2], "item": [*HIDDEN, D + 2]},
+    "matches": {"model": "towers"} | SIDES,
     "full": {"model": "mlp", "hidden": [128, 64, 32]},
 }
+COUNTED = {
+    "simulated": ("history", ["category", "brand", "tags"]),
+    "kuairand": ("click_history", ["author_id", "tag"]),
+}
+"""By log the history, and the item features whose values are counted in it."""
 WORLDS = {"bilinear": 1, "interests": 3}
-CANDIDATES, ROUNDS = 1_000, 200
+CANDIDATES, EVENTS, ROUNDS = 1_000, 50, 300
 KUAIRAND_CROSSES = ("video_tab", "author_tab")
 
 
-def stage(structure: str) -> Loss:
+def counts(log: str) -> dict[str, Loss]:
+    """The features that `matches` names."""
+    history, names = COUNTED[log]
+    return {f"{n}_seen": {"kind": "count", "of": [f"{history}.{n}", n], "buckets": 8} for n in names}
+
+
+def stage(structure: str, log: str) -> Loss:
     """The pre-ranker of a structure."""
-    return {"name": "prerank", "keep": KEEP, "value": "click"} | STRUCTURES[structure]
+    matches = {"matches": list(counts(log))} if structure == "matches" else {}
+    return {"name": "prerank", "keep": KEEP, "value": "click"} | STRUCTURES[structure] | matches
 
 
 def judge(arena: Arena, structure: str, epochs: int, seed: int) -> Figures:
     """AUC and recall on all candidates of the test day, of a structure that learns their truth."""
     loss = distill("truth", ALL) | {"per_request": None}
-    model = arena.trained(structure, [stage(structure)], [loss], settings(epochs) | {"seed": seed})
+    model = arena.trained(
+        structure, [stage(structure, "simulated")], [loss], settings(epochs) | {"seed": seed}
+    )
     found, truth = predict_split(model, arena.packed, "test"), read_truth(arena.packed, "test")["click"]
     z, requests = found.logits["prerank"]["click"], found.requests
     best = recall(requests, requests.ranks(truth), requests.ranks(z), TOP, KEEP)
@@ -85,54 +103,63 @@ def judge(arena: Arena, structure: str, epochs: int, seed: int) -> Figures:
     return {"candidates_auc": float(area.value() or 0), "truth_recall": float(best.value() or 0)}
 
 
-def simulated(folder: Path, interests: int, seed: int, requests: int, epochs: int) -> dict[str, Figures]:
-    """The figures of every structure in a simulated world."""
-    arena = world(folder, "medium", seed, requests, 200, interests)
-    return {name: judge(arena, name, epochs, seed) for name in STRUCTURES}
-
-
 def imported(source: Path, folder: Path) -> Arena:
     """KuaiRand, without crosses of query and item, which no towers read, to learn clicks from."""
     import_kuairand(source, folder)
     config = read(folder / "config.yaml")
     crosses = [name for name in config.features if name.startswith(KUAIRAND_CROSSES)]
-    config = read(folder / "config.yaml", without=crosses)
-    return Arena(
-        folder, config, pack_log(config.data, config.declared, folder, folder / "packed" / config.name)
-    )
+    return packed_arena(folder, read(folder / "config.yaml", without=crosses), counts("kuairand"))
 
 
-def kuairand(arena: Arena, seed: int) -> dict[str, Figures]:
-    """AUC of clicks on the test days of every structure, which learns clicks alone."""
-    found = {}
-    train = plain(arena.config)["train"] | {"seed": seed, "requests": 512}
-    for name in STRUCTURES:
-        part = stage(name) | {"normalisation": "layer"}
-        model = arena.trained(name, [part], [{"kind": "click", "stage": "prerank"}], train)
-        rows = predict_split(model, arena.packed, "test")
-        user, z, label = rows.requests.user_of(), rows.logits["prerank"]["click"], rows.labels["click"]
-        found[name] = {"candidates_auc": float(auc(user, z, label).value() or 0)}
-    return found
+def judge_clicks(arena: Arena, structure: str, seed: int) -> Figures:
+    """AUC of clicks on the test days, of a structure that learns clicks alone."""
+    train = plain(arena.config)["train"] | {"seed": seed}
+    part = stage(structure, "kuairand") | {"normalisation": "layer"}
+    model = arena.trained(structure, [part], [{"kind": "click", "stage": "prerank"}], train)
+    rows = predict_split(model, arena.packed, "test")
+    user, z, label = rows.requests.user_of(), rows.logits["prerank"]["click"], rows.labels["click"]
+    return {"candidates_auc": float(auc(user, z, label).value() or 0)}
+
+
+def judged(
+    make: Callable[[], Arena], judge_one: Callable[[Arena, str], Figures], path: Callable[[str], Path]
+) -> dict[str, Figures]:
+    """The figures of every structure in a world, which is made if some are not kept."""
+    arena: list[Arena] = []  # made when the first is wanted
+
+    def figures(name: str) -> Figures:
+        arena[:] = arena or [make()]
+        return judge_one(arena[0], name)
+
+    return {
+        name: kept(path(name), lambda name=name: {name: figures(name)})[name]  # type: ignore[misc]
+        for name in STRUCTURES
+    }
 
 
 class Timed:
     """The scorers of one structure, over a bundle of a network that has not learnt."""
 
     def __init__(self, arena: Arena, name: str) -> None:
-        arm = {"name": name, "stages": [stage(name)], "losses": [{"kind": "click", "stage": "prerank"}]}
+        arm = {
+            "name": name,
+            "stages": [stage(name, "simulated")],
+            "losses": [{"kind": "click", "stage": "prerank"}],
+        }
         config = validate(Config, plain(arena.config) | arm, name)
         model = build_model(config, arena.packed)
         bundle = arena.folder / "bundles" / name
         funnel = Funnel(export_bundle(bundle, config, arena.packed, model, {"prerank": {"click": Platt()}}))
         logged = logged_request(Run(bundle, config, arena.folder), "test", 0, arena.packed)
         ids = [{"id": n} for n in range(CANDIDATES)]
-        encoded = funnel.request_encoder.encode(Request.parse(logged | {"candidates": ids}))
+        user = logged["user"] | {"history": [{"id": 7 * n, "time": 0} for n in range(EVENTS)]}
+        encoded = funnel.request_encoder.encode(Request.parse(logged | {"user": user, "candidates": ids}))
         self.scorer = funnel.scorer.stages["prerank"]
         self.candidates = Candidates(funnel.request_encoder, encoded, np.arange(CANDIDATES), {})
         self.bytes = 4 * (funnel.manifest.stages[0].vector_width or 0)
         self.calls: dict[str, Callable[[], object]] = {f"{name}.us": self.score}
         network = model.network("prerank")
-        if isinstance(network, Towers):
+        if isinstance(network, Towers) and network.matches is None:
             self.session = from_vectors(network, arena.folder / f"{name}.onnx", model.layout.width("query"))
             np.testing.assert_allclose(self.run_graph(), self.score(), atol=1e-4)
             self.calls[f"{name}.graph_us"] = self.run_graph
@@ -169,7 +196,7 @@ def from_vectors(stage: Towers, path: Path, query: int) -> onnxruntime.Inference
 
 
 def microseconds(arena: Arena) -> Figures:
-    """The median time of every scorer and graph, all in turns, and the bytes that an item has ahead."""
+    """The time of every scorer and graph, all in turns, and the bytes that an item has ahead."""
     timed = {name: Timed(arena, name) for name in STRUCTURES}
     calls = {key: call for one in timed.values() for key, call in one.calls.items()}
     times: dict[str, list[float]] = {key: [] for key in calls}
@@ -178,11 +205,11 @@ def microseconds(arena: Arena) -> Figures:
         for key in rng.permutation(
             names
         ).tolist():  # so that none always follows a large one, which empties caches
-            began = time.perf_counter()
+            began = time.thread_time_ns()
             calls[key]()
             if n >= 20:
-                times[key].append(time.perf_counter() - began)
-    found = {key: float(np.median(values)) * 1e6 for key, values in times.items()}
+                times[key].append(time.thread_time_ns() - began)
+    found = {key: float(np.quantile(values, 0.1)) / 1e3 for key, values in times.items()}
     return found | {f"{name}.bytes_per_item": float(one.bytes) for name, one in timed.items()}
 
 
@@ -210,6 +237,11 @@ def summary(found: dict[str, list[dict[str, Figures]]], speed: Figures) -> dict[
     return figures
 
 
+def kept_at(results: Path, world: str, structure: str) -> Path:
+    """Where the figures of a structure in a world are kept."""
+    return results / f"{world}-{structure}.json"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -219,8 +251,8 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--requests", type=int, default=8_000, help="of a simulated world")
-    parser.add_argument("--epochs", type=int, default=4, help="in a simulated world")
+    parser.add_argument("--requests", type=int, default=4_000, help="of a simulated world")
+    parser.add_argument("--epochs", type=int, default=3, help="in a simulated world")
     parser.add_argument(
         "--keep", type=Path, help="folder where finished worlds are kept; a rerun goes on there"
     )
@@ -230,19 +262,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         results = arguments.keep or folder / "results"
-        arena = imported(arguments.folder, folder / "kuairand") if arguments.folder else None
+        size, epochs = arguments.requests, arguments.epochs
+        imports = cache(partial(imported, arguments.folder, folder / "kuairand"))
         for seed in range(arguments.seeds):
-            size = arguments.requests, arguments.epochs
-            makes = {
-                name: partial(simulated, folder / "world", interests, seed, *size)
-                for name, interests in WORLDS.items()
-            } | ({"kuairand": partial(kuairand, arena, seed)} if arena else {})
-            for name, make in makes.items():
-                found.setdefault(name, []).append(
-                    kept(results / f"{name}-{seed}-{size[0]}x{size[1]}.json", make)
+            for name, interests in WORLDS.items():
+                make = partial(
+                    world, folder / name, "medium", seed, size, 200, interests, counts("simulated")
                 )
+                by = partial(judge, epochs=epochs, seed=seed)
+                path = partial(kept_at, results, f"{name}-{seed}-{size}x{epochs}")
+                found.setdefault(name, []).append(judged(make, by, path))
                 print(f"{name}, seed {seed}: done", file=sys.stderr, flush=True)
-        speed = microseconds(world(folder / "timed", "medium", 0, 300, 200))
+            if arguments.folder:
+                by, path = partial(judge_clicks, seed=seed), partial(kept_at, results, f"kuairand-{seed}")
+                found.setdefault("kuairand", []).append(judged(imports, by, path))
+                print(f"kuairand, seed {seed}: done", file=sys.stderr, flush=True)
+        speed = microseconds(world(folder / "timed", "medium", 0, 300, 200, features=counts("simulated")))
     harness.report("prerank_structures", summary(found, speed), {}, arguments.json)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from corank.core.hash_index import splitmix64
 from corank.core.ragged import Ragged, Vectors
-from corank.core.types import Doubles, Hashes
+from corank.core.types import Doubles, Hashes, Longs
 from corank.features.operands import Operands
 from corank.features.schema import Placement, Schema
 from corank.features.vocabulary import mix_hashes
@@ -82,17 +82,18 @@ class OperandRows:
         By a sorted table of (list, value), so that time grows with the lists and the results, not with their product.
         """
         lists, list_of = self.lists(listed)
-        several = len(lists.length) > 1  # one request has one list, whose values tell themselves apart
-        flat = lists.flat()
-        held, times = np.unique(_within(lists.row_of(), flat) if several else flat, return_counts=True)
-        if not len(held):
-            return np.zeros(self.count)
         value, result_of = self._values(sought)
-        query = value
-        if several:
-            query = _within(list_of if result_of is None else list_of[result_of], value)
-        index = np.minimum(np.searchsorted(held, query), len(held) - 1)
-        found = np.where((held[index] == query) & (value != 0), times[index], 0)
+        if len(lists.length) == 1:
+            held = lists.values[lists.start[0] :][: lists.length[0]]
+            found = _count_in(held, value)
+        else:
+            of = list_of if result_of is None else list_of[result_of]
+            held, times = np.unique(_within(lists.row_of(), lists.flat()), return_counts=True)
+            if not len(held):
+                return np.zeros(self.count)
+            query = _within(of, value)
+            index = np.minimum(np.searchsorted(held, query), len(held) - 1)
+            found = np.where((held[index] == query) & (value != 0), times[index], 0)
         counts = found if result_of is None else np.bincount(result_of, found, self.count)
         return counts.astype(np.float64, copy=False)
 
@@ -103,6 +104,13 @@ class OperandRows:
         lists, of = self.lists(operand)
         lists = lists.take(of)
         return lists.flat(), lists.row_of()
+
+
+def _count_in(held: Hashes, value: Hashes) -> Longs:
+    """Count how often each value is in one short list, 0 for value 0: (L,), (N,) → (N,)."""
+    ordered = np.sort(held)
+    found = ordered.searchsorted(value, "right") - ordered.searchsorted(value, "left")
+    return np.where(value == 0, 0, found)
 
 
 def _within(row: Index, value: Hashes) -> Hashes:
