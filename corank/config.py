@@ -43,6 +43,7 @@ from corank.losses.settings.in_batch import InBatchLoss
 from corank.losses.settings.info_nce import InfoNceLoss
 from corank.losses.settings.levels import LevelsLoss
 from corank.losses.settings.listwise import ListwiseLoss
+from corank.losses.settings.mimic import MimicLoss
 from corank.losses.settings.pairwise import PairwiseLoss
 from corank.losses.settings.pseudo_label import PseudoLabelLoss
 from corank.losses.settings.rankflow import RankFlowLoss
@@ -95,6 +96,7 @@ __all__ = [
     "LevelsLoss",
     "ListLog",
     "ListwiseLoss",
+    "MimicLoss",
     "MlpSettings",
     "NumberFeature",
     "PairFeature",

@@ -4,6 +4,8 @@
   bias     towers with a bias of each side, within the 32 numbers
   mlp      `towers_mlp`: the two vectors and their product enter 32 hidden units
   heads    `towers_heads`: 4 heads of 8 numbers meet by the best item head
+  generated  towers with biases that read what their side imagines the other's vector to be
+  hit      `towers_heads` that do: the structure of HIT
   matches  towers with biases, and what counts of history and item are worth: categories, brands and tags of the
            simulated worlds, authors and tags of KuaiRand, in 8 buckets each
   full     `mlp`: one network over all features, without attention or cross layers; nothing is computed ahead
@@ -35,7 +37,7 @@ import torch
 
 from benchmarks import harness
 from benchmarks.quality.arena import Arena, Figures, Loss, kept, packed_arena, spread, world
-from benchmarks.quality.selection_bias import ALL, KEEP, TOP, distill, settings
+from benchmarks.quality.selection_bias import ALL, CLICKS, KEEP, TOP, distill, settings
 from corank.analysis.logged_request import logged_request
 from corank.core.calibration import Platt
 from corank.core.settings import validate
@@ -60,11 +62,14 @@ from corank.training.run import Run, build_model
 
 HIDDEN, D = [128, 64], 32
 SIDES = {"query": [*HIDDEN, D], "item": [*HIDDEN, D]}
+HEADS = {"query": [*HIDDEN, D + 2], "item": [*HIDDEN, D + 2]}
 STRUCTURES: dict[str, Loss] = {
     "dot": {"model": "towers", "bias": False} | SIDES,
     "bias": {"model": "towers"} | SIDES,
     "mlp": {"model": "towers_mlp", "hidden": 32} | SIDES,
-    "heads": {"model": "towers_heads", "head": 8, "query": [*HIDDEN, D + 2], "item": [*HIDDEN, D + 2]},
+    "heads": {"model": "towers_heads", "head": 8} | HEADS,
+    "generated": {"model": "towers", "generated": [32]} | SIDES,
+    "hit": {"model": "towers_heads", "head": 8, "generated": [32]} | HEADS,
     "matches": {"model": "towers"} | SIDES,
     "full": {"model": "mlp", "hidden": [128, 64, 32]},
 }
@@ -90,11 +95,17 @@ def stage(structure: str, log: str) -> Loss:
     return {"name": "prerank", "keep": KEEP, "value": "click"} | STRUCTURES[structure] | matches
 
 
+def losses(structure: str, *first: Loss) -> list[Loss]:
+    """What a structure learns: the loss of all, and what its generators learn of clicks."""
+    mimic = {"kind": "mimic", "stage": "prerank", "weight": 0.1}
+    return [*first, *([mimic] if "generated" in STRUCTURES[structure] else [])]
+
+
 def judge(arena: Arena, structure: str, epochs: int, seed: int) -> Figures:
     """AUC and recall on all candidates of the test day, of a structure that learns their truth."""
     loss = distill("truth", ALL) | {"per_request": None}
     model = arena.trained(
-        structure, [stage(structure, "simulated")], [loss], settings(epochs) | {"seed": seed}
+        structure, [stage(structure, "simulated")], losses(structure, loss), settings(epochs) | {"seed": seed}
     )
     found, truth = predict_split(model, arena.packed, "test"), read_truth(arena.packed, "test")["click"]
     z, requests = found.logits["prerank"]["click"], found.requests
@@ -115,7 +126,7 @@ def judge_clicks(arena: Arena, structure: str, seed: int) -> Figures:
     """AUC of clicks on the test days, of a structure that learns clicks alone."""
     train = plain(arena.config)["train"] | {"seed": seed}
     part = stage(structure, "kuairand") | {"normalisation": "layer"}
-    model = arena.trained(structure, [part], [{"kind": "click", "stage": "prerank"}], train)
+    model = arena.trained(structure, [part], losses(structure, CLICKS), train)
     rows = predict_split(model, arena.packed, "test")
     user, z, label = rows.requests.user_of(), rows.logits["prerank"]["click"], rows.labels["click"]
     return {"candidates_auc": float(auc(user, z, label).value() or 0)}
@@ -144,7 +155,7 @@ class Timed:
         arm = {
             "name": name,
             "stages": [stage(name, "simulated")],
-            "losses": [{"kind": "click", "stage": "prerank"}],
+            "losses": losses(name, CLICKS),
         }
         config = validate(Config, plain(arena.config) | arm, name)
         model = build_model(config, arena.packed)

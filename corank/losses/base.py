@@ -38,6 +38,8 @@ class FunnelSpec:
     """Stage → its quota."""
     with_vectors: Sequence[str] = ()
     """The stages that have query and item vectors."""
+    generating: Sequence[str] = ()
+    """The stages whose towers imagine each other's vectors."""
     scores: Sequence[str] = ()
     """The logged scores, `data.scores`, and those of `tree_teachers`."""
     levelled: bool = True

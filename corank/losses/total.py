@@ -45,6 +45,17 @@ class TotalLoss:
                     f"{{kind: click, stage: {name}}}, or drop the stage"
                 )
 
+    def check_generators(self) -> None:
+        """Raise ConfigError if no loss trains the generators of a stage."""
+        for name in self.funnel.generating:
+            if not any(
+                loss.kind == "mimic" and loss.learner == name and loss.weight > 0 for loss in self.losses
+            ):
+                raise ConfigError(
+                    f"stages.{name}.generated: no loss trains the generators; add {{kind: mimic, stage: {name}, "
+                    "weight: 0.1}, or drop it"
+                )
+
     def trained_by(self, loss: Loss) -> Sequence[str]:
         """The stages and teachers that learn from a loss: every one that it reads if it has no learner of its own."""
         return [loss.learner] if loss.learner else loss.reads(self.funnel)

@@ -11,6 +11,7 @@ from typing import Self
 from torch import Tensor
 
 from corank.models.histories.attended import AttendedHistory
+from corank.models.inputs.generators import Mimics
 from corank.models.pairs import Pairs
 
 
@@ -63,6 +64,8 @@ class StageOutput:
     log_variances: Mapping[str, Tensor] = field(default_factory=dict)
     """By the name of a loss that learns a weight of its part of the stage, the number from which `loss_weight` computes
     it: () each."""
+    mimics: Mimics | None = None
+    """What its towers imagine of each other, if they do."""
     members: Mapping[str, Tensor] = field(default_factory=dict)
     """By label the logits of several predictions, each of which learns by itself, if the stage has them: (C, k); its
     logit is that of their mean probability."""

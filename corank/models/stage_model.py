@@ -110,7 +110,10 @@ class VectorModel(StageModel):
 
     def forward(self, inputs: StageInputs) -> StageOutput:
         """Score all candidates: logits (C,), and the vectors that they are made of."""
-        query, item = self.query_vectors(inputs.query), self.item_vectors(inputs.item)
+        return self.meet(inputs, self.query_vectors(inputs.query), self.item_vectors(inputs.item))
+
+    def meet(self, inputs: StageInputs, query: Tensor, item: Tensor) -> StageOutput:
+        """Score candidates by the vectors of queries (R, d) and items (I', d)."""
         scale, bias = self.logit_scale(), self.logit_bias()
         dot, items = inputs.pairs.dot(query, item), lambda: item
         if (snapshot := self.snapshot) is not None:

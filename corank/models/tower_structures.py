@@ -35,9 +35,9 @@ class TowersMlp(Towers):
         self.of_query, self.of_item = nn.Linear(d, h), nn.Linear(d, h, bias=False)
         self.of_product, self.weight = nn.Linear(d, h, bias=False), nn.Linear(h, 1, bias=False)
 
-    def forward(self, inputs: StageInputs) -> StageOutput:
-        """Score all candidates: logits (C',)."""
-        query, item = self.query_vectors(inputs.query).float(), self.item_vectors(inputs.item).float()
+    def meet(self, inputs: StageInputs, query: Tensor, item: Tensor) -> StageOutput:
+        """Score candidates: logits (C',)."""
+        query, item = query.float(), item.float()
         of_item = linear(item, self.of_item)
         items, terms = inputs.pairs.spread_item(item), []
         if self.snapshot is not None:
@@ -46,8 +46,7 @@ class TowersMlp(Towers):
         met = inputs.pairs.spread_query(query) * items
         first = inputs.pairs.sum(linear(query, self.of_query), of_item, linear(met, self.of_product), *terms)
         hidden = linear(functional.relu(first), self.weight).squeeze(1)
-        logits = hidden + self.logit_scale() * met.sum(1) + self.logit_bias()
-        return StageOutput({self.label: self.with_matches(logits, inputs)})
+        return StageOutput({self.label: hidden + self.logit_scale() * met.sum(1) + self.logit_bias()})
 
     def folded(self, query: Tensor) -> Tensor:
         """What a request's candidates meet: (1, ·) → (h + 1, d + 2).
@@ -81,17 +80,16 @@ class TowersHeads(Towers):
         super().__init__(settings, layout)
         self.head, self.in_heads = settings.head, settings.item[-1] - 2 * settings.bias
 
-    def forward(self, inputs: StageInputs) -> StageOutput:
-        """Score all candidates: logits (C',)."""
-        query, item = self.query_vectors(inputs.query).float(), self.item_vectors(inputs.item).float()
+    def meet(self, inputs: StageInputs, query: Tensor, item: Tensor) -> StageOutput:
+        """Score candidates: logits (C',)."""
+        query, item = query.float(), item.float()
         queries, items = inputs.pairs.spread_query(query), inputs.pairs.spread_item(item)
         if self.snapshot is not None:
             items = items + self.snapshot.vectors(self.snapshot.hidden(inputs.snapshot))
         met = torch.bmm(self._heads(items), self._heads(queries).transpose(1, 2))
         found = met.max(dim=1).values.sum(1)
         biases = (queries[:, self.in_heads :] * items[:, self.in_heads :]).sum(1)
-        logits = self.logit_scale() * (found + biases) + self.logit_bias()
-        return StageOutput({self.label: self.with_matches(logits, inputs)})
+        return StageOutput({self.label: self.logit_scale() * (found + biases) + self.logit_bias()})
 
     def _heads(self, vectors: Tensor) -> Tensor:
         """(C', d) → (C', H, p)."""

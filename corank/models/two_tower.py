@@ -5,6 +5,8 @@ Letters: N rows of one side · R requests · I' distinct items of a batch, round
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import cast
 
@@ -15,6 +17,7 @@ from torch.nn import functional
 from corank.features.input_layout import Layout
 from corank.features.schema import Placement
 from corank.models.inputs.feature_dropout import FeatureDropout
+from corank.models.inputs.generators import GeneratingTower, Mimics
 from corank.models.inputs.named_axes import AxisNames, name_axes, name_inputs, number
 from corank.models.layers import ACTIVATIONS, Columns, SnapshotTerm, activated_layers, linear
 from corank.models.matches import MatchTerm
@@ -58,7 +61,8 @@ class Towers(VectorModel):
     With biases the towers give d − 1 numbers each, the last of which is the side's bias, and q = [q', 1, √d·b_q],
     v = [v', b_i, 1]: retrieval, stores and in-batch losses read biases as any other number of the vectors. exp(s)
     begins at 1/√d, so that the query's bias, which every candidate of a request shares, is added as it is.
-    Matches add a term to the logit that no vector knows.
+    Matches add a term to the logit that no vector knows. With generators a tower also reads what its side imagines the
+    other's vector to be.
     """
 
     def __init__(self, settings: TowerPairSettings, layout: Layout) -> None:
@@ -94,22 +98,37 @@ class Towers(VectorModel):
     ) -> nn.Module:
         outputs = _vector_names(settings, placement)
         widths = [*widths[:-1], len(outputs)]
-        if names is None:
-            return Tower(name_inputs(layout, placement), widths, settings, outputs)
-        columns = layout.columns(placement, names).tolist()
-        tower = Tower(name_inputs(layout, placement, columns), widths, settings, outputs)
-        return nn.Sequential(Columns(columns), tower)
+        columns = None if names is None else layout.columns(placement, names).tolist()
+        inputs = name_inputs(layout, placement, columns)
+        chosen = nn.Identity() if columns is None else Columns(columns)
+        if settings.generated is not None:
+            mimic = number("mimic", settings.item[-1] - 2 * settings.bias)
+            generator = Tower(inputs, [*settings.generated, len(mimic)], settings, mimic)
+            return GeneratingTower(chosen, generator, Tower((*inputs, *mimic), widths, settings, outputs))
+        tower = Tower(inputs, widths, settings, outputs)
+        return tower if columns is None else nn.Sequential(chosen, tower)
 
     def forward(self, inputs: StageInputs) -> StageOutput:
         """Score all candidates: logits (C,), and, without matches, the vectors that they are made of."""
-        output = super().forward(inputs)
-        if self.matches is None:
+        query, item = self.query_vectors(inputs.query), self.item_vectors(inputs.item)
+        output = self.meet(inputs, query, item)
+        if self.matches is not None:
+            logits = output.logits[self.label]
+            output = StageOutput({self.label: logits + self.matches(inputs)[: len(logits)]})
+        if not self.training or not isinstance(self.item, GeneratingTower):
             return output
-        return StageOutput({self.label: self.with_matches(output.logits[self.label], inputs)})
+        return replace(output, mimics=self._mimics(inputs, query, item))
 
-    def with_matches(self, logits: Tensor, inputs: StageInputs) -> Tensor:
-        """Add what matches say, if there are any: (C,) or (C',) → the same."""
-        return logits if self.matches is None else logits + self.matches(inputs)[: len(logits)]
+    def _mimics(self, inputs: StageInputs, query: Tensor, item: Tensor) -> Mimics:
+        """What the towers imagine of each other, and their vectors without what is not in the product."""
+        within = query.shape[1] - 2 * self.biases
+        of_query, of_item = cast(GeneratingTower, self.query), cast(GeneratingTower, self.item)
+        return Mimics(
+            partial(of_query.mimic, inputs.query),
+            partial(of_item.mimic, inputs.item),
+            query[:, :within].detach().float(),
+            item[:, :within].detach().float(),
+        )
 
     def query_vectors(self, query: Tensor) -> Tensor:
         """The vectors of queries: (R, ·) → (R, d)."""

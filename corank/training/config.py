@@ -88,6 +88,7 @@ class Config(Settings):
             stages={stage.name: list(stage.labels) for stage in [*self.stages, *self.teachers]},
             keep={stage.name: stage.keep for stage in self.stages},
             with_vectors=self.vector_stages,
+            generating=[stage.name for stage in self.stages if stage.generates],
             scores=[*self.data.scores, *(teacher.name for teacher in self.tree_teachers)],
             levelled=self.data.level is not None,
             members={
@@ -178,6 +179,7 @@ class Config(Settings):
         if self.train.early_stop is not None and "valid" not in self.data.split_names:
             raise ConfigError("train.early_stop: there is no split 'valid' to stop by; add one to data.split")
         total.check_learners(names)
+        total.check_generators()
         check_tables(networks)
         if self.train.gradient_conflict is not None:
             check_shared_weights(total, networks.values(), self.train.mode)

@@ -341,5 +341,8 @@ def world_config(drawn: Drawn) -> Drawn:
         "data": _data(drawn),
         "features": features,
         "stages": [stage | drawn["stage"] for stage in stages],
-        "losses": [{"kind": "click", "stage": stage["name"]} for stage in stages],
+        "losses": [
+            *({"kind": "click", "stage": stage["name"]} for stage in stages),
+            *({"kind": "mimic", "stage": stage["name"]} for stage in stages if "generated" in stage),
+        ],
     }

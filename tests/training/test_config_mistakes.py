@@ -39,7 +39,7 @@ EVERY_PART = {
     "stages": [
         {"name": "prerank", "model": "towers", "keep": 9},
         {"name": "folded", "model": "towers_mlp", "keep": 8},
-        {"name": "heads", "model": "towers_heads", "keep": 7},
+        {"name": "heads", "model": "towers_heads", "keep": 7, "generated": [8]},
         {"name": "rank", "model": "mlp", "keep": 6},
     ],
     "stages.3.dcn": {"layers": 1},
@@ -67,6 +67,7 @@ EVERY_PART = {
         {"kind": "cascade", "form": "lcron", "positive": ["exposed"]},
         {"kind": "rankflow", "positive": ["exposed"]},
         {"kind": "info_nce", "stage": "prerank"},
+        {"kind": "mimic", "stage": "heads"},
     ],
     "train.table": {"optimiser": "lazy_adam", "lr": 0.01},
     "train.gradient_conflict": {"every": 10},

@@ -181,6 +181,6 @@ def _fits(loss: Plain, stages: Sequence[StageSettings]) -> bool:
     for stage in stages:
         if loss.get("stage") == stage.name:
             return loss.get("label") in [None, *stage.labels] and (
-                loss["kind"] != "in_batch" or stage.orders_by_product
+                {"in_batch": stage.orders_by_product, "mimic": stage.generates}.get(loss["kind"], True)
             )
     return True

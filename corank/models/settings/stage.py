@@ -113,6 +113,11 @@ class StageSettings(NetworkSettings):
         """What the stage sees of earlier ones: stage and what of it."""
         return []
 
+    @property
+    def generates(self) -> bool:
+        """Whether its towers imagine each other's vectors, which loss `mimic` teaches them."""
+        return False
+
     def counted(self) -> list[str]:
         """Matches of query and item that the scorer counts for every candidate."""
         return []

@@ -51,6 +51,9 @@ class TowerPairSettings(SingleLabelSettings):
     then moves a vector less from where its attributes put it. Not of features as of snapshots."""
     bias: bool = True
     """Whether each side adds a bias of its own to the logit. The two are numbers of the vectors, within their width."""
+    generated: Widths | None = None
+    """Hidden widths of a generator a side, which imagines the other side's vector, as loss `mimic` teaches it, for its
+    tower to read; none unless given."""
     matches: list[str] = []
     """Features of kind count or contains of the query and the item, which add a term of their own to the logit: a
     request counts them for all candidates. No vector knows them, so that retrieval and in-batch losses need none."""
@@ -62,6 +65,8 @@ class TowerPairSettings(SingleLabelSettings):
     def _equal_last_widths(self) -> Self:
         if self.query_towers and self.query_features is not None:
             raise ValueError("query_features are those of a single query tower; drop them, or query_towers")
+        if self.query_towers and self.generated is not None:
+            raise ValueError("generated is of a single query tower; drop it, or query_towers")
         for name, widths in self.queries().items():
             if widths[-1] != self.item[-1]:
                 raise ValueError(
@@ -138,6 +143,11 @@ class TowerPairSettings(SingleLabelSettings):
         """Whether vectors alone order candidates: not with matches."""
         return not self.matches
 
+    @property
+    def generates(self) -> bool:
+        """Whether there are generators."""
+        return self.generated is not None
+
     def counted(self) -> list[str]:
         """The matches."""
         return self.matches
@@ -160,6 +170,21 @@ class TowerPairSettings(SingleLabelSettings):
             ),
             FirstLayer(_enter(schema, "item", self.item_features), self.item[0], "item", online=False),
             *([FirstLayer(frozenset(self.matches), 1, "matches")] if self.matches else []),
+            *self._generators(schema),
+        ]
+
+    def _generators(self, schema: Schema) -> list[FirstLayer]:
+        """The first layers of generators."""
+        if self.generated is None:
+            return []
+        query, item = (
+            _enter(schema, "query", self.query_features),
+            _enter(schema, "item", self.item_features),
+        )
+        width = self.generated[0]
+        return [
+            FirstLayer(query, width, "query_generator"),
+            FirstLayer(item, width, "item_generator", online=False),
         ]
 
     def without_features(self, names: Collection[str]) -> Self:
@@ -179,7 +204,7 @@ class TowerPairSettings(SingleLabelSettings):
 
     def in_role_of(self, stage: StageSettings) -> StageSettings:
         """Towers of the same widths in the role of another stage, which read all of its features."""
-        every = {"query_features", "item_features", "query_towers", "matches"}
+        every = {"query_features", "item_features", "query_towers", "matches", "generated"}
         kept = self.model_dump(exclude=every | set(StageSettings.model_fields) - {"model"})
         values = kept | {"label": stage.main} | role_of(stage)
         return validate(type(self), values, f"stages.{stage.name}")
@@ -197,7 +222,8 @@ class TowerPairSettings(SingleLabelSettings):
             for name, tower in self.query_towers.items()
         }
         sides = {"query": scaled(self.query), "item": scaled(self.item)}
-        return self.model_copy(update=sides | {"query_towers": towers})
+        generated = self.generated and multiply_widths(self.generated, factor)
+        return self.model_copy(update=sides | {"query_towers": towers, "generated": generated})
 
 
 @STAGE_MODELS.register("towers")
