@@ -208,6 +208,10 @@ class _LowerRows(NamedTuple):
         """Σ_t weights[t] · P̂[t, i], `of` either `begun` or `scaled`; weights (b, n/m, m): (b, n)."""
         return torch.bmm(weights * self.norm, self.on).mul_(of).sum(1)
 
+    def total(self) -> Tensor:
+        """Σ_t P̂[t, i] over its largest row: (b, n)."""
+        return torch.bmm(self.norm, self.on).mul_(self.scaled).sum(1)
+
 
 class _Below(torch.autograd.Function):
     """log Σ_{t > keep} P̂[t, i], in logarithms, as `_Top`; −FAR where a list has no such rows."""
@@ -215,9 +219,11 @@ class _Below(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, size: Tensor, keep: int) -> Tensor:
         below = torch.full_like(scores, -FAR)
+        ctx.held = None  # what the backward needs again, if it is one block
         for some, rows in _LowerRows.of(scores, size, keep):
-            total = rows.sum(torch.ones_like(rows.norm), rows.scaled)
+            total = rows.total()
             below[some] = torch.where(total > 0, total.log() + rows.scale, -FAR).to(scores.dtype)
+            ctx.held = [(some, rows, total)] if len(total) == len(scores) else None
         ctx.save_for_backward(scores, size)
         ctx.keep = keep
         return below.masked_fill(_padding(size, scores.shape[1]), 0)
@@ -229,8 +235,8 @@ class _Below(torch.autograd.Function):
         n = scores.shape[1]
         gradient = gradient.masked_fill(_padding(size, n) | (size <= ctx.keep), 0)
         down, through = torch.zeros_like(scores), torch.zeros_like(scores)
-        for some, rows in _LowerRows.of(scores, size, ctx.keep):
-            total = rows.sum(torch.ones_like(rows.norm), rows.scaled)
+        again = ((some, rows, rows.total()) for some, rows in _LowerRows.of(scores, size, ctx.keep))
+        for some, rows, total in ctx.held or again:
             g = gradient[some].double() / total.masked_fill(total == 0, 1)
             mean = torch.bmm(g.unsqueeze(1) * rows.scaled, rows.on.transpose(1, 2)) * rows.norm
             own, others = rows.sum(rows.slope, rows.scaled), rows.sum(mean, rows.begun)
