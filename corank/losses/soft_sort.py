@@ -18,8 +18,10 @@ from torch.autograd.function import once_differentiable
 
 from corank.losses.padded import FAR, falling_order
 
-BLOCK = 1 << 20
-"""Entries of P̂ in a block: as many as fit the cache of a core."""
+BLOCK = 1 << 18
+"""Entries of P̂ in a block: as many as fit the cache of a core, with what is computed of them."""
+KEPT = 1 << 20
+"""Entries of lower rows that are kept for the backward, where a batch has no more."""
 RANGE = 300.0
 """The largest exponent of e for which products of two such powers are still doubles."""
 
@@ -219,13 +221,15 @@ class _Below(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, size: Tensor, keep: int) -> Tensor:
         below = torch.full_like(scores, -FAR)
-        ctx.held = None  # what the backward needs again, if it is one block
+        held, room = [], KEPT
         for some, rows in _LowerRows.of(scores, size, keep):
             total = rows.total()
             below[some] = torch.where(total > 0, total.log() + rows.scale, -FAR).to(scores.dtype)
-            ctx.held = [(some, rows, total)] if len(total) == len(scores) else None
+            room -= rows.begun.numel()
+            if room >= 0:
+                held.append((some, rows, total))
         ctx.save_for_backward(scores, size)
-        ctx.keep = keep
+        ctx.keep, ctx.held = keep, held if room >= 0 else None
         return below.masked_fill(_padding(size, scores.shape[1]), 0)
 
     @staticmethod
