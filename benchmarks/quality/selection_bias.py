@@ -16,7 +16,7 @@ All arms have the same towers and training settings:
   taught_by_id     as `taught`, but the ids always there, and the item tower as deep as that of other arms
   taught_briefly   as `taught_by_id`, at the rates and over the sample and epochs of `joint`, which trains together
 
-Rates and epochs of an arm were chosen in worlds of other seeds (LOG.md): few clicks want low rates and early stopping,
+Rates, epochs and shares were chosen in worlds of other seeds (LOG.md): few clicks want low rates and early stopping,
 a dense target (oracle, imitate, taught) high rates and many epochs. `negatives` and `joint` have a weight, which is
 chosen on validation clicks: the largest whose AUC on exposed candidates is within one standard error of the best. The
 pre-ranker of every arm cuts for the same fixed ranker, that of `ranker`.
