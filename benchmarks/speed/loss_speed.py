@@ -2,7 +2,7 @@
 
 The plain step learns clicks in both stages, reading included. Every other step adds one loss and reads the same
 candidates. All take turns, so that a machine that slows down slows all. For `lcron` the peak memory above that of the
-plain step is measured, too, in separate processes.
+plain step is measured, too, in separate processes. With one thread, processor time counts.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from statistics import median
 import numpy as np
 
 from benchmarks import harness
-from benchmarks.speed.train_throughput import STAGES, packed_log, stepper, timed
+from benchmarks.speed.train_throughput import STAGES, packed_log, step_clock, stepper, timed
 from corank.batches.reader import Reader
 from corank.data.dataset import PackedDataset
 from corank.features.log_schema import LEVELS
@@ -89,7 +89,10 @@ def shares(
     }
     for arm in arms.values():
         timed(partial(next, arm), 2)
-    found = np.array([[timed(partial(next, arm), steps) for arm in arms.values()] for _ in range(rounds)])
+    clock = step_clock()
+    found = np.array(
+        [[timed(partial(next, arm), steps, clock) for arm in arms.values()] for _ in range(rounds)]
+    )
     plain = float(SIZES[candidates] * candidates / np.median(found[:, 0]))
     share = np.median(found[:, :1] / found, axis=0)
     return {f"plain_candidates_per_second@{candidates}": plain} | {
