@@ -1,25 +1,30 @@
 """Share of the plain joint step's throughput that is left with each loss, at 50 and 500 candidates a request.
 
 The plain step learns clicks in both stages, reading included. Every other step adds one loss and reads the same
-candidates. All take turns, so that a machine that slows down slows all. For `lcron` the peak memory above that of the
-plain step is measured, too, in separate processes. With one thread, processor time counts.
+candidates. All take turns, so that a machine that slows down slows all. Then each loss is timed by itself (`_ms`). For
+`lcron` the peak memory above that of the plain step is measured, too, in separate processes. With one thread, processor
+time counts.
 """
 
 import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
 
 import numpy as np
+import torch
 
 from benchmarks import harness
 from benchmarks.speed.train_throughput import STAGES, packed_log, step_clock, stepper, timed
+from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.data.dataset import PackedDataset
+from corank.features.input_layout import Layout
 from corank.features.log_schema import LEVELS
 from corank.losses.base import FunnelSpec, Loss
 from corank.losses.settings.cascade import CascadeLoss
@@ -30,7 +35,9 @@ from corank.losses.settings.info_nce import InfoNceLoss
 from corank.losses.settings.levels import LevelsLoss
 from corank.losses.settings.rankflow import RankFlowLoss
 from corank.losses.total import TotalLoss
-from corank.training.device import keep_freed_memory
+from corank.models.joint import JointModel
+from corank.models.stage_io import StageOutput
+from corank.training.device import device, keep_freed_memory
 
 SIZES = {50: 512, 500: 128}
 """Candidates a request → requests a batch."""
@@ -100,6 +107,35 @@ def shares(
     }
 
 
+def alone(packed: PackedDataset, candidates: int, names: Sequence[str], times: int) -> dict[str, float]:
+    """Milliseconds of each loss by itself, forward and backward to the logits, in the median.
+
+    `in_batch` is left out: its gradient goes to vectors.
+    """
+    batch = next(reader(packed, candidates).read_shuffled(0)).to(device())
+    model = JointModel(STAGES, Layout(packed.schema, packed.encoders.sizes)).to(device())
+    with torch.no_grad():
+        given = model(batch)
+    outputs = {stage: _with_leaves(output) for stage, output in given.items()}
+    found = {}
+    for name in names:
+        if name != "in_batch":
+            loss = TotalLoss([ADDED[name]], total([]).funnel)
+            run = partial(_differentiate, loss, outputs, batch)
+            timed(run, 2)
+            seconds = [timed(run, 1, step_clock()) for _ in range(times)]
+            found[f"{name}_ms@{candidates}"] = 1000 * median(seconds)
+    return found
+
+
+def _with_leaves(output: StageOutput) -> StageOutput:
+    return replace(output, logits={label: z.requires_grad_() for label, z in output.logits.items()})
+
+
+def _differentiate(loss: TotalLoss, outputs: Mapping[str, StageOutput], batch: Batch) -> None:
+    loss(outputs, batch, 0)[0].backward()
+
+
 def peak(folder: Path, candidates: int, names: Sequence[str]) -> float:
     """MiB resident at the most in a process that trains some steps."""
     command = [
@@ -143,6 +179,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             packed = packed_log(Path(name), LOG // candidates, candidates, LEVELS)
             figures |= shares(packed, candidates, options.losses, options.rounds, options.steps)
+            figures |= alone(packed, candidates, options.losses, options.rounds * options.steps)
             if "lcron" in options.losses:
                 folder = Path(name) / "packed"
                 extra = [peak(folder, candidates, ["lcron"]) - peak(folder, candidates, []) for _ in range(3)]
