@@ -174,6 +174,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         results = arguments.keep or Path(folder) / "results"
         size, tuned_on = arguments.requests, arguments.tuned_on
+        # worlds of their own, so that no test request has been seen
+        first_tuned = arguments.seeds
 
         @lru_cache(maxsize=1)
         def made(seed: int) -> Arena:
@@ -181,11 +183,10 @@ def main() -> None:
 
         @cache
         def tuning(n: int) -> Arena:
-            # worlds of their own, so that no test request has been seen
-            return world(Path(folder) / f"tuning-{n}", arguments.seeds + n, tuned_on)
+            return world(Path(folder) / f"tuning-{n}", first_tuned + n, tuned_on)
 
         def validate(name: str, n: int, settings: Sequence[Setting]) -> Figures:
-            path = results / f"tuning-{name}-{n}-{tuned_on}.json"
+            path = results / f"tuning-{name}-{first_tuned + n}-{tuned_on}.json"
             return kept(path, lambda: {name: validated(tuning(n), LOSSES[name], settings, seed=n)})[name]
 
         def measure(name: str, seed: int, chosen: Figures) -> Figures:
