@@ -36,8 +36,8 @@ LEVELS = ["prerank_neg", "coarse_neg", "rank_neg", "rank_pos"]
 POSITIVE = LEVELS[-1]
 RECALL = "joint_recall@10@20"
 RATES = (0.003, 0.01)
-TEMPERATURES = (0.03, 0.1, 0.3, 1.0, 3.0)
-ALPHAS = dict(zip(TEMPERATURES, (0.03, 0.1, 0.3, 0.6, 1.0), strict=True))
+TEMPERATURES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+ALPHAS = dict(zip(TEMPERATURES, (0.0, 0.01, 0.03, 0.1, 0.3, 0.6, 1.0), strict=True))
 """RankFlow's α, which is at most 1, by the temperature in whose place it is."""
 TUNING_WORLDS = 2
 LEADING = 3

@@ -219,7 +219,7 @@ def test_the_losses_of_the_documented_table_are_accepted() -> None:
     root = Path(__file__).parents[2]
     table = (root / "docs/guides/recflow.md").read_text(encoding="utf-8")
     given = re.findall(r"^\|.*`(\[\{.*\}\])` \|$", table, re.MULTILINE)
-    assert len(given) == 8
+    assert len(given) == 9
     for losses in given:
         config = read(root / "examples/recflow.yaml", [f"losses={losses}"])
         assert set(config.total.population()) == {0, 1, 2, 3}
