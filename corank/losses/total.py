@@ -53,7 +53,7 @@ class TotalLoss:
             ):
                 raise ConfigError(
                     f"stages.{name}.generated: no loss trains the generators; add {{kind: mimic, stage: {name}, "
-                    "weight: 0.1}, or drop it"
+                    "weight: 0.01}, or drop it"
                 )
 
     def trained_by(self, loss: Loss) -> Sequence[str]:
