@@ -20,8 +20,8 @@ from corank.losses.padded import FAR, falling_order
 
 BLOCK = 1 << 18
 """Entries of P̂ in a block: as many as fit the cache of a core, with what is computed of them."""
-KEPT = 1 << 20
-"""Entries of lower rows that are kept for the backward, where a batch has no more."""
+KEPT = 1 << 21
+"""Entries of lower rows that are kept until the backward, where a batch has no more: 50 MB of each stage."""
 RANGE = 300.0
 """The largest exponent of e for which products of two such powers are still doubles."""
 
@@ -240,7 +240,8 @@ class _Below(torch.autograd.Function):
         gradient = gradient.masked_fill(_padding(size, n) | (size <= ctx.keep), 0)
         down, through = torch.zeros_like(scores), torch.zeros_like(scores)
         again = ((some, rows, rows.total()) for some, rows in _LowerRows.of(scores, size, ctx.keep))
-        for some, rows, total in ctx.held or again:
+        held, ctx.held = ctx.held, None  # free before the gradients of networks are computed
+        for some, rows, total in held or again:
             g = gradient[some].double() / total.masked_fill(total == 0, 1)
             mean = torch.bmm(g.unsqueeze(1) * rows.scaled, rows.on.transpose(1, 2)) * rows.norm
             own, others = rows.sum(rows.slope, rows.scaled), rows.sum(mean, rows.begun)

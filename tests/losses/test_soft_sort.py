@@ -108,3 +108,14 @@ def test_threshold_lies_halfway_between_the_last_kept_and_the_first_cut() -> Non
     assert found[0].tolist() == pytest.approx([s - (0.7 + 0.3) / 2 for s in SCORES[0]])
     assert found[1, :3].tolist() == pytest.approx([1.5 + 0.1, 0.2 + 0.1, -0.4 + 0.1])
     assert torch.equal(found[2:], scores[2:]) and torch.equal(threshold(scores, mask, 5), scores)
+
+
+def test_kept_lower_rows_have_the_bits_of_those_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = torch.randn(6, 40, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    found = []
+    for kept in (relaxation.KEPT, 0):
+        monkeypatch.setattr(relaxation, "KEPT", kept)
+        _, below = NeuralSort.of(scores, torch.ones(6, 40, dtype=torch.bool), 1.0).survival(10)
+        for _ in range(2):  # a second backward finds them gone
+            found.append(torch.autograd.grad(below.square().sum(), scores, retain_graph=True)[0])
+    assert all(torch.equal(found[0], other) for other in found)
