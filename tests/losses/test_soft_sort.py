@@ -112,10 +112,11 @@ def test_threshold_lies_halfway_between_the_last_kept_and_the_first_cut() -> Non
 
 def test_kept_lower_rows_have_the_bits_of_those_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = torch.randn(6, 40, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    found = []
+    found: list[torch.Tensor] = []
     for kept in (relaxation.KEPT, 0):
         monkeypatch.setattr(relaxation, "KEPT", kept)
         _, below = NeuralSort.of(scores, torch.ones(6, 40, dtype=torch.bool), 1.0).survival(10)
-        for _ in range(2):  # a second backward finds them gone
-            found.append(torch.autograd.grad(below.square().sum(), scores, retain_graph=True)[0])
+        loss = below.square().sum()
+        # a second backward finds them gone
+        found += [torch.autograd.grad(loss, scores, retain_graph=True)[0] for _ in range(2)]
     assert all(torch.equal(found[0], other) for other in found)
