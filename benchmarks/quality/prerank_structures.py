@@ -97,7 +97,7 @@ def stage(structure: str, log: str) -> Loss:
 
 def losses(structure: str, *first: Loss) -> list[Loss]:
     """What a structure learns: the loss of all, and what its generators learn of clicks."""
-    mimic = {"kind": "mimic", "stage": "prerank", "weight": 0.01}
+    mimic = {"kind": "mimic", "stage": "prerank"}
     return [*first, *([mimic] if "generated" in STRUCTURES[structure] else [])]
 
 

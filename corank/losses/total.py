@@ -52,8 +52,8 @@ class TotalLoss:
                 loss.kind == "mimic" and loss.learner == name and loss.weight > 0 for loss in self.losses
             ):
                 raise ConfigError(
-                    f"stages.{name}.generated: no loss trains the generators; add {{kind: mimic, stage: {name}, "
-                    "weight: 0.01}, or drop it"
+                    f"stages.{name}.generated: no loss trains the generators; add {{kind: mimic, stage: {name}}}, "
+                    "or drop it"
                 )
 
     def trained_by(self, loss: Loss) -> Sequence[str]:

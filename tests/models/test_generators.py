@@ -116,7 +116,7 @@ def test_a_bundle_scores_as_the_model_does(tmp_path: Path) -> None:
 def test_settings(tmp_path: Path) -> None:
     path = tmp_path / "shop.yaml"
     path.write_text(TEXT, encoding="utf-8")
-    mimic, generated = "losses.1={kind: mimic, stage: prerank, weight: 0.1}", "stages.0.generated=[16]"
+    mimic, generated = "losses.1={kind: mimic, stage: prerank}", "stages.0.generated=[16]"
     config = read(path, (mimic, generated))
     read_by = config.stages[0].input_features(config.declared)
     assert read_by["prerank.query_generator"] == ["user_id", "history", "tab"]
@@ -124,8 +124,9 @@ def test_settings(tmp_path: Path) -> None:
     assert "losses.1.stage: 'prerank' generates no vectors; write generated: [64] for it" in refused(
         path, mimic
     )
-    assert "stages.prerank.generated: no loss trains the generators; add {kind: mimic" in refused(
-        path, generated
+    assert (
+        "stages.prerank.generated: no loss trains the generators; add {kind: mimic, stage: prerank}, or drop it"
+        in refused(path, generated)
     )
     with pytest.raises(ValidationError, match="generated is of a single query tower"):
         of(query_towers={"one": {"features": ["user"]}})

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import NonNegativeFloat
+
 from corank.batches.label_counts import SplitCounts, Targets
 from corank.batches.sampling import Population
 from corank.core.errors import ConfigError
@@ -28,6 +30,8 @@ class MimicLoss(Loss):
     kind: Literal["mimic"] = "mimic"
     stage: str
     """The stage to train; it must have `generated`."""
+    weight: NonNegativeFloat = 0.01
+    """Small: the tables that all share learn from it, too."""
     label: str = "click"
     """The label whose positives pair a query with an item."""
 
