@@ -17,6 +17,8 @@ from corank.features.schema import Placement, Schema
 from corank.features.vocabulary import mix_hashes
 
 Index = NDArray[np.integer]
+SHORT = 128
+"""Values of a list that are compared one by one."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,9 @@ class OperandRows:
 
 def _count_in(held: Hashes, value: Hashes) -> Longs:
     """Count how often each value is in one short list, 0 for value 0: (L,), (N,) → (N,)."""
+    if len(held) <= SHORT:  # all compared: a binary search guesses wrong at every step of every value
+        equal = (held[:, None] == value).view(np.uint8)
+        return np.where(value == 0, 0, np.add.reduce(equal, axis=0, dtype=np.uint8))
     ordered = np.sort(held)
     found = ordered.searchsorted(value, "right") - ordered.searchsorted(value, "left")
     return np.where(value == 0, 0, found)
