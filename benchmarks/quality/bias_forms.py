@@ -28,7 +28,7 @@ from torch import Tensor
 from benchmarks import harness
 from benchmarks.quality.arena import Arena, Figures, kept, spread, world
 from benchmarks.quality.prerank_structures import SIDES, imported
-from benchmarks.quality.selection_bias import KEEP, TOP
+from benchmarks.quality.selection_bias_arms import KEEP, TOP
 from corank.evaluation.predict import predict_split
 from corank.evaluation.stage_order import read_truth
 from corank.metrics.cascade import recall

@@ -37,7 +37,7 @@ import torch
 
 from benchmarks import harness
 from benchmarks.quality.arena import Arena, Figures, Loss, kept, packed_arena, spread, world
-from benchmarks.quality.selection_bias import ALL, CLICKS, KEEP, TOP, distill, settings
+from benchmarks.quality.selection_bias_arms import ALL, CLICKS, KEEP, TOP, distill, settings
 from corank.analysis.logged_request import logged_request
 from corank.core.calibration import Platt
 from corank.core.settings import validate
