@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -14,8 +15,22 @@ BLOCK = 32_768
 
 
 def records(folder: Path) -> list[Any]:
-    """The records of the one offline run below a folder."""
+    """The records of the one offline run below a folder, the run's end among them.
+
+    W&B writes in a process of its own, which may write the last block a moment after `finish` has returned.
+    """
     (file,) = folder.glob("wandb/offline-run-*/*.wandb")
+    end = time.monotonic() + 60
+    while True:
+        found = _read(file)
+        if any(record.WhichOneof("record_type") == "exit" for record in found):
+            return found
+        assert time.monotonic() < end, f"{file}: {file.stat().st_size} bytes, {len(found)} records, no end"
+        time.sleep(0.05)
+
+
+def _read(file: Path) -> list[Any]:
+    """The records that a file holds now."""
     found = []
     for data in _whole_records(file.read_bytes()):
         record = import_module("wandb.proto.wandb_internal_pb2").Record()
