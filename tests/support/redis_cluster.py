@@ -155,8 +155,8 @@ class Cluster:
             try:
                 yield new
             finally:
-                for found in (self.servers, self.clients):
-                    found.pop()
+                self.servers.pop()
+                self.clients.pop().close()
                 name = self.names.pop()
                 for n in range(new):
                     self.call(n, "CLUSTER", "FORGET", name)
@@ -189,7 +189,10 @@ def start_cluster(stack: ExitStack, folder: Path) -> Cluster:
         bus.append(free_port())
         options = (*OPTIONS, "--cluster-port", str(bus[-1]))
         servers.append(stack.enter_context(redis_server(folder / str(n), *options)))
-    return Cluster(servers, bus)
+    cluster = Cluster(servers, bus)
+    for client in cluster.clients:
+        stack.callback(client.close)
+    return cluster
 
 
 @cache

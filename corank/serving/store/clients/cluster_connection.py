@@ -22,7 +22,7 @@ from redis.exceptions import (
 )
 from redis.maint_notifications import MaintNotificationsConfig
 
-from corank.core.errors import StoreError
+from corank.serving.store.clients.cluster_pools import ClusterPools
 from corank.serving.store.clients.redis_connection import CONNECT_SECONDS, REPLY_SECONDS
 from corank.serving.store.clients.redis_errors import (
     ANY,
@@ -42,11 +42,10 @@ from corank.serving.store.clients.redis_link import (
     watch_value,
     write_any,
 )
+from corank.serving.store.clients.replicas import ReplicaWait
 
 MOVING_SECONDS, PAUSE_SECONDS = 20.0, 0.05
 """A command is sent again for so long, and after such a pause, while its slot is being moved."""
-REPLICATION = 0.8
-"""Replicas must have what was written in this share of the time of a reply."""
 
 Command: TypeAlias = tuple[bytes, Words]
 """A key, whose slot has the command, and the command."""
@@ -84,10 +83,12 @@ class ClusterConnection:
             raise ValueError  # the client of a cluster would pass over it
         self._address, self._replicas = address, replicas
         self._newcomers: dict[tuple[str, int], ClusterNode] = {}
+        self._pools = ClusterPools()
+        first = [ClusterNode(host, port) for host, port in others]
         try:
             self._cluster = RedisCluster(
                 url=url,
-                startup_nodes=[ClusterNode(host, port) for host, port in others],
+                startup_nodes=first,  # to which the client appends that of the URL
                 password=password,
                 require_full_coverage=False,
                 socket_connect_timeout=CONNECT_SECONDS,
@@ -97,10 +98,13 @@ class ClusterConnection:
         except ANY as error:
             # the client of a cluster wraps what a server answered
             cause = error.__cause__ if isinstance(error.__cause__, LOST) else error
+            self._pools.keep(first)
+            self._pools.disconnect()
             raise explain_error(address, cause, CLUSTER_ADVICE) from None
+        self._pools.keep([*first, *self._cluster.get_nodes()])
         seconds = float(self._cluster.get_connection_kwargs()["socket_timeout"])
-        self._replication_ms = int(seconds * REPLICATION * 1000)
-        self._after_writes: list[Words] = [self._wait(replicas)] if replicas else []
+        self._waiting = ReplicaWait(address, seconds)
+        self._after_writes: list[Words] = [self._waiting.command(replicas)] if replicas else []
 
     def run(self, commands: Sequence[Command], writes: bool = False) -> list[Reply]:
         """Carry out commands, those of a server in their order, those of several servers in any.
@@ -171,8 +175,8 @@ class ClusterConnection:
                     raise_error([role])
                     if role[2]:
                         write_any(link, found)
-                        (reached,) = converse(link, [self._wait(1)])
-                        self._check_replicas(node, reached, 1)
+                        (reached,) = converse(link, [self._waiting.command(1)])
+                        self._waiting.check(node, reached, 1)
 
     def scan_keys(self, pattern: bytes, batch: int) -> Iterator[bytes]:
         """Iterate over the keys of all servers that match a pattern; some may come twice.
@@ -180,7 +184,7 @@ class ClusterConnection:
         A key whose slot is moved meanwhile may be left out. Raises StoreError.
         """
         with self._explained():
-            self._cluster.nodes_manager.initialize(disconnect_startup_nodes_pools=False)
+            self._discover()
             for node in self._cluster.get_primaries():
                 cursor = b""
                 while cursor != b"0":
@@ -194,8 +198,7 @@ class ClusterConnection:
     def close(self) -> None:
         """Close all connections."""
         self._cluster.close()
-        for node in self._newcomers.values():
-            self._cluster.get_redis_connection(node).close()
+        self._pools.disconnect()
 
     def _exchange(
         self, commands: Mapping[int, Command], asking: Mapping[int, ClusterNode], writes: bool
@@ -218,7 +221,7 @@ class ClusterConnection:
                         read_reply(link)
                     replies[n] = Reply(node, read_reply(link))
                 if writes and self._replicas:
-                    self._check_replicas(node, read_reply(link), self._replicas)
+                    self._waiting.check(node, read_reply(link), self._replicas)
         return replies
 
     def _execute(self, node: ClusterNode, link: ConnectionInterface, words: Sequence[Words]) -> bool:
@@ -234,21 +237,8 @@ class ClusterConnection:
         done = replies[len(words) - 1]
         raise_error(done or [])
         if done is not None and self._replicas:
-            self._check_replicas(node, replies[-1], self._replicas)
+            self._waiting.check(node, replies[-1], self._replicas)
         return done is not None
-
-    def _wait(self, replicas: int) -> Words:
-        """The command that waits until replicas of a server have what its connection wrote."""
-        return ("WAIT", replicas, self._replication_ms)
-
-    def _check_replicas(self, node: ClusterNode, reached: Any, wanted: int) -> None:
-        """Raise StoreError if too few replicas have what was written."""
-        raise_error([reached])
-        if reached < wanted:
-            raise StoreError(
-                f"{self._address}: {node.name} has written it, and {reached} of {wanted} replicas have it too: it may "
-                "be lost when that server fails; see to its replicas, then try again"
-            )
 
     def _follow(self, reply: Reply, due: float) -> ClusterNode | None:
         """Follow a redirection, after a pause if the server could not tell; raise it if it is due.
@@ -272,6 +262,7 @@ class ClusterConnection:
     def _link(self, node: ClusterNode) -> Iterator[ConnectionInterface]:
         """A connection to a server, for a block; it is closed if the block raises, since replies may be unread."""
         pool = self._cluster.get_redis_connection(node).connection_pool
+        self._pools.keep([node])
         link = pool.get_connection()
         try:
             yield link
@@ -296,4 +287,9 @@ class ClusterConnection:
     def _refresh(self) -> None:
         """Ask the cluster which server has which slot."""
         with suppress(*ANY):  # the next call tells
-            self._cluster.nodes_manager.initialize(disconnect_startup_nodes_pools=False)
+            self._discover()
+
+    def _discover(self) -> None:
+        """As `_refresh`. Raises one of ANY."""
+        self._cluster.nodes_manager.initialize(disconnect_startup_nodes_pools=False)
+        self._pools.keep(self._cluster.get_nodes())

@@ -1,6 +1,8 @@
 """The faults of a cluster: slots that move, servers that fail, replicas that lag, addresses that are none."""
 
+import gc
 import json
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -50,6 +52,18 @@ def store(cluster: Cluster) -> Iterator[RedisClusterStore]:
 
 def address(cluster: Cluster, prefix: str, options: str = "") -> str:
     return f"{cluster.url.partition('?')[0]}?prefix={prefix}{options}"
+
+
+def open_sockets(cluster: Cluster) -> list[socket.socket]:
+    """Of this process, to the cluster's servers, but those of the tests' own clients."""
+    own = {
+        id(link._sock) for client in cluster.clients for link in client.connection_pool._available_connections
+    }
+    ports = {server.port for server in cluster.servers}
+    found = [x for x in gc.get_objects() if isinstance(x, socket.socket) and id(x) not in own]
+    return [
+        x for x in found if x.fileno() >= 0 and x.family == socket.AF_INET and x.getpeername()[1] in ports
+    ]
 
 
 def test_what_is_written_with_the_head_is_in_its_slot_and_items_are_everywhere(
@@ -282,7 +296,7 @@ def test_a_cluster_that_is_down_in_part(cluster: Cluster, store: RedisClusterSto
 
 def test_replicas_that_must_have_what_is_written(cluster: Cluster) -> None:
     primary, replica = cluster.pair()
-    url = address(cluster, cluster.prefix_on(primary), "&replicas=1&socket_timeout=0.5")
+    url = address(cluster, cluster.prefix_on(primary), "&replicas=1&socket_timeout=1.5")
     with closing(open_store(url)) as store:
         store.put({"a": [(b"k", b"v")]})
         assert store.swap(None, b"1")
@@ -298,6 +312,7 @@ def test_replicas_that_must_have_what_is_written(cluster: Cluster) -> None:
         assert store.head() == b"2" and store.swap(b"2", b"3")
         with pytest.raises(StoreError, match="has written it, and 0 of 1 replicas have it too"):
             store.put({"items/v": numbered(2000)})  # two servers have no replica
+    assert not open_sockets(cluster)
 
 
 def test_a_write_whose_answer_is_lost_may_have_been_made(cluster: Cluster) -> None:
