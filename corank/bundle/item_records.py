@@ -19,7 +19,14 @@ from corank.bundle.checks.content_checks import (
     check_ragged,
     check_row_vectors,
 )
-from corank.core.arrays import read_array, read_identifiers, read_rows, write_array, write_frame, write_rows
+from corank.core.arrays import (
+    read_array,
+    read_identifiers,
+    read_rows,
+    write_array,
+    write_identifiers,
+    write_rows,
+)
 from corank.core.errors import DataError, name_rows
 from corank.core.hash_index import Keys
 from corank.core.ragged import Rows, Vectors
@@ -33,6 +40,9 @@ from corank.features.operands import OperandNames, Operands
 from corank.features.priors import PriorSnapshots
 from corank.features.scale import to_numbers
 from corank.features.schema import RECORD_PLACEMENTS
+
+KEYS = "keys"
+"""Name of the ids' files."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +139,12 @@ class ItemRecords:
 
     def save(self, folder: Path) -> None:
         """Write the records into a folder."""
+        self.save_values(folder)
+        write_identifiers(folder, KEYS, self.ids.values)
+
+    def save_values(self, folder: Path) -> None:
+        """Write all but the ids into a folder."""
         write_rows(folder, self.rows)
-        write_frame(folder / "keys.arrow", pl.DataFrame({"item": self.ids.values}))
         if self.operands.keys or self.operands.lists or self.operands.numbers:
             self.operands.save(folder / "operands")
         for name, values in self.columns.items():
@@ -139,7 +153,7 @@ class ItemRecords:
     @classmethod
     def load(cls, folder: Path, encoders: Encoders, columns: list[str]) -> Self:
         """Memory-map the records of a folder. Raises DataError if a part is missing, damaged or of another form."""
-        schema, ids = encoders.schema, read_identifiers(folder / "keys.arrow", "item")
+        schema, ids = encoders.schema, read_identifiers(folder, KEYS)
         loaded = cls(
             Keys(ids),
             read_rows(
@@ -160,7 +174,7 @@ class ItemRecords:
         """
         schema, count = encoders.schema, len(self.ids)
         placed = schema.record_features
-        check_ascending(self.ids.values, f"{where}/keys.arrow")
+        check_ascending(self.ids.values, f"{where}/{KEYS}")
         check_form(self.rows.ids, np.int32, (count, len(placed.ids)), f"{where}/ids.npy")
         for n, name in enumerate(placed.ids):
             size = encoders.sizes[schema.table_of(name)]

@@ -26,11 +26,14 @@ from corank.features.schema import Schema
 
 BUNDLE = "bundle"
 """What a published folder of a bundle is said to hold."""
-FORMAT = 6
+FORMAT = 7
 """The format that is written."""
-READABLE = (4, 5, FORMAT)
+READABLE = (4, 5, 6, FORMAT)
 """Format 4 names no scorers and no plug-ins: the scorer follows from the stage model. Formats before 6 have snapshot
-features among those of the item row, so a bundle with such features is refused."""
+features among those of the item row, so a bundle with such features is refused. Formats before 7 have ids in Arrow
+files."""
+BESIDE = 6
+"""The format from which on snapshot features lie beside the item row."""
 MOST_BYTES = 1 << 24
 """Bytes of a manifest, at most."""
 
@@ -246,10 +249,10 @@ def read_manifest(plain: Any, source: str, remedy: str) -> BundleManifest:
         hint = plugin_hint(plain.get("plugins")) if isinstance(plain, dict) else ""
         raise BundleError(f"{error}; {hint or remedy}") from None
     snapshot = [*manifest.declared.row_features("snapshot")]
-    if snapshot and plain["format"] != FORMAT:
+    if snapshot and plain["format"] < BESIDE:
         raise BundleError(
             f"{source}: format {plain['format']} has '{snapshot[0]}', which changes by snapshot, in the row of its "
-            f"item, and from format {FORMAT} on it is beside it; export the bundle again"
+            f"item, and from format {BESIDE} on it is beside it; export the bundle again"
         )
     return manifest
 

@@ -118,8 +118,11 @@ def _fill(
     priors: PriorSnapshots,
 ) -> None:
     """Write all parts of the content: copy those of the model, renew the others."""
+    older = any(part.endswith(".arrow") for part in manifest.parts)
+    if older:  # a format before 7
+        encoders.save(content / "encoders")
     for part in manifest.parts:
-        if not part.startswith(("items/", "priors/", "retrieval/")):
+        if not part.startswith(("items/", "priors/", "retrieval/", *(["encoders/"] if older else []))):
             (content / part).parent.mkdir(parents=True, exist_ok=True)
             _link(before / part, content / part)
     for n, rates in enumerate(priors.rates.values()):

@@ -127,11 +127,49 @@ def read_frame(path: Path) -> pl.DataFrame:
     return frame
 
 
-def read_identifiers(path: Path, column: str) -> pl.Series:
-    """Memory-map an Arrow file of one column of distinct ids, whole numbers or text.
+def write_identifiers(folder: Path, name: str, ids: pl.Series) -> None:
+    """Write whole numbers as `<name>.npy`, or texts as UTF-8, one after another, in `<name>.text.npy`.
 
-    Raises DataError if it is missing, damaged, of another form, or has a null.
+    Text n lies between bytes n and n + 1 of `<name>.offsets.npy`.
     """
+    if ids.dtype != pl.String:
+        write_array(folder / f"{name}.npy", ids.to_numpy())
+        return
+    held = ids.rechunk().to_arrow().cast(pa.large_string())
+    _, offsets, text = held.buffers()
+    ends = (
+        np.frombuffer(offsets, np.int64)[held.offset :][: len(held) + 1]
+        if len(held)
+        else np.zeros(1, np.int64)
+    )
+    used = np.frombuffer(text, np.uint8)[ends[0] : ends[-1]] if ends[-1] else np.empty(0, np.uint8)
+    write_array(folder / f"{name}.offsets.npy", ends - ends[0])
+    write_array(folder / f"{name}.text.npy", used)
+
+
+def read_identifiers(folder: Path, name: str) -> pl.Series:
+    """Memory-map ids, whole numbers or text, that `write_identifiers` wrote, or an older corank as an Arrow file.
+
+    Raises DataError if a file is missing, damaged or of another form.
+    """
+    if (older := folder / f"{name}.arrow").exists():
+        return _read_arrow_ids(older)
+    if not (folder / f"{name}.text.npy").exists():
+        return pl.Series(name, read_array(folder / f"{name}.npy", np.int64, (None,)))
+    offsets = read_array(folder / f"{name}.offsets.npy", np.int64, (None,))
+    text = read_array(folder / f"{name}.text.npy", np.uint8, (None,))
+    if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(text) or (np.diff(offsets) < 0).any():
+        raise DataError(f"{folder / name}.offsets.npy: expected ascending offsets, from 0 to {len(text):,}")
+    try:
+        held = pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(text))
+        held.validate(full=True)
+    except pa.ArrowException as error:
+        raise DataError(f"{folder / name}.text.npy: damaged: {error}") from None
+    return pl.Series(name, held)
+
+
+def _read_arrow_ids(path: Path) -> pl.Series:
+    """Memory-map ids that an older corank wrote: an Arrow file of one column. Raises DataError."""
     try:
         with pa.memory_map(str(path)) as source:
             table = pa.ipc.open_file(source).read_all()
@@ -139,14 +177,13 @@ def read_identifiers(path: Path, column: str) -> pl.Series:
     except (pa.ArrowException, OSError, ValueError, LookupError, MemoryError) as error:
         raise DataError(f"{path}: damaged: {error}") from None
     types = [str(field.type) for field in table.schema]
-    if table.schema.names != [column] or types[0] not in ("int64", "large_string"):
-        found = ", ".join(f"{name!r}: {kind}" for name, kind in zip(table.schema.names, types, strict=True))
+    if len(types) != 1 or types[0] not in ("int64", "large_string"):
         raise DataError(
-            f"{path}: expected one column '{column}' of int64 or large_string; found {found[:300]}"
+            f"{path}: expected one column of int64 or large_string; found {', '.join(types)[:300]}"
         )
     if table.column(0).null_count:
         raise DataError(f"{path}: {table.column(0).null_count:,} of its ids are null")
-    return pl.Series(column, table.column(0))
+    return pl.Series(path.stem, table.column(0))
 
 
 def write_ragged(folder: Path, n: int, lists: Ragged) -> None:

@@ -123,7 +123,7 @@ class Encoders:
         return found
 
     def save(self, folder: Path) -> None:
-        """Write `encoders.json`, and each vocabulary as Arrow."""
+        """Write `encoders.json`, and the values of each vocabulary."""
         folder.mkdir(parents=True, exist_ok=True)
         plain: dict[str, Any] = {}
         for n, (name, encoder) in enumerate(self.fitted.items()):

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from corank.core.arrays import read_identifiers, write_frame
+from corank.core.arrays import read_identifiers, write_identifiers
 from corank.core.errors import DataError
 from corank.core.hash_index import FEW, Keys, fill_nulls, null_mask, splitmix64
 from corank.core.types import Hashes, Ints, Longs
@@ -96,15 +96,15 @@ class Vocabulary(Encoder):
         return self.values[code - FIRST_KNOWN]
 
     def dump(self, folder: Path, number: int) -> dict[str, Any]:
-        """Write the values as Arrow, and name the file."""
-        file = f"vocabulary-{number}.arrow"
-        write_frame(folder / file, self.values.alias("value").to_frame())
-        return {"file": file}
+        """Write the values to files, and name them."""
+        name = f"vocabulary-{number}"
+        write_identifiers(folder, name, self.values)
+        return {"file": name}
 
     @classmethod
     def load(cls, folder: Path, fields: dict[str, Any]) -> Self:
         """Read what `dump` wrote."""
-        return cls(read_identifiers(folder / fields["file"], "value"))
+        return cls(read_identifiers(folder, fields["file"].removesuffix(".arrow")))
 
     def check(self) -> None:
         """Raise ValueError if a value is there twice: it would have two codes."""

@@ -24,7 +24,7 @@ PARTS = [
     "rank.onnx",
     "tables/shared/8.npy",
     "items/ids.npy",
-    "items/keys.arrow",
+    "items/keys.npy",
     "items/vectors.prerank.npy",
     "encoders/encoders.json",
 ]
@@ -143,7 +143,7 @@ def _edit(**changes: object) -> Callable[[Path], None]:
         (lambda path: path.write_text("[1]"), "manifest.json: "),
         (
             _edit(format=1),
-            "manifest.json: format 1; this corank reads formats 4 to 6; export the bundle again",
+            "manifest.json: format 1; this corank reads formats 4 to 7; export the bundle again",
         ),
         (_edit(items_seq=7), "manifest.json: altered since it was written; export the bundle again"),
         (_edit(model_version="0" * 16), "manifest.json: altered since it was written"),
@@ -280,7 +280,7 @@ def test_no_part_is_a_pickle(written: Path) -> None:
         head = path.read_bytes()
         assert not (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")), path
         assert head[:4] != b"PK\x03\x04", path
-        assert path.suffix in (".json", ".npy", ".arrow", ".onnx"), path
+        assert path.suffix in (".json", ".npy", ".onnx"), path
         if path.suffix == ".npy":
             # an array of objects would be pickled
             assert b"|O" not in head[:128], path

@@ -5,11 +5,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 import corank
-from corank.bundle.bundle import Bundle
+from corank.bundle.bundle import Bundle, measure_parts
 from corank.bundle.manifest import FORMAT, digest
+from corank.core.arrays import read_identifiers, write_frame
 from corank.core.errors import BundleError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
@@ -23,6 +25,16 @@ def older(case: Case, folder: Path, number: int) -> Path:
     """A copy of a case's bundle that says it is of an older format."""
     bundle = Path(shutil.copytree(case.base / "bundle", folder / "bundle"))
     held = manifest(bundle) | {"format": number}
+    content = bundle / held["content"]
+    ids = read_identifiers(content / "items", "keys")
+    _write_arrow(content / "items", "keys", ids.alias("item"))
+    encoders = json.loads((content / "encoders" / "encoders.json").read_bytes())
+    for fields in (fields for fields in encoders.values() if fields["is"] == "vocabulary"):
+        values = read_identifiers(content / "encoders", fields["file"]).alias("value")
+        _write_arrow(content / "encoders", fields["file"], values)
+        fields["file"] += ".arrow"
+    (content / "encoders" / "encoders.json").write_text(json.dumps(encoders))
+    held["parts"] = {name: part.model_dump() for name, part in measure_parts(content).items()}
     if number < 5:
         del held["plugins"]
         for facts in held["stages"]:
@@ -33,12 +45,19 @@ def older(case: Case, folder: Path, number: int) -> Path:
     return bundle
 
 
+def _write_arrow(folder: Path, name: str, values: pl.Series) -> None:
+    """Write ids as formats before 7 did, in place of those of today."""
+    for path in folder.glob(f"{name}.*"):
+        path.unlink()
+    write_frame(folder / f"{name}.arrow", values.to_frame())
+
+
 def manifest(bundle: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((bundle / "manifest.json").read_bytes())
     return found
 
 
-@pytest.mark.parametrize("number", [4, 5])
+@pytest.mark.parametrize("number", [4, 5, 6])
 def test_without_snapshot_features_it_ranks_and_refreshes_as_before(tmp_path: Path, number: int) -> None:
     case = shared_case(RICH)
     assert not [*case.packed.schema.row_features("snapshot")]
@@ -49,6 +68,7 @@ def test_without_snapshot_features_it_ranks_and_refreshes_as_before(tmp_path: Pa
     assert Bundle.open(bundle).manifest.format == FORMAT
     corank.refresh(bundle, str(case.base / "log.parquet"), until="1970-01-05")
     assert manifest(bundle)["format"] == FORMAT
+    assert not [name for name in manifest(bundle)["parts"] if name.endswith(".arrow")]
     assert Funnel.open(bundle).rank(request)["items"] == before["items"]
 
 

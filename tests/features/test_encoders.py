@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from corank.core.arrays import read_identifiers, write_frame, write_identifiers
 from corank.core.errors import DataError
 from corank.core.hash_index import FEW, splitmix64
 from corank.core.ragged import Ragged
@@ -246,7 +247,7 @@ def test_saved_encoders_encode_the_same(tmp_path: Path) -> None:
     ENCODERS.save(tmp_path / "encoders")
     loaded = Encoders.load(tmp_path / "encoders", SCHEMA)
     assert loaded.sizes == ENCODERS.sizes == {"user": 4, "age": 6, "words": 4, "query": 102, "item": 5}
-    assert {path.suffix for path in (tmp_path / "encoders").iterdir()} == {".json", ".arrow"}
+    assert {path.suffix for path in (tmp_path / "encoders").iterdir()} == {".json", ".npy"}
     columns = {
         "user": ["bob", None],
         "age": [30, 99],
@@ -267,6 +268,22 @@ def test_saved_encoders_encode_the_same(tmp_path: Path) -> None:
 
 def test_damaged_encoders_are_refused(tmp_path: Path) -> None:
     ENCODERS.save(tmp_path)
-    (tmp_path / "vocabulary-0.arrow").write_bytes(b"ARROW1 and then nothing")
+    (tmp_path / "vocabulary-0.text.npy").write_bytes(b"and then nothing")
     with pytest.raises(DataError, match="encoders cannot be read"):
         Encoders.load(tmp_path, SCHEMA)
+
+
+@pytest.mark.parametrize("ids", [[], [3, -1], ["", "é", "zz"]])
+def test_ids_are_read_as_written_by_this_and_by_older_versions(
+    tmp_path: Path, ids: list[int] | list[str]
+) -> None:
+    values = pl.Series(ids, dtype=pl.Int64 if not ids else None)
+    write_identifiers(tmp_path, "new", values)
+    write_frame(tmp_path / "old.arrow", values.alias("value").to_frame())
+    assert read_identifiers(tmp_path, "new").equals(values, check_dtypes=True)
+    assert read_identifiers(tmp_path, "old").equals(values, check_dtypes=True)
+
+
+def test_a_slice_of_texts_is_written_alone(tmp_path: Path) -> None:
+    write_identifiers(tmp_path, "some", pl.Series(["one", "a text that is longer than a view", "three"])[1:])
+    assert read_identifiers(tmp_path, "some").to_list() == ["a text that is longer than a view", "three"]

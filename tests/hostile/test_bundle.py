@@ -16,7 +16,7 @@ from corank.bundle.bundle import Bundle, measure_parts
 from corank.bundle.checks.onnx_wire import refuse_references
 from corank.bundle.manifest import digest
 from corank.bundle.retrieval import RetrievalFacts
-from corank.core.arrays import write_array, write_frame
+from corank.core.arrays import write_array, write_identifiers
 from corank.core.errors import BundleError, StoreError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.fetch import fetch_bundle
@@ -110,9 +110,9 @@ def test_a_vocabulary_outside_its_folder_is_refused(bundle: Path) -> None:
     path = content(bundle) / "encoders" / "encoders.json"
     plain = json.loads(path.read_bytes())
     name = next(name for name, fields in plain.items() if "file" in fields)
-    path.write_text(json.dumps(plain | {name: plain[name] | {"file": "../../x.arrow"}}))
+    path.write_text(json.dumps(plain | {name: plain[name] | {"file": "../../x.npy"}}))
     seal(bundle)
-    assert "expected the name of a file in this folder; found '../../x.arrow'" in refusal(bundle)
+    assert "expected the name of a file in this folder; found '../../x.npy'" in refusal(bundle)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{" + '"a":{' * 50_000, "9" * 5000, "\ufeff{}", "NaN", "[]"])
@@ -141,7 +141,18 @@ def first(value: float) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]
 
 
 def keys(values: pl.Series) -> Edit:
-    return lambda folder: write_frame(folder / "items" / "keys.arrow", values.alias("item").to_frame())
+    return lambda folder: write_identifiers(folder / "items", "keys", values)
+
+
+def offsets(values: list[int]) -> Edit:
+    """Make the ids text, with offsets that may not fit."""
+
+    def edit(folder: Path) -> None:
+        (folder / "items" / "keys.npy").unlink()
+        write_identifiers(folder / "items", "keys", pl.Series([f"é{n:02d}" for n in range(16)]))
+        write_array(folder / "items" / "keys.offsets.npy", np.array(values, np.int64))
+
+    return edit
 
 
 def garbage(name: str) -> Edit:
@@ -194,10 +205,12 @@ UNSOUND: list[tuple[Edit, str]] = [
     (smoothing(lambda held: held[:0]), "smoothing.npy: expected the shape (1); found (0,)"),
     (smoothing(lambda held: held[None]), "smoothing.npy: expected the shape (1); found (1, 1)"),
     (smoothing(lambda held: held.astype(np.float32)), "smoothing.npy: expected float64; found float32"),
-    (keys(pl.Series([2, 1, *range(3, 17)])), "items/keys.arrow: must ascend"),
-    (keys(pl.Series([float(n) for n in range(16)])), "items/keys.arrow: expected one column 'item' of int64"),
-    (keys(pl.Series([None, *range(15)])), "items/keys.arrow: 1 of its ids are null"),
-    (garbage("items/keys.arrow"), "items/keys.arrow: damaged"),
+    (keys(pl.Series([2, 1, *range(3, 17)])), "items/keys: must ascend"),
+    (keys(pl.Series([float(n) for n in range(16)])), "items/keys.npy: expected int64; found float64"),
+    (garbage("items/keys.npy"), "items/keys.npy: damaged"),
+    (offsets([0, *range(4, 64, 4), 63]), "items/keys.offsets.npy: expected ascending offsets, from 0 to 64"),
+    (offsets([0, 8, *range(4, 64, 4)]), "items/keys.offsets.npy: expected ascending offsets"),
+    (offsets([0, 1, *range(8, 68, 4)]), "items/keys.text.npy: damaged"),
     (garbage("items/ids.npy"), "items/ids.npy: damaged"),
     (garbage("rank.onnx"), "rank.onnx: refused as a graph"),
     (garbage("encoders/encoders.json"), "encoders cannot be read"),

@@ -20,7 +20,6 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from corank.bundle.manifest import digest
 from corank.core.errors import CorankError
@@ -243,8 +242,6 @@ def mutate_part(random_: random.Random, name: str, raw: bytes, others: list[byte
         return mutate_array(random_, raw)
     if name.endswith(".json"):
         return json.dumps(mutate(random_, json.loads(raw), random_.choice(VALUES))).encode()
-    if name.endswith(".arrow"):
-        return mutate_table(random_, raw)
     return mutate_bytes(random_, raw)
 
 
@@ -294,33 +291,3 @@ def mutate_array(random_: random.Random, raw: bytes) -> bytes:
     out = io.BytesIO()
     np.save(out, array, allow_pickle=True)
     return out.getvalue()
-
-
-def mutate_table(random_: random.Random, raw: bytes) -> bytes:
-    """Change type, order, names or values of the column of an Arrow file."""
-    try:
-        table = pa.ipc.open_file(raw).read_all()
-    except pa.ArrowException:
-        return mutate_bytes(random_, raw)
-    name, values = table.schema.names[0], table.column(0).to_pylist()
-    how = random_.randrange(7)
-    if how == 0:
-        values = values[::-1]
-    elif how == 1:
-        values = [*values[:-1], None]
-    elif how == 2:
-        values = [float(n) for n in range(len(values))]
-    elif how == 3:
-        values = [str(value) for value in values]
-    elif how == 4:
-        values = [*values, *values]
-    elif how == 5:
-        values = values[: len(values) // 2]
-    else:
-        name = "other"
-    table = pa.table({name: values} | ({"more": values} if random_.random() < 0.1 else {}))
-    sink = io.BytesIO()
-    options = pa.ipc.IpcWriteOptions(compression=random_.choice([None, None, "zstd", "lz4"]))
-    with pa.ipc.new_file(sink, table.schema, options=options) as writer:
-        writer.write_table(table)
-    return sink.getvalue()

@@ -21,7 +21,7 @@ _PART = re.compile(
             r"[^/]+\.onnx",
             rf"priors/\d+/(keys|smoothing|{_COUNTS})\.npy",
             r"retrieval/(facts\.json|queries\.npy|index\.faiss)",
-            r"items/keys\.arrow",
+            r"items/keys(\.arrow|(\.offsets|\.text)?\.npy)",
             rf"items/(ids|numbers|{_LIST}|{_VECTOR}|column\.[^/]+|vectors\.[^/]+)\.npy",
             rf"items/operands/(key\d+|number\d+|{_LIST})\.npy",
         )

@@ -16,6 +16,7 @@ from pathlib import Path
 from corank.bundle.bundle import Bundle, is_content_name
 from corank.bundle.bundle_writer import BundleWriter
 from corank.bundle.item_layers import ItemLayer, LayeredItems
+from corank.bundle.item_records import KEYS
 from corank.bundle.item_vectors import append_vectors
 from corank.bundle.manifest import BundleManifest
 from corank.bundle.signatures import TrustedKeys
@@ -120,13 +121,11 @@ def _require_space(folder: Path, version: str, manifest: BundleManifest) -> None
 def _fill(folder: Path, store: Store, manifest: BundleManifest, pause: Pause) -> None:
     version = manifest.content
     _require_space(folder, version, manifest)
-    if ITEM_KEYS not in manifest.parts:
-        raise DamagedError(f"{store.address}: {version} has no {ITEM_KEYS}; publish it again")
+    if not any(part.startswith(ITEM_KEYS) for part in manifest.parts):
+        raise DamagedError(f"{store.address}: {version} has no {ITEM_KEYS}npy; publish it again")
     for part in filter(is_stored_part, manifest.parts):
         _write_part(folder, store, version, manifest, part)
     _write_items(folder, store, version, RecordFormat.from_manifest(manifest), pause)
-    # `save` writes ids in one batch, an export perhaps in several
-    _write_part(folder, store, version, manifest, ITEM_KEYS)
 
 
 def _write_part(folder: Path, store: Store, version: str, manifest: BundleManifest, part: str) -> None:
@@ -141,7 +140,7 @@ def _write_items(folder: Path, store: Store, version: str, form: RecordFormat, p
     Raises StoreError if a record is missing.
     """
     try:
-        keys = to_keys(read_identifiers(folder / ITEM_KEYS, "item"))
+        keys = to_keys(read_identifiers(folder / "items", KEYS))
     except DataError as error:
         raise DamagedError(f"{store.address}: {version}: {error}; publish it again") from None
     layers: list[ItemLayer] = []
@@ -156,7 +155,7 @@ def _write_items(folder: Path, store: Store, version: str, form: RecordFormat, p
                 append[stage](vectors)
             layers.append(replace(layer, vectors={}))
             pause()
-    ItemLayer.concat(layers).records.save(folder / "items")
+    ItemLayer.concat(layers).records.save_values(folder / "items")
 
 
 def _read_records(store: Store, version: str, keys: list[bytes]) -> dict[bytes, bytes]:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from corank.bundle.bundle import CHUNK, Bundle
+from corank.bundle.item_records import KEYS
 from corank.bundle.manifest import (
     FORMAT,
     MOST_BYTES,
@@ -28,7 +29,8 @@ from corank.serving.store.base import Store
 from corank.serving.store.live_version import StoreState, VersionFacts
 
 MANIFEST = b"manifest.json"
-ITEM_KEYS = "items/keys.arrow"
+ITEM_KEYS = f"items/{KEYS}."
+"""How the names of the parts of the items' ids begin."""
 PROGRESS = b"written"
 """Key of a version's note: how many records are written, and when the last were, ms UTC."""
 
@@ -39,7 +41,7 @@ class DamagedError(StoreError):
 
 def is_stored_part(part: str) -> bool:
     """Whether a part of a bundle is kept as a file; the rows and vectors of items are kept as records."""
-    return not part.startswith("items/") or part == ITEM_KEYS
+    return not part.startswith("items/") or part.startswith(ITEM_KEYS)
 
 
 def encode_manifest(manifest: BundleManifest) -> bytes:
