@@ -16,7 +16,8 @@ import httpx2
 import polars as pl
 import pytest
 
-from corank.serving.http.app import WRITERS, RankingService
+from corank.serving.http.app import RankingService
+from corank.serving.http.endpoints.changes import WRITERS
 from corank.serving.http.follower import Follower
 from corank.serving.http.lookup.circuit_breaker import BAD
 from corank.serving.http.lookup.user_lookup import LIMIT, THREADS, UserLookup
@@ -69,7 +70,7 @@ async def client_of(server: Server, cache: Path, seconds: float) -> AsyncIterato
     service = RankingService(follower, Limits(), access(), users).app()
     transport = httpx2.ASGITransport(app=service)
     async with (
-        service.router.lifespan_context(service),
+        service.lifespan(),
         httpx2.AsyncClient(transport=transport, base_url="http://here", timeout=60) as client,
     ):
         yield client

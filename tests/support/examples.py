@@ -6,7 +6,7 @@ import numpy as np
 
 from corank.serving.funnel.example import make_example
 from corank.serving.funnel.request import Request
-from corank.serving.http.schemas import decode_request
+from corank.serving.http.transport.schemas import decode_request
 from tests.support.cases import Case
 
 

@@ -14,7 +14,7 @@ import corank
 from corank.core.errors import RequestError
 from corank.core.time import now_ms
 from corank.data.packing.pack import pack_log
-from corank.serving.http.schemas import decode_request
+from corank.serving.http.transport.schemas import decode_request
 from corank.serving.log.log_format import SERVED
 from corank.serving.log.request_log import RequestLog
 from tests.support.cases import Case

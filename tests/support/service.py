@@ -17,6 +17,7 @@ import psutil
 from corank.serving.http.access.control import AccessControl
 from corank.serving.http.access.origin import OriginPolicy
 from corank.serving.http.access.tokens import Token, Tokens
+from corank.serving.http.transport.call import AsgiMessage, HttpCall
 from tests.support.ports import free_port
 
 # of each request without a client it would read the certificates of all authorities anew, which takes 20 ms
@@ -36,6 +37,15 @@ def access(secret: str | None = "secret") -> AccessControl:
     """Who may call a service in process: the names that test clients use, and the token of TOKEN."""
     tokens = [Token.of(secret, "token", "admin")] if secret else []
     return AccessControl(OriginPolicy(["testserver", "here"]), Tokens(tokens))
+
+
+def call_of(headers: list[tuple[bytes, bytes]], version: str = "1.1") -> HttpCall:
+    """A request of such a head, whose body never comes."""
+
+    async def receive() -> AsgiMessage:
+        return {"type": "http.disconnect"}
+
+    return HttpCall({"type": "http", "headers": headers, "http_version": version}, receive)
 
 
 @contextlib.contextmanager

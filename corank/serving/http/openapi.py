@@ -6,9 +6,8 @@ import msgspec
 
 from corank import __version__
 from corank.serving.funnel.request import Request
-from corank.serving.http.schemas import Items
-
-JSON = "application/json"
+from corank.serving.http.transport.reply import JSON
+from corank.serving.http.transport.schemas import Items
 
 
 def make_document(max_body: int) -> dict[str, Any]:

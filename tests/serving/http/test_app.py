@@ -22,7 +22,8 @@ from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.graph_scorer import GraphScorer
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.stage_scorer import open_graph
-from corank.serving.http.app import REMEMBERED_BYTES, RankingService
+from corank.serving.http.app import RankingService
+from corank.serving.http.endpoints.ranking import REMEMBERED_BYTES
 from corank.serving.http.follower import Follower
 from corank.serving.http.lookup.user_lookup import UserLookup
 from corank.serving.http.serve_settings import Limits
@@ -191,7 +192,7 @@ def test_more_requests_than_may_wait_are_sent_away(bundle: Path) -> None:
     assert set(statuses) == {200, 503} and statuses[200] >= 8
     assert {answer.headers.get("Retry-After") for answer in answers if answer.status_code == 503} == {"1"}
     assert f"corank_shed_total {statuses[503]}.0" in service.metrics.expose()[0].decode()
-    assert service._waiting == 0
+    assert service.ranking.waiting == 0
 
 
 def test_whoever_sends_slowly_keeps_nobody_out_and_is_told_to_go(bundle: Path) -> None:

@@ -2,15 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from starlette.requests import Request as HttpRequest
-
 from corank.serving.http.access.audit import AuditLog
 from corank.serving.http.access.origin import OriginPolicy
-from corank.serving.http.access.refusal import RefusedError
 from corank.serving.http.access.tokens import Scope, Tokens
+from corank.serving.http.transport.call import HttpCall
+from corank.serving.http.transport.reply import RefusedError
 
-NOBODY = "nobody"
-"""Who calls without a token."""
 BEARER = "Bearer "
 
 
@@ -22,17 +19,16 @@ class AccessControl:
     tokens: Tokens = field(default_factory=Tokens)
     audit: AuditLog = field(default_factory=AuditLog)
 
-    def authorize(self, http: HttpRequest, needs: Scope) -> None:
-        """Raise RefusedError unless a request may do what it needs. The name of its token is left in its state.
+    def authorize(self, call: HttpCall, needs: Scope) -> None:
+        """Raise RefusedError unless a request may do what it needs. It is told the name of its token.
 
         To read, a token is needed once one of the scope `read` exists.
         """
-        http.state.caller = NOBODY
-        self.origin.check(http)
-        given = http.headers.get("authorization", "")
+        self.origin.check(call)
+        given = call.header(b"authorization") or ""
         token = self.tokens.find(given.removeprefix(BEARER)) if given.startswith(BEARER) else None
         if token is not None:
-            http.state.caller = token.name
+            call.caller = token.name
             if token.allows < needs:
                 raise RefusedError(
                     403, f"the token {token.name} is of scope {token.scope}; this needs {needs.name.lower()}"

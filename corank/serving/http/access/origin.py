@@ -9,9 +9,8 @@ import ipaddress
 import socket
 from collections.abc import Iterable
 
-from starlette.requests import Request as HttpRequest
-
-from corank.serving.http.access.refusal import RefusedError
+from corank.serving.http.transport.call import HttpCall
+from corank.serving.http.transport.reply import RefusedError
 
 
 class OriginPolicy:
@@ -26,19 +25,19 @@ class OriginPolicy:
         self._hosts = {name.lower().rstrip(".") for name in ("localhost", socket.gethostname(), *hosts)}
         self._origins = {origin.lower().rstrip("/") for origin in origins}
 
-    def check(self, http: HttpRequest) -> None:
+    def check(self, call: HttpCall) -> None:
         """Raise RefusedError for a request to another name, or from a page of another site."""
-        given = http.headers.getlist("host")
-        if len(given) > 1 or (not given and http.scope["http_version"] != "1.0"):
+        given, count = call.header(b"host"), call.count(b"host")
+        if count > 1 or (given is None and call.scope["http_version"] != "1.0"):
             raise RefusedError(400, "expected one header Host")
-        host = given[0].lower() if given else ""  # HTTP/1.0, which no browser speaks
-        if given and not self._is_own(host):
+        host = (given or "").lower()  # none by HTTP/1.0, which no browser speaks
+        if given is not None and not self._is_own(host):
             raise RefusedError(
                 403, f"this service is not called {host!r}; start it with --allow-host {split_port(host)}"
             )
-        origin = http.headers.get("origin")
+        origin = call.header(b"origin")
         if origin is None:
-            if http.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            if call.header(b"sec-fetch-site") not in (None, "none", "same-origin"):
                 raise RefusedError(403, "the request comes from a page of another site")
         elif origin.lower() not in self._origins and origin.lower().partition("://")[2] != host:
             raise RefusedError(

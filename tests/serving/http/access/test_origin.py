@@ -1,17 +1,17 @@
 """Names by which a service may be called, and pages that may call it."""
 
 import pytest
-from starlette.requests import Request as HttpRequest
 
 from corank.serving.http.access.origin import OriginPolicy, split_port
-from corank.serving.http.access.refusal import RefusedError
+from corank.serving.http.transport.call import HttpCall
+from corank.serving.http.transport.reply import RefusedError
+from tests.support.service import call_of
 
 POLICY = OriginPolicy(["rank.example"], ["https://console.example"])
 
 
-def request(*headers: tuple[str, str], version: str = "1.1") -> HttpRequest:
-    encoded = [(name.encode(), value.encode()) for name, value in headers]
-    return HttpRequest({"type": "http", "headers": encoded, "http_version": version})
+def request(*headers: tuple[str, str], version: str = "1.1") -> HttpCall:
+    return call_of([(name.encode(), value.encode()) for name, value in headers], version)
 
 
 @pytest.mark.parametrize(

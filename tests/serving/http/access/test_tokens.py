@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
-from starlette.requests import Request as HttpRequest
 
 from corank.core.errors import ConfigError
 from corank.serving.http.access import tokens as tokens_module
-from corank.serving.http.access.control import NOBODY, AccessControl
-from corank.serving.http.access.refusal import RefusedError
+from corank.serving.http.access.control import AccessControl
 from corank.serving.http.access.tokens import Scope, ScopeName, Token, Tokens, add_token, read_tokens
+from corank.serving.http.transport.call import NOBODY, HttpCall
+from corank.serving.http.transport.reply import RefusedError
+from tests.support.service import call_of
 
 LINE = {"name": "feed", "scope": "write", "sha256": "0" * 64}
 
@@ -25,11 +26,11 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "tokens"
 
 
-def request(secret: str | None) -> HttpRequest:
+def request(secret: str | None) -> HttpCall:
     headers = [(b"host", b"localhost")]
     if secret is not None:
         headers.append((b"authorization", f"Bearer {secret}".encode()))
-    return HttpRequest({"type": "http", "headers": headers, "http_version": "1.1"})
+    return call_of(headers)
 
 
 def status(access: AccessControl, secret: str | None, needs: Scope) -> int:
@@ -45,7 +46,7 @@ def caller(access: AccessControl, secret: str | None) -> str:
     """Who is known to read."""
     http = request(secret)
     access.authorize(http, Scope.READ)
-    return str(http.state.caller)
+    return http.caller
 
 
 def test_a_token_is_printed_once_and_stored_as_a_hash(path: Path) -> None:

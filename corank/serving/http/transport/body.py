@@ -9,12 +9,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from starlette.requests import Request as HttpRequest
-
-from corank.serving.http.access.refusal import RefusedError
 from corank.serving.http.serve_settings import Limits
+from corank.serving.http.transport.call import HttpCall
+from corank.serving.http.transport.reply import JSON, RefusedError
 
-JSON = "application/json"
 RETRY_AFTER = "1"
 """Seconds after which a refused client should retry."""
 CLOSE = {"Connection": "close"}
@@ -40,28 +38,30 @@ class BodyReader:
         self._unfinished: dict[ReceivedBody, None] = {}  # the oldest first
 
     @asynccontextmanager
-    async def read(self, http: HttpRequest) -> AsyncIterator[bytes]:
+    async def read(self, call: HttpCall) -> AsyncIterator[bytes]:
         """Read a body of JSON, which counts as held until the block ends.
 
         Raises RefusedError if it is of another type, too large or too slow, or too much is held.
         """
-        check_type(http)
+        check_type(call)
         body = ReceivedBody(asyncio.timeout(self._limits.seconds))
         self._unfinished[body] = None
         try:
-            await self._receive(http, body)
+            await self._receive(call, body)
             self._unfinished.pop(body, None)
             yield bytes(body.content)
         finally:
             self._release(body)
 
-    async def _receive(self, http: HttpRequest, body: ReceivedBody) -> None:
-        length = http.headers.get("content-length", "0")
+    async def _receive(self, call: HttpCall, body: ReceivedBody) -> None:
+        length = call.header(b"content-length")
+        if length is None:
+            length = "0"
         if not length.isdecimal() or len(length) > 20 or int(length) > self._limits.body:
             raise self._too_large()
         try:
             async with body.timeout:
-                async for part in http.stream():
+                async for part in call.stream():
                     if len(body.content) + len(part) > self._limits.body:
                         raise self._too_large()
                     self._make_room(body, len(part))
@@ -96,9 +96,9 @@ class BodyReader:
         return RefusedError(503, message, CLOSE | {"Retry-After": RETRY_AFTER})
 
 
-def check_type(http: HttpRequest) -> None:
+def check_type(call: HttpCall) -> None:
     """Raise RefusedError unless the body is declared as JSON, which a page of another site cannot do unasked."""
-    given = http.headers.get("content-type", "")
+    given = call.header(b"content-type") or ""
     if given.partition(";")[0].strip().lower() != JSON:
         raise RefusedError(
             415,

@@ -1,0 +1,70 @@
+"""A request to the service, read from what an ASGI server hands over."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import parse_qs
+
+AsgiMessage = MutableMapping[str, Any]
+AsgiScope = MutableMapping[str, Any]
+"""The facts of a connection or a request, which the server hands over."""
+AsgiReceive = Callable[[], Awaitable[AsgiMessage]]
+AsgiSend = Callable[[AsgiMessage], Awaitable[None]]
+
+NOBODY = "nobody"
+"""Who calls without a token."""
+
+
+class DisconnectedError(Exception):
+    """The client has gone before its body had come."""
+
+
+class HttpCall:
+    """A request: its head, and its body as it comes."""
+
+    __slots__ = ("_headers", "_receive", "caller", "change", "scope")
+
+    def __init__(self, scope: AsgiScope, receive: AsgiReceive) -> None:
+        """
+        Args:
+            scope: of the request, from the server.
+            receive: waits for a part of its body.
+        """
+        self.scope, self._receive = scope, receive
+        self._headers: dict[bytes, bytes] | None = None
+        self.caller = NOBODY
+        """The name of the token that it came with."""
+        self.change: dict[str, Any] = {}
+        """Facts for the audit, of one that writes."""
+
+    def header(self, name: bytes) -> str | None:
+        """A header by its name in lower case; the first one if there are several."""
+        if self._headers is None:
+            self._headers = dict(reversed(self.scope["headers"]))
+        value = self._headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    def count(self, name: bytes) -> int:
+        """How often a header was sent."""
+        return sum(given == name for given, _ in self.scope["headers"])
+
+    def query(self, name: str) -> str | None:
+        """A parameter of the URL; the last one if there are several."""
+        values = parse_qs(self.scope["query_string"].decode("latin-1"), keep_blank_values=True).get(name)
+        return values[-1] if values else None
+
+    @property
+    def client(self) -> str | None:
+        """Address and port of the client."""
+        client = self.scope.get("client")
+        return f"{client[0]}:{client[1]}" if client else None
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """The parts of the body. Raises DisconnectedError if the client goes before its end."""
+        more = True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise DisconnectedError
+            more = message.get("more_body", False)
+            if part := message.get("body", b""):
+                yield part

@@ -1,0 +1,57 @@
+"""The reply to a request."""
+
+from typing import Any
+
+import msgspec
+
+from corank.serving.http.transport.call import AsgiSend
+
+JSON = "application/json"
+LONGEST_ERROR = 2000
+"""Characters of an error that are sent; a value of megabytes is not repeated to who sent it."""
+
+
+class RefusedError(Exception):
+    """A reply with a status other than 200."""
+
+    def __init__(self, status: int, error: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(error)
+        self.status, self.error, self.headers = status, error, headers
+
+
+class HttpReply:
+    """Status, headers and body."""
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(
+        self,
+        body: bytes = b"",
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+        content_type: str = JSON,
+    ) -> None:
+        self.body, self.status = body, status
+        self.headers = [
+            (b"content-length", b"%d" % len(body)),
+            (b"content-type", content_type.encode()),
+        ]
+        if headers:
+            self.headers += [(n.lower().encode(), value.encode("latin-1")) for n, value in headers.items()]
+
+    async def send(self, send: AsgiSend, with_body: bool = True) -> None:
+        """Send it, or its head alone."""
+        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+        await send({"type": "http.response.body", "body": self.body if with_body else b""})
+
+
+def json_reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> HttpReply:
+    """A reply of a value as JSON."""
+    return HttpReply(msgspec.json.encode(value), status, headers)
+
+
+def error_reply(error: str, status: int, headers: dict[str, str] | None = None) -> HttpReply:
+    """A reply of an error, cut to LONGEST_ERROR characters."""
+    if len(error) > LONGEST_ERROR:
+        error = f"{error[:LONGEST_ERROR]}… ({len(error):,} characters)"
+    return json_reply({"error": error}, status, headers)
