@@ -62,6 +62,7 @@ from corank.models.settings.tower_structures import TowersHeadsSettings, TowersM
 from corank.models.settings.two_tower import QueryTower, TowersSettings
 from corank.training.config import Config
 from corank.training.config_file import plain
+from corank.training.export_settings import ExportSettings
 from corank.training.loss_gradients.settings import GradientConflict
 from corank.training.train_settings import DenseOptimiser, EarlyStop, TrainSettings
 from corank.training.trees.settings import TreeTeacherSettings
@@ -86,6 +87,7 @@ __all__ = [
     "EarlyStop",
     "EventTable",
     "ExpertSettings",
+    "ExportSettings",
     "GateSettings",
     "GradientConflict",
     "IdFeature",

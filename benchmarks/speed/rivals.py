@@ -186,7 +186,7 @@ class Tuned:
     def __init__(self, path: Path) -> None:
         self.model = model = Model(path)
         folder, ids = model.bundle.folder, model.records.ids.values.to_list()
-        self.vectors = np.array(read_vectors(folder, model.bundle.manifest)["prerank"])
+        self.vectors = read_vectors(folder, model.bundle.manifest)["prerank"].decode()
         self.inputs = _inputs(model)
         self.place = _by_id(dict(zip(ids, range(len(ids)), strict=True)), -1)
         self.code = _by_id(model.items, model.unknown["item_id"])

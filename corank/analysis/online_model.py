@@ -6,6 +6,7 @@ from typing import Protocol, Self
 
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.manifest import BundleManifest
+from corank.core.matrices.stored_matrix import StoredMatrix
 from corank.core.ragged import Rows
 from corank.core.types import Floats
 from corank.data.dataset import PackedDataset
@@ -105,6 +106,6 @@ class EncodingModel:
         return cls(manifest, encoder, ModelTables.of(model))
 
 
-def _no_vectors(rows: Rows) -> dict[str, Floats]:
+def _no_vectors(rows: Rows) -> dict[str, StoredMatrix]:
     """Logged requests describe no items, whose vectors would be needed."""
     return {}

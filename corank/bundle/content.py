@@ -5,12 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from corank.bundle.checks.content_checks import check_ascending, check_finite, check_form
+from corank.bundle.checks.content_checks import check_ascending, check_finite, check_form, check_matrix
 from corank.bundle.item_layers import ItemLayer
 from corank.bundle.item_records import ItemRecords
+from corank.bundle.item_vectors import vector_file
 from corank.bundle.manifest import BundleManifest
 from corank.core.arrays import read_array
 from corank.core.errors import DataError
+from corank.core.matrices.matrix_files import read_matrix
+from corank.core.matrices.stored_matrix import StoredMatrix
 from corank.core.types import Floats
 from corank.data.dataset import prior_folder
 from corank.features.counts.cumulative import CumulativeCounts
@@ -42,10 +45,10 @@ def projection_file(folder: Path, n: int) -> Path:
     return folder / f"projection{n}.npy"
 
 
-def read_vectors(folder: Path, manifest: BundleManifest) -> Mapping[str, Floats]:
+def read_vectors(folder: Path, manifest: BundleManifest) -> Mapping[str, StoredMatrix]:
     """Memory-map the vectors of every item: stage → (N, d), for stages that have vectors. Raises DataError."""
     return {
-        stage.name: _read_finite(folder / "items" / f"vectors.{stage.name}.npy", (None, stage.vector_width))
+        stage.name: read_matrix(vector_file(folder, stage.name), stage.vector_width, stage.vector_precision)
         for stage in manifest.stages
         if stage.vector_width is not None
     }
@@ -67,11 +70,12 @@ def read_items(folder: Path, manifest: BundleManifest, encoders: Encoders) -> It
 
 
 def check_vectors(layer: ItemLayer, manifest: BundleManifest, where: str) -> None:
-    """Raise DataError, which names `where`, unless a layer has a vector of each item, of the stage's width."""
+    """Raise DataError, which names `where`, unless a layer has a finite vector of each item, of the stage's width."""
     for stage in manifest.stages:
         if stage.vector_width is not None:
             shape = (len(layer.records.ids), stage.vector_width)
-            check_form(layer.vectors[stage.name], np.float32, shape, f"{where}/vectors.{stage.name}.npy")
+            held, path = layer.vectors[stage.name], f"{where}/vectors.{stage.name}.npy"
+            check_matrix(held, stage.vector_precision, shape, path)
 
 
 def read_snapshots(folder: Path, manifest: BundleManifest) -> PriorSnapshots:

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from corank.bundle.item_records import ItemRecords
+from corank.core.matrices.stored_matrix import StoredMatrix
 from corank.core.ragged import Rows
 from corank.core.types import Floats, Longs
 from corank.features.operands import Operands
@@ -22,10 +23,10 @@ Listed = TypeVar("Listed", Rows, Operands)
 
 @dataclass(frozen=True)
 class ItemLayer:
-    """N items: their records, and their vectors by towers stage, (N, d) each."""
+    """N items: their records, and their vectors by towers stage, (N, d) each, as they are stored."""
 
     records: ItemRecords
-    vectors: Mapping[str, Floats]
+    vectors: Mapping[str, StoredMatrix]
 
     @classmethod
     def concat(cls, layers: Sequence[Self]) -> Self:
@@ -36,14 +37,14 @@ class ItemLayer:
         return layers[0]
 
     def _append(self, other: Self) -> Self:
-        vectors = {name: np.concatenate((held, other.vectors[name])) for name, held in self.vectors.items()}
+        vectors = {name: held.concat(other.vectors[name]) for name, held in self.vectors.items()}
         return type(self)(self.records.concat(other.records), vectors)
 
     def merge(self, newer: Self) -> Self:
         """Add newer items, which replace older ones of the same id."""
         older, order = self.records.order_with(newer.records)
         vectors = {
-            name: np.concatenate((held[older], newer.vectors[name]))[order]
+            name: held.select(older).concat(newer.vectors[name]).select(order)
             for name, held in self.vectors.items()
         }
         return type(self)(self.records.merge(newer.records), vectors)
@@ -121,10 +122,8 @@ class LayeredItems:
         return self._gather(position, lambda layer, at: layer.records.columns[name][at], _concat, _take)
 
     def vectors(self, stage: str, position: Longs) -> Floats:
-        """Take the vectors of a towers stage: (P, d)."""
-        return self._gather(
-            position, lambda layer, at: layer.vectors[stage].take(at, axis=0, mode="clip"), _concat, _take
-        )
+        """Take the vectors of a towers stage, decoded: (P, d)."""
+        return self._gather(position, lambda layer, at: layer.vectors[stage].take(at), _concat, _take)
 
     def _gather(
         self,

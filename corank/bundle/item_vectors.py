@@ -4,15 +4,15 @@ Letters: N items · d last width of the towers.
 """
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
 from corank.bundle.graph_files import open_session
-from corank.core.arrays import Append, append_array
 from corank.core.errors import BundleError
+from corank.core.matrices.matrix_files import write_matrix
+from corank.core.matrices.stored_matrix import Precision, StoredMatrix
 from corank.core.ragged import Rows
 from corank.core.types import Floats
 from corank.features.encoders import split_record
@@ -75,13 +75,25 @@ class ItemTowers:
         return vectors
 
 
-def save_vectors(folder: Path, vectors: Mapping[str, Floats]) -> None:
+def vector_file(folder: Path, stage: str) -> Path:
+    """The file of a stage's item vectors in a bundle's content."""
+    return folder / "items" / f"vectors.{stage}.npy"
+
+
+def encode_vectors(
+    vectors: Mapping[str, Floats], precisions: Mapping[str, Precision]
+) -> dict[str, StoredMatrix]:
+    """Store the vectors of N items, by stage (N, d), at the precision of each stage.
+
+    Raises DataError for a number that is too large for it.
+    """
+    return {
+        stage: StoredMatrix.encode(held, precisions[stage], f"{stage}.vector")
+        for stage, held in vectors.items()
+    }
+
+
+def save_vectors(folder: Path, vectors: Mapping[str, StoredMatrix]) -> None:
     """Write `items/vectors.<stage>.npy` of a bundle's content."""
     for stage, held in vectors.items():
-        with append_vectors(folder, stage, held.shape) as append:
-            append(held)
-
-
-def append_vectors(folder: Path, stage: str, shape: tuple[int, ...]) -> AbstractContextManager[Append]:
-    """Write the vectors of a stage part by part, as `append_array` does."""
-    return append_array(folder / "items" / f"vectors.{stage}.npy", shape, np.float32)
+        write_matrix(vector_file(folder, stage), held)

@@ -12,6 +12,7 @@ from corank.bundle.items_as_of import ItemsAsOf
 from corank.bundle.signatures import Signatures, TrustedKeys, read_signatures
 from corank.bundle.stage_facts import FolderName, StageFacts
 from corank.core.errors import BundleError, ConfigError
+from corank.core.matrices.stored_matrix import Precision
 from corank.core.registry import plugin_hint
 from corank.core.settings import Settings, build_once, validate
 from corank.core.storage.local_copy import read_folder
@@ -180,6 +181,11 @@ class BundleManifest(Settings):
     def vector_tables(self) -> dict[str, str]:
         """The stages that have item vectors, and the set of tables that each reads."""
         return {stage.name: stage.tables for stage in self.stages if stage.vector_width is not None}
+
+    @property
+    def vector_precisions(self) -> dict[str, Precision]:
+        """The stages that have item vectors, and how those are stored."""
+        return {stage.name: stage.vector_precision for stage in self.stages if stage.vector_width is not None}
 
     @property
     def product_stages(self) -> list[str]:

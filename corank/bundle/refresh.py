@@ -27,7 +27,7 @@ from corank.bundle.incremental_log import (
     read_until,
 )
 from corank.bundle.item_records import ItemRecords
-from corank.bundle.item_vectors import ItemTowers, save_vectors
+from corank.bundle.item_vectors import ItemTowers, encode_vectors, save_vectors
 from corank.bundle.manifest import BundleManifest, load_manifest
 from corank.bundle.retrieval import refresh_retrieval
 from corank.bundle.signatures import SigningKeys
@@ -129,9 +129,8 @@ def _fill(
         rates.save(prior_folder(content, n))
     records.save(content / "items")
     layout = Layout(manifest.declared, encoders.sizes)
-    vectors = ItemTowers(
-        content, manifest.vector_tables, layout, read_tables(content, manifest, layout)
-    ).vectors(records.rows)
+    towers = ItemTowers(content, manifest.vector_tables, layout, read_tables(content, manifest, layout))
+    vectors = encode_vectors(towers.vectors(records.rows), manifest.vector_precisions)
     save_vectors(content, vectors)
     refresh_retrieval(before, content, vectors)
 

@@ -19,17 +19,17 @@ from corank.bundle.graph_files import open_session
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.core.arrays import read_array, write_array
 from corank.core.errors import BundleError, ConfigError
+from corank.core.matrices.stored_matrix import StoredMatrix
 from corank.core.search.ann_index import (
     IndexTuning,
     RetrievalSettings,
     Retriever,
     build,
-    read_index,
     time_searches,
     tune_effort,
-    write_index,
 )
 from corank.core.search.exact_search import AllowedRows
+from corank.core.search.faiss_index import read_index, write_index
 from corank.core.settings import Settings, validate
 from corank.core.storage.untrusted_files import parse_json, read_regular_file
 from corank.core.types import Floats, Longs, Mask
@@ -111,14 +111,14 @@ def sample_queries(
 
 
 def write_retrieval(
-    folder: Path, settings: RetrievalSettings, vectors: Floats, queries: Floats, seed: int = 0
+    folder: Path, settings: RetrievalSettings, vectors: StoredMatrix, queries: Floats, seed: int = 0
 ) -> None:
     """Build and tune an index, and write the parts of a bundle's content.
 
     Args:
         folder: the content.
         settings: of retrieval.
-        vectors: item vectors: (N, d).
+        vectors: item vectors, as they are stored: (N, d).
         queries: (Q, d).
         seed: of the index.
 
@@ -127,7 +127,6 @@ def write_retrieval(
     """
     (folder / "retrieval").mkdir(exist_ok=True)
     write_array(folder / QUERIES, queries)
-    vectors = np.ascontiguousarray(vectors)
     index = build(vectors, settings, seed)
     recall = tune_effort(index, vectors, queries, settings)
     if index is not None:
@@ -148,7 +147,7 @@ def read_queries(folder: Path) -> tuple[str, Floats] | None:
     return facts.settings.stage, read_array(folder / QUERIES, np.float32, (None, None))
 
 
-def refresh_retrieval(before: Path, folder: Path, vectors: Mapping[str, Floats]) -> None:
+def refresh_retrieval(before: Path, folder: Path, vectors: Mapping[str, StoredMatrix]) -> None:
     """Write the same retrieval over newer vectors, if the bundle retrieves. Raises BundleError, DataError."""
     facts = RetrievalFacts.read(before)
     if facts is not None:

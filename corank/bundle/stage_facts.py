@@ -7,6 +7,7 @@ from annotated_types import Gt, MinLen
 from pydantic import AfterValidator, AllowInfNan, Field, PositiveInt, model_validator
 
 from corank.core.formula import Formula
+from corank.core.matrices.stored_matrix import Precision
 from corank.core.settings import Settings
 from corank.core.storage.untrusted_files import is_plain_name
 
@@ -61,6 +62,8 @@ class StageFacts(Settings):
     """The set of embedding tables that it reads."""
     item_parts: dict[str, PositiveInt] = {}
     """What is computed of an item ahead of requests, by the graph `STAGE.item.onnx`: name → width."""
+    precision: dict[str, Precision] = {}
+    """By item part, how its numbers are stored (`corank.core.matrices`); fp32 unless it is there."""
     constants: dict[str, FiniteFloat] = {}
     """Numbers that the scorer needs: `scale` and `bias` if logit = scale · ⟨q, v⟩ + bias; others have other names."""
     matches: list[str] = []
@@ -93,6 +96,8 @@ class StageFacts(Settings):
             raise ValueError(f"main: '{self.main}' is none of the labels {', '.join(self.labels)}")
         if set(self.calibrators) != set(self.labels):
             raise ValueError(f"calibrators: expected one for each of {', '.join(self.labels)}")
+        if odd := set(self.precision) - set(self.item_parts):
+            raise ValueError(f"precision: '{min(odd)}' is none of the item parts")
         return self
 
     def ordering(self, columns: Collection[str]) -> Formula:
@@ -103,6 +108,11 @@ class StageFacts(Settings):
     def vector_width(self) -> int | None:
         """The width of its item vectors, None if it has none."""
         return self.item_parts.get(VECTOR)
+
+    @property
+    def vector_precision(self) -> Precision:
+        """How its item vectors are stored."""
+        return self.precision.get(VECTOR, "fp32")
 
     @property
     def orders_by_product(self) -> bool:

@@ -23,6 +23,7 @@ from corank.models.settings.stage import Stage, StageSettings
 from corank.models.settings.stage_context import StageContext
 from corank.models.settings.teacher import TeacherSettings
 from corank.models.settings.torch_names import NAMES_OF_TORCH
+from corank.training.export_settings import ExportSettings
 from corank.training.loss_gradients.settings import check_shared_weights
 from corank.training.train_settings import TrainSettings
 from corank.training.trees.settings import TreeTeacherSettings
@@ -71,6 +72,8 @@ class Config(Settings):
     """Lets the bundle find candidates itself."""
     train: TrainSettings = TrainSettings()
     """How the networks learn."""
+    export: ExportSettings = ExportSettings()
+    """How the bundle stores what is computed of every item ahead of requests."""
     validation: ValidationSettings = ValidationSettings()
     """How far new rows may be from those of an earlier run, for `corank check --against`."""
 
@@ -173,6 +176,7 @@ class Config(Settings):
             others = [*names.values(), *self.data.scores, *(held.name for held in self.tree_teachers[:n])]
             trees.check(f"tree_teachers.{n}", list(self.data.labels), others, self.losses)
         self._check_retrieval(schema)
+        self.export.check([f"{stage.name}.{part}" for stage in self.stages for part in stage.item_parts])
         self.validation.check(list(self.features))
         total.check()
         self.train.check({stage.name: list(stage.labels) for stage in self.stages})

@@ -17,7 +17,7 @@ from corank.bundle.bundle import Bundle, next_items_seq
 from corank.bundle.bundle_writer import BundleWriter
 from corank.bundle.content import projection_file
 from corank.bundle.item_records import ItemRecords
-from corank.bundle.item_vectors import ItemTowers, save_vectors
+from corank.bundle.item_vectors import ItemTowers, encode_vectors, save_vectors
 from corank.bundle.items_as_of import ItemsAsOf
 from corank.bundle.manifest import FORMAT, BundleManifest
 from corank.bundle.retrieval import sample_queries, write_retrieval
@@ -102,7 +102,9 @@ def _export(
     priors = packed.priors.as_of(packed.schema, until)
     items_seq = next_items_seq(writer.path, version)
     manifest = make_manifest(config, packed, model, calibrators, priors, version, items_seq, items_as_of)
-    return writer.write(manifest, lambda folder: _fill(folder, config, packed, model, weights, priors), sign)
+    return writer.write(
+        manifest, lambda folder: _fill(folder, config, packed, model, weights, priors, manifest), sign
+    )
 
 
 def make_manifest(
@@ -154,6 +156,8 @@ def model_version(
     digest.update(packed.read_encoders())
     plain = config.model_dump(mode="json", by_alias=True)
     schema = [plain["features"], plain["stages"], {s: _plain(c) for s, c in calibrators.items()}]
+    if config.export.lowered:
+        schema.append(dict(config.export.lowered))  # two bundles of one version score alike
     digest.update(json.dumps(schema, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
@@ -178,6 +182,7 @@ def _facts(config: Config, model: JointModel, calibrators: Calibrators, name: st
         calibrators={n: Calibration(**asdict(platt)) for n, platt in calibrators[name].items()},
         tables=model.tables_of[name],
         item_parts=_item_parts(model, name),
+        precision=config.export.of(name),
         constants=dict(network.constants()),
         matches=settings.counted(),
         main=settings.main,
@@ -204,6 +209,7 @@ def _fill(
     model: JointModel,
     weights: Checkpoint,
     priors: PriorSnapshots,
+    manifest: BundleManifest,
 ) -> None:
     packed.encoders.save(folder / "encoders")
     for n, rates in enumerate(priors.rates.values()):
@@ -213,8 +219,9 @@ def _fill(
     write_graphs(folder, model)
     records = newest(packed).refresh_derived(packed.encoders, priors)
     records.save(folder / "items")
-    sets = {stage.name: model.tables_of[stage.name] for stage in config.stages if stage.has_vectors}
-    vectors = ItemTowers(folder, sets, model.layout, tables).vectors(records.rows)
+    sets = manifest.vector_tables
+    towers = ItemTowers(folder, sets, model.layout, tables)
+    vectors = encode_vectors(towers.vectors(records.rows), manifest.vector_precisions)
     save_vectors(folder, vectors)
     if config.retrieval is not None:
         stage = config.retrieval.stage

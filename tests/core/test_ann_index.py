@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 
 from corank.core.arrays import read_array, write_array
 from corank.core.errors import BundleError, ConfigError
+from corank.core.matrices.stored_matrix import Precision, StoredMatrix
 from corank.core.search.ann_index import (
     EXACT,
     IndexTuning,
     RetrievalSettings,
     Retriever,
     build,
-    read_index,
     time_searches,
     tune_effort,
-    write_index,
 )
 from corank.core.search.exact_search import AllowedRows
+from corank.core.search.faiss_index import read_index, write_index
 from corank.core.settings import validate
 from corank.core.types import Floats
 
@@ -76,8 +76,8 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Floats, Floats]:
 def retriever(request: pytest.FixtureRequest, many: tuple[Floats, Floats]) -> Retriever:
     """Of 20,000 rows, by an index."""
     asked = settings(index=request.param, keep=200)
-    index = build(many[0], asked, seed=1)
-    return Retriever(many[0], index, tune_effort(index, *many, asked))
+    index = build(StoredMatrix(many[0]), asked, seed=1)
+    return Retriever(StoredMatrix(many[0]), index, tune_effort(index, StoredMatrix(many[0]), many[1], asked))
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +85,8 @@ def wide() -> Retriever:
     """Of so many rows that a filter can leave more than are searched exactly."""
     vectors, queries = clustered(EXACT + 10_000, 8)
     asked = settings(keep=200)
-    index = build(vectors, asked, seed=1)
-    return Retriever(vectors, index, tune_effort(index, vectors, queries, asked))
+    index = build(StoredMatrix(vectors), asked, seed=1)
+    return Retriever(StoredMatrix(vectors), index, tune_effort(index, StoredMatrix(vectors), queries, asked))
 
 
 # small whole numbers: every product is exact, and many tie
@@ -108,7 +108,7 @@ def test_an_exact_search_is_that_of_the_definition(
     world: tuple[Floats, Floats, NDArray[np.bool_]], k: int
 ) -> None:
     vectors, query, mask = world
-    retriever = Retriever(vectors, None, FLAT)
+    retriever = Retriever(StoredMatrix(vectors), None, FLAT)
     for allowed, rows in ((None, None), (AllowedRows(mask), mask)):
         positions, scores = retriever.search(query, k, allowed)
         assert positions.tolist() == best(vectors, query, k, rows)
@@ -125,11 +125,13 @@ def test_newer_rows_take_the_places_that_their_scores_earn(
     side = data.draw(arrays.arrays(np.float32, (size, len(query)), elements=numbers))
     side_mask = data.draw(arrays.arrays(np.bool_, size))
     both, either = np.concatenate((vectors, side)), np.concatenate((mask, side_mask))
-    retriever = Retriever(vectors, None, FLAT)
-    positions, scores = retriever.search(query, k, AllowedRows(mask), side, AllowedRows(side_mask))
+    retriever = Retriever(StoredMatrix(vectors), None, FLAT)
+    positions, scores = retriever.search(
+        query, k, AllowedRows(mask), StoredMatrix(side), AllowedRows(side_mask)
+    )
     assert positions.tolist() == best(both, query, k, either)
     np.testing.assert_array_equal(scores, both[positions] @ query)
-    assert retriever.search(query, k, newer=side)[0].tolist() == best(both, query, k)
+    assert retriever.search(query, k, newer=StoredMatrix(side))[0].tolist() == best(both, query, k)
 
 
 @pytest.mark.parametrize("d", [1, 2, 4, 8, 12, 16, 37])
@@ -139,11 +141,14 @@ def test_equal_vectors_tie_wherever_they_lie(d: int) -> None:
     vectors = random.standard_normal((1001, d)).astype(np.float32)
     mask = random.random(1001) < 0.3
     vectors[mask] = vector
-    index = build(vectors, settings(index="hnsw", keep=1001), seed=0)
+    index = build(StoredMatrix(vectors), settings(index="hnsw", keep=1001), seed=0)
     every = IndexTuning(index="hnsw", k=1001, recall=1, effort=1001)
-    for retriever in (Retriever(vectors, None, FLAT), Retriever(vectors, index, every)):
+    for retriever in (
+        Retriever(StoredMatrix(vectors), None, FLAT),
+        Retriever(StoredMatrix(vectors), index, every),
+    ):
         for allowed in (None, AllowedRows(mask)):
-            positions, scores = retriever.search(query, 1001, allowed, newer=vectors[mask][:3])
+            positions, scores = retriever.search(query, 1001, allowed, newer=StoredMatrix(vectors[mask][:3]))
             alike = scores[np.isin(positions, [*np.flatnonzero(mask), 1001, 1002, 1003])]
             assert len(alike) == mask.sum() + 3
             assert len(set(alike.tolist())) == 1
@@ -169,22 +174,23 @@ def test_what_an_index_finds_is_in_order(retriever: Retriever, many: tuple[Float
 
 def test_no_less_effort_would_do(many: tuple[Floats, Floats]) -> None:
     asked = settings(index="ivf", keep=200)
-    index = build(many[0], asked, seed=1)
+    index = build(StoredMatrix(many[0]), asked, seed=1)
     reached = [
-        tune_effort(index, *many, asked.model_copy(update={"recall": recall})) for recall in (0.5, 0.9, 1.0)
+        tune_effort(index, StoredMatrix(many[0]), many[1], asked.model_copy(update={"recall": recall}))
+        for recall in (0.5, 0.9, 1.0)
     ]
     assert all(one.recall >= recall for one, recall in zip(reached, (0.5, 0.9, 1.0), strict=True))
     efforts = [one.effort for one in reached]
     assert efforts == sorted(set(efforts))
     less = reached[1].model_copy(update={"effort": efforts[1] - 1})
-    retriever = Retriever(many[0], index, less)
+    retriever = Retriever(StoredMatrix(many[0]), index, less)
     assert np.mean([share(retriever.search(q, 200)[0], best(many[0], q, 200)) for q in many[1]]) < 0.9
 
 
 def test_a_recall_out_of_reach_is_told() -> None:
     vectors, queries = clustered(5_000, 16)
     asked = settings(index="hnsw", keep=1, recall=1.0)
-    tuned = tune_effort(build(vectors, asked, seed=1), vectors, queries, asked)
+    tuned = tune_effort(build(StoredMatrix(vectors), asked, seed=1), StoredMatrix(vectors), queries, asked)
     assert tuned.effort == 4
     assert 0 < tuned.recall < 1
 
@@ -194,10 +200,10 @@ def test_rows_that_tie_for_the_last_place_count_alike() -> None:
     vectors = np.repeat(np.eye(4, dtype=np.float32), [3, 997, 500, 500], axis=0)
     query = np.array([[2, 1, 0, 0]], dtype=np.float32)
     asked = settings(index="ivf", keep=10, recall=1.0)
-    index = build(vectors, asked, seed=1)
-    tuned = tune_effort(index, vectors, query, asked)
+    index = build(StoredMatrix(vectors), asked, seed=1)
+    tuned = tune_effort(index, StoredMatrix(vectors), query, asked)
     assert tuned.recall == 1
-    positions, scores = Retriever(vectors, index, tuned).search(query[0], 10)
+    positions, scores = Retriever(StoredMatrix(vectors), index, tuned).search(query[0], 10)
     assert positions[:3].tolist() == [0, 1, 2]
     assert scores.tolist() == [2] * 3 + [1] * 7
 
@@ -212,9 +218,9 @@ def test_more_asked_for_or_fewer_allowed_keeps_the_recall(wide: Retriever) -> No
     for query in queries:
         positions, _ = wide.search(query, 200, allowed)
         assert mask[positions].all() and len(positions) == 200
-        found.append(share(positions, best(wide.vectors, query, 200, mask)))
+        found.append(share(positions, best(wide.vectors.values, query, 200, mask)))
         positions, _ = wide.search(query, 2000)
-        deeper.append(share(positions, best(wide.vectors, query, 2000)))
+        deeper.append(share(positions, best(wide.vectors.values, query, 2000)))
         fewer += len(positions) < 2000
     assert min(np.mean(found), np.mean(deeper)) > 0.96
     assert fewer == 0
@@ -235,10 +241,10 @@ def test_a_narrow_filter_is_searched_exactly(
 def test_a_filter_that_leaves_nothing_near_the_query_still_fills_the_answer(wide: Retriever) -> None:
     query = clustered(EXACT + 10_000, 8)[1][0]
     mask = np.ones(len(wide.vectors), dtype=np.bool_)
-    mask[best(wide.vectors, query, 9_000)] = False
+    mask[best(wide.vectors.values, query, 9_000)] = False
     hasty = Retriever(wide.vectors, wide.index, wide.tuned.model_copy(update={"effort": 1}))
     positions, _ = hasty.search(query, 200, AllowedRows(mask))
-    assert positions.tolist() == best(wide.vectors, query, 200, mask)
+    assert positions.tolist() == best(wide.vectors.values, query, 200, mask)
 
 
 def test_newer_rows_beside_an_index(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
@@ -248,7 +254,9 @@ def test_newer_rows_beside_an_index(retriever: Retriever, many: tuple[Floats, Fl
     # the first two get worse and another better than all; a new item comes fourth
     stale = [*plain[:2].tolist(), best(vectors, -query, 1)[0]]
     unit = query / (query @ query)
-    side = np.outer([-1, -2, scores[0] + 1, (scores[2] + scores[3]) / 2], unit).astype(np.float32)
+    side = StoredMatrix(
+        np.outer([-1, -2, scores[0] + 1, (scores[2] + scores[3]) / 2], unit).astype(np.float32)
+    )
     fresh = np.ones(20_000, dtype=np.bool_)
     fresh[stale] = False
     positions, _ = retriever.search(query, 5, AllowedRows(fresh), side)
@@ -265,13 +273,13 @@ def test_stale_rows_never_appear_in_an_indexed_search(wide: Retriever) -> None:
     stale = wide.search(query, 100)[0]
     fresh = np.ones(len(wide.vectors), dtype=np.bool_)
     fresh[stale] = False
-    positions, _ = wide.search(query, 500, AllowedRows(fresh), newer=wide.vectors[stale])
+    positions, _ = wide.search(query, 500, AllowedRows(fresh), newer=wide.vectors.select(stale))
     assert set(positions[:100].tolist()) == set(range(len(fresh), len(fresh) + 100))
     assert not np.isin(stale, positions).any()
 
 
 def test_a_search_too_deep_for_the_index_is_exact(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
-    flat = Retriever(many[0], None, FLAT)
+    flat = Retriever(StoredMatrix(many[0]), None, FLAT)
     for query in many[1][:8]:
         for found, true in zip(retriever.search(query, 19_000), flat.search(query, 19_000), strict=True):
             np.testing.assert_array_equal(found, true)
@@ -286,9 +294,9 @@ def test_a_query_that_is_no_number_finds_nothing(retriever: Retriever, many: tup
     query = many[1][0].copy()
     query[3] = np.nan
     allowed = AllowedRows(np.arange(20_000) < 500)
-    for one in (retriever, Retriever(many[0], None, FLAT)):
+    for one in (retriever, Retriever(StoredMatrix(many[0]), None, FLAT)):
         assert [len(found) for found in one.search(query, 10)] == [0, 0]
-        assert [len(found) for found in one.search(query, 10, allowed, many[0][:3])] == [0, 0]
+        assert [len(found) for found in one.search(query, 10, allowed, StoredMatrix(many[0][:3]))] == [0, 0]
 
 
 def test_threads_find_the_same(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
@@ -308,22 +316,49 @@ def test_an_index_is_read_as_it_was_written(
     assert retriever.index is not None
     path = tmp_path / "é.faiss"
     write_index(retriever.index, path)
-    mapped = Retriever(many[0], read_index(path), IndexTuning(**retriever.tuned.model_dump()))
+    mapped = Retriever(StoredMatrix(many[0]), read_index(path), IndexTuning(**retriever.tuned.model_dump()))
     path.unlink()  # a content that a newer one replaced is still searched
     for query in many[1]:
         for one, other in zip(mapped.search(query, 100), retriever.search(query, 100), strict=True):
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_index_of_a_lower_precision_reaches_the_recall_and_scores_by_the_stored_rows(
+    kind: str, precision: Precision, many: tuple[Floats, Floats], tmp_path: Path
+) -> None:
+    stored, queries, asked = StoredMatrix.encode(many[0][:6000], precision), many[1], settings(index=kind)
+    asked = asked.model_copy(update={"keep": 100})
+    index = build(stored, asked, seed=1)
+    assert index is not None
+    write_index(index, tmp_path / "a.faiss")
+    full = build(StoredMatrix(many[0][:6000]), asked, seed=1)
+    write_index(full, tmp_path / "full.faiss")  # type: ignore[arg-type]
+    assert (tmp_path / "a.faiss").stat().st_size < (tmp_path / "full.faiss").stat().st_size
+    tuned = tune_effort(index, stored, queries, asked)
+    assert tuned.recall >= asked.recall
+    found = Retriever(stored, read_index(tmp_path / "a.faiss"), tuned)
+    for query in queries[:8]:
+        positions, scores = found.search(query, 100)
+        assert share(positions, best(stored.decode(), query, 100)) > 0.9
+        np.testing.assert_allclose(scores, stored.take(positions) @ query, rtol=1e-5)
+    with pytest.raises(BundleError, match=f"in place of {kind} of fp32; export the bundle again"):
+        Retriever(StoredMatrix(stored.decode()), index, tuned)
+    other: Precision = "int8" if precision == "fp16" else "fp16"
+    with pytest.raises(BundleError, match=f"index of other codes than those of {other}"):
+        Retriever(StoredMatrix.encode(many[0][:6000], other), index, tuned)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_vectors_of_an_index_stay_on_disk(kind: str, many: tuple[Floats, Floats], tmp_path: Path) -> None:
-    index = build(many[0], settings(index=kind), seed=1)
+    index = build(StoredMatrix(many[0]), settings(index=kind), seed=1)
     assert index is not None
     write_index(index, tmp_path / "a.faiss")
     code = f"""
 import sys
 from pathlib import Path
-from corank.core.search.ann_index import read_index
+from corank.core.search.faiss_index import read_index
 index = read_index(Path({str(tmp_path / "a.faiss")!r}))
 assert index.ntotal == 20_000
 assert "torch" not in sys.modules
@@ -361,7 +396,7 @@ def test_a_file_that_cannot_be_written_is_told(retriever: Retriever, tmp_path: P
 def test_an_index_of_other_vectors_is_refused(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
     for vectors in (many[0][:-1], many[0][:, :-1]):
         with pytest.raises(BundleError, match=r"of \(20000, 16\) and vectors of \(\d+, \d+\)"):
-            Retriever(vectors, retriever.index, retriever.tuned)
+            Retriever(StoredMatrix(vectors), retriever.index, retriever.tuned)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -371,7 +406,7 @@ def test_a_seed_gives_one_index_by_any_number_of_threads(kind: str, tmp_path: Pa
     try:
         for n, (threads, seed) in enumerate([(1, 7), (1, 7), (4, 7), (1, 8)]):
             faiss.omp_set_num_threads(threads)
-            index = build(vectors, settings(index=kind), seed)
+            index = build(StoredMatrix(vectors), settings(index=kind), seed)
             assert index is not None
             write_index(index, tmp_path / f"{n}")
             made.append((tmp_path / f"{n}").read_bytes())
@@ -386,10 +421,10 @@ def test_a_few_vectors_make_an_index_too(capfd: pytest.CaptureFixture[str]) -> N
         vectors, queries = clustered(items, 4)
         for kind in KINDS:
             asked = settings(index=kind)
-            index = build(vectors, asked, seed=0)
-            tuned = tune_effort(index, vectors, queries, asked)
+            index = build(StoredMatrix(vectors), asked, seed=0)
+            tuned = tune_effort(index, StoredMatrix(vectors), queries, asked)
             assert (tuned.k, tuned.recall) == (items, 1)
-            assert len(Retriever(vectors, index, tuned).search(queries[0], 1000)[0]) == items
+            assert len(Retriever(StoredMatrix(vectors), index, tuned).search(queries[0], 1000)[0]) == items
     assert capfd.readouterr() == ("", "")
 
 
@@ -405,10 +440,12 @@ def test_auto_is_exact_up_to_some_tens_of_thousands() -> None:
 
 
 def test_what_is_exact_needs_no_index_and_no_tuning(many: tuple[Floats, Floats]) -> None:
-    index = build(many[0], settings(), seed=0)
+    index = build(StoredMatrix(many[0]), settings(), seed=0)
     assert index is None
-    assert tune_effort(index, *many, settings(keep=7)) == IndexTuning(index="flat", k=7, recall=1)
-    assert tune_effort(index, *many, settings(keep=30_000)).k == 20_000
+    assert tune_effort(index, StoredMatrix(many[0]), many[1], settings(keep=7)) == IndexTuning(
+        index="flat", k=7, recall=1
+    )
+    assert tune_effort(index, StoredMatrix(many[0]), many[1], settings(keep=30_000)).k == 20_000
 
 
 def test_times_are_of_both(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
@@ -438,11 +475,12 @@ def test_torch_and_faiss_share_a_process(first: str, second: str) -> None:
     code = f"""
 import {first}, {second}
 import numpy as np
+from corank.core.matrices.stored_matrix import StoredMatrix
 from corank.core.search.ann_index import RetrievalSettings, build
 vectors = np.random.default_rng(0).standard_normal((4000, 8), dtype=np.float32)
 for _ in range(2):
     square = torch.ones(600, 600) @ torch.ones(600, 600)
     assert square.relu().sum() == 600**3
-    build(vectors, RetrievalSettings(stage="prerank", index="ivf"), 0).search(vectors[:100], 10)
+    build(StoredMatrix(vectors), RetrievalSettings(stage="prerank", index="ivf"), 0).search(vectors[:100], 10)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

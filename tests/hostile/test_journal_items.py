@@ -12,6 +12,7 @@ import pytest
 
 from corank.bundle.item_layers import ItemLayer
 from corank.core.errors import StoreError
+from corank.core.matrices.stored_matrix import StoredMatrix
 from corank.core.ragged import Ragged
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.http.source import StoreSource
@@ -109,7 +110,9 @@ def _number(layer: ItemLayer, number: float) -> ItemLayer:
 
 
 def _vector(layer: ItemLayer, number: float) -> ItemLayer:
-    return replace(layer, vectors={name: np.full_like(v, number) for name, v in layer.vectors.items()})
+    return replace(
+        layer, vectors={n: StoredMatrix(np.full_like(v.values, number)) for n, v in layer.vectors.items()}
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 import corank
 from corank.bundle.signatures import SigningKeys, TrustedKeys
 from corank.core.errors import BundleError, TrustError
+from corank.core.matrices.stored_matrix import StoredMatrix
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.http.follower import Follower
 from corank.serving.http.serve_settings import ServeSettings
@@ -170,7 +171,7 @@ def test_an_altered_record_of_an_item_is_refused(
     form = RecordFormat.from_manifest(corank.Funnel.open(bundles[0]).manifest)
     key, record = next(store.scan(f"items/{version}"))[0]
     layer = form.decode({key: record})
-    vectors = {stage: held + 1 for stage, held in layer.vectors.items()}
+    vectors = {stage: StoredMatrix(held.values + 1) for stage, held in layer.vectors.items()}
     store.put({f"items/{version}": form.encode(replace(layer, vectors=vectors), np.arange(1))})
     with pytest.raises(BundleError, match=r"items/vectors\..* .* is not as published"):
         Follower(source(store, tmp_path / "cache", keys))

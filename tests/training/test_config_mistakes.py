@@ -73,6 +73,7 @@ EVERY_PART = {
     "train.gradient_conflict": {"every": 10},
     "train.skip_easy": {"by": "prerank", "on": ["ranked"]},
     "train.rank": {"optimiser": "adam", "lr": 0.01},
+    "export.precision": {"prerank.vector": "fp16"},
 }
 
 

@@ -11,7 +11,7 @@ from corank.bundle.bundle import Bundle
 from corank.bundle.content import read_snapshots, read_tables
 from corank.bundle.item_layers import ItemLayer
 from corank.bundle.item_records import ItemRecords
-from corank.bundle.item_vectors import ItemTowers
+from corank.bundle.item_vectors import ItemTowers, encode_vectors
 from corank.bundle.manifest import BundleManifest
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
@@ -58,4 +58,5 @@ class CatalogueEncoder:
         records = ItemRecords.encode(
             frame, self._encoders, self._priors, manifest.item, manifest.item_columns
         )
-        return ItemLayer(records, self.towers.vectors(records.rows))
+        vectors = encode_vectors(self.towers.vectors(records.rows), manifest.vector_precisions)
+        return ItemLayer(records, vectors)

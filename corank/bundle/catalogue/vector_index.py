@@ -17,7 +17,7 @@ from corank.core.errors import ConfigError
 from corank.core.extras import DeferredModule
 from corank.core.files import atomic_file
 from corank.core.hash_index import splitmix64
-from corank.core.search.ann_index import ROUNDS, ROWS_A_LIST, count_lists, write_index
+from corank.core.search.faiss_index import ROUNDS, ROWS_A_LIST, count_lists, write_index
 from corank.core.settings import describe_unknown
 from corank.core.types import Floats, Longs
 from corank.data.packing.workspace import write_beside

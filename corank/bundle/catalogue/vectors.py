@@ -87,7 +87,9 @@ def vector_schema(table: Table, encoder: CatalogueEncoder) -> pa.Schema:
 def _to_batch(layer: ItemLayer, schema: pa.Schema) -> pa.RecordBatch:
     ids = layer.records.ids.values.to_arrow().cast(schema.types[0])
     vectors = [
-        pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(held).ravel()), held.shape[1])
+        pa.FixedSizeListArray.from_arrays(
+            pa.array(np.ascontiguousarray(held.decode()).ravel()), held.shape[1]
+        )
         for held in layer.vectors.values()
     ]
     return pa.RecordBatch.from_arrays(

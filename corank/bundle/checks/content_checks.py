@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from corank.core.errors import DataError
+from corank.core.matrices.stored_matrix import DTYPES, LARGEST_SCALE, Precision, StoredMatrix
 from corank.core.ragged import NONE, Ragged, Vectors
 from corank.core.types import Index, Mask, Numbers
 
@@ -36,6 +37,20 @@ def check_finite(values: Numbers, where: str, or_nan: bool = False) -> None:
         some = flat[first : first + BLOCK]
         if np.isinf(some).any() if or_nan else not np.isfinite(some).all():
             raise DataError(f"{where}: holds an infinity" + ("" if or_nan else " or NaN"))
+
+
+def check_matrix(matrix: StoredMatrix, precision: Precision, shape: tuple[int, int], where: str) -> None:
+    """Raise DataError unless a matrix has a precision and a shape, and all that is read of it is finite."""
+    check_form(matrix.values, DTYPES[precision], shape, where)
+    if precision != "int8":
+        return check_finite(matrix.values, where)
+    scale = np.empty(0) if matrix.scale is None else matrix.scale
+    check_form(scale, np.float32, shape[:1], f"{where}: scales")
+    for first in range(0, len(scale), BLOCK):
+        some = scale[first : first + BLOCK]
+        if not ((some >= 0) & (some <= LARGEST_SCALE)).all():
+            raise DataError(f"{where}: scales: expected numbers from 0 to {LARGEST_SCALE:g}")
+    return None
 
 
 def check_codes(codes: Index, size: int, where: str) -> None:

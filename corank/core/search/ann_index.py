@@ -10,7 +10,6 @@ import math
 from bisect import bisect_left
 from collections.abc import Collection
 from functools import partial
-from pathlib import Path
 from timeit import timeit
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,8 +19,10 @@ from pydantic import PositiveInt
 
 from corank.core.errors import BundleError, ConfigError
 from corank.core.extras import DeferredModule, require
+from corank.core.matrices.stored_matrix import StoredMatrix
 from corank.core.ordering import top_k
 from corank.core.search.exact_search import AllowedRows, Found, dot_products, search_exactly
+from corank.core.search.faiss_index import Kind, make_index, refuse_other_index
 from corank.core.settings import Settings, describe_unknown
 from corank.core.types import Floats, Longs
 
@@ -34,18 +35,8 @@ _untyped: Any = faiss  # its stubs lack some of what it has
 
 EXACT = 50_000
 """An exact search scores this many rows in the time that an index takes (measured: k 1,000, d 32, recall .98)."""
-MOST_LISTS = 16_384
-"""Inverted lists, at most."""
-ROWS_A_LIST = 64
-"""Rows a list in the sample that k-means is fitted to."""
-ROUNDS = 10
-"""Iterations of k-means."""
-LINKS = 32
-"""Links of a node of the graph. With 16, a third of the best rows cannot be reached: a dot product is no distance."""
 WIDEST = 4
 """A search of the graph holds at most this many times k nodes: its time grows faster than their number."""
-
-Kind = Literal["flat", "ivf", "hnsw"]
 
 
 class RetrievalSettings(Settings):
@@ -84,51 +75,14 @@ class IndexTuning(Settings):
     """Lists probed (ivf) or nodes held (hnsw) by a search."""
 
 
-def build(vectors: Floats, settings: RetrievalSettings, seed: int) -> "faiss.Index | None":
-    """Build an index.
-
-    The same vectors and seed give the same bytes, by any number of threads (a graph: from FAISS 1.15 on).
-
-    Args:
-        vectors: (N, d), C-contiguous, memory-mapped or not.
-        settings: the kind of index.
-        seed: of the sample that inverted lists are learnt from.
-
-    Returns:
-        The index; None for `flat`, which needs none.
-    """
-    index: faiss.Index
-    match settings.kind(len(vectors)):
-        case "flat":
-            return None
-        case "ivf":
-            index = _lists(vectors, seed)
-        case "hnsw":
-            index = faiss.IndexHNSWFlat(vectors.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
-    index.add(vectors)
-    return index
-
-
-def count_lists(items: int) -> int:
-    """Return how many inverted lists an index of so many vectors has."""
-    return max(1, min(round(4 * math.sqrt(items)), items // 4, MOST_LISTS))
-
-
-def _lists(vectors: Floats, seed: int) -> "faiss.Index":
-    items, d = vectors.shape
-    lists = count_lists(items)
-    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(d), d, lists, faiss.METRIC_INNER_PRODUCT)
-    random = np.random.default_rng(seed)
-    index.cp.seed, index.cp.niter = int(random.integers(2**31)), ROUNDS
-    # otherwise FAISS samples the sample, or prints that it is small
-    index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, ROWS_A_LIST
-    sample = random.choice(items, min(items, ROWS_A_LIST * lists), replace=False)
-    index.train(vectors[np.sort(sample)])
-    return index
+def build(vectors: StoredMatrix, settings: RetrievalSettings, seed: int) -> "faiss.Index | None":
+    """Build an index of the kind of the settings over vectors (N, d); None for `flat`, which needs none."""
+    kind = settings.kind(len(vectors))
+    return None if kind == "flat" else make_index(kind, vectors, seed)
 
 
 def tune_effort(
-    index: "faiss.Index | None", vectors: Floats, queries: Floats, settings: RetrievalSettings
+    index: "faiss.Index | None", vectors: StoredMatrix, queries: Floats, settings: RetrievalSettings
 ) -> IndexTuning:
     """Find the least effort that reaches the wanted recall of the true best `keep`, or the largest effort.
 
@@ -175,46 +129,6 @@ def _parameters(index: "faiss.Index", effort: int, allowed: AllowedRows | None =
     return _untyped.SearchParametersHNSW(efSearch=effort, sel=selector)
 
 
-def write_index(index: "faiss.Index", path: Path) -> None:
-    """Write an index to a file. Raises BundleError if it cannot be written."""
-    try:
-        faiss.write_index(index, str(path))
-    except RuntimeError as error:
-        raise BundleError(f"{path}: cannot be written: {_reason(error)}") from None
-
-
-def read_index(path: Path) -> "faiss.Index":
-    """Memory-map an index, so that workers share its pages. Raises BundleError if FAISS cannot read it.
-
-    FAISS trusts what it reads: verify the file's checksum first.
-    """
-    try:
-        # not IO_FLAG_MMAP: that copies a graph, and has lists read ahead by 32 threads, for which a search waits
-        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-    except RuntimeError as error:
-        raise BundleError(f"{path}: no index to read ({_reason(error)}); export the bundle again") from None
-
-
-def _check_index(index: "faiss.Index", tuned: IndexTuning, vectors: Floats) -> None:
-    """Raise BundleError unless an index is of the kind that was tuned, and of these vectors."""
-    kind = {"ivf": faiss.IndexIVFFlat, "hnsw": faiss.IndexHNSWFlat}.get(tuned.index)
-    if kind is None or not isinstance(index, kind) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
-        raise BundleError(
-            f"index of {type(index).__name__} in place of {tuned.index}; export the bundle again"
-        )
-    if (held := (index.ntotal, index.d)) != vectors.shape:
-        raise BundleError(f"index of {held} and vectors of {vectors.shape}; export the bundle again")
-    if isinstance(index, faiss.IndexIVF) and not (index.is_trained and 1 <= tuned.effort <= index.nlist):
-        raise BundleError(
-            f"index of {index.nlist:,} lists and an effort of {tuned.effort:,}; export the bundle again"
-        )
-
-
-def _reason(error: RuntimeError) -> str:
-    """Return the message without the line of FAISS's source."""
-    return str(error).rpartition("failed: ")[2]
-
-
 class Retriever:
     """Searches the vectors of one bundle. Safe to share between threads.
 
@@ -224,10 +138,14 @@ class Retriever:
         tuned: what the index was tuned to.
     """
 
-    def __init__(self, vectors: Floats, index: "faiss.Index | None", tuned: IndexTuning) -> None:
+    def __init__(self, vectors: StoredMatrix, index: "faiss.Index | None", tuned: IndexTuning) -> None:
         require("retrieval", "faiss", "retrieval")  # an exact search has a kernel of it
         if index is not None:
-            _check_index(index, tuned, vectors)
+            refuse_other_index(index, tuned.index, vectors)
+            if isinstance(index, faiss.IndexIVF) and not 1 <= tuned.effort <= index.nlist:
+                raise BundleError(
+                    f"index of {index.nlist:,} lists and an effort of {tuned.effort:,}; export the bundle again"
+                )
         self.vectors, self.index, self.tuned = vectors, index, tuned
 
     def search(
@@ -235,7 +153,7 @@ class Retriever:
         query: Floats,
         k: int,
         allowed: AllowedRows | None = None,
-        newer: Floats | None = None,
+        newer: StoredMatrix | None = None,
         newer_allowed: AllowedRows | None = None,
     ) -> Found:
         """Find the k best rows, ties by position.

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corank.core.extras import DeferredModule
+from corank.core.matrices.stored_matrix import StoredMatrix
 from corank.core.ordering import top_k
 from corank.core.types import Floats, Longs, Mask
 
@@ -20,6 +21,9 @@ else:
     faiss = DeferredModule("retrieval", "faiss", "retrieval")
 
 _untyped: Any = faiss  # its stubs lack some of what it has
+
+BLOCK = 1 << 13
+"""Rows that are decoded at once: as many as stay in the cache."""
 
 Found = tuple[Longs, Floats]
 """Positions and dot products, best first."""
@@ -48,7 +52,7 @@ class AllowedRows:
         return np.packbits(self.mask, bitorder="little")
 
 
-def search_exactly(vectors: Floats, query: Floats, k: int, allowed: AllowedRows | None = None) -> Found:
+def search_exactly(vectors: StoredMatrix, query: Floats, k: int, allowed: AllowedRows | None = None) -> Found:
     """Score every allowed row, and return the k best, ties by position.
 
     Args:
@@ -68,12 +72,23 @@ def search_exactly(vectors: Floats, query: Floats, k: int, allowed: AllowedRows 
     return rows[best], scores[best]
 
 
-def dot_products(vectors: Floats, rows: Longs, query: Floats) -> Floats:
-    """Compute ⟨v, q⟩ of some rows.
+def dot_products(vectors: StoredMatrix, rows: Longs, query: Floats) -> Floats:
+    """Compute ⟨v, q⟩ of some rows, in fp32.
 
     All rows are scored here, whatever search found them. The kernel takes each row by itself, so that equal vectors
-    tie; BLAS and FAISS's kernel for consecutive rows do not promise that. It is about as fast, and copies no rows.
+    tie; BLAS and FAISS's kernel for consecutive rows do not promise that. It is about as fast, and copies no rows of
+    fp32; of a lower precision some are decoded at a time.
     """
+    if vectors.precision == "fp32":
+        return _dot_products(vectors.values, rows, query)
+    every, parts = np.arange(BLOCK), [np.empty(0, dtype=np.float32)]
+    for first in range(0, len(rows), BLOCK):
+        some = vectors.take(rows[first : first + BLOCK])
+        parts.append(_dot_products(some, every[: len(some)], query))
+    return np.concatenate(parts)
+
+
+def _dot_products(vectors: Floats, rows: Longs, query: Floats) -> Floats:
     d, scores = vectors.shape[1], np.empty(len(rows), dtype=np.float32)
     out, q, v, at = (faiss.swig_ptr(array) for array in (scores, query, vectors, rows))
     _untyped.fvec_inner_products_by_idx(out, q, v, at, d, 1, len(rows))

@@ -14,7 +14,6 @@ import numpy as np
 from onnxruntime import RunOptions
 
 from corank.bundle.bundle import Bundle
-from corank.bundle.checks.content_checks import check_finite
 from corank.bundle.content import check_vectors, read_items, read_snapshots
 from corank.bundle.graph_files import RUNTIME_ERRORS
 from corank.bundle.item_layers import ItemLayer, LayeredItems
@@ -131,8 +130,6 @@ class Funnel:
         try:
             newer.records.check(self.request_encoder.encoders, "changed items")
             check_vectors(newer, self.manifest, "changed items")
-            for stage, vectors in newer.vectors.items():
-                check_finite(vectors, f"changed items/vectors.{stage}")
         except DataError as error:
             raise StoreError(f"{error}; publish the bundle again") from None
 

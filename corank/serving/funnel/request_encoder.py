@@ -16,6 +16,7 @@ from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError, RequestError
+from corank.core.matrices.stored_matrix import StoredMatrix
 from corank.core.ragged import Ragged, Rows, Vectors
 from corank.core.types import Floats, Longs
 from corank.data.derived_columns import derive_features, encode_columns
@@ -97,7 +98,7 @@ class RequestEncoder:
         items: LayeredItems,
         priors: PriorSnapshots,
         named: Collection[str],
-        vectors: Callable[[Rows], Mapping[str, Floats]],
+        vectors: Callable[[Rows], Mapping[str, StoredMatrix]],
         retrieved: int = 0,
     ) -> None:
         """
@@ -215,9 +216,9 @@ class RequestEncoder:
             given = [to_series(name, [row.get(name) for row in columns], "items") for name in names]
             frame = pl.DataFrame([to_identifiers(to_series("id", ids, "items"), "id").alias(key), *given])
             records = ItemRecords.encode(frame, self.encoders, self.priors, key, self._manifest.item_columns)
+            return ItemLayer(records, self._vectors(records.rows))
         except DataError as error:
             raise RequestError(str(error)) from None
-        return ItemLayer(records, self._vectors(records.rows))
 
     def _find_candidates(
         self, request: Request, query: Rows, retrieve: Retrieve | None

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from corank.bundle.content import read_tables
+from corank.bundle.item_vectors import encode_vectors
 from corank.bundle.manifest import BundleManifest
 from corank.bundle.stage_facts import StageFacts
 from corank.core.errors import BundleError, PluginError
+from corank.core.matrices.stored_matrix import StoredMatrix
 from corank.core.ordering import soft_ranks
 from corank.core.ragged import Rows
 from corank.core.registry import plugin_hint
@@ -27,6 +29,7 @@ class Scorer:
         """Open the graphs and tables of a bundle's content. Raises BundleError, DataError."""
         self.folder, self.layout = folder, layout
         self.tables = read_tables(folder, manifest, layout)
+        self._precisions = manifest.vector_precisions
         self.stages: dict[str, StageScorer] = {}
         self.vector_stages: dict[str, VectorsScorer] = {}
         """The stages that have item vectors."""
@@ -47,9 +50,10 @@ class Scorer:
                 )
         self._seen = {f"{name}.{what}" for stage in manifest.stages for name, what in stage.from_stages}
 
-    def vectors(self, rows: Rows) -> dict[str, Floats]:
-        """The vectors of items, by stage that has such: (N, d)."""
-        return {name: scorer.item_vectors(rows) for name, scorer in self.vector_stages.items()}
+    def vectors(self, rows: Rows) -> dict[str, StoredMatrix]:
+        """The vectors of items, by stage that has such, as the bundle stores them: (N, d). Raises DataError."""
+        vectors = {name: scorer.item_vectors(rows) for name, scorer in self.vector_stages.items()}
+        return encode_vectors(vectors, self._precisions)
 
     def logits(self, stage: StageFacts, candidates: Candidates) -> dict[str, Floats]:
         """A stage's logits by label: (n,). What later stages see of them goes into what the stages share."""

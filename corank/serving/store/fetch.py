@@ -17,11 +17,12 @@ from corank.bundle.bundle import Bundle, is_content_name
 from corank.bundle.bundle_writer import BundleWriter
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_records import KEYS
-from corank.bundle.item_vectors import append_vectors
+from corank.bundle.item_vectors import vector_file
 from corank.bundle.manifest import BundleManifest
 from corank.bundle.signatures import TrustedKeys
 from corank.core.arrays import read_identifiers
 from corank.core.errors import BundleError, DataError, StoreError, TrustError
+from corank.core.matrices.matrix_files import append_rows
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
 from corank.serving.store.changes.journal import follows, read_journal
@@ -146,8 +147,8 @@ def _write_items(folder: Path, store: Store, version: str, form: RecordFormat, p
     layers: list[ItemLayer] = []
     with ExitStack() as stack:
         append = {
-            stage: stack.enter_context(append_vectors(folder, stage, (len(keys), width)))
-            for stage, width in form.vectors
+            stage: stack.enter_context(append_rows(vector_file(folder, stage), (len(keys), width), precision))
+            for stage, width, precision in form.vectors
         }
         for first in range(0, len(keys), BLOCK):
             layer = form.decode(_read_records(store, version, keys[first : first + BLOCK]))

@@ -22,6 +22,7 @@ from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import StoreError
 from corank.core.hash_index import Keys
+from corank.core.matrices.stored_matrix import DTYPES, Precision, StoredMatrix
 from corank.core.ragged import Ragged, Rows, Vectors
 from corank.features.operands import OperandNames, Operands
 
@@ -49,8 +50,8 @@ class RecordFormat:
     operands: OperandNames
     columns: tuple[str, ...]
     """Columns of an item that values of stages name."""
-    vectors: tuple[tuple[str, int], ...]
-    """By stage that has item vectors: d."""
+    vectors: tuple[tuple[str, int, Precision], ...]
+    """By stage that has item vectors: d, and how they are stored."""
 
     @classmethod
     def from_manifest(cls, manifest: BundleManifest) -> Self:
@@ -65,14 +66,21 @@ class RecordFormat:
             tuple(schema.features[name].vector.dimension for name in placed.vectors),
             OperandNames.of(schema, "item"),
             tuple(manifest.item_columns),
-            tuple((s.name, s.vector_width) for s in manifest.stages if s.vector_width is not None),
+            tuple(
+                (s.name, s.vector_width, s.vector_precision)
+                for s in manifest.stages
+                if s.vector_width is not None
+            ),
         )
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
         """The type of the fixed part."""
         fields: list[tuple[str, str, tuple[int, ...]]] = [("crc", "<u4", ())]
-        fields += [(f"vector.{stage}", "<f4", (d,)) for stage, d in self.vectors]
+        for stage, d, precision in self.vectors:
+            kind = np.dtype(DTYPES[precision]).newbyteorder("<").str
+            fields += [(f"vector.{stage}", kind, (d,))]
+            fields += [(f"scale.{stage}", "<f4", ())] if precision == "int8" else []
         fields += [(f"content.{n}", "<f2", (d,)) for n, d in enumerate(self.contents)]
         fields += [("ids", "<i4", (self.ids,)), ("numbers", "<f4", (self.numbers,))]
         fields += [("columns", "<f4", (len(self.columns),))]
@@ -97,8 +105,11 @@ class RecordFormat:
         rows, operands = layer.records.rows.take(index), layer.records.operands.take(index)
         fixed = np.zeros(len(index), dtype=self.dtype)
         fixed["ids"], fixed["numbers"] = rows.ids, rows.numbers
-        for stage, _ in self.vectors:
-            fixed[f"vector.{stage}"] = layer.vectors[stage][index]
+        for stage, _, _ in self.vectors:
+            stored = layer.vectors[stage].select(index)
+            fixed[f"vector.{stage}"] = stored.values
+            if stored.scale is not None:
+                fixed[f"scale.{stage}"] = stored.scale
         for n, held in enumerate(rows.vectors):
             fixed[f"content.{n}"] = held.with_missing()[:, :-1]
         for n, name in enumerate(self.columns):
@@ -180,7 +191,13 @@ class RecordFormat:
             },
         )
         columns = {name: np.ascontiguousarray(fixed["columns"][:, n]) for n, name in enumerate(self.columns)}
-        vectors = {stage: np.ascontiguousarray(fixed[f"vector.{stage}"]) for stage, _ in self.vectors}
+        vectors = {
+            stage: StoredMatrix(
+                np.ascontiguousarray(fixed[f"vector.{stage}"]),
+                np.ascontiguousarray(fixed[f"scale.{stage}"]) if precision == "int8" else None,
+            )
+            for stage, _, precision in self.vectors
+        }
         return ItemLayer(ItemRecords(Keys(ids), rows, operands, columns), vectors)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from corank.bundle.item_layers import ItemLayer
 from corank.core.errors import StoreError
+from corank.core.matrices.stored_matrix import Precision, StoredMatrix
 from corank.core.ragged import Ragged
 from corank.serving.store.record_codec import CRC, RecordFormat, to_ids, to_keys
 from tests.support.cases import Case, bare_funnel
@@ -32,11 +33,16 @@ class Coded:
         funnel = bare_funnel(case.packed, factory.mktemp("bare") / "bundle")
         (bare,) = funnel.request_encoder.items.layers
         rng, n = np.random.default_rng(drawn["seed"]), len(bare.records.ids)
-        vectors = {"prerank": 3, "middle": 1}
-        form = replace(RecordFormat.from_manifest(funnel.manifest), vectors=tuple(vectors.items()))
-        layer = replace(
-            bare, vectors={s: rng.normal(size=(n, d)).astype(np.float32) for s, d in vectors.items()}
+        vectors: tuple[tuple[str, int, Precision], ...] = (
+            ("prerank", 3, "fp32"),
+            ("middle", 1, "fp16"),
+            ("late", 4, "int8"),
         )
+        form = replace(RecordFormat.from_manifest(funnel.manifest), vectors=vectors)
+        drawn_vectors = {
+            s: StoredMatrix.encode(rng.normal(size=(n, d)).astype(np.float32), p) for s, d, p in vectors
+        }
+        layer = replace(bare, vectors=drawn_vectors)
         return cls(form, layer, dict(form.encode(layer, np.arange(n))))
 
 
@@ -51,6 +57,12 @@ def same_lists(ours: Ragged, theirs: Ragged) -> None:
     assert ours.flat().dtype == theirs.flat().dtype
 
 
+def _arrays(layer: ItemLayer) -> dict[str, NDArray[Any]]:
+    """The numbers and the scales of a layer's vectors."""
+    found = {name: held.values for name, held in layer.vectors.items()}
+    return found | {f"scale.{name}": v.scale for name, v in layer.vectors.items() if v.scale is not None}
+
+
 def same(ours: ItemLayer, theirs: ItemLayer) -> None:
     """Bit for bit, types included."""
     mine, other = ours.records, theirs.records
@@ -61,7 +73,7 @@ def same(ours: ItemLayer, theirs: ItemLayer) -> None:
         (mine.rows.numbers, other.rows.numbers),
     ]
     for one, two in (
-        (ours.vectors, theirs.vectors),
+        (_arrays(ours), _arrays(theirs)),
         (mine.columns, other.columns),
         (mine.operands.keys, other.operands.keys),
         (mine.operands.numbers, other.operands.numbers),
@@ -109,10 +121,14 @@ def test_the_world_has_something_of_every_kind(coded: Coded) -> None:
 
 
 def test_other_programs_can_read_a_vector_out(coded: Coded) -> None:
-    offset, kind, count = coded.form.fields["vector.prerank"]
-    for n, record in enumerate(coded.records.values()):
-        read = np.frombuffer(record, dtype=kind, count=count, offset=offset)
-        np.testing.assert_array_equal(read, coded.layer.vectors["prerank"][n])
+    for stage, held in coded.layer.vectors.items():
+        offset, kind, count = coded.form.fields[f"vector.{stage}"]
+        for n, record in enumerate(coded.records.values()):
+            read = np.frombuffer(record, dtype=kind, count=count, offset=offset).astype(np.float32)
+            if held.scale is not None:
+                at, scale_kind, _ = coded.form.fields[f"scale.{stage}"]
+                read *= np.frombuffer(record, dtype=scale_kind, count=1, offset=at)
+            np.testing.assert_array_equal(read, held.decode()[n])
 
 
 # Damage
