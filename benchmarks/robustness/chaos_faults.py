@@ -9,6 +9,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from benchmarks.replicas import Replica
 from benchmarks.robustness.chaos_writer import Writer
 from corank.serving.store.base import open_store
@@ -39,7 +41,9 @@ class Disturbed:
     def full(self) -> None:
         """Let the disk be full under caches, logs and the writer."""
         started = [self.writer.process, *(replica.process for replica in self.replicas)]
-        with full_disk(*(process.pid for process in started if process is not None)):
+        parents = [psutil.Process(process.pid) for process in started if process is not None]
+        workers = [child for parent in parents for child in parent.children(recursive=True)]
+        with full_disk(*(process.pid for process in [*parents, *workers])):
             time.sleep(HOLD_SECONDS)
 
     def stop_writer(self) -> None:

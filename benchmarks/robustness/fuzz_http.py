@@ -17,7 +17,7 @@ from corank.datasets.feed.simulate import simulate_world
 from corank.training.config_file import read
 from corank.training.run import Run
 from tests.support.hostile_input import call_operations, post_mutations
-from tests.support.service import running_service
+from tests.support.service import running_service, workers_of
 
 
 def fuzz_http(cases: int, seed: int) -> dict[str, float]:
@@ -40,13 +40,14 @@ def fuzz_http(cases: int, seed: int) -> dict[str, float]:
         item = {"items": [{"id": 7, "brand": "brand_001", "price": 3.5, "tags": ["tag_001"]}]}
         assert read(config) and run
         with running_service(f"lmdb:{folder / 'store'}", folder / "cache") as (url, process):
+            (worker,) = workers_of(process)
             each = cases // 4
             parts = {"warm": post_mutations(url, "/rank", valid, each // 4, seed)}
-            before = process.memory_info().rss
+            before = worker.memory_info().rss
             parts["rank"] = post_mutations(url, "/rank", valid, 2 * each, seed + 1)
             parts["items"] = post_mutations(url, "/items", item, each, seed + 2)
             parts["document"] = call_operations(url, each // 7)
-            after = process.memory_info().rss
+            after = worker.memory_info().rss
             alive = httpx2.post(f"{url}/rank", json=valid).status_code == 200
     for part, result in parts.items():
         say(f"{part}: {result.cases:,} cases, {result.failed} failed {result.first}", markup=False)

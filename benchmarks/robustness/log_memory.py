@@ -21,7 +21,7 @@ from benchmarks import harness, load
 from corank.analysis.logged_request import logged_request
 from corank.datasets.feed.simulate import simulate_world
 from corank.training.run import Run
-from tests.support.service import running_service
+from tests.support.service import running_service, workers_of
 
 CANDIDATES, ITEMS, SMALL = 1_000, 20_000, 20
 RATE = 100.0
@@ -52,7 +52,11 @@ def measure(
         sent = load.Sent()
         rate = load.run(load.saturated(port, large, seconds))
         load.run(load.arriving(port, small, RATE, seconds, sent))
-        return {"peak_rss_mib": peak_rss(process), "requests_per_second": rate, "p99_ms": sent.percentile(99)}
+        return {
+            "peak_rss_mib": peak_rss(*workers_of(process)),
+            "requests_per_second": rate,
+            "p99_ms": sent.percentile(99),
+        }
 
 
 def peak_rss(process: psutil.Process) -> float:

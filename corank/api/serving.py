@@ -1,7 +1,11 @@
 """The service, called from Python."""
 
 import asyncio
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from corank.core.errors import ConfigError
 from corank.core.settings import validate
@@ -10,7 +14,9 @@ from corank.core.types import Report
 from corank.engine.cores import count_cores
 from corank.serving.bundle_cache import CACHE
 from corank.serving.http.serve_settings import ServeSettings
-from corank.serving.http.server import run_service
+from corank.serving.http.server import run_service, serve_here
+from corank.serving.store.base import hide_password
+from corank.training.plain_config.yaml_reader import read_yaml_file
 
 
 def is_loop_running() -> bool:
@@ -20,6 +26,31 @@ def is_loop_running() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def read_serve_settings(config: Path | None, given: Mapping[str, Any]) -> ServeSettings:
+    """Read the settings of a service. Raises ConfigError, which names the file or the command line, and the key.
+
+    Args:
+        config: a YAML file whose keys are the options with underscores; None for none.
+        given: settings that count more than those of the file.
+    """
+    read = {} if config is None else read_yaml_file(config)
+    if not isinstance(read, dict):
+        raise ConfigError(f"{config}: expected keys with values, such as `source: lmdb:/srv/shop`")
+    if config is not None:
+        validate(ServeSettings, _defaults() | {"source": ""} | read, str(config))
+    return validate(ServeSettings, _defaults() | read | dict(given), "corank serve")
+
+
+def format_serve_settings(settings: ServeSettings) -> str:
+    """Write settings as the YAML that `read_serve_settings` reads, without the password of a store."""
+    values = settings.model_dump(mode="json") | {"source": hide_password(settings.source)}
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def _defaults() -> dict[str, Any]:
+    return {"workers": count_cores(), "cache": CACHE}
 
 
 def serve(source: PathOrUrl, report: Report = lambda line: None, **settings: Any) -> None:
@@ -44,7 +75,8 @@ def serve(source: PathOrUrl, report: Report = lambda line: None, **settings: Any
             "corank.serve: an event loop runs in this thread, as in a notebook; call it in one of its own: "
             "threading.Thread(target=corank.serve, args=[SOURCE], kwargs={'workers': 1}, daemon=True).start()"
         )
-    defaults: dict[str, Any] = {"workers": count_cores(), "cache": CACHE}
-    run_service(
-        validate(ServeSettings, defaults | settings | {"source": str(source)}, "corank serve"), report
-    )
+    read = read_serve_settings(None, settings | {"source": str(source)})
+    if read.workers == 1:
+        serve_here(read, report)
+    else:
+        run_service(lambda: read, report)

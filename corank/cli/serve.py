@@ -86,6 +86,19 @@ TlsKey = Annotated[
 ]
 
 
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        parser=local_path,
+        metavar="FILE",
+        help="YAML file of these options, with underscores, and `source`; options of the command line count more.",
+    ),
+]
+PrintConfig = Annotated[
+    bool, typer.Option("--print-config", help="Check settings and the files that they name, print them, end.")
+]
+
+
 class ClientScope(StrEnum):
     """What a client may do; each includes those before it."""
 
@@ -97,7 +110,11 @@ class ClientScope(StrEnum):
 @service.command("serve")
 def serve_command(
     ctx: typer.Context,
-    source: Annotated[str, typer.Argument(metavar="BUNDLE|STORE")],
+    source: Annotated[
+        str | None, typer.Argument(metavar="BUNDLE|STORE", help="May be a key of --config instead.")
+    ] = None,
+    config: ConfigFile = None,
+    print_config: PrintConfig = False,
     host: Host = "127.0.0.1",
     port: Port = 8000,
     workers: Workers = None,
@@ -126,13 +143,27 @@ def serve_command(
     tls_key: TlsKey = None,
 ) -> None:
     """Rank over HTTP. Clients that write must send CORANK_TOKEN, or a token of --tokens."""
-    from corank.api.serving import serve
+    from corank.api.serving import format_serve_settings, read_serve_settings
     from corank.cli import console
     from corank.serving.http.process.draining import EXIT_SECONDS, end_process_after
+    from corank.serving.http.server import check_files, run_service
 
-    given = {name: value for name, value in ctx.params.items() if value is not None}
-    serve(given.pop("source"), console.say, **given)
+    given = {name: value for name, value in ctx.params.items() if _is_given(ctx, name)}
+    for name in ("config", "print_config"):
+        given.pop(name, None)
+    if print_config:
+        settings = read_serve_settings(config, given)
+        check_files(settings)
+        sys.stdout.write(format_serve_settings(settings))
+        return
+    run_service(lambda: read_serve_settings(config, given), console.say)
     end_process_after(EXIT_SECONDS)
+
+
+def _is_given(ctx: typer.Context, name: str) -> bool:
+    """Whether a parameter is on the command line; a default counts less than a key of the file."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 @service.command("token")

@@ -20,7 +20,7 @@ from corank.serving.http.process.listener import bind_listener
 from corank.serving.http.process.supervisor import Supervisor
 from corank.serving.store.base import open_store
 from corank.serving.store.publish import publish_bundle
-from tests.support.service import TOKEN, running_service
+from tests.support.service import TOKEN, running_service, workers_of
 from tests.support.shared import derived
 from tests.support.worker_mains import die_once_served, fail_at_once
 
@@ -81,8 +81,7 @@ def test_gauges_are_right_without_a_request_and_after_the_death_of_a_worker(tmp_
     with running_service(address, tmp_path / "cache", "--every", "0.1", workers=2) as (url, process):
 
         def serving() -> set[int]:
-            living = [child for child in process.children() if child.status() != psutil.STATUS_ZOMBIE]
-            return {child.pid for child in living if "spawn_main" in " ".join(child.cmdline())}
+            return {worker.pid for worker in workers_of(process)}
 
         eventually(lambda: len(serving()) == 2)
         eventually(lambda: gauge(url, "corank_ready") == 1 and gauge(url, "corank_items_seq") == 1)

@@ -48,6 +48,12 @@ def call_of(headers: list[tuple[bytes, bytes]], version: str = "1.1") -> HttpCal
     return HttpCall({"type": "http", "headers": headers, "http_version": version}, receive)
 
 
+def workers_of(service: psutil.Process) -> list[psutil.Process]:
+    """The worker processes of a service that runs."""
+    living = [child for child in service.children() if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in living if "spawn_main" in " ".join(child.cmdline())]
+
+
 @contextlib.contextmanager
 def running_service(
     source: str,
@@ -57,7 +63,7 @@ def running_service(
     trust: Path | None = None,
     program: Path = PROGRAM,
 ) -> Iterator[tuple[str, psutil.Process]]:
-    """A service on a free port, and its process.
+    """A service on a free port, and the process that supervises its workers.
 
     Args:
         source: a bundle's folder or a store's address.

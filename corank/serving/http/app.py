@@ -16,6 +16,7 @@ from corank.serving.http.follower import Follower
 from corank.serving.http.lookup.user_lookup import UserLookup
 from corank.serving.http.process.connections import POOL, ConnectionPool
 from corank.serving.http.process.draining import Drain
+from corank.serving.http.process.worker_process import RestartCounts
 from corank.serving.http.prometheus import ServiceMetrics
 from corank.serving.http.serve_settings import Limits
 from corank.serving.http.service_status import ServiceStatus
@@ -39,6 +40,7 @@ class RankingService:
         users: UserLookup | None = None,
         request_log: RequestLog | None = None,
         drain: Drain | None = None,
+        restarts: RestartCounts | None = None,
     ) -> None:
         """
         Args:
@@ -48,13 +50,14 @@ class RankingService:
             users: looks columns of users up.
             request_log: where served requests are logged.
             drain: begins when the process is told to end.
+            restarts: of the workers of the service.
         """
         self.follower, self.limits = follower, limits
         self._access = access or AccessControl()
         self._users, self._request_log = users, request_log
         self.drain = drain or Drain()
         self.status = ServiceStatus(follower, self.drain, users)
-        self.metrics = ServiceMetrics(self.status)
+        self.metrics = ServiceMetrics(self.status, restarts)
         bodies = BodyReader(limits)
         self.ranking = RankEndpoints(follower, limits, bodies, self.metrics, users, request_log)
         self._changes = ChangeEndpoints(follower, bodies)

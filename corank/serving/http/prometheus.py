@@ -4,7 +4,7 @@ Worker processes write to one folder, PROMETHEUS_MULTIPROC_DIR, and each of them
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Literal
 
@@ -16,9 +16,11 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from corank.serving.funnel.ranking_result import RankingResult
+from corank.serving.http.process.worker_process import RestartCounts
 from corank.serving.http.service_status import ServiceStatus
 
 MULTIPROC = "PROMETHEUS_MULTIPROC_DIR"
@@ -49,9 +51,13 @@ CUT_OFF = "Connections closed for a limit: crowded, slow, large, unread or inval
 class ServiceMetrics:
     """The metrics of one worker process."""
 
-    def __init__(self, status: ServiceStatus) -> None:
-        """`status` is of the process."""
-        self._status = status
+    def __init__(self, status: ServiceStatus, restarts: RestartCounts | None = None) -> None:
+        """
+        Args:
+            status: of the process.
+            restarts: of the workers of the service; None for a process without a supervisor.
+        """
+        self._status, self._restarts = status, restarts or RestartCounts()
         self._registry = registry = CollectorRegistry()
         self._request_seconds = Histogram(
             "corank_request_seconds",
@@ -170,11 +176,24 @@ class ServiceMetrics:
     def expose(self) -> tuple[bytes, str]:
         """The text that Prometheus reads, and its content type."""
         self.update_gauges()
-        if not os.environ.get(MULTIPROC):
-            return generate_latest(self._registry), CONTENT_TYPE_LATEST
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry), CONTENT_TYPE_LATEST
+        registry = self._registry
+        if os.environ.get(MULTIPROC):
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        shared = CollectorRegistry()
+        shared.register(self)
+        return generate_latest(registry) + generate_latest(shared), CONTENT_TYPE_LATEST
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Collect, for prometheus_client, what is counted for all workers at once."""
+        family = CounterMetricFamily(
+            "corank_worker_restarts",
+            "Workers started again: in place of one that died, or that was replaced when settings were read anew",
+            labels=["why"],
+        )
+        for why, count in self._restarts.read().items():
+            family.add_metric([why], count)
+        yield family
 
     def update_gauges(self) -> None:
         """Set gauges by the status: every second, whether requests come or not, since any worker may expose them."""

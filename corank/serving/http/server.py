@@ -9,8 +9,8 @@ import ssl
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from ctypes import c_double
 from functools import partial
 
@@ -32,8 +32,10 @@ from corank.serving.http.follower import Follower
 from corank.serving.http.lookup.user_lookup import UserLookup
 from corank.serving.http.process.connections import BoundedProtocol, allow_open_files
 from corank.serving.http.process.draining import Drain, DrainingServer
-from corank.serving.http.process.listener import bind_listener
+from corank.serving.http.process.listener import bind_listener, take_inherited_listener
+from corank.serving.http.process.memory import release_memory
 from corank.serving.http.process.supervisor import Supervisor
+from corank.serving.http.process.worker_process import RestartCounts, WorkerMain, handle_signals
 from corank.serving.http.prometheus import MULTIPROC
 from corank.serving.http.serve_settings import ServeSettings
 from corank.serving.http.source import BundleSource, Source, StoreSource, load_first
@@ -45,40 +47,76 @@ from corank.serving.store.isolation.isolated_store import open_isolated
 
 TOKEN = "CORANK_TOKEN"
 """Environment variable: a token of the scope admin."""
+NEEDS_RESTART = ("host", "port", "workers", "drain_seconds", "stop_seconds")
+"""Settings that belong to the socket and to the parent of the workers, which no renewal changes."""
 SWITCH_INTERVAL = 0.0001
 """Seconds after which a thread that follows the source yields to the thread that ranks."""
 
 
-def run_service(settings: ServeSettings, report: Report) -> None:
-    """Serve until the process is told to end.
+def serve_here(settings: ServeSettings, report: Report) -> None:
+    """Serve with this process alone until it is told to end. Raises CorankError as `run_service`."""
+    with bind_listener(settings.host, settings.port) as listener:
+        check_files(settings)
+        serve_worker(settings, listener, report)
+
+
+def run_service(read: Callable[[], ServeSettings], report: Report) -> None:
+    """Serve with worker processes until this process is told to end.
+
+    Args:
+        read: reads the settings; called at the start, and again when the service is told to renew its workers.
+        report: receives changes and errors.
 
     Raises CorankError if there is nothing to serve, the address is taken, or a folder cannot be written.
     """
-    with bind_listener(settings.host, settings.port) as listener:
-        _require_writable(settings)
-        allow_open_files(settings.connections)
-        tls_factory(settings)
-        AuditLog(settings.audit)
-        if settings.tokens is not None:
-            read_tokens(settings.tokens)
-        if settings.workers == 1:
-            serve_worker(settings, listener, report)
-            return
+    settings = read()
+    inherited = take_inherited_listener()
+    with inherited or bind_listener(settings.host, settings.port) as listener:
+        check_files(settings)
         # fetches the bundle once for all workers, and shows mistakes at once
         with closing(open_source(settings)) as source:
             load_first(source, report)
-        with tempfile.TemporaryDirectory(prefix="corank-metrics-") as metrics:
-            os.environ[MULTIPROC] = metrics
-            supervisor = Supervisor(
-                settings.workers,
-                partial(run_worker, settings.model_dump_json()),
-                settings.drain,
-                report,
-                lambda pid: mark_process_dead(pid, metrics),  # type: ignore[no-untyped-call]
-            )
+        release_memory()
+        with _several_count_together(settings.workers) as forget:
+            restarts = RestartCounts()
+
+            def renew() -> WorkerMain:
+                newer = read()
+                check_files(newer)
+                for name in NEEDS_RESTART:
+                    if getattr(newer, name) != getattr(settings, name):
+                        report(f"{name}: stays {getattr(settings, name)} until the service is started again")
+                return partial(run_worker, newer.model_dump_json(), restarts)
+
+            main = partial(run_worker, settings.model_dump_json(), restarts)
+            supervisor = Supervisor(settings.workers, main, settings.drain, report, forget, renew, restarts)
             report(describe_trust(settings))
             report(describe_address(settings, listener))
-            supervisor.run(listener)
+            supervisor.run(listener, is_own=inherited is None)
+
+
+@contextmanager
+def _several_count_together(workers: int) -> Iterator[Callable[[int], None]]:
+    """Let several workers write their metrics into one folder; yield what forgets a process that has ended.
+
+    One worker keeps them in memory, which takes less time.
+    """
+    if workers == 1:
+        yield lambda pid: None
+        return
+    with tempfile.TemporaryDirectory(prefix="corank-metrics-") as folder:
+        os.environ[MULTIPROC] = folder
+        yield lambda pid: mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
+
+
+def check_files(settings: ServeSettings) -> None:
+    """Raise CorankError if a file that the settings name cannot be used, or too few files may be opened."""
+    _require_writable(settings)
+    allow_open_files(settings.connections)
+    tls_factory(settings)
+    AuditLog(settings.audit)
+    if settings.tokens is not None:
+        read_tokens(settings.tokens)
 
 
 def describe_address(settings: ServeSettings, listener: socket.socket) -> str:
@@ -105,8 +143,8 @@ def open_source(settings: ServeSettings) -> Source:
     return BundleSource(parse_location(settings.source), trust)
 
 
-def run_worker(settings: str, listener: socket.socket, beat: c_double) -> None:
-    """Run a worker process of several; the parameters are those of `WorkerMain`, after the settings as JSON."""
+def run_worker(settings: str, restarts: RestartCounts, listener: socket.socket, beat: c_double) -> None:
+    """Run a worker process; the parameters are those of `WorkerMain`, after the settings as JSON and the restarts."""
 
     def report(line: str) -> None:
         print(f"corank: {line}", file=sys.stderr, flush=True)
@@ -116,7 +154,7 @@ def run_worker(settings: str, listener: socket.socket, beat: c_double) -> None:
 
     load_environment_plugins()
     try:
-        serve_worker(ServeSettings.model_validate_json(settings), listener, report, turn)
+        serve_worker(ServeSettings.model_validate_json(settings), listener, report, turn, restarts)
     except CorankError as error:
         report(f"worker {os.getpid()} cannot start: {error}")
         sys.exit(1)
@@ -127,19 +165,21 @@ def serve_worker(
     listener: socket.socket,
     report: Report,
     on_alive: Callable[[], None] | None = None,
+    restarts: RestartCounts | None = None,
 ) -> None:
-    """Serve with this process, until it is told to end. A process that is no worker of several goes on then.
+    """Serve with this process, until it is told to end. A process without a supervisor goes on then.
 
     Args:
         settings: how.
         listener: a bound socket.
         report: receives changes and errors.
         on_alive: as for `DrainingServer`.
+        restarts: of the workers, for the metrics.
 
     Raises CorankError if there is nothing to serve.
     """
     drain = settings.drain
-    service = create_service(settings, report, drain)
+    service = create_service(settings, report, drain, restarts)
     if on_alive is None:
         report(describe_trust(settings))
         report(describe_address(settings, listener))
@@ -159,6 +199,8 @@ def serve_worker(
     )
     server, before = DrainingServer(config, drain, on_alive), sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL)
+    if on_alive is not None:
+        handle_signals(server)
     try:
         server.run(sockets=[listener])
     finally:
@@ -167,7 +209,9 @@ def serve_worker(
             server.let_process_live()
 
 
-def create_service(settings: ServeSettings, report: Report, drain: Drain) -> RankingService:
+def create_service(
+    settings: ServeSettings, report: Report, drain: Drain, restarts: RestartCounts | None = None
+) -> RankingService:
     """Create the endpoints of a worker process, which turn unready when `drain` begins. Raises CorankError."""
     source = open_source(settings)
     follower = Follower(source, settings.every, report)
@@ -179,7 +223,9 @@ def create_service(settings: ServeSettings, report: Report, drain: Drain) -> Ran
         if settings.log is not None
         else None
     )
-    return RankingService(follower, settings.limits, open_access(settings, report), users, log, drain)
+    return RankingService(
+        follower, settings.limits, open_access(settings, report), users, log, drain, restarts
+    )
 
 
 def _require_writable(settings: ServeSettings) -> None:

@@ -23,7 +23,7 @@ class ServiceStatus:
     @property
     def is_ready(self) -> bool:
         """Whether requests should be sent here: a funnel is live from the start, with or without the source."""
-        return self.drain.began is None
+        return self.drain.began is None or self.drain.service_goes_on
 
     @property
     def behind_seconds(self) -> float:

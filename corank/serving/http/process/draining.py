@@ -28,6 +28,8 @@ ACCEPT_SECONDS = 0.25
 LINGER_SECONDS = 1.0
 """Time that an idle connection stays open, since its client may be sending."""
 POLL_SECONDS = 0.02
+RETIRE = signal.SIGUSR2
+"""Tells a worker to end since another has taken its place: the service goes on."""
 EXIT_SECONDS = 5.0
 """Time for the end of the process after its last answer: its log is written, its threads stop."""
 CLOSE = (b"connection", b"close")
@@ -44,7 +46,9 @@ class Drain:
         """
         self.grace, self.limit = grace, limit
         self.began: float | None = None
-        """By `time.monotonic`; None while the service is not told to end."""
+        """By `time.monotonic`; None while the process is not told to end."""
+        self.service_goes_on = False
+        """Whether the process ends alone: its service stays ready."""
 
     def begin(self) -> None:
         """Begin, if it has not begun."""
@@ -79,14 +83,23 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self.drain, self._on_alive = drain, on_alive
         self._watchdog: threading.Timer | None = None
+        self._told = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain; end at once if that has begun."""
+        """Begin to drain; end at once the second time."""
         if self._on_alive is not None and sig == signal.SIGINT:
             return
-        if self.drain.began is not None:
+        if self._told:
             os._exit(128 + sig)
+        self._told = True
+        self.drain.service_goes_on = False
         self._begin()
+
+    def retire(self) -> None:
+        """Begin to drain, without a grace time: another process has taken this one's place."""
+        if self.drain.began is None:
+            self.drain.grace, self.drain.service_goes_on = 0.0, True
+            self._begin()
 
     def _begin(self) -> None:
         """Begin to drain; answers say from now on that their connection closes."""
@@ -124,7 +137,9 @@ class DrainingServer(uvicorn.Server):
         for listener in sockets or []:
             listener.close()
         end = time.monotonic() + self.drain.limit
-        linger = time.monotonic() + min(LINGER_SECONDS, self.drain.grace)
+        linger = time.monotonic() + (
+            LINGER_SECONDS if self.drain.service_goes_on else min(LINGER_SECONDS, self.drain.grace)
+        )
         while (self.server_state.connections or self.server_state.tasks) and time.monotonic() < end:
             if time.monotonic() >= linger:
                 for connection in list(self.server_state.connections):

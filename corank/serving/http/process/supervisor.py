@@ -1,66 +1,34 @@
-"""The parent of several worker processes: it replaces those that end, and ends them together."""
+"""The parent of worker processes: it replaces those that end, renews them when told to, and ends them together."""
 
-import multiprocessing
+import os
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from ctypes import c_double
 from types import FrameType
 
 from corank.core.errors import CorankError
 from corank.core.types import Report
 from corank.serving.http.process.draining import ACCEPT_SECONDS, EXIT_SECONDS, Drain
 from corank.serving.http.process.listener import refuse_connections
+from corank.serving.http.process.renewal import Renewal
+from corank.serving.http.process.service_notifier import ServiceNotifier
+from corank.serving.http.process.worker_process import (
+    BLOCKED_AT_START,
+    RestartCounts,
+    WorkerMain,
+    WorkerProcess,
+)
 
-SPAWN = multiprocessing.get_context("spawn")
 POLL_SECONDS = 0.1
-HANGS_POLLS = 300
-"""A worker whose event loop has not turned in so many polls, about 30 seconds, is killed. Polls are counted rather than
-time, since a pause of all processes is no fault of a worker."""
 STEADY_SECONDS = 60.0
 """A worker that lived so long is replaced at once; one that ended sooner, after a pause that doubles each time."""
 LONGEST_PAUSE = 60.0
 
-WorkerMain = Callable[[socket.socket, c_double], None]
-"""Serves on a socket, and writes into a shared number, every tenth of a second, when that was by `time.monotonic`."""
-
-
-class WorkerProcess:
-    """A worker process, and when its event loop turned last."""
-
-    def __init__(self, main: WorkerMain, listener: socket.socket) -> None:
-        """Start it."""
-        self._beat: c_double = SPAWN.RawValue(c_double, 0.0)
-        self.process = SPAWN.Process(target=main, args=(listener, self._beat))
-        self.began = time.monotonic()
-        self._last_beat, self._missed = 0.0, 0
-        self.process.start()
-
-    @property
-    def pid(self) -> int:
-        """The process' id."""
-        assert self.process.pid is not None
-        return self.process.pid
-
-    def has_served(self) -> bool:
-        """Whether it ever answered requests."""
-        return float(self._beat.value) > 0
-
-    def has_ended(self) -> bool:
-        """Whether it has ended, by a poll; one that hangs is killed."""
-        beat = float(self._beat.value)
-        self._missed = self._missed + 1 if beat == self._last_beat else 0
-        self._last_beat = beat
-        if self.has_served() and self._missed > HANGS_POLLS:
-            self.process.kill()
-            self.process.join()
-        return not self.process.is_alive()
-
 
 class Supervisor:
-    """Keeps a number of workers running until SIGTERM or SIGINT."""
+    """Keeps a number of workers running until SIGTERM or SIGINT; on SIGHUP each makes way for a new one."""
 
     def __init__(
         self,
@@ -68,7 +36,9 @@ class Supervisor:
         main: WorkerMain,
         drain: Drain,
         report: Report,
-        on_end: Callable[[int], None],
+        on_end: Callable[[int], None] = lambda pid: None,
+        renew: Callable[[], WorkerMain] | None = None,
+        restarts: RestartCounts | None = None,
     ) -> None:
         """
         Args:
@@ -77,36 +47,68 @@ class Supervisor:
             drain: as the workers have it.
             report: receives what ended.
             on_end: receives the id of a process that has ended.
+            renew: makes the main of new workers on SIGHUP, by the settings of now; it may raise CorankError. Without
+                it they have the main of before.
+            restarts: counts them.
         """
         self._count, self._main, self._drain, self._report, self._on_end = count, main, drain, report, on_end
+        self._renew = renew or (lambda: main)
+        self._restarts = restarts or RestartCounts()
+        self._notifier = ServiceNotifier()
         self._workers: list[WorkerProcess] = []
-        self._signals = 0
+        self._signals, self._renewals, self._is_ready = 0, 0, False
         self._pauses: dict[int, float] = {}
         """Seconds after which a worker's next successor starts, by its place."""
         self._due: dict[int, float] = {}
         """When the successor of a worker that has ended starts, by its place."""
+        self._renewal: Renewal | None = None
 
-    def run(self, listener: socket.socket) -> None:
-        """Serve on a socket until told to end. Raises CorankError if workers cannot start."""
+    def run(self, listener: socket.socket, is_own: bool = True) -> None:
+        """Serve on a socket until told to end. Raises CorankError if workers cannot start.
+
+        Args:
+            listener: the socket.
+            is_own: whether nobody else holds it, so that new connections must be kept away at the end. Those to a
+                socket that was inherited wait in it for the next service.
+        """
         with self._handling_signals():
             try:
                 self._workers = [self._start(listener) for _ in range(self._count)]
                 while not self._signals:
                     time.sleep(POLL_SECONDS)
-                    for place in range(self._count):
-                        self._keep(place, listener)
-                self._end(listener)
+                    self._look(listener)
+                self._end(listener, is_own)
             finally:
-                for worker in self._workers:
-                    worker.process.kill()
-                    worker.process.join()
+                for worker in self._all():
+                    worker.kill()
+
+    def _look(self, listener: socket.socket) -> None:
+        """Do what is to be done now."""
+        for place in range(self._count):
+            self._keep(place, listener)
+        if self._renewals:
+            self._renewals = 0
+            self._begin_renewal(listener)
+        if self._renewal is not None:
+            self._go_on_renewing(self._renewal)
+        if not self._is_ready and any(worker.has_served() for worker in self._living()):
+            self._tell_ready()
+        if self._living():
+            self._notifier.tell_alive()
+
+    def _tell_ready(self) -> None:
+        self._is_ready = True
+        self._notifier.tell_ready(f"{self._count} worker{'s' if self._count > 1 else ''}")
 
     def _start(self, listener: socket.socket) -> WorkerProcess:
         # ignored, it stays ignored in the worker: a terminal sends it to both, and the parent decides
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # blocked, they stay blocked in the worker until it handles them
+        signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED_AT_START)
         try:
             return WorkerProcess(self._main, listener)
         finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED_AT_START)
             signal.signal(signal.SIGINT, handler)
 
     def _keep(self, place: int, listener: socket.socket) -> None:
@@ -119,24 +121,52 @@ class Supervisor:
         elif worker.has_ended():
             self._on_end(worker.pid)
             code = worker.process.exitcode
-            if not worker.has_served() and not any(one.has_served() for one in self._living()):
+            if not self._is_ready and not any(one.has_served() for one in [worker, *self._living()]):
                 raise CorankError(f"a worker ended with exit code {code} before it served; see above")
+            self._restarts.add("died")
             steady = now - worker.began >= STEADY_SECONDS
             pause = 0.0 if steady else self._pauses.get(place, 0.0)
             self._pauses[place] = min(LONGEST_PAUSE, max(1.0, 2 * pause))
             self._due[place] = now + pause
             self._report(f"worker {worker.pid} ended with exit code {code}; another starts in {pause:g} s")
 
-    def _living(self) -> list[WorkerProcess]:
-        return [worker for worker in self._workers if worker.process.is_alive()]
+    def _begin_renewal(self, listener: socket.socket) -> None:
+        """Let all workers make way for new ones; if the settings of now are faulty, say so and go on as before."""
+        self._notifier.tell_reloading()
+        try:
+            self._main = self._renew()
+        except CorankError as error:
+            self._report(f"the settings of before stay: {error}")
+            self._tell_ready()
+            return
+        if self._renewal is not None:
+            self._renewal.stop()
+        self._renewal = Renewal(self._workers, lambda: self._start(listener), self._report)
 
-    def _end(self, listener: socket.socket) -> None:
+    def _go_on_renewing(self, renewal: Renewal) -> None:
+        replaced = renewal.advance()
+        if replaced is not None:
+            self._restarts.add("replaced")
+            self._on_end(replaced.pid)
+        if renewal.is_over():
+            self._renewal = None
+            self._tell_ready()
+
+    def _all(self) -> list[WorkerProcess]:
+        return [*self._workers, *(self._renewal.extra if self._renewal else [])]
+
+    def _living(self) -> list[WorkerProcess]:
+        return [worker for worker in self._all() if worker.process.is_alive()]
+
+    def _end(self, listener: socket.socket, is_own: bool) -> None:
         """End all workers, and wait until they have answered what came; no longer if told again."""
         began = time.monotonic()
+        self._notifier.tell_stopping()
         for worker in self._living():
             worker.process.terminate()
         self._wait(began + self._drain.grace)
-        refuse_connections(listener)
+        if is_own:
+            refuse_connections(listener)
         listener.close()
         self._wait(began + self._drain.grace + ACCEPT_SECONDS + self._drain.limit + EXIT_SECONDS)
 
@@ -146,10 +176,16 @@ class Supervisor:
 
     @contextmanager
     def _handling_signals(self) -> Iterator[None]:
-        def handle(sig: int, frame: FrameType | None) -> None:
+        def end(sig: int, frame: FrameType | None) -> None:
             self._signals += 1
 
-        before = {sig: signal.signal(sig, handle) for sig in (signal.SIGTERM, signal.SIGINT)}
+        def renew(sig: int, frame: FrameType | None) -> None:
+            self._renewals += 1
+
+        # a terminal that closes sends SIGHUP, and means the end
+        on_hangup = end if os.isatty(0) else renew
+        handlers = {signal.SIGTERM: end, signal.SIGINT: end, signal.SIGHUP: on_hangup}
+        before = {sig: signal.signal(sig, handler) for sig, handler in handlers.items()}
         try:
             yield
         finally:

@@ -1,0 +1,88 @@
+"""A worker process, as its supervisor sees it."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from ctypes import c_double, c_long
+
+from corank.serving.http.process.draining import RETIRE, DrainingServer
+
+SPAWN = multiprocessing.get_context("spawn")
+HANGS_POLLS = 300
+"""A worker whose event loop has not turned in so many polls, about 30 seconds, is killed. Polls are counted rather than
+time, since a pause of all processes is no fault of a worker."""
+BLOCKED_AT_START = (signal.SIGHUP, RETIRE)
+"""Signals that a worker handles from when `handle_signals` is called; until then they wait."""
+
+WorkerMain = Callable[[socket.socket, c_double], None]
+"""Serves on a socket, and writes into a shared number, every tenth of a second, when that was by `time.monotonic`."""
+
+
+def handle_signals(server: DrainingServer) -> None:
+    """Let a worker retire when it is told to; SIGHUP, which may go to all processes of a group, is its parent's."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(RETIRE, lambda sig, frame: server.retire())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED_AT_START)
+
+
+class RestartCounts:
+    """How often a worker was started again, and why; shared between the supervisor, which counts, and the workers."""
+
+    REASONS = ("died", "replaced")
+    """It ended by itself or was killed; or it made way for one with the settings of now."""
+
+    def __init__(self) -> None:
+        self._counts = SPAWN.RawArray(c_long, len(self.REASONS))
+
+    def add(self, why: str) -> None:
+        """Count a restart."""
+        self._counts[self.REASONS.index(why)] += 1
+
+    def read(self) -> dict[str, int]:
+        """The counts as of now."""
+        return dict(zip(self.REASONS, self._counts, strict=True))
+
+
+class WorkerProcess:
+    """A worker process, and when its event loop turned last."""
+
+    def __init__(self, main: WorkerMain, listener: socket.socket) -> None:
+        """Start it."""
+        self._beat: c_double = SPAWN.RawValue(c_double, 0.0)
+        self.process = SPAWN.Process(target=main, args=(listener, self._beat))
+        self.began = time.monotonic()
+        self._last_beat, self._missed = 0.0, 0
+        self.process.start()
+
+    @property
+    def pid(self) -> int:
+        """The process' id."""
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def has_served(self) -> bool:
+        """Whether it ever answered requests."""
+        return float(self._beat.value) > 0
+
+    def has_ended(self) -> bool:
+        """Whether it has ended, by a poll; one that hangs is killed."""
+        beat = float(self._beat.value)
+        self._missed = self._missed + 1 if beat == self._last_beat else 0
+        self._last_beat = beat
+        if self.has_served() and self._missed > HANGS_POLLS:
+            self.kill()
+        return not self.process.is_alive()
+
+    def retire(self) -> None:
+        """Tell it that another has taken its place."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, RETIRE)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.process.kill()
+        self.process.join()

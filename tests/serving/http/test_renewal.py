@@ -1,0 +1,166 @@
+"""Workers that make way for new ones while the service goes on, and what systemd is told of it."""
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from corank.core.errors import ConfigError, CorankError
+from corank.serving.http.process import listener as listeners
+from corank.serving.http.process.draining import Drain
+from corank.serving.http.process.listener import bind_listener, take_inherited_listener
+from corank.serving.http.process.supervisor import Supervisor
+from corank.serving.http.process.worker_process import RestartCounts, WorkerMain
+from tests.support.service import running_service, workers_of
+from tests.support.worker_mains import fail_at_once, serve_until_told
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """The socket to which a service sends its state, as systemd's."""
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(path)
+        receiver.settimeout(60)
+        monkeypatch.setenv("NOTIFY_SOCKET", path)
+        monkeypatch.setenv("WATCHDOG_USEC", "400000")
+        monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
+        yield receiver
+
+
+def next_state(told: socket.socket) -> str:
+    """The next state that is no sign of life; of its lines the first."""
+    while (state := told.recv(1000).decode()) == "WATCHDOG=1":
+        pass
+    return state.partition("\n")[0]
+
+
+@pytest.mark.slow
+def test_workers_make_way_for_new_ones_and_systemd_is_told(told: socket.socket) -> None:
+    reports, ended, restarts = list[str](), list[int](), RestartCounts()
+    states = list[str]()
+    mains: list[WorkerMain | CorankError] = [
+        serve_until_told,
+        ConfigError("corank.yaml: port: faulty"),
+        fail_at_once,
+    ]
+
+    def renew() -> WorkerMain:
+        main = mains.pop(0)
+        if isinstance(main, CorankError):
+            raise main
+        return main
+
+    def direct() -> None:
+        try:
+            for _ in range(3):
+                states.append(next_state(told))
+                os.kill(os.getpid(), signal.SIGHUP)
+                states.append(next_state(told))
+            states.append(next_state(told))
+            assert told.recv(1000) == b"WATCHDOG=1"
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    directing = threading.Thread(target=direct)
+    with bind_listener("127.0.0.1", 0) as listener:
+        directing.start()
+        Supervisor(2, serve_until_told, Drain(), reports.append, ended.append, renew, restarts).run(listener)
+    directing.join()
+    assert states == ["READY=1", "RELOADING=1"] * 3 + ["READY=1"]
+    assert next_state(told) == "STOPPING=1"
+    assert restarts.read() == {"died": 0, "replaced": 2} and len(set(ended)) == 2
+    assert reports == [
+        "the settings of before stay: corank.yaml: port: faulty",
+        "a new worker ended with exit code 7 before it served; those of before stay",
+    ]
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_one_worker_is_renewed_by_the_settings_of_now_and_replaced_when_it_dies(
+    trained_bundle: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "serve.yaml"
+    config.write_text("body_mib: 1\n")
+    body = {"user": {"id": 7}, "candidates": [3, 11, 24]}
+    with (
+        running_service(str(trained_bundle), tmp_path, "--config", str(config)) as (url, process),
+        httpx2.Client(base_url=url) as client,
+    ):
+
+        def workers() -> list[int]:
+            return [worker.pid for worker in workers_of(process)]
+
+        def bound() -> int:
+            """Of a body, as the document tells."""
+            return int(httpx2.get(f"{url}/openapi.json").text.count(f"{2 << 20:,}"))
+
+        (first,) = workers()
+        assert client.post("/rank", json=body).status_code == 200
+        assert not bound()
+        config.write_text("body_mib: 2\n")
+        process.send_signal(signal.SIGHUP)
+        while first in workers():
+            assert client.post("/rank", json=body).status_code == 200
+            assert httpx2.get(f"{url}/readyz").status_code == 200
+        assert bound()
+        (second,) = workers()
+        os.kill(second, signal.SIGKILL)
+        eventually(lambda: workers() not in ([second], []))
+
+        def restarts() -> list[str]:
+            try:
+                lines = httpx2.get(f"{url}/metrics").text.splitlines()
+            except httpx2.HTTPError:
+                return []
+            return [line for line in lines if line.startswith("corank_worker_restarts_total{")]
+
+        expected = [f'corank_worker_restarts_total{{why="{why}"}} 1.0' for why in ("died", "replaced")]
+        eventually(lambda: restarts() == expected)
+
+
+def test_a_socket_is_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert take_inherited_listener() is None
+    with bind_listener("127.0.0.1", 0) as ours:
+        monkeypatch.setattr(listeners, "FIRST_DESCRIPTOR", os.dup(ours.fileno()))
+        monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+        monkeypatch.setenv("LISTEN_FDS", "1")
+        inherited = take_inherited_listener()
+        assert inherited is not None and "LISTEN_FDS" not in os.environ
+        with inherited:
+            assert inherited.getsockname() == ours.getsockname()
+
+
+@pytest.mark.parametrize(
+    ("count", "kind", "message"),
+    [
+        ("2", socket.SOCK_STREAM, "LISTEN_FDS: expected one socket to serve on; received '2'"),
+        ("1", socket.SOCK_DGRAM, "LISTEN_FDS: expected a TCP socket, such as of ListenStream=127.0.0.1:8000"),
+    ],
+)
+def test_what_is_no_socket_to_serve_on_is_refused(
+    count: str, kind: socket.SocketKind, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_INET, kind) as ours:
+        monkeypatch.setattr(listeners, "FIRST_DESCRIPTOR", os.dup(ours.fileno()))
+        monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+        monkeypatch.setenv("LISTEN_FDS", count)
+        with pytest.raises(CorankError) as caught:
+            take_inherited_listener()
+        if count != "1":
+            os.close(listeners.FIRST_DESCRIPTOR)
+    assert str(caught.value) == message
