@@ -1,8 +1,8 @@
 """Hostile requests to a running `corank serve`: no 5xx, no hang, no growth of memory.
 
 There are two sources of requests: schemathesis, which makes them from the OpenAPI document, and mutations of a valid
-request: of its values, its fields and its bytes. Every response must come within seconds and be one that the document
-allows.
+request, in JSON and in MessagePack: of its values, its fields and its bytes. Every response must come within seconds
+and be one that the document allows.
 """
 
 import tempfile
@@ -44,7 +44,10 @@ def fuzz_http(cases: int, seed: int) -> dict[str, float]:
             each = cases // 4
             parts = {"warm": post_mutations(url, "/rank", valid, each // 4, seed)}
             before = worker.memory_info().rss
-            parts["rank"] = post_mutations(url, "/rank", valid, 2 * each, seed + 1)
+            parts["rank"] = post_mutations(url, "/rank", valid, each, seed + 1)
+            parts["packed"] = post_mutations(url, "/rank", valid, each, seed + 3, packed=True)
+            batch = {"requests": [valid, valid]}
+            parts["batch"] = post_mutations(url, "/rank/batch", batch, each // 4, seed + 4)
             parts["items"] = post_mutations(url, "/items", item, each, seed + 2)
             parts["document"] = call_operations(url, each // 7)
             after = worker.memory_info().rss

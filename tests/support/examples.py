@@ -6,7 +6,7 @@ import numpy as np
 
 from corank.serving.funnel.example import make_example
 from corank.serving.funnel.request import Request
-from corank.serving.http.transport.schemas import decode_request
+from corank.serving.http.transport.codec import JSON_CODEC
 from tests.support.cases import Case
 
 
@@ -14,7 +14,7 @@ def assert_example_ranked(case: Case) -> None:
     """Fail unless examples of a case's bundle are requests that lack nothing."""
     for seed in range(3):
         made = make_example(case.funnel, np.random.default_rng(seed))
-        assert decode_request(json.dumps(made).encode()).candidates == made["candidates"]
+        assert JSON_CODEC.decode(json.dumps(made).encode(), Request).candidates == made["candidates"]
         answer = case.funnel.rank(Request.parse(made | {"trace": True}))
         assert (answer["missing"], answer["unknown"]) == ([], [])
         assert len(answer["trace"]) == 16

@@ -8,13 +8,27 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx2
+import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from corank.serving.http.transport.codec import MSGPACK
 from tests.support.service import JSON, TOKEN
 
 SECONDS = 10.0
 """A response that takes longer counts as a hang."""
+
+PACKED = {"Content-Type": MSGPACK}
+HOSTILE_VALUES = (
+    float("nan"),
+    float("inf"),
+    b"",
+    b"\xff" * 8,
+    {1: 2},
+    msgspec.msgpack.Ext(5, b"x"),
+    2**64 - 1,
+)
+"""What MessagePack can hold and JSON cannot."""
 
 ALLOWED = {200, 400, 401, 403, 404, 405, 409, 413, 415, 503}
 json_values = st.recursive(
@@ -69,23 +83,38 @@ def record(result: Result, response: httpx2.Response, began: float, what: str) -
     allowed = response.status_code in ALLOWED
     if response.status_code == 503:
         allowed = "Retry-After" in response.headers
-    with contextlib.suppress(ValueError):
-        allowed = allowed and isinstance(response.json(), dict)
+    with contextlib.suppress(ValueError, msgspec.DecodeError):
+        packed = response.headers.get("Content-Type") == MSGPACK
+        held = msgspec.msgpack.decode(response.content) if packed else response.json()
+        allowed = allowed and isinstance(held, dict)
     if not allowed:
         result.failed += 1
         result.first = result.first or f"{response.status_code} for {what[:500]}: {response.text[:500]}"
 
 
-def post_mutations(url: str, path: str, valid: dict[str, Any], cases: int, seed: int) -> Result:
-    """Post mutations of a valid body: its values, its fields and its bytes."""
+def write(random_: random.Random, value: Any, packed: bool) -> bytes:
+    """Write a body, of MessagePack with what it alone can hold."""
+    if not packed:
+        return json.dumps(value).encode()
+    if random_.random() < 0.2:
+        value = mutate(random_, value, random_.choice(HOSTILE_VALUES))
+    with contextlib.suppress(OverflowError):
+        return msgspec.msgpack.encode(value)
+    return msgspec.msgpack.encode(random_.choice(HOSTILE_VALUES))
+
+
+def post_mutations(
+    url: str, path: str, valid: dict[str, Any], cases: int, seed: int, packed: bool = False
+) -> Result:
+    """Post mutations of a valid body, JSON or MessagePack: its values, its fields and its bytes."""
     result = Result()
-    with httpx2.Client(base_url=url, timeout=SECONDS, headers=TOKEN | JSON) as client:
+    with httpx2.Client(base_url=url, timeout=SECONDS, headers=TOKEN | (PACKED if packed else JSON)) as client:
 
         @settings(max_examples=cases, deadline=None, database=None, suppress_health_check=list(HealthCheck))
         @given(st.randoms(use_true_random=False), json_values, st.integers(0, 9), st.binary(max_size=8))
         def attack(random_: random.Random, new: Any, how: int, raw: bytes) -> None:
-            body = json.dumps(mutate(random_, valid, new)).encode()
-            if how == 0:  # bytes that are no JSON
+            body = write(random_, mutate(random_, valid, new), packed)
+            if how == 0:  # bytes that are no JSON, or no MessagePack
                 at = random_.randrange(len(body))
                 body = body[:at] + raw + body[at + len(raw) :]
             began = time.perf_counter()

@@ -14,7 +14,8 @@ import corank
 from corank.core.errors import RequestError
 from corank.core.time import now_ms
 from corank.data.packing.pack import pack_log
-from corank.serving.http.transport.schemas import decode_request
+from corank.serving.funnel.request import Request
+from corank.serving.http.transport.codec import JSON_CODEC
 from corank.serving.log.log_format import SERVED
 from corank.serving.log.request_log import RequestLog
 from tests.support.cases import Case
@@ -76,7 +77,7 @@ def serve_hostile(case: Case, folder: Path, cases: int, seed: int) -> ServedLog:
         for _ in range(rng.randrange(4)):
             body = mutate(rng, body, rng.choice([*VALUES, now_ms()]))
         try:
-            log.add(case.funnel, case.funnel.run(decode_request(json.dumps(body).encode())))
+            log.add(case.funnel, case.funnel.run(JSON_CODEC.decode(json.dumps(body).encode(), Request)))
         except RequestError:
             refused += 1
         if n % 500 == 499:

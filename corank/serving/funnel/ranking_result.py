@@ -15,6 +15,7 @@ from corank.bundle.manifest import BundleManifest
 from corank.bundle.stage_facts import StageFacts
 from corank.core.ordering import top_k
 from corank.core.types import Longs, Numbers
+from corank.serving.funnel.answer.fields import DEFAULT_FIELDS
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.request_encoder import EncodedRequest
 
@@ -73,32 +74,58 @@ class RankingResult:
         """Record that a stage did not finish."""
         self.fallback = {"stage": stage.name, "why": why}
 
-    def to_answer(self) -> dict[str, Any]:
-        """The answer for JSON: what the last stage keeps.
+    def to_answer(self, user: str | None = None) -> dict[str, Any]:
+        """The answer, of the fields that the request chooses: what the last stage keeps, and how it came about.
 
         If the last stage did not finish, the answer has as many in the order of the last stage that did.
+
+        Args:
+            user: what is said of the user; None in process, where nobody is looked up.
         """
-        last, ids = self.cuts[-1], self.encoded.ids
-        kept = last.kept[: self.quotas[self.manifest.stages[-1].name]]
-        answer: dict[str, Any] = {
-            "model_version": self.manifest.model_version,
-            "items_seq": self.manifest.items_seq,
-            "items_id": self.manifest.items_id,
+        request, manifest, last, ids = self.request, self.manifest, self.cuts[-1], self.encoded.ids
+        kept = last.kept[: self.quotas[manifest.stages[-1].name]]
+        chosen = DEFAULT_FIELDS if request.fields is None else frozenset(request.fields)
+        found: dict[str, Any] = {
+            "model_version": manifest.model_version,
+            "items_seq": manifest.items_seq,
+            "items_id": manifest.items_id,
             "stage": last.stage,
-            "items": [
+        }
+        if "items" in chosen or "scores" in chosen:
+            found["items"] = items = [
                 {"id": ids[n], "score": score}
                 for n, score in zip(last.alive[kept].tolist(), last.score[kept].tolist(), strict=True)
-            ],
-            "unknown": self.encoded.unknown,
-            "missing": self.encoded.missing,
-        }
+            ]
+            if "scores" in chosen:
+                for item, scores in zip(items, self._scores(last.alive[kept]), strict=True):
+                    item["scores"] = scores
+        if "ids" in chosen:
+            found["ids"] = [ids[n] for n in last.alive[kept].tolist()]
+        found |= {"unknown": self.encoded.unknown, "missing": self.encoded.missing}
         if self.encoded.warnings:
-            answer["warnings"] = [warning.text for warning in self.encoded.warnings]
+            found["warnings"] = [warning.text for warning in self.encoded.warnings]
         if self.fallback:
-            answer["fallback"] = self.fallback
-        if self.request.trace:
-            answer["trace"] = self.to_trace()
-        return answer
+            found["fallback"] = self.fallback
+        trace = request.trace and request.fields is None
+        if trace or "trace" in chosen:
+            found["trace"] = self.to_trace()
+        if user is not None:
+            found["user"] = user
+        if (trace and user is not None) or "microseconds" in chosen:
+            found["microseconds"] = {name: round(s * 1e6) for name, s in self.seconds.items()}
+        if request.fields is None:
+            return found
+        return {name: value for name, value in found.items() if name in chosen or name == "items"}
+
+    def _scores(self, candidates: Longs) -> list[dict[str, float]]:
+        """By stage the scores of some candidates: those that it scored."""
+        found: list[dict[str, float]] = [{} for _ in candidates]
+        for cut in self.cuts:
+            score = np.full(len(self.encoded.ids), np.nan)
+            score[cut.alive] = cut.score
+            for one, value in zip(found, score[candidates].tolist(), strict=True):
+                one[cut.stage] = value
+        return found
 
     def to_trace(self) -> list[dict[str, Any]]:
         """For every candidate its score and rank, from 1, at each stage it reached, and the stage that cut it."""

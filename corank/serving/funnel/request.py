@@ -18,6 +18,7 @@ from corank.core.settings import describe_unknown
 from corank.core.time import moment_to_ms, now_ms
 from corank.core.types import Longs
 from corank.features.vocabulary import as_int64
+from corank.serving.funnel.answer.fields import AnswerField, check_fields
 
 MAX_CANDIDATES = 10_000
 MAX_VALUES = 4096
@@ -36,6 +37,15 @@ Columns = dict[Text, Column]
 """Columns by name; values nest no deeper than a history's events."""
 
 FilterValues = Annotated[list[Scalar], Meta(max_length=MAX_FILTER_VALUES)]
+
+
+class NumberIds(list[int]):
+    """Item ids that came as an array, which is kept: 64-bit whole numbers."""
+
+    def __init__(self, numbers: Longs) -> None:
+        """`numbers`: (n,)."""
+        super().__init__(numbers.tolist())
+        self.numbers = numbers
 
 
 class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -71,12 +81,18 @@ class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Quotas of this request, by stage."""
     trace: bool = False
     """Whether the answer has the trace of every candidate."""
+    fields: Annotated[list[AnswerField], Meta(max_length=64)] | None = None
+    """What the answer has; if None all but `ids` and `scores`, and `trace` and `microseconds` if `trace` is set."""
 
     def __post_init__(self) -> None:
+        if self.fields is not None:
+            check_fields(self.fields)
         for field in ("user", "context", "where", "keep"):
             if type(getattr(self, field)) is not dict:
                 raise RequestError(f"{field}: expected an object; received {getattr(self, field)!r}")
-        if self.candidates is not None and (type(self.candidates) is not list or not self.candidates):
+        if self.candidates is not None and (
+            type(self.candidates) not in (list, NumberIds) or not self.candidates
+        ):
             raise RequestError(f"candidates: expected a list of one or more; received {self.candidates!r}")
         if self.retrieve is not None:
             _check_count("retrieve", self.retrieve)
@@ -196,7 +212,7 @@ def parse_candidates(request: Request) -> CandidateList:
     """Read the candidates of a request. Raises RequestError for one that has no id or is given twice."""
     ids: list[Any] = request.candidates or []
     columns: list[dict[str, Any]] = []
-    numbers = as_int64(ids)
+    numbers = ids.numbers if isinstance(ids, NumberIds) else as_int64(ids)
     if numbers is None and not set(map(type, ids)) <= {int, str}:
         ids, columns = _split_columns(ids)
         numbers = as_int64(ids)

@@ -69,6 +69,7 @@ class RankingService:
         return Routes(
             {
                 ("POST", "/rank"): guard(access, self.ranking.rank, Scope.READ),
+                ("POST", "/rank/batch"): guard(access, self.ranking.rank_batch, Scope.READ),
                 ("POST", "/items"): guard(access, changes.put_items, Scope.WRITE, "upsert"),
                 ("POST", "/reload"): guard(access, changes.reload, Scope.ADMIN, "reload"),
                 ("GET", "/version"): guard(access, state.get_version, Scope.READ),

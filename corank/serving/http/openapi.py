@@ -6,15 +6,23 @@ import msgspec
 
 from corank import __version__
 from corank.serving.funnel.request import Request
+from corank.serving.http.transport.codec import CODECS, MSGPACK
 from corank.serving.http.transport.reply import JSON
-from corank.serving.http.transport.schemas import Items
+from corank.serving.http.transport.schemas import Items, RequestBatch
+
+ACCESS_ERRORS = {
+    "401": "The token is missing or wrong",
+    "403": "The token has another scope, or the service was called by another name or from another site's page",
+}
 
 
 def make_document(max_body: int) -> dict[str, Any]:
     """Make the document of a service whose bodies have `max_body` bytes at most."""
-    (rank, items), schemas = msgspec.json.schema_components(
-        [Request, Items], ref_template="#/components/schemas/{name}"
+    (rank, items, batch), schemas = msgspec.json.schema_components(
+        [Request, Items, RequestBatch], ref_template="#/components/schemas/{name}"
     )
+    # a part of a batch is decoded on its own
+    schemas["RequestBatch"]["properties"]["requests"]["items"] = rank
     schemas["Error"] = {
         "type": "object",
         "properties": {"error": {"type": "string"}},
@@ -24,11 +32,7 @@ def make_document(max_body: int) -> dict[str, Any]:
         "400": "A field is invalid; the error names it",
         "408": "The body did not arrive in time",
         "413": f"The body has more than {max_body:,} bytes",
-        "415": f"The body is not declared as {JSON}",
-    }
-    access_errors = {
-        "401": "The token is missing or wrong",
-        "403": "The token has another scope, or the service was called by another name or from another site's page",
+        "415": f"The body is not declared as {JSON} or {MSGPACK}",
     }
     busy = {"503": "Too many requests are waiting, or another version went live; see Retry-After"}
     no_store = {"409": "The service serves a bundle, not a store"}
@@ -41,26 +45,26 @@ def make_document(max_body: int) -> dict[str, Any]:
         },
         "paths": {
             "/rank": {"post": _post("Rank the candidates of a request", rank, body_errors | busy)},
+            "/rank/batch": {
+                "post": _post(
+                    "Rank several requests by one version; an error of one stands in its place",
+                    batch,
+                    body_errors | busy,
+                )
+            },
             "/items": {
                 "post": _post(
                     "Insert or replace items",
                     items,
-                    body_errors | access_errors | busy | no_store,
+                    body_errors | ACCESS_ERRORS | busy | no_store,
                     needs_token=True,
                 )
             },
             "/reload": {
                 "post": _operation(
                     "Check for a new version now",
-                    access_errors | {"503": "The source cannot be read"},
+                    ACCESS_ERRORS | {"503": "The source cannot be read"},
                     needs_token=True,
-                )
-            },
-            "/version": {"get": _operation("The live version and its stages")},
-            "/example": {"get": _operation("A random request, made of values that the live version knows")},
-            "/item": {
-                "get": _operation(
-                    "An item's features and columns", {"400": "No id given", "404": "No such item"}, ["id"]
                 )
             },
         }
@@ -73,8 +77,15 @@ def make_document(max_body: int) -> dict[str, Any]:
 
 
 def _state_paths() -> dict[str, Any]:
-    """Paths that tell the state of the process."""
+    """Paths that tell what is served, and the state of the process."""
     return {
+        "/version": {"get": _operation("The live version and its stages")},
+        "/example": {"get": _operation("A random request, made of values that the live version knows")},
+        "/item": {
+            "get": _operation(
+                "An item's features and columns", {"400": "No id given", "404": "No such item"}, ["id"]
+            )
+        },
         "/healthz": {"get": _operation("Whether the process is alive")},
         "/readyz": {
             "get": _operation("Whether requests should be sent here", {"503": "The service was told to end"})
@@ -108,4 +119,6 @@ def _operation(
 
 def _post(summary: str, body: Any, errors: dict[str, str], needs_token: bool = False) -> dict[str, Any]:
     operation = _operation(summary, errors, needs_token=needs_token)
-    return operation | {"requestBody": {"required": True, "content": {JSON: {"schema": body}}}}
+    return operation | {
+        "requestBody": {"required": True, "content": {kind: {"schema": body} for kind in CODECS}}
+    }

@@ -37,7 +37,7 @@ class ServedRequest:
         """Encode a result. Raises TypeError, ValueError or OverflowError for a request that JSON cannot hold."""
         encoded, request = result.encoded, result.request
         fields = msgspec.structs.asdict(request)
-        del fields["retrieve"], fields["where"]
+        del fields["retrieve"], fields["where"], fields["fields"]
         fields |= {"time": encoded.time, "candidates": request.candidates or encoded.ids}
         return cls(
             msgspec.json.encode(fields),

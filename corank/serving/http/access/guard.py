@@ -6,7 +6,8 @@ from corank.core.errors import RequestError
 from corank.serving.http.access.control import AccessControl
 from corank.serving.http.access.tokens import Scope
 from corank.serving.http.transport.call import DisconnectedError, HttpCall
-from corank.serving.http.transport.reply import LONGEST_ERROR, HttpReply, RefusedError, error_reply
+from corank.serving.http.transport.codec import answer_to
+from corank.serving.http.transport.reply import LONGEST_ERROR, HttpReply, RefusedError, shorten_error
 from corank.serving.http.transport.routes import Handler
 
 
@@ -30,10 +31,10 @@ def guard(
             reply = await handler(call)
         except RefusedError as refused:
             error = refused.error
-            reply = error_reply(error, refused.status, refused.headers)
+            reply = answer_to(call, {"error": shorten_error(error)}, refused.status, refused.headers)
         except RequestError as wrong:
             error = str(wrong)
-            reply = error_reply(error, 400)
+            reply = answer_to(call, {"error": shorten_error(error)}, 400)
         except DisconnectedError:
             error, reply = "disconnected", HttpReply(status=400)  # nobody reads it
         if action is not None:

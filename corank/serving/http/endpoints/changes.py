@@ -11,8 +11,9 @@ from corank.serving.http.process.daemon_threads import DaemonThreads
 from corank.serving.http.source import StoreSource
 from corank.serving.http.transport.body import RETRY_AFTER, BodyReader
 from corank.serving.http.transport.call import HttpCall
-from corank.serving.http.transport.reply import HttpReply, RefusedError, json_reply
-from corank.serving.http.transport.schemas import decode_items
+from corank.serving.http.transport.codec import answer_to
+from corank.serving.http.transport.reply import HttpReply, RefusedError
+from corank.serving.http.transport.schemas import Items
 from corank.serving.store.upsert import VersionChangedError, upsert
 
 CHECK_SECONDS = 30.0
@@ -39,7 +40,7 @@ class ChangeEndpoints:
         if not isinstance(source, StoreSource) or source.trusted is not None:
             raise RefusedError(409, source.without_items)
         async with self._bodies.read(call) as body:
-            rows = decode_items(body).rows()
+            rows = body.decode(Items).rows()
             call.change = {"items": len(rows)}
             try:
                 funnel, by = self._follower.funnel, call.caller
@@ -53,13 +54,13 @@ class ChangeEndpoints:
         call.change |= {"version": version, "to": {"items_seq": seq}, "from": {"items_seq": seq - 1}}
         answer = {"items": len(rows), "items_seq": seq}
         if not await self._check_source():
-            return json_reply(answer | {"live": False})
+            return answer_to(call, answer | {"live": False})
         after = self._follower.funnel.manifest
         if (
             after.items_seq == seq
         ):  # else another change has followed, and the store's log has the id of this one
             call.change["to"] = name_change(after)
-        return json_reply(answer)
+        return answer_to(call, answer)
 
     async def _write(self, write: Callable[[], int]) -> int:
         """Write into the store in a thread. Raises RefusedError if too many writes are waiting."""
@@ -84,4 +85,4 @@ class ChangeEndpoints:
             raise RefusedError(503, trouble, {"Retry-After": RETRY_AFTER})
         after = self._follower.funnel.manifest
         call.change = {"from": name_change(before), "to": name_change(after)}
-        return json_reply(describe_version(self._follower))
+        return answer_to(call, describe_version(self._follower))

@@ -1,4 +1,4 @@
-"""POST /rank: a request through the live funnel.
+"""POST /rank and /rank/batch: requests through the live funnel.
 
 A process ranks one request at a time, on the thread of its event loop: a request is about a millisecond of work for
 one core. Between two requests the loop reads what arrived, so that waiting requests are counted; a request that would
@@ -7,10 +7,14 @@ wait too long is refused with 503 instead of queued.
 
 import asyncio
 import time
+from typing import Any
 
 import msgspec
 
 from corank.bundle.graph_files import RUNTIME_ERRORS
+from corank.core.errors import RequestError
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
 from corank.serving.http.follower import Follower
 from corank.serving.http.lookup.user_lookup import GIVEN, FoundUser, UserLookup, lookup_seconds
 from corank.serving.http.prometheus import ServiceMetrics
@@ -18,8 +22,9 @@ from corank.serving.http.request_clock import check_clock
 from corank.serving.http.serve_settings import Limits
 from corank.serving.http.transport.body import RETRY_AFTER, BodyReader
 from corank.serving.http.transport.call import HttpCall
-from corank.serving.http.transport.reply import HttpReply, RefusedError, json_reply
-from corank.serving.http.transport.schemas import check_quotas, decode_request
+from corank.serving.http.transport.codec import Codec, answer_to
+from corank.serving.http.transport.reply import HttpReply, RefusedError, shorten_error
+from corank.serving.http.transport.schemas import RequestBatch, check_quotas
 from corank.serving.log.request_log import RequestLog
 
 REMEMBERED_BYTES = 2**16
@@ -62,8 +67,7 @@ class RankEndpoints:
             user = GIVEN
             if self._users is not None:
                 # before the request's turn, so that no other request waits for the store
-                user = await self._users.find(body, lookup_seconds(self._follower.funnel.manifest))
-                self._metrics.count_lookup(user.outcome)
+                user = await self._find_user(body.content, body.codec)
                 self._shed_if_full()
             self.waiting += 1
             try:
@@ -72,9 +76,51 @@ class RankEndpoints:
                     if not waits:
                         # a request that waited is woken by the loop, which first reads new arrivals: let it read here
                         await asyncio.sleep(0)
-                    return self._rank(body, arrived, user)
+                    request = body.decode(Request)
+                    answer = self._rank(self._follower.funnel, request, len(body.content), arrived, user)
+                    return answer_to(call, answer)
             finally:
                 self.waiting -= 1
+
+    async def rank_batch(self, call: HttpCall) -> HttpReply:
+        """POST /rank/batch: rank several requests, one after the other, by one version.
+
+        Other requests have their turns between. What is wrong with one request is said in its place.
+        """
+        async with self._bodies.read(call) as body:
+            parts, codec = body.decode(RequestBatch).requests, body.codec
+            self._shed_if_full()
+            users = [GIVEN] * len(parts)
+            if self._users is not None:
+                users = await asyncio.gather(*(self._find_user(part, codec) for part in parts))
+                self._shed_if_full()
+            funnel, answers, waiting = self._follower.funnel, list[dict[str, Any]](), len(parts)
+            self.waiting += waiting
+            try:
+                for part, user in zip(parts, users, strict=True):
+                    async with self._turn:
+                        await asyncio.sleep(0)
+                        answers.append(self._rank_part(funnel, part, codec, user))
+                    waiting -= 1
+                    self.waiting -= 1
+            finally:
+                self.waiting -= waiting
+            manifest = funnel.manifest
+            answer = {
+                "model_version": manifest.model_version,
+                "items_seq": manifest.items_seq,
+                "items_id": manifest.items_id,
+                "answers": answers,
+            }
+            return answer_to(call, answer)
+
+    async def _find_user(self, body: bytes | msgspec.Raw, codec: Codec) -> FoundUser:
+        """The user of a request, looked up if the service looks users up."""
+        if self._users is None:
+            return GIVEN
+        user = await self._users.find(body, codec, lookup_seconds(self._follower.funnel.manifest))
+        self._metrics.count_lookup(user.outcome)
+        return user
 
     def _shed_if_full(self) -> None:
         """Raise RefusedError if as many requests are waiting as may."""
@@ -84,8 +130,20 @@ class RankEndpoints:
                 503, f"{self.waiting} requests are waiting; try again", {"Retry-After": RETRY_AFTER}
             )
 
-    def _rank(self, body: bytes, arrived: float, user: FoundUser) -> HttpReply:
-        funnel, request = self._follower.funnel, decode_request(body)
+    def _rank_part(self, funnel: Funnel, part: msgspec.Raw, codec: Codec, user: FoundUser) -> dict[str, Any]:
+        """The answer to a request of a batch, or its error. Its deadlines count from its own turn."""
+        try:
+            request = codec.decode(part, Request)
+            return self._rank(funnel, request, len(bytes(part)), time.perf_counter(), user)
+        except RequestError as error:
+            return {"error": shorten_error(str(error)), "status": 400}
+        except RefusedError as refused:
+            return {"error": shorten_error(refused.error), "status": refused.status}
+
+    def _rank(
+        self, funnel: Funnel, request: Request, size: int, arrived: float, user: FoundUser
+    ) -> dict[str, Any]:
+        """The answer to a request whose body has `size` bytes."""
         if self._limits.clock_skew is not None:
             check_clock(request, self._limits.clock_skew)
         if user.columns:
@@ -96,14 +154,12 @@ class RankEndpoints:
         except RUNTIME_ERRORS as error:
             self._metrics.count_failed()
             raise RefusedError(500, f"the first stage cannot be computed: {error}") from None
-        if len(body) <= REMEMBERED_BYTES:
+        if size <= REMEMBERED_BYTES:
             self._follower.recent.append(request)
         if result.encoded.unknown:
             self._follower.request_refresh()  # the store may know them by now
-        answer = result.to_answer() | {"user": user.origin}
-        if request.trace:
-            answer["microseconds"] = {name: round(s * 1e6) for name, s in result.seconds.items()}
+        answer = result.to_answer(user.origin)
         self._metrics.observe(result, time.perf_counter() - arrived)
         if self._request_log is not None:
             self._request_log.add(funnel, result)
-        return json_reply(answer)
+        return answer

@@ -14,9 +14,11 @@ from typing import Any, Literal
 import msgspec
 
 from corank.bundle.manifest import BundleManifest
+from corank.core.errors import RequestError
 from corank.core.types import Report
 from corank.serving.http.lookup.circuit_breaker import BAD, WINDOW, CircuitBreaker
 from corank.serving.http.process.daemon_threads import DaemonThreads
+from corank.serving.http.transport.codec import Codec
 from corank.serving.store.base import Store
 from corank.serving.store.users import UserStore
 
@@ -56,9 +58,6 @@ class _UserField(msgspec.Struct):
     user: dict[str, msgspec.Raw] = {}
 
 
-_user_decoder = msgspec.json.Decoder(_UserField)
-
-
 class UserLookup:
     """Looks users up in threads. While the store fails or is slow, a circuit breaker keeps requests from waiting."""
 
@@ -92,17 +91,18 @@ class UserLookup:
                 self._store.close()
             self._opening.release()
 
-    async def find(self, body: bytes, seconds: float) -> FoundUser:
+    async def find(self, body: bytes | msgspec.Raw, codec: Codec, seconds: float) -> FoundUser:
         """Find the user of a request whose body gives no more of the user than an `id`.
 
         Args:
             body: of the request; one that cannot be decoded counts as `given`.
+            codec: of the body.
             seconds: that the request can wait; `self.seconds` bounds it, too.
         """
         try:
-            user = _user_decoder.decode(body).user
-            id_ = msgspec.json.decode(user["id"]) if "id" in user else None
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            user = codec.decode(body, _UserField).user
+            id_ = codec.decode(user["id"], object) if "id" in user else None
+        except RequestError:
             return GIVEN
         if user.keys() - {"id"}:
             return GIVEN

@@ -8,15 +8,32 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from corank.serving.http.serve_settings import Limits
 from corank.serving.http.transport.call import HttpCall
-from corank.serving.http.transport.reply import JSON, RefusedError
+from corank.serving.http.transport.codec import Codec, body_codec
+from corank.serving.http.transport.reply import RefusedError
+
+T = TypeVar("T")
 
 RETRY_AFTER = "1"
 """Seconds after which a refused client should retry."""
 CLOSE = {"Connection": "close"}
 """What a client is told whose body is not read to the end."""
+
+
+@dataclass(frozen=True)
+class WholeBody:
+    """A body that has come to its end."""
+
+    content: bytes
+    codec: Codec
+
+    def decode(self, kind: type[T]) -> T:
+        """Decode it. Raises RequestError, which names the field; RefusedError if it is too large for its codec."""
+        self.codec.check(self.content)
+        return self.codec.decode(self.content, kind)
 
 
 @dataclass(eq=False)
@@ -38,18 +55,18 @@ class BodyReader:
         self._unfinished: dict[ReceivedBody, None] = {}  # the oldest first
 
     @asynccontextmanager
-    async def read(self, call: HttpCall) -> AsyncIterator[bytes]:
-        """Read a body of JSON, which counts as held until the block ends.
+    async def read(self, call: HttpCall) -> AsyncIterator[WholeBody]:
+        """Read a body, which counts as held until the block ends.
 
         Raises RefusedError if it is of another type, too large or too slow, or too much is held.
         """
-        check_type(call)
+        codec = body_codec(call)
         body = ReceivedBody(asyncio.timeout(self._limits.seconds))
         self._unfinished[body] = None
         try:
             await self._receive(call, body)
             self._unfinished.pop(body, None)
-            yield bytes(body.content)
+            yield WholeBody(bytes(body.content), codec)
         finally:
             self._release(body)
 
@@ -94,15 +111,3 @@ class BodyReader:
     def _too_much(self) -> RefusedError:
         message = f"bodies of {self._limits.bodies:,} bytes are being received; try again"
         return RefusedError(503, message, CLOSE | {"Retry-After": RETRY_AFTER})
-
-
-def check_type(call: HttpCall) -> None:
-    """Raise RefusedError unless the body is declared as JSON, which a page of another site cannot do unasked."""
-    given = call.header(b"content-type") or ""
-    if given.partition(";")[0].strip().lower() != JSON:
-        raise RefusedError(
-            415,
-            f"expected the header Content-Type: {JSON}; received {given!r}"
-            if given
-            else f"expected the header Content-Type: {JSON}",
-        )

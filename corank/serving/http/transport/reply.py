@@ -50,8 +50,11 @@ def json_reply(value: Any, status: int = 200, headers: dict[str, str] | None = N
     return HttpReply(msgspec.json.encode(value), status, headers)
 
 
+def shorten_error(error: str) -> str:
+    """Cut an error to LONGEST_ERROR characters."""
+    return error if len(error) <= LONGEST_ERROR else f"{error[:LONGEST_ERROR]}… ({len(error):,} characters)"
+
+
 def error_reply(error: str, status: int, headers: dict[str, str] | None = None) -> HttpReply:
-    """A reply of an error, cut to LONGEST_ERROR characters."""
-    if len(error) > LONGEST_ERROR:
-        error = f"{error[:LONGEST_ERROR]}… ({len(error):,} characters)"
-    return json_reply({"error": error}, status, headers)
+    """A reply of an error as JSON."""
+    return json_reply({"error": shorten_error(error)}, status, headers)

@@ -1,6 +1,6 @@
 """The bodies that the service reads; types and bounds are checked while they are decoded."""
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -9,11 +9,9 @@ from corank.bundle.manifest import BundleManifest
 from corank.core.errors import RequestError
 from corank.serving.funnel.request import Columns, Request
 
-T = TypeVar("T")
-
 MAX_ITEMS = 10_000
-MAX_PARTS, MAX_OBJECTS = 250_000, 25_000
-"""Values and objects of a body, by its commas and braces, those within texts included."""
+MAX_BATCH = 32
+"""Requests of a batch."""
 
 
 class Items(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -34,36 +32,19 @@ class Items(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         return list(self.items)
 
 
-_request_decoder = msgspec.json.Decoder(Request)
-_items_decoder = msgspec.json.Decoder(Items)
+class RequestBatch(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Requests that one version answers, each decoded on its own, so that one that is invalid spoils no other."""
 
-
-def decode_request(body: bytes) -> Request:
-    """Decode the body of /rank. Raises RequestError, which names the field."""
-    return _decode(_request_decoder, body)
+    requests: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MAX_BATCH)]
 
 
 def check_quotas(request: Request, manifest: BundleManifest) -> None:
     """Raise RequestError if a request asks a stage to keep more than the bundle does, which takes more time."""
+    if not request.keep:
+        return
     quotas = {stage.name: stage.keep for stage in manifest.stages}
     for stage, keep in request.keep.items():
         if keep > quotas.get(stage, keep):
             raise RequestError(
                 f"keep.{stage}: expected {quotas[stage]} or less, as the bundle says; received {keep}"
             )
-
-
-def decode_items(body: bytes) -> Items:
-    """Decode the body of /items. Raises RequestError, which names the field."""
-    return _decode(_items_decoder, body)
-
-
-def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    # counted ahead, which is a hundred times as fast as to decode millions of values and then refuse them
-    for mark, most, what in ((b",", MAX_PARTS, "values"), (b"{", MAX_OBJECTS, "objects")):
-        if (count := body.count(mark)) > most:
-            raise RequestError(f"body: expected {most:,} {what} or fewer; received {count:,}")
-    try:
-        return decoder.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise RequestError(f"body: {error}") from None

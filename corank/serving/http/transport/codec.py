@@ -1,0 +1,180 @@
+"""JSON and MessagePack: the same bodies and answers, chosen by content type.
+
+MessagePack can say what JSON cannot. Extensions, binary values and keys that are no text are refused by the types of
+bodies; numbers that are not finite are refused here. `candidates` alone may be binary: int64, little endian.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Annotated, Any, Protocol, TypeVar
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from corank.core.errors import RequestError
+from corank.serving.funnel.request import MAX_CANDIDATES, NumberIds, Request
+from corank.serving.http.transport.call import HttpCall
+from corank.serving.http.transport.reply import JSON, HttpReply, RefusedError
+from corank.serving.http.transport.schemas import Items
+
+T = TypeVar("T")
+
+MAX_PARTS, MAX_OBJECTS = 250_000, 25_000
+"""Values and objects of a body of JSON, by its commas and braces, those within texts included."""
+MSGPACK = "application/msgpack"
+MAX_MSGPACK = 1 << 20
+"""Bytes of a body of MessagePack, where a value may be one byte: so it takes no longer to decode than JSON may."""
+NOT_FINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]|\xca[\x7f\xff][\x80-\xff]")
+"""How a number that is not finite begins in MessagePack. Bytes of a text may look like it."""
+ID_BYTES = 8
+PackedIds = Annotated[bytes, Meta(min_length=ID_BYTES, max_length=ID_BYTES * MAX_CANDIDATES)]
+
+
+class Codec(Protocol):
+    """Decodes bodies of one content type, and encodes answers."""
+
+    content_type: str
+
+    def check(self, body: bytes) -> None:
+        """Raise RequestError or RefusedError for a whole body that takes too long to decode."""
+
+    def decode(self, part: bytes | msgspec.Raw, kind: type[T]) -> T:
+        """Decode a body, or a part of one. Raises RequestError, which names the field."""
+
+    def encode(self, value: Any) -> bytes:
+        """Encode an answer."""
+
+
+class JsonCodec:
+    """JSON."""
+
+    content_type = JSON
+    encode = staticmethod(msgspec.json.encode)
+
+    def check(self, body: bytes) -> None:
+        """As `Codec.check`: a count is a hundred times as fast as to decode millions of values and then refuse them."""
+        for mark, most, what in ((b",", MAX_PARTS, "values"), (b"{", MAX_OBJECTS, "objects")):
+            # so many marks need as many bytes
+            if len(body) > most and (count := body.count(mark)) > most:
+                raise RequestError(f"body: expected {most:,} {what} or fewer; received {count:,}")
+
+    def decode(self, part: bytes | msgspec.Raw, kind: type[T]) -> T:
+        """As `Codec.decode`."""
+        return _decode(_json_decoder, part, kind)
+
+
+class MsgpackCodec:
+    """MessagePack."""
+
+    content_type = MSGPACK
+    encode = staticmethod(msgspec.msgpack.encode)
+
+    def check(self, body: bytes) -> None:
+        """As `Codec.check`."""
+        if len(body) > MAX_MSGPACK:
+            raise RefusedError(
+                413, f"a body of {MSGPACK} has {MAX_MSGPACK:,} bytes at most; send JSON, or less"
+            )
+
+    def decode(self, part: bytes | msgspec.Raw, kind: type[T]) -> T:
+        """As `Codec.decode`."""
+        found: Any = _decode(_msgpack_decoder, part, PACKED_REQUEST if kind is Request else kind)
+        if kind is Request:
+            found = _unpack(found)
+        # parts of other types are decoded again, as one of these
+        if kind in (Request, Items) and NOT_FINITE.search(part):
+            for field in _not_finite(msgspec.to_builtins(found), ""):
+                raise RequestError(f"body: expected finite numbers; {field} is none")
+        decoded: T = found
+        return decoded
+
+
+def _decode(decoder: Any, part: bytes | msgspec.Raw, kind: type[T]) -> T:
+    try:
+        found: T = decoder(kind).decode(part)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise RequestError(f"body: {error}") from None
+    return found
+
+
+_json_decoder, _msgpack_decoder = cache(msgspec.json.Decoder), cache(msgspec.msgpack.Decoder)
+
+
+def _packed_request() -> type[msgspec.Struct]:
+    """The type of `Request`, whose candidates may be bytes, too."""
+    fields: list[Any] = []
+    for field in msgspec.structs.fields(Request):
+        kind = field.type | PackedIds if field.name == "candidates" else field.type
+        if field.default_factory is not msgspec.NODEFAULT:
+            fields.append((field.name, kind, msgspec.field(default_factory=field.default_factory)))
+        else:
+            fields.append((field.name, kind, *([] if field.required else [field.default])))
+    return msgspec.defstruct("Request", fields, forbid_unknown_fields=True, frozen=True)
+
+
+PACKED_REQUEST = _packed_request()
+_names = PACKED_REQUEST.__struct_fields__
+
+
+def _unpack(packed: Any) -> Any:
+    """Make a request of a packed one. Raises RequestError if its bytes are no whole numbers of 8 bytes."""
+    fields = {name: getattr(packed, name) for name in _names}
+    if isinstance(given := fields["candidates"], bytes):
+        if len(given) % ID_BYTES:
+            raise RequestError(
+                f"body: candidates: expected int64 of {ID_BYTES} bytes each; received {len(given):,} bytes"
+            )
+        fields["candidates"] = NumberIds(np.frombuffer(given, dtype="<i8"))
+    return Request(**fields)
+
+
+def _not_finite(value: Any, field: str) -> Iterator[str]:
+    """The fields that hold numbers which are not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield field.removeprefix(".")
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield from _not_finite(part, f"{field}.{key}")
+    elif isinstance(value, list):
+        for n, part in enumerate(value):
+            yield from _not_finite(part, f"{field}.{n}")
+
+
+JSON_CODEC, MSGPACK_CODEC = JsonCodec(), MsgpackCodec()
+CODECS: dict[str, Codec] = {JSON: JSON_CODEC, MSGPACK: MSGPACK_CODEC}
+"""By content type."""
+
+
+def body_codec(call: HttpCall) -> Codec:
+    """The codec of a request's body. Raises RefusedError for another type, or none.
+
+    A page of another site cannot declare these types unasked.
+    """
+    given = call.header(b"content-type") or ""
+    codec = CODECS.get(given) or CODECS.get(given.partition(";")[0].strip().lower())
+    if codec is None:
+        received = f"; received {given!r}" if given else ""
+        raise RefusedError(415, f"expected the header Content-Type: {' or '.join(CODECS)}{received}")
+    return codec
+
+
+def answer_codec(call: HttpCall) -> Codec:
+    """The codec of the answer: what `Accept` names first; else that of the body; else JSON."""
+    accept = call.header(b"accept")
+    if accept is not None and accept != "*/*":
+        accept = accept.lower()
+        named = [(accept.index(kind), kind) for kind in CODECS if kind in accept]
+        if named:
+            return CODECS[min(named)[1]]
+    return CODECS.get((call.header(b"content-type") or "").partition(";")[0].strip().lower(), JSON_CODEC)
+
+
+def answer_to(
+    call: HttpCall, value: Any, status: int = 200, headers: dict[str, str] | None = None
+) -> HttpReply:
+    """A reply of a value in the type that the client takes."""
+    codec = answer_codec(call)
+    return HttpReply(codec.encode(value), status, headers, codec.content_type)

@@ -1,0 +1,218 @@
+"""MessagePack beside JSON, batches, and the fields of answers: one meaning whatever the way."""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx2
+import msgspec
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from corank.core.errors import RequestError
+from corank.serving.funnel.answer.fields import ANSWER_FIELDS
+from corank.serving.funnel.request import MAX_CANDIDATES, Request
+from corank.serving.http.app import RankingService
+from corank.serving.http.follower import Follower
+from corank.serving.http.serve_settings import Limits
+from corank.serving.http.source import BundleSource
+from corank.serving.http.transport.codec import MAX_MSGPACK, MSGPACK, MSGPACK_CODEC
+from corank.serving.http.transport.schemas import MAX_BATCH
+from tests.support.cases import Case
+from tests.support.random_worlds import RICH
+from tests.support.service import JSON, access
+from tests.support.shared import shared_case
+
+PACKED = {"Content-Type": MSGPACK}
+encode = msgspec.msgpack.encode
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    return shared_case(RICH)
+
+
+@pytest.fixture(scope="module")
+def service(case: Case) -> RankingService:
+    return RankingService(Follower(BundleSource(case.base / "bundle")), Limits(), access())
+
+
+@pytest.fixture(scope="module")
+def client(service: RankingService) -> Iterator[TestClient]:
+    with TestClient(service.app()) as client:
+        yield client
+
+
+def unpacked(response: httpx2.Response) -> Any:
+    assert response.headers["Content-Type"] == MSGPACK
+    return msgspec.msgpack.decode(response.content)
+
+
+def test_messagepack_json_and_the_process_give_the_same_bits(client: TestClient, case: Case) -> None:
+    for number in range(4):
+        request = case.request("test", number) | {"fields": [*set(ANSWER_FIELDS) - {"microseconds"}]}
+        plain = client.post("/rank", json=request).json()
+        packed = unpacked(client.post("/rank", content=encode(request), headers=PACKED))
+        assert plain == packed == case.funnel.rank(request) | {"user": "given"}
+
+
+def test_packed_ids_are_those_of_a_list(client: TestClient) -> None:
+    ids = list(range(16))
+    request = {"user": {}, "candidates": ids}
+    packed = request | {"candidates": np.array(ids, dtype="<i8").tobytes()}
+    answer = unpacked(client.post("/rank", content=encode(packed), headers=PACKED))
+    assert answer == client.post("/rank", json=request).json()
+
+
+@pytest.mark.parametrize(
+    ("sent", "accept", "received"),
+    [
+        (JSON, None, "application/json"),
+        (PACKED, "*/*", MSGPACK),
+        (JSON, "application/msgpack", MSGPACK),
+        (PACKED, "application/json, application/msgpack;q=.5", "application/json"),
+        (PACKED, "text/html", MSGPACK),
+    ],
+)
+def test_the_answer_is_of_the_type_that_the_client_takes(
+    client: TestClient, sent: dict[str, str], accept: str | None, received: str
+) -> None:
+    bodies: list[dict[str, Any]] = [{"user": {}, "candidates": [1]}, {"user": {}, "candidates": []}]
+    for body in bodies:
+        content = encode(body) if sent is PACKED else msgspec.json.encode(body)
+        headers = sent | ({} if accept is None else {"Accept": accept})
+        assert client.post("/rank", content=content, headers=headers).headers["Content-Type"] == received
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "body: Input data was truncated"),
+        (b"\xc1", "body: MessagePack data is malformed"),
+        (b"\x91" * 100_000, "body: Expected `object`, got `array`"),
+        (b"\x81\xa4user\x80\x00", "body: MessagePack data is malformed: trailing characters"),
+        (b"\x81\xa4user\xdf\xff\xff\xff\xff", "body: Expected `object` of length <= 4096"),
+        (b"\x82\xa4user\x80\xaacandidates\xdd\xff\xff\xff\xff", "body: Expected `array` of length <= 10000"),
+        (b"\x81\xa4user\x81\xa1a\xa2\xff\xff", "body: 'utf-8' codec can't decode"),
+        ({"user": {1: 1}}, "body: Expected `str`, got `int`"),
+        ({"user": {b"a": 1}}, "body: Expected `str`, got `bytes`"),
+        ({"user": {"id": b"a"}}, "body: Expected `bool | int | float | str | array | null`, got `bytes`"),
+        ({"user": {"id": 2**63}}, "body: Expected `int` <= 9223372036854775807"),
+        ({"user": {"id": msgspec.msgpack.Ext(5, b"")}}, "body: Expected `bool | int | float | str | array"),
+        ({"user": {"id": datetime.now(UTC)}}, "body: Expected `bool | int | float | str | array | null`"),
+        ({"user": {"user_0": float("nan")}}, "body: expected finite numbers; user.user_0 is none"),
+        (
+            {"user": {}, "candidates": [{"id": 1, "c": float("-inf")}]},
+            "body: expected finite numbers; candidates.0.c",
+        ),
+        ({"user": {}, "candidates": b""}, "body: Expected `bytes` of length >= 8"),
+        ({"user": {}, "candidates": b"123456789"}, "body: candidates: expected int64 of 8 bytes each"),
+        ({"user": {}, "candidates": b"12345678" * 2}, "candidates: 4050765991979987505 is there twice"),
+        (
+            {"user": {}, "candidates": bytes(8 * MAX_CANDIDATES + 8)},
+            "body: Expected `bytes` of length <= 80000",
+        ),
+        ({"user": {}, "candidates": [1], "trase": 1}, "body: Object contains unknown field `trase`"),
+    ],
+)
+def test_what_messagepack_alone_can_say_is_refused(client: TestClient, body: Any, message: str) -> None:
+    content = body if isinstance(body, bytes) else encode(body)
+    refused = client.post("/rank", content=content, headers=PACKED)
+    assert (refused.status_code, unpacked(refused)["error"][: len(message)]) == (400, message)
+
+
+def test_a_text_may_look_like_a_number_that_is_not_finite() -> None:
+    request = MSGPACK_CODEC.decode(
+        encode({"user": {"id": "\x7f\u00cb"}, "time": 0x7FF0CB7FF0CB7FF0}), Request
+    )
+    assert request.time == 0x7FF0CB7FF0CB7FF0
+    raw = b"\x82\xa4user\x80\xa4time\xcf\x00\xcb\x7f\xf0\x00\x00\x00\x00"
+    assert MSGPACK_CODEC.decode(raw, Request).time_ms == 0xCB7FF000000000
+    with pytest.raises(RequestError, match=r"where\.a\.1 is none"):
+        MSGPACK_CODEC.decode(encode({"user": {}, "where": {"a": [1.5, float("inf")]}}), Request)
+
+
+def test_a_packed_body_that_takes_long_to_decode_is_refused(client: TestClient) -> None:
+    body = encode({"user": {str(n): [1] * 10_000 for n in range(MAX_MSGPACK // 10_000 + 2)}})
+    refused = client.post("/rank", content=body, headers=PACKED)
+    assert refused.status_code == 413 and "send JSON, or less" in unpacked(refused)["error"]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_batch_is_answered_in_order_and_names_what_is_wrong_in_its_place(
+    client: TestClient, case: Case, service: RankingService, packed: bool
+) -> None:
+    sound = [case.request("test", number) | {"trace": False} for number in range(3)]
+    requests = [*sound[:2], {"user": {}, "candidates": []}, {"user": {}, "candidates": ["x"]}, 5, sound[2]]
+    if packed:
+        answer = unpacked(client.post("/rank/batch", content=encode({"requests": requests}), headers=PACKED))
+    else:
+        answer = client.post("/rank/batch", json={"requests": requests}).json()
+    manifest = case.funnel.manifest
+    assert (answer["model_version"], answer["items_seq"]) == (manifest.model_version, manifest.items_seq)
+    given = answer["answers"]
+    assert [given[n] for n in (0, 1, 5)] == [client.post("/rank", json=one).json() for one in sound]
+    assert [(one["status"], one["error"].partition(" ")[0]) for one in given[2:5]] == [
+        (400, "body:"),
+        (400, "candidates:"),
+        (400, "body:"),
+    ]
+    assert service.ranking.waiting == 0
+
+
+@pytest.mark.parametrize("requests", [[], [{}] * (MAX_BATCH + 1), {}])
+def test_a_batch_is_bounded(client: TestClient, requests: Any) -> None:
+    refused = client.post("/rank/batch", json={"requests": requests})
+    assert refused.status_code == 400 and "`array`" in refused.json()["error"]
+
+
+def test_a_batch_lets_others_have_their_turn(service: RankingService) -> None:
+    one = {"user": {}, "candidates": list(range(16))}
+
+    async def at_once() -> list[str]:
+        order: list[str] = []
+        transport = httpx2.ASGITransport(service.app())
+        async with httpx2.AsyncClient(transport=transport, base_url="http://here") as client:
+
+            async def ask(path: str, body: Any) -> None:
+                assert (await client.post(path, json=body)).status_code == 200
+                order.append(path)
+
+            batch = asyncio.create_task(ask("/rank/batch", {"requests": [one] * MAX_BATCH}))
+            await asyncio.sleep(0.001)
+            await asyncio.gather(batch, *(ask("/rank", one) for _ in range(3)))
+        return order
+
+    assert asyncio.run(at_once()) == ["/rank"] * 3 + ["/rank/batch"]
+
+
+def test_an_answer_has_the_fields_that_are_asked_for(client: TestClient, case: Case) -> None:
+    request = case.request("test", 0) | {"trace": False}
+    plain = client.post("/rank", json=request).json()
+    assert plain.keys() == {
+        "model_version",
+        "items_seq",
+        "items_id",
+        "stage",
+        "items",
+        "unknown",
+        "missing",
+        "user",
+    }
+    ids = [item["id"] for item in plain["items"]]
+    assert client.post("/rank", json=request | {"fields": ["ids"]}).json() == {"ids": ids}
+    assert client.post("/rank", json=request | {"fields": []}).json() == {}
+    traced = client.post("/rank", json=request | {"fields": ["scores", "trace"]}).json()
+    assert traced.keys() == {"items", "trace"}
+    reached = {
+        one["id"]: {name: at["score"] for name, at in one["stages"].items()} for one in traced["trace"]
+    }
+    assert traced["items"] == [item | {"scores": reached[item["id"]]} for item in plain["items"]]
+    refused = client.post("/rank", json=request | {"fields": ["score"]})
+    assert refused.status_code == 400 and "'score' - at `$.fields[0]`" in refused.json()["error"]
+    with pytest.raises(RequestError, match="unknown field 'score'; did you mean 'scores'"):
+        Request(user={}, fields=["score"])  # type: ignore[list-item]
+    with pytest.raises(RequestError, match="fields: expected a list"):
+        Request.parse({"user": {}, "fields": "ids"})
