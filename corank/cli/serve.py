@@ -86,6 +86,28 @@ TlsKey = Annotated[
 ]
 
 
+AccessLogFile = Annotated[
+    Path | None,
+    typer.Option(
+        parser=local_path, metavar="FILE|-", help="File for a JSON line about each request; - for stdout."
+    ),
+]
+AccessLogUsers = Annotated[
+    bool, typer.Option("--access-log-users", help="Name the user of a request in the access log.")
+]
+RateLimit = Annotated[
+    float | None,
+    typer.Option(
+        min=0.001,
+        help="Requests a second of each token that states no rate, and of all without a token together.",
+    ),
+]
+Traces = Annotated[
+    bool,
+    typer.Option(
+        "--traces", help="Send OpenTelemetry traces, as the variables OTEL_* say; needs the extra otel."
+    ),
+]
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
@@ -136,6 +158,10 @@ def serve_command(
     forwarded_allow_ips: ForwardedAllowIps = "",
     tokens: TokensFile = None,
     audit: AuditFile = None,
+    access_log: AccessLogFile = None,
+    access_log_users: AccessLogUsers = False,
+    rate_limit: RateLimit = None,
+    traces: Traces = False,
     store_deadline_ms: StoreDeadlineMs = 20.0,
     drain_seconds: DrainSeconds = 2.0,
     stop_seconds: StopSeconds = 10.0,
@@ -175,11 +201,14 @@ def token_command(
     scope: Annotated[
         ClientScope, typer.Option(help="read: rank; write: insert items, too; admin: reload, too.")
     ],
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, help="Requests that its bearer may send a second.")
+    ] = None,
 ) -> None:
     """Make a token, print it, and add its hash to the file that `corank serve --tokens` reads."""
     from corank.cli import console
     from corank.serving.http.access.tokens import add_token
 
-    secret = add_token(tokens, name, scope.value)
+    secret = add_token(tokens, name, scope.value, rate)
     console.say(f"{tokens}: {name} may {scope.value}; its token follows, and is stored nowhere")
     sys.stdout.write(f"{secret}\n")

@@ -21,6 +21,7 @@ EXTRA_OF = {
     "obstore": "objects",
     "onnx": "train",
     "onnxscript": "train",
+    "opentelemetry": "otel",
     "optuna": "tune",
     "ray": "ray",
     "redis": "redis",

@@ -4,7 +4,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from corank.serving.http.access.control import AccessControl
 from corank.serving.http.access.guard import guard
@@ -14,6 +14,7 @@ from corank.serving.http.endpoints.ranking import RankEndpoints
 from corank.serving.http.endpoints.state import StateEndpoints
 from corank.serving.http.follower import Follower
 from corank.serving.http.lookup.user_lookup import UserLookup
+from corank.serving.http.operations.access_log import AccessLog
 from corank.serving.http.process.connections import POOL, ConnectionPool
 from corank.serving.http.process.draining import Drain
 from corank.serving.http.process.worker_process import RestartCounts
@@ -21,9 +22,12 @@ from corank.serving.http.prometheus import ServiceMetrics
 from corank.serving.http.serve_settings import Limits
 from corank.serving.http.service_status import ServiceStatus
 from corank.serving.http.transport.body import BodyReader
-from corank.serving.http.transport.routes import Routes
+from corank.serving.http.transport.routes import Observer, Routes
 from corank.serving.log.log_writing import writing
 from corank.serving.log.request_log import RequestLog
+
+if TYPE_CHECKING:
+    from corank.serving.http.operations.tracing import RequestTracer
 
 GAUGES_SECONDS = 1.0
 """Time between two updates of the gauges."""
@@ -41,6 +45,8 @@ class RankingService:
         request_log: RequestLog | None = None,
         drain: Drain | None = None,
         restarts: RestartCounts | None = None,
+        access_log: AccessLog | None = None,
+        tracer: "RequestTracer | None" = None,
     ) -> None:
         """
         Args:
@@ -51,6 +57,8 @@ class RankingService:
             request_log: where served requests are logged.
             drain: begins when the process is told to end.
             restarts: of the workers of the service.
+            access_log: has a line for each request.
+            tracer: has spans for each request.
         """
         self.follower, self.limits = follower, limits
         self._access = access or AccessControl()
@@ -58,6 +66,7 @@ class RankingService:
         self.drain = drain or Drain()
         self.status = ServiceStatus(follower, self.drain, users)
         self.metrics = ServiceMetrics(self.status, restarts)
+        self._access_log, self._tracer = access_log, tracer
         bodies = BodyReader(limits)
         self.ranking = RankEndpoints(follower, limits, bodies, self.metrics, users, request_log)
         self._changes = ChangeEndpoints(follower, bodies)
@@ -83,13 +92,25 @@ class RankingService:
                 ("GET", "/"): guard(access, state.get_page),
             },
             self._lifespan,
+            self._observers(),
         )
+
+    def _observers(self) -> list[Observer]:
+        """What is told of each request; a trace before the line that names it."""
+        observers: list[Observer] = [self.metrics.count_request]
+        if self._tracer is not None:
+            observers.append(self._tracer.observe)
+        if self._access_log is not None:
+            observers.append(self._access_log.observe)
+        return observers
 
     @asynccontextmanager
     async def _lifespan(self) -> AsyncIterator[dict[str, Any]]:
         self.follower.start()
         if self._users is not None:
             await asyncio.to_thread(self._users.start)
+        if self._access_log is not None:
+            self._access_log.start(self.follower.report, self.metrics.count_access_log_dropped)
         gauges = asyncio.create_task(self._update_gauges())
         gc.freeze()  # a million ids in dicts need not be visited by every collection
         async with writing(self._request_log, self.follower.report, self.metrics.count_logged):
@@ -98,6 +119,9 @@ class RankingService:
         await asyncio.to_thread(self.follower.stop)
         if self._users is not None:
             await asyncio.to_thread(self._users.close)
+        for closed in (self._tracer, self._access_log):
+            if closed is not None:
+                await asyncio.to_thread(closed.close)
 
     async def _update_gauges(self) -> None:
         while True:

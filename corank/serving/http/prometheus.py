@@ -22,6 +22,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from corank.serving.funnel.ranking_result import RankingResult
 from corank.serving.http.process.worker_process import RestartCounts
 from corank.serving.http.service_status import ServiceStatus
+from corank.serving.http.transport.call import HttpCall
+from corank.serving.http.transport.reply import HttpReply
 
 MULTIPROC = "PROMETHEUS_MULTIPROC_DIR"
 BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -95,11 +97,8 @@ class ServiceMetrics:
             ["stage", "why"],
             registry=registry,
         )
-        self._shed = Counter(
-            "corank_shed", "Requests refused with 503, since too many were waiting", registry=registry
-        )
-        self._cut_off = Counter("corank_connections_cut", CUT_OFF, ["why"], registry=registry)
         self._failed = Counter("corank_failed", "Requests whose first stage failed", registry=registry)
+        self._make_traffic_metrics(registry)
         self._lookups = Counter(
             "corank_user_lookups",
             "Look-ups of users in the store: stored, new, late, failed, skipped (not tried), busy (too many)",
@@ -110,8 +109,26 @@ class ServiceMetrics:
         self._make_status_metrics(registry)
         # cached, since finding a label takes as long as counting
         self._seconds_of, self._cut_by = cache(self._stage_seconds.labels), cache(self._cut.labels)
+        self._requests_by = cache(self._requests.labels)
         self._reported: str | None = None
         self.update_gauges()
+
+    def _make_traffic_metrics(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "corank_http_requests",
+            "Requests by the name of their token and the status of their answer; 429: beyond the token's rate",
+            ["token", "status"],
+            registry=registry,
+        )
+        self._shed = Counter(
+            "corank_shed", "Requests refused with 503, since too many were waiting", registry=registry
+        )
+        self._cut_off = Counter("corank_connections_cut", CUT_OFF, ["why"], registry=registry)
+        self._access_log_dropped = Counter(
+            "corank_access_log_dropped",
+            "Lines that the access log lost: too many were waiting, or the disk refused",
+            registry=registry,
+        )
 
     def _make_status_metrics(self, registry: CollectorRegistry) -> None:
         self._version = Gauge(
@@ -159,6 +176,14 @@ class ServiceMetrics:
     def count_shed(self) -> None:
         """Count a request that was refused since too many were waiting."""
         self._shed.inc()
+
+    def count_request(self, call: HttpCall, reply: HttpReply, began: float) -> None:
+        """Count a request that is answered; as an `Observer`."""
+        self._requests_by(call.caller, reply.status).inc()
+
+    def count_access_log_dropped(self, lines: int) -> None:
+        """Count lines that the access log lost."""
+        self._access_log_dropped.inc(lines)
 
     def count_cut_off(self, why: str) -> None:
         """Count a connection that was closed for a limit."""

@@ -76,6 +76,14 @@ class ServeSettings(Settings):
     """File of the clients' tokens."""
     audit: Path | None = None
     """File of audit lines; None for stderr."""
+    access_log: Path | None = None
+    """File of a JSON line about each request; `-` for stdout, None for none."""
+    access_log_users: bool = False
+    """Whether these lines name the users of requests."""
+    rate_limit: float | None = Field(None, gt=0, le=1e9)
+    """Requests a second of each token that states no rate, and of all without a token together; None for any."""
+    traces: bool = False
+    """Whether OpenTelemetry traces are sent, as the variables OTEL_* say."""
     trust: tuple[Path, ...] = ()
     """Files of public keys, one of which must have signed what is served; none: it need not be signed."""
     store_deadline_ms: float = Field(20.0, gt=0)

@@ -13,12 +13,15 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from ctypes import c_double
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 from prometheus_client.multiprocess import mark_process_dead
 
 from corank.bundle.signatures import TrustedKeys
 from corank.core.errors import CorankError
+from corank.core.extras import name_missing_extra
 from corank.core.registry import load_environment_plugins
 from corank.core.storage.object_url import parse_location
 from corank.core.types import Report
@@ -30,12 +33,14 @@ from corank.serving.http.access.tokens import Token, Tokens, read_tokens
 from corank.serving.http.app import RankingService
 from corank.serving.http.follower import Follower
 from corank.serving.http.lookup.user_lookup import UserLookup
+from corank.serving.http.operations.access_log import AccessLog, check_access_log
+from corank.serving.http.operations.rate_limit import Rate, RateLimiter
 from corank.serving.http.process.connections import BoundedProtocol, allow_open_files
 from corank.serving.http.process.draining import Drain, DrainingServer
 from corank.serving.http.process.listener import bind_listener, take_inherited_listener
 from corank.serving.http.process.memory import release_memory
 from corank.serving.http.process.supervisor import Supervisor
-from corank.serving.http.process.worker_process import RestartCounts, WorkerMain, handle_signals
+from corank.serving.http.process.worker_process import SharedState, WorkerMain, handle_signals
 from corank.serving.http.prometheus import MULTIPROC
 from corank.serving.http.serve_settings import ServeSettings
 from corank.serving.http.source import BundleSource, Source, StoreSource, load_first
@@ -44,6 +49,9 @@ from corank.serving.log.request_log import RequestLog
 from corank.serving.store.base import hide_password, is_store
 from corank.serving.store.fetch_process import fetch_in_subprocess
 from corank.serving.store.isolation.isolated_store import open_isolated
+
+if TYPE_CHECKING:
+    from corank.serving.http.operations.tracing import RequestTracer
 
 TOKEN = "CORANK_TOKEN"
 """Environment variable: a token of the scope admin."""
@@ -77,8 +85,7 @@ def run_service(read: Callable[[], ServeSettings], report: Report) -> None:
         with closing(open_source(settings)) as source:
             load_first(source, report)
         release_memory()
-        with _several_count_together(settings.workers) as forget:
-            restarts = RestartCounts()
+        with _sharing(settings.workers) as (shared, forget):
 
             def renew() -> WorkerMain:
                 newer = read()
@@ -86,27 +93,30 @@ def run_service(read: Callable[[], ServeSettings], report: Report) -> None:
                 for name in NEEDS_RESTART:
                     if getattr(newer, name) != getattr(settings, name):
                         report(f"{name}: stays {getattr(settings, name)} until the service is started again")
-                return partial(run_worker, newer.model_dump_json(), restarts)
+                return partial(run_worker, newer.model_dump_json(), shared)
 
-            main = partial(run_worker, settings.model_dump_json(), restarts)
-            supervisor = Supervisor(settings.workers, main, settings.drain, report, forget, renew, restarts)
+            main = partial(run_worker, settings.model_dump_json(), shared)
+            supervisor = Supervisor(
+                settings.workers, main, settings.drain, report, forget, renew, shared.restarts
+            )
             report(describe_trust(settings))
             report(describe_address(settings, listener))
             supervisor.run(listener, is_own=inherited is None)
 
 
 @contextmanager
-def _several_count_together(workers: int) -> Iterator[Callable[[int], None]]:
-    """Let several workers write their metrics into one folder; yield what forgets a process that has ended.
+def _sharing(workers: int) -> Iterator[tuple[SharedState, Callable[[int], None]]]:
+    """Make what the workers share; yield it, and what forgets the metrics of a process that has ended.
 
-    One worker keeps them in memory, which takes less time.
+    Several workers write their metrics into one folder. One keeps them in memory, which takes less time.
     """
-    if workers == 1:
-        yield lambda pid: None
-        return
-    with tempfile.TemporaryDirectory(prefix="corank-metrics-") as folder:
-        os.environ[MULTIPROC] = folder
-        yield lambda pid: mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
+    with tempfile.TemporaryDirectory(prefix="corank-shared-") as folder:
+        shared = SharedState(buckets=Path(folder) / "buckets")
+        if workers == 1:
+            yield shared, lambda pid: None
+        else:
+            os.environ[MULTIPROC] = folder
+            yield shared, lambda pid: mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
 
 
 def check_files(settings: ServeSettings) -> None:
@@ -115,6 +125,10 @@ def check_files(settings: ServeSettings) -> None:
     allow_open_files(settings.connections)
     tls_factory(settings)
     AuditLog(settings.audit)
+    if settings.access_log is not None:
+        check_access_log(settings.access_log)
+    if settings.traces:
+        open_tracer().close()
     if settings.tokens is not None:
         read_tokens(settings.tokens)
 
@@ -143,8 +157,8 @@ def open_source(settings: ServeSettings) -> Source:
     return BundleSource(parse_location(settings.source), trust)
 
 
-def run_worker(settings: str, restarts: RestartCounts, listener: socket.socket, beat: c_double) -> None:
-    """Run a worker process; the parameters are those of `WorkerMain`, after the settings as JSON and the restarts."""
+def run_worker(settings: str, shared: SharedState, listener: socket.socket, beat: c_double) -> None:
+    """Run a worker process; the parameters are those of `WorkerMain`, after settings as JSON and what is shared."""
 
     def report(line: str) -> None:
         print(f"corank: {line}", file=sys.stderr, flush=True)
@@ -154,7 +168,7 @@ def run_worker(settings: str, restarts: RestartCounts, listener: socket.socket, 
 
     load_environment_plugins()
     try:
-        serve_worker(ServeSettings.model_validate_json(settings), listener, report, turn, restarts)
+        serve_worker(ServeSettings.model_validate_json(settings), listener, report, turn, shared)
     except CorankError as error:
         report(f"worker {os.getpid()} cannot start: {error}")
         sys.exit(1)
@@ -165,7 +179,7 @@ def serve_worker(
     listener: socket.socket,
     report: Report,
     on_alive: Callable[[], None] | None = None,
-    restarts: RestartCounts | None = None,
+    shared: SharedState | None = None,
 ) -> None:
     """Serve with this process, until it is told to end. A process without a supervisor goes on then.
 
@@ -174,12 +188,12 @@ def serve_worker(
         listener: a bound socket.
         report: receives changes and errors.
         on_alive: as for `DrainingServer`.
-        restarts: of the workers, for the metrics.
+        shared: among the workers of a service; None for a process without a supervisor.
 
     Raises CorankError if there is nothing to serve.
     """
     drain = settings.drain
-    service = create_service(settings, report, drain, restarts)
+    service = create_service(settings, report, drain, shared or SharedState())
     if on_alive is None:
         report(describe_trust(settings))
         report(describe_address(settings, listener))
@@ -210,7 +224,7 @@ def serve_worker(
 
 
 def create_service(
-    settings: ServeSettings, report: Report, drain: Drain, restarts: RestartCounts | None = None
+    settings: ServeSettings, report: Report, drain: Drain, shared: SharedState
 ) -> RankingService:
     """Create the endpoints of a worker process, which turn unready when `drain` begins. Raises CorankError."""
     source = open_source(settings)
@@ -224,8 +238,23 @@ def create_service(
         else None
     )
     return RankingService(
-        follower, settings.limits, open_access(settings, report), users, log, drain, restarts
+        follower,
+        settings.limits,
+        open_access(settings, report, shared.buckets),
+        users,
+        log,
+        drain,
+        shared.restarts,
+        None if settings.access_log is None else AccessLog(settings.access_log, settings.access_log_users),
+        open_tracer() if settings.traces else None,
     )
+
+
+def open_tracer() -> "RequestTracer":
+    """Open what makes the spans of requests. Raises CorankError if it is not installed, or its exporter not known."""
+    with name_missing_extra("corank serve --traces"):
+        from corank.serving.http.operations.tracing import RequestTracer, open_exporter
+    return RequestTracer(open_exporter())
 
 
 def _require_writable(settings: ServeSettings) -> None:
@@ -249,12 +278,17 @@ def tls_factory(settings: ServeSettings) -> Callable[..., ssl.SSLContext] | None
     return lambda *_: context
 
 
-def open_access(settings: ServeSettings, report: Report) -> AccessControl:
-    """Open what says who may call. Raises ConfigError if the audit cannot be written."""
+def open_access(settings: ServeSettings, report: Report, buckets: Path | None = None) -> AccessControl:
+    """Open what says who may call, and how often, by `buckets` that workers share.
+
+    Raises ConfigError if the audit cannot be written.
+    """
     secret = os.environ.get(TOKEN)
     fixed = [Token.of(secret, "token", "admin")] if secret else []
     return AccessControl(
         OriginPolicy([settings.host, *settings.allow_host], settings.allow_origin),
         Tokens(fixed, settings.tokens, report),
         AuditLog(settings.audit),
+        RateLimiter(buckets),
+        None if settings.rate_limit is None else Rate.of(settings.rate_limit),
     )

@@ -30,7 +30,7 @@ def guard(
                 access.authorize(call, needs)
             reply = await handler(call)
         except RefusedError as refused:
-            error = refused.error
+            error, call.why = refused.error, refused.why
             reply = answer_to(call, {"error": shorten_error(error)}, refused.status, refused.headers)
         except RequestError as wrong:
             error = str(wrong)

@@ -23,6 +23,7 @@ from msgspec import Meta
 
 from corank.core.errors import ConfigError
 from corank.core.types import Report
+from corank.serving.http.operations.rate_limit import Rate
 
 RECHECK_SECONDS = 1.0
 """Time after which the file is looked at again."""
@@ -45,18 +46,27 @@ class Scope(IntEnum):
     """Look for a newer version now."""
 
 
-class Token(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class Token(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
     """A token, known by its hash."""
 
     name: Annotated[str, Meta(pattern=r"^[\w.@-]{1,64}$")]
     """Who bears it, for the audit."""
     scope: ScopeName
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    rate: Annotated[float, Meta(gt=0, le=1e9)] | None = None
+    """Requests a second; None for what the service is told."""
+    burst: Annotated[float, Meta(ge=1, le=1e9)] | None = None
+    """Requests at once, after a pause; None for those of a second."""
 
     @classmethod
-    def of(cls, secret: str, name: str, scope: ScopeName) -> "Token":
+    def of(cls, secret: str, name: str, scope: ScopeName, rate: float | None = None) -> "Token":
         """Make the token of a secret."""
-        return cls(name, scope, hashlib.sha256(secret.encode()).hexdigest())
+        return cls(name, scope, hashlib.sha256(secret.encode()).hexdigest(), rate)
+
+    @property
+    def limit(self) -> Rate | None:
+        """How many requests its bearer may send, if it says so."""
+        return None if self.rate is None else Rate.of(self.rate, self.burst)
 
     @property
     def allows(self) -> Scope:
@@ -149,7 +159,11 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
 
 
 def add_token(
-    path: Path, name: str, scope: ScopeName, make: Callable[[], str] = lambda: secrets.token_urlsafe(32)
+    path: Path,
+    name: str,
+    scope: ScopeName,
+    rate: float | None = None,
+    make: Callable[[], str] = lambda: secrets.token_urlsafe(32),
 ) -> str:
     """Make a token and append its hash to a file, which is made with the mode 0600 if it is missing.
 
@@ -157,6 +171,7 @@ def add_token(
         path: file of tokens.
         name: who will bear it.
         scope: what its bearer may do.
+        rate: requests that its bearer may send a second; None for what the service is told.
         make: makes the secret.
 
     Returns:
@@ -165,7 +180,7 @@ def add_token(
     Raises ConfigError if the file cannot be written, or is not a file of tokens.
     """
     secret = make()
-    line = msgspec.json.encode(Token.of(secret, name, scope)) + b"\n"
+    line = msgspec.json.encode(Token.of(secret, name, scope, rate)) + b"\n"
     try:
         msgspec.json.decode(line, type=Token)
     except msgspec.ValidationError:

@@ -77,7 +77,8 @@ class RankEndpoints:
                         # a request that waited is woken by the loop, which first reads new arrivals: let it read here
                         await asyncio.sleep(0)
                     request = body.decode(Request)
-                    answer = self._rank(self._follower.funnel, request, len(body.content), arrived, user)
+                    funnel, size = self._follower.funnel, len(body.content)
+                    answer = self._rank(call, funnel, request, size, arrived, user)
                     return answer_to(call, answer)
             finally:
                 self.waiting -= 1
@@ -89,6 +90,7 @@ class RankEndpoints:
         """
         async with self._bodies.read(call) as body:
             parts, codec = body.decode(RequestBatch).requests, body.codec
+            call.charge(len(parts) - 1)
             self._shed_if_full()
             users = [GIVEN] * len(parts)
             if self._users is not None:
@@ -100,7 +102,7 @@ class RankEndpoints:
                 for part, user in zip(parts, users, strict=True):
                     async with self._turn:
                         await asyncio.sleep(0)
-                        answers.append(self._rank_part(funnel, part, codec, user))
+                        answers.append(self._rank_part(call, funnel, part, codec, user))
                     waiting -= 1
                     self.waiting -= 1
             finally:
@@ -127,21 +129,23 @@ class RankEndpoints:
         if self.waiting >= self._limits.queue:
             self._metrics.count_shed()
             raise RefusedError(
-                503, f"{self.waiting} requests are waiting; try again", {"Retry-After": RETRY_AFTER}
+                503, f"{self.waiting} requests are waiting; try again", {"Retry-After": RETRY_AFTER}, "queue"
             )
 
-    def _rank_part(self, funnel: Funnel, part: msgspec.Raw, codec: Codec, user: FoundUser) -> dict[str, Any]:
+    def _rank_part(
+        self, call: HttpCall, funnel: Funnel, part: msgspec.Raw, codec: Codec, user: FoundUser
+    ) -> dict[str, Any]:
         """The answer to a request of a batch, or its error. Its deadlines count from its own turn."""
         try:
             request = codec.decode(part, Request)
-            return self._rank(funnel, request, len(bytes(part)), time.perf_counter(), user)
+            return self._rank(call, funnel, request, len(bytes(part)), time.perf_counter(), user)
         except RequestError as error:
             return {"error": shorten_error(str(error)), "status": 400}
         except RefusedError as refused:
             return {"error": shorten_error(refused.error), "status": refused.status}
 
     def _rank(
-        self, funnel: Funnel, request: Request, size: int, arrived: float, user: FoundUser
+        self, call: HttpCall, funnel: Funnel, request: Request, size: int, arrived: float, user: FoundUser
     ) -> dict[str, Any]:
         """The answer to a request whose body has `size` bytes."""
         if self._limits.clock_skew is not None:
@@ -159,7 +163,9 @@ class RankEndpoints:
         if result.encoded.unknown:
             self._follower.request_refresh()  # the store may know them by now
         answer = result.to_answer(user.origin)
-        self._metrics.observe(result, time.perf_counter() - arrived)
+        done = time.perf_counter()
+        call.ranked.append((result, done))
+        self._metrics.observe(result, done - arrived)
         if self._request_log is not None:
             self._request_log.add(funnel, result)
         return answer

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from ctypes import c_double, c_long
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from corank.serving.http.process.draining import RETIRE, DrainingServer
 
@@ -45,6 +47,15 @@ class RestartCounts:
     def read(self) -> dict[str, int]:
         """The counts as of now."""
         return dict(zip(self.REASONS, self._counts, strict=True))
+
+
+@dataclass(frozen=True)
+class SharedState:
+    """What the worker processes of a service share."""
+
+    restarts: RestartCounts = field(default_factory=RestartCounts)
+    buckets: Path | None = None
+    """File of the buckets of rates; None for a process without a supervisor."""
 
 
 class WorkerProcess:

@@ -110,4 +110,4 @@ class BodyReader:
 
     def _too_much(self) -> RefusedError:
         message = f"bodies of {self._limits.bodies:,} bytes are being received; try again"
-        return RefusedError(503, message, CLOSE | {"Retry-After": RETRY_AFTER})
+        return RefusedError(503, message, CLOSE | {"Retry-After": RETRY_AFTER}, "bodies")

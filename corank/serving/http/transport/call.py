@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qs
 
+from corank.serving.funnel.ranking_result import RankingResult
+
 AsgiMessage = MutableMapping[str, Any]
 AsgiScope = MutableMapping[str, Any]
 """The facts of a connection or a request, which the server hands over."""
@@ -18,10 +20,25 @@ class DisconnectedError(Exception):
     """The client has gone before its body had come."""
 
 
+def _charge_nothing(count: int) -> None:
+    """Count requests of which any number may come."""
+
+
 class HttpCall:
     """A request: its head, and its body as it comes."""
 
-    __slots__ = ("_headers", "_receive", "caller", "change", "scope")
+    __slots__ = (
+        "_headers",
+        "_receive",
+        "caller",
+        "change",
+        "charge",
+        "id",
+        "ranked",
+        "scope",
+        "trace",
+        "why",
+    )
 
     def __init__(self, scope: AsgiScope, receive: AsgiReceive) -> None:
         """
@@ -35,6 +52,16 @@ class HttpCall:
         """The name of the token that it came with."""
         self.change: dict[str, Any] = {}
         """Facts for the audit, of one that writes."""
+        self.charge: Callable[[int], None] = _charge_nothing
+        """Counts so many requests more against the rate of its token; raises RefusedError if they are too many."""
+        self.why: str | None = None
+        """Why it was refused for a limit: queue, bodies or rate."""
+        self.ranked: list[tuple[RankingResult, float]] = []
+        """What it had ranked, and when each was done, by `time.perf_counter`."""
+        self.id: str | None = None
+        """Of its line in the access log; the client may give it."""
+        self.trace: str | None = None
+        """Of its trace, 32 hexadecimal digits."""
 
     def header(self, name: bytes) -> str | None:
         """A header by its name in lower case; the first one if there are several."""

@@ -14,9 +14,18 @@ LONGEST_ERROR = 2000
 class RefusedError(Exception):
     """A reply with a status other than 200."""
 
-    def __init__(self, status: int, error: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, error: str, headers: dict[str, str] | None = None, why: str | None = None
+    ) -> None:
+        """
+        Args:
+            status: of the reply.
+            error: what its body says.
+            headers: of the reply.
+            why: the limit that the request met, for the access log.
+        """
         super().__init__(error)
-        self.status, self.error, self.headers = status, error, headers
+        self.status, self.error, self.headers, self.why = status, error, headers, why
 
 
 class HttpReply:

@@ -4,8 +4,9 @@ A framework's router and middleware take as long as a fifth of a request.
 """
 
 import sys
+import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal
 
@@ -14,6 +15,8 @@ from corank.serving.http.transport.reply import HttpReply, error_reply
 
 Method = Literal["GET", "POST"]
 Handler = Callable[[HttpCall], Awaitable[HttpReply]]
+Observer = Callable[[HttpCall, HttpReply, float], None]
+"""Receives a request, its reply, and when its head had come, by `time.perf_counter`."""
 Lifespan = Callable[[], AbstractAsyncContextManager[dict[str, Any]]]
 """What runs as long as the application does; it gives the state that the server's connections share."""
 
@@ -21,11 +24,17 @@ Lifespan = Callable[[], AbstractAsyncContextManager[dict[str, Any]]]
 class Routes:
     """The application of a worker process."""
 
-    def __init__(self, table: Mapping[tuple[Method, str], Handler], lifespan: Lifespan) -> None:
+    def __init__(
+        self,
+        table: Mapping[tuple[Method, str], Handler],
+        lifespan: Lifespan,
+        observers: Sequence[Observer] = (),
+    ) -> None:
         """
         Args:
             table: endpoints by method and path; one of GET answers HEAD, too.
             lifespan: entered before the first request and left after the last.
+            observers: are told of each request before its reply is sent.
         """
         self._table: dict[tuple[str, str], Handler] = dict(table.items())
         self._table |= {
@@ -34,16 +43,18 @@ class Routes:
         self._methods: dict[str, list[str]] = {}
         for method, path in self._table:
             self._methods.setdefault(path, []).append(method)
-        self.lifespan = lifespan
+        self.lifespan, self._observers = lifespan, tuple(observers)
 
     async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         """Answer a request."""
         if scope["type"] != "http":
             await self._run_lifespan(scope, receive, send)
             return
-        method = scope["method"]
-        handler = self._table.get((method, scope["path"]))
-        reply = self._refuse(scope["path"]) if handler is None else await handler(HttpCall(scope, receive))
+        began, method = time.perf_counter(), scope["method"]
+        handler, call = self._table.get((method, scope["path"])), HttpCall(scope, receive)
+        reply = self._refuse(scope["path"]) if handler is None else await handler(call)
+        for observe in self._observers:
+            observe(call, reply, began)
         await reply.send(send, method != "HEAD")
 
     def _refuse(self, path: str) -> HttpReply:

@@ -1,0 +1,1 @@
+"""What whoever runs a service sees and bounds: the access log, traces, rates of requests."""

@@ -1,0 +1,121 @@
+"""The access log: a line a request, without what is personal, whole across rotation, bounded."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from corank.core.errors import ConfigError
+from corank.serving.http.app import RankingService
+from corank.serving.http.follower import Follower
+from corank.serving.http.operations import access_log
+from corank.serving.http.operations.access_log import AccessLog
+from corank.serving.http.serve_settings import Limits
+from corank.serving.http.source import BundleSource
+from corank.serving.http.transport.reply import HttpReply
+from tests.support.random_worlds import RICH
+from tests.support.service import access, call_of
+from tests.support.shared import shared_case
+
+BODY: dict[str, Any] = {"user": {"id": 7}, "candidates": [1, 2, 3]}
+
+
+@pytest.fixture(scope="module")
+def follower() -> Follower:
+    return Follower(BundleSource(shared_case(RICH).base / "bundle"))
+
+
+@contextmanager
+def serving(follower: Follower, log: AccessLog, limits: Limits | None = None) -> Iterator[TestClient]:
+    follower = Follower(follower.source)
+    with TestClient(RankingService(follower, limits or Limits(), access(), access_log=log).app()) as client:
+        yield client
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_line_says_what_was_asked_and_how_long_each_stage_took(follower: Follower, tmp_path: Path) -> None:
+    path = tmp_path / "access"
+    with serving(follower, AccessLog(path)) as client:
+        answer = client.post("/rank?user=alice", json=BODY, headers={"X-Request-Id": "page-1"})
+        other = client.get("/nowhere/" + "x" * 1000, headers={"X-Request-Id": "two words"})
+        client.post(
+            "/rank", content=b'{"user": {"id": "bob@home"}}', headers={"Content-Type": "application/json"}
+        )
+    ranked, missing, refused = lines(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert (ranked["id"], answer.headers["x-request-id"]) == ("page-1", "page-1")
+    assert (ranked["method"], ranked["path"], ranked["status"]) == ("POST", "/rank", 200)
+    assert (ranked["bytes"], ranked["token"], ranked["candidates"]) == (len(answer.content), "nobody", 3)
+    assert ranked["version"] == answer.json()["model_version"]
+    assert list(ranked["stages"]) == ["receive", "prerank", "rank"]
+    assert 0 < sum(ranked["stages"].values()) < ranked["ms"]
+    assert (missing["status"], len(missing["path"]), len(missing["id"])) == (404, 200, 16)
+    assert other.headers["x-request-id"] == missing["id"]
+    assert refused["status"] == 400
+    assert "alice" not in path.read_text() and "bob" not in path.read_text() and "users" not in ranked
+
+
+def test_users_are_named_if_asked_and_a_full_queue_is_told(follower: Follower, tmp_path: Path) -> None:
+    path = tmp_path / "access"
+    with serving(follower, AccessLog(path, with_users=True), Limits(queue=0)) as client:
+        assert client.post("/rank", json=BODY).status_code == 503
+    with serving(follower, AccessLog(path, with_users=True)) as client:
+        assert client.post("/rank", json=BODY).status_code == 200
+    refused, ranked = lines(path)
+    assert (refused["why"], "users" in refused) == ("queue", False)
+    assert ranked["users"] == [7]
+
+
+def add(log: AccessLog, path: str) -> None:
+    call = call_of([])
+    call.scope |= {"method": "GET", "path": path}
+    log.observe(call, HttpReply(), 0.0)
+
+
+def test_a_renamed_file_is_followed_by_a_new_one_and_what_is_too_much_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access_log, "FLUSH_SECONDS", 3600.0)
+    monkeypatch.setattr(access_log, "MAX_LINES", 3)
+    path, dropped, reports = tmp_path / "access", list[int](), list[str]()
+    for n in range(2):
+        log = AccessLog(path)
+        log.start(reports.append, dropped.append)
+        for _ in range(5):
+            add(log, f"/{n}")
+        log.close()
+        path.rename(tmp_path / f"access.{n}")
+    assert [[line["path"] for line in lines(tmp_path / f"access.{n}")] for n in range(2)] == [
+        ["/0"] * 3,
+        ["/1"] * 3,
+    ]
+    assert (dropped, reports) == ([2, 2], [])
+
+
+def test_a_file_that_cannot_be_written_is_named_at_the_start_and_counted_later(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--access-log: .*nowhere/access: cannot be written: No such file"):
+        AccessLog(tmp_path / "nowhere" / "access")
+    path, dropped, reports = tmp_path / "access", list[int](), list[str]()
+    log = AccessLog(path)
+    path.unlink()
+    path.mkdir()
+    log.start(reports.append, dropped.append)
+    add(log, "/")
+    log.close()
+    assert (dropped, len(reports)) == ([1], 1) and "the access log cannot be written" in reports[0]
+
+
+def test_lines_to_a_pipe_are_written_by_the_page(capfd: pytest.CaptureFixture[str]) -> None:
+    log = AccessLog(Path("-"))
+    log.start(lambda line: None, lambda lines: None)
+    for _ in range(100):
+        add(log, "/" + "x" * 150)
+    log.close()
+    assert len([json.loads(line) for line in capfd.readouterr().out.splitlines()]) == 100
