@@ -75,7 +75,7 @@ def test_users_are_named_if_asked_and_a_full_queue_is_told(follower: Follower, t
 
 def add(log: AccessLog, path: str) -> None:
     call = call_of([])
-    call.scope |= {"method": "GET", "path": path}
+    call.scope.update(method="GET", path=path)
     log.observe(call, HttpReply(), 0.0)
 
 

@@ -5,21 +5,29 @@ import os
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
 from corank.core.errors import ConfigError
 from corank.serving.http.access.control import AccessControl
+from corank.serving.http.access.origin import OriginPolicy
 from corank.serving.http.access.tokens import Scope, Tokens, add_token, read_tokens
+from corank.serving.http.app import RankingService
+from corank.serving.http.follower import Follower
 from corank.serving.http.operations import rate_limit
 from corank.serving.http.operations.rate_limit import Rate, RateLimiter
+from corank.serving.http.serve_settings import Limits
+from corank.serving.http.source import BundleSource
 from corank.serving.http.transport.reply import RefusedError
+from tests.support.random_worlds import RICH
 from tests.support.service import call_of
+from tests.support.shared import shared_case
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, which the test sets."""
     now = [1000.0]
-    monkeypatch.setattr(rate_limit.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("corank.serving.http.operations.rate_limit.time.monotonic", lambda: now[0])
     return now
 
 
@@ -101,3 +109,15 @@ def test_a_rate_that_is_none_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("}", ',"rate":0}'))
     with pytest.raises(ConfigError, match=r"tokens:1: not a token: Expected `float` > 0.* at `\$.rate`"):
         read_tokens(path)
+
+
+def test_the_requests_of_a_batch_count_and_are_counted_by_token(clock: list[float]) -> None:
+    follower = Follower(BundleSource(shared_case(RICH).base / "bundle"))
+    control = AccessControl(OriginPolicy(["testserver"]), rate=Rate.of(4))
+    batch = {"requests": [{"user": {}, "candidates": [1]}] * 3}
+    with TestClient(RankingService(follower, Limits(), control).app()) as client:
+        assert [client.post("/rank/batch", json=batch).status_code for _ in range(2)] == [200, 429]
+        assert client.get("/healthz").status_code == 200
+        clock[0] += 60
+        text = client.get("/metrics").text
+    assert 'corank_http_requests_total{status="429",token="nobody"} 1.0' in text
