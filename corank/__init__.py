@@ -14,7 +14,7 @@ from corank.core.extras import name_missing_extra
 if TYPE_CHECKING:
     __version__: str
     from corank import config as config
-    from corank.api.bundles import rank, refresh
+    from corank.api.bundles import conformance, rank, refresh
     from corank.api.evaluating import compare, evaluate
     from corank.api.measuring import explain, gradient_conflicts, report, request
     from corank.api.replaying import replay
@@ -76,6 +76,7 @@ __all__ = [
     "__version__",
     "check",
     "compare",
+    "conformance",
     "daily",
     "evaluate",
     "explain",
@@ -127,7 +128,7 @@ _MODULE_OF = {
         ("check", "pack"),
         "corank.api.runs",
     ),
-    **dict.fromkeys(("rank", "refresh"), "corank.api.bundles"),
+    **dict.fromkeys(("conformance", "rank", "refresh"), "corank.api.bundles"),
     **dict.fromkeys(("compare", "evaluate"), "corank.api.evaluating"),
     **dict.fromkeys(("explain", "gradient_conflicts", "report", "request"), "corank.api.measuring"),
     **dict.fromkeys(("sweep", "tune"), "corank.api.searching"),

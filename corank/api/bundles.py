@@ -1,4 +1,4 @@
-"""`corank refresh` and `rank`, what needs a bundle and no training."""
+"""`corank refresh`, `rank` and `conformance`, what needs a bundle and no training."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +14,8 @@ from corank.bundle.signatures import SigningKeys
 from corank.core.errors import DataError
 from corank.core.storage.object_url import PathOrUrl, parse_location, require_local
 from corank.core.types import Report
+from corank.serving.conformance.cases import read_requests, write_cases
+from corank.serving.conformance.drawn_requests import draw_requests
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 
@@ -90,3 +92,31 @@ def rank(
     """
     funnel = Funnel.open(bundle, trust)
     return funnel.rank(request if isinstance(request, Mapping) else Request.read(require_local(request)))
+
+
+def conformance(
+    bundle: PathOrUrl,
+    out: PathOrUrl,
+    requests: PathOrUrl | None = None,
+    number: int = 100,
+    seed: int = 0,
+) -> int:
+    """Write test cases of a bundle, by which a reader in another language can be checked step by step.
+
+    Args:
+        bundle: the bundle's folder, or its URL.
+        out: the file to write: a case a line, in JSON (docs/bundle-format.md).
+        requests: a file of requests, one a line in JSON, each with a time; random ones unless given.
+        number: how many random requests.
+        seed: of random requests.
+
+    Returns how many cases were written. Raises BundleError, RequestError.
+
+    Example:
+        >>> corank.conformance("bundle", "cases.jsonl", number=2)
+        2
+    """
+    funnel = Funnel.open(bundle)
+    drawn = draw_requests(funnel, seed, number)
+    given = drawn if requests is None else read_requests(require_local(requests))
+    return write_cases(require_local(out), funnel, given)

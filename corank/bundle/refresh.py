@@ -29,6 +29,7 @@ from corank.bundle.incremental_log import (
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers, encode_vectors, save_vectors
 from corank.bundle.manifest import BundleManifest, load_manifest
+from corank.bundle.readers.layout_file import FILE, write_layout
 from corank.bundle.retrieval import refresh_retrieval
 from corank.bundle.signatures import SigningKeys
 from corank.core.time import MILLISECOND, floor_times, format_time
@@ -122,13 +123,14 @@ def _fill(
     if older:  # a format before 7
         encoders.save(content / "encoders")
     for part in manifest.parts:
-        if not part.startswith(("items/", "priors/", "retrieval/", *(["encoders/"] if older else []))):
+        if not part.startswith((FILE, "items/", "priors/", "retrieval/", *(["encoders/"] if older else []))):
             (content / part).parent.mkdir(parents=True, exist_ok=True)
             _link(before / part, content / part)
     for n, rates in enumerate(priors.rates.values()):
         rates.save(prior_folder(content, n))
     records.save(content / "items")
     layout = Layout(manifest.declared, encoders.sizes)
+    write_layout(content, manifest, layout, priors)
     towers = ItemTowers(content, manifest.vector_tables, layout, read_tables(content, manifest, layout))
     vectors = encode_vectors(towers.vectors(records.rows), manifest.vector_precisions)
     save_vectors(content, vectors)

@@ -116,6 +116,27 @@ def predict_command(
     )
 
 
+@serving.command("conformance")
+def conformance_command(
+    bundle: BundlePath,
+    out: Annotated[Path, typer.Argument(parser=local_path, metavar="OUT.jsonl", help="The file to write.")],
+    requests: Annotated[
+        Path | None,
+        typer.Option(
+            parser=local_path,
+            help="Requests, one a line in JSON, each with a time; random ones if not given.",
+        ),
+    ] = None,
+    number: Annotated[int, typer.Option(min=1, help="How many random requests.")] = 100,
+    seed: Annotated[int, typer.Option(help="Of random requests.")] = 0,
+) -> None:
+    """Write test cases for readers of the bundle in other languages: requests, encoded rows, scores, answers."""
+    from corank.api.bundles import conformance
+    from corank.cli import console
+
+    console.say(f"{out}: {conformance(bundle, out, requests, number, seed):,} cases")
+
+
 @serving.command("users")
 def users_command(
     bundle: BundlePath,

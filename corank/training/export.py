@@ -20,6 +20,7 @@ from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers, encode_vectors, save_vectors
 from corank.bundle.items_as_of import ItemsAsOf
 from corank.bundle.manifest import FORMAT, BundleManifest
+from corank.bundle.readers.layout_file import write_layout
 from corank.bundle.retrieval import sample_queries, write_retrieval
 from corank.bundle.signatures import SigningKeys
 from corank.bundle.stage_facts import Attention, Calibration, StageFacts
@@ -214,6 +215,7 @@ def _fill(
     packed.encoders.save(folder / "encoders")
     for n, rates in enumerate(priors.rates.values()):
         rates.save(prior_folder(folder, n))
+    write_layout(folder, manifest, model.layout, priors)
     names = dict.fromkeys(model.tables_of[stage] for stage in model.stages)
     tables = {name: _write_tables(folder / "tables" / name, name, weights, model.layout) for name in names}
     write_graphs(folder, model)

@@ -16,10 +16,11 @@ _VECTOR = r"vector\d+\.(row|values)"
 _PART = re.compile(
     "|".join(
         (
+            r"layout\.json",
             r"encoders/[^/]+",
             r"tables/[^/]+/(projection)?\d+\.npy",
             r"[^/]+\.onnx",
-            rf"priors/\d+/(keys|smoothing|{_COUNTS})\.npy",
+            rf"priors/\d+/(keys|values|smoothing|{_COUNTS})\.npy",
             r"retrieval/(facts\.json|queries\.npy|index\.faiss)",
             r"items/keys(\.arrow|(\.offsets|\.text)?\.npy)",
             rf"items/(ids|numbers|{_LIST}|{_VECTOR}|column\.[^/]+|vectors\.[^/]+)\.npy",

@@ -60,11 +60,12 @@ class CosineFeature(ScaledFeature, CrossFeature):
 def _cosines(first: Vectors, of_first: Index, second: Vectors, of_second: Index) -> Floats:
     """The cosines of pairs of vectors: (N,)."""
     a, b = first.take(of_first), second.take(of_second)
-    # each row by itself, so that a number does not depend on how many are computed together
-    x, y = a.dense(), b.dense()
+    # each row by itself, so that a number does not depend on how many are computed together; in 64 bits, so that 32 of
+    # them do not depend on the order of the sums, which other readers of a bundle choose otherwise
+    x, y = a.dense().astype(np.float64), b.dense().astype(np.float64)
     product = np.einsum("nd,nd->n", x, y)
     squares = np.einsum("nd,nd->n", x, x) * np.einsum("nd,nd->n", y, y)
     missing = (a.row < 0) | (b.row < 0) | (squares == 0)
-    cosines: Floats = product / np.sqrt(np.where(missing, 1, squares))
+    cosines: Floats = (product / np.sqrt(np.where(missing, 1, squares))).astype(np.float32)
     cosines[missing] = np.nan
     return cosines

@@ -162,7 +162,7 @@ class Funnel:
         """
         began = time.perf_counter() if arrived is None else arrived
         quotas = self._quotas(request)
-        encoded = self.request_encoder.encode(request, self._retriever(request))
+        encoded = self.encode(request)
         result = RankingResult(self.manifest, request, encoded, quotas)
         result.record_seconds("receive", began)
         alive: Longs = np.arange(len(encoded.ids))
@@ -217,9 +217,13 @@ class Funnel:
             self.run(request)
         self._latencies = {name: LatencyTracker() for name in self._latencies}
 
+    def encode(self, request: Request) -> EncodedRequest:
+        """Encode a request, with retrieved candidates if it brings none. Raises RequestError."""
+        return self.request_encoder.encode(request, self._retriever(request))
+
     def logits(self, request: Request) -> dict[str, dict[str, Floats]]:
         """Compute every stage's logits of all candidates, uncut: stage → label → (n,). Raises RequestError."""
-        encoded = self.request_encoder.encode(request, self._retriever(request))
+        encoded = self.encode(request)
         everyone: Longs = np.arange(len(encoded.ids))
         shared: Shared = {}
         return {
@@ -236,7 +240,7 @@ class Funnel:
 
         Raises RequestError.
         """
-        encoded = self.request_encoder.encode(request, self._retriever(request))
+        encoded = self.encode(request)
         everyone: Longs = np.arange(len(encoded.ids))
         shared: Shared = {}
         found: dict[str, Numbers] = {}

@@ -1,0 +1,1 @@
+"""What a bundle says to readers in other languages."""

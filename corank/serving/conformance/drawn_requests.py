@@ -1,0 +1,132 @@
+"""Random requests for test cases: of values that the bundle knows, and of what it does not, with something missing."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from corank.core.time import DAY, MILLISECOND
+from corank.features.feature_kind import ColumnFeature
+from corank.serving.funnel.example import make_example
+from corank.serving.funnel.funnel import Funnel
+
+TIME = 1_777_478_400_000
+"""Of the first request, unless the bundle's snapshots are later: 29 April 2026."""
+MOST_EVENTS = 60
+"""Events of a history."""
+WORDS = ["", "red", "größer", "東京", "a longer text that no vocabulary has", "🙂"]
+
+
+def draw_requests(funnel: Funnel, seed: int, count: int) -> Iterator[dict[str, Any]]:
+    """Draw requests, the same for a seed."""
+    rng = np.random.default_rng(seed)
+    begin = max([TIME, *funnel.manifest.priors.values()])
+    for n in range(count):
+        yield _Draw(funnel, rng, begin + n * 1_234_567).request()
+
+
+class _Draw:
+    """One request."""
+
+    def __init__(self, funnel: Funnel, rng: np.random.Generator, time: int) -> None:
+        self.funnel, self.rng, self.time = funnel, rng, time
+        self.schema, self.manifest = funnel.schema, funnel.manifest
+        self.fitted = funnel.request_encoder.encoders.fitted
+        layer = funnel.request_encoder.items.layers[0]
+        self.ids = layer.records.ids.values
+        self.by_column = {self.schema.column(n): n for n in self.schema.columns()}
+
+    def request(self) -> dict[str, Any]:
+        held = make_example(self.funnel, self.rng)
+        user = self._columns({c: v for c, v in held["user"].items() if c != "id"}) | {
+            "id": held["user"]["id"]
+        }
+        user |= self._histories()
+        request = {"user": user, "context": self._columns(held["context"]), "time": self.time}
+        return request | {"candidates": self._candidates()}
+
+    def _columns(self, held: dict[str, Any]) -> dict[str, Any]:
+        """Some of the columns, drawn anew; one in ten is left out."""
+        return {
+            column: self._value(column, value) for column, value in held.items() if self.rng.random() < 0.9
+        }
+
+    def _value(self, column: str, value: Any = None) -> Any:
+        """A value of a column: now and then null, or one that training did not know."""
+        name = self.by_column.get(column)
+        if name is None or self.rng.random() < 0.1:
+            return None if name is not None else value
+        feature, encoder = self.schema.columns()[name], self.fitted.get(name)
+        known = value if value is not None else feature.sample(encoder, self.rng)
+        return known if known is not None and self.rng.random() < 0.8 else self._unknown(feature, name)
+
+    def _unknown(self, feature: ColumnFeature, name: str) -> Any:
+        if feature.storage == "vector":
+            return (
+                feature.sample(None, self.rng)
+                if self.rng.random() < 0.8
+                else [0.0] * feature.vector.dimension
+            )
+        dtype = feature.dtype(self.fitted.get(name))
+        listed = isinstance(dtype, pl.List)
+        values = [self._single(dtype.inner if isinstance(dtype, pl.List) else dtype) for _ in range(3)]
+        return values[: self.rng.integers(4)] if listed else values[0]
+
+    def _single(self, dtype: Any) -> Any:
+        if dtype == pl.String:
+            return WORDS[self.rng.integers(len(WORDS))]
+        if dtype == pl.Float64:
+            return round(float(self.rng.normal() * 10 ** self.rng.integers(4)), 3)
+        return int(self.rng.integers(-50, 10**6))
+
+    def _item(self) -> Any:
+        """The id of an item, one in ten unknown."""
+        if self.rng.random() < 0.9:
+            return self.ids[int(self.rng.integers(len(self.ids)))]
+        return self._single(self.ids.dtype) if self.ids.dtype != pl.String else f"new {self.rng.integers(99)}"
+
+    def _histories(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, history in self.schema.histories().items():
+            count = int(self.rng.integers(MOST_EVENTS)) if self.rng.random() < 0.9 else 0
+            items = [self._item() for _ in range(count)]
+            times = sorted(self.time - self.rng.integers(0, 9 * (DAY // MILLISECOND), count))
+            beside = {
+                self.schema.column(n): [self._value(self.schema.column(n)) for _ in items]
+                for n in self.schema.parallels_of(name)
+            }
+            for column, values in beside.items():
+                beside[column] = [v[0] if isinstance(v, list) and v else None for v in values]
+            if history.lists is None:
+                timed = name in self.manifest.timed_histories
+                found[name] = [
+                    {"id": item}
+                    | ({"time": int(times[n])} if timed else {})
+                    | {c: v[n] for c, v in beside.items()}
+                    if timed or beside
+                    else item
+                    for n, item in enumerate(items)
+                ]
+                continue
+            found[history.lists.column] = items
+            found |= {history.lists.times: [int(t) for t in times]} if history.lists.times else {}
+            found |= beside
+        return found
+
+    def _candidates(self) -> list[Any]:
+        columns = self.manifest.request_columns
+        chosen = self.rng.choice(
+            len(self.ids), min(int(self.rng.integers(1, 101)), len(self.ids)), replace=False
+        )
+        ids: list[Any] = [*dict.fromkeys([*self.ids.gather(chosen).to_list(), self._item(), self._item()])]
+        known = set(self.ids.gather(chosen).to_list())
+        found = []
+        for id_ in ids:
+            pair = {column: self._value(column) for column in columns.cross if self.rng.random() < 0.9}
+            pair |= {column: round(float(self.rng.random()), 3) for column in columns.values}
+            if id_ not in known and self.rng.random() < 0.8:
+                pair |= {c: self._value(c) for c in columns.item if c not in self.manifest.item_columns}
+                pair |= {c: round(float(self.rng.random()), 3) for c in self.manifest.item_columns}
+            found.append({"id": id_} | pair if pair else id_)
+        return found
