@@ -84,7 +84,12 @@ class _Draw:
         """The id of an item, one in ten unknown."""
         if self.rng.random() < 0.9:
             return self.ids[int(self.rng.integers(len(self.ids)))]
-        return self._single(self.ids.dtype) if self.ids.dtype != pl.String else f"new {self.rng.integers(99)}"
+        return self._new_item()
+
+    def _new_item(self) -> Any:
+        """The id of an item that the bundle does not know."""
+        number = int(self.rng.integers(2**40, 2**41))
+        return f"new {number}" if self.ids.dtype == pl.String else number
 
     def _histories(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -119,13 +124,13 @@ class _Draw:
         chosen = self.rng.choice(
             len(self.ids), min(int(self.rng.integers(1, 101)), len(self.ids)), replace=False
         )
-        ids: list[Any] = [*dict.fromkeys([*self.ids.gather(chosen).to_list(), self._item(), self._item()])]
-        known = set(self.ids.gather(chosen).to_list())
+        known = self.ids.gather(chosen).to_list()
+        ids = [*known, *(self._new_item() for _ in range(self.rng.integers(3)))]
         found = []
-        for id_ in ids:
+        for n, id_ in enumerate(ids):
             pair = {column: self._value(column) for column in columns.cross if self.rng.random() < 0.9}
             pair |= {column: round(float(self.rng.random()), 3) for column in columns.values}
-            if id_ not in known and self.rng.random() < 0.8:
+            if n >= len(known) and self.rng.random() < 0.8:
                 pair |= {c: self._value(c) for c in columns.item if c not in self.manifest.item_columns}
                 pair |= {c: round(float(self.rng.random()), 3) for c in self.manifest.item_columns}
             found.append({"id": id_} | pair if pair else id_)
