@@ -29,19 +29,12 @@ if TYPE_CHECKING:
     from corank.api.runs import check, pack
     from corank.api.searching import sweep, tune
     from corank.api.serving import serve
-    from corank.api.stores import (
-        predict,
-        prune,
-        publish,
-        roll_back,
-        store_log,
-        store_versions,
-        vectors,
-    )
+    from corank.api.stores import predict, publish, vectors
     from corank.api.studies import study
     from corank.api.tracking import track
     from corank.api.training import export, train
     from corank.api.users import users
+    from corank.api.versions import promote, prune, roll_back, store_log, store_versions, withdraw
     from corank.continual.daily import daily
     from corank.continual.daily_result import DailyResult
     from corank.core.registry import load_plugins
@@ -85,6 +78,7 @@ __all__ = [
     "load_plugins",
     "pack",
     "predict",
+    "promote",
     "prune",
     "publish",
     "rank",
@@ -103,6 +97,7 @@ __all__ = [
     "tune",
     "users",
     "vectors",
+    "withdraw",
 ]
 
 _MODULE_OF = {
@@ -132,9 +127,9 @@ _MODULE_OF = {
     **dict.fromkeys(("compare", "evaluate"), "corank.api.evaluating"),
     **dict.fromkeys(("explain", "gradient_conflicts", "report", "request"), "corank.api.measuring"),
     **dict.fromkeys(("sweep", "tune"), "corank.api.searching"),
+    **dict.fromkeys(("predict", "publish", "vectors"), "corank.api.stores"),
     **dict.fromkeys(
-        ("predict", "prune", "publish", "roll_back", "store_log", "store_versions", "vectors"),
-        "corank.api.stores",
+        ("promote", "prune", "roll_back", "store_log", "store_versions", "withdraw"), "corank.api.versions"
     ),
     "study": "corank.api.studies",
     "replay": "corank.api.replaying",

@@ -6,12 +6,8 @@ Each raises a CorankError for a mistake of the user. Store addresses are `lmdb:P
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
-
-import msgspec
 
 from corank.api.frames import TableSource, temporary_frames
 from corank.api.notebook.counting import show_progress
@@ -29,9 +25,7 @@ from corank.core.storage.published_folder import PublishedFolder
 from corank.core.types import Progress, Report
 from corank.engine.base import describe_memory, open_engine
 from corank.serving.prediction.predict import PredictedLog, predict_log
-from corank.serving.store import retention
 from corank.serving.store.base import open_store
-from corank.serving.store.changes.journal import read_log
 from corank.serving.store.changes.merged_items import MergedItems
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.users import put_users
@@ -44,6 +38,7 @@ def publish(
     report: Report = lambda line: None,
     progress: Progress = lambda done, total: None,
     sign: Sequence[PathOrUrl] = (),
+    stage: bool = False,
 ) -> PublishResult:
     """Put a bundle into a store and make it live, whole or not at all.
 
@@ -54,6 +49,8 @@ def publish(
         report: takes a line about each step.
         progress: takes how many records are written, and of how many.
         sign: private ed25519 keys, PEM files, that sign the version, and that it is live.
+        stage: whether to leave what is live as it is: `corank serve --canary` serves the version to some, `promote`
+            makes it live.
 
     Returns the version, and what became of items that were upserted before. Raises BundleError, DataError, StoreError,
     TrustError; the live version is unchanged then.
@@ -74,89 +71,8 @@ def publish(
         if users is not None:
             count = put_users(frames.source("users", users), Bundle.open(location), opened)
             report(f"users: {count:,}")
-        version = publish_bundle(location, opened, report, told, keys, merged.append)
+        version = publish_bundle(location, opened, report, told, keys, merged.append, stage)
     return PublishResult.of(version, merged[0] if merged else None)
-
-
-def store_versions(store: str) -> list[dict[str, Any]]:
-    """List a store's versions, as `corank store ls --json` prints them.
-
-    Returns for each `version`, `live`, `records`, `changed`, and `facts`, None unless it is complete. Raises
-    StoreError.
-
-    Example:
-        >>> [held["facts"]["items"] for held in corank.store_versions("lmdb:store") if held["live"]]
-        [120]
-    """
-    with closing(open_store(store)) as opened:
-        return [
-            asdict(version) | {"facts": version.facts and version.facts.model_dump(mode="json")}
-            for version in retention.list_versions(opened)
-        ]
-
-
-def store_log(store: str, last: int = 20) -> list[dict[str, Any]]:
-    """Read who did what to a store, and when, as `corank store log --json` prints it, the oldest first.
-
-    Args:
-        store: the store's address.
-        last: how many lines, at most.
-
-    Returns for each `what`, `by`, `at` (ms UTC), `change` and `id`, `before` (the id of the change before), `version`,
-    `items` and `removed`. Raises StoreError.
-
-    Example:
-        >>> corank.store_log("lmdb:store")[-1]["what"]
-        'publish'
-    """
-    with closing(open_store(store)) as opened:
-        return [msgspec.to_builtins(line) for line in read_log(opened)[-last:]]
-
-
-def roll_back(
-    store: str,
-    version: str | None = None,
-    report: Report = lambda line: None,
-    sign: Sequence[PathOrUrl] = (),
-) -> str:
-    """Make an older version of a store live again, with all items that were changed since.
-
-    Args:
-        store: the store's address.
-        version: as `store_versions` names it; the one before the live one unless given.
-        report: takes a line about each step.
-        sign: private ed25519 keys, PEM files, that sign that the version is live; one of them signed it before.
-
-    Returns the version's name. Raises StoreError, TrustError.
-
-    Example:
-        >>> first = corank.publish("bundle", "lmdb:versions").version
-        >>> newer = corank.refresh("refreshed", "shop/log/*.parquet")
-        >>> second = corank.publish(newer.location, "lmdb:versions").version
-        >>> corank.roll_back("lmdb:versions") == first
-        True
-    """
-    keys = SigningKeys.load([require_local(key) for key in sign])
-    with closing(open_store(store)) as opened:
-        return retention.roll_back_store(opened, version, report, keys)
-
-
-def prune(store: str, keep: int = 1, report: Report = lambda line: None) -> list[str]:
-    """Remove older versions of a store, and what an interrupted publication left.
-
-    Args:
-        store: the store's address.
-        keep: older versions to keep beside the live one.
-        report: takes a line about each step.
-
-    Returns the names of the removed versions. Raises StoreError.
-
-    Example:
-        >>> corank.prune("lmdb:store", keep=2)
-        []
-    """
-    with closing(open_store(store)) as opened:
-        return retention.remove_versions(opened, keep, report)
 
 
 def vectors(

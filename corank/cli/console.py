@@ -9,7 +9,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from corank.core.formatting import format_interval, format_metric
-from corank.core.time import format_time
 
 if TYPE_CHECKING:
     from corank.training.check import CheckSummary
@@ -268,28 +267,3 @@ def show_answer(answer: dict[str, Any]) -> None:
     for key in ("unknown", "missing"):
         if answer[key]:
             say(f"{key}: {', '.join(map(str, answer[key]))}", out)
-
-
-def show_versions(found: list[dict[str, Any]]) -> None:
-    """Print a store's versions. A name is never shortened, since `rollback` takes it."""
-    table = Table(box=box.SIMPLE)
-    longest = max((len(held["version"]) for held in found), default=0)
-    table.add_column("version", no_wrap=True, min_width=longest)
-    table.add_column("", no_wrap=True, min_width=len("unfinished"))
-    for column in ("name", "items", "newer", "published, UTC"):
-        table.add_column(column, justify="right" if column in ("items", "newer") else "left", overflow="fold")
-    for held in found:
-        facts, state = held["facts"], "live" if held["live"] else ""
-        known = [facts["name"], f"{facts['items']:,}"] if facts else ["", f"{held['records']:,}"]
-        when = format_time(facts["published_at"])[:16] if facts else ""
-        table.add_row(held["version"], state if facts else "unfinished", *known, f"{held['changed']:,}", when)
-    out.print(table)
-
-
-def show_log(found: list[dict[str, Any]]) -> None:
-    """Print what was done to a store, a line each; a change is named as --items-as-of takes it."""
-    for line in found:
-        what = line["what"] + (f" of {line['items']:,} items" if line["items"] else "")
-        about = ", ".join(line["removed"]) if line["what"] == "prune" else line["version"]
-        when = format_time(line["at"])
-        say(f"{when}  {line['change']}-{line['id'] or '?'}  {line['by']}  {what}  {about}", out)

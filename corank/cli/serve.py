@@ -30,6 +30,19 @@ MaxClockSkew = Annotated[
     str,
     typer.Option(metavar="DURATION", help="How far a request's time may be from now: 5m, 1h, 1d."),
 ]
+Canary = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VERSION:SHARE%",
+        help="A version of the store that a share of the users gets, such as 8f0c1d2e3a4b5c6d-1-1a2b3c4d:5%.",
+    ),
+]
+Shadow = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VERSION", help="A version of the store that is scored beside, in idle time, and logged."
+    ),
+]
 Queue = Annotated[int, typer.Option(min=1, help="Requests that may wait for a worker.")]
 BodyMib = Annotated[float, typer.Option(min=0.001, help="Largest body, MiB.")]
 BodiesMib = Annotated[
@@ -143,6 +156,8 @@ def serve_command(
     every: Every = 1.0,
     cache: Cache = None,
     trust: Trust = None,
+    canary: Canary = None,
+    shadow: Shadow = None,
     log: Log = None,
     log_share: LogShare = 1.0,
     log_seconds: LogSeconds = 60.0,

@@ -1,4 +1,4 @@
-"""The commands of stores: publish a bundle, list, roll back and prune versions, replay what was served."""
+"""The commands of stores: publish a bundle; list, promote, roll back and prune versions; replay what was served."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,7 +22,9 @@ from corank.cli.options import (
 from corank.serving.bundle_cache import CACHE
 
 serving = typer.Typer()
-store = typer.Typer(help="List a store's versions and its log, roll back, prune.", no_args_is_help=True)
+store = typer.Typer(
+    help="List a store's versions and its log; promote, withdraw, roll back, prune.", no_args_is_help=True
+)
 serving.add_typer(store, name="store")
 
 Cache = Annotated[
@@ -45,6 +47,10 @@ def publish_command(
         str | None, typer.Option(help="A table of users, for requests that give a user's id alone.")
     ] = None,
     sign: Sign = None,
+    stage: Annotated[
+        bool,
+        typer.Option("--stage", help="Leave what is live as it is; `corank store promote` makes it live."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Put a bundle into a store and make it live, whole or not at all."""
@@ -53,8 +59,8 @@ def publish_command(
     from corank.cli.progress import counting
 
     with counting("records") as progress:
-        found = stores.publish(bundle, store, users, console.say, progress, sign or [])
-    console.say(f"live: {found.version}")
+        found = stores.publish(bundle, store, users, console.say, progress, sign or [], stage)
+    console.say(f"{'staged' if stage else 'live'}: {found.version}")
     if as_json:
         print_text(found.to_json())
 
@@ -172,11 +178,11 @@ def users_command(
 @store.command("ls")
 def ls_command(store: StoreUrl, as_json: Json = False) -> None:
     """List a store's versions."""
-    from corank.api import stores
-    from corank.cli import console
+    from corank.api import versions
+    from corank.cli.printing.store_tables import show_versions
 
-    found = stores.store_versions(store)
-    print_json(found) if as_json else console.show_versions(found)
+    found = versions.store_versions(store)
+    print_json(found) if as_json else show_versions(found)
 
 
 @store.command("log")
@@ -186,11 +192,37 @@ def log_command(
     as_json: Json = False,
 ) -> None:
     """Print who changed what in a store, and when: upserts, publications, roll-backs, prunes."""
-    from corank.api import stores
+    from corank.api import versions
+    from corank.cli.printing.store_tables import show_log
+
+    found = versions.store_log(store, last)
+    print_json(found) if as_json else show_log(found)
+
+
+@store.command("promote")
+def promote_command(
+    store: StoreUrl,
+    version: Annotated[str, typer.Argument(help="As `corank store ls` names it.")],
+    sign: Sign = None,
+) -> None:
+    """Make a staged version live, with all items that were changed since; a canary of it ends by itself."""
+    from corank.api import versions
     from corank.cli import console
 
-    found = stores.store_log(store, last)
-    print_json(found) if as_json else console.show_log(found)
+    versions.promote(store, version, console.say, sign or [])
+    console.say(f"live: {version}")
+
+
+@store.command("withdraw")
+def withdraw_command(
+    store: StoreUrl, version: Annotated[str, typer.Argument(help="As `corank store ls` names it.")]
+) -> None:
+    """End the canary of a version in all services, until it is staged or promoted again."""
+    from corank.api import versions
+    from corank.cli import console
+
+    versions.withdraw(store, version)
+    console.say(f"withdrawn: {version}")
 
 
 @store.command("rollback")
@@ -202,10 +234,10 @@ def rollback_command(
     sign: Sign = None,
 ) -> None:
     """Make an older version live again, with all items that were changed since."""
-    from corank.api import stores
+    from corank.api import versions
     from corank.cli import console
 
-    console.say(f"live: {stores.roll_back(store, version, console.say, sign or [])}")
+    console.say(f"live: {versions.roll_back(store, version, console.say, sign or [])}")
 
 
 @store.command("prune")
@@ -214,10 +246,10 @@ def prune_command(
     keep: Annotated[int, typer.Option(min=0, help="Versions to keep beside the live one.")] = 1,
 ) -> None:
     """Remove older versions, and what an interrupted publication left."""
-    from corank.api import stores
+    from corank.api import versions
     from corank.cli import console
 
-    gone = stores.prune(store, keep, console.say)
+    gone = versions.prune(store, keep, console.say)
     console.say(f"{len(gone)} removed")
 
 

@@ -12,9 +12,10 @@ from typing import Any
 from corank.api.config_source import OpenedConfig, to_yaml
 from corank.api.evaluating import compare, evaluate
 from corank.api.runs import pack
-from corank.api.stores import prune, publish
+from corank.api.stores import publish
 from corank.api.tracking import evaluation_figures
 from corank.api.training import train
+from corank.api.versions import prune
 from corank.bundle.items_as_of import ItemsAsOf
 from corank.bundle.manifest import load_manifest
 from corank.continual.gate import figures_of

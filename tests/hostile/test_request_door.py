@@ -18,7 +18,7 @@ from corank.serving.http.follower import Follower
 from corank.serving.http.request_clock import check_clock
 from corank.serving.http.serve_settings import Limits
 from corank.serving.http.source import BundleSource
-from corank.serving.log.request_log import RequestLog
+from corank.serving.log.role_logs import RoleLogs
 from corank.serving.store.users import UserStore
 from tests.support.service import access
 from tests.support.shared import derived
@@ -36,7 +36,7 @@ def rank(**changes: Any) -> dict[str, Any]:
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[TestClient]:
     follower = Follower(BundleSource(derived().base / "bundle"), 100.0)
-    service = RankingService(follower, Limits(clock_skew=DAY), access(), request_log=RequestLog(tmp_path))
+    service = RankingService(follower, Limits(clock_skew=DAY), access(), request_log=RoleLogs(tmp_path))
     with TestClient(service.app()) as found:
         yield found
 

@@ -74,33 +74,44 @@ class RankingResult:
         """Record that a stage did not finish."""
         self.fallback = {"stage": stage.name, "why": why}
 
-    def to_answer(self, user: str | None = None) -> dict[str, Any]:
-        """The answer, of the fields that the request chooses: what the last stage keeps, and how it came about.
+    def answered(self) -> tuple[Longs, Numbers]:
+        """The candidates that the answer has, best first, and their scores: what the last stage keeps.
 
-        If the last stage did not finish, the answer has as many in the order of the last stage that did.
+        If the last stage did not finish, it is as many in the order of the last stage that did.
+        """
+        last = self.cuts[-1]
+        kept = last.kept[: self.quotas[self.manifest.stages[-1].name]]
+        return last.alive[kept], last.score[kept]
+
+    def to_answer(self, user: str | None = None) -> dict[str, Any]:
+        """The answer, of the fields that the request chooses: the items, and how they came about.
 
         Args:
             user: what is said of the user; None in process, where nobody is looked up.
         """
-        request, manifest, last, ids = self.request, self.manifest, self.cuts[-1], self.encoded.ids
-        kept = last.kept[: self.quotas[manifest.stages[-1].name]]
+        request, manifest, ids, (positions, values) = (
+            self.request,
+            self.manifest,
+            self.encoded.ids,
+            self.answered(),
+        )
         chosen = DEFAULT_FIELDS if request.fields is None else frozenset(request.fields)
         found: dict[str, Any] = {
             "model_version": manifest.model_version,
             "items_seq": manifest.items_seq,
             "items_id": manifest.items_id,
-            "stage": last.stage,
+            "stage": self.cuts[-1].stage,
         }
         if "items" in chosen or "scores" in chosen:
             found["items"] = items = [
                 {"id": ids[n], "score": score}
-                for n, score in zip(last.alive[kept].tolist(), last.score[kept].tolist(), strict=True)
+                for n, score in zip(positions.tolist(), values.tolist(), strict=True)
             ]
             if "scores" in chosen:
-                for item, scores in zip(items, self._scores(last.alive[kept]), strict=True):
+                for item, scores in zip(items, self._scores(positions), strict=True):
                     item["scores"] = scores
         if "ids" in chosen:
-            found["ids"] = [ids[n] for n in last.alive[kept].tolist()]
+            found["ids"] = [ids[n] for n in positions.tolist()]
         found |= {"unknown": self.encoded.unknown, "missing": self.encoded.missing}
         if self.encoded.warnings:
             found["warnings"] = [warning.text for warning in self.encoded.warnings]

@@ -24,7 +24,7 @@ from corank.serving.http.service_status import ServiceStatus
 from corank.serving.http.transport.body import BodyReader
 from corank.serving.http.transport.routes import Observer, Routes
 from corank.serving.log.log_writing import writing
-from corank.serving.log.request_log import RequestLog
+from corank.serving.log.role_logs import RoleLogs
 
 if TYPE_CHECKING:
     from corank.serving.http.operations.tracing import RequestTracer
@@ -42,7 +42,7 @@ class RankingService:
         limits: Limits,
         access: AccessControl | None = None,
         users: UserLookup | None = None,
-        request_log: RequestLog | None = None,
+        request_log: RoleLogs | None = None,
         drain: Drain | None = None,
         restarts: RestartCounts | None = None,
         access_log: AccessLog | None = None,
@@ -111,11 +111,14 @@ class RankingService:
             await asyncio.to_thread(self._users.start)
         if self._access_log is not None:
             self._access_log.start(self.follower.report, self.metrics.count_access_log_dropped)
-        gauges = asyncio.create_task(self._update_gauges())
+        beside = [asyncio.create_task(self._update_gauges())]
+        if self.ranking.shadow is not None:
+            beside.append(asyncio.create_task(self.ranking.shadow.run()))
         gc.freeze()  # a million ids in dicts need not be visited by every collection
         async with writing(self._request_log, self.follower.report, self.metrics.count_logged):
             yield {POOL: ConnectionPool(self.limits, self.metrics.count_cut_off)}
-        gauges.cancel()
+        for task in beside:
+            task.cancel()
         await asyncio.to_thread(self.follower.stop)
         if self._users is not None:
             await asyncio.to_thread(self._users.close)

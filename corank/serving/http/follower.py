@@ -1,4 +1,4 @@
-"""The live funnel of a service, which is swapped between requests when its source changes."""
+"""The live funnel of a service, which is swapped between requests when its source changes, and those beside it."""
 
 import threading
 import time
@@ -11,6 +11,7 @@ from corank.core.types import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.http.process.memory import release_memory
+from corank.serving.http.rollout.rollout import Rollout
 from corank.serving.http.source import Source, load_first
 
 WARM_REQUESTS = 200
@@ -24,15 +25,22 @@ STOP_SECONDS = 2.0
 
 
 class Follower:
-    """Holds the live funnel, and checks the source for a newer one in a thread of its own."""
+    """Holds the live funnel and those beside it, and checks the source for newer ones in a thread of its own."""
 
-    def __init__(self, source: Source, every: float = 1.0, report: Report = lambda line: None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        every: float = 1.0,
+        report: Report = lambda line: None,
+        rollout: Rollout | None = None,
+    ) -> None:
         """Load the live funnel and warm it; from the cache if the store cannot be read.
 
         Args:
             source: of the funnel.
             every: seconds between two checks of the source.
             report: receives changes and errors.
+            rollout: the versions beside the live one; none if None.
 
         Raises CorankError if there is nothing to serve.
         """
@@ -50,6 +58,8 @@ class Follower:
         self._wake, self._stop, self._lock = threading.Event(), threading.Event(), threading.Lock()
         self._warm(funnel, sample_requests(funnel), 0)
         self.funnel: Funnel = funnel
+        self.rollout = rollout or Rollout()
+        self.rollout.refresh(lambda one: self._warm(one, sample_requests(one), 0), first=True)
         self._thread = threading.Thread(target=self._follow, name="corank-follow", daemon=True)
 
     def start(self) -> None:
@@ -77,31 +87,35 @@ class Follower:
         return done
 
     def refresh(self) -> None:
-        """Check the source now and swap in a newer funnel; on an error report it and keep the held funnel."""
+        """Check the source now and swap in newer funnels; on an error report it and keep the held ones."""
         with self._lock:
-            resynchronised = self.source.resynchronised
-            try:
-                newer = self.source.load_newer(self.funnel)
-                if newer is not None and newer.manifest.content != self.funnel.manifest.content:
-                    self._warm(newer, list(self.recent) or list(sample_requests(newer)))
-            except Exception as error:
-                # any error: the held funnel is served on, and the next check may succeed
-                if self.trouble is None:
-                    self.report(f"serving on: {error if isinstance(error, CorankError) else repr(error)}")
-                self.trouble = str(error)
-                return
-            if self.trouble is not None:
-                self.report("the source answers again")
-            if self.source.resynchronised > resynchronised:
-                self.report("the store had lost changes that were served: all of it was read anew")
-            if newer is not None:
-                swapped = newer.manifest.content != self.funnel.manifest.content
-                self.funnel = newer
-                if swapped:
-                    self.report(f"live: {newer.manifest.content}")
-                    del newer
-                    release_memory()
-            self._note_success()
+            self._refresh_live()
+            self.rollout.refresh(self._warm_recent)
+
+    def _refresh_live(self) -> None:
+        resynchronised = self.source.resynchronised
+        try:
+            newer = self.source.load_newer(self.funnel)
+            if newer is not None and newer.manifest.content != self.funnel.manifest.content:
+                self._warm_recent(newer)
+        except Exception as error:
+            # any error: the held funnel is served on, and the next check may succeed
+            if self.trouble is None:
+                self.report(f"serving on: {error if isinstance(error, CorankError) else repr(error)}")
+            self.trouble = str(error)
+            return
+        if self.trouble is not None:
+            self.report("the source answers again")
+        if self.source.resynchronised > resynchronised:
+            self.report("the store had lost changes that were served: all of it was read anew")
+        if newer is not None:
+            swapped = newer.manifest.content != self.funnel.manifest.content
+            self.funnel = newer
+            if swapped:
+                self.report(f"live: {newer.manifest.content}")
+                del newer
+                release_memory()
+        self._note_success()
 
     def _note_success(self) -> None:
         """Note that what is served equals the source."""
@@ -111,6 +125,9 @@ class Follower:
             self.source.note_live(self.funnel.manifest.content)
         except CorankError as error:
             self.report(str(error))
+
+    def _warm_recent(self, funnel: Funnel) -> None:
+        self._warm(funnel, list(self.recent) or list(sample_requests(funnel)))
 
     def _warm(self, funnel: Funnel, requests: Iterable[Request], pause: float = PAUSE) -> None:
         """Rank requests before the funnel goes live: its first ones read tables from disk and fill its caches."""

@@ -21,13 +21,13 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from corank.serving.funnel.ranking_result import RankingResult
 from corank.serving.http.process.worker_process import RestartCounts
+from corank.serving.http.rollout.version_metrics import BUCKETS, VersionMetrics
 from corank.serving.http.service_status import ServiceStatus
 from corank.serving.http.transport.call import HttpCall
 from corank.serving.http.transport.reply import HttpReply
+from corank.serving.role import Role
 
 MULTIPROC = "PROMETHEUS_MULTIPROC_DIR"
-BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Upper bounds of the latency histograms, seconds."""
 GAUGES: dict[str, tuple[str, Literal["livemin", "livemax"]]] = {
     "items_seq": ("Number of the last change of the items served", "livemin"),
     "ready": ("1 if requests should be sent here, 0 once the service was told to end", "livemin"),
@@ -61,12 +61,7 @@ class ServiceMetrics:
         """
         self._status, self._restarts = status, restarts or RestartCounts()
         self._registry = registry = CollectorRegistry()
-        self._request_seconds = Histogram(
-            "corank_request_seconds",
-            "Time from arrival to answer, in seconds",
-            buckets=BUCKETS,
-            registry=registry,
-        )
+        self.versions = VersionMetrics(registry)
         self._stage_seconds = Histogram(
             "corank_stage_seconds",
             "Time of encoding a request (receive) and of each stage, in seconds",
@@ -110,7 +105,6 @@ class ServiceMetrics:
         # cached, since finding a label takes as long as counting
         self._seconds_of, self._cut_by = cache(self._stage_seconds.labels), cache(self._cut.labels)
         self._requests_by = cache(self._requests.labels)
-        self._reported: str | None = None
         self.update_gauges()
 
     def _make_traffic_metrics(self, registry: CollectorRegistry) -> None:
@@ -131,13 +125,6 @@ class ServiceMetrics:
         )
 
     def _make_status_metrics(self, registry: CollectorRegistry) -> None:
-        self._version = Gauge(
-            "corank_version",
-            "1 for the live version",
-            ["model_version"],
-            multiprocess_mode="livemax",
-            registry=registry,
-        )
         self._gauges = {
             name: Gauge(f"corank_{name}", text, multiprocess_mode=worst, registry=registry)
             for name, (text, worst) in GAUGES.items()
@@ -149,9 +136,9 @@ class ServiceMetrics:
         )
         self._resynchronised_before = 0
 
-    def observe(self, result: RankingResult, seconds: float) -> None:
-        """Count a request that was ranked; `seconds` is the time from arrival to answer."""
-        self._request_seconds.observe(seconds)
+    def observe(self, result: RankingResult, seconds: float, role: Role) -> None:
+        """Count a request that was ranked by a version; `seconds` is the time from arrival to answer."""
+        self.versions.observe(role, result, seconds)
         for name, part in result.seconds.items():
             self._seconds_of(name).observe(part)
         self._candidates.inc(len(result.encoded.ids) + len(result.encoded.unknown))
@@ -223,11 +210,7 @@ class ServiceMetrics:
     def update_gauges(self) -> None:
         """Set gauges by the status: every second, whether requests come or not, since any worker may expose them."""
         status, manifest = self._status, self._status.follower.funnel.manifest
-        if manifest.model_version != self._reported:
-            if self._reported is not None:
-                self._version.labels(self._reported).set(0)
-            self._version.labels(manifest.model_version).set(1)
-            self._reported = manifest.model_version
+        self.versions.update_versions(manifest.model_version, status.follower.rollout)
         values = {
             "items_seq": manifest.items_seq,
             "ready": status.is_ready,

@@ -8,8 +8,10 @@ from typing import Self
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from corank.bundle.bundle import is_content_name
 from corank.core.settings import Duration, Settings
 from corank.serving.http.process.draining import Drain
+from corank.serving.http.rollout.canary_share import CanaryShare
 from corank.serving.log.request_log import MAX_SECONDS
 
 ORIGIN = re.compile(r"https?://[^/\s]+", re.IGNORECASE)
@@ -46,6 +48,10 @@ class ServeSettings(Settings):
     workers: PositiveInt = 1
     every: float = Field(1.0, gt=0)
     """Seconds between two checks of the source."""
+    canary: str | None = None
+    """`VERSION:SHARE%`: a version of the store that a share of the users gets, always the same ones."""
+    shadow: str | None = None
+    """A version of the store that ranks answered requests once more, in idle time; its answers are logged alone."""
     log: Path | None = None
     """Folder for the log of served requests; None for no log."""
     log_share: float = Field(1.0, gt=0, le=1)
@@ -94,6 +100,20 @@ class ServeSettings(Settings):
     """Time after that in which what has begun is answered."""
     tls_cert: Path | None = None
     tls_key: Path | None = None
+
+    @field_validator("canary")
+    @classmethod
+    def _check_canary(cls, canary: str | None) -> str | None:
+        if canary is not None:
+            CanaryShare.parse(canary)
+        return canary
+
+    @field_validator("shadow")
+    @classmethod
+    def _check_shadow(cls, shadow: str | None) -> str | None:
+        if shadow is not None and not is_content_name(shadow):
+            raise ValueError(f"expected a version as `corank store ls` names it; received {shadow!r}")
+        return shadow
 
     @field_validator("allow_origin")
     @classmethod

@@ -19,11 +19,9 @@ from typing import TYPE_CHECKING
 import uvicorn
 from prometheus_client.multiprocess import mark_process_dead
 
-from corank.bundle.signatures import TrustedKeys
 from corank.core.errors import CorankError
 from corank.core.extras import name_missing_extra
 from corank.core.registry import load_environment_plugins
-from corank.core.storage.object_url import parse_location
 from corank.core.types import Report
 from corank.serving.http.access.audit import AuditLog
 from corank.serving.http.access.control import AccessControl
@@ -33,6 +31,7 @@ from corank.serving.http.access.tokens import Token, Tokens, read_tokens
 from corank.serving.http.app import RankingService
 from corank.serving.http.follower import Follower
 from corank.serving.http.lookup.user_lookup import UserLookup
+from corank.serving.http.open_source import check_versions, describe_trust, open_source
 from corank.serving.http.operations.access_log import AccessLog, check_access_log
 from corank.serving.http.operations.rate_limit import Rate, RateLimiter
 from corank.serving.http.process.connections import BoundedProtocol, allow_open_files
@@ -42,12 +41,13 @@ from corank.serving.http.process.memory import release_memory
 from corank.serving.http.process.supervisor import Supervisor
 from corank.serving.http.process.worker_process import SharedState, WorkerMain, handle_signals
 from corank.serving.http.prometheus import MULTIPROC
+from corank.serving.http.rollout.rollout import Rollout
 from corank.serving.http.serve_settings import ServeSettings
-from corank.serving.http.source import BundleSource, Source, StoreSource, load_first
+from corank.serving.http.source import StoreSource, load_first
 from corank.serving.log.log_files import make_folder
-from corank.serving.log.request_log import RequestLog
-from corank.serving.store.base import hide_password, is_store
-from corank.serving.store.fetch_process import fetch_in_subprocess
+from corank.serving.log.role_logs import RoleLogs
+from corank.serving.role import LIVE
+from corank.serving.store.base import is_store
 from corank.serving.store.isolation.isolated_store import open_isolated
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def serve_here(settings: ServeSettings, report: Report) -> None:
     """Serve with this process alone until it is told to end. Raises CorankError as `run_service`."""
     with bind_listener(settings.host, settings.port) as listener:
         check_files(settings)
+        check_versions(settings)
         serve_worker(settings, listener, report)
 
 
@@ -81,6 +82,7 @@ def run_service(read: Callable[[], ServeSettings], report: Report) -> None:
     inherited = take_inherited_listener()
     with inherited or bind_listener(settings.host, settings.port) as listener:
         check_files(settings)
+        check_versions(settings)
         # fetches the bundle once for all workers, and shows mistakes at once
         with closing(open_source(settings)) as source:
             load_first(source, report)
@@ -90,6 +92,7 @@ def run_service(read: Callable[[], ServeSettings], report: Report) -> None:
             def renew() -> WorkerMain:
                 newer = read()
                 check_files(newer)
+                check_versions(newer)
                 for name in NEEDS_RESTART:
                     if getattr(newer, name) != getattr(settings, name):
                         report(f"{name}: stays {getattr(settings, name)} until the service is started again")
@@ -137,24 +140,6 @@ def describe_address(settings: ServeSettings, listener: socket.socket) -> str:
     """Return the URL of the service."""
     scheme = "http" if settings.tls_cert is None else "https"
     return f"{scheme}://{settings.host}:{listener.getsockname()[1]}"
-
-
-def describe_trust(settings: ServeSettings) -> str:
-    """Say whose versions are served. Raises TrustError if a key cannot be read."""
-    keys = TrustedKeys.load(settings.trust)
-    if keys is not None:
-        return f"trust: versions signed by {keys}; items that are upserted into a store are not taken"
-    source = hide_password(settings.source)
-    return f"trust: whoever can write to {source}; --trust PUBLIC_KEY takes signed versions only"
-
-
-def open_source(settings: ServeSettings) -> Source:
-    """Open the store or bundle to serve; a store is reached when it is read. Raises TrustError."""
-    trust = TrustedKeys.load(settings.trust)
-    if is_store(settings.source):
-        prefetch = partial(fetch_in_subprocess, settings.source, settings.cache)
-        return StoreSource(settings.source, settings.cache, prefetch, trust)
-    return BundleSource(parse_location(settings.source), trust)
 
 
 def run_worker(settings: str, shared: SharedState, listener: socket.socket, beat: c_double) -> None:
@@ -228,12 +213,13 @@ def create_service(
 ) -> RankingService:
     """Create the endpoints of a worker process, which turn unready when `drain` begins. Raises CorankError."""
     source = open_source(settings)
-    follower = Follower(source, settings.every, report)
+    rollout = Rollout.open(source, settings.canary, settings.shadow, report)
+    follower = Follower(source, settings.every, report, rollout)
     users = None
     if isinstance(source, StoreSource):
         users = UserLookup(partial(open_isolated, settings.source), settings.store_deadline_ms / 1e3, report)
     log = (
-        RequestLog(settings.log, settings.log_share, settings.log_seconds)
+        RoleLogs(settings.log, settings.log_share, settings.log_seconds, [LIVE, *rollout.roles])
         if settings.log is not None
         else None
     )

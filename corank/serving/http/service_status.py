@@ -50,4 +50,5 @@ class ServiceStatus:
             "behind_seconds": round(self.behind_seconds, 3),
             "resynchronised": follower.source.resynchronised,
             "users_looked_up": self.users is not None and not self.users_away,
+            "beside": follower.rollout.describe(),
         }

@@ -104,7 +104,7 @@ class StoreSource:
             trust: keys, one of which must have signed what is live; None if it need not be signed.
         """
         self.url = store if isinstance(store, str) else store.address
-        self.address, self.cache, self._prefetch = hide_password(self.url), cache, prefetch
+        self.address, self.cache, self.prefetch = hide_password(self.url), cache, prefetch
         self.known_seq: int | None = None
         self._opened = None if isinstance(store, str) else store
         self._own, self._opening = self._opened is None, threading.Lock()
@@ -131,7 +131,7 @@ class StoreSource:
         if self.trusted is not None:
             return self._load_signed(self.trusted, store, state, held)
         if held is None or live != held.manifest.content:
-            verified = held is not None and self._prefetch(live)
+            verified = held is not None and self.prefetch(live)
             newer = load_latest(store, live, Funnel(fetch_bundle(store, live, self.cache, verified)))
         elif (state.seq, state.id) == self._position:
             return None
@@ -149,7 +149,7 @@ class StoreSource:
         statement = trusted.check(live, state.require_version(store, live).manifest, state.statement)
         self.known_seq = statement.seq
         if held is None or live != held.manifest.content:
-            verified = held is not None and self._prefetch(live)
+            verified = held is not None and self.prefetch(live)
             bundle = fetch_bundle(store, live, self.cache, verified, trusted.keys)
             return Funnel(bundle).with_changes(statement.seq, statement.items_id)
         if statement.seq == held.manifest.items_seq:

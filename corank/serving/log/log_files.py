@@ -59,7 +59,7 @@ class OpenLogFiles:
             # statistics of the requests would be whole requests
             writer = pq.ParquetWriter(
                 self._open(self.served_path),
-                table.schema,
+                table.schema.with_metadata(self.schema.metadata),
                 compression="zstd",
                 use_dictionary=[n for n in plain if not pa.types.is_floating(table.schema.field(n).type)],
                 write_statistics=plain,
@@ -82,6 +82,8 @@ class OpenLogFiles:
             "model_version": served.model_version,
             "items_seq": served.items_seq,
             "items_id": served.items_id,
+            "served_id": served.id,
+            "served_role": served.role,
         }
         self._aside.write(msgspec.json.encode(line) + b"\n")
         self.rejected += 1

@@ -15,9 +15,11 @@ from corank.core.types import Doubles
 from corank.features.encoders import Encoders
 from corank.features.feature_kind import ColumnFeature
 from corank.features.schema import Placement
+from corank.serving.log.log_columns import LogColumns
 
-SERVED, REQUEST = "served_id", "served_request"
-"""Columns: an id of each time a request is served; the request as JSON, on the first of its rows."""
+SERVED, REQUEST, ROLE = "served_id", "served_request", "served_role"
+"""Columns: an id of each time a request is served, which its answer names; the request as JSON, on the first of its
+rows; whether the `live` version answered or its `canary`, or the `shadow` would have."""
 ITEMS_ID = "items_id"
 VERSION = ("model_version", "items_seq", ITEMS_ID)
 LARGEST = float(np.finfo(np.float32).max)
@@ -137,7 +139,9 @@ class LogFormat:
         generated = [name for name in data.request if name not in request and name != data.time]
         stages, level = [stage.name for stage in manifest.stages], data.level or "level"
         types = {name: column.type for name, column in request.items()}
-        types |= {data.time: pa.timestamp("ms", "UTC")} | dict.fromkeys([*generated, SERVED, REQUEST], TEXT)
+        types |= {data.time: pa.timestamp("ms", "UTC")} | dict.fromkeys(
+            [*generated, SERVED, ROLE, REQUEST], TEXT
+        )
         types |= dict(zip(VERSION, (TEXT, pa.int64(), TEXT), strict=True)) | {data.item: to_arrow(item)}
         types |= {name: column.type for name, column in candidate.items()} | {level: TEXT}
         types |= {f"score_{stage}": pa.float64() for stage in stages}
@@ -151,7 +155,9 @@ class LogFormat:
             candidate,
             tuple(generated),
             tuple(stages),
-            pa.schema(list(types.items())),
+            pa.schema(
+                list(types.items()), LogColumns(data.user, data.time, data.item, tuple(stages)).metadata()
+            ),
         )
 
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from corank.core.errors import CorankError
 from corank.core.types import Report
-from corank.serving.log.request_log import RequestLog
+from corank.serving.log.role_logs import RoleLogs
 
 FLUSH_SECONDS = 0.25
 """Seconds between two writes."""
@@ -16,7 +16,7 @@ CountLogged = Callable[[Mapping[str, int]], None]
 
 
 @asynccontextmanager
-async def writing(log: RequestLog | None, report: Report, count: CountLogged) -> AsyncIterator[None]:
+async def writing(log: RoleLogs | None, report: Report, count: CountLogged) -> AsyncIterator[None]:
     """Write what waits several times a second while the block runs, and the rest at its end; nothing without a log.
 
     A disk that refuses is reported.
@@ -30,13 +30,13 @@ async def writing(log: RequestLog | None, report: Report, count: CountLogged) ->
     await _flush(log, report, count, complete=True)
 
 
-async def _write_regularly(log: RequestLog, report: Report, count: CountLogged) -> None:
+async def _write_regularly(log: RoleLogs, report: Report, count: CountLogged) -> None:
     while True:
         await asyncio.sleep(FLUSH_SECONDS)
         await _flush(log, report, count)
 
 
-async def _flush(log: RequestLog, report: Report, count: CountLogged, complete: bool = False) -> None:
+async def _flush(log: RoleLogs, report: Report, count: CountLogged, complete: bool = False) -> None:
     try:
         if complete or log.is_due():
             await asyncio.to_thread(log.flush, complete)

@@ -5,8 +5,10 @@ answered, with which `corank replay` computes the scores again. A request waits 
 of `flush`, which a thread makes; what waits is bounded in bytes, and what is beyond is dropped and counted.
 """
 
+import itertools
 import threading
 import time
+import uuid
 from collections import Counter
 from itertools import groupby
 from pathlib import Path
@@ -20,6 +22,7 @@ from corank.serving.log.log_files import OpenLogFiles, make_folder
 from corank.serving.log.log_format import LogFormat
 from corank.serving.log.served_request import ServedRequest
 from corank.serving.log.served_rows import make_rows
+from corank.serving.role import LIVE, Role
 
 MAX_ROWS, MAX_SECONDS = 1_000_000, 60.0
 """A file is completed once it has so many rows, or is so old; a process that is killed loses it."""
@@ -43,6 +46,7 @@ class RequestLog:
         """
         self.folder, self.share, self.seconds = folder, share, seconds
         self._credit, self._bytes = 0.0, 0
+        self._prefix, self._numbers = uuid.uuid4().hex[:24], itertools.count()
         self._lock, self._writing = threading.Lock(), threading.Lock()
         self._pending: list[tuple[LogFormat, ServedRequest]] = []
         self._format: tuple[Encoders, LogFormat] | None = None
@@ -57,17 +61,31 @@ class RequestLog:
         except OSError as error:
             raise CorankError(f"{folder}: served requests cannot be logged there: {error}") from None
 
-    def add(self, funnel: Funnel, result: RankingResult) -> None:
-        """Keep a request for the next file, or drop it if too much waits already."""
-        self._credit += self.share
-        if self._credit < 1:
-            return
-        self._credit -= 1
+    def add(
+        self, funnel: Funnel, result: RankingResult, role: Role = LIVE, id_: str | None = None
+    ) -> str | None:
+        """Keep a request for the next file, or drop it if too much waits already.
+
+        Args:
+            funnel: that ranked it.
+            result: of the request.
+            role: of the funnel's version.
+            id_: of the request if it is logged elsewhere, too; it is then logged whatever the share.
+
+        Returns:
+            The request's id, unique among all logs; None if it is not in the share that is logged.
+        """
+        if id_ is None:
+            self._credit += self.share
+            if self._credit < 1:
+                return None
+            self._credit -= 1
+            id_ = f"{self._prefix}{next(self._numbers):08x}"
         try:
-            one = (self._format_of(funnel), ServedRequest.of(result))
+            one = (self._format_of(funnel), ServedRequest.of(result, id_, role))
         except (TypeError, ValueError, OverflowError):
             self._count(dropped=1)  # built in Python of what JSON cannot hold
-            return
+            return id_
         size = one[1].size
         with self._lock:
             if self._bytes + size > MAX_BYTES:
@@ -75,6 +93,7 @@ class RequestLog:
             else:
                 self._pending.append(one)
                 self._bytes += size
+        return id_
 
     def is_due(self) -> bool:
         """Whether there is something to write, or a file to complete."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corank.serving.funnel.ranking_result import RankingResult
+from corank.serving.role import Role
 
 OVERHEAD = 512
 """Bytes of a pending request besides its contents, about."""
@@ -31,9 +32,13 @@ class ServedRequest:
     model_version: str
     items_seq: int
     items_id: str
+    id: str
+    """Of this time that the request was served."""
+    role: Role
+    """Of the version."""
 
     @classmethod
-    def of(cls, result: RankingResult) -> "ServedRequest":
+    def of(cls, result: RankingResult, id_: str, role: Role) -> "ServedRequest":
         """Encode a result. Raises TypeError, ValueError or OverflowError for a request that JSON cannot hold."""
         encoded, request = result.encoded, result.request
         fields = msgspec.structs.asdict(request)
@@ -47,6 +52,8 @@ class ServedRequest:
             result.manifest.model_version,
             result.manifest.items_seq,
             result.manifest.items_id,
+            id_,
+            role,
         )
 
     @property

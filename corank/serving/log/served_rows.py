@@ -3,7 +3,6 @@
 Letters: R requests · C candidates of all of them · n candidates of one.
 """
 
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ import pyarrow as pa
 
 from corank.core.time import DAY, MILLISECOND, format_time, now_ms
 from corank.core.types import Longs
-from corank.serving.log.log_format import REQUEST, SERVED, TEXT, VERSION, LogFormat, UnfitValueError
+from corank.serving.log.log_format import REQUEST, ROLE, SERVED, TEXT, VERSION, LogFormat, UnfitValueError
 from corank.serving.log.served_request import ServedRequest
 
 ROWS, BYTES = 4096, 4 * 2**20
@@ -137,7 +136,8 @@ def _request_columns(form: LogFormat, batch: list[_Decoded]) -> dict[str, pa.Arr
     }
     found[form.time] = pa.array([one.time for one in batch], form.schema.field(form.time).type)
     for name in (*form.generated, SERVED):
-        found[name] = pa.array([uuid.uuid4().hex for _ in batch], TEXT)
+        found[name] = pa.array([one.served.id for one in batch], TEXT)
+    found[ROLE] = pa.array([one.served.role for one in batch], TEXT)
     found[REQUEST] = pa.array([one.served.request.decode() for one in batch], TEXT)
     for name in VERSION:
         found[name] = pa.array([getattr(one.served, name) for one in batch], form.schema.field(name).type)

@@ -171,7 +171,10 @@ def _read_records(store: Store, version: str, keys: list[bytes]) -> dict[bytes, 
 
 
 def load_latest(store: Store, version: str, funnel: Funnel) -> Funnel:
-    """Apply all changes since a version's bundle to its funnel, as of one change. Raises StoreError."""
+    """Apply all changes since a version's bundle to its funnel, as of one change.
+
+    Items that were changed while another version was live are encoded by this one, in memory. Raises StoreError.
+    """
     bare = _without_changes(funnel)
     for _ in range(TRIES):
         _, state = StoreState.read(store)
@@ -219,7 +222,7 @@ def restore(store: Store, version: str, funnel: Funnel, seq: int) -> Funnel:
 
 
 def catch_up(store: Store, version: str, funnel: Funnel) -> Funnel:
-    """Apply to a version's funnel, as of one change, all later changes.
+    """Apply to a version's funnel, live or not, as of one change, all later changes.
 
     Where the journal does not lead from the one to the other, all is read anew. Raises StoreError.
     """
@@ -228,10 +231,10 @@ def catch_up(store: Store, version: str, funnel: Funnel) -> Funnel:
 
 
 def _catch_up(store: Store, version: str, funnel: Funnel) -> Funnel | None:
-    """As `catch_up`; None if the version was replaced and is live again, or the journal does not lead to its state."""
+    """As `catch_up`; None if the version was replaced and is live again, or the journal does not lead to the head."""
     seq, id_ = funnel.manifest.items_seq, funnel.manifest.items_id
     _, state = StoreState.read(store)
-    facts, (until, last) = state.require_version(store, version), state.applied_until(version)
+    facts, until, last = state.require_version(store, version), state.seq, state.id
     if not facts.seq <= seq <= until:
         return None
     changes = list(read_journal(store, seq, until))
@@ -239,7 +242,9 @@ def _catch_up(store: Store, version: str, funnel: Funnel) -> Funnel | None:
         return None
     if seq == until:
         return funnel
-    records = {key: record for _, change in changes for key, record in change.records}
+    records: dict[bytes, bytes] = {}
+    for _, change in changes:
+        records |= changed_records(funnel, version, change)
     return _apply(funnel, until, last, records)
 
 

@@ -60,7 +60,7 @@ class VersionFacts(Settings):
     published_at: Moment
     """ms UTC"""
     seq: Count
-    """Number of the change that made it live last."""
+    """Number of the change that made it live last; 0 if it never was, and is staged."""
     applied: Count
     """Number of the last change that it contains; the live version contains all."""
     applied_id: Hex = ""
@@ -76,6 +76,8 @@ class VersionFacts(Settings):
     """Fixed part of its records, by field: offset, type and count."""
     signatures: Signatures = []
     """Of the manifest."""
+    withdrawn: bool = False
+    """Whether no service may serve it as a canary any more: it was rolled back, or withdrawn."""
 
     @model_validator(mode="before")
     @classmethod
@@ -142,9 +144,9 @@ class StoreState(Settings):
                 f"journal_from: {self.journal_from} is not from 1 to {self.seq + 1}, the next change"
             )
         for name, facts in self.versions.items():
-            if not 1 <= facts.seq <= self.seq:
+            if facts.seq > self.seq:
                 raise ValueError(
-                    f"versions.{name}.seq: {facts.seq} is not from 1 to {self.seq}, the last change"
+                    f"versions.{name}.seq: {facts.seq} is later than {self.seq}, the last change"
                 )
             if facts.applied > self.seq:
                 raise ValueError(
@@ -152,6 +154,8 @@ class StoreState(Settings):
                 )
         if self.live is not None and self.live not in self.versions:
             raise ValueError(f"live: {self.live[:80]!r} is not among the versions")
+        if self.live is not None and not self.versions[self.live].seq:
+            raise ValueError(f"versions.{self.live}.seq: 0, though the version is live")
         return self
 
     @classmethod
@@ -173,7 +177,8 @@ class StoreState(Settings):
 
     def to_bytes(self) -> bytes:
         """The bytes of the head. Raises StoreError if there are too many versions."""
-        raw = self.model_dump_json().encode()
+        # what is as by default is left out, so that earlier releases read a head that does not use what they lack
+        raw = self.model_dump_json(exclude_defaults=True).encode()
         if len(raw) > HEAD_BYTES:
             raise StoreError(
                 f"{len(self.versions):,} versions are too many for one store; `corank store prune` removes old ones"
@@ -216,8 +221,18 @@ class StoreState(Settings):
         versions, now = dict(self.versions), {"applied": self.seq, "applied_id": self.id}
         if self.live in versions:
             versions[self.live] = versions[self.live].model_copy(update=now)
-        versions[version] = facts.model_copy(update={"seq": self.seq + 1, **now})
+        versions[version] = facts.model_copy(update={"seq": self.seq + 1, "withdrawn": False, **now})
         return self.model_copy(update={"live": version, "versions": versions, "statement": None})
+
+    def with_complete(self, version: str, facts: VersionFacts) -> Self:
+        """Return the state with a version that is complete, with all changes so far; what is live stays so."""
+        now = {"applied": self.seq, "applied_id": self.id, "withdrawn": False}
+        return self.model_copy(update={"versions": {**self.versions, version: facts.model_copy(update=now)}})
+
+    def with_withdrawn(self, version: str) -> Self:
+        """Return the state with a version that no service may serve as a canary."""
+        facts = self.versions[version].model_copy(update={"withdrawn": True})
+        return self.model_copy(update={"versions": {**self.versions, version: facts}})
 
     def with_claim(self, version: str, claim: Claim) -> Self:
         """Return the state with a claim of a version."""

@@ -1,4 +1,4 @@
-"""Publish a bundle: write it into a store completely, then make it live.
+"""Publish a bundle: write it into a store completely, then make it live, or leave it staged.
 
 All is written under the new version's name and verified, items that were upserted since the bundle's items were read
 are applied, and the head is swapped. Killed at any point, the store has the old live version or the new one; publishing
@@ -47,6 +47,7 @@ def publish_bundle(
     progress: Progress = lambda done, total: None,
     sign: SigningKeys | None = None,
     merged: Callable[[MergedItems], object] = lambda merged: None,
+    stage: bool = False,
 ) -> str:
     """Make a bundle the live version of a store. A version that is there is verified, and repaired if it is damaged.
 
@@ -57,6 +58,7 @@ def publish_bundle(
         progress: receives how many records are written.
         sign: keys that sign the version, and that it is live.
         merged: receives what became of the items that were upserted before.
+        stage: whether to leave what is live as it is; the version can be a canary then, or be promoted.
 
     Returns:
         The name of the version.
@@ -80,13 +82,21 @@ def publish_bundle(
                 store.drop(f"changed/{version}")  # what a version of this name had before it was removed
             _write(bundle, funnel, store, version, report, progress)
             facts = _make_facts(funnel, facts)
-        elif state.live == version and damaged is None and _is_signed(state, sign):
-            report(f"{version} is live already")
+        elif damaged is None and _is_entered(state, version, sign, stage):
+            report(f"{version} is {'live' if state.live == version else 'staged'} already")
             return version
         signatures = _sign_manifest(bundle.manifest, facts, sign, report)
         facts = facts.model_copy(update={"signatures": signatures})
-        merged(make_live(store, version, funnel, facts, claim, "publish", report, damaged, sign))
+        what = "stage" if stage else "publish"
+        merged(make_live(store, version, funnel, facts, claim, what, report, damaged, sign, stage))
     return version
+
+
+def _is_entered(state: StoreState, version: str, sign: SigningKeys | None, stage: bool) -> bool:
+    """Whether a version is live, or staged, already, and signed by all keys."""
+    if stage:
+        return sign is None and not state.versions[version].withdrawn
+    return state.live == version and _is_signed(state, sign)
 
 
 def _is_signed(state: StoreState, sign: SigningKeys | None) -> bool:

@@ -1,4 +1,4 @@
-"""The versions of a store: list them, roll back to an older one, prune those that are not needed."""
+"""The versions of a store: list them, promote one, roll back to an older one, prune those that are not needed."""
 
 import tempfile
 from contextlib import ExitStack
@@ -26,6 +26,7 @@ from corank.serving.store.claims import claim_version
 from corank.serving.store.fetch import fetch_bundle
 from corank.serving.store.go_live import make_live
 from corank.serving.store.live_version import StoreState, VersionFacts
+from corank.serving.store.rollout.leases import LEASES, read_leases
 from corank.serving.store.version_parts import PROGRESS, read_plain_manifest, read_progress
 
 ABANDONED = 3_600_000
@@ -88,16 +89,63 @@ def roll_back_store(
     Raises StoreError, TrustError.
     """
     _, state = StoreState.read(store)
-    others = sorted((v.seq, name) for name, v in state.versions.items() if name != state.live)
+    others = sorted((v.seq, name) for name, v in state.versions.items() if v.seq and name != state.live)
     if version is None:
         if not others:
             raise StoreError(f"{store.address}: there is no older version to go back to")
         version = others[-1][1]
+    _switch_to(store, version, "store rollback", "roll back", report, sign)
+    return version
+
+
+def promote_version(
+    store: Store, version: str, report: Report = lambda line: None, sign: SigningKeys | None = None
+) -> None:
+    """Make a complete version live, such as a canary, with all items that were upserted since it was staged.
+
+    Args:
+        store: the store.
+        version: its name.
+        report: receives what is applied.
+        sign: keys that sign that the version is live; one of them must have signed the version.
+
+    Raises StoreError, TrustError.
+    """
+    _switch_to(store, version, "store promote", "promote", report, sign)
+
+
+def withdraw_version(store: Store, version: str) -> None:
+    """Let no service serve a version as a canary any more, until it is staged, promoted or published again.
+
+    Raises StoreError if it is not there, or live.
+    """
+    while True:
+        raw, state = StoreState.read(store)
+        state.require_version(store, version)
+        if version == state.live:
+            raise StoreError(
+                f"{store.address}: {version} is live, no canary; `corank store rollback` goes back to the one before"
+            )
+        if state.versions[version].withdrawn:
+            return
+        now, by = store_time(store), local_operator()
+        line = LoggedChange(
+            "withdraw", by, now, state.seq, state.id, state.id, state.live or "", beside=version
+        )
+        if store.swap(raw, state.with_withdrawn(version).to_bytes(), log_entry(line)):
+            return
+
+
+def _switch_to(
+    store: Store, version: str, command: str, what: str, report: Report, sign: SigningKeys | None
+) -> None:
+    """Make a complete version live. Raises StoreError if it is not there, or live already; TrustError."""
+    _, state = StoreState.read(store)
     state.require_version(store, version)
     if version == state.live:
         raise StoreError(f"{store.address}: {version} is live already")
     with (
-        claim_version(store, version, "store rollback", report) as claim,
+        claim_version(store, version, command, report) as claim,
         tempfile.TemporaryDirectory(prefix="corank-") as folder,
     ):
         facts = StoreState.read(store)[1].require_version(store, version)
@@ -107,15 +155,15 @@ def roll_back_store(
             content = signed_content(read_plain_manifest(store, version, trust))
             signatures = sign.add(content, facts.signatures)
             facts = facts.model_copy(update={"signatures": signatures})
-        make_live(store, version, Funnel(bundle), facts, claim, "roll back", report, sign=sign)
-    return version
+        make_live(store, version, Funnel(bundle), facts, claim, what, report, sign=sign)
 
 
 def remove_versions(store: Store, keep: int = 1, report: Report = lambda line: None) -> list[str]:
-    """Remove all versions but the live one and the `keep` that were live last before it.
+    """Remove all versions but the live one, the `keep` that were live last before it, and those that are to come.
 
-    Incomplete versions are removed once nobody has worked on them for an hour, and journal entries once every version
-    contains them.
+    To come are versions that were staged after the live one was first published. What a service holds as canary or
+    shadow stays, too. Incomplete versions are removed once nobody has worked on them for an hour, and journal entries
+    once every version contains them.
 
     Returns:
         The names of the removed versions.
@@ -125,11 +173,15 @@ def remove_versions(store: Store, keep: int = 1, report: Report = lambda line: N
     _, state = StoreState.read(store)
     state.require_live(store)
     names = {*state.versions, *state.claims, *_find_names(store)} - _find_needed(state, keep)
+    leases, _ = read_leases(store)
+    for name in sorted(names & leases.keys()):
+        report(f"{name} stays: {leases[name].describe()}")
     with ExitStack() as claims:
-        claimed = {name for name in sorted(names) if _try_claim(claims, store, name, report)}
+        claimed = {n for n in sorted(names - leases.keys()) if _try_claim(claims, store, n, report)}
         # from now on nobody else can make these live, or write them
         _, state = StoreState.read(store)
-        there = claimed & {*state.versions, *_find_names(store)} - _find_needed(state, keep)
+        needed = _find_needed(state, keep) | read_leases(store)[0].keys()
+        there = claimed & {*state.versions, *_find_names(store)} - needed
         removed = sorted(name for name in there if _is_abandoned(store, name, state))
         _remove_from_head(store, removed)
         for name in removed:
@@ -140,9 +192,13 @@ def remove_versions(store: Store, keep: int = 1, report: Report = lambda line: N
 
 
 def _find_needed(state: StoreState, keep: int) -> set[str]:
-    """The live version, and those that were live last before it."""
-    order = sorted(state.versions, key=lambda name: -state.versions[name].seq)
-    return {name for name in order if name == state.live} | {*[n for n in order if n != state.live][:keep]}
+    """The live version, those that were live last before it, and those that were staged after it was published."""
+    published = list(state.versions)
+    staged = [name for name in published if not state.versions[name].seq]
+    order = sorted({*published} - {*staged, state.live}, key=lambda name: -state.versions[name].seq)
+    since = published.index(state.live) if state.live is not None else 0
+    to_come = (name for name in staged if published.index(name) > since)
+    return {*order[:keep], *to_come, *([] if state.live is None else [state.live])}
 
 
 def _try_claim(claims: ExitStack, store: Store, name: str, report: Report) -> bool:
@@ -175,7 +231,7 @@ def _remove_from_head(store: Store, names: list[str]) -> None:
         entries = log_entry(line) if names or keys else {}
         # without the note of its progress, a removed version that is published again starts from its first record
         notes = {f"parts/{name}": [PROGRESS] for name in names}
-        old = {JOURNAL: keys, LOG: old_log_keys(store, state.seq)} | notes
+        old = {JOURNAL: keys, LOG: old_log_keys(store, state.seq), LEASES: read_leases(store)[1]} | notes
         if (after == state and not names) or store.swap(raw, after.to_bytes(), entries, old):
             return
 

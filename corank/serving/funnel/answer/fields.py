@@ -19,12 +19,15 @@ AnswerField = Literal[
     "fallback",
     "trace",
     "user",
+    "role",
+    "served_id",
     "microseconds",
 ]
 """A part of an answer. `ids` are the ids of `items` alone; `scores` adds to each item the scores of all stages."""
 ANSWER_FIELDS: tuple[str, ...] = get_args(AnswerField)
 DEFAULT_FIELDS = frozenset(ANSWER_FIELDS) - {"ids", "scores", "trace", "microseconds"}
-"""Of a request that chooses none; `warnings` and `fallback` are there if there is something to say."""
+"""Of a request that chooses none; `warnings` and `fallback` are there if there is something to say, `served_id` if the
+request is logged."""
 
 
 def check_fields(fields: Any) -> None:

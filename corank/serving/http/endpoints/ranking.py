@@ -1,4 +1,4 @@
-"""POST /rank and /rank/batch: requests through the live funnel.
+"""POST /rank and /rank/batch: requests through the funnel of the live version, or of the canary.
 
 A process ranks one request at a time, on the thread of its event loop: a request is about a millisecond of work for
 one core. Between two requests the loop reads what arrived, so that waiting requests are counted; a request that would
@@ -19,13 +19,16 @@ from corank.serving.http.follower import Follower
 from corank.serving.http.lookup.user_lookup import GIVEN, FoundUser, UserLookup, lookup_seconds
 from corank.serving.http.prometheus import ServiceMetrics
 from corank.serving.http.request_clock import check_clock
+from corank.serving.http.rollout.shadow_queue import ShadowQueue
+from corank.serving.http.rollout.versioned_ranking import VersionedRanking
 from corank.serving.http.serve_settings import Limits
 from corank.serving.http.transport.body import RETRY_AFTER, BodyReader
 from corank.serving.http.transport.call import HttpCall
 from corank.serving.http.transport.codec import Codec, answer_to
 from corank.serving.http.transport.reply import HttpReply, RefusedError, shorten_error
-from corank.serving.http.transport.schemas import RequestBatch, check_quotas
-from corank.serving.log.request_log import RequestLog
+from corank.serving.http.transport.schemas import RequestBatch
+from corank.serving.log.role_logs import RoleLogs
+from corank.serving.role import Role
 
 REMEMBERED_BYTES = 2**16
 """Largest body whose request is kept to warm the next version, so that little memory is held."""
@@ -41,7 +44,7 @@ class RankEndpoints:
         bodies: BodyReader,
         metrics: ServiceMetrics,
         users: UserLookup | None,
-        request_log: RequestLog | None,
+        request_log: RoleLogs | None,
     ) -> None:
         """
         Args:
@@ -57,6 +60,14 @@ class RankEndpoints:
         self.waiting = 0
         """Requests that wait or are ranked."""
         self._turn = asyncio.Lock()
+        self._versions = VersionedRanking(follower.rollout, metrics.versions)
+        shadow = follower.rollout.shadow
+        self.shadow = (
+            ShadowQueue(shadow, lambda: bodies.is_idle, metrics.versions, request_log)
+            if shadow is not None
+            else None
+        )
+        """None without a shadow."""
 
     async def rank(self, call: HttpCall) -> HttpReply:
         """POST /rank: rank the candidates of a request."""
@@ -152,12 +163,12 @@ class RankEndpoints:
             check_clock(request, self._limits.clock_skew)
         if user.columns:
             request = msgspec.structs.replace(request, user=request.user | user.columns)
-        check_quotas(request, funnel.manifest)
         try:
-            result = funnel.run(request, arrived)
+            ranked = self._versions.rank(request, arrived, funnel)
         except RUNTIME_ERRORS as error:
             self._metrics.count_failed()
             raise RefusedError(500, f"the first stage cannot be computed: {error}") from None
+        result = ranked.result
         if size <= REMEMBERED_BYTES:
             self._follower.recent.append(request)
         if result.encoded.unknown:
@@ -165,7 +176,16 @@ class RankEndpoints:
         answer = result.to_answer(user.origin)
         done = time.perf_counter()
         call.ranked.append((result, done))
-        self._metrics.observe(result, done - arrived)
+        self._metrics.observe(result, done - arrived, ranked.role)
+        served_id = None
         if self._request_log is not None:
-            self._request_log.add(funnel, result)
-        return answer
+            served_id = self._request_log.add(ranked.funnel, result, ranked.role)
+        if self.shadow is not None:
+            self.shadow.offer(request, result, served_id, size)
+        return answer | _name_version(request, ranked.role, served_id)
+
+
+def _name_version(request: Request, role: Role, served_id: str | None) -> dict[str, Any]:
+    """What an answer says of who gave it, of the fields that its request chooses."""
+    found: dict[str, Any] = {"role": role} | ({} if served_id is None else {"served_id": served_id})
+    return found if request.fields is None else {n: v for n, v in found.items() if n in request.fields}

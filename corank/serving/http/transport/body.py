@@ -54,6 +54,11 @@ class BodyReader:
         self._held = 0
         self._unfinished: dict[ReceivedBody, None] = {}  # the oldest first
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request with a body is being received or answered."""
+        return not self._unfinished and not self._held
+
     @asynccontextmanager
     async def read(self, call: HttpCall) -> AsyncIterator[WholeBody]:
         """Read a body, which counts as held until the block ends.

@@ -28,6 +28,8 @@ KEY_BYTES = 8
 LOG = "log"
 LOG_KEPT = 100_000
 """Changes that the log of a store tells."""
+UNCHANGED = ("prune", "stage", "withdraw")
+"""What is logged without being a change of what is live."""
 ID_DIGITS = 16
 """Hex digits of a change's id."""
 
@@ -126,13 +128,13 @@ class LoggedChange(msgspec.Struct, frozen=True):
     """A line of the log: who did what to a store, and when."""
 
     what: str
-    """`publish`, `roll back`, `upsert` or `prune`."""
+    """`publish`, `stage`, `promote`, `withdraw`, `roll back`, `upsert` or `prune`."""
     by: str
     """The name of a token of the service, or user@host of a command."""
     at: int
     """ms UTC"""
     change: int
-    """Number of the change; of the last one before for `prune`, which changes nothing that is served."""
+    """Number of the change; of the last one before for what changes nothing that is live, UNCHANGED."""
     id: str
     """Id of that change."""
     before: str
@@ -143,11 +145,13 @@ class LoggedChange(msgspec.Struct, frozen=True):
     """Number of items that were upserted."""
     removed: list[str] = []
     """Versions that were removed."""
+    beside: str = ""
+    """The version that was staged or withdrawn, without a change of what is live."""
 
 
 def log_entry(line: LoggedChange) -> dict[str, Pairs]:
     """Return the entries of a store that log what was done."""
-    key = journal_key(line.change) + (b"" if line.what != "prune" else line.at.to_bytes(KEY_BYTES, "big"))
+    key = journal_key(line.change) + (line.at.to_bytes(KEY_BYTES, "big") if line.what in UNCHANGED else b"")
     return {LOG: [(key, msgspec.msgpack.encode(line))]}
 
 

@@ -108,6 +108,7 @@ def list_merged(
     funnel: Funnel,
     facts: VersionFacts,
     records: Mapping[bytes, bytes],
+    new: bool,
 ) -> MergedItems:
     """List what became of the items that were upserted before a version went live.
 
@@ -116,19 +117,20 @@ def list_merged(
         state: its head before the version went live.
         version: its name.
         funnel: of its bundle.
-        facts: of the version, as before; `seq` is 0 if it is new.
+        facts: of the version, as before.
         records: by key, what was put on top of it.
+        new: whether the store did not have the version.
     """
     kept = to_ids(records).to_list()
     dropped: list[Id] = []
-    if not facts.seq:
+    if new:
         changes = read_journal(store, state.journal_from - 1, facts.base or 0)
         ids = {row["id"]: None for _, change in changes for row in change.items}
         dropped = [id_ for id_ in ids if to_keys(pl.Series([id_]))[0] not in records]
     held = _find(funnel, dropped)
     return MergedItems(
         version,
-        facts.seq > 0 or funnel.manifest.items_as_of is not None,
+        not new or funnel.manifest.items_as_of is not None,
         kept,
         [id_ for id_ in dropped if id_ in held],
         [id_ for id_ in dropped if id_ not in held],

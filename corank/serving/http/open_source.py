@@ -1,0 +1,36 @@
+"""The source of a service and the versions beside the live one, opened by its settings."""
+
+from contextlib import closing
+from functools import partial
+
+from corank.bundle.signatures import TrustedKeys
+from corank.core.storage.object_url import parse_location
+from corank.serving.http.rollout.rollout import Rollout
+from corank.serving.http.serve_settings import ServeSettings
+from corank.serving.http.source import BundleSource, Source, StoreSource
+from corank.serving.store.base import hide_password, is_store
+from corank.serving.store.fetch_process import fetch_in_subprocess
+
+
+def describe_trust(settings: ServeSettings) -> str:
+    """Say whose versions are served. Raises TrustError if a key cannot be read."""
+    keys = TrustedKeys.load(settings.trust)
+    if keys is not None:
+        return f"trust: versions signed by {keys}; items that are upserted into a store are not taken"
+    source = hide_password(settings.source)
+    return f"trust: whoever can write to {source}; --trust PUBLIC_KEY takes signed versions only"
+
+
+def open_source(settings: ServeSettings) -> Source:
+    """Open the store or bundle to serve; a store is reached when it is read. Raises TrustError."""
+    trust = TrustedKeys.load(settings.trust)
+    if is_store(settings.source):
+        prefetch = partial(fetch_in_subprocess, settings.source, settings.cache)
+        return StoreSource(settings.source, settings.cache, prefetch, trust)
+    return BundleSource(parse_location(settings.source), trust)
+
+
+def check_versions(settings: ServeSettings) -> None:
+    """Raise CorankError if the store lacks a version that is to be served beside the live one."""
+    with closing(open_source(settings)) as source:
+        Rollout.open(source, settings.canary, settings.shadow).check_versions(source)

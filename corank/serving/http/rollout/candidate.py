@@ -1,0 +1,168 @@
+"""A version of a store that a worker holds beside the live one, as a canary or as a shadow.
+
+Whatever is wrong with it, the service goes on with the live version, and says so.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Literal
+
+from corank.bundle.bundle import Bundle
+from corank.core.errors import BundleError, CorankError, StoreError, TrustError
+from corank.core.types import Report
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.http.source import StoreSource
+from corank.serving.role import CANARY, Role
+from corank.serving.store.base import Store
+from corank.serving.store.fetch import catch_up, fetch_bundle, load_latest
+from corank.serving.store.live_version import StoreState
+from corank.serving.store.rollout.leases import RENEW_SECONDS, write_lease
+
+LONGEST_PAUSE = 60.0
+"""Seconds between two tries to load a version that cannot be loaded; the first is tried again after one."""
+
+Situation = Literal["served", "live", "withdrawn", "missing", "unavailable"]
+"""Of a candidate: it is served; it is the live version itself; its canary was ended; the store does not have it; it
+could not be read so far."""
+
+
+class Candidate:
+    """The funnel of one version, which follows the changes of its store's items."""
+
+    def __init__(
+        self, source: StoreSource, version: str, role: Role, report: Report = lambda line: None
+    ) -> None:
+        """
+        Args:
+            source: of the live version.
+            version: to hold.
+            role: `canary` or `shadow`.
+            report: receives what becomes of it.
+        """
+        self.version, self.role = version, role
+        self.funnel: Funnel | None = None
+        """None while the version is not served."""
+        self.situation: Situation = "unavailable"
+        self.trouble: str | None = None
+        """Why it could not be read last, whether an earlier state of it is held or not."""
+        self._source, self._report = source, report
+        self._trusted = source.trusted.keys if source.trusted is not None else None
+        self._pause, self._retry_at, self._renew_at, self._leased = 1.0, 0.0, 0.0, True
+
+    def refresh(self, warm: Callable[[Funnel], None], first: bool = False) -> None:
+        """Load the version or what changed of it; end it if it went live. No error is raised.
+
+        Args:
+            warm: ranks requests with a funnel before it is served.
+            first: whether the service has not begun, so that the version is fetched at full speed.
+        """
+        if time.monotonic() < self._retry_at:
+            return
+        try:
+            store = self._source.open()
+            _, state = StoreState.read(store)
+        except StoreError as error:
+            self._load_cached()
+            self._note_trouble(error)
+            return
+        try:
+            situation = self._read(store, state, warm, first)
+        except Exception as error:
+            # of any kind, such as a broken graph: the live version is served on, and the next try may succeed
+            self._note_trouble(error)
+            return
+        self.trouble, self._pause = None, 1.0
+        self._move_to(situation)
+
+    def _read(
+        self, store: Store, state: StoreState, warm: Callable[[Funnel], None], first: bool
+    ) -> Situation:
+        """Bring the funnel to the state of the store. Raises CorankError, and what a broken bundle raises."""
+        if state.live == self.version:
+            return "live"
+        if self.version not in state.versions:
+            self.funnel, self.situation = None, "missing"
+        if state.require_version(store, self.version).withdrawn and self.role == CANARY:
+            return "withdrawn"
+        self._renew_lease(store)
+        if self.funnel is None:
+            funnel = self._load(store, first)
+            warm(funnel)
+            self.funnel = funnel
+        elif self._trusted is None:
+            self.funnel = catch_up(store, self.version, self.funnel)
+        return "served"
+
+    def _load(self, store: Store, first: bool) -> Funnel:
+        verified = not first and self._source.prefetch(self.version)
+        bundle = fetch_bundle(store, self.version, self._source.cache, verified, self._trusted)
+        # upserted items are not signed
+        funnel = Funnel(bundle)
+        return funnel if self._trusted is not None else load_latest(store, self.version, funnel)
+
+    def _renew_lease(self, store: Store) -> None:
+        """Tell the store, and the cache of this machine, now and then that the version is needed."""
+        if time.monotonic() < self._renew_at:
+            return
+        self._renew_at = time.monotonic() + RENEW_SECONDS
+        with suppress(OSError):
+            os.utime(self._source.cache / self.version)
+        try:
+            write_lease(store, self.version, self.role)
+            self._leased = True
+        except StoreError as error:
+            if self._leased:
+                self._report(
+                    f"{self.role} {self.version}: cannot be noted in the store, so that `corank store prune` may "
+                    f"remove it: {error}"
+                )
+            self._leased = False
+
+    def _load_cached(self) -> None:
+        """Hold the bundle of the cache while the store is away, so that users keep their version over a restart."""
+        if self.funnel is not None or self.situation != "unavailable" or self.trouble is not None:
+            return
+        with suppress(BundleError, TrustError):
+            bundle = Bundle.open(self._source.cache / self.version, trust=self._trusted)
+            named = bundle.manifest.model_copy(update={"content": self.version})
+            self.funnel, self.situation = Funnel(replace(bundle, manifest=named)), "served"
+
+    def _note_trouble(self, error: Exception) -> None:
+        """Say once why the version cannot be read; try later if none of its states is held."""
+        text = str(error) if isinstance(error, CorankError) else repr(error)
+        if self.trouble is None:
+            held = (
+                "as of the last change that was read" if self.funnel is not None else "the live version alone"
+            )
+            self._report(f"{self.role} {self.version}: {text}; serving {held}")
+        self.trouble = text
+        if self.funnel is None:
+            self._retry_at, self._pause = time.monotonic() + self._pause, min(LONGEST_PAUSE, 2 * self._pause)
+
+    def _move_to(self, situation: Situation) -> None:
+        if situation != "served":
+            self.funnel = None
+        if situation == self.situation:
+            return
+        self.situation = situation
+        words = {
+            "live": "has gone live, and ends as such",
+            "withdrawn": "was withdrawn; its users get the live version",
+            "served": "is served",
+        }
+        self._report(f"{self.role} {self.version} {words[situation]}")
+
+    def describe(self) -> dict[str, Any]:
+        """Return its state, for /status."""
+        manifest = None if self.funnel is None else self.funnel.manifest
+        return {
+            "role": self.role,
+            "version": self.version,
+            "situation": self.situation,
+            "error": self.trouble,
+            "model_version": manifest and manifest.model_version,
+            "served_seq": manifest and manifest.items_seq,
+        }
