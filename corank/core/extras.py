@@ -15,6 +15,7 @@ EXTRA_OF = {
     "cryptography": "sign",
     "faiss": "retrieval",
     "fsspec": "objects",
+    "httpx2": "client",
     "lightgbm": "trees",
     "matplotlib": "train",
     "mlflow": "mlflow",

@@ -1,0 +1,201 @@
+"""The client of a service: what it sends, what it makes of answers, and when it asks again."""
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import msgspec
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from corank.core.errors import RequestError, ServiceError
+from corank.serving.client import AsyncServiceClient, RankAnswer, RetryPolicy, ServiceClient
+from corank.serving.client import retries as retries_module
+from corank.serving.funnel.request import Request
+from corank.serving.http.app import RankingService
+from corank.serving.http.follower import Follower
+from corank.serving.http.serve_settings import Limits
+from corank.serving.http.source import BundleSource
+from tests.support.cases import Case
+from tests.support.random_worlds import RICH
+from tests.support.service import access
+from tests.support.shared import shared_case
+
+IDS = list(range(16))
+Handler = Callable[[httpx2.Request], httpx2.Response]
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    return shared_case(RICH)
+
+
+@pytest.fixture(scope="module")
+def handler(case: Case) -> Iterator[Handler]:
+    """The real service, in this process."""
+    service = RankingService(Follower(BundleSource(case.base / "bundle")), Limits(), access())
+    with TestClient(service.app()) as served:
+
+        def handle(request: httpx2.Request) -> httpx2.Response:
+            content = b"".join(request.stream)  # type: ignore[arg-type]
+            answer = served.post(request.url.path, content=content, headers=dict(request.headers))
+            return httpx2.Response(answer.status_code, headers=dict(answer.headers), content=answer.content)
+
+        yield handle
+
+
+def client_of(handle: Handler, packed: bool = False, **policy: Any) -> ServiceClient:
+    return ServiceClient(
+        "http://testserver/", "secret", packed, RetryPolicy(**policy), transport=httpx2.MockTransport(handle)
+    )
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_request_is_ranked_as_in_process(handler: Handler, case: Case, packed: bool) -> None:
+    asked = case.request("test", 0) | {"trace": True}
+    ours = case.funnel.rank(asked)
+    with client_of(handler, packed) as client:
+        for request in (asked, Request.parse(asked)):
+            answer = client.rank(request)
+            assert msgspec.to_builtins(answer.items) == [item | {"scores": {}} for item in ours["items"]]
+            assert (answer.trace, answer.stage, answer.user) == (ours["trace"], ours["stage"], "given")
+            assert answer.model_version == case.funnel.manifest.model_version
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_candidates_may_be_an_array(handler: Handler, packed: bool) -> None:
+    with client_of(handler, packed) as client:
+        found = [
+            client.rank({"user": {}, "candidates": given, "fields": ["ids"]}).ids
+            for given in (IDS, np.array(IDS), np.array(IDS, dtype=np.uint16))
+        ]
+        assert found[0] == found[1] == found[2] and len(found[0]) > 1
+        for wrong in (np.array([[1]]), np.array([1.5])):
+            with pytest.raises(RequestError, match="candidates: expected an array of whole numbers"):
+                client.rank({"user": {}, "candidates": wrong})
+
+
+def test_a_batch_has_errors_in_their_places(handler: Handler) -> None:
+    with client_of(handler, packed=True) as client:
+        one, wrong, two = client.rank_batch(
+            [
+                {"user": {}, "candidates": IDS},
+                {"user": {}, "candidates": [1, 1]},
+                {"user": {}, "candidates": IDS},
+            ]
+        )
+        assert isinstance(one, RankAnswer) and one == two
+        assert isinstance(wrong, RequestError) and "1 is there twice" in str(wrong)
+        with pytest.raises(RequestError, match="length >= 1"):
+            client.rank_batch([])
+        with pytest.raises(RequestError, match="unknown field"):
+            client.rank({"user": {}, "candidate": IDS})
+        with pytest.raises(RequestError, match="request: "):
+            client.rank({"user": {"id": object()}, "candidates": IDS})
+
+
+def test_it_works_in_asyncio(case: Case) -> None:
+    service = RankingService(Follower(BundleSource(case.base / "bundle")), Limits(), access())
+    transport = httpx2.ASGITransport(service.app())
+
+    async def ask() -> None:
+        async with AsyncServiceClient("http://testserver", packed=True, transport=transport) as client:
+            answers = await asyncio.gather(*(client.rank({"user": {}, "candidates": IDS}) for _ in range(3)))
+            assert answers[0] == answers[1] == answers[2]
+            assert await client.rank_batch([{"user": {}, "candidates": IDS}]) == answers[:1]
+            with pytest.raises(RequestError, match="twice"):
+                await client.rank({"user": {}, "candidates": [1, 1]})
+
+    asyncio.run(ask())
+
+
+class Flaky:
+    """Gives what it is told, one thing a call, and the last one from then on."""
+
+    def __init__(self, *given: httpx2.Response | Exception) -> None:
+        self.given, self.calls = list(given), 0
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        self.calls += 1
+        one = self.given.pop(0) if len(self.given) > 1 else self.given[0]
+        if isinstance(one, Exception):
+            raise one
+        return httpx2.Response(one.status_code, headers=one.headers, content=one.content)
+
+
+def refused(status: int, **headers: str) -> httpx2.Response:
+    return httpx2.Response(status, headers=headers, content=b'{"error": "no"}')
+
+
+GOOD = httpx2.Response(200, content=b'{"stage": "rank"}')
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_it_asks_again_where_that_may_help(status: int) -> None:
+    flaky = Flaky(refused(status), httpx2.ConnectError("down"), GOOD)
+    with client_of(flaky, pause=0.001) as client:
+        assert client.rank({"user": {}}).stage == "rank"
+    assert flaky.calls == 3
+
+
+@pytest.mark.parametrize(("status", "kind"), [(400, RequestError), (401, ServiceError), (500, ServiceError)])
+def test_it_does_not_ask_again_where_it_would_not(status: int, kind: type[Exception]) -> None:
+    flaky = Flaky(refused(status))
+    with client_of(flaky) as client, pytest.raises(kind, match="no"):
+        client.rank({"user": {}})
+    assert flaky.calls == 1
+
+
+def test_it_waits_as_long_as_it_is_told_within_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    with client_of(Flaky(refused(503, **{"Retry-After": "1"}), GOOD)) as client:
+        assert client.rank({"user": {}}).stage == "rank"
+    assert slept == [1.0]
+    for flaky in (Flaky(refused(503, **{"Retry-After": "60"})), Flaky(refused(503))):
+        with client_of(flaky, attempts=3) as client, pytest.raises(ServiceError, match="503: no") as failed:
+            client.rank({"user": {}})
+        assert failed.value.status == 503
+    assert len(slept) == 3 and 0.025 <= slept[1] <= 0.05 <= slept[2] <= 0.1
+
+
+def test_what_is_no_answer_is_an_error_that_names_the_service() -> None:
+    for bad in (httpx2.Response(200, content=b"<html>"), httpx2.Response(200, content=b'{"items": 5}')):
+        with (
+            client_of(Flaky(bad)) as client,
+            pytest.raises(ServiceError, match="http://testserver: the answer"),
+        ):
+            client.rank({"user": {}})
+    with (
+        client_of(Flaky(httpx2.Response(418, content=b"tea"))) as client,
+        pytest.raises(ServiceError, match="tea"),
+    ):
+        client.rank({"user": {}})
+    with (
+        client_of(Flaky(httpx2.ReadTimeout("late")), attempts=2, pause=0.001) as client,
+        pytest.raises(ServiceError, match="no answer after 2 tries: ReadTimeout") as failed,
+    ):
+        client.rank({"user": {}})
+    assert failed.value.status is None
+
+
+def test_a_policy_that_never_tries_is_refused() -> None:
+    with pytest.raises(ValueError, match="attempts: expected a number above 0"):
+        retries_module.RetryPolicy(attempts=0)
+
+
+def test_the_example_of_the_guide_runs(
+    handler: Handler, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "guides" / "calling.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    local = partial(ServiceClient, transport=httpx2.MockTransport(handler))
+    monkeypatch.setattr("corank.serving.client.ServiceClient", local)
+    exec(compile(example, "calling.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "'prerank':" in printed and "the bundle knows no 'nme'" in printed
