@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from corank import config as config
     from corank.api.bundles import conformance, rank, refresh
     from corank.api.evaluating import compare, evaluate
+    from corank.api.exporting import export
     from corank.api.measuring import explain, gradient_conflicts, report, request
     from corank.api.replaying import replay
     from corank.api.results.bundle_results import BundleResult, PublishResult
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from corank.api.stores import predict, publish, vectors
     from corank.api.studies import study
     from corank.api.tracking import track
-    from corank.api.training import export, train
+    from corank.api.training import train
     from corank.api.users import users
     from corank.api.versions import promote, prune, roll_back, store_log, store_versions, withdraw
     from corank.continual.daily import daily
@@ -108,7 +109,8 @@ _MODULE_OF = {
     "Funnel": "corank.serving.funnel.funnel",
     "Request": "corank.serving.funnel.request",
     "load_plugins": "corank.core.registry",
-    **dict.fromkeys(("export", "train"), "corank.api.training"),
+    "export": "corank.api.exporting",
+    "train": "corank.api.training",
     "TrainResult": "corank.api.results.training_result",
     "ValidationResult": "corank.api.results.validation_result",
     "ReportPage": "corank.api.results.report_page",

@@ -179,7 +179,7 @@ def _bundle_of(source: Location, out: Path) -> Iterator[Location]:
         yield source
         return
     with name_missing_extra(f"the run {source}"):
-        from corank.api.training import export  # which loads torch
+        from corank.api.exporting import export  # which loads torch
 
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:

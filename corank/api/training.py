@@ -1,4 +1,4 @@
-"""Training a config: in this process, as one of a launch, or by several processes; and the bundle of a run."""
+"""Training a config: in this process, as one of a launch, or by several processes."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -10,11 +10,7 @@ from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
 from corank.api.notebook.display import in_notebook
 from corank.api.notebook.training_progress import NotebookProgress
-from corank.api.results.bundle_results import BundleResult
 from corank.api.results.training_result import TrainResult
-from corank.bundle.bundle_writer import replace_bundle
-from corank.bundle.items_as_of import ItemsAsOf
-from corank.bundle.signatures import SigningKeys
 from corank.core.errors import CheckpointError, ConfigError
 from corank.core.storage.object_url import Location, PathOrUrl, parse_location, require_local
 from corank.core.types import Report
@@ -26,7 +22,6 @@ from corank.training.callbacks import Callback, check_callbacks
 from corank.training.carry.preparation import describe_origin, find_source, plan_carry, require_epochs
 from corank.training.checkpoints.run_publisher import RunPublisher, open_remote_run
 from corank.training.config import Config
-from corank.training.export import export_bundle
 from corank.training.preparation.agreement import require_agreement
 from corank.training.preparation.continuation import open_earlier
 from corank.training.preparation.packed_data import open_or_pack, open_packed
@@ -256,44 +251,3 @@ def _launch(
         launch(["train", str(config), f"--run={location}", *options], workers, max_restarts)
     run = Run.open(location)
     return TrainResult.of(run, run.trained(run.packed()).facts)
-
-
-def export(
-    run: PathOrUrl,
-    bundle: PathOrUrl,
-    sign: Sequence[PathOrUrl] = (),
-    items_as_of: str | None = None,
-    until: str | None = None,
-) -> BundleResult:
-    """Write the bundle of a finished run, whole or not at all.
-
-    Args:
-        run: the run's folder, or its URL.
-        bundle: the bundle's folder, or its URL; an earlier bundle there is replaced.
-        sign: private ed25519 keys, PEM files, that sign the bundle.
-        items_as_of: what the run's table of items contains: a change of the store, such as `42`, or a day or a time
-            in the config's time zone. Items upserted later go on top of the version; all do unless given.
-        until: a day or a time in the config's time zone until which the log is complete; its last row unless given.
-            Priors are of the last snapshot at or before it: `2026-05-01` takes all of 30 April.
-
-    Returns the bundle, and what it holds. Raises CheckpointError, DataError, BundleError, TrustError, and BusyError if
-    another process writes the bundle.
-
-    Example:
-        >>> corank.export("shop/runs/shop", "exported")["stages"]
-        ['prerank', 'rank']
-    """
-    keys = SigningKeys.load([require_local(key) for key in sign])
-    location, opened = parse_location(bundle), Run.open(parse_location(run))
-    packed = opened.packed()
-    as_of = None if items_as_of is None else ItemsAsOf.parse(items_as_of, opened.config.data)
-    moment = None if until is None else opened.config.data.milliseconds(until)
-    model, calibrators, weights = opened.networks(packed)
-    written = replace_bundle(
-        location,
-        lambda folder: export_bundle(
-            folder, opened.config, packed, model, calibrators, keys, as_of, weights, moment
-        ),
-        reads=False,
-    )
-    return BundleResult.of(written, location)

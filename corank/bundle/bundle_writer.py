@@ -56,14 +56,14 @@ class BundleWriter:
     def write(
         self,
         manifest: BundleManifest,
-        fill: Callable[[Path], None],
+        fill: Callable[[Path], BundleManifest | None],
         sign: SigningKeys | None = None,
     ) -> Bundle:
         """Replace the bundle's content atomically.
 
         Args:
             manifest: of the bundle; `content`, `parts`, `digest` and `signatures` are filled in here.
-            fill: writes the parts into a new content folder.
+            fill: writes the parts into a new content folder; may return the manifest with what the parts told.
             sign: keys that sign it.
 
         Raises:
@@ -73,9 +73,11 @@ class BundleWriter:
         content = f"{manifest.model_version}-{manifest.items_seq}-{os.urandom(4).hex()}"
         try:
             with atomic_folder(self.path / content) as partial:
-                fill(partial)
+                told = fill(partial)
                 parts = measure_parts(partial)
-            whole = manifest.model_copy(update={"content": content, "parts": parts, "signatures": []})
+            whole = (told or manifest).model_copy(
+                update={"content": content, "parts": parts, "signatures": []}
+            )
             if sign is not None:
                 whole = whole.model_copy(update={"signatures": sign.sign(signed_content(whole.plain()))})
             return self._switch(content, whole.plain())
@@ -170,6 +172,15 @@ def replace_bundle(location: Location, write: Callable[[Path], Bundle], reads: b
             if is_content_name(earlier.name) and earlier.name != content:
                 shutil.rmtree(earlier)
     return Bundle.open(location)
+
+
+def link_part(old: Path, new: Path) -> None:
+    """Hard-link a file of a content into another, or copy it if the file system cannot; parts never change."""
+    new.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(old, new)
+    except OSError:
+        shutil.copyfile(old, new)
 
 
 def _not_written(path: Path, error: OSError) -> BundleError:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from corank.bundle.checks.part_names import MOST_PARTS, is_part_name
 from corank.bundle.items_as_of import ItemsAsOf
+from corank.bundle.precision.precision_loss import PrecisionLoss
 from corank.bundle.signatures import Signatures, TrustedKeys, read_signatures
 from corank.bundle.stage_facts import FolderName, StageFacts
 from corank.core.errors import BundleError, ConfigError
@@ -86,6 +87,8 @@ class BundleManifest(Settings):
     """Those of the data's `columns` that are of the items; the others come with a request."""
     user_ids: Literal["text", "whole numbers"] | None = None
     """What ids of users are; None in bundles of before it was noted."""
+    precision_loss: PrecisionLoss | None = None
+    """What storing parts in less than fp32 changes; None if all are in fp32, or it was not measured."""
     plugins: list[str] = []
     """The plug-ins of the config, named in errors about parts that are not known here. They are never imported."""
     parts: dict[PartName, Part] = Field(max_length=MOST_PARTS)
@@ -121,6 +124,8 @@ class BundleManifest(Settings):
             raise ValueError(f"sources: no table for feature '{min(absent)}'")
         if odd := set(self.item_columns) - set(self.data.columns):
             raise ValueError(f"item_columns: '{min(odd)}' is none of data.columns")
+        if self.precision_loss and set(self.precision_loss.stages) != {stage.name for stage in self.stages}:
+            raise ValueError("precision_loss.stages: expected each stage")
         for n, stage in enumerate(self.stages):
             try:
                 self._check_stage(schema, stage, {earlier.name for earlier in self.stages[:n]})

@@ -5,8 +5,6 @@ Newer rows of `items` replace older records, or are added. Derived features of i
 again.
 """
 
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -16,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from corank.bundle.bundle import Bundle, next_items_seq
-from corank.bundle.bundle_writer import BundleWriter
+from corank.bundle.bundle_writer import BundleWriter, link_part
 from corank.bundle.content import read_snapshots, read_tables
 from corank.bundle.incremental_events import EventReader, IncrementalEvents, open_newer_events
 from corank.bundle.incremental_log import (
@@ -124,8 +122,7 @@ def _fill(
         encoders.save(content / "encoders")
     for part in manifest.parts:
         if not part.startswith((FILE, "items/", "priors/", "retrieval/", *(["encoders/"] if older else []))):
-            (content / part).parent.mkdir(parents=True, exist_ok=True)
-            _link(before / part, content / part)
+            link_part(before / part, content / part)
     for n, rates in enumerate(priors.rates.values()):
         rates.save(prior_folder(content, n))
     records.save(content / "items")
@@ -135,14 +132,6 @@ def _fill(
     vectors = encode_vectors(towers.vectors(records.rows), manifest.vector_precisions)
     save_vectors(content, vectors)
     refresh_retrieval(before, content, vectors)
-
-
-def _link(old: Path, new: Path) -> None:
-    """Hard-link a file, or copy it if the file system cannot. A link is safe, since parts never change."""
-    try:
-        os.link(old, new)
-    except OSError:
-        shutil.copyfile(old, new)
 
 
 def _merge_items(

@@ -34,6 +34,10 @@ training = typer.Typer()
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override a key: a.b=value.", metavar="KEY=VALUE")
 ]
+ExportOverrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a key of `export`: export.KEY=VALUE.", metavar="KEY=VALUE"),
+]
 Without = Annotated[
     list[str] | None,
     typer.Option(
@@ -208,12 +212,13 @@ def export_command(
     until: Until = None,
     sign: Sign = None,
     items_as_of: AsOf = None,
+    overrides: ExportOverrides = None,
     as_json: Json = False,
 ) -> None:
     """Write the bundle that a service runs."""
-    from corank.api.training import export
+    from corank.api.exporting import export
 
-    _tell(export(run, bundle, sign or [], items_as_of, until), as_json)
+    _tell(export(run, bundle, sign or [], items_as_of, until, overrides or []), as_json)
 
 
 @training.command("refresh")

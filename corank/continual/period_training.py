@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from corank.analysis.precision.logged_loss import LoggedLoss
 from corank.api.config_source import OpenedConfig, to_yaml
 from corank.api.evaluating import compare, evaluate
 from corank.api.runs import pack
@@ -253,6 +254,7 @@ class PeriodTraining:
             weights=weights,
             until=until,
             later=True,
+            measure=LoggedLoss(run, packed),
         )
         return {"model": bundle.manifest.model_version}
 

@@ -7,12 +7,10 @@ import numpy as np
 
 from corank.analysis.evaluated_run import predict_run
 from corank.analysis.logged_request import logged_request
+from corank.bundle.precision.precision_loss import TOLERANCE
 from corank.evaluation.stage_order import stage_values
 from corank.serving.funnel.funnel import Funnel
 from corank.training.run import Run
-
-TOLERANCE = 1e-5
-"""Largest difference of a stage's score, relative to it if it is above 1: docs/reference/bundle.md#parity."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,9 @@ class Verification:
     scores: int
     """That were compared: one for each candidate and stage that it reached."""
     largest: float
-    """The largest difference of a score, relative to it if it is above 1."""
+    """The difference of a score that is largest by its stage's tolerance, relative to the score if that is above 1."""
+    tolerance: float
+    """Of that stage: 1e-5, and with parts in less than fp32 what the export found of it in addition."""
     request: int | None
     """Index, in the split, of the request with the largest difference; None if all are equal."""
 
@@ -32,11 +32,11 @@ class Verification:
         """Why the bundle may not go live; empty if it may."""
         if not self.scores:
             return ["verification: no score could be compared; the split has no request"]
-        if self.largest <= TOLERANCE:
+        if self.largest <= self.tolerance:
             return []
         return [
             f"verification: request {self.request} has a score that is {self.largest:.2g} off the model's; "
-            f"at most {TOLERANCE:g} is allowed"
+            f"at most {self.tolerance:.2g} is allowed"
         ]
 
 
@@ -57,13 +57,16 @@ def verify_bundle(run: Run, bundle: Funnel, requests: int, split: str = "test") 
     }
     start = predictions.requests.start
     numbers = np.unique(np.linspace(0, len(start) - 2, min(requests, len(start) - 1)).astype(int)).tolist()
-    gaps: list[tuple[float, int]] = []
+    loss = bundle.manifest.precision_loss
+    allowed = {name: loss.stages[name].tolerance if loss else TOLERANCE for name in expected}
+    gaps: list[tuple[float, float, float, int]] = []
     for number in numbers:
         answer = bundle.rank(logged_request(run, split, number, packed))
         for n, candidate in enumerate(answer["trace"], int(start[number])):
             for stage, served in candidate["stages"].items():
                 score = float(expected[stage][n])
                 gap = abs(served["score"] - score) / max(1.0, abs(score))
-                gaps.append((gap if isfinite(gap) else inf, number))
-    largest, worst = max(gaps, default=(0.0, None))
-    return Verification(len(numbers), len(gaps), largest, worst)
+                gap = gap if isfinite(gap) else inf
+                gaps.append((gap / allowed[stage], gap, allowed[stage], number))
+    _, largest, tolerance, worst = max(gaps, default=(0.0, 0.0, TOLERANCE, None))
+    return Verification(len(numbers), len(gaps), largest, tolerance, worst)

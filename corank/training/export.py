@@ -20,6 +20,7 @@ from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers, encode_vectors, save_vectors
 from corank.bundle.items_as_of import ItemsAsOf
 from corank.bundle.manifest import FORMAT, BundleManifest
+from corank.bundle.precision.full_precision import MeasureLoss, write_full_precision
 from corank.bundle.readers.layout_file import write_layout
 from corank.bundle.retrieval import sample_queries, write_retrieval
 from corank.bundle.signatures import SigningKeys
@@ -27,6 +28,7 @@ from corank.bundle.stage_facts import Attention, Calibration, StageFacts
 from corank.core.arrays import append_array, read_array, write_array
 from corank.core.calibration import Platt
 from corank.core.errors import DataError
+from corank.core.files import scratch_folder
 from corank.core.hash_index import Keys
 from corank.core.time import format_time
 from corank.core.types import Floats
@@ -52,6 +54,7 @@ def export_bundle(
     weights: Checkpoint | None = None,
     until: int | None = None,
     later: bool = False,
+    measure: MeasureLoss | None = None,
 ) -> Bundle:
     """Write the bundle of a trained model, priors as of the last snapshot at or before the log's end.
 
@@ -66,14 +69,16 @@ def export_bundle(
         weights: those of the trained model, which are read piece by piece; the model's own unless given.
         until: the time until which the log is complete, ms UTC; that of its last row unless given.
         later: whether the log may go on after `until`; priors and ages are then as if it did not.
+        measure: measures what parts in less than fp32 change, and refuses too much; nobody does for a bundle that is
+            not to be served.
 
-    Raises BusyError, BundleError, and DataError if the log goes on after `until` and may not; what was at `path` before
-    is untouched then.
+    Raises BusyError, BundleError; ConfigError if a precision loses too much; and DataError if the log goes on after
+    `until` and may not, or a number is too large for its precision. What was at `path` before is untouched then.
     """
     until = until if later and until is not None else _check_until(packed, until)
     with BundleWriter.lock(path, "export") as writer:
         weights = weights or model_state(model.cpu(), {})
-        return _export(writer, config, packed, model, calibrators, weights, sign, items_as_of, until)
+        return _export(writer, config, packed, model, calibrators, weights, sign, items_as_of, until, measure)
 
 
 def _check_until(packed: PackedDataset, until: int | None) -> int:
@@ -97,6 +102,7 @@ def _export(
     sign: SigningKeys | None,
     items_as_of: ItemsAsOf | None,
     until: int,
+    measure: MeasureLoss | None,
 ) -> Bundle:
     model = model.cpu().eval()
     version = model_version(config, packed, weights, calibrators)
@@ -104,7 +110,9 @@ def _export(
     items_seq = next_items_seq(writer.path, version)
     manifest = make_manifest(config, packed, model, calibrators, priors, version, items_seq, items_as_of)
     return writer.write(
-        manifest, lambda folder: _fill(folder, config, packed, model, weights, priors, manifest), sign
+        manifest,
+        lambda folder: _fill(folder, config, packed, model, weights, priors, manifest, measure),
+        sign,
     )
 
 
@@ -211,7 +219,8 @@ def _fill(
     weights: Checkpoint,
     priors: PriorSnapshots,
     manifest: BundleManifest,
-) -> None:
+    measure: MeasureLoss | None,
+) -> BundleManifest:
     packed.encoders.save(folder / "encoders")
     for n, rates in enumerate(priors.rates.values()):
         rates.save(prior_folder(folder, n))
@@ -223,13 +232,19 @@ def _fill(
     records.save(folder / "items")
     sets = manifest.vector_tables
     towers = ItemTowers(folder, sets, model.layout, tables)
-    vectors = encode_vectors(towers.vectors(records.rows), manifest.vector_precisions)
+    exact = towers.vectors(records.rows)
+    vectors = encode_vectors(exact, manifest.vector_precisions)
     save_vectors(folder, vectors)
+    if measure is not None and config.export.lowered:
+        with scratch_folder(folder) as beside:
+            loss = measure(write_full_precision(beside, folder, manifest, exact), Bundle(folder, manifest))
+        manifest = manifest.model_copy(update={"precision_loss": loss})
     if config.retrieval is not None:
         stage = config.retrieval.stage
         held = tables[sets[stage]]
         queries = sample_queries(packed, model.layout, held, folder / graph_file(stage, "query"))
         write_retrieval(folder, config.retrieval, vectors[stage], queries)
+    return manifest
 
 
 def _write_tables(folder: Path, name: str, weights: Checkpoint, layout: Layout) -> TableSet:

@@ -61,7 +61,7 @@ class ExportSettings(Settings):
                     f"export.precision.{name}: no stage stores anything of an item ahead of requests; take it away"
                 )
             if name not in parts:
-                raise ConfigError(f"export.precision: {describe_unknown(name, parts, 'part of an item')}")
+                raise ConfigError(f"export.precision: {describe_unknown(name, parts, 'item part')}")
         for key in ("max_recall_loss", "max_probability_loss"):
             if getattr(self, key) is not None and not self.lowered:
                 raise ConfigError(

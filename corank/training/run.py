@@ -17,16 +17,17 @@ latest/<content>/shard-00000-of-00002.safetensors           a rank's rows of the
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import TypeAdapter
 
-from corank.core.errors import CheckpointError, DataError
+from corank.core.errors import CheckpointError, ConfigError, DataError
 from corank.core.files import atomic_file
+from corank.core.formatting import shorten
 from corank.core.locks import LOCK, FolderLease, LockHolder, WriteLock
 from corank.core.storage.local_copy import read_folder
 from corank.core.storage.object_url import Location
@@ -47,7 +48,8 @@ from corank.training.checkpoints.matching import config_facts, load_matching
 from corank.training.checkpoints.run_publisher import RUN
 from corank.training.checkpoints.training_state import model_state, restore_model
 from corank.training.config import Config
-from corank.training.config_file import from_saved, plain
+from corank.training.config_file import from_plain, from_saved, plain
+from corank.training.plain_config.config_values import change_values
 from corank.training.preparation.packed_data import open_packed
 
 _CALIBRATORS: TypeAdapter[Calibrators] = TypeAdapter(Calibrators)
@@ -143,6 +145,19 @@ class Run:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: damaged or no run ({error!r}); train again") from None
         return cls(folder, from_saved(settings, str(path), base), base, lease=copy.lease, origin=origin)
+
+    def with_export(self, overrides: Sequence[str]) -> Self:
+        """Return the run with changes `export.KEY=value` of its config. Raises ConfigError, for other keys, too."""
+        for override in overrides:
+            if not override.startswith("export."):
+                raise ConfigError(
+                    f"--set {shorten(override)}: only keys of `export` change after training; train again for others"
+                )
+        if not overrides:
+            return self
+        source = str(self.folder / "run.json")
+        values = change_values(plain(self.config), overrides).value
+        return replace(self, config=from_plain(values, source, self.base))
 
     @classmethod
     def has_begun(cls, folder: Path) -> bool:

@@ -16,7 +16,7 @@ class ChangedScore:
     """A funnel whose score of the last candidate is another."""
 
     def __init__(self, funnel: Funnel, score: float) -> None:
-        self.funnel, self.score = funnel, score
+        self.funnel, self.score, self.manifest = funnel, score, funnel.manifest
 
     def rank(self, request: dict[str, Any]) -> dict[str, Any]:
         answer = self.funnel.rank(request)

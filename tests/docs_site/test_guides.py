@@ -24,8 +24,9 @@ def examples(folder: Path) -> dict[str, Any]:
 
 def test_the_examples_of_the_guide_to_the_config_make_a_config(tmp_path: Path) -> None:
     given = examples(tmp_path)
-    assert given.keys() == {"data", "stages", "retrieval", "train"}
+    assert given.keys() == {"data", "stages", "retrieval", "export", "train"}
     shop = read_values(ROOT / "examples" / "shop.yaml", []).value
     config = validate(Config, {**shop, **given}, "the guide")
     assert [stage.name for stage in config.stages] == ["prerank", "rank"]
     assert config.retrieval is not None and config.train.early_stop is not None
+    assert config.export.lowered == {"prerank.vector": "fp16"}

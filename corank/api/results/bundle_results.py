@@ -35,6 +35,7 @@ class BundleResult(DocumentResult):
     def of(cls, bundle: Bundle, location: Location) -> Self:
         """The result of what was written at a location."""
         manifest, facts = bundle.manifest, RetrievalFacts.read(bundle.folder)
+        loss = manifest.precision_loss
         document = {
             "bundle": str(location),
             "name": manifest.name,
@@ -44,6 +45,7 @@ class BundleResult(DocumentResult):
             "stages": [stage.name for stage in manifest.stages],
             "priors": dict(manifest.priors),
             "signed_by": [signature.key for signature in manifest.signatures],
+            "precision_loss": loss and loss.model_dump(mode="json"),
             "retrieval": None if facts is None else facts.model_dump(mode="json"),
             "parts": {name: part.bytes for name, part in manifest.parts.items()},
         }

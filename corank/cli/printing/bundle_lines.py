@@ -21,4 +21,6 @@ def describe_bundle(found: "BundleResult") -> list[str]:
         lines.append(f"priors that know {known}: {', '.join(names)}")
     if any(feature.as_history for feature in manifest.features.values()):
         lines.append("histories are not in the bundle: requests carry them, or a store of users has them")
+    if manifest.precision_loss is not None:
+        lines += manifest.precision_loss.lines(manifest.stages)
     return lines if facts is None else [*lines, str(facts)]

@@ -36,7 +36,7 @@ Moment = Annotated[int, Field(ge=EARLIEST, le=LATEST)]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{0,64}$")]
 Line = Annotated[str, Field(max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 """Text that a terminal shows as it is."""
-FieldLayout = tuple[Count, Annotated[str, Field(pattern=r"^<(f[248]|[iu][48])$")], Count]
+FieldLayout = tuple[Count, Annotated[str, Field(pattern=r"^(<(f[248]|[iu][48])|[|]i1)$")], Count]
 """Offset, type and count."""
 
 

@@ -14,8 +14,8 @@ from corank.training.config_file import complete_saved, flatten, plain
 
 MAY_CHANGE = {"packed", "train.tables"}
 """Keys of a config that may change when a training goes on: they say where data and weights lie, not what they are."""
-VALIDATION = "validation."
-"""How the keys begin of thresholds for later rows, which may change, too."""
+AFTERWARDS = ("validation.", "export.")
+"""How the keys begin that nothing is learnt by, and that may change, too."""
 
 
 def config_facts(config: Config, packed: PackedDataset) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def load_matching(
 
 def _refuse_other_config(held: Checkpoint, config: Config, path: Path) -> None:
     ours, theirs = flatten(plain(config)), flatten(_with_defaults(held.facts.get("config", {})))
-    keys = {k for k in (ours.keys() | theirs.keys()) - MAY_CHANGE if not k.startswith(VALIDATION)}
+    keys = {k for k in (ours.keys() | theirs.keys()) - MAY_CHANGE if not k.startswith(AFTERWARDS)}
     differing = sorted(key for key in keys if ours.get(key) != theirs.get(key))
     if differing:
         named = "; ".join(f"{k}: {theirs.get(k)!r} there, {ours.get(k)!r} now" for k in differing[:5])

@@ -1,0 +1,1 @@
+"""What a lower precision of stored parts changes on logged requests."""

@@ -1,0 +1,116 @@
+"""Measures what a lower precision changes: logged requests through a bundle in fp32, and as it is stored.
+
+Letters: n candidates.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from corank.analysis.logged_request import logged_request
+from corank.bundle.bundle import Bundle
+from corank.bundle.precision.precision_loss import PrecisionLoss, StageLoss
+from corank.bundle.stage_facts import StageFacts
+from corank.core.errors import DataError
+from corank.core.ordering import top_k
+from corank.core.types import Longs, Numbers
+from corank.data.dataset import PackedDataset
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
+from corank.training.run import Run
+
+REQUESTS = 100
+"""Logged requests that are compared."""
+SPLITS = ("valid", "test", "train")
+"""The first of these that has requests gives them."""
+
+
+@dataclass
+class _Differences:
+    """What was found at one stage."""
+
+    recalls: list[float] = field(default_factory=list)
+    largest: float = 0.0
+    total: float = 0.0
+    count: int = 0
+    score: float = 0.0
+
+    def loss(self) -> StageLoss:
+        """The figures."""
+        return StageLoss(
+            recall=min(1.0, float(np.mean(self.recalls))),
+            max_probability=self.largest,
+            mean_probability=self.total / self.count,
+            max_score=self.score,
+        )
+
+
+@dataclass(frozen=True)
+class LoggedLoss:
+    """Compares the bundle of a run, as it is stored, with the same in fp32.
+
+    Example:
+        export_bundle(path, run.config, packed, model, calibrators, measure=LoggedLoss(run, packed))
+    """
+
+    run: Run
+    packed: PackedDataset
+    requests: int = REQUESTS
+
+    def __call__(self, full: Bundle, stored: Bundle) -> PrecisionLoss:
+        """Measure on logged requests. Raises ConfigError if a loss is beyond its bound, DataError without requests."""
+        stages, settings = stored.manifest.stages, self.run.config.export
+        funnels = Funnel(full), Funnel(stored)
+        found = {stage.name: _Differences() for stage in stages}
+        candidates, requests = 0, self._read()
+        for request in requests:
+            (ids, exact, _), (_, held, _) = (funnel.predict(request) for funnel in funnels)
+            candidates += len(ids)
+            alive: tuple[Longs, Longs] = np.arange(len(ids)), np.arange(len(ids))
+            for stage in stages:
+                alive = _compare(stage, exact, held, alive, found[stage.name])
+        loss = PrecisionLoss(
+            requests=len(requests),
+            candidates=candidates,
+            max_recall_loss=settings.recall_bound,
+            max_probability_loss=settings.probability_bound,
+            stages={name: one.loss() for name, one in found.items()},
+        )
+        loss.require(settings.lowered)
+        return loss
+
+    def _read(self) -> list[Request]:
+        """Some requests, evenly spread over a split."""
+        split = next((name for name in SPLITS if any(map(len, self.packed.splits.get(name, ())))), None)
+        if split is None:
+            raise DataError(
+                "export.precision: what it changes is measured on logged requests; there are none"
+            )
+        count = sum(map(len, self.packed.splits[split]))
+        numbers = np.unique(np.linspace(0, count - 1, min(self.requests, count)).astype(int)).tolist()
+        return [Request.parse(logged_request(self.run, split, n, self.packed)) for n in numbers]
+
+
+def _compare(
+    stage: StageFacts,
+    exact: dict[str, Numbers],
+    held: dict[str, Numbers],
+    alive: tuple[Longs, Longs],
+    found: _Differences,
+) -> tuple[Longs, Longs]:
+    """Add the differences of one request at one stage. Returns the candidates that it keeps: in fp32, and as stored."""
+    for label in stage.labels:
+        key = f"probability.{stage.name}.{label}"
+        changes = np.abs(exact[key].astype(np.float64) - held[key])
+        found.largest = max(found.largest, float(changes.max()))
+        found.total += float(changes.sum())
+        found.count += len(changes)
+    values = exact[f"value.{stage.name}"], held[f"value.{stage.name}"]
+    scores = [one.astype(np.float64) for one in values]
+    change = np.abs(scores[0] - scores[1]) / np.maximum(1, np.abs(scores[0]))
+    found.score = max(found.score, float(change.max()))
+    # of as many candidates as the quota, each is kept at any precision
+    keep = min(stage.keep, max(1, len(alive[0]) // 2))
+    kept = tuple(here[top_k(one[here], keep)] for one, here in zip(values, alive, strict=True))
+    found.recalls.append(float(np.isin(kept[0], kept[1]).mean()))
+    return kept[0], kept[1]

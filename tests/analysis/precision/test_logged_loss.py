@@ -1,0 +1,180 @@
+"""Parts in less than fp32: measured at export, within bounds or nothing written, and served as they are stored."""
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+import corank
+from corank.analysis.logged_request import logged_request
+from corank.analysis.precision.logged_loss import LoggedLoss
+from corank.bundle.bundle import Bundle
+from corank.bundle.bundle_writer import write_bundle
+from corank.bundle.content import read_vectors
+from corank.bundle.item_vectors import vector_file
+from corank.continual.verify import verify_bundle
+from corank.core.arrays import read_array, write_array
+from corank.core.errors import BundleError, ConfigError, DataError
+from corank.core.matrices.matrix_files import scale_file
+from corank.core.matrices.stored_matrix import Precision, StoredMatrix
+from corank.core.settings import validate
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
+from corank.serving.store.fetch import fetch_bundle, load_latest
+from corank.serving.store.publish import publish_bundle
+from corank.serving.store.upsert import upsert
+from corank.training.export import export_bundle
+from corank.training.export_settings import ExportSettings
+from corank.training.run import Run
+from tests.support.command_line import run_corank
+from tests.support.shared import finished_bundle, finished_run, shared
+from tests.support.stores import opened
+
+pytestmark = pytest.mark.slow
+
+
+def with_export(**keys: Any) -> Run:
+    """The shared run, whose config stores parts otherwise."""
+    run = finished_run()
+    return replace(
+        run, config=run.config.model_copy(update={"export": validate(ExportSettings, keys, "a.yaml")})
+    )
+
+
+def export(run: Run, path: Path) -> Bundle:
+    packed = run.packed()
+    model, calibrators, weights = run.networks(packed)
+    return export_bundle(
+        path, run.config, packed, model, calibrators, weights=weights, measure=LoggedLoss(run, packed, 4)
+    )
+
+
+def stored(precision: Precision) -> Path:
+    """A bundle of the shared run at a precision."""
+    run = with_export(precision={"prerank.vector": precision}, max_probability_loss=0.05, max_recall_loss=0.2)
+    return shared(f"stored-{precision}", lambda folder: export(run, folder / "bundle")) / "bundle"
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_what_is_stored_is_measured_and_verified(precision: Precision) -> None:
+    full, held = Bundle.open(finished_bundle()), Bundle.open(stored(precision))
+    exact = read_vectors(full.folder, full.manifest)["prerank"].decode()
+    found = read_vectors(held.folder, held.manifest)["prerank"]
+    np.testing.assert_array_equal(found.decode(), StoredMatrix.encode(exact, precision).decode())
+    assert held.manifest.model_version != full.manifest.model_version
+    loss = held.manifest.precision_loss
+    assert loss is not None and full.manifest.precision_loss is None
+    prerank, rank = loss.stages["prerank"], loss.stages["rank"]
+    assert 0 < prerank.mean_probability < prerank.max_probability == pytest.approx(prerank.max_score)
+    assert 0.8 <= prerank.recall <= 1 and rank.max_probability == 0
+    checked = verify_bundle(finished_run(), Funnel(held), 3)
+    assert checked.reasons == [] and checked.largest <= checked.tolerance
+    request = logged_request(finished_run(), "test", 1)
+    expected = Funnel(full).rank(request)["trace"]
+    for ours, theirs in zip(Funnel(held).rank(request)["trace"], expected, strict=True):
+        gap = abs(ours["stages"]["prerank"]["score"] - theirs["stages"]["prerank"]["score"])
+        assert gap <= 2 * prerank.max_score
+
+
+def test_a_loss_beyond_a_bound_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    run = with_export(precision={"prerank.vector": "fp16"}, max_probability_loss=0)
+    told = "with prerank.vector in fp16, a probability of stage 'prerank' changes by .* on 4 logged requests"
+    with pytest.raises(
+        ConfigError, match=f"export.precision: {told}, and export.max_probability_loss is 0; "
+    ):
+        export(run, tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_exported_at_a_precision_that_its_config_does_not_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, bundle = finished_run().folder, tmp_path / "bundle"
+    code, _, err = run_corank(
+        capsys, "export", run, bundle, "--set", "export.precision={prerank.vector: fp16}"
+    )
+    assert code == 0
+    assert "\nprecision: prerank.vector fp16, 16 bytes an item (32 in fp32)\n" in err
+    assert re.search(
+        r"\nprecision of prerank: recall@\d+ (0\.99\d+|1\.0000), change of a probability \S+ at most", err
+    )
+    assert "on 100 logged requests" in err
+    code, _, err = run_corank(capsys, "export", run, bundle, "--set", "train.epochs=3")
+    assert (code, err) == (
+        1,
+        "error: --set train.epochs=3: only keys of `export` change after training; train again for others\n",
+    )
+
+
+def test_numbers_that_half_cannot_hold_are_refused(tmp_path: Path) -> None:
+    run = with_export(precision={"prerank.vector": "fp16"})
+    packed = run.packed()
+    model, calibrators, _ = run.networks(packed)
+    tower: Any = model.network("prerank").item
+    for parameter in tower.parameters():
+        parameter.data *= 1000
+    with pytest.raises(DataError, match=r"prerank.vector: .* items have a number that fp16 cannot hold"):
+        export_bundle(tmp_path / "bundle", run.config, packed, model, calibrators)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_stores_upserts_and_refreshes_keep_the_precision(precision: Precision, tmp_path: Path) -> None:
+    bundle = Bundle.open(stored(precision))
+    world = finished_run().base
+    table = pl.read_parquet(world / "items.parquet").rename({"item_id": "id"})
+    items = table.select("id", *bundle.manifest.request_columns.item).head(3).to_dicts()
+    moved = [items[0], items[1] | {"id": 10_000_001}]
+    with opened("lmdb", tmp_path) as store:
+        version = publish_bundle(stored(precision), store)
+        funnel = Funnel(fetch_bundle(store, version, tmp_path / "cache"))
+        assert funnel.manifest.parts == bundle.manifest.parts
+        upsert(store, version, funnel, moved)
+        later = load_latest(store, version, funnel)
+    held = later.request_encoder.items
+    assert {layer.vectors["prerank"].precision for layer in held.layers} == {precision}
+    request = logged_request(finished_run(), "test", 1) | {"candidates": [moved[1], items[2]["id"]]}
+    upserted, described = (one.predict(Request.parse(request)) for one in (later, funnel))
+    for name, scores in described[1].items():
+        np.testing.assert_array_equal(scores, upserted[1][name])
+    copy = shutil.copytree(stored(precision), tmp_path / "bundle")
+    corank.refresh(copy, str(world / "log" / "*.parquet"), str(world / "items.parquet"))
+    again = Bundle.open(copy)
+    assert again.manifest.precision_loss == bundle.manifest.precision_loss
+    assert read_vectors(again.folder, again.manifest)["prerank"].precision == precision
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"scale": np.nan}, "scales: expected numbers from 0 to 2.6"),
+        ({"scale": -1.0}, "scales: expected numbers from 0 to 2.6"),
+        ({"scale": 1e38}, "scales: expected numbers from 0 to 2.6"),
+        ({"precision": {}}, "expected float32; found int8"),
+        ({"precision": {"vector": "fp16"}}, "expected float16; found int8"),
+        ({"scales": 3}, "expected the shape"),
+    ],
+)
+def test_a_bundle_whose_vectors_are_not_as_it_says_is_refused(
+    tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
+    held = Bundle.open(stored("int8"))
+    stages = [
+        stage.model_copy(update=change if stage.vector_width and "precision" in change else {})
+        for stage in held.manifest.stages
+    ]
+
+    def fill(folder: Path) -> None:
+        shutil.copytree(held.folder, folder, dirs_exist_ok=True)
+        path = scale_file(vector_file(folder, "prerank"))
+        scales = np.array(read_array(path))
+        scales[5] = change.get("scale", scales[5])
+        write_array(path, scales[: change.get("scales")])
+
+    write_bundle(tmp_path / "bundle", held.manifest.model_copy(update={"stages": stages}), fill)
+    with pytest.raises(BundleError, match=reason):
+        Funnel.open(tmp_path / "bundle")
