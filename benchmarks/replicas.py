@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,26 +12,36 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks.load import free_port, on_core
-from tests.support.service import ANY_TIME
+from tests.support.service import ANY_TIME, workers_of
 
 CORANK = [sys.executable, "-c", "from corank.cli.main import main; main()"]
 STARTED = 120.0
 """Seconds in which a replica must be ready."""
 
 
+INHERITING = ["sh", "-c", 'exec 3<&"$0"; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"']
+"""Starts a command with a socket as systemd does; the socket's descriptor is the first argument."""
+
+
 class Replica:
     """A service on a port of its own, which stays the same over restarts."""
 
-    def __init__(self, source: str, folder: Path, *options: object) -> None:
+    def __init__(
+        self, source: str, folder: Path, *options: object, listener: socket.socket | None = None
+    ) -> None:
         """
         Args:
             source: what it serves.
             folder: of its cache, its log and what it says.
             options: of `corank serve`.
+            listener: a socket that it inherits, as from systemd, which stays open while it is away.
         """
         folder.mkdir(parents=True)
-        self.folder, self.port = folder, free_port()
+        self.folder, self._listener = folder, listener
+        self.port = free_port() if listener is None else int(listener.getsockname()[1])
         command = [
             *CORANK,
             "serve",
@@ -47,8 +58,10 @@ class Replica:
 
     def start(self) -> None:
         """Start it on the first core; return once it is ready. Raises RuntimeError if it is not in time."""
+        number = [] if self._listener is None else [self._listener.fileno()]
+        command = [*INHERITING, str(number[0]), *self._command] if number else self._command
         with (self.folder / "stderr").open("ab") as said, on_core(0):
-            self.process = subprocess.Popen(self._command, stderr=said)
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=said, pass_fds=number)
         if not wait_until(self.is_ready, STARTED):
             raise RuntimeError(f"{self._command!r}: is not ready: {(self.folder / 'stderr').read_text()}")
 
@@ -66,6 +79,11 @@ class Replica:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+    def workers(self) -> set[int]:
+        """The ids of its worker processes."""
+        assert self.process is not None
+        return {worker.pid for worker in workers_of(psutil.Process(self.process.pid))}
 
     def is_ready(self) -> bool:
         """Whether a load balancer would send requests to it."""
