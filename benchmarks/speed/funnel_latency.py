@@ -4,6 +4,10 @@ In process, `prerank` is the time from the candidates' rows to the kept ones, wi
 its gather, product and partition alone, on a matrix in memory. `funnel` is the whole request; `parsed` includes reading
 it. Over HTTP, `corank serve` on one core takes turns with two services written for this one model (rivals.py), which
 must give the same scores: requests a second of each when saturated, and latency at 70 % of that.
+
+`--before DIR`, a checkout of an earlier commit, adds ratios to that: `before_` figures over HTTP, in which its service
+takes turns with the others, and `plain.1000` ones in process. `--parts` prints the parts of a request alone, in
+process, at 1,000, 5,000 and 10,000 candidates, of bundles with plain columns, ids of text, and all kinds of features.
 """
 
 import argparse
@@ -20,8 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import harness
+from benchmarks.checkout import ROOT, Checkout
 from benchmarks.load import Sent, answers, arriving, free_port, message, on_core, run, saturated, serving
-from benchmarks.million import CANDIDATES, Million, million
+from benchmarks.million import CANDIDATES, Kind, Million, million
+from benchmarks.speed.request_parts import bundle_of, part_figures
 from benchmarks.speed.rivals import RIVALS
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.ranking_result import RankingResult
@@ -39,6 +45,8 @@ AIMS = {
     "http_times_naive": (">=", 10.0),
     "http_times_tuned": (">=", 1.5),
 }
+SIZES = (CANDIDATES, 5_000, 10_000)
+KINDS: tuple[Kind, ...] = ("plain", "text", "features")
 Answer = dict[str, Any]
 
 
@@ -98,11 +106,31 @@ def in_process(made: Million, rounds: int) -> dict[str, float]:
     return figures | {"prerank_times_floor": figures["prerank_us"] / figures["floor_us"]}
 
 
-def commands(made: Million) -> dict[str, list[object]]:
-    return {
+def parts(folder: Path | None, before: Checkout | None, rounds: int) -> dict[str, float]:
+    """Of every kind of bundle, in a folder each."""
+    figures: dict[str, float] = {}
+    for kind in KINDS:
+        with million(folder if folder is None or kind == "plain" else folder / kind, kind) as made:
+            for candidates in SIZES:
+                figures |= part_figures(made, codes(made, before), candidates, rounds)
+    return figures
+
+
+def codes(made: Million, before: Checkout | None) -> dict[str, tuple[Checkout, Path]]:
+    """The working tree and the earlier commit, each with its bundle."""
+    found = {"now": (Checkout(ROOT), made.bundle)}
+    return found if before is None else found | {"before": (before, bundle_of(made, before))}
+
+
+def commands(made: Million, before: Checkout | None) -> dict[str, list[object]]:
+    found: dict[str, list[object]] = {
         "http": [*CORANK, "serve", made.bundle, *ANY_TIME],
         **{name: [sys.executable, "-m", "benchmarks.speed.rivals", name, made.folder] for name in RIVALS},
     }
+    if before is not None:
+        earlier = ["env", f"PYTHONPATH={before.root}", CORANK[0], "-P", *CORANK[1:]]
+        found["before"] = [*earlier, "serve", bundle_of(made, before), *ANY_TIME]
+    return found
 
 
 def check_alike(ports: Mapping[str, int], messages: Sequence[bytes]) -> None:
@@ -118,11 +146,12 @@ def scores(body: bytes) -> dict[int, float]:
     return {item["id"]: item["score"] for item in msgspec.json.decode(body)["items"]}
 
 
-def over_http(made: Million, rounds: int, seconds: float) -> dict[str, float]:
+def over_http(made: Million, rounds: int, seconds: float, before: Checkout | None) -> dict[str, float]:
     messages = [message(msgspec.json.encode(asked)) for asked in made.requests(REQUESTS)]
-    ports = {name: free_port() for name in commands(made)}
+    started = commands(made, before)
+    ports = {name: free_port() for name in started}
     with ExitStack() as servers:
-        for name, command in commands(made).items():
+        for name, command in started.items():
             servers.enter_context(serving([*command, "--port", ports[name]], ports[name]))
         check_alike(ports, messages[:CHECKED])
         taken = [{n: run(saturated(p, messages, seconds)) for n, p in ports.items()} for _ in range(rounds)]
@@ -135,8 +164,11 @@ def over_http(made: Million, rounds: int, seconds: float) -> dict[str, float]:
     for name, sent in waits.items():
         figures[f"{name}_p50_ms"], figures[f"{name}_p99_ms"] = sent.percentile(50), sent.percentile(99)
         figures[f"{name}_refused"] = sent.failed
-    times = {f"http_times_{r}": float(np.median([one["http"] / one[r] for one in taken])) for r in RIVALS}
-    return figures | times
+    others = [name for name in ports if name != "http"]
+    return figures | {
+        f"http_times_{other}": float(np.median([one["http"] / one[other] for one in taken]))
+        for other in others
+    }
 
 
 def waiting(port: int, messages: Sequence[bytes], rate: float, seconds: float) -> Sent:
@@ -151,9 +183,18 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the bundle of a million items is kept")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of load in a round")
+    parser.add_argument("--before", type=Path, help="a checkout of an earlier commit")
+    parser.add_argument("--parts", action="store_true", help="the parts of a request alone")
     options = parser.parse_args()
+    before = options.before and Checkout(options.before.resolve())
+    if options.parts:
+        harness.report("funnel_latency", parts(options.folder, before, options.rounds), {}, options.json)
+        return
     with million(options.folder) as made:
-        figures = in_process(made, options.rounds) | over_http(made, options.rounds, options.seconds)
+        figures = in_process(made, options.rounds)
+        if before is not None:
+            figures |= part_figures(made, codes(made, before), CANDIDATES, options.rounds)
+        figures |= over_http(made, options.rounds, options.seconds, before)
     harness.report("funnel_latency", figures, AIMS, options.json)
 
 

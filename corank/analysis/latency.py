@@ -30,8 +30,10 @@ from corank.features.operand_rows import OperandRows
 from corank.features.schema import RECORD_PLACEMENTS, Placement, Schema
 from corank.models.settings.stage import StageSettings
 from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.query.request_history import RequestHistory
+from corank.serving.funnel.query.wanted_items import find_items
 from corank.serving.funnel.request import Request, to_series
-from corank.serving.funnel.request_encoder import EncodedRequest
+from corank.serving.funnel.request_encoder import EncodedRequest, RequestEncoder
 
 ROUNDS, CALLS = 5, 20
 """A measurement is the median of `ROUNDS` rounds; a round is the mean of `CALLS` calls."""
@@ -90,16 +92,27 @@ def _encoding(
     if placement in RECORD_PLACEMENTS:
         return None
     if name in schema.histories():
-        return lambda: receiver.query.histories.encode(name, request.user, receiver.items, received.time)
+        return lambda: _read_history(receiver, name, request, received.time)
     if name in schema.attributes():
         history, feature = schema.attributes()[name]
-        past = receiver.query.histories.encode(history, request.user, receiver.items, received.time)
-        recalled = receiver.query.histories.gather(receiver.items, {history: past})
+        recalled = receiver.query.histories.gather(
+            receiver.items, *_read_history(receiver, history, request, received.time)
+        )
         return lambda: attribute_codes(schema, recalled.items[history], feature, recalled.rows)
     if name in schema.derived():
         return lambda: _derive(funnel, name, received, np.arange(n))
     values = _given(funnel, name, request, n)
     return lambda: receiver.encoders.encode(name, to_series(name, values, "request"))
+
+
+def _read_history(
+    receiver: RequestEncoder, name: str, request: Request, time: int
+) -> tuple[dict[str, RequestHistory], dict[str, NDArray[np.int64]]]:
+    """A history, encoded, and the positions of its items if anything reads them."""
+    past = receiver.query.histories.encode(name, request.user, receiver.items.text, time)
+    if past.wanted is None:
+        return {name: past}, {}
+    return {name: past}, {name: find_items(receiver.items, [past.wanted])[0]}
 
 
 def _derive(funnel: OnlineModel, name: str, received: EncodedRequest, alive: NDArray[np.int64]) -> None:

@@ -88,6 +88,10 @@ class LayeredItems:
         """Find the position of each id as `find` does, if ids are whole numbers."""
         return self._newest([layer.records.ids.find_numbers(ids) for layer in self.layers])
 
+    def find_texts(self, ids: Sequence[str]) -> Longs:
+        """Find the position of each id as `find` does, if ids are texts."""
+        return self._newest([layer.records.ids.find_texts(ids) for layer in self.layers])
+
     def _newest(self, found: list[Longs]) -> Longs:
         """Choose among the positions in each layer those in the newest one that has the item."""
         position = found[0]

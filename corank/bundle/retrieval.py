@@ -168,7 +168,7 @@ class Retrieval:
         if self._newer is not None:
             position = base.records.ids.find(self._newer.records.ids.values)
             stale = position[position >= 0]
-        cached = max(1, min(FILTERS, FILTER_BYTES // max(1, items.bounds[-1])))
+        cached = max(1, min(FILTERS, FILTER_BYTES // max(1, int(items.bounds[-1]))))
         self._older = lru_cache(maxsize=cached)(partial(_allowed, base.records.operands, stale))
         newer_operands = self._newer.records.operands if self._newer is not None else None
         none = np.empty(0, dtype=np.int64)

@@ -1,11 +1,15 @@
 """Ids → their positions: whole numbers by a hash table of open addressing, 5 times as fast as search among a million.
 
+Numbers that lie dense are looked up in a table of all numbers between them, twice as fast again.
+
 Letters: N keys · M looked up.
 """
 
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from typing import Any, Self
 
 import numpy as np
@@ -14,11 +18,10 @@ import polars as pl
 from corank.core.types import Hashes, Ints, Longs, Mask
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: Knuth, The Art of Computer Programming 3, 6.4
-
 BLOCK = 32_768
 """Keys inserted at once: numpy holds the interpreter lock meanwhile, and another thread may be serving."""
-FEW = 1024
-"""Up to so many texts are looked up by dict or hash, which takes microseconds; more in a sorted column."""
+FEW = 16_384
+"""Up to so many texts, as a request may have, are looked up by dict or hash; more in a sorted column."""
 MANY = 65_536
 """Up to so many texts are held in a dict. Of more, hashes are: a million take a sixth of the memory, and less time."""
 
@@ -34,7 +37,7 @@ class HashIndex:
     @classmethod
     def build(cls, keys: Longs) -> Self:
         """Build the table. Keys that collide go to the next free slot, all of a block in rounds."""
-        slots = np.full(1 << max(4, (4 * len(keys) - 1).bit_length()), -1, dtype=np.int32)
+        slots = np.full(_count_slots(len(keys)), -1, dtype=np.int32)
         for first in range(0, len(keys), BLOCK):
             pending = np.arange(first, min(first + BLOCK, len(keys)), dtype=np.int32)
             slot = _first(keys[pending], len(slots))
@@ -59,10 +62,48 @@ class HashIndex:
         return position
 
 
+@dataclass(frozen=True)
+class DirectIndex:
+    """N distinct whole numbers that lie so dense that a table has a place for every number between them."""
+
+    before: np.int64
+    """The number before the least key, modulo 2^64."""
+    places: Ints
+    """The position of each number from the least key to the greatest, −1 if it is none; −1 at both ends."""
+
+    @classmethod
+    def build(cls, keys: Longs) -> Self | None:
+        """Build the table; None if it had more places than the slots of a `HashIndex`."""
+        if not len(keys):
+            return None
+        first, last = int(keys.min()), int(keys.max())
+        if last - first >= _count_slots(len(keys)):
+            return None
+        places = np.full(last - first + 3, -1, dtype=np.int32)
+        places[keys - first + 1] = np.arange(len(keys), dtype=np.int32)
+        return cls(np.subtract([np.int64(first)], 1)[0], places)
+
+    def find(self, wanted: Longs) -> Longs:
+        """Find the position of each key, −1 for one that is absent: (M,)."""
+        # modulo 2^64 no other number comes to lie between the ends
+        return self.places.take(wanted - self.before, mode="clip").astype(np.int64)
+
+
+def build_index(keys: Longs) -> DirectIndex | HashIndex:
+    """Index distinct whole numbers: directly where they lie dense, as numbers that a database counts up do."""
+    return DirectIndex.build(keys) or HashIndex.build(keys)
+
+
+def _count_slots(keys: int) -> int:
+    """The number of slots for so many keys, a power of two."""
+    return 1 << max(4, (4 * keys - 1).bit_length())
+
+
 def _first(keys: Longs, slots: int) -> Longs:
     """Return the slot at which each key's search begins."""
     hashed: Hashes = keys.astype(np.int64, copy=False).view(np.uint64) * _GOLDEN
-    return (hashed >> np.uint64(64 - (slots.bit_length() - 1))).astype(np.int64)
+    hashed >>= np.uint64(64 - (slots.bit_length() - 1))
+    return hashed.view(np.int64)
 
 
 def null_mask(values: pl.Series) -> Mask:
@@ -77,13 +118,9 @@ def fill_nulls(values: pl.Series) -> Longs:
     return filled
 
 
-def _hash_texts(values: pl.Series) -> Longs:
+def _hash_texts(texts: Sequence[str | None]) -> Longs:
     """Python's hash of each text, the same within a process: (N,)."""
-    hashed = np.empty(len(values), dtype=np.int64)
-    for first in range(0, len(values), BLOCK):
-        part = values.slice(first, BLOCK)
-        hashed[first : first + BLOCK] = np.fromiter(map(hash, part.to_list()), np.int64, len(part))
-    return hashed
+    return np.fromiter(map(hash, texts), np.int64, len(texts))
 
 
 @dataclass(frozen=True)
@@ -96,8 +133,8 @@ class Keys:
         return len(self.values)
 
     @cached_property
-    def _lookup(self) -> HashIndex:
-        return HashIndex.build(self.values.to_numpy())
+    def _lookup(self) -> DirectIndex | HashIndex:
+        return build_index(self.values.to_numpy())
 
     @cached_property
     def _index_of(self) -> dict[Any, int]:
@@ -105,7 +142,9 @@ class Keys:
 
     @cached_property
     def _text_lookup(self) -> HashIndex:
-        return HashIndex.build(_hash_texts(self.values))
+        blocks = range(0, len(self), BLOCK)
+        hashed = [_hash_texts(self.values.slice(first, BLOCK).to_list()) for first in blocks]
+        return HashIndex.build(np.concatenate(hashed))
 
     def find(self, values: pl.Series) -> Longs:
         """Find the index of each value, -1 for one that is not here and for null: (N,). Types must agree."""
@@ -114,22 +153,20 @@ class Keys:
         if values.dtype != self.values.dtype:
             raise TypeError(f"{values.dtype} looked up among {self.values.dtype}")
         if values.dtype == pl.String:
-            return self._find_texts(values)
+            return self._search_texts(values) if len(values) > FEW else self.find_texts(values.to_list())
         index = self.find_numbers(fill_nulls(values))
         return np.where(null_mask(values), -1, index) if values.null_count() else index
 
-    def _find_texts(self, values: pl.Series) -> Longs:
-        if len(values) > FEW:
-            return self._search_texts(values)
+    def find_texts(self, texts: Sequence[str | None]) -> Longs:
+        """Find the index of each of a request's texts, if values are texts, as `find` does: (N,)."""
         if len(self) <= MANY:
-            indices = (self._index_of.get(value, -1) for value in values.to_list())
-            return np.fromiter(indices, np.int64, len(values))
-        index = self._text_lookup.find(_hash_texts(values))
+            return np.fromiter(map(self._index_of.get, texts, repeat(-1)), np.int64, len(texts))
+        index = self._text_lookup.find(_hash_texts(texts))
         held = self.values.gather(np.maximum(index, 0)).to_list()
-        same = np.fromiter(map(operator.eq, held, values.to_list()), np.bool_, len(values))
+        same = np.fromiter(map(operator.eq, held, texts), np.bool_, len(texts))
         found = np.where(same, index, -1)
         if len(other := np.flatnonzero((index >= 0) & ~same)):  # texts whose hash is another's
-            found[other] = self._search_texts(values.gather(other))
+            found[other] = self._search_texts(pl.Series([texts[n] for n in other.tolist()], dtype=pl.String))
         return found
 
     def _search_texts(self, values: pl.Series) -> Longs:

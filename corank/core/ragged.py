@@ -17,6 +17,9 @@ NONE = -1
 BLOCK = 16_384
 """Vectors that are averaged at once."""
 
+_FIRST = np.zeros(1, dtype=np.int64)
+_FIRST.flags.writeable = False  # lists share it
+
 
 def concat_ranges(start: Longs, length: Index) -> Longs:
     """Concatenate the ranges start[n], …, start[n] + length[n] − 1."""
@@ -97,6 +100,11 @@ class Ragged:
         """Make lists of values that lie one after another."""
         start = np.cumsum(length, dtype=np.int64) - length
         return cls(start, length.astype(np.int32), values, weight)
+
+    @classmethod
+    def single(cls, values: NDArray[Any], weight: Floats | None = None) -> Self:
+        """Make one list, as a request has it."""
+        return cls(_FIRST, np.array([len(values)], dtype=np.int32), values, weight)
 
     @classmethod
     def from_lists(cls, lists: Sequence[Sequence[int]]) -> Self:

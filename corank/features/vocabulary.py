@@ -4,6 +4,7 @@ Values are 64-bit whole numbers or text; bools and whole floats count as whole n
 Derived features compare no codes, but hashes of the values themselves, known to a vocabulary or not.
 """
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -11,6 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -52,11 +54,13 @@ def to_identifiers(values: pl.Series, name: str) -> pl.Series:
 
 def as_int64(values: list[Any]) -> Longs | None:
     """Convert whole numbers of 64 bits to an array, faster than by a series; None if any value is something else."""
-    if set(map(type, values)) != {int}:
+    if not values or type(values[0]) is not int:
         return None
     try:
-        return np.array(values, dtype=np.int64)
-    except OverflowError:
+        # bools, floats and objects that only count as numbers are refused by the first, 64 bits checked by the second
+        whole = msgspec.convert(values, list[int])
+        return np.frombuffer(struct.pack(f"{len(whole)}q", *whole), dtype=np.int64)
+    except (msgspec.ValidationError, struct.error):
         return None
 
 

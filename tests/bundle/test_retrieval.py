@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from corank.bundle import retrieval
 from corank.bundle.retrieval import RetrievalFacts
 from corank.core.errors import ConfigError, RequestError
 from corank.serving.funnel.funnel import Funnel
@@ -137,6 +138,15 @@ def test_newer_items_are_found_and_older_ones_replaced(case: Case) -> None:
     only = newer.rank(asked(case, where={"item_2": "w9"}, retrieve=999, trace=True))["trace"]
     assert known[0] in {entry["id"] for entry in only}
     assert len(case.funnel.rank(asked(case, retrieve=999, trace=True))["trace"]) == len(known)
+
+
+def test_fewer_filters_are_kept_of_many_items(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = case.funnel.request_encoder.items
+    monkeypatch.setattr(retrieval, "FILTER_BYTES", 3 * int(items.bounds[-1]))
+    assert case.funnel.retrieval is not None
+    again = case.funnel.retrieval.with_items(items)
+    query = np.ones(case.funnel.scorer.vector_stages[again.settings.stage].width, dtype=np.float32)
+    assert len(again.search(query, 5, ())) == 5
 
 
 def test_the_bundle_tells_its_recall(case: Case) -> None:

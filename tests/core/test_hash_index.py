@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corank.core import hash_index
-from corank.core.hash_index import FEW, MANY, HashIndex, Keys
+from corank.core.hash_index import FEW, MANY, DirectIndex, HashIndex, Keys, build_index
 
 WHOLE = st.integers(-(2**63), 2**63 - 1)
 
@@ -17,6 +17,22 @@ def test_every_key_is_where_it_is_and_nothing_else_is_anywhere(keys: set[int], o
     found = HashIndex.build(held).find(np.array(wanted, dtype=np.int64))
     place = {key: n for n, key in enumerate(held.tolist())}
     assert found.tolist() == [place.get(key, -1) for key in wanted]
+
+
+@given(
+    st.sets(st.integers(0, 60), min_size=20), st.sampled_from([-(2**63), -7, 0, 2**63 - 61]), st.lists(WHOLE)
+)
+def test_dense_keys_are_looked_up_directly(keys: set[int], first: int, others: list[int]) -> None:
+    held = np.array(sorted(first + key for key in keys), dtype=np.int64)
+    wanted = [*held.tolist(), first, first + 60, *others]
+    index = build_index(held)
+    assert isinstance(index, DirectIndex)
+    assert index.find(np.array(wanted)).tolist() == HashIndex.build(held).find(np.array(wanted)).tolist()
+
+
+def test_keys_that_lie_far_apart_have_a_hash_table() -> None:
+    assert isinstance(build_index(np.array([-(2**63), 0, 2**63 - 1])), HashIndex)
+    assert isinstance(build_index(np.empty(0, dtype=np.int64)), HashIndex)
 
 
 def test_keys_that_begin_at_one_slot() -> None:

@@ -1,15 +1,12 @@
-"""A request to rank: its type, bounds and checks; the readers of its histories and candidates."""
+"""A request to rank: its type, bounds and checks; the reader of its histories."""
 
 import difflib
 import json
-from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Self
 
 import msgspec
-import numpy as np
 import polars as pl
 from msgspec import Meta
 
@@ -17,7 +14,6 @@ from corank.core.errors import RequestError
 from corank.core.settings import describe_unknown
 from corank.core.time import moment_to_ms, now_ms
 from corank.core.types import Longs
-from corank.features.vocabulary import as_int64
 from corank.serving.funnel.answer.fields import AnswerField, check_fields
 
 MAX_CANDIDATES = 10_000
@@ -178,6 +174,8 @@ def parse_history(
         raise RequestError(f"user.{name}: expected a list of item ids, the newest last; received {events!r}")
     if not timed and set(map(type, events)) <= {int, str}:
         return events, []
+    if timed and not attributes and (plain := _read_timed(events)) is not None:
+        return plain
     ids = [event.get("id") if isinstance(event, dict) else event for event in events]
     for n, value in enumerate(ids):
         if type(value) not in (int, str) or (
@@ -197,51 +195,20 @@ def parse_history(
     return ids, [parse_time(event["time"], f"user.{name}.{n}.time") for n, event in enumerate(events)]
 
 
-@dataclass(frozen=True)
-class CandidateList:
-    """The candidates of a request, in the order given."""
+class TimedEvent(msgspec.Struct, forbid_unknown_fields=True):
+    """An event of a history as most requests have it."""
 
-    ids: list[Any]
-    numbers: Longs | None
-    """The ids if all are whole numbers, else None."""
-    columns: list[dict[str, Any]]
-    """The columns given with each candidate; empty if no candidate has any."""
+    id: int | str
+    time: int
 
 
-def parse_candidates(request: Request) -> CandidateList:
-    """Read the candidates of a request. Raises RequestError for one that has no id or is given twice."""
-    ids: list[Any] = request.candidates or []
-    columns: list[dict[str, Any]] = []
-    numbers = ids.numbers if isinstance(ids, NumberIds) else as_int64(ids)
-    if numbers is None and not set(map(type, ids)) <= {int, str}:
-        ids, columns = _split_columns(ids)
-        numbers = as_int64(ids)
-    if _repeats(ids, numbers):
-        ((twice, _),) = Counter(ids).most_common(1)
-        raise RequestError(f"candidates: {twice!r} is there twice; give each candidate once")
-    return CandidateList(ids, numbers, columns)
-
-
-def _repeats(ids: list[Any], numbers: Longs | None) -> bool:
-    if numbers is None:
-        return len(set(ids)) < len(ids)
-    ascending = np.sort(numbers)
-    return bool((ascending[1:] == ascending[:-1]).any())
-
-
-def _split_columns(candidates: list[Any]) -> tuple[list[Any], list[dict[str, Any]]]:
-    """Split candidates into their ids, and the columns given with each."""
-    ids: list[Any] = []
-    columns: list[dict[str, Any]] = []
-    for n, candidate in enumerate(candidates):
-        given = dict(candidate) if isinstance(candidate, dict) else {"id": candidate}
-        if type(given.get("id")) not in (int, str):
-            raise RequestError(
-                f"candidates.{n}: needs an `id`, a whole number or text; received {candidate!r}"
-            )
-        ids.append(given.pop("id"))
-        columns.append(given)
-    return ids, columns
+def _read_timed(events: list[Any]) -> tuple[list[Any], list[int]] | None:
+    """Read events of an id and a time in ms; None if one is another."""
+    try:
+        read = msgspec.convert(events, list[TimedEvent])
+    except msgspec.ValidationError:
+        return None
+    return [event.id for event in read], [event.time for event in read]
 
 
 def to_series(name: str, values: list[Any], where: str) -> pl.Series:

@@ -3,7 +3,6 @@
 Letters: n candidates · L events of a history.
 """
 
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from dataclasses import dataclass
@@ -28,21 +27,23 @@ from corank.features.operands import Operands
 from corank.features.priors import PriorSnapshots
 from corank.features.schema import Schema
 from corank.features.vocabulary import to_identifiers
-from corank.serving.funnel.checks.filter_encoder import FilterEncoder
-from corank.serving.funnel.checks.request_warnings import RequestWarning
-from corank.serving.funnel.number_limits import NumberLimits
-from corank.serving.funnel.query_encoder import QueryEncoder
-from corank.serving.funnel.request import (
+from corank.serving.funnel.candidates import (
     CandidateList,
-    Request,
     parse_candidates,
+    read_number,
+    read_numbers,
+)
+from corank.serving.funnel.checks.filter_encoder import FilterEncoder
+from corank.serving.funnel.checks.number_limits import NumberLimits
+from corank.serving.funnel.checks.request_warnings import RequestWarning
+from corank.serving.funnel.query.query_encoder import QueryEncoder, QueryPart
+from corank.serving.funnel.query.request_history import HistoryEncoder
+from corank.serving.funnel.query.wanted_items import WantedItems, find_items
+from corank.serving.funnel.request import (
+    Request,
     refuse_unknown_column,
     to_series,
 )
-from corank.serving.funnel.request_history import HistoryEncoder, find_items
-
-LARGEST = float(np.finfo(np.float32).max)
-"""Values are 32-bit floats, in training as here."""
 
 QUERY_SIDES: tuple[Side, ...] = ("user", "context")
 CANDIDATE_SIDES: tuple[Side, ...] = ("item", "cross")
@@ -135,47 +136,67 @@ class RequestEncoder:
 
         Raises RequestError, which names the field.
         """
-        missing: list[str] = []
-        clipped: Counter[str] = Counter()
         try:
-            time = request.time_ms
-            values = self.query.read_columns(request, missing)
-            for side in QUERY_SIDES:
-                self._limits.count(side, [values], clipped)
-            histories = self.query.encode_histories(request, self.items, time)
+            part = self.read_query(request)
+            given = self._read_candidates(request, retrieve)
+            wanted = {n: held.wanted for n, held in part.histories.items() if held.wanted is not None}
+            candidates = WantedItems("candidates", given.ids, given.numbers)
+            *listed, positions = find_items(self.items, [*wanted.values(), candidates])
+            found = dict(zip(wanted, listed, strict=True))
             query, operands = self.query.encode(
-                values, histories, self.items, time, self._count_candidates(request)
+                part.values, part.histories, found, self.items, part.time, self._count_candidates(request)
             )
-            ids, columns, items, positions = self._find_candidates(request, query, retrieve)
+            ids, columns, items = given.ids, given.columns, self.items
+            if retrieve is not None and request.candidates is None:
+                positions = retrieve(query)
+                ids = items.ids(positions)
+            elif columns:
+                items, positions = self._add_described(given, positions)
             unknown: list[Any] = []
             if positions.min(initial=0) < 0:
                 unknown = [ids[n] for n in np.flatnonzero(positions < 0)]
                 known = np.flatnonzero(positions >= 0)
                 ids, positions = [ids[n] for n in known], positions[known]
                 columns = [columns[n] for n in known] if columns else columns
-            for side in CANDIDATE_SIDES:
-                self._limits.count(side, columns, clipped)
+            missing, clipped = [*part.missing], {**part.clipped}
+            self._limits.count(CANDIDATE_SIDES, columns, clipped)
+            histories = part.histories.values()
             return EncodedRequest(
                 ids=ids,
                 query=query,
                 items=items,
                 positions=positions,
-                histories=self.query.histories.attended_rows(self.items, histories),
-                ages={name: held.ages for name, held in histories.items() if held.ages is not None},
-                given={name: self._read_numbers(name, ids, columns) for name in self._value_columns},
+                histories=self.query.histories.attended_rows(self.items, part.histories, found),
+                ages={name: held.ages for name, held in part.histories.items() if held.ages is not None},
+                given={
+                    name: read_numbers(name, ids, columns, needed=name in self._named)
+                    for name in self._value_columns
+                },
                 unknown=unknown,
                 missing=missing,
                 clipped=clipped,
                 logged=self._encode_crosses(len(ids), columns, missing),
                 operands=operands,
-                time=time,
+                time=part.time,
                 warnings=[
-                    *(warning for history in histories.values() for warning in history.warnings),
+                    *(warning for history in histories for warning in history.warnings),
                     *([] if len(positions) else self.filters.warn(request)),
                 ],
             )
         except DataError as error:
             raise RequestError(str(error)) from None
+
+    def read_query(self, request: Request) -> QueryPart:
+        """Read what a request says of its query, for which its candidates need not be known.
+
+        Raises DataError, RequestError.
+        """
+        missing: list[str] = []
+        clipped: dict[str, int] = {}
+        time, values = request.time_ms, self.query.read_columns(request, missing)
+        self._limits.count(QUERY_SIDES, [values], clipped)
+        histories = self.query.read_histories(request, self.items.text, time)
+        return QueryPart(time, values, histories, missing, clipped)
 
     def _count_candidates(self, request: Request) -> int:
         """How many candidates a request has, or asks to retrieve."""
@@ -209,8 +230,8 @@ class RequestEncoder:
                 refuse_unknown_column(repr(ids[n]), column, self.item_columns)
             for column in self._manifest.item_columns:
                 if column in self._named:
-                    _read_number(column, ids[n], row)
-        find_items(self.items, ids, "items")  # ids of another type could never be found
+                    read_number(column, ids[n], row)
+        find_items(self.items, [WantedItems("items", ids)])  # ids of another type could never be found
         key, names = self._manifest.item, sorted(self.item_columns)
         try:
             given = [to_series(name, [row.get(name) for row in columns], "items") for name in names]
@@ -220,28 +241,28 @@ class RequestEncoder:
         except DataError as error:
             raise RequestError(str(error)) from None
 
-    def _find_candidates(
-        self, request: Request, query: Rows, retrieve: Retrieve | None
-    ) -> tuple[list[Any], list[dict[str, Any]], LayeredItems, Longs]:
-        """The candidates' ids, their given columns, the items, and the candidates' positions among these."""
-        if request.candidates is not None:
-            if request.where or request.retrieve:
+    def _read_candidates(self, request: Request, retrieve: Retrieve | None) -> CandidateList:
+        """Read the candidates of a request; none if they are to be retrieved. Raises RequestError."""
+        if request.candidates is None:
+            if retrieve is None:
                 raise RequestError(
-                    "candidates: where candidates are given, nothing is retrieved; drop one of both"
+                    "candidates: none are given, and the bundle has no `retrieval` to find some"
                 )
-            given = parse_candidates(request)
-            return given.ids, given.columns, *self._locate(given)
-        if retrieve is None:
-            raise RequestError("candidates: none are given, and the bundle has no `retrieval` to find some")
-        positions = retrieve(query)
-        return self.items.ids(positions), [], self.items, positions
+            return CandidateList([], None, [])
+        if request.where or request.retrieve:
+            raise RequestError(
+                "candidates: where candidates are given, nothing is retrieved; drop one of both"
+            )
+        return parse_candidates(request)
 
-    def _locate(self, given: CandidateList) -> tuple[LayeredItems, Longs]:
-        """The items, and the candidates' positions among them, −1 for one neither known nor described."""
+    def _add_described(self, given: CandidateList, positions: Longs) -> tuple[LayeredItems, Longs]:
+        """The items with those that the request describes, and the candidates' positions among them.
+
+        Args:
+            given: the candidates, with columns.
+            positions: theirs among the known items, −1 for others; so for one that is not described either.
+        """
         ids, columns = given.ids, given.columns
-        positions = find_items(self.items, ids, "candidates", given.numbers)
-        if not columns:
-            return self.items, positions
         for n, row in enumerate(columns):
             for column in row.keys() - self._allowed_columns:
                 refuse_unknown_column(f"candidates.{n}", column, self._allowed_columns)
@@ -250,18 +271,9 @@ class RequestEncoder:
             return self.items, positions
         rows = [{c: v for c, v in columns[n].items() if c in self.item_columns} for n in new]
         items = self.items.with_layer(self.encode_items([ids[n] for n in new], rows))
-        positions[new] = find_items(items, [ids[n] for n in new], "candidates")
+        positions = positions.copy()
+        (positions[new],) = find_items(items, [WantedItems("candidates", [ids[n] for n in new])])
         return items, positions
-
-    def _read_numbers(self, name: str, ids: list[Any], columns: list[dict[str, Any]]) -> Floats:
-        """One of the data's `columns`, NaN if no stage needs it. Raises RequestError if a candidate lacks it."""
-        if name not in self._named:
-            _check_numbers(name, columns)
-            return np.full(len(ids), np.nan, dtype=np.float32)
-        rows: list[dict[str, Any]] = columns or [{} for _ in ids]
-        return np.array(
-            [_read_number(name, id_, row) for id_, row in zip(ids, rows, strict=True)], np.float32
-        )
 
     def _encode_crosses(
         self, n: int, columns: list[dict[str, Any]], missing: list[str]
@@ -276,20 +288,3 @@ class RequestEncoder:
             return self.encoders.encode_frame("cross", pl.DataFrame(given))
         except DataError as error:
             raise RequestError(f"candidates: {error}") from None
-
-
-def _read_number(name: str, id_: Any, row: Mapping[str, Any]) -> float:
-    value: Any = row.get(name)
-    if type(value) not in (int, float) or not abs(value) <= LARGEST:
-        raise RequestError(
-            f"candidates: {id_!r} has no number '{name}', by which candidates are ordered; received {value!r}"
-        )
-    return float(value)
-
-
-def _check_numbers(name: str, columns: list[dict[str, Any]]) -> None:
-    """Raise RequestError if a value that no stage needs, but the log keeps, is no number."""
-    for row in columns:
-        value = row.get(name)
-        if value is not None and (type(value) not in (int, float) or not abs(value) <= LARGEST):
-            raise RequestError(f"candidates: expected numbers in '{name}'; received {value!r:.100}")

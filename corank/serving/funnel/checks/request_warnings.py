@@ -38,7 +38,8 @@ def check_event_times(field: str, times: Longs, time: int) -> tuple[RequestWarni
 
     Raises RequestError for times in seconds.
     """
-    if time > SECONDS_FROM:
+    first, last = int(times.min()), int(times.max())
+    if time > SECONDS_FROM and first * 1000 < time + YEARS:
         # whole seconds since 1970 are milliseconds of its first weeks
         seconds = np.flatnonzero((times > 0) & (np.abs(times * 1000.0 - time) < YEARS))
         if len(seconds):
@@ -47,7 +48,7 @@ def check_event_times(field: str, times: Longs, time: int) -> tuple[RequestWarni
                 f"{field}.{n}.time: {times[n]} is in seconds, it seems; write milliseconds since 1970"
             )
     found = []
-    later = int(np.count_nonzero(times > time))
+    later = int(np.count_nonzero(times > time)) if last > time else 0
     if later:
         found.append(
             RequestWarning(

@@ -1,7 +1,6 @@
 """Counts the numbers of a request that lie outside the range of training, to which their encoders clip them."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from corank.features.encoders import Encoders
@@ -19,10 +18,12 @@ class NumberLimits:
             if feature.is_input and encoder is not None and encoder.limits is not None:
                 self._limits.setdefault(feature.side, {})[schema.column(name)] = encoder.limits
 
-    def count(self, side: Side, rows: Sequence[Mapping[str, Any]], found: Counter[str]) -> None:
-        """Add to `found`, by `SIDE.COLUMN`, the numbers of rows of one side that are clipped."""
-        for column, (low, high) in self._limits.get(side, {}).items():
-            values: list[Any] = [row.get(column) for row in rows]
-            outside = sum(type(value) in (int, float) and not low <= value <= high for value in values)
-            if outside:
-                found[f"{side}.{column}"] += outside
+    def count(self, sides: Iterable[Side], rows: Iterable[Mapping[str, Any]], found: dict[str, int]) -> None:
+        """Add to `found`, by `SIDE.COLUMN`, the numbers of rows of some sides that are clipped."""
+        for row in rows:
+            for side in sides:
+                for column, (low, high) in self._limits.get(side, {}).items():
+                    value: Any = row.get(column)
+                    if type(value) in (int, float) and not low <= value <= high:
+                        name = f"{side}.{column}"
+                        found[name] = found.get(name, 0) + 1

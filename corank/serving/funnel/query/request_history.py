@@ -12,7 +12,7 @@ import polars as pl
 
 from corank.bundle.item_layers import LayeredItems
 from corank.bundle.manifest import BundleManifest
-from corank.core.errors import DataError, RequestError
+from corank.core.errors import RequestError
 from corank.core.ragged import Ragged, Rows, Vectors
 from corank.core.types import Floats, Hashes, Ints, Longs
 from corank.data.packed_history import add_histories, unknown_item_rows, with_attributes
@@ -22,9 +22,12 @@ from corank.features.histories.event_lists import ListedEvents
 from corank.features.histories.plain_lists import RequestEvents, Values
 from corank.features.history import Events, History, HistoryNeeds, log_ages, recency_weights
 from corank.features.operands import Operands, average_history_vectors, gather_history_operands
-from corank.features.vocabulary import Hash, Vocabulary, as_int64, hash_values, to_identifiers
+from corank.features.vocabulary import Hash, Vocabulary, as_int64, hash_values
 from corank.serving.funnel.checks.request_warnings import RequestWarning, check_event_times
+from corank.serving.funnel.query.wanted_items import WantedItems
 from corank.serving.funnel.request import parse_history, to_series
+
+_NO_TIMES, _NO_KEYS = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.uint64)
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class RequestHistory:
 
     codes: Ints
     """Codes of its item ids: (L,)."""
-    positions: Longs
-    """Positions of its items in the catalogue, −1 for an unknown item: (L,)."""
+    wanted: WantedItems | None
+    """Its items, if anything reads their records."""
     keys: Hashes
     """Hashes of its item ids: (L,), if some cross compares them; else (0,)."""
     weight: Floats | None
@@ -78,44 +81,46 @@ class HistoryEncoder:
             if history.lists is not None
         }
         """By history that columns list, these, and those of attributes."""
+        attributes = {name: history for name, (history, _) in self.schema.attributes().items()}
+        self._owners = {n: n for n in self.schema.histories()} | attributes | self.schema.parallels()
+        """By list of the query that is of a history, this one."""
+        self._item_operands = {self.schema.of_items(name) or name for name in self._needs.for_attributes}
+        self._looked_up = frozenset((*self._needs.records, *self.attended))
         self.needs_items = bool(self._needs.records or self._needs.weighted)
         """Whether the query needs more than the codes of histories."""
 
-    def encode(self, name: str, user: Mapping[str, Any], items: LayeredItems, time: int) -> RequestHistory:
+    def encode(self, name: str, user: Mapping[str, Any], text: bool, time: int) -> RequestHistory:
         """Encode a history, its last events only.
 
         Args:
             name: of the history.
             user: what the request says of the user.
-            items: the catalogue.
+            text: whether ids of items are text.
             time: of the request, ms since 1970 UTC.
 
         Raises RequestError, which names the event, or DataError for lists that cannot be read.
         """
         settings = self.schema.histories()[name]
         if settings.lists is not None:
-            return self._encode_lists(name, settings, user, items, time)
-        events, beside = user.get(name), self._beside[name]
-        ids, times = parse_history(name, events, name in self._timed, beside.values())
-        warnings = self._check_times(name, times, time)
-        ids, times = ids[-settings.last :], times[-settings.last :]
+            return self._encode_lists(name, settings, user, text, time)
+        events, beside, timed = user.get(name), self._beside[name], name in self._timed
+        ids, times = parse_history(name, events, timed, beside.values())
+        warnings, age = self._check_times(name, times, time) if times else ((), _NO_TIMES)
+        ids, age = ids[-settings.last :], age[-settings.last :]
         encoder = self._encoders.fitted[self.schema.table_of(name)]
         assert isinstance(encoder, Vocabulary | Hash)
-        found = ids and (name in self._needs.records or name in self.attended)
-        keyed = name in self._needs.compared
-        codes: Ints
-        if not encoder.text and not keyed and (numbers := as_int64(ids)) is not None:
+        keyed, numbers = name in self._needs.compared, as_int64(ids)
+        if numbers is not None and not encoder.text and not keyed:
             codes = encoder.codes_of_numbers(numbers)
         else:
             values = to_series(name, ids, f"user.{name}") if ids else pl.Series(name, [], dtype=pl.Null)
             codes = encoder.codes(values, name)
-        age = time - np.array(times, dtype=np.int64)
         held = (events or [])[-len(ids) :]
         columns = {column: _read_attribute(f"user.{name}", column, held) for column in beside.values()}
         return RequestHistory(
             codes,
-            find_items(items, ids, f"user.{name}") if found else np.full(len(ids), -1),
-            hash_values(values, name) if keyed else np.empty(0, dtype=np.uint64),
+            WantedItems(f"user.{name}", ids, numbers) if name in self._looked_up else None,
+            hash_values(values, name) if keyed else _NO_KEYS,
             recency_weights(np.maximum(age, 0), settings.half_life) if settings.half_life else None,
             log_ages(age) if self.attended.get(name) else None,
             warnings,
@@ -140,16 +145,16 @@ class HistoryEncoder:
         }
 
     def _encode_lists(
-        self, name: str, settings: History, user: Mapping[str, Any], items: LayeredItems, time: int
+        self, name: str, settings: History, user: Mapping[str, Any], text: bool, time: int
     ) -> RequestHistory:
         """Encode a history that columns list: cut by the code that packing uses. Raises RequestError, DataError."""
         assert settings.lists is not None
         beside = self._beside[name]
         values = {column: user.get(column) for column in self._columns[name]}
-        listed = RequestEvents.read_plain(settings.lists, values, items.text)
+        listed = RequestEvents.read_plain(settings.lists, values, text)
         if listed is None:
             series = {column: to_series(column, [held], f"user.{column}") for column, held in values.items()}
-            read = ListedEvents.read(settings.lists, series, items.text, lambda n: "user")
+            read = ListedEvents.read(settings.lists, series, text, lambda n: "user")
             listed = RequestEvents.of(read)
         events = Events.of_times(listed.times, np.array([0, len(listed.items)]))
         (start,), (length,) = events.cut(settings, np.zeros(1, np.int64), np.array([time]), self._data)
@@ -158,33 +163,33 @@ class HistoryEncoder:
         age = np.empty(0, np.int64) if listed.times is None else time - listed.times[seen]
         return RequestHistory(
             self._encoders.codes(name, ids),
-            self._find(name, ids, items, f"user.{settings.lists.column}"),
-            hash_values(pl.Series(ids), name) if name in self._needs.compared else np.empty(0, np.uint64),
+            WantedItems.of(f"user.{settings.lists.column}", ids) if name in self._looked_up else None,
+            hash_values(pl.Series(ids), name) if name in self._needs.compared else _NO_KEYS,
             recency_weights(age, settings.half_life) if settings.half_life else None,
             log_ages(age) if self.attended.get(name) else None,
             (),
             *self._encode_attributes(beside, {n: held[seen] for n, held in listed.parallel.items()}),
         )
 
-    def _find(self, name: str, ids: Values, items: LayeredItems, where: str) -> Longs:
-        """Find the items of a history, if anything reads their records: (L,). Raises RequestError."""
-        if name not in self._needs.records and name not in self.attended:
-            return np.full(len(ids), -1)
-        return (
-            find_items(items, ids.to_list(), where) if isinstance(ids, pl.Series) else items.find_numbers(ids)
-        )
-
-    def _check_times(self, name: str, times: list[int], time: int) -> tuple[RequestWarning, ...]:
-        """Check the times of events. Raises RequestError."""
+    def _check_times(
+        self, name: str, times: list[int], time: int
+    ) -> tuple[tuple[RequestWarning, ...], Longs]:
+        """Check the times of events, and say how old each is, in ms: (L,). Raises RequestError."""
         try:
-            return check_event_times(f"user.{name}", np.array(times, dtype=np.int64), time) if times else ()
+            then = np.array(times, dtype=np.int64)
         except OverflowError:
             raise RequestError(f"user.{name}: a time is beyond 64 bits") from None
+        return check_event_times(f"user.{name}", then, time), time - then
 
-    def gather(self, items: LayeredItems, histories: Mapping[str, RequestHistory]) -> HistoryItems:
-        """Gather the records of the items of histories."""
+    def gather(
+        self,
+        items: LayeredItems,
+        histories: Mapping[str, RequestHistory],
+        found: Mapping[str, Longs],
+    ) -> HistoryItems:
+        """Gather the records of the items of histories, which were found at some positions."""
         looked_up = [name for name in self._needs.records if name in histories]
-        by_history = [histories[name].positions for name in looked_up]
+        by_history = [found[name] for name in looked_up]
         positions = np.concatenate([np.empty(0, dtype=np.int64), *by_history])
         row = np.where(positions < 0, -1, np.cumsum(positions >= 0) - 1)
         known = positions[positions >= 0]
@@ -192,13 +197,11 @@ class HistoryEncoder:
         local = {name: row[a:b] for name, a, b in zip(looked_up, ends, ends[1:], strict=False)}
         return HistoryItems(
             {
-                name: Ragged.from_lengths(
-                    np.array([len(h.codes)]), local.get(name, np.full(len(h.codes), -1)), h.weight
-                )
+                name: Ragged.single(local[name] if name in local else np.full(len(h.codes), -1), h.weight)
                 for name, h in histories.items()
             },
             items.rows(known),
-            items.operands(known),
+            items.operands(known, self._item_operands),
         )
 
     def operands(
@@ -213,7 +216,7 @@ class HistoryEncoder:
         # an item that the bundle lacks is still an item of the history
         keys = {name: histories[name].keys for name in self._needs.compared}
         keys |= {n: histories[history].attribute_keys[n] for n, history in self._needs.beside.items()}
-        return found | {n: Ragged.from_lengths(np.array([len(held)]), held) for n, held in keys.items()}
+        return found | {n: Ragged.single(held) for n, held in keys.items()}
 
     def mean_vectors(self, gathered: HistoryItems | None) -> dict[str, Vectors]:
         """The operands of derived features that are the mean of what the items of a history have of a vector."""
@@ -223,40 +226,39 @@ class HistoryEncoder:
 
     def codes(self, histories: Mapping[str, RequestHistory]) -> dict[str, Encoded]:
         """The codes of each history; for an attribute of a history those of its items, which `complete` replaces."""
-        attributes = {name: history for name, (history, _) in self.schema.attributes().items()}
-        owner = {name: name for name in histories} | attributes | self.schema.parallels()
         return {
-            name: Ragged.from_lengths(
-                np.array([len(histories[history].codes)]),
-                histories[history].attributes.get(name, histories[history].codes),
-            )
-            for name, history in owner.items()
+            name: Ragged.single(histories[history].attributes.get(name, histories[history].codes))
+            for name, history in self._owners.items()
         }
 
     def complete(self, rows: Rows, gathered: HistoryItems | None) -> Rows:
         """The query's row with the attributes of its histories' items, and the weights of their events."""
         return rows if gathered is None else add_histories(self.schema, rows, gathered.items, gathered.rows)
 
-    def attended_rows(self, items: LayeredItems, histories: Mapping[str, RequestHistory]) -> dict[str, Rows]:
-        """By attended history, the rows of its items: (L)."""
-        return {name: self._event_rows(items, name, histories[name]) for name in self.attended}
+    def attended_rows(
+        self, items: LayeredItems, histories: Mapping[str, RequestHistory], positions: Mapping[str, Longs]
+    ) -> dict[str, Rows]:
+        """By attended history, the rows of its items, which are at some positions: (L)."""
+        return {
+            name: self._event_rows(items, name, histories[name], positions[name]) for name in self.attended
+        }
 
-    def _event_rows(self, items: LayeredItems, name: str, history: RequestHistory) -> Rows:
+    def _event_rows(self, items: LayeredItems, name: str, history: RequestHistory, positions: Longs) -> Rows:
         """The records of a history's items, and the attributes of its events."""
-        held, beside = self._item_rows(items, name, history), self.schema.parallels_of(name)
+        held, beside = self._item_rows(items, name, history, positions), self.schema.parallels_of(name)
         if not beside:
             return held
         return with_attributes(held, np.stack([history.attributes[feature] for feature in beside], axis=1))
 
-    def _item_rows(self, items: LayeredItems, name: str, history: RequestHistory) -> Rows:
+    def _item_rows(self, items: LayeredItems, name: str, history: RequestHistory, positions: Longs) -> Rows:
         """The records of a history's items; an unknown item has the code of its id, and nothing else."""
-        unknown = np.flatnonzero(history.positions < 0)
-        known = items.rows(history.positions[history.positions >= 0])
+        unknown = np.flatnonzero(positions < 0)
         if not len(unknown):
-            return known
+            return items.rows(positions)
+        known = items.rows(positions[positions >= 0])
         placed, id_feature = self.schema.record_features, self.schema.table_of(name)
         none = unknown_item_rows(self.schema, placed, id_feature, history.codes[unknown])
-        order = np.argsort(np.concatenate((np.flatnonzero(history.positions >= 0), unknown)))
+        order = np.argsort(np.concatenate((np.flatnonzero(positions >= 0), unknown)))
         return known.compact().concat(none).take(order)
 
 
@@ -264,29 +266,3 @@ def _read_attribute(where: str, column: str, events: list[Any]) -> pl.Series:
     """Read what events have in a column: (L,). Raises RequestError."""
     held = [event.get(column) if isinstance(event, dict) else None for event in events]
     return to_series(column, held, where) if held else pl.Series(column, [], dtype=pl.Null)
-
-
-def find_items(items: LayeredItems, ids: list[Any], where: str, numbers: Longs | None = None) -> Longs:
-    """Look items up in the catalogue.
-
-    Args:
-        items: the catalogue.
-        ids: n item ids.
-        where: the field of the request, for the error.
-        numbers: the ids as an array, if they are known to be whole numbers.
-
-    Returns:
-        Positions: (n,), −1 for an unknown item.
-
-    Raises RequestError if the ids are of another type than the catalogue's.
-    """
-    if not items.text and (numbers is not None or (numbers := as_int64(ids)) is not None):
-        return items.find_numbers(numbers)
-    try:
-        return items.find(to_identifiers(to_series("id", ids, where), f"{where}.id"))
-    except (DataError, TypeError):
-        keys = items.layers[0].records.ids
-        sample = keys.values[0] if len(keys) else None
-        raise RequestError(
-            f"{where}: ids are of another type than the bundle's, such as {sample!r}"
-        ) from None

@@ -1,7 +1,7 @@
 """The query side of a request → its encoded row, by the code that packing used."""
 
-from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,22 +9,32 @@ import numpy as np
 from corank.bundle.item_layers import LayeredItems
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError, RequestError
-from corank.core.ragged import Rows, Vectors
+from corank.core.ragged import Rows
+from corank.core.types import Longs
 from corank.data.derived_columns import derive_features, encode_columns
-from corank.features.encoders import Encoders, assemble_rows
-from corank.features.encoding import Encoded
+from corank.features.encoders import Encoders, assemble_row, to_row_value
 from corank.features.histories.sources import plain_columns
 from corank.features.operand_rows import OperandRows
 from corank.features.operands import OperandNames, Operands
 from corank.features.priors import PriorSnapshots
 from corank.features.schema import Schema
-from corank.serving.funnel.request import Request, refuse_unknown_column, to_series
-from corank.serving.funnel.request_history import HistoryEncoder, RequestHistory
+from corank.serving.funnel.query.query_values import EncodedValue, QueryValues
+from corank.serving.funnel.query.request_history import HistoryEncoder, HistoryItems, RequestHistory
+from corank.serving.funnel.request import Request, refuse_unknown_column
 
-CACHED_VALUES = 2**16
-"""Values of query features whose encoding is cached."""
-CACHED_LENGTH = 256
-"""Longer texts are not cached."""
+
+@dataclass(frozen=True)
+class QueryPart:
+    """What a request says of its query, read as far as no item is looked up."""
+
+    time: int
+    """Of the request, ms since 1970 UTC."""
+    values: Mapping[str, Any]
+    """Columns of the user and the context."""
+    histories: Mapping[str, RequestHistory]
+    missing: list[str]
+    """As in `EncodedRequest`, and `clipped`: of the query alone."""
+    clipped: dict[str, int]
 
 
 class QueryEncoder:
@@ -35,6 +45,7 @@ class QueryEncoder:
     ) -> None:
         self.schema: Schema = encoders.schema
         self._encoders, self._priors, self.histories = encoders, priors, histories
+        self._placed = self.schema.row_features("query")
         self._user_column = manifest.user
         self._user_ids = manifest.user_ids
         columns, identity = (
@@ -47,11 +58,8 @@ class QueryEncoder:
         }
         self._columns = {name: self.schema.column(name) for name in plain_columns(self.schema, "query")}
         self._wanted = OperandNames.of(self.schema, "query").among(self._columns)
-        # cached, since values repeat, and building a polars column of one value costs more than all the rest
-        encode = partial(_encode_value, encoders, self._columns)
-        self._encode_value = lru_cache(maxsize=CACHED_VALUES, typed=True)(encode)
-        operand = partial(_encode_operand, encoders, self._columns, self._wanted)
-        self._encode_operand = lru_cache(maxsize=CACHED_VALUES, typed=True)(operand)
+        self._vectors = [name for name in self._placed.vectors if name in self._columns]
+        self._values = QueryValues(encoders, self._columns, self._wanted)
 
     def read_columns(self, request: Request, missing: list[str]) -> dict[str, Any]:
         """The columns of the user and the context by name; those that the request lacks are added to `missing`.
@@ -82,16 +90,25 @@ class QueryEncoder:
             expected = self._user_ids or "a whole number or text"
             raise RequestError(f"user.id: expected {expected}, as in the log; received {value!r:.100}")
 
-    def encode_histories(self, request: Request, items: LayeredItems, time: int) -> dict[str, RequestHistory]:
-        """Encode all histories of a request, at a time in ms since 1970 UTC. Raises RequestError."""
+    def read_histories(self, request: Request, text: bool, time: int) -> dict[str, RequestHistory]:
+        """Read and encode all histories of a request.
+
+        Args:
+            request: to rank.
+            text: whether ids of items are text.
+            time: of the request, ms since 1970 UTC.
+
+        Raises RequestError.
+        """
         return {
-            name: self.histories.encode(name, request.user, items, time) for name in self.schema.histories()
+            name: self.histories.encode(name, request.user, text, time) for name in self.schema.histories()
         }
 
     def encode(
         self,
-        columns: dict[str, Any],
-        histories: dict[str, RequestHistory],
+        columns: Mapping[str, Any],
+        histories: Mapping[str, RequestHistory],
+        positions: Mapping[str, Longs],
         items: LayeredItems,
         time: int,
         candidates: int,
@@ -101,40 +118,55 @@ class QueryEncoder:
         Args:
             columns: of the user and the context, by name.
             histories: of the user, by name.
+            positions: of the items of histories that are looked up, by history.
             items: the catalogue.
             time: of the request, ms since 1970 UTC.
             candidates: how many it has.
 
         Raises DataError, RequestError.
         """
-        schema, wanted = self.schema, self._wanted
-        value = {name: columns.get(column) for name, column in self._columns.items()}
-        row: dict[str, Encoded] = {}
-        for name in value:
-            try:
-                row[name] = _cached(self._encode_value, name, value[name])
-            except DataError as error:
-                raise RequestError(f"{self._field(name)}: {error}") from None
-        operands = Operands(
-            1,
-            {name: _cached(self._encode_operand, name, value[name]).keys[name] for name in wanted.keys},
-            {name: _cached(self._encode_operand, name, value[name]).lists[name] for name in wanted.lists},
-            {name: _cached(self._encode_operand, name, value[name]).numbers[name] for name in wanted.numbers},
-        )
-        gathered = self.histories.gather(items, histories) if self.histories.needs_items else None
-        operands = operands.with_lists(self.histories.operands(gathered, histories))
-        vectors = {name: held for name, held in row.items() if isinstance(held, Vectors)}
-        operands = operands.with_named_vectors(vectors | self.histories.mean_vectors(gathered))
-        if schema.derived("query"):
+        schema = self.schema
+        value = self._encode_values(columns)
+        row = {name: held.row for name, held in value.items()}
+        gathered = self.histories.gather(items, histories, positions) if self.histories.needs_items else None
+        operands = self._operands(value, gathered, histories)
+        if derived := schema.derived("query"):
             sides = OperandRows.alone(schema, "query", operands)
             found = derive_features(
                 schema, "query", sides, self._priors, np.array([time]), sizes=np.array([candidates])
             )
-            row |= encode_columns(self._encoders, found)
+            encoded = encode_columns(self._encoders, found)
+            row |= {name: to_row_value(derived[name], column) for name, column in encoded.items()}
         row |= self.histories.codes(histories)
-        return self.histories.complete(
-            assemble_rows(schema.row_features("query"), row, 1), gathered
-        ), operands
+        return self.histories.complete(assemble_row(self._placed, row), gathered), operands
+
+    def _encode_values(self, columns: Mapping[str, Any]) -> dict[str, EncodedValue]:
+        """Encode the values of the user and the context, by feature. Raises RequestError, which names the field."""
+        found, encode = {}, self._values.encode
+        for name, column in self._columns.items():
+            try:
+                found[name] = encode(name, columns.get(column))
+            except DataError as error:
+                raise RequestError(f"{self._field(name)}: {error}") from None
+        return found
+
+    def _operands(
+        self,
+        value: Mapping[str, EncodedValue],
+        gathered: HistoryItems | None,
+        histories: Mapping[str, RequestHistory],
+    ) -> Operands:
+        """The operands of the query: those of values, and those of histories."""
+        wanted = self._wanted
+        held: dict[str, Any] = {name: value[name].row for name in self._vectors}
+        return Operands(
+            1,
+            {name: value[name].operands.keys[name] for name in wanted.keys},
+            {name: value[name].operands.lists[name] for name in wanted.lists}
+            | self.histories.operands(gathered, histories),
+            {name: value[name].operands.numbers[name] for name in wanted.numbers},
+            held | self.histories.mean_vectors(gathered),
+        )
 
     def _field(self, name: str) -> str:
         """The field of a request that a feature is read from."""
@@ -142,25 +174,3 @@ class QueryEncoder:
         if column == self._user_column:
             return "user.id"
         return f"{'user' if column in self._side_columns['user'] else 'context'}.{column}"
-
-
-def _cached(function: Callable[[str, Any], Any], name: str, value: Any) -> Any:
-    """Call a cached function; bypass its cache for values that are long or cannot be hashed."""
-    if type(value) in (int, float, bool) or value is None:
-        return function(name, value)
-    if type(value) is str and len(value) <= CACHED_LENGTH:
-        return function(name, value)
-    return function.__wrapped__(name, value)  # type: ignore[attr-defined]
-
-
-def _encode_value(encoders: Encoders, columns: Mapping[str, str], name: str, value: Any) -> Encoded:
-    """Encode one value of a query feature."""
-    return encoders.encode(name, to_series(columns[name], [value], "request"))
-
-
-def _encode_operand(
-    encoders: Encoders, columns: Mapping[str, str], wanted: OperandNames, name: str, value: Any
-) -> Operands:
-    """Encode one value of a query feature as an operand of crosses."""
-    values = to_series(columns[name], [value], "request")
-    return Operands.of(encoders, wanted.among([name]), lambda _: values, 1)
