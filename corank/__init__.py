@@ -14,9 +14,8 @@ from corank.core.extras import name_missing_extra
 if TYPE_CHECKING:
     __version__: str
     from corank import config as config
-    from corank.api.bundles import conformance, rank, refresh
+    from corank.api.bundles import conformance, export, rank, refresh
     from corank.api.evaluating import compare, evaluate
-    from corank.api.exporting import export
     from corank.api.measuring import explain, gradient_conflicts, report, request
     from corank.api.replaying import replay
     from corank.api.results.bundle_results import BundleResult, PublishResult
@@ -109,7 +108,6 @@ _MODULE_OF = {
     "Funnel": "corank.serving.funnel.funnel",
     "Request": "corank.serving.funnel.request",
     "load_plugins": "corank.core.registry",
-    "export": "corank.api.exporting",
     "train": "corank.api.training",
     "TrainResult": "corank.api.results.training_result",
     "ValidationResult": "corank.api.results.validation_result",
@@ -125,7 +123,7 @@ _MODULE_OF = {
         ("check", "pack"),
         "corank.api.runs",
     ),
-    **dict.fromkeys(("conformance", "rank", "refresh"), "corank.api.bundles"),
+    **dict.fromkeys(("conformance", "export", "rank", "refresh"), "corank.api.bundles"),
     **dict.fromkeys(("compare", "evaluate"), "corank.api.evaluating"),
     **dict.fromkeys(("explain", "gradient_conflicts", "report", "request"), "corank.api.measuring"),
     **dict.fromkeys(("sweep", "tune"), "corank.api.searching"),

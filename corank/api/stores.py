@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from corank.api.bundles import export
 from corank.api.frames import TableSource, temporary_frames
 from corank.api.notebook.counting import show_progress
 from corank.api.results.bundle_results import PublishResult
@@ -18,7 +19,6 @@ from corank.bundle.catalogue.vectors import write_catalogue
 from corank.bundle.manifest import load_manifest
 from corank.bundle.signatures import SigningKeys
 from corank.core.errors import ConfigError, StorageError
-from corank.core.extras import name_missing_extra
 from corank.core.storage.local_copy import write_file
 from corank.core.storage.object_url import Location, PathOrUrl, parse_location, require_local
 from corank.core.storage.published_folder import PublishedFolder
@@ -178,9 +178,6 @@ def _bundle_of(source: Location, out: Path) -> Iterator[Location]:
     if not _is_run(source):
         yield source
         return
-    with name_missing_extra(f"the run {source}"):
-        from corank.api.exporting import export  # which loads torch
-
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         bundle = Path(folder) / "bundle"

@@ -216,7 +216,7 @@ def export_command(
     as_json: Json = False,
 ) -> None:
     """Write the bundle that a service runs."""
-    from corank.api.exporting import export
+    from corank.api.bundles import export
 
     _tell(export(run, bundle, sign or [], items_as_of, until, overrides or []), as_json)
 
