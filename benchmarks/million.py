@@ -22,7 +22,7 @@ import polars as pl
 
 import corank
 from corank.bundle.bundle import Bundle
-from corank.bundle.content import read_vectors
+from corank.bundle.content import read_parts
 from corank.core.errors import BundleError
 from corank.datasets.feed.simulate import simulate_world
 from corank.datasets.feed.world import DEVICES, TABS
@@ -64,7 +64,7 @@ class Million:
             bundle = Bundle.open(self.bundle)
         except BundleError:
             return False
-        return all(len(held) == ITEMS for held in read_vectors(bundle.folder, bundle.manifest).values())
+        return all(len(held) == ITEMS for held in read_parts(bundle.folder, bundle.manifest).values())
 
     def make(self) -> None:
         simulate_world(self.folder, requests=3_000, items=LOGGED, overwrite=True)

@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from benchmarks.million import Million
 from corank.bundle.bundle import Bundle
-from corank.bundle.content import read_tables, read_vectors
+from corank.bundle.content import read_parts, read_tables
 from corank.bundle.item_records import ItemRecords
 from corank.core.types import Floats
 from corank.features.encoders import Encoders
@@ -186,7 +186,7 @@ class Tuned:
     def __init__(self, path: Path) -> None:
         self.model = model = Model(path)
         folder, ids = model.bundle.folder, model.records.ids.values.to_list()
-        self.vectors = read_vectors(folder, model.bundle.manifest)["prerank"].decode()
+        self.vectors = read_parts(folder, model.bundle.manifest)["prerank.vector"].decode()
         self.inputs = _inputs(model)
         self.place = _by_id(dict(zip(ids, range(len(ids)), strict=True)), -1)
         self.code = _by_id(model.items, model.unknown["item_id"])

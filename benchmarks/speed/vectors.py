@@ -48,9 +48,10 @@ def pass_over(made: Million) -> tuple[float, float, float]:
 
 def forward(encoder: CatalogueEncoder, layer: ItemLayer) -> float:
     """Seconds of the item towers alone."""
-    towers, seconds = encoder.towers, 0.0
-    for stage, graph in towers._graphs.items():
-        given = dense_input(layer.records.rows, towers._layout, "item", towers._tables[stage])
+    graphs, seconds = encoder.graphs, 0.0
+    for stage in encoder.manifest.vector_stages:
+        graph = graphs._graphs[stage.name]
+        given = dense_input(layer.records.rows, graphs._layout, "item", graphs._tables[stage.tables])
         began = time.perf_counter()
         graph.run(None, {"item": given})
         seconds += time.perf_counter() - began

@@ -101,11 +101,11 @@ class EncodingModel:
             LayeredItems((ItemLayer(records, {}),)),
             priors,
             {name for names in columns for name in names},
-            _no_vectors,
+            _no_parts,
         )
         return cls(manifest, encoder, ModelTables.of(model))
 
 
-def _no_vectors(rows: Rows) -> dict[str, StoredMatrix]:
-    """Logged requests describe no items, whose vectors would be needed."""
+def _no_parts(rows: Rows) -> dict[str, StoredMatrix]:
+    """Logged requests describe no items, whose parts would be needed."""
     return {}

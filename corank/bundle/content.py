@@ -1,4 +1,4 @@
-"""Reads parts of a bundle's content folder: embedding tables, item vectors, snapshots of priors."""
+"""Reads parts of a bundle's content folder: embedding tables, item parts, snapshots of priors."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,8 +7,8 @@ import numpy as np
 
 from corank.bundle.checks.content_checks import check_ascending, check_finite, check_form, check_matrix
 from corank.bundle.item_layers import ItemLayer
+from corank.bundle.item_parts import part_file
 from corank.bundle.item_records import ItemRecords
-from corank.bundle.item_vectors import vector_file
 from corank.bundle.manifest import BundleManifest
 from corank.core.arrays import read_array
 from corank.core.errors import DataError
@@ -45,13 +45,19 @@ def projection_file(folder: Path, n: int) -> Path:
     return folder / f"projection{n}.npy"
 
 
-def read_vectors(folder: Path, manifest: BundleManifest) -> Mapping[str, StoredMatrix]:
-    """Memory-map the vectors of every item: stage → (N, d), for stages that have vectors. Raises DataError."""
+def read_parts(folder: Path, manifest: BundleManifest) -> Mapping[str, StoredMatrix]:
+    """Memory-map what stages keep of every item: (N, d) by `STAGE.PART`. Raises DataError."""
     return {
-        stage.name: read_matrix(vector_file(folder, stage.name), stage.vector_width, stage.vector_precision)
+        part.name: read_matrix(part_path(folder, manifest, part.name), part.width, part.precision)
         for stage in manifest.stages
-        if stage.vector_width is not None
+        for part in stage.parts
     }
+
+
+def part_path(folder: Path, manifest: BundleManifest, part: str) -> Path:
+    """The file of an item part; formats before 7 call that of vectors otherwise."""
+    older = f"items/vectors.{part.rpartition('.')[0]}.npy"
+    return folder / older if older in manifest.parts else part_file(folder, part)
 
 
 def _read_finite(path: Path, shape: tuple[int | None, ...]) -> Floats:
@@ -61,21 +67,20 @@ def _read_finite(path: Path, shape: tuple[int | None, ...]) -> Floats:
 
 
 def read_items(folder: Path, manifest: BundleManifest, encoders: Encoders) -> ItemLayer:
-    """Memory-map the items: records and vectors. Raises DataError."""
+    """Memory-map the items: records and parts. Raises DataError."""
     layer = ItemLayer(
-        ItemRecords.load(folder / "items", encoders, manifest.item_columns), read_vectors(folder, manifest)
+        ItemRecords.load(folder / "items", encoders, manifest.item_columns), read_parts(folder, manifest)
     )
-    check_vectors(layer, manifest, str(folder / "items"))
+    check_parts(layer, manifest, str(folder / "items"))
     return layer
 
 
-def check_vectors(layer: ItemLayer, manifest: BundleManifest, where: str) -> None:
-    """Raise DataError, which names `where`, unless a layer has a finite vector of each item, of the stage's width."""
+def check_parts(layer: ItemLayer, manifest: BundleManifest, where: str) -> None:
+    """Raise DataError, which names `where`, unless a layer has each part of every item, finite and of its width."""
     for stage in manifest.stages:
-        if stage.vector_width is not None:
-            shape = (len(layer.records.ids), stage.vector_width)
-            held, path = layer.vectors[stage.name], f"{where}/vectors.{stage.name}.npy"
-            check_matrix(held, stage.vector_precision, shape, path)
+        for name, width, precision in stage.parts:
+            shape = (len(layer.records.ids), width)
+            check_matrix(layer.parts[name], precision, shape, f"{where}/part.{name}.npy")
 
 
 def read_snapshots(folder: Path, manifest: BundleManifest) -> PriorSnapshots:

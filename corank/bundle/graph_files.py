@@ -3,7 +3,7 @@
 Letters: n rows of any number.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +18,27 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
     error for error in vars(runtime).values() if isinstance(error, type) and issubclass(error, Exception)
 )
 """The errors of onnxruntime; they share no base of their own."""
-Shapes = Mapping[str, tuple[int | None, ...]]
-"""By name the shape of a tensor, None for n."""
+Shape = tuple[int | str | None, ...]
+"""The shape of a tensor of float32, None for n; `"double"` stands first in that of float64."""
+Shapes = Mapping[str, Shape]
+"""By name the shape of a tensor."""
 
 
 def open_session(
     path: Path,
     inputs: Shapes | None = None,
-    outputs: list[tuple[int | None, ...]] | None = None,
+    outputs: Sequence[Shape] | None = None,
     options: onnxruntime.SessionOptions | None = None,
+    optional: Collection[str] = (),
 ) -> onnxruntime.InferenceSession:
     """Open a graph.
 
     Args:
         path: the file.
-        inputs: those that it must have, all of float32; any if None.
+        inputs: those that it must have; any if None.
         outputs: the shapes of its outputs; any if None.
         options: of the session.
+        optional: the names of inputs that it may lack.
 
     Raises:
         BundleError: the runtime cannot read it, it refers to other files, has other inputs or outputs, or fails on a
@@ -52,8 +56,8 @@ def open_session(
             f"{path}: no graph that the runtime reads ({error}); export the bundle again"
         ) from None
     found = {held.name: _shape(held) for held in session.get_inputs()}
-    if inputs is not None and found != {name: _text(shape) for name, shape in inputs.items()}:
-        expected = {name: _text(shape) for name, shape in inputs.items()}
+    expected = {n: _text(shape) for n, shape in (inputs or {}).items() if n in found or n not in optional}
+    if inputs is not None and found != expected:
         raise BundleError(f"{path}: expected the inputs {expected}; found {found}; export the bundle again")
     given = [_shape(held) for held in session.get_outputs()]
     if outputs is not None and given != list(map(_text, outputs)):
@@ -80,8 +84,8 @@ def _try_out(session: onnxruntime.InferenceSession) -> None:
 
 def _shape(tensor: Any) -> str:
     sizes = tuple(size if isinstance(size, int) else None for size in tensor.shape)
-    return _text(sizes) if tensor.type == "tensor(float)" else f"{tensor.type} {_text(sizes)}"
+    return _text(sizes if tensor.type == "tensor(float)" else (tensor.type[7:-1], *sizes))
 
 
-def _text(shape: tuple[int | None, ...]) -> str:
+def _text(shape: Shape) -> str:
     return f"({', '.join('n' if size is None else str(size) for size in shape)})"

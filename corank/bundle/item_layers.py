@@ -1,6 +1,6 @@
 """The items that a funnel ranks: those of its bundle, memory-mapped, and layers of newer ones in memory.
 
-Letters: N items of a layer · P positions · d last width of the towers.
+Letters: N items of a layer · P positions · d width of an item part.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,10 +23,10 @@ Listed = TypeVar("Listed", Rows, Operands)
 
 @dataclass(frozen=True)
 class ItemLayer:
-    """N items: their records, and their vectors by towers stage, (N, d) each, as they are stored."""
+    """N items: their records, and what stages keep of them by `STAGE.PART`, (N, d) each, as it is stored."""
 
     records: ItemRecords
-    vectors: Mapping[str, StoredMatrix]
+    parts: Mapping[str, StoredMatrix]
 
     @classmethod
     def concat(cls, layers: Sequence[Self]) -> Self:
@@ -37,17 +37,17 @@ class ItemLayer:
         return layers[0]
 
     def _append(self, other: Self) -> Self:
-        vectors = {name: held.concat(other.vectors[name]) for name, held in self.vectors.items()}
-        return type(self)(self.records.concat(other.records), vectors)
+        parts = {name: held.concat(other.parts[name]) for name, held in self.parts.items()}
+        return type(self)(self.records.concat(other.records), parts)
 
     def merge(self, newer: Self) -> Self:
         """Add newer items, which replace older ones of the same id."""
         older, order = self.records.order_with(newer.records)
-        vectors = {
-            name: held.select(older).concat(newer.vectors[name]).select(order)
-            for name, held in self.vectors.items()
+        parts = {
+            name: held.select(older).concat(newer.parts[name]).select(order)
+            for name, held in self.parts.items()
         }
-        return type(self)(self.records.merge(newer.records), vectors)
+        return type(self)(self.records.merge(newer.records), parts)
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,9 @@ class LayeredItems:
         """Take one of the data's `columns`: (P,)."""
         return self._gather(position, lambda layer, at: layer.records.columns[name][at], _concat, _take)
 
-    def vectors(self, stage: str, position: Longs) -> Floats:
-        """Take the vectors of a towers stage, decoded: (P, d)."""
-        return self._gather(position, lambda layer, at: layer.vectors[stage].take(at), _concat, _take)
+    def part(self, name: str, position: Longs) -> Floats:
+        """Take an item part, `STAGE.PART`, decoded: (P, d)."""
+        return self._gather(position, lambda layer, at: layer.parts[name].take(at), _concat, _take)
 
     def _gather(
         self,

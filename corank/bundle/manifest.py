@@ -33,7 +33,7 @@ FORMAT = 7
 READABLE = (4, 5, 6, FORMAT)
 """Format 4 names no scorers and no plug-ins: the scorer follows from the stage model. Formats before 6 have snapshot
 features among those of the item row, so a bundle with such features is refused. Formats before 7 have ids in Arrow
-files."""
+files, keep no item part but vectors, in files of another name, and run whole graphs of the other stages."""
 BESIDE = 6
 """The format from which on snapshot features lie beside the item row."""
 MOST_BYTES = 1 << 24
@@ -183,14 +183,9 @@ class BundleManifest(Settings):
         return timed_histories(self.declared, (name for name, aged in self.attended.items() if aged))
 
     @property
-    def vector_tables(self) -> dict[str, str]:
-        """The stages that have item vectors, and the set of tables that each reads."""
-        return {stage.name: stage.tables for stage in self.stages if stage.vector_width is not None}
-
-    @property
-    def vector_precisions(self) -> dict[str, Precision]:
-        """The stages that have item vectors, and how those are stored."""
-        return {stage.name: stage.vector_precision for stage in self.stages if stage.vector_width is not None}
+    def vector_stages(self) -> list[StageFacts]:
+        """The stages that have item vectors."""
+        return [stage for stage in self.stages if stage.vector_part is not None]
 
     @property
     def product_stages(self) -> list[str]:

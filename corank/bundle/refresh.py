@@ -1,7 +1,7 @@
-"""Refreshing a bundle from newer tables without training: priors, item records and vectors. The model stays the same.
+"""Refreshing a bundle from newer tables without training: priors, item records and parts. The model stays the same.
 
 The snapshot of a prior moves to the last period that the log closes, and counts what happened since the earlier one.
-Newer rows of `items` replace older records, or are added. Derived features of items and all item vectors are computed
+Newer rows of `items` replace older records, or are added. Derived features of items and all item parts are computed
 again.
 """
 
@@ -24,8 +24,8 @@ from corank.bundle.incremental_log import (
     read_incremental_log,
     read_until,
 )
+from corank.bundle.item_parts import ItemGraphs, save_parts, store_parts
 from corank.bundle.item_records import ItemRecords
-from corank.bundle.item_vectors import ItemTowers, encode_vectors, save_vectors
 from corank.bundle.manifest import BundleManifest, load_manifest
 from corank.bundle.readers.layout_file import FILE, write_layout
 from corank.bundle.retrieval import refresh_retrieval
@@ -128,10 +128,11 @@ def _fill(
     records.save(content / "items")
     layout = Layout(manifest.declared, encoders.sizes)
     write_layout(content, manifest, layout, priors)
-    towers = ItemTowers(content, manifest.vector_tables, layout, read_tables(content, manifest, layout))
-    vectors = encode_vectors(towers.vectors(records.rows), manifest.vector_precisions)
-    save_vectors(content, vectors)
-    refresh_retrieval(before, content, vectors)
+    tables = read_tables(content, manifest, layout)
+    found = ItemGraphs(content, manifest.stages, layout, tables).compute_all(records.rows)
+    parts = store_parts(found, manifest.stages)
+    save_parts(content, parts)
+    refresh_retrieval(before, content, parts)
 
 
 def _merge_items(

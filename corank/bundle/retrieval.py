@@ -17,6 +17,7 @@ import polars as pl
 
 from corank.bundle.graph_files import open_session
 from corank.bundle.item_layers import ItemLayer, LayeredItems
+from corank.bundle.stage_facts import VECTOR
 from corank.core.arrays import read_array, write_array
 from corank.core.errors import BundleError, ConfigError
 from corank.core.matrices.stored_matrix import StoredMatrix
@@ -147,11 +148,11 @@ def read_queries(folder: Path) -> tuple[str, Floats] | None:
     return facts.settings.stage, read_array(folder / QUERIES, np.float32, (None, None))
 
 
-def refresh_retrieval(before: Path, folder: Path, vectors: Mapping[str, StoredMatrix]) -> None:
-    """Write the same retrieval over newer vectors, if the bundle retrieves. Raises BundleError, DataError."""
+def refresh_retrieval(before: Path, folder: Path, parts: Mapping[str, StoredMatrix]) -> None:
+    """Write the same retrieval over newer item parts, if the bundle retrieves. Raises BundleError, DataError."""
     facts = RetrievalFacts.read(before)
     if facts is not None:
-        found = vectors[facts.settings.stage]
+        found = parts[f"{facts.settings.stage}.{VECTOR}"]
         queries = read_array(before / QUERIES, np.float32, (None, found.shape[1]))
         write_retrieval(folder, facts.settings, found, queries)
 
@@ -181,11 +182,11 @@ class Retrieval:
         if facts is None:
             return None
         stage = facts.settings.stage
-        if stage not in items.layers[0].vectors:
+        if f"{stage}.{VECTOR}" not in items.layers[0].parts:
             raise BundleError(
                 f"{folder / FACTS}: stage '{stage}' has no item vectors; export the bundle again"
             )
-        vectors = items.layers[0].vectors[stage]
+        vectors = items.layers[0].parts[f"{stage}.{VECTOR}"]
         index = None if facts.recall.index == "flat" else read_index(folder / INDEX)
         return cls(Retriever(vectors, index, facts.recall), facts.settings, items)
 
@@ -199,7 +200,7 @@ class Retrieval:
         Returns:
             Their positions in `LayeredItems`, best first; fewer than k if fewer pass.
         """
-        side = None if self._newer is None else self._newer.vectors[self.settings.stage]
+        side = None if self._newer is None else self._newer.parts[f"{self.settings.stage}.{VECTOR}"]
         return self._retriever.search(query, k, self._older(where), side, self._among(where))[0]
 
 

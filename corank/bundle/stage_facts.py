@@ -1,7 +1,7 @@
 """The facts of a stage in a bundle's manifest: what serving must know of it, besides its graphs."""
 
 from collections.abc import Collection
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from annotated_types import Gt, MinLen
 from pydantic import AfterValidator, AllowInfNan, Field, PositiveInt, model_validator
@@ -13,6 +13,7 @@ from corank.core.storage.untrusted_files import is_plain_name
 
 VECTOR = "vector"
 """The item part that retrieval and the scorer `vectors` take."""
+PartName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
 
 def _plain(name: str) -> str:
@@ -42,6 +43,15 @@ class Attention(Settings):
     """Whether the stage's graph reads how old events are at the request."""
 
 
+class ItemPart(NamedTuple):
+    """What a stage keeps of every item."""
+
+    name: str
+    """`STAGE.PART`."""
+    width: int
+    precision: Precision
+
+
 class StageFacts(Settings):
     """What serving must know of a stage, besides its graphs."""
 
@@ -60,8 +70,9 @@ class StageFacts(Settings):
     calibrators: dict[str, Calibration]
     tables: FolderName
     """The set of embedding tables that it reads."""
-    item_parts: dict[str, PositiveInt] = {}
-    """What is computed of an item ahead of requests, by the graph `STAGE.item.onnx`: name → width."""
+    item_parts: dict[PartName, PositiveInt] = {}
+    """What is computed of an item ahead of requests, by the graph `STAGE.item.onnx`, in the order of its outputs:
+    name → width."""
     precision: dict[str, Precision] = {}
     """By item part, how its numbers are stored (`corank.core.matrices`); fp32 unless it is there."""
     constants: dict[str, FiniteFloat] = {}
@@ -105,14 +116,22 @@ class StageFacts(Settings):
         return Formula.parse(self.value, [*self.labels, *columns])
 
     @property
+    def parts(self) -> list[ItemPart]:
+        """Its item parts, in the order of the graph's outputs."""
+        return [
+            ItemPart(f"{self.name}.{part}", width, self.precision.get(part, "fp32"))
+            for part, width in self.item_parts.items()
+        ]
+
+    @property
+    def vector_part(self) -> str | None:
+        """The name of its item vectors, `STAGE.vector`, None if it has none."""
+        return f"{self.name}.{VECTOR}" if VECTOR in self.item_parts else None
+
+    @property
     def vector_width(self) -> int | None:
         """The width of its item vectors, None if it has none."""
         return self.item_parts.get(VECTOR)
-
-    @property
-    def vector_precision(self) -> Precision:
-        """How its item vectors are stored."""
-        return self.precision.get(VECTOR, "fp32")
 
     @property
     def orders_by_product(self) -> bool:

@@ -5,9 +5,10 @@ code. A label stands for its calibrated probability, a column for its number.
 """
 
 import ast
+import operator
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -19,12 +20,14 @@ MAX_LENGTH = 500
 MAX_NUMBER = 1e300
 """Numbers in an expression must be smaller."""
 
+T = TypeVar("T")
+
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Add: np.add,
-    ast.Sub: np.subtract,
-    ast.Mult: np.multiply,
-    ast.Div: np.divide,
-    ast.Pow: np.power,
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
 }
 
 
@@ -75,7 +78,13 @@ class Formula:
     def __call__(self, columns: Mapping[str, Numbers]) -> Numbers:
         """Compute the value of each candidate, in float64, from the columns of its `names`: (C,)."""
         with np.errstate(all="ignore"):  # values that are not finite are refused where they are used
-            return np.asarray(_evaluate(self._tree, columns), dtype=np.float64)
+            doubles = {name: columns[name].astype(np.float64, copy=False) for name in self.names}
+            return np.asarray(self.evaluate(doubles, lambda x: np.asarray(x, dtype=np.float64)))
+
+    def evaluate(self, columns: Mapping[str, T], number: Callable[[float], T]) -> T:
+        """Compute the value from columns of any type that has arithmetic, such as tensors; `number` makes one."""
+        found: T = _evaluate(self._tree, columns, number)
+        return found
 
 
 def _check(node: ast.expr, known: Collection[str] | None, names: dict[str, None]) -> None:
@@ -106,15 +115,15 @@ def _describe(node: ast.expr) -> str:
         return "an expression nested so deeply"
 
 
-def _evaluate(node: ast.expr, columns: Mapping[str, Numbers]) -> Any:
+def _evaluate(node: ast.expr, columns: Mapping[str, Any], number: Callable[[float], Any]) -> Any:
     match node:
         case ast.Name(id=name):
-            return columns[name].astype(np.float64, copy=False)
-        case ast.Constant(value=int() | float() as number):
-            return np.float64(number)
-        case ast.UnaryOp(op=operator, operand=operand):
-            value = _evaluate(operand, columns)
-            return -value if isinstance(operator, ast.USub) else value
-        case ast.BinOp(left=left, op=operator, right=right):
-            return _OPERATORS[type(operator)](_evaluate(left, columns), _evaluate(right, columns))
+            return columns[name]
+        case ast.Constant(value=int() | float() as value):
+            return number(value)
+        case ast.UnaryOp(op=sign, operand=operand):
+            found = _evaluate(operand, columns, number)
+            return -found if isinstance(sign, ast.USub) else found
+        case ast.BinOp(left=left, op=sign, right=right):
+            return _OPERATORS[type(sign)](_evaluate(left, columns, number), _evaluate(right, columns, number))
     raise AssertionError(node)

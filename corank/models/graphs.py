@@ -3,7 +3,7 @@
 Letters: n candidates · N items · L events of a history · w width of an item's attended features · d width of vectors.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,10 @@ from corank.models.stage_io import StageInputs, StageOutput
 REQUEST_TENSORS = ("query", "item", "snapshot", "cross", "event", "mask", "ages", "earlier")
 """One request's tensors: query (1, ·), item, snapshot and cross (n, ·), what is attended to event (L, w), mask (L,) and
 ages (L,), what is seen of earlier stages (n, ·)."""
+PART = "part."
+"""Begins the name by which a graph reads the candidates' rows of an item part: `part.vector` is (n, d)."""
+MATCHES = "matches"
+"""What matches add to logits, which the scorer counts: (n,)."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ class Graph:
     module: nn.Module
     """Takes its inputs by name, and returns one tensor an output."""
     inputs: tuple[str, ...]
-    """Of REQUEST_TENSORS; those that the config has no use for are left out."""
+    """Of REQUEST_TENSORS; those that the config has no use for are left out. `PartsGraph` may also read parts and
+    matches."""
     outputs: tuple[str, ...]
 
 
@@ -72,13 +77,28 @@ class QueryGraph(nn.Module):
 
 
 class ItemGraph(nn.Module):
-    """What a stage computes of items alone, rows and snapshots: (N, ·), (N, ·) → (N, d)."""
+    """What a stage computes of items alone, rows and snapshots: (N, ·), (N, ·) → (N, d), or several such."""
 
-    def __init__(self, stage: nn.Module, compute: Callable[[Tensor, Tensor | None], Tensor]) -> None:
+    def __init__(
+        self, stage: nn.Module, compute: Callable[[Tensor, Tensor | None], Tensor | tuple[Tensor, ...]]
+    ) -> None:
         """`compute` is a method of `stage`, which holds the weights."""
         super().__init__()
         self.stage, self._compute = stage, compute
 
-    def forward(self, item: Tensor, snapshot: Tensor | None = None) -> Tensor:
-        """(N, ·), (N, ·) → (N, d)."""
+    def forward(self, item: Tensor, snapshot: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
+        """(N, ·), (N, ·) → (N, d), one for each part."""
         return self._compute(item, snapshot)
+
+
+class PartsGraph(nn.Module):
+    """What a stage computes of one request's candidates from their item parts → logits (n, labels)."""
+
+    def __init__(self, stage: nn.Module, compute: Callable[[Mapping[str, Tensor]], Tensor]) -> None:
+        """`compute` is a method of `stage`, which holds the weights."""
+        super().__init__()
+        self.stage, self._compute = stage, compute
+
+    def forward(self, given: dict[str, Tensor]) -> Tensor:
+        """The query (1, ·), parts (n, ·) and what else the graph names → (n, labels)."""
+        return self._compute(given)

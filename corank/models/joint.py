@@ -22,10 +22,10 @@ from corank.features.schema import PLACEMENTS, Placement
 from corank.models.histories.attended import BatchHistory
 from corank.models.pairs import BatchPairs
 from corank.models.scoring import SCORE_ALL, BatchScoring, Scoring
-from corank.models.settings.stage import VECTOR, StageSettings
+from corank.models.settings.stage import StageSettings
 from corank.models.settings.teacher import TeacherSettings
 from corank.models.stage_io import StageInputs, StageOutput
-from corank.models.stage_model import StageModel
+from corank.models.stage_model import StageModel, check_graphs
 from corank.models.tables.embedding import Tables
 from corank.models.tables.table_builder import TableBuilder
 from corank.models.teacher import Teacher
@@ -279,14 +279,7 @@ def build_stage(settings: StageSettings, layout: Layout) -> StageModel:
     what = f"{type(settings).__module__}: stage model '{settings.model}'"
     if not isinstance(network, StageModel):
         raise PluginError(f"{what}: build must return a StageModel; received {type(network).__name__}")
-    if settings.item_parts not in ((), (VECTOR,)):
-        raise PluginError(f"{what}: items hold no part but '{VECTOR}'; received {list(settings.item_parts)}")
-    ahead: Sequence[str] = network.graphs()["item"].outputs if "item" in network.graphs() else ()
-    if tuple(ahead) != tuple(settings.item_parts):
-        raise PluginError(
-            f"{what}: its settings name the item parts {list(settings.item_parts)}, and the graph `item` of "
-            f"{type(network).__name__} gives {list(ahead)}; `item_parts` must be the outputs of that graph"
-        )
+    check_graphs(settings, network, what)
     return network
 
 

@@ -2,13 +2,14 @@
 part costs C.
 
 Attention over a history, cross layers and what it sees of earlier stages gather full inputs, and cost accordingly.
+Serving keeps the item's part of the first layer, and what attention reads of it, with every item: the same sums.
 With members the first layer's sums are those of all members side by side. Experts stand above the hidden layers.
 
 Letters: R requests · I', C' distinct items and candidates of a batch, rounded up · h first width, of all members
 · w width of an item's attended features · W width of all dense inputs · k members.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -20,6 +21,8 @@ from corank.features.histories.event_layout import event_columns
 from corank.features.input_layout import Layout
 from corank.features.schema import PLACEMENTS, Placement
 from corank.models.dcn import Dcn
+from corank.models.graphs import PART, Graph, ItemGraph, PartsGraph
+from corank.models.histories.attended import SingleRequestHistory
 from corank.models.histories.din import Din
 from corank.models.histories.sequence_encoder import SequenceEncoder
 from corank.models.inputs.gates import FeatureGates
@@ -35,6 +38,7 @@ from corank.models.inputs.numbers import NumberEmbedding, embed_numbers
 from corank.models.layers import ACTIVATIONS, Columns, activated_layers, linear
 from corank.models.mixtures.experts import ExpertHeads
 from corank.models.mixtures.members import MemberHeads, MemberLinear, average_members
+from corank.models.settings.mlp import ITEM, TARGET
 from corank.models.settings.network import LayerSettings
 from corank.models.stage_io import StageInputs, StageOutput
 from corank.models.stage_model import StageModel
@@ -46,9 +50,18 @@ Product = tuple[Tensor, Tensor]
 class Mlp(StageModel):
     """Logits by label of an MLP over query, item and pair, and of what it may see beside them."""
 
-    def __init__(self, settings: LayerSettings, layout: Layout, earlier: Sequence[str] = ()) -> None:
-        """`earlier`: the numbers that it sees of earlier stages."""
+    def __init__(
+        self, settings: LayerSettings, layout: Layout, earlier: Sequence[str] = (), ahead: bool = False
+    ) -> None:
+        """
+        Args:
+            settings: of the layers.
+            layout: of dense inputs.
+            earlier: the numbers that it sees of earlier stages.
+            ahead: whether serving computes ahead of requests what it reads of items.
+        """
         super().__init__()
+        self.ahead = ahead
         self.labels, self.activation, self.dropout = settings.labels, settings.activation, settings.dropout
         self.members = settings.members
         self.numbers = nn.ModuleDict(
@@ -66,8 +79,8 @@ class Mlp(StageModel):
                 if settings.gates is not None and names
             }
         )
-        query, item, *of_pair = (len(names) for names in read.values())
-        self.widths = [query, item, sum(of_pair)]
+        query, item, *self.pair_widths = (len(names) for names in read.values())
+        self.widths = [query, item, sum(self.pair_widths)]
         self._build_layers(
             settings, join(list(read.values())), join([name_inputs(layout, p) for p in PLACEMENTS])
         )
@@ -167,6 +180,46 @@ class Mlp(StageModel):
     def _split(self, like: Tensor) -> tuple[Tensor, ...]:
         weight = self.first.stacked() if isinstance(self.first, MemberLinear) else self.first.weight
         return torch.split(weight.to(like.dtype), self.widths, dim=1)
+
+    def graphs(self) -> Mapping[str, Graph]:
+        """The graphs of items and of candidates; the whole one if nothing is computed ahead."""
+        if not self.ahead:
+            return super().graphs()
+        parts = (ITEM,) if self.din is None else (ITEM, TARGET)
+        others = ("query", "cross", "event", "mask", "ages", "earlier")
+        return {
+            "item": Graph(ItemGraph(self, self.record_parts), ("item", "snapshot"), parts),
+            "value": Graph(
+                PartsGraph(self, self.score_parts), (*(PART + name for name in parts), *others), ("logits",)
+            ),
+        }
+
+    def record_parts(self, item: Tensor, snapshot: Tensor | None) -> Tensor | tuple[Tensor, ...]:
+        """What serving keeps of items: the first layer's sums over row and snapshot (N, h), the targets (N, w)."""
+        _, of_item, of_pair = self._split(item)
+        sums = functional.linear(self._read("item", item), of_item)
+        if snapshot is not None:
+            of_snapshot, _ = torch.split(of_pair, self.pair_widths, dim=1)
+            sums = sums + functional.linear(self._read("snapshot", snapshot), of_snapshot)
+        return sums if self.din is None else (sums, self.target(item))
+
+    def score_parts(self, given: Mapping[str, Tensor]) -> Tensor:
+        """Score one request's candidates from their item parts: (n, labels)."""
+        query = given["query"]
+        of_query, _, of_pair = self._split(query)
+        first = given[PART + ITEM] + functional.linear(
+            self._read("query", query), of_query, self.first.bias.flatten()
+        )
+        if "cross" in given:
+            _, of_cross = torch.split(of_pair, self.pair_widths, dim=1)
+            first = first + functional.linear(self._read("cross", given["cross"]), of_cross)
+        if self.din is not None:
+            history = SingleRequestHistory(given["event"], given["mask"], given.get("ages"))
+            found = self.din(given[PART + TARGET], history, self.event)
+            first = first + functional.linear(*self.product(found, self.interest))
+        if self.earlier is not None:
+            first = first + functional.linear(*self.product(given["earlier"], self.earlier))
+        return torch.stack(list(self.above(first).logits.values()), dim=1)
 
     def above(self, first: Tensor, crossed: Tensor | None = None) -> StageOutput:
         """Logits (C',) from the first layer's sums (C', h), and from the crossed inputs (C', W)."""

@@ -53,10 +53,12 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from corank.models.graphs import REQUEST_TENSORS, Graph, ItemGraph, QueryGraph, RequestGraph
+from corank.core.errors import PluginError
+from corank.models.graphs import PART, REQUEST_TENSORS, Graph, ItemGraph, PartsGraph, QueryGraph, RequestGraph
 from corank.models.layers import SnapshotTerm
-from corank.models.settings.stage import VECTOR
+from corank.models.settings.stage import PART_NAME, PARTS, VECTOR, StageSettings
 from corank.models.stage_io import StageInputs, StageOutput, StageVectors
 
 
@@ -128,7 +130,17 @@ class VectorModel(StageModel):
         return {
             "query": Graph(QueryGraph(self, self.query_vectors), ("query",), (VECTOR,)),
             "item": Graph(ItemGraph(self, self.record_vectors), ("item", "snapshot"), (VECTOR,)),
+            "value": Graph(PartsGraph(self, self.score_parts), ("query", PART + VECTOR), ("logits",)),
         }
+
+    def score_parts(self, given: Mapping[str, Tensor]) -> Tensor:
+        """Score one request's candidates from the query (1, ·) and item vectors (n, d): (n, 1)."""
+        return self.meet_vectors(self.query_vectors(given["query"]), given[PART + VECTOR]).unsqueeze(1)
+
+    def meet_vectors(self, query: Tensor, vectors: Tensor) -> Tensor:
+        """Score item vectors, snapshots within, by one query's: (1, d), (n, d) → (n,)."""
+        # the query on the left: the runtime is slow at a matrix times one column
+        return self.logit_scale() * functional.linear(query, vectors).squeeze(0) + self.logit_bias()
 
     def record_vectors(self, item: Tensor, snapshot: Tensor | None) -> Tensor:
         """The vectors of items as of a snapshot: (N, ·), (N, ·) → (N, d)."""
@@ -140,3 +152,21 @@ class VectorModel(StageModel):
     def constants(self) -> Mapping[str, float]:
         """Scale and bias of the product."""
         return {"scale": self.logit_scale().item(), "bias": self.logit_bias().item()}
+
+
+def check_graphs(settings: StageSettings, network: StageModel, what: str) -> None:
+    """Raise PluginError, which begins with `what`, if a network's graphs are not those that its settings tell of."""
+    graphs = network.graphs()
+    if odd := [name for name in settings.item_parts if not PART_NAME.fullmatch(name)]:
+        raise PluginError(f"{what}: the name of an item part is letters, digits and _; received {odd[0]!r}")
+    ahead = graphs["item"].outputs if "item" in graphs else ()
+    if ahead != tuple(settings.item_parts):
+        raise PluginError(
+            f"{what}: its settings name the item parts {list(settings.item_parts)}, and the graph `item` of "
+            f"{type(network).__name__} gives {list(ahead)}; `item_parts` must be the outputs of that graph"
+        )
+    if settings.scorer == PARTS and not (ahead and "value" in graphs):
+        raise PluginError(
+            f"{what}: its scorer is '{PARTS}', which runs the graphs `item` and `value`, and "
+            f"{type(network).__name__} has {', '.join(graphs)}; give them, or name another scorer"
+        )

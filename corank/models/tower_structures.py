@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from corank.features.input_layout import Layout
-from corank.models.graphs import Graph, QueryGraph
+from corank.models.graphs import Graph
 from corank.models.layers import linear
 from corank.models.settings.tower_structures import TowersHeadsSettings, TowersMlpSettings
 from corank.models.stage_io import StageInputs, StageOutput
@@ -48,25 +48,21 @@ class TowersMlp(Towers):
         hidden = linear(functional.relu(first), self.weight).squeeze(1)
         return StageOutput({self.label: hidden + self.logit_scale() * met.sum(1) + self.logit_bias()})
 
-    def folded(self, query: Tensor) -> Tensor:
-        """What a request's candidates meet: (1, ·) → (h + 1, d + 2).
-
-        A row is a unit's weights of v, its shift, and its weight in the logit; the last is the product, which passes no
-        relu.
-        """
-        q = self.query_vectors(query)
-        matrix = self.of_item.weight + self.of_product.weight * q
-        units = torch.cat((matrix, linear(q, self.of_query).t(), self.weight.weight.t()), dim=1)
-        bias = self.logit_bias().reshape(1, 1)
-        return torch.cat((units, torch.cat((self.logit_scale() * q, bias, torch.ones_like(bias)), dim=1)))
+    def meet_vectors(self, query: Tensor, vectors: Tensor) -> Tensor:
+        """As `VectorModel.meet_vectors`. W_v + W_p · diag(q) is one matrix, computed once a request."""
+        units = functional.linear(
+            vectors, self.of_item.weight + self.of_product.weight * query, linear(query, self.of_query)[0]
+        )
+        hidden = linear(functional.relu(units), self.weight).squeeze(1)
+        return hidden + super().meet_vectors(query, vectors)
 
     def graphs(self) -> Mapping[str, Graph]:
-        """The graphs of queries and of items."""
-        return {**super().graphs(), "query": Graph(QueryGraph(self, self.folded), ("query",), ("folded",))}
+        """The graphs of items and of candidates; no product orders items, so that a query's vector is of no use."""
+        return {name: graph for name, graph in super().graphs().items() if name != "query"}
 
-    def meeting_constants(self) -> Mapping[str, float]:
-        """The number of hidden units."""
-        return {"hidden": float(self.weight.in_features)}
+    def constants(self) -> Mapping[str, float]:
+        """The weights of matches."""
+        return {} if self.matches is None else self.matches.constants()
 
 
 class TowersHeads(Towers):
@@ -95,15 +91,20 @@ class TowersHeads(Towers):
         """(C', d) → (C', H, p)."""
         return vectors[:, : self.in_heads].reshape(vectors.shape[0], -1, self.head)
 
-    def scaled(self, query: Tensor) -> Tensor:
-        """exp(s)·q, which commutes with the maximum since it is positive, and b: (1, ·) → (1, d + 1)."""
-        vector = self.logit_scale() * self.query_vectors(query)
-        return torch.cat((vector, self.logit_bias().reshape(1, 1)), dim=1)
+    def meet_vectors(self, query: Tensor, vectors: Tensor) -> Tensor:
+        """As `VectorModel.meet_vectors`. exp(s)·q stands for q: a positive factor commutes with the maximum."""
+        scaled, within = self.logit_scale() * query, self.in_heads
+        count = within // self.head
+        met = vectors[:, :within].reshape(-1, self.head) @ scaled[:, :within].reshape(-1, self.head).t()
+        logits = met.reshape(-1, count, count).amax(dim=1).sum(dim=1) + self.logit_bias()
+        if self.biases:
+            logits = logits + functional.linear(scaled[:, within:], vectors[:, within:]).squeeze(0)
+        return logits
 
     def graphs(self) -> Mapping[str, Graph]:
-        """The graphs of queries and of items."""
-        return {**super().graphs(), "query": Graph(QueryGraph(self, self.scaled), ("query",), ("scaled",))}
+        """The graphs of items and of candidates; no product orders items, so that a query's vector is of no use."""
+        return {name: graph for name, graph in super().graphs().items() if name != "query"}
 
-    def meeting_constants(self) -> Mapping[str, float]:
-        """The width of a head, and how many numbers of a vector are in heads."""
-        return {"head": float(self.head), "in_heads": float(self.in_heads)}
+    def constants(self) -> Mapping[str, float]:
+        """The weights of matches."""
+        return {} if self.matches is None else self.matches.constants()

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from corank.features.input_layout import Layout
 from corank.features.schema import Placement
+from corank.models.graphs import MATCHES, Graph
 from corank.models.inputs.feature_dropout import FeatureDropout
 from corank.models.inputs.generators import GeneratingTower, Mimics
 from corank.models.inputs.named_axes import AxisNames, name_axes, name_inputs, number
@@ -143,13 +144,22 @@ class Towers(VectorModel):
         vectors: Tensor = self.item(self.item_dropout(item))
         return torch.cat((vectors, torch.ones_like(vectors[:, :1])), dim=1) if self.biases else vectors
 
-    def constants(self) -> Mapping[str, float]:
-        """Numbers that the scorer needs: those of the meeting, and the weights of matches."""
-        return {**self.meeting_constants(), **({} if self.matches is None else self.matches.constants())}
+    def graphs(self) -> Mapping[str, Graph]:
+        """The graphs of queries, of items, and of candidates, which read what matches add, if there are some."""
+        graphs = dict(super().graphs())
+        if self.matches is not None:
+            scored = graphs["value"]
+            graphs["value"] = replace(scored, inputs=(*scored.inputs, MATCHES))
+        return graphs
 
-    def meeting_constants(self) -> Mapping[str, float]:
-        """Scale and bias of the product."""
-        return super().constants()
+    def score_parts(self, given: Mapping[str, Tensor]) -> Tensor:
+        """Score one request's candidates, matches included: (n, 1)."""
+        logits = super().score_parts(given)
+        return logits if self.matches is None else logits + given[MATCHES].unsqueeze(1)
+
+    def constants(self) -> Mapping[str, float]:
+        """Numbers that the scorer needs: scale and bias of the product, and the weights of matches."""
+        return {**super().constants(), **({} if self.matches is None else self.matches.constants())}
 
     def logit_scale(self) -> Tensor:
         """exp(s), which cannot turn negative."""

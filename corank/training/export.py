@@ -1,7 +1,4 @@
-"""A trained model → a bundle: graphs over dense inputs, tables and vectors as arrays, encoders, calibrators.
-
-Letters: n candidates · N items · d last width of the towers.
-"""
+"""A trained model → a bundle: graphs over dense inputs, tables and item parts as arrays, encoders, calibrators."""
 
 import hashlib
 import json
@@ -11,20 +8,19 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
-import torch
 
 from corank.bundle.bundle import Bundle, next_items_seq
 from corank.bundle.bundle_writer import BundleWriter
 from corank.bundle.content import projection_file
+from corank.bundle.item_parts import ItemGraphs, save_parts, store_parts
 from corank.bundle.item_records import ItemRecords
-from corank.bundle.item_vectors import ItemTowers, encode_vectors, save_vectors
 from corank.bundle.items_as_of import ItemsAsOf
 from corank.bundle.manifest import FORMAT, BundleManifest
 from corank.bundle.precision.full_precision import MeasureLoss, write_full_precision
 from corank.bundle.readers.layout_file import write_layout
 from corank.bundle.retrieval import sample_queries, write_retrieval
 from corank.bundle.signatures import SigningKeys
-from corank.bundle.stage_facts import Attention, Calibration, StageFacts
+from corank.bundle.stage_facts import VECTOR, Attention, Calibration, StageFacts
 from corank.core.arrays import append_array, read_array, write_array
 from corank.core.calibration import Platt
 from corank.core.errors import DataError
@@ -36,11 +32,12 @@ from corank.data.dataset import PackedDataset, prior_folder
 from corank.evaluation.stage_order import Calibrators
 from corank.features.input_layout import Layout, TableSet
 from corank.features.priors import PriorSnapshots
+from corank.models.graphs import PART
 from corank.models.joint import JointModel
 from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.training_state import model_state
 from corank.training.config import Config
-from corank.training.onnx_graphs import example_request, graph_file, write_graphs
+from corank.training.onnx_graphs import example_parts, graph_file, write_graphs
 
 
 def export_bundle(
@@ -109,11 +106,11 @@ def _export(
     priors = packed.priors.as_of(packed.schema, until)
     items_seq = next_items_seq(writer.path, version)
     manifest = make_manifest(config, packed, model, calibrators, priors, version, items_seq, items_as_of)
-    return writer.write(
-        manifest,
-        lambda folder: _fill(folder, config, packed, model, weights, priors, manifest, measure),
-        sign,
-    )
+
+    def fill(folder: Path) -> BundleManifest:
+        return _fill(folder, config, packed, model, calibrators, weights, priors, manifest, measure)
+
+    return writer.write(manifest, fill, sign)
 
 
 def make_manifest(
@@ -190,7 +187,7 @@ def _facts(config: Config, model: JointModel, calibrators: Calibrators, name: st
         value=settings.value,
         calibrators={n: Calibration(**asdict(platt)) for n, platt in calibrators[name].items()},
         tables=model.tables_of[name],
-        item_parts=_item_parts(model, name),
+        item_parts={n.removeprefix(PART): held.shape[1] for n, held in example_parts(model, name).items()},
         precision=config.export.of(name),
         constants=dict(network.constants()),
         matches=settings.counted(),
@@ -200,22 +197,12 @@ def _facts(config: Config, model: JointModel, calibrators: Calibrators, name: st
     )
 
 
-def _item_parts(model: JointModel, name: str) -> dict[str, int]:
-    """What the graph `item` of a stage computes of an item: name → width."""
-    graphs = model.network(name).graphs()
-    if "item" not in graphs:
-        return {}
-    with torch.no_grad():
-        tensors = example_request(model, name)
-        vector = graphs["item"].module(**{n: tensors[n] for n in graphs["item"].inputs if n in tensors})
-    return dict.fromkeys(graphs["item"].outputs, vector.shape[1])
-
-
 def _fill(
     folder: Path,
     config: Config,
     packed: PackedDataset,
     model: JointModel,
+    calibrators: Calibrators,
     weights: Checkpoint,
     priors: PriorSnapshots,
     manifest: BundleManifest,
@@ -227,23 +214,21 @@ def _fill(
     write_layout(folder, manifest, model.layout, priors)
     names = dict.fromkeys(model.tables_of[stage] for stage in model.stages)
     tables = {name: _write_tables(folder / "tables" / name, name, weights, model.layout) for name in names}
-    write_graphs(folder, model)
+    write_graphs(folder, config, model, calibrators)
     records = newest(packed).refresh_derived(packed.encoders, priors)
     records.save(folder / "items")
-    sets = manifest.vector_tables
-    towers = ItemTowers(folder, sets, model.layout, tables)
-    exact = towers.vectors(records.rows)
-    vectors = encode_vectors(exact, manifest.vector_precisions)
-    save_vectors(folder, vectors)
+    exact = ItemGraphs(folder, manifest.stages, model.layout, tables).compute_all(records.rows)
+    parts = store_parts(exact, manifest.stages)
+    save_parts(folder, parts)
     if measure is not None and config.export.lowered:
         with scratch_folder(folder) as beside:
             loss = measure(write_full_precision(beside, folder, manifest, exact), Bundle(folder, manifest))
         manifest = manifest.model_copy(update={"precision_loss": loss})
     if config.retrieval is not None:
         stage = config.retrieval.stage
-        held = tables[sets[stage]]
+        held = tables[model.tables_of[stage]]
         queries = sample_queries(packed, model.layout, held, folder / graph_file(stage, "query"))
-        write_retrieval(folder, config.retrieval, vectors[stage], queries)
+        write_retrieval(folder, config.retrieval, parts[f"{stage}.{VECTOR}"], queries)
     return manifest
 
 

@@ -1,22 +1,34 @@
-"""Graphs of a network → ONNX files."""
+"""Graphs of a network → ONNX files.
+
+Letters: n candidates.
+"""
 
 import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from corank.core.calibration import Platt
+from corank.core.formula import Formula
+from corank.evaluation.stage_order import Calibrators
 from corank.features.histories.event_layout import event_width
 from corank.features.input_layout import Layout
-from corank.models.graphs import REQUEST_TENSORS, Graph
+from corank.models.graphs import MATCHES, PART, REQUEST_TENSORS, Graph
 from corank.models.joint import JointModel
+from corank.models.settings.stage import PARTS, StageSettings
+from corank.training.config import Config
+
+COLUMN = "column."
+"""Begins the name by which a graph `value` reads one of the data's columns."""
 
 
 @cache
@@ -35,12 +47,90 @@ def graph_file(stage: str, graph: str) -> str:
     return f"{stage}.{graph}.onnx" if graph else f"{stage}.onnx"
 
 
-def write_graphs(folder: Path, model: JointModel) -> None:
-    """Write the graphs of every stage into a folder: `STAGE.GRAPH.onnx`, or `STAGE.onnx` if it is the whole stage."""
-    for stage in model.stages:
-        tensors = example_request(model, stage)
-        for name, graph in model.network(stage).graphs().items():
-            write_graph(folder / graph_file(stage, name), graph, tensors)
+class ValueGraph(nn.Module):
+    """Logits of candidates, and the value that the stage orders them by: (n, labels), (n,)."""
+
+    def __init__(
+        self, scored: nn.Module, labels: list[str], calibrators: Mapping[str, Platt], value: Formula
+    ) -> None:
+        """
+        Args:
+            scored: computes the logits.
+            labels: their order.
+            calibrators: by label.
+            value: the stage's formula.
+        """
+        super().__init__()
+        self.scored, self._labels, self._calibrators, self._value = scored, labels, calibrators, value
+
+    def forward(self, given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """What `scored` reads, and the columns of the formula, (n,) each → (n, labels), (n,)."""
+        logits = self.scored(given)
+        names = self._value.names
+        known = {
+            label: _probability(logits[:, n], self._calibrators[label])
+            for n, label in enumerate(self._labels)
+            if label in names
+        }
+        if self._value.single:
+            return logits, known[self._value.single]
+        columns = {name: given[COLUMN + name] for name in names if name not in known}
+        doubles = {name: values.double() for name, values in (columns | known).items()}
+        return logits, self._value.evaluate(doubles, lambda x: torch.tensor(float(x), dtype=torch.float64))
+
+
+def _probability(logits: Tensor, platt: Platt) -> Tensor:
+    """σ(slope · z + intercept), exact for small probabilities, which the runtime's own sigmoid is not: (n,)."""
+    return 1 / (1 + torch.exp(-(logits * platt.slope + platt.intercept)))
+
+
+def write_graphs(folder: Path, config: Config, model: JointModel, calibrators: Calibrators) -> None:
+    """Write the graphs that serve every stage: `STAGE.GRAPH.onnx`, or `STAGE.onnx` if it is the whole stage."""
+    for stage in config.stages:
+        network, tensors = model.network(stage.name), example_request(model, stage.name)
+        for name, graph in network.graphs().items():
+            path = folder / graph_file(stage.name, name)
+            if name == "value" and stage.scorer == PARTS:
+                parts = example_parts(model, stage.name)
+                _write_value(path, graph, tensors | parts, stage, config, calibrators[stage.name])
+            elif name == "item":  # a part may be called as an input is
+                write_graph(
+                    path, replace(graph, outputs=tuple(PART + part for part in graph.outputs)), tensors
+                )
+            elif stage.scorer != PARTS or (name == "query" and stage.orders_by_product):
+                write_graph(path, graph, tensors)
+
+
+def _write_value(
+    path: Path,
+    graph: Graph,
+    tensors: Mapping[str, Tensor],
+    stage: StageSettings,
+    config: Config,
+    calibrators: Mapping[str, Platt],
+) -> None:
+    """Write the graph of a stage's candidates, with its calibrators and its value."""
+    value = stage.ordering(config.data.columns)
+    module = ValueGraph(graph.module, list(stage.labels), calibrators, value)
+    given = {name: tensors[name] for name in graph.inputs if name in tensors}
+    given |= {MATCHES: torch.zeros(2)} if MATCHES in graph.inputs else {}
+    given |= {COLUMN + name: torch.ones(2) for name in value.names if name not in stage.labels}
+    given = dict(sorted(given.items()))
+    candidates = _axes()["item"]
+    shapes = {name: _axes().get(name, candidates) for name in given}
+    _export(path, module, {"given": given}, list(given), ["logits", "value"], {"given": shapes})
+
+
+def example_parts(model: JointModel, stage: str) -> dict[str, Tensor]:
+    """What a stage's graph `item` gives of two items: name of the input → (2, width); none if it has no such graph."""
+    graphs = model.network(stage).graphs()
+    if "item" not in graphs:
+        return {}
+    graph, tensors = graphs["item"], example_request(model, stage)
+    with torch.no_grad():
+        found = graph.module(**{name: tensors[name] for name in graph.inputs if name in tensors})
+    parts = found if isinstance(found, tuple) else (found,)
+    return {PART + name: part for name, part in zip(graph.outputs, parts, strict=True)}
 
 
 def example_request(model: JointModel, stage: str) -> dict[str, Tensor]:
@@ -68,6 +158,18 @@ def write_graph(path: Path, graph: Graph, tensors: dict[str, Tensor]) -> None:
     """
     inputs = {name: tensors[name] for name in graph.inputs if name in tensors}
     shapes = {name: _axes()[name] for name in inputs}
+    _export(path, graph.module, inputs, list(inputs), list(graph.outputs), shapes)
+
+
+def _export(
+    path: Path,
+    module: nn.Module,
+    arguments: dict[str, Any],
+    inputs: list[str],
+    outputs: list[str],
+    shapes: dict[str, Any],
+) -> None:
+    """Write a module as ONNX, its inputs and outputs called by names."""
     # the exporter tells its progress on stdout and in logs, where a user looks for corank's own words
     with (
         contextlib.redirect_stdout(io.StringIO()),
@@ -78,12 +180,12 @@ def write_graph(path: Path, graph: Graph, tensors: dict[str, Tensor]) -> None:
     ):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            graph.module.eval(),
+            module.eval(),
             (),
-            kwargs=inputs,
+            kwargs=arguments,
             dynamo=True,
-            input_names=list(inputs),
-            output_names=list(graph.outputs),
+            input_names=inputs,
+            output_names=outputs,
             dynamic_shapes=shapes,
             verbose=False,
         )

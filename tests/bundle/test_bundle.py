@@ -25,7 +25,7 @@ PARTS = [
     "tables/shared/8.npy",
     "items/ids.npy",
     "items/keys.npy",
-    "items/vectors.prerank.npy",
+    "items/part.prerank.vector.npy",
     "encoders/encoders.json",
 ]
 

@@ -26,7 +26,7 @@ def case() -> Case:
 def held(case: Case, stage: str) -> dict[object, list[float]]:
     """Item → its vector in the bundle."""
     (layer,) = case.funnel.request_encoder.items.layers
-    return dict(zip(layer.records.ids.values.to_list(), layer.vectors[stage].decode().tolist(), strict=True))
+    return dict(zip(layer.records.ids.values.to_list(), layer.parts[f"{stage}.vector"].decode().tolist(), strict=True))
 
 
 def test_vectors_are_those_of_the_bundle(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ def test_any_engine_writes_the_same_bytes_of_the_newest_rows(
     key = case.funnel.manifest.item
     found, expected = (pl.read_parquet(tmp_path / name).sort(key) for name in ("in_line", "alone"))
     assert found[key].equals(expected[key])
-    for stage in case.funnel.manifest.vector_tables:
+    for stage in (held.name for held in case.funnel.manifest.vector_stages):
         np.testing.assert_allclose(
             found[f"vector.{stage}"].to_numpy(), expected[f"vector.{stage}"].to_numpy(), atol=1e-6
         )

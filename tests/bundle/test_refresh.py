@@ -17,8 +17,8 @@ from scipy.special import expit
 import corank
 from corank.bundle.bundle import Bundle
 from corank.bundle.content import read_snapshots
+from corank.bundle.item_parts import record_inputs
 from corank.bundle.item_records import ItemRecords
-from corank.bundle.item_vectors import record_inputs
 from corank.core.errors import DataError
 from corank.core.ragged import Rows
 from corank.evaluation.predict import predict_split
@@ -133,7 +133,7 @@ def test_records_and_vectors_are_of_the_new_priors(case: Case, bundle: Path) -> 
     with torch.no_grad():
         given = (torch.from_numpy(x) for x in inputs.values())
         vectors = two_tower(case.model).record_vectors(*given).numpy()
-    old, new = (np.load(b.folder / "items" / "vectors.prerank.npy") for b in (before, after))
+    old, new = (np.load(b.folder / "items" / "part.prerank.vector.npy") for b in (before, after))
     np.testing.assert_allclose(new, vectors, atol=1e-5)
     assert np.abs(new - old).max() > 0.01
 
@@ -261,7 +261,7 @@ def test_a_bundle_without_priors_renews_its_items_and_vectors(
         "histories are not in the bundle: requests carry them, or a store of users has them\n"
     )
     assert after.manifest.model_version == version
-    vectors = [np.load(b.folder / "items" / "vectors.prerank.npy") for b in (before, after)]
+    vectors = [np.load(b.folder / "items" / "part.prerank.vector.npy") for b in (before, after)]
     changed = np.flatnonzero(np.abs(vectors[1] - vectors[0]).max(1) > 1e-6)
     assert changed.tolist() == records(after).ids.find(pl.Series([old])).tolist()
     # all but its id it has of another

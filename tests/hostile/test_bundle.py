@@ -176,14 +176,17 @@ UNSOUND: list[tuple[Edit, str]] = [
     (array("tables/shared/8.npy", lambda held: held[:-1]), "tables/shared/8.npy: expected the shape"),
     (array("tables/shared/8.npy", first(np.nan)), "tables/shared/8.npy: holds an infinity or NaN"),
     (
-        array("items/vectors.prerank.npy", lambda held: held[:, :-1]),
-        "vectors.prerank.npy: expected the shape",
+        array("items/part.prerank.vector.npy", lambda held: held[:, :-1]),
+        "part.prerank.vector.npy: expected the shape",
     ),
     (
-        array("items/vectors.prerank.npy", lambda held: held[:-1]),
-        "vectors.prerank.npy: expected float32 of shape",
+        array("items/part.prerank.vector.npy", lambda held: held[:-1]),
+        "part.prerank.vector.npy: expected float32 of shape",
     ),
-    (array("items/vectors.prerank.npy", first(np.inf)), "vectors.prerank.npy: holds an infinity or NaN"),
+    (
+        array("items/part.prerank.vector.npy", first(np.inf)),
+        "part.prerank.vector.npy: holds an infinity or NaN",
+    ),
     (array("items/ids.npy", first(2**31 - 1)), "items/ids.npy: item_id: codes from"),
     (array("items/ids.npy", first(-1)), "items/ids.npy: item_id: codes from"),
     (array("items/ids.npy", lambda held: held.astype(np.int64)), "items/ids.npy: expected int32"),

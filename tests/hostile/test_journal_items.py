@@ -111,7 +111,7 @@ def _number(layer: ItemLayer, number: float) -> ItemLayer:
 
 def _vector(layer: ItemLayer, number: float) -> ItemLayer:
     return replace(
-        layer, vectors={n: StoredMatrix(np.full_like(v.values, number)) for n, v in layer.vectors.items()}
+        layer, parts={n: StoredMatrix(np.full_like(v.values, number)) for n, v in layer.parts.items()}
     )
 
 

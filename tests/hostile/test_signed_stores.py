@@ -171,9 +171,9 @@ def test_an_altered_record_of_an_item_is_refused(
     form = RecordFormat.from_manifest(corank.Funnel.open(bundles[0]).manifest)
     key, record = next(store.scan(f"items/{version}"))[0]
     layer = form.decode({key: record})
-    vectors = {stage: StoredMatrix(held.values + 1) for stage, held in layer.vectors.items()}
-    store.put({f"items/{version}": form.encode(replace(layer, vectors=vectors), np.arange(1))})
-    with pytest.raises(BundleError, match=r"items/vectors\..* .* is not as published"):
+    parts = {part: StoredMatrix(held.values + 1) for part, held in layer.parts.items()}
+    store.put({f"items/{version}": form.encode(replace(layer, parts=parts), np.arange(1))})
+    with pytest.raises(BundleError, match=r"items/part\..* .* is not as published"):
         Follower(source(store, tmp_path / "cache", keys))
 
 

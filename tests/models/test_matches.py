@@ -12,7 +12,8 @@ from corank.models.joint import JointModel
 from corank.models.settings.two_tower import TowerPairSettings, TowersSettings
 from corank.models.two_tower import Towers
 from corank.serving.funnel.request import Request
-from corank.serving.funnel.vectors_scorer import MatchTerms
+from corank.serving.funnel.scorers.match_terms import MatchTerms
+from corank.serving.funnel.scorers.parts_scorer import PartsScorer
 from corank.training.config_file import read
 from tests.support.cases import Case
 from tests.support.configs import TEXT, refused
@@ -75,10 +76,11 @@ def test_a_bundle_counts_matches_as_packing_did(tmp_path: Path, first: Drawn, mi
     changed = predict_split(case.model, case.packed, "test").logits["prerank"]["click"]
     assert np.abs(changed - predictions.logits["prerank"]["click"]).max() > 0.1
     assert case.funnel.manifest.product_stages == []
-    facts = case.funnel.scorer.vector_stages["prerank"].inputs.stage
-    facts.matches.append("user_0")
+    scorer = case.funnel.scorer.stages["prerank"]
+    assert isinstance(scorer, PartsScorer)
+    scorer.inputs.stage.matches.append("user_0")
     with pytest.raises(BundleError, match="'user_0' is no match of query and item; export the bundle again"):
-        MatchTerms(case.funnel.scorer.vector_stages["prerank"].inputs)
+        MatchTerms(scorer.inputs)
 
 
 def test_vectors_alone_are_refused_where_matches_count(tmp_path: Path) -> None:

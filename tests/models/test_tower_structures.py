@@ -9,7 +9,6 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from corank.core.errors import BundleError
 from corank.evaluation.predict import predict_split
 from corank.models.joint import JointModel
 from corank.models.settings.tower_structures import TowersHeadsSettings, TowersMlpSettings
@@ -85,14 +84,7 @@ def test_a_bundle_scores_both_as_the_model_does(tmp_path: Path) -> None:
             theirs = predictions.logits[stage]["click"][start[n] : start[n + 1]]
             np.testing.assert_allclose(found[stage]["click"], theirs, atol=4e-5)
     assert case.funnel.manifest.product_stages == []
-    assert list(case.funnel.manifest.vector_tables) == ["prerank", "middle"]
-    scorer = case.funnel.scorer.vector_stages["prerank"]
-    for odd in (0, 2.5):
-        scorer.inputs.stage.constants["hidden"] = odd
-        with pytest.raises(
-            BundleError, match=f"the constant hidden must be a whole number above 0; received {odd}"
-        ):
-            type(scorer)(scorer.inputs)
+    assert [stage.name for stage in case.funnel.manifest.vector_stages] == ["prerank", "middle"]
 
 
 @pytest.mark.parametrize(

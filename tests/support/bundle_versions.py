@@ -16,8 +16,8 @@ import corank
 from corank.bundle.bundle import Bundle
 from corank.bundle.bundle_writer import write_bundle
 from corank.bundle.content import read_tables
+from corank.bundle.item_parts import ItemGraphs, save_parts, store_parts
 from corank.bundle.item_records import ItemRecords
-from corank.bundle.item_vectors import ItemTowers, encode_vectors, save_vectors
 from corank.bundle.items_as_of import ItemsAsOf
 from corank.datasets.feed.simulate import simulate_world
 from corank.features.encoders import Encoders
@@ -86,8 +86,8 @@ def variant(
         np.save(worth, np.full_like(np.load(worth, allow_pickle=False), number))
         rows = ItemRecords.load(folder / "items", encoders, manifest.item_columns).rows
         tables = read_tables(folder, manifest, layout)
-        vectors = ItemTowers(folder, manifest.vector_tables, layout, tables).vectors(rows)
-        save_vectors(folder, encode_vectors(vectors, manifest.vector_precisions))
+        parts = ItemGraphs(folder, manifest.stages, layout, tables).compute_all(rows)
+        save_parts(folder, store_parts(parts, manifest.stages))
         alter(folder)
 
     write_bundle(path, manifest, fill)

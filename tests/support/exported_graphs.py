@@ -7,8 +7,10 @@ from pathlib import Path
 from unittest.mock import patch
 
 from corank.bundle.bundle import Bundle
+from corank.core.calibration import Platt
+from corank.evaluation.stage_order import Calibrators
 from corank.models.joint import JointModel
-from corank.training.onnx_graphs import graph_file
+from corank.training.config import Config
 
 
 @contextmanager
@@ -17,11 +19,15 @@ def graphs_of(path: Path) -> Iterator[None]:
 
     For tests of what else an export does; tests/training/test_export.py tests the exporter.
     """
-    held = {graph.name: graph for graph in Bundle.open(path).folder.glob("*.onnx")}
+    bundle = Bundle.open(path)
+    held = {graph.name: graph for graph in bundle.folder.glob("*.onnx")}
 
-    def copy(folder: Path, model: JointModel) -> None:
-        names = {graph_file(s, name) for s in model.stages for name in model.network(s).graphs()}
-        assert names == held.keys()
+    def copy(folder: Path, config: Config, model: JointModel, calibrators: Calibrators) -> None:
+        kept = {stage.name: stage.calibrators for stage in bundle.manifest.stages}
+        assert {s: {n: Platt(p.slope, p.intercept) for n, p in held.items()} for s, held in kept.items()} == (
+            calibrators
+        )
+        assert [stage.name for stage in config.stages] == [*model.stages] == [*kept]
         for name, graph in held.items():
             shutil.copy(graph, folder / name)
 

@@ -13,7 +13,7 @@ import torch
 
 import corank
 from corank.bundle.bundle import Bundle
-from corank.bundle.item_vectors import ItemTowers
+from corank.bundle.item_parts import ItemGraphs
 from corank.core.calibration import Platt
 from corank.core.errors import BundleError, CheckpointError
 from corank.evaluation.stage_order import Calibrators
@@ -155,9 +155,9 @@ def test_vectors_that_are_not_finite_are_refused(case: Case) -> None:
     folder = Bundle.open(case.base / "bundle").folder
     tables = dict(table_set(case.model))
     tables |= {dim: np.full_like(table, np.inf) for dim, table in tables.items() if isinstance(dim, int)}
-    with pytest.raises(BundleError, match=r"prerank\.item: 16 item vectors are not finite"):
-        towers = ItemTowers(folder, {"prerank": "shared"}, case.model.layout, {"shared": tables})
-        towers.vectors(case.packed.items)
+    with pytest.raises(BundleError, match=r"prerank\.vector: that of 16 items is not finite"):
+        graphs = ItemGraphs(folder, case.funnel.manifest.stages, case.model.layout, {"shared": tables})
+        graphs.compute_all(case.packed.items)
 
 
 def test_unfinished_run_is_refused(trained: Run, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_vectors_are_the_item_towers(case: Case) -> None:
     inputs = dense_input(case.packed.items.take(newest), case.model.layout, "item", tables)
     with torch.no_grad():
         expected = two_tower(case.model).item_vectors(torch.from_numpy(inputs)).numpy()
-    vectors = np.load(folder / "items" / "vectors.prerank.npy", allow_pickle=False)
+    vectors = np.load(folder / "items" / "part.prerank.vector.npy", allow_pickle=False)
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
     assert vectors.shape == (len(keys), 4)
     for key, table in tables.items():
@@ -199,7 +199,13 @@ def test_vectors_are_the_item_towers(case: Case) -> None:
 def test_graphs_take_any_number_of_candidates_and_no_embedding_table(case: Case) -> None:
     assert case.funnel
     folder = Bundle.open(case.base / "bundle").folder
-    graphs = {"prerank.query": ["query"], "prerank.item": ["item"], "rank": ["query", "item", "cross"]}
+    graphs = {
+        "prerank.query": ["query"],
+        "prerank.item": ["item"],
+        "prerank.value": ["part.vector", "query"],
+        "rank.item": ["item"],
+        "rank.value": ["cross", "part.item", "query"],
+    }
     for name, inputs in graphs.items():
         session = onnxruntime.InferenceSession(str(folder / f"{name}.onnx"))
         assert [i.name for i in session.get_inputs()] == inputs
@@ -208,8 +214,8 @@ def test_graphs_take_any_number_of_candidates_and_no_embedding_table(case: Case)
                 i.name: np.zeros((1 if i.name == "query" else n, i.shape[1]), np.float32)
                 for i in session.get_inputs()
             }
-            (out,) = session.run(None, given)
-            assert len(out) == (1 if name == "prerank.query" else n)
+            for out in session.run(None, given):
+                assert len(out) == (1 if name == "prerank.query" else n)
     sizes = {path.name: path.stat().st_size for path in folder.glob("*.onnx")}
     assert max(sizes.values()) < 100_000
 
@@ -226,7 +232,8 @@ def test_a_set_of_tables_is_written_once_and_its_stages_name_it(tmp_path: Path) 
         for key, table in table_set(case.model, name).items():
             np.testing.assert_array_equal(np.load(folder / "tables" / name / f"{files[key]}.npy"), table)
     graphs = {path.name for path in folder.glob("*.onnx")}
-    assert graphs == {"prerank.query.onnx", "prerank.item.onnx", "middle.onnx", "rank.onnx"}
+    of_parts = {f"{s}.{graph}.onnx" for s in ("prerank", "middle", "rank") for graph in ("item", "value")}
+    assert graphs == of_parts | {"prerank.query.onnx"}
 
 
 def test_manifest_is_plain_json_of_the_config(case: Case) -> None:

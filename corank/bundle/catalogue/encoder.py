@@ -1,4 +1,4 @@
-"""Rows of a table of items → their records and vectors, by the encoders and towers of a bundle."""
+"""Rows of a table of items → their records and vectors, by the encoders and graphs of a bundle."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,8 +10,8 @@ import polars as pl
 from corank.bundle.bundle import Bundle
 from corank.bundle.content import read_snapshots, read_tables
 from corank.bundle.item_layers import ItemLayer
+from corank.bundle.item_parts import ItemGraphs, store_parts
 from corank.bundle.item_records import ItemRecords
-from corank.bundle.item_vectors import ItemTowers, encode_vectors
 from corank.bundle.manifest import BundleManifest
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
@@ -26,7 +26,7 @@ class CatalogueEncoder:
     """The content of the bundle, which stays open where the encoder is made."""
     manifest: BundleManifest
     threads: int = 0
-    """Threads of the towers; 0 for a thread a core."""
+    """Threads of the graphs; 0 for a thread a core."""
 
     @classmethod
     def of(cls, bundle: Bundle, threads: int = 0) -> "CatalogueEncoder":
@@ -46,17 +46,17 @@ class CatalogueEncoder:
         return read_snapshots(self.folder, self.manifest)
 
     @cached_property
-    def towers(self) -> ItemTowers:
-        """The item towers. Raises BundleError."""
+    def graphs(self) -> ItemGraphs:
+        """The graphs of item vectors. Raises BundleError."""
         layout = Layout(self.manifest.declared, self._encoders.sizes)
         tables = read_tables(self.folder, self.manifest, layout)
-        return ItemTowers(self.folder, self.manifest.vector_tables, layout, tables, self.threads)
+        return ItemGraphs(self.folder, self.manifest.vector_stages, layout, tables, self.threads)
 
     def encode(self, frame: pl.DataFrame) -> ItemLayer:
-        """Encode items, of which the frame has a row each. Raises DataError, BundleError."""
+        """Encode items, of which the frame has a row each; of parts, vectors. Raises DataError, BundleError."""
         manifest = self.manifest
         records = ItemRecords.encode(
             frame, self._encoders, self._priors, manifest.item, manifest.item_columns
         )
-        vectors = encode_vectors(self.towers.vectors(records.rows), manifest.vector_precisions)
-        return ItemLayer(records, vectors)
+        parts = store_parts(self.graphs.compute_all(records.rows), manifest.vector_stages)
+        return ItemLayer(records, parts)

@@ -19,6 +19,7 @@ from corank.bundle.catalogue.older_rows import OlderRows, find_older_rows
 from corank.bundle.catalogue.vector_index import VectorIndexKind, VectorPart, build_vector_index, check_index
 from corank.bundle.item_layers import ItemLayer
 from corank.bundle.retrieval import read_queries
+from corank.bundle.stage_facts import VECTOR
 from corank.core.errors import BundleError, DataError
 from corank.core.files import atomic_file, scratch_folder
 from corank.core.storage.object_url import Location
@@ -79,18 +80,19 @@ def vector_schema(table: Table, encoder: CatalogueEncoder) -> pa.Schema:
     """Return the columns of the file: the id, and `vector.STAGE` for each stage that has item vectors."""
     manifest = encoder.manifest
     ids = table.collect(table.frame.select(table.key(manifest.item)).head(0)).to_arrow().schema
-    widths = {stage.name: stage.vector_width for stage in manifest.stages if stage.vector_width is not None}
-    fields = [pa.field(f"vector.{name}", pa.list_(pa.float32(), width)) for name, width in widths.items()]
+    fields = [
+        pa.field(f"{VECTOR}.{stage.name}", pa.list_(pa.float32(), stage.item_parts[VECTOR]))
+        for stage in manifest.vector_stages
+    ]
     return pa.schema([ids.field(0), *fields])
 
 
 def _to_batch(layer: ItemLayer, schema: pa.Schema) -> pa.RecordBatch:
     ids = layer.records.ids.values.to_arrow().cast(schema.types[0])
+    held = [layer.parts[f"{stage}.{part}"] for part, _, stage in (n.partition(".") for n in schema.names[1:])]
     vectors = [
-        pa.FixedSizeListArray.from_arrays(
-            pa.array(np.ascontiguousarray(held.decode()).ravel()), held.shape[1]
-        )
-        for held in layer.vectors.values()
+        pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(one.decode()).ravel()), one.shape[1])
+        for one in held
     ]
     return pa.RecordBatch.from_arrays(
         [ids, *(v.cast(t) for v, t in zip(vectors, schema.types[1:], strict=True))], schema=schema

@@ -23,7 +23,7 @@ _PART = re.compile(
             rf"priors/\d+/(keys|values|smoothing|{_COUNTS})\.npy",
             r"retrieval/(facts\.json|queries\.npy|index\.faiss)",
             r"items/keys(\.arrow|(\.offsets|\.text)?\.npy)",
-            rf"items/(ids|numbers|{_LIST}|{_VECTOR}|column\.[^/]+|vectors\.[^/]+)\.npy",
+            rf"items/(ids|numbers|{_LIST}|{_VECTOR}|column\.[^/]+|(vectors|part)\.[^/]+)\.npy",
             rf"items/operands/(key\d+|number\d+|{_LIST})\.npy",
         )
     ),

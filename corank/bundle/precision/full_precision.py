@@ -6,7 +6,7 @@ from pathlib import Path
 from corank.bundle.bundle import Bundle
 from corank.bundle.bundle_writer import link_part
 from corank.bundle.checks.part_names import MOST_PARTS
-from corank.bundle.item_vectors import encode_vectors, save_vectors, vector_file
+from corank.bundle.item_parts import part_file, save_parts, store_parts
 from corank.bundle.manifest import BundleManifest
 from corank.bundle.precision.precision_loss import PrecisionLoss
 from corank.core.storage.untrusted_files import list_files
@@ -17,21 +17,21 @@ MeasureLoss = Callable[[Bundle, Bundle], PrecisionLoss]
 
 
 def write_full_precision(
-    folder: Path, content: Path, manifest: BundleManifest, vectors: Mapping[str, Floats]
+    folder: Path, content: Path, manifest: BundleManifest, parts: Mapping[str, Floats]
 ) -> Bundle:
-    """Write the content of a bundle with its vectors in fp32 into a folder; what does not differ is linked.
+    """Write the content of a bundle with its item parts in fp32 into a folder; what does not differ is linked.
 
     Args:
         folder: of the new content.
         content: the content, without retrieval yet.
         manifest: of the content.
-        vectors: stage → (N, d).
+        parts: (N, d) by `STAGE.PART`.
     """
-    own = {vector_file(content, stage).stem for stage in vectors}
+    own = {part_file(content, part).stem for part in parts}
     for part in list_files(content, MOST_PARTS):
         stem = Path(part).name.removesuffix(".npy").removesuffix(".scale")
         if not (part.startswith("items/") and stem in own):
             link_part(content / part, folder / part)
-    save_vectors(folder, encode_vectors(vectors, dict.fromkeys(vectors, "fp32")))
     stages = [stage.model_copy(update={"precision": {}}) for stage in manifest.stages]
+    save_parts(folder, store_parts(parts, stages))
     return Bundle(folder, manifest.model_copy(update={"stages": stages}))

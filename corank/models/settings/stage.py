@@ -4,6 +4,7 @@
 """
 
 import inspect
+import re
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 VECTOR = "vector"
 """The item part that scorers of item vectors take; if the stage orders by their product, retrieval does, too."""
+PART_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+PARTS = "parts"
+"""The scorer that runs a stage's graph `value` over what is kept of items."""
 Earlier = Literal["score", "rank"]
 """What a stage may see of an earlier one: its logit, or the candidate's soft rank in the request."""
 
@@ -96,7 +100,7 @@ class StageSettings(NetworkSettings):
 
     @property
     def item_parts(self) -> tuple[str, ...]:
-        """What serving needs of an item ahead of requests: outputs of the graph `item`, kept with every item."""
+        """What serving computes of an item ahead of requests: outputs of the graph `item`, kept with every item."""
         return ()
 
     @property

@@ -29,11 +29,6 @@ class TowersMlpSettings(TowerPairSettings):
         return TowersMlp(self, layout)
 
     @property
-    def scorer(self) -> str:
-        """The scorer of one matrix a request."""
-        return "folded_mlp"
-
-    @property
     def orders_by_product(self) -> bool:
         """It does not: the hidden layer orders, too."""
         return False
@@ -73,11 +68,6 @@ class TowersHeadsSettings(TowerPairSettings):
         from corank.models.tower_structures import TowersHeads
 
         return TowersHeads(self, layout)
-
-    @property
-    def scorer(self) -> str:
-        """The scorer of heads."""
-        return "max_heads"
 
     @property
     def orders_by_product(self) -> bool:

@@ -12,7 +12,7 @@ from corank.features.input_layout import Layout
 from corank.features.schema import RECORD_PLACEMENTS, Placement, Schema
 from corank.models.settings.network import FirstLayer, Widths, multiply_widths
 from corank.models.settings.single_label import SingleLabelSettings
-from corank.models.settings.stage import STAGE_MODELS, VECTOR, StageSettings, role_of
+from corank.models.settings.stage import PARTS, STAGE_MODELS, VECTOR, StageSettings, role_of
 from corank.models.settings.stage_context import StageContext
 
 if TYPE_CHECKING:
@@ -153,6 +153,11 @@ class TowerPairSettings(SingleLabelSettings):
         return self.matches
 
     @property
+    def scorer(self) -> str:
+        """The scorer of item parts."""
+        return PARTS
+
+    @property
     def item_parts(self) -> tuple[str, ...]:
         """The item vector."""
         return (VECTOR,)
@@ -237,11 +242,6 @@ class TowersSettings(TowerPairSettings):
         from corank.models.two_tower import Towers
 
         return Towers(self, layout)
-
-    @property
-    def scorer(self) -> str:
-        """The scorer of item vectors."""
-        return "vectors"
 
 
 def _enter(schema: Schema, placement: Placement, names: list[str] | None) -> frozenset[str]:

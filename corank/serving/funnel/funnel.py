@@ -14,16 +14,14 @@ import numpy as np
 from onnxruntime import RunOptions
 
 from corank.bundle.bundle import Bundle
-from corank.bundle.content import check_vectors, read_items, read_snapshots
+from corank.bundle.content import check_parts, read_items, read_snapshots
 from corank.bundle.graph_files import RUNTIME_ERRORS
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.manifest import BundleManifest
 from corank.bundle.retrieval import Retrieval
 from corank.bundle.signatures import TrustedKeys
 from corank.bundle.stage_facts import StageFacts
-from corank.core.calibration import Platt
 from corank.core.errors import BundleError, DataError, RequestError, StoreError
-from corank.core.ordering import stage_value
 from corank.core.storage.object_url import PathOrUrl, parse_location, require_local
 from corank.core.types import Floats, Longs, Numbers
 from corank.features.encoders import Encoders
@@ -54,16 +52,11 @@ class Funnel:
         """Load a bundle's encoders, items, graphs and tables. Raises BundleError."""
         self.manifest: BundleManifest = bundle.manifest
         folder, schema = bundle.folder, bundle.manifest.declared
-        stages, columns = self.manifest.stages, self.manifest.data.columns
+        stages = self.manifest.stages
         self.schema: Schema = schema
         self._latencies = {stage.name: LatencyTracker() for stage in stages}
         self._timer = DeadlineTimer() if any(stage.deadline_ms for stage in stages) else None
-        self._calibrators = {
-            stage.name: {label: Platt(c.slope, c.intercept) for label, c in stage.calibrators.items()}
-            for stage in stages
-        }
-        self._values = {stage.name: stage.ordering(columns) for stage in stages}
-        self._named = {name for value in self._values.values() for name in value.names}
+        self._quotas = {stage.name: stage.keep for stage in stages}
         try:
             encoders = Encoders.load(folder / "encoders", schema)
             self.scorer = Scorer(folder, self.manifest, Layout(schema, encoders.sizes))
@@ -74,8 +67,8 @@ class Funnel:
                 encoders,
                 items,
                 read_snapshots(folder, self.manifest),
-                self._named,
-                self.scorer.vectors,
+                self.scorer.named,
+                self.scorer.parts,
                 self.retrieval.settings.keep if self.retrieval else 0,
             )
         except DataError as error:
@@ -129,7 +122,7 @@ class Funnel:
         """Raise StoreError if items are not such as this bundle's encoders make: a store may hold anything."""
         try:
             newer.records.check(self.request_encoder.encoders, "changed items")
-            check_vectors(newer, self.manifest, "changed items")
+            check_parts(newer, self.manifest, "changed items")
         except DataError as error:
             raise StoreError(f"{error}; publish the bundle again") from None
 
@@ -161,7 +154,7 @@ class Funnel:
         Raises RequestError.
         """
         began = time.perf_counter() if arrived is None else arrived
-        quotas = self._quotas(request)
+        quotas = self._quotas_of(request)
         encoded = self.encode(request)
         result = RankingResult(self.manifest, request, encoded, quotas)
         result.record_seconds("receive", began)
@@ -179,9 +172,9 @@ class Funnel:
         if self.retrieval is None:
             return None
         retrieval, where = self.retrieval, self.request_encoder.filters.encode(request)
-        scorer = self.scorer.vector_stages[retrieval.settings.stage]
+        vector, stage = self.scorer.query_vector, retrieval.settings.stage
         k = request.retrieve or retrieval.settings.keep
-        return lambda query: retrieval.search(scorer.query_vector(query, {}), k, where)
+        return lambda query: retrieval.search(vector(stage, query, {}), k, where)
 
     def _score_in_time(
         self, stage: StageFacts, alive: Longs, shared: Shared, began: float, result: RankingResult
@@ -227,7 +220,9 @@ class Funnel:
         everyone: Longs = np.arange(len(encoded.ids))
         shared: Shared = {}
         return {
-            stage.name: self.scorer.logits(stage, Candidates(self.request_encoder, encoded, everyone, shared))
+            stage.name: self.scorer.evaluate(
+                stage, Candidates(self.request_encoder, encoded, everyone, shared)
+            )[0]
             for stage in self.manifest.stages
         }
 
@@ -246,13 +241,13 @@ class Funnel:
         found: dict[str, Numbers] = {}
         for stage in self.manifest.stages:
             candidates = Candidates(self.request_encoder, encoded, everyone, shared)
-            logits = self.scorer.logits(stage, candidates)
-            calibrators = self._calibrators[stage.name]
+            logits, value = self.scorer.evaluate(stage, candidates)
+            calibrators = self.scorer.calibrators[stage.name]
             for label, values in logits.items():
                 found[f"logit.{stage.name}.{label}"] = values
                 found[f"probability.{stage.name}.{label}"] = calibrators[label].apply(values)
-            found[f"value.{stage.name}"] = self._value(stage, logits, candidates)
-        named = [name for name in self.manifest.data.columns if name in self._named]
+            found[f"value.{stage.name}"] = _refuse_odd(stage, value, candidates)
+        named = [name for name in self.manifest.data.columns if name in self.scorer.named]
         return encoded.ids, found, {name: encoded.column(name, everyone) for name in named}
 
     def _score(
@@ -265,24 +260,29 @@ class Funnel:
     ) -> Numbers:
         """The values by which a stage orders the candidates `alive`. Raises RequestError if one is not finite."""
         candidates = Candidates(self.request_encoder, encoded, alive, shared, options)
-        return self._value(stage, self.scorer.logits(stage, candidates), candidates)
+        return _refuse_odd(stage, self.scorer.evaluate(stage, candidates)[1], candidates)
 
-    def _value(self, stage: StageFacts, logits: dict[str, Floats], candidates: Candidates) -> Numbers:
-        """The values of a stage's formula, of its logits. Raises RequestError if one is not finite."""
-        value, encoded, alive = self._values[stage.name], candidates.request, candidates.alive
-        columns = {n: encoded.column(n, alive) for n in value.names if n in self.manifest.data.columns}
-        scores = stage_value(value, logits, self._calibrators[stage.name], columns)
-        odd = np.flatnonzero(~np.isfinite(scores))
-        if len(odd):
-            raise RequestError(
-                f"stage '{stage.name}': the value of {encoded.ids[alive[odd[0]]]!r} is {scores[odd[0]]}; look for "
-                "extreme numbers in the request"
-            )
-        return scores
-
-    def _quotas(self, request: Request) -> dict[str, int]:
-        quotas = {stage.name: stage.keep for stage in self.manifest.stages}
+    def _quotas_of(self, request: Request) -> dict[str, int]:
+        """How many candidates each stage keeps."""
+        quotas = self._quotas
+        if not request.keep:
+            return quotas
         for name in request.keep:
             if name not in quotas:
                 raise RequestError(f"keep: no stage '{name}'; the bundle's stages are {', '.join(quotas)}")
         return quotas | dict(request.keep)
+
+
+def _refuse_odd(stage: StageFacts, value: Numbers, candidates: Candidates) -> Numbers:
+    """The values by which a stage orders. Raises RequestError if one is not finite."""
+    if math.isfinite(
+        np.add.reduce(value)
+    ):  # a sum of finite numbers may overflow, so that each is looked at then
+        return value
+    odd = np.flatnonzero(~np.isfinite(value))
+    if len(odd):
+        raise RequestError(
+            f"stage '{stage.name}': the value of {candidates.request.ids[candidates.alive[odd[0]]]!r} is "
+            f"{value[odd[0]]}; look for extreme numbers in the request"
+        )
+    return value

@@ -99,7 +99,7 @@ class RequestEncoder:
         items: LayeredItems,
         priors: PriorSnapshots,
         named: Collection[str],
-        vectors: Callable[[Rows], Mapping[str, StoredMatrix]],
+        parts: Callable[[Rows], Mapping[str, StoredMatrix]],
         retrieved: int = 0,
     ) -> None:
         """
@@ -109,13 +109,13 @@ class RequestEncoder:
             items: the catalogue.
             priors: of the bundle.
             named: columns that the value of some stage names.
-            vectors: computes the vectors of items that a request describes.
+            parts: computes what stages keep of items that a request describes.
             retrieved: how many candidates are retrieved for a request that brings none, and names no number.
         """
         self._manifest, self.encoders, self.items, self.priors = manifest, encoders, items, priors
         self._retrieved = retrieved
         self.schema: Schema = encoders.schema
-        self._named, self._vectors = named, vectors
+        self._named, self._parts = named, parts
         self._limits = NumberLimits(encoders)
         histories = HistoryEncoder(encoders, manifest)
         self.query = QueryEncoder(manifest, encoders, priors, histories)
@@ -237,7 +237,7 @@ class RequestEncoder:
             given = [to_series(name, [row.get(name) for row in columns], "items") for name in names]
             frame = pl.DataFrame([to_identifiers(to_series("id", ids, "items"), "id").alias(key), *given])
             records = ItemRecords.encode(frame, self.encoders, self.priors, key, self._manifest.item_columns)
-            return ItemLayer(records, self._vectors(records.rows))
+            return ItemLayer(records, self._parts(records.rows))
         except DataError as error:
             raise RequestError(str(error)) from None
 

@@ -1,6 +1,6 @@
 """The scorers of all stages of a bundle, and what stages see of one another.
 
-Letters: n candidates · N items · d width of the vectors.
+Letters: n candidates · N items · d width of an item part.
 """
 
 from pathlib import Path
@@ -8,18 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from corank.bundle.content import read_tables
-from corank.bundle.item_vectors import encode_vectors
+from corank.bundle.item_parts import ItemGraphs, store_parts
 from corank.bundle.manifest import BundleManifest
 from corank.bundle.stage_facts import StageFacts
+from corank.core.calibration import Platt
 from corank.core.errors import BundleError, PluginError
 from corank.core.matrices.stored_matrix import StoredMatrix
-from corank.core.ordering import soft_ranks
+from corank.core.ordering import soft_ranks, stage_value
 from corank.core.ragged import Rows
 from corank.core.registry import plugin_hint
-from corank.core.types import Floats
+from corank.core.types import Floats, Numbers
 from corank.features.input_layout import Layout
-from corank.serving.funnel.stage_scorer import SCORERS, Candidates, ScorerInputs, StageScorer
-from corank.serving.funnel.vectors_scorer import VectorsScorer
+from corank.serving.funnel.scorers.vectors_scorer import QueryTower
+from corank.serving.funnel.stage_scorer import SCORERS, Candidates, ScorerInputs, Shared, StageScorer
 
 
 class Scorer:
@@ -29,40 +30,65 @@ class Scorer:
         """Open the graphs and tables of a bundle's content. Raises BundleError, DataError."""
         self.folder, self.layout = folder, layout
         self.tables = read_tables(folder, manifest, layout)
-        self._precisions = manifest.vector_precisions
         self.stages: dict[str, StageScorer] = {}
-        self.vector_stages: dict[str, VectorsScorer] = {}
-        """The stages that have item vectors."""
+        self._manifest, self._columns = manifest, manifest.data.columns
+        self._inputs: dict[str, ScorerInputs] = {}
+        self._queries: dict[str, QueryTower] = {}
         for stage in manifest.stages:
-            inputs = ScorerInputs(stage, folder, layout, self.tables[stage.tables])
+            inputs = ScorerInputs(stage, folder, layout, self.tables[stage.tables], self._columns)
             try:
-                scorer = SCORERS.find(stage.scorer)(inputs)
+                self.stages[stage.name] = SCORERS.find(stage.scorer)(inputs)
             except PluginError as error:
                 hint = plugin_hint(manifest.plugins) or "export the bundle again"
                 raise BundleError(f"{folder}: stage '{stage.name}': {error}; {hint}") from None
-            self.stages[stage.name] = scorer
-            if isinstance(scorer, VectorsScorer):
-                self.vector_stages[stage.name] = scorer
-            elif stage.vector_width is not None:
-                raise BundleError(
-                    f"{folder}: stage '{stage.name}' has item vectors, so its scorer '{stage.scorer}' must be a "
-                    "subclass of VectorsScorer"
-                )
+            self._inputs[stage.name] = inputs
+            if stage.orders_by_product:
+                self._queries[stage.name] = QueryTower(inputs)
+        self._items = ItemGraphs(folder, manifest.stages, layout, self.tables, threads=1)
+        self.calibrators = {
+            stage.name: {label: Platt(c.slope, c.intercept) for label, c in stage.calibrators.items()}
+            for stage in manifest.stages
+        }
         self._seen = {f"{name}.{what}" for stage in manifest.stages for name, what in stage.from_stages}
 
-    def vectors(self, rows: Rows) -> dict[str, StoredMatrix]:
-        """The vectors of items, by stage that has such, as the bundle stores them: (N, d). Raises DataError."""
-        vectors = {name: scorer.item_vectors(rows) for name, scorer in self.vector_stages.items()}
-        return encode_vectors(vectors, self._precisions)
+    def parts(self, rows: Rows) -> dict[str, StoredMatrix]:
+        """What stages keep of the records of items: (N, d) by `STAGE.PART`. Raises DataError."""
+        return store_parts(self._items.compute(rows), self._manifest.stages)
 
-    def logits(self, stage: StageFacts, candidates: Candidates) -> dict[str, Floats]:
-        """A stage's logits by label: (n,). What later stages see of them goes into what the stages share."""
-        scores = self.stages[stage.name].score(candidates)
+    def query_vector(self, stage: str, row: Rows, shared: Shared) -> Floats:
+        """The vector of a query, of a stage that orders by product: (d,)."""
+        return self._queries[stage].vector(row, shared)
+
+    @property
+    def named(self) -> set[str]:
+        """The labels and columns that the values of stages name."""
+        return {name for inputs in self._inputs.values() for name in inputs.value.names}
+
+    def evaluate(self, stage: StageFacts, candidates: Candidates) -> tuple[dict[str, Floats], Numbers]:
+        """Score candidates; what later stages see of it goes into what the stages share.
+
+        Returns:
+            The logits by label, (n,) each, and the values that the stage orders by: (n,).
+        """
+        scores, value = self.stages[stage.name].evaluate(candidates)
         logits = {label: scores[:, n] for n, label in enumerate(stage.labels)}
+        if value is None:
+            formula = self._inputs[stage.name].value
+            columns = {
+                name: candidates.request.column(name, candidates.alive)
+                for name in formula.names
+                if name in self._columns
+            }
+            value = stage_value(formula, logits, self.calibrators[stage.name], columns)
+        if self._seen:
+            self._share(stage, logits[stage.main], candidates)
+        return logits, value
+
+    def _share(self, stage: StageFacts, logits: Floats, candidates: Candidates) -> None:
+        """Keep what later stages see of a stage."""
         shared, alive = candidates.shared, candidates.alive
         if f"{stage.name}.score" in self._seen:
             shared[f"{stage.name}.score"] = np.full(len(candidates.request.ids), np.nan, dtype=np.float32)
-            shared[f"{stage.name}.score"][alive] = logits[stage.main]
+            shared[f"{stage.name}.score"][alive] = logits
         if f"{stage.name}.rank" in self._seen:  # of the first stage, which scores all candidates
-            shared[f"{stage.name}.rank"] = soft_ranks(logits[stage.main], np.array([0, len(alive)]))
-        return logits
+            shared[f"{stage.name}.rank"] = soft_ranks(logits, np.array([0, len(alive)]))

@@ -1,13 +1,15 @@
 """Online scorers: how a stage's candidates are scored without torch, and how to add a way.
 
-A stage's facts in the bundle name its scorer. `vectors` takes a product with item vectors, `graph` runs a whole graph;
-a plug-in registers its own with `SCORERS.register`, and its stage model names it (`StageSettings.scorer`).
+A stage's facts in the bundle name its scorer. `parts` runs a graph over what was computed of items ahead, `graph` a
+whole graph, `vectors` takes a product with item vectors; a plug-in registers its own with `SCORERS.register`, and its
+stage model names it (`StageSettings.scorer`).
 
 Letters: n candidates · N items · L events of a history.
 """
 
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,14 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from corank.bundle.graph_files import Shapes, open_session
-from corank.bundle.item_vectors import record_inputs
+from corank.bundle.graph_files import Shape, Shapes, open_session
+from corank.bundle.item_parts import record_inputs
 from corank.bundle.stage_facts import Attention, StageFacts
 from corank.core.errors import PluginError
+from corank.core.formula import Formula
 from corank.core.ragged import Rows
 from corank.core.registry import Registry
-from corank.core.types import Floats, Longs
+from corank.core.types import Floats, Longs, Numbers
 from corank.features.histories.event_layout import event_groups, event_width
 from corank.features.input_layout import Layout, TableSet, dense_input, embed_rows
 from corank.features.schema import Placement
@@ -47,15 +50,27 @@ class Candidates:
     @property
     def rows(self) -> Longs:
         """Where each is among the items: (n,)."""
-        return self.request.positions[self.alive]
+        return self.request.positions.take(self.alive)
 
 
 class ScorerInputs:
     """The inputs of one stage's graphs, gathered from the bundle's tables."""
 
-    def __init__(self, stage: StageFacts, folder: Path, layout: Layout, tables: TableSet) -> None:
+    def __init__(
+        self, stage: StageFacts, folder: Path, layout: Layout, tables: TableSet, columns: Collection[str] = ()
+    ) -> None:
+        """
+        Args:
+            stage: its facts.
+            folder: the content of the bundle.
+            layout: of dense inputs.
+            tables: those that the stage reads.
+            columns: the data's, which the stage's value may name.
+        """
         self.stage, self.folder, self.layout = stage, folder, layout
         self.tables = tables
+        self.value: Formula = stage.ordering(columns)
+        self._reads_cross = layout.width("cross") > 0
         attended = stage.attended
         self._events = event_groups(layout, attended.history, attended.features) if attended else ()
         self._event_vectors = layout.vectors_of("item", attended.features) if attended else ()
@@ -83,11 +98,13 @@ class ScorerInputs:
     @property
     def shapes(self) -> Shapes:
         """The shape of every input of a whole graph, by name."""
-        shapes: dict[str, tuple[int | None, ...]] = {
-            "query": (1, self.layout.width("query")),
-            **self.record_shapes,
-        }
-        if self.layout.width("cross"):
+        return {**self.record_shapes, **self.request_shapes}
+
+    @property
+    def request_shapes(self) -> Shapes:
+        """The shape of every input of a whole graph that is not of item records, by name."""
+        shapes: dict[str, tuple[int | None, ...]] = {"query": (1, self.layout.width("query"))}
+        if self._reads_cross:
             shapes["cross"] = (None, self.layout.width("cross"))
         if self.stage.attended:
             attended = self.stage.attended
@@ -99,12 +116,14 @@ class ScorerInputs:
 
     def all(self, candidates: Candidates) -> dict[str, Floats]:
         """Every input that the stage reads, by the name that a whole graph has for it."""
+        record = self.record(candidates.request.items.rows(candidates.rows))
+        return record | self.of_request(candidates)
+
+    def of_request(self, candidates: Candidates, names: Collection[str] | None = None) -> dict[str, Floats]:
+        """Every input that is not of item records, by the name that a graph has for it; those of some names, or all."""
         request, alive, stage = candidates.request, candidates.alive, self.stage
-        inputs = {
-            "query": self.query(request.query, candidates.shared),
-            **self.record(request.items.rows(candidates.rows)),
-        }
-        if self.layout.width("cross"):
+        inputs = {"query": self.query(request.query, candidates.shared)}
+        if self._reads_cross and (names is None or "cross" in names):
             inputs["cross"] = self.dense("cross", candidates.encoder.cross(request, alive))
         if stage.attended:
             inputs |= self._read_events(request, stage.attended)
@@ -136,9 +155,16 @@ class StageScorer(ABC):
     def score(self, candidates: Candidates) -> Floats:
         """The logits of the candidates, in the order of the stage's labels: (n, labels)."""
 
+    def evaluate(self, candidates: Candidates) -> tuple[Floats, Numbers | None]:
+        """The logits, (n, labels), and the values that the stage orders by, (n,); None if they follow from these."""
+        return self.score(candidates), None
+
 
 def open_graph(
-    path: Path, inputs: Shapes | None = None, outputs: list[tuple[int | None, ...]] | None = None
+    path: Path,
+    inputs: Shapes | None = None,
+    outputs: Sequence[Shape] | None = None,
+    optional: Collection[str] = (),
 ) -> onnxruntime.InferenceSession:
     """Open a graph to be run for requests.
 
@@ -147,6 +173,7 @@ def open_graph(
         inputs: by name the shape that each of its inputs must have, None for a size that requests differ in; any if
             None.
         outputs: the shapes of its outputs.
+        optional: the names of inputs that it may lack.
 
     Raises:
         BundleError: the runtime cannot read it, or it has other inputs or outputs.
@@ -154,7 +181,7 @@ def open_graph(
     options = onnxruntime.SessionOptions()
     # one thread a session: a request is small, and workers take the cores
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return open_session(path, inputs, outputs, options)
+    return open_session(path, inputs, outputs, options, optional)
 
 
 def _check(what: str, part: Any) -> None:
@@ -166,5 +193,5 @@ def _check(what: str, part: Any) -> None:
         raise PluginError(f"{what}: {part.__name__} must define {', '.join(missing)}")
 
 
-SCORERS = Registry[type[StageScorer]]("scorer", "corank.scorers", "corank.serving.funnel", _check)
+SCORERS = Registry[type[StageScorer]]("scorer", "corank.scorers", "corank.serving.funnel.scorers", _check)
 """Scorers by the name that a stage's facts give."""

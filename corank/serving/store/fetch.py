@@ -15,9 +15,9 @@ from pathlib import Path
 
 from corank.bundle.bundle import Bundle, is_content_name
 from corank.bundle.bundle_writer import BundleWriter
+from corank.bundle.content import part_path
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_records import KEYS
-from corank.bundle.item_vectors import vector_file
 from corank.bundle.manifest import BundleManifest
 from corank.bundle.signatures import TrustedKeys
 from corank.core.arrays import read_identifiers
@@ -126,7 +126,7 @@ def _fill(folder: Path, store: Store, manifest: BundleManifest, pause: Pause) ->
         raise DamagedError(f"{store.address}: {version} has no {ITEM_KEYS}npy; publish it again")
     for part in filter(is_stored_part, manifest.parts):
         _write_part(folder, store, version, manifest, part)
-    _write_items(folder, store, version, RecordFormat.from_manifest(manifest), pause)
+    _write_items(folder, store, manifest, pause)
 
 
 def _write_part(folder: Path, store: Store, version: str, manifest: BundleManifest, part: str) -> None:
@@ -135,11 +135,12 @@ def _write_part(folder: Path, store: Store, version: str, manifest: BundleManife
         file.writelines(read_chunks(store, version, part, manifest.parts[part]))
 
 
-def _write_items(folder: Path, store: Store, version: str, form: RecordFormat, pause: Pause) -> None:
-    """Write the records of the bundle's items in their order, block by block; vectors, which are most of them, at once.
+def _write_items(folder: Path, store: Store, manifest: BundleManifest, pause: Pause) -> None:
+    """Write the records of the bundle's items in their order, block by block; parts, which are most of them, at once.
 
     Raises StoreError if a record is missing.
     """
+    version, form = manifest.content, RecordFormat.from_manifest(manifest)
     try:
         keys = to_keys(read_identifiers(folder / "items", KEYS))
     except DataError as error:
@@ -147,14 +148,16 @@ def _write_items(folder: Path, store: Store, version: str, form: RecordFormat, p
     layers: list[ItemLayer] = []
     with ExitStack() as stack:
         append = {
-            stage: stack.enter_context(append_rows(vector_file(folder, stage), (len(keys), width), precision))
-            for stage, width, precision in form.vectors
+            part: stack.enter_context(
+                append_rows(part_path(folder, manifest, part), (len(keys), width), precision)
+            )
+            for part, width, precision in form.parts
         }
         for first in range(0, len(keys), BLOCK):
             layer = form.decode(_read_records(store, version, keys[first : first + BLOCK]))
-            for stage, vectors in layer.vectors.items():
-                append[stage](vectors)
-            layers.append(replace(layer, vectors={}))
+            for part, held in layer.parts.items():
+                append[part](held)
+            layers.append(replace(layer, parts={}))
             pause()
     ItemLayer.concat(layers).records.save_values(folder / "items")
 

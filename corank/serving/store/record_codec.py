@@ -1,10 +1,10 @@
-"""Item records as bytes: an item's vectors and its encoded row, as a store holds them under the item's key.
+"""Item records as bytes: an item's parts and its encoded row, as a store holds them under the item's key.
 
 A record is a fixed part, packed little-endian, then the values of its lists, 8 bytes each. The fixed part begins with
 a CRC-32 of the model version, of the key and of all that follows. `RecordFormat.fields` tells what lies where, so that
 other programs can read a vector out.
 
-Letters: N items · d last width of the towers, or dimension of a vector feature.
+Letters: N items · d width of an item part, or dimension of a vector feature.
 """
 
 import zlib
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from corank.bundle.item_layers import ItemLayer
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest
+from corank.bundle.stage_facts import ItemPart
 from corank.core.errors import StoreError
 from corank.core.hash_index import Keys
 from corank.core.matrices.stored_matrix import DTYPES, Precision, StoredMatrix
@@ -50,8 +51,7 @@ class RecordFormat:
     operands: OperandNames
     columns: tuple[str, ...]
     """Columns of an item that values of stages name."""
-    vectors: tuple[tuple[str, int, Precision], ...]
-    """By stage that has item vectors: d, and how they are stored."""
+    parts: tuple[ItemPart, ...]
 
     @classmethod
     def from_manifest(cls, manifest: BundleManifest) -> Self:
@@ -66,21 +66,17 @@ class RecordFormat:
             tuple(schema.features[name].vector.dimension for name in placed.vectors),
             OperandNames.of(schema, "item"),
             tuple(manifest.item_columns),
-            tuple(
-                (s.name, s.vector_width, s.vector_precision)
-                for s in manifest.stages
-                if s.vector_width is not None
-            ),
+            tuple(part for stage in manifest.stages for part in stage.parts),
         )
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
         """The type of the fixed part."""
         fields: list[tuple[str, str, tuple[int, ...]]] = [("crc", "<u4", ())]
-        for stage, d, precision in self.vectors:
+        for part, d, precision in self.parts:
             kind = np.dtype(DTYPES[precision]).newbyteorder("<").str
-            fields += [(f"vector.{stage}", kind, (d,))]
-            fields += [(f"scale.{stage}", "<f4", ())] if precision == "int8" else []
+            fields += [(f"part.{part}", kind, (d,))]
+            fields += [(f"scale.{part}", "<f4", ())] if precision == "int8" else []
         fields += [(f"content.{n}", "<f2", (d,)) for n, d in enumerate(self.contents)]
         fields += [("ids", "<i4", (self.ids,)), ("numbers", "<f4", (self.numbers,))]
         fields += [("columns", "<f4", (len(self.columns),))]
@@ -105,11 +101,11 @@ class RecordFormat:
         rows, operands = layer.records.rows.take(index), layer.records.operands.take(index)
         fixed = np.zeros(len(index), dtype=self.dtype)
         fixed["ids"], fixed["numbers"] = rows.ids, rows.numbers
-        for stage, _, _ in self.vectors:
-            stored = layer.vectors[stage].select(index)
-            fixed[f"vector.{stage}"] = stored.values
+        for part, _, _ in self.parts:
+            stored = layer.parts[part].select(index)
+            fixed[f"part.{part}"] = stored.values
             if stored.scale is not None:
-                fixed[f"scale.{stage}"] = stored.scale
+                fixed[f"scale.{part}"] = stored.scale
         for n, held in enumerate(rows.vectors):
             fixed[f"content.{n}"] = held.with_missing()[:, :-1]
         for n, name in enumerate(self.columns):
@@ -191,14 +187,14 @@ class RecordFormat:
             },
         )
         columns = {name: np.ascontiguousarray(fixed["columns"][:, n]) for n, name in enumerate(self.columns)}
-        vectors = {
-            stage: StoredMatrix(
-                np.ascontiguousarray(fixed[f"vector.{stage}"]),
-                np.ascontiguousarray(fixed[f"scale.{stage}"]) if precision == "int8" else None,
+        parts = {
+            part: StoredMatrix(
+                np.ascontiguousarray(fixed[f"part.{part}"]),
+                np.ascontiguousarray(fixed[f"scale.{part}"]) if precision == "int8" else None,
             )
-            for stage, _, precision in self.vectors
+            for part, _, precision in self.parts
         }
-        return ItemLayer(ItemRecords(Keys(ids), rows, operands, columns), vectors)
+        return ItemLayer(ItemRecords(Keys(ids), rows, operands, columns), parts)
 
 
 def _eight(values: NDArray[Any]) -> NDArray[Any]:

@@ -40,7 +40,7 @@ class DamagedError(StoreError):
 
 
 def is_stored_part(part: str) -> bool:
-    """Whether a part of a bundle is kept as a file; the rows and vectors of items are kept as records."""
+    """Whether a part of a bundle is kept as a file; the rows and parts of items are kept as records."""
     return not part.startswith("items/") or part.startswith(ITEM_KEYS)
 
 

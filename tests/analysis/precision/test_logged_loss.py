@@ -15,8 +15,8 @@ from corank.analysis.logged_request import logged_request
 from corank.analysis.precision.logged_loss import LoggedLoss
 from corank.bundle.bundle import Bundle
 from corank.bundle.bundle_writer import write_bundle
-from corank.bundle.content import read_vectors
-from corank.bundle.item_vectors import vector_file
+from corank.bundle.content import read_parts
+from corank.bundle.item_parts import part_file
 from corank.continual.verify import verify_bundle
 from corank.core.arrays import read_array, write_array
 from corank.core.errors import BundleError, ConfigError, DataError
@@ -63,8 +63,8 @@ def stored(precision: Precision) -> Path:
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_what_is_stored_is_measured_and_verified(precision: Precision) -> None:
     full, held = Bundle.open(finished_bundle()), Bundle.open(stored(precision))
-    exact = read_vectors(full.folder, full.manifest)["prerank"].decode()
-    found = read_vectors(held.folder, held.manifest)["prerank"]
+    exact = read_parts(full.folder, full.manifest)["prerank.vector"].decode()
+    found = read_parts(held.folder, held.manifest)["prerank.vector"]
     np.testing.assert_array_equal(found.decode(), StoredMatrix.encode(exact, precision).decode())
     assert held.manifest.model_version != full.manifest.model_version
     loss = held.manifest.precision_loss
@@ -136,7 +136,7 @@ def test_stores_upserts_and_refreshes_keep_the_precision(precision: Precision, t
         upsert(store, version, funnel, moved)
         later = load_latest(store, version, funnel)
     held = later.request_encoder.items
-    assert {layer.vectors["prerank"].precision for layer in held.layers} == {precision}
+    assert {layer.parts["prerank.vector"].precision for layer in held.layers} == {precision}
     request = logged_request(finished_run(), "test", 1) | {"candidates": [moved[1], items[2]["id"]]}
     upserted, described = (one.predict(Request.parse(request)) for one in (later, funnel))
     for name, scores in described[1].items():
@@ -145,7 +145,7 @@ def test_stores_upserts_and_refreshes_keep_the_precision(precision: Precision, t
     corank.refresh(copy, str(world / "log" / "*.parquet"), str(world / "items.parquet"))
     again = Bundle.open(copy)
     assert again.manifest.precision_loss == bundle.manifest.precision_loss
-    assert read_vectors(again.folder, again.manifest)["prerank"].precision == precision
+    assert read_parts(again.folder, again.manifest)["prerank.vector"].precision == precision
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_a_bundle_whose_vectors_are_not_as_it_says_is_refused(
 
     def fill(folder: Path) -> None:
         shutil.copytree(held.folder, folder, dirs_exist_ok=True)
-        path = scale_file(vector_file(folder, "prerank"))
+        path = scale_file(part_file(folder, "prerank.vector"))
         scales = np.array(read_array(path))
         scales[5] = change.get("scale", scales[5])
         write_array(path, scales[: change.get("scales")])

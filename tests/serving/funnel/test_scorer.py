@@ -21,12 +21,12 @@ def test_candidates_are_scored_in_the_order_given(trained: Run, trained_bundle: 
     mixed = np.random.default_rng(0).permutation(count)
     for stage in funnel.manifest.stages:
         in_order, reordered = (
-            funnel.scorer.logits(stage, Candidates(funnel.request_encoder, request, alive, {}))["click"]
+            funnel.scorer.evaluate(stage, Candidates(funnel.request_encoder, request, alive, {}))[0]["click"]
             for alive in (np.arange(count), mixed)
         )
         np.testing.assert_allclose(reordered, in_order[mixed], atol=1e-6)
         some = mixed[: count // 2]
-        few = funnel.scorer.logits(stage, Candidates(funnel.request_encoder, request, some, {}))["click"]
+        few = funnel.scorer.evaluate(stage, Candidates(funnel.request_encoder, request, some, {}))[0]["click"]
         np.testing.assert_allclose(few, in_order[some], atol=1e-6)
 
 
@@ -45,4 +45,4 @@ class NoScore(StageScorer):
 def test_an_unfit_scorer_is_refused_by_name(part: type, message: str) -> None:
     with pytest.raises(PluginError, match=message):
         SCORERS.register("unfit")(part)
-    assert sorted(SCORERS) == ["folded_mlp", "graph", "max_heads", "vectors"]
+    assert sorted(SCORERS) == ["graph", "parts", "vectors"]

@@ -33,16 +33,16 @@ class Coded:
         funnel = bare_funnel(case.packed, factory.mktemp("bare") / "bundle")
         (bare,) = funnel.request_encoder.items.layers
         rng, n = np.random.default_rng(drawn["seed"]), len(bare.records.ids)
-        vectors: tuple[tuple[str, int, Precision], ...] = (
-            ("prerank", 3, "fp32"),
-            ("middle", 1, "fp16"),
-            ("late", 4, "int8"),
+        parts = (
+            ItemPart("prerank.vector", 3, "fp32"),
+            ItemPart("middle.vector", 1, "fp16"),
+            ItemPart("rank.item", 4, "int8"),
         )
-        form = replace(RecordFormat.from_manifest(funnel.manifest), vectors=vectors)
-        drawn_vectors = {
-            s: StoredMatrix.encode(rng.normal(size=(n, d)).astype(np.float32), p) for s, d, p in vectors
+        form = replace(RecordFormat.from_manifest(funnel.manifest), parts=parts)
+        stored = {
+            name: StoredMatrix.encode(rng.normal(size=(n, d)).astype(np.float32), p) for name, d, p in parts
         }
-        layer = replace(bare, vectors=drawn_vectors)
+        layer = replace(bare, parts=stored)
         return cls(form, layer, dict(form.encode(layer, np.arange(n))))
 
 
@@ -59,8 +59,8 @@ def same_lists(ours: Ragged, theirs: Ragged) -> None:
 
 def _arrays(layer: ItemLayer) -> dict[str, NDArray[Any]]:
     """The numbers and the scales of a layer's vectors."""
-    found = {name: held.values for name, held in layer.vectors.items()}
-    return found | {f"scale.{name}": v.scale for name, v in layer.vectors.items() if v.scale is not None}
+    found = {name: held.values for name, held in layer.parts.items()}
+    return found | {f"scale.{name}": v.scale for name, v in layer.parts.items() if v.scale is not None}
 
 
 def same(ours: ItemLayer, theirs: ItemLayer) -> None:
@@ -120,13 +120,13 @@ def test_the_world_has_something_of_every_kind(coded: Coded) -> None:
     assert operands.keys and operands.lists and operands.numbers and coded.layer.records.columns
 
 
-def test_other_programs_can_read_a_vector_out(coded: Coded) -> None:
-    for stage, held in coded.layer.vectors.items():
-        offset, kind, count = coded.form.fields[f"vector.{stage}"]
+def test_other_programs_can_read_a_part_out(coded: Coded) -> None:
+    for part, held in coded.layer.parts.items():
+        offset, kind, count = coded.form.fields[f"part.{part}"]
         for n, record in enumerate(coded.records.values()):
             read = np.frombuffer(record, dtype=kind, count=count, offset=offset).astype(np.float32)
             if held.scale is not None:
-                at, scale_kind, _ = coded.form.fields[f"scale.{stage}"]
+                at, scale_kind, _ = coded.form.fields[f"scale.{part}"]
                 read *= np.frombuffer(record, dtype=scale_kind, count=1, offset=at)
             np.testing.assert_array_equal(read, held.decode()[n])
 

@@ -1,0 +1,1 @@
+"""The online scorers that corank comes with."""
