@@ -90,14 +90,15 @@ def write_graphs(folder: Path, config: Config, model: JointModel, calibrators: C
         network, tensors = model.network(stage.name), example_request(model, stage.name)
         for name, graph in network.graphs().items():
             path = folder / graph_file(stage.name, name)
-            if name == "value" and stage.scorer == PARTS:
-                parts = example_parts(model, stage.name)
-                _write_value(path, graph, tensors | parts, stage, config, calibrators[stage.name])
-            elif name == "item":  # a part may be called as an input is
+            if name == "item":  # a part may be called as an input is
                 write_graph(
                     path, replace(graph, outputs=tuple(PART + part for part in graph.outputs)), tensors
                 )
-            elif stage.scorer != PARTS or (name == "query" and stage.orders_by_product):
+            elif name == "value":
+                if stage.scorer == PARTS:
+                    given = tensors | example_parts(model, stage.name)
+                    _write_value(path, graph, given, stage, config, calibrators[stage.name])
+            elif stage.scorer != PARTS or stage.orders_by_product:
                 write_graph(path, graph, tensors)
 
 

@@ -21,7 +21,7 @@ from tests.support.shared import shared_case
 PARTS = [
     "prerank.query.onnx",
     "prerank.item.onnx",
-    "rank.onnx",
+    "rank.value.onnx",
     "tables/shared/8.npy",
     "items/ids.npy",
     "items/keys.npy",
@@ -107,13 +107,13 @@ def other(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(opened.folder, folder, dirs_exist_ok=True)
         table = np.load(folder / "tables" / "shared" / "8.npy", allow_pickle=False)
         np.save(folder / "tables" / "shared" / "8.npy", table + 1, allow_pickle=False)
-        shutil.copyfile(folder / "prerank.item.onnx", folder / "rank.onnx")
+        shutil.copyfile(folder / "prerank.item.onnx", folder / "rank.value.onnx")
 
     write_bundle(path, opened.manifest.model_copy(update={"model_version": "f" * 16}), fill)
     return path
 
 
-@pytest.mark.parametrize("part", ["tables/shared/8.npy", "rank.onnx"])
+@pytest.mark.parametrize("part", ["tables/shared/8.npy", "rank.value.onnx"])
 def test_part_of_another_model_version_is_refused(bundle: Path, other: Path, part: str) -> None:
     path = content(bundle) / part
     shutil.copyfile(content(other) / part, path)
@@ -171,7 +171,7 @@ def test_rank_refuses_without_a_traceback(
 ) -> None:
     request = bundle.parent / "request.json"
     request.write_text(json.dumps(case.request("test", 0)))
-    path = content(bundle) / "rank.onnx"
+    path = content(bundle) / "rank.value.onnx"
     if damage == "truncate":
         path.write_bytes(path.read_bytes()[:100])
     elif damage == "remove":

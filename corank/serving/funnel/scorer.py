@@ -19,7 +19,7 @@ from corank.core.ragged import Rows
 from corank.core.registry import plugin_hint
 from corank.core.types import Floats, Numbers
 from corank.features.input_layout import Layout
-from corank.serving.funnel.scorers.vectors_scorer import QueryTower
+from corank.serving.funnel.scorers.vectors_scorer import QueryVectors
 from corank.serving.funnel.stage_scorer import SCORERS, Candidates, ScorerInputs, Shared, StageScorer
 
 
@@ -33,7 +33,7 @@ class Scorer:
         self.stages: dict[str, StageScorer] = {}
         self._manifest, self._columns = manifest, manifest.data.columns
         self._inputs: dict[str, ScorerInputs] = {}
-        self._queries: dict[str, QueryTower] = {}
+        self._queries: dict[str, QueryVectors] = {}
         for stage in manifest.stages:
             inputs = ScorerInputs(stage, folder, layout, self.tables[stage.tables], self._columns)
             try:
@@ -43,7 +43,7 @@ class Scorer:
                 raise BundleError(f"{folder}: stage '{stage.name}': {error}; {hint}") from None
             self._inputs[stage.name] = inputs
             if stage.orders_by_product:
-                self._queries[stage.name] = QueryTower(inputs)
+                self._queries[stage.name] = QueryVectors(inputs)
         self._items = ItemGraphs(folder, manifest.stages, layout, self.tables, threads=1)
         self.calibrators = {
             stage.name: {label: Platt(c.slope, c.intercept) for label, c in stage.calibrators.items()}

@@ -64,7 +64,7 @@ def test_it_is_fetched_once_by_all_who_ask_at_once(bundle: Path, local: Store, t
 def test_a_damaged_copy_is_fetched_anew(case: Case, bundle: Path, local: Store, tmp_path: Path) -> None:
     version = publish_bundle(bundle, local)
     folder = fetch_bundle(local, version, tmp_path / "cache").folder
-    (folder / "rank.onnx").write_bytes(b"")
+    (folder / "rank.value.onnx").write_bytes(b"")
     assert answers(Funnel(fetch_bundle(local, version, tmp_path / "cache"))) == answers(case.funnel)
 
 

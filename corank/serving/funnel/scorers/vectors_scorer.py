@@ -21,7 +21,7 @@ from corank.serving.funnel.stage_scorer import (
 )
 
 
-class QueryTower:
+class QueryVectors:
     """The graph that gives the vector of a query."""
 
     def __init__(self, inputs: ScorerInputs) -> None:
@@ -48,7 +48,7 @@ class VectorsScorer(StageScorer):
                 f"{inputs.folder}: stage '{stage.name}': its facts lack the width of vectors, scale or bias; "
                 "export the bundle again"
             )
-        self._part, self._query = stage.vector_part, QueryTower(inputs)
+        self._part, self._query = stage.vector_part, QueryVectors(inputs)
         self._scale, self._bias = (np.float32(stage.constants[name]) for name in ("scale", "bias"))
         self._matches = MatchTerms(inputs) if stage.matches else None
 
