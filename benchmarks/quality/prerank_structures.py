@@ -16,8 +16,7 @@ given, has exposed candidates alone: clicks are learnt, and AUC is that of click
 `bias` is paired over seeds.
 
 `us` is the time of a scorer for 1,000 candidates of one request, encoded, with item vectors at hand and 50 events in
-the user's history, the graph of the query included; `graph_us` that of one ONNX graph of the whole stage over the same
-vectors, where there is one: nothing counts matches in a graph. Times are those of the thread's processor, all taken in
+the user's history, the tower of the query included. Times are those of the thread's processor, all taken in
 turns of random order; a figure is the lowest decile of its rounds, which a loaded machine disturbs least. `best` of a
 world is the structure with the most AUC above `dot` for a microsecond above it.
 """
@@ -32,8 +31,6 @@ from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
-import torch
 
 from benchmarks import harness
 from benchmarks.quality.arena import Arena, Figures, Loss, kept, packed_arena, spread, world
@@ -46,18 +43,13 @@ from corank.evaluation.predict import predict_split
 from corank.evaluation.stage_order import read_truth
 from corank.metrics.cascade import recall
 from corank.metrics.point import auc, truth_auc
-from corank.models.graphs import Graph, RequestGraph
-from corank.models.tower_structures import TowersHeads
-from corank.models.two_tower import Towers
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.stage_scorer import Candidates
-from corank.serving.funnel.vectors_scorer import VectorsScorer
 from corank.training.config import Config
 from corank.training.config_file import plain, read
 from corank.training.device import keep_freed_memory
 from corank.training.export import export_bundle
-from corank.training.onnx_graphs import write_graph
 from corank.training.run import Run, build_model
 
 HIDDEN, D = [128, 64], 32
@@ -169,41 +161,10 @@ class Timed:
         self.candidates = Candidates(funnel.request_encoder, encoded, np.arange(CANDIDATES), {})
         self.bytes = 4 * (funnel.manifest.stages[0].vector_width or 0)
         self.calls: dict[str, Callable[[], object]] = {f"{name}.us": self.score}
-        network = model.network("prerank")
-        if isinstance(network, Towers) and network.matches is None:
-            self.session = from_vectors(network, arena.folder / f"{name}.onnx", model.layout.width("query"))
-            np.testing.assert_allclose(self.run_graph(), self.score(), atol=1e-4)
-            self.calls[f"{name}.graph_us"] = self.run_graph
 
     def score(self) -> np.ndarray:
         """The scorer that serves the structure."""
         return self.scorer.score(replace(self.candidates, shared={}))
-
-    def run_graph(self) -> np.ndarray:
-        """One graph over the query and the vectors of the candidates."""
-        request = self.candidates.request
-        vectors = request.items.vectors("prerank", self.candidates.rows)
-        assert isinstance(self.scorer, VectorsScorer)
-        query = self.scorer.inputs.query(request.query, {})
-        found: np.ndarray = self.session.run(None, {"query": query, "item": vectors})[0]
-        return found
-
-
-class FromVectors(RequestGraph):
-    """A stage over the query and item vectors that were computed ahead."""
-
-    def __init__(self, stage: Towers) -> None:
-        super().__init__(stage)
-        stage.item_vectors = lambda item: item  # type: ignore[method-assign]
-
-
-def from_vectors(stage: Towers, path: Path, query: int) -> onnxruntime.InferenceSession:
-    """The graph of a whole stage but for the item tower."""
-    tensors = {"query": torch.zeros(1, query), "item": torch.zeros(2, D + 2 * isinstance(stage, TowersHeads))}
-    write_graph(path, Graph(FromVectors(stage), ("query", "item"), ("logits",)), tensors)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(path), options)
 
 
 def microseconds(arena: Arena) -> Figures:

@@ -8,6 +8,7 @@ arrays from id to row, ONNX Runtime on one thread, bytes in, bytes out, no check
 import argparse
 import gc
 import math
+import os
 from bisect import bisect_right
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,6 +36,8 @@ from corank.features.encoders import Encoders
 from corank.features.encoding import FIRST_KNOWN, MISSING, UNKNOWN
 from corank.features.input_layout import Layout, dense_input
 from corank.features.vocabulary import Vocabulary
+from corank.models.stage_model import StageModel
+from corank.training.onnx_graphs import example_request, write_graph
 from corank.training.run import Run
 
 CANDIDATES, KEEP, ANSWER = 10_000, 100, 10
@@ -183,14 +186,14 @@ class Naive:
 
 
 class Tuned:
-    def __init__(self, path: Path) -> None:
-        self.model = model = Model(path)
+    def __init__(self, made: Million) -> None:
+        self.model = model = Model(made.bundle)
         folder, ids = model.bundle.folder, model.records.ids.values.to_list()
         self.vectors = read_parts(folder, model.bundle.manifest)["prerank.vector"].decode()
         self.inputs = _inputs(model)
         self.place = _by_id(dict(zip(ids, range(len(ids)), strict=True)), -1)
         self.code = _by_id(model.items, model.unknown["item_id"])
-        self.towers, self.ranker = _session(folder / "prerank.query.onnx"), _session(folder / "rank.onnx")
+        self.towers, self.ranker = _session(folder / "prerank.query.onnx"), _session(_whole_ranker(made))
         self.platt = model.bundle.manifest.stages[-1].calibrators["click"]
         self.decode, self.encode = msgspec.json.Decoder().decode, msgspec.json.Encoder().encode
         # written anew by every request: a loop ranks one at a time
@@ -227,6 +230,15 @@ class Tuned:
         return dense
 
 
+def _whole_ranker(made: Million) -> Path:
+    """The graph of the ranker's whole forward, written beside the bundle."""
+    run, path = Run.open(made.run), made.folder / f"rank-{os.getpid()}.onnx"
+    joint, _ = run.model(run.packed())
+    joint = joint.cpu().eval()
+    write_graph(path, StageModel.graphs(joint.network("rank"))[""], example_request(joint, "rank"))
+    return path
+
+
 def _inputs(model: Model) -> Floats:
     """The ranker's inputs of every item: (N, ·)."""
     rows = model.records.rows
@@ -261,7 +273,7 @@ def naive(made: Million) -> FastAPI:
 
 
 def tuned(made: Million) -> FastAPI:
-    service, app = Tuned(made.bundle), FastAPI()
+    service, app = Tuned(made), FastAPI()
 
     async def ranked(http: Request) -> Response:
         return Response(service.rank(await http.body()), media_type="application/json")

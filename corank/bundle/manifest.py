@@ -13,7 +13,6 @@ from corank.bundle.precision.precision_loss import PrecisionLoss
 from corank.bundle.signatures import Signatures, TrustedKeys, read_signatures
 from corank.bundle.stage_facts import FolderName, StageFacts
 from corank.core.errors import BundleError, ConfigError
-from corank.core.matrices.stored_matrix import Precision
 from corank.core.registry import plugin_hint
 from corank.core.settings import Settings, build_once, validate
 from corank.core.storage.local_copy import read_folder

@@ -26,7 +26,9 @@ def case() -> Case:
 def held(case: Case, stage: str) -> dict[object, list[float]]:
     """Item → its vector in the bundle."""
     (layer,) = case.funnel.request_encoder.items.layers
-    return dict(zip(layer.records.ids.values.to_list(), layer.parts[f"{stage}.vector"].decode().tolist(), strict=True))
+    return dict(
+        zip(layer.records.ids.values.to_list(), layer.parts[f"{stage}.vector"].decode().tolist(), strict=True)
+    )
 
 
 def test_vectors_are_those_of_the_bundle(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

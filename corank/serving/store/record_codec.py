@@ -23,7 +23,7 @@ from corank.bundle.manifest import BundleManifest
 from corank.bundle.stage_facts import ItemPart
 from corank.core.errors import StoreError
 from corank.core.hash_index import Keys
-from corank.core.matrices.stored_matrix import DTYPES, Precision, StoredMatrix
+from corank.core.matrices.stored_matrix import DTYPES, StoredMatrix
 from corank.core.ragged import Ragged, Rows, Vectors
 from corank.features.operands import OperandNames, Operands
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from corank.bundle.item_layers import ItemLayer
+from corank.bundle.stage_facts import ItemPart
 from corank.core.errors import StoreError
-from corank.core.matrices.stored_matrix import Precision, StoredMatrix
+from corank.core.matrices.stored_matrix import StoredMatrix
 from corank.core.ragged import Ragged
 from corank.serving.store.record_codec import CRC, RecordFormat, to_ids, to_keys
 from tests.support.cases import Case, bare_funnel
