@@ -99,7 +99,7 @@ def test_a_run_is_exported_at_a_precision_that_its_config_does_not_name(
         capsys, "export", run, bundle, "--set", "export.precision={prerank.vector: fp16}"
     )
     assert code == 0
-    assert "\nprecision: prerank.vector fp16, 16 bytes an item (32 in fp32)\n" in err
+    assert "\nprecision: prerank.vector fp16, 16 bytes an item (32 in fp32); rank.item fp32, " in err
     assert re.search(
         r"\nprecision of prerank: recall@\d+ (0\.99\d+|1\.0000), change of a probability \S+ at most", err
     )
