@@ -145,7 +145,8 @@ def test_fewer_filters_are_kept_of_many_items(case: Case, monkeypatch: pytest.Mo
     monkeypatch.setattr(retrieval, "FILTER_BYTES", 3 * int(items.bounds[-1]))
     assert case.funnel.retrieval is not None
     again = case.funnel.retrieval.with_items(items)
-    query = np.ones(case.funnel.scorer.vector_stages[again.settings.stage].width, dtype=np.float32)
+    held = items.layers[0].parts[f"{again.settings.stage}.vector"]
+    query = np.ones(held.shape[1], dtype=np.float32)
     assert len(again.search(query, 5, ())) == 5
 
 
