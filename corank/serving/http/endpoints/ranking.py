@@ -175,7 +175,7 @@ class RankEndpoints:
             self._follower.request_refresh()  # the store may know them by now
         answer = result.to_answer(user.origin)
         done = time.perf_counter()
-        call.ranked.append((result, done))
+        call.ranked.append((result, done, ranked.role))
         self._metrics.observe(result, done - arrived, ranked.role)
         served_id = None
         if self._request_log is not None:

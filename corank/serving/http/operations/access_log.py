@@ -106,9 +106,10 @@ class AccessLog:
             line["trace"] = call.trace
         if call.why is not None:
             line["why"] = call.why
-        ranked = [result for result, _ in call.ranked]
+        ranked = [result for result, _, _ in call.ranked]
         if ranked:
             line["version"] = ranked[0].manifest.model_version
+            line["role"] = call.ranked[0][2]
             line["items_seq"] = ranked[0].manifest.items_seq
             line["candidates"] = sum(len(one.encoded.ids) + len(one.encoded.unknown) for one in ranked)
             parts = dict.fromkeys(name for one in ranked for name in one.seconds)

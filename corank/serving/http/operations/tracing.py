@@ -82,8 +82,9 @@ class RequestTracer:
             attributes |= {"http.route": path, "url.path": path}
         if call.why is not None:
             attributes["corank.why"] = call.why
-        for result, _ in call.ranked[:1]:
+        for result, _, role in call.ranked[:1]:
             attributes["corank.model_version"] = result.manifest.model_version
+            attributes["corank.role"] = role
             attributes["corank.items_seq"] = result.manifest.items_seq
         span = self._tracer.start_span(
             f"{call.scope['method']} {path}".rstrip(),
@@ -97,7 +98,7 @@ class RequestTracer:
             if reply.status >= 500:
                 span.set_status(Status(StatusCode.ERROR))
             parent = set_span_in_context(span)
-            for result, done in call.ranked:
+            for result, done, _ in call.ranked:
                 # parts follow each other, the last one until the request was ranked
                 start = done - sum(result.seconds.values())
                 for name, seconds in result.seconds.items():

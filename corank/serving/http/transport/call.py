@@ -56,8 +56,8 @@ class HttpCall:
         """Counts so many requests more against the rate of its token; raises RefusedError if they are too many."""
         self.why: str | None = None
         """Why it was refused for a limit: queue, bodies or rate."""
-        self.ranked: list[tuple[RankingResult, float]] = []
-        """What it had ranked, and when each was done, by `time.perf_counter`."""
+        self.ranked: list[tuple[RankingResult, float, str]] = []
+        """What it had ranked, when each was done, by `time.perf_counter`, and the role of the version that did it."""
         self.id: str | None = None
         """Of its line in the access log; the client may give it."""
         self.trace: str | None = None
