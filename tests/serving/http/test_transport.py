@@ -55,7 +55,7 @@ def test_messagepack_json_and_the_process_give_the_same_bits(client: TestClient,
         request = case.request("test", number) | {"fields": [*set(ANSWER_FIELDS) - {"microseconds"}]}
         plain = client.post("/rank", json=request).json()
         packed = unpacked(client.post("/rank", content=encode(request), headers=PACKED))
-        assert plain == packed == case.funnel.rank(request) | {"user": "given"}
+        assert plain == packed == case.funnel.rank(request) | {"user": "given", "role": "live"}
 
 
 def test_packed_ids_are_those_of_a_list(client: TestClient) -> None:
@@ -200,6 +200,7 @@ def test_an_answer_has_the_fields_that_are_asked_for(client: TestClient, case: C
         "unknown",
         "missing",
         "user",
+        "role",
     }
     ids = [item["id"] for item in plain["items"]]
     assert client.post("/rank", json=request | {"fields": ["ids"]}).json() == {"ids": ids}

@@ -5,7 +5,7 @@ milliseconds, so that the oldest is one that comes slowly on purpose.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -17,6 +17,7 @@ from corank.serving.http.transport.reply import RefusedError
 
 T = TypeVar("T")
 
+JSON_LINES = "application/x-ndjson"
 RETRY_AFTER = "1"
 """Seconds after which a refused client should retry."""
 CLOSE = {"Connection": "close"}
@@ -36,11 +37,24 @@ class WholeBody:
         return self.codec.decode(self.content, kind)
 
 
+@dataclass(frozen=True)
+class BodyLines:
+    """The first line of a body, and what waits for the second one."""
+
+    first: bytes
+    second: Callable[[], Awaitable[bytes]]
+    """Raises RefusedError as `BodyReader.read` does."""
+
+
 @dataclass(eq=False)
 class ReceivedBody:
     """A body, as far as it has come."""
 
-    timeout: asyncio.Timeout
+    call: HttpCall
+    due: float
+    """When it must have come, by the clock of the event loop."""
+    timeout: asyncio.Timeout | None = None
+    """While a part of it is waited for."""
     content: bytearray = field(default_factory=bytearray)
     given_up: bool = False
 
@@ -66,34 +80,67 @@ class BodyReader:
         Raises RefusedError if it is of another type, too large or too slow, or too much is held.
         """
         codec = body_codec(call)
-        body = ReceivedBody(asyncio.timeout(self._limits.seconds))
-        self._unfinished[body] = None
-        try:
-            await self._receive(call, body)
+        async with self._received(call) as body:
+            await self._receive(body)
             self._unfinished.pop(body, None)
             yield WholeBody(bytes(body.content), codec)
-        finally:
-            self._release(body)
 
-    async def _receive(self, call: HttpCall, body: ReceivedBody) -> None:
+    @asynccontextmanager
+    async def read_lines(self, call: HttpCall) -> AsyncIterator["BodyLines"]:
+        """Read the first line of a body of two lines of JSON; the block may wait for the second one.
+
+        Raises RefusedError as `read` does.
+        """
+        given = call.header(b"content-type") or ""
+        if given.partition(";")[0].strip().lower() != JSON_LINES:
+            raise RefusedError(415, f"expected the header Content-Type: {JSON_LINES}; received {given!r}")
+        async with self._received(call) as body:
+            await self._receive(body, until=b"\n")
+            first, end, _ = bytes(body.content).partition(b"\n")
+
+            async def read_second() -> bytes:
+                await self._receive(body)
+                self._unfinished.pop(body, None)
+                return bytes(body.content)[len(first) + len(end) :]
+
+            yield BodyLines(first, read_second)
+
+    @asynccontextmanager
+    async def _received(self, call: HttpCall) -> AsyncIterator[ReceivedBody]:
+        """A body that is yet to come, which counts as held until the block ends."""
         length = call.header(b"content-length")
         if length is None:
             length = "0"
         if not length.isdecimal() or len(length) > 20 or int(length) > self._limits.body:
             raise self._too_large()
+        body = ReceivedBody(call, asyncio.get_running_loop().time() + self._limits.seconds)
+        self._unfinished[body] = None
         try:
-            async with body.timeout:
-                async for part in call.stream():
+            yield body
+        finally:
+            self._release(body)
+
+    async def _receive(self, body: ReceivedBody, until: bytes | None = None) -> None:
+        """Receive a body to its end, or to the part that has a mark."""
+        if body.given_up:
+            raise self._too_much()
+        try:
+            async with asyncio.timeout_at(body.due) as body.timeout:
+                while (part := await body.call.next_part()) is not None:
                     if len(body.content) + len(part) > self._limits.body:
                         raise self._too_large()
                     self._make_room(body, len(part))
                     self._held += len(part)
                     body.content += part
+                    if until is not None and until in part:
+                        break
         except TimeoutError:
             if body.given_up:
                 raise self._too_much() from None
             message = f"the body did not come within {self._limits.seconds:g} s"
             raise RefusedError(408, message, CLOSE) from None
+        finally:
+            body.timeout = None
 
     def _make_room(self, body: ReceivedBody, size: int) -> None:
         """Give up the oldest unfinished bodies until `size` more bytes fit; raise RefusedError if it is this one."""
@@ -103,7 +150,8 @@ class BodyReader:
                 raise self._too_much()
             self._release(oldest)
             oldest.given_up = True
-            oldest.timeout.reschedule(asyncio.get_running_loop().time())
+            if oldest.timeout is not None:
+                oldest.timeout.reschedule(asyncio.get_running_loop().time())
 
     def _release(self, body: ReceivedBody) -> None:
         self._unfinished.pop(body, None)

@@ -1,6 +1,6 @@
 """A request to the service, read from what an ASGI server hands over."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -29,6 +29,7 @@ class HttpCall:
 
     __slots__ = (
         "_headers",
+        "_more",
         "_receive",
         "caller",
         "change",
@@ -48,6 +49,7 @@ class HttpCall:
         """
         self.scope, self._receive = scope, receive
         self._headers: dict[bytes, bytes] | None = None
+        self._more = True
         self.caller = NOBODY
         """The name of the token that it came with."""
         self.change: dict[str, Any] = {}
@@ -85,13 +87,13 @@ class HttpCall:
         client = self.scope.get("client")
         return f"{client[0]}:{client[1]}" if client else None
 
-    async def stream(self) -> AsyncIterator[bytes]:
-        """The parts of the body. Raises DisconnectedError if the client goes before its end."""
-        more = True
-        while more:
+    async def next_part(self) -> bytes | None:
+        """The next part of the body; None at its end. Raises DisconnectedError if the client goes before."""
+        while self._more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise DisconnectedError
-            more = message.get("more_body", False)
+            self._more = message.get("more_body", False)
             if part := message.get("body", b""):
-                yield part
+                return bytes(part)
+        return None
