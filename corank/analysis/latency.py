@@ -29,11 +29,12 @@ from corank.features.input_layout import embed_rows
 from corank.features.operand_rows import OperandRows
 from corank.features.schema import RECORD_PLACEMENTS, Placement, Schema
 from corank.models.settings.stage import StageSettings
+from corank.serving.funnel.encoded_request import EncodedRequest
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.query.request_history import RequestHistory
 from corank.serving.funnel.query.wanted_items import find_items
 from corank.serving.funnel.request import Request, to_series
-from corank.serving.funnel.request_encoder import EncodedRequest, RequestEncoder
+from corank.serving.funnel.request_encoder import RequestEncoder
 
 ROUNDS, CALLS = 5, 20
 """A measurement is the median of `ROUNDS` rounds; a round is the mean of `CALLS` calls."""

@@ -22,6 +22,7 @@ class CandidatesFeature(ScaledFeature):
     kind: Literal["candidates"] = "candidates"
 
     default_scale: ClassVar[Scaling] = "log"
+    counts_candidates: ClassVar[bool] = True
 
     @property
     def operands(self) -> Sequence[str]:

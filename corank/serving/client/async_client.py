@@ -1,14 +1,14 @@
 """A client of a service for asyncio."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from corank.core.errors import RequestError, ServiceError
 from corank.core.extras import require
 from corank.serving.client.answers import BatchAnswer, RankAnswer
-from corank.serving.client.calls import Asked, ServiceCalls
+from corank.serving.client.calls import LINES, Asked, ServiceCalls
 from corank.serving.client.retries import RetryPolicy, Tries
 
 T = TypeVar("T")
@@ -69,6 +69,25 @@ class AsyncServiceClient:
         """
         return await self._post("/rank", self._calls.encode(request), RankAnswer)
 
+    async def rank_ahead(self, query: Asked, retrieve: Callable[[], Awaitable[Any]]) -> RankAnswer:
+        """Rank a request whose candidates are still to be found: the service reads its query meanwhile.
+
+        Args:
+            query: a request without candidates.
+            retrieve: finds them, and is called once: a list, or an array of int64.
+
+        Raises as `rank`, and what `retrieve` raises.
+        """
+        first, found = self._calls.encode_query(query), list[bytes]()
+
+        async def lines() -> AsyncIterator[bytes]:
+            yield first
+            if not found:
+                found.append(self._calls.encode_candidates(await retrieve()))
+            yield found[0]
+
+        return await self._post("/rank/ahead", lines, RankAnswer, LINES)
+
     async def rank_batch(self, requests: Sequence[Asked]) -> list[RankAnswer | RequestError | ServiceError]:
         """Rank several requests by one version.
 
@@ -80,18 +99,25 @@ class AsyncServiceClient:
         body = self._calls.encode_batch(requests)
         return self._calls.read_batch(await self._post("/rank/batch", body, BatchAnswer), len(requests))
 
-    async def _post(self, path: str, content: bytes, kind: type[T]) -> T:
+    async def _post(
+        self,
+        path: str,
+        content: bytes | Callable[[], AsyncIterator[bytes]],
+        kind: type[T],
+        headers: Mapping[str, str] | None = None,
+    ) -> T:
         tries, url = Tries(self._policy), self._calls.url + path
         while True:
-            status, headers, error = None, dict[str, str](), ""
+            status, given, error = None, dict[str, str](), ""
+            body = content if isinstance(content, bytes) else content()
             try:
-                answer = await self._client.post(url, content=content, timeout=tries.begin())
-                status, headers = answer.status_code, answer.headers
+                answer = await self._client.post(url, content=body, headers=headers, timeout=tries.begin())
+                status, given = answer.status_code, answer.headers
             except self._httpx.TransportError as failed:
                 error = f"{url}: no answer after {tries.count} tries: {failed!r}"
-            pause = tries.pause_after(status, headers) if status != 200 else None
+            pause = tries.pause_after(status, given) if status != 200 else None
             if pause is None:
                 if status is None:
                     raise ServiceError(error)
-                return self._calls.read(status, headers, answer.content, kind)
+                return self._calls.read(status, given, answer.content, kind)
             await asyncio.sleep(pause)

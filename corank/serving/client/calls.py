@@ -11,11 +11,13 @@ from corank.core.types import Longs
 from corank.features.vocabulary import as_int64
 from corank.serving.client.answers import BatchAnswer, BatchPart, ErrorAnswer, RankAnswer
 from corank.serving.funnel.request import Request
+from corank.serving.http.transport.body import JSON_LINES
 from corank.serving.http.transport.codec import CODECS, JSON_CODEC, MSGPACK_CODEC, Codec
 
 T = TypeVar("T")
 Asked = Request | Mapping[str, Any]
 """A request, or a mapping of its fields, whose `candidates` may be an array of int64."""
+LINES = {"Content-Type": JSON_LINES}
 OF_REQUEST = frozenset({400, 413, 415})
 """Statuses that say that the request is wrong."""
 
@@ -40,13 +42,24 @@ class ServiceCalls:
         """The body of a request. Raises RequestError."""
         return self._encode(self._fields(request))
 
+    def encode_query(self, query: Asked) -> bytes:
+        """The first line of a body: a request without candidates. Raises RequestError."""
+        fields = self._fields(query)
+        if fields.get("candidates") is not None:
+            raise RequestError("candidates: are found by `retrieve`; leave them out of the query")
+        return self._encode(fields, JSON_CODEC) + b"\n"
+
+    def encode_candidates(self, given: Any) -> bytes:
+        """The second line. Raises RequestError."""
+        return self._encode(self._candidates(given, JSON_CODEC), JSON_CODEC)
+
     def encode_batch(self, requests: Iterable[Asked]) -> bytes:
         """The body of a batch. Raises RequestError."""
         return self._encode({"requests": [self._fields(request) for request in requests]})
 
-    def _encode(self, body: Mapping[str, Any]) -> bytes:
+    def _encode(self, body: Any, codec: Codec | None = None) -> bytes:
         try:
-            return self.codec.encode(body)
+            return (codec or self.codec).encode(body)
         except (TypeError, OverflowError, ValueError) as error:
             raise RequestError(f"request: {error}") from None
 
@@ -58,10 +71,11 @@ class ServiceCalls:
         else:
             held = dict(request)
         if held.get("candidates") is not None:
-            held["candidates"] = self._candidates(held["candidates"])
+            held["candidates"] = self._candidates(held["candidates"], self.codec)
         return held
 
-    def _candidates(self, given: Any) -> Any:
+    @staticmethod
+    def _candidates(given: Any, codec: Codec) -> Any:
         """Candidates as the encoding has them: of MessagePack bytes, if they are whole numbers."""
         numbers: Longs | None = None
         if isinstance(given, np.ndarray):
@@ -70,11 +84,11 @@ class ServiceCalls:
                     f"candidates: expected an array of whole numbers; received {given.dtype} of shape {given.shape}"
                 )
             numbers = given.astype(np.int64)
-        elif self.codec is MSGPACK_CODEC and isinstance(given, list):
+        elif codec is MSGPACK_CODEC and isinstance(given, list):
             numbers = as_int64(given)
         if numbers is None or not len(numbers):
             return given if numbers is None else []
-        return numbers.astype("<i8").tobytes() if self.codec is MSGPACK_CODEC else numbers.tolist()
+        return numbers.astype("<i8").tobytes() if codec is MSGPACK_CODEC else numbers.tolist()
 
     def read(self, status: int, headers: Mapping[str, str], content: bytes, kind: type[T]) -> T:
         """The answer as a type. Raises RequestError if the request is refused, ServiceError for another status."""

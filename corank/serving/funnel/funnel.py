@@ -29,10 +29,12 @@ from corank.features.input_layout import Layout
 from corank.features.schema import Schema
 from corank.serving.bundle_cache import CACHE
 from corank.serving.funnel.deadline import DeadlineTimer, LatencyTracker
+from corank.serving.funnel.encoded_request import EncodedRequest
 from corank.serving.funnel.inspect import describe_item
+from corank.serving.funnel.query.query_ahead import QueryAhead
 from corank.serving.funnel.ranking_result import RankingResult
 from corank.serving.funnel.request import Request
-from corank.serving.funnel.request_encoder import EncodedRequest, RequestEncoder, Retrieve
+from corank.serving.funnel.request_encoder import RequestEncoder, Retrieve
 from corank.serving.funnel.scorer import Scorer
 from corank.serving.funnel.stage_scorer import Candidates, Shared
 from corank.serving.store.base import is_store, open_store
@@ -144,18 +146,26 @@ class Funnel:
             request = Request.parse(dict(request))
         return self.run(request).to_answer()
 
-    def run(self, request: Request, arrived: float | None = None) -> RankingResult:
+    def prepare(self, request: Request) -> QueryAhead:
+        """Encode the query of a request whose candidates are not known yet, for `run`. Raises RequestError."""
+        self._quotas_of(request)
+        return self.request_encoder.prepare(request)
+
+    def run(
+        self, request: Request, arrived: float | None = None, ahead: QueryAhead | None = None
+    ) -> RankingResult:
         """Run a request through the stages. If a stage misses its deadline, the order of the one before it stands.
 
         Args:
             request: to rank.
             arrived: when it arrived, by `time.perf_counter`; now if None.
+            ahead: its query, as `prepare` made it; encoded anew if another funnel did, or other items are live now.
 
         Raises RequestError.
         """
         began = time.perf_counter() if arrived is None else arrived
         quotas = self._quotas_of(request)
-        encoded = self.encode(request)
+        encoded = self.encode(request, ahead)
         result = RankingResult(self.manifest, request, encoded, quotas)
         result.record_seconds("receive", began)
         alive: Longs = np.arange(len(encoded.ids))
@@ -210,9 +220,10 @@ class Funnel:
             self.run(request)
         self._latencies = {name: LatencyTracker() for name in self._latencies}
 
-    def encode(self, request: Request) -> EncodedRequest:
+    def encode(self, request: Request, ahead: QueryAhead | None = None) -> EncodedRequest:
         """Encode a request, with retrieved candidates if it brings none. Raises RequestError."""
-        return self.request_encoder.encode(request, self._retriever(request))
+        usable = ahead if ahead is not None and ahead.encoder is self.request_encoder else None
+        return self.request_encoder.encode(request, self._retriever(request), usable)
 
     def logits(self, request: Request) -> dict[str, dict[str, Floats]]:
         """Compute every stage's logits of all candidates, uncut: stage → label → (n,). Raises RequestError."""

@@ -5,7 +5,6 @@ Letters: n candidates · L events of a history.
 
 from collections.abc import Callable, Collection, Mapping
 from copy import copy
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -17,7 +16,7 @@ from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError, RequestError
 from corank.core.matrices.stored_matrix import StoredMatrix
 from corank.core.ragged import Ragged, Rows, Vectors
-from corank.core.types import Floats, Longs
+from corank.core.types import Longs
 from corank.data.derived_columns import derive_features, encode_columns
 from corank.features.encoders import Encoders, assemble_rows
 from corank.features.encoding import Encoded
@@ -35,7 +34,8 @@ from corank.serving.funnel.candidates import (
 )
 from corank.serving.funnel.checks.filter_encoder import FilterEncoder
 from corank.serving.funnel.checks.number_limits import NumberLimits
-from corank.serving.funnel.checks.request_warnings import RequestWarning
+from corank.serving.funnel.encoded_request import EncodedRequest
+from corank.serving.funnel.query.query_ahead import QueryAhead, look_up_events
 from corank.serving.funnel.query.query_encoder import QueryEncoder, QueryPart
 from corank.serving.funnel.query.request_history import HistoryEncoder
 from corank.serving.funnel.query.wanted_items import WantedItems, find_items
@@ -49,44 +49,6 @@ QUERY_SIDES: tuple[Side, ...] = ("user", "context")
 CANDIDATE_SIDES: tuple[Side, ...] = ("item", "cross")
 Retrieve = Callable[[Rows], Longs]
 """A query's row → positions of retrieved items."""
-
-
-@dataclass(frozen=True)
-class EncodedRequest:
-    """A request as the stages read it; its candidates are those known or described, in the order given."""
-
-    ids: list[Any]
-    query: Rows
-    """The query's row: (1)."""
-    items: LayeredItems
-    """The catalogue, and the items that the request describes."""
-    positions: Longs
-    """Positions of the candidates in `items`: (n,)."""
-    histories: dict[str, Rows]
-    """By history that a stage attends to, the rows of its items, the newest last: (L)."""
-    ages: dict[str, Floats]
-    """By history of whose events a stage reads the ages, these, as `log_ages` says them: (L,)."""
-    given: dict[str, Floats]
-    """Numeric `columns` of the data that came with the candidates, by name: (n,)."""
-    unknown: list[Any]
-    """Ids of candidates that are left out: neither known nor described."""
-    missing: list[str]
-    """Columns that the request lacks."""
-    clipped: Mapping[str, int]
-    """By `SIDE.COLUMN`, how many numbers lie outside the range of training; they are clipped to it."""
-    logged: dict[str, Encoded]
-    """Crosses that came with the candidates, by feature: (n)."""
-    operands: Operands
-    """Operands of the query: (1)."""
-    time: int
-    """Time of the request, ms since 1970 UTC."""
-    warnings: list[RequestWarning]
-
-    def column(self, name: str, alive: Longs) -> Floats:
-        """One of the data's `columns`, of the candidates `alive`."""
-        return (
-            self.given[name][alive] if name in self.given else self.items.column(name, self.positions[alive])
-        )
 
 
 class RequestEncoder:
@@ -131,20 +93,23 @@ class RequestEncoder:
         other.items = items
         return other
 
-    def encode(self, request: Request, retrieve: Retrieve | None = None) -> EncodedRequest:
-        """Encode a request, with candidates from `retrieve` if it brings none.
+    def encode(
+        self, request: Request, retrieve: Retrieve | None = None, ahead: QueryAhead | None = None
+    ) -> EncodedRequest:
+        """Encode a request, with candidates from `retrieve` if it brings none, and the query `ahead` if it is given.
 
         Raises RequestError, which names the field.
         """
         try:
-            part = self.read_query(request)
+            part = self.read_query(request) if ahead is None else ahead.part
             given = self._read_candidates(request, retrieve)
-            wanted = {n: held.wanted for n, held in part.histories.items() if held.wanted is not None}
             candidates = WantedItems("candidates", given.ids, given.numbers)
-            *listed, positions = find_items(self.items, [*wanted.values(), candidates])
-            found = dict(zip(wanted, listed, strict=True))
-            query, operands = self.query.encode(
-                part.values, part.histories, found, self.items, part.time, self._count_candidates(request)
+            if ahead is None:
+                found, (positions,) = look_up_events(self.items, part, candidates)
+            else:
+                found, (positions,) = ahead.events, find_items(self.items, [candidates])
+            query, operands = (ahead and ahead.encoded) or self._encode_query(
+                part, found, self._count_candidates(request)
             )
             ids, columns, items = given.ids, given.columns, self.items
             if retrieve is not None and request.candidates is None:
@@ -197,6 +162,21 @@ class RequestEncoder:
         self._limits.count(QUERY_SIDES, [values], clipped)
         histories = self.query.read_histories(request, self.items.text, time)
         return QueryPart(time, values, histories, missing, clipped)
+
+    def _encode_query(
+        self, part: QueryPart, found: Mapping[str, Longs], candidates: int
+    ) -> tuple[Rows, Operands]:
+        return self.query.encode(part.values, part.histories, found, self.items, part.time, candidates)
+
+    def prepare(self, request: Request) -> QueryAhead:
+        """Encode the query of a request whose candidates are not known yet. Raises RequestError."""
+        try:
+            part = self.read_query(request)
+            found, _ = look_up_events(self.items, part)
+            encoded = None if self.query.counts_candidates else self._encode_query(part, found, 0)
+        except DataError as error:
+            raise RequestError(str(error)) from None
+        return QueryAhead(self, part, found, encoded)
 
     def _count_candidates(self, request: Request) -> int:
         """How many candidates a request has, or asks to retrieve."""

@@ -28,7 +28,8 @@ from corank.core.types import Floats, Longs, Numbers
 from corank.features.histories.event_layout import event_groups, event_width
 from corank.features.input_layout import Layout, TableSet, dense_input, embed_rows
 from corank.features.schema import Placement
-from corank.serving.funnel.request_encoder import EncodedRequest, RequestEncoder
+from corank.serving.funnel.encoded_request import EncodedRequest
+from corank.serving.funnel.request_encoder import RequestEncoder
 
 Shared = dict[str, Floats]
 """What the stages of one request share: the query's dense input by set of tables, `query.TABLES`, (1, ·); what later

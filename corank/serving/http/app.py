@@ -78,6 +78,7 @@ class RankingService:
         return Routes(
             {
                 ("POST", "/rank"): guard(access, self.ranking.rank, Scope.READ),
+                ("POST", "/rank/ahead"): guard(access, self.ranking.rank_ahead, Scope.READ),
                 ("POST", "/rank/batch"): guard(access, self.ranking.rank_batch, Scope.READ),
                 ("POST", "/items"): guard(access, changes.put_items, Scope.WRITE, "upsert"),
                 ("POST", "/reload"): guard(access, changes.reload, Scope.ADMIN, "reload"),

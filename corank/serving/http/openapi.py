@@ -1,11 +1,13 @@
 """The OpenAPI document of the service, made from the types that decode its bodies."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from corank import __version__
 from corank.serving.funnel.request import Request
+from corank.serving.http.transport.body import JSON_LINES
 from corank.serving.http.transport.codec import CODECS, MSGPACK
 from corank.serving.http.transport.reply import JSON
 from corank.serving.http.transport.schemas import Items, RequestBatch
@@ -43,15 +45,8 @@ def make_document(max_body: int) -> dict[str, Any]:
             "version": __version__,
             "description": "Ranks candidates by the stages of a funnel.",
         },
-        "paths": {
-            "/rank": {"post": _post("Rank the candidates of a request", rank, body_errors | busy)},
-            "/rank/batch": {
-                "post": _post(
-                    "Rank several requests by one version; an error of one stands in its place",
-                    batch,
-                    body_errors | busy,
-                )
-            },
+        "paths": _rank_paths(rank, batch, body_errors | busy)
+        | {
             "/items": {
                 "post": _post(
                     "Insert or replace items",
@@ -72,6 +67,28 @@ def make_document(max_body: int) -> dict[str, Any]:
         "components": {
             "schemas": schemas,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _rank_paths(rank: Any, batch: Any, errors: dict[str, str]) -> dict[str, Any]:
+    """Paths that rank, by the schemas of their bodies."""
+    return {
+        "/rank": {"post": _post("Rank the candidates of a request", rank, errors)},
+        "/rank/ahead": {
+            "post": _post(
+                "Rank a request whose query comes first: a line without candidates, then a line of candidates",
+                {"type": "string"},
+                errors,
+                kinds=[JSON_LINES],
+            )
+        },
+        "/rank/batch": {
+            "post": _post(
+                "Rank several requests by one version; an error of one stands in its place",
+                batch,
+                errors,
+            )
         },
     }
 
@@ -117,8 +134,14 @@ def _operation(
     return operation | ({"security": [{"token": []}]} if needs_token else {})
 
 
-def _post(summary: str, body: Any, errors: dict[str, str], needs_token: bool = False) -> dict[str, Any]:
+def _post(
+    summary: str,
+    body: Any,
+    errors: dict[str, str],
+    needs_token: bool = False,
+    kinds: Iterable[str] = tuple(CODECS),
+) -> dict[str, Any]:
     operation = _operation(summary, errors, needs_token=needs_token)
     return operation | {
-        "requestBody": {"required": True, "content": {kind: {"schema": body} for kind in CODECS}}
+        "requestBody": {"required": True, "content": {kind: {"schema": body} for kind in kinds}}
     }

@@ -45,6 +45,8 @@ class QueryEncoder:
     ) -> None:
         self.schema: Schema = encoders.schema
         self._encoders, self._priors, self.histories = encoders, priors, histories
+        self.counts_candidates = any(one.counts_candidates for one in self.schema.derived("query").values())
+        """Whether a feature of the query needs the number of candidates."""
         self._placed = self.schema.row_features("query")
         self._user_column = manifest.user
         self._user_ids = manifest.user_ids

@@ -1,4 +1,4 @@
-"""POST /rank and /rank/batch: requests through the funnel of the live version, or of the canary.
+"""POST /rank, /rank/ahead and /rank/batch: requests through the funnel of the live version, or of the canary.
 
 A process ranks one request at a time, on the thread of its event loop: a request is about a millisecond of work for
 one core. Between two requests the loop reads what arrived, so that waiting requests are counted; a request that would
@@ -14,6 +14,7 @@ import msgspec
 from corank.bundle.graph_files import RUNTIME_ERRORS
 from corank.core.errors import RequestError
 from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.query.query_ahead import QueryAhead
 from corank.serving.funnel.request import Request
 from corank.serving.http.follower import Follower
 from corank.serving.http.lookup.user_lookup import GIVEN, FoundUser, UserLookup, lookup_seconds
@@ -24,7 +25,8 @@ from corank.serving.http.rollout.versioned_ranking import VersionedRanking
 from corank.serving.http.serve_settings import Limits
 from corank.serving.http.transport.body import RETRY_AFTER, BodyReader
 from corank.serving.http.transport.call import HttpCall
-from corank.serving.http.transport.codec import Codec, answer_to
+from corank.serving.http.transport.codec import JSON_CODEC, Codec, answer_to
+from corank.serving.http.transport.lines import read_candidates, read_query
 from corank.serving.http.transport.reply import HttpReply, RefusedError, shorten_error
 from corank.serving.http.transport.schemas import RequestBatch
 from corank.serving.log.role_logs import RoleLogs
@@ -94,6 +96,35 @@ class RankEndpoints:
             finally:
                 self.waiting -= 1
 
+    async def rank_ahead(self, call: HttpCall) -> HttpReply:
+        """POST /rank/ahead: rank a request whose query comes first, and whose candidates follow.
+
+        The user is looked up and the query encoded while the client finds candidates. Both come by one connection, to
+        one worker, so that nothing is kept between requests.
+        """
+        async with self._bodies.read_lines(call) as lines:
+            self._shed_if_full()
+            user = await self._find_user(lines.first, JSON_CODEC)
+            async with self._turn:
+                await asyncio.sleep(0)
+                request = _join(read_query(lines.first), user)
+                if self._limits.clock_skew is not None:
+                    check_clock(request, self._limits.clock_skew)
+                ahead = self._follower.funnel.prepare(request)
+            second = await lines.second()
+            arrived = time.perf_counter()
+            self._shed_if_full()
+            self.waiting += 1
+            try:
+                async with self._turn:
+                    await asyncio.sleep(0)
+                    request = msgspec.structs.replace(request, candidates=read_candidates(second))
+                    funnel, size = self._follower.funnel, len(lines.first) + len(second)
+                    answer = self._rank(call, funnel, request, size, arrived, user, ahead)
+                    return answer_to(call, answer)
+            finally:
+                self.waiting -= 1
+
     async def rank_batch(self, call: HttpCall) -> HttpReply:
         """POST /rank/batch: rank several requests, one after the other, by one version.
 
@@ -156,15 +187,21 @@ class RankEndpoints:
             return {"error": shorten_error(refused.error), "status": refused.status}
 
     def _rank(
-        self, call: HttpCall, funnel: Funnel, request: Request, size: int, arrived: float, user: FoundUser
+        self,
+        call: HttpCall,
+        funnel: Funnel,
+        request: Request,
+        size: int,
+        arrived: float,
+        user: FoundUser,
+        ahead: QueryAhead | None = None,
     ) -> dict[str, Any]:
-        """The answer to a request whose body has `size` bytes."""
+        """The answer to a request whose body has `size` bytes, and whose query may have been encoded `ahead`."""
         if self._limits.clock_skew is not None:
             check_clock(request, self._limits.clock_skew)
-        if user.columns:
-            request = msgspec.structs.replace(request, user=request.user | user.columns)
+        request = _join(request, user)
         try:
-            ranked = self._versions.rank(request, arrived, funnel)
+            ranked = self._versions.rank(request, arrived, funnel, ahead)
         except RUNTIME_ERRORS as error:
             self._metrics.count_failed()
             raise RefusedError(500, f"the first stage cannot be computed: {error}") from None
@@ -183,6 +220,13 @@ class RankEndpoints:
         if self.shadow is not None:
             self.shadow.offer(request, result, served_id, size)
         return answer | _name_version(request, ranked.role, served_id)
+
+
+def _join(request: Request, user: FoundUser) -> Request:
+    """A request with what was found of its user."""
+    if not user.columns:
+        return request
+    return msgspec.structs.replace(request, user=request.user | user.columns)
 
 
 def _name_version(request: Request, role: Role, served_id: str | None) -> dict[str, Any]:

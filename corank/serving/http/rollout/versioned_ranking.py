@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from corank.core.errors import RequestError
 from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.query.query_ahead import QueryAhead
 from corank.serving.funnel.ranking_result import RankingResult
 from corank.serving.funnel.request import Request
 from corank.serving.http.rollout.rollout import DealtVersion, Rollout
@@ -32,13 +33,16 @@ class VersionedRanking:
         """
         self._rollout, self._metrics = rollout, metrics
 
-    def rank(self, request: Request, arrived: float, live: Funnel) -> RankedRequest:
+    def rank(
+        self, request: Request, arrived: float, live: Funnel, ahead: QueryAhead | None = None
+    ) -> RankedRequest:
         """Rank a request.
 
         Args:
             request: of a user, by whom it is dealt.
             arrived: when, by `time.perf_counter`.
             live: the funnel of the live version.
+            ahead: the query, if one of the funnels has encoded it already.
 
         Raises what the live version raises.
         """
@@ -49,7 +53,7 @@ class VersionedRanking:
                 return ranked
         try:
             check_quotas(request, live.manifest)
-            result = live.run(request, arrived)
+            result = live.run(request, arrived, ahead)
         except RequestError:
             if dealt is not None and why == "refused":
                 self._rollout.record(dealt, True)  # the request is at fault
