@@ -132,9 +132,10 @@ def call_operations(url: str, cases: int) -> Result:
     """Call every operation of the OpenAPI document with at most `cases` requests made by schemathesis."""
     import schemathesis
 
-    @schemathesis.serializer("application/x-ndjson")
     def to_bytes(context: Any, value: Any) -> bytes:
         return value.encode() if isinstance(value, str) else json.dumps(value).encode()
+
+    schemathesis.serializer("application/x-ndjson")(to_bytes)
 
     result = Result()
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
