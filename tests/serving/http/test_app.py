@@ -19,8 +19,8 @@ from starlette.testclient import TestClient
 
 from corank.serving.funnel.deadline import DeadlineTimer
 from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.graph_scorer import GraphScorer
 from corank.serving.funnel.request import Request
+from corank.serving.funnel.scorers.graph_scorer import GraphScorer
 from corank.serving.funnel.stage_scorer import open_graph
 from corank.serving.http.app import RankingService
 from corank.serving.http.endpoints.ranking import REMEMBERED_BYTES
