@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     __version__: str
     from corank import config as config
     from corank.api.bundles import conformance, export, rank, refresh
-    from corank.api.evaluating import compare, evaluate
+    from corank.api.evaluating import compare, compare_served, evaluate
     from corank.api.measuring import explain, gradient_conflicts, report, request
-    from corank.api.replaying import replay
     from corank.api.results.bundle_results import BundleResult, PublishResult
     from corank.api.results.check_result import CheckResult
     from corank.api.results.evaluation_results import ComparisonResult, EvaluationResult, GroupsResult
     from corank.api.results.pack_result import PackResult
     from corank.api.results.report_page import ReportPage
+    from corank.api.results.served_results import ServedComparisonResult
     from corank.api.results.study_results import ExplanationResult, SearchResult, StudyResult
     from corank.api.results.training_result import TrainResult
     from corank.api.results.validation_result import ValidationResult
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from corank.api.tracking import track
     from corank.api.training import train
     from corank.api.users import users
-    from corank.api.versions import promote, prune, roll_back, store_log, store_versions, withdraw
+    from corank.api.versions import promote, prune, replay, roll_back, store_log, store_versions, withdraw
     from corank.continual.daily import daily
     from corank.continual.daily_result import DailyResult
     from corank.core.registry import load_plugins
@@ -62,6 +62,7 @@ __all__ = [
     "ReportPage",
     "Request",
     "SearchResult",
+    "ServedComparisonResult",
     "StudyResult",
     "TrainResult",
     "ValidationResult",
@@ -69,6 +70,7 @@ __all__ = [
     "__version__",
     "check",
     "compare",
+    "compare_served",
     "conformance",
     "daily",
     "evaluate",
@@ -109,6 +111,7 @@ _MODULE_OF = {
     "Request": "corank.serving.funnel.request",
     "load_plugins": "corank.core.registry",
     "train": "corank.api.training",
+    "ServedComparisonResult": "corank.api.results.served_results",
     "TrainResult": "corank.api.results.training_result",
     "ValidationResult": "corank.api.results.validation_result",
     "ReportPage": "corank.api.results.report_page",
@@ -124,15 +127,15 @@ _MODULE_OF = {
         "corank.api.runs",
     ),
     **dict.fromkeys(("conformance", "export", "rank", "refresh"), "corank.api.bundles"),
-    **dict.fromkeys(("compare", "evaluate"), "corank.api.evaluating"),
+    **dict.fromkeys(("compare", "compare_served", "evaluate"), "corank.api.evaluating"),
     **dict.fromkeys(("explain", "gradient_conflicts", "report", "request"), "corank.api.measuring"),
     **dict.fromkeys(("sweep", "tune"), "corank.api.searching"),
     **dict.fromkeys(("predict", "publish", "vectors"), "corank.api.stores"),
     **dict.fromkeys(
-        ("promote", "prune", "roll_back", "store_log", "store_versions", "withdraw"), "corank.api.versions"
+        ("promote", "prune", "replay", "roll_back", "store_log", "store_versions", "withdraw"),
+        "corank.api.versions",
     ),
     "study": "corank.api.studies",
-    "replay": "corank.api.replaying",
     "serve": "corank.api.serving",
     "track": "corank.api.tracking",
     "users": "corank.api.users",

@@ -151,11 +151,12 @@ def _by_label(
 
 
 def compare_measures(
-    population: Population, one: Measures, other: Measures, margins: Margins
+    population: Population, one: Measures, other: Measures, margins: Margins, paired: bool = True
 ) -> dict[str, Any]:
     """Compare the metrics that both have: values `a` and `b`, the difference with its interval, and a verdict.
 
-    `not_worse` tells whether the interval excludes that a is worse by more than the margin.
+    `paired` says whether both are of the same rows, so that users are resampled alike for both. `not_worse` tells
+    whether the interval excludes that a is worse by more than the margin.
     """
     found: dict[str, Any] = {}
     for name in (name for name in one if name in other):
@@ -165,7 +166,7 @@ def compare_measures(
         a, b = ours.value(), theirs.value()
         if a is None or b is None:
             continue
-        resampled = replicates(ours), replicates(theirs)
+        resampled = replicates(ours), replicates(theirs, seed=0 if paired else 1)
         low, high = _bounds(resampled[0] - resampled[1])
         better = _direction(population, name)
         gain = _bounds(_merit(resampled[0], better) - _merit(resampled[1], better))

@@ -29,7 +29,7 @@ def comparison_sections(document: Mapping[str, Any]) -> list[Html]:
         "otherwise no difference is shown. Not worse: the interval excludes that a is worse by more than the margin. "
         "Intervals are not corrected for multiple comparisons: expect one in twenty to mislead."
     )
-    parts = [section(title, *_figures(found)) for title, found in compared_parts(document)]
+    parts = [section(title, *draw_differences(found)) for title, found in compared_parts(document)]
     return [section("How to read it", how), *parts]
 
 
@@ -88,7 +88,8 @@ def split_by_reach(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{name: one for name, one in found.items() if name in axis} for axis in axes]
 
 
-def _figures(found: Mapping[str, Any]) -> Iterator[Html]:
+def draw_differences(found: Mapping[str, Any]) -> Iterator[Html]:
+    """The differences of metrics as plots, and a table."""
     axes = split_by_reach(found)
     caption = "Differences with 95 % intervals over users; grey: the interval contains 0."
     for n, axis in enumerate(axes):

@@ -15,7 +15,7 @@ from corank.analysis.comparison import compare_measures
 from corank.analysis.margins import Margins
 from corank.core.errors import DataError
 from corank.core.storage.object_url import Location
-from corank.core.types import Longs
+from corank.core.types import Index, Longs, Numbers
 from corank.evaluation.measures import Measures, measure_all
 from corank.serving.prediction.score_columns import ScoreColumns
 
@@ -108,7 +108,10 @@ def compare_scores(a: Path, b: Path, choice: ScoreChoice, margins: Margins) -> d
     known = rows.filter(finite)
     if not len(known):
         raise DataError(f"{a}, {b}: no row has a score in both; compared are {', '.join(columns.scores)}")
-    user, request = _codes(known, [columns.user]), _codes(known, columns.request) if columns.request else None
+    user, request = (
+        code_rows(known, [columns.user]),
+        code_rows(known, columns.request) if columns.request else None,
+    )
     stages = {}
     for score in columns.scores:
         found = {}
@@ -232,7 +235,7 @@ def _label(table: ScoreTable, name: str) -> pl.Expr:
     return pl.col(name).cast(pl.Int8)
 
 
-def _codes(rows: pl.DataFrame, columns: Sequence[str]) -> Longs:
+def code_rows(rows: pl.DataFrame, columns: Sequence[str]) -> Longs:
     """Number the distinct values of columns, in the order of the rows: (N,)."""
     values = rows.select(columns)
     numbers = values.unique(maintain_order=True).with_row_index("@code")
@@ -242,15 +245,26 @@ def _codes(rows: pl.DataFrame, columns: Sequence[str]) -> Longs:
 
 
 def _measure(rows: pl.DataFrame, score: str, label: str, user: Longs, request: Longs | None) -> Measures:
-    """Measure a score on the rows whose label is known, as a stage is on exposed candidates."""
-    values = rows[score].to_numpy()
+    """Measure a score on the rows whose label is known."""
+    return measure_scores(rows[score].to_numpy(), rows[label].fill_null(-1).to_numpy(), user, request)
+
+
+def measure_scores(values: Numbers, labels: Index, user: Longs, request: Longs | None) -> Measures:
+    """Measure scores as those of a stage on exposed candidates.
+
+    Args:
+        values: probabilities if all are from 0 to 1: (N,).
+        labels: 1, 0, or -1 for unknown: (N,).
+        user: code of each row's user: (N,).
+        request: code of its request; None without metrics within requests: (N,).
+    """
     inputs = {
         "user": user,
         "request": request,
         "day": None,
         "logit": values,
         "probability": values if ((values >= 0) & (values <= 1)).all() else None,
-        "label": rows[label].fill_null(-1).to_numpy(),
-        "weight": np.ones(len(rows), dtype=np.float32),
+        "label": labels,
+        "weight": np.ones(len(values), dtype=np.float32),
     }
     return measure_all("exposed", inputs)

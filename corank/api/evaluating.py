@@ -1,4 +1,7 @@
-"""Runs evaluated and compared, as functions on paths. Each raises a CorankError for a user's mistake."""
+"""Runs evaluated and compared, and versions that served, as functions on paths.
+
+Each raises a CorankError for a user's mistake.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +14,15 @@ from corank.analysis.evaluated_run import evaluate_run
 from corank.analysis.grouped import evaluate_groups, groups_page
 from corank.analysis.margins import Margins
 from corank.analysis.score_comparison import ScoreChoice, compare_scores, two_tables
+from corank.analysis.served.comparison import ServedChoice, compare_versions
+from corank.analysis.served.sequential import SequentialTest
 from corank.api.notebook.counting import show_progress
 from corank.api.results.evaluation_results import ComparisonResult, EvaluationResult, GroupsResult
+from corank.api.results.served_results import ServedComparisonResult
 from corank.core.errors import DataError
 from corank.core.storage.local_copy import write_file
-from corank.core.storage.object_url import Location, PathOrUrl, parse_location
+from corank.core.storage.object_url import Location, PathOrUrl, parse_location, require_local
+from corank.core.time import moment_to_ms
 from corank.core.types import Progress
 from corank.engine.base import open_engine
 from corank.serving.prediction.predict import predict_log
@@ -129,6 +136,53 @@ def compare(
     return ComparisonResult(document)
 
 
+def compare_served(
+    served: PathOrUrl,
+    exposures: Sequence[PathOrUrl] = (),
+    labels: Sequence[str] = (),
+    since: str | None = None,
+    until: str | None = None,
+    alpha: float = 0.05,
+    effect: float = 0.02,
+    top: int = 10,
+    page: PathOrUrl | None = None,
+) -> ServedComparisonResult:
+    """Compare a canary and a shadow with the version that was live meanwhile, by the log of a service.
+
+    A canary's figures are rates of labels, unpaired: users were dealt to the one version or the other. A shadow's are
+    paired: both versions ranked the same requests. Intervals hold at every look, so that peeking is safe.
+
+    Args:
+        served: the folder that `corank serve --log` wrote; of several machines, with all their files.
+        exposures: tables of what was shown and what became of it, Parquet or CSV, with `served_id` of the answer, the
+            item, and labels; clicks may be in tables of their own. None: no figures of labels.
+        labels: columns of labels; all of 0, 1 and null unless given.
+        since: the first moment that counts, ISO 8601; all unless given.
+        until: the first moment that counts no more.
+        alpha: probability at which an interval of any look may miss the true difference.
+        effect: about how large a difference is looked for, as a share of the value: intervals are narrowest where it
+            shows. They hold whatever it is.
+        top: number of items at the top of an answer by which a shadow is compared.
+        page: the file or URL of an HTML page to write.
+
+    Returns what `corank compare-served` prints. Raises DataError.
+    """
+    for name, value in (("--alpha", alpha), ("--effect", effect)):
+        if not 0 < value < 1:
+            raise DataError(f"{name}: expected a share above 0 and below 1; received {value:g}")
+    if top < 1:
+        raise DataError(f"--top: expected 1 or more; received {top}")
+    files = [require_local(one) for one in exposures]
+    begin, end = _read_moment("--since", since), _read_moment("--until", until)
+    choice = ServedChoice(files, labels, begin, end, top)
+    document = compare_versions(require_local(served), choice, SequentialTest(alpha, effect))
+    if page is not None:
+        from corank.analysis.served.page import served_page
+
+        _write(page, served_page(document))
+    return ServedComparisonResult(document)
+
+
 @dataclass(frozen=True)
 class _LogTables:
     """What stands beside the log that bundles are compared on."""
@@ -198,3 +252,10 @@ def _write(page: PathOrUrl, content: str) -> None:
             path.write_text(content, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{location}: cannot be written: {error}") from None
+
+
+def _read_moment(option: str, text: str | None) -> int | None:
+    try:
+        return None if text is None else moment_to_ms(text)
+    except ValueError:
+        raise DataError(f"{option}: expected ISO 8601, such as 2026-04-29T12:00; received {text!r}") from None

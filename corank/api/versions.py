@@ -1,4 +1,4 @@
-"""The versions of a store, as functions on its address: list, promote, withdraw, roll back, prune; and the store's log.
+"""The versions of a store, as functions on its address: list, promote, withdraw, roll back, prune, replay; its log.
 
 Each raises a CorankError for a mistake of the user.
 """
@@ -10,11 +10,13 @@ from typing import Any
 
 import msgspec
 
-from corank.bundle.signatures import SigningKeys
-from corank.core.storage.object_url import PathOrUrl, require_local
+from corank.bundle.signatures import SigningKeys, TrustedKeys
+from corank.core.errors import DataError
+from corank.core.storage.object_url import PathOrUrl, parse_location, require_local
 from corank.core.types import Report
+from corank.serving.log.replay import ReplayResult, bundle_funnels, replay_log, store_funnels
 from corank.serving.store import retention
-from corank.serving.store.base import open_store
+from corank.serving.store.base import is_store, open_store
 from corank.serving.store.changes.journal import read_log
 
 
@@ -142,3 +144,40 @@ def prune(store: str, keep: int = 1, report: Report = lambda line: None) -> list
     """
     with closing(open_store(store)) as opened:
         return retention.remove_versions(opened, keep, report)
+
+
+def replay(
+    served: PathOrUrl,
+    source: PathOrUrl,
+    cache: PathOrUrl,
+    report: Report = lambda line: None,
+    trust: Sequence[PathOrUrl] = (),
+) -> ReplayResult:
+    """Compute the scores of served requests again, and compare them with those that were served.
+
+    Args:
+        served: what `corank serve --log` wrote: a folder, or one of its files.
+        source: the bundle's folder or URL, or the address of a store whose versions served.
+        cache: the folder where bundles of a store are kept.
+        report: takes a line about each step.
+        trust: the public ed25519 keys, PEM files, that the service was given; none: versions need not be signed.
+
+    Returns how many requests and candidates there were, and how far the scores differ. Raises DataError,
+    RequestError, StoreError, BundleError, TrustError.
+
+    Example:
+        >>> corank.replay("served", "lmdb:store", "cache").differ
+        0
+    """
+    keys, served, source = (
+        TrustedKeys.load([require_local(key) for key in trust]),
+        require_local(served),
+        str(source),
+    )
+    paths = [served] if served.is_file() else sorted(served.glob("served-*.parquet"))
+    if not paths:
+        raise DataError(f"{served}: no served requests here; `corank serve --log {served}` writes them")
+    if not is_store(source):
+        return replay_log(paths, bundle_funnels(parse_location(source), keys), report)
+    with closing(open_store(source)) as opened:
+        return replay_log(paths, store_funnels(opened, require_local(cache), keys), report)

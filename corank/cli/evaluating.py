@@ -118,3 +118,38 @@ def compare_command(
             a, b, split, page, *columns, progress, on, margins, users, read_names(events or []), truth
         )
     print_text(found.to_json()) if as_json else show_comparison(found.document)
+
+
+@evaluating.command("compare-served")
+def compare_served_command(
+    served: Annotated[str, typer.Argument(metavar="LOG", help="The folder that `corank serve --log` wrote.")],
+    exposures: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="What was shown, with served_id, the item, and labels: Parquet or CSV; repeatable.",
+        ),
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="A column of labels; repeatable. Default: all of 0, 1 and null.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(help="First moment that counts, ISO 8601, UTC.")] = None,
+    until: Annotated[str | None, typer.Option(help="First moment that counts no more.")] = None,
+    alpha: Annotated[
+        float, typer.Option(help="Probability at which an interval of any look may miss the true difference.")
+    ] = 0.05,
+    effect: Annotated[
+        float, typer.Option(help="About how large a difference is looked for, as a share of the value.")
+    ] = 0.02,
+    top: Annotated[
+        int, typer.Option(help="Items at the top of an answer by which a shadow is compared.")
+    ] = 10,
+    page: Page = None,
+    as_json: Json = False,
+) -> None:
+    """Compare a canary and a shadow with the live version, by intervals that hold at every look."""
+    from corank.api import evaluating as api
+    from corank.cli.printing.comparison_tables import show_served
+
+    found = api.compare_served(served, exposures or [], label or [], since, until, alpha, effect, top, page)
+    print_text(found.to_json()) if as_json else show_served(found.document)

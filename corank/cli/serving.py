@@ -265,7 +265,7 @@ def replay_command(
     as_json: Json = False,
 ) -> None:
     """Compute the scores of served requests again, and show how far they differ from the served ones."""
-    from corank.api.replaying import replay
+    from corank.api.versions import replay
     from corank.cli import console
 
     found = replay(served, source, cache or CACHE, console.say, trust or [])

@@ -1,6 +1,6 @@
 """Evaluations by group, and comparisons of runs, as the commands print them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -47,7 +47,7 @@ def _half(bounds: Sequence[float] | None) -> str:
 
 def show_comparison(document: dict[str, Any]) -> None:
     """Print the metrics of both runs, their differences, and what they say."""
-    from corank.analysis.comparison_page import compared_parts, describe_lost, describe_rows, format_bounds
+    from corank.analysis.comparison_page import compared_parts, describe_lost, describe_rows
 
     say(f"a: {document['a']}", out)
     say(f"b: {document['b']}", out)
@@ -59,14 +59,53 @@ def show_comparison(document: dict[str, Any]) -> None:
     if any(document["margins"].values()):
         say("margins: " + ", ".join(f"{name} {value:g}" for name, value in document["margins"].items()), out)
     for title, found in compared_parts(document):
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for column in ("metric", "a", "b", "a - b", "95 %", "a is"):
-            left = column in ("metric", "a is")
-            table.add_column(
-                column, justify="left" if left else "right", no_wrap=column != "metric", overflow="fold"
+        _show_metrics(title, found)
+
+
+def _show_metrics(title: str, found: Mapping[str, Any]) -> None:
+    """Print a table of metrics and their differences."""
+    from corank.analysis.comparison_page import format_bounds
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("metric", "a", "b", "a - b", "95 %", "a is"):
+        left = column in ("metric", "a is")
+        table.add_column(
+            column, justify="left" if left else "right", no_wrap=column != "metric", overflow="fold"
+        )
+    for name, one in found.items():
+        values = format_metric(one["a"]), format_metric(one["b"]), f"{one['difference']:+.4f}"
+        verdict = one["verdict"] if one["verdict"] in ("better", "worse") else "none shown"
+        table.add_row(name, *values, format_bounds(one), verdict)
+    out.print(table)
+
+
+def show_served(document: dict[str, Any]) -> None:
+    """Print how a canary and a shadow compare with the live version."""
+    from corank.analysis.comparison_page import compared_parts
+    from corank.analysis.served.page import (
+        agreement_rows,
+        describe_exposures,
+        describe_part,
+        format_sequence,
+    )
+
+    say(describe_exposures(document), out)
+    for name in ("canary", "shadow"):
+        if (part := document[name]) is None:
+            continue
+        for line in (f"the {name}: {part['verdict']}", *describe_part(part)):
+            say(line, out)
+        for figure, value in agreement_rows(part):
+            say(f"{figure}: {value}", out)
+        if part["sequential"]:
+            table = Table(
+                title=f"{name}, intervals that hold at every look", title_justify="left", box=box.SIMPLE_HEAD
             )
-        for name, one in found.items():
-            values = format_metric(one["a"]), format_metric(one["b"]), f"{one['difference']:+.4f}"
-            verdict = one["verdict"] if one["verdict"] in ("better", "worse") else "none shown"
-            table.add_row(name, *values, format_bounds(one), verdict)
-        out.print(table)
+            for column in ("figure", "a", "b", "interval of a - b", "a is"):
+                table.add_column(column, overflow="fold", no_wrap=column != "a is")
+            for figure, found in part["sequential"].items():
+                values = format_metric(found.get("a")), format_metric(found.get("b"))
+                table.add_row(figure, *values, format_sequence(found, "low", "high"), found["verdict"])
+            out.print(table)
+        for title, metrics in compared_parts({"stages": part["stages"], "cuts": {}, "cascade": {}}):
+            _show_metrics(f"{name}: {title}", metrics)

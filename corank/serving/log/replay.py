@@ -159,12 +159,12 @@ def store_funnels(store: Store, cache: Path, trust: TrustedKeys | None = None) -
         nonlocal bundles
         _, state = StoreState.read(store)
         for _, change in read_journal(store, seq - 1, seq):
-            version, facts = change.version, state.versions.get(change.version)
             # a bundle that was served by itself has the id of its version
-            own = not change.items and version.endswith(f"-{id_}")
+            own = not change.items and change.version.endswith(f"-{id_}")
             if id_ not in (None, change.id) and not own:
                 return None  # the store lost the change, and counted on
-            if facts is not None and facts.model_version == model and state.journal_covers(facts):
+            version = _find_version(state, change.version, model, seq)
+            if version is not None:
                 if version not in bundles:
                     bundles = {version: Funnel(fetch_bundle(store, version, cache, trust=trust))}
                 if trust is not None:
@@ -173,3 +173,14 @@ def store_funnels(store: Store, cache: Path, trust: TrustedKeys | None = None) -
         return None
 
     return find
+
+
+def _find_version(state: StoreState, live: str, model: str, seq: int) -> str | None:
+    """The version of a model that can be restored as of a change: the live one, or one that was served beside it."""
+    for name in (live, *state.versions):
+        facts = state.versions.get(name)
+        if facts is None or facts.model_version != model or not state.journal_covers(facts):
+            continue
+        if name == live or (facts.base or 0) <= seq:
+            return name
+    return None

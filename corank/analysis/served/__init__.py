@@ -1,0 +1,1 @@
+"""Versions compared by the log of what was served and the exposures joined to it."""

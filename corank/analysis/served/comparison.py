@@ -1,0 +1,79 @@
+"""Versions that served compared by their log: the document of `corank compare-served`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from corank.analysis.served.canary import compare_canary
+from corank.analysis.served.sequential import EARLY, NONE, SequentialTest
+from corank.analysis.served.served_rows import Exposures, ServedLog
+from corank.analysis.served.shadow import compare_shadow
+from corank.core.errors import DataError
+from corank.serving.log.log_format import SERVED
+
+
+@dataclass(frozen=True)
+class ServedChoice:
+    """What of a log is compared."""
+
+    exposures: Sequence[Path] = ()
+    """Tables of what was shown."""
+    labels: Sequence[str] = ()
+    """Their columns of labels; found unless given."""
+    since: int | None = None
+    """First moment that counts, ms UTC; None for all."""
+    until: int | None = None
+    """First moment that counts no more, ms UTC; None for all."""
+    top: int = 10
+    """Items at the top of an answer by which a shadow is compared."""
+
+
+def compare_versions(source: Path, choice: ServedChoice, test: SequentialTest) -> dict[str, Any]:
+    """Compare the last canary and the last shadow of a log with the version that was live meanwhile.
+
+    Args:
+        source: the folder that `corank serve --log` wrote.
+        choice: what of it.
+        test: how differences are tested over time.
+
+    Returns the document of `corank compare-served --json`. Raises DataError.
+    """
+    log = ServedLog.read(source, choice.since, choice.until)
+    if log is None:
+        raise DataError(f"{source}: no served requests here; `corank serve --log {source}` writes them")
+    exposures = None
+    if choice.exposures:
+        exposures = Exposures.read(choice.exposures, choice.labels, log.item)
+    shadow = ServedLog.read_shadow(source, choice.since, choice.until)
+    found: dict[str, dict[str, Any] | None] = {
+        "canary": compare_canary(log, exposures, test),
+        "shadow": None if shadow is None else compare_shadow(log, shadow, exposures, test, choice.top),
+    }
+    if not any(found.values()):
+        raise DataError(
+            f"{source}: neither a canary nor a shadow ranked a request of that time; serve with --canary or --shadow"
+        )
+    for part in found.values():
+        if part is not None:
+            part["verdict"] = _conclude(part["sequential"])
+    document: dict[str, Any] = {"log": str(source), "alpha": test.alpha, "effect": test.effect}
+    if exposures is not None:
+        document["exposures"] = _count(log, exposures)
+    return document | found
+
+
+def _count(log: ServedLog, exposures: Exposures) -> dict[str, int]:
+    """How many exposures there are, and how many of them are of a request that the log does not have."""
+    logged = log.requests().select(SERVED)
+    unknown = exposures.rows.select(SERVED).join(logged, on=SERVED, how="anti")
+    return {"rows": len(exposures.rows), "unknown": len(unknown)}
+
+
+def _conclude(sequential: dict[str, dict[str, Any]]) -> str:
+    """What all differences together say: the worst of those that are shown."""
+    verdicts = [found["verdict"] for found in sequential.values()]
+    for one in ("worse", "better", NONE):
+        if one in verdicts:
+            return one
+    return EARLY
