@@ -17,11 +17,11 @@ import polars as pl
 import pytest
 from starlette.testclient import TestClient
 
+from corank.bundle.graph_files import RUNTIME_ERRORS
 from corank.serving.funnel.deadline import DeadlineTimer
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
-from corank.serving.funnel.scorers.graph_scorer import GraphScorer
-from corank.serving.funnel.stage_scorer import open_graph
+from corank.serving.funnel.scorers.parts_scorer import PartsScorer
 from corank.serving.http.app import RankingService
 from corank.serving.http.endpoints.ranking import REMEMBERED_BYTES
 from corank.serving.http.follower import Follower
@@ -290,6 +290,13 @@ def test_a_bundle_that_is_exported_anew_goes_live(case: Case, tmp_path: Path) ->
         assert client.get("/version").json()["items_seq"] == 2
 
 
+class Broken:
+    """A graph that the runtime cannot run."""
+
+    def run(self, *_: Any) -> Any:
+        raise RUNTIME_ERRORS[0]("broken")
+
+
 def test_late_and_failing_rankers_leave_the_order_to_the_first_stage(case: Case) -> None:
     funnel = Funnel.open(case.base / "bundle")
     request = Request.parse(case.request("test", 0))
@@ -297,10 +304,9 @@ def test_late_and_failing_rankers_leave_the_order_to_the_first_stage(case: Case)
     alone = funnel.run(request).cuts[0]
     for stage, why in ((last.model_copy(update={"deadline_ms": 1e-6}), "skipped"), (last, "failed")):
         if why == "failed":
-            prerank = open_graph(funnel.scorer.folder / "prerank.item.onnx")  # refuses the ranker's inputs
             ranker = funnel.scorer.stages["rank"]
-            assert isinstance(ranker, GraphScorer)
-            ranker.session = prerank
+            assert isinstance(ranker, PartsScorer)
+            ranker.session = Broken()
         funnel.manifest = funnel.manifest.model_copy(update={"stages": [first, stage]})
         answer = funnel.run(request).to_answer()
         assert answer["fallback"] == {"stage": "rank", "why": why} and answer["stage"] == "prerank"
@@ -318,11 +324,11 @@ def test_a_ranker_that_takes_too_long_is_stopped(case: Case) -> None:
     funnel.manifest = funnel.manifest.model_copy(update={"stages": [wide, late]})
     funnel._timer = DeadlineTimer()
     ranker = funnel.scorer.stages["rank"]
-    assert isinstance(ranker, GraphScorer)
+    assert isinstance(ranker, PartsScorer)
     real = ranker.session
 
     class Slow:
-        def run(self, outputs: None, inputs: dict[str, Any], options: Any = None) -> Any:
+        def run(self, outputs: list[str], inputs: dict[str, Any], options: Any = None) -> Any:
             many = {
                 name: value if name in ("query", "mask", "event") else np.repeat(value, 200_000, axis=0)
                 for name, value in inputs.items()
