@@ -56,6 +56,13 @@ def test_rows_are_read_selected_and_appended_as_they_are_stored(matrix: Floats, 
         )
 
 
+def test_every_half_is_read_as_it_is() -> None:
+    halves = np.arange(1 << 16).astype(np.uint16).view(np.float16)
+    pairs = halves[np.isfinite(halves)].reshape(-1, 2)
+    found, expected = StoredMatrix(pairs).decode(), pairs.astype(np.float32)
+    assert found.tobytes() == expected.tobytes()
+
+
 @given(st.integers(1, 1000))
 def test_numbers_below_the_normal_ones_stay_within_the_whole_numbers(quanta: int) -> None:
     x = quanta * 2.0**-149
