@@ -1,11 +1,11 @@
-"""Memory of a service with millions of items by the precision of their vectors: on disk, in one worker and in two.
+"""Memory of a service with millions of items by the precision of their parts: on disk, in one worker and in two.
 
-Bundles of random vectors, 32 numbers an item unless --width says otherwise, are written by the bundle's own writer, and
-served by `corank serve`; requests of 1,000 random candidates touch the items. By precision: `vectors_mib` and
-`bundle_mib` on disk, `start_seconds` until ready, `worker_mib` resident in a worker and `heap_mib` of it that is of
-no file, `two_workers_mib` of two workers together (a shared page counted once), and of a new version whose
-items all changed, `swap_seconds` from its pointer to its first answer (the service looks every tenth of a second), and
-`swap_mib`, the worker's most meanwhile.
+Bundles of random vectors, 32 numbers an item unless --width says otherwise, and with --sums of the ranker's 128
+first-layer sums, too, are written by the bundle's own writer and served by `corank serve`; requests of 1,000 random
+candidates touch the items. By precision: `parts_mib` and `bundle_mib` on disk, `start_seconds` until ready,
+`worker_mib` resident in a worker and `heap_mib` of it that is of no file, `two_workers_mib` of two workers together (a
+shared page counted once), and of a new version whose items all changed, `swap_seconds` from its pointer to its first
+answer (the service looks every tenth of a second), and `swap_mib`, the worker's most meanwhile.
 """
 
 import argparse
@@ -28,8 +28,8 @@ from benchmarks import harness
 from corank.analysis.logged_request import logged_request
 from corank.bundle.bundle import Bundle
 from corank.bundle.bundle_writer import link_part, write_bundle
+from corank.bundle.item_parts import part_file
 from corank.bundle.item_records import ItemRecords
-from corank.bundle.item_vectors import vector_file
 from corank.bundle.manifest import BundleManifest
 from corank.core.hash_index import Keys
 from corank.core.matrices.matrix_files import append_rows
@@ -40,11 +40,11 @@ from corank.training.run import Run
 from tests.support.service import running_service, workers_of
 
 LOGGED, CANDIDATES, AT_ONCE = 2_000, 1_000, 1 << 16
-"""Items of the log; candidates of a request; vectors that are drawn at once."""
+"""Items of the log; candidates of a request; rows that are drawn at once."""
 PAGE = 4096
 AIMS = {
-    "fp16.times_vectors": ("<=", 0.51),
-    "int8.times_vectors": ("<=", 0.3),
+    "fp16.times_parts": ("<=", 0.51),
+    "int8.times_parts": ("<=", 0.3),
     "fp16.times_worker": ("<", 1.0),
     "int8.times_worker": ("<", 1.0),
 }
@@ -61,12 +61,13 @@ class Catalogue:
     items: int
 
     @classmethod
-    def make(cls, folder: Path, items: int, width: int) -> "Catalogue":
+    def make(cls, folder: Path, items: int, width: int, sums: bool) -> "Catalogue":
         """Train for a moment, and write the records."""
         simulate_world(folder / "world", requests=400, items=LOGGED)
         config = folder / "world" / "config.yaml"
         widths = [512, 128, 64, width]
         changes = ["train.epochs=1", f"stages.0.query={widths}", f"stages.0.item={widths}"]
+        changes += [] if sums else ["stages.1.ahead=false"]
         run = corank.train(config, changes, folder=folder / "run").run
         base = corank.export(run.folder, folder / "base").bundle
         encoders = Encoders.load(base.folder / "encoders", base.manifest.declared)
@@ -79,7 +80,7 @@ class Catalogue:
         return cls(run, base, records, items)
 
     def write(self, path: Path, precision: Precision, seq: int) -> Bundle:
-        """Write a bundle of all items at a precision; its vectors are others for another number of the version."""
+        """Write a bundle of all items at a precision; its parts are others for another number of the version."""
         facts = [
             stage.model_copy(update={"precision": dict.fromkeys(stage.item_parts, precision)})
             for stage in self.base.manifest.stages
@@ -94,20 +95,18 @@ class Catalogue:
                     link_part(self.base.folder / part, folder / part)
             for file in self.records.rglob("*.*"):
                 link_part(file, folder / file.relative_to(self.records))
-            self._write_vectors(folder, manifest, seq)
+            self._write_parts(folder, manifest, seq)
 
         return write_bundle(path, manifest, fill)
 
-    def _write_vectors(self, folder: Path, manifest: BundleManifest, seq: int) -> None:
+    def _write_parts(self, folder: Path, manifest: BundleManifest, seq: int) -> None:
         rng = np.random.default_rng(seq)
-        for stage in manifest.stages:
-            if stage.vector_width is None:
-                continue
-            shape, precision = (self.items, stage.vector_width), stage.vector_precision
-            with append_rows(vector_file(folder, stage.name), shape, precision) as append:
+        for part in (part for stage in manifest.stages for part in stage.parts):
+            shape = self.items, part.width
+            with append_rows(part_file(folder, part.name), shape, part.precision) as append:
                 for first in range(0, self.items, AT_ONCE):
-                    size = (min(AT_ONCE, self.items - first), shape[1])
-                    append(StoredMatrix.encode(rng.standard_normal(size, dtype=np.float32), precision))
+                    size = min(AT_ONCE, self.items - first), part.width
+                    append(StoredMatrix.encode(rng.standard_normal(size, dtype=np.float32), part.precision))
 
     def requests(self, count: int) -> Iterator[dict[str, Any]]:
         """Logged requests with candidates of all items."""
@@ -159,12 +158,12 @@ def measure(catalogue: Catalogue, folder: Path, precision: Precision) -> dict[st
     """The figures of one precision."""
     path, figures = folder / precision, dict[str, float]()
     parts = catalogue.write(path, precision, 1).manifest.parts
-    vectors = sum(part.bytes for name, part in parts.items() if name.startswith("items/vectors."))
-    figures["vectors_mib"] = vectors / 2**20
-    figures["bytes_an_item"] = vectors / catalogue.items
+    stored = sum(part.bytes for name, part in parts.items() if name.startswith("items/part."))
+    figures["parts_mib"] = stored / 2**20
+    figures["bytes_an_item"] = stored / catalogue.items
     figures["bundle_mib"] = sum(part.bytes for part in parts.values()) / 2**20
     # three draws a page leave one of twenty untouched
-    touching = max(200, 3 * vectors // PAGE // CANDIDATES)
+    touching = max(200, 3 * stored // PAGE // CANDIDATES)
     with Service.start(path, folder / "cache", 1) as service:
         figures["start_seconds"] = service.started
         for request in catalogue.requests(touching):
@@ -194,19 +193,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--sums", action="store_true", help="with the ranker's first-layer sums")
     parser.add_argument("--folder", type=Path, help="where bundles are written; a temporary one unless given")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     say, figures = Console(stderr=True).print, dict[str, float]()
     with tempfile.TemporaryDirectory() if arguments.folder is None else nullcontext(arguments.folder) as name:
         say(f"a world, a model, {arguments.items:,} items …")
-        catalogue = Catalogue.make(Path(name), arguments.items, arguments.width)
+        catalogue = Catalogue.make(Path(name), arguments.items, arguments.width, arguments.sums)
         for precision in DTYPES:
             say(f"{precision} …")
             found = measure(catalogue, Path(name), precision)
             figures |= {f"{precision}.{key}": value for key, value in found.items()}
     for precision in ("fp16", "int8"):
-        for key in ("vectors", "bundle", "worker", "two_workers"):
+        for key in ("parts", "bundle", "worker", "two_workers"):
             ratio = figures[f"{precision}.{key}_mib"] / figures[f"fp32.{key}_mib"]
             figures[f"{precision}.times_{key}"] = ratio
     harness.report("item_memory", figures, AIMS, arguments.json)

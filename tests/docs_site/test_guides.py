@@ -29,4 +29,4 @@ def test_the_examples_of_the_guide_to_the_config_make_a_config(tmp_path: Path) -
     config = validate(Config, {**shop, **given}, "the guide")
     assert [stage.name for stage in config.stages] == ["prerank", "rank"]
     assert config.retrieval is not None and config.train.early_stop is not None
-    assert config.export.lowered == {"prerank.vector": "fp16"}
+    assert config.export.lowered == {"prerank.vector": "fp16", "rank.item": "int8"}
