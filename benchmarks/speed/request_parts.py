@@ -26,18 +26,16 @@ import json, sys, time
 from pathlib import Path
 import msgspec
 from corank.serving.funnel.funnel import Funnel
-try:
-    from corank.serving.http.transport.schemas import decode_request
-except ImportError:
-    from corank.serving.http.schemas import decode_request
+from corank.serving.funnel.request import Request
 
+decode = msgspec.json.Decoder(Request).decode
 funnel = Funnel.open(Path(sys.argv[1]))
 stages = [stage.name for stage in funnel.manifest.stages]
 for line in sys.stdin:
     bodies, found = Path(line.rstrip("\\n")).read_bytes().splitlines(), []
     for body in bodies:
         began = time.perf_counter()
-        request = decode_request(body)
+        request = decode(body)
         read = time.perf_counter()
         result = funnel.run(request)
         ranked = time.perf_counter()

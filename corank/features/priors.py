@@ -7,7 +7,7 @@ Letters: K keys · N look-ups.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal, Protocol, Self
@@ -89,24 +89,37 @@ class PriorCounts:
     fitted: float | None = None
     """The smoothing, if it was fitted to training rows."""
 
-    def values(self, feature: CountedFeature, keys: Hashes, cuts: Longs) -> Doubles:
-        """Compute the feature of each key as of a cut, NaN where it is unknown: (N,)."""
+    def values(
+        self, feature: CountedFeature, keys: Hashes, cuts: Longs, usual: Doubles | None = None
+    ) -> Doubles:
+        """Compute the feature of each key as of a cut, NaN where it is unknown: (N,).
+
+        Args:
+            feature: the prior.
+            keys: hashes, 0 for none: (N,).
+            cuts: ms UTC: (N,).
+            usual: the rate of all as of the cuts, if it is known: (1,) or (N,).
+        """
         index = self._find(keys)
         shown, positive = self.counts.before(index, cuts, feature.memory)
         if feature.label is None:
             return np.where(keys == 0, np.nan, np.log1p(shown))
-        if len(cuts) and (cuts == cuts[0]).all():
-            of_cut, cut = cuts[:1], np.zeros(len(cuts), dtype=np.int64)
-        else:
-            of_cut, cut = np.unique(cuts, return_inverse=True)
-        of_all, positive_of_all = self.all.before(
-            np.zeros(len(of_cut), dtype=np.int64), of_cut, feature.memory
-        )
-        usual = np.divide(positive_of_all, of_all, out=np.full(len(of_cut), np.nan), where=of_all > 0)[cut]
+        if usual is None:
+            if len(cuts) and (cuts == cuts[0]).all():
+                of_cut, cut = cuts[:1], np.zeros(len(cuts), dtype=np.int64)
+            else:
+                of_cut, cut = np.unique(cuts, return_inverse=True)
+            usual = self.rate_of_all(of_cut, feature.memory)[cut]
         added = feature.smoothing if feature.smoothing != "auto" else self.fitted
         assert added is not None
         rate: Doubles = (positive + added * usual) / (shown + added)
         return np.where(keys == 0, np.nan, rate)
+
+    def rate_of_all(self, cuts: Longs, memory: Memory) -> Doubles:
+        """Compute the rate of all candidates as of each cut, NaN where there were none: (N,)."""
+        shown, positive = self.all.before(np.zeros(len(cuts), dtype=np.int64), cuts, memory)
+        rate: Doubles = np.divide(positive, shown, out=np.full(len(cuts), np.nan), where=shown > 0)
+        return rate
 
     def fit_smoothing(self, end: int, memory: Memory) -> Self:
         """Fit the smoothing to the counts as of the end of training: those of the first keys, which are hashes."""
@@ -185,6 +198,7 @@ class PriorSnapshots:
     timezone: str
     cut: Mapping[str, int] | None = None
     """By what changes by snapshot, the time that a bundle's is of."""
+    _known_rates: dict[str, Doubles] = field(default_factory=dict, init=False, compare=False)
 
     def cuts(self, name: str, every: timedelta, times: Longs) -> Longs:
         """Find the snapshot of a feature that is known at times (ms UTC, NEVER for before all): (N,) → (N,)."""
@@ -196,7 +210,17 @@ class PriorSnapshots:
 
     def values(self, name: str, feature: CountedFeature, keys: Hashes, times: Longs) -> Doubles:
         """Compute a feature for keys at times (ms UTC, NEVER for before all): (N,), (N,) → (N,)."""
-        return self.rates[name].values(feature, keys, self.cuts(name, feature.every, times))
+        cuts = self.cuts(name, feature.every, times)
+        return self.rates[name].values(feature, keys, cuts, self._rate_of_all(name, feature))
+
+    def _rate_of_all(self, name: str, feature: CountedFeature) -> Doubles | None:
+        """The rate of all as of a bundle's snapshot, computed once: (1,). None for packed data, or a count."""
+        if self.cut is None or feature.label is None:
+            return None
+        if name not in self._known_rates:
+            cut = np.array([self.cut[name]])
+            self._known_rates[name] = self.rates[name].rate_of_all(cut, feature.memory)
+        return self._known_rates[name]
 
     def as_of(self, schema: Schema, time: int) -> Self:
         """Keep only the last snapshot before a time."""

@@ -22,7 +22,7 @@ from corank.features.encoders import Encoders, assemble_rows
 from corank.features.encoding import Encoded
 from corank.features.feature_kind import Side
 from corank.features.operand_rows import OperandRows
-from corank.features.operands import Operands
+from corank.features.operands import OperandNames, Operands
 from corank.features.priors import PriorSnapshots
 from corank.features.schema import Schema
 from corank.features.vocabulary import to_identifiers
@@ -84,6 +84,7 @@ class RequestEncoder:
         self.filters = FilterEncoder(encoders)
         columns = manifest.request_columns
         self._value_columns, self._cross_columns = columns.values, sorted(columns.cross)
+        self._crossed = OperandNames.of(self.schema, "item", self.schema.derived("cross").values()).names
         self.item_columns = frozenset(columns.item)
         self._allowed_columns = self.item_columns.union(columns.cross, columns.values)
 
@@ -191,7 +192,7 @@ class RequestEncoder:
             for name, column in request.logged.items()
         }
         if self.schema.derived("cross"):
-            items = request.items.operands(request.positions[alive])
+            items = request.items.operands(request.positions[alive], self._crossed)
             placed = self.schema.row_features("item")
             if placed.vectors:
                 items = items.with_vectors(placed, request.items.rows(request.positions[alive]))
