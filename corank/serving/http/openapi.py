@@ -12,7 +12,8 @@ from corank.serving.http.transport.codec import CODECS, MSGPACK
 from corank.serving.http.transport.reply import JSON
 from corank.serving.http.transport.schemas import Items, RequestBatch
 
-ACCESS_ERRORS = {
+RATE_ERROR = {"429": "The token has sent more requests than its rate allows; see Retry-After"}
+ACCESS_ERRORS = RATE_ERROR | {
     "401": "The token is missing or wrong",
     "403": "The token has another scope, or the service was called by another name or from another site's page",
 }
@@ -30,7 +31,7 @@ def make_document(max_body: int) -> dict[str, Any]:
         "properties": {"error": {"type": "string"}},
         "required": ["error"],
     }
-    body_errors = {
+    body_errors = RATE_ERROR | {
         "400": "A field is invalid; the error names it",
         "408": "The body did not arrive in time",
         "413": f"The body has more than {max_body:,} bytes",
@@ -96,18 +97,24 @@ def _rank_paths(rank: Any, batch: Any, errors: dict[str, str]) -> dict[str, Any]
 def _state_paths() -> dict[str, Any]:
     """Paths that tell what is served, and the state of the process."""
     return {
-        "/version": {"get": _operation("The live version and its stages")},
-        "/example": {"get": _operation("A random request, made of values that the live version knows")},
+        "/version": {"get": _operation("The live version and its stages", RATE_ERROR)},
+        "/example": {
+            "get": _operation("A random request, made of values that the live version knows", RATE_ERROR)
+        },
         "/item": {
             "get": _operation(
-                "An item's features and columns", {"400": "No id given", "404": "No such item"}, ["id"]
+                "An item's features and columns",
+                RATE_ERROR | {"400": "No id given", "404": "No such item"},
+                ["id"],
             )
         },
         "/healthz": {"get": _operation("Whether the process is alive")},
         "/readyz": {
             "get": _operation("Whether requests should be sent here", {"503": "The service was told to end"})
         },
-        "/status": {"get": _operation("Whether the source answers, and how far the service is behind it")},
+        "/status": {
+            "get": _operation("Whether the source answers, and how far the service is behind it", RATE_ERROR)
+        },
     }
 
 
