@@ -1,0 +1,75 @@
+"""The reference clients in other languages: built, run and compared with test cases of a bundle."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+
+CLIENTS = Path(__file__).parents[2] / "clients"
+REQUIRED = "CORANK_REQUIRE_CLIENTS"
+"""Set where a client that cannot be built is an error: by .ci/run."""
+HEADERS = ("onnxruntime/onnxruntime_cxx_api.h", "nlohmann/json.hpp", "openssl/evp.h")
+"""What the client in C++ includes, below /usr/include."""
+
+
+def node_client() -> list[str]:
+    """The command of the client in Node.js; skips the test where it is not installed."""
+    if shutil.which("node") is None:
+        _lacks("node")
+    if not (CLIENTS / "node" / "node_modules").is_dir():
+        _lacks("what `npm ci` installs into clients/node")
+    return ["node", str(CLIENTS / "node" / "rank.mjs")]
+
+
+def cpp_client(folder: Path) -> list[str]:
+    """Build the client in C++ with the wheel's ONNX Runtime; skips the test where its headers are missing."""
+    if shutil.which("g++") is None:
+        _lacks("g++")
+    for header in HEADERS:
+        if not (Path("/usr/include") / header).exists():
+            _lacks(f"/usr/include/{header} (libonnxruntime-dev, nlohmann-json3-dev, libssl-dev)")
+    library = next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"))
+    (folder / "libonnxruntime.so.1").symlink_to(library)
+    program = folder / "corank-rank"
+    flags = ["-std=c++17", "-O0", "-I/usr/include/onnxruntime", f"-L{folder}", f"-Wl,-rpath,{folder}"]
+    libraries = ["-l:libonnxruntime.so.1", "-lcrypto"]
+    source = str(CLIENTS / "cpp" / "main.cpp")
+    subprocess.run(["g++", *flags, source, "-o", str(program), *libraries], check=True)
+    return [str(program)]
+
+
+def _lacks(what: str) -> None:
+    if os.environ.get(REQUIRED):
+        pytest.fail(f"a reference client needs {what}")
+    pytest.skip(f"a reference client needs {what}")
+
+
+def compare(client: list[str], bundle: Path, cases: Path) -> dict[str, Any]:
+    """The largest differences between a client and test cases of a bundle, by step. Raises if it fails."""
+    done = subprocess.run(
+        [*client, str(bundle), "--check", str(cases)], capture_output=True, text=True, check=False
+    )
+    if not done.stdout:
+        raise AssertionError(done.stderr[-2000:])
+    found: dict[str, Any] = json.loads(done.stdout)
+    # an infinity is null in JSON: rows of another form
+    return {step: float("inf") if value in (None, "other") else value for step, value in found.items()}
+
+
+def rank_lines(client: list[str], bundle: Path, requests: list[Any]) -> list[dict[str, Any]]:
+    """The answers of a client to requests."""
+    lines = "".join(json.dumps(request) + "\n" for request in requests)
+    done = subprocess.run([*client, str(bundle)], input=lines, capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def refusal(client: list[str], bundle: Path) -> str:
+    """What a client says of a bundle that it must refuse."""
+    done = subprocess.run([*client, str(bundle)], input="", capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout
+    return done.stderr
