@@ -13,6 +13,8 @@ from corank.core.errors import ConfigError, RequestError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.config import Config
+from corank.training.export import export_bundle
+from corank.training.export_settings import ExportSettings
 from corank.training.preparation.packed_data import pack_config
 from tests.support.cases import Case, random_model
 from tests.support.random_worlds import RICH
@@ -64,6 +66,19 @@ def test_candidates_are_the_nearest_and_scored_as_if_given(case: Case) -> None:
             Request.parse(case.request("test", number) | {"candidates": found, "trace": True})
         )
         assert answer == given
+
+
+@pytest.mark.slow
+def test_candidates_are_the_nearest_by_the_stored_vectors(case: Case, tmp_path: Path) -> None:
+    stored = ExportSettings(precision={"prerank.vector": "int8"})
+    config = case.config.model_copy(update={"export": stored})
+    export_bundle(tmp_path / "bundle", config, case.packed, case.model, case.calibrators)
+    funnel, ids = Funnel.open(tmp_path / "bundle"), case.items["item_id"].to_list()
+    for number in range(3):
+        logits = everyone(case, funnel, ids, number)
+        found = [entry["id"] for entry in funnel.rank(asked(case, number, trace=True))["trace"]]
+        best = sorted(logits.values(), reverse=True)[:12]
+        np.testing.assert_allclose([logits[i] for i in found], best, atol=1e-6)
 
 
 def test_a_request_may_say_how_many(case: Case) -> None:
