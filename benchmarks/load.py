@@ -28,9 +28,9 @@ CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 T = TypeVar("T")
 
 
-def message(body: bytes, path: str = "/rank", *headers: str) -> bytes:
+def message(body: bytes, path: str = "/rank", *headers: str, content_type: str = "application/json") -> bytes:
     """A POST as it goes over the wire."""
-    lines = [f"POST {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json", *headers]
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Type: {content_type}", *headers]
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
 
 
@@ -90,6 +90,10 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+
+    def send(self, part: bytes) -> None:
+        """Send the first part of a request, whose end is sent by `ask`."""
+        self._transport.write(part)
 
     def ask(self, sent: bytes) -> asyncio.Future[tuple[int, bytes]]:
         """Status and body. Raises ConnectionError where the server has closed it."""
