@@ -179,7 +179,7 @@ class Naive:
         kept = dot.topk(min(KEEP, len(ids))).indices
         row = torch.cat((query[kept], item[kept]), dim=1)
         first = functional.linear(row, self.ranker.first.weight, self.ranker.first.bias)
-        best = self.ranker.above(first)["click"].topk(min(ANSWER, len(kept)))
+        best = self.ranker.above(first).logits["click"].topk(min(ANSWER, len(kept)))
         scores = torch.sigmoid(best.values * self.platt.slope + self.platt.intercept).tolist()
         found = [ids[n] for n in kept[best.indices].tolist()]
         return Answer(items=[Kept(id=id_, score=score) for id_, score in zip(found, scores, strict=True)])
