@@ -1,16 +1,19 @@
 """A service under load while another process publishes one version after the other, and items change.
 
-Each of several connections sends its next request shortly after a response: first while items change, then while
-versions go live, too. Every response names its version and the number of the last change of items. Afterwards
+Beside the live version a canary answers a share of the users, and a shadow ranks in idle time. Each of several
+connections sends its next request shortly after a response: first while items change, then while versions go live, too.
+Every response names its version and the number of the last change of items. Afterwards
 `corank.serving.store.fetch.restore` computes each response again for the state that it names; a response counts as
-`mixed` if its ids or scores differ. `told_apart` is the share of states in which some response differs from that of
-the state before, that is, how much the comparison can detect.
+`mixed` if its ids or scores differ. `told_apart` is the share of states in which some response differs from that of the
+state before, that is, how much the comparison can detect. `changed_users` had both the canary and the live version;
+`share_error` is how far the canary's share of the requests is from what was asked, in points.
 """
 
 import argparse
 import asyncio
 import os
 import random
+import re
 import sys
 import tempfile
 import time
@@ -47,14 +50,22 @@ CONNECTIONS, PAUSE = 4, 0.03
 """Seconds that each lets pass before it asks again."""
 UPSERT_EVERY = 1.0
 TOLERANCE = 1e-5
-AIMS = {"failed": ("==", 0.0), "mixed": ("==", 0.0)}
+USERS, CANARY_PERCENT = 40_000, 5.0
+AIMS = {
+    "failed": ("==", 0.0),
+    "mixed": ("==", 0.0),
+    "changed_users": ("==", 0.0),
+    "share_error": ("<=", 0.5),
+    "shadow_scored": (">=", 1.0),
+}
+METRICS = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @dataclass
 class Asked:
-    """What became of requests: of each its number, its answer, and how long it took, seconds."""
+    """What became of requests: of each its number, its user, its answer, and how long it took, seconds."""
 
-    answers: list[tuple[int, bytes]] = field(default_factory=list)
+    answers: list[tuple[int, int, bytes]] = field(default_factory=list)
     waited: list[float] = field(default_factory=list)
     failed: int = 0
 
@@ -62,19 +73,25 @@ class Asked:
         return float(np.percentile(self.waited, share) * 1e3)
 
 
-async def ask(port: int, messages: Sequence[bytes], rng: random.Random, asked: Asked) -> None:
+def of_user(body: dict[str, Any], user: int) -> dict[str, Any]:
+    """A request as another user sends it."""
+    return body | {"user": body["user"] | {"id": user}}
+
+
+async def ask(port: int, bodies: Sequence[dict[str, Any]], rng: random.Random, asked: Asked) -> None:
     """One connection's, until it is cancelled."""
     connection = await Connection.open(port)
     while True:
-        number = rng.randrange(len(messages))
+        number, user = rng.randrange(len(bodies)), rng.randrange(USERS)
+        sent = message(msgspec.json.encode(of_user(bodies[number], user)))
         began = time.perf_counter()
         try:
-            status, body = await connection.ask(messages[number])
+            status, body = await connection.ask(sent)
         except ConnectionError:
             status, connection = 0, await Connection.open(port)
         if status == 200:
             asked.waited.append(time.perf_counter() - began)
-            asked.answers.append((number, body))
+            asked.answers.append((number, user, body))
         else:
             asked.failed += 1
         await asyncio.sleep(PAUSE)
@@ -99,11 +116,11 @@ async def upsert(port: int, rows: list[dict[str, Any]], rng: random.Random) -> N
         await asyncio.sleep(UPSERT_EVERY)
 
 
-async def beside(port: int, messages: list[bytes], rows: list[dict[str, Any]], until: Any) -> Asked:
+async def beside(port: int, bodies: list[dict[str, Any]], rows: list[dict[str, Any]], until: Any) -> Asked:
     """What became of requests while something else went on."""
     asked, rng = Asked(), random.Random(0)
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(ask(port, messages, rng, asked)) for _ in range(CONNECTIONS)]
+        tasks = [group.create_task(ask(port, bodies, rng, asked)) for _ in range(CONNECTIONS)]
         tasks.append(group.create_task(upsert(port, rows, rng)))
         await until
         for task in tasks:
@@ -129,15 +146,14 @@ class Computed:
 
 
 def computed(
-    url: str, cache: Path, bodies: Sequence[dict[str, Any]], answers: Sequence[tuple[int, bytes]]
+    url: str, cache: Path, bodies: Sequence[dict[str, Any]], answers: Sequence[tuple[int, int, bytes]]
 ) -> Computed:
     """Every answer anew, by the version and the change that it names."""
     found, before = Computed(), None
-    requests = [Request.parse(body) for body in bodies]
-    by_state: dict[tuple[str, int], list[tuple[int, dict[str, Any]]]] = defaultdict(list)
-    for number, body in answers:
-        answer = msgspec.json.decode(body)
-        by_state[answer["model_version"], answer["items_seq"]].append((number, answer))
+    by_state: dict[tuple[str, int], list[tuple[Request, dict[str, Any]]]] = defaultdict(list)
+    for number, user, body in answers:
+        answer, request = msgspec.json.decode(body), Request.parse(of_user(bodies[number], user))
+        by_state[answer["model_version"], answer["items_seq"]].append((request, answer))
     with closing(open_store(url)) as store:
         names = {facts.model_version: name for name, facts in StoreState.read(store)[1].versions.items()}
         bundle = None
@@ -148,9 +164,9 @@ def computed(
                 bundle = Funnel(fetch_bundle(store, names[model], cache))
             funnel = restore(store, names[model], bundle, seq)
             found.states += 1
-            found.mixed += sum(not same(funnel.rank(requests[n]), answer) for n, answer in some)
+            found.mixed += sum(not same(funnel.rank(request), answer) for request, answer in some)
             if before is not None:
-                found.told_apart += any(not same(before.rank(requests[n]), answer) for n, answer in some)
+                found.told_apart += any(not same(before.rank(request), answer) for request, answer in some)
             before = funnel
     return found
 
@@ -184,21 +200,54 @@ def served(
     bodies: list[dict[str, Any]],
     rows: list[dict[str, Any]],
     options: argparse.Namespace,
-) -> tuple[Asked, Asked]:
-    """What became of requests without swaps, for a quarter of the time, and with them."""
+) -> tuple[Asked, Asked, dict[str, float]]:
+    """What became of requests without swaps, for a quarter of the time, and with them; and of those for the shadow."""
     with closing(open_store(url, create=True)) as store:
         publish_bundle(home.parent / "1", store)
-    port, messages = free_port(), [message(msgspec.json.encode(body)) for body in bodies]
-    every = options.seconds / options.swaps
+        canary, shadow = (
+            publish_bundle(home.parent / str(options.swaps + n), store, stage=True) for n in (2, 3)
+        )
+    port, every = free_port(), options.seconds / options.swaps
     command = [*CORANK, "serve", url, "--cache", home / "cache", "--port", port, "--every", 0.1, *ANY_TIME]
+    command += ["--canary", f"{canary}:{CANARY_PERCENT:g}%", "--shadow", shadow]
     with serving(command, port), on_core(-1):
         swapper = Worker("swapper", home, url, port, every, options.swaps)
-        steady = run(beside(port, messages, rows, asyncio.sleep(options.seconds / 4)))
-        return steady, run(beside(port, messages, rows, finished(swapper)))
+        steady = run(beside(port, bodies, rows, asyncio.sleep(options.seconds / 4)))
+        swapped = run(beside(port, bodies, rows, finished(swapper)))
+        return steady, swapped, run(shadow_counts(port))
 
 
-def figures(steady: Asked, swapped: Asked, compared: Computed) -> dict[str, harness.Figure]:
-    versions = {msgspec.json.decode(body)["model_version"] for _, body in swapped.answers}
+async def shadow_counts(port: int) -> dict[str, float]:
+    """What became of requests that were offered to the shadow, by outcome, of all workers."""
+    connection = await Connection.open(port)
+    _, body = await connection.ask(METRICS)
+    connection.close()
+    found = re.findall(r'corank_shadow_requests_total{outcome="(\w+)"} ([0-9.e+]+)', body.decode())
+    return {outcome: float(count) for outcome, count in found}
+
+
+def dealt(answers: Sequence[tuple[int, int, bytes]]) -> dict[str, harness.Figure]:
+    """Who got which version."""
+    roles: dict[int, set[str]] = defaultdict(set)
+    canary = 0
+    for _, user, body in answers:
+        role = msgspec.json.decode(body)["role"]
+        roles[user].add(role)
+        canary += role == "canary"
+    percent = 100 * canary / len(answers)
+    return {
+        "users": len(roles),
+        "changed_users": sum(len(found) > 1 for found in roles.values()),
+        "canary_percent": percent,
+        "share_error": abs(percent - CANARY_PERCENT),
+    }
+
+
+def figures(
+    steady: Asked, swapped: Asked, shadow: dict[str, float], compared: Computed
+) -> dict[str, harness.Figure]:
+    read = [msgspec.json.decode(body) for _, _, body in swapped.answers]
+    versions = {answer["model_version"] for answer in read if answer["role"] == "live"}
     return {
         "swaps": len(versions) - 1,
         "requests": len(steady.answers) + len(swapped.answers),
@@ -206,6 +255,9 @@ def figures(steady: Asked, swapped: Asked, compared: Computed) -> dict[str, harn
         "mixed": compared.mixed,
         "states": compared.states,
         "told_apart": compared.told_apart / max(1, compared.states - 1),
+        **dealt(steady.answers + swapped.answers),
+        "shadow_scored": shadow.get("scored", 0.0),
+        "shadow_dropped": shadow.get("dropped", 0.0),
         "steady_p50_ms": steady.milliseconds(50),
         "steady_p99_ms": steady.milliseconds(99),
         "swapping_p50_ms": swapped.milliseconds(50),
@@ -234,14 +286,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         bundle, trained = first(folder, ITEMS)
-        for number in range(1, options.swaps + 2):
+        for number in range(1, options.swaps + 4):
             variant(bundle, folder / f"{number}", number)
         rows, home = changing(trained), folder / "home"
         home.mkdir()
         url, bodies = stack.enter_context(stored(options.store, home)), requests(trained, rows)
-        steady, swapped = served(url, home, bodies, rows, options)
+        steady, swapped, shadow = served(url, home, bodies, rows, options)
         compared = computed(url, home / "again", bodies, steady.answers + swapped.answers)
-    found = figures(steady, swapped, compared)
+    found = figures(steady, swapped, shadow, compared)
     harness.report("hot_swap", found, AIMS | {"swaps": (">=", options.swaps)}, options.json)
 
 

@@ -73,7 +73,7 @@ def compare_arms(
         higher: whether higher is better.
     """
     users = int(user.max(initial=-1)) + 1
-    ends = _looks(len(time))
+    ends = look_ends(len(time))
     arms = [
         [ArmMean.of(values[:end][side[:end]], user[:end][side[:end]], users) for side in (is_a, ~is_a)]
         for end in ends
@@ -99,7 +99,7 @@ def compare_pairs(
     time: Longs, user: Longs, a: Doubles, b: Doubles, test: SequentialTest, higher: bool
 ) -> dict[str, Any]:
     """Compare two values of the same rows, look by look; arguments as of `compare_arms`: (N,)."""
-    users, ends = int(user.max(initial=-1)) + 1, _looks(len(time))
+    users, ends = int(user.max(initial=-1)) + 1, look_ends(len(time))
     means = [ArmMean.of(a[:end] - b[:end], user[:end], users) for end in ends]
     count = ends.astype(np.float64)
     level = np.array([np.abs(b[:end]).mean() for end in ends])
@@ -116,7 +116,7 @@ def compare_pairs(
     return facts | _document(sequence, time[ends - 1], means[-1].variance if means else np.nan, higher)
 
 
-def _looks(rows: int) -> Longs:
+def look_ends(rows: int) -> Longs:
     """Numbers of rows after which is looked: (T,)."""
     return np.unique(np.linspace(0, rows, min(LOOKS, rows) + 1).astype(np.int64)[1:])
 
