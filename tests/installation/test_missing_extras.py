@@ -96,7 +96,7 @@ def test_a_public_name_says_what_it_lacks() -> None:
 def test_an_extra_brings_the_module(module: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     packages = {"faiss": "faiss-cpu", "mlflow": "mlflow-skinny", "opentelemetry": "opentelemetry-sdk"}
-        name = packages.get(module, module)
+    name = packages.get(module, module)
     brought = [re.split(r"[^\w-]", line)[0] for line in project["optional-dependencies"][EXTRA_OF[module]]]
     assert name in brought
     assert name not in [re.split(r"[^\w-]", line)[0] for line in project["dependencies"]]
