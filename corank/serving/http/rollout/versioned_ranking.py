@@ -54,9 +54,9 @@ class VersionedRanking:
         try:
             check_quotas(request, live.manifest)
             result = live.run(request, arrived, ahead)
-        except RequestError:
+        except Exception:
             if dealt is not None and why == "refused":
-                self._rollout.record(dealt, True)  # the request is at fault
+                self._rollout.record(dealt, True)  # not the canary is at fault
             raise
         if dealt is not None:
             self._metrics.count_error(CANARY, dealt.funnel.manifest.model_version, why)
