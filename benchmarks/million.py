@@ -7,8 +7,10 @@ There are three: `plain` columns; `text`, the same with texts as ids of items; `
 examples/features.yaml, which has weighted histories, priors, crosses and attention.
 """
 
+import json
 import random
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ import polars as pl
 import corank
 from corank.bundle.bundle import Bundle
 from corank.bundle.content import read_parts
+from corank.bundle.manifest import FORMAT
 from corank.core.errors import BundleError
 from corank.datasets.feed.simulate import simulate_world
 from corank.datasets.feed.world import DEVICES, TABS
@@ -64,9 +67,13 @@ class Million:
             bundle = Bundle.open(self.bundle)
         except BundleError:
             return False
+        if json.loads((self.bundle / "manifest.json").read_bytes())["format"] != FORMAT:
+            return False
         return all(len(held) == ITEMS for held in read_parts(bundle.folder, bundle.manifest).values())
 
     def make(self) -> None:
+        for other in self.folder.glob("bundle-*"):  # of an earlier run
+            shutil.rmtree(other)
         simulate_world(self.folder, requests=3_000, items=LOGGED, overwrite=True)
         config = self.folder / "config.yaml"
         text = (FEATURES if self.kind == "features" else config).read_text(encoding="utf-8")
