@@ -127,6 +127,8 @@ class LayeredItems:
 
     def part(self, name: str, position: Longs) -> Floats:
         """Take an item part, `STAGE.PART`, decoded: (P, d)."""
+        if len(self.layers) == 1:
+            return self.layers[0].parts[name].take(position)
         return self._gather(position, lambda layer, at: layer.parts[name].take(at), _concat, _take)
 
     def _gather(

@@ -55,10 +55,9 @@ def top_k(scores: Numbers, k: int) -> Longs:
     if k >= len(scores):
         return np.argsort(-scores, kind="stable")[: np.count_nonzero(scores == scores)]
     least = np.partition(scores, len(scores) - k)[len(scores) - k]
-    (above,) = (scores > least).nonzero()
-    (level,) = (scores == least).nonzero()
-    found: Longs = np.concatenate((above, level[: k - len(above)]))
-    return found[np.argsort(-scores[found], kind="stable")]
+    (found,) = (scores >= least).nonzero()
+    best: Longs = found.take((-scores.take(found)).argsort(kind="stable"))
+    return best[:k]  # the last of equal ones are cut
 
 
 def soft_ranks(scores: Floats, start: Longs, count: Floats | None = None) -> Floats:

@@ -62,7 +62,7 @@ class Group:
     """First table row of each id feature."""
     lists: tuple[ListColumn, ...]
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Columns of the dense input that the group fills."""
         return self.dim * (len(self.ids) + len(self.lists))
@@ -108,6 +108,9 @@ def _weights(lists: Ragged, mean: bool) -> Floats:
     """What each value of `lists.flat()` counts: those of a list sum to 1 where its mean is taken."""
     weight = lists.flat_weight()
     if weight is None:
+        if len(lists.length) == 1:  # of a request
+            count = int(lists.length[0])
+            return np.full(count, 1 / max(count, 1), dtype=np.float32)
         return np.repeat(1 / np.maximum(lists.length, 1), lists.length).astype(np.float32)
     if not mean:
         return weight

@@ -219,21 +219,27 @@ class Mlp(StageModel):
             first = first + functional.linear(*self.product(found, self.interest))
         if self.earlier is not None:
             first = first + functional.linear(*self.product(given["earlier"], self.earlier))
+        if self.members is None:
+            return self._logits(first, None)
         return torch.stack(list(self.above(first).logits.values()), dim=1)
 
     def above(self, first: Tensor, crossed: Tensor | None = None) -> StageOutput:
         """Logits (C',) from the first layer's sums (C', h), and from the crossed inputs (C', W)."""
         if self.members is not None:
             return self._above_members(first.unflatten(1, (self.members, -1)), crossed)
+        return StageOutput(dict(zip(self.labels, self._logits(first, crossed).unbind(1), strict=True)))
+
+    def _logits(self, first: Tensor, crossed: Tensor | None) -> Tensor:
+        """What `above` gives without members: (C', labels)."""
         x = self._activate(first)
         hidden = cast(Sequence[nn.Linear], self.hidden)
         x = activated_layers(x, hidden, self.activation, self.dropout if self.training else 0.0)
         if isinstance(self.heads, ExpertHeads):
-            logits = self.heads(x, crossed)
+            logits: Tensor = self.heads(x, crossed)
         else:
             read = x if crossed is None else torch.cat((x, crossed), 1)
             logits = linear(read, cast(nn.Linear, self.heads))
-        return StageOutput(dict(zip(self.labels, logits.float().unbind(1), strict=True)))
+        return logits.float()
 
     def _above_members(self, first: Tensor, crossed: Tensor | None) -> StageOutput:
         """The same of all members, from (C', k, ·), each on its own."""

@@ -140,7 +140,7 @@ class VectorModel(StageModel):
     def meet_vectors(self, query: Tensor, vectors: Tensor) -> Tensor:
         """Score item vectors, snapshots within, by one query's: (1, d), (n, d) → (n,)."""
         # the query on the left: the runtime is slow at a matrix times one column
-        return self.logit_scale() * functional.linear(query, vectors).squeeze(0) + self.logit_bias()
+        return functional.linear(self.logit_scale() * query, vectors).squeeze(0) + self.logit_bias()
 
     def record_vectors(self, item: Tensor, snapshot: Tensor | None) -> Tensor:
         """The vectors of items as of a snapshot: (N, ·), (N, ·) → (N, d)."""

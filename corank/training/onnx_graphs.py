@@ -68,7 +68,9 @@ class ValueGraph(nn.Module):
         logits = self.scored(given)
         names = self._value.names
         known = {
-            label: _probability(logits[:, n], self._calibrators[label])
+            label: _probability(
+                logits.squeeze(1) if len(self._labels) == 1 else logits[:, n], self._calibrators[label]
+            )
             for n, label in enumerate(self._labels)
             if label in names
         }
@@ -81,7 +83,7 @@ class ValueGraph(nn.Module):
 
 def _probability(logits: Tensor, platt: Platt) -> Tensor:
     """σ(slope · z + intercept), exact for small probabilities, which the runtime's own sigmoid is not: (n,)."""
-    return 1 / (1 + torch.exp(-(logits * platt.slope + platt.intercept)))
+    return 1 / (1 + torch.exp(logits * -platt.slope - platt.intercept))
 
 
 def write_graphs(folder: Path, config: Config, model: JointModel, calibrators: Calibrators) -> None:

@@ -6,7 +6,7 @@ Letters: n candidates.
 import math
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, suppress
 from copy import copy
 from typing import Any, Self
 
@@ -190,25 +190,44 @@ class Funnel:
         self, stage: StageFacts, alive: Longs, shared: Shared, began: float, result: RankingResult
     ) -> Numbers | None:
         """Score some candidates; None if the stage is skipped, late or fails, and an earlier order exists."""
+        since = time.perf_counter()
+        try:
+            if stage.deadline_ms is None:
+                scores = self._score(stage, result.encoded, alive, shared)
+            else:
+                found = self._score_until(stage, began + stage.deadline_ms / 1000, alive, shared, result)
+                if found is None:
+                    return None
+                scores = found
+        except RUNTIME_ERRORS:
+            if not result.cuts:
+                raise
+            result.fall_back(stage, "failed")
+            return None
+        result.record_seconds(stage.name, since)
+        return scores
+
+    def _score_until(
+        self, stage: StageFacts, due: float, alive: Longs, shared: Shared, result: RankingResult
+    ) -> Numbers | None:
+        """Score some candidates until a moment of `time.perf_counter`; None if the stage is skipped or late."""
         since, latency = time.perf_counter(), self._latencies[stage.name]
-        due = began + stage.deadline_ms / 1000 if stage.deadline_ms is not None else math.inf
         if since + latency.p99 > due:
             latency.record_skip()
             result.fall_back(stage, "skipped")
             return None
-        options: RunOptions | None = None
+        assert self._timer is not None
         try:
-            with self._timer.until(due) if self._timer and due < math.inf else nullcontext() as options:
-                scores = self._score(stage, result.encoded, alive, shared, options)
-        except RUNTIME_ERRORS:
-            if not result.cuts:
-                raise
-            result.fall_back(stage, "late" if options is not None and options.terminate else "failed")
-            return None
+            with self._timer.until(due) as options:
+                try:
+                    return self._score(stage, result.encoded, alive, shared, options)
+                except RUNTIME_ERRORS:
+                    if not (options.terminate and result.cuts):
+                        raise
+                    result.fall_back(stage, "late")
+                    return None
         finally:
             latency.record(time.perf_counter() - since)
-        result.record_seconds(stage.name, since)
-        return scores
 
     def describe_item(self, item: str) -> dict[str, Any] | None:
         """Return an item's features and columns as readable values, None if the item is unknown."""
