@@ -11,7 +11,7 @@ from corank.bundle.item_parts import part_file
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest
 from corank.core.arrays import read_array
-from corank.core.errors import DataError
+from corank.core.errors import DataError, StoreError
 from corank.core.matrices.matrix_files import read_matrix
 from corank.core.matrices.stored_matrix import StoredMatrix
 from corank.core.types import Floats
@@ -81,6 +81,15 @@ def check_parts(layer: ItemLayer, manifest: BundleManifest, where: str) -> None:
         for name, width, precision in stage.parts:
             shape = (len(layer.records.ids), width)
             check_matrix(layer.parts[name], precision, shape, f"{where}/part.{name}.npy")
+
+
+def check_changed_items(newer: ItemLayer, manifest: BundleManifest, encoders: Encoders) -> None:
+    """Raise StoreError if items are not such as a bundle's encoders make: a store may hold anything."""
+    try:
+        newer.records.check(encoders, "changed items")
+        check_parts(newer, manifest, "changed items")
+    except DataError as error:
+        raise StoreError(f"{error}; publish the bundle again") from None
 
 
 def read_snapshots(folder: Path, manifest: BundleManifest) -> PriorSnapshots:

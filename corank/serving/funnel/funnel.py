@@ -3,7 +3,6 @@
 Letters: n candidates.
 """
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
@@ -14,14 +13,14 @@ import numpy as np
 from onnxruntime import RunOptions
 
 from corank.bundle.bundle import Bundle
-from corank.bundle.content import check_parts, read_items, read_snapshots
+from corank.bundle.content import check_changed_items, read_items, read_snapshots
 from corank.bundle.graph_files import RUNTIME_ERRORS
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.manifest import BundleManifest
 from corank.bundle.retrieval import Retrieval
 from corank.bundle.signatures import TrustedKeys
 from corank.bundle.stage_facts import StageFacts
-from corank.core.errors import BundleError, DataError, RequestError, StoreError
+from corank.core.errors import BundleError, DataError, RequestError
 from corank.core.storage.object_url import PathOrUrl, parse_location, require_local
 from corank.core.types import Floats, Longs, Numbers
 from corank.features.encoders import Encoders
@@ -35,7 +34,7 @@ from corank.serving.funnel.query.query_ahead import QueryAhead
 from corank.serving.funnel.ranking_result import RankingResult
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.request_encoder import RequestEncoder, Retrieve
-from corank.serving.funnel.scorer import Scorer
+from corank.serving.funnel.scorer import Scorer, refuse_odd
 from corank.serving.funnel.stage_scorer import Candidates, Shared
 from corank.serving.store.base import is_store, open_store
 
@@ -114,19 +113,11 @@ class Funnel:
         other = copy(self)
         other.manifest = self.manifest.model_copy(update={"items_seq": items_seq, "items_id": items_id})
         if newer is not None:
-            self._check_items(newer)
+            check_changed_items(newer, self.manifest, self.request_encoder.encoders)
             items = self.request_encoder.items.with_items(newer)
             other.request_encoder = self.request_encoder.with_items(items)
             other.retrieval = self.retrieval and self.retrieval.with_items(items)
         return other
-
-    def _check_items(self, newer: ItemLayer) -> None:
-        """Raise StoreError if items are not such as this bundle's encoders make: a store may hold anything."""
-        try:
-            newer.records.check(self.request_encoder.encoders, "changed items")
-            check_parts(newer, self.manifest, "changed items")
-        except DataError as error:
-            raise StoreError(f"{error}; publish the bundle again") from None
 
     def rank(self, request: Request | Mapping[str, Any]) -> dict[str, Any]:
         """Rank the candidates of a request.
@@ -276,7 +267,7 @@ class Funnel:
             for label, values in logits.items():
                 found[f"logit.{stage.name}.{label}"] = values
                 found[f"probability.{stage.name}.{label}"] = calibrators[label].apply(values)
-            found[f"value.{stage.name}"] = _refuse_odd(stage, value, candidates)
+            found[f"value.{stage.name}"] = refuse_odd(stage, value, candidates)
         named = [name for name in self.manifest.data.columns if name in self.scorer.named]
         return encoded.ids, found, {name: encoded.column(name, everyone) for name in named}
 
@@ -290,7 +281,7 @@ class Funnel:
     ) -> Numbers:
         """The values by which a stage orders the candidates `alive`. Raises RequestError if one is not finite."""
         candidates = Candidates(self.request_encoder, encoded, alive, shared, options)
-        return _refuse_odd(stage, self.scorer.evaluate(stage, candidates)[1], candidates)
+        return refuse_odd(stage, self.scorer.evaluate(stage, candidates)[1], candidates)
 
     def _quotas_of(self, request: Request) -> dict[str, int]:
         """How many candidates each stage keeps."""
@@ -301,18 +292,3 @@ class Funnel:
             if name not in quotas:
                 raise RequestError(f"keep: no stage '{name}'; the bundle's stages are {', '.join(quotas)}")
         return quotas | dict(request.keep)
-
-
-def _refuse_odd(stage: StageFacts, value: Numbers, candidates: Candidates) -> Numbers:
-    """The values by which a stage orders. Raises RequestError if one is not finite."""
-    if math.isfinite(
-        np.add.reduce(value)
-    ):  # a sum of finite numbers may overflow, so that each is looked at then
-        return value
-    odd = np.flatnonzero(~np.isfinite(value))
-    if len(odd):
-        raise RequestError(
-            f"stage '{stage.name}': the value of {candidates.request.ids[candidates.alive[odd[0]]]!r} is "
-            f"{value[odd[0]]}; look for extreme numbers in the request"
-        )
-    return value

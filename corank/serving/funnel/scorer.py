@@ -3,6 +3,7 @@
 Letters: n candidates · N items · d width of an item part.
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from corank.bundle.item_parts import ItemGraphs, store_parts
 from corank.bundle.manifest import BundleManifest
 from corank.bundle.stage_facts import StageFacts
 from corank.core.calibration import Platt
-from corank.core.errors import BundleError, PluginError
+from corank.core.errors import BundleError, PluginError, RequestError
 from corank.core.matrices.stored_matrix import StoredMatrix
 from corank.core.ordering import soft_ranks, stage_value
 from corank.core.ragged import Rows
@@ -92,3 +93,18 @@ class Scorer:
             shared[f"{stage.name}.score"][alive] = logits
         if f"{stage.name}.rank" in self._seen:  # of the first stage, which scores all candidates
             shared[f"{stage.name}.rank"] = soft_ranks(logits, np.array([0, len(alive)]))
+
+
+def refuse_odd(stage: StageFacts, value: Numbers, candidates: Candidates) -> Numbers:
+    """The values by which a stage orders. Raises RequestError if one is not finite."""
+    if math.isfinite(
+        np.add.reduce(value)
+    ):  # a sum of finite numbers may overflow, so that each is looked at then
+        return value
+    odd = np.flatnonzero(~np.isfinite(value))
+    if len(odd):
+        raise RequestError(
+            f"stage '{stage.name}': the value of {candidates.request.ids[candidates.alive[odd[0]]]!r} is "
+            f"{value[odd[0]]}; look for extreme numbers in the request"
+        )
+    return value
