@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from corank.api.results.bundle_results import BundleResult
+    from corank.bundle.manifest import BundleManifest
 
 
 def describe_bundle(found: "BundleResult") -> list[str]:
@@ -13,6 +14,7 @@ def describe_bundle(found: "BundleResult") -> list[str]:
 
     manifest, facts = found.bundle.manifest, RetrievalFacts.read(found.bundle.folder)
     lines = [f"bundle: {found['bundle']}  model {manifest.model_version}  items {manifest.items_seq}"]
+    lines += describe_stages(manifest)
     times: dict[int, list[str]] = {}
     for name, cut in manifest.priors.items():
         times.setdefault(cut, []).append(name)
@@ -24,3 +26,20 @@ def describe_bundle(found: "BundleResult") -> list[str]:
     if manifest.precision_loss is not None:
         lines += manifest.precision_loss.lines(manifest.stages)
     return lines if facts is None else [*lines, str(facts)]
+
+
+def describe_stages(manifest: "BundleManifest") -> list[str]:
+    """Tell what is run for the candidates of each stage, a line each."""
+    lines = []
+    for stage in manifest.stages:
+        parts = ", ".join(f"{name} ({width} numbers)" for name, width in stage.item_parts.items())
+        if stage.scorer == "parts":
+            lines.append(f"{stage.name}: one graph over item parts: {parts}")
+        elif parts:
+            lines.append(f"{stage.name}: scorer '{stage.scorer}' over item parts: {parts}")
+        else:
+            lines.append(
+                f"{stage.name}: the whole network for every candidate (scorer '{stage.scorer}'), since its stage model "
+                "keeps nothing of items: `dcn` reads them whole, `ahead: false` says so, a plug-in has no graph `value`"
+            )
+    return lines

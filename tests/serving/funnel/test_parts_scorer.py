@@ -1,0 +1,76 @@
+"""The scorer of item parts: its graph's values, items of newer layers, and what bundles without parts do."""
+
+from copy import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from corank.bundle.item_layers import ItemLayer
+from corank.cli.printing.bundle_lines import describe_stages
+from corank.core.errors import BundleError
+from corank.core.matrices.stored_matrix import StoredMatrix
+from corank.core.ordering import stage_value
+from corank.serving.funnel.request import Request
+from corank.serving.funnel.scorers.parts_scorer import PartsScorer
+from corank.serving.funnel.stage_scorer import Candidates
+from tests.support.cases import Case
+from tests.support.random_worlds import RICH
+from tests.support.shared import derived, shared_case
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    return shared_case(RICH)
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_the_graph_calibrates_and_values_as_evaluation_does(case: Case, split: str) -> None:
+    funnel = case.funnel
+    encoded = funnel.encode(Request.parse(case.request(split, 0)))
+    candidates = Candidates(funnel.request_encoder, encoded, np.arange(len(encoded.ids)), {})
+    for stage in funnel.manifest.stages:
+        scorer = funnel.scorer.stages[stage.name]
+        assert isinstance(scorer, PartsScorer)
+        logits, value = funnel.scorer.evaluate(stage, candidates)
+        formula = scorer.inputs.value
+        columns = {n: encoded.column(n, candidates.alive) for n in formula.names if n not in stage.labels}
+        expected = stage_value(formula, logits, funnel.scorer.calibrators[stage.name], columns)
+        assert value.dtype == expected.dtype
+        np.testing.assert_allclose(value, expected, rtol=1e-6)
+
+
+def test_parts_of_newer_items_count(case: Case) -> None:
+    """All items again as newer ones: the same scores. With other parts: other scores."""
+    funnel, request = case.funnel, Request.parse(case.request("test", 0))
+    (layer,) = funnel.request_encoder.items.layers
+    before = funnel.logits(request)
+    again = funnel.with_changes(2, "again", layer).logits(request)
+    for stage, by_label in before.items():
+        for label, logits in by_label.items():
+            np.testing.assert_array_equal(again[stage][label], logits)
+    changed: ItemLayer = replace(
+        layer, parts={name: StoredMatrix(held.values * 2 + 1) for name, held in layer.parts.items()}
+    )
+    other = funnel.with_changes(3, "other", changed).logits(request)
+    changes = {
+        stage: max(float(np.abs(other[stage][label] - logits).max()) for label, logits in by_label.items())
+        for stage, by_label in before.items()
+    }
+    assert changes["prerank"] > 1e-3 and other.keys() == before.keys()
+
+
+def test_a_stage_without_parts_says_so(case: Case) -> None:
+    lines = describe_stages(case.funnel.manifest)
+    assert lines[0].startswith("prerank: one graph over item parts: vector (")
+    with_cross_layers = describe_stages(derived().funnel.manifest)
+    assert with_cross_layers[-1].startswith("rank: the whole network for every candidate (scorer 'graph')")
+
+
+def test_facts_without_parts_are_refused(case: Case) -> None:
+    scorer = case.funnel.scorer.stages["rank"]
+    assert isinstance(scorer, PartsScorer)
+    bare = copy(scorer.inputs)
+    bare.stage = bare.stage.model_copy(update={"item_parts": {}})
+    with pytest.raises(BundleError, match="its facts name no item parts, which the scorer 'parts' needs"):
+        PartsScorer(bare)
