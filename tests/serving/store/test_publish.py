@@ -286,9 +286,7 @@ def test_a_part_that_does_not_arrive_whole_is_found(first: Path, second: Path, l
     head = local.head()
 
     def happens(number: int, entries: Mapping[str, Pairs]) -> Mapping[str, Pairs]:
-        return {
-            t: [(k, v[::-1] if k == b"rank.onnx/0" else v) for k, v in p] for t, p in entries.items()
-        }
+        return {t: [(k, v[::-1] if k == b"rank.onnx/0" else v) for k, v in p] for t, p in entries.items()}
 
     with pytest.raises(StoreError, match=r"rank.onnx of .* is not whole; publish it again"):
         publish_bundle(second, Between(local, happens))
