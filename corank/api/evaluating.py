@@ -166,6 +166,11 @@ def compare_served(
         page: the file or URL of an HTML page to write.
 
     Returns what `corank compare-served` prints. Raises DataError.
+
+    Example:
+        >>> compared = corank.compare_served("canary/log", ["canary/exposures.parquet", "canary/clicks.csv"])
+        >>> compared["canary"]["verdict"], compared["canary"]["users_in_both"]
+        ('better', 0)
     """
     for name, value in (("--alpha", alpha), ("--effect", effect)):
         if not 0 < value < 1:

@@ -13,6 +13,7 @@ import pytest
 import corank
 from corank.serving.funnel.request import Request
 from corank.serving.log.request_log import RequestLog
+from tests.support.served_worlds import ServedWorld
 from tests.support.simulated_runs import trained_run
 
 NAMES = [*(name for name in corank.__all__ if name != "__version__"), "config"]
@@ -21,7 +22,7 @@ OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 @pytest.fixture(scope="module")
 def shop(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with shop/, its finished run, its bundle (and one to refresh), a store of it, and served requests."""
+    """A folder with shop/, its finished run, its bundle (and one to refresh), a store of it, and logs of services."""
     folder = tmp_path_factory.mktemp("examples")
     shutil.copytree(world, folder / "shop")
     before = Path.cwd()
@@ -39,6 +40,8 @@ def shop(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
         funnel, funnel.run(Request.parse({"user": {"id": 7}, "candidates": [3, 11], "time": "2026-03-11"}))
     )
     served.flush(complete=True)
+    Path("canary").mkdir()
+    ServedWorld(lift=2.0).write(Path("canary"))
     yield folder
     os.chdir(before)
 

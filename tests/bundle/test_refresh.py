@@ -258,6 +258,8 @@ def test_a_bundle_without_priors_renews_its_items_and_vectors(
     assert (code, out) == (0, "")
     assert err == (
         f"items: 1 replaced, 0 new\nbundle: {bundle}  model {version}  items 2\n"
+        "prerank: one graph over item parts: vector (8 numbers)\n"
+        "rank: one graph over item parts: item (16 numbers)\n"
         "histories are not in the bundle: requests carry them, or a store of users has them\n"
     )
     assert after.manifest.model_version == version

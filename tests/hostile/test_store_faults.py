@@ -21,7 +21,7 @@ from corank.serving.store.record_codec import to_keys
 from corank.serving.store.upsert import upsert
 from tests.support.random_worlds import RICH
 from tests.support.redis_server import Server, redis_server
-from tests.support.service import TOKEN, running_service
+from tests.support.service import TOKEN, running_service, workers_of
 from tests.support.shared import derived, shared_case
 from tests.support.store_faults import SlowProxy, dump, full_disk, restore_dump
 from tests.support.stores import following, item, records
@@ -121,7 +121,7 @@ def test_a_full_disk_under_the_cache_keeps_the_version_that_is_served(tmp_path: 
                 return found
 
             model = ask("/version")["model_version"]
-            with full_disk(process.pid):
+            with full_disk(*(worker.pid for worker in workers_of(process))):
                 second = publish_bundle(shared_case(RICH).base / BUNDLE, store)
                 eventually(lambda: not ask("/status")["source_up"])
                 assert ask("/readyz") == {"ready": True}

@@ -83,7 +83,7 @@ def renamed(plain: dict[str, Any]) -> None:
         (lambda plain: plain.update(more=1), "unknown key 'more'"),
         (renamed, "'../../etc' is no version's name"),
         (of_version(applied=4), "applied: 4 is later than 3, the last change"),
-        (of_version(seq=0), "seq: 0 is not from 1 to 3"),
+        (of_version(seq=0), "seq: 0, though the version is live"),
         (of_version(seq=3, applied=1), "applied: 1, though change 3 made the version live"),
         (of_version(base=2, applied=1), "base: 2 is later than applied, 1"),
         (of_version(items=-1), "items: Input should be greater"),
