@@ -105,7 +105,7 @@ def changed(log: pl.DataFrame, later: pl.Expr, how: str, seed: int) -> pl.DataFr
 
 WAYS = ["gone", "labels", "users", "first", "order"]
 fewer = settings(
-    max_examples=8,
+    max_examples=5,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

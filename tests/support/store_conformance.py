@@ -137,7 +137,7 @@ class StoreConformance:
         store.put({"items": []})
         assert store.tables() == []
 
-    @settings(max_examples=25, deadline=None, suppress_health_check=SUPPRESSED)
+    @settings(max_examples=10, deadline=None, suppress_health_check=SUPPRESSED)
     @given(st.dictionaries(tables, pairs, max_size=3), st.binary())
     def test_what_is_put_comes_back(
         self, store: Store, entries: dict[str, list[tuple[bytes, bytes]]], head: bytes
@@ -240,7 +240,7 @@ class StoreConformance:
         assert content(store, "a") == {b"4": b"4", b"5": b""}
         assert content(store, "b") == {b"1": b""} and content(store, "c") == {b"3": b"3"}
 
-    @settings(max_examples=50, deadline=None, suppress_health_check=SUPPRESSED)
+    @settings(max_examples=15, deadline=None, suppress_health_check=SUPPRESSED)
     @given(st.lists(steps, max_size=15))
     def test_tables_stay_apart_whatever_is_done(
         self, url: str, others: ProcessPoolExecutor, steps: list[tuple[str, str, bytes]]

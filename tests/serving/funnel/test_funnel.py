@@ -43,7 +43,7 @@ def json_columns(items: pl.DataFrame, row: int) -> dict[str, Any]:
 # no shrinking: each try is an export
 @pytest.mark.slow
 @settings(
-    max_examples=3,
+    max_examples=1,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],

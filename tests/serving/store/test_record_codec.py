@@ -96,7 +96,7 @@ def same(ours: ItemLayer, theirs: ItemLayer) -> None:
 
 @pytest.mark.slow
 @settings(
-    max_examples=6,
+    max_examples=3,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
