@@ -23,6 +23,7 @@ import numpy as np
 import polars as pl
 
 import corank
+from benchmarks.checkout import ROOT, Checkout
 from corank.bundle.bundle import Bundle
 from corank.bundle.content import read_parts
 from corank.bundle.manifest import FORMAT
@@ -37,6 +38,11 @@ FEATURES = Path(__file__).parents[1] / "examples" / "features.yaml"
 HOUR = 3_600_000
 """Milliseconds between two events of a history."""
 Kind = Literal["plain", "text", "features"]
+
+
+def train_alike(code: Checkout, config: Path, run: Path) -> None:
+    """Train by a checkout, on one thread: another commit's weights are the same then."""
+    code.output("train", config, "--run", run, "--overwrite")
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ class Million:
         text = re.sub(r"keep: 50\b", "keep: 100", text).replace("epochs: 2", "epochs: 1")
         config.write_text(text, encoding="utf-8")
         corank.pack(config)  # anew: an earlier packing may be of another format
-        corank.train(config, overwrite=True, folder=self.run)
+        train_alike(Checkout(ROOT), config, self.run)
         corank.export(self.run, self.bundle)
         self._write_items()
         corank.refresh(self.bundle, self.log, str(self.items))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from benchmarks.checkout import Checkout
 from benchmarks.load import on_core
-from benchmarks.million import Million
+from benchmarks.million import Million, train_alike
 
 REQUESTS = 100
 PROGRAM = """
@@ -50,14 +50,16 @@ for line in sys.stdin:
 
 
 def bundle_of(made: Million, code: Checkout) -> Path:
-    """The bundle that a checkout exports of the run: its format may be another. Made where it is not there."""
+    """The bundle that a checkout makes of the same logs: its formats may be others. Made where it is not there."""
     commit = subprocess.run(
         ["git", "-C", str(code.root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
     )
     folder = made.folder / f"bundle-{commit.stdout.strip()[:12]}"
     if not folder.exists():
         partial = folder.with_suffix(".partial")
-        code.output("export", made.run, partial)
+        run = folder.with_suffix(".run")
+        train_alike(code, made.folder / "config.yaml", run)
+        code.output("export", run, partial)
         code.output("refresh", partial, made.log, "--items", made.items)
         partial.rename(folder)
     return folder
