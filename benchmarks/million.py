@@ -40,9 +40,9 @@ HOUR = 3_600_000
 Kind = Literal["plain", "text", "features"]
 
 
-def train_alike(code: Checkout, config: Path, run: Path, packed: str = "packed") -> None:
+def train_alike(code: Checkout, config: Path, run: Path, *changes: str) -> None:
     """Pack and train by a checkout, on one thread: another commit's weights are the same then."""
-    code.output("train", config, "--run", run, "--overwrite", "--set", f"packed={packed}")
+    code.output("train", config, "--run", run, "--overwrite", *(f"--set={change}" for change in changes))
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def bundle_of(made: Million, code: Checkout) -> Path:
     if not folder.exists():
         partial = folder.with_suffix(".partial")
         run = folder.with_suffix(".run")
-        train_alike(code, made.folder / "config.yaml", run, f"packed-{folder.name}")
+        train_alike(code, made.folder / "config.yaml", run, f"packed=packed-{folder.name}")
         code.output("export", run, partial)
         code.output("refresh", partial, made.log, "--items", made.items)
         partial.rename(folder)
