@@ -27,13 +27,14 @@ import corank
 from benchmarks import harness
 from corank.analysis.logged_request import logged_request
 from corank.bundle.bundle import Bundle
-from corank.bundle.bundle_writer import link_part, write_bundle
+from corank.bundle.bundle_writer import write_bundle
 from corank.bundle.item_parts import part_file
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest
 from corank.core.hash_index import Keys
 from corank.core.matrices.matrix_files import append_rows
 from corank.core.matrices.stored_matrix import DTYPES, Precision, StoredMatrix
+from corank.core.storage.hard_links import link_file
 from corank.datasets.feed.simulate import simulate_world
 from corank.features.encoders import Encoders
 from corank.training.run import Run
@@ -92,9 +93,9 @@ class Catalogue:
         def fill(folder: Path) -> None:
             for part in manifest.parts:
                 if not part.startswith("items/"):
-                    link_part(self.base.folder / part, folder / part)
+                    link_file(self.base.folder / part, folder / part)
             for file in self.records.rglob("*.*"):
-                link_part(file, folder / file.relative_to(self.records))
+                link_file(file, folder / file.relative_to(self.records))
             self._write_parts(folder, manifest, seq)
 
         return write_bundle(path, manifest, fill)

@@ -174,15 +174,6 @@ def replace_bundle(location: Location, write: Callable[[Path], Bundle], reads: b
     return Bundle.open(location)
 
 
-def link_part(old: Path, new: Path) -> None:
-    """Hard-link a file of a content into another, or copy it if the file system cannot; parts never change."""
-    new.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(old, new)
-    except OSError:
-        shutil.copyfile(old, new)
-
-
 def _not_written(path: Path, error: OSError) -> BundleError:
     return BundleError(f"{path}: cannot be written: {error}; what was there before is untouched")
 

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from corank.bundle.bundle import Bundle, next_items_seq
-from corank.bundle.bundle_writer import BundleWriter, link_part
+from corank.bundle.bundle_writer import BundleWriter
 from corank.bundle.content import read_snapshots, read_tables
 from corank.bundle.incremental_events import EventReader, IncrementalEvents, open_newer_events
 from corank.bundle.incremental_log import (
@@ -30,6 +30,7 @@ from corank.bundle.manifest import BundleManifest, load_manifest
 from corank.bundle.readers.layout_file import FILE, write_layout
 from corank.bundle.retrieval import refresh_retrieval
 from corank.bundle.signatures import SigningKeys
+from corank.core.storage.hard_links import link_file
 from corank.core.time import MILLISECOND, floor_times, format_time
 from corank.core.types import Report
 from corank.data.as_of import VersionedRows, newest_rows
@@ -122,7 +123,7 @@ def _fill(
         encoders.save(content / "encoders")
     for part in manifest.parts:
         if not part.startswith((FILE, "items/", "priors/", "retrieval/", *(["encoders/"] if older else []))):
-            link_part(before / part, content / part)
+            link_file(before / part, content / part)
     for n, rates in enumerate(priors.rates.values()):
         rates.save(prior_folder(content, n))
     records.save(content / "items")

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from corank.bundle.bundle import Bundle
-from corank.bundle.bundle_writer import link_part
 from corank.bundle.checks.part_names import MOST_PARTS
 from corank.bundle.item_parts import part_file, save_parts, store_parts
 from corank.bundle.manifest import BundleManifest
 from corank.bundle.precision.precision_loss import PrecisionLoss
+from corank.core.storage.hard_links import link_file
 from corank.core.storage.untrusted_files import list_files
 from corank.core.types import Floats
 
@@ -31,7 +31,7 @@ def write_full_precision(
     for part in list_files(content, MOST_PARTS):
         stem = Path(part).name.removesuffix(".npy").removesuffix(".scale")
         if not (part.startswith("items/") and stem in own):
-            link_part(content / part, folder / part)
+            link_file(content / part, folder / part)
     stages = [stage.model_copy(update={"precision": {}}) for stage in manifest.stages]
     save_parts(folder, store_parts(parts, stages))
     return Bundle(folder, manifest.model_copy(update={"stages": stages}))

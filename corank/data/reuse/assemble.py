@@ -4,8 +4,6 @@ Each file is the one that packing would write. What holds no feature, and files 
 to the donors' files; the rest is copied, column by column.
 """
 
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from corank.core.arrays import append_array, read_array, read_frame
+from corank.core.storage.hard_links import link_file
 from corank.data.dataset import prior_folder
 from corank.data.pack_manifest import PackManifest
 from corank.data.packing.pack import write_manifest
@@ -40,15 +39,6 @@ def is_of_features(name: str, splits: Sequence[str]) -> bool:
     if first == STATE:
         return parts[0] in (COUNTS, EVENTS)
     return first in _OF_FEATURES or (first in splits and parts[1] in PLACEMENTS)
-
-
-def link_file(source: Path, target: Path) -> None:
-    """Give a file another name, or copy it where that is not possible; the folder is made."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _link_numbered(source: Path, begin: str, number: int, target: Path, new: int) -> None:
