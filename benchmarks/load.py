@@ -110,7 +110,8 @@ class Connection(asyncio.Protocol):
         if ended and length and len(body) >= int(length[1]) and self._answer:
             self._held = b""
             self.closes = CLOSE.search(head) is not None
-            self._answer.set_result((int(head[9:12]), body))
+            if not self._answer.done():  # whoever asked may have been cancelled
+                self._answer.set_result((int(head[9:12]), body))
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closes = True

@@ -5,33 +5,38 @@ connections sends its next request shortly after a response: first while items c
 Every response names its version and the number of the last change of items. Afterwards
 `corank.serving.store.fetch.restore` computes each response again for the state that it names; a response counts as
 `mixed` if its ids or scores differ. `told_apart` is the share of states in which some response differs from that of the
-state before, that is, how much the comparison can detect. `changed_users` had both the canary and the live version;
-`share_error` is how far the canary's share of the requests is from what was asked, in points.
+state before, that is, how much the comparison can detect. rollout_load.py says what the canary's figures are.
 """
 
 import argparse
 import asyncio
 import os
 import random
-import re
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from benchmarks import harness
 from benchmarks.load import Connection, free_port, message, on_core, run, serving
-from benchmarks.robustness.store_outages import CORANK
+from benchmarks.robustness import rollout_load
+from benchmarks.robustness.rollout_load import (
+    Asked,
+    DealtUsers,
+    asked_during,
+    of_user,
+    shadow_figures,
+    stage,
+)
+from benchmarks.robustness.store_outages import serve_command
 from benchmarks.robustness.store_work import AT_ONCE, MARK, Worker
 from corank.analysis.logged_request import logged_request
 from corank.serving.funnel.funnel import Funnel
@@ -43,62 +48,16 @@ from corank.serving.store.publish import publish_bundle
 from corank.training.run import Run
 from tests.support.bundle_versions import changing, first, variant
 from tests.support.redis_server import redis_server
-from tests.support.service import ANY_TIME
 
 ITEMS, REQUESTS = 3000, 50
-CONNECTIONS, PAUSE = 4, 0.03
-"""Seconds that each lets pass before it asks again."""
 UPSERT_EVERY = 1.0
 TOLERANCE = 1e-5
-USERS, CANARY_PERCENT = 40_000, 5.0
-AIMS = {
-    "failed": ("==", 0.0),
-    "mixed": ("==", 0.0),
-    "changed_users": ("==", 0.0),
-    "share_error": ("<=", 0.5),
-    "shadow_scored": (">=", 1.0),
-}
-METRICS = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+AIMS = {"failed": ("==", 0.0), "mixed": ("==", 0.0)} | rollout_load.AIMS
 
 
-@dataclass
-class Asked:
-    """What became of requests: of each its number, its user, its answer, and how long it took, seconds."""
-
-    answers: list[tuple[int, int, bytes]] = field(default_factory=list)
-    waited: list[float] = field(default_factory=list)
-    failed: int = 0
-
-    def milliseconds(self, share: float) -> float:
-        return float(np.percentile(self.waited, share) * 1e3)
-
-
-def of_user(body: dict[str, Any], user: int) -> dict[str, Any]:
-    """A request as another user sends it."""
-    return body | {"user": body["user"] | {"id": user}}
-
-
-async def ask(port: int, bodies: Sequence[dict[str, Any]], rng: random.Random, asked: Asked) -> None:
-    """One connection's, until it is cancelled."""
-    connection = await Connection.open(port)
-    while True:
-        number, user = rng.randrange(len(bodies)), rng.randrange(USERS)
-        sent = message(msgspec.json.encode(of_user(bodies[number], user)))
-        began = time.perf_counter()
-        try:
-            status, body = await connection.ask(sent)
-        except ConnectionError:
-            status, connection = 0, await Connection.open(port)
-        if status == 200:
-            asked.waited.append(time.perf_counter() - began)
-            asked.answers.append((number, user, body))
-        else:
-            asked.failed += 1
-        await asyncio.sleep(PAUSE)
-
-
-async def upsert(port: int, rows: list[dict[str, Any]], rng: random.Random) -> None:
+async def upsert(port: int, rows: list[dict[str, Any]]) -> None:
     """Items change, until it is cancelled: each has the columns of another."""
+    rng = random.Random(0)
     connection, token = await Connection.open(port), f"Authorization: Bearer {os.environ['CORANK_TOKEN']}"
     for number in range(MARK, sys.maxsize):
         ids = [row["id"] for row in rng.sample(rows, AT_ONCE)]
@@ -114,18 +73,6 @@ async def upsert(port: int, rows: list[dict[str, Any]], rng: random.Random) -> N
         if status != 200:
             raise RuntimeError(f"{status}: {body.decode()}")
         await asyncio.sleep(UPSERT_EVERY)
-
-
-async def beside(port: int, bodies: list[dict[str, Any]], rows: list[dict[str, Any]], until: Any) -> Asked:
-    """What became of requests while something else went on."""
-    asked, rng = Asked(), random.Random(0)
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(ask(port, bodies, rng, asked)) for _ in range(CONNECTIONS)]
-        tasks.append(group.create_task(upsert(port, rows, rng)))
-        await until
-        for task in tasks:
-            task.cancel()
-    return asked
 
 
 async def finished(worker: Worker) -> None:
@@ -200,51 +147,22 @@ def served(
     bodies: list[dict[str, Any]],
     rows: list[dict[str, Any]],
     options: argparse.Namespace,
-) -> tuple[Asked, Asked, dict[str, float]]:
+) -> tuple[Asked, Asked, dict[str, harness.Figure]]:
     """What became of requests without swaps, for a quarter of the time, and with them; and of those for the shadow."""
     with closing(open_store(url, create=True)) as store:
         publish_bundle(home.parent / "1", store)
-        canary, shadow = (
-            publish_bundle(home.parent / str(options.swaps + n), store, stage=True) for n in (2, 3)
-        )
+        canary, shadow = (home.parent / str(options.swaps + n) for n in (2, 3))
+        beside = stage(store, canary, shadow)
     port, every = free_port(), options.seconds / options.swaps
-    command = [*CORANK, "serve", url, "--cache", home / "cache", "--port", port, "--every", 0.1, *ANY_TIME]
-    command += ["--canary", f"{canary}:{CANARY_PERCENT:g}%", "--shadow", shadow]
-    with serving(command, port), on_core(-1):
+    with serving([*serve_command(url, home / "cache", port), *beside], port), on_core(-1):
         swapper = Worker("swapper", home, url, port, every, options.swaps)
-        steady = run(beside(port, bodies, rows, asyncio.sleep(options.seconds / 4)))
-        swapped = run(beside(port, bodies, rows, finished(swapper)))
-        return steady, swapped, run(shadow_counts(port))
-
-
-async def shadow_counts(port: int) -> dict[str, float]:
-    """What became of requests that were offered to the shadow, by outcome, of all workers."""
-    connection = await Connection.open(port)
-    _, body = await connection.ask(METRICS)
-    connection.close()
-    found = re.findall(r'corank_shadow_requests_total{outcome="(\w+)"} ([0-9.e+]+)', body.decode())
-    return {outcome: float(count) for outcome, count in found}
-
-
-def dealt(answers: Sequence[tuple[int, int, bytes]]) -> dict[str, harness.Figure]:
-    """Who got which version."""
-    roles: dict[int, set[str]] = defaultdict(set)
-    canary = 0
-    for _, user, body in answers:
-        role = msgspec.json.decode(body)["role"]
-        roles[user].add(role)
-        canary += role == "canary"
-    percent = 100 * canary / len(answers)
-    return {
-        "users": len(roles),
-        "changed_users": sum(len(found) > 1 for found in roles.values()),
-        "canary_percent": percent,
-        "share_error": abs(percent - CANARY_PERCENT),
-    }
+        steady = run(asked_during(asyncio.sleep(options.seconds / 4), port, bodies, upsert(port, rows)))
+        swapped = run(asked_during(finished(swapper), port, bodies, upsert(port, rows)))
+        return steady, swapped, run(shadow_figures(port))
 
 
 def figures(
-    steady: Asked, swapped: Asked, shadow: dict[str, float], compared: Computed
+    steady: Asked, swapped: Asked, shadow: dict[str, harness.Figure], compared: Computed
 ) -> dict[str, harness.Figure]:
     read = [msgspec.json.decode(body) for _, _, body in swapped.answers]
     versions = {answer["model_version"] for answer in read if answer["role"] == "live"}
@@ -255,9 +173,8 @@ def figures(
         "mixed": compared.mixed,
         "states": compared.states,
         "told_apart": compared.told_apart / max(1, compared.states - 1),
-        **dealt(steady.answers + swapped.answers),
-        "shadow_scored": shadow.get("scored", 0.0),
-        "shadow_dropped": shadow.get("dropped", 0.0),
+        **DealtUsers.of(steady.answers + swapped.answers).figures(),
+        **shadow,
         "steady_p50_ms": steady.milliseconds(50),
         "steady_p99_ms": steady.milliseconds(99),
         "swapping_p50_ms": swapped.milliseconds(50),

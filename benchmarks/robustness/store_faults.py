@@ -1,14 +1,16 @@
 """Processes that write to a store, killed with SIGKILL at random moments while a reader follows it.
 
 After every kill the store is checked by store_witness.py, and publishing again must succeed. The reader must never see
-another state than that of the change that it names. Figures of each store: `tries`, with two processes each; `killed`
-processes; `half_written`, the versions that were incomplete after a kill; `looks` of the reader and the `states` that
-it saw; `wrong` tries.
+another state than that of the change that it names. All the time a service with a canary and a shadow (rollout_load.py)
+follows the store, and users ask it. Figures of each store: `tries`, with two processes each; `killed` processes;
+`half_written`, the versions that were incomplete after a kill; `looks` of the reader and the `states` that it saw;
+`wrong` tries; `requests` of users, and how many of them `failed`.
 
 Further cases: a server whose Redis is stopped and started again; a store whose map, or whose disk, is too small.
 """
 
 import argparse
+import asyncio
 import json
 import random
 import sys
@@ -21,7 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
-from benchmarks.robustness.store_outages import away, full_disk, full_map
+from benchmarks.load import free_port, run, serving
+from benchmarks.robustness import rollout_load
+from benchmarks.robustness.rollout_load import Asked, DealtUsers, asked_during, shadow_figures, stage
+from benchmarks.robustness.store_outages import away, full_disk, full_map, serve_command
 from benchmarks.robustness.store_witness import Witness
 from benchmarks.robustness.store_work import MARK, UPSERTS, Worker
 from corank.analysis.logged_request import logged_request
@@ -34,10 +39,12 @@ from tests.support.bundle_versions import changing, first, variant
 from tests.support.redis_server import binary, redis_server
 
 BUNDLES = 4
+CANARY, SHADOW = BUNDLES + 1, BUNDLES + 2
+"""Bundles that are staged alone."""
 ITEMS = 2000
-AIMS = {
-    "lmdb_wrong": ("==", 0.0),
-    "redis_wrong": ("==", 0.0),
+AIMS_OF_STORE = {"wrong": ("==", 0.0), "failed": ("==", 0.0)} | rollout_load.AIMS
+AIMS = {f"{kind}_{key}": aim for kind in ("lmdb", "redis") for key, aim in AIMS_OF_STORE.items()} | {
+    "away_canary": (">=", 1.0),
     "away_failed": ("==", 0.0),
     "away_told": ("==", 1.0),
     "away_recovered": ("==", 1.0),
@@ -56,12 +63,37 @@ class Found:
     states: int = 0
 
 
+def served(
+    url: str,
+    folder: Path,
+    bundles: dict[int, Path],
+    asked: list[dict[str, Any]],
+    tries: int,
+    rng: random.Random,
+) -> dict[str, harness.Figure]:
+    """What was found by kills, and what became of requests meanwhile."""
+    with closing(open_store(url, create=True)) as store:
+        publish_bundle(bundles[1], store)
+        beside = stage(store, bundles[CANARY], bundles[SHADOW])
+    port = free_port()
+
+    async def kill() -> tuple[Found, Asked]:
+        kills = asyncio.create_task(asyncio.to_thread(tried, url, folder, bundles, tries, rng))
+        answers = await asked_during(kills, port, asked)
+        return kills.result(), answers
+
+    with serving([*serve_command(url, folder / "cache", port), *beside], port):
+        found, answers = run(kill())
+        shadow = run(shadow_figures(port))
+    requests: dict[str, harness.Figure] = {"requests": len(answers.answers), "failed": answers.failed}
+    return vars(found) | requests | DealtUsers.of(answers.answers).figures() | shadow
+
+
 def tried(url: str, folder: Path, bundles: dict[int, Path], tries: int, rng: random.Random) -> Found:
     """Kills, and what was found."""
     found = Found()
-    with closing(open_store(url, create=True)) as store:
+    with closing(open_store(url)) as store:
         witness = Witness(store, bundles)
-        publish_bundle(bundles[1], store)
         seconds = _unbroken(url, folder, witness)
         reader = Worker("reader", folder, url)
         reader.begin()
@@ -152,7 +184,7 @@ def _tell(n: int, complaints: list[str]) -> None:
 def made(folder: Path) -> tuple[dict[int, Path], list[dict[str, Any]]]:
     """Bundles by number, and requests; beside them what may be upserted."""
     bundle, run = first(folder, ITEMS)
-    bundles = {n: variant(bundle, folder / f"{n}", n) for n in range(1, BUNDLES + 1)}
+    bundles = {n: variant(bundle, folder / f"{n}", n) for n in range(1, SHADOW + 1)}
     (folder / "rows.json").write_text(json.dumps(changing(run)), encoding="utf-8")
     return bundles, [logged_request(run, "test", n) | {"trace": False} for n in range(20)]
 
@@ -160,24 +192,22 @@ def made(folder: Path) -> tuple[dict[int, Path], list[dict[str, Any]]]:
 def figures(
     folder: Path, bundles: dict[int, Path], asked: list[dict[str, Any]], tries: int, rng: random.Random
 ) -> Iterator[tuple[str, harness.Figure]]:
-    two, (lmdb, redis, kept, full) = (
-        [bundles[1], bundles[2]],
-        (folder / n for n in ("lmdb", "redis", "kept", "full")),
-    )
+    lmdb, redis, kept, full = (folder / name for name in ("lmdb", "redis", "kept", "full"))
+    two = [bundles[1], bundles[2]]
     for one in (lmdb, redis, kept, full):
         one.mkdir()
-    yield from _named("lmdb", tried(f"lmdb:{lmdb / 'store'}", lmdb, bundles, tries, rng))
+    yield from _named("lmdb", served(f"lmdb:{lmdb / 'store'}", lmdb, bundles, asked, tries, rng))
     if binary() is not None:
         with redis_server(redis) as server:
-            yield from _named("redis", tried(server.url, redis, bundles, tries, rng))
+            yield from _named("redis", served(server.url, redis, bundles, asked, tries, rng))
         with redis_server(kept, keeps=True) as server:
-            yield from away(server, kept / "cache", two, asked).items()
+            yield from away(server, kept / "cache", [*two, bundles[CANARY], bundles[SHADOW]], asked).items()
     yield "map_full_told", int(full_map(full, two))
     yield "disk_full_told", full_disk(full, two)
 
 
-def _named(kind: str, found: Found) -> Iterator[tuple[str, harness.Figure]]:
-    for name, value in vars(found).items():
+def _named(kind: str, found: dict[str, harness.Figure]) -> Iterator[tuple[str, harness.Figure]]:
+    for name, value in found.items():
         yield f"{kind}_{name}", value
 
 
