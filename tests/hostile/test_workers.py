@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -72,6 +73,14 @@ def eventually(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.1)
+
+
+def test_a_process_that_ended_since_it_was_listed_is_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = psutil.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    service = psutil.Process()
+    monkeypatch.setattr(service, "children", lambda: [ended])
+    assert workers_of(service) == []
 
 
 def test_gauges_are_right_without_a_request_and_after_the_death_of_a_worker(tmp_path: Path) -> None:

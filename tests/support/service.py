@@ -50,8 +50,15 @@ def call_of(headers: list[tuple[bytes, bytes]], version: str = "1.1") -> HttpCal
 
 def workers_of(service: psutil.Process) -> list[psutil.Process]:
     """The worker processes of a service that runs."""
-    living = [child for child in service.children() if child.status() != psutil.STATUS_ZOMBIE]
-    return [child for child in living if "spawn_main" in " ".join(child.cmdline())]
+    return [child for child in service.children() if _is_worker(child)]
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    """Whether a process is a worker that has not ended."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and "spawn_main" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # it ended since it was listed
+        return False
 
 
 @contextlib.contextmanager
