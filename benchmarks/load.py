@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -169,8 +169,18 @@ async def saturated(port: int, messages: Sequence[bytes], seconds: float, connec
     return sum(counts) / (time.perf_counter() - began)
 
 
-async def arriving(port: int, messages: Sequence[bytes], rate: float, seconds: float, sent: Sent) -> None:
-    """Requests that come when they come, `rate` a second (Poisson), whether those before are answered or not."""
+async def arriving(
+    port: int,
+    messages: Sequence[bytes],
+    rate: float,
+    seconds: float,
+    sent: Sent,
+    read: Callable[[int, bytes], object] = lambda number, body: None,
+) -> None:
+    """Requests that come when they come, `rate` a second (Poisson), whether those before are answered or not.
+
+    `read` receives the index of a message and the body of its answer.
+    """
     due = arrivals(rate, seconds)
     free: asyncio.Queue[Connection] = asyncio.Queue()  # in turn, so that none is idle for long, and closed
     for _ in range(CONNECTIONS):
@@ -182,12 +192,13 @@ async def arriving(port: int, messages: Sequence[bytes], rate: float, seconds: f
         try:
             if connection.closes:  # while it was idle, which its client sees
                 connection = await Connection.open(port)
-            status, _ = await connection.ask(messages[number % len(messages)])
+            status, body = await connection.ask(messages[number % len(messages)])
         except ConnectionError:
             status, connection = 0, await Connection.open(port)
         if status == 200:
             sent.due.append(due[number])
             sent.waited.append(time.perf_counter() - began - due[number])
+            read(number % len(messages), body)
         else:
             sent.failed += 1
             sent.statuses[status] += 1

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import msgspec
 import numpy as np
@@ -24,7 +24,8 @@ from corank.serving.store.publish import publish_bundle
 
 CONNECTIONS, PAUSE = 4, 0.03
 """Seconds that each lets pass before it asks again."""
-USERS, CANARY_PERCENT = 40_000, 5.0
+FIRST_USER, USERS, CANARY_PERCENT = 10_000, 40_000, 5.0
+"""Ids of users are equally long, so that messages are, too."""
 AIMS = {
     "changed_users": ("==", 0.0),
     "share_error": ("<=", 0.5),
@@ -54,7 +55,7 @@ async def ask(port: int, bodies: Sequence[dict[str, Any]], rng: random.Random, a
     """One connection's, until it is cancelled."""
     connection = await Connection.open(port)
     while True:
-        number, user = rng.randrange(len(bodies)), rng.randrange(USERS)
+        number, user = rng.randrange(len(bodies)), FIRST_USER + rng.randrange(USERS)
         sent = message(msgspec.json.encode(of_user(bodies[number], user)))
         began = time.perf_counter()
         try:
@@ -84,6 +85,29 @@ async def asked_during(
         for task in tasks:
             task.cancel()
     return asked
+
+
+class UserMessages(Sequence[bytes]):
+    """Requests as they go over the wire, each of another user: encoded once, and the id put in when one is sent."""
+
+    def __init__(self, bodies: Sequence[dict[str, Any]]) -> None:
+        whole = (message(msgspec.json.encode(of_user(body, FIRST_USER))) for body in bodies)
+        self._parts = [sent.partition(b'"id":%d' % FIRST_USER) for sent in whole]
+
+    def __len__(self) -> int:
+        return USERS
+
+    @overload
+    def __getitem__(self, number: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[bytes]: ...
+
+    def __getitem__(self, number: int | slice) -> bytes | list[bytes]:
+        if isinstance(number, slice):
+            return [self[n] for n in range(*number.indices(USERS))]
+        head, _, tail = self._parts[number % len(self._parts)]
+        return b'%s"id":%d%s' % (head, FIRST_USER + number, tail)
 
 
 def stage(store: Store, canary: Path, shadow: Path, percent: float = CANARY_PERCENT) -> list[str]:

@@ -5,6 +5,7 @@ which is quiet, no version goes live. The figures of the start are of the quiet 
 last one: median of the resident memory of all its processes, and latency of requests. `p99_ratio` is of the worst
 minute to the quiet one, `swap_seconds` the longest time from the end of a publication to when its version is
 served, and `failed` counts requests without an answer, of which those that were sent away with 503 are `shed`.
+With --rollout a canary and a shadow are beside the live version; rollout_load.py says what their figures are.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -27,7 +29,10 @@ import corank
 from benchmarks import harness
 from benchmarks.load import Connection, Sent, arriving, free_port, message, run, saturated, serving
 from benchmarks.million import Million, million
+from benchmarks.robustness import rollout_load
+from benchmarks.robustness.rollout_load import DealtUsers, UserMessages, shadow_figures, stage
 from benchmarks.speed.funnel_latency import CORANK, REQUESTS, SHARE
+from corank.serving.store.base import open_store
 from tests.support.service import ANY_TIME
 
 MINUTE = 60
@@ -48,17 +53,30 @@ STATUS = b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n"
 class Shop:
     """A store, what is published into it, and a service that follows it."""
 
-    def __init__(self, made: Million, folder: Path) -> None:
+    def __init__(self, made: Million, folder: Path, rollout: bool) -> None:
         self.store, self.cache, self.bundle = f"lmdb:{folder}/store", folder / "cache", folder / "bundle"
         self.items, self.log, self.port = folder / "items.parquet", made.log, free_port()
         self.swaps = list[float]()
         """Seconds until a version that was published is served."""
+        self.beside = list[str]()
+        """Options of the service for what is beside the live version."""
         shutil.copytree(made.bundle, self.bundle)
         shutil.copyfile(made.items, self.items)
         corank.publish(self.bundle, self.store)
+        if rollout:
+            self.stage(folder / "canary", folder / "shadow")
+
+    def stage(self, canary: Path, shadow: Path) -> None:
+        """Stage two refreshed bundles."""
+        for bundle in (canary, shadow):
+            shutil.copytree(self.bundle, bundle)
+            corank.refresh(bundle, self.log, str(self.items))
+        with closing(open_store(self.store)) as store:
+            self.beside = stage(store, canary, shadow)
 
     def command(self) -> list[object]:
-        return [*CORANK, "serve", self.store, "--cache", self.cache, "--port", self.port, *ANY_TIME]
+        command = [*CORANK, "serve", self.store, "--cache", self.cache, "--port", self.port, *ANY_TIME]
+        return [*command, *self.beside]
 
     def changes(self) -> list[bytes]:
         """Upserts that tell what the table says, so that it is up to date at any time."""
@@ -146,17 +164,19 @@ async def told(sent: Sent, memory: Memory) -> None:
         failed, shed = sent.failed, sent.statuses[503]
 
 
-async def soaked(shop: Shop, messages: Sequence[bytes], minutes: int, sent: Sent, memory: Memory) -> None:
+async def soaked(
+    shop: Shop, messages: Sequence[bytes], minutes: int, sent: Sent, memory: Memory, dealt: DealtUsers
+) -> None:
     rate = SHARE * await saturated(shop.port, messages, 5)
     async with asyncio.TaskGroup() as beside:
         others = (shop.upsert(), shop.publish(), memory.watch(), told(sent, memory))
         tasks = [beside.create_task(other) for other in others]
-        await arriving(shop.port, messages, rate, (QUIET + 1 + minutes) * MINUTE, sent)
+        await arriving(shop.port, messages, rate, (QUIET + 1 + minutes) * MINUTE, sent, dealt.add)
         for task in tasks:
             task.cancel()
 
 
-def figures(sent: Sent, memory: Memory, minutes: int, swaps: Sequence[float]) -> dict[str, float]:
+def figures(sent: Sent, memory: Memory, minutes: int, swaps: Sequence[float]) -> dict[str, harness.Figure]:
     due, waited = np.array(sent.due), np.array(sent.waited)
     p99 = [np.percentile(waited[due // MINUTE == n], 99) * 1e3 for n in range(QUIET + 1 + minutes)]
     mib = [np.median(memory.mib[n * MINUTE : (n + 1) * MINUTE]) for n in range(QUIET + 1 + minutes)]
@@ -182,15 +202,20 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--folder", type=Path, help="where the bundle of a million items is kept")
     parser.add_argument("--minutes", type=int, default=10)
+    parser.add_argument("--rollout", action="store_true", help="with a canary and a shadow beside")
     options = parser.parse_args()
     os.environ["CORANK_TOKEN"] = "soak"
     with million(options.folder) as made, tempfile.TemporaryDirectory() as folder:
-        shop = Shop(made, Path(folder))
-        messages = [message(msgspec.json.encode(asked)) for asked in made.requests(REQUESTS)]
+        shop = Shop(made, Path(folder), options.rollout)
+        messages = UserMessages(made.requests(REQUESTS))
         with serving(shop.command(), shop.port) as service:
-            sent, memory = Sent(), Memory(service.pid)
-            run(soaked(shop, messages, options.minutes, sent, memory))
-    harness.report("soak", figures(sent, memory, options.minutes, shop.swaps), AIMS, options.json)
+            sent, memory, dealt = Sent(), Memory(service.pid), DealtUsers()
+            run(soaked(shop, messages, options.minutes, sent, memory, dealt))
+            shadow = run(shadow_figures(shop.port))
+    found, aims = figures(sent, memory, options.minutes, shop.swaps), AIMS
+    if options.rollout:
+        found, aims = found | dealt.figures() | shadow, aims | rollout_load.AIMS
+    harness.report("soak", found, aims, options.json)
 
 
 if __name__ == "__main__":
