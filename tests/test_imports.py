@@ -162,9 +162,16 @@ def loaded(module: str) -> set[str]:
 
 
 def test_a_service_loads_no_torch() -> None:
-    found = loaded("corank.serving.http.server")
+    found = loaded("corank.serving.http.worker")
     assert "onnxruntime" in found
     assert found.isdisjoint({"torch", "sklearn", "tensorboard", "onnx", "onnxscript", "typer", "rich"})
+
+
+def test_the_parent_of_workers_loads_nothing_that_ranks() -> None:
+    """It stays for as long as the service does."""
+    found = loaded("corank.api.serving")
+    assert "pydantic" in found
+    assert found.isdisjoint({"numpy", "polars", "pyarrow", "onnxruntime", "uvicorn", "prometheus_client"})
 
 
 def test_the_command_line_loads_what_a_command_needs_only_when_it_runs() -> None:

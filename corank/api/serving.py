@@ -3,20 +3,22 @@
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from corank.core.errors import ConfigError
 from corank.core.settings import validate
 from corank.core.storage.object_url import PathOrUrl
-from corank.core.types import Report
 from corank.engine.cores import count_cores
 from corank.serving.bundle_cache import CACHE
 from corank.serving.http.serve_settings import ServeSettings
 from corank.serving.http.server import run_service, serve_here
 from corank.serving.store.base import hide_password
 from corank.training.plain_config.yaml_reader import read_yaml_file
+
+if TYPE_CHECKING:
+    from corank.core.types import Report
 
 
 def is_loop_running() -> bool:
@@ -53,7 +55,7 @@ def _defaults() -> dict[str, Any]:
     return {"workers": count_cores(), "cache": CACHE}
 
 
-def serve(source: PathOrUrl, report: Report = lambda line: None, **settings: Any) -> None:
+def serve(source: PathOrUrl, report: "Report" = lambda line: None, **settings: Any) -> None:
     """Rank over HTTP until the process is told to end: by Ctrl-C, or the kernel's stop button.
 
     Args:

@@ -10,7 +10,6 @@ content before the newest in any case. `bundle_writer.py` writes.
 
 import hashlib
 import os
-import re
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,8 +24,6 @@ from corank.core.storage.local_copy import read_folder
 from corank.core.storage.object_url import Location
 from corank.core.storage.untrusted_files import list_files, open_regular_file
 
-CONTENT = re.compile(r"[0-9a-f]{16}-[0-9]{1,19}-[0-9a-f]{8}")
-"""The name of a content folder."""
 CHUNK = 1 << 22
 """Bytes of a file read at once."""
 
@@ -135,11 +132,6 @@ def measure_parts(folder: Path) -> dict[str, Part]:
         with open_regular_file(folder, name) as file:
             parts[name] = Part(bytes=os.fstat(file.fileno()).st_size, sha256=_hash(file))
     return parts
-
-
-def is_content_name(name: str) -> bool:
-    """Whether a name is one that `write_bundle` gives: model version, `items_seq`, and a tag of its own."""
-    return CONTENT.fullmatch(name) is not None
 
 
 def current_content(location: Location) -> str | None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from corank.bundle.bundle import Bundle, current_content, is_content_name, measure_parts
+from corank.bundle.bundle import Bundle, current_content, measure_parts
+from corank.bundle.checks.content_name import is_content_name
 from corank.bundle.manifest import BUNDLE, BundleManifest, digest, read_manifest, signed_content
 from corank.bundle.signatures import SigningKeys
 from corank.core.errors import BundleError

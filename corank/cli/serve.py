@@ -186,8 +186,9 @@ def serve_command(
     """Rank over HTTP. Clients that write must send CORANK_TOKEN, or a token of --tokens."""
     from corank.api.serving import format_serve_settings, read_serve_settings
     from corank.cli import console
-    from corank.serving.http.process.draining import EXIT_SECONDS, end_process_after
-    from corank.serving.http.server import check_files, run_service
+    from corank.serving.http.process.drain import EXIT_SECONDS, end_process_after
+    from corank.serving.http.server import run_service
+    from corank.serving.http.startup import check_files
 
     given = {name: value for name, value in ctx.params.items() if _is_given(ctx, name)}
     for name in ("config", "print_config"):

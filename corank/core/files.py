@@ -238,6 +238,11 @@ def _partial(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
         _remove(partial)
 
 
+def make_private_folder(folder: Path) -> None:
+    """Make a folder of files that only its owner may read, if it is missing. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
 def _make_folder(path: Path) -> None:
     """Make a folder and its parents, and force their entries to disk."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]

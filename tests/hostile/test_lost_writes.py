@@ -12,7 +12,7 @@ from corank.bundle.bundle import Bundle
 from corank.core.errors import StoreError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.http.follower import Follower
-from corank.serving.http.process.draining import Drain
+from corank.serving.http.process.drain import Drain
 from corank.serving.http.prometheus import ServiceMetrics
 from corank.serving.http.service_status import ServiceStatus
 from corank.serving.http.source import StoreSource

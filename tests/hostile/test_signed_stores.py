@@ -15,9 +15,9 @@ from corank.core.errors import BundleError, TrustError
 from corank.core.matrices.stored_matrix import StoredMatrix
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.http.follower import Follower
-from corank.serving.http.open_source import describe_trust
 from corank.serving.http.serve_settings import ServeSettings
 from corank.serving.http.source import StoreSource
+from corank.serving.http.startup import describe_trust
 from corank.serving.store.base import Store
 from corank.serving.store.fetch import fetch_bundle
 from corank.serving.store.live_statement import LiveStatement

@@ -3,24 +3,30 @@
 import signal
 import socket
 import sys
-import time
-from ctypes import c_double
+
+from corank.serving.http.process.worker_process import WorkerSigns
 
 
-def fail_at_once(listener: socket.socket, beat: c_double) -> None:
+def fail_at_once(listener: socket.socket, signs: WorkerSigns) -> None:
     """A worker that cannot start."""
     sys.exit(7)
 
 
-def die_once_served(listener: socket.socket, beat: c_double) -> None:
+def fail_with_a_reason(listener: socket.socket, signs: WorkerSigns) -> None:
+    """One that says why."""
+    signs.fail("shop: not a bundle")
+    sys.exit(1)
+
+
+def die_once_served(listener: socket.socket, signs: WorkerSigns) -> None:
     """One that serves for a moment and dies."""
-    beat.value = time.monotonic()
+    signs.beat()
     sys.exit(9)
 
 
-def serve_until_told(listener: socket.socket, beat: c_double) -> None:
+def serve_until_told(listener: socket.socket, signs: WorkerSigns) -> None:
     """One that serves until it is told to retire, or to end."""
     ends = (signal.SIGUSR2, signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
-    beat.value = time.monotonic()
+    signs.beat()
     signal.sigwait(ends)

@@ -16,7 +16,7 @@ from corank.serving.http.follower import Follower
 from corank.serving.http.lookup.user_lookup import UserLookup
 from corank.serving.http.operations.access_log import AccessLog
 from corank.serving.http.process.connections import POOL, ConnectionPool
-from corank.serving.http.process.draining import Drain
+from corank.serving.http.process.drain import Drain
 from corank.serving.http.process.worker_process import RestartCounts
 from corank.serving.http.prometheus import ServiceMetrics
 from corank.serving.http.serve_settings import Limits

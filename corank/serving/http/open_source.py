@@ -8,17 +8,8 @@ from corank.core.storage.object_url import parse_location
 from corank.serving.http.rollout.rollout import Rollout
 from corank.serving.http.serve_settings import ServeSettings
 from corank.serving.http.source import BundleSource, Source, StoreSource
-from corank.serving.store.base import hide_password, is_store
+from corank.serving.store.base import is_store
 from corank.serving.store.fetch_process import fetch_in_subprocess
-
-
-def describe_trust(settings: ServeSettings) -> str:
-    """Say whose versions are served. Raises TrustError if a key cannot be read."""
-    keys = TrustedKeys.load(settings.trust)
-    if keys is not None:
-        return f"trust: versions signed by {keys}; items that are upserted into a store are not taken"
-    source = hide_password(settings.source)
-    return f"trust: whoever can write to {source}; --trust PUBLIC_KEY takes signed versions only"
 
 
 def open_source(settings: ServeSettings) -> Source:

@@ -20,14 +20,13 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from corank.serving.funnel.ranking_result import RankingResult
-from corank.serving.http.process.worker_process import RestartCounts
+from corank.serving.http.process.worker_process import MULTIPROC, RestartCounts
 from corank.serving.http.rollout.version_metrics import BUCKETS, VersionMetrics
 from corank.serving.http.service_status import ServiceStatus
 from corank.serving.http.transport.call import HttpCall
 from corank.serving.http.transport.reply import HttpReply
 from corank.serving.role import Role
 
-MULTIPROC = "PROMETHEUS_MULTIPROC_DIR"
 GAUGES: dict[str, tuple[str, Literal["livemin", "livemax"]]] = {
     "items_seq": ("Number of the last change of the items served", "livemin"),
     "ready": ("1 if requests should be sent here, 0 once the service was told to end", "livemin"),

@@ -5,7 +5,7 @@ from typing import Any
 
 from corank.serving.http.follower import Follower
 from corank.serving.http.lookup.user_lookup import UserLookup
-from corank.serving.http.process.draining import Drain
+from corank.serving.http.process.drain import Drain
 
 
 class ServiceStatus:

@@ -13,7 +13,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corank.core.files import atomic_file
+from corank.core.files import atomic_file, make_private_folder
 from corank.serving.log.log_format import REQUEST
 from corank.serving.log.served_request import ServedRequest
 
@@ -21,11 +21,6 @@ GROUP_ROWS, GROUP_BYTES = 16_384, 8 * 2**20
 """A row group is written once there are so many rows, or bytes in memory."""
 PRIVATE = 0o600
 """Served requests hold ids and columns of users: only the owner may read them."""
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder of files that only its owner may read, if it is missing. Raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 class OpenLogFiles:
@@ -106,7 +101,7 @@ class OpenLogFiles:
             return
 
     def _open(self, path: Path) -> Path:
-        make_folder(self._folder)
+        make_private_folder(self._folder)
         partial = self._stack.enter_context(atomic_file(path))
         partial.chmod(PRIVATE)
         return partial

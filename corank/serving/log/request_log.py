@@ -14,11 +14,11 @@ from itertools import groupby
 from pathlib import Path
 
 from corank.core.errors import CorankError
-from corank.core.files import remove_abandoned
+from corank.core.files import make_private_folder, remove_abandoned
 from corank.features.encoders import Encoders
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.ranking_result import RankingResult
-from corank.serving.log.log_files import OpenLogFiles, make_folder
+from corank.serving.log.log_files import OpenLogFiles
 from corank.serving.log.log_format import LogFormat
 from corank.serving.log.served_request import ServedRequest
 from corank.serving.log.served_rows import make_rows
@@ -55,7 +55,7 @@ class RequestLog:
         self._in_files, self._taken = 0, 0
         self._counts: Counter[str] = Counter()
         try:
-            make_folder(folder)
+            make_private_folder(folder)
             remove_abandoned(folder, "served-*")
             remove_abandoned(folder, "rejected-*")
         except OSError as error:

@@ -20,7 +20,6 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from corank.core.errors import PluginError, StoreError
 from corank.core.registry import Registry
 from corank.core.storage.object_url import is_object_url
-from corank.core.time import now_ms
 
 Pairs = Sequence[tuple[bytes, bytes]]
 """Keys and values; the last pair of a key counts."""
@@ -98,14 +97,6 @@ class Store(Protocol):
 
 
 @runtime_checkable
-class ClockedStore(Protocol):
-    """A store that has a clock of its own, which all who write to it share."""
-
-    def read_clock(self) -> int:
-        """Return the time of the store, ms UTC. Raises StoreError."""
-
-
-@runtime_checkable
 class ReplicatedStore(Protocol):
     """A store whose servers have replicas, which take their place when they fail."""
 
@@ -117,11 +108,6 @@ def await_replicas(store: Store) -> None:
     """Wait until a store's replicas have all that was written, if it has replicas. Raises StoreError."""
     if isinstance(store, ReplicatedStore):
         store.await_replicas()
-
-
-def store_time(store: Store) -> int:
-    """Return the time by a store's own clock, or by this machine's if it has none, ms UTC. Raises StoreError."""
-    return store.read_clock() if isinstance(store, ClockedStore) else now_ms()
 
 
 _METHODS = sorted(name for name, member in vars(Store).items() if callable(member) and name[0] != "_")

@@ -13,8 +13,9 @@ from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
-from corank.bundle.bundle import Bundle, is_content_name
+from corank.bundle.bundle import Bundle
 from corank.bundle.bundle_writer import BundleWriter
+from corank.bundle.checks.content_name import is_content_name
 from corank.bundle.content import part_path
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_records import KEYS

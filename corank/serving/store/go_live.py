@@ -7,7 +7,7 @@ from corank.bundle.signatures import SigningKeys
 from corank.core.errors import RequestError, StoreError
 from corank.core.types import Report
 from corank.serving.funnel.funnel import Funnel
-from corank.serving.store.base import Pairs, Store, store_time
+from corank.serving.store.base import Pairs, Store
 from corank.serving.store.changes.journal import (
     Change,
     LoggedChange,
@@ -19,6 +19,7 @@ from corank.serving.store.changes.journal import (
 from corank.serving.store.changes.merged_items import MergedItems, find_base, list_merged
 from corank.serving.store.claims import check_claim
 from corank.serving.store.live_version import StoreState, VersionFacts
+from corank.serving.store.store_clock import store_time
 from corank.serving.store.upsert import count_new, encode_records
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from corank.bundle.bundle import Bundle, is_content_name
+from corank.bundle.bundle import Bundle
+from corank.bundle.checks.content_name import is_content_name
 from corank.core.errors import BundleError
 from corank.core.files import atomic_file
 from corank.serving.store.base import hide_password

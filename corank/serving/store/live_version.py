@@ -19,7 +19,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from corank.bundle.bundle import is_content_name
+from corank.bundle.checks.content_name import is_content_name
 from corank.bundle.signatures import Signatures, SigningKeys
 from corank.core.errors import StoreError
 from corank.core.settings import Settings

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 
-from corank.bundle.bundle import Bundle, is_content_name
+from corank.bundle.bundle import Bundle
+from corank.bundle.checks.content_name import is_content_name
 from corank.bundle.manifest import BundleManifest, digest, signed_content
 from corank.bundle.signatures import Signature, SigningKeys
 from corank.core.errors import BundleError, StoreError

@@ -7,10 +7,11 @@ import numpy as np
 
 from corank.core.errors import CorankError, RequestError
 from corank.serving.funnel.funnel import Funnel
-from corank.serving.store.base import Pairs, Store, store_time
+from corank.serving.store.base import Pairs, Store
 from corank.serving.store.changes.journal import CHANGE_BYTES, Change, local_operator, record_change
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.record_codec import RecordFormat
+from corank.serving.store.store_clock import store_time
 
 
 class VersionChangedError(CorankError):

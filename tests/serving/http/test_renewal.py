@@ -13,7 +13,7 @@ import pytest
 
 from corank.core.errors import ConfigError, CorankError
 from corank.serving.http.process import listener as listeners
-from corank.serving.http.process.draining import Drain
+from corank.serving.http.process.drain import Drain
 from corank.serving.http.process.listener import bind_listener, take_inherited_listener
 from corank.serving.http.process.supervisor import Supervisor
 from corank.serving.http.process.worker_process import RestartCounts, WorkerMain

@@ -6,18 +6,20 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from corank.bundle.manifest import BundleManifest
 from corank.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from corank.bundle.manifest import BundleManifest
 
 REFUSED_A_MINUTE = 100
 """Lines about refused requests, which anybody can cause; those beyond are counted in the next line."""
 
 
-def name_change(manifest: BundleManifest) -> dict[str, Any]:
+def name_change(manifest: "BundleManifest") -> dict[str, Any]:
     """Name a state of the items: the version, and number and id of its last change, as `corank store log` does."""
     return {
         "version": manifest.content,

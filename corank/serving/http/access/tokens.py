@@ -16,14 +16,16 @@ import time
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from corank.core.errors import ConfigError
-from corank.core.types import Report
 from corank.serving.http.operations.rate_limit import Rate
+
+if TYPE_CHECKING:
+    from corank.core.types import Report
 
 RECHECK_SECONDS = 1.0
 """Time after which the file is looked at again."""
@@ -78,7 +80,7 @@ class Tokens:
     """The tokens of a service."""
 
     def __init__(
-        self, fixed: Sequence[Token] = (), path: Path | None = None, report: Report = lambda line: None
+        self, fixed: Sequence[Token] = (), path: Path | None = None, report: "Report" = lambda line: None
     ) -> None:
         """
         Args:

@@ -14,14 +14,16 @@ from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from corank.core.errors import ConfigError
-from corank.core.types import Report
-from corank.serving.http.transport.call import HttpCall
-from corank.serving.http.transport.reply import HttpReply
+
+if TYPE_CHECKING:
+    from corank.core.types import Report
+    from corank.serving.http.transport.call import HttpCall
+    from corank.serving.http.transport.reply import HttpReply
 
 STDOUT = Path("-")
 MAX_LINES = 10_000
@@ -60,7 +62,7 @@ class AccessLog:
         self._thread: threading.Thread | None = None
         check_access_log(path)
 
-    def start(self, report: Report, count_dropped: Callable[[int], None]) -> None:
+    def start(self, report: "Report", count_dropped: Callable[[int], None]) -> None:
         """Start the thread that writes.
 
         Args:
@@ -79,7 +81,7 @@ class AccessLog:
         if self._thread is not None:
             self._thread.join(CLOSE_SECONDS)
 
-    def observe(self, call: HttpCall, reply: HttpReply, began: float) -> None:
+    def observe(self, call: "HttpCall", reply: "HttpReply", began: float) -> None:
         """Keep the line of a request that is answered, whose answer says its id; as an `Observer`."""
         given = call.header(b"x-request-id")
         call.id = given if given is not None and REQUEST_ID.fullmatch(given) else os.urandom(8).hex()
@@ -91,7 +93,7 @@ class AccessLog:
             msgspec.json.encode(self._describe(call, reply, time.perf_counter() - began)) + b"\n"
         )
 
-    def _describe(self, call: HttpCall, reply: HttpReply, seconds: float) -> dict[str, Any]:
+    def _describe(self, call: "HttpCall", reply: "HttpReply", seconds: float) -> dict[str, Any]:
         line: dict[str, Any] = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "id": call.id,
@@ -122,12 +124,12 @@ class AccessLog:
                 line["users"] = [one.request.user.get("id") for one in ranked]
         return line
 
-    def _write_regularly(self, report: Report, count_dropped: Callable[[int], None]) -> None:
+    def _write_regularly(self, report: "Report", count_dropped: Callable[[int], None]) -> None:
         while not self._stop.wait(FLUSH_SECONDS):
             self._write(report, count_dropped)
         self._write(report, count_dropped)
 
-    def _write(self, report: Report, count_dropped: Callable[[int], None]) -> None:
+    def _write(self, report: "Report", count_dropped: Callable[[int], None]) -> None:
         dropped, self._dropped = self._dropped, 0
         lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
         try:

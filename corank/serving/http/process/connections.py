@@ -7,7 +7,6 @@ the most idle ones; at last the oldest of the address that has the most unfinish
 """
 
 import asyncio
-import resource
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,7 +15,6 @@ from typing import Any
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from corank.core.errors import ConfigError
 from corank.serving.http.serve_settings import Limits
 
 HEAD_BYTES = 64 << 10
@@ -24,8 +22,6 @@ HEAD_BYTES = 64 << 10
 TOO_LONG = f"the head of a request has {HEAD_BYTES:,} bytes at most"
 PIPELINED = 16
 """Requests that a connection may send before the first is answered."""
-OTHER_FILES = 256
-"""Files that a worker opens beside its connections: its bundle, its store, its logs."""
 SLOW = 1.0
 """Seconds after which an unfinished request is slow on purpose. A new connection may not have been read from yet."""
 GRACE = 1.0
@@ -36,19 +32,6 @@ POOL = "connections"
 
 class StopParsingError(Exception):
     """Stops the parser of a connection, which is then refused."""
-
-
-def allow_open_files(connections: int) -> None:
-    """Let this process and its workers open as many files as they need. Raises ConfigError if they may not."""
-    needed = connections + OTHER_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        raise ConfigError(
-            f"--connections {connections}: needs {needed} open files, and `ulimit -Hn` is {hard}; raise it, or "
-            "lower --connections"
-        )
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 class ConnectionPool:

@@ -21,50 +21,13 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from corank.serving.http.process.drain import ACCEPT_SECONDS, EXIT_SECONDS, Drain, end_process_after
 from corank.serving.http.process.listener import refuse_connections
 
-ACCEPT_SECONDS = 0.25
-"""Time in which connections that are complete are accepted, before the socket is closed."""
 LINGER_SECONDS = 1.0
 """Time that an idle connection stays open, since its client may be sending."""
 POLL_SECONDS = 0.02
-RETIRE = signal.SIGUSR2
-"""Tells a worker to end since another has taken its place: the service goes on."""
-EXIT_SECONDS = 5.0
-"""Time for the end of the process after its last answer: its log is written, its threads stop."""
 CLOSE = (b"connection", b"close")
-
-
-class Drain:
-    """When the process was told to end, and how much time it has."""
-
-    def __init__(self, grace: float = 0.0, limit: float = 10.0) -> None:
-        """
-        Args:
-            grace: seconds for which requests go on as before.
-            limit: seconds after the grace in which what has begun is answered.
-        """
-        self.grace, self.limit = grace, limit
-        self.began: float | None = None
-        """By `time.monotonic`; None while the process is not told to end."""
-        self.service_goes_on = False
-        """Whether the process ends alone: its service stays ready."""
-
-    def begin(self) -> None:
-        """Begin, if it has not begun."""
-        self.began = time.monotonic() if self.began is None else self.began
-
-    def is_over(self) -> bool:
-        """Whether the grace time has passed."""
-        return self.began is not None and time.monotonic() >= self.began + self.grace
-
-
-def end_process_after(seconds: float) -> threading.Timer:
-    """End the process at that time, if it is there then: one of its threads may hang."""
-    watchdog = threading.Timer(seconds, os._exit, [1])
-    watchdog.daemon = True
-    watchdog.start()
-    return watchdog
 
 
 class DrainingServer(uvicorn.Server):

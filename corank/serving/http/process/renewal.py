@@ -1,16 +1,19 @@
 """Workers that make way for new ones, one after the other, while the service goes on."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from corank.core.types import Report
 from corank.serving.http.process.worker_process import WorkerProcess
+
+if TYPE_CHECKING:
+    from corank.core.types import Report
 
 
 class Renewal:
     """One renewal of all workers. One worker more than usual runs at a time."""
 
     def __init__(
-        self, workers: list[WorkerProcess], start: Callable[[], WorkerProcess], report: Report
+        self, workers: list[WorkerProcess], start: Callable[[], WorkerProcess], report: "Report"
     ) -> None:
         """
         Args:
@@ -43,8 +46,11 @@ class Renewal:
             self._retired.retire()
             return self._retired
         elif not self._successor.process.is_alive():
-            code = self._successor.process.exitcode
-            self._report(f"a new worker ended with exit code {code} before it served; those of before stay")
+            code, trouble = self._successor.process.exitcode, self._successor.trouble
+            why = f": {trouble}" if trouble else ""
+            self._report(
+                f"a new worker ended with exit code {code} before it served{why}; those of before stay"
+            )
             self._successor, self._place = None, len(self._workers)
         return None
 

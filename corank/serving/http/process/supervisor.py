@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from corank.core.errors import CorankError
-from corank.core.types import Report
-from corank.serving.http.process.draining import ACCEPT_SECONDS, EXIT_SECONDS, Drain
+from corank.serving.http.process.drain import ACCEPT_SECONDS, EXIT_SECONDS, Drain
 from corank.serving.http.process.listener import refuse_connections
 from corank.serving.http.process.renewal import Renewal
 from corank.serving.http.process.service_notifier import ServiceNotifier
@@ -20,6 +20,9 @@ from corank.serving.http.process.worker_process import (
     WorkerMain,
     WorkerProcess,
 )
+
+if TYPE_CHECKING:
+    from corank.core.types import Report
 
 POLL_SECONDS = 0.1
 STEADY_SECONDS = 60.0
@@ -35,10 +38,11 @@ class Supervisor:
         count: int,
         main: WorkerMain,
         drain: Drain,
-        report: Report,
+        report: "Report",
         on_end: Callable[[int], None] = lambda pid: None,
         renew: Callable[[], WorkerMain] | None = None,
         restarts: RestartCounts | None = None,
+        on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
@@ -50,10 +54,11 @@ class Supervisor:
             renew: makes the main of new workers on SIGHUP, by the settings of now; it may raise CorankError. Without
                 it they have the main of before.
             restarts: counts them.
+            on_ready: is called when the first worker serves.
         """
         self._count, self._main, self._drain, self._report, self._on_end = count, main, drain, report, on_end
         self._renew = renew or (lambda: main)
-        self._restarts = restarts or RestartCounts()
+        self._restarts, self._on_ready = restarts or RestartCounts(), on_ready
         self._notifier = ServiceNotifier()
         self._workers: list[WorkerProcess] = []
         self._signals, self._renewals, self._is_ready = 0, 0, False
@@ -64,7 +69,9 @@ class Supervisor:
         self._renewal: Renewal | None = None
 
     def run(self, listener: socket.socket, is_own: bool = True) -> None:
-        """Serve on a socket until told to end. Raises CorankError if workers cannot start.
+        """Serve on a socket until told to end. Raises CorankError if the first worker cannot start.
+
+        The others start once it serves: it has fetched what they need, and says for all of them what is wrong.
 
         Args:
             listener: the socket.
@@ -73,7 +80,7 @@ class Supervisor:
         """
         with self._handling_signals():
             try:
-                self._workers = [self._start(listener) for _ in range(self._count)]
+                self._workers = [self._start(listener)]
                 while not self._signals:
                     time.sleep(POLL_SECONDS)
                     self._look(listener)
@@ -84,7 +91,9 @@ class Supervisor:
 
     def _look(self, listener: socket.socket) -> None:
         """Do what is to be done now."""
-        for place in range(self._count):
+        if len(self._workers) < self._count and self._workers[0].has_served():
+            self._workers += [self._start(listener) for _ in range(1, self._count)]
+        for place in range(len(self._workers)):
             self._keep(place, listener)
         if self._renewals:
             self._renewals = 0
@@ -93,6 +102,7 @@ class Supervisor:
             self._go_on_renewing(self._renewal)
         if not self._is_ready and any(worker.has_served() for worker in self._living()):
             self._tell_ready()
+            self._on_ready()
         if self._living():
             self._notifier.tell_alive()
 
@@ -122,13 +132,18 @@ class Supervisor:
             self._on_end(worker.pid)
             code = worker.process.exitcode
             if not self._is_ready and not any(one.has_served() for one in [worker, *self._living()]):
-                raise CorankError(f"a worker ended with exit code {code} before it served; see above")
+                raise CorankError(
+                    worker.trouble or f"a worker ended with exit code {code} before it served; see above"
+                )
             self._restarts.add("died")
             steady = now - worker.began >= STEADY_SECONDS
             pause = 0.0 if steady else self._pauses.get(place, 0.0)
             self._pauses[place] = min(LONGEST_PAUSE, max(1.0, 2 * pause))
             self._due[place] = now + pause
-            self._report(f"worker {worker.pid} ended with exit code {code}; another starts in {pause:g} s")
+            why = f": {worker.trouble}" if worker.trouble else ""
+            self._report(
+                f"worker {worker.pid} ended with exit code {code}{why}; another starts in {pause:g} s"
+            )
 
     def _begin_renewal(self, listener: socket.socket) -> None:
         """Let all workers make way for new ones; if the settings of now are faulty, say so and go on as before."""

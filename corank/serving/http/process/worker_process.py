@@ -7,11 +7,11 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from ctypes import c_double, c_long
+from ctypes import c_char, c_double, c_long
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from corank.serving.http.process.draining import RETIRE, DrainingServer
+from corank.serving.http.process.drain import RETIRE
 
 SPAWN = multiprocessing.get_context("spawn")
 HANGS_POLLS = 300
@@ -20,15 +20,47 @@ time, since a pause of all processes is no fault of a worker."""
 BLOCKED_AT_START = (signal.SIGHUP, RETIRE)
 """Signals that a worker handles from when `handle_signals` is called; until then they wait."""
 
-WorkerMain = Callable[[socket.socket, c_double], None]
-"""Serves on a socket, and writes into a shared number, every tenth of a second, when that was by `time.monotonic`."""
+TROUBLE_BYTES = 8192
+"""Longest message about why a worker cannot start; the rest is cut off."""
+MULTIPROC = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable: the folder into which several workers write their metrics."""
 
 
-def handle_signals(server: DrainingServer) -> None:
+def handle_signals(retire: Callable[[], None]) -> None:
     """Let a worker retire when it is told to; SIGHUP, which may go to all processes of a group, is its parent's."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(RETIRE, lambda sig, frame: server.retire())
+    signal.signal(RETIRE, lambda sig, frame: retire())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED_AT_START)
+
+
+class WorkerSigns:
+    """What a worker tells its supervisor, in memory that they share."""
+
+    def __init__(self) -> None:
+        self._beat: c_double = SPAWN.RawValue(c_double, 0.0)
+        self._trouble = SPAWN.RawArray(c_char, TROUBLE_BYTES)
+
+    def beat(self) -> None:
+        """Tell, every tenth of a second, that the event loop turns."""
+        self._beat.value = time.monotonic()
+
+    @property
+    def last_beat(self) -> float:
+        """When it was told last, by `time.monotonic`; 0 if it never was."""
+        return float(self._beat.value)
+
+    def fail(self, trouble: str) -> None:
+        """Tell why the worker cannot start, before it ends."""
+        self._trouble.value = trouble.encode(errors="replace")[: TROUBLE_BYTES - 1]
+
+    @property
+    def trouble(self) -> str:
+        """Why it cannot start; "" if it did not say."""
+        return self._trouble.value.decode(errors="ignore")
+
+
+WorkerMain = Callable[[socket.socket, WorkerSigns], None]
+"""Serves on a socket, and gives signs of it."""
 
 
 class RestartCounts:
@@ -63,8 +95,8 @@ class WorkerProcess:
 
     def __init__(self, main: WorkerMain, listener: socket.socket) -> None:
         """Start it."""
-        self._beat: c_double = SPAWN.RawValue(c_double, 0.0)
-        self.process = SPAWN.Process(target=main, args=(listener, self._beat))
+        self._signs = WorkerSigns()
+        self.process = SPAWN.Process(target=main, args=(listener, self._signs))
         self.began = time.monotonic()
         self._last_beat, self._missed = 0.0, 0
         self.process.start()
@@ -77,11 +109,16 @@ class WorkerProcess:
 
     def has_served(self) -> bool:
         """Whether it ever answered requests."""
-        return float(self._beat.value) > 0
+        return self._signs.last_beat > 0
+
+    @property
+    def trouble(self) -> str:
+        """Why it could not start; "" if it did not say."""
+        return self._signs.trouble
 
     def has_ended(self) -> bool:
         """Whether it has ended, by a poll; one that hangs is killed."""
-        beat = float(self._beat.value)
+        beat = self._signs.last_beat
         self._missed = self._missed + 1 if beat == self._last_beat else 0
         self._last_beat = beat
         if self.has_served() and self._missed > HANGS_POLLS:

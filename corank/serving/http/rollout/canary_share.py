@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Self
 
-from corank.bundle.bundle import is_content_name
+from corank.bundle.checks.content_name import is_content_name
 
 FORM = re.compile(r"(.+):([0-9]*\.?[0-9]+)%")
 HASH_BYTES = 8

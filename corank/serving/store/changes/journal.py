@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from corank.bundle.bundle import is_content_name
+from corank.bundle.checks.content_name import is_content_name
 from corank.core.errors import StoreError
 from corank.core.time import EARLIEST, LATEST
 from corank.serving.store.base import Pairs, Store

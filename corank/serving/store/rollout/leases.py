@@ -10,9 +10,10 @@ from collections.abc import Iterable
 
 import msgspec
 
-from corank.bundle.bundle import is_content_name
+from corank.bundle.checks.content_name import is_content_name
 from corank.core.time import format_time
-from corank.serving.store.base import Store, store_time
+from corank.serving.store.base import Store
+from corank.serving.store.store_clock import store_time
 
 LEASES = "served"
 LEASE_SECONDS = 900.0
