@@ -22,7 +22,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -234,15 +234,13 @@ def figures_of(name: str, counts: Counts) -> dict[str, harness.Figure]:
 
 def disturb_workers(
     bundle: Path, folder: Path, messages: Sequence[bytes], renewals: int, kills: int
-) -> dict[str, Counts]:
+) -> Iterator[tuple[str, Counts]]:
     """Renew and kill the workers of a service."""
     replica = Replica(str(bundle), folder, "--workers", WORKERS)
     try:
         replica.start()
-        return {
-            "renewed": run(measure([replica], messages, lambda counts: renew(replica, counts, renewals))),
-            "killed": run(measure([replica], messages, lambda counts: kill_workers(replica, counts, kills))),
-        }
+        yield "renewed", run(measure([replica], messages, lambda counts: renew(replica, counts, renewals)))
+        yield "killed", run(measure([replica], messages, lambda counts: kill_workers(replica, counts, kills)))
     finally:
         kill_all([replica])
 
@@ -273,6 +271,18 @@ def restart_replicas(
         kill_all(replicas)
 
 
+def run_phases(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, Counts]]:
+    """Train a model, serve it, and restart what serves it in each way."""
+    bundle, trained = first(folder, ITEMS)
+    bodies = [logged_request(trained, "test", number) | {"trace": False} for number in range(REQUESTS)]
+    messages = [message(json.dumps(body).encode()) for body in bodies]
+    yield from disturb_workers(bundle, folder / "workers", messages, options.renewals, options.kills)
+    yield "service", restart_alone(bundle, folder / "service", messages, options.restarts)
+    for workers in (1, 2):
+        name, times = f"replicas_{workers}", options.replica_restarts
+        yield name, restart_replicas(bundle, folder / name, messages, workers, times)
+
+
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -282,22 +292,12 @@ def main() -> None:
     parser.add_argument("--replica-restarts", type=int, default=10, help="for each number of workers")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    say = Console(stderr=True).print
+    phases = dict[str, Counts]()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        bundle, trained = first(folder, ITEMS)
-        bodies = [logged_request(trained, "test", number) | {"trace": False} for number in range(REQUESTS)]
-        messages = [message(json.dumps(body).encode()) for body in bodies]
-        say("workers are renewed and killed …")
-        phases = disturb_workers(bundle, folder / "workers", messages, options.renewals, options.kills)
-        say("a service restarts on its socket …")
-        phases["service"] = restart_alone(bundle, folder / "service", messages, options.restarts)
-        for workers in (1, 2):
-            say(f"replicas of {workers} workers restart …")
-            name = f"replicas_{workers}"
-            phases[name] = restart_replicas(
-                bundle, folder / name, messages, workers, options.replica_restarts
-            )
+        for name, counts in run_phases(Path(temporary), options):
+            phases[name] = counts
+            told = f"{name}: {counts.restarts} restarts, {counts.sent:,} requests, {counts.lost} lost"
+            Console(stderr=True).print(told)
     figures: dict[str, harness.Figure] = {
         "worker_restarts": phases["renewed"].restarts + phases["killed"].restarts,
         "service_restarts": sum(
