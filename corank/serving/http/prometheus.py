@@ -21,7 +21,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from corank.serving.funnel.ranking_result import RankingResult
 from corank.serving.http.process.worker_process import MULTIPROC, RestartCounts
-from corank.serving.http.rollout.version_metrics import BUCKETS, VersionMetrics
+from corank.serving.http.rollout.version_metrics import BUCKETS, HeldSeries, VersionMetrics
 from corank.serving.http.service_status import ServiceStatus
 from corank.serving.http.transport.call import HttpCall
 from corank.serving.http.transport.reply import HttpReply
@@ -191,9 +191,10 @@ class ServiceMetrics:
         if os.environ.get(MULTIPROC):
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        shared = CollectorRegistry()
-        shared.register(self)
-        return generate_latest(registry) + generate_latest(shared), CONTENT_TYPE_LATEST
+        exposed = CollectorRegistry()
+        exposed.register(HeldSeries(registry))
+        exposed.register(self)
+        return generate_latest(exposed), CONTENT_TYPE_LATEST
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         """Collect, for prometheus_client, what is counted for all workers at once."""
