@@ -146,6 +146,7 @@ def compare_served(
     effect: float = 0.02,
     top: int = 10,
     page: PathOrUrl | None = None,
+    share: float | None = None,
 ) -> ServedComparisonResult:
     """Compare a canary and a shadow with the version that was live meanwhile, by the log of a service.
 
@@ -164,6 +165,8 @@ def compare_served(
             shows. They hold whatever it is.
         top: number of items at the top of an answer by which a shadow is compared.
         page: the file or URL of an HTML page to write.
+        share: of users that the canary was to have, such as 0.05: it is tested whether users were dealt so. If they
+            were not, the verdict is "not comparable".
 
     Returns what `corank compare-served` prints. Raises DataError.
 
@@ -172,14 +175,14 @@ def compare_served(
         >>> compared["canary"]["verdict"], compared["canary"]["users_in_both"]
         ('better', 0)
     """
-    for name, value in (("--alpha", alpha), ("--effect", effect)):
-        if not 0 < value < 1:
+    for name, value in (("--alpha", alpha), ("--effect", effect), ("--share", share)):
+        if value is not None and not 0 < value < 1:
             raise DataError(f"{name}: expected a share above 0 and below 1; received {value:g}")
     if top < 1:
         raise DataError(f"--top: expected 1 or more; received {top}")
     files = [require_local(one) for one in exposures]
     begin, end = _read_moment("--since", since), _read_moment("--until", until)
-    choice = ServedChoice(files, labels, begin, end, top)
+    choice = ServedChoice(files, labels, begin, end, top, share)
     document = compare_versions(require_local(served), choice, SequentialTest(alpha, effect))
     if page is not None:
         from corank.analysis.served.page import served_page

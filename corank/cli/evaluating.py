@@ -144,6 +144,10 @@ def compare_served_command(
     top: Annotated[
         int, typer.Option(help="Items at the top of an answer by which a shadow is compared.")
     ] = 10,
+    share: Annotated[
+        float | None,
+        typer.Option(help="Share of users that the canary was to have, such as 0.05: is it what they were?"),
+    ] = None,
     page: Page = None,
     as_json: Json = False,
 ) -> None:
@@ -151,5 +155,7 @@ def compare_served_command(
     from corank.api import evaluating as api
     from corank.cli.printing.comparison_tables import show_served
 
-    found = api.compare_served(served, exposures or [], label or [], since, until, alpha, effect, top, page)
+    found = api.compare_served(
+        served, exposures or [], label or [], since, until, alpha, effect, top, page, share
+    )
     print_text(found.to_json()) if as_json else show_served(found.document)

@@ -9,6 +9,7 @@ import polars as pl
 from corank.analysis.comparison import compare_measures
 from corank.analysis.margins import Margins
 from corank.analysis.score_comparison import code_rows, measure_scores
+from corank.analysis.served.sample_ratio import check_share
 from corank.analysis.served.sequential import SequentialTest, compare_arms
 from corank.analysis.served.served_rows import MODEL, TIME, USER, Exposures, ServedLog, served_score
 from corank.core.types import Longs, Mask
@@ -20,9 +21,15 @@ USER_CODE, IS_CANARY = "user_code", "is_canary"
 
 
 def compare_canary(
-    log: ServedLog, exposures: Exposures | None, test: SequentialTest
+    log: ServedLog, exposures: Exposures | None, test: SequentialTest, share: float | None = None
 ) -> dict[str, Any] | None:
     """Compare the log's last canary with the live version over the time in which it was served.
+
+    Args:
+        log: what was answered.
+        exposures: what was shown; None for no figures of labels.
+        test: of differences over time.
+        share: of users that the canary was to have; None if it is not known, and not tested.
 
     Returns the document, None if the log has no canary. Raises DataError.
     """
@@ -48,6 +55,8 @@ def compare_canary(
         "users_in_both": len(both),
         "share_of_requests": len(own) / (len(own) + len(live)),
     }
+    if share is not None:
+        document["sample_ratio"] = check_share(_had_canary(arms), share)
     if exposures is None:
         return document | {"sequential": {}, "stages": {}}
     facts = arms.select(SERVED, USER_CODE, IS_CANARY)
@@ -61,6 +70,13 @@ def compare_canary(
         stage: found for stage in log.stages if (found := _measured(shown, stage, exposures.labels))
     }
     return document
+
+
+def _had_canary(arms: pl.DataFrame) -> Mask:
+    """Whether each user ever had the canary, in the order in which users came; requests without one are left out."""
+    users = arms.filter(pl.col(USER) != pl.col(SERVED)).group_by(USER, maintain_order=True)
+    had: Mask = users.agg(pl.col(IS_CANARY).any())[IS_CANARY].to_numpy()
+    return had
 
 
 def _rates(

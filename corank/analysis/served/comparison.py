@@ -12,6 +12,9 @@ from corank.analysis.served.shadow import compare_shadow
 from corank.core.errors import DataError
 from corank.serving.log.log_format import SERVED
 
+INVALID = "not comparable"
+"""The verdict if users were not dealt as the canary's share says: those of a and b may differ from the start."""
+
 
 @dataclass(frozen=True)
 class ServedChoice:
@@ -27,6 +30,8 @@ class ServedChoice:
     """First moment that counts no more, ms UTC; None for all."""
     top: int = 10
     """Items at the top of an answer by which a shadow is compared."""
+    share: float | None = None
+    """Of users that the canary was to have; None if it is not tested."""
 
 
 def compare_versions(source: Path, choice: ServedChoice, test: SequentialTest) -> dict[str, Any]:
@@ -47,7 +52,7 @@ def compare_versions(source: Path, choice: ServedChoice, test: SequentialTest) -
         exposures = Exposures.read(choice.exposures, choice.labels, log.item)
     shadow = ServedLog.read_shadow(source, choice.since, choice.until)
     found: dict[str, dict[str, Any] | None] = {
-        "canary": compare_canary(log, exposures, test),
+        "canary": compare_canary(log, exposures, test, choice.share),
         "shadow": None if shadow is None else compare_shadow(log, shadow, exposures, test, choice.top),
     }
     if not any(found.values()):
@@ -56,7 +61,8 @@ def compare_versions(source: Path, choice: ServedChoice, test: SequentialTest) -
         )
     for part in found.values():
         if part is not None:
-            part["verdict"] = _conclude(part["sequential"])
+            mismatch = part.get("sample_ratio", {}).get("mismatch", False)
+            part["verdict"] = INVALID if mismatch else _conclude(part["sequential"])
     document: dict[str, Any] = {"log": str(source), "alpha": test.alpha, "effect": test.effect}
     if exposures is not None:
         document["exposures"] = _count(log, exposures)

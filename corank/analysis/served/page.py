@@ -47,12 +47,29 @@ def describe_part(part: Mapping[str, Any]) -> list[str]:
         f"a: {requests['a']:,} requests of {users['a']:,} users; b: {requests['b']:,} of {users['b']:,}; "
         f"{100 * part['share_of_requests']:.2f} % of requests are a's"
     )
+    if ratio := part.get("sample_ratio"):
+        lines.append(_describe_ratio(ratio))
     if part["users_in_both"]:
         lines.append(
             f"{part['users_in_both']:,} users had both: the share was changed, or the canary failed; choose a time "
             "with one share by --since and --until"
         )
     return lines
+
+
+def _describe_ratio(ratio: Mapping[str, Any]) -> str:
+    """Whether users were dealt as the share says, as text."""
+    observed = "-" if ratio["observed"] is None else f"{100 * ratio['observed']:.2f} %"
+    found = (
+        f"{observed} of {ratio['users']:,} users had a, of {100 * ratio['expected']:g} % that were to; "
+        f"p {ratio['p']:.2g} at every look"
+    )
+    if not ratio["mismatch"]:
+        return found
+    return (
+        f"warning: {found}: users were not dealt as the share says, so that a and b are not comparable; look for "
+        "requests that are lost, logged twice or answered by another version, and choose a time with one share"
+    )
 
 
 def _sections(document: Mapping[str, Any]) -> Iterator[Html]:

@@ -1,0 +1,55 @@
+"""Users who were not dealt as a canary's share says are noticed, and others are not."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import corank
+from corank.analysis.served.sample_ratio import MISMATCH, check_share
+from corank.core.errors import DataError
+from tests.support.command_line import run_corank
+from tests.support.served_worlds import ServedWorld
+
+
+def test_a_share_that_is_kept_is_doubted_no_more_often_than_the_p_value_says() -> None:
+    rng = np.random.default_rng(3)
+    p = np.array([check_share(rng.random(5_000) < 0.05, 0.05)["p"] for _ in range(500)])
+    assert (p <= 0.1).mean() <= 0.1 and (p <= 0.02).mean() <= 0.02
+    assert p.max() <= 1
+
+
+@pytest.mark.parametrize(("share", "users"), [(0.055, 100_000), (0.045, 100_000), (0.08, 5_000)])
+def test_another_share_is_noticed(share: float, users: int) -> None:
+    dealt = np.random.default_rng(4).random(users) < share
+    assert check_share(dealt, 0.05)["mismatch"] and not check_share(dealt, share)["mismatch"]
+
+
+def test_no_user_says_nothing() -> None:
+    assert check_share(np.zeros(0, bool), 0.05) == {
+        "expected": 0.05,
+        "observed": None,
+        "users": 0,
+        "p": 1.0,
+        "mismatch": False,
+    }
+
+
+def test_a_canary_of_another_share_is_not_comparable(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = ServedWorld(lift=2.0).write(tmp_path)
+    tables = [tmp_path / "exposures.parquet", tmp_path / "clicks.csv"]
+    right = corank.compare_served(log, tables, effect=0.5, share=0.3)["canary"]
+    ratio = right["sample_ratio"]
+    assert right["verdict"] == "better" and ratio["p"] > MISMATCH
+    assert ratio["users"] == right["users"]["a"] + right["users"]["b"]
+    assert ratio["observed"] == right["users"]["a"] / ratio["users"]
+    page = tmp_path / "page.html"
+    options = ["--share", 0.1, "--page", page, *(word for one in tables for word in ("--exposures", one))]
+    code, out, err = run_corank(capsys, "compare-served", log, *options)
+    assert code == 0, err
+    for text in (" ".join(out.split()), page.read_text(encoding="utf-8")):
+        assert "not comparable" in text and "users were not dealt as the share says" in text
+    with pytest.raises(DataError, match="--share: expected a share above 0 and below 1; received 5"):
+        corank.compare_served(log, share=5.0)
