@@ -85,8 +85,9 @@ def vectors(
     address: str | None = None,
     report: Report = lambda line: None,
     index: VectorIndexKind | None = None,
+    parts: Sequence[str] = (),
 ) -> int:
-    """Write the vectors that a bundle's item towers give a table of items, as Parquet.
+    """Write the vectors that a bundle's item towers give a table of items, or other item parts, as Parquet.
 
     Args:
         bundle: the bundle's folder, or its URL.
@@ -99,6 +100,8 @@ def vectors(
         report: takes a line about each index, and one about the memory that was held.
         index: `ivf` or `ivf_pq` builds a FAISS index of each stage's vectors, `NAME.STAGE.faiss` beside `out`, which
             is no URL then.
+        parts: `STAGE.PART`, such as `rank.item`, the ranker's first-layer sums, each in a column `PART.STAGE`, rounded
+            as the bundle stores it; the vectors of all stages unless given.
 
     Returns the number of items. Raises BundleError, ConfigError, DataError, EngineError.
 
@@ -119,7 +122,7 @@ def vectors(
         show_progress("items", progress) as told,
     ):
         table = frames.source("items", items)
-        written = write_catalogue(parse_location(bundle), table, path, opened, told, index, report)
+        written = write_catalogue(parse_location(bundle), table, path, opened, told, index, report, parts)
         report(describe_memory(opened))
     return written
 

@@ -77,14 +77,23 @@ def vectors_command(
         Literal["ivf", "ivf_pq"] | None,
         typer.Option(help="Build a FAISS index of each stage's vectors, beside OUT, and print its recall."),
     ] = None,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STAGE.PART",
+            help="What to write of each item, such as rank.item; repeatable. Default: the vectors of all stages.",
+        ),
+    ] = None,
 ) -> None:
-    """Write the vectors of a catalogue of any size, for other retrieval systems."""
+    """Write the vectors of a catalogue of any size, or other item parts, for other systems."""
     from corank.api import stores
     from corank.cli import console
     from corank.cli.progress import counting
 
     with counting("items") as progress:
-        written = stores.vectors(bundle, items, out, progress, workers, engine, address, console.say, index)
+        written = stores.vectors(
+            bundle, items, out, progress, workers, engine, address, console.say, index, part or []
+        )
     console.say(f"{out}: {written:,} items")
 
 

@@ -9,8 +9,9 @@ import pytest
 import corank
 from corank.bundle.catalogue import older_rows, vectors
 from corank.bundle.catalogue.vectors import write_catalogue
-from corank.core.errors import DataError
+from corank.core.errors import ConfigError, DataError
 from corank.engine.base import open_engine
+from corank.serving.funnel.funnel import Funnel
 from tests.support.cases import Case
 from tests.support.command_line import run_corank
 from tests.support.engine_tasks import KillingPool
@@ -49,6 +50,33 @@ def test_vectors_are_those_of_the_bundle(case: Case, tmp_path: Path, monkeypatch
         if item in known:
             np.testing.assert_allclose(vector, known[item], atol=1e-6)
     assert set(found[key]) >= known.keys()
+
+
+def test_every_item_part_is_that_of_the_bundle(
+    world: Path, trained_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (layer,) = Funnel.open(trained_bundle).request_encoder.items.layers
+    out, ids = tmp_path / "parts.parquet", layer.records.ids.values
+    assert set(layer.parts) == {"prerank.vector", "rank.item"}
+    options = [word for name in layer.parts for word in ("--part", name)]
+    code, _, err = run_corank(capsys, "vectors", trained_bundle, world / "items.parquet", out, *options)
+    assert code == 0, err
+    found = pl.read_parquet(out)
+    assert found.columns[1:] == ["vector.prerank", "item.rank"]
+    rows = pl.DataFrame({found.columns[0]: ids, "row": range(len(ids))})
+    both = found.join(rows, on=found.columns[0])
+    assert len(both)
+    for name, held in layer.parts.items():
+        stage, _, part = name.rpartition(".")
+        expected = held.take(both["row"].to_numpy())
+        np.testing.assert_allclose(both[f"{part}.{stage}"].to_numpy(), expected, atol=1e-5)
+
+
+def test_an_unknown_item_part_is_named(case: Case, tmp_path: Path) -> None:
+    bundle, items = case.base / "bundle", str(case.base / "items.parquet")
+    with pytest.raises(ConfigError, match=r"^--part: unknown item part 'prerank.vectors'; did you mean"):
+        corank.vectors(bundle, items, tmp_path / "parts.parquet", parts=["prerank.vectors"])
+    assert not list(tmp_path.iterdir())
 
 
 def many_versions(case: Case, folder: Path) -> pl.DataFrame:

@@ -1,5 +1,6 @@
-"""Rows of a table of items → their records and vectors, by the encoders and graphs of a bundle."""
+"""Rows of a table of items → their records and item parts, by the encoders and graphs of a bundle."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,9 @@ from corank.bundle.item_layers import ItemLayer
 from corank.bundle.item_parts import ItemGraphs, store_parts
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest
+from corank.bundle.stage_facts import VECTOR, ItemPart, StageFacts
+from corank.core.errors import ConfigError
+from corank.core.settings import describe_unknown
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.features.priors import PriorSnapshots
@@ -25,17 +29,27 @@ class CatalogueEncoder:
     folder: Path
     """The content of the bundle, which stays open where the encoder is made."""
     manifest: BundleManifest
+    parts: tuple[ItemPart, ...]
+    """Those that are computed."""
     threads: int = 0
     """Threads of the graphs; 0 for a thread a core."""
 
     @classmethod
-    def of(cls, bundle: Bundle, threads: int = 0) -> "CatalogueEncoder":
-        """Make the encoder of a bundle."""
-        return cls(bundle.folder, bundle.manifest, threads)
+    def of(cls, bundle: Bundle, threads: int = 0, parts: Sequence[str] = ()) -> "CatalogueEncoder":
+        """Make the encoder of a bundle.
+
+        Args:
+            bundle: has encoders and graphs.
+            threads: of the graphs; 0 for a thread a core.
+            parts: of items that are computed, `STAGE.PART`; the vectors of all stages unless given.
+
+        Raises ConfigError for a part that no stage has.
+        """
+        return cls(bundle.folder, bundle.manifest, find_parts(bundle.manifest, parts), threads)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave out what was opened."""
-        return type(self), (self.folder, self.manifest, self.threads)
+        return type(self), (self.folder, self.manifest, self.parts, self.threads)
 
     @cached_property
     def _encoders(self) -> Encoders:
@@ -45,18 +59,37 @@ class CatalogueEncoder:
     def _priors(self) -> PriorSnapshots:
         return read_snapshots(self.folder, self.manifest)
 
+    @property
+    def stages(self) -> list[StageFacts]:
+        """Those that have one of the parts."""
+        return [stage for stage in self.manifest.stages if any(part in self.parts for part in stage.parts)]
+
     @cached_property
     def graphs(self) -> ItemGraphs:
-        """The graphs of item vectors. Raises BundleError."""
+        """The graphs of the parts. Raises BundleError."""
         layout = Layout(self.manifest.declared, self._encoders.sizes)
         tables = read_tables(self.folder, self.manifest, layout)
-        return ItemGraphs(self.folder, self.manifest.vector_stages, layout, tables, self.threads)
+        return ItemGraphs(self.folder, self.stages, layout, tables, self.threads)
 
     def encode(self, frame: pl.DataFrame) -> ItemLayer:
-        """Encode items, of which the frame has a row each; of parts, vectors. Raises DataError, BundleError."""
+        """Encode items, of which the frame has a row each. Raises DataError, BundleError."""
         manifest = self.manifest
         records = ItemRecords.encode(
             frame, self._encoders, self._priors, manifest.item, manifest.item_columns
         )
-        parts = store_parts(self.graphs.compute_all(records.rows), manifest.vector_stages)
-        return ItemLayer(records, parts)
+        computed, wanted = self.graphs.compute_all(records.rows), {part.name for part in self.parts}
+        held = {name: part for name, part in computed.items() if name in wanted}
+        return ItemLayer(records, store_parts(held, self.stages))
+
+
+def find_parts(manifest: BundleManifest, names: Sequence[str]) -> tuple[ItemPart, ...]:
+    """Find item parts by name in the order of the stages, the vectors of all stages for no names.
+
+    Raises ConfigError for a part that no stage has.
+    """
+    known = {part.name: part for stage in manifest.stages for part in stage.parts}
+    wanted = list(names) or [f"{stage.name}.{VECTOR}" for stage in manifest.vector_stages]
+    for name in wanted:
+        if name not in known:
+            raise ConfigError(f"--part: {describe_unknown(name, known, 'item part')}")
+    return tuple(part for name, part in known.items() if name in wanted)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from corank.bundle.manifest import BundleManifest
+from corank.bundle.stage_facts import VECTOR
 from corank.core.arrays import read_array, write_array
 from corank.core.errors import ConfigError
 from corank.core.extras import DeferredModule
@@ -106,14 +107,23 @@ class FillIndex:
                 write_array(partial, found)
 
 
-def check_index(kind: VectorIndexKind, items: int, manifest: BundleManifest) -> None:
-    """Raise ConfigError if no stage orders by a product of vectors, or there are too few items for a kind of index."""
+def check_index(kind: VectorIndexKind, items: int, manifest: BundleManifest, parts: Sequence[str]) -> None:
+    """Raise ConfigError for an index that cannot be built.
+
+    Args:
+        kind: of the index.
+        items: how many there are; some kinds need more.
+        manifest: of the bundle, in which a stage must order by a product of vectors.
+        parts: `STAGE.PART` that are written; these vectors must be among them.
+    """
     if kind not in get_args(VectorIndexKind):
         raise ConfigError(f"--index: {describe_unknown(kind, get_args(VectorIndexKind), 'kind of index')}")
     if not manifest.product_stages:
         raise ConfigError(
             f"--index {kind}: no stage of the bundle orders by a product of item vectors; leave it out"
         )
+    if absent := [s for s in manifest.product_stages if f"{s}.{VECTOR}" not in parts]:
+        raise ConfigError(f"--index {kind}: needs --part {absent[0]}.{VECTOR}, too")
     if kind == "ivf_pq" and items < CENTROIDS:
         raise ConfigError(
             f"--index ivf_pq: needs {CENTROIDS} items to learn from, and there are {items}; take ivf"

@@ -1,4 +1,4 @@
-"""The file of a catalogue's vectors: tasks over ranges of rows write parts, which are joined in their order.
+"""The file of a catalogue's vectors, or other item parts: tasks over ranges of rows write pieces, joined in order.
 
 Letters: N items of a batch · d last width of the towers.
 """
@@ -19,7 +19,6 @@ from corank.bundle.catalogue.older_rows import OlderRows, find_older_rows
 from corank.bundle.catalogue.vector_index import VectorIndexKind, VectorPart, build_vector_index, check_index
 from corank.bundle.item_layers import ItemLayer
 from corank.bundle.retrieval import read_queries
-from corank.bundle.stage_facts import VECTOR
 from corank.core.errors import BundleError, DataError
 from corank.core.files import atomic_file, scratch_folder
 from corank.core.storage.object_url import Location
@@ -77,14 +76,16 @@ class WriteVectors:
 
 
 def vector_schema(table: Table, encoder: CatalogueEncoder) -> pa.Schema:
-    """Return the columns of the file: the id, and `vector.STAGE` for each stage that has item vectors."""
+    """Return the columns of the file: the id, and `PART.STAGE` for each item part, such as `vector.prerank`."""
     manifest = encoder.manifest
     ids = table.collect(table.frame.select(table.key(manifest.item)).head(0)).to_arrow().schema
-    fields = [
-        pa.field(f"{VECTOR}.{stage.name}", pa.list_(pa.float32(), stage.item_parts[VECTOR]))
-        for stage in manifest.vector_stages
-    ]
+    fields = [pa.field(_column_name(part.name), pa.list_(pa.float32(), part.width)) for part in encoder.parts]
     return pa.schema([ids.field(0), *fields])
+
+
+def _column_name(part: str) -> str:
+    stage, _, name = part.rpartition(".")
+    return f"{name}.{stage}"
 
 
 def _to_batch(layer: ItemLayer, schema: pa.Schema) -> pa.RecordBatch:
@@ -136,8 +137,11 @@ def write_catalogue(
     progress: Progress = lambda done, total: None,
     index: VectorIndexKind | None = None,
     report: Report = lambda line: None,
+    parts: Sequence[str] = (),
 ) -> int:
-    """Write the vectors of a table of items as Parquet: the id, and `vector.STAGE` for each towers stage.
+    """Write item parts of a table of items as Parquet: the id, and `PART.STAGE`, such as `vector.prerank`.
+
+    Numbers are those that a stage reads: rounded as the bundle stores the part.
 
     The same bytes for any engine and number of workers.
 
@@ -150,6 +154,7 @@ def write_catalogue(
         progress: receives items done and in all.
         index: the kind of index to build of each stage's vectors, beside `out`; none if None.
         report: receives a line for each index.
+        parts: `STAGE.PART`; the vectors of all stages unless given.
 
     Returns:
         How many items were written.
@@ -157,11 +162,11 @@ def write_catalogue(
     Raises:
         BundleError: the bundle is damaged, or `out` cannot be written.
         DataError: the table cannot be encoded, or is empty.
-        ConfigError: an index of what has no vectors, or too few.
+        ConfigError: an index of what has no vectors, or too few; or no stage has a part.
         EngineError: a worker ended again and again.
     """
     opened = Bundle.open(bundle)
-    encoder, key = CatalogueEncoder.of(opened, engine.threads), opened.manifest.item
+    encoder, key = CatalogueEncoder.of(opened, engine.threads, parts), opened.manifest.item
     table = Table.scan("items", source, Path())
     table = with_vector_files(table, key, opened.manifest.declared, Path(), only_absent=True)
     table.require([key, *opened.manifest.request_columns.item])
@@ -174,7 +179,7 @@ def write_catalogue(
             if not items:
                 raise DataError(f"{source}: has no items")
             if index is not None:
-                check_index(index, items, opened.manifest)
+                check_index(index, items, opened.manifest, [part.name for part in encoder.parts])
             write = WriteVectors(table, encoder, older, scratch / "vectors", BATCH)
             counts = engine.run(write, ranges, lambda n, of: progress(items * n // of, items))
             if index is not None:
