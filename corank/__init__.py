@@ -14,7 +14,7 @@ from corank.core.extras import name_missing_extra
 if TYPE_CHECKING:
     __version__: str
     from corank import config as config
-    from corank.api.bundles import conformance, export, rank, refresh
+    from corank.api.bundles import compare_cases, conformance, export, rank, refresh
     from corank.api.evaluating import compare, compare_served, evaluate
     from corank.api.measuring import explain, gradient_conflicts, report, request
     from corank.api.results.bundle_results import BundleResult, PublishResult
@@ -70,6 +70,7 @@ __all__ = [
     "__version__",
     "check",
     "compare",
+    "compare_cases",
     "compare_served",
     "conformance",
     "daily",
@@ -126,7 +127,7 @@ _MODULE_OF = {
         ("check", "pack"),
         "corank.api.runs",
     ),
-    **dict.fromkeys(("conformance", "export", "rank", "refresh"), "corank.api.bundles"),
+    **dict.fromkeys(("compare_cases", "conformance", "export", "rank", "refresh"), "corank.api.bundles"),
     **dict.fromkeys(("compare", "compare_served", "evaluate"), "corank.api.evaluating"),
     **dict.fromkeys(("explain", "gradient_conflicts", "report", "request"), "corank.api.measuring"),
     **dict.fromkeys(("sweep", "tune"), "corank.api.searching"),

@@ -1,6 +1,7 @@
-// Files of a bundle: arrays in npy, hashes of values.
+// Files of a bundle: arrays in npy; hashes of values.
 #pragma once
 #include <openssl/evp.h>
+#include <openssl/params.h>
 
 #include <cmath>
 #include <cstdint>
@@ -8,6 +9,7 @@
 #include <fstream>
 #include <limits>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <regex>
 #include <stdexcept>
@@ -16,6 +18,8 @@
 
 using json = nlohmann::ordered_json;
 using Error = std::runtime_error;
+using Floats = std::vector<float>;
+using Hashes = std::vector<uint64_t>;
 const double NONE = std::numeric_limits<double>::quiet_NaN();
 
 inline std::string read_file(const std::string& path) {
@@ -24,11 +28,21 @@ inline std::string read_file(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
+// The bytes of OpenSSL's digest of a text, as many as it has unless `size` says how many.
+inline std::string digest(const char* algorithm, const std::string& text, size_t size = 0) {
+  unsigned char found[EVP_MAX_MD_SIZE];
+  unsigned int length = size;
+  OSSL_PARAM sized[] = {OSSL_PARAM_construct_size_t("size", &size), OSSL_PARAM_construct_end()};
+  std::unique_ptr<EVP_MD, void (*)(EVP_MD*)> type(EVP_MD_fetch(nullptr, algorithm, nullptr), EVP_MD_free);
+  std::unique_ptr<EVP_MD_CTX, void (*)(EVP_MD_CTX*)> state(EVP_MD_CTX_new(), EVP_MD_CTX_free);
+  if (!EVP_DigestInit_ex2(state.get(), type.get(), size ? sized : nullptr) || !EVP_DigestUpdate(state.get(), text.data(), text.size()) ||
+      !EVP_DigestFinal_ex(state.get(), found, &length) || (size && size != length)) throw Error(std::string(algorithm) + ": needs OpenSSL 3.2");
+  return {found, found + length};
+}
+
 inline std::string sha256(const std::string& raw) {
-  unsigned char digest[32];
-  EVP_Digest(raw.data(), raw.size(), digest, nullptr, EVP_sha256(), nullptr);
   std::string hex;
-  for (unsigned char byte : digest) hex += "0123456789abcdef"[byte >> 4], hex += "0123456789abcdef"[byte & 15];
+  for (unsigned char byte : digest("SHA256", raw)) hex += "0123456789abcdef"[byte >> 4], hex += "0123456789abcdef"[byte & 15];
   return hex;
 }
 
@@ -40,37 +54,44 @@ inline float from_half(uint16_t bits) {
 
 // The nearest float16 of a number within its range, ties to even.
 inline float round_to_half(double x) {
-  int exponent = x == 0 ? 0 : std::ilogb(x);
-  return std::ldexp(std::nearbyint(std::ldexp(x, 10 - std::max(exponent, -14))), std::max(exponent, -14) - 10);
+  int exponent = std::max(x == 0 ? 0 : std::ilogb(x), -14);
+  return std::ldexp(std::nearbyint(std::ldexp(x, 10 - exponent)), exponent - 10);
 }
 
-struct Array {
-  std::string raw, type;
-  std::vector<int64_t> shape;
-  size_t from = 0;
-  template <class T> const T* as() const { return reinterpret_cast<const T*>(raw.data() + from); }
-  int64_t count() const { int64_t n = 1; for (int64_t size : shape) n *= size; return n; }
-  std::vector<int64_t> whole() const {  // of 32 or 64 bits
-    if (type == "i4") return {as<int32_t>(), as<int32_t>() + count()};
-    return {as<int64_t>(), as<int64_t>() + count()};
-  }
-  float number(int64_t n) const { return type == "f2" ? from_half(as<uint16_t>()[n]) : type == "i1" ? as<int8_t>()[n] : as<float>()[n]; }
+// Numbers in rows.
+template <class T> struct Matrix {
+  std::vector<T> data;
+  size_t width = 1;
+  const T* row(int64_t n) const { return data.data() + n * width; }
+  const T& operator[](int64_t n) const { return data[n]; }
 };
 
-inline Array read_array(const std::string& path) {
-  static const std::regex form(R"(\{'descr': '[|<]([biuf][1248])', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n)");
-  Array array{read_file(path), {}, {}};
-  const std::string& raw = array.raw;
-  if (raw.size() < 10 || raw.compare(0, 8, std::string("\x93NUMPY\x01\x00", 8))) throw Error(path + ": no npy file of a bundle");
-  array.from = 10 + uint8_t(raw[8]) + 256 * uint8_t(raw[9]);
+// The numbers of an npy file, as T.
+template <class T> Matrix<T> read_array(const std::string& path) {
+  static const std::regex form(R"(\{'descr': '[|<]([biuf][1248])', 'fortran_order': False, 'shape': \((\d+),? ?(\d*)\), \} *\n)");
+  const std::string raw = read_file(path), start = raw.substr(0, 8);
+  const size_t from = raw.size() < 10 ? 0 : 10 + uint8_t(raw[8]) + 256 * uint8_t(raw[9]);
+  const std::string header = raw.substr(std::min<size_t>(10, from), from - std::min<size_t>(10, from));
   std::smatch found;
-  std::string header = raw.substr(10, array.from - 10);
-  if (!std::regex_match(header, found, form)) throw Error(path + ": no npy file of a bundle");
-  array.type = found[1];
-  std::stringstream sizes(found[2]);
-  for (std::string size; std::getline(sizes, size, ',');) if (size.find_first_not_of(' ') != size.npos) array.shape.push_back(std::stoll(size));
-  if (raw.size() != array.from + array.count() * (array.type[1] - '0')) throw Error(path + ": damaged");
-  return array;
+  if (start != std::string("\x93NUMPY\x01\x00", 8) || !std::regex_match(header, found, form)) throw Error(path + ": no npy file of a bundle");
+  Matrix<T> matrix{{}, found[2].length() && found[3].length() ? std::stoul(found[3]) : 1};
+  auto read = [&](auto type, auto convert) {
+    const auto* data = reinterpret_cast<const decltype(type)*>(raw.data() + from);
+    const size_t count = std::stoul(found[2]) * matrix.width;
+    if (raw.size() != from + count * sizeof(type)) throw Error(path + ": damaged");
+    for (size_t n = 0; n < count; n++) matrix.data.push_back(convert(data[n]));
+  };
+  auto same = [](auto x) { return T(x); };
+  const std::string type = found[1];
+  if (type == "f2") read(uint16_t(), from_half);
+  else if (type == "f4") read(float(), same);
+  else if (type == "f8") read(double(), same);
+  else if (type == "i1") read(int8_t(), same);
+  else if (type == "i4") read(int32_t(), same);
+  else if (type == "i8") read(int64_t(), same);
+  else if (type == "u8") read(uint64_t(), same);
+  else read(uint8_t(), same);
+  return matrix;
 }
 
 // SplitMix64's finaliser.
@@ -82,7 +103,7 @@ inline uint64_t splitmix(uint64_t x) {
 }
 
 // Mix hashes into one, 0 if any is 0.
-inline uint64_t mix(const std::vector<uint64_t>& hashes) {
+inline uint64_t mix(const Hashes& hashes) {
   uint64_t found = hashes[0];
   for (uint64_t hash : hashes) if (!hash) return 0;
   if (hashes.size() == 1) return found;
@@ -91,40 +112,16 @@ inline uint64_t mix(const std::vector<uint64_t>& hashes) {
   return found ? found : 1;
 }
 
-// BLAKE2b of 8 bytes (RFC 7693), as a little-endian number.
-inline uint64_t blake(const std::string& text) {
-  static const uint64_t iv[8] = {0x6a09e667f3bcc908, 0xbb67ae8584caa73b, 0x3c6ef372fe94f82b, 0xa54ff53a5f1d36f1,
-                                 0x510e527fade682d1, 0x9b05688c2b3e6c1f, 0x1f83d9abfb41bd6b, 0x5be0cd19137e2179};
-  static const char* sigma[12] = {"0123456789abcdef", "ea489fd61c02b753", "b8c052fdae367194", "7931dcbe265a40f8", "905724afe1bc683d", "2c6a0b834d75fe19",
-                                  "c51fed4a0763928b", "db7ec13950f4862a", "6fe9b308c2d714a5", "a2847615fb9e3cd0", "0123456789abcdef", "ea489fd61c02b753"};
-  uint64_t h[8], m[16], v[16];
-  std::memcpy(h, iv, 64);
-  h[0] ^= 0x01010008;
-  auto turn = [](uint64_t x, int by) { return x >> by | x << (64 - by); };
-  size_t blocks = std::max<size_t>(1, (text.size() + 127) / 128);
-  std::string padded = text;
-  padded.resize(blocks * 128);
-  for (size_t block = 0; block < blocks; block++) {
-    std::memcpy(m, padded.data() + block * 128, 128), std::memcpy(v, h, 64), std::memcpy(v + 8, iv, 64);
-    bool last = block == blocks - 1;
-    v[12] ^= last ? text.size() : (block + 1) * 128;
-    if (last) v[14] = ~v[14];
-    for (const char* s : sigma) {
-      auto word = [&](int n) { return m[s[n] <= '9' ? s[n] - '0' : s[n] - 'a' + 10]; };
-      for (int n = 0; n < 8; n++) {
-        int shift = n / 4, a = n % 4, b = (a + shift) % 4 + 4, c = (a + 2 * shift) % 4 + 8, d = (a + 3 * shift) % 4 + 12;
-        v[a] += v[b] + word(2 * n), v[d] = turn(v[d] ^ v[a], 32), v[c] += v[d], v[b] = turn(v[b] ^ v[c], 24);
-        v[a] += v[b] + word(2 * n + 1), v[d] = turn(v[d] ^ v[a], 16), v[c] += v[d], v[b] = turn(v[b] ^ v[c], 63);
-      }
-    }
-    for (int n = 0; n < 8; n++) h[n] ^= v[n] ^ v[n + 8];
-  }
-  return h[0];
+// The hash of an identifier, a whole number or text: BLAKE2b of 8 bytes, as a little-endian number, or splitmix64.
+inline uint64_t hash_id(const json& id) {
+  if (!id.is_string()) return splitmix(uint64_t(id.get<int64_t>()));
+  uint64_t found;
+  std::memcpy(&found, digest("BLAKE2B-512", id.get<std::string>(), 8).data(), 8);
+  return found;
 }
 
-// The hash by which derived features tell values apart: of whole numbers and texts, 0 for null.
+// The hash by which derived features tell identifiers apart, 0 for null.
 inline uint64_t hash_value(const json& id) {
-  if (id.is_null()) return 0;
-  uint64_t found = id.is_string() ? blake(id.get<std::string>()) : splitmix(uint64_t(id.get<int64_t>()));
-  return found ? found : 1;
+  const uint64_t found = id.is_null() ? 0 : hash_id(id);
+  return found || id.is_null() ? found : 1;
 }

@@ -1,170 +1,152 @@
 // A bundle's folder, verified: manifest, layout, encoders, items, priors, tables; derived features.
 #pragma once
+#include <functional>
+#include <numeric>
+#include <numeric>
+#include <set>
+
 #include "encoders.hpp"
 
-const int FORMAT = 7;
-const std::vector<std::string> KINDS = {"id", "ids", "number", "bucket", "vector", "time", "age", "candidates", "contains", "count", "cosine", "pair", "prior", "product", "ratio"};
+const int FORMAT = 8;
+const std::set<std::string> DERIVED_KINDS = {"age", "candidates", "contains", "cosine", "count", "pair", "prior", "product", "ratio"};
 
-struct Prior {
-  Array keys, values;
-  double other;
-  double value(uint64_t key) const {
-    const uint64_t *begin = keys.as<uint64_t>(), *end = begin + keys.count(), *at = std::lower_bound(begin, end, key);
-    return !key ? NONE : at != end && *at == key ? values.as<double>()[at - begin] : other;
-  }
-};
-
-inline double cosine(const Vector& a, const Vector& b) {
+inline double cosine(const Floats& a, const Floats& b) {
   double product = 0, one = 0, other = 0;
   for (size_t n = 0; n < a.size() && n < b.size(); n++) product += double(a[n]) * b[n], one += double(a[n]) * a[n], other += double(b[n]) * b[n];
   return one * other == 0 ? NONE : float(product / std::sqrt(one * other));
 }
 
-struct Lists { std::vector<int64_t> start; Array length, values; };
-struct Items {
-  Index index;
-  Array ids, numbers;
-  std::vector<Lists> lists;
-  std::vector<std::pair<Array, Array>> vectors;
-  std::map<std::string, Array> keys, operand_numbers, columns, parts, scales;
-  std::map<std::string, Lists> key_lists;
-
-  template <class T> static std::vector<T> list(const Lists& lists, int at) {
-    const T* begin = lists.values.as<T>() + lists.start[at];
-    return {begin, begin + lists.length.as<int32_t>()[at]};
-  }
-  Vector vector(size_t n, int at) const {
-    Vector found;
-    int64_t row = vectors[n].first.as<int32_t>()[at], width = vectors[n].second.shape[1];
-    for (int64_t i = 0; row >= 0 && i < width; i++) found.push_back(vectors[n].second.number(row * width + i));
-    return found;
-  }
-  Row record(int at) const {
-    Row row;
-    row.ids.assign(ids.as<int32_t>() + at * ids.shape[1], ids.as<int32_t>() + (at + 1) * ids.shape[1]);
-    row.numbers.assign(numbers.as<float>() + at * numbers.shape[1], numbers.as<float>() + (at + 1) * numbers.shape[1]);
-    for (const Lists& held : lists) row.lists.push_back({list<int>(held, at), {}, false});
-    for (size_t n = 0; n < vectors.size(); n++) row.vectors.push_back(vector(n, at));
-    return row;
-  }
-};
+struct Prior { Matrix<uint64_t> keys; Matrix<double> values; };
 
 struct Bundle {
   std::string folder;
   json manifest, layout;
-  Encoders encoders;
-  Items items;
+  std::map<std::string, Encoder> encoders;
+  Ids items;
+  std::vector<std::function<void(Row&, int)>> fields;  // each adds to a row what an item has of a feature, −1 for an unknown item
+  std::map<std::string, Floats> columns;
   std::map<std::string, Prior> priors;
-  std::map<std::string, std::map<std::string, Array>> tables;
+  std::map<std::string, Matrix<float>> tables;  // by SET/TABLE
 
   explicit Bundle(const std::string& path) : manifest(json::parse(read_file(path + "/manifest.json"))) {
     if (manifest["format"] != FORMAT) throw Error(path + ": format " + manifest["format"].dump() + "; this reader reads format " + std::to_string(FORMAT));
     folder = path + "/" + manifest["content"].get<std::string>() + "/";
     for (auto& [name, part] : manifest["parts"].items()) {
-      std::string raw = read_file(folder + name);
+      const std::string raw = read_file(folder + name);
       if (part["bytes"] != raw.size() || part["sha256"] != sha256(raw)) throw Error(folder + name + ": damaged, or of another version");
+      if (name.rfind("tables/", 0) == 0) tables[name.substr(7, name.size() - 11)] = read_array<float>(folder + name);
     }
-    for (auto& [name, feature] : manifest["features"].items())
-      if (std::find(KINDS.begin(), KINDS.end(), feature["kind"]) == KINDS.end()) throw Error(path + ": feature '" + name + "' is of kind " + feature["kind"].dump() + ", which this reader does not know");
     layout = json::parse(read_file(folder + "layout.json"));
-    encoders.features = manifest["features"], encoders.layout = layout;
-    json fitted = json::parse(read_file(folder + "encoders/encoders.json"));
-    for (auto& [name, fields] : fitted.items()) encoders.fitted[name] = encoder(fields);
-    int number = 0;
-    for (auto& [name, other] : layout["priors"].items()) {
-      std::string at = "priors/" + std::to_string(number++) + "/";
-      priors[name] = {read(at + "keys"), read(at + "values"), other.is_null() ? NONE : other.get<double>()};
+    for (auto& placement : layout["plain"]) for (auto& facts : placement) check_kind(facts, column_kind(facts["kind"]));
+    for (auto& placement : layout["derived"]) for (auto& facts : placement) {
+      check_kind(facts, DERIVED_KINDS.count(facts["kind"]));
+      if (facts["kind"] == "prior") priors[facts["feature"]] = {read<uint64_t>(facts["file"].get<std::string>() + "/keys"), read<double>(facts["file"].get<std::string>() + "/values")};
     }
-    for (auto& [name, part] : manifest["parts"].items()) {
-      size_t slash = name.find('/', 7);
-      if (name.rfind("tables/", 0) == 0) tables[name.substr(7, slash - 7)][name.substr(slash + 1, name.size() - slash - 5)] = read(name.substr(0, name.size() - 4));
+    const json fitted = json::parse(read_file(folder + "encoders/encoders.json"));
+    for (auto& [name, facts] : fitted.items()) {
+      Encoder& encoder = encoders[name] = Encoder(facts);
+      if (facts["is"] == "vocabulary") encoder.ids = read_ids("encoders/" + facts["file"].get<std::string>());
     }
-    read_items();
+    items = read_ids("items/keys");
+    for (const std::string name : manifest["item_columns"]) columns[name] = read<float>("items/column." + name).data;
+    add_fields();
+  }
+  void check_kind(const json& facts, bool known) const {
+    if (!known) throw Error(folder + ": feature " + facts["feature"].dump() + " is of kind " + facts["kind"].dump() + ", which this reader does not know");
   }
   bool has(const std::string& name) const { return manifest["parts"].contains(name + ".npy"); }
-  Array read(const std::string& name) const {
+  template <class T> Matrix<T> read(const std::string& name) const {
     if (!has(name)) throw Error(folder + name + ".npy: missing");
-    return read_array(folder + name + ".npy");
+    return read_array<T>(folder + name + ".npy");
   }
-  Index read_ids(const std::string& name) const {
-    Index index;
-    if (has(name)) {
-      for (int64_t id : read(name).whole()) index.numbers[id] = index.count++;
-      return index;
+  Ids read_ids(const std::string& name) const {
+    Ids ids{!has(name), {}};
+    if (!ids.text) for (int64_t id : read<int64_t>(name).data) ids.add(id);
+    if (!ids.text) return ids;
+    const Matrix<int64_t> ends = read<int64_t>(name + ".offsets");
+    const Matrix<char> text = read<char>(name + ".text");
+    for (size_t n = 0; n + 1 < ends.data.size(); n++) ids.add(std::string(text.row(ends[n]), text.row(ends[n + 1])));
+    return ids;
+  }
+  // How the lists of a file are read: by the position of an item, −1 for none.
+  template <class T> std::function<std::vector<T>(int)> read_lists(const std::string& name) const {
+    return [start = read<int64_t>(name + ".start"), length = read<int>(name + ".length"), values = read<T>(name + ".values")](int at) {
+      return at < 0 ? std::vector<T>() : std::vector<T>(values.row(start[at]), values.row(start[at] + length[at]));
+    };
+  }
+  void add_fields() {
+    // `open` gives, for the n-th of some features, what reads the value of an item
+    auto each = [&](const json& names, auto open) {
+      for (size_t n = 0; n < names.size(); n++)
+        fields.push_back([name = names[n].get<std::string>(), read = open(n)](Row& row, int at) { read(row[name], at); });
+    };
+    auto number = [](const char* n) { return [n](size_t at) { return "items/" + (n + std::to_string(at)); }; };
+    const json &record = layout["record"], &operands = layout["operands"];
+    for (const std::string part : {"ids", "numbers"})
+      each(record[part], [&](size_t n) { return [n, held = read<float>("items/" + part)](Value& value, int at) { value.encoded = at < 0 ? 0. : held.row(at)[n]; }; });
+    each(record["lists"], [&](size_t n) { return [list = read_lists<int>(number("list")(n))](Value& value, int at) { value.encoded = List{list(at), {}}; }; });
+    each(record["vectors"], [&](size_t n) {
+      return [rows = read<int>(number("vector")(n) + ".row"), held = read<float>(number("vector")(n) + ".values")](Value& value, int at) {
+        const int row = at < 0 ? -1 : rows[at];
+        value.encoded = row < 0 ? Floats() : Floats(held.row(row), held.row(row + 1));
+      };
+    });
+    each(operands["keys"], [&](size_t n) { return [keys = read<uint64_t>(number("operands/key")(n))](Value& value, int at) { value.hashes = {at < 0 ? 0 : keys[at]}; }; });
+    each(operands["lists"], [&](size_t n) { return [list = read_lists<uint64_t>(number("operands/list")(n))](Value& value, int at) { value.hashes = list(at); }; });
+    each(operands["numbers"], [&](size_t n) { return [held = read<double>(number("operands/number")(n))](Value& value, int at) { value.number = at < 0 ? NONE : held[at]; }; });
+  }
+  // The encoded row of an item, −1 for an unknown one.
+  Row record(int at) const {
+    Row row;
+    for (auto& add : fields) add(row, at);
+    return row;
+  }
+  const Encoder& encoder(const std::string& name) const {
+    static const Encoder none;  // of what no network reads
+    auto found = encoders.find(name);
+    return found == encoders.end() ? none : found->second;
+  }
+  // Adds the features of a placement that are read from columns to a row.
+  void add_plain(const std::string& placement, const json& given, Row& row) const {
+    for (auto& facts : layout["plain"][placement])
+      row[facts["feature"]] = column_kind(facts["kind"])(facts, encoder(facts["encoder"]), given.value(facts["column"].get<std::string>(), json()));
+  }
+  // Adds the derived features of a placement to a row; `time` NONE for before all.
+  void add_derived(const std::string& placement, Row& row, const Row& query, const Row& item, double time, double size = NONE) const {
+    for (auto& facts : layout["derived"][placement]) {
+      std::vector<const Value*> of;
+      for (auto& [side, operand] : facts["of"].get<std::vector<std::pair<std::string, std::string>>>()) of.push_back(&(side == "item" ? item : query).at(operand));
+      const Encoder& encoder = encoders.at(facts["feature"]);
+      row[facts["feature"]].encoded = facts["kind"] == "pair" ? encoder.code_of_hash(mix_of(of)) : encoder.encode(derive(facts, of, time, size));
     }
-    index.text = true;
-    std::vector<int64_t> ends = read(name + ".offsets").whole();
-    Array text = read(name + ".text");
-    for (size_t n = 0; n + 1 < ends.size(); n++) index.texts[{text.as<char>() + ends[n], text.as<char>() + ends[n + 1]}] = index.count++;
-    return index;
   }
-  Encoder encoder(const json& fields) const {
-    Encoder found;
-    auto numbers = [&](const char* key) { return fields.contains(key) && !fields[key].is_null() ? fields[key].get<std::vector<double>>() : std::vector<double>(); };
-    found.form = fields["is"] == "scale" ? fields["form"] : fields["is"];
-    if (found.form == "vocabulary") found.index = read_ids("encoders/" + fields["file"].get<std::string>()), found.text = found.index.text;
-    if (found.form == "hash") found.rows = fields["rows"], found.text = fields["text"];
-    found.edges = numbers("edges"), found.knots = numbers("knots"), found.shares = numbers("shares");
-    if (fields["is"] == "scale") {
-      if (found.form != "quantile") found.mean = fields["mean"], found.std = fields["std"];
-      if (!fields["low"].is_null()) found.range = {fields["low"], fields["high"]};
+  static uint64_t mix_of(const std::vector<const Value*>& operands) {
+    Hashes keys;
+    for (const Value* one : operands) keys.push_back(one->hashes.at(0));
+    return mix(keys);
+  }
+  // The number of a derived feature, NONE for none.
+  double derive(const json& facts, const std::vector<const Value*>& of, double time, double size) const {
+    const std::string kind = facts["kind"];
+    if (kind == "candidates") return size;
+    if (kind == "age") {
+      const double days = ((facts["then"].is_null() ? time : facts["then"].get<double>()) - of[0]->number) / 864e5;
+      return days < 0 ? 0 : days;
     }
-    return found;
-  }
-  Lists read_lists(const std::string& name) const { return {read(name + ".start").whole(), read(name + ".length"), read(name + ".values")}; }
-  void read_items() {
-    items.index = read_ids("items/keys"), items.ids = read("items/ids"), items.numbers = read("items/numbers");
-    for (int n = 0; has("items/list" + std::to_string(n) + ".start"); n++) items.lists.push_back(read_lists("items/list" + std::to_string(n)));
-    for (int n = 0; has("items/vector" + std::to_string(n) + ".row"); n++) items.vectors.push_back({read("items/vector" + std::to_string(n) + ".row"), read("items/vector" + std::to_string(n) + ".values")});
-    auto each = [&](const char* part, auto open) { int n = 0; for (const std::string name : layout["operands"]["item"][part]) open(name, std::to_string(n++)); };
-    each("keys", [&](auto& name, auto n) { items.keys[name] = read("items/operands/key" + n); });
-    each("lists", [&](auto& name, auto n) { items.key_lists[name] = read_lists("items/operands/list" + n); });
-    each("numbers", [&](auto& name, auto n) { items.operand_numbers[name] = read("items/operands/number" + n); });
-    for (const json& stage : manifest["stages"])
-      for (auto& [part, width] : stage["item_parts"].items()) {
-        std::string name = stage["name"].get<std::string>() + "." + part;
-        items.parts[name] = read("items/part." + name);
-        if (has("items/part." + name + ".scale")) items.scales[name] = read("items/part." + name + ".scale");
-      }
-    for (const std::string name : manifest["item_columns"]) items.columns[name] = read("items/column." + name);
-  }
-  Operands record_operands(int at) const {
-    Operands found;
-    for (auto& [name, keys] : items.keys) found.keys[name] = keys.as<uint64_t>()[at];
-    for (auto& [name, lists] : items.key_lists) found.lists[name] = Items::list<uint64_t>(lists, at);
-    for (auto& [name, numbers] : items.operand_numbers) found.numbers[name] = numbers.as<double>()[at];
-    for (size_t n = 0; n < items.vectors.size(); n++) found.vectors[layout["rows"]["item"]["vectors"][n]] = items.vector(n, at);
-    return found;
-  }
-  // Encodes the derived features of a placement; `time` NONE for before all.
-  void derive(const std::string& placement, const Operands& query, const Operands& item, double time, double size, Columns& encoded) const {
-    for (auto& [name, operands] : layout["derived"][placement].items()) {
-      const json& feature = manifest["features"][name];
-      std::string kind = feature["kind"], a = operands.size() > 0 ? operands[0] : "", b = operands.size() > 1 ? operands[1] : "";
-      auto side = [&](const std::string& operand) -> const Operands& { return layout["sides"][operand] == "item" ? item : query; };
-      const Encoder& encoder = encoders.fitted.at(name);
-      double value = NONE;
-      uint64_t key = 0;
-      if (kind == "pair" || kind == "prior") {
-        Hashes keys;
-        for (const std::string operand : operands) keys.push_back(side(operand).keys.at(operand));
-        key = mix(keys), value = kind == "prior" ? priors.at(name).value(key) : NONE;
-      } else if (kind == "candidates") value = size;
-      else if (kind == "age") value = std::max(((feature["every"].is_null() ? time : manifest["priors"][name].get<double>()) - side(a).numbers.at(a)) / 864e5, 0.), value = std::isnan(side(a).numbers.at(a)) ? NONE : value;
-      else if (kind == "cosine") value = cosine(side(a).vectors.at(a), side(b).vectors.at(b));
-      else if (kind == "count" || kind == "contains") {
-        const Hashes& held = side(a).lists.at(a);
-        value = 0;
-        for (uint64_t one : side(b).lists.count(b) ? side(b).lists.at(b) : Hashes{side(b).keys.at(b)}) value += one ? std::count(held.begin(), held.end(), one) : 0;
-        if (kind == "contains") value = value > 0;
-      } else {
-        value = kind == "ratio" ? side(a).numbers.at(a) / side(b).numbers.at(b) : side(a).numbers.at(a) * side(b).numbers.at(b);
-        if (!std::isfinite(value)) value = NONE;
-      }
-      Encoded& found = encoded[name];
-      if (kind == "pair") found.code = encoder.code_of_hash(key);
-      else if (encoder.form == "bucket") found.code = encoder.bucket(value);
-      else found.number = encoder.scale(value);
+    if (kind == "cosine") return cosine(std::get<Floats>(of[0]->encoded), std::get<Floats>(of[1]->encoded));
+    if (kind == "count" || kind == "contains") {
+      double count = 0;
+      for (uint64_t one : of[1]->hashes) count += one ? std::count(of[0]->hashes.begin(), of[0]->hashes.end(), one) : 0;
+      return kind == "count" ? count : count > 0;
     }
+    if (kind == "prior") {
+      const auto& [keys, values] = priors.at(facts["feature"]);
+      const uint64_t key = mix_of(of);
+      auto at = std::lower_bound(keys.data.begin(), keys.data.end(), key);
+      if (key && at != keys.data.end() && *at == key) return values[at - keys.data.begin()];
+      return !key || facts["other"].is_null() ? NONE : facts["other"].get<double>();
+    }
+    const double found = kind == "ratio" ? of[0]->number / of[1]->number : of[0]->number * of[1]->number;
+    return std::isfinite(found) ? found : NONE;
   }
 };

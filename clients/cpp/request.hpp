@@ -1,30 +1,14 @@
 // A request → encoded rows: of its query, of the events that stages attend to, of its candidates.
 #pragma once
-#include <set>
-
 #include "bundle.hpp"
 
-struct History {
-  std::vector<json> ids;
-  std::vector<int64_t> ages;
-  std::vector<int> codes, positions;
-  std::vector<float> weights;
-  std::map<std::string, std::vector<json>> beside;
-};
-struct Candidate {
-  json id, columns;
-  int at;
-  Row record;
-  Operands operands;
-  double score = 0;
-};
-struct Events { std::vector<Row> rows; std::vector<float> ages; };
+struct Event { json id; int64_t time; std::map<std::string, json> beside; };
+struct History { std::vector<Row> records, rows; Floats ages; std::optional<Floats> weights; };
+struct Candidate { json id, columns; int at; Row row, cross; double score; };
 struct EncodedRequest {
-  int64_t time;
   Row query;
-  Operands operands;
   std::vector<Candidate> known;
-  std::map<std::string, Events> events;
+  std::map<std::string, History> histories;
   json unknown = json::array(), missing = json::array();
 };
 
@@ -50,193 +34,159 @@ inline int64_t floor_time(int64_t time, int64_t every, const std::string& zone) 
 
 // The values of a list of events, nulls kept.
 inline std::vector<json> to_events(const json& value, const json& separator) {
-  if (value.is_null()) return {};
   std::vector<json> found;
-  json held = value.is_string() && separator.is_string() ? strip(value).empty() ? json::array() : split(value, separator) : value;
-  for (const json& one : held) found.push_back(!one.is_string() ? one : strip(one).empty() ? json() : json(strip(one)));
+  for (const json& one : value.is_string() && strip(value).empty() ? json::array() : to_array(value, separator))
+    found.push_back(!one.is_string() ? one : strip(one).empty() ? json() : json(strip(one)));
   return found;
 }
+
+inline bool has(const json& names, const std::string& name) { return std::find(names.begin(), names.end(), name) != names.end(); }
 
 struct RequestEncoder {
   const Bundle& bundle;
   const json &layout = bundle.layout, &manifest = bundle.manifest;
-  const Encoders& encoders = bundle.encoders;
-  const Items& items = bundle.items;
 
   EncodedRequest encode(const json& request) const {
     for (auto& [key, value] : request.items())
-      if (!std::set<std::string>{"user", "context", "time", "candidates", "keep", "trace"}.count(key)) throw Error("this reader knows no '" + key + "'");
-    json user = request.at("user"), context = request.value("context", json::object()), given = request.at("candidates");
-    std::string key = manifest["data"]["user"];
-    if (user.contains("id")) { json id = user["id"]; user.erase("id"), user[key] = id; }
+      if (!has({"user", "context", "time", "candidates", "keep", "trace"}, key)) throw Error("this reader knows no '" + key + "'");
+    json user = request.at("user"), context = request.value("context", json::object());
+    const std::string key = manifest["data"]["user"];
+    if (user.contains("id")) user[key] = user["id"], user.erase("id");
+    const int64_t time = request.contains("time") && !request["time"].is_null() ? to_time(request["time"]) : std::time(nullptr) * 1000;
     EncodedRequest found;
-    found.time = request.contains("time") && !request["time"].is_null() ? to_time(request["time"]) : std::time(nullptr) * int64_t(1000);
     check("user", user, key, found.missing), check("context", context, key, found.missing);
     json columns = user;
     columns.update(context);
-    std::map<std::string, History> histories;
-    for (auto& [name, facts] : layout["histories"].items()) histories[name] = history(name, facts, columns, found.time);
-    encode_query(columns, histories, given.size(), found);
-    for (auto& [name, held] : histories) {
-      if (!layout["histories"][name]["attended"]) continue;
-      Events& events = found.events[name];
-      for (size_t n = 0; n < held.ids.size(); n++) {
-        events.rows.push_back(held.positions[n] < 0 ? unknown(layout["histories"][name]["item"], held.codes[n]) : items.record(held.positions[n]));
-        for (const std::string feature : layout["histories"][name]["beside"]) events.rows[n].ids.push_back(encoders.codes(feature, held.beside.at(feature))[n]);
-        events.ages.push_back(std::log2(1 + std::max<int64_t>(held.ages[n], 0) / 1000.));
-      }
-    }
-    read_candidates(given, found);
+    bundle.add_plain("query", columns, found.query);
+    for (auto& [name, facts] : layout["histories"].items()) found.histories[name] = read_history(name, facts, columns, time, found.query);
+    for (auto& facts : layout["gathered"]) found.query[facts["name"]] = gather(facts["is"], facts["feature"], found.histories[facts["history"]]);
+    bundle.add_derived("query", found.query, found.query, {}, time, request.at("candidates").size());
+    read_candidates(request["candidates"], time, found);
     return found;
   }
   void check(const std::string& side, const json& given, const std::string& key, json& missing) const {
-    std::set<std::string> wanted = layout["request"][side], absent;
-    for (auto& [column, value] : given.items()) if (!wanted.count(column) && column != key) throw Error(side + ": the bundle knows no '" + column + "' here");
-    for (const std::string& column : wanted) if (!given.contains(column)) absent.insert(side + "." + (column == key ? "id" : column));
+    const json& wanted = layout["request"][side];
+    for (auto& [column, value] : given.items()) if (!has(wanted, column) && column != key) throw Error(side + ": the bundle knows no '" + column + "' here");
+    std::set<std::string> absent;
+    for (const std::string column : wanted) if (!given.contains(column)) absent.insert(side + "." + (column == key ? "id" : column));
     for (const std::string& name : absent) missing.push_back(name);
   }
-  History history(const std::string& name, const json& facts, const json& columns, int64_t time) const {
-    struct Event { json id; int64_t time; std::map<std::string, json> beside; };
+  // The last events of a history, oldest first.
+  std::vector<Event> read_events(const std::string& name, const json& facts, const json& columns, int64_t time) const {
+    const bool listed = facts["listed"], dated = !facts["times"].is_null();
+    auto read = [&](const std::string& key) {
+      if (listed) return to_events(columns.value(key, json()), facts["separator"]);
+      std::vector<json> found;
+      for (const json& one : columns.value(name, json::array())) found.push_back((one.is_object() ? one : json{{"id", one}}).value(key, json()));
+      return found;
+    };
+    const std::vector<json> ids = read(facts["column"]), times = dated ? read(facts["times"]) : ids;
+    std::map<std::string, std::vector<json>> beside;
+    for (auto& [feature, own] : facts["beside"].items()) beside[feature] = read(own["column"]);
+    bool even = times.size() == ids.size();
+    for (auto& [feature, held] : beside) even &= held.size() == ids.size();
+    if (!even) throw Error("user: the lists of '" + name + "' differ in length");
     std::vector<Event> events;
-    auto column_of = [&](const std::string& feature) { return layout["columns"][feature].get<std::string>(); };
-    auto get = [](const json& held, const std::string& column) { return held.contains(column) ? held[column] : json(); };
-    bool dated = !facts["times"].is_null() || facts["timed"];
-    if (!facts["column"].is_null()) {
-      auto list = [&](const std::string& column) { return to_events(get(columns, column), facts["separator"]); };
-      std::vector<json> ids = list(facts["column"]), times = facts["times"].is_null() ? ids : list(facts["times"]);
-      std::map<std::string, std::vector<json>> beside;
-      for (const std::string feature : facts["beside"]) beside[feature] = list(column_of(feature));
-      for (auto& [feature, held] : beside) if (held.size() != ids.size()) throw Error("user: the lists of '" + name + "' differ in length");
-      if (times.size() != ids.size()) throw Error("user: the lists of '" + name + "' differ in length");
-      for (size_t n = 0; n < ids.size(); n++) {
-        if (ids[n].is_null()) continue;
-        json id = ids[n].is_string() && !items.index.text && facts["separator"].is_string() ? json(std::stoll(ids[n].get<std::string>())) : to_id(ids[n]);
-        Event event{id, dated ? to_time(times[n], true) : 0, {}};
-        for (auto& [feature, held] : beside) event.beside[feature] = held[n];
-        events.push_back(event);
-      }
-      if (dated) {
-        int64_t cut = (facts["every"].is_null() ? time : floor_time(time, facts["every"], manifest["data"]["timezone"])) - facts["after"].get<int64_t>();
-        std::stable_sort(events.begin(), events.end(), [](const Event& a, const Event& b) { return a.time < b.time; });
-        while (!events.empty() && events.back().time >= cut) events.pop_back();
-      }
-    } else {
-      for (const json& one : get(columns, name)) {
-        json held = one.is_object() ? one : json{{"id", one}};
-        if (dated && !held.contains("time")) throw Error("user." + name + ": the times of events are needed");
-        Event event{to_id(get(held, "id")), dated ? to_time(held["time"]) : 0, {}};
-        for (const std::string feature : facts["beside"]) event.beside[feature] = get(held, column_of(feature));
-        events.push_back(event);
-      }
+    for (size_t n = 0; n < ids.size(); n++) {
+      if (listed && ids[n].is_null()) continue;
+      const bool digits = ids[n].is_string() && !bundle.items.text && facts["separator"].is_string();
+      events.push_back({digits ? json(std::stoll(ids[n].get<std::string>())) : to_id(ids[n]), dated ? to_time(times[n], listed) : time, {}});
+      for (auto& [feature, held] : beside) events.back().beside[feature] = held[n];
     }
-    if (events.size() > facts["last"]) events.erase(events.begin(), events.end() - facts["last"].get<int>());
+    if (listed && dated) {
+      const int64_t cut = (facts["every"].is_null() ? time : floor_time(time, facts["every"], manifest["data"]["timezone"])) - facts["after"].get<int64_t>();
+      std::stable_sort(events.begin(), events.end(), [](const Event& a, const Event& b) { return a.time < b.time; });
+      while (!events.empty() && events.back().time >= cut) events.pop_back();
+    }
+    events.erase(events.begin(), events.end() - std::min<size_t>(events.size(), facts["last"]));
+    return events;
+  }
+  // Adds a history's values, its own and those beside it, to a query; returns the rows and ages of its events.
+  History read_history(const std::string& name, const json& facts, const json& columns, int64_t time, Row& query) const {
+    const std::vector<Event> events = read_events(name, facts, columns, time);
     History found;
+    if (!facts["half_life"].is_null()) found.weights.emplace();
+    std::vector<json> ids;
+    std::map<std::string, std::vector<json>> beside;
     for (const Event& event : events) {
-      found.ids.push_back(event.id), found.positions.push_back(items.index.find(event.id)), found.ages.push_back(dated ? time - event.time : 0);
-      for (auto& [feature, value] : event.beside) found.beside[feature].push_back(to_id(value));
-      if (!facts["half_life"].is_null()) found.weights.push_back(std::exp2(-float(std::min(std::max<int64_t>(found.ages.back(), 0) / facts["half_life"].get<double>(), 60.))));
+      const double age = std::max<int64_t>(time - event.time, 0);
+      found.ages.push_back(std::log2(1 + age / 1000));
+      if (found.weights) found.weights->push_back(std::exp2(-std::min(age / facts["half_life"].get<double>(), 60.)));
+      ids.push_back(event.id), found.records.push_back(bundle.record(bundle.items.find(event.id)));
     }
-    for (const std::string feature : facts["beside"]) found.beside[feature];
-    found.codes = encoders.codes(name, found.ids);
+    auto add = [&](const std::string& feature, const std::string& of_event, const json& encoder, const std::vector<json>& values) {
+      query[feature] = bundle.encoder(encoder).list(values, found.weights);
+      for (size_t n = 0; n < values.size(); n++) found.rows[n][of_event].encoded = double(std::get<List>(query[feature].encoded).codes[n]);
+    };
+    found.rows = found.records;
+    add(name, facts["item"], facts["encoder"], ids);
+    for (auto& [feature, own] : facts["beside"].items()) {
+      std::vector<json> values;
+      for (const Event& event : events) values.push_back(to_id(event.beside.at(feature)));
+      add(feature, feature, own["encoder"], values);
+    }
     return found;
   }
-  Row unknown(const std::string& id, int code) const {
-    Row row{std::vector<int>(items.ids.shape[1]), std::vector<float>(items.numbers.shape[1]), std::vector<List>(items.lists.size()), std::vector<Vector>(items.vectors.size())};
-    for (size_t n = 0; n < layout["rows"]["item"]["ids"].size(); n++) if (layout["rows"]["item"]["ids"][n] == id) row.ids[n] = code;
-    return row;
-  }
-  void encode_query(const json& columns, const std::map<std::string, History>& histories, int size, EncodedRequest& found) const {
-    Operands& operands = found.operands;
-    Columns encoded = encoders.plain("query", columns, operands);
-    auto hashes = [](const std::vector<json>& values) { Hashes all; for (const json& value : values) all.push_back(hash_value(value)); return all; };
-    for (auto& [name, held] : histories) {
-      bool weighted = !layout["histories"][name]["half_life"].is_null();
-      encoded[name].list = {held.codes, held.weights, weighted}, operands.lists[name] = hashes(held.ids);
-      for (auto& [feature, values] : held.beside) encoded[feature].list = {encoders.codes(feature, values), held.weights, weighted}, operands.lists[feature] = hashes(values);
-    }
-    auto position = [&](const char* part, const std::string& name) { const json& names = layout["rows"]["item"][part]; return std::find(names.begin(), names.end(), name) - names.begin(); };
-    for (auto& [name, of] : layout["attributes"].items()) {
-      const History& held = histories.at(of[0]);
-      List& list = encoded[name].list;
-      list.weighted = !held.weights.empty() || !layout["histories"][of[0].get<std::string>()]["half_life"].is_null();
-      size_t id = position("ids", of[1]), ids = layout["rows"]["item"]["ids"].size();
-      for (size_t n = 0; n < held.positions.size(); n++) {
-        int at = held.positions[n];
-        std::vector<int> codes = at < 0 ? std::vector<int>(id < ids) : id < ids ? std::vector<int>{items.ids.as<int32_t>()[at * items.ids.shape[1] + id]} : Items::list<int>(items.lists[position("lists", of[1])], at);
-        list.values.insert(list.values.end(), codes.begin(), codes.end());
-        if (list.weighted) list.weights.insert(list.weights.end(), codes.size(), held.weights[n]);
-      }
-    }
-    for (auto& [operand, side] : layout["sides"].items()) {
-      size_t dot = operand.find('.');
-      if (dot == operand.npos) continue;
-      const History& held = histories.at(operand.substr(0, dot));
-      std::string feature = operand.substr(dot + 1);
-      if (!items.keys.count(feature) && !items.key_lists.count(feature)) { operands.vectors[operand] = mean(held, position("vectors", feature)); continue; }
-      Hashes& all = operands.lists[operand];
-      for (int at : held.positions) {
-        Hashes some = items.keys.count(feature) ? Hashes{at < 0 ? 0 : items.keys.at(feature).as<uint64_t>()[at]} : at < 0 ? Hashes() : Items::list<uint64_t>(items.key_lists.at(feature), at);
-        all.insert(all.end(), some.begin(), some.end());
-      }
-    }
-    bundle.derive("query", operands, {}, found.time, size, encoded);
-    found.query = encoders.row("query", encoded);
-  }
-  Vector mean(const History& held, size_t feature) const {
+  // What is taken of the items of a history: hashes, codes with the weights of their events, or the mean of vectors.
+  static Value gather(const std::string& what, const std::string& feature, const History& history) {
+    Value found;
+    List codes{{}, history.weights ? std::optional(Floats()) : std::nullopt};
     std::vector<double> sum;
     double total = 0;
-    for (size_t n = 0; n < held.positions.size(); n++) {
-      Vector vector = held.positions[n] < 0 ? Vector() : items.vector(feature, held.positions[n]);
-      double weight = held.weights.empty() ? 1 : held.weights[n];
-      sum.resize(std::max(sum.size(), vector.size())), total += vector.empty() ? 0 : weight;
-      for (size_t i = 0; i < vector.size(); i++) sum[i] += vector[i] * weight;
+    for (size_t n = 0; n < history.records.size(); n++) {
+      const Value& value = history.records[n].at(feature);
+      const double weight = history.weights ? (*history.weights)[n] : 1;
+      if (what == "hashes") found.hashes.insert(found.hashes.end(), value.hashes.begin(), value.hashes.end());
+      else if (const auto* vector = std::get_if<Floats>(&value.encoded)) {
+        sum.resize(std::max(sum.size(), vector->size())), total += vector->empty() ? 0 : weight;
+        for (size_t i = 0; i < vector->size(); i++) sum[i] += (*vector)[i] * weight;
+      } else {
+        const auto* list = std::get_if<List>(&value.encoded);
+        for (int code : list ? list->codes : std::vector<int>{int(std::get<double>(value.encoded))}) {
+          codes.codes.push_back(code);
+          if (codes.weights) codes.weights->push_back(weight);
+        }
+      }
     }
-    Vector found;
-    for (double x : sum) found.push_back(x / total);
+    if (what == "codes") found.encoded = codes;
+    if (what == "vector") for (double& x : sum) x /= total;
+    if (what == "vector") found.encoded = Floats(sum.begin(), sum.end());
     return found;
   }
-  void read_candidates(const json& given, EncodedRequest& found) const {
-    std::set<std::string> seen, item = layout["request"]["item"], cross = layout["request"]["cross"], values = layout["request"]["values"], absent;
+  void read_candidates(const json& given, int64_t time, EncodedRequest& found) const {
+    const json &item = layout["request"]["item"], &cross = layout["request"]["cross"], &values = layout["request"]["values"];
+    std::set<std::string> seen, absent;
     for (const json& one : given) {
       json columns = one.is_object() ? one : json{{"id", one}}, id = columns.at("id");
       columns.erase("id");
       if (!seen.insert(id.dump()).second) throw Error("candidates: " + id.dump() + " is there twice");
-      if (id.is_string() != items.index.text) throw Error("candidates: ids are of another type than the bundle's: " + id.dump());
+      if (id.is_string() != bundle.items.text) throw Error("candidates: ids are of another type than the bundle's: " + id.dump());
       bool described = false;
       for (auto& [column, value] : columns.items()) {
-        if (!item.count(column) && !cross.count(column) && !values.count(column)) throw Error("candidates: the bundle knows no '" + column + "' here");
-        described |= item.count(column) > 0;
+        if (!has(item, column) && !has(cross, column) && !has(values, column)) throw Error("candidates: the bundle knows no '" + column + "' here");
+        described |= has(item, column);
       }
-      int at = items.index.find(id);
+      const int at = bundle.items.find(id);
       if (at < 0 && !described) { found.unknown.push_back(id); continue; }
-      for (const std::string& column : cross) if (!columns.contains(column)) absent.insert("cross." + column);
-      found.known.push_back({id, columns, at, {}, {}});
+      for (const std::string column : cross) if (!columns.contains(column)) absent.insert("cross." + column);
+      found.known.push_back({id, columns, at, at < 0 ? describe(id, columns) : bundle.record(at), {}, 0});
       Candidate& candidate = found.known.back();
-      if (at >= 0) candidate.record = items.record(at), candidate.operands = bundle.record_operands(at);
-      else describe(candidate);
+      bundle.add_plain("cross", columns, candidate.cross);
+      bundle.add_derived("cross", candidate.cross, found.query, candidate.row, time);
     }
     for (const std::string& name : absent) found.missing.push_back(name);
   }
-  void describe(Candidate& candidate) const {
-    json columns = candidate.columns;
-    columns[manifest["data"]["item"].get<std::string>()] = candidate.id;
-    Columns encoded = encoders.plain("item", columns, candidate.operands);
-    for (const char* placement : {"item", "snapshot"}) bundle.derive(placement, {}, candidate.operands, NONE, 0, encoded);
-    candidate.record = encoders.row("item", encoded);
-    Row snapshot = encoders.row("snapshot", encoded);
-    candidate.record.ids.insert(candidate.record.ids.end(), snapshot.ids.begin(), snapshot.ids.end());
-    candidate.record.numbers.insert(candidate.record.numbers.end(), snapshot.numbers.begin(), snapshot.numbers.end());
-  }
-  // The encoded row of a candidate's crosses.
-  Row cross_row(const EncodedRequest& request, const Candidate& candidate) const {
-    Operands logged;
-    Columns encoded = encoders.plain("cross", candidate.columns, logged);
-    bundle.derive("cross", request.operands, candidate.operands, request.time, 0, encoded);
-    return encoders.row("cross", encoded);
+  Row describe(const json& id, json columns) const {
+    Row row;
+    columns[manifest["data"]["item"].get<std::string>()] = id;
+    bundle.add_plain("item", columns, row);
+    for (const char* placement : {"item", "snapshot"}) bundle.add_derived(placement, row, {}, row, NONE);
+    return row;
   }
   // One of the data's columns of a candidate.
   float number(const std::string& name, const Candidate& candidate) const {
-    double value = candidate.at >= 0 && items.columns.count(name) ? items.columns.at(name).as<float>()[candidate.at] : to_number(candidate.columns.value(name, json()));
+    auto held = bundle.columns.find(name);
+    const double value = candidate.at >= 0 && held != bundle.columns.end() ? held->second[candidate.at] : to_number(candidate.columns.value(name, json()));
     if (!std::isfinite(value)) throw Error("candidates: no number '" + name + "', by which candidates are ordered");
     return value;
   }

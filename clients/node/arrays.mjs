@@ -7,7 +7,7 @@ const TYPES = {
   f2: Uint16Array, f4: Float32Array, f8: Float64Array,
 };
 
-/** Read an npy file: {data, shape, type}; data of float16 are its bits. */
+/** Read an npy file: {data, width}, width of a row. */
 export function readArray(path) {
   const raw = readFileSync(path);
   const length = raw.readUInt16LE(8), header = raw.toString("latin1", 10, 10 + length).match(HEADER);
@@ -16,26 +16,11 @@ export function readArray(path) {
   const Type = TYPES[type], count = shape.reduce((a, b) => a * b, 1), from = 10 + length;
   if (!Type || raw.length !== from + count * Type.BYTES_PER_ELEMENT) throw new Error(`${path}: damaged`);
   const bytes = raw.buffer.slice(raw.byteOffset + from, raw.byteOffset + raw.length);
-  return {data: new Type(bytes), shape, type};
-}
-
-/** Whole numbers of 64 bits as numbers, which must be exact. */
-export function toNumbers(values) {
-  const found = Array.from(values, Number);
-  if (!found.every(Number.isSafeInteger)) throw new Error("a whole number is beyond 2^53, which JavaScript cannot hold");
-  return found;
-}
-
-/** Read ids, whole numbers (`wide` as BigInt) or text, by a function that reads a file: {text, values}. */
-export function readIds(read, stem, wide = false) {
-  const numbers = read(`${stem}.npy`, false)?.data;
-  if (numbers) return {text: false, values: wide ? [...numbers] : toNumbers(numbers)};
-  const ends = toNumbers(read(`${stem}.offsets.npy`).data), bytes = Buffer.from(read(`${stem}.text.npy`).data);
-  return {text: true, values: ends.slice(1).map((end, n) => bytes.toString("utf8", ends[n], end))};
+  return {data: type === "f2" ? Float32Array.from(new Type(bytes), fromHalf) : new Type(bytes), width: shape[1] ?? 1};
 }
 
 /** Float16 bits → a number. */
-export function fromHalf(bits) {
+function fromHalf(bits) {
   const sign = bits & 0x8000 ? -1 : 1, exponent = (bits >> 10) & 31, fraction = bits & 1023;
   return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : fraction * 2 ** -24);
 }
@@ -73,40 +58,34 @@ const IV = [
   0x510e527fade682d1n, 0x9b05688c2b3e6c1fn, 0x1f83d9abfb41bd6bn, 0x5be0cd19137e2179n,
 ];
 const SIGMA = [
-  "0123456789abcdef", "ea489fd61c02b753", "b8c052fdae367194", "7931dcbe265a40f8", "905724afe1bc683d",
-  "2c6a0b834d75fe19", "c51fed4a0763928b", "db7ec13950f4862a", "6fe9b308c2d714a5", "a2847615fb9e3cd0",
-];
-const PERMUTATIONS = [...SIGMA, SIGMA[0], SIGMA[1]].map((row) => [...row].map((digit) => parseInt(digit, 16)));
+  "0123456789abcdef", "ea489fd61c02b753", "b8c052fdae367194", "7931dcbe265a40f8", "905724afe1bc683d", "2c6a0b834d75fe19",
+  "c51fed4a0763928b", "db7ec13950f4862a", "6fe9b308c2d714a5", "a2847615fb9e3cd0", "0123456789abcdef", "ea489fd61c02b753",
+].map((row) => Array.from(row, (digit) => parseInt(digit, 16)));
 
 /** BLAKE2b of 8 bytes (RFC 7693) of a text in UTF-8, as a little-endian number of 64 bits. */
-export function blake(text) {
+function blake(text) {
   const message = Buffer.from(text, "utf8"), blocks = Math.max(1, Math.ceil(message.length / 128));
-  const padded = Buffer.alloc(blocks * 128), h = [...IV];
-  message.copy(padded);
-  h[0] ^= 0x01010008n;
+  const padded = Buffer.concat([message], blocks * 128), h = [IV[0] ^ 0x01010008n, ...IV.slice(1)];
+  const turn = (x, by) => u64((x >> by) | (x << (64n - by)));
   for (let block = 0; block < blocks; block++) {
-    const m = Array.from({length: 16}, (_, n) => padded.readBigUInt64LE(block * 128 + n * 8));
+    const words = Array.from({length: 16}, (_, n) => padded.readBigUInt64LE(block * 128 + n * 8));
     const v = [...h, ...IV], last = block === blocks - 1;
     v[12] ^= BigInt(last ? message.length : (block + 1) * 128);
     if (last) v[14] = u64(~v[14]);
-    const turn = (x, by) => u64((x >> by) | (x << (64n - by)));
-    const g = (a, b, c, d, x, y) => {
-      v[a] = u64(v[a] + v[b] + x), v[d] = turn(v[d] ^ v[a], 32n);
-      v[c] = u64(v[c] + v[d]), v[b] = turn(v[b] ^ v[c], 24n);
-      v[a] = u64(v[a] + v[b] + y), v[d] = turn(v[d] ^ v[a], 16n);
-      v[c] = u64(v[c] + v[d]), v[b] = turn(v[b] ^ v[c], 63n);
-    };
-    for (const s of PERMUTATIONS) {
-      for (let n = 0; n < 4; n++) g(n, n + 4, n + 8, n + 12, m[s[2 * n]], m[s[2 * n + 1]]);
-      for (let n = 0; n < 4; n++) g(n, ((n + 1) % 4) + 4, ((n + 2) % 4) + 8, ((n + 3) % 4) + 12, m[s[8 + 2 * n]], m[s[9 + 2 * n]]);
+    for (const order of SIGMA) for (let n = 0; n < 8; n++) {
+      const shift = n >> 2, [a, b, c, d] = [0, 1, 2, 3].map((row) => (n + row * shift) % 4 + row * 4);
+      for (const [word, first, second] of [[order[2 * n], 32n, 24n], [order[2 * n + 1], 16n, 63n]]) {
+        v[a] = u64(v[a] + v[b] + words[word]), v[d] = turn(v[d] ^ v[a], first);
+        v[c] = u64(v[c] + v[d]), v[b] = turn(v[b] ^ v[c], second);
+      }
     }
     for (let n = 0; n < 8; n++) h[n] ^= v[n] ^ v[n + 8];
   }
   return h[0];
 }
 
-/** The hash by which derived features tell values apart: of whole numbers and texts, 0 for null. */
-export function hashValue(value) {
-  if (value === null) return 0n;
-  return (typeof value === "string" ? blake(value) : splitmix(u64(BigInt(value)))) || 1n;
-}
+/** The hash of an identifier, a whole number or text. */
+export const hashId = (id) => typeof id === "string" ? blake(id) : splitmix(u64(BigInt(id)));
+
+/** The hash by which derived features tell identifiers apart, 0 for null. */
+export const hashValue = (id) => id === null ? 0n : hashId(id) || 1n;

@@ -1,67 +1,75 @@
-// A bundle's folder, verified: manifest, layout, encoders, items, priors, tables.
+// A bundle's folder, verified: manifest, layout, encoders, items, tables.
 import {createHash} from "node:crypto";
 import {readFileSync} from "node:fs";
 import {join} from "node:path";
-import {fromHalf, readArray, readIds, toNumbers} from "./arrays.mjs";
-import {Bucket, Encoders, Hash, Scale, Vocabulary} from "./encoders.mjs";
+import {readArray} from "./arrays.mjs";
+import {DERIVED_KINDS} from "./derive.mjs";
+import {COLUMN_KINDS, ENCODERS, Ids} from "./encoders.mjs";
 
-const FORMAT = 7;
-const KINDS = ["id", "ids", "number", "bucket", "vector", "time", "age", "candidates", "contains", "count", "cosine", "pair", "prior", "product", "ratio"];
+const FORMAT = 8;
 
 export class Bundle {
   constructor(path) {
     this.manifest = JSON.parse(readFileSync(join(path, "manifest.json"), "utf8"));
-    const {format, content, features, parts, stages} = this.manifest;
+    const {format, content, parts} = this.manifest;
     if (format !== FORMAT) throw new Error(`${path}: format ${format}; this reader reads format ${FORMAT}`);
-    this.folder = join(path, content);
+    this.folder = join(path, content), this.tables = {};
     for (const [name, {bytes, sha256}] of Object.entries(parts)) {
       const raw = readFileSync(join(this.folder, name)), found = createHash("sha256").update(raw).digest("hex");
       if (raw.length !== bytes || found !== sha256) throw new Error(`${this.folder}/${name}: damaged, or of another version`);
+      if (name.startsWith("tables/")) this.tables[name.slice(7, -4)] = readArray(join(this.folder, name)); // by SET/TABLE
     }
-    const odd = Object.keys(features).find((name) => !KINDS.includes(features[name].kind));
-    if (odd) throw new Error(`${path}: feature '${odd}' is of kind '${features[odd].kind}', which this reader does not know`);
     this.layout = this.#json("layout.json");
-    const make = {
-      vocabulary: ({file}, {kind}) => new Vocabulary(readIds(this.read, `encoders/${file}`, kind === "pair")),
-      hash: (f) => new Hash(f), bucket: (f) => new Bucket(f), scale: (f) => new Scale(f),
-    };
-    const fitted = Object.entries(this.#json("encoders/encoders.json")).map(([name, f]) => [name, make[f.is](f, features[name])]);
-    this.encoders = new Encoders(features, this.layout, Object.fromEntries(fitted));
-    this.items = this.#items();
-    this.parts = Object.fromEntries(stages.flatMap(({name, item_parts: own}) => Object.keys(own).map((part) => [`${name}.${part}`, {
-      data: this.read(`items/part.${name}.${part}.npy`).data, scale: this.read(`items/part.${name}.${part}.scale.npy`, false)?.data}])));
-    const prior = (other, n) => ({other, keys: this.read(`priors/${n}/keys.npy`).data, values: this.read(`priors/${n}/values.npy`).data});
-    this.priors = Object.fromEntries(Object.entries(this.layout.priors).map(([name, other], n) => [name, prior(other, n)]));
-    const table = (name) => { const {data, shape} = this.read(name); return {data, width: shape[1]}; };
-    this.tables = Object.fromEntries(stages.map(({tables: set}) => [set, Object.fromEntries(Object.keys(parts)
-      .filter((name) => name.startsWith(`tables/${set}/`)).map((name) => [name.split("/")[2].replace(".npy", ""), table(name)]))]));
+    this.#check("plain", COLUMN_KINDS), this.#check("derived", DERIVED_KINDS);
+    for (const facts of Object.values(this.layout.derived).flat().filter(({file}) => file)) {
+      facts.keys = this.read(`${facts.file}/keys`).data, facts.values = this.read(`${facts.file}/values`).data;
+    }
+    this.encoders = Object.fromEntries(Object.entries(this.#json("encoders/encoders.json")).map(([name, fields]) =>
+      [name, ENCODERS[fields.is](fields, (stem) => this.#readIds(stem))]));
+    this.items = this.#readIds("items/keys"), this.fields = this.#fields();
+    this.columns = Object.fromEntries(this.manifest.item_columns.map((name) => [name, this.read(`items/column.${name}`).data]));
   }
-  read = (name, needed = true) => {
-    if (name in this.manifest.parts) return readArray(join(this.folder, name));
-    if (needed) throw new Error(`${this.folder}/${name}: missing`);
-  };
+  has(name) { return `${name}.npy` in this.manifest.parts; }
+  read(name) {
+    if (!this.has(name)) throw new Error(`${this.folder}/${name}.npy: missing`);
+    return readArray(join(this.folder, `${name}.npy`));
+  }
   #json(name) { return JSON.parse(readFileSync(join(this.folder, name), "utf8")); }
-  #lists(stem) {
-    const [start, length, values] = ["start", "length", "values"].map((part) => this.read(`${stem}.${part}.npy`).data);
-    return (n) => Array.from(values.subarray(Number(start[n]), Number(start[n]) + length[n]));
+  #check(part, kinds) {
+    const odd = Object.values(this.layout[part]).flat().find(({kind}) => !(kind in kinds));
+    if (odd) throw new Error(`${this.folder}: feature '${odd.feature}' is of kind '${odd.kind}', which this reader does not know`);
   }
-  #vectors(stem) {
-    const {data} = this.read(`${stem}.row.npy`), {data: values, shape: [, width]} = this.read(`${stem}.values.npy`);
-    return (n) => data[n] < 0 ? null : Float32Array.from(values.subarray(data[n] * width, (data[n] + 1) * width), fromHalf);
+  #readIds(stem) {
+    if (this.has(stem)) return new Ids(false, [...this.read(stem).data]);
+    const ends = Array.from(this.read(`${stem}.offsets`).data, Number), bytes = Buffer.from(this.read(`${stem}.text`).data);
+    return new Ids(true, ends.slice(1).map((end, n) => bytes.toString("utf8", ends[n], end)));
   }
-  #items() {
-    const {rows, operands: {item: wanted}} = this.layout, {text, values} = readIds(this.read, "items/keys");
-    const all = (part) => [...rows.item[part], ...rows.snapshot[part]], read = (name) => this.read(`items/${name}.npy`).data;
-    const each = (names, open) => Object.fromEntries(names.map((name, n) => [name, open(n)]));
-    return {
-      text, index: new Map(values.map((id, n) => [id, n])),
-      ids: read("ids"), numbers: read("numbers"), idCount: all("ids").length, numberCount: all("numbers").length,
-      lists: all("lists").map((_, n) => this.#lists(`items/list${n}`)),
-      vectors: rows.item.vectors.map((_, n) => this.#vectors(`items/vector${n}`)),
-      keys: each(wanted.keys, (n) => read(`operands/key${n}`)),
-      keyLists: each(wanted.lists, (n) => this.#lists(`items/operands/list${n}`)),
-      operandNumbers: each(wanted.numbers, (n) => read(`operands/number${n}`)),
-      columns: each(this.manifest.item_columns, (n) => read(`column.${this.manifest.item_columns[n]}`)),
+  /** What items have: the feature, the part of its value, that of an unknown item, and how an item's is read. */
+  #fields() {
+    const {record, operands} = this.layout, read = (name) => this.read(`items/${name}`).data;
+    const lists = (stem) => {
+      const [start, length, values] = ["start", "length", "values"].map((part) => read(`${stem}.${part}`));
+      return (at) => Array.from(values.subarray(Number(start[at]), Number(start[at]) + length[at]));
     };
+    const vectors = (stem) => {
+      const row = read(`${stem}.row`), {data, width} = this.read(`items/${stem}.values`);
+      return (at) => row[at] < 0 ? null : data.subarray(row[at] * width, (row[at] + 1) * width);
+    };
+    const openers = [
+      [record.ids, "encoded", 0, (n, count, data = read("ids")) => (at) => data[at * count + n]],
+      [record.numbers, "encoded", 0, (n, count, data = read("numbers")) => (at) => data[at * count + n]],
+      [record.lists, "encoded", {codes: [], weights: null}, (n, _, list = lists(`list${n}`)) => (at) => ({codes: list(at), weights: null})],
+      [record.vectors, "encoded", null, (n) => vectors(`vector${n}`)],
+      [operands.keys, "hashes", [0n], (n, _, data = read(`operands/key${n}`)) => (at) => [data[at]]],
+      [operands.lists, "hashes", [], (n) => lists(`operands/list${n}`)],
+      [operands.numbers, "number", NaN, (n, _, data = read(`operands/number${n}`)) => (at) => data[at]],
+    ];
+    return openers.flatMap(([names, part, none, open]) => names.map((name, n) => ({name, part, none, read: open(n, names.length)})));
+  }
+  /** The encoded row of an item, −1 for an unknown one. */
+  record(at) {
+    const row = {};
+    for (const {name, part, none, read} of this.fields) (row[name] ??= {})[part] = at < 0 ? none : read(at);
+    return row;
   }
 }

@@ -1,7 +1,7 @@
-// Fitted encoders: raw values → codes, numbers, vectors, and the operands of derived features.
-import {blake, hashValue, roundToHalf, splitmix} from "./arrays.mjs";
+// Raw values → what networks read of them, and what derived features take: {encoded, hashes, number}.
+import {hashId, hashValue, roundToHalf, splitmix} from "./arrays.mjs";
 
-export const MISSING = 0, UNKNOWN = 1, FIRST = 2;
+const MISSING = 0, UNKNOWN = 1, FIRST = 2;
 
 /** The first position of ascending values that is not below x, or with `right` the first above x. */
 export function bisect(values, x, right = false, low = 0, high = values.length) {
@@ -12,41 +12,46 @@ export function bisect(values, x, right = false, low = 0, high = values.length) 
   return low;
 }
 
-export class Vocabulary {
-  constructor({text, values}) {
-    this.text = text, this.size = FIRST + values.length, this.empty = !values.length;
-    this.index = new Map(values.map((value, n) => [value, n + FIRST]));
-  }
-  code(value) {
-    if (!this.empty) checkType(value, this.text);
-    return this.index.get(value) ?? UNKNOWN;
-  }
-  codeOfHash(hash) { return this.index.get(BigInt.asIntN(64, hash)) ?? UNKNOWN; }
+/** Ids, whole numbers or text, and where each is. */
+export class Ids {
+  constructor(text, values) { this.text = text, this.index = new Map(values.map((id, n) => [this.#key(id), n])); }
+  #key(id) { return typeof id === "string" ? JSON.stringify(id) : String(id); }
+  /** The position of an id, a BigInt too; −1 if it is not there. */
+  find(id) { return this.index.get(this.#key(id)) ?? -1; }
 }
 
-export class Hash {
-  constructor({rows, text}) { this.rows = BigInt(rows), this.text = text, this.size = FIRST + rows; }
-  code(value) {
-    checkType(value, this.text);
-    return Number((this.text ? blake(value) : splitmix(BigInt.asUintN(64, BigInt(value)))) % this.rows) + FIRST;
-  }
-  codeOfHash(hash) { return Number(splitmix(hash) % this.rows) + FIRST; }
+class Vocabulary {
+  constructor(ids) { this.ids = ids, this.text = ids.index.size ? ids.text : null; }
+  codeOf(id) { const at = this.ids.find(id); return at < 0 ? UNKNOWN : at + FIRST; }
+  codeOfHash(hash) { return hash === 0n ? MISSING : this.codeOf(BigInt.asIntN(64, hash)); }
 }
 
-export class Bucket {
-  constructor({edges}) { this.edges = edges, this.size = FIRST + edges.length + 1; }
-  code(number) { return Number.isNaN(number) ? MISSING : bisect(this.edges, number, true) + FIRST; }
+class Hash {
+  constructor({rows, text}) { this.rows = BigInt(rows), this.text = text; }
+  codeOf(id) { return Number(hashId(id) % this.rows) + FIRST; }
+  codeOfHash(hash) { return hash === 0n ? MISSING : this.codeOf(hash); }
 }
 
-export class Scale {
-  constructor(fields) { Object.assign(this, fields), this.size = 0; }
-  scale(x) {
+/** The code of an identifier by a vocabulary or hash encoder. */
+function codeOf(encoder, id) {
+  if (id === null || !encoder) return MISSING;
+  if (encoder.text !== null && typeof id === "string" !== encoder.text) throw new Error(`expected ${encoder.text ? "text" : "whole numbers"}, as in training; received ${JSON.stringify(id)}`);
+  return encoder.codeOf(id);
+}
+
+class Bucket {
+  constructor({edges}) { this.edges = edges; }
+  encode(x) { return Number.isNaN(x) ? MISSING : bisect(this.edges, x, true) + FIRST; }
+}
+
+class Scale {
+  constructor(fields) { Object.assign(this, fields); }
+  encode(x) {
     if (Number.isNaN(x)) return 0;
     if (this.low !== null) x = Math.min(Math.max(x, this.low), this.high);
-    if (this.form === "quantile") x = (this.#share(x) - 0.5) * Math.sqrt(12);
-    else if (this.form === "log") x = (Math.sign(x) * Math.log1p(Math.abs(x)) - this.mean) / this.std;
-    else x = (x - this.mean) / this.std;
-    return Math.fround(x);
+    if (this.form === "quantile") return Math.fround((this.#share(x) - 0.5) * Math.sqrt(12));
+    if (this.form === "log") x = Math.sign(x) * Math.log1p(Math.abs(x));
+    return Math.fround((x - this.mean) / this.std);
   }
   #share(x) {
     const {knots, shares} = this, n = bisect(knots, x, true);
@@ -55,8 +60,28 @@ export class Scale {
   }
 }
 
-function checkType(value, text) {
-  if (typeof value === "string" !== text) throw new Error(`expected ${text ? "text" : "whole numbers"}, as in training; received ${JSON.stringify(value)}`);
+/** Encoders by what encoders.json says that they are; `readIds` reads the values of a vocabulary. */
+export const ENCODERS = {
+  vocabulary: (fields, readIds) => new Vocabulary(readIds(`encoders/${fields.file}`)),
+  hash: (fields) => new Hash(fields), bucket: (fields) => new Bucket(fields), scale: (fields) => new Scale(fields),
+};
+
+/** Features of a column by their kind: their facts, their encoder and a value → what is made of it. */
+export const COLUMN_KINDS = {
+  id: (_, encoder, value) => { const id = toId(value); return {encoded: codeOf(encoder, id), hashes: [hashValue(id)]}; },
+  ids: ({separator, last}, encoder, value) => listOf(encoder, toList(value, separator).slice(0, last)),
+  number: (_, encoder, value) => { const number = toNumber(value); return {encoded: encoder?.encode(number), number}; },
+  bucket: (_, encoder, value) => {
+    const number = toNumber(value), encoded = encoder.encode(number);
+    return {encoded, number, hashes: [encoded === MISSING ? 0n : splitmix(BigInt(encoded))]};
+  },
+  vector: (facts, _, value) => ({encoded: toVector(value, facts)}),
+  time: (_, encoder, value) => ({number: value === null ? NaN : toTime(value, true)}),
+};
+
+/** A list of ids. */
+export function listOf(encoder, ids, weights = null) {
+  return {encoded: {codes: ids.map((id) => codeOf(encoder, id)), weights}, hashes: ids.map(hashValue)};
 }
 
 /** A value as an identifier: a whole number or text, null for null. */
@@ -74,28 +99,25 @@ export function toNumber(value) {
 }
 
 /** The single values of a list, or of a text with a separator, without nulls and blanks. */
-export function toList(value, separator) {
-  if (value === null || value === undefined) return [];
+function toList(value, separator) {
+  if (value === null) return [];
   const held = separator !== null && typeof value === "string" ? value.split(separator) : value;
   if (!Array.isArray(held)) throw new Error(`expected lists; received ${JSON.stringify(value)}`);
-  if (separator === null) return held.filter((one) => one !== null).map(toId);
-  return held.filter((one) => one !== null).map((one) => String(one).trim()).filter((one) => one !== "");
+  const known = held.filter((one) => one !== null);
+  return separator === null ? known.map(toId) : known.map((one) => String(one).trim()).filter((one) => one !== "");
 }
 
-/** ISO 8601 or ms since 1970 → ms; without a zone it is UTC. */
-export function toTime(value) {
-  if (Number.isSafeInteger(value)) return value;
+/** ISO 8601 (UTC without a zone) or ms since 1970 → ms; in a column ms may also be text. */
+export function toTime(value, column = false) {
+  if (Number.isSafeInteger(value) || (column && /^-?\d+$/.test(value))) return Number(value);
   const found = /^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(:\d{2}(?:\.\d{1,6})?)?(Z|[+-]\d{2}:\d{2})?)?$/.exec(value);
   const ms = found ? Date.parse(`${found[1]}T${found[2] ?? "00:00"}${found[3] ?? ":00"}${found[4] ?? "Z"}`) : NaN;
   if (Number.isNaN(ms)) throw new Error(`expected ISO 8601 or whole ms since 1970; received ${JSON.stringify(value)}`);
   return ms;
 }
 
-export const timeText = (value) => /^-?\d+$/.test(value) ? Number(value) : toTime(value);
-const timeNumber = (value) => value === null || value === undefined ? NaN : timeText(value);
-
 function toVector(value, {dim, normalise}) {
-  if (value === null || value === undefined) return null;
+  if (value === null) return null;
   if (!Array.isArray(value) || value.length !== dim) throw new Error(`expected a list of ${dim} numbers; received ${JSON.stringify(value)}`);
   let held = value.map((x) => Math.fround(x));
   const largest = Math.max(...held.map(Math.abs));
@@ -106,52 +128,4 @@ function toVector(value, {dim, normalise}) {
   }
   held = held.map(roundToHalf);
   return held.some((x) => x !== 0) ? Float32Array.from(held) : null;
-}
-
-const none = () => ({keys: {}, lists: {}, numbers: {}, vectors: {}});
-
-export class Encoders {
-  constructor(features, layout, fitted) { Object.assign(this, {features, layout, fitted}); }
-  codes(name, values) {
-    const encoder = this.fitted[this.layout.encoders[name]];
-    return values.map((value) => value === null ? MISSING : encoder.code(value));
-  }
-  #encode(name, value) {
-    const feature = this.features[name], encoder = this.fitted[name];
-    switch (feature.kind) {
-      case "id": return this.codes(name, [toId(value)])[0];
-      case "ids": return {values: this.codes(name, toList(value, feature.separator)).slice(0, feature.last)};
-      case "number": return encoder.scale(toNumber(value));
-      case "bucket": return encoder.code(toNumber(value));
-      case "vector": return toVector(value, feature);
-      default: return undefined; // a time, which no network reads
-    }
-  }
-  #key(name, value) {
-    const {kind} = this.features[name], code = kind === "bucket" ? this.#encode(name, value) : null;
-    return code === null ? hashValue(toId(value)) : code === MISSING ? 0n : splitmix(BigInt(code));
-  }
-  /** Encode the features of a placement that are read from columns, value by value: encoded values, operands by part. */
-  plain(placement, columns) {
-    const encoded = {}, operands = none(), {keys, lists, numbers} = this.layout.operands[placement];
-    for (const name of this.layout.plain[placement]) {
-      const value = columns[this.layout.columns[name]] ?? null, {kind, separator, last} = this.features[name];
-      encoded[name] = this.#encode(name, value);
-      if (kind === "vector") operands.vectors[name] = encoded[name];
-      if (keys.includes(name)) operands.keys[name] = this.#key(name, value);
-      if (lists.includes(name)) operands.lists[name] = toList(value, separator).map(hashValue).slice(0, last);
-      if (numbers.includes(name)) operands.numbers[name] = kind === "time" ? timeNumber(value) : toNumber(value);
-    }
-    return {encoded, operands};
-  }
-  /** A derived feature's hash or number → its code or scaled number. */
-  derived(name, value) {
-    const encoder = this.fitted[name];
-    if (this.features[name].kind === "pair") return value === 0n ? MISSING : encoder.codeOfHash(value);
-    return encoder instanceof Bucket ? encoder.code(value) : encoder.scale(value);
-  }
-  /** Encoded values by name → the row of a placement. */
-  row(placement, encoded) {
-    return Object.fromEntries(Object.entries(this.layout.rows[placement]).map(([part, names]) => [part, names.map((name) => encoded[name])]));
-  }
 }

@@ -1,35 +1,33 @@
-// The stages of a bundle: dense inputs, graphs, calibration, values and cuts.
+// The stages of a bundle: dense inputs, graphs and cuts.
 import {join} from "node:path";
-import {fromHalf, roundEven, roundToHalf} from "./arrays.mjs";
+import {roundEven, roundToHalf} from "./arrays.mjs";
 import ort from "onnxruntime-node";
-import {Deriver} from "./derive.mjs";
-import {parseFormula} from "./formula.mjs";
 import {RequestEncoder} from "./request.mjs";
 
-const tensor = (data, ...dims) => new ort.Tensor("float32", data, dims);
+const tensor = (data, ...dims) => new ort.Tensor("float32", Float32Array.from(data), dims);
 const total = (parts) => parts.reduce((sum, {width}) => sum + width, 0);
 
-/** The dense inputs of rows, one after another. */
+/** The dense input of rows; `tables` by their name. */
 function dense(parts, rows, tables) {
-  const out = new Float32Array(rows.length * total(parts));
+  const width = total(parts), out = new Float32Array(rows.length * width);
   let at = 0;
-  for (const row of rows) for (const part of parts) PARTS[part.is](part, row, tables, out, at), at += part.width;
-  return out;
+  for (const row of rows) for (const part of parts) PARTS[part.is](part, row[part.feature].encoded, tables, out, at), at += part.width;
+  return tensor(out, rows.length, width);
 }
-function add({data}, row, width, weight, out, at) {
+function add({data, width}, row, weight, out, at) {
   for (let i = 0; i < width; i++) out[at + i] += weight * data[row * width + i];
 }
 const PARTS = {
-  id: ({width, offset, at}, {ids}, tables, out, to) => add(tables[width], ids.at(at) + offset, width, 1, out, to),
-  number: ({at}, {numbers}, tables, out, to) => { out[to] = numbers[at]; },
-  list: ({width, offset, mean, at}, {lists}, tables, out, to) => {
-    const {values, weights} = lists[at], whole = mean ? weights ? weights.reduce((a, b) => a + b, 0) : values.length : 1;
-    values.forEach((code, n) => add(tables[width], code + offset, width, Math.fround((weights?.[n] ?? 1) / whole), out, to));
+  id: ({width, offset}, code, tables, out, to) => add(tables(width), code + offset, 1, out, to),
+  number: (_, number, tables, out, to) => { out[to] = number; },
+  list: ({width, offset, mean}, {codes, weights}, tables, out, to) => {
+    const whole = mean ? weights ? weights.reduce((a, b) => a + b, 0) : codes.length : 1;
+    codes.forEach((code, n) => add(tables(width), code + offset, Math.fround((weights?.[n] ?? 1) / whole), out, to));
   },
-  vector: ({width, at, projection}, {vectors}, tables, out, to) => {
-    if (!vectors[at]) out[to + width - 1] = 1;
-    else if (!projection) out.set(vectors[at], to);
-    else vectors[at].forEach((x, n) => add(tables[projection], n, width - 1, x, out, to));
+  vector: ({width, projection}, vector, tables, out, to) => {
+    if (!vector) out[to + width - 1] = 1;
+    else if (!projection) out.set(vector, to);
+    else vector.forEach((x, n) => add(tables(projection), n, x, out, to));
   },
 };
 
@@ -40,87 +38,74 @@ const softRanks = (logits) => logits.map((z) => Math.fround(Math.sqrt(12)
 export class Ranker {
   static async open(bundle) {
     const ranker = new Ranker(), {manifest, folder} = bundle;
-    Object.assign(ranker, bundle, {encoder: new RequestEncoder(bundle, new Deriver(bundle)), graphs: {}, formulas: {}});
-    for (const {name, scorer, value, labels} of manifest.stages) {
-      if (!["parts", "graph"].includes(scorer)) throw new Error(`stage '${name}': this reader knows no scorer '${scorer}'`);
-      if (scorer === "graph") ranker.formulas[name] = parseFormula(value, [...labels, ...manifest.data.columns]);
-      for (const graph of scorer === "parts" ? [`${name}.item`, `${name}.value`] : [name]) {
+    Object.assign(ranker, {bundle}, bundle, {encoder: new RequestEncoder(bundle), graphs: {}, parts: {}});
+    for (const {name, item_parts: parts} of manifest.stages) {
+      if (!(`${name}.value.onnx` in manifest.parts)) throw new Error(`stage '${name}': has no graph of its value, which this reader needs`);
+      for (const graph of [`${name}.item`, `${name}.value`].filter((one) => `${one}.onnx` in manifest.parts)) {
         ranker.graphs[graph] = await ort.InferenceSession.create(join(folder, `${graph}.onnx`), {intraOpNumThreads: 1});
+      }
+      for (const part of Object.keys(parts)) {
+        const file = `items/part.${name}.${part}`, {data, width} = bundle.read(file), scale = bundle.has(`${file}.scale`) && bundle.read(`${file}.scale`).data;
+        ranker.parts[`${name}.${part}`] = {width, data: scale ? Float32Array.from(data, (x, n) => x * scale[Math.floor(n / width)]) : data};
       }
     }
     return ranker;
   }
-  /** The answer to a request. With `uncut` also what each stage makes of all candidates. */
+  /** The answer to a request. With `uncut` also what each step makes of all candidates. */
   async rank(request, uncut = false) {
-    const encoded = this.encoder.encode(request), {model_version, items_seq, content, stages} = this.manifest, seen = {}, all = {};
+    const encoded = this.encoder.encode(request), {model_version, items_seq, content, stages} = this.manifest, seen = {}, steps = {};
     let alive = encoded.known;
     for (const stage of stages) {
       const scored = uncut ? encoded.known : alive, {logits, values} = await this.#score(stage, encoded, scored, seen);
       if (!values.every(Number.isFinite)) throw new Error(`stage '${stage.name}': a value is not finite; look for extreme numbers in the request`);
-      if (uncut) all[stage.name] = {logits, values};
+      steps[stage.name] = {logits, values};
       scored.forEach((candidate, n) => { candidate.score = values[n]; });
-      alive = [...alive].sort((a, b) => b.score - a.score).slice(0, request.keep?.[stage.name] ?? stage.keep); // stable: ties as given
-      alive = alive.filter(({score}) => stage.min_score === null || score >= stage.min_score);
+      alive = [...alive].sort((a, b) => b.score - a.score).slice(0, request.keep?.[stage.name] ?? stage.keep);
+      if (stage.min_score !== null) alive = alive.filter(({score}) => score >= stage.min_score);
     }
-    const answer = {model_version, items_seq, items_id: content.split("-").at(-1), stage: stages.at(-1).name,
+    const answer = {model_version, items_seq, items_id: content.split("-").pop(), stage: stages.at(-1).name,
       items: alive.map(({id, score}) => ({id, score})), unknown: encoded.unknown, missing: encoded.missing};
-    return uncut ? {answer, encoded, all} : answer;
+    return {answer, encoded, stages: steps};
   }
   async #score(stage, request, candidates, seen) {
-    const {name, labels, main, tables: set, constants, matches, attended, from_stages: from} = stage, count = candidates.length;
+    const {name, labels, main, attended, from_stages: from} = stage, {inputs, events, matches} = this.layout, tables = this.#tables(stage);
+    const graph = this.graphs[`${name}.value`], count = candidates.length, rows = candidates.map(({row}) => row);
     if (!count) return {logits: Object.fromEntries(labels.map((label) => [label, []])), values: []};
-    const {inputs: columns, rows: {cross: names}, events} = this.layout, tables = this.tables[set], graph = this.graphs[`${name}.value`] ?? this.graphs[name];
-    const make = (placement, rows) => tensor(dense(columns[placement], rows, tables), rows.length, total(columns[placement]));
-    const inputs = {query: make("query", [request.query.row])};
-    if (total(columns.cross)) inputs.cross = make("cross", candidates.map((candidate) => this.encoder.crossRow(request, candidate)));
-    if (matches.length) {
-      const chosen = columns.cross.flatMap(({is, at, width}) => Array(width).fill(matches.includes(names[is === "id" ? "ids" : `${is}s`][at]))), {data} = inputs.cross;
-      const weights = chosen.map((one, c) => one ? constants[`match_${chosen.slice(0, c).filter(Boolean).length}`] : 0);
-      inputs.matches = tensor(Float32Array.from(candidates, (_, n) => weights.reduce((sum, w, c) => w ? sum + w * data[n * weights.length + c] : sum, 0)), count);
+    const {rows: event, ages} = attended ? request.histories[attended.history] : {}, none = event?.length === 0, length = event?.length || 1;
+    const cross = () => dense(inputs.cross, candidates.map((candidate) => candidate.cross), tables);
+    const match = (data, n) => matches[name].reduce((sum, weight, i, {length: width}) => sum + weight * data[n * width + i], 0);
+    const make = {
+      query: () => dense(inputs.query, [request.query], tables), cross,
+      item: () => dense(inputs.item, rows, tables), snapshot: () => dense(inputs.snapshot, rows, tables),
+      matches: ({data} = cross()) => tensor(candidates.map((_, n) => match(data, n)), count),
+      event: () => none ? tensor(Array(total(events[name])).fill(0), 1, total(events[name])) : dense(events[name], event, tables),
+      mask: () => tensor(Array(length).fill(none ? 0 : 1), length), ages: () => tensor(none ? [0] : ages, length),
+      earlier: () => tensor(candidates.flatMap((c) => from.map(([stage, what]) => seen[`${stage}.${what}`].get(c))), count, from.length),
+    };
+    const given = {};
+    for (const input of graph.inputNames) {
+      const [what, of] = input.split(/\.(.*)/);
+      if (what === "part") given[input] = await this.#parts(stage, of, candidates);
+      else given[input] = what === "column" ? tensor(candidates.map((c) => this.encoder.number(of, c)), count) : make[what]();
     }
-    if (attended) {
-      const {rows, ages} = request.events[attended.history], length = rows.length || 1, width = total(events[name]);
-      inputs.event = tensor(rows.length ? dense(events[name], rows, tables) : new Float32Array(width), length, width);
-      inputs.mask = tensor(new Float32Array(length).fill(rows.length ? 1 : 0), length);
-      inputs.ages = tensor(Float32Array.from(rows.length ? ages : [0]), length);
-    }
-    if (from.length) inputs.earlier = tensor(Float32Array.from(candidates.flatMap((c) => from.map(([earlier, what]) => seen[`${earlier}.${what}`].get(c)))), count, from.length);
-    for (const [part, width] of Object.entries(stage.item_parts)) {
-      inputs[`part.${part}`] = tensor(new Float32Array(count * width), count, width);
-      for (const [n, candidate] of candidates.entries()) inputs[`part.${part}`].data.set(await this.#part(stage, part, width, candidate, tables), n * width);
-    }
-    Object.assign(inputs, this.#records(candidates.map(({record}) => record), tables));
-    for (const input of graph.inputNames.filter((one) => one.startsWith("column."))) inputs[input] = tensor(Float32Array.from(candidates, (c) => this.encoder.number(input.slice(7), c)), count);
-    const outputs = await graph.run(Object.fromEntries(graph.inputNames.map((input) => [input, inputs[input]]))), {data} = outputs.logits ?? Object.values(outputs)[0];
-    const logits = Object.fromEntries(labels.map((label, k) => [label, candidates.map((_, n) => data[n * labels.length + k])])), ranks = softRanks(logits[main]);
-    seen[`${name}.score`] = new Map(candidates.map((candidate, n) => [candidate, logits[main][n]]));
-    seen[`${name}.rank`] = new Map(candidates.map((candidate, n) => [candidate, ranks[n]]));
-    return {logits, values: outputs.value ? [...outputs.value.data] : candidates.map((candidate, n) => this.#value(stage, logits, candidate, n))};
+    const outputs = await graph.run(given), {data} = outputs.logits;
+    const logits = Object.fromEntries(labels.map((label, k) => [label, candidates.map((_, n) => data[n * labels.length + k])]));
+    const see = (what, values) => { seen[`${name}.${what}`] = new Map(candidates.map((candidate, n) => [candidate, values[n]])); };
+    see("score", logits[main]), see("rank", softRanks(logits[main]));
+    return {logits, values: [...outputs.value.data]};
   }
-  /** The value of a candidate by which a stage orders whose graph gives logits alone. */
-  #value({name, calibrators}, logits, candidate, n) {
-    const {names, evaluate} = this.formulas[name], f = Math.fround;
-    return evaluate(Object.fromEntries(names.map((one) => {
-      if (!(one in logits)) return [one, this.encoder.number(one, candidate)];
-      const x = f(f(logits[one][n] * f(calibrators[one].slope)) + f(calibrators[one].intercept)), small = f(Math.exp(-Math.abs(x)));
-      return [one, f((x >= 0 ? 1 : small) / f(1 + small))];
-    })));
-  }
-  /** The dense inputs of items' records. */
-  #records(records, tables) {
-    const {inputs, rows: {item}} = this.layout, later = ({ids, numbers, ...row}) => ({...row, ids: ids.slice(item.ids.length), numbers: numbers.slice(item.numbers.length)});
-    return Object.fromEntries([["item", records], ["snapshot", records.map(later)]].map(([placement, rows]) =>
-      [placement, tensor(dense(inputs[placement], rows, tables), rows.length, total(inputs[placement]))]));
-  }
-  /** What a stage keeps of an item: as stored, or computed of a described one. */
-  async #part({name, precision}, part, width, {at, record}, tables) {
-    if (at !== undefined) {
-      const {data, scale} = this.parts[`${name}.${part}`], row = data.subarray(at * width, (at + 1) * width);
-      return scale ? Float32Array.from(row, (x) => Math.fround(x * scale[at])) : data instanceof Uint16Array ? Float32Array.from(row, fromHalf) : row;
+  #tables({tables: set}) { return (name) => this.tables[`${set}/${name}`]; }
+  /** What a stage keeps of candidates' items: as stored, or computed of described ones. */
+  async #parts(stage, part, candidates) {
+    const {data, width} = this.parts[`${stage.name}.${part}`], graph = this.graphs[`${stage.name}.item`], found = [];
+    for (const {at, row} of candidates) {
+      if (at >= 0) { found.push(...data.subarray(at * width, (at + 1) * width)); continue; }
+      const given = graph.inputNames.map((input) => [input, dense(this.layout.inputs[input], [row], this.#tables(stage))]);
+      const {data: computed} = (await graph.run(Object.fromEntries(given)))[`part.${part}`];
+      const step = Math.fround(computed.reduce((most, x) => Math.max(most, Math.abs(x)), 0) / 127) || 1;
+      const round = {fp16: roundToHalf, int8: (x) => roundEven(Math.fround(x / step)) * step}[stage.precision[part]] ?? ((x) => x);
+      found.push(...computed.map(round));
     }
-    const given = this.#records([record], tables), graph = this.graphs[`${name}.item`];
-    const {data} = (await graph.run(Object.fromEntries(graph.inputNames.map((input) => [input, given[input]]))))[`part.${part}`];
-    const scale = Math.fround(data.reduce((most, x) => Math.max(most, Math.abs(x)), 0) / 127) || 1;
-    return precision[part] === "fp16" ? data.map(roundToHalf) : precision[part] === "int8" ? data.map((x) => roundEven(Math.fround(x / scale)) * scale) : data;
+    return tensor(found, candidates.length, width);
   }
 }

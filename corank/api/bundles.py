@@ -15,7 +15,8 @@ from corank.core.errors import DataError
 from corank.core.extras import name_missing_extra
 from corank.core.storage.object_url import PathOrUrl, parse_location, require_local
 from corank.core.types import Report
-from corank.serving.conformance.cases import read_requests, write_cases
+from corank.serving.conformance.cases import read_lines, write_cases
+from corank.serving.conformance.comparison import compare_case_files
 from corank.serving.conformance.drawn_requests import draw_requests
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
@@ -176,5 +177,22 @@ def conformance(
     """
     funnel = Funnel.open(bundle)
     drawn = draw_requests(funnel, seed, number)
-    given = drawn if requests is None else read_requests(require_local(requests))
+    given = drawn if requests is None else read_lines(require_local(requests), "request")
     return write_cases(require_local(out), funnel, given)
+
+
+def compare_cases(cases: PathOrUrl, found: PathOrUrl) -> dict[str, float]:
+    """Compare what a reader in another language made of test cases with them.
+
+    Args:
+        cases: the file that `conformance` wrote.
+        found: what the reader made of each case: a line each, in the same form (docs/bundle-format.md).
+
+    Returns the largest difference of each step. Numbers beyond 1 count relative; infinity if something is of another
+    form. Raises RequestError.
+
+    Example:
+        >>> corank.compare_cases("cases.jsonl", "cases.jsonl")["answer"]
+        0.0
+    """
+    return compare_case_files(require_local(cases), require_local(found))

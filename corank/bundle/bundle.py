@@ -2,7 +2,7 @@
 
     BUNDLE/manifest.json                     the pointer: written last, switched in one rename
     BUNDLE/<model_version>-<items_seq>/      encoders/  tables/  items/  and a stage's graphs:
-                                            <stage>.query.onnx and <stage>.item.onnx, or <stage>.onnx; priors/
+                                            <stage>.value.onnx, <stage>.item.onnx, <stage>.query.onnx; priors/
 
 A reader sees the old content or the new, never half. A content stays as long as a `Bundle` of it is open, and the
 content before the newest in any case. `bundle_writer.py` writes.

@@ -27,12 +27,13 @@ from corank.features.schema import Schema
 
 BUNDLE = "bundle"
 """What a published folder of a bundle is said to hold."""
-FORMAT = 7
+FORMAT = 8
 """The format that is written."""
-READABLE = (4, 5, 6, FORMAT)
+READABLE = (4, 5, 6, 7, FORMAT)
 """Format 4 names no scorers and no plug-ins: the scorer follows from the stage model. Formats before 6 have snapshot
 features among those of the item row, so a bundle with such features is refused. Formats before 7 have ids in Arrow
-files, keep no item part but vectors, in files of another name, and run whole graphs of the other stages."""
+files, keep no item part but vectors, in files of another name, and run whole graphs of the other stages. In formats
+before 8 whole graphs are in files of another name, without the stage's value."""
 BESIDE = 6
 """The format from which on snapshot features lie beside the item row."""
 MOST_BYTES = 1 << 24

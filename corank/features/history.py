@@ -253,5 +253,6 @@ def log_ages(age: Longs) -> Floats:
 
 def recency_weights(age: Longs, half_life: timedelta) -> Floats:
     """Weigh events that are `age` ms older than their request by 2 to the power of −age/half_life: (N,)."""
-    lives: Floats = np.minimum(age / (half_life / MILLISECOND), OLDEST).astype(np.float32)
-    return np.exp2(-lives)
+    # in 64 bits, then rounded: the last of 32 bits would differ from reader to reader, and processor to processor
+    weights: Floats = np.exp2(-np.minimum(age / (half_life / MILLISECOND), OLDEST)).astype(np.float32)
+    return weights

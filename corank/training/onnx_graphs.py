@@ -7,7 +7,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -29,6 +29,8 @@ from corank.training.config import Config
 
 COLUMN = "column."
 """Begins the name by which a graph `value` reads one of the data's columns."""
+SCORED = {PARTS: "value", "graph": ""}
+"""By scorer the graph whose logits become a stage's value, in `STAGE.value.onnx`."""
 
 
 @cache
@@ -51,7 +53,12 @@ class ValueGraph(nn.Module):
     """Logits of candidates, and the value that the stage orders them by: (n, labels), (n,)."""
 
     def __init__(
-        self, scored: nn.Module, labels: list[str], calibrators: Mapping[str, Platt], value: Formula
+        self,
+        scored: nn.Module,
+        labels: list[str],
+        calibrators: Mapping[str, Platt],
+        value: Formula,
+        named: Collection[str] = (),
     ) -> None:
         """
         Args:
@@ -59,13 +66,16 @@ class ValueGraph(nn.Module):
             labels: their order.
             calibrators: by label.
             value: the stage's formula.
+            named: the inputs that `scored` takes by name; it takes all in a mapping if there are none.
         """
         super().__init__()
         self.scored, self._labels, self._calibrators, self._value = scored, labels, calibrators, value
+        self._named = named
 
     def forward(self, given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """What `scored` reads, and the columns of the formula, (n,) each → (n, labels), (n,)."""
-        logits = self.scored(given)
+        named = {name: given[name] for name in self._named}
+        logits = self.scored(**named) if named else self.scored(given)
         names = self._value.names
         known = {
             label: _probability(
@@ -87,7 +97,7 @@ def _probability(logits: Tensor, platt: Platt) -> Tensor:
 
 
 def write_graphs(folder: Path, config: Config, model: JointModel, calibrators: Calibrators) -> None:
-    """Write the graphs that serve every stage: `STAGE.GRAPH.onnx`, or `STAGE.onnx` if it is the whole stage."""
+    """Write the graphs that serve every stage, `STAGE.GRAPH.onnx`; the whole one of scorer `graph` becomes `value`."""
     for stage in config.stages:
         network, tensors = model.network(stage.name), example_request(model, stage.name)
         for name, graph in network.graphs().items():
@@ -96,11 +106,11 @@ def write_graphs(folder: Path, config: Config, model: JointModel, calibrators: C
                 write_graph(
                     path, replace(graph, outputs=tuple(PART + part for part in graph.outputs)), tensors
                 )
-            elif name == "value":
-                if stage.scorer == PARTS:
-                    given = tensors | example_parts(model, stage.name)
-                    _write_value(path, graph, given, stage, config, calibrators[stage.name])
-            elif stage.scorer != PARTS or stage.orders_by_product:
+            elif SCORED.get(stage.scorer) == name:
+                path = folder / graph_file(stage.name, "value")
+                given = tensors | example_parts(model, stage.name)
+                _write_value(path, graph, given, stage, config, calibrators[stage.name])
+            elif name != "value" and (stage.scorer != PARTS or stage.orders_by_product):
                 write_graph(path, graph, tensors)
 
 
@@ -114,8 +124,9 @@ def _write_value(
 ) -> None:
     """Write the graph of a stage's candidates, with its calibrators and its value."""
     value = stage.ordering(config.data.columns)
-    module = ValueGraph(graph.module, list(stage.labels), calibrators, value)
     given = {name: tensors[name] for name in graph.inputs if name in tensors}
+    named = () if stage.scorer == PARTS else tuple(given)
+    module = ValueGraph(graph.module, list(stage.labels), calibrators, value, named)
     given |= {MATCHES: torch.zeros(2)} if MATCHES in graph.inputs else {}
     given |= {COLUMN + name: torch.ones(2) for name in value.names if name not in stage.labels}
     given = dict(sorted(given.items()))

@@ -28,16 +28,13 @@ def older(case: Case, folder: Path, number: int) -> Path:
     bundle = Path(shutil.copytree(case.base / "bundle", folder / "bundle"))
     held = manifest(bundle) | {"format": number}
     content = bundle / held["content"]
-    ids = read_identifiers(content / "items", "keys")
-    _write_arrow(content / "items", "keys", ids.alias("item"))
-    encoders = json.loads((content / "encoders" / "encoders.json").read_bytes())
-    for fields in (fields for fields in encoders.values() if fields["is"] == "vocabulary"):
-        values = read_identifiers(content / "encoders", fields["file"]).alias("value")
-        _write_arrow(content / "encoders", fields["file"], values)
-        fields["file"] += ".arrow"
-    (content / "encoders" / "encoders.json").write_text(json.dumps(encoders))
+    if number < 7:
+        _write_arrow_files(content)
     for facts in held["stages"]:
-        _keep_no_parts_but_vectors(case, content, facts)
+        if facts["scorer"] == "graph":
+            _write_whole_graph(case, content, facts["name"])
+        elif number < 7:
+            _keep_no_parts_but_vectors(case, content, facts)
     held["parts"] = {name: part.model_dump() for name, part in measure_parts(content).items()}
     if number < 5:
         del held["plugins"]
@@ -49,22 +46,37 @@ def older(case: Case, folder: Path, number: int) -> Path:
     return bundle
 
 
+def _write_arrow_files(content: Path) -> None:
+    """Write ids and vocabularies as formats before 7 did, in place of those of today."""
+    _write_arrow(content / "items", "keys", read_identifiers(content / "items", "keys").alias("item"))
+    encoders = json.loads((content / "encoders" / "encoders.json").read_bytes())
+    for fields in (fields for fields in encoders.values() if fields["is"] == "vocabulary"):
+        values = read_identifiers(content / "encoders", fields["file"]).alias("value")
+        _write_arrow(content / "encoders", fields["file"], values)
+        fields["file"] += ".arrow"
+    (content / "encoders" / "encoders.json").write_text(json.dumps(encoders))
+
+
+def _write_whole_graph(case: Case, content: Path, name: str) -> None:
+    """Write the whole graph of a stage as formats before 8 did, under another name and without its value."""
+    (content / f"{name}.value.onnx").unlink()
+    whole = StageModel.graphs(case.model.network(name))[""]
+    write_graph(content / f"{name}.onnx", whole, example_request(case.model, name))
+
+
 def _keep_no_parts_but_vectors(case: Case, content: Path, facts: dict[str, Any]) -> None:
     """Change a stage to what formats before 7 had: vectors under another name, or a whole graph."""
     name = facts["name"]
-    if facts["scorer"] != "parts":
-        return
-    (content / f"{name}.value.onnx").unlink()
     if "vector" in facts["item_parts"]:
+        (content / f"{name}.value.onnx").unlink()
         facts["scorer"] = "vectors"
         (content / "items" / f"part.{name}.vector.npy").rename(content / "items" / f"vectors.{name}.npy")
     else:
+        _write_whole_graph(case, content, name)
         (content / f"{name}.item.onnx").unlink()
         for part in facts["item_parts"]:
             (content / "items" / f"part.{name}.{part}.npy").unlink()
         facts |= {"scorer": "graph", "item_parts": {}}
-        whole = StageModel.graphs(case.model.network(name))[""]
-        write_graph(content / f"{name}.onnx", whole, example_request(case.model, name))
 
 
 def _write_arrow(folder: Path, name: str, values: pl.Series) -> None:
@@ -124,3 +136,16 @@ def test_snapshot_features_are_refused_and_nothing_is_written(
         code, _, err = run_corank(capsys, *command)
         assert code == 1 and message in err and err.endswith("export the bundle again\n"), command
     assert (bundle / "manifest.json").read_bytes() == held
+
+
+def test_whole_graphs_of_format_7_rank_as_before_and_stay(tmp_path: Path) -> None:
+    case = derived()
+    whole = [stage.name for stage in case.funnel.manifest.stages if stage.scorer == "graph"]
+    assert whole
+    request = Request.parse(case.request("test", 0))
+    before = case.funnel.rank(request)
+    bundle = older(case, tmp_path, 7)
+    assert close(Funnel.open(bundle).rank(request), before)
+    corank.refresh(bundle, str(case.base / "log.parquet"), until="1970-01-05")
+    assert {f"{name}.onnx" for name in whole} <= manifest(bundle)["parts"].keys()
+    Funnel.open(bundle).rank(request)

@@ -65,7 +65,7 @@ def refusal(bundle: Path) -> str:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_part_of_another_name_is_refused(bundle: Path, name: str) -> None:
     def rename(plain: dict[str, Any]) -> None:
-        plain["parts"][name] = plain["parts"].pop("rank.onnx")
+        plain["parts"][name] = plain["parts"].pop("rank.value.onnx")
 
     edit_manifest(bundle, rename)
     assert "no part of a bundle is called" in refusal(bundle)
@@ -78,7 +78,7 @@ def test_a_content_outside_the_bundle_is_refused(bundle: Path, name: str) -> Non
     assert "content: expected the name of a folder" in refusal(bundle)
 
 
-@pytest.mark.parametrize("part", ["rank.onnx", "items/ids.npy", "items", "", "encoders/encoders.json"])
+@pytest.mark.parametrize("part", ["rank.value.onnx", "items/ids.npy", "items", "", "encoders/encoders.json"])
 def test_a_link_is_not_followed(bundle: Path, part: str) -> None:
     chosen = content(bundle) / part
     elsewhere = bundle.parent / "elsewhere"
@@ -94,7 +94,7 @@ def test_a_manifest_that_is_a_link_is_not_followed(bundle: Path) -> None:
 
 
 def test_a_pipe_in_place_of_a_part_does_not_block(bundle: Path) -> None:
-    part = content(bundle) / "rank.onnx"
+    part = content(bundle) / "rank.value.onnx"
     part.unlink()
     os.mkfifo(part)
     assert "not a regular file" in refusal(bundle)
@@ -215,10 +215,13 @@ UNSOUND: list[tuple[Edit, str]] = [
     (offsets([0, 8, *range(4, 64, 4)]), "items/keys.offsets.npy: expected ascending offsets"),
     (offsets([0, 1, *range(8, 68, 4)]), "items/keys.text.npy: damaged"),
     (garbage("items/ids.npy"), "items/ids.npy: damaged"),
-    (garbage("rank.onnx"), "rank.onnx: refused as a graph"),
+    (garbage("rank.value.onnx"), "rank.value.onnx: refused as a graph"),
     (garbage("encoders/encoders.json"), "encoders cannot be read"),
     (lambda f: np.save(f / "items" / "ids.npy", np.array([{}], dtype=object), allow_pickle=True), "damaged"),
-    (lambda f: shutil.copy(f / "prerank.item.onnx", f / "rank.onnx"), "rank.onnx: expected the inputs"),
+    (
+        lambda f: shutil.copy(f / "prerank.item.onnx", f / "rank.value.onnx"),
+        "rank.value.onnx: expected the inputs",
+    ),
 ]
 
 
@@ -283,7 +286,7 @@ def in_a_function(model: Any) -> Any:
 
 @pytest.mark.parametrize("hide", [external, nested, in_a_function])
 def test_a_graph_with_weights_elsewhere_is_refused(bundle: Path, hide: Callable[[Any], Any]) -> None:
-    path = content(bundle) / "rank.onnx"
+    path = content(bundle) / "rank.value.onnx"
     refuse_references(path.read_bytes())
     path.write_bytes(hide(onnx.load(path)).SerializeToString())
     seal(bundle)
@@ -291,7 +294,7 @@ def test_a_graph_with_weights_elsewhere_is_refused(bundle: Path, hide: Callable[
 
 
 def test_a_graph_that_loads_and_cannot_be_run_is_refused(bundle: Path) -> None:
-    path = content(bundle) / "rank.onnx"
+    path = content(bundle) / "rank.value.onnx"
     model = onnx.load(path)
     given = model.graph.output[0].name
     for node in model.graph.node:
@@ -300,7 +303,7 @@ def test_a_graph_that_loads_and_cannot_be_run_is_refused(bundle: Path) -> None:
     model.graph.node.append(onnx.helper.make_node("Gather", ["inner", "far"], [given], axis=1))
     path.write_bytes(model.SerializeToString())
     seal(bundle)
-    assert "rank.onnx: a graph that fails when it is run" in refusal(bundle)
+    assert "rank.value.onnx: a graph that fails when it is run" in refusal(bundle)
 
 
 # By way of a store
@@ -336,8 +339,8 @@ def test_what_is_fetched_is_byte_for_byte_what_was_published(tmp_path: Path) -> 
 def test_a_chunk_of_another_length_is_refused(tmp_path: Path) -> None:
     with opened("lmdb", tmp_path) as store:
         version = publish_bundle(derived().base / "bundle", store)
-        store.put({f"parts/{version}": [(b"rank.onnx/0", bytes(1 << 23))]})
-        with pytest.raises(StoreError, match=f"rank.onnx of {version} is not whole"):
+        store.put({f"parts/{version}": [(b"rank.value.onnx/0", bytes(1 << 23))]})
+        with pytest.raises(StoreError, match=f"rank.value.onnx of {version} is not whole"):
             fetch_bundle(store, version, tmp_path / "cache")
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import onnxruntime
 import pytest
 
+import corank
+
 CLIENTS = Path(__file__).parents[2] / "clients"
 REQUIRED = "CORANK_REQUIRE_CLIENTS"
 """Names the clients, `cpp` and `node`, that .ci/run has found: one of them that cannot be built is an error."""
@@ -49,16 +51,12 @@ def _lacks(client: str, what: str) -> None:
     pytest.skip(f"a reference client needs {what}")
 
 
-def compare(client: list[str], bundle: Path, cases: Path) -> dict[str, Any]:
+def compare(client: list[str], bundle: Path, cases: Path) -> dict[str, float]:
     """The largest differences between a client and test cases of a bundle, by step. Raises if it fails."""
-    done = subprocess.run(
-        [*client, str(bundle), "--check", str(cases)], capture_output=True, text=True, check=False
-    )
-    if not done.stdout:
-        raise AssertionError(done.stderr[-2000:])
-    found: dict[str, Any] = json.loads(done.stdout)
-    # an infinity is null in JSON: rows of another form
-    return {step: float("inf") if value in (None, "other") else value for step, value in found.items()}
+    found = cases.with_suffix(".found.jsonl")
+    with cases.open("rb") as given, found.open("wb") as made:
+        subprocess.run([*client, str(bundle), "--cases"], stdin=given, stdout=made, check=True)
+    return corank.compare_cases(cases, found)
 
 
 def rank_lines(client: list[str], bundle: Path, requests: list[Any]) -> list[dict[str, Any]]:

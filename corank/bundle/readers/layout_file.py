@@ -1,7 +1,8 @@
 """`layout.json` of a bundle: what readers in other languages would else infer from the features of the manifest.
 
-It says nothing that the manifest and the encoders do not say; corank itself does not read it. docs/bundle-format.md
-explains each key.
+It names features in place of positions, and has with each feature all that its computation needs, so that a reader is
+loops over it. It says nothing that the manifest and the encoders do not say; corank itself does not read it.
+docs/bundle-format.md explains each key.
 """
 
 import json
@@ -13,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from corank.bundle.manifest import BundleManifest
+from corank.bundle.stage_facts import StageFacts
 from corank.core.arrays import write_array
 from corank.core.time import MILLISECOND
 from corank.data.dataset import prior_folder
+from corank.features.encoding import RowFeatures
 from corank.features.histories.event_layout import event_groups
 from corank.features.histories.sources import plain_columns
 from corank.features.history import History
@@ -29,15 +32,21 @@ FILE = "layout.json"
 
 def write_layout(folder: Path, manifest: BundleManifest, layout: Layout, priors: PriorSnapshots) -> None:
     """Write the file into a bundle's content, and the value that each prior has for each key, beside its counts."""
-    other = {}
+    prior: dict[str, dict[str, Any]] = {}
     for n, (name, feature) in enumerate(layout.schema.priors().items()):
         keys = priors.rates[name].keys
         absent = next(key for key in range(1, len(keys) + 2) if key not in keys)
         asked = np.append(keys, np.uint64(absent))
         values = priors.values(name, feature, asked, np.full(len(asked), manifest.priors[name]))
         write_array(prior_folder(folder, n) / "values.npy", values[:-1])
-        other[name] = None if np.isnan(values[-1]) else float(values[-1])
-    described = describe_layout(manifest, layout) | {"priors": other}
+        prior[name] = {
+            "file": f"priors/{n}",
+            "other": None if np.isnan(values[-1]) else float(values[-1]),
+        }
+    described = describe_layout(manifest, layout)
+    for derived in described["derived"].values():
+        for facts in derived:
+            facts |= prior.get(facts["feature"], {})
     (folder / FILE).write_text(json.dumps(described, indent=1), encoding="utf-8")
 
 
@@ -46,25 +55,19 @@ def describe_layout(manifest: BundleManifest, layout: Layout) -> dict[str, Any]:
     schema, columns = layout.schema, manifest.request_columns
     identity = {manifest.user}.intersection(schema.column_names(side="user"))
     return {
-        "rows": {p: _row_features(schema, p) for p in PLACEMENTS},
+        "record": _parts(schema.record_features, ("ids", "lists", "numbers", "vectors")),
+        "operands": _parts(OperandNames.of(schema, "item"), ("keys", "lists", "numbers")),
         "inputs": {p: _dense_columns(layout, p) for p in PLACEMENTS},
         "events": {
             stage.name: _event_columns(layout, stage.attended.history, stage.attended.features)
             for stage in manifest.stages
             if stage.attended
         },
-        "plain": {p: list(plain_columns(schema, p)) for p in PLACEMENTS},
-        "derived": {p: {n: list(f.operands) for n, f in schema.derived(p).items()} for p in PLACEMENTS},
-        "operands": {p: _operands(schema, p) for p in PLACEMENTS},
-        "sides": {
-            operand: schema.placement(schema.history_of(operand))
-            for feature in schema.derived().values()
-            for operand in feature.operands
-        },
-        "columns": {name: schema.column(name) for name in schema.columns()},
-        "encoders": {name: schema.table_of(name) for name in schema.features},
+        "matches": {s.name: _match_weights(layout, s) for s in manifest.stages if s.matches},
+        "plain": {p: [_plain(manifest, n) for n in plain_columns(schema, p)] for p in PLACEMENTS},
+        "derived": {p: [_derived(manifest, n) for n in schema.derived(p)] for p in PLACEMENTS},
         "histories": {name: _history(manifest, name, held) for name, held in schema.histories().items()},
-        "attributes": {name: list(of) for name, of in schema.attributes().items()},
+        "gathered": _gathered(schema),
         "request": {
             "user": sorted(identity.union(columns.user, columns.histories)),
             "context": sorted(columns.context),
@@ -75,39 +78,81 @@ def describe_layout(manifest: BundleManifest, layout: Layout) -> dict[str, Any]:
     }
 
 
-def _row_features(schema: Schema, placement: Placement) -> dict[str, list[str]]:
-    placed = schema.row_features(placement)
-    return {part: list(getattr(placed, part)) for part in ("ids", "lists", "numbers", "vectors")}
+def _parts(names: RowFeatures | OperandNames, parts: Iterable[str]) -> dict[str, list[str]]:
+    return {part: list(getattr(names, part)) for part in parts}
 
 
-def _operands(schema: Schema, placement: Placement) -> dict[str, list[str]]:
-    names = OperandNames.of(schema, placement)
-    return {part: list(getattr(names, part)) for part in ("keys", "lists", "numbers")}
+def _plain(manifest: BundleManifest, name: str) -> dict[str, Any]:
+    """A feature that is encoded from a column, value by value."""
+    schema, settings = manifest.declared, manifest.features[name].model_dump(mode="json")
+    found = {"feature": name, "kind": settings["kind"], "column": schema.column(name)}
+    found["encoder"] = schema.table_of(name)
+    return found | {
+        key: settings[key] for key in ("separator", "last", "dim", "normalise") if key in settings
+    }
+
+
+def _derived(manifest: BundleManifest, name: str) -> dict[str, Any]:
+    """A feature that is made of others, with the side of each."""
+    schema = manifest.declared
+    operands = schema.derived()[name].operands
+    of = [[schema.placement(schema.history_of(operand)), operand] for operand in operands]
+    found = {"feature": name, "kind": manifest.features[name].kind, "of": of}
+    return found | ({"then": manifest.priors.get(name)} if found["kind"] == "age" else {})
+
+
+def _gathered(schema: Schema) -> list[dict[str, str]]:
+    """What is taken of the items of histories: lists that networks read, and operands."""
+    lists = {name: ("codes", *of) for name, of in schema.attributes().items()}
+    for operand in schema.history_operands():
+        history, dot, feature = operand.rpartition(".")
+        if dot:
+            vector = schema.features[feature].storage == "vector"
+            lists[operand] = ("vector" if vector else "hashes", history, feature)
+    return [
+        {"name": name, "is": what, "history": history, "feature": feature}
+        for name, (what, history, feature) in lists.items()
+    ]
+
+
+def _match_weights(layout: Layout, stage: StageFacts) -> list[float]:
+    """What each column of a stage's `cross` adds to its logit."""
+    weights = [0.0] * layout.width("cross")
+    for n, column in enumerate(layout.columns("cross", stage.matches).tolist()):
+        weights[column] = stage.constants.get(f"match_{n}", 0.0)
+    return weights
 
 
 def _dense_columns(layout: Layout, placement: Placement) -> list[dict[str, Any]]:
     """The parts of a dense input, in the order of its columns."""
+    placed = layout.schema.row_features(placement)
+    numbers = (
+        {"is": "number", "feature": n, "width": w} for n, w in zip(placed.numbers, placed.widths, strict=True)
+    )
     return [
-        *_embedded(layout.groups[placement]),
-        *({"is": "number", "at": n, "width": 1} for n in range(layout.schema.row_features(placement).width)),
+        *_embedded(layout.groups[placement], placed, []),
+        *numbers,
         *_vectors(layout, layout.vectors[placement]),
     ]
 
 
 def _event_columns(layout: Layout, history: str, features: list[str]) -> list[dict[str, Any]]:
     """As `_dense_columns`, of the events that a stage attends to."""
-    vectors = layout.vectors_of("item", features)
-    return [*_embedded(event_groups(layout, history, features)), *_vectors(layout, vectors)]
+    placed, beside = layout.schema.row_features("item"), layout.schema.parallels_of(history)
+    groups, vectors = event_groups(layout, history, features), layout.vectors_of("item", features)
+    return [*_embedded(groups, placed, beside), *_vectors(layout, vectors)]
 
 
-def _embedded(groups: Iterable[Group]) -> Iterable[dict[str, Any]]:
+def _embedded(groups: Iterable[Group], placed: RowFeatures, beside: list[str]) -> Iterable[dict[str, Any]]:
+    """The embedded features of a row; those of `beside` are counted from its end."""
     for group in groups:
         for at, offset in zip(group.ids.tolist(), group.offsets.tolist(), strict=True):
-            yield {"is": "id", "at": at, "width": group.dim, "offset": offset}
+            name = placed.ids[at] if at >= 0 else beside[at]
+            yield {"is": "id", "feature": name, "width": group.dim, "offset": offset}
         for listed in group.lists:
             yield {
                 "is": "list",
-                "at": listed.index,
+                "feature": placed.lists[listed.index],
                 "width": group.dim,
                 "offset": listed.offset,
                 "mean": listed.mean,
@@ -118,23 +163,25 @@ def _vectors(layout: Layout, vectors: Iterable[VectorColumns]) -> Iterable[dict[
     projections = list(layout.projections)
     for held in vectors:
         projection = f"projection{projections.index(held.name)}" if held.shape.projection else None
-        yield {"is": "vector", "at": held.index, "width": held.width, "projection": projection}
+        yield {"is": "vector", "feature": held.name, "width": held.width, "projection": projection}
 
 
 def _history(manifest: BundleManifest, name: str, history: History) -> dict[str, Any]:
     schema, lists = manifest.declared, history.lists
     return {
         "item": history.of,
-        "column": lists.column if lists else None,
-        "times": lists.times if lists else None,
+        "encoder": schema.table_of(name),
+        "listed": lists is not None,
+        "column": lists.column if lists else "id",
+        "times": lists.times if lists else "time" if name in manifest.timed_histories else None,
         "separator": lists.separator if lists else None,
-        "timed": name in manifest.timed_histories,
         "last": history.last,
         "after": history.known_after(manifest.data) // MILLISECOND if lists else 0,
         "every": _ms(history.every) if lists else None,
         "half_life": _ms(history.half_life),
-        "attended": name in manifest.attended,
-        "beside": schema.parallels_of(name),
+        "beside": {
+            n: {"column": schema.column(n), "encoder": schema.table_of(n)} for n in schema.parallels_of(name)
+        },
     }
 
 

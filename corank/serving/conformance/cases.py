@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import numpy as np
 from corank.core.errors import RequestError
 from corank.core.files import atomic_file
 from corank.core.ragged import Ragged, Rows, Vectors
-from corank.core.types import Longs
+from corank.core.types import Floats, Longs
+from corank.features.encoding import RowFeatures
+from corank.features.schema import Schema
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 
@@ -29,8 +32,8 @@ def write_cases(path: Path, funnel: Funnel, requests: Iterable[Mapping[str, Any]
     return count
 
 
-def read_requests(path: Path) -> Iterator[dict[str, Any]]:
-    """Read requests, a JSON object a line. Raises RequestError, which names the file and the line."""
+def read_lines(path: Path, what: str) -> Iterator[dict[str, Any]]:
+    """Read a JSON object a line, each called `what`. Raises RequestError, which names the file and the line."""
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
@@ -39,7 +42,7 @@ def read_requests(path: Path) -> Iterator[dict[str, Any]]:
                     raise RequestError(f"{path}: line {number}: expected an object; received {held!r:.100}")
                 yield held
     except (OSError, ValueError) as error:
-        raise RequestError(f"{path}: expected a request a line, in JSON: {error}") from None
+        raise RequestError(f"{path}: expected a {what} a line, in JSON: {error}") from None
 
 
 def make_case(funnel: Funnel, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,15 +53,18 @@ def make_case(funnel: Funnel, request: Mapping[str, Any]) -> dict[str, Any]:
     encoded = funnel.encode(asked)
     everyone: Longs = np.arange(len(encoded.ids))
     described = encoded.positions[encoded.positions >= funnel.request_encoder.items.bounds[-1]]
+    schema = funnel.schema
     ids, found, _ = funnel.predict(asked)
     return {
         "request": dict(request),
-        "query": plain_rows(encoded.query),
+        "query": plain_rows(encoded.query, schema.row_features("query"))[0],
         "candidates": ids,
-        "described": plain_rows(encoded.items.rows(described)),
-        "cross": plain_rows(funnel.request_encoder.cross(encoded, everyone)),
-        "events": {name: plain_rows(rows) for name, rows in encoded.histories.items()},
-        "ages": {name: ages.tolist() for name, ages in encoded.ages.items()},
+        "described": plain_rows(encoded.items.rows(described), schema.record_features),
+        "cross": plain_rows(funnel.request_encoder.cross(encoded, everyone), schema.row_features("cross")),
+        "events": {
+            name: {"rows": plain_rows(rows, _event_features(schema, name)), **_ages(encoded.ages.get(name))}
+            for name, rows in encoded.histories.items()
+        },
         "stages": {
             stage.name: {
                 "logits": {label: found[f"logit.{stage.name}.{label}"].tolist() for label in stage.labels},
@@ -71,20 +77,38 @@ def make_case(funnel: Funnel, request: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def plain_rows(rows: Rows) -> dict[str, Any]:
-    """Encoded rows as JSON: of ids and numbers a list a row, of lists and vectors a list a feature."""
-    return {
-        "ids": rows.ids.tolist(),
-        "numbers": rows.numbers.tolist(),
-        "lists": [_split(held, held.flat()) for held in rows.lists],
-        "weights": [None if (w := held.flat_weight()) is None else _split(held, w) for held in rows.lists],
-        "vectors": [_vectors(held) for held in rows.vectors],
-    }
+def _event_features(schema: Schema, history: str) -> RowFeatures:
+    """The features of an encoded event: those of its item's record, then the codes of its own attributes."""
+    record = schema.record_features
+    return replace(record, ids=(*record.ids, *schema.parallels_of(history)))
 
 
-def _split(lists: Ragged, flat: Any) -> list[list[Any]]:
-    parts = np.split(flat, np.cumsum(lists.length)[:-1])
-    return [part.tolist() for part in parts[: len(lists.length)]]
+def _ages(ages: Floats | None) -> dict[str, list[float]]:
+    return {} if ages is None else {"ages": ages.tolist()}
+
+
+def plain_rows(rows: Rows, placed: RowFeatures) -> list[dict[str, Any]]:
+    """Encoded rows as JSON, by the names of features.
+
+    Returns:
+        A row each: a code, a number, `{"codes", "weights"}` of a list, the numbers of a vector, None for no vector.
+    """
+    columns: dict[str, list[Any]] = {name: rows.ids[:, n].tolist() for n, name in enumerate(placed.ids)}
+    for name, at in placed.numbers_at.items():
+        numbers = rows.numbers[:, at]
+        columns[name] = (numbers[:, 0] if numbers.shape[1] == 1 else numbers).tolist()
+    columns |= {name: _lists(held) for name, held in zip(placed.lists, rows.lists, strict=True)}
+    columns |= {name: _vectors(held) for name, held in zip(placed.vectors, rows.vectors, strict=True)}
+    return [{name: values[n] for name, values in columns.items()} for n in range(len(rows))]
+
+
+def _lists(lists: Ragged) -> list[dict[str, Any]]:
+    flat, weight = lists.flat(), lists.flat_weight()
+    last = np.cumsum(lists.length)
+    return [
+        {"codes": flat[a:b].tolist(), "weights": None if weight is None else weight[a:b].tolist()}
+        for a, b in zip(last - lists.length, last, strict=True)
+    ]
 
 
 def _vectors(vectors: Vectors) -> list[list[float] | None]:

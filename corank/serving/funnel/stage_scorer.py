@@ -31,6 +31,8 @@ from corank.features.schema import Placement
 from corank.serving.funnel.encoded_request import EncodedRequest
 from corank.serving.funnel.request_encoder import RequestEncoder
 
+COLUMN = "column."
+"""Begins the name by which a graph reads one of the data's columns."""
 Shared = dict[str, Floats]
 """What the stages of one request share: the query's dense input by set of tables, `query.TABLES`, (1, ·); what later
 stages see of earlier ones, `STAGE.score` and `STAGE.rank`, of all candidates, NaN of those that a stage never saw."""
@@ -71,6 +73,7 @@ class ScorerInputs:
         self.stage, self.folder, self.layout = stage, folder, layout
         self.tables = tables
         self.value: Formula = stage.ordering(columns)
+        self._columns = {COLUMN + name: name for name in self.value.names if name not in stage.labels}
         self._reads_cross = layout.width("cross") > 0
         attended = stage.attended
         self._events = event_groups(layout, attended.history, attended.features) if attended else ()
@@ -114,6 +117,20 @@ class ScorerInputs:
         if self.stage.from_stages:
             shapes["earlier"] = (None, len(self.stage.from_stages))
         return shapes
+
+    @property
+    def column_shapes(self) -> Shapes:
+        """The shape of every column that the stage's value names, by the name that a graph has for it."""
+        return dict.fromkeys(self._columns, (None,))
+
+    @property
+    def value_shape(self) -> Shape:
+        """The shape of the value that a graph gives: float32 of a single probability, else float64."""
+        return (None,) if self.value.single else ("double", None)
+
+    def columns(self, candidates: Candidates) -> dict[str, Numbers]:
+        """The columns that the stage's value names, by the name that a graph has for them: (n,) each."""
+        return {name: candidates.request.column(c, candidates.alive) for name, c in self._columns.items()}
 
     def all(self, candidates: Candidates) -> dict[str, Floats]:
         """Every input that the stage reads, by the name that a whole graph has for it."""

@@ -2,13 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import corank
 from corank.core.errors import RequestError
-from corank.serving.conformance.cases import make_case, read_requests
+from corank.features.schema import Placement
+from corank.serving.conformance.cases import make_case, read_lines
 from corank.serving.conformance.drawn_requests import draw_requests
 from corank.serving.funnel.request import Request
 from tests.support.command_line import run_corank
@@ -29,14 +31,13 @@ def test_a_case_is_what_the_funnel_makes_of_its_request(
         for stage, found in case["stages"].items():
             for label, values in found["logits"].items():
                 assert np.array(values, np.float32).tolist() == logits[stage][label].tolist()
-        count = len(case["candidates"])
-        assert [len(row) for row in case["cross"]["ids"]] == [
-            len(funnel.schema.row_features("cross").ids)
-        ] * count
-        assert all(len(lists) == count for lists in case["cross"]["lists"])
-        assert len(case["query"]["ids"]) == 1
+        assert len(case["cross"]) == len(case["candidates"])
+        rows_of: dict[Placement, Any] = {"query": [case["query"]], "cross": case["cross"]}
+        for placement, rows in rows_of.items():
+            assert all(row.keys() == {*funnel.schema.row_features(placement)} for row in rows)
+        assert all(row.keys() == {*funnel.schema.record_features} for row in case["described"])
     assert any(case["answer"]["unknown"] for case in cases)
-    assert any(case["described"]["ids"] for case in cases)
+    assert any(case["described"] for case in cases)
 
 
 def test_requests_are_drawn_by_a_seed() -> None:
@@ -53,12 +54,36 @@ def test_given_requests_need_a_time_and_are_named_in_errors(tmp_path: Path) -> N
     assert not (tmp_path / "out.jsonl").exists()
     path.write_text("[]\n")
     with pytest.raises(RequestError, match="line 1: expected an object"):
-        [*read_requests(path)]
+        [*read_lines(path, "request")]
     with pytest.raises(RequestError, match="expected a request a line"):
-        [*read_requests(tmp_path / "absent")]
+        [*read_lines(tmp_path / "absent", "request")]
 
 
 def test_a_deadline_does_not_change_a_case() -> None:
     funnel = derived().funnel
     request = next(draw_requests(funnel, 3, 1))
     assert "fallback" not in make_case(funnel, request)["answer"]
+
+
+def test_what_a_reader_made_is_compared_step_by_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases, found = tmp_path / "cases.jsonl", tmp_path / "found.jsonl"
+    corank.conformance(derived().base / "bundle", cases, number=2)
+    assert set(corank.compare_cases(cases, cases).values()) == {0.0}
+    first, second = (json.loads(line) for line in cases.read_text().splitlines())
+    stage = next(iter(first["stages"].values()))
+    stage["values"][0] += 1e-3
+    second["answer"]["items"][0] = {"id": None, "score": second["answer"]["items"][0]["score"]}
+    del second["query"]
+    found.write_text(json.dumps(first) + "\n" + json.dumps(second) + "\n")
+    compared = corank.compare_cases(cases, found)
+    assert compared.pop("values") == pytest.approx(1e-3, rel=1e-3)
+    assert compared.pop("query") == float("inf")
+    assert set(compared.values()) == {0.0}
+    code, text, _ = run_corank(capsys, "compare-cases", cases, found)
+    assert code == 1 and "values         1.0e-03" in text
+    assert run_corank(capsys, "compare-cases", cases, cases)[0] == 0
+    found.write_text(json.dumps(first) + "\n")
+    with pytest.raises(RequestError, match=r"found.jsonl: expected a line for each of 2 cases; found 1"):
+        corank.compare_cases(cases, found)

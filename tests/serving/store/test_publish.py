@@ -286,9 +286,11 @@ def test_a_part_that_does_not_arrive_whole_is_found(first: Path, second: Path, l
     head = local.head()
 
     def happens(number: int, entries: Mapping[str, Pairs]) -> Mapping[str, Pairs]:
-        return {t: [(k, v[::-1] if k == b"rank.onnx/0" else v) for k, v in p] for t, p in entries.items()}
+        return {
+            t: [(k, v[::-1] if k == b"rank.value.onnx/0" else v) for k, v in p] for t, p in entries.items()
+        }
 
-    with pytest.raises(StoreError, match=r"rank.onnx of .* is not whole; publish it again"):
+    with pytest.raises(StoreError, match=r"rank.value.onnx of .* is not whole; publish it again"):
         publish_bundle(second, Between(local, happens))
     assert local.head() == head
     publish_bundle(second, local)
@@ -305,7 +307,7 @@ def test_publishing_again_mends(first: Path, second: Path, local: Store, tmp_pat
     came = next(iter(local.scan(f"changed/{version}")))[0][0]
     damaged(local, f"items/{version}", key)
     damaged(local, f"changed/{version}", came)
-    damaged(local, f"parts/{version}", b"rank.onnx/0")
+    damaged(local, f"parts/{version}", b"rank.value.onnx/0")
     said: list[str] = []
     assert publish_bundle(first, local, said.append) == version
     assert "1 of 16 records of" in said[0]
@@ -319,7 +321,7 @@ def test_publishing_again_mends(first: Path, second: Path, local: Store, tmp_pat
     [
         ("items", None),
         ("changed", None),
-        ("parts", b"rank.onnx/0"),
+        ("parts", b"rank.value.onnx/0"),
         ("parts", b"tables/shared/8.npy/0"),
         ("parts", b"manifest.json"),
     ],

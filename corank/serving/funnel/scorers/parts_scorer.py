@@ -3,14 +3,13 @@
 Letters: n candidates.
 """
 
-from corank.bundle.graph_files import Shape
 from corank.core.errors import BundleError
 from corank.core.types import Floats, Numbers
 from corank.serving.funnel.scorers.match_terms import MatchTerms
 from corank.serving.funnel.stage_scorer import SCORERS, Candidates, ScorerInputs, StageScorer, open_graph
 
-PART, COLUMN, MATCHES = "part.", "column.", "matches"
-"""What a graph calls the rows of an item part, one of the data's columns, and what matches add to logits."""
+PART, MATCHES = "part.", "matches"
+"""What a graph calls the rows of an item part, and what matches add to logits."""
 OUTPUTS = ["logits", "value"]
 
 
@@ -25,22 +24,20 @@ class PartsScorer(StageScorer):
                 f"{inputs.folder}: stage '{stage.name}': its facts name no item parts, which the scorer "
                 f"'{stage.scorer}' needs; export the bundle again"
             )
-        value: Shape = (None,) if inputs.value.single else ("double", None)
-        request, columns = inputs.request_shapes, [n for n in inputs.value.names if n not in stage.labels]
-        shapes: dict[str, Shape] = {
+        request = inputs.request_shapes
+        shapes = {
             **request,
             **{PART + part: (None, width) for part, width in stage.item_parts.items()},
-            **{COLUMN + name: (None,) for name in columns},
+            **inputs.column_shapes,
             **({MATCHES: (None,)} if stage.matches else {}),
         }
         self.session = open_graph(
             inputs.folder / f"{stage.name}.value.onnx",
             shapes,
-            [(None, len(stage.labels)), value],
+            [(None, len(stage.labels)), inputs.value_shape],
             optional=request.keys(),
         )
         self._parts = [(PART + part, f"{stage.name}.{part}") for part in stage.item_parts]
-        self._columns = [(COLUMN + name, name) for name in columns]
         self._matches = MatchTerms(inputs) if stage.matches else None
         self._request = request.keys() & {held.name for held in self.session.get_inputs()}
 
@@ -52,10 +49,9 @@ class PartsScorer(StageScorer):
         """As `StageScorer.evaluate`."""
         request, rows = candidates.request, candidates.rows
         given: dict[str, Numbers] = {**self.inputs.of_request(candidates, self._request)}
+        given |= self.inputs.columns(candidates)
         for name, part in self._parts:
             given[name] = request.items.part(part, rows)
-        for name, column in self._columns:
-            given[name] = request.column(column, candidates.alive)
         if self._matches is not None:
             given[MATCHES] = self._matches.read(candidates)
         logits, value = self.session.run(OUTPUTS, given, candidates.options)
