@@ -171,7 +171,7 @@ struct Ranker {
     float* to = out.data.data();
     auto add = [&](const std::string& table, int64_t row, float weight) {
       const Matrix<float>& held = bundle.tables.at(set + "/" + table);
-      for (size_t i = 0; i < held.width; i++) to[i] += weight * held.row(row)[i];
+      for (size_t i = 0; i < held.width; i++) to[i] += double(weight) * held.row(row)[i];  // rounded once
     };
     for (const Row* row : rows)
       for (auto& part : layout) {

@@ -192,7 +192,8 @@ def compare_cases(cases: PathOrUrl, found: PathOrUrl) -> dict[str, float]:
     form. Raises RequestError.
 
     Example:
-        >>> corank.compare_cases("cases.jsonl", "cases.jsonl")["answer"]
+        >>> cases = corank.conformance("bundle", "shop.jsonl", number=2)
+        >>> corank.compare_cases("shop.jsonl", "shop.jsonl")["answer"]
         0.0
     """
     return compare_case_files(require_local(cases), require_local(found))
