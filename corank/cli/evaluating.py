@@ -1,10 +1,11 @@
 """The commands that evaluate runs and compare them."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from corank.cli.options import Events, Json, print_text, read_names
+from corank.cli.options import Events, Json, local_path, print_text, read_names
 from corank.cli.training import RunPath
 
 evaluating = typer.Typer()
@@ -159,3 +160,23 @@ def compare_served_command(
         served, exposures or [], label or [], since, until, alpha, effect, top, page, share
     )
     print_text(found.to_json()) if as_json else show_served(found.document)
+
+
+@evaluating.command("compare-cases")
+def compare_cases_command(
+    cases: Annotated[Path, typer.Argument(parser=local_path, metavar="CASES.jsonl", help="The test cases.")],
+    found: Annotated[
+        Path,
+        typer.Argument(
+            parser=local_path, metavar="FOUND.jsonl", help="What a reader made of each, a line each."
+        ),
+    ],
+    tolerance: Annotated[float, typer.Option(min=0, help="Larger differences are an error.")] = 1e-5,
+) -> None:
+    """Compare what a reader in another language made of test cases with them, step by step."""
+    from corank.api.bundles import compare_cases
+
+    steps = compare_cases(cases, found)
+    print_text("\n".join(f"{step:14} {most:.1e}" for step, most in steps.items()))
+    if max(steps.values()) > tolerance:
+        raise typer.Exit(1)

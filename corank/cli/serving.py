@@ -152,26 +152,6 @@ def conformance_command(
     console.say(f"{out}: {conformance(bundle, out, requests, number, seed):,} cases")
 
 
-@serving.command("compare-cases")
-def compare_cases_command(
-    cases: Annotated[Path, typer.Argument(parser=local_path, metavar="CASES.jsonl", help="The test cases.")],
-    found: Annotated[
-        Path,
-        typer.Argument(
-            parser=local_path, metavar="FOUND.jsonl", help="What a reader made of each, a line each."
-        ),
-    ],
-    tolerance: Annotated[float, typer.Option(min=0, help="Larger differences are an error.")] = 1e-5,
-) -> None:
-    """Compare what a reader in another language made of test cases with them, step by step."""
-    from corank.api.bundles import compare_cases
-
-    steps = compare_cases(cases, found)
-    print_text("\n".join(f"{step:14} {most:.1e}" for step, most in steps.items()))
-    if max(steps.values()) > tolerance:
-        raise typer.Exit(1)
-
-
 @serving.command("users")
 def users_command(
     bundle: BundlePath,
