@@ -238,7 +238,9 @@ def disturb_workers(
     """Renew and kill the workers of a service."""
     replica = Replica(str(bundle), folder, "--workers", WORKERS)
     try:
-        replica.start()
+        replica.start()  # which is ready once its first worker is
+        if not wait_until(lambda: len(replica.workers()) == WORKERS, STARTED):
+            raise RuntimeError(f"{WORKERS} workers are not there after {STARTED:g} s")
         yield "renewed", run(measure([replica], messages, lambda counts: renew(replica, counts, renewals)))
         yield "killed", run(measure([replica], messages, lambda counts: kill_workers(replica, counts, kills)))
     finally:
