@@ -60,7 +60,7 @@ def away(
     asked = [*asked, *(body | {"user": {"id": body["user"]["id"]}} for body in asked)]
     with closing(open_store(redis.url)) as store:
         first = publish_bundle(bundles[0], store)
-        options = stage(store, *bundles[2:4], percent=AWAY_PERCENT)
+        options = stage(store, bundles[2], bundles[3], AWAY_PERCENT)
     with serving([*serve_command(redis.url, folder, port), "--workers", 1, *options], port):
         before = [_rank(port, body) for body in asked]
         by_live = [n for n, (_, answer) in enumerate(before) if answer["role"] == "live"]

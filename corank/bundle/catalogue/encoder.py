@@ -45,7 +45,7 @@ class CatalogueEncoder:
 
         Raises ConfigError for a part that no stage has.
         """
-        return cls(bundle.folder, bundle.manifest, find_parts(bundle.manifest, parts), threads)
+        return cls(bundle.folder, bundle.manifest, find_item_parts(bundle.manifest, parts), threads)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave out what was opened."""
@@ -82,7 +82,7 @@ class CatalogueEncoder:
         return ItemLayer(records, store_parts(held, self.stages))
 
 
-def find_parts(manifest: BundleManifest, names: Sequence[str]) -> tuple[ItemPart, ...]:
+def find_item_parts(manifest: BundleManifest, names: Sequence[str]) -> tuple[ItemPart, ...]:
     """Find item parts by name in the order of the stages, the vectors of all stages for no names.
 
     Raises ConfigError for a part that no stage has.

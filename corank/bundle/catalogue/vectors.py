@@ -18,6 +18,7 @@ from corank.bundle.catalogue.encoder import CatalogueEncoder
 from corank.bundle.catalogue.older_rows import OlderRows, find_older_rows
 from corank.bundle.catalogue.vector_index import VectorIndexKind, VectorPart, build_vector_index, check_index
 from corank.bundle.item_layers import ItemLayer
+from corank.bundle.manifest import BundleManifest
 from corank.bundle.retrieval import read_queries
 from corank.core.errors import BundleError, DataError
 from corank.core.files import atomic_file, scratch_folder
@@ -129,6 +130,15 @@ def _build_indexes(
         yield build_vector_index(kind, stage, parts, sum(counts), asked, engine, write.folder, path)
 
 
+def _open_items(source: str, manifest: BundleManifest) -> Table:
+    """Open a table of items, with vectors from files for columns that it lacks. Raises DataError."""
+    table = Table.scan("items", source, Path())
+    table = with_vector_files(table, manifest.item, manifest.declared, Path(), only_absent=True)
+    table.require([manifest.item, *manifest.request_columns.item])
+    check_rows(table, whole_checks(table, [manifest.item]))
+    return table
+
+
 def write_catalogue(
     bundle: Location,
     source: str,
@@ -167,10 +177,7 @@ def write_catalogue(
     """
     opened = Bundle.open(bundle)
     encoder, key = CatalogueEncoder.of(opened, engine.threads, parts), opened.manifest.item
-    table = Table.scan("items", source, Path())
-    table = with_vector_files(table, key, opened.manifest.declared, Path(), only_absent=True)
-    table.require([key, *opened.manifest.request_columns.item])
-    check_rows(table, whole_checks(table, [key]))
+    table = _open_items(source, opened.manifest)
     ranges = cut_table(table, RANGE)
     try:
         with scratch_folder(out) as scratch:
