@@ -4,14 +4,14 @@ Letters: n candidates.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from corank.core.errors import RequestError
-from corank.core.types import Floats, Longs
+from corank.core.types import Floats, Ints, Longs
 from corank.features.vocabulary import as_int64
 from corank.serving.funnel.request import NumberIds, Request
 
@@ -23,7 +23,7 @@ LARGEST = float(np.finfo(np.float32).max)
 class CandidateList:
     """The candidates of a request, in the order given."""
 
-    ids: list[Any]
+    ids: Sequence[Any]
     numbers: Longs | None
     """The ids if all are whole numbers, else None."""
     columns: list[dict[str, Any]]
@@ -31,27 +31,38 @@ class CandidateList:
 
 
 def parse_candidates(request: Request) -> CandidateList:
-    """Read the candidates of a request. Raises RequestError for one that has no id or is given twice."""
-    ids: list[Any] = request.candidates or []
+    """Read the candidates of a request that has some. Raises RequestError for one that has no id or is given twice."""
+    ids: Any = request.candidates
     columns: list[dict[str, Any]] = []
-    numbers = ids.numbers if isinstance(ids, NumberIds) else as_int64(ids)
-    if numbers is None and not set(map(type, ids)) <= {int, str}:
-        ids, columns = _split_columns(ids)
+    if isinstance(ids, NumberIds):
+        numbers: Longs | None = ids.numbers
+    else:
         numbers = as_int64(ids)
+        if numbers is None and not set(map(type, ids)) <= {int, str}:
+            ids, columns = _split_columns(ids)
+            numbers = as_int64(ids)
     if _repeats(ids, numbers):
         ((twice, _),) = Counter(ids).most_common(1)
         raise RequestError(f"candidates: {twice!r} is there twice; give each candidate once")
     return CandidateList(ids, numbers, columns)
 
 
-def _repeats(ids: list[Any], numbers: Longs | None) -> bool:
-    if numbers is None:
-        return len(set(ids)) < len(ids)
-    ascending = np.sort(numbers)
-    return bool((ascending[1:] == ascending[:-1]).any())
+def _repeats(ids: Sequence[Any], numbers: Longs | None) -> bool:
+    # the lower halves of whole numbers are sorted in half the time, and are seldom equal where the numbers differ
+    return (numbers is None or _has_equal(numbers.astype(np.int32))) and len(set(ids)) < len(ids)
 
 
-def _split_columns(candidates: list[Any]) -> tuple[list[Any], list[dict[str, Any]]]:
+def select_ids(ids: Sequence[Any], index: Longs) -> Sequence[Any]:
+    """Select some ids."""
+    return NumberIds(ids.numbers[index]) if isinstance(ids, NumberIds) else [ids[n] for n in index.tolist()]
+
+
+def _has_equal(numbers: Ints) -> bool:
+    numbers.sort()
+    return bool(np.count_nonzero(numbers[1:] == numbers[:-1]))
+
+
+def _split_columns(candidates: Sequence[Any]) -> tuple[list[Any], list[dict[str, Any]]]:
     """Split candidates into their ids, and the columns given with each."""
     ids: list[Any] = []
     columns: list[dict[str, Any]] = []
@@ -66,7 +77,7 @@ def _split_columns(candidates: list[Any]) -> tuple[list[Any], list[dict[str, Any
     return ids, columns
 
 
-def read_numbers(name: str, ids: list[Any], columns: list[dict[str, Any]], needed: bool) -> Floats:
+def read_numbers(name: str, ids: Sequence[Any], columns: list[dict[str, Any]], needed: bool) -> Floats:
     """Read one of the data's `columns` of n candidates, NaN if no stage needs it: (n,).
 
     Raises RequestError if a candidate lacks what a stage needs, or has something else there.

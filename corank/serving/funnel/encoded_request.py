@@ -3,7 +3,7 @@
 Letters: n candidates · L events of a history.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from corank.serving.funnel.checks.request_warnings import RequestWarning
 class EncodedRequest:
     """A request as the stages read it; its candidates are those known or described, in the order given."""
 
-    ids: list[Any]
+    ids: Sequence[Any]
     query: Rows
     """The query's row: (1)."""
     items: LayeredItems

@@ -247,7 +247,7 @@ class Funnel:
             for stage in self.manifest.stages
         }
 
-    def predict(self, request: Request) -> tuple[list[Any], dict[str, Numbers], dict[str, Floats]]:
+    def predict(self, request: Request) -> tuple[Sequence[Any], dict[str, Numbers], dict[str, Floats]]:
         """Compute what every stage makes of all candidates, uncut. Deadlines are not kept.
 
         Returns:

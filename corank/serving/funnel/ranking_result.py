@@ -74,6 +74,7 @@ class RankingResult:
         """Record that a stage did not finish."""
         self.fallback = {"stage": stage.name, "why": why}
 
+    @cached_property
     def answered(self) -> tuple[Longs, Numbers]:
         """The candidates that the answer has, best first, and their scores: what the last stage keeps.
 
@@ -93,7 +94,7 @@ class RankingResult:
             self.request,
             self.manifest,
             self.encoded.ids,
-            self.answered(),
+            self.answered,
         )
         chosen = DEFAULT_FIELDS if request.fields is None else frozenset(request.fields)
         found: dict[str, Any] = {

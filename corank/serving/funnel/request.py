@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Self
 
@@ -35,13 +35,21 @@ Columns = dict[Text, Column]
 FilterValues = Annotated[list[Scalar], Meta(max_length=MAX_FILTER_VALUES)]
 
 
-class NumberIds(list[int]):
-    """Item ids that came as an array, which is kept: 64-bit whole numbers."""
+class NumberIds(Sequence[int]):
+    """Item ids that came as an array, which is kept: 64-bit whole numbers. Few of them are ever read as such."""
 
     def __init__(self, numbers: Longs) -> None:
         """`numbers`: (n,)."""
-        super().__init__(numbers.tolist())
         self.numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.numbers[index].tolist()
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.numbers.tolist())
 
 
 class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -87,7 +95,7 @@ class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             if type(getattr(self, field)) is not dict:
                 raise RequestError(f"{field}: expected an object; received {getattr(self, field)!r}")
         if self.candidates is not None and (
-            type(self.candidates) not in (list, NumberIds) or not self.candidates
+            type(self.candidates) not in (list, NumberIds) or not len(self.candidates)
         ):
             raise RequestError(f"candidates: expected a list of one or more; received {self.candidates!r}")
         if self.retrieve is not None:

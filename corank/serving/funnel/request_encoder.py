@@ -31,6 +31,7 @@ from corank.serving.funnel.candidates import (
     parse_candidates,
     read_number,
     read_numbers,
+    select_ids,
 )
 from corank.serving.funnel.checks.filter_encoder import FilterEncoder
 from corank.serving.funnel.checks.number_limits import NumberLimits
@@ -120,9 +121,9 @@ class RequestEncoder:
                 items, positions = self._add_described(given, positions)
             unknown: list[Any] = []
             if positions.min(initial=0) < 0:
-                unknown = [ids[n] for n in np.flatnonzero(positions < 0)]
+                unknown = [*select_ids(ids, np.flatnonzero(positions < 0))]
                 known = np.flatnonzero(positions >= 0)
-                ids, positions = [ids[n] for n in known], positions[known]
+                ids, positions = select_ids(ids, known), positions[known]
                 columns = [columns[n] for n in known] if columns else columns
             missing, clipped = [*part.missing], {**part.clipped}
             self._limits.count(CANDIDATE_SIDES, columns, clipped)
@@ -247,7 +248,9 @@ class RequestEncoder:
         for n, row in enumerate(columns):
             for column in row.keys() - self._allowed_columns:
                 refuse_unknown_column(f"candidates.{n}", column, self._allowed_columns)
-        new = [n for n in np.flatnonzero(positions < 0) if not self.item_columns.isdisjoint(columns[n])]
+        new = [
+            n for n in np.flatnonzero(positions < 0).tolist() if not self.item_columns.isdisjoint(columns[n])
+        ]
         if not new:
             return self.items, positions
         rows = [{c: v for c, v in columns[n].items() if c in self.item_columns} for n in new]

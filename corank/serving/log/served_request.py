@@ -43,7 +43,8 @@ class ServedRequest:
         encoded, request = result.encoded, result.request
         fields = msgspec.structs.asdict(request)
         del fields["retrieve"], fields["where"], fields["fields"]
-        fields |= {"time": encoded.time, "candidates": request.candidates or encoded.ids}
+        candidates = encoded.ids if request.candidates is None else request.candidates
+        fields |= {"time": encoded.time, "candidates": [*candidates]}
         return cls(
             msgspec.json.encode(fields),
             msgspec.json.encode(encoded.unknown),

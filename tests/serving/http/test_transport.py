@@ -123,6 +123,23 @@ def test_what_messagepack_alone_can_say_is_refused(client: TestClient, body: Any
     assert (refused.status_code, unpacked(refused)["error"][: len(message)]) == (400, message)
 
 
+@pytest.mark.parametrize("before", [{}, {"candidates": "x"}])
+def test_a_number_that_is_not_finite_is_found_beside_ids_whose_bytes_look_like_one(before: Any) -> None:
+    numbers = {f"user_{n}": float("inf") for n in range(8)}
+    # the bytes of the numbers' names and values, so that what is left out of the search could be taken for the ids
+    copied = encode(numbers)[1:]
+    looks_alike = {"candidates": copied + b"0" * (-len(copied) % 8), "user": before | numbers}
+    with pytest.raises(RequestError, match="user_0 is none"):
+        MSGPACK_CODEC.decode(
+            encode({"user": looks_alike["user"], "candidates": looks_alike["candidates"]}), Request
+        )
+    with pytest.raises(RequestError, match="user_0 is none"):
+        MSGPACK_CODEC.decode(encode(looks_alike), Request)
+    decoded = MSGPACK_CODEC.decode(encode(looks_alike | {"user": before}), Request)
+    assert decoded.candidates is not None
+    assert np.array(list(decoded.candidates), dtype="<i8").tobytes() == looks_alike["candidates"]
+
+
 def test_a_text_may_look_like_a_number_that_is_not_finite() -> None:
     request = MSGPACK_CODEC.decode(
         encode({"user": {"id": "\x7f\u00cb"}, "time": 0x7FF0CB7FF0CB7FF0}), Request

@@ -18,7 +18,7 @@ class WantedItems(NamedTuple):
 
     where: str
     """The field of the request, for the error."""
-    ids: list[Any] | pl.Series
+    ids: Sequence[Any] | pl.Series
     numbers: Longs | None = None
     """The ids as an array, if they are known to be whole numbers."""
 
@@ -60,7 +60,7 @@ def _find_alone(items: LayeredItems, wanted: WantedItems) -> Longs:
             unknown = [ids[n] for n in np.flatnonzero(found < 0)]
             to_series("id", unknown, wanted.where)  # raises for what is no text of UTF-8
             return found
-        series = to_series("id", ids, wanted.where) if isinstance(ids, list) else ids
+        series = ids if isinstance(ids, pl.Series) else to_series("id", [*ids], wanted.where)
         return items.find(to_identifiers(series, f"{wanted.where}.id"))
     except (DataError, TypeError):
         keys = items.layers[0].records.ids
