@@ -39,7 +39,7 @@ class ChangeEndpoints:
         source = self._follower.source
         if not isinstance(source, StoreSource) or source.trusted is not None:
             raise RefusedError(409, source.without_items)
-        async with self._bodies.read(call) as body:
+        with await self._bodies.read(call) as body:
             rows = body.decode(Items).rows()
             call.change = {"items": len(rows)}
             try:

@@ -74,13 +74,13 @@ class RankEndpoints:
     async def rank(self, call: HttpCall) -> HttpReply:
         """POST /rank: rank the candidates of a request."""
         # read before the request counts as waiting, so that a slow sender keeps nobody else out
-        async with self._bodies.read(call) as body:
+        with await self._bodies.read(call) as body:
             arrived = time.perf_counter()
             self._shed_if_full()
             user = GIVEN
             if self._users is not None:
                 # before the request's turn, so that no other request waits for the store
-                user = await self._find_user(body.content, body.codec)
+                user = await self._find_user(body.whole, body.codec)
                 self._shed_if_full()
             self.waiting += 1
             try:
@@ -130,7 +130,7 @@ class RankEndpoints:
 
         Other requests have their turns between. What is wrong with one request is said in its place.
         """
-        async with self._bodies.read(call) as body:
+        with await self._bodies.read(call) as body:
             parts, codec = body.decode(RequestBatch).requests, body.codec
             call.charge(len(parts) - 1)
             self._shed_if_full()

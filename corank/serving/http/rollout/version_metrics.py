@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cache
 
+import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, Summary
 
 from corank.serving.funnel.ranking_result import RankingResult
@@ -74,9 +75,9 @@ class VersionMetrics:
         """Count a request that a version ranked."""
         version = result.manifest.model_version
         self._seconds_of(version, role).observe(seconds)
-        _, scores = result.answered()
+        _, scores = result.answered
         if len(scores):
-            self._score_of(version, role).observe(float(scores.sum()) / len(scores))
+            self._score_of(version, role).observe(float(np.add.reduce(scores)) / len(scores))
 
     def count_error(self, role: Role, model_version: str, why: str) -> None:
         """Count a request that a version could not rank: `failed` or `refused`."""
@@ -88,7 +89,7 @@ class VersionMetrics:
 
     def observe_overlap(self, answered: RankingResult, shadow: RankingResult) -> None:
         """Compare the shadow's answer with the one that was given."""
-        theirs, ours = ({*map(one.encoded.ids.__getitem__, one.answered()[0])} for one in (answered, shadow))
+        theirs, ours = ({*map(one.encoded.ids.__getitem__, one.answered[0])} for one in (answered, shadow))
         if theirs:
             self._overlap.observe(len(theirs & ours) / len(theirs))
 

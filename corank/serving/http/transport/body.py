@@ -7,12 +7,12 @@ milliseconds, so that the oldest is one that comes slowly on purpose.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Self, TypeVar
 
 from corank.serving.http.serve_settings import Limits
 from corank.serving.http.transport.call import HttpCall
-from corank.serving.http.transport.codec import Codec, body_codec
+from corank.serving.http.transport.codec import JSON_CODEC, Codec, body_codec
 from corank.serving.http.transport.reply import RefusedError
 
 T = TypeVar("T")
@@ -25,19 +25,6 @@ CLOSE = {"Connection": "close"}
 
 
 @dataclass(frozen=True)
-class WholeBody:
-    """A body that has come to its end."""
-
-    content: bytes
-    codec: Codec
-
-    def decode(self, kind: type[T]) -> T:
-        """Decode it. Raises RequestError, which names the field; RefusedError if it is too large for its codec."""
-        self.codec.check(self.content)
-        return self.codec.decode(self.content, kind)
-
-
-@dataclass(frozen=True)
 class BodyLines:
     """The first line of a body, and what waits for the second one."""
 
@@ -46,17 +33,53 @@ class BodyLines:
     """Raises RefusedError as `BodyReader.read` does."""
 
 
-@dataclass(eq=False)
 class ReceivedBody:
-    """A body, as far as it has come."""
+    """A body, as far as it has come. It counts as held until its block ends."""
 
-    call: HttpCall
-    due: float
-    """When it must have come, by the clock of the event loop."""
-    timeout: asyncio.Timeout | None = None
-    """While a part of it is waited for."""
-    content: bytearray = field(default_factory=bytearray)
-    given_up: bool = False
+    __slots__ = ("_reader", "call", "codec", "content", "due", "given_up", "timeout")
+
+    def __init__(self, reader: "BodyReader", call: HttpCall, codec: Codec, due: float) -> None:
+        """
+        Args:
+            reader: counts it.
+            call: the request that it is of.
+            codec: of its content type.
+            due: when it must have come, by the clock of the event loop.
+        """
+        self._reader, self.call, self.codec, self.due = reader, call, codec, due
+        self.timeout: asyncio.Timeout | None = None
+        """While a part of it is waited for."""
+        self.content: bytes | bytearray = b""
+        self.given_up = False
+
+    def append(self, part: bytes) -> None:
+        """Add a part. The only part of a body, as most have, is not copied."""
+        if not self.content:
+            self.content = part
+            return
+        if type(self.content) is bytes:
+            self.content = bytearray(self.content)
+        self.content += part
+
+    @property
+    def whole(self) -> bytes:
+        """All of a body that has come to its end."""
+        return bytes(self.content)  # no copy of the only part
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._reader.release(self)
+
+    def decode(self, kind: type[T]) -> T:
+        """Decode a body that has come to its end.
+
+        Raises RequestError, which names the field; RefusedError if it is too large for its codec.
+        """
+        whole = self.whole
+        self.codec.check(whole)
+        return self.codec.decode(whole, kind)
 
 
 class BodyReader:
@@ -73,17 +96,19 @@ class BodyReader:
         """Whether no request with a body is being received or answered."""
         return not self._unfinished and not self._held
 
-    @asynccontextmanager
-    async def read(self, call: HttpCall) -> AsyncIterator[WholeBody]:
-        """Read a body, which counts as held until the block ends.
+    async def read(self, call: HttpCall) -> ReceivedBody:
+        """Read a body, for a `with` block.
 
         Raises RefusedError if it is of another type, too large or too slow, or too much is held.
         """
-        codec = body_codec(call)
-        async with self._received(call) as body:
+        body = self._expect(call, body_codec(call))
+        try:
             await self._receive(body)
-            self._unfinished.pop(body, None)
-            yield WholeBody(bytes(body.content), codec)
+        except BaseException:
+            self.release(body)
+            raise
+        del self._unfinished[body]
+        return body
 
     @asynccontextmanager
     async def read_lines(self, call: HttpCall) -> AsyncIterator["BodyLines"]:
@@ -94,31 +119,27 @@ class BodyReader:
         given = call.header(b"content-type") or ""
         if given.partition(";")[0].strip().lower() != JSON_LINES:
             raise RefusedError(415, f"expected the header Content-Type: {JSON_LINES}; received {given!r}")
-        async with self._received(call) as body:
+        with self._expect(call, JSON_CODEC) as body:
             await self._receive(body, until=b"\n")
-            first, end, _ = bytes(body.content).partition(b"\n")
+            first, end, _ = body.whole.partition(b"\n")
 
             async def read_second() -> bytes:
                 await self._receive(body)
                 self._unfinished.pop(body, None)
-                return bytes(body.content)[len(first) + len(end) :]
+                return body.whole[len(first) + len(end) :]
 
             yield BodyLines(first, read_second)
 
-    @asynccontextmanager
-    async def _received(self, call: HttpCall) -> AsyncIterator[ReceivedBody]:
-        """A body that is yet to come, which counts as held until the block ends."""
+    def _expect(self, call: HttpCall, codec: Codec) -> ReceivedBody:
+        """Begin to hold a body that is yet to come. Raises RefusedError if it will be too large."""
         length = call.header(b"content-length")
-        if length is None:
-            length = "0"
-        if not length.isdecimal() or len(length) > 20 or int(length) > self._limits.body:
+        if length is not None and (
+            not length.isdecimal() or len(length) > 20 or int(length) > self._limits.body
+        ):
             raise self._too_large()
-        body = ReceivedBody(call, asyncio.get_running_loop().time() + self._limits.seconds)
+        body = ReceivedBody(self, call, codec, asyncio.get_running_loop().time() + self._limits.seconds)
         self._unfinished[body] = None
-        try:
-            yield body
-        finally:
-            self._release(body)
+        return body
 
     async def _receive(self, body: ReceivedBody, until: bytes | None = None) -> None:
         """Receive a body to its end, or to the part that has a mark."""
@@ -131,7 +152,7 @@ class BodyReader:
                         raise self._too_large()
                     self._make_room(body, len(part))
                     self._held += len(part)
-                    body.content += part
+                    body.append(part)
                     if until is not None and until in part:
                         break
         except TimeoutError:
@@ -148,15 +169,16 @@ class BodyReader:
             oldest = next(iter(self._unfinished), body)
             if oldest is body or body.given_up:
                 raise self._too_much()
-            self._release(oldest)
+            self.release(oldest)
             oldest.given_up = True
             if oldest.timeout is not None:
                 oldest.timeout.reschedule(asyncio.get_running_loop().time())
 
-    def _release(self, body: ReceivedBody) -> None:
+    def release(self, body: ReceivedBody) -> None:
+        """End to hold a body."""
         self._unfinished.pop(body, None)
         self._held -= len(body.content)
-        body.content = bytearray()
+        body.content = b""
 
     def _too_large(self) -> RefusedError:
         return RefusedError(413, f"a body has {self._limits.body:,} bytes at most")
