@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from corank.serving.http.process.response_writer import ResponseWriter
 from corank.serving.http.serve_settings import Limits
 
 HEAD_BYTES = 64 << 10
@@ -200,6 +201,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._clear_deadline()
         self._in_body, self._part_bytes = True, 0
         super().on_headers_complete()
+        if self.scope["method"] != "HEAD":  # whose response has no body
+            self.cycle.transport = ResponseWriter(self.transport)  # type: ignore[assignment]
 
     def on_message_complete(self) -> None:
         """End a request."""
