@@ -74,7 +74,7 @@ def remote(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         local = corank.pack(world / "config.yaml", [f"packed={folder / 'packed'}"]).packed
         made = RemoteWorld(store, world / "config.yaml", folder / "cache", local.folder)
         size = sum(path.stat().st_size for path in local.folder.rglob("*") if path.is_file())
-        patch.setenv("CORANK_CACHE_GIB", str(size * 0.75 / 2**30))
+        patch.setenv("CORANK_CACHE_GIB", str(size * 0.85 / 2**30))
         corank.pack(made.config, made.overrides)
         corank.train(made.config, overrides=made.overrides, folder=f"{store.url}/run")
         corank.export(f"{store.url}/run", f"{store.url}/bundle")

@@ -100,6 +100,7 @@ def running_service(
             with contextlib.suppress(httpx2.HTTPError):
                 if httpx2.get(f"{url}/healthz", verify=verify).status_code == 200:
                     break
+            assert process.poll() is None, f"the service ended with {process.returncode} before it answered"
             time.sleep(0.05)
         yield url, psutil.Process(process.pid)
     finally:

@@ -93,13 +93,19 @@ def _sharing(workers: int) -> Iterator[tuple[SharedState, Callable[[int], None]]
 
         mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
 
+    before = os.environ.pop(MULTIPROC, None)  # not a folder of this service
     with tempfile.TemporaryDirectory(prefix="corank-shared-") as folder:
         shared = SharedState(buckets=Path(folder) / "buckets")
-        if workers == 1:
-            yield shared, lambda pid: None
-        else:
-            os.environ[MULTIPROC] = folder
-            yield shared, forget
+        try:
+            if workers == 1:
+                yield shared, lambda pid: None
+            else:
+                os.environ[MULTIPROC] = folder
+                yield shared, forget
+        finally:
+            os.environ.pop(MULTIPROC, None)
+            if before is not None:
+                os.environ[MULTIPROC] = before
 
 
 def run_worker(settings: str, shared: SharedState, listener: socket.socket, signs: WorkerSigns) -> None:
