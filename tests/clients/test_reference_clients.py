@@ -16,16 +16,27 @@ from corank.core.matrices.matrix_files import write_matrix
 from corank.core.matrices.stored_matrix import StoredMatrix
 from corank.serving.conformance.drawn_requests import draw_requests
 from tests.support.random_worlds import DERIVED, LISTED
-from tests.support.reference_clients import compare, cpp_client, node_client, rank_lines, refusal
-from tests.support.shared import derived, shared_case
+from tests.support.reference_clients import (
+    CPP_PROGRAM,
+    compare,
+    cpp_client,
+    node_client,
+    rank_lines,
+    refusal,
+    require_cpp,
+)
+from tests.support.shared import derived, shared, shared_case
 
 TOLERANCE = 1e-5
 WORLDS = {"columns": DERIVED, "lists": LISTED}
 
 
 @pytest.fixture(scope="module", params=["node", "cpp"])
-def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    return node_client() if request.param == "node" else cpp_client(tmp_path_factory.mktemp("cpp"))
+def client(request: pytest.FixtureRequest) -> list[str]:
+    if request.param == "node":
+        return node_client()
+    require_cpp()
+    return [str(shared("cpp_client", cpp_client) / CPP_PROGRAM)]
 
 
 @pytest.mark.parametrize("world", WORLDS)

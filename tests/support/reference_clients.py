@@ -13,6 +13,7 @@ import pytest
 import corank
 
 CLIENTS = Path(__file__).parents[2] / "clients"
+CPP_PROGRAM = "corank-rank"
 REQUIRED = "CORANK_REQUIRE_CLIENTS"
 """Names the clients, `cpp` and `node`, that .ci/run has found: one of them that cannot be built is an error."""
 HEADERS = ("onnxruntime/onnxruntime_cxx_api.h", "nlohmann/json.hpp", "openssl/evp.h")
@@ -28,16 +29,21 @@ def node_client() -> list[str]:
     return ["node", str(CLIENTS / "node" / "rank.mjs")]
 
 
-def cpp_client(folder: Path) -> list[str]:
-    """Build the client in C++ with the wheel's ONNX Runtime; skips the test where its headers are missing."""
+def require_cpp() -> None:
+    """Skip the test where what the client in C++ is built with is missing."""
     if shutil.which("g++") is None:
         _lacks("cpp", "g++")
     for header in HEADERS:
         if not (Path("/usr/include") / header).exists():
             _lacks("cpp", f"/usr/include/{header} (libonnxruntime-dev, nlohmann-json3-dev, libssl-dev)")
+
+
+def cpp_client(folder: Path) -> list[str]:
+    """Build the client in C++ with the wheel's ONNX Runtime; skips the test where that cannot be done."""
+    require_cpp()
     library = next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"))
     (folder / "libonnxruntime.so.1").symlink_to(library)
-    program = folder / "corank-rank"
+    program = folder / CPP_PROGRAM
     flags = ["-std=c++17", "-O0", "-I/usr/include/onnxruntime", f"-L{folder}", f"-Wl,-rpath,{folder}"]
     libraries = ["-l:libonnxruntime.so.1", "-lcrypto"]
     source = str(CLIENTS / "cpp" / "main.cpp")
