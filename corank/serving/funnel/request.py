@@ -32,6 +32,8 @@ Column = Scalar | Annotated[list[Event], Meta(max_length=MAX_EVENTS)]
 Columns = dict[Text, Column]
 """Columns by name; values nest no deeper than a history's events."""
 
+GivenCandidates = Annotated[list[Whole | Text | Columns], Meta(min_length=1, max_length=MAX_CANDIDATES)]
+"""Ids, or objects with an `id` and columns."""
 FilterValues = Annotated[list[Scalar], Meta(max_length=MAX_FILTER_VALUES)]
 
 
@@ -72,9 +74,7 @@ class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The context's columns."""
     time: Whole | Text | None = None
     """Time of the request, as ISO 8601 (UTC unless it names a zone) or ms since 1970 UTC; now if None."""
-    candidates: (
-        Annotated[list[Whole | Text | Columns], Meta(min_length=1, max_length=MAX_CANDIDATES)] | None
-    ) = None
+    candidates: GivenCandidates | None = None
     """Item ids, or `{"id": …}` with the pair's logged columns and, for an unknown item, its item columns; the bundle
     retrieves candidates if None."""
     retrieve: Annotated[int, Meta(ge=1, le=MAX_CANDIDATES)] | None = None

@@ -12,6 +12,7 @@ from corank.bundle.checks.content_name import is_content_name
 from corank.core.settings import Duration, Settings
 from corank.serving.http.process.drain import Drain
 from corank.serving.http.rollout.canary_share import CanaryShare
+from corank.serving.log.file_limits import MAX_SECONDS
 
 ORIGIN = re.compile(r"https?://[^/\s]+", re.IGNORECASE)
 """Scheme, name and port of a page, as a browser sends it."""
@@ -55,7 +56,7 @@ class ServeSettings(Settings):
     """Folder for the log of served requests; None for no log."""
     log_share: float = Field(1.0, gt=0, le=1)
     """Share of requests that are logged."""
-    log_seconds: float = Field(60.0, gt=0)
+    log_seconds: float = Field(MAX_SECONDS, gt=0)
     """Time after which a file of the log is completed; a process that is killed loses it."""
     max_clock_skew: Duration = timedelta(days=1)
     """How far a request's `time` may be from now."""

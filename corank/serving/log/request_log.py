@@ -18,14 +18,13 @@ from corank.core.files import make_private_folder, remove_abandoned
 from corank.features.encoders import Encoders
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.ranking_result import RankingResult
+from corank.serving.log.file_limits import MAX_ROWS, MAX_SECONDS
 from corank.serving.log.log_files import OpenLogFiles
 from corank.serving.log.log_format import LogFormat
 from corank.serving.log.served_request import ServedRequest
 from corank.serving.log.served_rows import make_rows
 from corank.serving.role import LIVE, Role
 
-MAX_ROWS, MAX_SECONDS = 1_000_000, 60.0
-"""A file is completed once it has so many rows, or is so old; a process that is killed loses it."""
 MAX_BYTES = 32 * 2**20
 """Requests that wait to be written take at most so many bytes."""
 RETRY_SECONDS = 5.0

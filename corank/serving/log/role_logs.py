@@ -10,7 +10,8 @@ from pathlib import Path
 from corank.core.errors import CorankError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.ranking_result import RankingResult
-from corank.serving.log.request_log import MAX_SECONDS, RequestLog
+from corank.serving.log.file_limits import MAX_SECONDS
+from corank.serving.log.request_log import RequestLog
 from corank.serving.role import LIVE, SHADOW, Role
 
 SHADOW_FOLDER = "shadow"

@@ -15,7 +15,7 @@ import numpy as np
 from msgspec import Meta
 
 from corank.core.errors import RequestError
-from corank.serving.funnel.request import MAX_CANDIDATES, Columns, NumberIds, Request, Text, Whole
+from corank.serving.funnel.request import MAX_CANDIDATES, GivenCandidates, NumberIds, Request
 from corank.serving.http.transport.call import HttpCall
 from corank.serving.http.transport.reply import JSON, HttpReply, RefusedError
 from corank.serving.http.transport.schemas import Items
@@ -87,8 +87,7 @@ class MsgpackCodec:
         if kind is Request:
             packed = _decode(_msgpack_decoder, part, PackedRequest)
             _refuse_not_finite(_without_ids(bytes(part), packed), packed)
-            whole: Any = packed
-            return cast(T, whole)
+            return cast(T, packed)
         found = _decode(_msgpack_decoder, part, kind)
         if kind is Items:  # parts of other types are decoded again, as one of these
             _refuse_not_finite(bytes(part), found)
@@ -109,11 +108,7 @@ _json_decoder, _msgpack_decoder = cache(msgspec.json.Decoder), cache(msgspec.msg
 class PackedRequest(Request, frozen=True):
     """A request whose candidates may have come as bytes."""
 
-    candidates: (
-        Annotated[list[Whole | Text | Columns], Meta(min_length=1, max_length=MAX_CANDIDATES)]
-        | PackedIds
-        | None
-    ) = None  # type: ignore[assignment]
+    candidates: GivenCandidates | PackedIds | None = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         """Raise RequestError if the bytes are no whole numbers of 8 bytes."""
