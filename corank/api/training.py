@@ -22,6 +22,7 @@ from corank.training.callbacks import Callback, check_callbacks
 from corank.training.carry.preparation import describe_origin, find_source, plan_carry, require_epochs
 from corank.training.checkpoints.run_publisher import RunPublisher, open_remote_run
 from corank.training.config import Config
+from corank.training.device import device, precision_warnings
 from corank.training.preparation.agreement import require_agreement
 from corank.training.preparation.continuation import open_earlier
 from corank.training.preparation.packed_data import open_or_pack, open_packed
@@ -212,6 +213,8 @@ def _prepare(
     Run.create(run.folder, run.config, run.base, run.publish, origin, packed.manifest.fingerprint)
     ranks.log.remember(CREATED)
     sufficiency.report(report)
+    for line in precision_warnings(run.config.train.precision, device()):
+        report(f"warning: {line}")
     if packed.manifest.continued is None:  # else the whole log would be read for the days since
         profile_log(run.config, run.base).report(report)
     if origin is not None:

@@ -6,6 +6,7 @@ Letters: N rows · h width · d width of vectors · R requests.
 """
 
 from collections.abc import Callable, Collection, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,6 +23,19 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
     "silu": functional.silu,
 }
+
+
+@cache
+def has_fused_relu() -> bool:
+    """Whether oneDNN computes relu(x Wᵀ + b) in bf16 in one call on this processor.
+
+    It lacks that without AVX-512, and the operation is none of torch's public ones: so it is tried, once.
+    """
+    try:
+        torch.ops.mkldnn._linear_pointwise(*torch.zeros(2, 1, 1, dtype=torch.bfloat16), None, "relu", [], "")
+    except (AttributeError, RuntimeError):
+        return False
+    return True
 
 
 class _ReluLayers(torch.autograd.Function):
@@ -90,7 +104,7 @@ def activated_layers(x: Tensor, layers: Sequence[nn.Linear], activation: str, dr
 def _fuses(x: Tensor, activation: str) -> bool:
     """Whether `_ReluLayers` computes layers on such an input."""
     of_cpu = x.dtype == torch.bfloat16 and x.device.type == "cpu"
-    return of_cpu and activation == "relu" and torch.is_grad_enabled()
+    return of_cpu and activation == "relu" and torch.is_grad_enabled() and has_fused_relu()
 
 
 class Columns(nn.Module):

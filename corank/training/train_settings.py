@@ -76,7 +76,8 @@ class TrainSettings(Settings):
     """Candidates that the costly networks leave out of a step, since an earlier stage finds them easy; none unless
     given."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Of the matrix products in training; auto is bf16 where the processor has it. Evaluation is fp32."""
+    """Of the matrix products in training; auto is bf16 where the processor has instructions for it, else fp32.
+    Evaluation is fp32."""
 
     @property
     def stages(self) -> dict[str, DenseOptimiser]:
