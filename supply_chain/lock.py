@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-LOCKS = tuple(ROOT / f"requirements{build}.lock" for build in ("", ".cpu", ".cuda"))
-"""What every machine installs; torch's CPU build; its default build, for CUDA, with the libraries that it needs."""
+TIERS = ("train", "test", "all")
+"""What the demo needs; what the default tests need beside it; what the other tests, linters and the site need beside that."""
+TORCH = ("torch-cpu", "torch-cuda")
+"""torch's CPU build; its default build, for CUDA, with the libraries that it needs."""
+LOCKS = {name: ROOT / "requirements" / f"{name}.lock" for name in (*TIERS, *TORCH)}
+"""No package stands in two of them, but for torch."""
 
 
 class LockedPackage(NamedTuple):
@@ -38,17 +42,22 @@ def write_locks(compiled: Path, cpu_torch: Path) -> None:
     """Split what `uv pip compile` wrote into the locks.
 
     Args:
-        compiled: pins with hashes of everything, for the default build of torch.
+        compiled: a folder with a file for each of TIERS: pins with hashes of the tier and those before it, for the default
+            build of torch, of equal versions.
         cpu_torch: a folder that holds the wheel of torch's CPU build, of the same version.
     """
-    entries = re.findall(r"^\S.*\n(?: .*\n)*", compiled.read_text(encoding="utf-8"), re.MULTILINE)
     (wheel,) = cpu_torch.glob("torch-*.whl")
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    cuda = [entry for entry in entries if _CUDA.match(entry)]
     cpu = [f"torch=={wheel.name.split('-')[1]} \\\n    --hash=sha256:{digest}\n"]
-    common = [entry for entry in entries if entry not in cuda]
-    for lock, chosen in zip(LOCKS, (common, cpu, cuda), strict=True):
-        lock.write_text(_HEAD + "".join(chosen), encoding="utf-8")
+    entries = {tier: re.findall(r"^\S.*\n(?: .*\n)*", (compiled / tier).read_text(encoding="utf-8"), re.MULTILINE) for tier in TIERS}
+    cuda = [entry for entry in entries["all"] if _CUDA.match(entry)]
+    locked = {"torch-cpu": cpu, "torch-cuda": cuda}
+    earlier = set(cuda)
+    for tier in TIERS:
+        locked[tier] = [entry for entry in entries[tier] if entry not in earlier]
+        earlier.update(entries[tier])
+    for name, chosen in locked.items():
+        LOCKS[name].write_text(_HEAD + "".join(chosen), encoding="utf-8")
 
 
 if __name__ == "__main__":

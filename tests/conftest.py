@@ -17,6 +17,56 @@ from corank.training.run import Run
 from tests.support import shared
 from tests.support.object_store import ObjectStore, make_store, s3_server, use_store
 
+THOROUGH = (
+    # hostile input, kills, browser, what is installed
+    *("hostile", "installation", "clients", "docs_site", "serving/http/test_page.py", "analysis/live"),
+    *("serving/http/test_hostile_input.py", "continual/test_daily_kills.py"),
+    # several machines: ranks, clusters, object storage
+    *(
+        "distributed",
+        "training/distributed",
+        "training/checkpoints/test_runs_of_ranks.py",
+        "cli/test_two_workers.py",
+    ),
+    *(
+        "engine/test_ray_engine.py",
+        "serving/store/backends/test_redis_cluster.py",
+        "data/packing/test_pack_by_engine.py",
+    ),
+    *(
+        "cli/test_object_storage.py",
+        "core/storage/test_published_folder.py",
+        "serving/store/test_fetch_process.py",
+    ),
+    # experiments, trackers, examples of the docs
+    *("analysis/study/test_study.py", "analysis/search/test_tune.py", "analysis/search/test_sweep.py"),
+    *("analysis/search/test_budget.py", "cli/test_figures.py", "analysis/precision", "training/trees"),
+    *("training/tracking/test_mlflow.py", "training/tracking/test_wandb.py", "api/test_tracking.py"),
+    *("api/test_examples.py", "api/test_python_guide.py", "training/test_recipes.py"),
+    *("training/test_example_plugins.py", "training/test_extending.py"),
+    # many further cases of what other tests show once
+    *(
+        "data/reuse",
+        "data/state/test_random_continued.py",
+        "data/test_point_in_time.py",
+        "training/test_device.py",
+    ),
+    *(
+        "training/test_feature_runs.py",
+        "training/test_train_modes.py",
+        "training/validation/test_real_days.py",
+    ),
+    *("bundle/test_older_formats.py", "bundle/test_refresh_by_hand.py", "bundle/test_refresh_events.py"),
+    *(
+        "bundle/test_vector_index.py",
+        "core/test_ann_index.py",
+        "serving/http/test_renewal.py",
+        "serving/log/test_replay.py",
+    ),
+    *("serving/store/test_retention.py",),
+)
+"""Files and folders of tests that `scripts/test all` alone runs, beside single tests that are marked `thorough`."""
+
 torch.set_num_threads(1)
 # what is imported lives on: collections that visited it took a tenth of the CPU time
 gc.set_threshold(50_000, 20, 20)
@@ -36,6 +86,25 @@ def pytest_collection() -> Generator[None, object, object]:
     gc.collect()
     gc.freeze()
     return result
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave files unread of which every test would be deselected: half of all imports of the default tests."""
+    return (
+        True if config.option.markexpr.startswith("not thorough") and _is_thorough(collection_path) else None
+    )
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are selected by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _is_thorough(item.path):
+            item.add_marker("thorough")
+
+
+def _is_thorough(path: Path) -> bool:
+    place = path.relative_to(Path(__file__).parent)
+    return any(place.is_relative_to(name) for name in THOROUGH)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -142,6 +142,7 @@ def test_the_same_run_gives_the_same_page_but_for_the_cpu_time(
     assert sections == two_stages[1] | timed
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("untimed")
 def test_two_runs_side_by_side(small: Path, tmp_path: Path) -> None:
     """Figures of both, losses over each other, the differences of `corank compare`, and what differs in the configs."""
@@ -170,6 +171,7 @@ def test_two_runs_side_by_side(small: Path, tmp_path: Path) -> None:
     assert len(files) == 2 * document.count("<svg ")
 
 
+@pytest.mark.thorough
 def test_three_stages_two_labels_and_no_truth(small: Path) -> None:
     document, sections = read_report(trained_run(small, small.parent / "runs" / "rich", *RICH))
     assert "<b>&$c$" not in document
@@ -184,6 +186,7 @@ def test_three_stages_two_labels_and_no_truth(small: Path) -> None:
     assert "Undefined here: truth_recall@5@18" in sections["The cascade"]
 
 
+@pytest.mark.thorough
 def test_a_single_stage(small: Path) -> None:
     run = trained_run(small, small.parent / "runs" / "alone", *ALONE)
     _, sections = read_report(run)
@@ -196,6 +199,7 @@ def test_a_single_stage(small: Path) -> None:
     assert "holds no TensorBoard events" in read_report(run)[1]["Training"]
 
 
+@pytest.mark.thorough
 def test_a_log_of_exposures(exposures: Callable[..., Run]) -> None:
     _, sections = read_report(exposures("shown", lambda log: log))
     assert "requests of more than the 6 candidates that rank keeps" in sections["Quota curve"]
@@ -205,6 +209,7 @@ def test_a_log_of_exposures(exposures: Callable[..., Run]) -> None:
     assert plots(sections)["Scores by level"] == plots(sections)["Ranks by stage"] == 1
 
 
+@pytest.mark.thorough
 def test_a_split_of_two_rows_without_clicks(exposures: Callable[..., Run]) -> None:
     """One candidate a request, so that there is no order to speak of."""
 

@@ -68,6 +68,7 @@ def test_candidates_are_the_nearest_and_scored_as_if_given(case: Case) -> None:
         assert answer == given
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_candidates_are_the_nearest_by_the_stored_vectors(case: Case, tmp_path: Path) -> None:
     stored = ExportSettings(precision={"prerank.vector": "int8"})
@@ -86,6 +87,7 @@ def test_a_request_may_say_how_many(case: Case) -> None:
     assert len(case.funnel.rank(asked(case, retrieve=999, trace=True))["trace"]) == len(case.items)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_count_of_candidates_is_that_of_those_asked_for(tmp_path: Path) -> None:
     case = retrieving(tmp_path, candidates={"kind": "candidates", "scale": "none"})
@@ -155,6 +157,7 @@ def test_newer_items_are_found_and_older_ones_replaced(case: Case) -> None:
     assert len(case.funnel.rank(asked(case, retrieve=999, trace=True))["trace"]) == len(known)
 
 
+@pytest.mark.thorough
 def test_fewer_filters_are_kept_of_many_items(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     items = case.funnel.request_encoder.items
     monkeypatch.setattr(retrieval, "FILTER_BYTES", 3 * int(items.bounds[-1]))

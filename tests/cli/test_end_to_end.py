@@ -87,6 +87,7 @@ def test_from_a_simulated_log_to_a_ranking(tmp_path: Path, capsys: pytest.Captur
     assert_same_scores(Run.open(folder), bundle, "test", requests=10)
 
 
+@pytest.mark.thorough
 @pytest.mark.realdata
 @pytest.mark.skipif(SLICE is None, reason="CORANK_KUAIRAND does not name a folder of KuaiRand-Pure")
 def test_from_real_logs_to_a_ranking(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -189,6 +189,7 @@ def test_a_bad_day_is_refused_before_training_and_serving_goes_on(
     assert live_version(world) == before and not (world / "daily" / "periods" / DAYS[1] / "run").exists()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_period_is_tried_again_when_its_tables_are_mended(world: Path) -> None:
     before = live_version(world)
@@ -216,6 +217,7 @@ def test_a_model_of_flipped_labels_is_refused_by_the_gate(world: Path) -> None:
     assert live_version(world) == before and DailyHistory(world / "daily").live is not None
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_collapsed_calibration_is_refused_by_the_gate(world: Path) -> None:
     """Until the last two hours, which compare, nine clicks of ten are lost, where it trains and calibrates."""
@@ -238,6 +240,7 @@ def test_a_collapsed_calibration_is_refused_by_the_gate(world: Path) -> None:
     assert not earlier.exists(), "it was tried again from its tables on"
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_skipped_period_is_not_trained_and_the_next_begins_after_the_live_one(world: Path) -> None:
     deliver(world, DAYS[1], lose_half)

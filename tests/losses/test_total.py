@@ -158,6 +158,7 @@ EVERY = [
 ]  # fmt: skip
 
 
+@pytest.mark.precision
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_three_stages_learn_from_every_loss_at_once(dtype: torch.dtype) -> None:
     torch.manual_seed(0)

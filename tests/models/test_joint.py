@@ -73,6 +73,7 @@ def test_request_major_equals_a_row_a_candidate_in_loss_and_gradients(seed: int)
         np.testing.assert_allclose(gradient, their_gradients[name], rtol=1e-3, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.precision
 def test_bf16_is_close_to_fp32() -> None:
     batch, _ = random_batch(1)
     built = model()
@@ -84,6 +85,7 @@ def test_bf16_is_close_to_fp32() -> None:
             torch.testing.assert_close(z, exact[stage].logits[label], rtol=0.1, atol=0.2)
 
 
+@pytest.mark.precision
 @pytest.mark.parametrize("width", [16, 40])
 def test_fused_relu_has_the_gradient_of_the_plain_one(width: int) -> None:
     torch.manual_seed(0)
@@ -99,6 +101,7 @@ def test_fused_relu_has_the_gradient_of_the_plain_one(width: int) -> None:
         torch.testing.assert_close(ours, plain, rtol=2e-2, atol=2e-2)
 
 
+@pytest.mark.precision
 def test_layers_together_have_the_bits_of_one_after_another() -> None:
     torch.manual_seed(0)
     layers, x = (

@@ -71,6 +71,7 @@ def test_predictions_are_those_of_the_funnel(
     assert compared > 10
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_bundle_without_histories_and_users_needs_neither(tmp_path: Path) -> None:
     case = Case.of(tmp_path, RICH | {"histories": [], "user": []})
@@ -129,6 +130,7 @@ def compare(case: Case, document: dict[str, Any], predicted: pl.DataFrame) -> in
     return 1
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_run_is_exported_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = finished_run()

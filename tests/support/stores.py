@@ -20,7 +20,11 @@ from tests.support.redis_cluster import shared_cluster
 from tests.support.redis_server import redis_server
 from tests.support.shared import derived
 
-KINDS = ("lmdb", *(pytest.param(kind, marks=pytest.mark.store) for kind in ("redis", "cluster")))
+KINDS = (
+    "lmdb",
+    pytest.param("redis", marks=pytest.mark.store),
+    pytest.param("cluster", marks=[pytest.mark.store, pytest.mark.thorough]),
+)
 
 
 class Between:

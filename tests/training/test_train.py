@@ -86,6 +86,7 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     assert same(resumed, unbroken) and same(resumed, unbroken, "latest") and same(resumed, unbroken, "best")
 
 
+@pytest.mark.thorough
 def test_the_events_of_a_resumed_run_are_those_of_an_unbroken_one(small_world: Path, tmp_path: Path) -> None:
     from tensorboard.summary.writer import event_file_writer
 
@@ -203,6 +204,7 @@ def test_every_loss_is_reported_on_screen_and_in_tensorboard(small_world: Path, 
     assert all(value is not None and value > 0 for _, value in found["candidates_per_second"])
 
 
+@pytest.mark.precision
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_training_lowers_the_losses_and_beats_chance(
     world: Path, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
@@ -224,6 +226,7 @@ def test_training_lowers_the_losses_and_beats_chance(
     assert found["cascade"]["truth_recall@6@18"] > found["cascade"]["random"]["truth_recall@6@18"] + 0.1
 
 
+@pytest.mark.precision
 def test_the_precisions_differ(small_world: Path, tmp_path: Path) -> None:
     config = small_world / "config.yaml"
     one, two = (
@@ -247,6 +250,7 @@ def test_calibrators_are_fitted_on_exposed_validation_rows(trained: Run) -> None
     assert abs(other["pcoc_calibrated"] - 1) > 0.01
 
 
+@pytest.mark.thorough
 def test_checks_within_an_epoch_change_nothing(small_world: Path, tmp_path: Path) -> None:
     config, seen = read(small_world / "config.yaml", [*SMALL, *HARD, "train.average=0.9"]), list[float]()
     packed = trained_run(

@@ -166,6 +166,7 @@ def test_one_request_in_a_graph_has_the_same_and_masked_rows_change_nothing() ->
         at += size
 
 
+@pytest.mark.precision
 def test_bf16_inputs_give_sums_in_fp32() -> None:
     din, batch, target, event = made(RAGGED)
     exact = din(target, history(event, batch))

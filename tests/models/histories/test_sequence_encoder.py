@@ -123,6 +123,7 @@ def test_a_ranker_with_an_encoder_is_the_same_by_request_and_by_row() -> None:
     assert axes["din.encoder.place"] == (events, places) and places is not None and len(places) == 12
 
 
+@pytest.mark.precision
 def test_bf16_events_stay_near() -> None:
     encoder, rows = made(), torch.randn(padded(HELD), WIDTH)
     batch = attended(RAGGED, ages=True)[0]

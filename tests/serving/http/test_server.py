@@ -38,6 +38,7 @@ def test_requests_score_as_the_model_that_was_evaluated(trained: Run, store: str
     assert found["largest"] <= TOLERANCE
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(count_cores() < 2, reason="one core")
 def test_workers_one_a_core_answer_side_by_side_and_count_together(store: str, tmp_path: Path) -> None:
     with running_service(store, tmp_path, workers=None) as (url, process):
@@ -49,6 +50,7 @@ def test_workers_one_a_core_answer_side_by_side_and_count_together(store: str, t
         assert len(process.children()) >= count_cores()
 
 
+@pytest.mark.thorough
 def test_served_requests_are_logged_on_the_way_out_and_replayed(
     store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

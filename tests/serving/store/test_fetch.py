@@ -281,6 +281,7 @@ class History:
         return held
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", range(3))
 def test_every_reader_sees_the_state_of_the_change_that_it_names(
     case: Case, local: Store, tmp_path: Path, seed: int

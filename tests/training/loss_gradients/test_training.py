@@ -55,6 +55,7 @@ def test_two_runs_stand_side_by_side() -> None:
     assert "".join(cells) in html.replace("</tr>\n<tr>", "")
 
 
+@pytest.mark.precision
 @pytest.mark.slow
 def test_a_broken_training_with_projection_ends_as_an_unbroken_one(tmp_path: Path) -> None:
     config = small_world() / WORLD
