@@ -19,7 +19,15 @@ from tests.support.object_store import ObjectStore, make_store, s3_server, use_s
 
 THOROUGH = (
     # hostile input, kills, browser, what is installed
-    *("hostile", "installation", "clients", "docs_site", "serving/http/test_page.py", "analysis/live"),
+    *(
+        "hostile",
+        "installation",
+        "clients",
+        "docs_site",
+        "serving/http/test_page.py",
+        "analysis/live",
+        "analysis/test_html.py",
+    ),
     *("serving/http/test_hostile_input.py", "continual/test_daily_kills.py"),
     # several machines: ranks, clusters, object storage
     *(
@@ -41,7 +49,12 @@ THOROUGH = (
     # experiments, trackers, examples of the docs
     *("analysis/study/test_study.py", "analysis/search/test_tune.py", "analysis/search/test_sweep.py"),
     *("analysis/search/test_budget.py", "cli/test_figures.py", "analysis/precision", "training/trees"),
-    *("training/tracking/test_mlflow.py", "training/tracking/test_wandb.py", "api/test_tracking.py"),
+    *(
+        "training/tracking/test_mlflow.py",
+        "training/tracking/test_wandb.py",
+        "api/test_tracking.py",
+        "serving/http/operations/test_tracing.py",
+    ),
     *("api/test_examples.py", "api/test_python_guide.py", "training/test_recipes.py"),
     *("training/test_example_plugins.py", "training/test_extending.py"),
     # many further cases of what other tests show once
@@ -98,7 +111,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 @pytest.hookimpl(tryfirst=True)  # before tests are selected by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if _is_thorough(item.path):
+        if _is_thorough(item.path) or "s3_endpoint" in getattr(item, "fixturenames", ()):
             item.add_marker("thorough")
 
 

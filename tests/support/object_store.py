@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 CREDENTIALS = {
@@ -66,6 +65,8 @@ def s3_server() -> Iterator[str]:
 
 def make_store(endpoint: str, bucket: str) -> ObjectStore:
     """A new bucket."""
+    import boto3
+
     client = boto3.client(
         "s3",
         endpoint_url=endpoint,
