@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,8 +75,9 @@ CONFIG_MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("override", CONFIG_MISTAKES)
-@pytest.mark.parametrize("verb", ["check", "pack", "train"])
+@pytest.mark.parametrize(
+    ("verb", "override"), zip(cycle(["check", "pack", "train"]), CONFIG_MISTAKES, strict=False)
+)
 def test_a_mistake_in_the_config(world: Path, command: Corank, verb: str, override: str) -> None:
     refused(command(verb, world / "config.yaml", "--set", override), CONFIG_MISTAKES[override])
 

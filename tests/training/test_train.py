@@ -63,8 +63,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(small_world: 
     assert not torch.equal(ours["stages.rank.first.weight"], theirs["stages.rank.first.weight"])
 
 
-@pytest.mark.parametrize("table", ["rowwise_adagrad", "lazy_adam"])
-@pytest.mark.parametrize("average", [None, 0.95])
+@pytest.mark.parametrize(("table", "average"), [("rowwise_adagrad", None), ("lazy_adam", 0.95)])
 def test_an_interrupted_run_ends_as_an_unbroken_one(
     small_world: Path, tmp_path: Path, table: str, average: float | None
 ) -> None:

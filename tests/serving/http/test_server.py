@@ -92,7 +92,7 @@ def test_nothing_to_serve_is_a_named_error(
     assert f"error: {message}" in err and "Traceback" not in err
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.thorough)])
 def test_a_port_that_is_taken_is_a_named_error(workers: str, store: str, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
