@@ -17,31 +17,11 @@ from corank.training.run import Run
 from tests.support import shared
 from tests.support.object_store import ObjectStore, make_store, s3_server, use_store
 
-THOROUGH = """
-hostile installation clients docs_site serving/http/test_page.py serving/http/test_hostile_input.py
-analysis/live analysis/test_html.py continual/test_daily_kills.py
-
-distributed training/distributed training/checkpoints/test_runs_of_ranks.py cli/test_two_workers.py
-training/checkpoints/test_sharded_checkpoints.py
-engine/test_ray_engine.py data/packing/test_pack_by_engine.py serving/store/backends/test_redis_cluster.py
-cli/test_object_storage.py core/storage/test_published_folder.py serving/store/test_fetch_process.py
-
-analysis/study/test_study.py analysis/search/test_tune.py analysis/search/test_sweep.py analysis/search/test_budget.py
-analysis/precision cli/test_figures.py training/trees evaluation/test_value_ordering.py analysis/test_comparison.py
-training/tracking/test_mlflow.py training/tracking/test_wandb.py training/tracking/test_named_callbacks.py
-api/test_tracking.py serving/http/operations/test_tracing.py
-api/test_examples.py api/test_python_guide.py training/test_recipes.py training/test_example_plugins.py
-training/test_extending.py training/test_text_vectors.py models/test_plugin_stage.py models/test_generators.py
-
-data/reuse data/state data/test_point_in_time.py data/test_splits.py data/packing/test_ranges.py
-training/test_device.py training/test_feature_runs.py training/test_train_modes.py training/test_continued_runs.py
-training/validation/test_real_days.py training/carry/test_judged_run.py
-bundle/test_older_formats.py bundle/test_refresh_by_hand.py bundle/test_refresh_events.py bundle/test_vector_index.py
-bundle/test_catalogue.py core/test_ann_index.py serving/http/test_renewal.py serving/log/test_replay.py
-serving/store/test_retention.py
-""".split()
-"""Files and folders of tests that `scripts/test all` alone runs, like single tests that are marked `thorough`: hostile input,
-kills, browser and site; several machines; experiments, trackers and examples; many cases of what other tests show once."""
+THOROUGH = [
+    line
+    for line in Path(__file__).with_name("thorough.txt").read_text().split("\n")
+    if line[:1] not in ("", "#")
+]
 
 torch.set_num_threads(1)
 # what is imported lives on: collections that visited it took a tenth of the CPU time
