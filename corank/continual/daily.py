@@ -10,9 +10,9 @@ from corank.continual.daily_page import write_page
 from corank.continual.daily_result import DailyResult
 from corank.continual.history import DailyHistory, PeriodRecord
 from corank.continual.log_end import find_last_time
-from corank.continual.period_training import DailySetup, PeriodTraining, remove_old
 from corank.continual.periods import Period, due_periods
 from corank.continual.settings import read_settings
+from corank.continual.setup import DailySetup, remove_old
 from corank.continual.tracking import DailyTracking
 from corank.core.errors import ConfigError, DataError
 from corank.core.locks import WriteLock
@@ -55,7 +55,8 @@ def daily(
         >>> [record.decision for record in corank.daily("shop/daily.yaml").records]
         ['live']
     """
-    setup = _read_setup(require_local(config), report, items_as_of)
+    path = require_local(config)
+    setup = _read_setup(path, report, items_as_of)
     settings = setup.settings
     tracking = DailyTracking(setup.folder, settings, report)
     with _lock(setup.folder):
@@ -77,7 +78,8 @@ def daily(
                 break
         tracking.write(history.records)  # of a call that was killed, too
         result = DailyResult(setup.folder, history.records, settings.gate)
-        write_page(result.folder, result.records, result.gate)
+        if _is_older(result.page, history.path, path):
+            write_page(result.folder, result.records, result.gate)
         return result
 
 
@@ -93,6 +95,8 @@ def _take(
     setup: DailySetup, period: Period, history: DailyHistory, accept: Sequence[str], skip: Sequence[str]
 ) -> PeriodRecord:
     """Decide on a period. Raises ConfigError if one that is live is to be skipped."""
+    from corank.continual.period_training import PeriodTraining  # which loads torch
+
     live = history.live
     since = None if live is None else live.until
     for record in history.records:
@@ -123,6 +127,12 @@ def _refuse_unknown(names: Sequence[str], periods: Sequence[Period]) -> None:
         if name not in {period.name for period in periods}:
             due = ", ".join(period.name for period in periods) or "none"
             raise ConfigError(f"period {name}: not due, or decided already; due are {due}")
+
+
+def _is_older(page: Path, *sources: Path) -> bool:
+    """Whether a page is not there, or older than a file of which it is made."""
+    times = [path.stat().st_mtime_ns for path in sources if path.exists()]
+    return not page.exists() or page.stat().st_mtime_ns < max(times)
 
 
 def _lock(folder: Path) -> WriteLock:

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,16 +17,14 @@ from corank.api.stores import publish
 from corank.api.tracking import evaluation_figures
 from corank.api.training import train
 from corank.api.versions import prune
-from corank.bundle.items_as_of import ItemsAsOf
 from corank.bundle.manifest import load_manifest
 from corank.continual.gate import figures_of
-from corank.continual.history import Decision, PeriodRecord, find_live
+from corank.continual.history import Decision, PeriodRecord
 from corank.continual.periods import MILLISECOND, Period
-from corank.continual.settings import DailySettings
+from corank.continual.setup import BUNDLE, PACKED, RUN, DailySetup
 from corank.continual.steps import PeriodSteps
 from corank.continual.verify import verify_bundle
 from corank.core.files import write_text
-from corank.core.types import Report
 from corank.data.reuse.inputs import find_versions, hash_versions
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import open_store
@@ -34,48 +32,6 @@ from corank.serving.store.retention import list_versions
 from corank.training.export import export_bundle
 from corank.training.run import Run
 from corank.training.validation.validation import validate_against
-
-RUN, BUNDLE, PACKED = "run", "bundle", "packed"
-"""Folders of a period; packed data that go on from others lie beside the last."""
-
-
-@dataclass(frozen=True)
-class DailySetup:
-    """The settings of a daily funnel, and where its files lie."""
-
-    settings: DailySettings
-    base: Path
-    """Relative paths of the settings begin here."""
-    opened: OpenedConfig
-    """The config that is trained."""
-    report: Report
-    items_as_of: ItemsAsOf | None = None
-    """What the table of items contains; None if it is not known."""
-
-    @property
-    def config(self) -> Path:
-        """The file of the config that is trained."""
-        return self.base / self.settings.config
-
-    @property
-    def folder(self) -> Path:
-        """Of the history, its page, and all periods."""
-        return self.base / self.settings.folder
-
-    @property
-    def store(self) -> str | None:
-        """The store's address; an LMDB store's path begins in the settings' folder."""
-        kind, _, path = (self.settings.store or "").partition(":")
-        return f"lmdb:{(self.base / path).absolute()}" if kind == "lmdb" else self.settings.store
-
-    def of(self, period: str) -> Path:
-        """The folder of a period."""
-        return self.folder / "periods" / period
-
-    def packed_of(self, period: str) -> Path | None:
-        """The packed data of a period; None if it was not packed."""
-        steps = PeriodSteps(self.of(period))
-        return self.of(period) / steps.find("pack")["location"] if steps.is_done("pack") else None
 
 
 @dataclass(frozen=True)
@@ -275,12 +231,3 @@ class PeriodTraining:
 def _figures(document: Mapping[str, Any]) -> dict[str, float]:
     """The figures of an evaluation, named as the gate names them."""
     return {name.partition("/")[2]: value for name, value in evaluation_figures(dict(document)).items()}
-
-
-def remove_old(setup: DailySetup, records: Sequence[PeriodRecord], keep: int) -> None:
-    """Remove packed data, runs and bundles of periods beyond the newest, but those of the live run."""
-    live = find_live(records)
-    for record in records[:-keep]:
-        if live is None or record.period != live.period:
-            for name in (RUN, BUNDLE, PACKED, f"{PACKED}.continued"):
-                shutil.rmtree(setup.of(record.period) / name, ignore_errors=True)

@@ -1,13 +1,18 @@
 """A funnel trained period by period: what goes live, what is refused and why, and what a call changes."""
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -264,6 +269,49 @@ def test_the_end_of_the_log_is_found_without_files_that_are_over(world: Path) ->
     assert find_last_time(opened, live, packed) // DAY == 20521
     with pytest.raises(DataError, match=r"data\.log: parquet"):
         find_last_time(opened, live, None)
+
+
+def test_the_end_of_the_log_is_found_without_rows_that_are_over(world: Path) -> None:
+    """A file that grows: of its older rows the statistics alone are read."""
+    for day in ("before", DAYS[0]):
+        (world / "log" / f"{day}.parquet").unlink()
+    frames = [pl.read_parquet(world / "days" / f"{day}.parquet") for day in ("before", *DAYS[:2])]
+    table = pl.concat(frames).sort("time").to_arrow()
+    log = world / "log" / "log.parquet"
+    with pq.ParquetWriter(log, table.schema) as writer:
+        day = pl.Series(table["time"]).dt.strftime("%Y-%m-%d")
+        for old in (True, False):
+            writer.write_table(
+                table.filter((day < DAYS[0]).to_arrow() if old else (day >= DAYS[0]).to_arrow())
+            )
+    old = pq.read_metadata(log).row_group(0)
+    columns = [old.column(n) for n in range(old.num_columns)]
+    content = bytearray(log.read_bytes())
+    for column in columns:
+        first = column.dictionary_page_offset or column.data_page_offset
+        content[first : first + column.total_compressed_size] = bytes(column.total_compressed_size)
+    log.write_bytes(content)
+    live = DailyHistory(world / "daily").live
+    assert find_last_time(OpenedConfig.open(world / "config.yaml"), live, None) // DAY == 20520
+
+
+def test_a_call_with_nothing_due_loads_nothing_that_trains_ranks_or_draws(world: Path) -> None:
+    write_settings(world, track=["mlflow"] if find_spec("mlflow") else [])
+    known = world / "daily" / "tracking" / "periods.json"
+    known.parent.mkdir()
+    known.write_text(json.dumps({"mlflow": DailyHistory(world / "daily").records[-1].end}))
+    corank.daily(world / "daily.yaml")  # whose page is older than the settings
+    code = (
+        "import sys, corank\n"
+        f"corank.daily({str(world / 'daily.yaml')!r})\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = set(done.stdout.split())
+    assert "polars" in found
+    assert found.isdisjoint(
+        {"torch", "onnxruntime", "scipy", "sklearn", "tensorboard", "matplotlib", "mlflow"}
+    )
 
 
 def test_a_tracker_that_cannot_be_made_ends_the_call_before_any_work(world: Path) -> None:
