@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from corank.continual.history import PeriodRecord, find_live
 from corank.continual.settings import DailySettings
 from corank.continual.steps import PeriodSteps
 from corank.core.types import Report
+from corank.serving.store.base import open_store
+from corank.serving.store.live_version import StoreState
 
 RUN, BUNDLE, PACKED = "run", "bundle", "packed"
 """Folders of a period; packed data that go on from others lie beside the last."""
@@ -44,6 +47,13 @@ class DailySetup:
         """The store's address; an LMDB store's path begins in the settings' folder."""
         kind, _, path = (self.settings.store or "").partition(":")
         return f"lmdb:{(self.base / path).absolute()}" if kind == "lmdb" else self.settings.store
+
+    def read_store(self) -> StoreState | None:
+        """Read what the store serves; None without a store. Raises StoreError."""
+        if self.store is None:
+            return None
+        with closing(open_store(self.store, create=True)) as opened:  # as publishing does
+            return StoreState.read(opened)[1]
 
     def of(self, period: str) -> Path:
         """The folder of a period."""

@@ -22,15 +22,15 @@ from corank.api.config_source import OpenedConfig
 from corank.bundle.bundle import Bundle
 from corank.bundle.items_as_of import ItemsAsOf
 from corank.cli.main import app
-from corank.continual.history import DailyHistory
+from corank.continual.history import DailyHistory, PeriodRecord
 from corank.continual.log_end import find_last_time
-from corank.core.errors import BusyError, ConfigError, CorankError, DataError
+from corank.core.errors import BusyError, ConfigError, CorankError, DataError, StoreError
 from corank.core.locks import WriteLock
 from corank.serving.http.follower import Follower, sample_requests
 from corank.serving.http.source import StoreSource
 from corank.serving.store.base import open_store
 from corank.training.plain_config.yaml_reader import read_yaml_file
-from tests.support.shared import shared
+from tests.support.shared import finished_bundle, shared
 
 GATE = ["rank.exposed.click.auc >= live - 0.3", "rank.exposed.click.pcoc in [0.2, 5]"]
 SETTINGS: dict[str, Any] = {
@@ -88,6 +88,30 @@ def deliver(
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
     return shutil.copytree(shared("daily_first_day", _first_day), tmp_path / "shop")
+
+
+@pytest.fixture
+def two_days(tmp_path: Path) -> Path:
+    """The world with its second day live, too."""
+
+    def second_day(folder: Path) -> None:
+        shop = shutil.copytree(shared("daily_first_day", _first_day), folder / "shop")
+        deliver(shop, DAYS[1])
+        assert corank.daily(shop / "daily.yaml").refused is None
+
+    return shutil.copytree(shared("daily_second_day", second_day) / "shop", tmp_path / "shop")
+
+
+@contextmanager
+def served_again(folder: Path, record: PeriodRecord) -> Iterator[None]:
+    """A service of the store, which answers with the model of an earlier period in the end."""
+    follower = Follower(StoreSource(open_store(f"lmdb:{folder / 'store'}"), folder / "cache"))
+    (request, *_) = sample_requests(follower.funnel)
+    yield
+    follower.refresh()
+    answer = follower.funnel.rank(request)
+    assert follower.trouble is None and answer["items"] and answer["model_version"] == record.model
+    follower.stop()
 
 
 @contextmanager
@@ -250,6 +274,80 @@ def test_a_skipped_period_is_not_trained_and_the_next_begins_after_the_live_one(
     result = corank.daily(world / "daily.yaml", skip=[DAYS[1]])
     assert [r.decision for r in result.records] == ["live", "skipped", "live"]
     assert result.records[2].since == result.records[1].end
+
+
+@pytest.mark.slow
+def test_after_a_rollback_nothing_is_trained_until_the_period_is_undone(two_days: Path) -> None:
+    """What was wrong with the day is mended then, and it is trained once more, from the day before."""
+    first, second = DailyHistory(two_days / "daily").records
+    store, settings = f"lmdb:{two_days / 'store'}", two_days / "daily.yaml"
+    corank.roll_back(store)
+    deliver(two_days, DAYS[2])
+    with pytest.raises(
+        StoreError, match=rf"serves the model of {DAYS[0]}, and {DAYS[1]} is live in .*--undo {DAYS[1]}"
+    ):
+        corank.daily(settings)
+    assert DailyHistory(two_days / "daily").records == [first, second]
+    result = corank.daily(settings, undo=DAYS[1])
+    assert [r.decision for r in result.records] == ["live", "undone", "live"]
+    assert result.records[2].since == second.end and live_version(two_days) == result.records[2].version
+    begun = json.loads((two_days / "daily" / "periods" / DAYS[2] / "begin.json").read_text(encoding="utf-8"))
+    assert begun["result"]["live"] == DAYS[0]
+    with pytest.raises(DataError, match=f"{DAYS[2]} went live since; `--undo {DAYS[2]}` comes first"):
+        corank.daily(settings, retry=[DAYS[1]])
+    said: list[str] = []
+    result = corank.daily(settings, undo=DAYS[2], retry=[DAYS[1]], report=said.append)
+    assert f"{DAYS[2]}: undone; {DAYS[0]} is live again" in said
+    assert [r.decision for r in result.records] == ["live", "live", "undone"]
+    assert live_version(two_days) == result.records[1].version
+    # the rows are those of the first time, and so is the model
+    assert result.records[1].model == second.model
+
+
+@pytest.mark.slow
+def test_the_store_goes_back_with_the_history_and_a_stranger_in_it_is_told(two_days: Path) -> None:
+    first, second = DailyHistory(two_days / "daily").records
+    store, settings = f"lmdb:{two_days / 'store'}", two_days / "daily.yaml"
+    # refreshed and published by hand, it is still the model of the period
+    refreshed = shutil.copytree(two_days / "daily" / "periods" / DAYS[1] / "bundle", two_days / "bundle")
+    corank.refresh(refreshed, str(two_days / "log" / "*.parquet"))
+    corank.publish(refreshed, store)
+    said: list[str] = []
+    corank.daily(settings, report=said.append)
+    assert said == [] and live_version(two_days) != second.version
+    with served_again(two_days, first):
+        corank.daily(settings, undo=DAYS[1])
+    assert [r.decision for r in DailyHistory(two_days / "daily").records] == ["live", "undone"]
+    assert corank.daily(settings, undo=DAYS[1]).live == first, "it is undone already"
+    corank.promote(store, str(second.version))
+    with pytest.raises(
+        StoreError, match=rf"serves the model of {DAYS[1]}, .*`--undo {DAYS[1]}` goes back in both"
+    ):
+        corank.daily(settings)
+    corank.daily(settings, undo=DAYS[1])
+    assert live_version(two_days) == first.version
+    corank.publish(finished_bundle(), store)
+    corank.daily(settings, report=said.append)
+    assert any("which is of no period; candidates go on from 2026-03-07" in line for line in said)
+
+
+def test_what_cannot_be_undone_stays_as_it_is(world: Path) -> None:
+    settings, before = world / "daily.yaml", live_version(world)
+    for period, reason in {
+        DAYS[0]: f"no period before {DAYS[0]} is live",
+        DAYS[1]: f"no period {DAYS[1]}",
+    }.items():
+        with pytest.raises(DataError, match=reason):
+            corank.daily(settings, undo=period)
+    assert DailyHistory(world / "daily").records[0].decision == "live" and live_version(world) == before
+
+
+def test_a_period_is_not_undone_if_the_run_before_it_is_gone(two_days: Path) -> None:
+    before = live_version(two_days)
+    shutil.rmtree(two_days / "daily" / "periods" / DAYS[0] / "run")
+    with pytest.raises(DataError, match=f"the run of {DAYS[0]}, to which one would go back, is gone; `keep`"):
+        corank.daily(two_days / "daily.yaml", undo=DAYS[1])
+    assert live_version(two_days) == before and len(DailyHistory(two_days / "daily").records) == 2
 
 
 def test_a_period_that_is_not_due_cannot_be_accepted(world: Path) -> None:
