@@ -162,9 +162,9 @@ def _switch_to(
 def remove_versions(store: Store, keep: int = 1, report: Report = lambda line: None) -> list[str]:
     """Remove all versions but the live one, the `keep` that were live last before it, and those that are to come.
 
-    To come are versions that were staged after the live one was first published, and not withdrawn since. What a
-    service holds as canary or shadow stays, too. What stays without being asked for is reported. Incomplete versions are removed once nobody has worked on them for an hour, and journal entries
-    once every version contains them.
+    To come are versions that were staged after the live one was first published, and not withdrawn since; they are
+    reported. What a service holds as canary or shadow stays, too. Incomplete versions are removed once nobody has
+    worked on them for an hour, and journal entries once every version contains them.
 
     Returns:
         The names of the removed versions.
