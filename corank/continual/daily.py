@@ -44,7 +44,7 @@ def daily(
         retry: periods that were refused, skipped or undone, and are tried again.
         report: takes a line about each step.
         items_as_of: what the table of items contains, as for `export`, such as the store's change `42` before it was
-            written. Items that were put into the store until then and are not in the table leave it.
+            written. Items that were put in until then and are not in the table leave the store.
         undo: a period that went live: the one before it is live again, in the store, too. Its rows train no model,
             and later periods are trained again.
 
@@ -59,8 +59,7 @@ def daily(
         >>> [record.decision for record in corank.daily("shop/daily.yaml").records]
         ['live']
     """
-    path = require_local(config)
-    setup = _read_setup(path, report, items_as_of)
+    setup = _read_setup(path := require_local(config), report, items_as_of)
     settings = setup.settings
     tracking = DailyTracking(setup.folder, settings, report)
     with _lock(setup.folder):

@@ -74,7 +74,7 @@ class Condition:
 
         Raises ConfigError if there is no such figure.
         """
-        if self.figure not in candidate and (live is None or self.figure not in live):
+        if all(self.figure not in figures for figures in (candidate, live or {}, *earlier)):
             raise ConfigError(f"gate: {describe_unknown(self.figure, candidate, 'figure')}")
         value = candidate.get(self.figure)
         base = self._base(live, earlier)

@@ -58,6 +58,12 @@ def test_a_figure_that_is_not_defined_any_more_is_not_met() -> None:
     assert not checked.met and checked.describe() == f"{AUC} >= live - 0.002: not defined, live 0.6500"
 
 
+def test_a_figure_that_neither_run_has_any_more_is_not_met() -> None:
+    """As where the holdout has no click."""
+    for base in ("live", "median"):
+        assert not Condition.parse(f"{AUC} >= {base} - 0.1").check({}, {}, [{AUC: 0.7}]).met
+
+
 def test_a_figure_that_there_is_none_of_is_a_mistake() -> None:
     with pytest.raises(
         ConfigError, match=r"gate: unknown figure 'rank.click.auc'; did you mean 'rank.exposed"

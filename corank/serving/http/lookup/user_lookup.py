@@ -26,7 +26,7 @@ THREADS = 4
 """Look-ups at once: a store may take time over each."""
 LIMIT = 32
 """Look-ups that run or wait; a request beyond them does without."""
-START_SECONDS, CLOSE_SECONDS = 2.0, 1.0
+START_SECONDS, CLOSE_SECONDS = 10.0, 1.0
 QUIET_SECONDS = 60.0
 """From the report of one outage to that of the next."""
 
