@@ -373,24 +373,20 @@ def test_the_end_of_the_log_is_found_without_rows_that_are_over(world: Path) -> 
     """A file that grows: of its older rows the statistics alone are read."""
     for day in ("before", DAYS[0]):
         (world / "log" / f"{day}.parquet").unlink()
-    frames = [pl.read_parquet(world / "days" / f"{day}.parquet") for day in ("before", *DAYS[:2])]
-    table = pl.concat(frames).sort("time").to_arrow()
+    before, *later = (pl.read_parquet(world / "days" / f"{day}.parquet") for day in ("before", *DAYS[:2]))
     log = world / "log" / "log.parquet"
-    with pq.ParquetWriter(log, table.schema) as writer:
-        day = pl.Series(table["time"]).dt.strftime("%Y-%m-%d")
-        for old in (True, False):
-            writer.write_table(
-                table.filter((day < DAYS[0]).to_arrow() if old else (day >= DAYS[0]).to_arrow())
-            )
+    pl.concat([before, *later]).write_parquet(log, row_group_size=len(before))
     old = pq.read_metadata(log).row_group(0)
-    columns = [old.column(n) for n in range(old.num_columns)]
+    assert old.num_rows == len(before)
     content = bytearray(log.read_bytes())
-    for column in columns:
+    for column in map(old.column, range(old.num_columns)):
         first = column.dictionary_page_offset or column.data_page_offset
         content[first : first + column.total_compressed_size] = bytes(column.total_compressed_size)
     log.write_bytes(content)
-    live = DailyHistory(world / "daily").live
-    assert find_last_time(OpenedConfig.open(world / "config.yaml"), live, None) // DAY == 20520
+    opened, live = OpenedConfig.open(world / "config.yaml"), DailyHistory(world / "daily").live
+    assert find_last_time(opened, live, None) // DAY == 20520
+    with pytest.raises(DataError, match=r"data\.log: parquet"):
+        find_last_time(opened, None, None)
 
 
 def test_a_call_with_nothing_due_loads_nothing_that_trains_ranks_or_draws(world: Path) -> None:

@@ -105,8 +105,8 @@ def test_a_poisoned_day_is_refused_as_are_flipped_labels_and_half_a_day_and_a_la
         assert refused is not None and (refused.period, refused.decision) == (day, decision)
         assert any(line.startswith(reason) for line in refused.reasons), refused.reasons
         taken_back = {}
-    auc = "rank.exposed.click.auc"
-    assert refused.candidate[auc] > refused.reference[auc], "the live run alone does not tell"
+    poisoned, auc = DailyHistory(world / "daily").records[-1], "rank.exposed.click.auc"
+    assert poisoned.candidate[auc] > poisoned.reference[auc], "the live run alone does not tell"
     for file, table in zip(files, add_a_fifth(*tables), strict=True):
         table.write_parquet(file)
     assert corank.daily(settings, retry=[day]).refused is None

@@ -22,7 +22,8 @@ HOUR = timedelta(hours=1)
 
 def pack_days(folder: Path) -> None:
     """Pack as `corank daily` does: all until 6 March, then two days, each without the last four hours of its own."""
-    packed, since = None, None
+    packed: PackedDataset | None = None
+    since: int | None = None
     for day in ("2026-03-06", "2026-03-07", "2026-03-08"):
         period = Period.at(moment_to_ms(day), DAY, "UTC")
         parts = ", ".join(f'{name}: "{bounds}"' for name, bounds in period.split(since, 4 * HOUR).items())
