@@ -9,6 +9,7 @@ from corank.continual.periods import Period
 from corank.continual.setup import BUNDLE, RUN, DailySetup
 from corank.continual.steps import PeriodSteps
 from corank.core.errors import DataError, StoreError
+from corank.serving.store.base import hide_password
 from corank.serving.store.live_version import StoreState
 
 
@@ -54,7 +55,8 @@ def _roll_back(setup: DailySetup, state: StoreState, period: str, version: str |
     assert setup.store is not None
     if version not in state.versions:
         raise StoreError(
-            f"{setup.store}: has no version of {period} any more; publish {setup.of(period) / BUNDLE}, then try again"
+            f"{hide_password(setup.store)}: has no version of {period} any more; publish {setup.of(period) / BUNDLE}, "
+            "then try again"
         )
     roll_back(setup.store, version, setup.report)
 
@@ -75,20 +77,21 @@ def check_store(setup: DailySetup, history: DailyHistory, due: Iterable[Period])
     state = None if live is None or live.version is None else setup.read_store()
     if live is None or state is None:
         return
-    served = _served_model(state)
+    served, store = _served_model(state), hide_password(str(setup.store))
     if served in {live.model, *_exported_models(setup.of(period.name) for period in due)}:
         return
-    which = [record for record in history.records if record.model == served]
-    if served is None or not which:
+    were_live = (record for record in history.records if record.decision in ("live", "undone"))
+    which = next((record for record in were_live if record.model == served), None)
+    if served is None or which is None:
         what = "no version is live" if served is None else f"serves model {served}, which is of no period"
-        setup.report(f"{setup.store}: {what}; candidates go on from {live.period} and are compared with it")
+        setup.report(f"{store}: {what}; candidates go on from {live.period} and are compared with it")
         return
-    later = [r for r in history.records if r.begin > which[0].begin and r.decision == "live"]
-    undo = which[0] if which[0].decision == "undone" else later[0]
+    later = (r for r in history.records if r.begin > which.begin and r.decision == "live")
+    undo = which if which.decision == "undone" else next(later)
     raise StoreError(
-        f"{setup.store}: serves the model of {which[0].period}, and {live.period} is live in {history.path}; "
+        f"{store}: serves the model of {which.period}, and {live.period} is live in {history.path}; "
         f"`--undo {undo.period}` goes back in both, or make {live.period} live again by "
-        f"`corank store promote {setup.store} {live.version}`"
+        f"`corank store promote {store} {live.version}`"
     )
 
 
