@@ -21,6 +21,8 @@ QUARTER = 900_000
 """ms."""
 KEPT = 8 * (DAY // MILLISECOND) // QUARTER
 """Quarters that packed data keep: of the same hours of seven days before one that follows."""
+LONGEST = 2**16
+"""Quarters before the log's last row that are counted, at most: its first may be of 1970."""
 WHOLE = 7 / 8
 """Share of the quarters of a period that are known at least, if it is compared with: the log may begin or end within
 the others, but has few rows there."""
@@ -52,7 +54,7 @@ class KnownRows:
                 counted[quarter] = counted.get(quarter, 0) + count
         known: dict[int, int] = {}
         for begin, end in bounds:
-            first = max(begin // QUARTER, min(counted, default=0))
+            first = max(begin // QUARTER, min(counted, default=0), last // QUARTER - LONGEST)
             for quarter in range(first, min(-(-end // QUARTER), last // QUARTER + 1)):
                 known[quarter] = counted.get(quarter, 0)
         return cls(known)
