@@ -5,12 +5,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from corank.core.errors import ConfigError, TrackingError
+from corank.core.errors import TrackingError
 from corank.core.files import write_text
 from corank.core.storage.object_url import require_local
 from corank.training.config_file import flatten, plain
 from corank.training.run import Run
-from corank.training.tracking.named_callbacks import read_callbacks
+from corank.training.tracking.named_callbacks import read_trackers
 from corank.training.tracking.tracker import Tracker
 
 BESIDE = ("eligible", "random")
@@ -48,21 +48,6 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
     version = model_version(opened.config, evaluated.packed, weights, evaluated.calibrators)
     _write(named, opened, {"model_version": version, **evaluation_figures(evaluated.document)}, page)
     return page
-
-
-def read_trackers(names: Sequence[str]) -> list[Tracker]:
-    """Make trackers from `NAME` or `NAME,KEY=VALUE,…`, one at least.
-
-    Raises ConfigError for what is no tracker, and as `read_callbacks`.
-    """
-    found = read_callbacks(names)
-    trackers = [callback for callback in found if isinstance(callback, Tracker)]
-    if not found or len(trackers) < len(found):
-        other = [name for name, callback in zip(names, found, strict=True) if callback not in trackers]
-        raise ConfigError(
-            f"name trackers, such as mlflow; received {', '.join(other) or 'none'}, which cannot add to a run"
-        )
-    return trackers
 
 
 def _write(trackers: Sequence[Tracker], run: Run, facts: Mapping[str, str | float], page: Path) -> None:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from corank.cli.fitted_table import fit_table
 from corank.core.formatting import format_interval, format_metric
 
 if TYPE_CHECKING:
@@ -24,18 +25,23 @@ def say(line: str, to: Console = err) -> None:
     to.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+def show_table(table: Table, keys: int = 1) -> None:
+    """Print a table; one that is wider than the terminal in parts, each with the first `keys` columns."""
+    for part in fit_table(table, out, keys):
+        out.print(part)
+
+
 def show_check(summary: "CheckSummary") -> None:
     """Print which feature enters which tower, what each loss learns from, and the rows of tables and splits."""
     title = f"{summary.config.name}: which feature enters which tower"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in summary.features[0]:
         justify: Literal["left", "center"] = "left" if column in NAMES else "center"
-        whole = column in ("feature", "side", "kind")
-        table.add_column(column.replace(".", "\n"), justify=justify, overflow="fold", no_wrap=whole)
+        table.add_column(column.replace(".", "\n"), justify=justify, overflow="fold", no_wrap=True)
     for row in summary.features:
         own = {"table": "own"} if row["table"] == row["feature"] else {}
         table.add_row(*map(escape, (row | own).values()))
-    out.print(table)
+    show_table(table)
     _show_samples(summary)
     for name, rows in summary.rows.items():
         say(f"{name}: {rows:,} rows", out)
@@ -49,13 +55,13 @@ def show_check(summary: "CheckSummary") -> None:
 
 
 def _show_counts(title: str, rows: Sequence[Mapping[str, str | int]]) -> None:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)  # fits 80 columns
     for column, value in rows[0].items():
         justify: Literal["left", "right"] = "right" if isinstance(value, int) else "left"
-        table.add_column(column.replace(" ", "\n"), justify=justify, overflow="fold")
+        table.add_column(column.replace(" ", "\n"), justify=justify, overflow="fold", no_wrap=True)
     for row in rows:
         table.add_row(*(f"{v:,}" if isinstance(v, int) else escape(v) for v in row.values()))
-    out.print(table)
+    show_table(table)
 
 
 def _show_samples(summary: "CheckSummary") -> None:
@@ -63,10 +69,10 @@ def _show_samples(summary: "CheckSummary") -> None:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in summary.samples[0]:
         justify: Literal["left", "right"] = "left" if column in ("loss", "learns") else "right"
-        table.add_column(column, justify=justify, overflow="fold")
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=True)
     for row in summary.samples:
         table.add_row(*map(escape, row.values()))
-    out.print(table)
+    show_table(table)
     if summary.config.data.level is None:
         say(
             "The log has no levels: all of it counts as exposed, and what was cut is unknown. Negatives can only",
@@ -109,7 +115,7 @@ def _show_stages(document: dict[str, Any], population: str, label: str) -> None:
             bounds = document["interval"]["stages"][name][population].get(label, {}).get(metric)
             cells += [format_metric(found[metric] if found else None), format_interval(bounds)]
         table.add_row(metric, *cells)
-    out.print(table)
+    show_table(table)
     random: dict[int, list[str]] = {}
     for metric, count in known[0].get("eligible", {}).items():
         if count:
@@ -133,7 +139,7 @@ def _show_reliability(reliability: dict[str, Any], label: str) -> None:
             found = curve[n] if n < len(curve) else {}
             cells += [format_metric(found.get(key)) for key in ("raw", "calibrated", "observed")]
         table.add_row(*cells)
-    out.print(table)
+    show_table(table)
 
 
 def _show_cascade(title: str, cascade: dict[str, Any], bounds: dict[str, Any]) -> None:
@@ -143,7 +149,7 @@ def _show_cascade(title: str, cascade: dict[str, Any], bounds: dict[str, Any]) -
     for metric, eligible in cascade["eligible"].items():
         value, random = format_metric(cascade[metric]), format_metric(cascade["random"][metric])
         table.add_row(metric, value, format_interval(bounds[metric]), random, f"{eligible:,}")
-    out.print(table)
+    show_table(table)
 
 
 def show_explanation(document: dict[str, Any]) -> None:
@@ -166,7 +172,7 @@ def show_explanation(document: dict[str, Any]) -> None:
             found = feature["stages"][stage]
             cells += [_with_interval(found["auc"]), _with_interval(found["gauc"])]
         table.add_row(*cells, f"{feature['microseconds']['total']:,.0f}")
-    out.print(table)
+    show_table(table)
     base = ", ".join(
         f"{s} {format_metric(f['auc'])} / {format_metric(f['gauc'])}" for s, f in document["stages"].items()
     )
@@ -217,7 +223,7 @@ def _show_differences(document: dict[str, Any], differences: dict[str, Any]) -> 
         table.add_column(document["metrics"][metric].replace("@", " @", 1), justify="right")
     for arm, found in differences.items():
         table.add_row(escape(arm), *(_difference(found.get(metric)) for metric in metrics))
-    out.print(table)
+    show_table(table)
 
 
 def _difference(found: dict[str, Any] | None) -> str:
@@ -236,7 +242,7 @@ def _show_correlations(document: dict[str, Any], found: dict[str, Any]) -> None:
     for metric, rho in found.items():
         bounds = None if rho["low"] is None else [rho["low"], rho["high"]]
         table.add_row(document["metrics"][metric], format_metric(rho["value"]), format_interval(bounds))
-    out.print(table)
+    show_table(table)
 
 
 def _show_quota(document: dict[str, Any], quota: dict[str, Any]) -> None:
@@ -246,7 +252,7 @@ def _show_quota(document: dict[str, Any], quota: dict[str, Any]) -> None:
     for at, m in enumerate(quota["m"]):
         recalls = (format_metric(curve[at]) for curve in quota["recalls"].values())
         table.add_row(f"{m}", *recalls, f"{quota['cpu_ms'][at]:.2f}")
-    out.print(table)
+    show_table(table)
 
 
 def show_answer(answer: dict[str, Any]) -> None:
@@ -260,7 +266,7 @@ def show_answer(answer: dict[str, Any]) -> None:
     for rank, item in enumerate(answer["items"], start=1):
         ranks = [str(trace[item["id"]]["stages"][s]["rank"]) for s in stages]
         table.add_row(str(rank), escape(str(item["id"])), f"{item['score']:.5f}", *ranks)
-    out.print(table)
+    show_table(table)
     for stage in stages:
         reached = [entry for entry in trace.values() if stage in entry["stages"]]
         say(f"{stage} cut {sum(entry['cut'] == stage for entry in reached)} of {len(reached)}", out)

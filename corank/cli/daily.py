@@ -25,7 +25,13 @@ def daily_command(
         list[str] | None, _periods("Take the tables of a period, such as 2026-04-27, as they are")
     ] = None,
     skip: Annotated[list[str] | None, _periods("Do not train a period")] = None,
-    retry: Annotated[list[str] | None, _periods("Try a refused period again")] = None,
+    retry: Annotated[list[str] | None, _periods("Try a period again that is not live")] = None,
+    undo: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PERIOD", help="Go back to the period before one that went live, in the store, too."
+        ),
+    ] = None,
     items_as_of: Annotated[
         str | None,
         typer.Option(
@@ -43,7 +49,7 @@ def daily_command(
     from corank.cli.printing.daily_tables import show_daily
     from corank.continual.daily import daily as run_daily
 
-    found = run_daily(settings, accept or [], skip or [], retry or [], console.say, items_as_of)
+    found = run_daily(settings, accept or [], skip or [], retry or [], console.say, items_as_of, undo)
     if as_json:
         print_text(found.to_json())
     else:

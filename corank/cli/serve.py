@@ -177,7 +177,7 @@ def serve_command(
     access_log_users: AccessLogUsers = False,
     rate_limit: RateLimit = None,
     traces: Traces = False,
-    store_deadline_ms: StoreDeadlineMs = 20.0,
+    store_deadline_ms: StoreDeadlineMs = 100.0,
     drain_seconds: DrainSeconds = 2.0,
     stop_seconds: StopSeconds = 10.0,
     tls_cert: TlsCert = None,

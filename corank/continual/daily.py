@@ -10,10 +10,11 @@ from corank.continual.daily_page import write_page
 from corank.continual.daily_result import DailyResult
 from corank.continual.history import DailyHistory, PeriodRecord
 from corank.continual.log_end import find_last_time
-from corank.continual.period_training import DailySetup, PeriodTraining, remove_old
 from corank.continual.periods import Period, due_periods
 from corank.continual.settings import read_settings
+from corank.continual.setup import DailySetup, remove_old
 from corank.continual.tracking import DailyTracking
+from corank.continual.undo import check_store, undo_period
 from corank.core.errors import ConfigError, DataError
 from corank.core.locks import WriteLock
 from corank.core.storage.object_url import PathOrUrl, require_local
@@ -27,6 +28,7 @@ def daily(
     retry: Sequence[str] = (),
     report: Report = lambda line: None,
     items_as_of: str | None = None,
+    undo: str | None = None,
 ) -> DailyResult:
     """Train every period that is due on what came since, and publish what the gate lets through.
 
@@ -38,11 +40,13 @@ def daily(
     Args:
         config: the YAML file of `DailySettings`, beside the config that it names.
         accept: periods, such as `2026-04-27`, whose tables are taken whatever validation says of them.
-        skip: periods that are not trained; the next one's rows begin after them.
-        retry: periods that were refused by the gate or by verification, and are tried again.
+        skip: periods that are not trained, also such that were refused; the next one's rows begin after them.
+        retry: periods that were refused, skipped or undone, and are tried again.
         report: takes a line about each step.
         items_as_of: what the table of items contains, as for `export`, such as the store's change `42` before it was
-            written. Items that were put into the store until then and are not in the table leave it.
+            written. Items that were put in until then and are not in the table leave the store.
+        undo: a period that went live: the one before it is live again, in the store, too. Its rows train no model,
+            and later periods are trained again.
 
     Returns the records of all periods; `refused` says whether the newest one is not live. Raises ConfigError,
     MissingExtraError, DataError, CheckpointError, StoreError, and BusyError if another process runs it in the same
@@ -55,29 +59,27 @@ def daily(
         >>> [record.decision for record in corank.daily("shop/daily.yaml").records]
         ['live']
     """
-    setup = _read_setup(require_local(config), report, items_as_of)
+    setup = _read_setup(path := require_local(config), report, items_as_of)
     settings = setup.settings
     tracking = DailyTracking(setup.folder, settings, report)
     with _lock(setup.folder):
         history = DailyHistory(setup.folder)
-        for name in retry:
-            history.remove(name)
-            shutil.rmtree(setup.of(name), ignore_errors=True)  # else what its steps found would be read again
+        if undo is not None:
+            undo_period(setup, history, undo)
+        _forget(setup, history, [*retry, *(name for name in skip if history.find(name) is not None)])
         periods = _find_due(setup, history)
         _refuse_unknown([*accept, *skip], periods)
+        check_store(setup, history, periods)
         for period in periods:
             record = _take(setup, period, history, accept, skip)
-            history.add(record)
-            remove_old(setup, history.records, settings.keep)
-            report(f"{period.name}: {record.decision}")
-            for reason in record.reasons:
-                report(f"  {reason}")
+            _keep(setup, record, history)
             tracking.write(history.records)
             if record.decision == "refused by validation":
                 break
         tracking.write(history.records)  # of a call that was killed, too
         result = DailyResult(setup.folder, history.records, settings.gate)
-        write_page(result.folder, result.records, result.gate)
+        if _is_older(result.page, history.path, path):
+            write_page(result.folder, result.records, result.gate)
         return result
 
 
@@ -89,16 +91,29 @@ def _read_setup(path: Path, report: Report, items_as_of: str | None) -> DailySet
     return DailySetup(settings, path.parent, opened, report, as_of)
 
 
+def _forget(setup: DailySetup, history: DailyHistory, names: Sequence[str]) -> None:
+    """Let periods that are not live be due again. Raises DataError."""
+    for name in names:
+        history.remove(name)
+        shutil.rmtree(setup.of(name), ignore_errors=True)  # else what its steps found would be read again
+
+
+def _keep(setup: DailySetup, record: PeriodRecord, history: DailyHistory) -> None:
+    """Write down what was decided of a period, and report it."""
+    history.add(record)
+    remove_old(setup, history.records, setup.settings.keep)
+    setup.report(f"{record.period}: {record.decision}")
+    for reason in record.reasons:
+        setup.report(f"  {reason}")
+
+
 def _take(
     setup: DailySetup, period: Period, history: DailyHistory, accept: Sequence[str], skip: Sequence[str]
 ) -> PeriodRecord:
     """Decide on a period. Raises ConfigError if one that is live is to be skipped."""
-    live = history.live
-    since = None if live is None else live.until
-    for record in history.records:
-        if since is not None and record.decision == "skipped" and record.begin < period.begin:
-            since = max(since, record.end)
-    training = PeriodTraining(setup, period, live, since, period.name in accept)
+    from corank.continual.period_training import PeriodTraining  # which loads torch
+
+    training = PeriodTraining(setup, period, history.records, period.name in accept)
     if period.name not in skip:
         return training.run()
     if training.is_published:
@@ -123,6 +138,12 @@ def _refuse_unknown(names: Sequence[str], periods: Sequence[Period]) -> None:
         if name not in {period.name for period in periods}:
             due = ", ".join(period.name for period in periods) or "none"
             raise ConfigError(f"period {name}: not due, or decided already; due are {due}")
+
+
+def _is_older(page: Path, *sources: Path) -> bool:
+    """Whether a page is not there, or older than a file of which it is made."""
+    times = [path.stat().st_mtime_ns for path in sources if path.exists()]
+    return not page.exists() or page.stat().st_mtime_ns < max(times)
 
 
 def _lock(folder: Path) -> WriteLock:

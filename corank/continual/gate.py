@@ -1,13 +1,16 @@
-"""The gate: conditions on the figures of a candidate and of the live run, which a candidate must meet to go live.
+"""The gate: conditions on the figures of a candidate, which it must meet to go live.
 
-A condition is a text: `FIGURE >= NUMBER`, `FIGURE <= NUMBER`, `FIGURE >= live - NUMBER`, `FIGURE <= live + NUMBER` or
-`FIGURE in [LOW, HIGH]`. Figures are named as `corank evaluate --json` nests them below `stages`, and below `cascade`:
+A condition is a text: `FIGURE >= NUMBER`, `FIGURE <= NUMBER`, `FIGURE >= BASE - NUMBER`, `FIGURE <= BASE + NUMBER` or
+`FIGURE in [LOW, HIGH]`. BASE is `live`, the live run's figure on the same rows, or `median`, that of the candidates of
+earlier periods that went live, each on its own rows: where rows are wrong, both runs are bad on them, and only `median`
+tells. Figures are named as `corank evaluate --json` nests them below `stages`, and below `cascade`:
 `rank.exposed.click.auc`, `cascade.click_recall@50`.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, PlainSerializer
@@ -19,21 +22,27 @@ from corank.core.settings import describe_unknown
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _FIGURE = r"(?P<figure>[\w.@]+)"
 _BOUND = re.compile(
-    rf"{_FIGURE} (?P<operator>>=|<=) (?:(?P<number>{_NUMBER})|live(?P<change> [+-] {_NUMBER})?)"
+    rf"{_FIGURE} (?P<operator>>=|<=) (?:(?P<number>{_NUMBER})|(?P<base>live|median)(?P<change> [+-] {_NUMBER})?)"
 )
 _RANGE = re.compile(rf"{_FIGURE} in \[(?P<low>{_NUMBER}), (?P<high>{_NUMBER})\]")
-EXAMPLES = "'rank.exposed.click.auc >= live - 0.002' or 'rank.exposed.click.pcoc_calibrated in [0.9, 1.1]'"
+EXAMPLES = (
+    "'rank.exposed.click.auc >= live - 0.002', 'rank.exposed.click.auc >= median - 0.03' or "
+    "'rank.exposed.click.pcoc_calibrated in [0.9, 1.1]'"
+)
+PERIODS = 7
+"""Earlier periods whose median is taken, at most."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition: bounds of a figure, which are added to the live run's figure if they are `of_live`."""
+    """One condition: bounds of a figure, which are added to another figure if there is a base."""
 
     text: str
     figure: str
     low: float | None
     high: float | None
-    of_live: bool = False
+    base: str | None = None
+    """`live` or `median`."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -45,30 +54,42 @@ class Condition:
                 raise ValueError(f"the range of {plain!r} is empty: {lowest:g} is above {highest:g}")
             return cls(plain, match["figure"], lowest, highest)
         if match := _BOUND.fullmatch(plain):
-            of_live = match["number"] is None
-            bound = float((match["change"] or "0").replace(" ", "") if of_live else match["number"])
+            bound = float(match["number"] or (match["change"] or "0").replace(" ", ""))
             low, high = (bound, None) if match["operator"] == ">=" else (None, bound)
-            return cls(plain, match["figure"], low, high, of_live)
+            return cls(plain, match["figure"], low, high, match["base"])
         raise ValueError(f"expected a condition such as {EXAMPLES}; received {text!r}")
 
-    def check(self, candidate: Mapping[str, float], live: Mapping[str, float] | None) -> "CheckedCondition":
-        """Check a candidate's figures; without a live run, what compares with it holds.
+    def check(
+        self,
+        candidate: Mapping[str, float],
+        live: Mapping[str, float] | None,
+        earlier: Sequence[Mapping[str, float]] = (),
+    ) -> "CheckedCondition":
+        """Check a candidate's figures; without what it is compared with, a condition holds.
+
+        Args:
+            candidate: its figures.
+            live: those of the live run, on the same rows; None if there is none.
+            earlier: those of the candidates that went live in earlier periods, in order.
 
         Raises ConfigError if there is no such figure.
         """
-        if self.figure not in candidate and (live is None or self.figure not in live):
+        if all(self.figure not in figures for figures in (candidate, live or {}, *earlier)):
             raise ConfigError(f"gate: {describe_unknown(self.figure, candidate, 'figure')}")
         value = candidate.get(self.figure)
-        base = 0.0
-        if self.of_live:
-            if live is None:
-                return CheckedCondition(self, value, None, True)
-            if self.figure not in live:
-                return CheckedCondition(self, value, None, value is not None)
-            base = live[self.figure]
-        bounds = self.low is None or (value is not None and value >= base + self.low)
-        bounds = bounds and (self.high is None or (value is not None and value <= base + self.high))
-        return CheckedCondition(self, value, base if self.of_live else None, bounds)
+        base = self._base(live, earlier)
+        if self.base is not None and base is None:
+            return CheckedCondition(self, value, None, value is not None or live is None)
+        low, high = (None if bound is None else bound + (base or 0.0) for bound in (self.low, self.high))
+        met = value is not None and (low is None or value >= low) and (high is None or value <= high)
+        return CheckedCondition(self, value, base, met)
+
+    def _base(self, live: Mapping[str, float] | None, earlier: Sequence[Mapping[str, float]]) -> float | None:
+        """The figure that the candidate's is compared with; None if there is none, or none is asked for."""
+        if self.base == "live":
+            return None if live is None else live.get(self.figure)
+        known = [figures[self.figure] for figures in earlier if self.figure in figures]
+        return median(known[-PERIODS:]) if self.base == "median" and known else None
 
 
 @dataclass(frozen=True)
@@ -78,24 +99,15 @@ class CheckedCondition:
     condition: Condition
     value: float | None
     """The candidate's figure; None if it is not defined, as an AUC without a click is."""
-    live: float | None
-    """The live run's, if the condition compares with it and there is one."""
+    base: float | None
+    """What it is compared with, if the condition asks for that and there is one."""
     met: bool
 
     def describe(self) -> str:
         """Say what was asked and what was found."""
         found = "not defined" if self.value is None else f"{self.value:.4f}"
-        live = "" if self.live is None else f", live {self.live:.4f}"
-        return f"{self.condition.text}: {found}{live}"
-
-    def to_json(self) -> dict[str, Any]:
-        """The line of the gate's table."""
-        return {
-            "condition": self.condition.text,
-            "value": self.value,
-            "live": self.live,
-            "met": self.met,
-        }
+        base = "" if self.base is None else f", {self.condition.base} {self.base:.4f}"
+        return f"{self.condition.text}: {found}{base}"
 
 
 def _read(value: object) -> Condition:

@@ -14,8 +14,10 @@ FILE = "history.json"
 LARGEST = 2**28
 """Bytes of the file, at most."""
 Decision = Literal[
-    "live", "refused by validation", "refused by the gate", "refused by verification", "skipped"
+    "live", "refused by validation", "refused by the gate", "refused by verification", "skipped", "undone"
 ]
+LEFT_OUT: Sequence[Decision] = ("skipped", "undone")
+"""Decisions on periods whose rows train no model."""
 
 
 class PeriodRecord(Settings):
@@ -88,30 +90,58 @@ class DailyHistory:
     def add(self, record: PeriodRecord) -> None:
         """Keep a record, in the place of an earlier one of its period."""
         others = [held for held in self.records if held.period != record.period]
-        self._write(sorted([*others, record], key=lambda held: held.begin))
+        self.write(sorted([*others, record], key=lambda held: held.begin))
 
     def remove(self, period: str) -> None:
         """Forget what became of a period, to try it again.
 
         Raises DataError if there is none, or if it or a later one went live.
         """
+        record = self._require(period)
+        later = self._live_after(record)
+        if record.decision == "live":
+            built = f", and {', '.join(held.period for held in later)} build on it" if later else ""
+            raise DataError(
+                f"{self.path}: {period} went live{built}; `--undo {period}` goes back to the period before"
+            )
+        if later:
+            on_it = "" if record.decision in LEFT_OUT else f", and was trained on the rows of {period}, too"
+            raise DataError(
+                f"{self.path}: {later[0].period} went live since{on_it}; `--undo {later[0].period}` comes first"
+            )
+        self.write([held for held in self.records if held.period != period])
+
+    def without(self, period: str) -> list[PeriodRecord]:
+        """Return the records with a period undone that went live, and without what was decided on later ones.
+
+        Later periods that are left out stay so. A period that was undone before stays as it is. Raises DataError if
+        the period did not go live, or none before it did.
+        """
+        record = self._require(period)
+        if record.decision == "undone":
+            return self.records
+        if record.decision != "live":
+            raise DataError(f"{self.path}: {period} did not go live: {record.decision}")
+        before = [held for held in self.records if held.begin < record.begin]
+        if find_live(before) is None:
+            raise DataError(f"{self.path}: no period before {period} is live, to which one could go back")
+        undone = record.model_copy(update={"decision": "undone"})
+        after = [held for held in self.records if held.begin > record.begin and held.decision in LEFT_OUT]
+        return [*before, undone, *after]
+
+    def _require(self, period: str) -> PeriodRecord:
+        """The record of a period. Raises DataError if there is none."""
         record = self.find(period)
         if record is None:
             known = ", ".join(held.period for held in self.records[-5:]) or "none yet"
             raise DataError(f"{self.path}: no period {period}; the last are {known}")
-        if record.decision == "live":
-            raise DataError(
-                f"{self.path}: {period} went live, and later periods build on it; it cannot be tried again"
-            )
-        live = self.live
-        if live is not None and live.begin > record.begin:
-            raise DataError(
-                f"{self.path}: {live.period} went live since, and was trained on the rows of {period}, too; "
-                "it cannot be tried again"
-            )
-        self._write([held for held in self.records if held.period != period])
+        return record
 
-    def _write(self, records: list[PeriodRecord]) -> None:
+    def _live_after(self, record: PeriodRecord) -> list[PeriodRecord]:
+        return [held for held in self.records if held.begin > record.begin and held.decision == "live"]
+
+    def write(self, records: list[PeriodRecord]) -> None:
+        """Keep these records in place of all others."""
         with atomic_file(self.path) as partial:
             partial.write_bytes(_RECORDS.dump_json(records, indent=1))
         self.records = records

@@ -18,7 +18,8 @@ def find_last_time(opened: OpenedConfig, live: PeriodRecord | None, packed: Path
     """The time of the log's last candidate, ms UTC.
 
     Files that the live run's packed data know, and whose rows are all older than the end of its training, are not
-    opened: so the cost does not grow with the days before, whatever the files' format.
+    opened, and of others the parts whose statistics say so are not read, so that the cost does not grow with the days
+    before.
 
     Args:
         opened: the config.
@@ -33,7 +34,12 @@ def find_last_time(opened: OpenedConfig, live: PeriodRecord | None, packed: Path
     read = [file.path for file in files if until is None or not _is_old(file, opened.base, known, until)]
     # a log whose newest files are gone ends before the live run's training does
     log = scan_log(data, opened.base, read or [file.path for file in files])
-    last = log.collect(log.frame.select(log.moment(data.time).max())).item()
+    newest = log.moment(data.time).max()
+    last = None
+    if until is not None:
+        last = log.collect(log.frame.filter(log.since(data.time, until)).select(newest)).item()
+    if last is None:
+        last = log.collect(log.frame.select(newest)).item()
     if last is None:
         raise DataError("data.log: the log is empty")
     return int(last)

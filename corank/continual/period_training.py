@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,65 +16,19 @@ from corank.api.stores import publish
 from corank.api.tracking import evaluation_figures
 from corank.api.training import train
 from corank.api.versions import prune
-from corank.bundle.items_as_of import ItemsAsOf
 from corank.bundle.manifest import load_manifest
 from corank.continual.gate import figures_of
-from corank.continual.history import Decision, PeriodRecord, find_live
+from corank.continual.history import LEFT_OUT, Decision, PeriodRecord, find_live
 from corank.continual.periods import MILLISECOND, Period
-from corank.continual.settings import DailySettings
+from corank.continual.setup import BUNDLE, PACKED, RUN, DailySetup
 from corank.continual.steps import PeriodSteps
 from corank.continual.verify import verify_bundle
 from corank.core.files import write_text
-from corank.core.types import Report
 from corank.data.reuse.inputs import find_versions, hash_versions
 from corank.serving.funnel.funnel import Funnel
-from corank.serving.store.base import open_store
-from corank.serving.store.retention import list_versions
 from corank.training.export import export_bundle
 from corank.training.run import Run
 from corank.training.validation.validation import validate_against
-
-RUN, BUNDLE, PACKED = "run", "bundle", "packed"
-"""Folders of a period; packed data that go on from others lie beside the last."""
-
-
-@dataclass(frozen=True)
-class DailySetup:
-    """The settings of a daily funnel, and where its files lie."""
-
-    settings: DailySettings
-    base: Path
-    """Relative paths of the settings begin here."""
-    opened: OpenedConfig
-    """The config that is trained."""
-    report: Report
-    items_as_of: ItemsAsOf | None = None
-    """What the table of items contains; None if it is not known."""
-
-    @property
-    def config(self) -> Path:
-        """The file of the config that is trained."""
-        return self.base / self.settings.config
-
-    @property
-    def folder(self) -> Path:
-        """Of the history, its page, and all periods."""
-        return self.base / self.settings.folder
-
-    @property
-    def store(self) -> str | None:
-        """The store's address; an LMDB store's path begins in the settings' folder."""
-        kind, _, path = (self.settings.store or "").partition(":")
-        return f"lmdb:{(self.base / path).absolute()}" if kind == "lmdb" else self.settings.store
-
-    def of(self, period: str) -> Path:
-        """The folder of a period."""
-        return self.folder / "periods" / period
-
-    def packed_of(self, period: str) -> Path | None:
-        """The packed data of a period; None if it was not packed."""
-        steps = PeriodSteps(self.of(period))
-        return self.of(period) / steps.find("pack")["location"] if steps.is_done("pack") else None
 
 
 @dataclass(frozen=True)
@@ -84,12 +37,23 @@ class PeriodTraining:
 
     setup: DailySetup
     period: Period
-    live: PeriodRecord | None
-    """The record of the live run; None for the first period."""
-    since: int | None
-    """Where its training rows begin, ms UTC: where those of the live run ended, or a skipped period; None: all."""
+    records: Sequence[PeriodRecord]
+    """Of the periods before."""
     accepted: bool = False
     """Whether the tables are taken as they are, whatever validation says."""
+
+    @cached_property
+    def live(self) -> PeriodRecord | None:
+        """The record of the live run; None for the first period."""
+        return find_live(self.records)
+
+    @cached_property
+    def since(self) -> int | None:
+        """Where its training rows begin, ms UTC: where those of the live run ended, or a period left out; None: all."""
+        if self.live is None:
+            return None
+        left_out = (r.end for r in self.records if r.decision in LEFT_OUT and r.end <= self.period.begin)
+        return max([self.live.until or 0, *left_out])
 
     def run(self) -> PeriodRecord:
         """Do the steps that are left. Returns what is decided. Raises CorankError for a mistake of the user."""
@@ -116,13 +80,10 @@ class PeriodTraining:
 
         Then the period is decided, whatever changed since: its record says what was published.
         """
-        steps, store = PeriodSteps(self.folder), self.setup.store
-        if store is None or not steps.is_done("verify"):
+        if not PeriodSteps(self.folder).is_done("verify"):
             return False
-        with closing(open_store(store, create=True)) as opened:  # publishing creates it
-            versions = list_versions(opened)
-        content = load_manifest(self.folder / BUNDLE).content
-        return any(held.live and held.version == content for held in versions)
+        state = self.setup.read_store()
+        return state is not None and state.live == load_manifest(self.folder / BUNDLE).content
 
     def _facts(self) -> dict[str, Any]:
         """What the steps are made of: if it changes, as when tables are mended, they are done again."""
@@ -231,7 +192,9 @@ class PeriodTraining:
 
     def _refusals(self, compared: Mapping[str, Any]) -> list[str]:
         """The conditions of the gate that do not hold."""
-        checked = [c.check(compared["candidate"], compared["live"]) for c in self.setup.settings.gate]
+        earlier = [record.candidate for record in self.records if record.decision == "live"]
+        gate = self.setup.settings.gate
+        checked = [c.check(compared["candidate"], compared["live"], earlier) for c in gate]
         for one in checked:
             self.setup.report(f"gate: {one.describe()}: {'met' if one.met else 'NOT met'}")
         return [one.describe() for one in checked if not one.met]
@@ -275,12 +238,3 @@ class PeriodTraining:
 def _figures(document: Mapping[str, Any]) -> dict[str, float]:
     """The figures of an evaluation, named as the gate names them."""
     return {name.partition("/")[2]: value for name, value in evaluation_figures(dict(document)).items()}
-
-
-def remove_old(setup: DailySetup, records: Sequence[PeriodRecord], keep: int) -> None:
-    """Remove packed data, runs and bundles of periods beyond the newest, but those of the live run."""
-    live = find_live(records)
-    for record in records[:-keep]:
-        if live is None or record.period != live.period:
-            for name in (RUN, BUNDLE, PACKED, f"{PACKED}.continued"):
-                shutil.rmtree(setup.of(record.period) / name, ignore_errors=True)

@@ -7,7 +7,6 @@ from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
-from corank.api.tracking import read_trackers
 from corank.continual.daily_page import is_usual
 from corank.continual.gate import Condition
 from corank.continual.history import PeriodRecord, find_live
@@ -16,9 +15,9 @@ from corank.core.files import atomic_file
 from corank.core.time import NEVER
 from corank.core.types import Report
 from corank.training.config_file import flatten
-from corank.training.run import TRACKING
+from corank.training.tracking.named_callbacks import read_trackers
 from corank.training.tracking.tensorboard import write_event_file
-from corank.training.tracking.tracker import Tracker
+from corank.training.tracking.tracker import TRACKING, Tracker
 
 EVENTS = "events"
 """The folder that TensorBoard reads: a file a period."""

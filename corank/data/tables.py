@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -127,6 +128,16 @@ class Table:
             return pl.col(column).dt.epoch("ms")
         expected = "a time (datetime, date, or integer milliseconds), such as 2026-04-30 08:15:00"
         raise self.unfit(column, expected + self.example(column))
+
+    def since(self, column: str, begin: int) -> pl.Expr:
+        """Whether a row's time is `begin`, ms UTC, or later; by the raw column, so that parts of files are skipped."""
+        kind = self.types.get(column)
+        if not isinstance(kind, pl.Datetime):
+            return self.moment(column) >= begin
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=begin)
+        if kind.time_zone is None:
+            return pl.col(column) >= pl.lit(moment.replace(tzinfo=None))
+        return pl.col(column) >= pl.lit(moment).dt.convert_time_zone(kind.time_zone)
 
     def valid_from(self) -> pl.Expr:
         """Select the time from which a row of items or users holds, NEVER if it always held, ms UTC."""

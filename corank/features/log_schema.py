@@ -210,6 +210,10 @@ class DataSettings(Settings):
         """Make an expression for each split: whether a row is in it."""
         return self.split.select(rows, self._instant_ms)
 
+    def split_bounds(self) -> Mapping[str, tuple[int, int]]:
+        """Return when each split begins and ends, ms UTC; none if the split is by no time."""
+        return self.split.bounds(self._instant_ms)
+
     def training_end(self) -> int:
         """Return when training ends, ms UTC: FOREVER if the split is by no time."""
         return self.split.training_end(self._instant_ms)

@@ -51,6 +51,7 @@ from corank.training.config import Config
 from corank.training.config_file import from_plain, from_saved, plain
 from corank.training.plain_config.config_values import change_values
 from corank.training.preparation.packed_data import open_packed
+from corank.training.tracking.tracker import TRACKING
 
 _CALIBRATORS: TypeAdapter[Calibrators] = TypeAdapter(Calibrators)
 CHECKPOINTS = ("model", "latest", "best")
@@ -59,8 +60,6 @@ CHECKPOINTS = ("model", "latest", "best")
 
 TREES = "trees"
 """Folder with the scores of each tree teacher for the candidates of the training split."""
-TRACKING = "tracking"
-"""Folder with a file for each tracker: what it needs to go on with its run."""
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,18 @@
 """A funnel trained period by period: what goes live, what is refused and why, and what a call changes."""
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -17,15 +22,15 @@ from corank.api.config_source import OpenedConfig
 from corank.bundle.bundle import Bundle
 from corank.bundle.items_as_of import ItemsAsOf
 from corank.cli.main import app
-from corank.continual.history import DailyHistory
+from corank.continual.history import DailyHistory, PeriodRecord
 from corank.continual.log_end import find_last_time
-from corank.core.errors import BusyError, ConfigError, CorankError, DataError
+from corank.core.errors import BusyError, ConfigError, CorankError, DataError, StoreError
 from corank.core.locks import WriteLock
 from corank.serving.http.follower import Follower, sample_requests
 from corank.serving.http.source import StoreSource
 from corank.serving.store.base import open_store
 from corank.training.plain_config.yaml_reader import read_yaml_file
-from tests.support.shared import shared
+from tests.support.shared import finished_bundle, shared
 
 GATE = ["rank.exposed.click.auc >= live - 0.3", "rank.exposed.click.pcoc in [0.2, 5]"]
 SETTINGS: dict[str, Any] = {
@@ -83,6 +88,30 @@ def deliver(
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
     return shutil.copytree(shared("daily_first_day", _first_day), tmp_path / "shop")
+
+
+@pytest.fixture
+def two_days(tmp_path: Path) -> Path:
+    """The world with its second day live, too."""
+
+    def second_day(folder: Path) -> None:
+        shop = shutil.copytree(shared("daily_first_day", _first_day), folder / "shop")
+        deliver(shop, DAYS[1])
+        assert corank.daily(shop / "daily.yaml").refused is None
+
+    return shutil.copytree(shared("daily_second_day", second_day) / "shop", tmp_path / "shop")
+
+
+@contextmanager
+def served_again(folder: Path, record: PeriodRecord) -> Iterator[None]:
+    """A service of the store, which answers with the model of an earlier period in the end."""
+    follower = Follower(StoreSource(open_store(f"lmdb:{folder / 'store'}"), folder / "cache"))
+    (request, *_) = sample_requests(follower.funnel)
+    yield
+    follower.refresh()
+    answer = follower.funnel.rank(request)
+    assert follower.trouble is None and answer["items"] and answer["model_version"] == record.model
+    follower.stop()
 
 
 @contextmanager
@@ -250,6 +279,80 @@ def test_a_skipped_period_is_not_trained_and_the_next_begins_after_the_live_one(
     assert result.records[2].since == result.records[1].end
 
 
+@pytest.mark.slow
+def test_after_a_rollback_nothing_is_trained_until_the_period_is_undone(two_days: Path) -> None:
+    """What was wrong with the day is mended then, and it is trained once more, from the day before."""
+    first, second = DailyHistory(two_days / "daily").records
+    store, settings = f"lmdb:{two_days / 'store'}", two_days / "daily.yaml"
+    corank.roll_back(store)
+    deliver(two_days, DAYS[2])
+    with pytest.raises(
+        StoreError, match=rf"serves the model of {DAYS[0]}, and {DAYS[1]} is live in .*--undo {DAYS[1]}"
+    ):
+        corank.daily(settings)
+    assert DailyHistory(two_days / "daily").records == [first, second]
+    result = corank.daily(settings, undo=DAYS[1])
+    assert [r.decision for r in result.records] == ["live", "undone", "live"]
+    assert result.records[2].since == second.end and live_version(two_days) == result.records[2].version
+    begun = json.loads((two_days / "daily" / "periods" / DAYS[2] / "begin.json").read_text(encoding="utf-8"))
+    assert begun["result"]["live"] == DAYS[0]
+    with pytest.raises(DataError, match=f"{DAYS[2]} went live since; `--undo {DAYS[2]}` comes first"):
+        corank.daily(settings, retry=[DAYS[1]])
+    said: list[str] = []
+    result = corank.daily(settings, undo=DAYS[2], retry=[DAYS[1]], report=said.append)
+    assert f"{DAYS[2]}: undone; {DAYS[0]} is live again" in said
+    assert [r.decision for r in result.records] == ["live", "live", "undone"]
+    assert live_version(two_days) == result.records[1].version
+    # the rows are those of the first time, and so is the model
+    assert result.records[1].model == second.model
+
+
+@pytest.mark.slow
+def test_the_store_goes_back_with_the_history_and_a_stranger_in_it_is_told(two_days: Path) -> None:
+    first, second = DailyHistory(two_days / "daily").records
+    store, settings = f"lmdb:{two_days / 'store'}", two_days / "daily.yaml"
+    # refreshed and published by hand, it is still the model of the period
+    refreshed = shutil.copytree(two_days / "daily" / "periods" / DAYS[1] / "bundle", two_days / "bundle")
+    corank.refresh(refreshed, str(two_days / "log" / "*.parquet"))
+    corank.publish(refreshed, store)
+    said: list[str] = []
+    corank.daily(settings, report=said.append)
+    assert said == [] and live_version(two_days) != second.version
+    with served_again(two_days, first):
+        corank.daily(settings, undo=DAYS[1])
+    assert [r.decision for r in DailyHistory(two_days / "daily").records] == ["live", "undone"]
+    assert corank.daily(settings, undo=DAYS[1]).live == first, "it is undone already"
+    corank.promote(store, str(second.version))
+    with pytest.raises(
+        StoreError, match=rf"serves the model of {DAYS[1]}, .*`--undo {DAYS[1]}` goes back in both"
+    ):
+        corank.daily(settings)
+    corank.daily(settings, undo=DAYS[1])
+    assert live_version(two_days) == first.version
+    corank.publish(finished_bundle(), store)
+    corank.daily(settings, report=said.append)
+    assert any("which is of no period; candidates go on from 2026-03-07" in line for line in said)
+
+
+def test_what_cannot_be_undone_stays_as_it_is(world: Path) -> None:
+    settings, before = world / "daily.yaml", live_version(world)
+    for period, reason in {
+        DAYS[0]: f"no period before {DAYS[0]} is live",
+        DAYS[1]: f"no period {DAYS[1]}",
+    }.items():
+        with pytest.raises(DataError, match=reason):
+            corank.daily(settings, undo=period)
+    assert DailyHistory(world / "daily").records[0].decision == "live" and live_version(world) == before
+
+
+def test_a_period_is_not_undone_if_the_run_before_it_is_gone(two_days: Path) -> None:
+    before = live_version(two_days)
+    shutil.rmtree(two_days / "daily" / "periods" / DAYS[0] / "run")
+    with pytest.raises(DataError, match=f"the run of {DAYS[0]}, to which one would go back, is gone; `keep`"):
+        corank.daily(two_days / "daily.yaml", undo=DAYS[1])
+    assert live_version(two_days) == before and len(DailyHistory(two_days / "daily").records) == 2
+
+
 def test_a_period_that_is_not_due_cannot_be_accepted(world: Path) -> None:
     with pytest.raises(ConfigError, match=r"period 2026-03-08: not due, or decided already; due are none"):
         corank.daily(world / "daily.yaml", accept=[DAYS[1]])
@@ -267,6 +370,45 @@ def test_the_end_of_the_log_is_found_without_files_that_are_over(world: Path) ->
     assert find_last_time(opened, live, packed) // DAY == 20521
     with pytest.raises(DataError, match=r"data\.log: parquet"):
         find_last_time(opened, live, None)
+
+
+def test_the_end_of_the_log_is_found_without_rows_that_are_over(world: Path) -> None:
+    """A file that grows: of its older rows the statistics alone are read."""
+    for day in ("before", DAYS[0]):
+        (world / "log" / f"{day}.parquet").unlink()
+    before, *later = (pl.read_parquet(world / "days" / f"{day}.parquet") for day in ("before", *DAYS[:2]))
+    log = world / "log" / "log.parquet"
+    pl.concat([before, *later]).write_parquet(log, row_group_size=len(before))
+    old = pq.read_metadata(log).row_group(0)
+    assert old.num_rows == len(before)
+    content = bytearray(log.read_bytes())
+    for column in map(old.column, range(old.num_columns)):
+        first = column.dictionary_page_offset or column.data_page_offset
+        content[first : first + column.total_compressed_size] = bytes(column.total_compressed_size)
+    log.write_bytes(content)
+    opened, live = OpenedConfig.open(world / "config.yaml"), DailyHistory(world / "daily").live
+    assert find_last_time(opened, live, None) // DAY == 20520
+    with pytest.raises(DataError, match=r"data\.log: parquet"):
+        find_last_time(opened, None, None)
+
+
+def test_a_call_with_nothing_due_loads_nothing_that_trains_ranks_or_draws(world: Path) -> None:
+    write_settings(world, track=["mlflow"] if find_spec("mlflow") else [])
+    known = world / "daily" / "tracking" / "periods.json"
+    known.parent.mkdir()
+    known.write_text(json.dumps({"mlflow": DailyHistory(world / "daily").records[-1].end}))
+    corank.daily(world / "daily.yaml")  # whose page is older than the settings
+    code = (
+        "import sys, corank\n"
+        f"corank.daily({str(world / 'daily.yaml')!r})\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = set(done.stdout.split())
+    assert "polars" in found
+    assert found.isdisjoint(
+        {"torch", "onnxruntime", "scipy", "sklearn", "tensorboard", "matplotlib", "mlflow"}
+    )
 
 
 def test_a_tracker_that_cannot_be_made_ends_the_call_before_any_work(world: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import corank
 from corank.continual.history import DailyHistory
-from corank.core.errors import ConfigError
+from corank.core.errors import ConfigError, StoreError
 from corank.core.locks import LOCK, WriteLock
 from tests.support.command_line import run_corank
 from tests.support.daily_world import bundles_of, call_daily, live_model, request_of, write_daily_world
@@ -33,6 +33,11 @@ def changed_inputs(settings: Path) -> Iterator[None]:
     yield
     shutil.move(kept, log)
     settings.write_text(text, encoding="utf-8")
+
+
+def undo_second(settings: Path) -> None:
+    """Undo the second period, for processes of their own."""
+    corank.daily(settings, undo=SECOND)
 
 
 @pytest.mark.slow
@@ -57,6 +62,13 @@ def test_killed_runs_leave_a_whole_live_version_and_end_as_an_unbroken_one(tmp_p
     result = corank.daily(broken)
     assert [record.model for record in result.records] == models
     assert bundles_of(broken) == bundles_of(unbroken)
+    kill_before("history.json", undo_second, broken)  # when the store has gone back
+    assert live_model(broken, tmp_path / "cache" / "undone", request) == models[0]
+    with pytest.raises(StoreError, match=f"`--undo {SECOND}` goes back in both"):
+        corank.daily(broken)
+    undo_second(broken)
+    assert [r.decision for r in DailyHistory(broken.parent / "daily").records] == ["live", "undone"]
+    assert live_model(broken, tmp_path / "cache" / "undone", request) == models[0]
 
 
 def test_a_second_process_ends_with_one_line_that_names_the_first_and_writes_nothing(

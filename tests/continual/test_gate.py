@@ -31,9 +31,37 @@ def test_without_a_live_run_what_compares_with_it_holds() -> None:
     assert not Condition.parse(f"{AUC} >= 0.5").check({AUC: 0.1}, None).met
 
 
+@pytest.mark.parametrize(
+    ("earlier", "met"),
+    [
+        ([], True),
+        ([{}, {"rank.exposed.click.gauc": 0.9}], True),
+        ([{AUC: 0.70}], False),
+        ([{AUC: 0.70}, {AUC: 0.66}, {AUC: 0.60}], True),
+        ([{AUC: 0.50}, *[{AUC: 0.70}] * 4, *[{AUC: 0.50}] * 3], False),
+    ],
+    ids=["none", "none that has the figure", "one", "their median", "of seven"],
+)
+def test_a_floor_is_the_median_of_earlier_periods(earlier: list[dict[str, float]], met: bool) -> None:
+    condition = Condition.parse(f"{AUC} >= median - 0.05")
+    assert condition.check({AUC: 0.62}, {AUC: 0.3}, earlier).met is met
+    assert Condition.parse(f"{AUC} <= median + 0.05").check({AUC: 0.62}, None, [{AUC: 0.5}]).met is False
+
+
+def test_a_condition_says_what_it_compared_with() -> None:
+    checked = Condition.parse(f"{AUC} >= median - 0.05").check({AUC: 0.49}, {AUC: 0.34}, [{AUC: 0.7}])
+    assert checked.describe() == f"{AUC} >= median - 0.05: 0.4900, median 0.7000"
+
+
 def test_a_figure_that_is_not_defined_any_more_is_not_met() -> None:
     checked = Condition.parse(f"{AUC} >= live - 0.002").check({}, {AUC: 0.65})
     assert not checked.met and checked.describe() == f"{AUC} >= live - 0.002: not defined, live 0.6500"
+
+
+def test_a_figure_that_neither_run_has_any_more_is_not_met() -> None:
+    """As where the holdout has no click."""
+    for base in ("live", "median"):
+        assert not Condition.parse(f"{AUC} >= {base} - 0.1").check({}, {}, [{AUC: 0.7}]).met
 
 
 def test_a_figure_that_there_is_none_of_is_a_mistake() -> None:
@@ -44,7 +72,8 @@ def test_a_figure_that_there_is_none_of_is_a_mistake() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "auc", "auc > 0.5", "auc >= dead", "auc in [2, 1]", "auc >= live * 2", "a b >= 1"]
+    "text",
+    ["", "auc", "auc > 0.5", "auc >= dead", "auc in [2, 1]", "auc >= live * 2", "auc >= mean", "a b >= 1"],
 )
 def test_what_is_no_condition_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"auc|expected a condition"):

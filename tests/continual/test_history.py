@@ -28,7 +28,12 @@ def test_a_period_has_one_record_and_a_refused_one_may_be_tried_again(tmp_path: 
     history.add(record(25))
     history.add(record(25))
     assert DailyHistory(tmp_path).records == [record(25)]
-    with pytest.raises(DataError, match="2026-04-25 went live"):
+    with pytest.raises(DataError, match=r"2026-04-25 went live; `--undo 2026-04-25` goes back"):
+        history.remove("2026-04-25")
+    history.add(record(26))
+    with pytest.raises(
+        DataError, match=r"2026-04-25 went live, and 2026-04-26 build on it; `--undo 2026-04-25`"
+    ):
         history.remove("2026-04-25")
     with pytest.raises(DataError, match="no period 2026-04-24; the last are 2026-04-25"):
         history.remove("2026-04-24")
@@ -38,9 +43,33 @@ def test_a_period_is_not_tried_again_once_a_later_one_is_live(tmp_path: Path) ->
     history = DailyHistory(tmp_path)
     history.add(record(25, "refused by the gate"))
     history.add(record(26))
-    with pytest.raises(DataError, match="2026-04-26 went live since"):
+    with pytest.raises(
+        DataError, match="2026-04-26 went live since, and was trained on the rows of 2026-04-25, too"
+    ):
         history.remove("2026-04-25")
     assert len(DailyHistory(tmp_path).records) == 2
+    history.add(record(25, "skipped"))
+    with pytest.raises(DataError, match=r"2026-04-26 went live since; `--undo 2026-04-26` comes first"):
+        history.remove("2026-04-25")
+
+
+def test_a_period_is_undone_with_all_that_was_decided_since(tmp_path: Path) -> None:
+    history = DailyHistory(tmp_path)
+    for day, decision in enumerate(("live", "refused by the gate", "live", "skipped", "live"), 20):
+        history.add(record(day, decision))  # type: ignore[arg-type]
+    left = [(held.period[-2:], held.decision) for held in history.without("2026-04-22")]
+    assert left == [("20", "live"), ("21", "refused by the gate"), ("22", "undone"), ("23", "skipped")]
+    history.write(history.without("2026-04-22"))
+    history.add(record(24))
+    assert history.without("2026-04-22") == history.records, (
+        "it is undone, and the newer one does not build on it"
+    )
+    for day, reason in {
+        20: "no period before 2026-04-20 is live",
+        21: "did not go live: refused by the gate",
+    }.items():
+        with pytest.raises(DataError, match=reason):
+            history.without(f"2026-04-{day}")
 
 
 @pytest.mark.parametrize("content", ["[", "{}", '[{"period": 1}]', '[{"period": "a", "begin": 0, "end": 1}]'])

@@ -11,15 +11,20 @@ from corank.training.plain_config.config_values import read_values
 ROOT = Path(__file__).parents[2]
 
 
-def examples(folder: Path) -> dict[str, Any]:
-    """The complete blocks of YAML in the guide to the config, by key, read as a config is."""
-    text = (ROOT / "docs" / "guides" / "config.md").read_text(encoding="utf-8")
-    found: dict[str, Any] = {}
+def blocks(page: str, folder: Path) -> list[dict[str, Any]]:
+    """The complete blocks of YAML of a page, read as a config is."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    found = []
     for block in re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         if "…" not in block:
             (folder / "block.yaml").write_text(block, encoding="utf-8")
-            found |= read_values(folder / "block.yaml", []).value
+            found.append(read_values(folder / "block.yaml", []).value)
     return found
+
+
+def examples(folder: Path) -> dict[str, Any]:
+    """The blocks of the guide to the config, by key."""
+    return {key: value for block in blocks("guides/config.md", folder) for key, value in block.items()}
 
 
 def test_the_examples_of_the_guide_to_the_config_make_a_config(tmp_path: Path) -> None:
@@ -30,3 +35,13 @@ def test_the_examples_of_the_guide_to_the_config_make_a_config(tmp_path: Path) -
     assert [stage.name for stage in config.stages] == ["prerank", "rank"]
     assert config.retrieval is not None and config.train.early_stop is not None
     assert config.export.lowered == {"prerank.vector": "fp16", "rank.item": "int8"}
+
+
+def test_the_examples_of_the_guide_to_scaling_are_parts_of_a_config(tmp_path: Path) -> None:
+    shop = read_values(ROOT / "examples" / "shop.yaml", []).value
+    found = blocks("operations/scaling.md", tmp_path)
+    assert found
+    for block in found:
+        whole = {key: shop[key] | value if isinstance(value, dict) else value for key, value in block.items()}
+        config = validate(Config, shop | whole, "the guide")
+        assert config.packed == "s3://shop/packed"

@@ -7,7 +7,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from corank.cli.console import out, say
+from corank.cli.console import out, say, show_table
 from corank.core.formatting import format_metric
 
 
@@ -35,7 +35,7 @@ def show_groups(document: dict[str, Any]) -> None:
             bounds = group["interval"]["stages"][stage]["exposed"][label]
             cells = [f"{format_metric(found[m])}\n{_half(bounds.get(m))}" for m in metrics]
             table.add_row(escape(group["name"]), f"{group['requests']:,}", f"{group['candidates']:,}", *cells)
-        out.print(table)
+        show_table(table)
     if not document["whole_requests"]:
         say("Groups hold parts of requests, so the cascade is not evaluated.", out)
 
@@ -76,7 +76,7 @@ def _show_metrics(title: str, found: Mapping[str, Any]) -> None:
         values = format_metric(one["a"]), format_metric(one["b"]), f"{one['difference']:+.4f}"
         verdict = one["verdict"] if one["verdict"] in ("better", "worse") else "none shown"
         table.add_row(name, *values, format_bounds(one), verdict)
-    out.print(table)
+    show_table(table)
 
 
 def show_served(document: dict[str, Any]) -> None:
@@ -106,6 +106,6 @@ def show_served(document: dict[str, Any]) -> None:
             for figure, found in part["sequential"].items():
                 values = format_metric(found.get("a")), format_metric(found.get("b"))
                 table.add_row(figure, *values, format_sequence(found, "low", "high"), found["verdict"])
-            out.print(table)
+            show_table(table)
         for title, metrics in compared_parts({"stages": part["stages"], "cuts": {}, "cascade": {}}):
             _show_metrics(f"{name}: {title}", metrics)

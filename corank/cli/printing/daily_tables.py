@@ -6,7 +6,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from corank.cli.console import out, say
+from corank.cli.console import out, say, show_table
 from corank.core.formatting import format_metric
 
 if TYPE_CHECKING:
@@ -25,15 +25,15 @@ def show_daily(result: "DailyResult") -> None:
     names = [condition.figure for condition in result.gate]
     table = Table(title="candidate against live", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("period", no_wrap=True)
-    table.add_column("decision")
+    table.add_column("decision", no_wrap=True)
     for column in ("candidates", "seconds", *dict.fromkeys(name.replace(".", "\n") for name in names)):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for record in result.records[-NEWEST:]:
         pairs = [_pair(record, name) for name in dict.fromkeys(names)]
         rows = f"{sum(record.rows.values()):,}" if record.rows else ""
         seconds = f"{sum(record.seconds.values()):.0f}"
         table.add_row(record.period, record.decision, rows, seconds, *pairs)
-    out.print(table)
+    show_table(table)
     for reason in () if result.refused is None else result.refused.reasons:
         say(f"{result.records[-1].period}: {escape(reason)}", out)
     live = result.live

@@ -7,7 +7,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from corank.cli.console import out, say
+from corank.cli.console import out, say, show_table
 
 if TYPE_CHECKING:
     from corank.training.profile.log_profile import LogProfile
@@ -29,7 +29,9 @@ def _show(title: str, rows: Sequence[dict[str, str]] | Sequence[dict[str, str | 
     """Print rows, the first `left` columns aligned left."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for n, column in enumerate(rows[0]):
-        table.add_column(column.replace(" ", "\n"), justify="left" if n < left else "right", overflow="fold")
+        table.add_column(
+            column.replace(" ", "\n"), justify="left" if n < left else "right", overflow="fold", no_wrap=True
+        )
     for row in rows:
         table.add_row(*(f"{v:,}" if isinstance(v, int) else escape(v) for v in row.values()))
-    out.print(table)
+    show_table(table, left)

@@ -3,27 +3,26 @@
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
-from corank.cli.console import out, say
+from corank.cli.console import out, say, show_table
 from corank.core.time import format_time
 
 
 def show_versions(found: list[dict[str, Any]]) -> None:
     """Print a store's versions. A name is never shortened, since `rollback` takes it."""
-    table = Table(box=box.SIMPLE)
-    longest = max((len(held["version"]) for held in found), default=0)
-    table.add_column("version", no_wrap=True, min_width=longest)
-    table.add_column("", no_wrap=True, min_width=len("unfinished"))
-    for column in ("name", "items", "newer", "published, UTC"):
-        table.add_column(column, justify="right" if column in ("items", "newer") else "left", overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, padding=0)  # fits 80 columns
+    for column in ("version", "", "published, UTC", "items", "newer", "name"):
+        right = column in ("items", "newer")
+        table.add_column(column, justify="right" if right else "left", overflow="fold", no_wrap=True)
     for held in found:
         facts = held["facts"]
         state = "live" if held["live"] else _tell_state(facts) if facts else "unfinished"
-        known = [facts["name"], f"{facts['items']:,}"] if facts else ["", f"{held['records']:,}"]
+        name, items = (facts["name"], facts["items"]) if facts else ("", held["records"])
         when = format_time(facts["published_at"])[:16] if facts else ""
-        table.add_row(held["version"], state, *known, f"{held['changed']:,}", when)
-    out.print(table)
+        table.add_row(held["version"], state, when, f"{items:,}", f"{held['changed']:,}", escape(name))
+    show_table(table)
 
 
 def _tell_state(facts: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from corank.cli.console import out, say
+from corank.cli.console import say, show_table
 
 if TYPE_CHECKING:
     from corank.api.results.validation_result import ValidationResult
@@ -19,11 +19,12 @@ def show_validation(found: "ValidationResult") -> None:
     table = Table(title=found.headline, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("figure", "of", "reference", "now", "threshold", "verdict"):
         left = column in ("figure", "of", "verdict")
-        table.add_column(column, justify="left" if left else "right", overflow="fold")
+        text = column in ("reference", "now")  # what a column holds, or why it is not compared
+        table.add_column(column, justify="left" if left else "right", overflow="fold", no_wrap=not text)
     for cells in found.rows:
         style = STYLES.get(cells["verdict"])
         table.add_row(*map(escape, cells.values()), style=style)
-    out.print(table)
+    show_table(table, 2)
     if found.vocabularies:
         _show_vocabularies(found)
 
@@ -31,13 +32,13 @@ def show_validation(found: "ValidationResult") -> None:
 def _show_vocabularies(found: "ValidationResult") -> None:
     title = "vocabularies: rows now, and after `pack --from`"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("feature", overflow="fold")
+    table.add_column("feature", overflow="fold", no_wrap=True)
     for column in ("rows", "admitted", "evicted", "after", "free"):
         table.add_column(column, justify="right")
     for name, held in found.vocabularies.items():
         counts = held.document().values()
         table.add_row(escape(name), *("-" if count is None else f"{count:,}" for count in counts))
-    out.print(table)
+    show_table(table)
 
 
 def show_refusal(found: "ValidationResult") -> None:

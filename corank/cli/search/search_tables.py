@@ -7,7 +7,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from corank.cli.console import out, say
+from corank.cli.console import out, say, show_table
 from corank.core.formatting import format_interval, format_metric
 
 
@@ -32,7 +32,7 @@ def show_sweep(document: dict[str, Any]) -> None:
             _difference(found["to_best"].get(metric)),
             f"{found['seconds']:.1f}",
         )
-    out.print(table)
+    show_table(table)
     for line in [document["verdict"], *document["notes"]]:
         say(line, out)
     show_chosen(document)
@@ -47,7 +47,7 @@ def show_chosen(document: dict[str, Any]) -> None:
         for name, figure in document["test"].items():
             bounds = None if figure["low"] is None else [figure["low"], figure["high"]]
             table.add_row(name, format_metric(figure["value"]), format_interval(bounds))
-        out.print(table)
+        show_table(table)
     say(f"config: {document['config_file']}  run: {document['run']}", out)
 
 
@@ -81,7 +81,7 @@ def show_tuning(document: dict[str, Any]) -> None:
         values = (trial["values"] or {}).items()
         said = "  ".join(f"{key}={_short(value)}" for key, value in values) or "as written"
         table.add_row(str(trial["number"]), format_metric(trial["value"]), escape(said))
-    out.print(table)
+    show_table(table)
     if document["importance"]:
         shares = ", ".join(f"{name} {share:.2f}" for name, share in document["importance"].items())
         say(f"importance: {shares}", out)
@@ -106,7 +106,7 @@ def _show_frontier(document: dict[str, Any]) -> None:
         fits = "" if us["high"] <= budget["us"] else " over"
         cells = [f"{us['median']:,.0f}", interval + fits, format_metric(point["value"])]
         table.add_row(*cells, str(point["trial"]), str(point["quota"]), escape(said))
-    out.print(table)
+    show_table(table)
 
 
 def _short(value: Any) -> str:

@@ -6,7 +6,7 @@ What is derived from features (crosses, priors) follows, when histories are cut 
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from corank.core.arrays import (
+    read_array,
     write_array,
     write_arrays,
     write_frame,
@@ -45,6 +46,7 @@ from corank.data.state.earlier_pack import EarlierPack
 from corank.data.state.grown_rows import report_grown
 from corank.data.state.input_files import survey_files
 from corank.data.state.known_ids import write_ids
+from corank.data.state.known_rows import KnownRows
 from corank.data.state.pack_start import FROM_BEGIN, PackStart
 from corank.data.state.value_counts import write_counts_of_values
 from corank.engine.base import Engine, describe_memory
@@ -154,6 +156,7 @@ def _write_all(inputs: PackSources, workspace: PackWorkspace, mark: str, data: D
     dropped = {"duplicates": duplicates, "users_without_row": absent}
     manifest = _describe(folder, mark, inputs, data, splits, dropped)
     count_items(workspace, splits, data)
+    _count_rows(folder, inputs, shards)
     if schema.derived():
         _derive(workspace, manifest, inputs, count)
     else:
@@ -163,6 +166,18 @@ def _write_all(inputs: PackSources, workspace: PackWorkspace, mark: str, data: D
         grown = report_grown(workspace.report, earlier, encoders)
         manifest = manifest.model_copy(update={"grown": grown})
     return manifest
+
+
+def _count_rows(folder: Path, inputs: PackSources, shards: Iterable[tuple[str, str]]) -> None:
+    """Write how many candidates of these shards, and of the packing before, came when."""
+    folders = [folder / split / name for split, name in shards]
+    rows = (
+        (read_array(path / "time.npy"), np.diff(read_array(path / "request_start.npy"))) for path in folders
+    )
+    known = KnownRows.count(rows, inputs.data.split_bounds().values(), inputs.summary.last)
+    if (earlier := inputs.start.earlier) is not None:
+        known = known.after(KnownRows.read(earlier.folder))
+    known.write(folder)
 
 
 def _derive(workspace: PackWorkspace, manifest: PackManifest, inputs: PackSources, partitions: int) -> None:

@@ -20,13 +20,12 @@ from corank.features.splits.later import LaterSplit
 class KeepLater:
     """Keeps the rows of a table from a time on."""
 
-    time: pl.Expr
-    """ms UTC."""
-    since: int
+    later: pl.Expr
+    """Whether a row is one of them."""
 
     def __call__(self, frame: pl.LazyFrame) -> pl.LazyFrame:
         """Filter."""
-        return frame.filter(self.time >= self.since)
+        return frame.filter(self.later)
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ FROM_BEGIN = PackStart()
 
 
 def _keep(table: Table, column: str, since: int) -> Table:
-    return table if since == NEVER else table.keep(KeepLater(table.moment(column), since))
+    return table if since == NEVER else table.keep(KeepLater(table.since(column, since)))
 
 
 def _events(schema: Schema, data: DataSettings) -> Iterable[tuple[str, timedelta]]:

@@ -14,7 +14,17 @@ from corank.core.time import FOREVER, NEVER
 from corank.features.splits.split_rule import SPLITS, Instant, SplitColumns, SplitRule
 
 
-class TimeSplit(SplitRule):
+class BoundedSplit(SplitRule):
+    """A split by time alone."""
+
+    def select(self, rows: SplitColumns, instant: Instant) -> Mapping[str, pl.Expr]:
+        """Compare the time with the bounds."""
+        return {
+            name: rows.time.is_between(*ends, closed="left") for name, ends in self.bounds(instant).items()
+        }
+
+
+class TimeSplit(BoundedSplit):
     """Requests before `valid` train; those from `valid` on validate, those from `test` on test."""
 
     valid: Moment
@@ -32,19 +42,12 @@ class TimeSplit(SplitRule):
         if self.test is not None and instant(self.valid) >= instant(self.test):
             raise ValueError(f"split: valid ({self.valid}) must begin before test ({self.test})")
 
-    def select(self, rows: SplitColumns, instant: Instant) -> Mapping[str, pl.Expr]:
-        """Compare the time."""
+    def bounds(self, instant: Instant) -> Mapping[str, tuple[int, int]]:
+        """From each moment until the next."""
         valid = instant(self.valid)
         test = FOREVER if self.test is None else instant(self.test)
-        found: dict[str, pl.Expr] = {
-            "train": rows.time < valid,
-            "valid": rows.time.is_between(valid, test, closed="left"),
-        }
-        return found if self.test is None else found | {"test": rows.time >= test}
-
-    def training_end(self, instant: Instant) -> int:
-        """The begin of `valid`."""
-        return instant(self.valid)
+        ends = {"train": (NEVER, valid), "valid": (valid, test), "test": (test, FOREVER)}
+        return {name: ends[name] for name in self.names}
 
     def describe(self) -> str:
         """Both moments."""
@@ -75,7 +78,7 @@ Range = Annotated[TimeRange, BeforeValidator(_range), PlainSerializer(str, retur
 """A range of time, written `FROM..UNTIL`; without FROM from the log's begin, without UNTIL until its end."""
 
 
-class RangeSplit(SplitRule):
+class RangeSplit(BoundedSplit):
     """Ranges of time, one after another, with gaps or without. Requests in a gap are only history."""
 
     train: Range
@@ -90,7 +93,8 @@ class RangeSplit(SplitRule):
         """Those that are given."""
         return tuple(name for name in SPLITS if getattr(self, name) is not None)
 
-    def _bounds(self, instant: Instant) -> dict[str, tuple[int, int]]:
+    def bounds(self, instant: Instant) -> Mapping[str, tuple[int, int]]:
+        """The ranges."""
         found = {}
         for name in self.names:
             begin, end = getattr(self, name)
@@ -102,7 +106,7 @@ class RangeSplit(SplitRule):
 
     def check(self, instant: Instant) -> None:
         """Raise ValueError if a range is empty, or two overlap or are not in order."""
-        bounds = self._bounds(instant)
+        bounds = self.bounds(instant)
         for name, (begin, end) in bounds.items():
             if begin >= end:
                 raise ValueError(
@@ -113,19 +117,6 @@ class RangeSplit(SplitRule):
                 raise ValueError(
                     f"split: {one} ({getattr(self, one)}) must end before {other} ({getattr(self, other)}) begins"
                 )
-
-    def select(self, rows: SplitColumns, instant: Instant) -> Mapping[str, pl.Expr]:
-        """Look for the time in the ranges."""
-        bounds = self._bounds(instant)
-        return {name: rows.time.is_between(*ends, closed="left") for name, ends in bounds.items()}
-
-    def training_begin(self, instant: Instant) -> int:
-        """The begin of `train`."""
-        return self._bounds(instant)["train"][0]
-
-    def training_end(self, instant: Instant) -> int:
-        """The end of `train`."""
-        return self._bounds(instant)["train"][1]
 
     def describe(self) -> str:
         """All ranges."""

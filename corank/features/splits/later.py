@@ -29,9 +29,10 @@ class LaterSplit(SplitRule):
             for name, inside in self.rule.select(rows, instant).items()
         }
 
-    def training_end(self, instant: Instant) -> int:
-        """That of the rule."""
-        return self.rule.training_end(instant)
+    def bounds(self, instant: Instant) -> Mapping[str, tuple[int, int]]:
+        """Those of the rule, from the moment on."""
+        bounds = self.rule.bounds(instant)
+        return {name: (max(begin, self.since), end) for name, (begin, end) in bounds.items()}
 
     @property
     def source(self) -> str | None:

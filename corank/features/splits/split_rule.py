@@ -43,13 +43,20 @@ class SplitRule(Settings):
     def check(self, instant: Instant) -> None:
         """Raise ValueError if the splits contradict one another."""
 
+    def bounds(self, instant: Instant) -> Mapping[str, tuple[int, int]]:
+        """Return when each split begins and ends, ms UTC, with all rows between; none unless it is by time.
+
+        NEVER and FOREVER stand for a bound that the split does not name.
+        """
+        return {}
+
     def training_end(self, instant: Instant) -> int:
         """Return when training ends, ms UTC: what is known later must not teach. FOREVER if by no time."""
-        return FOREVER
+        return self.bounds(instant).get("train", (NEVER, FOREVER))[1]
 
     def training_begin(self, instant: Instant) -> int:
         """Return when training begins, ms UTC; NEVER if the split names no such moment."""
-        return NEVER
+        return self.bounds(instant).get("train", (NEVER, FOREVER))[0]
 
     @property
     def source(self) -> str | None:

@@ -92,7 +92,7 @@ class ServeSettings(Settings):
     """Whether OpenTelemetry traces are sent, as the variables OTEL_* say."""
     trust: tuple[Path, ...] = ()
     """Files of public keys, one of which must have signed what is served; none: it need not be signed."""
-    store_deadline_ms: float = Field(20.0, gt=0)
+    store_deadline_ms: float = Field(100.0, gt=0)
     """Longest time that a request waits for its user's columns."""
     drain_seconds: float = Field(2.0, ge=0)
     """Time after SIGTERM in which requests go on, while /readyz is 503."""

@@ -8,7 +8,7 @@ import hashlib
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from corank.bundle.bundle import Bundle
 from corank.bundle.signatures import Signatures, SigningKeys, TrustedKeys
@@ -16,7 +16,9 @@ from corank.core.errors import BundleError, TrustError
 from corank.core.files import write_text
 from corank.core.settings import Settings
 from corank.core.time import format_time, now_ms
-from corank.serving.funnel.funnel import Funnel
+
+if TYPE_CHECKING:
+    from corank.serving.funnel.funnel import Funnel  # which loads ONNX Runtime
 
 
 class LiveStatement(Settings):
@@ -96,8 +98,10 @@ class TrustedLive:
             write_text(self._file, signed.model_dump_json())
         return signed
 
-    def load_newest(self) -> Funnel | None:
+    def load_newest(self) -> "Funnel | None":
         """Load the version of the newest statement from the cache; None if it is not there whole, and signed."""
+        from corank.serving.funnel.funnel import Funnel
+
         with suppress(BundleError, TrustError):
             if kept := self._read_kept():
                 bundle = Bundle.open(self._file.with_name(kept.version), trust=self.keys)

@@ -162,9 +162,9 @@ def _switch_to(
 def remove_versions(store: Store, keep: int = 1, report: Report = lambda line: None) -> list[str]:
     """Remove all versions but the live one, the `keep` that were live last before it, and those that are to come.
 
-    To come are versions that were staged after the live one was first published. What a service holds as canary or
-    shadow stays, too. Incomplete versions are removed once nobody has worked on them for an hour, and journal entries
-    once every version contains them.
+    To come are versions that were staged after the live one was first published, and not withdrawn since; they are
+    reported. What a service holds as canary or shadow stays, too. Incomplete versions are removed once nobody has
+    worked on them for an hour, and journal entries once every version contains them.
 
     Returns:
         The names of the removed versions.
@@ -175,6 +175,8 @@ def remove_versions(store: Store, keep: int = 1, report: Report = lambda line: N
     state.require_live(store)
     names = {*state.versions, *state.claims, *_find_names(store)} - _find_needed(state, keep)
     leases, _ = read_leases(store)
+    for name in _find_to_come(state):
+        report(f"{name} stays: it was staged after the live version; promote or withdraw it")
     for name in sorted(names & leases.keys()):
         report(f"{name} stays: {leases[name].describe()}")
     with ExitStack() as claims:
@@ -193,13 +195,17 @@ def remove_versions(store: Store, keep: int = 1, report: Report = lambda line: N
 
 
 def _find_needed(state: StoreState, keep: int) -> set[str]:
-    """The live version, those that were live last before it, and those that were staged after it was published."""
+    """The live version, those that were live last before it, and those that are to come."""
+    were_live = [name for name, facts in state.versions.items() if facts.seq and name != state.live]
+    order = sorted(were_live, key=lambda name: -state.versions[name].seq)
+    return {*order[:keep], *_find_to_come(state), *([] if state.live is None else [state.live])}
+
+
+def _find_to_come(state: StoreState) -> list[str]:
+    """The versions that were staged after the live one was published, but those that were withdrawn."""
     published = list(state.versions)
-    staged = [name for name in published if not state.versions[name].seq]
-    order = sorted({*published} - {*staged, state.live}, key=lambda name: -state.versions[name].seq)
-    since = published.index(state.live) if state.live is not None else 0
-    to_come = (name for name in staged if published.index(name) > since)
-    return {*order[:keep], *to_come, *([] if state.live is None else [state.live])}
+    since = published.index(state.live) if state.live is not None else -1
+    return [n for n in published[since + 1 :] if not (state.versions[n].seq or state.versions[n].withdrawn)]
 
 
 def _try_claim(claims: ExitStack, store: Store, name: str, report: Report) -> bool:

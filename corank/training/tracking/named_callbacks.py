@@ -7,6 +7,7 @@ from corank.core.errors import ConfigError, PluginError
 from corank.core.registry import Registry
 from corank.core.settings import Settings, validate
 from corank.training.callbacks import Callback
+from corank.training.tracking.tracker import Tracker
 
 
 def _check(what: str, part: Any) -> None:
@@ -33,6 +34,21 @@ def read_callbacks(texts: Sequence[str]) -> list[Callback]:
         if names.count(name) > 1:
             raise ConfigError(f"callback {name}: given {names.count(name)} times; name each callback once")
     return [_read(text) for text in texts]
+
+
+def read_trackers(names: Sequence[str]) -> list[Tracker]:
+    """Make trackers from `NAME` or `NAME,KEY=VALUE,…`, one at least.
+
+    Raises ConfigError for what is no tracker, and as `read_callbacks`.
+    """
+    found = read_callbacks(names)
+    trackers = [callback for callback in found if isinstance(callback, Tracker)]
+    if not found or len(trackers) < len(found):
+        other = [name for name, callback in zip(names, found, strict=True) if callback not in trackers]
+        raise ConfigError(
+            f"name trackers, such as mlflow; received {', '.join(other) or 'none'}, which cannot add to a run"
+        )
+    return trackers
 
 
 def _read(text: str) -> Callback:

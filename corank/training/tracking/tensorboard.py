@@ -4,10 +4,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-
-from torch.utils.tensorboard import SummaryWriter
+from typing import TYPE_CHECKING
 
 from corank.training.callbacks import Callback, TrainingEnd, TrainingEvaluation, TrainingLog, TrainingStart
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter  # which loads torch
 
 
 class TensorBoard(Callback):
@@ -21,6 +23,8 @@ class TensorBoard(Callback):
 
     def on_start(self, event: TrainingStart) -> None:
         """Open the folder; what an interrupted training wrote after its last checkpoint is dropped."""
+        from torch.utils.tensorboard import SummaryWriter
+
         folder = event.run.folder / "events"
         # files are read by name, which begins with the second: two of one second may be read in the wrong order
         while any(f".{int(time.time()):010d}." in path.name for path in folder.glob("events.*")):
@@ -55,6 +59,8 @@ def write_event_file(path: Path, figures: Mapping[str, float], step: int, second
         step: of all of them.
         seconds: when they were, since 1970.
     """
+    from torch.utils.tensorboard import SummaryWriter
+
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".", dir=path.parent) as folder:
         board = SummaryWriter(folder)

@@ -5,7 +5,6 @@ Letters: N candidates.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import polars as pl
@@ -77,7 +76,7 @@ class NewRows:
             begin: that moment, ms UTC.
         """
         data = config.data
-        log = tables["log"].keep(lambda frame: frame.filter(since(tables["log"], data.time, begin)))
+        log = tables["log"].keep(lambda frame: frame.filter(tables["log"].since(data.time, begin)))
         last = log.collect(log.frame.select(log.moment(data.time).max())).item()
         rows = SplitRows.of(log, data, config.declared, sources, begin if last is None else int(last))
         rows = replace(rows, frame=rows.frame.filter(pl.col(SPLIT) == "train", pl.col(TIME) >= begin))
@@ -174,15 +173,3 @@ class NewRows:
             held = VersionedRows.from_ids(wanted)
         index = held.find(sample[key], sample[TIME].to_numpy())
         return held.frame.with_columns(pl.col(ID).alias(id_column)), index
-
-
-def since(log: Table, column: str, begin: int) -> pl.Expr:
-    """Whether a row is of a moment, ms UTC, or later; by the raw column, so that parts of files are skipped."""
-    kind = log.types[column]
-    if isinstance(kind, pl.Datetime):
-        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=begin)
-        bound = pl.lit(moment) if kind.time_zone else pl.lit(moment.replace(tzinfo=None))
-        return pl.col(column) >= (bound.dt.convert_time_zone(kind.time_zone) if kind.time_zone else bound)
-    if kind.is_integer():
-        return pl.col(column) >= begin
-    return log.moment(column) >= begin

@@ -7,11 +7,12 @@ from functools import cached_property
 import numpy as np
 
 from corank.core.errors import CheckpointError
-from corank.core.time import DAY, FOREVER, MILLISECOND
+from corank.core.time import DAY, MILLISECOND
 from corank.core.types import Index, Longs
 from corank.data.dataset import PackedDataset
 from corank.data.packed.logged_requests import LoggedRequests
 from corank.data.reuse.earlier_encoders import open_trained
+from corank.data.state.known_rows import KnownRows
 from corank.features.encoders import split_rows
 from corank.features.encoding import Encoded
 from corank.training.preparation.packed_data import packed_location
@@ -99,8 +100,8 @@ class ReferenceRows:
     def rows_per_period(self, begin: int, end: int) -> tuple[float | None, bool]:
         """The usual number of candidates of a period: the median of the same hours of up to a week before.
 
-        Where no such hours lie within the training rows, as many as these have in that time, on average; None if
-        they are of one moment.
+        Where these are not known, as many as the run's rows have in that time, on average; None if they are of one
+        moment.
 
         Args:
             begin: of the period, ms UTC.
@@ -110,22 +111,17 @@ class ReferenceRows:
         """
         day = DAY // MILLISECOND
         step = -(-(end - begin) // day) * day
-        first, last = FOREVER, 0
-        total, found = 0, np.zeros(WEEK, dtype=np.int64)
-        for shard in self.packed.splits["train"]:
-            if not len(shard):
-                continue
-            size = np.diff(shard.request_start)
-            first, last = min(first, int(shard.time.min())), max(last, int(shard.time.max()))
-            total += int(size.sum())
-            for n in range(WEEK):
-                shift = (n + 1) * step
-                inside = (shard.time >= begin - shift) & (shard.time < end - shift)
-                found[n] += int(size[inside].sum())
-        # rows do not begin at the very moment at which the first period does
-        early = first - (end - begin) // 24
-        whole = [count for n, count in enumerate(found) if begin - (n + 1) * step >= early]
-        if whole:
+        shards = [shard for of_split in self.packed.splits.values() for shard in of_split if len(shard)]
+        rows = [(shard.time, np.diff(shard.request_start)) for shard in shards]
+        manifest = self.packed.manifest
+        own = KnownRows.count(rows, manifest.data.split_bounds().values(), manifest.last)
+        known = own.after(KnownRows.read(self.packed.folder))
+        shifts = [(n + 1) * step for n in range(WEEK)]
+        found = [known.between(begin - shift, end - shift) for shift in shifts]
+        if whole := [count for count in found if count is not None]:
             return float(np.median(whole)), True
+        first = min((int(time.min()) for time, _ in rows), default=0)
+        last = max((int(time.max()) for time, _ in rows), default=0)
+        total = sum(int(size.sum()) for _, size in rows)
         long = min(last - first, end - begin) >= day // 2
         return (total * (end - begin) / (last - first) if last > first else None), long

@@ -12,7 +12,6 @@ from corank.data.tables import Table
 from corank.data.validate import find_faults
 from corank.training.config import Config
 from corank.training.validation.figure import ValidationFigure
-from corank.training.validation.new_rows import since
 
 
 def unfit_values(reason: str) -> ValidationFigure:
@@ -34,7 +33,7 @@ def check_new_values(
     data = config.data
     try:
         require_columns(log, data)
-        new = since(log, data.time, begin) & log_splits(log, data)["train"]
+        new = log.since(data.time, begin) & log_splits(log, data)["train"]
         rows = log.keep(lambda frame: frame.filter(new))
         columns = feature_columns(config.declared, dict(sources), "log")
         for message in find_faults(rows, log_checks(rows, data, columns)).values():

@@ -116,7 +116,8 @@ def test_a_version_stays_while_it_is_to_come_or_a_service_holds_it(bundles: list
     write_lease(local, staged, "canary")
     said: list[str] = []
     assert remove_versions(local, 0, said.append) == []
-    assert len(said) == 1 and said[0].startswith(f"{staged} stays: ") and "serves it as canary" in said[0]
+    assert said[0].startswith(f"{newer} stays: it was staged after the live version")
+    assert len(said) == 2 and said[1].startswith(f"{staged} stays: ") and "serves it as canary" in said[1]
     # leases that have expired, reach further than any is given, or are none
     lease = next(iter(read_leases(local)[0].values()))
     over = msgspec.structs.replace(lease, until=0)
@@ -127,6 +128,8 @@ def test_a_version_stays_while_it_is_to_come_or_a_service_holds_it(bundles: list
     local.put({LEASES: [(b"%d" % n, raw) for n, raw in enumerate(rows)]})
     assert remove_versions(local, 0) == [staged]
     assert local.count(LEASES) == 0 and newer in StoreState.read(local)[1].versions
+    withdraw_version(local, newer)
+    assert remove_versions(local, 0, said.append) == [newer] and said[-1] == f"removed {newer}"
 
 
 def test_the_commands_stage_and_promote(

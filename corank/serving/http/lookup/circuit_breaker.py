@@ -19,6 +19,8 @@ class CircuitBreaker:
     """
 
     def __init__(self) -> None:
+        self.openings = 0
+        """How often it opened."""
         self._bad: deque[bool] = deque(maxlen=WINDOW)
         self._probe_at: float | None = None
         """When the next probe is due; None while closed."""
@@ -43,6 +45,7 @@ class CircuitBreaker:
         self._bad.append(not good)
         if sum(self._bad) >= BAD and self._probe_at is None:
             self._probe_at = time.monotonic() + PAUSE_SECONDS
+            self.openings += 1
 
     def record_probe(self, good: bool) -> None:
         """Close the breaker after a good probe; after a bad one the next is due in `PAUSE_SECONDS`."""

@@ -26,7 +26,9 @@ THREADS = 4
 """Look-ups at once: a store may take time over each."""
 LIMIT = 32
 """Look-ups that run or wait; a request beyond them does without."""
-START_SECONDS, CLOSE_SECONDS = 2.0, 1.0
+START_SECONDS, CLOSE_SECONDS = 10.0, 1.0
+QUIET_SECONDS = 60.0
+"""From the report of one outage to that of the next."""
 
 Outcome = Literal["given", "stored", "new", "late", "failed", "skipped", "busy"]
 """Of a look-up: not needed; found; not in the store; no answer in time; an error; the circuit breaker is open; beyond
@@ -64,7 +66,7 @@ class UserLookup:
     def __init__(
         self,
         open_store: Callable[[], Store],
-        seconds: float = 0.02,
+        seconds: float = 0.1,
         report: Report = lambda line: None,
     ) -> None:
         """
@@ -77,6 +79,9 @@ class UserLookup:
         self._store: Store | None = None
         self._opening = threading.Lock()
         self.breaker = CircuitBreaker()
+        self._told, self._told_openings = False, 0
+        self.tell_at = 0.0
+        """When the next outage may be reported, of the monotonic clock."""
         self._threads = DaemonThreads("corank-users", THREADS, LIMIT)
 
     def start(self) -> None:
@@ -119,7 +124,7 @@ class UserLookup:
             self._watch_probe(call)
             return FoundUser("skipped")
         found = await self._wait_for(call, seconds)
-        self._record(found.outcome in ("stored", "new"))
+        self.record(found.outcome in ("stored", "new"))
         return found
 
     def _find(self, id_: Any) -> tuple[dict[str, Any] | None, float]:
@@ -150,29 +155,39 @@ class UserLookup:
     def _watch_probe(self, call: Call | None) -> None:
         loop = asyncio.get_running_loop()
 
-        def finish(good: bool) -> None:
-            self.breaker.record_probe(good)
-            if good:
-                self._report("users are looked up again")
-
         def judge(done: Call) -> None:
             good = done.exception() is None and done.result()[1] <= self.seconds
             with suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(finish, good)
+                loop.call_soon_threadsafe(self.record_probe, good)
 
         if call is None:
-            finish(False)
+            self.record_probe(False)
         else:
             call.add_done_callback(judge)
 
-    def _record(self, good: bool) -> None:
-        was_open = self.breaker.is_open
+    def record(self, good: bool) -> None:
+        """Count the result of a look-up, and report an outage."""
         self.breaker.record(good)
-        if self.breaker.is_open and not was_open:
+        self._tell()
+
+    def record_probe(self, good: bool) -> None:
+        """Count the result of a probe, and report the end of an outage."""
+        self.breaker.record_probe(good)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Report an outage, at most one a minute, and the end of one that was reported."""
+        now = time.monotonic()
+        if self.breaker.is_open and not self._told and now >= self.tell_at:
+            times, self._told_openings = self.breaker.openings - self._told_openings, self.breaker.openings
+            self._told, self.tell_at = True, now + QUIET_SECONDS
             self._report(
                 f"users are not looked up: of the last {WINDOW} look-ups {BAD} failed or took over "
-                f"{self.seconds * 1e3:g} ms"
+                f"{self.seconds * 1e3:g} ms" + (f"; {times} times since the last line" if times > 1 else "")
             )
+        elif self._told and not self.breaker.is_open:
+            self._told = False
+            self._report("users are looked up again")
 
 
 def lookup_seconds(manifest: BundleManifest) -> float:
