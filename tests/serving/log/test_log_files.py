@@ -65,7 +65,7 @@ def test_replay(
         code, out, err = run_corank(capsys, "replay", folder, store, "--cache", tmp_path / "cache", "--json")
         assert code == 0, err
         found = json.loads(out)
-        assert found["requests"] == requests or requests is None and found["requests"] > 0
+        assert found["requests"] == requests or (requests is None and found["requests"] > 0)
         assert (found["skipped"], found["differ"]) == (0, 0)
 
 
