@@ -87,7 +87,8 @@ def test_check_pack_and_refresh(labelled: Path, tmp_path: Path, capsys: pytest.C
 
 def test_predict_and_users(labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle, users = derived().base / "bundle", derived().base / "users.parquet"
-    code, _, err = run_corank(capsys, "predict", bundle, labelled, tmp_path / "scores", "--users", users)
+    options = [tmp_path / "scores", "--users", users, "--as-served"]
+    code, _, err = run_corank(capsys, "predict", bundle, labelled, *options)
     assert code == 0, err
     rows = pl.read_parquet(labelled)
     scores = pl.read_parquet(tmp_path / "scores")
