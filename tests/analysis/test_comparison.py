@@ -204,7 +204,8 @@ def test_bundles_are_compared_on_logged_requests(
 
 def test_bundles_are_compared_on_no_row_whose_label_their_priors_count(tmp_path: Path) -> None:
     case = derived()
-    bundle, users = case.funnel and case.base / "bundle", str(case.base / "users.parquet")
+    assert case.funnel  # exports the bundle
+    bundle, users = case.base / "bundle", str(case.base / "users.parquet")
     other = variant(bundle, tmp_path / "other", 2)
     log = pl.read_parquet(case.base / "log.parquet").unique(["request", "item_id"])
     earlier = log.filter(pl.col("time") < case.since)

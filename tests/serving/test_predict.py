@@ -94,8 +94,7 @@ def test_predictions_by_packed_data_are_those_of_an_evaluation(tmp_path: Path, d
         packed=partial(open_packed, case.config, case.base),
     )
     found, keys = pl.read_parquet(tmp_path / "out"), case.config.data.request
-    first = pl.read_parquet(case.base / "log.parquet")["time"].min()
-    assert first is not None and case.since > first
+    assert (pl.read_parquet(case.base / "log.parquet")["time"] < case.since).any()
     for split, shards in case.packed.splits.items():
         evaluated, (shard,) = predict_split(case.model, case.packed, split).logits, shards
         items = case.packed.item_keys["item"].gather(shard.item)
