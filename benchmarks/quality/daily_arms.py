@@ -76,7 +76,9 @@ class DailyLog:
     def score(self, bundle: Path, day: date, work: Path) -> pl.DataFrame:
         """Logits of both stages for each candidate of a day, in the order of the log: `prerank` and `rank`."""
         shutil.rmtree(work, ignore_errors=True)
-        corank.predict(bundle, self.served(day), work, users=str(self.live / "users.parquet"))
+        users = str(self.live / "users.parquet")
+        # rows of the days before are events of histories, and are not looked at
+        corank.predict(bundle, self.served(day), work, users, as_served=True)
         found = pl.read_parquet(work / "*.parquet").select(
             *self.keys, self.item, prerank="logit.prerank.click", rank="logit.rank.click"
         )

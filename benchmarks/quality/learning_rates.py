@@ -106,7 +106,7 @@ def mean_auc(figures: Mapping[str, Figure]) -> Figure:
     """The mean of the stages' AUC on clicks."""
     aucs = [figure for name, figure in figures.items() if name.endswith(".click.auc")]
     replicates = np.mean(replicates_of([{"auc": auc} for auc in aucs], "auc"), axis=0)
-    return Figure(fmean(auc.value for auc in aucs), aucs[0].n, None, replicates.tolist())
+    return Figure(fmean(auc.value for auc in aucs), aucs[0].n, None, replicates.tolist(), aucs[0].requests)
 
 
 def recall(figures: Mapping[str, Figure]) -> Figure | None:

@@ -18,7 +18,7 @@ from corank.bundle.manifest import BundleManifest, load_manifest
 from corank.core.calibration import Platt
 from corank.core.errors import DataError
 from corank.core.storage.object_url import Location
-from corank.core.time import day_numbers
+from corank.core.time import NEVER, day_numbers, format_time
 from corank.data.log_rows import find_truth, request_columns, truth_columns
 from corank.data.tables import Table
 from corank.evaluation.measures import Evaluation, evaluate_predictions
@@ -146,7 +146,8 @@ def compare_bundles(
         truth: the table of true probabilities of a simulated world.
 
     Returns the document of `corank compare --json`, as of runs. A candidate whose item one of them does not know is
-    left out of both, and counted as `unknown`. Raises BundleError, DataError.
+    left out of both, and counted as `unknown`; so is one from before a snapshot of either, whose priors count its
+    label, and counted as `earlier`. Raises BundleError, DataError.
     """
     require_same_log(a, load_manifest(a), b, load_manifest(b))
     scored = []
@@ -162,12 +163,21 @@ def compare_bundles(
     theirs = one.rows.select(one.keys).join(other.rows, on=one.keys, maintain_order="left")
     if len(theirs) != len(one.rows) or len(theirs) != len(other.rows):
         raise DataError(f"{log}: changed while it was read: the bundles were given other rows; try again")
-    both = one.known() & ScoredLog(b, other.manifest, theirs).known()
+    since = max([NEVER, *one.manifest.priors.values(), *other.manifest.priors.values()])
+    earlier = one.rows[TIME] < since
+    if earlier.all():
+        raise DataError(
+            f"{log}: all rows are from before {format_time(since)}, until when a bundle counts their labels among its "
+            "priors; name a later log, or compare the runs, which know priors at any time"
+        )
+    known = one.known() & ScoredLog(b, other.manifest, theirs).known()
+    both = known & ~earlier
     if not both.any():
         raise DataError(f"{a}, {b}: there is no candidate of {log} that both bundles know")
     true = _read_truth(truth, one) if truth is not None else None
     measured = one.measure(one.rows.filter(both), true), other.measure(theirs.filter(both), true)
-    head = {"log": log, "a": str(a), "b": str(b), "unknown": int((~both).sum())}
+    left_out = {"unknown": int((~known & ~earlier).sum()), "earlier": int(earlier.sum())}
+    head = {"log": log, "a": str(a), "b": str(b)} | left_out
     return compare_evaluations(head, *measured, margins)
 
 

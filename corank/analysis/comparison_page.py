@@ -35,11 +35,13 @@ def comparison_sections(document: Mapping[str, Any]) -> list[Html]:
 
 def describe_rows(document: Mapping[str, Any]) -> str:
     """What was compared, a split, a log or scores, and how many rows, as text."""
-    requests, unknown = document["requests"], document.get("unknown", 0)
+    requests, unknown, earlier = (document.get(key) for key in ("requests", "unknown", "earlier"))
     found = [] if requests is None else [f"{requests:,} requests"]
     found.append(f"{document['candidates']:,} candidates")
     if unknown:
         found.append(f"{unknown:,} more without a score left out of both")
+    if earlier:
+        found.append(f"{earlier:,} more from before a bundle's snapshot left out of both")
     source = document.get("split") or document.get("log", "scores")
     return f"{source}: {', '.join(found)}"
 

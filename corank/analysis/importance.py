@@ -7,7 +7,7 @@ feature that others are derived from, or that others repeat, is underestimated.
 Letters: R requests · C candidates · I distinct items.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -33,7 +33,7 @@ from corank.metrics.bootstrap import replicates
 from corank.metrics.measure import Measure
 from corank.metrics.point import auc, gauc
 from corank.models.joint import JointModel
-from corank.models.stage_model import VectorModel
+from corank.models.settings.stage import StageSettings
 from corank.serving.funnel.request import Request
 from corank.training.device import keep_freed_memory
 from corank.training.run import Run
@@ -90,7 +90,7 @@ def measure_importance(
         )
     model, calibrators = run.model(packed)
     keep_freed_memory()  # of every batch; a tenth of the time
-    scores = _scores(model.eval(), packed, split, most, seed, report, progress)
+    scores = _scores(model.eval(), run.config.stages, packed, split, most, seed, report, progress)
     whole = {stage.name: _resample(scores, "", stage.name, stage.main) for stage in run.config.stages}
     features: dict[str, dict[str, Any]] = {}
     for name in packed.schema.inputs():
@@ -119,6 +119,7 @@ def _latencies(
 
 def _scores(
     model: JointModel,
+    stages: Sequence[StageSettings],
     packed: PackedDataset,
     split: str,
     most: int,
@@ -131,17 +132,18 @@ def _scores(
     reader = Reader(
         packed, split, most // batches, exposed, seed, attended=model.attended, sees_ranks=model.sees_ranks
     )
-    features = ["", *packed.schema.inputs()]
+    readers = {feature: _readers(stages, packed.schema, feature) for feature in packed.schema.inputs()}
+    features = ["", *readers]
     parts: list[_Scores] = []
     total = min(batches * reader.requests, sum(len(shard) for shard in packed.splits[split]))
     for encoded in islice(reader.read_encoded(epoch=0), batches):
         rng = np.random.default_rng([seed, len(parts)])
         batch = build_batch(reader.layout, encoded)
         logits = {"": _logits(model, batch, model.stages)}
-        for feature in features[1:]:
+        for feature in readers:
             dealt = _shuffled(encoded, packed.schema, feature, rng)
             other = replace_rows(reader.layout, batch, encoded, dealt)
-            logits[feature] = logits[""] | _logits(model, other, _readers(model, packed.schema, feature))
+            logits[feature] = logits[""] | _logits(model, other, readers[feature])
         labels = {name: values.astype(np.int8) for name, values in encoded.labels.items()}
         parts.append(_Scores(encoded.user[encoded.request_of], labels, encoded.weight, logits))
         progress(min(len(parts) * reader.requests, total), total)
@@ -158,10 +160,14 @@ def _scores(
     )
 
 
-def _readers(model: JointModel, schema: Schema, feature: str) -> list[str]:
-    """The stages that may read a feature: towers read none of the pair."""
+def _readers(stages: Sequence[StageSettings], schema: Schema, feature: str) -> list[str]:
+    """The stages that may read a feature: of the pair, those that a layer of theirs takes it into."""
     pair = schema.placement(feature) == "cross"
-    return [name for name in model.stages if not (pair and isinstance(model.network(name), VectorModel))]
+    return [
+        stage.name
+        for stage in stages
+        if not pair or any(feature in layer.features for layer in stage.first_layers(schema))
+    ]
 
 
 def _logits(model: JointModel, batch: Batch, stages: Iterable[str]) -> dict[str, Floats]:

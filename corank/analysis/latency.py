@@ -75,12 +75,17 @@ def feature_latencies(
     met, n = {}, len(received.ids)
     for stage in stages:
         met[stage.name], n = n, min(n, stage.keep)
+    readers = {
+        name: [stage for stage in stages if _widths(stage, funnel.schema, name)]
+        for name in funnel.schema.inputs()
+    }
     return {
         name: FeatureLatency(
-            timed(_encoding(funnel, name, request, received, met[stages[-1].name])),
+            # crosses are encoded of the candidates of the first stage that reads them
+            timed(_encoding(funnel, name, request, received, met[(read or stages)[0].name])),
             *np.sum([_stage(funnel, s, name, received, met[s.name]) for s in stages], axis=0).tolist(),
         )
-        for name in funnel.schema.inputs()
+        for name, read in readers.items()
     }
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from corank.bundle.item_layers import ItemLayer, LayeredItems
+from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest
 from corank.core.matrices.stored_matrix import StoredMatrix
 from corank.core.ragged import Rows
@@ -16,7 +17,7 @@ from corank.features.schema import Schema
 from corank.models.joint import JointModel
 from corank.serving.funnel.request_encoder import RequestEncoder
 from corank.training.config import Config
-from corank.training.export import make_manifest, newest
+from corank.training.export import make_manifest
 
 
 class TableReader(Protocol):
@@ -93,7 +94,7 @@ class EncodingModel:
         model = model.cpu().eval()
         priors = packed.priors.as_of(packed.schema, packed.manifest.last)
         manifest = make_manifest(config, packed, model, calibrators, priors)
-        records = newest(packed).refresh_derived(packed.encoders, priors)
+        records = ItemRecords.of_packed(packed, priors, *packed.newest_items())
         columns = [stage.ordering(config.data.columns).names for stage in config.stages]
         encoder = RequestEncoder(
             manifest,

@@ -6,6 +6,7 @@ Each raises a CorankError for a mistake of the user. Store addresses are `lmdb:P
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,8 +24,9 @@ from corank.core.storage.local_copy import write_file
 from corank.core.storage.object_url import Location, PathOrUrl, parse_location, require_local
 from corank.core.storage.published_folder import PublishedFolder
 from corank.core.types import Progress, Report
+from corank.data.dataset import PackedDataset
 from corank.engine.base import describe_memory, open_engine
-from corank.serving.prediction.predict import PredictedLog, predict_log
+from corank.serving.prediction.predict import OpenPacked, PredictedLog, predict_log
 from corank.serving.store.base import open_store
 from corank.serving.store.changes.merged_items import MergedItems
 from corank.serving.store.publish import publish_bundle
@@ -138,11 +140,13 @@ def predict(
     report: Report = lambda line: None,
     progress: Progress = lambda done, total: None,
     events: Mapping[str, TableSource] | None = None,
+    as_served: bool = False,
 ) -> PredictedLog:
     """Write what every stage computes of each candidate of a log: logits, probabilities, values.
 
     Args:
-        source: the folder of a bundle or of a finished run, or its URL; a run is exported to a temporary bundle.
+        source: the folder of a bundle or of a finished run, or its URL; a run is exported to a temporary bundle, and
+            its packed data say what priors, ages and items were at the time of a row.
         log: the table of candidates: files, globs, URLs or a frame. Histories are of the events in it.
         out: the folder to write Parquet files into; it is not there, or empty.
         users: the table of users, if the bundle reads one.
@@ -152,6 +156,8 @@ def predict(
         report: takes a line about the memory that was held.
         progress: takes how many partitions are done, and of how many.
         events: by name of `data.events`, the tables that the bundle's histories are made of.
+        as_served: whether all rows get the priors, ages and items that a service has now. Otherwise a bundle refuses
+            rows that are older than its snapshots of priors, which count the labels of these rows.
 
     Returns how many requests and candidates there were, and how many of these the bundle does not know. Raises
     BundleError, CheckpointError, DataError, EngineError.
@@ -165,27 +171,39 @@ def predict(
     with (
         temporary_frames(folder.absolute().parent) as frames,
         open_engine(engine, workers, address) as opened,
-        _bundle_of(parse_location(source), folder) as bundle,
+        _bundle_of(parse_location(source), folder) as (bundle, packed),
         show_progress("partitions", progress) as told,
     ):
         tables, events_of = frames.source("log", log), frames.sources(events)
         user_table = frames.source("users", users)
-        found = predict_log(bundle, tables, user_table, folder, opened, told, events_of)
+        packed = None if as_served else packed
+        found = predict_log(
+            bundle, tables, user_table, folder, opened, told, events_of, packed=packed, as_served=as_served
+        )
         report(describe_memory(opened))
     return found
 
 
 @contextmanager
-def _bundle_of(source: Location, out: Path) -> Iterator[Location]:
-    """A bundle as it is; of a run, one that lasts as long as the block, beside `out`, where all workers can read."""
+def _bundle_of(source: Location, out: Path) -> Iterator[tuple[Location, OpenPacked | None]]:
+    """A bundle as it is; of a run, one that lasts as long as the block, beside `out`, where all workers can read.
+
+    A run's packed data can be opened, too.
+    """
     if not _is_run(source):
-        yield source
+        yield source, None
         return
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         bundle = Path(folder) / "bundle"
         export(str(source), bundle)
-        yield bundle
+        yield bundle, partial(_open_packed, source)
+
+
+def _open_packed(run: Location) -> PackedDataset:
+    from corank.training.run import Run  # which loads torch, as the export did
+
+    return Run.open(run).packed()
 
 
 def _is_run(source: Location) -> bool:

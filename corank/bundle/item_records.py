@@ -32,6 +32,7 @@ from corank.core.hash_index import Keys
 from corank.core.ragged import Rows, Vectors
 from corank.core.time import NEVER
 from corank.core.types import Floats, Longs
+from corank.data.dataset import PackedDataset
 from corank.data.derived_columns import derive_features, encode_columns
 from corank.features.encoders import Encoders, assemble_rows, split_record, split_rows
 from corank.features.encoding import Encoded
@@ -94,6 +95,20 @@ class ItemRecords:
             operands,
             {name: _to_floats(column(name), name) for name in columns},
         )
+
+    @classmethod
+    def of_packed(cls, packed: PackedDataset, priors: PriorSnapshots, ids: pl.Series, row: Longs) -> Self:
+        """Take item rows of packed data.
+
+        Args:
+            packed: the data.
+            priors: the snapshots that derived features are computed from.
+            ids: the items, ascending: (N,).
+            row: of each, its row: (N,).
+        """
+        columns = {name: values[row] for name, values in packed.item_columns.items()}
+        taken = cls(Keys(ids), packed.items.take(row), packed.item_operands.take(row), columns)
+        return taken.refresh_derived(packed.encoders, priors)
 
     def refresh_derived(self, encoders: Encoders, priors: PriorSnapshots) -> Self:
         """Compute the derived features again, from newer snapshots of priors."""

@@ -114,6 +114,13 @@ def predict_command(
     workers: TaskWorkers = 1,
     engine: EngineName = None,
     address: EngineAddress = None,
+    as_served: Annotated[
+        bool,
+        typer.Option(
+            "--as-served",
+            help="Score rows older than the bundle's snapshots by the priors of now, which count their own labels.",
+        ),
+    ] = False,
 ) -> None:
     """Write every stage's logits, probabilities and values of each candidate of a log, with keys and labels."""
     from corank.api import stores
@@ -123,7 +130,7 @@ def predict_command(
     with counting("partitions") as progress:
         tables = read_names(events or [])
         found = stores.predict(
-            source, log, out, users, workers, engine, address, console.say, progress, tables
+            source, log, out, users, workers, engine, address, console.say, progress, tables, as_served
         )
     console.say(
         f"{out}: {found.requests:,} requests, {found.candidates:,} candidates, of which the bundle does not know "

@@ -16,7 +16,7 @@ from corank.features.feature_kind import Feature
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 
-FORMAT = 5
+FORMAT = 6
 MANIFEST = "manifest.json"
 """The file's name."""
 PACK_AGAIN = "run `corank pack` again"

@@ -46,10 +46,8 @@ class FeatureKind(Settings):
     kind: str
     encoders: ClassVar[tuple[type[Encoder], ...]] = ()
     """The classes of encoders that `fit` may return."""
-    uses: ClassVar[frozenset[Use]] = frozenset()
-    """What derived features may take of it."""
-    unpacked_settings: ClassVar[frozenset[str]] = frozenset()
-    """Settings that networks alone read, such as `dim`."""
+    uses: ClassVar[frozenset[Use]] = frozenset()  # what derived features may take of it
+    unpacked_settings: ClassVar[frozenset[str]] = frozenset()  # those that networks alone read, such as `dim`
 
     @property
     def storage(self) -> Storage:
@@ -151,8 +149,7 @@ class ColumnFeature(FeatureKind):
     input: bool = True
     """Whether networks read it. Otherwise only derived features do, and filters of retrieval."""
 
-    network_settings: ClassVar[frozenset[str]] = frozenset()
-    """Settings that have no effect with `input: false`."""
+    network_settings: ClassVar[frozenset[str]] = frozenset()  # those of no effect with `input: false`
 
     @property
     def is_input(self) -> bool:
@@ -198,6 +195,10 @@ class ColumnFeature(FeatureKind):
         """Say what the feature, called `name`, expects of its column, if the type does not fit."""
         return None
 
+    def is_missing(self, column: str) -> pl.Expr:
+        """Whether a value of the column is missing: null, unless the kind takes others for it, too."""
+        return pl.col(column).is_null()
+
     def keys(self, encoder: Encoder | None, values: pl.Series, name: str) -> Hashes:
         """Hashes by which derived features tell values apart, 0 where missing: (N,). For uses `id` and `key`."""
         raise NotImplementedError(f"{self.kind} gives no keys")
@@ -227,8 +228,7 @@ class ColumnFeature(FeatureKind):
 class DerivedFeature(FeatureKind):
     """A feature made of others, the same offline and online. A kind has `operands`, `operand_uses`, `derive`."""
 
-    operands_key: ClassVar[str] = "of"
-    """The settings key that lists the operands."""
+    operands_key: ClassVar[str] = "of"  # the settings key that lists the operands
     operands_text: ClassVar[str] = "features that fit"  # what the operands must be, for messages
     counts_candidates: ClassVar[bool] = False  # whether `derive` reads `when.sizes`
     compares: ClassVar[bool] = False

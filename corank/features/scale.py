@@ -54,10 +54,26 @@ class Bucket(Encoder):
 
     @classmethod
     def fit(cls, sample: Doubles, buckets: int) -> Self:
-        """Learn the edges: the distinct quantiles that cut a sample into so many parts."""
-        if not len(sample):
-            return cls(np.empty(0))
-        return cls(np.unique(np.quantile(sample, np.arange(1, buckets) / buckets)))
+        """Learn the edges that cut a sample into parts of equal mass, at values.
+
+        A value of more mass than a part, such as the 0 of a sparse count, is a part by itself, and the others are of
+        what is left: quantiles of the whole sample would all be that value. Distinct values that are few get a bucket
+        each.
+        """
+        values, counts = np.unique(sample, return_counts=True)
+        if len(values) <= buckets:
+            return cls(values[1:].astype(np.float64))
+        alone = np.zeros(len(values), dtype=bool)
+        while True:
+            size = (counts[~alone].sum() - 1) / (buckets - np.count_nonzero(alone))
+            more = ~alone & (counts > size)
+            if not more.any():
+                break
+            alone |= more
+        # the part of a value is that of the last of its rows; the sum of many parts may be rounded down
+        last = np.cumsum(np.where(alone, size, counts)) - 1
+        part = np.minimum((last / size + 1e-9).astype(np.int64), buckets - 1)
+        return cls(values[1:][np.diff(part) > 0].astype(np.float64))
 
     @property
     def size(self) -> int:

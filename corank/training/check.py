@@ -1,6 +1,7 @@
 """What a config would train on, computed before anything is packed."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from corank.batches.sampling import SOURCES, Population
+from corank.core.errors import DataError
 from corank.data.column_sources import (
     Source,
     check_times,
@@ -19,8 +21,9 @@ from corank.data.histories.event_tables import open_events
 from corank.data.log_summary import LogSummary
 from corank.engine.base import open_engine
 from corank.training.config import Config
+from corank.training.preparation.packed_data import open_packed, packed_location
 from corank.training.profile.log_profile import LogProfile, open_tables
-from corank.training.sufficiency import Sufficiency
+from corank.training.sufficiency import Sufficiency, find_single_buckets
 
 
 @dataclass(frozen=True)
@@ -100,9 +103,19 @@ def check_config(config: Config, base: Path) -> CheckSummary:
         {n: int(t.collect(t.frame.select(pl.len())).item()) for n, t in tables.items()},
         summary.splits,
         _samples(config),
-        Sufficiency(config, profile.counts.splits, profile.counts.misplaced),
+        Sufficiency(
+            config, profile.counts.splits, profile.counts.misplaced, single=_single_buckets(config, base)
+        ),
         profile,
     )
+
+
+def _single_buckets(config: Config, base: Path) -> list[str]:
+    """The features with one bucket, if the config is packed on this machine."""
+    if isinstance(packed_location(config, base), Path):
+        with suppress(DataError):
+            return find_single_buckets(open_packed(config, base))
+    return []
 
 
 def _samples(config: Config) -> list[dict[str, str]]:

@@ -25,7 +25,6 @@ from corank.core.arrays import append_array, read_array, write_array
 from corank.core.calibration import Platt
 from corank.core.errors import DataError
 from corank.core.files import scratch_folder
-from corank.core.hash_index import Keys
 from corank.core.time import format_time
 from corank.core.types import Floats
 from corank.data.dataset import PackedDataset, prior_folder
@@ -215,7 +214,7 @@ def _fill(
     names = dict.fromkeys(model.tables_of[stage] for stage in model.stages)
     tables = {name: _write_tables(folder / "tables" / name, name, weights, model.layout) for name in names}
     write_graphs(folder, config, model, calibrators)
-    records = newest(packed).refresh_derived(packed.encoders, priors)
+    records = ItemRecords.of_packed(packed, priors, *packed.newest_items())
     records.save(folder / "items")
     exact = ItemGraphs(folder, manifest.stages, model.layout, tables).compute_all(records.rows)
     parts = store_parts(exact, manifest.stages)
@@ -247,10 +246,3 @@ def _write_tables(folder: Path, name: str, weights: Checkpoint, layout: Layout) 
         write_array(path, weights.whole(f"projections.{name}.{n}").detach().numpy())
         tables[feature] = read_array(path, np.float32, shape)
     return tables
-
-
-def newest(packed: PackedDataset) -> ItemRecords:
-    """The newest row of every item."""
-    ids, row = packed.newest_items()
-    columns = {name: values[row] for name, values in packed.item_columns.items()}
-    return ItemRecords(Keys(ids), packed.items.take(row), packed.item_operands.take(row), columns)

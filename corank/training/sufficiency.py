@@ -1,6 +1,6 @@
 """Whether a config can learn from what its log holds: refused where nothing can be learnt, warned where little can."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -12,6 +12,7 @@ from corank.batches.label_counts import LabelCounts, SplitCounts, Targets
 from corank.core.errors import DataError
 from corank.core.types import Report
 from corank.data.dataset import PackedDataset
+from corank.features.scale import Bucket
 from corank.losses.base import Loss
 from corank.metrics.metric import validation_metrics
 from corank.training.config import Config
@@ -49,12 +50,14 @@ class Sufficiency:
     """Label → level above the exposed one → ones there, which training ignores; packed data do not tell."""
     continues: bool = False
     """Whether the training begins at the weights of an earlier run."""
+    single: Sequence[str] = ()
+    """Features with one bucket: their training values are all equal. Known of packed data."""
 
     @classmethod
     def of(cls, config: Config, packed: PackedDataset, continues: bool = False) -> "Sufficiency":
         """Count the splits of packed data that training reads."""
         splits = {s: SplitCounts.of(packed, s) for s in packed.data.split_names if s != "test"}
-        return cls(config, splits, continues=continues)
+        return cls(config, splits, continues=continues, single=find_single_buckets(packed))
 
     def require(self) -> None:
         """Raise DataError if training could not learn what the config asks for."""
@@ -118,6 +121,7 @@ class Sufficiency:
             *telltale_draws(self.config),
             *([] if self.continues else long_averages(self.config, self.splits["train"].requests)),
             *self._strange_levels(),
+            *self._single_buckets(),
         ]
 
     def _no_validation(self) -> Iterator[str]:
@@ -226,6 +230,19 @@ class Sufficiency:
                 f"data.levels: deeper levels have more candidates ({counts}); are they from shallow to deep, and if "
                 "cut candidates were sampled, should data.weight say how?"
             )
+
+    def _single_buckets(self) -> Iterator[str]:
+        for name in self.single:
+            yield (
+                f"features.{name}: all its training values lie in one bucket, so that it tells no candidate from "
+                "another; drop it, or mend what it is made of"
+            )
+
+
+def find_single_buckets(packed: PackedDataset) -> list[str]:
+    """Find the features that packing could cut into one bucket alone."""
+    fitted = packed.encoders.fitted.items()
+    return [name for name, encoder in fitted if isinstance(encoder, Bucket) and not len(encoder.edges)]
 
 
 def _describe(label: LabelCounts) -> str:

@@ -22,8 +22,9 @@ from corank.metrics.bootstrap import interval
 from corank.metrics.measure import Keys
 from corank.metrics.point import auc, logloss, pcoc
 from corank.training.run import Run
+from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
-from tests.support.shared import finished_bundle, finished_run, simulated_world
+from tests.support.shared import derived, finished_bundle, finished_run, simulated_world
 from tests.support.simulated_runs import trained_run
 
 pytestmark = pytest.mark.slow
@@ -199,6 +200,22 @@ def test_bundles_are_compared_on_logged_requests(
         scores["stages"]["logit.rank.click"]["exposed"]["is_click"]["auc"],
     )
     assert (auc["a"], auc["b"]) == pytest.approx((of_scores["a"], of_scores["b"]))
+
+
+def test_bundles_are_compared_on_no_row_whose_label_their_priors_count(tmp_path: Path) -> None:
+    case = derived()
+    assert case.funnel  # exports the bundle
+    bundle, users = case.base / "bundle", str(case.base / "users.parquet")
+    other = variant(bundle, tmp_path / "other", 2)
+    log = pl.read_parquet(case.base / "log.parquet").unique(["request", "item_id"])
+    earlier = log.filter(pl.col("time") < case.since)
+    log.write_parquet(tmp_path / "log.parquet")
+    earlier.write_parquet(tmp_path / "earlier.parquet")
+    found = corank.compare(bundle, other, on=tmp_path / "log.parquet", users=users).document
+    assert (found["earlier"], found["unknown"]) == (len(earlier), 0)
+    assert found["candidates"] == len(log) - len(earlier) > 0
+    with pytest.raises(DataError, match="all rows are from before 1970-01-04 00:00:00 UTC"):
+        corank.compare(bundle, other, on=tmp_path / "earlier.parquet", users=users)
 
 
 def test_bundles_are_compared_on_one_log_alone(runs: tuple[Run, Run]) -> None:

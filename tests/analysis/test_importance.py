@@ -22,9 +22,10 @@ from corank.features.schema import PLACEMENTS
 from corank.training.run import Run
 from tests.support.cases import Case
 from tests.support.command_line import run_corank
-from tests.support.models import mlp
-from tests.support.random_worlds import DERIVED
-from tests.support.shared import shared_case
+from tests.support.models import mlp, two_tower
+from tests.support.random_worlds import DERIVED, Drawn
+from tests.support.shared import shared_case, small_world
+from tests.support.simulated_runs import trained_run
 
 pytestmark = pytest.mark.slow
 
@@ -163,6 +164,26 @@ def test_what_alone_is_read_is_worth_all_and_what_is_not_read_nothing(
 
 
 @pytest.mark.usefixtures("unpriced")
+def test_a_match_is_worth_something_to_the_towers_that_read_it(tmp_path: Path) -> None:
+    overrides = ["features.seen={kind: count, of: [history, item_id]}", "stages.0.matches=[seen]"]
+    overrides += ["train.epochs=1", f"packed={tmp_path / 'packed'}"]
+    run = trained_run(small_world() / "config.yaml", tmp_path / "trained", *overrides)
+    packed = run.packed()
+    model, calibrators = run.model(packed)
+    towers = two_tower(model)
+    assert towers.matches is not None
+    with torch.no_grad():
+        for name, parameter in towers.named_parameters():
+            parameter.fill_(1.0 if name == "matches.weight" else 0.0)
+    alone = Run.create(tmp_path / "alone", run.config, run.base)
+    alone.finish(packed, model, calibrators, {})
+    found = measure_importance(alone, "train", 20_000)
+    auc = found["stages"]["prerank"]["auc"]
+    assert auc > 0.51
+    assert 0.3 < found["features"]["seen"]["stages"]["prerank"]["auc"]["value"] / (auc - 0.5) < 1.7
+
+
+@pytest.mark.usefixtures("unpriced")
 def test_a_seed_has_its_figures(trained: Run) -> None:
     first, again, other = (measure_importance(trained, "valid", 20_000, seed) for seed in (3, 3, 4))
     assert first == again
@@ -196,6 +217,10 @@ def test_fewer_requests_than_a_batch_are_no_whole_batch(trained: Run) -> None:
 
 @pytest.fixture(scope="module")
 def encoded(case: Case) -> EncodedBatch:
+    return first_batch(case)
+
+
+def first_batch(case: Case) -> EncodedBatch:
     model = case.model
     shown = {len(case.packed.data.levels) - 1: None}
     reader = Reader(case.packed, "train", 512, shown, attended=model.attended, sees_ranks=model.sees_ranks)
@@ -274,8 +299,11 @@ def test_popular_items_are_dealt_out_as_often_as_they_are_met(case: Case, encode
         assert (np.concatenate(drawn) == value).mean() == pytest.approx((met == value).mean(), abs=0.03)
 
 
-def test_a_batch_with_other_rows_is_that_of_the_whole(case: Case, encoded: EncodedBatch) -> None:
+@pytest.mark.parametrize("drawn", [DERIVED, DERIVED | {"matches": True}], ids=["derived", "matches"])
+def test_a_batch_with_other_rows_is_that_of_the_whole(drawn: Drawn) -> None:
+    case = shared_case(drawn)
     layout, schema, model = case.model.layout, case.packed.schema, case.model.eval()
+    encoded = first_batch(case)
     batch = build_batch(layout, encoded)
     for feature in schema.inputs():
         dealt = _shuffled(encoded, schema, feature, np.random.default_rng(0))
@@ -283,7 +311,7 @@ def test_a_batch_with_other_rows_is_that_of_the_whole(case: Case, encoded: Encod
             found = model(replace_rows(layout, batch, encoded, dealt))
             expected = model(build_batch(layout, dealt))
             same = model(batch)
-        readers = _readers(model, schema, feature)
+        readers = _readers(case.config.stages, schema, feature)
         for stage, output in expected.items():
             for label, logits in output.logits.items():
                 assert torch.equal(found[stage].logits[label], logits)

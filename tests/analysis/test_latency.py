@@ -96,3 +96,21 @@ def test_lists_of_events_are_encoded_from_the_history(monkeypatch: pytest.Monkey
     lists = case.packed.schema.parallels()
     assert set(lists.values()) == set(case.packed.schema.histories())
     assert {found[name].encode for name in lists} == {1}
+
+
+def test_a_cross_is_encoded_for_all_that_the_first_stage_to_read_it_scores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That is the pre-ranker for its matches, the ranker for other crosses."""
+    case = shared_case(DERIVED | {"matches": True})
+    encoded: dict[str, int] = {}
+
+    def note(funnel: object, name: str, request: Request, received: object, n: int) -> None:
+        encoded[name] = n
+
+    monkeypatch.setattr(latency, "_encoding", note)
+    monkeypatch.setattr(latency, "_stage", lambda *_: (0.0, 0.0))
+    feature_latencies(case.funnel, asked(case), case.config.stages)
+    matches = case.config.stages[0].counted()
+    assert matches and {encoded[name] for name in matches} == {16}
+    assert encoded["cross_1"] == case.config.stages[0].keep == 4

@@ -26,7 +26,7 @@ from corank.features.encoders import Encoders
 from corank.features.priors import PriorCounts, PriorSnapshots
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
-from corank.training.export import export_bundle, newest
+from corank.training.export import export_bundle
 from corank.training.run import Run
 from tests.support.cases import Case
 from tests.support.command_line import run_corank
@@ -125,7 +125,7 @@ def test_records_and_vectors_are_of_the_new_priors(case: Case, bundle: Path) -> 
     before = Bundle.open(bundle)
     after = corank.refresh(bundle, str(case.base / "log.parquet"), until="1970-01-05").bundle
     now = case.packed.priors.as_of(case.packed.schema, 4 * DAY)
-    expected = newest(case.packed).refresh_derived(case.packed.encoders, now)
+    expected = ItemRecords.of_packed(case.packed, now, *case.packed.newest_items())
     assert plain(records(after).rows) == plain(expected.rows) != plain(records(before).rows)
     assert records(after).ids.values.to_list() == list(range(16))
     inputs = record_inputs(case.model.layout, expected.rows, table_set(case.model))

@@ -138,7 +138,7 @@ def test_what_is_given_in_vain_or_unsound_is_refused(case: Case, bundle: Path, t
 
 def test_predict_needs_the_tables_of_histories_alone(case: Case, exported: Path, tmp_path: Path) -> None:
     log, users = str(case.base / "log.parquet"), str(case.base / "users.parquet")
-    assert corank.predict(exported, log, tmp_path / "scores", users).candidates > 0
+    assert corank.predict(exported, log, tmp_path / "scores", users, as_served=True).candidates > 0
     with pytest.raises(
         DataError, match="--events: the bundle reads no events 'counted' for histories; it reads"
     ):

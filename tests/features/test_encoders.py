@@ -182,8 +182,35 @@ def test_bucket_has_edges_at_quantiles_and_a_code_for_missing() -> None:
     assert ENCODERS.sizes["age"] == 6
 
 
-def test_bucket_of_equal_values_has_one_edge() -> None:
-    assert Bucket.fit(np.full(10, 3.0), 8).edges.tolist() == [3]
+def test_bucket_of_equal_values_has_no_edge() -> None:
+    assert Bucket.fit(np.full(10, 3.0), 8).edges.tolist() == []
+    assert Bucket.fit(np.empty(0), 8).edges.tolist() == []
+
+
+def test_buckets_of_a_sparse_count_tell_its_values_apart() -> None:
+    """A value that fills several parts takes one bucket; the others are left to the rest."""
+    counts = np.repeat(np.arange(30.0), [9_700, 150, 60, 30, *range(26, 0, -1)])
+    bucket = Bucket.fit(counts, 8)
+    assert bucket.codes(np.arange(4.0)).tolist() == [2, 3, 4, 5]
+    held = np.bincount(bucket.codes(counts))[2:]
+    assert held[:2].tolist() == [9_700, 150]
+    assert len(held) == 8 and np.ptp(held[2:]) < 30  # of 441, in six
+    assert Bucket.fit(np.array([0.0, 0.0, 0.0, 0.0, 2.0, 7.0]), 8).edges.tolist() == [2, 7]
+
+
+@given(st.lists(st.integers(0, 9) | st.just(0), min_size=1, max_size=60), st.integers(1, 8))
+def test_no_bucket_is_empty_and_none_is_too_much(values: list[int], buckets: int) -> None:
+    sample = np.array(values, dtype=np.float64)
+    codes = Bucket.fit(sample, buckets).codes(sample)
+    assert len(np.unique(codes)) == Bucket.fit(sample, buckets).size - 2 == min(len(set(values)), buckets)
+
+
+@given(st.sets(st.integers(-1000, 1000), min_size=9, max_size=80), st.integers(1, 8))
+def test_buckets_of_distinct_values_are_cut_at_quantiles(values: set[int], buckets: int) -> None:
+    sample = np.array(sorted(values), dtype=np.float64)
+    quantiles = np.quantile(sample, np.arange(1, buckets) / buckets)
+    expected = np.searchsorted(quantiles - 1e-9, sample, side="right") + 2
+    assert Bucket.fit(sample, buckets).codes(sample).tolist() == expected.tolist()
 
 
 def test_scales_by_hand() -> None:

@@ -1,23 +1,30 @@
 """`corank predict`: a log's predictions are what the bundle's funnel computes of the same requests."""
 
+from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from sklearn.metrics import roc_auc_score
 
 import corank
 from corank.core.errors import DataError
+from corank.core.time import format_time
 from corank.engine.base import open_engine
+from corank.evaluation.predict import predict_split
 from corank.serving.funnel.request import Request
 from corank.serving.prediction import predict
 from corank.serving.prediction.predict import predict_log
+from corank.training.preparation.packed_data import open_packed
 from tests.support.cases import Case
 from tests.support.command_line import run_corank
 from tests.support.engine_tasks import KillingPool
-from tests.support.random_worlds import DERIVED, LISTED, RICH
-from tests.support.shared import finished_bundle, finished_run, shared_case
+from tests.support.random_worlds import DERIVED, LISTED, RICH, Drawn
+from tests.support.shared import finished_bundle, finished_run, shared_case, small_world
+from tests.support.simulated_runs import trained_run
 
 
 @pytest.fixture(scope="module", params=[DERIVED, LISTED], ids=["derived", "listed"])
@@ -48,10 +55,10 @@ def test_predictions_are_those_of_the_funnel(
         str(case.base / "log.parquet"),
         str(case.base / "users.parquet"),
     )
-    events = tables_of_events(case)
-    done = predict_log(bundle, log, users, tmp_path / "in_line", open_engine(), events=events)
+    options: Any = {"events": tables_of_events(case), "as_served": True}
+    done = predict_log(bundle, log, users, tmp_path / "in_line", open_engine(), **options)
     with KillingPool(tmp_path) as pool:
-        assert predict_log(bundle, log, users, tmp_path / "pool", pool, events=events) == done
+        assert predict_log(bundle, log, users, tmp_path / "pool", pool, **options) == done
     assert len(list(tmp_path.glob("killed.*"))) == 2
     assert digest(tmp_path / "in_line") == digest(tmp_path / "pool")
     assert len(digest(tmp_path / "pool")) > 2
@@ -72,6 +79,91 @@ def test_predictions_are_those_of_the_funnel(
 
 
 @pytest.mark.thorough
+@pytest.mark.slow
+@pytest.mark.parametrize("drawn", [DERIVED, LISTED | {"versions": True}], ids=["derived", "versions"])
+def test_predictions_by_packed_data_are_those_of_an_evaluation(tmp_path: Path, drawn: Drawn) -> None:
+    """Priors, ages and items are those of each request's time, long before the bundle was exported."""
+    case = Case.of(tmp_path, drawn) if "versions" in drawn else shared_case(drawn)
+    assert case.funnel
+    predict_log(
+        case.base / "bundle",
+        str(case.base / "log.parquet"),
+        str(case.base / "users.parquet"),
+        tmp_path / "out",
+        open_engine(),
+        events=tables_of_events(case),
+        packed=partial(open_packed, case.config, case.base),
+    )
+    found, keys = pl.read_parquet(tmp_path / "out"), case.config.data.request
+    assert (pl.read_parquet(case.base / "log.parquet")["time"] < case.since).any()
+    for split, shards in case.packed.splits.items():
+        evaluated, (shard,) = predict_split(case.model, case.packed, split).logits, shards
+        items = case.packed.item_keys["item"].gather(shard.item)
+        request = np.repeat(np.arange(len(shard)), np.diff(shard.request_start))
+        rows = shard.keys[request].with_columns(items.alias(case.config.data.item))
+        mine = rows.join(found, on=[*keys, case.config.data.item], how="left", maintain_order="left")
+        for stage, labels in evaluated.items():
+            for label, logits in labels.items():
+                predicted = mine[f"logit.{stage}.{label}"].to_numpy()
+                np.testing.assert_allclose(predicted, logits, atol=1e-4, err_msg=f"{split} {stage} {label}")
+
+
+@pytest.mark.slow
+def test_a_run_predicts_its_log_as_it_is_evaluated(tmp_path: Path) -> None:
+    """By the priors of the bundle, which count the clicks of the rows, it would be better by far."""
+    world = small_world()
+    overrides = ["features.clicked={kind: prior, by: [item_id, user_id], label: click, every: 1d}"]
+    overrides += [f"packed={tmp_path / 'packed'}", "train.epochs=8"]
+    run = trained_run(world / "config.yaml", tmp_path / "run", *overrides)
+    log, users = str(world / "log" / "*.parquet"), str(world / "users.parquet")
+    valid = pl.read_parquet(log).filter(pl.col("time").dt.date() == date(2026, 3, 9))
+    auc: dict[bool, float] = {}
+    for as_served in (False, True):
+        out = tmp_path / f"{as_served}"
+        corank.predict(run.folder, log, out, users, as_served=as_served)
+        rows = (
+            pl.read_parquet(out).join(valid, on=["request_id", "item_id"], how="semi").drop_nulls("is_click")
+        )
+        auc[as_served] = float(roc_auc_score(rows["is_click"], rows["logit.rank.click"]))
+    found = corank.evaluate(run.folder, "valid", bootstrap=False)["stages"]["rank"]["exposed"]["click"]["auc"]
+    assert auc[False] == pytest.approx(found, abs=1e-4) and auc[True] > found + 0.01
+
+
+def test_a_request_of_unknown_items_alone_is_predicted_as_of_its_time(case: Case, tmp_path: Path) -> None:
+    log = pl.read_parquet(case.base / "log.parquet").sort("time").head(1)
+    log.with_columns(item_id=pl.lit(999, log["item_id"].dtype)).write_parquet(tmp_path / "log.parquet")
+    done = predict_log(
+        case.base / "bundle",
+        str(tmp_path / "log.parquet"),
+        str(case.base / "users.parquet"),
+        tmp_path / "out",
+        open_engine(),
+        events=tables_of_events(case),
+        packed=partial(open_packed, case.config, case.base),
+    )
+    assert (done.candidates, done.unknown) == (1, 1)
+
+
+def test_a_bundle_refuses_rows_whose_labels_its_priors_count(
+    case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = pl.read_parquet(case.base / "log.parquet")
+    earlier, later = (log.filter((pl.col("time") >= case.since) == on) for on in (False, True))
+    for name, rows in (("log", log), ("later", later)):
+        rows.write_parquet(tmp_path / f"{name}.parquet")
+    options = [f"--events={name}={file}" for name, file in tables_of_events(case).items()]
+    options += ["--users", str(case.base / "users.parquet")]
+    code, _, err = run_corank(
+        capsys, "predict", case.base / "bundle", tmp_path / "log.parquet", tmp_path / "out", *options
+    )
+    assert code == 1 and not (tmp_path / "out").exists()
+    assert f"data.log: {len(earlier)} rows are from before {format_time(case.since)}" in " ".join(err.split())
+    for name, more in (("later", []), ("log", ["--as-served"])):
+        place = (tmp_path / f"{name}.parquet", tmp_path / f"of_{name}", *options, *more)
+        code, _, err = run_corank(capsys, "predict", case.base / "bundle", *place)
+        assert code == 0, err
+
+
 @pytest.mark.slow
 def test_a_bundle_without_histories_and_users_needs_neither(tmp_path: Path) -> None:
     case = Case.of(tmp_path, RICH | {"histories": [], "user": []})
@@ -155,7 +247,7 @@ def test_unknown_items_have_no_predictions(
     both.write_parquet(tmp_path / "log.parquet")
     out = tmp_path / "out"
     events = [f"--events={name}={case.base / name}.parquet" for name in case.config.data.events]
-    options = (tmp_path / "log.parquet", out, "--users", case.base / "users.parquet", *events)
+    options = (tmp_path / "log.parquet", out, "--users", case.base / "users.parquet", *events, "--as-served")
     code, _, err = run_corank(capsys, "predict", case.base / "bundle", *options)
     assert code == 0 and "of which the bundle does not know 1" in err and "memory: at most" in err
     found = pl.read_parquet(out)
@@ -194,7 +286,7 @@ def test_a_log_that_does_not_fit_is_refused_and_nothing_written(
     table = str(case.base / "users.parquet") if users else None
     log, events = str(tmp_path / "log.parquet"), tables_of_events(case)
     with pytest.raises(DataError, match=message):
-        corank.predict(case.base / "bundle", log, tmp_path / "out", table, events=events)
+        corank.predict(case.base / "bundle", log, tmp_path / "out", table, events=events, as_served=True)
     assert not (tmp_path / "out").exists() and len(list(tmp_path.iterdir())) == 1
 
 

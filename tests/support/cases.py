@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from corank.analysis.logged_request import logged_request
 from corank.bundle.bundle_writer import write_bundle
+from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import FORMAT, BundleManifest
 from corank.core.calibration import Platt
 from corank.data.dataset import PackedDataset, prior_folder
@@ -21,7 +22,7 @@ from corank.evaluation.stage_order import Calibrators
 from corank.models.joint import JointModel
 from corank.serving.funnel.funnel import Funnel
 from corank.training.config import Config
-from corank.training.export import export_bundle, newest
+from corank.training.export import export_bundle
 from corank.training.preparation.number_bins import fit_number_bins
 from corank.training.preparation.packed_data import open_packed, pack_config
 from corank.training.run import Run, build_model
@@ -109,7 +110,7 @@ def bare_funnel(packed: PackedDataset, path: Path) -> Funnel:
 
     def fill(folder: Path) -> None:
         packed.encoders.save(folder / "encoders")
-        newest(packed).refresh_derived(packed.encoders, priors).save(folder / "items")
+        ItemRecords.of_packed(packed, priors, *packed.newest_items()).save(folder / "items")
         for n, rates in enumerate(priors.rates.values()):
             rates.save(prior_folder(folder, n))
 

@@ -52,6 +52,8 @@ def write_tables(base: Path, drawn: Drawn, rng: np.random.Generator) -> pl.DataF
         | drawn_columns("item", np.arange(ITEMS) >= 12)
         | ({"born": _moments(rng, ITEMS).dt.epoch("ms")} if drawn["derived"] else {})
     )
+    if drawn.get("versions"):
+        items = _add_versions(items)
     items.write_parquet(base / "items.parquet")
     # users 0 to 3 change twice, 2 and 3 hold from a time only
     who, since = np.repeat(np.arange(8), [3, 3, 2, 2, 1, 1, 1, 1]), [None, 1, 2] * 2 + [1, 3] * 2 + [None] * 4
@@ -71,6 +73,15 @@ def write_tables(base: Path, drawn: Drawn, rng: np.random.Generator) -> pl.DataF
     if drawn.get("counted"):
         _events(drawn, np.random.default_rng(drawn["seed"] + 4)).write_parquet(base / "counted.parquet")
     return items
+
+
+def _add_versions(items: pl.DataFrame) -> pl.DataFrame:
+    """Items 0 to 7 have on each later day the columns of a neighbour."""
+    found = [items.with_columns(valid_from=pl.lit(None, pl.Int64))]
+    for n in (1, 2, 3):
+        neighbours = items[[(k + n) % 8 for k in range(8)]]
+        found.append(neighbours.with_columns(items["item_id"].head(8), valid_from=pl.lit(n * DAY, pl.Int64)))
+    return pl.concat(found)
 
 
 def _lists(table: str, time: np.ndarray, drawn: Drawn, rng: np.random.Generator) -> dict[str, pl.Series]:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
 
 from corank.serving.log.log_columns import LogColumns
+from corank.serving.log.log_files import OpenLogFiles
 
 ITEMS = 8
 SHOWN = 3
@@ -68,9 +68,11 @@ class ServedWorld:
 
 
 def _write(rows: pl.DataFrame, folder: Path) -> None:
-    folder.mkdir(parents=True)
+    """Write two files of rows as a service does."""
     columns = LogColumns("user_id", "time", "item_id", ("prerank", "rank"))
     half = len(rows) // 2 // ITEMS * ITEMS
-    for n, part in enumerate((rows[:half], rows[half:])):
+    for part in (rows[:half], rows[half:]):
         table = part.to_arrow()
-        pq.write_table(table.replace_schema_metadata(columns.metadata()), folder / f"served-{n}.parquet")
+        files = OpenLogFiles(folder, table.schema.with_metadata(columns.metadata()))
+        files.write(table)
+        files.complete()

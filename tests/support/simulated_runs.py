@@ -1,6 +1,8 @@
 """Small simulated worlds for tests, and how they are trained."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import corank
@@ -32,14 +34,26 @@ class Silent(corank.Callback):
         self.figures.append(event.learnt)
 
 
+LONG = {"valid: 2026-03-09, test: 2026-03-10": "valid: 2026-03-04, test: 2026-03-08"}
+"""Seven days of ten to validate and test on, so that verdicts of a small world rest on enough requests."""
+
+
 def make_world(
-    out: Path, requests: int = 1200, candidates: int = 30, users: int = 40, items: int = 120
+    out: Path,
+    requests: int = 1200,
+    candidates: int = 30,
+    users: int = 40,
+    items: int = 120,
+    changes: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
-    """The config of a packed world whose stages are small enough to train in about a second."""
+    """The config of a packed world whose stages are small enough to train in about a second.
+
+    `changes` are texts of the config, and what is written in their place.
+    """
     simulate_world(out, requests=requests, candidates=candidates, users=users, items=items)
     config = out / "config.yaml"
     text = config.read_text(encoding="utf-8")
-    for wide, narrow in NARROW.items():
+    for wide, narrow in (NARROW | dict(changes)).items():
         assert wide in text, f"the simulated config has no {wide}"
         text = text.replace(wide, narrow)
     config.write_text(text, encoding="utf-8")

@@ -9,6 +9,7 @@ import corank
 from corank.cli.console import show_check
 from corank.core.errors import ConfigError, DataError
 from corank.datasets.feed.simulate import simulate_world
+from tests.support.shared import small_world
 from tests.support.simulated_runs import make_world
 
 
@@ -156,3 +157,18 @@ def test_it_agrees_with_packing(tmp_path: Path) -> None:
     packed = corank.pack(config).packed
     counts = {split: sum(s.candidates for s in shards) for split, shards in packed.manifest.splits.items()}
     assert corank.check(config).splits == counts
+
+
+def test_a_feature_whose_buckets_are_one_is_told_once_it_is_packed(tmp_path: Path) -> None:
+    """By `check`, of packed data that are there, and by `train`."""
+    config = small_world() / "config.yaml"
+    overrides = ["features.never={kind: count, of: [tags, city], buckets: 8, dim: 4}", "train.epochs=1"]
+    overrides += ["features.seen={kind: count, of: [history, item_id], buckets: 8, dim: 4}"]
+    overrides += [f"packed={tmp_path / 'packed'}"]
+    told = "features.never: all its training values lie in one bucket"
+    assert told not in "\n".join(corank.check(config, overrides).sufficiency.warnings)
+    said: list[str] = []
+    corank.train(config, overrides, folder=tmp_path / "run", report=said.append)
+    (line,) = [line for line in said if "lie in one bucket" in line]
+    assert line.startswith(f"warning: {told}")
+    assert f"warning: {corank.check(config, overrides).sufficiency.warnings[-1]}" == line

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -99,6 +100,31 @@ def test_missing_rates_count_candidates(config: Path) -> None:
     assert facts(document, "city")["missing"]["train"] == 0
     # users 70 to 79 are asked for in none of the splits but have a row; 30 to 69 have a city
     assert facts(document, "city")["missing"]["test"] == 0
+
+
+@pytest.mark.parametrize("stored", ["list", "array", "file", "logged"])
+def test_a_vector_of_zeros_is_missing(config: Path, stored: str) -> None:
+    """So is one that a file of vectors lacks. Half of the items have one, and a quarter have zeros."""
+    items = pl.read_parquet(config.parent / "items.parquet")
+    id_ = items["item_id"].to_list()
+    given = {n: [0.0, 2.0] if n % 2 else [0.0, 0.0] if n % 4 else None for n in range(300)}
+    vectors = pl.Series("content", [given[n] for n in id_], pl.List(pl.Float32))
+    side, more = ("context", "") if stored == "logged" else ("item", "")
+    if stored == "file":
+        known = [n for n in id_ if given[n] is not None]
+        np.save(config.parent / "content.npy", np.array([given[n] for n in known], np.float32))
+        np.save(config.parent / "ids.npy", np.array(known))
+        more = ", file: content.npy, ids: ids.npy"
+    elif stored == "logged":
+        log = pl.read_parquet(config.parent / "log.parquet")
+        of_request = pl.Series("content", [given[n] for n in log["request_id"]], pl.List(pl.Float32))
+        log.with_columns(of_request).write_parquet(config.parent / "log.parquet")
+    else:
+        kind = vectors.dtype if stored == "list" else pl.Array(pl.Float32, 2)
+        items.with_columns(vectors.cast(kind)).write_parquet(config.parent / "items.parquet")
+    feature = f"features.content={{side: {side}, kind: vector, dim: 2{more}}}"
+    found = facts(corank.check(config, [feature]).document(), "content")
+    assert found["missing"] == {"train": 0.5, "valid": 0.5, "test": 0.5}
 
 
 def test_requests_by_candidates_and_clicks(config: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from corank.analysis.trials.figure import Figure
+from corank.analysis.trials.figure import FEWEST_REQUESTS, Figure, count_requests
 from corank.core.errors import ConfigError, DataError
 from corank.core.settings import describe_unknown
 from corank.data.dataset import PackedDataset
@@ -55,6 +55,19 @@ class Objective:
                 f"--metric {self.name}: is of requests whose exposed candidates were drawn at random, and no candidate "
                 f"of the split 'valid' has a propensity (column '{packed.data.propensity}'); change data.split, or "
                 f"name another metric, such as {self.stages[-1]}.auc"
+            )
+
+    def require_requests(self, figures: Mapping[str, Figure]) -> None:
+        """Raise DataError unless validation defines the figure, on enough requests for a verdict."""
+        if self.name not in figures:
+            raise DataError(
+                f"--metric {self.name}: the validation split does not define it, as no request of it has positives "
+                f"among more candidates than the stages keep; name another metric, such as {self.stages[-1]}.auc"
+            )
+        if (requests := figures[self.name].requests) < FEWEST_REQUESTS:
+            raise DataError(
+                f"--metric {self.name}: rests on {requests} requests of the split 'valid', and a verdict needs "
+                f"{FEWEST_REQUESTS}; give 'valid' more of the log (data.split), or name a metric of more requests"
             )
 
     def merit(self, value: float) -> float:
@@ -115,7 +128,7 @@ def measure_validation(
     found = {}
     for name, metric, inputs in _inputs(rows, config.stages, config.data.levels, calibrators):
         if metric.study or metric.validation or name == wanted:
-            figure = Figure.of(metric.measure(inputs))
+            figure = Figure.of(metric, inputs)
             if figure is not None:
                 found[name] = figure
     return found
@@ -124,13 +137,15 @@ def measure_validation(
 def values_by_quota(
     rows: Predictions, config: Config, calibrators: Calibrators, objective: Objective, quotas: Sequence[int]
 ) -> list[float | None]:
-    """The objective at each quota of the first stage."""
+    """The objective at each quota of the first stage; None where it is not defined, or rests on too few requests."""
     found = []
     for quota in quotas:
         stages = [config.stages[0].model_copy(update={"keep": quota}), *config.stages[1:]]
         each = _inputs(rows, stages, config.data.levels, calibrators)
-        measure = next(metric.measure(inputs) for name, metric, inputs in each if name == objective.name)
-        found.append(None if measure is None else measure.value())
+        metric, inputs = next((metric, inputs) for name, metric, inputs in each if name == objective.name)
+        measure = metric.measure(inputs)
+        enough = measure is not None and count_requests(inputs, measure) >= FEWEST_REQUESTS
+        found.append(measure.value() if measure is not None and enough else None)
     return found
 
 

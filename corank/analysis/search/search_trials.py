@@ -14,7 +14,6 @@ from corank.analysis.trials.figure import Figure
 from corank.analysis.trials.trial_data import TrialData
 from corank.analysis.trials.trial_files import TrialFiles
 from corank.analysis.trials.trial_training import count_parameters, train_trial
-from corank.core.errors import DataError
 from corank.data.dataset import PackedDataset
 from corank.evaluation.predict import predict_split
 from corank.training.callbacks import Callback, TrainingEvaluation
@@ -127,12 +126,7 @@ class SearchTrials:
         model, calibrators = run.model(packed)
         rows = predict_split(model, packed, "valid")
         figures = measure_validation(rows, run.config, calibrators, self.objective.name)
-        if self.objective.name not in figures:
-            raise DataError(
-                f"--metric {self.objective.name}: the validation split does not define it, as no request of it has "
-                "positives among more candidates than the stages keep; name another metric, such as "
-                f"{self.objective.stages[-1]}.auc"
-            )
+        self.objective.require_requests(figures)
         quotas: dict[str, list[Any]] = {}
         if self.by_quota:
             grid = quota_range(run.config, int(rows.requests.size.max()))

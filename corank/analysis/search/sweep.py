@@ -10,7 +10,7 @@ from corank.analysis.search.objective import Objective
 from corank.analysis.search.search_folder import begin_search, finish_search
 from corank.analysis.search.search_trials import SearchTrial, SearchTrials
 from corank.analysis.trials.arm import BASE, Arm
-from corank.analysis.trials.comparisons import differences, format_difference, plain_differences
+from corank.analysis.trials.comparisons import format_difference, plain_differences
 from corank.analysis.trials.figure import replicates_of
 from corank.analysis.trials.significance import mean_over_seeds
 from corank.analysis.trials.trial_data import TrialData
@@ -111,6 +111,11 @@ def _train_arms(
     return found
 
 
+def describe_requests(requests: int) -> str:
+    """How many requests of validation a verdict rests on, as text."""
+    return f"on {requests:,} requests of 'valid'"
+
+
 def describe_trial(trial: SearchTrial, objective: Objective) -> str:
     """The result of a trial in words."""
     if trial.diverged is not None:
@@ -170,7 +175,8 @@ def _mean(trials: Sequence[SearchTrial], name: str) -> dict[str, Any]:
     having = [trial for trial in trials if name in trial.figures]
     values = [trial.figures[name].value for trial in having]
     found = mean_over_seeds(values, replicates_of([trial.figures for trial in having], name))
-    return found._asdict() | {"n": having[0].figures[name].n, "seeds": values}
+    first = having[0].figures[name]
+    return found._asdict() | {"n": first.n, "requests": first.requests, "seeds": values}
 
 
 def _differences(results: Results, name: str, other: str) -> dict[str, Any]:
@@ -180,17 +186,18 @@ def _differences(results: Results, name: str, other: str) -> dict[str, Any]:
         for a, b in zip(results[name], results[other], strict=True)
         if a.figures and b.figures
     ]
-    return plain_differences(differences(pairs)) if pairs and name != other else {}
+    return plain_differences(pairs) if pairs and name != other else {}
 
 
 def _verdict(arm: Mapping[str, Any], chosen: str, objective: Objective) -> str:
+    rests = describe_requests(arm["figures"][objective.name]["requests"])
     if chosen == BASE:
-        return f"The config as written has the best {objective.name}."
+        return f"The config as written has the best {objective.name}, {rests}."
     found = arm["to_base"].get(objective.name)
     if found is None:
-        return f"“{chosen}” is the best; the config as written diverged."
+        return f"“{chosen}” is the best, {rests}; the config as written diverged."
     sure = found["verdict"] != "cannot tell"
     return (
-        f"“{chosen}” has the best {objective.name}, {format_difference(found)} beside the config as written: "
+        f"“{chosen}” has the best {objective.name}, {rests}, {format_difference(found)} beside the config as written: "
         + ("beyond chance." if sure else "cannot tell from chance.")
     )

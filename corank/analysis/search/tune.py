@@ -13,9 +13,9 @@ from corank.analysis.search.sampler import SEEDS, Sampler
 from corank.analysis.search.search_folder import begin_search, finish_search
 from corank.analysis.search.search_trials import SearchTrial, SearchTrials
 from corank.analysis.search.space import Space, check_space
-from corank.analysis.search.sweep import count_validation, describe_trial
+from corank.analysis.search.sweep import count_validation, describe_requests, describe_trial
 from corank.analysis.trials.arm import BASE
-from corank.analysis.trials.comparisons import differences, format_difference, plain_differences
+from corank.analysis.trials.comparisons import format_difference, plain_differences
 from corank.analysis.trials.trial_data import TrialData
 from corank.analysis.trials.trial_progress import TrialProgress
 from corank.core.errors import ConfigError, DataError
@@ -263,28 +263,29 @@ def describe_tuned(one: TunedTrial) -> dict[str, Any]:
 
 def _compare(found: list[TunedTrial], best: TunedTrial, objective: Objective) -> dict[str, Any]:
     """The parts `chosen`, `changes`, `to_base` and `verdict`: the best trial beside the config as written."""
+    assert best.trial is not None
+    rests = describe_requests(best.trial.figures[objective.name].requests)
     if best.counts is not None:
-        return _compare_priced(found[0], best, best.counts, objective)
+        return _compare_priced(found[0], best, best.counts, objective, rests)
     if best.number == 1:
-        said = f"No trial has a better {objective.name} than the config as written."
+        said = f"No trial has a better {objective.name} than the config as written, {rests}."
         return {"chosen": BASE, "changes": {}, "to_base": {}, "verdict": said}
-    said = f"trial {best.number} has the best {objective.name}: {_format_values(best.values or {})}."
+    said = f"trial {best.number} has the best {objective.name}, {rests}: {_format_values(best.values or {})}."
     written, compared = found[0].trial, dict[str, Any]()
-    if written and written.figures and best.trial:
-        compared = plain_differences(differences([(best.trial.figures, written.figures)]))
+    if written and written.figures:
+        compared = plain_differences([(best.trial.figures, written.figures)])
         said += f" Beside the config as written {format_difference(compared[objective.name])}, over users, at one seed."
-    chosen = f"trial {best.number}"
-    return {"chosen": chosen, "changes": best.values, "to_base": compared, "verdict": said}
+    return {"chosen": f"trial {best.number}", "changes": best.values, "to_base": compared, "verdict": said}
 
 
 def _compare_priced(
-    written: TunedTrial, best: TunedTrial, counts: Priced, objective: Objective
+    written: TunedTrial, best: TunedTrial, counts: Priced, objective: Objective, rests: str
 ) -> dict[str, Any]:
     """The same under a budget: recall and latency of both."""
     changes = (best.values or {} if best.number > 1 else {}) | {"stages.0.keep": counts.quota}
     chosen = BASE if best.number == 1 else f"trial {best.number}"
     said = (
-        f"{chosen} has the best {objective.name} within the budget, {counts.value:.4f} in {counts.latency}: "
+        f"{chosen} has the best {objective.name} within the budget, {rests}, {counts.value:.4f} in {counts.latency}: "
         f"{_format_values(changes)}."
     )
     if best.number > 1 and written.counts is not None:

@@ -7,13 +7,12 @@ name that it has in the table, such as `agree_recall`.
 from collections.abc import Iterator
 from dataclasses import replace
 
-from corank.analysis.trials.figure import Figure
+from corank.analysis.trials.figure import FEWEST_REQUESTS, Figure
 from corank.evaluation.inputs import CascadeRows, candidate_inputs, exposed_inputs
 from corank.evaluation.measures import cascade_rows
 from corank.evaluation.predict import Predictions
 from corank.evaluation.stage_order import Calibrators, Truth, order_scores
 from corank.metrics.inputs import Inputs, Population
-from corank.metrics.measure import Measure
 from corank.metrics.metric import METRICS, Metric, available
 from corank.training.config import Config
 
@@ -41,19 +40,21 @@ def measure_figures(
     rows: Predictions, config: Config, truth: Truth, calibrators: Calibrators
 ) -> dict[str, Figure]:
     """Every figure of a trial that the log defines."""
-    found: dict[str, Measure | None] = {}
+    found: dict[str, Figure | None] = {}
     for side, stage in zip(SIDES, config.stages, strict=True):
         calibrator = calibrators[stage.name][stage.main]
         cuts = [config.data.levels.index(level) for level in stage.cuts]
         everywhere = candidate_inputs(rows, stage.name, stage.main, calibrator, cuts, truth.get(stage.main))
         exposed = exposed_inputs(rows, stage.name, stage.main, calibrator)
-        found |= {f"{side}_{n}": m.measure(exposed) for n, m in _compared("exposed", exposed, side)}
-        found |= {f"{side}_{n}": m.measure(everywhere) for n, m in _compared("candidates", everywhere, side)}
+        found |= {f"{side}_{n}": Figure.of(m, exposed) for n, m in _compared("exposed", exposed, side)}
+        found |= {
+            f"{side}_{n}": Figure.of(m, everywhere) for n, m in _compared("candidates", everywhere, side)
+        }
     order = study_rows(rows, config, truth, calibrators)
     cut, cascade = order.cut_inputs(0), order.cascade_inputs(config.data.levels)
-    found |= {name: metric.measure(cut) for name, metric in _compared("cut", cut)}
-    found |= {name: metric.measure(cascade) for name, metric in _compared("cascade", cascade)}
-    return {name: figure for name, measure in found.items() if (figure := Figure.of(measure)) is not None}
+    found |= {name: Figure.of(metric, cut) for name, metric in _compared("cut", cut)}
+    found |= {name: Figure.of(metric, cascade) for name, metric in _compared("cascade", cascade)}
+    return {name: figure for name, figure in found.items() if figure is not None}
 
 
 def _compared(population: Population, inputs: Inputs, side: str = "first") -> Iterator[tuple[str, Metric]]:
@@ -77,10 +78,10 @@ def study_rows(rows: Predictions, config: Config, truth: Truth, calibrators: Cal
 
 
 def validation_score(valid: Predictions, config: Config, calibrators: Calibrators) -> float | None:
-    """Joint click recall if a validation request can lose a click, else the mean of the stages' AUC on exposed."""
+    """Joint click recall if enough validation requests can lose a click, else the stages' mean AUC on exposed."""
     inputs = study_rows(valid, config, {}, calibrators).cascade_inputs(config.data.levels)
     joint = METRICS["joint_click_recall"].measure(inputs)
-    if joint is not None and joint.n:
+    if joint is not None and joint.n >= FEWEST_REQUESTS:
         return joint.value()
     exposed = [exposed_inputs(valid, stage.name, stage.main) for stage in config.stages]
     aucs = [measure.value() for one in exposed if (measure := METRICS["auc"].measure(one)) is not None]

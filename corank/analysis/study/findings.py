@@ -13,12 +13,11 @@ from corank.analysis.study.trials import Trial
 from corank.analysis.trials.arm import BASE
 from corank.analysis.trials.comparisons import (
     SIGN_WORDS,
-    differences,
     format_difference,
     plain_differences,
     verdict_sentence,
 )
-from corank.analysis.trials.figure import replicates_of
+from corank.analysis.trials.figure import FEWEST_REQUESTS, replicates_of
 from corank.analysis.trials.significance import (
     mean_over_seeds,
     percentile_interval,
@@ -40,6 +39,8 @@ QUESTIONS = {
 VERDICT_METRICS = {1: ["last_auc"], 6: ["agree_recall"], 8: ["last_auc"], 9: ["first_candidates_auc"]}
 """Figures that decide a question, beside the end-to-end figure."""
 END_TO_END = ("joint_truth_recall", "joint_click_recall")
+OF_THE_END = (2, 5, 7)
+"""Questions that the end-to-end figure alone answers."""
 ENOUGH = 0.99
 """Share of the best recall at which a quota is called enough."""
 RANKER_FIRST = "the ranker as pre-ranker"
@@ -56,9 +57,8 @@ def build_findings(
         results: identity of an arm → its result.
     """
     base, names = _base(results), titles(config)
-    held = base.held
+    held, end = base.held, _end(base)
     known = [name for name in names if held and name in held[0]]
-    end = _end(known)
     questions = {str(n): answer_question(config, n, arms, results) for n, arms in arm_sets.items()}
     return {
         "end": end or "first_auc",
@@ -75,19 +75,20 @@ def answer_question(
 ) -> dict[str, Any]:
     """Answer one question, all arms of which are among the results: `title`, `notes`, `verdict` and figures."""
     base, names = _base(results), titles(config)
-    held = base.held
-    end = _end([name for name in names if held and name in held[0]])
+    held, end = base.held, _end(base)
     if not held:
         answer = {"verdict": ["Cannot be answered: the config as written diverged at every rate."]}
+    elif number not in OF_THE_END:
+        shown = [end or "first_auc", *VERDICT_METRICS.get(number, [])]
+        answer = _comparison_finding(arms, results, shown, names)
+    elif end is None:
+        answer = {"verdict": [f"Cannot be answered: {_nothing_cut(base)}"]}
     elif number == 2:
         answer = _rank_correlation_finding(arms, results, end, names)
     elif number == 5:
         answer = _quota_finding(config, base, end, names)
-    elif number == 7:
-        answer = _ranker_first_finding(base, end, names)
     else:
-        shown = [end or "first_auc", *VERDICT_METRICS.get(number, [])]
-        answer = _comparison_finding(arms, results, shown, names)
+        answer = _ranker_first_finding(base, end, names)
     return {"title": QUESTIONS[number], "notes": _notes(arms), **answer}
 
 
@@ -96,18 +97,33 @@ def _base(results: Mapping[str, ArmResult]) -> ArmResult:
     return next(result for result in results.values() if result.arm.name == BASE)
 
 
-def _end(known: Sequence[str]) -> str | None:
-    """The end-to-end metric, of those that are known."""
-    return next((name for name in END_TO_END if name in known), None)
+def _end(base: ArmResult) -> str | None:
+    """The end-to-end metric: the first that rests on enough requests."""
+    return next((name for name in END_TO_END if _count_cut(base, [name]) >= FEWEST_REQUESTS), None)
+
+
+def _count_cut(base: ArmResult, names: Sequence[str] = END_TO_END) -> int:
+    """The requests of the test split that can lose anything, as an end-to-end metric counts them."""
+    return max(
+        (figures[name].requests for figures in base.held for name in names if name in figures), default=0
+    )
+
+
+def _nothing_cut(base: ArmResult) -> str:
+    """Why there is no end-to-end metric."""
+    count = _count_cut(base)
+    few = f"only {count} requests" if count else "no request"
+    return (
+        f"{few} of the test split {'have' if count else 'has'} more candidates than the stages keep and something to "
+        f"lose, and {FEWEST_REQUESTS} are needed. Log what the stages cut, lower keep, or test on more of the log."
+    )
 
 
 def _limitations(config: Config, base: ArmResult, end: str | None, names: Mapping[str, str]) -> list[str]:
     """Limitations of the log or of the config, a sentence each."""
     found = []
     if end is None:
-        found.append(
-            f"Nothing is cut in the test split, so arms are compared by {names['first_auc']} in place of recalls."
-        )
+        found.append(f"Arms are compared by {names['first_auc']} in place of recalls: {_nothing_cut(base)}")
     elif end != END_TO_END[0]:
         found.append(
             f"The log has no truth: arms are compared by {names[end]}. Only what was shown could be clicked, so it "
@@ -158,7 +174,8 @@ def _mean_figure(trials: Sequence[Trial], name: str) -> dict[str, Any]:
     having = [trial for trial in trials if name in trial.figures]
     values = [trial.figures[name].value for trial in having]
     found = mean_over_seeds(values, replicates_of([trial.figures for trial in having], name))
-    return found._asdict() | {"n": having[0].figures[name].n, "seeds": values}
+    first = having[0].figures[name]
+    return found._asdict() | {"n": first.n, "requests": first.requests, "seeds": values}
 
 
 def _notes(arms: ArmSet) -> list[str]:
@@ -175,17 +192,15 @@ def _comparison_finding(
     for arm, other in zip(arms.arms[1:], others, strict=True):
         pairs = [(a.figures, b.figures) for a, b in zip(other.seeds, base.seeds, strict=False)]
         pairs = [(one, two) for one, two in pairs if one and two]
-        compared[arm.name] = plain_differences(differences(pairs)) if pairs else {}
+        compared[arm.name] = plain_differences(pairs) if pairs else {}
     sentences = [verdict_sentence(compared, name, names[name]) for name in metrics]
     return {"verdict": [*filter(None, sentences)] or ["Nothing to compare."], "differences": compared}
 
 
 def _rank_correlation_finding(
-    arms: ArmSet, results: Mapping[str, ArmResult], end: str | None, names: Mapping[str, str]
+    arms: ArmSet, results: Mapping[str, ArmResult], end: str, names: Mapping[str, str]
 ) -> dict[str, Any]:
     """Rank correlation of each figure of one stage, or of its cut, with the end-to-end figure."""
-    if end is None:
-        return {"verdict": [NOTHING_CUT]}
     rows = [
         (family, trial.figures)
         for family, arm in enumerate(arms.arms)
@@ -203,7 +218,8 @@ def _rank_correlation_finding(
     best = ranked[0]
     verdict = [
         f"Of the figures of a stage or of its cut, {names[best]} orders {len(rows)} checkpoints of "
-        f"{len(arms.arms)} arms most as {names[end]} does: rank correlation {format_difference(found[best]._asdict())}."
+        f"{len(arms.arms)} arms most as {names[end]} of {rows[0][1][end].requests:,} requests does: rank correlation "
+        f"{format_difference(found[best]._asdict())}."
     ]
     if "first_auc" in found and best != "first_auc":
         (rho, one), (other_rho, other) = resampled[best], resampled["first_auc"]
@@ -223,19 +239,9 @@ def _rank_correlation_finding(
     }
 
 
-NOTHING_CUT = (
-    "Cannot be answered: no request of the test split has more candidates than the stages keep, so nothing is cut. "
-    "Log what the stages cut, or lower keep."
-)
-
-
-def _quota_finding(
-    config: Config, base: ArmResult, end: str | None, names: Mapping[str, str]
-) -> dict[str, Any]:
+def _quota_finding(config: Config, base: ArmResult, end: str, names: Mapping[str, str]) -> dict[str, Any]:
     """Recall and CPU time by the first stage's quota."""
     curves = [trial.quota for trial in base.seeds if trial.quota is not None]
-    if not curves or end is None:
-        return {"verdict": [NOTHING_CUT]}
     m, keep = curves[0].m, config.stages[0].keep
     recalls = {name: _average([curve.recalls[name] for curve in curves]) for name in curves[0].recalls}
     cost = next(curve.cpu_ms for curve in curves if curve.cpu_ms is not None)
@@ -246,8 +252,8 @@ def _quota_finding(
     here = min(m, key=lambda quota: abs(quota - keep))
     return {
         "verdict": [
-            f"What comes through the cascade is most, {best:.4f}, at m = {most}, and within 1 % of that from "
-            f"m = {enough}; the config keeps {keep}.",
+            f"Of {_count_cut(base, [end]):,} requests, what comes through the cascade is most, {best:.4f}, at m = "
+            f"{most}, and within 1 % of that from m = {enough}; the config keeps {keep}.",
             f"CPU time of a request: {at[enough]:.2f} ms at m = {enough}, {at[here]:.2f} at {here}, {cost[-1]:.2f} at "
             f"{m[-1]}.",
         ],
@@ -261,16 +267,12 @@ def _average(curves: Iterable[Sequence[float | None]]) -> list[float | None]:
     return [None if None in at else float(np.mean([v for v in at if v is not None])) for at in points]
 
 
-def _ranker_first_finding(base: ArmResult, end: str | None, names: Mapping[str, str]) -> dict[str, Any]:
+def _ranker_first_finding(base: ArmResult, end: str, names: Mapping[str, str]) -> dict[str, Any]:
     """The same checkpoints with the ranker's scores in both stages, so that the ranker selects among all candidates."""
-    if end is None:
-        return {"verdict": [NOTHING_CUT]}
     trials = [trial for trial in base.seeds if trial.figures]
-    found = differences([(trial.ranker_first, trial.figures) for trial in trials])
+    found = plain_differences([(trial.ranker_first, trial.figures) for trial in trials])
     figures = {name: _mean_of_ranker(trials, name) for name in trials[0].ranker_first}
-    compared = {
-        RANKER_FIRST: plain_differences({name: found[name] for name in found if not name.startswith("last_")})
-    }
+    compared = {RANKER_FIRST: {name: one for name, one in found.items() if not name.startswith("last_")}}
     metrics = [end, "first_candidates_auc", "first_auc"]
     sentences = [verdict_sentence(compared, name, names[name]) for name in metrics if name in found]
     cost = [

@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from corank.analysis.trials.figure import Figure, replicates_of
+from corank.analysis.trials.figure import FEWEST_REQUESTS, Figure, replicates_of
 from corank.analysis.trials.significance import Interval, mean_over_seeds
 
 SIGN_WORDS = {1: "higher", -1: "lower", 0: "cannot tell"}
 """By the sign of a difference whose interval excludes 0; 0 if it does not."""
+TOO_FEW = "too few requests"
+"""The verdict on a difference that rests on fewer than `FEWEST_REQUESTS`."""
 Figures = Mapping[str, Figure]
 
 
@@ -33,19 +35,25 @@ def differences(pairs: Sequence[tuple[Figures, Figures]]) -> dict[str, Interval]
     return found
 
 
-def plain_differences(found: Mapping[str, Interval]) -> dict[str, Any]:
-    """Differences as JSON values, with a verdict each."""
-    return {name: one._asdict() | {"verdict": SIGN_WORDS[one.sign]} for name, one in found.items()}
+def plain_differences(pairs: Sequence[tuple[Figures, Figures]]) -> dict[str, Any]:
+    """Differences as JSON values, each with the requests that it rests on, and a verdict unless these are too few."""
+    found = {}
+    for name, one in differences(pairs).items():
+        requests = min(figures[name].requests for pair in pairs for figures in pair)
+        verdict = TOO_FEW if requests < FEWEST_REQUESTS else SIGN_WORDS[one.sign]
+        found[name] = one._asdict() | {"requests": requests, "verdict": verdict}
+    return found
 
 
 def verdict_sentence(compared: Mapping[str, Any], metric: str, title: str) -> str:
     """A sentence that names the arms that are higher, lower, and those of which the interval holds 0."""
-    parts = []
+    parts, found = [], {arm: figures[metric] for arm, figures in compared.items() if metric in figures}
+    if not found:
+        return ""
+    requests = min(one["requests"] for one in found.values())
+    if requests < FEWEST_REQUESTS:
+        return f"{title}: no verdict, since it rests on {requests} requests; {FEWEST_REQUESTS} are needed."
     for word in SIGN_WORDS.values():
-        found = [
-            f"{arm} {format_difference(figures[metric])}"
-            for arm, figures in compared.items()
-            if metric in figures and figures[metric]["verdict"] == word
-        ]
-        parts += [f"{word}: {', '.join(found)}"] if found else []
-    return f"{title} beside the config as written: {'; '.join(parts)}." if parts else ""
+        named = [f"{arm} {format_difference(one)}" for arm, one in found.items() if one["verdict"] == word]
+        parts += [f"{word}: {', '.join(named)}"] if named else []
+    return f"{title} of {requests:,} requests, beside the config as written: {'; '.join(parts)}."

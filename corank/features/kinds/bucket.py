@@ -1,4 +1,4 @@
-"""`kind: bucket`: a number cut at its quantiles and embedded."""
+"""`kind: bucket`: a number cut into parts of equal mass, and embedded."""
 
 from typing import ClassVar, Literal
 
@@ -16,11 +16,14 @@ from corank.features.training_values import TrainingValues
 
 @FEATURE_KINDS.register("bucket")
 class BucketFeature(ColumnFeature):
-    """A number cut at its quantiles and embedded, with a row of its own for missing."""
+    """A number cut into buckets of about equal mass and embedded, with a row of its own for missing.
+
+    A value of more rows than a bucket holds, such as the 0 of a sparse count, has a bucket of its own.
+    """
 
     kind: Literal["bucket"] = "bucket"
     buckets: PositiveInt = 32
-    """How many; each holds about as many training rows."""
+    """How many, at most; each holds about as many training rows."""
     dim: PositiveInt = 16
     """Width of the embedding."""
 

@@ -94,6 +94,11 @@ class VectorFeature(ColumnFeature):
         )
         return None if fits else f"lists of {self.dim} numbers, as features.{name} is of kind vector"
 
+    def is_missing(self, column: str) -> pl.Expr:
+        """Nulls, and vectors of zeros."""
+        numbers = pl.col(column).cast(pl.List(pl.Float64))
+        return ~(numbers.list.eval(pl.element() != 0).list.any()).fill_null(False)
+
     def encode(self, encoder: Encoder | None, values: pl.Series, name: str) -> Encoded:
         """Vectors of 16 bits, none where missing: (N)."""
         if values.null_count() == len(values):

@@ -95,6 +95,12 @@ class RequestEncoder:
         other.items = items
         return other
 
+    def with_priors(self, priors: PriorSnapshots) -> Self:
+        """Return the same encoder with other snapshots of priors."""
+        other = copy(self)
+        other.priors, other.query = priors, self.query.with_priors(priors)
+        return other
+
     def encode(
         self, request: Request, retrieve: Retrieve | None = None, ahead: QueryAhead | None = None
     ) -> EncodedRequest:

@@ -54,12 +54,14 @@ class OpenLogFiles:
             # statistics of the requests would be whole requests
             writer = pq.ParquetWriter(
                 self._open(self.served_path),
-                table.schema.with_metadata(self.schema.metadata),
+                table.schema,
                 compression="zstd",
                 use_dictionary=[n for n in plain if not pa.types.is_floating(table.schema.field(n).type)],
                 write_statistics=plain,
                 store_schema=False,  # texts that repeat are dictionaries here alone
             )
+            # without the Arrow schema, the metadata of that is not written either
+            writer.add_key_value_metadata(self.schema.metadata)
             self._writer = self._stack.enter_context(writer)
         self._tables.append(table)
         self.rows += len(table)

@@ -5,7 +5,7 @@ Letters: C candidates of a partition · n candidates of a request.
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +19,10 @@ from corank.bundle.manifest import BundleManifest
 from corank.core.errors import BundleError, DataError, RequestError
 from corank.core.files import atomic_folder
 from corank.core.storage.object_url import Location
+from corank.core.time import NEVER, format_time
 from corank.core.types import Numbers, Progress
 from corank.data.content.vector_files import with_vector_files
+from corank.data.dataset import PackedDataset
 from corank.data.lists.list_log import scan_log
 from corank.data.log_rows import request_columns
 from corank.data.packing.spread import SpreadRows, read_partition
@@ -32,12 +34,15 @@ from corank.engine.base import Engine
 from corank.features.row_columns import ITEM, value_column
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.prediction.log_requests import RequestGroup, RequestTables
+from corank.serving.prediction.packed_past import PackedPast
 from corank.serving.prediction.score_columns import ScoreColumns
 
 PARTITION = 2**18
 """Candidates of a partition, about. It is of whole requests."""
 RANGE = 2**19
 """Rows of a task that spreads the log."""
+OpenPacked = Callable[[], PackedDataset]
+"""Opens packed data, in any process."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ class PredictPartition:
     """Those of `SpreadRows`."""
     out: Path
     """Receives a file a partition."""
+    packed: OpenPacked | None = None
+    """Opens the packed data by which requests are predicted as of their time; None: all as of now."""
     facts: bool = False
     """Whether `RequestGroup.facts` stand beside the scores, and the numbers that a value names, in place of its
     `keys`."""
@@ -67,11 +74,15 @@ class PredictPartition:
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave out what was opened: the leases stay with the process that opened the bundle."""
         bundle = Bundle(self.bundle.folder, self.bundle.manifest)
-        return type(self), (bundle, self.log, self.files, self.out, self.facts)
+        return type(self), (bundle, self.log, self.files, self.out, self.packed, self.facts)
 
     @cached_property
     def _funnel(self) -> Funnel:
         return Funnel(self.bundle)
+
+    @cached_property
+    def _past(self) -> PackedPast | None:
+        return None if self.packed is None else PackedPast(self._funnel, self.packed())
 
     def __call__(self, n: int) -> dict[str, int]:
         """Write the file of a partition, unless it is empty. Returns the counts of `PredictedLog`. Raises DataError."""
@@ -95,7 +106,8 @@ class PredictPartition:
         for where, request in requests:
             ids = rows[ITEM][where].to_list()
             try:
-                known, found, numbers = self._funnel.predict(request)
+                funnel = self._funnel if self._past is None else self._past.funnel_at(request)
+                known, found, numbers = funnel.predict(request)
             except RequestError as error:
                 key = {c: rows[name][where.start] for c, name in request_columns(self.log.data).items()}
                 shown = ", ".join(f"{c}={value!r}" for c, value in key.items())
@@ -120,6 +132,8 @@ def predict_log(
     progress: Progress = lambda done, total: None,
     events: Mapping[str, str] | None = None,
     facts: bool = False,
+    packed: OpenPacked | None = None,
+    as_served: bool = False,
 ) -> PredictedLog:
     """Write what every stage of a bundle computes of each candidate of a log, whichever stage would have cut it.
 
@@ -134,21 +148,19 @@ def predict_log(
         progress: receives partitions done and in all.
         events: by name, the tables of events that the bundle's histories are made of.
         facts: write what an evaluation must know of candidates beside their scores, in place of the log's columns.
+        packed: opens the packed data that the bundle was exported from, in each worker; rows before the bundle's
+            snapshots then get the priors, ages and items of their time.
+        as_served: whether rows before the bundle's snapshots may get the priors of now, which count their own labels.
 
     Raises:
         BundleError: the bundle is damaged, or `out` cannot be written.
-        DataError: the tables do not fit the bundle, or `out` is taken.
+        DataError: the tables do not fit the bundle, rows are from before its snapshots, or `out` is taken.
         EngineError: a worker ended again and again.
     """
     opened = Bundle.open(bundle)
-    tables = RequestTables.open(
-        opened.manifest,
-        scan_log(opened.manifest.data, Path(), log),
-        None if users is None else _open_users(users, opened.manifest),
-        events,
-        measured=facts,
-    )
-    _check_keys(tables)
+    tables = _open_tables(opened.manifest, log, users, events, facts)
+    if not as_served:
+        _check_times(tables, packed and packed())
     ranges = cut_table(tables.log, RANGE)
     rows = sum(task.rows for task in ranges) * tables.log.per_row
     if not rows:
@@ -158,7 +170,7 @@ def predict_log(
         with atomic_folder(out) as folder:
             spread = SpreadRows(tables.log, tables.rows(), tables.together, partitions, folder / "spread")
             files = [spread.folder / name for names in engine.run(spread, ranges) for name in names]
-            predict = PredictPartition(opened, tables, files, folder, facts)
+            predict = PredictPartition(opened, tables, files, folder, packed, facts)
             counts = sum(
                 (Counter(c) for c in engine.run(predict, range(partitions), progress)), Counter[str]()
             )
@@ -166,6 +178,20 @@ def predict_log(
     except OSError as error:
         raise BundleError(f"{out}: cannot be written: {error}; nothing was written") from None
     return PredictedLog(counts["requests"], counts["candidates"], counts["unknown"])
+
+
+def _open_tables(
+    manifest: BundleManifest,
+    log: str | list[str],
+    users: str | None,
+    events: Mapping[str, str] | None,
+    facts: bool,
+) -> RequestTables:
+    """Open the tables, and check their keys. Raises DataError."""
+    table = None if users is None else _open_users(users, manifest)
+    tables = RequestTables.open(manifest, scan_log(manifest.data, Path(), log), table, events, measured=facts)
+    _check_keys(tables)
+    return tables
 
 
 def _check_keys(tables: RequestTables) -> None:
@@ -178,6 +204,23 @@ def _check_keys(tables: RequestTables) -> None:
     for column, count in zip(keys, nulls, strict=True):
         if count:
             raise DataError(f"data.log: column '{column}' is null in {count:,} rows; leave these out")
+
+
+def _check_times(tables: RequestTables, packed: PackedDataset | None) -> None:
+    """Raise DataError if rows are from before what is known: a bundle's snapshots, or where packed data begin."""
+    snapshots, since, way = tables.manifest.priors, NEVER, ""
+    if snapshots and packed is None:
+        since, way = max(snapshots.values()), "predict by the run, whose packed data know it as of any time, "
+    elif snapshots and packed is not None and packed.manifest.continued is not None:
+        since = packed.manifest.continued.through
+    early = (tables.log.moment(tables.data.time) < since).sum()
+    if rows := tables.log.collect(tables.log.frame.select(early)).item():
+        name = max(snapshots, key=lambda one: snapshots[one])
+        raise DataError(
+            f"data.log: {rows:,} rows are from before {format_time(since)}, as of which '{name}' is known: what came "
+            f"after them, such as their own labels, would predict them; {way}leave them out, or give --as-served to "
+            "score them as a service does now"
+        )
 
 
 def _open_users(source: str, manifest: BundleManifest) -> Table:

@@ -53,19 +53,20 @@ class CountedRows:
     frame: pl.DataFrame
     source: Source
 
-    def facts(self, name: str, column: str, identifies: bool) -> FeatureFacts:
+    def facts(self, name: str, column: str, identifies: bool, missing: pl.Expr) -> FeatureFacts:
         """Compute the facts of a column.
 
         Args:
             name: of the feature.
             column: of the frame.
             identifies: whether its values are ids, of which training knows some.
+            missing: whether a value is missing.
         """
         rows = self.frame.filter(pl.col(SPLIT).is_not_null())
         total = rows.group_by(SPLIT).agg(pl.col(COUNT, POSITIVES).sum()).sort(SPLIT, descending=True)
-        lacking = rows.filter(pl.col(column).is_null()).group_by(SPLIT).agg(pl.col(COUNT).sum())
+        lacking = rows.filter(missing).group_by(SPLIT).agg(pl.col(COUNT).sum())
         counts = {split: (count, positives) for split, count, positives in total.rows()}
-        missing = dict.fromkeys(counts, 0.0) | {s: n / counts[s][0] for s, n in lacking.rows()}
+        rates = dict.fromkeys(counts, 0.0) | {s: n / counts[s][0] for s, n in lacking.rows()}
         training = rows.filter(pl.col(SPLIT) == "train")
         nested = rows.schema[column].is_nested()
         familiar = self._familiar(rows.drop_nulls(column), column) if identifies and not nested else {}
@@ -73,7 +74,7 @@ class CountedRows:
             name,
             self.source,
             familiar,
-            missing,
+            rates,
             None if nested else training[column].drop_nulls().n_unique(),
             len(training) if self.source != "log" else counts.get("train", (0, 0))[0],
         )
@@ -119,18 +120,19 @@ def measure_features(
             columns = [c for c in feature_columns(schema, sources, of_source) if c != column]
             keys = keys.join(_newest(tables[source], column, columns), left_on=key, right_on=ID, how="left")
         held = CountedRows(keys, of_source)
-        found.append(held.facts(source.removesuffix("s"), key, identifies=True))
-        found += [held.facts(n, schema.column(n), _identifies(schema, n)) for n in named]
+        found.append(held.facts(source.removesuffix("s"), key, True, pl.col(key).is_null()))
+        found += [_facts(held, schema, n) for n in named]
     for name in (name for name, source in sources.items() if source == "log"):
         column = schema.column(name)
         values = rows.collect(rows.frame.group_by(SPLIT, column).agg(*counted))
-        found.append(CountedRows(values, "log").facts(name, column, _identifies(schema, name)))
+        found.append(_facts(CountedRows(values, "log"), schema, name))
     return found
 
 
-def _identifies(schema: Schema, name: str) -> bool:
-    """Whether a feature tells single values apart."""
-    return "id" in schema.features[name].uses
+def _facts(rows: CountedRows, schema: Schema, name: str) -> FeatureFacts:
+    """The facts of a feature; as an id if it tells single values apart."""
+    feature, column = schema.columns()[name], schema.column(name)
+    return rows.facts(name, column, "id" in feature.uses, feature.is_missing(column))
 
 
 def _newest(table: Table, key: str, columns: Sequence[str]) -> pl.DataFrame:

@@ -13,11 +13,12 @@ import numpy as np
 
 from corank.core.types import Doubles, Ints, Longs, Numbers
 from corank.features.encoding import FIRST_KNOWN, MISSING
+from corank.features.scale import Bucket
 
 FREQUENT = 20
 """Codes with a bin of their own; the others share one, with unknown values among them: training knows its own."""
 PARTS = 10
-"""Quantiles of numbers."""
+"""Bins of numbers."""
 SIGMAS = 2
 """Standard deviations that chance is granted."""
 
@@ -48,20 +49,17 @@ class CodeBins:
 
 @dataclass(frozen=True)
 class NumberBins:
-    """Bins of numbers: between quantiles, and missing."""
+    """Bins of numbers: parts of equal mass, and missing."""
 
     edges: Doubles
-    """The distinct quantiles, ascending."""
+    """Where a bin begins, ascending."""
     null: float
     """What missing ones are encoded as."""
 
     @classmethod
     def of(cls, numbers: Numbers, null: float) -> "NumberBins":
         """Choose the bins by numbers of the reference: (N,)."""
-        known = numbers[numbers != null]
-        shares = np.arange(1, PARTS) / PARTS
-        edges = np.unique(np.quantile(known, shares)) if len(known) else np.empty(0)
-        return cls(edges.astype(np.float64), null)
+        return cls(Bucket.fit(numbers[numbers != null], PARTS).edges, null)
 
     def count(self, numbers: Numbers) -> Longs:
         """Count numbers (N,) by bin: (B,)."""

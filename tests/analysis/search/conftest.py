@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.shared import shared
-from tests.support.simulated_runs import make_world
+from tests.support.simulated_runs import LONG, make_world
 
 
 @pytest.fixture(scope="session")
 def small() -> Path:
-    """The config of a world of 300 requests, each of 30 candidates; tests write elsewhere, or copy it."""
+    """The config of a world of 400 requests, each of 30 candidates; tests write elsewhere, or copy it."""
     return (
-        shared("search", lambda folder: make_world(folder / "world", requests=300)) / "world" / "config.yaml"
+        shared("search", lambda folder: make_world(folder / "world", requests=400, changes=LONG))
+        / "world"
+        / "config.yaml"
     )

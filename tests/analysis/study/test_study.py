@@ -10,15 +10,19 @@ import polars as pl
 import pytest
 
 import corank
+from corank.analysis.study.figures import validation_score
 from corank.core.errors import ConfigError, CorankError, DataError
+from corank.evaluation.predict import predict_split
 from tests.support.command_line import run_corank
 from tests.support.html import Read
-from tests.support.simulated_runs import make_world
+from tests.support.simulated_runs import LONG, make_world, trained_run
 
 pytestmark = pytest.mark.slow
 
 MOST = (2, 5, 6, 7, 8)
 FEW: dict[str, Any] = {"seeds": 2, "rates": (1.0, 3.0)}
+FEW_REQUESTS = ("name=few", "data.split={valid: 2026-03-09, test: 2026-03-10}")
+"""Validate and test on some 40 each."""
 NO_LEVELS = (
     "name=exposures",
     "data.log=exposures.parquet",
@@ -32,8 +36,8 @@ NO_LEVELS = (
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The config of a world of 300 requests, each of 30 candidates."""
-    return make_world(tmp_path_factory.mktemp("small"), requests=300)
+    """The config of a world of 400 requests, each of 30 candidates."""
+    return make_world(tmp_path_factory.mktemp("small"), requests=400, changes=LONG)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +91,38 @@ def test_the_ranker_agrees_with_itself(studied: tuple[Path, dict[str, Any]]) -> 
     assert found["figures"]["agree_recall"] == 1
     for name in ("auc", "gauc", "candidates_auc"):
         assert found["figures"][f"first_{name}"] == pytest.approx(arms[f"last_{name}"]["value"])
+
+
+def test_a_verdict_rests_on_enough_requests(
+    small: Path, studied: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    _, document = studied
+    tested = document["requests"]
+    assert document["arms"]["as written"]["figures"]["joint_truth_recall"]["requests"] == tested >= 100
+    assert f" of {tested} requests, beside the config as written" in document["questions"]["6"]["verdict"][0]
+    overrides = [*FEW_REQUESTS, f"packed={tmp_path / 'packed'}"]
+    few = corank.study(
+        small, tmp_path / "few", questions=(5, 6), seeds=1, rates=(1.0,), overrides=overrides
+    ).document
+    assert few["requests"] < 50 and few["end"] == "first_auc"
+    assert few["questions"]["5"]["verdict"][0].startswith("Cannot be answered: only ")
+    assert all(" no verdict, since it rests on " in line for line in few["questions"]["6"]["verdict"])
+    verdicts = [
+        one["verdict"] for arm in few["questions"]["6"]["differences"].values() for one in arm.values()
+    ]
+    assert set(verdicts) == {"too few requests"}
+
+
+def test_a_rate_is_chosen_by_recall_if_enough_requests_tell_of_it(small: Path, tmp_path: Path) -> None:
+    for name, overrides in (("many", []), ("few", [*FEW_REQUESTS, f"packed={tmp_path / 'packed'}"])):
+        run = trained_run(small, tmp_path / name, *overrides, "train.epochs=1")
+        packed = run.packed()
+        model, calibrators = run.model(packed)
+        score = validation_score(predict_split(model, packed, "valid"), run.config, calibrators)
+        found = corank.evaluate(run.folder, "valid", bootstrap=False)
+        aucs = [stage["exposed"]["click"]["auc"] for stage in found["stages"].values()]
+        recall = found["cascade"]["joint_click_recall@6"]
+        assert score == pytest.approx(recall if name == "many" else sum(aucs) / 2)
 
 
 def test_quotas(studied: tuple[Path, dict[str, Any]]) -> None:

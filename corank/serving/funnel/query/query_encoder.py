@@ -1,8 +1,9 @@
 """The query side of a request → its encoded row, by the code that packing used."""
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -62,6 +63,12 @@ class QueryEncoder:
         self._wanted = OperandNames.of(self.schema, "query").among(self._columns)
         self._vectors = [name for name in self._placed.vectors if name in self._columns]
         self._values = QueryValues(encoders, self._columns, self._wanted)
+
+    def with_priors(self, priors: PriorSnapshots) -> Self:
+        """Return the same encoder with other snapshots of priors."""
+        other = copy(self)
+        other._priors = priors
+        return other
 
     def read_columns(self, request: Request, missing: list[str]) -> dict[str, Any]:
         """The columns of the user and the context by name; those that the request lacks are added to `missing`.

@@ -1,0 +1,98 @@
+"""What a service process logged is read by every command that reads served logs."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+
+from corank.serving.log.log_format import SERVED
+from tests.support.command_line import run_corank
+from tests.support.served_logs import add_labels
+from tests.support.served_requests import served_log
+from tests.support.shared import derived
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def log() -> Path:
+    return served_log() / "log"
+
+
+@pytest.fixture(scope="module")
+def answers() -> list[dict[str, Any]]:
+    """What the service answered, a request each."""
+    found: list[dict[str, Any]] = json.loads((served_log() / "answers.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def labelled(log: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The log of what was answered, with labels joined to it."""
+    out = tmp_path_factory.mktemp("labelled") / "labelled.parquet"
+    add_labels(derived(), sorted(log.glob("served-*.parquet")), out)
+    return out
+
+
+def test_compare_served(
+    log: Path, answers: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = [
+        {SERVED: answer[SERVED], "item_id": item["id"], "click": n % 2}
+        for answer in answers
+        for n, item in enumerate(answer["items"])
+    ]
+    pl.DataFrame(shown).write_parquet(tmp_path / "shown.parquet")
+    options = ["--exposures", tmp_path / "shown.parquet", "--json"]
+    code, out, err = run_corank(capsys, "compare-served", log, *options)
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["exposures"] == {"rows": len(shown), "unknown": 0}
+    canary = sum(answer["role"] == "canary" for answer in answers)
+    assert found["canary"]["requests"]["a"] == canary > 0
+    assert found["shadow"]["requests"] == len(answers) - canary > 0
+
+
+def test_replay(
+    log: Path, answers: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = f"lmdb:{served_log() / 'store'}"
+    for folder, requests in ((log, len(answers)), (log / "shadow", None)):
+        code, out, err = run_corank(capsys, "replay", folder, store, "--cache", tmp_path / "cache", "--json")
+        assert code == 0, err
+        found = json.loads(out)
+        assert found["requests"] == requests or (requests is None and found["requests"] > 0)
+        assert (found["skipped"], found["differ"]) == (0, 0)
+
+
+def test_check_pack_and_refresh(labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    case, rows = derived(), pl.read_parquet(labelled)
+    plain = case.config.model_dump(mode="json", by_alias=True)
+    tables = {name: str(case.base / plain["data"][name]) for name in ("items", "users")}
+    plain |= {"name": "served", "data": plain["data"] | tables | {"log": str(labelled)}}
+    (tmp_path / "served.yaml").write_text(yaml.safe_dump(plain))
+    for command in ("check", "pack"):
+        code, out, err = run_corank(capsys, command, tmp_path / "served.yaml", "--json")
+        assert code == 0, err
+    packed = json.loads(out)
+    assert sum(packed["levels"].values()) == len(rows)
+    shutil.copytree(case.base / "bundle", tmp_path / "bundle")
+    code, out, err = run_corank(capsys, "refresh", tmp_path / "bundle", labelled, "--until", "1970-01-06")
+    assert code == 0, err
+
+
+def test_predict_and_users(labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle, users = derived().base / "bundle", derived().base / "users.parquet"
+    options = [tmp_path / "scores", "--users", users, "--as-served"]
+    code, _, err = run_corank(capsys, "predict", bundle, labelled, *options)
+    assert code == 0, err
+    rows = pl.read_parquet(labelled)
+    scores = pl.read_parquet(tmp_path / "scores")
+    assert len(scores) == len(rows) and not scores["value.rank"].has_nulls()
+    code, _, err = run_corank(capsys, "users", bundle, "--out", tmp_path / "users.parquet", "--log", labelled)
+    assert code == 0, err
+    assert len(pl.read_parquet(tmp_path / "users.parquet")) == rows["user_id"].n_unique()
