@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import sys
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -22,6 +21,7 @@ from corank.serving.store.base import open_store
 from corank.serving.store.publish import publish_bundle
 from tests.support.service import TOKEN, running_service, workers_of
 from tests.support.shared import derived
+from tests.support.waiting import eventually
 from tests.support.worker_mains import die_once_served, fail_at_once, fail_with_a_reason
 
 pytestmark = pytest.mark.slow
@@ -66,14 +66,6 @@ def gauge(url: str, name: str) -> float:
     """A gauge as one of the workers exposes it."""
     (value,) = re.findall(rf"^{name} (\S+)$", httpx2.get(f"{url}/metrics").text, re.MULTILINE)
     return float(value)
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    """Wait until something holds."""
-    end = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def test_a_process_that_ended_since_it_was_listed_is_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
