@@ -139,7 +139,8 @@ def server(tmp_path: Path) -> Iterator[Server]:
 @pytest.mark.store
 def test_a_store_whose_answers_are_late_is_followed_and_delays_nobody(server: Server, tmp_path: Path) -> None:
     proxy = SlowProxy(server.port)
-    with running_service(f"redis://127.0.0.1:{proxy.port}", tmp_path / "cache", "--every", "0.1") as (url, _):
+    options = ("--every", "0.1", "--store-deadline-ms", "200")
+    with running_service(f"redis://127.0.0.1:{proxy.port}", tmp_path / "cache", *options) as (url, _):
 
         def ask(user: dict[str, Any]) -> str:
             answer = httpx2.post(f"{url}/rank", json={"user": user, "candidates": [1]})
@@ -147,7 +148,7 @@ def test_a_store_whose_answers_are_late_is_followed_and_delays_nobody(server: Se
             return str(answer.json()["user"])
 
         eventually(lambda: ask({"id": 1}) == "stored")
-        proxy.delay = 0.2
+        proxy.delay = 0.5
         while httpx2.get(f"{url}/status").json()["users_looked_up"]:
             assert ask({"id": 1}) == "unavailable"
         assert ask({"id": 1}) == "unavailable" and ask({}) == "new"

@@ -23,7 +23,7 @@ from tests.support.waiting import PATIENCE, eventually
 SLOTS = 16384
 PRIMARIES = 3
 OPTIONS = (
-    *("--cluster-enabled", "yes", "--cluster-node-timeout", "1500", "--repl-diskless-sync-delay", "0"),
+    *("--cluster-enabled", "yes", "--cluster-node-timeout", "60000", "--repl-diskless-sync-delay", "0"),
     *("--cluster-allow-replica-migration", "no"),  # a server whose last slot has gone stays a primary
 )
 
@@ -126,7 +126,9 @@ class Cluster:
         self.servers[primary].kill()
         self.pause(replica, False)
         self.call(replica, "CLUSTER", "FAILOVER", "TAKEOVER")
-        self.wait(lambda: self.nodes(replica)[self.names[replica]][1] == "myself,master")
+        living = [n for n in range(len(self.servers)) if n != primary]
+        name = self.names[replica]
+        self.wait(lambda: all(self.nodes(n)[name][1].removeprefix("myself,") == "master" for n in living))
 
     def recover(self) -> None:
         """Start the server again that was killed: it is the replica then."""
