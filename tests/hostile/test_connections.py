@@ -130,9 +130,9 @@ def test_a_body_that_nobody_reads_is_cut_off(hasty: Service) -> None:
         one.close()
         return None
 
-    with eventually(lambda: refused(1000)) as one:  # type: ignore[union-attr]
+    with eventually(lambda: refused(1000)) as one:
         assert drip(one) == b""
-    with eventually(lambda: refused(10)) as one, contextlib.suppress(BrokenPipeError):  # type: ignore[union-attr]
+    with eventually(lambda: refused(10)) as one, contextlib.suppress(BrokenPipeError):
         one.sendall(b"a" * 10)
         assert read_all(one) == b""  # idle for too long
 

@@ -13,7 +13,7 @@ POLL = 0.01
 """Seconds between two looks."""
 
 
-def eventually(condition: Callable[[], T]) -> T:
+def eventually(condition: Callable[[], T | None]) -> T:
     """Look again and again until a condition holds. Fails after PATIENCE.
 
     Returns what the condition returned, which is true.
