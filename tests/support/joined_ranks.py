@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.distributed import (
-    TCPStore,  # type: ignore[attr-defined]
+from torch.distributed import (  # type: ignore[attr-defined]
+    TCPStore,
     distributed_c10d,
 )
 
