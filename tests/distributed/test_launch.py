@@ -44,7 +44,7 @@ def start(command: list[str], folder: Path, *options: str, plugin: str = "") -> 
 def end(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Exit code and what it printed."""
     try:
-        printed = process.communicate(timeout=PATIENCE)[1]
+        printed = process.communicate(timeout=4 * PATIENCE)[1]  # a whole training
     finally:
         process.kill()
     return process.returncode, printed

@@ -1,6 +1,8 @@
 """What every engine does, done by Ray; in one test, since Ray takes seconds to start."""
 
+import gc
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,9 +20,19 @@ def start_ray() -> Engine:
     try:
         return open_engine("ray", 2)
     except EngineError as error:
+        end_ray()
         if "timed out during startup" in str(error) and os.getloadavg()[0] > 2 * count_cores():
             pytest.skip("Ray does not start on a machine as busy as this")
         raise
+
+
+def end_ray() -> None:
+    """End the processes of a Ray that has not started; Ray leaves them until this process ends."""
+    processes = [one for one in gc.get_objects() if issubclass(type(one), subprocess.Popen)]
+    for process in processes:
+        if process.poll() is None and "/ray/" in str(process.args):
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ def fork_ranks(
             for rank in range(world)
         ]
         for rank in ranks:
-            rank.join(PATIENCE)
+            rank.join(4 * PATIENCE)  # whole trainings
             rank.kill()
             rank.join()
         errors = [file.read_text(encoding="utf-8") if file.exists() else "" for file in files]
