@@ -1,5 +1,6 @@
 """Build the site: hand-written and generated pages into build/docs, rendered into site/, then checked."""
 
+import argparse
 import re
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import yaml
 from docs_site.command_pages import command_pages
 from docs_site.config_pages import config_pages
 from docs_site.languages import front_matter
-from docs_site.notebooks import execute, to_page
+from docs_site.notebooks import keep_executed, read_notebook, to_page
 from docs_site.pages import Page, relative
 from docs_site.part_pages import part_pages
 from docs_site.plots import draw, read_plots
@@ -24,7 +25,13 @@ from docs_site.sources import SourcePages, rewrite
 
 ROOT = Path(__file__).parents[1]
 STAGED = ROOT / "build" / "docs"
+EXECUTED = ROOT / "build" / "notebooks"
 SITE = ROOT / "site"
+
+
+def executed_notebook(path: Path) -> Any:
+    """A notebook with its outputs, of an earlier build if nothing has changed since."""
+    return keep_executed(path, EXECUTED)
 
 
 def reference_pages() -> list[Page]:
@@ -33,7 +40,7 @@ def reference_pages() -> list[Page]:
     return [*settings, *command_pages(), *python_pages(), config_module_page(settings)]
 
 
-def stage(folder: Path, executed: Callable[[Path], Any] = execute) -> None:
+def stage(folder: Path, executed: Callable[[Path], Any] = executed_notebook) -> None:
     """Write the pages, and mkdocs.yml with the whole navigation, into an empty folder.
 
     Args:
@@ -149,7 +156,9 @@ def _named(entries: Any) -> Iterator[str]:
             yield entries
 
 
-def build(staged: Path = STAGED, site: Path = SITE, executed: Callable[[Path], Any] = execute) -> None:
+def build(
+    staged: Path = STAGED, site: Path = SITE, executed: Callable[[Path], Any] = executed_notebook
+) -> None:
     """Stage, render and check the site.
 
     Args:
@@ -182,8 +191,13 @@ def build(staged: Path = STAGED, site: Path = SITE, executed: Callable[[Path], A
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="scripts/docs", description="Build the documentation site.")
+    parser.add_argument(
+        "--no-notebooks", action="store_true", help="show the notebooks without their outputs"
+    )
+    given = parser.parse_args()
     try:
-        build()
+        build(executed=read_notebook if given.no_notebooks else executed_notebook)
     except ValueError as error:
         sys.exit(f"scripts/docs: {error}")
     print(f"{SITE}/index.html")

@@ -1,17 +1,24 @@
-"""Notebooks as pages: each is executed when the site is built, and its outputs are shown as it made them."""
+"""Notebooks as pages: each is executed when the site is built, and its outputs are shown as it made them.
 
+What was executed is kept, and shown again as long as the notebook and all that it runs stay the same.
+"""
+
+import hashlib
 import os
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from html import unescape
+from importlib.metadata import distributions
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-SECONDS = 900
-"""After which a cell has failed."""
+SECONDS = 3600
+"""After which a cell, or the start of the kernel, has failed."""
 FENCE = "~~~~"
+PACKAGE = Path(__file__).parents[1] / "corank"
 
 
 @dataclass
@@ -23,6 +30,13 @@ class NotebookPage:
     """Name, beside the page → content: plots and pages in a frame of their own."""
 
 
+def read_notebook(path: Path) -> Any:
+    """Read a notebook as it is."""
+    import nbformat
+
+    return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+
+
 def execute(path: Path) -> Any:
     """Execute a notebook in a kernel of its own, in a temporary folder, without touching the user's profile.
 
@@ -31,11 +45,10 @@ def execute(path: Path) -> Any:
 
     Returns the notebook with its outputs. Raises CellExecutionError, which shows the cell and its error.
     """
-    import nbformat
     from nbclient import NotebookClient
     from traitlets.config import Config
 
-    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    notebook = read_notebook(path)
     with TemporaryDirectory() as folder:
         own = {name: f"{folder}/{name}" for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR")}
         before = {name: os.environ.get(name) for name in own}
@@ -45,6 +58,7 @@ def execute(path: Path) -> Any:
                 notebook,
                 timeout=SECONDS,
                 startup_timeout=SECONDS,
+                iopub_timeout=SECONDS,
                 kernel_name="python3",
                 resources={"metadata": {"path": folder}},
                 extra_arguments=["--log-level=ERROR"],
@@ -56,6 +70,38 @@ def execute(path: Path) -> Any:
             for name, value in before.items():
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
     return notebook
+
+
+def keep_executed(path: Path, folder: Path, run: Callable[[Path], Any] = execute) -> Any:
+    """Return a notebook with its outputs: those that are kept, else those of its execution, which are kept then.
+
+    Args:
+        path: the notebook; the file is left as it is.
+        folder: where outputs are kept, by a digest of the notebook and of what it runs.
+        run: executes it.
+
+    Raises as `run` does.
+    """
+    import nbformat
+
+    kept = folder / f"{path.stem}-{_digest(path)}.ipynb"
+    if not kept.is_file():
+        notebook = run(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob(f"{path.stem}-*"):
+            old.unlink()
+        partial = kept.with_suffix(".partial")
+        nbformat.write(notebook, partial)  # type: ignore[no-untyped-call]
+        partial.rename(kept)
+    return read_notebook(kept)
+
+
+def _digest(path: Path) -> str:
+    """Hash a notebook, the package, and the names and versions of all other packages and of Python."""
+    sources = [path, *sorted(file for file in PACKAGE.rglob("*") if file.is_file() and file.suffix != ".pyc")]
+    installed = sorted({f"{one.name} {one.version}" for one in distributions()})
+    parts = [file.read_bytes() for file in sources] + [line.encode() for line in [sys.version, *installed]]
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
 
 
 def to_page(notebook: Any, name: str) -> NotebookPage:

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from corank.core.registry import PLUGINS
 from corank.training.run import Run
@@ -26,7 +26,8 @@ THOROUGH = [
 torch.set_num_threads(1)
 # what is imported lives on: collections that visited it took a tenth of the CPU time
 gc.set_threshold(50_000, 20, 20)
-settings.register_profile("corank", deadline=None)  # a loaded machine may be slow at any example
+# a loaded machine may be slow at any example, and at drawing it
+settings.register_profile("corank", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("corank")
 
 

@@ -13,6 +13,9 @@ from corank.engine.cores import count_cores
 from corank.engine.job import Job, JobOutcome, LostJobs
 from corank.engine.pool import bound_threads
 
+PATIENCE = dict.fromkeys(("RAY_gcs_server_port_wait_time_s", "RAY_worker_register_timeout_seconds"), "600")
+"""How many seconds Ray gives its server and its workers to start, unless the environment says otherwise."""
+
 
 @ENGINES.register("ray")
 class RayEngine(Engine):
@@ -34,12 +37,13 @@ class RayEngine(Engine):
         machine: dict[str, Any] = (
             {"num_cpus": self.workers, "include_dashboard": False} if self._local else {}
         )
-        bounds = bound_threads(self.threads) if self._local else {}
+        settings = bound_threads(self.threads) if self._local else {}
+        settings |= {name: value for name, value in PATIENCE.items() if name not in os.environ}
         try:
             # Ray's processes keep it: an environment of the tasks alone takes new processes, and seconds
-            with patch_environment(bounds | {"RAY_USAGE_STATS_ENABLED": "0"}):
+            with patch_environment(settings | {"RAY_USAGE_STATS_ENABLED": "0"}):
                 self._ray.init(address=address, log_to_driver=False, logging_level="ERROR", **machine)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except Exception as error:  # of a start that takes too long Ray raises no kind of its own
             where = "here" if self._local else f"at {address}"
             raise EngineError(f"engine ray: no cluster {where}: {error}") from None
 

@@ -4,8 +4,8 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 import corank
 from tests.support.ports import free_port
 from tests.support.redis_server import redis_server
+from tests.support.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -32,25 +33,27 @@ def test_a_service_starts_answers_and_ends_and_the_process_goes_on(trained_bundl
 
     def ask_and_interrupt() -> None:
         """Ask once as soon as there is a service, then end it as Ctrl-C does."""
-        end = time.monotonic() + 30
-        while not answers and time.monotonic() < end:
-            try:
-                answers.append(httpx2.post(f"http://127.0.0.1:{port}/rank", json=REQUEST).json())
-            except httpx2.HTTPError:
-                time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGINT)
+
+        def answered() -> bool:
+            with suppress(httpx2.HTTPError):
+                url = f"http://127.0.0.1:{port}/rank"
+                answers.append(httpx2.post(url, json=REQUEST, timeout=PATIENCE).json())
+            return bool(answers)
+
+        try:
+            eventually(answered)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
 
     asking = threading.Thread(target=ask_and_interrupt)
     asking.start()
     corank.serve(trained_bundle, said.append, port=port, workers=1, drain_seconds=0)
-    asking.join(30)
+    asking.join()
     assert scores(answers[0]) == pytest.approx(
         scores(corank.Funnel.open(trained_bundle).rank(REQUEST)), abs=1e-5
     )
     timers = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
-    for timer in timers:
-        timer.join(1)
-    assert not [timer for timer in timers if timer.is_alive()], "it would end this process"
+    assert all(timer.finished.is_set() for timer in timers), "one would end this process"
     assert sys.getswitchinterval() == switch
     with pytest.raises(httpx2.ConnectError):
         httpx2.get(f"http://127.0.0.1:{port}/healthz")

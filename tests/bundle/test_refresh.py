@@ -34,6 +34,7 @@ from tests.support.exported_graphs import graphs_of
 from tests.support.models import table_set, two_tower
 from tests.support.random_worlds import DAY, DERIVED, HOUR
 from tests.support.shared import shared_case
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -232,7 +233,7 @@ except BundleError as error:
 def test_full_disk_leaves_the_bundle_untouched(case: Case, bundle: Path, limit: int) -> None:
     before = content(bundle)
     command = [sys.executable, "-c", FULL, str(bundle), str(case.base / "log.parquet"), str(limit)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=os.environ)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=os.environ)
     assert done.stderr == ""
     assert done.stdout.startswith(f"{bundle}: cannot be written: [Errno 27] File too large")
     left = content(bundle)

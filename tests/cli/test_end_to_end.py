@@ -18,6 +18,7 @@ from corank.serving.funnel.request import Request
 from corank.training.run import Run
 from tests.support.command_line import run_corank
 from tests.support.simulated_runs import NARROW
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +75,9 @@ def test_from_a_simulated_log_to_a_ranking(tmp_path: Path, capsys: pytest.Captur
         path,
         "--json",
     ]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
     assert done.stderr == ""
     answer = json.loads(done.stdout)
     assert len(answer["items"]) == 6

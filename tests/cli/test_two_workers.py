@@ -9,6 +9,7 @@ import pytest
 import corank
 from corank.training.run import Run
 from tests.support.command_line import run_corank
+from tests.support.waiting import PATIENCE
 
 pytestmark = [
     pytest.mark.slow,
@@ -24,8 +25,11 @@ def test_of_two_workers_the_first_tracks_and_writes_the_page(
 
     monkeypatch.chdir(tmp_path)  # where MLflow keeps files beside a local database
     uri, page, run = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "page.html", tmp_path / "run"
-    options = [f"--run={run}", "--workers=2", "--timeout=120", f"--page={page}"]
-    options += [f"--track=mlflow,uri={uri},experiment=two", *(f"--set={change}" for change in SHORT)]
+    options = [f"--run={run}", "--workers=2", f"--page={page}"]
+    options += [
+        f"--track=mlflow,uri={uri},experiment=two,wait_s={PATIENCE}",
+        *(f"--set={change}" for change in SHORT),
+    ]
     code, _, err = run_corank(capsys, "train", world / "config.yaml", *options)
     assert code == 0, err
     alone = corank.train(world / "config.yaml", SHORT, folder=tmp_path / "alone")

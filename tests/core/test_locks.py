@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from corank.core.errors import BusyError
 from corank.core.locks import LOCK, FolderLease, LockHolder, WriteLock, remove_unread
 from tests.support.kills import start
+from tests.support.waiting import eventually
 
 NOTES = [
     b"",
@@ -30,28 +30,24 @@ def hold(folder: Path, ready: Path, command: str = "train") -> None:
     """Lock a folder until the process is killed."""
     with WriteLock.of_folder(folder, command):
         ready.touch()
-        time.sleep(60)
+        signal.pause()
 
 
 def hold_and_fork(folder: Path, ready: Path) -> None:
-    """Lock a folder, with a child that outlives this process."""
+    """Lock a folder, with a child that outlives this process, until there is no file `ready` any more."""
     with WriteLock.of_folder(folder, "pack"):
-        if not os.fork():
-            time.sleep(5)
-            os._exit(0)
         ready.touch()
-        time.sleep(60)
-
-
-def wait_for(path: Path) -> None:
-    while not path.exists():
-        time.sleep(0.005)
+        if not os.fork():
+            eventually(lambda: not ready.exists())
+            os._exit(0)
+        ready.with_suffix(".forked").touch()
+        signal.pause()
 
 
 def test_a_second_writer_is_told_who_writes_since_when_and_what_to_do(tmp_path: Path) -> None:
     folder, ready = tmp_path / "run", tmp_path / "ready"
     holder = start(hold, folder, ready)
-    wait_for(ready)
+    eventually(ready.exists)
     with pytest.raises(BusyError) as error:
         WriteLock.of_folder(folder, "export")
     holder.kill()
@@ -67,7 +63,7 @@ def test_a_second_writer_is_told_who_writes_since_when_and_what_to_do(tmp_path: 
 def test_the_lock_of_a_killed_process_is_none_and_its_file_is_taken_over(tmp_path: Path) -> None:
     folder, ready = tmp_path / "run", tmp_path / "ready"
     holder = start(hold, folder, ready)
-    wait_for(ready)
+    eventually(ready.exists)
     holder.kill()
     holder.join()
     assert holder.exitcode == -signal.SIGKILL
@@ -80,15 +76,15 @@ def test_the_lock_of_a_killed_process_is_none_and_its_file_is_taken_over(tmp_pat
 def test_a_forked_child_does_not_keep_the_lock_of_its_killed_parent(tmp_path: Path) -> None:
     folder, ready = tmp_path / "run", tmp_path / "ready"
     holder = start(hold_and_fork, folder, ready)
-    wait_for(ready)
+    eventually(ready.with_suffix(".forked").exists)
     with pytest.raises(BusyError, match="corank pack"):
         WriteLock.of_folder(folder, "train")
     assert holder.pid
     os.kill(holder.pid, signal.SIGKILL)
-    while LockHolder.read(folder / LOCK):
-        time.sleep(0.005)
+    eventually(lambda: LockHolder.read(folder / LOCK) is None)
     with WriteLock.of_folder(folder, "train"):
         pass
+    ready.unlink()
 
 
 def test_a_child_that_leaves_the_block_leaves_its_parents_lock(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -13,9 +12,11 @@ import torch
 
 import corank
 from corank.core.errors import CheckpointError, ConfigError, DistributedError
+from corank.core.registry import PLUGINS
 from corank.distributed.launch import launch
 from corank.training.run import Run
 from tests.support.shared import simulated_world
+from tests.support.waiting import PATIENCE, eventually
 
 SETTINGS = [
     "--set=train.epochs=4",
@@ -29,12 +30,12 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
 TORCHRUN += ["-m", "--", "corank", "train"]
 
 
-def start(command: list[str], folder: Path, *options: str) -> subprocess.Popen[str]:
+def start(command: list[str], folder: Path, *options: str, plugin: str = "") -> subprocess.Popen[str]:
     """A training of the simulated world into a folder."""
     arguments = [*command, str(simulated_world() / "config.yaml"), f"--run={folder}", *SETTINGS, *options]
     return subprocess.Popen(
         [sys.executable, *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", PLUGINS: plugin},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -43,20 +44,10 @@ def start(command: list[str], folder: Path, *options: str) -> subprocess.Popen[s
 def end(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Exit code and what it printed."""
     try:
-        printed = process.communicate(timeout=200)[1]
+        printed = process.communicate(timeout=4 * PATIENCE)[1]  # a whole training
     finally:
         process.kill()
     return process.returncode, printed
-
-
-def kill_worker(launcher: subprocess.Popen[str], begun: Path, rank: str) -> None:
-    """Kill a worker of a launch as soon as a file is there."""
-    while not begun.exists():
-        assert launcher.poll() is None, "it ended before it wrote a checkpoint"
-        time.sleep(0.005)
-    for worker in psutil.Process(launcher.pid).children():
-        if worker.environ().get("RANK") == rank:
-            worker.kill()
 
 
 def same_model(a: Run, b: Run) -> bool:
@@ -68,9 +59,9 @@ def same_model(a: Run, b: Run) -> bool:
 
 @pytest.mark.slow
 def test_a_killed_rank_under_torchrun_ends_as_an_unbroken_run_of_workers(tmp_path: Path) -> None:
-    killed = start(TORCHRUN, tmp_path / "killed", "--timeout=60")
-    kill_worker(killed, tmp_path / "killed" / "latest" / "manifest.json", "1")
-    code, printed = end(killed)
+    code, printed = end(
+        start(TORCHRUN, tmp_path / "killed", "--timeout=60", plugin="tests.support.mortal_rank")
+    )
     assert code == 0, printed
     assert printed.count("restart 1: going on from the last checkpoint") == 1
     assert printed.count("kept epoch") == 1
@@ -94,9 +85,8 @@ def test_a_killed_rank_under_torchrun_ends_as_an_unbroken_run_of_workers(tmp_pat
 @pytest.mark.slow
 def test_sigterm_ends_a_launch_and_its_workers(tmp_path: Path) -> None:
     launcher = start(WORKERS, tmp_path / "run", "--workers=2", "--set=train.epochs=1000")
-    while not (tmp_path / "run" / "run.json").exists():
-        assert launcher.poll() is None
-        time.sleep(0.05)
+    eventually(lambda: launcher.poll() is not None or (tmp_path / "run" / "run.json").exists())
+    assert launcher.poll() is None
     workers = psutil.Process(launcher.pid).children()
     launcher.terminate()
     code, printed = end(launcher)
@@ -104,7 +94,7 @@ def test_sigterm_ends_a_launch_and_its_workers(tmp_path: Path) -> None:
     assert "Traceback" not in printed
     assert "signal" not in printed
     assert len(workers) == 2
-    assert psutil.wait_procs(workers, timeout=30)[1] == []
+    assert psutil.wait_procs(workers, timeout=PATIENCE)[1] == []
 
 
 def test_what_cannot_be_launched_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

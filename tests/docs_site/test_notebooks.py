@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from docs_site.notebooks import to_page
+from docs_site import notebooks
+from docs_site.notebooks import keep_executed, read_notebook, to_page
 from tests.support.notebooks import NOTEBOOKS, executed
 
 SHOWN = {
@@ -47,6 +48,47 @@ def test_every_notebook_is_tested_and_kept_without_outputs() -> None:
             assert cell.metadata == {} and not cell.get("outputs") and cell.get("execution_count") is None, (
                 f"{path.name}: clear all outputs before you commit it"
             )
+
+
+def test_what_was_executed_is_kept_until_the_notebook_or_what_it_runs_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nbformat.v4 import new_output
+
+    package, path, kept = tmp_path / "package", tmp_path / "shop.ipynb", tmp_path / "kept"
+    package.mkdir()
+    monkeypatch.setattr(notebooks, "PACKAGE", package)
+    path.write_text((NOTEBOOKS / "what_selection_bias_does.ipynb").read_text(encoding="utf-8"))
+    runs = 0
+
+    def run(path: Path) -> Any:
+        nonlocal runs
+        runs += 1
+        notebook = read_notebook(path)
+        code = next(cell for cell in notebook.cells if cell.cell_type == "code")
+        code.outputs = [new_output("stream", text=f"run {runs}")]  # type: ignore[no-untyped-call]
+        return notebook
+
+    def shown() -> str:
+        text = to_page(keep_executed(path, kept, run), "shop").text
+        return text.partition("~~~~text\nrun ")[2][:1]
+
+    assert [shown(), shown()] == ["1", "1"]
+    (package / "module.py").touch()
+    assert [shown(), shown()] == ["2", "2"]
+    path.write_text(path.read_text(encoding="utf-8").replace("# What", "# Which", 1))
+    assert [shown(), shown()] == ["3", "3"]
+    assert len([*kept.iterdir()]) == 1
+    assert "~~~~text" not in to_page(read_notebook(path), "shop").text
+
+    def fail(path: Path) -> Any:
+        raise RuntimeError
+
+    (package / "module.py").unlink()
+    with pytest.raises(RuntimeError):
+        keep_executed(path, kept, fail)
+    (package / "module.py").touch()
+    assert shown() == "3"
 
 
 @pytest.mark.slow

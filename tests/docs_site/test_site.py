@@ -13,6 +13,7 @@ from docs_site.pages import Page
 from docs_site.rendered import find_faults
 from tests.support.browser import asked, chromium, faults
 from tests.support.notebooks import executed
+from tests.support.waiting import PATIENCE
 
 FOCUSED = "document.activeElement.shadowRoot"
 """The search lives in a shadow tree."""
@@ -41,7 +42,7 @@ def test_the_site_builds_and_can_be_searched_as_files(tmp_path: Path) -> None:
 def search(window: Chrome, page: Path, word: str, expected: str) -> None:
     """Search from a page for a word, and wait for a link whose address holds `expected`."""
     window.get(page.as_uri())
-    wait = WebDriverWait(window, 30)
+    wait = WebDriverWait(window, PATIENCE)
     wait.until(element_to_be_clickable((By.CSS_SELECTOR, ".md-search__button"))).click()
     wait.until(lambda window: window.execute_script(f"return {FOCUSED}?.activeElement?.tagName") == "INPUT")
     ActionChains(window).send_keys(word).perform()

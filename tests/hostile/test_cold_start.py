@@ -1,7 +1,6 @@
 """A service that starts while its store is away serves what was live last on this machine, or says why it cannot."""
 
 import shutil
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from tests.support.redis_server import redis_server
 from tests.support.service import running_service
 from tests.support.shared import derived, shared_case
 from tests.support.stores import following
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -132,10 +132,7 @@ def test_workers_start_without_the_store_and_follow_it_when_it_is_back(tmp_path:
             assert "corank_from_cache 1.0" in figures and "corank_source_up 0.0" in figures
             assert "corank_ready 1.0" in figures
             server.start()
-            end = time.monotonic() + 30
-            while "corank_from_cache 0.0" not in httpx2.get(f"{url}/metrics").text:
-                assert time.monotonic() < end
-                time.sleep(0.1)
+            eventually(lambda: "corank_from_cache 0.0" in httpx2.get(f"{url}/metrics").text)
             with closing(open_store(server.url)) as store:
                 seq = StoreState.read(store)[1].seq
             assert httpx2.get(f"{url}/status").json()["known_seq"] == seq

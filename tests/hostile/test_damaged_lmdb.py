@@ -17,6 +17,7 @@ from corank.serving.store.publish import publish_bundle
 from tests.support.service import running_service
 from tests.support.shared import derived
 from tests.support.store_conformance import StoreConformance, numbered
+from tests.support.waiting import PATIENCE
 
 DIED = "the process that reads it died of SIG(BUS|SEGV): the store is damaged"
 
@@ -55,7 +56,11 @@ def reader_of(store: IsolatedStore) -> psutil.Process:
     return psutil.Process(reader.process.pid)
 
 
-def test_a_file_that_is_cut_kills_the_reader_and_not_the_service(url: str) -> None:
+def test_a_file_that_is_cut_kills_the_reader_and_not_the_service(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolated_store, "FIRST_PAUSE", 3600.0)
+    monkeypatch.setattr(isolated_store, "LONGEST_PAUSE", 3600.0)
     with closing(open_isolated(url)) as store:
         assert store.head() == b"head"
         cut(url)
@@ -106,7 +111,7 @@ def test_a_reader_outlives_the_signals_of_a_service_and_ends_with_its_socket(url
         reader.send_signal(sent)
     assert store.head() == b"head"
     store._reader.link.close()  # type: ignore[union-attr]  # as when its parent is killed
-    reader.wait(10)
+    reader.wait(PATIENCE)
     store.close()
 
 

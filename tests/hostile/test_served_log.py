@@ -214,7 +214,7 @@ def test_rows_come_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_clock_a_day_ahead_is_logged_and_a_later_one_is_not(tmp_path: Path) -> None:
-    log, day = RequestLog(tmp_path), DAY // MILLISECOND
-    add(log, {"time": now_ms() + day - 60_000}, {"time": now_ms() + day + 60_000})
+    log, day, hour = RequestLog(tmp_path), DAY // MILLISECOND, 3_600_000
+    add(log, {"time": now_ms() + day - hour}, {"time": now_ms() + day + hour})
     log.write()
     assert log.take_counts() == {"written": 1, "rejected": 1}

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from corank.serving.http.process.listener import bind_listener, refuse_connectio
 from tests.support.random_worlds import RICH
 from tests.support.service import running_service
 from tests.support.shared import shared_case
+from tests.support.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +48,7 @@ def message(candidate: int) -> bytes:
 def connect(url: str) -> socket.socket:
     """A new connection to a service."""
     port = int(url.rpartition(":")[2])
-    return socket.create_connection(("127.0.0.1", port), timeout=30)
+    return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
 
 
 def read_all(connection: socket.socket) -> bytes:
@@ -72,7 +72,8 @@ def read_answer(connection: socket.socket) -> None:
 def test_requests_that_lie_in_sockets_unread_are_answered(
     workers: int, bundle: str, tmp_path: Path, sockets: list[socket.socket]
 ) -> None:
-    with running_service(bundle, tmp_path, workers=workers) as (url, process):
+    options = ("--stop-seconds", str(PATIENCE))
+    with running_service(bundle, tmp_path, *options, workers=workers) as (url, process):
         kept = connect(url)
         sockets.append(kept)
         kept.sendall(message(1))
@@ -89,24 +90,22 @@ def test_requests_that_lie_in_sockets_unread_are_answered(
             os.kill(one.pid, signal.SIGCONT)
         for connection in sockets:
             assert read_all(connection).startswith(b"HTTP/1.1 200")
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_it_turns_unready_first_and_answers_on(workers: int, bundle: str, tmp_path: Path) -> None:
-    options = ("--drain-seconds", "5")
+    options = ("--drain-seconds", "3600")
     with running_service(bundle, tmp_path, *options, workers=workers) as (url, process):
         assert httpx2.get(f"{url}/readyz").status_code == 200
         os.kill(process.pid, signal.SIGTERM)
-        end = time.monotonic() + 30
-        while (answer := httpx2.get(f"{url}/readyz")).status_code == 200:
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        eventually(lambda: httpx2.get(f"{url}/readyz").status_code != 200)
+        answer = httpx2.get(f"{url}/readyz")
         assert (answer.status_code, answer.json()) == (503, {"error": "draining"})
         ranked = httpx2.post(f"{url}/rank", json={"user": {}, "candidates": [1]})
         assert (ranked.status_code, ranked.headers["connection"]) == (200, "close")
         assert httpx2.get(f"{url}/status").json()["draining"]
-        assert process.wait(30) == 0
+        os.kill(process.pid, signal.SIGTERM)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -115,11 +114,10 @@ def test_a_second_signal_ends_it_at_once(workers: int, bundle: str, tmp_path: Pa
     with running_service(bundle, tmp_path, *options, workers=workers) as (url, process):
         children = process.children()
         os.kill(process.pid, signal.SIGTERM)
-        while httpx2.get(f"{url}/readyz").status_code == 200:
-            time.sleep(0.02)
+        eventually(lambda: httpx2.get(f"{url}/readyz").status_code != 200)
         os.kill(process.pid, signal.SIGTERM)
-        process.wait(30)
-        assert not psutil.wait_procs(children, timeout=30)[1]
+        process.wait(PATIENCE)
+        assert not psutil.wait_procs(children, timeout=PATIENCE)[1]
 
 
 def test_a_request_that_never_comes_whole_does_not_keep_it(
@@ -130,14 +128,14 @@ def test_a_request_that_never_comes_whole_does_not_keep_it(
             sockets.append(connect(url))
             sockets[-1].sendall(half)
         os.kill(process.pid, signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def test_workers_end_with_a_parent_that_was_killed_and_free_the_port(bundle: str, tmp_path: Path) -> None:
     with running_service(bundle, tmp_path, workers=2) as (url, process):
         children = process.children()
         os.kill(process.pid, signal.SIGKILL)
-        assert not psutil.wait_procs(children, timeout=30)[1]
+        assert not psutil.wait_procs(children, timeout=PATIENCE)[1]
         bind_listener("127.0.0.1", int(url.rpartition(":")[2])).close()
 
 

@@ -1,8 +1,7 @@
 """A follower equals its store after all that a store or a disk may do; the benchmark `chaos` does it under load."""
 
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from tests.support.service import TOKEN, running_service, workers_of
 from tests.support.shared import derived, shared_case
 from tests.support.store_faults import SlowProxy, dump, full_disk, restore_dump
 from tests.support.stores import following, item, records
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -100,14 +100,6 @@ def test_after_lost_writes_alone_the_follower_has_what_is_left(url: str, tmp_pat
         assert held(follower) == stored(store, tmp_path / "anew") != lost
 
 
-def eventually(holds: Callable[[], bool]) -> None:
-    """Wait until something holds."""
-    end = time.monotonic() + 120
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 def test_a_full_disk_under_the_cache_keeps_the_version_that_is_served(tmp_path: Path) -> None:
     url = f"lmdb:{tmp_path / 'store'}"
     with closing(open_store(url, create=True)) as store:
@@ -147,7 +139,8 @@ def server(tmp_path: Path) -> Iterator[Server]:
 @pytest.mark.store
 def test_a_store_whose_answers_are_late_is_followed_and_delays_nobody(server: Server, tmp_path: Path) -> None:
     proxy = SlowProxy(server.port)
-    with running_service(f"redis://127.0.0.1:{proxy.port}", tmp_path / "cache", "--every", "0.1") as (url, _):
+    options = ("--every", "0.1", "--store-deadline-ms", "200")
+    with running_service(f"redis://127.0.0.1:{proxy.port}", tmp_path / "cache", *options) as (url, _):
 
         def ask(user: dict[str, Any]) -> str:
             answer = httpx2.post(f"{url}/rank", json={"user": user, "candidates": [1]})
@@ -155,12 +148,12 @@ def test_a_store_whose_answers_are_late_is_followed_and_delays_nobody(server: Se
             return str(answer.json()["user"])
 
         eventually(lambda: ask({"id": 1}) == "stored")
-        proxy.delay = 0.2
+        proxy.delay = 0.5
         while httpx2.get(f"{url}/status").json()["users_looked_up"]:
             assert ask({"id": 1}) == "unavailable"
         assert ask({"id": 1}) == "unavailable" and ask({}) == "new"
         seq = httpx2.get(f"{url}/version").json()["items_seq"]
-        upserted = httpx2.post(f"{url}/items", json={"items": [{"id": 900}]}, headers=TOKEN, timeout=60)
+        upserted = httpx2.post(f"{url}/items", json={"items": [{"id": 900}]}, headers=TOKEN)
         assert (upserted.status_code, upserted.json()["items_seq"]) == (200, seq + 1)
         eventually(lambda: bool(httpx2.get(f"{url}/version").json()["items_seq"] == seq + 1))
         proxy.delay = 0.0

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import threading
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
@@ -31,6 +30,7 @@ from tests.support.random_worlds import RICH
 from tests.support.redis_server import Server, redis_server
 from tests.support.service import TOKEN, access, running_service
 from tests.support.shared import shared_case
+from tests.support.waiting import PATIENCE
 
 pytestmark = [pytest.mark.store, pytest.mark.slow]
 
@@ -62,18 +62,22 @@ def hanging(server: Server) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def client_of(server: Server, cache: Path, seconds: float) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of a service in this process, whose requests wait for a user so long."""
+async def client_of(server: Server, cache: Path, users: UserLookup) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of a service in this process."""
     source = StoreSource(server.url, cache)
     follower = Follower(source, every=0.05)
-    users = UserLookup(partial(open_store, server.url), seconds)
     service = RankingService(follower, Limits(), access(), users).app()
     transport = httpx2.ASGITransport(app=service)
     async with (
         service.lifespan(),
-        httpx2.AsyncClient(transport=transport, base_url="http://here", timeout=60) as client,
+        httpx2.AsyncClient(transport=transport, base_url="http://here") as client,
     ):
         yield client
+
+
+def lookup_of(server: Server) -> UserLookup:
+    """Look-ups for which requests wait as long as the server hangs."""
+    return UserLookup(partial(open_store, f"{server.url}?socket_timeout={PATIENCE:g}"), PATIENCE)
 
 
 async def ask(client: httpx2.AsyncClient, body: dict[str, Any]) -> str:
@@ -85,31 +89,31 @@ async def ask(client: httpx2.AsyncClient, body: dict[str, Any]) -> str:
 
 async def until_looked_up(client: httpx2.AsyncClient) -> None:
     """Ask until users are found again, as clients do who go on."""
-    end = time.monotonic() + 30
-    while await ask(client, STORED) != "stored":
-        assert time.monotonic() < end
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(PATIENCE):
+        while await ask(client, STORED) != "stored":
+            await asyncio.sleep(0.05)
 
 
 def test_requests_without_a_user_pass_those_that_wait_for_one(server: Server, tmp_path: Path) -> None:
     async def check() -> None:
-        async with client_of(server, tmp_path / "cache", seconds=3) as client:
+        async with client_of(server, tmp_path / "cache", lookup_of(server)) as client:
             with hanging(server):
                 waiting = [asyncio.create_task(ask(client, STORED)) for _ in range(3)]
-                await asyncio.sleep(0.05)
                 assert (await client.get("/healthz")).status_code == 200
                 assert await ask(client, WITHOUT) == "new"
                 assert not any(task.done() for task in waiting)
-                assert await asyncio.gather(*waiting) == ["unavailable"] * 3
+            assert await asyncio.gather(*waiting) == ["stored"] * 3
 
     asyncio.run(check())
 
 
 def test_after_a_few_late_answers_nobody_waits_until_a_probe_succeeds(server: Server, tmp_path: Path) -> None:
     async def check() -> None:
-        async with client_of(server, tmp_path / "cache", seconds=0.2) as client:
+        users = lookup_of(server)
+        async with client_of(server, tmp_path / "cache", users) as client:
             assert await ask(client, STORED) == "stored"
             with hanging(server):
+                users.seconds = 0.05
                 found = [await ask(client, STORED) for _ in range(3 * BAD)]
                 assert found == ["unavailable"] * (3 * BAD)
                 figures = (await client.get("/metrics")).text
@@ -117,6 +121,7 @@ def test_after_a_few_late_answers_nobody_waits_until_a_probe_succeeds(server: Se
                 assert f'corank_user_lookups_total{{outcome="skipped"}} {2 * BAD:.1f}' in figures
                 assert "corank_users_away 1.0" in figures
                 assert not (await client.get("/status")).json()["users_looked_up"]
+            users.seconds = PATIENCE
             await until_looked_up(client)
             assert (await client.get("/status")).json()["users_looked_up"]
             assert "corank_users_away 0.0" in (await client.get("/metrics")).text
@@ -128,18 +133,19 @@ def test_threads_and_waiting_calls_are_bounded(server: Server, tmp_path: Path) -
     item = {"items": [{"id": 900}]}
 
     async def check() -> None:
-        async with client_of(server, tmp_path / "cache", seconds=2) as client:
+        async with client_of(server, tmp_path / "cache", lookup_of(server)) as client:
             before = threading.active_count()
             with hanging(server):
-                looked_up = asyncio.gather(*(ask(client, STORED) for _ in range(3 * LIMIT)))
+                asked = [asyncio.create_task(ask(client, STORED)) for _ in range(3 * LIMIT)]
                 writes = asyncio.gather(
                     *(client.post("/items", json=item, headers=TOKEN) for _ in range(3 * LIMIT))
                 )
-                await asyncio.sleep(0.1)
+                async with asyncio.timeout(PATIENCE):
+                    while sum(one.done() for one in asked) < 2 * LIMIT:
+                        await asyncio.sleep(0.05)
                 assert threading.active_count() <= before + THREADS + WRITERS
-                assert set(await looked_up) == {"unavailable"}
-                figures = (await client.get("/metrics")).text
-                assert 'corank_user_lookups_total{outcome="busy"}' in figures
+                assert 'corank_user_lookups_total{outcome="busy"}' in (await client.get("/metrics")).text
+            assert Counter(await asyncio.gather(*asked)) == {"stored": LIMIT, "unavailable": 2 * LIMIT}
             statuses = Counter(one.status_code for one in await writes)
             assert statuses.keys() <= {200, 503} and statuses[503] >= LIMIT
 
@@ -148,7 +154,7 @@ def test_threads_and_waiting_calls_are_bounded(server: Server, tmp_path: Path) -
 
 def test_a_reload_says_that_the_source_cannot_be_read(server: Server, tmp_path: Path) -> None:
     async def check() -> None:
-        async with client_of(server, tmp_path / "cache", seconds=0.02) as client:
+        async with client_of(server, tmp_path / "cache", lookup_of(server)) as client:
             with hanging(server):
                 refused = await client.post("/reload", headers=TOKEN)
                 assert refused.status_code == 503 and "cannot be reached" in refused.json()["error"]
@@ -164,4 +170,4 @@ def test_the_service_ends_while_its_store_hangs(server: Server, tmp_path: Path) 
     ):
         assert httpx2.post(f"{url}/rank", json=STORED).json()["user"] == "unavailable"
         os.kill(process.pid, signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from corank.serving.store.users import UserStore
 from corank.serving.store.version_parts import PROGRESS, read_progress
 from tests.support.shared import derived
 from tests.support.stores import item, opened, worths
+from tests.support.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -145,14 +145,11 @@ def test_a_follower_of_a_wild_head_stops(store: Store, tmp_path: Path) -> None:
     follower = Follower(StoreSource(store, tmp_path / "cache"), every=0.01)
     follower.start()
     edit(store, lambda plain: plain.update(seq=2**62))
-    end = time.monotonic() + 30
-    while follower.trouble is None and time.monotonic() < end:
-        time.sleep(0.01)
-    assert follower.trouble is not None and "its head is not corank's" in follower.trouble
+    assert "its head is not corank's" in eventually(lambda: follower.trouble or "")
     edit(store, lambda plain: plain.update(seq=2**52, id="0" * 16))
     stopped = threading.Thread(target=follower.stop)
     stopped.start()
-    stopped.join(30)
+    stopped.join(PATIENCE)
     assert not stopped.is_alive()
 
 

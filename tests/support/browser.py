@@ -12,6 +12,8 @@ import pytest
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
+from tests.support.waiting import PATIENCE
+
 QUIET = (
     "--headless",
     "--no-sandbox",
@@ -55,6 +57,7 @@ def chromium(profile: Path, width: int = 1280, dark: bool = False) -> Iterator[C
     try:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        window.set_script_timeout(PATIENCE)
         yield window
     finally:
         window.quit()

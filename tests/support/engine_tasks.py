@@ -50,6 +50,11 @@ class KillOnce:
         return n, os.getpid()
 
 
+def die(task: Any) -> None:
+    """Kill this process."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def read_threads(name: str) -> str | None:
     """Read a variable of the environment of the worker."""
     return os.environ.get(name)

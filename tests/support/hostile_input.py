@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 
 from corank.serving.http.transport.codec import MSGPACK
 from tests.support.service import JSON, TOKEN
-
-SECONDS = 10.0
-"""A response that takes longer counts as a hang."""
+from tests.support.waiting import PATIENCE
 
 PACKED = {"Content-Type": MSGPACK}
 HOSTILE_VALUES = (
@@ -108,7 +106,9 @@ def post_mutations(
 ) -> Result:
     """Post mutations of a valid body, JSON or MessagePack: its values, its fields and its bytes."""
     result = Result()
-    with httpx2.Client(base_url=url, timeout=SECONDS, headers=TOKEN | (PACKED if packed else JSON)) as client:
+    with httpx2.Client(
+        base_url=url, timeout=PATIENCE, headers=TOKEN | (PACKED if packed else JSON)
+    ) as client:
 
         @settings(max_examples=cases, deadline=None, database=None, suppress_health_check=list(HealthCheck))
         @given(st.randoms(use_true_random=False), json_values, st.integers(0, 9), st.binary(max_size=8))
@@ -146,7 +146,7 @@ def call_operations(url: str, cases: int) -> Result:
         @given(made.as_strategy())
         def attack(case: Any) -> None:
             began = time.perf_counter()
-            record(result, case.call(headers=TOKEN, timeout=SECONDS), began, f"{case.method} {case.path}")
+            record(result, case.call(headers=TOKEN, timeout=PATIENCE), began, f"{case.method} {case.path}")
 
         attack()
     return result

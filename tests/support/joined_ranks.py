@@ -5,22 +5,31 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed import (  # type: ignore[attr-defined]
+    TCPStore,
+    distributed_c10d,
+)
 
 from corank.core.errors import ConfigError, CorankError, DataError
+from corank.distributed import collective_log
 from corank.distributed.process_group import join_ranks
 from corank.distributed.ranks import Ranks
 from corank.evaluation.predict import predict_by_ranks
 from corank.training.run import Run
 from tests.support import kills
+from tests.support.waiting import PATIENCE
 
-TIMEOUT = 3.0
+TIMEOUT = 40.0
+"""Seconds that a rank waits for the others; of those that have posted no error a quarter."""
+SOON = 5.0
+"""Seconds after which the first rank gives up that waits for one that hangs; the second waits twice as long."""
 Part = Callable[[Ranks, Path], Any]
 
 
@@ -43,7 +52,7 @@ class JoinedRanks:
     def results(self) -> list[tuple[str, Any]]:
         """How each rank ended: `value` and what the part returned, or an error's type and message, or `killed`."""
         for process in self.processes:
-            process.join(60)
+            process.join(PATIENCE)
             process.kill()
         files = [self.folder / f"{rank}.json" for rank in range(len(self.processes))]
         found = [json.loads(file.read_text()) if file.exists() else ("killed", "") for file in files]
@@ -76,9 +85,10 @@ def exchange_all(ranks: Ranks, folder: Path) -> Any:
     """Every exchange beside those of tensors."""
 
     def work() -> list[float | None]:
-        time.sleep(1.5 * TIMEOUT)
+        time.sleep(1.5 * ranks.log._timeout)
         return [1.5, None]
 
+    ranks.log._timeout = TIMEOUT / 4
     slow = ranks.first_does(work, "longer than the time-out")
     gathered = ranks.gather_first(b"x" * ranks.rank, "bytes")
     return [
@@ -102,8 +112,16 @@ def predict_split(ranks: Ranks, folder: Path) -> Any:
     return found is not None
 
 
+def give_up_soon(ranks: Ranks) -> None:
+    """Once all ranks have met, let the lower ones give up first, and then hear the others for as long as before."""
+    ranks.wait("start")
+    ranks.log._timeout, collective_log.LAST_WORD = SOON * (1 + ranks.rank), TIMEOUT / 4
+    distributed_c10d._set_pg_timeout(timedelta(seconds=ranks.log._timeout))
+
+
 def stop_last(ranks: Ranks, folder: Path) -> None:
     """The last rank hangs."""
+    give_up_soon(ranks)
     if ranks.rank == ranks.world - 1:
         os.kill(os.getpid(), signal.SIGSTOP)
     ranks.sum(torch.ones(3), "dense gradients")
@@ -118,6 +136,7 @@ def kill_last(ranks: Ranks, folder: Path) -> None:
 
 def stop_first(ranks: Ranks, folder: Path) -> None:
     """The first rank hangs while the others wait for what it does."""
+    give_up_soon(ranks)
     ranks.first_does(lambda: os.kill(os.getpid(), signal.SIGSTOP), "packing")
 
 
@@ -129,7 +148,8 @@ def refuse_on_middle(ranks: Ranks, folder: Path) -> None:
 
 
 def refuse_on_all(ranks: Ranks, folder: Path) -> None:
-    """All ranks have the same mistake."""
+    """All ranks have the same mistake, at any distance."""
+    collective_log.LAST_WORD = 2 * PATIENCE
     raise ConfigError("no such key")
 
 

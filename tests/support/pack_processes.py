@@ -4,7 +4,9 @@
 """
 
 import hashlib
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -149,12 +151,16 @@ def kill_workers(process: "subprocess.Popen[str]", most: int, rng: random.Random
     return killed
 
 
-def wait_for_tasks(process: "subprocess.Popen[str]", out: Path, tasks: int) -> None:
-    """Wait until a packing has done so many tasks, or has ended."""
-    while process.poll() is None:
+def pack_until(tasks: int, folder: Path, out: Path, engine: str, workers: int) -> None:
+    """Pack the world, and kill this process once so many tasks are done."""
+
+    def kill_if_done(done: int, known: int) -> None:
         if len(list(out.parent.glob(f".partial-{out.name}-*/done/*/*.json"))) >= tasks:
-            return
-        time.sleep(0.002)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with open_engine(engine, workers) as opened:
+        opened.progress = kill_if_done
+        pack_world(folder, out, opened)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from tests.support import kills
 from tests.support.network import ADDRESSES, Hosts
 from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE
 
 
 def fork_ranks(
@@ -33,7 +34,7 @@ def fork_ranks(
             for rank in range(world)
         ]
         for rank in ranks:
-            rank.join(240)
+            rank.join(4 * PATIENCE)  # whole trainings
             rank.kill()
             rank.join()
         errors = [file.read_text(encoding="utf-8") if file.exists() else "" for file in files]

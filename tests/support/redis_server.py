@@ -3,7 +3,6 @@
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE, eventually
 
 
 def binary() -> str | None:
@@ -45,15 +45,13 @@ class Server:
         """Returns when it answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
-        end = time.monotonic() + 20
-        while not self.answers():
-            if self.process.poll() is not None or time.monotonic() > end:
-                self.kill()
-                raise RuntimeError(f"the server has not started: {self.log.read_text()}")
-            time.sleep(0.02)
+        process = self.process
+        eventually(lambda: self.answers() or process.poll() is not None)
+        if process.poll() is not None:
+            raise RuntimeError(f"the server has not started: {self.log.read_text()}")
 
     def answers(self) -> bool:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as one:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as one:
             one.sendall(b"PING\r\n")
             return one.recv(64).startswith((b"+PONG", b"-NOAUTH"))
         return False
@@ -62,14 +60,14 @@ class Server:
         """As an operator does; returns when it has ended."""
         if self.process:
             self.process.terminate()
-            self.process.wait(20)
+            self.process.wait(PATIENCE)
             self.process = None
 
     def kill(self) -> None:
         """As a crash does."""
         if self.process:
             self.process.kill()
-            self.process.wait(20)
+            self.process.wait(PATIENCE)
             self.process = None
 
 

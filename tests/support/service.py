@@ -1,11 +1,11 @@
 """`corank serve` as a process on a free port."""
 
 import contextlib
+import inspect
 import os
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -19,9 +19,12 @@ from corank.serving.http.access.origin import OriginPolicy
 from corank.serving.http.access.tokens import Token, Tokens
 from corank.serving.http.transport.call import AsgiMessage, HttpCall
 from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE, eventually
 
 # of each request without a client it would read the certificates of all authorities anew, which takes 20 ms
 httpcore2.default_ssl_context = cache(httpcore2.default_ssl_context)
+# of calls and clients that name no other; it is one object, which all of them read
+vars(inspect.signature(httpx2.get).parameters["timeout"].default).update(httpx2.Timeout(PATIENCE).as_dict())
 
 ANY_TIME = ("--max-clock-skew", "36500d")
 """For logged requests, whose times are long ago."""
@@ -96,13 +99,15 @@ def running_service(
     url = f"{'http' if trust is None else 'https'}://127.0.0.1:{port}"
     verify = trust is None or ssl.create_default_context(cafile=str(trust))
     try:
-        for _ in range(2400):
-            with contextlib.suppress(httpx2.HTTPError):
-                if httpx2.get(f"{url}/healthz", verify=verify).status_code == 200:
-                    break
+
+        def answers() -> bool:
             assert process.poll() is None, f"the service ended with {process.returncode} before it answered"
-            time.sleep(0.05)
+            with contextlib.suppress(httpx2.HTTPError):
+                return httpx2.get(f"{url}/healthz", verify=verify).status_code == 200
+            return False
+
+        eventually(answers)
         yield url, psutil.Process(process.pid)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE)

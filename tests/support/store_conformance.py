@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from corank.core.registry import load_environment_plugins
 from corank.serving.store.base import Store, open_store
 
-SUPPRESSED = [HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]
+SUPPRESSED = [HealthCheck.function_scoped_fixture, HealthCheck.differing_executors, HealthCheck.too_slow]
 
 
 def content(store: Store, table: str) -> dict[bytes, bytes]:

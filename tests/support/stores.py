@@ -1,7 +1,7 @@
 """What tests of publishing share: a bundle, stores of either kind, items to put in, and answers."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from corank.core.errors import StoreError
 from corank.core.types import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
@@ -19,6 +20,7 @@ from corank.serving.store.record_codec import RecordFormat
 from tests.support.redis_cluster import shared_cluster
 from tests.support.redis_server import redis_server
 from tests.support.shared import derived
+from tests.support.waiting import eventually
 
 KINDS = (
     "lmdb",
@@ -68,6 +70,17 @@ def opened(kind: str, folder: Path) -> Iterator[Store]:
     else:
         with redis_server(folder) as server, closing(open_store(server.url)) as store:
             yield store
+
+
+def open_hasty(url: str, seconds: float = 2.0) -> Store:
+    """Open the store of a Redis' URL, whose calls give up after so long, as soon as it opens within that time."""
+
+    def opened() -> Store | None:
+        with suppress(StoreError):
+            return open_store(f"{url}{'&' if '?' in url else '?'}socket_timeout={seconds}")
+        return None
+
+    return eventually(opened)
 
 
 @contextmanager

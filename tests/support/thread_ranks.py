@@ -9,6 +9,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from corank.distributed.ranks import Ranks
+from tests.support.waiting import PATIENCE
 
 T = TypeVar("T")
 
@@ -29,9 +30,9 @@ class ThreadRanks(Ranks):
 
     def gather(self, rows: Tensor, what: str, counts: Sequence[int] | None = None) -> list[Tensor]:
         self.table.rows[self.rank] = rows
-        self.table.barrier.wait(timeout=60)
+        self.table.barrier.wait(timeout=PATIENCE)
         found = [self.table.rows[rank] for rank in range(self.world)]
-        self.table.barrier.wait(timeout=60)
+        self.table.barrier.wait(timeout=PATIENCE)
         return found
 
 

@@ -2,11 +2,12 @@
 
 import json
 import struct
-import time
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from tests.support.waiting import eventually
 
 HEADER = 7
 """Bytes before the first block."""
@@ -20,13 +21,8 @@ def records(folder: Path) -> list[Any]:
     W&B writes in a process of its own, which may write the last block a moment after `finish` has returned.
     """
     (file,) = folder.glob("wandb/offline-run-*/*.wandb")
-    end = time.monotonic() + 60
-    while True:
-        found = _read(file)
-        if any(record.WhichOneof("record_type") == "exit" for record in found):
-            return found
-        assert time.monotonic() < end, f"{file}: {file.stat().st_size} bytes, {len(found)} records, no end"
-        time.sleep(0.05)
+    eventually(lambda: any(record.WhichOneof("record_type") == "exit" for record in _read(file)))
+    return _read(file)
 
 
 def _read(file: Path) -> list[Any]:

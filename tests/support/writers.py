@@ -107,7 +107,8 @@ def look(targets: Targets, out: Path) -> None:
     """Open the bundle and the packed data again and again, until there is a file `enough`."""
     looks = 0
     with out.open("w", encoding="utf-8") as file:
-        while not out.with_name(f"{out.name}.enough").exists():
+        enough = out.with_name(f"{out.name}.enough")
+        while not looks or not enough.exists():
             try:
                 Bundle.open(targets.bundle)
                 PackedDataset.open(targets.packed)

@@ -4,7 +4,6 @@ import itertools
 import random
 import resource
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from corank.core.errors import CheckpointError
 from corank.training.checkpoints.checkpoint import Checkpoint, load, save
 from tests.support import kills
+from tests.support.waiting import eventually
 
 CHECKPOINT = Checkpoint(
     {
@@ -134,14 +134,16 @@ def test_a_reader_never_sees_half_a_file(path: Path) -> None:
     writer = kills.start(_save_for_ever, path)
     try:
         seen: set[int] = set()
-        ends = time.monotonic() + 30
-        while len(seen) < 20 and time.monotonic() < ends:
+
+        def read_often() -> bool:
             held = load(path)
             if "n" in held.facts:
                 seen.add(held.facts["n"])
                 assert (held.tensors["x"] == held.facts["n"]).all()
+            return len(seen) == 20
+
+        eventually(read_often)
     finally:
         writer.kill()
-    assert len(seen) == 20
     last = load(path)
     assert last.facts["n"] >= max(seen) and (last.tensors["x"] == last.facts["n"]).all()

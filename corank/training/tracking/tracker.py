@@ -34,7 +34,7 @@ class Tracker(Callback, Settings):
     module: ClassVar[str]
     """The tracker's library."""
 
-    wait_s: NonNegativeFloat = 60
+    wait_s: NonNegativeFloat = 300
     """Seconds that the end of a training waits for records that are not written yet."""
 
     _writer: RecordWriter | None = PrivateAttr(None)

@@ -128,7 +128,8 @@ def test_what_does_not_fit_is_told_with_the_cheapest(
 ) -> None:
     out = shutil.copytree(tuned[0], tmp_path / "none")
     with pytest.raises(
-        ConfigError, match=r"--budget-us 1: no funnel fits; the cheapest .* takes \d+ µs \[\d+, \d+\]"
+        ConfigError,
+        match=r"--budget-us 1: no funnel fits; the cheapest .* takes [\d,]+ µs \[[\d,]+, [\d,]+\]",
     ):
         corank.tune(config, 3, budget_us=1, out=out)
 

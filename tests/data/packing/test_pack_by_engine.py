@@ -1,23 +1,18 @@
 """Packed by any engine and number of workers, and after any kill, the files are the same, byte for byte."""
 
-import random
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from corank.core.errors import DataError
+from corank.core.errors import DataError, EngineError
 from corank.engine.base import Engine, open_engine
-from tests.support.pack_processes import (
-    digest_files,
-    kill_workers,
-    pack_world,
-    start_pack,
-    wait_for_tasks,
-    write_world,
-)
+from tests.support import kills
+from tests.support.engine_tasks import KillingPool, die
+from tests.support.pack_processes import pack_until, pack_world, write_world
 
 pytestmark = pytest.mark.slow
 
@@ -62,11 +57,10 @@ def test_csv_is_read_by_one_task(world: Path, pool: Engine) -> None:
     assert here == there
 
 
-def test_killed_workers_change_nothing(world: Path, in_line: dict[str, str]) -> None:
-    with start_pack(world, world / "killed", "pool", 2) as process:
-        assert kill_workers(process, 3, random.Random(0), 0.2) == 3
-    assert process.returncode == 0
-    assert digest_files(world / "killed") == in_line
+def test_killed_workers_change_nothing(world: Path, in_line: dict[str, str], tmp_path: Path) -> None:
+    with KillingPool(tmp_path) as engine:
+        assert pack_world(world, world / "killed", engine) == in_line
+        assert engine.marks > 3
 
 
 def test_a_killed_driver_is_followed_by_one_that_goes_on(
@@ -74,24 +68,24 @@ def test_a_killed_driver_is_followed_by_one_that_goes_on(
 ) -> None:
     out = world / "resumed"
     for engine, workers, tasks in (("pool", 2, 3), ("in_line", 1, 8)):
-        with start_pack(world, out, engine, workers) as process:
-            wait_for_tasks(process, out, tasks)
-            process.kill()
-        assert not out.exists()
+        process = kills.start(pack_until, tasks, world, out, engine, workers)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL and not out.exists()
     said: list[str] = []
     assert pack_world(world, out, pool, said.append) == in_line
     assert said[0].startswith("going on with a packing that was interrupted after ")
     assert not list(world.glob(f".*{out.name}*"))
 
 
-def test_workers_that_always_die_end_a_packing_that_can_go_on(world: Path, in_line: dict[str, str]) -> None:
+def test_workers_that_always_die_end_a_packing_that_can_go_on(
+    world: Path, in_line: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = world / "starved"
-    with start_pack(world, out, "pool", 2) as process:
-        kill_workers(process, 1000, random.Random(0), 0)
-        said, _ = process.communicate()
-    assert process.returncode == 1
-    assert "EngineError: engine pool: task" in said
-    assert "its worker was killed by SIGKILL, 5 times in all" in said
+    with open_engine("pool", 2) as engine:
+        run = engine.run
+        monkeypatch.setattr(engine, "run", lambda _, tasks, progress: run(die, tasks, progress))
+        with pytest.raises(EngineError, match=r"task .*: its worker was killed by SIGKILL, 5 times in all"):
+            pack_world(world, out, engine)
     assert list(world.glob(f".partial-{out.name}-*"))
     assert pack_world(world, out) == in_line
 

@@ -25,6 +25,7 @@ from tests.support.cases import Case
 from tests.support.random_worlds import RICH
 from tests.support.service import access
 from tests.support.shared import shared_case
+from tests.support.waiting import PATIENCE
 
 IDS = list(range(16))
 Handler = Callable[[httpx2.Request], httpx2.Response]
@@ -50,9 +51,9 @@ def handler(case: Case) -> Iterator[Handler]:
 
 
 def client_of(handle: Handler, packed: bool = False, **policy: Any) -> ServiceClient:
-    return ServiceClient(
-        "http://testserver/", "secret", packed, RetryPolicy(**policy), transport=httpx2.MockTransport(handle)
-    )
+    patient = RetryPolicy(**{"deadline": PATIENCE} | policy)
+    transport = httpx2.MockTransport(handle)
+    return ServiceClient("http://testserver/", "secret", packed, patient, transport=transport)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -157,7 +158,7 @@ def test_it_waits_as_long_as_it_is_told_within_its_deadline(monkeypatch: pytest.
     with client_of(Flaky(refused(503, **{"Retry-After": "1"}), GOOD)) as client:
         assert client.rank({"user": {}}).stage == "rank"
     assert slept == [1.0]
-    for flaky in (Flaky(refused(503, **{"Retry-After": "60"})), Flaky(refused(503))):
+    for flaky in (Flaky(refused(503, **{"Retry-After": "3600"})), Flaky(refused(503))):
         with client_of(flaky, attempts=3) as client, pytest.raises(ServiceError, match="503: no") as failed:
             client.rank({"user": {}})
         assert failed.value.status == 503

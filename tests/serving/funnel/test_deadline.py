@@ -1,40 +1,38 @@
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from corank.serving.funnel import deadline
 from corank.serving.funnel.deadline import FEW, SAMPLES, DeadlineTimer, LatencyTracker
+from tests.support.waiting import PATIENCE, eventually
 
 
 def test_a_run_is_told_to_end_when_its_time_is_over_and_not_before() -> None:
-    watch = DeadlineTimer()
-    with watch.until(time.perf_counter() + 30) as later, watch.until(time.perf_counter() + 0.02) as soon:
-        deadline = time.perf_counter() + 10
-        while not soon.terminate and time.perf_counter() < deadline:
-            time.sleep(0.001)
-        assert soon.terminate
+    watch, now = DeadlineTimer(), time.perf_counter()
+    with watch.until(now + 3600) as later, watch.until(now + 0.02) as soon:
+        eventually(lambda: soon.terminate)
         assert not later.terminate
 
 
-def test_a_run_that_has_ended_is_left_alone() -> None:
+def test_a_run_that_has_ended_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(deadline, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     watch = DeadlineTimer()
-    with watch.until(time.perf_counter() + 0.01) as done:
+    with watch.until(3600) as done:
         pass
-    with watch.until(time.perf_counter() + 0.02) as other:
-        deadline = time.perf_counter() + 10
-        while not other.terminate and time.perf_counter() < deadline:
-            time.sleep(0.001)
-    assert other.terminate and not done.terminate
+    now[0] = 4000
+    with watch.until(3900) as other:
+        eventually(lambda: other.terminate)
+    assert not done.terminate
 
 
 def test_many_at_once_end_in_the_order_of_their_moments() -> None:
     watch, now = DeadlineTimer(), time.perf_counter()
     held = [watch.until(now + 0.005 * n) for n in (9, 2, 5, 1)]
     options = [one.__enter__() for one in held]
-    deadline = time.perf_counter() + 10
-    while not all(one.terminate for one in options) and time.perf_counter() < deadline:
-        time.sleep(0.001)
-    assert all(one.terminate for one in options)
+    eventually(lambda: all(one.terminate for one in options))
     for one in held:
         one.__exit__(None, None, None)
 
@@ -45,7 +43,7 @@ def test_the_thread_ends_with_the_watch() -> None:
     (thread,) = set(threading.enumerate()) - before
     assert thread.is_alive()
     del watch
-    thread.join(10)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
 
 

@@ -19,7 +19,9 @@ from tests.support.cases import Case
 from tests.support.random_worlds import DERIVED
 from tests.support.shared import shared_case
 
-SAME = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+SAME = settings(
+    max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 ONES: list[Any] = [
     1,
     True,

@@ -1,4 +1,12 @@
+import pytest
+
+from corank.serving.http.lookup import circuit_breaker
 from corank.serving.http.lookup.circuit_breaker import BAD, WINDOW, CircuitBreaker
+
+
+@pytest.fixture(autouse=True)
+def long_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(circuit_breaker, "PAUSE_SECONDS", 3600.0)
 
 
 def opened() -> CircuitBreaker:

@@ -3,6 +3,7 @@ import threading
 import pytest
 
 from corank.serving.http.process.daemon_threads import DaemonThreads
+from tests.support.waiting import PATIENCE
 
 
 def test_calls_beyond_the_limit_are_refused_until_others_end() -> None:
@@ -11,10 +12,10 @@ def test_calls_beyond_the_limit_are_refused_until_others_end() -> None:
     assert running is not None and waiting is not None
     assert threads.submit(lambda: 8) is None
     gate.set()
-    assert running.result(10) and waiting.result(10) == 7
+    assert running.result(PATIENCE) and waiting.result(10) == 7
     while (later := threads.submit(lambda: 9)) is None:
         pass
-    assert later.result(10) == 9
+    assert later.result(PATIENCE) == 9
 
 
 def test_a_cancelled_call_is_not_made() -> None:
@@ -23,7 +24,7 @@ def test_a_cancelled_call_is_not_made() -> None:
     assert running is not None and cancelled is not None and cancelled.cancel()
     gate.set()
     last = threads.submit(lambda: made.append(2))
-    assert last is not None and last.result(10) is None
+    assert last is not None and last.result(PATIENCE) is None
     assert made == [2]
 
 
@@ -31,4 +32,4 @@ def test_an_error_of_a_call_is_its_result() -> None:
     failing = DaemonThreads("test", 1, 1).submit(lambda: 1 // 0)
     assert failing is not None
     with pytest.raises(ZeroDivisionError):
-        failing.result(10)
+        failing.result(PATIENCE)

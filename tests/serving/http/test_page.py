@@ -35,6 +35,7 @@ from tests.support.ports import free_port
 from tests.support.random_worlds import LONG, RICH
 from tests.support.service import ANY_TIME, JSON
 from tests.support.shared import shared_case
+from tests.support.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.browser
 
@@ -62,12 +63,11 @@ def service(bundle: Path, *options: str | Path) -> Iterator[str]:
         *ANY_TIME,
         *options,
     ]
-    address, end = f"http://127.0.0.1:{port}/", time.monotonic() + 60
+    address = f"http://127.0.0.1:{port}/"
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            while status(f"{address}healthz") != 200:
-                assert process.poll() is None and time.monotonic() < end, "the service has not started"
-                time.sleep(0.1)
+            eventually(lambda: process.poll() is not None or status(f"{address}healthz") == 200)
+            assert process.poll() is None, "the service has not started"
             yield address
         finally:
             process.terminate()
@@ -164,7 +164,7 @@ def rows(page: Chrome, table: str) -> list[list[str]]:
 
 def until(page: Chrome, found: Callable[[], T]) -> T:
     """What is found once it is something; what is looked at may be drawn anew meanwhile."""
-    return WebDriverWait(page, 10, 0.05, [StaleElementReferenceException]).until(lambda _: found())
+    return WebDriverWait(page, PATIENCE, 0.05, [StaleElementReferenceException]).until(lambda _: found())
 
 
 def typed(page: Chrome, text: str) -> None:

@@ -20,6 +20,7 @@ from tests.support.cases import Case
 from tests.support.random_worlds import RICH
 from tests.support.service import access
 from tests.support.shared import shared_case
+from tests.support.waiting import PATIENCE
 
 LINES = {"Content-Type": "application/x-ndjson"}
 encode = msgspec.json.encode
@@ -32,7 +33,7 @@ def case() -> Case:
 
 @pytest.fixture(scope="module")
 def service(case: Case) -> RankingService:
-    return RankingService(Follower(BundleSource(case.base / "bundle")), Limits(seconds=1.0), access())
+    return RankingService(Follower(BundleSource(case.base / "bundle")), Limits(seconds=PATIENCE), access())
 
 
 @pytest.fixture(scope="module")
@@ -97,13 +98,14 @@ def test_another_content_type_is_refused(client: TestClient) -> None:
 def test_candidates_are_found_while_the_query_is_encoded(
     service: RankingService, case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order: list[str] = []
+    order, encoded = list[str](), asyncio.Event()
     funnel, prepare = service.follower.funnel, service.follower.funnel.prepare
     request = case.request("test", 0) | {"trace": False}
     query, candidates = split(request)
 
     def note(request: Request) -> QueryAhead:
         order.append("encoded")
+        encoded.set()
         return prepare(request)
 
     monkeypatch.setattr(funnel, "prepare", note)
@@ -128,7 +130,7 @@ def test_candidates_are_found_while_the_query_is_encoded(
             return httpx2.Response(sent[0]["status"], headers=sent[0]["headers"], content=sent[1]["body"])
 
     async def retrieve() -> list[Any]:
-        await asyncio.sleep(0.05)
+        await asyncio.wait_for(encoded.wait(), PATIENCE)
         order.append("found")
         return list(candidates)
 
@@ -142,10 +144,12 @@ def test_candidates_are_found_while_the_query_is_encoded(
     assert service.ranking.waiting == 0 and service.ranking._bodies.is_idle
 
 
-def test_candidates_that_never_come_are_waited_for_as_long_as_a_body(service: RankingService) -> None:
+def test_candidates_that_never_come_are_waited_for_as_long_as_a_body(case: Case) -> None:
+    service = RankingService(Follower(BundleSource(case.base / "bundle")), Limits(seconds=0.05), access())
+
     async def never() -> AsyncIterator[bytes]:
         yield b'{"user": {}}\n'
-        await asyncio.sleep(30)
+        await asyncio.Event().wait()
 
     async def ask() -> httpx2.Response:
         transport = httpx2.ASGITransport(service.app())
@@ -153,5 +157,5 @@ def test_candidates_that_never_come_are_waited_for_as_long_as_a_body(service: Ra
             return await client.post("/rank/ahead", content=never(), headers=LINES)
 
     answer = asyncio.run(ask())
-    assert (answer.status_code, answer.json()["error"]) == (408, "the body did not come within 1 s")
+    assert (answer.status_code, answer.json()["error"]) == (408, "the body did not come within 0.05 s")
     assert service.ranking._bodies.is_idle

@@ -4,8 +4,7 @@ import os
 import signal
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -18,6 +17,7 @@ from corank.serving.http.process.listener import bind_listener, take_inherited_l
 from corank.serving.http.process.supervisor import Supervisor
 from corank.serving.http.process.worker_process import RestartCounts, WorkerMain
 from tests.support.service import running_service, workers_of
+from tests.support.waiting import PATIENCE, eventually
 from tests.support.worker_mains import fail_at_once, serve_until_told
 
 
@@ -27,7 +27,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.soc
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(path)
-        receiver.settimeout(60)
+        receiver.settimeout(PATIENCE)
         monkeypatch.setenv("NOTIFY_SOCKET", path)
         monkeypatch.setenv("WATCHDOG_USEC", "400000")
         monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
@@ -80,14 +80,6 @@ def test_workers_make_way_for_new_ones_and_systemd_is_told(told: socket.socket) 
         "the settings of before stay: corank.yaml: port: faulty",
         "a new worker ended with exit code 7 before it served; those of before stay",
     ]
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    """Wait until something holds."""
-    end = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @pytest.mark.slow

@@ -1,7 +1,5 @@
 """A service with a canary and a shadow: who gets which version, and what happens if one is missing, broken or over."""
 
-import asyncio
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +15,7 @@ from corank.core.settings import validate
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.http.app import RankingService
 from corank.serving.http.follower import Follower
+from corank.serving.http.lookup import circuit_breaker
 from corank.serving.http.rollout.canary_share import CanaryShare
 from corank.serving.http.rollout.rollout import Rollout
 from corank.serving.http.serve_settings import Limits, ServeSettings
@@ -30,6 +29,7 @@ from tests.support.bundle_versions import variant
 from tests.support.service import TOKEN, access
 from tests.support.shared import derived
 from tests.support.stores import item, opened, requests
+from tests.support.waiting import eventually
 
 NAME = "0123456789abcdef-1-1a2b3c4d"
 
@@ -206,6 +206,7 @@ def test_a_canary_that_fails_is_answered_for_by_the_live_version(
         def fail(*_: object) -> None:
             raise RuntimeError("broken")
 
+        monkeypatch.setattr(circuit_breaker, "PAUSE_SECONDS", 3600.0)
         monkeypatch.setattr(canary.funnel, "run", fail)
         for _ in range(8):
             assert service.rank(user)["role"] == "live"
@@ -216,7 +217,7 @@ def test_a_canary_that_fails_is_answered_for_by_the_live_version(
         )
         assert service.said[-1].endswith("of its last 20 requests 5 failed; its users get the live version")
         monkeypatch.undo()
-        time.sleep(1.1)
+        service.rollout.breaker._probe_at = 0.0
         assert [service.rank(user)["role"] for _ in range(2)] == ["canary", "canary"]
         assert service.said[-1] == f"canary {staged} answers again"
         # a request that both refuse is the client's mistake
@@ -253,10 +254,7 @@ def test_the_shadow_ranks_what_was_answered_and_is_logged_beside(
     with serving(store, tmp_path, shadow=staged) as service:
         answers = [service.rank(7, number) for number in range(6)]
         assert {answer["role"] for answer in answers} == {"live"}
-        deadline = time.monotonic() + 20
-        while 'corank_shadow_requests_total{outcome="scored"} 6.0' not in service.metrics():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        eventually(lambda: 'corank_shadow_requests_total{outcome="scored"} 6.0' in service.metrics())
         assert "corank_shadow_overlap_count 6.0" in service.metrics()
     served = pl.read_parquet(tmp_path / "log" / "served-*.parquet")
     shadow = pl.read_parquet(tmp_path / "log" / "shadow" / "served-*.parquet")
@@ -282,10 +280,7 @@ def test_the_shadow_waits_for_idle_time_and_drops_what_is_too_much(
         assert 'corank_shadow_requests_total{outcome="dropped"} 2.0' in figures
         assert 'outcome="scored"' not in figures
         busy = False
-        deadline = time.monotonic() + 20
-        while 'corank_shadow_requests_total{outcome="scored"} 64.0' not in service.metrics():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        eventually(lambda: 'corank_shadow_requests_total{outcome="scored"} 64.0' in service.metrics())
 
 
 def test_a_shadow_that_fails_is_counted(
@@ -296,8 +291,5 @@ def test_a_shadow_that_fails_is_counted(
         assert shadow is not None and shadow.funnel is not None
         monkeypatch.setattr(shadow.funnel, "run", lambda *_: 1 / 0)
         service.rank(1)
-        deadline = time.monotonic() + 20
-        while 'corank_shadow_requests_total{outcome="failed"} 1.0' not in service.metrics():
-            assert time.monotonic() < deadline
-            asyncio.run(asyncio.sleep(0.01))
+        eventually(lambda: 'corank_shadow_requests_total{outcome="failed"} 1.0' in service.metrics())
         assert service.rank(1)["role"] == "live"

@@ -19,6 +19,7 @@ from corank.training.run import Run
 from tests.support.command_line import run_corank
 from tests.support.http_parity import TOLERANCE, parity
 from tests.support.service import running_service
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -100,7 +101,7 @@ def test_a_port_that_is_taken_is_a_named_error(workers: str, store: str, tmp_pat
         program = str(Path(sys.executable).with_name("corank"))
         command = [program, "serve", store, "--port", str(taken.getsockname()[1]), "--cache", str(tmp_path)]
         command += ["--workers", workers]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "cannot be served" in done.stderr
 
@@ -111,5 +112,5 @@ def test_it_stops_when_told_and_loses_no_answer(store: str, tmp_path: Path) -> N
             httpx2.post(f"{url}/rank", json={"user": {}, "candidates": [n]}).status_code for n in range(5)
         )
         os.kill(process.pid, signal.SIGTERM)
-        assert process.wait(20) in (0, -signal.SIGTERM)
+        assert process.wait(PATIENCE) in (0, -signal.SIGTERM)
     assert statuses == {200: 5}

@@ -198,7 +198,8 @@ def test_a_batch_lets_others_have_their_turn(service: RankingService) -> None:
                 order.append(path)
 
             batch = asyncio.create_task(ask("/rank/batch", {"requests": [one] * MAX_BATCH}))
-            await asyncio.sleep(0.001)
+            while not service.ranking.waiting:
+                await asyncio.sleep(0)
             await asyncio.gather(batch, *(ask("/rank", one) for _ in range(3)))
         return order
 

@@ -27,6 +27,7 @@ from tests.support.redis_server import Server, redis_server
 from tests.support.service import running_service
 from tests.support.shared import derived
 from tests.support.store_conformance import StoreConformance
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -131,7 +132,8 @@ def test_commands_take_the_store_of_a_plug_in(
     users = trained.base / "users.parquet"
     code, _, err = run_corank(capsys, "publish", trained_bundle, url, "--users", users)
     assert code == 0 and "users: " in err, err
-    with running_service(url, cache, "--log", str(tmp_path / "log")) as (address, _):
+    options = ("--log", str(tmp_path / "log"), "--store-deadline-ms", str(1e3 * PATIENCE))
+    with running_service(url, cache, *options) as (address, _):
         body = {"user": {"id": int(pl.read_parquet(users)["user_id"][0])}, "candidates": [1, 2, 3]}
         answer = httpx2.post(f"{address}/rank", json=body).json()
         assert answer["user"] == "stored" and len(answer["items"]) == 3

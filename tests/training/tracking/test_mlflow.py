@@ -15,6 +15,7 @@ from corank.training.tracking.mlflow import MlflowCallback
 from corank.training.tracking.tracker import Tracker
 from tests.support.interruptions import Interrupting, StoppedError
 from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE
 
 pytestmark = [
     pytest.mark.slow,
@@ -43,7 +44,7 @@ def tracked_run(database: str, folder: Path) -> tuple[Any, Any]:
 def test_a_resumed_training_is_one_run_without_repeated_steps(
     world: Path, tmp_path: Path, database: str
 ) -> None:
-    callback = MlflowCallback(uri=database, experiment="shop", name="first")
+    callback = MlflowCallback(uri=database, experiment="shop", name="first", wait_s=PATIENCE)
     stop = Interrupting(3)
     with pytest.raises(StoppedError):
         corank.train(world / "config.yaml", SMALL, [callback, stop], folder=tmp_path)
@@ -66,7 +67,7 @@ def test_a_resumed_training_is_one_run_without_repeated_steps(
 
 
 def test_an_earlier_run_of_the_folder_is_not_gone_on_with(world: Path, tmp_path: Path, database: str) -> None:
-    callback, ids = MlflowCallback(uri=database, experiment="twice"), []
+    callback, ids = MlflowCallback(uri=database, experiment="twice", wait_s=PATIENCE), []
     for _ in range(2):
         corank.train(world / "config.yaml", SMALL, [callback], folder=tmp_path, overwrite=True)
         ids.append(tracked_run(database, tmp_path)[1].info.run_id)
@@ -89,7 +90,7 @@ def test_a_server_that_is_down_ends_no_training(
 def test_periods_of_a_daily_funnel_are_written_once(tmp_path: Path, database: str) -> None:
     gate = ["rank.exposed.click.auc >= live"]
     given = {"config": "c.yaml", "first": "2026-04-25", "gate": gate}
-    settings = DailySettings(**given, track=[f"mlflow,uri={database},experiment=daily"])
+    settings = DailySettings(**given, track=[f"mlflow,uri={database},experiment=daily,wait_s={PATIENCE}"])
     records = [
         PeriodRecord(
             period=f"2026-04-{25 + n}",

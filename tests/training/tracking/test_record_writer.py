@@ -3,6 +3,7 @@
 import threading
 
 from corank.training.tracking.record_writer import ATTEMPTS, RecordWriter
+from tests.support.waiting import PATIENCE, eventually
 
 
 def test_records_keep_their_order_through_a_failure() -> None:
@@ -18,9 +19,8 @@ def test_records_keep_their_order_through_a_failure() -> None:
     writer = RecordWriter("tracker", said.append, pause_s=0)
     for record in (lambda: written.append(0), fail_once, lambda: written.append(2)):
         writer.put(record)
-    while len(written) < 3:  # a record put before the end is tried again
-        threading.Event().wait(0.01)
-    assert writer.close(60) == 0
+    eventually(lambda: len(written) == 3)  # a record put before the end is tried again
+    assert writer.close(PATIENCE) == 0
     assert written == [0, 1, 2]
     assert said == ["tracker: cannot be written to: down for a while; going on, and trying again"]
 
@@ -35,11 +35,10 @@ def test_records_that_always_fail_are_counted_and_said_once() -> None:
 
     writer = RecordWriter("tracker", said.append, pause_s=0)
     writer.put(fail)
-    while len(tried) < ATTEMPTS:
-        threading.Event().wait(0.01)
+    eventually(lambda: len(tried) >= ATTEMPTS)
     writer.put(fail)
     writer.put(lambda: None)
-    assert writer.close(60) == 2
+    assert writer.close(PATIENCE) == 2
     assert said[0].startswith("tracker: cannot be written to: ValueError; ") and said[1:] == [
         "tracker: 2 records were not written"
     ]
@@ -61,5 +60,5 @@ def test_a_record_that_hangs_is_given_up() -> None:
     assert writer.close(0.01) == 2
     assert said == ["tracker: 2 records were not written"]
     release.set()
-    writer.close(60)
+    writer.close(PATIENCE)
     assert after == [], "what was given up is not written later"

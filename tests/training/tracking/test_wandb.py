@@ -7,6 +7,7 @@ import pytest
 import corank
 from corank.training.tracking.wandb import WandbCallback
 from tests.support.simulated_runs import Silent
+from tests.support.waiting import PATIENCE
 from tests.support.wandb_files import records, values
 
 pytestmark = pytest.mark.slow
@@ -14,10 +15,17 @@ pytestmark = pytest.mark.slow
 SMALL = ("train.requests=24", "train.epochs=2")
 
 
+@pytest.fixture(autouse=True)
+def patient_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let W&B's own process take its time to start."""
+    for name in ("WANDB_X_SERVICE_WAIT", "WANDB_INIT_TIMEOUT"):
+        monkeypatch.setenv(name, str(PATIENCE))
+
+
 def test_a_training_is_written_offline(world: Path, tmp_path: Path) -> None:
     (tmp_path / "wandb").mkdir()
     heard = Silent()
-    callback = WandbCallback(project="shop", name="first", mode="offline", folder=tmp_path)
+    callback = WandbCallback(project="shop", name="first", mode="offline", folder=tmp_path, wait_s=PATIENCE)
     done = corank.train(world / "config.yaml", SMALL, [callback, heard], folder=tmp_path / "run")
     found = records(tmp_path)
     (run,) = (record.run for record in found if record.WhichOneof("record_type") == "run")

@@ -17,6 +17,7 @@ import pytest
 from corank.core.errors import StoreError
 from corank.serving.store.base import Entries, open_store
 from tests.support.store_conformance import content, count, numbered
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -228,8 +229,8 @@ def test_reads_do_not_wait_for_writes(tmp_path: Path, others: ProcessPoolExecuto
 
         with occupied(path):
             writing = threads.submit(write)
-            threads.submit(read).result(30)
-            assert others.submit(count, f"lmdb:{path}", "a").result(30) == 1
+            threads.submit(read).result(PATIENCE)
+            assert others.submit(count, f"lmdb:{path}", "a").result(PATIENCE) == 1
             assert not writing.done()
         writing.result()
         assert store.get("a", [b"k"]) == [b"2"]

@@ -12,6 +12,8 @@ from corank.core.errors import StoreError
 from corank.serving.store.base import Entries, open_store
 from tests.support.redis_server import Server, redis_server
 from tests.support.store_conformance import content, numbered
+from tests.support.stores import open_hasty
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.store
 
@@ -51,11 +53,15 @@ def test_a_server_that_stops_and_comes_back(tmp_path: Path) -> None:
 
 
 def test_a_write_whose_answer_is_lost_may_have_been_made(server: Server) -> None:
-    url = f"{server.url}?prefix={uuid4().hex}&socket_timeout=0.3"
-    with closing(open_store(url)) as store, redis.Redis.from_url(server.url) as operator:
+    url = f"{server.url}?prefix={uuid4().hex}"
+    with (
+        closing(open_store(url)) as store,
+        closing(open_hasty(url)) as hasty,
+        redis.Redis.from_url(server.url) as operator,
+    ):
         lost = "connection was lost: .*; what was sent may or may not have been written"
-        for write in (lambda: store.put({"a": [(b"k", b"")]}), lambda: store.swap(None, b"1")):
-            operator.client_pause(60_000, all=False)
+        for write in (lambda: hasty.put({"a": [(b"k", b"")]}), lambda: hasty.swap(None, b"1")):
+            operator.client_pause(round(1e3 * PATIENCE), all=False)
             with pytest.raises(StoreError, match=lost):
                 write()
             assert store.head() is None

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
 
 import httpx2
 import pytest
@@ -19,6 +21,7 @@ from corank.serving.funnel.funnel import Funnel
 from corank.serving.http.source import StoreSource
 from corank.serving.store.backends.redis_cluster import RedisClusterStore
 from corank.serving.store.base import Pairs, Store, open_store
+from corank.serving.store.clients import cluster_connection
 from corank.serving.store.fetch import fetch_bundle, load_latest
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish_bundle
@@ -31,7 +34,8 @@ from tests.support.redis_server import redis_server
 from tests.support.service import TOKEN, running_service
 from tests.support.shared import derived
 from tests.support.store_conformance import content, numbered
-from tests.support.stores import Between, item, records, worths
+from tests.support.stores import Between, item, open_hasty, records, worths
+from tests.support.waiting import PATIENCE
 
 pytestmark = [pytest.mark.slow, pytest.mark.store]
 N = 20_000
@@ -237,7 +241,17 @@ def test_a_scan_goes_on_at_the_new_server_of_a_slot(
             assert [*moving] == [] and cluster.owner(table) == target
 
 
-def test_a_transaction_waits_until_its_slot_has_moved(cluster: Cluster, store: RedisClusterStore) -> None:
+def test_a_transaction_waits_until_its_slot_has_moved(
+    cluster: Cluster, store: RedisClusterStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turned_away = Event()
+
+    def pause(seconds: float) -> None:
+        turned_away.set()
+        time.sleep(seconds)
+
+    monkeypatch.setattr(cluster_connection, "time", SimpleNamespace(sleep=pause, monotonic=time.monotonic))
+    monkeypatch.setattr(cluster_connection, "MOVING_SECONDS", PATIENCE)
     store.put({"a": numbered(3)})
     assert store.swap(None, b"1")
     source = cluster.owner(store._head)
@@ -247,8 +261,7 @@ def test_a_transaction_waits_until_its_slot_has_moved(cluster: Cluster, store: R
     with ThreadPoolExecutor(2) as threads:
         swap = threads.submit(store.swap, b"1", b"2", {"never there": [(b"k", b"v")]}, {"a": [b"000001"]})
         put = threads.submit(store.put, {"a": [(b"k", b"v")]})
-        time.sleep(0.3)
-        assert not swap.done()
+        assert turned_away.wait(PATIENCE) and not swap.done()
         assert [*moving]
         assert swap.result() and put.result() is None
     assert store.head() == b"2" and store.count("never there") == 1 and store.count("a") == 3
@@ -258,7 +271,7 @@ def test_a_transaction_waits_until_its_slot_has_moved(cluster: Cluster, store: R
 def test_a_slot_that_is_moved_for_too_long(
     cluster: Cluster, store: RedisClusterStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("corank.serving.store.clients.cluster_connection.MOVING_SECONDS", 0.1)
+    monkeypatch.setattr(cluster_connection, "MOVING_SECONDS", 0.1)
     assert store.swap(None, b"1")
     source, slot = cluster.owner(store._head), key_slot(store._head)
     next(cluster.move_slot(slot, source, (source + 1) % 3))
@@ -296,33 +309,33 @@ def test_a_cluster_that_is_down_in_part(cluster: Cluster, store: RedisClusterSto
 
 def test_replicas_that_must_have_what_is_written(cluster: Cluster) -> None:
     primary, replica = cluster.pair()
-    url = address(cluster, cluster.prefix_on(primary), "&replicas=1&socket_timeout=1.5")
-    with closing(open_store(url)) as store:
+    url = address(cluster, cluster.prefix_on(primary), "&replicas=1")
+    with closing(open_store(f"{url}&socket_timeout=60")) as store, closing(open_hasty(url)) as hasty:
         store.put({"a": [(b"k", b"v")]})
         assert store.swap(None, b"1")
         cluster.pause(replica, True)
         try:
             lacking = "has written it, and 0 of 1 replicas have it too: it may be lost when that server fails"
             with pytest.raises(StoreError, match=lacking):
-                store.put({"a": [(b"k", b"w")]})
+                hasty.put({"a": [(b"k", b"w")]})
             with pytest.raises(StoreError, match=lacking):
-                store.swap(b"1", b"2")
+                hasty.swap(b"1", b"2")
         finally:
             cluster.pause(replica, False)
         assert store.head() == b"2" and store.swap(b"2", b"3")
         with pytest.raises(StoreError, match="has written it, and 0 of 1 replicas have it too"):
-            store.put({"items/v": numbered(2000)})  # two servers have no replica
+            hasty.put({"items/v": numbered(2000)})  # two servers have no replica
     assert not open_sockets(cluster)
 
 
 def test_a_write_whose_answer_is_lost_may_have_been_made(cluster: Cluster) -> None:
-    prefix = cluster.prefix_on(1)
-    with closing(open_store(address(cluster, prefix, "&socket_timeout=0.3"))) as store:
+    url = address(cluster, cluster.prefix_on(1))
+    with closing(open_store(url)) as store, closing(open_hasty(url)) as hasty:
         lost = "connection was lost: .*; what was sent may or may not have been written"
         for table in ("items/v", "a"):
-            cluster.call(1, "CLIENT", "PAUSE", 60_000, "WRITE")
+            cluster.call(1, "CLIENT", "PAUSE", round(1e3 * PATIENCE), "WRITE")
             with pytest.raises(StoreError, match=lost):
-                store.put({table: numbered(2000)})
+                hasty.put({table: numbered(2000)})
             cluster.call(1, "CLIENT", "UNPAUSE")
         assert store.swap(None, b"2")
 
@@ -445,12 +458,13 @@ def test_what_a_failover_lost_after_it_was_verified_is_noticed_and_mended(
 def test_a_version_goes_live_once_a_connected_replica_has_it(
     cluster: Cluster, bundles: tuple[Path, Path]
 ) -> None:
-    with closing(open_store(address(cluster, cluster.prefix_on(1), "&socket_timeout=1"))) as store:
+    url = address(cluster, cluster.prefix_on(1))
+    with closing(open_store(url)) as store, closing(open_hasty(url, 5.0)) as hasty:
         before = publish_bundle(bundles[0], store)
         cluster.pause(cluster.pair()[1], True)
         try:
             with pytest.raises(StoreError, match="has written it, and 0 of 1 replicas have it too"):
-                publish_bundle(bundles[1], store)
+                publish_bundle(bundles[1], hasty)
         finally:
             cluster.pause(cluster.pair()[1], False)
         assert StoreState.read(store)[1].live == before
