@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 TIERS = ("train", "test", "all")
-"""What the demo needs; what the default tests need beside it; what the other tests, linters and the site need beside that."""
+"""What the demo needs; what the default tests add; what the other tests, the linters and the site add."""
 TORCH = ("torch-cpu", "torch-cuda")
 """torch's CPU build; its default build, for CUDA, with the libraries that it needs."""
 LOCKS = {name: ROOT / "requirements" / f"{name}.lock" for name in (*TIERS, *TORCH)}
@@ -42,14 +42,15 @@ def write_locks(compiled: Path, cpu_torch: Path) -> None:
     """Split what `uv pip compile` wrote into the locks.
 
     Args:
-        compiled: a folder with a file for each of TIERS: pins with hashes of the tier and those before it, for the default
-            build of torch, of equal versions.
+        compiled: a folder with a file for each of TIERS: pins with hashes of the tier and those before it, of equal
+            versions, for the default build of torch.
         cpu_torch: a folder that holds the wheel of torch's CPU build, of the same version.
     """
     (wheel,) = cpu_torch.glob("torch-*.whl")
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     cpu = [f"torch=={wheel.name.split('-')[1]} \\\n    --hash=sha256:{digest}\n"]
-    entries = {tier: re.findall(r"^\S.*\n(?: .*\n)*", (compiled / tier).read_text(encoding="utf-8"), re.MULTILINE) for tier in TIERS}
+    texts = {tier: (compiled / tier).read_text(encoding="utf-8") for tier in TIERS}
+    entries = {tier: re.findall(r"^\S.*\n(?: .*\n)*", text, re.MULTILINE) for tier, text in texts.items()}
     cuda = [entry for entry in entries["all"] if _CUDA.match(entry)]
     locked = {"torch-cpu": cpu, "torch-cuda": cuda}
     earlier = set(cuda)

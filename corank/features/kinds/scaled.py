@@ -35,7 +35,7 @@ class ScaledFeature(DerivedFeature, ABC):
     scale: Scaling | None = None
     """That of its kind unless given."""
     buckets: PositiveInt | None = None
-    """Cut into so many buckets of about equal mass and embedded, with a row of its own for missing, in place of `scale`."""
+    """Cut into so many buckets of about equal mass and embedded, with a row for missing values, in place of `scale`."""
     dim: PositiveInt = 16
     """Of the embedding, with `buckets`."""
 
