@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from corank.core.extras import name_missing_extra
+from corank.core.vendor_reports import disable_reports
 
 if TYPE_CHECKING:
     __version__: str
@@ -143,6 +144,9 @@ _MODULE_OF = {
     "daily": "corank.continual.daily",
     "DailyResult": "corank.continual.daily_result",
 }
+
+
+disable_reports()
 
 
 def __getattr__(name: str) -> Any:

@@ -37,7 +37,7 @@ class RayEngine(Engine):
         bounds = bound_threads(self.threads) if self._local else {}
         try:
             # Ray's processes keep it: an environment of the tasks alone takes new processes, and seconds
-            with patch_environment(bounds | {"RAY_USAGE_STATS_ENABLED": "0"}):
+            with patch_environment(bounds):
                 self._ray.init(address=address, log_to_driver=False, logging_level="ERROR", **machine)
         except (ConnectionError, ValueError, RuntimeError) as error:
             where = "here" if self._local else f"at {address}"
