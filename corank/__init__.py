@@ -6,11 +6,11 @@ mapping or `corank.Config`; a table is files or a frame; results have `tables`, 
 and a service that only ranks never loads torch.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from corank.core.extras import name_missing_extra
-from corank.core.vendor_reports import disable_reports
 
 if TYPE_CHECKING:
     __version__: str
@@ -146,7 +146,14 @@ _MODULE_OF = {
 }
 
 
-disable_reports()
+# libraries read these when they are imported, and report nothing to their makers; what the user has set stays
+for _variable, _off in {
+    "ORT_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "WANDB_ERROR_REPORTING": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}.items():
+    os.environ.setdefault(_variable, _off)
 
 
 def __getattr__(name: str) -> Any:

@@ -9,13 +9,18 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from corank.core.vendor_reports import VENDOR_REPORTS
 from tests.support.outbound import Outbox, WatchedProgram, compile_recorder
 from tests.support.service import running_service
 from tests.support.shared import derived, shared
 
 pytestmark = pytest.mark.slow
 
+OFF = {
+    "ORT_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "WANDB_ERROR_REPORTING": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 IMPORT = "import corank.bundle.graph_files"
 SESSION = """
 import json, sys, corank
@@ -75,13 +80,13 @@ def environment_after_import(**settings: str) -> dict[str, str]:
 
 def test_reports_are_off_after_the_import() -> None:
     held = environment_after_import()
-    assert {name: held[name] for name in VENDOR_REPORTS} == VENDOR_REPORTS
+    assert {name: held[name] for name in OFF} == OFF
 
 
 def test_what_the_user_has_set_stays() -> None:
-    chosen = dict.fromkeys(VENDOR_REPORTS, "mine")
+    chosen = dict.fromkeys(OFF, "mine")
     held = environment_after_import(**chosen)
-    assert {name: held[name] for name in VENDOR_REPORTS} == chosen
+    assert {name: held[name] for name in OFF} == chosen
 
 
 def test_the_recorder_sees_look_ups_and_connections(watch: Watch) -> None:
@@ -115,7 +120,7 @@ def test_a_service_contacts_nothing(
     case, quiet, code = derived(), Outbox(recorder, tmp_path / "service"), session()
     for name, value in quiet.environment.items():
         monkeypatch.setenv(name, value)
-    for name in VENDOR_REPORTS:
+    for name in OFF:
         monkeypatch.delenv(name, raising=False)
     with running_service(str(case.base / "bundle"), tmp_path / "cache") as (url, _):
         watch(code, ORT_DISABLE_TELEMETRY="0").await_contact()
