@@ -132,7 +132,7 @@ WIDE = "is Int128; whole numbers have 64 bits at most: write Int64, or ids as te
         ),
         ("users", pl.col("user").cast(pl.Int128), f"data.users: column 'user' {WIDE}"),
         ("users", pl.col("age").cast(pl.Int128), f"data.users: column 'age' {WIDE}"),
-        ("truth", pl.col("item").cast(pl.Int128), f"data.truth: column 'item' {WIDE}"),
+        ("truth", pl.col("item").cast(pl.Int128) * 2**40 * 2**40, f"data.truth: column 'item' {WIDE}"),
     ],
 )
 def test_whole_numbers_of_more_than_64_bits_are_refused(
