@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 import torch
 from annotated_types import Ge, Le
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from corank.bundle.manifest import Part
 from corank.core.errors import CheckpointError, ConfigError
@@ -17,6 +17,7 @@ from corank.core.settings import Settings, validate
 from corank.core.storage.untrusted_files import parse_json, read_regular_file
 from corank.distributed.row_shards import BUCKETS, RowShards
 from corank.training.checkpoints.checkpoint import Checkpoint
+from corank.training.checkpoints.facts import check_facts
 
 MANIFEST = "manifest.json"
 MOST_BYTES = 1 << 26
@@ -60,6 +61,11 @@ class ShardManifest(Settings):
     """The file of each rank."""
     digest: str
     """Of the manifest itself, with this field empty."""
+
+    @field_validator("facts")
+    @classmethod
+    def _check_facts(cls, facts: dict[str, Any]) -> dict[str, Any]:
+        return check_facts(facts)
 
     @model_validator(mode="after")
     def _check_whole(self) -> Self:
