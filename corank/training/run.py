@@ -17,6 +17,7 @@ latest/<content>/shard-00000-of-00002.safetensors           a rank's rows of the
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -77,8 +78,6 @@ class Run:
     """Keeps the copy of a run that lies in object storage."""
     origin: Origin | None = field(default=None, repr=False, compare=False)
     """The run whose weights it took over; None if it began at random ones."""
-    packed_mark: str | None = field(default=None, repr=False, compare=False)
-    """The fingerprint of its packed data, of which a config may have several."""
 
     @classmethod
     def create(
@@ -111,7 +110,7 @@ class Run:
             file.write(folder)
         except OSError as error:
             raise _unwritable(folder, error) from None
-        return cls(folder, config, base, publish, origin=origin, packed_mark=packed_mark)
+        return cls(folder, config, base, publish, origin=origin)
 
     @classmethod
     def lock(cls, folder: Path) -> WriteLock:
@@ -132,7 +131,7 @@ class Run:
         held = RunFile.read(folder)
         base, source = held.base_of(folder), str(folder / RUN_FILE)
         config = from_saved(held.config, source, base)
-        return cls(folder, config, base, lease=copy.lease, origin=held.origin, packed_mark=held.packed)
+        return cls(folder, config, base, lease=copy.lease, origin=held.origin)
 
     def with_export(self, overrides: Sequence[str]) -> Self:
         """Return the run with changes `export.KEY=value` of its config. Raises ConfigError, for other keys, too."""
@@ -167,7 +166,10 @@ class Run:
 
         Raises DataError unless they are of this config and, if no others go on from them, of the files as they are.
         """
-        return open_packed(self.config, self.base, is_past, self.packed_mark)
+        mark = None
+        with suppress(CheckpointError):
+            mark = RunFile.read(self.folder).packed
+        return open_packed(self.config, self.base, is_past, mark)
 
     @property
     def checkpoint(self) -> CheckpointLocation:

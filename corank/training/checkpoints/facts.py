@@ -47,15 +47,14 @@ class _Facts(BaseModel):
 
     config: dict[str, Any] = {}
     codes: str = ""
-    calibrators: dict[str, dict[str, Any]] = {}
     epoch: Count = 0
     step: Count = 0
-    figures: Figures = [{}]
+    figures: Figures = []
     progress: Annotated[TrainingProgress, AfterValidator(_check_epochs)] = TrainingProgress()
 
     @model_validator(mode="after")
     def _check_kept(self) -> Self:
-        if len(self.figures) < max(self.epoch, 1):
+        if "figures" in self.model_fields_set and len(self.figures) < max(self.epoch, 1):
             raise ValueError(f"has figures of {len(self.figures)} epochs alone")
         return self
 

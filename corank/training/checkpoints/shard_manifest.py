@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 import torch
 from annotated_types import Ge, Le
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from corank.bundle.manifest import Part
 from corank.core.errors import CheckpointError, ConfigError
@@ -62,11 +62,6 @@ class ShardManifest(Settings):
     digest: str
     """Of the manifest itself, with this field empty."""
 
-    @field_validator("facts")
-    @classmethod
-    def _check_facts(cls, facts: dict[str, Any]) -> dict[str, Any]:
-        return check_facts(facts)
-
     @model_validator(mode="after")
     def _check_whole(self) -> Self:
         expected = {shard_file(rank, self.ranks) for rank in range(self.ranks)}
@@ -92,6 +87,7 @@ class ShardManifest(Settings):
         try:
             plain = parse_json(read_regular_file(folder, MANIFEST, MOST_BYTES))
             held = validate(cls, plain, MANIFEST)
+            check_facts(held.facts)
         except (FileNotFoundError, NotADirectoryError):
             raise CheckpointError(f"{path}: no such checkpoint; train first") from None
         except (OSError, ValueError, ConfigError) as error:
