@@ -105,7 +105,8 @@ def _export(
 ) -> Bundle:
     model = model.cpu().eval()
     version = model_version(config, packed, weights, calibrators)
-    priors = packed.priors.as_of(packed.schema, until)
+    with packed.naming_damage():
+        priors = packed.priors.as_of(packed.schema, until)
     items_seq = next_items_seq(writer.path, version)
     manifest = make_manifest(config, packed, model, calibrators, priors, version, items_seq, items_as_of)
 
@@ -264,6 +265,7 @@ def _write_tables(folder: Path, name: str, weights: Checkpoint, layout: Layout) 
 
 def newest(packed: PackedDataset) -> ItemRecords:
     """The newest row of every item."""
-    ids, row = packed.newest_items()
-    columns = {name: values[row] for name, values in packed.item_columns.items()}
-    return ItemRecords(Keys(ids), packed.items.take(row), packed.item_operands.take(row), columns)
+    with packed.naming_damage():
+        ids, row = packed.newest_items()
+        columns = {name: values[row] for name, values in packed.item_columns.items()}
+        return ItemRecords(Keys(ids), packed.items.take(row), packed.item_operands.take(row), columns)

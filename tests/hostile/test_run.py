@@ -20,6 +20,7 @@ from corank.training.carry.preparation import plan_carry
 from corank.training.checkpoints.checkpoint import load
 from corank.training.run import Run
 from tests.support.hostile_cases import FileWatch
+from tests.support.hostile_packings import HostilePackings
 from tests.support.hostile_runs import FACTS, HostileRuns, hostile_run, huge_header, write_checkpoint
 from tests.support.service import PROGRAM
 from tests.support.shared import copy_run, derived
@@ -247,6 +248,12 @@ def test_weights_that_a_stage_cannot_compute_with_are_refused(
 
 
 def test_mutated_runs_are_used_or_refused_by_name(run: Run, tmp_path: Path) -> None:
-    found = HostileRuns(run, derived().packed, tmp_path / "cases").run(60, 5, FileWatch())
+    found = HostileRuns(run, derived().packed, tmp_path / "cases").run(40, 5, FileWatch())
     assert (found.failed, found.hung, found.escaped) == (0, 0, 0), found.first
-    assert found.cases == 60 and found.accepted < 50
+    assert found.cases == 40 and found.accepted < 25
+
+
+def test_mutated_packings_are_read_or_refused_by_name(run: Run, tmp_path: Path) -> None:
+    found = HostilePackings(derived().packed.folder, run, tmp_path / "cases").run(60, 5, FileWatch())
+    assert (found.failed, found.hung, found.escaped) == (0, 0, 0), found.first
+    assert found.cases == 60 and found.accepted < 30

@@ -9,6 +9,7 @@ from corank.data.dataset import PackedDataset
 from corank.data.pack_manifest import MANIFEST
 from corank.distributed.ranks import Ranks
 from corank.evaluation.predict import predict_by_ranks
+from corank.training.export import newest
 from corank.training.run import Run
 from corank.training.trainer import Trainer
 from tests.support.hostile_bundles import NAMES, mutate_bytes, mutate_part
@@ -56,5 +57,6 @@ class HostilePackings(HostileFolder):
         trainer = Trainer(self.run_of, packed)
         trainer.step(next(iter(trainer.reader.read_shuffled(0))))
         predict_by_ranks(trainer.model, packed, "test", Ranks(), names=trainer.model.networks)
-        packed.newest_items()
-        packed.priors.as_of(packed.schema, packed.manifest.last)
+        newest(packed)
+        with packed.naming_damage():
+            packed.priors.as_of(packed.schema, packed.manifest.last)

@@ -74,7 +74,7 @@ class HostileRuns(HostileFolder):
         text = json.dumps(self.plain).encode()
         for name, held in self.held.items():
             write_checkpoint(self._file(name), held.tensors, json.dumps(held.facts))
-        name = random_.choice([*CHECKPOINTS, *CHECKPOINTS, *CHECKPOINTS, "run.json"])
+        name = random_.choice(["model", "model", "latest", "latest", "best", "run.json"])
         if name == "run.json":
             text = mutate_document(random_, self.plain)
         else:
@@ -82,8 +82,14 @@ class HostileRuns(HostileFolder):
         (self.case / "run.json").write_bytes(text)
         if random_.random() < 0.05:
             self.put_link(random_, random_.choice([*self.case.iterdir()]))
-        uses = [self.evaluate, self.carry, self.carry, self.resume, self.judge, self.export]
-        self.use = random_.choice(uses)
+        self.use = random_.choice(
+            {
+                "model": [self.evaluate, self.judge, self.judge, self.export],
+                "latest": [self.carry, self.carry, self.resume],
+                "best": [self.carry],
+                "run.json": [self.evaluate, self.carry, self.judge],
+            }[name]
+        )
 
     def _file(self, name: str) -> Path:
         return self.case / f"{name}.safetensors"

@@ -139,7 +139,9 @@ def test_a_state_of_another_training_is_refused(
         save(run.latest.file, held)
     else:
         write_folder(run.latest.folder, with_tables(held), 2)
-    with pytest.raises(CheckpointError, match=rf"latest(\.safetensors)?: .*{said}.*train again"):
+    with pytest.raises(
+        CheckpointError, match=rf"latest(\.safetensors|/manifest.json)?: .*{said}.*train again"
+    ):
         trained_run(world / "config.yaml", run.folder, resume=True)
 
 
