@@ -6,6 +6,7 @@ mapping or `corank.Config`; a table is files or a frame; results have `tables`, 
 and a service that only ranks never loads torch.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -143,6 +144,16 @@ _MODULE_OF = {
     "daily": "corank.continual.daily",
     "DailyResult": "corank.continual.daily_result",
 }
+
+
+# libraries read these when they are imported, and report nothing to their makers; what the user has set stays
+for _variable, _off in {
+    "ORT_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "WANDB_ERROR_REPORTING": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}.items():
+    os.environ.setdefault(_variable, _off)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,5 @@
 // corank-rank BUNDLE < REQUESTS: an answer a line. corank-rank BUNDLE --cases < CASES: what it makes of each test case, step by step.
+#include <cstdlib>
 #include <iostream>
 
 #include "ranker.hpp"
@@ -20,6 +21,7 @@ json make_case(Ranker& ranker, const json& request) {
 int main(int count, char** given) try {
   const bool cases = count == 3 && std::string(given[2]) == "--cases";
   if (count != 2 && !cases) throw Error("usage: corank-rank BUNDLE [--cases]");
+  setenv("ORT_DISABLE_TELEMETRY", "1", 0);  // read when the runtime's environment is made
   Bundle bundle(given[1]);
   Ranker ranker(bundle);
   for (std::string line; std::getline(std::cin, line);) {

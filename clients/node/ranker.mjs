@@ -1,8 +1,10 @@
 // The stages of a bundle: dense inputs, graphs and cuts.
 import {join} from "node:path";
 import {roundEven, roundToHalf} from "./arrays.mjs";
-import ort from "onnxruntime-node";
 import {RequestEncoder} from "./request.mjs";
+
+process.env.ORT_DISABLE_TELEMETRY ??= "1";  // read when the runtime is loaded
+const {default: ort} = await import("onnxruntime-node");
 
 const tensor = (data, ...dims) => new ort.Tensor("float32", Float32Array.from(data), dims);
 const total = (parts) => parts.reduce((sum, {width}) => sum + width, 0);

@@ -57,7 +57,7 @@ class ScoreTable:
         try:
             return cls(path, pl.read_parquet(files), columns)
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise DataError(f"{path}: cannot be read as Parquet: {error}") from None
+            raise DataError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from None
 
     def require(self, columns: Sequence[str], option: str) -> None:
         """Raise DataError if a column is not there."""

@@ -135,7 +135,8 @@ def _read(name: str, frame: Frame) -> pl.DataFrame:
         if isinstance(table, pl.DataFrame):
             return table.rechunk()
     except Exception as error:  # of whichever library made it
-        raise DataError(f"the frame given as {name}: cannot be read: {error}") from None
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"the frame given as {name}: cannot be read: {reason}") from None
     raise _no_table(name, frame)
 
 

@@ -26,8 +26,8 @@ from corank.features.input_layout import Attended, Bags, Layout, VectorColumns
 from corank.features.schema import PLACEMENTS, Placement
 
 
-def _lookup(bags: dict[Placement | Attended, Bags], shards: RowShards | None) -> TableLookup:
-    """Gather all reads of one table, which is sharded if `shards` are given."""
+def _lookup(bags: dict[Placement | Attended, Bags], count: int, shards: RowShards | None) -> TableLookup:
+    """Gather all reads of one table of so many rows, which is sharded if `shards` are given. Raises IndexError."""
     parts, offset = [], 0
     for part in bags.values():
         parts.append(part.bag_of() + np.int32(offset))
@@ -35,6 +35,9 @@ def _lookup(bags: dict[Placement | Attended, Bags], shards: RowShards | None) ->
     bag = np.concatenate(parts)
     rows = np.concatenate([part.row for part in bags.values()])
     touched, start, order = group(rows if shards is None else shards.positions(rows))
+    read = touched if shards is None else rows
+    if len(read) and not (read.min() >= 0 and read.max() < count):
+        raise IndexError(f"rows {read.min()} to {read.max()} of a table of {count:,}")
     weight = None
     if any(part.weight is not None for part in bags.values()):
         ones = [
@@ -109,7 +112,7 @@ def build_batch(
     earliest, earliest_time = map(_tensor, _find_earliest(encoded))
     draws = np.arange(requests, dtype=np.uint64) if encoded.draws is None else encoded.draws
     return Batch(
-        lookups={dim: _lookup(parts, shards[dim]) for dim, parts in bags.items()},
+        lookups={dim: _lookup(parts, layout.table_rows[dim], shards[dim]) for dim, parts in bags.items()},
         numbers={p: torch.from_numpy(np.ascontiguousarray(rows[p].numbers)) for p in PLACEMENTS},
         vectors=_vectors(layout, rows, encoded.histories),
         draws=torch.from_numpy(draws.view(np.int64)),

@@ -3,13 +3,14 @@
 Letters: R requests.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from corank.batches.draws import Draws
-from corank.core.types import Longs
+from corank.core.ragged import Ragged
+from corank.core.types import Index, Longs
 from corank.data.packed.logged_requests import LoggedRequests
 
 
@@ -54,3 +55,11 @@ def gather_batches(
         rows, positions = parts[0] if parts else (shards[0], numbers)
     for batch in batches:
         yield DrawnRequests(rows, positions[np.searchsorted(numbers, batch)], batch, draws)
+
+
+def check_lengths(lists: Iterable[Ragged], index: Index) -> None:
+    """Raise IndexError if a list is longer than all values together: to gather it might take all memory."""
+    for held in lists:
+        length = held.length[index]
+        if len(length) and not (length.min() >= 0 and length.max() <= len(held.values)):
+            raise IndexError(f"lists of {length.min()} to {length.max()} among {len(held.values):,} values")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from corank.batches.attended_events import read_attended
 from corank.batches.batch import Batch
 from corank.batches.build import build_batch
-from corank.batches.drawn_requests import DrawnRequests, gather_batches
+from corank.batches.drawn_requests import DrawnRequests, check_lengths, gather_batches
 from corank.batches.draws import Draws, Purpose, draw
 from corank.batches.encoded_batch import EncodedBatch
 from corank.batches.negatives import Negatives
@@ -71,13 +71,14 @@ class Reader:
     """The numbers of the split's requests that are read, ascending; None if all are."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "numbers", self._find_requests())
-        sizes = self._sizes
-        if self.numbers is not None:
-            sizes = np.diff(np.searchsorted(self.numbers, np.cumsum([0, *sizes]))).tolist()
-        object.__setattr__(self, "layout", Layout(self.packed.schema, self.packed.encoders.sizes))
-        object.__setattr__(self, "negatives", Negatives(self.packed, self.split))
-        object.__setattr__(self, "streams", Streams(sizes, self.requests, self.ranks))
+        with self.packed.naming_damage():
+            object.__setattr__(self, "numbers", self._find_requests())
+            sizes = self._sizes
+            if self.numbers is not None:
+                sizes = np.diff(np.searchsorted(self.numbers, np.cumsum([0, *sizes]))).tolist()
+            object.__setattr__(self, "layout", Layout(self.packed.schema, self.packed.encoders.sizes))
+            object.__setattr__(self, "negatives", Negatives(self.packed, self.split))
+            object.__setattr__(self, "streams", Streams(sizes, self.requests, self.ranks))
 
     def __len__(self) -> int:
         """Return the batches of an epoch, which are the same on all ranks."""
@@ -99,7 +100,8 @@ class Reader:
     def read_encoded(self, epoch: int) -> Iterator[EncodedBatch]:
         """Read the batches of `read_shuffled`, before they are looked up in embedding tables."""
         for drawn in self._read_drawn(Draws(self.seed, epoch)):
-            yield self._encode(drawn)
+            with self.packed.naming_damage():
+                yield self._encode(drawn)
 
     def _read_drawn(self, draws: Draws, skip: int = 0) -> Iterator[DrawnRequests]:
         blocks = self._number(self.streams.read_drawn(draws, skip, self._together))
@@ -143,13 +145,17 @@ class Reader:
         return min(max(1, int(BLOCK / batch)), MOST_BATCHES) if batch else 1
 
     def _gather(self, batches: Sequence[Longs], draws: Draws) -> Iterator[DrawnRequests]:
-        return gather_batches(self.packed.splits[self.split], self._sizes, batches, draws)
+        with self.packed.naming_damage():
+            yield from gather_batches(self.packed.splits[self.split], self._sizes, batches, draws)
 
     def _batch(self, drawn: DrawnRequests) -> Batch:
-        return build_batch(self.layout, self._encode(drawn), self.ranks, self.sharded)
+        with self.packed.naming_damage():
+            return build_batch(self.layout, self._encode(drawn), self.ranks, self.sharded)
 
     def _encode(self, drawn: DrawnRequests) -> EncodedBatch:
         rows, requests, found = drawn.rows, drawn.requests, self._candidates(drawn)
+        check_lengths((*rows.query.lists, *rows.operands.lists.values()), requests)
+        check_lengths(rows.cross.lists, found.logged)
         item, item_start, order = group(found.row)
         item_of = np.empty(len(found.row), dtype=np.int32)
         item_of[order] = np.repeat(np.arange(len(item), dtype=np.int32), np.diff(item_start))

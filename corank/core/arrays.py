@@ -19,6 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from corank.core.errors import DataError
 from corank.core.ragged import Ragged, Rows, Vectors
+from corank.core.storage.untrusted_files import open_regular_file
 from corank.core.types import Ints
 
 Append = Callable[[NDArray[Any]], None]
@@ -75,7 +76,7 @@ def read_array(
         DataError: the file is missing, damaged, or of another type or shape.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular_file(path.parent, path.name) as file:
             array = _map_array(file)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: damaged: {error}") from None
@@ -115,13 +116,18 @@ def write_frame(path: Path, frame: pl.DataFrame) -> None:
 
 
 def map_table(path: Path) -> pa.Table:
-    """Memory-map an Arrow file."""
-    with pa.memory_map(str(path)) as source:
-        return pa.ipc.open_file(source).read_all()
+    """Memory-map an Arrow file. Raises DataError if it is missing or damaged."""
+    try:
+        with open_regular_file(path.parent, path.name), pa.memory_map(str(path)) as source:
+            table = pa.ipc.open_file(source).read_all()
+        table.validate(full=True)  # polars trusts offsets and lengths
+    except (pa.ArrowException, OSError, ValueError, LookupError, MemoryError) as error:
+        raise DataError(f"{path}: damaged: {error}") from None
+    return table
 
 
 def read_frame(path: Path) -> pl.DataFrame:
-    """Memory-map an Arrow file as a frame."""
+    """Memory-map an Arrow file as a frame. Raises DataError if it is missing or damaged."""
     frame = pl.from_arrow(map_table(path))
     assert isinstance(frame, pl.DataFrame)
     return frame
@@ -170,12 +176,7 @@ def read_identifiers(folder: Path, name: str) -> pl.Series:
 
 def _read_arrow_ids(path: Path) -> pl.Series:
     """Memory-map ids that an older corank wrote: an Arrow file of one column. Raises DataError."""
-    try:
-        with pa.memory_map(str(path)) as source:
-            table = pa.ipc.open_file(source).read_all()
-        table.validate(full=True)
-    except (pa.ArrowException, OSError, ValueError, LookupError, MemoryError) as error:
-        raise DataError(f"{path}: damaged: {error}") from None
+    table = map_table(path)
     types = [str(field.type) for field in table.schema]
     if len(types) != 1 or types[0] not in ("int64", "large_string"):
         raise DataError(
@@ -214,10 +215,28 @@ def write_views(folder: Path, n: int, lists: Ragged) -> None:
     write_array(folder / f"list{n}.length.npy", lists.length)
 
 
-def read_ragged(folder: Path, n: int, values: Ints | None = None) -> Ragged:
-    """Read the n-th list feature of a folder; `values` if they are stored elsewhere."""
-    start, length = read_array(folder / f"list{n}.start.npy"), read_array(folder / f"list{n}.length.npy")
-    return Ragged(start, length, read_array(folder / f"list{n}.values.npy") if values is None else values)
+def read_ragged(
+    folder: Path,
+    n: int,
+    values: Ints | None = None,
+    dtype: DTypeLike = np.int32,
+    count: int | None = None,
+) -> Ragged:
+    """Read the n-th list feature of a folder.
+
+    Args:
+        folder: where it is.
+        n: its number.
+        values: if they are stored elsewhere.
+        dtype: the type of the values.
+        count: how many lists there must be.
+
+    Raises DataError if a file is missing, damaged or of another form.
+    """
+    start = read_array(folder / f"list{n}.start.npy", np.int64, (count,))
+    length = read_array(folder / f"list{n}.length.npy", np.int32, (len(start),))
+    held = read_array(folder / f"list{n}.values.npy", dtype, (None,)) if values is None else values
+    return Ragged(start, length, held)
 
 
 def write_row_vectors(folder: Path, vectors: Iterable[Vectors]) -> None:
@@ -228,10 +247,13 @@ def write_row_vectors(folder: Path, vectors: Iterable[Vectors]) -> None:
         write_array(folder / f"vector{n}.values.npy", compact.values)
 
 
-def read_row_vectors(folder: Path, count: int) -> tuple[Vectors, ...]:
-    """Map the vectors of `count` features that `write_row_vectors` wrote."""
+def read_row_vectors(folder: Path, count: int, rows: int | None = None) -> tuple[Vectors, ...]:
+    """Map the vectors of `count` features of so many rows that `write_row_vectors` wrote. Raises DataError."""
     return tuple(
-        Vectors(read_array(folder / f"vector{n}.row.npy"), read_array(folder / f"vector{n}.values.npy"))
+        Vectors(
+            read_array(folder / f"vector{n}.row.npy", np.int32, (rows,)),
+            read_array(folder / f"vector{n}.values.npy", np.float16, (None, None)),
+        )
         for n in range(count)
     )
 

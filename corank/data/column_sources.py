@@ -54,7 +54,7 @@ def find_sources(
             sources[parallels[name]] if name in parallels else _source(name, schema, data, tables, log)
         )
         read = tables[sources[name]]
-        if read is not None and (feature.more_columns or name in parallels):
+        if read is not None:
             read.require(schema.columns_of(name))
         listing = schema.features[parallels[name]].as_column if name in parallels else None
         _check_type(parallels.get(name, name), listing or feature, column, read)

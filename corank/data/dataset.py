@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,13 @@ from corank.core.storage.object_url import Location, ObjectUrl
 from corank.core.storage.remote_parts import RemoteParts
 from corank.core.types import Floats, Ints, Longs
 from corank.data.as_of import VersionedRows, newest_rows
-from corank.data.pack_manifest import PACK_AGAIN, PackManifest, identify_pack, read_pack_manifest
+from corank.data.pack_manifest import (
+    PACK_AGAIN,
+    PackManifest,
+    identify_pack,
+    naming_damage,
+    read_pack_manifest,
+)
 from corank.data.packed.item_counts import COUNTS, ORDINALS, ItemCounts
 from corank.data.packed.request_contents import RequestContents
 from corank.data.remote_pack import RemotePack
@@ -105,14 +112,17 @@ class PackedDataset:
     @classmethod
     def _open(cls, folder: Path, expect: str | None, identity: tuple[int, int] | None) -> Self:
         manifest = read_pack_manifest(folder, expect)
-        for name, size in manifest.files.items():
-            path = folder / name
-            found = path.stat().st_size if path.is_file() else None
-            if found != size:
-                raise DataError(f"{path}: expected {size} bytes, found {found or 'no file'}: {PACK_AGAIN}")
-        schema = Schema(manifest.features)
-        loaded = cls.load(folder, manifest, Encoders.load(folder / ENCODERS, schema))
-        return replace(loaded, identity=identity)._map_all()
+        with naming_damage(folder):
+            for name, size in manifest.files.items():
+                path = folder / name
+                found = path.stat().st_size if path.is_file() else None
+                if found != size:
+                    raise DataError(
+                        f"{path}: expected {size} bytes, found {found or 'no file'}: {PACK_AGAIN}"
+                    )
+            schema = Schema(manifest.features)
+            loaded = cls.load(folder, manifest, Encoders.load(folder / ENCODERS, schema))
+            return replace(loaded, identity=identity)._map_all()
 
     @classmethod
     def _open_remote(cls, url: ObjectUrl, expect: str | None) -> Self:
@@ -132,6 +142,10 @@ class PackedDataset:
         return replace(
             loaded, identity=identify_pack(held.path), url=remote.published.url, lease=held.lease
         )._map_all()
+
+    def naming_damage(self) -> AbstractContextManager[None]:
+        """As `naming_damage`, of their folder."""
+        return naming_damage(self.folder)
 
     def _map_all(self) -> Self:
         for name in _MAPPED:
@@ -253,8 +267,11 @@ class PackedDataset:
     @cached_property
     def item_columns(self) -> dict[str, Floats]:
         """Those of the data's `columns` that are read from items, by item row."""
-        names = self.manifest.item_columns
-        return {name: read_array(self.folder / "items" / f"column.{name}.npy") for name in names}
+        folder, shape = self.folder / "items", (len(self.items),)
+        return {
+            name: read_array(folder / f"column.{name}.npy", np.float32, shape)
+            for name in self.manifest.item_columns
+        }
 
     @cached_property
     def priors(self) -> PriorSnapshots:

@@ -105,8 +105,10 @@ def key_columns(table: Table, data: DataSettings) -> list[pl.Expr]:
 def truth_columns(truth: Table, data: DataSettings) -> list[pl.Expr]:
     """Select keys and probabilities from the table of true probabilities. Raises DataError if it has no label's."""
     labels = [name for name in data.labels if name in truth.types]
-    if not labels:
-        truth.require(list(data.labels)[:1])
+    truth.require(labels or list(data.labels)[:1])
+    for name in labels:
+        if not truth.types[name].is_numeric():
+            raise truth.unfit(name, "probabilities")
     return [*key_columns(truth, data), *(pl.col(name).cast(pl.Float32) for name in labels)]
 
 
@@ -120,7 +122,13 @@ def find_truth(rows: pl.DataFrame, truth: pl.DataFrame, data: DataSettings) -> d
 
     Raises DataError if one is missing, or there are two.
     """
-    keys = [*request_columns(data).values(), ITEM]
+    named = request_columns(data) | {data.item: ITEM}
+    keys = list(named.values())
+    for column, key in named.items():
+        if truth.schema[key] != rows.schema[key]:
+            raise DataError(
+                f"data.truth: column '{column}' is {truth.schema[key]}; expected {rows.schema[key]}, as in the log"
+            )
     labels = [name for name in data.labels if name in truth.columns]
     joined = rows.select(keys).join(
         truth.unique([*keys, *labels]), on=keys, how="left", maintain_order="left"
@@ -128,7 +136,7 @@ def find_truth(rows: pl.DataFrame, truth: pl.DataFrame, data: DataSettings) -> d
     if len(joined) > len(rows):
         raise DataError("data.truth: a candidate has two rows that differ")
     for name in labels:
-        lacking = joined.filter(pl.col(name).is_null() | pl.col(name).is_nan())
+        lacking = joined.filter(~pl.col(name).is_finite().fill_null(False))
         if len(lacking):
             item = lacking[ITEM][0]
             raise DataError(

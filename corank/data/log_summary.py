@@ -188,12 +188,14 @@ class SurveyRange:
     def _survey(self, batch: pl.DataFrame) -> SurveyPart:
         data, log = self.data, replace(self.log, frame=batch.lazy())
         time, keys = log.moment(data.time), identifying_columns(data)
-        facts = batch.select(
-            time.min().alias("first"),
-            time.max().alias("last"),
-            *(inside.sum().alias(f"split {split}") for split, inside in log_splits(log, data).items()),
-            *(pl.col(column).null_count().alias(f"null {column}") for column in keys),
-        ).row(0, named=True)  # fmt: skip
+        facts = log.collect(
+            log.frame.select(
+                time.min().alias("first"),
+                time.max().alias("last"),
+                *(inside.sum().alias(f"split {split}") for split, inside in log_splits(log, data).items()),
+                *(pl.col(column).null_count().alias(f"null {column}") for column in keys),
+            )
+        ).row(0, named=True)
         faults = find_faults(log, log_checks(log, data, self.columns))
         return SurveyPart(
             len(batch),

@@ -2,14 +2,18 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from pydantic import ValidationError, model_validator
 
-from corank.core.errors import DataError
+from corank.core.errors import CorankError, DataError
 from corank.core.files import restore_folder
 from corank.core.settings import Settings
+from corank.core.storage.untrusted_files import is_plain_name, parse_json, read_regular_file
 from corank.data.column_sources import Source
 from corank.data.reuse.inputs import InputContent, find_versions
 from corank.features.feature_kind import Feature
@@ -19,6 +23,8 @@ from corank.features.schema import Schema
 FORMAT = 6
 MANIFEST = "manifest.json"
 """The file's name."""
+MOST_BYTES = 1 << 28
+"""Bytes of the file, at most."""
 PACK_AGAIN = "run `corank pack` again"
 
 
@@ -152,16 +158,33 @@ def read_pack_manifest(folder: Path, expect: str | None = None) -> PackManifest:
     """
     path = folder / MANIFEST
     try:
-        content = path.read_bytes()
-    except FileNotFoundError:
+        plain = parse_json(read_regular_file(folder, MANIFEST, MOST_BYTES))
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{folder}: no packed data here; run `corank pack`") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: damaged ({error}): {PACK_AGAIN}") from None
+    form = plain.get("format") if isinstance(plain, dict) else None
+    if form != FORMAT:
+        raise DataError(f"{path}: packed in format {form}, this version reads {FORMAT}: {PACK_AGAIN}")
     try:
-        form = json.loads(content).get("format")
-        if form != FORMAT:
-            raise DataError(f"{path}: packed in format {form}, this version reads {FORMAT}: {PACK_AGAIN}")
-        manifest = PackManifest.model_validate_json(content)
-    except (ValueError, AttributeError, ValidationError):
+        manifest = PackManifest.model_validate(plain)
+    except (ValidationError, CorankError):
         raise DataError(f"{path}: damaged: {PACK_AGAIN}") from None
+    names = [shard.name for shards in manifest.splits.values() for shard in shards]
+    if not all(map(is_plain_name, [*manifest.splits, *names])):
+        raise DataError(f"{path}: damaged (a split or a shard has no plain name): {PACK_AGAIN}")
     if expect is not None and manifest.fingerprint != expect:
         raise DataError(f"{folder}: packed from another config or other files: {PACK_AGAIN}")
     return manifest
+
+
+@contextmanager
+def naming_damage(folder: Path) -> Iterator[None]:
+    """Raise DataError, which names a folder of packed data, for an error of the block that damage explains.
+
+    Not every value is checked when data are opened: that would take as long as to read them all.
+    """
+    try:
+        yield
+    except (LookupError, ValueError, TypeError, OverflowError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{folder}: damaged ({type(error).__name__}: {error}): {PACK_AGAIN}") from error

@@ -10,7 +10,6 @@ from corank.core.storage.folder_cache import CachedFolder, FolderCache
 from corank.core.storage.object_url import ObjectUrl
 from corank.core.storage.published_folder import PublishedFolder
 from corank.core.storage.remote_parts import RemoteParts
-from corank.core.storage.untrusted_files import is_plain_name
 from corank.data.pack_manifest import MANIFEST, PackManifest, read_pack_manifest
 
 PACKED_DATA = "packed data"
@@ -42,11 +41,6 @@ class RemotePack:
             manifest = read_pack_manifest(held.path, expect)
         except DataError as error:
             raise DataError(str(error).replace(str(held.path), str(url))) from None
-        names = [shard.name for shards in manifest.splits.values() for shard in shards]
-        if not all(map(is_plain_name, [*manifest.splits, *names])):
-            raise DataError(
-                f"{url}: {MANIFEST}: a split or a shard has no plain name; run `corank pack` again"
-            )
         return cls(published, cache, manifest)
 
     def fetch_shared(self) -> CachedFolder:

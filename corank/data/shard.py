@@ -5,11 +5,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from corank.core.arrays import map_table, read_array, read_ragged, read_row_vectors
+from corank.core.errors import DataError
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats
 from corank.data.pack_manifest import PackManifest
@@ -45,44 +47,53 @@ class Shard(LoggedRequests):
     def open(cls, folder: Path, manifest: PackManifest, schema: Schema, events: dict[str, Events]) -> Self:
         """Memory-map a shard. Raises DataError."""
 
-        def array(name: str) -> NDArray[Any]:
-            return read_array(folder / f"{name}.npy")
+        def array(name: str, dtype: type[np.generic], count: int | None) -> NDArray[Any]:
+            return read_array(folder / f"{name}.npy", dtype, (count,))
 
         data, labels = manifest.data, manifest.data.labels
         logged = [name for name in data.columns if name not in manifest.item_columns]
-        start, query = array("request_start"), folder / "query"
+        start, query = array("request_start", np.int64, None), folder / "query"
+        if not len(start):
+            raise DataError(f"{folder / 'request_start.npy'}: damaged: it has no end")
+        requests, candidates = len(start) - 1, int(start[-1])
         return cls(
             request_start=start,
-            query=map_rows(query, _query_lists(query, schema, events), schema.row_features("query")),
-            user=array("user"),
-            time=array("time"),
-            item=array("item"),
-            level=array("level"),
-            labels={name: array(f"label.{name}") for name in labels},
-            scores={name: array(f"score.{name}") for name in data.scores},
-            weight=array("weight") if data.weight else None,
-            position=array("position") if data.position else None,
-            columns={name: array(f"column.{name}") for name in logged},
-            snapshot=map_rows(folder / "snapshot", [], schema.row_features("snapshot")),
+            query=map_rows(
+                query, _query_lists(query, schema, events, requests), schema.row_features("query"), requests
+            ),
+            user=array("user", np.int32, requests),
+            time=array("time", np.int64, requests),
+            item=array("item", np.int32, candidates),
+            level=array("level", np.uint8, candidates),
+            labels={name: array(f"label.{name}", np.int8, candidates) for name in labels},
+            scores={name: array(f"score.{name}", np.float32, candidates) for name in data.scores},
+            weight=array("weight", np.float32, candidates) if data.weight else None,
+            position=array("position", np.int16, candidates) if data.position else None,
+            columns={name: array(f"column.{name}", np.float32, candidates) for name in logged},
+            snapshot=map_rows(folder / "snapshot", [], schema.row_features("snapshot"), candidates),
             cross=map_rows(
                 folder / "cross",
-                [read_ragged(folder / "cross", n) for n in list_features(schema, "cross")],
+                [read_ragged(folder / "cross", n, count=candidates) for n in list_features(schema, "cross")],
                 schema.row_features("cross"),
+                candidates,
             ),
-            operands=Operands.load(query / "operands", OperandNames.of(schema, "query"), len(start) - 1),
+            operands=Operands.load(query / "operands", OperandNames.of(schema, "query"), requests),
             folder=folder,
             truth={
-                name: array(f"truth.{name}") for name in labels if (folder / f"truth.{name}.npy").exists()
+                name: array(f"truth.{name}", np.float32, candidates)
+                for name in labels
+                if (folder / f"truth.{name}.npy").exists()
             },
-            propensity=array("propensity") if data.propensity else None,
+            propensity=array("propensity", np.float32, candidates) if data.propensity else None,
             key_table=map_table(folder / "request.arrow"),
         )
 
 
-def map_rows(folder: Path, lists: list[Ragged], placed: RowFeatures) -> Rows:
-    """Memory-map encoded rows of the features `placed`, whose lists are at hand."""
-    ids, numbers = read_array(folder / "ids.npy"), read_array(folder / "numbers.npy")
-    return Rows(ids, numbers, tuple(lists), read_row_vectors(folder, len(placed.vectors)))
+def map_rows(folder: Path, lists: list[Ragged], placed: RowFeatures, count: int | None = None) -> Rows:
+    """Memory-map encoded rows of the features `placed`, whose lists are at hand, `count` if given. Raises DataError."""
+    ids = read_array(folder / "ids.npy", np.int32, (count, len(placed.ids)))
+    numbers = read_array(folder / "numbers.npy", np.float32, (len(ids), placed.width))
+    return Rows(ids, numbers, tuple(lists), read_row_vectors(folder, len(placed.vectors), len(ids)))
 
 
 def scalar_features(schema: Schema, placement: Placement) -> RowFeatures:
@@ -96,15 +107,16 @@ def list_features(schema: Schema, placement: Placement) -> range:
     return range(len(schema.row_features(placement).lists))
 
 
-def _query_lists(folder: Path, schema: Schema, events: dict[str, Events]) -> list[Ragged]:
+def _query_lists(folder: Path, schema: Schema, events: dict[str, Events], count: int) -> list[Ragged]:
     histories, names = schema.histories(), schema.row_features("query").lists
     owner = {name: history for name, (history, _) in schema.attributes().items()} | schema.parallels()
 
     def lists(name: str) -> Ragged:
         history = owner.get(name, name)
         if history not in histories:
-            return read_ragged(folder, names.index(name))
+            return read_ragged(folder, names.index(name), count=count)
         held = events[histories[history].events]
-        return read_ragged(folder, names.index(history), held.attributes.get(name, held.items))
+        values = held.attributes.get(name, held.items)
+        return read_ragged(folder, names.index(history), values, count=count)
 
     return [lists(name) for name in names]

@@ -1,6 +1,7 @@
 """The user's tables: log, items, users, truth."""
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from corank.core.formatting import shorten
 from corank.core.storage.object_url import is_object_url, is_url
 from corank.core.time import NEVER
 from corank.data.source_files import find_source_files
+from corank.data.text_files.csv_faults import find_bytes_fault, find_row_fault
 
 _FORMATS = {
     ".parquet": "parquet",
@@ -34,6 +36,7 @@ def scan_files(form: str, paths: list[str]) -> pl.LazyFrame:
     return pl.scan_parquet(paths, glob=remote) if form == "parquet" else pl.scan_ipc(paths, glob=remote)
 
 
+_TOO_LARGE = re.compile(r"conversion from `\w+` to `i64` failed in column '(.*?)' .*?: \[([^],\s]*)")
 VALID_FROM = "valid_from"
 """An optional column of items and users: the time from which a row holds."""
 
@@ -81,9 +84,11 @@ class Table:
         form = str(formats.pop())
         frame = scan_files(form, paths)
         try:
+            if fault := next(filter(None, map(find_bytes_fault, paths)), None) if form == "csv" else None:
+                raise DataError(f"data.{name}: {fault}")
             return cls(name, frame, frame.collect_schema(), form, tuple(paths))
         except (pl.exceptions.PolarsError, OSError) as error:
-            raise DataError(f"data.{name}: {paths[0]} cannot be read: {error}") from None
+            raise DataError(f"data.{name}: {paths[0]} cannot be read: {_first_line(error)}") from None
 
     @classmethod
     def scan_arrow(cls, name: str, paths: list[Path]) -> Self:
@@ -97,12 +102,17 @@ class Table:
         return replace(self, frame=step(self.frame), steps=(*self.steps, step))
 
     def require(self, columns: Iterable[str]) -> None:
-        """Raise DataError if a column is missing."""
+        """Raise DataError if a column is missing, or of whole numbers that have more than 64 bits."""
         for column in columns:
             if column not in self.types:
                 near = difflib.get_close_matches(column, list(self.types), n=3)
                 hint = f"near ones: {', '.join(near)}" if near else f"it has {', '.join(self.types)}"
                 raise DataError(f"data.{self.name}: no column '{column}'; {hint}")
+            if _innermost(self.types[column]) in (pl.Int128, pl.UInt128):
+                raise DataError(
+                    f"data.{self.name}: column '{column}' is {self.types[column]}; whole numbers have 64 bits at "
+                    "most: write Int64, or ids as text"
+                )
 
     def key(self, column: str) -> pl.Expr:
         """Select a column of ids: as 64-bit whole numbers, as text, or, if it holds dates or times, as it is."""
@@ -147,6 +157,15 @@ class Table:
         """Make the error for a column of the wrong type."""
         return DataError(f"data.{self.name}: column '{column}' is {self.types[column]}; expected {expected}")
 
+    def unreadable(self, error: Exception) -> DataError:
+        """Make the error for values that cannot be read, in one line."""
+        fault = find_row_fault(self.paths, str(error)) if self.format == "csv" else None
+        if fault is None and (large := _TOO_LARGE.search(str(error))):
+            fault = (
+                f"column '{large[1]}' holds {large[2]}, which does not fit into 64 bits; write ids as text"
+            )
+        return DataError(f"data.{self.name}: {fault or _first_line(error)}")
+
     def example(self, column: str) -> str:
         """Show a value of a column at the end of a message; "" if all are missing."""
         found = self.collect(self.frame.select(pl.col(column).drop_nulls().head(1))).to_series()
@@ -157,7 +176,7 @@ class Table:
         try:
             return frame.collect(engine="streaming")
         except pl.exceptions.PolarsError as error:
-            raise DataError(f"data.{self.name}: {error}") from None
+            raise self.unreadable(error) from None
 
     @cached_property
     def row_counts(self) -> tuple[int, ...]:
@@ -195,4 +214,16 @@ class Table:
         try:
             yield from frame.collect_batches(chunk_size=size, lazy=True)
         except pl.exceptions.PolarsError as error:
-            raise DataError(f"data.{self.name}: {error}") from None
+            raise self.unreadable(error) from None
+
+
+def _first_line(error: Exception) -> str:
+    """What polars says, without its advice on calls of its own."""
+    return str(error).partition("\n")[0]
+
+
+def _innermost(kind: pl.DataType) -> pl.DataType:
+    """The type of the values of a list, or of lists of lists."""
+    while isinstance(kind, pl.List | pl.Array):
+        kind = kind.inner  # type: ignore[assignment]
+    return kind

@@ -41,7 +41,7 @@ class RayEngine(Engine):
         settings |= {name: value for name, value in PATIENCE.items() if name not in os.environ}
         try:
             # Ray's processes keep it: an environment of the tasks alone takes new processes, and seconds
-            with patch_environment(settings | {"RAY_USAGE_STATS_ENABLED": "0"}):
+            with patch_environment(settings):
                 self._ray.init(address=address, log_to_driver=False, logging_level="ERROR", **machine)
         except Exception as error:  # of a start that takes too long Ray raises no kind of its own
             where = "here" if self._local else f"at {address}"

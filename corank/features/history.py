@@ -180,10 +180,12 @@ class Events:
         """Map events into memory: an array for each part. Raises DataError if a part is missing or damaged."""
 
         def part(of: str) -> NDArray[Any]:
-            return read_array(folder / f"{name}.{of}.npy", parts.types.get(of, np.int64))
+            shape = (None,) if of in ("items", "offsets") else items.shape
+            return read_array(folder / f"{name}.{of}.npy", parts.types.get(of, np.int64), shape)
 
+        items = part("items")
         return cls(
-            part("items"),
+            items,
             part("times") if parts.timed else np.empty(0, np.int64),
             part("offsets"),
             part("ordinals"),

@@ -202,9 +202,18 @@ class Operands:
         """Map what `save` wrote into memory. Raises DataError if a part is missing or damaged."""
         return cls(
             count,
-            {name: read_array(folder / f"key{n}.npy") for n, name in enumerate(wanted.keys)},
-            {name: read_ragged(folder, n) for n, name in enumerate(wanted.lists)},
-            {name: read_array(folder / f"number{n}.npy") for n, name in enumerate(wanted.numbers)},
+            {
+                name: read_array(folder / f"key{n}.npy", np.uint64, (count,))
+                for n, name in enumerate(wanted.keys)
+            },
+            {
+                name: read_ragged(folder, n, dtype=np.uint64, count=count)
+                for n, name in enumerate(wanted.lists)
+            },
+            {
+                name: read_array(folder / f"number{n}.npy", np.float64, (count,))
+                for n, name in enumerate(wanted.numbers)
+            },
         )
 
 

@@ -181,13 +181,19 @@ class PriorCounts:
     def load(cls, folder: Path) -> Self:
         """Map what `save` wrote into memory. Raises DataError if a part is missing or damaged."""
 
-        def counts(name: str) -> CumulativeCounts:
-            parts = ("offsets", "periods", "shown", "positive")
-            return CumulativeCounts(*(read_array(folder / f"{name}.{part}.npy") for part in parts))
+        def counts(name: str, keys: int) -> CumulativeCounts:
+            offsets = read_array(folder / f"{name}.offsets.npy", np.int64, (keys + 1,))
+            periods = read_array(folder / f"{name}.periods.npy", np.int64, (None,))
+            sums = (
+                read_array(folder / f"{name}.{part}.npy", np.float64, periods.shape)
+                for part in ("shown", "positive")
+            )
+            return CumulativeCounts(offsets, periods, *sums)
 
         fitted = folder / SMOOTHING
         smoothing = float(read_array(fitted, np.float64, (1,))[0]) if fitted.exists() else None
-        return cls(read_array(folder / "keys.npy"), counts("each"), counts("all"), smoothing)
+        keys = read_array(folder / "keys.npy", np.uint64, (None,))
+        return cls(keys, counts("each", len(keys)), counts("all", 1), smoothing)
 
 
 @dataclass(frozen=True)

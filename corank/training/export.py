@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -23,7 +24,7 @@ from corank.bundle.signatures import SigningKeys
 from corank.bundle.stage_facts import VECTOR, Attention, Calibration, StageFacts
 from corank.core.arrays import append_array, read_array, write_array
 from corank.core.calibration import Platt
-from corank.core.errors import DataError
+from corank.core.errors import BundleError, DataError
 from corank.core.files import scratch_folder
 from corank.core.time import format_time
 from corank.core.types import Floats
@@ -33,6 +34,7 @@ from corank.features.input_layout import Layout, TableSet
 from corank.features.priors import PriorSnapshots
 from corank.models.graphs import PART
 from corank.models.joint import JointModel
+from corank.models.stage_model import StageModel
 from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.training_state import model_state
 from corank.training.config import Config
@@ -102,7 +104,8 @@ def _export(
 ) -> Bundle:
     model = model.cpu().eval()
     version = model_version(config, packed, weights, calibrators)
-    priors = packed.priors.as_of(packed.schema, until)
+    with packed.naming_damage():
+        priors = packed.priors.as_of(packed.schema, until)
     items_seq = next_items_seq(writer.path, version)
     manifest = make_manifest(config, packed, model, calibrators, priors, version, items_seq, items_as_of)
 
@@ -188,12 +191,23 @@ def _facts(config: Config, model: JointModel, calibrators: Calibrators, name: st
         tables=model.tables_of[name],
         item_parts={n.removeprefix(PART): held.shape[1] for n, held in example_parts(model, name).items()},
         precision=config.export.of(name),
-        constants=dict(network.constants()),
+        constants=_constants(network, name),
         matches=settings.counted(),
         main=settings.main,
         attended=attended and Attention(**asdict(attended) | {"features": list(attended.features)}),
         from_stages=model.earlier.get(name, []),
     )
+
+
+def _constants(network: StageModel, stage: str) -> dict[str, float]:
+    """The numbers that a stage's scorer needs. Raises BundleError if one is not finite."""
+    found = dict(network.constants())
+    for name, number in found.items():
+        if not math.isfinite(number):
+            raise BundleError(
+                f"stage '{stage}': its {name} is {number}; its weights are larger than it can compute with: train again"
+            )
+    return found
 
 
 def _fill(
@@ -214,7 +228,8 @@ def _fill(
     names = dict.fromkeys(model.tables_of[stage] for stage in model.stages)
     tables = {name: _write_tables(folder / "tables" / name, name, weights, model.layout) for name in names}
     write_graphs(folder, config, model, calibrators)
-    records = ItemRecords.of_packed(packed, priors, *packed.newest_items())
+    with packed.naming_damage():
+        records = ItemRecords.of_packed(packed, priors, *packed.newest_items())
     records.save(folder / "items")
     exact = ItemGraphs(folder, manifest.stages, model.layout, tables).compute_all(records.rows)
     parts = store_parts(exact, manifest.stages)

@@ -14,7 +14,6 @@ latest/manifest.json                                        facts, tensors, size
 latest/<content>/shard-00000-of-00002.safetensors           a rank's rows of the tables; of rank 0 the rest, too
 """
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -26,7 +25,6 @@ from typing import Any, Self
 from pydantic import TypeAdapter
 
 from corank.core.errors import CheckpointError, ConfigError, DataError
-from corank.core.files import atomic_file
 from corank.core.formatting import shorten
 from corank.core.locks import LOCK, FolderLease, LockHolder, WriteLock
 from corank.core.storage.local_copy import read_folder
@@ -44,7 +42,8 @@ from corank.training.carry.origin import Origin
 from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.checkpoint_writer import CheckpointWriter
 from corank.training.checkpoints.location import CheckpointLocation
-from corank.training.checkpoints.matching import config_facts, load_matching
+from corank.training.checkpoints.matching import config_facts, load_matching, require_facts
+from corank.training.checkpoints.run_file import RUN_FILE, RunFile
 from corank.training.checkpoints.run_publisher import RUN
 from corank.training.checkpoints.training_state import model_state, restore_model
 from corank.training.config import Config
@@ -58,6 +57,8 @@ CHECKPOINTS = ("model", "latest", "best")
 """In the order in which they are removed: the training state before the best weights, without which it cannot go on."""
 
 
+TRAINED = ("calibrators", "epoch", "step", "figures")
+"""Facts of a trained model."""
 TREES = "trees"
 """Folder with the scores of each tree teacher for the candidates of the training split."""
 
@@ -97,12 +98,7 @@ class Run:
         """
         # a run that lies elsewhere names the config's folder from the root
         base_text = os.path.relpath(base, folder) if publish is None else str(base.absolute())
-        document = {"config": plain(config), "base": base_text}
-        if origin is not None:
-            document["from"] = origin.model_dump(mode="json")
-        if packed_mark is not None:
-            document["packed"] = packed_mark
-        text = json.dumps(document, indent=1)
+        file = RunFile(config=plain(config), base=base_text, origin=origin, packed=packed_mark)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name in CHECKPOINTS:
@@ -110,8 +106,7 @@ class Run:
             shutil.rmtree(folder / "events", ignore_errors=True)
             shutil.rmtree(folder / TRACKING, ignore_errors=True)
             shutil.rmtree(folder / TREES, ignore_errors=True)
-            with atomic_file(folder / "run.json") as partial:
-                partial.write_text(text, encoding="utf-8")
+            file.write(folder)
         except OSError as error:
             raise _unwritable(folder, error) from None
         return cls(folder, config, base, publish, origin=origin)
@@ -132,18 +127,10 @@ class Run:
         """
         copy = read_folder(location, RUN)
         folder = copy.path
-        path = folder / "run.json"
-        try:
-            held = json.loads(path.read_text(encoding="utf-8"))
-            settings, base = held["config"], (folder / held["base"]).resolve()
-            origin = Origin.model_validate(held["from"]) if "from" in held else None
-        except FileNotFoundError:
-            raise CheckpointError(
-                f"{folder}: not a run (it has no run.json); `corank train` makes one"
-            ) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{path}: damaged or no run ({error!r}); train again") from None
-        return cls(folder, from_saved(settings, str(path), base), base, lease=copy.lease, origin=origin)
+        held = RunFile.read(folder)
+        base, source = held.base_of(folder), str(folder / RUN_FILE)
+        config = from_saved(held.config, source, base)
+        return cls(folder, config, base, lease=copy.lease, origin=held.origin)
 
     def with_export(self, overrides: Sequence[str]) -> Self:
         """Return the run with changes `export.KEY=value` of its config. Raises ConfigError, for other keys, too."""
@@ -154,7 +141,7 @@ class Run:
                 )
         if not overrides:
             return self
-        source = str(self.folder / "run.json")
+        source = str(self.folder / RUN_FILE)
         values = change_values(plain(self.config), overrides).value
         return replace(self, config=from_plain(values, source, self.base))
 
@@ -179,18 +166,19 @@ class Run:
         Raises DataError unless they are of this config and, if no others go on from them, of the files as they are.
         """
         mark = None
-        with suppress(OSError, ValueError, AttributeError):
-            mark = json.loads((self.folder / "run.json").read_text(encoding="utf-8")).get("packed")
+        with suppress(CheckpointError):
+            mark = RunFile.read(self.folder).packed
         return open_packed(self.config, self.base, is_past, mark)
+
+    @property
+    def checkpoint(self) -> CheckpointLocation:
+        """The trained model."""
+        return CheckpointLocation(self.folder, "model")
 
     @property
     def finished(self) -> bool:
         """Whether training has ended and the model is written."""
-        return self._model.exists
-
-    @property
-    def _model(self) -> CheckpointLocation:
-        return CheckpointLocation(self.folder, "model")
+        return self.checkpoint.exists
 
     def trained(self, packed: PackedDataset) -> Checkpoint:
         """Load the trained model's checkpoint. Raises CheckpointError if there is none, or it is of another packing."""
@@ -200,7 +188,7 @@ class Run:
             raise CheckpointError(
                 f"{self.folder}: training has not finished; {busy}go on with `corank train --resume`"
             )
-        return load_matching(self._model, "calibrators", self.config, packed)
+        return load_matching(self.checkpoint, TRAINED, self.config, packed)
 
     def shipped(self) -> tuple[Checkpoint, Calibrators]:
         """Load trained weights and calibrators, whatever the packed data. Raises CheckpointError if there are none."""
@@ -208,15 +196,16 @@ class Run:
             raise CheckpointError(
                 f"{self.folder}: training has not finished; go on with `corank train --resume`"
             )
-        held = self._model.load()
-        return held, _calibrators(held, self.config, self._model.path)
+        held = self.checkpoint.load()
+        require_facts(held, ("codes", *TRAINED), self.checkpoint.path)
+        return held, _calibrators(held, self.config, self.checkpoint.path)
 
     def model(self, packed: PackedDataset) -> tuple[JointModel, Calibrators]:
         """Load the trained model and its calibrators. Raises CheckpointError if training has not finished."""
         held = self.trained(packed)
         model = build_model(self.config, packed)
-        restore_model(held, model, self._model.path)
-        return model, _calibrators(held, self.config, self._model.path)
+        restore_model(held, model, self.checkpoint.path)
+        return model, _calibrators(held, self.config, self.checkpoint.path)
 
     def networks(self, packed: PackedDataset) -> tuple[JointModel, Calibrators, Checkpoint]:
         """Load the trained model without rows of its tables, its calibrators, and the checkpoint, which has them.
@@ -225,8 +214,8 @@ class Run:
         """
         held = self.trained(packed)
         model = build_networks(self.config, packed.encoders)
-        restore_model(held, model, self._model.path)
-        return model, _calibrators(held, self.config, self._model.path), held
+        restore_model(held, model, self.checkpoint.path)
+        return model, _calibrators(held, self.config, self.checkpoint.path), held
 
     def finish(
         self,
@@ -243,7 +232,7 @@ class Run:
         fitted = {stage: {n: asdict(p) for n, p in labels.items()} for stage, labels in calibrators.items()}
         held = config_facts(self.config, packed) | {"calibrators": fitted} | facts
         writer = writer or CheckpointWriter()
-        writer.write(self._model, model_state(model, held))
+        writer.write(self.checkpoint, model_state(model, held))
         writer.wait()
 
 

@@ -1,20 +1,19 @@
 """A model under training: its optimisers, its average, one step, and the checkpoint that holds them all."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from itertools import accumulate
 
 import torch
-from pydantic import TypeAdapter
 
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
-from corank.core.errors import CheckpointError
 from corank.data.dataset import PackedDataset
 from corank.distributed.ranks import Ranks
 from corank.losses.means import sum_losses
 from corank.models.gradients import sum_gradients
 from corank.models.joint import JointModel
 from corank.training.checkpoints.checkpoint_writer import CheckpointWriter
+from corank.training.checkpoints.facts import TrainingProgress, read_progress
 from corank.training.checkpoints.matching import config_facts, load_matching
 from corank.training.checkpoints.training_state import held_buckets, restore_training, training_state
 from corank.training.device import device, precision
@@ -26,30 +25,6 @@ from corank.training.run import Run, build_model
 
 RANK_SEED = 0x9E3779B1
 """Between the seeds of two ranks; torch takes the lowest 32 bits of a seed."""
-
-
-@dataclass
-class TrainingProgress:
-    """How far a training has come, beside its tensors."""
-
-    epoch: int = 0
-    """Epochs that are done."""
-    batch: int = 0
-    """Batches of the current epoch that are done."""
-    step: int = 0
-    """Optimiser steps that are done, those of the runs that it goes on from with them."""
-    epochs_before: int = 0
-    """Epochs of the runs that it goes on from; none of their draws is drawn again."""
-    best: float | None = None
-    """The best value of the early-stop metric."""
-    best_epoch: int = 0
-    worse: int = 0
-    """Epochs since the best one."""
-    figures: list[dict[str, float | None]] = field(default_factory=list)
-    """Validation figures by epoch."""
-
-
-_PROGRESS: TypeAdapter[TrainingProgress] = TypeAdapter(TrainingProgress)
 
 
 class Trainer:
@@ -203,11 +178,8 @@ class Trainer:
     def load(self) -> None:
         """Continue from the latest checkpoint. Raises CheckpointError if it is of another config or packing."""
         latest = self.run.latest
-        held = load_matching(latest, "progress", self.config, self.packed, held_buckets(self.model))
+        held = load_matching(latest, ["progress"], self.config, self.packed, held_buckets(self.model))
         restore_training(held, self.model, self.optimisers, self.average, latest.path)
-        try:
-            self.progress = _PROGRESS.validate_python(held.facts["progress"])
-        except ValueError:
-            raise CheckpointError(f"{latest.path}: its progress is none of a training; train again") from None
+        self.progress = read_progress(held.facts)
         if self.average is not None:
             self.average.step = self.progress.step

@@ -145,7 +145,7 @@ def ordered_by(trained: Run, feature: str, folder: Path) -> Run:
         rank.first.bias[0] = 100  # out of reach of the ReLU
         rank.first.weight[0, column] = next(rank.hidden.parameters())[0, 0] = rank.heads.weight[0, 0] = 1
     run = Run.create(folder, trained.config, trained.base)
-    run.finish(packed, model, calibrators, {})
+    run.finish(packed, model, calibrators, {"epoch": 0, "step": 0, "figures": [{}]})
     return run
 
 

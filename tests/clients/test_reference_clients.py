@@ -105,3 +105,15 @@ def test_a_damaged_part_and_another_format_are_refused(client: list[str], tmp_pa
     assert "items/ids.npy: damaged, or of another version" in refusal(client, bundle)
     (bundle / "manifest.json").write_text(json.dumps(manifest | {"format": 9}))
     assert "format 9; this reader reads format 8" in refusal(client, bundle)
+
+
+def test_the_runtime_reports_nothing(
+    client: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it may report, it keeps a number of the machine and a database of events in the user's cache."""
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
+    assert derived().funnel
+    rank_lines(client, derived().base / "bundle", [])
+    assert [*tmp_path.iterdir()] == []

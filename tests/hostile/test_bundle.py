@@ -21,7 +21,8 @@ from corank.core.errors import BundleError, StoreError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.fetch import fetch_bundle
 from corank.serving.store.publish import publish_bundle
-from tests.support.hostile_bundles import NAMES, FileWatch, HostileBundles
+from tests.support.hostile_bundles import NAMES, HostileBundles
+from tests.support.hostile_cases import FileWatch
 from tests.support.hostile_store import HostileStore
 from tests.support.shared import derived
 from tests.support.stores import opened

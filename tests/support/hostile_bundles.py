@@ -6,32 +6,19 @@ Half of the mutations carry checksums that fit, so that what lies behind the che
 import hashlib
 import io
 import json
-import os
 import random
 import shutil
-import signal
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 
 from corank.bundle.manifest import digest
-from corank.core.errors import CorankError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
+from tests.support.hostile_cases import VALUES, HostileFolder
 from tests.support.hostile_input import mutate
-from tests.support.waiting import PATIENCE
 
-VALUES: list[Any] = [
-    *(None, True, 0, -1, 1, 2**31, 2**63, -(2**63), 10**30, 0.5, -0.0, 1e308, float("nan"), float("inf")),
-    *("", "x", "\x00", "../../canary", "/etc/passwd", "a" * 5000, [], {}, [[]], [None], {"": {}}),
-]
 NAMES = [
     *("../../../canary/file", "/canary", "..", ".", "", "encoders/../../x", "encoders//x", "encoders/./x"),
     *("encoders/x\x00y", "encoders\\x", "encoders/" + "x" * 300, "items/.hidden", "other/x.npy", "x.onnx/y"),
@@ -39,76 +26,7 @@ NAMES = [
 ]
 
 
-@dataclass
-class Outcome:
-    """Counts of cases."""
-
-    cases: int = 0
-    accepted: int = 0
-    """Those in which the mutation did no harm."""
-    failed: int = 0
-    """Those that raised what is no error of the user's."""
-    hung: int = 0
-    escaped: int = 0
-    """Those that touched a file outside of the case's folder."""
-    first: str = ""
-    """The first failure, in words."""
-    slowest: float = 0.0
-    """Seconds of the slowest case."""
-
-    def add(self, other: "Outcome") -> None:
-        """Add the counts of other cases."""
-        self.cases, self.accepted = self.cases + other.cases, self.accepted + other.accepted
-        self.failed, self.hung = self.failed + other.failed, self.hung + other.hung
-        self.escaped, self.slowest = self.escaped + other.escaped, max(self.slowest, other.slowest)
-        self.note(other.first)
-
-    def note(self, what: str) -> None:
-        """Keep the first failure."""
-        self.first = self.first or what[:1500]
-
-
-class FileWatch:
-    """Sees, by an audit hook, which files below a folder are touched while it is armed."""
-
-    def __init__(self) -> None:
-        self.canary, self.allowed, self.touched = "", "", list[str]()
-        sys.addaudithook(self._hook)
-
-    @contextmanager
-    def armed(self, canary: Path, allowed: Path) -> Iterator[list[str]]:
-        """Collect what is opened below `canary`, or written outside of `allowed`."""
-        self.touched = []
-        self.canary, self.allowed = str(canary), str(allowed)
-        try:
-            yield self.touched
-        finally:
-            self.canary = self.allowed = ""
-
-    def _hook(self, event: str, given: tuple[Any, ...]) -> None:
-        if not self.allowed or event not in EVENTS:
-            return
-        for path in (os.fsdecode(part) for part in given[:2] if isinstance(part, str | bytes | os.PathLike)):
-            absolute = os.path.normpath(os.path.join(self.allowed, path)) if path else ""  # noqa: PTH118
-            writes = event != "open" or (len(given) > 2 and isinstance(given[2], int) and given[2] & WRITES)
-            if absolute.startswith(self.canary) or (
-                writes and path.startswith("/") and self._outside(absolute)
-            ):
-                self.touched.append(f"{event} {path}")
-
-    def _outside(self, path: str) -> bool:
-        if path.startswith((self.allowed, "/proc/")):
-            return False
-        # folders of tests may lie in /dev/shm
-        tests = os.environ.get("PYTEST_DEBUG_TEMPROOT")
-        return not path.startswith("/dev/") or (tests is not None and path.startswith(f"{tests}/"))
-
-
-EVENTS = {"open", "os.rename", "os.remove", "os.symlink", "os.link", "os.mkdir", "os.rmdir", "os.truncate"}
-WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-
-
-class HostileBundles:
+class HostileBundles(HostileFolder):
     """Writes and opens mutations of one bundle."""
 
     def __init__(self, bundle: Path, request: dict[str, Any], folder: Path) -> None:
@@ -121,22 +39,8 @@ class HostileBundles:
         self.plain = json.loads((bundle / "manifest.json").read_bytes())
         content = bundle / self.plain["content"]
         self.parts = {name: (content / name).read_bytes() for name in self.plain["parts"]}
-        self.request, self.canary, self.case = request, folder / "canary", folder / "case" / "bundle"
-        self.canary.mkdir(parents=True)
-        (self.canary / "file").write_text("untouched")
-
-    def run(self, cases: int, seed: int, watch: FileWatch) -> Outcome:
-        """Open mutated bundles; rank by those that open."""
-        found, random_ = Outcome(), random.Random(seed)
-        for _ in range(cases):
-            self.write(random_)
-            found.cases += 1
-            with watch.armed(self.canary, self.case.parent) as touched:
-                attempt(found, lambda: self.open(), f"case {found.cases} of seed {seed}")
-            if touched or (self.canary / "file").read_text() != "untouched":
-                found.escaped += 1
-                found.note(f"touched {touched}")
-        return found
+        super().__init__(folder, "bundle")
+        self.request = request
 
     def open(self) -> None:
         """Open the case, and rank a request."""
@@ -171,43 +75,13 @@ class HostileBundles:
             text = mutate_bytes(random_, text)
         (self.case / "manifest.json").write_bytes(text)
         if random_.random() < 0.05:
-            self._link(random_, content, [*parts])
-
-    def _link(self, random_: random.Random, content: Path, names: list[str]) -> None:
-        """Put a link or a pipe in the place of a part, a folder or the manifest."""
-        chosen = random_.choice(
-            [content / random_.choice(names), content / "items", content, self.case / "manifest.json"]
-        )
-        shutil.rmtree(chosen) if chosen.is_dir() else chosen.unlink()
-        if random_.random() < 0.2:
-            os.mkfifo(chosen)
-        else:
-            chosen.symlink_to(self.canary / random_.choice(["file", ""]))
-
-
-def attempt(found: Outcome, act: Any, what: str) -> None:
-    """Run a case: it succeeds, or raises an error of the user's, in time."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError
-
-    signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
-    began = time.perf_counter()
-    try:
-        act()
-        found.accepted += 1
-    except CorankError:
-        pass
-    except TimeoutError:
-        found.hung += 1
-        found.note(f"{what}: hung")
-    except BaseException as error:
-        found.failed += 1
-        found.note(f"{what}: {error!r}")
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        found.slowest = max(found.slowest, time.perf_counter() - began)
+            places = [
+                content / random_.choice([*parts]),
+                content / "items",
+                content,
+                self.case / "manifest.json",
+            ]
+            self.put_link(random_, random_.choice(places))
 
 
 def mutate_manifest(random_: random.Random, plain: Any) -> Any:

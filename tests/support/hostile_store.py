@@ -13,14 +13,8 @@ from corank.serving.http.source import StoreSource
 from corank.serving.store.base import Store, open_store
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.version_parts import MANIFEST
-from tests.support.hostile_bundles import (
-    VALUES,
-    FileWatch,
-    Outcome,
-    attempt,
-    mutate_bytes,
-    mutate_manifest,
-)
+from tests.support.hostile_bundles import mutate_bytes, mutate_manifest
+from tests.support.hostile_cases import VALUES, FileWatch, Outcome, attempt
 from tests.support.hostile_input import mutate
 
 

@@ -23,7 +23,7 @@ CHECKPOINT = Checkpoint(
         "b.none": torch.zeros(0, 4),
         "step": torch.tensor(7.0),
     },
-    {"epoch": 3, "figures": [{"auc": 0.1 + 0.2, "gauc": None}], "name": "größe"},
+    {"epoch": 1, "figures": [{"auc": 0.1 + 0.2, "gauc": None}], "name": "größe"},
 )
 
 
@@ -68,7 +68,7 @@ def test_only_the_file_is_left(path: Path) -> None:
 
 def test_one_that_is_not_there(tmp_path: Path) -> None:
     assert refused(tmp_path / "absent").endswith("no such checkpoint; train first")
-    assert refused(tmp_path).endswith("no such checkpoint; train first")
+    assert "not a regular file" in refused(tmp_path)
 
 
 def test_every_truncation_is_refused(path: Path) -> None:

@@ -5,12 +5,15 @@ import json
 import os
 import re
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 _PLAIN = re.compile(r"(?!\.)[^/\\\x00-\x1f\x7f\ud800-\udfff]{1,200}")
 LONGEST_NAME = 255
 """Bytes of a file's name, at most, as file systems have it."""
+DEEPEST = 64
+"""Lists and mappings within each other, at most: what walks through them calls itself."""
 
 
 def is_plain_name(name: object) -> bool:
@@ -91,9 +94,19 @@ def list_files(folder: Path, most: int) -> list[str]:
     return found
 
 
-def parse_json(raw: bytes) -> Any:
-    """Parse JSON. Raises ValueError, also for values nested so deeply that the parser gives up."""
+def parse_json(raw: bytes | str) -> Any:
+    """Parse JSON. Raises ValueError, also for values nested deeper than DEEPEST."""
     try:
-        return json.loads(raw)
+        value = json.loads(raw)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [inner for part in level for inner in _inner_values(part)]
+        if not level:
+            return value
+    raise ValueError("nested too deeply")
+
+
+def _inner_values(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()

@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 
 from corank.core.arrays import read_frame, write_frame
-from corank.core.errors import DataError
 from corank.core.types import Hashes
 from corank.data.packing.workspace import write_beside
 from corank.data.row_ranges import RowRange, cut_table
@@ -68,7 +67,7 @@ class MeasureRange:
         try:
             self._add(rows, columns, list(filters), parts)
         except pl.exceptions.PolarsError as error:
-            raise DataError(f"data.{self.table.name}: {error}") from None
+            raise self.table.unreadable(error) from None
         return [self._merge(rows, n, some) for n, some in enumerate(parts)]
 
     def _add(

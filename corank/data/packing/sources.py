@@ -19,7 +19,7 @@ from corank.data.column_sources import (
 from corank.data.content.vector_files import with_vector_files
 from corank.data.histories.event_tables import EventColumns, open_events
 from corank.data.lists.list_log import scan_log
-from corank.data.log_rows import log_columns
+from corank.data.log_rows import log_columns, truth_columns
 from corank.data.log_summary import LogSummary
 from corank.data.packing.log_ids import LogIds
 from corank.data.served.unusable_rows import SERVED_ID, drop_unusable_rows
@@ -92,6 +92,8 @@ class PackSources:
         summary = LogSummary.read(log, data, feature_columns(schema, sources, "log"), engine)
         check_times(schema, sources, {"log": log, "items": items, "users": users}, summary.first)
         value_sources = find_value_sources(data, log, items)
+        if truth is not None:
+            truth_columns(truth, data)
         return cls(data, schema, log, items, users, truth, events, sources, value_sources, summary, start)
 
     @property

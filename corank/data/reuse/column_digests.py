@@ -100,7 +100,13 @@ def _parts(values: pl.Series) -> Iterator[NDArray[Any]]:
     elif isinstance(kind, pl.Struct):
         for name in values.struct.fields:
             yield from _parts(values.struct.field(name))
-    elif kind.is_temporal() or kind.is_integer() or kind.is_float() or kind == pl.Boolean:
+    elif (
+        kind.is_temporal()
+        or kind.is_float()
+        or kind == pl.Boolean
+        # numpy has no whole numbers of 128 bits
+        or (kind.is_integer() and kind not in (pl.Int128, pl.UInt128))
+    ):
         yield _numbers(values.to_physical())
     elif kind != pl.Null:
         yield from _bytes(values if kind == pl.Binary else values.cast(pl.String))

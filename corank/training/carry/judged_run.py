@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from corank.core.errors import CheckpointError, DataError
+from corank.core.errors import DataError
 from corank.core.storage.object_url import Location
 from corank.data.dataset import PackedDataset
 from corank.data.reuse.feature_view import open_with_features
@@ -18,6 +18,7 @@ from corank.models.joint import JointModel
 from corank.training.carry.plan import WeightMap
 from corank.training.carry.restore import carry_weights
 from corank.training.carry.source import find_encoders
+from corank.training.checkpoints.training_state import check_model
 from corank.training.run import Run, build_model, build_networks
 
 
@@ -44,14 +45,13 @@ class JudgedRun:
         otherwise than by a vocabulary, so that the run's layers would read other numbers.
         """
         held, calibrators = run.shipped()
-        if not isinstance(held.facts.get("codes"), str):
-            raise CheckpointError(f"{run.folder}: its model does not say of which packing it is; train again")
         packed = open_with_features(location, run.config.declared)
         _require_log(run, packed, location)
         found = PackingMap(find_encoders(run, held.facts["codes"]), packed.encoders)
         _require_same_codes(run, found, location)
         model = build_model(run.config, packed)
         earlier = build_networks(run.config, found.earlier)
+        check_model(held, earlier, run.checkpoint.path)
         carry_weights(WeightMap.find(earlier, model, found), model, held, "")
         lost = {name: rows.gone for name, rows in found.features.items() if rows.gone}
         return cls(packed, model, calibrators, lost)

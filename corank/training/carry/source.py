@@ -4,19 +4,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
-from pydantic import TypeAdapter, ValidationError
-
 from corank.core.errors import CheckpointError
 from corank.core.storage.object_url import Location
 from corank.data.reuse.earlier_encoders import open_encoders
 from corank.features.encoders import Encoders
 from corank.models.joint import JointModel
 from corank.training.checkpoints.checkpoint import Checkpoint
+from corank.training.checkpoints.facts import TrainingProgress, read_progress
+from corank.training.checkpoints.matching import require_facts
+from corank.training.checkpoints.training_state import check_model, check_training
+from corank.training.optimisers import Average, optimisers
 from corank.training.preparation.packed_data import packed_location
 from corank.training.run import Run, build_networks
-from corank.training.trainer import TrainingProgress
 
-_PROGRESS: TypeAdapter[TrainingProgress] = TypeAdapter(TrainingProgress)
 OF_MODEL = "model."
 """Before the names of weights in the state of a training."""
 
@@ -51,13 +51,22 @@ class CarrySource:
                 f"{location}: training has not finished; go on with `corank train --resume`, then train from it"
             )
         latest = run.latest.load()
-        try:
-            progress = _PROGRESS.validate_python(latest.facts["progress"])
-            codes = str(latest.facts["codes"])
-        except (KeyError, ValidationError):
-            raise CheckpointError(f"{run.latest.path}: holds no state of a training; train again") from None
+        require_facts(latest, ("progress", "codes"), run.latest.path)
+        progress = read_progress(latest.facts)
         kept = run.best.load() if progress.best_epoch < progress.epoch else None
-        return cls(run, location, find_encoders(run, codes), latest, kept, progress)
+        encoders = find_encoders(run, latest.facts["codes"])
+        source = cls(run, location, encoders, latest, kept, progress)
+        source._check()
+        return source
+
+    def _check(self) -> None:
+        """Raise CheckpointError unless its checkpoints are of its config and encoders."""
+        train, run = self.run.config.train, self.run
+        average = None if train.average is None else Average(self.networks, train.average)
+        states = optimisers(self.networks, train.table, train.stages)
+        check_training(self.latest, self.networks, states, average, run.latest.path)
+        if self.kept is not None:
+            check_model(self.kept, self.networks, run.best.path)
 
     @cached_property
     def networks(self) -> JointModel:

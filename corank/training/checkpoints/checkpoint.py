@@ -18,6 +18,8 @@ from torch import Tensor
 
 from corank.core.errors import CheckpointError
 from corank.core.files import atomic_file
+from corank.core.storage.untrusted_files import open_regular_file, parse_json
+from corank.training.checkpoints.facts import check_facts
 from corank.training.checkpoints.mapped_tensors import map_tensors
 from corank.training.checkpoints.split_table import SplitTable, TablePart, TableRows
 
@@ -52,6 +54,12 @@ class Checkpoint:
         tensors = {name: tensor for name, tensor in self.tensors.items() if name in left}
         return type(self)(tensors, self.facts, {n: table for n, table in self.tables.items() if n in left})
 
+    def numbers(self, name: str) -> list[Tensor]:
+        """All numbers of a tensor that were loaded, in one part or several."""
+        return (
+            [part.values for part in self.tables[name].parts] if name in self.tables else [self.tensors[name]]
+        )
+
     def whole(self, name: str) -> Tensor:
         """A whole tensor; not copied unless it is in several parts."""
         return self.tables[name].whole() if name in self.tables else self.tensors[name]
@@ -80,28 +88,30 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     facts = json.dumps(checkpoint.facts, sort_keys=True)
     try:
         with atomic_file(path) as partial:
-            save_file(tensors, partial, {"facts": facts, "digest": _digest(tensors, facts)})
+            save_file(tensors, partial, {"facts": facts, "digest": digest_tensors(tensors, facts)})
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be written: {error}; free some space and resume") from None
 
 
 def load(path: Path) -> Checkpoint:
-    """Map a file and prove it whole. Raises CheckpointError if it is absent, cut short or altered."""
+    """Map a file and prove it whole. Raises CheckpointError if it is absent, cut short, altered or of another form."""
     try:
-        with path.open("rb") as file:
-            tensors, held = map_tensors(file)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        with open_regular_file(path.parent, path.name) as file:
+            tensors, texts = map_tensors(file)
+        facts = texts.get("facts", "")
+        if texts.get("digest") != digest_tensors(tensors, facts):
+            raise CheckpointError(f"{path}: its contents do not match its digest; delete it and train again")
+        return Checkpoint(tensors, check_facts(parse_json(facts)))
+    except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{path}: no such checkpoint; train first") from None
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(
             f"{path}: damaged or no checkpoint ({error}); delete it and train again"
         ) from None
-    if held.get("digest") != _digest(tensors, held.get("facts", "")):
-        raise CheckpointError(f"{path}: its contents do not match its digest; delete it and train again")
-    return Checkpoint(tensors, json.loads(held["facts"]))
 
 
-def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:
+def digest_tensors(tensors: Mapping[str, Tensor], facts: str) -> str:
+    """Hash names, types, shapes and numbers of tensors, and the text of facts."""
     digest = hashlib.sha256(facts.encode())
     for name in sorted(tensors):
         tensor = tensors[name]

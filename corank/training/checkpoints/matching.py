@@ -1,5 +1,6 @@
 """What ties a checkpoint to a config and to packed data."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,12 @@ def config_facts(config: Config, packed: PackedDataset) -> dict[str, Any]:
 
 def load_matching(
     location: CheckpointLocation,
-    part: str,
+    parts: Sequence[str],
     config: Config,
     packed: PackedDataset,
     buckets: range = ALL_BUCKETS,
 ) -> Checkpoint:
-    """Load a checkpoint of this config and packing that holds the fact `part`.
+    """Load a checkpoint of this config and packing that holds some facts.
 
     Of tables it has at least the rows of some buckets. Raises CheckpointError, which names the keys that differ, if
     it is of another config or packing.
@@ -42,9 +43,15 @@ def load_matching(
             f"{path}: trained on another packing of the data, whose vocabularies differ; "
             "train anew with --overwrite"
         )
-    if part not in held.facts:
-        raise CheckpointError(f"{path}: holds no {part}; it is a checkpoint of another kind; train again")
+    require_facts(held, parts, path)
     return held
+
+
+def require_facts(held: Checkpoint, names: Iterable[str], path: Path) -> None:
+    """Raise CheckpointError, which names the checkpoint's path, if it lacks a fact."""
+    for name in names:
+        if name not in held.facts:
+            raise CheckpointError(f"{path}: holds no {name}; it is a checkpoint of another kind; train again")
 
 
 def _refuse_other_config(held: Checkpoint, config: Config, path: Path) -> None:

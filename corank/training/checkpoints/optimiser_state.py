@@ -1,6 +1,8 @@
 """The states of optimisers as named tensors: `optimiser.NAME.NUMBER.PART`, NUMBER of the parameter."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,13 @@ from torch import Tensor
 from corank.core.errors import CheckpointError
 from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.split_table import TableRows
+from corank.training.checkpoints.tensor_checks import check_tensor
 
 Optimisers = Mapping[str, torch.optim.Optimizer]
 """`table`, and one of each stage."""
 PREFIX = "optimiser."
-ADAM = {"step", "exp_avg", "exp_avg_sq"}
-"""The parts that optimisers without a state have after their first step."""
+STEP, SIGNED = "step", "exp_avg"
+"""Parts of a state: the number of steps, and the only one that may be below 0."""
 
 
 def optimiser_tensors(optimisers: Optimisers) -> dict[str, Tensor]:
@@ -28,49 +31,87 @@ def optimiser_tensors(optimisers: Optimisers) -> dict[str, Tensor]:
     }
 
 
-def restore_optimisers(
+def check_optimisers(
     held: Checkpoint, optimisers: Optimisers, tables: Sequence[TableRows], path: Path
 ) -> None:
-    """Take the states of new optimisers over from a checkpoint.
+    """Raise CheckpointError, which names path and tensor, unless a checkpoint has sound states of new optimisers.
 
     Args:
-        held: the checkpoint; of its tensors those that `optimiser_tensors` names are read.
-        optimisers: as they are before the first step.
-        tables: the rows that this rank holds of each table, in the order of the optimiser `table`.
+        held: the checkpoint; of its tensors those that `optimiser_tensors` names are checked.
+        optimisers: as they are before the first step; their tables may be without rows.
+        tables: the rows of each table, in the order of the optimiser `table`.
         path: of the checkpoint, for messages.
-
-    Raises CheckpointError if names or shapes are not those of the optimisers.
     """
     left = {name for name in held.names if name.startswith(PREFIX)}
-    for name, optimiser in optimisers.items():
-        prefix = f"{PREFIX}{name}."
-        parameters = [p for group in optimiser.param_groups for p in group["params"]]
-        before = optimiser.state_dict()
-        state: dict[int, dict[str, Any]] = {}
-        for number, parameter in enumerate(parameters):
-            table = tables[number] if name == "table" else None
-            parts = set(before["state"].get(number, ())) or ADAM
-            found = {part for part in parts if f"{prefix}{number}.{part}" in left}
-            if found and found != parts:
-                raise CheckpointError(
-                    f"{path}: {prefix}{number}: {min(parts - found)} is missing; train again"
-                )
-            for part in found:
-                tensor = _take(held, f"{prefix}{number}.{part}", parameter, table, path)
-                # an optimiser that counts its steps in a Python int rounds otherwise with a tensor
-                state.setdefault(number, {})[part] = (
-                    tensor if tensor.is_floating_point() else int(tensor.item())
-                )
-                left.discard(f"{prefix}{number}.{part}")
-        optimiser.load_state_dict({**before, "state": state})
+    for state in _states(held, optimisers, tables):
+        if state.found and (absent := state.parts.keys() - state.found):
+            raise CheckpointError(f"{path}: {state.name(min(absent))} is missing; train again")
+        for part in state.found:
+            name, like = state.name(part), state.parts[part]
+            shape = (state.table.rows, *like.shape[1:]) if state.table and like.dim() else tuple(like.shape)
+            # an optimiser may count its steps in a Python int
+            counts = part == STEP and held.dtype(name) == torch.int64
+            least = -math.inf if part == SIGNED else 0
+            check_tensor(held, name, shape, torch.int64 if counts else like.dtype, path, least)
+            left.discard(name)
     if left:
         raise CheckpointError(f"{path}: {min(left)} is of another optimiser; train again")
 
 
-def _take(held: Checkpoint, name: str, parameter: Tensor, table: TableRows | None, path: Path) -> Tensor:
-    """Copy a part of a parameter's state: a number, or as large as the parameter, or a number for each table row."""
-    whole = tuple(parameter.shape) if table is None else (table.rows, *parameter.shape[1:])
-    shape = held.shape(name)
-    if shape not in ((), whole) and (table is None or shape != whole[:1]):
-        raise CheckpointError(f"{path}: {name}: expected the shape {whole}; found {shape}; train again")
-    return held.whole(name).clone() if table is None or not shape else held.take(name, table)
+def restore_optimisers(held: Checkpoint, optimisers: Optimisers, tables: Sequence[TableRows]) -> None:
+    """Take the states of new optimisers over from a checkpoint, which was checked.
+
+    Args:
+        held: the checkpoint.
+        optimisers: as they are before the first step.
+        tables: the rows that this rank holds of each table, in the order of the optimiser `table`.
+    """
+    restored: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in optimisers}
+    for state in _states(held, optimisers, tables):
+        taken = {part: _take(held, state.name(part), state.table) for part in state.found}
+        if taken:
+            restored[state.optimiser][state.number] = taken
+    for name, optimiser in optimisers.items():
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": restored[name]})
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a checkpoint holds of the state of a parameter."""
+
+    optimiser: str
+    number: int
+    table: TableRows | None
+    """The rows of the parameter if it is a table."""
+    parts: Mapping[str, Tensor]
+    """Those that it has if it has any, as they are before the first step."""
+    found: frozenset[str]
+    """Those that the checkpoint has."""
+
+    def name(self, part: str) -> str:
+        """The name of a part's tensor."""
+        return _name(self.optimiser, self.number, part)
+
+
+def _name(optimiser: str, number: int, part: str) -> str:
+    return f"{PREFIX}{optimiser}.{number}.{part}"
+
+
+def _states(held: Checkpoint, optimisers: Optimisers, tables: Sequence[TableRows]) -> Iterator[_State]:
+    names = set(held.names)
+    for name, optimiser in optimisers.items():
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        before = optimiser.state_dict()["state"]
+        for number, parameter in enumerate(parameters):
+            known = {part: torch.as_tensor(value) for part, value in before.get(number, {}).items()}
+            parts = known or {STEP: torch.zeros(()), SIGNED: parameter, "exp_avg_sq": parameter}
+            found = frozenset(part for part in parts if _name(name, number, part) in names)
+            yield _State(name, number, tables[number] if name == "table" else None, parts, found)
+
+
+def _take(held: Checkpoint, name: str, table: TableRows | None) -> Any:
+    """Copy a part of a state; a whole number as a Python int, since its optimiser rounds otherwise with a tensor."""
+    if table is not None and held.shape(name):
+        return held.take(name, table)
+    tensor = held.whole(name).clone()
+    return tensor if tensor.is_floating_point() else int(tensor.item())

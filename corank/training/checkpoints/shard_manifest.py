@@ -17,6 +17,7 @@ from corank.core.settings import Settings, validate
 from corank.core.storage.untrusted_files import parse_json, read_regular_file
 from corank.distributed.row_shards import BUCKETS, RowShards
 from corank.training.checkpoints.checkpoint import Checkpoint
+from corank.training.checkpoints.facts import check_facts
 
 MANIFEST = "manifest.json"
 MOST_BYTES = 1 << 26
@@ -86,6 +87,7 @@ class ShardManifest(Settings):
         try:
             plain = parse_json(read_regular_file(folder, MANIFEST, MOST_BYTES))
             held = validate(cls, plain, MANIFEST)
+            check_facts(held.facts)
         except (FileNotFoundError, NotADirectoryError):
             raise CheckpointError(f"{path}: no such checkpoint; train first") from None
         except (OSError, ValueError, ConfigError) as error:

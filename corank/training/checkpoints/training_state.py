@@ -12,16 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corank.core.errors import CheckpointError
 from corank.models.joint import JointModel
 from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.optimiser_state import (
     PREFIX,
     Optimisers,
+    check_optimisers,
     optimiser_tensors,
     restore_optimisers,
 )
 from corank.training.checkpoints.split_table import SplitTable, TablePart, TableRows
+from corank.training.checkpoints.tensor_checks import check_names, check_tensor
 from corank.training.optimisers import Average
 
 _OF_A_TABLE = re.compile(
@@ -54,10 +55,7 @@ def training_state(
     model: JointModel, optimisers: Optimisers, average: Average | None, facts: dict[str, Any]
 ) -> Checkpoint:
     """All that a training needs to go on, not copied: weights, optimiser states, average."""
-    named = model.state_dict(prefix="model.")
-    if average is not None:
-        named |= {f"average.{name}": tensor for name, tensor in average.state().items()}
-    return _named(named | optimiser_tensors(optimisers), facts, model)
+    return _named(_weights(model, average) | optimiser_tensors(optimisers), facts, model)
 
 
 def restore_model(held: Checkpoint, model: JointModel, path: Path) -> None:
@@ -65,19 +63,55 @@ def restore_model(held: Checkpoint, model: JointModel, path: Path) -> None:
 
     Raises CheckpointError, which names the checkpoint's path, if they are not those of the model.
     """
-    _copy(held, model.state_dict(), model, path)
+    check_model(held, model, path)
+    _copy(held, model.state_dict(), model)
 
 
 def restore_training(
     held: Checkpoint, model: JointModel, optimisers: Optimisers, average: Average | None, path: Path
 ) -> None:
     """Take the state of a training over. Raises CheckpointError, which names the checkpoint's path, if it cannot."""
-    targets = model.state_dict(prefix="model.")
-    if average is not None:
-        targets |= {f"average.{name}": tensor for name, tensor in average.state().items()}
+    check_training(held, model, optimisers, average, path)
+    _copy(held, _weights(model, average), model)
+    restore_optimisers(held, optimisers, list(table_rows(model).values()))
+
+
+def check_model(held: Checkpoint, model: JointModel, path: Path) -> None:
+    """Raise CheckpointError, which names path and tensor, unless a checkpoint has sound weights of a model.
+
+    The model may be without rows of its tables.
+    """
+    _check(held, model.state_dict(), model, path)
+
+
+def check_training(
+    held: Checkpoint, model: JointModel, optimisers: Optimisers, average: Average | None, path: Path
+) -> None:
+    """Raise CheckpointError, which names path and tensor, unless a checkpoint has a sound state of a training.
+
+    The model, with which optimisers and average were made, may be without rows of its tables.
+    """
     of_optimisers = [name for name in held.names if name.startswith(PREFIX)]
-    _copy(held.without(of_optimisers), targets, model, path)
-    restore_optimisers(held, optimisers, list(table_rows(model).values()), path)
+    _check(held.without(of_optimisers), _weights(model, average), model, path)
+    check_optimisers(held, optimisers, list(table_rows(model).values()), path)
+
+
+def _weights(model: JointModel, average: Average | None) -> dict[str, Tensor]:
+    """What a training learns, by name."""
+    named = model.state_dict(prefix="model.")
+    if average is not None:
+        named |= {f"average.{name}": tensor for name, tensor in average.state().items()}
+    return named
+
+
+def _check(held: Checkpoint, targets: Mapping[str, Tensor], model: JointModel, path: Path) -> None:
+    """Check tensors against those of the same names."""
+    check_names(held, targets, path)
+    rows = table_rows(model)
+    for name, target in targets.items():
+        table = _rows_of(name, rows)
+        shape = tuple(target.shape) if table is None else (table.rows, *target.shape[1:])
+        check_tensor(held, name, shape, target.dtype, path)
 
 
 def _named(tensors: Mapping[str, Tensor], facts: dict[str, Any], model: JointModel) -> Checkpoint:
@@ -101,18 +135,11 @@ def _rows_of(name: str, rows: Mapping[str, TableRows]) -> TableRows | None:
 
 
 @torch.no_grad()
-def _copy(held: Checkpoint, targets: Mapping[str, Tensor], model: JointModel, path: Path) -> None:
-    """Copy tensors into those of the same names. Raises CheckpointError if names or shapes differ."""
-    if odd := sorted(targets.keys() ^ set(held.names)):
-        raise CheckpointError(f"{path}: {odd[0]} is missing, or is none of this model's; train again")
+def _copy(held: Checkpoint, targets: Mapping[str, Tensor], model: JointModel) -> None:
+    """Copy tensors, which were checked, into those of the same names."""
     rows = table_rows(model)
     for name, target in targets.items():
         table = _rows_of(name, rows)
-        expected = tuple(target.shape) if table is None else (table.rows, *target.shape[1:])
-        if held.shape(name) != expected:
-            raise CheckpointError(
-                f"{path}: {name}: expected the shape {expected}; found {held.shape(name)}; train again"
-            )
         if table is None:
             target.copy_(held.whole(name))
         elif table.whole:

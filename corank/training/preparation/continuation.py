@@ -1,18 +1,16 @@
 """The packed data from which a packing goes on: named by a folder, a URL, or a run that was trained on them."""
 
-import json
 from pathlib import Path
 
-from corank.core.errors import ConfigError, DataError
+from corank.core.errors import CheckpointError, ConfigError, DataError
 from corank.core.storage.object_url import Location, ObjectUrl, parse_location
 from corank.data.dataset import PackedDataset
 from corank.data.pack_manifest import MANIFEST
 from corank.data.state.earlier_pack import EarlierPack
 from corank.features.log_schema import DataSettings
+from corank.training.checkpoints.run_file import RUN_FILE, RunFile
 from corank.training.config_file import from_saved
 from corank.training.preparation.packed_data import open_packed
-
-RUN_FILE = "run.json"
 
 
 def open_earlier(
@@ -77,11 +75,10 @@ def _open(location: Location) -> PackedDataset:
 
 def _open_of_run(folder: Path) -> PackedDataset:
     """Open the packed data of a run, whatever became of their input files."""
-    path = folder / RUN_FILE
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        settings, base = held["config"], (folder / held["base"]).resolve()
-        mark = held.get("packed")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: damaged or no run ({error!r}); name its packed data instead") from None
-    return open_packed(from_saved(settings, str(path), base), base, lambda folder: True, mark)
+        held = RunFile.read(folder)
+    except CheckpointError as error:
+        raise DataError(f"{error}; or name its packed data instead") from None
+    base = held.base_of(folder)
+    config = from_saved(held.config, str(folder / RUN_FILE), base)
+    return open_packed(config, base, lambda folder: True, held.packed)

@@ -51,4 +51,5 @@ def _rows(packed: PackedDataset, shard: Shard, placement: Placement, count: int)
     total = len(shard) if placement == "query" else len(shard.item)
     at = np.unique(np.linspace(0, total - 1, min(count, total)).astype(np.int64))
     rows = {"query": shard.query, "item": packed.items, "snapshot": shard.snapshot, "cross": shard.cross}
-    return rows[placement].numbers.take(shard.item[at] if placement == "item" else at, axis=0)
+    with packed.naming_damage():
+        return rows[placement].numbers.take(shard.item[at] if placement == "item" else at, axis=0)

@@ -110,6 +110,71 @@ def test_unsound_log_is_refused(world: World, change: Change, message: str) -> N
     assert world.refused() == message
 
 
+WIDE = "is Int128; whole numbers have 64 bits at most: write Int64, or ids as text"
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "message"),
+    [
+        ("log", pl.col("item").cast(pl.Int128), f"data.log: column 'item' {WIDE}"),
+        ("log", pl.col("match").cast(pl.Int128), f"data.log: column 'match' {WIDE}"),
+        (
+            "log",
+            pl.col("time").cast(pl.UInt128),
+            f"data.log: column 'time' {WIDE.replace('Int128', 'UInt128')}",
+        ),
+        ("log", pl.col("click").cast(pl.Int128), f"data.log: column 'click' {WIDE}"),
+        ("items", pl.col("item").cast(pl.Int128), f"data.items: column 'item' {WIDE}"),
+        (
+            "items",
+            pl.col("tags").cast(pl.List(pl.Int128)),
+            f"data.items: column 'tags' {WIDE.replace('Int128', 'List(Int128)')}",
+        ),
+        ("users", pl.col("user").cast(pl.Int128), f"data.users: column 'user' {WIDE}"),
+        ("users", pl.col("age").cast(pl.Int128), f"data.users: column 'age' {WIDE}"),
+        ("truth", pl.col("item").cast(pl.Int128) * 2**40 * 2**40, f"data.truth: column 'item' {WIDE}"),
+    ],
+)
+def test_whole_numbers_of_more_than_64_bits_are_refused(
+    world: World, table: str, change: pl.Expr, message: str
+) -> None:
+    world.truth = TRUTH
+    setattr(world, table, getattr(world, table).with_columns(change))
+    assert world.refused() == message
+
+
+@pytest.mark.parametrize("large", [pl.lit(2**63 + 7, pl.UInt64), pl.lit(1e300), pl.lit(float("inf"))])
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("log", "item"),
+        ("log", "user"),
+        ("log", "time"),
+        ("items", "item"),
+        ("users", "user"),
+        ("truth", "item"),
+    ],
+)
+def test_ids_and_times_beyond_64_bits_are_refused(
+    world: World, table: str, column: str, large: pl.Expr
+) -> None:
+    world.truth = TRUTH
+    setattr(world, table, getattr(world, table).with_columns(large.alias(column)))
+    message = world.refused()
+    assert message.startswith(f"data.{table}: column '{column}' ") and "\n" not in message
+
+
+def test_truth_holds_probabilities_by_the_ids_of_the_log(world: World) -> None:
+    world.truth = TRUTH.with_columns(click=pl.struct("click"))
+    assert (
+        world.refused() == "data.truth: column 'click' is Struct({'click': Float64}); expected probabilities"
+    )
+    world.truth = TRUTH.with_columns(pl.col("click") * float("inf"))
+    assert "data.truth: no 'click' for candidates of the log, such as item=" in world.refused()
+    world.truth = TRUTH.with_columns(pl.col("item").cast(pl.String))
+    assert world.refused() == "data.truth: column 'item' is String; expected Int64, as in the log"
+
+
 @pytest.mark.parametrize(
     ("column", "value", "shown"),
     [

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -74,3 +75,14 @@ def test_a_digest_is_of_values_however_they_are_cut(world: World) -> None:
     assert digest("first.parquet", "last.parquet") == whole
     swapped = digest("last.parquet", "first.parquet")
     assert all(swapped[name] != whole[name] for name in whole)
+
+
+def test_whole_numbers_of_128_bits_have_a_digest(tmp_path: Path) -> None:
+    """A column that no feature reads may have them."""
+    digests = set()
+    for large in (2**70, 2**70 + 1):
+        pl.DataFrame({"n": pl.Series([1, large], dtype=pl.Int128)}).write_parquet(tmp_path / "t.parquet")
+        table = Table.scan("items", "t.parquet", tmp_path)
+        found = digest_columns(table, ["n"], lambda digest, ranges: [digest(rows) for rows in ranges])
+        digests.add(found.columns["n"])
+    assert len(digests) == 2

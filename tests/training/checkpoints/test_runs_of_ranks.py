@@ -98,16 +98,16 @@ STATES: dict[str, tuple[Change, str]] = {
     "no weight": (lambda c: c.tensors.pop("model.stages.rank.first.weight"), "rank.first.weight is missing"),
     "more": (
         lambda c: c.tensors.update({"model.x": torch.zeros(1)}),
-        "model.x is missing, or is none of this",
+        "model.x is none of this model",
     ),
     "shape": (
         lambda c: c.tensors.update({"model.stages.rank.first.weight": torch.zeros(2)}),
         r"rank.first.weight: expected the shape \(\d+, \d+\); found \(2,\)",
     ),
-    "no sum": (lambda c: c.tensors.pop("optimiser.rank.0.step"), "optimiser.rank.0: step is missing"),
+    "no sum": (lambda c: c.tensors.pop("optimiser.rank.0.step"), "optimiser.rank.0.step is missing"),
     "shape of a sum": (
         lambda c: c.tensors.update({"optimiser.table.0.sum": torch.zeros(5)}),
-        r"optimiser.table.0.sum: expected the shape \(\d+, 16\); found \(5,\)",
+        r"optimiser.table.0.sum: expected the shape \(\d+,\); found \(5,\)",
     ),
     "number": (
         lambda c: c.tensors.update({"optimiser.table.9.sum": torch.zeros(5)}),
@@ -119,9 +119,9 @@ STATES: dict[str, tuple[Change, str]] = {
     ),
     "progress": (
         lambda c: c.facts["progress"].pop("epoch") and c.facts.update(progress=3),
-        "its progress is none",
+        "facts.progress: Input should be a dictionary",
     ),
-    "step": (lambda c: c.facts["progress"].update(step="many"), "its progress is none"),
+    "step": (lambda c: c.facts["progress"].update(step="many"), "facts.progress.step: Input should"),
 }
 
 
@@ -139,7 +139,9 @@ def test_a_state_of_another_training_is_refused(
         save(run.latest.file, held)
     else:
         write_folder(run.latest.folder, with_tables(held), 2)
-    with pytest.raises(CheckpointError, match=rf"latest(\.safetensors)?: .*{said}.*; train again"):
+    with pytest.raises(
+        CheckpointError, match=rf"latest(\.safetensors|/manifest.json)?: .*{said}.*train again"
+    ):
         trained_run(world / "config.yaml", run.folder, resume=True)
 
 

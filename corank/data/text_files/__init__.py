@@ -1,0 +1,1 @@
+"""CSV files: what of them is no text, and which line does not fit."""

@@ -1,0 +1,67 @@
+"""`run.json`: the config of a run, and where its data and their packing lie."""
+
+import json
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from corank.core.errors import CheckpointError
+from corank.core.files import atomic_file
+from corank.core.settings import Settings
+from corank.core.storage.untrusted_files import parse_json, read_regular_file
+from corank.training.carry.origin import Origin
+
+RUN_FILE = "run.json"
+MOST_BYTES = 1 << 24
+"""Bytes of the file, at most."""
+
+
+class RunFile(Settings):
+    """What `run.json` holds."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    config: dict[str, Any]
+    """Plain values, every default written out."""
+    base: str
+    """Where the relative paths of the config begin: from the run's folder, or from the root."""
+    origin: Origin | None = Field(None, alias="from")
+    """The run whose weights it took over."""
+    packed: str | None = None
+    """The fingerprint of the packed data, of which a config may have several that go on from others."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the file of a run. Raises CheckpointError if there is none, or it is damaged."""
+        path = folder / RUN_FILE
+        try:
+            held = cls.model_validate(parse_json(read_regular_file(folder, RUN_FILE, MOST_BYTES)))
+            held.base_of(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            raise CheckpointError(
+                f"{folder}: not a run (it has no {RUN_FILE}); `corank train` makes one"
+            ) from None
+        except ValidationError as error:
+            fault = error.errors(include_url=False)[0]
+            name = ".".join(map(str, fault["loc"]))
+            raise CheckpointError(
+                f"{path}: damaged or no run ({name}: {fault['msg']}); train again"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path}: damaged or no run ({error}); train again") from None
+        return held
+
+    def base_of(self, folder: Path) -> Path:
+        """Where the config's relative paths begin, of a run in a folder. Raises OSError, ValueError for no path."""
+        return (folder / self.base).resolve()
+
+    def write(self, folder: Path) -> None:
+        """Write the file whole or not at all. Raises OSError."""
+        document = {"config": self.config, "base": self.base}
+        if self.origin is not None:
+            document["from"] = self.origin.model_dump(mode="json")
+        if self.packed is not None:
+            document["packed"] = self.packed
+        with atomic_file(folder / RUN_FILE) as partial:
+            partial.write_text(json.dumps(document, indent=1), encoding="utf-8")

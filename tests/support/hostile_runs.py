@@ -1,0 +1,214 @@
+"""Runs mutated by what they are made of: run.json, facts, tensors of every checkpoint, bytes, links and pipes.
+
+Most checkpoints carry a digest that fits, so that what lies behind it is reached, too.
+"""
+
+import json
+import pickle
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from corank.data.dataset import PackedDataset
+from corank.training.carry.judged_run import JudgedRun
+from corank.training.carry.preparation import plan_carry
+from corank.training.carry.restore import carry_training
+from corank.training.checkpoints.checkpoint import Checkpoint, digest_tensors, load
+from corank.training.export import export_bundle
+from corank.training.run import CHECKPOINTS, Run
+from corank.training.train import train_run
+from corank.training.trainer import Trainer
+from tests.support.hostile_bundles import mutate_bytes
+from tests.support.hostile_cases import VALUES, HostileFolder
+from tests.support.hostile_input import mutate
+from tests.support.shared import derived, shared
+
+FACTS = ["", "[", "[]", "7", "null", '{"progress": 1}', "[" * 100_000, '{"a":' * 900 + "1" + "}" * 900]
+"""Texts in the place of a checkpoint's facts."""
+NUMBERS = [float("nan"), float("inf"), float("-inf"), 1e38, -1e38, 3e4, -1.0, 1e-38]
+
+
+def hostile_run() -> Run:
+    """A finished run of the shared case that has something of every kind, with an average; tests copy it."""
+    case = derived()
+    train = case.config.train.model_copy(update={"epochs": 1, "average": 0.9})
+    config = case.config.model_copy(update={"train": train})
+
+    def make(folder: Path) -> None:
+        train_run(Run.create(folder / "run", config, case.base), case.packed)
+
+    return Run.open(shared("hostile_run", make) / "run")
+
+
+def write_checkpoint(path: Path, tensors: dict[str, Tensor], facts: str) -> None:
+    """Write a checkpoint's file whose digest fits, whatever its facts are."""
+    save_file(tensors, path, {"facts": facts, "digest": digest_tensors(tensors, facts)})
+
+
+class HostileRuns(HostileFolder):
+    """Writes mutations of one run, and uses them as commands do."""
+
+    def __init__(self, run: Run, packed: PackedDataset, folder: Path) -> None:
+        """
+        Args:
+            run: a sound one, finished.
+            packed: its data.
+            folder: for the cases; beside them lie files that none may touch.
+        """
+        super().__init__(folder, "run")
+        self.sound, self.packed = run, packed
+        self.plain = json.loads((run.folder / "run.json").read_bytes()) | {"base": str(run.base)}
+        self.held = {name: load(run.folder / f"{name}.safetensors") for name in CHECKPOINTS}
+        self.use: Callable[[], object] = self.evaluate
+
+    def write(self, random_: random.Random) -> None:
+        """Write the sound run with a mutation."""
+        shutil.rmtree(self.case.parent, ignore_errors=True)
+        self.case.mkdir(parents=True)
+        text = json.dumps(self.plain).encode()
+        for name, held in self.held.items():
+            write_checkpoint(self._file(name), held.tensors, json.dumps(held.facts))
+        name = random_.choice(["model", "model", "latest", "latest", "best", "run.json"])
+        if name == "run.json":
+            text = mutate_document(random_, self.plain)
+        else:
+            mutate_checkpoint(random_, self._file(name), self.held[name])
+        (self.case / "run.json").write_bytes(text)
+        if random_.random() < 0.05:
+            self.put_link(random_, random_.choice([*self.case.iterdir()]))
+        self.use = random_.choice(
+            {
+                "model": [self.evaluate, self.judge, self.judge, self.export],
+                "latest": [self.carry, self.carry, self.resume],
+                "best": [self.carry],
+                "run.json": [self.evaluate, self.carry, self.judge],
+            }[name]
+        )
+
+    def _file(self, name: str) -> Path:
+        return self.case / f"{name}.safetensors"
+
+    def open(self) -> None:
+        """Use the run as one of the commands that read it."""
+        self.use()
+
+    def evaluate(self) -> None:
+        """As `corank evaluate`: read the model, and let it score a batch."""
+        run = Run.open(self.case)
+        model, _ = run.model(run.packed())
+        model.eval()
+        trainer = Trainer(self.sound, self.packed)
+        trainer.model.load_state_dict(model.state_dict())
+        trainer.step(next(iter(trainer.reader.read_shuffled(0))))
+
+    def carry(self) -> None:
+        """As `corank train --from`: plan, take over, and make a step."""
+        trainer = Trainer(self.sound, self.packed)
+        carry_training(plan_carry(self.case, self.sound.config, self.packed), trainer)
+        trainer.step(next(iter(trainer.reader.read_shuffled(0))))
+        trainer.shipped()
+
+    def resume(self) -> None:
+        """As `corank train --resume`: take the latest state over, and make a step."""
+        (self.case / "model.safetensors").unlink(missing_ok=True)
+        run = Run.open(self.case)
+        trainer = Trainer(run, run.packed())
+        trainer.load()
+        trainer.step(next(iter(trainer.reader.read_shuffled(trainer.progress.epoch))))
+
+    def judge(self) -> None:
+        """As `corank compare --on` judges a run on other data."""
+        JudgedRun.on(Run.open(self.case), self.packed.folder)
+
+    def export(self) -> None:
+        """As `corank export`."""
+        run = Run.open(self.case)
+        packed = run.packed()
+        model, calibrators, weights = run.networks(packed)
+        export_bundle(self.case.parent / "bundle", run.config, packed, model, calibrators, weights=weights)
+
+
+def mutate_document(random_: random.Random, plain: dict[str, Any]) -> bytes:
+    """Change run.json: a value, its bytes, or how deep it is."""
+    how = random_.random()
+    if how < 0.7:
+        return json.dumps(mutate(random_, plain, random_.choice(VALUES))).encode()
+    if how < 0.85:
+        return mutate_bytes(random_, json.dumps(plain).encode())
+    return random_.choice(FACTS).encode()
+
+
+def mutate_checkpoint(random_: random.Random, path: Path, held: Checkpoint) -> None:
+    """Change a checkpoint: facts, tensors, or bytes."""
+    how, facts, tensors = random_.random(), json.dumps(held.facts), dict(held.tensors)
+    if how < 0.1:
+        path.write_bytes(mutate_bytes(random_, path.read_bytes()))
+    elif how < 0.13:
+        path.write_bytes(random_.choice([b"", pickle.dumps({"weights": [1.0]}), huge_header(random_)]))
+    elif how < 0.35:
+        changed = mutate(random_, held.facts, random_.choice(VALUES))
+        write_checkpoint(
+            path, tensors, random_.choice([json.dumps(changed), json.dumps(changed), *FACTS[:1]])
+        )
+    elif how < 0.4:
+        write_checkpoint(path, tensors, random_.choice(FACTS))
+    else:
+        for _ in range(random_.choice([1, 1, 2])):
+            tensors = mutate_tensors(random_, tensors)
+        write_checkpoint(path, tensors, facts)
+
+
+def huge_header(random_: random.Random) -> bytes:
+    """A file whose header declares a tensor that it does not have."""
+    rows = random_.choice([10**6, 10**12, 2**62])
+    header = json.dumps({"x": {"dtype": "F32", "shape": [rows, 4], "data_offsets": [0, 16 * rows]}}).encode()
+    return len(header).to_bytes(8, "little") + header + b"\0" * 16
+
+
+def mutate_tensors(random_: random.Random, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Remove, rename or add a tensor, or change one's shape, type or numbers."""
+    name = random_.choice([*tensors]) if tensors else "x"
+    tensor = tensors.get(name, torch.zeros(2))
+    others = {key: value for key, value in tensors.items() if key != name}
+    match random_.randrange(8):
+        case 0:
+            return others
+        case 1:
+            return others | {f"{name}x": tensor}
+        case 2:
+            return tensors | {
+                random_.choice(["x", "optimiser.rank.0.more", "model.tables.y"]): tensor.clone()
+            }
+        case 3:
+            return tensors | {
+                name: random_.choice([tensor[:-1], tensor[..., None], tensor.reshape(-1)]).clone()
+                if tensor.dim()
+                else tensor.repeat(3)
+            }
+        case 4:
+            return tensors | {name: torch.zeros(())}
+        case 5:
+            kinds = [
+                torch.int64,
+                torch.int32,
+                torch.float64,
+                torch.float16,
+                torch.bool,
+                torch.uint8,
+                torch.bfloat16,
+            ]
+            return tensors | {name: tensor.to(random_.choice(kinds))}
+        case 6:
+            return tensors | {name: torch.zeros(*tensor.shape, 2)}
+    changed = tensor.clone()
+    if changed.numel() and changed.is_floating_point():
+        changed.view(-1)[random_.randrange(changed.numel())] = random_.choice(NUMBERS)
+    elif changed.numel():
+        changed.view(-1)[0] = random_.choice([-1, 2**31 - 1, 0])
+    return tensors | {name: changed}
