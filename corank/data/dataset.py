@@ -29,7 +29,7 @@ from corank.data.pack_manifest import (
 from corank.data.packed.item_counts import COUNTS, ORDINALS, ItemCounts
 from corank.data.packed.request_contents import RequestContents
 from corank.data.remote_pack import RemotePack
-from corank.data.shard import Shard, list_features, map_rows
+from corank.data.shard import Shard, list_features, map_rows, row_features
 from corank.features.encoders import Encoders, read_encoder_files
 from corank.features.history import EventParts, Events
 from corank.features.log_schema import DataSettings
@@ -159,6 +159,7 @@ class PackedDataset:
         manifest: PackManifest,
         encoders: Encoders,
         open_shards: Callable[[str, Callable[[Path], Shard]], Sequence[Shard]] | None = None,
+        derived: bool = True,
     ) -> Self:
         """Memory-map packed data whose manifest and encoders are at hand.
 
@@ -167,6 +168,10 @@ class PackedDataset:
             manifest: of them.
             encoders: of them.
             open_shards: opens the shards of a split, given how one is opened; at once, from the folder, unless given.
+            derived: whether the rows have derived features; while they are packed, they have not yet.
+
+        Raises:
+            DataError: an array is missing, damaged, or of another type or shape.
         """
         schema = encoders.schema
         names = dict.fromkeys(history.events for history in schema.histories().values())
@@ -174,7 +179,7 @@ class PackedDataset:
         items = folder / "items"
 
         def open_shard(path: Path) -> Shard:
-            return Shard.open(path, manifest, schema, events)
+            return Shard.open(path, manifest, schema, events, derived)
 
         def open_all(split: str, open_one: Callable[[Path], Shard]) -> Sequence[Shard]:
             return tuple(open_one(folder / split / shard.name) for shard in manifest.splits[split])
@@ -187,7 +192,7 @@ class PackedDataset:
             map_rows(
                 items,
                 [read_ragged(items, n) for n in list_features(schema, "item")],
-                schema.row_features("item"),
+                row_features(schema, "item", derived),
             ),
             events,
             {split: (open_shards or open_all)(split, open_shard) for split in manifest.splits},

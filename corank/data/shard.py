@@ -44,8 +44,15 @@ class Shard(LoggedRequests):
         return self.keys.row(row, named=True)
 
     @classmethod
-    def open(cls, folder: Path, manifest: PackManifest, schema: Schema, events: dict[str, Events]) -> Self:
-        """Memory-map a shard. Raises DataError."""
+    def open(
+        cls,
+        folder: Path,
+        manifest: PackManifest,
+        schema: Schema,
+        events: dict[str, Events],
+        derived: bool = True,
+    ) -> Self:
+        """Memory-map a shard, whose rows have `derived` features or, while it is packed, not yet. Raises DataError."""
 
         def array(name: str, dtype: type[np.generic], count: int | None) -> NDArray[Any]:
             return read_array(folder / f"{name}.npy", dtype, (count,))
@@ -56,11 +63,15 @@ class Shard(LoggedRequests):
         if not len(start):
             raise DataError(f"{folder / 'request_start.npy'}: damaged: it has no end")
         requests, candidates = len(start) - 1, int(start[-1])
+
+        def rows(placement: Placement, lists: list[Ragged]) -> Rows:
+            count = requests if placement == "query" else candidates
+            placed = row_features(schema, placement, derived)
+            return map_rows(folder / placement, lists, placed, count)
+
         return cls(
             request_start=start,
-            query=map_rows(
-                query, _query_lists(query, schema, events, requests), schema.row_features("query"), requests
-            ),
+            query=rows("query", _query_lists(query, schema, events, requests)),
             user=array("user", np.int32, requests),
             time=array("time", np.int64, requests),
             item=array("item", np.int32, candidates),
@@ -70,12 +81,10 @@ class Shard(LoggedRequests):
             weight=array("weight", np.float32, candidates) if data.weight else None,
             position=array("position", np.int16, candidates) if data.position else None,
             columns={name: array(f"column.{name}", np.float32, candidates) for name in logged},
-            snapshot=map_rows(folder / "snapshot", [], schema.row_features("snapshot"), candidates),
-            cross=map_rows(
-                folder / "cross",
+            snapshot=rows("snapshot", []),
+            cross=rows(
+                "cross",
                 [read_ragged(folder / "cross", n, count=candidates) for n in list_features(schema, "cross")],
-                schema.row_features("cross"),
-                candidates,
             ),
             operands=Operands.load(query / "operands", OperandNames.of(schema, "query"), requests),
             folder=folder,
@@ -94,6 +103,12 @@ def map_rows(folder: Path, lists: list[Ragged], placed: RowFeatures, count: int 
     ids = read_array(folder / "ids.npy", np.int32, (count, len(placed.ids)))
     numbers = read_array(folder / "numbers.npy", np.float32, (len(ids), placed.width))
     return Rows(ids, numbers, tuple(lists), read_row_vectors(folder, len(placed.vectors), len(ids)))
+
+
+def row_features(schema: Schema, placement: Placement, derived: bool) -> RowFeatures:
+    """Select the features of a placement's rows: all, or those that are not derived."""
+    placed = schema.row_features(placement)
+    return placed if derived else placed.select(n for n in placed if n not in schema.derived(placement))
 
 
 def scalar_features(schema: Schema, placement: Placement) -> RowFeatures:

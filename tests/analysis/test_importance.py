@@ -176,7 +176,7 @@ def test_a_match_is_worth_something_to_the_towers_that_read_it(tmp_path: Path) -
         for name, parameter in towers.named_parameters():
             parameter.fill_(1.0 if name == "matches.weight" else 0.0)
     alone = Run.create(tmp_path / "alone", run.config, run.base)
-    alone.finish(packed, model, calibrators, {})
+    alone.finish(packed, model, calibrators, {"epoch": 0, "step": 0, "figures": [{}]})
     found = measure_importance(alone, "train", 20_000)
     auc = found["stages"]["prerank"]["auc"]
     assert auc > 0.51

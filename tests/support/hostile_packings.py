@@ -5,11 +5,11 @@ import random
 import shutil
 from pathlib import Path
 
+from corank.bundle.item_records import ItemRecords
 from corank.data.dataset import PackedDataset
 from corank.data.pack_manifest import MANIFEST
 from corank.distributed.ranks import Ranks
 from corank.evaluation.predict import predict_by_ranks
-from corank.training.export import newest
 from corank.training.run import Run
 from corank.training.trainer import Trainer
 from tests.support.hostile_bundles import NAMES, mutate_bytes, mutate_part
@@ -57,6 +57,6 @@ class HostilePackings(HostileFolder):
         trainer = Trainer(self.run_of, packed)
         trainer.step(next(iter(trainer.reader.read_shuffled(0))))
         predict_by_ranks(trainer.model, packed, "test", Ranks(), names=trainer.model.networks)
-        newest(packed)
         with packed.naming_damage():
-            packed.priors.as_of(packed.schema, packed.manifest.last)
+            priors = packed.priors.as_of(packed.schema, packed.manifest.last)
+            ItemRecords.of_packed(packed, priors, *packed.newest_items())

@@ -48,7 +48,8 @@ class RowGroup:
 
     def values(self, spill: Path) -> Path:
         """Return the file of the values of the derived features."""
-        return spill / "values" / f"{self.split}.{self.shard}.{self.placement}.arrow"
+        name = f"{self.split}.{self.shard}.{self.placement}" if self.shard else self.placement
+        return spill / "values" / f"{name}.arrow"
 
 
 def derive_columns(workspace: PackWorkspace, manifest: PackManifest, inputs: PackSources) -> Encoders:
@@ -110,7 +111,7 @@ class DeriveValues:
         """The packed data, without derived features."""
         schema = Schema(self.manifest.features)
         encoders = Encoders.load(self.spill / ENCODERS, schema, derived=False)
-        return PackedDataset.load(self.folder, self.manifest, encoders)
+        return PackedDataset.load(self.folder, self.manifest, encoders, derived=False)
 
     def __call__(self, key: tuple[str, str]) -> None:
         """Write the values of the rows."""
