@@ -212,9 +212,9 @@ def _exchange(a: Path, b: Path) -> bool:
 
 def restore_folder(path: Path) -> None:
     """Put a folder back that `atomic_folder` had moved away when it was killed. Readers call this, too."""
-    real = path.resolve()
-    if not real.exists():
-        with suppress(OSError):  # there is none, or another process was quicker
+    with suppress(OSError):  # there is none, another process was quicker, or the name is none
+        real = path.resolve()
+        if not real.exists():
             _moved_name(real).rename(real)
             sync(real.parent)
 

@@ -77,7 +77,12 @@ class Ragged:
         return self.from_lengths(self.length, self.flat(), self.flat_weight())
 
     def positions(self) -> Longs:
-        """Return the positions of the values of `flat` among the shared ones: (sum of lengths,)."""
+        """Return the positions of the values of `flat` among the shared ones: (sum of lengths,).
+
+        Raises IndexError for a list that is longer than all values, before it takes memory for it.
+        """
+        if (longest := self.length.max(initial=0)) > len(self.values):
+            raise IndexError(f"a list has {longest:,} values; there are {len(self.values):,}")
         return concat_ranges(self.start, self.length)
 
     def with_rows(self, at: Index, new: Self) -> Self:

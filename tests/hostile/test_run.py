@@ -10,12 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import corank
 from corank.core.errors import BundleError, CheckpointError
+from corank.core.ragged import Ragged
 from corank.training.carry.preparation import plan_carry
 from corank.training.checkpoints.checkpoint import load
 from corank.training.run import Run
@@ -193,6 +195,13 @@ def test_a_run_json_that_is_too_large_is_not_read(run: Run) -> None:
     assert "1,073,741,824 bytes; at most 16,777,216 are read" in refusal(lambda: Run.open(run.folder))
 
 
+def test_packed_data_whose_name_is_too_long_are_not_there(run: Run) -> None:
+    header = json.loads((run.folder / "run.json").read_text())
+    header["config"]["packed"] = "a" * 5000
+    (run.folder / "run.json").write_text(json.dumps(header))
+    assert "a" * 5000 in refusal(lambda: Run.open(run.folder).packed())
+
+
 @pytest.mark.parametrize("name", ["run.json", "model.safetensors", "latest.safetensors", "best.safetensors"])
 @pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
 def test_what_is_no_regular_file_is_not_opened(run: Run, tmp_path: Path, name: str, kind: str) -> None:
@@ -251,6 +260,12 @@ def test_mutated_runs_are_used_or_refused_by_name(run: Run, tmp_path: Path) -> N
     found = HostileRuns(run, derived().packed, tmp_path / "cases").run(40, 5, FileWatch())
     assert (found.failed, found.hung, found.escaped) == (0, 0, 0), found.first
     assert found.cases == 40 and found.accepted < 25
+
+
+def test_a_list_that_is_longer_than_all_values_is_refused_before_memory_is_taken() -> None:
+    lists = Ragged(np.zeros(2, np.int64), np.array([1, 2**31 - 1], np.int32), np.arange(5, dtype=np.int32))
+    with pytest.raises(IndexError, match="a list has 2,147,483,647 values; there are 5"):
+        lists.flat()
 
 
 def test_mutated_packings_are_read_or_refused_by_name(run: Run, tmp_path: Path) -> None:
