@@ -1,5 +1,6 @@
 """Where a file or folder lies: a path of this machine, or a URL of an object store."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ SCHEMES = {
 """Scheme of a URL → the object store."""
 LONGEST_KEY = 1024
 """Bytes of the name of an object, at most."""
+LONGEST_NAME = 200
+"""Bytes of a folder's or file's name, at most: file systems take 255, and a name beside it is longer."""
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _COLLAPSED = re.compile(r"(s3|gs|az|file):/+(?=[^/])")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
@@ -102,7 +105,7 @@ def is_object_url(text: str) -> bool:
 def parse_location(given: PathOrUrl | ObjectUrl) -> Location:
     """Read a path of this machine, a `file://` URL or the URL of an object store.
 
-    Raises StorageError for any other URL, and for the URL of an object store that was made a `Path`, which drops a
+    Raises StorageError for any other URL, for names that no file system takes, and for the URL of an object store that was made a `Path`, which drops a
     slash.
 
     Example:
@@ -115,13 +118,13 @@ def parse_location(given: PathOrUrl | ObjectUrl) -> Location:
     if isinstance(given, Path):
         if _COLLAPSED.match(text):
             raise StorageError(f"{text}: a URL was made a Path, which drops a slash; give it as text")
-        return given
+        return _check_names(given)
     if text.startswith("file://"):
         path = Path(text.removeprefix("file://"))
         if not path.is_absolute():
             raise StorageError(f"{text}: expected file:///PATH, from the root of this machine")
-        return path
-    return ObjectUrl.parse(text) if is_url(text) else Path(text)
+        return _check_names(path)
+    return ObjectUrl.parse(text) if is_url(text) else _check_names(Path(text))
 
 
 def require_local(given: PathOrUrl) -> Path:
@@ -135,6 +138,15 @@ def require_local(given: PathOrUrl) -> Path:
     if isinstance(location, ObjectUrl):
         raise StorageError(f"{location}: no URL can be given here; give a path of this machine")
     return location
+
+
+def _check_names(path: Path) -> Path:
+    """Return a path that a file system can have. Raises StorageError."""
+    if "\0" in str(path) or any(len(os.fsencode(name)) > LONGEST_NAME for name in path.parts):
+        raise StorageError(
+            f"{shorten(str(path), 300)}: no path: a name has more than {LONGEST_NAME} bytes, or a NUL"
+        )
+    return path
 
 
 def _hide(text: str) -> str:

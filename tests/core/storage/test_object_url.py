@@ -44,6 +44,13 @@ def test_what_leads_nowhere_is_refused(text: str) -> None:
         parse_location(text)
 
 
+@pytest.mark.parametrize("text", ["runs/" + "a" * 5000, "runs/\0", "file:///" + "ä" * 101])
+def test_what_no_file_system_takes_is_refused(text: str) -> None:
+    for given in (text, Path(text)) if "://" not in text else (text,):
+        with pytest.raises(StorageError, match="no path: a name has more than 200 bytes, or a NUL"):
+            parse_location(given)
+
+
 def test_credentials_in_a_url_are_refused_and_not_repeated() -> None:
     with pytest.raises(StorageError, match="holds no credentials") as error:
         parse_location("s3://AKIA1234:hidden@shop/a")
