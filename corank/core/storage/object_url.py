@@ -105,8 +105,8 @@ def is_object_url(text: str) -> bool:
 def parse_location(given: PathOrUrl | ObjectUrl) -> Location:
     """Read a path of this machine, a `file://` URL or the URL of an object store.
 
-    Raises StorageError for any other URL, for names that no file system takes, and for the URL of an object store that was made a `Path`, which drops a
-    slash.
+    Raises StorageError for any other URL, for names that no file system takes, and for the URL of an object store that
+    was made a `Path`, which drops a slash.
 
     Example:
         >>> parse_location("runs/shop")
