@@ -77,10 +77,7 @@ class Ragged:
         return self.from_lengths(self.length, self.flat(), self.flat_weight())
 
     def positions(self) -> Longs:
-        """Return the positions of the values of `flat` among the shared ones: (sum of lengths,).
-
-        Raises IndexError for a list that is longer than all values, before it takes memory for it.
-        """
+        """Return where the values of `flat` lie: (sum of lengths,). Raises IndexError if a list is longer than all."""
         if (longest := self.length.max(initial=0)) > len(self.values):
             raise IndexError(f"a list has {longest:,} values; there are {len(self.values):,}")
         return concat_ranges(self.start, self.length)

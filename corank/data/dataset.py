@@ -177,6 +177,7 @@ class PackedDataset:
         names = dict.fromkeys(history.events for history in schema.histories().values())
         events = {n: Events.open(folder / "events", n, EventParts.of(schema, n)) for n in names}
         items = folder / "items"
+        item_lists = [read_ragged(items, n) for n in list_features(schema, "item")]
 
         def open_shard(path: Path) -> Shard:
             return Shard.open(path, manifest, schema, events, derived)
@@ -189,11 +190,7 @@ class PackedDataset:
             manifest,
             schema,
             encoders,
-            map_rows(
-                items,
-                [read_ragged(items, n) for n in list_features(schema, "item")],
-                row_features(schema, "item", derived),
-            ),
+            map_rows(items, item_lists, row_features(schema, "item", derived)),
             events,
             {split: (open_shards or open_all)(split, open_shard) for split in manifest.splits},
         )

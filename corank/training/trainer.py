@@ -13,7 +13,7 @@ from corank.losses.means import sum_losses
 from corank.models.gradients import sum_gradients
 from corank.models.joint import JointModel
 from corank.training.checkpoints.checkpoint_writer import CheckpointWriter
-from corank.training.checkpoints.facts import TrainingProgress, read_progress
+from corank.training.checkpoints.facts import TrainingProgress, training_progress
 from corank.training.checkpoints.matching import config_facts, load_matching
 from corank.training.checkpoints.training_state import held_buckets, restore_training, training_state
 from corank.training.device import device, precision
@@ -180,6 +180,6 @@ class Trainer:
         latest = self.run.latest
         held = load_matching(latest, ["progress"], self.config, self.packed, held_buckets(self.model))
         restore_training(held, self.model, self.optimisers, self.average, latest.path)
-        self.progress = read_progress(held.facts)
+        self.progress = training_progress(held.facts)
         if self.average is not None:
             self.average.step = self.progress.step

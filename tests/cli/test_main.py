@@ -76,7 +76,7 @@ CONFIG_MISTAKES = {
 
 
 @pytest.mark.parametrize(
-    ("verb", "override"), zip(cycle(["check", "pack", "train"]), CONFIG_MISTAKES, strict=False)
+    ("verb", "override"), list(zip(cycle(["check", "pack", "train"]), CONFIG_MISTAKES, strict=False))
 )
 def test_a_mistake_in_the_config(world: Path, command: Corank, verb: str, override: str) -> None:
     refused(command(verb, world / "config.yaml", "--set", override), CONFIG_MISTAKES[override])

@@ -80,7 +80,7 @@ def test_what_is_derived_tells_its_side_kind_and_operands(
     ]
     show_check(corank.check(config, DERIVED))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["brand_ctr", "item", "prior", "brand", "-", "x", "x"] in lines
+    assert ["brand_ctr", "item", "prior", "brand", "-"] in lines and ["brand_ctr", "x", "x"] in lines
 
 
 def test_several_query_towers_have_a_column_each(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,6 +128,6 @@ def test_a_checkpoint_of_before_a_key_is_of_the_same_config(trained: Run, tmp_pa
     del held.facts["config"]["plugins"]
     save(tmp_path / "earlier.safetensors", held)
     earlier = load_matching(
-        CheckpointLocation(tmp_path, "earlier"), "calibrators", trained.config, trained.packed()
+        CheckpointLocation(tmp_path, "earlier"), ("calibrators",), trained.config, trained.packed()
     )
     assert earlier.tensors.keys() == held.tensors.keys()

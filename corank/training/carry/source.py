@@ -10,7 +10,7 @@ from corank.data.reuse.earlier_encoders import open_encoders
 from corank.features.encoders import Encoders
 from corank.models.joint import JointModel
 from corank.training.checkpoints.checkpoint import Checkpoint
-from corank.training.checkpoints.facts import TrainingProgress, read_progress
+from corank.training.checkpoints.facts import TrainingProgress, training_progress
 from corank.training.checkpoints.matching import require_facts
 from corank.training.checkpoints.training_state import check_model, check_training
 from corank.training.optimisers import Average, optimisers
@@ -52,7 +52,7 @@ class CarrySource:
             )
         latest = run.latest.load()
         require_facts(latest, ("progress", "codes"), run.latest.path)
-        progress = read_progress(latest.facts)
+        progress = training_progress(latest.facts)
         kept = run.best.load() if progress.best_epoch < progress.epoch else None
         encoders = find_encoders(run, latest.facts["codes"])
         source = cls(run, location, encoders, latest, kept, progress)

@@ -77,6 +77,6 @@ def check_facts(facts: Any) -> dict[str, Any]:
     return held
 
 
-def read_progress(facts: dict[str, Any]) -> TrainingProgress:
+def training_progress(facts: dict[str, Any]) -> TrainingProgress:
     """The progress among facts that were checked."""
     return _PROGRESS.validate_python(facts["progress"])
