@@ -229,6 +229,7 @@ except BundleError as error:
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("limit", [300, 10_000])
 def test_full_disk_leaves_the_bundle_untouched(case: Case, bundle: Path, limit: int) -> None:
     before = content(bundle)

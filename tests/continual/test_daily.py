@@ -229,6 +229,7 @@ def test_a_period_is_tried_again_when_its_tables_are_mended(world: Path) -> None
     assert live_version(world) != before
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_model_of_flipped_labels_is_refused_by_the_gate(world: Path) -> None:
     before = live_version(world)
@@ -279,6 +280,7 @@ def test_a_skipped_period_is_not_trained_and_the_next_begins_after_the_live_one(
     assert result.records[2].since == result.records[1].end
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_after_a_rollback_nothing_is_trained_until_the_period_is_undone(two_days: Path) -> None:
     """What was wrong with the day is mended then, and it is trained once more, from the day before."""

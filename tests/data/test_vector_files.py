@@ -121,6 +121,7 @@ def test_ids_that_all_lack_a_vector_are_looked_up_as_missing(tmp_path: Path) -> 
         assert found["text"].to_list() == [missing] * 2
 
 
+@pytest.mark.thorough
 def test_vectors_of_a_catalogue_are_computed_from_a_file_as_from_a_column(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -224,6 +224,7 @@ def without_label(feature: PriorFeature) -> PriorFeature:
 ASKED = [1, 2, 3, 4, 2**63, 2**64 - 1, 77]
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @settings(deadline=None)  # files are flushed
 @given(row_lists, row_lists, cuts, memories)
@@ -241,6 +242,7 @@ def test_what_comes_at_the_cut_or_after_changes_nothing(
     assert kept == plain(rates(folder, before, memory=memory).as_of(cut, memory))
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @settings(deadline=None)  # files are flushed
 @given(row_lists, row_lists, cuts)

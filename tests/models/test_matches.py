@@ -54,6 +54,7 @@ def test_weighted_columns_are_added_to_the_product() -> None:
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("first", "middle"), [({}, HEADS | NARROW), (FOLDED, None)])
 def test_a_bundle_counts_matches_as_packing_did(tmp_path: Path, first: Drawn, middle: Drawn | None) -> None:
     """Of numbers and of buckets, of lists on either side."""

@@ -105,6 +105,7 @@ def test_a_teacher_is_trained_validated_and_neither_judged_nor_shipped(taught: R
     assert not [name for name in bundle.manifest.parts if "teacher" in name]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mode", ["joint", "alternate", "separate"])
 def test_a_run_with_a_teacher_goes_on_as_if_it_had_not_stopped(
     world: Path, taught: Run, tmp_path: Path, mode: str

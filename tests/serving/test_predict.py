@@ -164,6 +164,7 @@ def test_a_bundle_refuses_rows_whose_labels_its_priors_count(
         assert code == 0, err
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_bundle_without_histories_and_users_needs_neither(tmp_path: Path) -> None:
     case = Case.of(tmp_path, RICH | {"histories": [], "user": []})

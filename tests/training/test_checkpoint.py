@@ -114,6 +114,7 @@ def _save_where_files_are_short(path: Path, said: Path) -> None:
         said.write_text(str(error))
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_full_disk_leaves_the_old_file(path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A limit on the size of files stands for the disk's end; the process that has it is another one."""

@@ -136,6 +136,7 @@ def _export_where_files_are_short(run: Path, bundle: Path, said: Path) -> None:
         said.write_text(str(error))
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_full_disk_leaves_the_bundle_before_untouched(
     trained: Run, trained_bundle: Path, tmp_path: Path
@@ -220,6 +221,7 @@ def test_graphs_take_any_number_of_candidates_and_no_embedding_table(case: Case)
     assert max(sizes.values()) < 100_000
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_set_of_tables_is_written_once_and_its_stages_name_it(tmp_path: Path) -> None:
     case = Case.of(tmp_path, LONG | {"middle_tables": {"table_gradient": False}})

@@ -129,6 +129,7 @@ def test_resuming_a_finished_run_changes_nothing(small_world: Path, tmp_path: Pa
     assert {path: path.read_bytes() for path in tmp_path.glob("*.safetensors")} == before
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("metric", "sign"), [("rank.click.auc", 1), ("prerank.click.logloss", -1)])
 def test_early_stopping_keeps_the_best_epoch(world: Path, tmp_path: Path, metric: str, sign: int) -> None:
     config = world / "config.yaml"
@@ -146,6 +147,7 @@ def test_early_stopping_keeps_the_best_epoch(world: Path, tmp_path: Path, metric
     assert short.config.train.early_stop is None
 
 
+@pytest.mark.thorough
 def test_the_average_is_what_is_shipped(world: Path, tmp_path: Path) -> None:
     """At a decay near 0 the average is the newest weights; at one near 1 it stays at the first."""
     config = world / "config.yaml"

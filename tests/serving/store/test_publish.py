@@ -218,7 +218,9 @@ def unbroken(first: Path, second: Path, tmp_path_factory: pytest.TempPathFactory
         return found, counted.writes
 
 
-@pytest.mark.parametrize("left", [1, 2, 4, 7, 8, 15, None])
+@pytest.mark.parametrize(
+    "left", [1, 8, None, *(pytest.param(left, marks=pytest.mark.thorough) for left in (2, 4, 7, 15))]
+)
 def test_a_publish_that_stops_leaves_what_is_live_and_goes_on(
     first: Path, second: Path, store: Store, tmp_path: Path, in_blocks: None, unbroken: Any, left: int | None
 ) -> None:

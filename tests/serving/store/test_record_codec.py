@@ -94,6 +94,7 @@ def same(ours: ItemLayer, theirs: ItemLayer) -> None:
         same_lists(values, other.operands.lists[name])
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @settings(
     max_examples=3,
@@ -186,6 +187,7 @@ def test_keys_of_numbers_are_in_their_order(ids: list[int]) -> None:
     assert to_ids(sorted(keys)).to_list() == sorted(ids)
 
 
+@pytest.mark.thorough
 @given(st.lists(st.text(st.characters(codec="utf-8")), unique=True, min_size=1))
 def test_keys_of_texts_are_in_their_order(ids: list[str]) -> None:
     series = pl.Series(ids)
