@@ -3,8 +3,10 @@
 import fcntl
 import gc
 import os
+import re
 from collections import Counter
 from collections.abc import Generator, Iterator
+from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,6 +25,12 @@ THOROUGH = [
     if line[:1] not in ("", "#")
 ]
 
+_MAKERS = re.compile(
+    r"^from tests\.support\."
+    r"(cases|daily_world|four_days|packing|served_worlds|service|shared|simulated_runs|two_days)\b",
+    re.MULTILINE,
+)
+
 torch.set_num_threads(1)
 # what is imported lives on: collections that visited it took a tenth of the CPU time
 gc.set_threshold(50_000, 20, 20)
@@ -34,11 +42,13 @@ settings.load_profile("corank")
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """One worker of a fresh checkout compiles the modules, the others wait and read what it compiled."""
-    with Path(__file__).open() as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            fcntl.flock(lock, fcntl.LOCK_SH)
+    here = Path(__file__)
+    with here.open() as lock:
+        if not any((here.parent / "__pycache__").glob("test_*.pyc")):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                fcntl.flock(lock, fcntl.LOCK_SH)
         result = yield
     gc.collect()
     gc.freeze()
@@ -47,21 +57,32 @@ def pytest_collection() -> Generator[None, object, object]:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave files unread of which every test would be deselected: half of all imports of the default tests."""
-    return (
-        True if config.option.markexpr.startswith("not thorough") and _is_thorough(collection_path) else None
+    marks = config.option.markexpr
+    ignored = ("not thorough" in marks and _is_thorough(collection_path)) or (
+        "not slow" in marks and _is_slow(collection_path)
     )
+    return ignored or None
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are selected by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if _is_thorough(item.path) or "s3_endpoint" in getattr(item, "fixturenames", ()):
+        needs = {*getattr(item, "fixturenames", ())}
+        if _is_thorough(item.path) or "s3_endpoint" in needs:
             item.add_marker("thorough")
+        if _is_slow(item.path) or needs & {"world", "small_world", "trained", "trained_bundle"}:
+            item.add_marker("slow")
 
 
 def _is_thorough(path: Path) -> bool:
     place = path.relative_to(Path(__file__).parent)
     return any(place.is_relative_to(name) for name in THOROUGH)
+
+
+@cache
+def _is_slow(path: Path) -> bool:
+    """Whether a file imports what makes a world, a run, a bundle or a service."""
+    return path.suffix == ".py" and _MAKERS.search(path.read_text(encoding="utf-8")) is not None
 
 
 @pytest.fixture(scope="session", autouse=True)

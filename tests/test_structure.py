@@ -25,6 +25,8 @@ from corank.losses.base import LOSSES
 from corank.models.settings.stage import STAGE_MODELS
 from corank.serving.store.base import STORES
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(corank.__file__).parent
 
 FILES_OF_A_FOLDER = 15

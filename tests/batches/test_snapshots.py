@@ -53,6 +53,7 @@ def test_a_batch_without_snapshot_features_has_no_earliest(tmp_path: Path) -> No
     assert batch.numbers["snapshot"].shape == (len(batch), 0)
 
 
+@pytest.mark.slow
 def test_a_pair_beyond_the_log_has_them_as_of_its_request(case: Case) -> None:
     """As a pair of the log has; counted from the log by hand."""
     packed, log = case
@@ -72,6 +73,7 @@ def test_a_pair_beyond_the_log_has_them_as_of_its_request(case: Case) -> None:
     assert all(len(values) > 3 for values in found.values())
 
 
+@pytest.mark.slow
 def test_a_short_step_makes_no_more_item_rows(tmp_path: Path) -> None:
     rows = []
     for name, every in (("day", timedelta(days=1)), ("minutes", timedelta(minutes=10))):

@@ -26,6 +26,7 @@ def test_the_parts_of_a_number_sum_to_it_and_differ_by_one(requests: int) -> Non
     assert parts.max() - parts.min() <= 1
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(SHARDS, st.sampled_from([1, 2, 7, 32, 33, 500]), st.integers(1, STREAMS))
 def test_the_parts_of_all_ranks_are_the_batches_of_one(shards: list[int], size: int, world: int) -> None:
@@ -70,6 +71,7 @@ def test_the_seed_and_the_epoch_decide() -> None:
         assert not any((a == b).all() for a, b in zip(first[:-1], other[:-1], strict=True))
 
 
+@pytest.mark.slow
 def test_requests_are_mixed_within_a_piece_and_pieces_among_one_another() -> None:
     # a stream has 1,000 requests in four pieces: of which pieces are those of the first batch?
     streams = Streams([250] * 4 * STREAMS, STREAMS, Ranks())

@@ -44,6 +44,7 @@ def hold_and_fork(folder: Path, ready: Path) -> None:
         signal.pause()
 
 
+@pytest.mark.slow
 def test_a_second_writer_is_told_who_writes_since_when_and_what_to_do(tmp_path: Path) -> None:
     folder, ready = tmp_path / "run", tmp_path / "ready"
     holder = start(hold, folder, ready)
@@ -127,6 +128,7 @@ def test_nothing_is_left_of_a_lock_and_a_folder_that_it_made_goes_if_it_is_empty
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["full", "full/run.json"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("note", NOTES)
 def test_a_note_that_cannot_be_read_stops_nobody(tmp_path: Path, note: bytes) -> None:
     (tmp_path / LOCK).write_bytes(note)

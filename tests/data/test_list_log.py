@@ -106,6 +106,7 @@ def arrays(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(lengths=st.lists(st.integers(0, 6), min_size=1, max_size=12), size=st.integers(1, 40))
 def test_ranges_read_each_candidate_once_in_order(

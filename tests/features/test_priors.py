@@ -198,6 +198,7 @@ def remembered(feature: PriorFeature, period: int, cut: int) -> float:
     return 2 ** (-(cut - period - 1) / (feature.half_life / TICK)) if feature.half_life else 1
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # files are flushed
 @given(row_lists, st.lists(st.tuples(keys, cuts), min_size=1), memories)
 def test_values_are_those_of_a_loop(
@@ -256,6 +257,7 @@ def test_what_is_older_than_the_window_changes_nothing(
     assert plain(one.as_of(cut, WINDOW.memory)) == plain(other.as_of(cut, WINDOW.memory))
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # files are flushed
 @given(row_lists, st.tuples(cuts, cuts, cuts).map(sorted), memories)
 def test_a_snapshot_brought_forward_is_that_of_all_counted_at_once(

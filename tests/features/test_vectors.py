@@ -210,6 +210,7 @@ def test_cosine_by_hand() -> None:
     np.testing.assert_allclose(cosines(first, second), [1, 2 / 3, -1, np.nan, np.nan], rtol=1e-6)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 1000))
 def test_a_cosine_is_the_same_bit_by_bit_alone_and_among_others(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -208,6 +208,7 @@ def test_far_off_scores_still_pull_the_right_way(form: str) -> None:
         assert gradient.isfinite().all() and gradient[0] < 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_descent_brings_the_true_top_through(form: str) -> None:
     torch.manual_seed(0)

@@ -73,6 +73,7 @@ def test_it_equals_a_row_a_candidate_in_logits_and_gradients(seed: int) -> None:
     assert len(snapshot) == 3 and all(np.abs(ours[name]).max() > 0 for name in snapshot)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.integers(0, 10_000))
 def test_the_vectors_of_a_batch_are_as_of_each_items_earliest_request(seed: int) -> None:

@@ -191,6 +191,7 @@ def test_the_command_prints_tables_and_json(config: Path, capsys: pytest.Capture
     assert document["faults"] == []
 
 
+@pytest.mark.slow
 def test_training_says_it_before_it_begins(config: Path) -> None:
     said: list[str] = []
     corank.train(config, report=said.append)

@@ -25,6 +25,7 @@ def experiment(rng: np.random.Generator, lift: float = 1.0) -> tuple[Longs, Long
     return np.arange(ROWS, dtype=np.int64), user, is_a[user], clicked
 
 
+@pytest.mark.slow
 def test_who_looks_all_the_time_is_misled_no_more_often_than_agreed() -> None:
     rng, test = np.random.default_rng(1), SequentialTest(alpha=0.05, effect=0.1)
     misled = fixed = 0

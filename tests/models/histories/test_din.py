@@ -191,6 +191,7 @@ def gradients(built: JointModel, batch: Batch) -> tuple[float, dict[str, np.ndar
     return total.item(), dense_gradients(built)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(requests, st.integers(0, 99))
 def test_a_ranker_that_attends_is_the_same_by_request_and_by_row(of: list[Request], seed: int) -> None:

@@ -39,6 +39,7 @@ print(*seen)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("several", [False, True])
 def test_series_of_a_version_end_some_time_after_it_does(several: bool, tmp_path: Path) -> None:
     # in a process of its own: prometheus_client reads once whether figures go to files

@@ -69,6 +69,7 @@ def ordinary(tmp_path_factory: pytest.TempPathFactory) -> Validation:
     return NewDay().compare(tmp_path_factory.mktemp("ordinary"))
 
 
+@pytest.mark.slow
 def test_an_ordinary_day_is_accepted(ordinary: Validation) -> None:
     assert ordinary.reasons == []
     judged = {figure.kind for figure in ordinary.figures if figure.verdict == "ok"}
