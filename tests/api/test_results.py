@@ -53,6 +53,7 @@ def test_an_evaluation(trained: Run) -> None:
     assert printed("evaluate", str(trained.folder), "--json") == found.to_json() + "\n"
 
 
+@pytest.mark.thorough
 def test_an_evaluation_and_a_report_tell_their_progress(trained: Run, tmp_path: Path) -> None:
     requests = sum(len(shard) for shard in trained.packed().splits["test"])
     told: list[list[tuple[int, int]]] = [[], [], []]
@@ -114,6 +115,7 @@ def test_a_logged_request_is_what_the_command_prints(trained: Run) -> None:
     assert logged == json.loads(printed("request", str(trained.folder), "--number", "3", "--split", "valid"))
 
 
+@pytest.mark.thorough
 def test_a_report_shows_itself(trained: Run, tmp_path: Path) -> None:
     page = corank.report(str(trained.folder), str(tmp_path / "report.html"))
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == page.html

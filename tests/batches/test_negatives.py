@@ -155,6 +155,7 @@ def test_the_seed_and_the_epoch_decide(case: tuple[PackedDataset, pl.DataFrame])
     assert drawn(3, 0) != first and drawn(2, 1) != first
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_every_item_of_the_catalogue_is_equally_likely(case: tuple[PackedDataset, pl.DataFrame]) -> None:
     packed, log = case

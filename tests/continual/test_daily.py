@@ -309,6 +309,7 @@ def test_after_a_rollback_nothing_is_trained_until_the_period_is_undone(two_days
     assert result.records[1].model == second.model
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_store_goes_back_with_the_history_and_a_stranger_in_it_is_told(two_days: Path) -> None:
     first, second = DailyHistory(two_days / "daily").records

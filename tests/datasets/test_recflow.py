@@ -171,6 +171,7 @@ def test_import_twice_writes_the_same(imported: Path, recflow_world: Path, tmp_p
             assert (tmp_path / "again" / file).read_bytes() == (imported / file).read_bytes()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.parametrize("full", [False, True])
 def test_train_and_judge(recflow_world: Path, tmp_path: Path, full: bool) -> None:

@@ -127,6 +127,7 @@ def test_a_candidate_without_a_score_teaches_nothing(tmp_path: Path) -> None:
     assert torch.isfinite(values).all()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_pre_ranker_learns_from_production_alone(world: Path, tmp_path: Path) -> None:
     """No ranker, no click: yet its scores come to follow those that were logged."""

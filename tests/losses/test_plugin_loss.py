@@ -87,6 +87,7 @@ def test_formula() -> None:
     assert gradient is not None and gradient[0] < 0 < gradient[2]
 
 
+@pytest.mark.thorough
 def test_a_stage_learns_from_it(world: Path, tmp_path: Path) -> None:
     losses = (
         "losses=[{kind: click, stage: rank}, "

@@ -27,7 +27,11 @@ from tests.support.shared import finished_bundle, finished_run, shared_case, sma
 from tests.support.simulated_runs import trained_run
 
 
-@pytest.fixture(scope="module", params=[DERIVED, LISTED], ids=["derived", "listed"])
+@pytest.fixture(
+    scope="module",
+    params=[DERIVED, pytest.param(LISTED, marks=pytest.mark.thorough)],
+    ids=["derived", "listed"],
+)
 def case(request: pytest.FixtureRequest) -> Case:
     shared = shared_case(request.param)
     assert shared.funnel

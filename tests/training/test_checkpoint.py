@@ -130,6 +130,7 @@ def _save_for_ever(path: Path) -> None:
         save(path, Checkpoint({"x": torch.full((200_000,), float(n))}, {"n": n}))
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_reader_never_sees_half_a_file(path: Path) -> None:
     writer = kills.start(_save_for_ever, path)
