@@ -120,9 +120,10 @@ def import_ebnerd(
         for part, folder in parts.items():
             rows = _write_behaviors(folder, part, unfinished / "log" / f"{part}.parquet")
             report(f"{part}: {rows:,} impressions")
-        facts = _write_items(source / "articles.parquet", unfinished, vectors, report)
+        path = source / "articles.parquet"
+        facts = _write_items(path, unfinished, vectors, report)
         report(f"{_write_users(parts, unfinished):,} readers' histories")
-        write_news_config("ebnerd", unfinished, facts.valid, facts.test, facts.impressions)
+        write_news_config("ebnerd", unfinished, facts.valid, facts.test, facts.impressions, path.is_file())
         report(f"{facts.candidates:,} candidates, {facts.clicks:,} clicks; test from {facts.test}")
         if facts.elsewhere:
             report(
@@ -158,39 +159,23 @@ def _write_behaviors(folder: Path, part: str, out: Path) -> int:
 
 
 def _write_items(path: Path, out: Path, vectors: int, report: Report) -> EbnerdSummary:
-    """Write the articles. Raises DataError for a candidate without a row."""
-    articles = scan_columns(path, ARTICLES)
-    unique = (
-        "article_id",
-        pl.col("article_id").is_duplicated() | pl.col("article_id").is_null(),
-        "one row of an id",
-    )
-    refuse_rows(path, articles, [unique])
+    """Write the articles, or the ids alone if there is no file. Raises DataError for a candidate without a row."""
     log = pl.scan_parquet(out / "log" / "*.parquet")
     valid, test = choose_splits(*find_times(log, "train"))
-    shown = pl.col("article_ids_inview").explode().drop_nulls()
-    seen = log.select(article_id=shown).unique().collect(engine="streaming")
-    items = articles.with_columns(
-        pl.col("article_id").cast(pl.Int64),
-        pl.col("published_time").dt.replace_time_zone("UTC"),
-        pl.col("premium").cast(pl.Int8),
-    ).collect()
-    if len(missing := seen.join(items, "article_id", how="anti").sort("article_id")):
-        raise DataError(
-            f"{path}: no row for {len(missing):,} articles that are candidates, such as {missing['article_id'][0]}"
-        )
-    if vectors:
-        early = (
-            log.filter(pl.col("part") == "train")
-            .select(article_id=shown)
-            .unique()
-            .collect(engine="streaming")
-        )
-        known = items["article_id"].is_in(early["article_id"].implode()).to_numpy()
-        texts = (items["title"].fill_null("") + " " + items["subtitle"].fill_null("")).to_list()
-        made = embed_texts(texts, known, vectors)
-        items = items.with_columns(vector=pl.Series(made, dtype=pl.Array(pl.Float32, made.shape[1])))
-        report(f"vectors of {made.shape[1]} numbers from titles and subtitles")
+    shown = log.select("part", article_id=pl.col("article_ids_inview")).explode("article_id").drop_nulls()
+    seen = shown.unique().collect(engine="streaming").sort("article_id")
+    if path.is_file():
+        items = _read_articles(path, seen)
+        if vectors:
+            early = seen.filter(pl.col("part") == "train")["article_id"]
+            known = items["article_id"].is_in(early.implode()).to_numpy()
+            texts = (items["title"].fill_null("") + " " + items["subtitle"].fill_null("")).to_list()
+            made = embed_texts(texts, known, vectors)
+            items = items.with_columns(vector=pl.Series(made, dtype=pl.Array(pl.Float32, made.shape[1])))
+            report(f"vectors of {made.shape[1]} numbers from titles and subtitles")
+    else:
+        items = seen.select(pl.col("article_id").unique(maintain_order=True))
+        report(f"{path}: no such file; of {len(items):,} articles the ids alone are known")
     items.write_parquet(out / "items.parquet")
     within = pl.col("article_ids_clicked").list.set_intersection("article_ids_inview").list.len().sum()
     counts: dict[str, Any] = log.select(
@@ -200,6 +185,24 @@ def _write_items(path: Path, out: Path, vectors: int, report: Report) -> EbnerdS
         elsewhere=pl.col("article_ids_clicked").list.len().sum() - within.cast(pl.Int64),
     ).collect().row(0, named=True)  # fmt: skip
     return EbnerdSummary(items=len(items), valid=valid, test=test, **counts)
+
+
+def _read_articles(path: Path, seen: pl.DataFrame) -> pl.DataFrame:
+    """Read the articles. Raises DataError if a candidate has no row."""
+    articles = scan_columns(path, ARTICLES)
+    several = pl.col("article_id").is_duplicated() | pl.col("article_id").is_null()
+    refuse_rows(path, articles, [("article_id", several, "one row of an id")])
+    items = articles.with_columns(
+        pl.col("article_id").cast(pl.Int64),
+        pl.col("published_time").dt.replace_time_zone("UTC"),
+        pl.col("premium").cast(pl.Int8),
+    ).collect()
+    if len(missing := seen.join(items, "article_id", how="anti").sort("article_id")):
+        count = missing["article_id"].n_unique()
+        raise DataError(
+            f"{path}: no row for {count:,} articles that are candidates, such as {missing['article_id'][0]}"
+        )
+    return items
 
 
 def _write_users(parts: dict[str, Path], out: Path) -> int:
@@ -221,5 +224,6 @@ def _write_users(parts: dict[str, Path], out: Path) -> int:
     ]
     readers = pl.concat(histories).sort("user_id", "valid_from", nulls_last=False).collect()
     items = pl.read_parquet(out / "items.parquet")
-    describe_reads(readers, items, "article_id", ["category_str"]).write_parquet(out / "users.parquet")
+    known = [name for name in ("category_str",) if name in items.columns]
+    describe_reads(readers, items, "article_id", known).write_parquet(out / "users.parquet")
     return len(readers)

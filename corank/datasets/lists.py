@@ -13,9 +13,11 @@ from pydantic import Field
 from corank.core.errors import DataError
 from corank.core.files import atomic_folder
 from corank.core.types import Report
+from corank.datasets.along import describe_along, list_along
 from corank.datasets.importer import IMPORTERS, Importer
-from corank.datasets.news.files import choose_splits, read_schema, refuse_rows
-from corank.datasets.news.infer import describe_context, describe_items
+from corank.datasets.news.files import read_schema, refuse_rows
+from corank.datasets.news.infer import describe_context, describe_items, free_name, name_column
+from corank.datasets.schedule import plan_training, split_times
 
 _FIRST_LABEL = "click"
 
@@ -43,6 +45,11 @@ class Lists(Importer):
     chosen: str = Field(
         "", description="Columns of lists of the items that were clicked and the like; with commas."
     )
+    along: str = Field(
+        "",
+        description="Columns of lists with an element a candidate, such as its price, as features; with commas. By "
+        "default all that are always as long as the candidates and do not look as if logged after the click.",
+    )
     request: str = Field(
         "", description="Columns that identify an impression, with commas; its row by default."
     )
@@ -58,7 +65,10 @@ class Lists(Importer):
 def import_lists(source: Path, out: Path, columns: Lists, report: Report = lambda line: None) -> ListsSummary:
     """Write `log.parquet`, `items.parquet` and `config.yaml` to `out`, whole or not at all.
 
-    Features are chosen by the types of columns. The last two days are for validation and for the test.
+    Features are chosen by the types of columns, and by what helps on such logs: rates of clicks by item and user, how
+    many candidates a request has, what has an element a candidate. Columns that look as if they were logged after the
+    click are no features, unless `along` names them. The last two days are for validation and for the test, or the last
+    two tenths of the requests if the days are few. Batches and epochs follow the number of requests.
 
     Args:
         source: a Parquet file, or a folder of such files.
@@ -74,7 +84,8 @@ def import_lists(source: Path, out: Path, columns: Lists, report: Report = lambd
         raise DataError(f"{source}: no Parquet file in this folder")
     with atomic_folder(out) as unfinished:
         facts = _write_log(paths, columns, unfinished / "log.parquet")
-        lines = describe_context(facts.types, _used(columns))
+        features = _describe_log(facts, columns, unfinished / "log.parquet")
+        lines = features.lines
         if columns.items is not None:
             table = _write_items(columns, unfinished)
             lines |= describe_items(table, columns.item)
@@ -83,10 +94,12 @@ def import_lists(source: Path, out: Path, columns: Lists, report: Report = lambd
         if columns.history:
             source_of = f"of: {_yaml(columns.item)}, column: {_yaml(columns.history)}"
             lines["history"] = f"{{side: user, kind: ids, {source_of}, last: 50}}"
-        text = "".join(_config(columns, facts, lines))
+        text = "".join(_config(columns, facts, features))
         (unfinished / "config.yaml").write_text(text, encoding="utf-8")
         report(f"{facts.impressions:,} impressions, {facts.candidates:,} candidates; test from {facts.test}")
         report(f"features: {', '.join(lines)}")
+        for line in features.left_out:
+            report(f"left out: {line}")
     return ListsSummary(facts.impressions, facts.candidates, facts.valid, facts.test, tuple(lines))
 
 
@@ -95,6 +108,8 @@ class _LogFacts:
     types: pl.Schema
     impressions: int
     candidates: int
+    training: int
+    """Impressions before the validation."""
     valid: datetime | date
     test: datetime | date
 
@@ -157,13 +172,46 @@ def _write_log(paths: Sequence[Path], columns: Lists, out: Path) -> _LogFacts:
     numbered.sink_parquet(out)
     read = pl.scan_parquet(out)
     time = pl.col(columns.time).cast(pl.Datetime("us"))
-    begin, end, rows, candidates = read.select(
-        time.min(), time.max().alias("end"), pl.len(), pl.col(columns.candidates).list.len().sum()
-    ).collect().row(0)  # fmt: skip
-    if not rows:
+    times = read.select(time.dt.replace_time_zone(None).alias("time")).collect()["time"]
+    if not len(times):
         raise DataError(f"{paths[0]}: no rows; expected impressions")
-    valid, test = choose_splits(begin, end, None)
-    return _LogFacts(first, rows, candidates or 0, valid, test)
+    candidates = read.select(pl.col(columns.candidates).list.len().sum()).collect().item()
+    valid, test = split_times(times, paths[0])
+    training = times.to_frame().filter(pl.col("time") < valid).height
+    return _LogFacts(first, len(times), candidates or 0, training, valid, test)
+
+
+@dataclass(frozen=True)
+class _Features:
+    lines: dict[str, str]
+    """Feature → its settings."""
+    along: list[str]
+    """Columns with an element a candidate that are features."""
+    left_out: list[str]
+    """Columns that are no features, and why."""
+
+
+def _describe_log(facts: _LogFacts, columns: Lists, path: Path) -> _Features:
+    """Describe user, context and what has an element a candidate. Raises DataError for a column that is no such."""
+    log, used = pl.scan_parquet(path), _used(columns)
+    labels, named = _names(columns.labels), _names(columns.along)
+    for name in named:
+        _require(path, facts.types, name, "--along", is_list=True)
+    chosen, unlike = list_along(log, columns.candidates, used)
+    for name in named:
+        if name in unlike:
+            raise DataError(f"{path}: column '{name}' (--along): {unlike[name]}")
+    first = (labels or _names(columns.chosen))[0]
+    lines = {free_name(columns.user, {}): name_column(columns.user, "side: user, kind: id, min_count: 30")}
+    lines |= describe_context(facts.types, used)
+    left_out, along = [f"{name}: {why}" for name, why in unlike.items()], []
+    for column in describe_along(log, columns.candidates, first, bool(labels), named or chosen):
+        if column.late and not named:
+            left_out.append(f"{column.name}: {column.late}; if it is known before, name it as --along")
+        else:
+            along.append(column.name)
+            lines[free_name(column.name, lines)] = name_column(column.name, column.settings)
+    return _Features(lines, along, left_out)
 
 
 def _check_rows(
@@ -212,10 +260,11 @@ def _yaml(name: str) -> str:
     return name if name.isidentifier() and name.lower() not in ("null", "true", "false") else json.dumps(name)
 
 
-def _config(columns: Lists, facts: _LogFacts, lines: dict[str, str]) -> Iterator[str]:
+def _config(columns: Lists, facts: _LogFacts, features: _Features) -> Iterator[str]:
     """The config, piece by piece."""
     labels, chosen = _names(columns.labels), _names(columns.chosen)
-    along = f", along: [{', '.join(map(_yaml, labels))}]" if labels else ""
+    beside = [*labels, *features.along]
+    along = f", along: [{', '.join(map(_yaml, beside))}]" if beside else ""
     members = ", ".join(f"is_{n}: {_yaml(column)}" for n, column in enumerate(chosen))
     yield "# A log of impressions, as `corank import lists` wrote it. Features were chosen by the types of columns.\n"
     yield "name: lists\n\ndata:\n"
@@ -229,10 +278,15 @@ def _config(columns: Lists, facts: _LogFacts, lines: dict[str, str]) -> Iterator
     for title, column in zip(titles, named, strict=True):
         yield f"    {title}: {{column: {column}}}\n"
     yield f"  split: {{valid: {facts.valid.isoformat()}, test: {facts.test.isoformat()}}}\n\nfeatures:\n"
-    for name, settings in lines.items():
+    for name, settings in features.lines.items():
         yield f"  {_yaml(name)}: {settings}\n"
-    yield f"  item_clicks: {{kind: prior, by: [{_yaml(columns.item)}], label: click, every: 1h}}\n"
-    yield f"  item_shown: {{kind: prior, by: [{_yaml(columns.item)}], every: 1h}}\n"
+    for line in features.left_out:
+        yield f"  # left out: {line}\n"
+    yield "  # how many candidates a request has, and rates of clicks so far\n  candidates: {kind: candidates}\n"
+    for what, by in (("item", columns.item), ("user", columns.user)):
+        yield f"  {what}_clicks: {{kind: prior, by: [{_yaml(by)}], label: click, every: 1h, smoothing: auto}}\n"
+        yield f"  {what}_shown: {{kind: prior, by: [{_yaml(by)}], every: 1h}}\n"
     yield "\nstages:\n  - {name: prerank, model: towers, keep: 20}\n  - {name: rank, model: mlp, keep: 10}\n"
     yield "\nlosses:\n  - {kind: click, stage: rank}\n  - {kind: click, stage: prerank}\n"
-    yield "\ntrain: {epochs: 1, requests: 256}\n"
+    yield "  - {kind: distill, teacher: rank, student: prerank, on: [exposed]}\n"
+    yield f"\ntrain: {{{plan_training(facts.training)}}}\n"

@@ -86,6 +86,8 @@ def import_mind(
         vectors: numbers of the vectors of titles and abstracts; 0 for none.
         report: takes a line about each step.
 
+    News without a row in `news.tsv` have an item of which only the id is known, and blank categories are missing.
+
     Raises:
         DataError: a file is missing, or a row cannot be read.
     """
@@ -124,13 +126,13 @@ def _read_news(parts: dict[str, Path]) -> pl.DataFrame:
             frame,
             [
                 ("item_id", ~pl.col("item_id").str.contains(r"^\S+$"), "the id of a news"),
-                ("category", pl.col("category") == "", "a category"),
             ],
         )
         tables.append(frame.with_columns(training=pl.lit(part == "train")).collect())
     news = pl.concat(tables).unique("item_id", keep="first", maintain_order=True)
     entities = pl.col("title_entities") + pl.col("abstract_entities")
     return news.with_columns(
+        pl.col("category", "subcategory").replace("", None),
         entities=entities.str.extract_all(r'"WikidataId": ?"Q\d+"').list.eval(
             pl.element().str.extract(r"(Q\d+)")
         ).list.unique(maintain_order=True)
@@ -180,17 +182,19 @@ def _write_items(
         .agg(first_seen=pl.col("time").min(), shown=pl.len(), clicks=pl.col("clicked").sum().cast(pl.Int64))
         .collect(engine="streaming")
     )
-    if len(missing := seen.join(news, "item_id", how="anti").sort("item_id")):
+    if len(missing := seen.join(news, "item_id", how="anti").sort("item_id").select("item_id")):
         where = ", ".join(str(folder / "news.tsv") for folder in parts.values())
-        raise DataError(
-            f"{where}: no row for {len(missing):,} news that are candidates, such as {missing['item_id'][0]}"
+        report(
+            f"{where}: no row for {len(missing):,} news that are candidates, such as {missing['item_id'][0]}: of them "
+            "only the id is known"
         )
+        news = pl.concat([news, missing.with_columns(training=False)], how="diagonal")
     columns = ["item_id", "category", "subcategory", "title", "abstract", "entities"]
     items = news.select(*columns, "training").join(
         seen.select("item_id", "first_seen"), "item_id", how="left", maintain_order="left"
     )
     if vectors:
-        texts = (items["title"] + " " + items["abstract"]).to_list()
+        texts = (items["title"].fill_null("") + " " + items["abstract"].fill_null("")).to_list()
         made = embed_texts(texts, items["training"].to_numpy(), vectors)
         items = items.with_columns(vector=pl.Series(made, dtype=pl.Array(pl.Float32, made.shape[1])))
         report(f"vectors of {made.shape[1]} numbers from titles and abstracts")

@@ -4,6 +4,7 @@ Letters: N rows of one side · R requests · I' distinct items of a batch, round
 """
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -28,6 +29,13 @@ from corank.models.stage_io import StageInputs, StageOutput
 from corank.models.stage_model import VectorModel
 
 
+def _make_linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer; without inputs, as of items that have priors alone, its bias."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+        return nn.Linear(inputs, outputs)
+
+
 class Tower(nn.Module):
     """An MLP whose last layer is linear: (N, width) → (N, widths[-1])."""
 
@@ -38,7 +46,7 @@ class Tower(nn.Module):
         super().__init__()
         self.activation, self.dropout = settings.activation, settings.dropout
         sizes = [len(inputs), *widths]
-        layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
+        layers = [_make_linear(a, b) for a, b in pairwise(sizes)]
         name_axes(layers[0], weight=(None, inputs))
         name_axes(layers[-1], weight=(outputs, inputs if len(layers) == 1 else None), bias=(outputs,))
         self.layers = nn.ModuleList(layers)

@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+import corank
 from corank.core.errors import DataError
 from corank.data.lists.list_log import scan_log
 from corank.datasets.ebnerd import import_ebnerd
@@ -49,6 +50,20 @@ def test_the_config_is_accepted_and_splits_by_the_files(imported: Path) -> None:
     summary.sufficiency.require()
     last = pl.read_parquet(imported / "log" / "validation.parquet")
     assert summary.splits["test"] == last["article_ids_inview"].list.len().sum()
+
+
+def test_without_articles_the_ids_alone_are_known(news_worlds: Path, tmp_path: Path) -> None:
+    shutil.copytree(news_worlds / "ebnerd", tmp_path / "in")
+    (tmp_path / "in" / ARTICLES).unlink()
+    said: list[str] = []
+    found = import_ebnerd(tmp_path / "in", tmp_path / "out", report=said.append)
+    assert any(f"of {found.items:,} articles the ids alone are known" in line for line in said)
+    config = read(tmp_path / "out" / "config.yaml")
+    assert {"article_id", "clicks", "candidates"} <= config.declared.features.keys()
+    check_config(config, tmp_path / "out").sufficiency.require()
+    run = corank.train(tmp_path / "out" / "config.yaml", ["train.epochs=1"], folder=tmp_path / "run").run
+    corank.export(run.folder, tmp_path / "bundle")
+    assert corank.rank(tmp_path / "bundle", corank.request(run.folder))["items"]
 
 
 def test_clicks_elsewhere_are_counted_and_left_out(news_worlds: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from corank.core.errors import DataError
 from corank.core.settings import validate
 from corank.data.lists.list_log import scan_log
 from corank.datasets.lists import Lists, import_lists
+from corank.datasets.schedule import plan_training
 from corank.training.check import check_config
 from corank.training.config_file import read
 from tests.datasets.conftest import plain_rows
@@ -39,7 +40,8 @@ def test_the_world_comes_back_and_can_be_trained_on(news_worlds: Path, tmp_path:
     rows = table.collect(table.frame).select("user_id", pl.col("time").dt.epoch("s"), "item_id", "clicked")
     assert rows.equals(plain_rows(news_worlds).drop("history"))
     assert found.candidates == len(rows) and found.impressions == 300
-    assert set(found.features) == {"request_id", "device", "item_id", "category", "subcategory"}
+    assert set(found.features) == {"user_id", "request_id", "device", "item_id", "category", "subcategory"}
+    assert config.train.early_stop is not None and "candidates" in config.declared.features
     check_config(config, tmp_path / "out").sufficiency.require()
 
 
@@ -58,6 +60,77 @@ def test_chosen_items_a_request_key_and_odd_names(news_worlds: Path, tmp_path: P
     table = scan_log(config.data, tmp_path / "out")
     assert table.collect(table.frame)["is_0"].to_list() == plain_rows(news_worlds)["clicked"].to_list()
     check_config(config, tmp_path / "out").sufficiency.require()
+
+
+def with_lists(world: Path) -> Path:
+    """A log with a price, a flag and a time of reading for each candidate, and a list of another length."""
+    log = pl.read_parquet(world / "log" / "*.parquet")
+    clicked = pl.element() * 7.5 + 0.25
+    log.with_columns(
+        price=pl.col("candidates").list.eval(pl.element() * 3 % 100),
+        flag=pl.col("candidates").list.eval(pl.element() % 2 == 0),
+        after=pl.col("clicked").list.eval(clicked),
+        read_time=pl.col("candidates").list.eval(pl.element() * 5 % 7),
+        other=pl.col("candidates").list.head(1),
+        names=pl.col("candidates").list.eval(pl.element().cast(pl.String).cast(pl.Categorical)),
+    ).write_parquet(world / "lists.parquet")
+    return world / "lists.parquet"
+
+
+def test_what_belongs_to_candidates_is_a_feature_unless_it_was_logged_later(
+    news_worlds: Path, tmp_path: Path
+) -> None:
+    world = own(news_worlds, tmp_path / "in")
+    said: list[str] = []
+    found = import_lists(with_lists(world), tmp_path / "out", settings(world), said.append)
+    assert {"price", "flag"} <= {*found.features} and not {"after", "read_time", "other"} & {*found.features}
+    left_out = [line for line in said if line.startswith("left out: ")]
+    for told in (
+        "after: alone it tells",
+        "read_time: its name says",
+        "other: 300 lists are of another length",
+    ):
+        assert any(line.startswith(f"left out: {told}") for line in left_out), left_out
+    text = (tmp_path / "out" / "config.yaml").read_text()
+    assert "along: [clicked, price, flag]" in text and "# left out: after" in text
+    check_config(read(tmp_path / "out" / "config.yaml"), tmp_path / "out").sufficiency.require()
+
+
+def test_named_columns_alone_are_taken_and_must_fit(news_worlds: Path, tmp_path: Path) -> None:
+    world = own(news_worlds, tmp_path / "in")
+    log = with_lists(world)
+    found = import_lists(log, tmp_path / "out", settings(world, along="after"))
+    assert "after" in found.features and "price" not in found.features
+    for name, told in (
+        ("other", "are of another length"),
+        ("names", "expected numbers, text"),
+        ("x", "--along"),
+    ):
+        with pytest.raises(DataError, match=told):
+            import_lists(log, tmp_path / "none", settings(world, along=name))
+
+
+def test_a_log_of_two_days_is_split_by_share(news_worlds: Path, tmp_path: Path) -> None:
+    world = own(news_worlds, tmp_path / "in")
+    log = pl.read_parquet(world / "log" / "*.parquet")
+    days = log["time"].dt.date().unique().sort()
+    log.filter(pl.col("time").dt.date().is_in(days[:2].to_list())).write_parquet(tmp_path / "two.parquet")
+    found = import_lists(tmp_path / "two.parquet", tmp_path / "out", settings(world))
+    summary = check_config(read(tmp_path / "out" / "config.yaml"), tmp_path / "out")
+    requests = {name: split.requests for name, split in summary.sufficiency.splits.items()}
+    assert 0.7 < requests["train"] / found.impressions < 0.9 and min(requests.values()) > 0
+    same = log.with_columns(time=pl.col("time").min())
+    same.write_parquet(tmp_path / "same.parquet")
+    with pytest.raises(DataError, match="have 1 times; too few to split"):
+        import_lists(tmp_path / "same.parquet", tmp_path / "none", settings(world))
+
+
+@pytest.mark.parametrize(
+    ("requests", "planned"),
+    [(0, (20, 16)), (300, (20, 16)), (10_000, (2, 32)), (60_000, (3, 256)), (10**7, (2, 256))],
+)
+def test_batches_and_epochs_follow_the_size_of_the_log(requests: int, planned: tuple[int, int]) -> None:
+    assert plan_training(requests).startswith(f"epochs: {planned[0]}, requests: {planned[1]}, ")
 
 
 def nothing_at(column: str, row: int) -> Callable[[pl.DataFrame], pl.DataFrame]:

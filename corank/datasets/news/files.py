@@ -8,11 +8,14 @@ from string import Template
 import polars as pl
 
 from corank.core.errors import DataError
+from corank.datasets.schedule import TEST, VALID, plan_training
 
 _RECEIVED = 60
 _ROW = "@row"
 _NEEDS_VECTORS = "  # vectors\n"
 """How a line of a config ends that needs vectors of items."""
+_NEEDS_ARTICLES = "  # articles\n"
+"""How a line of a config ends that needs more of an item than its id."""
 
 
 def find_parts(source: Path, parts: Mapping[str, str], file: str) -> dict[str, Path]:
@@ -134,10 +137,13 @@ def choose_splits(
         test: time of the first request of the second part, which is the test.
 
     Returns:
-        The last day before the test, and the test: from a midnight on where that cuts between the parts.
+        The last day before the test, and the test: from a midnight on where that cuts between the parts. Of a log
+        of one part and two days at most, the last tenths of its time.
     """
-    if test is None:
+    if test is None and last.date() - timedelta(days=1) > first.date():
         return last.date() - timedelta(days=1), last.date()
+    if test is None:
+        return last - (last - first) * (VALID + TEST), last - (last - first) * TEST
     midnight = datetime(test.year, test.month, test.day)
     if midnight > last:
         return midnight.date() - timedelta(days=1), midnight.date()
@@ -158,22 +164,32 @@ def find_times(log: pl.LazyFrame, first_part: str) -> tuple[datetime, datetime, 
     return first, last, other
 
 
-MANY = 50_000
-"""From so many impressions on one epoch of batches of 128 requests does; of fewer, four of 64."""
-
-
 def write_news_config(
-    name: str, out: Path, valid: datetime | date, test: datetime | date, impressions: int
+    name: str,
+    out: Path,
+    valid: datetime | date,
+    test: datetime | date,
+    impressions: int,
+    articles: bool = True,
 ) -> None:
-    """Write the config of an importer from `NAME.yaml` beside it, without what needs vectors if items have none."""
+    """Write the config of an importer from `NAME.yaml` beside it.
+
+    Args:
+        name: of the importer.
+        out: the folder that holds `items.parquet`; without vectors in it, lines that end in `# vectors` are left out.
+        valid: when validation begins.
+        test: when the test begins.
+        impressions: how many there are.
+        articles: whether items have more than their ids; if not, lines that end in `# articles` are left out.
+    """
     text = (Path(__file__).parents[1] / f"{name}.yaml").read_text(encoding="utf-8")
     kind = pl.read_parquet_schema(out / "items.parquet").get("vector")
     size = kind.size if isinstance(kind, pl.Array) else 0
     if not size:
         text = "".join(line for line in text.splitlines(keepends=True) if not line.endswith(_NEEDS_VECTORS))
-    text = text.replace(_NEEDS_VECTORS, "\n")
-    epochs, requests = (1, 128) if impressions >= MANY else (4, 64)
-    config = Template(text).substitute(
-        valid=valid.isoformat(), test=test.isoformat(), dim=size, epochs=epochs, requests=requests
-    )
+    if not articles:
+        text = "".join(line for line in text.splitlines(keepends=True) if not line.endswith(_NEEDS_ARTICLES))
+    text = text.replace(_NEEDS_VECTORS, "\n").replace(_NEEDS_ARTICLES, "\n")
+    train = plan_training(impressions, 128)
+    config = Template(text).substitute(valid=valid.isoformat(), test=test.isoformat(), dim=size, train=train)
     (out / "config.yaml").write_text(config, encoding="utf-8")

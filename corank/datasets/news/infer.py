@@ -22,7 +22,7 @@ def describe_items(table: pl.DataFrame, item: str) -> dict[str, str]:
     found = {item: f"{{side: item, kind: id, min_count: {RARE}}}"}
     for name, column in zip(table.columns, table.iter_columns(), strict=True):
         if name != item and (settings := _describe(column, "item")):
-            found[_free(name, found)] = _named(name, settings)
+            found[free_name(name, found)] = name_column(name, settings)
     return found
 
 
@@ -33,9 +33,9 @@ def describe_context(types: pl.Schema, used: set[str]) -> dict[str, str]:
         if name in used:
             continue
         if kind == pl.String or kind == pl.Boolean or isinstance(kind, pl.Categorical | pl.Enum):
-            found[_free(name, found)] = _named(name, f"side: context, kind: id, min_count: {RARE}")
+            found[free_name(name, found)] = name_column(name, f"side: context, kind: id, min_count: {RARE}")
         elif kind.is_numeric():
-            found[_free(name, found)] = _named(name, "side: context, kind: bucket")
+            found[free_name(name, found)] = name_column(name, "side: context, kind: bucket")
     return found
 
 
@@ -57,7 +57,7 @@ def _describe(column: pl.Series, side: str) -> str | None:
     return f"side: {side}, kind: bucket" if kind.is_numeric() else None
 
 
-def _free(name: str, taken: dict[str, str]) -> str:
+def free_name(name: str, taken: dict[str, str]) -> str:
     """A name for a feature: letters, digits and underlines, and not one that is taken."""
     plain = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
     plain = plain if plain[:1].isalpha() else f"x{plain}"
@@ -66,6 +66,7 @@ def _free(name: str, taken: dict[str, str]) -> str:
     return plain
 
 
-def _named(column: str, settings: str) -> str:
-    name = _free(column, {})
+def name_column(column: str, settings: str) -> str:
+    """Write a feature's settings, with its column if that cannot be the feature's name."""
+    name = free_name(column, {})
     return f"{{{settings}}}" if name == column else f"{{{settings}, column: {json.dumps(column)}}}"

@@ -130,7 +130,9 @@ class TowerPairSettings(SingleLabelSettings):
             ("item", self.item_features),
         )
         for side, names in sides:
-            read = [name for name in schema.inputs() if schema.placement(name) == side]
+            # an item's priors and ages are added to its vector: they tell items apart, too
+            placements = (side,) if side == "query" else RECORD_PLACEMENTS
+            read = [name for name in schema.inputs() if schema.placement(name) in placements]
             if not any(names is None or name in names for name in read):
                 known = f"; those of its side are {', '.join(read)}" if read else ""
                 raise ConfigError(

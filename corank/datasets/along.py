@@ -1,0 +1,122 @@
+"""Columns with an element a candidate: which there are, what each is as a feature, and which were logged afterwards."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from corank.core.types import Mask
+
+SAMPLE = 200_000
+"""Impressions that are looked at, at most; the last ones."""
+FEW = 20
+"""A column of whole numbers with at most so many values is a category."""
+LATE_AUC = 0.97
+"""A number that orders clicked above other candidates so well, alone, was hardly known before the click."""
+ENOUGH = 20
+"""Clicked and other candidates that a verdict on a column rests on, each, at least."""
+
+_LATE_NAME = re.compile(r"(^|_)(dwell|play|played|watch|watched|stay|scroll|read_time|view_time|viewed)(_|$)")
+
+
+@dataclass(frozen=True)
+class AlongColumn:
+    """A column of lists with an element a candidate."""
+
+    name: str
+    settings: str
+    """Of the feature, in the config's words."""
+    late: str
+    """Why it looks as if it was logged after the click; blank if it does not."""
+
+
+def list_along(log: pl.LazyFrame, candidates: str, used: set[str]) -> tuple[list[str], dict[str, str]]:
+    """Choose the columns that have an element a candidate in every row.
+
+    Args:
+        log: the impressions.
+        candidates: the column of candidates.
+        used: columns that have another role.
+
+    Returns:
+        Their names; and the other columns of lists → why they were left out.
+    """
+    types = log.collect_schema()
+    lists = {n: k for n, k in types.items() if isinstance(k, pl.List | pl.Array) and n not in used}
+    length = pl.col(candidates).list.len()
+    unlike = [(_length(pl.col(n), k) != length).fill_null(True).sum().alias(n) for n, k in lists.items()]
+    counts = log.select(*unlike).collect(engine="streaming").row(0, named=True) if lists else {}
+    chosen, left_out = [], {}
+    for name, kind in lists.items():
+        inner = kind.inner  # type: ignore[attr-defined]
+        if counts[name]:
+            left_out[name] = f"{counts[name]:,} lists are of another length than '{candidates}'"
+        elif not (inner.is_numeric() or inner in (pl.Boolean, pl.String)):
+            left_out[name] = f"lists of {inner}; expected numbers, text, or true and false"
+        else:
+            chosen.append(name)
+    return chosen, left_out
+
+
+def describe_along(
+    log: pl.LazyFrame, candidates: str, label: str, aligned: bool, names: Sequence[str]
+) -> list[AlongColumn]:
+    """Describe columns with an element a candidate as features.
+
+    Args:
+        log: the impressions, in the order of time.
+        candidates: the column of candidates.
+        label: the column of lists of 0 and 1, an element a candidate, if `aligned`; else of the clicked candidates.
+        aligned: which of both it is.
+        names: the columns.
+    """
+    chosen = log.select(pl.col(candidates).alias("@item"), pl.col(label).alias("@label"), *names)
+    rows = chosen.tail(SAMPLE).collect().explode("@item", *(["@label"] if aligned else []), *names)
+    label_of = pl.col("@label") == 1 if aligned else pl.col("@item").is_in(pl.col("@label"))
+    clicked = rows.select(label_of.fill_null(False)).to_series().to_numpy()
+    return [AlongColumn(name, _settings(rows[name]), why_late(name, rows[name], clicked)) for name in names]
+
+
+def why_late(name: str, column: pl.Series, clicked: Mask) -> str:
+    """Say why a column looks as if it was logged after the click; blank if it does not.
+
+    Args:
+        name: of the column.
+        column: a value a candidate: (N,).
+        clicked: whether each was clicked: (N,).
+    """
+    if _LATE_NAME.search(name.lower()):
+        return "its name says what happens after a click"
+    if min(clicked.sum(), (~clicked).sum()) < ENOUGH:
+        return ""
+    known = column.is_not_null().to_numpy()
+    if known[clicked].mean() > 0.5 and known[~clicked].mean() < 0.01:
+        return "it is missing unless the candidate was clicked"
+    if not (column.dtype.is_numeric() or column.dtype == pl.Boolean):
+        return ""
+    values = column.cast(pl.Float64).fill_nan(None).fill_null(0.0)
+    alone = _auc(values, clicked)
+    if max(alone, 1 - alone) >= LATE_AUC:
+        return f"alone it tells clicked candidates from others with an AUC of {max(alone, 1 - alone):.3f}"
+    return ""
+
+
+def _auc(values: pl.Series, clicked: Mask) -> float:
+    """The share of pairs of a clicked and another candidate that the values order, ties counted half."""
+    rank, ones = values.rank("average").to_numpy(), int(clicked.sum())
+    return float((rank[clicked].sum() - ones * (ones + 1) / 2) / (ones * (len(values) - ones)))
+
+
+def _length(column: pl.Expr, kind: pl.DataType) -> pl.Expr:
+    return column.list.len() if isinstance(kind, pl.List) else column.arr.len()
+
+
+def _settings(column: pl.Series) -> str:
+    kind = column.dtype
+    few = kind.is_integer() and column.n_unique() <= FEW
+    if kind == pl.Boolean or few:
+        return "side: cross, kind: id"
+    if kind == pl.String:
+        return "side: cross, kind: id, min_count: 5"
+    return "side: cross, kind: number, scale: quantile"
