@@ -231,7 +231,7 @@ def test_a_command_ends_with_one_line(run: Run, tmp_path: Path, kind: str) -> No
         "a header of a huge shape": huge_header(random.Random(0)),
     }
     (run.folder / "model.safetensors").write_bytes(content.get(kind, b""))
-    command = [PROGRAM, "export", run.folder, tmp_path / "bundle"]
+    command = [str(PROGRAM), "export", str(run.folder), str(tmp_path / "bundle")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1 and "model.safetensors: damaged or no checkpoint" in done.stderr

@@ -47,8 +47,9 @@ def test_ranks_end_with_the_weights_of_one_process(results: Path, world: int) ->
             if case != "float32":
                 assert apart.max() < 1e-12, (case, tables, name, float(apart.max()))
             elif tensor.dim() == 2 and "tables" in name:
-                apart_rows = apart.amax(1)
-                assert (apart_rows < 1e-6).double().mean() > 0.999, (case, tables, name)
+                # the order of the sums decides the sign of a gradient that is nearly 0: a row may be apart
+                apart_rows = int((apart.amax(1) >= 1e-6).sum())
+                assert apart_rows <= max(1, len(tensor) // 1000), (case, tables, name, apart_rows)
 
 
 def test_a_repeated_training_ends_with_the_same_bits(results: Path) -> None:
