@@ -8,12 +8,26 @@
 #include "encoders.hpp"
 
 const int FORMAT = 8;
-const std::set<std::string> DERIVED_KINDS = {"age", "candidates", "contains", "cosine", "count", "pair", "prior", "product", "ratio"};
+const std::set<std::string> DERIVED_KINDS = {"age", "candidates", "contains", "cosine", "count", "pair", "prior", "product", "ratio", "within"};
 
 inline double cosine(const Floats& a, const Floats& b) {
   double product = 0, one = 0, other = 0;
   for (size_t n = 0; n < a.size() && n < b.size(); n++) product += double(a[n]) * b[n], one += double(a[n]) * a[n], other += double(b[n]) * b[n];
   return one * other == 0 ? NONE : float(product / std::sqrt(one * other));
+}
+
+// A number beside those of all candidates, its own among them.
+inline double within(const std::string& measure, double number, std::vector<double> numbers) {
+  numbers.erase(std::remove_if(numbers.begin(), numbers.end(), [](double one) { return std::isnan(one); }), numbers.end());
+  std::sort(numbers.begin(), numbers.end());
+  const size_t count = numbers.size();
+  if (std::isnan(number)) return NONE;
+  if (measure == "rank") {
+    const auto [first, last] = std::equal_range(numbers.begin(), numbers.end(), number);
+    return double((first - numbers.begin()) + (last - numbers.begin())) / (2 * count);
+  }
+  const double found = number / ((numbers[(count - 1) / 2] + numbers[count / 2]) / 2);
+  return std::isfinite(found) ? found : NONE;
 }
 
 struct Prior { Matrix<uint64_t> keys; Matrix<double> values; };
@@ -111,13 +125,15 @@ struct Bundle {
     for (auto& facts : layout["plain"][placement])
       row[facts["feature"]] = column_kind(facts["kind"])(facts, encoder(facts["encoder"]), given.value(facts["column"].get<std::string>(), json()));
   }
-  // Adds the derived features of a placement to a row; `time` NONE for before all.
-  void add_derived(const std::string& placement, Row& row, const Row& query, const Row& item, double time, double size = NONE) const {
+  // Adds the derived features of a placement to a row; `time` NONE for before all; `items`: the rows of all candidates.
+  void add_derived(const std::string& placement, Row& row, const Row& query, const Row& item, double time, double size = NONE, const std::vector<const Row*>& items = {}) const {
     for (auto& facts : layout["derived"][placement]) {
       std::vector<const Value*> of;
       for (auto& [side, operand] : facts["of"].get<std::vector<std::pair<std::string, std::string>>>()) of.push_back(&(side == "item" ? item : query).at(operand));
+      std::vector<double> numbers;
+      if (facts["kind"] == "within") for (const Row* one : items) numbers.push_back(one->at(facts["of"][0][1]).number);
       const Encoder& encoder = encoders.at(facts["feature"]);
-      row[facts["feature"]].encoded = facts["kind"] == "pair" ? encoder.code_of_hash(mix_of(of)) : encoder.encode(derive(facts, of, time, size));
+      row[facts["feature"]].encoded = facts["kind"] == "pair" ? encoder.code_of_hash(mix_of(of)) : encoder.encode(derive(facts, of, time, size, numbers));
     }
   }
   static uint64_t mix_of(const std::vector<const Value*>& operands) {
@@ -126,13 +142,14 @@ struct Bundle {
     return mix(keys);
   }
   // The number of a derived feature, NONE for none.
-  double derive(const json& facts, const std::vector<const Value*>& of, double time, double size) const {
+  double derive(const json& facts, const std::vector<const Value*>& of, double time, double size, const std::vector<double>& numbers) const {
     const std::string kind = facts["kind"];
     if (kind == "candidates") return size;
     if (kind == "age") {
       const double days = ((facts["then"].is_null() ? time : facts["then"].get<double>()) - of[0]->number) / 864e5;
       return days < 0 ? 0 : days;
     }
+    if (kind == "within") return within(facts["measure"], of[0]->number, numbers);
     if (kind == "cosine") return cosine(std::get<Floats>(of[0]->encoded), std::get<Floats>(of[1]->encoded));
     if (kind == "count" || kind == "contains") {
       double count = 0;

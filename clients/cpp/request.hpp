@@ -172,8 +172,10 @@ struct RequestEncoder {
       found.known.push_back({id, columns, at, at < 0 ? describe(id, columns) : bundle.record(at), {}, 0});
       Candidate& candidate = found.known.back();
       bundle.add_plain("cross", columns, candidate.cross);
-      bundle.add_derived("cross", candidate.cross, found.query, candidate.row, time);
     }
+    std::vector<const Row*> items;
+    for (const Candidate& one : found.known) items.push_back(&one.row);
+    for (Candidate& one : found.known) bundle.add_derived("cross", one.cross, found.query, one.row, time, NONE, items);
     for (const std::string& name : absent) found.missing.push_back(name);
   }
   Row describe(const json& id, json columns) const {

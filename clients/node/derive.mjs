@@ -4,7 +4,7 @@ import {bisect} from "./encoders.mjs";
 
 const finite = (x) => Number.isFinite(x) ? x : NaN;
 
-/** Derived features by their kind: their facts and operands, the request's time and size → a hash, or a number (NaN for none). */
+/** Derived features by their kind: their facts and operands, the request's time, size and candidates → a hash, or a number (NaN for none). */
 export const DERIVED_KINDS = {
   age: ({then}, [{number}], time) => Math.max(((then ?? time) - number) / 864e5, 0),
   candidates: (facts, operands, time, size) => size,
@@ -18,6 +18,8 @@ export const DERIVED_KINDS = {
   },
   product: (facts, [a, b]) => finite(a.number * b.number),
   ratio: (facts, [a, b]) => finite(a.number / b.number),
+  within: ({measure, of: [[side, operand]]}, [{number}], time, size, candidates) =>
+    within(measure, number, candidates.map((sides) => sides[side][operand].number)),
 };
 
 const mixOf = (operands) => mix(operands.map(({hashes}) => hashes[0]));
@@ -25,6 +27,15 @@ const mixOf = (operands) => mix(operands.map(({hashes}) => hashes[0]));
 /** How often a list holds some values. */
 function matches({hashes: held}, {hashes: wanted}) {
   return held.reduce((sum, one) => sum + (one === 0n ? 0 : wanted.filter((other) => other === one).length), 0);
+}
+
+/** A number beside those of all candidates, its own among them. */
+function within(measure, number, numbers) {
+  const known = numbers.filter((one) => !Number.isNaN(one)).sort((a, b) => a - b), count = known.length;
+  if (Number.isNaN(number)) return NaN;
+  const below = (holds) => known.filter(holds).length;
+  if (measure === "rank") return (below((one) => one < number) + below((one) => one <= number)) / (2 * count);
+  return finite(number / ((known[(count - 1) >> 1] + known[count >> 1]) / 2));
 }
 
 function cosine(a, b) {

@@ -45,11 +45,11 @@ export class RequestEncoder {
     return Object.fromEntries(this.layout.plain[placement].map((facts) =>
       [facts.feature, COLUMN_KINDS[facts.kind](facts, this.encoders[facts.encoder], columns[facts.column] ?? null)]));
   }
-  /** Add the derived features of a placement to a row; of `sides` operands are taken; `time` NaN for before all. */
-  #derive(placement, row, sides, time = NaN, size = NaN) {
+  /** Add the derived features of a placement to a row; of `sides` operands are taken, `time` NaN for before all; `candidates`: the sides of all. */
+  #derive(placement, row, sides, time = NaN, size = NaN, candidates = []) {
     for (const facts of this.layout.derived[placement]) {
       const {feature, kind, of} = facts, encoder = this.encoders[feature];
-      const value = DERIVED_KINDS[kind](facts, of.map(([side, operand]) => sides[side][operand]), time, size);
+      const value = DERIVED_KINDS[kind](facts, of.map(([side, operand]) => sides[side][operand]), time, size, candidates);
       row[feature] = {encoded: kind === "pair" ? encoder.codeOfHash(value) : encoder.encode(value)};
     }
     return row;
@@ -97,8 +97,10 @@ export class RequestEncoder {
       const at = this.items.find(toId(id));
       if (at < 0 && !item.some((column) => column in columns)) { unknown.push(id); continue; }
       const row = at < 0 ? this.#describe(id, columns) : this.bundle.record(at);
-      known.push({id, columns, at, row, cross: this.#derive("cross", this.#plain("cross", columns), {query, item: row}, time)});
+      known.push({id, columns, at, row, cross: this.#plain("cross", columns)});
     }
+    const sides = known.map(({row, cross}) => ({query, item: row, cross}));
+    for (const one of sides) this.#derive("cross", one.cross, one, time, NaN, sides);
     missing.push(...cross.filter((c) => known.some(({columns}) => !(c in columns))).map((c) => `cross.${c}`));
     return {known, unknown};
   }

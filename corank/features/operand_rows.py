@@ -30,6 +30,8 @@ class OperandRows:
     of: Mapping[Placement, Index | None]
     """The row of each result, (N,); None where result n is of row n."""
     count: int
+    candidates: "OperandRows | None" = None
+    """All candidates of the results' requests, if the results are pairs beyond them; None if the results are these."""
 
     @classmethod
     def alone(cls, schema: Schema, placement: Placement, rows: Operands) -> "OperandRows":
@@ -38,17 +40,27 @@ class OperandRows:
 
     @classmethod
     def pairs(
-        cls, schema: Schema, query: Operands, item: Operands, request_of: Index, item_of: Index | None
+        cls,
+        schema: Schema,
+        query: Operands,
+        item: Operands,
+        request_of: Index,
+        item_of: Index | None,
+        candidates: "OperandRows | None" = None,
     ) -> "OperandRows":
         """Result n is of request `request_of[n]` and item row `item_of[n]`, n itself if None."""
-        return cls(
-            schema, {"query": query, "item": item}, {"query": request_of, "item": item_of}, len(request_of)
-        )
+        of: dict[Placement, Index | None] = {"query": request_of, "item": item_of}
+        return cls(schema, {"query": query, "item": item}, of, len(request_of), candidates)
 
     def take(self, index: Index) -> "OperandRows":
         """Select some of the results."""
         of = {placement: index if rows is None else rows[index] for placement, rows in self.of.items()}
         return OperandRows(self.schema, self.rows, of, len(index))
+
+    def request(self) -> Index:
+        """Return the row of the query of each result: (N,)."""
+        of = self.of["query"]
+        return np.arange(self.count) if of is None else of
 
     def _side(self, operand: str) -> tuple[Operands, Index | None]:
         placement = self.schema.placement(self.schema.history_of(operand))

@@ -35,18 +35,21 @@ class CandidateRows:
     """M."""
     times: Longs
     """Of the requests, ms UTC: (N,)."""
-    sizes: Longs
-    """How many candidates each one's request has: (N,)."""
+    request: Index
+    """The number of each one's request, all of whose candidates are there: (N,)."""
 
     def encode(self, names: Sequence[str]) -> dict[str, Encoded]:
         """Compute derived features and encode them: by name (N). They are no priors, and no histories are needed."""
         schema, count = self.encoders.schema, len(self.times)
-        query = self._operands("query", names, count)
+        _, first, of, size = np.unique(
+            self.request, return_index=True, return_inverse=True, return_counts=True
+        )
+        query = self._operands("query", names, count).take(first)
         item = self._operands("item", names, self.items)
-        sides = OperandRows.pairs(schema, query, item, np.arange(count), self.item)
+        sides = OperandRows.pairs(schema, query, item, of, self.item)
         found: dict[str, Encoded] = {}
         for placement in PLACEMENTS:
-            values = derive_features(schema, placement, sides, self.priors, self.times, names, self.sizes)
+            values = derive_features(schema, placement, sides, self.priors, self.times, names, size[of])
             found |= encode_columns(self.encoders, values)
         return found
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from corank.core.errors import BundleError
 from corank.core.types import Floats
-from corank.data.derived_columns import derive_features
+from corank.data.derived_columns import derive_features, encode_columns
 from corank.features.operand_rows import OperandRows
 from corank.serving.funnel.stage_scorer import Candidates, ScorerInputs
 
@@ -20,7 +20,7 @@ class MatchTerms:
         stage, layout = inputs.stage, inputs.layout
         crosses = layout.schema.derived("cross")
         for name in stage.matches:
-            if name not in crosses or not crosses[name].compares:
+            if name not in crosses or not (crosses[name].compares or crosses[name].compares_candidates):
                 raise BundleError(
                     f"{inputs.folder}: stage '{stage.name}': '{name}' is no match of query and item; "
                     "export the bundle again"
@@ -48,10 +48,11 @@ class MatchTerms:
         of_request = np.zeros(count, dtype=np.int64)
         sides = OperandRows.pairs(encoder.schema, request.operands, items, of_request, None)
         times = np.full(count, request.time)
+        names = self._worth.keys() - request.crosses.keys()
+        values = derive_features(encoder.schema, "cross", sides, encoder.priors, times, names)
+        columns = encode_columns(encoder.encoders, values)
         added = np.zeros(count, dtype=np.float32)
-        for name, value in derive_features(
-            encoder.schema, "cross", sides, encoder.priors, times, self._worth
-        ).items():
-            column, worth = encoder.encoders.encode_derived(name, value), self._worth[name]
+        for name, worth in self._worth.items():
+            column = columns[name] if name in columns else request.crosses[name][candidates.alive]
             added += worth[column] if column.dtype == np.int32 else worth * column
         return added
