@@ -125,16 +125,25 @@ struct Bundle {
     for (auto& facts : layout["plain"][placement])
       row[facts["feature"]] = column_kind(facts["kind"])(facts, encoder(facts["encoder"]), given.value(facts["column"].get<std::string>(), json()));
   }
-  // Adds the derived features of a placement to a row; `time` NONE for before all; `items`: the rows of all candidates.
-  void add_derived(const std::string& placement, Row& row, const Row& query, const Row& item, double time, double size = NONE, const std::vector<const Row*>& items = {}) const {
+  // Adds the derived features of a placement to a row; `time` NONE for before all.
+  void add_derived(const std::string& placement, Row& row, const Row& query, const Row& item, double time, double size = NONE) const {
     for (auto& facts : layout["derived"][placement]) {
-      std::vector<const Value*> of;
-      for (auto& [side, operand] : facts["of"].get<std::vector<std::pair<std::string, std::string>>>()) of.push_back(&(side == "item" ? item : query).at(operand));
-      std::vector<double> numbers;
-      if (facts["kind"] == "within") for (const Row* one : items) numbers.push_back(one->at(facts["of"][0][1]).number);
+      if (facts["kind"] == "within") continue;
+      const std::vector<const Value*> of = operands(facts, query, item);
       const Encoder& encoder = encoders.at(facts["feature"]);
-      row[facts["feature"]].encoded = facts["kind"] == "pair" ? encoder.code_of_hash(mix_of(of)) : encoder.encode(derive(facts, of, time, size, numbers));
+      row[facts["feature"]].encoded = facts["kind"] == "pair" ? encoder.code_of_hash(mix_of(of)) : encoder.encode(derive(facts, of, time, size));
     }
+  }
+  static std::vector<const Value*> operands(const json& facts, const Row& query, const Row& item) {
+    std::vector<const Value*> of;
+    for (auto& [side, operand] : facts["of"].get<std::vector<std::pair<std::string, std::string>>>()) of.push_back(&(side == "item" ? item : query).at(operand));
+    return of;
+  }
+  // The number of a candidate that a feature compares: of a column, or derived.
+  double compared(const json& facts, const Row& query, const Row& item, const Row& cross, double time) const {
+    const std::string placement = facts["of"][0][0], operand = facts["of"][0][1];
+    for (auto& made : layout["derived"][placement]) if (made["feature"] == operand) return derive(made, operands(made, query, item), time, NONE);
+    return (placement == "cross" ? cross : item).at(operand).number;
   }
   static uint64_t mix_of(const std::vector<const Value*>& operands) {
     Hashes keys;
@@ -142,14 +151,13 @@ struct Bundle {
     return mix(keys);
   }
   // The number of a derived feature, NONE for none.
-  double derive(const json& facts, const std::vector<const Value*>& of, double time, double size, const std::vector<double>& numbers) const {
+  double derive(const json& facts, const std::vector<const Value*>& of, double time, double size) const {
     const std::string kind = facts["kind"];
     if (kind == "candidates") return size;
     if (kind == "age") {
       const double days = ((facts["then"].is_null() ? time : facts["then"].get<double>()) - of[0]->number) / 864e5;
       return days < 0 ? 0 : days;
     }
-    if (kind == "within") return within(facts["measure"], of[0]->number, numbers);
     if (kind == "cosine") return cosine(std::get<Floats>(of[0]->encoded), std::get<Floats>(of[1]->encoded));
     if (kind == "count" || kind == "contains") {
       double count = 0;

@@ -4,7 +4,7 @@ import {bisect} from "./encoders.mjs";
 
 const finite = (x) => Number.isFinite(x) ? x : NaN;
 
-/** Derived features by their kind: their facts and operands, the request's time, size and candidates → a hash, or a number (NaN for none). */
+/** Derived features by their kind: their facts and operands, the request's time and size → a hash, or a number (NaN for none). */
 export const DERIVED_KINDS = {
   age: ({then}, [{number}], time) => Math.max(((then ?? time) - number) / 864e5, 0),
   candidates: (facts, operands, time, size) => size,
@@ -18,8 +18,7 @@ export const DERIVED_KINDS = {
   },
   product: (facts, [a, b]) => finite(a.number * b.number),
   ratio: (facts, [a, b]) => finite(a.number / b.number),
-  within: ({measure, of: [[side, operand]]}, [{number}], time, size, candidates) =>
-    within(measure, number, candidates.map((sides) => sides[side][operand].number)),
+  within: ({measure}, [number, numbers]) => within(measure, number, numbers),
 };
 
 const mixOf = (operands) => mix(operands.map(({hashes}) => hashes[0]));

@@ -45,11 +45,11 @@ export class RequestEncoder {
     return Object.fromEntries(this.layout.plain[placement].map((facts) =>
       [facts.feature, COLUMN_KINDS[facts.kind](facts, this.encoders[facts.encoder], columns[facts.column] ?? null)]));
   }
-  /** Add the derived features of a placement to a row; of `sides` operands are taken, `time` NaN for before all; `candidates`: the sides of all. */
-  #derive(placement, row, sides, time = NaN, size = NaN, candidates = []) {
-    for (const facts of this.layout.derived[placement]) {
+  /** Add the derived features of a placement to a row; of `sides` operands are taken; `time` NaN for before all. */
+  #derive(placement, row, sides, time = NaN, size = NaN) {
+    for (const facts of this.layout.derived[placement].filter(({kind}) => kind !== "within")) {
       const {feature, kind, of} = facts, encoder = this.encoders[feature];
-      const value = DERIVED_KINDS[kind](facts, of.map(([side, operand]) => sides[side][operand]), time, size, candidates);
+      const value = DERIVED_KINDS[kind](facts, of.map(([side, operand]) => sides[side][operand]), time, size);
       row[feature] = {encoded: kind === "pair" ? encoder.codeOfHash(value) : encoder.encode(value)};
     }
     return row;
@@ -99,10 +99,20 @@ export class RequestEncoder {
       const row = at < 0 ? this.#describe(id, columns) : this.bundle.record(at);
       known.push({id, columns, at, row, cross: this.#plain("cross", columns)});
     }
-    const sides = known.map(({row, cross}) => ({query, item: row, cross}));
-    for (const one of sides) this.#derive("cross", one.cross, one, time, NaN, sides);
+    const sides = known.map(({row, cross}) => ({query, item: row, snapshot: row, cross}));
+    for (const one of sides) this.#derive("cross", one.cross, one, time);
+    this.#compare(sides, time);
     missing.push(...cross.filter((c) => known.some(({columns}) => !(c in columns))).map((c) => `cross.${c}`));
     return {known, unknown};
+  }
+  /** Add what compares a number of a candidate with that of all. */
+  #compare(sides, time) {
+    for (const facts of this.layout.derived.cross.filter(({kind}) => kind === "within")) {
+      const [[placement, operand]] = facts.of, made = this.layout.derived[placement].find(({feature}) => feature === operand);
+      const number = (one) => made ? DERIVED_KINDS[made.kind](made, made.of.map(([side, name]) => one[side][name]), time) : one[placement][operand].number;
+      const numbers = sides.map(number), encoder = this.encoders[facts.feature];
+      sides.forEach(({cross}, n) => { cross[facts.feature] = {encoded: encoder.encode(DERIVED_KINDS.within(facts, [numbers[n], numbers]))}; });
+    }
   }
   #describe(id, columns) {
     const row = this.#plain("item", {...columns, [this.manifest.data.item]: id});

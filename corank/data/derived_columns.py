@@ -81,7 +81,9 @@ def pair_rows(
         size = rows.request_start[requests + 1] - start
         of, logged = np.repeat(np.arange(len(requests)), size), rows.item[concat_ranges(start, size)]
         candidates = OperandRows.pairs(schema, operands, packed.item_operands, of, logged)
-        pairs = OperandRows.pairs(schema, operands, packed.item_operands, request_of, item, candidates)
+        pairs = OperandRows.pairs(
+            schema, operands, packed.item_operands, request_of, item, candidates=candidates
+        )
         values = derive_features(schema, "cross", pairs, packed.priors, rows.time[requests][request_of])
         columns |= encode_columns(packed.encoders, values)
     return assemble_rows(schema.row_features("cross"), columns, len(item))

@@ -46,11 +46,15 @@ class OperandRows:
         item: Operands,
         request_of: Index,
         item_of: Index | None,
+        logged: Operands | None = None,
         candidates: "OperandRows | None" = None,
     ) -> "OperandRows":
-        """Result n is of request `request_of[n]` and item row `item_of[n]`, n itself if None."""
+        """Result n is of request `request_of[n]`, item row `item_of[n]`, n itself if None, and logged row n, if any."""
+        rows: dict[Placement, Operands] = {"query": query, "item": item}
         of: dict[Placement, Index | None] = {"query": request_of, "item": item_of}
-        return cls(schema, {"query": query, "item": item}, of, len(request_of), candidates)
+        if logged is not None:
+            rows["cross"], of["cross"] = logged, None
+        return cls(schema, rows, of, len(request_of), candidates)
 
     def take(self, index: Index) -> "OperandRows":
         """Select some of the results."""
@@ -72,7 +76,9 @@ class OperandRows:
         return rows.keys[operand] if of is None else rows.keys[operand][of]
 
     def number(self, operand: str) -> Doubles:
-        """Return the numbers of an operand, NaN where missing: (N,)."""
+        """Return the numbers of an operand, NaN where missing, as for a number of pairs that were not logged: (N,)."""
+        if self.schema.placement(operand) == "cross" and "cross" not in self.rows:
+            return np.full(self.count, np.nan)
         rows, of = self._side(operand)
         return rows.numbers[operand] if of is None else rows.numbers[operand][of]
 

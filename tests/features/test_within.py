@@ -1,6 +1,7 @@
 """Features within a request: a number of a candidate beside that of the others."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -52,13 +53,14 @@ def slow_ratio(price: float, among: list[float]) -> float:
     return NAN if math.isnan(price) or median == 0 else price / median
 
 
-SLOW = [(RANK, slow_rank), (RATIO, slow_ratio)]
+Slow = Callable[[float, list[float]], float]
+SLOW: list[tuple[WithinFeature, Slow]] = [(RANK, slow_rank), (RATIO, slow_ratio)]
 
 
 @pytest.mark.parametrize(("feature", "slow"), SLOW)
 @pytest.mark.parametrize("seed", range(4))
 def test_a_number_is_compared_with_all_candidates_of_its_request(
-    feature: WithinFeature, slow: type[slow_rank], seed: int
+    feature: WithinFeature, slow: Slow, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     drawn = [rng.choice([*range(-3, 6), NAN], size=rng.integers(0, 9)).tolist() for _ in range(30)]
@@ -77,14 +79,12 @@ def test_a_ratio_is_missing_where_the_median_is_0() -> None:
 
 
 @pytest.mark.parametrize(("feature", "slow"), SLOW)
-def test_a_pair_beyond_the_log_is_compared_as_one_candidate_more(
-    feature: WithinFeature, slow: type[slow_rank]
-) -> None:
+def test_a_pair_beyond_the_log_is_compared_as_one_candidate_more(feature: WithinFeature, slow: Slow) -> None:
     """Several of one request do not know of each other."""
     price = np.array([2.0, 3.0, 100.0, -7.0, NAN, 0.0])
     request, row = (part.ravel() for part in np.meshgrid(np.arange(len(PRICES)), np.arange(len(price))))
     items, query = Operands(len(price), {}, {}, {"price": price}), Operands(len(PRICES), {}, {}, {})
-    beyond = OperandRows.pairs(SCHEMA, query, items, request, row, pairs(PRICES))
+    beyond = OperandRows.pairs(SCHEMA, query, items, request, row, candidates=pairs(PRICES))
     expected = [slow(price[n], [*PRICES[r], price[n]]) for r, n in zip(request, row, strict=True)]
     np.testing.assert_array_equal(derive(feature, beyond), expected)
 
@@ -103,12 +103,20 @@ WITHIN = "features.price_rank={kind: within, of: price}"
         ([WITHIN], "features.price_rank.of: no feature 'price' is declared under features"),
         (
             ["features.price_rank={kind: within, of: brand}"],
-            "features.price_rank.of: a within is of an item feature of kind number or bucket; 'brand' is neither",
+            "features.price_rank.of: a within is of a number that differs between candidates; 'brand' is none",
         ),
         (
             ["features.age={side: user, kind: number}", "features.old={kind: within, of: age}"],
-            "features.old.of: 'age' is a user feature, the same for all candidates of a request; name an item feature "
-            "of kind number or bucket",
+            "features.old.of: 'age' is a user feature, the same for all candidates of a request; name a number that "
+            "differs between candidates",
+        ),
+        (
+            [PRICE, WITHIN, "features.again={kind: within, of: price_rank}"],
+            "features.again.of: a within is of a number that differs between candidates; 'price_rank' is none",
+        ),
+        (
+            ["features.seen={kind: within, of: history.brand}"],
+            "features.seen.of: a within is of a number that differs between candidates; 'history.brand' is none",
         ),
         (
             [PRICE, WITHIN, "stages.0.item_features=[price_rank]"],

@@ -10,7 +10,7 @@ from pydantic import PositiveInt, model_validator
 
 from corank.core.types import Doubles, Hashes
 from corank.features.encoding import Column, Encoder
-from corank.features.feature_kind import DerivedFeature, Storage
+from corank.features.feature_kind import DerivedFeature, Storage, Use
 from corank.features.scale import Bucket, Scale, Scaling, to_numbers
 from corank.features.training_values import TrainingValues
 
@@ -38,6 +38,7 @@ class ScaledFeature(DerivedFeature, ABC):
     """Of the embedding, with `buckets`."""
 
     encoders: ClassVar[tuple[type[Encoder], ...]] = (Scale, Bucket)
+    uses: ClassVar[frozenset[Use]] = frozenset({"number"})
     unpacked_settings: ClassVar[frozenset[str]] = frozenset({"dim"})
     default_scale: ClassVar[Scaling] = "standard"
     clips: ClassVar[bool] = False  # whether numbers are clipped to the range of the training rows

@@ -1,15 +1,16 @@
-"""`kind: within`: a number of a candidate beside the same number of its request's candidates.
+"""`kind: within`: a number of a candidate beside the same number of all candidates of its request.
 
 Letters: N results · M candidates of their requests.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
 import numpy as np
 
 from corank.core.errors import ConfigError
+from corank.core.time import NEVER
 from corank.core.types import Doubles, Index, Longs
 from corank.features.feature_kind import FEATURE_KINDS, Side, Use
 from corank.features.kinds.scaled import ScaledFeature
@@ -20,7 +21,7 @@ from corank.features.schema import Schema
 
 @FEATURE_KINDS.register("within")
 class WithinFeature(ScaledFeature):
-    """A number of an item beside the same number of all candidates of the request, those of which it is known.
+    """A number of a candidate beside the same number of all candidates of the request, those of which it is known.
 
     It is missing where the number is. A pair that is no candidate of the request, such as a negative from beyond the
     log, has the value that it would have as one candidate more.
@@ -28,12 +29,12 @@ class WithinFeature(ScaledFeature):
 
     kind: Literal["within"] = "within"
     of: str
-    """A number of the item."""
+    """A number of the item or of the candidate's row of the log, or a derived one, such as a prior of the item."""
     measure: Literal["rank", "ratio"] = "rank"
     """`rank`: the share of the candidates whose number is smaller; those with the same, itself included, count half.
     `ratio`: the number over the candidates' median; missing if that is 0."""
 
-    operands_text: ClassVar[str] = "an item feature of kind number or bucket"
+    operands_text: ClassVar[str] = "a number that differs between candidates"
     compares_candidates: ClassVar[bool] = True
     clips: ClassVar[bool] = True
 
@@ -58,21 +59,38 @@ class WithinFeature(ScaledFeature):
 
     def check(self, name: str, schema: Schema) -> None:
         """Raise ConfigError if it is of no number, or of one that all candidates of a request share."""
-        super().check(name, schema)
-        if schema.placement(self.of) != "item":
+        key = f"features.{name}.of"
+        schema.check_operand(key, self.of, any_of=True)
+        derived = schema.features[self.of].as_derived if self.of in schema.features else None
+        if "number" not in schema.uses_of(self.of) or (derived is not None and derived.compares_candidates):
+            raise ConfigError(f"{key}: a {self.kind} is of {self.operands_text}; '{self.of}' is none")
+        if schema.placement(self.of) == "query":
             raise ConfigError(
-                f"features.{name}.of: '{self.of}' is a {schema.side(self.of)} feature, the same for all candidates of "
-                f"a request; name {self.operands_text}"
+                f"{key}: '{self.of}' is a {schema.side(self.of)} feature, the same for all candidates of a request; "
+                f"name {self.operands_text}"
             )
 
     def derive(self, operands: OperandRows, when: PointInTime) -> Doubles:
         """Ranks or ratios, NaN where missing: (N,)."""
-        number, request, others = operands.number(self.of), operands.request(), operands.candidates
+        number, request, others = self._numbers(operands, when), operands.request(), operands.candidates
         if others is None:
             compared = _Compared.of(number, request, number, request, more=0)
         else:
-            compared = _Compared.of(number, request, others.number(self.of), others.request(), more=1)
+            # requests without a result do not matter
+            times = np.full(max(request.max(initial=-1), others.request().max(initial=-1)) + 1, NEVER)
+            times[request] = when.times
+            among = self._numbers(others, replace(when, times=times[others.request()]))
+            compared = _Compared.of(number, request, among, others.request(), more=1)
         return compared.ranks() if self.measure == "rank" else compared.ratios()
+
+    def _numbers(self, operands: OperandRows, when: PointInTime) -> Doubles:
+        """The numbers that are compared, of a column or derived: (N,)."""
+        derived, times = operands.schema.derived().get(self.of), when.times
+        if derived is None:
+            return operands.number(self.of)
+        if derived.snapshot_every is not None and operands.schema.placement(self.of) == "snapshot":
+            times = when.snapshots.cuts(self.of, derived.snapshot_every, times)
+        return derived.derive(operands, replace(when, name=self.of, times=times)).astype(np.float64)
 
 
 @dataclass(frozen=True)

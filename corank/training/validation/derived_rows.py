@@ -15,7 +15,7 @@ from corank.data.derived_columns import derive_features, encode_columns
 from corank.features.encoders import Encoders
 from corank.features.encoding import Encoded
 from corank.features.operand_rows import OperandRows
-from corank.features.operands import OperandNames, Operands
+from corank.features.operands import OperandNames, Operands, with_compared
 from corank.features.priors import PriorSnapshots
 from corank.features.schema import PLACEMENTS, Placement
 
@@ -46,7 +46,8 @@ class CandidateRows:
         )
         query = self._operands("query", names, count).take(first)
         item = self._operands("item", names, self.items)
-        sides = OperandRows.pairs(schema, query, item, of, self.item)
+        logged = self._operands("cross", names, count)
+        sides = OperandRows.pairs(schema, query, item, of, self.item, logged)
         found: dict[str, Encoded] = {}
         for placement in PLACEMENTS:
             values = derive_features(schema, placement, sides, self.priors, self.times, names, size[of])
@@ -55,7 +56,7 @@ class CandidateRows:
 
     def _operands(self, placement: Placement, names: Sequence[str], count: int) -> Operands:
         schema = self.encoders.schema
-        features = [schema.derived()[name] for name in names]
+        features = with_compared(schema, [schema.derived()[name] for name in names])
         wanted = OperandNames.of(schema, placement, features)
         vectors = {}
         for operand in dict.fromkeys(part for feature in features for part in feature.operands):

@@ -7,7 +7,7 @@ import numpy as np
 
 from corank.core.errors import BundleError
 from corank.core.types import Floats
-from corank.data.derived_columns import derive_features, encode_columns
+from corank.data.derived_columns import derive_features
 from corank.features.operand_rows import OperandRows
 from corank.serving.funnel.stage_scorer import Candidates, ScorerInputs
 
@@ -50,9 +50,14 @@ class MatchTerms:
         times = np.full(count, request.time)
         names = self._worth.keys() - request.crosses.keys()
         values = derive_features(encoder.schema, "cross", sides, encoder.priors, times, names)
-        columns = encode_columns(encoder.encoders, values)
+        columns = {
+            n: column[candidates.alive]
+            for n, column in request.crosses.items()
+            if isinstance(column, np.ndarray)
+        }
+        columns |= {name: encoder.encoders.encode_derived(name, value) for name, value in values.items()}
         added = np.zeros(count, dtype=np.float32)
         for name, worth in self._worth.items():
-            column = columns[name] if name in columns else request.crosses[name][candidates.alive]
+            column = columns[name]
             added += worth[column] if column.dtype == np.int32 else worth * column
         return added
