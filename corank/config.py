@@ -20,6 +20,7 @@ from typing import Any
 from corank.api.config_source import ConfigSource, OpenedConfig, to_yaml
 from corank.core.search.ann_index import RetrievalSettings
 from corank.features.kinds.age import AgeFeature, TimeFeature
+from corank.features.kinds.arithmetic import ProductFeature, RatioFeature
 from corank.features.kinds.bucket import BucketFeature
 from corank.features.kinds.candidates import CandidatesFeature
 from corank.features.kinds.contains import ContainsFeature
@@ -30,9 +31,8 @@ from corank.features.kinds.ids import IdsFeature
 from corank.features.kinds.number import NumberFeature
 from corank.features.kinds.pair import PairFeature
 from corank.features.kinds.prior import PriorFeature
-from corank.features.kinds.product import ProductFeature
-from corank.features.kinds.ratio import RatioFeature
 from corank.features.kinds.vector import VectorFeature
+from corank.features.kinds.within import WithinFeature
 from corank.features.log_schema import DataSettings, EventTable, Label, ListLog, Score
 from corank.features.splits.by_time import RangeSplit, TimeRange, TimeSplit
 from corank.features.splits.by_value import ColumnSplit, UserSplit
@@ -130,6 +130,7 @@ __all__ = [
     "UserSplit",
     "ValidationSettings",
     "VectorFeature",
+    "WithinFeature",
     "plain",
     "read_config",
     "recheck",

@@ -8,12 +8,26 @@
 #include "encoders.hpp"
 
 const int FORMAT = 8;
-const std::set<std::string> DERIVED_KINDS = {"age", "candidates", "contains", "cosine", "count", "pair", "prior", "product", "ratio"};
+const std::set<std::string> DERIVED_KINDS = {"age", "candidates", "contains", "cosine", "count", "pair", "prior", "product", "ratio", "within"};
 
 inline double cosine(const Floats& a, const Floats& b) {
   double product = 0, one = 0, other = 0;
   for (size_t n = 0; n < a.size() && n < b.size(); n++) product += double(a[n]) * b[n], one += double(a[n]) * a[n], other += double(b[n]) * b[n];
   return one * other == 0 ? NONE : float(product / std::sqrt(one * other));
+}
+
+// A number beside those of all candidates, its own among them.
+inline double within(const std::string& measure, double number, std::vector<double> numbers) {
+  numbers.erase(std::remove_if(numbers.begin(), numbers.end(), [](double one) { return std::isnan(one); }), numbers.end());
+  std::sort(numbers.begin(), numbers.end());
+  const size_t count = numbers.size();
+  if (std::isnan(number)) return NONE;
+  if (measure == "rank") {
+    const auto [first, last] = std::equal_range(numbers.begin(), numbers.end(), number);
+    return double((first - numbers.begin()) + (last - numbers.begin())) / (2 * count);
+  }
+  const double found = number / ((numbers[(count - 1) / 2] + numbers[count / 2]) / 2);
+  return std::isfinite(found) ? found : NONE;
 }
 
 struct Prior { Matrix<uint64_t> keys; Matrix<double> values; };
@@ -114,11 +128,22 @@ struct Bundle {
   // Adds the derived features of a placement to a row; `time` NONE for before all.
   void add_derived(const std::string& placement, Row& row, const Row& query, const Row& item, double time, double size = NONE) const {
     for (auto& facts : layout["derived"][placement]) {
-      std::vector<const Value*> of;
-      for (auto& [side, operand] : facts["of"].get<std::vector<std::pair<std::string, std::string>>>()) of.push_back(&(side == "item" ? item : query).at(operand));
+      if (facts["kind"] == "within") continue;
+      const std::vector<const Value*> of = operands(facts, query, item);
       const Encoder& encoder = encoders.at(facts["feature"]);
       row[facts["feature"]].encoded = facts["kind"] == "pair" ? encoder.code_of_hash(mix_of(of)) : encoder.encode(derive(facts, of, time, size));
     }
+  }
+  static std::vector<const Value*> operands(const json& facts, const Row& query, const Row& item) {
+    std::vector<const Value*> of;
+    for (auto& [side, operand] : facts["of"].get<std::vector<std::pair<std::string, std::string>>>()) of.push_back(&(side == "item" ? item : query).at(operand));
+    return of;
+  }
+  // The number of a candidate that a feature compares: of a column, or derived.
+  double compared(const json& facts, const Row& query, const Row& item, const Row& cross, double time) const {
+    const std::string placement = facts["of"][0][0], operand = facts["of"][0][1];
+    for (auto& made : layout["derived"][placement]) if (made["feature"] == operand) return derive(made, operands(made, query, item), time, NONE);
+    return (placement == "cross" ? cross : item).at(operand).number;
   }
   static uint64_t mix_of(const std::vector<const Value*>& operands) {
     Hashes keys;

@@ -172,7 +172,14 @@ struct RequestEncoder {
       found.known.push_back({id, columns, at, at < 0 ? describe(id, columns) : bundle.record(at), {}, 0});
       Candidate& candidate = found.known.back();
       bundle.add_plain("cross", columns, candidate.cross);
-      bundle.add_derived("cross", candidate.cross, found.query, candidate.row, time);
+    }
+    for (Candidate& one : found.known) bundle.add_derived("cross", one.cross, found.query, one.row, time);
+    for (auto& facts : layout["derived"]["cross"]) {
+      if (facts["kind"] != "within") continue;
+      std::vector<double> numbers;
+      for (const Candidate& one : found.known) numbers.push_back(bundle.compared(facts, found.query, one.row, one.cross, time));
+      const Encoder& encoder = bundle.encoders.at(facts["feature"]);
+      for (size_t n = 0; n < numbers.size(); n++) found.known[n].cross[facts["feature"]].encoded = encoder.encode(within(facts["measure"], numbers[n], numbers));
     }
     for (const std::string& name : absent) found.missing.push_back(name);
   }

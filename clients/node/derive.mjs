@@ -18,6 +18,7 @@ export const DERIVED_KINDS = {
   },
   product: (facts, [a, b]) => finite(a.number * b.number),
   ratio: (facts, [a, b]) => finite(a.number / b.number),
+  within: ({measure}, [number, numbers]) => within(measure, number, numbers),
 };
 
 const mixOf = (operands) => mix(operands.map(({hashes}) => hashes[0]));
@@ -25,6 +26,15 @@ const mixOf = (operands) => mix(operands.map(({hashes}) => hashes[0]));
 /** How often a list holds some values. */
 function matches({hashes: held}, {hashes: wanted}) {
   return held.reduce((sum, one) => sum + (one === 0n ? 0 : wanted.filter((other) => other === one).length), 0);
+}
+
+/** A number beside those of all candidates, its own among them. */
+function within(measure, number, numbers) {
+  const known = numbers.filter((one) => !Number.isNaN(one)).sort((a, b) => a - b), count = known.length;
+  if (Number.isNaN(number)) return NaN;
+  const below = (holds) => known.filter(holds).length;
+  if (measure === "rank") return (below((one) => one < number) + below((one) => one <= number)) / (2 * count);
+  return finite(number / ((known[(count - 1) >> 1] + known[count >> 1]) / 2));
 }
 
 function cosine(a, b) {

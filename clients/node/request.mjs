@@ -47,7 +47,7 @@ export class RequestEncoder {
   }
   /** Add the derived features of a placement to a row; of `sides` operands are taken; `time` NaN for before all. */
   #derive(placement, row, sides, time = NaN, size = NaN) {
-    for (const facts of this.layout.derived[placement]) {
+    for (const facts of this.layout.derived[placement].filter(({kind}) => kind !== "within")) {
       const {feature, kind, of} = facts, encoder = this.encoders[feature];
       const value = DERIVED_KINDS[kind](facts, of.map(([side, operand]) => sides[side][operand]), time, size);
       row[feature] = {encoded: kind === "pair" ? encoder.codeOfHash(value) : encoder.encode(value)};
@@ -97,10 +97,22 @@ export class RequestEncoder {
       const at = this.items.find(toId(id));
       if (at < 0 && !item.some((column) => column in columns)) { unknown.push(id); continue; }
       const row = at < 0 ? this.#describe(id, columns) : this.bundle.record(at);
-      known.push({id, columns, at, row, cross: this.#derive("cross", this.#plain("cross", columns), {query, item: row}, time)});
+      known.push({id, columns, at, row, cross: this.#plain("cross", columns)});
     }
+    const sides = known.map(({row, cross}) => ({query, item: row, snapshot: row, cross}));
+    for (const one of sides) this.#derive("cross", one.cross, one, time);
+    this.#compare(sides, time);
     missing.push(...cross.filter((c) => known.some(({columns}) => !(c in columns))).map((c) => `cross.${c}`));
     return {known, unknown};
+  }
+  /** Add what compares a number of a candidate with that of all. */
+  #compare(sides, time) {
+    for (const facts of this.layout.derived.cross.filter(({kind}) => kind === "within")) {
+      const [[placement, operand]] = facts.of, made = this.layout.derived[placement].find(({feature}) => feature === operand);
+      const number = (one) => made ? DERIVED_KINDS[made.kind](made, made.of.map(([side, name]) => one[side][name]), time) : one[placement][operand].number;
+      const numbers = sides.map(number), encoder = this.encoders[facts.feature];
+      sides.forEach(({cross}, n) => { cross[facts.feature] = {encoded: encoder.encode(DERIVED_KINDS.within(facts, [numbers[n], numbers]))}; });
+    }
   }
   #describe(id, columns) {
     const row = this.#plain("item", {...columns, [this.manifest.data.item]: id});

@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Mapping
 
+import numpy as np
 import polars as pl
 
-from corank.core.ragged import Rows
+from corank.core.ragged import Rows, concat_ranges
 from corank.core.types import Doubles, Hashes, Index, Longs
 from corank.data.dataset import PackedDataset
 from corank.data.packed.logged_requests import LoggedRequests
@@ -76,7 +77,13 @@ def pair_rows(
     columns = packed.encoders.encode_frame("cross", pl.DataFrame({"": [None] * len(item)}))
     if schema.derived("cross"):
         operands = request_operands(packed, rows, requests)
-        pairs = OperandRows.pairs(schema, operands, packed.item_operands, request_of, item)
+        start = rows.request_start[requests]
+        size = rows.request_start[requests + 1] - start
+        of, logged = np.repeat(np.arange(len(requests)), size), rows.item[concat_ranges(start, size)]
+        candidates = OperandRows.pairs(schema, operands, packed.item_operands, of, logged)
+        pairs = OperandRows.pairs(
+            schema, operands, packed.item_operands, request_of, item, candidates=candidates
+        )
         values = derive_features(schema, "cross", pairs, packed.priors, rows.time[requests][request_of])
         columns |= encode_columns(packed.encoders, values)
     return assemble_rows(schema.row_features("cross"), columns, len(item))

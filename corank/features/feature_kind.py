@@ -231,8 +231,8 @@ class DerivedFeature(FeatureKind):
     operands_key: ClassVar[str] = "of"  # the settings key that lists the operands
     operands_text: ClassVar[str] = "features that fit"  # what the operands must be, for messages
     counts_candidates: ClassVar[bool] = False  # whether `derive` reads `when.sizes`
-    compares: ClassVar[bool] = False
-    """Whether the values of one operand are looked for in another, so that all must be text, or all numbers."""
+    compares_candidates: ClassVar[bool] = False  # whether `derive` needs all candidates of each request
+    compares: ClassVar[bool] = False  # whether it looks for one operand in another: all text, or all numbers
 
     @property
     @abstractmethod

@@ -30,6 +30,8 @@ class OperandRows:
     of: Mapping[Placement, Index | None]
     """The row of each result, (N,); None where result n is of row n."""
     count: int
+    candidates: "OperandRows | None" = None
+    """All candidates of the results' requests, if the results are pairs beyond them; None if the results are these."""
 
     @classmethod
     def alone(cls, schema: Schema, placement: Placement, rows: Operands) -> "OperandRows":
@@ -38,17 +40,31 @@ class OperandRows:
 
     @classmethod
     def pairs(
-        cls, schema: Schema, query: Operands, item: Operands, request_of: Index, item_of: Index | None
+        cls,
+        schema: Schema,
+        query: Operands,
+        item: Operands,
+        request_of: Index,
+        item_of: Index | None,
+        logged: Operands | None = None,
+        candidates: "OperandRows | None" = None,
     ) -> "OperandRows":
-        """Result n is of request `request_of[n]` and item row `item_of[n]`, n itself if None."""
-        return cls(
-            schema, {"query": query, "item": item}, {"query": request_of, "item": item_of}, len(request_of)
-        )
+        """Result n is of request `request_of[n]`, item row `item_of[n]`, n itself if None, and logged row n, if any."""
+        rows: dict[Placement, Operands] = {"query": query, "item": item}
+        of: dict[Placement, Index | None] = {"query": request_of, "item": item_of}
+        if logged is not None:
+            rows["cross"], of["cross"] = logged, None
+        return cls(schema, rows, of, len(request_of), candidates)
 
     def take(self, index: Index) -> "OperandRows":
         """Select some of the results."""
         of = {placement: index if rows is None else rows[index] for placement, rows in self.of.items()}
         return OperandRows(self.schema, self.rows, of, len(index))
+
+    def request(self) -> Index:
+        """Return the row of the query of each result: (N,)."""
+        of = self.of["query"]
+        return np.arange(self.count) if of is None else of
 
     def _side(self, operand: str) -> tuple[Operands, Index | None]:
         placement = self.schema.placement(self.schema.history_of(operand))
@@ -60,7 +76,9 @@ class OperandRows:
         return rows.keys[operand] if of is None else rows.keys[operand][of]
 
     def number(self, operand: str) -> Doubles:
-        """Return the numbers of an operand, NaN where missing: (N,)."""
+        """Return the numbers of an operand, NaN where missing, as for a number of pairs that were not logged: (N,)."""
+        if self.schema.placement(operand) == "cross" and "cross" not in self.rows:
+            return np.full(self.count, np.nan)
         rows, of = self._side(operand)
         return rows.numbers[operand] if of is None else rows.numbers[operand][of]
 

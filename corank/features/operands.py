@@ -36,7 +36,7 @@ class OperandNames:
     def of(
         cls, schema: Schema, placement: Placement, features: Iterable[DerivedFeature] | None = None
     ) -> Self:
-        """Those of some derived features; of all unless given, and of the filters of retrieval.
+        """Those of some derived features, and of features that these compare; of all unless given, and of filters.
 
         The items of a history have what derived features take of the history.
         """
@@ -46,11 +46,12 @@ class OperandNames:
             "numbers": {},
         }
         parallels = schema.parallels()  # the events of histories have what these are
-        for feature in schema.derived().values() if features is None else features:
+        derived = schema.derived()
+        for feature in derived.values() if features is None else with_compared(schema, features):
             for operand, needed in zip(feature.operands, feature.operand_uses, strict=True):
                 of_items = schema.of_items(operand)
                 name = of_items or operand
-                if schema.placement(name) == placement and name not in parallels:
+                if schema.placement(name) == placement and name not in parallels and name not in derived:
                     uses = schema.features[name].uses
                     taken = uses if of_items else uses.intersection(needed)
                     if "vector" not in taken:
@@ -72,6 +73,12 @@ class OperandNames:
 
     def __bool__(self) -> bool:
         return bool(self.names)
+
+
+def with_compared(schema: Schema, features: Iterable[DerivedFeature]) -> list[DerivedFeature]:
+    """Add those derived features that are operands of some others."""
+    given, derived = list(features), schema.derived()
+    return given + [derived[name] for feature in given for name in feature.operands if name in derived]
 
 
 def _part(taken: Collection[Use]) -> Literal["keys", "lists", "numbers"]:

@@ -50,8 +50,8 @@ class Schema:
 
     # Operands of derived features
 
-    def check_operand(self, key: str, operand: str) -> None:
-        """Raise ConfigError unless an operand is a feature of a column, or an attribute of a history's items."""
+    def check_operand(self, key: str, operand: str, any_of: bool = False) -> None:
+        """Raise ConfigError unless it is a feature of a column (`any_of`: any) or an attribute of a history's items."""
         history, dot, name = operand.rpartition(".")
         if dot and history not in self.histories():
             raise ConfigError(
@@ -61,10 +61,10 @@ class Schema:
         feature = self.features.get(name)
         if feature is None:
             raise ConfigError(f"{key}: no feature '{name}' is declared under features")
-        if feature.as_column is None and feature.as_history is None:
+        if not any_of and feature.as_column is None and feature.as_history is None:
             raise ConfigError(f"{key}: '{name}' is itself made of others; name features of columns")
         side = self._side_of(name)
-        if side == "cross":
+        if not any_of and side == "cross":
             raise ConfigError(
                 f"{key}: '{name}' is logged with the pair, and unknown where the pair was not; "
                 "name user, context and item features"

@@ -1,6 +1,7 @@
 """Negatives beyond the log, as a batch holds them: whose they are, what they know, and that the seed decides."""
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -12,6 +13,10 @@ from corank.batches.reader import Reader
 from corank.batches.sampling import BATCH, CATALOGUE, Population
 from corank.data.dataset import PackedDataset
 from corank.features.encoders import assemble_rows
+from corank.features.feature_kind import FeatureKind
+from corank.features.kinds.prior import PriorFeature
+from corank.features.kinds.within import WithinFeature
+from tests.support.random_worlds import Drawn
 from tests.support.versioned_log import (
     EXPOSED,
     ITEMS,
@@ -179,3 +184,57 @@ def test_a_batch_that_reads_nothing_still_has_its_catalogue(case: tuple[PackedDa
     batch = next(reader(packed, {CATALOGUE: 5, BATCH: 5}).read_shuffled(0))
     assert len(batch) > 0
     assert (batch.level == CATALOGUE).all()
+
+
+def test_a_derived_feature_compares_a_pair_with_all_candidates_of_its_request(tmp_path: Path) -> None:
+    """Also with those that the batch leaves out; a pair beyond the log as one candidate more."""
+    of: Drawn = {"kind": "within", "of": "mark", "scale": "none"}
+    more = {m: WithinFeature.model_validate(of | {"measure": m}) for m in ("rank", "ratio")}
+    packed, log = pack_versioned_log(tmp_path, more)
+    at = packed.schema.row_features("cross").numbers_at
+    hour = pl.col("time") / 3_600_000
+    mark = pl.col("item") * 10 + (hour >= 12).cast(int) + (hour >= 36).cast(int)
+    marks = dict(log.group_by("number").agg(mark).iter_rows())
+    checked = set()
+    for batch in reader(packed).read_shuffled(0):
+        read = batch.numbers["cross"].numpy()
+        for n, (number, own, source) in enumerate(rows(batch)):
+            among = np.array(marks[number] + [own] * (source >= BATCH))
+            expected = {
+                "rank": (np.mean(among < own) + np.mean(among <= own)) / 2,
+                "ratio": own / np.median(among),
+            }
+            for name, value in expected.items():
+                encoded = packed.encoders.encode_derived(name, np.array([value]))
+                np.testing.assert_allclose(read[n, at[name]], encoded, rtol=1e-6)
+            checked.add(source)
+    assert checked == {RETRIEVED, EXPOSED, BATCH, CATALOGUE}
+
+
+def test_a_derived_number_is_compared_as_of_the_request_and_a_logged_one_is_unknown_beyond(
+    tmp_path: Path,
+) -> None:
+    shown: Drawn = {"kind": "prior", "by": ["item"], "every": "3h", "scale": "none"}
+    more: dict[str, FeatureKind] = {
+        "shown": PriorFeature.model_validate(shown),
+        "shown_rank": WithinFeature(kind="within", of="shown", scale="none"),
+        "match_rank": WithinFeature(kind="within", of="match", scale="none"),
+    }
+    packed, _ = pack_versioned_log(tmp_path, more)
+    cross, query = (packed.schema.row_features(p).numbers_at for p in ("cross", "query"))
+    among: dict[int, list[float]] = {}
+    for shard in packed.splits["train"]:
+        of = np.repeat(shard.query.numbers[:, query["number"]].ravel(), np.diff(shard.request_start))
+        for number, value in zip(of.tolist(), shard.snapshot.numbers[:, 0].tolist(), strict=True):
+            among.setdefault(int(number), []).append(value)
+    assert max(len(set(values)) for values in among.values()) > 3
+    nothing, tie = (packed.encoders.encode_derived("match_rank", np.array([x])) for x in (np.nan, 0.5))
+    for batch in reader(packed).read_shuffled(0):
+        read, own = batch.numbers["cross"].numpy(), batch.numbers["snapshot"].numpy()[:, 0]
+        for n, (number, _, source) in enumerate(rows(batch)):
+            beyond = source >= BATCH
+            values = np.array(among[number] + [float(own[n])] * beyond)
+            expected = (np.mean(values < own[n]) + np.mean(values <= own[n])) / 2
+            encoded = packed.encoders.encode_derived("shown_rank", np.array([expected]))
+            np.testing.assert_allclose(read[n, cross["shown_rank"]], encoded, rtol=1e-6)
+            assert read[n, cross["match_rank"]] == (nothing if beyond else tie)

@@ -62,7 +62,7 @@ def test_a_bundle_counts_matches_as_packing_did(tmp_path: Path, first: Drawn, mi
     stage = case.config.stages[0]
     assert isinstance(stage, TowerPairSettings)
     kinds = {(type(f := case.packed.schema.features[n]).__name__, f.storage) for n in stage.matches}
-    assert {("CountFeature", "id"), ("CountFeature", "number")} <= kinds
+    assert {(f"{k}Feature", s) for k in ("Count", "Within") for s in ("id", "number")} <= kinds
     predictions = predict_split(case.model, case.packed, "test")
     start = predictions.requests.start
     network = case.model.stages["prerank"]
@@ -104,7 +104,7 @@ def test_vectors_alone_are_refused_where_matches_count(tmp_path: Path) -> None:
         (
             ["stages.0.matches=[brand_seen]"],
             "stages.prerank.matches: 'brand_seen' is no feature of kind count or contains of the query and the item, "
-            "such as {kind: count, of: [history.brand, brand]}; none is declared",
+            "such as {kind: count, of: [history.brand, brand]}, or of kind within; none is declared",
         ),
         (
             [SEEN, "stages.0.matches=[tab]"],

@@ -122,7 +122,7 @@ def _history(n: int, drawn: Drawn) -> dict[str, Drawn]:
 
 
 def _matches(features: dict[str, Drawn]) -> list[str]:
-    """The features that look for what one side has in what the other lists."""
+    """The features that look for what one side has in what the other lists, and those that compare candidates."""
 
     def of_item(operand: str) -> bool:
         return bool(features[operand.partition(".")[0]]["side"] == "item")
@@ -130,7 +130,8 @@ def _matches(features: dict[str, Drawn]) -> list[str]:
     return [
         name
         for name, feature in features.items()
-        if feature["kind"] in ("count", "contains") and len(set(map(of_item, feature["of"]))) == 2
+        if feature["kind"] == "within"
+        or (feature["kind"] in ("count", "contains") and len(set(map(of_item, feature["of"]))) == 2)
     ]
 
 
@@ -199,7 +200,19 @@ def _derived(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
                 made.append({"kind": "count", "of": [one, other]} | shape(len(made) // 2))
     made += [cosine | shape(n) for n, cosine in enumerate(_cosines(features, histories, drawn["seed"] + 3))]
     _add_priors(made, drawn, keys, rng)
+    compared = numbers["item"] + some("cross", "number", "bucket") + ["age_by_day", "age"]
+    compared += [f"derived_{n}" for n, f in enumerate(made) if _differs(f, features)][::3]
+    for n, number in enumerate(compared):
+        made.append({"kind": "within", "of": number} | shape(n + 1))
+        made.append({"kind": "within", "of": number, "measure": "ratio"} | shape(n + 2))
     return {f"derived_{n}": {key: _plain(value) for key, value in f.items()} for n, f in enumerate(made)}
+
+
+def _differs(feature: Drawn, features: dict[str, Drawn]) -> bool:
+    """Whether it is a number that differs between candidates."""
+    named: list[str] = feature.get("by") or feature.get("of") or []
+    of_item = any(features[name.partition(".")[0]]["side"] == "item" for name in named)
+    return of_item and feature["kind"] not in ("pair", "contains")
 
 
 def _add_priors(

@@ -255,6 +255,15 @@ def test_an_override_of_nonsense_is_named(path: Path, override: str) -> None:
     assert "expected a.b=value" in message or "the config has no such place" in message
 
 
+def test_an_override_appends_to_a_list_at_its_end(path: Path) -> None:
+    losses = read(path).losses
+    end, added = len(losses), "{kind: listwise, stage: rank, weight: 0.5}"
+    found = read(path, [f"losses.{end}={added}", f"losses.{end}.weight=0.25"]).losses
+    assert found[:end] == losses and [loss.weight for loss in found[end:]] == [0.25]
+    for beyond in (f"losses.{end + 1}={added}", f"losses.{end}.weight=1"):
+        assert refused(path, beyond) == f"--set {beyond}: the config has no such place"
+
+
 def test_an_override_must_be_yaml(path: Path) -> None:
     assert refused(path, "name={a") == "--set name={a: '{a' is not valid YAML"
 

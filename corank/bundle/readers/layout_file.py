@@ -97,7 +97,9 @@ def _derived(manifest: BundleManifest, name: str) -> dict[str, Any]:
     schema = manifest.declared
     operands = schema.derived()[name].operands
     of = [[schema.placement(schema.history_of(operand)), operand] for operand in operands]
-    found = {"feature": name, "kind": manifest.features[name].kind, "of": of}
+    settings = manifest.features[name].model_dump(mode="json")
+    found = {"feature": name, "kind": settings["kind"], "of": of}
+    found |= {key: settings[key] for key in ("measure",) if key in settings}
     return found | ({"then": manifest.priors.get(name)} if found["kind"] == "age" else {})
 
 

@@ -21,6 +21,7 @@ from corank.data.pack_manifest import PackManifest
 from corank.data.packed_history import request_operands
 from corank.data.packing.fit_encoders import fit_terms
 from corank.data.packing.measure import MeasuredColumn, fit_features
+from corank.data.packing.shards import logged_operands
 from corank.data.packing.sources import PackSources
 from corank.data.packing.workspace import PackWorkspace, write_beside
 from corank.data.shard import scalar_features
@@ -28,6 +29,7 @@ from corank.data.state.value_counts import write_counts_of_values
 from corank.data.tables import Table
 from corank.features.encoders import Encoders, assemble_rows, hashes_to_series, split_rows
 from corank.features.operand_rows import OperandRows
+from corank.features.operands import OperandNames, Operands
 from corank.features.row_columns import TIME
 from corank.features.schema import CANDIDATE_PLACEMENTS, PLACEMENTS, Placement, Schema
 
@@ -130,7 +132,9 @@ class DeriveValues:
         )
         self._write(RowGroup("query", split, name), values, np.full(len(shard), split == "train"), shard.time)
         request_of = np.repeat(requests, np.diff(shard.request_start))
-        pairs = OperandRows.pairs(schema, operands, packed.item_operands, request_of, shard.item)
+        wanted, folder = OperandNames.of(schema, "cross"), logged_operands(self.spill, split, name)
+        logged = Operands.load(folder, wanted, len(request_of))
+        pairs = OperandRows.pairs(schema, operands, packed.item_operands, request_of, shard.item, logged)
         times = shard.time[request_of]
         for placement in CANDIDATE_PLACEMENTS:
             values = derive_features(schema, placement, pairs, packed.priors, times)

@@ -166,6 +166,7 @@ class ShardWriter:
         users = self.users.ids.find(first_rows[USER]).astype(np.int32)
         query, lists = self._query(first_rows, time)
         operands = self._operands(first_rows, time)
+        logged = self._logged_operands(requests.rows)
         keys = first_rows.select(pl.col(c).alias(name) for name, c in request_columns(self.data).items())
         self._write_events(name, requests, labels, users)
         encoder = EventEncoder(self.encoders, self.items.ids)
@@ -191,6 +192,8 @@ class ShardWriter:
                     write_ragged(folder / "cross", n, values.take(here))
                 if self._wanted:
                     operands.take(index).save(folder / "query" / "operands")
+                with write_beside(logged_operands(self.spill, split, name)) as spilt:
+                    logged.take(here).save(spilt)
                 write_arrays(folder, {n: array[here] for n, array in candidates.items()})
                 write_arrays(folder, {"request_start": begin, "user": users[index], "time": time[index]})
                 write_frame(folder / "request.arrow", keys[index])
@@ -250,6 +253,11 @@ class ShardWriter:
         user = self._user_operands.take(self.users.find(first_rows[USER], time))
         return logged.merge(user).reorder(self._wanted)
 
+    def _logged_operands(self, rows: pl.DataFrame) -> Operands:
+        """Make the operands that are logged with the candidates: (C)."""
+        wanted = OperandNames.of(self.schema, "cross")
+        return Operands.of(self.encoders, wanted, lambda name: rows[self.schema.column(name)], len(rows))
+
     def _write_events(self, shard: str, requests: GroupedRequests, labels: Labels, users: Ints) -> None:
         """Write the events of each kind of history, to be sorted when all shards are written."""
         user = np.repeat(users, np.diff(requests.start))
@@ -274,6 +282,11 @@ class ShardWriter:
             if prior.events is None:
                 counted = prior.count(requests.rows, self.data, labels, sides)
                 write_counts(self.spill, n, shard, counted, self.start.periods.get(name, NEVER))
+
+
+def logged_operands(spill: Path, split: str, shard: str) -> Path:
+    """Return the folder of the operands that a shard's candidates have in the log, until derived features are made."""
+    return spill / "logged operands" / split / shard
 
 
 def _assemble(

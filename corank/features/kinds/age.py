@@ -19,9 +19,8 @@ from corank.features.history import check_grid
 from corank.features.kinds.scaled import ScaledFeature
 from corank.features.operand_rows import OperandRows
 from corank.features.priors import PointInTime
-from corank.features.scale import Scale, Scaling
+from corank.features.scale import Scaling
 from corank.features.schema import Schema
-from corank.features.training_values import TrainingValues
 
 
 @FEATURE_KINDS.register("time")
@@ -82,6 +81,7 @@ class AgeFeature(ScaledFeature):
 
     default_scale: ClassVar[Scaling] = "log"
     operands_text: ClassVar[str] = "a feature of kind time"
+    clips: ClassVar[bool] = True
 
     @property
     def operands(self) -> Sequence[str]:
@@ -124,8 +124,3 @@ class AgeFeature(ScaledFeature):
         known = then != NEVER
         days = (np.where(known, then, 0) - operands.number(self.of)) / (DAY / MILLISECOND)
         return np.where(known, np.maximum(days, 0), np.nan)
-
-    def fit(self, values: TrainingValues) -> Encoder:
-        """Learn the edges of the buckets, or the scale and the range that ages are clipped to."""
-        fitted = super().fit(values)
-        return fitted.clip_to(values) if isinstance(fitted, Scale) else fitted

@@ -6,13 +6,11 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from corank.core.types import Doubles
-from corank.features.encoding import Encoder
 from corank.features.feature_kind import FEATURE_KINDS, Side, Use
 from corank.features.kinds.scaled import ScaledFeature
 from corank.features.operand_rows import OperandRows
 from corank.features.priors import PointInTime
-from corank.features.scale import Scale, Scaling
-from corank.features.training_values import TrainingValues
+from corank.features.scale import Scaling
 
 
 @FEATURE_KINDS.register("candidates")
@@ -23,6 +21,7 @@ class CandidatesFeature(ScaledFeature):
 
     default_scale: ClassVar[Scaling] = "log"
     counts_candidates: ClassVar[bool] = True
+    clips: ClassVar[bool] = True
 
     @property
     def operands(self) -> Sequence[str]:
@@ -47,8 +46,3 @@ class CandidatesFeature(ScaledFeature):
         """Numbers of candidates (N,)."""
         assert when.sizes is not None
         return when.sizes.astype(np.float64)
-
-    def fit(self, values: TrainingValues) -> Encoder:
-        """Learn the edges of the buckets, or the scale and the range that numbers are clipped to."""
-        fitted = super().fit(values)
-        return fitted.clip_to(values) if isinstance(fitted, Scale) else fitted

@@ -1,7 +1,7 @@
-"""What derived kinds share: two operands under `of`, a number that is scaled or cut into buckets, arithmetic."""
+"""What derived kinds share: two operands under `of`, a number that is scaled or cut into buckets."""
 
 from abc import ABC
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
@@ -11,8 +11,6 @@ from pydantic import PositiveInt, model_validator
 from corank.core.types import Doubles, Hashes
 from corank.features.encoding import Column, Encoder
 from corank.features.feature_kind import DerivedFeature, Storage, Use
-from corank.features.operand_rows import OperandRows
-from corank.features.priors import PointInTime
 from corank.features.scale import Bucket, Scale, Scaling, to_numbers
 from corank.features.training_values import TrainingValues
 
@@ -40,8 +38,10 @@ class ScaledFeature(DerivedFeature, ABC):
     """Of the embedding, with `buckets`."""
 
     encoders: ClassVar[tuple[type[Encoder], ...]] = (Scale, Bucket)
+    uses: ClassVar[frozenset[Use]] = frozenset({"number"})
     unpacked_settings: ClassVar[frozenset[str]] = frozenset({"dim"})
     default_scale: ClassVar[Scaling] = "standard"
+    clips: ClassVar[bool] = False  # whether numbers are clipped to the range of the training rows
 
     @property
     def scaling(self) -> Scaling:
@@ -65,10 +65,11 @@ class ScaledFeature(DerivedFeature, ABC):
         return self
 
     def fit(self, values: TrainingValues) -> Encoder:
-        """Learn the edges of the buckets, or the scale."""
+        """Learn the edges of the buckets, or the scale and, if it `clips`, the range that numbers are clipped to."""
         if self.buckets is not None:
             return Bucket.fit(to_numbers(values.sample(), values.name), self.buckets)
-        return Scale.fit(values, self.scaling)
+        scale = Scale.fit(values, self.scaling)
+        return scale.clip_to(values) if self.clips else scale
 
     def encode(self, encoder: Encoder | None, values: Hashes | Doubles) -> Column:
         """Codes or scaled numbers: (N,)."""
@@ -77,27 +78,3 @@ class ScaledFeature(DerivedFeature, ABC):
             return encoder.codes(number)
         assert isinstance(encoder, Scale)
         return encoder.scale(number)
-
-
-class ArithmeticFeature(ScaledFeature, CrossFeature, ABC):
-    """A number computed from two numbers; missing if either is, or if the result is not finite."""
-
-    operands_text: ClassVar[str] = "two features of kind number or bucket"
-    operation: ClassVar[np.ufunc]
-
-    @property
-    def operand_uses(self) -> Sequence[Collection[Use]]:
-        """Two numbers."""
-        return [{"number"}, {"number"}]
-
-    def fit(self, values: TrainingValues) -> Encoder:
-        """Learn the edges of the buckets, or the scale and the range that results are clipped to."""
-        fitted = super().fit(values)
-        return fitted.clip_to(values) if isinstance(fitted, Scale) else fitted
-
-    def derive(self, operands: OperandRows, when: PointInTime) -> Doubles:
-        """The result, NaN where it is not finite: (N,)."""
-        first, second = (operands.number(name) for name in self.of)
-        with np.errstate(all="ignore"):
-            found: Doubles = self.operation(first, second)
-        return np.where(np.isfinite(found), found, np.nan)

@@ -110,9 +110,9 @@ class TowerPairSettings(SingleLabelSettings):
                 )
 
     def _check_matches(self, schema: Schema) -> None:
-        """Raise ConfigError unless every match looks for what one side has in what the other lists."""
+        """Raise ConfigError unless every match is a cross of a kind that a pre-ranker can afford."""
         key = f"stages.{self.name}.matches"
-        known = [n for n, f in schema.derived("cross").items() if f.compares]
+        known = [n for n, f in schema.derived("cross").items() if f.compares or f.compares_candidates]
         for n, name in enumerate(self.matches):
             if name in self.matches[:n]:
                 raise ConfigError(f"{key}: '{name}' is there twice; drop one")
@@ -120,7 +120,7 @@ class TowerPairSettings(SingleLabelSettings):
                 held = f"those declared are {', '.join(known)}" if known else "none is declared"
                 raise ConfigError(
                     f"{key}: '{name}' is no feature of kind count or contains of the query and the item, such as "
-                    f"{{kind: count, of: [history.brand, brand]}}; {held}"
+                    f"{{kind: count, of: [history.brand, brand]}}, or of kind within; {held}"
                 )
 
     def _require_inputs(self, schema: Schema) -> None:

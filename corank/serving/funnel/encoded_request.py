@@ -38,8 +38,8 @@ class EncodedRequest:
     """Columns that the request lacks."""
     clipped: Mapping[str, int]
     """By `SIDE.COLUMN`, how many numbers lie outside the range of training; they are clipped to it."""
-    logged: dict[str, Encoded]
-    """Crosses that came with the candidates, by feature: (n)."""
+    crosses: dict[str, Encoded]
+    """Crosses that came with the candidates, and those that compare all candidates, by feature: (n)."""
     operands: Operands
     """Operands of the query: (1)."""
     time: int

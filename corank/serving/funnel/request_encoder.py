@@ -5,6 +5,7 @@ Letters: n candidates · L events of a history.
 
 from collections.abc import Callable, Collection, Mapping
 from copy import copy
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -40,11 +41,7 @@ from corank.serving.funnel.query.query_ahead import QueryAhead, look_up_events
 from corank.serving.funnel.query.query_encoder import QueryEncoder, QueryPart
 from corank.serving.funnel.query.request_history import HistoryEncoder
 from corank.serving.funnel.query.wanted_items import WantedItems, find_items
-from corank.serving.funnel.request import (
-    Request,
-    refuse_unknown_column,
-    to_series,
-)
+from corank.serving.funnel.request import Request, refuse_unknown_column, to_series
 
 QUERY_SIDES: tuple[Side, ...] = ("user", "context")
 CANDIDATE_SIDES: tuple[Side, ...] = ("item", "cross")
@@ -85,7 +82,10 @@ class RequestEncoder:
         self.filters = FilterEncoder(encoders)
         columns = manifest.request_columns
         self._value_columns, self._cross_columns = columns.values, sorted(columns.cross)
-        self._crossed = OperandNames.of(self.schema, "item", self.schema.derived("cross").values()).names
+        crosses = self.schema.derived("cross")
+        self._crossed = OperandNames.of(self.schema, "item", crosses.values()).names
+        self._logged = OperandNames.of(self.schema, "cross", crosses.values())
+        self._comparing = [name for name, feature in crosses.items() if feature.compares_candidates]
         self.item_columns = frozenset(columns.item)
         self._allowed_columns = self.item_columns.union(columns.cross, columns.values)
 
@@ -134,7 +134,7 @@ class RequestEncoder:
             missing, clipped = [*part.missing], {**part.clipped}
             self._limits.count(CANDIDATE_SIDES, columns, clipped)
             histories = part.histories.values()
-            return EncodedRequest(
+            encoded = EncodedRequest(
                 ids=ids,
                 query=query,
                 items=items,
@@ -148,7 +148,7 @@ class RequestEncoder:
                 unknown=unknown,
                 missing=missing,
                 clipped=clipped,
-                logged=self._encode_crosses(len(ids), columns, missing),
+                crosses=self._encode_crosses(len(ids), columns, missing),
                 operands=operands,
                 time=part.time,
                 warnings=[
@@ -156,6 +156,7 @@ class RequestEncoder:
                     *([] if len(positions) else self.filters.warn(request)),
                 ],
             )
+            return self._compare(encoded, columns) if self._comparing else encoded
         except DataError as error:
             raise RequestError(str(error)) from None
 
@@ -193,23 +194,40 @@ class RequestEncoder:
         return request.retrieve or self._retrieved
 
     def cross(self, request: EncodedRequest, alive: Longs) -> Rows:
-        """The crosses of the candidates `alive`: logged ones and derived ones."""
+        """The crosses of the candidates `alive`: those encoded with the request, and the others, derived."""
         columns = {
             name: column.take(alive) if isinstance(column, Ragged | Vectors) else column[alive]
-            for name, column in request.logged.items()
+            for name, column in request.crosses.items()
         }
-        if self.schema.derived("cross"):
-            items = request.items.operands(request.positions[alive], self._crossed)
-            placed = self.schema.row_features("item")
-            if placed.vectors:
-                items = items.with_vectors(placed, request.items.rows(request.positions[alive]))
-            request_of = np.zeros(len(alive), dtype=np.int64)
-            sides = OperandRows.pairs(self.schema, request.operands, items, request_of, None)
-            times = np.full(len(alive), request.time)
-            columns |= encode_columns(
-                self.encoders, derive_features(self.schema, "cross", sides, self.priors, times)
-            )
+        others = self.schema.derived("cross").keys() - columns.keys()
+        columns |= self._derive(request, alive, others) if others else {}
         return assemble_rows(self.schema.row_features("cross"), columns, len(alive))
+
+    def _compare(self, request: EncodedRequest, columns: list[dict[str, Any]]) -> EncodedRequest:
+        """Add the crosses that compare all candidates, which came with `columns`, before stages drop some."""
+        count = len(request.ids)
+
+        def given(name: str) -> pl.Series:
+            column = self.schema.column(name)
+            return to_series(column, [row.get(column) for row in columns or [{}] * count], "candidates")
+
+        logged = Operands.of(self.encoders, self._logged, given, count)
+        compared = self._derive(request, np.arange(count), self._comparing, logged)
+        return replace(request, crosses=request.crosses | compared)
+
+    def _derive(
+        self, request: EncodedRequest, alive: Longs, names: Collection[str], logged: Operands | None = None
+    ) -> dict[str, Encoded]:
+        """Some derived crosses of the candidates `alive`, encoded."""
+        items = request.items.operands(request.positions[alive], self._crossed)
+        placed = self.schema.row_features("item")
+        if placed.vectors:
+            items = items.with_vectors(placed, request.items.rows(request.positions[alive]))
+        request_of = np.zeros(len(alive), dtype=np.int64)
+        sides = OperandRows.pairs(self.schema, request.operands, items, request_of, None, logged)
+        times = np.full(len(alive), request.time)
+        values = derive_features(self.schema, "cross", sides, self.priors, times, names)
+        return encode_columns(self.encoders, values)
 
     def encode_items(self, ids: list[Any], columns: list[dict[str, Any]]) -> ItemLayer:
         """Encode items of the given columns, each once, as a catalogue layer. Raises RequestError."""

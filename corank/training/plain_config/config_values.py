@@ -72,11 +72,16 @@ def _set(value: Any, override: str, removed: dict[str, Any]) -> None:
 
 
 def set_key(value: Any, path: str, new: Any, source: str) -> None:
-    """Set a key of plain values, such as `stages.1.dropout`. Raises ConfigError, which begins with `source`."""
+    """Set a key of plain values, such as `stages.1.dropout`; the number after a list's last appends to it.
+
+    Raises ConfigError, which begins with `source`.
+    """
     *parents, last = path.split(".")
     for part in parents:
         value = _entry(value, part, source)
     if isinstance(value, list):
+        if last == str(len(value)):
+            value.append(None)
         _entry(value, last, source)
         value[int(last)] = new
     elif isinstance(value, dict):

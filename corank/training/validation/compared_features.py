@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from corank.features.operands import with_compared
 from corank.features.schema import Schema
 
 
@@ -44,8 +45,9 @@ class ComparedFeatures:
 
     def column_features(self, schema: Schema) -> list[str]:
         """Name the features of columns whose values are needed: those compared, and operands of derived ones."""
-        operands = (operand for name in self.derived for operand in schema.derived()[name].operands)
-        return list(dict.fromkeys((*self.columns, *operands)))
+        derived = with_compared(schema, [schema.derived()[name] for name in self.derived])
+        operands = (operand for feature in derived for operand in feature.operands)
+        return [n for n in dict.fromkeys((*self.columns, *operands)) if n in schema.columns()]
 
 
 def _is_read(schema: Schema, name: str) -> bool:
@@ -75,11 +77,11 @@ def _unfit_history(schema: Schema, name: str) -> str | None:
 
 
 def _unfit_derived(schema: Schema, name: str) -> str | None:
-    feature = schema.derived()[name]
-    if feature.as_prior is not None:
-        return "what it counts grows with time"
-    if any(schema.of_items(operand) or operand in schema.parallels() for operand in feature.operands):
-        return "it is made of a history's items"
+    for feature in with_compared(schema, [schema.derived()[name]]):
+        if feature.as_prior is not None:
+            return "what it counts grows with time"
+        if any(schema.of_items(operand) or operand in schema.parallels() for operand in feature.operands):
+            return "it is made of a history's items"
     return None
 
 

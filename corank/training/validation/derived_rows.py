@@ -15,7 +15,7 @@ from corank.data.derived_columns import derive_features, encode_columns
 from corank.features.encoders import Encoders
 from corank.features.encoding import Encoded
 from corank.features.operand_rows import OperandRows
-from corank.features.operands import OperandNames, Operands
+from corank.features.operands import OperandNames, Operands, with_compared
 from corank.features.priors import PriorSnapshots
 from corank.features.schema import PLACEMENTS, Placement
 
@@ -35,24 +35,28 @@ class CandidateRows:
     """M."""
     times: Longs
     """Of the requests, ms UTC: (N,)."""
-    sizes: Longs
-    """How many candidates each one's request has: (N,)."""
+    request: Index
+    """The number of each one's request, all of whose candidates are there: (N,)."""
 
     def encode(self, names: Sequence[str]) -> dict[str, Encoded]:
         """Compute derived features and encode them: by name (N). They are no priors, and no histories are needed."""
         schema, count = self.encoders.schema, len(self.times)
-        query = self._operands("query", names, count)
+        _, first, of, size = np.unique(
+            self.request, return_index=True, return_inverse=True, return_counts=True
+        )
+        query = self._operands("query", names, count).take(first)
         item = self._operands("item", names, self.items)
-        sides = OperandRows.pairs(schema, query, item, np.arange(count), self.item)
+        logged = self._operands("cross", names, count)
+        sides = OperandRows.pairs(schema, query, item, of, self.item, logged)
         found: dict[str, Encoded] = {}
         for placement in PLACEMENTS:
-            values = derive_features(schema, placement, sides, self.priors, self.times, names, self.sizes)
+            values = derive_features(schema, placement, sides, self.priors, self.times, names, size[of])
             found |= encode_columns(self.encoders, values)
         return found
 
     def _operands(self, placement: Placement, names: Sequence[str], count: int) -> Operands:
         schema = self.encoders.schema
-        features = [schema.derived()[name] for name in names]
+        features = with_compared(schema, [schema.derived()[name] for name in names])
         wanted = OperandNames.of(schema, placement, features)
         vectors = {}
         for operand in dict.fromkeys(part for feature in features for part in feature.operands):

@@ -141,13 +141,12 @@ class NewRows:
                     values = encoders.encode(name, frame[encoders.schema.column(name)])
                 encoded[name] = take_encoded(values, index)
         times, (items, item) = sample[TIME].to_numpy(), looked["items"]
-        sizes = sample.select(pl.len().over(request)).to_series().to_numpy().astype(np.int64)
-        rows = CandidateRows(encoders, packed.priors, column, item, len(items), times, sizes)
+        keys = (pl.struct(request), pl.col(USER), pl.col(ITEM))
+        numbers = [sample.select(key.rank("dense")).to_series().to_numpy().astype(np.int32) for key in keys]
+        rows = CandidateRows(encoders, packed.priors, column, item, len(items), times, numbers[0])
         encoded |= rows.encode(compared.derived)
         histories = NewHistories(packed, self.rows, events, self.begin)
         encoded |= histories.cut(compared.histories, sample[USER], times)
-        keys = (pl.struct(request), pl.col(USER), pl.col(ITEM))
-        numbers = [sample.select(key.rank("dense")).to_series().to_numpy().astype(np.int32) for key in keys]
         return EncodedRows(encoded, number_hours(sample[TIME].to_numpy()), *numbers)
 
     def _sample(self, request: Sequence[str]) -> pl.DataFrame:

@@ -10,6 +10,7 @@ import pytest
 
 from corank.data import row_ranges
 from corank.data.packing import measure
+from corank.features.kinds.arithmetic import ProductFeature
 from corank.features.kinds.bucket import BucketFeature
 from corank.features.kinds.count import CountFeature
 from corank.features.kinds.id import IdFeature
@@ -17,7 +18,6 @@ from corank.features.kinds.ids import IdsFeature
 from corank.features.kinds.number import NumberFeature
 from corank.features.kinds.pair import PairFeature
 from corank.features.kinds.prior import PriorFeature
-from corank.features.kinds.product import ProductFeature
 from tests.support.packing import FEATURES, ITEMS, LOG, USERS, World
 
 MORE = {

@@ -20,7 +20,7 @@ class MatchTerms:
         stage, layout = inputs.stage, inputs.layout
         crosses = layout.schema.derived("cross")
         for name in stage.matches:
-            if name not in crosses or not crosses[name].compares:
+            if name not in crosses or not (crosses[name].compares or crosses[name].compares_candidates):
                 raise BundleError(
                     f"{inputs.folder}: stage '{stage.name}': '{name}' is no match of query and item; "
                     "export the bundle again"
@@ -48,10 +48,16 @@ class MatchTerms:
         of_request = np.zeros(count, dtype=np.int64)
         sides = OperandRows.pairs(encoder.schema, request.operands, items, of_request, None)
         times = np.full(count, request.time)
+        names = self._worth.keys() - request.crosses.keys()
+        values = derive_features(encoder.schema, "cross", sides, encoder.priors, times, names)
+        columns = {
+            n: column[candidates.alive]
+            for n, column in request.crosses.items()
+            if isinstance(column, np.ndarray)
+        }
+        columns |= {name: encoder.encoders.encode_derived(name, value) for name, value in values.items()}
         added = np.zeros(count, dtype=np.float32)
-        for name, value in derive_features(
-            encoder.schema, "cross", sides, encoder.priors, times, self._worth
-        ).items():
-            column, worth = encoder.encoders.encode_derived(name, value), self._worth[name]
+        for name, worth in self._worth.items():
+            column = columns[name]
             added += worth[column] if column.dtype == np.int32 else worth * column
         return added

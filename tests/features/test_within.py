@@ -1,0 +1,139 @@
+"""Features within a request: a number of a candidate beside that of the others."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from corank.features.kinds.number import NumberFeature
+from corank.features.kinds.within import WithinFeature
+from corank.features.operand_rows import OperandRows
+from corank.features.operands import Operands
+from corank.features.priors import PointInTime, PriorSnapshots
+from corank.features.schema import Schema
+from corank.training.config_file import read
+from tests.support.configs import TEXT, refused
+
+NAN = math.nan
+RANK, RATIO = (WithinFeature(kind="within", of="price", measure=m) for m in ("rank", "ratio"))
+SCHEMA = Schema(
+    {"price": NumberFeature(kind="number", side="item", input=False), "rank": RANK, "ratio": RATIO}
+)
+PRICES = [[3.0, 1.0, NAN, 3.0, 8.0], [], [NAN, NAN], [5.0], [0.0, -2.0, 0.0, 2.0], [-1.0, -0.0, 0.0]]
+
+
+def pairs(prices: list[list[float]]) -> OperandRows:
+    """Candidates of some requests, in another order than that of the requests, of items in yet another."""
+    flat = np.array([price for request in prices for price in request])
+    of = np.repeat(np.arange(len(prices)), [len(request) for request in prices])
+    item = np.random.default_rng(0).permutation(len(flat))
+    items = np.empty(len(flat))
+    items[item] = flat
+    query = Operands(len(prices), {}, {}, {})
+    return OperandRows.pairs(SCHEMA, query, Operands(len(flat), {}, {}, {"price": items}), of, item)
+
+
+def derive(feature: WithinFeature, rows: OperandRows) -> list[float]:
+    when = PointInTime("within", np.zeros(rows.count, np.int64), PriorSnapshots({}, "UTC"))
+    found: list[float] = feature.derive(rows, when).tolist()
+    return found
+
+
+def slow_rank(price: float, among: list[float]) -> float:
+    known = [one for one in among if not math.isnan(one)]
+    shares = [sum(one < price for one in known), sum(one <= price for one in known)]
+    return NAN if math.isnan(price) else sum(shares) / (2 * len(known))
+
+
+def slow_ratio(price: float, among: list[float]) -> float:
+    known = [one for one in among if not math.isnan(one)]
+    median = float(np.median(known)) if known else NAN
+    return NAN if math.isnan(price) or median == 0 else price / median
+
+
+Slow = Callable[[float, list[float]], float]
+SLOW: list[tuple[WithinFeature, Slow]] = [(RANK, slow_rank), (RATIO, slow_ratio)]
+
+
+@pytest.mark.parametrize(("feature", "slow"), SLOW)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_number_is_compared_with_all_candidates_of_its_request(
+    feature: WithinFeature, slow: Slow, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    drawn = [rng.choice([*range(-3, 6), NAN], size=rng.integers(0, 9)).tolist() for _ in range(30)]
+    for prices in (PRICES, drawn):
+        expected = [slow(price, request) for request in prices for price in request]
+        np.testing.assert_array_equal(derive(feature, pairs(prices)), expected)
+
+
+def test_ties_share_their_rank_and_a_rank_lies_between_0_and_1() -> None:
+    assert derive(RANK, pairs([[1, 2, 2, 9]])) == [0.125, 0.5, 0.5, 0.875]
+    assert derive(RANK, pairs([[7]])) == [0.5]
+
+
+def test_a_ratio_is_missing_where_the_median_is_0() -> None:
+    np.testing.assert_array_equal(derive(RATIO, pairs([[-1, 0, 4], [1, 3]])), [NAN, NAN, NAN, 0.5, 1.5])
+
+
+@pytest.mark.parametrize(("feature", "slow"), SLOW)
+def test_a_pair_beyond_the_log_is_compared_as_one_candidate_more(feature: WithinFeature, slow: Slow) -> None:
+    """Several of one request do not know of each other."""
+    price = np.array([2.0, 3.0, 100.0, -7.0, NAN, 0.0])
+    request, row = (part.ravel() for part in np.meshgrid(np.arange(len(PRICES)), np.arange(len(price))))
+    items, query = Operands(len(price), {}, {}, {"price": price}), Operands(len(PRICES), {}, {}, {})
+    beyond = OperandRows.pairs(SCHEMA, query, items, request, row, candidates=pairs(PRICES))
+    expected = [slow(price[n], [*PRICES[r], price[n]]) for r, n in zip(request, row, strict=True)]
+    np.testing.assert_array_equal(derive(feature, beyond), expected)
+
+
+def test_no_candidates_have_no_values() -> None:
+    assert derive(RANK, pairs([[], []])) == derive(RATIO, pairs([[], []])) == []
+
+
+PRICE = "features.price={side: item, kind: number}"
+WITHIN = "features.price_rank={kind: within, of: price}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ([WITHIN], "features.price_rank.of: no feature 'price' is declared under features"),
+        (
+            ["features.price_rank={kind: within, of: brand}"],
+            "features.price_rank.of: a within is of a number that differs between candidates; 'brand' is none",
+        ),
+        (
+            ["features.age={side: user, kind: number}", "features.old={kind: within, of: age}"],
+            "features.old.of: 'age' is a user feature, the same for all candidates of a request; name a number that "
+            "differs between candidates",
+        ),
+        (
+            [PRICE, WITHIN, "features.again={kind: within, of: price_rank}"],
+            "features.again.of: a within is of a number that differs between candidates; 'price_rank' is none",
+        ),
+        (
+            ["features.seen={kind: within, of: history.brand}"],
+            "features.seen.of: a within is of a number that differs between candidates; 'history.brand' is none",
+        ),
+        (
+            [PRICE, WITHIN, "stages.0.item_features=[price_rank]"],
+            "stages.prerank.item_features: 'price_rank' is a cross feature and cannot enter the item tower: item "
+            "vectors are computed ahead of any request and do not know the query; leave it to a ranker stage",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path: Path, changes: list[str], message: str) -> None:
+    path = tmp_path / "shop.yaml"
+    path.write_text(TEXT, encoding="utf-8")
+    assert message in refused(path, *changes)
+
+
+def test_it_enters_no_tower_but_may_be_a_match(tmp_path: Path) -> None:
+    path = tmp_path / "shop.yaml"
+    path.write_text(TEXT, encoding="utf-8")
+    config = read(path, [PRICE, WITHIN, "stages.0.matches=[price_rank]"])
+    read_by = config.stages[0].input_features(config.declared)
+    assert {name for name, features in read_by.items() if "price_rank" in features} == {"prerank.matches"}
