@@ -210,7 +210,10 @@ def _describe_log(facts: _LogFacts, columns: Lists, path: Path) -> _Features:
             left_out.append(f"{column.name}: {column.late}; if it is known before, name it as --along")
         else:
             along.append(column.name)
-            lines[free_name(column.name, lines)] = name_column(column.name, column.settings)
+            feature = free_name(column.name, lines)
+            lines[feature] = name_column(column.name, column.settings)
+            if "kind: number" in column.settings:
+                lines[free_name(f"{feature}_rank", lines)] = f"{{kind: within, of: {feature}}}"
     return _Features(lines, along, left_out)
 
 
