@@ -59,6 +59,7 @@ from corank.models.settings.skip_easy import SkipEasy
 from corank.models.settings.table_optimiser import TableOptimiser
 from corank.models.settings.teacher import TeacherSettings
 from corank.models.settings.tower_structures import TowersHeadsSettings, TowersMlpSettings
+from corank.models.settings.trees import TreesSettings
 from corank.models.settings.two_tower import QueryTower, TowersSettings
 from corank.training.config import Config
 from corank.training.config_file import plain
@@ -126,6 +127,7 @@ __all__ = [
     "TowersSettings",
     "TrainSettings",
     "TreeTeacherSettings",
+    "TreesSettings",
     "UnexposedLoss",
     "UserSplit",
     "ValidationSettings",

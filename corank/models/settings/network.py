@@ -64,6 +64,11 @@ class NetworkSettings(Settings):
         def labels(self) -> Sequence[str]:
             """The labels that the network predicts."""
 
+    @property
+    def fitted(self) -> bool:
+        """Whether it is fitted to rows of the log before training, and no loss trains it."""
+        return False
+
     def check(self, context: StageContext) -> None:
         """Raise ConfigError if it contradicts the rest of the config."""
         context.require_labels(self.labels)

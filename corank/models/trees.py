@@ -1,0 +1,234 @@
+"""Network of stage model `trees`: the sum of boosted trees over codes and numbers, without a weight that learns.
+
+The stage's own tables hold, in place of embeddings, what trees read of a value: its code, and 1, which a list sums up
+to its length. So rows become inputs as they do for every stage: in training, in a bundle, for readers of bundles.
+
+A tree is arrays. Inner node k sends a row to `left[k]` if its column is at most `threshold[k]`, or equal to it where
+the column holds categories, else to `right[k]`; a child c < 0 is leaf −1 − c. Inner nodes come before their children.
+
+Letters: C' candidates of a batch, rounded up · F columns · B labels · T trees of a label · L leaves of a tree, at most.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from corank.core.errors import ConfigError
+from corank.core.types import Floats
+from corank.features.input_layout import Layout
+from corank.features.schema import PLACEMENTS, Placement
+from corank.models.graphs import REQUEST_TENSORS, Graph, RequestGraph
+from corank.models.layers import Columns
+from corank.models.settings.boosting import LEFT_OUT, MOST_CODES
+from corank.models.settings.trees import TreesSettings
+from corank.models.stage_io import StageInputs, StageOutput
+from corank.models.stage_model import StageModel
+
+Attributes = dict[str, int | list[int] | list[float] | list[str]]
+"""Of an operator of ONNX."""
+AT_ONCE = 1 << 21
+"""Rows times trees that are followed at a time."""
+
+
+@dataclass(frozen=True)
+class CodeColumn:
+    """A column of a dense input that trees read."""
+
+    placement: Placement
+    at: int
+    """Its position in the dense input."""
+    categorical: bool
+    """Whether it holds codes without an order."""
+
+
+def code_columns(layout: Layout) -> list[CodeColumn]:
+    """The columns that trees read of dense inputs from tables of codes: codes of ids, sums of lists, numbers."""
+    return [column for placement in PLACEMENTS for column in _columns_of(layout, placement)]
+
+
+def _columns_of(layout: Layout, placement: Placement) -> Iterator[CodeColumn]:
+    placed, at = layout.schema.row_features(placement), 0
+    for group in layout.groups[placement]:
+        for feature in group.ids.tolist():
+            size = layout.sizes[layout.schema.table_of(placed.ids[feature])]
+            if size <= LEFT_OUT:
+                yield CodeColumn(placement, at, size <= MOST_CODES)
+            at += group.dim
+        for _ in group.lists:
+            if group.dim > 1:
+                yield CodeColumn(placement, at + 1, False)
+            at += group.dim
+    for number in range(at, at + placed.width):
+        yield CodeColumn(placement, number, False)
+
+
+def code_tables(layout: Layout) -> dict[int, Floats]:
+    """The tables of codes, by dimension: (rows, d), a code in the first column, 1 in the second if there is one."""
+    tables = {dim: np.zeros((rows, dim), dtype=np.float32) for dim, rows in layout.table_rows.items()}
+    for name, first in layout.offset.items():
+        rows = tables[layout.schema.embedded()[name].width][first : first + layout.sizes[name]]
+        rows[:, 0] = np.arange(len(rows))
+        rows[:, 1:2] = 1
+    return tables
+
+
+class Trees(StageModel):
+    """Logits by label of boosted trees; all are 0 until trees are grown."""
+
+    column: Tensor
+    threshold: Tensor
+    left: Tensor
+    right: Tensor
+    value: Tensor
+
+    def __init__(self, settings: TreesSettings, layout: Layout) -> None:
+        """Raises ConfigError if trees can read none of the features."""
+        super().__init__()
+        self.labels = list(settings.labels)
+        self.read = code_columns(layout)
+        if not self.read:
+            raise ConfigError(
+                f"stages: '{settings.name}' reads numbers, lists, and ids of at most {LEFT_OUT:,} values, and there is "
+                "no such feature; add one, or take another model"
+            )
+        placed = {p: [column.at for column in self.read if column.placement == p] for p in PLACEMENTS}
+        self.chosen = nn.ModuleDict({p: Columns(at) for p, at in placed.items() if at})
+        categorical = torch.tensor([column.categorical for column in self.read])
+        self.register_buffer("categorical", categorical, persistent=False)
+        inner = (len(self.labels), settings.trees, settings.leaves - 1)
+        self.register_buffer("column", torch.zeros(inner, dtype=torch.int32))  # (B, T, L − 1)
+        self.register_buffer("threshold", torch.zeros(inner))
+        self.register_buffer("left", torch.full(inner, -1, dtype=torch.int32))
+        self.register_buffer("right", torch.full(inner, -1, dtype=torch.int32))
+        self.register_buffer("value", torch.zeros(*inner[:2], settings.leaves))  # (B, T, L)
+
+    def forward(self, inputs: StageInputs) -> StageOutput:
+        """Add up the leaves that each candidate comes to, in fp32."""
+        x = self.read_columns(inputs)
+        return StageOutput({label: self._sum_leaves(n, x) for n, label in enumerate(self.labels)})
+
+    def read_columns(self, inputs: StageInputs) -> Tensor:
+        """Bring what trees read to the candidates: (C', F)."""
+        pairs = inputs.pairs
+        dense: dict[str, Callable[[nn.Module], Tensor]] = {
+            "query": lambda columns: pairs.spread_query(columns(inputs.query)),
+            "item": lambda columns: pairs.spread_item(columns(inputs.item)),
+            "snapshot": lambda columns: columns(inputs.snapshot),
+            "cross": lambda columns: columns(inputs.cross),
+        }
+        return torch.cat([dense[placement](columns) for placement, columns in self.chosen.items()], 1).float()
+
+    def graphs(self) -> Mapping[str, Graph]:
+        """The whole graph, in which trees are an operator of ONNX."""
+        return {"": Graph(RequestGraph(_ExportedTrees(self)), REQUEST_TENSORS, ("logits",))}
+
+    def _sum_leaves(self, label: int, x: Tensor) -> Tensor:
+        """Follow a label's trees: (C', F) → (C',)."""
+        trees = self.value.shape[1]
+        return torch.cat([self._follow(label, rows) for rows in x.split(max(1, AT_ONCE // trees))])
+
+    def _follow(self, label: int, x: Tensor) -> Tensor:
+        column, left, right = (held[label].long().flatten() for held in (self.column, self.left, self.right))
+        threshold, leaves = self.threshold[label].flatten(), self.value[label]
+        first = torch.arange(len(leaves), device=x.device) * (leaves.shape[1] - 1)
+        node = torch.zeros(len(x), len(leaves), dtype=torch.long, device=x.device)
+        while (inner := node >= 0).any():
+            at = first + node.clamp_min(0)
+            read = column[at]
+            given, bound = x.gather(1, read), threshold[at]
+            goes_left = torch.where(self.get_buffer("categorical")[read], given == bound, given <= bound)
+            node = torch.where(inner, torch.where(goes_left, left[at], right[at]), node)
+        return leaves.T.gather(0, (-1 - node)).sum(1)
+
+    def attributes(self, label: int) -> Attributes:
+        """A label's trees, without those that add nothing, as the attributes of a TreeEnsembleRegressor."""
+        grown = np.flatnonzero(self.value[label].numpy().any(1))
+        grown = grown if len(grown) else np.zeros(1, dtype=np.int64)
+        value = self.value[label].numpy()[grown]
+        children = np.stack((self.left[label].numpy(), self.right[label].numpy()), 2)[grown]  # (T, L − 1, 2)
+        tree, node = np.nonzero(_reached(children))
+        child = children[tree, node]
+        # each leaf below a node is a node of its own, so that none has two parents
+        ends = child < 0
+        own = children.shape[1] + 2 * node[:, None] + (0, 1)
+        below = np.where(ends, own, child)
+        leaf_tree, leaf = np.broadcast_to(tree[:, None], child.shape)[ends], own[ends]
+        at, none = (grown[tree], node), np.zeros(len(leaf), dtype=np.int64)
+        column = self.column[label].numpy()[at]
+        modes = np.where(self.get_buffer("categorical").numpy()[column], "BRANCH_EQ", "BRANCH_LEQ")
+        order = np.lexsort((np.concatenate((node, leaf)), np.concatenate((tree, leaf_tree))))
+        parts = {
+            "nodes_treeids": (tree, leaf_tree),
+            "nodes_nodeids": (node, leaf),
+            "nodes_featureids": (column, none),
+            "nodes_modes": (modes, np.full(len(leaf), "LEAF")),
+            "nodes_values": (self.threshold[label].numpy()[at], none.astype(np.float32)),
+            "nodes_truenodeids": (below[:, 0], none),
+            "nodes_falsenodeids": (below[:, 1], none),
+        }
+        nodes = {name: np.concatenate(both)[order].tolist() for name, both in parts.items()}
+        targets = {"target_treeids": leaf_tree, "target_nodeids": leaf, "target_ids": none}
+        weights = value[leaf_tree, -1 - child[ends]].tolist()
+        leaves = {name: held.tolist() for name, held in targets.items()} | {"target_weights": weights}
+        return {"n_targets": 1, **nodes, **leaves}
+
+    def check_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """As `StageModel.check_weights`: columns, children and leaves must exist, and children come after parents."""
+        node = torch.arange(self.left.shape[2], dtype=torch.int32)
+        _refuse("column", (weights["column"] < 0) | (weights["column"] >= len(self.read)))
+        for side in ("left", "right"):
+            child = weights[side]
+            inner = (child > node) & (child < len(node))
+            _refuse(side, ~inner & ((child >= 0) | (child < -self.value.shape[2])))
+
+
+class _ExportedTrees(nn.Module):
+    """Trees whose sum is an operator of ONNX, for a graph alone."""
+
+    def __init__(self, trees: Trees) -> None:
+        super().__init__()
+        self.trees = trees
+        self.attributes = {label: trees.attributes(n) for n, label in enumerate(trees.labels)}
+
+    def forward(self, inputs: StageInputs) -> StageOutput:
+        """As `Trees.forward`."""
+        x = self.trees.read_columns(inputs)
+        return StageOutput({label: _add_up(x, held) for label, held in self.attributes.items()})
+
+
+def _add_up(x: Tensor, attributes: Attributes) -> Tensor:
+    """(n, F) → (n,)."""
+    found: Tensor = torch.onnx.ops.symbolic(
+        "ai.onnx.ml::TreeEnsembleRegressor",
+        (x,),
+        attributes,
+        dtype=torch.float32,
+        shape=(x.shape[0], 1),
+        version=3,
+    )
+    return found.squeeze(1)
+
+
+def _reached(children: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """The inner nodes below the root, and itself: (T, L − 1, 2) → (T, L − 1)."""
+    reached = np.zeros(children.shape[:2], dtype=np.bool_)
+    reached[:, 0] = True
+    for node in range(children.shape[1]):
+        for side in (0, 1):
+            child = children[:, node, side]
+            below = np.flatnonzero(reached[:, node] & (child >= 0))
+            reached[below, child[below]] = True
+    return reached
+
+
+def _refuse(name: str, odd: Tensor) -> None:
+    """Raise ValueError, which names the place, if a number is odd: (B, T, L − 1)."""
+    if odd.any():
+        label, tree, node = odd.nonzero()[0].tolist()
+        raise ValueError(
+            f"{name}: node {node} of tree {tree} of label {label} leads out of the tree, or back"
+        )
