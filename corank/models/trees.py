@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from corank.core.errors import ConfigError
-from corank.core.types import Floats
+from corank.core.types import Floats, Longs
 from corank.features.input_layout import Layout
 from corank.features.schema import PLACEMENTS, Placement
 from corank.models.graphs import REQUEST_TENSORS, Graph, RequestGraph
@@ -41,8 +41,18 @@ class CodeColumn:
     placement: Placement
     at: int
     """Its position in the dense input."""
-    categorical: bool
-    """Whether it holds codes without an order."""
+    codes: int | None = None
+    """How many codes there are, if it holds those of an id."""
+
+    @property
+    def categorical(self) -> bool:
+        """Whether its codes are categories."""
+        return self.codes is not None and self.codes <= MOST_CODES
+
+    @property
+    def left_out(self) -> bool:
+        """Whether it has more codes than trees can use, so that none is grown on it."""
+        return self.codes is not None and self.codes > LEFT_OUT
 
 
 def code_columns(layout: Layout) -> list[CodeColumn]:
@@ -54,16 +64,15 @@ def _columns_of(layout: Layout, placement: Placement) -> Iterator[CodeColumn]:
     placed, at = layout.schema.row_features(placement), 0
     for group in layout.groups[placement]:
         for feature in group.ids.tolist():
-            size = layout.sizes[layout.schema.table_of(placed.ids[feature])]
-            if size <= LEFT_OUT:
-                yield CodeColumn(placement, at, size <= MOST_CODES)
+            codes = layout.sizes[layout.schema.table_of(placed.ids[feature])]
+            yield CodeColumn(placement, at, codes)
             at += group.dim
         for _ in group.lists:
             if group.dim > 1:
-                yield CodeColumn(placement, at + 1, False)
+                yield CodeColumn(placement, at + 1)
             at += group.dim
     for number in range(at, at + placed.width):
-        yield CodeColumn(placement, number, False)
+        yield CodeColumn(placement, number)
 
 
 def code_tables(layout: Layout) -> dict[int, Floats]:
@@ -79,6 +88,7 @@ def code_tables(layout: Layout) -> dict[int, Floats]:
 class Trees(StageModel):
     """Logits by label of boosted trees; all are 0 until trees are grown."""
 
+    categorical: Tensor
     column: Tensor
     threshold: Tensor
     left: Tensor
@@ -90,15 +100,15 @@ class Trees(StageModel):
         super().__init__()
         self.labels = list(settings.labels)
         self.read = code_columns(layout)
-        if not self.read:
+        if all(column.left_out for column in self.read):
             raise ConfigError(
                 f"stages: '{settings.name}' reads numbers, lists, and ids of at most {LEFT_OUT:,} values, and there is "
                 "no such feature; add one, or take another model"
             )
         placed = {p: [column.at for column in self.read if column.placement == p] for p in PLACEMENTS}
         self.chosen = nn.ModuleDict({p: Columns(at) for p, at in placed.items() if at})
-        categorical = torch.tensor([column.categorical for column in self.read])
-        self.register_buffer("categorical", categorical, persistent=False)
+        # of the codes when trees were grown: a run may be judged on data of more of them
+        self.register_buffer("categorical", torch.zeros(len(self.read), dtype=torch.int8))  # (F,)
         inner = (len(self.labels), settings.trees, settings.leaves - 1)
         self.register_buffer("column", torch.zeros(inner, dtype=torch.int32))  # (B, T, L − 1)
         self.register_buffer("threshold", torch.zeros(inner))
@@ -140,7 +150,7 @@ class Trees(StageModel):
             at = first + node.clamp_min(0)
             read = column[at]
             given, bound = x.gather(1, read), threshold[at]
-            goes_left = torch.where(self.get_buffer("categorical")[read], given == bound, given <= bound)
+            goes_left = torch.where(self.categorical[read] > 0, given == bound, given <= bound)
             node = torch.where(inner, torch.where(goes_left, left[at], right[at]), node)
         return leaves.T.gather(0, (-1 - node)).sum(1)
 
@@ -159,19 +169,25 @@ class Trees(StageModel):
         leaf_tree, leaf = np.broadcast_to(tree[:, None], child.shape)[ends], own[ends]
         at, none = (grown[tree], node), np.zeros(len(leaf), dtype=np.int64)
         column = self.column[label].numpy()[at]
-        modes = np.where(self.get_buffer("categorical").numpy()[column], "BRANCH_EQ", "BRANCH_LEQ")
-        order = np.lexsort((np.concatenate((node, leaf)), np.concatenate((tree, leaf_tree))))
+        modes = np.where(self.categorical.numpy()[column] > 0, "BRANCH_EQ", "BRANCH_LEQ")
+        # nodes of a tree are numbered from 0, without gaps
+        keys = np.concatenate((_key(tree, node), _key(leaf_tree, leaf)))
+        order = np.argsort(keys)
+
+        def number(tree: Longs, node: Longs) -> Longs:
+            return np.searchsorted(keys[order], _key(tree, node)) - np.searchsorted(keys[order], _key(tree, 0))
+
         parts = {
             "nodes_treeids": (tree, leaf_tree),
-            "nodes_nodeids": (node, leaf),
+            "nodes_nodeids": (number(tree, node), number(leaf_tree, leaf)),
             "nodes_featureids": (column, none),
             "nodes_modes": (modes, np.full(len(leaf), "LEAF")),
             "nodes_values": (self.threshold[label].numpy()[at], none.astype(np.float32)),
-            "nodes_truenodeids": (below[:, 0], none),
-            "nodes_falsenodeids": (below[:, 1], none),
+            "nodes_truenodeids": (number(tree, below[:, 0]), none),
+            "nodes_falsenodeids": (number(tree, below[:, 1]), none),
         }
         nodes = {name: np.concatenate(both)[order].tolist() for name, both in parts.items()}
-        targets = {"target_treeids": leaf_tree, "target_nodeids": leaf, "target_ids": none}
+        targets = {"target_treeids": leaf_tree, "target_nodeids": number(leaf_tree, leaf), "target_ids": none}
         weights = value[leaf_tree, -1 - child[ends]].tolist()
         leaves = {name: held.tolist() for name, held in targets.items()} | {"target_weights": weights}
         return {"n_targets": 1, **nodes, **leaves}
@@ -184,6 +200,11 @@ class Trees(StageModel):
             child = weights[side]
             inner = (child > node) & (child < len(node))
             _refuse(side, ~inner & ((child >= 0) | (child < -self.value.shape[2])))
+
+
+def _key(tree: Longs, node: Longs | int) -> Longs:
+    """A number for each node of each tree, in the order of trees and of nodes: (N,)."""
+    return tree << 32 | node
 
 
 class _ExportedTrees(nn.Module):

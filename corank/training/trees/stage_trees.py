@@ -56,9 +56,11 @@ def fit_stage_trees(
 
         fitted = ranks.first_does(fit, f"trees of '{stage.name}'")
         for model in models:
-            for name, held in model.network(stage.name).named_buffers():
-                if name in fitted[0]:
-                    held.copy_(torch.tensor([by_name[name] for by_name in fitted], dtype=held.dtype))
+            network = cast(Trees, model.network(stage.name))
+            network.categorical.copy_(torch.tensor([column.categorical for column in network.read]))
+            for name in fitted[0]:
+                held = network.get_buffer(name)
+                held.copy_(torch.tensor([by_name[name] for by_name in fitted], dtype=held.dtype))
 
 
 @torch.no_grad()
@@ -118,6 +120,8 @@ def _read_split(
                     )
                     parts.append(dense[:, at][where])
             values.append(np.concatenate(parts, axis=1))
+            # no tree splits by a column of one value
+            values[-1][:, [n for n, column in enumerate(read) if column.left_out]] = 0
             labels.append(shard.labels[label][known])
             ones = np.ones(len(known), dtype=np.float32)
             weights.append(ones if shard.weight is None else shard.weight[known])
