@@ -175,7 +175,9 @@ class Trees(StageModel):
         order = np.argsort(keys)
 
         def number(tree: Longs, node: Longs) -> Longs:
-            return np.searchsorted(keys[order], _key(tree, node)) - np.searchsorted(keys[order], _key(tree, 0))
+            return np.searchsorted(keys[order], _key(tree, node)) - np.searchsorted(
+                keys[order], _key(tree, 0)
+            )
 
         parts = {
             "nodes_treeids": (tree, leaf_tree),
@@ -193,13 +195,24 @@ class Trees(StageModel):
         return {"n_targets": 1, **nodes, **leaves}
 
     def check_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """As `StageModel.check_weights`: columns, children and leaves must exist, and children come after parents."""
-        node = torch.arange(self.left.shape[2], dtype=torch.int32)
-        _refuse("column", (weights["column"] < 0) | (weights["column"] >= len(self.read)))
+        """As `StageModel.check_weights`: columns and leaves must exist, and inner nodes have one parent, before them."""
+        count, node = self.left.shape[2], torch.arange(self.left.shape[2])
+        column = weights["column"]
+        _refuse("column", (column < 0) | (column >= len(self.read)))
+        parents = torch.zeros(*column.shape[:2], count, dtype=torch.int64)
         for side in ("left", "right"):
-            child = weights[side]
-            inner = (child > node) & (child < len(node))
-            _refuse(side, ~inner & ((child >= 0) | (child < -self.value.shape[2])))
+            child = weights[side].long()
+            inner = (child > node) & (child < count)
+            _refuse(side, ~inner & ((child >= 0) | (child < -1 - count)))
+            parents.scatter_add_(2, child.clamp_min(0), inner.long())
+            _refuse(side, parents > 1)
+
+
+def _refuse(name: str, odd: Tensor) -> None:
+    """Raise ValueError, which names the place, if a number is odd: (B, T, L − 1)."""
+    if odd.any():
+        label, tree, node = odd.nonzero()[0].tolist()
+        raise ValueError(f"{name}: node {node} of tree {tree} of label {label} is no node of a tree")
 
 
 def _key(tree: Longs, node: Longs | int) -> Longs:
@@ -244,12 +257,3 @@ def _reached(children: NDArray[np.int32]) -> NDArray[np.bool_]:
             below = np.flatnonzero(reached[:, node] & (child >= 0))
             reached[below, child[below]] = True
     return reached
-
-
-def _refuse(name: str, odd: Tensor) -> None:
-    """Raise ValueError, which names the place, if a number is odd: (B, T, L − 1)."""
-    if odd.any():
-        label, tree, node = odd.nonzero()[0].tolist()
-        raise ValueError(
-            f"{name}: node {node} of tree {tree} of label {label} leads out of the tree, or back"
-        )

@@ -66,7 +66,9 @@ def by_onnx(network: Trees, values: Floats) -> Floats:
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", 3)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
     checker.check_model(model)
-    return np.asarray(onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": values})[0])[:, 0]
+    return np.asarray(onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": values})[0])[
+        :, 0
+    ]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -95,7 +97,10 @@ def test_trees_of_one_leaf_and_room_for_more(seed: int = 0) -> None:
     booster = grown(rows, min_rows=200, trees=2)
     network, expected = network_of(booster, trees=4), booster.predict(rows.values, raw_score=True)
     assert np.ptp(expected) == 0
-    for found in (network._sum_leaves(0, torch.from_numpy(rows.values)).numpy(), by_onnx(network, rows.values)):
+    for found in (
+        network._sum_leaves(0, torch.from_numpy(rows.values)).numpy(),
+        by_onnx(network, rows.values),
+    ):
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 

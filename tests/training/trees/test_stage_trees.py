@@ -1,0 +1,234 @@
+"""Trees as a stage: what they learn of, what serves them, what brings them along, and what is refused."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from safetensors import safe_open
+from scipy.special import expit
+from torch import Tensor
+
+import corank
+from corank.analysis.evaluated_run import predict_run
+from corank.analysis.logged_request import logged_request
+from corank.core.errors import CheckpointError, ConfigError, DataError
+from corank.evaluation.predict import predict_split
+from corank.features.input_layout import Layout
+from corank.features.schema import Schema
+from corank.metrics.point import auc
+from corank.models.trees import Trees
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
+from corank.training.checkpoints.checkpoint import load
+from corank.training.run import Run
+from tests.support.configs import TEXT, refused
+from tests.support.hostile_runs import write_checkpoint
+from tests.support.interruptions import Interrupting, StoppedError
+from tests.support.shared import copy_run
+from tests.support.simulated_runs import trained_run
+
+PRERANK = "{name: prerank, model: towers, cuts: [retrieved], keep: 18, query: [16, 8], item: [16, 8]}"
+RANK = "{name: rank, model: trees, cuts: [preranked], keep: 6, trees: 40, leaves: 8, min_rows: 5, lr: 0.1}"
+STAGES = f"stages=[{PRERANK}, {RANK}]"
+LOSSES = (
+    "losses=[{kind: click, stage: prerank}, "
+    "{kind: unexposed, stage: prerank, from: [retrieved], per_request: 10}]"
+)
+GROWN = [STAGES, LOSSES, "train.epochs=1", "train.requests=64"]
+
+
+@pytest.fixture(scope="module")
+def grown(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return trained_run(small_world / "config.yaml", tmp_path_factory.mktemp("grown") / "run", *GROWN)
+
+
+def trees_of(run: Run, stage: str = "rank") -> dict[str, Tensor]:
+    """What the trained model holds of a stage."""
+    held, prefix = run.trained(run.packed()), f"stages.{stage}."
+    return {name.removeprefix(prefix): held.whole(name) for name in held.names if name.startswith(prefix)}
+
+
+def same(one: Run, other: Run) -> bool:
+    ours, theirs = trees_of(one), trees_of(other)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_they_order_rows_that_they_never_saw(world: Path, tmp_path: Path) -> None:
+    run = trained_run(world / "config.yaml", tmp_path / "run", *GROWN)
+    predictions = predict_split(run.model(run.packed())[0], run.packed(), "test")
+    user = np.repeat(predictions.requests.user, np.diff(predictions.requests.start))
+    rows, label = predictions.exposed, predictions.labels["click"]
+    assert (auc(user[rows], predictions.logits["rank"]["click"][rows], label[rows]).value() or 0) > 0.6
+    kept = int(trees_of(run)["value"].any(2).sum())
+    assert 1 <= kept < 40, "validation chose fewer"
+
+
+def test_a_bundle_scores_as_the_run_does(grown: Run, tmp_path: Path) -> None:
+    corank.export(grown.folder, tmp_path / "bundle")
+    funnel, packed = Funnel.open(tmp_path / "bundle"), grown.packed()
+    model, calibrators = grown.model(packed)
+    theirs = predict_split(model, packed, "test")
+    start = theirs.requests.start
+    for n in range(len(start) - 1):
+        request = logged_request(grown, "test", n)
+        part = theirs.logits["rank"]["click"][start[n] : start[n + 1]]
+        np.testing.assert_allclose(funnel.logits(Request.parse(request))["rank"]["click"], part, atol=1e-5)
+        score = calibrators["rank"]["click"].apply(part.astype(float))
+        ids = [c["id"] if isinstance(c, dict) else c for c in request["candidates"]]
+        for item in funnel.rank(Request.parse(request))["items"]:
+            assert item["score"] == pytest.approx(score[ids.index(item["id"])], abs=1e-5)
+
+
+def test_it_is_compared_with_a_network(grown: Run, small_world: Path, tmp_path: Path) -> None:
+    network = trained_run(small_world / "config.yaml", tmp_path / "network", "train.epochs=1")
+    found = corank.compare(network.folder, grown.folder).tables["differences"]
+    assert not found.filter(pl.col("stage") == "rank", pl.col("metric") == "auc").is_empty()
+
+
+@pytest.mark.parametrize("mode", ["alternate", "separate"])
+def test_what_trains_the_others_changes_no_tree(
+    grown: Run, small_world: Path, tmp_path: Path, mode: str
+) -> None:
+    config = small_world / "config.yaml"
+    changes = [f"train.mode={mode}", "train.average=0.9", "train.precision=bf16"]
+    run = trained_run(config, tmp_path / "run", *GROWN, *changes)
+    assert same(run, grown)
+
+
+def test_an_interrupted_training_goes_on_with_the_same_trees(
+    grown: Run, small_world: Path, tmp_path: Path
+) -> None:
+    config, folder = small_world / "config.yaml", tmp_path / "run"
+    with pytest.raises(StoppedError):
+        corank.train(config, [*GROWN, "train.checkpoint_every=2"], folder=folder, callbacks=[Interrupting(1)])
+    resumed = trained_run(config, folder, *GROWN, "train.checkpoint_every=2", resume=True)
+    assert same(resumed, grown)
+
+
+def test_a_training_that_goes_on_grows_trees_anew(grown: Run, small_world: Path, tmp_path: Path) -> None:
+    config, fewer = small_world / "config.yaml", [*GROWN, "stages.1.min_rows=40"]
+    run = trained_run(config, tmp_path / "on", *fewer, continue_from=grown.folder)
+    fresh = trained_run(config, tmp_path / "fresh", *fewer)
+    assert same(run, fresh) and not same(run, grown)
+    held, packed = run.trained(run.packed()), run.packed()
+    codes = held.whole("tables.rank.weights.16")
+    first = run.networks(packed)[0].layout.offset["item_id"]
+    assert codes[first : first + packed.encoders.sizes["item_id"], 0].tolist() == list(
+        range(packed.encoders.sizes["item_id"])
+    )
+
+
+def test_a_packing_of_other_codes_gives_the_same_scores(small_world: Path, tmp_path: Path) -> None:
+    config, plain = small_world / "config.yaml", "features.category_clicks=null"
+    test = "test: 2026-03-09..2026-03-11"
+    first = f"data.split={{train: 2026-03-01..2026-03-06, valid: 2026-03-06..2026-03-07, {test}}}"
+    longer = f"data.split={{train: 2026-03-01..2026-03-08, valid: 2026-03-08..2026-03-09, {test}}}"
+    run = trained_run(config, tmp_path / "run", *GROWN, first, plain, f"packed={tmp_path / 'first'}")
+    corank.pack(config, [longer, plain, f"packed={tmp_path / 'longer'}"])
+    own, judged = predict_run(run, "test"), predict_run(run, "test", on=tmp_path / "longer")
+    assert own.packed.codes != judged.packed.codes
+    ours, theirs = (found.predictions.logits["rank"]["click"] for found in (own, judged))
+    np.testing.assert_allclose(expit(ours), expit(theirs), atol=1e-6)
+
+
+def test_a_later_network_may_see_them(small_world: Path, tmp_path: Path) -> None:
+    middle = RANK.replace("rank,", "middle,", 1).replace("cuts: [preranked], keep: 6", "keep: 12")
+    last = "{name: rank, model: mlp, keep: 6, cuts: [preranked], hidden: [8], from_stages: [middle.score]}"
+    losses = LOSSES.replace("}]", "}, {kind: click, stage: rank}]")
+    run = trained_run(
+        small_world / "config.yaml",
+        tmp_path / "run",
+        f"stages=[{PRERANK}, {middle}, {last}]",
+        losses,
+        "train.epochs=1",
+        "train.precision=bf16",
+    )
+    corank.export(run.folder, tmp_path / "bundle")
+    funnel, theirs = (
+        Funnel.open(tmp_path / "bundle"),
+        predict_split(*run.model(run.packed())[:1], run.packed(), "test"),
+    )
+    logits = funnel.logits(Request.parse(logged_request(run, "test", 0)))
+    for stage in ("middle", "rank"):
+        part = theirs.logits[stage]["click"][: theirs.requests.start[1]]
+        np.testing.assert_allclose(expit(logits[stage]["click"]), expit(part), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        ("column", lambda held: held.fill_(999), r"column: node 0 of tree 0 of label 0 is no node of a tree"),
+        ("column", lambda held: held[0, 3].fill_(-1), r"column: node 0 of tree 3"),
+        ("left", lambda held: held[0, 1, 0].fill_(0), r"left: node 0 of tree 1"),
+        ("left", lambda held: held[0, 1, 0].fill_(7), r"left: node 0 of tree 1"),
+        ("right", lambda held: held[0, 2, 1].fill_(-9), r"right: node 1 of tree 2"),
+        ("right", lambda held: held[0, 2, :2].fill_(5), r"right: node 5 of tree 2"),
+        ("threshold", lambda held: held[0, 0, 0].fill_(float("nan")), r"threshold: holds nan"),
+        ("value", lambda held: held[0, 0, 0].fill_(float("inf")), r"value: holds inf"),
+    ],
+)
+def test_trees_that_lead_nowhere_are_refused(
+    grown: Run, tmp_path: Path, name: str, change: Callable[[Tensor], object], told: str
+) -> None:
+    run = copy_run(grown, tmp_path / "run")
+    path = run.folder / "model.safetensors"
+    held = load(path)
+    tensors = {key: held.whole(key).clone() for key in held.names}
+    change(tensors[f"stages.rank.{name}"])
+    rewrite(path, tensors)
+    with pytest.raises(CheckpointError, match=rf"stages\.rank\.{told}.*train again"):
+        run.model(run.packed())
+    with pytest.raises(CheckpointError, match=told):
+        corank.export(run.folder, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def rewrite(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write other tensors into a checkpoint, whose digest fits."""
+    with safe_open(path, "pt") as file:
+        facts = file.metadata()["facts"]
+    write_checkpoint(path, tensors, facts)
+
+
+def test_labels_of_one_value_are_named(grown: Run, small_world: Path, tmp_path: Path) -> None:
+    world = Path(shutil.copytree(small_world, tmp_path / "world", ignore=shutil.ignore_patterns("packed")))
+    for file in (world / "log").glob("*.parquet"):
+        pl.read_parquet(file).with_columns(pl.col("is_click") * 0).write_parquet(file)
+    with pytest.raises(DataError, match="click"):
+        trained_run(world / "config.yaml", tmp_path / "run", *GROWN)
+
+
+SERVED = "stages.1={name: rank, model: trees, cuts: [preranked], keep: 10, labels: [click, order]}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ([], "losses.0: 'rank' is fitted to the log before training, and a loss ('rank.click')"),
+        (["losses.0.stage=prerank"], "losses.2: 'rank' is fitted to the log before training"),
+        (
+            ["losses=[{kind: click, stage: prerank}]"],
+            "train.rank: no optimiser trains 'rank', which is fitted before; drop it",
+        ),
+        (["stages.1.embeddings=shared"], "stages.1.embeddings"),
+        (["stages.1.trees=0"], "stages.1.trees"),
+        (["stages.1.labels=[buy]"], "stages.1.labels"),
+    ],
+)
+def test_bad_settings_are_refused(tmp_path: Path, changes: list[str], told: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(TEXT, encoding="utf-8")
+    assert refused(path, SERVED, *changes).startswith(told)
+
+
+def test_features_that_trees_cannot_read_are_named(grown: Run) -> None:
+    settings, packed = grown.config.stage("rank"), grown.packed()
+    layout = grown.networks(packed)[0].layout
+    sizes = dict.fromkeys(layout.sizes, 5001)
+    ids = {name: f for name, f in layout.schema.features.items() if f.storage == "id"}
+    with pytest.raises(ConfigError, match="'rank' reads numbers, lists, and ids of at most 5,000 values"):
+        Trees(settings, Layout(Schema(ids), sizes))  # type: ignore[arg-type]
