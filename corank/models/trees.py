@@ -108,7 +108,7 @@ class Trees(StageModel):
         placed = {p: [column.at for column in self.read if column.placement == p] for p in PLACEMENTS}
         self.chosen = nn.ModuleDict({p: Columns(at) for p, at in placed.items() if at})
         # of the codes when trees were grown: a run may be judged on data of more of them
-        self.register_buffer("categorical", torch.zeros(len(self.read), dtype=torch.int8))  # (F,)
+        self.register_buffer("categorical", torch.zeros(len(self.read), dtype=torch.int32))  # (F,)
         inner = (len(self.labels), settings.trees, settings.leaves - 1)
         self.register_buffer("column", torch.zeros(inner, dtype=torch.int32))  # (B, T, L − 1)
         self.register_buffer("threshold", torch.zeros(inner))

@@ -16,6 +16,7 @@ import corank
 from corank.analysis.evaluated_run import predict_run
 from corank.analysis.logged_request import logged_request
 from corank.core.errors import CheckpointError, ConfigError, DataError
+from corank.distributed.process_group import join_ranks
 from corank.evaluation.predict import predict_split
 from corank.features.input_layout import Layout
 from corank.features.schema import Schema
@@ -24,10 +25,13 @@ from corank.models.trees import Trees
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.checkpoints.checkpoint import load
+from corank.training.config_file import read
 from corank.training.run import Run
+from corank.training.train import train_run
 from tests.support.configs import TEXT, refused
 from tests.support.hostile_runs import write_checkpoint
 from tests.support.interruptions import Interrupting, StoppedError
+from tests.support.ranks import fork_ranks
 from tests.support.shared import copy_run
 from tests.support.simulated_runs import trained_run
 
@@ -232,3 +236,25 @@ def test_features_that_trees_cannot_read_are_named(grown: Run) -> None:
     ids = {name: f for name, f in layout.schema.features.items() if f.storage == "id"}
     with pytest.raises(ConfigError, match="'rank' reads numbers, lists, and ids of at most 5,000 values"):
         Trees(settings, Layout(Schema(ids), sizes))  # type: ignore[arg-type]
+
+
+def train_together(run: Run) -> None:
+    """Train as the rank of the environment."""
+    torch.set_num_threads(1)
+    with join_ranks() as ranks:
+        train_run(run, run.packed(), ranks=ranks)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("tables", ["sharded", "replicated"])
+def test_ranks_that_train_together_have_the_same_trees(
+    grown: Run, small_world: Path, tmp_path: Path, tables: str
+) -> None:
+    config = small_world / "config.yaml"
+    settings = read(config, [*GROWN, f"train.tables={tables}"])
+    run = Run.create(tmp_path / "run", settings, config.parent)
+    ends = fork_ranks(train_together, 2, run)
+    assert [code for code, _ in ends] == [0, 0], "\n".join(text for _, text in ends)
+    assert same(run, grown)
+    ours, theirs = (held.trained(held.packed()).whole("tables.rank.weights.16") for held in (run, grown))
+    assert torch.equal(ours, theirs)
