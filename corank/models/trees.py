@@ -195,7 +195,7 @@ class Trees(StageModel):
         return {"n_targets": 1, **nodes, **leaves}
 
     def check_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """As `StageModel.check_weights`: columns and leaves must exist, and inner nodes have one parent, before them."""
+        """As `StageModel.check_weights`: columns and leaves exist, and an inner node has one parent, before it."""
         count, node = self.left.shape[2], torch.arange(self.left.shape[2])
         column = weights["column"]
         _refuse("column", (column < 0) | (column >= len(self.read)))
