@@ -9,7 +9,7 @@ the column holds categories, else to `right[k]`; a child c < 0 is leaf −1 − 
 Letters: C' candidates of a batch, rounded up · F columns · B labels · T trees of a label · L leaves of a tree, at most.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from corank.core.errors import ConfigError
 from corank.core.types import Floats, Longs
-from corank.features.input_layout import Layout
+from corank.features.input_layout import Layout, TableSet
 from corank.features.schema import PLACEMENTS, Placement
 from corank.models.graphs import REQUEST_TENSORS, Graph, RequestGraph
 from corank.models.layers import Columns
@@ -28,7 +28,9 @@ from corank.models.settings.trees import TreesSettings
 from corank.models.stage_io import StageInputs, StageOutput
 from corank.models.stage_model import StageModel
 
-Attributes = dict[str, int | list[int] | list[float] | list[str]]
+Attributes = dict[
+    str, int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]
+]
 """Of an operator of ONNX."""
 AT_ONCE = 1 << 21
 """Rows times trees that are followed at a time."""
@@ -75,9 +77,11 @@ def _columns_of(layout: Layout, placement: Placement) -> Iterator[CodeColumn]:
         yield CodeColumn(placement, number)
 
 
-def code_tables(layout: Layout) -> dict[int, Floats]:
+def code_tables(layout: Layout) -> TableSet:
     """The tables of codes, by dimension: (rows, d), a code in the first column, 1 in the second if there is one."""
-    tables = {dim: np.zeros((rows, dim), dtype=np.float32) for dim, rows in layout.table_rows.items()}
+    tables: dict[int | str, Floats] = {
+        dim: np.zeros((rows, dim), dtype=np.float32) for dim, rows in layout.table_rows.items()
+    }
     for name, first in layout.offset.items():
         rows = tables[layout.schema.embedded()[name].width][first : first + layout.sizes[name]]
         rows[:, 0] = np.arange(len(rows))

@@ -1,6 +1,7 @@
 """Boosted trees as arrays: they give what LightGBM gives, followed by torch and as an operator of ONNX."""
 
-import lightgbm
+from typing import Any
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -8,6 +9,7 @@ import torch
 from onnx import TensorProto, checker, helper
 
 from corank.core.types import Floats
+from corank.features.feature_kind import ColumnFeature
 from corank.features.input_layout import Layout
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.number import NumberFeature
@@ -36,16 +38,16 @@ def random_rows(seed: int, count: int = 4000) -> LabelledRows:
     )
 
 
-def grown(rows: LabelledRows, **changes: int) -> "lightgbm.Booster":
+def grown(rows: LabelledRows, **changes: int) -> Any:
     settings = BoostingSettings.model_validate(
         {"trees": TREES, "leaves": LEAVES, "min_rows": 5, "columns": 1} | changes
     )
     return grow_trees(rows, CATEGORICAL, settings, 3, "a test", ONE_CATEGORY)
 
 
-def network_of(booster: "lightgbm.Booster", trees: int = TREES) -> Trees:
-    features = {"a": IdFeature(side="user", kind="id", dim=1)}
-    features |= {n: NumberFeature(side="user", kind="number") for n in "bcde"}  # type: ignore[dict-item]
+def network_of(booster: Any, trees: int = TREES) -> Trees:
+    features: dict[str, ColumnFeature] = {"a": IdFeature(side="user", kind="id", dim=1)}
+    features |= {n: NumberFeature(side="user", kind="number") for n in "bcde"}
     settings = TreesSettings(name="rank", keep=1, trees=trees, leaves=LEAVES)
     network = Trees(settings, Layout(Schema(features), {"a": 10}))
     assert len(network.read) == COLUMNS
@@ -57,9 +59,8 @@ def network_of(booster: "lightgbm.Booster", trees: int = TREES) -> Trees:
 
 
 def by_onnx(network: Trees, values: Floats) -> Floats:
-    node = helper.make_node(
-        "TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml", **network.attributes(0)
-    )
+    held: Any = network.attributes(0)
+    node = helper.make_node("TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml", **held)
     given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, COLUMNS])
     wanted = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])
     graph = helper.make_graph([node], "trees", [given], [wanted])

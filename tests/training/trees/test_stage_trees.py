@@ -30,8 +30,10 @@ from corank.training.run import Run
 from corank.training.train import train_run
 from tests.support.configs import TEXT, refused
 from tests.support.hostile_runs import write_checkpoint
+from tests.support.http_parity import TOLERANCE, parity
 from tests.support.interruptions import Interrupting, StoppedError
 from tests.support.ranks import fork_ranks
+from tests.support.service import running_service
 from tests.support.shared import copy_run
 from tests.support.simulated_runs import trained_run
 
@@ -71,9 +73,21 @@ def test_they_order_rows_that_they_never_saw(world: Path, tmp_path: Path) -> Non
     assert 1 <= kept < 40, "validation chose fewer"
 
 
-def test_a_bundle_scores_as_the_run_does(grown: Run, tmp_path: Path) -> None:
-    corank.export(grown.folder, tmp_path / "bundle")
-    funnel, packed = Funnel.open(tmp_path / "bundle"), grown.packed()
+@pytest.fixture(scope="module")
+def bundle(grown: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("grown") / "bundle"
+    corank.export(grown.folder, path)
+    return path
+
+
+def test_a_service_scores_as_the_run_does(grown: Run, bundle: Path, tmp_path: Path) -> None:
+    with running_service(str(bundle), tmp_path / "cache") as (url, _):
+        found = parity(grown, url, 10)
+    assert found["requests"] == 10 and found["scores"] > 100 and found["largest"] <= TOLERANCE
+
+
+def test_a_bundle_scores_as_the_run_does(grown: Run, bundle: Path) -> None:
+    funnel, packed = Funnel.open(bundle), grown.packed()
     model, calibrators = grown.model(packed)
     theirs = predict_split(model, packed, "test")
     start = theirs.requests.start
