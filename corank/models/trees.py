@@ -45,6 +45,8 @@ class CodeColumn:
     """Its position in the dense input."""
     codes: int | None = None
     """How many codes there are, if it holds those of an id."""
+    averaged: bool = False
+    """Whether it is a mean of ones, 1 but for rounding, which depends on the list's length and on who adds up."""
 
     @property
     def categorical(self) -> bool:
@@ -69,9 +71,9 @@ def _columns_of(layout: Layout, placement: Placement) -> Iterator[CodeColumn]:
             codes = layout.sizes[layout.schema.table_of(placed.ids[feature])]
             yield CodeColumn(placement, at, codes)
             at += group.dim
-        for _ in group.lists:
+        for listed in group.lists:
             if group.dim > 1:
-                yield CodeColumn(placement, at + 1)
+                yield CodeColumn(placement, at + 1, averaged=listed.mean)
             at += group.dim
     for number in range(at, at + placed.width):
         yield CodeColumn(placement, number)
@@ -92,6 +94,7 @@ def code_tables(layout: Layout) -> TableSet:
 class Trees(StageModel):
     """Logits by label of boosted trees; all are 0 until trees are grown."""
 
+    averaged: Tensor
     categorical: Tensor
     column: Tensor
     threshold: Tensor
@@ -111,6 +114,8 @@ class Trees(StageModel):
             )
         placed = {p: [column.at for column in self.read if column.placement == p] for p in PLACEMENTS}
         self.chosen = nn.ModuleDict({p: Columns(at) for p, at in placed.items() if at})
+        averaged = torch.tensor([column.averaged for column in self.read])
+        self.register_buffer("averaged", averaged, persistent=False)  # (F,)
         # of the codes when trees were grown: a run may be judged on data of more of them
         self.register_buffer("categorical", torch.zeros(len(self.read), dtype=torch.int32))  # (F,)
         inner = (len(self.labels), settings.trees, settings.leaves - 1)
@@ -134,7 +139,8 @@ class Trees(StageModel):
             "snapshot": lambda columns: columns(inputs.snapshot),
             "cross": lambda columns: columns(inputs.cross),
         }
-        return torch.cat([dense[placement](columns) for placement, columns in self.chosen.items()], 1).float()
+        x = torch.cat([dense[placement](columns) for placement, columns in self.chosen.items()], 1).float()
+        return torch.where(self.averaged, x.round(), x)
 
     def graphs(self) -> Mapping[str, Graph]:
         """The whole graph, in which trees are an operator of ONNX."""

@@ -119,7 +119,8 @@ def _read_split(
                         rows.take(distinct), layout.groups[placement], (), tables, numbers=True
                     )
                     parts.append(dense[:, at][where])
-            values.append(np.concatenate(parts, axis=1))
+            whole = np.concatenate(parts, axis=1)
+            values.append(np.where([column.averaged for column in read], np.round(whole), whole))
             # no tree splits by a column of one value
             values[-1][:, [n for n, column in enumerate(read) if column.left_out]] = 0
             labels.append(shard.labels[label][known])

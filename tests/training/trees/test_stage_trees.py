@@ -19,8 +19,10 @@ from corank.core.errors import CheckpointError, ConfigError, DataError
 from corank.distributed.process_group import join_ranks
 from corank.evaluation.predict import predict_split
 from corank.features.input_layout import Layout
-from corank.features.schema import Schema
+from corank.features.schema import PLACEMENTS, Schema
 from corank.metrics.point import auc
+from corank.models.pairs import RequestPairs
+from corank.models.stage_io import StageInputs
 from corank.models.trees import Trees
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
@@ -28,6 +30,7 @@ from corank.training.checkpoints.checkpoint import load
 from corank.training.config_file import read
 from corank.training.run import Run
 from corank.training.train import train_run
+from tests.support.boosted_runs import GROWN, LOSSES, PRERANK, RANK, grown_run
 from tests.support.configs import TEXT, refused
 from tests.support.hostile_runs import write_checkpoint
 from tests.support.http_parity import TOLERANCE, parity
@@ -37,19 +40,10 @@ from tests.support.service import running_service
 from tests.support.shared import copy_run
 from tests.support.simulated_runs import trained_run
 
-PRERANK = "{name: prerank, model: towers, cuts: [retrieved], keep: 18, query: [16, 8], item: [16, 8]}"
-RANK = "{name: rank, model: trees, cuts: [preranked], keep: 6, trees: 40, leaves: 8, min_rows: 5, lr: 0.1}"
-STAGES = f"stages=[{PRERANK}, {RANK}]"
-LOSSES = (
-    "losses=[{kind: click, stage: prerank}, "
-    "{kind: unexposed, stage: prerank, from: [retrieved], per_request: 10}]"
-)
-GROWN = [STAGES, LOSSES, "train.epochs=1", "train.requests=64"]
-
 
 @pytest.fixture(scope="module")
-def grown(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return trained_run(small_world / "config.yaml", tmp_path_factory.mktemp("grown") / "run", *GROWN)
+def grown() -> Run:
+    return grown_run()
 
 
 def trees_of(run: Run, stage: str = "rank") -> dict[str, Tensor]:
@@ -99,6 +93,31 @@ def test_a_bundle_scores_as_the_run_does(grown: Run, bundle: Path) -> None:
         ids = [c["id"] if isinstance(c, dict) else c for c in request["candidates"]]
         for item in funnel.rank(Request.parse(request))["items"]:
             assert item["score"] == pytest.approx(score[ids.index(item["id"])], abs=1e-5)
+
+
+def test_how_a_mean_of_ones_is_rounded_changes_no_score(grown: Run) -> None:
+    """A list's averaged ones are 1 but for the last bit, which readers of other languages round otherwise."""
+    model = grown.model(grown.packed())[0]
+    network, layout = model.network("rank"), model.layout
+    assert isinstance(network, Trees)
+    averaged = [(n, column) for n, column in enumerate(network.read) if column.averaged]
+    inner = network.left[0] != network.right[0]
+    assert {n for n, _ in averaged} & set(network.column[0][inner].tolist()), "trees split by some"
+    generator = torch.Generator().manual_seed(0)
+
+    def score(one: float) -> Tensor:
+        dense = {
+            placement: torch.randn(200, layout.width(placement), generator=generator.manual_seed(0))
+            for placement in PLACEMENTS
+        }
+        for _, column in averaged:
+            dense[column.placement][:, column.at] = one
+        pairs = RequestPairs(200)
+        inputs = StageInputs(dense["query"][:1], dense["item"], dense["snapshot"], dense["cross"], pairs)
+        return network(inputs).logits["click"]
+
+    assert torch.equal(score(1 - 2**-24), score(1)) and torch.equal(score(1 + 2**-23), score(1))
+    assert not torch.equal(score(0), score(1))
 
 
 def test_it_is_compared_with_a_network(grown: Run, small_world: Path, tmp_path: Path) -> None:
