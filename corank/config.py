@@ -50,9 +50,9 @@ from corank.losses.settings.rankflow import RankFlowLoss
 from corank.losses.settings.unexposed import UnexposedLoss
 from corank.models.settings.dcn import DcnSettings
 from corank.models.settings.din import DinSettings
-from corank.models.settings.experts import ExpertSettings
 from corank.models.settings.inputs.gates import GateSettings
 from corank.models.settings.inputs.numbers import PeriodicNumbers, PiecewiseNumbers
+from corank.models.settings.mixtures.experts import ExpertSettings
 from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.sequence_encoder import SequenceEncoderSettings
 from corank.models.settings.skip_easy import SkipEasy

@@ -18,7 +18,7 @@ from corank.data.dataset import PackedDataset
 from corank.data.shard import Shard
 from corank.metrics.point import auc
 from corank.metrics.request_order import ndcg_at
-from corank.models.settings.boosting import MOST_CODES
+from corank.models.settings.trees import MOST_CODES
 from corank.training.trees.flat_rows import flatten_rows, place_rows
 
 Numbers = NDArray[np.floating]

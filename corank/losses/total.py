@@ -55,7 +55,7 @@ class TotalLoss:
             if read := [name for name in loss.reads(self.funnel) if name in fitted]:
                 raise ConfigError(
                     f"losses.{n}: '{read[0]}' is fitted to the log before training, and a loss ('{loss.name}') can "
-                    "neither train it nor learn from it; name another stage, drop the loss, or let trees teach by "
+                    "neither train it nor learn from it; name others, drop the loss, or let trees teach by "
                     "tree_teachers"
                 )
 

@@ -95,7 +95,7 @@ def train_run(
     else:
         if plan is not None:
             carry_training(plan, trainer)
-        fit_stage_trees([trainer.model, trainer.shipped()], run.config, packed, ranks)
+        fit_stage_trees([trainer.model, trainer.shipped()], packed, run.config.train.seed, ranks)
     told = CallbackList([TensorBoard(), *callbacks] if ranks.first else [])
     try:
         told.on_start(TrainingStart(run, _plan(trainer)))

@@ -1,16 +1,36 @@
-"""Stage model `trees`: what a config says of boosted trees that are a stage."""
+"""Stage model `trees`: what a config says of boosted trees, be they a stage or a teacher."""
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from annotated_types import Ge, Le, MinLen
-from pydantic import PositiveInt
+from annotated_types import Ge, Gt, Le, MinLen
+from pydantic import PositiveFloat, PositiveInt
 
+from corank.core.settings import Settings
 from corank.features.input_layout import Layout
-from corank.models.settings.boosting import BoostingSettings
 from corank.models.settings.stage import STAGE_MODELS, StageSettings
 
 if TYPE_CHECKING:
-    from corank.models.trees import Trees
+    from corank.models.boosted.trees import Trees
+
+MOST_CODES = 32
+"""Columns of at most so many codes are categories; of others the code is a number, by falling frequency."""
+LEFT_OUT = 5_000
+"""Ids of more codes are left out: trees cannot use them."""
+
+
+class BoostingSettings(Settings):
+    """Settings of boosted trees for a binary label."""
+
+    trees: Annotated[int, Ge(1), Le(10_000)] = 150
+    """How many."""
+    leaves: Annotated[int, Ge(2), Le(1024)] = 31
+    """Of a tree, at most."""
+    lr: PositiveFloat = 0.05
+    """Factor of each tree's values."""
+    min_rows: PositiveInt = 50
+    """Training rows of a leaf, at least."""
+    columns: Annotated[float, Gt(0), Le(1)] = 0.3
+    """Share of the columns that a tree may split by, drawn for each."""
 
 
 @STAGE_MODELS.register("trees")
@@ -40,6 +60,6 @@ class TreesSettings(BoostingSettings, StageSettings):
 
     def build(self, layout: Layout) -> "Trees":
         """Build trees that are not grown."""
-        from corank.models.trees import Trees
+        from corank.models.boosted.trees import Trees
 
         return Trees(self, layout)

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corank.core.extras import require
-from corank.core.types import Floats, Ints
-from corank.models.settings.boosting import MOST_CODES, BoostingSettings
+from corank.core.types import Floats
+from corank.models.boosted.tree_arrays import TreeArrays
+from corank.models.settings.trees import MOST_CODES, BoostingSettings
 
 ONE_CATEGORY = MappingProxyType({"max_cat_to_onehot": 2 * MOST_CODES})
 """Parameters by which a node tells one category from all others, which `read_trees` takes for granted."""
@@ -84,17 +85,6 @@ def grow_trees(
         return lightgbm.train(parameters, data, settings.trees)
     stop = lightgbm.early_stopping(patience, verbose=False)
     return lightgbm.train(parameters, data, settings.trees, [table(valid, data)], callbacks=[stop])
-
-
-@dataclass(frozen=True)
-class TreeArrays:
-    """Trees as `corank.models.trees` follows them: (T, L − 1) each, and the leaves' values (T, L)."""
-
-    column: Ints
-    threshold: Floats
-    left: Ints
-    right: Ints
-    value: Floats
 
 
 def read_trees(booster: Any, trees: int, leaves: int) -> TreeArrays:

@@ -13,7 +13,7 @@ from corank.core.types import Floats
 from corank.data.dataset import PackedDataset
 from corank.data.shard import Shard
 from corank.features.schema import Placement
-from corank.models.settings.boosting import LEFT_OUT, MOST_CODES
+from corank.models.settings.trees import LEFT_OUT, MOST_CODES
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from corank.core.errors import ConfigError
 from corank.losses.base import Loss
-from corank.models.settings.boosting import BoostingSettings
+from corank.models.settings.trees import BoostingSettings
 
 
 class TreeTeacherSettings(BoostingSettings):

@@ -3,7 +3,7 @@
 Letters: C candidates whose label is known · F columns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -18,55 +18,55 @@ from corank.distributed.ranks import Ranks
 from corank.distributed.row_shards import BUCKETS, RowShards
 from corank.features.input_layout import Layout, embed_rows
 from corank.features.schema import PLACEMENTS
+from corank.models.boosted.codes import CodeColumn, code_tables
+from corank.models.boosted.trees import Trees
 from corank.models.joint import JointModel
-from corank.models.settings.stage import StageSettings
-from corank.models.settings.trees import TreesSettings
-from corank.models.trees import CodeColumn, Trees, code_tables
-from corank.training.config import Config
 from corank.training.trees.boosting import ONE_CATEGORY, LabelledRows, grow_trees, read_trees
 from corank.training.trees.flat_rows import place_rows
 
 
-def fit_stage_trees(
-    models: Sequence[JointModel], config: Config, packed: PackedDataset, ranks: Ranks
-) -> None:
+def fit_stage_trees(models: Sequence[JointModel], packed: PackedDataset, seed: int, ranks: Ranks) -> None:
     """Fit the trees of every stage that is made of them. A collective: the first rank fits.
 
     Args:
         models: get the trees, and codes in these stages' tables: the one under training, and its average.
-        config: of the run.
         packed: the data.
+        seed: of the training.
         ranks: the processes that train together.
 
     Raises ConfigError if the packed data lie in object storage, DataError, MissingExtraError without LightGBM.
     """
-    for n, stage in enumerate(config.stages):
-        if not isinstance(stage, TreesSettings):
+    for name, network in models[0].stages.items():
+        if not isinstance(network, Trees):
             continue
         if packed.url is not None:
             raise ConfigError(
-                f"stages.{n}: {packed.url} is no folder of this machine, and trees read all rows at once; "
+                f"stages: '{name}': {packed.url} is no folder of this machine, and trees read all rows at once; "
                 "pack into a folder"
             )
         for model in models:
-            _write_codes(model, stage, ranks)
+            _write_codes(model, name, ranks)
 
-        def fit(stage: TreesSettings = stage) -> list[dict[str, Any]]:
-            return [_fit_label(packed, models[0], stage, label, config.train.seed) for label in stage.labels]
+        def fit(network: Trees = network) -> list[dict[str, Any]]:
+            return [_fit_label(packed, models[0].layout, network, label, seed) for label in network.labels]
 
-        fitted = ranks.first_does(fit, f"trees of '{stage.name}'")
+        fitted = ranks.first_does(fit, f"trees of '{name}'")
         for model in models:
-            network = cast(Trees, model.network(stage.name))
-            network.categorical.copy_(torch.tensor([column.categorical for column in network.read]))
-            for name in fitted[0]:
-                held = network.get_buffer(name)
-                held.copy_(torch.tensor([by_name[name] for by_name in fitted], dtype=held.dtype))
+            _set_trees(cast(Trees, model.stages[name]), fitted)
+
+
+def _set_trees(network: Trees, fitted: Sequence[Mapping[str, Any]]) -> None:
+    """Set the trees of a network: of each label their arrays by name."""
+    network.categorical.copy_(torch.tensor([column.categorical for column in network.read]))
+    for name in fitted[0]:
+        held = network.get_buffer(name)
+        held.copy_(torch.tensor([by_name[name] for by_name in fitted], dtype=held.dtype))
 
 
 @torch.no_grad()
-def _write_codes(model: JointModel, stage: StageSettings, ranks: Ranks) -> None:
+def _write_codes(model: JointModel, stage: str, ranks: Ranks) -> None:
     """Write the codes of values into the tables of a stage, of which this rank may hold some rows."""
-    tables = model.table_sets[model.tables_of[stage.name]]
+    tables = model.table_sets[model.tables_of[stage]]
     for dim, codes in code_tables(model.layout).items():
         held = tables.weights[str(dim)]
         rows = np.arange(len(codes))
@@ -77,25 +77,26 @@ def _write_codes(model: JointModel, stage: StageSettings, ranks: Ranks) -> None:
 
 
 def _fit_label(
-    packed: PackedDataset, model: JointModel, stage: TreesSettings, label: str, seed: int
+    packed: PackedDataset, layout: Layout, network: Trees, label: str, seed: int
 ) -> dict[str, Any]:
     """Fit the trees of a label. Returns their arrays by name, as lists."""
-    read = cast(Trees, model.network(stage.name)).read
-    rows = _read_split(packed, model.layout, read, "train", label)
+    read, settings = network.read, network.settings
+    rows = _read_split(packed, layout, read, "train", label)
     if np.unique(rows.label).size < 2:
         raise DataError(
-            f"stage '{stage.name}': the {len(rows.label):,} training rows whose label is known are of one value of "
+            f"stage '{settings.name}': the {len(rows.label):,} training rows whose label is known are of one value of "
             f"{label}, or none; drop the label, or take another model"
         )
     valid = None
     if "valid" in packed.data.split_names:
-        valid = _read_split(packed, model.layout, read, "valid", label)
+        valid = _read_split(packed, layout, read, "valid", label)
     categorical = [n for n, column in enumerate(read) if column.categorical]
     stop = valid if valid is not None and len(valid.label) else None
-    grown = grow_trees(rows, categorical, stage, seed, "model: trees", ONE_CATEGORY, stop, stage.patience)
-    return {
-        name: held.tolist() for name, held in asdict(read_trees(grown, stage.trees, stage.leaves)).items()
-    }
+    grown = grow_trees(
+        rows, categorical, settings, seed, "model: trees", ONE_CATEGORY, stop, settings.patience
+    )
+    found = read_trees(grown, settings.trees, settings.leaves)
+    return {name: held.tolist() for name, held in asdict(found).items()}
 
 
 def _read_split(

@@ -14,9 +14,9 @@ from corank.features.input_layout import Layout
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.number import NumberFeature
 from corank.features.schema import Schema
-from corank.models.settings.boosting import BoostingSettings
-from corank.models.settings.trees import TreesSettings
-from corank.models.trees import Trees
+from corank.models.boosted.tree_arrays import ensemble_attributes
+from corank.models.boosted.trees import Trees
+from corank.models.settings.trees import BoostingSettings, TreesSettings
 from corank.training.trees.boosting import ONE_CATEGORY, LabelledRows, grow_trees, read_trees
 
 LEAVES, TREES, CATEGORICAL = 24, 30, [1, 3]
@@ -59,7 +59,7 @@ def network_of(booster: Any, trees: int = TREES) -> Trees:
 
 
 def by_onnx(network: Trees, values: Floats) -> Floats:
-    held: Any = network.attributes(0)
+    held: Any = ensemble_attributes(network.arrays(0), network.categorical.numpy() > 0)
     node = helper.make_node("TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml", **held)
     given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, COLUMNS])
     wanted = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])

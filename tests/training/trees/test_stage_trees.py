@@ -21,9 +21,9 @@ from corank.evaluation.predict import predict_split
 from corank.features.input_layout import Layout
 from corank.features.schema import PLACEMENTS, Schema
 from corank.metrics.point import auc
+from corank.models.boosted.trees import Trees
 from corank.models.pairs import RequestPairs
 from corank.models.stage_io import StageInputs
-from corank.models.trees import Trees
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.checkpoints.checkpoint import load
@@ -250,6 +250,10 @@ SERVED = "stages.1={name: rank, model: trees, cuts: [preranked], keep: 10, label
     [
         ([], "losses.0: 'rank' is fitted to the log before training, and a loss ('rank.click')"),
         (["losses.0.stage=prerank"], "losses.2: 'rank' is fitted to the log before training"),
+        (
+            ["losses=[{kind: click, stage: prerank}, {kind: cascade, form: lcron, positive: [exposed]}]"],
+            "losses.1: 'rank' is fitted to the log before training, and a loss ('cascade.lcron')",
+        ),
         (
             ["losses=[{kind: click, stage: prerank}]"],
             "train.rank: no optimiser trains 'rank', which is fitted before; drop it",
