@@ -8,6 +8,7 @@ Letters: F columns · T trees of a label · L leaves of a tree, at most.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +59,7 @@ def ensemble_attributes(trees: TreeArrays, categorical: NDArray[np.bool_]) -> At
     def number(tree: Longs, node: Longs) -> Longs:
         return np.searchsorted(keys[order], _key(tree, node)) - np.searchsorted(keys[order], _key(tree, 0))
 
-    parts = {
+    parts: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {
         "nodes_treeids": (tree, leaf_tree),
         "nodes_nodeids": (number(tree, node), number(leaf_tree, leaf)),
         "nodes_featureids": (column, none),

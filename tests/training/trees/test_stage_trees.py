@@ -114,7 +114,7 @@ def test_how_a_mean_of_ones_is_rounded_changes_no_score(grown: Run) -> None:
             dense[column.placement][:, column.at] = one
         pairs = RequestPairs(200)
         inputs = StageInputs(dense["query"][:1], dense["item"], dense["snapshot"], dense["cross"], pairs)
-        return network(inputs).logits["click"]
+        return network.forward(inputs).logits["click"]
 
     assert torch.equal(score(1 - 2**-24), score(1)) and torch.equal(score(1 + 2**-23), score(1))
     assert not torch.equal(score(0), score(1))
