@@ -84,12 +84,15 @@ class Trees(StageModel):
 
     def _sum_leaves(self, label: int, x: Tensor) -> Tensor:
         """Follow a label's trees: (C', F) → (C',)."""
-        trees = self.value.shape[1]
-        return torch.cat([self._follow(label, rows) for rows in x.split(max(1, AT_ONCE // trees))])
+        grown = self.value[label].any(1)
+        rows = max(1, AT_ONCE // max(1, int(grown.sum())))
+        return torch.cat([self._follow(label, grown, some) for some in x.split(rows)])
 
-    def _follow(self, label: int, x: Tensor) -> Tensor:
-        column, left, right = (held[label].long().flatten() for held in (self.column, self.left, self.right))
-        threshold, leaves = self.threshold[label].flatten(), self.value[label]
+    def _follow(self, label: int, grown: Tensor, x: Tensor) -> Tensor:
+        """Follow those trees that add something: (T,) bool, (N, F) → (N,)."""
+        parts = (self.column, self.left, self.right)
+        column, left, right = (part[label][grown].long().flatten() for part in parts)
+        threshold, leaves = self.threshold[label][grown].flatten(), self.value[label][grown]
         first = torch.arange(len(leaves), device=x.device) * (leaves.shape[1] - 1)
         node = torch.zeros(len(x), len(leaves), dtype=torch.long, device=x.device)
         while (inner := node >= 0).any():
@@ -98,7 +101,7 @@ class Trees(StageModel):
             given, bound = x.gather(1, read), threshold[at]
             goes_left = torch.where(self.categorical[read] > 0, given == bound, given <= bound)
             node = torch.where(inner, torch.where(goes_left, left[at], right[at]), node)
-        return leaves.T.gather(0, (-1 - node)).sum(1)
+        return leaves.T.gather(0, -1 - node).sum(1)
 
     def arrays(self, label: int) -> TreeArrays:
         """The trees of a label."""
@@ -131,7 +134,7 @@ class _ExportedTrees(nn.Module):
     def __init__(self, trees: Trees) -> None:
         super().__init__()
         self.trees = trees
-        categorical = trees.categorical.numpy() > 0
+        categorical = trees.categorical.cpu().numpy() > 0
         self.attributes = {
             label: ensemble_attributes(trees.arrays(n), categorical) for n, label in enumerate(trees.labels)
         }

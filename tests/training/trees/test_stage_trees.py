@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ import corank
 from corank.analysis.evaluated_run import predict_run
 from corank.analysis.logged_request import logged_request
 from corank.core.errors import CheckpointError, ConfigError, DataError
+from corank.core.storage.object_url import ObjectUrl
 from corank.distributed.process_group import join_ranks
+from corank.distributed.ranks import Ranks
 from corank.evaluation.predict import predict_split
 from corank.features.input_layout import Layout
 from corank.features.schema import PLACEMENTS, Schema
@@ -30,6 +33,7 @@ from corank.training.checkpoints.checkpoint import load
 from corank.training.config_file import read
 from corank.training.run import Run
 from corank.training.train import train_run
+from corank.training.trees.stage_trees import fit_stage_trees
 from tests.support.boosted_runs import GROWN, LOSSES, PRERANK, RANK, grown_run
 from tests.support.configs import TEXT, refused
 from tests.support.hostile_runs import write_checkpoint
@@ -267,6 +271,13 @@ def test_bad_settings_are_refused(tmp_path: Path, changes: list[str], told: str)
     path = tmp_path / "config.yaml"
     path.write_text(TEXT, encoding="utf-8")
     assert refused(path, SERVED, *changes).startswith(told)
+
+
+def test_packed_data_elsewhere_are_refused(grown: Run) -> None:
+    packed = grown.packed()
+    model = grown.model(packed)[0]
+    with pytest.raises(ConfigError, match=r"'rank': s3://shop/packed is no folder of this machine"):
+        fit_stage_trees([model], replace(packed, url=ObjectUrl.parse("s3://shop/packed")), 0, Ranks())
 
 
 def test_features_that_trees_cannot_read_are_named(grown: Run) -> None:
