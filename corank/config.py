@@ -50,15 +50,16 @@ from corank.losses.settings.rankflow import RankFlowLoss
 from corank.losses.settings.unexposed import UnexposedLoss
 from corank.models.settings.dcn import DcnSettings
 from corank.models.settings.din import DinSettings
-from corank.models.settings.experts import ExpertSettings
 from corank.models.settings.inputs.gates import GateSettings
 from corank.models.settings.inputs.numbers import PeriodicNumbers, PiecewiseNumbers
+from corank.models.settings.mixtures.experts import ExpertSettings
 from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.sequence_encoder import SequenceEncoderSettings
 from corank.models.settings.skip_easy import SkipEasy
 from corank.models.settings.table_optimiser import TableOptimiser
 from corank.models.settings.teacher import TeacherSettings
 from corank.models.settings.tower_structures import TowersHeadsSettings, TowersMlpSettings
+from corank.models.settings.trees import TreesSettings
 from corank.models.settings.two_tower import QueryTower, TowersSettings
 from corank.training.config import Config
 from corank.training.config_file import plain
@@ -126,6 +127,7 @@ __all__ = [
     "TowersSettings",
     "TrainSettings",
     "TreeTeacherSettings",
+    "TreesSettings",
     "UnexposedLoss",
     "UserSplit",
     "ValidationSettings",

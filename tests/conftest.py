@@ -27,7 +27,7 @@ THOROUGH = [
 
 _MAKERS = re.compile(
     r"^from tests\.support\."
-    r"(cases|daily_world|four_days|packing|served_worlds|service|shared|simulated_runs|two_days)\b",
+    r"(boosted_runs|cases|daily_world|four_days|packing|served_worlds|service|shared|simulated_runs|two_days)\b",
     re.MULTILINE,
 )
 

@@ -1,6 +1,6 @@
 """The sum of a config's losses, each reported by name. A config is checked by it without torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,20 @@ class TotalLoss:
                 raise ConfigError(
                     f"{key}: no loss trains '{name}'; add one, such as "
                     f"{{kind: click, stage: {name}}}, or drop the stage"
+                )
+
+    def check_fitted(self, fitted: Collection[str]) -> None:
+        """Raise ConfigError if a loss reads a stage that is fitted before training.
+
+        Args:
+            fitted: names of stages.
+        """
+        for n, loss in enumerate(self.losses):
+            if read := [name for name in loss.reads(self.funnel) if name in fitted]:
+                raise ConfigError(
+                    f"losses.{n}: '{read[0]}' is fitted to the log before training, and a loss ('{loss.name}') can "
+                    "neither train it nor learn from it; name others, drop the loss, or let trees teach by "
+                    "tree_teachers"
                 )
 
     def check_generators(self) -> None:

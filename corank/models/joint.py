@@ -76,6 +76,8 @@ class JointModel(nn.Module):
         """Whether this model has a shard of each table."""
         self.stages = nn.ModuleDict({s.name: build_stage(s, layout) for s in stages})
         self.teachers = nn.ModuleDict({s.name: Teacher(s, layout) for s in teachers})
+        self.exact = {self.tables_of[s.name] for s in every if s.fitted}
+        """The tables whose numbers are codes, which lower precision would round."""
         self.frozen_tables = {s.name for s in every if not s.table_gradient}
         self.main = {s.name: s.main for s in stages}
         """Stage → the label by which others see it."""
@@ -215,6 +217,7 @@ class JointModel(nn.Module):
 
     def inputs(self, batch: Batch, tables: str = "shared") -> DenseInputs:
         """The dense inputs of a batch, from one set of tables."""
+        dtype = torch.float32 if tables in self.exact else self.dtype
         sums = {dim: iter(parts) for dim, parts in self.tables[tables](batch.lookups).items()}
         inputs: DenseInputs = {}
         for placement in PLACEMENTS:
@@ -226,13 +229,13 @@ class JointModel(nn.Module):
             vectors = self._vector_parts(batch.vectors[placement], self.layout.vectors[placement], tables)
             parts += [numbers] if numbers.shape[1] or not (parts or vectors) else []
             parts += vectors
-            inputs[placement] = self._filled(parts, fill=placement != "query")
+            inputs[placement] = _filled(parts, dtype, fill=placement != "query")
         for attended in batch.histories:
             groups = event_groups(self.layout, attended.history, attended.features)
             parts = [next(sums[group.dim]).reshape(-1, group.width) for group in groups]
             columns = self.layout.vectors_of("item", attended.features)
             parts += self._vector_parts(batch.vectors[attended], columns, tables)
-            inputs[attended] = self._filled(parts, fill=True)
+            inputs[attended] = _filled(parts, dtype, fill=True)
         return inputs
 
     def _vector_parts(
@@ -262,10 +265,12 @@ class JointModel(nn.Module):
         networks = [self.networks[name] for name in names] + [self.projections[held] for held in sets]
         return [parameter for network in networks for parameter in network.parameters()]
 
-    def _filled(self, parts: list[Tensor], fill: bool) -> Tensor:
-        x = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).to(self.dtype)
-        empty = padded(len(x)) - len(x) if fill else 0
-        return pad(x, (0, 0, 0, empty)) if empty else x
+
+def _filled(parts: list[Tensor], dtype: torch.dtype, fill: bool) -> Tensor:
+    """Parts side by side, filled up with rows of zeros."""
+    x = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).to(dtype)
+    empty = padded(len(x)) - len(x) if fill else 0
+    return pad(x, (0, 0, 0, empty)) if empty else x
 
 
 def draw_projection(shape: tuple[int, int]) -> nn.Parameter:

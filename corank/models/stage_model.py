@@ -77,6 +77,13 @@ class StageModel(nn.Module, ABC):
         """Numbers that the scorer needs beside the graphs."""
         return {}
 
+    def check_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Raise ValueError, which begins with a weight's name, if weights of the right shapes are not sound together.
+
+        Args:
+            weights: of a checkpoint, by the names that they have in the network's state.
+        """
+
 
 class VectorModel(StageModel):
     """A network whose logit is scale · ⟨query vector, item vector⟩ + bias, of one label.

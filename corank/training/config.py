@@ -182,7 +182,8 @@ class Config(Settings):
         self.train.check({stage.name: list(stage.labels) for stage in self.stages})
         if self.train.early_stop is not None and "valid" not in self.data.split_names:
             raise ConfigError("train.early_stop: there is no split 'valid' to stop by; add one to data.split")
-        total.check_learners(names)
+        self._check_fitted()
+        total.check_learners({key: name for key, name in names.items() if not networks[key].fitted})
         total.check_generators()
         check_tables(networks)
         if self.train.gradient_conflict is not None:
@@ -196,6 +197,16 @@ class Config(Settings):
             check_separate_tables(networks)
             total.check_teaching_order(list(names.values()))
         return self
+
+    def _check_fitted(self) -> None:
+        """Raise ConfigError if a loss or an optimiser is of a stage that is fitted before training."""
+        fitted = [network.name for network in self.networks.values() if network.fitted]
+        self.total.check_fitted(fitted)
+        for name in fitted:
+            if name in self.train.stages:
+                raise ConfigError(
+                    f"train.{name}: no optimiser trains '{name}', which is fitted before; drop it"
+                )
 
     def _context(self, key: str, schema: Schema) -> StageContext:
         part, _, n = key.partition(".")

@@ -108,7 +108,17 @@ class Sufficiency:
             targets = self.targets(learner, "train")
             if learner.losses and not (targets.positives and targets.negatives):
                 found.append(self._cannot_learn(learner, targets))
-        return [*found, *self._stop_faults()]
+        return [*found, *self._fitted_faults(), *self._stop_faults()]
+
+    def _fitted_faults(self) -> Iterator[str]:
+        counts = self.splits["train"].labels
+        for stage in self.config.stages:
+            for label in stage.labels if stage.fitted else ():
+                if not (counts[label].positives and counts[label].negatives):
+                    yield (
+                        f"stages: '{stage.name}' cannot be fitted to '{label}' of the split 'train': "
+                        f"{_describe(counts[label])}; {self._remedy(label)}"
+                    )
 
     @cached_property
     def warnings(self) -> list[str]:
@@ -183,9 +193,10 @@ class Sufficiency:
             )
 
     def _few(self) -> Iterator[str]:
+        fitted = {stage.name for stage in self.config.stages if stage.fitted}
         for learner in self.learners:
             targets = self.targets(learner, "train")
-            if not learner.losses:
+            if not learner.losses and learner.stage not in fitted:
                 yield f"{learner.name}: no loss trains it"
             elif 0 < min(targets.positives, targets.negatives) < FEW:
                 fewer = min(("positives", "negatives"), key=lambda kind: getattr(targets, kind))

@@ -35,6 +35,7 @@ from corank.training.device import keep_freed_memory
 from corank.training.run import Run
 from corank.training.tracking.tensorboard import TensorBoard
 from corank.training.trainer import Trainer
+from corank.training.trees.stage_trees import fit_stage_trees
 from corank.training.trees.tree_scores import add_tree_scores
 
 LOG_EVERY = 20
@@ -91,8 +92,10 @@ def train_run(
     trainer = Trainer(run, packed, ranks)
     if resume and begun:
         trainer.load()
-    elif plan is not None:
-        carry_training(plan, trainer)
+    else:
+        if plan is not None:
+            carry_training(plan, trainer)
+        fit_stage_trees([trainer.model, trainer.shipped()], packed, run.config.train.seed, ranks)
     told = CallbackList([TensorBoard(), *callbacks] if ranks.first else [])
     try:
         told.on_start(TrainingStart(run, _plan(trainer)))

@@ -82,7 +82,7 @@ class Trainer:
 
     def learners(self) -> list[str | None]:
         """The stages that learn in a step, one update each, teachers first; [None] if all learn in one update."""
-        last_first = [n.name for n in reversed([*self.config.stages, *self.config.teachers])]
+        last_first = self._last_first
         match self.config.train.mode:
             case "joint":
                 return [None]
@@ -126,6 +126,11 @@ class Trainer:
             sum_losses(parts.values()).backward()
 
     @property
+    def _last_first(self) -> list[str]:
+        """The stages and teachers that losses train, the last first."""
+        return [n.name for n in reversed(self.config.networks.values()) if not n.fitted]
+
+    @property
     def epochs(self) -> int:
         """Epochs of the whole training; in mode separate every stage has its own."""
         return (
@@ -134,9 +139,8 @@ class Trainer:
 
     def _ends(self) -> dict[str, int]:
         """Epochs of the training by which each stage has ended in mode separate, the last stage first."""
-        last_first = [n.name for n in reversed([*self.config.stages, *self.config.teachers])]
-        held = map(self.config.train.epochs_of, last_first)
-        return dict(zip(last_first, accumulate(held), strict=True))
+        held = map(self.config.train.epochs_of, self._last_first)
+        return dict(zip(self._last_first, accumulate(held), strict=True))
 
     @property
     def reader(self) -> Reader:

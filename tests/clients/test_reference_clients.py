@@ -15,6 +15,7 @@ from corank.bundle.manifest import digest
 from corank.core.matrices.matrix_files import write_matrix
 from corank.core.matrices.stored_matrix import StoredMatrix
 from corank.serving.conformance.drawn_requests import draw_requests
+from tests.support.boosted_runs import grown_run
 from tests.support.random_worlds import DERIVED, LISTED
 from tests.support.reference_clients import (
     CPP_PROGRAM,
@@ -47,6 +48,13 @@ def test_every_step_agrees(client: list[str], tmp_path: Path, world: str) -> Non
     assert max(found.values()) <= TOLERANCE, found
     encoded = max(found[step] for step in ("query", "described", "cross", "events"))
     assert encoded <= 1e-6, "the same arithmetic in the same order, but for a library's last bit"
+
+
+def test_boosted_trees_agree(client: list[str], tmp_path: Path) -> None:
+    corank.export(grown_run().folder, tmp_path / "bundle")
+    corank.conformance(tmp_path / "bundle", tmp_path / "cases.jsonl", number=25)
+    found = compare(client, tmp_path / "bundle", tmp_path / "cases.jsonl")
+    assert max(found.values()) <= TOLERANCE, found
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])

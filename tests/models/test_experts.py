@@ -9,7 +9,7 @@ from corank.core.settings import validate
 from corank.models.joint import JointModel
 from corank.models.mixtures.experts import ExpertHeads, ExpertLevel
 from corank.models.settings.dcn import DcnSettings
-from corank.models.settings.experts import ExpertSettings
+from corank.models.settings.mixtures.experts import ExpertSettings
 from corank.models.settings.mlp import MlpSettings
 from corank.training.carry.layers import ModelMap
 from tests.support.configs import TEXT, refused

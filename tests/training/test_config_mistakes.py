@@ -34,6 +34,7 @@ MISTAKES = {
     "features.history.of=absent": "features.history.of: must name an item id feature",
     "features.history.event=absent": "features.history.event: no label 'absent'",
 }
+NETWORKS = ["prerank", "folded", "heads", "rank"]
 EVERY_PART = {
     "data.scores": {"production": {"column": "score_rank"}},
     "stages": [
@@ -41,6 +42,7 @@ EVERY_PART = {
         {"name": "folded", "model": "towers_mlp", "keep": 8},
         {"name": "heads", "model": "towers_heads", "keep": 7, "generated": [8]},
         {"name": "rank", "model": "mlp", "keep": 6},
+        {"name": "boosted", "model": "trees", "keep": 5},
     ],
     "stages.3.dcn": {"layers": 1},
     "stages.3.experts": {"shared": 2},
@@ -64,8 +66,8 @@ EVERY_PART = {
         {"kind": "levels", "stage": "prerank", "form": "ranknet"},
         {"kind": "listwise", "stage": "rank"},
         {"kind": "pairwise", "stage": "rank"},
-        {"kind": "cascade", "form": "lcron", "positive": ["exposed"]},
-        {"kind": "rankflow", "positive": ["exposed"]},
+        {"kind": "cascade", "form": "lcron", "positive": ["exposed"], "stages": NETWORKS},
+        {"kind": "rankflow", "positive": ["exposed"], "stages": NETWORKS},
         {"kind": "info_nce", "stage": "prerank"},
         {"kind": "mimic", "stage": "heads"},
     ],

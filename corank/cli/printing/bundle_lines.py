@@ -40,7 +40,8 @@ def describe_stages(manifest: "BundleManifest") -> list[str]:
         else:
             lines.append(
                 f"{stage.name}: the whole network for every candidate (scorer '{stage.scorer}'), since its stage model "
-                "keeps nothing of items: `dcn` reads them whole, `ahead: false` says so, a plug-in has no graph `value`"
+                "keeps nothing of items: `dcn` and `trees` read them whole, `ahead: false` says so, a plug-in has no "
+                "graph `value`"
             )
         if f"{stage.name}.value.onnx" not in manifest.parts:
             lines[-1] += "; it has no graph of its value, so that readers in other languages cannot run it"

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from corank.models.inputs.named_axes import Axes, AxisNames, name_axes, number
 from corank.models.layers import ACTIVATIONS, activated
-from corank.models.settings.experts import ExpertSettings
+from corank.models.settings.mixtures.experts import ExpertSettings
 from corank.models.settings.network import LayerSettings
 
 

@@ -14,9 +14,9 @@ from corank.features.input_layout import Attended
 from corank.features.schema import PLACEMENTS, Schema
 from corank.models.settings.dcn import DcnSettings
 from corank.models.settings.din import DinSettings
-from corank.models.settings.experts import ExpertSettings
 from corank.models.settings.inputs.gates import GateSettings
 from corank.models.settings.inputs.numbers import Numbers
+from corank.models.settings.mixtures.experts import ExpertSettings
 from corank.models.settings.stage_context import StageContext
 
 Widths = Annotated[list[PositiveInt], MinLen(1)]
@@ -63,6 +63,11 @@ class NetworkSettings(Settings):
         @property
         def labels(self) -> Sequence[str]:
             """The labels that the network predicts."""
+
+    @property
+    def fitted(self) -> bool:
+        """Whether it is fitted to rows of the log before training, and no loss trains it."""
+        return False
 
     def check(self, context: StageContext) -> None:
         """Raise ConfigError if it contradicts the rest of the config."""

@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from corank.core.errors import CheckpointError
 from corank.models.joint import JointModel
+from corank.models.stage_model import StageModel
 from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.optimiser_state import (
     PREFIX,
@@ -112,6 +114,19 @@ def _check(held: Checkpoint, targets: Mapping[str, Tensor], model: JointModel, p
         table = _rows_of(name, rows)
         shape = tuple(target.shape) if table is None else (table.rows, *target.shape[1:])
         check_tensor(held, name, shape, target.dtype, path)
+    for stage in model.stages:
+        for prefix in (f"{of}stages.{stage}." for of in ("", "model.", "average.model.")):
+            weights = {n.removeprefix(prefix): held.whole(n) for n in targets if n.startswith(prefix)}
+            if weights:
+                _check_together(model.network(stage), weights, f"{path}: {prefix}")
+
+
+def _check_together(network: StageModel, weights: Mapping[str, Tensor], where: str) -> None:
+    """Raise CheckpointError if a network's weights contradict each other."""
+    try:
+        network.check_weights(weights)
+    except ValueError as error:
+        raise CheckpointError(f"{where}{error}; train again") from None
 
 
 def _named(tensors: Mapping[str, Tensor], facts: dict[str, Any], model: JointModel) -> Checkpoint:

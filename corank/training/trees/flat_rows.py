@@ -13,11 +13,7 @@ from corank.core.types import Floats
 from corank.data.dataset import PackedDataset
 from corank.data.shard import Shard
 from corank.features.schema import Placement
-
-MOST_CODES = 32
-"""Columns of at most so many codes are categories; of others the code is a number, by falling frequency."""
-LEFT_OUT = 5_000
-"""Ids of more codes are left out: trees cannot use them."""
+from corank.models.settings.trees import LEFT_OUT, MOST_CODES
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from typing import Annotated
 
-from annotated_types import Ge, Gt, Le
-from pydantic import Field, PositiveFloat, PositiveInt
+from annotated_types import Ge, Le
+from pydantic import Field
 
 from corank.core.errors import ConfigError
-from corank.core.settings import Settings
 from corank.losses.base import Loss
+from corank.models.settings.trees import BoostingSettings
 
 
-class TreeTeacherSettings(Settings):
+class TreeTeacherSettings(BoostingSettings):
     """Gradient-boosted trees that are fitted before training, and teach by `distill`; neither evaluated nor shipped.
 
     A training candidate is scored by trees that did not see its request: of `folds` parts of the requests each is
@@ -22,16 +22,6 @@ class TreeTeacherSettings(Settings):
     """By which losses know it."""
     label: str = "click"
     """What it predicts."""
-    trees: Annotated[int, Ge(1), Le(10_000)] = 150
-    """How many."""
-    leaves: Annotated[int, Ge(2), Le(1024)] = 31
-    """Of a tree, at most."""
-    lr: PositiveFloat = 0.05
-    """Factor of each tree's values."""
-    min_rows: PositiveInt = 50
-    """Training rows of a leaf, at least."""
-    columns: Annotated[float, Gt(0), Le(1)] = 0.3
-    """Share of the columns that a tree may split by, drawn for each."""
     folds: Annotated[int, Ge(2), Le(20)] = 3
     """Parts of the requests."""
 

@@ -1,23 +1,20 @@
 """Scores of boosted trees for the candidates of a training, beside the logged ones.
 
-Source: gradient boosting, Friedman, Annals of Statistics 2001, by LightGBM, Ke et al., NeurIPS 2017.
-
 Letters: C candidates of the training split · F columns.
 """
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from corank.core.errors import ConfigError, DataError
-from corank.core.extras import require
 from corank.core.files import atomic_file
 from corank.core.types import Floats
 from corank.data.dataset import PackedDataset
 from corank.distributed.ranks import Ranks
 from corank.training.run import TREES, Run
+from corank.training.trees.boosting import LabelledRows, grow_trees
 from corank.training.trees.flat_rows import flatten_rows
 from corank.training.trees.settings import TreeTeacherSettings
 
@@ -79,34 +76,13 @@ def fit_scores(packed: PackedDataset, teacher: TreeTeacherSettings, seed: int) -
     categorical = np.flatnonzero(tables[0].categorical).tolist()
     scores = np.zeros(len(label), dtype=np.float32)
     for n in range(teacher.folds):
-        rows = (label >= 0) & (fold != n)
-        if np.unique(label[rows]).size < 2:
+        known = (label >= 0) & (fold != n)
+        if np.unique(label[known]).size < 2:
             raise DataError(
-                f"tree teacher '{teacher.name}': the {int(rows.sum()):,} training rows outside of part {n + 1} of "
+                f"tree teacher '{teacher.name}': the {int(known.sum()):,} training rows outside of part {n + 1} of "
                 f"{teacher.folds} whose label is known are of one value of {teacher.label}, or none; drop the teacher"
             )
-        model = _fit(values[rows], label[rows], weight[rows], categorical, teacher, seed + n)
+        rows = LabelledRows(values[known], label[known], weight[known])
+        model = grow_trees(rows, categorical, teacher, seed + n, "tree_teachers")
         scores[fold == n] = model.predict(values[fold == n], raw_score=True, num_threads=1)
     return scores
-
-
-def _fit(
-    values: Floats, label: Any, weight: Any, categorical: list[int], teacher: TreeTeacherSettings, seed: int
-) -> Any:
-    lightgbm = require("trees", "lightgbm", "tree_teachers")
-    settings = {
-        "objective": "binary",
-        "learning_rate": teacher.lr,
-        "num_leaves": teacher.leaves,
-        "min_data_in_leaf": teacher.min_rows,
-        "feature_fraction": teacher.columns,
-        "seed": seed,
-        "deterministic": True,
-        "force_row_wise": True,
-        "num_threads": 1,
-        "verbosity": -1,
-    }
-    data = lightgbm.Dataset(
-        values, label, weight=weight, categorical_feature=categorical or "auto", params=settings
-    )
-    return lightgbm.train(settings, data, teacher.trees)

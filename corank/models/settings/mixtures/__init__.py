@@ -1,0 +1,1 @@
+"""What is set of several predictions of one network, and of experts that labels share."""

@@ -1,0 +1,65 @@
+"""Stage model `trees`: what a config says of boosted trees, be they a stage or a teacher."""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, MinLen
+from pydantic import PositiveFloat, PositiveInt
+
+from corank.core.settings import Settings
+from corank.features.input_layout import Layout
+from corank.models.settings.stage import STAGE_MODELS, StageSettings
+
+if TYPE_CHECKING:
+    from corank.models.boosted.trees import Trees
+
+MOST_CODES = 32
+"""Columns of at most so many codes are categories; of others the code is a number, by falling frequency."""
+LEFT_OUT = 5_000
+"""Ids of more codes are left out: trees cannot use them."""
+
+
+class BoostingSettings(Settings):
+    """Settings of boosted trees for a binary label."""
+
+    trees: Annotated[int, Ge(1), Le(10_000)] = 150
+    """How many."""
+    leaves: Annotated[int, Ge(2), Le(1024)] = 31
+    """Of a tree, at most."""
+    lr: PositiveFloat = 0.05
+    """Factor of each tree's values."""
+    min_rows: PositiveInt = 50
+    """Training rows of a leaf, at least."""
+    columns: Annotated[float, Gt(0), Le(1)] = 0.3
+    """Share of the columns that a tree may split by, drawn for each."""
+
+
+@STAGE_MODELS.register("trees")
+class TreesSettings(BoostingSettings, StageSettings):
+    """Gradient-boosted trees as a stage, fitted to the exposed training rows before the other stages train.
+
+    No loss trains them and none reads them. They read ids of at most 5,000 values, numbers, and how long lists are;
+    vectors and other ids are left out. Training needs the extra `trees`; serving needs nothing more.
+    """
+
+    model: Literal["trees"] = "trees"
+    value: str = "click"
+    labels: Annotated[list[str], MinLen(1)] = ["click"]
+    """What they predict, each by trees of its own."""
+    trees: Annotated[int, Ge(1), Le(10_000)] = 500
+    """How many, at most."""
+    patience: PositiveInt = 30
+    """Trees without a better cross-entropy on the validation split after which no more are grown; the best number is
+    kept. All are grown if there is no such split."""
+    embeddings: Literal["own"] = "own"
+    """Tables of their own, whose rows hold the codes of values in place of embeddings."""
+
+    @property
+    def fitted(self) -> bool:
+        """Trees are."""
+        return True
+
+    def build(self, layout: Layout) -> "Trees":
+        """Build trees that are not grown."""
+        from corank.models.boosted.trees import Trees
+
+        return Trees(self, layout)
