@@ -49,7 +49,7 @@ def list_along(log: pl.LazyFrame, candidates: str, used: set[str]) -> tuple[list
     counts = log.select(*unlike).collect(engine="streaming").row(0, named=True) if lists else {}
     chosen, left_out = [], {}
     for name, kind in lists.items():
-        inner = kind.inner  # type: ignore[attr-defined]
+        inner = kind.inner
         if counts[name]:
             left_out[name] = f"{counts[name]:,} lists are of another length than '{candidates}'"
         elif not (inner.is_numeric() or inner in (pl.Boolean, pl.String)):

@@ -83,7 +83,9 @@ def test_what_belongs_to_candidates_is_a_feature_unless_it_was_logged_later(
     world = own(news_worlds, tmp_path / "in")
     said: list[str] = []
     found = import_lists(with_lists(world), tmp_path / "out", settings(world), said.append)
-    assert {"price", "price_rank", "flag"} <= {*found.features} and not {"after", "read_time", "other"} & {*found.features}
+    assert {"price", "price_rank", "flag"} <= {*found.features} and not {"after", "read_time", "other"} & {
+        *found.features
+    }
     left_out = [line for line in said if line.startswith("left out: ")]
     for told in (
         "after: alone it tells",
