@@ -1,5 +1,6 @@
 """What tests of publishing share: a bundle, stores of either kind, items to put in, and answers."""
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cache
@@ -30,13 +31,14 @@ KINDS = (
 
 
 class Between:
-    """A store in which something happens before a write."""
+    """A store in which something happens before a write of the thread that made it: of no beat of a claim."""
 
     url_form: ClassVar[str] = "wrapper"
 
     def __init__(self, store: Store, happens: Callable[[int, Mapping[str, Pairs]], Any]) -> None:
         """`happens` is told how many writes there were, and of this one the entries."""
         self._store, self._happens, self.writes = store, happens, 0
+        self._thread = threading.get_ident()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -54,6 +56,8 @@ class Between:
         return self._store.swap(before, after, self._told(entries), gone)
 
     def _told(self, entries: Mapping[str, Pairs]) -> Mapping[str, Pairs]:
+        if threading.get_ident() != self._thread:
+            return entries
         self.writes += 1
         return self._happens(self.writes - 1, entries) or entries
 
