@@ -75,7 +75,7 @@ def test_each_part_is_paid_where_it_is_needed(case: Case, monkeypatch: pytest.Mo
     assert parts["user_2"] == (1, 1, 1)  # in no query tower
     assert parts["context_2"] == (1, 0, 2)  # a number
     assert parts["item_id"] == (0, 1, 1)
-    assert parts["item_3"] == (0, 1, 1)  # a vector
+    assert parts["item_4"] == (0, 1, 1)  # a vector
     assert parts["cross_1"] == (1, 1, 1)
     assert found["user_id"].plain() == {"encode": 1, "look_up": 2, "network": 2, "total": 5}
 
