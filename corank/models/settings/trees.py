@@ -1,9 +1,9 @@
 """Stage model `trees`: what a config says of boosted trees, be they a stage or a teacher."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from annotated_types import Ge, Gt, Le, MinLen
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from corank.core.settings import Settings
 from corank.features.input_layout import Layout
@@ -52,6 +52,14 @@ class TreesSettings(BoostingSettings, StageSettings):
     kept. All are grown if there is no such split."""
     embeddings: Literal["own"] = "own"
     """Tables of their own, whose rows hold the codes of values in place of embeddings."""
+
+    @model_validator(mode="after")
+    def _refuse_idle(self) -> Self:
+        """Raise ValueError for a setting of layers and gradients, which trees have not."""
+        for name in ("activation", "normalisation", "dropout", "table_gradient"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no effect on trees, which are fitted whole; drop it")
+        return self
 
     @property
     def fitted(self) -> bool:

@@ -264,6 +264,10 @@ SERVED = "stages.1={name: rank, model: trees, cuts: [preranked], keep: 10, label
         ),
         (["stages.1.embeddings=shared"], "stages.1.embeddings"),
         (["stages.1.trees=0"], "stages.1.trees"),
+        (
+            ["stages.1.dropout=0.1"],
+            "stages.1: dropout has no effect on trees, which are fitted whole; drop it",
+        ),
         (["stages.1.labels=[buy]"], "stages.1.labels"),
     ],
 )
