@@ -113,8 +113,8 @@ def row_features(schema: Schema, placement: Placement, derived: bool) -> RowFeat
 
 def scalar_features(schema: Schema, placement: Placement) -> RowFeatures:
     """Select the features of a placement that are read from a column and are no lists: what lies in one piece."""
-    placed, derived = schema.row_features(placement), schema.derived(placement)
-    return placed.select(n for n in (*placed.ids, *placed.numbers, *placed.vectors) if n not in derived)
+    read = row_features(schema, placement, derived=False)
+    return read.select((*read.ids, *read.numbers, *read.vectors))
 
 
 def list_features(schema: Schema, placement: Placement) -> range:

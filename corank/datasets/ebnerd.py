@@ -103,7 +103,7 @@ def import_ebnerd(
 
     The log keeps a row an impression, with lists; a user has the last 50 clicks of the history of each part. Times are
     taken as UTC, since the release does not say. The last day of `train` is for validation, all of `validation` for the
-    test; without `validation` the last two days are.
+    test; without `validation` the last two days are. Without `articles.parquet` the ids of articles alone are known.
 
     Args:
         source: the folder of the release.

@@ -68,10 +68,8 @@ def check_facts(facts: Any) -> dict[str, Any]:
         _Facts.model_validate(facts)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
-        name, message = (
-            ".".join(map(str, ("facts", *fault["loc"]))),
-            fault["msg"].removeprefix("Value error, "),
-        )
+        name = ".".join(map(str, ("facts", *fault["loc"])))
+        message = fault["msg"].removeprefix("Value error, ")
         raise ValueError(f"{name}: {message}; found {shorten(repr(fault['input']))}") from None
     held: dict[str, Any] = facts
     return held
