@@ -29,8 +29,8 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(corank.__file__).parent
 
-FILES_OF_A_FOLDER = 15
-LINES_OF_A_FILE = 300
+FILES_OF_A_FOLDER = 20
+LINES_OF_A_FILE = 500
 LINES_OF_A_FUNCTION = 60
 
 LONG_FILES: dict[str, str] = {}

@@ -4,6 +4,9 @@
 --no-news is given. Each log is imported, and its config trained as it is, once a seed. The reference gets the same
 features from the same pack; its settings are chosen on validation. Intervals are bootstrapped over users, those of
 differences are paired. `seconds` go from the import to a report, for one seed.
+
+The logs of own_logs.py are made of these folders and of the news world. Their ranker is to be within SHORT of the
+reference, unless `check` warns before the training (`LOG.warnings`); their `seconds` go from the import to a bundle.
 """
 
 import argparse
@@ -21,8 +24,10 @@ from rich.console import Console
 import corank
 from benchmarks import harness
 from benchmarks.quality.boosting import FlatSplit, boost, flatten_split
+from benchmarks.quality.own_logs import Load, Write, is_video_log, news_logs, video_logs
+from corank.core.types import Report
 from corank.datasets.ebnerd import import_ebnerd
-from corank.datasets.kuairand import LOGS, import_kuairand
+from corank.datasets.kuairand import import_kuairand
 from corank.datasets.mind import import_mind
 from corank.datasets.news.simulate import simulate_news
 from corank.evaluation.predict import predict_split
@@ -36,6 +41,8 @@ Numbers = NDArray[np.floating]
 STAGES = ("rank", "prerank")
 SHARE, GAIN = 0.97, 0.01
 """Of the gain over popularity that the reference reaches, and of AUC above the reference: aims on news."""
+SHORT, SECONDS = 0.005, 180
+"""Of AUC and NDCG@10 below the reference unless `check` warns; from the import to a bundle: aims of own logs."""
 
 
 def _auc(split: FlatSplit, scores: Numbers) -> Measure:
@@ -97,6 +104,14 @@ class LogResult:
         return found
 
 
+@dataclass(frozen=True)
+class OwnResult:
+    """Figures of a log of one's own, and its aims."""
+
+    figures: dict[str, harness.Figure]
+    aims: dict[str, tuple[str, float]]
+
+
 def measure_log(folder: Path, work: Path, seeds: int, say: Callable[[str], object]) -> LogResult:
     """Train the config of a folder once a seed, and fit the reference to the same pack."""
     scores: dict[str, list[Numbers]] = {stage: [] for stage in STAGES}
@@ -140,7 +155,7 @@ def _import(source: Path, out: Path, say: Callable[[str], object]) -> str:
     if (source / "articles.parquet").is_file():
         import_ebnerd(source, out, report=say)
         return "ebnerd"
-    if any((folder / name).is_file() for folder in (source, source / "data") for name in LOGS):
+    if is_video_log(source):
         import_kuairand(source, out, say)
         return "kuairand"
     import_mind(source, out, report=say)
@@ -156,17 +171,39 @@ def time_to_report(source: Path, work: Path) -> float:
     return time.monotonic() - begin
 
 
+def measure_own(name: str, write: Write, load: Load, work: Path, seeds: int, say: Report) -> OwnResult:
+    """Write a log's files, import and train them untouched, and compare with the reference."""
+    (work / "files").mkdir(parents=True)
+    write(work / "files")
+    begin = time.monotonic()
+    load(work / "files", work / "data", say)
+    checked = corank.check(work / "data" / "config.yaml").document()
+    for warning in checked["warnings"]:
+        say(f"{name}: check warns: {warning}")
+    run = corank.train(work / "data" / "config.yaml", folder=work / "timed").run
+    corank.export(run.folder, work / "bundle")
+    seconds = time.monotonic() - begin
+    figures = measure_log(work / "data", work, seeds, say).figures(name)
+    figures |= {f"{name}.candidates": checked["rows"]["log"], f"{name}.seconds": seconds}
+    figures[f"{name}.warnings"] = len(checked["warnings"])
+    keys = [f"{name}.rank_{metric}_gain" for metric in ("auc", "ndcg@10")]
+    aims = {key: (">=", -SHORT) for key in keys if key in figures and not checked["warnings"]}
+    return OwnResult(figures, aims | {f"{name}.seconds": ("<=", SECONDS)})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", type=Path, nargs="*", metavar="DIR", help="KuaiRand-Pure, MIND or EB-NeRD")
     parser.add_argument("--no-news", action="store_true", help="without the simulated world")
     parser.add_argument("--requests", type=int, default=20_000, help="of the simulated world")
+    parser.add_argument("--own", help="of the logs of one's own these alone; with commas, blank for none")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     say = Console(stderr=True).print
     figures: dict[str, harness.Figure] = {}
     aims: dict[str, tuple[str, float]] = {}
+    own = {} if arguments.no_news else dict(news_logs(arguments.requests))
     with tempfile.TemporaryDirectory() as temporary:
         if not arguments.no_news:
             folder = Path(temporary) / "news"
@@ -181,6 +218,12 @@ def main() -> None:
             prefix = _import(source, work / "data", say)
             figures |= measure_log(work / "data", work, arguments.seeds, say).figures(prefix)
             figures[f"{prefix}.seconds"] = time_to_report(source, work)
+            own |= video_logs(source) if is_video_log(source) else {}
+        for name, log in own.items():
+            if arguments.own is None or name in arguments.own.split(","):
+                measured = measure_own(name, *log, Path(temporary) / name, arguments.seeds, say)
+                figures |= measured.figures
+                aims |= measured.aims
     harness.report("real_logs", figures, aims, arguments.json)
 
 

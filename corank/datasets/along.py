@@ -59,6 +59,33 @@ def list_along(log: pl.LazyFrame, candidates: str, used: set[str]) -> tuple[list
     return chosen, left_out
 
 
+def drop_repeats(log: pl.LazyFrame, candidates: str, along: Sequence[str], label: str | None) -> pl.LazyFrame:
+    """Keep one element of a candidate that is in a list twice: the first that was clicked, or else the first.
+
+    Args:
+        log: the impressions.
+        candidates: the column of candidates.
+        along: the columns of lists with an element a candidate.
+        label: one of them, which marks clicked candidates by 1; None if none does.
+    """
+    types, items = log.collect_schema(), pl.col(candidates)
+    places = items.list.eval(pl.int_range(pl.len()))
+    if label is not None:
+        # clicked elements go first; a place is what remains of a number by the number of elements
+        others = pl.col(label).list.eval((pl.element().cast(pl.Int64) != 1).fill_null(True).cast(pl.Int64))
+        places = (others * items.list.len() + places).list.sort() % items.list.len()
+    kept = places.list.gather(items.list.gather(places).list.eval(pl.element().arg_unique())).list.sort()
+    lists = [pl.col(n).cast(pl.List(types[n].inner)) for n in (candidates, *along)]  # type: ignore[attr-defined]
+    return log.with_columns(
+        pl.when(has_repeats(candidates)).then(c.list.gather(kept)).otherwise(c) for c in lists
+    )
+
+
+def has_repeats(candidates: str) -> pl.Expr:
+    """Make an expression: whether a list of candidates has one twice."""
+    return pl.col(candidates).list.n_unique() < pl.col(candidates).list.len()
+
+
 def describe_along(
     log: pl.LazyFrame, candidates: str, label: str, aligned: bool, names: Sequence[str]
 ) -> list[AlongColumn]:

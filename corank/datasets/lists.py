@@ -13,7 +13,7 @@ from pydantic import Field
 from corank.core.errors import DataError
 from corank.core.files import atomic_folder
 from corank.core.types import Report
-from corank.datasets.along import describe_along, list_along
+from corank.datasets.along import describe_along, drop_repeats, has_repeats, list_along
 from corank.datasets.importer import IMPORTERS, Importer
 from corank.datasets.news.files import read_schema, refuse_rows
 from corank.datasets.news.infer import describe_context, describe_items, free_name, name_column
@@ -83,7 +83,7 @@ def import_lists(source: Path, out: Path, columns: Lists, report: Report = lambd
     if not paths:
         raise DataError(f"{source}: no Parquet file in this folder")
     with atomic_folder(out) as unfinished:
-        facts = _write_log(paths, columns, unfinished / "log.parquet")
+        facts = _write_log(paths, columns, unfinished / "log.parquet", report)
         features = _describe_log(facts, columns, unfinished / "log.parquet")
         lines = features.lines
         if columns.items is not None:
@@ -134,7 +134,7 @@ def _require(path: Path, types: pl.Schema, name: str, what: str, is_list: bool =
         raise DataError(f"{path}: column '{name}' ({what}) is {types[name]}; expected lists")
 
 
-def _write_log(paths: Sequence[Path], columns: Lists, out: Path) -> _LogFacts:
+def _write_log(paths: Sequence[Path], columns: Lists, out: Path, report: Report) -> _LogFacts:
     """Write the impressions in order, one file after the other."""
     labels, chosen, request = (_names(text) for text in (columns.labels, columns.chosen, columns.request))
     if not labels + chosen:
@@ -165,7 +165,7 @@ def _write_log(paths: Sequence[Path], columns: Lists, out: Path) -> _LogFacts:
         _check_rows(path, frame, columns, labels, request)
         frames.append(frame)
     assert first is not None
-    log = pl.concat(frames)
+    log = _keep_once(pl.concat(frames), columns, report)
     numbered = (
         log if request else log.with_row_index("impression").with_columns(pl.col("impression").cast(pl.Int64))
     )
@@ -179,6 +179,18 @@ def _write_log(paths: Sequence[Path], columns: Lists, out: Path) -> _LogFacts:
     valid, test = split_times(times, paths[0])
     training = times.to_frame().filter(pl.col("time") < valid).height
     return _LogFacts(first, len(times), candidates or 0, training, valid, test)
+
+
+def _keep_once(log: pl.LazyFrame, columns: Lists, report: Report) -> pl.LazyFrame:
+    """Drop repeated candidates of an impression, since a request has one row of each."""
+    repeats = log.select(has_repeats(columns.candidates).sum()).collect(engine="streaming").item()
+    if not repeats:
+        return log
+    having = "1 impression has" if repeats == 1 else f"{repeats:,} impressions have"
+    report(f"{having} a candidate twice: the clicked one is kept, or else the first")
+    labels, used = _names(columns.labels), _used(columns)
+    along, _ = list_along(log, columns.candidates, used)
+    return drop_repeats(log, columns.candidates, [*labels, *along], labels[0] if labels else None)
 
 
 @dataclass(frozen=True)

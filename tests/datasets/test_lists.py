@@ -98,6 +98,25 @@ def test_what_belongs_to_candidates_is_a_feature_unless_it_was_logged_later(
     check_config(read(tmp_path / "out" / "config.yaml"), tmp_path / "out").sufficiency.require()
 
 
+def test_a_candidate_that_is_twice_in_an_impression_is_kept_once(news_worlds: Path, tmp_path: Path) -> None:
+    world = own(news_worlds, tmp_path / "in")
+    said: list[str] = []
+    log = pl.read_parquet(world / "log" / "*.parquet")
+    twice = {"candidates": [7, 3, 7, 3, 9], "clicked": [0, 1, 1, 1, None], "price": [1.0, 2.0, 3.0, 4.0, 5.0]}
+    log = log.with_columns(price=pl.col("candidates").list.eval(pl.element() * 0.5))
+    row = log.slice(5, 1).with_columns(
+        pl.Series(name, [values], dtype=log[name].dtype) for name, values in twice.items()
+    )
+    pl.concat([log.head(5), row, log.slice(6)]).write_parquet(tmp_path / "log.parquet")
+    found = import_lists(tmp_path / "log.parquet", tmp_path / "out", settings(world), said.append)
+    written = pl.read_parquet(tmp_path / "out" / "log.parquet")
+    columns = written.select(*twice).row(5)
+    assert columns == ([3, 7, 9], [1, 1, None], [2.0, 3.0, 5.0])
+    assert written.drop("impression").drop(*twice).equals(log.drop(*twice))
+    assert found.candidates == written["candidates"].list.len().sum()
+    assert any(line.startswith("1 impression has a candidate twice: ") for line in said), said
+
+
 def test_named_columns_alone_are_taken_and_must_fit(news_worlds: Path, tmp_path: Path) -> None:
     world = own(news_worlds, tmp_path / "in")
     log = with_lists(world)
