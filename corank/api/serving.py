@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from corank.api.run_bundle import locate_bundle
 from corank.core.errors import ConfigError
 from corank.core.settings import validate
 from corank.core.storage.object_url import PathOrUrl
@@ -51,6 +52,11 @@ def format_serve_settings(settings: ServeSettings) -> str:
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
+def with_bundle(settings: ServeSettings, report: "Report") -> ServeSettings:
+    """Settings whose source is a bundle or a store; of a run, its bundle. Raises CorankError as `locate_bundle`."""
+    return settings.model_copy(update={"source": locate_bundle(settings.source, report)})
+
+
 def _defaults() -> dict[str, Any]:
     return {"workers": count_cores(), "cache": CACHE}
 
@@ -59,7 +65,8 @@ def serve(source: PathOrUrl, report: "Report" = lambda line: None, **settings: A
     """Rank over HTTP until the process is told to end: by Ctrl-C, or the kernel's stop button.
 
     Args:
-        source: a bundle's folder or its URL, or the address of a store, whose live version is followed.
+        source: a bundle's folder or its URL, or the address of a store, whose live version is followed; or the folder
+            of a finished run, whose bundle is exported into it if it has none.
         report: takes a line about the address, each new version, and errors.
         settings: the options of `corank serve`, with underscores: `host`, `port`, `workers`, `log`, `tokens`, … One
             worker serves in this process; without `workers` there is one a core.
@@ -77,7 +84,7 @@ def serve(source: PathOrUrl, report: "Report" = lambda line: None, **settings: A
             "corank.serve: an event loop runs in this thread, as in a notebook; call it in one of its own: "
             "threading.Thread(target=corank.serve, args=[SOURCE], kwargs={'workers': 1}, daemon=True).start()"
         )
-    read = read_serve_settings(None, settings | {"source": str(source)})
+    read = with_bundle(read_serve_settings(None, settings | {"source": str(source)}), report)
     if read.workers == 1:
         serve_here(read, report)
     else:

@@ -146,7 +146,7 @@ class ClientScope(StrEnum):
 def serve_command(
     ctx: typer.Context,
     source: Annotated[
-        str | None, typer.Argument(metavar="BUNDLE|STORE", help="May be a key of --config instead.")
+        str | None, typer.Argument(metavar="BUNDLE|STORE|RUN", help="May be a key of --config instead.")
     ] = None,
     config: ConfigFile = None,
     print_config: PrintConfig = False,
@@ -184,7 +184,7 @@ def serve_command(
     tls_key: TlsKey = None,
 ) -> None:
     """Rank over HTTP. Clients that write must send CORANK_TOKEN, or a token of --tokens."""
-    from corank.api.serving import format_serve_settings, read_serve_settings
+    from corank.api.serving import format_serve_settings, read_serve_settings, with_bundle
     from corank.cli import console
     from corank.serving.http.process.drain import EXIT_SECONDS, end_process_after
     from corank.serving.http.server import run_service
@@ -198,7 +198,7 @@ def serve_command(
         check_files(settings)
         sys.stdout.write(format_serve_settings(settings))
         return
-    run_service(lambda: read_serve_settings(config, given), console.say)
+    run_service(lambda: with_bundle(read_serve_settings(config, given), console.say), console.say)
     end_process_after(EXIT_SECONDS)
 
 

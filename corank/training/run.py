@@ -6,6 +6,7 @@ best.safetensors        the weights of the best epoch so far
 model.safetensors       the trained model with its calibrators: written last, so a run that has it is finished
 events/                 TensorBoard
 trees/                  scores of tree teachers, if there are some
+bundle/                 what `corank serve RUN` exported
 tracking/               for each other tracker, what finds its run of this one
 
 Several ranks write each checkpoint as a folder in place of the file, `latest/` in place of `latest.safetensors`:
@@ -24,6 +25,7 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter
 
+from corank.bundle.manifest import BUNDLE
 from corank.core.errors import CheckpointError, ConfigError, DataError
 from corank.core.formatting import shorten
 from corank.core.locks import LOCK, FolderLease, LockHolder, WriteLock
@@ -103,9 +105,8 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
             for name in CHECKPOINTS:
                 CheckpointLocation(folder, name).remove()
-            shutil.rmtree(folder / "events", ignore_errors=True)
-            shutil.rmtree(folder / TRACKING, ignore_errors=True)
-            shutil.rmtree(folder / TREES, ignore_errors=True)
+            for name in ("events", TRACKING, TREES, BUNDLE):
+                shutil.rmtree(folder / name, ignore_errors=True)
             file.write(folder)
         except OSError as error:
             raise _unwritable(folder, error) from None

@@ -1,6 +1,7 @@
 """Serving from Python: the service in this process, which goes on after it; and a funnel of a store."""
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -13,6 +14,11 @@ import httpx2
 import pytest
 
 import corank
+from corank.api.run_bundle import RUN_FILE, locate_bundle
+from corank.core.errors import CorankError
+from corank.training.checkpoints import run_file
+from corank.training.checkpoints.run_file import RunFile
+from corank.training.run import Run
 from tests.support.ports import free_port
 from tests.support.redis_server import redis_server
 from tests.support.waiting import PATIENCE, eventually
@@ -25,6 +31,25 @@ REQUEST: dict[str, Any] = {"user": {"id": 7}, "candidates": [3, 11, 24]}
 def scores(answer: dict[str, Any]) -> dict[int, float]:
     """The score of each candidate that is left."""
     return {item["id"]: item["score"] for item in answer["items"]}
+
+
+def test_the_bundle_of_a_run_is_exported_once_and_goes_when_it_is_trained_anew(
+    trained: Run, tmp_path: Path
+) -> None:
+    run, said = shutil.copytree(trained.folder, tmp_path / "run"), list[str]()
+    held = RunFile.read(trained.folder)
+    RunFile(config=held.config, base=str(trained.base), packed=held.packed).write(run)
+    bundle = locate_bundle(str(run), said.append)
+    assert bundle == locate_bundle(bundle, said.append) == str(run / "bundle")
+    assert RUN_FILE == run_file.RUN_FILE
+    written = (run / "bundle" / "manifest.json").stat().st_mtime_ns
+    assert locate_bundle(str(run), said.append) == bundle and len(said) == 1
+    assert (run / "bundle" / "manifest.json").stat().st_mtime_ns == written
+    assert corank.Funnel.open(bundle).rank(REQUEST)["items"]
+    Run.create(run, trained.config, trained.base)
+    with pytest.raises(CorankError, match="training has not finished"):
+        locate_bundle(str(run), said.append)
+    assert not (run / "bundle" / "manifest.json").exists()
 
 
 def test_a_service_starts_answers_and_ends_and_the_process_goes_on(trained_bundle: Path) -> None:

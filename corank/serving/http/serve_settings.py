@@ -40,7 +40,7 @@ class ServeSettings(Settings):
     """How to serve."""
 
     source: str
-    """URL of a store, or folder of a bundle."""
+    """URL of a store, or folder of a bundle, or of a run."""
     cache: Path
     """Folder for the bundles of a store."""
     host: str = "127.0.0.1"
