@@ -122,12 +122,12 @@ def measure_log(folder: Path, work: Path, seeds: int, say: Callable[[str], objec
         predictions = predict_split(run.model(packed)[0], packed, "test")
         for stage in STAGES:
             scores[stage].append(predictions.logits[stage][label])
-        say(f"{folder.name}: seed {seed} trained")
+        say(f"{work.name}: seed {seed} trained")
     run = Run.open(work / "run0")
     packed = run.packed()
     splits = {split: flatten_split(packed, split) for split in ("train", "valid", "test")}
     boosted = boost(packed, splits, seeds)
-    say(f"{folder.name}: reference {boosted.chosen}")
+    say(f"{work.name}: reference {boosted.chosen}")
     test = splits["test"]
     scores |= {f"reference {metric}": found for metric, found in boosted.scores.items()}
     popular = _popularity(run)
@@ -150,16 +150,22 @@ def _popularity(run: Run) -> str | None:
     return None
 
 
-def _import(source: Path, out: Path, say: Callable[[str], object]) -> str:
-    """Import a folder by its layout. Returns the prefix of its figures."""
+def find_layout(source: Path) -> str:
+    """Tell the layout of a folder, the prefix of its figures: `ebnerd`, `kuairand` or `mind`."""
     if (source / "articles.parquet").is_file():
-        import_ebnerd(source, out, report=say)
         return "ebnerd"
-    if is_video_log(source):
+    return "kuairand" if is_video_log(source) else "mind"
+
+
+def _import(source: Path, out: Path, say: Callable[[str], object]) -> None:
+    """Import a folder by its layout."""
+    layout = find_layout(source)
+    if layout == "ebnerd":
+        import_ebnerd(source, out, report=say)
+    elif layout == "kuairand":
         import_kuairand(source, out, say)
-        return "kuairand"
-    import_mind(source, out, report=say)
-    return "mind"
+    else:
+        import_mind(source, out, report=say)
 
 
 def time_to_report(source: Path, work: Path) -> float:
@@ -196,7 +202,7 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="*", metavar="DIR", help="KuaiRand-Pure, MIND or EB-NeRD")
     parser.add_argument("--no-news", action="store_true", help="without the simulated world")
     parser.add_argument("--requests", type=int, default=20_000, help="of the simulated world")
-    parser.add_argument("--own", help="of the logs of one's own these alone; with commas, blank for none")
+    parser.add_argument("--only", help="these logs alone, by the prefix of their figures; with commas")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -204,8 +210,13 @@ def main() -> None:
     figures: dict[str, harness.Figure] = {}
     aims: dict[str, tuple[str, float]] = {}
     own = {} if arguments.no_news else dict(news_logs(arguments.requests))
+    only = None if arguments.only is None else set(arguments.only.split(","))
+
+    def asked(name: str) -> bool:
+        return only is None or name in only
+
     with tempfile.TemporaryDirectory() as temporary:
-        if not arguments.no_news:
+        if not arguments.no_news and asked("news"):
             folder = Path(temporary) / "news"
             simulate_news(folder, requests=arguments.requests)
             result = measure_log(folder, Path(temporary) / "news runs", arguments.seeds, say)
@@ -213,14 +224,16 @@ def main() -> None:
             figures |= _shares(figures)
             aims |= {"news.rank_share_margin": (">=", 0.0), "news.rank_auc_gain": (">=", GAIN)}
         for number, source in enumerate(arguments.folders):
-            work = Path(temporary) / str(number)
+            own |= video_logs(source) if is_video_log(source) else {}
+            if not asked(prefix := find_layout(source)):
+                continue
+            work = Path(temporary) / f"{prefix} {number}"
             work.mkdir()
-            prefix = _import(source, work / "data", say)
+            _import(source, work / "data", say)
             figures |= measure_log(work / "data", work, arguments.seeds, say).figures(prefix)
             figures[f"{prefix}.seconds"] = time_to_report(source, work)
-            own |= video_logs(source) if is_video_log(source) else {}
         for name, log in own.items():
-            if arguments.own is None or name in arguments.own.split(","):
+            if asked(name):
                 measured = measure_own(name, *log, Path(temporary) / name, arguments.seeds, say)
                 figures |= measured.figures
                 aims |= measured.aims

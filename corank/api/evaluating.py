@@ -16,6 +16,7 @@ from corank.analysis.margins import Margins
 from corank.analysis.score_comparison import ScoreChoice, compare_scores, two_tables
 from corank.analysis.served.comparison import ServedChoice, compare_versions
 from corank.analysis.served.sequential import SequentialTest
+from corank.analysis.tree_baseline import TREES, compare_with_trees
 from corank.api.notebook.counting import show_progress
 from corank.api.results.evaluation_results import ComparisonResult, EvaluationResult, GroupsResult
 from corank.api.results.served_results import ServedComparisonResult
@@ -101,7 +102,9 @@ def compare(
 
     Args:
         a: a run's folder, or its URL; a bundle's folder; or Parquet with scores, such as `corank.predict` wrote.
-        b: another of the sort. Runs of other days or packings are both judged on b's packed data.
+        b: another of the sort. Runs of other days or packings are both judged on b's packed data. `trees`, if there is
+            nothing of that name: the honest baseline of run a, which is trained on its packed data: boosted trees in
+            place of the last stage, the others on labels alone. Needs the extra `trees`.
         split: of runs: `train`, `valid` or `test`, which is the default.
         page: the file or URL of an HTML page to write.
         scores: columns of scores to compare; all columns of floats that both have unless given.
@@ -246,6 +249,12 @@ class _Compared:
 
                 return compare_bundles(one, other, log, score, self.margins, tables.truth)
         tables.require_none()
+        if str(other) == TREES and not Path(TREES).exists():
+            if on is not None:
+                raise DataError(
+                    "--on is of two runs; trees are trained and judged on the packed data of the first"
+                )
+            return compare_with_trees(Run.open(one), split or "test", self.progress, self.margins)
         where = None if on is None else locate_packed(parse_location(on))
         opened = Run.open(one), Run.open(other)
         return compare_runs(*opened, split or "test", self.progress, where, self.margins)

@@ -68,7 +68,8 @@ def compare_command(
         str,
         typer.Argument(
             metavar="B",
-            help="Another run, on whose packed data both are judged, or bundle; or scores of the same rows.",
+            help="Another run, on whose packed data both are judged, or bundle; or scores of the same rows; or "
+            "trees: boosted trees in place of the last stage of run A.",
         ),
     ],
     split: Annotated[str | None, typer.Option(help="Of runs: train, valid or test; default: test.")] = None,

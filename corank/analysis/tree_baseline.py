@@ -1,0 +1,74 @@
+"""A run compared with the cascade that needs no joint training: stages of clicks alone, boosted trees as the last."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from corank.analysis.comparison import MeasuredRun, compare_measured
+from corank.analysis.margins import Margins
+from corank.analysis.trials.trial_training import train_trial
+from corank.core.errors import ConfigError
+from corank.core.types import Progress
+from corank.training.config import Config
+from corank.training.config_file import from_plain, plain
+from corank.training.run import Run
+
+TREES = "trees"
+"""How users name this reference in place of a run."""
+_OF_OTHERS = ("teachers", "tree_teachers")
+_TRAIN = ("gradient_conflict", "skip_easy")
+
+
+def compare_with_trees(run: Run, split: str, progress: Progress, margins: Margins) -> dict[str, Any]:
+    """Train the reference on the packed data of a run, and compare both on a split.
+
+    Args:
+        run: a finished run.
+        split: `train`, `valid` or `test`.
+        progress: receives how many requests are scored, and of how many, of each.
+        margins: differences that count.
+
+    Returns the document of `compare_runs`, with TREES as `b`. Raises CheckpointError, DataError, ConfigError, and
+    MissingExtraError without LightGBM.
+    """
+    packed, config = run.packed(), tree_baseline(run)
+    ours = MeasuredRun.of(run, split, progress)
+    trained = train_trial(
+        config,
+        packed,
+        run.base,
+        lambda made: compare_measured(ours, MeasuredRun.of(made, split, progress, packed.location), margins),
+    )
+    if trained.measured is None:
+        raise ConfigError(f"{run.folder}: the reference of trees diverged: {trained.diverged}")
+    return {**trained.measured, "b": TREES}
+
+
+def tree_baseline(run: Run) -> Config:
+    """Make the config of a run with boosted trees as its last stage; the others learn from labels, without teachers.
+
+    Raises ConfigError for a run of one stage: nothing would be left to train.
+    """
+    config = run.config
+    *before, last = config.stages
+    if not before:
+        raise ConfigError(f"{run.folder}: it has one stage; `trees` replaces the last of several")
+    values = plain(config)
+    kept: Mapping[str, Any] = {
+        "name": last.name,
+        "keep": last.keep,
+        "labels": list(last.labels),
+        "value": last.main,
+    }
+    values["stages"] = [*values["stages"][:-1], {"model": "trees", **kept}]
+    values["losses"] = [
+        {"kind": "click", "stage": stage.name, "label": label} for stage in before for label in stage.labels
+    ]
+    for name in _OF_OTHERS:
+        values.pop(name, None)
+    gone = {last.name, *(teacher.name for teacher in config.teachers)}
+    values["train"] = {k: v for k, v in values["train"].items() if k not in gone and k not in _TRAIN}
+    if config.train.early_stop is not None:
+        _, label, metric = config.train.early_stop.metric.rsplit(".", 2)
+        stop = before[-1].name, label if label in before[-1].labels else before[-1].main, metric
+        values["train"]["early_stop"]["metric"] = ".".join(stop)
+    return from_plain(values, f"{run.folder}, with trees", run.base)
