@@ -22,6 +22,7 @@ from corank.data.log_summary import LogSummary
 from corank.engine.base import open_engine
 from corank.training.config import Config
 from corank.training.preparation.packed_data import open_packed, packed_location
+from corank.training.preparation.schedule import plan_training
 from corank.training.profile.log_profile import LogProfile, open_tables
 from corank.training.sufficiency import Sufficiency, find_single_buckets
 
@@ -97,6 +98,7 @@ def check_config(config: Config, base: Path) -> CheckSummary:
     check_times(schema, found, tables, summary.first)
     find_value_sources(data, tables["log"], tables.get("items"))
     profile = LogProfile.of(config, tables, found, summary)
+    config = plan_training(config, profile.counts.splits["train"].requests)
     return CheckSummary(
         config,
         [_feature_row(config, name, found) for name in config.features],

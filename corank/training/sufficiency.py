@@ -17,6 +17,7 @@ from corank.losses.base import Loss
 from corank.metrics.metric import validation_metrics
 from corank.training.config import Config
 from corank.training.preparation.balance import long_averages, outweighing_losses, telltale_draws
+from corank.training.preparation.schedule import plan_training
 
 FEW = 100
 """Positives or negatives below this number are warned of: the AUC's standard error is then .03 or more."""
@@ -45,6 +46,7 @@ class Sufficiency:
     """
 
     config: Config
+    """With numbers in `train`, see `plan_training`."""
     splits: Mapping[str, SplitCounts]
     misplaced: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Label → level above the exposed one → ones there, which training ignores; packed data do not tell."""
@@ -57,7 +59,8 @@ class Sufficiency:
     def of(cls, config: Config, packed: PackedDataset, continues: bool = False) -> "Sufficiency":
         """Count the splits of packed data that training reads."""
         splits = {s: SplitCounts.of(packed, s) for s in packed.data.split_names if s != "test"}
-        return cls(config, splits, continues=continues, single=find_single_buckets(packed))
+        planned = plan_training(config, splits["train"].requests)
+        return cls(planned, splits, continues=continues, single=find_single_buckets(packed))
 
     def require(self) -> None:
         """Raise DataError if training could not learn what the config asks for."""

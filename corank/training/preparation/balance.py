@@ -25,7 +25,7 @@ def outweighing_losses(config: Config, counts: SplitCounts) -> Iterator[str]:
     """
     total = config.total
     sized = [
-        (name, loss, loss.weight * (loss.untrained_value(counts, total.funnel, config.train.requests) or 0.0))
+        (name, loss, loss.weight * (loss.untrained_value(counts, total.funnel, config.train.batch_size) or 0.0))
         for name, loss in total.select(None)
     ]
     for name, loss, size in sized:
@@ -67,10 +67,10 @@ def long_averages(config: Config, requests: int) -> Iterator[str]:
         return
     names = [network.name for network in config.networks.values()]
     epochs = (
-        {name: train.epochs_of(name) for name in names} if train.mode == "separate" else {"": train.epochs}
+        {name: train.epochs_of(name) for name in names} if train.mode == "separate" else {"": train.epochs_of(None)}
     )
     for name, count in epochs.items():
-        steps = count * -(-requests // train.requests)
+        steps = count * -(-requests // train.batch_size)
         if 0 < steps < 1 / (1 - decay):
             whose = f"'{name}' trains" if name else "training lasts"
             shorter = (
