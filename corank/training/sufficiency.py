@@ -16,7 +16,7 @@ from corank.features.scale import Bucket
 from corank.losses.base import Loss
 from corank.metrics.metric import validation_metrics
 from corank.training.config import Config
-from corank.training.preparation.balance import long_averages, outweighing_losses, telltale_draws
+from corank.training.preparation.balance import few_steps, long_averages, outweighing_losses, telltale_draws
 from corank.training.preparation.schedule import plan_training
 
 FEW = 100
@@ -132,10 +132,15 @@ class Sufficiency:
             *self._idle_losses(),
             *outweighing_losses(self.config, self.splits["train"]),
             *telltale_draws(self.config),
-            *([] if self.continues else long_averages(self.config, self.splits["train"].requests)),
+            *([] if self.continues else self._short_trainings()),
             *self._strange_levels(),
             *self._single_buckets(),
         ]
+
+    def _short_trainings(self) -> Iterator[str]:
+        requests = self.splits["train"].requests
+        yield from few_steps(self.config, requests)
+        yield from long_averages(self.config, requests)
 
     def _no_validation(self) -> Iterator[str]:
         if "valid" not in self.config.data.split_names:

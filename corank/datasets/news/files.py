@@ -128,9 +128,7 @@ def refuse_rows(path: Path, frame: pl.LazyFrame, faults: Iterable[tuple[str, pl.
     return int(height)
 
 
-def choose_splits(
-    first: datetime, last: datetime, test: datetime | None
-) -> ImportedSplit:
+def choose_splits(first: datetime, last: datetime, test: datetime | None) -> ImportedSplit:
     """Choose when validation and test begin.
 
     Args:

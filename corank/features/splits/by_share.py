@@ -98,4 +98,6 @@ class ShareSplit(SplitRule):
         return f"shares, valid {self.valid:g}" + ("" if self.test is None else f", test {self.test:g}")
 
     def _unresolved(self) -> ConfigError:
-        return ConfigError(f"data.split: {self.describe()}: the log must be read to know the moments they mean")
+        return ConfigError(
+            f"data.split: {self.describe()}: the log must be read to know the moments they mean"
+        )

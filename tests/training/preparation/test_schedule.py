@@ -28,7 +28,14 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("requests", "planned"),
-    [(0, (20, 16)), (300, (20, 16)), (10_000, (2, 32)), (60_000, (3, 256)), (10**6, (2, 256)), (10**7, (1, 256))],
+    [
+        (0, (20, 16)),
+        (300, (20, 16)),
+        (10_000, (2, 32)),
+        (60_000, (3, 256)),
+        (10**6, (2, 256)),
+        (10**7, (1, 256)),
+    ],
 )
 def test_batches_and_epochs_follow_the_requests(path: Path, requests: int, planned: tuple[int, int]) -> None:
     train = plan_training(read(path, AUTO), requests).train

@@ -52,13 +52,19 @@ def test_too_few_times_are_told(times: list[int]) -> None:
 @pytest.mark.parametrize(
     ("split", "told"),
     [
-        ({"valid": 0.1, "test": "2026-04-30"}, "split.test: expected a share of the requests above 0 and below 1"),
+        (
+            {"valid": 0.1, "test": "2026-04-30"},
+            "split.test: expected a share of the requests above 0 and below 1",
+        ),
         ({"valid": "2026-04-30", "test": 0.1}, "beside another share, or else days and times alone"),
         ({"valid": 0}, "split.valid: expected a share of the requests above 0 and below 1"),
         ({"valid": 1.5}, "received 1.5"),
         ({"valid": -0.1}, "received -0.1"),
         ({"valid": 20260430}, "such as 2026-04-30; received 20260430"),
-        ({"valid": 0.5, "test": 0.5}, "split: valid and test are shares of the requests; together they must leave"),
+        (
+            {"valid": 0.5, "test": 0.5},
+            "split: valid and test are shares of the requests; together they must leave",
+        ),
         ({"test": 0.1}, "split.valid: required, but not given"),
         ({"valid": 0.1, "tset": 0.1}, "split: unknown key 'tset'; did you mean 'test'?"),
     ],
@@ -107,7 +113,9 @@ def test_a_log_of_one_time_is_refused_before_anything_is_packed(tmp_path: Path) 
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(values))
     for call in (corank.check, corank.pack, corank.train):
-        with pytest.raises(DataError, match="40 requests of the log have 1 times, too few to split them by shares"):
+        with pytest.raises(
+            DataError, match="40 requests of the log have 1 times, too few to split them by shares"
+        ):
             call(config)
     assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "log.parquet"}
 
