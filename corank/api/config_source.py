@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from corank.training.config import Config
 from corank.training.config_file import from_plain, from_values, plain, read
 from corank.training.plain_config.config_values import change_values, read_values
 from corank.training.preparation.packed_data import packed_location
+from corank.training.preparation.split_moments import with_moments
 
 ConfigSource = str | Path | Mapping[str, Any] | Config
 """A YAML file, a mapping of the same keys, or a config built in code."""
@@ -79,6 +80,11 @@ class OpenedConfig:
                 _set_table(changed, key, os.path.relpath(written, base) if is_frame(table) else written)
             settings = from_plain(changed, source, base)
         return cls(settings, base, None if tables else path, frames)
+
+    def with_moments(self) -> Self:
+        """The config with moments where `data.split` has shares, as its log tells. Raises DataError."""
+        with self.frames.named():
+            return replace(self, settings=with_moments(self.settings, self.base))
 
     @contextmanager
     def yaml_file(self) -> Iterator[Path]:

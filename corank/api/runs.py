@@ -72,7 +72,7 @@ def check(
         >>> found.rows["log"], found.config.train.epochs
         (36000, 2)
     """
-    opened = OpenedConfig.open(config, overrides, without, report, tables)
+    opened = OpenedConfig.open(config, overrides, without, report, tables).with_moments()
     with opened.frames.named():
         if against is not None:
             return _validate(opened, against)
@@ -133,7 +133,7 @@ def pack(
         >>> sorted(corank.pack("shop/config.yaml")["splits"])
         ['test', 'train', 'valid']
     """
-    given = OpenedConfig.open(config, overrides, without, report, tables)
+    given = OpenedConfig.open(config, overrides, without, report, tables).with_moments()
     with (
         open_engine(engine, workers, address) as opened,
         given.frames.named(),

@@ -30,6 +30,7 @@ from corank.core.storage.object_url import PathOrUrl
 from corank.core.types import Report
 from corank.training.config_file import read
 from corank.training.preparation.packed_data import open_or_pack
+from corank.training.preparation.split_moments import with_moments
 from corank.training.sufficiency import Sufficiency
 
 
@@ -70,10 +71,11 @@ def sweep(
     """
     given, file, overrides = _keep(config, overrides, tables)
     arms = build_grid(file, overrides, grid)
-    settings = arms.arms[0].config
-    Objective.of(settings, metric)  # before anything is packed
-    folder = local(out) or file.parent / "sweeps" / settings.name
+    Objective.of(arms.arms[0].config, metric)  # before anything is packed
+    folder = local(out) or file.parent / "sweeps" / arms.arms[0].config.name
     with lock_search(folder, "sweep"), given.frames.named():
+        arms = arms.with_data(with_moments(arms.arms[0].config, file.parent).data)
+        settings = arms.arms[0].config
         packed = open_or_pack(settings, file.parent, report)
         Sufficiency.of(settings, packed).require()
         document = run_sweep(file, arms, packed, folder, seeds, metric, report)
@@ -145,7 +147,9 @@ def tune(
     """
     load_optuna()  # fails before anything is packed
     given, file, overrides = _keep(config, overrides, tables)
-    base, settings = file.parent, read(file, overrides)
+    base = file.parent
+    with given.frames.named():
+        settings = with_moments(read(file, overrides), base)
     objective = Objective.of(settings, metric or (None if budget_us is None else "joint_click_recall"))
     asked = read_space(settings, search, local(space))
     if budget_us is not None:

@@ -57,7 +57,7 @@ def study(
     from corank.analysis.html import write_drawings  # which loads matplotlib
     from corank.analysis.study.page import study_page
 
-    given = OpenedConfig.open(config, overrides, without, report, tables)
+    given = OpenedConfig.open(config, overrides, without, report, tables).with_moments()
     settings, base = given.settings, given.base
     folder = local(out) or base / "studies" / settings.name
     try:

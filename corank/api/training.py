@@ -26,6 +26,7 @@ from corank.training.device import device, precision_warnings
 from corank.training.preparation.agreement import require_agreement
 from corank.training.preparation.continuation import open_earlier
 from corank.training.preparation.packed_data import open_or_pack, open_packed
+from corank.training.preparation.schedule import plan_packed
 from corank.training.profile.log_profile import profile_log
 from corank.training.run import Run
 from corank.training.sufficiency import Sufficiency
@@ -83,7 +84,7 @@ def train(
     called = check_callbacks(callbacks)
     if workers is not None:
         # a mistake is told before anything is started
-        given = OpenedConfig.open(config, overrides, without, tables=tables)
+        given = OpenedConfig.open(config, overrides, without, tables=tables).with_moments()
         options = _worker_options(called, resume, overwrite, track, page, continue_from)
         with given.frames.named():
             return _launch(given, folder, options, report, workers, max_restarts, timeout, continue_from)
@@ -91,7 +92,7 @@ def train(
         raise ConfigError("--max-restarts needs --workers; under torchrun it is an option of torchrun")
     with join_ranks(timeout) as ranks:
         tell = report if ranks.first else lambda line: None
-        given = OpenedConfig.open(config, overrides, without, tell, tables)
+        given = OpenedConfig.open(config, overrides, without, tell, tables).with_moments()
         called += _named_callbacks(track, page) + [NotebookProgress()] * in_notebook()
         with given.frames.named():
             return _train_as_rank(given, called, folder, resume, overwrite, report, ranks, continue_from)
@@ -150,6 +151,8 @@ def _train_as_rank(
 
         goes_on, begin = ranks.first_does(prepare, "preparation by the first rank")
         packed = open_packed(settings, base)
+        settings = plan_packed(settings, packed)
+        run = replace(run, config=settings)
         require_agreement(ranks, settings, packed)
         plan = None if goes_on or begin is None else plan_carry(parse_location(begin), settings, packed)
         facts = train_run(run, packed, callbacks, goes_on, ranks, plan=plan)
@@ -200,6 +203,7 @@ def _prepare(
     source = find_source(run, given, resume)
     find_earlier = partial(open_earlier, source, run.config.data)
     packed = open_or_pack(run.config, run.base, report, None, find_earlier)
+    run = replace(run, config=plan_packed(run.config, packed))
     if resume and (run.finished or run.latest.exists):
         if ranks.restarts:
             report(f"restart {ranks.restarts}: going on from the last checkpoint")

@@ -50,8 +50,8 @@ def show_check(summary: "CheckSummary") -> None:
         say(f"{split}: {requests:,} requests, {candidates:,} candidates", out)
     _show_counts("exposed rows by what is known of each label", summary.labels)
     _show_counts("rows that each loss learns from, an epoch of each split", summary.targets)
-    for line in summary.sufficiency.warnings:
-        say(f"warning: {line}", out)
+    for line in [*summary.forecast.lines, *(f"warning: {line}" for line in summary.sufficiency.warnings)]:
+        say(line, out)
 
 
 def _show_counts(title: str, rows: Sequence[Mapping[str, str | int]]) -> None:

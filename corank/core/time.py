@@ -33,6 +33,11 @@ def to_ms(moment: datetime) -> int:
     return round(moment.timestamp() * 1000)
 
 
+def from_ms(ms: int) -> datetime:
+    """Convert ms since 1970 UTC, from EARLIEST to LATEST, to a datetime in UTC."""
+    return _EPOCH + int(ms) * MILLISECOND
+
+
 def moment_to_ms(text: str) -> int:
     """Convert ISO 8601 text to ms since 1970 UTC; without a zone it is UTC. Raises ValueError."""
     moment = datetime.fromisoformat(text)

@@ -7,7 +7,6 @@ are left out on purpose: they sum over days that are to be predicted.
 """
 
 from dataclasses import dataclass
-from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from corank.datasets.news.files import (
 )
 from corank.datasets.news.readers import describe_reads
 from corank.datasets.news.texts import embed_texts
+from corank.datasets.schedule import ImportedSplit
 
 PARTS = {"train": "EB-NeRD's impressions for training", "validation": "those for the test"}
 BEHAVIORS = {
@@ -76,8 +76,7 @@ class EbnerdSummary:
     elsewhere: int
     """Clicks on articles that are no candidates of the impression, which are left out."""
     items: int
-    valid: datetime | date
-    test: datetime | date
+    split: ImportedSplit
 
 
 @IMPORTERS.register("ebnerd")
@@ -123,8 +122,8 @@ def import_ebnerd(
         path = source / "articles.parquet"
         facts = _write_items(path, unfinished, vectors, report)
         report(f"{_write_users(parts, unfinished):,} readers' histories")
-        write_news_config("ebnerd", unfinished, facts.valid, facts.test, facts.impressions, path.is_file())
-        report(f"{facts.candidates:,} candidates, {facts.clicks:,} clicks; test from {facts.test}")
+        write_news_config("ebnerd", unfinished, facts.split, facts.impressions, path.is_file())
+        report(f"{facts.candidates:,} candidates, {facts.clicks:,} clicks; split {facts.split}")
         if facts.elsewhere:
             report(
                 f"{facts.elsewhere:,} clicks left out on articles that are no candidates of their impression"
@@ -161,7 +160,7 @@ def _write_behaviors(folder: Path, part: str, out: Path) -> int:
 def _write_items(path: Path, out: Path, vectors: int, report: Report) -> EbnerdSummary:
     """Write the articles, or the ids alone if there is no file. Raises DataError for a candidate without a row."""
     log = pl.scan_parquet(out / "log" / "*.parquet")
-    valid, test = choose_splits(*find_times(log, "train"))
+    split = choose_splits(*find_times(log, "train"))
     shown = log.select("part", article_id=pl.col("article_ids_inview")).explode("article_id").drop_nulls()
     seen = shown.unique().collect(engine="streaming").sort("article_id")
     if path.is_file():
@@ -184,7 +183,7 @@ def _write_items(path: Path, out: Path, vectors: int, report: Report) -> EbnerdS
         clicks=within,
         elsewhere=pl.col("article_ids_clicked").list.len().sum() - within.cast(pl.Int64),
     ).collect().row(0, named=True)  # fmt: skip
-    return EbnerdSummary(items=len(items), valid=valid, test=test, **counts)
+    return EbnerdSummary(items=len(items), split=split, **counts)
 
 
 def _read_articles(path: Path, seen: pl.DataFrame) -> pl.DataFrame:

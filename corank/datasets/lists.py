@@ -4,7 +4,6 @@ import difflib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
 from pathlib import Path
 
 import polars as pl
@@ -17,7 +16,7 @@ from corank.datasets.along import describe_along, drop_repeats, has_repeats, lis
 from corank.datasets.importer import IMPORTERS, Importer
 from corank.datasets.news.files import read_schema, refuse_rows
 from corank.datasets.news.infer import describe_context, describe_items, free_name, name_column
-from corank.datasets.schedule import plan_training, split_times
+from corank.datasets.schedule import ImportedSplit, split_by_days
 
 _FIRST_LABEL = "click"
 
@@ -28,8 +27,7 @@ class ListsSummary:
 
     impressions: int
     candidates: int
-    valid: datetime | date
-    test: datetime | date
+    split: ImportedSplit
     features: tuple[str, ...]
 
 
@@ -96,11 +94,11 @@ def import_lists(source: Path, out: Path, columns: Lists, report: Report = lambd
             lines["history"] = f"{{side: user, kind: ids, {source_of}, last: 50}}"
         text = "".join(_config(columns, facts, features))
         (unfinished / "config.yaml").write_text(text, encoding="utf-8")
-        report(f"{facts.impressions:,} impressions, {facts.candidates:,} candidates; test from {facts.test}")
+        report(f"{facts.impressions:,} impressions, {facts.candidates:,} candidates; split {facts.split}")
         report(f"features: {', '.join(lines)}")
         for line in features.left_out:
             report(f"left out: {line}")
-    return ListsSummary(facts.impressions, facts.candidates, facts.valid, facts.test, tuple(lines))
+    return ListsSummary(facts.impressions, facts.candidates, facts.split, tuple(lines))
 
 
 @dataclass(frozen=True)
@@ -108,10 +106,7 @@ class _LogFacts:
     types: pl.Schema
     impressions: int
     candidates: int
-    training: int
-    """Impressions before the validation."""
-    valid: datetime | date
-    test: datetime | date
+    split: ImportedSplit
 
 
 def _names(text: str) -> list[str]:
@@ -171,14 +166,12 @@ def _write_log(paths: Sequence[Path], columns: Lists, out: Path, report: Report)
     )
     numbered.sink_parquet(out)
     read = pl.scan_parquet(out)
-    time = pl.col(columns.time).cast(pl.Datetime("us"))
-    times = read.select(time.dt.replace_time_zone(None).alias("time")).collect()["time"]
-    if not len(times):
+    day = pl.col(columns.time).cast(pl.Datetime("us")).dt.date()
+    days = read.group_by(day.alias("day")).len().sort("day").collect(engine="streaming").rows()
+    if not days:
         raise DataError(f"{paths[0]}: no rows; expected impressions")
     candidates = read.select(pl.col(columns.candidates).list.len().sum()).collect().item()
-    valid, test = split_times(times, paths[0])
-    training = times.to_frame().filter(pl.col("time") < valid).height
-    return _LogFacts(first, len(times), candidates or 0, training, valid, test)
+    return _LogFacts(first, sum(count for _, count in days), candidates or 0, split_by_days(days))
 
 
 def _keep_once(log: pl.LazyFrame, columns: Lists, report: Report) -> pl.LazyFrame:
@@ -292,7 +285,7 @@ def _config(columns: Lists, facts: _LogFacts, features: _Features) -> Iterator[s
     titles = [_FIRST_LABEL, *(f"label_{n}" for n in range(1, len(named)))]
     for title, column in zip(titles, named, strict=True):
         yield f"    {title}: {{column: {column}}}\n"
-    yield f"  split: {{valid: {facts.valid.isoformat()}, test: {facts.test.isoformat()}}}\n\nfeatures:\n"
+    yield f"  split: {facts.split}\n\nfeatures:\n"
     for name, settings in features.lines.items():
         yield f"  {_yaml(name)}: {settings}\n"
     for line in features.left_out:
@@ -304,4 +297,4 @@ def _config(columns: Lists, facts: _LogFacts, features: _Features) -> Iterator[s
     yield "\nstages:\n  - {name: prerank, model: towers, keep: 20}\n  - {name: rank, model: mlp, keep: 10}\n"
     yield "\nlosses:\n  - {kind: click, stage: rank}\n  - {kind: click, stage: prerank}\n"
     yield "  - {kind: distill, teacher: rank, student: prerank, on: [exposed]}\n"
-    yield f"\ntrain: {{{plan_training(facts.training)}}}\n"
+    yield "\ntrain: {epochs: auto, requests: auto, average: 0.99}\n"

@@ -6,7 +6,6 @@ files of the test, whose clicks are not published, are not read.
 """
 
 from dataclasses import dataclass
-from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from corank.datasets.news.files import (
 from corank.datasets.news.layouts import MIND_TIME
 from corank.datasets.news.readers import describe_reads, list_readers
 from corank.datasets.news.texts import embed_texts
+from corank.datasets.schedule import ImportedSplit
 
 PARTS = {"train": "MIND's impressions for training", "dev": "those for the test"}
 BEHAVIORS = ("impression", "user_id", "time", "history", "impressions")
@@ -52,8 +52,7 @@ class MindSummary:
     candidates: int
     clicks: int
     items: int
-    valid: datetime | date
-    test: datetime | date
+    split: ImportedSplit
 
 
 @IMPORTERS.register("mind")
@@ -101,8 +100,8 @@ def import_mind(
             report(f"{part}: {rows:,} impressions")
         facts = _write_items(news, unfinished, parts, vectors, report)
         report(f"{_write_users(parts, unfinished):,} readers' histories")
-        write_news_config("mind", unfinished, facts.valid, facts.test, facts.impressions)
-        report(f"{facts.candidates:,} candidates, {facts.clicks:,} clicks; test from {facts.test}")
+        write_news_config("mind", unfinished, facts.split, facts.impressions)
+        report(f"{facts.candidates:,} candidates, {facts.clicks:,} clicks; split {facts.split}")
     return facts
 
 
@@ -199,10 +198,10 @@ def _write_items(
         items = items.with_columns(vector=pl.Series(made, dtype=pl.Array(pl.Float32, made.shape[1])))
         report(f"vectors of {made.shape[1]} numbers from titles and abstracts")
     items.drop("training").write_parquet(out / "items.parquet")
-    valid, test = choose_splits(*find_times(log, "train"))
+    split = choose_splits(*find_times(log, "train"))
     count: dict[str, Any] = {"candidates": int(seen["shown"].sum()), "clicks": int(seen["clicks"].sum())}
     rows = log.select(pl.len()).collect().item()
-    return MindSummary(impressions=rows, items=len(items), valid=valid, test=test, **count)
+    return MindSummary(impressions=rows, items=len(items), split=split, **count)
 
 
 def _write_users(parts: dict[str, Path], out: Path) -> int:

@@ -7,7 +7,6 @@ user here is a combination of the four features that it has of users.
 """
 
 from dataclasses import dataclass
-from datetime import date, datetime
 from pathlib import Path
 from string import Template
 
@@ -19,6 +18,7 @@ from corank.core.files import atomic_folder
 from corank.core.types import Report
 from corank.datasets.importer import IMPORTERS, Importer
 from corank.datasets.news.files import choose_splits, read_schema, refuse_rows
+from corank.datasets.schedule import ImportedSplit
 
 POLICIES, CAMPAIGNS = ("random", "bts"), ("all", "men", "women")
 USER = tuple(f"user_feature_{n}" for n in range(4))
@@ -36,8 +36,7 @@ class ObdSummary:
     rows: int
     clicks: int
     items: int
-    valid: datetime | date
-    test: datetime | date
+    split: ImportedSplit
 
 
 @IMPORTERS.register("obd")
@@ -84,12 +83,12 @@ def import_obd(
         first, last, rows, clicks = facts.row(0)
         if not rows:
             raise DataError(f"{folder / campaign}.csv: no rows; expected exposures")
-        valid, test = choose_splits(first, last, None)
+        split = choose_splits(first, last, None)
         template = Template(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-        config = template.substitute(policy=policy, campaign=campaign, valid=valid, test=test)
+        config = template.substitute(policy=policy, campaign=campaign, split=split)
         (unfinished / "config.yaml").write_text(config, encoding="utf-8")
-        report(f"{rows:,} exposures of {items:,} items, {clicks:,} clicks; test from {test}")
-    return ObdSummary(rows, clicks, items, valid, test)
+        report(f"{rows:,} exposures of {items:,} items, {clicks:,} clicks; split {split}")
+    return ObdSummary(rows, clicks, items, split)
 
 
 def _scan_text(path: Path, columns: tuple[str, ...]) -> pl.LazyFrame:

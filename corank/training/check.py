@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,15 @@ from corank.data.column_sources import (
     find_sources,
     find_value_sources,
 )
+from corank.data.dataset import PackedDataset
 from corank.data.histories.event_tables import open_events
 from corank.data.log_summary import LogSummary
 from corank.engine.base import open_engine
 from corank.training.config import Config
+from corank.training.forecast.forecast import Forecast, forecast_training
+from corank.training.forecast.machine import measure_machine
 from corank.training.preparation.packed_data import open_packed, packed_location
+from corank.training.preparation.schedule import plan_training
 from corank.training.profile.log_profile import LogProfile, open_tables
 from corank.training.sufficiency import Sufficiency, find_single_buckets
 
@@ -43,6 +47,8 @@ class CheckSummary:
     """What the splits hold to learn from, and what in it is refused or warned of."""
     profile: LogProfile
     """What decides what can be learnt: known ids, requests by what they hold, columns, and what to try."""
+    forecast: Forecast
+    """Steps, seconds and memory of the training, on this machine."""
 
     @property
     def labels(self) -> list[dict[str, str | int]]:
@@ -78,6 +84,7 @@ class CheckSummary:
             "labels": self.labels,
             "targets": self.targets,
             "profile": self.profile.document(),
+            "training": self.forecast.document(),
             "warnings": self.sufficiency.warnings,
             "faults": self.sufficiency.faults,
         }
@@ -97,6 +104,8 @@ def check_config(config: Config, base: Path) -> CheckSummary:
     check_times(schema, found, tables, summary.first)
     find_value_sources(data, tables["log"], tables.get("items"))
     profile = LogProfile.of(config, tables, found, summary)
+    profile = replace(profile, config=plan_training(config, profile.counts.splits["train"].requests))
+    config, packed = profile.config, _open_if_packed(config, base)
     return CheckSummary(
         config,
         [_feature_row(config, name, found) for name in config.features],
@@ -104,18 +113,22 @@ def check_config(config: Config, base: Path) -> CheckSummary:
         summary.splits,
         _samples(config),
         Sufficiency(
-            config, profile.counts.splits, profile.counts.misplaced, single=_single_buckets(config, base)
+            config,
+            profile.counts.splits,
+            profile.counts.misplaced,
+            single=[] if packed is None else find_single_buckets(packed),
         ),
         profile,
+        forecast_training(profile, packed, measure_machine()),
     )
 
 
-def _single_buckets(config: Config, base: Path) -> list[str]:
-    """The features with one bucket, if the config is packed on this machine."""
+def _open_if_packed(config: Config, base: Path) -> PackedDataset | None:
+    """The packed data of a config, if they lie on this machine."""
     if isinstance(packed_location(config, base), Path):
         with suppress(DataError):
-            return find_single_buckets(open_packed(config, base))
-    return []
+            return open_packed(config, base)
+    return None
 
 
 def _samples(config: Config) -> list[dict[str, str]]:

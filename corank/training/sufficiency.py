@@ -16,7 +16,8 @@ from corank.features.scale import Bucket
 from corank.losses.base import Loss
 from corank.metrics.metric import validation_metrics
 from corank.training.config import Config
-from corank.training.preparation.balance import long_averages, outweighing_losses, telltale_draws
+from corank.training.preparation.balance import few_steps, long_averages, outweighing_losses, telltale_draws
+from corank.training.preparation.schedule import plan_training
 
 FEW = 100
 """Positives or negatives below this number are warned of: the AUC's standard error is then .03 or more."""
@@ -45,6 +46,7 @@ class Sufficiency:
     """
 
     config: Config
+    """With numbers in `train`, see `plan_training`."""
     splits: Mapping[str, SplitCounts]
     misplaced: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Label → level above the exposed one → ones there, which training ignores; packed data do not tell."""
@@ -57,7 +59,8 @@ class Sufficiency:
     def of(cls, config: Config, packed: PackedDataset, continues: bool = False) -> "Sufficiency":
         """Count the splits of packed data that training reads."""
         splits = {s: SplitCounts.of(packed, s) for s in packed.data.split_names if s != "test"}
-        return cls(config, splits, continues=continues, single=find_single_buckets(packed))
+        planned = plan_training(config, splits["train"].requests)
+        return cls(planned, splits, continues=continues, single=find_single_buckets(packed))
 
     def require(self) -> None:
         """Raise DataError if training could not learn what the config asks for."""
@@ -129,10 +132,15 @@ class Sufficiency:
             *self._idle_losses(),
             *outweighing_losses(self.config, self.splits["train"]),
             *telltale_draws(self.config),
-            *([] if self.continues else long_averages(self.config, self.splits["train"].requests)),
+            *([] if self.continues else self._short_trainings()),
             *self._strange_levels(),
             *self._single_buckets(),
         ]
+
+    def _short_trainings(self) -> Iterator[str]:
+        requests = self.splits["train"].requests
+        yield from few_steps(self.config, requests)
+        yield from long_averages(self.config, requests)
 
     def _no_validation(self) -> Iterator[str]:
         if "valid" not in self.config.data.split_names:

@@ -4,7 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    ConfigDict,
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+)
 
 from corank.core.errors import ConfigError
 from corank.core.settings import Settings
@@ -13,6 +22,8 @@ from corank.models.settings.skip_easy import SkipEasy
 from corank.models.settings.table_optimiser import TableOptimiser
 from corank.training.loss_gradients.settings import GradientConflict
 
+AUTO: Literal["auto"] = "auto"
+"""A number that follows from how many requests train: see `corank.training.preparation.schedule`."""
 MOST_REPLICATED = 4_000_000
 """Weights of all tables, at most, for `tables: auto` to replicate them: 16 MiB."""
 
@@ -43,6 +54,17 @@ class EarlyStop(Settings):
         return validation_metrics()[self.metric.rpartition(".")[2]].merit(value)
 
 
+_Auto = Annotated[Literal["auto"], Tag("auto")]
+_NUMBER_OR_AUTO = Discriminator(lambda value: "auto" if value == AUTO else "number")
+"""All but `auto` is refused by the fault of a number alone."""
+
+
+def _number(value: int | str, key: str) -> int:
+    if isinstance(value, str):
+        raise ConfigError(f"train.{key}: {value} is no number before the training requests are counted")
+    return value
+
+
 class TrainSettings(Settings):
     """How a run trains. A key named as a stage (`rank: {lr: 0.001}`) sets that stage's optimiser."""
 
@@ -51,11 +73,13 @@ class TrainSettings(Settings):
 
     mode: Literal["joint", "separate", "alternate"] = "joint"
     """All stages in one step; each for all its epochs, the last stage first; or a step each in turn, a batch."""
-    epochs: NonNegativeInt = 1
+    epochs: Annotated[Annotated[NonNegativeInt, Tag("number")] | _Auto, _NUMBER_OR_AUTO] = 1
     """Of every stage that has none of its own, where they train separately. 0 only takes weights over, by
-    `corank train --from`."""
-    requests: Annotated[int, Ge(1), Le(2**16)] = 256
-    """Requests a batch."""
+    `corank train --from`. auto: as many as make some 600 optimiser steps, 20 at most, and 1 of millions of requests;
+    with a split `valid`, and unless `early_stop` is given, it also stops by the AUC of the last stage's first label
+    with a patience of 2."""
+    requests: Annotated[Annotated[int, Ge(1), Le(2**16), Tag("number")] | _Auto, _NUMBER_OR_AUTO] = 256
+    """Requests a batch. auto: about a two-hundredth of those that train, from 16 to 256."""
     seed: Annotated[int, Ge(0), Lt(2**32)] = 0
     """Of first weights, order and draws."""
     table: TableOptimiser = TableOptimiser()
@@ -84,10 +108,23 @@ class TrainSettings(Settings):
         """The optimiser of each stage and teacher that has one of its own."""
         return dict(self.__pydantic_extra__ or {})
 
-    def epochs_of(self, name: str) -> int:
-        """Epochs of a stage or teacher in mode separate."""
-        own = self.stages.get(name, DenseOptimiser()).epochs
-        return self.epochs if own is None else own
+    @property
+    def planned(self) -> bool:
+        """Whether epochs and requests a batch are numbers."""
+        return AUTO not in (self.epochs, self.requests)
+
+    @property
+    def batch_size(self) -> int:
+        """Requests a batch, as a number. Raises ConfigError if it is auto still."""
+        return _number(self.requests, "requests")
+
+    def epochs_of(self, name: str | None) -> int:
+        """Epochs of a stage or teacher in mode separate; of None, of all that train together.
+
+        Raises ConfigError if they are auto still.
+        """
+        own = self.stages.get(name or "", DenseOptimiser()).epochs
+        return _number(self.epochs, "epochs") if own is None else own
 
     def check_skip_easy(self, stages: Sequence[str]) -> None:
         """Raise ConfigError if `skip_easy` names no stage, or one that has learnt nothing yet.

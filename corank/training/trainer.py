@@ -134,7 +134,9 @@ class Trainer:
     def epochs(self) -> int:
         """Epochs of the whole training; in mode separate every stage has its own."""
         return (
-            max(self._ends().values()) if self.config.train.mode == "separate" else self.config.train.epochs
+            max(self._ends().values())
+            if self.config.train.mode == "separate"
+            else self.config.train.epochs_of(None)
         )
 
     def _ends(self) -> dict[str, int]:
@@ -150,7 +152,7 @@ class Trainer:
         return Reader(
             self.packed,
             "train",
-            train.requests,
+            train.batch_size,
             self.total.population(learner),
             train.seed,
             self.ranks,

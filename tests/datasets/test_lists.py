@@ -8,11 +8,12 @@ from typing import Any
 import polars as pl
 import pytest
 
+import corank
 from corank.core.errors import DataError
 from corank.core.settings import validate
 from corank.data.lists.list_log import scan_log
 from corank.datasets.lists import Lists, import_lists
-from corank.datasets.schedule import plan_training
+from corank.datasets.schedule import TENTHS
 from corank.training.check import check_config
 from corank.training.config_file import read
 from tests.datasets.conftest import plain_rows
@@ -41,8 +42,10 @@ def test_the_world_comes_back_and_can_be_trained_on(news_worlds: Path, tmp_path:
     assert rows.equals(plain_rows(news_worlds).drop("history"))
     assert found.candidates == len(rows) and found.impressions == 300
     assert set(found.features) == {"user_id", "request_id", "device", "item_id", "category", "subcategory"}
-    assert config.train.early_stop is not None and "candidates" in config.declared.features
-    check_config(config, tmp_path / "out").sufficiency.require()
+    assert "candidates" in config.declared.features
+    checked = check_config(config, tmp_path / "out")
+    checked.sufficiency.require()
+    assert checked.config.train.early_stop is not None and checked.config.train.epochs == 20
 
 
 def test_chosen_items_a_request_key_and_odd_names(news_worlds: Path, tmp_path: Path) -> None:
@@ -137,21 +140,15 @@ def test_a_log_of_two_days_is_split_by_share(news_worlds: Path, tmp_path: Path) 
     days = log["time"].dt.date().unique().sort()
     log.filter(pl.col("time").dt.date().is_in(days[:2].to_list())).write_parquet(tmp_path / "two.parquet")
     found = import_lists(tmp_path / "two.parquet", tmp_path / "out", settings(world))
-    summary = check_config(read(tmp_path / "out" / "config.yaml"), tmp_path / "out")
-    requests = {name: split.requests for name, split in summary.sufficiency.splits.items()}
+    assert found.split == TENTHS
+    splits = corank.check(tmp_path / "out" / "config.yaml").sufficiency.splits
+    requests = {name: split.requests for name, split in splits.items()}
     assert 0.7 < requests["train"] / found.impressions < 0.9 and min(requests.values()) > 0
     same = log.with_columns(time=pl.col("time").min())
     same.write_parquet(tmp_path / "same.parquet")
-    with pytest.raises(DataError, match="have 1 times; too few to split"):
-        import_lists(tmp_path / "same.parquet", tmp_path / "none", settings(world))
-
-
-@pytest.mark.parametrize(
-    ("requests", "planned"),
-    [(0, (20, 16)), (300, (20, 16)), (10_000, (2, 32)), (60_000, (3, 256)), (10**7, (2, 256))],
-)
-def test_batches_and_epochs_follow_the_size_of_the_log(requests: int, planned: tuple[int, int]) -> None:
-    assert plan_training(requests).startswith(f"epochs: {planned[0]}, requests: {planned[1]}, ")
+    import_lists(tmp_path / "same.parquet", tmp_path / "one", settings(world))
+    with pytest.raises(DataError, match="have 1 times, too few to split"):
+        corank.check(tmp_path / "one" / "config.yaml")
 
 
 def nothing_at(column: str, row: int) -> Callable[[pl.DataFrame], pl.DataFrame]:

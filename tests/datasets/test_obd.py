@@ -52,7 +52,7 @@ def test_tables_hold_the_files_values(tmp_path: Path) -> None:
         log["user_id"].n_unique() == raw.select(pl.struct(f"user_feature_{n}" for n in range(4))).n_unique()
     )
     assert (found.rows, found.items, found.clicks) == (200, ITEMS, log["click"].sum())
-    assert (found.valid, found.test) == (date(2019, 11, 26), date(2019, 11, 27))
+    assert found.split == (date(2019, 11, 26), date(2019, 11, 27))
     check_config(read(tmp_path / "out" / "config.yaml"), tmp_path / "out").sufficiency.require()
 
 

@@ -280,7 +280,25 @@ def test_an_average_that_is_longer_than_the_training_is_warned_of(world: Path) -
     (line,) = warned(*apart, "train.epochs=3", "train.rank={epochs: 1}")
     assert line.startswith("train.average: 'rank' trains for about 10 steps") and line.endswith("; drop it")
     held = corank.check(world, [size, "train.average=0.96"]).sufficiency
-    assert replace(held, continues=True).warnings == [w for w in held.warnings if "average" not in w]
+    assert replace(held, continues=True).warnings == [w for w in held.warnings if not w.startswith("train")]
+
+
+def test_a_training_of_few_steps_is_warned_of(world: Path) -> None:
+    """By the stage where each trains by itself, and not where the weights are those of an earlier run."""
+
+    def warned(*overrides: str) -> list[str]:
+        return [w for w in sufficiency(world, *overrides).warnings if w.startswith("train: ")]
+
+    requests = sufficiency(world).splits["train"].requests
+    size = f"train.requests={-(-requests // 10)}"
+    (line,) = warned(size, "train.epochs=19")
+    assert line.startswith("train: training lasts for 190 steps at most") and "epochs: auto" in line
+    assert warned(size, "train.epochs=20") == [] == warned("train.epochs=auto", "train.requests=auto")
+    apart = (size, "train.mode=separate", "stages.0.embeddings=own", "train.epochs=20")
+    (line,) = warned(*apart, "train.rank={epochs: 1}")
+    assert line.startswith("train: 'rank' trains for 10 steps at most")
+    held = corank.check(world, [size]).sufficiency
+    assert replace(held, continues=True).warnings == [w for w in held.warnings if not w.startswith("train")]
 
 
 def test_in_batch_that_outweighs_the_clicks_is_warned_of(world: Path) -> None:

@@ -4,7 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import yaml
 from corank.analysis.trials.arm import BASE, Arm
 from corank.core.errors import ConfigError
 from corank.core.formatting import shorten
+from corank.features.log_schema import DataSettings
 from corank.training.config import Config
 from corank.training.config_file import read
 from corank.training.plain_config.yaml_reader import read_yaml
@@ -41,6 +42,11 @@ class GridArms:
     """Name of an arm → key → value."""
     same: dict[str, str]
     """A point of the grid that comes out the same as an arm → that arm."""
+
+    def with_data(self, data: DataSettings) -> "GridArms":
+        """The arms on other `data`, which no grid changes."""
+        arms = [Arm(arm.name, arm.config.model_copy(update={"data": data})) for arm in self.arms]
+        return replace(self, arms=arms)
 
 
 def parse_grid(texts: Sequence[str]) -> dict[str, list[Any]]:

@@ -18,6 +18,7 @@ from corank.data.dataset import PackedDataset
 from corank.evaluation.predict import predict_split
 from corank.training.config import Config
 from corank.training.config_file import flatten, plain
+from corank.training.preparation.schedule import plan_packed
 from corank.training.run import Run
 from corank.training.train import train_run
 
@@ -79,6 +80,7 @@ def finish_search(
     """
     base = config_file.parent
     named = chosen.model_copy(update={"name": f"{chosen.name}-{kind}", "packed": packed_path(packed, base)})
+    named = plan_packed(named, packed)
     best = config_file.with_name(f"{config_file.stem}.{kind}.yaml")
     write_text(best, f"# Chosen by corank {kind}.\n" + yaml.safe_dump(plain(named), sort_keys=False))
     folder = out / "run"

@@ -18,6 +18,7 @@ from corank.data.dataset import PackedDataset
 from corank.evaluation.predict import predict_split
 from corank.training.callbacks import Callback, TrainingEvaluation
 from corank.training.config import Config
+from corank.training.preparation.schedule import plan_packed
 from corank.training.run import Run
 from corank.training.train import MidEpochChecks
 
@@ -104,11 +105,12 @@ class SearchTrials:
             stop: told the merit at each check, a few times in all, it may end the training.
         """
         packed, began = self.data.of(config), time.monotonic()
+        epochs = plan_packed(config, packed).train.epochs_of(None)
         pruning = checks = None
         if stop is not None:
             networks = len(config.networks) if config.train.mode == "separate" else 1
-            pruning = _Pruning(self.objective, stop, config.train.epochs * networks)
-            parts = -(-CHECKS // config.train.epochs)
+            pruning = _Pruning(self.objective, stop, epochs * networks)
+            parts = -(-CHECKS // epochs)
             checks = MidEpochChecks(parts, pruning.check) if parts > 1 else None
         measure, callbacks = partial(self._measure, packed), [pruning] if pruning else []
         try:

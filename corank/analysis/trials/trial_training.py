@@ -12,6 +12,7 @@ from corank.data.dataset import PackedDataset
 from corank.models.joint import JointModel
 from corank.training.callbacks import Callback
 from corank.training.config import Config
+from corank.training.preparation.schedule import plan_packed
 from corank.training.run import Run
 from corank.training.train import MidEpochChecks, train_run
 
@@ -50,7 +51,7 @@ def train_trial(
     """
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="corank") as folder:
-        run = Run.create(Path(folder) / "run", config, base)
+        run = Run.create(Path(folder) / "run", plan_packed(config, packed), base)
         try:
             train_run(run, packed, callbacks, checks=checks)
         except DivergedError as error:

@@ -1,15 +1,17 @@
 """What importers of news logs share: checks that name file, row and column, and splits."""
 
 from collections.abc import Iterable, Mapping
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from string import Template
 
 import polars as pl
 
 from corank.core.errors import DataError
-from corank.datasets.schedule import TEST, VALID, plan_training
+from corank.datasets.schedule import TENTHS, ImportedSplit
 
+LARGEST_BATCH = 128
+"""Impressions a batch, at most: news show tens of candidates each."""
 _RECEIVED = 60
 _ROW = "@row"
 _NEEDS_VECTORS = "  # vectors\n"
@@ -126,9 +128,7 @@ def refuse_rows(path: Path, frame: pl.LazyFrame, faults: Iterable[tuple[str, pl.
     return int(height)
 
 
-def choose_splits(
-    first: datetime, last: datetime, test: datetime | None
-) -> tuple[datetime | date, datetime | date]:
+def choose_splits(first: datetime, last: datetime, test: datetime | None) -> ImportedSplit:
     """Choose when validation and test begin.
 
     Args:
@@ -138,16 +138,16 @@ def choose_splits(
 
     Returns:
         The last day before the test, and the test: from a midnight on where that cuts between the parts. Of a log
-        of one part and two days at most, the last tenths of its time.
+        of one part and two days at most, the last tenths of the requests.
     """
     if test is None and last.date() - timedelta(days=1) > first.date():
-        return last.date() - timedelta(days=1), last.date()
+        return ImportedSplit(last.date() - timedelta(days=1), last.date())
     if test is None:
-        return last - (last - first) * (VALID + TEST), last - (last - first) * TEST
+        return TENTHS
     midnight = datetime(test.year, test.month, test.day)
     if midnight > last:
-        return midnight.date() - timedelta(days=1), midnight.date()
-    return test - timedelta(days=1), test
+        return ImportedSplit(midnight.date() - timedelta(days=1), midnight.date())
+    return ImportedSplit(test - timedelta(days=1), test)
 
 
 def find_times(log: pl.LazyFrame, first_part: str) -> tuple[datetime, datetime, datetime | None]:
@@ -167,8 +167,7 @@ def find_times(log: pl.LazyFrame, first_part: str) -> tuple[datetime, datetime, 
 def write_news_config(
     name: str,
     out: Path,
-    valid: datetime | date,
-    test: datetime | date,
+    split: ImportedSplit,
     impressions: int,
     articles: bool = True,
 ) -> None:
@@ -177,8 +176,7 @@ def write_news_config(
     Args:
         name: of the importer.
         out: the folder that holds `items.parquet`; without vectors in it, lines that end in `# vectors` are left out.
-        valid: when validation begins.
-        test: when the test begins.
+        split: of the log.
         impressions: how many there are.
         articles: whether items have more than their ids; if not, lines that end in `# articles` are left out.
     """
@@ -190,6 +188,7 @@ def write_news_config(
     if not articles:
         text = "".join(line for line in text.splitlines(keepends=True) if not line.endswith(_NEEDS_ARTICLES))
     text = text.replace(_NEEDS_VECTORS, "\n").replace(_NEEDS_ARTICLES, "\n")
-    train = plan_training(impressions, 128)
-    config = Template(text).substitute(valid=valid.isoformat(), test=test.isoformat(), dim=size, train=train)
+    # `auto` takes a two-hundredth, and would take larger batches
+    requests = "auto" if impressions < 400 * LARGEST_BATCH else LARGEST_BATCH
+    config = Template(text).substitute(split=split, dim=size, requests=requests)
     (out / "config.yaml").write_text(config, encoding="utf-8")

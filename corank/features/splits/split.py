@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Tag
 
+from corank.features.splits.by_share import ShareSplit, is_share
 from corank.features.splits.by_time import RangeSplit, TimeRange, TimeSplit
 from corank.features.splits.by_value import ColumnSplit, UserSplit
 from corank.features.splits.split_rule import SplitRule
@@ -12,6 +13,7 @@ from corank.features.splits.split_rule import SplitRule
 _TAGS: Mapping[type[SplitRule], str] = {
     TimeSplit: "by time",
     RangeSplit: "by range",
+    ShareSplit: "by share",
     ColumnSplit: "by column",
     UserSplit: "by user",
 }
@@ -28,12 +30,15 @@ def _tag(value: Any) -> str:
             return "by user"
         if "train" in value or any(isinstance(v, TimeRange) or ".." in str(v) for v in value.values()):
             return "by range"
+        if any(is_share(part) for part in value.values()):
+            return "by share"
     return "by time"
 
 
 Split = Annotated[
     Annotated[TimeSplit, Tag("by time")]
     | Annotated[RangeSplit, Tag("by range")]
+    | Annotated[ShareSplit, Tag("by share")]
     | Annotated[ColumnSplit, Tag("by column")]
     | Annotated[UserSplit, Tag("by user")],
     Discriminator(_tag),

@@ -38,6 +38,8 @@ class FirstLayer:
     """Tells several first layers of one network apart."""
     online: bool = True
     """Whether it runs for a request, rather than for an item ahead of all requests."""
+    then: tuple[int, ...] = ()
+    """The outputs of the layers that follow it, one after another."""
 
 
 class NetworkSettings(Settings):
@@ -150,7 +152,8 @@ class LayerSettings(NetworkSettings):
 
     def first_layers(self, schema: Schema) -> list[FirstLayer]:
         """One first layer, which every feature enters."""
-        return [FirstLayer(frozenset(schema.inputs()), self.hidden[0])]
+        then = (*self.hidden[1:], len(self.labels))
+        return [FirstLayer(frozenset(schema.inputs()), self.hidden[0], then=then)]
 
     def without_features(self, names: Collection[str]) -> Self:
         """The same network without attention to some features; without any if its history is gone."""

@@ -1,6 +1,6 @@
 """Stage model `towers`: what a config says of a query tower and an item tower."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Gt, Lt
@@ -172,10 +172,10 @@ class TowerPairSettings(SingleLabelSettings):
         }
         return [
             *(
-                FirstLayer(_enter(schema, "query", features), self.queries()[name][0], name)
+                _first(_enter(schema, "query", features), self.queries()[name], name)
                 for name, features in queries.items()
             ),
-            FirstLayer(_enter(schema, "item", self.item_features), self.item[0], "item", online=False),
+            _first(_enter(schema, "item", self.item_features), self.item, "item", online=False),
             *([FirstLayer(frozenset(self.matches), 1, "matches")] if self.matches else []),
             *self._generators(schema),
         ]
@@ -188,10 +188,9 @@ class TowerPairSettings(SingleLabelSettings):
             _enter(schema, "query", self.query_features),
             _enter(schema, "item", self.item_features),
         )
-        width = self.generated[0]
         return [
-            FirstLayer(query, width, "query_generator"),
-            FirstLayer(item, width, "item_generator", online=False),
+            _first(query, self.generated, "query_generator"),
+            _first(item, self.generated, "item_generator", online=False),
         ]
 
     def without_features(self, names: Collection[str]) -> Self:
@@ -244,6 +243,11 @@ class TowersSettings(TowerPairSettings):
         from corank.models.two_tower import Towers
 
         return Towers(self, layout)
+
+
+def _first(features: frozenset[str], widths: Sequence[int], name: str, online: bool = True) -> FirstLayer:
+    """The first of layers of some widths."""
+    return FirstLayer(features, widths[0], name, online, tuple(widths[1:]))
 
 
 def _enter(schema: Schema, placement: Placement, names: list[str] | None) -> frozenset[str]:

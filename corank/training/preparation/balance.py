@@ -9,6 +9,8 @@ from corank.batches.label_counts import SplitCounts
 from corank.batches.sampling import SOURCES
 from corank.training.config import Config
 
+FEWEST_STEPS = 200
+"""Optimiser steps below which a training is warned of: Adam at its rates has hardly left the first weights."""
 LASTED = 5
 """A training that lasts so many times as far as its average reaches back has .7 % of the first weights left."""
 
@@ -25,7 +27,11 @@ def outweighing_losses(config: Config, counts: SplitCounts) -> Iterator[str]:
     """
     total = config.total
     sized = [
-        (name, loss, loss.weight * (loss.untrained_value(counts, total.funnel, config.train.requests) or 0.0))
+        (
+            name,
+            loss,
+            loss.weight * (loss.untrained_value(counts, total.funnel, config.train.batch_size) or 0.0),
+        )
         for name, loss in total.select(None)
     ]
     for name, loss, size in sized:
@@ -62,17 +68,11 @@ def long_averages(config: Config, requests: int) -> Iterator[str]:
         config: its `train`.
         requests: of the training split.
     """
-    train, decay = config.train, config.train.average
+    decay = config.train.average
     if decay is None:
         return
-    names = [network.name for network in config.networks.values()]
-    epochs = (
-        {name: train.epochs_of(name) for name in names} if train.mode == "separate" else {"": train.epochs}
-    )
-    for name, count in epochs.items():
-        steps = count * -(-requests // train.requests)
+    for whose, steps in _lasting(config, requests):
         if 0 < steps < 1 / (1 - decay):
-            whose = f"'{name}' trains" if name else "training lasts"
             shorter = (
                 f"write {1 - LASTED / steps:.4g} or less, or drop it" if steps > 2 * LASTED else "drop it"
             )
@@ -81,3 +81,30 @@ def long_averages(config: Config, requests: int) -> Iterator[str]:
                 f"{1 / (1 - decay):,.0f}: {decay**steps:.0%} of what is shipped would be the first, random "
                 f"weights; {shorter}"
             )
+
+
+def few_steps(config: Config, requests: int) -> Iterator[str]:
+    """Tell of stages and teachers that train for few optimiser steps.
+
+    Args:
+        config: its `train`.
+        requests: of the training split.
+    """
+    for whose, steps in _lasting(config, requests):
+        if 0 < steps < FEWEST_STEPS:
+            yield (
+                f"train: {whose} for {steps:,} steps at most, which seldom suffice; write epochs: auto and requests: "
+                "auto, which plan some 600, or more epochs"
+            )
+
+
+def _lasting(config: Config, requests: int) -> Iterator[tuple[str, int]]:
+    """Who trains, in words, and for how many steps at most: each network, or all together."""
+    train = config.train
+    steps = -(-requests // train.batch_size)
+    if train.mode != "separate":
+        yield "training lasts", train.epochs_of(None) * steps
+        return
+    for network in config.networks.values():
+        if not network.fitted:
+            yield f"'{network.name}' trains", train.epochs_of(network.name) * steps

@@ -1,0 +1,124 @@
+"""What a training will take: steps exactly, weights as the model has them, seconds by the work, no time measured."""
+
+from pathlib import Path
+
+import pytest
+
+import corank
+from corank.cli.console import show_check
+from corank.training.forecast.forecast import Forecast, forecast_training, format_seconds, format_size
+from corank.training.forecast.machine import Machine, measure_machine
+from corank.training.forecast.work import TrainingWork
+from corank.training.run import build_model
+from tests.support.shared import small_world
+
+MACHINE = Machine(operation=1e-6, multiply_add=1e-10, element=1e-9)
+CLICKS = "losses=[{kind: click, stage: rank}, {kind: click, stage: prerank}]"
+OWN = ("train.mode=separate", "stages.0.embeddings=own", CLICKS)
+
+
+def forecast(*overrides: str) -> Forecast:
+    """Of the small world under changes, by counts alone."""
+    return forecast_training(corank.check(small_world() / "config.yaml", overrides).profile, None, MACHINE)
+
+
+def test_steps_are_those_of_the_training(tmp_path: Path) -> None:
+    config, changes = small_world() / "config.yaml", ["train.requests=100", "train.epochs=2"]
+    found, run = forecast(*changes), corank.train(config, changes, folder=tmp_path / "run").run
+    assert found.epochs * found.steps == run.trained(run.packed()).facts["step"]
+    apart = forecast(*OWN, "train.requests=100", "train.epochs=2", "train.rank={epochs: 3}")
+    assert (apart.epochs, apart.steps) == (5, found.steps)
+    both = forecast("train.mode=alternate", CLICKS, "train.requests=100", "train.epochs=2")
+    assert (both.epochs, both.steps) == (2, found.steps)
+
+
+def test_weights_are_those_of_the_model() -> None:
+    config = small_world() / "config.yaml"
+    found, packed = corank.check(config), corank.pack(config).packed
+    model = build_model(found.config, packed)
+    tables = sum(p.numel() for p in model.tables.parameters())
+    dense = sum(p.numel() for network in model.networks.values() for p in network.parameters())
+    memory = found.forecast.memory  # with a number a row of the optimiser; weight, gradient and two of Adam
+    rows = sum(len(p) for p in model.tables.parameters())
+    assert memory["tables"] == 4 * (tables + rows)
+    assert memory["networks"] == pytest.approx(16 * dense, rel=0.02)
+    assert found.forecast.packed == sum(packed.manifest.files.values())
+    guessed = forecast_training(found.profile, None, MACHINE)
+    assert guessed.memory["tables"] == pytest.approx(memory["tables"], rel=0.25)
+    assert guessed.packed == pytest.approx(found.forecast.packed, rel=0.5)
+
+
+def test_memory_follows_the_optimiser_the_average_and_own_tables() -> None:
+    tables = forecast().memory["tables"]
+    assert forecast("train.average=0.9").memory["tables"] > 1.8 * tables
+    adam = ("train.table={optimiser: lazy_adam, lr: 0.001}",)
+    assert forecast(*adam).memory["tables"] == pytest.approx(3 * tables * 16 / 17, rel=0.05)
+    assert forecast("stages.0.embeddings=own", "stages.1.embeddings=own").memory["tables"] == 2 * tables
+    assert forecast("train.average=0.9").memory["networks"] == forecast().memory["networks"] * 5 / 4
+    assert forecast("train.requests=64").memory["batches"] < forecast("train.requests=256").memory["batches"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("train.epochs=3",),
+        ("train.requests=16",),
+        ("stages.1.hidden=[512, 128]",),
+        ("stages.0.item=[512, 8]",),
+        ("stages.1.din={history: history}",),
+        ("stages.1.din={history: history, encoder: {}}",),
+        ("stages.1.dcn={layers: 2}",),
+    ],
+)
+def test_more_work_takes_longer(more: tuple[str, ...]) -> None:
+    assert forecast(*more).seconds > forecast().seconds
+
+
+def test_a_faster_machine_takes_less_and_each_kind_of_work_counts() -> None:
+    profile = corank.check(small_world() / "config.yaml").profile
+    whole = forecast_training(profile, None, MACHINE).seconds
+    for kind in ("operation", "multiply_add", "element"):
+        slower = Machine(**(vars(MACHINE) | {kind: 10 * getattr(MACHINE, kind)}))
+        assert forecast_training(profile, None, slower).seconds > whole
+    measured = measure_machine()
+    assert min(vars(measured).values()) > 0
+
+
+def test_without_validation_only_steps_are_counted() -> None:
+    assert forecast("data.split={train: ..2026-03-09}").seconds < forecast().seconds * 2
+    profile = corank.check(small_world() / "config.yaml", ["data.split={train: ..2026-03-09}"]).profile
+    layout_free = TrainingWork(profile.config, None, profile.counts.splits, 1)  # type: ignore[arg-type]
+    assert layout_free.validation()[1] == 0
+
+
+def test_check_tells_and_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
+    found = corank.check(small_world() / "config.yaml", ["train.requests=100", "train.epochs=2"])
+    document = found.document()["training"]
+    assert (
+        document["steps"] == found.forecast.epochs * found.forecast.steps == 2 * document["steps_of_an_epoch"]
+    )
+    assert set(document["memory"]) == {"framework", "tables", "networks", "batches"}
+    show_check(found)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert (
+        f"training: {document['steps_of_an_epoch']} steps an epoch, {document['steps']} in 2 epochs at most"
+        in printed
+    )
+    assert "memory: about" in printed and "of packed data, mapped" in printed
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "1 seconds"), (40, "40 seconds"), (89, "89 seconds"), (90, "1.5 minutes"), (6000, "1.7 hours")],
+)
+def test_seconds_are_rounded_for_people(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text
+
+
+def test_sizes_are_rounded_for_people() -> None:
+    assert [format_size(n) for n in (12_345, 4_600_000, 450e6, 2.34e9)] == [
+        "12 kB",
+        "4.6 MB",
+        "450 MB",
+        "2.3 GB",
+    ]

@@ -1,0 +1,161 @@
+"""A split by shares: the last requests by time, as moments of which every later part is told."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+
+import corank
+from corank.api.config_source import OpenedConfig
+from corank.core.errors import ConfigError, DataError
+from corank.core.settings import validate
+from corank.features.log_schema import DataSettings
+from corank.features.splits.by_share import ShareSplit
+from corank.features.splits.by_time import TimeSplit
+from corank.training.config_file import plain, read
+from corank.training.run import Run
+from tests.support.shared import small_world
+from tests.support.simulated_runs import trained_run
+
+SHARES = "data.split={valid: 0.1, test: 0.2}"
+DATA = {"log": "log.parquet", "request": ["request"], "user": "user", "item": "item", "time": "time"}
+DATA |= {"labels": {"click": {"column": "click"}}}
+
+
+def moments(times: list[int], **shares: float) -> tuple[int, int]:
+    """When validation and test begin, of requests at these times."""
+    counts = pl.DataFrame({"time": times}).group_by("time").len().sort("time")
+    found = ShareSplit(**shares).at(counts["time"], counts["len"])
+    ends = [moment for moment in (found.valid, found.test) if isinstance(moment, datetime)]
+    return tuple(round(end.timestamp() * 1000) for end in ends)  # type: ignore[return-value]
+
+
+def test_the_last_requests_by_time_test_and_those_before_validate() -> None:
+    assert moments([*range(100)], valid=0.1, test=0.2) == (70, 80)
+    assert moments([*range(100)], valid=0.25) == (75,)
+    assert moments([7, 8, 9], valid=0.1, test=0.1) == (8, 9)
+
+
+def test_requests_of_one_time_are_in_one_split() -> None:
+    assert moments([1] * 5 + [2] * 3 + [3] * 2, valid=0.4, test=0.1) == (2, 3)
+
+
+@pytest.mark.parametrize("times", [[1] * 9, [1, 2], [1] * 8 + [2] * 2, [1] * 50 + [2] * 25 + [3] * 25])
+def test_too_few_times_are_told(times: list[int]) -> None:
+    with pytest.raises(DataError, match=r"data.split: the .* requests of the log have .* times, too few"):
+        moments(times, valid=0.1, test=0.1)
+
+
+@pytest.mark.parametrize(
+    ("split", "told"),
+    [
+        (
+            {"valid": 0.1, "test": "2026-04-30"},
+            "split.test: expected a share of the requests above 0 and below 1",
+        ),
+        ({"valid": "2026-04-30", "test": 0.1}, "beside another share, or else days and times alone"),
+        ({"valid": 0}, "split.valid: expected a share of the requests above 0 and below 1"),
+        ({"valid": 1.5}, "received 1.5"),
+        ({"valid": -0.1}, "received -0.1"),
+        ({"valid": 20260430}, "such as 2026-04-30; received 20260430"),
+        (
+            {"valid": 0.5, "test": 0.5},
+            "split: valid and test are shares of the requests; together they must leave",
+        ),
+        ({"test": 0.1}, "split.valid: required, but not given"),
+        ({"valid": 0.1, "tset": 0.1}, "split: unknown key 'tset'; did you mean 'test'?"),
+    ],
+)
+def test_what_is_no_share_is_told(split: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate(DataSettings, DATA | {"split": split}, "config")
+    assert told in str(caught.value)
+
+
+def write_log(folder: Path, lists: bool) -> dict[str, Any]:
+    """A log of 40 requests, two at a time, of three candidates each; the first candidate is clicked."""
+    rows = pl.DataFrame({"request": [f"r{n}" for n in range(40)], "user": [n % 7 for n in range(40)]})
+    rows = rows.with_columns(
+        time=pl.Series([n // 2 * 60_000 for n in range(40)]).cast(pl.Datetime("ms")),
+        item=pl.Series([[n % 5, 5, 6] for n in range(40)]),
+        click=pl.Series([[1, 0, 0]] * 40),
+    ).sample(fraction=1.0, shuffle=True, seed=0)
+    log: Any = {"files": "log.parquet", "list": "item", "along": ["click"]} if lists else "log.parquet"
+    (rows if lists else rows.explode("item", "click")).write_parquet(folder / "log.parquet")
+    stages = [{"name": "prerank", "model": "towers", "keep": 2}, {"name": "rank", "model": "mlp", "keep": 1}]
+    return {
+        "name": "own",
+        "data": DATA | {"log": log, "split": {"valid": 0.1, "test": 0.2}},
+        "features": {"user": {"side": "user", "kind": "id"}, "item": {"side": "item", "kind": "id"}},
+        "stages": stages,
+        "losses": [{"kind": "click", "stage": stage["name"]} for stage in stages],
+    }
+
+
+@pytest.mark.parametrize("lists", [False, True])
+def test_whole_requests_are_counted_of_rows_and_of_lists(tmp_path: Path, lists: bool) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(write_log(tmp_path, lists)))
+    found = corank.check(config)
+    assert found.splits == {"train": 28 * 3, "valid": 4 * 3, "test": 8 * 3}
+    assert found.config.data.split == TimeSplit(
+        valid=datetime(1970, 1, 1, 0, 14, tzinfo=UTC), test=datetime(1970, 1, 1, 0, 16, tzinfo=UTC)
+    )
+
+
+def test_a_log_of_one_time_is_refused_before_anything_is_packed(tmp_path: Path) -> None:
+    values = write_log(tmp_path, lists=False)
+    log = pl.read_parquet(tmp_path / "log.parquet").with_columns(time=pl.lit(datetime(2026, 4, 1)))
+    log.write_parquet(tmp_path / "log.parquet")
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(values))
+    for call in (corank.check, corank.pack, corank.train):
+        with pytest.raises(
+            DataError, match="40 requests of the log have 1 times, too few to split them by shares"
+        ):
+            call(config)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "log.parquet"}
+
+
+def test_a_frame_is_split_by_shares(tmp_path: Path) -> None:
+    values = write_log(tmp_path, lists=False) | {"packed": str(tmp_path / "packed")}
+    frame = pl.read_parquet(tmp_path / "log.parquet")
+    (tmp_path / "log.parquet").unlink()
+    assert corank.check(values, tables={"log": frame}).splits["test"] == 8 * 3
+
+
+def test_the_log_is_not_read_where_no_moment_is_needed(tmp_path: Path) -> None:
+    values = write_log(tmp_path, lists=False)
+    (tmp_path / "log.parquet").unlink()
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(values))
+    assert corank.config.read_config(config).data.split == ShareSplit(valid=0.1, test=0.2)
+    assert plain(read(config))["data"]["split"] == {"valid": 0.1, "test": 0.2}
+    with pytest.raises(DataError, match=r"log.parquet: no such file"):
+        OpenedConfig.open(config).with_moments()
+
+
+@pytest.mark.slow
+def test_packing_training_and_all_that_follows_agree(tmp_path: Path) -> None:
+    """Packed once: what trains, resumes, judges, goes on and exports opens the same data by the same moments."""
+    config, packed = small_world() / "config.yaml", tmp_path / "packed"
+    changes = [SHARES, f"packed={packed}", "train.epochs=1"]
+    manifest = corank.pack(config, changes).packed.manifest
+    assert isinstance(manifest.data.split, TimeSplit)
+    before = (packed / "manifest.json").stat().st_mtime_ns
+    run = trained_run(config, tmp_path / "run", *changes)
+    assert run.config.data == manifest.data == Run.open(tmp_path / "run").config.data
+    assert corank.train(config, changes, resume=True, folder=tmp_path / "run").run.config == run.config
+    assert corank.evaluate(tmp_path / "run")["split"] == "test"
+    corank.export(tmp_path / "run", tmp_path / "bundle")
+    assert (packed / "manifest.json").stat().st_mtime_ns == before
+    later = [*changes, "data.split={valid: 0.05, test: 0.05}"]
+    found = corank.pack(config, later, continue_from=tmp_path / "run").packed.manifest
+    assert found.continued is not None and found.data.training_end() > manifest.data.training_end()
+    going_on = corank.train(config, later, folder=tmp_path / "next", continue_from=tmp_path / "run")
+    assert going_on.run.config.data.training_end() == found.data.training_end()
+    workers = corank.train(config, changes, folder=tmp_path / "two", workers=2)
+    assert workers.run.config.data == manifest.data
