@@ -1,11 +1,14 @@
 """Logs as a newcomer brings them, made of what is at hand: lists, few days, few requests, files with gaps, exposures.
 
-Each is files in a layout, and the import that a newcomer calls for them. Lists are sessions of KuaiRand's exposures.
+Each is files in a layout, and the import that a newcomer calls for them. Lists are sessions of KuaiRand's exposures, or
+searches of a drawn site of hotels, whose guests choose by price among what they see.
 """
 
 from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from corank.core.types import Report
@@ -33,12 +36,18 @@ def video_logs(source: Path) -> Mapping[str, tuple[Write, Load]]:
     def of(sessions: Callable[[pl.DataFrame], pl.DataFrame]) -> Write:
         return lambda folder: _write_lists(source, folder, sessions)
 
+    load = _load_lists("user_id", "video_id")
     return {
-        "lists": (of(lambda log: log), _load_lists),
-        "two_days": (of(_last_two_days), _load_lists),
-        "few": (of(_few), _load_lists),
+        "lists": (of(lambda log: log), load),
+        "two_days": (of(_last_two_days), load),
+        "few": (of(_few), load),
         "obd": (lambda folder: _write_bandit(source, folder), _load_bandit),
     }
+
+
+def drawn_logs(requests: int) -> Mapping[str, tuple[Write, Load]]:
+    """Make the log of a drawn site: `hotels`."""
+    return {"hotels": (lambda folder: _write_hotels(folder, requests), _load_lists("user", "hotel"))}
 
 
 def news_logs(requests: int) -> Mapping[str, tuple[Write, Load]]:
@@ -89,16 +98,52 @@ def _few(log: pl.DataFrame) -> pl.DataFrame:
     return lists.gather_every(max(1, len(lists) // FEW)).head(FEW)
 
 
-def _load_lists(folder: Path, out: Path, report: Report) -> object:
-    columns = Lists(
-        candidates="shown",
-        user="user_id",
-        time="time",
-        labels="clicked",
-        items=folder / "items.parquet",
-        item="video_id",
+def _load_lists(user: str, item: str) -> Load:
+    def load(folder: Path, out: Path, report: Report) -> object:
+        items = folder / "items.parquet"
+        columns = Lists(candidates="shown", user=user, time="time", labels="clicked", items=items, item=item)
+        return import_lists(folder / "log.parquet", out, columns, report)
+
+    return load
+
+
+def _write_hotels(folder: Path, requests: int) -> None:
+    """Write searches: hotels of a city at the prices of that day, filters that the guest set, and the chosen hotel."""
+    rng = np.random.default_rng(0)
+    cities, amenities, size = 40, 12, 25
+    hotels = 60 * cities
+    stars, quality = rng.integers(1, 6, hotels), rng.normal(0, 0.7, hotels)
+    has = rng.random((hotels, amenities)) < 0.4
+    city = rng.integers(cities, size=requests)
+    item = np.stack([rng.permutation(60)[:size] for _ in range(requests)]) * cities + city[:, None]
+    price = np.exp(
+        3.5 + 0.25 * stars[item] + rng.normal(0, 0.35, item.shape) + rng.normal(0, 0.3, (requests, 1))
     )
-    return import_lists(folder / "log.parquet", out, columns, report)
+    wanted = rng.random((requests, amenities)) < 0.12
+    matched = np.einsum("rca,ra->rc", has[item], wanted)
+    cheaper = -np.log(price / np.median(price, axis=1, keepdims=True))
+    taste = rng.normal(0.4, 0.2, (requests, 1))
+    value = 2.0 * cheaper + taste * stars[item] + quality[item] + 1.2 * matched - 0.05 * np.arange(size)
+    chosen = np.argmax(value + rng.gumbel(size=value.shape), axis=1)
+    minutes = np.sort(rng.integers(6 * 24 * 60, size=requests))
+    pl.DataFrame(
+        {
+            "user": rng.integers(requests // 2, size=requests),
+            "time": [datetime(2026, 3, 1) + timedelta(minutes=int(m)) for m in minutes],
+            "city": [f"city {c}" for c in city],
+            "filters": [[f"amenity {a}" for a in np.flatnonzero(row)] for row in wanted],
+            "shown": item.tolist(),
+            "price": price.round().tolist(),
+            "clicked": (np.arange(size) == chosen[:, None]).astype(np.int8).tolist(),
+        }
+    ).write_parquet(folder / "log.parquet")
+    pl.DataFrame(
+        {
+            "hotel": np.arange(hotels),
+            "stars": stars,
+            "amenities": [[f"amenity {a}" for a in np.flatnonzero(row)] for row in has],
+        }
+    ).write_parquet(folder / "items.parquet")
 
 
 def _write_bandit(source: Path, folder: Path) -> None:

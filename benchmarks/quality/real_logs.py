@@ -24,7 +24,7 @@ from rich.console import Console
 import corank
 from benchmarks import harness
 from benchmarks.quality.boosting import FlatSplit, boost, flatten_split
-from benchmarks.quality.own_logs import Load, Write, is_video_log, news_logs, video_logs
+from benchmarks.quality.own_logs import Load, Write, drawn_logs, is_video_log, news_logs, video_logs
 from corank.core.types import Report
 from corank.datasets.ebnerd import import_ebnerd
 from corank.datasets.kuairand import import_kuairand
@@ -209,7 +209,7 @@ def main() -> None:
     say = Console(stderr=True).print
     figures: dict[str, harness.Figure] = {}
     aims: dict[str, tuple[str, float]] = {}
-    own = {} if arguments.no_news else dict(news_logs(arguments.requests))
+    own = dict(drawn_logs(arguments.requests)) | ({} if arguments.no_news else news_logs(arguments.requests))
     only = None if arguments.only is None else set(arguments.only.split(","))
 
     def asked(name: str) -> bool:

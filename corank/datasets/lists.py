@@ -15,7 +15,7 @@ from corank.core.types import Report
 from corank.datasets.along import describe_along, drop_repeats, has_repeats, list_along
 from corank.datasets.importer import IMPORTERS, Importer
 from corank.datasets.news.files import read_schema, refuse_rows
-from corank.datasets.news.infer import describe_context, describe_items, free_name, name_column
+from corank.datasets.news.infer import OFTEN, describe_context, describe_items, free_name, name_column
 from corank.datasets.schedule import ImportedSplit, split_by_days
 
 _FIRST_LABEL = "click"
@@ -88,7 +88,7 @@ def import_lists(source: Path, out: Path, columns: Lists, report: Report = lambd
             table = _write_items(columns, unfinished)
             lines |= describe_items(table, columns.item)
         else:
-            lines[columns.item] = "{side: item, kind: id, min_count: 5}"
+            lines[columns.item] = f"{{side: item, kind: id, min_count: {OFTEN}}}"
         if columns.history:
             source_of = f"of: {_yaml(columns.item)}, column: {_yaml(columns.history)}"
             lines["history"] = f"{{side: user, kind: ids, {source_of}, last: 50}}"
@@ -294,7 +294,11 @@ def _config(columns: Lists, facts: _LogFacts, features: _Features) -> Iterator[s
     for what, by in (("item", columns.item), ("user", columns.user)):
         yield f"  {what}_clicks: {{kind: prior, by: [{_yaml(by)}], label: click, every: 1h, smoothing: auto}}\n"
         yield f"  {what}_shown: {{kind: prior, by: [{_yaml(by)}], every: 1h}}\n"
-    yield "\nstages:\n  - {name: prerank, model: towers, keep: 20}\n  - {name: rank, model: mlp, keep: 10}\n"
+    # a tower does not know the request's other candidates
+    matches = [name for name, settings in features.lines.items() if "kind: within" in settings]
+    read = f", matches: [{', '.join(matches)}]" if matches else ""
+    yield f"\nstages:\n  - {{name: prerank, model: towers, keep: 20{read}}}\n"
+    yield "  - {name: rank, model: mlp, keep: 10}\n"
     yield "\nlosses:\n  - {kind: click, stage: rank}\n  - {kind: click, stage: prerank}\n"
     yield "  - {kind: distill, teacher: rank, student: prerank, on: [exposed]}\n"
     yield "\ntrain: {epochs: auto, requests: auto, average: 0.99}\n"

@@ -98,6 +98,7 @@ def test_what_belongs_to_candidates_is_a_feature_unless_it_was_logged_later(
         assert any(line.startswith(f"left out: {told}") for line in left_out), left_out
     text = (tmp_path / "out" / "config.yaml").read_text()
     assert "along: [clicked, price, flag]" in text and "# left out: after" in text
+    assert "model: towers, keep: 20, matches: [price_rank]" in text
     check_config(read(tmp_path / "out" / "config.yaml"), tmp_path / "out").sufficiency.require()
 
 

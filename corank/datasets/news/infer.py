@@ -7,6 +7,8 @@ import polars as pl
 MOST_CATEGORIES = 1000
 """A column of whole numbers with more values is a number, not a category."""
 RARE = 5
+OFTEN = 100
+"""An item that is shown in training less often gets no embedding of its own: its rates and columns tell more."""
 
 
 def describe_items(table: pl.DataFrame, item: str) -> dict[str, str]:
@@ -19,7 +21,7 @@ def describe_items(table: pl.DataFrame, item: str) -> dict[str, str]:
     Returns:
         Feature → its settings. Text of which every row has its own, times and structs are left out.
     """
-    found = {item: f"{{side: item, kind: id, min_count: {RARE}}}"}
+    found = {item: f"{{side: item, kind: id, min_count: {OFTEN}}}"}
     for name, column in zip(table.columns, table.iter_columns(), strict=True):
         if name != item and (settings := _describe(column, "item")):
             found[free_name(name, found)] = name_column(name, settings)
