@@ -7,6 +7,7 @@ import polars as pl
 
 from corank.core.errors import ConfigError, DataError
 from corank.core.time import LATEST, format_time
+from corank.data.histories.event_tables import EventColumns
 from corank.data.tables import Table
 from corank.data.validate import check_rows, value_checks
 from corank.features.feature_kind import ColumnFeature
@@ -40,13 +41,16 @@ def find_sources(
         DataError: no table has the column, or its type does not fit the feature's kind.
         ConfigError: an item feature, and no table of items; or events are counted by a feature that they do not have.
     """
+    for history in schema.histories().values():
+        if history.table and not history.values:
+            events[history.table].require([EventColumns.of(data.events[history.table], data).item])
     sources: dict[str, Source] = {}
     tables: dict[Source, Table | None] = {"log": log, "items": items, "users": users}
     parallels = schema.parallels()
     # a history before what is beside it
     for name, feature in sorted(schema.columns().items(), key=lambda pair: pair[0] in parallels):
         column = schema.column(name)
-        if name in parallels and (table := schema.histories()[parallels[name]].table):
+        if table := schema.events_table(name):
             sources[name] = "events"
             events[table].require([column])
             continue
@@ -111,7 +115,7 @@ def _check_comparisons(
         name = schema.of_items(operand) or operand
         column, table = schema.column(name), tables.get(sources[name])
         if sources[name] == "events":
-            table = events[str(schema.histories()[schema.parallels()[name]].table)]
+            table = events[str(schema.events_table(name))]
         if table is None or column not in table.types:
             # the id of an item or a user without a table of its own
             table = tables["log"]

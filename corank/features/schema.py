@@ -1,7 +1,7 @@
 """All features of a config: the side of each, what may enter which tower, which embedding table it reads."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -63,6 +63,10 @@ class Schema:
             raise ConfigError(f"{key}: no feature '{name}' is declared under features")
         if not any_of and feature.as_column is None and feature.as_history is None:
             raise ConfigError(f"{key}: '{name}' is itself made of others; name features of columns")
+        if dot and self.histories()[history].values:
+            raise ConfigError(
+                f"{key}: '{history}' is a history of values that are no items, and have no '{name}'"
+            )
         side = self._side_of(name)
         if not any_of and side == "cross":
             raise ConfigError(
@@ -86,7 +90,8 @@ class Schema:
         """The item feature that a history's operand speaks of, None for other operands."""
         if "." in operand:
             return operand.rpartition(".")[2]
-        return self.histories()[operand].of if operand in self.histories() else None
+        history = self.histories().get(operand)
+        return None if history is None or history.values else history.of
 
     def history_of(self, operand: str) -> str:
         """The history that an operand such as `HISTORY` or `HISTORY.FEATURE` is of; the operand where it is of none."""
@@ -95,7 +100,7 @@ class Schema:
     def history_operands(self) -> list[str]:
         """The operands of derived features that are of histories."""
         operands = (operand for feature in self.derived().values() for operand in feature.operands)
-        return list(dict.fromkeys(operand for operand in operands if self.of_items(operand)))
+        return list(dict.fromkeys(o for o in operands if self.history_of(o) in self.histories()))
 
     def history_items(self) -> list[str]:
         """The features that a history may be `of`: of items, with one code that is the value's own."""
@@ -118,8 +123,8 @@ class Schema:
         feature, found = self.features[name], {self.table_of(name)}
         if (derived := feature.as_derived) is not None:
             found |= {part for operand in derived.operands for part in operand.split(".")}
-        if (history := feature.as_history) is not None:
-            found.add(history.of)
+        if name in self.histories():
+            found.add(self.histories()[name].of)
         return (found | {*(feature.attribute or ()), *filter(None, [feature.parallel])}) - {name}
 
     # OperandRows and placements
@@ -194,7 +199,8 @@ class Schema:
 
     @cached_property
     def _histories(self) -> dict[str, History]:
-        return {n: h for n, f in self.features.items() if (h := f.as_history) is not None}
+        found = {n: h for n, f in self.features.items() if (h := f.as_history) is not None}
+        return {n: h if h.of else replace(h, of=n, values=self.column(n)) for n, h in found.items()}
 
     def parallels(self) -> dict[str, str]:
         """The lists that are attributes of a history's events: the history."""
@@ -203,6 +209,11 @@ class Schema:
     @cached_property
     def _parallels(self) -> dict[str, str]:
         return {n: f.parallel for n, f in self.features.items() if f.parallel}
+
+    def events_table(self, name: str) -> str | None:
+        """The table of `data.events` that a feature's column is of, if it is a history's, or beside a history."""
+        history = self.histories().get(self.parallels().get(name, name))
+        return history.table if history else None
 
     def parallels_of(self, history: str) -> list[str]:
         """The lists that are attributes of the events of one history."""

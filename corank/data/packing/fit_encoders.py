@@ -63,7 +63,7 @@ def fit_encoders(
             continue  # a history has the encoder of its items
         column, feature = schema.column(name), schema.columns()[name]
         if source == "events":
-            name_of_table = str(schema.histories()[schema.parallels()[name]].table)
+            name_of_table = str(schema.events_table(name))
             time = EventColumns.of(data.events[name_of_table], data).time
             moment = events[name_of_table].moment(time)
             before = (moment < data.training_end()) & (moment >= since)
