@@ -163,9 +163,7 @@ def test_users_whom_training_does_not_know_ask_for_no_rate_of_theirs(config: Pat
 
 
 def test_what_a_network_could_not_read_is_not_suggested(config: Path) -> None:
-    towers = [
-        "stages.1={name: rank, model: towers, keep: 1, query: [4], item: [4], label: buy}"
-    ]
+    towers = ["stages.1={name: rank, model: towers, keep: 1, query: [4], item: [4], label: buy}"]
     assert "within" not in kinds(config, *towers, "features.match=null")
 
 
