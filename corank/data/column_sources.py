@@ -11,6 +11,7 @@ from corank.data.histories.event_tables import EventColumns
 from corank.data.tables import Table
 from corank.data.validate import check_rows, value_checks
 from corank.features.feature_kind import ColumnFeature
+from corank.features.histories.sources import events_table
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 
@@ -50,7 +51,7 @@ def find_sources(
     # a history before what is beside it
     for name, feature in sorted(schema.columns().items(), key=lambda pair: pair[0] in parallels):
         column = schema.column(name)
-        if table := schema.events_table(name):
+        if table := events_table(schema, name):
             sources[name] = "events"
             events[table].require([column])
             continue
@@ -115,7 +116,7 @@ def _check_comparisons(
         name = schema.of_items(operand) or operand
         column, table = schema.column(name), tables.get(sources[name])
         if sources[name] == "events":
-            table = events[str(schema.events_table(name))]
+            table = events[str(events_table(schema, name))]
         if table is None or column not in table.types:
             # the id of an item or a user without a table of its own
             table = tables["log"]

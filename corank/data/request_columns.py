@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Self
 
+from corank.features.histories.sources import events_table
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 
@@ -28,7 +29,7 @@ class RequestColumns:
     def of(cls, schema: Schema, data: DataSettings, item_columns: Collection[str]) -> Self:
         """Find the columns from features, the settings of the log and those of its `columns` that are of items."""
         histories = schema.histories()
-        columns = [name for name in schema.columns() if not schema.events_table(name)]
+        columns = [name for name in schema.columns() if not events_table(schema, name)]
         return cls(
             user=_distinct(schema.column_names(columns, side="user"), data.user),
             histories=tuple(name for name, history in histories.items() if history.lists is None),

@@ -67,9 +67,8 @@ def import_lists(source: Path, out: Path, columns: Lists, report: Report = lambd
 
     Features are chosen by the types of columns, and by what helps on such logs: rates of clicks by item and user, how
     many candidates a request has, what has an element a candidate, lists of the request. Columns that look as if they
-    were logged after the click are no features, unless `along` names them. The last two days are for validation and for
-    the test, or the last two tenths of the requests if the days are few. Batches and epochs follow the number of
-    requests.
+    were logged after the click are no features, unless `along` names them. The last two days are for validation and
+    test, or the last two tenths of the requests if the days are few. Batches and epochs follow the number of requests.
 
     Args:
         source: a Parquet file, or a folder of such files.

@@ -53,9 +53,9 @@ class Schema:
     def check_operand(self, key: str, operand: str, any_of: bool = False) -> None:
         """Raise ConfigError unless it is a feature of a column (`any_of`: any) or an attribute of a history's items."""
         history, dot, name = operand.rpartition(".")
-        if dot and history not in self.histories():
+        if dot and self.of_items(history) is None:
             raise ConfigError(
-                f"{key}: '{operand}' is an attribute of a history, but '{history}' is none; "
+                f"{key}: '{operand}' is an attribute of a history, but '{history}' is none of items; "
                 f"histories are {', '.join(self.histories()) or 'not declared'}"
             )
         feature = self.features.get(name)
@@ -63,10 +63,6 @@ class Schema:
             raise ConfigError(f"{key}: no feature '{name}' is declared under features")
         if not any_of and feature.as_column is None and feature.as_history is None:
             raise ConfigError(f"{key}: '{name}' is itself made of others; name features of columns")
-        if dot and self.histories()[history].values:
-            raise ConfigError(
-                f"{key}: '{history}' is a history of values that are no items, and have no '{name}'"
-            )
         side = self._side_of(name)
         if not any_of and side == "cross":
             raise ConfigError(
@@ -90,8 +86,7 @@ class Schema:
         """The item feature that a history's operand speaks of, None for other operands."""
         if "." in operand:
             return operand.rpartition(".")[2]
-        history = self.histories().get(operand)
-        return None if history is None or history.values else history.of
+        return past.of if (past := self.histories().get(operand)) and not past.values else None
 
     def history_of(self, operand: str) -> str:
         """The history that an operand such as `HISTORY` or `HISTORY.FEATURE` is of; the operand where it is of none."""
@@ -123,8 +118,6 @@ class Schema:
         feature, found = self.features[name], {self.table_of(name)}
         if (derived := feature.as_derived) is not None:
             found |= {part for operand in derived.operands for part in operand.split(".")}
-        if name in self.histories():
-            found.add(self.histories()[name].of)
         return (found | {*(feature.attribute or ()), *filter(None, [feature.parallel])}) - {name}
 
     # OperandRows and placements
@@ -209,11 +202,6 @@ class Schema:
     @cached_property
     def _parallels(self) -> dict[str, str]:
         return {n: f.parallel for n, f in self.features.items() if f.parallel}
-
-    def events_table(self, name: str) -> str | None:
-        """The table of `data.events` that a feature's column is of, if it is a history's, or beside a history."""
-        history = self.histories().get(self.parallels().get(name, name))
-        return history.table if history else None
 
     def parallels_of(self, history: str) -> list[str]:
         """The lists that are attributes of the events of one history."""

@@ -160,7 +160,7 @@ def test_settings_of_other_histories_are_refused(settings: dict[str, Any], told:
 def test_values_have_no_attributes_and_their_table_must_be_there(tmp_path: Path) -> None:
     brands = IdsFeature.model_validate({"side": "user", "kind": "ids", "of": "filter.brand"})
     with pytest.raises(
-        ConfigError, match="'filter' is a history of values that are no items, and have no 'brand'"
+        ConfigError, match=r"'filter\.brand' is an attribute of a history, but 'filter' is none of items"
     ):
         world(tmp_path, filter=values(), brands=brands).pack()
     found = world(tmp_path, filter=values(events="acts"))

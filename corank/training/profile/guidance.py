@@ -207,7 +207,8 @@ class Guidance:
             n for n in schema.history_items() if schema.column(n) == data.item and schema.features[n].is_input
         ]
         positives, users = self.counts.splits["train"].labels[self._label].positives, self._facts("user").rows
-        if schema.histories() or not ids or positives < users:
+        listed = [history for history in schema.histories().values() if not history.values]
+        if listed or not ids or positives < users:
             return
         if self._known("user") >= KNOWN and self._known("item") >= 1 - KNOWN:
             settings = f"of: {_quote(ids[0])}, event: {_quote(self._label)}, last: 50, every: 1d"
