@@ -42,18 +42,18 @@ def find_sources(
         DataError: no table has the column, or its type does not fit the feature's kind.
         ConfigError: an item feature, and no table of items; or events are counted by a feature that they do not have.
     """
-    for history in schema.histories().values():
-        if history.table and not history.values:
-            events[history.table].require([EventColumns.of(data.events[history.table], data).item])
+    of_items = [history.table for history in schema.histories().values() if not history.values]
+    for table in filter(None, [*of_items, *(prior.events for prior in schema.priors().values())]):
+        events[table].require([EventColumns.of(data.events[table], data).item])
     sources: dict[str, Source] = {}
     tables: dict[Source, Table | None] = {"log": log, "items": items, "users": users}
     parallels = schema.parallels()
     # a history before what is beside it
     for name, feature in sorted(schema.columns().items(), key=lambda pair: pair[0] in parallels):
         column = schema.column(name)
-        if table := events_table(schema, name):
+        if named := events_table(schema, name):
             sources[name] = "events"
-            events[table].require([column])
+            events[named].require([column])
             continue
         sources[name] = (
             sources[parallels[name]] if name in parallels else _source(name, schema, data, tables, log)

@@ -14,6 +14,8 @@ from corank.features.history import HistoryNeeds
 from corank.features.kinds.count import CountFeature
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature
+from corank.features.kinds.prior import PriorFeature
+from corank.features.schema import Schema
 from tests.support.packing import FEATURES, HOUR, LOG, World, lists, only
 
 ACTIONS = pl.DataFrame(
@@ -84,7 +86,8 @@ def test_events_are_weighted_by_their_age(tmp_path: Path) -> None:
     packed = world(tmp_path, filter=values(half_life="1h", last=2)).pack()
     shard = only(packed, "valid")
     past = read_history_items(packed, shard, np.arange(1), ["filter"])
-    assert past["filter"].flat_weight().tolist() == [2.0**-24, 0.5]
+    weights = past["filter"].flat_weight()
+    assert weights is not None and weights.tolist() == [2.0**-24, 0.5]
 
 
 def test_it_is_compared_by_value(tmp_path: Path) -> None:
@@ -119,7 +122,10 @@ def test_a_table_may_hold_items_and_other_values(tmp_path: Path) -> None:
 
 def test_a_table_without_items_has_no_history_of_items(tmp_path: Path) -> None:
     past = IdsFeature.model_validate({"side": "user", "kind": "ids", "of": "item", "events": "actions"})
-    assert "data.events.actions: no column 'item'" in world(tmp_path, past=past).refused()
+    counted = PriorFeature(kind="prior", by=["user"], events="actions")
+    for feature in (past, counted):
+        found = world(tmp_path, filter=values(), made=feature)
+        assert "data.events.actions: no column 'item'" in found.refused() and not found.said
 
 
 @pytest.mark.parametrize(
@@ -165,4 +171,4 @@ def test_values_have_no_attributes_and_their_table_must_be_there(tmp_path: Path)
         world(tmp_path, filter=values(), brands=brands).pack()
     found = world(tmp_path, filter=values(events="acts"))
     with pytest.raises(ConfigError, match=r"no table 'acts'; data\.events are actions"):
-        found.features["filter"].check_data("filter", None, found.settings())  # type: ignore[arg-type]
+        Schema(found.features).check_data(found.settings())

@@ -144,7 +144,9 @@ def test_lists_of_the_request_are_features_unless_they_say_what_was_clicked(
     assert isinstance(seen, IdsFeature) and (seen.side, seen.last) == ("context", 60), (
         "the newest is the last"
     )
-    check_config(config, tmp_path / "out").sufficiency.require()
+    summary = check_config(config, tmp_path / "out")
+    summary.sufficiency.require()
+    assert {lacking.kind for lacking in summary.profile.suggestions} <= {"history", "age"}
     run = corank.train(tmp_path / "out" / "config.yaml", ["train.epochs=1"], folder=tmp_path / "run").run
     assert {"searches", "seen"} <= {*run.config.features}
 

@@ -64,6 +64,7 @@ def test_the_config_is_accepted_and_splits_by_the_files(imported: Path) -> None:
     config = read(imported / "config.yaml")
     summary = check_config(config, imported)
     summary.sufficiency.require()
+    assert summary.profile.suggestions == []
     dev = pl.read_parquet(imported / "log" / "dev.parquet")["candidates"].list.len().sum()
     assert summary.splits["test"] == dev
 
