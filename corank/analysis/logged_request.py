@@ -124,7 +124,7 @@ def _histories(
     for name, history in schema.histories().items():
         beside = schema.column_names(f for f, of in schema.parallels().items() if of == name)
         if history.table is not None:
-            events = _listed(run, history.table, user, beside)
+            events = _listed(run, history, user, beside)
         elif history.lists is None:
             remembered = None if packed.manifest.continued is None else _remembered(packed, history, user)
             events = _exposed(log, data, history, user) if remembered is None else remembered
@@ -173,10 +173,10 @@ def _exposed(log: Table, data: DataSettings, history: History, user: Any) -> pl.
     return events.unique(keys, keep="first", maintain_order=True).sort(TIME, maintain_order=True)
 
 
-def _listed(run: Run, name: str, user: Any, beside: Sequence[str]) -> pl.DataFrame:
+def _listed(run: Run, history: History, user: Any, beside: Sequence[str]) -> pl.DataFrame:
     """The user's events of a table of `data.events`, in the order of time."""
-    data = run.config.data
-    table, columns = open_events(data, run.base)[name], EventColumns.of(data.events[name], data)
+    data, name = run.config.data, str(history.table)
+    table, columns = open_events(data, run.base)[name], EventColumns.of(data.events[name], data, history)
     mine = table.frame.filter(table.key(columns.user) == user)
     wanted = [*columns.select(table), *(pl.col(column) for column in beside)]
     return table.collect(mine.select(wanted)).sort(TIME, maintain_order=True)

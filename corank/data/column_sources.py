@@ -7,9 +7,11 @@ import polars as pl
 
 from corank.core.errors import ConfigError, DataError
 from corank.core.time import LATEST, format_time
+from corank.data.histories.event_tables import EventColumns
 from corank.data.tables import Table
 from corank.data.validate import check_rows, value_checks
 from corank.features.feature_kind import ColumnFeature
+from corank.features.histories.sources import events_table
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 
@@ -40,15 +42,18 @@ def find_sources(
         DataError: no table has the column, or its type does not fit the feature's kind.
         ConfigError: an item feature, and no table of items; or events are counted by a feature that they do not have.
     """
+    of_items = [history.table for history in schema.histories().values() if not history.values]
+    for table in filter(None, [*of_items, *(prior.events for prior in schema.priors().values())]):
+        events[table].require([EventColumns.of(data.events[table], data).item])
     sources: dict[str, Source] = {}
     tables: dict[Source, Table | None] = {"log": log, "items": items, "users": users}
     parallels = schema.parallels()
     # a history before what is beside it
     for name, feature in sorted(schema.columns().items(), key=lambda pair: pair[0] in parallels):
         column = schema.column(name)
-        if name in parallels and (table := schema.histories()[parallels[name]].table):
+        if named := events_table(schema, name):
             sources[name] = "events"
-            events[table].require([column])
+            events[named].require([column])
             continue
         sources[name] = (
             sources[parallels[name]] if name in parallels else _source(name, schema, data, tables, log)
@@ -111,7 +116,7 @@ def _check_comparisons(
         name = schema.of_items(operand) or operand
         column, table = schema.column(name), tables.get(sources[name])
         if sources[name] == "events":
-            table = events[str(schema.histories()[schema.parallels()[name]].table)]
+            table = events[str(events_table(schema, name))]
         if table is None or column not in table.types:
             # the id of an item or a user without a table of its own
             table = tables["log"]

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Self
 
+from corank.features.histories.sources import events_table
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 
@@ -15,7 +16,7 @@ class RequestColumns:
     user: tuple[str, ...]
     """Of the user; the column of the id, which requests call `id`, is left out."""
     histories: tuple[str, ...]
-    """Of the user, too: lists of item ids. A history of list columns is among the columns, by these."""
+    """Of the user, too: lists of item ids, or of values. A history of list columns is among the columns, by these."""
     context: tuple[str, ...]
     cross: tuple[str, ...]
     """Of each candidate: features of the pair."""
@@ -28,8 +29,7 @@ class RequestColumns:
     def of(cls, schema: Schema, data: DataSettings, item_columns: Collection[str]) -> Self:
         """Find the columns from features, the settings of the log and those of its `columns` that are of items."""
         histories = schema.histories()
-        within = {name for name, history in schema.parallels().items() if histories[history].table}
-        columns = [name for name in schema.columns() if name not in within]
+        columns = [name for name in schema.columns() if not events_table(schema, name)]
         return cls(
             user=_distinct(schema.column_names(columns, side="user"), data.user),
             histories=tuple(name for name, history in histories.items() if history.lists is None),

@@ -1,4 +1,4 @@
-"""Columns with an element a candidate: which there are, what each is as a feature, and which were logged afterwards."""
+"""Columns of lists, an element a candidate or of the request: what each is as a feature, and what was logged later."""
 
 import re
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from corank.core.types import Mask
+from corank.datasets.news.infer import RARE
 
 SAMPLE = 200_000
 """Impressions that are looked at, at most; the last ones."""
@@ -15,14 +16,18 @@ FEW = 20
 LATE_AUC = 0.97
 """A number that orders clicked above other candidates so well, alone, was hardly known before the click."""
 ENOUGH = 20
-"""Clicked and other candidates that a verdict on a column rests on, each, at least."""
+"""Clicked and other candidates, or requests, that a verdict on a column rests on, each, at least."""
+MOSTLY = 0.5
+"""A list of which a larger share are candidates of its own impression says what happened to these."""
+USUAL_LENGTH = 50
+"""A feature of kind ids reads so many values unless it says otherwise."""
 
 _LATE_NAME = re.compile(r"(^|_)(dwell|play|played|watch|watched|stay|scroll|read_time|view_time|viewed)(_|$)")
 
 
 @dataclass(frozen=True)
 class AlongColumn:
-    """A column of lists with an element a candidate."""
+    """A column of lists, with an element a candidate or of the request."""
 
     name: str
     settings: str
@@ -31,8 +36,10 @@ class AlongColumn:
     """Why it looks as if it was logged after the click; blank if it does not."""
 
 
-def list_along(log: pl.LazyFrame, candidates: str, used: set[str]) -> tuple[list[str], dict[str, str]]:
-    """Choose the columns that have an element a candidate in every row.
+def list_along(
+    log: pl.LazyFrame, candidates: str, used: set[str]
+) -> tuple[list[str], list[str], dict[str, str]]:
+    """Choose the columns that have an element a candidate in every row, and other lists of texts or whole numbers.
 
     Args:
         log: the impressions.
@@ -40,23 +47,25 @@ def list_along(log: pl.LazyFrame, candidates: str, used: set[str]) -> tuple[list
         used: columns that have another role.
 
     Returns:
-        Their names; and the other columns of lists → why they were left out.
+        The names of both; and all columns of lists without an element a candidate → why they are no such.
     """
     types = log.collect_schema()
     lists = {n: k for n, k in types.items() if isinstance(k, pl.List | pl.Array) and n not in used}
     length = pl.col(candidates).list.len()
     unlike = [(_length(pl.col(n), k) != length).fill_null(True).sum().alias(n) for n, k in lists.items()]
     counts = log.select(*unlike).collect(engine="streaming").row(0, named=True) if lists else {}
-    chosen, left_out = [], {}
+    chosen, others, left_out = [], [], {}
     for name, kind in lists.items():
         inner = kind.inner
         if counts[name]:
             left_out[name] = f"{counts[name]:,} lists are of another length than '{candidates}'"
+            if isinstance(kind, pl.List) and (inner.is_integer() or inner == pl.String):
+                others.append(name)
         elif not (inner.is_numeric() or inner in (pl.Boolean, pl.String)):
             left_out[name] = f"lists of {inner}; expected numbers, text, or true and false"
         else:
             chosen.append(name)
-    return chosen, left_out
+    return chosen, others, left_out
 
 
 def drop_repeats(log: pl.LazyFrame, candidates: str, along: Sequence[str], label: str | None) -> pl.LazyFrame:
@@ -103,6 +112,54 @@ def describe_along(
     label_of = pl.col("@label") == 1 if aligned else pl.col("@item").is_in(pl.col("@label"))
     clicked = rows.select(label_of.fill_null(False)).to_series().to_numpy()
     return [AlongColumn(name, _settings(rows[name]), why_late(name, rows[name], clicked)) for name in names]
+
+
+def describe_lists(
+    log: pl.LazyFrame, candidates: str, label: str, aligned: bool, names: Sequence[str]
+) -> list[AlongColumn]:
+    """Describe columns of lists of texts or whole numbers that are of the request, as features of it.
+
+    Args:
+        log: the impressions, in the order of time.
+        candidates: the column of candidates.
+        label: the column of lists of 0 and 1, an element a candidate, if `aligned`; else of the clicked candidates.
+        aligned: which of both it is.
+        names: the columns.
+    """
+    if not names:
+        return []
+    rows = log.select(candidates, label, *names).tail(SAMPLE).collect()
+    ones = pl.col(label).list.sum() if aligned else pl.col(label).list.len()
+    clicked = rows.select((ones > 0).fill_null(False)).to_series().to_numpy()
+    shown = pl.col(candidates).cast(pl.List(pl.String))
+    longest = log.select(pl.col(names).list.len().max()).collect(engine="streaming").row(0, named=True)
+    found = []
+    for name in names:
+        values = pl.col(name).cast(pl.List(pl.String)).list.drop_nulls().list.unique()
+        own, among = rows.select(
+            values.list.len().sum().alias("own"),
+            values.list.set_intersection(shown).list.len().sum().alias("among"),
+        ).row(0)
+        last = f", last: {longest[name]}" if (longest[name] or 0) > USUAL_LENGTH else ""
+        late = (
+            f"{among / own:.0%} of its values are candidates of the same impression"
+            if among > MOSTLY * own
+            else ""
+        )
+        filled = rows[name].list.len().fill_null(0).to_numpy() > 0
+        late = late or _why_late_list(name, filled, clicked) if own else "its lists hold no value"
+        found.append(AlongColumn(name, f"side: context, kind: ids, min_count: {RARE}{last}", late))
+    return found
+
+
+def _why_late_list(name: str, filled: Mask, clicked: Mask) -> str:
+    """Say why lists of requests, filled or empty, look as if they were logged after the click; blank if they do not."""
+    if _LATE_NAME.search(name.lower()):
+        return "its name says what happens after a click"
+    enough = min(clicked.sum(), (~clicked).sum()) >= ENOUGH
+    if enough and filled[clicked].mean() > 0.5 and filled[~clicked].mean() < 0.01:
+        return "it is empty unless a candidate was clicked"
+    return ""
 
 
 def why_late(name: str, column: pl.Series, clicked: Mask) -> str:

@@ -12,7 +12,7 @@ from pydantic import Field
 from corank.core.errors import DataError
 from corank.core.files import atomic_folder
 from corank.core.types import Report
-from corank.datasets.along import describe_along, drop_repeats, has_repeats, list_along
+from corank.datasets.along import describe_along, describe_lists, drop_repeats, has_repeats, list_along
 from corank.datasets.importer import IMPORTERS, Importer
 from corank.datasets.news.files import read_schema, refuse_rows
 from corank.datasets.news.infer import OFTEN, describe_context, describe_items, free_name, name_column
@@ -64,9 +64,9 @@ def import_lists(source: Path, out: Path, columns: Lists, report: Report = lambd
     """Write `log.parquet`, `items.parquet` and `config.yaml` to `out`, whole or not at all.
 
     Features are chosen by the types of columns, and by what helps on such logs: rates of clicks by item and user, how
-    many candidates a request has, what has an element a candidate. Columns that look as if they were logged after the
-    click are no features, unless `along` names them. The last two days are for validation and for the test, or the last
-    two tenths of the requests if the days are few. Batches and epochs follow the number of requests.
+    many candidates a request has, what has an element a candidate, lists of the request. Columns that look as if they
+    were logged after the click are no features, unless `along` names them. The last two days are for validation and
+    test, or the last two tenths of the requests if the days are few. Batches and epochs follow the number of requests.
 
     Args:
         source: a Parquet file, or a folder of such files.
@@ -182,7 +182,7 @@ def _keep_once(log: pl.LazyFrame, columns: Lists, report: Report) -> pl.LazyFram
     having = "1 impression has" if repeats == 1 else f"{repeats:,} impressions have"
     report(f"{having} a candidate twice: the clicked one is kept, or else the first")
     labels, used = _names(columns.labels), _used(columns)
-    along, _ = list_along(log, columns.candidates, used)
+    along, _, _ = list_along(log, columns.candidates, used)
     return drop_repeats(log, columns.candidates, [*labels, *along], labels[0] if labels else None)
 
 
@@ -202,14 +202,19 @@ def _describe_log(facts: _LogFacts, columns: Lists, path: Path) -> _Features:
     labels, named = _names(columns.labels), _names(columns.along)
     for name in named:
         _require(path, facts.types, name, "--along", is_list=True)
-    chosen, unlike = list_along(log, columns.candidates, used)
+    chosen, others, unlike = list_along(log, columns.candidates, used)
     for name in named:
         if name in unlike:
             raise DataError(f"{path}: column '{name}' (--along): {unlike[name]}")
     first = (labels or _names(columns.chosen))[0]
     lines = {free_name(columns.user, {}): name_column(columns.user, "side: user, kind: id, min_count: 30")}
     lines |= describe_context(facts.types, used)
-    left_out, along = [f"{name}: {why}" for name, why in unlike.items()], []
+    left_out, along = [f"{name}: {why}" for name, why in unlike.items() if name not in others], []
+    for column in describe_lists(log, columns.candidates, first, bool(labels), others):
+        if column.late:
+            left_out.append(f"{column.name}: {column.late}")
+        else:
+            lines[free_name(column.name, lines)] = name_column(column.name, column.settings)
     for column in describe_along(log, columns.candidates, first, bool(labels), named or chosen):
         if column.late and not named:
             left_out.append(f"{column.name}: {column.late}; if it is known before, name it as --along")

@@ -35,7 +35,7 @@ class History:
     """Which events of a user a history lists."""
 
     of: str
-    """The item id feature by which items are encoded."""
+    """The feature by which its values are encoded: that of the item's id, or itself if they are no items."""
     event: str | None
     """The label that must be 1; any exposed candidate if None."""
     lag: timedelta
@@ -50,6 +50,8 @@ class History:
     """The columns that list its events, if they are listed."""
     table: str | None = None
     """The table of `data.events` that has its events; those of the log's candidates if neither is given."""
+    values: str | None = None
+    """The column of the table that holds its values, if they are no items."""
 
     @property
     def events(self) -> str:

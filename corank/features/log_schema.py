@@ -53,7 +53,7 @@ class EventTable(Settings):
     user: str | None = None
     """Its column of users; that of the log, `data.user`, unless given."""
     item: str | None = None
-    """Its column of items; `data.item` unless given."""
+    """Its column of items; `data.item` unless given. Histories of other values need none."""
     time: str | None = None
     """Its column of times; `data.time` unless given."""
 

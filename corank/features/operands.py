@@ -45,13 +45,13 @@ class OperandNames:
             "lists": {},
             "numbers": {},
         }
-        parallels = schema.parallels()  # the events of histories have what these are
+        events = {*schema.parallels(), *schema.histories()}  # the events of histories have what these are
         derived = schema.derived()
         for feature in derived.values() if features is None else with_compared(schema, features):
             for operand, needed in zip(feature.operands, feature.operand_uses, strict=True):
                 of_items = schema.of_items(operand)
                 name = of_items or operand
-                if schema.placement(name) == placement and name not in parallels and name not in derived:
+                if schema.placement(name) == placement and name not in events and name not in derived:
                     uses = schema.features[name].uses
                     taken = uses if of_items else uses.intersection(needed)
                     if "vector" not in taken:

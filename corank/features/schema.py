@@ -1,7 +1,7 @@
 """All features of a config: the side of each, what may enter which tower, which embedding table it reads."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -53,9 +53,9 @@ class Schema:
     def check_operand(self, key: str, operand: str, any_of: bool = False) -> None:
         """Raise ConfigError unless it is a feature of a column (`any_of`: any) or an attribute of a history's items."""
         history, dot, name = operand.rpartition(".")
-        if dot and history not in self.histories():
+        if dot and self.of_items(history) is None:
             raise ConfigError(
-                f"{key}: '{operand}' is an attribute of a history, but '{history}' is none; "
+                f"{key}: '{operand}' is an attribute of a history, but '{history}' is none of items; "
                 f"histories are {', '.join(self.histories()) or 'not declared'}"
             )
         feature = self.features.get(name)
@@ -86,7 +86,7 @@ class Schema:
         """The item feature that a history's operand speaks of, None for other operands."""
         if "." in operand:
             return operand.rpartition(".")[2]
-        return self.histories()[operand].of if operand in self.histories() else None
+        return past.of if (past := self.histories().get(operand)) and not past.values else None
 
     def history_of(self, operand: str) -> str:
         """The history that an operand such as `HISTORY` or `HISTORY.FEATURE` is of; the operand where it is of none."""
@@ -95,7 +95,7 @@ class Schema:
     def history_operands(self) -> list[str]:
         """The operands of derived features that are of histories."""
         operands = (operand for feature in self.derived().values() for operand in feature.operands)
-        return list(dict.fromkeys(operand for operand in operands if self.of_items(operand)))
+        return list(dict.fromkeys(o for o in operands if self.history_of(o) in self.histories()))
 
     def history_items(self) -> list[str]:
         """The features that a history may be `of`: of items, with one code that is the value's own."""
@@ -118,8 +118,6 @@ class Schema:
         feature, found = self.features[name], {self.table_of(name)}
         if (derived := feature.as_derived) is not None:
             found |= {part for operand in derived.operands for part in operand.split(".")}
-        if (history := feature.as_history) is not None:
-            found.add(history.of)
         return (found | {*(feature.attribute or ()), *filter(None, [feature.parallel])}) - {name}
 
     # OperandRows and placements
@@ -194,7 +192,8 @@ class Schema:
 
     @cached_property
     def _histories(self) -> dict[str, History]:
-        return {n: h for n, f in self.features.items() if (h := f.as_history) is not None}
+        found = {n: h for n, f in self.features.items() if (h := f.as_history) is not None}
+        return {n: h if h.of else replace(h, of=n, values=self.column(n)) for n, h in found.items()}
 
     def parallels(self) -> dict[str, str]:
         """The lists that are attributes of a history's events: the history."""

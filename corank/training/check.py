@@ -4,29 +4,25 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
 
 from corank.batches.sampling import SOURCES, Population
 from corank.core.errors import DataError
-from corank.data.column_sources import (
-    Source,
-    check_times,
-    feature_columns,
-    find_sources,
-    find_value_sources,
-)
+from corank.data.column_sources import Source
 from corank.data.dataset import PackedDataset
-from corank.data.histories.event_tables import open_events
-from corank.data.log_summary import LogSummary
+from corank.data.packing.grouping import refuse_contradictions
+from corank.data.packing.pack import count_partitions
+from corank.data.packing.sources import PackSources
 from corank.engine.base import open_engine
 from corank.training.config import Config
 from corank.training.forecast.forecast import Forecast, forecast_training
 from corank.training.forecast.machine import measure_machine
 from corank.training.preparation.packed_data import open_packed, packed_location
 from corank.training.preparation.schedule import plan_training
-from corank.training.profile.log_profile import LogProfile, open_tables
+from corank.training.profile.log_profile import LogProfile
 from corank.training.sufficiency import Sufficiency, find_single_buckets
 
 
@@ -96,21 +92,22 @@ def check_config(config: Config, base: Path) -> CheckSummary:
     What training would refuse for lack of positives or negatives is among the result's `sufficiency.faults`.
     Raises ConfigError, DataError, as `corank pack` would.
     """
-    data, schema = config.data, config.declared
-    tables, events = open_tables(config, base), open_events(data, base)
-    found = find_sources(schema, data, tables["log"], tables.get("items"), tables.get("users"), events)
-    with open_engine() as engine:
-        summary = LogSummary.read(tables["log"], data, feature_columns(schema, found, "log"), engine)
-    check_times(schema, found, tables, summary.first)
-    find_value_sources(data, tables["log"], tables.get("items"))
-    profile = LogProfile.of(config, tables, found, summary)
+    with open_engine() as engine, TemporaryDirectory() as spill:
+        inputs = PackSources.open(config.data, config.declared, base, engine)
+        ids = inputs.read_ids(Path(spill), engine)
+        inputs.read_items(ids)
+        inputs.read_users(ids.users["value"])
+    refuse_contradictions(inputs, count_partitions(inputs.summary.rows))
+    named = {"log": inputs.log, "items": inputs.items, "users": inputs.users, "truth": inputs.truth}
+    tables = {name: table for name, table in named.items() if table is not None}
+    profile = LogProfile.of(config, tables, inputs.sources, inputs.summary)
     profile = replace(profile, config=plan_training(config, profile.counts.splits["train"].requests))
     config, packed = profile.config, _open_if_packed(config, base)
     return CheckSummary(
         config,
-        [_feature_row(config, name, found) for name in config.features],
+        [_feature_row(config, name, inputs.sources) for name in config.features],
         {n: int(t.collect(t.frame.select(pl.len())).item()) for n, t in tables.items()},
-        summary.splits,
+        inputs.summary.splits,
         _samples(config),
         Sufficiency(
             config,

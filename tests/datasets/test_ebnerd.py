@@ -48,6 +48,8 @@ def test_the_world_comes_back(news_worlds: Path, imported: Path) -> None:
 def test_the_config_is_accepted_and_splits_by_the_files(imported: Path) -> None:
     summary = check_config(read(imported / "config.yaml"), imported)
     summary.sufficiency.require()
+    # few users, who come again and again in this world; a score of each article
+    assert [suggestion.kind for suggestion in summary.profile.suggestions] == ["prior", "within"]
     last = pl.read_parquet(imported / "log" / "validation.parquet")
     assert summary.splits["test"] == last["article_ids_inview"].list.len().sum()
 

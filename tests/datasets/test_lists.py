@@ -14,6 +14,7 @@ from corank.core.settings import validate
 from corank.data.lists.list_log import scan_log
 from corank.datasets.lists import Lists, import_lists
 from corank.datasets.schedule import TENTHS
+from corank.features.kinds.ids import IdsFeature
 from corank.training.check import check_config
 from corank.training.config_file import read
 from tests.datasets.conftest import plain_rows
@@ -75,6 +76,7 @@ def with_lists(world: Path) -> Path:
         after=pl.col("clicked").list.eval(clicked),
         read_time=pl.col("candidates").list.eval(pl.element() * 5 % 7),
         other=pl.col("candidates").list.head(1),
+        floats=pl.lit([0.5, 1.5]),
         names=pl.col("candidates").list.eval(pl.element().cast(pl.String).cast(pl.Categorical)),
     ).write_parquet(world / "lists.parquet")
     return world / "lists.parquet"
@@ -93,7 +95,8 @@ def test_what_belongs_to_candidates_is_a_feature_unless_it_was_logged_later(
     for told in (
         "after: alone it tells",
         "read_time: its name says",
-        "other: 300 lists are of another length",
+        "other: 100% of its values are candidates of the same impression",
+        "floats: 300 lists are of another length",
     ):
         assert any(line.startswith(f"left out: {told}") for line in left_out), left_out
     text = (tmp_path / "out" / "config.yaml").read_text()
@@ -119,6 +122,55 @@ def test_a_candidate_that_is_twice_in_an_impression_is_kept_once(news_worlds: Pa
     assert written.drop("impression").drop(*twice).equals(log.drop(*twice))
     assert found.candidates == written["candidates"].list.len().sum()
     assert any(line.startswith("1 impression has a candidate twice: ") for line in said), said
+
+
+def with_context(world: Path) -> Path:
+    """A log with lists of the request: searches, a long one of numbers, and what was logged after the click."""
+    log = pl.read_parquet(world / "log" / "*.parquet").with_row_index("n")
+    quiet = pl.col("n") % 3 == 0  # a third of the requests are without a click
+    log = log.with_columns(
+        clicked=pl.when(quiet).then(pl.col("clicked").list.eval(pl.element() * 0)).otherwise("clicked")
+    )
+    clicks = pl.col("clicked").list.sum() > 0
+    few = pl.col("n") % 4
+    log.with_columns(
+        searches=pl.when(few > 0).then(
+            pl.concat_list(pl.format("q{}", few), pl.format("q{}", pl.col("n") % 7))
+        ),
+        seen=pl.int_ranges(0, few * 20),
+        after=pl.when(clicks).then(pl.concat_list(pl.format("c{}", few))).otherwise([]),
+        dwell=pl.concat_list(few),
+        shown=pl.col("candidates").list.head(2).cast(pl.List(pl.String)),
+        blank=pl.lit([], pl.List(pl.String)),
+    ).drop("n").write_parquet(world / "context.parquet")
+    return world / "context.parquet"
+
+
+def test_lists_of_the_request_are_features_unless_they_say_what_was_clicked(
+    news_worlds: Path, tmp_path: Path
+) -> None:
+    world = own(news_worlds, tmp_path / "in")
+    said: list[str] = []
+    found = import_lists(with_context(world), tmp_path / "out", settings(world), said.append)
+    assert {"searches", "seen"} <= {*found.features}
+    left_out = {line.split(": ")[1]: line.split(": ", 2)[2] for line in said if line.startswith("left out: ")}
+    assert left_out == {
+        "after": "it is empty unless a candidate was clicked",
+        "dwell": "its name says what happens after a click",
+        "shown": "100% of its values are candidates of the same impression",
+        "blank": "its lists hold no value",
+    }
+    assert any("searches, seen" in line for line in said if line.startswith("features: "))
+    config = read(tmp_path / "out" / "config.yaml")
+    seen = config.features["seen"]
+    assert isinstance(seen, IdsFeature) and (seen.side, seen.last) == ("context", 60), (
+        "the newest is the last"
+    )
+    summary = check_config(config, tmp_path / "out")
+    summary.sufficiency.require()
+    assert {lacking.kind for lacking in summary.profile.suggestions} <= {"history", "age"}
+    run = corank.train(tmp_path / "out" / "config.yaml", ["train.epochs=1"], folder=tmp_path / "run").run
+    assert {"searches", "seen"} <= {*run.config.features}
 
 
 def test_named_columns_alone_are_taken_and_must_fit(news_worlds: Path, tmp_path: Path) -> None:

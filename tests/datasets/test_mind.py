@@ -64,6 +64,10 @@ def test_the_config_is_accepted_and_splits_by_the_files(imported: Path) -> None:
     config = read(imported / "config.yaml")
     summary = check_config(config, imported)
     summary.sufficiency.require()
+    lacking = [suggestion.lacking for suggestion in summary.profile.suggestions]
+    assert lacking == ["rate of 'click' by user (kind: prior)"], (
+        "few users, who come again and again in this world"
+    )
     dev = pl.read_parquet(imported / "log" / "dev.parquet")["candidates"].list.len().sum()
     assert summary.splits["test"] == dev
 

@@ -181,8 +181,8 @@ UNSOUND: list[tuple[dict[str, Any], str]] = [
     *((PRIOR | {"every": every}, GRID) for every in ("0d", "25h", "36h")),
     (HISTORY | {"half_life": "0m"}, ": half_life must be above 0s"),
     *(({"side": "user", "kind": "ids", key: value},
-       f": {key}: a setting of histories; write `of: <item id feature>`, or drop it")
-      for key, value in (OWN | SOURCES).items()),
+       f": {key}: a setting of histories; write `of: <item id feature>` or `events: <table>`, or drop it")
+      for key, value in (OWN | {"times": "when"}).items()),
     (HISTORY | {"side": "context"}, f"{OF_A_USER}`context`"),
     (ATTRIBUTE | {"side": "item"}, f"{OF_A_USER}`item`"),
     *((history | {key: value},
@@ -265,7 +265,7 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     (HISTORY | {"of": ""}, "of: must name an item id feature (item, brand); received ''"),
     (HISTORY | {"dim": 8}, "dim: a history shares the table of 'item', whose dim is 16; received 8"),
     (ATTRIBUTE | {"dim": 8}, "dim: a history shares the table of 'brand', whose dim is 4; received 8"),
-    (ATTRIBUTE | {"of": "likes.brand"}, "of: 'likes.brand' is an attribute of a history, but 'likes' is none; "
+    (ATTRIBUTE | {"of": "likes.brand"}, "of: 'likes.brand' is an attribute of a history, but 'likes' is none of items; "
      "histories are clicked"),
     (ATTRIBUTE | {"of": "clicked."}, "of: no feature '' is declared under features"),
     (ATTRIBUTE | {"of": "clicked.nothing"}, "of: no feature 'nothing' is declared under features"),
@@ -280,7 +280,7 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     (DERIVED["liked"] | {"of": ["brands", "brand"]}, f"of: 'brands' {OF_COLUMNS}"),
     (DERIVED["spare"] | {"of": ["budget", "position"]}, f"of: 'position' {LOGGED}"),
     (DERIVED["liked"] | {"of": ["user.brand", "brand"]}, "of: 'user.brand' is an attribute of a history, but "
-     "'user' is none; histories are clicked"),
+     "'user' is none of items; histories are clicked"),
     (PAIR | {"of": ["user", "budget"]}, f"of: a pair is {IDS}; 'budget' is neither"),
     (PAIR | {"of": ["clicked", "item"]}, f"of: a pair is {IDS}; 'clicked' is neither"),
     (PRIOR | {"by": ["user", "clicked.brand"]}, f"by: a prior is {IDS}; 'clicked.brand' is neither"),
@@ -373,7 +373,7 @@ def test_what_there_is_none_of_is_said() -> None:
     with pytest.raises(ConfigError, match=r"must name an item id feature \(none declared\); received 'item'"):
         Schema(lone)
     few = {name: COLUMNS[name] for name in ("likes", "brand")} | {"odd": DERIVED["brand_seen"]}
-    with pytest.raises(ConfigError, match="but 'clicked' is none; histories are not declared"):
+    with pytest.raises(ConfigError, match="but 'clicked' is none of items; histories are not declared"):
         Schema(TypeAdapter(dict[str, Feature]).validate_python(few))
 
 

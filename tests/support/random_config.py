@@ -118,7 +118,18 @@ def _history(n: int, drawn: Drawn) -> dict[str, Drawn]:
         settings |= {"column": f"seen_{n}"} | ({"times": f"when_{n}"} if source == "timed" else {})
         settings |= {"separator": drawn["separator"]} if drawn["separator"] else {}
     beside = {"side": "user", "kind": "ids", "parallel_to": f"history_{n}", "column": f"dwell_{n}", "dim": 3}
-    return {f"history_{n}": settings} | ({f"beside_{n}": beside} if drawn.get("beside") else {})
+    found = {f"history_{n}": settings} | ({f"beside_{n}": beside} if drawn.get("beside") else {})
+    return found | (_values(n, drawn) if source == "events" else {})
+
+
+def _values(n: int, drawn: Drawn) -> dict[str, Drawn]:
+    """Histories of what the events of a table say beside the item: of texts, and of whole numbers."""
+    cut = {key: value for key, value in drawn.items() if key in ("last", "lag", "every", "half_life", "pool")}
+    shared = {"side": "user", "kind": "ids", "events": f"past_{n}"} | cut
+    return {
+        f"did_{n}": shared | {"column": "did", "dim": 3, "min_count": 2},
+        f"dwelt_{n}": shared | {"column": f"dwell_{n}", "dim": 2, "hash": 5},
+    }
 
 
 def _matches(features: dict[str, Drawn]) -> list[str]:
@@ -188,6 +199,7 @@ def _derived(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
     lists += [f"{h}.{n}" for h in histories for n in some("item", "id", "ids")]
     lists += (beside := [n for n in features if n.startswith("beside_")])
     texts = {n: bool(drawn["histories"][int(n[7:])].get("separator")) for n in beside}
+    texts |= {n: n.startswith("did_") for n in features if n.startswith(("did_", "dwelt_"))}
     columns |= {n: {"text": text} for n, text in texts.items()}
     for one in lists:
         items = columns.get(one.rpartition(".")[2], columns["item_id"])

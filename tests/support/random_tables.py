@@ -114,6 +114,7 @@ def _events(drawn: Drawn, rng: np.random.Generator) -> pl.DataFrame:
             "who": _ids("u", rng.integers(0, 12, count), drawn),
             "what": _ids("i", rng.integers(0, ITEMS + 2, count), drawn),
             "at": pl.Series(rng.integers(-48, 96, count) * HOUR).cast(pl.Datetime("ms")),
+            "did": [f"filter {n}" for n in np.arange(count) % 11],
         }
         | {f"dwell_{n}": rng.integers(0, 4, count) for n in range(len(drawn["histories"]))}
     )

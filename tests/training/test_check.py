@@ -1,5 +1,7 @@
 """`corank check`: what enters which tower, and every count, with nothing packed and nothing trained."""
 
+from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 
 import polars as pl
@@ -8,9 +10,12 @@ import pytest
 import corank
 from corank.cli.console import show_check
 from corank.core.errors import ConfigError, DataError
+from corank.data.packing import grouping, pack
 from corank.datasets.feed.simulate import simulate_world
 from tests.support.shared import small_world
 from tests.support.simulated_runs import make_world
+
+Change = Callable[[pl.DataFrame], pl.DataFrame]
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +177,126 @@ def test_a_feature_whose_buckets_are_one_is_told_once_it_is_packed(tmp_path: Pat
     (line,) = [line for line in said if "lie in one bucket" in line]
     assert line.startswith(f"warning: {told}")
     assert f"warning: {corank.check(config, overrides).sufficiency.warnings[-1]}" == line
+
+
+def change_row(number: int, **values: pl.Expr) -> Change:
+    """Give one row of the log other values."""
+    here = pl.int_range(pl.len()) == number
+    return lambda log: log.with_columns(
+        pl.when(here).then(value).otherwise(pl.col(name)).alias(name) for name, value in values.items()
+    )
+
+
+def repeat_row(number: int, **values: pl.Expr) -> Change:
+    """Let a row stand once more, at the end, with other values."""
+    return lambda log: pl.concat([log, log[number : number + 1].with_columns(**values)])
+
+
+def in_turn(*changes: Change) -> Change:
+    return lambda log: reduce(lambda rows, change: change(rows), changes, log)
+
+
+MORE = {
+    "data.weight": "weight",
+    "data.position": "position",
+    "data.propensity": "propensity",
+    "data.columns": "[bid]",
+    "data.scores": "{production: {column: score, scale: probability}}",
+    "data.split": "{column: fold, train: [a], valid: [b], test: [c]}",
+    "features.asked": "{side: context, kind: ids}",
+    "features.shared": "{side: cross, kind: ids}",
+}
+"""Every kind of column that a row of the log may have."""
+CHANGED = {
+    "user_id": pl.col("user_id") + 1,
+    "time": pl.col("time") + pl.duration(minutes=1),
+    "tab": pl.lit("elsewhere"),
+    "hour": pl.lit(None),
+    "fold": pl.when(pl.col("fold") == "a").then(pl.lit("b")).otherwise(pl.lit("a")),
+    "asked": pl.lit([2, 1]),
+}
+"""What must be the same for all candidates of a request."""
+OWN = {
+    "is_click": 1 - pl.col("is_click").fill_null(0),
+    "level": pl.when(pl.col("level") == "ranked").then(pl.lit("retrieved")).otherwise(pl.lit("ranked")),
+    "category_clicks": pl.col("category_clicks") + 1,
+    "weight": pl.lit(2.0),
+    "position": pl.lit(3),
+    "propensity": pl.lit(0.25),
+    "bid": pl.lit(7.0),
+    "score": pl.lit(0.75),
+    "shared": pl.lit([5]),
+}
+"""What is a candidate's own."""
+CONTRADICTIONS = {
+    **{f"{name} of a request": change_row(37, **{name: value}) for name, value in CHANGED.items()},
+    **{f"{name} of a copy": repeat_row(37, **{name: value}) for name, value in (CHANGED | OWN).items()},
+    "a null in a copy": repeat_row(37, score=pl.lit(None)),
+    "a propensity": change_row(0, level=pl.lit("exposed"), propensity=pl.lit(None)),
+    "a propensity of all": lambda log: log.with_columns(
+        propensity=pl.when(pl.int_range(pl.len()) % 20 == 3).then(0.5), level=pl.lit("exposed")
+    ),
+    "many, of which packing tells one": in_turn(
+        change_row(5555, tab=pl.lit("x")),
+        *(repeat_row(n, score=pl.lit(0.75)) for n in (41, 4000, 1234)),
+        change_row(333, hour=pl.lit(None)),
+        change_row(2020, fold=pl.lit("c")),
+        change_row(2345, tab=pl.lit("y")),
+    ),
+    "copies beside one that differs": in_turn(
+        lambda log: pl.concat([log, log[:3000]]), repeat_row(600, bid=pl.lit(9.0))
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_rows_that_packing_refuses_are_refused_with_the_same_message(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Change
+) -> None:
+    """Also if the log is packed in several partitions, and its items are counted a part of the requests at a time."""
+    monkeypatch.setattr(pack, "PARTITION", 1500)
+    monkeypatch.setattr(grouping, "COUNTED", 2500)
+    overrides = write_log(config, tmp_path, change)
+    with pytest.raises(DataError) as packing:
+        corank.pack(config, overrides)
+    with pytest.raises(DataError) as checking:
+        corank.check(config, overrides)
+    assert str(checking.value) == str(packing.value)
+    assert str(checking.value).startswith(("data.log: request ", "data.propensity: "))
+
+
+def test_exact_copies_of_candidates_are_accepted_as_packing_does(config: Path, tmp_path: Path) -> None:
+    overrides = write_log(config, tmp_path, lambda log: pl.concat([log, log[:3000]]))
+    assert corank.pack(config, overrides).packed.manifest.dropped["duplicates"] == 3000
+    assert corank.check(config, overrides).rows["log"] == 9000
+
+
+def write_log(config: Path, folder: Path, change: Change) -> list[str]:
+    """Write a changed log with columns of every kind. Returns the overrides that read it and pack beside it."""
+    log = pl.read_parquet(config.parent / "log/*.parquet").with_columns(
+        weight=pl.lit(1.0),
+        position=pl.lit(1),
+        propensity=pl.lit(0.5),
+        bid=pl.lit(1.0),
+        score=pl.lit(0.5),
+        asked=pl.lit([1, 2]),
+        shared=pl.lit([3]),
+    )
+    number = pl.col("request_id").rank("dense") % 3
+    log = log.with_columns(fold=pl.when(number == 0).then(pl.lit("a")).when(number == 1).then(pl.lit("b"))
+                           .otherwise(pl.lit("c")))  # fmt: skip
+    change(log).write_parquet(folder / "log.parquet")
+    paths = {"data.log": folder / "log.parquet", "packed": folder / "packed"}
+    return [f"{key}={value}" for key, value in (MORE | paths).items()]
+
+
+def test_items_that_packing_refuses_are_refused_with_the_same_message(config: Path, tmp_path: Path) -> None:
+    items = pl.read_parquet(config.parent / "items.parquet")
+    for changed in (items[1:], pl.concat([items, items[:1].with_columns(price=pl.col("price") + 1)])):
+        changed.write_parquet(tmp_path / "items.parquet")
+        overrides = [f"data.items={tmp_path / 'items.parquet'}", f"packed={tmp_path / 'packed'}"]
+        with pytest.raises(DataError, match=r"^data\.items: ") as packing:
+            corank.pack(config, overrides)
+        with pytest.raises(DataError) as checking:
+            corank.check(config, overrides)
+        assert str(checking.value) == str(packing.value)

@@ -164,7 +164,7 @@ WRONG = {
     "features.brands={side: user, kind: ids, of: history.tab}": "features.brands.of: 'history.tab' must be an item "
     "feature of kind id, ids or vector; 'tab' is a context feature of kind id",
     "features.brands={side: user, kind: ids, of: tab.brand}": "features.brands.of: 'tab.brand' is an attribute of a "
-    "history, but 'tab' is none; histories are history",
+    "history, but 'tab' is none of items; histories are history",
     "features.brands={side: user, kind: ids, of: history.brand, dim: 8}": "features.brands.dim: a history shares the "
     "table of 'brand', whose dim is 16; received 8",
     "features.history.half_life=0d": "features.history: half_life must be above 0s",

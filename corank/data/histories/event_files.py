@@ -40,13 +40,14 @@ class EventEncoder:
             columns: attributes of events, by column: (E,).
 
         Returns:
-            A column for each part but the time. An item that no table knows has the ordinal −1.
+            A column for each part but the time. What no table of items knows has the ordinal −1.
         """
         schema = self.encoders.schema
         found: dict[str, NDArray[Any]] = {}
+        ordinals = np.full(len(items), -1) if history.values else self.items.find(items)
         found |= {
             "items": self.encoders.codes(history.of, items),
-            "ordinals": self.items.find(items).astype(np.int32),
+            "ordinals": ordinals.astype(np.int32),
         }
         if parts.keys:
             found["keys"] = hash_values(items, history.of)

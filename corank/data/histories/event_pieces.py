@@ -59,7 +59,8 @@ class EncodeEvents:
 
     def check(self) -> None:
         """Check all rows of the table. Raises DataError."""
-        self.columns.check(self.table, self._users.values.dtype, self._encoder.items.values.dtype)
+        items = None if self.history.values else self._encoder.items.values.dtype
+        self.columns.check(self.table, self._users.values.dtype, items)
 
     def __call__(self, task: tuple[int, RowRange]) -> None:
         """Write the piece of the range: the events of the log's users. Raises DataError."""
@@ -108,7 +109,7 @@ def encode_events(workspace: PackWorkspace, inputs: PackSources, history: Histor
     Returns the pieces. Raises DataError.
     """
     name, since = str(history.table), inputs.start.events.get(history.events, NEVER)
-    table, columns = inputs.events[name], EventColumns.of(inputs.data.events[name], inputs.data)
+    table, columns = inputs.events[name], EventColumns.of(inputs.data.events[name], inputs.data, history)
     folders = workspace.packed, workspace.spill
     encode = EncodeEvents(inputs.schema, history, table, columns, *folders, since)
     ranges = cut_table(table)

@@ -9,6 +9,7 @@ import polars as pl
 from corank.core.errors import DataError
 from corank.data.tables import Table
 from corank.data.validate import check_rows, whole_checks
+from corank.features.history import History
 from corank.features.log_schema import DataSettings, EventTable
 from corank.features.row_columns import ITEM, TIME, USER
 
@@ -18,7 +19,9 @@ def open_events(data: DataSettings, base: Path) -> dict[str, Table]:
     opened = {}
     for name, settings in data.events.items():
         opened[name] = Table.scan(f"events.{name}", settings.table, base)
-        opened[name].require(EventColumns.of(settings, data).names)
+        columns = EventColumns.of(settings, data)
+        # events need no item: whoever reads them as items requires it
+        opened[name].require([columns.user, columns.time, *filter(None, [settings.item])])
     return opened
 
 
@@ -49,16 +52,17 @@ def open_given_events(
 
 @dataclass(frozen=True)
 class EventColumns:
-    """Which columns of an events table hold user, item and time."""
+    """Which columns of an events table hold user, item and time. A history's own values stand in the place of items."""
 
     user: str
     item: str
     time: str
 
     @classmethod
-    def of(cls, settings: EventTable, data: DataSettings) -> "EventColumns":
-        """Those of a table; of the same names as the log's unless it says otherwise."""
-        return cls(settings.user or data.user, settings.item or data.item, settings.time or data.time)
+    def of(cls, settings: EventTable, data: DataSettings, history: History | None = None) -> "EventColumns":
+        """Those of a table, for a history of it; of the same names as the log's unless it says otherwise."""
+        item = history.values if history and history.values else settings.item or data.item
+        return cls(settings.user or data.user, item, settings.time or data.time)
 
     @property
     def names(self) -> list[str]:
@@ -73,20 +77,20 @@ class EventColumns:
             table.moment(self.time).alias(TIME),
         ]
 
-    def check(self, table: Table, users: pl.DataType, items: pl.DataType) -> None:
+    def check(self, table: Table, users: pl.DataType, items: pl.DataType | None) -> None:
         """Check all rows of the table in one pass.
 
         Args:
             table: of events.
             users: type of the log's users.
-            items: type of the items' ids.
+            items: type of the items' ids; None if the values are no items.
 
         Raises:
             DataError: a column is of another type than in the log, or a value is null or no whole number.
         """
         kinds = table.collect(table.frame.select(self.select(table)).head(0)).schema
         for column, name, kind in ((self.user, USER, users), (self.item, ITEM, items)):
-            if kinds[name] != kind:
+            if kind is not None and kinds[name] != kind:
                 raise table.unfit(column, f"{kind}, as in the log")
         check_rows(table, whole_checks(table, [self.user, self.item]))
         nulls = table.collect(table.frame.select(pl.col(self.names).null_count())).row(0, named=True)

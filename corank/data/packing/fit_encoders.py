@@ -12,6 +12,7 @@ from corank.data.packing.measure import FittedFeatures, FitTerms, MeasuredColumn
 from corank.data.state.pack_start import PackStart
 from corank.data.tables import Table
 from corank.engine.base import Engine
+from corank.features.histories.sources import events_table
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 
@@ -63,7 +64,7 @@ def fit_encoders(
             continue  # a history has the encoder of its items
         column, feature = schema.column(name), schema.columns()[name]
         if source == "events":
-            name_of_table = str(schema.histories()[schema.parallels()[name]].table)
+            name_of_table = str(events_table(schema, name))
             time = EventColumns.of(data.events[name_of_table], data).time
             moment = events[name_of_table].moment(time)
             before = (moment < data.training_end()) & (moment >= since)

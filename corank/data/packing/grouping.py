@@ -1,6 +1,9 @@
-"""Candidates, one a row, brought together by request: ordered, checked."""
+"""Candidates, one a row, brought together by request: ordered, checked; and the same check of a log not packed."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import reduce
+from operator import xor
 from typing import Self
 
 import numpy as np
@@ -8,13 +11,17 @@ import polars as pl
 
 from corank.core.errors import DataError
 from corank.core.types import Longs
-from corank.data.log_rows import describe_request, log_name, request_columns
+from corank.data.log_rows import constant_columns, describe_request, log_name, request_columns
+from corank.data.packing.sources import PackSources
+from corank.data.packing.spread import hash_requests
 from corank.features.labels import find_exposed
 from corank.features.log_schema import DataSettings
-from corank.features.row_columns import ITEM, PROPENSITY, ROW, TIME
+from corank.features.row_columns import ITEM, LEVEL, PROPENSITY, ROW, TIME
 
 _BEGIN, _FIRST = "@begin", "@first"
 """A request's earliest time and first row, by which requests are ordered."""
+COUNTED = 2**22
+"""Rows whose items are counted by request at once, about."""
 
 
 @dataclass(frozen=True)
@@ -105,3 +112,51 @@ def _refuse_changes(
                 f"data.log: request {where}: column '{column}' changes from {rows[name][row - 1]!r} to "
                 f"{rows[name][row]!r} {rule}"
             )
+
+
+def refuse_contradictions(inputs: PackSources, partitions: int) -> None:
+    """Raise the DataError that grouping so many partitions of the log would raise first.
+
+    Memory grows with the requests, not with their candidates; the columns of a request are read only if hashes of them
+    say that it may be at fault.
+    """
+    data, log = inputs.data, inputs.log
+    keys = list(request_columns(data).values())
+    constant = constant_columns(data, inputs.schema, inputs.sources)
+    rows = log.frame.with_row_index(ROW).select(pl.col(ROW).cast(pl.Int64), *inputs.log_columns())
+    suspects = pl.concat([log.collect(found) for found in _suspects(inputs, rows, keys, constant)]).unique()
+    part = pl.Series(hash_requests(suspects, keys, partitions))
+    for number in part.unique().sort():
+        of_part = suspects.filter(part == number).lazy()
+        GroupedRequests.group(log.collect(rows.join(of_part, on=keys, how="semi")), data, constant)
+
+
+def _suspects(
+    inputs: PackSources, rows: pl.LazyFrame, keys: list[str], constant: Iterable[str]
+) -> Iterator[pl.LazyFrame]:
+    """Find the requests that have several values of a constant column, some propensities, or rows of one candidate."""
+    data, log = inputs.data, inputs.log
+    of_request = rows.select(*keys, _hash(constant).alias("constant")).group_by(keys)
+    yield of_request.agg(bad=pl.col("constant").min() != pl.col("constant").max()).filter("bad").select(keys)
+    if data.propensity:
+        exposed = pl.lit(True) if data.level is None else pl.col(LEVEL) == len(data.levels) - 1
+        given = pl.col(PROPENSITY).is_not_null()
+        some = rows.group_by(keys).agg(bad=given.any() & (exposed & ~given).any())
+        yield some.filter("bad").select(keys)
+    values = [name for name in rows.collect_schema().names() if name not in (ROW, ITEM, *keys)]
+    passes = -(-inputs.summary.rows // COUNTED)
+    for n in range(passes):
+        here = rows.filter(_hash(keys) % passes == n)
+        twice = here.group_by(keys).agg(bad=pl.col(ITEM).n_unique() < pl.len())
+        requests = log.collect(twice.filter("bad").select(keys))
+        if len(requests):
+            copies = here.join(requests.lazy(), on=keys, how="semi")
+            hashed = copies.select(*keys, ITEM, _hash([ITEM, *values]).alias("row")).group_by(keys)
+            yield (
+                hashed.agg(bad=pl.col(ITEM).n_unique() < pl.col("row").n_unique()).filter("bad").select(keys)
+            )
+
+
+def _hash(columns: Iterable[str]) -> pl.Expr:
+    """Hash the values of columns as one."""
+    return reduce(xor, (pl.col(name).hash(n) for n, name in enumerate(columns)))

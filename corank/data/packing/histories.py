@@ -142,7 +142,7 @@ def write_histories(
             sort = SortEvents(name, pieces, users, partitions, workspace.spill, parts)
             sizes = workspace.run(f"events {name}", sort, range(partitions))
             unknown = sort.join(folder, sizes)
-        if unknown:
+        if unknown and not history.values:
             workspace.report(
                 f"{of}: {unknown:,} events are of items that the tables do not know; they count as an unknown item"
             )

@@ -64,6 +64,11 @@ PARTITIONS = 256
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 
 
+def count_partitions(rows: int) -> int:
+    """Return over how many partitions the rows of a log are spread."""
+    return min(max(-(-rows // PARTITION), 1), PARTITIONS)
+
+
 def pack_log(
     data: DataSettings,
     schema: Schema,
@@ -116,8 +121,7 @@ def _pack(
     continued = None if start.earlier is None else start.earlier.origin
     mark, features = fingerprint(data, schema, base, continued), schema.features
     versions = hash_versions(find_versions(data, features, base))
-    constants = PARTITION, PARTITIONS
-    with open_workspace(out, mark, constants, engine, report) as workspace:
+    with open_workspace(out, mark, (PARTITION, PARTITIONS), engine, report) as workspace:
         files, read = survey_files(workspace, data, base, start)
         start = replace(start, files=read if start.earlier else {})
         inputs = PackSources.open(data, schema, base, engine, report, start)
@@ -145,7 +149,7 @@ def _write_all(inputs: PackSources, workspace: PackWorkspace, mark: str, data: D
     """Write all files of the packed data but the manifest, which is returned, into the working folder."""
     schema, folder, spill = inputs.schema, workspace.packed, workspace.spill
     absent = workspace.run_here("first", lambda: _first_pass(inputs, workspace))
-    count = min(max(-(-inputs.summary.rows // PARTITION), 1), PARTITIONS)
+    count = count_partitions(inputs.summary.rows)
     as_of = to_ms(data.instant(data.as_of)) if data.as_of else inputs.summary.last
     writer = ShardWriter(
         inputs.data, schema, inputs.sources, inputs.value_sources, as_of, folder, spill, inputs.start

@@ -89,15 +89,18 @@ def _link_state(selection: FeatureSelection, folder: Path) -> None:
         counts = counts_file(taken.donor.folder, taken.donor.schema, taken.name)
         if counts.is_file():
             link_file(counts, counts_file(folder, schema, name))
-    tables = list(selection.donors[0].manifest.data.events)
-    for table in dict.fromkeys(history.table for history in schema.histories().values() if history.table):
-        sharing = [name for name, history in schema.histories().items() if history.table == table]
-        number = tables.index(table)
-        held = [events_file(selection.take(name).donor.folder, number) for name in sharing]
+    data, files = selection.donors[0].manifest.data, dict[Path, list[Path]]()
+    for name, history in schema.histories().items():
+        if history.table:
+            taken = selection.take(name)
+            of_donor = taken.donor.schema.histories()[taken.name]
+            file = events_file(taken.donor.folder, data, of_donor)
+            files.setdefault(events_file(folder, data, history), []).append(file)
+    for path, held in files.items():
         # that of the longest history, with the most attributes
         frames = [read_frame(path) for path in held]
         most = max(range(len(held)), key=lambda n: (frames[n].width, len(frames[n])))
-        link_file(held[most], events_file(folder, number))
+        link_file(held[most], path)
 
 
 def _load_encoders(selection: FeatureSelection) -> Encoders:

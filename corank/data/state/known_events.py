@@ -1,6 +1,6 @@
 """The events of tables of their own that later packings still need, as they stand in the tables."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,15 +18,17 @@ from corank.data.state.known_ids import keep_from
 from corank.data.state.value_counts import STATE
 from corank.data.tables import Table
 from corank.features.history import EventParts, History
+from corank.features.log_schema import DataSettings
 from corank.features.row_columns import ROW, TIME, USER
 
 EVENTS = "events"
 """The folder within STATE."""
 
 
-def events_file(packed: Path, number: int) -> Path:
-    """Return the file of the events of a table, by its number among `data.events`."""
-    return packed / STATE / EVENTS / f"{number}.arrow"
+def events_file(packed: Path, data: DataSettings, history: History) -> Path:
+    """Return the file of the events of a history's table: one for items, and one for each history of other values."""
+    number = list(data.events).index(str(history.table))
+    return packed / STATE / EVENTS / f"{number}{f'.{history.of}' if history.values else ''}.arrow"
 
 
 def event_column(column: str) -> str:
@@ -58,29 +60,31 @@ class TrimEvents:
 
 def write_known_events(workspace: PackWorkspace, inputs: PackSources) -> None:
     """Write the events of all tables that histories are made of. Raises DataError."""
-    tables = [history.table for history in inputs.schema.histories().values() if history.table]
-    for name in dict.fromkeys(tables):
-        _write(workspace, inputs, name)
+    of_tables = [history for history in inputs.schema.histories().values() if history.table]
+    files: dict[Path, list[History]] = {}
+    for history in of_tables:
+        files.setdefault(events_file(workspace.packed, inputs.data, history), []).append(history)
+    for path, sharing in files.items():
+        _write(workspace, inputs, path, sharing)
 
 
-def _write(workspace: PackWorkspace, inputs: PackSources, name: str) -> None:
-    """Write the events of one table: those of its rows, and those of the earlier packing."""
-    sharing = [h for h in inputs.schema.histories().values() if h.table == name]
+def _write(workspace: PackWorkspace, inputs: PackSources, path: Path, sharing: Sequence[History]) -> None:
+    """Write the events of a file: those of the rows of their table, and those of the earlier packing."""
+    name = str(sharing[0].table)
     trim = EventTrim.of(sharing, inputs.until, inputs.data)
     attributes = event_attributes(inputs, sharing[0])
-    columns = EventColumns.of(inputs.data.events[name], inputs.data)
-    table, folder = inputs.events[name], workspace.spill / f"known {name}"
+    columns = EventColumns.of(inputs.data.events[name], inputs.data, sharing[0])
+    table, folder = inputs.events[name], workspace.spill / f"known {path.stem}"
     wanted = [*columns.select(table), *(pl.col(c).alias(event_column(c)) for c in attributes)]
     since = inputs.start.events.get(sharing[0].events, NEVER)
     trimmed = TrimEvents(table, wanted, since, inputs.until, trim, folder)
-    files = workspace.run(f"known events {name}", trimmed, list(enumerate(cut_table(table))))
+    files = workspace.run(f"known events {path.stem}", trimmed, list(enumerate(cut_table(table))))
     found = [read_frame(folder / file) for file in files]
     if since > NEVER:
         found.insert(0, read_known_events(inputs, sharing[0], found[0].schema))
     events = trim.select(pl.concat(found))
     users = events.group_by(USER).agg(pl.col(TIME).max())
     gone = users.filter(pl.col(TIME) < keep_from(inputs.schema, inputs.data.user, inputs.until))
-    path = events_file(workspace.packed, list(inputs.data.events).index(name))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_frame(path, events.join(gone, on=USER, how="anti", maintain_order="left").rechunk())
 
@@ -104,7 +108,7 @@ def read_known_events(
     """
     earlier = inputs.start.earlier
     assert earlier is not None and history.table is not None
-    path = events_file(earlier.folder, list(earlier.manifest.data.events).index(history.table))
+    path = events_file(earlier.folder, earlier.manifest.data, history)
     try:
         held = read_frame(path)
         count = len(held)

@@ -23,7 +23,8 @@ LAST = 50
 class HistorySettings(VocabularySettings, ColumnFeature):
     """A list column; with `of` a history, or an attribute of its items; with `parallel_to` an attribute of its events.
 
-    A history is made of the log's exposures, of the list column `column`, or of the table `events`.
+    A history is made of the log's exposures, of the list column `column`, or of the table `events`. Without `of` a
+    history of a table holds the values of its column `column`, which are no items.
     """
 
     dim: PositiveInt | None = None
@@ -40,7 +41,7 @@ class HistorySettings(VocabularySettings, ColumnFeature):
     times: str | None = None
     """History of a list column: the column that lists the times of its events."""
     events: str | None = None
-    """History of an events table: its name in `data.events`."""
+    """History of an events table: its name in `data.events`. Without `of` it lists the values of its `column`."""
     parallel_to: str | None = None
     """The history to whose events the values belong, one each: a list beside its own, or a column of its table."""
     lag: Duration = timedelta()
@@ -64,12 +65,13 @@ class HistorySettings(VocabularySettings, ColumnFeature):
     @property
     def as_history(self) -> History | None:
         """Its events, if it is a history."""
-        if self.of is None or self.attribute:
+        if self.attribute or (self.of is None and self.events is None):
             return None
-        lists = None if self.column is None else EventLists(self.column, self.times, self.separator)
-        return History(
-            self.of, self.event, self.lag, self.every, self.half_life, self.last, lists, self.events
-        )
+        listed = self.of is not None and self.column is not None
+        lists = EventLists(str(self.column), self.times, self.separator) if listed else None
+        cut = (self.lag, self.every, self.half_life, self.last)
+        # what is of no items is of itself: see `Schema.histories`
+        return History(self.of or "", self.event, *cut, lists, self.events)
 
     @property
     def parallel(self) -> str | None:
@@ -118,11 +120,13 @@ class HistorySettings(VocabularySettings, ColumnFeature):
             check_grid(self.every)
         if self.half_life is not None and not self.half_life:
             raise ValueError("half_life must be above 0s")
-        if (self.of or self.parallel_to) and self.side != "user":
+        if (self.of or self.parallel_to or self.events) and self.side != "user":
             raise ValueError(f"a history belongs to the user; write `side: user` in place of `{self.side}`")
-        if (self.attribute or self.parallel_to) and not self.input:
+        if (self.attribute or self.parallel_to or (self.events and not self.of)) and not self.input:
             raise ValueError("only networks read what belongs to the events of a history; drop input: false")
-        if self.of is None:
+        if self.of is None and self.events is not None:
+            self._check_values()
+        elif self.of is None:
             self._check_list()
         elif self.parallel_to is not None:
             raise ValueError(
@@ -142,10 +146,17 @@ class HistorySettings(VocabularySettings, ColumnFeature):
         """Find those of some settings that are given."""
         return [name for name in names if getattr(self, name) != type(self).model_fields[name].get_default()]
 
-    def _check_list(self) -> None:
-        if given := self._given("event", "times", "events", "lag", "every", "half_life"):
+    def _check_values(self) -> None:
+        if given := self._given("event", "times", "separator", "parallel_to"):
             raise ValueError(
-                f"{', '.join(given)}: a setting of histories; write `of: <item id feature>`, or drop it"
+                f"{', '.join(given)}: the events are the rows of '{self.events}', with a value each; drop it"
+            )
+
+    def _check_list(self) -> None:
+        if given := self._given("event", "times", "lag", "every", "half_life"):
+            raise ValueError(
+                f"{', '.join(given)}: a setting of histories; write `of: <item id feature>` or `events: <table>`, or "
+                "drop it"
             )
         if self.parallel_to is not None and self._given("last"):
             raise ValueError(f"last: that of the history '{self.parallel_to}' holds here, too; drop it")
@@ -237,16 +248,16 @@ class HistorySettings(VocabularySettings, ColumnFeature):
 
     def check_data(self, name: str, schema: Schema, data: DataSettings) -> None:
         """Raise ConfigError if a history's label or table does not exist, or it is not of the item's id."""
+        if self.events is not None and self.events not in data.events:
+            raise ConfigError(
+                f"features.{name}.events: no table '{self.events}'; data.events are "
+                f"{', '.join(data.events) or 'not declared'}"
+            )
         if self.of is None or self.attribute:
             return
         if self.event is not None and self.event not in data.labels:
             raise ConfigError(
                 f"features.{name}.event: no label '{self.event}'; data.labels are {', '.join(data.labels)}"
-            )
-        if self.events is not None and self.events not in data.events:
-            raise ConfigError(
-                f"features.{name}.events: no table '{self.events}'; data.events are "
-                f"{', '.join(data.events) or 'not declared'}"
             )
         if schema.column(self.of) != data.item:
             raise ConfigError(

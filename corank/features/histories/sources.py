@@ -16,6 +16,12 @@ def plain_columns(schema: "Schema", placement: "Placement") -> dict[str, ColumnF
     return {n: f for n, f in schema.columns(placement).items() if n not in past}
 
 
+def events_table(schema: "Schema", name: str) -> str | None:
+    """Return the table of `data.events` that a feature's column is of, if it is a history's, or beside a history."""
+    history = schema.histories().get(schema.parallels().get(name, name))
+    return history.table if history else None
+
+
 def refuse_idle_tables(schema: "Schema", data: DataSettings) -> None:
     """Raise ConfigError for a table of events that no feature reads."""
     read = {history.table for history in schema.histories().values()} | {

@@ -173,6 +173,11 @@ class LayerSettings(NetworkSettings):
                 f"{key}.history: no history '{self.din.history}'; "
                 f"histories are {', '.join(schema.histories()) or 'not declared'}"
             )
+        if history.values:
+            raise ConfigError(
+                f"{key}.history: '{self.din.history}' lists values of '{history.values}', which are no items to attend "
+                "to; name a history of items"
+            )
         beside = set(schema.parallels_of(self.din.history))
         for name in self.din.attributes:
             if name in beside:

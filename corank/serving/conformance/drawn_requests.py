@@ -91,11 +91,20 @@ class _Draw:
         number = int(self.rng.integers(2**40, 2**41))
         return f"new {number}" if self.ids.dtype == pl.String else number
 
+    def _listed(self, name: str) -> Any:
+        """A value of a list, one in ten unknown."""
+        feature, encoder = self.schema.columns()[name], self.fitted[name]
+        known = feature.sample(encoder, self.rng)
+        if known and self.rng.random() < 0.9:
+            return known[int(self.rng.integers(len(known)))]
+        dtype = feature.dtype(encoder)
+        return self._single(dtype.inner if isinstance(dtype, pl.List) else dtype)
+
     def _histories(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for name, history in self.schema.histories().items():
             count = int(self.rng.integers(MOST_EVENTS)) if self.rng.random() < 0.9 else 0
-            items = [self._item() for _ in range(count)]
+            items = [self._listed(name) if history.values else self._item() for _ in range(count)]
             times = sorted(self.time - self.rng.integers(0, 9 * (DAY // MILLISECOND), count))
             beside = {
                 self.schema.column(n): [self._value(self.schema.column(n)) for _ in items]

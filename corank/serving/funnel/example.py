@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from corank.bundle.manifest import BundleManifest
 from corank.core.time import now_ms
 from corank.features.histories.sources import plain_columns
 from corank.serving.funnel.funnel import Funnel
@@ -33,7 +32,9 @@ def make_example(funnel: Funnel, rng: np.random.Generator) -> dict[str, Any]:
         for side in ("user", "context")
     }
     user = (
-        {"id": query["user"].pop(manifest.user, None)} | query["user"] | _histories(manifest, items[:EVENTS])
+        {"id": query["user"].pop(manifest.user, None)}
+        | query["user"]
+        | _histories(funnel, items[:EVENTS], rng)
     )
     columns = manifest.request_columns
     pair: dict[str, Any] = dict.fromkeys(columns.cross) | dict.fromkeys(columns.values, 1.0)
@@ -44,14 +45,16 @@ def make_example(funnel: Funnel, rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
-def _histories(manifest: BundleManifest, items: list[Any]) -> dict[str, list[Any]]:
-    """Histories of the same items, an hour apart if the history needs times; what is listed beside is missing."""
-    schema, now, found = manifest.declared, now_ms(), dict[str, list[Any]]()
-    times = [now - HOUR * (len(items) - n) for n in range(len(items))]
-    timed = [{"id": item, "time": time} for item, time in zip(items, times, strict=True)]
+def _histories(funnel: Funnel, items: list[Any], rng: np.random.Generator) -> dict[str, list[Any]]:
+    """Histories of the same items, or of some values, an hour apart if times are needed; what is beside is missing."""
+    manifest, schema, now, found = funnel.manifest, funnel.schema, now_ms(), dict[str, list[Any]]()
+    fitted = funnel.request_encoder.encoders.fitted
     for name, history in schema.histories().items():
+        listed = schema.columns()[name].sample(fitted[name], rng) or [] if history.values else items
+        times = [now - HOUR * (len(listed) - n) for n in range(len(listed))]
         if history.lists is None:
-            found[name] = timed if name in manifest.timed_histories else items
+            timed = [{"id": item, "time": time} for item, time in zip(listed, times, strict=True)]
+            found[name] = timed if name in manifest.timed_histories else listed
             continue
         found[history.lists.column] = items
         found |= {history.lists.times: times} if history.lists.times else {}

@@ -239,7 +239,7 @@ class RequestGroup:
         for name, history in histories.items():
             beside = self.log.schema.column_names(feature for feature, of in parallels if of == name)
             if history.table is not None:
-                columns = EventColumns.of(data.events[history.table], data)
+                columns = EventColumns.of(data.events[history.table], data, history)
                 events = read_user_events(self.log.events[history.table], columns, first[USER], beside)
             elif history.lists is None:
                 events = rows.filter(find_events(history.event, rows, labels, data))

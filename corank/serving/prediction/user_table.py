@@ -125,7 +125,7 @@ class UserSources:
         for name, history in schema.histories().items():
             beside = schema.column_names(feature for feature, of in parallels if of == name)
             if history.table is not None:
-                of = EventColumns.of(self.data.events[history.table], self.data)
+                of = EventColumns.of(self.data.events[history.table], self.data, history)
                 events = read_user_events(self.events[history.table], of, users, beside)
             elif history.lists is None and logged is not None:
                 events = self._select(logged, history)

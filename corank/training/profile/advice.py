@@ -64,6 +64,8 @@ class Advice:
         kinds = {schema.features[n].kind for n in schema.features if schema.side(n) == "item"}
         if "vector" not in kinds:
             yield "vectors of their content (kind: vector)"
+        if "time" not in kinds:
+            yield "their age, of a column of `items` with the time since which each is there (kind: time, kind: age)"
 
     def _unknown_users(self) -> Iterator[str]:
         for split, share in self._familiar("user"):

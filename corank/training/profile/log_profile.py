@@ -15,6 +15,7 @@ from corank.data.tables import Table
 from corank.training.config import Config
 from corank.training.profile.advice import Advice
 from corank.training.profile.feature_facts import FeatureFacts, measure_features
+from corank.training.profile.guidance import Guidance, Suggestion
 from corank.training.profile.log_counts import LogCounts, count_log
 from corank.training.profile.split_rows import SplitRows
 
@@ -41,6 +42,8 @@ class LogProfile:
     counts: LogCounts
     features: Sequence[FeatureFacts]
     """The ids of items and users, then the features that are read from a column."""
+    suggestions: Sequence[Suggestion]
+    """What to add to the config."""
 
     @classmethod
     def of(
@@ -50,11 +53,16 @@ class LogProfile:
         data, schema = config.data, config.declared
         rows = SplitRows.of(tables["log"], data, schema, sources, summary.last)
         label = config.stages[-1].main
-        return cls(config, count_log(rows), measure_features(rows, schema, sources, tables, label))
+        counts, features = count_log(rows), measure_features(rows, schema, sources, tables, label)
+        return cls(config, counts, features, Guidance(config, tables, counts, features).suggestions)
 
     @property
     def advice(self) -> list[str]:
-        """What in it makes learning hard, and what to try, a line each."""
+        """What in it makes learning hard and what to try, a line each; then what to add, with lines of YAML."""
+        return [*self._findings, *map(str, self.suggestions)]
+
+    @property
+    def _findings(self) -> list[str]:
         return Advice(self.config, self.counts, self.features).lines
 
     @property
@@ -97,7 +105,7 @@ class LogProfile:
         return rows
 
     def report(self, say: Report) -> None:
-        """Tell in short what training knows of the other splits, a line each, and what to try."""
+        """Tell in short what training knows of the other splits, and what makes learning hard, a line each."""
         item, user = (next(f for f in self.features if f.name == name) for name in ("item", "user"))
         for split in self.config.data.split_names[1:]:
             known = [
@@ -106,7 +114,7 @@ class LogProfile:
                 if split in facts.familiar
             ]
             say(f"{split}: candidates that training knows: {', '.join(known)}")
-        for line in self.advice:
+        for line in self._findings:
             say(f"advice: {line}")
 
     def document(self) -> dict[str, Any]:

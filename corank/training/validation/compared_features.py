@@ -80,7 +80,8 @@ def _unfit_derived(schema: Schema, name: str) -> str | None:
     for feature in with_compared(schema, [schema.derived()[name]]):
         if feature.as_prior is not None:
             return "what it counts grows with time"
-        if any(schema.of_items(operand) or operand in schema.parallels() for operand in feature.operands):
+        past = {*schema.histories(), *schema.parallels()}
+        if any(schema.history_of(operand) in past for operand in feature.operands):
             return "it is made of a history's items"
     return None
 

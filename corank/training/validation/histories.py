@@ -76,5 +76,5 @@ class NewHistories:
             )
             return self.rows.collect(self.rows.frame.filter(happened).select(USER, ITEM, TIME))
         table, data = self.events[history.table], self.rows.data
-        columns = EventColumns.of(data.events[history.table], data).select(table)
+        columns = EventColumns.of(data.events[history.table], data, history).select(table)
         return table.collect(table.frame.select(columns).filter(pl.col(TIME) >= self.begin))

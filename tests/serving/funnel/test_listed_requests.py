@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import polars as pl
 import pytest
 
 from corank.core.errors import RequestError
@@ -43,3 +44,23 @@ def test_lists_that_cannot_be_read_are_told(user: dict[str, Any], message: str) 
     with pytest.raises(RequestError) as error:
         case.funnel.rank(Request.parse(request | {"user": request["user"] | GOOD | user}))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("events", [None, [], ["never seen"], ["filter 1", "never seen"]])
+def test_values_of_a_history_may_be_unknown_or_none_at_all(events: list[str] | None) -> None:
+    case = shared_case(LISTED)
+    request = case.request("test", 0)
+    timed = [{"id": value, "time": request["time"] - 1000} for value in events or []]
+    user = request["user"] | {"did_1": None if events is None else timed}
+    assert case.funnel.rank(Request.parse(request | {"user": user}))["items"]
+    histories = case.funnel.request_encoder.query.histories
+    known = case.packed.encoders.codes("did_1", pl.Series(events or [], dtype=pl.String))
+    assert histories.encode("did_1", user, False, request["time"]).codes.tolist() == known.tolist()
+
+
+def test_values_of_another_type_are_told() -> None:
+    case = shared_case(LISTED)
+    request = case.request("test", 0)
+    user = request["user"] | {"did_1": [{"id": 7, "time": request["time"]}]}
+    with pytest.raises(RequestError, match="feature 'did_1': expected text, as in training; received 7"):
+        case.funnel.rank(Request.parse(request | {"user": user}))

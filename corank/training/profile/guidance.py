@@ -1,0 +1,289 @@
+"""Features and settings that a log asks for and its config lacks, each with the lines of YAML that add it."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from corank.core.errors import ConfigError
+from corank.core.settings import validate
+from corank.data.log_summary import identifying_columns
+from corank.data.tables import VALID_FROM, Table
+from corank.training.config import Config
+from corank.training.config_file import plain
+from corank.training.plain_config.config_values import change_values
+from corank.training.profile.feature_facts import FeatureFacts
+from corank.training.profile.gains import GAINS
+from corank.training.profile.log_counts import LogCounts
+
+VARYING = 0.1
+"""From this share of requests of another size than most on, the size tells something."""
+SEVERAL = 0.5
+"""From this share of requests with several candidates on, candidates are compared."""
+KNOWN = 0.3
+"""From this share of candidates on whose user, or item, training knows, what it did before is of use."""
+OFTEN = 2
+"""Exposed candidates of an item or a user, on average, from which on a rate of its own is of use."""
+POSITIONS = {"position", "pos", "slot", "display_position", "show_position", "page_position"}
+"""Names of columns that say where a candidate stood on the page."""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """Something to add to a config."""
+
+    kind: str
+    """Of the feature, loss or setting: a key of GAINS."""
+    lacking: str
+    """What the config has not."""
+    why: str
+    """Why the log asks for it."""
+    values: Mapping[str, str]
+    """Key of the config → value in YAML, as `--set` takes both."""
+
+    def __str__(self) -> str:
+        measured = f"elsewhere {gain}" if (gain := GAINS[self.kind]) else "no figure of its gain yet"
+        section = next(iter(self.values)).partition(".")[0]
+        names = ["-" if section == "losses" else f"{key.partition('.')[2]}:" for key in self.values]
+        added = [f"  {name} {value}" for name, value in zip(names, self.values.values(), strict=True)]
+        return "\n".join([f"no {self.lacking}: {self.why}; {measured}; under `{section}`:", *added])
+
+    @property
+    def overrides(self) -> list[str]:
+        """The same as `--set` takes it."""
+        return [f"{key}={value}" for key, value in self.values.items()]
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """A config beside the log, to find what it lacks."""
+
+    config: Config
+    tables: Mapping[str, Table]
+    counts: LogCounts
+    features: Sequence[FeatureFacts]
+
+    @property
+    def suggestions(self) -> list[Suggestion]:
+        """What to add, one of a kind at most but of priors; only what makes a valid config."""
+        rules = (
+            self._candidates(),
+            self._priors(),
+            self._ages(),
+            self._within(),
+            self._histories(),
+            self._positions(),
+            self._unexposed(),
+        )
+        return [found for rule in rules for found in rule if self._accepts(found)]
+
+    def _accepts(self, suggestion: Suggestion) -> bool:
+        """Whether the config is valid with a suggestion, and some network reads each feature that is an input."""
+        try:
+            changed = change_values(plain(self.config), suggestion.overrides).value
+            config = validate(Config, changed, self.config.name)
+        except ConfigError:
+            return False
+        schema = config.declared
+        inputs = (network.input_features(schema).values() for network in config.networks.values())
+        read = {name for layers in inputs for layer in layers for name in layer}
+        added = {key.partition(".")[2] for key in suggestion.values if key.startswith("features.")}
+        return all(name in read for name in added & schema.inputs().keys())
+
+    # What the log holds
+
+    @property
+    def _label(self) -> str:
+        """The label that the last stage orders by."""
+        return self.config.stages[-1].main
+
+    @property
+    def _sizes(self) -> Mapping[int, int]:
+        """Number of candidates → requests of `train` that have so many."""
+        return self.counts.requests["train"].candidates
+
+    def _facts(self, name: str) -> FeatureFacts:
+        return next(facts for facts in self.features if facts.name == name)
+
+    def _known(self, name: str) -> float:
+        """The share of candidates of the last split whose item, or user, training knows; 1 without another split."""
+        familiar = list(self._facts(name).familiar.values())
+        return familiar[-1].candidates if familiar else 1.0
+
+    def _exposed(self) -> int:
+        return self.counts.splits["train"].labels[self._label].exposed
+
+    # Rules
+
+    def _candidates(self) -> Iterator[Suggestion]:
+        if any(feature.kind == "candidates" for feature in self.config.declared.features.values()):
+            return
+        requests, usual = sum(self._sizes.values()), max(self._sizes.values(), default=0)
+        if requests - usual >= VARYING * requests > 0:
+            yield Suggestion(
+                "candidates",
+                "number of the request's candidates (kind: candidates)",
+                f"requests of 'train' have {min(self._sizes):,} to {max(self._sizes):,} of them, and so should those "
+                "online",
+                {self._free("candidates"): "{kind: candidates}"},
+            )
+
+    def _priors(self) -> Iterator[Suggestion]:
+        schema = self.config.declared
+        priors = [name for name, prior in schema.priors().items() if prior.label or prior.events]
+        operands = {part for name in priors for part in schema.needs(name)}
+        user = {name for name in operands if schema.column(name) == self.config.data.user}
+        for what, has in (("item", any(schema.side(n) == "item" for n in operands)), ("user", bool(user))):
+            rows, exposed = self._facts(what).rows, self._exposed()
+            if has or exposed < OFTEN * rows or (what == "user" and self._known(what) < KNOWN):
+                continue
+            every = "1d" if self._known("item") >= 1 - KNOWN else "1h"
+            key, values = self._key(what)
+            settings = f"{{kind: prior, by: [{_quote(key)}], label: {_quote(self._label)}, every: {every}}}"
+            yield Suggestion(
+                "prior",
+                f"rate of '{self._label}' by {what} (kind: prior)",
+                f"'train' has {exposed:,} exposed candidates of {rows:,} {what}s",
+                values | {self._free(f"{what}_{self._label}_rate"): settings},
+            )
+
+    def _ages(self) -> Iterator[Suggestion]:
+        schema, items = self.config.declared, self.tables.get("items")
+        aged = {
+            name
+            for feature in schema.derived().values()
+            if feature.kind == "age"
+            for name in feature.operands
+        }
+        if items is None or any(schema.side(name) == "item" for name in aged):
+            return
+        for column, kind in items.types.items():
+            if column == VALID_FROM or not (kind == pl.Date or isinstance(kind, pl.Datetime)):
+                continue
+            time = self._free(column)
+            named = "" if time == f"features.{column}" else f", column: {_quote(column)}"
+            of = _quote(time.partition(".")[2])
+            yield Suggestion(
+                "age",
+                "age of the item (kind: age)",
+                f"items have the time '{column}', and {1 - self._known('item'):.0%} of the candidates of the last "
+                f"split are items that training never saw; use it if '{column}' is when an item appeared",
+                {
+                    time: f"{{side: item, kind: time{named}}}",
+                    self._free("item_age"): f"{{kind: age, of: {of}, every: 1h}}",
+                },
+            )
+            return
+
+    def _within(self) -> Iterator[Suggestion]:
+        schema = self.config.declared
+        kinds = {name: feature.kind for name, feature in schema.columns().items()}
+        requests, single = sum(self._sizes.values()), self._sizes.get(1, 0)
+        if (
+            any(f.kind == "within" for f in schema.features.values())
+            or requests - single < SEVERAL * requests
+        ):
+            return
+        numbers = [
+            n
+            for side in ("cross", "item")
+            for n, k in kinds.items()
+            if k == "number" and schema.side(n) == side
+        ]
+        if numbers:
+            rank = self._free(f"{numbers[0]}_rank")
+            yield Suggestion(
+                "within",
+                "number beside those of the request's other candidates (kind: within)",
+                f"{requests - single:,} of {requests:,} requests of 'train' have several candidates, which differ by "
+                f"{', '.join(numbers)}; of use if requests online have the candidates that the log has",
+                {rank: f"{{kind: within, of: {_quote(numbers[0])}}}"},
+            )
+
+    def _histories(self) -> Iterator[Suggestion]:
+        data, schema = self.config.data, self.config.declared
+        ids = [
+            n for n in schema.history_items() if schema.column(n) == data.item and schema.features[n].is_input
+        ]
+        positives, users = self.counts.splits["train"].labels[self._label].positives, self._facts("user").rows
+        listed = [history for history in schema.histories().values() if not history.values]
+        if listed or not ids or positives < users:
+            return
+        if self._known("user") >= KNOWN and self._known("item") >= 1 - KNOWN:
+            settings = f"of: {_quote(ids[0])}, event: {_quote(self._label)}, last: 50, every: 1d"
+            yield Suggestion(
+                "history",
+                "history of the user (kind: ids, of the item's id)",
+                f"'train' has {positives:,} candidates with '{self._label}' of {users:,} users, and "
+                f"{self._known('user'):.0%} of the candidates of the last split are of users among them",
+                {self._free("history"): f"{{side: user, kind: ids, {settings}}}"},
+            )
+
+    def _positions(self) -> Iterator[Suggestion]:
+        data, log = self.config.data, self.tables["log"]
+        if data.position is not None:
+            return
+        used = {*self.config.declared.column_names(), *identifying_columns(data), *data.columns}
+        used |= {label.column for label in data.labels.values()} | {
+            score.column for score in data.scores.values()
+        }
+        named = [
+            c for c, t in log.types.items() if c.lower() in POSITIONS and c not in used and t.is_integer()
+        ]
+        for column in named[:1]:
+            value = pl.col(column)
+            low, high = log.collect(log.frame.select(a=value.min(), b=value.max())).row(0)
+            if low is not None and 0 <= low < high:
+                yield Suggestion(
+                    "position",
+                    "position on the page (data.position)",
+                    f"the log has the column '{column}' with {low} to {high}; `click` learns what a place is worth, "
+                    "and serving leaves it out",
+                    {"data.position": _quote(column)},
+                )
+
+    def _unexposed(self) -> Iterator[Suggestion]:
+        data, total = self.config.data, self.config.total
+        exposed = len(data.levels) - 1
+        if data.level is None or any(level < exposed for level in total.population()):
+            return
+        levels = self.counts.splits["train"].levels
+        cut = [name for name, count in zip(data.levels[:-1], levels, strict=False) if count]
+        stages = [stage for stage in self.config.stages if not stage.fitted]
+        if cut and stages:
+            label = "" if stages[0].main == "click" else f"label: {_quote(stages[0].main)}, "
+            settings = f"stage: {_quote(stages[0].name)}, {label}from: [{_quote(cut[0])}], per_request: 10, weight: 0.5"
+            yield Suggestion(
+                "unexposed",
+                "loss that reads what was not exposed (kind: unexposed)",
+                f"{sum(levels[:-1]):,} of {sum(levels):,} candidates of 'train' were cut before",
+                {f"losses.{len(self.config.losses)}": f"{{kind: unexposed, {settings}}}"},
+            )
+
+    # Names
+
+    def _key(self, what: str) -> tuple[str, dict[str, str]]:
+        """Return a feature over the ids of items or users, and what declares it if the config has none."""
+        schema, data = self.config.declared, self.config.data
+        column = data.item if what == "item" else data.user
+        for name, feature in schema.columns().items():
+            if schema.column(name) == column and schema.side(name) == what and "key" in feature.uses:
+                return name, {}
+        key = self._free(column)
+        name = key.partition(".")[2]
+        named = "" if name == column else f", column: {_quote(column)}"
+        return name, {key: f"{{side: {what}, kind: id, input: false{named}}}"}
+
+    def _free(self, name: str) -> str:
+        """Return the key of a feature that is not there yet, by this name or one like it."""
+        name = name.replace(".", "_")
+        while name in self.config.features:
+            name += "_"
+        return f"features.{name}"
+
+
+def _quote(name: str) -> str:
+    """A name as YAML reads it back, whatever is in it."""
+    plain_name = name.isidentifier() and name.lower() not in ("null", "true", "false")
+    return name if plain_name else json.dumps(name, ensure_ascii=False)

@@ -1,0 +1,232 @@
+"""What `corank check` says that a config lacks: why, the lines to paste, and what they gained elsewhere."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import corank
+from corank.core.errors import CorankError
+from corank.datasets.feed.simulate import simulate_world
+from corank.training.profile.gains import GAINS
+from corank.training.profile.guidance import Suggestion
+from tests.support.command_line import run_corank
+
+ROOT = Path(corank.__file__).parent.parent
+CONFIG = """
+name: small
+data:
+  log: log.parquet
+  items: items.parquet
+  request: [request_id]
+  user: user_id
+  item: item_id
+  time: time
+  level: level
+  levels: [retrieved, exposed]
+  labels: {buy: {column: is_buy}}
+  split: {valid: 2026-03-02, test: 2026-03-03}
+features:
+  user_id: {side: user, kind: id}
+  item_id: {side: item, kind: id}
+  price: {side: item, kind: number}
+  match: {side: cross, kind: number}
+stages:
+  - {name: prerank, model: towers, keep: 2, query: [4], item: [4], label: buy}
+  - {name: rank, model: mlp, keep: 1, hidden: [4], labels: [buy], value: buy}
+losses:
+  - {kind: click, stage: rank, label: buy}
+  - {kind: click, stage: prerank, label: buy}
+train: {epochs: 1, requests: 8}
+"""
+DAYS, REQUESTS, USERS, ITEMS = 3, 40, 10, 12
+"""Requests are of each day."""
+ALL = ["candidates", "prior", "prior", "age", "within", "history", "position", "unexposed"]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A log that asks for all: sizes differ, users buy again and again, half of what was retrieved was exposed."""
+    rows = []
+    for number in range(DAYS * REQUESTS):
+        day, n = divmod(number, REQUESTS)
+        time = datetime(2026, 3, 1 + day, tzinfo=UTC) + timedelta(minutes=n)
+        for k in range(4 + n % 3):
+            shown = k % 2 == 0
+            place = k // 2 if shown else None
+            buy = int(k == 2 * (n % 2)) if shown else None
+            level = "exposed" if shown else "retrieved"
+            rows.append((number, n % USERS, (n + k) % ITEMS, time, level, place, buy, float(k)))
+    columns = ["request_id", "user_id", "item_id", "time", "level", "position", "is_buy", "match"]
+    pl.DataFrame(rows, schema=columns, orient="row").write_parquet(tmp_path / "log.parquet")
+    items = pl.DataFrame({"item_id": range(ITEMS), "price": [float(n) for n in range(ITEMS)]})
+    items.with_columns(listed=pl.lit(datetime(2026, 2, 1))).write_parquet(tmp_path / "items.parquet")
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    return tmp_path / "config.yaml"
+
+
+def suggest(config: Path, *overrides: str) -> list[Suggestion]:
+    return list(corank.check(config, overrides).profile.suggestions)
+
+
+def kinds(config: Path, *overrides: str) -> list[str]:
+    return [suggestion.kind for suggestion in suggest(config, *overrides)]
+
+
+def paste(config: Path, *suggestions: Suggestion) -> None:
+    """Put the lines that are printed below the key that is printed."""
+    text = config.read_text()
+    for suggestion in suggestions:
+        said, *lines = str(suggestion).split("\n")
+        key = said.rpartition("under `")[2].removesuffix("`:")
+        # what losses have is a list, to which the line is added
+        before, begin, after = text.partition(f"\n{key}:\n")
+        assert begin and lines
+        first, *rest = after.split("\n") if key == "losses" else ["", *after.split("\n")]
+        text = before + begin + "\n".join([*filter(None, [first]), *lines, *rest])
+    config.write_text(text)
+
+
+def test_a_log_that_asks_for_all_gets_all(config: Path) -> None:
+    found = suggest(config)
+    assert [suggestion.kind for suggestion in found] == ALL
+    said = "\n".join(map(str, found))
+    for expected in (
+        "requests of 'train' have 4 to 6 of them",
+        "'train' has 106 exposed candidates of 12 items",
+        "'train' has 106 exposed candidates of 10 users",
+        "  item_buy_rate: {kind: prior, by: [item_id], label: buy, every: 1d}",
+        "  user_buy_rate: {kind: prior, by: [user_id], label: buy, every: 1d}",
+        "and 0% of the candidates of the last split are items that training never saw",
+        "40 of 40 requests of 'train' have several candidates, which differ by match, price",
+        "'train' has 40 candidates with 'buy' of 10 users, and 100% of the candidates of the last split",
+        "the log has the column 'position' with 0 to 2",
+        "93 of 199 candidates of 'train' were cut before",
+        "  - {kind: unexposed, stage: prerank, label: buy, from: [retrieved], per_request: 10, weight: 0.5}",
+    ):
+        assert expected in said
+
+
+@pytest.mark.parametrize("number", range(len(ALL)), ids=[f"{n} {kind}" for n, kind in enumerate(ALL)])
+def test_pasted_lines_make_a_config_that_lacks_it_no_more(config: Path, number: int) -> None:
+    before = suggest(config)
+    by_option = suggest(config, *before[number].overrides)
+    paste(config, before[number])
+    left = [suggestion for n, suggestion in enumerate(before) if n != number]
+    assert suggest(config) == by_option == left
+
+
+@pytest.mark.slow
+def test_with_all_pasted_it_trains_and_nothing_is_lacking(config: Path) -> None:
+    paste(config, *suggest(config))
+    assert suggest(config) == []
+    run = corank.train(config, folder=config.parent / "run").run
+    assert set(corank.check(config).config.features) == set(run.config.features)
+
+
+Change = Callable[[pl.DataFrame], pl.DataFrame]
+
+
+@pytest.mark.parametrize(
+    ("change", "quiet"),
+    [
+        (lambda log: log.filter(pl.col("match") < 4), "candidates"),
+        (lambda log: log.filter(pl.col("match") < 1), "within"),
+        (
+            lambda log: log.with_columns(item_id=pl.int_range(pl.len()) % ITEMS + 12 * pl.col("request_id")),
+            "history",
+        ),
+        (lambda log: log.with_columns(user_id=pl.col("request_id")), "history"),
+        (lambda log: log.with_columns(position=pl.lit(1)), "position"),
+        (lambda log: log.with_columns(position=pl.col("position") - 5), "position"),
+        (lambda log: log.with_columns(position=pl.col("position").cast(pl.Float64)), "position"),
+        (lambda log: log.filter(pl.col("level") == "exposed"), "unexposed"),
+    ],
+)
+def test_a_log_that_does_not_ask_gets_none(config: Path, change: Change, quiet: str) -> None:
+    path = config.parent / "log.parquet"
+    changed = change(pl.read_parquet(path))
+    changed.write_parquet(path)
+    items = changed.select("item_id").unique().with_columns(price=pl.col("item_id") * 1.0)
+    items.write_parquet(config.parent / "items.parquet")
+    found = kinds(config)
+    assert quiet not in found and "age" not in found and found
+
+
+def test_users_whom_training_does_not_know_ask_for_no_rate_of_theirs(config: Path) -> None:
+    path = config.parent / "log.parquet"
+    pl.read_parquet(path).with_columns(user_id=pl.col("request_id") // 4).write_parquet(path)
+    assert kinds(config).count("prior") == 1
+
+
+def test_what_a_network_could_not_read_is_not_suggested(config: Path) -> None:
+    towers = ["stages.1={name: rank, model: towers, keep: 1, query: [4], item: [4], label: buy}"]
+    assert "within" not in kinds(config, *towers, "features.match=null")
+
+
+def test_ids_that_are_no_feature_are_declared_with_their_rate(config: Path) -> None:
+    found = suggest(
+        config, "features.item_id=null", "features.user_id={side: user, kind: id, column: user_id}"
+    )
+    (item,) = [s for s in found if s.kind == "prior" and "by item" in s.lacking]
+    assert list(item.values) == ["features.item_id", "features.item_buy_rate"]
+    assert "history" not in [suggestion.kind for suggestion in found]
+
+
+def test_names_that_are_taken_or_strange_are_pasted_all_the_same(config: Path) -> None:
+    path = config.parent / "items.parquet"
+    pl.read_parquet(path).rename({"listed": "listed at: [x]"}).write_parquet(path)
+    taken = ["features.candidates={side: item, kind: number, column: price}"]
+    found = {s.kind: s for s in suggest(config, *taken)}
+    assert list(found["candidates"].values) == ["features.candidates_"]
+    with_age = suggest(config, *taken, *found["age"].overrides)
+    assert "age" not in [suggestion.kind for suggestion in with_age]
+
+
+def test_the_command_prints_lines_to_paste_and_training_does_not(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text, _ = run_corank(capsys, "check", config)
+    assert code == 0
+    assert "\n  item_buy_rate: {kind: prior, by: [item_id], label: buy, every: 1d}\n" in text
+    assert "advice: no position on the page (data.position)" in text
+    said: list[str] = []
+    corank.check(config).profile.report(said.append)
+    assert not any("position" in line for line in said)
+
+
+EXPECTED = {"prior", "age", "within", "position"}
+"""What the config of a simulated world lacks, though its log asks for it."""
+
+
+def test_shipped_configs_get_true_advice_alone(tmp_path: Path) -> None:
+    simulate_world(tmp_path / "world", requests=600, candidates=20, users=60, items=80)
+    assert set(kinds(tmp_path / "world" / "config.yaml")) == EXPECTED
+    for name, expected in {
+        "features": {"age", "within"},
+        "recipe_distilled": EXPECTED,
+        "recipe_shared": EXPECTED | {"unexposed"},
+        "three_stages": EXPECTED,
+    }.items():
+        path = tmp_path / "world" / f"{name}.yaml"
+        path.write_text((ROOT / "examples" / f"{name}.yaml").read_text())
+        assert set(kinds(path)) == expected, name
+
+
+def test_each_gain_stands_on_its_page() -> None:
+    for kind, gain in GAINS.items():
+        if gain is None:
+            continue
+        page = (ROOT / gain.page).read_text(encoding="utf-8")
+        assert gain.quotes and all(quote in page for quote in gain.quotes), kind
+        figures = re.findall(r"[+−]?\.\d+", gain.figure)
+        assert figures and all(figure in " ".join(gain.quotes) for figure in figures), kind
+
+
+def test_every_suggestion_has_a_row_of_gains(config: Path) -> None:
+    assert set(ALL) == GAINS.keys()
+    with pytest.raises(CorankError):  # the lines are what makes it valid, not a lenient config
+        corank.check(config, ["features.candidates={kind: candidate}"])
