@@ -34,6 +34,7 @@ from corank.features.kinds.prior import PriorFeature
 from corank.features.kinds.vector import VectorFeature
 from corank.features.kinds.within import WithinFeature
 from corank.features.log_schema import DataSettings, EventTable, Label, ListLog, Score
+from corank.features.splits.by_share import ShareSplit
 from corank.features.splits.by_time import RangeSplit, TimeRange, TimeSplit
 from corank.features.splits.by_value import ColumnSplit, UserSplit
 from corank.losses.settings.cascade import CascadeLoss
@@ -116,6 +117,7 @@ __all__ = [
     "RetrievalSettings",
     "Score",
     "SequenceEncoderSettings",
+    "ShareSplit",
     "SkipEasy",
     "TableOptimiser",
     "TeacherSettings",

@@ -7,7 +7,6 @@ machine as of the training: other processes change it less. `CORANK_KUAIRAND` na
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from benchmarks import harness
 from corank.datasets.feed.simulate import simulate_world
 from corank.datasets.kuairand import import_kuairand
 from corank.datasets.news.simulate import simulate_news
+from corank.engine.job import peak_memory
 from corank.training.callbacks import TrainingEnd, TrainingStart
 from corank.training.forecast.forecast import forecast_training
 from corank.training.forecast.machine import measure_machine
@@ -79,8 +79,7 @@ def train_one(config: Path, changes: Sequence[str]) -> None:
     watched = Clock()
     with tempfile.TemporaryDirectory() as folder:
         corank.train(config, changes, [watched], folder=Path(folder) / "run")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    sys.stdout.write(json.dumps({"seconds": watched.seconds, "memory": peak}) + "\n")
+    sys.stdout.write(json.dumps({"seconds": watched.seconds, "memory": peak_memory()}) + "\n")
 
 
 def measure(config: Path, changes: Sequence[str]) -> dict[str, float]:
@@ -91,8 +90,8 @@ def measure(config: Path, changes: Sequence[str]) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.speed.training_forecast", "--train", str(config), *changes]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     real = json.loads(done.stdout.splitlines()[-1])
-    memory = sum(predicted.memory.values())
     packed = sum(corank.pack(config, changes).packed.manifest.files.values())
+    memory = sum(predicted.memory.values()) + predicted.packed
     return {
         "steps": predicted.epochs * predicted.steps,
         "seconds.predicted": predicted.seconds,

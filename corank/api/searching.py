@@ -28,6 +28,7 @@ from corank.core.files import write_text
 from corank.core.locks import WriteLock
 from corank.core.storage.object_url import PathOrUrl
 from corank.core.types import Report
+from corank.training.config import Config
 from corank.training.config_file import read
 from corank.training.preparation.packed_data import open_or_pack
 from corank.training.preparation.split_moments import with_moments
@@ -97,6 +98,12 @@ def _keep(
     return given, given.kept_file(), overrides
 
 
+def _read(given: OpenedConfig, file: Path, overrides: Sequence[str]) -> Config:
+    """Read the config of a file under changes, with moments where its split has shares. Raises DataError."""
+    with given.frames.named():
+        return with_moments(read(file, overrides), file.parent)
+
+
 def lock_search(folder: Path, command: str) -> WriteLock:
     """Take the lock of a search's folder. Raises BusyError, CorankError if it cannot be written."""
     try:
@@ -147,9 +154,7 @@ def tune(
     """
     load_optuna()  # fails before anything is packed
     given, file, overrides = _keep(config, overrides, tables)
-    base = file.parent
-    with given.frames.named():
-        settings = with_moments(read(file, overrides), base)
+    base, settings = file.parent, _read(given, file, overrides)
     objective = Objective.of(settings, metric or (None if budget_us is None else "joint_click_recall"))
     asked = read_space(settings, search, local(space))
     if budget_us is not None:

@@ -20,10 +20,10 @@ BACKWARD = 3
 """A step's products and changes of numbers over those of its forward pass."""
 BEGIN = 0.4
 """Seconds before the first step and after the last."""
-FRAMEWORK = 420 << 20
-"""Bytes of Python, torch, polars and their libraries."""
-BATCHES = 4
-"""How many times a batch's numbers lie in memory at once: read ahead, its inputs, what is kept for the gradients."""
+FRAMEWORK = 520_000_000
+"""Bytes of Python, torch, polars and their libraries, and of reading a log of some hundred thousand rows."""
+BATCHES = 1.5
+"""How many times the numbers of a batch's forward pass lie in memory at once."""
 FLOAT = 4
 """Bytes of a number."""
 

@@ -64,9 +64,11 @@ def test_auto_is_written_and_read_and_is_no_number(path: Path) -> None:
     config = read(path, AUTO)
     assert (plain(config)["train"]["epochs"], plain(config)["train"]["requests"]) == ("auto", "auto")
     assert type(config).model_validate(plain(config)) == config
-    for ask in (lambda: config.train.batch_size, lambda: config.train.epochs_of("rank")):
-        with pytest.raises(ConfigError, match="auto is no number before the training requests are counted"):
-            ask()
+    told = "auto is no number before the training requests are counted"
+    with pytest.raises(ConfigError, match=f"train.requests: {told}"):
+        _ = config.train.batch_size
+    with pytest.raises(ConfigError, match=f"train.epochs: {told}"):
+        config.train.epochs_of("rank")
 
 
 def numbers(folder: Path) -> tuple[int, int]:

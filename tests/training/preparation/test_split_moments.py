@@ -21,8 +21,8 @@ from tests.support.shared import small_world
 from tests.support.simulated_runs import trained_run
 
 SHARES = "data.split={valid: 0.1, test: 0.2}"
-DATA = {"log": "log.parquet", "request": ["request"], "user": "user", "item": "item", "time": "time"}
-DATA |= {"labels": {"click": {"column": "click"}}}
+DATA: dict[str, Any] = {"log": "log.parquet", "request": ["request"], "user": "user", "item": "item"}
+DATA |= {"time": "time", "labels": {"click": {"column": "click"}}}
 
 
 def moments(times: list[int], **shares: float) -> tuple[int, int]:
