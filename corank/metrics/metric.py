@@ -24,6 +24,8 @@ from corank.metrics.regret import bias_regret
 from corank.metrics.request_order import CUTS, hit_at, mrr, ndcg_at, request_auc
 
 Direction = Literal["higher", "lower", "one"]
+BETTER: dict[Direction, str] = {"higher": "higher", "lower": "lower", "one": "near 1"}
+"""What tables call the better values of a metric."""
 
 
 @dataclass(frozen=True)
