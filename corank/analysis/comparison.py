@@ -1,7 +1,6 @@
 """Two runs compared on the same rows: each metric's difference, with a paired interval over users and a verdict."""
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -17,7 +16,7 @@ from corank.evaluation.measures import Evaluation, Measures, evaluate_prediction
 from corank.evaluation.stage_order import read_truth
 from corank.metrics.bootstrap import replicates
 from corank.metrics.inputs import Population
-from corank.metrics.metric import METRICS, Direction
+from corank.metrics.metric import Direction, metric_direction
 from corank.training.config import Config
 from corank.training.config_file import flatten, plain
 from corank.training.run import Run
@@ -215,12 +214,3 @@ def _merit(values: Doubles, better: Direction) -> Doubles:
     if better == "one":
         return -np.abs(values - 1)
     return values if better == "higher" else -values
-
-
-def metric_direction(population: Population, name: str) -> Direction:
-    """Which way a metric of a document is better: `click_recall@50` is of the metric `click_recall@{m}`."""
-    for metric in METRICS.parts().values():
-        pattern = re.sub(r"\\{[km]\\}", "[0-9]+", re.escape(metric.name))
-        if metric.population == population and re.fullmatch(pattern, name):
-            return metric.better
-    raise KeyError(f"{population} has no metric {name!r}")

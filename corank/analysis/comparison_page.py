@@ -7,12 +7,12 @@ from typing import Any, NamedTuple, Self
 
 from corank import __version__
 from corank.analysis import plots
-from corank.analysis.comparison import WORDS, metric_direction
+from corank.analysis.comparison import WORDS
 from corank.analysis.drawing import BAD, FAINT, GOOD
 from corank.analysis.html import Cell, Html, page, plot, section, table, text, verdict
 from corank.core.formatting import format_metric, shorten
 from corank.metrics.inputs import Population
-from corank.metrics.metric import BETTER
+from corank.metrics.metric import BETTER, metric_direction
 
 WIDER = 10
 """Metrics whose differences reach over this many times as far as others' get an axis of their own."""
@@ -22,6 +22,8 @@ MAIN: dict[str, Sequence[str]] = {
     "exposed": ("auc", "logloss_calibrated"),
 }
 """Population → metrics of the summary, without their quotas."""
+MOST_MAIN = 10
+"""Figures of the summary, at most."""
 SIGNS = {word: sign for sign, word in WORDS.items()}
 """Verdict → 1 if it is good, -1 if bad, otherwise 0."""
 _COLOURS = {1: GOOD, 0: FAINT, -1: BAD}
@@ -90,20 +92,19 @@ def _summary(document: Mapping[str, Any], names: Names) -> Iterator[Html]:
         if part.population == population
         for name in part.metrics
         if name.partition("@")[0] in wanted
-    ]
-    for word in (WORDS[1], WORDS[-1], WORDS[0]):
+    ][:MOST_MAIN]
+    for word, sign in SIGNS.items():
         said = [_describe_figure(part, name) for part, name in main if part.metrics[name]["verdict"] == word]
-        if said:
-            beginning = (
-                f"{names.a} is {word} than {names.b}"
-                if SIGNS[word]
-                else "No difference is shown beyond noise"
+        if said and sign:
+            yield text(
+                f"{names.a} is {word} than {names.b}, by a − b and its 95 % interval: {'; '.join(said)}."
             )
-            yield text(f"{beginning}: {'; '.join(said)}.")
+        elif said:
+            yield text(f"No difference is shown beyond noise: {'; '.join(said)}.")
     count = Counter(one["verdict"] for part in parts for one in part.metrics.values())
     yield text(
         f"Of all {count.total()} figures, {names.a} is better in {count[WORDS[1]]} and worse in {count[WORDS[-1]]}; "
-        f"between equal runs about {round(count.total() / 20)} would seem to differ."
+        f"between two equal models about {round(count.total() / 20)} would seem to differ by chance."
     )
     if main:
         yield _table(names, [((name, part.title), part, name) for part, name in main])
@@ -111,8 +112,8 @@ def _summary(document: Mapping[str, Any], names: Names) -> Iterator[Html]:
 
 def _describe_figure(part: ComparedPart, name: str) -> str:
     one = part.metrics[name]
-    bounds = f", 95 % interval {format_bounds(one)}" if format_bounds(one) else ""
-    return f"{name} ({part.title}) by {one['difference']:+.4f}{bounds}"
+    amount = f" {one['difference']:+.4f} [{format_bounds(one)}]" if SIGNS[one["verdict"]] else ""
+    return f"{name} ({part.title}){amount}"
 
 
 def _sides(document: Mapping[str, Any], names: Names) -> Html:

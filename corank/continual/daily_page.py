@@ -29,6 +29,10 @@ _MOST = 12
 """Plots of figures, and features of the plot of drift, at most."""
 _LEAST_FIGURE, _LEAST_PSI, _LEAST_SECONDS = 0.1, 0.25, 1.0
 """What y axes cover at least: less is chance, no drift, no time."""
+_BELOW = 0.18
+"""Inches from an x axis to what stands below its numbers."""
+_DAY = len("2026-03-07")
+"""Characters of a period's name of which three have room below a plot."""
 _HOW = (
     "Each period's tables are validated against the live run, which is then judged on the period's rows before any of "
     "them is trained on (live, before training). A candidate goes on from the live run's weights. Both are compared "
@@ -197,11 +201,13 @@ def _draw(
     limits: _Limits = MappingProxyType({}),
 ) -> None:
     """Draw a small plot a name, the periods' names below and dotted lines at its limits, each with a label."""
+    from matplotlib.transforms import ScaledTranslation
+
     from corank.analysis.drawing import INK, LINES, widen_y
     from corank.analysis.plots import small_plots
 
     small_plots(figure, plots, "period", markers=True)
-    most = 3 if len(records[-1].period) <= len("2026-03-07") else 2
+    most = 3 if all(len(record.period) <= _DAY for record in records) else 2
     shown = np.unique(np.linspace(0, len(records) - 1, min(len(records), most)).astype(int)).tolist()
     for axes, name in zip(figure.axes, plots, strict=False):
         drawn = [
@@ -211,8 +217,14 @@ def _draw(
             for n, (label, line) in enumerate(limits.get(name, {}).items())
         ]
         if drawn:
+            below = axes.transAxes + ScaledTranslation(0, -_BELOW, figure.dpi_scale_trans)
             axes.legend(
-                handles=drawn, loc="upper left", bbox_to_anchor=(0, -0.1), fontsize="small", handlelength=2.4
+                handles=drawn,
+                loc="upper left",
+                bbox_to_anchor=(0, 0),
+                bbox_transform=below,
+                fontsize="small",
+                handlelength=2.4,
             )
         axes.autoscale(True, "y")
         widen_y(axes, least, from_zero)

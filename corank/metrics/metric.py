@@ -149,6 +149,16 @@ def available(population: Population, inputs: Inputs) -> dict[str, Metric]:
     }
 
 
+def metric_direction(population: Population, name: str) -> Direction:
+    """Which way a metric of a document is better: `click_recall@50` is of the metric `click_recall@{m}`."""
+    part = "cascade" if population == "cut" else population
+    for metric in METRICS.parts().values():
+        pattern = re.sub(r"\\{[km]\\}", "[0-9]+", re.escape(metric.name))
+        if _document_part(metric) == part and re.fullmatch(pattern, name):
+            return metric.better
+    raise KeyError(f"{population} has no metric {name!r}")
+
+
 def validation_metrics() -> dict[str, Metric]:
     """Return the metrics that training computes after every epoch, by their name in documents."""
     return {metric.name: metric for metric in METRICS.parts().values() if metric.validation}
