@@ -1,6 +1,7 @@
 """Two runs compared on the same rows: each metric's difference, with a paired interval over users and a verdict."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -16,13 +17,16 @@ from corank.evaluation.measures import Evaluation, Measures, evaluate_prediction
 from corank.evaluation.stage_order import read_truth
 from corank.metrics.bootstrap import replicates
 from corank.metrics.inputs import Population
-from corank.metrics.metric import Direction, metric_direction
+from corank.metrics.metric import METRICS, Direction
 from corank.training.config import Config
 from corank.training.config_file import flatten, plain
 from corank.training.run import Run
 
 WORDS = {1: "better", -1: "worse", 0: "no difference shown"}
 """What a difference of the first run to the second says, by its sign, if its interval lies beyond the margin."""
+
+BETTER: dict[Direction, str] = {"higher": "higher", "lower": "lower", "one": "near 1"}
+"""What tables call the better values of a metric."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,7 @@ def compare_measures(
             continue
         resampled = replicates(ours), replicates(theirs, seed=0 if paired else 1)
         low, high = _bounds(resampled[0] - resampled[1])
-        better = metric_direction(population, name)
+        better = metric_direction(name, population)
         gain = _bounds(_merit(resampled[0], better) - _merit(resampled[1], better))
         found[name] = {
             "a": a,
@@ -214,3 +218,12 @@ def _merit(values: Doubles, better: Direction) -> Doubles:
     if better == "one":
         return -np.abs(values - 1)
     return values if better == "higher" else -values
+
+
+def metric_direction(name: str, *populations: Population) -> Direction:
+    """Which way a metric of a document is better: `click_recall@50` is of the metric `click_recall@{m}`."""
+    for metric in METRICS.parts().values():
+        pattern = re.sub(r"\\{[km]\\}", "[0-9]+", re.escape(metric.name))
+        if metric.population in populations and re.fullmatch(pattern, name):
+            return metric.better
+    raise KeyError(f"{', '.join(populations)} has no metric {name!r}")

@@ -7,12 +7,11 @@ from typing import Any, NamedTuple, Self
 
 from corank import __version__
 from corank.analysis import plots
-from corank.analysis.comparison import WORDS
+from corank.analysis.comparison import BETTER, WORDS, metric_direction
 from corank.analysis.drawing import BAD, FAINT, GOOD
 from corank.analysis.html import Cell, Html, page, plot, section, table, text, verdict
 from corank.core.formatting import format_metric, shorten
 from corank.metrics.inputs import Population
-from corank.metrics.metric import BETTER, metric_direction
 
 WIDER = 10
 """Metrics whose differences reach over this many times as far as others' get an axis of their own."""
@@ -216,7 +215,7 @@ def _table(names: Names, figures: Sequence[tuple[Cell, ComparedPart, str]]) -> H
     for title, part, name in figures:
         one = part.metrics[name]
         values = format_metric(one["a"]), format_metric(one["b"])
-        better = BETTER[metric_direction(part.population, name)]
+        better = BETTER[metric_direction(name, part.population)]
         row: list[Cell] = [title, *values, (f"{one['difference']:+.4f}", format_bounds(one)), better]
         row.append(verdict(_describe_verdict(one), SIGNS[one["verdict"]]))
         rows.append(row + [f"{one['margin']:g}", "yes" if one["not_worse"] else "no"] * asked)

@@ -24,8 +24,6 @@ from corank.metrics.regret import bias_regret
 from corank.metrics.request_order import CUTS, hit_at, mrr, ndcg_at, request_auc
 
 Direction = Literal["higher", "lower", "one"]
-BETTER: dict[Direction, str] = {"higher": "higher", "lower": "lower", "one": "near 1"}
-"""What tables call the better values of a metric."""
 
 
 @dataclass(frozen=True)
@@ -147,16 +145,6 @@ def available(population: Population, inputs: Inputs) -> dict[str, Metric]:
         for name, metric in METRICS.parts().items()
         if metric.population == population and inputs.keys() >= set(metric.inputs)
     }
-
-
-def metric_direction(population: Population, name: str) -> Direction:
-    """Which way a metric of a document is better: `click_recall@50` is of the metric `click_recall@{m}`."""
-    part = "cascade" if population == "cut" else population
-    for metric in METRICS.parts().values():
-        pattern = re.sub(r"\\{[km]\\}", "[0-9]+", re.escape(metric.name))
-        if _document_part(metric) == part and re.fullmatch(pattern, name):
-            return metric.better
-    raise KeyError(f"{population} has no metric {name!r}")
 
 
 def validation_metrics() -> dict[str, Metric]:

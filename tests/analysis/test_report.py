@@ -130,7 +130,7 @@ def test_two_stages(trained: Run, two_stages: tuple[str, Sections]) -> None:
     auc, recall = found["stages"]["rank"]["exposed"]["click"]["auc"], found["cascade"]["click_recall@18"]
     assert f"an AUC of {auc:.4f} (95 % interval " in sections["Summary"]
     assert f"prerank keeps {recall:.4f} (95 % interval " in sections["Summary"]
-    assert [*sections][0] == "Summary"
+    assert next(iter(sections)) == "Summary"
     assert f"<h1>{trained.config.name}, {trained.folder.name}: prerank → rank</h1>" in document
     assert f"seed {trained.config.train.seed}" in document.partition("<section>")[0]
     for name in ("rank.click", "prerank.click", "prerank.unexposed", "prerank.distill"):
@@ -172,7 +172,7 @@ def test_two_runs_side_by_side(small: Path, tmp_path: Path) -> None:
     for metric, found in compared["stages"]["rank"]["exposed"]["click"].items():
         row = f"<td>{metric}</td><td>{format_metric(found['a'])}</td><td>{format_metric(found['b'])}</td>"
         assert f"{row}<td>{found['difference']:+.4f}<small>" in sections["rank: click, exposed"]
-    assert "<h1>one against seed7</h1>" in document and [*sections][0] == "Summary"
+    assert "<h1>one against seed7</h1>" in document and next(iter(sections)) == "Summary"
     for key, *values in (("name", "one", "seed7"), ("train.seed", "0", "7")):
         row = "".join(f'<td class="prose">{value}</td>' for value in values)
         assert f"<tr><td>{key}</td>{row}</tr>" in sections["What is compared"]

@@ -7,6 +7,7 @@ import numpy as np
 import yaml
 
 from corank import __version__
+from corank.analysis.comparison import BETTER, metric_direction
 from corank.analysis.evaluated_run import EvaluatedRun
 from corank.analysis.html import Cell, Html, folded, heading, page, section, table, text
 from corank.analysis.report.conflicts import conflict_parts
@@ -22,7 +23,6 @@ from corank.analysis.report.run_figures import (
 from corank.core.formatting import format_interval, format_metric
 from corank.evaluation.document import BESIDE_METRICS
 from corank.metrics.inputs import Population
-from corank.metrics.metric import BETTER, metric_direction
 from corank.training.config_file import plain
 
 POPULATIONS: dict[Population, str] = {
@@ -140,7 +140,7 @@ def _stages_on(document: dict[str, Any], population: Population, label: str, tit
         if random:
             grouped = metric in random
             row += [format_metric(random[metric]), f"{eligible[metric]:,}"] if grouped else ["", ""]
-        rows.append([*row, BETTER[metric_direction(population, metric)]])
+        rows.append([*row, BETTER[metric_direction(metric, population)]])
     titles = ["random order", "users or requests"] if random else []
     rows.append(["rows", *(f"{found['n']:,}" for found in figures.values()), *[""] * (len(titles) + 1)])
     return [heading(title), table(["", *figures, *titles, "better is"], rows)]
@@ -179,7 +179,10 @@ def _cascade_table(figures: dict[str, Any], bounds: dict[str, Any]) -> list[Html
             absent.append(name)
             continue
         value = (format_metric(figures[name]), format_interval(bounds[name]))
-        random, better = format_metric(figures["random"][name]), BETTER[metric_direction("cascade", name)]
+        random, better = (
+            format_metric(figures["random"][name]),
+            BETTER[metric_direction(name, "cut", "cascade")],
+        )
         rows.append([name, value, random, f"{requests:,}", better])
     why = f"Undefined here: {', '.join(absent)} (no truth, no clicks, nothing cut, or requests no larger than the cut)."
     return [
