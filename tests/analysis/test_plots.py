@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
@@ -86,7 +85,7 @@ def test_titles_of_small_plots_do_not_collide_and_flat_lines_are_flat() -> None:
     line = plots.Series(np.arange(3.0), np.array([5000.0001, 5000.0002, 5000.0001]))
     names = ["prerank.exposed.long_view.pcoc_calibrated", "a" * 60, "one, two, and three words of a title"]
     plots.small_plots(figure, {name: {"": line} for name in names}, "step", markers=True)
-    FigureCanvasAgg(figure).draw()
+    figure.draw_without_rendering()
     assert [axes.get_title().replace("\n", "") for axes in figure.axes] == names
     boxes = [axes.title.get_window_extent() for axes in figure.axes]
     assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))

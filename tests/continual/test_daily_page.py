@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from corank.continual.daily_page import draw_history, write_page
@@ -40,7 +39,7 @@ RECORDS = [
 def drawn(records: list[PeriodRecord] = RECORDS) -> Figure:
     figure = draw_history(records, GATE)
     figure.set_size_inches(7.6, 2.6)
-    FigureCanvasAgg(figure).draw()
+    figure.draw_without_rendering()
     return figure
 
 

@@ -776,5 +776,11 @@ def test_on_a_phone_every_candidates_outcome_is_in_sight(page: Chrome, request_:
         "return [...shown].map((one) => one.getBoundingClientRect().right)"
     )
     assert len(ends) > 16 and max(ends) <= 400
+    at(page, "#keep").click()
+    ranked(page, request_ | {"candidates": request_["candidates"][:15]})
+    wide, box = page.execute_script(
+        "const box = document.getElementById('places'); return [box.scrollWidth, box.clientWidth]"
+    )
+    assert rows(page, "#places") and wide <= box
     assert page.execute_script("return document.documentElement.scrollWidth") <= 400
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
