@@ -1,7 +1,7 @@
 """The page of `corank compare`: a summary, then for each stage a plot of differences and a table, then the cascade."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Self
 
@@ -99,11 +99,14 @@ def _summary(document: Mapping[str, Any], names: Names) -> Iterator[Html]:
                 f"{names.a} is {word} than {names.b}, by a − b and its 95 % interval: {'; '.join(said)}."
             )
         elif said:
-            yield text(f"No difference is shown beyond noise: {'; '.join(said)}.")
+            yield text(
+                f"No difference is shown beyond {_noise(part.metrics[name] for part, name in main)}: {'; '.join(said)}."
+            )
     count = Counter(one["verdict"] for part in parts for one in part.metrics.values())
+    chance = f"; between two equal models about {round(count.total() / 20)} would seem to differ by chance"
     yield text(
-        f"Of all {count.total()} figures, {names.a} is better in {count[WORDS[1]]} and worse in {count[WORDS[-1]]}; "
-        f"between two equal models about {round(count.total() / 20)} would seem to differ by chance."
+        f"Of all {count.total()} figures, {names.a} is better in {count[WORDS[1]]} and worse in {count[WORDS[-1]]}"
+        f"{'' if any(document['margins'].values()) else chance}."
     )
     if main:
         yield _table(names, [((name, part.title), part, name) for part, name in main])
@@ -195,7 +198,7 @@ def draw_differences(part: ComparedPart, names: Names) -> Iterator[Html]:
     axes = split_by_reach(part.metrics)
     caption = (
         f"Differences of {names.a} to {names.b} with 95 % intervals over users. Green: {names.a} is better; red: "
-        "worse; grey: no difference beyond noise."
+        f"worse; grey: no difference beyond {_noise(part.metrics.values())}."
     )
     for n, axis in enumerate(axes):
         signs = {name: SIGNS[one["verdict"]] for name, one in axis.items()}
@@ -226,7 +229,12 @@ def _table(names: Names, figures: Sequence[tuple[Cell, ComparedPart, str]]) -> H
 def _describe_verdict(one: Mapping[str, Any]) -> str:
     if SIGNS[one["verdict"]]:
         return str(one["verdict"])
-    return "no difference beyond " + ("the margin" if one["margin"] else "noise")
+    return f"no difference beyond {_noise([one])}"
+
+
+def _noise(compared: Iterable[Mapping[str, Any]]) -> str:
+    """What a difference must lie beyond to be shown."""
+    return "the margin" if any(one["margin"] for one in compared) else "noise"
 
 
 def format_bounds(one: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """The page over all periods: decisions, figures of live run and candidate, rows, drift and time spent."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -10,6 +11,7 @@ import numpy as np
 
 from corank.continual.gate import CheckedCondition, Condition
 from corank.continual.history import PeriodRecord, find_live
+from corank.core.errors import ConfigError
 from corank.core.formatting import format_metric
 
 if TYPE_CHECKING:
@@ -123,11 +125,11 @@ def _newest(records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> "list
 
 
 def _check(records: Sequence[PeriodRecord], n: int, condition: Condition) -> CheckedCondition | None:
-    """Check the candidate of the n-th period as its gate did; None if it has no such figure."""
-    if condition.figure not in records[n].candidate:
-        return None
-    live = [one.candidate for one in records[:n] if one.decision == "live"]
-    return condition.check(records[n].candidate, records[n].reference or None, live)
+    """Check the candidate of the n-th period as its gate did; None without one, or if no run had such a figure."""
+    record, live = records[n], [one.candidate for one in records[:n] if one.decision == "live"]
+    with suppress(ConfigError):
+        return condition.check(record.candidate, record.reference or None, live) if record.candidate else None
+    return None
 
 
 def _limits(records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> _Limits:
