@@ -69,8 +69,8 @@ def comparison_sections(document: Mapping[str, Any]) -> list[Html]:
         "A difference is a minus b on the same rows. Its 95 % interval is over users, resampled alike for both. "
         "Better and worse are of a, and said if the interval lies beyond the margin that was asked, 0 unless given; "
         "otherwise no difference is shown beyond noise. Not worse: the interval excludes that a is worse by more than "
-        "the margin. Intervals are not corrected for multiple comparisons: expect one in twenty to mislead. One "
-        "training of each is compared: another seed moves figures, too."
+        "the margin. Intervals are not corrected for multiple comparisons: expect one in twenty to mislead. Of "
+        "runs one training of each is compared, and another seed trains another model: compare several by `corank sweep`."
     )
     names = Names.of(document)
     return [
@@ -103,10 +103,14 @@ def _summary(document: Mapping[str, Any], names: Names) -> Iterator[Html]:
                 f"No difference is shown beyond {_noise(part.metrics[name] for part, name in main)}: {'; '.join(said)}."
             )
     count = Counter(one["verdict"] for part in parts for one in part.metrics.values())
-    chance = f"; between two equal models about {round(count.total() / 20)} would seem to differ by chance"
+    seeds = (
+        " Intervals are over users: another seed alone may move figures by more."
+        if "changes" in document
+        else ""
+    )
     yield text(
-        f"Of all {count.total()} figures, {names.a} is better in {count[WORDS[1]]} and worse in {count[WORDS[-1]]}"
-        f"{'' if any(document['margins'].values()) else chance}."
+        f"Of all {count.total()} figures, {names.a} is better in {count[WORDS[1]]} and worse in {count[WORDS[-1]]}."
+        f"{seeds}"
     )
     if main:
         yield _table(names, [((name, part.title), part, name) for part, name in main])
