@@ -69,8 +69,8 @@ def comparison_sections(document: Mapping[str, Any]) -> list[Html]:
         "A difference is a minus b on the same rows. Its 95 % interval is over users, resampled alike for both. "
         "Better and worse are of a, and said if the interval lies beyond the margin that was asked, 0 unless given; "
         "otherwise no difference is shown beyond noise. Not worse: the interval excludes that a is worse by more than "
-        "the margin. Intervals are not corrected for multiple comparisons: expect one in twenty to mislead. Of "
-        "runs one training of each is compared, and another seed trains another model: compare several by `corank sweep`."
+        "the margin. Intervals are not corrected for multiple comparisons: expect one in twenty to mislead. Of runs "
+        "one training of each is compared, and another seed trains another model: compare several by `corank sweep`."
     )
     names = Names.of(document)
     return [
