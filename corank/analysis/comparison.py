@@ -18,10 +18,15 @@ from corank.evaluation.stage_order import read_truth
 from corank.metrics.bootstrap import replicates
 from corank.metrics.inputs import Population
 from corank.metrics.metric import METRICS, Direction
+from corank.training.config import Config
+from corank.training.config_file import flatten, plain
 from corank.training.run import Run
 
 WORDS = {1: "better", -1: "worse", 0: "no difference shown"}
 """What a difference of the first run to the second says, by its sign, if its interval lies beyond the margin."""
+
+BETTER: dict[Direction, str] = {"higher": "higher", "lower": "lower", "one": "near 1"}
+"""What tables call the better values of a metric."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +111,22 @@ def compare_measured(
             f"{folders[1]}: its candidates of '{split}' are others than those of {folders[0]}; compare runs of one "
             "log and one data.split, or name the packed data to judge both on by --on"
         )
-    head = {"split": split, "a": str(folders[0]), "b": str(folders[1])}
+    changes = _config_changes(one.evaluated.run.config, other.evaluated.run.config)
+    head = {"split": split, "a": str(folders[0]), "b": str(folders[1]), "changes": changes}
     if on is not None:
         lost = {"a": one.evaluated.document["lost"], "b": other.evaluated.document["lost"]}
         head |= {"on": str(on), "lost": lost}
     return compare_evaluations(head, one.measured, other.measured, margins)
+
+
+def _config_changes(one: Config, other: Config) -> dict[str, dict[str, Any]]:
+    """The keys in which two configs differ → the value of each; None where it has no such key."""
+    ours, theirs = flatten(plain(one)), flatten(plain(other))
+    return {
+        key: {"a": ours.get(key), "b": theirs.get(key)}
+        for key in ours | theirs
+        if ours.get(key) != theirs.get(key)
+    }
 
 
 def compare_evaluations(
@@ -168,7 +184,7 @@ def compare_measures(
             continue
         resampled = replicates(ours), replicates(theirs, seed=0 if paired else 1)
         low, high = _bounds(resampled[0] - resampled[1])
-        better = _direction(population, name)
+        better = metric_direction(name, population)
         gain = _bounds(_merit(resampled[0], better) - _merit(resampled[1], better))
         found[name] = {
             "a": a,
@@ -204,10 +220,10 @@ def _merit(values: Doubles, better: Direction) -> Doubles:
     return values if better == "higher" else -values
 
 
-def _direction(population: Population, name: str) -> Direction:
+def metric_direction(name: str, *populations: Population) -> Direction:
     """Which way a metric of a document is better: `click_recall@50` is of the metric `click_recall@{m}`."""
     for metric in METRICS.parts().values():
         pattern = re.sub(r"\\{[km]\\}", "[0-9]+", re.escape(metric.name))
-        if metric.population == population and re.fullmatch(pattern, name):
+        if metric.population in populations and re.fullmatch(pattern, name):
             return metric.better
-    raise KeyError(f"{population} has no metric {name!r}")
+    raise KeyError(f"{', '.join(populations)} has no metric {name!r}")

@@ -1,36 +1,143 @@
-"""The page of `corank compare`: for each stage a plot of differences and a table; the cascade below."""
+"""The page of `corank compare`: a summary, then for each stage a plot of differences and a table, then the cascade."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from corank import __version__
 from corank.analysis import plots
-from corank.analysis.html import Cell, Html, page, plot, section, table, text
-from corank.core.formatting import format_metric
+from corank.analysis.comparison import BETTER, WORDS, metric_direction
+from corank.analysis.drawing import BAD, FAINT, GOOD
+from corank.analysis.html import Cell, Html, page, plot, section, table, text, verdict
+from corank.core.formatting import format_metric, shorten
+from corank.metrics.inputs import Population
 
 WIDER = 10
 """Metrics whose differences reach over this many times as far as others' get an axis of their own."""
+MAIN: dict[str, Sequence[str]] = {
+    "cascade": ("joint_click_recall",),
+    "cut": ("click_recall",),
+    "exposed": ("auc", "logloss_calibrated"),
+}
+"""Population → metrics of the summary, without their quotas."""
+MOST_MAIN = 10
+"""Figures of the summary, at most."""
+SIGNS = {word: sign for sign, word in WORDS.items()}
+"""Verdict → 1 if it is good, -1 if bad, otherwise 0."""
+_COLOURS = {1: GOOD, 0: FAINT, -1: BAD}
+
+
+class Names(NamedTuple):
+    """What tells the two sides of a comparison apart."""
+
+    a: str
+    b: str
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        """Take the last segments of both paths, as many as differ."""
+        one, other = (str(document[side]).rstrip("/").split("/") for side in "ab")
+        count = range(1, max(len(one), len(other)) + 1)
+        n = next((n for n in count if one[-n:] != other[-n:]), 1)
+        return cls("/".join(one[-n:]), "/".join(other[-n:]))
+
+    @property
+    def headings(self) -> tuple[str, str]:
+        """The names with their letters, for tables and figures."""
+        return f"a: {self.a}", f"b: {self.b}"
+
+
+class ComparedPart(NamedTuple):
+    """The metrics of one population that both sides have."""
+
+    title: str
+    population: Population
+    metrics: Mapping[str, Any]
+    """Name → its comparison."""
 
 
 def comparison_page(document: Mapping[str, Any]) -> Html:
     """The page of a comparison's document."""
-    lead = f"a: {document['a']}; b: {document['b']}. {describe_rows(document)}. corank {__version__}."
-    if "on" in document:
-        lead += f" Both judged on {document['on']}. {describe_lost(document)}"
-    return page("a against b", lead, *comparison_sections(document))
+    names = Names.of(document)
+    return page(f"{names.a} against {names.b}", describe_document(document), *comparison_sections(document))
 
 
 def comparison_sections(document: Mapping[str, Any]) -> list[Html]:
-    """How to read a comparison, and each of its parts: differences as a plot, and a table."""
+    """The summary of a comparison, what is compared, how to read it, and each of its parts: a plot and a table."""
     how = text(
         "A difference is a minus b on the same rows. Its 95 % interval is over users, resampled alike for both. "
         "Better and worse are of a, and said if the interval lies beyond the margin that was asked, 0 unless given; "
-        "otherwise no difference is shown. Not worse: the interval excludes that a is worse by more than the margin. "
-        "Intervals are not corrected for multiple comparisons: expect one in twenty to mislead."
+        "otherwise no difference is shown beyond noise. Not worse: the interval excludes that a is worse by more than "
+        "the margin. Intervals are not corrected for multiple comparisons: expect one in twenty to mislead. Of runs "
+        "one training of each is compared, and another seed trains another model: compare several by `corank sweep`."
     )
-    parts = [section(title, *draw_differences(found)) for title, found in compared_parts(document)]
-    return [section("How to read it", how), *parts]
+    names = Names.of(document)
+    return [
+        section("Summary", *_summary(document, names)),
+        section("What is compared", _sides(document, names)),
+        section("How to read it", how),
+        *(section(part.title, *draw_differences(part, names)) for part in compared_parts(document)),
+    ]
+
+
+def _summary(document: Mapping[str, Any], names: Names) -> Iterator[Html]:
+    """What is better, worse and undecided: the main figures in words and as a table, and a count of all."""
+    parts = [*compared_parts(document)]
+    main = [
+        (part, name)
+        for population, wanted in MAIN.items()
+        for part in parts
+        if part.population == population
+        for name in part.metrics
+        if name.partition("@")[0] in wanted
+    ][:MOST_MAIN]
+    for word, sign in SIGNS.items():
+        said = [_describe_figure(part, name) for part, name in main if part.metrics[name]["verdict"] == word]
+        if said and sign:
+            yield text(
+                f"{names.a} is {word} than {names.b}, by a − b and its 95 % interval: {'; '.join(said)}."
+            )
+        elif said:
+            yield text(
+                f"No difference is shown beyond {_noise(part.metrics[name] for part, name in main)}: {'; '.join(said)}."
+            )
+    count = Counter(one["verdict"] for part in parts for one in part.metrics.values())
+    seeds = (
+        " Intervals are over users: another seed alone may move figures by more."
+        if "changes" in document
+        else ""
+    )
+    yield text(
+        f"Of all {count.total()} figures, {names.a} is better in {count[WORDS[1]]} and worse in {count[WORDS[-1]]}."
+        f"{seeds}"
+    )
+    if main:
+        yield _table(names, [((name, part.title), part, name) for part, name in main])
+
+
+def _describe_figure(part: ComparedPart, name: str) -> str:
+    one = part.metrics[name]
+    amount = f" {one['difference']:+.4f} [{format_bounds(one)}]" if SIGNS[one["verdict"]] else ""
+    return f"{name} ({part.title}){amount}"
+
+
+def _sides(document: Mapping[str, Any], names: Names) -> Html:
+    """Where both lie, and the keys in which their configs differ, if they are runs."""
+    rows: list[list[Cell]] = [["path", document["a"], document["b"]]]
+    for key, value in document.get("changes", {}).items():
+        rows.append([key, *("–" if value[side] is None else shorten(str(value[side])) for side in "ab")])
+    if document.get("changes") == {}:
+        rows.append(["config", "the same", "the same"])
+    return table(["", *names.headings], rows, prose=names.headings)
+
+
+def describe_document(document: Mapping[str, Any]) -> str:
+    """What was compared, and by what, as text."""
+    found = f"{describe_rows(document)}. corank {__version__}."
+    if "on" in document:
+        found += f" Both judged on {document['on']}. {describe_lost(document)}"
+    return found
 
 
 def describe_rows(document: Mapping[str, Any]) -> str:
@@ -56,18 +163,18 @@ def describe_lost(document: Mapping[str, Any]) -> str:
     return f"Values that a run knows and that count as unknown there: {'; '.join(found)}." if found else ""
 
 
-def compared_parts(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The parts of a comparison that have figures, each with its title."""
+def compared_parts(document: Mapping[str, Any]) -> Iterator[ComparedPart]:
+    """The parts of a comparison that have figures."""
     for stage, populations in document["stages"].items():
         for population, labels in populations.items():
             for label, found in labels.items():
                 if found:
-                    yield f"{stage}: {label}, {population}", found
+                    yield ComparedPart(f"{stage}: {label}, {population}", population, found)
     for stage, found in document["cuts"].items():
         if found:
-            yield f"{stage} against the last stage", found
+            yield ComparedPart(f"{stage} against the last stage", "cut", found)
     if document["cascade"]:
-        yield "cascade", document["cascade"]
+        yield ComparedPart("cascade", "cascade", document["cascade"])
 
 
 def split_by_reach(found: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -90,32 +197,48 @@ def split_by_reach(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{name: one for name, one in found.items() if name in axis} for axis in axes]
 
 
-def draw_differences(found: Mapping[str, Any]) -> Iterator[Html]:
+def draw_differences(part: ComparedPart, names: Names) -> Iterator[Html]:
     """The differences of metrics as plots, and a table."""
-    axes = split_by_reach(found)
-    caption = "Differences with 95 % intervals over users; grey: the interval contains 0."
+    axes = split_by_reach(part.metrics)
+    caption = (
+        f"Differences of {names.a} to {names.b} with 95 % intervals over users. Green: {names.a} is better; red: "
+        f"worse; grey: no difference beyond {_noise(part.metrics.values())}."
+    )
     for n, axis in enumerate(axes):
-        panel = {name: (one["difference"], one["low"], one["high"]) for name, one in axis.items()}
-        draw = partial(plots.intervals, panels={"a − b": panel})
+        signs = {name: SIGNS[one["verdict"]] for name, one in axis.items()}
+        labels = {name: f"{name}, {WORDS[sign]}" if sign else name for name, sign in signs.items()}
+        panel = {labels[name]: (one["difference"], one["low"], one["high"]) for name, one in axis.items()}
+        colours = {labels[name]: _COLOURS[sign] for name, sign in signs.items()}
+        draw = partial(plots.intervals, panels={"a − b": panel}, colours=colours)
         told = caption if n == 0 else f"Metrics of larger differences: mind the axis. {caption}"
         yield plot(draw, told, 0.7 + 0.22 * len(panel))
-    rows: list[Sequence[Cell]] = [
-        [
-            name,
-            format_metric(one["a"]),
-            format_metric(one["b"]),
-            _difference(one),
-            f"{one['margin']:g}",
-            one["verdict"],
-            "yes" if one["not_worse"] else "",
-        ]
-        for name, one in found.items()
-    ]
-    yield table(["", "a", "b", "a − b", "margin", "a is", "not worse"], rows)
+    yield _table(names, [(name, part, name) for name in part.metrics])
 
 
-def _difference(one: Mapping[str, Any]) -> Cell:
-    return f"{one['difference']:+.4f}", format_bounds(one)
+def _table(names: Names, figures: Sequence[tuple[Cell, ComparedPart, str]]) -> Html:
+    """A row a metric: what it is called, its part, its name. Columns of margins are left out where none was asked."""
+    asked = any(part.metrics[name]["margin"] for _, part, name in figures)
+    rows: list[list[Cell]] = []
+    for title, part, name in figures:
+        one = part.metrics[name]
+        values = format_metric(one["a"]), format_metric(one["b"])
+        better = BETTER[metric_direction(name, part.population)]
+        row: list[Cell] = [title, *values, (f"{one['difference']:+.4f}", format_bounds(one)), better]
+        row.append(verdict(_describe_verdict(one), SIGNS[one["verdict"]]))
+        rows.append(row + [f"{one['margin']:g}", "yes" if one["not_worse"] else "no"] * asked)
+    margin = ["margin", "not worse"] if asked else []
+    return table(["", *names.headings, "a − b", "better is", "a is", *margin], rows, prose=("a is",))
+
+
+def _describe_verdict(one: Mapping[str, Any]) -> str:
+    if SIGNS[one["verdict"]]:
+        return str(one["verdict"])
+    return f"no difference beyond {_noise([one])}"
+
+
+def _noise(compared: Iterable[Mapping[str, Any]]) -> str:
+    """What a difference must lie beyond to be shown."""
+    return "the margin" if any(one["margin"] for one in compared) else "noise"
 
 
 def format_bounds(one: Mapping[str, Any]) -> str:

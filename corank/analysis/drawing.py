@@ -8,11 +8,14 @@ from typing import Any
 
 import matplotlib
 from cycler import cycler
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 INK, FAINT, RULE = "#22272e", "#626b76", "#dde1e6"
+GOOD, BAD = "#2f7a33", "#b3261e"
+"""Colours of better and worse."""
 COLOURS = ("#1f5f99", "#c2502e", "#4c8a3f", "#7d5ba6", "#b08500", "#3b8ea5")
 LINES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1)), (0, (5, 1)))
 """Line styles that go with the colours, so that lines can be told apart in black and white."""
@@ -40,6 +43,8 @@ _PLOT: Any = {
     "axes.titlelocation": "left",
     "axes.grid": True,
     "axes.axisbelow": True,
+    # ticks are whole numbers to read, not differences from one that stands at the end of the axis
+    "axes.formatter.useoffset": False,
     "grid.color": RULE,
     "grid.linewidth": 0.6,
     "text.color": INK,
@@ -91,3 +96,26 @@ class Drawing:
                 written, metadata={"Software": None}
             )
         return written.getvalue()
+
+
+def wrap_name(name: str, most: int) -> str:
+    """Break a name into lines of at most so many characters, after a dot, comma or space where there is one.
+
+    Example:
+        >>> wrap_name("rank.exposed.click.pcoc_calibrated", 26).splitlines()
+        ['rank.exposed.click.', 'pcoc_calibrated']
+    """
+    return "\n".join(re.findall(rf".{{1,{most}}}(?:(?<=[., ])|$)|.{{1,{most}}}", name))
+
+
+def widen_y(axes: Axes, least: float, from_zero: bool = False) -> None:
+    """Let a y axis cover at least `least`, so that noise is not drawn as large as a change.
+
+    Args:
+        axes: what is drawn on it is there already.
+        least: the least difference between the ends, in the axis' unit.
+        from_zero: let the axis begin at 0; nothing on it is negative.
+    """
+    low, high = axes.get_ylim()
+    room = max(least - (high - low), 0) / 2
+    axes.set_ylim((0, max(high, least)) if from_zero else (low - room, high + room))

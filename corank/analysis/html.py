@@ -12,7 +12,7 @@ from typing import Self
 
 from matplotlib.figure import Figure
 
-from corank.analysis.drawing import COLOURS, FAINT, INK, RULE, Drawing
+from corank.analysis.drawing import BAD, COLOURS, FAINT, GOOD, INK, RULE, Drawing
 from corank.core.files import write_bytes, write_text
 from corank.core.storage.local_copy import write_file
 from corank.core.storage.object_url import Location
@@ -39,12 +39,14 @@ class Html(str):
 
 
 Cell = str | tuple[str, str]
-"""A text, or a text and a small note beside it, such as an interval."""
+"""A text, markup, or a text and a small note beside it, such as an interval."""
 
 PALETTE = {
     "ink": (INK, "#e2e6eb"),
     "faint": (FAINT, "#98a2ae"),
     "rule": (RULE, "#2e343c"),
+    "good": (GOOD, "#7fca83"),
+    "bad": (BAD, "#ff8f85"),
     **{
         f"hue{n}": (light, dark)
         for n, (light, dark) in enumerate(
@@ -68,7 +70,7 @@ _CSS = (
     ":root { color-scheme: light dark; --ground: light-dark(#fff, #14171b); --panel: light-dark(#f6f7f9, #1b1f25);\n  "
     + "; ".join(f"--{name}: light-dark({light}, {dark})" for name, (light, dark) in PALETTE.items())
     + """ }
-body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 54rem; color: var(--ink); background: var(--ground);
+body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 62rem; color: var(--ink); background: var(--ground);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "Noto Sans CJK SC", sans-serif }
 body.wide { max-width: 100rem }
 h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .3rem; overflow-wrap: anywhere }
@@ -77,6 +79,8 @@ h2 { font-size: 1.2rem; margin: 2.8rem 0 .6rem; padding-top: 1rem; border-top: 1
 h3 { font-size: 1rem; margin: 1.6rem 0 .3rem; overflow-wrap: anywhere }
 p { margin: .5rem 0; max-width: 46rem; overflow-wrap: anywhere }
 .lead, figcaption, small { color: var(--faint) }
+.good, .bad { font-weight: 600; color: var(--good) }
+.bad { color: var(--bad) }
 figure, .table { margin: 1rem 0; overflow-x: auto }
 figcaption { font-size: .9rem; max-width: 46rem }
 figure svg { display: block; width: 100%; max-width: 60rem; min-width: 36rem; height: auto }
@@ -85,10 +89,12 @@ figure svg text { font-family: inherit !important }
 table { border-collapse: collapse; font-size: .9rem; line-height: 1.35; font-variant-numeric: tabular-nums }
 th, td { padding: .3rem 1.4rem .3rem 0; text-align: right; vertical-align: top; white-space: nowrap }
 th:first-child, td:first-child { text-align: left }
+thead th { white-space: normal }
 th.prose, td.prose { text-align: left; white-space: normal; min-width: 9rem }
 thead > tr > * { border-bottom: 1px solid var(--faint) }
 tbody td { border-bottom: 1px solid var(--rule) }
 td small { font-size: .8rem; margin-left: .6rem }
+td:first-child small { display: block; margin: 0 }
 pre { font: .8rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow-x: auto; padding: 1rem;
   background: var(--panel) }
 summary { cursor: pointer }
@@ -125,9 +131,15 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Cell]], prose: Collecti
     )
 
 
+def verdict(words: str, sign: float) -> Html:
+    """Words of a table that say what is good or bad, in its colour: of sign 1 or -1; 0 is neither."""
+    kind = "good" if sign > 0 else "bad"
+    return Html(f'<span class="{kind}">{escape(words)}</span>' if sign else escape(words))
+
+
 def _cell(cell: Cell, mark: str) -> str:
     if isinstance(cell, str):
-        return f"<td{mark}>{escape(cell)}</td>"
+        return f"<td{mark}>{cell if isinstance(cell, Html) else escape(cell)}</td>"
     return f"<td{mark}>{escape(cell[0])}<small>{escape(cell[1])}</small></td>"
 
 

@@ -12,11 +12,16 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from numpy.typing import NDArray
 from scipy.special import logit
 
-from corank.analysis.drawing import COLOURS, FAINT, LINES
+from corank.analysis.drawing import COLOURS, FAINT, LINES, widen_y, wrap_name
+from corank.core.formatting import format_figure
 from corank.core.types import Array
 
 ACROSS = 3
 """Small plots in a row."""
+TITLE_LENGTH = 26
+"""Characters of a line of a small plot's title, which has room above its plot."""
+LEAST_SHARE = 0.1
+"""What a small plot's y axis covers, as a share of the largest value, unless it covers more."""
 PROBABILITIES = (1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)
 
 
@@ -53,10 +58,12 @@ def small_plots(
                 continue
             part.plot(line.x, line.y, color=COLOURS[n], linestyle="-", alpha=0.25, linewidth=0.8)
             part.plot(line.x, smooth(line.y), color=COLOURS[n], linestyle="-", label=label)
-        part.set_title(name)
+        widen_y(part, LEAST_SHARE * max(map(abs, part.get_ylim())))
+        part.set_title(wrap_name(name, TITLE_LENGTH))
         part.set_xlabel(x)
         part.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         part.yaxis.set_major_locator(MaxNLocator(4))
+        part.yaxis.set_major_formatter(FuncFormatter(lambda y, _: format_figure(y)))
     for part in axes[len(plots) :]:
         part.set_visible(False)
     _legend(figure, axes[0])
@@ -200,19 +207,27 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 
 def intervals(
-    figure: Figure, panels: Mapping[str, Mapping[str, tuple[float, float | None, float | None]]]
+    figure: Figure,
+    panels: Mapping[str, Mapping[str, tuple[float, float | None, float | None]]],
+    colours: Mapping[str, str] | None = None,
 ) -> None:
-    """Draw values with their intervals: one panel a metric, one row a name, a line at 0."""
+    """Draw values with their intervals: one panel a metric, one row a name, a line at 0.
+
+    Args:
+        figure: an empty figure.
+        panels: panel → row → value, and the bounds of its interval if they are known.
+        colours: row → its colour; unless given those are grey whose interval contains 0.
+    """
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for part, (name, rows) in zip(axes, panels.items(), strict=True):
         part.axvline(0, color=FAINT, linestyle="-", linewidth=1)
-        for y, (value, low, high) in enumerate(rows.values()):
+        for y, (row, (value, low, high)) in enumerate(rows.items()):
             sure = low is not None and high is not None and (low > 0 or high < 0)
-            colour = COLOURS[0] if sure else FAINT
+            colour = colours[row] if colours else COLOURS[0] if sure else FAINT
             if low is not None and high is not None:
                 part.plot([low, high], [y, y], color=colour, linestyle="-", linewidth=1.6)
             part.plot([value], [y], color=colour, linestyle="none", marker="o", markersize=5)
-        part.set_title(name, fontsize=8)
+        part.set_title(wrap_name(name, ACROSS * TITLE_LENGTH // len(panels)), fontsize=8)
         part.set(ylim=(len(rows) - 0.5, -0.5))
         part.xaxis.set_major_locator(MaxNLocator(3))
         part.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.4g}"))
@@ -230,7 +245,7 @@ def values(
             if low is not None and high is not None:
                 part.plot([low, high], [y, y], color=FAINT, linestyle="-", linewidth=1.6)
             part.plot([value], [y], color=COLOURS[0], linestyle="none", marker="o", markersize=5)
-        part.set_title(name, fontsize=8)
+        part.set_title(wrap_name(name, ACROSS * TITLE_LENGTH // len(panels)), fontsize=8)
         part.set(ylim=(len(rows) - 0.5, -0.5))
         part.xaxis.set_major_locator(MaxNLocator(4))
         part.grid(axis="y", visible=False)
@@ -252,7 +267,7 @@ def counts(figure: Figure, panels: Mapping[str, Mapping[str, Mapping[str, int]]]
             places = [at - 0.4 + (n + 0.5) * wide for at in range(len(rows))]
             heights = [row.get(label, 0) for row in rows.values()]
             part.bar(places, heights, width=wide, color=COLOURS[n % len(COLOURS)], label=label)
-        part.set_title(name, fontsize=8)
+        part.set_title(wrap_name(name, TITLE_LENGTH), fontsize=8)
         part.set_xticks(range(len(rows)), list(rows), rotation=30, ha="right")
         part.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         part.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.0f}"))

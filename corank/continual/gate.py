@@ -44,6 +44,11 @@ class Condition:
     base: str | None = None
     """`live` or `median`."""
 
+    @property
+    def requirement(self) -> str:
+        """What it asks of its figure, such as `>= live - 0.002`."""
+        return self.text.removeprefix(self.figure).strip()
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read a condition. Raises ValueError, which shows how one is written."""
@@ -79,10 +84,10 @@ class Condition:
         value = candidate.get(self.figure)
         base = self._base(live, earlier)
         if self.base is not None and base is None:
-            return CheckedCondition(self, value, None, value is not None or live is None)
+            return CheckedCondition(self, value, None, None, None, value is not None or live is None)
         low, high = (None if bound is None else bound + (base or 0.0) for bound in (self.low, self.high))
         met = value is not None and (low is None or value >= low) and (high is None or value <= high)
-        return CheckedCondition(self, value, base, met)
+        return CheckedCondition(self, value, base, low, high, met)
 
     def _base(self, live: Mapping[str, float] | None, earlier: Sequence[Mapping[str, float]]) -> float | None:
         """The figure that the candidate's is compared with; None if there is none, or none is asked for."""
@@ -101,6 +106,10 @@ class CheckedCondition:
     """The candidate's figure; None if it is not defined, as an AUC without a click is."""
     base: float | None
     """What it is compared with, if the condition asks for that and there is one."""
+    low: float | None
+    """The least that meets the condition, the base added; None if there is no such bound."""
+    high: float | None
+    """The largest that meets it."""
     met: bool
 
     def describe(self) -> str:

@@ -1,6 +1,8 @@
 """`corank compare`: paired differences of two runs on the same candidates."""
 
 import json
+import re
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,13 @@ from numpy.typing import NDArray
 import corank
 from corank.analysis.bundle_comparison import require_same_log
 from corank.analysis.comparison import compare_measures
-from corank.analysis.comparison_page import split_by_reach
+from corank.analysis.comparison_page import (
+    Names,
+    compared_parts,
+    comparison_page,
+    format_bounds,
+    split_by_reach,
+)
 from corank.analysis.margins import Margins
 from corank.bundle.manifest import load_manifest
 from corank.core.errors import DataError
@@ -22,8 +30,11 @@ from corank.metrics.bootstrap import interval
 from corank.metrics.measure import Keys
 from corank.metrics.point import auc, logloss, pcoc
 from corank.training.run import Run
+from tests.support.axe import violations
+from tests.support.browser import chromium
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
+from tests.support.html import Read
 from tests.support.shared import derived, finished_bundle, finished_run, simulated_world
 from tests.support.simulated_runs import trained_run
 
@@ -121,6 +132,94 @@ def test_other_candidates_with_other_scales_are_refused(runs: tuple[Run, Run], t
     other = trained_run(config, tmp_path / "run", split, f"packed={tmp_path / 'packed'}")
     with pytest.raises(DataError, match="its scales, buckets or hashes are others"):
         corank.compare(runs[0].folder, other.folder)
+
+
+def test_a_page_names_both_runs_and_begins_with_a_summary(runs: tuple[Run, Run]) -> None:
+    document = corank.compare(runs[0].folder, runs[1].folder).document
+    a, b = Names.of(document)
+    found = comparison_page(document)
+    assert a != b and f"<h1>{a} against {b}</h1>" in found
+    titles = re.findall("<h2>(.*?)</h2>", found)
+    assert titles[:3] == ["Summary", "What is compared", "How to read it"]
+    assert titles[3:] == [part.title for part in compared_parts(document)]
+    parts = dict(zip(titles, found.split("<h2>")[1:], strict=True))
+    assert document["changes"] == {"train.seed": {"a": 0, "b": 7}}
+    assert (
+        ">train.seed</td><td" in parts["What is compared"]
+        and str(runs[1].folder) in parts["What is compared"]
+    )
+    for title in ("Summary", *titles[3:]):
+        assert f">a: {a}</th>" in parts[title] and f">b: {b}</th>" in parts[title]
+    said = Read(parts["Summary"].partition("<div")[0].partition("</h2>")[2]).text
+    assert "another seed alone may move figures by more" in said
+    for part in compared_parts(document):
+        for name, one in part.metrics.items():
+            if name == "auc" and part.population == "exposed":
+                amount = f"{one['difference']:+.4f} [{format_bounds(one)}]"
+                assert f"{name} ({part.title})" in said
+                assert (amount in said) == (one["verdict"] != "no difference shown")
+
+
+SHOWN = {
+    "better": '<span class="good">better</span>',
+    "worse": '<span class="bad">worse</span>',
+    "no difference shown": "no difference beyond noise",
+}
+DIRECTIONS = {"auc": "higher", "logloss": "lower", "pcoc": "near 1", "ece": "lower", "ndcg@5": "higher"}
+
+
+def test_each_row_of_a_page_says_which_way_is_better_and_what_was_found_in_words_and_colour(
+    runs: tuple[Run, Run],
+) -> None:
+    document = corank.compare(runs[0].folder, runs[1].folder).document
+    metrics = document["stages"]["rank"]["exposed"]["click"]
+    for (name, better), verdict in zip(DIRECTIONS.items(), cycle(SHOWN), strict=False):
+        metrics[name] = metrics[name] | {"verdict": verdict}
+        found = (
+            comparison_page(document).partition("<h2>rank: click, exposed</h2>")[2].partition("</section>")[0]
+        )
+        (row,) = re.findall(rf"<tr><td>{name}</td>.*</tr>", found)
+        cells = re.findall(r"<td[^>]*>(.*?)</td>", row)
+        assert cells[4:] == [better, SHOWN[verdict]]
+        label = name if verdict == "no difference shown" else f"{name}, {verdict}"
+        assert f">{label}<" in found, "the plot says it in words, too"
+    asked = corank.compare(runs[0].folder, runs[1].folder, margin=0.9).document
+    found = comparison_page(asked)
+    assert (
+        "no difference beyond the margin" in found and "beyond noise" not in found.partition("How to read")[0]
+    )
+    assert ">not worse</th>" in found and ">not worse</th>" not in comparison_page(document)
+
+
+def test_two_sides_are_named_by_what_differs_in_their_paths() -> None:
+    paths = {
+        ("runs/new", "runs/old"): ("new", "old"),
+        ("daily/2026-03-06/run", "daily/2026-03-07/run/"): ("2026-03-06/run", "2026-03-07/run"),
+        ("s3://shop/a/run", "run"): ("a/run", "run"),
+        ("run", "run"): ("run", "run"),
+    }
+    for (a, b), names in paths.items():
+        assert Names.of({"a": a, "b": b}) == names
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_page_is_no_wider_than_its_window(runs: tuple[Run, Run], tmp_path: Path, width: int) -> None:
+    """At a desk no table is wider than its box, which is within 1,000 pixels; on a phone it scrolls within the box."""
+    page = tmp_path / "page.html"
+    page.write_text(
+        comparison_page(corank.compare(runs[0].folder, runs[1].folder).document), encoding="utf-8"
+    )
+    with chromium(tmp_path / "profile", width) as window:
+        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+        window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        window.get(page.as_uri())
+        assert window.execute_script("return document.documentElement.scrollWidth") <= width
+        script = "return [...document.querySelectorAll('table')].map((one) => one.parentElement)"
+        boxes = window.execute_script(f"{script}.map((box) => [box.scrollWidth, box.clientWidth])")
+        assert len(boxes) > 4 and all(box <= min(1000, width) for _, box in boxes)
+        assert width < 500 or all(table <= box for table, box in boxes)
+        assert violations(window) == []
 
 
 def test_the_command_prints_a_table_and_writes_a_page(

@@ -10,8 +10,19 @@ from matplotlib import rcParams
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from corank.analysis.drawing import COLOURS
-from corank.analysis.html import beside, folded, heading, page, plot, section, table, text, write_drawings
+from corank.analysis.drawing import BAD, COLOURS, GOOD
+from corank.analysis.html import (
+    beside,
+    folded,
+    heading,
+    page,
+    plot,
+    section,
+    table,
+    text,
+    verdict,
+    write_drawings,
+)
 from corank.core.errors import CorankError
 from tests.support.axe import violations
 from tests.support.browser import chromium
@@ -50,6 +61,17 @@ def test_text_is_text(words: str) -> None:
     assert found.text.count(words) >= 11
     assert set(found.tags) <= set(Read(page("", "", section("", *parts[:0], text(""), heading(""),
                                   table(["a"], [[("", "")]]), folded("", "")))).tags)  # fmt: skip
+
+
+def test_a_verdict_has_the_colour_of_its_sign_and_its_words_are_text() -> None:
+    cells = [verdict("<up>", 1), verdict("down", -1), verdict("<same>", 0)]
+    found = table(["", "b", "c"], [cells])
+    assert '<td><span class="good">&lt;up&gt;</span></td>' in found
+    assert '<td><span class="bad">down</span></td><td>&lt;same&gt;</td>' in found
+    style = page("", "").partition("<style>")[2].partition("</style>")[0]
+    assert all(
+        rule in style for rule in (".good", ".bad", f"--good: light-dark({GOOD}", f"--bad: light-dark({BAD}")
+    )
 
 
 def test_a_plot_takes_names_as_they_are_and_says_its_caption() -> None:
@@ -92,7 +114,8 @@ def test_the_same_drawing_is_the_same_markup_and_no_state_is_left() -> None:
 @pytest.mark.parametrize(("width", "dark"), [(360, False), (1600, True)])
 def test_a_page_breaks_no_rule_of_accessibility(tmp_path: Path, width: int, dark: bool) -> None:
     """On a phone in light colours, on a desk in dark ones."""
-    wide = table(["", *map(str, range(30))], [[str(n), *["0.1234"] * 30] for n in range(3)])
+    judged = [verdict("better", 1), verdict("worse", -1)]
+    wide = table(["", *map(str, range(32))], [[str(n), *judged, *["0.1234"] * 30] for n in range(3)])
     parts = [text("words"), heading("part"), beside(plot(draw, "one"), plot(draw, "two")), wide]
     found = page("title", "lead", section("a", *parts), section("b", folded("more", "a: b")), wide=True)
     (tmp_path / "page.html").write_text(found, encoding="utf-8")

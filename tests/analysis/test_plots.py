@@ -1,5 +1,7 @@
 """What the plots compute of what they draw."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -76,3 +78,39 @@ def test_scatters_colour_by_group() -> None:
     assert np.asarray(first.get_xdata()).tolist() == [0, 2]
     assert np.asarray(second.get_ydata()).tolist() == [0.2]
     assert [axes.get_visible() for axes in figure.axes] == [True, False, False]
+
+
+def test_titles_of_small_plots_do_not_collide_and_flat_lines_are_flat() -> None:
+    figure = Figure(figsize=(drawing.WIDTH, 2.6), layout="constrained")
+    line = plots.Series(np.arange(3.0), np.array([5000.0001, 5000.0002, 5000.0001]))
+    names = ["prerank.exposed.long_view.pcoc_calibrated", "a" * 60, "one, two, and three words of a title"]
+    plots.small_plots(figure, {name: {"": line} for name in names}, "step", markers=True)
+    figure.draw_without_rendering()
+    assert [axes.get_title().replace("\n", "") for axes in figure.axes] == names
+    boxes = [axes.title.get_window_extent() for axes in figure.axes]
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    for axes in figure.axes:
+        low, high = axes.get_ylim()
+        assert high - low == pytest.approx(500) and low < 5000 < high
+        assert axes.yaxis.get_offset_text().get_text() == ""
+
+
+def test_an_axis_is_widened_and_never_narrowed() -> None:
+    for points, least, from_zero, ends in (
+        ([0.4, 0.6], 0.1, False, (0.39, 0.61)),
+        ([0.5, 0.5], 0.1, False, (0.45, 0.55)),
+        ([0.0, 0.0], 0.25, True, (0, 0.25)),
+        ([1.0, 3.0], 0.25, True, (0, 3.1)),
+    ):
+        axes = Figure().subplots()
+        axes.plot([0, 1], points)
+        drawing.widen_y(axes, least, from_zero)
+        assert axes.get_ylim() == pytest.approx(ends, abs=0.006)
+
+
+def test_colours_of_differences_are_those_that_are_given() -> None:
+    figure = Figure()
+    rows = {"up": (1.0, 0.5, 1.5), "down": (-1.0, -1.5, -0.5)}
+    plots.intervals(figure, {"auc": rows}, colours={"up": drawing.GOOD, "down": drawing.BAD})
+    dots = [line for line in figure.axes[0].lines[1:] if line.get_marker() == "o"]
+    assert [line.get_color() for line in dots] == [drawing.GOOD, drawing.BAD]

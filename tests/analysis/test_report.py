@@ -99,6 +99,7 @@ def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_two_stages(trained: Run, two_stages: tuple[str, Sections]) -> None:
     document, sections = two_stages
     assert plots(sections) == {
+        "Summary": 0,
         "Stages side by side": 0,
         "The cascade": 0,
         "Quota curve": 1,
@@ -123,8 +124,15 @@ def test_two_stages(trained: Run, two_stages: tuple[str, Sections]) -> None:
         low, high = found["interval"]["cascade"][name]
         row = f"<td>{name}</td><td>{found['cascade'][name]:.4f}<small>{low:.4f} … {high:.4f}</small></td>"
         assert row in sections["The cascade"]
-        assert f"<td>{requests:,}</td></tr>" in sections["The cascade"]
+        better = "lower" if name.startswith(("score_loss", "best_score_loss", "best_cut")) else "higher"
+        assert f"<td>{requests:,}</td><td>{better}</td></tr>" in sections["The cascade"]
     assert f"{found['requests']:,} requests of" in document
+    auc, recall = found["stages"]["rank"]["exposed"]["click"]["auc"], found["cascade"]["click_recall@18"]
+    assert f"an AUC of {auc:.4f} (95 % interval " in sections["Summary"]
+    assert f"prerank keeps {recall:.4f} (95 % interval " in sections["Summary"]
+    assert next(iter(sections)) == "Summary"
+    assert f"<h1>{trained.config.name}, {trained.folder.name}: prerank → rank</h1>" in document
+    assert f"seed {trained.config.train.seed}" in document.partition("<section>")[0]
     for name in ("rank.click", "prerank.click", "prerank.unexposed", "prerank.distill"):
         assert f">{name}<" in sections["Training"]
     for name in ("retrieved", "preranked", "ranked", "exposed"):
@@ -159,13 +167,15 @@ def test_two_runs_side_by_side(small: Path, tmp_path: Path) -> None:
     assert {title: count for title, count in plots(sections).items() if title in beside} == beside
     assert ">a prerank.click<" in sections["Training"] and ">b prerank.click<" in sections["Training"]
     for title in ("Quota curve", "Ranks by stage"):
-        assert "<h3>a: one, one</h3>" in sections[title] and "<h3>b: seed7, seed7</h3>" in sections[title]
+        assert "<h3>a: one</h3>" in sections[title] and "<h3>b: seed7</h3>" in sections[title]
     compared = corank.compare(one.folder, other.folder)
     for metric, found in compared["stages"]["rank"]["exposed"]["click"].items():
         row = f"<td>{metric}</td><td>{format_metric(found['a'])}</td><td>{format_metric(found['b'])}</td>"
         assert f"{row}<td>{found['difference']:+.4f}<small>" in sections["rank: click, exposed"]
-    read = Read(sections["Configs"]).text
-    assert "-name: one" in read and "+name: seed7" in read and "+  seed: 7" in read
+    assert "<h1>one against seed7</h1>" in document and next(iter(sections)) == "Summary"
+    for key, *values in (("name", "one", "seed7"), ("train.seed", "0", "7")):
+        row = "".join(f'<td class="prose">{value}</td>' for value in values)
+        assert f"<tr><td>{key}</td>{row}</tr>" in sections["What is compared"]
     files = {file.name for file in (tmp_path / "slides").iterdir()}
     assert {"quota-curve-1.svg", "quota-curve-2.png", "training-1.svg", "cascade.png"} <= files
     assert len(files) == 2 * document.count("<svg ")

@@ -1,15 +1,13 @@
 """The report of two runs: what differs, with paired intervals, and their figures side by side."""
 
-import difflib
 from collections.abc import Callable
 
 import yaml
 
-from corank import __version__
 from corank.analysis.comparison import MeasuredRun, compare_measured
-from corank.analysis.comparison_page import comparison_sections, describe_rows
+from corank.analysis.comparison_page import Names, comparison_sections, describe_document
 from corank.analysis.evaluated_run import EvaluatedRun
-from corank.analysis.html import Html, beside, folded, heading, joined, page, section, text
+from corank.analysis.html import Html, beside, folded, heading, joined, page, section
 from corank.analysis.report.conflicts import conflict_parts
 from corank.analysis.report.cut_figures import best_cut_parts
 from corank.analysis.report.run_figures import (
@@ -42,40 +40,34 @@ def pair_page(one: Run, other: Run, split: str, progress: Progress = lambda done
         BundleError: if a model cannot be exported.
         RequestError: if a logged request cannot be ranked.
     """
-    runs = {"a": one, "b": other}
     a, b = (MeasuredRun.of(run, split, progress) for run in (one, other))
     document = compare_measured(a, b)
-    names = {name: f"{name}: {run.config.name}, {run.folder.name}" for name, run in runs.items()}
-    lead = f"{'; '.join(names.values())}. {describe_rows(document)}. corank {__version__}."
+    names = Names.of(document)
+    runs = dict(zip(names.headings, (one, other), strict=True))
     figures = [
         section(
             title,
             beside(
-                *(joined(heading(names[name]), *parts(held.evaluated)) for name, held in (("a", a), ("b", b)))
+                *(
+                    joined(heading(name), *parts(held.evaluated))
+                    for name, held in zip(names.headings, (a, b), strict=True)
+                )
             ),
         )
         for title, parts in FIGURES.items()
     ]
     return page(
-        f"{one.config.name} against {other.config.name}",
-        lead,
+        f"{names.a} against {names.b}",
+        describe_document(document),
         *comparison_sections(document),
         *figures,
-        section("Training", *training_parts(runs), *conflict_parts(runs)),
-        section("Configs", *_changes(one, other)),
+        section("Training", *training_parts({"a": one, "b": other}), *conflict_parts(runs)),
+        section(
+            "Configs", *(folded(f"The whole config of {name}", _dump(run)) for name, run in runs.items())
+        ),
         wide=True,
     )
 
 
-def _changes(one: Run, other: Run) -> list[Html]:
-    """The lines in which the configs differ, and both configs."""
-    texts = [yaml.safe_dump(plain(run.config), sort_keys=False) for run in (one, other)]
-    before, after = (content.splitlines() for content in texts)
-    lines = [*difflib.unified_diff(before, after, "a", "b", n=2, lineterm="")]
-    if not lines:
-        return [text("Both runs have the same config."), folded("The whole config", texts[0])]
-    return [
-        folded("Lines that differ: - as of a, + as of b", "\n".join(lines)),
-        folded("The whole config of a", texts[0]),
-        folded("The whole config of b", texts[1]),
-    ]
+def _dump(run: Run) -> str:
+    return yaml.safe_dump(plain(run.config), sort_keys=False)

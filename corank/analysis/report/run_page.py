@@ -1,11 +1,13 @@
 """The report of a run: one HTML page on its stages, the cascade, calibration and training."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import yaml
 
 from corank import __version__
+from corank.analysis.comparison import BETTER, metric_direction
 from corank.analysis.evaluated_run import EvaluatedRun
 from corank.analysis.html import Cell, Html, folded, heading, page, section, table, text
 from corank.analysis.report.conflicts import conflict_parts
@@ -13,7 +15,6 @@ from corank.analysis.report.cut_figures import best_cut_parts
 from corank.analysis.report.run_figures import (
     TO_LOG,
     calibration_parts,
-    describe_directions,
     distribution_parts,
     quota_curve_parts,
     rank_parts,
@@ -21,10 +22,10 @@ from corank.analysis.report.run_figures import (
 )
 from corank.core.formatting import format_interval, format_metric
 from corank.evaluation.document import BESIDE_METRICS
-from corank.metrics.metric import METRICS
+from corank.metrics.inputs import Population
 from corank.training.config_file import plain
 
-POPULATIONS = {
+POPULATIONS: dict[Population, str] = {
     "exposed": "exposed candidates: what was shown, the ranker's own samples",
     "candidates": "all candidates: what the cascade must order",
 }
@@ -38,9 +39,11 @@ def report_page(evaluated: EvaluatedRun) -> Html:
         RequestError: if a logged request cannot be ranked.
     """
     config = evaluated.run.config
+    name = ", ".join(dict.fromkeys((config.name, evaluated.run.folder.name)))
     return page(
-        f"{config.name}: {' → '.join(stage.name for stage in config.stages)}",
+        f"{name}: {' → '.join(stage.name for stage in config.stages)}",
         _lead(evaluated),
+        section("Summary", *_summary(evaluated)),
         section("Stages side by side", *_stages(evaluated.document)),
         section("The cascade", *_cascade(evaluated)),
         section("Quota curve", *quota_curve_parts(evaluated)),
@@ -63,17 +66,53 @@ def _lead(evaluated: EvaluatedRun) -> str:
     return (
         f"Split {found['split']} of {log}: {found['requests']:,} requests of {len(np.unique(rows.requests.user)):,} "
         f"users, {found['candidates']:,} candidates, of which {int(rows.exposed.sum()):,} exposed ({positives}). "
-        f"Weights of epoch {epoch}, run {evaluated.run.folder.name}, corank {__version__}."
+        f"Run {evaluated.run.folder}, weights of epoch {epoch}, seed {evaluated.run.config.train.seed}, corank "
+        f"{__version__}."
     )
 
 
+def _summary(evaluated: EvaluatedRun) -> list[Html]:
+    """What the last stage and the cuts are worth, in words: the figures that are defined."""
+    document, stages = evaluated.document, evaluated.run.config.stages
+    first, last = stages[0], stages[-1]
+    exposed = document["stages"][last.name]["exposed"].get(last.main, {})
+    bounds = document["interval"]["stages"][last.name]["exposed"].get(last.main, {})
+    cascade = document["cascade"] or {}
+    told = {
+        "auc": (
+            f"{last.name} orders the exposed candidates by {last.main} with an AUC of",
+            "; 0.5 is random order.",
+        ),
+        "pcoc_calibrated": (
+            "As served, it predicts",
+            f" times as many {last.main} as there are; 1 is perfect.",
+        ),
+    }
+    parts = [
+        text(f"{before} {_value(exposed[name], bounds.get(name))}{after}")
+        for name, (before, after) in told.items()
+        if exposed.get(name) is not None
+    ]
+    recall, random = f"click_recall@{first.keep}", cascade.get("random", {})
+    if cascade.get(recall) is not None:
+        value = _value(cascade[recall], document["interval"]["cascade"][recall])
+        words = (
+            f"{first.name} keeps {value} of the clicks among the {first.keep} candidates that it lets through"
+        )
+        parts.append(text(f"{words}; random order keeps {format_metric(random[recall])}."))
+    return parts or [text("No click was logged on this split: only what needs none is known.")]
+
+
+def _value(value: float, bounds: Sequence[float] | None) -> str:
+    """A figure with its interval, as text."""
+    return format_metric(value) + (f" (95 % interval {format_interval(bounds)})" if bounds else "")
+
+
 def _stages(document: dict[str, Any]) -> list[Html]:
-    ways = describe_directions(m for m in METRICS.parts().values() if m.population in POPULATIONS)
     parts = [
         text(
             "All stages are evaluated on the same rows. The small range beside a figure is its 95 % interval over "
-            f"users. {ways}; calibrated: "
-            "after calibration, as served. Undefined figures are left out."
+            "users. Calibrated: after calibration, as served. Undefined figures are left out."
         )
     ]
     for population, title in POPULATIONS.items():
@@ -83,7 +122,7 @@ def _stages(document: dict[str, Any]) -> list[Html]:
     return parts
 
 
-def _stages_on(document: dict[str, Any], population: str, label: str, title: str) -> list[Html]:
+def _stages_on(document: dict[str, Any], population: Population, label: str, title: str) -> list[Html]:
     figures = {n: f[population][label] for n, f in document["stages"].items() if label in f[population]}
     bounds = document["interval"]["stages"]
     first = next(iter(figures.values()))
@@ -101,11 +140,10 @@ def _stages_on(document: dict[str, Any], population: str, label: str, title: str
         if random:
             grouped = metric in random
             row += [format_metric(random[metric]), f"{eligible[metric]:,}"] if grouped else ["", ""]
-        rows.append(row)
-    behind: list[Cell] = ["", ""] if random else []
-    rows.append(["rows", *(f"{found['n']:,}" for found in figures.values()), *behind])
+        rows.append([*row, BETTER[metric_direction(metric, population)]])
     titles = ["random order", "users or requests"] if random else []
-    return [heading(title), table(["", *figures, *titles], rows)]
+    rows.append(["rows", *(f"{found['n']:,}" for found in figures.values()), *[""] * (len(titles) + 1)])
+    return [heading(title), table(["", *figures, *titles, "better is"], rows)]
 
 
 def _cascade(evaluated: EvaluatedRun) -> list[Html]:
@@ -141,6 +179,13 @@ def _cascade_table(figures: dict[str, Any], bounds: dict[str, Any]) -> list[Html
             absent.append(name)
             continue
         value = (format_metric(figures[name]), format_interval(bounds[name]))
-        rows.append([name, value, format_metric(figures["random"][name]), f"{requests:,}"])
+        random, better = (
+            format_metric(figures["random"][name]),
+            BETTER[metric_direction(name, "cut", "cascade")],
+        )
+        rows.append([name, value, random, f"{requests:,}", better])
     why = f"Undefined here: {', '.join(absent)} (no truth, no clicks, nothing cut, or requests no larger than the cut)."
-    return [table(["", "value", "random order", "requests"], rows), *([text(why)] if absent else [])]
+    return [
+        table(["", "value", "random order", "requests", "better is"], rows),
+        *([text(why)] if absent else []),
+    ]

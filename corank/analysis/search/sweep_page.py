@@ -9,7 +9,7 @@ import yaml
 from corank import __version__
 from corank.analysis import plots
 from corank.analysis.html import Cell, Html, folded, page, plot, section, table, text
-from corank.core.formatting import format_metric
+from corank.core.formatting import format_interval, format_metric
 
 PANELS = 3
 """Metrics of the plot, at most."""
@@ -82,7 +82,7 @@ def _cell(figure: Mapping[str, Any] | None) -> Cell:
     if figure is None:
         return "–"
     value = format_metric(figure["value"])
-    return value if figure["low"] is None else (value, f"{figure['low']:.4f} – {figure['high']:.4f}")
+    return value if figure["low"] is None else (value, format_interval((figure["low"], figure["high"])))
 
 
 def tested_section(document: Mapping[str, Any]) -> list[Html]:

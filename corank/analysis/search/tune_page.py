@@ -85,7 +85,7 @@ def _frontier(document: Mapping[str, Any]) -> list[Html]:
     draw = partial(plot_frontier, frontier=frontier, budget=budget["us"], y=document["metric"])
     rows: list[list[Cell]] = [
         [
-            (f"{one['median']:,.0f}", f"{one['low']:,.0f} – {one['high']:,.0f}"),
+            (f"{one['median']:,.0f}", f"{one['low']:,.0f} … {one['high']:,.0f}"),
             format_metric(point["value"]),
             str(point["trial"]),
             str(point["quota"]),

@@ -6,8 +6,8 @@ from typing import Any
 
 from corank import __version__
 from corank.analysis import plots
-from corank.analysis.comparison_page import compared_parts, draw_differences
-from corank.analysis.html import Cell, Html, page, plot, section, table, text
+from corank.analysis.comparison_page import SIGNS, Names, compared_parts, draw_differences
+from corank.analysis.html import Cell, Html, page, plot, section, table, text, verdict
 from corank.core.formatting import format_metric
 
 HOW = (
@@ -22,7 +22,7 @@ def served_page(document: Mapping[str, Any]) -> Html:
     """The page of a comparison's document."""
     lead = f"{document['log']}. {describe_exposures(document)} corank {__version__}."
     how = section("How to read it", text(HOW.format(sure=100 * (1 - document["alpha"]))))
-    return page("Versions that served", lead, how, *_sections(document))
+    return page("Versions that served", lead, *_sections(document), how)
 
 
 def describe_exposures(document: Mapping[str, Any]) -> str:
@@ -80,10 +80,10 @@ def _sections(document: Mapping[str, Any]) -> Iterator[Html]:
         lines = [text(line) for line in describe_part(part)]
         yield section(f"The {name}: {part['verdict']}", *lines, *_agreement(part))
         for figure, found in part["sequential"].items():
-            yield section(f"{name}: {figure}", *_over_time(found))
+            yield section(f"{name}: {figure}", *_over_time(found, Names.of(part)))
         held = {"stages": part["stages"], "cuts": {}, "cascade": {}}
-        for title, metrics in compared_parts(held):
-            yield section(f"{name}: {title}", *draw_differences(metrics))
+        for compared in compared_parts(held):
+            yield section(f"{name}: {compared.title}", *draw_differences(compared, Names.of(part)))
 
 
 def agreement_rows(part: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -111,7 +111,7 @@ def _agreement(part: Mapping[str, Any]) -> list[Html]:
     return [table(["", ""], rows)] if rows else []
 
 
-def _over_time(found: Mapping[str, Any]) -> Iterator[Html]:
+def _over_time(found: Mapping[str, Any], names: Names) -> Iterator[Html]:
     looks = [one for one in found["looks"] if one["low"] is not None]
     if looks:
         panel = {one["until"]: (one["difference"], one["low"], one["high"]) for one in looks}
@@ -122,12 +122,12 @@ def _over_time(found: Mapping[str, Any]) -> Iterator[Html]:
             0.7 + 0.2 * len(panel),
         )
     rows: list[Sequence[Cell]] = [
-        ["a", format_metric(found.get("a"))],
-        ["b", format_metric(found.get("b"))],
+        [names.headings[0], format_metric(found.get("a"))],
+        [names.headings[1], format_metric(found.get("b"))],
         ["a − b", format_metric(found["difference"])],
         ["interval over time", format_sequence(found, "low", "high")],
         ["95 % at a fixed time", format_sequence(found, "fixed_low", "fixed_high")],
-        ["a is", found["verdict"]],
+        ["a is", verdict(found["verdict"], SIGNS.get(found["verdict"], 0))],
     ]
     yield table(["", ""], rows)
 

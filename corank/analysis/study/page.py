@@ -8,6 +8,7 @@ import yaml
 
 from corank import __version__
 from corank.analysis import plots
+from corank.analysis.comparison_page import format_bounds
 from corank.analysis.html import Cell, Html, folded, heading, page, plot, section, table, text
 from corank.analysis.plots import Series
 from corank.analysis.study.findings import RANKER_FIRST
@@ -114,7 +115,7 @@ def _difference(found: dict[str, Any] | None) -> Cell:
     if found is None:
         return "–"
     value = f"{found['value']:+.4f}"
-    return value if found["low"] is None else (value, f"{found['low']:+.4f} – {found['high']:+.4f}")
+    return value if found["low"] is None else (value, format_bounds(found))
 
 
 def _correlations(document: dict[str, Any], found: dict[str, Any]) -> list[Html]:

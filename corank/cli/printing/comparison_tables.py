@@ -58,8 +58,8 @@ def show_comparison(document: dict[str, Any]) -> None:
             say(lost, out)
     if any(document["margins"].values()):
         say("margins: " + ", ".join(f"{name} {value:g}" for name, value in document["margins"].items()), out)
-    for title, found in compared_parts(document):
-        _show_metrics(title, found)
+    for part in compared_parts(document):
+        _show_metrics(part.title, part.metrics)
 
 
 def _show_metrics(title: str, found: Mapping[str, Any]) -> None:
@@ -107,5 +107,5 @@ def show_served(document: dict[str, Any]) -> None:
                 values = format_metric(found.get("a")), format_metric(found.get("b"))
                 table.add_row(figure, *values, format_sequence(found, "low", "high"), found["verdict"])
             show_table(table)
-        for title, metrics in compared_parts({"stages": part["stages"], "cuts": {}, "cascade": {}}):
-            _show_metrics(f"{name}: {title}", metrics)
+        for compared in compared_parts({"stages": part["stages"], "cuts": {}, "cascade": {}}):
+            _show_metrics(f"{name}: {compared.title}", compared.metrics)

@@ -229,7 +229,7 @@ def test_its_numbers_are_those_of_the_funnel_in_process(page: Chrome, case: Case
     shown = {row[0]: row[1:] for row in rows(page, "#candidates")}
     assert shown.keys() == {entry["id"] for entry in answer["trace"]}
     for entry in answer["trace"]:
-        *cells, outcome = shown[entry["id"]]
+        outcome, *cells = shown[entry["id"]]
         for n, stage in enumerate(KEEP):
             found = entry["stages"].get(stage)
             rank, score = cells[2 * n : 2 * n + 2]
@@ -355,28 +355,28 @@ def test_rows_are_sorted_narrowed_and_continued(page: Chrome, request_: Document
     at(page, "#candidates > button").click()
     assert len(rows(page, "#candidates")) == 147
     assert not at(page, "#candidates > button").is_displayed()
-    by_id, by_rank, by_score = page.find_elements(By.CSS_SELECTOR, ".sort")[:3]
+    by_id, _, by_rank, by_score = page.find_elements(By.CSS_SELECTOR, ".sort")[:4]
     by_id.click()
     found = [row[0] for row in rows(page, "#candidates")]
     assert [id_ for id_ in found if id_.startswith("new")] == [f"new{n}" for n in range(130)]
     by_rank.click()
-    assert [int(row[1]) for row in rows(page, "#candidates")] == list(range(1, 148))
+    assert [int(row[2]) for row in rows(page, "#candidates")] == list(range(1, 148))
     by_rank.click()
-    assert [int(row[1]) for row in rows(page, "#candidates")] == list(range(147, 0, -1))
+    assert [int(row[2]) for row in rows(page, "#candidates")] == list(range(147, 0, -1))
     assert texts(page, "[aria-sort=descending]") == ["rank"]
     by_score.click()
-    scores = [float(row[2]) for row in rows(page, "#candidates")]
+    scores = [float(row[3]) for row in rows(page, "#candidates")]
     assert scores == sorted(scores, reverse=True)
     assert texts(page, "[aria-sort=descending]") == ["score"]
-    page.find_elements(By.CSS_SELECTOR, ".sort")[5].click()
-    reached = [row[5] for row in rows(page, "#candidates")]
+    page.find_elements(By.CSS_SELECTOR, ".sort")[6].click()
+    reached = [row[6] for row in rows(page, "#candidates")]
     assert [rank for rank in reached if rank] == [str(n) for n in range(1, 8)] == reached[:7]
     outcome = Select(at(page, "#outcome"))
     assert [option.text for option in outcome.options] == [
         "all (147)", "kept (5)", "cut by prerank (136)", "cut by middle (4)", "cut by rank (2)",
     ]  # fmt: skip
     outcome.select_by_index(3)
-    assert {row[-1] for row in rows(page, "#candidates")} == {"cut by middle"}
+    assert {row[1] for row in rows(page, "#candidates")} == {"cut by middle"}
     outcome.select_by_index(0)
     at(page, "#find").send_keys("new12")
     assert len(rows(page, "#candidates")) == 11
@@ -491,6 +491,51 @@ def test_a_request_is_sent_by_keys_opened_and_picked(
     assert not at(page, "#held").is_displayed()
 
 
+def test_it_opens_with_an_example_indented(page: Chrome) -> None:
+    text = str(until(page, lambda: at(page, "#body").get_attribute("value")))
+    assert at(page, "#said").text.endswith(", 16 candidates")
+    assert text.startswith('{\n  "user": {\n    "id": ')
+    request = json.loads(text)
+    assert max(map(len, text.splitlines())) < 80 and len(text.splitlines()) > len(request["candidates"])
+    at(page, "#rank").click()
+    until(page, lambda: "16 candidates ranked" in at(page, "#told").text)
+
+
+@contextmanager
+def awaiting_example(page: Chrome) -> Iterator[Callable[[str], None]]:
+    """The page, opened while its example is under way; yields what lets a text arrive as one."""
+    source = """const fetched = window.fetch;
+        window.fetch = (path, options) => path !== "example" ? fetched(path, options)
+          : new Promise((arrive) => {
+            window.give = (text) => arrive({ ok: true, status: 200, text: async () => text });
+          });"""
+    script = page.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": source})
+    page.refresh()
+    until(page, lambda: page.execute_script("return window.give !== undefined"))
+    # what follows from an arrival is done before the next task
+    yield lambda text: page.execute_async_script("window.give(arguments[0]); setTimeout(arguments[1])", text)
+    page.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+
+
+def test_an_example_keeps_its_values_to_the_digit(page: Chrome) -> None:
+    with awaiting_example(page) as give:
+        give(
+            '{"user":{"id":9007199254740993,"name":"a, \\"[b]: {}"},"candidates":[],"weights":[1.50,1e-7,null]}'
+        )
+        assert at(page, "#body").get_attribute("value") == (
+            '{\n  "user": {"id": 9007199254740993, "name": "a, \\"[b]: {}"},\n  "candidates": [],\n'
+            '  "weights": [1.50, 1e-7, null]\n}'
+        )
+
+
+def test_an_example_that_arrives_late_replaces_nothing(page: Chrome) -> None:
+    text = '{"user": {"id": "u1"}, "candidates": ["i1"]}'
+    with awaiting_example(page) as give:
+        typed(page, text)
+        give('{"user":{}}')
+        assert at(page, "#body").get_attribute("value") == text
+
+
 def test_an_example_is_made_and_ranked(page: Chrome) -> None:
     at(page, "#example").click()
     until(page, lambda: at(page, "#said").text.endswith(", 16 candidates"))
@@ -547,7 +592,7 @@ def test_ids_of_64_bits_stay_what_they_are_and_changes_are_told(browser: Chrome,
         _, prerank, answer = rows(page, "#flow")
         assert prerank[:-1] == ["prerank", f"9\nscore ≥ {floor}", "16", "5", f"11\n4 below {floor}"]
         assert answer[:-1] == ["answer, in prerank's order", "2", "5", "2", "3"]
-        outcomes = [row[-1] for row in rows(page, "#candidates")]
+        outcomes = [row[1] for row in rows(page, "#candidates")]
         assert outcomes[:5] == ["kept"] * 2 + ["over rank's quota"] * 3
         assert [option.text for option in Select(at(page, "#outcome")).options][1] == "kept (2)"
         assert outcomes[5:] == [f"cut by prerank, below {floor}"] * 4 + ["cut by prerank"] * 7
@@ -718,4 +763,24 @@ def test_it_breaks_no_rule_of_accessibility(
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
     page.execute_script("document.title = ''")
     assert any(line.startswith("document-title") for line in violations(page)), "axe looks"
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_on_a_phone_every_candidates_outcome_is_in_sight(page: Chrome, request_: Document) -> None:
+    """Beside its id, without scrolling the table sideways, however many stages there are."""
+    size = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    ranked(page, request_ | {"candidates": request_["candidates"][:16]})
+    ends = page.execute_script(
+        "const shown = document.querySelectorAll('#candidates .tag, #flow td');"
+        "return [...shown].map((one) => one.getBoundingClientRect().right)"
+    )
+    assert len(ends) > 16 and max(ends) <= 400
+    at(page, "#keep").click()
+    ranked(page, request_ | {"candidates": request_["candidates"][:15]})
+    wide, box = page.execute_script(
+        "const box = document.getElementById('places'); return [box.scrollWidth, box.clientWidth]"
+    )
+    assert rows(page, "#places") and wide <= box
+    assert page.execute_script("return document.documentElement.scrollWidth") <= 400
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

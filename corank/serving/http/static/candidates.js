@@ -22,11 +22,11 @@ function columnsOf(shown) {
       name: "id", first: 1, has: () => true, cell: ({ id }) => plain(id),
       compare: (one, other) => collated.compare(plain(one.id), plain(other.id)),
     },
-    ...ran.flatMap((stage) => [at(stage, "rank", count, 1), at(stage, "score", score, -1)]),
     {
       name: "outcome", first: 1, has: () => true, cell: (candidate) => outcomeTag(shown, candidate),
       compare: byFlow(shown),
     },
+    ...ran.flatMap((stage) => [at(stage, "rank", count, 1), at(stage, "score", score, -1)]),
   ];
 }
 
@@ -52,7 +52,7 @@ function listOutcomes(shown) {
 function drawCandidates(shown, open) {
   const columns = columnsOf(shown);
   const kinds = listOutcomes(shown);
-  const view = { column: columns.at(-1), sign: 1, most: PAGE };
+  const view = { column: columns.find(({ name }) => name === "outcome"), sign: 1, most: PAGE };
   const [filter, find] = [byId("outcome"), byId("find")];
   const before = filter.value;
   filter.replaceChildren(...kinds.map(([key, words, of]) =>

@@ -167,6 +167,15 @@ function fillRequest(text) {
   check();
 }
 
+/** Fills in an example, formatted; `keep` says to keep what is there meanwhile. */
+async function fillExample(keep) {
+  const text = formatJson(await fetchText("example"));
+  if (!keep || !byId("body").value.trim()) fillRequest(text);
+}
+
+/** The page opens with an example; why there is none, the state of the service says. */
+const openExample = () => fillExample(true).catch(() => {});
+
 function start() {
   byId("body").addEventListener("input", () => {
     clearTimeout(page.timer);
@@ -187,9 +196,10 @@ function start() {
   byId("token").addEventListener("change", ({ target }) => {
     keepToken(target.value.trim());
     refresh();
+    openExample();
   });
   byId("example").addEventListener("click", () =>
-    fetchText("example").then(fillRequest, (error) => tell(describeError(error), "bad")));
+    fillExample(false).catch((error) => tell(describeError(error), "bad")));
   byId("file").addEventListener("change", async ({ target }) => {
     if (target.files.length) fillRequest(await target.files[0].text());
     target.value = ""; // so that the same file can be opened again
@@ -210,6 +220,7 @@ function start() {
   check();
   showEarlier();
   refresh();
+  openExample();
 }
 
 start();

@@ -2,6 +2,7 @@
 
 const HELD = "corank.requests";
 const MOST = 10;
+const LINE = 60; // characters of a value on one line of an example
 
 const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 
@@ -24,6 +25,26 @@ function summarise(request) {
   const candidates = given === undefined ? "candidates retrieved" : many(given, "candidate");
   const keep = Object.entries(request.keep ?? {}).map(([stage, quota]) => `, ${stage} keeps ${plain(quota)}`);
   return `${user}, ${candidates}${keep.join("")}`;
+}
+
+/** JSON indented, where a value that has room stays on one line; values stay as they are written. */
+function formatJson(text) {
+  const tokens = text.match(/"(?:[^"\\]|\\.)*"|[[\]{},:]|[^\s[\]{},:"]+/g);
+  const read = (indent) => {
+    const open = tokens.shift();
+    if (open !== "{" && open !== "[") return open;
+    const parts = [];
+    while (!"}]".includes(tokens[0])) {
+      if (tokens[0] === ",") tokens.shift();
+      const key = open === "{" ? `${tokens.shift()}${tokens.shift()} ` : "";
+      parts.push(key + read(`${indent}  `));
+    }
+    const close = tokens.shift();
+    const line = open + parts.join(", ") + close;
+    if (line.length <= LINE) return line;
+    return `${open}\n${parts.map((part) => `${indent}  ${part}`).join(",\n")}\n${indent}${close}`;
+  };
+  return read("");
 }
 
 /** The text as written, with the trace switched on: of a repeated key, the last counts. */
