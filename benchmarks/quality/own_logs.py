@@ -4,7 +4,7 @@ Each is files in a layout, and the import that a newcomer calls for them. Lists 
 searches of a drawn site of hotels, whose guests choose by price among what they see.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -30,7 +30,7 @@ FEW, CAMPAIGN = 300, 80
 _PRODUCTION = "log_standard*.csv"
 
 
-def video_logs(source: Path) -> Mapping[str, tuple[Write, Load]]:
+def video_logs(source: Path) -> dict[str, tuple[Write, Load]]:
     """Make logs of a folder in KuaiRand-Pure's layout: `lists`, `two_days`, `few` and `obd`."""
 
     def of(sessions: Callable[[pl.DataFrame], pl.DataFrame]) -> Write:
@@ -45,12 +45,12 @@ def video_logs(source: Path) -> Mapping[str, tuple[Write, Load]]:
     }
 
 
-def drawn_logs(requests: int) -> Mapping[str, tuple[Write, Load]]:
+def drawn_logs(requests: int) -> dict[str, tuple[Write, Load]]:
     """Make the log of a drawn site: `hotels`."""
     return {"hotels": (lambda folder: _write_hotels(folder, requests), _load_lists("user", "hotel"))}
 
 
-def news_logs(requests: int) -> Mapping[str, tuple[Write, Load]]:
+def news_logs(requests: int) -> dict[str, tuple[Write, Load]]:
     """Make logs of the simulated news world: `mind`, whose files have gaps, and `ebnerd`, without articles."""
     return {
         "mind_gaps": (lambda folder: _write_mind(folder, requests), _load_mind),

@@ -209,7 +209,7 @@ def main() -> None:
     say = Console(stderr=True).print
     figures: dict[str, harness.Figure] = {}
     aims: dict[str, tuple[str, float]] = {}
-    own = dict(drawn_logs(arguments.requests)) | ({} if arguments.no_news else news_logs(arguments.requests))
+    own = drawn_logs(arguments.requests) | ({} if arguments.no_news else news_logs(arguments.requests))
     only = None if arguments.only is None else set(arguments.only.split(","))
 
     def asked(name: str) -> bool:
@@ -232,9 +232,9 @@ def main() -> None:
             _import(source, work / "data", say)
             figures |= measure_log(work / "data", work, arguments.seeds, say).figures(prefix)
             figures[f"{prefix}.seconds"] = time_to_report(source, work)
-        for name, log in own.items():
+        for name, (write, load) in own.items():
             if asked(name):
-                measured = measure_own(name, *log, Path(temporary) / name, arguments.seeds, say)
+                measured = measure_own(name, write, load, Path(temporary) / name, arguments.seeds, say)
                 figures |= measured.figures
                 aims |= measured.aims
     harness.report("real_logs", figures, aims, arguments.json)
