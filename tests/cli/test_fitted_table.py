@@ -17,6 +17,9 @@ from tests.support.shared import finished_bundle, simulated_world
 
 NAMES = ["retrieved candidates", "exposed", "known_positives", "published, UTC", "share"]
 
+PROSE = ("advice: ", "warning: ", "training: ", "memory: ")
+"""How lines begin that are sentences, which a terminal wraps."""
+
 
 def printed(width: int, columns: list[str], rows: list[list[str]], keys: int = 1) -> list[str]:
     table = Table(title="what there is", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -51,7 +54,7 @@ def test_the_commands_break_no_word_at_80_columns(
     opened = OpenedConfig.open(simulated_world() / "config.yaml").settings
     code, out, _ = run_corank(capsys, "check", simulated_world() / "config.yaml")
     assert code == 0
-    tables = [line for line in out.splitlines() if not line.startswith(("advice: ", "warning: "))]
+    tables = [line for line in out.splitlines() if not line.startswith(PROSE)]
     assert max(map(len, tables)) <= 80
     losses = {f"{loss.stage}.{loss.kind}" for loss in opened.losses if hasattr(loss, "stage")}
     words = {*opened.declared.features, *losses, "positives", "candidates", "known", "missing", "values"}
