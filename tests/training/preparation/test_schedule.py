@@ -107,6 +107,7 @@ def test_check_train_resume_and_workers_agree(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough  # Optuna
 def test_searches_train_by_planned_numbers(tmp_path: Path) -> None:
     config = small_world() / "config.yaml"
     changes = ["train.epochs=auto", "train.requests=512", "data.split={valid: 0.3, test: 0.3}"]
