@@ -1,14 +1,15 @@
 """The service, called from Python."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from corank.api.run_bundle import locate_bundle
-from corank.core.errors import ConfigError
+from corank.core.errors import ConfigError, CorankError
 from corank.core.settings import validate
 from corank.core.storage.object_url import PathOrUrl
 from corank.engine.cores import count_cores
@@ -20,6 +21,9 @@ from corank.training.plain_config.yaml_reader import read_yaml_file
 
 if TYPE_CHECKING:
     from corank.core.types import Report
+
+RUN_FILE, BUNDLE = "run.json", "bundle"
+"""Of a run; its modules would load what the parent of a service does not need."""
 
 
 def is_loop_running() -> bool:
@@ -55,6 +59,36 @@ def format_serve_settings(settings: ServeSettings) -> str:
 def with_bundle(settings: ServeSettings, report: "Report") -> ServeSettings:
     """Settings whose source is a bundle or a store; of a run, its bundle. Raises CorankError as `locate_bundle`."""
     return settings.model_copy(update={"source": locate_bundle(settings.source, report)})
+
+
+def locate_bundle(source: str, report: "Report") -> str:
+    """Return the bundle to serve: RUN/bundle if the source is the folder of a run, else the source itself.
+
+    A run's bundle is exported if there is none. It is made by another process, since a service loads no torch.
+
+    Args:
+        source: a bundle's folder or URL, a store, or the folder of a finished run.
+        report: takes a line about the export.
+
+    Raises:
+        CorankError: the run cannot be exported.
+    """
+    run = Path(source)
+    if not (run / RUN_FILE).is_file():
+        return source
+    bundle = run / BUNDLE
+    if not (bundle / "manifest.json").is_file():
+        report(f"{run}: exporting its bundle to {bundle}")
+        command = [sys.executable, "-m", "corank", "export", str(run), str(bundle)]
+        done = subprocess.run(
+            command, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
+        )
+        if done.returncode:
+            message = next(
+                (line for line in done.stderr.splitlines() if line.startswith("error: ")), done.stderr
+            )
+            raise CorankError(message.removeprefix("error: "))
+    return str(bundle)
 
 
 def _defaults() -> dict[str, Any]:

@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 import corank
-from corank.api.run_bundle import RUN_FILE, locate_bundle
+from corank.api.serving import RUN_FILE, locate_bundle
 from corank.core.errors import CorankError
 from corank.training.checkpoints import run_file
 from corank.training.checkpoints.run_file import RunFile
