@@ -140,7 +140,7 @@ def main() -> None:
         except CorankError as error:
             sys.exit(f"scripts/bench defaults: {error}")
     harmless = [key for key in figures if key.endswith(".shipped-clicks.joint_truth_recall.low")]
-    harness.report("defaults", figures, {key: (">=", -HARM) for key in harmless}, arguments.json)
+    harness.report("defaults", figures, dict.fromkeys(harmless, (">=", -HARM)), arguments.json)
 
 
 def open_bases(arguments: argparse.Namespace, folder: Path, report: Report) -> dict[str, Path]:
