@@ -68,7 +68,7 @@ def arms_of(value: Plain, further: Mapping[str, Plain], source: str, base: Path)
         base: relative paths of the config begin here.
     """
     clicks = [loss for loss in value["losses"] if loss["kind"] == "click"]
-    named = {"clicks": {"losses": []}} | (
+    named: dict[str, Plain] = {"clicks": {"losses": []}} | (
         {"earlier": {"losses": EARLIER}} if "level" in value["data"] else {}
     )
     arms = [Arm("shipped", from_plain(value, source, base))]
