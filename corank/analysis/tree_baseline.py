@@ -1,6 +1,5 @@
 """A run compared with the cascade that needs no joint training: stages of clicks alone, boosted trees as the last."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from corank.analysis.comparison import MeasuredRun, compare_measured
@@ -14,7 +13,9 @@ from corank.training.run import Run
 
 TREES = "trees"
 """How users name this reference in place of a run."""
-_OF_OTHERS = ("teachers", "tree_teachers")
+_ROLE = ("name", "keep", "cuts", "labels", "value")
+"""Keys of the last stage that say what it is for, not how it is made."""
+_DROPPED = ("teachers", "tree_teachers", "export")
 _TRAIN = ("gradient_conflict", "skip_easy")
 
 
@@ -49,23 +50,18 @@ def tree_baseline(run: Run) -> Config:
     Raises ConfigError for a run of one stage: nothing would be left to train.
     """
     config = run.config
-    *before, last = config.stages
+    before = config.stages[:-1]
     if not before:
         raise ConfigError(f"{run.folder}: it has one stage; `trees` replaces the last of several")
     values = plain(config)
-    kept: Mapping[str, Any] = {
-        "name": last.name,
-        "keep": last.keep,
-        "labels": list(last.labels),
-        "value": last.main,
-    }
-    values["stages"] = [*values["stages"][:-1], {"model": "trees", **kept}]
+    last = values["stages"].pop()
+    values["stages"].append({"model": "trees"} | {key: last[key] for key in _ROLE if key in last})
     values["losses"] = [
         {"kind": "click", "stage": stage.name, "label": label} for stage in before for label in stage.labels
     ]
-    for name in _OF_OTHERS:
+    for name in _DROPPED:
         values.pop(name, None)
-    gone = {last.name, *(teacher.name for teacher in config.teachers)}
+    gone = {last["name"], *(teacher.name for teacher in config.teachers)}
     values["train"] = {k: v for k, v in values["train"].items() if k not in gone and k not in _TRAIN}
     if config.train.early_stop is not None:
         _, label, metric = config.train.early_stop.metric.rsplit(".", 2)

@@ -30,6 +30,13 @@ def test_trees_in_place_of_a_run_are_its_config_with_trees_and_clicks(
     baseline = Run.create(tmp_path / "baseline", tree_baseline(trained), trained.base)
     assert [stage.model for stage in baseline.config.stages] == ["towers", "trees"]
     assert [loss.kind for loss in baseline.config.losses] == ["click"]
+    ours, theirs = trained.config.stages[-1], baseline.config.stages[-1]
+    assert (theirs.keep, theirs.cuts, theirs.labels, theirs.value) == (
+        ours.keep,
+        ours.cuts,
+        ours.labels,
+        ours.value,
+    )
     corank.train(baseline.config, folder=tmp_path / "again", tables=tables(trained))
     expected = corank.compare(trained.folder, tmp_path / "again", on=trained.folder).document
     assert document["stages"] == expected["stages"] and document["cascade"] == expected["cascade"]
@@ -50,7 +57,8 @@ def test_what_trees_cannot_use_goes(trained: Run) -> None:
         "early_stop": {"metric": "rank.click.auc", "patience": 3},
         "rank": {"lr": 0.01},
     }
-    made = tree_baseline(replace(trained, config=altered(config, train=train)))
+    export = {"precision": {"rank.item": "fp16"}}
+    made = tree_baseline(replace(trained, config=altered(config, train=train, export=export)))
     stop = made.train.early_stop
     assert stop is not None and (stop.metric, stop.patience) == ("prerank.click.auc", 3)
     assert "rank" not in made.train.stages

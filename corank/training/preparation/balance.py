@@ -93,8 +93,8 @@ def few_steps(config: Config, requests: int) -> Iterator[str]:
     for whose, steps in _lasting(config, requests):
         if 0 < steps < FEWEST_STEPS:
             yield (
-                f"train: {whose} for {steps:,} steps at most, which seldom suffice; write epochs: auto and requests: "
-                "auto, which plan some 600, or more epochs"
+                f"train: {whose} for {steps:,} steps at most; below {FEWEST_STEPS} a model may have learnt little: "
+                "compare with epochs: auto and requests: auto, which plan some 600"
             )
 
 
