@@ -57,7 +57,10 @@ def tree_baseline(run: Run) -> Config:
     last = values["stages"].pop()
     values["stages"].append({"model": "trees"} | {key: last[key] for key in _ROLE if key in last})
     values["losses"] = [
-        {"kind": "click", "stage": stage.name, "label": label} for stage in before for label in stage.labels
+        {"kind": "click", "stage": stage.name, "label": label}
+        for stage in before
+        if not stage.fitted
+        for label in stage.labels
     ]
     for name in _DROPPED:
         values.pop(name, None)
