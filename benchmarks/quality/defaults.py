@@ -1,29 +1,35 @@
 """The recipe that corank writes, beside clicks alone, the earlier recipe and others, in simulated worlds and real logs.
 
-`defaults [DIR…]` simulates each preset, in one or more drawings, and takes folders in KuaiRand-Pure's layout; each
-trains at its config's own batches, epochs and rates with other losses. `WORLD.shipped` has the config as
-`corank simulate` writes it; `clicks` the losses of labels alone; `earlier` the recipe of the first releases; the others
-are those of `--arms FILE`, YAML of names → `losses`, beside the clicks, and `train`. Differences are paired by user and
-seed. A log's `rank_auc` and `prerank_auc` are of its test.
+`defaults [DIR]` simulates several drawings of each preset, and imports `--logs`: a folder DIR in KuaiRand-Pure's
+layout, what is made of it, and drawn ones. Each trains at its config's own batches, epochs and rates. `WORLD.shipped`
+has the config as `corank simulate` writes it; `clicks` the losses of labels alone; `earlier` the recipe of the first
+releases; the others are those of `--arms FILE`, of a log those of `--log-arms FILE`. A world's figures are means over
+drawings and seeds; differences are paired by drawing, user and seed, and their intervals are over drawings and users.
+
+`WORLD.choice.FIGURE` is the rank correlation, over the arms, of a figure of the test with the joint recall of the
+truth: which of the figures that a log shows orders arms as the truth does.
 """
 
 import argparse
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from benchmarks import harness
-from benchmarks.quality.own_logs import is_video_log
+from benchmarks.quality.own_logs import Load, Write, drawn_logs, is_video_log, news_logs, video_logs
 from corank.analysis.study.arm_result import ArmResult
 from corank.analysis.study.study import Budget, train_arm
 from corank.analysis.study.trials import TrialStore
 from corank.analysis.trials.arm import Arm
-from corank.analysis.trials.comparisons import differences
+from corank.analysis.trials.figure import replicates_of
+from corank.analysis.trials.significance import mean_over_seeds, spearman
+from corank.analysis.trials.trial_data import TrialData
 from corank.analysis.trials.trial_progress import TrialProgress
 from corank.core.errors import CorankError
 from corank.core.types import Report
@@ -46,9 +52,10 @@ EARLIER: list[Plain] = [
 """Beside the clicks, what `corank simulate` wrote first."""
 LOG = "kuairand"
 HARM = 0.005
-"""Of the truth's recall that the shipped recipe may lose to clicks alone: an aim."""
+"""Of the truth's recall that the shipped recipe may lose to clicks alone, and to the best arm: aims."""
+TRUTH = "joint_truth_recall"
 FIGURES = {
-    "joint_truth_recall": "joint_truth_recall",
+    TRUTH: TRUTH,
     "truth_recall": "truth_recall",
     "joint_click_recall": "joint_click_recall",
     "click_recall": "click_recall",
@@ -56,6 +63,8 @@ FIGURES = {
     "rank_auc": "last_auc",
 }
 """Figure of this benchmark → of a trial."""
+Results = Mapping[str, Sequence[ArmResult]]
+"""Arm → its result in each drawing of a world."""
 
 
 def arms_of(value: Plain, further: Mapping[str, Plain], source: str, base: Path) -> list[Arm]:
@@ -63,7 +72,7 @@ def arms_of(value: Plain, further: Mapping[str, Plain], source: str, base: Path)
 
     Args:
         value: the config, plain.
-        further: name → `losses` beside the clicks, and keys of `train`.
+        further: name → `losses` beside the clicks; keys of `data`, `train` and, by name, of `stages`; `teachers`.
         source: names the config in errors.
         base: relative paths of the config begin here.
     """
@@ -73,55 +82,113 @@ def arms_of(value: Plain, further: Mapping[str, Plain], source: str, base: Path)
     )
     arms = [Arm("shipped", from_plain(value, source, base))]
     for name, arm in (named | dict(further)).items():
-        changed = {"losses": clicks + arm["losses"], "train": value["train"] | arm.get("train", {})}
-        arms.append(Arm(name, from_plain(value | changed, f"{source}: {name}", base)))
+        arms.append(Arm(name, from_plain(_change(value, clicks, arm), f"{source}: {name}", base)))
     return arms
 
 
-def measure_config(
-    name: str, base: Path, further: Mapping[str, Plain], trials: Path, seeds: int, report: Report
-) -> dict[str, harness.Figure]:
-    """Train the arms of a folder's config, and return their figures and the differences of `shipped`."""
-    value = read_yaml_file(base / "config.yaml")
-    arms = arms_of(value, further, name, base)
-    packed = open_or_pack(arms[0].config, base, report)
-    store = TrialStore(trials, packed, base)
-    progress = TrialProgress(len(arms) * seeds, lambda line: report(f"{name}: {line}"))
-    results = {arm.name: train_arm(arm, store, Budget(seeds, (1.0,)), False, progress) for arm in arms}
+def _change(value: Plain, clicks: list[Plain], arm: Plain) -> Plain:
+    stages = [stage | arm.get("stages", {}).get(stage["name"], {}) for stage in value["stages"]]
+    sections = {key: value[key] | arm.get(key, {}) for key in ("data", "train")}
+    teachers = {"teachers": arm["teachers"]} if "teachers" in arm else {}
+    return value | sections | teachers | {"stages": stages, "losses": clicks + arm["losses"]}
+
+
+def train_arms(
+    name: str, bases: Sequence[Path], further: Mapping[str, Plain], trials: Path, seeds: int, report: Report
+) -> Results:
+    """Train the arms of each folder's config: arm → its result in each folder."""
+    results: dict[str, list[ArmResult]] = {}
+    for base in bases:
+        arms = arms_of(read_yaml_file(base / "config.yaml"), further, name, base)
+        data = TrialData(open_or_pack(arms[0].config, base, report), base, base, report)
+        progress = TrialProgress(len(arms) * seeds, lambda line: report(f"{name}: {line}"))
+        for arm in arms:
+            store = TrialStore(trials, data.of(arm.config), base)
+            trained = train_arm(arm, store, Budget(seeds, (1.0,)), False, progress)
+            results.setdefault(arm.name, []).append(trained)
+    return results
+
+
+def measure_arms(name: str, results: Results) -> dict[str, harness.Figure]:
+    """Return the figures of a world or log: of each arm, of `shipped` less each other, and of the choice."""
     figures: dict[str, harness.Figure] = {}
-    for arm, result in results.items():
-        for figure, of in FIGURES.items():
-            if result.held and of in result.held[0]:
-                figures[f"{name}.{arm}.{figure}"] = fmean(held[of].value for held in result.held)
-        figures[f"{name}.{arm}.seconds"] = fmean(trial.seconds for trial in result.seeds)
-    for arm in [arm for arm in results if arm != "shipped"]:
-        figures |= _difference(f"{name}.shipped-{arm}", results["shipped"], results[arm])
+    whole = {arm: drawings for arm, drawings in results.items() if all(one.held for one in drawings)}
+    for arm, drawings in results.items():
+        if arm not in whole:
+            figures[f"{name}.{arm}.status"] = "diverged"
+            continue
+        figures |= {
+            f"{name}.{arm}.{figure}": fmean(_means(drawings, of)) for figure, of in _known(drawings).items()
+        }
+        figures[f"{name}.{arm}.seconds"] = fmean(t.seconds for one in drawings for t in one.seeds)
+    for arm in [arm for arm in whole if arm != "shipped" and "shipped" in whole]:
+        figures |= _differences(f"{name}.shipped-{arm}", whole["shipped"], whole[arm])
+    return figures | _correlations(name, whole)
+
+
+def _known(drawings: Sequence[ArmResult]) -> dict[str, str]:
+    return {figure: of for figure, of in FIGURES.items() if all(of in one.held[0] for one in drawings)}
+
+
+def _means(drawings: Sequence[ArmResult], figure: str) -> list[float]:
+    """The mean over seeds in each drawing."""
+    return [fmean(held[figure].value for held in one.held) for one in drawings]
+
+
+def _differences(
+    key: str, ones: Sequence[ArmResult], others: Sequence[ArmResult]
+) -> dict[str, harness.Figure]:
+    """Differences with intervals over users and drawings, or over users and seeds of a single one."""
+    differences: dict[str, harness.Figure] = {}
+    for figure, of in _known(ones).items():
+        pairs = [[replicates_of(one.held, of) for one in drawings] for drawings in (ones, others)]
+        resampled = [one - other for one, other in zip(*pairs, strict=True)]
+        values = np.subtract(_means(ones, of), _means(others, of)).tolist()
+        if len(ones) == 1:
+            seeds = zip(ones[0].held, others[0].held, strict=True)
+            values = [one[of].value - other[of].value for one, other in seeds]
+        else:
+            resampled = [one.mean(axis=0, keepdims=True) for one in resampled]
+        value, low, high = mean_over_seeds(values, np.concatenate(resampled))
+        differences[f"{key}.{figure}"] = value
+        differences |= {
+            f"{key}.{figure}.{end}": at for end, at in (("low", low), ("high", high)) if at is not None
+        }
+    return differences
+
+
+def _correlations(name: str, results: Results) -> dict[str, harness.Figure]:
+    """Spearman's correlation over arms of each figure's mean over seeds with that of the truth, mean over drawings."""
+    first = next(iter(results.values()))[0].held[0]
+    others = [figure for figure in first if TRUTH in first and figure != TRUTH]
+    figures: dict[str, harness.Figure] = {}
+    for figure in others:
+        if all(figure in held for drawings in results.values() for one in drawings for held in one.held):
+            by_arm = (np.array([_means(one, of) for one in results.values()]) for of in (figure, TRUTH))
+            rho = [spearman(x, y) for x, y in zip(*(values.T for values in by_arm), strict=True)]
+            known = [value for value in rho if value is not None]
+            figures |= {f"{name}.choice.{figure}": fmean(known)} if known else {}
     return figures
-
-
-def _difference(key: str, one: ArmResult, other: ArmResult) -> dict[str, harness.Figure]:
-    found: dict[str, harness.Figure] = {}
-    intervals = differences(list(zip(one.held, other.held, strict=True))) if one.held and other.held else {}
-    for figure, of in FIGURES.items():
-        if of in intervals:
-            value, low, high = intervals[of]
-            ends = {"low": low, "high": high}
-            found[f"{key}.{figure}"] = value
-            found |= {f"{key}.{figure}.{end}": at for end, at in ends.items() if at is not None}
-    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", type=Path, nargs="*", metavar="DIR", help="KuaiRand-Pure")
+    parser.add_argument("folder", type=Path, nargs="?", metavar="DIR", help="KuaiRand-Pure")
     parser.add_argument("--worlds", nargs="*", default=list(PRESETS), metavar="PRESET")
-    parser.add_argument("--drawings", type=int, nargs="+", default=[0], metavar="SEED", help="of each world")
+    parser.add_argument(
+        "--drawings", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help="of each world"
+    )
     parser.add_argument("--requests", type=int, default=10_000, help="of a simulated world")
     parser.add_argument("--candidates", type=int, default=200, help="of a request of a simulated world")
+    parser.add_argument(
+        "--logs", nargs="*", default=[LOG], metavar="LOG", help="such as kuairand lists hotels"
+    )
+    parser.add_argument("--random", type=float, metavar="SHARE", help="of requests exposed at random")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--arms", type=Path, metavar="FILE", help="further recipes, YAML")
+    parser.add_argument("--arms", type=Path, metavar="FILE", help="further recipes of worlds, YAML")
+    parser.add_argument("--log-arms", type=Path, metavar="FILE", help="further recipes of logs, YAML")
     parser.add_argument(
         "--keep", type=Path, help="folder of worlds and finished trainings; a rerun continues there"
     )
@@ -129,35 +196,64 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_freed_memory()
     say = Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print
-    further = {} if arguments.arms is None else read_yaml_file(arguments.arms)
     figures: dict[str, harness.Figure] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
         try:
-            for name, base in open_bases(arguments, folder, say).items():
-                arms = {} if name == LOG else further
-                figures |= measure_config(name, base, arms, folder / "trials", arguments.seeds, say)
+            for name, bases in open_bases(arguments, folder, say).items():
+                file = arguments.arms if name in PRESETS else arguments.log_arms
+                further = {} if file is None else read_yaml_file(file)
+                results = train_arms(name, bases, further, folder / "trials", arguments.seeds, say)
+                figures |= measure_arms(name, results)
         except CorankError as error:
             sys.exit(f"scripts/bench defaults: {error}")
-    harmless = [key for key in figures if key.endswith(".shipped-clicks.joint_truth_recall.low")]
-    harness.report("defaults", figures, dict.fromkeys(harmless, (">=", -HARM)), arguments.json)
+    harness.report("defaults", figures, aims_of(figures), arguments.json)
 
 
-def open_bases(arguments: argparse.Namespace, folder: Path, report: Report) -> dict[str, Path]:
-    """Simulate the worlds and import the logs that a folder does not have yet. Returns the folder of each by name."""
-    bases = {}
+def aims_of(figures: Mapping[str, harness.Figure]) -> dict[str, tuple[str, float]]:
+    """No harm beside clicks alone, better than the earlier recipe, and near the best arm."""
+    bounds = {
+        f".shipped-clicks.{TRUTH}.low": (">=", -HARM),
+        f".shipped-earlier.{TRUTH}": (">", 0.0),
+        ".shipped-clicks.rank_auc": (">=", -0.001),
+        ".shipped-clicks.prerank_auc": (">=", -0.001),
+    }
+    aims = {key: bound for key in figures for end, bound in bounds.items() if key.endswith(end)}
+    return {
+        k: bound for k, bound in aims.items() if not k.endswith("_auc") or k.partition(".")[0] not in PRESETS
+    }
+
+
+def open_bases(arguments: argparse.Namespace, folder: Path, report: Report) -> dict[str, list[Path]]:
+    """Simulate the worlds and import the logs that a folder does not have yet: name → the folder of each drawing."""
+    bases: dict[str, list[Path]] = {}
     size = {"requests": arguments.requests, "candidates": arguments.candidates}
+    bucket = "" if arguments.random is None else f"-{arguments.random}"
     for preset in arguments.worlds:
         for drawing in arguments.drawings:
-            name = preset if len(arguments.drawings) == 1 else f"{preset}{drawing}"
-            bases[name] = folder / f"{preset}-{size['requests']}x{size['candidates']}-{drawing}"
-            if not (bases[name] / "config.yaml").exists():
-                simulate_world(bases[name], preset, seed=drawing, **size)
-    for source in filter(is_video_log, arguments.folders):
-        bases[LOG] = folder / LOG
-        if not (bases[LOG] / "config.yaml").exists():
-            import_kuairand(source, bases[LOG], report)
+            base = folder / f"{preset}-{size['requests']}x{size['candidates']}-{drawing}{bucket}"
+            bases.setdefault(preset, []).append(base)
+            if not (base / "config.yaml").exists():
+                simulate_world(base, preset, seed=drawing, random=arguments.random, **size)
+    logs = _logs(arguments.folder, arguments.requests)
+    for name in [name for name in arguments.logs if name in logs]:
+        bases[name] = [folder / name]
+        if not (bases[name][0] / "config.yaml").exists():
+            write, load = logs[name]
+            (folder / f"{name}-files").mkdir(parents=True, exist_ok=True)
+            write(folder / f"{name}-files")
+            load(folder / f"{name}-files", bases[name][0], report)
     return bases
+
+
+def _logs(source: Path | None, requests: int) -> dict[str, tuple[Write, Load]]:
+    """The logs that can be imported: name → what writes its files into a folder, and the import of that folder."""
+    logs = drawn_logs(requests) | news_logs(requests)
+    if source is not None and is_video_log(source):
+        files = source
+        official: Load = lambda _, out, report: import_kuairand(files, out, report)  # noqa: E731
+        logs |= {LOG: (lambda folder: None, official)} | video_logs(files)
+    return logs
 
 
 if __name__ == "__main__":

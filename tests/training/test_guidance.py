@@ -104,8 +104,9 @@ def test_a_log_that_asks_for_all_gets_all(config: Path) -> None:
         "40 of 40 requests of 'train' have several candidates, which differ by match, price",
         "'train' has 40 candidates with 'buy' of 10 users, and 100% of the candidates of the last split",
         "the log has the column 'position' with 0 to 2",
-        "93 of 199 candidates of 'train' were cut before",
-        "  - {kind: unexposed, stage: prerank, label: buy, from: [retrieved], per_request: 10, weight: 0.5}",
+        "93 of 199 candidates of 'train' were cut",
+        "  - {kind: unexposed, stage: prerank, label: buy, from: [retrieved], per_request: 10, weight: 0.3}\n"
+        "  - {kind: in_batch, stage: prerank, label: buy, weight: 0.1, temperature: 2}",
     ):
         assert expected in said
 
@@ -202,6 +203,63 @@ EXPECTED = {"prior", "age", "within", "position"}
 """What the config of a simulated world lacks, though its log asks for it."""
 
 
+@pytest.mark.parametrize(
+    ("losses", "suggested", "said"),
+    [
+        ([], ["unexposed", "in_batch"], "the config lacks unexposed, in_batch"),
+        (
+            ["{kind: unexposed, stage: prerank, label: buy, from: [retrieved]}"],
+            ["in_batch"],
+            "the config lacks in_batch",
+        ),
+        (["{kind: info_nce, stage: prerank, label: buy}"], [], "the config learns from them"),
+        (
+            [
+                "{kind: unexposed, stage: prerank, label: buy, from: [retrieved]}",
+                "{kind: in_batch, stage: prerank, label: buy}",
+            ],
+            [],
+            "the config learns from them",
+        ),
+    ],
+)
+def test_a_log_with_levels_asks_for_losses_of_what_was_cut(
+    config: Path, losses: list[str], suggested: list[str], said: str
+) -> None:
+    overrides = [f"losses.{number}={loss}" for number, loss in enumerate(losses, start=2)]
+    profile = corank.check(config, overrides).profile
+    lines = [line for s in profile.suggestions for key, line in s.values.items() if key.startswith("losses")]
+    assert [line.partition(",")[0].removeprefix("{kind: ") for line in lines] == suggested
+    assert re.match(r"\d+ of \d+ candidates of 'train' were cut: ", profile.recipe) and profile.recipe.endswith(said)
+    more = [f"losses.{number}={line}" for number, line in enumerate(lines, start=2 + len(losses))]
+    assert corank.check(config, [*overrides, *more]).profile.recipe.endswith("the config learns from them")
+
+
+def test_towers_without_vectors_are_offered_no_loss_over_vectors(config: Path) -> None:
+    matched = ["features.place={kind: within, of: match}", "stages.0.matches=[place]"]
+    profile = corank.check(config, matched).profile
+    losses = {
+        key: line for s in profile.suggestions for key, line in s.values.items() if key.startswith("losses")
+    }
+    assert list(losses) == ["losses.2"] and "unexposed" in losses["losses.2"]
+
+
+def test_scores_that_nothing_reads_are_named(config: Path) -> None:
+    path = config.parent / "log.parquet"
+    pl.read_parquet(path).with_columns(score_rank=pl.lit(0.5)).write_parquet(path)
+    assert "scores that nothing reads (score_rank): a teacher" in corank.check(config).profile.recipe
+    read = corank.check(config, ["data.scores={rank_score: {column: score_rank}}"]).profile.recipe
+    assert "scores" not in read
+
+
+def test_a_log_of_exposures_asks_for_a_teacher(config: Path) -> None:
+    path = config.parent / "log.parquet"
+    pl.read_parquet(path).filter(pl.col("level") == "exposed").write_parquet(path)
+    assert corank.check(config).profile.recipe.endswith("; the config lacks distill")
+    taught = ["losses.2={kind: distill, teacher: rank, student: prerank, label: buy, on: [exposed]}"]
+    assert corank.check(config, taught).profile.recipe.endswith("; the config has it")
+
+
 def test_shipped_configs_get_true_advice_alone(tmp_path: Path) -> None:
     simulate_world(tmp_path / "world", requests=600, candidates=20, users=60, items=80)
     assert set(kinds(tmp_path / "world" / "config.yaml")) == EXPECTED
@@ -227,6 +285,6 @@ def test_each_gain_stands_on_its_page() -> None:
 
 
 def test_every_suggestion_has_a_row_of_gains(config: Path) -> None:
-    assert set(ALL) == GAINS.keys()
+    assert {*ALL, "in_batch"} == GAINS.keys()
     with pytest.raises(CorankError):  # the lines are what makes it valid, not a lenient config
         corank.check(config, ["features.candidates={kind: candidate}"])

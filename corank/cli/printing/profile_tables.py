@@ -21,6 +21,7 @@ def show_profile(profile: "LogProfile") -> None:
     for split, count in profile.unread.items():
         if count:
             say(f"{split}: no loss reads {count:,} candidates, whose level none takes", out)
+    say(f"recipe: {profile.recipe}", out)
     for line in profile.advice:
         say(f"advice: {line}", out)
 

@@ -58,13 +58,21 @@ $age
   # The user's clicks before the day on the candidate's category: a pair's, so the ranker's alone.
   category_clicks: {side: cross, kind: number, scale: log}
 stages:
-  - {name: prerank, model: towers, cuts: [retrieved], keep: $preranked, query: [512, 128, 64, 32], item: [512, 128, 64, 32]$prerank_value}
+  - name: prerank
+    model: towers
+    cuts: [retrieved]
+    keep: $preranked
+    query: [512, 128, 64, 32]
+    item: [512, 128, 64, 32]
+    feature_dropout: {item_id: 0.3}    # left out of 3 rows in 10, so that an item's vector leans on its attributes$prerank_value
   - {name: rank, model: mlp, cuts: [preranked], keep: $shown, hidden: [128, 128, 128], labels: [click], value: $value}
 losses:
-  - {kind: click, stage: rank}
+  - {kind: click, stage: rank}         # both stages learn from the clicks on what was exposed;
   - {kind: click, stage: prerank}
-  - {kind: unexposed, stage: prerank, from: [retrieved], per_request: 10, weight: 0.5}
-  - {kind: distill, teacher: rank, student: prerank, form: pointwise, on: [exposed, ranked, preranked], warm_up: 200}
+  # the pre-ranker also from what was cut, of which ten candidates a request count as not clicked,
+  - {kind: unexposed, stage: prerank, from: [retrieved], per_request: 10, weight: 0.3}
+  # and from the batch: a clicked item must lead the items of other requests.
+  - {kind: in_batch, stage: prerank, weight: 0.1, temperature: 2}
 train: {epochs: 2, requests: 256}
 """)  # noqa: E501
 
@@ -268,6 +276,6 @@ def _write_config(world: World, path: Path) -> None:
         age=AGES if drift else FRESHNESS,
         columns=(AUCTION if world.auction else "") + (BUCKET if world.random is not None else ""),
         value="click * bid" if world.auction else "click",
-        prerank_value=", value: click * bid" if world.auction else "",
+        prerank_value="\n    value: click * bid" if world.auction else "",
     )
     write_text(path, text)

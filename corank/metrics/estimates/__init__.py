@@ -11,7 +11,8 @@ _BUCKET = ("requests", "listed", "clicked", "exposed", "propensity")
 
 METRICS.add("ips_click_rate", Metric("ips_click_rate@{k}", ips_click_rate, _BUCKET, "cascade", "higher"))
 METRICS.add(
-    "snips_click_rate", Metric("snips_click_rate@{k}", snips_click_rate, _BUCKET, "cascade", "higher")
+    "snips_click_rate",
+    Metric("snips_click_rate@{k}", snips_click_rate, _BUCKET, "cascade", "higher", study="first"),
 )
 METRICS.add(
     "dr_click_rate",
@@ -27,5 +28,5 @@ METRICS.add(
 _CLICKS = ("requests", "label", "exposed", "propensity", "rank", "m")
 METRICS.add(
     "bucket_click_recall",
-    Metric("bucket_click_recall@{m}", bucket_click_recall, _CLICKS, "cut", "higher"),
+    Metric("bucket_click_recall@{m}", bucket_click_recall, _CLICKS, "cut", "higher", study="first"),
 )

@@ -46,6 +46,7 @@ GAINS: dict[str, Gain | None] = {
         ("| histories of clicks and long views | +.0021 [+.0007, +.0036] |",),
     ),
     "position": None,
+    "in_batch": None,
     "unexposed": Gain(
         "cut candidates as negatives, and the ranker's scores on the rest, took the pre-ranker's recall of the truly "
         "best from .339 to .333, from .394 to .461 and from .416 to .563",

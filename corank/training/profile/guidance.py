@@ -1,10 +1,13 @@
 """Features and settings that a log asks for and its config lacks, each with the lines of YAML that add it."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
+import yaml
 
 from corank.core.errors import ConfigError
 from corank.core.settings import validate
@@ -16,6 +19,7 @@ from corank.training.plain_config.config_values import change_values
 from corank.training.profile.feature_facts import FeatureFacts
 from corank.training.profile.gains import GAINS
 from corank.training.profile.log_counts import LogCounts
+from corank.training.profile.recipes import RECIPES, TAUGHT, unread_scores
 
 VARYING = 0.1
 """From this share of requests of another size than most on, the size tells something."""
@@ -27,6 +31,8 @@ OFTEN = 2
 """Exposed candidates of an item or a user, on average, from which on a rate of its own is of use."""
 POSITIONS = {"position", "pos", "slot", "display_position", "show_position", "page_position"}
 """Names of columns that say where a candidate stood on the page."""
+CONTRASTS = {"in_batch", "info_nce", "levels", "cascade"}
+"""Losses that set what should survive against other candidates."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ class Guidance:
             self._within(),
             self._histories(),
             self._positions(),
-            self._unexposed(),
+            self._recipe(),
         )
         return [found for rule in rules for found in rule if self._accepts(found)]
 
@@ -243,23 +249,78 @@ class Guidance:
                     {"data.position": _quote(column)},
                 )
 
-    def _unexposed(self) -> Iterator[Suggestion]:
-        data, total = self.config.data, self.config.total
-        exposed = len(data.levels) - 1
-        if data.level is None or any(level < exposed for level in total.population()):
-            return
-        levels = self.counts.splits["train"].levels
-        cut = [name for name, count in zip(data.levels[:-1], levels, strict=False) if count]
+    def _recipe(self) -> Iterator[Suggestion]:
         stages = [stage for stage in self.config.stages if not stage.fitted]
-        if cut and stages:
-            label = "" if stages[0].main == "click" else f"label: {_quote(stages[0].main)}, "
-            settings = f"stage: {_quote(stages[0].name)}, {label}from: [{_quote(cut[0])}], per_request: 10, weight: 0.5"
-            yield Suggestion(
-                "unexposed",
-                "loss that reads what was not exposed (kind: unexposed)",
-                f"{sum(levels[:-1]):,} of {sum(levels):,} candidates of 'train' were cut before",
-                {f"losses.{len(self.config.losses)}": f"{{kind: unexposed, {settings}}}"},
-            )
+        if not self._cut or not stages:
+            return
+        of_config = {"stage": stages[0].name} | (
+            {} if stages[0].main == "click" else {"label": stages[0].main}
+        )
+        cut = {"from": [next(iter(self._cut))]}
+        added: list[Mapping[str, Any]] = []
+        for loss in RECIPES["levels"].losses:
+            if loss["kind"] in self._lacking:
+                named = {"kind": loss["kind"]} | of_config
+                further = [*added, named | loss | of_config | (cut if "from" in loss else {})]
+                added = (
+                    further if self._accepts(self._suggest(further)) else added
+                )  # with matches no in_batch
+        if added:
+            yield self._suggest(added)
+
+    def _suggest(self, losses: Sequence[Mapping[str, Any]]) -> Suggestion:
+        """Losses of the recipe for what was cut."""
+        number, kinds = len(self.config.losses), [str(loss["kind"]) for loss in losses]
+        lines = [
+            yaml.safe_dump(dict(loss), default_flow_style=True, sort_keys=False, width=math.inf)
+            for loss in losses
+        ]
+        return Suggestion(
+            kinds[0],
+            f"loss of what was not exposed (kind: {', '.join(kinds)})",
+            self._holds,
+            {f"losses.{n}": line.strip() for n, line in enumerate(lines, start=number)},
+        )
+
+    @property
+    def _cut(self) -> Mapping[str, int]:
+        """Level → candidates of `train` that were cut there; none of a log without levels."""
+        data = self.config.data
+        if data.level is None:
+            return {}
+        levels = self.counts.splits["train"].levels
+        return {name: count for name, count in zip(data.levels[:-1], levels, strict=False) if count}
+
+    @property
+    def _holds(self) -> str:
+        levels = self.counts.splits["train"].levels
+        return f"{sum(self._cut.values()):,} of {sum(levels):,} candidates of 'train' were cut"
+
+    @property
+    def _lacking(self) -> list[str]:
+        """Kinds of losses of the recipe that fits the log, which the config has nothing like."""
+        losses, exposed = self.config.losses, len(self.config.data.levels) - 1
+        kinds = {loss.kind for loss in losses}
+        if not self._cut:
+            taught = any(loss.teachers for loss in losses)
+            return [] if taught or len(self.config.stages) < 2 else ["distill"]
+        if not any(level < exposed for level in self.config.total.population()):
+            return RECIPES["levels"].kinds
+        return ["in_batch"] if "unexposed" in kinds and not kinds & CONTRASTS else []
+
+    @property
+    def recipe(self) -> str:
+        """Which losses fit the log and why, and whether the config has them: a line."""
+        cut = bool(self._cut)
+        recipe = RECIPES["levels" if cut else "exposures"]
+        holds = self._holds if cut else "the log has exposed candidates alone"
+        fits = f"{', '.join(recipe.kinds)} beside the clicks did best in {recipe.measured}"
+        has = (
+            f"lacks {', '.join(self._lacking)}" if self._lacking else "learns from them" if cut else "has it"
+        )
+        scores = unread_scores(self.tables["log"], self.config.data) if cut else []
+        further = f"; it has scores that nothing reads ({', '.join(scores)}): {TAUGHT}" if scores else ""
+        return f"{holds}: {fits}; the config {has}{further}"
 
     # Names
 

@@ -44,6 +44,8 @@ class LogProfile:
     """The ids of items and users, then the features that are read from a column."""
     suggestions: Sequence[Suggestion]
     """What to add to the config."""
+    recipe: str
+    """Which losses fit the log and why, and whether the config has them."""
 
     @classmethod
     def of(
@@ -54,7 +56,8 @@ class LogProfile:
         rows = SplitRows.of(tables["log"], data, schema, sources, summary.last)
         label = config.stages[-1].main
         counts, features = count_log(rows), measure_features(rows, schema, sources, tables, label)
-        return cls(config, counts, features, Guidance(config, tables, counts, features).suggestions)
+        guidance = Guidance(config, tables, counts, features)
+        return cls(config, counts, features, guidance.suggestions, guidance.recipe)
 
     @property
     def advice(self) -> list[str]:
@@ -146,6 +149,7 @@ class LogProfile:
                 }
                 for facts in self.features
             ],
+            "recipe": self.recipe,
             "advice": self.advice,
         }
 
