@@ -87,7 +87,12 @@ def arms_of(value: Plain, further: Mapping[str, Plain], source: str, base: Path)
 
 
 def _change(value: Plain, clicks: list[Plain], arm: Plain) -> Plain:
-    stages = [stage | arm.get("stages", {}).get(stage["name"], {}) for stage in value["stages"]]
+    """A config with an arm's losses and settings in place of the recipe's."""
+    stages = [
+        {key: stage[key] for key in stage if key != "feature_dropout"}
+        | arm.get("stages", {}).get(stage["name"], {})
+        for stage in value["stages"]
+    ]
     sections = {key: value[key] | arm.get(key, {}) for key in ("data", "train")}
     teachers = {"teachers": arm["teachers"]} if "teachers" in arm else {}
     return value | sections | teachers | {"stages": stages, "losses": clicks + arm["losses"]}
