@@ -291,10 +291,10 @@ def test_a_training_of_few_steps_is_warned_of(world: Path) -> None:
 
     requests = sufficiency(world).splits["train"].requests
     size = f"train.requests={-(-requests // 10)}"
-    (line,) = warned(size, "train.epochs=19")
-    assert line.startswith("train: training lasts for 190 steps at most") and "epochs: auto" in line
-    assert warned(size, "train.epochs=20") == [] == warned("train.epochs=auto", "train.requests=auto")
-    apart = (size, "train.mode=separate", "stages.0.embeddings=own", "train.epochs=20")
+    (line,) = warned(size, "train.epochs=4")
+    assert line.startswith("train: training lasts for 40 steps at most") and "epochs: auto" in line
+    assert warned(size, "train.epochs=5") == [] == warned("train.epochs=auto", "train.requests=auto")
+    apart = (size, "train.mode=separate", "stages.0.embeddings=own", "train.epochs=5")
     (line,) = warned(*apart, "train.rank={epochs: 1}")
     assert line.startswith("train: 'rank' trains for 10 steps at most")
     held = corank.check(world, [size]).sufficiency

@@ -105,8 +105,8 @@ def test_a_log_that_asks_for_all_gets_all(config: Path) -> None:
         "'train' has 40 candidates with 'buy' of 10 users, and 100% of the candidates of the last split",
         "the log has the column 'position' with 0 to 2",
         "93 of 199 candidates of 'train' were cut",
-        "  - {kind: unexposed, stage: prerank, label: buy, from: [retrieved], per_request: 10, weight: 0.3}\n"
-        "  - {kind: in_batch, stage: prerank, label: buy, weight: 0.1, temperature: 2}",
+        "  - {kind: unexposed, stage: prerank, label: buy, from: [retrieved], per_request: 10, weight: 0.2}\n"
+        "  - {kind: in_batch, stage: prerank, label: buy, weight: 0.05, temperature: 2}",
     ):
         assert expected in said
 
@@ -230,7 +230,9 @@ def test_a_log_with_levels_asks_for_losses_of_what_was_cut(
     profile = corank.check(config, overrides).profile
     lines = [line for s in profile.suggestions for key, line in s.values.items() if key.startswith("losses")]
     assert [line.partition(",")[0].removeprefix("{kind: ") for line in lines] == suggested
-    assert re.match(r"\d+ of \d+ candidates of 'train' were cut: ", profile.recipe) and profile.recipe.endswith(said)
+    assert re.match(
+        r"\d+ of \d+ candidates of 'train' were cut: ", profile.recipe
+    ) and profile.recipe.endswith(said)
     more = [f"losses.{number}={line}" for number, line in enumerate(lines, start=2 + len(losses))]
     assert corank.check(config, [*overrides, *more]).profile.recipe.endswith("the config learns from them")
 

@@ -70,9 +70,9 @@ losses:
   - {kind: click, stage: rank}         # both stages learn from the clicks on what was exposed;
   - {kind: click, stage: prerank}
   # the pre-ranker also from what was cut, of which ten candidates a request count as not clicked,
-  - {kind: unexposed, stage: prerank, from: [retrieved], per_request: 10, weight: 0.3}
+  - {kind: unexposed, stage: prerank, from: [retrieved], per_request: 10, weight: 0.2}
   # and from the batch: a clicked item must lead the items of other requests.
-  - {kind: in_batch, stage: prerank, weight: 0.1, temperature: 2}
+  - {kind: in_batch, stage: prerank, weight: 0.05, temperature: 2}
 train: {epochs: 2, requests: 256}
 """)  # noqa: E501
 
