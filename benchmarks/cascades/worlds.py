@@ -16,7 +16,7 @@ from corank.training.config_file import from_plain
 from corank.training.plain_config.yaml_reader import read_yaml_file
 from corank.training.preparation.packed_data import open_or_pack
 
-TOWERS: Plain = {"model": "towers", "query": [128, 64, 32], "item": [128, 64, 32]}
+TOWERS: Plain = {"model": "towers", "query": [128, 64, 32], "item": [128, 64, 32], "feature_dropout": {}}
 RANKER: Plain = {"model": "mlp", "hidden": [128, 64, 32]}
 SIMULATED: Plain = {"epochs": 3, "requests": 32, "average": 0.98}
 """How all entries train in a simulated world; a real log keeps its own settings."""

@@ -133,7 +133,7 @@ def test_two_stages(trained: Run, two_stages: tuple[str, Sections]) -> None:
     assert next(iter(sections)) == "Summary"
     assert f"<h1>{trained.config.name}, {trained.folder.name}: prerank → rank</h1>" in document
     assert f"seed {trained.config.train.seed}" in document.partition("<section>")[0]
-    for name in ("rank.click", "prerank.click", "prerank.unexposed", "prerank.distill"):
+    for name in ("rank.click", "prerank.click", "prerank.unexposed", "prerank.in_batch"):
         assert f">{name}<" in sections["Training"]
     for name in ("retrieved", "preranked", "ranked", "exposed"):
         assert f">{name}<" in sections["Scores by level"]

@@ -17,7 +17,7 @@ from tests.support.shared import finished_bundle, simulated_world
 
 NAMES = ["retrieved candidates", "exposed", "known_positives", "published, UTC", "share"]
 
-PROSE = ("advice: ", "warning: ", "training: ", "memory: ")
+PROSE = ("recipe: ", "advice: ", "warning: ", "training: ", "memory: ")
 """How lines begin that are sentences, which a terminal wraps."""
 
 

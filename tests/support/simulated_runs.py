@@ -15,7 +15,6 @@ NARROW = {
     "query: [512, 128, 64, 32]": "query: [16, 8]",
     "item: [512, 128, 64, 32]": "item: [16, 8]",
     "hidden: [128, 128, 128]": "hidden: [16, 8]",
-    "warm_up: 200": "warm_up: 4",
     "requests: 256}": "requests: 64}",
 }
 

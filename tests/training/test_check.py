@@ -48,7 +48,12 @@ def test_its_table_and_where_it_is_read(config: Path) -> None:
 
 
 def test_a_tower_of_chosen_features_has_those_alone(config: Path) -> None:
-    found = places(config, "stages.0.query_features=[user_id, tab]", "stages.0.item_features=[brand]")
+    found = places(
+        config,
+        "stages.0.query_features=[user_id, tab]",
+        "stages.0.item_features=[brand]",
+        "stages.0.feature_dropout={}",
+    )
     assert [name for name, row in found.items() if row["prerank.query"]] == ["user_id", "tab"]
     assert [name for name, row in found.items() if row["prerank.item"]] == ["brand"]
     assert all(row["rank"] == "x" for row in found.values())

@@ -267,7 +267,7 @@ def test_shipped_configs_get_true_advice_alone(tmp_path: Path) -> None:
     assert set(kinds(tmp_path / "world" / "config.yaml")) == EXPECTED
     for name, expected in {
         "features": {"age", "within"},
-        "recipe_distilled": EXPECTED,
+        "recipe_distilled": EXPECTED | {"in_batch"},
         "recipe_shared": EXPECTED | {"unexposed"},
         "three_stages": EXPECTED,
     }.items():

@@ -23,10 +23,10 @@ RECIPES = {
     "recipe_distilled": ["rank.click", "prerank.click", "prerank.unexposed", "prerank.distill"],
     "recipe_shared": ["rank.click", "prerank.click"],
     "recipe_taught": ["teacher.click", "rank.click", "prerank.distill"],
-    "features": ["rank.click", "prerank.click", "prerank.unexposed", "prerank.distill"],
+    "features": ["rank.click", "prerank.click", "prerank.unexposed", "prerank.in_batch"],
     "three_stages": [
         *("rank.click", "light.click", "prerank.click", "prerank.unexposed"),
-        *("light.distill", "prerank.distill"),
+        *("prerank.in_batch", "light.distill"),
     ],
 }
 """And the losses of each, in the order in which they are first learnt from."""

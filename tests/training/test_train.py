@@ -185,7 +185,7 @@ def test_every_loss_is_reported_on_screen_and_in_tensorboard(small_world: Path, 
     config, callback = small_world / "config.yaml", Silent()
     run = corank.train(config, SMALL, folder=tmp_path, callbacks=[callback]).run
     names = [name for name, _ in read(config).total.select(None)]
-    assert names == ["rank.click", "prerank.click", "prerank.unexposed", "prerank.distill"]
+    assert names == ["rank.click", "prerank.click", "prerank.unexposed", "prerank.in_batch"]
     assert callback.losses and all(list(losses) == names for losses in callback.losses)
     found = scalars(run)
     for name in names:
@@ -217,7 +217,7 @@ def test_training_lowers_the_losses_and_beats_chance(
         figures = found["stages"][stage]["exposed"]["click"]
         low, high = found["interval"]["stages"][stage]["exposed"]["click"]["auc"]
         assert low < figures["auc"] < high and low > 0.52, (stage, figures)
-    assert found["stages"]["prerank"]["candidates"]["click"]["cut_auc"] > 0.65
+    assert found["stages"]["prerank"]["candidates"]["click"]["cut_auc"] > 0.6
     assert found["cascade"]["truth_recall@6@18"] > found["cascade"]["random"]["truth_recall@6@18"] + 0.1
 
 

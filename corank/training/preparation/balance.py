@@ -10,8 +10,8 @@ from corank.batches.sampling import SOURCES
 from corank.training.config import Config
 
 FEWEST_STEPS = 50
-"""Optimiser steps below which a training is warned of. In simulated worlds 30 steps of 256 requests lost .03 of the recall
-and .01 of the AUC of 60, and many smaller ones gained nothing (docs/results/defaults.md)."""
+"""Optimiser steps below which a training is warned of: in simulated worlds 30 steps of 256 requests lost .03 of the
+recall and .01 of the AUC of 60, and many smaller ones gained nothing (docs/results/defaults.md)."""
 LASTED = 5
 """A training that lasts so many times as far as its average reaches back has .7 % of the first weights left."""
 

@@ -21,7 +21,12 @@ CHANGED = (
 
 @pytest.fixture
 def config() -> Config:
-    return read(EXAMPLES / "shop.yaml")
+    """The example, with a teacher in place of the batch's items, and rates that are written out."""
+    teacher = (
+        "{kind: distill, teacher: rank, student: prerank, on: [exposed, ranked, preranked], warm_up: 500}"
+    )
+    rates = [f"train.{stage}={{lr: 0.001}}" for stage in ("prerank", "rank")]
+    return read(EXAMPLES / "shop.yaml", [f"losses.4={teacher}", *rates])
 
 
 def named(arms: ArmSet) -> dict[str, Config]:
@@ -200,7 +205,8 @@ def test_identity_is_of_all_but_the_name(config: Config) -> None:
     renamed = config.model_copy(update={"name": "other"})
     assert identity(renamed) == identity(config)
     assert identity(Arm("", config).at(2.0, 0)) != identity(config)
-    written = read(EXAMPLES / "shop.yaml", ["train={epochs: 1, requests: 256}"])
+    written = read(EXAMPLES / "shop.yaml", ["train.prerank={lr: 0.001}", "train.rank={lr: 0.001}"])
+    config = read(EXAMPLES / "shop.yaml")
     assert Arm("", written).identity == Arm("", config).identity  # defaults are what the example writes out
 
 
