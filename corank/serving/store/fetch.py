@@ -16,8 +16,8 @@ from pathlib import Path
 from corank.bundle.bundle import Bundle
 from corank.bundle.bundle_writer import BundleWriter
 from corank.bundle.checks.content_name import is_content_name
-from corank.bundle.content import part_path
 from corank.bundle.item_layers import ItemLayer, LayeredItems
+from corank.bundle.item_parts import part_file
 from corank.bundle.item_records import KEYS
 from corank.bundle.manifest import BundleManifest
 from corank.bundle.signatures import TrustedKeys
@@ -149,9 +149,7 @@ def _write_items(folder: Path, store: Store, manifest: BundleManifest, pause: Pa
     layers: list[ItemLayer] = []
     with ExitStack() as stack:
         append = {
-            part: stack.enter_context(
-                append_rows(part_path(folder, manifest, part), (len(keys), width), precision)
-            )
+            part: stack.enter_context(append_rows(part_file(folder, part), (len(keys), width), precision))
             for part, width, precision in form.parts
         }
         for first in range(0, len(keys), BLOCK):

@@ -106,16 +106,15 @@ def validate_against(config: Config, base: Path, run: Run) -> Validation:
 def add_vocabularies(found: Validation, config: Config, base: Path, run: Run) -> Validation:
     """Add how vocabularies would grow, to what `validate_against` found.
 
-    They are counted of rows that are accepted alone: others may not be packed. A run whose packed data an earlier
-    version of corank wrote has no counts to go on from.
+    They are counted of rows that are accepted alone: others may not be packed.
 
     Raises as `validate_against`.
     """
-    packed = open_packed_of(run)
-    if not found.accepted or packed.manifest.through is None:
+    if not found.accepted:
         return found
     with open_engine() as engine:
-        rows = forecast_rows(config.data, config.declared, base, EarlierPack.of(packed), engine)
+        earlier = EarlierPack.of(open_packed_of(run))
+        rows = forecast_rows(config.data, config.declared, base, earlier, engine)
     return replace(found, vocabularies=rows)
 
 
