@@ -24,7 +24,7 @@ from corank.continual.setup import BUNDLE, PACKED, RUN, DailySetup
 from corank.continual.steps import PeriodSteps
 from corank.continual.verify import verify_bundle
 from corank.core.files import write_text
-from corank.data.reuse.inputs import find_versions, hash_versions
+from corank.data.input_versions import find_versions, hash_versions
 from corank.serving.funnel.funnel import Funnel
 from corank.training.export import export_bundle
 from corank.training.run import Run

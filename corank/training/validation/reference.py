@@ -11,7 +11,7 @@ from corank.core.time import DAY, MILLISECOND
 from corank.core.types import Index, Longs
 from corank.data.dataset import PackedDataset
 from corank.data.packed.logged_requests import LoggedRequests
-from corank.data.reuse.earlier_encoders import open_trained
+from corank.data.packs import open_trained
 from corank.data.state.known_rows import KnownRows
 from corank.features.encoders import split_rows
 from corank.features.encoding import Encoded
