@@ -84,8 +84,7 @@ def fetch_bundle(
             with BundleWriter.lock(path, "serve") as writer:
                 bundle = writer.restore(plain, lambda folder, manifest: _fill(folder, store, manifest, pause))
         _remove_old(path)
-    # earlier releases named the content in a cache otherwise
-    return replace(bundle, manifest=bundle.manifest.model_copy(update={"content": version}))
+    return bundle
 
 
 @contextmanager
@@ -211,7 +210,7 @@ def restore(store: Store, version: str, funnel: Funnel, seq: int) -> Funnel:
     """
     _, state = StoreState.read(store)
     facts = state.require_version(store, version)
-    if facts.base is None or not state.journal_covers(facts):
+    if not state.journal_covers(facts):
         raise StoreError(f"{store.address}: the journal has not all that came since {version} any more")
     records: dict[bytes, bytes] = {}
     last, id_ = facts.base, ""
