@@ -22,7 +22,7 @@ from corank.core.arrays import (
     write_row_vectors,
     write_shared,
 )
-from corank.core.errors import DataError
+from corank.core.errors import DataError, DiskError
 from corank.core.locks import WriteLock
 from corank.core.time import format_time, to_ms
 from corank.core.types import Report
@@ -102,7 +102,7 @@ def pack_log(
     try:
         lock = WriteLock.of_replacement(out, "pack")
     except OSError as error:
-        raise DataError(f"{out}: cannot be written: {error}") from None
+        raise DiskError(f"{out}: cannot be written: {error}") from None
     with lock:
         start = FROM_BEGIN if earlier is None else PackStart.after(earlier, data, schema)
         return _pack(data, schema, base, out, engine or InLineEngine(), report, start)
@@ -288,7 +288,7 @@ def _disk_errors(out: Path, inputs: PackSources) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        raise DataError(
+        raise DiskError(
             f"{out.parent}: {os.strerror(error.errno)} while packing, which takes about "
             f"{inputs.estimate_bytes():,} bytes there; free some or pack to another folder"
         ) from None
