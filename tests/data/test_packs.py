@@ -45,8 +45,9 @@ def pack(world: World, **changes: IdFeature | None) -> PackedDataset:
 def test_settings_that_networks_alone_read_share_a_folder(world: World) -> None:
     world.pack()
     before = (world.folder / "packed" / MANIFEST).stat()
-    packed = pack(world, tab=IdFeature(side="context", kind="id", dim=5))
-    assert packed.folder == world.folder / "packed" and packed.schema.features["tab"].dim == 5
+    wider = IdFeature(side="context", kind="id", dim=5)
+    packed = pack(world, tab=wider)
+    assert packed.folder == world.folder / "packed" and packed.schema.features["tab"] == wider
     assert packed.encoders.schema is packed.schema
     assert (world.folder / "packed" / MANIFEST).stat() == before
     assert list_packs(packed.folder) == [packed.folder]
@@ -108,6 +109,7 @@ def draw_fewer(value: dict[str, Any], draw: random.Random) -> Config | None:
     return None
 
 
+@pytest.mark.thorough
 @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 @given(drawn=drawn_worlds, seed=st.integers(0, 2**16))
 def test_some_features_are_seen_as_if_they_were_packed_alone(
