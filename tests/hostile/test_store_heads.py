@@ -157,14 +157,16 @@ def test_a_follower_of_a_wild_head_stops(store: Store, tmp_path: Path) -> None:
     ("raw", "message"),
     [
         (b"\xc1", "journal entry 2 is damaged"),
-        (msgspec.msgpack.encode({"version": "../x", "at": 0}), "'../x' is no version's name"),
+        (msgspec.msgpack.encode({"version": "../x", "at": 0, "before": ""}), "'../x' is no version's name"),
         (msgspec.msgpack.encode({"version": 3, "at": 0}), "Expected `str`"),
         (
-            msgspec.msgpack.encode({"version": f"{'0' * 16}-1-{'0' * 8}", "at": 2**60}),
+            msgspec.msgpack.encode({"version": f"{'0' * 16}-1-{'0' * 8}", "at": 2**60, "before": ""}),
             "1152921504606846976 is no time",
         ),
         (
-            msgspec.msgpack.encode({"version": f"{'0' * 16}-1-{'0' * 8}", "at": 0, "items": [{"a": 1}]}),
+            msgspec.msgpack.encode(
+                {"version": f"{'0' * 16}-1-{'0' * 8}", "at": 0, "before": "", "items": [{"a": 1}]}
+            ),
             "an item has no id",
         ),
         (b"\x91" * 100_000, "journal entry 2 is damaged"),
