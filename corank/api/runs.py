@@ -82,11 +82,10 @@ def check(
 def _validate(opened: OpenedConfig, against: PathOrUrl) -> "ValidationResult":
     from corank.api.results.validation_result import ValidationResult  # which loads torch, as a run does
     from corank.training.run import Run
-    from corank.training.validation.validation import add_vocabularies, validate_against
+    from corank.training.validation.validation import validate_against
 
     run = Run.open(parse_location(against))
-    found = validate_against(opened.settings, opened.base, run)
-    return ValidationResult.of(add_vocabularies(found, opened.settings, opened.base, run))
+    return ValidationResult.of(validate_against(opened.settings, opened.base, run))
 
 
 def pack(

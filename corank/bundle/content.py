@@ -48,16 +48,10 @@ def projection_file(folder: Path, n: int) -> Path:
 def read_parts(folder: Path, manifest: BundleManifest) -> Mapping[str, StoredMatrix]:
     """Memory-map what stages keep of every item: (N, d) by `STAGE.PART`. Raises DataError."""
     return {
-        part.name: read_matrix(part_path(folder, manifest, part.name), part.width, part.precision)
+        part.name: read_matrix(part_file(folder, part.name), part.width, part.precision)
         for stage in manifest.stages
         for part in stage.parts
     }
-
-
-def part_path(folder: Path, manifest: BundleManifest, part: str) -> Path:
-    """The file of an item part; formats before 7 call that of vectors otherwise."""
-    older = f"items/vectors.{part.rpartition('.')[0]}.npy"
-    return folder / older if older in manifest.parts else part_file(folder, part)
 
 
 def _read_finite(path: Path, shape: tuple[int | None, ...]) -> Floats:

@@ -1,7 +1,7 @@
 """Item parts: what stages compute of an item alone, such as its vector, for every record ahead of requests.
 
 A part is called `STAGE.PART`: a stage's graph `STAGE.item.onnx` computes its parts from the records of items, and
-`items/part.STAGE.PART.npy` has a row for every item. Vectors of formats before 7 are in `items/vectors.STAGE.npy`.
+`items/part.STAGE.PART.npy` has a row for every item.
 
 Letters: N items · d width of a part.
 """

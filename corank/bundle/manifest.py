@@ -28,14 +28,7 @@ from corank.features.schema import Schema
 BUNDLE = "bundle"
 """What a published folder of a bundle is said to hold."""
 FORMAT = 8
-"""The format that is written."""
-READABLE = (4, 5, 6, 7, FORMAT)
-"""Format 4 names no scorers and no plug-ins: the scorer follows from the stage model. Formats before 6 have snapshot
-features among those of the item row, so a bundle with such features is refused. Formats before 7 have ids in Arrow
-files, keep no item part but vectors, in files of another name, and run whole graphs of the other stages. In formats
-before 8 whole graphs are in files of another name, without the stage's value."""
-BESIDE = 6
-"""The format from which on snapshot features lie beside the item row."""
+"""The format that is written, and the one that is read."""
 MOST_BYTES = 1 << 24
 """Bytes of a manifest, at most."""
 
@@ -86,7 +79,7 @@ class BundleManifest(Settings):
     item_columns: list[str]
     """Those of the data's `columns` that are of the items; the others come with a request."""
     user_ids: Literal["text", "whole numbers"] | None = None
-    """What ids of users are; None in bundles of before it was noted."""
+    """What ids of users are; None for dates and times."""
     precision_loss: PrecisionLoss | None = None
     """What storing parts in less than fp32 changes; None if all are in fp32, or it was not measured."""
     plugins: list[str] = []
@@ -96,15 +89,6 @@ class BundleManifest(Settings):
     """Of the manifest itself, with this field empty and without signatures."""
     signatures: Signatures = []
     """Of what the digest is of."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_older_format(cls, value: Any) -> Any:
-        """Bring an older manifest into today's form; the parts of one are brought into it as they are read."""
-        if isinstance(value, dict) and value.get("format") in READABLE:
-            # `items_at` was the file time of the table of items, which says nothing of its content
-            return {key: held for key, held in value.items() if key != "items_at"} | {"format": FORMAT}
-        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -227,7 +211,7 @@ def load_manifest(location: Location, trust: TrustedKeys | None = None) -> Bundl
         ) from None
     except (OSError, ValueError) as error:
         raise BundleError(f"{file}: cannot be read ({error}); export the bundle again") from None
-    if isinstance(held, dict) and held.get("format", FORMAT) not in READABLE:
+    if isinstance(held, dict) and held.get("format", FORMAT) != FORMAT:
         raise BundleError(f"{file}: {refuse_format(held['format'])}")
     if trust is not None:
         verify_manifest(held, trust, str(path))
@@ -241,7 +225,7 @@ def load_manifest(location: Location, trust: TrustedKeys | None = None) -> Bundl
 
 def refuse_format(found: object) -> str:
     """The message about a format that cannot be read."""
-    return f"format {found}; this corank reads formats {READABLE[0]} to {FORMAT}; export the bundle again"
+    return f"format {found}; this corank reads format {FORMAT}; export the bundle again"
 
 
 def read_manifest(plain: Any, source: str, remedy: str) -> BundleManifest:
@@ -254,12 +238,6 @@ def read_manifest(plain: Any, source: str, remedy: str) -> BundleManifest:
     except ConfigError as error:
         hint = plugin_hint(plain.get("plugins")) if isinstance(plain, dict) else ""
         raise BundleError(f"{error}; {hint or remedy}") from None
-    snapshot = [*manifest.declared.row_features("snapshot")]
-    if snapshot and plain["format"] < BESIDE:
-        raise BundleError(
-            f"{source}: format {plain['format']} has '{snapshot[0]}', which changes by snapshot, in the row of its "
-            f"item, and from format {BESIDE} on it is beside it; export the bundle again"
-        )
     return manifest
 
 

@@ -118,11 +118,8 @@ def _fill(
     priors: PriorSnapshots,
 ) -> None:
     """Write all parts of the content: copy those of the model, renew the others."""
-    older = any(part.endswith(".arrow") for part in manifest.parts)
-    if older:  # a format before 7
-        encoders.save(content / "encoders")
     for part in manifest.parts:
-        if not part.startswith((FILE, "items/", "priors/", "retrieval/", *(["encoders/"] if older else []))):
+        if not part.startswith((FILE, "items/", "priors/", "retrieval/")):
             link_file(before / part, content / part)
     for n, rates in enumerate(priors.rates.values()):
         rates.save(prior_folder(content, n))

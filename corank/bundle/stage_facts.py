@@ -1,7 +1,7 @@
 """The facts of a stage in a bundle's manifest: what serving must know of it, besides its graphs."""
 
 from collections.abc import Collection
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from annotated_types import Gt, MinLen
 from pydantic import AfterValidator, AllowInfNan, Field, PositiveInt, model_validator
@@ -84,20 +84,6 @@ class StageFacts(Settings):
     attended: Attention | None = None
     from_stages: list[tuple[str, Literal["score", "rank"]]] = []
     """Inputs from earlier stages: the logit, or the soft rank in the request."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_first_version(cls, value: Any) -> Any:
-        """Bring facts of the first version, whose scorer followed from the model, into today's form."""
-        if not isinstance(value, dict) or "scorer" in value:
-            return value
-        facts = dict(value)
-        width, scale, bias = (facts.pop(key, None) for key in ("width", "scale", "bias"))
-        facts["scorer"] = "graph" if width is None else "vectors"
-        if width is not None:
-            facts |= {"item_parts": {VECTOR: width}, "constants": {"scale": scale, "bias": bias}}
-        seen = facts.get("from_stages", [])
-        return facts | {"from_stages": [(s, "rank" if what == "place" else what) for s, what in seen]}
 
     @model_validator(mode="after")
     def _check_labels(self) -> Self:

@@ -24,7 +24,8 @@ from corank.continual.setup import BUNDLE, PACKED, RUN, DailySetup
 from corank.continual.steps import PeriodSteps
 from corank.continual.verify import verify_bundle
 from corank.core.files import write_text
-from corank.data.reuse.inputs import find_versions, hash_versions
+from corank.data.dataset import PackedDataset
+from corank.data.input_versions import find_versions, hash_versions
 from corank.serving.funnel.funnel import Funnel
 from corank.training.export import export_bundle
 from corank.training.run import Run
@@ -153,16 +154,20 @@ class PeriodTraining:
         """Compare the period's tables, the holdout's rows among them, with what the live run was trained on."""
         split = f'data.split={{train: "{self.period.as_range()}"}}'
         opened = OpenedConfig.open(self.setup.config, [*self.setup.settings.changes, split])
-        found = validate_against(opened.settings, opened.base, Run.open(self.live_run))
+        found = validate_against(opened.settings, opened.base, Run.open(self.live_run), self._open_packed)
         write_text(self.folder / "validation.report.json", found.to_json())
         return {"reasons": found.reasons, "drift": found.drift}
 
     def _pack(self) -> dict[str, Any]:
         """Pack the period. Returns where, relative to the period's folder, and candidates by split."""
-        before = None if self.live is None else self.live_run
-        packed = pack(self.setup.config, self.overrides, self.setup.report, continue_from=before).packed
+        packed = self._open_packed()
         rows = {name: sum(s.candidates for s in shards) for name, shards in packed.manifest.splits.items()}
         return {"location": os.path.relpath(packed.folder, self.folder), "rows": rows}
+
+    def _open_packed(self) -> PackedDataset:
+        """Pack the period from the live run's state, unless that is done."""
+        before = None if self.live is None else self.live_run
+        return pack(self.setup.config, self.overrides, self.setup.report, continue_from=before).packed
 
     def _judge_live(self, packed: str) -> dict[str, float]:
         """Figures of the live run on the new training rows."""

@@ -154,12 +154,10 @@ def write_identifiers(folder: Path, name: str, ids: pl.Series) -> None:
 
 
 def read_identifiers(folder: Path, name: str) -> pl.Series:
-    """Memory-map ids, whole numbers or text, that `write_identifiers` wrote, or an older corank as an Arrow file.
+    """Memory-map ids, whole numbers or text, that `write_identifiers` wrote.
 
     Raises DataError if a file is missing, damaged or of another form.
     """
-    if (older := folder / f"{name}.arrow").exists():
-        return _read_arrow_ids(older)
     if not (folder / f"{name}.text.npy").exists():
         return pl.Series(name, read_array(folder / f"{name}.npy", np.int64, (None,)))
     offsets = read_array(folder / f"{name}.offsets.npy", np.int64, (None,))
@@ -172,19 +170,6 @@ def read_identifiers(folder: Path, name: str) -> pl.Series:
     except pa.ArrowException as error:
         raise DataError(f"{folder / name}.text.npy: damaged: {error}") from None
     return pl.Series(name, held)
-
-
-def _read_arrow_ids(path: Path) -> pl.Series:
-    """Memory-map ids that an older corank wrote: an Arrow file of one column. Raises DataError."""
-    table = map_table(path)
-    types = [str(field.type) for field in table.schema]
-    if len(types) != 1 or types[0] not in ("int64", "large_string"):
-        raise DataError(
-            f"{path}: expected one column of int64 or large_string; found {', '.join(types)[:300]}"
-        )
-    if table.column(0).null_count:
-        raise DataError(f"{path}: {table.column(0).null_count:,} of its ids are null")
-    return pl.Series(path.stem, table.column(0))
 
 
 def write_ragged(folder: Path, n: int, lists: Ragged) -> None:

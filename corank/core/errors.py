@@ -27,6 +27,10 @@ class DataError(CorankError):
     """A table, or packed data, cannot be used; the message names file, column, row or key."""
 
 
+class DiskError(DataError):
+    """Packed data cannot be written; the message names the folder."""
+
+
 class RowError(DataError):
     """A value of one row of a table cannot be used. Who knows the table's key adds it, by `of_row`."""
 

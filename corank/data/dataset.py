@@ -26,6 +26,7 @@ from corank.data.pack_manifest import (
     naming_damage,
     read_pack_manifest,
 )
+from corank.data.packed.feature_selection import FeatureSelection, SelectedShards
 from corank.data.packed.item_counts import COUNTS, ORDINALS, ItemCounts
 from corank.data.packed.request_contents import RequestContents
 from corank.data.remote_pack import RemotePack
@@ -194,6 +195,31 @@ class PackedDataset:
             events,
             {split: (open_shards or open_all)(split, open_shard) for split in manifest.splits},
         )
+
+    def with_features(self, schema: Schema) -> Self:
+        """See the data with some of their features alone, with the settings of a schema.
+
+        Args:
+            schema: features of these data; settings that packing does not read may be others.
+        """
+        features = {name: schema.features[name] for name in self.schema.features if name in schema.features}
+        if features == self.schema.features:
+            return self
+        seen = Schema(features)
+        select, splits = FeatureSelection(self.schema, seen), self.splits
+        if not select.is_whole:
+            splits = {split: SelectedShards(shards, select) for split, shards in splits.items()}
+        view = replace(
+            self,
+            manifest=self.manifest.model_copy(update={"features": features}),
+            schema=seen,
+            encoders=Encoders(seen, {n: e for n, e in self.encoders.fitted.items() if n in features}),
+            items=select.rows("item", self.items),
+            splits=splits,
+        )
+        # files go by the number of a feature: what is mapped stays that of all features
+        view.__dict__.update({name: getattr(self, name) for name in _MAPPED})
+        return view
 
     @property
     def location(self) -> Location:

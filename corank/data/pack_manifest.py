@@ -2,25 +2,25 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from pydantic import ValidationError, model_validator
+from pydantic import ValidationError
 
 from corank.core.errors import CorankError, DataError
 from corank.core.files import restore_folder
 from corank.core.settings import Settings
 from corank.core.storage.untrusted_files import is_plain_name, parse_json, read_regular_file
 from corank.data.column_sources import Source
-from corank.data.reuse.inputs import InputContent, find_versions
+from corank.data.input_versions import find_versions
 from corank.features.feature_kind import Feature
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 
-FORMAT = 6
+FORMAT = 7
 MANIFEST = "manifest.json"
 """The file's name."""
 MOST_BYTES = 1 << 28
@@ -99,10 +99,12 @@ class PackManifest(Settings):
     """Those of the data's `columns` that are of the items."""
     files: dict[str, int]
     """Bytes of every file, by its path within the folder."""
-    inputs: InputContent | None = None
-    """The input files; None in data that were packed before they were recorded, and in those that go on from others."""
-    through: int | None = None
-    """Rows before it, ms UTC, were trained on or are history; None in data that were packed before state was kept."""
+    inputs: dict[str, str]
+    """The input files of each table, or feature with files of its own, as of `hash_versions`."""
+    columns: dict[str, list[str]]
+    """The columns that packing may read of each table, as of `find_columns`."""
+    through: int
+    """Rows before it, ms UTC, were trained on or are history."""
     continued: ContinuedFrom | None = None
     """The packed data that they go on from, if they do."""
     input_files: InputFiles = {}
@@ -110,24 +112,26 @@ class PackManifest(Settings):
     grown: dict[str, GrownRows] = {}
     """By feature whose vocabulary went on, how it grew and shrank."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _read_earlier_release(cls, value: Any) -> Any:
-        """Leave out the file time of the table of items."""
-        return {k: v for k, v in value.items() if k != "items_at"} if isinstance(value, dict) else value
+
+def packed_settings(features: Mapping[str, Feature]) -> dict[str, Any]:
+    """The settings of features by which they are packed: all but those that networks alone read."""
+    return {
+        name: feature.model_dump(mode="json", exclude=set(feature.unpacked_settings))
+        for name, feature in features.items()
+    }
 
 
 def fingerprint(
     data: DataSettings, schema: Schema, base: Path, continued: ContinuedFrom | None = None
 ) -> str:
-    """Hash the settings, and what tells a change of each input file: size and time, or size and etag of an object.
+    """Hash what packing reads: the settings of tables and features, and what tells a change of each input file.
 
+    Of a file that is its size and time, of an object size and etag.
     Of data that go on from others, `continued`, it is a hash of those, too.
     Of a URL that is not of an object store there is only its name. Raises DataError, StorageError if a file is missing.
     """
-    features = {name: feature.model_dump(mode="json") for name, feature in schema.features.items()}
     inputs = find_versions(data, schema.features, base)
-    parts = [FORMAT, data.model_dump(mode="json"), features, inputs]
+    parts = [FORMAT, data.model_dump(mode="json"), packed_settings(schema.features), inputs]
     if continued is not None:
         parts += [continued.fingerprint, continued.through, continued.fixed]
     text = json.dumps(parts, sort_keys=True)

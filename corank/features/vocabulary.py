@@ -108,7 +108,7 @@ class Vocabulary(Encoder):
     @classmethod
     def load(cls, folder: Path, fields: dict[str, Any]) -> Self:
         """Read what `dump` wrote."""
-        return cls(read_identifiers(folder, fields["file"].removesuffix(".arrow")))
+        return cls(read_identifiers(folder, fields["file"]))
 
     def check(self) -> None:
         """Raise ValueError if a value is there twice: it would have two codes."""

@@ -142,8 +142,8 @@ def _edit(**changes: object) -> Callable[[Path], None]:
         (lambda path: path.write_bytes(b"\xff\x00"), "manifest.json: cannot be read ("),
         (lambda path: path.write_text("[1]"), "manifest.json: "),
         (
-            _edit(format=1),
-            "manifest.json: format 1; this corank reads formats 4 to 8; export the bundle again",
+            _edit(format=7),
+            "manifest.json: format 7; this corank reads format 8; export the bundle again",
         ),
         (_edit(items_seq=7), "manifest.json: altered since it was written; export the bundle again"),
         (_edit(model_version="0" * 16), "manifest.json: altered since it was written"),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from corank.core.arrays import read_identifiers, write_frame, write_identifiers
+from corank.core.arrays import read_identifiers, write_identifiers
 from corank.core.errors import DataError
 from corank.core.hash_index import FEW, splitmix64
 from corank.core.ragged import Ragged
@@ -301,14 +301,10 @@ def test_damaged_encoders_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ids", [[], [3, -1], ["", "é", "zz"]])
-def test_ids_are_read_as_written_by_this_and_by_older_versions(
-    tmp_path: Path, ids: list[int] | list[str]
-) -> None:
+def test_ids_are_read_as_written(tmp_path: Path, ids: list[int] | list[str]) -> None:
     values = pl.Series(ids, dtype=pl.Int64 if not ids else None)
     write_identifiers(tmp_path, "new", values)
-    write_frame(tmp_path / "old.arrow", values.alias("value").to_frame())
     assert read_identifiers(tmp_path, "new").equals(values, check_dtypes=True)
-    assert read_identifiers(tmp_path, "old").equals(values, check_dtypes=True)
 
 
 def test_a_slice_of_texts_is_written_alone(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ ODD: list[Any] = [
 def encode(*items: dict[str, Any]) -> tuple[set[bytes], list[str]]:
     """Encode a journal's items for the bundle of `derived`: the keys of those that it takes, and what is said."""
     said: list[str] = []
-    change = Change("another", 0, list(items), before="")
+    change = Change(version="another", at=0, items=list(items), before="")
     return set(changed_records(derived().funnel, "live", change, said.append)), said
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -18,7 +17,6 @@ from corank.serving.http.service_status import ServiceStatus
 from corank.serving.http.source import StoreSource
 from corank.serving.log.replay import store_funnels
 from corank.serving.store.base import Store
-from corank.serving.store.changes.journal import JOURNAL, read_journal
 from corank.serving.store.fetch import fetch_bundle, load_latest
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish_bundle
@@ -135,31 +133,6 @@ def test_changed_items_that_were_lost_are_told_and_come_back(store: Store, tmp_p
     assert records(read_anew(store, tmp_path / "cache")) == expected
     newer = source.load_newer(held)
     assert newer is not None and records(newer) == expected
-
-
-def test_the_store_of_an_earlier_release_is_followed_on(store: Store, tmp_path: Path) -> None:
-    version, base = publish_bundle(derived().base / "bundle", store), derived().funnel
-    upsert(store, version, base, [item(3, 90)])
-    _, state = StoreState.read(store)
-    # as it was written before changes had ids
-    plain = state.model_dump(mode="json", exclude={"id", "claims", "statement"}) | {"journal_at": 0}
-    for name in ("applied_id", "base", "changed", "signatures"):
-        del plain["versions"][version][name]
-    plain["versions"][version]["items_at"] = 1
-    entries = [
-        (key, msgspec.msgpack.encode({k: v for k, v in msgspec.msgpack.decode(raw).items() if k != "before"}))
-        for some in store.scan(JOURNAL)
-        for key, raw in some
-    ]
-    assert store.swap(store.head(), msgspec.json.encode(plain), {JOURNAL: entries})
-    source = StoreSource(store, tmp_path / "cache")
-    held = source.load_newer(None)
-    assert held is not None and (held.manifest.items_seq, held.manifest.items_id) == (2, "")
-    upsert(store, version, base, [item(4, 91)])
-    found = source.load_newer(held)
-    assert found is not None and worths(found).keys() == {*range(16), 90, 91}
-    assert len(found.manifest.items_id) == 16 and source.resynchronised == 0
-    assert [change.before for _, change in read_journal(store, 0, 3)] == [None, None, ""]
 
 
 # Whatever happens in whatever order

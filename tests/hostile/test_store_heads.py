@@ -157,14 +157,16 @@ def test_a_follower_of_a_wild_head_stops(store: Store, tmp_path: Path) -> None:
     ("raw", "message"),
     [
         (b"\xc1", "journal entry 2 is damaged"),
-        (msgspec.msgpack.encode({"version": "../x", "at": 0}), "'../x' is no version's name"),
+        (msgspec.msgpack.encode({"version": "../x", "at": 0, "before": ""}), "'../x' is no version's name"),
         (msgspec.msgpack.encode({"version": 3, "at": 0}), "Expected `str`"),
         (
-            msgspec.msgpack.encode({"version": f"{'0' * 16}-1-{'0' * 8}", "at": 2**60}),
+            msgspec.msgpack.encode({"version": f"{'0' * 16}-1-{'0' * 8}", "at": 2**60, "before": ""}),
             "1152921504606846976 is no time",
         ),
         (
-            msgspec.msgpack.encode({"version": f"{'0' * 16}-1-{'0' * 8}", "at": 0, "items": [{"a": 1}]}),
+            msgspec.msgpack.encode(
+                {"version": f"{'0' * 16}-1-{'0' * 8}", "at": 0, "before": "", "items": [{"a": 1}]}
+            ),
             "an item has no id",
         ),
         (b"\x91" * 100_000, "journal entry 2 is damaged"),
@@ -257,9 +259,9 @@ def test_a_note_of_progress_that_cannot_be_counts_for_nothing(store: Store, note
 
 def test_changes_are_chained_by_what_they_hold() -> None:
     version = f"{'0' * 16}-1-{'0' * 8}"
-    first, other = Change(version, 1, before=""), Change(version, 2, before="")
+    first, other = (Change(version=version, at=at, before="") for at in (1, 2))
     assert first.id != other.id and len(first.id) == 16
-    assert Change(version, 3, before=first.id).id != Change(version, 3, before=other.id).id
-    assert Change(version, 1).id == ""
+    later = [Change(version=version, at=3, before=one.id).id for one in (first, other)]
+    assert later[0] != later[1]
     again = msgspec.msgpack.decode(msgspec.msgpack.encode(first), type=Change)
     assert again.id == first.id

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from corank.api.config_source import OpenedConfig
-from corank.training.validation.reference import open_packed_of
+from corank.training.validation.packed_rows import open_packed_of
 from corank.training.validation.validation import Validation, compare_rows
 from tests.support.shared import finished_run, simulated_world
 

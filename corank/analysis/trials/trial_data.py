@@ -6,14 +6,14 @@ from pathlib import Path
 from corank.core.errors import DataError
 from corank.core.types import Report
 from corank.data.dataset import PackedDataset
-from corank.data.pack_manifest import fingerprint
-from corank.data.reuse.feature_sets import pack_reusing
+from corank.data.pack_manifest import fingerprint, packed_settings
+from corank.data.packing.pack import pack_log
 from corank.training.config import Config
 
 
 @dataclass(frozen=True)
 class TrialData:
-    """Opens the packed data of arms, and packs those that there are none of; features that are packed are kept."""
+    """Opens the packed data of arms, and packs those that there are none of."""
 
     packed: PackedDataset
     """Of the config as written."""
@@ -26,13 +26,13 @@ class TrialData:
 
     def of(self, config: Config) -> PackedDataset:
         """The packed data of a config. Raises DataError."""
-        manifest = self.packed.manifest
-        if config.declared.features == manifest.features and config.data == manifest.data:
-            return self.packed
+        ours, theirs = (packed_settings(f) for f in (config.declared.features, self.packed.manifest.features))
+        if ours == theirs and config.data == self.packed.data:
+            return self.packed.with_features(config.declared)
         expected = fingerprint(config.data, config.declared, self.base)
         if expected not in self._opened:
             self._opened[expected] = self._open(config, expected)
-        return self._opened[expected]
+        return self._opened[expected].with_features(config.declared)
 
     def _open(self, config: Config, expected: str) -> PackedDataset:
         folder = self.folder / "packed" / expected[:12]
@@ -40,5 +40,4 @@ class TrialData:
             return PackedDataset.open(folder, expect=expected)
         except DataError:
             self.report(f"packing other features: {folder}")
-            held = [self.packed.folder, *sorted(folder.parent.glob("[!.]*"))]
-            return pack_reusing(config.data, config.declared, self.base, folder, held, self.report)
+            return pack_log(config.data, config.declared, self.base, folder, self.report)

@@ -22,8 +22,8 @@ _PART = re.compile(
             r"[^/]+\.onnx",
             rf"priors/\d+/(keys|values|smoothing|{_COUNTS})\.npy",
             r"retrieval/(facts\.json|queries\.npy|index\.faiss)",
-            r"items/keys(\.arrow|(\.offsets|\.text)?\.npy)",
-            rf"items/(ids|numbers|{_LIST}|{_VECTOR}|column\.[^/]+|(vectors|part)\.[^/]+)\.npy",
+            r"items/keys(\.offsets|\.text)?\.npy",
+            rf"items/(ids|numbers|{_LIST}|{_VECTOR}|column\.[^/]+|part\.[^/]+)\.npy",
             rf"items/operands/(key\d+|number\d+|{_LIST})\.npy",
         )
     ),

@@ -22,7 +22,7 @@ from corank.core.arrays import (
     write_row_vectors,
     write_shared,
 )
-from corank.core.errors import DataError
+from corank.core.errors import DataError, DiskError
 from corank.core.locks import WriteLock
 from corank.core.time import format_time, to_ms
 from corank.core.types import Report
@@ -30,6 +30,7 @@ from corank.data.as_of import VersionedRows
 from corank.data.dataset import PackedDataset
 from corank.data.histories.event_counts import count_events, counted_tables
 from corank.data.histories.event_pieces import ENCODERS
+from corank.data.input_versions import find_columns, find_versions, hash_versions
 from corank.data.pack_manifest import FORMAT, MANIFEST, PackManifest, ShardCount, fingerprint
 from corank.data.packing.count_items import count_items
 from corank.data.packing.derive import derive_columns
@@ -40,8 +41,6 @@ from corank.data.packing.prior_counts import count_priors
 from corank.data.packing.shards import USERS, ShardWriter, encode_rows, feature_values
 from corank.data.packing.sources import PackSources
 from corank.data.packing.workspace import PackWorkspace, open_workspace
-from corank.data.reuse.column_digests import Run
-from corank.data.reuse.inputs import InputContent, find_versions, hash_versions, read_content
 from corank.data.state.earlier_pack import EarlierPack
 from corank.data.state.grown_rows import report_grown
 from corank.data.state.input_files import survey_files
@@ -103,7 +102,7 @@ def pack_log(
     try:
         lock = WriteLock.of_replacement(out, "pack")
     except OSError as error:
-        raise DataError(f"{out}: cannot be written: {error}") from None
+        raise DiskError(f"{out}: cannot be written: {error}") from None
     with lock:
         start = FROM_BEGIN if earlier is None else PackStart.after(earlier, data, schema)
         return _pack(data, schema, base, out, engine or InLineEngine(), report, start)
@@ -120,7 +119,7 @@ def _pack(
 ) -> PackedDataset:
     continued = None if start.earlier is None else start.earlier.origin
     mark, features = fingerprint(data, schema, base, continued), schema.features
-    versions = hash_versions(find_versions(data, features, base))
+    versions, columns = hash_versions(find_versions(data, features, base)), find_columns(data, features, base)
     with open_workspace(out, mark, (PARTITION, PARTITIONS), engine, report) as workspace:
         files, read = survey_files(workspace, data, base, start)
         start = replace(start, files=read if start.earlier else {})
@@ -130,16 +129,9 @@ def _pack(
             f"log: {summary.rows:,} candidates, {format_time(summary.first)} to {format_time(summary.last)}"
         )
         with _disk_errors(out, inputs):
-            run: Run = lambda digest, rows: workspace.run(f"digests {digest.table.name}", digest, rows)  # noqa: E731
-            # what goes on from others is never compared with files, most of which it does not read
-            tables = None if continued else read_content(data, features, base, run)
             manifest = _write_all(inputs, workspace, mark, data)
-            manifest = manifest.model_copy(update={"input_files": files})
-            unchanged = hash_versions(find_versions(data, features, base)) == versions
-            if tables is not None and unchanged:  # else the digests may be of other files
-                content = InputContent(versions=versions, tables=tables)
-                manifest = manifest.model_copy(update={"inputs": content})
-            write_manifest(workspace.packed, manifest)
+            known = {"input_files": files, "inputs": versions, "columns": columns}
+            write_manifest(workspace.packed, manifest.model_copy(update=known))
             workspace.publish(out)
     report(describe_memory(engine))
     return PackedDataset.open(out, expect=mark)
@@ -266,6 +258,8 @@ def _describe(
         sources=inputs.sources,
         item_columns=inputs.item_columns,
         files={},
+        inputs={},
+        columns={},
         through=inputs.until,
         continued=None if inputs.start.earlier is None else inputs.start.earlier.origin,
     )
@@ -294,7 +288,7 @@ def _disk_errors(out: Path, inputs: PackSources) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        raise DataError(
+        raise DiskError(
             f"{out.parent}: {os.strerror(error.errno)} while packing, which takes about "
             f"{inputs.estimate_bytes():,} bytes there; free some or pack to another folder"
         ) from None

@@ -13,7 +13,13 @@ import numpy as np
 from corank.core.errors import DataError
 from corank.core.files import atomic_file
 from corank.core.time import day_numbers
-from corank.data.pack_manifest import MANIFEST, PackManifest, fingerprint, read_pack_manifest
+from corank.data.pack_manifest import (
+    MANIFEST,
+    PackManifest,
+    fingerprint,
+    packed_settings,
+    read_pack_manifest,
+)
 from corank.data.state.earlier_pack import EarlierPack
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
@@ -62,10 +68,11 @@ def find_continued(
         schema: the features.
         mark: the fingerprint of those to prefer; otherwise the newest are found.
     """
+    wanted = packed_settings(schema.features)
     same = [
         found
         for found in list_continued(root)
-        if found[1].data == data and found[1].features == schema.features
+        if found[1].data == data and packed_settings(found[1].features) == wanted
     ]
     return max(same, key=lambda f: (f[1].fingerprint == mark, written_at(f[0])), default=None)
 

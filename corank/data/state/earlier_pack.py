@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from corank.core.errors import DataError
 from corank.core.time import FOREVER
 from corank.data.dataset import PackedDataset
 from corank.data.pack_manifest import ContinuedFrom, PackManifest
@@ -34,14 +33,8 @@ class EarlierPack:
 
     @classmethod
     def of(cls, packed: PackedDataset, fixed: bool = False) -> Self:
-        """Describe packed data. Raises DataError if an earlier version of corank packed them, without state."""
-        manifest = packed.manifest
-        if manifest.through is None:
-            raise DataError(
-                f"{packed.location}: packed by an earlier version, which left no state to go on from: "
-                "run `corank pack` again without --from"
-            )
-        location = packed.location
+        """Describe packed data."""
+        manifest, location = packed.manifest, packed.location
         named = str(location.absolute() if isinstance(location, Path) else location)
         return cls(packed.folder, named, manifest, manifest.through, fixed)
 

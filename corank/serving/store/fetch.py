@@ -16,8 +16,8 @@ from pathlib import Path
 from corank.bundle.bundle import Bundle
 from corank.bundle.bundle_writer import BundleWriter
 from corank.bundle.checks.content_name import is_content_name
-from corank.bundle.content import part_path
 from corank.bundle.item_layers import ItemLayer, LayeredItems
+from corank.bundle.item_parts import part_file
 from corank.bundle.item_records import KEYS
 from corank.bundle.manifest import BundleManifest
 from corank.bundle.signatures import TrustedKeys
@@ -84,8 +84,7 @@ def fetch_bundle(
             with BundleWriter.lock(path, "serve") as writer:
                 bundle = writer.restore(plain, lambda folder, manifest: _fill(folder, store, manifest, pause))
         _remove_old(path)
-    # earlier releases named the content in a cache otherwise
-    return replace(bundle, manifest=bundle.manifest.model_copy(update={"content": version}))
+    return bundle
 
 
 @contextmanager
@@ -149,9 +148,7 @@ def _write_items(folder: Path, store: Store, manifest: BundleManifest, pause: Pa
     layers: list[ItemLayer] = []
     with ExitStack() as stack:
         append = {
-            part: stack.enter_context(
-                append_rows(part_path(folder, manifest, part), (len(keys), width), precision)
-            )
+            part: stack.enter_context(append_rows(part_file(folder, part), (len(keys), width), precision))
             for part, width, precision in form.parts
         }
         for first in range(0, len(keys), BLOCK):
@@ -213,7 +210,7 @@ def restore(store: Store, version: str, funnel: Funnel, seq: int) -> Funnel:
     """
     _, state = StoreState.read(store)
     facts = state.require_version(store, version)
-    if facts.base is None or not state.journal_covers(facts):
+    if not state.journal_covers(facts):
         raise StoreError(f"{store.address}: the journal has not all that came since {version} any more")
     records: dict[bytes, bytes] = {}
     last, id_ = facts.base, ""

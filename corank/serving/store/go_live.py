@@ -98,7 +98,7 @@ def _enter(
     now = {"changed": store.count(table) + count_new(store, table, records, damaged)}
     if new:
         # what the journal has no more is not on top, whatever the table contains
-        now["base"] = max(facts.base or 0, state.journal_from - 1)
+        now["base"] = max(facts.base, state.journal_from - 1)
     return facts.model_copy(update=now)
 
 
@@ -120,7 +120,7 @@ def _swap(
         line = LoggedChange(what, by, now, state.seq, state.id, state.id, state.live or "", beside=version)
         after, logged = after.with_complete(version, facts), log_entry(line)
     else:
-        change = Change(version, now, before=state.id)
+        change = Change(version=version, at=now, before=state.id)
         after = after.with_live(version, facts).with_change(change.id)
         if what == "roll back" and state.live is not None:
             after = after.with_withdrawn(state.live)

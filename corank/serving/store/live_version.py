@@ -15,7 +15,7 @@ number, and an id that is chained to that of the change before (journal.py).
 Whoever can write to the store can write any head: all of it is checked for bounds, and against itself, when it is read.
 """
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
@@ -65,11 +65,10 @@ class VersionFacts(Settings):
     """Number of the last change that it contains; the live version contains all."""
     applied_id: Hex = ""
     """Id of that change."""
-    base: Count | None = None
-    """Number of the last change that its table of items contains: all later ones are on top of it. None for a version
-    that an earlier release published."""
-    changed: Count | None = None
-    """Number of items that were added or changed since; None as `base`."""
+    base: Count
+    """Number of the last change that its table of items contains: all later ones are on top of it."""
+    changed: Count
+    """Number of items that were added or changed since."""
     manifest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """SHA-256 of its manifest, which has the digests of its parts."""
     record: Annotated[dict[Line, FieldLayout], Field(max_length=4096)]
@@ -79,17 +78,11 @@ class VersionFacts(Settings):
     withdrawn: bool = False
     """Whether no service may serve it as a canary any more: it was rolled back, or withdrawn."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _read_earlier_release(cls, value: Any) -> Any:
-        """Leave out the file time by which earlier releases told the age of the bundle's items."""
-        return {k: v for k, v in value.items() if k != "items_at"} if isinstance(value, dict) else value
-
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.applied < self.seq - 1:
             raise ValueError(f"applied: {self.applied}, though change {self.seq} made the version live")
-        if self.base is not None and self.base > self.applied:
+        if self.base > self.applied:
             raise ValueError(f"base: {self.base} is later than applied, {self.applied}")
         return self
 
@@ -119,7 +112,7 @@ class StoreState(Settings):
     seq: Count = 0
     """Number of the last change."""
     id: Hex = ""
-    """Id of the last change; empty before the first, and after one of an earlier release."""
+    """Id of the last change; empty before the first."""
     live: str | None = None
     """Name of the live version; None before the first is published."""
     journal_from: Count = 1
@@ -130,11 +123,6 @@ class StoreState(Settings):
     """What is live, signed; None if it was not published with --sign."""
     claims: Annotated[dict[Version, Claim], Field(max_length=4096)] = {}
     """Versions that are being written or removed (claims.py)."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_earlier_release(cls, value: Any) -> Any:
-        return {k: v for k, v in value.items() if k != "journal_at"} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -177,7 +165,6 @@ class StoreState(Settings):
 
     def to_bytes(self) -> bytes:
         """The bytes of the head. Raises StoreError if there are too many versions."""
-        # what is as by default is left out, so that earlier releases read a head that does not use what they lack
         raw = self.model_dump_json(exclude_defaults=True).encode()
         if len(raw) > HEAD_BYTES:
             raise StoreError(
@@ -214,7 +201,7 @@ class StoreState(Settings):
 
     def journal_covers(self, facts: VersionFacts) -> bool:
         """Whether the journal has all changes that are on top of a version's table of items."""
-        return facts.base is not None and self.journal_from - 1 <= facts.base
+        return self.journal_from - 1 <= facts.base
 
     def with_live(self, version: str, facts: VersionFacts) -> Self:
         """Return the state with another version live, unsigned; the former one stays, with all changes so far."""

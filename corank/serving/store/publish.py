@@ -219,5 +219,5 @@ def _find_damage(store: Store, version: str, funnel: Funnel, state: StoreState) 
         count += len(pairs)
         damaged += [key for key, record in pairs if not form.is_intact(key, record)]
     facts = state.versions.get(version)
-    missing = facts is not None and facts.changed is not None and count < facts.changed
+    missing = facts is not None and count < facts.changed
     return damaged if damaged or missing else None

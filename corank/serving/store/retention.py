@@ -255,5 +255,5 @@ def _trim(state: StoreState, versions: dict[str, VersionFacts]) -> StoreState:
     its table may lack: it is taken to be no older than the newest table whose as-of is known.
     """
     applied = [facts.applied for name, facts in versions.items() if name != state.live]
-    gone = min([max(facts.base or 0 for facts in versions.values()), *applied])
+    gone = min([max(facts.base for facts in versions.values()), *applied])
     return state.model_copy(update={"versions": versions, "journal_from": max(state.journal_from, gone + 1)})

@@ -47,10 +47,10 @@ def upsert(
             raise VersionChangedError(
                 f"{store.address}: {state.live} is live, {version} was when the items were read"
             )
-        change = Change(version, store_time(store), items, records, state.id)
+        change = Change(version=version, at=store_time(store), items=items, records=records, before=state.id)
         facts = state.versions[version]
-        held = store.count(table) if facts.changed is None else facts.changed
-        counted = facts.model_copy(update={"changed": held + count_new(store, table, dict(records))})
+        changed = facts.changed + count_new(store, table, dict(records))
+        counted = facts.model_copy(update={"changed": changed})
         after = state.model_copy(update={"versions": {**state.versions, version: counted}})
         after = after.with_change(change.id)
         entries: dict[str, Pairs] = {table: records} | record_change(

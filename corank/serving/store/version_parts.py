@@ -14,7 +14,6 @@ from corank.bundle.item_records import KEYS
 from corank.bundle.manifest import (
     FORMAT,
     MOST_BYTES,
-    READABLE,
     BundleManifest,
     Part,
     read_manifest,
@@ -136,7 +135,7 @@ def read_plain_manifest(store: Store, version: str, trust: TrustedKeys | None = 
     plain |= {"signatures": [one.model_dump() for one in facts.signatures]}
     if trust is not None:
         verify_manifest(plain, trust, store.address)
-    if plain.get("format", FORMAT) not in READABLE:
+    if plain.get("format", FORMAT) != FORMAT:
         raise StoreError(f"{store.address}: {version}: {refuse_format(plain['format'])} and publish it")
     return plain
 

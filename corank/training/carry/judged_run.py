@@ -11,7 +11,7 @@ from typing import Self
 from corank.core.errors import DataError
 from corank.core.storage.object_url import Location
 from corank.data.dataset import PackedDataset
-from corank.data.reuse.feature_view import open_with_features
+from corank.data.packs import open_with_features
 from corank.evaluation.stage_order import Calibrators
 from corank.features.row_maps.row_map import PackingMap
 from corank.models.joint import JointModel

@@ -6,7 +6,7 @@ from typing import Self
 
 from corank.core.errors import CheckpointError
 from corank.core.storage.object_url import Location
-from corank.data.reuse.earlier_encoders import open_encoders
+from corank.data.packs import open_encoders
 from corank.features.encoders import Encoders
 from corank.models.joint import JointModel
 from corank.training.checkpoints.checkpoint import Checkpoint

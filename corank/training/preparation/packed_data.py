@@ -14,10 +14,16 @@ from corank.core.storage.object_url import Location, ObjectUrl, parse_location
 from corank.core.time import FOREVER, format_time
 from corank.core.types import Report
 from corank.data.dataset import PackedDataset
-from corank.data.pack_manifest import PACK_AGAIN, fingerprint, identify_pack, read_pack_manifest
+from corank.data.pack_manifest import (
+    PACK_AGAIN,
+    fingerprint,
+    identify_pack,
+    packed_settings,
+    read_pack_manifest,
+)
 from corank.data.packing.pack import pack_log
+from corank.data.packs import Past, compare_files, find_staleness, open_features, pack_features
 from corank.data.remote_pack import PACKED_DATA
-from corank.data.reuse.feature_sets import Past, compare_files, find_staleness, open_features, pack_features
 from corank.data.state.continued_packs import (
     continued_folder,
     find_continued,
@@ -60,19 +66,15 @@ def open_packed(
         if manifest.fingerprint != mark and (mark or written_at(location) > written_at(folder)):
             with suppress(DataError):
                 return open_features(location, config.data, config.declared, base, past)
-        return PackedDataset.open(folder, expect=manifest.fingerprint)
+        return PackedDataset.open(folder, expect=manifest.fingerprint).with_features(config.declared)
     packed = PackedDataset.open(location)
-    manifest = packed.manifest
-    if (past(packed.folder) or manifest.continued) and (manifest.data, manifest.features) == (
-        config.data,
-        config.declared.features,
-    ):
-        return packed
-    reason = find_staleness(packed.folder, manifest, config.data, config.declared, base)
-    if reason or manifest.features != config.declared.features:
-        reason = reason or "other features"
+    reason: str | None = "other features"
+    if packed_settings(packed.manifest.features) == packed_settings(config.declared.features):
+        known = packed.data == config.data and past(packed.folder)
+        reason = None if known else find_staleness(packed.manifest, config.data, config.declared, base)
+    if reason:
         raise DataError(f"{location}: packed from another config or other files: {PACK_AGAIN} ({reason})")
-    return packed
+    return packed.with_features(config.declared)
 
 
 def pack_config(
@@ -82,7 +84,7 @@ def pack_config(
     engine: Engine | None = None,
     earlier: EarlierPack | None = None,
 ) -> PackedDataset:
-    """Pack a config's tables; on this machine features that are packed already are kept. See `pack_features`.
+    """Pack a config's tables; on this machine each set of features has a folder. See `pack_features`.
 
     Data that go to object storage are packed in the cache's folder first, and then published.
 
@@ -118,7 +120,7 @@ def pack_config(
         shutil.rmtree(folder)
     with suppress(OSError):  # another packing has begun, or the lock has removed it
         working.rmdir()
-    return PackedDataset.open(location)
+    return PackedDataset.open(location).with_features(config.declared)
 
 
 def _working_folder(url: ObjectUrl) -> Path:
@@ -138,7 +140,7 @@ def _continue_pack(
         raise DataError(f"{folder}: cannot be written: {error}") from None
     _pack_or_keep(config, base, folder, report, engine, earlier)
     mark_continued(earlier.folder)
-    return PackedDataset.open(folder)
+    return PackedDataset.open(folder).with_features(config.declared)
 
 
 def _pack_or_keep(
@@ -180,10 +182,7 @@ def open_or_pack(
         if find_continued(location, config.data, config.declared) is not None:
             return open_packed(config, base)
         if identify_pack(location) is not None:
-            reason = find_staleness(
-                location, read_pack_manifest(location), config.data, config.declared, base
-            )
-            if reason is None:
+            if find_staleness(read_pack_manifest(location), config.data, config.declared, base) is None:
                 return pack_config(config, base, report, engine)
             earlier, end = find_earlier(), config.data.training_end()
             if earlier is not None and end != FOREVER and end > earlier.through:

@@ -9,7 +9,7 @@ import polars as pl
 
 from corank.core.errors import DataError
 from corank.data.dataset import PackedDataset
-from corank.data.reuse.inputs import list_inputs, name_columns
+from corank.data.input_versions import list_inputs, name_columns
 from corank.data.source_files import find_source_files
 from corank.data.tables import Table
 from corank.features.log_schema import ListLog
@@ -33,7 +33,8 @@ class ColumnComparison:
     def figures(self) -> list[ValidationFigure]:
         """A figure for each column that differs, of the first file in which it does. Raises DataError."""
         found: dict[str, ValidationFigure] = {}
-        for table, source in list_inputs(self.config.data, {}).items():
+        for key, source in list_inputs(self.config.data, {}).items():
+            table = key.removeprefix("data.")
             first: Table | None = None
             for file in find_source_files(source, self.base) if table != "truth" else []:
                 read = Table.scan(table, [file.path], self.base)
@@ -55,9 +56,9 @@ class ColumnComparison:
         return [log.list, *log.along] if isinstance(log, ListLog) else []
 
     def _differences(self, table: Table, first: Table, file: str) -> Iterator[ValidationFigure]:
-        inputs = self.packed.manifest.inputs
-        if inputs is not None and table.name in inputs.tables:
-            recorded = set(inputs.tables[table.name].columns)
+        columns = self.packed.manifest.columns.get(f"data.{table.name}")
+        if columns is not None:
+            recorded = set(columns)
             for column in sorted((recorded & self._named) - table.types.keys()):
                 reason = f"{file} lacks it, and the run was trained on it; write it again"
                 yield self._figure(table, column, "there", "missing", reason)

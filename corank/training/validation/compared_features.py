@@ -43,12 +43,6 @@ class ComparedFeatures:
                 left_out[name] = reason
         return cls(columns, derived, histories, left_out)
 
-    def column_features(self, schema: Schema) -> list[str]:
-        """Name the features of columns whose values are needed: those compared, and operands of derived ones."""
-        derived = with_compared(schema, [schema.derived()[name] for name in self.derived])
-        operands = (operand for feature in derived for operand in feature.operands)
-        return [n for n in dict.fromkeys((*self.columns, *operands)) if n in schema.columns()]
-
 
 def _is_read(schema: Schema, name: str) -> bool:
     """Whether rows hold it encoded: as an input, a vector or a history."""

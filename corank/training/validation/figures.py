@@ -7,7 +7,7 @@ from corank.features.schema import Schema
 from corank.training.validation.encoded_rows import EncodedRows, FeatureComparison
 from corank.training.validation.figure import ValidationFigure, is_within, judge
 from corank.training.validation.new_rows import NewRows
-from corank.training.validation.reference import ReferenceRows
+from corank.training.validation.packed_rows import ReferenceRows
 from corank.training.validation.settings import ValidationSettings
 from corank.training.validation.stability import chance_of_shares
 

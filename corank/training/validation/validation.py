@@ -1,19 +1,26 @@
-"""New rows of a config's tables compared with what a run was trained on, before anything is packed or trained."""
+"""New rows of a config's tables compared with what a run was trained on, before anything is trained.
+
+The log is counted as it is; features are compared as they are packed, by `pack --from` into a folder that goes again.
+"""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from corank.core.errors import ConfigError, DataError
+from corank.core.errors import ConfigError, DataError, DiskError
 from corank.core.time import FOREVER, format_time
 from corank.data.column_sources import find_sources
 from corank.data.dataset import PackedDataset
 from corank.data.histories.event_tables import open_events
+from corank.data.pack_manifest import GrownRows
+from corank.data.packing.pack import pack_log
 from corank.data.state.earlier_pack import EarlierPack
-from corank.data.state.forecast import ForecastRows, forecast_rows
 from corank.engine.base import open_engine
+from corank.features.encoding import FIRST_KNOWN
 from corank.training.config import Config
 from corank.training.profile.log_profile import open_tables
 from corank.training.run import Run
@@ -23,8 +30,33 @@ from corank.training.validation.encoded_rows import EncodedRows, FeatureComparis
 from corank.training.validation.figure import ValidationFigure
 from corank.training.validation.figures import FeatureJudgement, RowJudgement
 from corank.training.validation.new_rows import NewRows
-from corank.training.validation.reference import ReferenceRows, open_packed_of
+from corank.training.validation.packed_rows import ReferenceRows, encode_period, open_packed_of
 from corank.training.validation.values import check_new_values, unfit_values
+
+
+@dataclass(frozen=True)
+class VocabularyRows:
+    """The rows of a feature's vocabulary, now and after `pack --from`; those of unknown and missing not counted."""
+
+    rows: int
+    """Values that the run knows."""
+    grown: GrownRows
+
+    @property
+    def after(self) -> int:
+        """Values that the next packing knows."""
+        return self.rows + self.grown.admitted - self.grown.evicted
+
+    def document(self) -> dict[str, int | None]:
+        """As plain values: rows, admitted, evicted, after, free."""
+        grown = self.grown
+        return {
+            "rows": self.rows,
+            "admitted": grown.admitted,
+            "evicted": grown.evicted,
+            "after": self.after,
+            "free": grown.free,
+        }
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,8 +72,8 @@ class Validation:
     end: int | None
     """When the new rows end; None if columns differ, or values cannot be packed."""
     figures: Sequence[ValidationFigure]
-    vocabularies: Mapping[str, ForecastRows] = field(default_factory=dict)
-    """Rows that `pack --from` would admit and evict, by feature with a vocabulary; none if it was not asked for."""
+    vocabularies: Mapping[str, VocabularyRows] = field(default_factory=dict)
+    """Rows that `pack --from` admits and evicts, by feature with a vocabulary that goes on; none of refused rows."""
 
     @property
     def broken(self) -> list[ValidationFigure]:
@@ -85,41 +117,33 @@ class Validation:
         return json.dumps(self.document(), indent=1, allow_nan=False)
 
 
-def validate_against(config: Config, base: Path, run: Run) -> Validation:
+Pack = Callable[[], PackedDataset]
+"""Packs new rows with the encoders of a run."""
+
+
+def validate_against(config: Config, base: Path, run: Run, pack: Pack | None = None) -> Validation:
     """Compare the new rows of a config's tables with what a run was trained on.
 
-    New are the rows of the split `train` from the end of the run's training on; of others nothing is read but the
-    columns of their files. Values are encoded by the run's encoders. Features that cannot be compared are figures that
-    say why (`ComparedFeatures`).
+    New are the rows of the split `train` from the end of the run's training on. They are packed as `pack --from` does,
+    and compared by the run's vocabularies. Features that cannot be compared are figures that say why
+    (`ComparedFeatures`).
 
     Args:
         config: the config that would be packed.
         base: the folder that its relative paths begin in.
         run: a finished run, whose packed data are still there.
+        pack: packs the new rows where they stay, in splits of any names; unless given, they are packed into a temporary
+            folder.
 
     Raises ConfigError if the split has no new rows or is not by time, DataError if a file
     cannot be read, CheckpointError.
     """
-    return compare_rows(config, base, open_packed_of(run), str(run.folder))
+    return compare_rows(config, base, open_packed_of(run), str(run.folder), pack)
 
 
-def add_vocabularies(found: Validation, config: Config, base: Path, run: Run) -> Validation:
-    """Add how vocabularies would grow, to what `validate_against` found.
-
-    They are counted of rows that are accepted alone: others may not be packed. A run whose packed data an earlier
-    version of corank wrote has no counts to go on from.
-
-    Raises as `validate_against`.
-    """
-    packed = open_packed_of(run)
-    if not found.accepted or packed.manifest.through is None:
-        return found
-    with open_engine() as engine:
-        rows = forecast_rows(config.data, config.declared, base, EarlierPack.of(packed), engine)
-    return replace(found, vocabularies=rows)
-
-
-def compare_rows(config: Config, base: Path, packed: PackedDataset, run: str) -> Validation:
+def compare_rows(
+    config: Config, base: Path, packed: PackedDataset, run: str, pack: Pack | None = None
+) -> Validation:
     """Compare the new rows of a config's tables with packed data, as `validate_against`; `run` names these."""
     begin = _begin(config, packed, run)
     compared = ComparedFeatures.of(packed.schema, config.declared)
@@ -133,22 +157,40 @@ def compare_rows(config: Config, base: Path, packed: PackedDataset, run: str) ->
     unfit = list(check_new_values(config, tables["log"], sources, begin))
     if unfit:
         return Validation(config.name, run, begin, None, [*columns, *unfit])
-    needed = compared.column_features(packed.schema)
-    new = NewRows.read(config, tables, {name: sources[name] for name in needed}, begin)
-    reference = ReferenceRows(packed)
+    new = NewRows.read(config, tables["log"], begin)
+    reference, vocabularies = ReferenceRows(packed), dict[str, VocabularyRows]()
     figures = [*columns, *RowJudgement(config.validation, reference, new).figures()]
     if len(new):
-        names = [*compared.columns, *compared.derived]
-        before = reference.encoded("train", names)
-        assert before is not None
-        try:
-            now = new.encode(packed, compared, events)
-        except DataError as error:  # of a table of items or users, or of a vector
-            return Validation(config.name, run, begin, None, [*columns, unfit_values(str(error))])
-        figures += _compare_features(config, reference, before, now, compared)
+        with ExitStack() as stack:
+            try:
+                added = _pack_aside(config, base, packed, stack) if pack is None else pack()
+            except DiskError:
+                raise
+            except DataError as error:  # of a table of items or users, or of a vector
+                return Validation(config.name, run, begin, None, [*figures, unfit_values(str(error))])
+            names = [*compared.columns, *compared.derived]
+            before = reference.encoded("train", names)
+            assert before is not None
+            now = encode_period(added, begin, new.end, [*names, *compared.histories], packed.encoders)
+            figures += _compare_features(config, reference, before, now, compared)
+            fitted = packed.encoders.fitted
+            vocabularies = {
+                name: VocabularyRows(fitted[name].size - FIRST_KNOWN, grown)
+                for name, grown in added.manifest.grown.items()
+            }
     for name, reason in compared.left_out.items():
         figures.append(ValidationFigure("psi", name, None, f"not compared: {reason}", None, "off"))
-    return Validation(config.name, run, begin, new.end, figures)
+    accepted = all(figure.verdict != "broken" for figure in figures)
+    return Validation(config.name, run, begin, new.end, figures, vocabularies if accepted else {})
+
+
+def _pack_aside(config: Config, base: Path, packed: PackedDataset, stack: ExitStack) -> PackedDataset:
+    """Pack what is later than packed data into a folder that lasts as long as the stack. Raises DataError."""
+    folder, engine = stack.enter_context(TemporaryDirectory()), stack.enter_context(open_engine())
+    earlier = EarlierPack.of(packed)
+    return pack_log(
+        config.data, config.declared, base, Path(folder) / "packed", engine=engine, earlier=earlier
+    )
 
 
 def _compare_features(

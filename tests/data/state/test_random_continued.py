@@ -12,9 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 
 from corank.core.ragged import Ragged, Vectors
 from corank.core.types import Hashes, Longs
-from corank.data.column_sources import find_sources
 from corank.data.dataset import PackedDataset
-from corank.data.histories.event_tables import open_events
 from corank.data.packing.pack import pack_log
 from corank.data.state.earlier_pack import EarlierPack
 from corank.features.encoding import Encoded
@@ -23,10 +21,8 @@ from corank.features.schema import PLACEMENTS
 from corank.features.vocabulary import Vocabulary
 from corank.training.config import Config
 from corank.training.config_file import from_plain
-from corank.training.profile.log_profile import open_tables
 from corank.training.validation.compared_features import ComparedFeatures
-from corank.training.validation.new_rows import NewRows
-from corank.training.validation.reference import ReferenceRows
+from corank.training.validation.packed_rows import ReferenceRows, encode_period
 from tests.support.random_config import world_config
 from tests.support.random_tables import write_tables
 from tests.support.random_worlds import DAY, DERIVED, HOUR, Drawn, drawn_worlds
@@ -83,20 +79,17 @@ def test_what_requests_know_is_the_same(tmp_path_factory: pytest.TempPathFactory
                 if name in whole.schema.histories():
                     assert np.array_equal(here.length, there.length)
     check_priors(later, whole)
-    check_new_rows(config_of(folder, drawn, SECOND), folder, first)
+    check_new_rows(first, packed(folder, drawn, SECOND, "grown", EarlierPack.of(first)))
 
 
-def check_new_rows(config: Config, base: Path, first: PackedDataset) -> None:
+def check_new_rows(first: PackedDataset, later: PackedDataset) -> None:
     """What validation finds of the new rows is what the first packing has of them, which validate there."""
-    compared = ComparedFeatures.of(first.schema, config.declared)
+    compared = ComparedFeatures.of(first.schema, later.schema)
     read = {name for placement in PLACEMENTS for name in first.schema.row_features(placement)}
     known = {*compared.columns, *compared.derived, *compared.histories}
     assert known.isdisjoint(compared.left_out) and known | compared.left_out.keys() == read
-    tables, events = open_tables(config, base), open_events(config.data, base)
-    users, items = tables.get("users"), tables.get("items")
-    sources = find_sources(config.declared, config.data, tables["log"], items, users, events)
-    wanted = {name: sources[name] for name in compared.column_features(first.schema)}
-    new = NewRows.read(config, tables, wanted, first.data.training_end()).encode(first, compared, events)
+    begin, end = first.data.training_end(), later.data.training_end()
+    new = encode_period(later, begin, end, sorted(known), first.encoders)
     packed_rows = ReferenceRows(first).encoded("valid", sorted(known))
     assert packed_rows is not None and len(new) == len(packed_rows) > 0
     for name in known:

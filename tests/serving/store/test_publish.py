@@ -1,5 +1,6 @@
 """Publishing is whole or not at all, whoever stops it, breaks it or comes between."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from corank.serving.store.publish import publish_bundle
 from corank.serving.store.record_codec import RecordFormat
 from corank.serving.store.retention import list_versions
 from corank.serving.store.upsert import VersionChangedError, upsert
+from corank.serving.store.version_parts import MANIFEST
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
 from tests.support.shared import derived
@@ -281,6 +283,20 @@ def test_a_record_that_does_not_arrive_whole_is_found(first: Path, second: Path,
     assert store.head() == head
     version = publish_bundle(second, store)
     assert StoreState.read(store)[1].live == version
+
+
+def test_a_version_of_another_format_is_refused(first: Path, local: Store, tmp_path: Path) -> None:
+    version = publish_bundle(first, local)
+    (raw,) = local.get(f"parts/{version}", [MANIFEST])
+    assert raw is not None
+    older = json.dumps(json.loads(raw) | {"format": 7}).encode()
+    head, state = StoreState.read(local)
+    facts = state.versions[version].model_copy(update={"manifest": hashlib.sha256(older).hexdigest()})
+    local.put({f"parts/{version}": [(MANIFEST, older)]})
+    assert local.swap(head, state.model_copy(update={"versions": {version: facts}}).to_bytes())
+    message = f"{version}: format 7; this corank reads format 8; export the bundle again and publish it"
+    with pytest.raises(StoreError, match=message):
+        fetch_bundle(local, version, tmp_path / "cache")
 
 
 def test_a_part_that_does_not_arrive_whole_is_found(first: Path, second: Path, local: Store) -> None:

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from corank.core.errors import ConfigError
-from corank.training.validation import new_rows, reference
+from corank.training.validation import packed_rows
 from corank.training.validation.validation import Validation
 from tests.support.new_days import Change, NewDay, unchanged
 
@@ -30,6 +30,7 @@ def twice(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 NOTHING = pl.lit(None)
+OTHER_ITEMS = set_to("item_id", pl.col("item_id") + 10**6)
 BAD_DAYS = {
     "half its rows lost": (NewDay(log=keep(pl.col("time").dt.hour() < 12)), "rows", "log"),
     "its rows twice": (NewDay(log=twice), "rows", "log"),
@@ -56,7 +57,7 @@ BAD_DAYS = {
     "labels flipped": (NewDay(log=set_to("is_click", 1 - pl.col("is_click"))), "labels", "click"),
     "labels unknown": (NewDay(log=set_to("is_click", NOTHING.cast(pl.Int8))), "labels", "click"),
     "a level vanished": (NewDay(log=keep(pl.col("level") != "ranked")), "levels", "ranked"),
-    "new items": (NewDay(log=set_to("item_id", pl.col("item_id") + 10**6)), "new_ids", "item_id"),
+    "new items": (NewDay(log=OTHER_ITEMS, items=OTHER_ITEMS), "new_ids", "item_id"),
     "new users": (NewDay(log=set_to("user_id", pl.col("user_id") + 10**6)), "new_ids", "user_id"),
     "users without events": (NewDay(log=set_to("user_id", pl.col("user_id") + 10**6)), "missing", "history"),
     "another unit": (NewDay(items=set_to("price", pl.col("price") * 100)), "psi", "price"),
@@ -96,6 +97,10 @@ UNFIT = {
     "NaN in a table": (
         NewDay(items=set_to("price", pl.lit(float("nan")))),
         r"data.items: column 'price' is nan at item_id=\d+; write null",
+    ),
+    "items without a row": (
+        NewDay(log=OTHER_ITEMS),
+        r"data.items: \d+ items of the log have no row, such as .*; add them",
     ),
     "a key that is null": (
         NewDay(log=set_to("user_id", NOTHING.cast(pl.Int64))),
@@ -172,8 +177,8 @@ def test_the_day_is_found_however_times_are_written(
 def test_a_sample_gives_about_the_same(
     ordinary: Validation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reference, "SAMPLE", 12_000)
-    monkeypatch.setattr(new_rows, "SAMPLE", 2_000)
+    monkeypatch.setattr(packed_rows, "SAMPLE", 12_000)
+    monkeypatch.setattr(packed_rows, "NEW_SAMPLE", 2_000)
     found = NewDay().compare(tmp_path)
     assert found.reasons == []
     exact, about = ({(f.kind, f.name): f.now for f in v.figures} for v in (ordinary, found))

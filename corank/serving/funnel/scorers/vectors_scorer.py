@@ -1,6 +1,6 @@
 """Scorer `vectors`: logit = scale · ⟨query vector, item vector⟩ + bias, and what matches add.
 
-It serves stage models of plug-ins that have vectors and no graph `value`, and bundles of formats before 7.
+It serves stage models of plug-ins that have vectors and no graph `value`.
 
 Letters: n candidates · d width of the vectors.
 """

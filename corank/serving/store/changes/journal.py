@@ -34,7 +34,7 @@ ID_DIGITS = 16
 """Hex digits of a change's id."""
 
 
-class Change(msgspec.Struct, frozen=True, omit_defaults=True):
+class Change(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """An entry of the journal: items that were upserted together, or another version that went live."""
 
     version: str
@@ -45,14 +45,12 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True):
     """Columns and `id`, as given."""
     records: list[tuple[bytes, bytes]] = []
     """Key and record, in the format of that version."""
-    before: str | None = None
-    """Id of the change before, empty if there is none; None for a change of an earlier release."""
+    before: str
+    """Id of the change before, empty if there is none."""
 
     @property
     def id(self) -> str:
-        """The hash of the change, and so of all before it; empty for a change of an earlier release."""
-        if self.before is None:
-            return ""
+        """The hash of the change, and so of all before it."""
         return hashlib.sha256(msgspec.msgpack.encode(self)).hexdigest()[:ID_DIGITS]
 
 

@@ -1,26 +1,33 @@
-"""What a run was trained on, as far as new rows are compared with it: a sample of its packed data."""
+"""Rows as they lie packed: a sample of what a run was trained on, and of the rows of a period, by the run's codes.
+
+Letters: N candidates.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from corank.core.errors import CheckpointError
+from corank.core.ragged import Ragged
 from corank.core.time import DAY, MILLISECOND
 from corank.core.types import Index, Longs
 from corank.data.dataset import PackedDataset
 from corank.data.packed.logged_requests import LoggedRequests
-from corank.data.reuse.earlier_encoders import open_trained
+from corank.data.packs import open_trained
 from corank.data.state.known_rows import KnownRows
-from corank.features.encoders import split_rows
+from corank.features.encoders import Encoders, split_rows
 from corank.features.encoding import Encoded
+from corank.features.vocabulary import Vocabulary
 from corank.training.preparation.packed_data import packed_location
 from corank.training.run import Run
 from corank.training.validation.encoded_rows import EncodedRows, number_hours, take_encoded
 
 SAMPLE = 500_000
-"""Candidates that are read of a split, about, in whole requests."""
+"""Candidates that are read of a split of the run, about, in whole requests."""
+NEW_SAMPLE = 500_000
+"""Candidates of a period that are read, about, in whole requests."""
 WEEK = 7
 """Earlier periods that the number of new rows is compared with, at most."""
 
@@ -34,6 +41,62 @@ def open_packed_of(run: Run) -> PackedDataset:
         raise CheckpointError(f"{run.folder}: training has not finished; go on with `corank train --resume`")
     codes = run.latest.load().facts.get("codes")
     return open_trained(packed_location(run.config, run.base), run.config.data, str(codes))
+
+
+def encode_requests(
+    packed: PackedDataset, parts: Sequence[LoggedRequests], names: Sequence[str]
+) -> EncodedRows:
+    """Take some features of requests of packed data."""
+    whole, schema = parts[0].concat(*parts[1:]), packed.schema
+    request = np.repeat(np.arange(len(whole)), np.diff(whole.request_start))
+    every = np.arange(len(whole.item))
+    columns: dict[str, tuple[dict[str, Encoded], Index]] = {
+        "query": (split_rows(schema.row_features("query"), whole.query), request),
+        "item": (split_rows(schema.row_features("item"), packed.items), whole.item),
+        "snapshot": (split_rows(schema.row_features("snapshot"), whole.snapshot), every),
+        "cross": (split_rows(schema.row_features("cross"), whole.cross), every),
+    }
+    encoded = {}
+    for name in names:
+        held, index = columns[schema.placement(name)]
+        encoded[name] = take_encoded(held[name], index)
+    items, hours = packed.item_ordinals[whole.item], number_hours(whole.time)[request]
+    return EncodedRows(encoded, hours, request.astype(np.int32), whole.user[request], items)
+
+
+def encode_period(
+    packed: PackedDataset, begin: int, end: int, names: Sequence[str], known: Encoders
+) -> EncodedRows:
+    """Take some features of a sample of the requests of a period, by the codes of earlier encoders.
+
+    Args:
+        packed: goes on from the data of the earlier encoders.
+        begin: of the period, ms UTC.
+        end: of it.
+        names: of the features.
+        known: the earlier encoders; what their vocabularies lack is unknown.
+    """
+    shards = [shard for of_split in packed.splits.values() for shard in of_split]
+    within = [np.flatnonzero((shard.time >= begin) & (shard.time < end)) for shard in shards]
+    sizes = (np.diff(s.request_start)[rows].sum() for s, rows in zip(shards, within, strict=True))
+    step = -(-int(sum(sizes)) // NEW_SAMPLE) or 1
+    parts = [s.take(rows[n % step :: step]) for n, (s, rows) in enumerate(zip(shards, within, strict=True))]
+    found = encode_requests(packed, parts, names)
+    encoded = {name: _recode(held, packed.encoders, known, name) for name, held in found.encoded.items()}
+    return replace(found, encoded=encoded)
+
+
+def _recode(encoded: Encoded, now: Encoders, known: Encoders, name: str) -> Encoded:
+    """The codes of a feature by earlier encoders: (N)."""
+    owner = now.schema.table_of(name)
+    encoder, before = now.fitted.get(owner), known.fitted.get(owner)
+    rows = encoder.find_rows(before) if isinstance(encoder, Vocabulary) and before is not None else None
+    if rows is None:
+        return encoded
+    if isinstance(encoded, Ragged):
+        return Ragged(encoded.start, encoded.length, rows[encoded.values])
+    assert isinstance(encoded, np.ndarray)
+    return rows[encoded]
 
 
 @dataclass(frozen=True)
@@ -61,26 +124,7 @@ class ReferenceRows:
         """A sample of a split with some features; None if there is no such split."""
         if split not in self.packed.splits:
             return None
-        parts = self.training if split == "train" else self._sample(split)
-        whole = parts[0].concat(*parts[1:])
-        request = np.repeat(np.arange(len(whole)), np.diff(whole.request_start))
-        schema = self.packed.schema
-        columns: dict[str, tuple[dict[str, Encoded], Index]] = {
-            "query": (split_rows(schema.row_features("query"), whole.query), request),
-            "item": (split_rows(schema.row_features("item"), self.packed.items), whole.item),
-            "snapshot": (
-                split_rows(schema.row_features("snapshot"), whole.snapshot),
-                np.arange(len(whole.item)),
-            ),
-            "cross": (split_rows(schema.row_features("cross"), whole.cross), np.arange(len(whole.item))),
-        }
-        encoded = {}
-        for name in names:
-            held, index = columns[schema.placement(name)]
-            encoded[name] = take_encoded(held[name], index)
-        items = self.packed.item_ordinals[whole.item]
-        hours = number_hours(whole.time)[request]
-        return EncodedRows(encoded, hours, request.astype(np.int32), whole.user[request], items)
+        return encode_requests(self.packed, self.training if split == "train" else self._sample(split), names)
 
     def level_counts(self) -> Longs:
         """Count the candidates of the sample by level."""

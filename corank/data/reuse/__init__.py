@@ -1,1 +1,0 @@
-"""Packed data that are used again: what they were made of, and columns that are taken over."""

@@ -1,1 +1,0 @@
-"""Packed data that are used again."""
