@@ -138,7 +138,6 @@ def _train_as_rank(
 ) -> TrainResult:
     """Train in this process, alone or as one of several ranks."""
     settings, base = given.settings, given.base
-    settings.train.check_processes(ranks.world)
     with ExitStack() as held:
         location = parse_location(folder or base / "runs" / settings.name)
         run = _open_folder(location, settings, base, held, report, ranks)
@@ -246,7 +245,6 @@ def _launch(
     continue_from: PathOrUrl | None,
 ) -> TrainResult:
     """Pack, and train by several processes, which read the config as it is with all changes."""
-    given.settings.train.check_processes(workers)
     location = parse_location(folder or given.base / "runs" / given.settings.name)
     if isinstance(location, Path) and not {"--resume", "--overwrite"} & set(options):
         _require_new(location, location)  # before packing; of a URL, the first worker looks

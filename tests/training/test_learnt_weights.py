@@ -19,7 +19,6 @@ OVERRIDES = [
     "train.epochs=1",
     "train.checkpoint_every=2",
     "train.average=0.9",
-    "train.gradient_conflict={every: 2, project: true}",
     "losses=[{kind: click, stage: rank}, {kind: click, stage: prerank}, "
     "{kind: cascade, form: arf_v2, positive: [exposed], weights: learnt}]",
 ]
