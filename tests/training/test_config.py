@@ -273,7 +273,7 @@ def test_a_config_that_is_not_there(tmp_path: Path) -> None:
     assert refused(tmp_path).startswith("cannot be read: ")
 
 
-@pytest.mark.parametrize("text", ["a: [", "a: b: c", "\t- x", "a: &x *y"])
+@pytest.mark.parametrize("text", ["a: [", "a: b: c", "\t- x"])
 def test_what_is_not_yaml(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
     assert refused(path).startswith("not valid YAML: ")
