@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import corank
+from corank.training import train
 from corank.training.callbacks import TrainingLog
 from corank.training.checkpoints.checkpoint import load
 from tests.support.interruptions import Interrupting, StoppedError, same
@@ -38,7 +39,8 @@ class Told(Silent):
         assert {f"loss_weight/{name}" for name in event.loss_weights} <= event.figures.keys()
 
 
-def test_learnt_weights_are_told_and_last(tmp_path: Path) -> None:
+def test_learnt_weights_are_told_and_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "LOG_EVERY", 2)
     config, told = small_world() / "config.yaml", Told()
     whole = corank.train(config, OVERRIDES, folder=tmp_path / "whole", callbacks=[told]).run
     assert all(weights.keys() == WEIGHTS for weights in told.weights)
