@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from corank import config as config
     from corank.api.bundles import compare_cases, conformance, export, rank, refresh
     from corank.api.evaluating import compare, compare_served, evaluate
-    from corank.api.measuring import explain, gradient_conflicts, report, request
+    from corank.api.measuring import explain, report, request
     from corank.api.results.bundle_results import BundleResult, PublishResult
     from corank.api.results.check_result import CheckResult
     from corank.api.results.evaluation_results import ComparisonResult, EvaluationResult, GroupsResult
@@ -78,7 +78,6 @@ __all__ = [
     "evaluate",
     "explain",
     "export",
-    "gradient_conflicts",
     "load_plugins",
     "pack",
     "predict",
@@ -130,7 +129,7 @@ _MODULE_OF = {
     ),
     **dict.fromkeys(("compare_cases", "conformance", "export", "rank", "refresh"), "corank.api.bundles"),
     **dict.fromkeys(("compare", "compare_served", "evaluate"), "corank.api.evaluating"),
-    **dict.fromkeys(("explain", "gradient_conflicts", "report", "request"), "corank.api.measuring"),
+    **dict.fromkeys(("explain", "report", "request"), "corank.api.measuring"),
     **dict.fromkeys(("sweep", "tune"), "corank.api.searching"),
     **dict.fromkeys(("predict", "publish", "vectors"), "corank.api.stores"),
     **dict.fromkeys(

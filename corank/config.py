@@ -56,7 +56,6 @@ from corank.models.settings.inputs.numbers import PeriodicNumbers, PiecewiseNumb
 from corank.models.settings.mixtures.experts import ExpertSettings
 from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.sequence_encoder import SequenceEncoderSettings
-from corank.models.settings.skip_easy import SkipEasy
 from corank.models.settings.table_optimiser import TableOptimiser
 from corank.models.settings.teacher import TeacherSettings
 from corank.models.settings.tower_structures import TowersHeadsSettings, TowersMlpSettings
@@ -65,7 +64,6 @@ from corank.models.settings.two_tower import QueryTower, TowersSettings
 from corank.training.config import Config
 from corank.training.config_file import plain
 from corank.training.export_settings import ExportSettings
-from corank.training.loss_gradients.settings import GradientConflict
 from corank.training.train_settings import DenseOptimiser, EarlyStop, TrainSettings
 from corank.training.trees.settings import TreeTeacherSettings
 from corank.training.validation.settings import ValidationSettings
@@ -91,7 +89,6 @@ __all__ = [
     "ExpertSettings",
     "ExportSettings",
     "GateSettings",
-    "GradientConflict",
     "IdFeature",
     "IdsFeature",
     "InBatchLoss",
@@ -118,7 +115,6 @@ __all__ = [
     "Score",
     "SequenceEncoderSettings",
     "ShareSplit",
-    "SkipEasy",
     "TableOptimiser",
     "TeacherSettings",
     "TimeFeature",

@@ -16,8 +16,6 @@ from corank.training.plain_config.yaml_reader import read_yaml_file
 Plain = dict[str, Any]
 PROVIDED = Path(__file__).parent / "entries"
 STAGES = ("prerank", "rank")
-TRAIN = ("mode", "skip_easy", "gradient_conflict")
-"""Keys of `train` that an entry may set; rates, epochs, batches and seeds are the same for all."""
 ROLE = ("name", "keep", "cuts", "value")
 """Keys of a stage that belong to the world."""
 
@@ -36,7 +34,7 @@ class CascadeEntry(Settings):
     teachers: list[Plain] = []
     tree_teachers: list[Plain] = []
     train: Plain = {}
-    """Some of `mode`, `skip_easy` and `gradient_conflict`."""
+    """`mode`, if anything: rates, epochs, batches and seeds are the same for all."""
 
     @model_validator(mode="after")
     def _check_terms(self) -> Self:
@@ -48,9 +46,9 @@ class CascadeEntry(Settings):
                 raise ValueError(f"stages: {describe_unknown(name, STAGES, 'stage')}")
             if held := [key for key in ROLE if key in keys]:
                 raise ValueError(f"stages.{name}.{held[0]}: the world says it, for all entries; drop it")
-        if strange := [key for key in self.train if key not in TRAIN]:
+        if strange := [key for key in self.train if key != "mode"]:
             raise ValueError(
-                f"train.{strange[0]}: it is the same for all entries, or no key; one may set {', '.join(TRAIN)}"
+                f"train.{strange[0]}: it is the same for all entries, or no key; one may set mode"
             )
         return self
 

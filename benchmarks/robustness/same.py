@@ -29,7 +29,7 @@ EXAMPLES = ("features", "three_stages")
 
 @dataclass(frozen=True)
 class Result:
-    losses: dict[str, list[tuple[int, float]]]
+    losses: dict[str, np.ndarray[Any, Any]]
     weights: dict[str, np.ndarray[Any, Any]]
     document: dict[str, Any]
     answer: dict[str, Any]
@@ -66,12 +66,12 @@ def result(code: Checkout, folder: Path, example: str | None, narrow: Sequence[s
     return Result(losses(run), load_file(run / "model.safetensors"), document, answer(code, bundle, request))
 
 
-def losses(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """The curves of a run: name → (step, value)."""
+def losses(run: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """The curves of a run: name → step and value, (points, 2); NaN where a figure has no value."""
     board = EventAccumulator(str(run / "events"), size_guidance={"scalars": 0})
     board.Reload()
     return {
-        name: [(event.step, event.value) for event in board.Scalars(name)]
+        name: np.array([(event.step, event.value) for event in board.Scalars(name)])
         for name in board.Tags()["scalars"]
         if name != "candidates_per_second"
     }

@@ -151,7 +151,6 @@ def stepper(
     forward: Callable[[JointModel, Batch], dict[str, StageOutput]],
     learn: TotalLoss = TOTAL,
     dtype: str = "auto",
-    stages: Sequence[TowersSettings | MlpSettings] = STAGES,
 ) -> Iterator[int]:
     """Each `next` trains one step, its batch read while the one before computed; yields its candidates.
 
@@ -159,7 +158,7 @@ def stepper(
     """
     torch.manual_seed(0)
     on = device()
-    model = JointModel(stages, Layout(packed.schema, packed.encoders.sizes)).to(on)
+    model = JointModel(STAGES, Layout(packed.schema, packed.encoders.sizes)).to(on)
     model.dtype = precision(dtype, on)
     steps = optimisers(model, TableOptimiser(), {})
     for epoch in range(10**6):

@@ -57,11 +57,6 @@ PALETTE = {
 """Name of a colour → on a light and on a dark ground."""
 
 
-def hue(n: int) -> str:
-    """The colour of line n in a page's style: its light or its dark one."""
-    return f"var(--hue{n % len(COLOURS)})"
-
-
 _NAMES = {light: name for name, (light, _) in PALETTE.items()}
 _NAMED = re.compile(rf"(?<=: )({'|'.join(_NAMES)})(?=[;\"])")
 _NAME_LENGTH = 80
@@ -189,9 +184,7 @@ def section(title: str, *parts: Html) -> Html:
     return Html(f"<section><h2>{escape(title)}</h2>\n{''.join(parts)}</section>\n", named)
 
 
-def page(
-    title: str, lead: str, *parts: Html, wide: bool = False, css: str = "", refresh_s: int | None = None
-) -> Html:
+def page(title: str, lead: str, *parts: Html, wide: bool = False) -> Html:
     """A whole document.
 
     Args:
@@ -199,16 +192,13 @@ def page(
         lead: one introductory sentence.
         parts: sections.
         wide: whether there is room for two figures beside each other.
-        css: rules beside those of all pages.
-        refresh_s: seconds after which a browser reads the page again; never unless given.
     """
     kind = ' class="wide"' if wide else ""
-    refresh = "" if refresh_s is None else f'<meta http-equiv="refresh" content="{refresh_s}">\n'
     return Html(
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"{refresh}<title>{escape(title)}</title>\n<style>{_CSS}{css}</style></head>\n"
+        f"<title>{escape(title)}</title>\n<style>{_CSS}</style></head>\n"
         f'<body{kind}><main><h1>{escape(title)}</h1>\n<p class="lead">{escape(lead)}</p>\n{"".join(parts)}</main>'
         "</body></html>\n",
         _drawings(parts),

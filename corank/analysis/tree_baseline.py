@@ -16,7 +16,6 @@ TREES = "trees"
 _ROLE = ("name", "keep", "cuts", "labels", "value")
 """Keys of the last stage that say what it is for, not how it is made."""
 _DROPPED = ("teachers", "tree_teachers", "export")
-_TRAIN = ("gradient_conflict", "skip_easy")
 
 
 def compare_with_trees(run: Run, split: str, progress: Progress, margins: Margins) -> dict[str, Any]:
@@ -65,7 +64,7 @@ def tree_baseline(run: Run) -> Config:
     for name in _DROPPED:
         values.pop(name, None)
     gone = {last["name"], *(teacher.name for teacher in config.teachers)}
-    values["train"] = {k: v for k, v in values["train"].items() if k not in gone and k not in _TRAIN}
+    values["train"] = {k: v for k, v in values["train"].items() if k not in gone}
     if config.train.early_stop is not None:
         _, label, metric = config.train.early_stop.metric.rsplit(".", 2)
         stop = before[-1].name, label if label in before[-1].labels else before[-1].main, metric

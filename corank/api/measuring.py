@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import polars as pl
-
 from corank.api.notebook.counting import show_progress
 from corank.api.results.report_page import ReportPage
 from corank.api.results.study_results import ExplanationResult
@@ -60,28 +58,6 @@ def report(
     if figures is not None:
         write_drawings(found, parse_location(figures))
     return ReportPage(page, found)
-
-
-def gradient_conflicts(run: PathOrUrl) -> pl.DataFrame:
-    """Read how far the losses of a run contradicted each other, where `train.gradient_conflict` measured it.
-
-    Args:
-        run: the run's folder, or its URL.
-
-    Returns a row a pair of losses and kind of weights that both learn, `tables` or `layers`: the mean `cosine` of their
-    gradients, the share of the `steps` at which it was `below` 0; no row if nothing was measured. Raises
-    CheckpointError.
-
-    Example:
-        >>> compared = ["train.gradient_conflict.every=10"]
-        >>> result = corank.train("shop/config.yaml", compared, folder="shop/runs/compared")
-        >>> corank.gradient_conflicts("shop/runs/compared").columns
-        ['weights', 'loss', 'other', 'steps', 'cosine', 'below']
-    """
-    from corank.analysis.report.conflicts import PairConflict, read_conflicts
-
-    found = read_conflicts(Run.open(parse_location(run)))
-    return pl.DataFrame(found, schema=PairConflict.__annotations__, orient="row")
 
 
 def explain(

@@ -12,7 +12,7 @@ from corank.api.notebook.display import in_notebook
 from corank.api.notebook.training_progress import NotebookProgress
 from corank.api.results.training_result import TrainResult
 from corank.core.errors import CheckpointError, ConfigError
-from corank.core.storage.object_url import Location, PathOrUrl, parse_location, require_local
+from corank.core.storage.object_url import Location, PathOrUrl, parse_location
 from corank.core.types import Report
 from corank.distributed.launch import launch
 from corank.distributed.process_group import join_ranks
@@ -51,7 +51,6 @@ def train(
     without: Sequence[str] = (),
     tables: Mapping[str, TableSource] | None = None,
     track: Sequence[str] = (),
-    page: str | Path | None = None,
     continue_from: PathOrUrl | None = None,
 ) -> TrainResult:
     """Train a config, packing first if it is not packed yet; under torchrun as one of several processes.
@@ -70,7 +69,6 @@ def train(
         without: features to remove, as of `--without`.
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
         track: callbacks by name, such as `mlflow` or `wandb,project=shop`, called after those of `callbacks`.
-        page: an HTML file that shows the training while it runs.
         continue_from: a finished run, or its URL, whose weights and optimiser states are taken over where they fit.
 
     Returns the run, the epoch that was kept, and its validation metrics. Raises ConfigError, DataError,
@@ -85,7 +83,7 @@ def train(
     if workers is not None:
         # a mistake is told before anything is started
         given = OpenedConfig.open(config, overrides, without, tables=tables).with_moments()
-        options = _worker_options(called, resume, overwrite, track, page, continue_from)
+        options = _worker_options(called, resume, overwrite, track, continue_from)
         with given.frames.named():
             return _launch(given, folder, options, report, workers, max_restarts, timeout, continue_from)
     if max_restarts:
@@ -93,7 +91,7 @@ def train(
     with join_ranks(timeout) as ranks:
         tell = report if ranks.first else lambda line: None
         given = OpenedConfig.open(config, overrides, without, tell, tables).with_moments()
-        called += _named_callbacks(track, page) + [NotebookProgress()] * in_notebook()
+        called += read_callbacks(track) + [NotebookProgress()] * in_notebook()
         with given.frames.named():
             return _train_as_rank(given, called, folder, resume, overwrite, report, ranks, continue_from)
 
@@ -103,27 +101,15 @@ def _worker_options(
     resume: bool,
     overwrite: bool,
     track: Sequence[str],
-    page: str | Path | None,
     continue_from: PathOrUrl | None,
 ) -> list[str]:
     """Options of the workers. Raises ConfigError, PluginError, MissingExtraError before they start."""
     if callbacks:
         raise ConfigError("callbacks: they run in this process, workers in others; leave out one of both")
     read_callbacks(track)
-    given = (("page", page), ("from", continue_from))
-    named = [f"--{option}={value}" for option, value in given if value is not None]
     flags = ["--resume"] * resume + ["--overwrite"] * overwrite
-    return [*flags, *(f"--track={name}" for name in track), *named]
-
-
-def _named_callbacks(track: Sequence[str], page: str | Path | None) -> list[Callback]:
-    """Make the callbacks that are named; the config's plug-ins are loaded. Raises as `_worker_options`."""
-    found = read_callbacks(track)
-    if page is None:
-        return found
-    from corank.analysis.live.training_page import TrainingPage  # which loads matplotlib
-
-    return [*found, TrainingPage(require_local(page))]
+    source = [] if continue_from is None else [f"--from={continue_from}"]
+    return [*flags, *(f"--track={name}" for name in track), *source]
 
 
 def _train_as_rank(
@@ -138,7 +124,6 @@ def _train_as_rank(
 ) -> TrainResult:
     """Train in this process, alone or as one of several ranks."""
     settings, base = given.settings, given.base
-    settings.train.check_processes(ranks.world)
     with ExitStack() as held:
         location = parse_location(folder or base / "runs" / settings.name)
         run = _open_folder(location, settings, base, held, report, ranks)
@@ -246,7 +231,6 @@ def _launch(
     continue_from: PathOrUrl | None,
 ) -> TrainResult:
     """Pack, and train by several processes, which read the config as it is with all changes."""
-    given.settings.train.check_processes(workers)
     location = parse_location(folder or given.base / "runs" / given.settings.name)
     if isinstance(location, Path) and not {"--resume", "--overwrite"} & set(options):
         _require_new(location, location)  # before packing; of a URL, the first worker looks

@@ -4,8 +4,8 @@ Letters: R requests · C candidates · I distinct items · B bags · V table row
 · H distinct items of histories · E events, of each request · P pairs of a candidate and an event of its request.
 """
 
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, Self
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -111,9 +111,6 @@ class Batch:
     earliest_time: Tensor | None = None
     """The time of that request, ms UTC: (I,) int64."""
     histories: dict[Attended, AttendedEvents] = field(default_factory=dict)
-    counts: Tensor | None = None
-    """How much each candidate counts in a loss beside its weight, 0 for one that a network has skipped: (C,) float32;
-    None: 1."""
     ranks: Ranks = field(default_factory=Ranks)
     """Who has the other parts of the batch: each rank has some of its requests."""
 
@@ -124,10 +121,6 @@ class Batch:
         """Copy the batch to a device."""
         moved: Batch = _to_device(self, device)
         return moved
-
-    def counting(self, counts: Tensor) -> Self:
-        """The same batch for losses where candidates count more, or not at all, by (C,) float32."""
-        return replace(self, counts=counts, weight=self.weight * counts)
 
     def label_weight(self, label: str) -> Tensor:
         """Return the weight of exposed candidates whose label is known, 0 for others: (C,)."""
@@ -141,7 +134,7 @@ class Batch:
             here |= (
                 of_level if count is None or self.draw_order is None else of_level & (self.draw_order < count)
             )
-        return here if self.counts is None else here & (self.counts > 0)
+        return here
 
 
 def _to_device(value: Any, device: torch.device) -> Any:

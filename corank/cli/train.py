@@ -1,11 +1,10 @@
 """The commands that train, and that write trainings to trackers."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from corank.cli.options import Json, local_path, print_text
+from corank.cli.options import Json, print_text
 from corank.cli.training import ConfigPath, Overrides, RunPath, Without, check_first
 from corank.distributed.launch_environment import is_first
 
@@ -24,12 +23,6 @@ Source = Annotated[
         "--from",
         metavar="RUN",
         help="A finished run, or its URL, whose weights and optimiser states are taken over as far as they fit.",
-    ),
-]
-TrainingPageFile = Annotated[
-    Path | None,
-    typer.Option(
-        parser=local_path, metavar="FILE.html", help="A page that shows the training while it runs."
     ),
 ]
 
@@ -59,7 +52,6 @@ def train_command(
     overrides: Overrides = None,
     without: Without = None,
     track: Track = None,
-    page: TrainingPageFile = None,
     as_json: Json = False,
 ) -> None:
     """Train all stages as one model; pack first if needed. Under torchrun, as one process of several."""
@@ -84,7 +76,6 @@ def train_command(
         timeout,
         without or [],
         track=track or [],
-        page=page,
         continue_from=source,
     )
     if as_json:

@@ -212,10 +212,6 @@ class Loss(Settings):
         """The levels whose candidates get the target 0, whatever their label."""
         return set()
 
-    def positives(self, funnel: FunnelSpec) -> set[int]:
-        """The levels whose candidates should lead others, whatever their label."""
-        return set()
-
     def soft_targets(self, funnel: FunnelSpec) -> set[int]:
         """The levels, set by `on`, whose candidates get a teacher's target."""
         return set()

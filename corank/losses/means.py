@@ -1,6 +1,6 @@
 """Weighted means of losses over the requests of all ranks."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -35,11 +35,6 @@ def average_losses(sums: Sequence[tuple[Tensor, Tensor]], ranks: Ranks) -> tuple
     weights = of_ranks[1::2].unbind()
     parts = [divide(value, weight.to(value.dtype)) for (value, _), weight in zip(sums, weights, strict=True)]
     return parts, [divide(value, weight) for value, weight in zip(of_ranks[::2], weights, strict=True)]
-
-
-def sum_losses(parts: Iterable[Tensor]) -> Tensor:
-    """Σ of () each: ()."""
-    return torch.stack(list(parts)).sum()
 
 
 def sum_means(weights: Sequence[float], means: Sequence[Tensor]) -> Tensor:

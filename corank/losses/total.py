@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from corank.batches.batch import Batch
-    from corank.models.settings.skip_easy import SkipEasy
     from corank.models.stage_io import StageOutput
 
 
@@ -109,41 +108,6 @@ class TotalLoss:
                     "where the last stage is first; take a deeper stage"
                 )
 
-    def check_skip_easy(self, easy: "SkipEasy", skipping: Sequence[str]) -> None:
-        """Raise ConfigError if a level that may be skipped is not there, must not be skipped, or is read by no loss.
-
-        Args:
-            easy: `train.skip_easy`.
-            skipping: the networks that skip.
-        """
-        if not skipping:
-            raise ConfigError(
-                f"train.skip_easy.by: no stage without item vectors comes after '{easy.by}', and there is no teacher, "
-                "so nobody would skip; name an earlier stage"
-            )
-        key, funnel = "train.skip_easy.on", self.funnel
-        codes = {funnel.source_code(level, key): level for level in easy.on}
-        if len(funnel.levels) - 1 in codes:
-            raise ConfigError(
-                f"{key}: candidates of level {funnel.levels[-1]} are what labels are of; drop it"
-            )
-        readers = [
-            loss for loss in self.losses if loss.weight > 0 and set(loss.reads(funnel)) & set(skipping)
-        ]
-        for n, loss in enumerate(self.losses):
-            if loss in readers and (found := loss.positives(funnel) & set(codes)):
-                raise ConfigError(
-                    f"{key}: candidates of level {codes[min(found)]} should survive in losses.{n} "
-                    f"('{loss.name}'), so none of them may be skipped; drop the level"
-                )
-        read = merge(loss.population(funnel) for loss in readers)
-        for code, level in codes.items():
-            if code not in read:
-                raise ConfigError(
-                    f"{key}: no loss takes what {' or '.join(skipping)} thinks of candidates of level {level}, so "
-                    "that they are not scored anyway; drop the level"
-                )
-
     def _check_one_target(self, loss: Loss, n: int) -> None:
         for other in self.losses:
             both = loss.soft_targets(self.funnel) & other.hard_negatives(self.funnel)
@@ -217,36 +181,19 @@ class TotalLoss:
     def __call__(
         self, outputs: "Mapping[str, StageOutput]", batch: "Batch", step: int, learner: str | None = None
     ) -> "tuple[Tensor, dict[str, Tensor]]":
-        """Compute the total of one learner's losses, or of all, and their means: as `parts`, added up."""
-        from corank.losses.means import sum_losses
-
-        parts, means = self.parts(outputs, batch, step, learner)
-        return sum_losses(parts.values()), means
-
-    def parts(
-        self, outputs: "Mapping[str, StageOutput]", batch: "Batch", step: int, learner: str | None = None
-    ) -> "tuple[dict[str, Tensor], dict[str, Tensor]]":
-        """Compute the parts of the total of one learner's losses, or of all.
+        """Compute the total of one learner's losses, or of all. A collective.
 
         Returns:
-            Each loss's mean times its weight, which add up to the total, and its detached mean, by name. Means are over
-            the requests of all ranks; a part is this rank's of the sum over ranks. A collective.
+            The sum of each loss's mean times its weight, and the detached means by name. Means are over the requests of
+            all ranks; the total is this rank's part of the sum over ranks.
         """
-        from corank.losses.means import average_losses
+        from corank.losses.means import average_losses, sum_means
 
         losses = self.select(learner)
         sums = [self._sum_members(loss, outputs, batch) for _, loss in losses]
-        values, means = average_losses(sums, batch.ranks)
-        names = [name for name, _ in losses]
-        parts = [loss.weight_at(step) * value for (_, loss), value in zip(losses, values, strict=True)]
-        return dict(zip(names, parts, strict=True)), dict(zip(names, means, strict=True))
-
-    def _counted(self, loss: Loss, outputs: "Mapping[str, StageOutput]", batch: "Batch") -> "Batch":
-        """The batch without the candidates that a network which the loss reads has skipped: all skip the same."""
-        for name in loss.reads(self.funnel):
-            if (counts := outputs[name].counts) is not None:
-                return batch.counting(counts)
-        return batch
+        parts, means = average_losses(sums, batch.ranks)
+        total = sum_means([loss.weight_at(step) for _, loss in losses], parts)
+        return total, dict(zip([name for name, _ in losses], means, strict=True))
 
     def _sum_members(
         self, loss: Loss, outputs: "Mapping[str, StageOutput]", batch: "Batch"
@@ -254,7 +201,6 @@ class TotalLoss:
         """Σ w·l and Σ w of a loss; with members of what it trains the mean over members, each with its own logits."""
         from corank.losses.means import sum_means, weighted_sum
 
-        batch = self._counted(loss, outputs, batch)
         learners = self.trained_by(loss)
         counts = {outputs[name].member_count for name in learners} - {0}
         if not counts:

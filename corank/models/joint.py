@@ -5,6 +5,7 @@ Letters: R requests · C candidates · I', C', H' distinct items, candidates and
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import cast
 
 import numpy as np
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from corank.batches.batch import Batch
+from corank.batches.candidate_subset import CandidateSubset
+from corank.batches.sampling import Population
 from corank.batches.sums import padded
 from corank.core.errors import PluginError
 from corank.core.ordering import soft_ranks
@@ -21,7 +24,6 @@ from corank.features.input_layout import Attended, Layout, VectorColumns
 from corank.features.schema import PLACEMENTS, Placement
 from corank.models.histories.attended import BatchHistory
 from corank.models.pairs import BatchPairs
-from corank.models.scoring import SCORE_ALL, BatchScoring, Scoring
 from corank.models.settings.stage import StageSettings
 from corank.models.settings.teacher import TeacherSettings
 from corank.models.stage_io import StageInputs, StageOutput
@@ -99,28 +101,28 @@ class JointModel(nn.Module):
         return self.outputs(batch, self.stages)
 
     def outputs(
-        self, batch: Batch, stages: Iterable[str], scoring: Scoring = SCORE_ALL
+        self, batch: Batch, stages: Iterable[str], scored: Mapping[str, Population] = MappingProxyType({})
     ) -> dict[str, StageOutput]:
         """The outputs of some stages or teachers, by name. A stage that none of them needs is not computed.
 
         Args:
             batch: their candidates.
             stages: names of stages or teachers.
-            scoring: which candidates each of them scores; the others' logits are 0.
+            scored: the candidates that networks score, by network; the logits of others are 0. One that is not named
+                scores all.
         """
-        stages, scored = list(stages), BatchScoring(scoring, batch)
+        stages, subsets = list(stages), _Subsets(batch)
         dense: dict[str, DenseInputs] = {}
         outputs: dict[str, StageOutput] = {}
-        for name in self.with_earlier(scoring.with_easy(stages)):
+        for name in self.with_earlier(stages):
             tables = self.tables_of[name]
             if tables not in dense:
                 dense[tables] = self.inputs(batch, tables)
-            counts = scored.weights(name, outputs)
-            subset = scored.subset(name, counts)
+            subset = subsets.of(scored.get(name))
             pairs = BatchPairs(batch if subset is None else subset)
             inputs = self._stage_inputs(name, dense[tables], pairs, outputs, batch)
             output: StageOutput = self.networks[name](inputs).cut(len(pairs))
-            outputs[name] = output if subset is None else output.spread(subset.index, len(batch), counts)
+            outputs[name] = output if subset is None else output.spread(subset.index, len(batch))
         return {name: self._with_terms(outputs[name], name, batch) for name in stages}
 
     def with_earlier(self, stages: Sequence[str]) -> list[str]:
@@ -264,6 +266,23 @@ class JointModel(nn.Module):
         sets = dict.fromkeys(self.tables_of[name] for name in names)
         networks = [self.networks[name] for name in names] + [self.projections[held] for held in sets]
         return [parameter for network in networks for parameter in network.parameters()]
+
+
+class _Subsets:
+    """Candidates of a batch, chosen once for all networks that score the same."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._by_population: dict[frozenset[tuple[int, int | None]], CandidateSubset] = {}
+
+    def of(self, population: Population | None) -> CandidateSubset | None:
+        """The candidates of a population; None for all."""
+        if population is None:
+            return None
+        key = frozenset(population.items())
+        if key not in self._by_population:
+            self._by_population[key] = CandidateSubset.of(self._batch, self._batch.in_population(population))
+        return self._by_population[key]
 
 
 def _filled(parts: list[Tensor], dtype: torch.dtype, fill: bool) -> Tensor:

@@ -58,9 +58,6 @@ class StageOutput:
     positions: Mapping[str, Tensor] = field(default_factory=dict)
     """By label, what a candidate's position on the page adds to its logit: (C,). Only in training, and only if the
     log has positions; serving leaves it out."""
-    counts: Tensor | None = None
-    """How much each candidate counts in losses that read these logits, 0 for one that was skipped and whose logit means
-    nothing: (C,); None: 1."""
     log_variances: Mapping[str, Tensor] = field(default_factory=dict)
     """By the name of a loss that learns a weight of its part of the stage, the number from which `loss_weight` computes
     it: () each."""
@@ -87,17 +84,16 @@ class StageOutput:
         logits = {label: z if len(z) == count else z[:count] for label, z in self.logits.items()}
         return replace(self, logits=logits, members={label: z[:count] for label, z in self.members.items()})
 
-    def spread(self, index: Tensor, count: int, counts: Tensor | None) -> Self:
+    def spread(self, index: Tensor, count: int) -> Self:
         """The same for `count` candidates, 0 for those that are not in the index: (K,) → (C,).
 
         Args:
             index: the candidates that were scored: (K,) int32.
             count: all candidates, C.
-            counts: how much each counts.
         """
 
         def fill(z: Tensor) -> Tensor:
             return z.new_zeros((count, *z.shape[1:])).index_copy(0, index.long(), z)
 
         logits, members = ({k: fill(z) for k, z in held.items()} for held in (self.logits, self.members))
-        return replace(self, logits=logits, members=members, counts=counts)
+        return replace(self, logits=logits, members=members)

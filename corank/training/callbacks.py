@@ -3,7 +3,7 @@
 The hooks run in this order, on the first rank alone:
 
 on_start        once, when the model is built and a resumed state is loaded
-on_log          every 20 steps, at the last of an epoch, and where losses' gradients are compared
+on_log          every 20 steps, and at the last of an epoch
 on_evaluate     after an epoch, when its validation metrics are computed
 on_checkpoint   when a checkpoint is written; it holds what on_evaluate has told
 on_end          once, however the training ends
@@ -63,18 +63,13 @@ class TrainingLog:
     """The mean of each loss over the batch, by `STAGE.KIND`, unweighted."""
     candidates_per_second: float
     """Of all ranks, since this epoch was begun or resumed."""
-    cosines: Mapping[str, float] = field(default_factory=dict)
-    """Of each two losses' gradients, by `tables/A/B` and `layers/A/B`, NaN where one is 0; empty at other steps than
-    those of `train.gradient_conflict`."""
     loss_weights: Mapping[str, float] = field(default_factory=dict)
     """That losses have learnt of their parts, by `LOSS/STAGE`; empty unless a loss learns some."""
 
     @property
     def figures(self) -> dict[str, float]:
-        """All of them as trackers name them: `loss/A`, `cosine/tables/A/B`, `loss_weight/A/STAGE`,
-        `candidates_per_second`."""
+        """All of them as trackers name them: `loss/A`, `loss_weight/A/STAGE`, `candidates_per_second`."""
         found = {f"loss/{name}": value for name, value in self.losses.items()}
-        found |= {f"cosine/{name}": value for name, value in self.cosines.items() if value == value}
         found |= {f"loss_weight/{name}": value for name, value in self.loss_weights.items()}
         return found | {"candidates_per_second": self.candidates_per_second}
 
@@ -156,7 +151,7 @@ class Callback:
         """Called once, before the first step. A finished run that is resumed calls no hook."""
 
     def on_log(self, event: TrainingLog) -> None:
-        """Called with the losses: every 20 steps, at the last step of an epoch, and where gradients are compared."""
+        """Called with the losses: every 20 steps, and at the last step of an epoch."""
 
     def on_evaluate(self, event: TrainingEvaluation) -> None:
         """Called with the validation metrics after an epoch, before its checkpoint is written."""

@@ -24,7 +24,7 @@ from corank.models.settings.stage_context import StageContext
 from corank.models.settings.teacher import TeacherSettings
 from corank.models.settings.torch_names import NAMES_OF_TORCH
 from corank.training.export_settings import ExportSettings
-from corank.training.loss_gradients.settings import check_shared_weights
+from corank.training.gone_keys import drop_gone_keys
 from corank.training.train_settings import TrainSettings
 from corank.training.trees.settings import TreeTeacherSettings
 from corank.training.validation.settings import ValidationSettings
@@ -117,14 +117,6 @@ class Config(Settings):
         return [stage.name for stage in self.stages if stage.orders_by_product]
 
     @property
-    def skipping(self) -> list[str]:
-        """The stages and teachers that skip easy candidates, by `train.skip_easy`."""
-        if self.train.skip_easy is None:
-            return []
-        vectors = [(stage.name, stage.has_vectors) for stage in self.stages]
-        return self.train.skip_easy.skipping(vectors, [teacher.name for teacher in self.teachers])
-
-    @property
     def networks(self) -> dict[str, NetworkSettings]:
         """Stages, then teachers, by their key, such as `stages.0`; the last trains first in `train.mode: separate`."""
         return {f"stages.{n}": stage for n, stage in enumerate(self.stages)} | {
@@ -142,8 +134,12 @@ class Config(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _check_train_keys(cls, value: Any) -> Any:
-        """Refuse a key of `train` that is neither a setting nor a stage, before its value is read as an optimiser."""
+    def _check_keys(cls, value: Any) -> Any:
+        """Refuse keys that are gone, and a key of `train` that is neither a setting nor a stage.
+
+        The latter's value would be read as an optimiser.
+        """
+        value = drop_gone_keys(value)
         match value:
             case {"train": {**train}, "stages": [*stages]}:
                 teachers = value.get("teachers")
@@ -186,11 +182,6 @@ class Config(Settings):
         total.check_learners({key: name for key, name in names.items() if not networks[key].fitted})
         total.check_generators()
         check_tables(networks)
-        if self.train.gradient_conflict is not None:
-            check_shared_weights(total, networks.values(), self.train.mode)
-        self.train.check_skip_easy([stage.name for stage in self.stages])
-        if self.train.skip_easy is not None:
-            total.check_skip_easy(self.train.skip_easy, self.skipping)
         if self.train.mode != "joint":
             total.check_one_learner(self.train.mode)
         if self.train.mode == "separate":

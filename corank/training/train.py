@@ -131,13 +131,12 @@ def _run_epoch(trainer: Trainer, told: Callback, checks: MidEpochChecks | None) 
     reader = trainer.reader
     for means, speed in _run_steps(trainer, reader):
         progress.batch += 1
-        if progress.step % LOG_EVERY == 0 or progress.batch == len(reader) or trainer.cosines:
+        if progress.step % LOG_EVERY == 0 or progress.batch == len(reader):
             losses = {name: float(value) for name, value in means.items()}
             _refuse_divergence(losses, trainer)
-            cosines = {name: float(value) for name, value in trainer.cosines.items()}
             weights = {name: float(value) for name, value in trainer.model.loss_weights.items()}
             at = (progress.epoch + 1, progress.batch, len(reader), progress.step)
-            told.on_log(TrainingLog(*at, losses, speed, cosines, weights))
+            told.on_log(TrainingLog(*at, losses, speed, weights))
         if progress.step % every == 0 and progress.batch < len(reader):
             _save(trainer, told)
         if checks is not None and checks.due(progress.batch, len(reader)):

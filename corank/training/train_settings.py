@@ -18,9 +18,7 @@ from pydantic import (
 from corank.core.errors import ConfigError
 from corank.core.settings import Settings
 from corank.metrics.metric import validation_metrics
-from corank.models.settings.skip_easy import SkipEasy
 from corank.models.settings.table_optimiser import TableOptimiser
-from corank.training.loss_gradients.settings import GradientConflict
 
 AUTO: Literal["auto"] = "auto"
 """A number that follows from how many requests train: see `corank.training.preparation.schedule`."""
@@ -94,11 +92,6 @@ class TrainSettings(Settings):
     """Stop by a figure of the validation split; all epochs unless given."""
     checkpoint_every: PositiveInt = 1000
     """Optimiser steps between checkpoints; one is written after every epoch, too."""
-    gradient_conflict: GradientConflict | None = None
-    """Measures how far losses contradict each other, and may mend it; neither unless given."""
-    skip_easy: SkipEasy | None = None
-    """Candidates that the costly networks leave out of a step, since an earlier stage finds them easy; none unless
-    given."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Of the matrix products in training; auto is bf16 where the processor has instructions for it, else fp32.
     Evaluation is fp32."""
@@ -126,34 +119,9 @@ class TrainSettings(Settings):
         own = self.stages.get(name or "", DenseOptimiser()).epochs
         return _number(self.epochs, "epochs") if own is None else own
 
-    def check_skip_easy(self, stages: Sequence[str]) -> None:
-        """Raise ConfigError if `skip_easy` names no stage, or one that has learnt nothing yet.
-
-        Args:
-            stages: those of the cascade, in its order.
-        """
-        if self.skip_easy is None:
-            return
-        by = self.skip_easy.by
-        if by not in stages:
-            raise ConfigError(f"train.skip_easy.by: no stage '{by}'; stages are {', '.join(stages)}")
-        if self.mode == "separate":
-            raise ConfigError(
-                f"train.skip_easy: '{by}' trains after later stages in train.mode: separate, and has learnt nothing by "
-                "then; write joint or alternate, or drop it"
-            )
-
     def shards_tables(self, weights: int) -> bool:
         """Whether several processes share the rows of tables that have so many weights in all."""
         return self.tables == "sharded" or (self.tables == "auto" and weights > MOST_REPLICATED)
-
-    def check_processes(self, count: int) -> None:
-        """Raise ConfigError if so many processes cannot train by these settings."""
-        if self.gradient_conflict is not None and count > 1:
-            raise ConfigError(
-                f"train.gradient_conflict: one process alone can train with it; received {count}; drop it, or train "
-                "without --workers and torchrun"
-            )
 
     def check(self, labels: Mapping[str, Sequence[str]]) -> None:
         """Raise ConfigError if early stopping is impossible, or by a metric that does not exist.

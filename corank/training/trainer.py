@@ -9,7 +9,6 @@ from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.data.dataset import PackedDataset
 from corank.distributed.ranks import Ranks
-from corank.losses.means import sum_losses
 from corank.models.gradients import sum_gradients
 from corank.models.joint import JointModel
 from corank.training.checkpoints.checkpoint_writer import CheckpointWriter
@@ -17,10 +16,9 @@ from corank.training.checkpoints.facts import TrainingProgress, training_progres
 from corank.training.checkpoints.matching import config_facts, load_matching
 from corank.training.checkpoints.training_state import held_buckets, restore_training, training_state
 from corank.training.device import device, precision
-from corank.training.loss_gradients.gradients import LossGradients
 from corank.training.optimisers import Average, optimisers
 from corank.training.preparation.number_bins import fit_number_bins
-from corank.training.preparation.scoring import build_scoring
+from corank.training.preparation.scoring import scored_populations
 from corank.training.run import Run, build_model
 
 RANK_SEED = 0x9E3779B1
@@ -50,10 +48,8 @@ class Trainer:
         self.average = Average(self.model, train.average) if train.average else None
         self.total = self.config.total
         names = [None, *self.model.networks]
-        self.scoring = {learner: build_scoring(self.config, learner) for learner in names}
+        self.scored = {learner: scored_populations(self.config, learner) for learner in names}
         self.progress = TrainingProgress()
-        self.cosines: dict[str, torch.Tensor] = {}
-        """Of the losses' gradients of the latest step, as `LossGradients.cosines`; empty unless they were measured."""
         self.writer = CheckpointWriter(self.ranks)
 
     def step(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -62,7 +58,6 @@ class Trainer:
         seed = self.config.train.seed * 1_000_003 + self.progress.step + self.ranks.rank * RANK_SEED
         self._seed(seed)
         means: dict[str, torch.Tensor] = {}
-        self.cosines = {}
         for learner in self.learners():
             means |= self._update(batch, learner)
         if self.average is not None:
@@ -96,34 +91,17 @@ class Trainer:
         for name, stage in self.model.networks.items():
             stage.train(learner in (None, name))  # no dropout in a stage that does not learn now
         read = self.total.reads(learner)
-        outputs = self.model.outputs(batch, read, self.scoring[learner])
-        parts, means = self.total.parts(outputs, batch, self.progress.step, learner)
+        outputs = self.model.outputs(batch, read, self.scored[learner])
+        loss, means = self.total(outputs, batch, self.progress.step, learner)
         for optimiser in self.optimisers.values():
             optimiser.zero_grad(set_to_none=True)
-        self._differentiate(parts)
+        loss.backward()
         sum_gradients(self.model, self.model.with_earlier(read), self.ranks)
         if self.average is not None:
             self.average.before()
         for optimiser in self.optimisers.values():
             optimiser.step()
         return means
-
-    def _differentiate(self, parts: dict[str, torch.Tensor]) -> None:
-        """Set the gradients of an update; compare and project those of its losses, as `train.gradient_conflict` says.
-
-        Args:
-            parts: of the total, by the name of the loss.
-        """
-        settings = self.config.train.gradient_conflict
-        measured = settings is not None and (self.progress.step + 1) % settings.every == 0
-        projected = settings is not None and settings.project
-        gradients = LossGradients.of(self.model, parts) if measured or projected else None
-        if gradients is not None and measured:
-            self.cosines |= gradients.cosines()
-        if gradients is not None and projected:
-            gradients.set_projected([self.config.train.seed, self.progress.step])
-        else:
-            sum_losses(parts.values()).backward()
 
     @property
     def _last_first(self) -> list[str]:

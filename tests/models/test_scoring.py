@@ -9,17 +9,10 @@ from torch import Tensor
 
 from corank.batches.batch import Batch
 from corank.batches.candidate_subset import CandidateSubset
-from corank.losses.base import FunnelSpec
-from corank.losses.settings.click import ClickLoss
-from corank.losses.settings.levels import LevelsLoss
-from corank.losses.settings.unexposed import UnexposedLoss
-from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
-from corank.models.scoring import EasyCandidates, Scoring
 from corank.models.settings.din import DinSettings
 from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.sequence_encoder import SequenceEncoderSettings
-from corank.models.settings.skip_easy import SkipEasy
 from corank.models.settings.teacher import TeacherSettings
 from corank.models.settings.two_tower import TowersSettings
 from tests.support.encoded_batches import LAYOUT, random_batch
@@ -30,8 +23,6 @@ PRERANK = TowersSettings(name="prerank", model="towers", value="click", keep=3, 
 RANK = MlpSettings(name="rank", model="mlp", keep=2, hidden=[8, 4], members=2)
 TEACHER = TeacherSettings(name="teacher", scores=["served"], hidden=[8])
 NAMES = ["prerank", "rank", "teacher"]
-EASY = SkipEasy(by="prerank", on=["cut", "kept"], keep=0.4, sample=0.3)
-SCOPE = FunnelSpec(["cut", "kept", "exposed"], ["click"], {name: ["click"] for name in NAMES})
 
 
 def model(rank: MlpSettings = RANK) -> JointModel:
@@ -78,12 +69,12 @@ def test_a_network_says_of_some_candidates_what_it_says_of_all(
         level = torch.arange(len(batch), dtype=torch.uint8) % 3
         batch = replace(batch, level=level, scores={"served": torch.zeros(len(batch))})
     built, chosen = model(rank), batch.in_population(population)
-    scoring = Scoring({"rank": population, "teacher": population})
-    whole, some = built.outputs(batch, NAMES), built.outputs(batch, NAMES, scoring)
+    whole = built.outputs(batch, NAMES)
+    some = built.outputs(batch, NAMES, {"rank": population, "teacher": population})
     assert torch.equal(some["prerank"].logits["click"], whole["prerank"].logits["click"])
     for name in ("rank", "teacher"):
         ours, all_ = some[name].logits["click"], whole[name].logits["click"]
-        assert not ours[~chosen].any() and some[name].counts is None
+        assert not ours[~chosen].any()
         torch.testing.assert_close(ours[chosen], all_[chosen], rtol=1e-5, atol=1e-6)
         mine, theirs = gradients(built, ours), gradients(built, all_ * chosen)
         assert mine.keys() == theirs.keys()
@@ -103,61 +94,3 @@ def test_the_indices_are_those_of_the_chosen_alone() -> None:
         assert sums.start is not None
         for n, (a, b) in enumerate(zip(sums.start[:-1], sums.start[1:], strict=True)):
             assert sums.row[a:b].tolist() == torch.nonzero(of == n).squeeze(1).tolist()
-
-
-def easy() -> EasyCandidates:
-    return EasyCandidates(EASY, "click", frozenset({"rank"}), {0: None, 1: None})
-
-
-def test_the_hard_are_kept_and_the_drawn_stand_for_the_easy() -> None:
-    batch, share = drawn(2, size=200), []
-    z = torch.randn(len(batch), generator=torch.Generator().manual_seed(1))
-    for epoch in range(30):
-        weights = easy().weights(z, replace(batch, draws=batch.draws * 1000 + epoch))
-        for request in range(4):
-            mine = (batch.request_of == request) & (batch.level < 2)
-            order = z[mine].argsort(descending=True)
-            ours = weights[mine][order]
-            assert (ours[:80] == 1).all()  # ⌈.4 · 200⌉
-            assert ((ours[80:] == 0) | ((ours[80:] - 1 / 0.3).abs() < 1e-5)).all()
-            share.append((ours[80:] > 0).float().mean().item())
-        assert (weights[batch.level == 2] == 1).all()
-    assert np.mean(share) == pytest.approx(0.3, abs=0.02)
-    assert np.std(share) > 0.01, "drawn anew each epoch"
-    again = easy().weights(z, batch)
-    assert torch.equal(again, easy().weights(z, batch))
-
-
-def test_losses_that_read_who_skips_take_what_was_scored_and_others_take_all() -> None:
-    batch, built = drawn(3), model()
-    scoring = Scoring({}, easy())
-    outputs = built.outputs(batch, ["rank"], scoring)
-    assert list(outputs) == ["rank"]
-    weights = outputs["rank"].counts
-    assert weights is not None and 0 < int((weights == 0).sum()) < len(batch)
-    outputs = built.outputs(batch, ["prerank", "rank"], scoring)
-    assert outputs["prerank"].counts is None
-    named = {
-        stage: UnexposedLoss.model_validate(
-            {"kind": "unexposed", "stage": stage, "from": ["cut", "kept"], "weight": 1.0}
-        )
-        for stage in ("rank", "prerank")
-    }
-    softmax = LevelsLoss(kind="levels", stage="rank", form="softmax")
-    losses = [*named.values(), softmax, ClickLoss(kind="click", stage="rank")]
-    _, means = TotalLoss(losses, SCOPE)(outputs, batch, 1)
-    negative = (batch.level < 2).float()
-    members = built.outputs(batch, ["rank"])["rank"].members["click"]
-    softplus = torch.nn.functional.softplus(members).mean(1)
-    expected = (softplus * weights * negative).sum() / (weights * negative).sum()
-    assert means["rank.unexposed"].item() == pytest.approx(expected.item(), rel=1e-4)
-    z = torch.nn.functional.softplus(outputs["prerank"].logits["click"])
-    assert means["prerank.unexposed"].item() == pytest.approx(
-        ((z * negative).sum() / negative.sum()).item(), rel=1e-5
-    )
-    lists = [(batch.request_of == r) & (weights > 0) for r in range(4)]
-    top = [members[mine].log_softmax(0)[batch.level[mine] == 2].mean() for mine in lists]
-    each = torch.stack([batch.weight[mine] @ weights[mine] / mine.sum() for mine in lists])
-    assert means["rank.softmax"].item() == pytest.approx(
-        (-torch.stack(top) @ each / each.sum()).item(), rel=1e-4
-    )

@@ -31,8 +31,6 @@ RANK = {"model": "mlp", "name": "rank", "keep": 2, "hidden": [16, 8]}
 CLICKS = [{"kind": "click", "stage": "prerank"}, {"kind": "click", "stage": "rank"}]
 TAUGHT = {"kind": "distill", "teacher": "rank", "student": "prerank", "on": LEVELS[1:]}
 
-EASY = {"by": "prerank", "on": ["retrieved", "preranked"], "keep": 0.4, "sample": 0.3}
-
 EVERYTHING: dict[str, Any] = {
     "stages": [
         TOWERS | {"embeddings": "own"},
@@ -76,9 +74,9 @@ EVERYTHING: dict[str, Any] = {
         ),
         {"kind": "rankflow", "positive": ["exposed"]},
     ],
-    "train": {"average": 0.9, "skip_easy": EASY},
+    "train": {"average": 0.9},
 }
-"""Three stages, a teacher, attention, crosses, an average, easy candidates that are skipped, and every loss."""
+"""Three stages, a teacher, attention, crosses, an average, and every loss."""
 LEARNT = {"kind": "cascade", "form": "arf_v2", "positive": ["exposed"], "weights": "learnt"}
 """A loss that learns weights of its parts."""
 LAZY = {"optimiser": "lazy_adam", "lr": 0.01}
@@ -98,8 +96,7 @@ CASES: dict[str, dict[str, Any]] = {
         "train": {"mode": "separate", "average": 0.9},
     },
     # ranks have no request, or none with a label
-    "few requests": EVERYTHING
-    | {"losses": [*EVERYTHING["losses"], LEARNT], "train": {"requests": 3, "skip_easy": EASY}},
+    "few requests": EVERYTHING | {"losses": [*EVERYTHING["losses"], LEARNT], "train": {"requests": 3}},
 }
 """By name the parts of a config that differ from the world's own."""
 STEPS = 6

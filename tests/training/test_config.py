@@ -168,14 +168,6 @@ WRONG = {
     "features.brands={side: user, kind: ids, of: history.brand, dim: 8}": "features.brands.dim: a history shares the "
     "table of 'brand', whose dim is 16; received 8",
     "features.history.half_life=0d": "features.history: half_life must be above 0s",
-    "train.skip_easy={by: prerank}": "train.skip_easy.on: required, but not given",
-    "train.skip_easy={by: prerank, on: [ranked], keep: 1}": "train.skip_easy.keep: Input should be less than 1",
-    "train.skip_easy={by: prerenk, on: [ranked]}": "train.skip_easy.by: no stage 'prerenk'; stages are prerank, rank",
-    "train.skip_easy={by: rank, on: [ranked]}": "train.skip_easy.by: no stage without item vectors comes after 'rank'",
-    "train.skip_easy={by: prerank, on: [rankd]}": "train.skip_easy.on: no level 'rankd'",
-    "train.skip_easy={by: prerank, on: [exposed]}": "train.skip_easy.on: candidates of level exposed are what labels",
-    "train.skip_easy={by: prerank, on: [ranked, retrieved]}": "train.skip_easy.on: no loss takes what rank thinks of "
-    "candidates of level retrieved",
     "stages=[]": "stages: List should have at least 1 item",
     "losses=[]": "losses: List should have at least 1 item",
 }  # fmt: skip
@@ -281,7 +273,7 @@ def test_a_config_that_is_not_there(tmp_path: Path) -> None:
     assert refused(tmp_path).startswith("cannot be read: ")
 
 
-@pytest.mark.parametrize("text", ["a: [", "a: b: c", "\t- x", "a: &x *y"])
+@pytest.mark.parametrize("text", ["a: [", "a: b: c", "\t- x"])
 def test_what_is_not_yaml(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
     assert refused(path).startswith("not valid YAML: ")
@@ -304,16 +296,3 @@ def test_a_config_of_nothing_names_what_is_required(path: Path) -> None:
         read(path)
     missing = [line.split(": ")[1] for line in str(caught.value).splitlines()]
     assert missing == ["data", "features", "stages", "losses"]
-
-
-def test_what_must_survive_or_has_not_learnt_yet_is_not_skipped(path: Path) -> None:
-    easy = "train.skip_easy={by: prerank, on: [ranked, preranked]}"
-    survive = "losses.1={kind: cascade, form: arf, positive: [ranked, exposed]}"
-    assert refused(path, survive, easy) == (
-        "train.skip_easy.on: candidates of level ranked should survive in losses.1 ('cascade.arf'), so none of "
-        "them may be skipped; drop the level"
-    )
-    apart = ["train.mode=separate", "stages.0.embeddings=own", "train.skip_easy={by: prerank, on: [ranked]}"]
-    assert refused(path, *apart).startswith(
-        "train.skip_easy: 'prerank' trains after later stages in train.mode"
-    )

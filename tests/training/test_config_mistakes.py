@@ -72,8 +72,6 @@ EVERY_PART = {
         {"kind": "mimic", "stage": "heads"},
     ],
     "train.table": {"optimiser": "lazy_adam", "lr": 0.01},
-    "train.gradient_conflict": {"every": 10},
-    "train.skip_easy": {"by": "prerank", "on": ["ranked"]},
     "train.rank": {"optimiser": "adam", "lr": 0.01},
     "export.precision": {"prerank.vector": "fp16"},
 }

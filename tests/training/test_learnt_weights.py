@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import corank
+from corank.training import train
 from corank.training.callbacks import TrainingLog
 from corank.training.checkpoints.checkpoint import load
 from tests.support.interruptions import Interrupting, StoppedError, same
@@ -19,7 +20,6 @@ OVERRIDES = [
     "train.epochs=1",
     "train.checkpoint_every=2",
     "train.average=0.9",
-    "train.gradient_conflict={every: 2, project: true}",
     "losses=[{kind: click, stage: rank}, {kind: click, stage: prerank}, "
     "{kind: cascade, form: arf_v2, positive: [exposed], weights: learnt}]",
 ]
@@ -39,7 +39,8 @@ class Told(Silent):
         assert {f"loss_weight/{name}" for name in event.loss_weights} <= event.figures.keys()
 
 
-def test_learnt_weights_are_told_and_last(tmp_path: Path) -> None:
+def test_learnt_weights_are_told_and_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "LOG_EVERY", 2)
     config, told = small_world() / "config.yaml", Told()
     whole = corank.train(config, OVERRIDES, folder=tmp_path / "whole", callbacks=[told]).run
     assert all(weights.keys() == WEIGHTS for weights in told.weights)

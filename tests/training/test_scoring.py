@@ -7,7 +7,7 @@ import pytest
 from corank.batches.sampling import CATALOGUE
 from corank.core.errors import ConfigError
 from corank.training.config_file import read
-from corank.training.preparation.scoring import build_scoring
+from corank.training.preparation.scoring import scored_populations
 from tests.support.configs import TEXT
 
 RETRIEVED, PRERANKED, RANKED, EXPOSED = range(4)
@@ -22,12 +22,9 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_ranker_scores_what_a_loss_reads_of_it(path: Path) -> None:
     """Retrieved candidates are the pre-ranker's negatives alone."""
-    found = build_scoring(read(path))
-    assert found.populations == {"rank": {EXPOSED: None, RANKED: None}} and found.easy is None
+    assert scored_populations(read(path)) == {"rank": {EXPOSED: None, RANKED: None}}
     everything = "losses.2.on=[preranked, ranked, exposed]", "losses.1.from=[preranked]"
-    assert (
-        build_scoring(read(path, [*everything, "losses.1.weight=0", "losses.1.stage=rank"])).populations == {}
-    )
+    assert scored_populations(read(path, [*everything, "losses.1.weight=0", "losses.1.stage=rank"])) == {}
 
 
 def test_what_a_later_stage_sees_is_scored_for_it(path: Path) -> None:
@@ -39,23 +36,21 @@ def test_what_a_later_stage_sees_is_scored_for_it(path: Path) -> None:
         "{kind: distill, teacher: rank, student: prerank, on: [exposed, ranked]}, "
         "{kind: unexposed, stage: prerank, from: [retrieved]}]"
     )
-    found = build_scoring(read(path, [stages, clicks]))
-    assert found.populations == {name: {EXPOSED: None, RANKED: None} for name in ("light", "rank")}
-    assert build_scoring(read(path, [stages.replace("light.score, ", ""), clicks])).populations == {
+    found = scored_populations(read(path, [stages, clicks]))
+    assert found == {name: {EXPOSED: None, RANKED: None} for name in ("light", "rank")}
+    assert scored_populations(read(path, [stages.replace("light.score, ", ""), clicks])) == {
         "light": {EXPOSED: None},
         "rank": {EXPOSED: None, RANKED: None},
     }
     first = stages.replace("model: towers", "model: mlp")
-    assert "prerank" not in build_scoring(read(path, [first, clicks])).populations, "its ranks are of all"
+    assert "prerank" not in scored_populations(read(path, [first, clicks])), "its ranks are of all"
 
 
 def test_a_teacher_scores_drawn_candidates_and_no_others(path: Path) -> None:
     drawn = (
         "losses.2={kind: distill, teacher: rank, student: prerank, on: [catalogue, ranked], per_request: 5}"
     )
-    assert build_scoring(read(path, [drawn])).populations == {
-        "rank": {EXPOSED: None, RANKED: 5, CATALOGUE: 5}
-    }
+    assert scored_populations(read(path, [drawn])) == {"rank": {EXPOSED: None, RANKED: 5, CATALOGUE: 5}}
 
 
 @pytest.mark.parametrize(
@@ -85,17 +80,3 @@ def test_a_teacher_that_would_have_to_guess_is_refused(path: Path, changes: list
     drawn = "losses.2={kind: distill, teacher: rank, student: prerank, on: [catalogue], per_request: 5}"
     with pytest.raises(ConfigError, match=message):
         read(path, [drawn, *changes])
-
-
-def test_those_after_a_stage_skip_what_it_finds_easy(path: Path) -> None:
-    teach = (
-        "losses.2={kind: distill, teacher: rank, student: prerank, on: [preranked, ranked], per_request: 5}"
-    )
-    config = read(path, [teach, "train.skip_easy={by: prerank, on: [ranked]}", "train.mode=alternate"])
-    for learner in (None, "prerank"):
-        easy = build_scoring(config, learner).easy
-        assert easy is not None and easy.networks == {"rank"} and easy.label == "click"
-        assert easy.population == {RANKED: 5}
-    found = build_scoring(config, "rank")
-    assert found.populations == {"rank": {EXPOSED: None}}
-    assert found.easy is None, "it learns from exposed candidates alone"

@@ -27,10 +27,8 @@ HARD = (
     "stages.1.dropout=0.3",
     "stages.1.normalisation=layer",
     "train.checkpoint_every=3",
-    "train.skip_easy={by: prerank, on: [preranked, ranked]}",
 )
-"""What a resumed run must get right beyond the weights: drawn masks and easy candidates, and a checkpoint out of step
-with the log."""
+"""What a resumed run must get right beyond the weights: drawn masks, and a checkpoint out of step with the log."""
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ from corank.analysis.comparison import MeasuredRun, compare_measured
 from corank.analysis.comparison_page import Names, comparison_sections, describe_document
 from corank.analysis.evaluated_run import EvaluatedRun
 from corank.analysis.html import Html, beside, folded, heading, joined, page, section
-from corank.analysis.report.conflicts import conflict_parts
 from corank.analysis.report.cut_figures import best_cut_parts
 from corank.analysis.report.run_figures import (
     calibration_parts,
@@ -61,7 +60,7 @@ def pair_page(one: Run, other: Run, split: str, progress: Progress = lambda done
         describe_document(document),
         *comparison_sections(document),
         *figures,
-        section("Training", *training_parts({"a": one, "b": other}), *conflict_parts(runs)),
+        section("Training", *training_parts({"a": one, "b": other})),
         section(
             "Configs", *(folded(f"The whole config of {name}", _dump(run)) for name, run in runs.items())
         ),

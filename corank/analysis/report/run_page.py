@@ -10,7 +10,6 @@ from corank import __version__
 from corank.analysis.comparison import BETTER, metric_direction
 from corank.analysis.evaluated_run import EvaluatedRun
 from corank.analysis.html import Cell, Html, folded, heading, page, section, table, text
-from corank.analysis.report.conflicts import conflict_parts
 from corank.analysis.report.cut_figures import best_cut_parts
 from corank.analysis.report.run_figures import (
     TO_LOG,
@@ -51,7 +50,7 @@ def report_page(evaluated: EvaluatedRun) -> Html:
         section("Calibration", *calibration_parts(evaluated)),
         section("Scores by level", *distribution_parts(evaluated)),
         section("Ranks by stage", *rank_parts(evaluated)),
-        section("Training", *training_parts({"": evaluated.run}), *conflict_parts({"": evaluated.run})),
+        section("Training", *training_parts({"": evaluated.run})),
         section(
             "Config", folded("The whole config of this run", yaml.safe_dump(plain(config), sort_keys=False))
         ),

@@ -30,8 +30,6 @@ from corank.analysis.study.sample_changes import (
     learn_info_nce,
     learn_pseudo_labels,
     learn_ranknet,
-    project_gradients,
-    skip_easy_candidates,
     split_by_source,
 )
 from corank.analysis.trials.arm import BASE, Arm
@@ -107,11 +105,9 @@ def _changes(config: Config) -> dict[int, dict[str, Change]]:
         "InfoNCE beside the losses": lambda value: learn_info_nce(value, beside=True),
         "a loss a source, and the catalogue": split_by_source,
         "the ranker's scores of the catalogue": distil_catalogue,
-        "projected gradients": project_gradients,
         "the ranker with members": add_members,
         "pseudo-labels of the members": lambda value: learn_pseudo_labels(value, beta=1.0),
         "pseudo-labels, all alike": lambda value: learn_pseudo_labels(value, beta=0.0),
-        "easy candidates skipped": skip_easy_candidates,
     }
     priors, crosses = priors_of(plain(config)), query_crosses_of(plain(config))
     first, last = (stage.model for stage in config.stages)

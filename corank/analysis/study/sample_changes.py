@@ -98,29 +98,6 @@ def _warm_up(value: Plain) -> int:
     return max((loss["warm_up"] for loss in value["losses"] if loss["kind"] == "distill"), default=0)
 
 
-def skip_easy_candidates(value: Plain) -> Plain:
-    """Let the last stage skip what the first finds easy, at all levels that were not exposed and where it is read."""
-    first, last = value["stages"][0], value["stages"][-1]
-    levels = value["data"]["levels"]
-    read = {
-        level for loss in value["losses"] if last["name"] in _named(loss) for level in loss.get("on") or ()
-    }
-    easy = [level for level in levels[:-1] if level in read]
-    value["train"]["skip_easy"] = {"by": first["name"], "on": easy}
-    return value
-
-
-def _named(loss: Plain) -> set[str]:
-    """The stage, teacher and student that a loss names."""
-    return {loss[key] for key in ("stage", "teacher", "student") if key in loss}
-
-
-def project_gradients(value: Plain) -> Plain:
-    """Train by projected gradients."""
-    value["train"]["gradient_conflict"] = {"project": True}
-    return value
-
-
 def _is_of(loss: Plain, stage: str, *kinds: str) -> bool:
     """Whether a loss is of some kinds, and the stage learns from it."""
     return loss["kind"] in kinds and stage in (loss.get("stage"), loss.get("student"))

@@ -40,9 +40,6 @@ class FunnelLoss(Loss):
     def reads(self, funnel: FunnelSpec) -> list[str]:
         return list(funnel.keep) if self.stages is None else self.stages
 
-    def positives(self, funnel: FunnelSpec) -> set[int]:
-        return {funnel.levels.index(level) for level in self.positive}
-
     def check(self, funnel: FunnelSpec, key: str) -> None:
         for stage in self.reads(funnel):
             funnel.check_label(stage, self.label, f"{key}.stages")

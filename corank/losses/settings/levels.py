@@ -99,11 +99,9 @@ class LevelsLoss(Loss):
                 f"{', '.join(self.on or funnel.levels)}; received {', '.join(self.positive_levels(funnel))}"
             )
 
-    def positives(self, funnel: FunnelSpec) -> set[int]:
-        return {funnel.levels.index(level) for level in self.positive_levels(funnel)}
-
     def hard_negatives(self, funnel: FunnelSpec) -> set[int]:
-        return set(self.population(funnel)) - self.positives(funnel) if self.form == "bce" else set()
+        positive = {funnel.levels.index(level) for level in self.positive_levels(funnel)}
+        return set(self.population(funnel)) - positive if self.form == "bce" else set()
 
     def population(self, funnel: FunnelSpec) -> Population:
         return {funnel.levels.index(level): self.per_request for level in self.on or funnel.levels}

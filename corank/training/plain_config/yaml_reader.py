@@ -2,13 +2,12 @@
 
 PyYAML splits the text into events. It would go on to read them as YAML 1.1, where `030` is 24, `1:30` is 90 and `on` is
 true, keep the last of two equal keys, and expand aliases without end. What the events mean is therefore decided here.
+An alias is refused: what a value is stands where it is read.
 """
 
-import copy
 import math
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,14 @@ from corank.core.formatting import shorten
 
 LARGEST = 2**18
 """Bytes of a file, at most."""
-MOST_VALUES = 100_000
-"""Values of a file with its aliases written out, at most."""
 DEEPEST = 64
 """Levels of nesting, at most."""
-
 LONGEST_NUMBER = 40
 """Characters of a whole number, at most."""
 
 _CORE = "tag:yaml.org,2002:"
+_HALVES = re.compile("[\ud800-\udfff]")
+"""Halves of surrogate pairs, as which Python passes on bytes of a command line that are not UTF-8."""
 _PARSER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
@@ -75,9 +73,17 @@ def read_yaml_file(path: Path) -> Any:
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(f"{path}: no such file") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+        raise ConfigError(f"{path}: not valid YAML: {_describe(error)}") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
+
+
+def _describe(error: yaml.YAMLError) -> str:
+    """Say in one line where text is no YAML, and why."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    mark, said = error.problem_mark, filter(None, (error.context, error.problem))
+    return f"line {mark.line + 1}, column {mark.column + 1}: {', '.join(said)}"
 
 
 def read_yaml(text: str, source: str) -> Any:
@@ -89,101 +95,78 @@ def read_yaml(text: str, source: str) -> Any:
 
     Raises:
         yaml.YAMLError: it is not YAML.
-        ConfigError: it has a key twice or a tag of its own, or is too deep or multiplied by aliases.
+        ConfigError: it has a key twice, an anchor, an alias or a tag of its own, or is too deep.
 
     Example:
         >>> read_yaml("{levels: 030, keep: [1:30, 0o17]}", "--set")
         {'levels': 30, 'keep': ['1:30', 15]}
     """
+    if _HALVES.search(text):
+        raise ConfigError(f"{source}: not UTF-8; write it in that encoding")
     return _Document(yaml.parse(text, Loader=_PARSER), source).read()
 
 
-@dataclass
 class _Document:
     """Builds the value of one document from its events."""
 
-    events: Iterator[Any]
-    source: str
-    values: int = 0
-    """Values so far, aliases written out."""
-    deepest: int = 0
-    """Levels of nesting of the value that was built last, counted from the document."""
-    anchors: dict[str, tuple[Any, int, int]] = field(default_factory=dict)
-    """By anchor, the finished value, how many values and how many levels it has."""
+    def __init__(self, events: Iterator[Any], source: str) -> None:
+        self._events, self._source = events, source
 
     def read(self) -> Any:
         """Read the only document of the stream."""
-        value = None
-        documents = 0
-        for event in self.events:
+        value, documents = None, 0
+        for event in self._events:
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
                     raise self._error(event, "a second document begins; write one, without '---' between")
-                value = self._value(next(self.events), 0)
+                value = self._value(next(self._events), 0)
         return value
 
     def _value(self, event: Any, depth: int) -> Any:
-        if isinstance(event, yaml.AliasEvent):
-            return self._alias(event, depth)
-        before, outer = self.values, self.deepest
-        self._count(event, 1, depth)
-        self.deepest = depth
-        if isinstance(event, yaml.ScalarEvent):
-            value = self._scalar(event)
-        elif isinstance(event, yaml.SequenceStartEvent):
-            self._require_tag(event, "seq")
-            value = self._list(depth)
-        else:
-            self._require_tag(event, "map")
-            value = self._mapping(depth)
         if event.anchor is not None:
-            self.anchors[event.anchor] = (value, self.values - before, self.deepest - depth)
-        self.deepest = max(outer, self.deepest)
-        return value
+            sign = "alias '*" if isinstance(event, yaml.AliasEvent) else "anchor '&"
+            raise self._error(
+                event, f"{sign}{shorten(event.anchor)}' is refused; write the value wherever it is read"
+            )
+        if depth > DEEPEST:
+            raise self._error(event, f"nested more than {DEEPEST} levels deep")
+        if isinstance(event, yaml.ScalarEvent):
+            return self._scalar(event)
+        if isinstance(event, yaml.SequenceStartEvent):
+            self._require_tag(event, "seq")
+            return [self._value(item, depth + 1) for item in self._items()]
+        self._require_tag(event, "map")
+        return self._mapping(depth + 1)
 
-    def _alias(self, event: Any, depth: int) -> Any:
-        if event.anchor not in self.anchors:
-            raise self._error(event, f"alias '*{event.anchor}' without an anchor '&{event.anchor}' before it")
-        value, size, levels = self.anchors[event.anchor]
-        self._count(event, size, depth + levels)
-        self.deepest = max(self.deepest, depth + levels)
-        return copy.deepcopy(value)  # a change of one place must not change the other
-
-    def _list(self, depth: int) -> list[Any]:
-        values = []
-        for event in self.events:
-            if isinstance(event, yaml.SequenceEndEvent):
-                break
-            values.append(self._value(event, depth + 1))
-        return values
+    def _items(self) -> Iterator[Any]:
+        """The events that begin the items of a list, or the keys of a mapping; the caller reads what follows each."""
+        while not isinstance(event := next(self._events), yaml.CollectionEndEvent):
+            yield event
 
     def _mapping(self, depth: int) -> dict[str, Any]:
         values: dict[str, Any] = {}
         lines: dict[str, int] = {}
-        for event in self.events:
-            if isinstance(event, yaml.MappingEndEvent):
-                break
+        for event in self._items():
             key = self._key(event, depth)
-            line = event.start_mark.line + 1
             if key in values:
                 raise self._error(
                     event, f"key '{shorten(key)}' is there already, in line {lines[key]}; drop one of the two"
                 )
-            values[key], lines[key] = self._value(next(self.events), depth + 1), line
+            values[key], lines[key] = self._value(next(self._events), depth), event.start_mark.line + 1
         return values
 
     def _key(self, event: Any, depth: int) -> str:
-        key = self._value(event, depth + 1)
+        key = self._value(event, depth)
         if not isinstance(key, str):
             raise self._error(event, "a key must be text; write it in quotes")
-        if key == "<<" and getattr(event, "implicit", (False,))[0]:
+        if key == "<<" and event.implicit[0]:
             raise self._error(event, "'<<' merges mappings in YAML 1.1 alone; write the keys out")
         return key
 
     def _scalar(self, event: Any) -> Any:
         text: str = event.value
-        if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        if "\0" in text or _HALVES.search(text):
             raise self._error(event, "text with a NUL or half a surrogate pair, which no name can hold")
         plain = event.implicit[0] and event.tag is None
         for kind, (pattern, convert) in _SCHEMA.items():
@@ -203,13 +186,6 @@ class _Document:
                 event, f"tag '{shorten(event.tag.replace(_CORE, '!!'))}' does not fit; leave it out"
             )
 
-    def _count(self, event: Any, size: int, depth: int) -> None:
-        self.values += size
-        if depth > DEEPEST:
-            raise self._error(event, f"nested more than {DEEPEST} levels deep")
-        if self.values > MOST_VALUES:
-            raise self._error(event, f"more than {MOST_VALUES:,} values, aliases written out")
-
     def _error(self, event: Any, message: str) -> ConfigError:
         mark = event.start_mark
-        return ConfigError(f"{self.source}: line {mark.line + 1}, column {mark.column + 1}: {message}")
+        return ConfigError(f"{self._source}: line {mark.line + 1}, column {mark.column + 1}: {message}")

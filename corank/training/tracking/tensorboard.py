@@ -32,7 +32,7 @@ class TensorBoard(Callback):
         self._board = SummaryWriter(str(folder), purge_step=event.plan.step)
 
     def on_log(self, event: TrainingLog) -> None:
-        """Write losses, speed and cosines."""
+        """Write losses and speed."""
         self._record(event.figures, event.step)
 
     def on_evaluate(self, event: TrainingEvaluation) -> None:

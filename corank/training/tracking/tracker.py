@@ -107,7 +107,7 @@ class Tracker(Callback, Settings):
         self.begin(event.run.folder, flatten(plain(event.run.config)))
 
     def on_log(self, event: TrainingLog) -> None:
-        """Write losses, speed and cosines, by the names of `TrainingLog.figures`."""
+        """Write losses and speed, by the names of `TrainingLog.figures`."""
         self.record(lambda: self.write_figures(event.figures, event.step))
 
     def on_evaluate(self, event: TrainingEvaluation) -> None:

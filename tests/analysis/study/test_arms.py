@@ -130,8 +130,6 @@ def test_samples(config: Config) -> None:
     assert apart[-1] == ("unexposed", ["catalogue"], 0.1)
     taught = plain(found["the ranker's scores of the catalogue"])["losses"][-1]
     assert (taught["kind"], taught["on"], taught["warm_up"]) == ("distill", ["catalogue"], written["warm_up"])
-    conflict = found["projected gradients"].train.gradient_conflict
-    assert conflict is not None and conflict.project
     exposures = build_arms(read(EXAMPLES / "exposure_only.yaml"), [9])[9]
     assert "no level 'catalogue'" in exposures.refused["RankNet in place of unexposed"]
     assert plain(named(exposures)["InfoNCE in place of unexposed"])["losses"][-1]["on"] == [
@@ -140,7 +138,7 @@ def test_samples(config: Config) -> None:
     ]
 
 
-def test_pseudo_labels_and_easy_candidates(config: Config) -> None:
+def test_pseudo_labels(config: Config) -> None:
     arms = build_arms(config, [9])[9]
     found = named(arms)
     for name, beta in (("pseudo-labels of the members", 1), ("pseudo-labels, all alike", 0)):
@@ -150,14 +148,9 @@ def test_pseudo_labels_and_easy_candidates(config: Config) -> None:
         assert (loss["on"], loss["per_request"]) == (negatives["from"], negatives["per_request"])
         assert (loss["ensemble"], loss["beta"], loss["warm_up"]) == (["rank"], beta, 500)
         assert plain(found[name])["stages"] == plain(found["the ranker with members"])["stages"]
-    skipped = found["easy candidates skipped"].train.skip_easy
-    (taught,) = (loss for loss in plain(config)["losses"] if loss["kind"] == "distill")
-    assert skipped is not None and skipped.by == "prerank"
-    assert set(skipped.on) == set(taught["on"]) - {"exposed"}
     bare = {**plain(config), "losses": [loss for loss in plain(config)["losses"] if loss["kind"] == "click"]}
     refused = build_arms(Config.model_validate(bare), [9])[9].refused
     assert "has no unexposed negatives" in refused["pseudo-labels, all alike"]
-    assert "train.skip_easy.on" in refused["easy candidates skipped"]
 
 
 def test_no_crosses(config: Config) -> None:

@@ -1,1 +1,0 @@
-"""The page that shows a training while it runs."""

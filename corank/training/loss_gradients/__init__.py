@@ -1,1 +1,0 @@
-"""Gradients of each loss by itself: how far losses contradict each other, and their projection."""
