@@ -68,7 +68,8 @@ CONFIG_MISTAKES = {
     "stages.0.query=[16, 4]": "received query 4 and item 8",
     "stages.0.query_features=[category_clicks]": "'category_clicks' is a cross feature",
     "stages.0.query_features=[item_id]": "'item_id' is an item feature and cannot enter the query tower",
-    "losses.3={kind: distill, teacher: rank, student: prerank, on: [retrieved]}": "a row gets a hard 0 or a teacher's target, never both",
+    "losses.3={kind: distill, teacher: rank, student: prerank, on: [retrieved]}": "a row gets a hard 0 or a teacher's "
+    "target, never both",
     "losses.0.stage=rerank": "no stage 'rerank'; stages are prerank, rank",
     "nonsense": "--set nonsense: expected a.b=value",
     "name.x=1": "--set name.x=1: the config has no such place",

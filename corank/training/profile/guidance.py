@@ -261,10 +261,9 @@ class Guidance:
         for loss in RECIPES["levels"].losses:
             if loss["kind"] in self._lacking:
                 named = {"kind": loss["kind"]} | of_config
-                further = [*added, named | loss | of_config | (cut if "from" in loss else {})]
-                added = (
-                    further if self._accepts(self._suggest(further)) else added
-                )  # with matches no in_batch
+                further = [*added, named | dict(loss) | of_config | (cut if "from" in loss else {})]
+                if self._accepts(self._suggest(further)):  # towers with matches take no in_batch
+                    added = further
         if added:
             yield self._suggest(added)
 
