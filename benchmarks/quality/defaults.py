@@ -36,10 +36,11 @@ from corank.core.types import Report
 from corank.datasets.feed.presets import PRESETS
 from corank.datasets.feed.simulate import simulate_world
 from corank.datasets.kuairand import import_kuairand
-from corank.training.config_file import from_plain
+from corank.training.config_file import from_plain, plain
 from corank.training.device import keep_freed_memory
 from corank.training.plain_config.yaml_reader import read_yaml_file
 from corank.training.preparation.packed_data import open_or_pack
+from corank.training.preparation.split_moments import with_moments
 
 Plain = dict[str, Any]
 EARLIER: list[Plain] = [
@@ -104,7 +105,8 @@ def train_arms(
     """Train the arms of each folder's config: arm → its result in each folder."""
     results: dict[str, list[ArmResult]] = {}
     for base in bases:
-        arms = arms_of(read_yaml_file(base / "config.yaml"), further, name, base)
+        written = from_plain(read_yaml_file(base / "config.yaml"), name, base)
+        arms = arms_of(plain(with_moments(written, base)), further, name, base)
         data = TrialData(open_or_pack(arms[0].config, base, report), base, base, report)
         progress = TrialProgress(len(arms) * seeds, lambda line: report(f"{name}: {line}"))
         for arm in arms:

@@ -56,7 +56,7 @@ def sweep(
         out: the sweep's folder; `sweeps/NAME` beside the config unless given. Trials that it holds are not trained
             again.
         seeds: seeds an arm.
-        metric: the figure that chooses, such as `rank.click.auc` or `joint_click_recall`; the last stage's AUC unless
+        metric: the figure that chooses, such as `rank.click.auc` or `joint_click_recall`; the last stage's GAUC unless
             given.
         overrides: `a.b=value` changes of the config, shared by all arms.
         report: takes a line about each training.
@@ -133,7 +133,7 @@ def tune(
         config: a YAML file; a mapping, a `corank.Config` or one with `tables` is written as `NAME.yaml`.
         trials: how many, the config as written among them.
         seed: of what is drawn; the same gives the same trials.
-        metric: the figure that is searched for; unless given the last stage's AUC, `joint_click_recall` in a budget.
+        metric: the figure that is searched for; unless given the last stage's GAUC, `joint_click_recall` in a budget.
         search: what is searched, as `KEY=LOW..HIGH`, `KEY=LOW..HIGH log` or `KEY=VALUE,VALUE`; learning rates, widths,
             dropout, smoothing and weights of losses unless this or `space` is given.
         space: a YAML file of the same, from keys to ranges or lists of values.
@@ -155,7 +155,8 @@ def tune(
     load_optuna()  # fails before anything is packed
     given, file, overrides = _keep(config, overrides, tables)
     base, settings = file.parent, _read(given, file, overrides)
-    objective = Objective.of(settings, metric or (None if budget_us is None else "joint_click_recall"))
+    metric = metric or (None if budget_us is None else "joint_click_recall")
+    objective = Objective.of(settings, metric)
     asked = read_space(settings, search, local(space))
     if budget_us is not None:
         check_budget(settings, budget_us, objective)
@@ -163,6 +164,7 @@ def tune(
     with lock_search(folder, "tune"), given.frames.named():
         packed = open_or_pack(settings, base, report)
         Sufficiency.of(settings, packed).require()
+        objective = Objective.of(settings, metric, packed)
         check_tuning(packed, objective, trials, seed)
         data = TrialData(packed, base, folder, report)
         budget = None if budget_us is None else _open_budget(budget_us, data, folder, objective)

@@ -37,10 +37,16 @@ class Objective:
     """`STAGE.LABEL` of each stage with the label that it orders by."""
 
     @classmethod
-    def of(cls, config: Config, name: str | None) -> "Objective":
-        """The figure of a name; the last stage's AUC unless given. Raises ConfigError if there is no such figure."""
+    def of(cls, config: Config, name: str | None, packed: PackedDataset | None = None) -> "Objective":
+        """The figure of a name. Raises ConfigError if there is no such figure.
+
+        Without a name it is the last stage's GAUC, or its AUC where few users of `packed` have both classes. Of the
+        figures that a log shows, GAUC of the last stage orders recipes most as the truth does; recalls of clicks order
+        them by how closely they follow production (docs/results/defaults.md).
+        """
         mains = tuple(f"{stage.name}.{stage.main}" for stage in config.stages)
-        known, name = figure_metrics(config), name or f"{mains[-1]}.auc"
+        within_users = packed is None or _count_mixed_users(packed, config.stages[-1].main) >= FEWEST_REQUESTS
+        known, name = figure_metrics(config), name or f"{mains[-1]}.{'gauc' if within_users else 'auc'}"
         if name not in known:
             raise ConfigError(f"--metric: {_describe_missing(name, known, config)}")
         return cls(name, known[name], mains)
@@ -61,8 +67,9 @@ class Objective:
         """Raise DataError unless validation defines the figure, on enough requests for a verdict."""
         if self.name not in figures:
             raise DataError(
-                f"--metric {self.name}: the validation split does not define it, as no request of it has positives "
-                f"among more candidates than the stages keep; name another metric, such as {self.stages[-1]}.auc"
+                f"--metric {self.name}: the validation split does not define it, as it has nothing that the metric "
+                "compares, such as users or requests with positives and others; name another metric, such as "
+                f"{self.stages[-1]}.auc"
             )
         if (requests := figures[self.name].requests) < FEWEST_REQUESTS:
             raise DataError(
@@ -82,6 +89,16 @@ class Objective:
         aucs = [figures.get(f"{stage}.auc") for stage in self.stages]
         known = [auc for auc in aucs if auc is not None]
         return sum(known) / len(known) if len(known) == len(aucs) else None
+
+
+def _count_mixed_users(packed: PackedDataset, label: str) -> int:
+    """Users of the validation split who have the label as 1 and as 0."""
+    seen: tuple[set[int], set[int]] = (set(), set())
+    for shard in packed.splits["valid"]:
+        users = np.repeat(shard.user, np.diff(shard.request_start))
+        for value, having in enumerate(seen):
+            having.update(np.unique(users[shard.labels[label] == value]).tolist())
+    return len(seen[0] & seen[1])
 
 
 def figure_metrics(config: Config) -> dict[str, Metric]:

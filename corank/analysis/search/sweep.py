@@ -46,7 +46,7 @@ def run_sweep(
         packed: packed data of the config as written.
         out: the folder of the sweep.
         seeds: trainings an arm.
-        metric: figure by which an arm is chosen; the last stage's AUC unless given.
+        metric: figure by which an arm is chosen; the last stage's GAUC, or AUC of few users, unless given.
         report: takes a line about each trial.
 
     Raises ConfigError if the folder holds a sweep of another config, DataError, CorankError.
@@ -58,7 +58,7 @@ def run_sweep(
         raise DataError(
             "split 'valid' has no rows; a search chooses by it: see data.split and `corank check`"
         )
-    objective = Objective.of(base, metric)
+    objective = Objective.of(base, metric, packed)
     for arm in grid.arms:
         Objective.of(arm.config, metric)
     objective.require_bucket(packed)

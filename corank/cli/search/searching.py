@@ -14,7 +14,7 @@ Metric = Annotated[
     str | None,
     typer.Option(
         help="Figure of the validation split that chooses, such as rank.click.auc or joint_click_recall; "
-        "default: the last stage's AUC."
+        "default: the last stage's GAUC."
     ),
 ]
 

@@ -10,9 +10,13 @@ import pytest
 
 import corank
 from corank.analysis.search.grid import Grid
+from corank.analysis.search.objective import Objective
+from corank.api.config_source import OpenedConfig
 from corank.api.frames import TableSource
 from corank.core.errors import ConfigError, DataError
+from corank.datasets.feed.simulate import simulate_world
 from corank.training.config_file import read
+from corank.training.preparation.packed_data import open_or_pack
 from corank.training.run import Run
 from tests.support.command_line import run_corank
 from tests.support.html import Read
@@ -145,13 +149,8 @@ def test_more_arms_and_another_metric_use_what_is_there(
 
 
 def test_features_of_an_arm_are_packed_in_the_folder(config: Path, tmp_path: Path) -> None:
-    features = read(config).features
-    name = next(name for name, feature in features.items() if feature.kind == "id")
-    said: list[str] = []
-    found = corank.sweep(
-        config, {f"features.{name}.min_count": [3]}, tmp_path, seeds=1, report=said.append
-    ).document
-    assert f"kept {len(features) - 1} of {len(features)} features, packing 1: {name}" in said
+    name = next(name for name, feature in read(config).features.items() if feature.kind == "id")
+    found = corank.sweep(config, {f"features.{name}.min_count": [3]}, tmp_path, seeds=1).document
     assert len(list((tmp_path / "packed").glob("*/manifest.json"))) == 1
     assert len(found["arms"]) == 2
     run = trained_run(config.with_name(BEST), tmp_path / "again")
@@ -220,3 +219,14 @@ def test_the_command(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     code, out, err = run_corank(capsys, "sweep", config)
     assert (code, out) == (1, "")
     assert "write --grid KEY=VALUE,VALUE" in err
+
+
+@pytest.mark.parametrize(("users", "chosen"), [(40, "auc"), (400, "gauc")])
+def test_users_with_both_classes_decide_what_chooses_by_default(
+    tmp_path: Path, users: int, chosen: str
+) -> None:
+    simulate_world(tmp_path / "world", requests=1200, candidates=20, users=users, items=120)
+    opened = OpenedConfig.open(tmp_path / "world" / "config.yaml").settings
+    packed = open_or_pack(opened, tmp_path / "world", lambda line: None)
+    assert Objective.of(opened, None, packed).name == f"rank.click.{chosen}"
+    assert Objective.of(opened, "prerank.click.auc", packed).name == "prerank.click.auc"
