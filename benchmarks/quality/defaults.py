@@ -79,7 +79,7 @@ def arms_of(value: Plain, further: Mapping[str, Plain], source: str, base: Path)
     """
     clicks = [loss for loss in value["losses"] if loss["kind"] == "click"]
     named: dict[str, Plain] = {"clicks": {"losses": []}} | (
-        {"earlier": {"losses": EARLIER}} if "level" in value["data"] else {}
+        {"earlier": {"losses": EARLIER}} if value["data"].get("level") else {}
     )
     arms = [Arm("shipped", from_plain(value, source, base))]
     for name, arm in (named | dict(further)).items():
