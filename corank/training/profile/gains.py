@@ -47,8 +47,8 @@ GAINS: dict[str, Gain | None] = {
     ),
     "position": None,
     "unexposed": Gain(
-        "negatives from what was cut and a softmax over the batch took the joint recall of the truly best from .2921 to "
-        ".2990, from .3133 to .3456 and from .3123 to .3697",
+        "negatives from what was cut and a softmax over the batch took the joint recall of the truly best from "
+        ".2921 to .2990, from .3133 to .3456 and from .3123 to .3697",
         "the simulated worlds weak, medium and strong",
         "docs/results/defaults.md",
         (
