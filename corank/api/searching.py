@@ -138,8 +138,7 @@ def tune(
             dropout, smoothing and weights of losses unless this or `space` is given.
         space: a YAML file of the same, from keys to ranges or lists of values.
         budget_us: microseconds a request may take on this machine: widths, features and first quota are searched, too.
-        out: the tuning's folder; `tunings/NAME` beside the config unless given. Trials that it holds are not trained
-            again.
+        out: the folder, `tunings/NAME` beside the config unless given; trials that it holds are not trained again.
         overrides: `a.b=value` changes of the config, shared by all trials.
         report: takes a line about each training.
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
@@ -155,18 +154,17 @@ def tune(
     load_optuna()  # fails before anything is packed
     given, file, overrides = _keep(config, overrides, tables)
     base, settings = file.parent, _read(given, file, overrides)
+    asked = read_space(settings, search, local(space))
     metric = metric or (None if budget_us is None else "joint_click_recall")
     objective = Objective.of(settings, metric)
-    asked = read_space(settings, search, local(space))
     if budget_us is not None:
         check_budget(settings, budget_us, objective)
     folder = local(out) or base / "tunings" / settings.name
     with lock_search(folder, "tune"), given.frames.named():
         packed = open_or_pack(settings, base, report)
         Sufficiency.of(settings, packed).require()
-        objective = Objective.of(settings, metric, packed)
+        data, objective = TrialData(packed, base, folder, report), Objective.of(settings, metric, packed)
         check_tuning(packed, objective, trials, seed)
-        data = TrialData(packed, base, folder, report)
         budget = None if budget_us is None else _open_budget(budget_us, data, folder, objective)
         if budget is not None:
             asked = [*budget_space(settings, order_drops(settings, data)), *asked]

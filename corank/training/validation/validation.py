@@ -185,11 +185,19 @@ def compare_rows(
 
 
 def _pack_aside(config: Config, base: Path, packed: PackedDataset, stack: ExitStack) -> PackedDataset:
-    """Pack what is later than packed data into a folder that lasts as long as the stack. Raises DataError."""
+    """Pack what is later than packed data into a folder that lasts as long as the stack. Raises DataError.
+
+    Without the truth, which no figure compares.
+    """
     folder, engine = stack.enter_context(TemporaryDirectory()), stack.enter_context(open_engine())
     earlier = EarlierPack.of(packed)
     return pack_log(
-        config.data, config.declared, base, Path(folder) / "packed", engine=engine, earlier=earlier
+        config.data.model_copy(update={"truth": None}),
+        config.declared,
+        base,
+        Path(folder) / "packed",
+        engine=engine,
+        earlier=earlier,
     )
 
 
