@@ -10,6 +10,7 @@ The test day is 30 April.
 """
 
 import argparse
+import json
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import yaml
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -136,7 +136,8 @@ def main() -> None:
         found["boosting"] = trials("boosting", partial(boosted, data))
         for arm in arguments.arms:
             path = data / f"{arm}.yaml"
-            path.write_text(yaml.safe_dump(config_of(imported, arm), sort_keys=False), encoding="utf-8")
+            # JSON is YAML, and repeats what PyYAML would write as an alias
+            path.write_text(json.dumps(config_of(imported, arm), ensure_ascii=False), encoding="utf-8")
             found[arm] = trials(arm, partial(trained, path))
             means = {name: fmean(t.value[name] for t in found[arm]) for name in found[arm][0].value}
             say(f"{arm}: " + "  ".join(f"{name} {value:.4f}" for name, value in means.items()))
