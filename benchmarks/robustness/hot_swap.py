@@ -30,7 +30,7 @@ from benchmarks.load import Connection, free_port, message, on_core, run, servin
 from benchmarks.robustness import rollout_load
 from benchmarks.robustness.rollout_load import (
     Asked,
-    DealtUsers,
+    AssignedUsers,
     asked_during,
     of_user,
     shadow_figures,
@@ -173,7 +173,7 @@ def figures(
         "mixed": compared.mixed,
         "states": compared.states,
         "told_apart": compared.told_apart / max(1, compared.states - 1),
-        **DealtUsers.of(steady.answers + swapped.answers).figures(),
+        **AssignedUsers.of(steady.answers + swapped.answers).figures(),
         **shadow,
         "steady_p50_ms": steady.milliseconds(50),
         "steady_p99_ms": steady.milliseconds(99),

@@ -117,7 +117,7 @@ def stage(store: Store, canary: Path, shadow: Path, percent: float = CANARY_PERC
 
 
 @dataclass
-class DealtUsers:
+class AssignedUsers:
     """Which users were answered by which version."""
 
     roles: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -126,12 +126,12 @@ class DealtUsers:
     """Requests that the canary answered."""
 
     @classmethod
-    def of(cls, answers: Sequence[tuple[int, int, bytes]]) -> "DealtUsers":
+    def of(cls, answers: Sequence[tuple[int, int, bytes]]) -> "AssignedUsers":
         """Count the answers of `Asked`."""
-        dealt = cls()
+        assigned = cls()
         for _, user, body in answers:
-            dealt.add(user, body)
-        return dealt
+            assigned.add(user, body)
+        return assigned
 
     def add(self, user: int, body: bytes) -> None:
         """Count an answer."""

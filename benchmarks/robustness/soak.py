@@ -30,7 +30,7 @@ from benchmarks import harness
 from benchmarks.load import Connection, Sent, arriving, free_port, message, run, saturated, serving
 from benchmarks.million import Million, million
 from benchmarks.robustness import rollout_load
-from benchmarks.robustness.rollout_load import DealtUsers, UserMessages, shadow_figures, stage
+from benchmarks.robustness.rollout_load import AssignedUsers, UserMessages, shadow_figures, stage
 from benchmarks.speed.funnel_latency import CORANK, REQUESTS, SHARE
 from corank.serving.store.base import open_store
 from tests.support.service import ANY_TIME
@@ -165,13 +165,13 @@ async def told(sent: Sent, memory: Memory) -> None:
 
 
 async def soaked(
-    shop: Shop, messages: Sequence[bytes], minutes: int, sent: Sent, memory: Memory, dealt: DealtUsers
+    shop: Shop, messages: Sequence[bytes], minutes: int, sent: Sent, memory: Memory, assigned: AssignedUsers
 ) -> None:
     rate = SHARE * await saturated(shop.port, messages, 5)
     async with asyncio.TaskGroup() as beside:
         others = (shop.upsert(), shop.publish(), memory.watch(), told(sent, memory))
         tasks = [beside.create_task(other) for other in others]
-        await arriving(shop.port, messages, rate, (QUIET + 1 + minutes) * MINUTE, sent, dealt.add)
+        await arriving(shop.port, messages, rate, (QUIET + 1 + minutes) * MINUTE, sent, assigned.add)
         for task in tasks:
             task.cancel()
 
@@ -209,12 +209,12 @@ def main() -> None:
         shop = Shop(made, Path(folder), options.rollout)
         messages = UserMessages(made.requests(REQUESTS))
         with serving(shop.command(), shop.port) as service:
-            sent, memory, dealt = Sent(), Memory(service.pid), DealtUsers()
-            run(soaked(shop, messages, options.minutes, sent, memory, dealt))
+            sent, memory, assigned = Sent(), Memory(service.pid), AssignedUsers()
+            run(soaked(shop, messages, options.minutes, sent, memory, assigned))
             shadow = run(shadow_figures(shop.port))
     found, aims = figures(sent, memory, options.minutes, shop.swaps), AIMS
     if options.rollout:
-        found, aims = found | dealt.figures() | shadow, aims | rollout_load.AIMS
+        found, aims = found | assigned.figures() | shadow, aims | rollout_load.AIMS
     harness.report("soak", found, aims, options.json)
 
 

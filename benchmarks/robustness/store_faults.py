@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks import harness
 from benchmarks.load import free_port, run, serving
 from benchmarks.robustness import rollout_load
-from benchmarks.robustness.rollout_load import Asked, DealtUsers, asked_during, shadow_figures, stage
+from benchmarks.robustness.rollout_load import Asked, AssignedUsers, asked_during, shadow_figures, stage
 from benchmarks.robustness.store_outages import away, full_disk, full_map, serve_command
 from benchmarks.robustness.store_witness import Witness
 from benchmarks.robustness.store_work import MARK, UPSERTS, Worker
@@ -86,7 +86,7 @@ def served(
         found, answers = run(kill())
         shadow = run(shadow_figures(port))
     requests: dict[str, harness.Figure] = {"requests": len(answers.answers), "failed": answers.failed}
-    return vars(found) | requests | DealtUsers.of(answers.answers).figures() | shadow
+    return vars(found) | requests | AssignedUsers.of(answers.answers).figures() | shadow
 
 
 def tried(url: str, folder: Path, bundles: dict[int, Path], tries: int, rng: random.Random) -> Found:

@@ -19,8 +19,8 @@ from corank.evaluation.predict import Predictions, predict_split
 from corank.evaluation.stage_order import Calibrators, Truth, order_scores, read_truth, true_values
 from corank.models.joint import JointModel
 from corank.models.settings.stage import StageSettings
-from corank.training.carry.judged_run import JudgedRun
 from corank.training.run import Run
+from corank.training.warm_start.judged_run import JudgedRun
 
 
 @dataclass(frozen=True)

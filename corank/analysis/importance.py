@@ -141,8 +141,8 @@ def _scores(
         batch = build_batch(reader.layout, encoded)
         logits = {"": _logits(model, batch, model.stages)}
         for feature in readers:
-            dealt = _shuffled(encoded, packed.schema, feature, rng)
-            other = replace_rows(reader.layout, batch, encoded, dealt)
+            shuffled = _shuffled(encoded, packed.schema, feature, rng)
+            other = replace_rows(reader.layout, batch, encoded, shuffled)
             logits[feature] = logits[""] | _logits(model, other, readers[feature])
         labels = {name: values.astype(np.int8) for name, values in encoded.labels.items()}
         parts.append(_Scores(encoded.user[encoded.request_of], labels, encoded.weight, logits))
@@ -231,17 +231,17 @@ def _resample(scores: _Scores, feature: str, stage: str, label: str) -> dict[str
     return found
 
 
-def _importance(whole: dict[str, _Resampled], dealt: dict[str, _Resampled]) -> dict[str, Any]:
+def _importance(whole: dict[str, _Resampled], shuffled: dict[str, _Resampled]) -> dict[str, Any]:
     """Metrics that a stage loses when the feature is shuffled, with intervals."""
     found: dict[str, Any] = {}
     for name, held in whole.items():
-        one, other = held.measure.value(), dealt[name].measure.value()
+        one, other = held.measure.value(), shuffled[name].measure.value()
         if one is None or other is None:
             found[name] = {"value": None, "interval": None}
             continue
         bounds = None
         if len(np.unique(held.measure.user)) > 1:
-            bounds = np.nanquantile(held.values - dealt[name].values, [0.025, 0.975]).tolist()
+            bounds = np.nanquantile(held.values - shuffled[name].values, [0.025, 0.975]).tolist()
         found[name] = {"value": one - other, "interval": bounds}
     return found
 

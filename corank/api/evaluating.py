@@ -27,8 +27,8 @@ from corank.core.time import moment_to_ms
 from corank.core.types import Progress
 from corank.engine.base import open_engine
 from corank.serving.prediction.predict import predict_log
-from corank.training.carry.judged_run import locate_packed
 from corank.training.run import Run
+from corank.training.warm_start.judged_run import locate_packed
 
 
 def evaluate(
@@ -69,14 +69,14 @@ def evaluate(
             raise DataError("--page is of groups: give --by, too; `corank report` writes the page of a run")
         unbiased = None if reference is None else Run.open(parse_location(reference))
         where = None if on is None else locate_packed(parse_location(on))
-        with show_progress("requests", progress) as told:
-            return EvaluationResult(evaluate_run(opened, split, bootstrap, unbiased, told, where).document)
+        with show_progress("requests", progress) as advance:
+            return EvaluationResult(evaluate_run(opened, split, bootstrap, unbiased, advance, where).document)
     if reference is not None:
         raise DataError("--reference compares all candidates of a split; leave out --by")
     if on is not None:
         raise DataError("--on is of all candidates of a split; leave out --by")
-    with show_progress("requests", progress) as told:
-        document = evaluate_groups(opened, split, by, bootstrap, told)
+    with show_progress("requests", progress) as advance:
+        document = evaluate_groups(opened, split, by, bootstrap, advance)
     if page is not None:
         _write(page, groups_page(document, f"{opened.config.name} by {by}"))
     return GroupsResult(document)
@@ -128,8 +128,8 @@ def compare(
     """
     one, other = parse_location(a), parse_location(b)
     choice = ScoreChoice(tuple(scores), tuple(labels), user, tuple(request))
-    with show_progress("requests", progress) as told:
-        compared = _Compared(one, other, choice, _read_margin(margin), told)
+    with show_progress("requests", progress) as advance:
+        compared = _Compared(one, other, choice, _read_margin(margin), advance)
         tables = _LogTables(users, events or {}, truth)
         document = compared.compare(split, None if on is None else str(on), tables)
     if page is not None:
@@ -153,7 +153,7 @@ def compare_served(
 ) -> ServedComparisonResult:
     """Compare a canary and a shadow with the version that was live meanwhile, by the log of a service.
 
-    A canary's figures are rates of labels, unpaired: users were dealt to the one version or the other. A shadow's are
+    A canary's figures are rates of labels, unpaired: users were assigned to one version. A shadow's are
     paired: both versions ranked the same requests. Intervals hold at every look, so that peeking is safe.
 
     Args:
@@ -168,7 +168,7 @@ def compare_served(
             shows. They hold whatever it is.
         top: number of items at the top of an answer by which a shadow is compared.
         page: the file or URL of an HTML page to write.
-        share: of users that the canary was to have, such as 0.05: it is tested whether users were dealt so. If they
+        share: of users that the canary was to have, such as 0.05: it is tested whether users were assigned so. If they
             were not, the verdict is "not comparable".
 
     Returns what `corank compare-served` prints. Raises DataError.

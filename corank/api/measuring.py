@@ -45,12 +45,12 @@ def report(
     from corank.analysis.report.run_page import report_page
 
     location, name = parse_location(run), "report.html"
-    with show_progress("requests", progress) as told:
+    with show_progress("requests", progress) as advance:
         if against is None:
-            found = report_page(evaluate_run(Run.open(location), split, progress=told))
+            found = report_page(evaluate_run(Run.open(location), split, progress=advance))
         else:
             other = Run.open(parse_location(against))
-            found = pair_page(Run.open(location), other, split, told)
+            found = pair_page(Run.open(location), other, split, advance)
             name = f"report-against-{other.folder.name}.html"
     page = location / name if out is None else parse_location(out)
     with write_file(page) as path:
@@ -86,8 +86,8 @@ def explain(
     from corank.analysis.importance import measure_importance
 
     opened = Run.open(parse_location(run))
-    with show_progress("requests", progress) as told:
-        return ExplanationResult(measure_importance(opened, split, most, report=report, progress=told))
+    with show_progress("requests", progress) as advance:
+        return ExplanationResult(measure_importance(opened, split, most, report=report, progress=advance))
 
 
 def request(run: PathOrUrl, number: int = 0, split: str = "test") -> dict[str, Any]:

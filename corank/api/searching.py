@@ -30,9 +30,9 @@ from corank.core.storage.object_url import PathOrUrl
 from corank.core.types import Report
 from corank.training.config import Config
 from corank.training.config_file import read
+from corank.training.data_check import TrainingDataCheck
 from corank.training.preparation.packed_data import open_or_pack
 from corank.training.preparation.split_moments import with_moments
-from corank.training.sufficiency import Sufficiency
 
 
 def sweep(
@@ -78,7 +78,7 @@ def sweep(
         arms = arms.with_data(with_moments(arms.arms[0].config, file.parent).data)
         settings = arms.arms[0].config
         packed = open_or_pack(settings, file.parent, report)
-        Sufficiency.of(settings, packed).require()
+        TrainingDataCheck.of(settings, packed).require()
         document = run_sweep(file, arms, packed, folder, seeds, metric, report)
         write_text(folder / "sweep.html", sweep_page(document))
     return SearchResult(document)
@@ -162,7 +162,7 @@ def tune(
     folder = local(out) or base / "tunings" / settings.name
     with lock_search(folder, "tune"), given.frames.named():
         packed = open_or_pack(settings, base, report)
-        Sufficiency.of(settings, packed).require()
+        TrainingDataCheck.of(settings, packed).require()
         data, objective = TrialData(packed, base, folder, report), Objective.of(settings, metric, packed)
         check_tuning(packed, objective, trials, seed)
         budget = None if budget_us is None else _open_budget(budget_us, data, folder, objective)

@@ -68,12 +68,12 @@ def publish(
     with (
         closing(open_store(store, create=True)) as opened,
         temporary_frames() as frames,
-        show_progress("records", progress) as told,
+        show_progress("records", progress) as advance,
     ):
         if users is not None:
             count = put_users(frames.source("users", users), Bundle.open(location), opened)
             report(f"users: {count:,}")
-        version = publish_bundle(location, opened, report, told, keys, merged.append, stage)
+        version = publish_bundle(location, opened, report, advance, keys, merged.append, stage)
     return PublishResult.of(version, merged[0] if merged else None)
 
 
@@ -121,10 +121,10 @@ def vectors(
         temporary_frames(beside) as frames,
         open_engine(engine, workers, address) as opened,
         write_file(location) as path,
-        show_progress("items", progress) as told,
+        show_progress("items", progress) as advance,
     ):
         table = frames.source("items", items)
-        written = write_catalogue(parse_location(bundle), table, path, opened, told, index, report, parts)
+        written = write_catalogue(parse_location(bundle), table, path, opened, advance, index, report, parts)
         report(describe_memory(opened))
     return written
 
@@ -172,13 +172,13 @@ def predict(
         temporary_frames(folder.absolute().parent) as frames,
         open_engine(engine, workers, address) as opened,
         _bundle_of(parse_location(source), folder) as (bundle, packed),
-        show_progress("partitions", progress) as told,
+        show_progress("partitions", progress) as advance,
     ):
         tables, events_of = frames.source("log", log), frames.sources(events)
         user_table = frames.source("users", users)
         packed = None if as_served else packed
         found = predict_log(
-            bundle, tables, user_table, folder, opened, told, events_of, packed=packed, as_served=as_served
+            bundle, tables, user_table, folder, opened, advance, events_of, packed=packed, as_served=as_served
         )
         report(describe_memory(opened))
     return found

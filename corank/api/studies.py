@@ -13,8 +13,8 @@ from corank.core.files import write_text
 from corank.core.locks import WriteLock
 from corank.core.storage.object_url import PathOrUrl, parse_location
 from corank.core.types import Progress, Report
+from corank.training.data_check import TrainingDataCheck
 from corank.training.preparation.packed_data import open_or_pack
-from corank.training.sufficiency import Sufficiency
 
 
 def study(
@@ -64,11 +64,11 @@ def study(
         lock = WriteLock.of_folder(folder, "study")
     except OSError as error:
         raise CorankError(f"{folder}: cannot be written: {error}; name another place with --out") from None
-    with lock, given.frames.named(), show_progress("trainings", progress) as told:
+    with lock, given.frames.named(), show_progress("trainings", progress) as advance:
         packed = open_or_pack(settings, base, report)
-        Sufficiency.of(settings, packed).require()
+        TrainingDataCheck.of(settings, packed).require()
         budget = Budget(seeds, tuple(rates))
-        document = run_study(settings, packed, base, folder, questions, budget, report, told)
+        document = run_study(settings, packed, base, folder, questions, budget, report, advance)
         page = study_page(document)
         write_text(folder / "study.html", page)
     if figures is not None:

@@ -19,9 +19,9 @@ from corank.distributed.process_group import join_ranks
 from corank.distributed.ranks import Ranks
 from corank.engine.base import open_engine
 from corank.training.callbacks import Callback, check_callbacks
-from corank.training.carry.preparation import describe_origin, find_source, plan_carry, require_epochs
 from corank.training.checkpoints.run_publisher import RunPublisher, open_remote_run
 from corank.training.config import Config
+from corank.training.data_check import TrainingDataCheck
 from corank.training.device import device, precision_warnings
 from corank.training.preparation.agreement import require_agreement
 from corank.training.preparation.continuation import open_earlier
@@ -29,9 +29,14 @@ from corank.training.preparation.packed_data import open_or_pack, open_packed
 from corank.training.preparation.schedule import plan_packed
 from corank.training.profile.log_profile import profile_log
 from corank.training.run import Run
-from corank.training.sufficiency import Sufficiency
 from corank.training.tracking.named_callbacks import read_callbacks
 from corank.training.train import train_run
+from corank.training.warm_start.preparation import (
+    describe_origin,
+    find_source,
+    plan_warm_start,
+    require_epochs,
+)
 
 CREATED = "created"
 """Mark of a launch that has begun its run: a restart goes on from the run's last checkpoint."""
@@ -139,7 +144,7 @@ def _train_as_rank(
         settings = plan_packed(settings, packed)
         run = replace(run, config=settings)
         require_agreement(ranks, settings, packed)
-        plan = None if goes_on or begin is None else plan_carry(parse_location(begin), settings, packed)
+        plan = None if goes_on or begin is None else plan_warm_start(parse_location(begin), settings, packed)
         facts = train_run(run, packed, callbacks, goes_on, ranks, plan=plan)
     opened = Run.open(location)
     return TrainResult.of(replace(run, origin=opened.origin) if isinstance(location, Path) else opened, facts)
@@ -194,14 +199,14 @@ def _prepare(
             report(f"restart {ranks.restarts}: going on from the last checkpoint")
         return _Begin(True, source)
     require_epochs(run.config, source)
-    sufficiency = Sufficiency.of(run.config, packed, continues=source is not None)
-    sufficiency.require()
+    data_check = TrainingDataCheck.of(run.config, packed, continues=source is not None)
+    data_check.require()
     origin = None
     if source is not None:
-        origin = describe_origin(plan_carry(source, run.config, packed), run)
+        origin = describe_origin(plan_warm_start(source, run.config, packed), run)
     Run.create(run.folder, run.config, run.base, run.publish, origin, packed.manifest.fingerprint)
     ranks.log.remember(CREATED)
-    sufficiency.report(report)
+    data_check.report(report)
     for line in precision_warnings(run.config.train.precision, device()):
         report(f"warning: {line}")
     if packed.manifest.continued is None:  # else the whole log would be read for the days since

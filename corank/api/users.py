@@ -39,8 +39,8 @@ def users(
     """
     manifest = load_manifest(parse_location(bundle))
     moment = None if until is None else manifest.data.milliseconds(until)
-    with temporary_frames() as frames, show_progress("users", progress) as told:
+    with temporary_frames() as frames, show_progress("users", progress) as advance:
         sources = UserSources.open(
             manifest, frames.source("log", log), frames.source("users", table), frames.sources(events)
         )
-        return write_users(sources, require_local(out), moment, told)
+        return write_users(sources, require_local(out), moment, advance)

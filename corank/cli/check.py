@@ -47,4 +47,4 @@ def check_command(
     else:
         console.show_check(found)
         show_profile(found.profile)
-    found.sufficiency.require()
+    found.data_check.require()

@@ -46,11 +46,11 @@ def show_check(summary: "CheckSummary") -> None:
     for name, rows in summary.rows.items():
         say(f"{name}: {rows:,} rows", out)
     for split, candidates in summary.splits.items():
-        requests = summary.sufficiency.splits[split].requests
+        requests = summary.data_check.splits[split].requests
         say(f"{split}: {requests:,} requests, {candidates:,} candidates", out)
     _show_counts("exposed rows by what is known of each label", summary.labels)
     _show_counts("rows that each loss learns from, an epoch of each split", summary.targets)
-    for line in [*summary.forecast.lines, *(f"warning: {line}" for line in summary.sufficiency.warnings)]:
+    for line in [*summary.forecast.lines, *(f"warning: {line}" for line in summary.data_check.warnings)]:
         say(line, out)
 
 

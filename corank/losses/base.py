@@ -175,7 +175,7 @@ class Loss(Settings):
     """The name under which the class is registered; a subclass narrows it to that literal."""
     weight: NonNegativeFloat = 1.0
     """Factor of this loss in the total."""
-    bearable: ClassVar[float] = 1.0
+    max_initial_ratio: ClassVar[float] = 1.0
     """How many times as large as the pointwise losses of its stage it may begin before it is warned of."""
     pointwise: ClassVar[bool] = False
     """Whether it takes each shown candidate on its own, with its label as the target."""

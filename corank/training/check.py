@@ -18,12 +18,12 @@ from corank.data.packing.pack import count_partitions
 from corank.data.packing.sources import PackSources
 from corank.engine.base import open_engine
 from corank.training.config import Config
+from corank.training.data_check import TrainingDataCheck, find_single_buckets
 from corank.training.forecast.forecast import Forecast, forecast_training
 from corank.training.forecast.machine import measure_machine
 from corank.training.preparation.packed_data import open_packed, packed_location
 from corank.training.preparation.schedule import plan_training
 from corank.training.profile.log_profile import LogProfile
-from corank.training.sufficiency import Sufficiency, find_single_buckets
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class CheckSummary:
     """Candidates of the log in each split."""
     samples: list[dict[str, str]]
     """Loss, weight, the stages that learn from it, and candidates per request of each level or other source."""
-    sufficiency: Sufficiency
+    data_check: TrainingDataCheck
     """What the splits hold to learn from, and what in it is refused or warned of."""
     profile: LogProfile
     """What decides what can be learnt: known ids, requests by what they hold, columns, and what to try."""
@@ -50,7 +50,7 @@ class CheckSummary:
     def labels(self) -> list[dict[str, str | int]]:
         """Split, label, and exposed rows by what is known of the label."""
         rows = []
-        for split, held in self.sufficiency.splits.items():
+        for split, held in self.data_check.splits.items():
             for label, counts in held.labels.items():
                 row: dict[str, str | int] = {"split": split, "label": label}
                 rows.append(row | {"exposed": counts.exposed, "known": counts.known} | counts._asdict())
@@ -59,7 +59,7 @@ class CheckSummary:
     @property
     def targets(self) -> list[dict[str, str | int]]:
         """Loss, and the rows that it learns from in an epoch of each split."""
-        total, splits = self.config.total, self.sufficiency.splits
+        total, splits = self.config.total, self.data_check.splits
         rows: list[dict[str, str | int]] = []
         for name, loss in total.select(None):
             row: dict[str, str | int] = {"loss": name}
@@ -81,15 +81,15 @@ class CheckSummary:
             "targets": self.targets,
             "profile": self.profile.document(),
             "training": self.forecast.document(),
-            "warnings": self.sufficiency.warnings,
-            "faults": self.sufficiency.faults,
+            "warnings": self.data_check.warnings,
+            "faults": self.data_check.faults,
         }
 
 
 def check_config(config: Config, base: Path) -> CheckSummary:
     """Summarise what a config would train on.
 
-    What training would refuse for lack of positives or negatives is among the result's `sufficiency.faults`.
+    What training would refuse for lack of positives or negatives is among the result's `data_check.faults`.
     Raises ConfigError, DataError, as `corank pack` would.
     """
     with open_engine() as engine, TemporaryDirectory() as spill:
@@ -109,7 +109,7 @@ def check_config(config: Config, base: Path) -> CheckSummary:
         {n: int(t.collect(t.frame.select(pl.len())).item()) for n, t in tables.items()},
         inputs.summary.splits,
         _samples(config),
-        Sufficiency(
+        TrainingDataCheck(
             config,
             profile.counts.splits,
             profile.counts.misplaced,

@@ -40,7 +40,6 @@ from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.models.joint import JointModel
 from corank.models.tables.table_builder import TableBuilder
-from corank.training.carry.origin import Origin
 from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.checkpoint_writer import CheckpointWriter
 from corank.training.checkpoints.location import CheckpointLocation
@@ -53,6 +52,7 @@ from corank.training.config_file import from_plain, from_saved, plain
 from corank.training.plain_config.config_values import change_values
 from corank.training.preparation.packed_data import open_packed
 from corank.training.tracking.tracker import TRACKING
+from corank.training.warm_start.origin import Origin
 
 _CALIBRATORS: TypeAdapter[Calibrators] = TypeAdapter(Calibrators)
 CHECKPOINTS = ("model", "latest", "best")

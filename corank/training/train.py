@@ -28,8 +28,6 @@ from corank.training.callbacks import (
     TrainingStart,
     learnt,
 )
-from corank.training.carry.plan import CarryPlan
-from corank.training.carry.restore import carry_training
 from corank.training.checkpoints.training_state import held_buckets, model_state, restore_model
 from corank.training.device import keep_freed_memory
 from corank.training.run import Run
@@ -37,6 +35,8 @@ from corank.training.tracking.tensorboard import TensorBoard
 from corank.training.trainer import Trainer
 from corank.training.trees.stage_trees import fit_stage_trees
 from corank.training.trees.tree_scores import add_tree_scores
+from corank.training.warm_start.plan import WarmStartPlan
+from corank.training.warm_start.restore import warm_start
 
 LOG_EVERY = 20
 """Optimiser steps between reports of the losses: reading a loss waits for the step to end."""
@@ -67,7 +67,7 @@ def train_run(
     resume: bool = False,
     ranks: Ranks = ALONE,
     checks: MidEpochChecks | None = None,
-    plan: CarryPlan | None = None,
+    plan: WarmStartPlan | None = None,
 ) -> dict[str, Any]:
     """Train a run to its end and write its model; a collective of all ranks.
 
@@ -94,20 +94,20 @@ def train_run(
         trainer.load()
     else:
         if plan is not None:
-            carry_training(plan, trainer)
+            warm_start(plan, trainer)
         fit_stage_trees([trainer.model, trainer.shipped()], packed, run.config.train.seed, ranks)
-    told = CallbackList([TensorBoard(), *callbacks] if ranks.first else [])
+    called = CallbackList([TensorBoard(), *callbacks] if ranks.first else [])
     try:
-        told.on_start(TrainingStart(run, _plan(trainer)))
+        called.on_start(TrainingStart(run, _plan(trainer)))
         if not trainer.epochs and not trainer.progress.figures:
-            _keep_carried(trainer, told)
+            _keep_warm_started(trainer, called)
         while not _has_ended(trainer):
-            _run_epoch(trainer, told, checks)
+            _run_epoch(trainer, called, checks)
         facts = _finish(trainer)
     except BaseException as error:
-        told.on_end(TrainingEnd(run, None, {}, error))
+        called.on_end(TrainingEnd(run, None, {}, error))
         raise
-    told.on_end(TrainingEnd(run, facts["epoch"], facts["figures"][facts["epoch"] - 1]))
+    called.on_end(TrainingEnd(run, facts["epoch"], facts["figures"][facts["epoch"] - 1]))
     return facts
 
 
@@ -125,7 +125,7 @@ def _has_ended(trainer: Trainer) -> bool:
     return stopped or trainer.progress.epoch >= trainer.epochs
 
 
-def _run_epoch(trainer: Trainer, told: Callback, checks: MidEpochChecks | None) -> None:
+def _run_epoch(trainer: Trainer, callbacks: Callback, checks: MidEpochChecks | None) -> None:
     """Train one epoch, from its first batch or where a checkpoint was taken, and validate."""
     progress, every = trainer.progress, trainer.config.train.checkpoint_every
     reader = trainer.reader
@@ -136,34 +136,34 @@ def _run_epoch(trainer: Trainer, told: Callback, checks: MidEpochChecks | None) 
             _refuse_divergence(losses, trainer)
             weights = {name: float(value) for name, value in trainer.model.loss_weights.items()}
             at = (progress.epoch + 1, progress.batch, len(reader), progress.step)
-            told.on_log(TrainingLog(*at, losses, speed, weights))
+            callbacks.on_log(TrainingLog(*at, losses, speed, weights))
         if progress.step % every == 0 and progress.batch < len(reader):
-            _save(trainer, told)
+            _save(trainer, callbacks)
         if checks is not None and checks.due(progress.batch, len(reader)):
             done = progress.epoch + progress.batch / len(reader)
             checks.receive(done, learnt(_figures(trainer, trainer.model), _named(trainer.learners())))
     learners = trainer.learners()
     progress.epoch, progress.batch = progress.epoch + 1, 0
     trainer.settle()
-    told.on_evaluate(_validate(trainer, learners))
-    _save(trainer, told)
+    callbacks.on_evaluate(_validate(trainer, learners))
+    _save(trainer, callbacks)
 
 
-def _keep_carried(trainer: Trainer, told: Callback) -> None:
+def _keep_warm_started(trainer: Trainer, callbacks: Callback) -> None:
     """Keep weights that are taken over, of which no epoch is trained."""
     trainer.progress.figures.append(_figures(trainer, trainer.shipped()))
     _keep_best(trainer, trainer.progress.figures[0])
-    _save(trainer, told)
+    _save(trainer, callbacks)
 
 
-def _save(trainer: Trainer, told: Callback) -> None:
+def _save(trainer: Trainer, callbacks: Callback) -> None:
     """Write a checkpoint, and publish it if the run lies in object storage."""
     trainer.save()
     if trainer.run.publish is not None:
         trainer.writer.wait()
         trainer.run.publish()
     progress = trainer.progress
-    told.on_checkpoint(
+    callbacks.on_checkpoint(
         TrainingCheckpoint(trainer.run.latest.path, progress.epoch, progress.batch, progress.step)
     )
 

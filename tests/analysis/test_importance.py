@@ -1,4 +1,4 @@
-"""What features are worth: their values dealt out anew, and the document that says it."""
+"""What features are worth: their values shuffled anew, and the document that says it."""
 
 import json
 import math
@@ -157,7 +157,7 @@ def test_what_alone_is_read_is_worth_all_and_what_is_not_read_nothing(
     found = measure_importance(ordered_by(trained, feature, tmp_path / "run"), "train", 20_000)
     auc, worth = found["stages"]["rank"]["auc"], found["features"].pop(feature)["stages"]
     assert abs(auc - 0.5) > 0.04
-    assert 0.3 < worth["rank"]["auc"]["value"] / (auc - 0.5) < 1.7  # dealt out anew it orders at random
+    assert 0.3 < worth["rank"]["auc"]["value"] / (auc - 0.5) < 1.7  # shuffled anew it orders at random
     nothing = {"value": 0, "interval": [0, 0]}
     others = [other["stages"]["rank"] for other in found["features"].values()]
     assert [*others, worth["prerank"]] == [{"auc": nothing, "gauc": nothing}] * (len(others) + 1)
@@ -212,7 +212,7 @@ def test_fewer_requests_than_a_batch_are_no_whole_batch(trained: Run) -> None:
     assert measure_importance(trained, "valid", 5)["candidates"] < int((shard.level == 3).sum()) / 2
 
 
-# How values are dealt out
+# How values are shuffled
 
 
 @pytest.fixture(scope="module")
@@ -246,11 +246,11 @@ def told(lists: Ragged) -> list[Any]:
 def test_a_feature_is_dealt_out_whole_and_others_stay(case: Case, encoded: EncodedBatch) -> None:
     schema, moved = case.packed.schema, 0
     for feature in schema.inputs():
-        dealt = _shuffled(encoded, schema, feature, np.random.default_rng(1))
+        shuffled = _shuffled(encoded, schema, feature, np.random.default_rng(1))
         for side, before, after in (
-            ("query", encoded.query, dealt.query),
-            ("item", encoded.item, dealt.item),
-            ("cross", encoded.cross, dealt.cross),
+            ("query", encoded.query, shuffled.query),
+            ("item", encoded.item, shuffled.item),
+            ("cross", encoded.cross, shuffled.cross),
         ):
             names = schema.row_features(side)  # type: ignore[arg-type]
             for name in names:
@@ -280,8 +280,8 @@ def test_attention_is_dealt_the_same_past_as_the_pool(case: Case, encoded: Encod
     def pooled(of: EncodedBatch) -> list[list[int]]:
         return [codes for codes, _ in told(of.query.lists[history])]
 
-    dealt = _shuffled(encoded, schema, "history_0", np.random.default_rng(1))
-    assert events(encoded) == pooled(encoded) != pooled(dealt) == events(dealt)
+    shuffled = _shuffled(encoded, schema, "history_0", np.random.default_rng(1))
+    assert events(encoded) == pooled(encoded) != pooled(shuffled) == events(shuffled)
     for other in ("history_1", "history_0_item_2", "user_0"):
         assert events(_shuffled(encoded, schema, other, np.random.default_rng(1))) == events(encoded)
 
@@ -306,10 +306,10 @@ def test_a_batch_with_other_rows_is_that_of_the_whole(drawn: Drawn) -> None:
     encoded = first_batch(case)
     batch = build_batch(layout, encoded)
     for feature in schema.inputs():
-        dealt = _shuffled(encoded, schema, feature, np.random.default_rng(0))
+        shuffled = _shuffled(encoded, schema, feature, np.random.default_rng(0))
         with torch.no_grad():
-            found = model(replace_rows(layout, batch, encoded, dealt))
-            expected = model(build_batch(layout, dealt))
+            found = model(replace_rows(layout, batch, encoded, shuffled))
+            expected = model(build_batch(layout, shuffled))
             same = model(batch)
         readers = _readers(case.config.stages, schema, feature)
         for stage, output in expected.items():

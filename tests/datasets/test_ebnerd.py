@@ -47,7 +47,7 @@ def test_the_world_comes_back(news_worlds: Path, imported: Path) -> None:
 
 def test_the_config_is_accepted_and_splits_by_the_files(imported: Path) -> None:
     summary = check_config(read(imported / "config.yaml"), imported)
-    summary.sufficiency.require()
+    summary.data_check.require()
     # few users, who come again and again in this world; a score of each article
     assert [suggestion.kind for suggestion in summary.profile.suggestions] == ["prior", "within"]
     last = pl.read_parquet(imported / "log" / "validation.parquet")
@@ -62,7 +62,7 @@ def test_without_articles_the_ids_alone_are_known(news_worlds: Path, tmp_path: P
     assert any(f"of {found.items:,} articles the ids alone are known" in line for line in said)
     config = read(tmp_path / "out" / "config.yaml")
     assert {"article_id", "clicks", "candidates"} <= config.declared.features.keys()
-    check_config(config, tmp_path / "out").sufficiency.require()
+    check_config(config, tmp_path / "out").data_check.require()
     run = corank.train(tmp_path / "out" / "config.yaml", ["train.epochs=1"], folder=tmp_path / "run").run
     corank.export(run.folder, tmp_path / "bundle")
     assert corank.rank(tmp_path / "bundle", corank.request(run.folder))["items"]

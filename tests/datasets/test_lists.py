@@ -45,7 +45,7 @@ def test_the_world_comes_back_and_can_be_trained_on(news_worlds: Path, tmp_path:
     assert set(found.features) == {"user_id", "request_id", "device", "item_id", "category", "subcategory"}
     assert "candidates" in config.declared.features
     checked = check_config(config, tmp_path / "out")
-    checked.sufficiency.require()
+    checked.data_check.require()
     assert checked.config.train.early_stop is not None and checked.config.train.epochs == 20
 
 
@@ -63,7 +63,7 @@ def test_chosen_items_a_request_key_and_odd_names(news_worlds: Path, tmp_path: P
     assert "device_type" in found.features
     table = scan_log(config.data, tmp_path / "out")
     assert table.collect(table.frame)["is_0"].to_list() == plain_rows(news_worlds)["clicked"].to_list()
-    check_config(config, tmp_path / "out").sufficiency.require()
+    check_config(config, tmp_path / "out").data_check.require()
 
 
 def with_lists(world: Path) -> Path:
@@ -102,7 +102,7 @@ def test_what_belongs_to_candidates_is_a_feature_unless_it_was_logged_later(
     text = (tmp_path / "out" / "config.yaml").read_text()
     assert "along: [clicked, price, flag]" in text and "# left out: after" in text
     assert "model: towers, keep: 20, matches: [price_rank]" in text
-    check_config(read(tmp_path / "out" / "config.yaml"), tmp_path / "out").sufficiency.require()
+    check_config(read(tmp_path / "out" / "config.yaml"), tmp_path / "out").data_check.require()
 
 
 def test_a_candidate_that_is_twice_in_an_impression_is_kept_once(news_worlds: Path, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_lists_of_the_request_are_features_unless_they_say_what_was_clicked(
         "the newest is the last"
     )
     summary = check_config(config, tmp_path / "out")
-    summary.sufficiency.require()
+    summary.data_check.require()
     assert {lacking.kind for lacking in summary.profile.suggestions} <= {"history", "age"}
     run = corank.train(tmp_path / "out" / "config.yaml", ["train.epochs=1"], folder=tmp_path / "run").run
     assert {"searches", "seen"} <= {*run.config.features}
@@ -194,7 +194,7 @@ def test_a_log_of_two_days_is_split_by_share(news_worlds: Path, tmp_path: Path) 
     log.filter(pl.col("time").dt.date().is_in(days[:2].to_list())).write_parquet(tmp_path / "two.parquet")
     found = import_lists(tmp_path / "two.parquet", tmp_path / "out", settings(world))
     assert found.split == TENTHS
-    splits = corank.check(tmp_path / "out" / "config.yaml").sufficiency.splits
+    splits = corank.check(tmp_path / "out" / "config.yaml").data_check.splits
     requests = {name: split.requests for name, split in splits.items()}
     assert 0.7 < requests["train"] / found.impressions < 0.9 and min(requests.values()) > 0
     same = log.with_columns(time=pl.col("time").min())

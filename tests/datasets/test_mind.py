@@ -63,7 +63,7 @@ def test_vectors_are_of_unit_length_and_hold_the_topic(imported: Path) -> None:
 def test_the_config_is_accepted_and_splits_by_the_files(imported: Path) -> None:
     config = read(imported / "config.yaml")
     summary = check_config(config, imported)
-    summary.sufficiency.require()
+    summary.data_check.require()
     lacking = [suggestion.lacking for suggestion in summary.profile.suggestions]
     assert lacking == ["rate of 'click' by user (kind: prior)"], (
         "few users, who come again and again in this world"
@@ -86,7 +86,7 @@ def test_news_without_a_row_and_without_a_category_have_ids_alone(news_worlds: P
     assert any("no row for 1 news that are candidates" in line and gone in line for line in said)
     items = pl.read_parquet(tmp_path / "out" / "items.parquet")
     assert items.filter(pl.col("category").is_null())["item_id"].sort().to_list() == sorted([gone, blank])
-    check_config(read(tmp_path / "out" / "config.yaml"), tmp_path / "out").sufficiency.require()
+    check_config(read(tmp_path / "out" / "config.yaml"), tmp_path / "out").data_check.require()
 
 
 def test_without_vectors_and_without_dev(news_worlds: Path, tmp_path: Path) -> None:

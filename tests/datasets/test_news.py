@@ -99,7 +99,7 @@ def test_most_articles_of_the_test_are_new_and_few_readers_return(news: Path) ->
 
 
 def test_the_config_is_accepted_as_it_is(news: Path) -> None:
-    check_config(read(news / "config.yaml"), news).sufficiency.require()
+    check_config(read(news / "config.yaml"), news).data_check.require()
 
 
 def test_faulty_arguments_are_told(tmp_path: Path) -> None:

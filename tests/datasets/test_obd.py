@@ -53,7 +53,7 @@ def test_tables_hold_the_files_values(tmp_path: Path) -> None:
     )
     assert (found.rows, found.items, found.clicks) == (200, ITEMS, log["click"].sum())
     assert found.split == (date(2019, 11, 26), date(2019, 11, 27))
-    check_config(read(tmp_path / "out" / "config.yaml"), tmp_path / "out").sufficiency.require()
+    check_config(read(tmp_path / "out" / "config.yaml"), tmp_path / "out").data_check.require()
 
 
 def test_weights_are_inverse_propensities_with_an_end(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from corank.core.errors import DataError
 from corank.datasets.feed.simulate import simulate_world
 from corank.losses.settings.levels import LevelsLoss
 from corank.training.config_file import read
-from corank.training.sufficiency import Sufficiency
+from corank.training.data_check import TrainingDataCheck
 from tests.support.command_line import run_corank
 
 CLICKS = "losses=[{kind: click, stage: rank}, {kind: click, stage: prerank}]"
@@ -38,8 +38,8 @@ def changed(world: Path, tmp_path: Path) -> Callable[[Change], list[str]]:
     return write
 
 
-def sufficiency(config: Path, *overrides: str) -> Sufficiency:
-    return corank.check(config, overrides).sufficiency
+def data_check(config: Path, *overrides: str) -> TrainingDataCheck:
+    return corank.check(config, overrides).data_check
 
 
 def click(value: object) -> Change:
@@ -50,7 +50,7 @@ EXPOSED, DAY = pl.col("level") == "exposed", pl.col("time").dt.date().cast(pl.St
 
 
 def test_a_good_log_has_neither_faults_nor_unknown_rows(world: Path) -> None:
-    found = sufficiency(world)
+    found = data_check(world)
     assert found.faults == []
     log = pl.read_parquet(world.parent / "log/*.parquet").filter(EXPOSED, DAY < "2026-03-09")
     label = found.splits["train"].labels["click"]
@@ -64,8 +64,8 @@ def test_packed_data_and_log_give_the_same_counts(world: Path) -> None:
     ]
     config = read(world, overrides)
     unpacked, packed = (
-        sufficiency(world, *overrides),
-        Sufficiency.of(config, corank.pack(world, overrides).packed),
+        data_check(world, *overrides),
+        TrainingDataCheck.of(config, corank.pack(world, overrides).packed),
     )
     for split, counts in packed.splits.items():
         assert counts.labels == unpacked.splits[split].labels
@@ -98,7 +98,7 @@ def test_labels_that_are_all_null_are_refused_and_nothing_is_written(
 def test_a_constant_label_is_refused(
     world: Path, changed: Callable[[Change], list[str]], value: int, lacks: str
 ) -> None:
-    found = sufficiency(world, *changed(click(value)), CLICKS)
+    found = data_check(world, *changed(click(value)), CLICKS)
     assert len(found.faults) == 2 and all(lacks in fault for fault in found.faults)
     assert f"click: always {value} where it is known in the split 'train'" in found.warnings
 
@@ -108,7 +108,7 @@ def test_clicks_alone_teach_where_negatives_come_from_elsewhere(
 ) -> None:
     negatives = "{kind: unexposed, stage: %s, from: [catalogue], per_request: 3}"
     losses = CLICKS[:-1] + f", {negatives % 'rank'}, {negatives % 'prerank'}]"
-    assert sufficiency(world, *changed(click(1)), losses).faults == []
+    assert data_check(world, *changed(click(1)), losses).faults == []
 
 
 def test_few_positives_are_warned_of(world: Path, changed: Callable[[Change], list[str]]) -> None:
@@ -120,14 +120,14 @@ def test_few_positives_are_warned_of(world: Path, changed: Callable[[Change], li
             .alias("is_click")
         )
     )
-    found = sufficiency(world, *few, CLICKS)
+    found = data_check(world, *few, CLICKS)
     assert found.faults == []
     assert any(line.endswith("positives in the split 'train'") for line in found.warnings)
 
 
 def test_levels_from_deep_to_shallow_are_refused_and_told_where_the_clicks_are(world: Path) -> None:
     reversed_levels = "data.levels=[exposed, ranked, preranked, retrieved]"
-    fault = sufficiency(world, reversed_levels).faults[0]
+    fault = data_check(world, reversed_levels).faults[0]
     assert "but the column 'is_click' is 1 in" in fault and "rows at 'exposed'" in fault
     assert "data.levels must go from the shallowest level to the exposed one" in fault
 
@@ -140,10 +140,10 @@ def test_packed_levels_from_deep_to_shallow_are_refused_too(world: Path) -> None
 
 def test_levels_that_grow_are_warned_of(world: Path, changed: Callable[[Change], list[str]]) -> None:
     grows = "deeper levels have more candidates"
-    assert not any(grows in line for line in sufficiency(world).warnings)
+    assert not any(grows in line for line in data_check(world).warnings)
     thinned = EXPOSED | ((pl.col("level") == "ranked") & (pl.int_range(pl.len()) % 9 == 0))
     sampled = changed(lambda log: log.filter(thinned))
-    assert any(grows in line for line in sufficiency(world, *sampled).warnings)
+    assert any(grows in line for line in data_check(world, *sampled).warnings)
 
 
 def test_a_metric_that_validation_cannot_give_is_no_reason_to_stop(
@@ -155,12 +155,12 @@ def test_a_metric_that_validation_cannot_give_is_no_reason_to_stop(
         )
     )
     for metric in ("auc", "gauc"):
-        fault = sufficiency(world, *none, f"train.early_stop.metric=rank.click.{metric}").faults
+        fault = data_check(world, *none, f"train.early_stop.metric=rank.click.{metric}").faults
         assert len(fault) == 1
         assert fault[0].startswith(
             f"train.early_stop.metric: 'rank.click.{metric}' has no value in the split"
         )
-    assert sufficiency(world, *none, "train.early_stop.metric=rank.click.logloss").faults == []
+    assert data_check(world, *none, "train.early_stop.metric=rank.click.logloss").faults == []
 
 
 def test_immature_and_excluded_rows_are_counted_apart(
@@ -174,8 +174,8 @@ def test_immature_and_excluded_rows_are_counted_apart(
     labels = (
         "data.labels={click: {column: is_click}, order: {column: is_order, given: click, matures_after: 2d}}"
     )
-    found = sufficiency(world, *ordered, labels)
-    packed = Sufficiency.of(
+    found = data_check(world, *ordered, labels)
+    packed = TrainingDataCheck.of(
         read(world, [*ordered, labels, "name=ordered"]),
         corank.pack(world, [*ordered, labels, "name=ordered"]).packed,
     )
@@ -193,7 +193,7 @@ def test_a_loss_of_an_empty_level_is_warned_of(world: Path, changed: Callable[[C
     taught = CLICKS[:-1] + f", {negatives}]"
     assert any(
         line.startswith("prerank.unexposed: no candidate of the split 'train'")
-        for line in sufficiency(world, *shallow, taught).warnings
+        for line in data_check(world, *shallow, taught).warnings
     )
 
 
@@ -202,7 +202,7 @@ def test_ordered_levels_need_two_that_are_filled(world: Path, changed: Callable[
     losses = "losses=[{kind: click, stage: rank}, {kind: levels, stage: prerank, form: ranknet}]"
     config = read(world, [losses])
     assert isinstance(config.losses[1], LevelsLoss)
-    fault = sufficiency(world, *exposed_only, losses).faults
+    fault = data_check(world, *exposed_only, losses).faults
     assert len(fault) == 1 and "stage 'prerank' cannot learn 'click'" in fault[0]
 
 
@@ -220,7 +220,7 @@ LISTS = "losses=[{kind: listwise, stage: rank}, {kind: pairwise, stage: prerank}
 
 
 def test_a_stage_may_learn_order_alone(world: Path) -> None:
-    found = sufficiency(world, LISTS)
+    found = data_check(world, LISTS)
     assert found.faults == []
     log = pl.read_parquet(world.parent / "log/*.parquet").filter(EXPOSED, DAY < "2026-03-09")
     clicks = log.group_by("request_id").agg(pl.col("is_click").sum().alias("clicked"), pl.len())
@@ -233,27 +233,27 @@ def test_order_cannot_be_learnt_from_requests_of_one_candidate(
     world: Path, changed: Callable[[Change], list[str]]
 ) -> None:
     single = changed(lambda log: log.filter(EXPOSED).unique("request_id", keep="first", maintain_order=True))
-    faults = sufficiency(world, *single, LISTS).faults
+    faults = data_check(world, *single, LISTS).faults
     assert len(faults) == 2 and all("requests holds both, and losses over lists compare" in f for f in faults)
     beside = CLICKS[:-1] + ", {kind: listwise, stage: rank}]"
-    found = sufficiency(world, *single, beside)
+    found = data_check(world, *single, beside)
     assert found.faults == []
     assert any(line.startswith("rank.listwise: no candidate of the split 'train'") for line in found.warnings)
     stop = "train.early_stop.metric=rank.click.request_auc"
-    (fault,) = sufficiency(world, *single, CLICKS, stop).faults
+    (fault,) = data_check(world, *single, CLICKS, stop).faults
     assert "has no value in the split 'valid': 0 of" in fault and "none more than 1 candidates" in fault
 
 
 def test_a_request_must_show_more_than_the_k_of_a_hit(world: Path) -> None:
-    (fault,) = sufficiency(world, CLICKS, "train.early_stop.metric=rank.click.hit@5").faults
+    (fault,) = data_check(world, CLICKS, "train.early_stop.metric=rank.click.hit@5").faults
     assert "show a 1 and a 0, none more than 4 candidates; change data.split" in fault
-    assert sufficiency(world, CLICKS, "train.early_stop.metric=rank.click.ndcg@10").faults == []
+    assert data_check(world, CLICKS, "train.early_stop.metric=rank.click.ndcg@10").faults == []
 
 
 def test_draws_that_a_stage_knows_by_what_is_missing_are_warned_of(world: Path) -> None:
     drawn = CLICKS[:-1] + ", {kind: unexposed, stage: %s, from: [catalogue], per_request: 2}]"
     cross = "features.category_clicks={side: cross, kind: bucket, buckets: 4}"
-    (line,) = (w for w in sufficiency(world, drawn % "rank", cross).warnings if "drawn beyond" in w)
+    (line,) = (w for w in data_check(world, drawn % "rank", cross).warnings if "drawn beyond" in w)
     assert line.startswith(
         "rank.unexposed: candidates drawn beyond the log (catalogue) have no category_clicks"
     )
@@ -261,16 +261,16 @@ def test_draws_that_a_stage_knows_by_what_is_missing_are_warned_of(world: Path) 
         [drawn % "rank"],
         [drawn % "prerank", cross],
     ):  # a number is at its mean; towers read no pair
-        assert not any("drawn beyond" in w for w in sufficiency(world, *overrides).warnings)
+        assert not any("drawn beyond" in w for w in data_check(world, *overrides).warnings)
 
 
 def test_an_average_that_is_longer_than_the_training_is_warned_of(world: Path) -> None:
     """By the stage where each trains by itself, and not where the weights are those of an earlier run."""
 
     def warned(*overrides: str) -> list[str]:
-        return [w for w in sufficiency(world, *overrides).warnings if w.startswith("train.average")]
+        return [w for w in data_check(world, *overrides).warnings if w.startswith("train.average")]
 
-    requests = sufficiency(world).splits["train"].requests
+    requests = data_check(world).splits["train"].requests
     size = f"train.requests={-(-requests // 10)}"
     (line,) = warned(size, "train.epochs=2", "train.average=0.96")
     assert "training lasts for about 20 steps, and an average of 0.96 reaches back over 25: 44% of" in line
@@ -279,7 +279,7 @@ def test_an_average_that_is_longer_than_the_training_is_warned_of(world: Path) -
     apart = (size, "train.mode=separate", "stages.0.embeddings=own", "train.average=0.96")
     (line,) = warned(*apart, "train.epochs=3", "train.rank={epochs: 1}")
     assert line.startswith("train.average: 'rank' trains for about 10 steps") and line.endswith("; drop it")
-    held = corank.check(world, [size, "train.average=0.96"]).sufficiency
+    held = corank.check(world, [size, "train.average=0.96"]).data_check
     assert replace(held, continues=True).warnings == [w for w in held.warnings if not w.startswith("train")]
 
 
@@ -287,9 +287,9 @@ def test_a_training_of_few_steps_is_warned_of(world: Path) -> None:
     """By the stage where each trains by itself, and not where the weights are those of an earlier run."""
 
     def warned(*overrides: str) -> list[str]:
-        return [w for w in sufficiency(world, *overrides).warnings if w.startswith("train: ")]
+        return [w for w in data_check(world, *overrides).warnings if w.startswith("train: ")]
 
-    requests = sufficiency(world).splits["train"].requests
+    requests = data_check(world).splits["train"].requests
     size = f"train.requests={-(-requests // 10)}"
     (line,) = warned(size, "train.epochs=4")
     assert line.startswith("train: training lasts for 40 steps at most") and "epochs: auto" in line
@@ -297,7 +297,7 @@ def test_a_training_of_few_steps_is_warned_of(world: Path) -> None:
     apart = (size, "train.mode=separate", "stages.0.embeddings=own", "train.epochs=5")
     (line,) = warned(*apart, "train.rank={epochs: 1}")
     assert line.startswith("train: 'rank' trains for 10 steps at most")
-    held = corank.check(world, [size]).sufficiency
+    held = corank.check(world, [size]).data_check
     assert replace(held, continues=True).warnings == [w for w in held.warnings if not w.startswith("train")]
 
 
@@ -307,7 +307,7 @@ def test_in_batch_that_outweighs_the_clicks_is_warned_of(world: Path) -> None:
 
     def warned(weight: float) -> list[str]:
         return [
-            w for w in sufficiency(world, losses(weight)).warnings if w.startswith("prerank.in_batch: begins")
+            w for w in data_check(world, losses(weight)).warnings if w.startswith("prerank.in_batch: begins")
         ]
 
     (line,) = warned(1.0)
@@ -315,8 +315,8 @@ def test_in_batch_that_outweighs_the_clicks_is_warned_of(world: Path) -> None:
     parity = float(line.partition("a weight below ")[2].split()[0])
     assert warned(parity * 0.95) == [] and len(warned(parity * 1.05)) == 1
     nce = CLICKS[:-1] + ", {kind: info_nce, stage: prerank, per_request: 10, weight: %s}]"
-    (line,) = (w for w in sufficiency(world, nce % 20).warnings if w.startswith("prerank.info_nce: begins"))
+    (line,) = (w for w in data_check(world, nce % 20).warnings if w.startswith("prerank.info_nce: begins"))
     assert "so that the stage learns it rather than to order what is shown" in line
-    assert not any("begins" in line for line in sufficiency(world, nce % 0.3).warnings)
+    assert not any("begins" in line for line in data_check(world, nce % 0.3).warnings)
     alone = "losses=[{kind: click, stage: rank}, {kind: in_batch, stage: prerank}]"
-    assert not any("begins" in line for line in sufficiency(world, alone).warnings)
+    assert not any("begins" in line for line in data_check(world, alone).warnings)

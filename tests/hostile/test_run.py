@@ -18,9 +18,9 @@ from torch import Tensor
 import corank
 from corank.core.errors import BundleError, CheckpointError, StorageError
 from corank.core.ragged import Ragged
-from corank.training.carry.preparation import plan_carry
 from corank.training.checkpoints.checkpoint import load
 from corank.training.run import Run
+from corank.training.warm_start.preparation import plan_warm_start
 from tests.support.hostile_cases import FileWatch
 from tests.support.hostile_packings import HostilePackings
 from tests.support.hostile_runs import FACTS, HostileRuns, hostile_run, huge_header, write_checkpoint
@@ -146,7 +146,7 @@ def test_a_spoilt_state_is_refused_by_file_and_name(run: Run, kind: str) -> None
     """By `train --from`, and by `train --resume` with the same words."""
     change, told = LATEST[kind]
     spoil(run, "latest", change)
-    message = refusal(lambda: plan_carry(run.folder, run.config, derived().packed))
+    message = refusal(lambda: plan_warm_start(run.folder, run.config, derived().packed))
     assert message.startswith(f"{run.folder}/latest.safetensors: ") and told in message
 
 
@@ -156,9 +156,9 @@ def test_the_weights_of_a_kept_epoch_are_checked(run: Run) -> None:
         progress |= {"epoch": 2, "best_epoch": 1, "worse": 1, "figures": progress["figures"] * 2}
 
     spoil(run, "latest", end_an_epoch_later)
-    assert plan_carry(run.folder, run.config, derived().packed).source.kept is not None
+    assert plan_warm_start(run.folder, run.config, derived().packed).source.kept is not None
     spoil(run, "best", put(LAYER.removeprefix("model."), fill(float("nan"))))
-    message = refusal(lambda: plan_carry(run.folder, run.config, derived().packed))
+    message = refusal(lambda: plan_warm_start(run.folder, run.config, derived().packed))
     assert message.startswith(f"{run.folder}/best.safetensors: stages.rank.heads.bias: holds nan")
 
 

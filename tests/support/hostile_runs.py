@@ -16,14 +16,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from corank.data.dataset import PackedDataset
-from corank.training.carry.judged_run import JudgedRun
-from corank.training.carry.preparation import plan_carry
-from corank.training.carry.restore import carry_training
 from corank.training.checkpoints.checkpoint import Checkpoint, digest_tensors, load
 from corank.training.export import export_bundle
 from corank.training.run import CHECKPOINTS, Run
 from corank.training.train import train_run
 from corank.training.trainer import Trainer
+from corank.training.warm_start.judged_run import JudgedRun
+from corank.training.warm_start.preparation import plan_warm_start
+from corank.training.warm_start.restore import warm_start
 from tests.support.hostile_bundles import mutate_bytes
 from tests.support.hostile_cases import VALUES, HostileFolder
 from tests.support.hostile_input import mutate
@@ -110,7 +110,7 @@ class HostileRuns(HostileFolder):
     def carry(self) -> None:
         """As `corank train --from`: plan, take over, and make a step."""
         trainer = Trainer(self.sound, self.packed)
-        carry_training(plan_carry(self.case, self.sound.config, self.packed), trainer)
+        warm_start(plan_warm_start(self.case, self.sound.config, self.packed), trainer)
         trainer.step(next(iter(trainer.reader.read_shuffled(0))))
         trainer.shipped()
 

@@ -1,4 +1,4 @@
-"""Logs of served requests that are made up: users with rates of their own, dealt to a canary, and what was shown."""
+"""Logs of served requests that are made up: users with rates of their own, assigned to a canary, and what was shown."""
 
 from dataclasses import dataclass
 from pathlib import Path

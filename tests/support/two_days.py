@@ -8,10 +8,10 @@ import corank
 from corank.data.dataset import PackedDataset
 from corank.data.pack_manifest import MANIFEST
 from corank.distributed.ranks import Ranks
-from corank.training.carry.preparation import plan_carry
-from corank.training.carry.restore import carry_training
 from corank.training.run import Run
 from corank.training.trainer import Trainer
+from corank.training.warm_start.preparation import plan_warm_start
+from corank.training.warm_start.restore import warm_start
 from tests.support.shared import shared, small_world
 
 FIRST = "data.split={train: 2026-03-01..2026-03-06, valid: 2026-03-06..2026-03-07}"
@@ -59,5 +59,5 @@ def _packed(day: int) -> Path:
 def begin_from(source: Run, run: Run, packed: PackedDataset, ranks: Ranks | None = None) -> Trainer:
     """A trainer of a run that has taken over what fits of a finished one, and has not made a step."""
     trainer = Trainer(run, packed, ranks)
-    carry_training(plan_carry(source.folder, run.config, packed), trainer)
+    warm_start(plan_warm_start(source.folder, run.config, packed), trainer)
     return trainer

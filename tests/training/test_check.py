@@ -176,12 +176,12 @@ def test_a_feature_whose_buckets_are_one_is_told_once_it_is_packed(tmp_path: Pat
     overrides += ["features.seen={kind: count, of: [history, item_id], buckets: 8, dim: 4}"]
     overrides += [f"packed={tmp_path / 'packed'}"]
     told = "features.never: all its training values lie in one bucket"
-    assert told not in "\n".join(corank.check(config, overrides).sufficiency.warnings)
+    assert told not in "\n".join(corank.check(config, overrides).data_check.warnings)
     said: list[str] = []
     corank.train(config, overrides, folder=tmp_path / "run", report=said.append)
     (line,) = [line for line in said if "lie in one bucket" in line]
     assert line.startswith(f"warning: {told}")
-    assert f"warning: {corank.check(config, overrides).sufficiency.warnings[-1]}" == line
+    assert f"warning: {corank.check(config, overrides).data_check.warnings[-1]}" == line
 
 
 def change_row(number: int, **values: pl.Expr) -> Change:

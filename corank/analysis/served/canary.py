@@ -1,4 +1,4 @@
-"""A canary against the live version: rates of what was shown, of users dealt to the one or the other."""
+"""A canary against the live version: rates of what was shown, of users assigned to the one or the other."""
 
 from collections.abc import Sequence
 from typing import Any

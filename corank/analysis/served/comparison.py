@@ -13,7 +13,7 @@ from corank.core.errors import DataError
 from corank.serving.log.log_format import SERVED
 
 INVALID = "not comparable"
-"""The verdict if users were not dealt as the canary's share says: those of a and b may differ from the start."""
+"""The verdict if users were not assigned as the canary's share says: those of a and b may differ from the start."""
 
 
 @dataclass(frozen=True)

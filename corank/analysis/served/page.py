@@ -58,7 +58,7 @@ def describe_part(part: Mapping[str, Any]) -> list[str]:
 
 
 def _describe_ratio(ratio: Mapping[str, Any]) -> str:
-    """Whether users were dealt as the share says, as text."""
+    """Whether users were assigned as the share says, as text."""
     observed = "-" if ratio["observed"] is None else f"{100 * ratio['observed']:.2f} %"
     found = (
         f"{observed} of {ratio['users']:,} users had a, of {100 * ratio['expected']:g} % that were to; "
@@ -67,7 +67,7 @@ def _describe_ratio(ratio: Mapping[str, Any]) -> str:
     if not ratio["mismatch"]:
         return found
     return (
-        f"warning: {found}: users were not dealt as the share says, so that a and b are not comparable; look for "
+        f"warning: {found}: users were not assigned as the share says, so that a and b are not comparable; look for "
         "requests that are lost, logged twice or answered by another version, and choose a time with one share"
     )
 

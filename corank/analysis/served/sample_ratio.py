@@ -1,7 +1,7 @@
-"""Whether users were dealt to a canary as its share says; a comparison of others than those is of no worth.
+"""Whether users were assigned to a canary as its share says; a comparison of others than those is of no worth.
 
 The share of users is tested by a mixture of likelihood ratios over binomial shares, with a beta prior around the share
-that was set: a martingale if users are dealt so. By Ville's inequality its inverse is a p-value that holds at every
+that was set: a martingale if users are assigned so. By Ville's inequality its inverse is a p-value that holds at every
 look. Source: Lindon and Malek, Anytime-Valid Inference for Multinomial Count Data, NeurIPS 2022.
 
 Letters: U users · T looks.
@@ -18,7 +18,7 @@ from corank.core.types import Mask
 CONCENTRATION = 1000.0
 """Users that the prior is worth: differences of a seventh of a share of 5 % are found soonest."""
 MISMATCH = 0.001
-"""The p-value below which users were not dealt as the share says: chance does it in one of a thousand canaries."""
+"""The p-value below which users were not assigned as the share says: chance does it in one of a thousand canaries."""
 
 
 def check_share(is_canary: Mask, share: float) -> dict[str, Any]:
@@ -28,8 +28,8 @@ def check_share(is_canary: Mask, share: float) -> dict[str, Any]:
         is_canary: whether a user had the canary, in the order in which users came: (U,).
         share: of users that it was to have.
     """
-    dealt = np.cumsum(is_canary)
-    evidence = [_log_ratio(int(dealt[end - 1]), int(end), share) for end in look_ends(len(is_canary))]
+    assigned = np.cumsum(is_canary)
+    evidence = [_log_ratio(int(assigned[end - 1]), int(end), share) for end in look_ends(len(is_canary))]
     p = exp(-max([0.0, *evidence]))
     return {
         "expected": share,

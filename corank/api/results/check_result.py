@@ -41,7 +41,7 @@ class CheckResult(CheckSummary):
     @property
     def advice(self) -> list[str]:
         """What makes learning hard, and what to try, a line each; what training would refuse or warn of first."""
-        found = self.sufficiency
+        found = self.data_check
         return [*found.faults, *found.warnings, *self.profile.advice]
 
     @property

@@ -10,8 +10,8 @@ import polars as pl
 
 from corank.api.results.document_result import frame, show_tables
 from corank.core.extras import name_missing_extra
-from corank.training.carry.origin import Origin
 from corank.training.run import Run
+from corank.training.warm_start.origin import Origin
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

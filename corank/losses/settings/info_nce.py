@@ -35,7 +35,7 @@ class InfoNceLoss(Loss):
     it, and the margin grows with the distance of their levels, is corank's.
     """
 
-    bearable: ClassVar[float] = (
+    max_initial_ratio: ClassVar[float] = (
         5.0  # at 2 times the clicks it helps, at 7 it has lost what it gained (LOG.md)
     )
 

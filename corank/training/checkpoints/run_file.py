@@ -10,7 +10,7 @@ from corank.core.errors import CheckpointError
 from corank.core.files import atomic_file
 from corank.core.settings import Settings
 from corank.core.storage.untrusted_files import parse_json, read_regular_file
-from corank.training.carry.origin import Origin
+from corank.training.warm_start.origin import Origin
 
 RUN_FILE = "run.json"
 MOST_BYTES = 1 << 24

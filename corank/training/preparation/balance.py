@@ -37,8 +37,8 @@ def outweighing_losses(config: Config, counts: SplitCounts) -> Iterator[str]:
     ]
     for name, loss, size in sized:
         others = sum(s for _, one, s in sized if one.pointwise and one.learner == loss.learner)
-        if not loss.pointwise and 0 < others * loss.bearable < size:
-            most = loss.weight * others * loss.bearable / size
+        if not loss.pointwise and 0 < others * loss.max_initial_ratio < size:
+            most = loss.weight * others * loss.max_initial_ratio / size
             yield (
                 f"{name}: begins {size / others:.1f} times as large as the click losses of '{loss.learner}' "
                 f"({size:.2f} against {others:.2f}, weights included), so that the stage learns it rather than to "
@@ -46,7 +46,7 @@ def outweighing_losses(config: Config, counts: SplitCounts) -> Iterator[str]:
             )
 
 
-def telltale_draws(config: Config) -> Iterator[str]:
+def leaky_negatives(config: Config) -> Iterator[str]:
     """Tell of stages that learn from draws beyond the log, and read what is missing there and not elsewhere."""
     total = config.total
     for name, loss in total.select(None):

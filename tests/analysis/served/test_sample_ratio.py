@@ -1,4 +1,4 @@
-"""Users who were not dealt as a canary's share says are noticed, and others are not."""
+"""Users who were not assigned as a canary's share says are noticed, and others are not."""
 
 from pathlib import Path
 
@@ -21,8 +21,8 @@ def test_a_share_that_is_kept_is_doubted_no_more_often_than_the_p_value_says() -
 
 @pytest.mark.parametrize(("share", "users"), [(0.055, 100_000), (0.045, 100_000), (0.08, 5_000)])
 def test_another_share_is_noticed(share: float, users: int) -> None:
-    dealt = np.random.default_rng(4).random(users) < share
-    assert check_share(dealt, 0.05)["mismatch"] and not check_share(dealt, share)["mismatch"]
+    assigned = np.random.default_rng(4).random(users) < share
+    assert check_share(assigned, 0.05)["mismatch"] and not check_share(assigned, share)["mismatch"]
 
 
 def test_no_user_says_nothing() -> None:
@@ -50,6 +50,6 @@ def test_a_canary_of_another_share_is_not_comparable(
     code, out, err = run_corank(capsys, "compare-served", log, *options)
     assert code == 0, err
     for text in (" ".join(out.split()), page.read_text(encoding="utf-8")):
-        assert "not comparable" in text and "users were not dealt as the share says" in text
+        assert "not comparable" in text and "users were not assigned as the share says" in text
     with pytest.raises(DataError, match="--share: expected a share above 0 and below 1; received 5"):
         corank.compare_served(log, share=5.0)

@@ -17,7 +17,7 @@ EXPERIMENTS, USERS, ROWS = 120, 1500, 12_000
 
 
 def experiment(rng: np.random.Generator, lift: float = 1.0) -> tuple[Longs, Longs, Mask, Doubles]:
-    """Clicks of users who come back, each with a rate of its own, dealt by user."""
+    """Clicks of users who come back, each with a rate of its own, assigned by user."""
     user = np.minimum(rng.exponential(USERS / 4, ROWS).astype(np.int64), USERS - 1)
     is_a = rng.random(USERS) < 0.3
     rate = rng.beta(1.5, 10, USERS) * np.where(is_a, lift, 1.0)

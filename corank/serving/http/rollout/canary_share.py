@@ -35,7 +35,7 @@ class CanaryShare:
         """Whether a user gets the canary; a request without a user's id does not.
 
         The version salts the hash, so that another canary has other users. A larger share keeps all users of a smaller
-        one. Every process on every machine deals alike.
+        one. Every process on every machine assigns alike.
         """
         if user is None:
             return False

@@ -17,7 +17,7 @@ from corank.serving.store.live_version import StoreState
 
 
 @dataclass(frozen=True)
-class DealtVersion:
+class CanaryAssignment:
     """A canary that answers a request."""
 
     funnel: Funnel
@@ -108,7 +108,7 @@ class Rollout:
         for one in self.candidates:
             one.refresh(warm, first)
 
-    def deal(self, request: Request) -> DealtVersion | None:
+    def assign(self, request: Request) -> CanaryAssignment | None:
         """Return the canary if it is to answer a request; its result is told by `record`."""
         canary, share = self.canary, self.share
         if canary is None or share is None or (funnel := canary.funnel) is None:
@@ -116,12 +116,12 @@ class Rollout:
         if not share.takes(request.user.get("id")):
             return None
         admitted = self.breaker.admit()
-        return None if admitted == "skip" else DealtVersion(funnel, admitted == "probe")
+        return None if admitted == "skip" else CanaryAssignment(funnel, admitted == "probe")
 
-    def record(self, dealt: DealtVersion, good: bool) -> None:
+    def record(self, assigned: CanaryAssignment, good: bool) -> None:
         """Count whether the canary answered. One that fails often answers nobody for a while."""
         was_open = self.breaker.is_open
-        if dealt.is_probe:
+        if assigned.is_probe:
             self.breaker.record_probe(good)
         else:
             self.breaker.record(good)

@@ -108,11 +108,11 @@ class RedisClusterStore:
     def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """As `Store.get`; of a spread table as of several moments."""
         values: list[bytes | None] = [None] * len(keys)
-        dealt = self._deal(table, keys)
+        spread = self._spread(table, keys)
         replies = self._connection.run(
-            [(key, ("HMGET", key, *(keys[n] for n in numbers))) for key, numbers in dealt.items()]
+            [(key, ("HMGET", key, *(keys[n] for n in numbers))) for key, numbers in spread.items()]
         )
-        for numbers, reply in zip(dealt.values(), replies, strict=True):
+        for numbers, reply in zip(spread.values(), replies, strict=True):
             for n, value in zip(numbers, reply.value, strict=True):
                 values[n] = value
         return values
@@ -168,19 +168,19 @@ class RedisClusterStore:
         """The keys of all hashes that hold a table."""
         return [self._hash(table, number) for number in range(HASHES if is_bulk(table) else 1)]
 
-    def _deal(self, table: str, keys: Sequence[bytes]) -> dict[bytes, list[int]]:
+    def _spread(self, table: str, keys: Sequence[bytes]) -> dict[bytes, list[int]]:
         """The positions of keys, by the hash that holds them."""
         count = HASHES if is_bulk(table) else 1
-        dealt: defaultdict[int, list[int]] = defaultdict(list)
+        spread: defaultdict[int, list[int]] = defaultdict(list)
         for n, key in enumerate(keys):
-            dealt[crc32(key) % count].append(n)
-        return {self._hash(table, number): positions for number, positions in dealt.items()}
+            spread[crc32(key) % count].append(n)
+        return {self._hash(table, number): positions for number, positions in spread.items()}
 
     def _delete_commands(self, table: str, keys: Sequence[bytes]) -> list[Command]:
         """The commands that delete keys of a table."""
         return [
             (key, ("HDEL", key, *(keys[n] for n in some)))
-            for key, numbers in self._deal(table, keys).items()
+            for key, numbers in self._spread(table, keys).items()
             for some in _cut(numbers)
         ]
 
@@ -189,7 +189,7 @@ class RedisClusterStore:
         last = [*dict(pairs).items()]
         return [
             (key, ("HSET", key, *(word for n in some for word in last[n])))
-            for key, numbers in self._deal(table, [key for key, _ in last]).items()
+            for key, numbers in self._spread(table, [key for key, _ in last]).items()
             for some in _cut(numbers)
         ]
 

@@ -15,11 +15,11 @@ from corank.data.packs import open_with_features
 from corank.evaluation.stage_order import Calibrators
 from corank.features.row_maps.row_map import PackingMap
 from corank.models.joint import JointModel
-from corank.training.carry.plan import WeightMap
-from corank.training.carry.restore import carry_weights
-from corank.training.carry.source import find_encoders
 from corank.training.checkpoints.training_state import check_model
 from corank.training.run import Run, build_model, build_networks
+from corank.training.warm_start.plan import WeightMap
+from corank.training.warm_start.restore import carry_weights
+from corank.training.warm_start.source import find_encoders
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,17 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from corank.models.joint import JointModel
-from corank.training.carry.optimiser_states import OptimiserStates
-from corank.training.carry.plan import CarryPlan, WeightMap
-from corank.training.carry.rows import dimension_of, fill_rows
-from corank.training.carry.source import OF_MODEL
 from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.training_state import table_rows
 from corank.training.optimisers import Average
 from corank.training.trainer import Trainer
+from corank.training.warm_start.optimiser_states import OptimiserStates
+from corank.training.warm_start.plan import WarmStartPlan, WeightMap
+from corank.training.warm_start.rows import dimension_of, fill_rows
+from corank.training.warm_start.source import OF_MODEL
 
 
-def carry_training(plan: CarryPlan, trainer: Trainer) -> None:
+def warm_start(plan: WarmStartPlan, trainer: Trainer) -> None:
     """Take everything over into a trainer that has not begun. Steps and epochs go on from those of the source."""
     held, prefix = plan.source.weights
     carry_weights(plan, trainer.model, held, prefix)
@@ -37,7 +37,7 @@ def carry_weights(plan: WeightMap, model: JointModel, held: Checkpoint, prefix: 
     _fill(plan, model, model.state_dict(), held, prefix)
 
 
-def _carry_average(plan: CarryPlan, model: JointModel, average: Average) -> None:
+def _carry_average(plan: WarmStartPlan, model: JointModel, average: Average) -> None:
     state, held = average.state(), plan.source.latest
     weights = {name.removeprefix(OF_MODEL): t for name, t in state.items() if name.startswith(OF_MODEL)}
     _fill(plan, model, weights, held, f"average.{OF_MODEL}")

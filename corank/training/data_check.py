@@ -16,7 +16,7 @@ from corank.features.scale import Bucket
 from corank.losses.base import Loss
 from corank.metrics.metric import validation_metrics
 from corank.training.config import Config
-from corank.training.preparation.balance import few_steps, long_averages, outweighing_losses, telltale_draws
+from corank.training.preparation.balance import few_steps, leaky_negatives, long_averages, outweighing_losses
 from corank.training.preparation.schedule import plan_training
 
 FEW = 100
@@ -38,11 +38,11 @@ class Learner(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Sufficiency:
+class TrainingDataCheck:
     """A config beside the counts of its splits.
 
     Example:
-        Sufficiency.of(config, packed).require()
+        TrainingDataCheck.of(config, packed).require()
     """
 
     config: Config
@@ -56,7 +56,7 @@ class Sufficiency:
     """Features with one bucket: their training values are all equal. Known of packed data."""
 
     @classmethod
-    def of(cls, config: Config, packed: PackedDataset, continues: bool = False) -> "Sufficiency":
+    def of(cls, config: Config, packed: PackedDataset, continues: bool = False) -> "TrainingDataCheck":
         """Count the splits of packed data that training reads."""
         splits = {s: SplitCounts.of(packed, s) for s in packed.data.split_names if s != "test"}
         planned = plan_training(config, splits["train"].requests)
@@ -131,7 +131,7 @@ class Sufficiency:
             *self._few(),
             *self._idle_losses(),
             *outweighing_losses(self.config, self.splits["train"]),
-            *telltale_draws(self.config),
+            *leaky_negatives(self.config),
             *([] if self.continues else self._short_trainings()),
             *self._strange_levels(),
             *self._single_buckets(),

@@ -6,23 +6,23 @@ from pathlib import Path
 from corank.core.errors import CheckpointError, ConfigError
 from corank.core.storage.object_url import Location, parse_location
 from corank.data.dataset import PackedDataset
-from corank.training.carry.description import describe_plan
-from corank.training.carry.origin import Origin
-from corank.training.carry.plan import CarryPlan
-from corank.training.carry.source import CarrySource
 from corank.training.config import Config
 from corank.training.run import Run
+from corank.training.warm_start.description import describe_plan
+from corank.training.warm_start.origin import Origin
+from corank.training.warm_start.plan import WarmStartPlan
+from corank.training.warm_start.source import CarrySource
 
 
-def plan_carry(source: Location, config: Config, packed: PackedDataset) -> CarryPlan:
+def plan_warm_start(source: Location, config: Config, packed: PackedDataset) -> WarmStartPlan:
     """Find what the model of a config takes over from a run.
 
     Raises CheckpointError if the run has not finished or is damaged, DataError if its encoders are gone.
     """
-    return CarryPlan.of(CarrySource.open(source), config, packed.encoders)
+    return WarmStartPlan.of(CarrySource.open(source), config, packed.encoders)
 
 
-def describe_origin(plan: CarryPlan, run: Run) -> Origin:
+def describe_origin(plan: WarmStartPlan, run: Run) -> Origin:
     """Say what a run begins as, to be kept in its folder."""
     source, location = plan.source, plan.source.location
     if isinstance(location, Path):

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 from corank.features.encoding import FIRST_KNOWN
 from corank.features.row_maps.row_map import FeatureRows
-from corank.training.carry.layers import LayerMap
-from corank.training.carry.origin import CarriedPart, State
-from corank.training.carry.plan import CarryPlan
+from corank.training.warm_start.layers import LayerMap
+from corank.training.warm_start.origin import CarriedPart, State
+from corank.training.warm_start.plan import WarmStartPlan
 
 
-def describe_plan(plan: CarryPlan) -> list[CarriedPart]:
+def describe_plan(plan: WarmStartPlan) -> list[CarriedPart]:
     """List what is carried over, begins fresh and is gone: rows by feature, then layers, optimisers, the average."""
     return [
         *(_describe_rows(rows) for rows in plan.rows.features.values()),
@@ -34,7 +34,7 @@ def _describe_rows(found: FeatureRows) -> CarriedPart:
     return _part("rows", found.feature, "fresh", found.reason or f"new: {rows - FIRST_KNOWN:,} rows")
 
 
-def _describe_sets(plan: CarryPlan) -> Iterator[CarriedPart]:
+def _describe_sets(plan: WarmStartPlan) -> Iterator[CarriedPart]:
     for name, earlier in plan.sets.items():
         if earlier is None:
             yield _part("tables", name, "fresh", "no such tables before")
@@ -45,7 +45,7 @@ def _describe_sets(plan: CarryPlan) -> Iterator[CarriedPart]:
             yield _part("tables", name, "gone")
 
 
-def _describe_scales(plan: CarryPlan) -> Iterator[CarriedPart]:
+def _describe_scales(plan: WarmStartPlan) -> Iterator[CarriedPart]:
     before, now = plan.rows.earlier.fitted, plan.rows.new.fitted
     for name, encoder in now.items():
         if name in before and not encoder.size and not encoder.equals(before[name]):
@@ -54,7 +54,7 @@ def _describe_scales(plan: CarryPlan) -> Iterator[CarriedPart]:
             )
 
 
-def _describe_layers(plan: CarryPlan) -> Iterator[CarriedPart]:
+def _describe_layers(plan: WarmStartPlan) -> Iterator[CarriedPart]:
     layers = plan.layers
     for group in dict.fromkeys(map(_group, [*layers.carried, *layers.fresh, *layers.gone])):
         carried = {name: held for name, held in layers.carried.items() if _group(name) == group}
@@ -92,7 +92,7 @@ def _changes(held: LayerMap) -> str:
     return "; ".join(parts) or "in another order"
 
 
-def _describe_rest(plan: CarryPlan) -> Iterator[CarriedPart]:
+def _describe_rest(plan: WarmStartPlan) -> Iterator[CarriedPart]:
     before, now = plan.source.run.config.train, plan.config.train
     if plan.same_table_optimiser:
         yield _part(

@@ -9,21 +9,21 @@ import torch
 from torch import Tensor
 
 from corank.models.joint import JointModel
-from corank.training.carry.layers import LayerMap
-from corank.training.carry.plan import CarryPlan
-from corank.training.carry.rows import dimension_of, fill_rows
 from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.optimiser_state import PREFIX, Optimisers
 from corank.training.checkpoints.split_table import TableRows
 from corank.training.checkpoints.training_state import table_rows
 from corank.training.optimisers import optimisers
+from corank.training.warm_start.layers import LayerMap
+from corank.training.warm_start.plan import WarmStartPlan
+from corank.training.warm_start.rows import dimension_of, fill_rows
 
 
 @dataclass(frozen=True)
 class OptimiserStates:
     """The states of a source's optimisers, which belong to the weights of its model."""
 
-    plan: CarryPlan
+    plan: WarmStartPlan
 
     def carry_into(self, model: JointModel, new: Optimisers) -> None:
         """Take over what belongs to the weights of a new model that go over; `new` are its optimisers, not begun."""

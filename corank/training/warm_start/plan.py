@@ -6,10 +6,10 @@ from typing import Self
 from corank.features.encoders import Encoders
 from corank.features.row_maps.row_map import PackingMap
 from corank.models.joint import JointModel
-from corank.training.carry.layers import ModelMap
-from corank.training.carry.source import CarrySource
 from corank.training.config import Config
 from corank.training.run import build_networks
+from corank.training.warm_start.layers import ModelMap
+from corank.training.warm_start.source import CarrySource
 
 SHARED = "shared"
 """The set of tables of stages that share."""
@@ -43,7 +43,7 @@ class WeightMap:
 
 
 @dataclass(frozen=True)
-class CarryPlan(WeightMap):
+class WarmStartPlan(WeightMap):
     """What a training takes over from an earlier run."""
 
     source: CarrySource
