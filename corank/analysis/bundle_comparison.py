@@ -59,7 +59,7 @@ class ScoredLog:
 
     @property
     def keys(self) -> list[str]:
-        """The columns that tell candidates apart."""
+        """The columns that identify a candidate."""
         return [*request_columns(self.manifest.data).values(), ITEM]
 
     @property
@@ -75,14 +75,14 @@ class ScoredLog:
 
     def measure(self, rows: pl.DataFrame, truth: pl.DataFrame | None) -> Evaluation:
         """Measure the bundle on some of its rows as a run is on a split. Raises DataError."""
-        held = self.manifest
+        manifest = self.manifest
         calibrators = {
             stage.name: {label: Platt(c.slope, c.intercept) for label, c in stage.calibrators.items()}
-            for stage in held.stages
+            for stage in manifest.stages
         }
-        known: Truth = {} if truth is None else find_truth(rows, truth, held.data)
+        known: Truth = {} if truth is None else find_truth(rows, truth, manifest.data)
         return evaluate_predictions(
-            self._predictions(rows), held.stages, held.data.levels, calibrators, known, "log"
+            self._predictions(rows), manifest.stages, manifest.data.levels, calibrators, known, "log"
         )
 
     def _predictions(self, rows: pl.DataFrame) -> Predictions:
@@ -123,7 +123,7 @@ class ScoredLog:
 
 
 def is_bundle(location: Location) -> bool:
-    """Whether a folder of this machine holds a bundle, as far as the names of its files tell."""
+    """Whether a local folder holds a bundle, judged by the names of its files."""
     return isinstance(location, Path) and (location / "manifest.json").is_file()
 
 
@@ -140,12 +140,12 @@ def compare_bundles(
     Args:
         a: a bundle.
         b: another; its features and stages may differ.
-        log: the table of candidates, as users named it.
-        score: writes what a bundle makes of the log into a folder, as `predict_log` does with `facts`.
+        log: the table of candidates, as the user named it.
+        score: writes a bundle's scores of the log into a folder, as `predict_log` does with `facts`.
         margins: differences that count.
         truth: the table of true probabilities of a simulated world.
 
-    Returns the document of `corank compare --json`, as of runs. A candidate whose item one of them does not know is
+    Returns the document of `corank compare --json`, as for runs. A candidate whose item one of them does not know is
     left out of both, and counted as `unknown`; so is one from before a snapshot of either, whose priors count its
     label, and counted as `earlier`. Raises BundleError, DataError.
     """
@@ -183,12 +183,12 @@ def compare_bundles(
 
 def require_same_log(a: Location, one: BundleManifest, b: Location, other: BundleManifest) -> None:
     """Raise DataError if the bundles read the same columns of a log in different ways."""
-    held: dict[str, tuple[object, object]] = {
+    settings: dict[str, tuple[object, object]] = {
         f"data.{name}": (getattr(one.data, name), getattr(other.data, name)) for name in _SAME
     }
     for name, label in one.data.labels.items():
-        held[f"data.labels.{name}"] = (label, other.data.labels.get(name, label))
-    for key, (ours, theirs) in held.items():
+        settings[f"data.labels.{name}"] = (label, other.data.labels.get(name, label))
+    for key, (ours, theirs) in settings.items():
         if ours != theirs:
             raise DataError(f"{b}: its {key} is {theirs!r}, that of {a} {ours!r}; compare bundles of one log")
 
@@ -208,7 +208,7 @@ def _read_truth(source: str, scored: ScoredLog) -> pl.DataFrame:
 
 
 def require_log(log: str | None) -> str:
-    """Raise DataError unless the log is named that bundles are compared on."""
+    """Raise DataError unless the log to compare bundles on is named."""
     if log is None:
         raise DataError(
             "bundles are compared on logged requests: name their table by --on, such as log/*.parquet"

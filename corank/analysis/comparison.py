@@ -23,10 +23,10 @@ from corank.training.config_file import flatten, plain
 from corank.training.run import Run
 
 WORDS = {1: "better", -1: "worse", 0: "no difference shown"}
-"""What a difference of the first run to the second says, by its sign, if its interval lies beyond the margin."""
+"""Verdict by the sign of the first run's difference to the second, if its interval lies beyond the margin."""
 
 BETTER: dict[Direction, str] = {"higher": "higher", "lower": "lower", "one": "near 1"}
-"""What tables call the better values of a metric."""
+"""Better values of a metric, as tables name them."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class MeasuredRun:
         return cls(EvaluatedRun(run, packed, model, calibrators, predictions, truth, document), measured)
 
     def digest(self) -> bytes:
-        """What tells the split's candidates from others: requests, users, items, levels and labels."""
+        """A hash of the split's candidates: requests, users, items, levels and labels."""
         packed, predictions = self.evaluated.packed, self.evaluated.predictions
         digest = hashlib.sha256(predictions.requests.start.tobytes())
         digest.update(np.ascontiguousarray(predictions.requests.user).tobytes())
@@ -104,7 +104,7 @@ def compare_measured(
     on: Location | None = None,
 ) -> dict[str, Any]:
     """Compare two runs as `compare_runs` does. Raises DataError if the candidates differ."""
-    folders = [held.evaluated.run.folder for held in (one, other)]
+    folders = [side.evaluated.run.folder for side in (one, other)]
     split = one.evaluated.document["split"]
     if one.digest() != other.digest():
         raise DataError(
@@ -146,8 +146,15 @@ def compare_evaluations(
         if name in other.cuts
     }
     cascade = compare_measures("cascade", one.cascade, other.cascade, margins)
-    every = [*(found for held in stages.values() for part in held.values() for found in part.values())]
-    margins.require_metrics(name for found in [*every, *cuts.values(), cascade] for name in found)
+    every = [
+        *(
+            figures
+            for populations in stages.values()
+            for part in populations.values()
+            for figures in part.values()
+        )
+    ]
+    margins.require_metrics(name for figures in [*every, *cuts.values(), cascade] for name in figures)
     return {
         **head,
         "requests": one.requests,
@@ -171,10 +178,10 @@ def compare_measures(
 ) -> dict[str, Any]:
     """Compare the metrics that both have: values `a` and `b`, the difference with its interval, and a verdict.
 
-    `paired` says whether both are of the same rows, so that users are resampled alike for both. `not_worse` tells
+    `paired` says whether both are of the same rows, so that both share the resamples of users. `not_worse` says
     whether the interval excludes that a is worse by more than the margin.
     """
-    found: dict[str, Any] = {}
+    comparisons: dict[str, Any] = {}
     for name in (name for name in one if name in other):
         ours, theirs = one[name], other[name]
         if ours is None or theirs is None:
@@ -186,7 +193,7 @@ def compare_measures(
         low, high = _bounds(resampled[0] - resampled[1])
         better = metric_direction(name, population)
         gain = _bounds(_merit(resampled[0], better) - _merit(resampled[1], better))
-        found[name] = {
+        comparisons[name] = {
             "a": a,
             "b": b,
             "difference": a - b,
@@ -196,11 +203,11 @@ def compare_measures(
             "verdict": _verdict(*gain, margins.of(name)),
             "not_worse": gain[0] is not None and gain[0] >= -margins.of(name),
         }
-    return found
+    return comparisons
 
 
 def _bounds(differences: Doubles) -> tuple[float | None, float | None]:
-    """The 95 % percentile interval; None if nothing is known of it."""
+    """The 95 % percentile interval; None if all differences are NaN."""
     if np.isnan(differences).all():
         return None, None
     low, high = np.nanquantile(differences, [0.025, 0.975])

@@ -29,7 +29,7 @@ _COLOURS = {1: GOOD, 0: FAINT, -1: BAD}
 
 
 class Names(NamedTuple):
-    """What tells the two sides of a comparison apart."""
+    """The names of the two sides of a comparison."""
 
     a: str
     b: str
@@ -82,7 +82,7 @@ def comparison_sections(document: Mapping[str, Any]) -> list[Html]:
 
 
 def _summary(document: Mapping[str, Any], names: Names) -> Iterator[Html]:
-    """What is better, worse and undecided: the main figures in words and as a table, and a count of all."""
+    """Metrics that are better, worse and undecided: the main ones in words and as a table, and a count of all."""
     parts = [*compared_parts(document)]
     main = [
         (part, name)
@@ -123,7 +123,7 @@ def _describe_figure(part: ComparedPart, name: str) -> str:
 
 
 def _sides(document: Mapping[str, Any], names: Names) -> Html:
-    """Where both lie, and the keys in which their configs differ, if they are runs."""
+    """The paths of both, and the keys in which their configs differ, if they are runs."""
     rows: list[list[Cell]] = [["path", document["a"], document["b"]]]
     for key, value in document.get("changes", {}).items():
         rows.append([key, *("–" if value[side] is None else shorten(str(value[side])) for side in "ab")])
@@ -133,46 +133,46 @@ def _sides(document: Mapping[str, Any], names: Names) -> Html:
 
 
 def describe_document(document: Mapping[str, Any]) -> str:
-    """What was compared, and by what, as text."""
-    found = f"{describe_rows(document)}. corank {__version__}."
+    """The compared data and corank's version, as text."""
+    description = f"{describe_rows(document)}. corank {__version__}."
     if "on" in document:
-        found += f" Both judged on {document['on']}. {describe_lost(document)}"
-    return found
+        description += f" Both judged on {document['on']}. {describe_lost(document)}"
+    return description
 
 
 def describe_rows(document: Mapping[str, Any]) -> str:
-    """What was compared, a split, a log or scores, and how many rows, as text."""
+    """The compared data (a split, a log or scores) and its number of rows, as text."""
     requests, unknown, earlier = (document.get(key) for key in ("requests", "unknown", "earlier"))
-    found = [] if requests is None else [f"{requests:,} requests"]
-    found.append(f"{document['candidates']:,} candidates")
+    counts = [] if requests is None else [f"{requests:,} requests"]
+    counts.append(f"{document['candidates']:,} candidates")
     if unknown:
-        found.append(f"{unknown:,} more without a score left out of both")
+        counts.append(f"{unknown:,} more without a score left out of both")
     if earlier:
-        found.append(f"{earlier:,} more from before a bundle's snapshot left out of both")
+        counts.append(f"{earlier:,} more from before a bundle's snapshot left out of both")
     source = document.get("split") or document.get("log", "scores")
-    return f"{source}: {', '.join(found)}"
+    return f"{source}: {', '.join(counts)}"
 
 
 def describe_lost(document: Mapping[str, Any]) -> str:
-    """Which values of the runs count as unknown in the packed data that they are judged on, as text."""
-    found = [
+    """Values of the runs that count as unknown in the packed data that both are judged on, as text."""
+    lines = [
         f"{run}: {', '.join(f'{name} {count:,}' for name, count in lost.items())}"
         for run, lost in document["lost"].items()
         if lost
     ]
-    return f"Values that a run knows and that count as unknown there: {'; '.join(found)}." if found else ""
+    return f"Values that a run knows and that count as unknown there: {'; '.join(lines)}." if lines else ""
 
 
 def compared_parts(document: Mapping[str, Any]) -> Iterator[ComparedPart]:
     """The parts of a comparison that have figures."""
     for stage, populations in document["stages"].items():
         for population, labels in populations.items():
-            for label, found in labels.items():
-                if found:
-                    yield ComparedPart(f"{stage}: {label}, {population}", population, found)
-    for stage, found in document["cuts"].items():
-        if found:
-            yield ComparedPart(f"{stage} against the last stage", "cut", found)
+            for label, metrics in labels.items():
+                if metrics:
+                    yield ComparedPart(f"{stage}: {label}, {population}", population, metrics)
+    for stage, metrics in document["cuts"].items():
+        if metrics:
+            yield ComparedPart(f"{stage} against the last stage", "cut", metrics)
     if document["cascade"]:
         yield ComparedPart("cascade", "cascade", document["cascade"])
 
@@ -180,7 +180,7 @@ def compared_parts(document: Mapping[str, Any]) -> Iterator[ComparedPart]:
 def split_by_reach(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Split metrics by how far from 0 their differences reach, so that an axis shows the intervals of all its metrics.
 
-    Whatever reaches over WIDER times as far as the least of an axis is drawn on the next one.
+    A metric that reaches over WIDER times as far as the least of an axis is drawn on the next one.
     """
     reach = {
         name: max(abs(one[key]) for key in ("difference", "low", "high") if one[key] is not None)
@@ -210,13 +210,13 @@ def draw_differences(part: ComparedPart, names: Names) -> Iterator[Html]:
         panel = {labels[name]: (one["difference"], one["low"], one["high"]) for name, one in axis.items()}
         colours = {labels[name]: _COLOURS[sign] for name, sign in signs.items()}
         draw = partial(plots.intervals, panels={"a − b": panel}, colours=colours)
-        told = caption if n == 0 else f"Metrics of larger differences: mind the axis. {caption}"
-        yield plot(draw, told, 0.7 + 0.22 * len(panel))
+        full_caption = caption if n == 0 else f"Metrics of larger differences: mind the axis. {caption}"
+        yield plot(draw, full_caption, 0.7 + 0.22 * len(panel))
     yield _table(names, [(name, part, name) for name in part.metrics])
 
 
 def _table(names: Names, figures: Sequence[tuple[Cell, ComparedPart, str]]) -> Html:
-    """A row a metric: what it is called, its part, its name. Columns of margins are left out where none was asked."""
+    """A row a metric: its title, its part, its name. Columns of margins are left out where none was asked."""
     asked = any(part.metrics[name]["margin"] for _, part, name in figures)
     rows: list[list[Cell]] = []
     for title, part, name in figures:
@@ -237,7 +237,7 @@ def _describe_verdict(one: Mapping[str, Any]) -> str:
 
 
 def _noise(compared: Iterable[Mapping[str, Any]]) -> str:
-    """What a difference must lie beyond to be shown."""
+    """The bound that a shown difference exceeds."""
     return "the margin" if any(one["margin"] for one in compared) else "noise"
 
 

@@ -88,11 +88,11 @@ def scalars(events: Path) -> dict[str, Series]:
         return {}
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # slow to import
 
-    held = EventAccumulator(str(events)).Reload()
-    found = {}
-    for name in held.Tags()["scalars"]:
-        logged = np.array([(event.step, event.value) for event in held.Scalars(name)])
+    accumulator = EventAccumulator(str(events)).Reload()
+    series = {}
+    for name in accumulator.Tags()["scalars"]:
+        logged = np.array([(event.step, event.value) for event in accumulator.Scalars(name)])
         known = logged[~np.isnan(logged[:, 1])]
         if len(known):
-            found[name] = Series(known[:, 0], known[:, 1])
-    return found
+            series[name] = Series(known[:, 0], known[:, 1])
+    return series

@@ -18,7 +18,7 @@ GOOD, BAD = "#2f7a33", "#b3261e"
 """Colours of better and worse."""
 COLOURS = ("#1f5f99", "#c2502e", "#4c8a3f", "#7d5ba6", "#b08500", "#3b8ea5")
 LINES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1)), (0, (5, 1)))
-"""Line styles that go with the colours, so that lines can be told apart in black and white."""
+"""Line styles paired with the colours, so that lines differ in black and white, too."""
 WIDTH = 7.6
 """Inches of every figure."""
 PNG_DPI = 250

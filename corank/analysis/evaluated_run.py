@@ -77,8 +77,8 @@ def evaluate_run(
     unbiased = None if reference is None else predict_run(reference, split, progress, on).predictions
     truth = read_truth(packed, split)
     stages, levels = run.config.stages, run.config.data.levels
-    found = evaluate_predictions(predictions, stages, levels, calibrators, truth, split, unbiased)
-    document = render(found, bootstrap=bootstrap)
+    evaluation = evaluate_predictions(predictions, stages, levels, calibrators, truth, split, unbiased)
+    document = render(evaluation, bootstrap=bootstrap)
     if on is not None:
         document |= {"on": str(on), "lost": lost}
     return EvaluatedRun(run, packed, model, calibrators, predictions, truth, document)

@@ -42,16 +42,16 @@ def evaluate_groups(
     documents = []
     for n, name in enumerate(groups.names):
         rows, true = select_candidates(predictions, truth, groups.of == n)
-        found = evaluate_predictions(
+        evaluation = evaluate_predictions(
             rows, stages, levels, calibrators, true, split, whole_requests=groups.of_requests
         )
-        documents.append({"name": name} | render(found, bootstrap=bootstrap))
+        documents.append({"name": name} | render(evaluation, bootstrap=bootstrap))
     return {"split": split, "by": by, "whole_requests": groups.of_requests, "groups": documents}
 
 
 def shown_metrics(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """The stages, labels and metrics that the table and the page show: those with a value in some group."""
-    found = {
+    triples = {
         (stage, label, metric): None
         for group in document["groups"]
         for stage, parts in group["stages"].items()
@@ -60,7 +60,7 @@ def shown_metrics(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         if figures.get(metric) is not None
     }
     order = {metric: n for n, metric in enumerate(SHOWN)}
-    return sorted(found, key=lambda part: (part[1], order[part[2]]))
+    return sorted(triples, key=lambda part: (part[1], order[part[2]]))
 
 
 def group_figures(document: Mapping[str, Any], stage: str, label: str, metric: str) -> list[tuple[str, str]]:
@@ -104,9 +104,9 @@ def groups_page(document: Mapping[str, Any], title: str) -> str:
 def _points(
     document: Mapping[str, Any], stage: str, label: str, metric: str
 ) -> dict[str, tuple[float, float | None, float | None]]:
-    found = {}
+    points = {}
     for group in document["groups"]:
         value = group["stages"][stage]["exposed"][label].get(metric)
         bounds = group["interval"]["stages"][stage]["exposed"][label].get(metric) or (None, None)
-        found[group["name"]] = (np.nan if value is None else value, bounds[0], bounds[1])
-    return found
+        points[group["name"]] = (np.nan if value is None else value, bounds[0], bounds[1])
+    return points

@@ -39,7 +39,7 @@ class Html(str):
 
 
 Cell = str | tuple[str, str]
-"""A text, markup, or a text and a small note beside it, such as an interval."""
+"""A text, markup, or a text with a small note, such as an interval."""
 
 PALETTE = {
     "ink": (INK, "#e2e6eb"),
@@ -180,7 +180,7 @@ def folded(summary: str, words: str) -> Html:
 def section(title: str, *parts: Html) -> Html:
     """A titled section, which names its drawings."""
     name = re.sub(r"\W+", "-", title.lower()).strip("-_")[:_NAME_LENGTH] or "figure"
-    named = [NamedDrawing(name, held.drawing) for held in _drawings(parts)]
+    named = [NamedDrawing(name, figure.drawing) for figure in _drawings(parts)]
     return Html(f"<section><h2>{escape(title)}</h2>\n{''.join(parts)}</section>\n", named)
 
 
@@ -191,7 +191,7 @@ def page(title: str, lead: str, *parts: Html, wide: bool = False) -> Html:
         title: of the page.
         lead: one introductory sentence.
         parts: sections.
-        wide: whether there is room for two figures beside each other.
+        wide: whether there is room for two figures side by side.
     """
     kind = ' class="wide"' if wide else ""
     return Html(
@@ -214,15 +214,15 @@ def write_drawings(found: Html, folder: Location) -> list[str]:
 
     Several figures of a section are numbered from 1. Raises CorankError if a file cannot be written.
     """
-    of = Counter(held.name for held in found.drawings)
+    of = Counter(figure.name for figure in found.drawings)
     seen: Counter[str] = Counter()
     written = []
-    for held in found.drawings:
-        seen[held.name] += 1
-        name = held.name if of[held.name] == 1 else f"{held.name}-{seen[held.name]}"
+    for figure in found.drawings:
+        seen[figure.name] += 1
+        name = figure.name if of[figure.name] == 1 else f"{figure.name}-{seen[figure.name]}"
         with write_file(folder / f"{name}.svg") as path:
-            write_text(path, held.drawing.svg, "--figures")
+            write_text(path, figure.drawing.svg, "--figures")
         with write_file(folder / f"{name}.png") as path:
-            write_bytes(path, held.drawing.png(), "--figures")
+            write_bytes(path, figure.drawing.png(), "--figures")
         written += [f"{name}.svg", f"{name}.png"]
     return written

@@ -1,4 +1,4 @@
-"""Permutation importance of each feature for each stage, beside its latency online.
+"""Permutation importance of each feature for each stage, with its latency online.
 
 The importance of a feature is the AUC and GAUC that a stage loses when the feature's values are shuffled among the rows
 (Breiman, Random Forests, 2001). Nothing is trained. Only the feature's own input is shuffled, so the importance of a
@@ -173,8 +173,8 @@ def _readers(stages: Sequence[StageSettings], schema: Schema, feature: str) -> l
 def _logits(model: JointModel, batch: Batch, stages: Iterable[str]) -> dict[str, Floats]:
     """The logits of the main label by stage: (C,) each."""
     with torch.no_grad():
-        found = model.outputs(batch, stages)
-    return {name: output.logits[model.main[name]].numpy() for name, output in found.items()}
+        outputs = model.outputs(batch, stages)
+    return {name: output.logits[model.main[name]].numpy() for name, output in outputs.items()}
 
 
 def _shuffled(encoded: EncodedBatch, schema: Schema, feature: str, rng: np.random.Generator) -> EncodedBatch:
@@ -224,26 +224,26 @@ class _Resampled:
 
 def _resample(scores: _Scores, feature: str, stage: str, label: str) -> dict[str, _Resampled]:
     """The metrics of a stage with a feature shuffled: all have the same users, so resamples are paired."""
-    found = {}
+    metrics = {}
     for name, metric in (("auc", auc), ("gauc", gauc)):
         measure = metric(scores.user, scores.logits[feature][stage], scores.labels[label], scores.weight)
-        found[name] = _Resampled(measure, replicates(measure))
-    return found
+        metrics[name] = _Resampled(measure, replicates(measure))
+    return metrics
 
 
 def _importance(whole: dict[str, _Resampled], shuffled: dict[str, _Resampled]) -> dict[str, Any]:
     """Metrics that a stage loses when the feature is shuffled, with intervals."""
-    found: dict[str, Any] = {}
-    for name, held in whole.items():
-        one, other = held.measure.value(), shuffled[name].measure.value()
+    importance: dict[str, Any] = {}
+    for name, resampled in whole.items():
+        one, other = resampled.measure.value(), shuffled[name].measure.value()
         if one is None or other is None:
-            found[name] = {"value": None, "interval": None}
+            importance[name] = {"value": None, "interval": None}
             continue
         bounds = None
-        if len(np.unique(held.measure.user)) > 1:
-            bounds = np.nanquantile(held.values - shuffled[name].values, [0.025, 0.975]).tolist()
-        found[name] = {"value": one - other, "interval": bounds}
-    return found
+        if len(np.unique(resampled.measure.user)) > 1:
+            bounds = np.nanquantile(resampled.values - shuffled[name].values, [0.025, 0.975]).tolist()
+        importance[name] = {"value": one - other, "interval": bounds}
+    return importance
 
 
 def _base(scores: _Scores, stage: str, label: str) -> dict[str, Any]:

@@ -213,7 +213,7 @@ def cpu_ms(
     """CPU time of `Funnel.rank` by the quota of one stage: milliseconds a request, (len(quotas),).
 
     All threads of the process count. The result is the mean over requests of the median of `QUOTA_ROUNDS` rounds.
-    A round runs all quotas, so that a slow spell of the machine affects them alike.
+    A round runs all quotas, so that a slow spell of the machine affects all of them.
 
     Raises:
         RequestError: if a request does not fit the bundle.

@@ -1,4 +1,4 @@
-"""A logged request in the form that a service receives: raw columns, as known at its time."""
+"""A logged request in the form that a service receives: raw columns with the values of its time."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -80,22 +80,22 @@ def _locate(shards: Sequence[Shard], split: str, number: int) -> tuple[Shard, in
 
 
 def _user(run: Run, wanted: Sequence[str], first: dict[str, Any], time: int) -> dict[str, Any]:
-    """The user's columns as of a time: from the table `users` if it has them, otherwise from the log."""
+    """The user's columns at a time: from the table `users` if it has them, otherwise from the log."""
     data = run.config.data
-    found = {c: _to_json(first[c]) for c in wanted if c in first}
+    values = {c: _to_json(first[c]) for c in wanted if c in first}
     if data.users is None:
-        return found
+        return values
     users = Table.scan("users", data.users, run.base)
     users = with_vector_files(users, data.user, run.config.declared, run.base)
     columns = [c for c in wanted if c in users.types]
     if not columns:
-        return found
+        return values
     id_ = pl.select(pl.lit(pl.Series([first[data.user]])).alias("id"))["id"]
     id_ = pl.LazyFrame({data.user: id_}).select(_like(users, data.user)).collect().to_series()
     versions, _ = VersionedRows.read(users, data.user, columns, id_, only=True)
     row = int(versions.find(id_, np.array([time]))[0])
-    held = versions.frame.select(columns).row(row, named=True)
-    return found | {column: _to_json(value) for column, value in held.items()}
+    version = versions.frame.select(columns).row(row, named=True)
+    return values | {column: _to_json(value) for column, value in version.items()}
 
 
 def _to_json(value: Any) -> Any:
@@ -118,9 +118,11 @@ def _histories(
     """By history, the items of the user's events before its cut, oldest first; with times if these are read."""
     data, schema = run.config.data, run.config.declared
     attended = (stage.attended(schema) for stage in run.config.stages)
-    timed = timed_histories(schema, (held.history for held in attended if held and held.ages))
+    timed = timed_histories(
+        schema, (attention.history for attention in attended if attention and attention.ages)
+    )
     user = first[data.user]
-    found = {}
+    histories = {}
     for name, history in schema.histories().items():
         beside = schema.column_names(f for f, of in schema.parallels().items() if of == name)
         if history.table is not None:
@@ -130,14 +132,14 @@ def _histories(
             events = _exposed(log, data, history, user) if remembered is None else remembered
         else:
             continue
-        found[name] = _cut(events, data, history, time, beside, bool(beside) or name in timed)
-    return found
+        histories[name] = _cut(events, data, history, time, beside, bool(beside) or name in timed)
+    return histories
 
 
 def _remembered(packed: PackedDataset, history: History, user: Any) -> pl.DataFrame | None:
-    """A user's events as packed data hold them, whose log may be gone, and which forget ids after `keep_days`.
+    """A user's events from packed data, whose log may be deleted, and which drop ids after `keep_days`.
 
-    None if an id cannot be told: that of a hashed item that is gone from the table of items.
+    None if an id is unknown: that of a hashed item that the table of items lacks.
     """
     events = packed.events[history.events]
     owner = int(Keys(packed.users).find(pl.Series([user], dtype=packed.users.dtype))[0])
@@ -186,8 +188,8 @@ def _cut(
     events: pl.DataFrame, data: DataSettings, history: History, time: int, beside: Sequence[str], timed: bool
 ) -> list[Any]:
     """The events that a request sees: ids, or objects if times or attributes are needed."""
-    held = Events.of_times(events[TIME].to_numpy(), np.array([0, len(events)]))
-    (start,), (length,) = held.cut(history, np.zeros(1, np.int64), np.array([time]), data)
+    timeline = Events.of_times(events[TIME].to_numpy(), np.array([0, len(events)]))
+    (start,), (length,) = timeline.cut(history, np.zeros(1, np.int64), np.array([time]), data)
     kept = events[int(start) : int(start + length)]
     if not timed:
         return kept[ITEM].to_list()

@@ -1,4 +1,4 @@
-"""The differences of metrics that a comparison is asked to tell apart: a number for all, or one by metric."""
+"""The smallest differences of metrics that a comparison reports: one number for all, or one by metric."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from corank.core.errors import DataError
 
 @dataclass(frozen=True)
 class Margins:
-    """How large a difference must be to be called one, in the unit of the metric."""
+    """How large a difference must be to count, in the unit of the metric."""
 
     default: float = 0.0
     by_metric: Mapping[str, float] = field(default_factory=dict)

@@ -21,7 +21,7 @@ from corank.training.export import make_manifest
 
 
 class TableReader(Protocol):
-    """What looks up embedding tables."""
+    """Looks up embedding tables."""
 
     @property
     def layout(self) -> Layout:
@@ -33,7 +33,7 @@ class TableReader(Protocol):
 
 
 class OnlineModel(Protocol):
-    """What latencies of features are measured on: a `Funnel`, or `EncodingModel`."""
+    """A model that latencies of features are measured on: a `Funnel`, or `EncodingModel`."""
 
     @property
     def manifest(self) -> BundleManifest:
@@ -62,17 +62,17 @@ class ModelTables:
     @classmethod
     def of(cls, model: JointModel) -> Self:
         """Those of a model on the processor; not copied."""
-        found: dict[str, TableSet] = {}
+        table_sets: dict[str, TableSet] = {}
         for name, tables in model.table_sets.items():
-            held: dict[int | str, Floats] = {
+            matrices: dict[int | str, Floats] = {
                 dim: tables.weights[str(dim)].detach().numpy() for dim in model.layout.table_rows
             }
-            held |= {
+            matrices |= {
                 feature: model.projection(name, feature).detach().numpy()
                 for feature in model.layout.projections
             }
-            found[name] = held
-        return cls(model.layout, found)
+            table_sets[name] = matrices
+        return cls(model.layout, table_sets)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class EncodingModel:
 
     @classmethod
     def of(cls, config: Config, packed: PackedDataset, model: JointModel, calibrators: Calibrators) -> Self:
-        """Make one of a trained model, with priors and items as of the log's end."""
+        """Make one of a trained model, with priors and items at the log's end."""
         model = model.cpu().eval()
         priors = packed.priors.as_of(packed.schema, packed.manifest.last)
         manifest = make_manifest(config, packed, model, calibrators, priors)

@@ -21,7 +21,7 @@ ACROSS = 3
 TITLE_LENGTH = 26
 """Characters of a line of a small plot's title, which has room above its plot."""
 LEAST_SHARE = 0.1
-"""What a small plot's y axis covers, as a share of the largest value, unless it covers more."""
+"""Range of a small plot's y axis as a share of the largest value, unless the values need more."""
 PROBABILITIES = (1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)
 
 
@@ -158,9 +158,7 @@ def rank_heatmap(figure: Figure, panels: Sequence[RankPair]) -> None:
         image = part.pcolormesh(
             edges, edges, shown, cmap="YlGnBu", norm=LogNorm(max(shown.min(), 1e-3), 1), rasterized=True
         )
-        part.set_facecolor(
-            "white"
-        )  # on which the densest cells are told from empty ones, on a dark page, too
+        part.set_facecolor("white")  # distinguishes the densest cells from empty ones on a dark page, too
         part.axvline(panel.x_keep + 0.5, color=COLOURS[1], linestyle="--", linewidth=1)
         part.axhline(panel.y_keep + 0.5, color=COLOURS[1], linestyle="--", linewidth=1)
         part.set(xscale="log", yscale="log", aspect="equal", xlim=edges[[0, -1]], ylim=edges[[0, -1]])
@@ -216,7 +214,7 @@ def intervals(
     Args:
         figure: an empty figure.
         panels: panel → row → value, and the bounds of its interval if they are known.
-        colours: row → its colour; unless given those are grey whose interval contains 0.
+        colours: row → its colour; by default rows whose interval contains 0 are grey.
     """
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for part, (name, rows) in zip(axes, panels.items(), strict=True):

@@ -1,4 +1,4 @@
-"""Two tables of scores of the same rows compared: what `corank predict` wrote, or any Parquet with the same keys.
+"""Two tables of scores of the same rows compared: from `corank predict`, or any Parquet with the same keys.
 
 Letters: N rows.
 """
@@ -25,7 +25,7 @@ _OTHER = "@b "
 
 @dataclass(frozen=True)
 class ScoreChoice:
-    """What a user says of the columns of two tables; empty is found."""
+    """The user's choice of columns of two tables; empty fields are detected."""
 
     scores: Sequence[str] = ()
     labels: Sequence[str] = ()
@@ -33,7 +33,7 @@ class ScoreChoice:
     request: Sequence[str] = ()
 
     def require_none(self) -> None:
-        """Raise DataError if anything is said of columns: runs have none."""
+        """Raise DataError if columns are named: runs have none."""
         if self != type(self)():
             raise DataError(
                 "--score, --label, --user and --request are of tables of scores; leave them out for runs"
@@ -47,7 +47,7 @@ class ScoreTable:
     path: Path
     rows: pl.DataFrame
     columns: ScoreColumns | None
-    """What `corank predict` says of its own files."""
+    """The columns that `corank predict` records in its own files."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -114,13 +114,16 @@ def compare_scores(a: Path, b: Path, choice: ScoreChoice, margins: Margins) -> d
     )
     stages = {}
     for score in columns.scores:
-        found = {}
+        by_label = {}
         for label in columns.labels:
             ours, theirs = (_measure(known, name, label, user, request) for name in (score, _OTHER + score))
-            found[label] = compare_measures("exposed", ours, theirs, margins)
-        stages[score] = {"exposed": found}
+            by_label[label] = compare_measures("exposed", ours, theirs, margins)
+        stages[score] = {"exposed": by_label}
     margins.require_metrics(
-        name for held in stages.values() for found in held["exposed"].values() for name in found
+        name
+        for populations in stages.values()
+        for metrics in populations["exposed"].values()
+        for name in metrics
     )
     return {
         "a": str(a),
@@ -137,7 +140,7 @@ def compare_scores(a: Path, b: Path, choice: ScoreChoice, margins: Margins) -> d
 
 def _find_columns(one: ScoreTable, other: ScoreTable, choice: ScoreChoice) -> _Columns:
     """Sort the columns that both have by their use. Raises DataError for what must be named."""
-    held = one.columns if one.columns == other.columns else None
+    file_columns = one.columns if one.columns == other.columns else None
     for table in (one, other):
         table.require(choice.scores, "--score")
         table.require([choice.user] if choice.user else [], "--user")
@@ -145,17 +148,17 @@ def _find_columns(one: ScoreTable, other: ScoreTable, choice: ScoreChoice) -> _C
     one.require(choice.labels, "--label")
     both = [c for c in one.rows.columns if c in other.rows.columns]
     labels = list(choice.labels) or [
-        *(held.labels if held else filter(_is_label(one.rows), one.rows.columns))
+        *(file_columns.labels if file_columns else filter(_is_label(one.rows), one.rows.columns))
     ]
     if not labels:
         raise DataError(f"{one.path}: no column of 0, 1 and null is a label; name one by --label")
     scores = list(choice.scores) or _scores(one, other, [c for c in both if c not in labels])
-    user = choice.user or (None if held is None else held.user)
+    user = choice.user or (None if file_columns is None else file_columns.user)
     if user is None:
         raise DataError(f"{one.path}: name the column of the user by --user; there are {', '.join(both)}")
-    request = list(choice.request) or (list(held.request) if held else [])
-    if held:
-        keys = list(dict.fromkeys([*held.request, held.user, held.item]))
+    request = list(choice.request) or (list(file_columns.request) if file_columns else [])
+    if file_columns:
+        keys = list(dict.fromkeys([*file_columns.request, file_columns.user, file_columns.item]))
     else:
         beside = {*labels, *scores}
         keys = [c for c in both if c not in beside and not one.rows[c].dtype.is_float()]
@@ -175,13 +178,13 @@ def _is_label(rows: pl.DataFrame) -> Any:
 def _scores(one: ScoreTable, other: ScoreTable, columns: Sequence[str]) -> list[str]:
     """The columns of floats that both have; of a logit and its probability the latter, since their order is one."""
     floats = [c for c in columns if one.rows[c].dtype.is_float() and other.rows[c].dtype.is_float()]
-    found = [c for c in floats if not (c.startswith("logit.") and f"probability.{c[6:]}" in floats)]
-    if not found:
+    scores = [c for c in floats if not (c.startswith("logit.") and f"probability.{c[6:]}" in floats)]
+    if not scores:
         raise DataError(
             f"{one.path}, {other.path}: no column of floats is in both; the first has {', '.join(one.rows.columns)}, "
             f"the second {', '.join(other.rows.columns)}"
         )
-    return found
+    return scores
 
 
 def _join(one: ScoreTable, other: ScoreTable, columns: _Columns) -> pl.DataFrame:

@@ -12,9 +12,9 @@ from corank.training.config_file import from_plain, plain
 from corank.training.run import Run
 
 TREES = "trees"
-"""How users name this reference in place of a run."""
+"""The name of this reference in place of a run."""
 _ROLE = ("name", "keep", "cuts", "labels", "value")
-"""Keys of the last stage that say what it is for, not how it is made."""
+"""Keys of the last stage that define its purpose, not its model."""
 _DROPPED = ("teachers", "tree_teachers", "export")
 
 

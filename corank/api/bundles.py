@@ -177,8 +177,8 @@ def conformance(
     """
     funnel = Funnel.open(bundle)
     drawn = draw_requests(funnel, seed, number)
-    given = drawn if requests is None else read_lines(require_local(requests), "request")
-    return write_cases(require_local(out), funnel, given)
+    test_requests = drawn if requests is None else read_lines(require_local(requests), "request")
+    return write_cases(require_local(out), funnel, test_requests)
 
 
 def compare_cases(cases: PathOrUrl, found: PathOrUrl) -> dict[str, float]:

@@ -68,7 +68,7 @@ class OpenedConfig:
             raise ConfigError(
                 f"config: expected a YAML file, a mapping or corank.Config; received {type(config).__name__}"
             )
-        # a frame's file lies beside the packed data, which the config must name before the frame is written
+        # a frame's file lies next to the packed data, which the config must name before the frame is written
         for key in tables or {}:
             _set_table(values, key, f"{key}.parquet")
         settings = from_values(change_values(values, overrides), source, base, without, report)
@@ -82,7 +82,7 @@ class OpenedConfig:
         return cls(settings, base, None if tables else path, frames)
 
     def with_moments(self) -> Self:
-        """The config with moments where `data.split` has shares, as its log tells. Raises DataError."""
+        """The config with moments where `data.split` has shares, read from its log. Raises DataError."""
         with self.frames.named():
             return replace(self, settings=with_moments(self.settings, self.base))
 

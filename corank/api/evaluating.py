@@ -57,10 +57,10 @@ def evaluate(
     Returns what `corank evaluate` prints, by groups a GroupsResult. Raises CheckpointError, DataError.
 
     Example:
-        >>> found = corank.evaluate("shop/runs/shop")
-        >>> found["stages"]["rank"]["exposed"]["click"]["auc"] > 0.4
+        >>> evaluation = corank.evaluate("shop/runs/shop")
+        >>> evaluation["stages"]["rank"]["exposed"]["click"]["auc"] > 0.4
         True
-        >>> found.tables["cascade"].columns
+        >>> evaluation.tables["cascade"].columns
         ['metric', 'value', 'low', 'high', 'random', 'requests']
     """
     opened = Run.open(parse_location(run))
@@ -108,9 +108,9 @@ def compare(
         split: of runs: `train`, `valid` or `test`, which is the default.
         page: the file or URL of an HTML page to write.
         scores: columns of scores to compare; all columns of floats that both have unless given.
-        labels: columns of labels, 0, 1 or null; found unless given.
+        labels: columns of labels, 0, 1 or null; detected unless given.
         user: the column of users; needed unless `corank.predict` wrote the scores.
-        request: columns that tell requests apart, for metrics within requests.
+        request: columns that distinguish requests, for metrics within requests.
         progress: takes how many requests are scored, and of how many, of each run; tables of scores need no scoring.
         on: of runs: the packed data to judge both on, or a run that has them; of bundles: the log, its files or a URL.
         margin: how large a difference must be to count: of all metrics, or by metric, such as `{"auc": 0.002}`.
@@ -122,8 +122,8 @@ def compare(
     `verdict` on a, by stage, population, label and metric. Raises CheckpointError, DataError.
 
     Example:
-        >>> found = corank.compare("shop/runs/shop", "shop/runs/shop")
-        >>> found["stages"]["rank"]["exposed"]["click"]["auc"]["verdict"]
+        >>> comparison = corank.compare("shop/runs/shop", "shop/runs/shop")
+        >>> comparison["stages"]["rank"]["exposed"]["click"]["auc"]["verdict"]
         'no difference shown'
     """
     one, other = parse_location(a), parse_location(b)
@@ -196,7 +196,7 @@ def compare_served(
 
 @dataclass(frozen=True)
 class _LogTables:
-    """What stands beside the log that bundles are compared on."""
+    """Tables that accompany the log on which bundles are compared."""
 
     users: str | None
     events: Mapping[str, str]

@@ -98,9 +98,9 @@ class FrameFiles:
         except CorankError as error:
             text = str(error)
             for path, name in self.names.items():
-                given = f"the frame given as {name}"
-                text = text.replace(f"data.{name}: {path}", given).replace(path, given)
-                text = text.replace(f"data.{name}: ", f"{given}: ")
+                replacement = f"the frame given as {name}"
+                text = text.replace(f"data.{name}: {path}", replacement).replace(path, replacement)
+                text = text.replace(f"data.{name}: ", f"{replacement}: ")
             if text == str(error):
                 raise
             error.args = (text, *error.args[1:])

@@ -47,17 +47,17 @@ def report(
     location, name = parse_location(run), "report.html"
     with show_progress("requests", progress) as advance:
         if against is None:
-            found = report_page(evaluate_run(Run.open(location), split, progress=advance))
+            html = report_page(evaluate_run(Run.open(location), split, progress=advance))
         else:
             other = Run.open(parse_location(against))
-            found = pair_page(Run.open(location), other, split, advance)
+            html = pair_page(Run.open(location), other, split, advance)
             name = f"report-against-{other.folder.name}.html"
     page = location / name if out is None else parse_location(out)
     with write_file(page) as path:
-        write_text(path, found)
+        write_text(path, html)
     if figures is not None:
-        write_drawings(found, parse_location(figures))
-    return ReportPage(page, found)
+        write_drawings(html, parse_location(figures))
+    return ReportPage(page, html)
 
 
 def explain(
@@ -67,7 +67,7 @@ def explain(
     report: Report = lambda line: None,
     progress: Progress = lambda done, total: None,
 ) -> ExplanationResult:
-    """Measure what each feature is worth to each stage of a run, and what it takes online.
+    """Measure the worth of each feature to each stage of a run, and its online latency.
 
     Args:
         run: the run's folder, or its URL.

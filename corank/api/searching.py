@@ -47,13 +47,13 @@ def sweep(
 ) -> SearchResult:
     """Compare the arms of a grid of settings with the config as written, on the validation split.
 
-    The best arm is written as a config beside the file, trained once more into `run/` of the folder, and that run alone
+    The best arm is written as a config next to the file, trained once more into `run/` of the folder, and only that run
     is measured on the test split.
 
     Args:
         config: a YAML file; a mapping, a `corank.Config` or one with `tables` is written as `NAME.yaml`.
         grid: values by key, such as `{"train.rank.lr": [0.001, 0.003]}`; the arms are their product.
-        out: the sweep's folder; `sweeps/NAME` beside the config unless given. Trials that it holds are not trained
+        out: the sweep's folder; `sweeps/NAME` next to the config unless given. Trials that it holds are not trained
             again.
         seeds: seeds an arm.
         metric: the figure that chooses, such as `rank.click.auc` or `joint_click_recall`; the last stage's GAUC unless
@@ -62,19 +62,19 @@ def sweep(
         report: takes a line about each training.
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
 
-    Returns the document that is also written to `sweep.json`, beside the page `sweep.html`. Raises ConfigError,
+    Returns the document that is also written to `sweep.json`, next to the page `sweep.html`. Raises ConfigError,
     DataError, BusyError if another process writes the sweep, and CorankError if the folder cannot be written.
 
     Example:
-        >>> found = corank.sweep("shop/config.yaml", {"train.rank.lr": [0.003]}, seeds=1)
-        >>> found["trials"], found["chosen"] in found["arms"]
+        >>> sweep = corank.sweep("shop/config.yaml", {"train.rank.lr": [0.003]}, seeds=1)
+        >>> sweep["trials"], sweep["chosen"] in sweep["arms"]
         (2, True)
     """
-    given, file, overrides = _keep(config, overrides, tables)
+    opened_config, file, overrides = _keep(config, overrides, tables)
     arms = build_grid(file, overrides, grid)
     Objective.of(arms.arms[0].config, metric)  # before anything is packed
     folder = local(out) or file.parent / "sweeps" / arms.arms[0].config.name
-    with lock_search(folder, "sweep"), given.frames.named():
+    with lock_search(folder, "sweep"), opened_config.frames.named():
         arms = arms.with_data(with_moments(arms.arms[0].config, file.parent).data)
         settings = arms.arms[0].config
         packed = open_or_pack(settings, file.parent, report)
@@ -92,15 +92,15 @@ def _keep(
     With tables the file is written, and holds the changes, since where frames lie depends on the `name`.
     """
     if tables:
-        given = OpenedConfig.open(config, overrides, tables=tables)
-        return given, given.kept_file(), ()
-    given = OpenedConfig.open(config)
-    return given, given.kept_file(), overrides
+        opened_config = OpenedConfig.open(config, overrides, tables=tables)
+        return opened_config, opened_config.kept_file(), ()
+    opened_config = OpenedConfig.open(config)
+    return opened_config, opened_config.kept_file(), overrides
 
 
-def _read(given: OpenedConfig, file: Path, overrides: Sequence[str]) -> Config:
+def _read(opened_config: OpenedConfig, file: Path, overrides: Sequence[str]) -> Config:
     """Read the config of a file under changes, with moments where its split has shares. Raises DataError."""
-    with given.frames.named():
+    with opened_config.frames.named():
         return with_moments(read(file, overrides), file.parent)
 
 
@@ -127,7 +127,7 @@ def tune(
 ) -> SearchResult:
     """Search for better settings by Optuna, on the validation split; needs `corank[tune]`.
 
-    The best trial is written as a config beside the file and trained once more; only then the test split is read.
+    The best trial is written as a config next to the file and trained once more; only then the test split is read.
 
     Args:
         config: a YAML file; a mapping, a `corank.Config` or one with `tables` is written as `NAME.yaml`.
@@ -138,29 +138,29 @@ def tune(
             dropout, smoothing and weights of losses unless this or `space` is given.
         space: a YAML file of the same, from keys to ranges or lists of values.
         budget_us: microseconds a request may take on this machine: widths, features and first quota are searched, too.
-        out: the folder, `tunings/NAME` beside the config unless given; trials that it holds are not trained again.
+        out: the folder, `tunings/NAME` next to the config unless given; trials that it holds are not trained again.
         overrides: `a.b=value` changes of the config, shared by all trials.
         report: takes a line about each training.
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
 
-    Returns the document that is also written to `tune.json`, beside the page `tune.html`. Raises ConfigError,
+    Returns the document that is also written to `tune.json`, next to the page `tune.html`. Raises ConfigError,
     DataError, BusyError if another process writes the tuning, and CorankError if the folder cannot be written.
 
     Example:
-        >>> found = corank.tune("shop/config.yaml", 2, search=["train.rank.lr=0.001..0.01 log"])
-        >>> found.tables["trials"]["number"].to_list()
+        >>> tuning = corank.tune("shop/config.yaml", 2, search=["train.rank.lr=0.001..0.01 log"])
+        >>> tuning.tables["trials"]["number"].to_list()
         [1, 2]
     """
     load_optuna()  # fails before anything is packed
-    given, file, overrides = _keep(config, overrides, tables)
-    base, settings = file.parent, _read(given, file, overrides)
+    opened_config, file, overrides = _keep(config, overrides, tables)
+    base, settings = file.parent, _read(opened_config, file, overrides)
     asked = read_space(settings, search, local(space))
     metric = metric or (None if budget_us is None else "joint_click_recall")
     objective = Objective.of(settings, metric)
     if budget_us is not None:
         check_budget(settings, budget_us, objective)
     folder = local(out) or base / "tunings" / settings.name
-    with lock_search(folder, "tune"), given.frames.named():
+    with lock_search(folder, "tune"), opened_config.frames.named():
         packed = open_or_pack(settings, base, report)
         TrainingDataCheck.of(settings, packed).require()
         data, objective = TrialData(packed, base, folder, report), Objective.of(settings, metric, packed)

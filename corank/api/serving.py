@@ -96,7 +96,7 @@ def _defaults() -> dict[str, Any]:
 
 
 def serve(source: PathOrUrl, report: "Report" = lambda line: None, **settings: Any) -> None:
-    """Rank over HTTP until the process is told to end: by Ctrl-C, or the kernel's stop button.
+    """Rank over HTTP until the process is stopped: by Ctrl-C, or the kernel's stop button.
 
     Args:
         source: a bundle's folder or its URL, or the address of a store, whose live version is followed; or the folder

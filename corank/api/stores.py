@@ -59,7 +59,7 @@ def publish(
 
     Example:
         >>> version = corank.publish("bundle", "lmdb:store", users="shop/users.parquet").version
-        >>> [held["version"] == version for held in corank.store_versions("lmdb:store") if held["live"]]
+        >>> [entry["version"] == version for entry in corank.store_versions("lmdb:store") if entry["live"]]
         [True]
     """
     keys, location = SigningKeys.load([require_local(key) for key in sign]), parse_location(bundle)
@@ -100,7 +100,7 @@ def vectors(
         engine: `in_line`, `pool`, `ray` or a plug-in's; a pool of processes if there are several workers.
         address: of a cluster, for an engine that takes one. Its machines share the file system of bundle and `out`.
         report: takes a line about each index, and one about the memory that was held.
-        index: `ivf` or `ivf_pq` builds a FAISS index of each stage's vectors, `NAME.STAGE.faiss` beside `out`, which
+        index: `ivf` or `ivf_pq` builds a FAISS index of each stage's vectors, `NAME.STAGE.faiss` next to `out`, which
             is no URL then.
         parts: `STAGE.PART`, such as `rank.item`, the ranker's first-layer sums, each in a column `PART.STAGE`, rounded
             as the bundle stores it; the vectors of all stages unless given.
@@ -177,16 +177,16 @@ def predict(
         tables, events_of = frames.source("log", log), frames.sources(events)
         user_table = frames.source("users", users)
         packed = None if as_served else packed
-        found = predict_log(
+        prediction = predict_log(
             bundle, tables, user_table, folder, opened, advance, events_of, packed=packed, as_served=as_served
         )
         report(describe_memory(opened))
-    return found
+    return prediction
 
 
 @contextmanager
 def _bundle_of(source: Location, out: Path) -> Iterator[tuple[Location, OpenPacked | None]]:
-    """A bundle as it is; of a run, one that lasts as long as the block, beside `out`, where all workers can read.
+    """A bundle as it is; of a run, one that lasts as long as the block, next to `out`, where all workers can read.
 
     A run's packed data can be opened, too.
     """
@@ -207,7 +207,7 @@ def _open_packed(run: Location) -> PackedDataset:
 
 
 def _is_run(source: Location) -> bool:
-    """Whether a run lies there; whatever else is wrong is told when it is opened as a bundle."""
+    """Whether a run lies there; any other fault is reported when it is opened as a bundle."""
     if isinstance(source, Path):
         return (source / "run.json").is_file()
     with suppress(StorageError):

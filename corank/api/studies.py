@@ -34,37 +34,37 @@ def study(
 
     Args:
         config: a YAML file, a mapping of the same keys, or `corank.Config`.
-        out: the study's folder; `studies/NAME` beside the config unless given. Variants that it holds from an
+        out: the study's folder; `studies/NAME` next to the config unless given. Variants that it holds from an
             interrupted study are not trained again.
         seeds: seeds a variant.
         questions: numbers of the questions.
         rates: factors on all learning rates, among which each variant's is chosen.
         overrides: `a.b=value` changes of the config.
         report: takes a line about each training.
-        without: features to remove, as of `--without`.
+        without: features to remove, as in `--without`.
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
         figures: a folder, or its URL, to which each figure of the page is written as SVG and PNG, too.
         progress: takes how many trainings are done, and of how many.
 
-    Returns the document that is also written to `study.json`, beside the page `study.html`. Raises ConfigError,
+    Returns the document that is also written to `study.json`, next to the page `study.html`. Raises ConfigError,
     DataError, BusyError if another process writes the study, and CorankError if the folder cannot be written.
 
     Example:
-        >>> found = corank.study("shop/config.yaml", seeds=1, questions=[1], rates=[1])
-        >>> found["questions"]["1"]["title"]
+        >>> study = corank.study("shop/config.yaml", seeds=1, questions=[1], rates=[1])
+        >>> study["questions"]["1"]["title"]
         'What is the architecture?'
     """
     from corank.analysis.html import write_drawings  # which loads matplotlib
     from corank.analysis.study.page import study_page
 
-    given = OpenedConfig.open(config, overrides, without, report, tables).with_moments()
-    settings, base = given.settings, given.base
+    opened_config = OpenedConfig.open(config, overrides, without, report, tables).with_moments()
+    settings, base = opened_config.settings, opened_config.base
     folder = local(out) or base / "studies" / settings.name
     try:
         lock = WriteLock.of_folder(folder, "study")
     except OSError as error:
         raise CorankError(f"{folder}: cannot be written: {error}; name another place with --out") from None
-    with lock, given.frames.named(), show_progress("trainings", progress) as advance:
+    with lock, opened_config.frames.named(), show_progress("trainings", progress) as advance:
         packed = open_or_pack(settings, base, report)
         TrainingDataCheck.of(settings, packed).require()
         budget = Budget(seeds, tuple(rates))

@@ -14,13 +14,13 @@ from corank.training.tracking.named_callbacks import read_trackers
 from corank.training.tracking.tracker import Tracker
 
 BESIDE = ("eligible", "random")
-"""Keys of an evaluation beside the metrics, which are no figures of the run."""
+"""Keys of an evaluation that are no metrics of the run."""
 
 
 def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path:
     """Evaluate a run, and write figures with intervals, report and model version to its run in each tracker.
 
-    A training that was tracked goes on with its run there; another one gets a run, with its hyper-parameters.
+    A tracked training continues its run there; another one gets a run, with its hyper-parameters.
 
     Args:
         run: the folder of a finished run. Its `report.html` is written anew.
@@ -69,15 +69,15 @@ def evaluation_figures(document: dict[str, Any]) -> dict[str, float]:
     Bounds of the 95 % intervals have `.low` and `.high` added. What is not defined is left out.
     """
     intervals = document["interval"]
-    found = flatten(document["stages"]) | flatten({"cascade": document["cascade"]})
+    figures = flatten(document["stages"]) | flatten({"cascade": document["cascade"]})
     bounds = flatten(intervals["stages"]) | flatten({"cascade": intervals["cascade"]})
     ends = {"0": "low", "1": "high"}
     for name, value in bounds.items():
         metric, _, end = name.rpartition(".")
         if end in ends:
-            found[f"{metric}.{ends[end]}"] = value
+            figures[f"{metric}.{ends[end]}"] = value
     return {
         f"{document['split']}/{name}": float(value)
-        for name, value in found.items()
+        for name, value in figures.items()
         if isinstance(value, int | float) and not any(part in BESIDE for part in name.split("."))
     }

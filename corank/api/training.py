@@ -39,7 +39,7 @@ from corank.training.warm_start.preparation import (
 )
 
 CREATED = "created"
-"""Mark of a launch that has begun its run: a restart goes on from the run's last checkpoint."""
+"""Mark of a launch that has begun its run: a restart continues from the run's last checkpoint."""
 
 
 def train(
@@ -66,12 +66,12 @@ def train(
         callbacks: called with losses, metrics and checkpoints while it trains; a notebook shows progress, too.
         resume: continue from the latest checkpoint of the folder, if there is one.
         overwrite: replace a training that the folder holds.
-        folder: of the run, or its URL; `runs/NAME` beside the config.
+        folder: of the run, or its URL; `runs/NAME` next to the config.
         report: takes lines about packing, positives and negatives, and warnings.
         workers: processes to start here, which train together and print progress to stderr; this one unless given.
         max_restarts: how often the workers are started again after one of them has died.
         timeout: seconds that a process waits for the others, 600 unless given.
-        without: features to remove, as of `--without`.
+        without: features to remove, as in `--without`.
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
         track: callbacks by name, such as `mlflow` or `wandb,project=shop`, called after those of `callbacks`.
         continue_from: a finished run, or its URL, whose weights and optimiser states are taken over where they fit.
@@ -86,19 +86,19 @@ def train(
     """
     called = check_callbacks(callbacks)
     if workers is not None:
-        # a mistake is told before anything is started
-        given = OpenedConfig.open(config, overrides, without, tables=tables).with_moments()
+        # a mistake is reported before anything is started
+        opened = OpenedConfig.open(config, overrides, without, tables=tables).with_moments()
         options = _worker_options(called, resume, overwrite, track, continue_from)
-        with given.frames.named():
-            return _launch(given, folder, options, report, workers, max_restarts, timeout, continue_from)
+        with opened.frames.named():
+            return _launch(opened, folder, options, report, workers, max_restarts, timeout, continue_from)
     if max_restarts:
         raise ConfigError("--max-restarts needs --workers; under torchrun it is an option of torchrun")
     with join_ranks(timeout) as ranks:
         tell = report if ranks.first else lambda line: None
-        given = OpenedConfig.open(config, overrides, without, tell, tables).with_moments()
+        opened = OpenedConfig.open(config, overrides, without, tell, tables).with_moments()
         called += read_callbacks(track) + [NotebookProgress()] * in_notebook()
-        with given.frames.named():
-            return _train_as_rank(given, called, folder, resume, overwrite, report, ranks, continue_from)
+        with opened.frames.named():
+            return _train_as_rank(opened, called, folder, resume, overwrite, report, ranks, continue_from)
 
 
 def _worker_options(
@@ -118,7 +118,7 @@ def _worker_options(
 
 
 def _train_as_rank(
-    given: OpenedConfig,
+    opened_config: OpenedConfig,
     callbacks: Sequence[Callback],
     folder: PathOrUrl | None,
     resume: bool,
@@ -128,16 +128,16 @@ def _train_as_rank(
     continue_from: PathOrUrl | None,
 ) -> TrainResult:
     """Train in this process, alone or as one of several ranks."""
-    settings, base = given.settings, given.base
-    with ExitStack() as held:
+    settings, base = opened_config.settings, opened_config.base
+    with ExitStack() as stack:
         location = parse_location(folder or base / "runs" / settings.name)
-        run = _open_folder(location, settings, base, held, report, ranks)
+        run = _open_folder(location, settings, base, stack, report, ranks)
 
         def prepare() -> tuple[bool, str | None]:
-            held.enter_context(Run.lock(run.folder))
+            stack.enter_context(Run.lock(run.folder))
             source = None if continue_from is None else parse_location(continue_from)
-            found = _prepare(run, location, resume, overwrite, report, ranks, source)
-            return found.goes_on, None if found.source is None else str(found.source)
+            start = _prepare(run, location, resume, overwrite, report, ranks, source)
+            return start.goes_on, None if start.source is None else str(start.source)
 
         goes_on, begin = ranks.first_does(prepare, "preparation by the first rank")
         packed = open_packed(settings, base)
@@ -151,7 +151,7 @@ def _train_as_rank(
 
 
 def _open_folder(
-    location: Location, settings: Config, base: Path, held: ExitStack, report: Report, ranks: Ranks
+    location: Location, settings: Config, base: Path, stack: ExitStack, report: Report, ranks: Ranks
 ) -> Run:
     """Name the run's folder; of a URL, the working folder of the first rank, which publishes it."""
     if isinstance(location, Path):
@@ -159,7 +159,7 @@ def _open_folder(
     publishers: list[RunPublisher] = []
 
     def open_working() -> str:
-        publishers.append(held.enter_context(open_remote_run(location, report)))
+        publishers.append(stack.enter_context(open_remote_run(location, report)))
         return str(publishers[0].folder)
 
     folder = Path(ranks.first_does(open_working, "working folder of the first rank"))
@@ -183,14 +183,14 @@ def _prepare(
     overwrite: bool,
     report: Report,
     ranks: Ranks,
-    given: Location | None,
+    continue_from: Location | None,
 ) -> _Begin:
     """Pack if needed, and begin the run or find it begun; by the first rank."""
     if ranks.log.remembers(CREATED):  # by this launch, before a restart
         resume, overwrite = True, False
     if not (resume or overwrite):
         _require_new(run.folder, location)
-    source = find_source(run, given, resume)
+    source = find_source(run, continue_from, resume)
     find_earlier = partial(open_earlier, source, run.config.data)
     packed = open_or_pack(run.config, run.base, report, None, find_earlier)
     run = replace(run, config=plan_packed(run.config, packed))
@@ -226,7 +226,7 @@ def _require_new(folder: Path, location: Location) -> None:
 
 
 def _launch(
-    given: OpenedConfig,
+    opened_config: OpenedConfig,
     folder: PathOrUrl | None,
     options: list[str],
     report: Report,
@@ -236,14 +236,14 @@ def _launch(
     continue_from: PathOrUrl | None,
 ) -> TrainResult:
     """Pack, and train by several processes, which read the config as it is with all changes."""
-    location = parse_location(folder or given.base / "runs" / given.settings.name)
+    location = parse_location(folder or opened_config.base / "runs" / opened_config.settings.name)
     if isinstance(location, Path) and not {"--resume", "--overwrite"} & set(options):
         _require_new(location, location)  # before packing; of a URL, the first worker looks
     with open_engine(workers=workers) as engine:  # packs before the workers wait for one another
-        find_earlier = partial(open_earlier, continue_from, given.settings.data)
-        open_or_pack(given.settings, given.base, report, engine, find_earlier)
+        find_earlier = partial(open_earlier, continue_from, opened_config.settings.data)
+        open_or_pack(opened_config.settings, opened_config.base, report, engine, find_earlier)
     options += [] if timeout is None else [f"--timeout={timeout}"]
-    with given.yaml_file() as config:
+    with opened_config.yaml_file() as config:
         launch(["train", str(config), f"--run={location}", *options], workers, max_restarts)
     run = Run.open(location)
     return TrainResult.of(run, run.trained(run.packed()).facts)

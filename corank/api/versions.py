@@ -27,7 +27,7 @@ def store_versions(store: str) -> list[dict[str, Any]]:
     StoreError.
 
     Example:
-        >>> [held["facts"]["items"] for held in corank.store_versions("lmdb:store") if held["live"]]
+        >>> [entry["facts"]["items"] for entry in corank.store_versions("lmdb:store") if entry["live"]]
         [120]
     """
     with closing(open_store(store)) as opened:
@@ -99,7 +99,7 @@ def promote(
     Example:
         >>> staged = corank.publish("bundle", "lmdb:promoted", stage=True).version
         >>> corank.promote("lmdb:promoted", staged)
-        >>> [held["live"] for held in corank.store_versions("lmdb:promoted")]
+        >>> [entry["live"] for entry in corank.store_versions("lmdb:promoted")]
         [True]
     """
     keys = SigningKeys.load([require_local(key) for key in sign])
@@ -121,7 +121,7 @@ def withdraw(store: str, version: str) -> None:
     Example:
         >>> staged = corank.publish("bundle", "lmdb:withdrawn", stage=True).version
         >>> corank.withdraw("lmdb:withdrawn", staged)
-        >>> [held["facts"]["withdrawn"] for held in corank.store_versions("lmdb:withdrawn")]
+        >>> [entry["facts"]["withdrawn"] for entry in corank.store_versions("lmdb:withdrawn")]
         [True]
     """
     with closing(open_store(store)) as opened:
@@ -133,7 +133,7 @@ def prune(store: str, keep: int = 1, report: Report = lambda line: None) -> list
 
     Args:
         store: the store's address.
-        keep: older versions to keep beside the live one.
+        keep: older versions to keep besides the live one.
         report: takes a line about each step.
 
     Returns the names of the removed versions. Raises StoreError.

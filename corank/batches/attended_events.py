@@ -30,9 +30,9 @@ def read_attended(
     Args:
         items: what `read_history_items` read of the history.
     """
-    found = read_event_rows(packed, rows, requests, attended.history, items, attended.features)
+    parts = read_event_rows(packed, rows, requests, attended.history, items, attended.features)
     ages = read_event_ages(packed, rows, requests, attended.history) if attended.ages else None
-    return EventRows(*found, ages)
+    return EventRows(*parts, ages)
 
 
 def attended_events(past: EventRows, request_of: Ints) -> AttendedEvents:
@@ -44,10 +44,10 @@ def attended_events(past: EventRows, request_of: Ints) -> AttendedEvents:
     """
     items, events = past.items, past.events
     event = events.flat().astype(np.int32)
-    found, item_start, order = group(event)
-    held = np.zeros(len(items) + 1, dtype=np.int32)
-    held[found + 1] = np.diff(item_start)
-    by_item = Bags(order, np.cumsum(held, dtype=np.int32), None, len(items))
+    item_rows, item_start, order = group(event)
+    counts = np.zeros(len(items) + 1, dtype=np.int32)
+    counts[item_rows + 1] = np.diff(item_start)
+    by_item = Bags(order, np.cumsum(counts, dtype=np.int32), None, len(items))
 
     # pairs go by candidate, then by event: those of an event lie as far apart as its request has events
     size = np.bincount(request_of, minlength=len(events.length))

@@ -171,12 +171,12 @@ def _vectors(
     layout: Layout, rows: Mapping[Placement, Rows], histories: Mapping[Attended, EventRows]
 ) -> dict[Placement | Attended, tuple[Tensor, ...]]:
     """Gather the vectors that networks read: of every placement, and of the items attended to."""
-    found: dict[Placement | Attended, tuple[Tensor, ...]] = {
+    vectors: dict[Placement | Attended, tuple[Tensor, ...]] = {
         placement: _gather(rows[placement], columns) for placement, columns in layout.vectors.items()
     }
     for attended, past in histories.items():
-        found[attended] = _gather(past.items, layout.vectors_of("item", attended.features))
-    return found
+        vectors[attended] = _gather(past.items, layout.vectors_of("item", attended.features))
+    return vectors
 
 
 def _gather(rows: Rows, columns: Iterable[VectorColumns]) -> tuple[Tensor, ...]:
@@ -205,8 +205,8 @@ def _find_earliest(encoded: EncodedBatch) -> tuple[Ints | None, Longs | None]:
     rank = np.empty(len(time), dtype=np.int64)
     rank[np.argsort(time, kind="stable")] = np.arange(len(time))
     keys = rank[encoded.request_of[by_item.row]] << 32 | by_item.row
-    found = (np.minimum.reduceat(keys, by_item.start[:-1]) & 0xFFFFFFFF).astype(np.int32)
-    return found, time[encoded.request_of[found]]
+    earliest = (np.minimum.reduceat(keys, by_item.start[:-1]) & 0xFFFFFFFF).astype(np.int32)
+    return earliest, time[encoded.request_of[earliest]]
 
 
 def _tensor(array: NDArray[Any] | None) -> Tensor | None:

@@ -56,7 +56,8 @@ class CandidateSubset:
             items=_choose(batch.items, chosen, number),
             pairs=Csr(stacked.flatten(), ends.clamp_max(2 * len(index)), None),
             histories={
-                name: _choose_events(held, chosen, number, index) for name, held in batch.histories.items()
+                name: _choose_events(events, chosen, number, index)
+                for name, events in batch.histories.items()
             },
         )
 

@@ -59,7 +59,7 @@ def gather_batches(
 
 def check_lengths(lists: Iterable[Ragged], index: Index) -> None:
     """Raise IndexError if a list is longer than all values together: to gather it might take all memory."""
-    for held in lists:
-        length = held.length[index]
-        if len(length) and not (length.min() >= 0 and length.max() <= len(held.values)):
-            raise IndexError(f"lists of {length.min()} to {length.max()} among {len(held.values):,} values")
+    for ragged in lists:
+        length = ragged.length[index]
+        if len(length) and not (length.min() >= 0 and length.max() <= len(ragged.values)):
+            raise IndexError(f"lists of {length.min()} to {length.max()} among {len(ragged.values):,} values")

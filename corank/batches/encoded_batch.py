@@ -73,7 +73,7 @@ class EncodedBatch:
     draws: Hashes | None = None
     """The state from which losses draw for each request (`Draws.keys`): (R,); None: its number in the batch."""
     snapshot: Rows | None = None
-    """Snapshot features of each candidate's item, as of its request: (C); None if there are none."""
+    """Snapshot features of each candidate's item, at its request: (C); None if there are none."""
     time: Longs | None = None
     """Of the requests, ms UTC: (R,); given with `snapshot`."""
     histories: dict[Attended, EventRows] = field(default_factory=dict)

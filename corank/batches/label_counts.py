@@ -116,8 +116,8 @@ def _count_label(shards: Sequence[Shard], name: str, exposed: int) -> LabelCount
         label = shard.labels[name]
         positives, negatives = (int(np.count_nonzero(label == value)) for value in (1, 0))
         shown = int(np.count_nonzero(shard.level == exposed))
-        found = (positives, negatives, shown - positives - negatives, 0, 0)
-        counts = LabelCounts(*(a + b for a, b in zip(counts, found, strict=True)))
+        shard_counts = (positives, negatives, shown - positives - negatives, 0, 0)
+        counts = LabelCounts(*(a + b for a, b in zip(counts, shard_counts, strict=True)))
     return counts
 
 
@@ -127,8 +127,8 @@ def _count_mixed(shards: Sequence[Shard], name: str) -> MixedCounts:
         request = np.repeat(np.arange(len(shard)), np.diff(shard.request_start))
         ones, zeros = (np.bincount(request[shard.labels[name] == y], minlength=len(shard)) for y in (1, 0))
         both = (ones > 0) & (zeros > 0)
-        found = (int(both.sum()), int(ones[both].sum()), int(zeros[both].sum()))
-        counts = MixedCounts(*(a + b for a, b in zip(counts, found, strict=True)))
+        shard_counts = (int(both.sum()), int(ones[both].sum()), int(zeros[both].sum()))
+        counts = MixedCounts(*(a + b for a, b in zip(counts, shard_counts, strict=True)))
     return counts
 
 

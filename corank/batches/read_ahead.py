@@ -13,7 +13,7 @@ Block = Sequence[Longs]
 def read_ahead(
     blocks: Iterator[Block], sizes: Sequence[int], prefetch: Callable[[int], object], beyond: bool = False
 ) -> Iterator[Block]:
-    """Give blocks as they are, after a word about the shards that the next block reads.
+    """Yield blocks unchanged, after prefetching the shards that the next block reads.
 
     Args:
         blocks: in the order in which they are read.
@@ -22,13 +22,13 @@ def read_ahead(
         beyond: whether the shard after those of the next block is read soon, too.
     """
     ends = np.cumsum(sizes)
-    held = next(blocks, None)
-    while held is not None:
+    block = next(blocks, None)
+    while block is not None:
         following = next(blocks, None)
         if following is not None:
             wanted = np.unique(np.searchsorted(ends, np.concatenate(following), "right")).tolist()
             after = [wanted[-1] + 1] if beyond and wanted and wanted[-1] + 1 < len(sizes) else []
             for n in [*wanted, *after]:
                 prefetch(n)
-        yield held
-        held = following
+        yield block
+        block = following

@@ -61,7 +61,7 @@ class Reader:
     attended: tuple[Attended, ...] = ()
     """The histories that a stage attends to."""
     sees_ranks: bool = False
-    """Whether a stage sees the ranks of others, so that the batch must tell how many candidates each represents."""
+    """Whether a stage sees the ranks of others, so that the batch must hold how many candidates each represents."""
     readings: Sequence[Reading] = ()
     """What learns from the batches: requests from which none of it can learn are left out; none are, if not given."""
     layout: Layout = field(init=False)
@@ -115,12 +115,12 @@ class Reader:
 
     def _find_requests(self) -> Longs | None:
         """Find the requests from which something can be learnt; None if all are to be read."""
-        held, chosen = self.packed.request_contents[self.split], None
+        contents, chosen = self.packed.request_contents[self.split], None
         for population, labels in self.readings:
             levels = population.keys() - SOURCES.values()
             if not labels and len(levels) < len(population):
                 return None  # every request has negatives beyond the log
-            mask = held.select(levels, labels)
+            mask = contents.select(levels, labels)
             chosen = mask if chosen is None else chosen | mask
         if chosen is None or chosen.all() or not chosen.any():
             return None
@@ -153,36 +153,36 @@ class Reader:
             return build_batch(self.layout, self._encode(drawn), self.ranks, self.sharded)
 
     def _encode(self, drawn: DrawnRequests) -> EncodedBatch:
-        rows, requests, found = drawn.rows, drawn.requests, self._candidates(drawn)
+        rows, requests, candidates = drawn.rows, drawn.requests, self._candidates(drawn)
         check_lengths((*rows.query.lists, *rows.operands.lists.values()), requests)
-        check_lengths(rows.cross.lists, found.logged)
-        item, item_start, order = group(found.row)
-        item_of = np.empty(len(found.row), dtype=np.int32)
+        check_lengths(rows.cross.lists, candidates.logged)
+        item, item_start, order = group(candidates.row)
+        item_of = np.empty(len(candidates.row), dtype=np.int32)
         item_of[order] = np.repeat(np.arange(len(item), dtype=np.int32), np.diff(item_start))
         histories = read_history_items(self.packed, rows, requests, self._histories)
         ordinal = self.packed.item_ordinals[item]
-        position = None if rows.position is None else found.column(rows.position, -1)
+        position = None if rows.position is None else candidates.column(rows.position, -1)
         return EncodedBatch(
             user=rows.user[requests],
             query=read_query_rows(self.packed, rows, requests, histories),
             item=self.packed.items.take(item),
-            cross=self._cross(rows, requests, found),
-            snapshot=self._snapshot(rows, requests, found),
+            cross=self._cross(rows, requests, candidates),
+            snapshot=self._snapshot(rows, requests, candidates),
             time=rows.time[requests],
-            request_of=found.request_of,
+            request_of=candidates.request_of,
             item_of=item_of,
             item_row=item,
             ordinal=ordinal,
             by_item=Bags(order, item_start, None, len(item)),
-            level=found.level,
+            level=candidates.level,
             exposed=len(self.packed.data.levels) - 1,
-            weight=found.column(rows.weight, 1),
-            labels={name: found.column(values, -1) for name, values in rows.labels.items()},
-            scores={name: found.column(values, np.nan) for name, values in rows.scores.items()},
-            columns=self._columns(rows, found),
+            weight=candidates.column(rows.weight, 1),
+            labels={name: candidates.column(values, -1) for name, values in rows.labels.items()},
+            scores={name: candidates.column(values, np.nan) for name, values in rows.scores.items()},
+            columns=self._columns(rows, candidates),
             position=None if position is None else position.astype(np.int64),
-            draw_order=found.draw_order,
-            represents=found.represents,
+            draw_order=candidates.draw_order,
+            represents=candidates.represents,
             share=self.packed.item_counts[self.split].shares(ordinal, self.population),
             draws=drawn.draws.keys(Purpose.LOSSES, drawn.numbers),
             histories={
@@ -199,9 +199,9 @@ class Reader:
             )
         )
 
-    def _columns(self, rows: LoggedRequests, found: "_Candidates") -> dict[str, Floats]:
-        logged = {name: found.column(values, np.nan) for name, values in rows.columns.items()}
-        return logged | {name: values[found.row] for name, values in self.packed.item_columns.items()}
+    def _columns(self, rows: LoggedRequests, candidates: "_Candidates") -> dict[str, Floats]:
+        logged = {name: candidates.column(values, np.nan) for name, values in rows.columns.items()}
+        return logged | {name: values[candidates.row] for name, values in self.packed.item_columns.items()}
 
     def _candidates(self, drawn: DrawnRequests) -> "_Candidates":
         rows, requests, population = drawn.rows, drawn.requests, self.population
@@ -217,30 +217,30 @@ class Reader:
         order = draw_order(of, wanted_level, draw(keys[of], logged[wanted] - start[of]))
         kept = np.flatnonzero(select(population, wanted_level, order))
         keep = wanted[kept]
-        held = _Candidates(of[kept], logged[keep], row[keep], wanted_level[kept], order[kept])
+        candidates = _Candidates(of[kept], logged[keep], row[keep], wanted_level[kept], order[kept])
         if self.sees_ranks:
-            held = replace(held, represents=_represented(of, wanted_level, kept))
-        time, batch = rows.time[requests], held.row
+            candidates = replace(candidates, represents=_represented(of, wanted_level, kept))
+        time, batch = rows.time[requests], candidates.row
         if population.get(BATCH):
             batch = torch.cat(self.ranks.gather(torch.from_numpy(batch), "items of the batch")).numpy()
         # candidates that are not read must not be drawn as negatives of their request either
         beyond = self.negatives.draw(population, drawn.draws, drawn.numbers, time, request_of, row, batch)
-        return held.with_negatives(*beyond)
+        return candidates.with_negatives(*beyond)
 
-    def _snapshot(self, rows: LoggedRequests, requests: Longs, found: "_Candidates") -> Rows | None:
+    def _snapshot(self, rows: LoggedRequests, requests: Longs, candidates: "_Candidates") -> Rows | None:
         if not self.layout.width("snapshot"):
             return None
-        snapshot, beyond = rows.snapshot.take(found.logged), found.beyond
+        snapshot, beyond = rows.snapshot.take(candidates.logged), candidates.beyond
         if not len(beyond):
             return snapshot
-        times = rows.time[requests][found.request_of[beyond]]
-        return snapshot.with_rows(beyond, snapshot_rows(self.packed, found.row[beyond], times))
+        times = rows.time[requests][candidates.request_of[beyond]]
+        return snapshot.with_rows(beyond, snapshot_rows(self.packed, candidates.row[beyond], times))
 
-    def _cross(self, rows: LoggedRequests, requests: Longs, found: "_Candidates") -> Rows:
-        cross, beyond = rows.cross.take(found.logged), found.beyond
+    def _cross(self, rows: LoggedRequests, requests: Longs, candidates: "_Candidates") -> Rows:
+        cross, beyond = rows.cross.take(candidates.logged), candidates.beyond
         if not len(beyond):
             return cross
-        pairs = pair_rows(self.packed, rows, requests, found.request_of[beyond], found.row[beyond])
+        pairs = pair_rows(self.packed, rows, requests, candidates.request_of[beyond], candidates.row[beyond])
         return cross.with_rows(beyond, pairs)
 
 

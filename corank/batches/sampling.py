@@ -17,7 +17,7 @@ from corank.core.types import Hashes, Ints, Mask
 
 BATCH, CATALOGUE = 254, 255
 SOURCES = {"batch": BATCH, "catalogue": CATALOGUE}
-"""Codes beside the levels': items of the batch's other requests, items of the catalogue."""
+"""Codes besides those of levels: items of the batch's other requests, items of the catalogue."""
 
 Population = Mapping[int, int | None]
 """Level or source → candidates a request, None for all; those not named are left out."""
@@ -36,8 +36,8 @@ def merge(populations: Iterable[Population]) -> dict[int, int | None]:
     merged: dict[int, int | None] = {}
     for population in populations:
         for level, count in population.items():
-            held = merged.get(level, 0)
-            merged[level] = None if count is None or held is None else max(held, count)
+            largest = merged.get(level, 0)
+            merged[level] = None if count is None or largest is None else max(largest, count)
     return merged
 
 

@@ -33,7 +33,7 @@ def cut(requests: Index | int) -> Longs:
 
 @dataclass(frozen=True)
 class Streams:
-    """Deals the requests of a split to batches and ranks.
+    """Distributes the requests of a split to batches and ranks.
 
     Example:
         streams = Streams([1000, 800], requests=512, ranks=Ranks())
@@ -81,8 +81,8 @@ class Streams:
         streams = [_StreamOrder(self._pieces(s), draws, int(begin[s])) for s in range(first, last)]
         for batch in range(skip, len(self), together):
             end = min(batch + together, len(self))
-            given = np.minimum(np.arange(batch, end + 1) * self.requests, self.total)
-            size = np.diff(cut(given)[:, first:last], axis=0)  # (K, streams of this rank)
+            bounds = np.minimum(np.arange(batch, end + 1) * self.requests, self.total)
+            size = np.diff(cut(bounds)[:, first:last], axis=0)  # (K, streams of this rank)
             taken = np.concatenate(
                 [order.take(int(n)) for order, n in zip(streams, size.sum(0), strict=True)]
             )

@@ -75,7 +75,7 @@ class Bundle:
     @classmethod
     def _open(cls, path: Path, manifest: BundleManifest, verified: bool) -> Self:
         lease, folder = None, path / manifest.content
-        with suppress(OSError):  # a missing folder is told by its first part
+        with suppress(OSError):  # a missing folder is reported by its first part
             lease = FolderLease(folder)
         if not (verified and lease):
             for name in manifest.parts:
@@ -98,9 +98,9 @@ def _verify(path: Path, name: str, manifest: BundleManifest) -> None:
         raise BundleError(
             f"{shown}: cannot be opened as a part of the bundle ({error.strerror}); export it again"
         ) from None
-    found = f"{size} bytes in place of {part.bytes}" if size != part.bytes else "its checksum differs"
+    difference = f"{size} bytes in place of {part.bytes}" if size != part.bytes else "its checksum differs"
     raise BundleError(
-        f"{shown}: damaged, or a part of another model version than {manifest.model_version} ({found}); "
+        f"{shown}: damaged, or a part of another model version than {manifest.model_version} ({difference}); "
         "export the bundle again"
     )
 
@@ -145,7 +145,7 @@ def current_content(location: Location) -> str | None:
 def next_items_seq(path: Path, model_version: str) -> int:
     """Return the `items_seq` to write next: 1 for a new model version, otherwise one more than the bundle has."""
     try:
-        held = load_manifest(path)
+        manifest = load_manifest(path)
     except BundleError:
         return 1
-    return held.items_seq + 1 if held.model_version == model_version else 1
+    return manifest.items_seq + 1 if manifest.model_version == model_version else 1

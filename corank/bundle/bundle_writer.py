@@ -1,4 +1,4 @@
-"""Writing a bundle: one process at a time, a new content folder beside the old one, then the pointer in one rename."""
+"""Write a bundle: one process at a time, a new content folder next to the old one, then the pointer in one rename."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from corank.core.storage.object_url import Location
 class BundleWriter:
     """The right to replace a bundle, which one process at a time has.
 
-    What is written may depend on what the bundle held when the lock was taken: it is written only if that is still so.
+    New content may depend on the bundle's content at the time of the lock: it is written only if that is unchanged.
 
     Example:
         with BundleWriter.lock(path, "refresh") as writer:
@@ -64,19 +64,19 @@ class BundleWriter:
 
         Args:
             manifest: of the bundle; `content`, `parts`, `digest` and `signatures` are filled in here.
-            fill: writes the parts into a new content folder; may return the manifest with what the parts told.
+            fill: writes the parts into a new content folder; may return the manifest, completed from the parts.
             sign: keys that sign it.
 
         Raises:
             BundleError: the disk refuses, or the bundle is another than when it was locked; it is left as it is.
         """
-        # a name of its own each time, so that the content of a reader is never replaced
+        # a unique name, so that content in use by a reader is never replaced
         content = f"{manifest.model_version}-{manifest.items_seq}-{os.urandom(4).hex()}"
         try:
             with atomic_folder(self.path / content) as partial:
-                told = fill(partial)
+                new_manifest = fill(partial)
                 parts = measure_parts(partial)
-            whole = (told or manifest).model_copy(
+            whole = (new_manifest or manifest).model_copy(
                 update={"content": content, "parts": parts, "signatures": []}
             )
             if sign is not None:

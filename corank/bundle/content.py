@@ -99,12 +99,17 @@ def _check_counts(counts: PriorCounts, feature: CountedFeature, where: str) -> N
     """Raise DataError unless there are finite counts of every key, and of all, as the feature needs them."""
     check_form(counts.keys, np.uint64, (counts.keys.size,), f"{where}/keys.npy")
     check_ascending(counts.keys, f"{where}/keys.npy")
-    for name, held, keys in (("each", counts.counts, counts.keys.size), ("all", counts.all, 1)):
-        _check_entries(held, keys, feature.memory.single, f"{where}/{name}")
-        # a refresh once wrote times that fit into 32 bits so
-        check_form(held.periods.astype(np.int64), np.int64, (held.entries,), f"{where}/{name}.periods.npy")
-        for part, weights in (("shown", held.shown), ("positive", held.positive)):
-            check_form(weights, np.float64, (held.entries,), f"{where}/{name}.{part}.npy")
+    for name, cumulative, keys in (("each", counts.counts, counts.keys.size), ("all", counts.all, 1)):
+        _check_entries(cumulative, keys, feature.memory.single, f"{where}/{name}")
+        # older refreshes wrote times as 32 bits where they fit
+        check_form(
+            cumulative.periods.astype(np.int64),
+            np.int64,
+            (cumulative.entries,),
+            f"{where}/{name}.periods.npy",
+        )
+        for part, weights in (("shown", cumulative.shown), ("positive", cumulative.positive)):
+            check_form(weights, np.float64, (cumulative.entries,), f"{where}/{name}.{part}.npy")
             check_finite(weights, f"{where}/{name}.{part}.npy")
             if len(weights) and weights.min() < 0:
                 raise DataError(f"{where}/{name}.{part}.npy: a count is below 0")
@@ -112,14 +117,14 @@ def _check_counts(counts: PriorCounts, feature: CountedFeature, where: str) -> N
         raise DataError(f"{where}/{SMOOTHING}: expected a number above 0")
 
 
-def _check_entries(held: CumulativeCounts, keys: int, single: bool, where: str) -> None:
+def _check_entries(counts: CumulativeCounts, keys: int, single: bool, where: str) -> None:
     """Raise DataError unless each key has one entry, or unless `single` some, whose periods ascend."""
-    check_form(held.offsets, np.int64, (keys + 1,), f"{where}.offsets.npy")
-    if single and not np.array_equal(held.offsets, np.arange(keys + 1)):
+    check_form(counts.offsets, np.int64, (keys + 1,), f"{where}.offsets.npy")
+    if single and not np.array_equal(counts.offsets, np.arange(keys + 1)):
         raise DataError(f"{where}.offsets.npy: expected one entry of each key")
-    if held.offsets[0] != 0 or (np.diff(held.offsets) < 0).any() or held.offsets[-1] != held.entries:
+    if counts.offsets[0] != 0 or (np.diff(counts.offsets) < 0).any() or counts.offsets[-1] != counts.entries:
         raise DataError(f"{where}.offsets.npy: expected the entries of each key, one after another")
-    begins = np.zeros(held.entries + 1, dtype=bool)
-    begins[held.offsets] = True
-    if held.periods.ndim != 1 or not (begins[1:-1] | (held.periods[1:] > held.periods[:-1])).all():
+    begins = np.zeros(counts.entries + 1, dtype=bool)
+    begins[counts.offsets] = True
+    if counts.periods.ndim != 1 or not (begins[1:-1] | (counts.periods[1:] > counts.periods[:-1])).all():
         raise DataError(f"{where}.periods.npy: expected ascending periods of each key")

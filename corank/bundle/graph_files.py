@@ -47,7 +47,7 @@ def open_session(
     try:
         raw = path.read_bytes()
         refuse_references(raw)
-        # by its bytes: a session without a path finds no files beside it
+        # from bytes: a session without a path cannot read files next to it
         session = onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
     except (ValueError, OSError) as error:
         raise BundleError(f"{path}: refused as a graph: {error}; export the bundle again") from None
@@ -55,14 +55,20 @@ def open_session(
         raise BundleError(
             f"{path}: no graph that the runtime reads ({error}); export the bundle again"
         ) from None
-    found = {held.name: _shape(held) for held in session.get_inputs()}
-    expected = {n: _text(shape) for n, shape in (inputs or {}).items() if n in found or n not in optional}
-    if inputs is not None and found != expected:
-        raise BundleError(f"{path}: expected the inputs {expected}; found {found}; export the bundle again")
-    given = [_shape(held) for held in session.get_outputs()]
-    if outputs is not None and given != list(map(_text, outputs)):
+    input_shapes = {node.name: _shape(node) for node in session.get_inputs()}
+    expected = {
+        n: _text(shape) for n, shape in (inputs or {}).items() if n in input_shapes or n not in optional
+    }
+    if inputs is not None and input_shapes != expected:
+        raise BundleError(
+            f"{path}: expected the inputs {expected}; found {input_shapes}; export the bundle again"
+        )
+    output_shapes = [_shape(node) for node in session.get_outputs()]
+    if outputs is not None and output_shapes != list(map(_text, outputs)):
         wanted = list(map(_text, outputs))
-        raise BundleError(f"{path}: expected the outputs {wanted}; found {given}; export the bundle again")
+        raise BundleError(
+            f"{path}: expected the outputs {wanted}; found {output_shapes}; export the bundle again"
+        )
     try:
         _try_out(session)
     except RUNTIME_ERRORS as error:
@@ -75,9 +81,9 @@ def open_session(
 def _try_out(session: onnxruntime.InferenceSession) -> None:
     """Run a graph on two rows of ones. Raises one of RUNTIME_ERRORS for one that loads but cannot be computed."""
     sizes = {
-        held.name: [size if isinstance(size, int) else 2 for size in held.shape]
-        for held in session.get_inputs()
-        if held.type == "tensor(float)"
+        node.name: [size if isinstance(size, int) else 2 for size in node.shape]
+        for node in session.get_inputs()
+        if node.type == "tensor(float)"
     }
     session.run(None, {name: np.ones(shape, dtype=np.float32) for name, shape in sizes.items()})
 

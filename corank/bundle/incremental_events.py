@@ -55,7 +55,7 @@ class IncrementalEvents:
 
 
 def open_newer_events(newer: RefreshSources, manifest: BundleManifest) -> dict[str, Table]:
-    """Open the tables whose events priors count. Raises DataError if one is missing, or given in vain."""
+    """Open the tables whose events priors count. Raises DataError if one is missing or not needed."""
     wanted = counted_tables(manifest.declared)
     return open_given_events(manifest.data, newer.events, wanted, "priors", newer.base)
 
@@ -95,11 +95,15 @@ class EventReader:
     def _operands(self, name: str, rows: pl.DataFrame) -> OperandRows:
         schema, manifest = self.manifest.declared, self.manifest
         wanted = event_operands(schema, name, "query")
-        held = read_user_features(rows, manifest.data, manifest, wanted, self.newer)
+        user_features = read_user_features(rows, manifest.data, manifest, wanted, self.newer)
 
         def column(feature: str) -> pl.Series:
-            values = held[user_column(feature)] if user_column(feature) in held.columns else rows[USER]
-            # for its errors: values of another type would be counted, and never found
+            values = (
+                user_features[user_column(feature)]
+                if user_column(feature) in user_features.columns
+                else rows[USER]
+            )
+            # for its errors: values of another type would be counted, but never matched
             self.encoders.encode(feature, values)
             return values
 

@@ -59,7 +59,7 @@ class IncrementalLog:
     data: DataSettings
     """The settings of what was read: no scores, and only the labels that priors count."""
     rows: pl.DataFrame
-    """As of `log_columns`, numbered by the column ROW: (C,)."""
+    """As in `log_columns`, numbered by the column ROW: (C,)."""
     labels: Labels
     operands: OperandRows
     """The operands of users, contexts and items: (C,)."""
@@ -129,13 +129,13 @@ def _until(newer: RefreshSources, last: int) -> int:
 
 def _narrow(manifest: BundleManifest) -> DataSettings:
     """Return the settings of the log without what priors do not read."""
-    held, names = manifest.data.labels, set()
+    all_labels, names = manifest.data.labels, set()
     for prior in logged_priors(manifest.declared).values():
         label = prior.label
         while label is not None:
             names.add(label)
-            label = held[label].given
-    labels = {name: label for name, label in held.items() if name in names}
+            label = all_labels[label].given
+    labels = {name: label for name, label in all_labels.items() if name in names}
     unused: dict[str, Any] = {"position": None, "propensity": None}
     return manifest.data.model_copy(update={"labels": labels, "scores": {}, "columns": []} | unused)
 
@@ -143,8 +143,8 @@ def _narrow(manifest: BundleManifest) -> DataSettings:
 def _time_span(log: Table, data: DataSettings) -> tuple[int, int]:
     """Find the first and the last time of the log, ms UTC. Raises DataError if it is empty."""
     time = log.moment(data.time)
-    found = log.collect(log.frame.select(time.min().alias("first"), time.max().alias("last")))
-    first, last = found.row(0)
+    span = log.collect(log.frame.select(time.min().alias("first"), time.max().alias("last")))
+    first, last = span.row(0)
     if first is None:
         raise DataError("data.log: the log is empty")
     return int(first), int(last)
@@ -158,12 +158,12 @@ def _prior_operands(schema: Schema) -> OperandNames:
 
 def _sources(log: Table, manifest: BundleManifest) -> dict[str, Source]:
     """Find the features of the log that priors count by."""
-    schema, found = manifest.declared, {}
+    schema, sources = manifest.declared, {}
     for name in _prior_operands(schema).names:
         if manifest.sources[name] == "log" or schema.column(name) == manifest.user:
             log.require([schema.column(name)])
-            found[name] = "log"
-    return found  # type: ignore[return-value]
+            sources[name] = "log"
+    return sources  # type: ignore[return-value]
 
 
 def _read_exposed(log: Table, data: DataSettings, manifest: BundleManifest, since: int) -> pl.DataFrame:
@@ -207,7 +207,7 @@ def _operand_rows(
 
     def column(name: str) -> pl.Series:
         values = frame[user_column(name) if user_column(name) in frame.columns else schema.column(name)]
-        # for its errors: values of another type would be counted, and never found
+        # for its errors: values of another type would be counted, but never matched
         encoders.encode(name, values)
         return values
 
@@ -231,7 +231,7 @@ def read_user_features(
     wanted: OperandNames,
     newer: RefreshSources,
 ) -> pl.DataFrame:
-    """Read the users' features that priors count by, as of each row, in the columns of `user_column`: (C)."""
+    """Read the users' features that priors count by, at each row's time, in the columns of `user_column`: (C)."""
     schema = manifest.declared
     names = {
         name: schema.column(name)
@@ -248,5 +248,5 @@ def read_user_features(
     users, _ = VersionedRows.read(
         table, data.user, list(dict.fromkeys(names.values())), rows[USER].unique(), only=True
     )
-    held = users.frame[users.find(rows[USER], rows[TIME].to_numpy())]
-    return held.select(pl.col(column).alias(user_column(name)) for name, column in names.items())
+    user_rows = users.frame[users.find(rows[USER], rows[TIME].to_numpy())]
+    return user_rows.select(pl.col(column).alias(user_column(name)) for name, column in names.items())

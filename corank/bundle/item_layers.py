@@ -37,15 +37,15 @@ class ItemLayer:
         return layers[0]
 
     def _append(self, other: Self) -> Self:
-        parts = {name: held.concat(other.parts[name]) for name, held in self.parts.items()}
+        parts = {name: part.concat(other.parts[name]) for name, part in self.parts.items()}
         return type(self)(self.records.concat(other.records), parts)
 
     def merge(self, newer: Self) -> Self:
         """Add newer items, which replace older ones of the same id."""
         older, order = self.records.order_with(newer.records)
         parts = {
-            name: held.select(older).concat(newer.parts[name]).select(order)
-            for name, held in self.parts.items()
+            name: part.select(older).concat(newer.parts[name]).select(order)
+            for name, part in self.parts.items()
         }
         return type(self)(self.records.merge(newer.records), parts)
 
@@ -92,21 +92,21 @@ class LayeredItems:
         """Find the position of each id as `find` does, if ids are texts."""
         return self._newest([layer.records.ids.find_texts(ids) for layer in self.layers])
 
-    def _newest(self, found: list[Longs]) -> Longs:
+    def _newest(self, positions: list[Longs]) -> Longs:
         """Choose among the positions in each layer those in the newest one that has the item."""
-        position = found[0]
-        for newer, first in zip(found[1:], self.bounds[1:], strict=False):
+        position = positions[0]
+        for newer, first in zip(positions[1:], self.bounds[1:], strict=False):
             position = np.where(newer < 0, position, newer + first)
         return position
 
     def ids(self, position: Longs) -> list[Any]:
         """Return the ids at some positions: (P)."""
-        found = [None] * len(position)
+        ids = [None] * len(position)
         for layer, first, end in zip(self.layers, self.bounds, self.bounds[1:], strict=False):
             here = np.flatnonzero((position >= first) & (position < end))
             for n, id_ in zip(here, layer.records.ids.values.gather(position[here] - first), strict=True):
-                found[n] = id_
-        return found
+                ids[n] = id_
+        return ids
 
     def rows(self, position: Longs) -> Rows:
         """Take encoded rows: (P)."""
@@ -116,8 +116,8 @@ class LayeredItems:
         """Take operands, of all features or some: (P)."""
 
         def take(layer: ItemLayer, at: Longs) -> Operands:
-            held = layer.records.operands
-            return (held if names is None else held.among(names)).take(at)
+            operands = layer.records.operands
+            return (operands if names is None else operands.among(names)).take(at)
 
         return self._gather(position, take, _compact, Operands.take)
 
@@ -143,14 +143,14 @@ class LayeredItems:
             return take(self.layers[0], position)
         layer_of = np.searchsorted(self.bounds, position, side="right") - 1
         order = np.argsort(layer_of, kind="stable")
-        found: T | None = None
+        values: T | None = None
         for n in np.unique(layer_of):
             part = take(self.layers[n], position[layer_of == n] - self.bounds[n])
-            found = part if found is None else concat(found, part)
-        assert found is not None
+            values = part if values is None else concat(values, part)
+        assert values is not None
         back = np.empty(len(position), dtype=np.int64)
         back[order] = np.arange(len(position))
-        return reorder(found, back)
+        return reorder(values, back)
 
 
 def _compact(one: Listed, other: Listed) -> Listed:

@@ -72,33 +72,33 @@ class ItemGraphs:
 
     def compute(self, rows: Rows) -> dict[str, Floats]:
         """Compute the parts of the records of N items: (N, d) by `STAGE.PART`."""
-        found: dict[str, Floats] = {}
+        parts: dict[str, Floats] = {}
         for stage in self._stages:
-            given = record_inputs(self._layout, rows, self._tables[stage.tables])
-            outputs = self._graphs[stage.name].run(None, given)
-            found |= {part.name: held for part, held in zip(stage.parts, outputs, strict=True)}
-        return found
+            inputs = record_inputs(self._layout, rows, self._tables[stage.tables])
+            outputs = self._graphs[stage.name].run(None, inputs)
+            parts |= {part.name: matrix for part, matrix in zip(stage.parts, outputs, strict=True)}
+        return parts
 
     def compute_all(self, rows: Rows) -> dict[str, Floats]:
         """The same for any number of items. Raises BundleError if a part is not finite."""
         starts = range(0, max(len(rows), 1), ITEMS_AT_ONCE)
         some = [rows.take(np.arange(first, min(first + ITEMS_AT_ONCE, len(rows)))) for first in starts]
         pieces = [self.compute(one) for one in some]
-        found = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-        for name, held in found.items():
-            if not np.isfinite(held).all():
-                odd = (~np.isfinite(held)).any(1).sum()
+        parts = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+        for name, matrix in parts.items():
+            if not np.isfinite(matrix).all():
+                odd = (~np.isfinite(matrix)).any(1).sum()
                 raise BundleError(f"{name}: that of {odd} items is not finite")
-        return found
+        return parts
 
 
 def store_parts(parts: Mapping[str, Floats], stages: Iterable[StageFacts]) -> dict[str, StoredMatrix]:
-    """Store the parts of N items, (N, d) by `STAGE.PART`, at the precision that the facts of their stages tell.
+    """Store the parts of N items, (N, d) by `STAGE.PART`, at the precision in the facts of their stages.
 
     Raises DataError for a number that is too large for it.
     """
-    held = (part for stage in stages for part in stage.parts if part.name in parts)
-    return {one.name: StoredMatrix.encode(parts[one.name], one.precision, one.name) for one in held}
+    part_facts = (part for stage in stages for part in stage.parts if part.name in parts)
+    return {one.name: StoredMatrix.encode(parts[one.name], one.precision, one.name) for one in part_facts}
 
 
 def part_file(folder: Path, part: str) -> Path:
@@ -108,5 +108,5 @@ def part_file(folder: Path, part: str) -> Path:
 
 def save_parts(folder: Path, parts: Mapping[str, StoredMatrix]) -> None:
     """Write `items/part.STAGE.PART.npy` of a bundle's content."""
-    for part, held in parts.items():
-        write_matrix(part_file(folder, part), held)
+    for part, matrix in parts.items():
+        write_matrix(part_file(folder, part), matrix)

@@ -65,7 +65,7 @@ class ItemRecords:
         """Encode items.
 
         Args:
-            frame: a row for each item, as of the table of items; absent columns are missing values.
+            frame: a row for each item, as in the table of items; absent columns are missing values.
             encoders: the bundle's encoders.
             priors: the snapshots that derived features are computed from.
             key: the column of the id.
@@ -86,12 +86,12 @@ class ItemRecords:
             encoders, OperandNames.of(schema, "item"), lambda n: column(schema.column(n)), len(frame)
         )
         with name_rows(lambda row: f"{key}={frame[key][row]!r}"):
-            found = encoders.encode_frame("item", frame)
-        vectors = {name: held for name, held in found.items() if isinstance(held, Vectors)}
-        found |= _derive(encoders, priors, operands.with_named_vectors(vectors))
+            features = encoders.encode_frame("item", frame)
+        vectors = {name: values for name, values in features.items() if isinstance(values, Vectors)}
+        features |= _derive(encoders, priors, operands.with_named_vectors(vectors))
         return cls(
             Keys(frame[key]),
-            assemble_rows(schema.record_features, found, len(frame)),
+            assemble_rows(schema.record_features, features, len(frame)),
             operands,
             {name: _to_floats(column(name), name) for name in columns},
         )
@@ -115,9 +115,9 @@ class ItemRecords:
         schema = encoders.schema
         row, _ = split_record(schema, self.rows)
         placed = schema.row_features("item")
-        found = split_rows(placed, row)
-        found |= _derive(encoders, priors, self.operands.with_vectors(placed, row))
-        return replace(self, rows=assemble_rows(schema.record_features, found, len(self.rows)))
+        features = split_rows(placed, row)
+        features |= _derive(encoders, priors, self.operands.with_vectors(placed, row))
+        return replace(self, rows=assemble_rows(schema.record_features, features, len(self.rows)))
 
     def concat(self, other: Self) -> Self:
         """Append items whose ids are greater."""
@@ -125,7 +125,7 @@ class ItemRecords:
             Keys(pl.concat([self.ids.values, other.ids.values])),
             self.rows.concat(other.rows),
             self.operands.concat(other.operands),
-            {name: np.concatenate((held, other.columns[name])) for name, held in self.columns.items()},
+            {name: np.concatenate((values, other.columns[name])) for name, values in self.columns.items()},
         )
 
     def merge(self, newer: Self) -> Self:
@@ -215,12 +215,12 @@ class ItemRecords:
 
 
 def _derive(encoders: Encoders, priors: PriorSnapshots, operands: Operands) -> dict[str, Encoded]:
-    """Compute the derived features of items, as of the priors' snapshots, and encode them."""
-    schema, found = encoders.schema, dict[str, Encoded]()
+    """Compute the derived features of items, at the priors' snapshots, and encode them."""
+    schema, features = encoders.schema, dict[str, Encoded]()
     sides, never = OperandRows.alone(schema, "item", operands), np.full(operands.count, NEVER)
     for placement in RECORD_PLACEMENTS:
-        found |= encode_columns(encoders, derive_features(schema, placement, sides, priors, never))
-    return found
+        features |= encode_columns(encoders, derive_features(schema, placement, sides, priors, never))
+    return features
 
 
 def _to_floats(values: pl.Series, name: str) -> Floats:

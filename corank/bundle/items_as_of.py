@@ -1,4 +1,4 @@
-"""As of when a table of items is: which changes of a store it contains."""
+"""The state of a table of items: which changes of a store it contains."""
 
 import re
 from typing import Annotated, Self
@@ -31,7 +31,7 @@ class ItemsAsOf(Settings):
 
     @classmethod
     def parse(cls, text: str, data: DataSettings) -> Self:
-        """Read what a user gives: a change such as `42` or `42-9f3c2b1a00d4e5f6`, or a day or a time.
+        """Parse a change such as `42` or `42-9f3c2b1a00d4e5f6`, or a day or a time.
 
         Args:
             text: as given.
@@ -39,8 +39,8 @@ class ItemsAsOf(Settings):
 
         Raises DataError.
         """
-        if found := CHANGE.fullmatch(text):
-            return cls(change=int(found[1]), id=found[2])
+        if match := CHANGE.fullmatch(text):
+            return cls(change=int(match[1]), id=match[2])
         try:
             return cls(time=data.milliseconds(text))
         except DataError:

@@ -63,7 +63,7 @@ class BundleManifest(Settings):
     items_seq: Annotated[int, Ge(0), Le(2**62)]
     """Counts changes of the items of one model version."""
     items_id: str = Field(default="", exclude=True)
-    """Tells items of one `items_seq` apart: the tag of the content's name, or the id of a store's last change."""
+    """Distinguishes items of one `items_seq`: the tag of the content's name, or the id of a store's last change."""
     content: FolderName
     """The name of the content folder."""
     data: DataSettings
@@ -156,10 +156,10 @@ class BundleManifest(Settings):
     @property
     def attended(self) -> dict[str, bool]:
         """The histories that stages attend to, and whether some stage reads the ages of their events."""
-        found: dict[str, bool] = {}
-        for held in (stage.attended for stage in self.stages if stage.attended):
-            found[held.history] = found.get(held.history, False) or held.ages
-        return found
+        histories: dict[str, bool] = {}
+        for attended in (stage.attended for stage in self.stages if stage.attended):
+            histories[attended.history] = histories.get(attended.history, False) or attended.ages
+        return histories
 
     @property
     def timed_histories(self) -> frozenset[str]:
@@ -204,19 +204,19 @@ def load_manifest(location: Location, trust: TrustedKeys | None = None) -> Bundl
     path = read_folder(location, BUNDLE, lambda name: name == "manifest.json").path
     file = path / "manifest.json"
     try:
-        held = parse_json(read_regular_file(path, file.name, MOST_BYTES))
+        document = parse_json(read_regular_file(path, file.name, MOST_BYTES))
     except FileNotFoundError:
         raise BundleError(
             f"{path}: not a bundle (it has no manifest.json); `corank export` makes one"
         ) from None
     except (OSError, ValueError) as error:
         raise BundleError(f"{file}: cannot be read ({error}); export the bundle again") from None
-    if isinstance(held, dict) and held.get("format", FORMAT) != FORMAT:
-        raise BundleError(f"{file}: {refuse_format(held['format'])}")
+    if isinstance(document, dict) and document.get("format", FORMAT) != FORMAT:
+        raise BundleError(f"{file}: {refuse_format(document['format'])}")
     if trust is not None:
-        verify_manifest(held, trust, str(path))
-    manifest = read_manifest(held, str(file), "export the bundle again")
-    if manifest.digest != digest(held):
+        verify_manifest(document, trust, str(path))
+    manifest = read_manifest(document, str(file), "export the bundle again")
+    if manifest.digest != digest(document):
         raise BundleError(f"{file}: altered since it was written; export the bundle again")
     if not manifest.content:
         raise BundleError(f"{file}: content: expected the name of a folder; export the bundle again")
@@ -243,9 +243,9 @@ def read_manifest(plain: Any, source: str, remedy: str) -> BundleManifest:
 
 def verify_manifest(plain: Any, trust: TrustedKeys, source: str) -> None:
     """Check that a trusted key signed a manifest, given as its JSON value. Raises TrustError."""
-    held = plain if isinstance(plain, dict) else {}
-    signatures = read_signatures(held.get("signatures", []), source)
-    trust.verify(signed_content(held), signatures, f"{source}: {held.get('content')}")
+    document = plain if isinstance(plain, dict) else {}
+    signatures = read_signatures(document.get("signatures", []), source)
+    trust.verify(signed_content(document), signatures, f"{source}: {document.get('content')}")
 
 
 def digest(plain: dict[str, Any]) -> str:
@@ -259,6 +259,6 @@ def signed_content(plain: dict[str, Any]) -> bytes:
 
 
 def _canonical(plain: dict[str, Any]) -> bytes:
-    """One form of a manifest's JSON value, its own digest and its signatures left out."""
-    held = {key: value for key, value in plain.items() if key != "signatures"}
-    return json.dumps(held | {"digest": ""}, sort_keys=True).encode()
+    """The canonical bytes of a manifest's JSON value, without its digest and signatures."""
+    fields = {key: value for key, value in plain.items() if key != "signatures"}
+    return json.dumps(fields | {"digest": ""}, sort_keys=True).encode()

@@ -127,8 +127,8 @@ def _fill(
     layout = Layout(manifest.declared, encoders.sizes)
     write_layout(content, manifest, layout, priors)
     tables = read_tables(content, manifest, layout)
-    found = ItemGraphs(content, manifest.stages, layout, tables).compute_all(records.rows)
-    parts = store_parts(found, manifest.stages)
+    matrices = ItemGraphs(content, manifest.stages, layout, tables).compute_all(records.rows)
+    parts = store_parts(matrices, manifest.stages)
     save_parts(content, parts)
     refresh_retrieval(before, content, parts)
 

@@ -61,15 +61,15 @@ class RetrievalFacts(Settings):
     microseconds: float
     """Median of a search, on the machine that wrote the bundle."""
     exact_microseconds: float
-    """Median of an exact search, beside it."""
+    """Median of an exact search, to compare."""
 
     def __str__(self) -> str:
-        found = self.recall
+        recall = self.recall
         short = (
-            "" if found.recall >= self.settings.recall else f", short of the wanted {self.settings.recall:g}"
+            "" if recall.recall >= self.settings.recall else f", short of the wanted {self.settings.recall:g}"
         )
         return (
-            f"retrieval: {found.index}, recall@{found.k} {found.recall:.4f}{short}; a search takes "
+            f"retrieval: {recall.index}, recall@{recall.k} {recall.recall:.4f}{short}; a search takes "
             f"{self.microseconds:.0f} µs, an exact one {self.exact_microseconds:.0f}"
         )
 
@@ -107,8 +107,8 @@ def sample_queries(
     session = open_session(graph, {"query": (1, layout.width("query"))})
     chosen = np.sort(np.random.default_rng(seed).permutation(len(shard))[:MANY])
     histories = read_history_items(packed, shard, chosen, HistoryNeeds.of(packed.schema).for_rows)
-    given = dense_input(read_query_rows(packed, shard, chosen, histories), layout, "query", tables)
-    return np.concatenate([session.run(None, {"query": given[n : n + 1]})[0] for n in range(len(given))])
+    inputs = dense_input(read_query_rows(packed, shard, chosen, histories), layout, "query", tables)
+    return np.concatenate([session.run(None, {"query": inputs[n : n + 1]})[0] for n in range(len(inputs))])
 
 
 def write_retrieval(
@@ -152,13 +152,13 @@ def refresh_retrieval(before: Path, folder: Path, parts: Mapping[str, StoredMatr
     """Write the same retrieval over newer item parts, if the bundle retrieves. Raises BundleError, DataError."""
     facts = RetrievalFacts.read(before)
     if facts is not None:
-        found = parts[f"{facts.settings.stage}.{VECTOR}"]
-        queries = read_array(before / QUERIES, np.float32, (None, found.shape[1]))
-        write_retrieval(folder, facts.settings, found, queries)
+        vectors = parts[f"{facts.settings.stage}.{VECTOR}"]
+        queries = read_array(before / QUERIES, np.float32, (None, vectors.shape[1]))
+        write_retrieval(folder, facts.settings, vectors, queries)
 
 
 class Retrieval:
-    """Finds candidates of one model version, among the items as of one change."""
+    """Finds candidates of one model version, among the items at one change."""
 
     def __init__(self, retriever: Retriever, settings: RetrievalSettings, items: LayeredItems) -> None:
         self._retriever, self.settings = retriever, settings

@@ -101,9 +101,9 @@ class TrustedKeys:
             raise TrustError(f"{what} is not signed; trusted keys: {self}; publish it with --sign")
         known = [one for one in signatures if one.key in self._keys]
         if not known:
-            found = ", ".join(one.key for one in signatures)
+            signers = ", ".join(one.key for one in signatures)
             raise TrustError(
-                f"{what} is signed by {found}, which is not trusted; trusted keys: {self}; "
+                f"{what} is signed by {signers}, which is not trusted; trusted keys: {self}; "
                 "publish it with --sign and a trusted key, or trust that key"
             )
         if not any(_fits(self._keys[one.key], one, content) for one in known):

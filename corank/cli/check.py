@@ -41,10 +41,10 @@ def check_command(
             show_refusal(validation)
             raise typer.Exit(REFUSED)
         return
-    found = runs.check(config, overrides or [], without or [], console.say)
+    check = runs.check(config, overrides or [], without or [], console.say)
     if as_json:
-        print_text(found.to_json())
+        print_text(check.to_json())
     else:
-        console.show_check(found)
-        show_profile(found.profile)
-    found.data_check.require()
+        console.show_check(check)
+        show_profile(check.profile)
+    check.data_check.require()

@@ -84,7 +84,9 @@ def _show_samples(summary: "CheckSummary") -> None:
 def show_evaluation(document: dict[str, Any]) -> None:
     """Print the stages side by side, then the cascade, with 95 % intervals."""
     say(f"{document['split']}: {document['requests']:,} requests, {document['candidates']:,} candidates", out)
-    labels = {(p, label) for s in document["stages"].values() for p, found in s.items() for label in found}
+    labels = {
+        (p, label) for s in document["stages"].values() for p, by_label in s.items() for label in by_label
+    }
     for population, label in sorted(labels, key=lambda part: (part[0] != "exposed", part[1])):
         _show_stages(document, population, label)
         if population == "exposed":
@@ -92,16 +94,16 @@ def show_evaluation(document: dict[str, Any]) -> None:
     cascade, intervals = document["cascade"], document["interval"]["cascade"]
     if cascade is not None:
         _show_cascade("cascade", cascade, intervals)
-        for name, found in cascade.get("stages", {}).items():
-            _show_cascade(f"cascade · {name} against the last", found, intervals["stages"][name])
+        for name, metrics in cascade.get("stages", {}).items():
+            _show_cascade(f"cascade · {name} against the last", metrics, intervals["stages"][name])
 
 
 def _show_stages(document: dict[str, Any], population: str, label: str) -> None:
     """Print the metrics of a label; below, of those within groups, how many groups count and a random order's value."""
     stages = {n: s[population].get(label) for n, s in document["stages"].items()}
-    known = [found for found in stages.values() if found]
+    known = [metrics for metrics in stages.values() if metrics]
     figures = [m for m in known[0] if m not in ("n", "eligible", "random")]
-    figures = [m for m in figures if any(found[m] is not None for found in known)]
+    figures = [m for m in figures if any(metrics[m] is not None for metrics in known)]
     if not figures:
         return
     table = Table(title=f"{population} · {label}", title_justify="left", box=box.SIMPLE)
@@ -111,9 +113,9 @@ def _show_stages(document: dict[str, Any], population: str, label: str) -> None:
         table.add_column("95 %", style="dim")
     for metric in figures:
         cells: list[str] = []
-        for name, found in stages.items():
+        for name, metrics in stages.items():
             bounds = document["interval"]["stages"][name][population].get(label, {}).get(metric)
-            cells += [format_metric(found[metric] if found else None), format_interval(bounds)]
+            cells += [format_metric(metrics[metric] if metrics else None), format_interval(bounds)]
         table.add_row(metric, *cells)
     show_table(table)
     random: dict[int, list[str]] = {}
@@ -126,7 +128,7 @@ def _show_stages(document: dict[str, Any], population: str, label: str) -> None:
 
 def _show_reliability(reliability: dict[str, Any], label: str) -> None:
     """Print predicted and observed rates, bin by bin from the lowest predictions to the highest."""
-    curves = {stage: found[label] for stage, found in reliability.items() if found.get(label)}
+    curves = {stage: by_label[label] for stage, by_label in reliability.items() if by_label.get(label)}
     if not curves:
         return
     table = Table(title=f"reliability · {label}", title_justify="left", box=box.SIMPLE)
@@ -136,8 +138,8 @@ def _show_reliability(reliability: dict[str, Any], label: str) -> None:
     for n in range(max(map(len, curves.values()))):
         cells: list[str] = []
         for curve in curves.values():
-            found = curve[n] if n < len(curve) else {}
-            cells += [format_metric(found.get(key)) for key in ("raw", "calibrated", "observed")]
+            rates = curve[n] if n < len(curve) else {}
+            cells += [format_metric(rates.get(key)) for key in ("raw", "calibrated", "observed")]
         table.add_row(*cells)
     show_table(table)
 
@@ -153,7 +155,7 @@ def _show_cascade(title: str, cascade: dict[str, Any], bounds: dict[str, Any]) -
 
 
 def show_explanation(document: dict[str, Any]) -> None:
-    """Print features by what they are worth to the last stage, the most first."""
+    """Print features by their worth to the last stage, the largest first."""
     stages = list(document["stages"])
     say(f"{document['split']}: what AUC and GAUC lose without a feature, in 0.0001", out)
     say("± half the 95 % interval over users", out)
@@ -169,8 +171,8 @@ def show_explanation(document: dict[str, Any]) -> None:
         feature = document["features"][name]
         cells = [escape(name), feature["side"], feature["kind"]]
         for stage in stages:
-            found = feature["stages"][stage]
-            cells += [_with_interval(found["auc"]), _with_interval(found["gauc"])]
+            drops = feature["stages"][stage]
+            cells += [_with_interval(drops["auc"]), _with_interval(drops["gauc"])]
         table.add_row(*cells, f"{feature['microseconds']['total']:,.0f}")
     show_table(table)
     base = ", ".join(
@@ -183,12 +185,12 @@ def show_explanation(document: dict[str, Any]) -> None:
     )
 
 
-def _with_interval(found: dict[str, Any]) -> str:
+def _with_interval(difference: dict[str, Any]) -> str:
     """Format a difference in ten-thousandths, ± half its interval."""
-    if found["value"] is None:
+    if difference["value"] is None:
         return "-"
-    low, high = found["interval"] or (None, None)
-    return f"{found['value'] * 1e4:+.0f}" + ("" if low is None else f"±{(high - low) / 2 * 1e4:.0f}")
+    low, high = difference["interval"] or (None, None)
+    return f"{difference['value'] * 1e4:+.0f}" + ("" if low is None else f"±{(high - low) / 2 * 1e4:.0f}")
 
 
 def show_study(document: dict[str, Any]) -> None:
@@ -221,25 +223,25 @@ def _show_differences(document: dict[str, Any], differences: dict[str, Any]) -> 
     table.add_column("arm")
     for metric in metrics:
         table.add_column(document["metrics"][metric].replace("@", " @", 1), justify="right")
-    for arm, found in differences.items():
-        table.add_row(escape(arm), *(_difference(found.get(metric)) for metric in metrics))
+    for arm, figures in differences.items():
+        table.add_row(escape(arm), *(_difference(figures.get(metric)) for metric in metrics))
     show_table(table)
 
 
-def _difference(found: dict[str, Any] | None) -> str:
-    if found is None:
+def _difference(delta: dict[str, Any] | None) -> str:
+    if delta is None:
         return "-"
-    return f"{found['value']:+.4f}" + (
-        "" if found["low"] is None else f"\n{found['low']:+.4f} … {found['high']:+.4f}"
+    return f"{delta['value']:+.4f}" + (
+        "" if delta["low"] is None else f"\n{delta['low']:+.4f} … {delta['high']:+.4f}"
     )
 
 
-def _show_correlations(document: dict[str, Any], found: dict[str, Any]) -> None:
+def _show_correlations(document: dict[str, Any], correlations: dict[str, Any]) -> None:
     title = f"rank correlation with {document['metrics'][document['end']]}, over checkpoints"
     table = Table(box=box.SIMPLE, title=title, title_justify="left")
     for column in ("figure", "ρ", "95 %"):
         table.add_column(column, justify="left" if column == "figure" else "right")
-    for metric, rho in found.items():
+    for metric, rho in correlations.items():
         bounds = None if rho["low"] is None else [rho["low"], rho["high"]]
         table.add_row(document["metrics"][metric], format_metric(rho["value"]), format_interval(bounds))
     show_table(table)

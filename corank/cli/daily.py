@@ -49,10 +49,10 @@ def daily_command(
     from corank.cli.printing.daily_tables import show_daily
     from corank.continual.daily import daily as run_daily
 
-    found = run_daily(settings, accept or [], skip or [], retry or [], console.say, items_as_of, undo)
+    result = run_daily(settings, accept or [], skip or [], retry or [], console.say, items_as_of, undo)
     if as_json:
-        print_text(found.to_json())
+        print_text(result.to_json())
     else:
-        show_daily(found)
-    if found.refused is not None:
+        show_daily(result)
+    if result.refused is not None:
         raise typer.Exit(REFUSED)

@@ -50,13 +50,13 @@ def evaluate_command(
     from corank.cli.progress import counting
 
     with counting("requests", summary=False) as progress:
-        found = api.evaluate(run, split, reference=reference, by=by, page=page, progress=progress, on=on)
+        evaluation = api.evaluate(run, split, reference=reference, by=by, page=page, progress=progress, on=on)
     if as_json:
-        print_text(found.to_json())
+        print_text(evaluation.to_json())
     elif by is None:
-        console.show_evaluation(found.document)
+        console.show_evaluation(evaluation.document)
     else:
-        show_groups(found.document)
+        show_groups(evaluation.document)
 
 
 @evaluating.command("compare")
@@ -116,10 +116,10 @@ def compare_command(
 
     margins, columns = Margins.read(margin or []), (score or [], label or [], user, request or [])
     with counting("requests", summary=False) as progress:
-        found = api.compare(
+        comparison = api.compare(
             a, b, split, page, *columns, progress, on, margins, users, read_names(events or []), truth
         )
-    print_text(found.to_json()) if as_json else show_comparison(found.document)
+    print_text(comparison.to_json()) if as_json else show_comparison(comparison.document)
 
 
 @evaluating.command("compare-served")
@@ -157,10 +157,10 @@ def compare_served_command(
     from corank.api import evaluating as api
     from corank.cli.printing.comparison_tables import show_served
 
-    found = api.compare_served(
+    comparison = api.compare_served(
         served, exposures or [], label or [], since, until, alpha, effect, top, page, share
     )
-    print_text(found.to_json()) if as_json else show_served(found.document)
+    print_text(comparison.to_json()) if as_json else show_served(comparison.document)
 
 
 @evaluating.command("compare-cases")

@@ -50,8 +50,8 @@ def _command(name: str, importer: "type[Importer]") -> Callable[..., None]:
         from corank.cli.console import say
         from corank.core.settings import validate
 
-        given = {key: value for key, value in options.items() if value is not None}
-        settings = validate(importer, given, f"import {name}")
+        values = {key: value for key, value in options.items() if value is not None}
+        settings = validate(importer, values, f"import {name}")
         with name_write_errors(out):
             settings.write(source, out, say)
         say(f"next: corank train {out / 'config.yaml'}")

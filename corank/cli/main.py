@@ -106,6 +106,6 @@ def _fail(message: str) -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        # what is still held would be written at exit, and fail aloud there
+        # what is still buffered would be written at exit, and raise there
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(1)

@@ -80,13 +80,13 @@ Events = Annotated[
 
 def read_names(given: list[str]) -> dict[str, str]:
     """Read `NAME=FILES` options. Raises ConfigError for one of another form."""
-    found = {}
+    tables = {}
     for text in given:
         name, equals, files = text.partition("=")
         if not (name and equals and files):
             raise ConfigError(f"expected NAME=FILES, such as clicks=clicks/*.parquet; received {text!r}")
-        found[name] = files
-    return found
+        tables[name] = files
+    return tables
 
 
 ContinueFrom = Annotated[

@@ -190,15 +190,15 @@ def serve_command(
     from corank.serving.http.server import run_service
     from corank.serving.http.startup import check_files
 
-    given = {name: value for name, value in ctx.params.items() if _is_given(ctx, name)}
+    options = {name: value for name, value in ctx.params.items() if _is_given(ctx, name)}
     for name in ("config", "print_config"):
-        given.pop(name, None)
+        options.pop(name, None)
     if print_config:
-        settings = read_serve_settings(config, given)
+        settings = read_serve_settings(config, options)
         check_files(settings)
         sys.stdout.write(format_serve_settings(settings))
         return
-    run_service(lambda: with_bundle(read_serve_settings(config, given), console.say), console.say)
+    run_service(lambda: with_bundle(read_serve_settings(config, options), console.say), console.say)
     end_process_after(EXIT_SECONDS)
 
 

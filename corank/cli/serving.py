@@ -59,10 +59,10 @@ def publish_command(
     from corank.cli.progress import counting
 
     with counting("records") as progress:
-        found = stores.publish(bundle, store, users, console.say, progress, sign or [], stage)
-    console.say(f"{'staged' if stage else 'live'}: {found.version}")
+        published = stores.publish(bundle, store, users, console.say, progress, sign or [], stage)
+    console.say(f"{'staged' if stage else 'live'}: {published.version}")
     if as_json:
-        print_text(found.to_json())
+        print_text(published.to_json())
 
 
 @serving.command("vectors")
@@ -129,12 +129,12 @@ def predict_command(
 
     with counting("partitions") as progress:
         tables = read_names(events or [])
-        found = stores.predict(
+        prediction = stores.predict(
             source, log, out, users, workers, engine, address, console.say, progress, tables, as_served
         )
     console.say(
-        f"{out}: {found.requests:,} requests, {found.candidates:,} candidates, of which the bundle does not know "
-        f"{found.unknown:,}"
+        f"{out}: {prediction.requests:,} requests, {prediction.candidates:,} candidates, of which the bundle "
+        f"does not know {prediction.unknown:,}"
     )
 
 
@@ -197,8 +197,8 @@ def ls_command(store: StoreUrl, as_json: Json = False) -> None:
     from corank.api import versions
     from corank.cli.printing.store_tables import show_versions
 
-    found = versions.store_versions(store)
-    print_json(found) if as_json else show_versions(found)
+    entries = versions.store_versions(store)
+    print_json(entries) if as_json else show_versions(entries)
 
 
 @store.command("log")
@@ -211,8 +211,8 @@ def log_command(
     from corank.api import versions
     from corank.cli.printing.store_tables import show_log
 
-    found = versions.store_log(store, last)
-    print_json(found) if as_json else show_log(found)
+    changes = versions.store_log(store, last)
+    print_json(changes) if as_json else show_log(changes)
 
 
 @store.command("promote")
@@ -284,12 +284,12 @@ def replay_command(
     from corank.api.versions import replay
     from corank.cli import console
 
-    found = replay(served, source, cache or CACHE, console.say, trust or [])
+    comparison = replay(served, source, cache or CACHE, console.say, trust or [])
     if as_json:
-        print_json(found.to_json())
+        print_json(comparison.to_json())
     else:
         console.say(
-            f"{found.requests:,} requests, {found.candidates:,} candidates: {found.differ:,} differ, "
-            f"by {found.largest:.2g} at most; {found.skipped:,} requests of versions that were removed",
+            f"{comparison.requests:,} requests, {comparison.candidates:,} candidates: {comparison.differ:,} differ, "
+            f"by {comparison.largest:.2g} at most; {comparison.skipped:,} requests of versions that were removed",
             console.out,
         )

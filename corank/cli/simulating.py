@@ -97,8 +97,8 @@ def simulate_command(
     options |= _read_days(preset, layout, days, drift, {"walk": walk, "lifetime": lifetime})
     require("train", "scipy", "corank simulate")  # before anything is written
     with name_write_errors(out):
-        found = simulate(out, overwrite=overwrite, **options)
-    say(f"{found.candidates:,} candidates, {found.exposed:,} exposed, {found.clicks:,} clicks")
+        world = simulate(out, overwrite=overwrite, **options)
+    say(f"{world.candidates:,} candidates, {world.exposed:,} exposed, {world.clicks:,} clicks")
     say(f"next: corank {f'train {out}/config.yaml' if layout == 'plain' else f'import {layout} {out} OUT'}")
 
 
@@ -106,16 +106,16 @@ def _read_days(
     preset: str, layout: str, days: int | None, drift: bool, steps: dict[str, float | None]
 ) -> dict[str, Any]:
     """Read how long a world lasts and how it changes. Raises CorankError for an option that has no effect."""
-    given = {name: value for name, value in steps.items() if value is not None}
-    named = [f"--{name}" for name in given]
+    drift_options = {name: value for name, value in steps.items() if value is not None}
+    named = [f"--{name}" for name in drift_options]
     if named and not drift:
         raise CorankError(f"{named[0]}: it says how a world drifts; add --drift or leave it out")
     named = ["--days"] * (days is not None) + ["--drift"] * drift
     if named and (layout != "plain" or preset == NEWS):
         what = f"the preset {NEWS}" if preset == NEWS else f"the format {layout}"
         raise CorankError(f"{named[0]}: {what} has days of its own; leave it out")
-    found: dict[str, Any] = {} if days is None else {"days": days}
-    return found | ({"drift": given} if drift else {})
+    options: dict[str, Any] = {} if days is None else {"days": days}
+    return options | ({"drift": drift_options} if drift else {})
 
 
 def _choose(preset: str, layout: str, auction: bool) -> "Callable[..., Simulated | SimulatedNews]":
@@ -150,7 +150,7 @@ def _choose(preset: str, layout: str, auction: bool) -> "Callable[..., Simulated
 
 
 def _require_feed(preset: str, layout: str, option: str, lacking: str) -> None:
-    """Raise CorankError if a world is no feed in corank's own tables, which alone has what an option is of."""
+    """Raise CorankError unless a world is a feed in corank's own tables, which alone has the option."""
     if layout != "plain" or preset == NEWS:
         what = f"the preset {NEWS}" if preset == NEWS else f"the format {layout}"
         raise CorankError(f"{option}: {what} has no {lacking}; leave it out")

@@ -58,7 +58,7 @@ Until = Annotated[
 
 
 def check_first(config: Path, overrides: list[str] | None, without: list[str] | None = None) -> None:
-    """Tell mistakes in a config before what the command itself needs is loaded. Raises ConfigError, PluginError."""
+    """Report mistakes in a config before what the command itself needs is loaded. Raises ConfigError, PluginError."""
     from corank.training.config_file import read
 
     read(config, overrides or [], without or [])
@@ -100,7 +100,7 @@ def pack_command(
     from corank.cli.progress import counting
 
     with counting("tasks", summary=False) as progress:
-        found = runs.pack(
+        result = runs.pack(
             config,
             overrides or [],
             console.say,
@@ -114,9 +114,9 @@ def pack_command(
             fixed=fixed,
             repack=repack,
         )
-    console.say(f"packed: {found.packed.location}")
+    console.say(f"packed: {result.packed.location}")
     if as_json:
-        print_text(found.to_json())
+        print_text(result.to_json())
 
 
 @training.command("report")
@@ -173,7 +173,7 @@ def study_command(
 
     numbers, factors = _numbers("--questions", questions, int), _numbers("--rates", rates, float)
     with counting("trials", summary=False) as progress:
-        found = studies.study(
+        result = studies.study(
             config,
             out,
             seeds,
@@ -185,7 +185,7 @@ def study_command(
             figures=figures,
             progress=progress,
         )
-    print_text(found.to_json()) if as_json else console.show_study(found.document)
+    print_text(result.to_json()) if as_json else console.show_study(result.document)
 
 
 @training.command("explain")
@@ -201,8 +201,8 @@ def explain_command(
     from corank.cli.progress import counting
 
     with counting("requests", summary=False) as progress:
-        found = measuring.explain(run, split, requests, console.say, progress)
-    print_text(found.to_json()) if as_json else console.show_explanation(found.document)
+        result = measuring.explain(run, split, requests, console.say, progress)
+    print_text(result.to_json()) if as_json else console.show_explanation(result.document)
 
 
 @training.command("export")
@@ -240,18 +240,18 @@ def refresh_command(
     from corank.cli import console
 
     named = read_names(events or [])
-    found = bundles.refresh(bundle, log, items, users, until, console.say, sign or [], items_as_of, named)
-    _tell(found, as_json)
+    result = bundles.refresh(bundle, log, items, users, until, console.say, sign or [], items_as_of, named)
+    _tell(result, as_json)
 
 
-def _tell(found: "BundleResult", as_json: bool) -> None:
+def _tell(result: "BundleResult", as_json: bool) -> None:
     """Say what was written, on stderr; and print it."""
     from corank.cli import console
 
-    for line in describe_bundle(found):
+    for line in describe_bundle(result):
         console.say(line)
     if as_json:
-        print_text(found.to_json())
+        print_text(result.to_json())
 
 
 @training.command("request")

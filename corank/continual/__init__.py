@@ -1,1 +1,1 @@
-"""A funnel that goes on learning: period after period validated, judged, trained, gated and published."""
+"""Continual training of a funnel: each period is validated, judged, trained, gated and published."""

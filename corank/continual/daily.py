@@ -30,19 +30,19 @@ def daily(
     items_as_of: str | None = None,
     undo: str | None = None,
 ) -> DailyResult:
-    """Train every period that is due on what came since, and publish what the gate lets through.
+    """Train every period that is due on the rows since, and publish candidates that pass the gate.
 
     For each period in order: its tables are validated against the live run, the live run is judged on its rows, a
-    candidate goes on from the live run's weights, is compared with it and gated, exported, verified on logged requests
-    and published. Killed at any moment, the next call goes on; called again with nothing due, it changes nothing. A
-    period whose tables are refused is tried again by the next call, and no later one before it.
+    candidate continues from the live run's weights, is compared with it and gated, exported, verified on logged
+    requests and published. Killed at any moment, the next call continues; called again with nothing due, it changes
+    nothing. A period whose tables are refused is tried again by the next call, and no later one before it.
 
     Args:
-        config: the YAML file of `DailySettings`, beside the config that it names.
-        accept: periods, such as `2026-04-27`, whose tables are taken whatever validation says of them.
+        config: the YAML file of `DailySettings`, next to the config that it names.
+        accept: periods, such as `2026-04-27`, whose tables are used even if validation refuses them.
         skip: periods that are not trained, also such that were refused; the next one's rows begin after them.
         retry: periods that were refused, skipped or undone, and are tried again.
-        report: takes a line about each step.
+        report: receives a line about each step.
         items_as_of: what the table of items contains, as for `export`, such as the store's change `42` before it was
             written. Items that were put in until then and are not in the table leave the store.
         undo: a period that went live: the one before it is live again, in the store, too. Its rows train no model,
@@ -128,9 +128,9 @@ def _find_due(setup: DailySetup, history: DailyHistory) -> list[Period]:
     live = history.live
     packed = None if live is None else setup.packed_of(live.period)
     last = find_last_time(setup.opened, live, packed)
-    found = due_periods(first, last, settings.period, data.timezone, settings.delay)
+    periods = due_periods(first, last, settings.period, data.timezone, settings.delay)
     decided = {r.period for r in history.records if r.decision != "refused by validation"}
-    return [period for period in found if period.name not in decided]
+    return [period for period in periods if period.name not in decided]
 
 
 def _refuse_unknown(names: Sequence[str], periods: Sequence[Period]) -> None:
@@ -141,7 +141,7 @@ def _refuse_unknown(names: Sequence[str], periods: Sequence[Period]) -> None:
 
 
 def _is_older(page: Path, *sources: Path) -> bool:
-    """Whether a page is not there, or older than a file of which it is made."""
+    """Whether a page is missing, or older than a file that it is made of."""
     times = [path.stat().st_mtime_ns for path in sources if path.exists()]
     return not page.exists() or page.stat().st_mtime_ns < max(times)
 

@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from corank.analysis.plots import Series
 
 _Limits = Mapping[str, Mapping[str, "Series"]]
-"""Figure → what is asked of it → its line."""
+"""Figure → requirement → its line."""
 
 PAGE = "index.html"
 """The page's file."""
 _USUAL = ("auc", "gauc", "pcoc", "click_recall")
-"""Metrics that are drawn beside those of the gate: of exposed candidates, and of the cascade."""
+"""Metrics that are drawn in addition to those of the gate: of exposed candidates, and of the cascade."""
 _MOST = 12
 """Plots of figures, and features of the plot of drift, at most."""
 _LEAST_FIGURE, _LEAST_PSI, _LEAST_SECONDS = 0.1, 0.25, 1.0
-"""What y axes cover at least: less is chance, no drift, no time."""
+"""Least range of the y axes: smaller changes are chance, no drift, no time."""
 _BELOW = 0.18
-"""Inches from an x axis to what stands below its numbers."""
+"""Inches from an x axis to the text below its numbers."""
 _DAY = len("2026-03-07")
 """Characters of a period's name of which three have room below a plot."""
 _HOW = (
@@ -83,7 +83,7 @@ def draw_history(
 ) -> "Figure":
     """Draw the gate's and the usual figures by period, with the gate's thresholds.
 
-    Returns the figure of matplotlib that was given, or a new one.
+    Returns the figure of matplotlib that was passed, or a new one.
     """
     from matplotlib.figure import Figure
 
@@ -103,7 +103,7 @@ def draw_history(
 
 
 def _newest(records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> "list[Html]":
-    """What became of the newest period, and how its candidate met the gate."""
+    """The newest period's decision, and its candidate's figures at the gate."""
     from corank.analysis.html import section, table, text, verdict
 
     if not records:
@@ -120,8 +120,10 @@ def _newest(records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> "list
         for one in checked
     ]
     header = ["the gate asks for", "candidate", "compared with", ""]
-    found = [table(header, rows, prose=header[:1])] if rows else []
-    return [section(f"Newest period: {record.period}, {record.decision}", *map(text, record.reasons), *found)]
+    tables = [table(header, rows, prose=header[:1])] if rows else []
+    return [
+        section(f"Newest period: {record.period}, {record.decision}", *map(text, record.reasons), *tables)
+    ]
 
 
 def _check(records: Sequence[PeriodRecord], n: int, condition: Condition) -> CheckedCondition | None:
@@ -133,8 +135,8 @@ def _check(records: Sequence[PeriodRecord], n: int, condition: Condition) -> Che
 
 
 def _limits(records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> _Limits:
-    """What the gate asks for in each period, by figure and condition: its lower bounds, then its upper ones."""
-    found: dict[str, dict[str, Series]] = {}
+    """The gate's bounds in each period, by figure and condition: the lower ones, then the upper ones."""
+    lines: dict[str, dict[str, Series]] = {}
     for condition in gate:
         checked = {n: one for n in range(len(records)) if (one := _check(records, n, condition)) is not None}
         bounds = [[(n, one.low) for n, one in checked.items()], [(n, one.high) for n, one in checked.items()]]
@@ -142,8 +144,8 @@ def _limits(records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> _Limi
             (n, np.nan if bound is None else bound) for points in bounds for n, bound in [*points, (0, None)]
         )
         if not np.isnan(line.y).all():
-            found.setdefault(condition.figure, {})[condition.requirement] = line
-    return found
+            lines.setdefault(condition.figure, {})[condition.requirement] = line
+    return lines
 
 
 def _rows(records: Sequence[PeriodRecord]) -> list[list["Cell"]]:
@@ -162,8 +164,8 @@ def _rows(records: Sequence[PeriodRecord]) -> list[list["Cell"]]:
 
 def _figures(records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> list[str]:
     """The names of the figures that are drawn: the gate's, then usual ones, those of the cascade first."""
-    found = dict.fromkeys(name for record in records for name in record.candidate | record.live)
-    usual = sorted(filter(is_usual, found), key=lambda name: not name.startswith("cascade."))
+    names = dict.fromkeys(name for record in records for name in record.candidate | record.live)
+    usual = sorted(filter(is_usual, names), key=lambda name: not name.startswith("cascade."))
     return list(dict.fromkeys([*(condition.figure for condition in gate), *usual]))[:_MOST]
 
 
@@ -190,8 +192,8 @@ def _series(points: Iterable[tuple[int, float]]) -> "Series":
     """A line of points, none or more."""
     from corank.analysis.plots import Series
 
-    held = np.array([*points], dtype=np.float64).reshape(-1, 2)
-    return Series(held[:, 0], held[:, 1])
+    coordinates = np.array([*points], dtype=np.float64).reshape(-1, 2)
+    return Series(coordinates[:, 0], coordinates[:, 1])
 
 
 def _draw(

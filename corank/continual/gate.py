@@ -3,7 +3,7 @@
 A condition is a text: `FIGURE >= NUMBER`, `FIGURE <= NUMBER`, `FIGURE >= BASE - NUMBER`, `FIGURE <= BASE + NUMBER` or
 `FIGURE in [LOW, HIGH]`. BASE is `live`, the live run's figure on the same rows, or `median`, that of the candidates of
 earlier periods that went live, each on its own rows: where rows are wrong, both runs are bad on them, and only `median`
-tells. Figures are named as `corank evaluate --json` nests them below `stages`, and below `cascade`:
+shows it. Figures are named as `corank evaluate --json` nests them below `stages`, and below `cascade`:
 `rank.exposed.click.auc`, `cascade.click_recall@50`.
 """
 
@@ -46,7 +46,7 @@ class Condition:
 
     @property
     def requirement(self) -> str:
-        """What it asks of its figure, such as `>= live - 0.002`."""
+        """The bounds of its figure, such as `>= live - 0.002`."""
         return self.text.removeprefix(self.figure).strip()
 
     @classmethod
@@ -70,7 +70,7 @@ class Condition:
         live: Mapping[str, float] | None,
         earlier: Sequence[Mapping[str, float]] = (),
     ) -> "CheckedCondition":
-        """Check a candidate's figures; without what it is compared with, a condition holds.
+        """Check a candidate's figures; without its base, a condition holds.
 
         Args:
             candidate: its figures.
@@ -90,7 +90,7 @@ class Condition:
         return CheckedCondition(self, value, base, low, high, met)
 
     def _base(self, live: Mapping[str, float] | None, earlier: Sequence[Mapping[str, float]]) -> float | None:
-        """The figure that the candidate's is compared with; None if there is none, or none is asked for."""
+        """The base figure for the candidate's; None if there is none, or the condition has no base."""
         if self.base == "live":
             return None if live is None else live.get(self.figure)
         known = [figures[self.figure] for figures in earlier if self.figure in figures]
@@ -105,7 +105,7 @@ class CheckedCondition:
     value: float | None
     """The candidate's figure; None if it is not defined, as an AUC without a click is."""
     base: float | None
-    """What it is compared with, if the condition asks for that and there is one."""
+    """The base figure, if the condition has a base and it exists."""
     low: float | None
     """The least that meets the condition, the base added; None if there is no such bound."""
     high: float | None
@@ -113,10 +113,10 @@ class CheckedCondition:
     met: bool
 
     def describe(self) -> str:
-        """Say what was asked and what was found."""
-        found = "not defined" if self.value is None else f"{self.value:.4f}"
+        """Describe the condition and its figures."""
+        value = "not defined" if self.value is None else f"{self.value:.4f}"
         base = "" if self.base is None else f", {self.condition.base} {self.base:.4f}"
-        return f"{self.condition.text}: {found}{base}"
+        return f"{self.condition.text}: {value}{base}"
 
 
 def _read(value: object) -> Condition:

@@ -21,7 +21,7 @@ LEFT_OUT: Sequence[Decision] = ("skipped", "undone")
 
 
 class PeriodRecord(Settings):
-    """What became of a period."""
+    """The decision on a period, and its figures."""
 
     period: str
     begin: int
@@ -29,7 +29,7 @@ class PeriodRecord(Settings):
     end: int
     decision: Decision
     reasons: list[str] = []
-    """Why it was refused: the conditions that do not hold, with what was found."""
+    """Why it was refused: the conditions that do not hold, with their figures."""
     since: int | None = None
     """Where its training rows begin, ms UTC; None of the first, which has all."""
     until: int | None = None
@@ -89,18 +89,18 @@ class DailyHistory:
 
     def add(self, record: PeriodRecord) -> None:
         """Keep a record, in the place of an earlier one of its period."""
-        others = [held for held in self.records if held.period != record.period]
-        self.write(sorted([*others, record], key=lambda held: held.begin))
+        others = [entry for entry in self.records if entry.period != record.period]
+        self.write(sorted([*others, record], key=lambda entry: entry.begin))
 
     def remove(self, period: str) -> None:
-        """Forget what became of a period, to try it again.
+        """Forget the decision on a period, to try it again.
 
         Raises DataError if there is none, or if it or a later one went live.
         """
         record = self._require(period)
         later = self._live_after(record)
         if record.decision == "live":
-            built = f", and {', '.join(held.period for held in later)} build on it" if later else ""
+            built = f", and {', '.join(entry.period for entry in later)} build on it" if later else ""
             raise DataError(
                 f"{self.path}: {period} went live{built}; `--undo {period}` goes back to the period before"
             )
@@ -109,7 +109,7 @@ class DailyHistory:
             raise DataError(
                 f"{self.path}: {later[0].period} went live since{on_it}; `--undo {later[0].period}` comes first"
             )
-        self.write([held for held in self.records if held.period != period])
+        self.write([entry for entry in self.records if entry.period != period])
 
     def without(self, period: str) -> list[PeriodRecord]:
         """Return the records with a period undone that went live, and without what was decided on later ones.
@@ -122,23 +122,23 @@ class DailyHistory:
             return self.records
         if record.decision != "live":
             raise DataError(f"{self.path}: {period} did not go live: {record.decision}")
-        before = [held for held in self.records if held.begin < record.begin]
+        before = [entry for entry in self.records if entry.begin < record.begin]
         if find_live(before) is None:
             raise DataError(f"{self.path}: no period before {period} is live, to which one could go back")
         undone = record.model_copy(update={"decision": "undone"})
-        after = [held for held in self.records if held.begin > record.begin and held.decision in LEFT_OUT]
+        after = [entry for entry in self.records if entry.begin > record.begin and entry.decision in LEFT_OUT]
         return [*before, undone, *after]
 
     def _require(self, period: str) -> PeriodRecord:
         """The record of a period. Raises DataError if there is none."""
         record = self.find(period)
         if record is None:
-            known = ", ".join(held.period for held in self.records[-5:]) or "none yet"
+            known = ", ".join(entry.period for entry in self.records[-5:]) or "none yet"
             raise DataError(f"{self.path}: no period {period}; the last are {known}")
         return record
 
     def _live_after(self, record: PeriodRecord) -> list[PeriodRecord]:
-        return [held for held in self.records if held.begin > record.begin and held.decision == "live"]
+        return [entry for entry in self.records if entry.begin > record.begin and entry.decision == "live"]
 
     def write(self, records: list[PeriodRecord]) -> None:
         """Keep these records in place of all others."""

@@ -1,4 +1,4 @@
-"""Where the log ends, found without the files that are older than the live run's rows."""
+"""The end of the log, without reading files that are older than the live run's rows."""
 
 import os
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from corank.data.source_files import SourceFile, find_source_files
 def find_last_time(opened: OpenedConfig, live: PeriodRecord | None, packed: Path | None) -> int:
     """The time of the log's last candidate, ms UTC.
 
-    Files that the live run's packed data know, and whose rows are all older than the end of its training, are not
+    Files that the live run's packed data list, and whose rows are all older than the end of its training, are not
     opened, and of others the parts whose statistics say so are not read, so that the cost does not grow with the days
     before.
 
@@ -32,7 +32,7 @@ def find_last_time(opened: OpenedConfig, live: PeriodRecord | None, packed: Path
     until = None if live is None else live.until
     files = find_source_files(data.log_files, opened.base)
     read = [file.path for file in files if until is None or not _is_old(file, opened.base, known, until)]
-    # a log whose newest files are gone ends before the live run's training does
+    # a log without its newest files ends before the live run's training does
     log = scan_log(data, opened.base, read or [file.path for file in files])
     newest = log.moment(data.time).max()
     last = None
@@ -46,7 +46,7 @@ def find_last_time(opened: OpenedConfig, live: PeriodRecord | None, packed: Path
 
 
 def _read_known(packed: Path | None) -> Mapping[str, InputFile]:
-    """The files of the log as packed data found them; none if the data are gone."""
+    """The files of the log that packed data list; none if the data were removed."""
     if packed is not None:
         with suppress(DataError):
             return read_pack_manifest(packed).input_files.get("log", {})
@@ -54,6 +54,6 @@ def _read_known(packed: Path | None) -> Mapping[str, InputFile]:
 
 
 def _is_old(file: SourceFile, base: Path, known: Mapping[str, InputFile], until: int) -> bool:
-    held = known.get(file.path if is_url(file.path) else os.path.relpath(file.path, base))
-    same = held is not None and file.version is not None and held.version == file.version
-    return same and held is not None and held.last is not None and held.last < until
+    known_file = known.get(file.path if is_url(file.path) else os.path.relpath(file.path, base))
+    same = known_file is not None and file.version is not None and known_file.version == file.version
+    return same and known_file is not None and known_file.last is not None and known_file.last < until

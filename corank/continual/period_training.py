@@ -41,7 +41,7 @@ class PeriodTraining:
     records: Sequence[PeriodRecord]
     """Of the periods before."""
     accepted: bool = False
-    """Whether the tables are taken as they are, whatever validation says."""
+    """Whether the tables are used even if validation refuses them."""
 
     @cached_property
     def live(self) -> PeriodRecord | None:
@@ -61,8 +61,8 @@ class PeriodTraining:
         steps = PeriodSteps(self.folder)
         if not self.is_published:
             steps.begin(self._facts())
-        found: dict[str, Any] = {}
-        decision, reasons = self._decide(steps, found)
+        fields: dict[str, Any] = {}
+        decision, reasons = self._decide(steps, fields)
         return PeriodRecord(
             period=self.period.name,
             begin=self.period.begin,
@@ -72,14 +72,14 @@ class PeriodTraining:
             since=self.since,
             until=self.period.end - self.setup.settings.holdout // MILLISECOND,
             seconds=steps.seconds,
-            **found,
+            **fields,
         )
 
     @cached_property
     def is_published(self) -> bool:
-        """Whether its version is live in the store, and a call was killed before the history said so.
+        """Whether its version is live in the store, but a call was killed before it wrote the history.
 
-        Then the period is decided, whatever changed since: its record says what was published.
+        Then the period is decided, whatever changed since: its record states the published version.
         """
         if not PeriodSteps(self.folder).is_done("verify"):
             return False
@@ -87,7 +87,7 @@ class PeriodTraining:
         return state is not None and state.live == load_manifest(self.folder / BUNDLE).content
 
     def _facts(self) -> dict[str, Any]:
-        """What the steps are made of: if it changes, as when tables are mended, they are done again."""
+        """The inputs of the steps: if they change, as when tables are fixed, the steps are done again."""
         opened = self.setup.opened
         data, features = opened.settings.data, opened.settings.declared.features
         return {
@@ -97,34 +97,34 @@ class PeriodTraining:
             "changes": self._changes(),
         }
 
-    def _decide(self, steps: PeriodSteps, found: dict[str, Any]) -> tuple[Decision, list[str]]:
+    def _decide(self, steps: PeriodSteps, fields: dict[str, Any]) -> tuple[Decision, list[str]]:
         """Do the steps until one of them refuses, and gather what they find."""
         report = self.setup.report
-        if self.accepted and not self.is_published:  # a call that was killed has been told so, too
+        if self.accepted and not self.is_published:  # recorded: a later call accepts them, too
             steps.do("accept", dict)
         if self.live is not None and not steps.is_done("accept"):
             validated = steps.do("validate", self._validate)
-            found["drift"] = validated["drift"]
+            fields["drift"] = validated["drift"]
             if validated["reasons"]:
                 return "refused by validation", validated["reasons"]
         report(f"{self.period.name}: packing")
         packed = steps.do("pack", self._pack)
-        found["rows"] = packed["rows"]
+        fields["rows"] = packed["rows"]
         if self.live is not None:
             report(f"{self.period.name}: judging the live run, of {self.live.period}")
-            found["live"] = steps.do("progress", lambda: self._judge_live(packed["location"]))
+            fields["live"] = steps.do("progress", lambda: self._judge_live(packed["location"]))
         report(f"{self.period.name}: training")
         steps.do("train", self._train)
         compared = steps.do("compare", lambda: self._compare(packed["location"]))
-        found |= {"candidate": compared["candidate"], "reference": compared["live"] or {}}
+        fields |= {"candidate": compared["candidate"], "reference": compared["live"] or {}}
         if not self.is_published and (refused := self._refusals(compared)):
             return "refused by the gate", refused
-        found["model"] = steps.do("export", self._export)["model"]
+        fields["model"] = steps.do("export", self._export)["model"]
         verified = steps.do("verify", self._verify)
         if verified["reasons"]:
             return "refused by verification", verified["reasons"]
         if self.setup.settings.store is not None:
-            found["version"] = steps.do("publish", self._publish)["version"]
+            fields["version"] = steps.do("publish", self._publish)["version"]
         return "live", []
 
     @property
@@ -154,9 +154,11 @@ class PeriodTraining:
         """Compare the period's tables, the holdout's rows among them, with what the live run was trained on."""
         split = f'data.split={{train: "{self.period.as_range()}"}}'
         opened = OpenedConfig.open(self.setup.config, [*self.setup.settings.changes, split])
-        found = validate_against(opened.settings, opened.base, Run.open(self.live_run), self._open_packed)
-        write_text(self.folder / "validation.report.json", found.to_json())
-        return {"reasons": found.reasons, "drift": found.drift}
+        validation = validate_against(
+            opened.settings, opened.base, Run.open(self.live_run), self._open_packed
+        )
+        write_text(self.folder / "validation.report.json", validation.to_json())
+        return {"reasons": validation.reasons, "drift": validation.drift}
 
     def _pack(self) -> dict[str, Any]:
         """Pack the period. Returns where, relative to the period's folder, and candidates by split."""
@@ -205,7 +207,7 @@ class PeriodTraining:
         return [one.describe() for one in checked if not one.met]
 
     def _export(self) -> dict[str, Any]:
-        """Export the candidate as if the log ended with the period, though later ones may be due and there, too."""
+        """Export the candidate as if the log ended with the period, even if later ones are due or exist, too."""
         # what a killed call exported was not published; a bundle counts how often it was exported
         shutil.rmtree(self.folder / BUNDLE, ignore_errors=True)
         run = Run.open(self.folder / RUN)
@@ -228,8 +230,12 @@ class PeriodTraining:
 
     def _verify(self) -> dict[str, Any]:
         run = Run.open(self.folder / RUN)
-        found = verify_bundle(run, Funnel.open(self.folder / BUNDLE), self.setup.settings.verify)
-        return {"requests": found.requests, "largest": found.largest, "reasons": found.reasons}
+        verification = verify_bundle(run, Funnel.open(self.folder / BUNDLE), self.setup.settings.verify)
+        return {
+            "requests": verification.requests,
+            "largest": verification.largest,
+            "reasons": verification.reasons,
+        }
 
     def _publish(self) -> dict[str, Any]:
         setup = self.setup

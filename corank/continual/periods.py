@@ -83,7 +83,7 @@ def due_periods(
         length: of periods.
         timezone: in which they begin.
         delay: how long after its end a period's labels are known.
-        now: ms UTC; the clock's time unless given.
+        now: ms UTC; the clock's time by default.
 
     Raises ConfigError if the log ends before the first period.
     """

@@ -1,4 +1,4 @@
-"""The settings of `corank daily`: a YAML file beside the config that it trains."""
+"""The settings of `corank daily`: a YAML file next to the config that it trains."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -48,9 +48,9 @@ class DailySettings(Settings):
     verify: PositiveInt = 20
     """Logged requests whose online scores must equal those of the evaluation before a bundle is published."""
     keep: PositiveInt = 7
-    """Periods whose packed data, runs and bundles stay beside the live one's; older versions that the store keeps."""
+    """Periods whose packed data, runs and bundles stay, plus the live one's; older versions that the store keeps."""
     track: list[str] = []
-    """Trackers that get the figures of each period, by name as of `corank train --track`: `mlflow`,
+    """Trackers that get the figures of each period, by name as in `corank train --track`: `mlflow`,
     `wandb,project=shop`. TensorBoard's files are written in any case, to `events/` of the folder."""
 
     @model_validator(mode="after")

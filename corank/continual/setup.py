@@ -1,4 +1,4 @@
-"""The settings of a daily funnel, and where the files of its periods lie."""
+"""The settings of a daily funnel, and the paths of its periods' files."""
 
 import shutil
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from corank.serving.store.base import open_store
 from corank.serving.store.live_version import StoreState
 
 RUN, BUNDLE, PACKED = "run", "bundle", "packed"
-"""Folders of a period; packed data that go on from others lie beside the last."""
+"""Folders of a period; packed data that continue others are next to the last."""
 
 
 @dataclass(frozen=True)
 class DailySetup:
-    """The settings of a daily funnel, and where its files lie."""
+    """The settings of a daily funnel, and the paths of its files."""
 
     settings: DailySettings
     base: Path

@@ -1,4 +1,4 @@
-"""Steps of a period, each of which leaves one file: a step whose file is there is done, and is not done again."""
+"""Steps of a period, each of which writes one file: a step whose file exists is not done again."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from corank.core.errors import DataError
 from corank.core.files import atomic_file
 
 BEGIN = "begin"
-"""The step that says what the others are made of."""
+"""The step that records the inputs of the others."""
 
 
 @dataclass
@@ -24,7 +24,7 @@ class PeriodSteps:
     """Wall time of each step; of a step that was done before a kill, what it took then."""
 
     def begin(self, facts: dict[str, Any]) -> None:
-        """Begin a period, or go on with it; what was made of other facts, such as another config, is removed.
+        """Begin or continue a period; results of other facts, such as another config, are removed.
 
         Raises DataError if a file of it is damaged.
         """
@@ -37,23 +37,23 @@ class PeriodSteps:
             self._write(BEGIN, facts, 0.0)
 
     def do(self, name: str, step: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Do a step, or read what it found when it was done. Its result is what JSON can hold."""
+        """Do a step, or read its result if it is done. The result is JSON."""
         if not self.is_done(name):
             began = time.perf_counter()
-            found = step()
-            self._write(name, found, time.perf_counter() - began)
-        held = self._read(name)
-        self.seconds[name] = held["seconds"]
-        result: dict[str, Any] = held["result"]
+            outcome = step()
+            self._write(name, outcome, time.perf_counter() - began)
+        document = self._read(name)
+        self.seconds[name] = document["seconds"]
+        result: dict[str, Any] = document["result"]
         return result
 
     def find(self, name: str) -> dict[str, Any]:
-        """Return what a step that is done found. Raises DataError if its file is damaged."""
+        """Return the result of a step that is done. Raises DataError if its file is damaged."""
         result: dict[str, Any] = self._read(name)["result"]
         return result
 
     def is_done(self, name: str) -> bool:
-        """Whether a step has left its file."""
+        """Whether a step has written its file."""
         return self._path(name).exists()
 
     def _path(self, name: str) -> Path:
@@ -66,9 +66,9 @@ class PeriodSteps:
     def _read(self, name: str) -> dict[str, Any]:
         path = self._path(name)
         try:
-            held = json.loads(path.read_bytes())
-            if isinstance(held["result"], dict) and isinstance(held["seconds"], float):
-                return dict(held)
+            document = json.loads(path.read_bytes())
+            if isinstance(document["result"], dict) and isinstance(document["seconds"], float):
+                return dict(document)
         except (OSError, ValueError, KeyError, TypeError):
             pass
         raise DataError(f"{path}: damaged; remove {self.folder}, and the period is tried again")

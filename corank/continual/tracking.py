@@ -58,11 +58,11 @@ class DailyTracking:
             digest = blake2b(text.encode(), digest_size=8).hexdigest()
             # TensorBoard reads files in the order of their names
             wanted[f"events.out.tfevents.{record.begin // 1000:010d}.{digest}"] = (step, record, figures)
-        held = {path.name for path in folder.glob("events.*")}
-        for name in wanted.keys() - held:
+        file_names = {path.name for path in folder.glob("events.*")}
+        for name in wanted.keys() - file_names:
             step, record, figures = wanted[name]
             write_event_file(folder / name, figures, step, record.begin / 1000)
-        for name in held - wanted.keys():
+        for name in file_names - wanted.keys():
             (folder / name).unlink()
 
     def _write_to(self, tracker: Tracker, records: Sequence[PeriodRecord]) -> None:
@@ -91,8 +91,8 @@ class DailyTracking:
     def _read_written(self) -> dict[str, int]:
         """Read until when each tracker has the periods, ms UTC; nothing of a file that is absent or damaged."""
         try:
-            held = json.loads((self.folder / TRACKING / WRITTEN).read_text(encoding="utf-8"))
-            return {name: end for name, end in held.items() if isinstance(end, int)}
+            document = json.loads((self.folder / TRACKING / WRITTEN).read_text(encoding="utf-8"))
+            return {name: end for name, end in document.items() if isinstance(end, int)}
         except (OSError, ValueError, AttributeError):
             return {}
 
@@ -100,11 +100,11 @@ class DailyTracking:
 def list_figures(record: PeriodRecord, gate: Sequence[Condition]) -> dict[str, float]:
     """The figures of a period by `PART/NAME`: the gate's and the usual ones, rows, drift, and seconds."""
     named = {condition.figure for condition in gate}
-    found = {"decision/live": float(record.decision == "live")}
+    figures = {"decision/live": float(record.decision == "live")}
     for part in ("live", "candidate", "reference"):
         values: Mapping[str, float] = getattr(record, part)
-        found |= {f"{part}/{name}": v for name, v in values.items() if name in named or is_usual(name)}
-    found |= {f"rows/{split}": float(rows) for split, rows in record.rows.items()}
-    found |= {f"drift/{feature}": value for feature, value in record.drift.items()}
-    found |= {f"seconds/{step}": value for step, value in record.seconds.items()}
-    return found | {"seconds/total": sum(record.seconds.values())}
+        figures |= {f"{part}/{name}": v for name, v in values.items() if name in named or is_usual(name)}
+    figures |= {f"rows/{split}": float(rows) for split, rows in record.rows.items()}
+    figures |= {f"drift/{feature}": value for feature, value in record.drift.items()}
+    figures |= {f"seconds/{step}": value for step, value in record.seconds.items()}
+    return figures | {"seconds/total": sum(record.seconds.values())}

@@ -62,14 +62,14 @@ def _roll_back(setup: DailySetup, state: StoreState, period: str, version: str |
 
 
 def check_store(setup: DailySetup, history: DailyHistory, due: Iterable[Period]) -> None:
-    """See that the store serves the model of the history's live run, from which the next period would go on.
+    """Check that the store serves the model of the history's live run, which the next period continues.
 
     A model that is of no period is reported: it was published by hand, and the next period replaces it.
 
     Args:
         setup: of the daily funnel.
         history: of it.
-        due: periods, of which one may have been published by a call that was killed before the history said so.
+        due: periods, of which one may have been published by a call that was killed before it wrote the history.
 
     Raises StoreError if it serves that of another period, as after `corank store rollback`.
     """

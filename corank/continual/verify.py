@@ -23,7 +23,7 @@ class Verification:
     largest: float
     """The difference of a score that is largest by its stage's tolerance, relative to the score if that is above 1."""
     tolerance: float
-    """Of that stage: 1e-5, and with parts in less than fp32 what the export found of it in addition."""
+    """Of that stage: 1e-5, plus the loss that the export measured if parts are in less than fp32."""
     request: int | None
     """Index, in the split, of the request with the largest difference; None if all are equal."""
 

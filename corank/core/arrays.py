@@ -65,7 +65,7 @@ def read_array(
 ) -> NDArray[Any]:
     """Memory-map an npy file, read-only.
 
-    Only what `write_array` writes is read: no objects, no records, and a size that the header tells.
+    Only what `write_array` writes is read: no objects, no records, and a size that the header states.
 
     Args:
         path: the file.
@@ -88,9 +88,9 @@ def read_array(
     return array
 
 
-def _fits(found: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
-    same = (want is None or have == want for have, want in zip(found, expected, strict=False))
-    return len(found) == len(expected) and all(same)
+def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    same = (want is None or have == want for have, want in zip(shape, expected, strict=False))
+    return len(shape) == len(expected) and all(same)
 
 
 def _map_array(file: BinaryIO) -> NDArray[Any]:
@@ -141,11 +141,11 @@ def write_identifiers(folder: Path, name: str, ids: pl.Series) -> None:
     if ids.dtype != pl.String:
         write_array(folder / f"{name}.npy", ids.to_numpy())
         return
-    held = ids.rechunk().to_arrow().cast(pa.large_string())
-    _, offsets, text = held.buffers()
+    strings = ids.rechunk().to_arrow().cast(pa.large_string())
+    _, offsets, text = strings.buffers()
     ends = (
-        np.frombuffer(offsets, np.int64)[held.offset :][: len(held) + 1]
-        if len(held)
+        np.frombuffer(offsets, np.int64)[strings.offset :][: len(strings) + 1]
+        if len(strings)
         else np.zeros(1, np.int64)
     )
     used = np.frombuffer(text, np.uint8)[ends[0] : ends[-1]] if ends[-1] else np.empty(0, np.uint8)
@@ -165,11 +165,13 @@ def read_identifiers(folder: Path, name: str) -> pl.Series:
     if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(text) or (np.diff(offsets) < 0).any():
         raise DataError(f"{folder / name}.offsets.npy: expected ascending offsets, from 0 to {len(text):,}")
     try:
-        held = pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(text))
-        held.validate(full=True)
+        strings = pa.LargeStringArray.from_buffers(
+            len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(text)
+        )
+        strings.validate(full=True)
     except pa.ArrowException as error:
         raise DataError(f"{folder / name}.text.npy: damaged: {error}") from None
-    return pl.Series(name, held)
+    return pl.Series(name, strings)
 
 
 def write_ragged(folder: Path, n: int, lists: Ragged) -> None:
@@ -220,14 +222,14 @@ def read_ragged(
     """
     start = read_array(folder / f"list{n}.start.npy", np.int64, (count,))
     length = read_array(folder / f"list{n}.length.npy", np.int32, (len(start),))
-    held = read_array(folder / f"list{n}.values.npy", dtype, (None,)) if values is None else values
-    return Ragged(start, length, held)
+    elements = read_array(folder / f"list{n}.values.npy", dtype, (None,)) if values is None else values
+    return Ragged(start, length, elements)
 
 
 def write_row_vectors(folder: Path, vectors: Iterable[Vectors]) -> None:
     """Write vector features into a folder: of each the vectors that some row has, and which of them each row has."""
-    for n, held in enumerate(vectors):
-        compact = held.compact()
+    for n, feature in enumerate(vectors):
+        compact = feature.compact()
         write_array(folder / f"vector{n}.row.npy", compact.row)
         write_array(folder / f"vector{n}.values.npy", compact.values)
 

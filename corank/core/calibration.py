@@ -17,8 +17,8 @@ def sigmoid(x: Numbers) -> Numbers:
         array([0. , 0.5, 1. ])
     """
     small = np.exp(-np.abs(x))  # no overflow
-    found: Numbers = np.where(x >= 0, 1, small) / (1 + small)
-    return found
+    values: Numbers = np.where(x >= 0, 1, small) / (1 + small)
+    return values
 
 
 @dataclass(frozen=True)
@@ -106,5 +106,5 @@ def _minimum(z: Doubles, y: Doubles, w: Doubles) -> tuple[float, float]:
     # imported here, where it is used alone: it would double the time that a service takes to start
     from scipy.optimize import minimize
 
-    found = minimize(loss, start, jac=True, hess=curvature, method="trust-exact", options=options)
-    return float(found.x[0]), float(found.x[1])
+    optimum = minimize(loss, start, jac=True, hess=curvature, method="trust-exact", options=options)
+    return float(optimum.x[0]), float(optimum.x[1])

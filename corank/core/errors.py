@@ -32,7 +32,7 @@ class DiskError(DataError):
 
 
 class RowError(DataError):
-    """A value of one row of a table cannot be used. Who knows the table's key adds it, by `of_row`."""
+    """A value of one row of a table cannot be used. The caller that knows the table's key adds it, by `of_row`."""
 
     def __init__(self, message: str, row: int) -> None:
         super().__init__(message)

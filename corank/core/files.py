@@ -14,9 +14,9 @@ from pathlib import Path
 from corank.core.errors import CorankError, DataError
 
 PARTIAL = ".partial-"
-"""How the name of a file or folder begins that is not written to the end, or is replaced already."""
+"""Prefix of the name of a file or folder that is not written to the end, or is replaced already."""
 MOVED = ".moved-"
-"""How the name of a folder begins that was moved away, to make room for the new one."""
+"""Prefix of the name of a folder that was moved away, to make room for the new one."""
 SYNCED_AT_ONCE = 8
 """Files that are forced to disk at once."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -43,7 +43,7 @@ def sync_folder(folder: Path) -> None:
 def atomic_file(path: Path) -> Iterator[Path]:
     """Write a file so that readers find the old one or the new one, never a part.
 
-    The block gets a path beside `path` to write to. When it ends, that file is forced to disk and renamed to `path`.
+    The block gets a path next to `path` to write to. When it ends, that file is forced to disk and renamed to `path`.
     When it fails, the file is removed and `path` is left as it was. What a killed process left is removed first.
 
     Args:
@@ -94,22 +94,22 @@ def atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """Make a folder beside `path` for files that it is made of; it is removed at the end. Raises OSError."""
+    """Make a folder next to `path` for files that it is made of; it is removed at the end. Raises OSError."""
     with _partial(path, Path.mkdir) as folder:
         yield folder
 
 
 @contextmanager
 def resumable_folder(path: Path, mark: str, keep: tuple[type[Exception], ...] = ()) -> Iterator[Path]:
-    """Make a folder beside `path` to work in, which the next call with the same mark finds again after a kill.
+    """Make a folder next to `path` to work in, which the next call with the same mark finds again after a kill.
 
     It is removed when the block ends or raises, unless what it raises is of `keep` or is an interrupt. Those of other
     marks are removed first. The caller holds the lock of `path` (`WriteLock.of_replacement`).
 
     Args:
-        path: the folder that is to be written, as of `replace_folder`; its parents are made.
+        path: the folder that is to be written, as for `replace_folder`; its parents are made.
         mark: what the work depends on.
-        keep: errors after which the work can go on.
+        keep: errors after which the work can continue.
 
     Raises OSError.
     """
@@ -221,7 +221,7 @@ def restore_folder(path: Path) -> None:
 
 @contextmanager
 def _partial(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
-    """Make a file or folder beside `path`, locked; remove it at the end if it is still there.
+    """Make a file or folder next to `path`, locked; remove it at the end if it is still there.
 
     Those that nobody has locked are what killed processes left: they are removed.
     """
@@ -256,7 +256,7 @@ def _moved_name(path: Path) -> Path:
 
 
 def remove_abandoned(folder: Path, names: str, keep: Path | None = None) -> None:
-    """Remove what killed processes left beside files or folders of a folder; `names` is a glob pattern of these."""
+    """Remove what killed processes left next to files or folders of a folder; `names` is a glob pattern of these."""
     for left in folder.glob(f"{PARTIAL}{names}-*"):
         with suppress(OSError), _locked(left):
             if left != keep:

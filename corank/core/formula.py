@@ -83,8 +83,8 @@ class Formula:
 
     def evaluate(self, columns: Mapping[str, T], number: Callable[[float], T]) -> T:
         """Compute the value from columns of any type that has arithmetic, such as tensors; `number` makes one."""
-        found: T = _evaluate(self._tree, columns, number)
-        return found
+        value: T = _evaluate(self._tree, columns, number)
+        return value
 
 
 def _check(node: ast.expr, known: Collection[str] | None, names: dict[str, None]) -> None:
@@ -122,8 +122,8 @@ def _evaluate(node: ast.expr, columns: Mapping[str, Any], number: Callable[[floa
         case ast.Constant(value=int() | float() as value):
             return number(value)
         case ast.UnaryOp(op=sign, operand=operand):
-            found = _evaluate(operand, columns, number)
-            return -found if isinstance(sign, ast.USub) else found
+            argument = _evaluate(operand, columns, number)
+            return -argument if isinstance(sign, ast.USub) else argument
         case ast.BinOp(left=left, op=sign, right=right):
             return _OPERATORS[type(sign)](_evaluate(left, columns, number), _evaluate(right, columns, number))
     raise AssertionError(node)

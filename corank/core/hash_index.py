@@ -23,7 +23,7 @@ BLOCK = 32_768
 FEW = 16_384
 """Up to so many texts, as a request may have, are looked up by dict or hash; more in a sorted column."""
 MANY = 65_536
-"""Up to so many texts are held in a dict. Of more, hashes are: a million take a sixth of the memory, and less time."""
+"""Up to so many texts are kept in a dict. Of more, hashes are: a million take a sixth of the memory, and less time."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class HashIndex:
         other = np.flatnonzero((self.keys.take(position, mode="clip") != wanted) & (position >= 0))
         while len(other):
             slot[other] = (slot[other] + 1) & (len(self.slots) - 1)
-            position[other] = found = self.slots.take(slot[other])
-            other = other[(found >= 0) & (self.keys.take(found, mode="clip") != wanted[other])]
+            position[other] = occupants = self.slots.take(slot[other])
+            other = other[(occupants >= 0) & (self.keys.take(occupants, mode="clip") != wanted[other])]
         return position
 
 
@@ -162,12 +162,14 @@ class Keys:
         if len(self) <= MANY:
             return np.fromiter(map(self._index_of.get, texts, repeat(-1)), np.int64, len(texts))
         index = self._text_lookup.find(_hash_texts(texts))
-        held = self.values.gather(np.maximum(index, 0)).to_list()
-        same = np.fromiter(map(operator.eq, held, texts), np.bool_, len(texts))
-        found = np.where(same, index, -1)
+        stored_texts = self.values.gather(np.maximum(index, 0)).to_list()
+        same = np.fromiter(map(operator.eq, stored_texts, texts), np.bool_, len(texts))
+        positions = np.where(same, index, -1)
         if len(other := np.flatnonzero((index >= 0) & ~same)):  # texts whose hash is another's
-            found[other] = self._search_texts(pl.Series([texts[n] for n in other.tolist()], dtype=pl.String))
-        return found
+            positions[other] = self._search_texts(
+                pl.Series([texts[n] for n in other.tolist()], dtype=pl.String)
+            )
+        return positions
 
     def _search_texts(self, values: pl.Series) -> Longs:
         index = self.values.search_sorted(values.fill_null("")).to_numpy().astype(np.int64)

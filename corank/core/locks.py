@@ -84,8 +84,8 @@ class LockHolder(msgspec.Struct, frozen=True):
 class WriteLock:
     """The right to write a target, which one process at a time has.
 
-    The file of the lock lies where the target's files are made: within a folder that is written file by file, beside
-    one that is replaced. It is removed at the end, by its holder alone.
+    The file of the lock lies where the target's files are made: within a folder that is written file by file, next
+    to one that is replaced. It is removed at the end, by its holder alone.
 
     Example:
         with WriteLock.of_folder(Path("runs/shop"), "train"):

@@ -55,8 +55,8 @@ def top_k(scores: Numbers, k: int) -> Longs:
     if k >= len(scores):
         return np.argsort(-scores, kind="stable")[: np.count_nonzero(scores == scores)]
     least = np.partition(scores, len(scores) - k)[len(scores) - k]
-    (found,) = (scores >= least).nonzero()
-    best: Longs = found.take((-scores.take(found)).argsort(kind="stable"))
+    (positions,) = (scores >= least).nonzero()
+    best: Longs = positions.take((-scores.take(positions)).argsort(kind="stable"))
     return best[:k]  # the last of equal ones are cut
 
 

@@ -36,9 +36,9 @@ def widen(halves: NDArray[Any]) -> Floats:
     bits = halves.view(np.int16).astype(np.int32)
     bits <<= 13
     bits &= np.int32(-0x70002000)  # the sign, and the fifteen bits below it, now as a float32 has them
-    found = bits.view(np.float32)
-    found *= np.float32(2.0**112)  # the difference of the exponents' biases
-    return found
+    floats = bits.view(np.float32)
+    floats *= np.float32(2.0**112)  # the difference of the exponents' biases
+    return floats
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Ragged:
         return None if self.weight is None else self._flatten(self.weight)
 
     def _flatten(self, values: NDArray[Any]) -> NDArray[Any]:
-        if len(self.start) == 1:  # as of a request: a tenth of the time
+        if len(self.start) == 1:  # as in a request: a tenth of the time
             first = int(self.start[0])
             return values[first : first + int(self.length[0])].copy()
         return np.asarray(values[self.positions()])
@@ -199,18 +199,18 @@ class Vectors:
 
     def with_missing(self) -> NDArray[np.float16]:
         """Return float16 vectors, of zeros where there is none, and a column that is 1 there: (N, d + 1)."""
-        found = self._gather(self.width + 1)
-        found[:, -1] = self.row < 0
-        return found
+        vectors = self._gather(self.width + 1)
+        vectors[:, -1] = self.row < 0
+        return vectors
 
     def _gather(self, width: int) -> NDArray[np.float16]:
         """The vectors in the first of `width` columns."""
-        found = np.empty((len(self), width), dtype=self.values.dtype)
+        vectors = np.empty((len(self), width), dtype=self.values.dtype)
         if len(self.values):
-            found[:, : self.width] = self.values.take(self.row, axis=0, mode="clip")
+            vectors[:, : self.width] = self.values.take(self.row, axis=0, mode="clip")
         if len(none := np.flatnonzero(self.row < 0)):
-            found[none] = 0
-        return found
+            vectors[none] = 0
+        return vectors
 
     def means(self, index: Index, length: Index, weight: Floats | None = None) -> Self:
         """Average the vectors of groups of rows; those without one are left out.
@@ -224,16 +224,16 @@ class Vectors:
             G rows of float64; one whose rows have no vector has none.
         """
         ends = np.append(0, np.cumsum(length, dtype=np.int64))
-        found, begin = [type(self)(np.empty(0, dtype=np.int32), np.empty((0, self.width)))], 0
+        blocks, begin = [type(self)(np.empty(0, dtype=np.int32), np.empty((0, self.width)))], 0
         while begin < len(length):
             # as many groups as have BLOCK rows, one at least
             end = max(begin + 1, int(np.searchsorted(ends, ends[begin] + BLOCK, side="right")) - 1)
             rows = slice(ends[begin], ends[end])
-            found.append(
+            blocks.append(
                 self._means(index[rows], length[begin:end], None if weight is None else weight[rows])
             )
             begin = end
-        return found[0].concat(*found[1:])
+        return blocks[0].concat(*blocks[1:])
 
     def _means(self, index: Index, length: Index, weight: Floats | None) -> Self:
         """The means of groups that are few enough to be summed at once."""

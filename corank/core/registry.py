@@ -77,9 +77,9 @@ class Registry(Generic[T]):
             raise PluginError(
                 f"{what}: a name is lower-case letters, digits, _ and +, and begins with a letter"
             )
-        held = self._parts.get(name)
-        if held is not None and not _same(held, part):
-            raise PluginError(f"{what}: the name is taken by {_identity(held)}; take another name")
+        entry = self._parts.get(name)
+        if entry is not None and not _same(entry, part):
+            raise PluginError(f"{what}: the name is taken by {_identity(entry)}; take another name")
         self._check(what, part)
         self._parts[name] = part
 
@@ -166,10 +166,10 @@ def load_plugins(modules: Sequence[str], folder: Path | None = None) -> None:
         if not _MODULE.fullmatch(name):
             raise PluginError(f"plugins: expected the dotted name of a module; received {name!r}")
         try:
-            found = importlib.util.find_spec(name) is not None
+            exists = importlib.util.find_spec(name) is not None
         except ModuleNotFoundError:
-            found = False
-        if not found:
+            exists = False
+        if not exists:
             where = f" and in {folder}" if folder is not None else ""
             raise PluginError(f"plugins: no module '{name}' on the Python path{where}")
         _imported(f"plugins: '{name}'", partial(importlib.import_module, name))

@@ -45,7 +45,7 @@ _Built = TypeVar("_Built")
 def build_once(build: Callable[[Mapping[str, _Value]], _Built]) -> Callable[[Mapping[str, _Value]], _Built]:
     """Return a function that builds a thing of settings by name once, as long as it is given the same objects.
 
-    Settings are frozen, but a dict of them may change: the last 64 are told apart by the objects that they hold.
+    Settings are frozen, but a dict of them may change: the last 64 are distinguished by the objects that they hold.
     """
 
     @lru_cache(maxsize=64)

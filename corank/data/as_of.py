@@ -26,7 +26,7 @@ def newest_rows(rows: pl.DataFrame) -> pl.DataFrame:
 class VersionedRows:
     """N rows, ascending by id and by the time from which they hold.
 
-    The first row of each id always held. Its features are missing if the table has no row without a `valid_from`.
+    The first row of each id holds from NEVER on, with features missing if the table has no row without `valid_from`.
     """
 
     frame: pl.DataFrame
@@ -46,7 +46,7 @@ class VersionedRows:
             only: whether other ids than the wanted ones are left out.
 
         Returns:
-            The rows, and the wanted ids that the table lacks, ascending.
+            The rows, and the wanted ids that are not in the table, ascending.
 
         Raises:
             DataError: two rows of one id and time differ, an id is null, or a number is NaN or infinite.
@@ -75,7 +75,7 @@ class VersionedRows:
 
     @classmethod
     def complete(cls, frame: pl.DataFrame, wanted: pl.Series) -> Self:
-        """Sort rows, and add one of missing features that always held to each id, wanted or not, without one."""
+        """Sort rows, and add one of missing features from NEVER on to each id, wanted or not, without one."""
         have = frame.filter(pl.col(FROM) == NEVER)[ID]
         ids = pl.concat([frame[ID], wanted.alias(ID)]).unique()
         bare = ids.filter(~ids.is_in(have.implode())).to_frame().with_columns(pl.lit(NEVER).alias(FROM))
@@ -105,7 +105,7 @@ class VersionedRows:
         return self.find_at(self.ids.find(ids), times)
 
     def find_at(self, index: Index, times: Longs) -> Longs:
-        """Find the row that holds at a time of each id, given by its index among `ids`: (M,)."""
+        """Find the row that holds at a time of each id, by its index among `ids`: (M,)."""
         low: Longs = self._offsets[index]
         if len(self._from) == len(self._offsets) - 1:
             return low

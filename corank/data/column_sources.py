@@ -48,7 +48,7 @@ def find_sources(
     sources: dict[str, Source] = {}
     tables: dict[Source, Table | None] = {"log": log, "items": items, "users": users}
     parallels = schema.parallels()
-    # a history before what is beside it
+    # a history before its parallel lists
     for name, feature in sorted(schema.columns().items(), key=lambda pair: pair[0] in parallels):
         column = schema.column(name)
         if named := events_table(schema, name):
@@ -71,7 +71,7 @@ def find_sources(
 def _source(
     name: str, schema: Schema, data: DataSettings, tables: Mapping[Source, Table | None], log: Table
 ) -> Source:
-    """Find the table of a feature that is beside no history. Raises DataError, ConfigError as `find_sources`."""
+    """Find the table of a feature that is parallel to no history. Raises DataError, ConfigError as `find_sources`."""
     side, column = schema.columns()[name].side, schema.column(name)
     items, users = tables["items"], tables["users"]
     if side == "item":

@@ -74,11 +74,11 @@ class PackedDataset:
     splits: Mapping[str, Sequence[Shard]]
     """Those of object storage are fetched when they are read first."""
     identity: tuple[int, int] | None = None
-    """Tells this packing from later ones; None while it is written."""
+    """Distinguishes this packing from later ones; None while it is written."""
     url: ObjectUrl | None = None
-    """Where they lie in object storage, of which `folder` holds a copy of what is no shard."""
+    """Their URL in object storage; `folder` is a local copy of all but the shards."""
     lease: FolderLease | None = field(default=None, repr=False, compare=False)
-    """Keeps a copy of what is no shard; None of data on this machine."""
+    """Keeps the copy of all but the shards; None for data on this machine."""
 
     @classmethod
     def open(cls, location: Location, expect: str | None = None) -> Self:
@@ -116,10 +116,10 @@ class PackedDataset:
         with naming_damage(folder):
             for name, size in manifest.files.items():
                 path = folder / name
-                found = path.stat().st_size if path.is_file() else None
-                if found != size:
+                file_size = path.stat().st_size if path.is_file() else None
+                if file_size != size:
                     raise DataError(
-                        f"{path}: expected {size} bytes, found {found or 'no file'}: {PACK_AGAIN}"
+                        f"{path}: expected {size} bytes, found {file_size or 'no file'}: {PACK_AGAIN}"
                     )
             schema = Schema(manifest.features)
             loaded = cls.load(folder, manifest, Encoders.load(folder / ENCODERS, schema))
@@ -137,11 +137,14 @@ class PackedDataset:
 
     @classmethod
     def _load_remote(cls, remote: RemotePack) -> Self:
-        held = remote.fetch_shared()
-        encoders = Encoders.load(held.path / ENCODERS, Schema(remote.manifest.features))
-        loaded = cls.load(held.path, remote.manifest, encoders, remote.shards)
+        shared_folder = remote.fetch_shared()
+        encoders = Encoders.load(shared_folder.path / ENCODERS, Schema(remote.manifest.features))
+        loaded = cls.load(shared_folder.path, remote.manifest, encoders, remote.shards)
         return replace(
-            loaded, identity=identify_pack(held.path), url=remote.published.url, lease=held.lease
+            loaded,
+            identity=identify_pack(shared_folder.path),
+            url=remote.published.url,
+            lease=shared_folder.lease,
         )._map_all()
 
     def naming_damage(self) -> AbstractContextManager[None]:
@@ -162,13 +165,13 @@ class PackedDataset:
         open_shards: Callable[[str, Callable[[Path], Shard]], Sequence[Shard]] | None = None,
         derived: bool = True,
     ) -> Self:
-        """Memory-map packed data whose manifest and encoders are at hand.
+        """Memory-map packed data whose manifest and encoders are read.
 
         Args:
             folder: of the packed data.
             manifest: of them.
             encoders: of them.
-            open_shards: opens the shards of a split, given how one is opened; at once, from the folder, unless given.
+            open_shards: opens a split's shards with a function that opens one; by default at once, from the folder.
             derived: whether the rows have derived features; while they are packed, they have not yet.
 
         Raises:
@@ -223,11 +226,11 @@ class PackedDataset:
 
     @property
     def location(self) -> Location:
-        """Where the packed data lie: their folder, or their URL."""
+        """The packed data's folder or URL."""
         return self.folder if self.url is None else self.url
 
     def prefetch(self, split: str, n: int) -> None:
-        """Begin to fetch the n-th shard of a split, which will be read soon, if it lies in object storage."""
+        """Begin to fetch the n-th shard of a split, which will be read soon, if it is in object storage."""
         shards = self.splits[split]
         if isinstance(shards, RemoteParts):
             shards.prefetch(n)
@@ -244,10 +247,10 @@ class PackedDataset:
 
     def read_encoders(self) -> bytes:
         """Read names and bytes of the encoders' files. Raises DataError if they are of a later packing."""
-        found = read_encoder_files(self.folder / ENCODERS)
+        files = read_encoder_files(self.folder / ENCODERS)
         if identify_pack(self.folder) != self.identity:
             raise DataError(f"{self.folder}: was packed anew since this command began: run it again")
-        return found
+        return files
 
     @cached_property
     def users(self) -> pl.Series:
@@ -272,7 +275,7 @@ class PackedDataset:
 
     @cached_property
     def request_contents(self) -> dict[str, RequestContents]:
-        """What each request of a split holds, by split."""
+        """The contents of each request, by split."""
         levels, labels = len(self.data.levels), list(self.data.labels)
         counts = {s: sum(shard.requests for shard in shards) for s, shards in self.manifest.splits.items()}
         return {
@@ -282,7 +285,7 @@ class PackedDataset:
 
     @cached_property
     def item_versions(self) -> VersionedRows:
-        """The item rows, to be found by item and time."""
+        """The item rows, for lookup by item and time."""
         return VersionedRows(self.item_keys.rename({"item": ID, "valid_from": FROM}))
 
     @cached_property

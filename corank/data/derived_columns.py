@@ -37,16 +37,16 @@ def derive_features(
         sides: the operands.
         priors: what was counted.
         times: of the rows, ms UTC: (N,).
-        names: the features; all unless given.
+        names: the features; all if None.
         sizes: how many candidates each row's request has: (N,), for rows of the query.
     """
-    found = {}
+    columns = {}
     for name, feature in schema.derived(placement).items():
         if names is None or name in names:
             every = feature.snapshot_every if placement == "snapshot" else None
             at = times if every is None else priors.cuts(name, every, times)
-            found[name] = feature.derive(sides, PointInTime(name, at, priors, sizes))
-    return found
+            columns[name] = feature.derive(sides, PointInTime(name, at, priors, sizes))
+    return columns
 
 
 def encode_columns(encoders: Encoders, values: Derived) -> dict[str, Encoded]:

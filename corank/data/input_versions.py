@@ -1,4 +1,4 @@
-"""The input files of a config: what tells one version of a file from the next, and the columns that are read."""
+"""The input files of a config: what identifies the version of a file, and the columns that are read."""
 
 import hashlib
 import json
@@ -15,15 +15,15 @@ from corank.features.feature_kind import FeatureKind
 from corank.features.log_schema import DataSettings
 
 Versions = dict[str, Any]
-"""Path of a file, relative so that a project's folder may move, or URL → what tells its versions apart, if known."""
+"""Path of a file, relative so that a project's folder may move, or URL → what identifies its version, if known."""
 
 
 def list_inputs(data: DataSettings, features: Mapping[str, FeatureKind]) -> dict[str, str | list[str]]:
     """List the paths of each table, and of each feature with files of its own, by its key in the config."""
     sources = {"log": data.log_files, "items": data.items, "users": data.users, "truth": data.truth}
     sources |= {f"events.{name}": events.table for name, events in data.events.items()}
-    found = {f"data.{name}": source for name, source in sources.items() if source is not None}
-    return found | {f"features.{n}": list(f.vector.files) for n, f in features.items() if f.vector.files}
+    inputs = {f"data.{name}": source for name, source in sources.items() if source is not None}
+    return inputs | {f"features.{n}": list(f.vector.files) for n, f in features.items() if f.vector.files}
 
 
 def find_versions(data: DataSettings, features: Mapping[str, FeatureKind], base: Path) -> dict[str, Versions]:
@@ -47,18 +47,18 @@ def hash_versions(versions: Mapping[str, Versions]) -> dict[str, str]:
 
 def name_columns(data: DataSettings, features: Mapping[str, FeatureKind]) -> set[str]:
     """Name the columns that packing may read: every text of the settings counts as such, and features' names."""
-    found = {VALID_FROM, SERVED_ID, *features, *data.labels}
+    names = {VALID_FROM, SERVED_ID, *features, *data.labels}
     values: list[Any] = [data.model_dump(mode="json")]
     values += [feature.model_dump(mode="json") for feature in features.values()]
     while values:
         match values.pop():
             case str() as text:
-                found.add(text)
+                names.add(text)
             case dict() as mapping:
                 values += [value for key, value in mapping.items() if key not in ("kind", "side")]
             case list() as several:
                 values += several
-    return found
+    return names
 
 
 def find_columns(data: DataSettings, features: Mapping[str, FeatureKind], base: Path) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""What packing reads of a row of the log: keys, time, labels, level, weight, position, scores, values and features."""
+"""Columns that packing reads of the log: keys, time, labels, level, weight, position, scores, values and features."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -72,21 +72,21 @@ def log_columns(log: Table, data: DataSettings, schema: Schema, sources: dict[st
 
 def read_single_columns(rows: pl.DataFrame, data: DataSettings) -> dict[str, NDArray[Any]]:
     """Read weights, positions and propensities of rows of `log_columns`, those that the log has, by name: (C,)."""
-    found: dict[str, NDArray[Any]] = {}
+    columns: dict[str, NDArray[Any]] = {}
     if data.weight:
-        found["weight"] = rows[WEIGHT].to_numpy()
+        columns["weight"] = rows[WEIGHT].to_numpy()
     if data.position:
-        found["position"] = rows[POSITION].fill_null(-1).to_numpy()
+        columns["position"] = rows[POSITION].fill_null(-1).to_numpy()
     if data.propensity:
-        found["propensity"] = rows[PROPENSITY].fill_null(np.nan).to_numpy()
-    return found
+        columns["propensity"] = rows[PROPENSITY].fill_null(np.nan).to_numpy()
+    return columns
 
 
 def _logit(score: Score) -> pl.Expr:
     value = pl.col(score.column).cast(pl.Float32)
     if score.scale == "logit":
         return value
-    # as far from 0 and 1 as a float can tell from 1
+    # the smallest distance below 1 in float32
     p = value.clip(2.0**-24, 1 - 2.0**-24)
     return (p / (1 - p)).log()
 

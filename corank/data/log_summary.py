@@ -57,18 +57,18 @@ class LogSummary:
         """
         require_columns(log, data)
         ids = len(list(whole_checks(log, [*data.request, data.user, data.item])))
-        found = SurveyPart.merge(engine.run(SurveyRange(log, data, columns), cut_table(log)))
-        _refuse_fault(found, range(ids))
-        if not found.rows:
+        survey = SurveyPart.merge(engine.run(SurveyRange(log, data, columns), cut_table(log)))
+        _refuse_fault(survey, range(ids))
+        if not survey.rows:
             raise DataError("data.log: the log is empty")
-        for column, nulls in found.nulls.items():
+        for column, nulls in survey.nulls.items():
             if nulls:
                 raise DataError(
                     f"data.log: column '{column}' is null in {nulls} rows; every candidate needs one"
                 )
-        assert found.first is not None and found.last is not None  # no time is null
-        summary = cls(found.rows, found.first, found.last, found.splits)
-        _refuse_fault(found, found.faults)
+        assert survey.first is not None and survey.last is not None  # no time is null
+        summary = cls(survey.rows, survey.first, survey.last, survey.splits)
+        _refuse_fault(survey, survey.faults)
         summary._check_splits(data)
         return summary
 
@@ -88,10 +88,10 @@ class LogSummary:
         return f"; whole numbers are milliseconds, and these look like seconds: multiply '{column}' by 1000"
 
 
-def _refuse_fault(found: "SurveyPart", rules: Iterable[int]) -> None:
+def _refuse_fault(survey: "SurveyPart", rules: Iterable[int]) -> None:
     """Raise DataError for the first of some rules that is broken."""
-    for rule in sorted(found.faults.keys() & set(rules)):
-        raise DataError(found.faults[rule])
+    for rule in sorted(survey.faults.keys() & set(rules)):
+        raise DataError(survey.faults[rule])
 
 
 def identifying_columns(data: DataSettings) -> list[str]:
@@ -107,7 +107,7 @@ def _single(data: DataSettings) -> list[str]:
 
 @dataclass(frozen=True)
 class SurveyPart:
-    """What one range of a log holds."""
+    """The contents of one range of a log."""
 
     rows: int
     first: int | None
@@ -116,11 +116,11 @@ class SurveyPart:
     nulls: dict[str, int]
     """By column of `identifying_columns`."""
     faults: dict[int, str]
-    """What the user is told, by the number of the broken rule among `log_checks`."""
+    """Error messages, by the number of the broken rule among `log_checks`."""
 
     @classmethod
     def merge(cls, parts: Sequence[Self]) -> Self:
-        """Merge parts in the order of their rows: of each rule, the first row that breaks it is told."""
+        """Merge parts in the order of their rows: of each rule, the first row that breaks it is reported."""
         firsts = [part.first for part in parts if part.first is not None]
         lasts = [part.last for part in parts if part.last is not None]
         return cls(
@@ -141,7 +141,7 @@ def require_columns(log: Table, data: DataSettings) -> None:
 
 
 def log_checks(log: Table, data: DataSettings, columns: list[str]) -> list[RowCheck]:
-    """List the rules that the rows of a log keep, in the order in which a broken one is told.
+    """List the rules that the rows of a log keep, in the order in which broken ones are reported.
 
     Raises:
         DataError: a column is of a type that cannot be read.

@@ -37,7 +37,7 @@ class ShardCount(Settings):
 
 
 class ContinuedFrom(Settings):
-    """The packed data from which others go on."""
+    """The packed data that others continue."""
 
     location: str
     """Their folder or URL."""
@@ -45,14 +45,14 @@ class ContinuedFrom(Settings):
     through: int
     """When their training ended, ms UTC."""
     fixed: bool = False
-    """Whether vocabularies stayed as they were."""
+    """Whether vocabularies were frozen."""
 
 
 class InputFile(Settings):
-    """A file as a packing found it."""
+    """A file at the time of a packing."""
 
     version: tuple[int, int | str] | None
-    """Tells a change, as of `SourceFile`."""
+    """Changes with the file, as in `SourceFile`."""
     rows: int
     first: int | None
     """Time of the earliest row, ms UTC; None if there is no row with a time."""
@@ -61,7 +61,7 @@ class InputFile(Settings):
     days: dict[str, int] = {}
     """Rows of each day, in the data's time zone, before training ends."""
     late: dict[str, int] = {}
-    """Rows of days that an earlier packing holds, which it did not see."""
+    """Rows that came late: of days of an earlier packing, which did not read them."""
 
 
 InputFiles = dict[str, dict[str, InputFile]]
@@ -69,12 +69,12 @@ InputFiles = dict[str, dict[str, InputFile]]
 
 
 class GrownRows(Settings):
-    """How a vocabulary differs from that of the packed data before."""
+    """The difference of a vocabulary from that of the packed data before."""
 
     admitted: int
     """Values that are new."""
     evicted: int
-    """Values that are gone."""
+    """Values that were removed."""
     free: int | None = None
     """Values that may still come, up to `max_rows`; None without it."""
 
@@ -100,17 +100,17 @@ class PackManifest(Settings):
     files: dict[str, int]
     """Bytes of every file, by its path within the folder."""
     inputs: dict[str, str]
-    """The input files of each table, or feature with files of its own, as of `hash_versions`."""
+    """The input files of each table, or feature with files of its own, from `hash_versions`."""
     columns: dict[str, list[str]]
-    """The columns that packing may read of each table, as of `find_columns`."""
+    """The columns that packing may read of each table, from `find_columns`."""
     through: int
     """Rows before it, ms UTC, were trained on or are history."""
     continued: ContinuedFrom | None = None
-    """The packed data that they go on from, if they do."""
+    """The packed data that they continue, if any."""
     input_files: InputFiles = {}
-    """The files of the log and of events, by which later packings know what is old and what came late."""
+    """The files of the log and of events, from which later packings see what is old and what came late."""
     grown: dict[str, GrownRows] = {}
-    """By feature whose vocabulary went on, how it grew and shrank."""
+    """By feature whose vocabulary continued, how it grew and shrank."""
 
 
 def packed_settings(features: Mapping[str, Feature]) -> dict[str, Any]:
@@ -124,10 +124,10 @@ def packed_settings(features: Mapping[str, Feature]) -> dict[str, Any]:
 def fingerprint(
     data: DataSettings, schema: Schema, base: Path, continued: ContinuedFrom | None = None
 ) -> str:
-    """Hash what packing reads: the settings of tables and features, and what tells a change of each input file.
+    """Hash what packing reads: the settings of tables and features, and what identifies the version of each input file.
 
     Of a file that is its size and time, of an object size and etag.
-    Of data that go on from others, `continued`, it is a hash of those, too.
+    Of data that continue others, `continued`, it is a hash of those, too.
     Of a URL that is not of an object store there is only its name. Raises DataError, StorageError if a file is missing.
     """
     inputs = find_versions(data, schema.features, base)
@@ -139,7 +139,7 @@ def fingerprint(
 
 
 def identify_pack(folder: Path) -> tuple[int, int] | None:
-    """Return what tells one packing of a folder from the next; None if there are no packed data.
+    """Return what distinguishes one packing of a folder from the next; None if there are no packed data.
 
     Packed data that a killed packing had moved away are put back.
     """

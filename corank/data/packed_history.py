@@ -1,7 +1,7 @@
 """Histories of packed requests: items as they were at the request, their attributes, and the weight of each event.
 
-A history is kept once a user and cut for each request. What an item was is looked up as of the request, not the event:
-that is what a service finds in its records.
+A history is kept once a user and cut for each request. Items are looked up at the time of the request, not of the
+event: these are the rows that a service reads.
 
 Letters: R requests.
 """
@@ -27,17 +27,17 @@ from corank.features.operands import (
 from corank.features.schema import Schema
 
 UNKNOWN_ITEM = -1
-"""The row of an item that the tables do not know."""
+"""The row of an item that is not in the tables."""
 
 
 def read_history_items(
     packed: PackedDataset, rows: LoggedRequests, requests: Index, names: Iterable[str]
 ) -> dict[str, Ragged]:
-    """Read, by history, the item rows of its events as of each request, the newest last: R lists.
+    """Read, by history, the item rows of its events at each request, the newest last: R lists.
 
-    An event of an item that the tables do not know has the row UNKNOWN_ITEM.
+    An event of an item that is not in the tables has the row UNKNOWN_ITEM.
     """
-    found = {}
+    histories = {}
     lists = packed.schema.row_features("query").lists
     for name in names:
         history = packed.schema.histories()[name]
@@ -50,8 +50,8 @@ def read_history_items(
         weight = (
             recency_weights(time - events.times[position], history.half_life) if history.half_life else None
         )
-        found[name] = Ragged.from_lengths(view.length, item, weight)
-    return found
+        histories[name] = Ragged.from_lengths(view.length, item, weight)
+    return histories
 
 
 def read_query_rows(
@@ -69,18 +69,18 @@ def request_operands(packed: PackedDataset, rows: LoggedRequests, requests: Inde
     """Read the operands of R requests, and gather those of their histories."""
     needs, histories = HistoryNeeds.of(packed.schema), packed.schema.histories()
     items = read_history_items(packed, rows, requests, needs.for_operands)
-    found = gather_history_operands(packed.schema, items, packed.item_operands, needs.operands)
+    request_lists = gather_history_operands(packed.schema, items, packed.item_operands, needs.operands)
     lists = packed.schema.row_features("query").lists
     for name in needs.compared:
         if (keys := packed.events[histories[name].events].keys) is not None:
             view = rows.query.lists[lists.index(name)].take(requests)
-            found[name] = Ragged(view.start, view.length, keys)
+            request_lists[name] = Ragged(view.start, view.length, keys)
     for name, history in needs.beside.items():
         view = rows.query.lists[lists.index(history)].take(requests)
         keys = packed.events[histories[history].events].attribute_keys[name]
-        found[name] = Ragged(view.start, view.length, keys)
+        request_lists[name] = Ragged(view.start, view.length, keys)
     means = average_history_vectors(packed.schema, items, packed.items, needs.operands)
-    operands = rows.operands.take(requests).with_lists(found).with_named_vectors(means)
+    operands = rows.operands.take(requests).with_lists(request_lists).with_named_vectors(means)
     return operands.with_vectors(packed.schema.row_features("query"), rows.query.take(requests))
 
 
@@ -102,7 +102,7 @@ def add_histories(schema: Schema, rows: Rows, items: Mapping[str, Ragged], recor
 
 
 def unknown_item_rows(schema: Schema, placed: RowFeatures, feature: str, codes: Ints) -> Rows:
-    """Make the rows of items that the tables do not know: the code of the id, if it is an input, and nothing else.
+    """Make the rows of items that are not in the tables: the code of the id, if it is an input, and nothing else.
 
     Args:
         placed: the features of the rows: of item rows, or of records.
@@ -137,7 +137,7 @@ def read_event_rows(
         features: what is read of the events.
     """
     row, unknown = items.flat(), items.flat() == UNKNOWN_ITEM
-    if unknown.any():  # such items are told apart by the codes of their ids
+    if unknown.any():  # the codes of their ids distinguish such items
         codes = (
             rows.query.lists[packed.schema.row_features("query").lists.index(history)].take(requests).flat()
         )
@@ -159,12 +159,12 @@ def read_event_rows(
             listed = rows.query.lists[packed.schema.row_features("query").lists.index(name)]
             codes[:, n] = listed.take(requests).flat()
     first, pair = _find_distinct(position, codes)
-    held = with_attributes(known.take(position[first]), codes[first])
-    return held, Ragged.from_lengths(items.length, pair.astype(np.int32))
+    distinct_rows = with_attributes(known.take(position[first]), codes[first])
+    return distinct_rows, Ragged.from_lengths(items.length, pair.astype(np.int32))
 
 
 def read_event_ages(packed: PackedDataset, rows: LoggedRequests, requests: Index, history: str) -> Ragged:
-    """Read how old a history's events are at each request, as `log_ages` says it: R lists."""
+    """Read how old a history's events are at each request, as `log_ages` gives it: R lists."""
     events = packed.events[packed.schema.histories()[history].events]
     view = rows.query.lists[packed.schema.row_features("query").lists.index(history)].take(requests)
     time = np.repeat(rows.time[requests], view.length)
@@ -189,8 +189,8 @@ def attribute_codes(schema: Schema, items: Ragged, feature: str, records: Rows) 
     """Look up the codes that the items of R lists have of an item feature: R lists."""
     row, placed, weight = items.flat(), schema.row_features("item"), items.flat_weight()
     if schema.features[feature].storage == "id":
-        found = np.full(len(row), MISSING, dtype=np.int32)
-        found[row >= 0] = records.ids[row[row >= 0], placed.ids.index(feature)]
-        return Ragged.from_lengths(items.length, found, weight)
+        codes = np.full(len(row), MISSING, dtype=np.int32)
+        codes[row >= 0] = records.ids[row[row >= 0], placed.ids.index(feature)]
+        return Ragged.from_lengths(items.length, codes, weight)
     inner = select_lists(records.lists[placed.lists.index(feature)], row)
     return flatten_lists(Ragged.from_lengths(items.length, row, weight), inner)

@@ -57,7 +57,7 @@ def _read_manifests(root: Path) -> Iterator[tuple[Path, PackManifest]]:
 def find_staleness(manifest: PackManifest, data: DataSettings, schema: Schema, base: Path) -> str | None:
     """Say why packed data are of other settings under `data`, or of other files, than a config's; None if not.
 
-    Data that go on from others hold a past that is over, and are not compared with files.
+    Data that continue others hold a fixed past, and are not compared with files.
     Raises DataError, StorageError if an input file is missing.
     """
     if manifest.data != data:
@@ -79,7 +79,7 @@ def open_features(
         data: the config's settings of the tables.
         schema: the config's features.
         base: the folder that the tables' paths are relative to.
-        past: says of a folder that it is enough that its data are of these settings and features, whatever became of
+        past: returns whether the settings and features of a folder's data are enough, whatever became of
             the files.
 
     Raises DataError if there are none, they are damaged, or they are of other settings, features or files.
@@ -109,7 +109,7 @@ def pack_features(
 
     Args:
         root: the folder of the packed data. It is replaced if its data are of other settings or files, unless other
-            packed data go on from them.
+            packed data continue them.
     """
     with suppress(DataError):
         return open_features(root, data, schema, base)
@@ -155,18 +155,20 @@ def open_with_features(location: Location, schema: Schema) -> PackedDataset:
 def _find_missing(manifest: PackManifest, schema: Schema) -> list[str]:
     """Name the features that packed data lack, or have with other settings."""
     there = packed_settings(manifest.features)
-    return [name for name, held in packed_settings(schema.features).items() if there.get(name) != held]
+    return [
+        name for name, settings in packed_settings(schema.features).items() if there.get(name) != settings
+    ]
 
 
 def open_encoders(location: Location, schema: Schema, codes: str) -> Encoders:
     """Open the encoders that gave a model its codes. The data need not be those of the files as they are now.
 
     Args:
-        location: where packed data lie: a folder, with its sets of features, or a URL.
+        location: of packed data: a folder, with its sets of features, or a URL.
         schema: the model's features.
         codes: the hash of its encoders.
 
-    Raises DataError if they are not there any more, StorageError.
+    Raises DataError if they were removed, StorageError.
     """
     if not isinstance(location, Path):
         return _open_remote(location, codes).encoders
@@ -179,11 +181,11 @@ def open_trained(location: Location, data: DataSettings, codes: str) -> PackedDa
     """Open the packed data that a model was trained on. They need not be those of the files as they are now.
 
     Args:
-        location: where packed data lie: a folder, with its sets of features, or a URL.
-        data: the settings of the model's tables, which tell packed data with the same encoders apart.
+        location: of packed data: a folder, with its sets of features, or a URL.
+        data: the settings of the model's tables, which distinguish packed data with the same encoders.
         codes: the hash of the model's encoders.
 
-    Raises DataError if they are not there any more, StorageError.
+    Raises DataError if they were removed, StorageError.
     """
     if not isinstance(location, Path):
         packed = _open_remote(location, codes)
@@ -205,8 +207,8 @@ def _open_remote(location: Location, codes: str) -> PackedDataset:
 
 
 def _list_encoded(root: Path, codes: str) -> Iterator[Path]:
-    """List the packed data of a folder, and those that go on from it, whose encoders have a hash."""
-    for folder in [*list_packs(root), *(found for found, _ in list_continued(root))]:
+    """List the packed data of a folder, and those that continue it, whose encoders have a hash."""
+    for folder in [*list_packs(root), *(path for path, _ in list_continued(root))]:
         with suppress(OSError):
             if hash_encoders(folder) == codes:
                 yield folder

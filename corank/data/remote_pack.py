@@ -13,7 +13,7 @@ from corank.core.storage.remote_parts import RemoteParts
 from corank.data.pack_manifest import MANIFEST, PackManifest, read_pack_manifest
 
 PACKED_DATA = "packed data"
-"""What a published folder of packed data is said to hold."""
+"""The declared content of a published folder of packed data."""
 Shard = TypeVar("Shard")
 
 
@@ -30,17 +30,17 @@ class RemotePack:
         """Read the manifest of packed data.
 
         Args:
-            url: where they lie.
+            url: their location.
             expect: the fingerprint that they should have.
 
         Raises DataError, StorageError.
         """
         cache, published = FolderCache.of_environment(), PublishedFolder.open(url, PACKED_DATA)
-        held = cache.fetch(published, lambda name: name == MANIFEST)
+        folder = cache.fetch(published, lambda name: name == MANIFEST)
         try:
-            manifest = read_pack_manifest(held.path, expect)
+            manifest = read_pack_manifest(folder.path, expect)
         except DataError as error:
-            raise DataError(str(error).replace(str(held.path), str(url))) from None
+            raise DataError(str(error).replace(str(folder.path), str(url))) from None
         return cls(published, cache, manifest)
 
     def fetch_shared(self) -> CachedFolder:

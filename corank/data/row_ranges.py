@@ -54,7 +54,7 @@ class RowRange:
 
 
 def cut_table(table: Table, size: int | None = None) -> list[RowRange]:
-    """Cut a table into ranges of about `size` rows, BATCH unless given; one range at least.
+    """Cut a table into ranges of about `size` rows, BATCH by default; one range at least.
 
     A CSV file must be read from its begin, and what type its columns have depends on all files: a table of CSV files
     is one range.

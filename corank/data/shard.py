@@ -99,7 +99,7 @@ class Shard(LoggedRequests):
 
 
 def map_rows(folder: Path, lists: list[Ragged], placed: RowFeatures, count: int | None = None) -> Rows:
-    """Memory-map encoded rows of the features `placed`, whose lists are at hand, `count` if given. Raises DataError."""
+    """Memory-map encoded rows of the features `placed`, with their `lists`: `count` unless None. Raises DataError."""
     ids = read_array(folder / "ids.npy", np.int32, (count, len(placed.ids)))
     numbers = read_array(folder / "numbers.npy", np.float32, (len(ids), placed.width))
     return Rows(ids, numbers, tuple(lists), read_row_vectors(folder, len(placed.vectors), len(ids)))
@@ -112,7 +112,7 @@ def row_features(schema: Schema, placement: Placement, derived: bool) -> RowFeat
 
 
 def scalar_features(schema: Schema, placement: Placement) -> RowFeatures:
-    """Select the features of a placement that are read from a column and are no lists: what lies in one piece."""
+    """Select the features of a placement that are read from a column and are no lists: those stored in one piece."""
     read = row_features(schema, placement, derived=False)
     return read.select((*read.ids, *read.numbers, *read.vectors))
 
@@ -130,8 +130,8 @@ def _query_lists(folder: Path, schema: Schema, events: dict[str, Events], count:
         history = owner.get(name, name)
         if history not in histories:
             return read_ragged(folder, names.index(name), count=count)
-        held = events[histories[history].events]
-        values = held.attributes.get(name, held.items)
+        history_events = events[histories[history].events]
+        values = history_events.attributes.get(name, history_events.items)
         return read_ragged(folder, names.index(history), values, count=count)
 
     return [lists(name) for name in names]

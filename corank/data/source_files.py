@@ -29,19 +29,19 @@ def find_source_files(source: str | list[str], base: Path) -> list[SourceFile]:
 
     Raises DataError, StorageError if a file does not exist.
     """
-    found: list[SourceFile] = []
+    files: list[SourceFile] = []
     for part in [source] if isinstance(source, str) else source:
         if is_object_url(part):
             objects = find_objects(ObjectUrl.parse(part))
-            found += [
-                SourceFile(str(url), (held.size, held.revision.etag or held.revision.version or ""))
-                for url, held in objects
+            files += [
+                SourceFile(str(url), (entry.size, entry.revision.etag or entry.revision.version or ""))
+                for url, entry in objects
             ]
         elif is_url(part):
-            found.append(SourceFile(part, None))
+            files.append(SourceFile(part, None))
         else:
-            found += map(_describe, _expand(part, base))
-    return found
+            files += map(_describe, _expand(part, base))
+    return files
 
 
 def _describe(path: Path) -> SourceFile:

@@ -29,7 +29,7 @@ _FORMATS = {
 
 
 def scan_files(form: str, paths: list[str]) -> pl.LazyFrame:
-    """Scan files of one format, of those that `Table.scan` knows."""
+    """Scan files of one format that `Table.scan` supports."""
     remote = any(is_url(path) and not is_object_url(path) for path in paths)  # not expanded yet
     if form == "csv":
         return pl.scan_csv(paths, glob=remote, try_parse_dates=True, infer_schema_length=10_000)
@@ -61,13 +61,13 @@ class Table:
     paths: tuple[str, ...] = ()
     """The files, in order."""
     steps: tuple[RowStep, ...] = ()
-    """What was done to the rows of the files."""
+    """The changes made to the rows of the files."""
     explode: RowStep | None = None
     """Makes several rows of a row of the files, before the steps; None if each is one."""
     per_row: int = 1
     """Rows that are made of a row of the files, on average, rounded up."""
     beside: Mapping[str, IdColumn] = field(default_factory=dict)
-    """Columns that lie in files of their own; `types` has them, too, but not `frame`."""
+    """Columns in separate files; `types` has them, too, but not `frame`."""
 
     @classmethod
     def scan(cls, name: str, source: str | list[str], base: Path) -> Self:
@@ -150,7 +150,7 @@ class Table:
         return pl.col(column) >= pl.lit(moment).dt.convert_time_zone(kind.time_zone)
 
     def valid_from(self) -> pl.Expr:
-        """Select the time from which a row of items or users holds, NEVER if it always held, ms UTC."""
+        """Select the time from which a row of items or users holds, NEVER without a beginning, ms UTC."""
         return self.moment(VALID_FROM).fill_null(NEVER) if VALID_FROM in self.types else pl.lit(NEVER)
 
     def unfit(self, column: str, expected: str) -> DataError:
@@ -168,8 +168,8 @@ class Table:
 
     def example(self, column: str) -> str:
         """Show a value of a column at the end of a message; "" if all are missing."""
-        found = self.collect(self.frame.select(pl.col(column).drop_nulls().head(1))).to_series()
-        return f"; it holds {shorten(repr(found[0]))}" if len(found) else ""
+        values = self.collect(self.frame.select(pl.col(column).drop_nulls().head(1))).to_series()
+        return f"; it holds {shorten(repr(values[0]))}" if len(values) else ""
 
     def collect(self, frame: pl.LazyFrame) -> pl.DataFrame:
         """Run a query over this table, streamed. Raises DataError for values that cannot be read."""
@@ -187,11 +187,11 @@ class Table:
         )
 
     def own(self, columns: Iterable[str]) -> list[str]:
-        """Those of some columns that do not lie in files of their own."""
+        """Those of some columns that are not in separate files."""
         return [column for column in columns if column not in self.beside]
 
     def look_up(self, rows: pl.DataFrame, key: str, columns: Iterable[str]) -> pl.DataFrame:
-        """Add to rows those of some columns that lie in files of their own, by the ids in `key`. Raises DataError."""
+        """Add to rows those of some columns that are in separate files, by the ids in `key`. Raises DataError."""
         beside = [self.beside[c](rows[key]).alias(c) for c in columns if c in self.beside]
         return rows.with_columns(beside) if beside else rows
 
@@ -218,7 +218,7 @@ class Table:
 
 
 def _first_line(error: Exception) -> str:
-    """What polars says, without its advice on calls of its own."""
+    """The message of polars, without its advice on polars calls."""
     return str(error).partition("\n")[0]
 
 

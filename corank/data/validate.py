@@ -24,15 +24,15 @@ class RowCheck:
 
 
 def find_faults(table: Table, checks: Iterable[RowCheck]) -> dict[int, str]:
-    """Find the rules that rows break, by their number among the checks, with what to tell the user.
+    """Find the rules that rows break, by their number among the checks, with the error messages.
 
     Of each rule the first row that breaks it is named. All are checked in one pass.
     """
     rules = list(checks)
     bad = {f"{n}": rule.bad.fill_null(False).any() for n, rule in enumerate(rules)}
-    found = table.collect(table.frame.select(**bad)).row(0) if rules else ()
+    flags = table.collect(table.frame.select(**bad)).row(0) if rules else ()
     faults = {}
-    for n, broken in enumerate(found):
+    for n, broken in enumerate(flags):
         if broken:
             rule = rules[n]
             first = table.collect(table.frame.filter(rule.bad).select(rule.shown).head(1))
@@ -173,7 +173,7 @@ def propensity_checks(log: Table, data: DataSettings) -> Iterator[RowCheck]:
 
 
 def split_checks(log: Table, data: DataSettings) -> Iterator[RowCheck]:
-    """The column that says the split holds a value that a split names, or null."""
+    """Check the column of splits: values that a split names, or null."""
     column, values = data.split.source, data.split.values
     if column is None or values is None:
         return

@@ -18,9 +18,9 @@ LATE_AUC = 0.97
 ENOUGH = 20
 """Clicked and other candidates, or requests, that a verdict on a column rests on, each, at least."""
 MOSTLY = 0.5
-"""A list of which a larger share are candidates of its own impression says what happened to these."""
+"""A list with a larger share of candidates of its own impression records what happened to them."""
 USUAL_LENGTH = 50
-"""A feature of kind ids reads so many values unless it says otherwise."""
+"""A feature of kind ids reads so many values by default."""
 
 _LATE_NAME = re.compile(r"(^|_)(dwell|play|played|watch|watched|stay|scroll|read_time|view_time|viewed)(_|$)")
 
@@ -133,7 +133,7 @@ def describe_lists(
     clicked = rows.select((ones > 0).fill_null(False)).to_series().to_numpy()
     shown = pl.col(candidates).cast(pl.List(pl.String))
     longest = log.select(pl.col(names).list.len().max()).collect(engine="streaming").row(0, named=True)
-    found = []
+    columns = []
     for name in names:
         values = pl.col(name).cast(pl.List(pl.String)).list.drop_nulls().list.unique()
         own, among = rows.select(
@@ -148,8 +148,8 @@ def describe_lists(
         )
         filled = rows[name].list.len().fill_null(0).to_numpy() > 0
         late = late or _why_late_list(name, filled, clicked) if own else "its lists hold no value"
-        found.append(AlongColumn(name, f"side: context, kind: ids, min_count: {RARE}{last}", late))
-    return found
+        columns.append(AlongColumn(name, f"side: context, kind: ids, min_count: {RARE}{last}", late))
+    return columns
 
 
 def _why_late_list(name: str, filled: Mask, clicked: Mask) -> str:

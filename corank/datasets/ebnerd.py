@@ -68,7 +68,7 @@ _VECTORS = 64
 
 @dataclass(frozen=True)
 class EbnerdSummary:
-    """What an import of EB-NeRD has written."""
+    """The result of an import of EB-NeRD."""
 
     impressions: int
     candidates: int

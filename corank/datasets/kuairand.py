@@ -47,7 +47,7 @@ _DAY = "upload_dt"
 
 @dataclass(frozen=True)
 class KuaiRandSummary:
-    """What an import of KuaiRand has written: `rows` candidates of `requests`, after `repeats` rows were dropped."""
+    """The result of an import of KuaiRand: `rows` candidates of `requests`, after `repeats` rows were dropped."""
 
     rows: int
     random_rows: int

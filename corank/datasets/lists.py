@@ -23,7 +23,7 @@ _FIRST_LABEL = "click"
 
 @dataclass(frozen=True)
 class ListsSummary:
-    """What an import of lists has written."""
+    """The result of an import of lists."""
 
     impressions: int
     candidates: int
@@ -299,7 +299,7 @@ def _config(columns: Lists, facts: _LogFacts, features: _Features) -> Iterator[s
     for what, by in (("item", columns.item), ("user", columns.user)):
         yield f"  {what}_clicks: {{kind: prior, by: [{_yaml(by)}], label: click, every: 1h, smoothing: auto}}\n"
         yield f"  {what}_shown: {{kind: prior, by: [{_yaml(by)}], every: 1h}}\n"
-    # a tower does not know the request's other candidates
+    # a tower does not read the request's other candidates
     matches = [name for name, settings in features.lines.items() if "kind: within" in settings]
     read = f", matches: [{', '.join(matches)}]" if matches else ""
     yield f"\nstages:\n  - {{name: prerank, model: towers, keep: 20{read}}}\n"

@@ -46,7 +46,7 @@ _VECTORS = 64
 
 @dataclass(frozen=True)
 class MindSummary:
-    """What an import of MIND has written."""
+    """The result of an import of MIND."""
 
     impressions: int
     candidates: int

@@ -31,7 +31,7 @@ _AFFINITY = "user-item_affinity_"
 
 @dataclass(frozen=True)
 class ObdSummary:
-    """What an import of the Open Bandit Dataset has written."""
+    """The result of an import of the Open Bandit Dataset."""
 
     rows: int
     clicks: int

@@ -38,7 +38,7 @@ _TRUTH = "\n  truth: truth/*.parquet      # a simulated world's; read by evaluat
 
 @dataclass(frozen=True)
 class RecFlowSummary:
-    """What an import of RecFlow has written."""
+    """The result of an import of RecFlow."""
 
     days: tuple[date, ...]
     requests: int
@@ -211,7 +211,7 @@ def _clock(time: pl.Expr, stem: str) -> list[pl.Expr]:
 
 
 def _write_items(out: Path) -> int:
-    """The features of every video as of the first day that has it; the number of videos."""
+    """The features of every video on the first day that has it; the number of videos."""
     parts = sorted((out / "videos").iterdir())
     uploaded = pl.from_epoch("upload_timestamp", time_unit="s").dt.replace_time_zone("UTC")
     videos = pl.scan_parquet(parts).unique("video_id", keep="first", maintain_order=True).sort("video_id")

@@ -1,4 +1,4 @@
-"""RecFlow's daily files: found, opened, and checked before they are used."""
+"""RecFlow's daily files: listed, opened, and checked before they are used."""
 
 from datetime import date, timedelta
 from pathlib import Path
@@ -17,20 +17,20 @@ _BOUNDED = {"request_timestamp": "milliseconds", "upload_timestamp": "seconds"}
 def day_files(folder: Path, begin: date, end: date) -> dict[date, Path]:
     """Find the files of the days from `begin` to `end`. Raises DataError if there are fewer than three."""
     source = folder / "all_stage"
-    found: dict[date, Path] = {}
+    files: dict[date, Path] = {}
     for path in sorted(source.glob("*.feather")):
         try:
-            found[date.fromisoformat(path.stem)] = path
+            files[date.fromisoformat(path.stem)] = path
         except ValueError:
             raise DataError(
                 f"{path}: expected a name such as {BEGIN}.feather, the day of its requests"
             ) from None
-    if not found:
+    if not files:
         raise DataError(f"{source}: no Feather files; expected RecFlow's, a day each: {BEGIN}.feather, …")
-    chosen = {day: path for day, path in found.items() if begin <= day <= end}
+    chosen = {day: path for day, path in files.items() if begin <= day <= end}
     if len(chosen) < 3:
         raise DataError(
-            f"{source}: {len(chosen)} days from {begin} to {end}, of files from {min(found)} to {max(found)}; "
+            f"{source}: {len(chosen)} days from {begin} to {end}, of files from {min(files)} to {max(files)}; "
             "expected at least three: to train, to validate, to test"
         )
     return chosen
@@ -57,8 +57,8 @@ def check_day(path: Path, day: date, rows: pl.LazyFrame) -> int:
     faults = {name: _faulty(name, day) for name in COLUMNS}
     first = [pl.col(ROW).filter(fault).min().alias(name) for name, fault in faults.items()]
     checks = rows.with_row_index(ROW).select(*first, pl.len().alias("height"))
-    *found, height = collect(path, checks).row(0)
-    for name, row in zip(COLUMNS, found, strict=True):
+    *faulty_rows, height = collect(path, checks).row(0)
+    for name, row in zip(COLUMNS, faulty_rows, strict=True):
         if row is not None:
             value = collect(path, rows.select(name).slice(row, 1)).item()
             received = "nothing" if value is None else value

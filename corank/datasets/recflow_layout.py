@@ -70,7 +70,7 @@ def simulate_recflow(
     items: int = 5_000,
     overwrite: bool = False,
 ) -> Simulated:
-    """Write `all_stage/`, `realshow/` and, beside RecFlow's own, `truth/` into `out`, a file a day.
+    """Write `all_stage/`, `realshow/` and, in addition to RecFlow's own, `truth/` into `out`, a file a day.
 
     With 50 candidates or more every request has at least ten of prerank_neg, coarse_neg, rank_neg and rank_pos.
     Every other day the file spells `category_level_two` with a leading space, as some of the release do. The same

@@ -1,4 +1,4 @@
-"""How an imported log is split by time: by days where there are enough, else by shares of its requests."""
+"""Splits of an imported log by time: by days where there are enough, else by shares of its requests."""
 
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta

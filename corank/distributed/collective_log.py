@@ -1,4 +1,4 @@
-"""Where this rank is in the sequence of collectives, and what the ranks tell each other when one of them fails."""
+"""Where this rank is in the sequence of collectives, and what the ranks report to each other when one fails."""
 
 import json
 import os
@@ -79,7 +79,7 @@ class CollectiveLog:
         return self.launch is not None and bool(self.launch.check([f"corank/{mark}"]))
 
     def announce(self) -> None:
-        """Tell the others that this rank is here, by process and machine."""
+        """Announce this rank to the others, by process and machine."""
         self._post("here", {"pid": os.getpid(), "parent": os.getppid(), "host": socket.gethostname()})
 
     def absent(self) -> list[int]:
@@ -87,7 +87,7 @@ class CollectiveLog:
         return [rank for rank in range(self._world) if self._read("here", rank) is None]
 
     def report(self, error: BaseException) -> None:
-        """Tell the others of an error, so that they end. Raises OtherRankError if a lower rank reports one."""
+        """Report an error to the others, so that they end. Raises OtherRankError if a lower rank reports one."""
         said = str(error) if isinstance(error, CorankError) else f"rank {self.rank}: {error!r}"
         self._post("failed", self._position() | {"error": said})
         deadline = time.monotonic() + LAST_WORD / 2
@@ -178,11 +178,11 @@ class CollectiveLog:
     ) -> str:
         where = f"step {self.step}, collective '{self.what}'"
         if not missing:
-            found = f"the connections between ranks broke ({_first_line(error)}); look at the network"
+            cause = f"the connections between ranks broke ({_first_line(error)}); look at the network"
         elif late:
-            found = f"{name_ranks(missing)} did not arrive within {self._timeout:g} s"
+            cause = f"{name_ranks(missing)} did not arrive within {self._timeout:g} s"
         else:
-            found = f"{name_ranks(missing)} ended"
+            cause = f"{name_ranks(missing)} ended"
         elsewhere = [
             f"rank {rank} was at step {post['step']}, '{post['what']}'"
             for rank, post in sorted(posts.items())
@@ -190,7 +190,7 @@ class CollectiveLog:
         ]
         also = f" ({'; '.join(elsewhere[:4])})" if elsewhere else ""
         return (
-            f"{where}: {found}{also}; look at its output and its machine. --max-restarts goes on by itself from the "
+            f"{where}: {cause}{also}; look at its output and its machine. --max-restarts goes on by itself from the "
             "last checkpoint, --resume by hand"
         )
 
@@ -209,10 +209,10 @@ class CollectiveLog:
             time.sleep(POLL)
 
     def _end_hanging(self, rank: int) -> None:
-        """Kill a rank of this machine that hangs, for which its agent would wait in vain."""
+        """Kill a rank of this machine that hangs, for which its agent would wait forever."""
         post = self._read("here", rank) or {}
         pid, parent = post.get("pid"), os.getppid()
-        # what the store says is checked: only a process of the same agent is ended
+        # the store's data is checked: only a process of the same agent is ended
         if (
             post.get("host") == socket.gethostname()
             and isinstance(pid, int)
@@ -233,8 +233,8 @@ class CollectiveLog:
         key = self._key(kind, rank)
         if self.store is None or not self.store.check([key]):
             return None
-        found: dict[str, Any] = json.loads(self.store.get(key))
-        return found
+        entry: dict[str, Any] = json.loads(self.store.get(key))
+        return entry
 
 
 def name_ranks(ranks: list[int]) -> str:
@@ -249,7 +249,7 @@ def name_ranks(ranks: list[int]) -> str:
 
 
 def _parent(pid: int) -> int | None:
-    """The parent of a process, where the system tells; else None."""
+    """The parent of a process; None where the system does not report it."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
         return int(stat.rpartition(")")[2].split()[1])

@@ -25,7 +25,7 @@ HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 def launch(arguments: Sequence[str], workers: int, max_restarts: int = 0) -> None:
     """Run `corank ARGUMENTS` in several processes that train together, until all have ended.
 
-    The processes meet in `join_ranks`. They print what they have to say themselves. SIGTERM and Ctrl-C end all of them.
+    The processes meet in `join_ranks`. They print their own messages. SIGTERM and Ctrl-C end all of them.
 
     Args:
         arguments: of the command line.
@@ -67,7 +67,7 @@ def launch(arguments: Sequence[str], workers: int, max_restarts: int = 0) -> Non
 
 def _describe(failures: dict[int, ProcessFailure], max_restarts: int) -> DistributedError | OtherRankError:
     """The error of a launch whose workers have failed: only the death of a worker is not reported by itself."""
-    rank, failure = min(failures.items(), key=lambda found: (found[1].timestamp, found[0]))
+    rank, failure = min(failures.items(), key=lambda item: (item[1].timestamp, item[0]))
     if failure.exitcode >= 0:
         return OtherRankError(f"rank {rank} ended with exit status {failure.exitcode}")
     again = f" after {max_restarts} restarts" if max_restarts else ""

@@ -1,4 +1,4 @@
-"""What the launcher of a training says of this process in its environment, as torchrun does."""
+"""The launcher's description of this process in its environment, in torchrun's form."""
 
 import os
 from collections.abc import Mapping
@@ -29,35 +29,37 @@ class LaunchEnvironment:
     def read(cls, environment: Mapping[str, str] | None = None) -> Self | None:
         """Read the environment; None if no launcher started this process, so that it trains alone.
 
-        Raises DistributedError, which names the variable, if one is missing or has no sense.
+        Raises DistributedError, which names the variable, if one is missing or invalid.
         """
-        found = os.environ if environment is None else environment
-        if WORLD_SIZE not in found:
+        variables = os.environ if environment is None else environment
+        if WORLD_SIZE not in variables:
             return None
-        world = _number(found, WORLD_SIZE, 1, 2**16)
-        rank = _number(found, "RANK", 0, world - 1)
-        address = found.get("MASTER_ADDR", "")
+        world = _number(variables, WORLD_SIZE, 1, 2**16)
+        rank = _number(variables, "RANK", 0, world - 1)
+        address = variables.get("MASTER_ADDR", "")
         if not address:
             raise _refusal("MASTER_ADDR", "a host name", None)
         return cls(
             rank,
             world,
-            _number(found, "LOCAL_RANK", 0, world - 1),
+            _number(variables, "LOCAL_RANK", 0, world - 1),
             address,
-            _number(found, "MASTER_PORT", 1, 2**16 - 1),
-            _number(found, "TORCHELASTIC_RESTART_COUNT", 0, 2**31, "0"),
-            found.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
+            _number(variables, "MASTER_PORT", 1, 2**16 - 1),
+            _number(variables, "TORCHELASTIC_RESTART_COUNT", 0, 2**31, "0"),
+            variables.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
         )
 
 
 def is_first() -> bool:
     """Whether this process is the one of its launch that reports, or no launcher started it."""
-    found = LaunchEnvironment.read()
-    return found is None or found.rank == 0
+    launch = LaunchEnvironment.read()
+    return launch is None or launch.rank == 0
 
 
-def _number(found: Mapping[str, str], name: str, least: int, most: int, default: str | None = None) -> int:
-    text = found.get(name, default)
+def _number(
+    variables: Mapping[str, str], name: str, least: int, most: int, default: str | None = None
+) -> int:
+    text = variables.get(name, default)
     if text is None or not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
         raise _refusal(name, f"a number from {least} to {most}", text)
     return int(text)

@@ -141,8 +141,8 @@ class Ranks:
         """
         if self.alone:
             return function()
-        found: T = self.log.lead(function, what) if self.first else self.log.follow(what)
-        return found
+        value: T = self.log.lead(function, what) if self.first else self.log.follow(what)
+        return value
 
     def wait(self, what: str) -> None:
         """Wait until all ranks are here."""

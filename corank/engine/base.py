@@ -22,7 +22,7 @@ class Engine(ABC):
     Function and tasks are sent to the workers by pickle, so both are of a module that workers can import. The function
     is sent once to each worker, whatever the number of tasks: an object with `__call__` may hold what all tasks share,
     and what it reads from files stays in the worker. A task may run twice, if a worker dies, and at the same time as it
-    runs elsewhere: it writes files beside their place and renames them.
+    runs elsewhere: it writes files next to their place and renames them.
 
     Example:
         with open_engine(workers=4) as engine:

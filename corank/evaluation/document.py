@@ -7,7 +7,7 @@ from corank.metrics.bootstrap import interval
 from corank.metrics.measure import RatioMeasure
 
 BESIDE_METRICS = ("n", "eligible", "random")
-"""Keys that stand beside the metrics of a stage's label."""
+"""Keys next to the metrics of a stage's label."""
 
 
 def render(evaluation: Evaluation, seed: int = 0, bootstrap: bool = True) -> dict[str, Any]:
@@ -26,8 +26,8 @@ def render(evaluation: Evaluation, seed: int = 0, bootstrap: bool = True) -> dic
         "candidates": evaluation.candidates,
         "stages": {
             name: {
-                "exposed": {label: _point(found) for label, found in stage.exposed.items()},
-                "candidates": {label: _point(found) for label, found in stage.candidates.items()},
+                "exposed": {label: _point(measures) for label, measures in stage.exposed.items()},
+                "candidates": {label: _point(measures) for label, measures in stage.candidates.items()},
             }
             for name, stage in stages.items()
         },
@@ -39,8 +39,10 @@ def render(evaluation: Evaluation, seed: int = 0, bootstrap: bool = True) -> dic
         "interval": {
             "stages": {
                 name: {
-                    "exposed": {label: intervals(found) for label, found in stage.exposed.items()},
-                    "candidates": {label: intervals(found) for label, found in stage.candidates.items()},
+                    "exposed": {label: intervals(measures) for label, measures in stage.exposed.items()},
+                    "candidates": {
+                        label: intervals(measures) for label, measures in stage.candidates.items()
+                    },
                 }
                 for name, stage in stages.items()
             },
@@ -58,11 +60,11 @@ def render(evaluation: Evaluation, seed: int = 0, bootstrap: bool = True) -> dic
 
 
 def _intervals(measures: Measures, seed: int) -> dict[str, list[float] | None]:
-    found: dict[str, list[float] | None] = {}
+    intervals: dict[str, list[float] | None] = {}
     for name, measure in measures.items():
         bounds = None if measure is None else interval(measure, seed)
-        found[name] = None if bounds is None else list(bounds)
-    return found
+        intervals[name] = None if bounds is None else list(bounds)
+    return intervals
 
 
 def _values(measures: Measures) -> dict[str, Any]:
@@ -70,7 +72,7 @@ def _values(measures: Measures) -> dict[str, Any]:
 
 
 def _point(measures: Measures) -> dict[str, Any]:
-    """Values, the number of rows, and for metrics of an order within groups what `_cascade` has of all."""
+    """Values, the number of rows, and for metrics of an order within groups the parts of `_groups`."""
     n = next((measure.n for measure in measures.values() if measure is not None), 0)
     grouped: Measures = {
         name: m for name, m in measures.items() if isinstance(m, RatioMeasure) and m.random is not None

@@ -75,12 +75,12 @@ def _codes(packed: PackedDataset, split: str, requests: Requests, name: str) -> 
     placement = schema.placement(name)
     column = schema.row_features(placement).ids.index(name)
     if placement == "query":
-        found = np.concatenate([shard.query.ids[:, column] for shard in shards])[requests.request_of]
+        ids = np.concatenate([shard.query.ids[:, column] for shard in shards])[requests.request_of]
     elif placement == "item":
-        found = np.concatenate([packed.items.ids[shard.item, column] for shard in shards])
+        ids = np.concatenate([packed.items.ids[shard.item, column] for shard in shards])
     else:
-        found = np.concatenate([shard.cross.ids[:, column] for shard in shards])
-    codes, of = np.unique(found, return_inverse=True)
+        ids = np.concatenate([shard.cross.ids[:, column] for shard in shards])
+    codes, of = np.unique(ids, return_inverse=True)
     feature, encoder = schema.features[name], packed.encoders.fitted.get(name)
     decoded = (feature.decode(encoder, int(code)) for code in codes)
     return of, [MISSING if value is None else str(value) for value in decoded]
@@ -100,8 +100,8 @@ def _column(
     items = np.concatenate([shard.item for shard in shards])
     index = pl.concat([shard.keys for shard in shards]).rename(request_columns(data))[requests.request_of]
     wanted = index.with_columns(packed.item_keys["item"].gather(items).alias(ITEM))
-    found = wanted.join(rows.unique([*keys, ITEM]), on=[*keys, ITEM], how="left", maintain_order="left")
-    values, of = np.unique(found["@by"].fill_null(MISSING).to_numpy(), return_inverse=True)
+    joined = wanted.join(rows.unique([*keys, ITEM]), on=[*keys, ITEM], how="left", maintain_order="left")
+    values, of = np.unique(joined["@by"].fill_null(MISSING).to_numpy(), return_inverse=True)
     return of, [str(value) for value in values]
 
 
@@ -127,7 +127,7 @@ def select_candidates(
     start = np.append(0, np.cumsum(size[kept], dtype=np.int64))
     selected = replace(
         predictions,
-        logits={s: {n: z[rows] for n, z in found.items()} for s, found in predictions.logits.items()},
+        logits={s: {n: z[rows] for n, z in by_label.items()} for s, by_label in predictions.logits.items()},
         requests=Requests(start, requests.user[kept]),
         day=predictions.day[kept],
         level=predictions.level[rows],

@@ -1,4 +1,4 @@
-"""Predictions → the inputs of metrics, by population; `corank.metrics.inputs` says what each is.
+"""Predictions → the inputs of metrics, by population; `corank.metrics.inputs` defines each.
 
 Letters: C candidates.
 """
@@ -73,7 +73,7 @@ class CascadeRows:
     predictions: Predictions
     stages: Sequence[EvaluatedStage]
     scores: Sequence[Scores]
-    """What each stage orders by: (C,) each."""
+    """The scores that each stage orders by: (C,) each."""
     last_value: Scores
     """The last stage's value: (C,)."""
     truth: Floats | None

@@ -50,7 +50,7 @@ class StageEvaluation:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate_predictions` measured of a split."""
+    """The measures of a split by `evaluate_predictions`."""
 
     split: str
     requests: int
@@ -59,7 +59,7 @@ class Evaluation:
     cuts: dict[str, Measures]
     """Each stage but the last, against the last; empty with a single stage."""
     cascade: Measures
-    """What all stages together keep."""
+    """Of the candidates that all stages together keep."""
 
 
 def evaluate_predictions(
@@ -146,17 +146,17 @@ def _stage(
     reference: Predictions | None,
 ) -> StageEvaluation:
     cuts = [levels.index(level) for level in stage.cuts]
-    found = StageEvaluation({}, {}, {})
+    evaluation = StageEvaluation({}, {}, {})
     for label in stage.labels:
         calibrator = calibrators[label]
         exposed = exposed_inputs(predictions, stage.name, label, calibrator)
         everywhere = candidate_inputs(
             predictions, stage.name, label, calibrator, cuts, truth.get(label), reference
         )
-        found.exposed[label] = measure_all("exposed", exposed)
-        found.candidates[label] = measure_all("candidates", everywhere)
-        found.calibration[label] = calibration_curve(predictions, stage.name, label, calibrator)
-    return found
+        evaluation.exposed[label] = measure_all("exposed", exposed)
+        evaluation.candidates[label] = measure_all("candidates", everywhere)
+        evaluation.calibration[label] = calibration_curve(predictions, stage.name, label, calibrator)
+    return evaluation
 
 
 def _refuse_other_rows(predictions: Predictions, reference: Predictions) -> None:
@@ -175,5 +175,7 @@ def _refuse_other_rows(predictions: Predictions, reference: Predictions) -> None
     for stage, logits in predictions.logits.items():
         for label in logits:
             if label not in reference.logits.get(stage, {}):
-                known = ", ".join(f"{s}.{name}" for s, found in reference.logits.items() for name in found)
+                known = ", ".join(
+                    f"{s}.{name}" for s, by_label in reference.logits.items() for name in by_label
+                )
                 raise DataError(f"reference: has no '{stage}.{label}' to compare with; it predicts {known}")

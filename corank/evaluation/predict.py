@@ -29,7 +29,7 @@ Logits = dict[str, dict[str, Floats]]
 
 @dataclass(frozen=True)
 class Predictions:
-    """Logits of a split's candidates, with what the log says of them; request-major, in the order of the log."""
+    """Logits of a split's candidates, with their columns of the log; request-major, in the order of the log."""
 
     logits: Logits
     requests: Requests
@@ -108,27 +108,29 @@ def predict_by_ranks(
             progress(min(done * requests, total), total)
     if not ranks.first:
         return None
-    found = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     user = np.concatenate([shard.user for shard in packed.splits[split]])
     time = np.concatenate([shard.time for shard in packed.splits[split]])
-    start = np.concatenate(([0], np.cumsum(found["size"], dtype=np.int64)))
+    start = np.concatenate(([0], np.cumsum(columns["size"], dtype=np.int64)))
     return Predictions(
-        logits={name: {label: found[_logit(name, label)] for label in model.labels[name]} for name in names},
+        logits={
+            name: {label: columns[_logit(name, label)] for label in model.labels[name]} for name in names
+        },
         requests=Requests(start, user),
         day=day_numbers(time, packed.data.timezone),
-        level=found["level"],
-        exposed=found["level"] == len(packed.data.levels) - 1,
-        labels={name: found[f"label.{name}"] for name in packed.data.labels},
-        weight=found["weight"],
-        columns={name: found[f"column.{name}"] for name in packed.data.columns},
+        level=columns["level"],
+        exposed=columns["level"] == len(packed.data.levels) - 1,
+        labels={name: columns[f"label.{name}"] for name in packed.data.labels},
+        weight=columns["weight"],
+        columns={name: columns[f"column.{name}"] for name in packed.data.columns},
         propensity=read_propensities(packed, split) if population is None else None,
     )
 
 
 def read_propensities(packed: PackedDataset, split: str) -> Floats | None:
     """Read the propensities of a split: (C,), NaN outside of the random bucket; None if the config names none."""
-    found = [shard.propensity for shard in packed.splits[split]]
-    return None if found[0] is None else np.concatenate([part for part in found if part is not None])
+    parts = [shard.propensity for shard in packed.splits[split]]
+    return None if parts[0] is None else np.concatenate([part for part in parts if part is not None])
 
 
 @contextmanager

@@ -24,7 +24,7 @@ Truth = dict[str, Floats]
 
 
 class EvaluatedStage(Protocol):
-    """What evaluation must know of a stage: a config's settings have it, and so have a bundle's facts."""
+    """The facts of a stage that evaluation needs: of a config's settings, or of a bundle."""
 
     @property
     def name(self) -> str:
@@ -32,7 +32,7 @@ class EvaluatedStage(Protocol):
 
     @property
     def labels(self) -> Sequence[str]:
-        """What it predicts."""
+        """The labels that it predicts."""
 
     @property
     def main(self) -> str:
@@ -48,14 +48,14 @@ class EvaluatedStage(Protocol):
 
     @property
     def value(self) -> str:
-        """By what it orders, as text."""
+        """The formula that it orders by, as text."""
 
     def ordering(self, columns: Collection[str]) -> Formula:
         """Its value, parsed, over its labels and the data's `columns`."""
 
 
 def read_truth(packed: PackedDataset, split: str) -> Truth:
-    """Read the truth table of a split, which nothing but evaluation does."""
+    """Read the truth table of a split, which only evaluation reads."""
     shards = packed.splits[split]
     return {label: np.concatenate([shard.truth[label] for shard in shards]) for label in shards[0].truth}
 
@@ -76,14 +76,14 @@ def stage_values(
 ) -> NDArray[np.floating]:
     """Compute a stage's value of each candidate: (C,). Raises DataError if one is not finite."""
     value, logits = stage.ordering(predictions.columns), predictions.logits[stage.name]
-    found = stage_value(value, logits, calibrators, predictions.columns)
-    odd = np.flatnonzero(~np.isfinite(found))
+    values = stage_value(value, logits, calibrators, predictions.columns)
+    odd = np.flatnonzero(~np.isfinite(values))
     if len(odd):
         raise DataError(
-            f"stages.{stage.name}.value: {stage.value!r} is {found[odd[0]]} for candidate {odd[0]} of the split; "
+            f"stages.{stage.name}.value: {stage.value!r} is {values[odd[0]]} for candidate {odd[0]} of the split; "
             "look for zeros below a division, and for extreme numbers among data.columns"
         )
-    return found
+    return values
 
 
 def true_values(predictions: Predictions, stage: EvaluatedStage, truth: Truth) -> Floats | None:
@@ -91,5 +91,5 @@ def true_values(predictions: Predictions, stage: EvaluatedStage, truth: Truth) -
     value = stage.ordering(predictions.columns)
     if any(label in value.names and label not in truth for label in stage.labels):
         return None
-    found: Floats = value(predictions.columns | truth).astype(np.float32)
-    return found
+    values: Floats = value(predictions.columns | truth).astype(np.float32)
+    return values

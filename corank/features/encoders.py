@@ -143,11 +143,11 @@ class Encoders:
     def encode_frame(self, placement: Placement, frame: pl.DataFrame) -> dict[str, Encoded]:
         """The placement's features of columns, from those that the schema names; an absent one is all missing."""
         absent = pl.Series([None] * len(frame), dtype=pl.Null)
-        found = {}
+        features = {}
         for name in self.schema.columns(placement):
             column = self.schema.column(name)
-            found[name] = self.encode(name, frame[column] if column in frame.columns else absent)
-        return found
+            features[name] = self.encode(name, frame[column] if column in frame.columns else absent)
+        return features
 
     def save(self, folder: Path) -> None:
         """Write `encoders.json`, and the values of each vocabulary."""

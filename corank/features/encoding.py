@@ -132,8 +132,8 @@ class Encoder:
 
 def _plain(encoder: Encoder) -> dict[str, Any]:
     """The fields of an encoder as values that can be compared."""
-    held = {part.name: getattr(encoder, part.name) for part in fields(encoder)}
-    return {name: v.tolist() if isinstance(v, np.ndarray) else v for name, v in held.items()}
+    values = {part.name: getattr(encoder, part.name) for part in fields(encoder)}
+    return {name: v.tolist() if isinstance(v, np.ndarray) else v for name, v in values.items()}
 
 
 SAMPLED = 2

@@ -200,7 +200,7 @@ class ColumnFeature(FeatureKind):
         return pl.col(column).is_null()
 
     def keys(self, encoder: Encoder | None, values: pl.Series, name: str) -> Hashes:
-        """Hashes by which derived features tell values apart, 0 where missing: (N,). For uses `id` and `key`."""
+        """Hashes by which derived features distinguish values, 0 where missing: (N,). For uses `id` and `key`."""
         raise NotImplementedError(f"{self.kind} gives no keys")
 
     def lists(self, values: pl.Series, name: str) -> Ragged:

@@ -72,7 +72,7 @@ class History:
 
 @dataclass(frozen=True)
 class HistoryNeeds:
-    """What a query needs of its user's histories, beside the codes of their items.
+    """What a query needs of its user's histories, besides the codes of their items.
 
     Packing, batches and requests read histories by this.
     """
@@ -151,11 +151,11 @@ class EventParts:
     @property
     def types(self) -> dict[str, type[np.generic]]:
         """The type of each part that has a value for each event."""
-        found: dict[str, type[np.generic]] = {"items": np.int32, "ordinals": np.int32}
-        found |= {"times": np.int64} if self.timed else {}
-        found |= {"keys": np.uint64} if self.keys else {}
-        found |= dict.fromkeys(self.attributes.values(), np.int32)
-        return found | dict.fromkeys(self.attribute_keys.values(), np.uint64)
+        types: dict[str, type[np.generic]] = {"items": np.int32, "ordinals": np.int32}
+        types |= {"times": np.int64} if self.timed else {}
+        types |= {"keys": np.uint64} if self.keys else {}
+        types |= dict.fromkeys(self.attributes.values(), np.int32)
+        return types | dict.fromkeys(self.attribute_keys.values(), np.uint64)
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ def timed_histories(schema: "Schema", aged: Iterable[str]) -> frozenset[str]:
     Args:
         aged: histories of whose events some stage reads the ages.
     """
-    return frozenset(aged).union(name for name, held in schema.histories().items() if held.half_life)
+    return frozenset(aged).union(name for name, history in schema.histories().items() if history.half_life)
 
 
 def log_ages(age: Longs) -> Floats:

@@ -250,7 +250,7 @@ class Layout:
         rows: dict[int, list[int]] = {dim: [] for dim in self.table_rows}
         for name, first in self.offset.items():
             rows[self.schema.embedded()[name].width] += range(first, first + FIRST_KNOWN)
-        return {dim: np.array(found, dtype=np.int32) for dim, found in rows.items()}
+        return {dim: np.array(indices, dtype=np.int32) for dim, indices in rows.items()}
 
 
 def _pooled(table: Floats, lists: Ragged, listed: ListColumn) -> Floats:

@@ -40,14 +40,16 @@ def find_events(
 def read_labels(rows: pl.DataFrame, data: DataSettings) -> Labels:
     """Read the labels, however late they became known."""
     shown = find_exposed(rows, data)
-    found: Labels = {}
+    labels: Labels = {}
     for name in data.labels:
-        where, given = shown, data.labels[name].given
-        while given is not None:  # not by a function that calls itself: its closure would keep the rows alive
-            where = where & (rows[label_column(given)] == 1).fill_null(False).to_numpy()
-            given = data.labels[given].given
-        found[name] = np.where(where, rows[label_column(name)].fill_null(-1).to_numpy(), np.int8(-1))
-    return found
+        where, condition = shown, data.labels[name].given
+        while (
+            condition is not None
+        ):  # not by a function that calls itself: its closure would keep the rows alive
+            where = where & (rows[label_column(condition)] == 1).fill_null(False).to_numpy()
+            condition = data.labels[condition].given
+        labels[name] = np.where(where, rows[label_column(name)].fill_null(-1).to_numpy(), np.int8(-1))
+    return labels
 
 
 def hide_immature(labels: Labels, rows: pl.DataFrame, data: DataSettings, as_of: int) -> Labels:
@@ -61,8 +63,8 @@ def hide_immature(labels: Labels, rows: pl.DataFrame, data: DataSettings, as_of:
 
 def hide_young(labels: Labels, time: Longs, looked: Longs, data: DataSettings) -> Labels:
     """Hide labels that were not mature when they were looked at: by candidate, its time and when, ms UTC: (C,)."""
-    found: Labels = {}
+    mature_labels: Labels = {}
     for name, label in labels.items():
         delay = data.matures(name) // MILLISECOND
-        found[name] = np.where(time + delay <= looked, label, np.int8(-1)) if delay else label
-    return found
+        mature_labels[name] = np.where(time + delay <= looked, label, np.int8(-1)) if delay else label
+    return mature_labels

@@ -142,8 +142,10 @@ class DataSettings(Settings):
     @model_serializer(mode="wrap")
     def _leave_out_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out `propensity` unless it is given: packs and bundles of earlier versions keep their hashes."""
-        found: dict[str, Any] = serialize(self)
-        return found if self.propensity is not None else {k: v for k, v in found.items() if k != "propensity"}
+        values: dict[str, Any] = serialize(self)
+        return (
+            values if self.propensity is not None else {k: v for k, v in values.items() if k != "propensity"}
+        )
 
     @property
     def log_files(self) -> str | list[str]:
@@ -198,8 +200,8 @@ class DataSettings(Settings):
 
     def matures(self, label: str) -> timedelta:
         """How long after a candidate its label is known: its own delay, or a longer one of what it is given."""
-        held = self.labels[label]
-        return max(held.matures_after, self.matures(held.given) if held.given else timedelta())
+        settings = self.labels[label]
+        return max(settings.matures_after, self.matures(settings.given) if settings.given else timedelta())
 
     @property
     def split_names(self) -> Sequence[str]:

@@ -104,17 +104,17 @@ class OperandRows:
         lists, list_of = self.lists(listed)
         value, result_of = self._values(sought)
         if len(lists.length) == 1:
-            held = lists.values[lists.start[0] :][: lists.length[0]]
-            found = _count_in(held, value)
+            entries = lists.values[lists.start[0] :][: lists.length[0]]
+            matches = _count_in(entries, value)
         else:
             of = list_of if result_of is None else list_of[result_of]
-            held, times = np.unique(_within(lists.row_of(), lists.flat()), return_counts=True)
-            if not len(held):
+            entries, times = np.unique(_within(lists.row_of(), lists.flat()), return_counts=True)
+            if not len(entries):
                 return np.zeros(self.count)
             query = _within(of, value)
-            index = np.minimum(np.searchsorted(held, query), len(held) - 1)
-            found = np.where((held[index] == query) & (value != 0), times[index], 0)
-        counts = found if result_of is None else np.bincount(result_of, found, self.count)
+            index = np.minimum(np.searchsorted(entries, query), len(entries) - 1)
+            matches = np.where((entries[index] == query) & (value != 0), times[index], 0)
+        counts = matches if result_of is None else np.bincount(result_of, matches, self.count)
         return counts.astype(np.float64, copy=False)
 
     def _values(self, operand: str) -> tuple[Hashes, Index | None]:
@@ -126,14 +126,14 @@ class OperandRows:
         return lists.flat(), lists.row_of()
 
 
-def _count_in(held: Hashes, value: Hashes) -> Longs:
+def _count_in(entries: Hashes, value: Hashes) -> Longs:
     """Count how often each value is in one short list, 0 for value 0: (L,), (N,) → (N,)."""
-    if len(held) <= SHORT:  # all compared: a binary search guesses wrong at every step of every value
-        equal = (held[:, None] == value).view(np.uint8)
+    if len(entries) <= SHORT:  # all compared: a binary search guesses wrong at every step of every value
+        equal = (entries[:, None] == value).view(np.uint8)
         return np.where(value == 0, 0, np.add.reduce(equal, axis=0, dtype=np.uint8))
-    ordered = np.sort(held)
-    found = ordered.searchsorted(value, "right") - ordered.searchsorted(value, "left")
-    return np.where(value == 0, 0, found)
+    ordered = np.sort(entries)
+    counts = ordered.searchsorted(value, "right") - ordered.searchsorted(value, "left")
+    return np.where(value == 0, 0, counts)
 
 
 def _within(row: Index, value: Hashes) -> Hashes:

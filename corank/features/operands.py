@@ -40,7 +40,7 @@ class OperandNames:
 
         The items of a history have what derived features take of the history.
         """
-        found: dict[Literal["keys", "lists", "numbers"], dict[str, None]] = {
+        names: dict[Literal["keys", "lists", "numbers"], dict[str, None]] = {
             "keys": {},
             "lists": {},
             "numbers": {},
@@ -55,11 +55,11 @@ class OperandNames:
                     uses = schema.features[name].uses
                     taken = uses if of_items else uses.intersection(needed)
                     if "vector" not in taken:
-                        found[_part(taken)][name] = None
+                        names[_part(taken)][name] = None
         if placement == "item" and features is None:
             for name in schema.filters():
-                found[_part(schema.features[name].uses)][name] = None
-        return cls(*map(tuple, found.values()))
+                names[_part(schema.features[name].uses)][name] = None
+        return cls(*map(tuple, names.values()))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -77,8 +77,10 @@ class OperandNames:
 
 def with_compared(schema: Schema, features: Iterable[DerivedFeature]) -> list[DerivedFeature]:
     """Add those derived features that are operands of some others."""
-    given, derived = list(features), schema.derived()
-    return given + [derived[name] for feature in given for name in feature.operands if name in derived]
+    feature_list, derived = list(features), schema.derived()
+    return feature_list + [
+        derived[name] for feature in feature_list for name in feature.operands if name in derived
+    ]
 
 
 def _part(taken: Collection[Use]) -> Literal["keys", "lists", "numbers"]:
@@ -233,12 +235,12 @@ def gather_history_operands(
         items: by history the rows of its items, the newest last; of R users each.
         operands: of the items' rows.
     """
-    found = {}
+    lists = {}
     for name in names:
         feature = schema.of_items(name)
         if feature is not None and schema.features[feature].storage != "vector":
-            found[name] = gather_attribute(items[schema.history_of(name)], feature, operands)
-    return found
+            lists[name] = gather_attribute(items[schema.history_of(name)], feature, operands)
+    return lists
 
 
 def average_history_vectors(
@@ -252,14 +254,14 @@ def average_history_vectors(
         items: by history the rows of its items among `records`, −1 for none; of R users each.
         records: items, encoded.
     """
-    placed, found = schema.row_features("item").vectors, {}
+    placed, means = schema.row_features("item").vectors, {}
     for name in names:
         feature = schema.of_items(name)
         if feature is not None and schema.features[feature].storage == "vector":
             listed = items[schema.history_of(name)]
             vectors = records.vectors[placed.index(feature)]
-            found[name] = vectors.means(listed.flat(), listed.length, listed.flat_weight())
-    return found
+            means[name] = vectors.means(listed.flat(), listed.length, listed.flat_weight())
+    return means
 
 
 def gather_attribute(items: Ragged, feature: str, operands: Operands) -> Ragged:

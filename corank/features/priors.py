@@ -1,4 +1,4 @@
-"""Counts of earlier candidates by key, as of the last snapshot before a request.
+"""Counts of earlier candidates by key, at the last snapshot before a request.
 
 Time is cut into periods, of a prior's `every`. What happens in a period is counted from its end on: a request knows
 the periods that were over when its own began. So serving, which counts once a period, knows what training knew.
@@ -40,7 +40,7 @@ SAMPLE = 2**20
 
 
 class CountedFeature(Protocol):
-    """A feature that counts earlier candidates or events, as of kind `prior`."""
+    """A feature that counts earlier candidates or events, such as kind `prior`."""
 
     @property
     def events(self) -> str | None:
@@ -92,13 +92,13 @@ class PriorCounts:
     def values(
         self, feature: CountedFeature, keys: Hashes, cuts: Longs, usual: Doubles | None = None
     ) -> Doubles:
-        """Compute the feature of each key as of a cut, NaN where it is unknown: (N,).
+        """Compute the feature of each key at a cut, NaN where it is unknown: (N,).
 
         Args:
             feature: the prior.
             keys: hashes, 0 for none: (N,).
             cuts: ms UTC: (N,).
-            usual: the rate of all as of the cuts, if it is known: (1,) or (N,).
+            usual: the rate of all at the cuts, if it is known: (1,) or (N,).
         """
         index = self._find(keys)
         shown, positive = self.counts.before(index, cuts, feature.memory)
@@ -116,14 +116,14 @@ class PriorCounts:
         return np.where(keys == 0, np.nan, rate)
 
     def rate_of_all(self, cuts: Longs, memory: Memory) -> Doubles:
-        """Compute the rate of all candidates as of each cut, NaN where there were none: (N,)."""
+        """Compute the rate of all candidates at each cut, NaN where there were none: (N,)."""
         shown, positive = self.all.before(np.zeros(len(cuts), dtype=np.int64), cuts, memory)
         rate: Doubles = np.divide(positive, shown, out=np.full(len(cuts), np.nan), where=shown > 0)
         return rate
 
     def fit_smoothing(self, end: int, memory: Memory) -> Self:
-        """Fit the smoothing to the counts as of the end of training: those of the first keys, which are hashes."""
-        if end == FOREVER:  # as of the end of the log
+        """Fit the smoothing to the counts at the end of training: those of the first keys, which are hashes."""
+        if end == FOREVER:  # at the end of the log
             end = int(self.counts.periods.max(initial=NEVER)) + 1
         cuts = np.full(min(len(self.keys), SAMPLE), end)
         return replace(self, fitted=fit_smoothing(*self.counts.before(np.arange(len(cuts)), cuts, memory)))
@@ -198,7 +198,7 @@ class PriorCounts:
 
 @dataclass(frozen=True)
 class PriorSnapshots:
-    """All priors of a schema: of packed data as of any request, of a bundle as of its own time."""
+    """All priors of a schema: of packed data at any request, of a bundle at its own time."""
 
     rates: Mapping[str, PriorCounts]
     timezone: str
@@ -220,7 +220,7 @@ class PriorSnapshots:
         return self.rates[name].values(feature, keys, cuts, self._rate_of_all(name, feature))
 
     def _rate_of_all(self, name: str, feature: CountedFeature) -> Doubles | None:
-        """The rate of all as of a bundle's snapshot, computed once: (1,). None for packed data, or a count."""
+        """The rate of all at a bundle's snapshot, computed once: (1,). None for packed data, or a count."""
         if self.cut is None or feature.label is None:
             return None
         if name not in self._known_rates:
@@ -251,5 +251,5 @@ class PointInTime:
     """How many candidates each row's request has: (N,), for rows of the query."""
 
     def counted(self, feature: CountedFeature, operands: OperandRows) -> Doubles:
-        """A prior of the rows as of their times, NaN where it is unknown: (N,)."""
+        """A prior of the rows at their times, NaN where it is unknown: (N,)."""
         return self.snapshots.values(self.name, feature, feature.keys(operands), self.times)

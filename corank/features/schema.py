@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from corank.features.priors import CountedFeature
 
 Placement = Literal["query", "item", "snapshot", "cross"]
-"""Whose rows a feature is stored with: a request's, an item's, an item's as of a snapshot, or a pair's.
+"""Whose rows a feature is stored with: a request's, an item's, an item's at a snapshot, or a pair's.
 
-A `snapshot` feature is of the item and changes step by step with the time of the request. Its values lie beside the
+A `snapshot` feature is of the item and changes step by step with the time of the request. Its values lie next to the
 item row: in packed data with each candidate, in a bundle with each item.
 """
 PLACEMENTS: tuple[Placement, ...] = ("query", "item", "snapshot", "cross")
@@ -115,10 +115,10 @@ class Schema:
 
     def needs(self, name: str) -> set[str]:
         """The features that a feature is made of: its operands, a history's items, whose table it shares."""
-        feature, found = self.features[name], {self.table_of(name)}
+        feature, names = self.features[name], {self.table_of(name)}
         if (derived := feature.as_derived) is not None:
-            found |= {part for operand in derived.operands for part in operand.split(".")}
-        return (found | {*(feature.attribute or ()), *filter(None, [feature.parallel])}) - {name}
+            names |= {part for operand in derived.operands for part in operand.split(".")}
+        return (names | {*(feature.attribute or ()), *filter(None, [feature.parallel])}) - {name}
 
     # OperandRows and placements
 
@@ -192,8 +192,8 @@ class Schema:
 
     @cached_property
     def _histories(self) -> dict[str, History]:
-        found = {n: h for n, f in self.features.items() if (h := f.as_history) is not None}
-        return {n: h if h.of else replace(h, of=n, values=self.column(n)) for n, h in found.items()}
+        histories = {n: h for n, f in self.features.items() if (h := f.as_history) is not None}
+        return {n: h if h.of else replace(h, of=n, values=self.column(n)) for n, h in histories.items()}
 
     def parallels(self) -> dict[str, str]:
         """The lists that are attributes of a history's events: the history."""
@@ -221,9 +221,9 @@ class Schema:
 
     @cached_property
     def _derived(self) -> dict[Placement | None, dict[str, DerivedFeature]]:
-        found = {n: d for n, f in self.features.items() if (d := f.as_derived) is not None}
-        return {None: found} | {
-            p: {n: f for n, f in found.items() if self.placement(n) == p} for p in PLACEMENTS
+        features = {n: d for n, f in self.features.items() if (d := f.as_derived) is not None}
+        return {None: features} | {
+            p: {n: f for n, f in features.items() if self.placement(n) == p} for p in PLACEMENTS
         }
 
     def priors(self, placement: Placement | None = None) -> dict[str, "CountedFeature"]:
@@ -244,9 +244,9 @@ class Schema:
 
     @cached_property
     def _columns(self) -> dict[Placement | None, dict[str, ColumnFeature]]:
-        found = {n: c for n, f in self.features.items() if (c := f.as_column) is not None}
-        return {None: found} | {
-            p: {n: f for n, f in found.items() if self.placement(n) == p} for p in PLACEMENTS
+        features = {n: c for n, f in self.features.items() if (c := f.as_column) is not None}
+        return {None: features} | {
+            p: {n: f for n, f in features.items() if self.placement(n) == p} for p in PLACEMENTS
         }
 
     def column(self, name: str) -> str:
@@ -285,15 +285,15 @@ class Schema:
                 raise ConfigError(
                     f"{key}: '{name}' is no input (features.{name}.input: false); drop one of both"
                 )
-            found = "item" if self.placement(name) == "snapshot" else self.placement(name)
-            if found != allowed:
-                article = "an" if found == "item" else "a"
+            placement = "item" if self.placement(name) == "snapshot" else self.placement(name)
+            if placement != allowed:
+                article = "an" if placement == "item" else "a"
                 reason = {
                     "query": "at serving time the query tower runs once a request and does not know the item",
                     "item": "item vectors are computed ahead of any request and do not know the query",
                     "cross": "",
                 }[allowed]
                 raise ConfigError(
-                    f"{key}: '{name}' is {article} {found} feature and cannot enter the {allowed} tower: {reason}; "
+                    f"{key}: '{name}' is {article} {placement} feature and cannot enter the {allowed} tower: {reason}; "
                     "leave it to a ranker stage"
                 )

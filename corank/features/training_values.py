@@ -81,7 +81,7 @@ class TrainingValues:
     adds: bool = True
     """Whether counts add up from one packing to the next; those of a table of items or users do not."""
     earlier: EarlierTally | None = None
-    """What an earlier packing knew of the values, if this one goes on from it."""
+    """What an earlier packing knew of the values, if this one continues it."""
     tallies: dict[str, pl.DataFrame] = field(default_factory=dict)
     """Receives what `tally` returns, by the feature's name: state for later packings."""
 
@@ -115,9 +115,9 @@ class TrainingValues:
             before = self.earlier.tally["value"]
             if before.dtype != new["value"].dtype:
                 raise wrong_type(new["value"], before.dtype == pl.String, self.name)
-        found = merge_tally(new, self.until, self.adds, settings, self.earlier)
-        self.tallies[self.name] = found
-        return found
+        tally = merge_tally(new, self.until, self.adds, settings, self.earlier)
+        self.tallies[self.name] = tally
+        return tally
 
     def sample(self) -> pl.Series:
         """Draw about SAMPLE values that are not null, by a hash of the row number: requests are no pattern in it."""
@@ -126,8 +126,8 @@ class TrainingValues:
 
     def bounds(self) -> tuple[float | None, float | None]:
         """The least and the greatest value; None if there is none."""
-        found = self._measure(ValueRange())
-        return found["low"].item(), found["high"].item()
+        value_range = self._measure(ValueRange())
+        return value_range["low"].item(), value_range["high"].item()
 
     def moments(self, log: bool = False) -> tuple[float | None, float | None]:
         """Mean and standard deviation of x, or of sign(x)·log(1 + |x|); None if there is no value."""

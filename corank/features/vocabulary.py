@@ -224,7 +224,7 @@ class Hash(Encoder):
 def fit_codes(values: "TrainingValues", settings: VocabularySettings, rows: int | None) -> Vocabulary | Hash:
     """Learn a vocabulary of training values as the settings say, or a hash into `rows` rows if given.
 
-    A packing that goes on from an earlier one keeps that one's values, in their order, but for those that are evicted;
+    A packing that continues an earlier one keeps that one's values, in their order, but for those that are evicted;
     new ones follow, the most frequent first, ties by value.
     """
     if rows is not None:

@@ -1,1 +1,1 @@
-"""What the stages learn from: a file a loss, and their sum."""
+"""Losses of the stages, one file each, and their sum."""

@@ -1,4 +1,4 @@
-"""What a loss is: a formula over candidates. Masking, averaging and weighting are written here, once.
+"""Losses as formulas over candidates, with masking, averaging and weighting written once.
 
 A new loss is one file: a class derived from `Loss` with its settings, registered under its `kind`.
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FunnelSpec:
-    """What the config says of the log and of the stages, as far as losses may refer to it."""
+    """The parts of the config about log and stages that losses may refer to."""
 
     levels: Sequence[str]
     """Levels of the log, shallow to deep; the last is exposed."""

@@ -23,7 +23,7 @@ from corank.models.training_terms import loss_weight
 MAX_CUT = 1 - 1e-6
 """Above this probability 1 − P is rounding error and gets no gradient."""
 STAGE_WEIGHT = {"lcron": 0.5, "dftopk": 1.0}
-"""Weight of a stage's own loss beside that of the cascade, where it is not learnt."""
+"""Weight of a stage's own loss relative to that of the cascade, where it is not learnt."""
 SORTED = ("arf", "arf_v2")
 """Forms in which a stage learns the whole order, and nothing of the other stages."""
 

@@ -111,10 +111,10 @@ def rank_discounts(z: Tensor, lists: PaddedLists) -> Tensor:
     """Compute the discount of each candidate's rank in its request by z, 0 outside the lists: (C,)."""
     order = falling_order(lists(z.detach(), -torch.inf))
     by_rank = discounts(order.shape[1], z.device).expand(order.shape)
-    found = torch.zeros_like(by_rank).scatter(1, order, by_rank)
+    list_discounts = torch.zeros_like(by_rank).scatter(1, order, by_rank)
     # padding is written to an extra entry past the end
     at = torch.where(lists.mask, lists.index, len(z))
-    return z.new_zeros(len(z) + 1).index_copy_(0, at.view(-1), found.view(-1))[:-1]
+    return z.new_zeros(len(z) + 1).index_copy_(0, at.view(-1), list_discounts.view(-1))[:-1]
 
 
 def best_dcg(by_level: Sequence[PaddedLists], gains: Sequence[float], n: int) -> Tensor:

@@ -64,8 +64,8 @@ class NeuralSort:
         beyond = _padding(self.size, relevance.shape[1])
         of_scores = relevance.gather(1, self.order).masked_fill(beyond, -torch.inf)
         target = falling_order(of_scores)
-        found: Tensor = _likelihood(self.scores, self.size, target)
-        return found
+        log_probabilities: Tensor = _likelihood(self.scores, self.size, target)
+        return log_probabilities
 
     def _unsort(self, values: Tensor) -> Tensor:
         return torch.zeros_like(values).scatter(1, self.order, values)
@@ -90,7 +90,7 @@ def threshold(scores: Tensor, mask: Tensor, keep: int) -> Tensor:
 
 
 def _padding(size: Tensor, n: int) -> Tensor:
-    """Tell which positions are padding: (R, n)."""
+    """Mark the positions that are padding: (R, n)."""
     return torch.arange(n, device=size.device) >= size
 
 
@@ -199,12 +199,12 @@ class _LowerRows(NamedTuple):
         for some in _blocks(scores, len(first)):
             s, many = centred[some, None], size[some, None]
             log = torch.addcmul(-spread[some, None], many - 1.0 - 2 * first, s).log_softmax(2)
-            held = log.masked_fill(first >= many, -FAR)
-            scale = held.amax(1)
+            masked_log = log.masked_fill(first >= many, -FAR)
+            scale = masked_log.amax(1)
             begun, on = log.exp(), (-2 * within.unsqueeze(1) * s).exp()
             norm = torch.bmm(begun, on.transpose(1, 2)).reciprocal_() * (first + within < many)
             slope = many - 1.0 - 2 * (first + within)
-            yield some, cls(begun, (held - scale.unsqueeze(1)).exp(), scale, on, norm, slope)
+            yield some, cls(begun, (masked_log - scale.unsqueeze(1)).exp(), scale, on, norm, slope)
 
     def sum(self, weights: Tensor, of: Tensor) -> Tensor:
         """Σ_t weights[t] · P̂[t, i], `of` either `begun` or `scaled`; weights (b, n/m, m): (b, n)."""
@@ -221,15 +221,15 @@ class _Below(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, size: Tensor, keep: int) -> Tensor:
         below = torch.full_like(scores, -FAR)
-        held, room = [], KEPT
+        blocks, room = [], KEPT
         for some, rows in _LowerRows.of(scores, size, keep):
             total = rows.total()
             below[some] = torch.where(total > 0, total.log() + rows.scale, -FAR).to(scores.dtype)
             room -= rows.begun.numel()
             if room >= 0:
-                held.append((some, rows, total))
+                blocks.append((some, rows, total))
         ctx.save_for_backward(scores, size)
-        ctx.keep, ctx.held = keep, held if room >= 0 else None
+        ctx.keep, ctx.held = keep, blocks if room >= 0 else None
         return below.masked_fill(_padding(size, scores.shape[1]), 0)
 
     @staticmethod
@@ -240,8 +240,8 @@ class _Below(torch.autograd.Function):
         gradient = gradient.masked_fill(_padding(size, n) | (size <= ctx.keep), 0)
         down, through = torch.zeros_like(scores), torch.zeros_like(scores)
         again = ((some, rows, rows.total()) for some, rows in _LowerRows.of(scores, size, ctx.keep))
-        held, ctx.held = ctx.held, None  # free before the gradients of networks are computed
-        for some, rows, total in held or again:
+        blocks, ctx.held = ctx.held, None  # free before the gradients of networks are computed
+        for some, rows, total in blocks or again:
             g = gradient[some].double() / total.masked_fill(total == 0, 1)
             mean = torch.bmm(g.unsqueeze(1) * rows.scaled, rows.on.transpose(1, 2)) * rows.norm
             own, others = rows.sum(rows.slope, rows.scaled), rows.sum(mean, rows.begun)
@@ -258,11 +258,11 @@ class _Likelihood(torch.autograd.Function):
         ctx.save_for_backward(scores, size, target)
         n = scores.shape[1]
         slope, spread = _slope(size, n).to(scores.dtype), _spread(scores, size)
-        found = torch.zeros_like(scores)
+        log_probabilities = torch.zeros_like(scores)
         for some in _blocks(scores, n):
             log = _logits(scores[some], spread[some], slope[some]).log_softmax(2)
-            found[some] = log.gather(2, target[some].unsqueeze(2)).squeeze(2)
-        return found.masked_fill(_padding(size, n), 0)
+            log_probabilities[some] = log.gather(2, target[some].unsqueeze(2)).squeeze(2)
+        return log_probabilities.masked_fill(_padding(size, n), 0)
 
     @staticmethod
     @once_differentiable

@@ -129,16 +129,16 @@ class TotalLoss:
 
     def learnt_weights(self) -> dict[str, list[str]]:
         """Return stage or teacher → the names of the losses that learn the weight of their part of it."""
-        found: dict[str, list[str]] = {}
+        names: dict[str, list[str]] = {}
         for loss in self.losses:
             for stage in loss.learnt_weights(self.funnel):
-                found.setdefault(stage, []).append(loss.name)
-        return found
+                names.setdefault(stage, []).append(loss.name)
+        return names
 
     def select(self, learner: str | None) -> list[tuple[str, Loss]]:
         """Return the losses from which one stage learns, or all for None, by name.
 
-        Losses of one name are told apart by the levels and sources that they learn from; if those are the same, by
+        Losses of one name are distinguished by the levels and sources that they learn from; if those are the same, by
         where they stand in the config.
         """
         names = [loss.name for loss in self.losses]

@@ -1,4 +1,4 @@
-"""How well a stage predicts, how well the stages work together, and how sure a figure is.
+"""Metrics of each stage and of the stages together, with intervals.
 
 Every formula is a function of arrays that returns a `Measure`: sums by user, which merge over shards, give the value of
 the metric, and can be resampled. A value that is not defined (one class only, no eligible request) is None. The table

@@ -1,4 +1,4 @@
-"""What a stage's cut keeps of a reference's best candidates, request by request.
+"""Metrics of what a stage's cut keeps of a reference's best candidates, request by request.
 
 `rank` and `reference_rank` are `Requests.ranks(scores)`, 0 for the best. A metric is a mean over the eligible requests:
 one with no more candidates than the cut loses nothing in any order, and does not count.

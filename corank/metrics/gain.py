@@ -1,4 +1,4 @@
-"""What a cut loses by the ranker's own scores, or its own order, as the gain of a candidate.
+"""Metrics of what a cut loses by the ranker's own scores, or its own order, as the gain of a candidate.
 
 `scores` are the ranker's values, `rank` and `reference_rank` are `Requests.ranks(…)`, 0 for the best: all (C,).
 Requests with no more candidates than the cut lose nothing in any order, and do not count. Best score lost and the

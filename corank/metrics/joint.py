@@ -1,4 +1,4 @@
-"""What comes out of the whole cascade, in which each stage ranks what the one before it kept.
+"""Metrics of the whole cascade, in which each stage ranks what the one before it kept.
 
 Letters: C candidates · S stages. Stages are given by their scores, S arrays of (C,), the first to cut first; `quotas`
 are what all stages but the last keep, S − 1 falling numbers.
@@ -74,7 +74,7 @@ def replaced_hit_rate(
     both choose the same? Source: Gu and Sheng, On Ranking Consistency of Pre-ranking Stage, 2022. With the pre-ranker
     replaced by the ranker, of two stages, it is the recall k@m of the ranker's top k.
     Eligible: more candidates reach the stage than it keeps, which is k for the last. Random order in place of the last
-    stage: k / candidates that reach it; in place of an earlier one it depends on the scores behind, and is not given.
+    stage: k / candidates that reach it; in place of an earlier one it depends on later scores, and is None.
 
     Args:
         requests: how the candidates lie in requests.

@@ -54,19 +54,19 @@ def _inversions(requests: Requests, rank: Longs) -> Doubles:
     """Count the inversions of each request: (R,). `rank` (C,) numbers the candidates of a request from 0.
 
     A radix sort from the highest bit down: two ranks are an inversion if, at the first bit in which they differ, the 1
-    stands before the 0. Ranks leave no gap, so those that share all higher bits fill known positions.
+    is before the 0. Ranks leave no gap, so those that share all higher bits fill known positions.
     """
     position = np.arange(len(rank))
-    found = np.zeros(len(rank), dtype=np.int64)
+    inversions = np.zeros(len(rank), dtype=np.int64)
     for bit in reversed(range(int(rank.max(initial=0)).bit_length())):
         group = requests.start_of + ((rank >> (bit + 1)) << (bit + 1))
         one = (rank >> bit) & 1
         ones = np.cumsum(one) - one
         ones_before = ones - ones[group]
-        found += (1 - one) * ones_before
+        inversions += (1 - one) * ones_before
         alike_before = np.where(one == 1, ones_before, position - group - ones_before)
         target = requests.start_of + ((rank >> bit) << bit) + alike_before
         moved = np.empty_like(rank)
         moved[target] = rank
         rank = moved
-    return requests.sums(found)
+    return requests.sums(inversions)

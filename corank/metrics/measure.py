@@ -206,8 +206,8 @@ class OrderMeasure:
             (csr_array((weight, (bin_of, code)), (bins, len(counts))) @ weights).T
             for weight in (self.positive, self.negative)
         )
-        found = [self.formula(score, *sums) for sums in zip(positive, negative, strict=True)]
-        values = np.array([np.nan if value is None else value for value in found])
+        resampled = [self.formula(score, *sums) for sums in zip(positive, negative, strict=True)]
+        values = np.array([np.nan if value is None else value for value in resampled])
         exact, binned = self.value(), self.formula(score, by_bin(self.positive), by_bin(self.negative))
         return values if exact is None or binned is None else values + (exact - binned)
 
@@ -218,12 +218,12 @@ class OrderMeasure:
 
 
 def differs_from_previous(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Tell where a value differs from the one before it: (N,); the first always does."""
+    """Mark values that differ from the one before: (N,); the first always does."""
     return np.concatenate([np.ones(min(1, len(values)), dtype=bool), values[1:] != values[:-1]])
 
 
 def order_by_group(group: Keys, scores: NDArray[np.floating]) -> NDArray[np.intp]:
-    """Order rows by group, then by score, ties in the order given: positions (N,). Scores are no NaN."""
+    """Order rows by group, then by score, ties in their input order: positions (N,). Scores are no NaN."""
     if len(group) and max(-int(group.min()), int(group.max())) >= 2**53:  # not exact in a float
         group = np.unique(group, return_inverse=True)[1]
     # Complex numbers compare by real part, then by imaginary: one sort, five times as fast as lexsort.

@@ -1,7 +1,7 @@
-"""The table of metrics: what evaluation, early stopping, reports and studies compute, each found by its name.
+"""The table of metrics that evaluation, early stopping, reports and studies compute, by name.
 
-A metric of the table is a formula on arrays with all that its readers need to know of it: its population, its inputs,
-which way is better. Formulas stand in the other files of this package. A plug-in adds a metric with `METRICS.add`.
+A metric of the table is a formula on arrays with its population, its inputs, and which way is better. Formulas are in
+the other files of this package. A plug-in adds a metric with `METRICS.add`.
 """
 
 import re
@@ -28,7 +28,7 @@ Direction = Literal["higher", "lower", "one"]
 
 @dataclass(frozen=True)
 class Metric:
-    """A formula and all that its readers need to know of it.
+    """A formula with its population, its inputs and its better direction.
 
     Example:
         METRICS.add(
@@ -47,7 +47,7 @@ class Metric:
     better: Direction
     """The better value: the higher, the lower, or the one nearer to 1."""
     title: str | None = None
-    """What a study calls it; the name unless given."""
+    """Its title in a study; by default the name."""
     validation: bool = False
     """Compute it after every epoch of training, on exposed validation rows, so that early stopping may use it."""
     study: Literal["first", "both"] | None = None
@@ -66,16 +66,16 @@ class Metric:
         values = [inputs[name] for name in self.inputs]
         if any(value is None for value in values):
             return None
-        found = self.formula(*values)
-        if not isinstance(found, Measure):
+        result = self.formula(*values)
+        if not isinstance(result, Measure):
             raise PluginError(
-                f"metric '{self.name}': its formula returned {type(found).__name__}; return a Measure, such as "
+                f"metric '{self.name}': its formula returned {type(result).__name__}; return a Measure, such as "
                 "corank.metrics.measure.RatioMeasure"
             )
-        return found
+        return result
 
     def merit(self, value: float) -> float:
-        """Turn a value into a number that is the higher the better."""
+        """Turn a value into a number that is higher for better values."""
         match self.better:
             case "higher":
                 return value
@@ -94,7 +94,7 @@ def _fill(template: str, inputs: Inputs) -> str:
 
 _TEMPLATE = re.compile(r"[a-z][a-z0-9_]*(@(\{[km]\}|[1-9][0-9]*))*")
 _TAKEN = {"n", "eligible", "random", "stages"}
-"""Keys that stand beside metrics in the evaluation's document."""
+"""Keys next to metrics in the evaluation's document."""
 
 
 def _check(what: str, metric: Any) -> None:
@@ -131,7 +131,7 @@ def _check(what: str, metric: Any) -> None:
 
 
 def _document_part(metric: Metric) -> str:
-    """The part of documents that holds it: figures of a cut stand beside those of the whole cascade."""
+    """The part of documents that holds it: figures of a cut are next to those of the whole cascade."""
     return "cascade" if metric.population == "cut" else metric.population
 
 

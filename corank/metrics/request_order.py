@@ -193,8 +193,8 @@ def _expected_hit(drawn: Longs, size: Longs, positives: Longs) -> Doubles:
 def _log_choose(n: Longs, k: Longs) -> Doubles:
     from scipy.special import gammaln
 
-    found: Doubles = gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
-    return found
+    log_binomial: Doubles = gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
+    return log_binomial
 
 
 def _sums(values: Doubles, first: NDArray[np.intp]) -> Doubles:

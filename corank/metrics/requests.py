@@ -1,4 +1,4 @@
-"""How candidates lie in requests, and what cascade metrics compute within each request.
+"""Candidates grouped by request, and computations of cascade metrics within each request.
 
 Letters: R requests · C candidates.
 """
@@ -60,7 +60,7 @@ class Requests:
         return ranks
 
     def ascending(self, scores: NDArray[np.floating]) -> NDArray[np.intp]:
-        """Order the candidates by request, then by score, ties in the order given: (C,) positions.
+        """Order the candidates by request, then by score, ties in their input order: (C,) positions.
 
         Raises DataError if a score is NaN or missing.
         """

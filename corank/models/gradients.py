@@ -23,9 +23,11 @@ def sum_gradients(model: JointModel, names: Iterable[str], ranks: Ranks) -> None
         return
     names = list(names)
     layers = model.layers(names)
-    tables = [model.table_sets[held] for held in dict.fromkeys(model.tables_of[name] for name in names)]
+    tables = [
+        model.table_sets[set_name] for set_name in dict.fromkeys(model.tables_of[name] for name in names)
+    ]
     reached = [layer.grad is not None for layer in layers] + [
-        some for held in tables for some in held.reached
+        some for table_set in tables for some in table_set.reached
     ]
     gradients = [torch.zeros_like(layer) if layer.grad is None else layer.grad for layer in layers]
     flags = torch.tensor(reached, dtype=gradients[0].dtype, device=gradients[0].device)
@@ -36,7 +38,7 @@ def sum_gradients(model: JointModel, names: Iterable[str], ranks: Ranks) -> None
     for layer, gradient, some in zip(layers, summed, some_rank, strict=False):
         layer.grad = gradient.view_as(layer) if some else None
     of_tables = iter(some_rank[len(layers) :])
-    for held in tables:
-        by_dim = [next(of_tables) for _ in held.reached]
+    for table_set in tables:
+        by_dim = [next(of_tables) for _ in table_set.reached]
         if any(by_dim):
-            held.sum_gradients(by_dim)
+            table_set.sum_gradients(by_dim)

@@ -56,7 +56,7 @@ class JointModel(nn.Module):
             stages: in the order of the cascade.
             layout: of the tables and the inputs.
             teachers: networks that only teach.
-            positions: how many there are on a page, where the log tells them.
+            positions: how many there are on a page, where the log has them.
             tables: makes the tables; whole ones, of seed 0, unless given.
             learnt_weights: stage or teacher → the names of losses that learn a weight of their part of it.
         """
@@ -177,20 +177,22 @@ class JointModel(nn.Module):
 
     def terms(self, name: str) -> dict[str, nn.Parameter]:
         """What each position adds to a stage's logits, by label; empty where none is logged."""
-        held = getattr(self.networks[name], "position", None)
-        return {} if held is None else dict(zip(self.labels[name], held, strict=True))
+        parameters = getattr(self.networks[name], "position", None)
+        return {} if parameters is None else dict(zip(self.labels[name], parameters, strict=True))
 
     def log_variances(self, name: str) -> dict[str, nn.Parameter]:
         """The numbers from which losses weigh their part of a stage or teacher, by the name of the loss."""
-        held = getattr(self.networks[name], "log_variance", None)
-        return {} if held is None else dict(zip(self.weighed[name], held, strict=True))
+        parameters = getattr(self.networks[name], "log_variance", None)
+        return {} if parameters is None else dict(zip(self.weighed[name], parameters, strict=True))
 
     @property
     def loss_weights(self) -> dict[str, Tensor]:
         """The weights that losses have learnt, by `LOSS/STAGE`: () each."""
         of = {stage: self.log_variances(stage) for stage in self.weighed}
         return {
-            f"{loss}/{s}": loss_weight(held.detach()) for s, by in of.items() for loss, held in by.items()
+            f"{loss}/{s}": loss_weight(log_variance.detach())
+            for s, by in of.items()
+            for loss, log_variance in by.items()
         }
 
     @property
@@ -245,8 +247,8 @@ class JointModel(nn.Module):
     ) -> list[Tensor]:
         """The columns of vector features: the vectors, projected where that is set, and whether each is missing."""
         parts = []
-        for held, column in zip(vectors, columns, strict=True):
-            x = held.to(self.dtype)
+        for vector, column in zip(vectors, columns, strict=True):
+            x = vector.to(self.dtype)
             if column.shape.projection is None:
                 parts.append(x)
             else:
@@ -256,15 +258,15 @@ class JointModel(nn.Module):
 
     def projection(self, tables: str, name: str) -> nn.Parameter:
         """The projection of a vector feature, of one set of tables: (dimension, columns)."""
-        held = cast(nn.ParameterList, self.projections[tables])
-        found: nn.Parameter = held[list(self.layout.projections).index(name)]
-        return found
+        parameters = cast(nn.ParameterList, self.projections[tables])
+        projection: nn.Parameter = parameters[list(self.layout.projections).index(name)]
+        return projection
 
     def layers(self, names: Iterable[str]) -> list[nn.Parameter]:
         """The weights outside of tables that some stages or teachers read: their networks', and projections."""
         names = list(names)
         sets = dict.fromkeys(self.tables_of[name] for name in names)
-        networks = [self.networks[name] for name in names] + [self.projections[held] for held in sets]
+        networks = [self.networks[name] for name in names] + [self.projections[set_name] for set_name in sets]
         return [parameter for network in networks for parameter in network.parameters()]
 
 
@@ -311,5 +313,5 @@ def _soft_ranks(z: Tensor, batch: Batch) -> Tensor:
     """Each candidate's soft rank among those of its request: (C,). On the processor, as it is when serving."""
     assert batch.requests.start is not None
     weight = None if batch.represents is None else batch.represents.cpu().numpy()
-    found = soft_ranks(z.cpu().numpy(), batch.requests.start.cpu().numpy().astype(np.int64), weight)
-    return torch.from_numpy(found).to(z.device)
+    ranks = soft_ranks(z.cpu().numpy(), batch.requests.start.cpu().numpy().astype(np.int64), weight)
+    return torch.from_numpy(ranks).to(z.device)

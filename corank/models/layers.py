@@ -47,9 +47,9 @@ class _ReluLayers(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *weights_and_biases: Tensor) -> Tensor:
-        held = [part.to(x.dtype) for part in weights_and_biases]
-        weights, passed = held[::2], [x]
-        for weight, bias in zip(weights, held[1::2], strict=True):
+        parameters = [part.to(x.dtype) for part in weights_and_biases]
+        weights, passed = parameters[::2], [x]
+        for weight, bias in zip(weights, parameters[1::2], strict=True):
             passed.append(torch.ops.mkldnn._linear_pointwise(passed[-1], weight, bias, "relu", [], ""))
         ctx.save_for_backward(*weights, *passed)
         return passed[-1]
@@ -59,14 +59,14 @@ class _ReluLayers(torch.autograd.Function):
         count = len(ctx.saved_tensors) // 2
         weights, (*inputs, out) = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
         down = torch.ops.aten.threshold_backward(gradient, out, 0)
-        found: list[Tensor] = []
+        gradients: list[Tensor] = []
         for depth in reversed(range(count)):
             bias = down.sum(0).float()
-            found = [_weight_gradient(down, inputs[depth]), bias, *found]
+            gradients = [_weight_gradient(down, inputs[depth]), bias, *gradients]
             if depth:
                 down = down @ weights[depth]
                 torch.ops.aten.threshold_backward.grad_input(down, inputs[depth], 0, grad_input=down)
-        return (down @ weights[0] if ctx.needs_input_grad[0] else None), *found
+        return (down @ weights[0] if ctx.needs_input_grad[0] else None), *gradients
 
 
 _relu_layers: Callable[..., Tensor] = _ReluLayers.apply

@@ -48,7 +48,7 @@ Product = tuple[Tensor, Tensor]
 
 
 class Mlp(StageModel):
-    """Logits by label of an MLP over query, item and pair, and of what it may see beside them."""
+    """Logits by label of an MLP over query, item and pair, and any other inputs."""
 
     def __init__(
         self, settings: LayerSettings, layout: Layout, earlier: Sequence[str] = (), ahead: bool = False
@@ -166,8 +166,8 @@ class Mlp(StageModel):
             of_pair = _join(self._read("snapshot", inputs.snapshot), self._read("cross", inputs.cross))
             products.append((of_pair, self._split(of_pair)[2]))
         if self.din is not None and inputs.history is not None:
-            found = self.din(self.target(inputs.item), inputs.history, self.event)
-            products.append(self.product(inputs.pairs.fill(found).to(inputs.cross.dtype), self.interest))
+            interest = self.din(self.target(inputs.item), inputs.history, self.event)
+            products.append(self.product(inputs.pairs.fill(interest).to(inputs.cross.dtype), self.interest))
         if self.earlier is not None and inputs.earlier is not None:
             products.append(self.product(inputs.earlier, self.earlier))
         return products
@@ -215,8 +215,8 @@ class Mlp(StageModel):
             first = first + functional.linear(self._read("cross", given["cross"]), of_cross)
         if self.din is not None:
             history = SingleRequestHistory(given["event"], given["mask"], given.get("ages"))
-            found = self.din(given[PART + TARGET], history, self.event)
-            first = first + functional.linear(*self.product(found, self.interest))
+            interest = self.din(given[PART + TARGET], history, self.event)
+            first = first + functional.linear(*self.product(interest, self.interest))
         if self.earlier is not None:
             first = first + functional.linear(*self.product(given["earlier"], self.earlier))
         if self.members is None:

@@ -97,8 +97,8 @@ class BatchPairs(Pairs):
     def earliest(self, x: Tensor) -> Tensor:
         """Select one candidate of each item."""
         assert self.batch.earliest is not None
-        found = x.index_select(0, self.batch.earliest)
-        return pad(found, (0, 0, 0, padded(len(found)) - len(found)))
+        rows = x.index_select(0, self.batch.earliest)
+        return pad(rows, (0, 0, 0, padded(len(rows)) - len(rows)))
 
     def fill(self, x: Tensor) -> Tensor:
         """Fill up to C' rows."""

@@ -42,7 +42,7 @@ class StageVectors:
 
     query: Tensor  # (R, d)
     items: Callable[[], Tensor]
-    """Computes those of items, of a batch as of each one's earliest request in it, for losses that ask: (I', d)."""
+    """Computes those of items, of a batch at each one's earliest request in it, for losses that ask: (I', d)."""
     scale: Tensor  # ()
     bias: Tensor  # ()
 
@@ -95,5 +95,7 @@ class StageOutput:
         def fill(z: Tensor) -> Tensor:
             return z.new_zeros((count, *z.shape[1:])).index_copy(0, index.long(), z)
 
-        logits, members = ({k: fill(z) for k, z in held.items()} for held in (self.logits, self.members))
+        logits, members = (
+            {k: fill(z) for k, z in tensors.items()} for tensors in (self.logits, self.members)
+        )
         return replace(self, logits=logits, members=members)

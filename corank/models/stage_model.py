@@ -1,6 +1,6 @@
 """Stage models: what a `model:` of `stages:` is, and how to add one.
 
-A stage model is two classes: settings, which are what a stage of the config says, and a network, which they build.
+A stage model is two classes: settings, which hold a stage of the config, and the network that they build.
 A plug-in has both in one file. Those of corank are two files of one name, `settings/mlp.py` and `mlp.py`: `build`
 imports the network, so that a config is checked without torch. The same forward of the network trains, evaluates and
 is exported, so that offline and online agree; it reads `StageInputs` and brings query and item rows to candidates by
@@ -11,7 +11,7 @@ is exported, so that offline and online agree; it reads `StageInputs` and brings
 - `VectorModel`: the logit is a product of a query vector and an item vector. Item vectors are computed ahead of
   requests, so a candidate costs one dot product (scorer `vectors`); retrieval and in-batch losses need them.
 
-Example, a whole plug-in. With `plugins: [linear]` beside a config, `{model: linear, name: rank, keep: 10}` is a stage:
+Example, a whole plug-in. With `plugins: [linear]` next to a config, `{model: linear, name: rank, keep: 10}` is a stage:
 
     from typing import Literal
     from torch import nn
@@ -74,7 +74,7 @@ class StageModel(nn.Module, ABC):
         return {"": Graph(RequestGraph(self), REQUEST_TENSORS, ("logits",))}
 
     def constants(self) -> Mapping[str, float]:
-        """Numbers that the scorer needs beside the graphs."""
+        """Numbers that the scorer needs besides the graphs."""
         return {}
 
     def check_weights(self, weights: Mapping[str, Tensor]) -> None:
@@ -150,7 +150,7 @@ class VectorModel(StageModel):
         return functional.linear(self.logit_scale() * query, vectors).squeeze(0) + self.logit_bias()
 
     def record_vectors(self, item: Tensor, snapshot: Tensor | None) -> Tensor:
-        """The vectors of items as of a snapshot: (N, ·), (N, ·) → (N, d)."""
+        """The vectors of items at a snapshot: (N, ·), (N, ·) → (N, d)."""
         vectors = self.item_vectors(item)
         if self.snapshot is None or snapshot is None:
             return vectors
@@ -162,7 +162,7 @@ class VectorModel(StageModel):
 
 
 def check_graphs(settings: StageSettings, network: StageModel, what: str) -> None:
-    """Raise PluginError, which begins with `what`, if a network's graphs are not those that its settings tell of."""
+    """Raise PluginError, which begins with `what`, if a network's graphs are not those that its settings declare."""
     graphs = network.graphs()
     if odd := [name for name in settings.item_parts if not PART_NAME.fullmatch(name)]:
         raise PluginError(f"{what}: the name of an item part is letters, digits and _; received {odd[0]!r}")

@@ -1,8 +1,8 @@
 """A teacher: an MLP that also sees what production scored, which nobody has once production is replaced.
 
 It is trained and teaches (`distill`), but is no stage of the cascade: neither evaluated there nor shipped. What
-production's score is worth beside the features it learns from clicks, so it carries over to candidates that were
-never shown as far as clicks bear it out. Source: privileged features distillation, Xu et al., KDD 2020.
+production's score is worth on top of the features it learns from clicks, so it carries over to candidates that were
+never shown as far as clicks confirm it. Source: privileged features distillation, Xu et al., KDD 2020.
 
 Letters: C candidates · C' candidates of a batch, rounded up · s logged scores · h first width.
 """

@@ -83,9 +83,9 @@ class TowersHeads(Towers):
         if self.snapshot is not None:
             items = items + self.snapshot.vectors(self.snapshot.hidden(inputs.snapshot))
         met = torch.bmm(self._heads(items), self._heads(queries).transpose(1, 2))
-        found = met.max(dim=1).values.sum(1)
+        similarity = met.max(dim=1).values.sum(1)
         biases = (queries[:, self.in_heads :] * items[:, self.in_heads :]).sum(1)
-        return StageOutput({self.label: self.logit_scale() * (found + biases) + self.logit_bias()})
+        return StageOutput({self.label: self.logit_scale() * (similarity + biases) + self.logit_bias()})
 
     def _heads(self, vectors: Tensor) -> Tensor:
         """(C', d) → (C', H, p)."""

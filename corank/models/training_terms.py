@@ -16,7 +16,7 @@ def add_terms(network: nn.Module, labels: int, positions: int, weights: int) -> 
     Args:
         network: of a stage or teacher.
         labels: that it predicts.
-        positions: how many there are on a page; 0 if the log does not tell them.
+        positions: how many there are on a page; 0 if the log does not have them.
         weights: losses that learn a weight there.
     """
     if positions:

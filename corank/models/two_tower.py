@@ -30,7 +30,7 @@ from corank.models.stage_model import VectorModel
 
 
 def _make_linear(inputs: int, outputs: int) -> nn.Linear:
-    """A linear layer; without inputs, as of items that have priors alone, its bias."""
+    """A linear layer; without inputs, as for items that have priors alone, its bias."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")
         return nn.Linear(inputs, outputs)

@@ -1,4 +1,4 @@
-"""What a version is to a service: it answers, answers some users, or is scored beside the one that answers."""
+"""The role of a version in a service: it answers, answers some users, or is scored only."""
 
 from typing import Literal
 

@@ -1,11 +1,11 @@
-"""Callbacks: what a training calls as it goes on, with one typed event a hook.
+"""Callbacks: hooks that a training calls while it runs, with one typed event each.
 
 The hooks run in this order, on the first rank alone:
 
 on_start        once, when the model is built and a resumed state is loaded
 on_log          every 20 steps, and at the last of an epoch
 on_evaluate     after an epoch, when its validation metrics are computed
-on_checkpoint   when a checkpoint is written; it holds what on_evaluate has told
+on_checkpoint   when a checkpoint is written; it holds the metrics of on_evaluate
 on_end          once, however the training ends
 """
 
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What a training is going to do."""
+    """The plan of a training."""
 
     epochs: int
     """Of the whole training; in `train.mode: separate` every stage has its own."""
     batches: int
-    """Of the epoch that begins, or that a resumed training goes on with."""
+    """Of the epoch that begins, or that a resumed training continues."""
     epochs_done: int = 0
     """Before this process began; 0 unless the training is resumed."""
     batches_done: int = 0
     """Of the current epoch, before this process began."""
     step: int = 0
-    """Optimiser steps taken before this process began: events of later steps come again."""
+    """Optimiser steps taken before this process began: events of later steps are repeated."""
     ranks: int = 1
     """Processes that train together."""
 
 
 @dataclass(frozen=True)
 class TrainingStart:
-    """A training begins, or goes on."""
+    """A training begins or continues."""
 
     run: "Run"
     """Its folder and config; `corank.config.plain(run.config)` are the hyper-parameters as plain values."""
@@ -64,14 +64,14 @@ class TrainingLog:
     candidates_per_second: float
     """Of all ranks, since this epoch was begun or resumed."""
     loss_weights: Mapping[str, float] = field(default_factory=dict)
-    """That losses have learnt of their parts, by `LOSS/STAGE`; empty unless a loss learns some."""
+    """The weights that losses have learnt for their parts, by `LOSS/STAGE`; empty unless a loss learns some."""
 
     @property
     def figures(self) -> dict[str, float]:
         """All of them as trackers name them: `loss/A`, `loss_weight/A/STAGE`, `candidates_per_second`."""
-        found = {f"loss/{name}": value for name, value in self.losses.items()}
-        found |= {f"loss_weight/{name}": value for name, value in self.loss_weights.items()}
-        return found | {"candidates_per_second": self.candidates_per_second}
+        figures = {f"loss/{name}": value for name, value in self.losses.items()}
+        figures |= {f"loss_weight/{name}": value for name, value in self.loss_weights.items()}
+        return figures | {"candidates_per_second": self.candidates_per_second}
 
 
 def learnt(metrics: Mapping[str, float | None], learners: Sequence[str] | None) -> dict[str, float | None]:
@@ -104,7 +104,7 @@ class TrainingEvaluation:
 
 @dataclass(frozen=True)
 class TrainingCheckpoint:
-    """A checkpoint, from which the training can go on."""
+    """A checkpoint, from which the training can continue."""
 
     path: Path
     """A file; a folder if several ranks train."""
@@ -125,7 +125,7 @@ class TrainingEnd:
     metrics: Mapping[str, float | None]
     """The validation metrics of that epoch, by `STAGE.LABEL.METRIC`."""
     error: BaseException | None = None
-    """What ended the training before its time: an error, an interrupt, or what a callback raised."""
+    """Why the training ended early: an error, an interrupt, or what a callback raised."""
 
 
 class Callback:
@@ -171,25 +171,25 @@ class CallbackList(Callback):
         self._started: list[Callback] = []
 
     def on_start(self, event: TrainingStart) -> None:
-        """Tell each that the training begins."""
+        """Report the start to each."""
         for callback in self.callbacks:
             _call(callback, "on_start", event)
             self._started.append(callback)
 
     def on_log(self, event: TrainingLog) -> None:
-        """Tell each the losses."""
+        """Report the losses to each."""
         self._call_each("on_log", event)
 
     def on_evaluate(self, event: TrainingEvaluation) -> None:
-        """Tell each the metrics."""
+        """Report the metrics to each."""
         self._call_each("on_evaluate", event)
 
     def on_checkpoint(self, event: TrainingCheckpoint) -> None:
-        """Tell each of the checkpoint."""
+        """Report the checkpoint to each."""
         self._call_each("on_checkpoint", event)
 
     def on_end(self, event: TrainingEnd) -> None:
-        """Tell each that has started that the training has ended, even if one of them raises; then raise that error.
+        """Report the end to each that has started, even if one of them raises; then raise that error.
 
         If an error ended the training, the caller sees that one: those raised here become its notes.
         """
@@ -220,12 +220,12 @@ def _call(callback: Callback, hook: str, event: object) -> None:
 
 
 def check_callbacks(callbacks: Iterable[Callback]) -> list[Callback]:
-    """The callbacks, as a list. Raises ConfigError if one is none, such as a class in place of an object."""
-    found = list(callbacks)
-    for n, callback in enumerate(found):
+    """List the callbacks. Raises ConfigError if one is not a callback, such as a class in place of an object."""
+    callback_list = list(callbacks)
+    for n, callback in enumerate(callback_list):
         if not isinstance(callback, Callback):
             what = f"the class {callback.__name__}" if isinstance(callback, type) else repr(callback)
             raise ConfigError(
                 f"callbacks[{n}]: expected an object of a subclass of corank.Callback; received {what}"
             )
-    return found
+    return callback_list

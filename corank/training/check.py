@@ -1,4 +1,4 @@
-"""What a config would train on, computed before anything is packed."""
+"""Summary of the data that a config would train on, computed before packing."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -28,7 +28,7 @@ from corank.training.profile.log_profile import LogProfile
 
 @dataclass(frozen=True)
 class CheckSummary:
-    """What a config would train on: features by tower, rows by table and split, candidates by loss."""
+    """The data that a config would train on: features by tower, rows by table and split, candidates by loss."""
 
     config: Config
     features: list[dict[str, str]]
@@ -40,9 +40,9 @@ class CheckSummary:
     samples: list[dict[str, str]]
     """Loss, weight, the stages that learn from it, and candidates per request of each level or other source."""
     data_check: TrainingDataCheck
-    """What the splits hold to learn from, and what in it is refused or warned of."""
+    """Counts of the splits, with faults and warnings."""
     profile: LogProfile
-    """What decides what can be learnt: known ids, requests by what they hold, columns, and what to try."""
+    """The profile of the log: known ids, requests by what they hold, columns, and what to try."""
     forecast: Forecast
     """Steps, seconds and memory of the training, on this machine."""
 
@@ -50,8 +50,8 @@ class CheckSummary:
     def labels(self) -> list[dict[str, str | int]]:
         """Split, label, and exposed rows by what is known of the label."""
         rows = []
-        for split, held in self.data_check.splits.items():
-            for label, counts in held.labels.items():
+        for split, split_counts in self.data_check.splits.items():
+            for label, counts in split_counts.labels.items():
                 row: dict[str, str | int] = {"split": split, "label": label}
                 rows.append(row | {"exposed": counts.exposed, "known": counts.known} | counts._asdict())
         return rows
@@ -64,13 +64,13 @@ class CheckSummary:
         for name, loss in total.select(None):
             row: dict[str, str | int] = {"loss": name}
             for split in (name for name in ("train", "valid") if name in splits):
-                found = loss.targets(splits[split], total.funnel)
-                row |= {f"{split} {kind}": count for kind, count in found._asdict().items()}
+                targets = loss.targets(splits[split], total.funnel)
+                row |= {f"{split} {kind}": count for kind, count in targets._asdict().items()}
             rows.append(row)
         return rows
 
     def document(self) -> dict[str, Any]:
-        """All of it as plain values, as `corank check --json` prints."""
+        """The summary as plain values, as `corank check --json` prints it."""
         return {
             "name": self.config.name,
             "features": self.features,
@@ -149,11 +149,11 @@ def _count(population: Population, code: int) -> str:
     return "all" if count is None else str(count)
 
 
-def _feature_row(config: Config, name: str, found: Mapping[str, Source]) -> dict[str, str]:
+def _feature_row(config: Config, name: str, sources: Mapping[str, Source]) -> dict[str, str]:
     feature, schema = config.declared.features[name], config.declared
     table = schema.table_of(name) if name in schema.embedded() else "-" if feature.is_input else "no input"
     row = {"feature": name, "side": schema.side(name), "kind": feature.kind}
-    row |= {"from": feature.made_of or found.get(name, "log"), "table": table}
+    row |= {"from": feature.made_of or sources.get(name, "log"), "table": table}
     for network in config.networks.values():
         inputs = network.input_features(schema)
         row |= {title: "x" if name in entering else "" for title, entering in inputs.items()}

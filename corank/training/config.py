@@ -51,15 +51,15 @@ class Config(Settings):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    """Names `packed/NAME` and `runs/NAME` beside the config."""
+    """Names `packed/NAME` and `runs/NAME` next to the config."""
     plugins: list[str] = []
     """Python modules that register parts of the user's own, from the Python path or the config's folder."""
     packed: str | None = Field(None, min_length=1)
-    """The folder of the packed data, or its URL in object storage; `packed/NAME` beside the config unless given."""
+    """The folder of the packed data, or its URL in object storage; `packed/NAME` next to the config by default."""
     data: DataSettings
     """The tables and columns of the log."""
     features: dict[str, Feature] = Field(min_length=1)
-    """What networks read, by name."""
+    """The inputs of the networks, by name."""
     stages: list[Stage] = Field(min_length=1, max_length=MOST_STAGES)
     """In the order of the cascade, the first to cut first."""
     teachers: list[TeacherSettings] = Field([], max_length=MOST_STAGES)
@@ -67,7 +67,7 @@ class Config(Settings):
     tree_teachers: list[TreeTeacherSettings] = Field([], max_length=MOST_STAGES)
     """Boosted trees that are fitted before training to teach the stages, and are not served."""
     losses: list[Annotated[Loss, *by_name(LOSSES, "kind")]] = Field(min_length=1, max_length=MOST_LOSSES)
-    """What the stages learn from; the total is their weighted sum."""
+    """The losses of the stages; the total is their weighted sum."""
     retrieval: RetrievalSettings | None = None
     """Lets the bundle find candidates itself."""
     train: TrainSettings = TrainSettings()
@@ -105,11 +105,11 @@ class Config(Settings):
 
     def _logged_inputs(self) -> dict[str, list[str]]:
         """Stage or teacher → what it reads, itself or by the stages that it sees, that only logged pairs have."""
-        found = {network.name: network.logged_inputs(self.declared) for network in self.networks.values()}
+        logged = {network.name: network.logged_inputs(self.declared) for network in self.networks.values()}
         for stage in self.stages:
             for seen, _ in stage.earlier():
-                found[stage.name] = list(dict.fromkeys([*found[stage.name], *found.get(seen, [])]))
-        return {name: inputs for name, inputs in found.items() if inputs}
+                logged[stage.name] = list(dict.fromkeys([*logged[stage.name], *logged.get(seen, [])]))
+        return {name: inputs for name, inputs in logged.items() if inputs}
 
     @property
     def vector_stages(self) -> list[str]:
@@ -125,8 +125,8 @@ class Config(Settings):
 
     def attended(self, schema: Schema) -> set[str]:
         """The histories that networks attend to."""
-        found = (network.attended(schema) for network in self.networks.values())
-        return {attended.history for attended in found if attended is not None}
+        attentions = (network.attended(schema) for network in self.networks.values())
+        return {attended.history for attended in attentions if attended is not None}
 
     def stage(self, name: str) -> StageSettings:
         """The stage of a name."""
@@ -169,7 +169,11 @@ class Config(Settings):
             )
         total.check_teachers({key: name for key, name in names.items() if key.startswith("teachers")})
         for n, trees in enumerate(self.tree_teachers):
-            others = [*names.values(), *self.data.scores, *(held.name for held in self.tree_teachers[:n])]
+            others = [
+                *names.values(),
+                *self.data.scores,
+                *(teacher.name for teacher in self.tree_teachers[:n]),
+            ]
             trees.check(f"tree_teachers.{n}", list(self.data.labels), others, self.losses)
         self._check_retrieval(schema)
         self.export.check([f"{stage.name}.{part}" for stage in self.stages for part in stage.item_parts])

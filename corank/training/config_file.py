@@ -43,7 +43,7 @@ def from_values(
 
     Args:
         source: what errors begin with, such as the file.
-        folder: where plug-ins are looked for beside the Python path.
+        folder: where plug-ins are looked for in addition to the Python path.
     """
     value, removed = values
     whole = from_plain(value, source, folder)
@@ -64,7 +64,7 @@ def from_plain(value: Any, source: str, folder: Path) -> Config:
 
     Args:
         source: what errors begin with, such as the file.
-        folder: where plug-ins are looked for beside the Python path; usually the config's.
+        folder: where plug-ins are looked for in addition to the Python path; usually the config's.
 
     Raises ConfigError, which names the key, and PluginError.
     """

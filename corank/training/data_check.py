@@ -1,4 +1,4 @@
-"""Whether a config can learn from what its log holds: refused where nothing can be learnt, warned where little can."""
+"""Whether a config can learn from its log: an error where nothing can be learnt, a warning where little can."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from corank.training.preparation.balance import few_steps, leaky_negatives, long
 from corank.training.preparation.schedule import plan_training
 
 FEW = 100
-"""Positives or negatives below this number are warned of: the AUC's standard error is then .03 or more."""
+"""Fewer positives or negatives cause a warning: the AUC's standard error is then .03 or more."""
 
 
 class Learner(NamedTuple):
@@ -39,7 +39,7 @@ class Learner(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingDataCheck:
-    """A config beside the counts of its splits.
+    """A config with the counts of its splits.
 
     Example:
         TrainingDataCheck.of(config, packed).require()
@@ -49,7 +49,7 @@ class TrainingDataCheck:
     """With numbers in `train`, see `plan_training`."""
     splits: Mapping[str, SplitCounts]
     misplaced: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Label → level above the exposed one → ones there, which training ignores; packed data do not tell."""
+    """Label → level above the exposed one → ones there, which training ignores; unknown of packed data."""
     continues: bool = False
     """Whether the training begins at the weights of an earlier run."""
     single: Sequence[str] = ()
@@ -72,7 +72,7 @@ class TrainingDataCheck:
         """Every label of every stage and teacher, in the order of the config."""
         total = self.config.total
         trained = [(name, loss) for name, loss in total.select(None) if loss.weight > 0]
-        found = []
+        learners = []
         for stage in [*self.config.stages, *self.config.teachers]:
             for label in stage.labels:
                 losses = [
@@ -82,8 +82,8 @@ class TrainingDataCheck:
                     # a plug-in's loss need not name a label; it may then train any
                     and getattr(loss, "label", label) == label
                 ]
-                found.append(Learner(stage.name, label, losses))
-        return found
+                learners.append(Learner(stage.name, label, losses))
+        return learners
 
     def targets(self, learner: Learner, split: str) -> Targets:
         """Sum the rows from which a label's losses learn."""
@@ -91,7 +91,7 @@ class TrainingDataCheck:
         return Targets(*(sum(column) for column in zip(*each, strict=True))) if each else Targets(0, 0, 0)
 
     def report(self, say: Report) -> None:
-        """Tell in short what each label and split holds, a line each, and what is warned of."""
+        """Report briefly what each label and split holds, a line each, and the warnings."""
         for split, counts in self.splits.items():
             for name, label in counts.labels.items():
                 unknown = label.exposed - label.known
@@ -106,12 +106,12 @@ class TrainingDataCheck:
     @cached_property
     def faults(self) -> list[str]:
         """Say what cannot be learnt or stopped by; training is refused for each."""
-        found = []
+        faults = []
         for learner in self.learners:
             targets = self.targets(learner, "train")
             if learner.losses and not (targets.positives and targets.negatives):
-                found.append(self._cannot_learn(learner, targets))
-        return [*found, *self._fitted_faults(), *self._stop_faults()]
+                faults.append(self._cannot_learn(learner, targets))
+        return [*faults, *self._fitted_faults(), *self._stop_faults()]
 
     def _fitted_faults(self) -> Iterator[str]:
         counts = self.splits["train"].labels
@@ -159,11 +159,11 @@ class TrainingDataCheck:
         return f"{message}; {self._remedy(learner.label)}"
 
     def _remedy(self, label: str) -> str:
-        held = self.splits["train"]
-        counts = held.labels[label]
-        if counts.positives and counts.negatives and not held.mixed[label].requests:
+        split = self.splits["train"]
+        counts = split.labels[label]
+        if counts.positives and counts.negatives and not split.mixed[label].requests:
             return (
-                f"but none of {held.requests:,} requests holds both, and losses over lists compare candidates of one "
+                f"but none of {split.requests:,} requests holds both, and losses over lists compare candidates of one "
                 "request: take {kind: click}, or a request key that joins what was shown together"
             )
         data, column = self.config.data, self.config.data.labels[label].column

@@ -54,7 +54,7 @@ def export_bundle(
     later: bool = False,
     measure: MeasureLoss | None = None,
 ) -> Bundle:
-    """Write the bundle of a trained model, priors as of the last snapshot at or before the log's end.
+    """Write the bundle of a trained model, priors from the last snapshot at or before the log's end.
 
     Args:
         path: the bundle's folder.
@@ -64,13 +64,13 @@ def export_bundle(
         calibrators: of each stage.
         sign: keys that sign it.
         items_as_of: what the table of items contains; None if it is not known.
-        weights: those of the trained model, which are read piece by piece; the model's own unless given.
-        until: the time until which the log is complete, ms UTC; that of its last row unless given.
-        later: whether the log may go on after `until`; priors and ages are then as if it did not.
+        weights: those of the trained model, which are read piece by piece; the model's own by default.
+        until: the time until which the log is complete, ms UTC; that of its last row by default.
+        later: whether the log may continue after `until`; priors and ages are then as if it did not.
         measure: measures what parts in less than fp32 change, and refuses too much; nobody does for a bundle that is
             not to be served.
 
-    Raises BusyError, BundleError; ConfigError if a precision loses too much; and DataError if the log goes on after
+    Raises BusyError, BundleError; ConfigError if a precision loses too much; and DataError if the log continues after
     `until` and may not, or a number is too large for its precision. What was at `path` before is untouched then.
     """
     until = until if later and until is not None else _check_until(packed, until)
@@ -80,7 +80,7 @@ def export_bundle(
 
 
 def _check_until(packed: PackedDataset, until: int | None) -> int:
-    """The time until which the log is complete. Raises DataError if it goes on after the one given."""
+    """The time until which the log is complete. Raises DataError if it continues after `until`."""
     last = packed.manifest.last
     if until is not None and until < last:
         raise DataError(
@@ -146,7 +146,7 @@ def make_manifest(
 
 
 def _id_type(ids: pl.Series) -> Literal["text", "whole numbers"] | None:
-    """What ids are; None for dates and times."""
+    """The type of ids; None for dates and times."""
     if ids.dtype == pl.String:
         return "text"
     return "whole numbers" if ids.dtype == pl.Int64 else None
@@ -189,7 +189,9 @@ def _facts(config: Config, model: JointModel, calibrators: Calibrators, name: st
         value=settings.value,
         calibrators={n: Calibration(**asdict(platt)) for n, platt in calibrators[name].items()},
         tables=model.tables_of[name],
-        item_parts={n.removeprefix(PART): held.shape[1] for n, held in example_parts(model, name).items()},
+        item_parts={
+            n.removeprefix(PART): tensor.shape[1] for n, tensor in example_parts(model, name).items()
+        },
         precision=config.export.of(name),
         constants=_constants(network, name),
         matches=settings.counted(),
@@ -201,13 +203,13 @@ def _facts(config: Config, model: JointModel, calibrators: Calibrators, name: st
 
 def _constants(network: StageModel, stage: str) -> dict[str, float]:
     """The numbers that a stage's scorer needs. Raises BundleError if one is not finite."""
-    found = dict(network.constants())
-    for name, number in found.items():
+    constants = dict(network.constants())
+    for name, number in constants.items():
         if not math.isfinite(number):
             raise BundleError(
                 f"stage '{stage}': its {name} is {number}; its weights are larger than it can compute with: train again"
             )
-    return found
+    return constants
 
 
 def _fill(
@@ -240,8 +242,8 @@ def _fill(
         manifest = manifest.model_copy(update={"precision_loss": loss})
     if config.retrieval is not None:
         stage = config.retrieval.stage
-        held = tables[model.tables_of[stage]]
-        queries = sample_queries(packed, model.layout, held, folder / graph_file(stage, "query"))
+        table_set = tables[model.tables_of[stage]]
+        queries = sample_queries(packed, model.layout, table_set, folder / graph_file(stage, "query"))
         write_retrieval(folder, config.retrieval, parts[f"{stage}.{VECTOR}"], queries)
     return manifest
 

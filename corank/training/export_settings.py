@@ -24,10 +24,10 @@ class ExportSettings(Settings):
     precision: dict[str, Precision] = {}
     """By `STAGE.PART`, how its numbers are stored: `fp32`, `fp16`, or `int8` with a scale an item; else fp32."""
     max_recall_loss: Share | None = None
-    """The largest share of a stage's kept candidates that a lower precision may change on logged requests; 0.01 unless
-    given."""
+    """The largest share of a stage's kept candidates that a lower precision may change on logged requests; 0.01 by
+    default."""
     max_probability_loss: Share | None = None
-    """By how much a lower precision may change a calibrated probability on logged requests; 0.002 unless given."""
+    """By how much a lower precision may change a calibrated probability on logged requests; 0.002 by default."""
 
     @property
     def lowered(self) -> dict[str, Precision]:
@@ -50,7 +50,7 @@ class ExportSettings(Settings):
         return PROBABILITY_LOSS if self.max_probability_loss is None else self.max_probability_loss
 
     def check(self, parts: Collection[str]) -> None:
-        """Raise ConfigError if a part is none of those that the stages store, or a bound bounds nothing.
+        """Raise ConfigError if the stages store no such part, or a bound has no effect.
 
         Args:
             parts: `STAGE.PART` of every part.

@@ -55,13 +55,16 @@ def without_features(value: Plain, names: Iterable[str]) -> Plain:
     teachers = [
         validate(TeacherSettings, teacher, f"teachers.{teacher['name']}") for teacher in value["teachers"]
     ]
-    attended = [found.history for network in (*stages, *teachers) if (found := network.attended(schema))]
+    attended = [
+        attention.history for network in (*stages, *teachers) if (attention := network.attended(schema))
+    ]
     gone = find_removed(schema, names, attended)
     features = {name: feature for name, feature in value["features"].items() if name not in gone}
-    held = value["validation"]
+    validation = value["validation"]
     return value | {
         "features": features,
-        "validation": held | {"unjudged": [name for name in held["unjudged"] if name not in gone]},
+        "validation": validation
+        | {"unjudged": [name for name in validation["unjudged"] if name not in gone]},
         "stages": [plain_stage(stage.without_features(gone)) for stage in stages],
         "teachers": [plain_stage(teacher.without_features(gone)) for teacher in teachers],
     }

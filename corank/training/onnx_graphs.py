@@ -73,7 +73,7 @@ class ValueGraph(nn.Module):
         self._named = named
 
     def forward(self, given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """What `scored` reads, and the columns of the formula, (n,) each → (n, labels), (n,)."""
+        """The inputs of `scored` and the columns of the formula, (n,) each → (n, labels), (n,)."""
         named = {name: given[name] for name in self._named}
         logits = self.scored(**named) if named else self.scored(given)
         names = self._value.names
@@ -108,8 +108,8 @@ def write_graphs(folder: Path, config: Config, model: JointModel, calibrators: C
                 )
             elif SCORED.get(stage.scorer) == name:
                 path = folder / graph_file(stage.name, "value")
-                given = tensors | example_parts(model, stage.name)
-                _write_value(path, graph, given, stage, config, calibrators[stage.name])
+                examples = tensors | example_parts(model, stage.name)
+                _write_value(path, graph, examples, stage, config, calibrators[stage.name])
             elif name != "value" and (stage.scorer != PARTS or stage.orders_by_product):
                 write_graph(path, graph, tensors)
 
@@ -124,31 +124,31 @@ def _write_value(
 ) -> None:
     """Write the graph of a stage's candidates, with its calibrators and its value."""
     value = stage.ordering(config.data.columns)
-    given = {name: tensors[name] for name in graph.inputs if name in tensors}
-    named = () if stage.scorer == PARTS else tuple(given)
+    inputs = {name: tensors[name] for name in graph.inputs if name in tensors}
+    named = () if stage.scorer == PARTS else tuple(inputs)
     module = ValueGraph(graph.module, list(stage.labels), calibrators, value, named)
-    given |= {MATCHES: torch.zeros(2)} if MATCHES in graph.inputs else {}
-    given |= {COLUMN + name: torch.ones(2) for name in value.names if name not in stage.labels}
-    given = dict(sorted(given.items()))
+    inputs |= {MATCHES: torch.zeros(2)} if MATCHES in graph.inputs else {}
+    inputs |= {COLUMN + name: torch.ones(2) for name in value.names if name not in stage.labels}
+    inputs = dict(sorted(inputs.items()))
     candidates = _axes()["item"]
-    shapes = {name: _axes().get(name, candidates) for name in given}
-    _export(path, module, {"given": given}, list(given), ["logits", "value"], {"given": shapes})
+    shapes = {name: _axes().get(name, candidates) for name in inputs}
+    _export(path, module, {"given": inputs}, list(inputs), ["logits", "value"], {"given": shapes})
 
 
 def example_parts(model: JointModel, stage: str) -> dict[str, Tensor]:
-    """What a stage's graph `item` gives of two items: name of the input → (2, width); none if it has no such graph."""
+    """The outputs of a stage's graph `item` for two items: input name → (2, width); none if it has no such graph."""
     graphs = model.network(stage).graphs()
     if "item" not in graphs:
         return {}
     graph, tensors = graphs["item"], example_request(model, stage)
     with torch.no_grad():
-        found = graph.module(**{name: tensors[name] for name in graph.inputs if name in tensors})
-    parts = found if isinstance(found, tuple) else (found,)
+        outputs = graph.module(**{name: tensors[name] for name in graph.inputs if name in tensors})
+    parts = outputs if isinstance(outputs, tuple) else (outputs,)
     return {PART + name: part for name, part in zip(graph.outputs, parts, strict=True)}
 
 
 def example_request(model: JointModel, stage: str) -> dict[str, Tensor]:
-    """Tensors of the shapes that a stage reads of one request, of two candidates; those that it has no use for lack."""
+    """Tensors of the shapes that a stage reads of one request, of two candidates; only those that it reads."""
     layout: Layout = model.layout
     tensors = {"query": torch.zeros(1, layout.width("query")), "item": torch.zeros(2, layout.width("item"))}
     for placement in ("snapshot", "cross"):
@@ -184,7 +184,7 @@ def _export(
     shapes: dict[str, Any],
 ) -> None:
     """Write a module as ONNX, its inputs and outputs called by names."""
-    # the exporter tells its progress on stdout and in logs, where a user looks for corank's own words
+    # the exporter reports its progress on stdout and in logs, where a user looks for corank's own words
     with (
         contextlib.redirect_stdout(io.StringIO()),
         warnings.catch_warnings(),
@@ -232,7 +232,7 @@ def _build_once() -> Callable[..., Any]:
 def _listed_operators() -> Iterator[None]:
     """Let torch list its composite operators once for a graph.
 
-    It lists those of all namespaces for each namespace anew, in case one was registered between.
+    It lists those of all namespaces for each namespace again, in case one was registered between.
     """
     from torch._export import utils
 

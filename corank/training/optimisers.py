@@ -21,7 +21,7 @@ def optimisers(
     model: JointModel, table: TableOptimiser, stages: dict[str, DenseOptimiser]
 ) -> dict[str, torch.optim.Optimizer]:
     """Build the optimisers: `table`, and one per stage or teacher, by name."""
-    projections = {held: list(part.parameters()) for held, part in model.projections.items()}
+    projections = {set_name: list(part.parameters()) for set_name, part in model.projections.items()}
     built: dict[str, torch.optim.Optimizer] = {"table": table_optimiser(model.tables.parameters(), table)}
     for name, stage in model.networks.items():
         chosen = stages.get(name, DenseOptimiser())

@@ -1,7 +1,7 @@
 """A run: the folder of one training, and what can be read of it.
 
 run.json                config, and where the data and their packing lie
-latest.safetensors      the training state, from which --resume goes on
+latest.safetensors      the training state, from which --resume continues
 best.safetensors        the weights of the best epoch so far
 model.safetensors       the trained model with its calibrators: written last, so a run that has it is finished
 events/                 TensorBoard
@@ -56,7 +56,7 @@ from corank.training.warm_start.origin import Origin
 
 _CALIBRATORS: TypeAdapter[Calibrators] = TypeAdapter(Calibrators)
 CHECKPOINTS = ("model", "latest", "best")
-"""In the order in which they are removed: the training state before the best weights, without which it cannot go on."""
+"""In the order of removal: the training state before the best weights, without which it cannot continue."""
 
 
 TRAINED = ("calibrators", "epoch", "step", "figures")
@@ -92,7 +92,7 @@ class Run:
     ) -> Self:
         """Begin a run in a folder; the files of an earlier run there are removed. The caller holds its lock.
 
-        `packed_mark` is the fingerprint of the packed data, of which a config may have several that go on from others.
+        `packed_mark` is the fingerprint of the packed data, of which a config may have several that continue others.
 
         Killed at any point, the folder holds a run that is finished, that can be resumed, or that begins anew.
 
@@ -128,10 +128,10 @@ class Run:
         """
         copy = read_folder(location, RUN)
         folder = copy.path
-        held = RunFile.read(folder)
-        base, source = held.base_of(folder), str(folder / RUN_FILE)
-        config = from_saved(held.config, source, base)
-        return cls(folder, config, base, lease=copy.lease, origin=held.origin)
+        run_file = RunFile.read(folder)
+        base, source = run_file.base_of(folder), str(folder / RUN_FILE)
+        config = from_saved(run_file.config, source, base)
+        return cls(folder, config, base, lease=copy.lease, origin=run_file.origin)
 
     def with_export(self, overrides: Sequence[str]) -> Self:
         """Return the run with changes `export.KEY=value` of its config. Raises ConfigError, for other keys, too."""
@@ -164,7 +164,7 @@ class Run:
     def packed(self) -> PackedDataset:
         """Open the packed data.
 
-        Raises DataError unless they are of this config and, if no others go on from them, of the files as they are.
+        Raises DataError unless they are of this config and, if no others continue them, of the files as they are.
         """
         mark = None
         with suppress(CheckpointError):
@@ -197,26 +197,26 @@ class Run:
             raise CheckpointError(
                 f"{self.folder}: training has not finished; go on with `corank train --resume`"
             )
-        held = self.checkpoint.load()
-        require_facts(held, ("codes", *TRAINED), self.checkpoint.path)
-        return held, _calibrators(held, self.config, self.checkpoint.path)
+        checkpoint = self.checkpoint.load()
+        require_facts(checkpoint, ("codes", *TRAINED), self.checkpoint.path)
+        return checkpoint, _calibrators(checkpoint, self.config, self.checkpoint.path)
 
     def model(self, packed: PackedDataset) -> tuple[JointModel, Calibrators]:
         """Load the trained model and its calibrators. Raises CheckpointError if training has not finished."""
-        held = self.trained(packed)
+        checkpoint = self.trained(packed)
         model = build_model(self.config, packed)
-        restore_model(held, model, self.checkpoint.path)
-        return model, _calibrators(held, self.config, self.checkpoint.path)
+        restore_model(checkpoint, model, self.checkpoint.path)
+        return model, _calibrators(checkpoint, self.config, self.checkpoint.path)
 
     def networks(self, packed: PackedDataset) -> tuple[JointModel, Calibrators, Checkpoint]:
         """Load the trained model without rows of its tables, its calibrators, and the checkpoint, which has them.
 
         Raises CheckpointError if training has not finished.
         """
-        held = self.trained(packed)
+        checkpoint = self.trained(packed)
         model = build_networks(self.config, packed.encoders)
-        restore_model(held, model, self.checkpoint.path)
-        return model, _calibrators(held, self.config, self.checkpoint.path), held
+        restore_model(checkpoint, model, self.checkpoint.path)
+        return model, _calibrators(checkpoint, self.config, self.checkpoint.path), checkpoint
 
     def finish(
         self,
@@ -231,9 +231,9 @@ class Run:
         Raises CheckpointError if the disk refuses.
         """
         fitted = {stage: {n: asdict(p) for n, p in labels.items()} for stage, labels in calibrators.items()}
-        held = config_facts(self.config, packed) | {"calibrators": fitted} | facts
+        model_facts = config_facts(self.config, packed) | {"calibrators": fitted} | facts
         writer = writer or CheckpointWriter()
-        writer.write(self.checkpoint, model_state(model, held))
+        writer.write(self.checkpoint, model_state(model, model_facts))
         writer.wait()
 
 
@@ -241,11 +241,11 @@ def _unwritable(folder: Path, error: OSError) -> CheckpointError:
     return CheckpointError(f"{folder}: cannot be written: {error}; name another with --run")
 
 
-def _calibrators(held: Checkpoint, config: Config, path: Path) -> Calibrators:
+def _calibrators(checkpoint: Checkpoint, config: Config, path: Path) -> Calibrators:
     """The calibrators of a trained model. Raises CheckpointError unless each label of each stage has a sound one."""
     try:
-        found = _CALIBRATORS.validate_python(held.facts["calibrators"])
-        return {stage.name: {n: found[stage.name][n] for n in stage.labels} for stage in config.stages}
+        calibrators = _CALIBRATORS.validate_python(checkpoint.facts["calibrators"])
+        return {stage.name: {n: calibrators[stage.name][n] for n in stage.labels} for stage in config.stages}
     except (ValueError, KeyError, DataError):
         raise CheckpointError(f"{path}: its calibrators are not those of its stages; train again") from None
 
@@ -256,7 +256,7 @@ def build_model(config: Config, packed: PackedDataset, ranks: Ranks | None = Non
     Args:
         config: of the run.
         packed: the data, whose vocabularies the tables have rows for.
-        ranks: the processes over which the tables may be sharded; this one alone unless given.
+        ranks: the processes over which the tables may be sharded; this one alone by default.
     """
     layout = Layout(packed.schema, packed.encoders.sizes)
     sets = {n.name if n.embeddings == "own" else "shared" for n in config.networks.values()}

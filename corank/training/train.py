@@ -46,7 +46,7 @@ LOG_EVERY = 20
 class MidEpochChecks:
     """Validation within epochs, for a caller that may end a training early by raising an error.
 
-    The weights are those of the step, without `train.average`; the training goes on as if nothing had been computed.
+    The weights are those of the step, without `train.average`; the training continues as if nothing had been computed.
     """
 
     per_epoch: int
@@ -74,7 +74,7 @@ def train_run(
     Args:
         run: the run, whose folder has been made.
         packed: its packed data.
-        callbacks: called as it goes on, after TensorBoard's; on the first rank alone.
+        callbacks: called while it runs, after TensorBoard's; on the first rank alone.
         resume: continue from the latest checkpoint, to the same weights as an unbroken run; a finished run is left
             as it is.
         ranks: the processes that train it together.

@@ -36,11 +36,11 @@ class DenseOptimiser(Settings):
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled, as in AdamW."""
     epochs: PositiveInt | None = None
-    """Epochs of this stage in `train.mode: separate`; `train.epochs` unless given."""
+    """Epochs of this stage in `train.mode: separate`; `train.epochs` by default."""
 
 
 class EarlyStop(Settings):
-    """Stop when a validation metric has not bettered for `patience` epochs; the best epoch's weights are kept."""
+    """Stop when a validation metric has not improved for `patience` epochs; the best epoch's weights are kept."""
 
     metric: str = "rank.click.auc"
     """stage.label.metric; metrics of the table that have `validation`, such as auc, request_auc and logloss."""
@@ -89,7 +89,7 @@ class TrainSettings(Settings):
     """Decay d of a running average of the weights, which is then evaluated and shipped. It begins at the first weights,
     so train several times 1/(1−d) steps."""
     early_stop: EarlyStop | None = None
-    """Stop by a figure of the validation split; all epochs unless given."""
+    """Stop by a figure of the validation split; all epochs by default."""
     checkpoint_every: PositiveInt = 1000
     """Optimiser steps between checkpoints; one is written after every epoch, too."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"

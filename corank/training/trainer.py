@@ -34,7 +34,7 @@ class Trainer:
         Args:
             run: its config is trained.
             packed: the data.
-            ranks: the processes that train together; this one alone unless given.
+            ranks: the processes that train together; this one alone by default.
         """
         self.run, self.config, self.packed, self.ranks = run, run.config, packed, ranks or Ranks()
         self.device = device()
@@ -119,8 +119,8 @@ class Trainer:
 
     def _ends(self) -> dict[str, int]:
         """Epochs of the training by which each stage has ended in mode separate, the last stage first."""
-        held = map(self.config.train.epochs_of, self._last_first)
-        return dict(zip(self._last_first, accumulate(held), strict=True))
+        epochs = map(self.config.train.epochs_of, self._last_first)
+        return dict(zip(self._last_first, accumulate(epochs), strict=True))
 
     @property
     def reader(self) -> Reader:
@@ -162,8 +162,8 @@ class Trainer:
     def load(self) -> None:
         """Continue from the latest checkpoint. Raises CheckpointError if it is of another config or packing."""
         latest = self.run.latest
-        held = load_matching(latest, ["progress"], self.config, self.packed, held_buckets(self.model))
-        restore_training(held, self.model, self.optimisers, self.average, latest.path)
-        self.progress = training_progress(held.facts)
+        checkpoint = load_matching(latest, ["progress"], self.config, self.packed, held_buckets(self.model))
+        restore_training(checkpoint, self.model, self.optimisers, self.average, latest.path)
+        self.progress = training_progress(checkpoint.facts)
         if self.average is not None:
             self.average.step = self.progress.step

@@ -59,7 +59,9 @@ def test_each_command_refuses_it(path: Path, capsys: pytest.CaptureFixture[str],
     "options",
     [
         ("sweep", "--grid", "train.skip_easy={by: prerank, on: [ranked]},null"),
-        ("tune", "--search", "train.skip_easy.keep=0.1..0.5"),
+        pytest.param(
+            ("tune", "--search", "train.skip_easy.keep=0.1..0.5"), marks=pytest.mark.thorough
+        ),  # Optuna
     ],
     ids=["sweep", "tune"],
 )

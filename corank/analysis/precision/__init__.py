@@ -1,1 +1,1 @@
-"""What a lower precision of stored parts changes on logged requests."""
+"""Measures the effect of a lower precision of stored parts on logged requests."""

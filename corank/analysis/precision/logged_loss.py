@@ -27,7 +27,7 @@ SPLITS = ("valid", "test", "train")
 
 @dataclass
 class _Differences:
-    """What was found at one stage."""
+    """Differences of precision at one stage."""
 
     recalls: list[float] = field(default_factory=list)
     largest: float = 0.0
@@ -61,20 +61,20 @@ class LoggedLoss:
         """Measure on logged requests. Raises ConfigError if a loss is beyond its bound, DataError without requests."""
         stages, settings = stored.manifest.stages, self.run.config.export
         funnels = Funnel(full), Funnel(stored)
-        found = {stage.name: _Differences() for stage in stages}
+        differences = {stage.name: _Differences() for stage in stages}
         candidates, requests = 0, self._read()
         for request in requests:
-            (ids, exact, _), (_, held, _) = (funnel.predict(request) for funnel in funnels)
+            (ids, exact, _), (_, rounded, _) = (funnel.predict(request) for funnel in funnels)
             candidates += len(ids)
             alive: tuple[Longs, Longs] = np.arange(len(ids)), np.arange(len(ids))
             for stage in stages:
-                alive = _compare(stage, exact, held, alive, found[stage.name])
+                alive = _compare(stage, exact, rounded, alive, differences[stage.name])
         loss = PrecisionLoss(
             requests=len(requests),
             candidates=candidates,
             max_recall_loss=settings.recall_bound,
             max_probability_loss=settings.probability_bound,
-            stages={name: one.loss() for name, one in found.items()},
+            stages={name: one.loss() for name, one in differences.items()},
         )
         loss.require(settings.lowered)
         return loss
@@ -94,23 +94,23 @@ class LoggedLoss:
 def _compare(
     stage: StageFacts,
     exact: dict[str, Numbers],
-    held: dict[str, Numbers],
+    rounded: dict[str, Numbers],
     alive: tuple[Longs, Longs],
-    found: _Differences,
+    differences: _Differences,
 ) -> tuple[Longs, Longs]:
     """Add the differences of one request at one stage. Returns the candidates that it keeps: in fp32, and as stored."""
     for label in stage.labels:
         key = f"probability.{stage.name}.{label}"
-        changes = np.abs(exact[key].astype(np.float64) - held[key])
-        found.largest = max(found.largest, float(changes.max()))
-        found.total += float(changes.sum())
-        found.count += len(changes)
-    values = exact[f"value.{stage.name}"], held[f"value.{stage.name}"]
+        changes = np.abs(exact[key].astype(np.float64) - rounded[key])
+        differences.largest = max(differences.largest, float(changes.max()))
+        differences.total += float(changes.sum())
+        differences.count += len(changes)
+    values = exact[f"value.{stage.name}"], rounded[f"value.{stage.name}"]
     scores = [one.astype(np.float64) for one in values]
     change = np.abs(scores[0] - scores[1]) / np.maximum(1, np.abs(scores[0]))
-    found.score = max(found.score, float(change.max()))
-    # of as many candidates as the quota, each is kept at any precision
+    differences.score = max(differences.score, float(change.max()))
+    # with no more candidates than the quota, all are kept at any precision
     keep = min(stage.keep, max(1, len(alive[0]) // 2))
     kept = tuple(here[top_k(one[here], keep)] for one, here in zip(values, alive, strict=True))
-    found.recalls.append(float(np.isin(kept[0], kept[1]).mean()))
+    differences.recalls.append(float(np.isin(kept[0], kept[1]).mean()))
     return kept[0], kept[1]

@@ -40,29 +40,29 @@ def best_cut_parts(evaluated: EvaluatedRun) -> list[Html]:
     if len(stages) < 2 or rows.requests.size.max() <= min(stage.keep for stage in stages[:-1]):
         wanted = "requests of more candidates than a stage before the last keeps"
         return [text(f"None: it takes two stages, and {wanted}. {TO_LOG}")]
-    found = _read_cuts(evaluated)
+    cuts = _read_cuts(evaluated)
     last = stages[-1]
     caption = (
         "How likely each request lost its best candidate, the one that the user would choose of all: the share of "
-        f"{last.name}'s calibrated {last.main} probabilities that lies on what the stage cuts. {_describe(found)} "
+        f"{last.name}'s calibrated {last.main} probabilities that lies on what the stage cuts. {_describe(cuts)} "
         "Requests on the right are those for which a larger quota, or a better order of the stage, would pay."
     )
-    return [plot(partial(histograms, panels=found), caption, height=3.2)]
+    return [plot(partial(histograms, panels=cuts), caption, height=3.2)]
 
 
 def _read_cuts(evaluated: EvaluatedRun) -> dict[str, CutRequests]:
     """Measure each stage that cuts something, by its title."""
     run, requests = evaluated.run.config, evaluated.predictions.requests
     order = cascade_rows(evaluated.predictions, run.stages, evaluated.calibrators, evaluated.truth)
-    found = {}
+    cuts = {}
     for n, stage in enumerate(run.stages[:-1]):
         inputs, cut = order.cut_inputs(n), requests.size > stage.keep
         if cut.any():
             probability = cut_probability(requests, inputs["expected"], inputs["rank"], stage.keep)[cut]
-            found[f"{stage.name} keeps {stage.keep}"] = CutRequests(
+            cuts[f"{stage.name} keeps {stage.keep}"] = CutRequests(
                 probability, float(probability.mean()), _read_bucket(inputs)
             )
-    return found
+    return cuts
 
 
 def _read_bucket(inputs: Inputs) -> tuple[float, float, float] | None:
@@ -75,10 +75,10 @@ def _read_bucket(inputs: Inputs) -> tuple[float, float, float] | None:
     return None if value is None or bounds is None else (1 - value, 1 - bounds[1], 1 - bounds[0])
 
 
-def _describe(found: dict[str, CutRequests]) -> str:
-    """The means, and what a random bucket says of them."""
+def _describe(cuts: dict[str, CutRequests]) -> str:
+    """The means, and the random bucket's estimates, as text."""
     said = []
-    for name, one in found.items():
+    for name, one in cuts.items():
         line = f"{name}: {one.mean:.1%} on average"
         if one.observed is not None:
             share, low, high = one.observed

@@ -48,8 +48,8 @@ def pair_page(one: Run, other: Run, split: str, progress: Progress = lambda done
             title,
             beside(
                 *(
-                    joined(heading(name), *parts(held.evaluated))
-                    for name, held in zip(names.headings, (a, b), strict=True)
+                    joined(heading(name), *parts(measured.evaluated))
+                    for name, measured in zip(names.headings, (a, b), strict=True)
                 )
             ),
         )

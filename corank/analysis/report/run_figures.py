@@ -17,7 +17,7 @@ from corank.metrics.reliability import ReliabilityCurve, reliability
 from corank.training.run import Run
 
 TO_LOG = "Log the candidates that stages cut, or evaluate with a smaller `keep`."
-"""What helps where nothing is cut."""
+"""Advice where nothing is cut."""
 
 
 def quota_curve_parts(evaluated: EvaluatedRun) -> list[Html]:
@@ -73,29 +73,29 @@ def _calibration_of(evaluated: EvaluatedRun, label: str, stages: list[str]) -> H
     return plot(partial(plots.plot_reliability, panels=panels), caption, height=3.9)
 
 
-def _curve(found: ReliabilityCurve) -> Series:
-    return Series(found.predicted, found.observed, found.low, found.high)
+def _curve(curve: ReliabilityCurve) -> Series:
+    return Series(curve.predicted, curve.observed, curve.low, curve.high)
 
 
 def distribution_parts(evaluated: EvaluatedRun) -> list[Html]:
     """Each stage's calibrated probabilities, by level."""
     config, rows = evaluated.run.config, evaluated.predictions
-    held = {name: rows.level == n for n, name in enumerate(config.data.levels) if (rows.level == n).any()}
+    levels = {name: rows.level == n for n, name in enumerate(config.data.levels) if (rows.level == n).any()}
     panels = {}
     for stage in config.stages:
         calibrator, z = evaluated.calibrators[stage.name][stage.main], rows.logits[stage.name][stage.main]
         odds = z * calibrator.slope + calibrator.intercept
         panels[f"{stage.name}: {stage.main}"] = {
-            name: (odds[of], rows.weight[of]) for name, of in held.items()
+            name: (odds[of], rows.weight[of]) for name, of in levels.items()
         }
-    counts = ", ".join(f"{name} {int(of.sum()):,}" for name, of in held.items())
+    counts = ", ".join(f"{name} {int(of.sum()):,}" for name, of in levels.items())
     caption = (
         f"Each level's candidates ({counts}) by the calibrated probability that a stage gives them, on a scale of "
         "log-odds; every curve has the same area. A stage that repeats production's choice has curves far apart, from "
         "the first cut to the exposed; curves that lie on each other say that it cannot tell them apart."
     )
     drawn = plot(partial(plots.distributions, panels=panels), caption)
-    if len(held) > 1:
+    if len(levels) > 1:
         return [drawn]
     return [text(f"The split holds a single level ({counts}), so there is nothing cut to compare."), drawn]
 
@@ -154,4 +154,6 @@ def describe_directions(metrics: Iterable[Metric]) -> str:
     for metric in metrics:
         if "calibrated" not in metric.inputs and metric.name not in names[metric.better]:
             names[metric.better].append(metric.name)
-    return "; ".join(f"{', '.join(found)}: {words[way]}" for way, found in names.items() if found)
+    return "; ".join(
+        f"{', '.join(metric_names)}: {words[way]}" for way, metric_names in names.items() if metric_names
+    )

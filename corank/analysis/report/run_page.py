@@ -58,26 +58,27 @@ def report_page(evaluated: EvaluatedRun) -> Html:
 
 
 def _lead(evaluated: EvaluatedRun) -> str:
-    found, rows, data = evaluated.document, evaluated.predictions, evaluated.run.config.data
+    document, rows, data = evaluated.document, evaluated.predictions, evaluated.run.config.data
     log = data.log_files if isinstance(data.log_files, str) else ", ".join(data.log_files)
     positives = ", ".join(f"{int((known == 1).sum()):,} {name}" for name, known in rows.labels.items())
     epoch = evaluated.run.trained(evaluated.packed).facts["epoch"]
     return (
-        f"Split {found['split']} of {log}: {found['requests']:,} requests of {len(np.unique(rows.requests.user)):,} "
-        f"users, {found['candidates']:,} candidates, of which {int(rows.exposed.sum()):,} exposed ({positives}). "
+        f"Split {document['split']} of {log}: {document['requests']:,} requests of "
+        f"{len(np.unique(rows.requests.user)):,} users, {document['candidates']:,} candidates, of which "
+        f"{int(rows.exposed.sum()):,} exposed ({positives}). "
         f"Run {evaluated.run.folder}, weights of epoch {epoch}, seed {evaluated.run.config.train.seed}, corank "
         f"{__version__}."
     )
 
 
 def _summary(evaluated: EvaluatedRun) -> list[Html]:
-    """What the last stage and the cuts are worth, in words: the figures that are defined."""
+    """Quality of the last stage and of the cuts in words: the figures that are defined."""
     document, stages = evaluated.document, evaluated.run.config.stages
     first, last = stages[0], stages[-1]
     exposed = document["stages"][last.name]["exposed"].get(last.main, {})
     bounds = document["interval"]["stages"][last.name]["exposed"].get(last.main, {})
     cascade = document["cascade"] or {}
-    told = {
+    sentences = {
         "auc": (
             f"{last.name} orders the exposed candidates by {last.main} with an AUC of",
             "; 0.5 is random order.",
@@ -89,7 +90,7 @@ def _summary(evaluated: EvaluatedRun) -> list[Html]:
     }
     parts = [
         text(f"{before} {_value(exposed[name], bounds.get(name))}{after}")
-        for name, (before, after) in told.items()
+        for name, (before, after) in sentences.items()
         if exposed.get(name) is not None
     ]
     recall, random = f"click_recall@{first.keep}", cascade.get("random", {})
@@ -115,7 +116,7 @@ def _stages(document: dict[str, Any]) -> list[Html]:
         )
     ]
     for population, title in POPULATIONS.items():
-        labels = {label: None for found in document["stages"].values() for label in found[population]}
+        labels = {label: None for figures in document["stages"].values() for label in figures[population]}
         for label in labels:
             parts += _stages_on(document, population, label, f"{label}, {title}")
     return parts
@@ -126,22 +127,22 @@ def _stages_on(document: dict[str, Any], population: Population, label: str, tit
     bounds = document["interval"]["stages"]
     first = next(iter(figures.values()))
     metrics = [m for m in first if m not in BESIDE_METRICS]
-    known = [m for m in metrics if any(found[m] is not None for found in figures.values())]
+    known = [m for m in metrics if any(values[m] is not None for values in figures.values())]
     if not known:
         return []
     random, eligible = first.get("random", {}), first.get("eligible", {})
     rows: list[list[Cell]] = []
     for metric in known:
         row: list[Cell] = [metric]
-        for stage, found in figures.items():
+        for stage, values in figures.items():
             interval = bounds[stage][population][label].get(metric)
-            row.append((format_metric(found[metric]), format_interval(interval)))
+            row.append((format_metric(values[metric]), format_interval(interval)))
         if random:
             grouped = metric in random
             row += [format_metric(random[metric]), f"{eligible[metric]:,}"] if grouped else ["", ""]
         rows.append([*row, BETTER[metric_direction(metric, population)]])
     titles = ["random order", "users or requests"] if random else []
-    rows.append(["rows", *(f"{found['n']:,}" for found in figures.values()), *[""] * (len(titles) + 1)])
+    rows.append(["rows", *(f"{values['n']:,}" for values in figures.values()), *[""] * (len(titles) + 1)])
     return [heading(title), table(["", *figures, *titles, "better is"], rows)]
 
 

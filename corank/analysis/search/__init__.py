@@ -1,1 +1,1 @@
-"""Which settings are best here? Grids of arms, and a search by Optuna, both measured on the validation split."""
+"""Searches for the best settings: grids of arms, and a search by Optuna, both measured on the validation split."""

@@ -49,7 +49,7 @@ class Priced:
 
 @dataclass(frozen=True)
 class LatencyBudget:
-    """A bound of a request's latency, and what funnels take."""
+    """A bound of a request's latency, and the latencies of funnels."""
 
     us: float
     meter: LatencyMeter
@@ -67,7 +67,7 @@ class LatencyBudget:
 
     def fits(self, config: Config) -> bool:
         """Whether a funnel fits the budget at some quota: by the upper end of its interval."""
-        return any(found.high <= self.us for found in self.latencies(config).values())
+        return any(latency.high <= self.us for latency in self.latencies(config).values())
 
     def points(self, number: int, config: Config, trial: SearchTrial) -> list[Priced]:
         """A trained funnel at each quota."""
@@ -85,11 +85,11 @@ class LatencyBudget:
 
     def frontier(self, points: Sequence[Priced]) -> list[Priced]:
         """The points that no faster one equals in value, the fastest first."""
-        found: list[Priced] = []
+        frontier: list[Priced] = []
         for point in sorted(points, key=lambda p: (p.latency.median, -self.objective.merit(p.value))):
-            if not found or self.objective.merit(point.value) > self.objective.merit(found[-1].value):
-                found.append(point)
-        return found
+            if not frontier or self.objective.merit(point.value) > self.objective.merit(frontier[-1].value):
+                frontier.append(point)
+        return frontier
 
     def require_some_fit(self, space: Space) -> None:
         """Raise ConfigError if neither what was measured nor the cheapest funnel fits: nothing is trained then."""
@@ -102,8 +102,8 @@ class LatencyBudget:
             for name, p in space.parameters.items()
             if name == DROPPED or name.endswith(".widths")
         }
-        found = self.latencies(space.config_of(cheapest))
-        quota, taken = min(found.items(), key=lambda one: one[1].high)
+        latencies = self.latencies(space.config_of(cheapest))
+        quota, taken = min(latencies.items(), key=lambda one: one[1].high)
         if taken.high > self.us:
             said = ", ".join(f"{name}={value:g}" for name, value in cheapest.items())
             raise ConfigError(
@@ -127,12 +127,12 @@ def check_budget(config: Config, us: float, objective: Objective) -> None:
 
 def budget_space(config: Config, drops: Sequence[str]) -> list[Parameter]:
     """Widths of the stages, and how many features are dropped, of those that may be."""
-    found = structure_space(config, FACTORS)
+    parameters = structure_space(config, FACTORS)
     counts = sorted({0, *(round(share * len(drops)) for share in SHARES)})
     if len(counts) > 1:
         change = _drop_change(drops)
-        found.append(Parameter(DROPPED, Range(choices=tuple(counts)), change=change, written=0))
-    return found
+        parameters.append(Parameter(DROPPED, Range(choices=tuple(counts)), change=change, written=0))
+    return parameters
 
 
 def _drop_change(drops: Sequence[str]) -> Any:
@@ -143,15 +143,15 @@ def _drop_change(drops: Sequence[str]) -> Any:
 
 
 def order_drops(config: Config, data: TrialData) -> list[str]:
-    """Features that may be dropped, in the order of what they are worth a microsecond, the least first.
+    """Features that may be dropped, by their worth a microsecond, the least first.
 
-    The config is trained once for it. What was found is kept, since it holds timings: a search goes on with the same.
+    The config is trained once for it. The order is kept, since it depends on timings: a resumed search uses the same.
     """
     file = data.folder / "drops.json"
     try:
-        held = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(held, list) and all(name in config.features for name in held):
-            return held
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(stored, list) and all(name in config.features for name in stored):
+            return stored
     except (OSError, ValueError):
         pass
     data.report("measuring what each feature is worth and takes")
@@ -164,35 +164,35 @@ def order_drops(config: Config, data: TrialData) -> list[str]:
     )
     if done.measured is None:
         raise ConfigError(f"--budget-us: the config as written diverged: {done.diverged}")
-    found = nested_drops(config, data.base, _worth(done.measured))
-    write_text(file, json.dumps(found))
-    return found
+    drops = nested_drops(config, data.base, _worth(done.measured))
+    write_text(file, json.dumps(drops))
+    return drops
 
 
 def _worth(features: Mapping[str, Any]) -> dict[str, float]:
     """AUC that the stages lose without a feature, a microsecond; of those that take time online."""
-    found = {}
+    worth = {}
     for name, feature in features.items():
         taken = feature["microseconds"]["total"]
         lost = sum(max(stage["auc"]["value"] or 0.0, 0.0) for stage in feature["stages"].values())
         if taken > 0:
-            found[name] = float(lost / taken)
-    return found
+            worth[name] = float(lost / taken)
+    return worth
 
 
 def nested_drops(config: Config, base: Path, worth: Mapping[str, float]) -> list[str]:
     """The features in the order of their worth, each as soon as the config does without it and those before."""
-    found: list[str] = []
+    drops: list[str] = []
     while True:
-        waiting = sorted(worth.keys() - set(found), key=lambda name: (worth[name], name))
-        name = next((name for name in waiting if _does_without(config, base, [*found, name])), None)
+        waiting = sorted(worth.keys() - set(drops), key=lambda name: (worth[name], name))
+        name = next((name for name in waiting if _does_without(config, base, [*drops, name])), None)
         if name is None:
-            return found
-        found.append(name)
+            return drops
+        drops.append(name)
 
 
 def _does_without(config: Config, base: Path, names: Collection[str]) -> bool:
-    """Whether features can go without others that are made of them."""
+    """Whether features can be removed without others that are derived from them."""
     schema, gone = config.declared, set(names)
     attended = config.attended(schema)
     unread = schema.unread(gone, attended - gone)

@@ -60,7 +60,7 @@ class FunnelLatency:
 
 @dataclass(frozen=True)
 class LatencyMeter:
-    """Times funnels by their shape, and keeps what it measured in a folder."""
+    """Times funnels by their shape, and stores the measurements in a folder."""
 
     folder: Path
     data: TrialData
@@ -75,27 +75,27 @@ class LatencyMeter:
 
     def fastest(self, quotas: Sequence[int]) -> FunnelLatency | None:
         """The lowest of all latencies that were measured at these quotas, by their upper ends."""
-        held = [self._load(path.stem, quotas) for path in sorted(self.folder.glob("*.json"))]
-        found = [one for by_quota in held if by_quota for one in by_quota.values()]
-        return min(found, key=lambda one: one.high, default=None)
+        measured = [self._load(path.stem, quotas) for path in sorted(self.folder.glob("*.json"))]
+        latencies = [one for by_quota in measured if by_quota for one in by_quota.values()]
+        return min(latencies, key=lambda one: one.high, default=None)
 
     def _shape(self, config: Config, quotas: Sequence[int]) -> str:
         stages = []
         for n, stage in enumerate(plain(config)["stages"]):
-            held = {key: value for key, value in stage.items() if key not in IDLE}
-            stages.append(held | {"labels": len(config.stages[n].labels)} | ({} if n else {"keep": None}))
+            settings = {key: value for key, value in stage.items() if key not in IDLE}
+            stages.append(settings | {"labels": len(config.stages[n].labels)} | ({} if n else {"keep": None}))
         packed = self.data.of(config)
         machine = [platform.node(), platform.machine(), os.cpu_count(), onnxruntime.__version__, __version__]
         parts = [stages, plain(config)["features"], list(quotas), packed.manifest.fingerprint, machine]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
     def _load(self, shape: str, quotas: Sequence[int]) -> dict[int, FunnelLatency] | None:
-        """What was measured earlier; None if it was not, or it is damaged."""
+        """The stored measurement; None if there is none, or it is damaged."""
         try:
-            held = json.loads((self.folder / f"{shape}.json").read_text(encoding="utf-8"))
-            found = {m: FunnelLatency(**held[str(m)]) for m in quotas}
-            numbers = [(one.low, one.median, one.high) for one in found.values()]
-            return found if all(0 < low <= middle <= high for low, middle, high in numbers) else None
+            document = json.loads((self.folder / f"{shape}.json").read_text(encoding="utf-8"))
+            latencies = {m: FunnelLatency(**document[str(m)]) for m in quotas}
+            numbers = [(one.low, one.median, one.high) for one in latencies.values()]
+            return latencies if all(0 < low <= middle <= high for low, middle, high in numbers) else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -104,10 +104,10 @@ class LatencyMeter:
         with tempfile.TemporaryDirectory(prefix="corank") as folder:
             funnel = export_untrained(Path(folder) / "bundle", config, packed)
             requests = _usual_requests(Path(folder) / "run", config, packed, self.data.base)
-            found = time_until_steady(funnel, requests, config.stages[0].name, quotas)
-        text = json.dumps({m: asdict(one) for m, one in found.items()})
+            latencies = time_until_steady(funnel, requests, config.stages[0].name, quotas)
+        text = json.dumps({m: asdict(one) for m, one in latencies.items()})
         write_text(self.folder / f"{shape}.json", text)
-        return found
+        return latencies
 
 
 def export_untrained(path: Path, config: Config, packed: PackedDataset) -> Funnel:
@@ -133,10 +133,10 @@ def time_until_steady(
     best: tuple[float, dict[int, FunnelLatency]] | None = None
     for _ in range(TRIES):
         times = time_quotas(funnel, requests, stage, quotas)
-        found = {m: median_interval(times[:, n]) for n, m in enumerate(quotas)}
-        width = max((one.high - one.low) / one.median for one in found.values())
+        latencies = {m: median_interval(times[:, n]) for n, m in enumerate(quotas)}
+        width = max((one.high - one.low) / one.median for one in latencies.values())
         if best is None or width < best[0]:
-            best = width, found
+            best = width, latencies
         if width <= STEADY:
             break
     assert best is not None
@@ -148,7 +148,7 @@ def time_quotas(
 ) -> NDArray[np.float64]:
     """Microseconds of `Funnel.rank` by the quota of a stage: (N, len(quotas)), N = `ROUNDS` · len(requests).
 
-    A round runs all quotas, so that a slow spell of the machine affects them alike. Raises RequestError.
+    A round runs all quotas, so that a slow spell of the machine affects all of them. Raises RequestError.
     """
     variants = [
         [msgspec.structs.replace(request, keep={stage: keep}, trace=False) for keep in quotas]

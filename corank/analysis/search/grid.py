@@ -89,7 +89,7 @@ def read_changed(
     try:
         return read(config_file, [*overrides, *named])
     except ConfigError as error:
-        read(config_file, overrides)  # a fault of the config itself is told as such
+        read(config_file, overrides)  # reports a fault of the config itself as such
         said = " ".join(f"{option} {text}" for text in named)
         raise ConfigError(f"{shorten(said, 200)}: {str(error).replace('--set ', '')}") from None
 
@@ -108,18 +108,18 @@ def build_grid(config_file: Path, overrides: Sequence[str], grid: Grid) -> GridA
             f"--grid: {len(points):,} arms, more than {MOST_ARMS}; `corank tune` searches larger spaces"
         )
     base = Arm(BASE, read(config_file, overrides))
-    found, same = {base.identity: base}, dict[str, str]()
+    arms, same = {base.identity: base}, dict[str, str]()
     changes: dict[str, dict[str, Any]] = {BASE: {}}
     for point in points:
         name = ", ".join(f"{key}={json.dumps(value)}" for key, value in point.items())
         arm = Arm(name, read_changed(config_file, overrides, point, "--grid"))
-        held = found.setdefault(arm.identity, arm)
-        if held is arm:
+        kept_arm = arms.setdefault(arm.identity, arm)
+        if kept_arm is arm:
             changes[name] = point
         else:
-            same[name] = held.name
-    _refuse_idle(grid, points, found)
-    return GridArms(list(found.values()), changes, same)
+            same[name] = kept_arm.name
+    _refuse_idle(grid, points, arms)
+    return GridArms(list(arms.values()), changes, same)
 
 
 def _check_values(key: str, values: Sequence[Any]) -> None:
@@ -133,9 +133,9 @@ def _check_values(key: str, values: Sequence[Any]) -> None:
             raise ConfigError(f"--grid {key}: {text} is given twice; each value once")
 
 
-def _refuse_idle(grid: Grid, points: Sequence[Mapping[str, Any]], found: Mapping[str, Arm]) -> None:
+def _refuse_idle(grid: Grid, points: Sequence[Mapping[str, Any]], arms: Mapping[str, Arm]) -> None:
     """Raise ConfigError if no value of the grid makes a config that differs from the one as written."""
-    if len(found) == 1:
+    if len(arms) == 1:
         raise ConfigError(
             f"--grid {', '.join(grid)}: all {len(points)} arms are the config as written; give other values"
         )

@@ -55,8 +55,8 @@ class Objective:
         """Raise DataError if the figure is of a random bucket, and validation has no request of it."""
         if "propensity" not in self.metric.inputs:
             return
-        held = (shard.propensity for shard in packed.splits["valid"])
-        if all(propensity is None or bool(np.isnan(propensity).all()) for propensity in held):
+        propensities = (shard.propensity for shard in packed.splits["valid"])
+        if all(propensity is None or bool(np.isnan(propensity).all()) for propensity in propensities):
             raise DataError(
                 f"--metric {self.name}: is of requests whose exposed candidates were drawn at random, and no candidate "
                 f"of the split 'valid' has a propensity (column '{packed.data.propensity}'); change data.split, or "
@@ -103,7 +103,7 @@ def _count_mixed_users(packed: PackedDataset, label: str) -> int:
 
 def figure_metrics(config: Config) -> dict[str, Metric]:
     """Every figure that a config may be compared by, without those of the truth, or of a bucket that it has not."""
-    found: dict[str, Metric] = {}
+    metrics: dict[str, Metric] = {}
     unknown = UNKNOWN if config.data.propensity else UNKNOWN | {"propensity"}
     for metric_name, metric in METRICS.parts().items():
         if unknown & set(metric.inputs):
@@ -117,8 +117,8 @@ def figure_metrics(config: Config) -> dict[str, Metric]:
                 names = [metric_name]
             case _:
                 names = []
-        found |= dict.fromkeys(names, metric)
-    return found
+        metrics |= dict.fromkeys(names, metric)
+    return metrics
 
 
 def _describe_missing(name: str, known: Collection[str], config: Config) -> str:
@@ -142,28 +142,28 @@ def measure_validation(
     rows: Predictions, config: Config, calibrators: Calibrators, wanted: str
 ) -> dict[str, Figure]:
     """The figures that studies and early stopping use, and the wanted one, as far as the log defines them."""
-    found = {}
+    figures = {}
     for name, metric, inputs in _inputs(rows, config.stages, config.data.levels, calibrators):
         if metric.study or metric.validation or name == wanted:
             figure = Figure.of(metric, inputs)
             if figure is not None:
-                found[name] = figure
-    return found
+                figures[name] = figure
+    return figures
 
 
 def values_by_quota(
     rows: Predictions, config: Config, calibrators: Calibrators, objective: Objective, quotas: Sequence[int]
 ) -> list[float | None]:
     """The objective at each quota of the first stage; None where it is not defined, or rests on too few requests."""
-    found = []
+    values = []
     for quota in quotas:
         stages = [config.stages[0].model_copy(update={"keep": quota}), *config.stages[1:]]
         each = _inputs(rows, stages, config.data.levels, calibrators)
         metric, inputs = next((metric, inputs) for name, metric, inputs in each if name == objective.name)
         measure = metric.measure(inputs)
         enough = measure is not None and count_requests(inputs, measure) >= FEWEST_REQUESTS
-        found.append(measure.value() if measure is not None and enough else None)
-    return found
+        values.append(measure.value() if measure is not None and enough else None)
+    return values
 
 
 def _inputs(

@@ -1,7 +1,7 @@
 """Optuna's part of a tuning: what to try next, and which training to end early.
 
-Optuna keeps nothing on disk here. A tuning that goes on tells a new study in memory the stored trials again, and each
-trial's values are drawn with a seed of its number, so that it goes on as if it had not been interrupted.
+Optuna keeps nothing on disk here. A resumed tuning reports the stored trials to a new study in memory, and each trial's
+values are drawn with a seed of its number, so that it continues as if it had not been interrupted.
 """
 
 import warnings
@@ -52,18 +52,18 @@ class Sampler:
             name: self._distribution(parameter.range) for name, parameter in space.parameters.items()
         }
 
-    def _distribution(self, held: Range) -> "optuna.distributions.BaseDistribution":
+    def _distribution(self, span: Range) -> "optuna.distributions.BaseDistribution":
         kinds = self.optuna.distributions
-        if held.choices:  # by number, since Optuna takes no lists
-            found = kinds.CategoricalDistribution(list(range(len(held.choices))))
-        elif held.whole:
-            found = kinds.IntDistribution(int(held.low), int(held.high), log=held.log)
+        if span.choices:  # by number, since Optuna takes no lists
+            distribution = kinds.CategoricalDistribution(list(range(len(span.choices))))
+        elif span.whole:
+            distribution = kinds.IntDistribution(int(span.low), int(span.high), log=span.log)
         else:
-            found = kinds.FloatDistribution(held.low, held.high, log=held.log)
-        return found  # type: ignore[no-any-return]
+            distribution = kinds.FloatDistribution(span.low, span.high, log=span.log)
+        return distribution  # type: ignore[no-any-return]
 
     def add(self, values: Mapping[str, Any], merit: float, interim: list[float]) -> None:
-        """Tell of a trial whose values were not drawn."""
+        """Report a trial whose values were not drawn."""
         params = {name: self._coded(name, value) for name, value in values.items()}
         self.study.add_trial(
             self.optuna.trial.create_trial(
@@ -93,14 +93,14 @@ class Sampler:
         return choices[value] if choices else value
 
     def tell(self, trial: "optuna.Trial", merit: float | None) -> None:
-        """Tell of the merit of a trial; None if it was ended early, diverged or was not possible."""
+        """Report the merit of a trial; None if it was ended early, diverged or was not possible."""
         if merit is None:
             self.study.tell(trial, state=self.optuna.trial.TrialState.PRUNED)
         else:
             self.study.tell(trial, merit)
 
     def importance(self) -> dict[str, float]:
-        """The share of each parameter in what makes good trials good; empty if there are too few.
+        """The share of each parameter in the quality of good trials; empty if there are too few.
 
         Source: Watanabe et al., PED-ANOVA, IJCAI 2023.
         """
@@ -110,5 +110,5 @@ class Sampler:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             evaluator = self.optuna.importance.PedAnovaImportanceEvaluator()
-            found = self.optuna.importance.get_param_importances(self.study, evaluator=evaluator)
-        return {name: float(share) for name, share in found.items()}
+            shares = self.optuna.importance.get_param_importances(self.study, evaluator=evaluator)
+        return {name: float(share) for name, share in shares.items()}

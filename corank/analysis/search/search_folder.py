@@ -1,4 +1,4 @@
-"""The folder of a search: what it searches, so that it goes on with the same, and the run of what was chosen."""
+"""The folder of a search: the facts that a resumed search must share, and the run of the chosen config."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def begin_search(out: Path, facts: Mapping[str, Any]) -> None:
     """
     text = json.dumps(facts, indent=1, allow_nan=False) + "\n"
     try:
-        held = json.loads((out / FACTS).read_text(encoding="utf-8"))
+        stored = json.loads((out / FACTS).read_text(encoding="utf-8"))
     except FileNotFoundError:
         write_text(out / FACTS, text)
         return
@@ -44,7 +44,7 @@ def begin_search(out: Path, facts: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"{out / FACTS}: damaged ({error}); name another place with --out, or remove the folder"
         ) from None
-    here, there = flatten(json.loads(text)), flatten(held)
+    here, there = flatten(json.loads(text)), flatten(stored)
     changed = [key for key in {**there, **here} if here.get(key) != there.get(key)]
     if changed:
         lines = [f"{key} is {here.get(key)!r}, there it was {there.get(key)!r}" for key in changed[:3]]
@@ -70,10 +70,10 @@ def finish_search(
         out: the folder of the search.
         chosen: the config.
         packed: its packed data.
-        config_file: the config as written; beside it the chosen one is written, as `NAME.KIND.yaml`.
+        config_file: the config as written; the chosen one is written next to it, as `NAME.KIND.yaml`.
         objective: of the search.
         kind: `sweep` or `tune`.
-        report: takes a line about each step.
+        report: receives a line about each step.
 
     Returns the parts `config_file`, `run` and `test` of a document; `test` is None without a test split.
     Raises DataError, CorankError.
@@ -91,7 +91,7 @@ def finish_search(
 
 
 def packed_path(packed: PackedDataset, base: Path) -> str:
-    """Where packed data lie, as the `packed` of a config in the folder `base` says it."""
+    """The path of packed data, as the `packed` of a config in the folder `base`."""
     location = packed.location
     return os.path.relpath(location, base) if isinstance(location, Path) else str(location)
 
@@ -99,9 +99,9 @@ def packed_path(packed: PackedDataset, base: Path) -> str:
 def _open_or_create(folder: Path, config: Config, base: Path) -> tuple[Run, bool]:
     """The run of a folder if it is of this config, else a new one; and whether it is to be resumed."""
     if Run.has_begun(folder):
-        held = Run.open(folder)
-        if held.config == config:
-            return held, True
+        run = Run.open(folder)
+        if run.config == config:
+            return run, True
     return Run.create(folder, config, base), False
 
 

@@ -29,7 +29,7 @@ QUOTAS = 12
 """Points of a quota curve, about."""
 
 Stop = Callable[[int, float], bool]
-"""Takes the number of a check, from 1, and the interim merit; tells whether the training is to end."""
+"""Takes the number of a check, from 1, and the interim merit; returns whether the training is to end."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class PrunedError(Exception):
 
 
 class _Pruning(Callback):
-    """Computes the merit at each check, and ends the training if it is told to."""
+    """Computes the merit at each check, and ends the training if `stop` says so."""
 
     def __init__(self, objective: Objective, stop: Stop, epochs: int) -> None:
         self.objective, self.stop, self.epochs = objective, stop, epochs
@@ -70,14 +70,14 @@ class _Pruning(Callback):
         merit = self.objective.interim_merit(figures)
         if merit is not None:
             self.interim.append(merit)
-            # told of the last check, too, though there is nothing left to save
+            # the last check is reported, too, though there is nothing left to save
             if self.stop(len(self.interim), merit) and epochs < self.epochs:
                 raise PrunedError
 
 
 @dataclass(frozen=True)
 class SearchTrials:
-    """Trains configs, and keeps what was measured in a folder."""
+    """Trains configs, and stores the measurements in a folder."""
 
     folder: Path
     data: TrialData
@@ -87,9 +87,9 @@ class SearchTrials:
 
     def load(self, config: Config) -> SearchTrial | None:
         """The stored trial of a config; None if there is none, it is damaged, or it lacks what is asked for."""
-        held = self._files(config).load(config)
+        document = self._files(config).load(config)
         try:
-            trial = None if held is None else _trial(held)
+            trial = None if document is None else _trial(document)
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
         if trial is None or trial.diverged is not None or trial.pruned:
@@ -102,7 +102,7 @@ class SearchTrials:
 
         Args:
             config: of the trial.
-            stop: told the merit at each check, a few times in all, it may end the training.
+            stop: receives the merit at each check, a few times in all, and may end the training.
         """
         packed, began = self.data.of(config), time.monotonic()
         epochs = plan_packed(config, packed).train.epochs_of(None)
@@ -148,6 +148,6 @@ def quota_range(config: Config, largest: int) -> list[int]:
     return sorted({*(int(quota) for quota in even), max(second.keep, min(first.keep, largest))})
 
 
-def _trial(held: dict[str, Any]) -> SearchTrial:
-    held["figures"] = {name: Figure(**figure) for name, figure in held["figures"].items()}
-    return SearchTrial(**held)
+def _trial(document: dict[str, Any]) -> SearchTrial:
+    document["figures"] = {name: Figure(**figure) for name, figure in document["figures"].items()}
+    return SearchTrial(**document)

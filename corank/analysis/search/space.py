@@ -1,4 +1,4 @@
-"""What a tuning searches: parameters with their ranges, by default all that have an effect in the config."""
+"""The space of a tuning: parameters with their ranges, by default all that have an effect in the config."""
 
 import json
 import re
@@ -101,7 +101,7 @@ class Parameter:
     """One thing that is searched."""
 
     name: str
-    """The key, or what is changed by it if it is several."""
+    """The key, or a name for several keys."""
     range: Range
     keys: tuple[str, ...] = ()
     """The keys of the config that get the value."""
@@ -133,8 +133,8 @@ class Space:
     def written(self) -> dict[str, Any] | None:
         """The parameters' values in the config as written; None unless all lie in their ranges."""
         values = {name: p.written for name, p in self.parameters.items()}
-        held = all(p.range.holds(values[name]) for name, p in self.parameters.items())
-        return values if held else None
+        in_range = all(p.range.holds(values[name]) for name, p in self.parameters.items())
+        return values if in_range else None
 
     def config_of(self, values: Mapping[str, Any]) -> Config:
         """The config with parameters set, every optimiser written out. Raises ConfigError if they contradict."""
@@ -156,29 +156,29 @@ def read_space(config: Config, texts: Sequence[str], file: Path | None) -> list[
     """The parameters of `KEY=RANGE` texts and of a file that maps keys to ranges. Raises ConfigError."""
     ranges: dict[str, Range] = {}
     for text in texts:
-        key, equals, given = text.partition("=")
+        key, equals, bounds = text.partition("=")
         if not key or not equals:
             raise ConfigError(
                 f"--search {shorten(text)}: expected KEY=RANGE, such as train.rank.lr=0.001..0.1 log"
             )
         if key in ranges:
             raise ConfigError(f"--search {key}: given twice")
-        ranges[key] = Range.parse(given, f"--search {key}")
+        ranges[key] = Range.parse(bounds, f"--search {key}")
     if file is not None:
-        held = read_yaml_file(file)
-        if not isinstance(held, dict):
+        document = read_yaml_file(file)
+        if not isinstance(document, dict):
             raise ConfigError(f"{file}: expected keys with ranges, such as train.rank.lr: 0.001..0.1 log")
-        for key, given in held.items():
+        for key, value in document.items():
             source = f"{file}: {key}"
             if key in ranges:
                 raise ConfigError(f"{source}: given by --search, too")
-            values = isinstance(given, list)
-            ranges[key] = Range.of_choices(given, source) if values else Range.parse(str(given), source)
+            values = isinstance(value, list)
+            ranges[key] = Range.of_choices(value, source) if values else Range.parse(str(value), source)
     written = flatten(plain(config))
     for key in ranges:
         refuse_no_effect(key, "--search")
     return [
-        Parameter(key, held, (key,), written=_written(config, written, key)) for key, held in ranges.items()
+        Parameter(key, span, (key,), written=_written(config, written, key)) for key, span in ranges.items()
     ]
 
 
@@ -191,28 +191,28 @@ def _written(config: Config, flat: Mapping[str, Any], key: str) -> Any:
 
 
 def check_space(space: Space) -> None:
-    """Raise ConfigError if an end of a range is none that the config takes, or has no effect."""
+    """Raise ConfigError if an end of a range is not valid in the config, or has no effect."""
     for name, parameter in space.parameters.items():
-        held = parameter.range
-        ends = held.choices or ((int(held.low), int(held.high)) if held.whole else (held.low, held.high))
-        found = [space.config_of({name: end}) for end in ends]
-        if all(one == found[0] for one in found):
-            raise ConfigError(f"--search {name}: has no effect: the config is the same for all of {held}")
+        span = parameter.range
+        ends = span.choices or ((int(span.low), int(span.high)) if span.whole else (span.low, span.high))
+        configs = [space.config_of({name: end}) for end in ends]
+        if all(one == configs[0] for one in configs):
+            raise ConfigError(f"--search {name}: has no effect: the config is the same for all of {span}")
 
 
 def default_space(config: Config) -> list[Parameter]:
     """Learning rates, widths, dropout, smoothing of priors and weights of losses, as far as the config has them."""
     value = plain(config)
-    found = []
+    parameters = []
     if config.declared.embedded():
-        found.append(_factor("train.table.lr", value["train"]["table"]["lr"], LR_FACTOR))
+        parameters.append(_factor("train.table.lr", value["train"]["table"]["lr"], LR_FACTOR))
     for network in config.networks.values():
-        held = config.train.stages.get(network.name, DenseOptimiser())
-        found.append(_factor(f"train.{network.name}.lr", held.lr, LR_FACTOR))
-    found += structure_space(config, WIDTHS)
+        optimiser = config.train.stages.get(network.name, DenseOptimiser())
+        parameters.append(_factor(f"train.{network.name}.lr", optimiser.lr, LR_FACTOR))
+    parameters += structure_space(config, WIDTHS)
     for n, stage in enumerate(config.stages):
         if _scaled(stage, 2) != stage:
-            found.append(
+            parameters.append(
                 Parameter(
                     f"stages.{n}.dropout",
                     Range(0.0, DROPOUT),
@@ -220,11 +220,11 @@ def default_space(config: Config) -> list[Parameter]:
                     written=stage.dropout,
                 )
             )
-    found += _smoothing(value)
+    parameters += _smoothing(value)
     for n, loss in enumerate(config.losses):
         if loss.kind != "click" and loss.weight > 0:
-            found.append(_factor(f"losses.{n}.weight", loss.weight, WEIGHT_FACTOR))
-    return found
+            parameters.append(_factor(f"losses.{n}.weight", loss.weight, WEIGHT_FACTOR))
+    return parameters
 
 
 def structure_space(config: Config, factors: Sequence[float]) -> list[Parameter]:
@@ -254,8 +254,8 @@ def _width_change(n: int) -> Callable[[Plain, Any], Plain]:
 
 def _smoothing(value: Plain) -> list[Parameter]:
     """One smoothing for all priors that have a number there."""
-    held = {name: value["features"][name].get("smoothing") for name in priors_of(value)}
-    numbers = {name: smoothing for name, smoothing in held.items() if isinstance(smoothing, float)}
+    smoothings = {name: value["features"][name].get("smoothing") for name in priors_of(value)}
+    numbers = {name: smoothing for name, smoothing in smoothings.items() if isinstance(smoothing, float)}
     if not numbers:
         return []
     written = next(iter(numbers.values())) if len(set(numbers.values())) == 1 else None

@@ -47,7 +47,7 @@ def run_sweep(
         out: the folder of the sweep.
         seeds: trainings an arm.
         metric: figure by which an arm is chosen; the last stage's GAUC, or AUC of few users, unless given.
-        report: takes a line about each trial.
+        report: receives a line about each trial.
 
     Raises ConfigError if the folder holds a sweep of another config, DataError, CorankError.
     """
@@ -96,19 +96,19 @@ def count_validation(packed: PackedDataset) -> dict[str, Any]:
 def _train_arms(
     arms: Sequence[Arm], trials: SearchTrials, seeds: int, progress: TrialProgress
 ) -> dict[str, list[SearchTrial]]:
-    found: dict[str, list[SearchTrial]] = {}
+    results: dict[str, list[SearchTrial]] = {}
     for arm in arms:
         for seed in range(seeds):
             config = arm.at(1.0, seed)
             stored = trials.load(config)
             trial = stored or trials.run(config)
-            found.setdefault(arm.name, []).append(trial)
+            results.setdefault(arm.name, []).append(trial)
             progress(
                 f"{arm.name}, seed {seed}",
                 describe_trial(trial, trials.objective),
                 None if stored else trial.seconds,
             )
-    return found
+    return results
 
 
 def describe_requests(requests: int) -> str:
@@ -174,13 +174,13 @@ def _describe_arm(trials: Sequence[SearchTrial]) -> dict[str, Any]:
 def _mean(trials: Sequence[SearchTrial], name: str) -> dict[str, Any]:
     having = [trial for trial in trials if name in trial.figures]
     values = [trial.figures[name].value for trial in having]
-    found = mean_over_seeds(values, replicates_of([trial.figures for trial in having], name))
+    mean = mean_over_seeds(values, replicates_of([trial.figures for trial in having], name))
     first = having[0].figures[name]
-    return found._asdict() | {"n": first.n, "requests": first.requests, "seeds": values}
+    return mean._asdict() | {"n": first.n, "requests": first.requests, "seeds": values}
 
 
 def _differences(results: Results, name: str, other: str) -> dict[str, Any]:
-    """What an arm has more than another, paired by seed and by user; empty if it is the other one."""
+    """Differences of an arm to another, paired by seed and by user; empty if it is the other one."""
     pairs = [
         (a.figures, b.figures)
         for a, b in zip(results[name], results[other], strict=True)
@@ -193,11 +193,11 @@ def _verdict(arm: Mapping[str, Any], chosen: str, objective: Objective) -> str:
     rests = describe_requests(arm["figures"][objective.name]["requests"])
     if chosen == BASE:
         return f"The config as written has the best {objective.name}, {rests}."
-    found = arm["to_base"].get(objective.name)
-    if found is None:
+    difference = arm["to_base"].get(objective.name)
+    if difference is None:
         return f"“{chosen}” is the best, {rests}; the config as written diverged."
-    sure = found["verdict"] != "cannot tell"
+    sure = difference["verdict"] != "cannot tell"
     return (
-        f"“{chosen}” has the best {objective.name}, {rests}, {format_difference(found)} beside the config as written: "
-        + ("beyond chance." if sure else "cannot tell from chance.")
+        f"“{chosen}” has the best {objective.name}, {rests}, {format_difference(difference)} beside the config as "
+        "written: " + ("beyond chance." if sure else "cannot tell from chance.")
     )

@@ -45,10 +45,10 @@ def _method(document: Mapping[str, Any]) -> str:
 
 
 def _differences(document: Mapping[str, Any]) -> list[Html]:
-    compared = {arm: found["to_base"] for arm, found in document["arms"].items() if found["to_base"]}
+    compared = {arm: result["to_base"] for arm, result in document["arms"].items() if result["to_base"]}
     if not compared:
         return [text("There is nothing to compare.")]
-    common = [n for n in next(iter(compared.values())) if all(n in found for found in compared.values())]
+    common = [n for n in next(iter(compared.values())) if all(n in figures for figures in compared.values())]
     metrics = [document["metric"], *(name for name in common if name != document["metric"])][:PANELS]
     panels = {
         metric: {
@@ -66,16 +66,16 @@ def _differences(document: Mapping[str, Any]) -> list[Html]:
 
 def _figures(document: Mapping[str, Any]) -> list[Html]:
     arms = document["arms"]
-    names = list(dict.fromkeys(name for found in arms.values() for name in found["figures"]))
-    found = []
+    names = list(dict.fromkeys(name for result in arms.values() for name in result["figures"]))
+    tables = []
     for begin in range(0, len(arms), ACROSS):
         part = list(arms)[begin : begin + ACROSS]
         rows: list[list[Cell]] = [
             [name, *(_cell(arms[arm]["figures"].get(name)) for arm in part)] for name in names
         ]
         rows.append(["seconds a training", *(f"{arms[arm]['seconds']:.1f}" for arm in part)])
-        found.append(table(["", *part], rows))
-    return found
+        tables.append(table(["", *part], rows))
+    return tables
 
 
 def _cell(figure: Mapping[str, Any] | None) -> Cell:

@@ -68,7 +68,7 @@ def run_tune(
         objective: what is searched for.
         trials: how many, the config as written among them.
         seed: of what is drawn; the same gives the same trials.
-        report: takes a line about each trial.
+        report: receives a line about each trial.
         budget: a bound of the funnel's latency.
 
     Raises ConfigError if nothing fits the budget, the folder holds a tuning of something else, or Optuna is not
@@ -82,20 +82,20 @@ def run_tune(
         budget.require_some_fit(space)
     store = SearchTrials(out / "trials", data, objective, budget is not None)
     search = _Search(space, sampler, store, TrialProgress(trials, report), budget)
-    found = search.run(trials)
-    best = best_trial(found, objective)
+    tuned_trials = search.run(trials)
+    best = best_trial(tuned_trials, objective)
     document = {
         "name": config.name,
         **count_validation(packed),
-        "budget": describe_budget(budget, found),
+        "budget": describe_budget(budget, tuned_trials),
         "metric": objective.name,
         "better": objective.metric.better,
         "seed": seed,
         "space": space.plain(),
         "importance": sampler.importance(),
-        "trials": [describe_tuned(one) for one in found],
+        "trials": [describe_tuned(one) for one in tuned_trials],
         "best": best.number,
-        **_compare(found, best, objective),
+        **_compare(tuned_trials, best, objective),
         "config": plain(config),
     }
     document |= finish_search(out, best.config, data.of(best.config), config_file, objective, "tune", report)
@@ -127,12 +127,12 @@ class _Search:
     budget: LatencyBudget | None
 
     def run(self, trials: int) -> list[TunedTrial]:
-        found = [self._written()]
+        tuned_trials = [self._written()]
         for number in range(2, trials + 1):
             one = self._drawn(number)
             if one is not None:
-                found.append(one)
-        return found
+                tuned_trials.append(one)
+        return tuned_trials
 
     def _written(self) -> TunedTrial:
         """The trial of the config as written, which is never ended early."""
@@ -217,7 +217,7 @@ def best_trial(found: list[TunedTrial], objective: Objective) -> TunedTrial:
         if one.value is not None
     ]
     if ended:
-        return max(ended, key=lambda held: held[:3])[3]
+        return max(ended, key=lambda entry: entry[:3])[3]
     points = [point for one in found for point in one.points]
     if points:
         cheapest = min(points, key=lambda point: point.latency.high)
@@ -252,7 +252,7 @@ def describe_tuned(one: TunedTrial) -> dict[str, Any]:
         "values": one.values,
         "state": state,
         "value": one.value,
-        "figures": {name: held.value for name, held in trial.figures.items()} if trial else {},
+        "figures": {name: figure.value for name, figure in trial.figures.items()} if trial else {},
         "checks": trial.interim if trial else [],
         "seconds": trial.seconds if trial else 0.0,
         "parameters": trial.parameters if trial else {},
@@ -261,17 +261,17 @@ def describe_tuned(one: TunedTrial) -> dict[str, Any]:
     }
 
 
-def _compare(found: list[TunedTrial], best: TunedTrial, objective: Objective) -> dict[str, Any]:
-    """The parts `chosen`, `changes`, `to_base` and `verdict`: the best trial beside the config as written."""
+def _compare(tuned_trials: list[TunedTrial], best: TunedTrial, objective: Objective) -> dict[str, Any]:
+    """The parts `chosen`, `changes`, `to_base` and `verdict`: the best trial against the config as written."""
     assert best.trial is not None
     rests = describe_requests(best.trial.figures[objective.name].requests)
     if best.counts is not None:
-        return _compare_priced(found[0], best, best.counts, objective, rests)
+        return _compare_priced(tuned_trials[0], best, best.counts, objective, rests)
     if best.number == 1:
         said = f"No trial has a better {objective.name} than the config as written, {rests}."
         return {"chosen": BASE, "changes": {}, "to_base": {}, "verdict": said}
     said = f"trial {best.number} has the best {objective.name}, {rests}: {_format_values(best.values or {})}."
-    written, compared = found[0].trial, dict[str, Any]()
+    written, compared = tuned_trials[0].trial, dict[str, Any]()
     if written and written.figures:
         compared = plain_differences([(best.trial.figures, written.figures)])
         said += f" Beside the config as written {format_difference(compared[objective.name])}, over users, at one seed."

@@ -41,7 +41,7 @@ def tune_page(document: Mapping[str, Any]) -> Html:
         *tested_section(document),
         section(
             "Space and config",
-            table(["parameter", "range"], [[name, held] for name, held in document["space"].items()]),
+            table(["parameter", "range"], [[name, span] for name, span in document["space"].items()]),
             folded("The config as written", yaml.safe_dump(document["config"], sort_keys=False)),
         ),
     )
@@ -114,17 +114,17 @@ def _slices(document: Mapping[str, Any], complete: list[dict[str, Any]]) -> list
     known = [trial for trial in complete if trial["values"] is not None]
     if not known:
         return [text("There are no trials to plot.")]
-    slices = {name: _slice(name, held, known) for name, held in document["space"].items()}
+    slices = {name: _slice(name, span, known) for name, span in document["space"].items()}
     caption = f"{document['metric']} of every trial that ended, against each parameter."
     draw = partial(plot_slices, slices=slices, y=document["metric"])
     return [plot(draw, caption, height=2.2 * plot_rows(len(slices)))]
 
 
-def _slice(name: str, held: str, trials: list[dict[str, Any]]) -> Slice:
+def _slice(name: str, span: str, trials: list[dict[str, Any]]) -> Slice:
     values = [trial["values"][name] for trial in trials]
     y = np.array([trial["value"] for trial in trials], dtype=np.float64)
-    if ".." in held:
-        return Slice(values, y, held.endswith(" log"), [])
+    if ".." in span:
+        return Slice(values, y, span.endswith(" log"), [])
     texts = [format_value(value) for value in values]
     ticks = sorted(set(texts), key=lambda said: (len(said), said))
     return Slice([ticks.index(said) for said in texts], y, False, ticks)

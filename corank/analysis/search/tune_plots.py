@@ -85,13 +85,13 @@ class Slice:
 def plot_slices(figure: Figure, slices: Mapping[str, Slice], y: str) -> None:
     """Draw every trial's result against each parameter, one panel a parameter."""
     axes = figure.subplots(plot_rows(len(slices)), ACROSS, sharey=True, squeeze=False)
-    for part, (name, held) in zip(axes.ravel(), slices.items(), strict=False):
-        part.plot(held.x, held.y, color=COLOURS[0], linestyle="none", marker="o", alpha=0.7)
+    for part, (name, points) in zip(axes.ravel(), slices.items(), strict=False):
+        part.plot(points.x, points.y, color=COLOURS[0], linestyle="none", marker="o", alpha=0.7)
         part.set_title(name, fontsize=8)
-        if held.log:
+        if points.log:
             part.set_xscale("log")
-        if held.ticks:
-            part.set_xticks(np.arange(len(held.ticks)), held.ticks)
+        if points.ticks:
+            part.set_xticks(np.arange(len(points.ticks)), points.ticks)
     for part in axes.ravel()[len(slices) :]:
         part.set_visible(False)
     for row in axes:

@@ -64,10 +64,12 @@ def compare_canary(
     counts = {"a": int(shown[IS_CANARY].sum()), "b": int((~shown[IS_CANARY]).sum())}
     document["exposures"] = counts
     document["sequential"] = {
-        name: found for label in exposures.labels for name, found in _rates(arms, shown, label, test).items()
+        name: result
+        for label in exposures.labels
+        for name, result in _rates(arms, shown, label, test).items()
     }
     document["stages"] = {
-        stage: found for stage in log.stages if (found := _measured(shown, stage, exposures.labels))
+        stage: measured for stage in log.stages if (measured := _measured(shown, stage, exposures.labels))
     }
     return document
 
@@ -101,14 +103,14 @@ def _compare(rows: pl.DataFrame, values: pl.Series, test: SequentialTest) -> dic
 
 def _measured(shown: pl.DataFrame, stage: str, labels: Sequence[str]) -> dict[str, Any]:
     """Metrics of a stage's scores on what each version had shown, with unpaired intervals over users."""
-    found = {}
+    comparisons = {}
     for label in labels:
         rows = shown.filter(pl.col(label).is_not_null() & pl.col(served_score(stage)).is_finite())
         sides = rows.filter(IS_CANARY), rows.filter(~pl.col(IS_CANARY))
         if all(map(len, sides)):
             ours, theirs = (_measure(one, stage, label) for one in sides)
-            found[label] = compare_measures("exposed", ours, theirs, Margins(), paired=False)
-    return {"exposed": found} if found else {}
+            comparisons[label] = compare_measures("exposed", ours, theirs, Margins(), paired=False)
+    return {"exposed": comparisons} if comparisons else {}
 
 
 def _measure(rows: pl.DataFrame, stage: str, label: str) -> Measures:

@@ -18,12 +18,12 @@ INVALID = "not comparable"
 
 @dataclass(frozen=True)
 class ServedChoice:
-    """What of a log is compared."""
+    """The compared part of a log."""
 
     exposures: Sequence[Path] = ()
     """Tables of what was shown."""
     labels: Sequence[str] = ()
-    """Their columns of labels; found unless given."""
+    """Their columns of labels; detected if empty."""
     since: int | None = None
     """First moment that counts, ms UTC; None for all."""
     until: int | None = None
@@ -39,7 +39,7 @@ def compare_versions(source: Path, choice: ServedChoice, test: SequentialTest) -
 
     Args:
         source: the folder that `corank serve --log` wrote.
-        choice: what of it.
+        choice: the compared part of it.
         test: how differences are tested over time.
 
     Returns the document of `corank compare-served --json`. Raises DataError.
@@ -51,22 +51,22 @@ def compare_versions(source: Path, choice: ServedChoice, test: SequentialTest) -
     if choice.exposures:
         exposures = Exposures.read(choice.exposures, choice.labels, log.item)
     shadow = ServedLog.read_shadow(source, choice.since, choice.until)
-    found: dict[str, dict[str, Any] | None] = {
+    comparisons: dict[str, dict[str, Any] | None] = {
         "canary": compare_canary(log, exposures, test, choice.share),
         "shadow": None if shadow is None else compare_shadow(log, shadow, exposures, test, choice.top),
     }
-    if not any(found.values()):
+    if not any(comparisons.values()):
         raise DataError(
             f"{source}: neither a canary nor a shadow ranked a request of that time; serve with --canary or --shadow"
         )
-    for part in found.values():
+    for part in comparisons.values():
         if part is not None:
             mismatch = part.get("sample_ratio", {}).get("mismatch", False)
             part["verdict"] = INVALID if mismatch else _conclude(part["sequential"])
     document: dict[str, Any] = {"log": str(source), "alpha": test.alpha, "effect": test.effect}
     if exposures is not None:
         document["exposures"] = _count(log, exposures)
-    return document | found
+    return document | comparisons
 
 
 def _count(log: ServedLog, exposures: Exposures) -> dict[str, int]:
@@ -77,8 +77,8 @@ def _count(log: ServedLog, exposures: Exposures) -> dict[str, int]:
 
 
 def _conclude(sequential: dict[str, dict[str, Any]]) -> str:
-    """What all differences together say: the worst of those that are shown."""
-    verdicts = [found["verdict"] for found in sequential.values()]
+    """The verdict of all differences: the worst of those that are shown."""
+    verdicts = [result["verdict"] for result in sequential.values()]
     for one in ("worse", "better", NONE):
         if one in verdicts:
             return one

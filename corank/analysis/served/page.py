@@ -34,7 +34,7 @@ def describe_exposures(document: Mapping[str, Any]) -> str:
 
 
 def describe_part(part: Mapping[str, Any]) -> list[str]:
-    """What a part compares, a line each."""
+    """The facts of a comparison, one a line."""
     requests = part["requests"]
     lines = [f"a: {part['a']}; b: {part['b']}", f"from {part['from']} until {part['until']} UTC"]
     if isinstance(requests, int):
@@ -60,14 +60,14 @@ def describe_part(part: Mapping[str, Any]) -> list[str]:
 def _describe_ratio(ratio: Mapping[str, Any]) -> str:
     """Whether users were assigned as the share says, as text."""
     observed = "-" if ratio["observed"] is None else f"{100 * ratio['observed']:.2f} %"
-    found = (
+    summary = (
         f"{observed} of {ratio['users']:,} users had a, of {100 * ratio['expected']:g} % that were to; "
         f"p {ratio['p']:.2g} at every look"
     )
     if not ratio["mismatch"]:
-        return found
+        return summary
     return (
-        f"warning: {found}: users were not assigned as the share says, so that a and b are not comparable; look for "
+        f"warning: {summary}: users were not assigned as the share says, so that a and b are not comparable; look for "
         "requests that are lost, logged twice or answered by another version, and choose a time with one share"
     )
 
@@ -79,29 +79,32 @@ def _sections(document: Mapping[str, Any]) -> Iterator[Html]:
             continue
         lines = [text(line) for line in describe_part(part)]
         yield section(f"The {name}: {part['verdict']}", *lines, *_agreement(part))
-        for figure, found in part["sequential"].items():
-            yield section(f"{name}: {figure}", *_over_time(found, Names.of(part)))
-        held = {"stages": part["stages"], "cuts": {}, "cascade": {}}
-        for compared in compared_parts(held):
+        for figure, result in part["sequential"].items():
+            yield section(f"{name}: {figure}", *_over_time(result, Names.of(part)))
+        comparison = {"stages": part["stages"], "cuts": {}, "cascade": {}}
+        for compared in compared_parts(comparison):
             yield section(f"{name}: {compared.title}", *draw_differences(compared, Names.of(part)))
 
 
 def agreement_rows(part: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """How near the shadow's answers and scores are to those that were given: figure and value."""
+    """How near the shadow's answers and scores are to the live version's: figure and value."""
     if "agreement" not in part:
         return []
-    held = part["agreement"]
+    agreement = part["agreement"]
     rows = [
-        (f"share of the first {held['top']} in both", format_metric(held["overlap"])),
-        ("requests with the same first item", format_metric(held["same_first"])),
-        (f"mean difference of ranks of the first {held['top']}", format_metric(held["rank_difference"])),
+        (f"share of the first {agreement['top']} in both", format_metric(agreement["overlap"])),
+        ("requests with the same first item", format_metric(agreement["same_first"])),
+        (
+            f"mean difference of ranks of the first {agreement['top']}",
+            format_metric(agreement["rank_difference"]),
+        ),
     ]
-    for stage, found in part["scores"].items():
+    for stage, scores in part["scores"].items():
         rows += [
-            (f"{stage}: mean score, a and b", f"{format_metric(found['a'])}, {format_metric(found['b'])}"),
-            (f"{stage}: mean absolute difference", format_metric(found["mean_absolute"])),
-            (f"{stage}: its 99th percentile", format_metric(found["p99_absolute"])),
-            (f"{stage}: correlation", format_metric(found["correlation"])),
+            (f"{stage}: mean score, a and b", f"{format_metric(scores['a'])}, {format_metric(scores['b'])}"),
+            (f"{stage}: mean absolute difference", format_metric(scores["mean_absolute"])),
+            (f"{stage}: its 99th percentile", format_metric(scores["p99_absolute"])),
+            (f"{stage}: correlation", format_metric(scores["correlation"])),
         ]
     return rows
 
@@ -111,8 +114,8 @@ def _agreement(part: Mapping[str, Any]) -> list[Html]:
     return [table(["", ""], rows)] if rows else []
 
 
-def _over_time(found: Mapping[str, Any], names: Names) -> Iterator[Html]:
-    looks = [one for one in found["looks"] if one["low"] is not None]
+def _over_time(result: Mapping[str, Any], names: Names) -> Iterator[Html]:
+    looks = [one for one in result["looks"] if one["low"] is not None]
     if looks:
         panel = {one["until"]: (one["difference"], one["low"], one["high"]) for one in looks}
         draw = partial(plots.intervals, panels={"a − b": panel})
@@ -122,12 +125,12 @@ def _over_time(found: Mapping[str, Any], names: Names) -> Iterator[Html]:
             0.7 + 0.2 * len(panel),
         )
     rows: list[Sequence[Cell]] = [
-        [names.headings[0], format_metric(found.get("a"))],
-        [names.headings[1], format_metric(found.get("b"))],
-        ["a − b", format_metric(found["difference"])],
-        ["interval over time", format_sequence(found, "low", "high")],
-        ["95 % at a fixed time", format_sequence(found, "fixed_low", "fixed_high")],
-        ["a is", verdict(found["verdict"], SIGNS.get(found["verdict"], 0))],
+        [names.headings[0], format_metric(result.get("a"))],
+        [names.headings[1], format_metric(result.get("b"))],
+        ["a − b", format_metric(result["difference"])],
+        ["interval over time", format_sequence(result, "low", "high")],
+        ["95 % at a fixed time", format_sequence(result, "fixed_low", "fixed_high")],
+        ["a is", verdict(result["verdict"], SIGNS.get(result["verdict"], 0))],
     ]
     yield table(["", ""], rows)
 

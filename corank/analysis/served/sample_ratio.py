@@ -1,4 +1,4 @@
-"""Whether users were assigned to a canary as its share says; a comparison of others than those is of no worth.
+"""Whether users were assigned to a canary as its share says; otherwise a comparison is not valid.
 
 The share of users is tested by a mixture of likelihood ratios over binomial shares, with a beta prior around the share
 that was set: a martingale if users are assigned so. By Ville's inequality its inverse is a p-value that holds at every
@@ -16,7 +16,7 @@ from corank.analysis.served.sequential import look_ends
 from corank.core.types import Mask
 
 CONCENTRATION = 1000.0
-"""Users that the prior is worth: differences of a seventh of a share of 5 % are found soonest."""
+"""Weight of the prior in users: differences of a seventh of a share of 5 % are detected soonest."""
 MISMATCH = 0.001
 """The p-value below which users were not assigned as the share says: chance does it in one of a thousand canaries."""
 

@@ -15,7 +15,7 @@ from corank.metrics.estimates.confidence_sequence import ConfidenceSequence
 LOOKS = 24
 """Moments at which the interval is computed."""
 ENOUGH_USERS = 50
-"""Users of each arm that must have a value other than 0 before anything is said."""
+"""Users of each arm that must have a value other than 0 before a verdict."""
 NORMAL = 1.959964
 """Quantile of the normal distribution for 95 %."""
 NONE, EARLY = "no difference shown", "too early"
@@ -23,7 +23,7 @@ NONE, EARLY = "no difference shown", "too early"
 
 @dataclass(frozen=True)
 class SequentialTest:
-    """How a difference is tested while data comes."""
+    """The settings of a test of differences while data arrive."""
 
     alpha: float = 0.05
     """Probability that the interval of any look misses the true difference."""
@@ -98,7 +98,7 @@ def compare_arms(
 def compare_pairs(
     time: Longs, user: Longs, a: Doubles, b: Doubles, test: SequentialTest, higher: bool
 ) -> dict[str, Any]:
-    """Compare two values of the same rows, look by look; arguments as of `compare_arms`: (N,)."""
+    """Compare two values of the same rows, look by look; arguments as in `compare_arms`: (N,)."""
     users, ends = int(user.max(initial=-1)) + 1, look_ends(len(time))
     means = [ArmMean.of(a[:end] - b[:end], user[:end], users) for end in ends]
     count = ends.astype(np.float64)
@@ -144,7 +144,7 @@ def _document(sequence: ConfidenceSequence, moments: Longs, variance: float, hig
 
 
 def _verdict(low: float | None, high: float | None, higher: bool) -> str:
-    """What an interval of a minus b says of a."""
+    """The verdict on a, by an interval of a minus b."""
     if low is None or high is None:
         return EARLY
     if low <= 0 <= high:

@@ -24,14 +24,14 @@ def served_score(stage: str) -> str:
 
 @dataclass(frozen=True)
 class ServedLog:
-    """The rows of a log of one kind: what was answered, or what the shadow would have answered."""
+    """The rows of a log of one kind: the answers, or those that the shadow would have given."""
 
     rows: pl.LazyFrame
     """`served_id served_role model_version user time item`, `score_STAGE`, and whether it is its request's `first`."""
     stages: tuple[str, ...]
     """Those of all versions in the log, in the order of the first file."""
     item: str
-    """What the log calls the item."""
+    """The log's name of the item."""
     source: Path
 
     @classmethod
@@ -41,7 +41,7 @@ class ServedLog:
         Args:
             source: a file `served-*.parquet`, or the folder of such files.
             since: the first moment that counts, ms UTC; None for all.
-            until: the first one that does not count any more.
+            until: the first one that does not count.
 
         Raises DataError if a file is damaged, or of an earlier release.
         """
@@ -78,15 +78,15 @@ def collect_rows(rows: pl.LazyFrame, source: Path) -> pl.DataFrame:
 
 
 def _scan(file: Path, columns: LogColumns, stages: Sequence[str]) -> pl.LazyFrame:
-    held = pl.read_parquet_schema(file)
-    absent = [name for name in (SERVED, ROLE, MODEL, columns.user, columns.item) if name not in held]
+    schema = pl.read_parquet_schema(file)
+    absent = [name for name in (SERVED, ROLE, MODEL, columns.user, columns.item) if name not in schema]
     if absent:
         raise DataError(
             f"{file}: has no column {', '.join(absent)}; `corank serve --log` writes what is compared"
         )
     scores = [
         pl.col(served_score(stage)).alias(served_score(stage))
-        if served_score(stage) in held
+        if served_score(stage) in schema
         else pl.lit(None, pl.Float64).alias(served_score(stage))
         for stage in stages
     ]
@@ -103,7 +103,7 @@ def _scan(file: Path, columns: LogColumns, stages: Sequence[str]) -> pl.LazyFram
 
 @dataclass(frozen=True)
 class Exposures:
-    """Items that were shown, a row each, with what became of them."""
+    """Items that were shown, a row each, with their labels."""
 
     rows: pl.DataFrame
     """`served_id item`, and a column a label: 1, 0, or null if it is not known."""
@@ -116,26 +116,26 @@ class Exposures:
         Args:
             files: Parquet, or CSV by its ending; each has `served_id` and the item.
             labels: the columns of labels; all of 0, 1 and null unless given. Where one file lacks a label that others
-                have, such as exposures beside a file of clicks, its items count as 0 unless another file says 1.
+                have, such as exposures next to a file of clicks, its items count as 0 unless another file says 1.
             item: the column of the item.
 
         Raises DataError.
         """
         tables = [_read_table(file, item) for file in files]
-        found = list(labels) or list(
+        label_columns = list(labels) or list(
             dict.fromkeys(name for one in tables for name in one.columns if _is_label(one[name]))
         )
-        if not found:
+        if not label_columns:
             raise DataError(f"{files[0]}: no column of 0, 1 and null is a label; name one by --label")
-        for name in found:
+        for name in label_columns:
             if not any(name in one.columns for one in tables):
                 raise DataError(f"--label: no table of exposures has a column '{name}'")
-        parts = [_select(file, one, found) for file, one in zip(files, tables, strict=True)]
+        parts = [_select(file, one, label_columns) for file, one in zip(files, tables, strict=True)]
         kinds = {one.schema[ITEM] for one in parts}
         if len(kinds) > 1:
             raise DataError(f"--exposures: '{item}' is {' and '.join(map(str, kinds))}; write all alike")
-        rows = pl.concat(parts).group_by(SERVED, ITEM, maintain_order=True).agg(pl.col(found).max())
-        return cls(rows, tuple(found))
+        rows = pl.concat(parts).group_by(SERVED, ITEM, maintain_order=True).agg(pl.col(label_columns).max())
+        return cls(rows, tuple(label_columns))
 
     def join(self, log: ServedLog) -> pl.DataFrame:
         """The log's rows of what was shown, with labels. Raises DataError if items are of another type."""

@@ -1,7 +1,7 @@
-"""A shadow against the live version: what both made of the same requests, and of what was then shown.
+"""A shadow against the live version: answers to the same requests, and scores of what was then shown.
 
-Only what the live version had shown has labels, so that figures of labels tell how well the shadow orders and predicts
-that, not what it would earn.
+Only what the live version had shown has labels, so that figures of labels measure how well the shadow orders and
+predicts that, not what it would earn.
 """
 
 from collections.abc import Sequence
@@ -152,8 +152,8 @@ def _measured(
         if all(((one >= 0) & (one <= 1)).all() for one in values):
             time: Longs = rows[TIME].dt.timestamp("ms").to_numpy()
             a, b = (_log_loss(one, clicked) for one in values)
-            found = compare_pairs(time, user, a, b, test, higher=False)
-            sequential[f"{stage}: log loss of {label}"] = found
+            result = compare_pairs(time, user, a, b, test, higher=False)
+            sequential[f"{stage}: log loss of {label}"] = result
     return measured, sequential
 
 

@@ -1,4 +1,4 @@
-"""What the trials of one arm of a study gave."""
+"""The results of the trials of one arm of a study."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

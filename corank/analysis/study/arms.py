@@ -1,4 +1,4 @@
-"""A config → the arms of a study: what the config is compared with, each one change away from it.
+"""A config → the arms of a study, each one change away from it.
 
 An arm is trained at several rates (a factor on all its learning rates) and seeds; arms that come out as the same
 config are one.
@@ -70,16 +70,16 @@ def build_arms(config: Config, questions: Iterable[int]) -> dict[int, ArmSet]:
 
 def _derive_arms(config: Config, changes: dict[str, Change]) -> ArmSet:
     base = Arm(BASE, config)
-    found, same, refused = {base.identity: base}, {}, {}
+    arms, same, refused = {base.identity: base}, {}, {}
     for name, change in changes.items():
         try:
             arm = Arm(name, validate(Config, change(plain(config)), name))
         except ConfigError as error:
             refused[name] = str(error)
             continue
-        if found.setdefault(arm.identity, arm) is not arm:
-            same[name] = found[arm.identity].name
-    return ArmSet(list(found.values()), same, refused)
+        if arms.setdefault(arm.identity, arm) is not arm:
+            same[name] = arms[arm.identity].name
+    return ArmSet(list(arms.values()), same, refused)
 
 
 def _changes(config: Config) -> dict[int, dict[str, Change]]:

@@ -18,8 +18,8 @@ def networks_of(value: Plain) -> list[Plain]:
 
 def optimiser_of(value: Plain, name: str, rate: float = 1.0) -> Plain:
     """Optimiser of a network, its learning rate times `rate`."""
-    held = value["train"].get(name) or DenseOptimiser().model_dump(mode="json")
-    return held | {"lr": held["lr"] * rate}
+    optimiser = value["train"].get(name) or DenseOptimiser().model_dump(mode="json")
+    return optimiser | {"lr": optimiser["lr"] * rate}
 
 
 def scale_lr(value: Plain, name: str, factor: float) -> Plain:
@@ -59,9 +59,11 @@ def with_losses(value: Plain, losses: list[Plain]) -> Plain:
     taught = {name for loss in losses for name in LOSSES[loss["kind"]].model_validate(loss).teachers}
     gone = [teacher["name"] for teacher in value["teachers"] if teacher["name"] not in taught]
     value["losses"] = losses
-    value["tree_teachers"] = [held for held in value["tree_teachers"] if held["name"] in taught]
+    value["tree_teachers"] = [
+        tree_teacher for tree_teacher in value["tree_teachers"] if tree_teacher["name"] in taught
+    ]
     value["teachers"] = [teacher for teacher in value["teachers"] if teacher["name"] not in gone]
-    value["train"] = {key: held for key, held in value["train"].items() if key not in gone}
+    value["train"] = {key: setting for key, setting in value["train"].items() if key not in gone}
     return value
 
 

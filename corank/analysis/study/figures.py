@@ -24,37 +24,37 @@ def titles(config: Config) -> dict[str, str]:
     """Figure → its title for people, the cascade first; recalls have the names of `corank evaluate`."""
     first, last = config.stages
     quotas = {"k": last.keep, "m": first.keep}
-    found = {}
+    by_figure = {}
     for population in ("cascade", "cut"):
         for name, metric in METRICS.parts().items():
             if metric.population == population and metric.study:
-                found[name] = metric.title_of(quotas)
+                by_figure[name] = metric.title_of(quotas)
     for side, stage in zip(SIDES, config.stages, strict=True):
         for name, metric in METRICS.parts().items():
             if metric.population in ("exposed", "candidates") and _compares(metric, side):
-                found[f"{side}_{name}"] = f"{stage.name} {metric.title_of(quotas)}"
-    return found
+                by_figure[f"{side}_{name}"] = f"{stage.name} {metric.title_of(quotas)}"
+    return by_figure
 
 
 def measure_figures(
     rows: Predictions, config: Config, truth: Truth, calibrators: Calibrators
 ) -> dict[str, Figure]:
     """Every figure of a trial that the log defines."""
-    found: dict[str, Figure | None] = {}
+    figures: dict[str, Figure | None] = {}
     for side, stage in zip(SIDES, config.stages, strict=True):
         calibrator = calibrators[stage.name][stage.main]
         cuts = [config.data.levels.index(level) for level in stage.cuts]
         everywhere = candidate_inputs(rows, stage.name, stage.main, calibrator, cuts, truth.get(stage.main))
         exposed = exposed_inputs(rows, stage.name, stage.main, calibrator)
-        found |= {f"{side}_{n}": Figure.of(m, exposed) for n, m in _compared("exposed", exposed, side)}
-        found |= {
+        figures |= {f"{side}_{n}": Figure.of(m, exposed) for n, m in _compared("exposed", exposed, side)}
+        figures |= {
             f"{side}_{n}": Figure.of(m, everywhere) for n, m in _compared("candidates", everywhere, side)
         }
     order = study_rows(rows, config, truth, calibrators)
     cut, cascade = order.cut_inputs(0), order.cascade_inputs(config.data.levels)
-    found |= {name: Figure.of(metric, cut) for name, metric in _compared("cut", cut)}
-    found |= {name: Figure.of(metric, cascade) for name, metric in _compared("cascade", cascade)}
-    return {name: figure for name, figure in found.items() if figure is not None}
+    figures |= {name: Figure.of(metric, cut) for name, metric in _compared("cut", cut)}
+    figures |= {name: Figure.of(metric, cascade) for name, metric in _compared("cascade", cascade)}
+    return {name: figure for name, figure in figures.items() if figure is not None}
 
 
 def _compared(population: Population, inputs: Inputs, side: str = "first") -> Iterator[tuple[str, Metric]]:

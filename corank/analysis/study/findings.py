@@ -37,7 +37,7 @@ QUESTIONS = {
     9: "Which samples and losses help?",
 }
 VERDICT_METRICS = {1: ["last_auc"], 6: ["agree_recall"], 8: ["last_auc"], 9: ["first_candidates_auc"]}
-"""Figures that decide a question, beside the end-to-end figure."""
+"""Figures that decide a question, in addition to the end-to-end figure."""
 END_TO_END = ("joint_truth_recall", "joint_click_recall")
 OF_THE_END = (2, 5, 7)
 """Questions that the end-to-end figure alone answers."""
@@ -57,14 +57,14 @@ def build_findings(
         results: identity of an arm → its result.
     """
     base, names = _base(results), titles(config)
-    held, end = base.held, _end(base)
-    known = [name for name in names if held and name in held[0]]
+    figures, end = base.held, _end(base)
+    known = [name for name in names if figures and name in figures[0]]
     questions = {str(n): answer_question(config, n, arms, results) for n, arms in arm_sets.items()}
     return {
         "end": end or "first_auc",
         "notes": _limitations(config, base, end, names),
         "metrics": {name: names[name] for name in known},
-        "random": {name: held[0][name].random for name in known} if held else {},
+        "random": {name: figures[0][name].random for name in known} if figures else {},
         "arms": _all_arms(arm_sets, results),
         "questions": questions,
     }
@@ -75,8 +75,8 @@ def answer_question(
 ) -> dict[str, Any]:
     """Answer one question, all arms of which are among the results: `title`, `notes`, `verdict` and figures."""
     base, names = _base(results), titles(config)
-    held, end = base.held, _end(base)
-    if not held:
+    figures, end = base.held, _end(base)
+    if not figures:
         answer = {"verdict": ["Cannot be answered: the config as written diverged at every rate."]}
     elif number not in OF_THE_END:
         shown = [end or "first_auc", *VERDICT_METRICS.get(number, [])]
@@ -110,7 +110,7 @@ def _count_cut(base: ArmResult, names: Sequence[str] = END_TO_END) -> int:
 
 
 def _nothing_cut(base: ArmResult) -> str:
-    """Why there is no end-to-end metric."""
+    """The reason why there is no end-to-end metric."""
     count = _count_cut(base)
     few = f"only {count} requests" if count else "no request"
     return (
@@ -121,32 +121,36 @@ def _nothing_cut(base: ArmResult) -> str:
 
 def _limitations(config: Config, base: ArmResult, end: str | None, names: Mapping[str, str]) -> list[str]:
     """Limitations of the log or of the config, a sentence each."""
-    found = []
+    sentences = []
     if end is None:
-        found.append(f"Arms are compared by {names['first_auc']} in place of recalls: {_nothing_cut(base)}")
+        sentences.append(
+            f"Arms are compared by {names['first_auc']} in place of recalls: {_nothing_cut(base)}"
+        )
     elif end != END_TO_END[0]:
-        found.append(
+        sentences.append(
             f"The log has no truth: arms are compared by {names[end]}. Only what was shown could be clicked, so it "
             "favours arms that choose as production did."
         )
     if config.data.level is None:
-        found.append(
+        sentences.append(
             "The log has no levels: where an arm needs unexposed negatives they are items of the catalogue."
         )
     if len(base.seeds) == 1:
-        found.append("One seed: intervals are over users alone, and two trainings differ by more than that.")
+        sentences.append(
+            "One seed: intervals are over users alone, and two trainings differ by more than that."
+        )
     steps = max((trial.steps for trial in base.trials), default=0)
     warm_up = max(loss.warm_up_steps for loss in config.losses)
     if 2 * warm_up > steps > 0:
-        found.append(
+        sentences.append(
             f"Distillation warms up over {warm_up} steps, and a training has {steps}: it is hardly felt. Lower "
             "warm_up or train.requests, or train on more."
         )
-    return found
+    return sentences
 
 
 def _all_arms(arm_sets: Mapping[int, ArmSet], results: Mapping[str, ArmResult]) -> dict[str, Any]:
-    """Figures by the name of the arm; an arm with several names stands under each."""
+    """Figures by the name of the arm; an arm with several names is under each."""
     return {
         arm.name: _arm_figures(results[arm.identity])
         for arm in chain.from_iterable(arms.arms for arms in arm_sets.values())
@@ -173,9 +177,9 @@ def _arm_figures(result: ArmResult) -> dict[str, Any]:
 def _mean_figure(trials: Sequence[Trial], name: str) -> dict[str, Any]:
     having = [trial for trial in trials if name in trial.figures]
     values = [trial.figures[name].value for trial in having]
-    found = mean_over_seeds(values, replicates_of([trial.figures for trial in having], name))
+    mean = mean_over_seeds(values, replicates_of([trial.figures for trial in having], name))
     first = having[0].figures[name]
-    return found._asdict() | {"n": first.n, "requests": first.requests, "seeds": values}
+    return mean._asdict() | {"n": first.n, "requests": first.requests, "seeds": values}
 
 
 def _notes(arms: ArmSet) -> list[str]:
@@ -211,26 +215,26 @@ def _rank_correlation_finding(
     figures = {name: np.array([f[name].value for _, f in rows]) for name in alone}
     ends = np.array([f[end].value for _, f in rows])
     resampled = rank_correlations(figures, ends, np.array([family for family, _ in rows]))
-    found = {name: percentile_interval(*one) for name, one in resampled.items()}
-    if not found:
+    correlations = {name: percentile_interval(*one) for name, one in resampled.items()}
+    if not correlations:
         return {"verdict": ["Cannot tell: the checkpoints do not differ."]}
-    ranked = sorted(found, key=lambda name: -found[name].value)
+    ranked = sorted(correlations, key=lambda name: -correlations[name].value)
     best = ranked[0]
     verdict = [
         f"Of the figures of a stage or of its cut, {names[best]} orders {len(rows)} checkpoints of "
         f"{len(arms.arms)} arms most as {names[end]} of {rows[0][1][end].requests:,} requests does: rank correlation "
-        f"{format_difference(found[best]._asdict())}."
+        f"{format_difference(correlations[best]._asdict())}."
     ]
-    if "first_auc" in found and best != "first_auc":
+    if "first_auc" in correlations and best != "first_auc":
         (rho, one), (other_rho, other) = resampled[best], resampled["first_auc"]
         less = percentile_interval(rho - other_rho, one - other)
         verdict.append(
-            f"{names['first_auc']} has {format_difference(found['first_auc']._asdict())}; the difference is "
+            f"{names['first_auc']} has {format_difference(correlations['first_auc']._asdict())}; the difference is "
             f"{format_difference(less._asdict())}: {SIGN_WORDS[less.sign]}."
         )
     return {
         "verdict": verdict,
-        "correlations": {name: found[name]._asdict() for name in ranked},
+        "correlations": {name: correlations[name]._asdict() for name in ranked},
         "checkpoints": {
             "arm": [arms.arms[family].name for family, _ in rows],
             end: ends.tolist(),
@@ -270,11 +274,13 @@ def _average(curves: Iterable[Sequence[float | None]]) -> list[float | None]:
 def _ranker_first_finding(base: ArmResult, end: str, names: Mapping[str, str]) -> dict[str, Any]:
     """The same checkpoints with the ranker's scores in both stages, so that the ranker selects among all candidates."""
     trials = [trial for trial in base.seeds if trial.figures]
-    found = plain_differences([(trial.ranker_first, trial.figures) for trial in trials])
+    differences = plain_differences([(trial.ranker_first, trial.figures) for trial in trials])
     figures = {name: _mean_of_ranker(trials, name) for name in trials[0].ranker_first}
-    compared = {RANKER_FIRST: {name: one for name, one in found.items() if not name.startswith("last_")}}
+    compared = {
+        RANKER_FIRST: {name: one for name, one in differences.items() if not name.startswith("last_")}
+    }
     metrics = [end, "first_candidates_auc", "first_auc"]
-    sentences = [verdict_sentence(compared, name, names[name]) for name in metrics if name in found]
+    sentences = [verdict_sentence(compared, name, names[name]) for name in metrics if name in differences]
     cost = [
         trial.quota.cpu_ms for trial in trials if trial.quota is not None and trial.quota.cpu_ms is not None
     ]

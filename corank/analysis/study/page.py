@@ -27,8 +27,8 @@ def study_page(document: dict[str, Any]) -> Html:
         _lead(document),
         section("How to read it", text(_method(document)), *map(text, document["notes"])),
         *(
-            section(f"{n}. {found['title']}", *_question(document, n, found))
-            for n, found in questions.items()
+            section(f"{n}. {question['title']}", *_question(document, n, question))
+            for n, question in questions.items()
         ),
         section("All arms", *_arms(document)),
         section(
@@ -56,15 +56,15 @@ def _method(document: dict[str, Any]) -> str:
     )
 
 
-def _question(document: dict[str, Any], number: str, found: dict[str, Any]) -> list[Html]:
-    parts = [text(line) for line in found["verdict"]]
-    if found.get("differences"):
-        parts += _differences(document, number, found)
-    if found.get("correlations"):
-        parts += _correlations(document, found)
-    if found.get("quota"):
-        parts.append(_quota(document, found["quota"]))
-    return parts + [text(line) for line in found["notes"]]
+def _question(document: dict[str, Any], number: str, question: dict[str, Any]) -> list[Html]:
+    parts = [text(line) for line in question["verdict"]]
+    if question.get("differences"):
+        parts += _differences(document, number, question)
+    if question.get("correlations"):
+        parts += _correlations(document, question)
+    if question.get("quota"):
+        parts.append(_quota(document, question["quota"]))
+    return parts + [text(line) for line in question["notes"]]
 
 
 def _plotted_metrics(document: dict[str, Any], number: str) -> list[str]:
@@ -81,9 +81,9 @@ def _plotted_metrics(document: dict[str, Any], number: str) -> list[str]:
     return known[:PLOTTED]
 
 
-def _differences(document: dict[str, Any], number: str, found: dict[str, Any]) -> list[Html]:
+def _differences(document: dict[str, Any], number: str, question: dict[str, Any]) -> list[Html]:
     metrics, names = _plotted_metrics(document, number), document["metrics"]
-    compared = {arm: figures for arm, figures in found["differences"].items() if figures}
+    compared = {arm: figures for arm, figures in question["differences"].items() if figures}
     panels = {
         names[metric]: {
             arm: (figures[metric]["value"], figures[metric]["low"], figures[metric]["high"])
@@ -111,16 +111,16 @@ def _differences(document: dict[str, Any], number: str, found: dict[str, Any]) -
     return [drawn, *tables]
 
 
-def _difference(found: dict[str, Any] | None) -> Cell:
-    if found is None:
+def _difference(figure: dict[str, Any] | None) -> Cell:
+    if figure is None:
         return "–"
-    value = f"{found['value']:+.4f}"
-    return value if found["low"] is None else (value, format_bounds(found))
+    value = f"{figure['value']:+.4f}"
+    return value if figure["low"] is None else (value, format_bounds(figure))
 
 
-def _correlations(document: dict[str, Any], found: dict[str, Any]) -> list[Html]:
-    names, end, points = document["metrics"], document["end"], found["checkpoints"]
-    rho = found["correlations"]
+def _correlations(document: dict[str, Any], question: dict[str, Any]) -> list[Html]:
+    names, end, points = document["metrics"], document["end"], question["checkpoints"]
+    rho = question["correlations"]
     order = partial(
         plots.intervals,
         panels={"Spearman's ρ": {names[name]: (r["value"], r["low"], r["high"]) for name, r in rho.items()}},
@@ -168,14 +168,14 @@ def _arms(document: dict[str, Any]) -> list[Html]:
     names, shown = document["metrics"], [document["end"], "first_auc", "last_auc"]
     metrics = [name for name in dict.fromkeys(shown) if name in names]
     rows: list[list[Cell]] = []
-    for arm, found in document["arms"].items():
-        if not found["figures"]:
+    for arm, result in document["arms"].items():
+        if not result["figures"]:
             rows.append([arm, "diverged", "", "", "", *[""] * len(metrics)])
             continue
-        row: list[Cell] = [arm, f"× {found['rate']:.3g}", f"{sum(found['parameters'].values()):,}"]
-        row += [f"{found['steps']:,}", f"{found['seconds']:.1f}"]
+        row: list[Cell] = [arm, f"× {result['rate']:.3g}", f"{sum(result['parameters'].values()):,}"]
+        row += [f"{result['steps']:,}", f"{result['seconds']:.1f}"]
         rows.append(
-            row + [format_metric((found["figures"].get(name) or {}).get("value")) for name in metrics]
+            row + [format_metric((result["figures"].get(name) or {}).get("value")) for name in metrics]
         )
     header = ["", "rate", "parameters", "steps", "seconds", *(names[name] for name in metrics)]
     return [heading(f"{BASE}: the config itself; {RANKER_FIRST} needs no training"), table(header, rows)]

@@ -11,7 +11,7 @@ LEVELS_OF = {"unexposed": "from", "distill": "on"}
 
 
 def learn_info_nce(value: Plain, margin: float = 0.0, beside: bool = False) -> Plain:
-    """Train the first stage by `info_nce` over all levels, in place of its unexposed losses or beside them."""
+    """Train the first stage by `info_nce` over all levels, in place of its unexposed losses or in addition."""
     return _learn_levels(value, {"kind": "info_nce", "margin": margin}, beside)
 
 
@@ -52,7 +52,7 @@ def split_by_source(value: Plain) -> Plain:
 
 
 def distil_catalogue(value: Plain) -> Plain:
-    """Let the first stage learn the last one's scores of items of the catalogue, beside its other losses."""
+    """Let the first stage learn the last one's scores of items of the catalogue, in addition to its other losses."""
     first, last = value["stages"][0], value["stages"][-1]
     names = {"kind": "distill", "teacher": last["name"], "student": first["name"], "label": main_label(first)}
     drawn = {"on": ["catalogue"], "per_request": 10, "weight": 0.5, "warm_up": _warm_up(value)}

@@ -110,8 +110,8 @@ def _report_answers(
     """Report the answers of questions whose trials are all in, and take these questions away."""
     answered = [n for n, arms in questions.items() if all(arm.identity in results for arm in arms.arms)]
     for number in answered if any(result.arm.name == BASE for result in results.values()) else []:
-        found = answer_question(config, number, questions.pop(number), results)
-        report(f"question {number}, {found['title']}: {' '.join(found['verdict'])}")
+        answer = answer_question(config, number, questions.pop(number), results)
+        report(f"question {number}, {answer['title']}: {' '.join(answer['verdict'])}")
 
 
 def train_arm(arm: Arm, store: TrialStore, budget: Budget, whole: bool, progress: TrialProgress) -> ArmResult:

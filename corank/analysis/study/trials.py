@@ -71,9 +71,9 @@ class TrialStore:
 
     def load(self, config: Config, whole: bool = False) -> Trial | None:
         """The stored trial of a config; None if there is none, or it is damaged or of another config."""
-        held = self._files.load(config)
+        document = self._files.load(config)
         try:
-            trial = None if held is None else _trial(held)
+            trial = None if document is None else _trial(document)
         except (ValueError, KeyError, TypeError):
             return None
         return trial if trial is not None and (trial.whole or not whole) else None
@@ -114,11 +114,11 @@ class TrialStore:
         )
 
 
-def _trial(held: dict[str, Any]) -> Trial:
+def _trial(document: dict[str, Any]) -> Trial:
     for part in ("figures", "ranker_first"):
-        held[part] = {name: Figure(**figure) for name, figure in held[part].items()}
-    held["quota"] = held["quota"] and TrialQuotaCurve(**held["quota"])
-    return Trial(**held)
+        document[part] = {name: Figure(**figure) for name, figure in document[part].items()}
+    document["quota"] = document["quota"] and TrialQuotaCurve(**document["quota"])
+    return Trial(**document)
 
 
 def _replaced(predictions: Predictions, logits: dict[str, dict[str, Floats]]) -> Predictions:
@@ -148,5 +148,5 @@ def _measure_quotas(evaluated: EvaluatedRun, timed: bool) -> TrialQuotaCurve | N
 def _recalls(rows: CascadeRows, levels: Sequence[str]) -> dict[str, float | None]:
     """The recalls of `RECALLS` that the log defines."""
     inputs = {"cut": rows.cut_inputs(0), "cascade": rows.cascade_inputs(levels)}
-    found = {name: METRICS[name].measure(inputs[METRICS[name].population]) for name in RECALLS}
-    return {name: measure.value() for name, measure in found.items() if measure is not None}
+    measures = {name: METRICS[name].measure(inputs[METRICS[name].population]) for name in RECALLS}
+    return {name: measure.value() for name, measure in measures.items() if measure is not None}

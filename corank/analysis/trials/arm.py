@@ -26,8 +26,8 @@ class Arm:
         train["table"]["lr"] *= rate
         train["seed"] += seed
         for network in [*value["stages"], *value["teachers"]]:
-            held = train.get(network["name"]) or DenseOptimiser().model_dump(mode="json")
-            train[network["name"]] = held | {"lr": held["lr"] * rate}
+            optimiser = train.get(network["name"]) or DenseOptimiser().model_dump(mode="json")
+            train[network["name"]] = optimiser | {"lr": optimiser["lr"] * rate}
         return validate(Config, value, self.name)
 
     @property

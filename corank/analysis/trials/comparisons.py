@@ -27,33 +27,33 @@ def _minus(text: str) -> str:
 def differences(pairs: Sequence[tuple[Figures, Figures]]) -> dict[str, Interval]:
     """Mean difference of each metric over pairs of trials of the same seed, with intervals over users and seeds."""
     names = [name for name in pairs[0][0] if all(name in one and name in other for one, other in pairs)]
-    found = {}
+    intervals = {}
     for name in names:
         values = [one[name].value - other[name].value for one, other in pairs]
         ones, others = (replicates_of([pair[n] for pair in pairs], name) for n in (0, 1))
-        found[name] = mean_over_seeds(values, ones - others)
-    return found
+        intervals[name] = mean_over_seeds(values, ones - others)
+    return intervals
 
 
 def plain_differences(pairs: Sequence[tuple[Figures, Figures]]) -> dict[str, Any]:
     """Differences as JSON values, each with the requests that it rests on, and a verdict unless these are too few."""
-    found = {}
+    results = {}
     for name, one in differences(pairs).items():
         requests = min(figures[name].requests for pair in pairs for figures in pair)
         verdict = TOO_FEW if requests < FEWEST_REQUESTS else SIGN_WORDS[one.sign]
-        found[name] = one._asdict() | {"requests": requests, "verdict": verdict}
-    return found
+        results[name] = one._asdict() | {"requests": requests, "verdict": verdict}
+    return results
 
 
 def verdict_sentence(compared: Mapping[str, Any], metric: str, title: str) -> str:
-    """A sentence that names the arms that are higher, lower, and those of which the interval holds 0."""
-    parts, found = [], {arm: figures[metric] for arm, figures in compared.items() if metric in figures}
-    if not found:
+    """A sentence that names the arms that are higher, lower, and those whose interval contains 0."""
+    parts, by_arm = [], {arm: figures[metric] for arm, figures in compared.items() if metric in figures}
+    if not by_arm:
         return ""
-    requests = min(one["requests"] for one in found.values())
+    requests = min(one["requests"] for one in by_arm.values())
     if requests < FEWEST_REQUESTS:
         return f"{title}: no verdict, since it rests on {requests} requests; {FEWEST_REQUESTS} are needed."
     for word in SIGN_WORDS.values():
-        named = [f"{arm} {format_difference(one)}" for arm, one in found.items() if one["verdict"] == word]
+        named = [f"{arm} {format_difference(one)}" for arm, one in by_arm.items() if one["verdict"] == word]
         parts += [f"{word}: {', '.join(named)}"] if named else []
     return f"{title} of {requests:,} requests, beside the config as written: {'; '.join(parts)}."

@@ -30,11 +30,11 @@ class Figure:
     n: int
     """Rows, requests or users that count."""
     random: float | None
-    """What a random order would have."""
+    """The value of a random order."""
     replicates: list[float | None]
     """The value in each resample of the users, the same in every trial: (B,)."""
     requests: int
-    """Those that it rests on, as of `count_requests`."""
+    """Those that it rests on, by `count_requests`."""
 
     @classmethod
     def of(cls, metric: Metric, inputs: Inputs) -> "Figure | None":

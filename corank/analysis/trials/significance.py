@@ -78,14 +78,14 @@ def rank_correlations(
         np.concatenate([members[n] for n in generator.integers(len(members), size=len(members))])
         for _ in range(FAMILIES if len(members) > 1 else 0)
     ]
-    found = {}
+    correlations = {}
     for name, figure in figures.items():
         rho = spearman(figure, end)
         if rho is None:
             continue
         values = [spearman(figure[rows], end[rows]) for rows in drawn]
-        found[name] = rho, np.array(values, dtype=np.float64)
-    return found
+        correlations[name] = rho, np.array(values, dtype=np.float64)
+    return correlations
 
 
 def spearman(one: Doubles, other: Doubles) -> float | None:

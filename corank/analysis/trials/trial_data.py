@@ -20,7 +20,7 @@ class TrialData:
     base: Path
     """Relative paths of configs begin here."""
     folder: Path
-    """Where other packings lie."""
+    """The folder of other packings."""
     report: Report = lambda line: None
     _opened: dict[str, PackedDataset] = field(default_factory=dict)
 

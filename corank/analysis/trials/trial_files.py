@@ -28,15 +28,15 @@ class TrialFiles:
     def load(self, config: Config) -> dict[str, Any] | None:
         """The stored values of a config's trial; None if there are none, or they are damaged or of another config."""
         try:
-            held = json.loads(self._path(config).read_text(encoding="utf-8"))
-            return held if held.pop("identity") == self._identity(config) else None
+            document = json.loads(self._path(config).read_text(encoding="utf-8"))
+            return document if document.pop("identity") == self._identity(config) else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
     def save(self, config: Config, values: dict[str, Any]) -> None:
         """Write the values of a config's trial. Raises CorankError."""
-        held = {"identity": self._identity(config)} | values
-        write_text(self._path(config), json.dumps(held, allow_nan=False))
+        document = {"identity": self._identity(config)} | values
+        write_text(self._path(config), json.dumps(document, allow_nan=False))
 
     def _identity(self, config: Config) -> str:
         packed = self.packed

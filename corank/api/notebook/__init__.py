@@ -1,1 +1,1 @@
-"""What functions show in the output of a notebook's cell."""
+"""Output of functions in a notebook's cell."""

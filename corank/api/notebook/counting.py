@@ -14,7 +14,7 @@ SECONDS = 0.1
 
 @contextmanager
 def show_progress(what: str, progress: Progress) -> Iterator[Progress]:
-    """Yield what a function tells its progress to: its caller's, and in a notebook a bar with the remaining time.
+    """Yield what a function reports its progress to: its caller's, and in a notebook a bar with the remaining time.
 
     The bar ends as a line that says how much was done, and how long it took.
 

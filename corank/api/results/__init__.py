@@ -1,1 +1,1 @@
-"""What the functions of corank return: tables as frames, plots as figures, JSON, and how a notebook shows them."""
+"""Results of the functions of corank: tables as frames, plots as figures, JSON, and how a notebook shows them."""

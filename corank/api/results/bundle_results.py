@@ -1,4 +1,4 @@
-"""What `export`, `refresh` and `publish` return."""
+"""The results of `export`, `refresh` and `publish`."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
@@ -19,10 +19,10 @@ class BundleResult(DocumentResult):
     """A bundle that was written.
 
     Example:
-        >>> found = corank.export("shop/runs/shop", "exported")
-        >>> found.tables["stages"]["stage"].to_list()
+        >>> exported = corank.export("shop/runs/shop", "exported")
+        >>> exported.tables["stages"]["stage"].to_list()
         ['prerank', 'rank']
-        >>> found.bundle.manifest.model_version == found["model_version"]
+        >>> exported.bundle.manifest.model_version == exported["model_version"]
         True
     """
 
@@ -53,9 +53,9 @@ class BundleResult(DocumentResult):
 
     @property
     def headline(self) -> str:
-        """Where the bundle lies, and its version."""
-        held = self.document
-        return f"{held['bundle']}: model {held['model_version']}, items {held['items_seq']}"
+        """Location and version of the bundle."""
+        document = self.document
+        return f"{document['bundle']}: model {document['model_version']}, items {document['items_seq']}"
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
@@ -80,8 +80,8 @@ class PublishResult(DocumentResult):
     """A version of a store that is live now.
 
     Example:
-        >>> found = corank.publish("bundle", "lmdb:store")
-        >>> found.version == found["version"], found.tables["items"].columns
+        >>> published = corank.publish("bundle", "lmdb:store")
+        >>> published.version == published["version"], published.tables["items"].columns
         (True, ['item', 'became'])
     """
 

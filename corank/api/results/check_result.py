@@ -1,4 +1,4 @@
-"""What `check` returns."""
+"""The result of `check`."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,8 +21,8 @@ class CheckResult(CheckSummary):
     """What a config would train on: features, rows, candidates by loss, and advice.
 
     Example:
-        >>> found = corank.check("shop/config.yaml")
-        >>> found.rows["log"], found.tables["labels"].columns[:3]
+        >>> check = corank.check("shop/config.yaml")
+        >>> check.rows["log"], check.tables["labels"].columns[:3]
         (36000, ['split', 'label', 'exposed'])
     """
 
@@ -40,9 +40,9 @@ class CheckResult(CheckSummary):
 
     @property
     def advice(self) -> list[str]:
-        """What makes learning hard, and what to try, a line each; what training would refuse or warn of first."""
-        found = self.data_check
-        return [*found.faults, *found.warnings, *self.profile.advice]
+        """Advice on data that are hard to learn from, a line each; what training would refuse or warn of first."""
+        data_check = self.data_check
+        return [*data_check.faults, *data_check.warnings, *self.profile.advice]
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
@@ -56,7 +56,7 @@ class CheckResult(CheckSummary):
             "requests": self.profile.request_rows,
             "known": self.profile.feature_rows,
         }
-        return {name: pl.DataFrame(list(found)) for name, found in rows.items()}
+        return {name: pl.DataFrame(list(records)) for name, records in rows.items()}
 
     def plot(self) -> "Figure":
         """Draw how many requests of each split have how many candidates, and how many positives. Returns a figure.

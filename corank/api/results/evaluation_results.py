@@ -1,4 +1,4 @@
-"""What `evaluate` and `compare` return."""
+"""The results of `evaluate` and `compare`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ DIFFERENCES = {
 }
 _NOT_METRICS = ("n", "eligible", "random")
 _CALIBRATION = ("loss", "pcoc", "ece")
-"""What names of metrics contain that measure no order."""
+"""Parts of the names of metrics that measure no order."""
 
 
 def _bounds(pair: Any) -> tuple[float | None, float | None]:
@@ -67,18 +67,20 @@ class EvaluationResult(PlottedResult):
     """A run evaluated on a split.
 
     Example:
-        >>> found = corank.evaluate("shop/runs/shop")
-        >>> found.tables["stages"].columns
+        >>> evaluation = corank.evaluate("shop/runs/shop")
+        >>> evaluation.tables["stages"].columns
         ['stage', 'population', 'label', 'metric', 'value', 'low', 'high']
-        >>> found["stages"]["rank"]["exposed"]["click"]["auc"] > 0.4
+        >>> evaluation["stages"]["rank"]["exposed"]["click"]["auc"] > 0.4
         True
     """
 
     @property
     def headline(self) -> str:
         """Split, requests and candidates."""
-        held = self.document
-        return f"{held['split']}: {held['requests']:,} requests, {held['candidates']:,} candidates"
+        document = self.document
+        return (
+            f"{document['split']}: {document['requests']:,} requests, {document['candidates']:,} candidates"
+        )
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
@@ -121,8 +123,8 @@ class GroupsResult(PlottedResult):
     @property
     def headline(self) -> str:
         """Split, by what, and how many groups."""
-        held = self.document
-        return f"{held['split']} by {held['by']}: {len(held['groups']):,} groups"
+        document = self.document
+        return f"{document['split']} by {document['by']}: {len(document['groups']):,} groups"
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
@@ -155,16 +157,16 @@ class ComparisonResult(PlottedResult):
     """Two runs, or two tables of scores, compared on the same candidates.
 
     Example:
-        >>> found = corank.compare("shop/runs/shop", "shop/runs/shop")
-        >>> set(found.tables["differences"]["verdict"])
+        >>> comparison = corank.compare("shop/runs/shop", "shop/runs/shop")
+        >>> set(comparison.tables["differences"]["verdict"])
         {'no difference shown'}
     """
 
     @property
     def headline(self) -> str:
         """What was compared."""
-        held = self.document
-        return f"{held['a']} less {held['b']}: {held['candidates']:,} candidates"
+        document = self.document
+        return f"{document['a']} less {document['b']}: {document['candidates']:,} candidates"
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
@@ -189,8 +191,8 @@ class ComparisonResult(PlottedResult):
             for population, labels in populations.items():
                 for label, metrics in labels.items():
                     key = {"stage": stage, "population": population, "label": label}
-                    yield from ({**key, "metric": metric, **found} for metric, found in metrics.items())
+                    yield from ({**key, "metric": metric, **figure} for metric, figure in metrics.items())
         others = {f"cut {name}": cut for name, cut in self.document.get("cuts", {}).items()}
         for stage, metrics in (others | {"cascade": self.document.get("cascade") or {}}).items():
             key = {"stage": stage, "population": None, "label": None}
-            yield from ({**key, "metric": metric, **found} for metric, found in metrics.items())
+            yield from ({**key, "metric": metric, **figure} for metric, figure in metrics.items())

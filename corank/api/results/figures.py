@@ -37,7 +37,7 @@ def draw_bounded(panels: Mapping[str, Mapping[str, Bounded]], from_zero: bool) -
 
     Args:
         panels: panel → row → value.
-        from_zero: they are differences, drawn beside a line at 0.
+        from_zero: they are differences, drawn next to a line at 0.
     """
     common = [row for row in next(iter(panels.values()), {}) if all(row in rows for rows in panels.values())]
     shown = {name: {row: rows[row] for row in common} for name, rows in panels.items()}

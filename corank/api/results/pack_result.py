@@ -1,4 +1,4 @@
-"""What `pack` returns."""
+"""The result of `pack`."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -18,10 +18,10 @@ class PackResult(PlottedResult):
     """Packed data, and how much they hold.
 
     Example:
-        >>> found = corank.pack("shop/config.yaml")
-        >>> found.tables["splits"].columns
+        >>> result = corank.pack("shop/config.yaml")
+        >>> result.tables["splits"].columns
         ['split', 'requests', 'candidates', 'shards']
-        >>> str(found.packed.location), sum(found["levels"].values())
+        >>> str(result.packed.location), sum(result["levels"].values())
         ('shop/packed/shop', 36000)
     """
 
@@ -53,8 +53,8 @@ class PackResult(PlottedResult):
 
     @property
     def headline(self) -> str:
-        """Where the data lie, and how large they are."""
-        candidates = sum(held["candidates"] for held in self.document["splits"].values())
+        """Location and size of the data."""
+        candidates = sum(counts["candidates"] for counts in self.document["splits"].values())
         return (
             f"{self.document['packed']}: {candidates:,} candidates, {self.document['bytes'] / 2**20:,.1f} MiB"
         )
@@ -63,15 +63,15 @@ class PackResult(PlottedResult):
     def tables(self) -> dict[str, pl.DataFrame]:
         """`splits`: requests, candidates and shards; `levels`: candidates; `dropped`: rows that were left out, by
         reason; `embeddings`: rows of each table that training learns; `grown`, with `--from`: what is new and gone."""
-        held = self.document
+        document = self.document
         sizes = self.packed.encoders.sizes
         counts = {"levels": ("level", "candidates"), "dropped": ("reason", "rows")}
         named = {
-            name: pl.DataFrame({key: list(held[name]), value: list(held[name].values())})
+            name: pl.DataFrame({key: list(document[name]), value: list(document[name].values())})
             for name, (key, value) in counts.items()
         }
         return {
-            "splits": pl.DataFrame([{"split": name, **found} for name, found in held["splits"].items()]),
+            "splits": pl.DataFrame([{"split": name, **row} for name, row in document["splits"].items()]),
             **named,
             "embeddings": pl.DataFrame({"table": list(sizes), "rows": list(sizes.values())}),
             **self._grown(),
@@ -87,10 +87,10 @@ class PackResult(PlottedResult):
         with name_missing_extra("plot()"):
             from corank.api.results.figures import draw_bars
 
-        held = self.document
+        document = self.document
         panels = {
-            what: {split: {what: int(found[what])} for split, found in held["splits"].items()}
+            what: {split: {what: int(counts[what])} for split, counts in document["splits"].items()}
             for what in ("requests", "candidates")
         }
-        levels = {level: {"candidates": int(n)} for level, n in held["levels"].items()}
+        levels = {level: {"candidates": int(n)} for level, n in document["levels"].items()}
         return draw_bars(panels | {"candidates by level": levels})

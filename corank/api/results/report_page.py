@@ -1,4 +1,4 @@
-"""What `report` returns."""
+"""The result of `report`."""
 
 import json
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What `compare_served` returns."""
+"""The result of `compare_served`."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ class ServedComparisonResult(PlottedResult):
 
     @property
     def headline(self) -> str:
-        """What was compared, and what came of it."""
+        """The compared versions, and the verdicts."""
         parts = [f"{part['a']} less {part['b']}: {part['verdict']}" for _, part in self._parts()]
         return "; ".join(parts)
 
@@ -39,13 +39,13 @@ class ServedComparisonResult(PlottedResult):
         """`sequential`: differences with intervals that hold at every look; `differences`: metrics by stage."""
         sequential, differences = list[dict[str, Any]](), list[dict[str, Any]]()
         for role, part in self._parts():
-            for figure, found in part["sequential"].items():
-                facts = {name: found.get(name) for name in SEQUENTIAL if name not in ("role", "figure")}
+            for figure, comparison in part["sequential"].items():
+                facts = {name: comparison.get(name) for name in SEQUENTIAL if name not in ("role", "figure")}
                 sequential.append({"role": role, "figure": figure, **facts})
             for stage, populations in part["stages"].items():
                 for label, metrics in populations["exposed"].items():
                     key = {"role": role, "stage": stage, "population": "exposed", "label": label}
-                    differences += [{**key, "metric": metric, **found} for metric, found in metrics.items()]
+                    differences += [{**key, "metric": metric, **delta} for metric, delta in metrics.items()]
         return {
             "sequential": frame(sequential, SEQUENTIAL),
             "differences": frame(differences, {"role": pl.String, **DIFFERENCES}),
@@ -57,10 +57,10 @@ class ServedComparisonResult(PlottedResult):
             from corank.api.results.figures import draw_bounded
 
         panels = {
-            f"{role}: {figure}": {"a - b": (found["difference"], found["low"], found["high"])}
+            f"{role}: {figure}": {"a - b": (comparison["difference"], comparison["low"], comparison["high"])}
             for role, part in self._parts()
-            for figure, found in part["sequential"].items()
-            if found["difference"] is not None
+            for figure, comparison in part["sequential"].items()
+            if comparison["difference"] is not None
         }
         return draw_bounded(panels, from_zero=True)
 

@@ -1,4 +1,4 @@
-"""What `explain`, `study`, `sweep` and `tune` return."""
+"""The results of `explain`, `study`, `sweep` and `tune`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _BOUNDED = {"value": pl.Float64, "low": pl.Float64, "high": pl.Float64}
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ExplanationResult(PlottedResult):
-    """What each feature of a run is worth to each stage, and what it takes online.
+    """The worth of each feature of a run to each stage, and its online latency.
 
     Example:
         >>> corank.explain("shop/runs/shop", most=50).tables["features"].columns[:5]
@@ -28,14 +28,14 @@ class ExplanationResult(PlottedResult):
     @property
     def headline(self) -> str:
         """Split and candidates."""
-        held = self.document
-        return f"{held['split']}: what AUC and GAUC lose without a feature, {held['candidates']:,} candidates"
+        document = self.document
+        return f"{document['split']}: what AUC and GAUC lose without a feature, {document['candidates']:,} candidates"
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
         """`features`: a row a feature, stage and metric; `latency`: microseconds of a request, a row a feature."""
         features = self.document["features"]
-        latency = [{"feature": name, **found["microseconds"]} for name, found in features.items()]
+        latency = [{"feature": name, **feature["microseconds"]} for name, feature in features.items()]
         texts = dict.fromkeys(("feature", "side", "kind", "stage", "metric"), pl.String)
         return {
             "features": frame(list(self._rows()), {**texts, **_BOUNDED}),
@@ -59,10 +59,10 @@ class ExplanationResult(PlottedResult):
     def _rows(self) -> Iterator[dict[str, Any]]:
         for name, feature in self.document["features"].items():
             for stage, metrics in feature["stages"].items():
-                for metric, found in metrics.items():
-                    low, high = found["interval"] or (None, None)
+                for metric, drop in metrics.items():
+                    low, high = drop["interval"] or (None, None)
                     key = {"feature": name, "side": feature["side"], "kind": feature["kind"]}
-                    yield {**key, "stage": stage, "metric": metric, "value": found["value"]} | {
+                    yield {**key, "stage": stage, "metric": metric, "value": drop["value"]} | {
                         "low": low,
                         "high": high,
                     }
@@ -73,16 +73,17 @@ class StudyResult(PlottedResult):
     """Nine questions about joint training, answered on a log by training variants of a config.
 
     Example:
-        >>> found = corank.study("shop/config.yaml", seeds=1, questions=[1], rates=[1])
-        >>> found.tables["differences"].columns
+        >>> study = corank.study("shop/config.yaml", seeds=1, questions=[1], rates=[1])
+        >>> study.tables["differences"].columns
         ['question', 'arm', 'metric', 'value', 'low', 'high']
     """
 
     @property
     def headline(self) -> str:
         """Trainings, seeds and requests."""
-        held = self.document
-        return f"{held['name']}: {held['trials']} trials, {held['seeds']} seeds an arm, {held['requests']:,} requests"
+        document = self.document
+        trials = f"{document['trials']} trials, {document['seeds']} seeds an arm"
+        return f"{document['name']}: {trials}, {document['requests']:,} requests"
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
@@ -115,27 +116,27 @@ class StudyResult(PlottedResult):
     def _rows(self) -> Iterator[dict[str, Any]]:
         for number, question in self.document["questions"].items():
             for arm, metrics in (question.get("differences") or {}).items():
-                for metric, found in metrics.items():
-                    if found is not None:
+                for metric, difference in metrics.items():
+                    if difference is not None:
                         key = {"question": number, "arm": arm, "metric": metric}
-                        yield key | {name: found[name] for name in _BOUNDED}
+                        yield key | {name: difference[name] for name in _BOUNDED}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SearchResult(PlottedResult):
-    """A sweep or a tuning: what was tried, what was chosen, and what that gives on the test split.
+    """A sweep or a tuning: the trials, the chosen config, and its figures on the test split.
 
     Example:
-        >>> found = corank.sweep("shop/config.yaml", {"train.rank.lr": [0.003]}, seeds=1)
-        >>> found.tables["test"].columns
+        >>> sweep = corank.sweep("shop/config.yaml", {"train.rank.lr": [0.003]}, seeds=1)
+        >>> sweep.tables["test"].columns
         ['metric', 'value', 'low', 'high', 'n']
     """
 
     @property
     def headline(self) -> str:
-        """What was searched for, and where the chosen config lies."""
-        held = self.document
-        return f"{held['name']}: {held['metric']}, the chosen config is {held['config_file']}"
+        """The metric that chose, and the location of the chosen config."""
+        document = self.document
+        return f"{document['name']}: {document['metric']}, the chosen config is {document['config_file']}"
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
@@ -147,8 +148,8 @@ class SearchResult(PlottedResult):
         ]
         texts, bounds = {"metric": pl.String}, {**_BOUNDED, "n": pl.Int64}
         test = [
-            {"metric": name, **{key: found.get(key) for key in bounds}}
-            for name, found in (self.document["test"] or {}).items()
+            {"metric": name, **{key: figure.get(key) for key in bounds}}
+            for name, figure in (self.document["test"] or {}).items()
         ]
         return {
             "trials": pl.DataFrame(plain, infer_schema_length=None),

@@ -1,4 +1,4 @@
-"""What `train` returns."""
+"""The result of `train`."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A training that has ended, and the run that it left.
+    """A finished training, and its run.
 
     Example:
         >>> result = corank.train("shop/config.yaml", resume=True)
@@ -59,11 +59,11 @@ class TrainResult:
             for stage, label, metric in [_split(name)]
         ]
         texts = dict.fromkeys(("stage", "label", "metric"), pl.String)
-        found = {"metrics": frame(rows, {"epoch": pl.Int64, **texts, "value": pl.Float64})}
+        frames = {"metrics": frame(rows, {"epoch": pl.Int64, **texts, "value": pl.Float64})}
         if self.origin is not None:
-            parts = [held.model_dump() for held in self.origin.parts]
-            found["carried"] = frame(parts, dict.fromkeys(("part", "name", "state", "note"), pl.String))
-        return found
+            parts = [part.model_dump() for part in self.origin.parts]
+            frames["carried"] = frame(parts, dict.fromkeys(("part", "name", "state", "note"), pl.String))
+        return frames
 
     def plot(self) -> "Figure":
         """Draw the validation metrics by epoch: a plot a metric, a line a stage and label. Returns a figure.
@@ -89,10 +89,10 @@ class TrainResult:
 
     def to_json(self) -> str:
         """The run's folder, the epoch that was kept and its metrics, and what it took over, as JSON text."""
-        held = {"run": str(self.run.folder), "epoch": self.epoch, "metrics": self.metrics}
+        document = {"run": str(self.run.folder), "epoch": self.epoch, "metrics": self.metrics}
         if self.origin is not None:
-            held["from"] = self.origin.model_dump()
-        return json.dumps(held, indent=1, allow_nan=False)
+            document["from"] = self.origin.model_dump()
+        return json.dumps(document, indent=1, allow_nan=False)
 
     def _repr_html_(self) -> str:
         kept = self.tables["metrics"].filter(pl.col("epoch") == self.epoch, pl.col("value").is_not_null())

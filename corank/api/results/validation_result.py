@@ -1,4 +1,4 @@
-"""What `check` returns with `against`."""
+"""The result of `check` with `against`."""
 
 from dataclasses import dataclass, fields
 from html import escape
@@ -19,12 +19,12 @@ FACTORS = ("rows", "levels", "labels")
 
 @dataclass(frozen=True, repr=False)
 class ValidationResult(Validation):
-    """New rows beside those of a run: figures with their verdicts, and the reasons why the rows are refused.
+    """New rows compared with those of a run: figures with their verdicts, and the reasons why the rows are refused.
 
     Example:
         >>> changes = ["data.split={train: 2026-03-09..2026-03-10}"]
-        >>> found = corank.check("shop/config.yaml", changes, against="shop/runs/shop")
-        >>> found.accepted, sorted(found.tables)
+        >>> validation = corank.check("shop/config.yaml", changes, against="shop/runs/shop")
+        >>> validation.accepted, sorted(validation.tables)
         (True, ['figures', 'vocabularies'])
     """
 
@@ -66,7 +66,7 @@ class ValidationResult(Validation):
         return {"figures": figures} | ({"vocabularies": self._vocabularies()} if self.vocabularies else {})
 
     def _vocabularies(self) -> pl.DataFrame:
-        rows = [{"feature": name, **held.document()} for name, held in self.vocabularies.items()]
+        rows = [{"feature": name, **vocabulary.document()} for name, vocabulary in self.vocabularies.items()]
         names = ("rows", "admitted", "evicted", "after", "free")
         return pl.DataFrame(rows, schema={"feature": pl.String, **dict.fromkeys(names, pl.Int64)})
 

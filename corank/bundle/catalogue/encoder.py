@@ -78,8 +78,8 @@ class CatalogueEncoder:
             frame, self._encoders, self._priors, manifest.item, manifest.item_columns
         )
         computed, wanted = self.graphs.compute_all(records.rows), {part.name for part in self.parts}
-        held = {name: part for name, part in computed.items() if name in wanted}
-        return ItemLayer(records, store_parts(held, self.stages))
+        parts = {name: part for name, part in computed.items() if name in wanted}
+        return ItemLayer(records, store_parts(parts, self.stages))
 
 
 def find_item_parts(manifest: BundleManifest, names: Sequence[str]) -> tuple[ItemPart, ...]:

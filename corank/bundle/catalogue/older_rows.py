@@ -78,7 +78,7 @@ def find_older_rows(
     """Find the rows that are not their item's newest.
 
     Args:
-        table: with a row of each item, or several that `valid_from` tells apart.
+        table: with a row of each item, or several that `valid_from` distinguishes.
         key: its column of ids.
         ranges: the whole table.
         engine: runs the tasks.

@@ -102,9 +102,9 @@ class FillIndex:
             write_index(index, partial)
         k = min(NEAREST, len(vectors))
         scores, rows = _untyped.knn(np.array(queries), vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
-        for what, found in (("scores", scores), ("rows", rows + part.first)):
+        for what, values in (("scores", scores), ("rows", rows + part.first)):
             with write_beside(self.path(part, what)) as partial:
-                write_array(partial, found)
+                write_array(partial, values)
 
 
 def check_index(kind: VectorIndexKind, items: int, manifest: BundleManifest, parts: Sequence[str]) -> None:
@@ -167,13 +167,13 @@ def build_vector_index(
         stage: whose vectors.
         parts: of the catalogue.
         items: how many vectors they have.
-        queries: (Q, d), as of logged requests; some of the vectors if None.
+        queries: (Q, d), of logged requests; some of the vectors if None.
         engine: runs the tasks; the merged index is held by this process.
         scratch: a folder for files.
         out: the index's file.
 
     Returns:
-        A line that tells its recall.
+        A line with its recall.
 
     Raises BundleError, ConfigError, OSError.
     """
@@ -214,8 +214,8 @@ def _nearest(fill: FillIndex, parts: Sequence[VectorPart]) -> Longs:
         for what in ("scores", "rows")
     )
     best = np.argsort(-scores, axis=1, kind="stable")[:, :NEAREST]
-    found: Longs = np.take_along_axis(rows, best, axis=1)
-    return found
+    nearest: Longs = np.take_along_axis(rows, best, axis=1)
+    return nearest
 
 
 def _measure_recall(index: "faiss.IndexIVF", queries: Floats, nearest: Longs) -> dict[int, float]:
@@ -223,7 +223,7 @@ def _measure_recall(index: "faiss.IndexIVF", queries: Floats, nearest: Longs) ->
     k, recalls = nearest.shape[1], dict[int, float]()
     for probed in sorted({min(4**n, index.nlist) for n in range(8)}):
         parameters = _untyped.SearchParametersIVF(nprobe=probed)
-        found = index.search(queries, k, params=parameters)[1]
-        each = [np.isin(a, b).mean() for a, b in zip(nearest, found, strict=True)]
+        neighbours = index.search(queries, k, params=parameters)[1]
+        each = [np.isin(a, b).mean() for a, b in zip(nearest, neighbours, strict=True)]
         recalls[probed] = float(np.mean(each))
     return recalls

@@ -91,10 +91,12 @@ def _column_name(part: str) -> str:
 
 def _to_batch(layer: ItemLayer, schema: pa.Schema) -> pa.RecordBatch:
     ids = layer.records.ids.values.to_arrow().cast(schema.types[0])
-    held = [layer.parts[f"{stage}.{part}"] for part, _, stage in (n.partition(".") for n in schema.names[1:])]
+    matrices = [
+        layer.parts[f"{stage}.{part}"] for part, _, stage in (n.partition(".") for n in schema.names[1:])
+    ]
     vectors = [
         pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(one.decode()).ravel()), one.shape[1])
-        for one in held
+        for one in matrices
     ]
     return pa.RecordBatch.from_arrays(
         [ids, *(v.cast(t) for v, t in zip(vectors, schema.types[1:], strict=True))], schema=schema
@@ -103,7 +105,7 @@ def _to_batch(layer: ItemLayer, schema: pa.Schema) -> pa.RecordBatch:
 
 def _join_parts(paths: Sequence[Path], schema: pa.Schema, out: Path) -> None:
     """Write the rows of parts as one Parquet file, and remove each part when it is written."""
-    # vectors repeat too seldom for a dictionary, which would only be tried and given up
+    # vectors repeat too seldom for a dictionary, which would only be tried and dropped
     with pq.ParquetWriter(out, schema, use_dictionary=schema.names[:1]) as writer:
         for path in paths:
             with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as part:
@@ -159,10 +161,10 @@ def write_catalogue(
         bundle: the bundle that encodes them.
         source: the table; an item's newest row counts. A vector whose column it lacks is read from the feature's
             `file`, relative to the working folder.
-        out: the file, which is written whole or not at all. Parts lie in a folder beside it until then.
+        out: the file, which is written whole or not at all. Parts lie in a folder next to it until then.
         engine: runs the tasks.
         progress: receives items done and in all.
-        index: the kind of index to build of each stage's vectors, beside `out`; none if None.
+        index: the kind of index to build of each stage's vectors, next to `out`; none if None.
         report: receives a line for each index.
         parts: `STAGE.PART`; the vectors of all stages unless given.
 

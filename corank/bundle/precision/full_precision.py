@@ -1,4 +1,4 @@
-"""A content that is being written, beside it the same with every part in fp32: what its loss is measured against."""
+"""The fp32 copy of a content that is being written: the reference for measuring its precision loss."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

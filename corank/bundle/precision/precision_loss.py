@@ -56,7 +56,7 @@ class PrecisionLoss(Settings):
         """Raise ConfigError if a stage is beyond a bound. `lowered` are the precisions by `STAGE.PART`."""
         stored = ", ".join(f"{name} in {precision}" for name, precision in lowered.items())
         for name, loss in self.stages.items():
-            found = (
+            checks = (
                 (
                     "max_recall_loss",
                     1 - loss.recall,
@@ -70,7 +70,7 @@ class PrecisionLoss(Settings):
                     f"a probability of stage '{name}' changes by {loss.max_probability:.2g}",
                 ),
             )
-            for key, measured, bound, what in found:
+            for key, measured, bound, what in checks:
                 if measured > bound:
                     raise ConfigError(
                         f"export.precision: with {stored}, {what} on {self.requests} logged requests, and "

@@ -1,1 +1,1 @@
-"""What a bundle says to readers in other languages."""
+"""Descriptions of a bundle for readers in other languages."""

@@ -1,7 +1,7 @@
 """`layout.json` of a bundle: what readers in other languages would else infer from the features of the manifest.
 
-It names features in place of positions, and has with each feature all that its computation needs, so that a reader is
-loops over it. It says nothing that the manifest and the encoders do not say; corank itself does not read it.
+It names features instead of positions and lists with each feature all that its computation needs, so that a reader
+is a few loops over it. All of it follows from the manifest and the encoders; corank itself does not read it.
 docs/bundle-format.md explains each key.
 """
 
@@ -31,7 +31,7 @@ FILE = "layout.json"
 
 
 def write_layout(folder: Path, manifest: BundleManifest, layout: Layout, priors: PriorSnapshots) -> None:
-    """Write the file into a bundle's content, and the value that each prior has for each key, beside its counts."""
+    """Write the file into a bundle's content, and the value that each prior has for each key, next to its counts."""
     prior: dict[str, dict[str, Any]] = {}
     for n, (name, feature) in enumerate(layout.schema.priors().items()):
         keys = priors.rates[name].keys
@@ -51,7 +51,7 @@ def write_layout(folder: Path, manifest: BundleManifest, layout: Layout, priors:
 
 
 def describe_layout(manifest: BundleManifest, layout: Layout) -> dict[str, Any]:
-    """Describe what the features of a manifest come to, as a JSON value; priors are left out."""
+    """Describe the features of a manifest as a JSON value, without priors."""
     schema, columns = layout.schema, manifest.request_columns
     identity = {manifest.user}.intersection(schema.column_names(side="user"))
     return {
@@ -66,7 +66,9 @@ def describe_layout(manifest: BundleManifest, layout: Layout) -> dict[str, Any]:
         "matches": {s.name: _match_weights(layout, s) for s in manifest.stages if s.matches},
         "plain": {p: [_plain(manifest, n) for n in plain_columns(schema, p)] for p in PLACEMENTS},
         "derived": {p: [_derived(manifest, n) for n in schema.derived(p)] for p in PLACEMENTS},
-        "histories": {name: _history(manifest, name, held) for name, held in schema.histories().items()},
+        "histories": {
+            name: _history(manifest, name, history) for name, history in schema.histories().items()
+        },
         "gathered": _gathered(schema),
         "request": {
             "user": sorted(identity.union(columns.user, columns.histories)),
@@ -85,9 +87,9 @@ def _parts(names: RowFeatures | OperandNames, parts: Iterable[str]) -> dict[str,
 def _plain(manifest: BundleManifest, name: str) -> dict[str, Any]:
     """A feature that is encoded from a column, value by value."""
     schema, settings = manifest.declared, manifest.features[name].model_dump(mode="json")
-    found = {"feature": name, "kind": settings["kind"], "column": schema.column(name)}
-    found["encoder"] = schema.table_of(name)
-    return found | {
+    description = {"feature": name, "kind": settings["kind"], "column": schema.column(name)}
+    description["encoder"] = schema.table_of(name)
+    return description | {
         key: settings[key] for key in ("separator", "last", "dim", "normalise") if key in settings
     }
 
@@ -98,9 +100,9 @@ def _derived(manifest: BundleManifest, name: str) -> dict[str, Any]:
     operands = schema.derived()[name].operands
     of = [[schema.placement(schema.history_of(operand)), operand] for operand in operands]
     settings = manifest.features[name].model_dump(mode="json")
-    found = {"feature": name, "kind": settings["kind"], "of": of}
-    found |= {key: settings[key] for key in ("measure",) if key in settings}
-    return found | ({"then": manifest.priors.get(name)} if found["kind"] == "age" else {})
+    description = {"feature": name, "kind": settings["kind"], "of": of}
+    description |= {key: settings[key] for key in ("measure",) if key in settings}
+    return description | ({"then": manifest.priors.get(name)} if description["kind"] == "age" else {})
 
 
 def _gathered(schema: Schema) -> list[dict[str, str]]:
@@ -163,9 +165,9 @@ def _embedded(groups: Iterable[Group], placed: RowFeatures, beside: list[str]) -
 
 def _vectors(layout: Layout, vectors: Iterable[VectorColumns]) -> Iterable[dict[str, Any]]:
     projections = list(layout.projections)
-    for held in vectors:
-        projection = f"projection{projections.index(held.name)}" if held.shape.projection else None
-        yield {"is": "vector", "feature": held.name, "width": held.width, "projection": projection}
+    for vector in vectors:
+        projection = f"projection{projections.index(vector.name)}" if vector.shape.projection else None
+        yield {"is": "vector", "feature": vector.name, "width": vector.width, "projection": projection}
 
 
 def _history(manifest: BundleManifest, name: str, history: History) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""What commands print that is too long for the console's own file: tables and lines of one subject each."""
+"""Tables and lines that commands print, one subject a file."""

@@ -1,4 +1,4 @@
-"""What the commands that write a bundle say of it."""
+"""Description of a bundle, for the commands that write one."""
 
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ def describe_bundle(found: "BundleResult") -> list[str]:
 
 
 def describe_stages(manifest: "BundleManifest") -> list[str]:
-    """Tell what is run for the candidates of each stage, a line each."""
+    """Describe what is run for the candidates of each stage, a line each."""
     lines = []
     for stage in manifest.stages:
         parts = ", ".join(f"{name} ({width} numbers)" for name, width in stage.item_parts.items())

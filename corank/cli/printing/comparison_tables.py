@@ -31,9 +31,9 @@ def show_groups(document: dict[str, Any]) -> None:
         for metric in metrics:
             table.add_column(metric.replace("_", "\n"), justify="right", no_wrap=True)
         for group in document["groups"]:
-            found = group["stages"][stage]["exposed"][label]
+            values = group["stages"][stage]["exposed"][label]
             bounds = group["interval"]["stages"][stage]["exposed"][label]
-            cells = [f"{format_metric(found[m])}\n{_half(bounds.get(m))}" for m in metrics]
+            cells = [f"{format_metric(values[m])}\n{_half(bounds.get(m))}" for m in metrics]
             table.add_row(escape(group["name"]), f"{group['requests']:,}", f"{group['candidates']:,}", *cells)
         show_table(table)
     if not document["whole_requests"]:
@@ -62,7 +62,7 @@ def show_comparison(document: dict[str, Any]) -> None:
         _show_metrics(part.title, part.metrics)
 
 
-def _show_metrics(title: str, found: Mapping[str, Any]) -> None:
+def _show_metrics(title: str, metrics: Mapping[str, Any]) -> None:
     """Print a table of metrics and their differences."""
     from corank.analysis.comparison_page import format_bounds
 
@@ -72,7 +72,7 @@ def _show_metrics(title: str, found: Mapping[str, Any]) -> None:
         table.add_column(
             column, justify="left" if left else "right", no_wrap=column != "metric", overflow="fold"
         )
-    for name, one in found.items():
+    for name, one in metrics.items():
         values = format_metric(one["a"]), format_metric(one["b"]), f"{one['difference']:+.4f}"
         verdict = one["verdict"] if one["verdict"] in ("better", "worse") else "none shown"
         table.add_row(name, *values, format_bounds(one), verdict)
@@ -103,9 +103,9 @@ def show_served(document: dict[str, Any]) -> None:
             )
             for column in ("figure", "a", "b", "interval of a - b", "a is"):
                 table.add_column(column, overflow="fold", no_wrap=column != "a is")
-            for figure, found in part["sequential"].items():
-                values = format_metric(found.get("a")), format_metric(found.get("b"))
-                table.add_row(figure, *values, format_sequence(found, "low", "high"), found["verdict"])
+            for figure, delta in part["sequential"].items():
+                values = format_metric(delta.get("a")), format_metric(delta.get("b"))
+                table.add_row(figure, *values, format_sequence(delta, "low", "high"), delta["verdict"])
             show_table(table)
         for compared in compared_parts({"stages": part["stages"], "cuts": {}, "cascade": {}}):
             _show_metrics(f"{name}: {compared.title}", compared.metrics)

@@ -18,7 +18,7 @@ NEWEST = 14
 
 
 def show_daily(result: "DailyResult") -> None:
-    """Print what was decided of the newest periods, on which figures of the gate."""
+    """Print the decisions on the newest periods, with the figures of the gate."""
     if not result.records:
         say("no period is due", out)
         return
@@ -43,5 +43,5 @@ def show_daily(result: "DailyResult") -> None:
 
 def _pair(record: "PeriodRecord", name: str) -> str:
     """A figure of the candidate, and below it the live run's on the same rows."""
-    held = (record.candidate.get(name), record.reference.get(name))
-    return "\n".join("" if value is None else format_metric(value) for value in held)
+    values = (record.candidate.get(name), record.reference.get(name))
+    return "\n".join("" if value is None else format_metric(value) for value in values)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def show_profile(profile: "LogProfile") -> None:
-    """Print what training knows of each split, requests by what they hold, and what to try."""
+    """Print what training knows of each split, requests by content, and advice."""
     title = "values of each feature, missing ones, and the share of candidates whose value training knows"
     _show(title, profile.feature_rows, left=2)
     _show("requests by their number of candidates, and of positives", profile.request_rows, left=1)

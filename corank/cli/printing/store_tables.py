@@ -16,17 +16,17 @@ def show_versions(found: list[dict[str, Any]]) -> None:
     for column in ("version", "", "published, UTC", "items", "newer", "name"):
         right = column in ("items", "newer")
         table.add_column(column, justify="right" if right else "left", overflow="fold", no_wrap=True)
-    for held in found:
-        facts = held["facts"]
-        state = "live" if held["live"] else _tell_state(facts) if facts else "unfinished"
-        name, items = (facts["name"], facts["items"]) if facts else ("", held["records"])
+    for entry in found:
+        facts = entry["facts"]
+        state = "live" if entry["live"] else _tell_state(facts) if facts else "unfinished"
+        name, items = (facts["name"], facts["items"]) if facts else ("", entry["records"])
         when = format_time(facts["published_at"])[:16] if facts else ""
-        table.add_row(held["version"], state, when, f"{items:,}", f"{held['changed']:,}", escape(name))
+        table.add_row(entry["version"], state, when, f"{items:,}", f"{entry['changed']:,}", escape(name))
     show_table(table)
 
 
 def _tell_state(facts: dict[str, Any]) -> str:
-    """What a complete version that is not live is."""
+    """The state of a complete version that is not live."""
     if facts["withdrawn"]:
         return "withdrawn"
     return "" if facts["seq"] else "staged"

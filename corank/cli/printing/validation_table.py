@@ -1,4 +1,4 @@
-"""New rows beside those of a run, as `corank check --against` prints them."""
+"""New rows compared with those of a run, as `corank check --against` prints them."""
 
 from typing import TYPE_CHECKING
 
@@ -29,20 +29,20 @@ def show_validation(found: "ValidationResult") -> None:
         _show_vocabularies(found)
 
 
-def _show_vocabularies(found: "ValidationResult") -> None:
+def _show_vocabularies(result: "ValidationResult") -> None:
     title = "vocabularies: rows now, and after `pack --from`"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("feature", overflow="fold", no_wrap=True)
     for column in ("rows", "admitted", "evicted", "after", "free"):
         table.add_column(column, justify="right")
-    for name, held in found.vocabularies.items():
-        counts = held.document().values()
+    for name, vocabulary in result.vocabularies.items():
+        counts = vocabulary.document().values()
         table.add_row(escape(name), *("-" if count is None else f"{count:,}" for count in counts))
     show_table(table)
 
 
 def show_refusal(found: "ValidationResult") -> None:
-    """Say on stderr why the rows are refused, and how that is changed."""
+    """Print on stderr why the rows are refused, and the remedy."""
     for reason in found.reasons:
         say(f"refused: {reason}")
     say("mend the tables; or, if the change is meant, set another threshold under `validation` in the config")

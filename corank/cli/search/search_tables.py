@@ -1,4 +1,4 @@
-"""Output of the searches: what was compared, what was chosen, and its test."""
+"""Output of the searches: what was compared, the chosen config, and its test."""
 
 import json
 from typing import Any
@@ -23,14 +23,14 @@ def show_sweep(document: dict[str, Any]) -> None:
     table.add_column("arm", overflow="fold")
     for column in (metric, "less as written", "less the best", "seconds"):
         table.add_column(column, justify="right")
-    for arm, found in document["arms"].items():
-        value = found["figures"].get(metric)
+    for arm, facts in document["arms"].items():
+        value = facts["figures"].get(metric)
         table.add_row(
-            escape("\n".join(f"{key}={json.dumps(value)}" for key, value in found["changes"].items()) or arm),
+            escape("\n".join(f"{key}={json.dumps(value)}" for key, value in facts["changes"].items()) or arm),
             format_metric(value["value"]) if value else "diverged",
-            _difference(found["to_base"].get(metric)),
-            _difference(found["to_best"].get(metric)),
-            f"{found['seconds']:.1f}",
+            _difference(facts["to_base"].get(metric)),
+            _difference(facts["to_best"].get(metric)),
+            f"{facts['seconds']:.1f}",
         )
     show_table(table)
     for line in [document["verdict"], *document["notes"]]:
@@ -39,7 +39,7 @@ def show_sweep(document: dict[str, Any]) -> None:
 
 
 def show_chosen(document: dict[str, Any]) -> None:
-    """Print the test figures of the chosen config, and where it lies."""
+    """Print the test figures of the chosen config, and its location."""
     if document["test"] is not None:
         table = Table(title="test split, of the chosen config alone", title_justify="left", box=box.SIMPLE)
         for column in ("figure", "value", "95 %"):
@@ -51,11 +51,11 @@ def show_chosen(document: dict[str, Any]) -> None:
     say(f"config: {document['config_file']}  run: {document['run']}", out)
 
 
-def _difference(found: dict[str, Any] | None) -> str:
-    if found is None:
+def _difference(delta: dict[str, Any] | None) -> str:
+    if delta is None:
         return "-"
-    value = f"{found['value']:+.4f}"
-    return value if found["low"] is None else f"{value} [{found['low']:+.4f}, {found['high']:+.4f}]"
+    value = f"{delta['value']:+.4f}"
+    return value if delta["low"] is None else f"{value} [{delta['low']:+.4f}, {delta['high']:+.4f}]"
 
 
 SHOWN_TRIALS = 10

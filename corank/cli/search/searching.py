@@ -44,8 +44,8 @@ def sweep_command(
     from corank.cli import console
     from corank.cli.search import search_tables
 
-    found = api.sweep(config, parse_grid(grid or []), out, seeds, metric, overrides or [], console.say)
-    print_text(found.to_json()) if as_json else search_tables.show_sweep(found.document)
+    result = api.sweep(config, parse_grid(grid or []), out, seeds, metric, overrides or [], console.say)
+    print_text(result.to_json()) if as_json else search_tables.show_sweep(result.document)
 
 
 @searching.command("tune")
@@ -89,7 +89,7 @@ def tune_command(
     from corank.cli import console
     from corank.cli.search import search_tables
 
-    found = api.tune(
+    result = api.tune(
         config, trials, seed, metric, search or [], space, budget_us, out, overrides or [], console.say
     )
-    print_text(found.to_json()) if as_json else search_tables.show_tuning(found.document)
+    print_text(result.to_json()) if as_json else search_tables.show_tuning(result.document)

@@ -47,8 +47,8 @@ class StoredMatrix:
     """N rows of d numbers, in memory or memory-mapped.
 
     Example:
-        >>> held = StoredMatrix.encode(np.array([[1.0, -0.5], [0.0, 0.0]], dtype=np.float32), "int8")
-        >>> held.values.tolist(), held.scale.tolist()
+        >>> matrix = StoredMatrix.encode(np.array([[1.0, -0.5], [0.0, 0.0]], dtype=np.float32), "int8")
+        >>> matrix.values.tolist(), matrix.scale.tolist()
         ([[127, -64], [0, 0]], [0.007874015718698502, 0.0])
     """
 
@@ -87,7 +87,7 @@ class StoredMatrix:
     @property
     def precision(self) -> Precision:
         """How its numbers are stored."""
-        return next(name for name, held in DTYPES.items() if self.values.dtype == held)
+        return next(name for name, dtype in DTYPES.items() if self.values.dtype == dtype)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -101,18 +101,18 @@ class StoredMatrix:
     def take(self, rows: Index) -> Floats:
         """Read some rows as float32: (P, d). A row beyond the ends is the first or the last."""
         if self.values.dtype == np.float32:  # as for most requests
-            found: Floats = self.values.take(rows, axis=0, mode="clip")
-            return found
+            vectors: Floats = self.values.take(rows, axis=0, mode="clip")
+            return vectors
         return self.select(rows).decode()
 
     def decode(self) -> Floats:
         """Read all rows as float32, those of fp32 without a copy: (N, d)."""
         if self.values.dtype == np.float16:
             return _widen(self.values)
-        found: Floats = self.values.astype(np.float32, copy=False)
+        vectors: Floats = self.values.astype(np.float32, copy=False)
         if self.scale is not None:
-            found *= self.scale[:, None]
-        return found
+            vectors *= self.scale[:, None]
+        return vectors
 
     def select(self, rows: Index) -> Self:
         """Select rows, as they are stored. A row beyond the ends is the first or the last."""
@@ -137,9 +137,9 @@ def _widen(values: NDArray[np.float16]) -> Floats:
     bits = values.view(np.int16).astype(np.int32)
     bits <<= 13
     bits &= _SIGN_AND_REST
-    found = bits.view(np.float32)
-    found *= np.float32(2.0**112)
-    return found
+    floats = bits.view(np.float32)
+    floats *= np.float32(2.0**112)
+    return floats
 
 
 def _to_whole(matrix: Floats) -> tuple[NDArray[np.int8], Floats]:

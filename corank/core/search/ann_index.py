@@ -3,7 +3,7 @@
 An exact search scores every row. Above some tens of thousands of rows an index (FAISS) scores only as many as the
 wanted recall needs. A search runs in one thread, whatever number FAISS is set to.
 
-Letters: N vectors · d their width · Q queries · S newer vectors beside the N.
+Letters: N vectors · d their width · Q queries · S newer vectors besides the N.
 """
 
 import math
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 else:
     faiss = DeferredModule("retrieval", "faiss", "retrieval")
 
-_untyped: Any = faiss  # its stubs lack some of what it has
+_untyped: Any = faiss  # its stubs are incomplete
 
 EXACT = 50_000
 """An exact search scores this many rows in the time that an index takes (measured: k 1,000, d 32, recall .98)."""
@@ -89,7 +89,7 @@ def tune_effort(
     Args:
         index: over the vectors; None for exact searches.
         vectors: (N, d).
-        queries: (Q, d), Q ≥ 1, as of logged requests; two hundred give the recall to about .002.
+        queries: (Q, d), Q ≥ 1, from logged requests; two hundred give the recall to about .002.
         settings: `keep` and `recall`.
     """
     k = min(settings.keep, len(vectors))
@@ -99,8 +99,8 @@ def tune_effort(
     last = [search_exactly(vectors, query, k)[1][-1] for query in queries]
 
     def recall(effort: int) -> float:
-        _, found = index.search(queries, k, params=_parameters(index, effort))
-        each = zip(queries, found, last, strict=True)
+        _, neighbours = index.search(queries, k, params=_parameters(index, effort))
+        each = zip(queries, neighbours, last, strict=True)
         true = [(dot_products(vectors, rows[rows >= 0], q) >= least).sum() / k for q, rows, least in each]
         return float(np.mean(true))
 

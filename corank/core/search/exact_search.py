@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:
     faiss = DeferredModule("retrieval", "faiss", "retrieval")
 
-_untyped: Any = faiss  # its stubs lack some of what it has
+_untyped: Any = faiss  # its stubs are incomplete
 
 BLOCK = 1 << 13
 """Rows that are decoded at once: as many as stay in the cache."""

@@ -1,7 +1,7 @@
 """Indexes of FAISS over stored vectors: inverted lists or a graph, which hold them at the precision of the matrix.
 
-fp16 in an index is the matrix's numbers. For int8 FAISS has scales a dimension and not a row, so that its numbers are a
-little others than the matrix's: the index proposes rows by them, and rows are scored by the matrix.
+fp16 in an index is the matrix's numbers. For int8 FAISS has scales a dimension and not a row, so that its numbers
+differ slightly from the matrix's: the index proposes rows by them, and rows are scored by the matrix.
 
 Letters: N vectors · d their width.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 else:
     faiss = DeferredModule("retrieval", "faiss", "retrieval")
 
-_untyped: Any = faiss  # its stubs lack some of what it has
+_untyped: Any = faiss  # its stubs are incomplete
 
 MOST_LISTS = 16_384
 """Inverted lists, at most."""
@@ -114,8 +114,8 @@ def refuse_other_index(index: "faiss.Index", kind: Kind, vectors: StoredMatrix) 
         raise BundleError(
             f"index of {type(index).__name__} in place of {kind} of {precision}; export the bundle again"
         )
-    if (held := (index.ntotal, index.d)) != vectors.shape:
-        raise BundleError(f"index of {held} and vectors of {vectors.shape}; export the bundle again")
+    if (shape := (index.ntotal, index.d)) != vectors.shape:
+        raise BundleError(f"index of {shape} and vectors of {vectors.shape}; export the bundle again")
     if precision != "fp32":
         storage: Any = index if kind == "ivf" else faiss.downcast_index(index.storage)
         codes = getattr(storage, "sq", None)

@@ -2,8 +2,8 @@
 
     CACHE/<digest>-<bytes>/…    some files of a published folder, by their names; the digest is of names and contents
 
-Files are fetched beside, checked by size and SHA-256, and renamed. A folder stays while a lease on it is held. On Linux
-a file that is mapped stays readable after it was removed.
+Files are fetched under other names, checked by size and SHA-256, and renamed. A folder stays while it is leased. On
+Linux a file that is mapped stays readable after it was removed.
 """
 
 import fcntl
@@ -61,8 +61,8 @@ class FolderCache:
             bound = 0
         if bound <= 0:
             raise StorageError(f"{CACHE_GIB}: expected a number of GiB over 0; received {text[:60]!r}")
-        given = os.environ.get(CACHE)
-        return cls(Path(given) if given else Path.home() / ".cache" / "corank" / "objects", bound)
+        folder = os.environ.get(CACHE)
+        return cls(Path(folder) if folder else Path.home() / ".cache" / "corank" / "objects", bound)
 
     def fetch(
         self, source: PublishedFolder, wanted: Callable[[str], bool] = lambda name: True
@@ -71,7 +71,7 @@ class FolderCache:
 
         Args:
             source: the folder.
-            wanted: tells by its name whether a file is wanted; all are unless given.
+            wanted: whether a file of a name is wanted; all are unless given.
 
         Raises:
             MissingObjectError: a file is no longer there; the folder was published anew, or is damaged.
@@ -80,8 +80,8 @@ class FolderCache:
         files = {name: file for name, file in source.files.items() if wanted(name)}
         size = sum(file.bytes for file in files.values())
         path = self.folder / f"{_digest(files)}-{size}"
-        if (held := _open_entry(path, files)) is not None:
-            return held
+        if (cached := _open_entry(path, files)) is not None:
+            return cached
         if size > self.bound:
             raise StorageError(
                 f"{source.url}: {size:,} bytes are needed at once, and the cache {self.folder} has room for "
@@ -90,21 +90,21 @@ class FolderCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with _locked(self.folder / f".{path.name}.lock", remove=True):
-                if (held := _open_entry(path, files)) is None:
+                if (cached := _open_entry(path, files)) is None:
                     self._fetch(source, files, size, path)
-                    held = _open_entry(path, files)
+                    cached = _open_entry(path, files)
         except OSError as error:
             raise StorageError(
                 f"{self.folder}: files cannot be kept there: {error}; free space, or name another by {CACHE}"
             ) from None
-        if held is None:
+        if cached is None:
             raise StorageError(f"{path}: was removed by another program; run the command again")
-        return held
+        return cached
 
     def keep(self, source: PublishedFolder, folder: Path) -> None:
-        """Take over a folder that was just published, for who reads it next.
+        """Take over a folder that was just published, for its next reader.
 
-        It lies beside the folders of the cache, and is gone afterwards unless the cache has no room for it.
+        It lies next to the folders of the cache, and is gone afterwards unless the cache has no room for it.
         """
         size = sum(file.bytes for file in source.files.values())
         path = self.folder / f"{_digest(source.files)}-{size}"
@@ -115,7 +115,7 @@ class FolderCache:
     def _fetch(
         self, source: PublishedFolder, files: Mapping[str, PublishedFile], size: int, path: Path
     ) -> None:
-        """Fetch files beside, and rename. Raises StorageError, OSError."""
+        """Fetch files under other names, and rename. Raises StorageError, OSError."""
         partial = path.with_name(f"{PARTIAL}{path.name}-{os.urandom(4).hex()}")
         with _locked(self.folder / ".room.lock"):
             remove_unread(path)  # damaged
@@ -140,10 +140,10 @@ class FolderCache:
         """Remove the folders that were not used for longest, until there is room; those with a lease stay."""
         sizes = {}
         for entry in self.folder.iterdir():
-            found = _ENTRY.fullmatch(entry.name) or _PARTIAL_ENTRY.fullmatch(entry.name)
-            if found:
+            match = _ENTRY.fullmatch(entry.name) or _PARTIAL_ENTRY.fullmatch(entry.name)
+            if match:
                 with suppress(OSError):
-                    sizes[entry] = int(found[1]), entry.stat().st_mtime_ns
+                    sizes[entry] = int(match[1]), entry.stat().st_mtime_ns
         total = sum(size for size, _ in sizes.values())
         for entry in sorted(sizes, key=lambda entry: sizes[entry][1]):
             if total + needed <= self.bound:
@@ -184,9 +184,9 @@ def _fetch_file(source: PublishedFolder, name: str, path: Path) -> None:
         sha256 = source.folder.download(f"{file.version}/{name}", out, file.bytes)
         size = out.tell()
     if (size, sha256) != (file.bytes, file.sha256):
-        found = "its checksum differs" if size == file.bytes else f"not {file.bytes:,} bytes"
+        reason = "its checksum differs" if size == file.bytes else f"not {file.bytes:,} bytes"
         raise StorageError(
-            f"{source.url}/{file.version}/{name}: altered since it was published ({found}); publish again"
+            f"{source.url}/{file.version}/{name}: altered since it was published ({reason}); publish again"
         )
 
 

@@ -50,10 +50,10 @@ class FolderPublisher:
     @classmethod
     def open(cls, url: ObjectUrl, what: str) -> Self:
         """Read what is published at a URL: it alone will be replaced. Raises StorageError if it is something else."""
-        held = None
+        published = None
         with suppress(MissingObjectError):
-            held = PublishedFolder.open(url, what)
-        return cls(ObjectFolder(url), what, held)
+            published = PublishedFolder.open(url, what)
+        return cls(ObjectFolder(url), what, published)
 
     def publish(self, folder: Path) -> PublishedFolder:
         """Replace what is published by the files of a folder; hidden ones are left out.
@@ -102,14 +102,14 @@ class FolderPublisher:
         manifest = FolderManifest(FORMAT, self.what, version, dict(files))
         # what was sent before now, and is not named now, belongs to nobody: a publisher that began before this switch
         # will be refused, and one that begins after it sends later
-        before = [found.name for found in self.folder.list()]
-        self.held = held = PublishedFolder(self.folder, manifest, self._swap(manifest))
+        before = [entry.name for entry in self.folder.list()]
+        self.held = published = PublishedFolder(self.folder, manifest, self._swap(manifest))
         named = {f"{file.version}/{name}" for name, file in files.items()}
         with suppress(StorageError):  # the next publication removes them
             self.folder.delete(
                 [name for name in before if VERSION.fullmatch(name.partition("/")[0]) and name not in named]
             )
-        return held
+        return published
 
     def _swap(self, manifest: FolderManifest) -> Revision:
         before = self.held.revision if self.held else None
@@ -117,10 +117,10 @@ class FolderPublisher:
             return self.folder.swap(MANIFEST, msgspec.json.encode(manifest), before)
         except BusyError:
             # the reply to the first of several attempts may have been lost
-            found = PublishedFolder.open(self.folder.url, self.what)
-            if found.manifest.version != manifest.version:
+            published = PublishedFolder.open(self.folder.url, self.what)
+            if published.manifest.version != manifest.version:
                 raise
-            return found.revision
+            return published.revision
 
 
 def new_version() -> str:

@@ -1,7 +1,7 @@
 """Local paths for files and folders that may lie in object storage: readers get a copy, writers publish one.
 
 A path of this machine is used as it is. Of a URL, a reader gets files of the cache, and a writer builds in a working
-folder beside them that is published at the end, whole or not at all.
+folder next to them that is published at the end, whole or not at all.
 """
 
 import fcntl
@@ -57,12 +57,12 @@ def read_folder(location: Location, what: str, wanted: Wanted = _all) -> LocalFo
     while True:
         published = PublishedFolder.open(location, what)
         try:
-            held = cache.fetch(published, wanted)
+            cached = cache.fetch(published, wanted)
         except MissingObjectError:
             if published.is_current():
                 raise
         else:
-            return LocalFolder(held.path, held.lease)
+            return LocalFolder(cached.path, cached.lease)
 
 
 @contextmanager
@@ -123,7 +123,7 @@ def write_file(location: Location) -> Iterator[Path]:
 
 @contextmanager
 def working_folder() -> Iterator[Path]:
-    """Make a folder beside the cache's, which is removed at the end; what killed processes left is removed first."""
+    """Make a folder next to the cache's, which is removed at the end; what killed processes left is removed first."""
     root = FolderCache.of_environment().folder
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)

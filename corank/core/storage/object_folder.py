@@ -34,25 +34,25 @@ _CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
 
 @dataclass(frozen=True)
 class Revision:
-    """What changes when an object does: S3 and Azure compare its etag, Google its number of version."""
+    """What changes when an object does: S3 and Azure compare its etag, Google its version number."""
 
     etag: str | None
     version: str | None
 
     @classmethod
     def of(cls, found: Any) -> Self:
-        """Read what obstore tells of an object."""
+        """Read the revision that obstore reports of an object."""
         return cls(found["e_tag"], found["version"])
 
     def as_mode(self) -> dict[str, str]:
         """Return the condition of a write, as obstore takes it."""
-        held = {"e_tag": self.etag, "version": self.version}
-        return {key: value for key, value in held.items() if value is not None}
+        condition = {"e_tag": self.etag, "version": self.version}
+        return {key: value for key, value in condition.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class StoredObject:
-    """What a store tells of an object."""
+    """What a store reports of an object."""
 
     name: str
     """Within the folder."""
@@ -96,14 +96,14 @@ class ObjectFolder:
         """List all objects below the folder, at any depth; none if there is no such folder."""
         with self._errors(""):
             for batch in self._obstore.list(self._store):
-                for found in batch:
-                    yield StoredObject(found["path"], found["size"], Revision.of(found))
+                for entry in batch:
+                    yield StoredObject(entry["path"], entry["size"], Revision.of(entry))
 
     def describe(self, name: str) -> StoredObject:
         """Return size and revision of an object."""
         with self._errors(name):
-            found = self._obstore.head(self._store, name)
-        return StoredObject(name, found["size"], Revision.of(found))
+            entry = self._obstore.head(self._store, name)
+        return StoredObject(name, entry["size"], Revision.of(entry))
 
     def read(self, name: str, most: int) -> tuple[bytes, Revision]:
         """Read an object of at most `most` bytes. Returns its bytes and its revision."""
@@ -184,7 +184,7 @@ def _import_obstore(url: ObjectUrl) -> Any:
 
 
 def endpoint_is_plain() -> bool:
-    """Whether the environment names an endpoint without TLS, as of a store on the local network."""
+    """Whether the environment names an endpoint without TLS, as for a store on the local network."""
     names = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
     return any(os.environ.get(name, "").startswith("http://") for name in names)
 

@@ -24,14 +24,14 @@ def find_objects(url: ObjectUrl) -> list[tuple[ObjectUrl, StoredObject]]:
     begin = f"{fixed}/" if fixed else ""
     translate: Any = require("objects", "fsspec.utils", f"{url}: a glob").glob_translate
     pattern = re.compile(translate(url.key.removeprefix(begin)))
-    found = [
-        (ObjectUrl(url.scheme, url.bucket, begin + held.name), held)
-        for held in folder.list()
-        if pattern.fullmatch(held.name)
+    objects = [
+        (ObjectUrl(url.scheme, url.bucket, begin + entry.name), entry)
+        for entry in folder.list()
+        if pattern.fullmatch(entry.name)
     ]
-    if not found:
+    if not objects:
         raise MissingObjectError(f"{url}: no such object; check the URL")
-    return sorted(found, key=lambda pair: pair[0].key)
+    return sorted(objects, key=lambda pair: pair[0].key)
 
 
 def _fixed_part(key: str) -> str:

@@ -18,7 +18,7 @@ SCHEMES = {
 LONGEST_KEY = 1024
 """Bytes of the name of an object, at most."""
 LONGEST_NAME = 200
-"""Bytes of a folder's or file's name, at most: file systems take 255, and a name beside it is longer."""
+"""Bytes of a folder's or file's name, at most: file systems take 255, and a temporary name is longer."""
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _COLLAPSED = re.compile(r"(s3|gs|az|file):/+(?=[^/])")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
@@ -42,11 +42,11 @@ class ObjectUrl:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read a URL. Raises StorageError, which repeats no user name and no password."""
-        found = _URL.fullmatch(text)
-        if found is None or found[1] not in SCHEMES:
+        match = _URL.fullmatch(text)
+        if match is None or match[1] not in SCHEMES:
             forms = ", ".join(f"{scheme}://BUCKET/KEY" for scheme in SCHEMES)
             raise StorageError(f"{_hide(text)}: expected {forms}, or a path of this machine")
-        bucket, _, key = found[2].partition("/")
+        bucket, _, key = match[2].partition("/")
         if "@" in bucket:
             raise StorageError(
                 f"{_hide(text)}: a URL holds no credentials; give them by the environment, such as "
@@ -60,7 +60,7 @@ class ObjectUrl:
                 f"{_hide(text)}: expected a file or folder within the bucket, named without empty segments, "
                 f"'.', '..', '?', '#' and control characters, in at most {LONGEST_KEY:,} bytes"
             )
-        return cls(found[1], bucket, key)
+        return cls(match[1], bucket, key)
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.bucket}/{self.key}"
@@ -98,8 +98,8 @@ def is_object_url(text: str) -> bool:
         >>> is_object_url("s3://shop/log/*.parquet"), is_object_url("https://shop/log.csv")
         (True, False)
     """
-    found = _URL.fullmatch(text)
-    return found is not None and found[1] in SCHEMES
+    match = _URL.fullmatch(text)
+    return match is not None and match[1] in SCHEMES
 
 
 def parse_location(given: PathOrUrl | ObjectUrl) -> Location:

@@ -38,7 +38,7 @@ class PublishedFile(msgspec.Struct, frozen=True):
 
 
 class FolderManifest(msgspec.Struct, frozen=True):
-    """What a published folder holds."""
+    """The contents of a published folder."""
 
     format: int
     what: str
@@ -49,7 +49,7 @@ class FolderManifest(msgspec.Struct, frozen=True):
 
 
 class PublishedFolder:
-    """A published folder as of one moment."""
+    """A published folder at one moment."""
 
     def __init__(self, folder: ObjectFolder, manifest: FolderManifest, revision: Revision) -> None:
         """

@@ -87,17 +87,17 @@ class RemoteParts(Sequence[Part], Generic[Part]):
     def _fetch_and_open(self, n: int) -> Part:
         ahead = self._ahead.pop(n, None)
         try:
-            held = self._fetch(n) if ahead is None else ahead.result()
+            cached = self._fetch(n) if ahead is None else ahead.result()
         except MissingObjectError:
             if self.source.is_current():
                 raise
             raise StorageError(
                 f"{self.source.url}: was published anew since this command began; run it again"
             ) from None
-        return self._open_part(held.path / self.folders[n])
+        return self._open_part(cached.path / self.folders[n])
 
     def _close_oldest(self) -> None:
-        """Drop the parts that were not used for longest, but the last one; who reads them keeps them."""
+        """Drop the parts that were not used for longest, but the last one; their readers keep them."""
         total = sum(self._bytes[n] for n in self._open)
         while len(self._open) > 1 and total > self.cache.bound * OPEN:
             n, _ = self._open.popitem(last=False)

@@ -46,13 +46,13 @@ def open_regular_file(folder: Path, name: str) -> BinaryIO:
             os.close(handle)
             handle = inner
         # a pipe would block without O_NONBLOCK, which regular files ignore
-        found = _open_unlinked(last, os.O_NONBLOCK, handle)
+        descriptor = _open_unlinked(last, os.O_NONBLOCK, handle)
     finally:
         os.close(handle)
-    if not stat.S_ISREG(os.fstat(found).st_mode):
-        os.close(found)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file")
-    return os.fdopen(found, "rb")
+    return os.fdopen(descriptor, "rb")
 
 
 def _open_unlinked(name: str, flags: int, folder: int) -> int:
@@ -78,7 +78,7 @@ def list_files(folder: Path, most: int) -> list[str]:
 
     Raises OSError if the folder cannot be read, or there are over `most`.
     """
-    found: list[str] = []
+    names: list[str] = []
     pending = [""]
     while pending:
         inside = pending.pop()
@@ -88,10 +88,10 @@ def list_files(folder: Path, most: int) -> list[str]:
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(f"{name}/")
                 else:
-                    found.append(name)
-                if len(found) + len(pending) > most:
+                    names.append(name)
+                if len(names) + len(pending) > most:
                     raise OSError(errno.EFBIG, f"over {most:,} files")
-    return found
+    return names
 
 
 def parse_json(raw: bytes | str) -> Any:

@@ -1,1 +1,1 @@
-"""Content of items and users that lies in files of its own, beside their tables."""
+"""Content of items and users in separate files, next to their tables."""

@@ -1,4 +1,4 @@
-"""Files of vectors beside the tables of items and users: a `.npy` and the ids of its rows, or a table."""
+"""Files of vectors in addition to the tables of items and users: a `.npy` and the ids of its rows, or a table."""
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -38,7 +38,7 @@ class VectorFile:
     dimension: int
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is sent to a worker: all but what is read here."""
+        """Return the state sent to a worker, without what is read here."""
         return {part.name: getattr(self, part.name) for part in fields(self)}
 
     def check(self, ids: pl.Series) -> None:
@@ -60,12 +60,12 @@ class VectorFile:
             table = self._scan()
             chosen = table.frame.select(table.key(self.key).alias(ID), self.column)
             wanted = pl.LazyFrame({ID: ids.unique()})
-            held = table.collect(chosen.join(wanted, on=ID, how="semi"))
-            return ids.to_frame(ID).join(held, on=ID, how="left", maintain_order="left")[self.column]
-        found = self._keys.find(ids)
-        known = found >= 0
+            rows = table.collect(chosen.join(wanted, on=ID, how="semi"))
+            return ids.to_frame(ID).join(rows, on=ID, how="left", maintain_order="left")[self.column]
+        positions = self._keys.find(ids)
+        known = positions >= 0
         taken = np.zeros((len(ids), self.dimension), dtype=np.float32)
-        taken[known] = self._vectors[self._order[found[known]]]
+        taken[known] = self._vectors[self._order[positions[known]]]
         return pl.Series(self.column, taken)
 
     @property
@@ -75,7 +75,7 @@ class VectorFile:
 
     @cached_property
     def _keys(self) -> Keys:
-        """The ids, ascending. Raises DataError if one is there twice."""
+        """The ids, ascending. Raises DataError if one is duplicate."""
         keys = self._ids
         ascending = keys.sort()
         twice = ascending.filter(ascending.is_duplicated())
@@ -126,13 +126,13 @@ class VectorFile:
         if not ids.endswith(".npy"):
             table = Table.scan(f"{self.table} (features.{self.feature}.ids)", ids, self.base)
             return table.collect(table.frame.select(table.key(self.key))).to_series()
-        held = self._load(ids)
-        if held.ndim != 1 or held.dtype.kind not in "iuU":
+        array = self._load(ids)
+        if array.ndim != 1 or array.dtype.kind not in "iuU":
             raise DataError(
                 f"features.{self.feature}.ids: {ids}: expected whole numbers or text, one for each vector; found "
-                f"{held.dtype} of shape {held.shape}"
+                f"{array.dtype} of shape {array.shape}"
             )
-        series = pl.Series(np.asarray(held))
+        series = pl.Series(np.asarray(array))
         return series if series.dtype == pl.String else series.cast(pl.Int64)
 
     def _load(self, name: str) -> NDArray[Any]:
@@ -141,12 +141,12 @@ class VectorFile:
             raise DataError(f"features.{self.feature}: {name}: a .npy file must be on this machine")
         (source, *_) = find_source_files(name, self.base)
         try:
-            found = np.load(source.path, mmap_mode="r", allow_pickle=False)
+            array = np.load(source.path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise DataError(f"features.{self.feature}: {name}: no .npy file of numbers: {error}") from None
-        if not isinstance(found, np.ndarray):
+        if not isinstance(array, np.ndarray):
             raise DataError(f"features.{self.feature}: {name}: holds several arrays; write one as .npy")
-        return found
+        return array
 
 
 _SIDES: dict[str, Side] = {"items": "item", "users": "user"}
@@ -166,27 +166,29 @@ def with_vector_files(table: Table, key: str, schema: Schema, base: Path, only_a
         DataError: a file is missing, has ids of another type or none of the table's, or another feature reads a column
             of the same name.
     """
-    found: dict[str, VectorFile] = {}
+    vector_files: dict[str, VectorFile] = {}
     for name, feature in schema.columns().items():
         if not feature.vector.files or feature.side != _SIDES[table.name]:
             continue
         column, (file, *ids) = schema.column(name), feature.vector.files
         if column in table.types and only_absent:
             continue
-        if column in table.types or column in found:
+        if column in table.types or column in vector_files:
             raise DataError(
                 f"features.{name}.file: there is a column '{column}' beside this file's; drop `file`, or name "
                 "another `column`"
             )
         for path in feature.vector.files:
             find_source_files(path, base)
-        found[column] = VectorFile(
+        vector_files[column] = VectorFile(
             table.name, name, key, column, file, ids[0] if ids else None, base, feature.vector.dimension
         )
-    if not found:
+    if not vector_files:
         return table
     every = table.distinct(key)
-    for held in found.values():
-        held.check(every)
-    kinds = {column: pl.Array(pl.Float32, held.dimension) for column, held in found.items()}
-    return replace(table, types=pl.Schema({**table.types, **kinds}), beside=found)
+    for vector_file in vector_files.values():
+        vector_file.check(every)
+    kinds = {
+        column: pl.Array(pl.Float32, vector_file.dimension) for column, vector_file in vector_files.items()
+    }
+    return replace(table, types=pl.Schema({**table.types, **kinds}), beside=vector_files)

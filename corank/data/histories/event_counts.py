@@ -90,7 +90,7 @@ class CountEvents:
     start: PackStart
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is sent to a worker: all but what is mapped here."""
+        """Return the state sent to a worker, without what is mapped here."""
         return {part.name: getattr(self, part.name) for part in fields(self)}
 
     @property
@@ -127,18 +127,18 @@ class CountEvents:
         return {n: p for n, p in enumerate(self.schema.priors().items()) if p[1].events == self.name}
 
     def write_users(self, users: Table | None) -> None:
-        """Check all events, and write what the table of users says of their users. Raises DataError."""
+        """Check all events, and write the rows of their users. Raises DataError."""
         kind = read_frame(self.packed / "users.arrow")["user"].dtype
         self.columns.check(self.table, kind, self._items.ids.values.dtype)
         named = self.schema.column_names(event_operands(self.schema, self.name, "query").names)
         columns = [column for column in named if column != self.data.user]
         wanted = self.table.distinct(self.columns.user) if columns else pl.Series(dtype=kind)
         if users is None or not columns:
-            found = VersionedRows.from_ids(wanted)
+            versions = VersionedRows.from_ids(wanted)
         else:
-            found, _ = VersionedRows.read(users, self.data.user, columns, wanted, only=True)
+            versions, _ = VersionedRows.read(users, self.data.user, columns, wanted, only=True)
         with write_beside(self.users_file) as partial:
-            write_frame(partial, found.frame)
+            write_frame(partial, versions.frame)
 
     def __call__(self, task: tuple[int, RowRange]) -> None:
         """Write a piece of the range for each prior. Raises DataError."""
@@ -150,22 +150,22 @@ class CountEvents:
             )
             for n, (_, prior) in self._priors.items():
                 counts[n].append(prior.count_events(batch, self.data, operands))
-        for n, found in counts.items():
+        for n, frames in counts.items():
             since = self.start.periods.get(self._priors[n][0], NEVER)
-            write_counts(self.spill, n, f"{number:05d}", pl.concat(found), since)
+            write_counts(self.spill, n, f"{number:05d}", pl.concat(frames), since)
 
     def _of_users(self, events: pl.DataFrame) -> Operands:
-        """The operands of the events' users, as of each event: (E)."""
+        """The operands of the events' users, at the time of each event: (E)."""
         wanted = event_operands(self.schema, self.name, "query")
         columns = {name: self.schema.column(name) for name in wanted.names}
-        held = pl.DataFrame()
+        user_rows = pl.DataFrame()
         if set(columns.values()) - {self.data.user}:
-            held = self._users.frame[self._users.find(events[USER], events[TIME].to_numpy())]
-        value = lambda name: events[USER] if columns[name] == self.data.user else held[columns[name]]  # noqa: E731
+            user_rows = self._users.frame[self._users.find(events[USER], events[TIME].to_numpy())]
+        value = lambda name: events[USER] if columns[name] == self.data.user else user_rows[columns[name]]  # noqa: E731
         return Operands.of(self._encoders, wanted, value, len(events))
 
     def _of_items(self, events: pl.DataFrame) -> Operands:
-        """The operands of the events' items, as of each event: (E)."""
+        """The operands of the events' items, at the time of each event: (E)."""
         item, time = self._items.ids.find(events[ITEM]), events[TIME].to_numpy()
         row = np.full(len(events), -1)
         known = np.flatnonzero(item >= 0)

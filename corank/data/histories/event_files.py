@@ -40,31 +40,31 @@ class EventEncoder:
             columns: attributes of events, by column: (E,).
 
         Returns:
-            A column for each part but the time. What no table of items knows has the ordinal −1.
+            A column for each part but the time. Items that are in no table have the ordinal −1.
         """
         schema = self.encoders.schema
-        found: dict[str, NDArray[Any]] = {}
+        arrays: dict[str, NDArray[Any]] = {}
         ordinals = np.full(len(items), -1) if history.values else self.items.find(items)
-        found |= {
+        arrays |= {
             "items": self.encoders.codes(history.of, items),
             "ordinals": ordinals.astype(np.int32),
         }
         if parts.keys:
-            found["keys"] = hash_values(items, history.of)
+            arrays["keys"] = hash_values(items, history.of)
         for name, part in parts.attributes.items():
-            found[part] = self.encoders.codes(name, columns[schema.column(name)])
+            arrays[part] = self.encoders.codes(name, columns[schema.column(name)])
         for name, part in parts.attribute_keys.items():
-            found[part] = hash_values(columns[schema.column(name)], name)
-        return pl.DataFrame(found)
+            arrays[part] = hash_values(columns[schema.column(name)], name)
+        return pl.DataFrame(arrays)
 
 
 def write_events(
     folder: Path, name: str, parts: EventParts, frames: Iterable[pl.DataFrame], count: int
 ) -> int:
-    """Write all parts but the offsets of `count` events, given in frames with a column for each part, in order.
+    """Write all parts but the offsets of `count` events, from frames with a column for each part, in order.
 
     Returns:
-        How many events are of items that the tables do not know.
+        How many events are of items that are not in the tables.
     """
     unknown = 0
     with ExitStack() as stack:

@@ -44,7 +44,7 @@ class EncodeEvents:
     """Events before it, ms UTC, are left out: an earlier packing kept them."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is sent to a worker: all but what is mapped here."""
+        """Return the state sent to a worker, without what is mapped here."""
         return {part.name: getattr(self, part.name) for part in fields(self)}
 
     @cached_property
@@ -75,7 +75,7 @@ class EncodeEvents:
 
     @property
     def wanted(self) -> list[pl.Expr]:
-        """What is read of the table."""
+        """The columns that are read of the table."""
         beside = self.schema.column_names(self._parts.attributes)
         return [*self.columns.select(self.table), *(pl.col(c).alias(event_column(c)) for c in beside)]
 
@@ -97,8 +97,8 @@ class EncodeEvents:
         if self.since == NEVER:
             return []
         types = self.table.collect(self.table.frame.select(self.wanted).head(0)).schema
-        held = read_known_events(inputs, self.history, {**types, ROW: pl.Int64()})
-        piece = self._encode(held.filter(pl.col(TIME) < self.since)).sort("user", maintain_order=True)
+        events = read_known_events(inputs, self.history, {**types, ROW: pl.Int64()})
+        piece = self._encode(events.filter(pl.col(TIME) < self.since)).sort("user", maintain_order=True)
         write_piece(self.spill, self.history.events, "earlier", piece)
         return [self.spill / self.history.events / "earlier.arrow"]
 

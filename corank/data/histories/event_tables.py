@@ -28,7 +28,7 @@ def open_events(data: DataSettings, base: Path) -> dict[str, Table]:
 def open_given_events(
     data: DataSettings, given: Mapping[str, str], wanted: Collection[str], purpose: str, base: Path
 ) -> dict[str, Table]:
-    """Open tables of events that a command is given, by name.
+    """Open the tables of events passed to a command, by name.
 
     Args:
         data: the settings of the log that a bundle was made of.
@@ -37,7 +37,7 @@ def open_given_events(
         purpose: what the bundle makes of them, for messages, such as "histories".
         base: the folder that paths are relative to.
 
-    Raises DataError if one is missing, given in vain, or lacks a column.
+    Raises DataError if one is missing, not needed, or lacks a column.
     """
     for name in sorted(given.keys() ^ set(wanted)):
         if name in wanted:
@@ -52,7 +52,7 @@ def open_given_events(
 
 @dataclass(frozen=True)
 class EventColumns:
-    """Which columns of an events table hold user, item and time. A history's own values stand in the place of items."""
+    """Which columns of an events table hold user, item and time. A history's own values replace items."""
 
     user: str
     item: str
@@ -60,7 +60,7 @@ class EventColumns:
 
     @classmethod
     def of(cls, settings: EventTable, data: DataSettings, history: History | None = None) -> "EventColumns":
-        """Those of a table, for a history of it; of the same names as the log's unless it says otherwise."""
+        """Those of a table, for a history of it; of the same names as the log's by default."""
         item = history.values if history and history.values else settings.item or data.item
         return cls(settings.user or data.user, item, settings.time or data.time)
 

@@ -89,7 +89,7 @@ class ListPieces:
         write_piece(self.spill, f"{self.name}.length", shard, pl.DataFrame({"length": listed.length}))
 
     def owners(self, split: str, shard: str) -> Path:
-        """Return the file that tells which list of its partition each request of a shard has."""
+        """Return the file with the index, in its partition, of the list of each request of a shard."""
         return self.spill / f"{self.name}.owners" / f"{split}.{shard}"
 
     def write_owners(self, split: str, shard: str, owner: Longs) -> None:
@@ -105,7 +105,7 @@ class ListPieces:
         """Write the lists of all partitions as one `Events`, in the memory of a partition.
 
         Returns:
-            By partition, the number of its first list; and how many events are of items that the tables do not know.
+            By partition, the number of its first list; and how many events are of items that are not in the tables.
         """
         pieces = find_pieces(self.spill, self.name, partitions)
         lengths = [

@@ -1,4 +1,4 @@
-"""How often each item is a candidate of a split, by level: what reading a batch must know of the whole split.
+"""How often each item is a candidate of a split, by level: what a batch needs of the whole split.
 
 Letters: I items · L levels · S items that are candidates.
 """

@@ -30,7 +30,7 @@ class LoggedRequests:
     time: Longs
     """ms since 1970 UTC: (R,)."""
     item: Ints
-    """Row of `PackedDataset.items` as of the request's time: (C,)."""
+    """Row of `PackedDataset.items` at the request's time: (C,)."""
     level: NDArray[np.uint8]
     """(C,)"""
     labels: dict[str, NDArray[np.int8]]
@@ -44,7 +44,7 @@ class LoggedRequests:
     columns: dict[str, Floats]
     """Those of the data's `columns` that are read from the log: (C,)."""
     snapshot: Rows
-    """Features of the candidates' items as of a snapshot before the request: (C), without columns if there are none."""
+    """Features of the candidates' items at a snapshot before the request: (C), without columns if there are none."""
     cross: Rows
     """(C), without columns if there are no cross features."""
     operands: Operands

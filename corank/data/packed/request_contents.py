@@ -1,4 +1,4 @@
-"""What each request of a split holds: the levels of its candidates, and the labels that are known of some.
+"""The contents of each request of a split: the levels of its candidates, and the labels that are known of some.
 
 Letters: R requests.
 """
@@ -14,7 +14,7 @@ from corank.core.arrays import read_array
 from corank.core.types import Hashes, Longs, Mask
 
 FILE = "requests.npy"
-"""The file beside a split's counts of items."""
+"""The file next to a split's counts of items."""
 LAST_BIT = 63
 """Levels and labels beyond share the last bit: then a request may seem to hold what it does not."""
 
@@ -27,7 +27,7 @@ def mark_requests(
     Args:
         request_start: where each request's candidates begin, and the end: (R + 1,).
         level: of each candidate.
-        levels: how many there are.
+        levels: their number.
         labels: each label of each candidate, −1 where unknown.
     """
     bits = np.left_shift(np.uint64(1), np.minimum(level, LAST_BIT).astype(np.uint64))
@@ -51,8 +51,8 @@ class RequestContents:
         return cls(read_array(folder / FILE, np.uint64, (requests,)), levels, labels)
 
     def select(self, levels: Collection[int], labels: Collection[str]) -> Mask:
-        """Mark the requests with a candidate of some levels, or, if labels are given, with one of them known: (R,)."""
+        """Mark the requests with a candidate of some `levels`, or, with `labels`, one of these known: (R,)."""
         numbers = [self.levels + self.labels.index(label) for label in labels] or list(levels)
         mask = sum({1 << min(n, LAST_BIT) for n in numbers})
-        found: Mask = (self.bits & np.uint64(mask)) != 0
-        return found
+        marks: Mask = (self.bits & np.uint64(mask)) != 0
+        return marks

@@ -1,7 +1,7 @@
 """Counts of each item's candidates: of one shard, and merged into those of a split.
 
-A shard's counts are sparse and lie in files, and they are merged a range of items at a time: memory is that of a shard
-and, by item row, the number of its item.
+A shard's counts are sparse, stored in files, and merged a range of items at a time: memory is that of a shard and,
+by item row, the number of its item.
 
 Letters: I items · L levels · M pairs of an item and a level.
 """
@@ -40,12 +40,12 @@ class CountCandidates:
         """Write `cell`, the item times L plus the level, ascending, `candidates` of each, (M,); marks of requests."""
         item = read_array(self.folder / ORDINALS)[read_array(self.folder / shard / "item.npy")]
         cell = item.astype(np.int64) * self.levels + read_array(self.folder / shard / "level.npy")
-        found, candidates = np.unique(cell, return_counts=True)
+        cells, candidates = np.unique(cell, return_counts=True)
         files = ("request_start", "level", *(f"label.{label}" for label in self.labels))
         start, level, *labels = (read_array(self.folder / shard / f"{file}.npy") for file in files)
         requests = mark_requests(start, level, self.levels, labels)
         with write_beside(part_of(self.spill, shard)) as partial:
-            write_arrays(partial, {"cell": found, "candidates": candidates, "requests": requests})
+            write_arrays(partial, {"cell": cells, "candidates": candidates, "requests": requests})
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class MergeCounts:
     items: int
 
     def __call__(self, task: tuple[str, list[str]]) -> None:
-        """Write the counts of a split, given with the paths of its shards."""
+        """Write the counts of a split; the task is its name and the paths of its shards."""
         split, shards = task
         parts = [part_of(self.spill, shard) for shard in shards]
         mapped = [(read_array(part / "cell.npy"), read_array(part / "candidates.npy")) for part in parts]

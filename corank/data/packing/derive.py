@@ -55,12 +55,12 @@ class RowGroup:
 
 
 def derive_columns(workspace: PackWorkspace, manifest: PackManifest, inputs: PackSources) -> Encoders:
-    """Add the derived features to all rows that lack them. Returns the complete encoders.
+    """Add the derived features to all rows without them. Returns the complete encoders.
 
     Args:
         workspace: of the packing; histories are cut, and priors counted.
         manifest: of the packed data, but for the files.
-        inputs: the tables, and the packing to go on from.
+        inputs: the tables, and the packing to continue from.
     """
     schema, packed, spill = Schema(manifest.features), workspace.packed, workspace.spill
     shards = [(split, shard.name) for split, shards in manifest.splits.items() for shard in shards]
@@ -105,7 +105,7 @@ class DeriveValues:
     manifest: PackManifest
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is sent to a worker: all but what is mapped here."""
+        """Return the state sent to a worker, without what is mapped here."""
         return {part.name: getattr(self, part.name) for part in fields(self)}
 
     @cached_property
@@ -165,7 +165,7 @@ class CompleteRows:
     schema: Schema
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is sent to a worker: all but what is read here."""
+        """Return the state sent to a worker, without what is read here."""
         return {part.name: getattr(self, part.name) for part in fields(self)}
 
     @cached_property

@@ -20,7 +20,7 @@ Tables = Mapping[Source, Table | None]
 
 
 def fit_terms(start: PackStart, schema: Schema, until: int) -> FitTerms:
-    """Say with what the features are fitted: what an earlier packing knew of those that are the same."""
+    """Collect the terms of fitting: the state of an earlier packing for features that are the same."""
     if start.earlier is None:
         return FitTerms(until)
     tallies = {name: start.earlier.tally(name) for name in schema.features if name in start.carried}
@@ -50,7 +50,7 @@ def fit_encoders(
         since: events before it, ms UTC, are of an earlier packing.
         spill: a folder for files, which is made.
         engine: runs the tasks.
-        terms: what is known beside.
+        terms: what else is known.
 
     Raises:
         DataError: for values that a feature's kind cannot encode; it names the feature.

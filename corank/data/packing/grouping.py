@@ -40,9 +40,9 @@ class GroupedRequests:
         """Order and check the rows of a partition, and drop exact duplicates.
 
         Args:
-            rows: candidates, as of `log_columns`.
+            rows: candidates, with `log_columns`.
             data: the settings of the log.
-            constant: the columns that must not change within a request, as of `constant_columns`.
+            constant: the columns that must not change within a request, as in `constant_columns`.
 
         Raises:
             DataError: a constant column changes within a request, a candidate has two rows that differ, or an exposed
@@ -98,8 +98,8 @@ def _refuse_changes(
         rows: sorted by request, then by `within`.
         within: a column.
         columns: those to check, and their names in the log.
-        keys: the columns that tell the user which row it is, and their names in the log.
-        rule: what the message says of the change.
+        keys: the columns that identify the row in the message, and their names in the log.
+        rule: the message's text on the change.
     """
     same = pl.all_horizontal(pl.col(key) == pl.col(key).shift(1) for key in {_FIRST, within})
     changes = [(same & pl.col(c).ne_missing(pl.col(c).shift(1))).fill_null(False).alias(c) for c in columns]
@@ -118,13 +118,13 @@ def refuse_contradictions(inputs: PackSources, partitions: int) -> None:
     """Raise the DataError that grouping so many partitions of the log would raise first.
 
     Memory grows with the requests, not with their candidates; the columns of a request are read only if hashes of them
-    say that it may be at fault.
+    show that it may be at fault.
     """
     data, log = inputs.data, inputs.log
     keys = list(request_columns(data).values())
     constant = constant_columns(data, inputs.schema, inputs.sources)
     rows = log.frame.with_row_index(ROW).select(pl.col(ROW).cast(pl.Int64), *inputs.log_columns())
-    suspects = pl.concat([log.collect(found) for found in _suspects(inputs, rows, keys, constant)]).unique()
+    suspects = pl.concat([log.collect(frame) for frame in _suspects(inputs, rows, keys, constant)]).unique()
     part = pl.Series(hash_requests(suspects, keys, partitions))
     for number in part.unique().sort():
         of_part = suspects.filter(part == number).lazy()
@@ -140,8 +140,8 @@ def _suspects(
     yield of_request.agg(bad=pl.col("constant").min() != pl.col("constant").max()).filter("bad").select(keys)
     if data.propensity:
         exposed = pl.lit(True) if data.level is None else pl.col(LEVEL) == len(data.levels) - 1
-        given = pl.col(PROPENSITY).is_not_null()
-        some = rows.group_by(keys).agg(bad=given.any() & (exposed & ~given).any())
+        has_propensity = pl.col(PROPENSITY).is_not_null()
+        some = rows.group_by(keys).agg(bad=has_propensity.any() & (exposed & ~has_propensity).any())
         yield some.filter("bad").select(keys)
     values = [name for name in rows.collect_schema().names() if name not in (ROW, ITEM, *keys)]
     passes = -(-inputs.summary.rows // COUNTED)

@@ -1,4 +1,4 @@
-"""The events of users, sorted one range of users at a time, and the histories that each request sees of them."""
+"""The events of users, sorted one range of users at a time, and the histories of each request."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class SortEvents:
         """Write the events of all ranges as one `Events`, in the memory of a range.
 
         Returns:
-            How many are of items that the tables do not know.
+            How many are of items that are not in the tables.
         """
         frames = (read_frame(self.path(n)) for n in range(self.ranges))
         unknown = write_events(folder, self.name, self.parts, frames, sum(sizes))
@@ -79,7 +79,7 @@ class SortEvents:
 
 @dataclass(frozen=True)
 class CutHistories:
-    """Finds what each request of a shard, the task, sees of its user's events."""
+    """Finds the events of its user that each request of a shard, the task, reads."""
 
     folder: Path
     """Of the packed data."""
@@ -102,7 +102,7 @@ class CutHistories:
                 write_views(folder / "query", n, Ragged(start, length, events.items))
 
     def _owners(self, history: History, shard: tuple[str, str]) -> Ints | Longs:
-        """Whose events each request of a shard sees: its user's, or those of its list."""
+        """Owner of the events of each request of a shard: its user, or its list."""
         if history.events not in self.lists:
             return read_array(self.folder.joinpath(*shard) / "user.npy")
         pieces, base = self.lists[history.events]
@@ -116,7 +116,7 @@ def write_histories(
 
     Args:
         workspace: of the packing.
-        inputs: the tables, and the packing to go on from.
+        inputs: the tables, and the packing to continue from.
         partitions: of the log; users are cut into as many ranges.
         shards: split and name of each.
     """

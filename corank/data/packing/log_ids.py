@@ -19,7 +19,7 @@ from corank.features.training_values import Measurement
 
 @dataclass(frozen=True)
 class LogIds:
-    """The ids of a log, and of the log of earlier packings. All are held in memory by the process that packs."""
+    """The ids of a log, and of the log of earlier packings. The process that packs keeps all in memory."""
 
     items: pl.DataFrame
     """Columns `value`, distinct, ascending, and `seen`: when last, ms UTC."""
@@ -47,7 +47,7 @@ class LogIds:
         return cls(items, users.sort("value"), items["value"])
 
     def join_earlier(self, start: PackStart, schema: Schema, data: DataSettings, until: int) -> Self:
-        """Add the ids that an earlier packing knew, but for those that were not seen for the `keep_days` of the id.
+        """Add the ids of an earlier packing, except those that were not seen for the `keep_days` of the id.
 
         Args:
             start: names the earlier packing.

@@ -54,7 +54,7 @@ class MeasureRange:
     """Columns of the table, and what is measured of each."""
     partitions: int
     stem: Path
-    """How the paths of the files begin into which values are spread."""
+    """Prefix of the paths of the files into which values are spread."""
 
     def __call__(self, rows: RowRange) -> list["pl.DataFrame | SpreadPart"]:
         """Measure. Returns a part of each measurement."""
@@ -191,14 +191,14 @@ def _merge(
 
 @dataclass(frozen=True)
 class FitTerms:
-    """What features are fitted with, beside their training values."""
+    """The inputs of fitting features, except their training values."""
 
     until: int
     """When training ends, ms UTC."""
     frozen: Mapping[str, Encoder] = field(default_factory=dict)
-    """Encoders that are taken over as they are, by feature."""
+    """Encoders that are reused unchanged, by feature."""
     earlier: Mapping[str, EarlierTally] = field(default_factory=dict)
-    """What an earlier packing knew of the values of features whose vocabularies go on."""
+    """What an earlier packing counted of the values of features whose vocabularies continue."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ def fit_features(
         features: by name, with the column of its training values.
         spill: a folder for files, which is made.
         engine: runs the tasks.
-        terms: what is known beside.
+        terms: what else is known.
 
     Raises:
         DataError: for values that a feature's kind cannot encode; it names the feature.
@@ -242,8 +242,8 @@ def fit_features(
                 except NotMeasured as needed:
                     missing[name] = needed.missing
         wanted = [(features[name][1], measurement) for name, measurement in missing.items()]
-        found = measure_columns(wanted, spill / str(turn), engine)
-        for (name, measurement), result in zip(missing.items(), found, strict=True):
+        results = measure_columns(wanted, spill / str(turn), engine)
+        for (name, measurement), result in zip(missing.items(), results, strict=True):
             measured[name][measurement] = result
     encoders = {name: encoder for name in features if (encoder := fitted[name]) is not None}
     return FittedFeatures(encoders, tallies)

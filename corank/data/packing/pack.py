@@ -89,8 +89,8 @@ def pack_log(
         base: the folder that the tables' paths are relative to.
         out: the folder to write.
         report: receives a line about each step.
-        engine: runs the tasks; in line unless given. The files are the same for any engine and number of workers.
-        earlier: the packing to go on from: only rows that are later are packed.
+        engine: runs the tasks; in line by default. The files are the same for any engine and number of workers.
+        earlier: the packing to continue from: only rows that are later are packed.
 
     Raises:
         EngineError: the engine cannot run a task.
@@ -165,7 +165,7 @@ def _write_all(inputs: PackSources, workspace: PackWorkspace, mark: str, data: D
 
 
 def _count_rows(folder: Path, inputs: PackSources, shards: Iterable[tuple[str, str]]) -> None:
-    """Write how many candidates of these shards, and of the packing before, came when."""
+    """Write the numbers of candidates by time of these shards and of the packing before."""
     folders = [folder / split / name for split, name in shards]
     rows = (
         (read_array(path / "time.npy"), np.diff(read_array(path / "request_start.npy"))) for path in folders

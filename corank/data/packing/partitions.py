@@ -25,7 +25,7 @@ class PackPartition:
 
     writer: ShardWriter
     constant: dict[str, str]
-    """Columns that must not change within a request, as of `constant_columns`."""
+    """Columns that must not change within a request, as in `constant_columns`."""
     log: Sequence[Path]
     """The files of `SpreadRows` for the log, in order."""
     truth: Sequence[Path]
@@ -85,8 +85,8 @@ def _spread(
     """Spread a table. Returns the files in order."""
     folder = workspace.spill / name
     spread = SpreadRows(table, columns, list(request_columns(data).values()), partitions, folder)
-    found = workspace.run(f"spread {name}", spread, cut_table(table))
-    return [folder / file for files in found for file in files]
+    file_lists = workspace.run(f"spread {name}", spread, cut_table(table))
+    return [folder / file for files in file_lists for file in files]
 
 
 def _spread_truth(workspace: PackWorkspace, inputs: PackSources, partitions: int) -> list[Path]:

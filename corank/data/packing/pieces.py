@@ -1,4 +1,4 @@
-"""What each partition of the log knows of one thing (events, a prior), for steps that sort it by another key."""
+"""The part of each partition of the log for one thing (events, a prior), for steps that sort it by another key."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from corank.data.packing.workspace import write_beside
 
 
 def write_piece(spill: Path, name: str, shard: str, rows: pl.DataFrame) -> None:
-    """Write what a partition, `shard`, knows under a name."""
+    """Write the rows of a partition, `shard`, under a name."""
     with write_beside(spill / name / f"{shard}.arrow") as partial:
         write_frame(partial, rows)
 

@@ -1,4 +1,4 @@
-"""What priors count, added up one range of keys at a time."""
+"""The counts of priors, added up one range of keys at a time."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from corank.features.schema import Schema
 _PIECE = {"key": pl.UInt64, "period": pl.Int64, "shown": pl.Float64, "positive": pl.Float64}
 """The columns that are counted."""
 OF_ALL = "all.arrow"
-"""What all keys of a range weigh together, by period."""
+"""The total weights of all keys of a range, by period."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class CountKeys:
     memory: Memory = ALL_TIME
     """How long a period counts."""
     earlier: EarlierCounts | None = None
-    """What an earlier packing had counted."""
+    """The counts of an earlier packing."""
 
     def path(self, n: int) -> Path:
         """Return where the counts of a range are written."""
@@ -68,8 +68,8 @@ class CountKeys:
         bounds = [bound for bound in self._bounds(n) if bound < 2**64]
         for path in self.pieces:
             piece = read_frame(path)
-            found = np.searchsorted(piece["key"].to_numpy(), np.array(bounds, dtype=np.uint64)).tolist()
-            first, end = (*found, len(piece))[:2]
+            offsets = np.searchsorted(piece["key"].to_numpy(), np.array(bounds, dtype=np.uint64)).tolist()
+            first, end = (*offsets, len(piece))[:2]
             yield piece[first:end].select(*_PIECE)
 
     def join(self, folder: Path) -> None:
@@ -113,7 +113,7 @@ def count_priors(
         schema: the features.
         partitions: of the log; keys are cut into as many ranges.
         ranges: of the rows of each table of events that some prior counts.
-        inputs: the tables, and the packing to go on from.
+        inputs: the tables, and the packing to continue from.
     """
     end, earlier = inputs.data.training_end(), EarlierCounts.find(inputs.start, schema, inputs.until)
     for n, (feature, prior) in enumerate(schema.priors().items()):

@@ -76,7 +76,7 @@ def feature_values(schema: Schema, name: str, versions: VersionedRows, key: str)
 
 
 USERS = "users.arrow"
-"""The rows of users: what the first pass leaves in the spill, beside encoders."""
+"""The rows of users: the first pass writes them and the encoders to the spill."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,10 @@ class ShardWriter:
     spill: Path
     """For pieces of events and of what priors count, which are merged when all shards are written."""
     start: PackStart
-    """What an earlier packing holds is neither an event nor counted again."""
+    """Rows of an earlier packing are neither events nor counted again."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is sent to a worker: all but what is mapped here."""
+        """Return the state sent to a worker, without what is mapped here."""
         return {part.name: getattr(self, part.name) for part in fields(self)}
 
     @cached_property

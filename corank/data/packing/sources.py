@@ -1,4 +1,4 @@
-"""What packing reads: the tables of a config, checked, and the rows of items and users that it needs."""
+"""The inputs of packing: the tables of a config, checked, and the rows of items and users that it needs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,14 +111,14 @@ class PackSources:
         return log_columns(self.log, self.data, self.schema, self.sources)
 
     def estimate_bytes(self) -> int:
-        """Estimate the bytes that packing takes on disk: a copy of the log's columns, and what is made of it."""
+        """Estimate the bytes that packing takes on disk: a copy of the log's columns, and what is derived from it."""
         some = self.log.collect(self.log.frame.select(self.log_columns()).head(1000))
         return int(some.estimated_size() / len(some) * self.summary.rows * 2)
 
     def read_ids(self, spill: Path, engine: Engine) -> LogIds:
         """Find the items and users of the log and of earlier ones; `spill` is a folder for files, which is made."""
-        found = LogIds.read(self.log, self.data, spill, engine)
-        return found.join_earlier(self.start, self.schema, self.data, self.until)
+        ids = LogIds.read(self.log, self.data, spill, engine)
+        return ids.join_earlier(self.start, self.schema, self.data, self.until)
 
     def read_items(self, ids: LogIds) -> VersionedRows:
         """Read the rows of items: those of the table, or without one a row of each item of this log and earlier ones.

@@ -64,7 +64,7 @@ def hash_requests(rows: pl.DataFrame, request: Sequence[str], partitions: int) -
     Args:
         rows: the log's or the truth's.
         request: the columns of the request key.
-        partitions: how many there are.
+        partitions: their number.
     """
     keys = (rows[name] for name in request)
     hashes = [hash_values(key.to_physical() if key.dtype.is_temporal() else key, "request") for key in keys]

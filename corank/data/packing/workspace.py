@@ -25,10 +25,10 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True)
 class PackWorkspace:
-    """A folder beside the packed data, named by their fingerprint, and the engine that runs the steps.
+    """A folder next to the packed data, named by their fingerprint, and the engine that runs the steps.
 
     A step is a list of tasks. A task leaves its files, each complete under its name at once (`write_beside`), and then
-    its result, in JSON types, as a marker. A packing of the same fingerprint takes what it finds so; tasks that lack
+    its result, in JSON types, as a marker. A packing of the same fingerprint reuses these; tasks that lack
     their marker run again. So a task depends on the files of earlier steps alone, and changes none of them.
     """
 
@@ -124,9 +124,9 @@ def _write_mark(path: Path, result: Any) -> None:
 
 @contextmanager
 def write_beside(path: Path) -> Iterator[Path]:
-    """Write a file or a folder of a working folder under another name first, so that it is whole or not there.
+    """Write a file or a folder of a working folder under another name first, so that it is complete or missing.
 
-    A folder that is there already stays: another run of the same task wrote the same. What a killed process leaves
+    A folder that exists stays: another run of the same task wrote the same. What a killed process leaves
     begins with a dot.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,13 +144,13 @@ def write_beside(path: Path) -> Iterator[Path]:
 def open_workspace(
     out: Path, fingerprint: str, constants: Sequence[int], engine: Engine, report: Report
 ) -> Iterator[PackWorkspace]:
-    """Make the working folder, or go on with the one that a killed packing of the same fingerprint left.
+    """Make the working folder, or continue in the one that a killed packing of the same fingerprint left.
 
     It is removed when the block ends or fails. A packing that is interrupted, or whose engine fails, leaves it.
 
     Args:
         out: the packed data's folder, whose lock the caller holds.
-        constants: what the tasks depend on beside the fingerprint.
+        constants: what the tasks depend on in addition to the fingerprint.
 
     Raises OSError.
     """
@@ -158,7 +158,7 @@ def open_workspace(
         "fingerprint": fingerprint,
         "corank": corank.__version__,
         "constants": list(constants),
-        # after a crash of the machine the disk may lack what was written last
+        # after a crash of the machine the last writes may not be on disk
         "boot": _BOOT.read_text().strip() if _BOOT.exists() else os.urandom(8).hex(),
     }
     mark = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

@@ -1,1 +1,1 @@
-"""Logs of served requests as tables, in which clients wrote what stands."""
+"""Logs of served requests as tables, whose values clients wrote."""

@@ -1,7 +1,7 @@
-"""Rows of a log that cannot be used, since clients wrote what stands in them: dropped and counted, never the file.
+"""Rows of a log that cannot be used, since clients wrote their values: dropped and counted, never the file.
 
-A row lacks its user, item, time or a part of its request key, or its time lies in the future, which would close periods
-that are not over. Anything may stand in a log of served requests (`corank serve --log`), so its rows are dropped where
+A row lacks its user, item, time or a part of its request key, or its time is in the future, which would close periods
+that are not over. Any value may be in a log of served requests (`corank serve --log`), so its rows are dropped where
 another log is refused. Two of its requests may share their key, since clients write that, too: one of them is kept.
 """
 
@@ -36,7 +36,7 @@ def drop_unusable_rows(
         log: the table, whose columns of keys and time exist.
         data: its settings.
         report: receives a line for each reason.
-        until: the time until which the log is complete, ms UTC, if that is known; it may lie in the future.
+        until: the time until which the log is complete, ms UTC, if that is known; it may be in the future.
         items: the ids of all items, if rows of other items cannot be used.
 
     Raises DataError if more than a tenth of the rows cannot be used. In a log of served requests any number may lack
@@ -61,8 +61,8 @@ def drop_unusable_rows(
     for reason, bad in reasons.items():
         counted[reason] = (kept & bad.fill_null(False)).sum()
         kept = kept & ~bad.fill_null(False)
-    found = log.collect(log.frame.select(pl.len().alias("rows"), *(n.alias(r) for r, n in counted.items())))
-    rows, *counts = found.row(0)
+    totals = log.collect(log.frame.select(pl.len().alias("rows"), *(n.alias(r) for r, n in counted.items())))
+    rows, *counts = totals.row(0)
     free = {"no user", NO_KEY, "the item has no row in data.items"} if served else set()
     for reason, count in zip(counted, counts, strict=True):
         if reason not in free and count > MOST * rows:

@@ -1,1 +1,1 @@
-"""What lasts from one packing to the next: counts of values, ids, events, input files."""
+"""State that is kept from one packing to the next: counts of values, ids, events, input files."""

@@ -1,7 +1,7 @@
-"""Where packed data lie that go on from others: each in a folder of its own, so that none replaces another.
+"""Folders of packed data that continue others: one each, so that none replaces another.
 
 packed/shop/                                       packed from all rows
-packed/shop.continued/2026-04-28-4f0c9a1b2c3d4e5f/ goes on from data whose training ended on that day
+packed/shop.continued/2026-04-28-4f0c9a1b2c3d4e5f/ continues data whose training ended on that day
 """
 
 from collections.abc import Iterator
@@ -25,22 +25,22 @@ from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 
 CONTINUED = ".continued"
-"""How the name of the folder of folders ends, beside the first packed data."""
+"""Suffix of the name of the folder of folders, next to the first packed data."""
 MARK = "continued.json"
-"""A file of packed data from which others go on: they hold a past that is over, and are not compared with files."""
+"""A file of packed data that others continue: they hold a fixed past, and are not compared with files."""
 
 
 def continued_folder(
     root: Path, data: DataSettings, schema: Schema, base: Path, earlier: EarlierPack
 ) -> Path:
-    """Return the folder of packed data that go on from others: named by the day from which they do, and a hash.
+    """Return the folder of packed data that continue others: named by the day from which they do, and a hash.
 
     Args:
-        root: where a config's first packed data lie.
+        root: the folder of a config's first packed data.
         data: the config's settings of the tables.
         schema: the config's features.
         base: the folder that the tables' paths are relative to.
-        earlier: the packed data to go on from.
+        earlier: the packed data to continue.
 
     Raises DataError, StorageError if an input file is missing.
     """
@@ -51,7 +51,7 @@ def continued_folder(
 
 
 def list_continued(root: Path) -> Iterator[tuple[Path, PackManifest]]:
-    """List the packed data of a config's folder that go on from others, and can be read."""
+    """List the packed data of a config's folder that continue others, and can be read."""
     for folder in sorted(root.with_name(f"{root.name}{CONTINUED}").glob("[!.]*")):
         with suppress(DataError):
             yield folder, read_pack_manifest(folder)
@@ -60,19 +60,19 @@ def list_continued(root: Path) -> Iterator[tuple[Path, PackManifest]]:
 def find_continued(
     root: Path, data: DataSettings, schema: Schema, mark: str | None = None
 ) -> tuple[Path, PackManifest] | None:
-    """Find packed data of some settings and features that go on from others; None if there are none.
+    """Find packed data of some settings and features that continue others; None if there are none.
 
     Args:
-        root: where a config's first packed data lie.
+        root: the folder of a config's first packed data.
         data: the settings of the tables.
         schema: the features.
-        mark: the fingerprint of those to prefer; otherwise the newest are found.
+        mark: the fingerprint of those to prefer; otherwise the newest are returned.
     """
     wanted = packed_settings(schema.features)
     same = [
-        found
-        for found in list_continued(root)
-        if found[1].data == data and packed_settings(found[1].features) == wanted
+        pack
+        for pack in list_continued(root)
+        if pack[1].data == data and packed_settings(pack[1].features) == wanted
     ]
     return max(same, key=lambda f: (f[1].fingerprint == mark, written_at(f[0])), default=None)
 
@@ -86,12 +86,12 @@ def written_at(folder: Path) -> int:
 
 
 def mark_continued(folder: Path) -> None:
-    """Note that others go on from packed data, unless the folder cannot be written."""
+    """Mark packed data that others continue, unless the folder cannot be written."""
     if not (folder / MARK).exists():
         with suppress(OSError), atomic_file(folder / MARK) as partial:
             partial.write_text("{}\n", encoding="utf-8")
 
 
 def is_past(folder: Path) -> bool:
-    """Whether others go on from packed data."""
+    """Whether others continue packed data."""
     return (folder / MARK).is_file()

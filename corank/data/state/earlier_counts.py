@@ -1,4 +1,4 @@
-"""What priors of an earlier packing had counted, from which another goes on."""
+"""The counts of the priors of an earlier packing, which another continues."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -20,7 +20,7 @@ from corank.features.schema import Schema
 
 @dataclass(frozen=True)
 class EarlierCounts:
-    """The counts of one prior as of the period from which rows are counted again."""
+    """The counts of one prior before the period from which rows are counted again."""
 
     folder: Path
     """Of the counts."""
@@ -32,16 +32,16 @@ class EarlierCounts:
 
     @classmethod
     def find(cls, start: PackStart, schema: Schema, until: int) -> Mapping[str, "EarlierCounts"]:
-        """Find the counts that go on, by prior.
+        """Find the counts that are continued, by prior.
 
-        Keys go that were not seen for the longest `keep_days` of the features that make them up.
+        Drops keys that were not seen for the longest `keep_days` of the features that make them up.
 
         Args:
             start: names the earlier packing.
             schema: the features.
             until: when training ends, ms UTC.
         """
-        found = {}
+        counts = {}
         for name, period in start.periods.items():
             assert start.earlier is not None
             number = list(start.earlier.schema.priors()).index(name)
@@ -49,11 +49,11 @@ class EarlierCounts:
             days = [day for day in list_keep_days(by) if day is not None]
             seen = until - max(days) * (DAY // MILLISECOND) if days else NEVER
             folder, memory = prior_folder(start.earlier.folder, number), schema.priors()[name].memory
-            found[name] = cls(folder, period, memory, seen)
-        return found
+            counts[name] = cls(folder, period, memory, seen)
+        return counts
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is sent to a worker: all but what is mapped here."""
+        """Return the state sent to a worker, without what is mapped here."""
         return {part.name: getattr(self, part.name) for part in fields(self)}
 
     @cached_property
@@ -62,7 +62,7 @@ class EarlierCounts:
         return PriorCounts.load(self.folder)
 
     def weights(self, first: int, end: int) -> pl.DataFrame:
-        """Return the weights of a range of keys, as of `CumulativeCounts.weights`."""
+        """Return the weights of a range of keys, like `CumulativeCounts.weights`."""
         counts = self.held.select_range(first, end).as_of(self.period, self.memory, dated=True)
         last = counts.counts.periods[counts.counts.offsets[1:] - 1]
         kept = np.flatnonzero(last >= self.seen_from)

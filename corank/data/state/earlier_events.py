@@ -1,4 +1,4 @@
-"""The events that an earlier packing knew, as pieces for `SortEvents`: encoded anew, of users that are still known.
+"""The events of an earlier packing, as pieces for `SortEvents`: encoded again, of users that are still known.
 
 Letters: E events.
 """
@@ -33,7 +33,7 @@ def write_earlier_events(
 
     Args:
         workspace: of the packing; items and users are written.
-        inputs: the tables, and the packing to go on from.
+        inputs: the tables, and the packing to continue from.
         history: one of those that share the events.
         encoders: of the features of columns.
     """
@@ -96,17 +96,17 @@ def _move_codes(earlier: EarlierPack, history: History, encoders: Encoders) -> I
 
 
 def _find_codes(earlier: EarlierPack, history: History, items: Keys) -> Ints:
-    """The index among items of each code of an earlier packing: an item that left the table may be there again."""
+    """The index among items of each code of an earlier packing: an item that left the table may return."""
     codes = earlier.encoders.fitted[earlier.schema.table_of(history.of)]
-    found = np.full(codes.size, -1, dtype=np.int32)
+    indices = np.full(codes.size, -1, dtype=np.int32)
     if isinstance(codes, Vocabulary):
-        found[FIRST_KNOWN:] = items.find(codes.values)
-    return found
+        indices[FIRST_KNOWN:] = items.find(codes.values)
+    return indices
 
 
 def _take(values: Ints, ordinal: Ints, otherwise: int) -> Ints:
     """Take the values of items, `otherwise` where the item was unknown: (E,)."""
     if not len(values):
         return np.full(len(ordinal), otherwise, dtype=np.int32)
-    found: Ints = np.where(ordinal < 0, otherwise, values[np.maximum(ordinal, 0)]).astype(np.int32)
-    return found
+    item_values: Ints = np.where(ordinal < 0, otherwise, values[np.maximum(ordinal, 0)]).astype(np.int32)
+    return item_values

@@ -1,4 +1,4 @@
-"""An earlier packing, from which another goes on."""
+"""An earlier packing, which another continues."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -19,17 +19,17 @@ from corank.features.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class EarlierPack:
-    """Packed data from which a packing goes on: their state is taken over, their rows are not read again."""
+    """Packed data that a packing continues: their state is reused, their rows are not read again."""
 
     folder: Path
-    """Of the packed data, or of a copy of what is no shard."""
+    """Of the packed data, or of a copy of all but the shards."""
     location: str
     """Their folder or URL, for messages."""
     manifest: PackManifest
     through: int
     """Rows before it, ms UTC, were trained on or are history; rows from it on are new."""
     fixed: bool = False
-    """Whether vocabularies stay as they are."""
+    """Whether vocabularies are frozen."""
 
     @classmethod
     def of(cls, packed: PackedDataset, fixed: bool = False) -> Self:
@@ -39,12 +39,12 @@ class EarlierPack:
         return cls(packed.folder, named, manifest, manifest.through, fixed)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is sent to a worker: all but what is mapped here."""
+        """Return the state sent to a worker, without what is mapped here."""
         return {part.name: getattr(self, part.name) for part in fields(self)}
 
     @property
     def origin(self) -> ContinuedFrom:
-        """What the manifest of the new packed data says of these."""
+        """The record of these in the manifest of the new packed data."""
         return ContinuedFrom(
             location=self.location,
             fingerprint=self.manifest.fingerprint,
@@ -63,17 +63,17 @@ class EarlierPack:
         return Encoders.load(self.folder / "encoders", self.schema)
 
     def find_carried(self, schema: Schema) -> frozenset[str]:
-        """Name the features of a config that are those of the earlier packing: their encoders are taken over.
+        """Name the features of a config that are those of the earlier packing: their encoders are reused.
 
         They have the same name, settings (but those of growth, and those that networks alone read) and column, and are
         made of such features. Of an operand whose values themselves are taken, column and kind are enough.
         """
-        found: dict[str, bool] = {}
+        carried: dict[str, bool] = {}
 
         def is_carried(name: str) -> bool:
-            if name not in found:
+            if name not in carried:
                 before, now = self.schema.features.get(name), schema.features[name]
-                found[name] = (
+                carried[name] = (
                     before is not None
                     and _settings(self.schema, name) == _settings(schema, name)
                     and all(
@@ -81,7 +81,7 @@ class EarlierPack:
                     )
                     and type(before) is type(now)
                 )
-            return found[name]
+            return carried[name]
 
         def has_same_values(part: str, name: str) -> bool:
             before, now = self.schema.features.get(part), schema.features[part]
@@ -91,7 +91,7 @@ class EarlierPack:
         return frozenset(name for name in schema.features if is_carried(name))
 
     def frozen(self, schema: Schema) -> Mapping[str, Encoder]:
-        """The encoders that are taken over as they are: scales, buckets, hashes."""
+        """The encoders that are reused unchanged: scales, buckets, hashes."""
         carried, fitted = self.find_carried(schema), self.encoders.fitted
         return {
             name: fitted[name]
@@ -100,7 +100,7 @@ class EarlierPack:
         }
 
     def tally(self, name: str) -> EarlierTally | None:
-        """What is known of the values of a feature; None if it has no vocabulary."""
+        """The counts of the values of a feature; None if it has no vocabulary."""
         counts, encoder = (
             read_counts_of_values(self.folder, self.schema, name),
             self.encoders.fitted.get(name),

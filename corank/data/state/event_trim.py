@@ -1,4 +1,4 @@
-"""Which events of a past that is over later requests may still see."""
+"""Selects the past events that later requests may still read."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from corank.features.row_columns import ROW, TIME, USER
 
 @dataclass(frozen=True)
 class EventTrim:
-    """Keeps the events that requests from a time on see: those after a bound, and the newest before it of each user."""
+    """Keeps the events that requests from a time on read: those after a bound, and the newest before it per user."""
 
     bound: int
     """ms UTC."""
@@ -26,14 +26,14 @@ class EventTrim:
     @classmethod
     def of(cls, histories: Iterable[History], since: int, data: DataSettings) -> Self:
         """Trim for requests from a time on, ms UTC, of histories that share the events."""
-        found = list(histories)
+        history_list = list(histories)
         bounds = []
-        for history in found:
+        for history in history_list:
             cut = since
             if history.every is not None:
                 cut = int(floor_times(np.array([since]), history.every, data.timezone)[0])
             bounds.append(cut - history.known_after(data) // MILLISECOND)
-        return cls(min(bounds), max(history.last for history in found))
+        return cls(min(bounds), max(history.last for history in history_list))
 
     def mark(self, user: Longs, time: Longs) -> Mask:
         """Mark the events to keep, of users one after another, the oldest first: (E,), (E,) → (E,)."""

@@ -1,4 +1,4 @@
-"""How vocabularies grew and shrank from one packing to the next."""
+"""Growth of vocabularies from one packing to the next."""
 
 from collections.abc import Mapping
 
@@ -12,13 +12,13 @@ from corank.features.vocabulary import Vocabulary
 
 
 def find_grown(earlier: EarlierPack, encoders: Encoders) -> Mapping[str, GrownRows]:
-    """Count the values that vocabularies admitted and evicted, by feature whose vocabulary went on.
+    """Count the values that vocabularies admitted and evicted, by feature whose vocabulary continued.
 
     Args:
         earlier: the packing before.
         encoders: of the new one.
     """
-    found = {}
+    counts = {}
     carried = earlier.find_carried(encoders.schema)
     for name, encoder in encoders.fitted.items():
         before = earlier.encoders.fitted.get(name)
@@ -28,18 +28,18 @@ def find_grown(earlier: EarlierPack, encoders: Encoders) -> Mapping[str, GrownRo
         if len(before.values) and len(encoder.values):
             kept = int((Keys(before.values.sort()).find(encoder.values) >= 0).sum())
         most = max_rows_of(encoders.schema.features[name])
-        found[name] = GrownRows(
+        counts[name] = GrownRows(
             admitted=len(encoder.values) - kept,
             evicted=len(before.values) - kept,
             free=None if most is None else most - len(encoder.values),
         )
-    return found
+    return counts
 
 
 def report_grown(report: Report, earlier: EarlierPack, encoders: Encoders) -> Mapping[str, GrownRows]:
     """Report how vocabularies grew and shrank, and which features are new. Returns the counts."""
-    found = find_grown(earlier, encoders)
-    for name, grown in found.items():
+    counts = find_grown(earlier, encoders)
+    for name, grown in counts.items():
         free = "" if grown.free is None else f", {grown.free:,} free"
         report(f"{name}: {grown.admitted:,} rows admitted, {grown.evicted:,} evicted{free}")
     carried = earlier.find_carried(encoders.schema)
@@ -47,4 +47,4 @@ def report_grown(report: Report, earlier: EarlierPack, encoders: Encoders) -> Ma
     fresh = [name for name in encoders.schema.features if name in learnt - carried]
     if fresh:
         report(f"begin anew, as {earlier.location} has no such features: {', '.join(fresh)}")
-    return found
+    return counts

@@ -21,7 +21,7 @@ from corank.data.tables import Table, scan_files
 from corank.features.log_schema import DataSettings
 
 UNKNOWN: dict[str, Any] = {"rows": 0, "first": None, "last": None, "days": {}, "known": {}}
-"""What is found of a file whose times cannot be read."""
+"""The survey of a file whose times cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class SurveyFile:
     def __call__(self, path: str) -> dict[str, Any]:
         """Return `rows`, `first`, `last`, and by day the rows before `end` and before `since`.
 
-        A file whose times cannot be read by itself has none: it is read with the others, whose checks tell why.
+        A file whose times cannot be read alone has none: it is read with the others, whose checks report why.
         """
         moment = pl.from_epoch("time", "ms").dt.replace_time_zone("UTC").dt.convert_time_zone(self.timezone)
         times = scan_files(self.table.format, [path]).select(time=self.time)
@@ -52,18 +52,18 @@ class SurveyFile:
             known=(pl.col("time") < self.since).sum(),
         )
         try:
-            found = self.table.collect(by_day.sort("day"))
+            days = self.table.collect(by_day.sort("day"))
         except DataError:
             return UNKNOWN
-        dated = found.drop_nulls("day").with_columns(pl.col("day").cast(pl.String))
+        dated = days.drop_nulls("day").with_columns(pl.col("day").cast(pl.String))
         counts = {
             name: {day: rows for day, rows in dated.select("day", name).iter_rows() if rows}
             for name in ("days", "known")
         }
         return {
-            "rows": found["rows"].sum(),
-            "first": found["first"].min(),
-            "last": found["last"].max(),
+            "rows": days["rows"].sum(),
+            "first": days["first"].min(),
+            "last": days["last"].max(),
             **counts,
         }
 
@@ -73,7 +73,7 @@ def survey_files(
 ) -> tuple[InputFiles, dict[str, list[str]]]:
     """Find the files of the log and of events, and which of them are read.
 
-    Files that the earlier packing knew, and whose rows are all older than what is read, are not opened.
+    Files that the earlier packing lists, and whose rows are all older than what is read, are not opened.
 
     Args:
         workspace: runs the tasks, and receives a line about rows that came late.
@@ -85,7 +85,7 @@ def survey_files(
         All files by table, and the paths to read, by table. Raises DataError, StorageError if a file is missing.
     """
     known = {} if start.earlier is None else start.earlier.manifest.input_files
-    found: InputFiles = {}
+    input_files: InputFiles = {}
     read: dict[str, list[str]] = {}
     tables = {"log": (data.log_files, data.time, start.log_from)}
     for name, events in data.events.items():
@@ -96,12 +96,14 @@ def survey_files(
             file.path if is_url(file.path) else os.path.relpath(file.path, base): file
             for file in find_source_files(source, base)
         }
-        found[name] = _survey(workspace, data, start, name, column, files, known.get(name, {}))
-        kept = [files[path].path for path, held in found[name].items() if _is_read(held, since)]
-        # of a table without later rows one file tells the columns
+        input_files[name] = _survey(workspace, data, start, name, column, files, known.get(name, {}))
+        kept = [
+            files[path].path for path, input_file in input_files[name].items() if _is_read(input_file, since)
+        ]
+        # of a table without later rows one file is read for the columns
         read[name] = kept or [list(files.values())[-1].path]
-        _report_late(workspace.report, name, found[name])
-    return found, read
+        _report_late(workspace.report, name, input_files[name])
+    return input_files, read
 
 
 def _is_read(file: InputFile, since: int) -> bool:
@@ -117,7 +119,7 @@ def _survey(
     files: Mapping[str, SourceFile],
     known: Mapping[str, InputFile],
 ) -> dict[str, InputFile]:
-    """Count the rows of the files of a table by day; what the earlier packing knew of a file that is over stays."""
+    """Count the rows of the files of a table by day; the earlier packing's counts of unopened files are kept."""
     opened = [path for path, file in files.items() if _is_open(file, known.get(path), start.since)]
     surveyed: Sequence[dict[str, Any]] = []
     if opened:
@@ -126,16 +128,16 @@ def _survey(
             table = Table.scan(name, paths[:1], Path())
             survey = SurveyFile(table, table.moment(column), data.timezone, data.training_end(), start.since)
             surveyed = workspace.run(f"files {name}", survey, paths)
-        except DataError:  # what is wrong is told when all files are opened
+        except DataError:  # reported when all files are opened
             surveyed = [UNKNOWN] * len(paths)
-    found = {path: known[path].model_copy(update={"late": {}}) for path in files if path not in opened}
-    for path, held in zip(opened, surveyed, strict=True):
+    input_files = {path: known[path].model_copy(update={"late": {}}) for path in files if path not in opened}
+    for path, result in zip(opened, surveyed, strict=True):
         before = known[path].days if path in known else {}
-        seen = {day: rows - before.get(day, 0) for day, rows in held["known"].items()}
+        seen = {day: rows - before.get(day, 0) for day, rows in result["known"].items()}
         late = {day: rows for day, rows in seen.items() if rows > 0} if start.earlier else {}
-        counts = {key: value for key, value in held.items() if key != "known"}
-        found[path] = InputFile(version=files[path].version, late=late, **counts)
-    return {path: found[path] for path in files}
+        counts = {key: value for key, value in result.items() if key != "known"}
+        input_files[path] = InputFile(version=files[path].version, late=late, **counts)
+    return {path: input_files[path] for path in files}
 
 
 def _is_open(file: SourceFile, known: InputFile | None, since: int) -> bool:

@@ -1,4 +1,4 @@
-"""The events of tables of their own that later packings still need, as they stand in the tables."""
+"""The events of tables of their own that later packings still need, unchanged from the tables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -79,10 +79,10 @@ def _write(workspace: PackWorkspace, inputs: PackSources, path: Path, sharing: S
     since = inputs.start.events.get(sharing[0].events, NEVER)
     trimmed = TrimEvents(table, wanted, since, inputs.until, trim, folder)
     files = workspace.run(f"known events {path.stem}", trimmed, list(enumerate(cut_table(table))))
-    found = [read_frame(folder / file) for file in files]
+    frames = [read_frame(folder / file) for file in files]
     if since > NEVER:
-        found.insert(0, read_known_events(inputs, sharing[0], found[0].schema))
-    events = trim.select(pl.concat(found))
+        frames.insert(0, read_known_events(inputs, sharing[0], frames[0].schema))
+    events = trim.select(pl.concat(frames))
     users = events.group_by(USER).agg(pl.col(TIME).max())
     gone = users.filter(pl.col(TIME) < keep_from(inputs.schema, inputs.data.user, inputs.until))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,10 +110,12 @@ def read_known_events(
     assert earlier is not None and history.table is not None
     path = events_file(earlier.folder, earlier.manifest.data, history)
     try:
-        held = read_frame(path)
-        count = len(held)
-        absent = [pl.lit(None, kind).alias(name) for name, kind in schema.items() if name not in held.columns]
-        numbered = held.with_columns(pl.int_range(-count, 0, dtype=pl.Int64).alias(ROW), *absent)
+        events = read_frame(path)
+        count = len(events)
+        absent = [
+            pl.lit(None, kind).alias(name) for name, kind in schema.items() if name not in events.columns
+        ]
+        numbered = events.with_columns(pl.int_range(-count, 0, dtype=pl.Int64).alias(ROW), *absent)
         return numbered.select(pl.col(name).cast(kind) for name, kind in schema.items())
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise DataError(

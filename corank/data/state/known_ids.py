@@ -1,4 +1,4 @@
-"""The users and items that a packing knew, and when each was seen last."""
+"""The users and items of a packing, and when each was seen last."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
-"""How many candidates came when: what is usual, by which the number of new rows is judged.
+"""Past numbers of candidates by time, against which the number of new rows is judged.
 
-They are counted by quarters of an hour, since periods begin at one in every time zone, and go over to later packings.
+They are counted by quarters of an hour, since periods begin at one in every time zone, and later packings keep them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -33,7 +33,7 @@ class KnownRows:
     """Candidates by quarter of an hour."""
 
     counts: Mapping[int, int]
-    """By the number of the quarter since 1970 UTC; of those that are not there nothing is known."""
+    """By the number of the quarter since 1970 UTC; missing ones are unknown."""
 
     @classmethod
     def count(
@@ -60,14 +60,14 @@ class KnownRows:
         return cls(known)
 
     def after(self, earlier: Self) -> Self:
-        """Add what an earlier packing knew. Of what both know it had all rows: these may begin within a quarter."""
+        """Add the counts of an earlier packing, which win: it read all rows; these may begin within a quarter."""
         return type(self)({**self.counts, **earlier.counts})
 
     def between(self, begin: int, end: int) -> int | None:
         """The candidates of a period, ms UTC, to the next quarter of an hour; None unless nearly all of it is known."""
         quarters = range(round(begin / QUARTER), round(end / QUARTER))
-        found = [self.counts[quarter] for quarter in quarters if quarter in self.counts]
-        return sum(found) if found and len(found) >= WHOLE * len(quarters) else None
+        counts = [self.counts[quarter] for quarter in quarters if quarter in self.counts]
+        return sum(counts) if counts and len(counts) >= WHOLE * len(quarters) else None
 
     def write(self, packed: Path) -> None:
         """Write the newest into packed data."""

@@ -1,4 +1,4 @@
-"""From when on a packing reads its tables: all of them, or what an earlier packing does not hold."""
+"""The times from which a packing reads its tables: all rows, or those that an earlier packing does not hold."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class KeepLater:
 
 @dataclass(frozen=True)
 class PackStart:
-    """From when on a packing reads its tables. Times are in ms UTC; NEVER for all rows."""
+    """The times from which a packing reads its tables. They are in ms UTC; NEVER for all rows."""
 
     earlier: EarlierPack | None = None
     since: int = NEVER
@@ -38,15 +38,15 @@ class PackStart:
     carried: frozenset[str] = frozenset()
     """Features that are those of the earlier packing."""
     periods: Mapping[str, int] = field(default_factory=dict)
-    """By prior whose counts go on: rows are counted from this period on."""
+    """By prior whose counts continue: rows are counted from this period on."""
     events: Mapping[str, int] = field(default_factory=dict)
-    """By name of events of the log, or of a table, that go on: those from this time on are read."""
+    """By name of events of the log, or of a table, that continue: those from this time on are read."""
     log_from: int = NEVER
     """Rows of the log before are not read."""
     tables_from: Mapping[str, int] = field(default_factory=dict)
     """By table of `data.events`, rows before are not read."""
     files: Mapping[str, list[str]] = field(default_factory=dict)
-    """By table, `log` or `events.NAME`, the files that are read; all unless given."""
+    """By table, `log` or `events.NAME`, the files that are read; all by default."""
 
     @classmethod
     def after(cls, earlier: EarlierPack, data: DataSettings, schema: Schema) -> Self:
@@ -117,7 +117,7 @@ def _keep(table: Table, column: str, since: int) -> Table:
 
 
 def _events(schema: Schema, data: DataSettings) -> Iterable[tuple[str, timedelta]]:
-    """List the events of histories that no column lists: their name, and how late their label may come."""
+    """List the events of histories that no column lists: their name, and the delay of their label."""
     for history in schema.histories().values():
         if history.lists is None:
             yield history.events, data.matures(history.event) if history.event else timedelta()

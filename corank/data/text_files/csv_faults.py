@@ -17,7 +17,7 @@ from corank.core.storage.object_url import is_url
 BLOCK = 1 << 24
 """Bytes that are checked at a time."""
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"x\x01", b"x\x9c", b"x\xda")
-"""How files of gzip, zstd and zlib begin."""
+"""First bytes of files of gzip, zstd and zlib."""
 _UNFIT = re.compile(
     r"could not parse `(.*)` as dtype `(\w+)` at column '(.*?)' \(column number (\d+)\)", re.DOTALL
 )
@@ -25,7 +25,7 @@ _TYPES = {"i64": "whole numbers", "f64": "numbers", "bool": "true or false", "da
 
 
 def find_bytes_fault(path: str) -> str | None:
-    """Find the first line of a CSV file that is no text in UTF-8. Returns what the user is told; None if all is text.
+    """Find the first line of a CSV file that is no text in UTF-8. Returns the error message; None if all is text.
 
     Raises OSError.
     """
@@ -39,7 +39,7 @@ def find_bytes_fault(path: str) -> str | None:
             try:
                 decoder.decode(block)
             except UnicodeDecodeError as error:
-                # a letter that the block before began comes first in the decoder's input
+                # the decoder's input begins with the unfinished letter of the block before
                 at = first + len(block) - len(error.object) + error.start
                 return _name_byte(file, at, f"the byte 0x{error.object[error.start]:02x}, which is no UTF-8")
             first += len(block)
@@ -62,9 +62,9 @@ def find_row_fault(paths: Iterable[str], error: str) -> str | None:
 
     Args:
         paths: the files.
-        error: what polars said.
+        error: the message of polars.
 
-    Returns what the user is told: file, line and reason; None if no row explains it.
+    Returns the error message with file, line and reason; None if no row explains it.
     """
     unfit = _UNFIT.search(error)
     for path in filter(_is_plain, paths):
@@ -84,7 +84,7 @@ def find_row_fault(paths: Iterable[str], error: str) -> str | None:
 
 
 def _describe_row(row: list[str], width: int, unfit: "re.Match[str] | None") -> str | None:
-    """What is wrong with a row, if it is the one that was not read."""
+    """The end of the message on a row, if it is the one that was not read."""
     if len(row) > width:
         return f" has {len(row)} fields, and the first line {width}; quote text that holds a comma"
     if unfit is None or row[int(unfit[4]) - 1 :][:1] != [unfit[1]]:
@@ -94,7 +94,7 @@ def _describe_row(row: list[str], width: int, unfit: "re.Match[str] | None") -> 
 
 
 def _is_plain(path: str) -> bool:
-    """Whether a file lies on this machine and is not compressed."""
+    """Whether a file is on this machine and is not compressed."""
     if is_url(path):
         return False
     with Path(path).open("rb") as file:

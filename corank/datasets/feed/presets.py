@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Preset:
-    """How well production knows the truth. Fixed before any study was run: a change makes its results invalid."""
+    """Production's knowledge of the truth. Fixed before any study was run: a change makes its results invalid."""
 
     correlation: float
     """Pearson's correlation of production's scores with the true logit, over retrieved candidates."""

@@ -107,14 +107,14 @@ class SimulatedRetrieval:
     def _popular(self, rng: np.random.Generator, first: Longs, live: Longs, n: int) -> Longs:
         gone = np.where(first > 0, self.popularity[first - 1], 0.0)[:, None]
         mass = gone + rng.random((len(live), n)) * (self.popularity[live - 1][:, None] - gone)
-        # a sum that is rounded down would be that of the last item that is gone
+        # a sum that is rounded down would be that of the last item removed
         return np.asarray(np.maximum(np.searchsorted(self.popularity, mass), first[:, None]))
 
     def _taste(self, rng: np.random.Generator, query: Floats, live: tuple[int, int], n: int) -> Longs:
         """The items nearest to a noisy estimate of the user's taste, in a part of the catalogue: (R, n).
 
         Args:
-            live: the items that are there for all requests: the first, and the last and one.
+            live: the items that exist for all requests: the first, and the last and one.
         """
         first, end = live
         size = min(end - first, max(_INDEX, self.candidates))

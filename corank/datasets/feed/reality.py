@@ -1,4 +1,4 @@
-"""What requests and clicks follow: who comes when, and how much one likes what, from day to day if the world drifts.
+"""The law of requests and clicks: who comes when, and how much one likes what, from day to day if the world drifts.
 
 Letters: R requests · C candidates of a request · U users · I items · K tastes · G categories · S intents.
 """
@@ -70,7 +70,7 @@ class SimulatedRequests:
     ) -> Self:
         """Draw n requests of some days: active users and evenings have more; a user has none before joining.
 
-        `random` is the share that is cut at random, RANDOM_TRAFFIC unless given.
+        `random` is the share that is cut at random, RANDOM_TRAFFIC by default.
         """
         user = rng.choice(len(users.share), n, p=users.share)
         day = users.joined[user] + rng.integers(days - users.joined[user])
@@ -102,7 +102,7 @@ class Reality:
     daytime: Floats  # (4, G), by six hours
     intent: Floats  # (S, I), averages to zero over intents
     base: float = 0.0
-    """What has come to the constant since the first day."""
+    """The change of the constant since the first day."""
 
     @classmethod
     def draw(cls, world: World, rng: np.random.Generator) -> Self:

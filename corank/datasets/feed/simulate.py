@@ -136,10 +136,10 @@ def simulate_world(
         requests: of all days.
         candidates: of each request.
         users: how many.
-        items: how many; of a world that drifts, those that are there at a time.
+        items: how many; of a world that drifts, those that exist at a time.
         auction: whether items bid for clicks.
         overwrite: whether `out` may hold a world, which is removed.
-        days: of the log; 10 unless given.
+        days: of the log; 10 by default.
         drift: fields of `Drift`, empty for its defaults; None for a world that stays as it is.
         random: share of the requests whose candidates are exposed at random, with their propensities in the log.
         interests: tastes of each user.

@@ -54,7 +54,7 @@ class Block:
     rank: Floats
     truth: Floats
     bid: Floats | None
-    """What a click pays; None without an auction."""
+    """The price of a click; None without an auction."""
 
 
 class Traffic:

@@ -21,7 +21,7 @@ from corank.core.types import Doubles, Floats, Longs, Mask, Numbers
 
 FIRST_DAY = datetime(2026, 3, 1, tzinfo=UTC)
 DAYS = 10
-"""Days of a log, unless the world says otherwise."""
+"""Days of a log, by default."""
 DAY = 86_400_000_000
 """One day in microseconds, the unit of time here, counted from FIRST_DAY."""
 
@@ -43,7 +43,7 @@ class Drift(Settings):
     """How far tastes and the effects of the context move a day: x ← √(1 − walk²)·x + walk·x′, x′ drawn as x was. So
     their variance stays, and d days apart they correlate by (1 − walk²)^(d/2)."""
     lifetime: int = Field(default=5, ge=2)
-    """Days for which an item is there. A day, 1 / lifetime of the items is new."""
+    """Days for which an item exists. A day, 1 / lifetime of the items is new."""
 
 
 class World(Settings):
@@ -65,7 +65,7 @@ class World(Settings):
     interests: PositiveInt = 1
     """Tastes of each user. An item is liked as much as the taste likes it that likes it most."""
     drift: Drift | None = None
-    """How the world changes; it does not unless given. With it, `items` are those that are there at a time."""
+    """How the world changes; it does not unless given. With it, `items` are those that exist at a time."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -109,7 +109,7 @@ class Users:
     share: Doubles  # (U,) of all requests
     joined: Codes  # (U,) day of the first possible request
     device: Codes  # (U,) the usual one
-    groups: tuple[Codes, ...]  # (U,) each: what the explained part of tastes is made of
+    groups: tuple[Codes, ...]  # (U,) each: parts of the explained part of tastes
     table: pl.DataFrame  # what is logged of them
 
     @classmethod
@@ -159,7 +159,7 @@ class SimulatedItems:
     category: Codes  # (I,)
     popularity: Doubles  # (I,) Zipf-like, sums to 1
     published: Longs  # (I,) ascending; negative before the first day
-    lifetime: int | None  # days for which each is there; None for ever
+    lifetime: int | None  # days for which each exists; None for ever
     table: pl.DataFrame  # what is logged of them
 
     @classmethod
@@ -203,7 +203,7 @@ class SimulatedItems:
         )
 
     def live(self, time: Longs) -> tuple[Longs, Longs]:
-        """The items that are there at times (R,): from the first (R,) until the last and one (R,)."""
+        """The items that exist at times (R,): from the first (R,) until the last and one (R,)."""
         end = np.searchsorted(self.published, time)
         if self.lifetime is None:
             return np.zeros_like(end), end
@@ -211,7 +211,7 @@ class SimulatedItems:
 
 
 def _publish(rng: np.random.Generator, world: World) -> Doubles:
-    """Days of publication, ascending: (I,). Of a drifting world evenly, so that as many are there at any time."""
+    """Days of publication, ascending: (I,). Of a drifting world evenly, so that as many exist at any time."""
     if world.drift is not None:
         n = np.arange(world.catalogue)
         return np.asarray(

@@ -1,4 +1,4 @@
-"""What importers of news logs share: checks that name file, row and column, and splits."""
+"""Shared parts of importers of news logs: checks that name file, row and column, and splits."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
@@ -15,9 +15,9 @@ LARGEST_BATCH = 128
 _RECEIVED = 60
 _ROW = "@row"
 _NEEDS_VECTORS = "  # vectors\n"
-"""How a line of a config ends that needs vectors of items."""
+"""End of a config line that needs vectors of items."""
 _NEEDS_ARTICLES = "  # articles\n"
-"""How a line of a config ends that needs more of an item than its id."""
+"""End of a config line that needs more of an item than its id."""
 
 
 def find_parts(source: Path, parts: Mapping[str, str], file: str) -> dict[str, Path]:
@@ -32,19 +32,21 @@ def find_parts(source: Path, parts: Mapping[str, str], file: str) -> dict[str, P
     """
     if not source.is_dir():
         raise DataError(f"{source}: no such folder; expected {', '.join(parts)} in it, each with {file}")
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for part in parts:
-        held = [path.parent for path in sorted(source.glob(f"*/{file}")) if path.parent.name.endswith(part)]
-        if len(held) > 1:
+        matches = [
+            path.parent for path in sorted(source.glob(f"*/{file}")) if path.parent.name.endswith(part)
+        ]
+        if len(matches) > 1:
             raise DataError(
-                f"{source}: {', '.join(map(str, held))} are all of '{part}'; leave one in the folder"
+                f"{source}: {', '.join(map(str, matches))} are all of '{part}'; leave one in the folder"
             )
-        if held:
-            found[part] = held[0]
+        if matches:
+            folders[part] = matches[0]
     first = next(iter(parts))
-    if first not in found:
+    if first not in folders:
         raise DataError(f"{source}: no folder {first} with {file}, {parts[first]}; is it another folder?")
-    return found
+    return folders
 
 
 def read_schema(path: Path, frame: pl.LazyFrame) -> pl.Schema:
@@ -159,8 +161,8 @@ def find_times(log: pl.LazyFrame, first_part: str) -> tuple[datetime, datetime, 
     """
     time, second = pl.col("time").dt.replace_time_zone(None), pl.col("part") != first_part
     begin, test = time.filter(~second), time.filter(second)
-    found = log.select(first=begin.min(), last=begin.max(), test=test.min()).collect()
-    first, last, other = found.row(0)
+    times = log.select(first=begin.min(), last=begin.max(), test=test.min()).collect()
+    first, last, other = times.row(0)
     return first, last, other
 
 
@@ -171,7 +173,7 @@ def write_news_config(
     impressions: int,
     articles: bool = True,
 ) -> None:
-    """Write the config of an importer from `NAME.yaml` beside it.
+    """Write the config of an importer from `NAME.yaml` next to it.
 
     Args:
         name: of the importer.

@@ -8,7 +8,7 @@ MOST_CATEGORIES = 1000
 """A column of whole numbers with more values is a number, not a category."""
 RARE = 5
 OFTEN = 100
-"""An item that is shown in training less often gets no embedding of its own: its rates and columns tell more."""
+"""An item that is shown in training less often gets no embedding of its own: its rates and columns say more."""
 
 
 def describe_items(table: pl.DataFrame, item: str) -> dict[str, str]:
@@ -21,24 +21,26 @@ def describe_items(table: pl.DataFrame, item: str) -> dict[str, str]:
     Returns:
         Feature → its settings. Text of which every row has its own, times and structs are left out.
     """
-    found = {item: f"{{side: item, kind: id, min_count: {OFTEN}}}"}
+    features = {item: f"{{side: item, kind: id, min_count: {OFTEN}}}"}
     for name, column in zip(table.columns, table.iter_columns(), strict=True):
         if name != item and (settings := _describe(column, "item")):
-            found[free_name(name, found)] = name_column(name, settings)
-    return found
+            features[free_name(name, features)] = name_column(name, settings)
+    return features
 
 
 def describe_context(types: pl.Schema, used: set[str]) -> dict[str, str]:
     """Describe the columns of a log that are neither keys, labels nor lists; `used` are left out."""
-    found: dict[str, str] = {}
+    features: dict[str, str] = {}
     for name, kind in types.items():
         if name in used:
             continue
         if kind == pl.String or kind == pl.Boolean or isinstance(kind, pl.Categorical | pl.Enum):
-            found[free_name(name, found)] = name_column(name, f"side: context, kind: id, min_count: {RARE}")
+            features[free_name(name, features)] = name_column(
+                name, f"side: context, kind: id, min_count: {RARE}"
+            )
         elif kind.is_numeric():
-            found[free_name(name, found)] = name_column(name, "side: context, kind: bucket")
-    return found
+            features[free_name(name, features)] = name_column(name, "side: context, kind: bucket")
+    return features
 
 
 def _describe(column: pl.Series, side: str) -> str | None:

@@ -139,8 +139,8 @@ def _write_ebnerd(out: Path, traffic: NewsTraffic, parts: Sequence[pl.DataFrame]
             (person["subscriber"] == 1).alias("is_subscriber"),
             (pl.col("request_id") // 2).cast(pl.UInt32).alias("session_id"),
         ).write_parquet(out / folder / "behaviors.parquet")
-        held = log.unique("user_id", maintain_order=True).sort("user_id")
-        held.select(
+        histories = log.unique("user_id", maintain_order=True).sort("user_id")
+        histories.select(
             pl.col("user_id").cast(pl.UInt32),
             pl.col("history_time")
             .list.eval(pl.element().dt.replace_time_zone(None))

@@ -52,10 +52,10 @@ def describe_reads(
         items.select(history=item, **{f"read_{c}": c for c in columns}), "history", maintain_order="left"
     )
     lists = known.group_by("row", maintain_order=True).agg(pl.col(f"read_{c}").drop_nulls() for c in columns)
-    found = readers.with_row_index("row").join(lists, "row", how="left", maintain_order="left").drop("row")
+    table = readers.with_row_index("row").join(lists, "row", how="left", maintain_order="left").drop("row")
     if "vector" in items.columns:
-        found = found.with_columns(mean_vectors(readers["history"], items[item], items["vector"].to_numpy()))
-    return found
+        table = table.with_columns(mean_vectors(readers["history"], items[item], items["vector"].to_numpy()))
+    return table
 
 
 def mean_vectors(histories: pl.Series, items: pl.Series, vectors: Floats) -> pl.Series:
@@ -73,7 +73,7 @@ def mean_vectors(histories: pl.Series, items: pl.Series, vectors: Floats) -> pl.
     read = pl.DataFrame({"row": np.arange(len(histories)), "item": histories}).explode("item")
     known = read.join(
         pl.DataFrame({"item": items, "at": np.arange(len(items))}), "item", maintain_order="left"
-    ).drop_nulls("at")  # an article that is not among the items says nothing
+    ).drop_nulls("at")  # an article that is not among the items does not count
     row, at = known["row"].to_numpy(), known["at"].to_numpy()
     ones = np.ones(len(row), dtype=np.float32)
     counts = np.bincount(row, minlength=len(histories))

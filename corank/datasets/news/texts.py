@@ -81,9 +81,9 @@ def _find_directions(rows: "csr_array", size: int) -> Doubles:
     for _ in range(_ROUNDS):
         basis = np.linalg.qr(dense.T @ np.linalg.qr(dense @ basis)[0])[0]
     left = np.linalg.qr(dense @ basis)[0]
-    found = np.linalg.svd((dense.T @ left).T, full_matrices=False)[2][:size]
-    directions = np.zeros((len(found), rows.shape[1]))
-    directions[:, used] = found
+    vectors = np.linalg.svd((dense.T @ left).T, full_matrices=False)[2][:size]
+    directions = np.zeros((len(vectors), rows.shape[1]))
+    directions[:, used] = vectors
     return directions
 
 

@@ -50,9 +50,9 @@ def count_values(values: pl.Series) -> pl.DataFrame:
     known = values.drop_nulls()
     if (low := _dense_from(known)) is not None:
         counts = np.bincount(known.cast(pl.Int64).to_numpy() - low)  # ten times as fast as a hash table
-        found = np.flatnonzero(counts)
-        value = pl.Series("value", found + low).cast(known.dtype)
-        return pl.DataFrame([value, pl.Series("count", counts[found])])
+        offsets = np.flatnonzero(counts)
+        value = pl.Series("value", offsets + low).cast(known.dtype)
+        return pl.DataFrame([value, pl.Series("count", counts[offsets])])
     return known.to_frame("value").group_by("value").agg(count=pl.len().cast(pl.Int64))
 
 
@@ -189,16 +189,18 @@ class ValueTally(ColumnMeasure):
         if times is None:
             return count_values(values).with_columns(seen=pl.lit(self.until, pl.Int64))
         known = values.is_not_null()
-        held, when = values.filter(known), times[known.to_numpy()]
-        if (low := _dense_from(held)) is not None:
-            index = held.cast(pl.Int64).to_numpy() - low
+        known_values, when = values.filter(known), times[known.to_numpy()]
+        if (low := _dense_from(known_values)) is not None:
+            index = known_values.cast(pl.Int64).to_numpy() - low
             counts = np.bincount(index)
             seen = np.full(len(counts), NEVER)
             np.maximum.at(seen, index, when)
-            found = np.flatnonzero(counts)
-            value = pl.Series("value", found + low).cast(held.dtype)
-            return pl.DataFrame([value, pl.Series("count", counts[found]), pl.Series("seen", seen[found])])
-        frame = held.to_frame("value").with_columns(seen=pl.Series(when, dtype=pl.Int64))
+            offsets = np.flatnonzero(counts)
+            value = pl.Series("value", offsets + low).cast(known_values.dtype)
+            return pl.DataFrame(
+                [value, pl.Series("count", counts[offsets]), pl.Series("seen", seen[offsets])]
+            )
+        frame = known_values.to_frame("value").with_columns(seen=pl.Series(when, dtype=pl.Int64))
         return frame.group_by("value").agg(pl.len().cast(pl.Int64).alias("count"), pl.col("seen").max())
 
     def merge(self, parts: pl.DataFrame) -> pl.DataFrame:

@@ -173,7 +173,7 @@ def add_up(weights: pl.DataFrame, memory: Memory = ALL_TIME) -> tuple[Hashes, Cu
     """Add weights up over the periods of each key.
 
     Args:
-        weights: as of `sum_periods`; those of a key and a period are one row, ascending.
+        weights: as in `sum_periods`; those of a key and a period are one row, ascending.
         memory: how long a period counts.
 
     Returns:

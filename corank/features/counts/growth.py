@@ -13,7 +13,7 @@ from corank.core.time import DAY, MILLISECOND
 FAINT = 1 / 16
 """A decayed count below which a value outside the vocabulary is forgotten."""
 GROWTH = ("min_count", "max_rows", "keep_days", "count_half_life")
-"""The settings of growth: a vocabulary goes on when they change."""
+"""The settings of growth: a vocabulary continues when they change."""
 
 
 class VocabularySettings(Settings):

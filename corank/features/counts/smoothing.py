@@ -44,5 +44,5 @@ def fit_smoothing(shown: Doubles, positive: Doubles) -> float:
         far = (log_s - np.log(USUAL)) / np.log(10)
         return float(far**2 / 2 - (times * (likelihood + norm)).sum())
 
-    found = minimize_scalar(loss, bounds=np.log(BOUNDS), method="bounded", options={"xatol": 1e-4})
-    return float(f"{np.exp(found.x):.3g}")
+    optimum = minimize_scalar(loss, bounds=np.log(BOUNDS), method="bounded", options={"xatol": 1e-4})
+    return float(f"{np.exp(optimum.x):.3g}")

@@ -27,19 +27,19 @@ def event_groups(layout: Layout, history: str, features: Collection[str]) -> tup
     none = Group(0, np.empty(0, np.int64), np.empty(0, np.int32), ())
     groups = []
     for dim in sorted(of_items.keys() | of_events.keys()):
-        held, names = of_items.get(dim, none), of_events.get(dim, [])
+        item_group, names = of_items.get(dim, none), of_events.get(dim, [])
         # counted from the end: how many columns are before depends on the rows, be they packed or records of a bundle
         last = np.array([beside.index(n) - len(beside) for n in names], dtype=np.int64)
         offsets = np.array([layout.offset[n] for n in names], dtype=np.int32)
-        ids, of_ids = np.concatenate((held.ids, last)), np.concatenate((held.offsets, offsets))
-        groups.append(Group(dim, ids, of_ids, held.lists))
+        ids, of_ids = np.concatenate((item_group.ids, last)), np.concatenate((item_group.offsets, offsets))
+        groups.append(Group(dim, ids, of_ids, item_group.lists))
     return tuple(groups)
 
 
 def event_columns(layout: Layout, history: str, features: Collection[str]) -> tuple[Columns, Columns]:
     """The columns of an event's dense input: those that its item has, in the order of `Layout.columns`, and its own.
 
-    Args: as of `event_groups`.
+    Args: as in `event_groups`.
     """
     of_items: list[int] = []
     of_events: list[int] = []
@@ -55,5 +55,5 @@ def event_columns(layout: Layout, history: str, features: Collection[str]) -> tu
 
 
 def event_width(layout: Layout, history: str, features: Collection[str]) -> int:
-    """Columns of an event's dense input. Args: as of `event_groups`."""
+    """Columns of an event's dense input. Args: as in `event_groups`."""
     return sum(map(len, event_columns(layout, history, features)))

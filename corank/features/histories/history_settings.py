@@ -43,7 +43,7 @@ class HistorySettings(VocabularySettings, ColumnFeature):
     events: str | None = None
     """History of an events table: its name in `data.events`. Without `of` it lists the values of its `column`."""
     parallel_to: str | None = None
-    """The history to whose events the values belong, one each: a list beside its own, or a column of its table."""
+    """The history to whose events the values belong, one each: a list parallel to its own, or a column of its table."""
     lag: Duration = timedelta()
     """History: an event younger than this at the request is not known yet."""
     every: Duration | None = None
@@ -102,7 +102,7 @@ class HistorySettings(VocabularySettings, ColumnFeature):
         return self.of.rpartition(".")[2] if self.of else name
 
     def inherit(self, features: Mapping[str, FeatureKind]) -> Self:
-        """Take over the dimension of the item feature whose table it shares, and the separator of lists beside it."""
+        """Take over the dimension of the item feature whose table it shares, and the separator of parallel lists."""
         owner = features.get(self.table_owner("")) if self.of else None
         if owner is not None and self.dim is None and self.input:
             return self.model_copy(update={"dim": owner.width})
@@ -132,8 +132,8 @@ class HistorySettings(VocabularySettings, ColumnFeature):
             raise ValueError(
                 "a list is `of` the items of a history or `parallel_to` its events; drop one of both"
             )
-        elif given := self._given("hash", *GROWTH):
-            raise ValueError(f"a history is encoded by the feature it is `of`; drop {', '.join(given)}")
+        elif settings := self._given("hash", *GROWTH):
+            raise ValueError(f"a history is encoded by the feature it is `of`; drop {', '.join(settings)}")
         elif self.attribute:
             self._check_attribute(self.attribute[0])
         elif self.column is not None:
@@ -147,42 +147,42 @@ class HistorySettings(VocabularySettings, ColumnFeature):
         return [name for name in names if getattr(self, name) != type(self).model_fields[name].get_default()]
 
     def _check_values(self) -> None:
-        if given := self._given("event", "times", "separator", "parallel_to"):
+        if settings := self._given("event", "times", "separator", "parallel_to"):
             raise ValueError(
-                f"{', '.join(given)}: the events are the rows of '{self.events}', with a value each; drop it"
+                f"{', '.join(settings)}: the events are the rows of '{self.events}', with a value each; drop it"
             )
 
     def _check_list(self) -> None:
-        if given := self._given("event", "times", "lag", "every", "half_life"):
+        if settings := self._given("event", "times", "lag", "every", "half_life"):
             raise ValueError(
-                f"{', '.join(given)}: a setting of histories; write `of: <item id feature>` or `events: <table>`, or "
-                "drop it"
+                f"{', '.join(settings)}: a setting of histories; write `of: <item id feature>` or `events: <table>`, "
+                "or drop it"
             )
         if self.parallel_to is not None and self._given("last"):
             raise ValueError(f"last: that of the history '{self.parallel_to}' holds here, too; drop it")
 
     def _check_attribute(self, history: str) -> None:
         own = ("column", "event", "times", "events", "separator", "lag", "every", "half_life", "last")
-        if given := self._given(*own):
+        if settings := self._given(*own):
             raise ValueError(
-                f"{', '.join(given)}: the events are those of the history '{history}'; drop it here"
+                f"{', '.join(settings)}: the events are those of the history '{history}'; drop it here"
             )
 
     def _check_listed(self, column: str) -> None:
-        if given := self._given("event", "events"):
+        if settings := self._given("event", "events"):
             raise ValueError(
-                f"{', '.join(given)}: the events are those that column '{column}' lists; drop it"
+                f"{', '.join(settings)}: the events are those that column '{column}' lists; drop it"
             )
-        if self.times is None and (given := self._given("lag", "every", "half_life")):
+        if self.times is None and (settings := self._given("lag", "every", "half_life")):
             raise ValueError(
-                f"{', '.join(given)}: the times of the events of column '{column}' are needed; name the column that "
+                f"{', '.join(settings)}: the times of the events of column '{column}' are needed; name the column that "
                 "lists them as `times`, or drop it"
             )
 
     def _check_derived(self) -> None:
-        if given := self._given("times", "separator"):
+        if settings := self._given("times", "separator"):
             raise ValueError(
-                f"{', '.join(given)}: a setting of list columns; name one as `column`, or drop it"
+                f"{', '.join(settings)}: a setting of list columns; name one as `column`, or drop it"
             )
         if self.events is not None and self.event is not None:
             raise ValueError(f"event: every row of the events '{self.events}' is an event; drop it")

@@ -46,7 +46,7 @@ class RequestEvents:
 
         Args:
             lists: which columns hold the ids and the times.
-            columns: by name, what the request says in each of them, and in those of attributes.
+            columns: by name, the request's value of each of them, and of those of attributes.
             text: whether ids of items are text.
 
         Returns:
@@ -89,10 +89,10 @@ def _split(value: Any, separator: str | None) -> list[Any] | None:
     return value if kinds <= {int} else None
 
 
-def _read_ids(part: list[Any] | None, given: Any, text: bool) -> Values | None:
+def _read_ids(part: list[Any] | None, column: Any, text: bool) -> Values | None:
     """Read ids: of whole numbers also those that a text separates, as texts of a log have no other."""
     if part and type(part[0]) is str and not text:
-        return _read_digits(part) if type(given) is str else None
+        return _read_digits(part) if type(column) is str else None
     values = pl.Series([], dtype=pl.String) if part == [] and text else _to_values(part)
     return values if text == isinstance(values, pl.Series) else None
 

@@ -17,7 +17,7 @@ def plain_columns(schema: "Schema", placement: "Placement") -> dict[str, ColumnF
 
 
 def events_table(schema: "Schema", name: str) -> str | None:
-    """Return the table of `data.events` that a feature's column is of, if it is a history's, or beside a history."""
+    """Return the table of `data.events` that a feature's column is of, if it is a history's, or parallel to one."""
     history = schema.histories().get(schema.parallels().get(name, name))
     return history.table if history else None
 

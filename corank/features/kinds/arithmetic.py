@@ -29,8 +29,8 @@ class ArithmeticFeature(ScaledFeature, CrossFeature, ABC):
         """The result, NaN where it is not finite: (N,)."""
         first, second = (operands.number(name) for name in self.of)
         with np.errstate(all="ignore"):
-            found: Doubles = self.operation(first, second)
-        return np.where(np.isfinite(found), found, np.nan)
+            result: Doubles = self.operation(first, second)
+        return np.where(np.isfinite(result), result, np.nan)
 
 
 @FEATURE_KINDS.register("product")

@@ -50,11 +50,11 @@ class CosineFeature(ScaledFeature, CrossFeature):
     def derive(self, operands: OperandRows, when: PointInTime) -> Doubles:
         """The cosines, NaN where a vector is missing: (N,)."""
         (first, of_first), (second, of_second) = (operands.vectors(name) for name in self.of)
-        found = np.empty(operands.count)
+        cosines = np.empty(operands.count)
         for begin in range(0, operands.count, BLOCK):
             rows = slice(begin, begin + BLOCK)
-            found[rows] = _cosines(first, of_first[rows], second, of_second[rows])
-        return found
+            cosines[rows] = _cosines(first, of_first[rows], second, of_second[rows])
+        return cosines
 
 
 def _cosines(first: Vectors, of_first: Index, second: Vectors, of_second: Index) -> Floats:

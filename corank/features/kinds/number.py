@@ -13,7 +13,7 @@ from corank.features.training_values import TrainingValues
 
 @FEATURE_KINDS.register("number")
 class NumberFeature(ColumnFeature):
-    """A number, scaled to about unit size. A missing one becomes the scaled mean; use `bucket` where missing tells."""
+    """A number, scaled to about unit size. A missing one becomes the scaled mean; use `bucket` if missing matters."""
 
     kind: Literal["number"] = "number"
     scale: Scaling = "standard"

@@ -39,7 +39,7 @@ def _read_smoothing(value: object) -> float | Literal["auto"]:
 
 @FEATURE_KINDS.register("prior")
 class PriorFeature(ScaledFeature):
-    """What happened before to candidates with the same values of `by`, as of the last snapshot before the request.
+    """What happened before to candidates with the same values of `by`, at the last snapshot before the request.
 
     With a label its smoothed rate, (n₁ + s·r) / (n + s), of the n exposed candidates whose label is known, n₁ of them
     1; r is the rate of all and s the smoothing. Without one log(1 + n) of the exposed, scaled.
@@ -193,5 +193,5 @@ class PriorFeature(ScaledFeature):
         )
 
     def derive(self, operands: OperandRows, when: PointInTime) -> Doubles:
-        """The rate, or how often, as of each row's time: (N,)."""
+        """The rate, or how often, at each row's time: (N,)."""
         return when.counted(self, operands)

@@ -39,7 +39,7 @@ class VectorFeature(ColumnFeature):
     project: Annotated[int, Ge(1), Le(MOST)] | None = None
     """A learnt linear map to so many columns, shared by all stages that share embeddings."""
     file: str | None = None
-    """A file of vectors beside the table of items, or of users: `.npy` with `ids`, or a table with the id's column."""
+    """A file of vectors next to the table of items, or of users: `.npy` with `ids`, or a table with the id's column."""
     ids: str | None = None
     """With a `.npy` file: the file of the ids of its rows, a `.npy` too, or a table with the id's column."""
 
@@ -80,7 +80,7 @@ class VectorFeature(ColumnFeature):
         return self.vector.width
 
     def check_data(self, name: str, schema: Schema, data: DataSettings) -> None:
-        """Raise ConfigError if a file lies beside a table that is not given."""
+        """Raise ConfigError if a file belongs to a table that is not given."""
         table = {"item": "items", "user": "users"}.get(self.side)
         if self.file is not None and table is not None and getattr(data, table) is None:
             raise ConfigError(
@@ -109,11 +109,11 @@ class VectorFeature(ColumnFeature):
                 f"feature '{name}': expected a list of {self.dim} numbers; received {_show(first)} ({values.dtype})"
             )
         known = np.flatnonzero(values.is_not_null().to_numpy())
-        given = values.filter(values.is_not_null())
+        lists = values.filter(values.is_not_null())
         length = (
-            pl.Series([given.dtype.size]).new_from_index(0, len(given))
-            if isinstance(given.dtype, pl.Array)
-            else given.list.len()
+            pl.Series([lists.dtype.size]).new_from_index(0, len(lists))
+            if isinstance(lists.dtype, pl.Array)
+            else lists.list.len()
         ).to_numpy()
         if len(odd := np.flatnonzero(length != self.dim)):
             raise RowError(
@@ -121,18 +121,18 @@ class VectorFeature(ColumnFeature):
                 f"received {length[odd[0]]}",
                 int(known[odd[0]]),
             )
-        found = np.empty((len(known), self.dim), dtype=np.float16)
+        numbers = np.empty((len(known), self.dim), dtype=np.float16)
         for first in range(0, len(known), BLOCK):
             rows = slice(first, first + BLOCK)
-            found[rows] = self._convert(given[rows], known[rows], name)
-        vectors = Vectors.of(found)
+            numbers[rows] = self._convert(lists[rows], known[rows], name)
+        vectors = Vectors.of(numbers)
         row = np.full(len(values), -1, dtype=np.int32)
         row[known] = vectors.row
         return Vectors(row, vectors.values)
 
-    def _convert(self, given: pl.Series, row: NDArray[np.integer], name: str) -> NDArray[np.float16]:
+    def _convert(self, lists: pl.Series, row: NDArray[np.integer], name: str) -> NDArray[np.float16]:
         """Convert lists of `dim` numbers, of some rows, to 16 bits. Raises DataError."""
-        flat = given.explode()
+        flat = lists.explode()
         numbers = flat.cast(pl.Float32).fill_null(np.nan).to_numpy().reshape(-1, self.dim)
         if not np.isfinite(numbers).all():
             n, at = np.argwhere(~np.isfinite(numbers))[0].tolist()
@@ -173,5 +173,5 @@ def _to_unit(numbers: Floats) -> NDArray[np.float64]:
 
 def _show(value: Any) -> str:
     """A value as messages show it."""
-    held = value.to_list() if isinstance(value, pl.Series) else value
-    return f"{held!r:.80}"
+    plain_value = value.to_list() if isinstance(value, pl.Series) else value
+    return f"{plain_value!r:.80}"

@@ -1,4 +1,4 @@
-"""`kind: within`: a number of a candidate beside the same number of all candidates of its request.
+"""`kind: within`: a number of a candidate compared with that number of all candidates of its request.
 
 Letters: N results · M candidates of their requests.
 """
@@ -21,7 +21,7 @@ from corank.features.schema import Schema
 
 @FEATURE_KINDS.register("within")
 class WithinFeature(ScaledFeature):
-    """A number of a candidate beside the same number of all candidates of the request, those of which it is known.
+    """A number of a candidate compared with that number of all candidates of the request, those of which it is known.
 
     It is missing where the number is. A pair that is no candidate of the request, such as a negative from beyond the
     log, has the value that it would have as one candidate more.
@@ -121,16 +121,16 @@ class _Compared:
         values, code = np.unique(np.concatenate((among, number)), return_inverse=True)
         keys = np.concatenate((request_of, request)).astype(np.int64) * (len(values) + 1) + code
         order = np.argsort(keys[: len(among)], kind="stable")
-        held, asked = keys[order], keys[len(among) :]
+        sorted_keys, asked = keys[order], keys[len(among) :]
         first = request.astype(np.int64) * (len(values) + 1)
-        begin = np.searchsorted(held, first)
+        begin = np.searchsorted(sorted_keys, first)
         return cls(
             number,
             among[order],
             begin,
-            np.searchsorted(held, first + len(values) + 1) - begin,
-            np.searchsorted(held, asked) - begin,
-            np.searchsorted(held, asked, "right") - begin,
+            np.searchsorted(sorted_keys, first + len(values) + 1) - begin,
+            np.searchsorted(sorted_keys, asked) - begin,
+            np.searchsorted(sorted_keys, asked, "right") - begin,
             more,
         )
 
@@ -144,8 +144,8 @@ class _Compared:
         """The numbers over the medians, NaN where the quotient is not finite."""
         count = self.count + self.more
         with np.errstate(all="ignore"):
-            found = self.number / ((self._nth((count - 1) // 2) + self._nth(count // 2)) / 2)
-        return np.where(np.isfinite(found), found, np.nan)
+            quotients = self.number / ((self._nth((count - 1) // 2) + self._nth(count // 2)) / 2)
+        return np.where(np.isfinite(quotients), quotients, np.nan)
 
     def _nth(self, n: Longs) -> Doubles:
         """The n-th smallest number of the candidates, from 0, the result itself included: (N,)."""
@@ -157,5 +157,5 @@ class _Compared:
     def _at(self, n: Longs) -> Doubles:
         """The n-th smallest of the candidates; −∞ before the first, ∞ after the last."""
         padded = np.append(self.ordered, np.inf)
-        found = padded[np.clip(self.begin + n, 0, len(self.ordered))]
-        return np.where(n < 0, -np.inf, np.where(n < self.count, found, np.inf))
+        numbers = padded[np.clip(self.begin + n, 0, len(self.ordered))]
+        return np.where(n < 0, -np.inf, np.where(n < self.count, numbers, np.inf))

@@ -125,10 +125,10 @@ class PackingMap:
         width, was = new.schema.embedded()[name].width, earlier.schema.embedded()[name].width
         if width != was:
             return FeatureRows(name, fresh, before, f"dim {was} before, {width} now")
-        found = self.new.fitted[name].find_rows(self.earlier.fitted[name])
-        if found is None:
+        earlier_rows = self.new.fitted[name].find_rows(self.earlier.fitted[name])
+        if earlier_rows is None:
             return FeatureRows(name, fresh, before, "its codes stand for other values")
-        source = found.astype(np.int64)
+        source = earlier_rows.astype(np.int64)
         kept = source != UNKNOWN
         kept[UNKNOWN] = True
         return FeatureRows(name, RowMap(source, kept), before)

@@ -57,11 +57,11 @@ class ShareSplit(SplitRule):
         return SPLITS if self.test is not None else SPLITS[:2]
 
     def select(self, rows: SplitColumns, instant: Instant) -> Mapping[str, pl.Expr]:
-        """Raise ConfigError: the log must tell the moments first."""
+        """Raise ConfigError: the log must provide the moments first."""
         raise self._unresolved()
 
     def bounds(self, instant: Instant) -> Mapping[str, tuple[int, int]]:
-        """Raise ConfigError: the log must tell the moments first."""
+        """Raise ConfigError: the log must provide the moments first."""
         raise self._unresolved()
 
     def at(self, times: pl.Series, counts: pl.Series) -> TimeSplit:

@@ -95,14 +95,14 @@ class RangeSplit(BoundedSplit):
 
     def bounds(self, instant: Instant) -> Mapping[str, tuple[int, int]]:
         """The ranges."""
-        found = {}
+        ranges = {}
         for name in self.names:
             begin, end = getattr(self, name)
-            found[name] = (
+            ranges[name] = (
                 NEVER if begin is None else instant(begin),
                 FOREVER if end is None else instant(end),
             )
-        return found
+        return ranges
 
     def check(self, instant: Instant) -> None:
         """Raise ValueError if a range is empty, or two overlap or are not in order."""

@@ -27,7 +27,7 @@ Values = Annotated[list[str], BeforeValidator(_texts), Field(min_length=1)]
 
 
 class ColumnSplit(SplitRule):
-    """A column of the log says it: `train`, `valid`, `test`, or the values that each split names; null for none."""
+    """A column of the log has it: `train`, `valid`, `test`, or the values that each split names; null for none."""
 
     column: str
     """A column of the log."""
@@ -113,11 +113,11 @@ class UserSplit(SplitRule):
         """Draw by a hash of the user."""
         drawn = rows.user.map_batches(UserDraw(self.seed), return_dtype=pl.Float64, is_elementwise=True)
         test = self.test or 0.0
-        found: dict[str, pl.Expr] = {
+        conditions: dict[str, pl.Expr] = {
             "train": drawn >= self.valid + test,
             "valid": drawn.is_between(test, self.valid + test, closed="left"),
         }
-        return found if self.test is None else found | {"test": drawn < test}
+        return conditions if self.test is None else conditions | {"test": drawn < test}
 
     def describe(self) -> str:
         """The shares."""

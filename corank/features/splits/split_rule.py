@@ -1,4 +1,4 @@
-"""What the key `split` of a config may say, and which split a row of the log is in."""
+"""The values of the key `split` of a config, and the split of a row of the log."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -60,12 +60,12 @@ class SplitRule(Settings):
 
     @property
     def source(self) -> str | None:
-        """The column of the log that it reads, beside time and user."""
+        """The column of the log that it reads, besides time and user."""
         return None
 
     @property
     def values(self) -> Sequence[str] | None:
-        """The values that this column may hold, beside null; None if there is no such column."""
+        """The values that this column may hold, besides null; None if there is no such column."""
         return None
 
     @abstractmethod

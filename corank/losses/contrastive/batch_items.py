@@ -17,8 +17,8 @@ from corank.distributed.ranks import Ranks
 
 @dataclass(frozen=True)
 class BatchItems:
-    """The items of a batch. Rows of one item, as it was at several times, are one item: the first stands for all, as
-    of its earliest request in the batch, so that no row shows what happened after a request that clicked it."""
+    """The items of a batch. Rows of one item, as it was at several times, are one item: the first stands for all, at
+    its earliest request in the batch, so that no row shows what happened after a request that clicked it."""
 
     vectors: Tensor
     """(J, d) fp32. Alone there is one of every item row, and those that another stands for are hidden."""
@@ -67,7 +67,7 @@ class BatchItems:
         by_rank = torch.argsort(rank[chosen], stable=True)
         position = torch.empty_like(by_rank)
         position[by_rank] = torch.arange(len(items), device=order.device)
-        found = torch.zeros_like(items).index_add_(0, position[of_row], in_log[order]) > 0
+        is_logged = torch.zeros_like(items).index_add_(0, position[of_row], in_log[order]) > 0
         chosen = chosen[by_rank]
 
         counts = torch.bincount(rank[chosen], minlength=batch.ranks.world).tolist()
@@ -75,7 +75,7 @@ class BatchItems:
         own = chosen[rank[chosen] == batch.ranks.rank] - begin
         gathered = _gather_vectors(vectors.float()[distinct[own]], counts, batch.ranks)
         log_p = log_inclusion(candidates, share[chosen]).to(batch.share.dtype)
-        return cls(gathered, log_p, ~found, position[torch.searchsorted(items, batch.ordinal.double())])
+        return cls(gathered, log_p, ~is_logged, position[torch.searchsorted(items, batch.ordinal.double())])
 
 
 def log_inclusion(candidates: Tensor, share: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Loss `pseudo_label`: what several teachers think of candidates without labels, the less the more they disagree.
+"""Loss `pseudo_label`: mean predictions of teachers for candidates without labels, weighted less if they disagree.
 
 Letters: C candidates · K predictions of the ensemble.
 """
@@ -34,12 +34,12 @@ def predicted(
     loss: PseudoLabelLoss, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
 ) -> Tensor:
     """The detached logits of all predictions of the ensemble, NaN where a score is unknown: (C, K)."""
-    found = []
+    predictions = []
     for name in loss.ensemble:
         if name in funnel.scores:
-            found.append(batch.scores[name].unsqueeze(1))
+            predictions.append(batch.scores[name].unsqueeze(1))
             continue
         output = outputs[name]
         z = output.members[loss.label] if output.members else output.logits[loss.label].unsqueeze(1)
-        found.append(z.detach())
-    return torch.cat(found, 1)
+        predictions.append(z.detach())
+    return torch.cat(predictions, 1)

@@ -1,1 +1,1 @@
-"""What a config says of losses: a file a loss, without torch, which the formula loads."""
+"""Settings of losses: one file per loss, without torch, which the formula loads."""

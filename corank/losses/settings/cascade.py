@@ -51,7 +51,7 @@ class CascadeLoss(FunnelLoss):
     indicator and approximate gradients, which weigh a stage's own.
 
     Each learnt weight 1 / (2 σ_s²) adds log σ_s to the loss of a request, so that it tends to 1 / (2 L) of the part L
-    that it weighs. It begins at ½, and is told with the losses as a training goes on.
+    that it weighs. It begins at ½, and is reported with the losses during training.
 
     A stage that keeps all candidates of a request cuts none there, and learns nothing from it; in `icc` it passes on.
     """

@@ -105,7 +105,7 @@ class InfoNceLoss(Loss):
     def untrained_value(self, counts: SplitCounts, funnel: FunnelSpec, requests: int) -> float | None:
         """The mean over grades of ln(1 + candidates below): all score alike, in a request of average length.
 
-        The margin is left out, which is of the deeper grades' favour alone.
+        The margin, which only favours deeper grades, is left out.
         """
         each = [rows / max(counts.requests, 1) for rows in self._graded(counts, funnel)]
         sizes = [math.log1p(sum(each[:grade])) for grade in range(1, len(each)) if each[grade]]

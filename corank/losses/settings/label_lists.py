@@ -85,9 +85,9 @@ class LabelListLoss(Loss):
 
     def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
         """Rows of requests that hold a 1 and a 0 of a label; of several labels, of the one that has the most."""
-        held = [counts.mixed[label] for label in self.order]
+        mixed_counts = [counts.mixed[label] for label in self.order]
         return Targets(
-            max(mixed.positives + mixed.negatives for mixed in held),
-            max(mixed.positives for mixed in held),
-            max(mixed.negatives for mixed in held),
+            max(mixed.positives + mixed.negatives for mixed in mixed_counts),
+            max(mixed.positives for mixed in mixed_counts),
+            max(mixed.negatives for mixed in mixed_counts),
         )

@@ -22,7 +22,7 @@ class MimicLoss(Loss):
     """L = mean over clicked (r, i) of 2 − cos(g_r, v_i) − cos(h_i, q_r), q and v without gradient.
 
     g_r is what the query imagines of the items it clicks, h_i what the item imagines of the queries that click it: they
-    come to the mean direction of what a side meets. Only the generators, and the tables below them, learn from it.
+    approach the mean direction of what a side meets. Only the generators, and the tables below them, learn from it.
 
     Source: the generation loss of HIT for targets, Yang et al. 2025 (arXiv 2505.19849), where its weight is 0.1.
     """

@@ -1,4 +1,4 @@
-"""Loss `pseudo_label`: what several teachers think of candidates without labels, the less the more they disagree."""
+"""Loss `pseudo_label`: mean predictions of teachers for candidates without labels, weighted less if they disagree."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, Self

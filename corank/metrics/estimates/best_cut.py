@@ -1,4 +1,4 @@
-"""How likely a stage's cut loses the best candidate of a request, as the last stage believes, and what clicks say.
+"""The probability that a stage's cut loses the best candidate of a request, by the last stage and by clicks.
 
 The best candidate is the one that the user would choose if all were shown: by Luce's choice with calibrated click
 probabilities pᵢ as weights, candidate i at the probability pᵢ / Σ pⱼ. It is softmax(log p)ᵢ, the highest of
@@ -36,7 +36,7 @@ def cut_probability(requests: Requests, expected: Numbers, rank: Longs, m: int) 
 def best_cut(requests: Requests, expected: Numbers, rank: Longs, m: int) -> RatioMeasure:
     """Average how likely the best candidate is cut, as the last stage believes.
 
-    Eligible: more than m candidates. Random order of n candidates: 1 − m / n. Arguments as of `cut_probability`.
+    Eligible: more than m candidates. Random order of n candidates: 1 − m / n. Arguments as in `cut_probability`.
     """
     random = 1 - np.minimum(random_recall(requests.size, m), 1.0)
     return requests.mean(cut_probability(requests, expected, rank, m), requests.size > m, random)

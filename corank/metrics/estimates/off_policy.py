@@ -26,7 +26,7 @@ from corank.metrics.requests import Requests
 
 @dataclass(frozen=True)
 class RandomBucket:
-    """The requests of a random bucket, and what each exposed candidate stands for."""
+    """The requests of a random bucket, and the weight of each exposed candidate."""
 
     requests: Requests
     inside: Mask
@@ -36,7 +36,7 @@ class RandomBucket:
 
     @classmethod
     def of(cls, requests: Requests, exposed: Mask, propensity: Numbers) -> "RandomBucket":
-        """Find the bucket; arguments as of `ips_click_rate`."""
+        """Find the bucket; arguments as in `ips_click_rate`."""
         known = ~np.isnan(propensity)
         chance = np.where(known & exposed, propensity, 1.0).astype(np.float64)
         return cls(requests, requests.sums(known) > 0, np.where(known & exposed, 1 / chance, 0.0))
@@ -77,7 +77,7 @@ def snips_click_rate(
     """Estimate clicks per shown item by self-normalised scores: Σ yᵢ/πᵢ / Σ 1/πᵢ, both over E ∩ L.
 
     How much of the lists the draw happened to expose cancels out, and the value lies within 0 to 1. The bias is of the
-    order of 1 / the exposed items of the lists. Arguments as of `ips_click_rate`.
+    order of 1 / the exposed items of the lists. Arguments as in `ips_click_rate`.
     """
     bucket = RandomBucket.of(requests, exposed, propensity)
     return bucket.per_item(listed, bucket.inverse * clicked, per=bucket.inverse)
@@ -92,7 +92,7 @@ def dr_click_rate(
     smaller the better q is.
 
     Args:
-        requests: these and the next four as of `ips_click_rate`.
+        requests: these and the next four as in `ips_click_rate`.
         listed: see above.
         clicked: see above.
         exposed: see above.
@@ -106,7 +106,7 @@ def dr_click_rate(
 def bucket_weight(requests: Requests, exposed: Mask, propensity: Numbers) -> RatioMeasure:
     """Average Σ 1/πᵢ over E / candidates of the request: 1 if the propensities are right, whatever was clicked.
 
-    Arguments as of `ips_click_rate`.
+    Arguments as in `ips_click_rate`.
     """
     bucket = RandomBucket.of(requests, exposed, propensity)
     return requests.mean(requests.sums(bucket.inverse) / np.maximum(requests.size, 1), bucket.inside)

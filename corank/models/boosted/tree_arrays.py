@@ -71,7 +71,7 @@ def ensemble_attributes(trees: TreeArrays, categorical: NDArray[np.bool_]) -> At
     nodes = {name: np.concatenate(both)[order].tolist() for name, both in parts.items()}
     targets = {"target_treeids": leaf_tree, "target_nodeids": number(leaf_tree, leaf), "target_ids": none}
     weights = trees.value[grown[leaf_tree], -1 - child[ends]].tolist()
-    leaves = {name: held.tolist() for name, held in targets.items()} | {"target_weights": weights}
+    leaves = {name: values.tolist() for name, values in targets.items()} | {"target_weights": weights}
     return {"n_targets": 1, **nodes, **leaves}
 
 

@@ -98,8 +98,8 @@ class Trees(StageModel):
         while (inner := node >= 0).any():
             at = first + node.clamp_min(0)
             read = column[at]
-            given, bound = x.gather(1, read), threshold[at]
-            goes_left = torch.where(self.categorical[read] > 0, given == bound, given <= bound)
+            values, bound = x.gather(1, read), threshold[at]
+            goes_left = torch.where(self.categorical[read] > 0, values == bound, values <= bound)
             node = torch.where(inner, torch.where(goes_left, left[at], right[at]), node)
         return leaves.T.gather(0, -1 - node).sum(1)
 
@@ -142,12 +142,12 @@ class _ExportedTrees(nn.Module):
     def forward(self, inputs: StageInputs) -> StageOutput:
         """As `Trees.forward`."""
         x = self.trees.read_columns(inputs)
-        return StageOutput({label: _add_up(x, held) for label, held in self.attributes.items()})
+        return StageOutput({label: _add_up(x, attributes) for label, attributes in self.attributes.items()})
 
 
 def _add_up(x: Tensor, attributes: Attributes) -> Tensor:
     """(n, F) → (n,)."""
-    found: Tensor = torch.onnx.ops.symbolic(
+    sums: Tensor = torch.onnx.ops.symbolic(
         "ai.onnx.ml::TreeEnsembleRegressor",
         (x,),
         attributes,
@@ -155,4 +155,4 @@ def _add_up(x: Tensor, attributes: Attributes) -> Tensor:
         shape=(x.shape[0], 1),
         version=3,
     )
-    return found.squeeze(1)
+    return sums.squeeze(1)

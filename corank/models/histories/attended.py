@@ -43,7 +43,7 @@ class AttendedHistory(ABC):
 
     @abstractmethod
     def encode(self, rows: Tensor, encoder: SequenceEncoder) -> "AttendedHistory":
-        """Encode the events of each request in their order, from rows as of `items`: (H', v), or (L, v)."""
+        """Encode the events of each request in their order, from rows as in `items`: (H', v), or (L, v)."""
 
 
 class BatchHistory(AttendedHistory):

@@ -73,7 +73,7 @@ class HstuLayer(nn.Module):
     """
 
     def __init__(self, events: AxisNames, heads: int, dim: int, last: int, dropout: float) -> None:
-        """Args: as of `SequenceEncoder`; `heads` of width `dim`."""
+        """Args: as in `SequenceEncoder`; `heads` of width `dim`."""
         super().__init__()
         self.heads, self.width, self.dropout = heads, heads * dim, dropout
         self.norm = name_axes(nn.LayerNorm(len(events)), weight=(events,), bias=(events,))

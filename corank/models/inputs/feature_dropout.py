@@ -21,7 +21,7 @@ class FeatureDropout(nn.Module):
     With squared error and a linear layer, y ≈ c(x) + r of a feature's own part r and the others' part c, the minimum is
     r = (1 − rate)·(y − c) on the mean of the rows that share the feature: c must do without r, and r is shrunk to 1 −
     rate of what is left. Scaling the layers up or down does not undo that, as it does with a penalty on weights.
-    Dropout (Srivastava et al., JMLR 2014) of whole features; corank's use of it is to say how far to believe an id.
+    Dropout (Srivastava et al., JMLR 2014) of whole features; corank uses it to set how far to trust an id.
     """
 
     def __init__(self, layout: Layout, placement: Placement, rates: Mapping[str, float]) -> None:

@@ -32,8 +32,8 @@ class FeatureGates(nn.Module):
         """
         super().__init__()
         blocks = tuple(dict.fromkeys(features))
-        found = {name: n for n, name in enumerate(blocks)}
-        self.register_buffer("block_of", torch.tensor([found[f] for f in features]), persistent=False)
+        block_index = {name: n for n, name in enumerate(blocks)}
+        self.register_buffer("block_of", torch.tensor([block_index[f] for f in features]), persistent=False)
         self.squeeze = name_axes(nn.Linear(len(inputs), hidden), weight=(None, inputs))
         self.excite = name_axes(nn.Linear(hidden, len(blocks)), weight=(blocks, None), bias=(blocks,))
         nn.init.zeros_(self.excite.weight)

@@ -1,4 +1,4 @@
-"""Generated vectors: what a tower imagines the other side's vector to be, read beside its own features.
+"""Generated vectors: what a tower imagines the other side's vector to be, read with its own features.
 
 Source: the dual generators of HIT, Yang et al. 2025 (arXiv 2505.19849), those of targets, after the dual augmented
 two-tower, Yu et al., DLP-KDD 2021.
@@ -46,5 +46,5 @@ class GeneratingTower(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, width) → what the tower gives."""
         x = self.columns(x)
-        found: Tensor = self.tower(torch.cat((x, self._imagine(x).detach().to(x.dtype)), dim=1))
-        return found
+        output: Tensor = self.tower(torch.cat((x, self._imagine(x).detach().to(x.dtype)), dim=1))
+        return output

@@ -29,8 +29,8 @@ def name_inputs(layout: Layout, placement: Placement, columns: Iterable[int] | N
     """Name the columns of a placement's dense input: all, or some in their order."""
     names = [""] * layout.width(placement)
     for feature in layout.schema.row_features(placement):
-        held = layout.schema.features[feature]
-        form = held.storage if held.vector.projection is None else "projected"
+        settings = layout.schema.features[feature]
+        form = settings.storage if settings.vector.projection is None else "projected"
         for n, column in enumerate(layout.columns(placement, [feature]).tolist()):
             names[column] = f"{feature}[{form} {n}]"
     return tuple(names if columns is None else (names[column] for column in columns))
@@ -59,7 +59,7 @@ def read_axes(network: nn.Module) -> dict[str, Axes]:
 
 
 def number(text: str, count: int) -> AxisNames:
-    """Name outputs or inputs that are told apart by their number alone."""
+    """Name outputs or inputs that only their number distinguishes."""
     return tuple(f"{text}[{n}]" for n in range(count))
 
 

@@ -1,4 +1,4 @@
-"""Embeddings of numbers: what a network reads of them beside their scaled values.
+"""Embeddings of numbers: what a network reads of them besides their scaled values.
 
 Source: Gorishniy, Rubachev, Babenko, On Embeddings for Numerical Features in Tabular Deep Learning, NeurIPS 2022
 (arXiv 2203.05556).
@@ -69,7 +69,7 @@ class PiecewiseEmbedding(NumberEmbedding):
     """Shares of bins: p_t = clamp((x − b_t) / (b_{t+1} − b_t), 0, 1), t < T, with b the quantiles of training rows.
 
     Ones below the number's bin, its share of the bin, noughts above. The edges are learnt from data before training,
-    belong to the weights, and stay when a training goes on from another.
+    belong to the weights, and stay when a training continues another.
     """
 
     low: Tensor

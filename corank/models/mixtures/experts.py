@@ -36,11 +36,11 @@ class ExpertLayers(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, a) → (N, s, b) or (N, L, o, b); what each label reads, (N, L, a), → (N, L, o, b)."""
         if x.dim() == 2:
-            found = activated(x, self.weight.flatten(0, -2), self.bias.flatten(), self.activation)
-            found = found.view(-1, *self.bias.shape)
+            outputs = activated(x, self.weight.flatten(0, -2), self.bias.flatten(), self.activation)
+            outputs = outputs.view(-1, *self.bias.shape)
         else:
-            found = ACTIVATIONS[self.activation](_products(x, self.weight) + self.bias.to(x.dtype))
-        return functional.dropout(found, self.dropout, self.training)
+            outputs = ACTIVATIONS[self.activation](_products(x, self.weight) + self.bias.to(x.dtype))
+        return functional.dropout(outputs, self.dropout, self.training)
 
 
 class ExpertGates(nn.Module):
@@ -61,10 +61,10 @@ def _products(x: Tensor, weight: Tensor) -> Tensor:
     """x · weightᵀ: (N, a) with (…, a) → (N, …), and label by label (N, L, a) with (L, …, a) → (N, L, …)."""
     weight = weight.to(x.dtype)
     if x.dim() == 2:
-        found = functional.linear(x, weight.flatten(0, -2))
+        products = functional.linear(x, weight.flatten(0, -2))
     else:
-        found = torch.einsum("nla,lca->nlc", x, weight.flatten(1, -2))
-    return found.view(-1, *weight.shape[:-1])
+        products = torch.einsum("nla,lca->nlc", x, weight.flatten(1, -2))
+    return products.view(-1, *weight.shape[:-1])
 
 
 class ExpertLevel(nn.Module):
@@ -102,7 +102,7 @@ class ExpertHeads(nn.Module):
     ) -> None:
         """
         Args:
-            settings: of the network, which say its labels.
+            settings: of the network, which name its labels.
             experts: of its experts.
             below: width of the hidden layer below the experts.
             beside: the names of the shared inputs.

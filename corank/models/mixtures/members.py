@@ -26,7 +26,7 @@ class MemberLinear(nn.Module):
             count: members, k.
             inputs: how many, or their names.
             outputs: how many.
-            first: whether the factors of the inputs begin at random signs, which tells the members apart; at 1 if not.
+            first: whether the factors of the inputs begin at random signs, which makes members differ; at 1 if not.
         """
         super().__init__()
         width, names = (inputs, None) if isinstance(inputs, int) else (len(inputs), inputs)

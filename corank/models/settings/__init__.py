@@ -1,1 +1,1 @@
-"""What a config says of networks: a file a stage model or a part of one, without torch, which `build` loads."""
+"""Settings of networks: one file per stage model or part of one, without torch, which `build` loads."""

@@ -6,7 +6,7 @@ from corank.core.settings import Settings
 
 
 class DcnSettings(Settings):
-    """Cross layers beside the deep ones."""
+    """Cross layers next to the deep ones."""
 
     layers: PositiveInt = 2
     """Cross layers, one after another."""

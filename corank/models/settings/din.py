@@ -12,7 +12,7 @@ class DinSettings(Settings):
     history: str
     """The feature whose items are attended to."""
     attributes: list[str] = []
-    """Features of the items that take part beside their id, such as the brand, and of the events, such as the dwell."""
+    """Item features that take part besides the id, such as the brand, and of the events, such as the dwell."""
     hidden: PositiveInt = 36
     """Width of the layer that weighs an event for a candidate."""
     encoder: SequenceEncoderSettings | None = None

@@ -1,4 +1,4 @@
-"""Stage model `mlp`: what a config says of an MLP over every feature."""
+"""Stage model `mlp`: settings of an MLP over every feature."""
 
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -52,7 +52,7 @@ class MlpSettings(LayerSettings, StageSettings):
 
     def earlier(self) -> list[tuple[str, Earlier]]:
         """What it sees of earlier stages: stage and what of it. Raises ConfigError if it is neither score nor rank."""
-        found: list[tuple[str, Earlier]] = []
+        sources: list[tuple[str, Earlier]] = []
         for text in self.from_stages:
             stage, _, what = text.rpartition(".")
             key = f"stages.{self.name}.from_stages"
@@ -62,8 +62,8 @@ class MlpSettings(LayerSettings, StageSettings):
                 )
             if not stage or what not in ("score", "rank"):
                 raise ConfigError(f"{key}: expected STAGE.score or STAGE.rank; received {text!r}")
-            found.append((stage, "score" if what == "score" else "rank"))
-        return found
+            sources.append((stage, "score" if what == "score" else "rank"))
+        return sources
 
     def in_role_of(self, stage: StageSettings) -> StageSettings:
         """An MLP of the same widths in the role of another stage; an MLP stays as it is."""

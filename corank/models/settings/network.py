@@ -127,9 +127,9 @@ class LayerSettings(NetworkSettings):
     din: DinSettings | None = None
     """Attention over a history."""
     dcn: DcnSettings | None = None
-    """Cross layers beside the deep ones."""
+    """Cross layers next to the deep ones."""
     numbers: Numbers | None = None
-    """What it reads of numbers beside their scaled values; nothing unless given."""
+    """What it reads of numbers besides their scaled values; nothing unless given."""
     gates: GateSettings | None = None
     """A factor for each feature, learnt of its side's inputs; none unless given."""
     members: Annotated[int, Ge(2), Le(64)] | None = None

@@ -1,6 +1,6 @@
 """Settings that every stage of the cascade has, and the registry of stage models.
 
-`corank.models.stage_model` says what a stage model is, and how to add one.
+`corank.models.stage_model` describes stage models and how to add one.
 """
 
 import inspect
@@ -41,7 +41,7 @@ class StageSettings(NetworkSettings):
     cuts: list[str] = []
     """Levels of the log whose candidates this stage cut."""
     keep: PositiveInt
-    """Quota: how many candidates go on to the next stage."""
+    """Quota: how many candidates pass to the next stage."""
     min_score: float | None = None
     """Candidates that score less, by the score that the answer shows, are cut even if there is room."""
     deadline_ms: PositiveFloat | None = None

@@ -17,7 +17,7 @@ class TableOptimiser(Settings):
     """Learning rate."""
     decay: Annotated[float, Gt(0), Le(1)] = 1.0
     """Of rowwise_adagrad: what is left of a row's sum of squared gradients at each update of the row. At 1 sums only
-    grow, and with them the rate of frequent rows falls for good: write less, such as 0.999, if runs go on from runs."""
+    grow, and with them the rate of frequent rows falls for good: write less, such as 0.999, if runs continue others."""
 
     @model_validator(mode="after")
     def _check_decay(self) -> Self:

@@ -15,7 +15,7 @@ class TeacherSettings(LayerSettings):
     """Settings of a teacher."""
 
     scores: Annotated[list[str], MinLen(1)]
-    """The logged scores (`data.scores`) that it sees beside every feature; a missing one counts as 0, and is marked."""
+    """Logged scores (`data.scores`) that it sees besides every feature; a missing one counts as 0, and is marked."""
 
     def check(self, context: StageContext) -> None:
         """Raise ConfigError if it contradicts the rest of the config, such as a score that is not logged."""

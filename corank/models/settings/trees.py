@@ -1,4 +1,4 @@
-"""Stage model `trees`: what a config says of boosted trees, be they a stage or a teacher."""
+"""Stage model `trees`: settings of boosted trees, as a stage or a teacher."""
 
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 

@@ -1,4 +1,4 @@
-"""Stage model `towers`: what a config says of a query tower and an item tower."""
+"""Stage model `towers`: settings of a query tower and an item tower."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -47,8 +47,8 @@ class TowerPairSettings(SingleLabelSettings):
     """Features of the item tower; all of the item side unless given."""
     feature_dropout: dict[str, Annotated[float, Gt(0), Lt(1)]] = {}
     """Share of rows for which a training step leaves a feature out, by feature; in the others it counts 1/(1 − share)
-    times. What is learnt of it beside the other features ends up 1 − share as large: an id whose targets are noisy
-    then moves a vector less from where its attributes put it. Not of features as of snapshots."""
+    times. What is learnt of it on top of the other features ends up 1 − share as large: an id whose targets are noisy
+    then moves a vector less from where its attributes put it. Not for snapshot features."""
     bias: bool = True
     """Whether each side adds a bias of its own to the logit. The two are numbers of the vectors, within their width."""
     generated: Widths | None = None
@@ -117,10 +117,10 @@ class TowerPairSettings(SingleLabelSettings):
             if name in self.matches[:n]:
                 raise ConfigError(f"{key}: '{name}' is there twice; drop one")
             if name not in known:
-                held = f"those declared are {', '.join(known)}" if known else "none is declared"
+                alternatives = f"those declared are {', '.join(known)}" if known else "none is declared"
                 raise ConfigError(
                     f"{key}: '{name}' is no feature of kind count or contains of the query and the item, such as "
-                    f"{{kind: count, of: [history.brand, brand]}}, or of kind within; {held}"
+                    f"{{kind: count, of: [history.brand, brand]}}, or of kind within; {alternatives}"
                 )
 
     def _require_inputs(self, schema: Schema) -> None:
@@ -130,7 +130,7 @@ class TowerPairSettings(SingleLabelSettings):
             ("item", self.item_features),
         )
         for side, names in sides:
-            # an item's priors and ages are added to its vector: they tell items apart, too
+            # an item's priors and ages are added to its vector: they distinguish items, too
             placements = (side,) if side == "query" else RECORD_PLACEMENTS
             read = [name for name in schema.inputs() if schema.placement(name) in placements]
             if not any(names is None or name in names for name in read):

@@ -29,8 +29,8 @@ def overwrite_rows(matrix: Tensor, row: Tensor, values: Tensor) -> None:
         matrix.index_copy_(0, row, values)
         return
     whole_row = np.dtype((np.void, matrix.shape[1] * matrix.element_size()))
-    held, written = matrix.detach().numpy(), values.contiguous().numpy()
-    np.put(held.view(whole_row), row.numpy(), written.view(whole_row))
+    table, written = matrix.detach().numpy(), values.contiguous().numpy()
+    np.put(table.view(whole_row), row.numpy(), written.view(whole_row))
 
 
 def sum_rows(matrix: Tensor, csr: Csr) -> Tensor:

@@ -15,7 +15,7 @@ SCALE = 0.02
 
 
 def draw_rows(shards: RowShards, rank: int, dim: int, untrained: Ints, seed: int, name: str) -> Tensor:
-    """Draw a rank's rows of a table: (size, d). No more than these, and a bucket beside them, is in memory.
+    """Draw a rank's rows of a table: (size, d). No more than these, and a bucket besides them, is in memory.
 
     Args:
         shards: how the table's rows are spread.

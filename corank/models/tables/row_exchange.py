@@ -23,7 +23,7 @@ Lookups = Mapping[int, TableLookup]
 
 
 class GradientSum(ABC):
-    """How the gradients of a batch's table rows come to be the sums over all ranks; made anew for each batch."""
+    """Sums the gradients of a batch's table rows over all ranks; made for each batch."""
 
     def __init__(self, lookups: Lookups, ranks: Ranks) -> None:
         self.ranks, self.dims = ranks, list(lookups)
@@ -46,12 +46,12 @@ class GradientSum(ABC):
     @cached_property
     def _updated(self) -> dict[int, tuple[Tensor, Csr]]:
         """By dimension the distinct rows that gradients arrive for, and the sums over what arrives."""
-        found = {}
+        sums = {}
         for dim, rows in self._rows().items():
             distinct, start, order = group(rows.cpu().numpy())
             here = [torch.from_numpy(a).to(rows.device) for a in (distinct, order, start)]
-            found[dim] = (here[0], Csr(here[1], here[2], None))
-        return found
+            sums[dim] = (here[0], Csr(here[1], here[2], None))
+        return sums
 
     def _summed(self, arrived: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor]]:
         return {
@@ -64,7 +64,7 @@ class RowExchange(GradientSum):
     """Rows of sharded tables, sent by their owners to the ranks that need them, and gradients the other way."""
 
     def __init__(self, lookups: Lookups, ranks: Ranks) -> None:
-        """A collective: each rank tells every other which of its rows it needs."""
+        """A collective: each rank sends every other which of its rows it needs."""
         super().__init__(lookups, ranks)
         self._needed = _by_part([lookup.owned for lookup in lookups.values()])
         """By rank and dimension, how many of its rows this one needs."""
@@ -112,7 +112,7 @@ class RowUnion(GradientSum):
     """Rows of replicated tables: every rank gets all gradients, and sums them alike."""
 
     def __init__(self, lookups: Lookups, ranks: Ranks) -> None:
-        """A collective: each rank tells every other which rows it has gradients of."""
+        """A collective: each rank sends every other which rows it has gradients of."""
         super().__init__(lookups, ranks)
         touched = [lookup.touched for lookup in lookups.values()]
         counts = torch.tensor([len(rows) for rows in touched])

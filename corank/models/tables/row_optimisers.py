@@ -12,7 +12,7 @@ from corank.models.tables.embedding import gather, overwrite_rows
 class RowwiseAdagrad(torch.optim.Optimizer):
     """Adagrad with one accumulator a table row: s ← d·s + mean(g²), w -= lr · g / (√s + ε); d = 1 unless given.
 
-    Takes sparse, coalesced gradients. Source: row-wise Adagrad as of DLRM (arXiv 1906.00091, §4).
+    Takes sparse, coalesced gradients. Source: row-wise Adagrad of DLRM (arXiv 1906.00091, §4).
     """
 
     def __init__(

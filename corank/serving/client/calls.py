@@ -1,4 +1,4 @@
-"""What both clients share: requests as bytes, and answers as types or errors."""
+"""The part that both clients share: requests as bytes, and answers as types or errors."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
@@ -65,29 +65,31 @@ class ServiceCalls:
 
     def _fields(self, request: Asked) -> dict[str, Any]:
         if isinstance(request, Request):
-            held = msgspec.structs.asdict(request)
+            fields = msgspec.structs.asdict(request)
             defaults = msgspec.structs.asdict(Request(user={}))
-            held = {name: value for name, value in held.items() if name == "user" or value != defaults[name]}
+            fields = {
+                name: value for name, value in fields.items() if name == "user" or value != defaults[name]
+            }
         else:
-            held = dict(request)
-        if held.get("candidates") is not None:
-            held["candidates"] = self._candidates(held["candidates"], self.codec)
-        return held
+            fields = dict(request)
+        if fields.get("candidates") is not None:
+            fields["candidates"] = self._candidates(fields["candidates"], self.codec)
+        return fields
 
     @staticmethod
-    def _candidates(given: Any, codec: Codec) -> Any:
+    def _candidates(ids: Any, codec: Codec) -> Any:
         """Candidates as the encoding has them: of MessagePack bytes, if they are whole numbers."""
         numbers: Longs | None = None
-        if isinstance(given, np.ndarray):
-            if given.ndim != 1 or given.dtype.kind not in "iu":
+        if isinstance(ids, np.ndarray):
+            if ids.ndim != 1 or ids.dtype.kind not in "iu":
                 raise RequestError(
-                    f"candidates: expected an array of whole numbers; received {given.dtype} of shape {given.shape}"
+                    f"candidates: expected an array of whole numbers; received {ids.dtype} of shape {ids.shape}"
                 )
-            numbers = given.astype(np.int64)
-        elif codec is MSGPACK_CODEC and isinstance(given, list):
-            numbers = as_int64(given)
+            numbers = ids.astype(np.int64)
+        elif codec is MSGPACK_CODEC and isinstance(ids, list):
+            numbers = as_int64(ids)
         if numbers is None or not len(numbers):
-            return given if numbers is None else []
+            return ids if numbers is None else []
         return numbers.astype("<i8").tobytes() if codec is MSGPACK_CODEC else numbers.tolist()
 
     def read(self, status: int, headers: Mapping[str, str], content: bytes, kind: type[T]) -> T:

@@ -78,13 +78,13 @@ class ServiceClient:
 
         Raises as `rank`, and what `retrieve` raises.
         """
-        first, found = self._calls.encode_query(query), list[bytes]()
+        first, candidate_lines = self._calls.encode_query(query), list[bytes]()
 
         def lines() -> Iterator[bytes]:
             yield first
-            if not found:
-                found.append(self._calls.encode_candidates(retrieve()))
-            yield found[0]
+            if not candidate_lines:
+                candidate_lines.append(self._calls.encode_candidates(retrieve()))
+            yield candidate_lines[0]
 
         return self._post("/rank/ahead", lines, RankAnswer, LINES)
 
@@ -108,16 +108,16 @@ class ServiceClient:
     ) -> T:
         tries, url = Tries(self._policy), self._calls.url + path
         while True:
-            status, given, error = None, dict[str, str](), ""
+            status, answer_headers, error = None, dict[str, str](), ""
             body = content if isinstance(content, bytes) else content()
             try:
                 answer = self._client.post(url, content=body, headers=headers, timeout=tries.begin())
-                status, given = answer.status_code, answer.headers
+                status, answer_headers = answer.status_code, answer.headers
             except self._httpx.TransportError as failed:
                 error = f"{url}: no answer after {tries.count} tries: {failed!r}"
-            pause = tries.pause_after(status, given) if status != 200 else None
+            pause = tries.pause_after(status, answer_headers) if status != 200 else None
             if pause is None:
                 if status is None:
                     raise ServiceError(error)
-                return self._calls.read(status, given, answer.content, kind)
+                return self._calls.read(status, answer_headers, answer.content, kind)
             time.sleep(pause)

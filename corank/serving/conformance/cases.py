@@ -37,10 +37,12 @@ def read_lines(path: Path, what: str) -> Iterator[dict[str, Any]]:
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
-                held = json.loads(line)
-                if not isinstance(held, dict):
-                    raise RequestError(f"{path}: line {number}: expected an object; received {held!r:.100}")
-                yield held
+                document = json.loads(line)
+                if not isinstance(document, dict):
+                    raise RequestError(
+                        f"{path}: line {number}: expected an object; received {document!r:.100}"
+                    )
+                yield document
     except (OSError, ValueError) as error:
         raise RequestError(f"{path}: expected a {what} a line, in JSON: {error}") from None
 
@@ -54,7 +56,7 @@ def make_case(funnel: Funnel, request: Mapping[str, Any]) -> dict[str, Any]:
     everyone: Longs = np.arange(len(encoded.ids))
     described = encoded.positions[encoded.positions >= funnel.request_encoder.items.bounds[-1]]
     schema = funnel.schema
-    ids, found, _ = funnel.predict(asked)
+    ids, outputs, _ = funnel.predict(asked)
     return {
         "request": dict(request),
         "query": plain_rows(encoded.query, schema.row_features("query"))[0],
@@ -67,8 +69,8 @@ def make_case(funnel: Funnel, request: Mapping[str, Any]) -> dict[str, Any]:
         },
         "stages": {
             stage.name: {
-                "logits": {label: found[f"logit.{stage.name}.{label}"].tolist() for label in stage.labels},
-                "values": found[f"value.{stage.name}"].tolist(),
+                "logits": {label: outputs[f"logit.{stage.name}.{label}"].tolist() for label in stage.labels},
+                "values": outputs[f"value.{stage.name}"].tolist(),
             }
             for stage in funnel.manifest.stages
         },
@@ -97,8 +99,8 @@ def plain_rows(rows: Rows, placed: RowFeatures) -> list[dict[str, Any]]:
     for name, at in placed.numbers_at.items():
         numbers = rows.numbers[:, at]
         columns[name] = (numbers[:, 0] if numbers.shape[1] == 1 else numbers).tolist()
-    columns |= {name: _lists(held) for name, held in zip(placed.lists, rows.lists, strict=True)}
-    columns |= {name: _vectors(held) for name, held in zip(placed.vectors, rows.vectors, strict=True)}
+    columns |= {name: _lists(ragged) for name, ragged in zip(placed.lists, rows.lists, strict=True)}
+    columns |= {name: _vectors(vectors) for name, vectors in zip(placed.vectors, rows.vectors, strict=True)}
     return [{name: values[n] for name, values in columns.items()} for n in range(len(rows))]
 
 

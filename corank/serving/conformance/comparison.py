@@ -1,4 +1,4 @@
-"""What a reader in another language made of test cases, compared with them step by step."""
+"""Compares the results of a reader in another language with test cases, step by step."""
 
 import math
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from corank.core.errors import RequestError
 from corank.serving.conformance.cases import read_lines
 
 STEPS = ("query", "described", "cross", "events", "probabilities", "values", "answer")
-"""What is compared of a case."""
+"""The compared steps of a case."""
 
 
 def compare_case_files(cases: Path, found: Path) -> dict[str, float]:
@@ -25,7 +25,7 @@ def compare_case_files(cases: Path, found: Path) -> dict[str, float]:
 
 
 def _steps(case: Mapping[str, Any]) -> dict[str, Any]:
-    """What is compared of a case, by step; None for what it lacks.
+    """The compared values of a case, by step; None for what it lacks.
 
     Logits count as probabilities: a sum of large numbers may be far from another reader's where it does not matter.
     """
@@ -34,15 +34,15 @@ def _steps(case: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{step: case.get(step) for step in ("query", "described", "cross", "events")},
         "probabilities": {
-            n: {label: _sigmoids(z) for label, z in held.items()} for n, held in logits.items()
+            n: {label: _sigmoids(z) for label, z in by_label.items()} for n, by_label in logits.items()
         },
         "values": {name: _mapping(stage).get("values") for name, stage in stages.items()},
         "answer": _scores(case.get("answer")),
     }
 
 
-def _mapping(held: Any) -> Mapping[str, Any]:
-    return held if isinstance(held, Mapping) else {}
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _sigmoids(logits: Any) -> list[Any]:
@@ -73,4 +73,4 @@ def _scores(answer: Any) -> Any:
     if not isinstance(answer, Mapping) or not isinstance(answer.get("items"), list):
         return None
     scores = [item.get("score") if isinstance(item, Mapping) else None for item in answer["items"]]
-    return {key: held for key, held in answer.items() if key != "warnings"} | {"items": scores}
+    return {key: value for key, value in answer.items() if key != "warnings"} | {"items": scores}

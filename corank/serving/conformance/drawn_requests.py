@@ -38,18 +38,18 @@ class _Draw:
         self.by_column = {self.schema.column(n): n for n in self.schema.columns()}
 
     def request(self) -> dict[str, Any]:
-        held = make_example(self.funnel, self.rng)
-        user = self._columns({c: v for c, v in held["user"].items() if c != "id"}) | {
-            "id": held["user"]["id"]
+        example = make_example(self.funnel, self.rng)
+        user = self._columns({c: v for c, v in example["user"].items() if c != "id"}) | {
+            "id": example["user"]["id"]
         }
         user |= self._histories()
-        request = {"user": user, "context": self._columns(held["context"]), "time": self.time}
+        request = {"user": user, "context": self._columns(example["context"]), "time": self.time}
         return request | {"candidates": self._candidates()}
 
-    def _columns(self, held: dict[str, Any]) -> dict[str, Any]:
+    def _columns(self, columns: dict[str, Any]) -> dict[str, Any]:
         """Some of the columns, drawn anew; one in ten is left out."""
         return {
-            column: self._value(column, value) for column, value in held.items() if self.rng.random() < 0.9
+            column: self._value(column, value) for column, value in columns.items() if self.rng.random() < 0.9
         }
 
     def _value(self, column: str, value: Any = None) -> Any:
@@ -101,7 +101,7 @@ class _Draw:
         return self._single(dtype.inner if isinstance(dtype, pl.List) else dtype)
 
     def _histories(self) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        columns: dict[str, Any] = {}
         for name, history in self.schema.histories().items():
             count = int(self.rng.integers(MOST_EVENTS)) if self.rng.random() < 0.9 else 0
             items = [self._listed(name) if history.values else self._item() for _ in range(count)]
@@ -114,7 +114,7 @@ class _Draw:
                 beside[column] = [v[0] if isinstance(v, list) and v else None for v in values]
             if history.lists is None:
                 timed = name in self.manifest.timed_histories
-                found[name] = [
+                columns[name] = [
                     {"id": item}
                     | ({"time": int(times[n])} if timed else {})
                     | {c: v[n] for c, v in beside.items()}
@@ -123,10 +123,10 @@ class _Draw:
                     for n, item in enumerate(items)
                 ]
                 continue
-            found[history.lists.column] = items
-            found |= {history.lists.times: [int(t) for t in times]} if history.lists.times else {}
-            found |= beside
-        return found
+            columns[history.lists.column] = items
+            columns |= {history.lists.times: [int(t) for t in times]} if history.lists.times else {}
+            columns |= beside
+        return columns
 
     def _candidates(self) -> list[Any]:
         columns = self.manifest.request_columns
@@ -135,12 +135,12 @@ class _Draw:
         )
         known = self.ids.gather(chosen).to_list()
         ids = [*known, *(self._new_item() for _ in range(self.rng.integers(3)))]
-        found = []
+        candidates = []
         for n, id_ in enumerate(ids):
             pair = {column: self._value(column) for column in columns.cross if self.rng.random() < 0.9}
             pair |= {column: round(float(self.rng.random()), 3) for column in columns.values}
             if n >= len(known) and self.rng.random() < 0.8:
                 pair |= {c: self._value(c) for c in columns.item if c not in self.manifest.item_columns}
                 pair |= {c: round(float(self.rng.random()), 3) for c in self.manifest.item_columns}
-            found.append({"id": id_} | pair if pair else id_)
-        return found
+            candidates.append({"id": id_} | pair if pair else id_)
+        return candidates

@@ -67,13 +67,13 @@ def _split_columns(candidates: Sequence[Any]) -> tuple[list[Any], list[dict[str,
     ids: list[Any] = []
     columns: list[dict[str, Any]] = []
     for n, candidate in enumerate(candidates):
-        given = dict(candidate) if isinstance(candidate, dict) else {"id": candidate}
-        if type(given.get("id")) not in (int, str):
+        fields = dict(candidate) if isinstance(candidate, dict) else {"id": candidate}
+        if type(fields.get("id")) not in (int, str):
             raise RequestError(
                 f"candidates.{n}: needs an `id`, a whole number or text; received {candidate!r}"
             )
-        ids.append(given.pop("id"))
-        columns.append(given)
+        ids.append(fields.pop("id"))
+        columns.append(fields)
     return ids, columns
 
 

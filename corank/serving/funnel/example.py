@@ -46,17 +46,17 @@ def make_example(funnel: Funnel, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _histories(funnel: Funnel, items: list[Any], rng: np.random.Generator) -> dict[str, list[Any]]:
-    """Histories of the same items, or of some values, an hour apart if times are needed; what is beside is missing."""
-    manifest, schema, now, found = funnel.manifest, funnel.schema, now_ms(), dict[str, list[Any]]()
+    """Histories of the same items, or of some values, an hour apart if times are needed, without attributes."""
+    manifest, schema, now, columns = funnel.manifest, funnel.schema, now_ms(), dict[str, list[Any]]()
     fitted = funnel.request_encoder.encoders.fitted
     for name, history in schema.histories().items():
         listed = schema.columns()[name].sample(fitted[name], rng) or [] if history.values else items
         times = [now - HOUR * (len(listed) - n) for n in range(len(listed))]
         if history.lists is None:
             timed = [{"id": item, "time": time} for item, time in zip(listed, times, strict=True)]
-            found[name] = timed if name in manifest.timed_histories else listed
+            columns[name] = timed if name in manifest.timed_histories else listed
             continue
-        found[history.lists.column] = items
-        found |= {history.lists.times: times} if history.lists.times else {}
+        columns[history.lists.column] = items
+        columns |= {history.lists.times: times} if history.lists.times else {}
     beside = {schema.column(name) for name, of in schema.parallels().items() if schema.histories()[of].lists}
-    return found | {column: [None] * len(items) for column in beside - found.keys()}
+    return columns | {column: [None] * len(items) for column in beside - columns.keys()}

@@ -186,10 +186,12 @@ class Funnel:
             if stage.deadline_ms is None:
                 scores = self._score(stage, result.encoded, alive, shared)
             else:
-                found = self._score_until(stage, began + stage.deadline_ms / 1000, alive, shared, result)
-                if found is None:
+                timely_scores = self._score_until(
+                    stage, began + stage.deadline_ms / 1000, alive, shared, result
+                )
+                if timely_scores is None:
                     return None
-                scores = found
+                scores = timely_scores
         except RUNTIME_ERRORS:
             if not result.cuts:
                 raise
@@ -259,17 +261,17 @@ class Funnel:
         encoded = self.encode(request)
         everyone: Longs = np.arange(len(encoded.ids))
         shared: Shared = {}
-        found: dict[str, Numbers] = {}
+        outputs: dict[str, Numbers] = {}
         for stage in self.manifest.stages:
             candidates = Candidates(self.request_encoder, encoded, everyone, shared)
             logits, value = self.scorer.evaluate(stage, candidates)
             calibrators = self.scorer.calibrators[stage.name]
             for label, values in logits.items():
-                found[f"logit.{stage.name}.{label}"] = values
-                found[f"probability.{stage.name}.{label}"] = calibrators[label].apply(values)
-            found[f"value.{stage.name}"] = refuse_odd(stage, value, candidates)
+                outputs[f"logit.{stage.name}.{label}"] = values
+                outputs[f"probability.{stage.name}.{label}"] = calibrators[label].apply(values)
+            outputs[f"value.{stage.name}"] = refuse_odd(stage, value, candidates)
         named = [name for name in self.manifest.data.columns if name in self.scorer.named]
-        return encoded.ids, found, {name: encoded.column(name, everyone) for name in named}
+        return encoded.ids, outputs, {name: encoded.column(name, everyone) for name in named}
 
     def _score(
         self,

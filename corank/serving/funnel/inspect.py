@@ -29,16 +29,16 @@ def describe_item(items: LayeredItems, encoders: Encoders, text: str) -> dict[st
     if position[0] < 0:
         return None
     row, placed = items.rows(position), encoders.schema.record_features
-    found: dict[str, Any] = {n: _decode(encoders, n, int(row.ids[0, k])) for k, n in enumerate(placed.ids)}
+    features: dict[str, Any] = {n: _decode(encoders, n, int(row.ids[0, k])) for k, n in enumerate(placed.ids)}
     for k, name in enumerate(placed.lists):
-        found[name] = [_decode(encoders, name, code) for code in row.lists[k].flat().tolist()]
-    found |= {name: _decode(encoders, name, row.numbers[0, at]) for name, at in placed.numbers_at.items()}
+        features[name] = [_decode(encoders, name, code) for code in row.lists[k].flat().tolist()]
+    features |= {name: _decode(encoders, name, row.numbers[0, at]) for name, at in placed.numbers_at.items()}
     for k, name in enumerate(placed.vectors):
         known = row.vectors[k].row[0] >= 0
-        found[name] = _decode(encoders, name, row.vectors[k].dense()[0]) if known else None
+        features[name] = _decode(encoders, name, row.vectors[k].dense()[0]) if known else None
     columns = {name: float(items.column(name, position)[0]) for name in items.layers[0].records.columns}
     newer = bool(position[0] >= items.bounds[1])
-    return {"id": key[0], "newer": newer, "features": found, "columns": columns}
+    return {"id": key[0], "newer": newer, "features": features, "columns": columns}
 
 
 def _decode(encoders: Encoders, name: str, encoded: Any) -> Any:

@@ -22,7 +22,7 @@ from corank.serving.funnel.request import Request
 
 @dataclass(frozen=True)
 class StageCut:
-    """What a stage scored and kept."""
+    """The candidates that a stage scored and kept."""
 
     stage: str
     alive: Longs
@@ -97,14 +97,14 @@ class RankingResult:
             self.answered,
         )
         chosen = DEFAULT_FIELDS if request.fields is None else frozenset(request.fields)
-        found: dict[str, Any] = {
+        answer: dict[str, Any] = {
             "model_version": manifest.model_version,
             "items_seq": manifest.items_seq,
             "items_id": manifest.items_id,
             "stage": self.cuts[-1].stage,
         }
         if "items" in chosen or "scores" in chosen:
-            found["items"] = items = [
+            answer["items"] = items = [
                 {"id": ids[n], "score": score}
                 for n, score in zip(positions.tolist(), values.tolist(), strict=True)
             ]
@@ -112,32 +112,32 @@ class RankingResult:
                 for item, scores in zip(items, self._scores(positions), strict=True):
                     item["scores"] = scores
         if "ids" in chosen:
-            found["ids"] = [ids[n] for n in positions.tolist()]
-        found |= {"unknown": self.encoded.unknown, "missing": self.encoded.missing}
+            answer["ids"] = [ids[n] for n in positions.tolist()]
+        answer |= {"unknown": self.encoded.unknown, "missing": self.encoded.missing}
         if self.encoded.warnings:
-            found["warnings"] = [warning.text for warning in self.encoded.warnings]
+            answer["warnings"] = [warning.text for warning in self.encoded.warnings]
         if self.fallback:
-            found["fallback"] = self.fallback
+            answer["fallback"] = self.fallback
         trace = request.trace and request.fields is None
         if trace or "trace" in chosen:
-            found["trace"] = self.to_trace()
+            answer["trace"] = self.to_trace()
         if user is not None:
-            found["user"] = user
+            answer["user"] = user
         if (trace and user is not None) or "microseconds" in chosen:
-            found["microseconds"] = {name: round(s * 1e6) for name, s in self.seconds.items()}
+            answer["microseconds"] = {name: round(s * 1e6) for name, s in self.seconds.items()}
         if request.fields is None:
-            return found
-        return {name: value for name, value in found.items() if name in chosen or name == "items"}
+            return answer
+        return {name: value for name, value in answer.items() if name in chosen or name == "items"}
 
     def _scores(self, candidates: Longs) -> list[dict[str, float]]:
         """By stage the scores of some candidates: those that it scored."""
-        found: list[dict[str, float]] = [{} for _ in candidates]
+        scores: list[dict[str, float]] = [{} for _ in candidates]
         for cut in self.cuts:
             score = np.full(len(self.encoded.ids), np.nan)
             score[cut.alive] = cut.score
-            for one, value in zip(found, score[candidates].tolist(), strict=True):
+            for one, value in zip(scores, score[candidates].tolist(), strict=True):
                 one[cut.stage] = value
-        return found
+        return scores
 
     def to_trace(self) -> list[dict[str, Any]]:
         """For every candidate its score and rank, from 1, at each stage it reached, and the stage that cut it."""

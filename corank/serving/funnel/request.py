@@ -112,12 +112,12 @@ class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     def read(cls, path: Path) -> Self:
         """Read a JSON file. Raises RequestError, which names the file and the faulty field."""
         try:
-            held = json.loads(path.read_bytes())
+            fields = json.loads(path.read_bytes())
         except FileNotFoundError:
             raise RequestError(f"{path}: no such file") from None
         except (OSError, ValueError) as error:
             raise RequestError(f"{path}: not valid JSON: {error}") from None
-        return cls.parse(held, str(path))
+        return cls.parse(fields, str(path))
 
     @classmethod
     def parse(cls, held: Any, source: str = "request") -> Self:

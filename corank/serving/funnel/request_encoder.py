@@ -104,27 +104,27 @@ class RequestEncoder:
     def encode(
         self, request: Request, retrieve: Retrieve | None = None, ahead: QueryAhead | None = None
     ) -> EncodedRequest:
-        """Encode a request, with candidates from `retrieve` if it brings none, and the query `ahead` if it is given.
+        """Encode a request, with candidates from `retrieve` if it brings none, and the query `ahead` if there is one.
 
         Raises RequestError, which names the field.
         """
         try:
             part = self.read_query(request) if ahead is None else ahead.part
-            given = self._read_candidates(request, retrieve)
-            candidates = WantedItems("candidates", given.ids, given.numbers)
+            candidate_list = self._read_candidates(request, retrieve)
+            candidates = WantedItems("candidates", candidate_list.ids, candidate_list.numbers)
             if ahead is None:
-                found, (positions,) = look_up_events(self.items, part, candidates)
+                events, (positions,) = look_up_events(self.items, part, candidates)
             else:
-                found, (positions,) = ahead.events, find_items(self.items, [candidates])
+                events, (positions,) = ahead.events, find_items(self.items, [candidates])
             query, operands = (ahead and ahead.encoded) or self._encode_query(
-                part, found, self._count_candidates(request)
+                part, events, self._count_candidates(request)
             )
-            ids, columns, items = given.ids, given.columns, self.items
+            ids, columns, items = candidate_list.ids, candidate_list.columns, self.items
             if retrieve is not None and request.candidates is None:
                 positions = retrieve(query)
                 ids = items.ids(positions)
             elif columns:
-                items, positions = self._add_described(given, positions)
+                items, positions = self._add_described(candidate_list, positions)
             unknown: list[Any] = []
             if positions.min(initial=0) < 0:
                 unknown = [*select_ids(ids, np.flatnonzero(positions < 0))]
@@ -139,8 +139,10 @@ class RequestEncoder:
                 query=query,
                 items=items,
                 positions=positions,
-                histories=self.query.histories.attended_rows(self.items, part.histories, found),
-                ages={name: held.ages for name, held in part.histories.items() if held.ages is not None},
+                histories=self.query.histories.attended_rows(self.items, part.histories, events),
+                ages={
+                    name: history.ages for name, history in part.histories.items() if history.ages is not None
+                },
                 given={
                     name: read_numbers(name, ids, columns, needed=name in self._named)
                     for name in self._value_columns
@@ -173,19 +175,19 @@ class RequestEncoder:
         return QueryPart(time, values, histories, missing, clipped)
 
     def _encode_query(
-        self, part: QueryPart, found: Mapping[str, Longs], candidates: int
+        self, part: QueryPart, events: Mapping[str, Longs], candidates: int
     ) -> tuple[Rows, Operands]:
-        return self.query.encode(part.values, part.histories, found, self.items, part.time, candidates)
+        return self.query.encode(part.values, part.histories, events, self.items, part.time, candidates)
 
     def prepare(self, request: Request) -> QueryAhead:
         """Encode the query of a request whose candidates are not known yet. Raises RequestError."""
         try:
             part = self.read_query(request)
-            found, _ = look_up_events(self.items, part)
-            encoded = None if self.query.counts_candidates else self._encode_query(part, found, 0)
+            events, _ = look_up_events(self.items, part)
+            encoded = None if self.query.counts_candidates else self._encode_query(part, events, 0)
         except DataError as error:
             raise RequestError(str(error)) from None
-        return QueryAhead(self, part, found, encoded)
+        return QueryAhead(self, part, events, encoded)
 
     def _count_candidates(self, request: Request) -> int:
         """How many candidates a request has, or asks to retrieve."""
@@ -207,11 +209,11 @@ class RequestEncoder:
         """Add the crosses that compare all candidates, which came with `columns`, before stages drop some."""
         count = len(request.ids)
 
-        def given(name: str) -> pl.Series:
+        def read_logged(name: str) -> pl.Series:
             column = self.schema.column(name)
             return to_series(column, [row.get(column) for row in columns or [{}] * count], "candidates")
 
-        logged = Operands.of(self.encoders, self._logged, given, count)
+        logged = Operands.of(self.encoders, self._logged, read_logged, count)
         compared = self._derive(request, np.arange(count), self._comparing, logged)
         return replace(request, crosses=request.crosses | compared)
 
@@ -240,8 +242,8 @@ class RequestEncoder:
         find_items(self.items, [WantedItems("items", ids)])  # ids of another type could never be found
         key, names = self._manifest.item, sorted(self.item_columns)
         try:
-            given = [to_series(name, [row.get(name) for row in columns], "items") for name in names]
-            frame = pl.DataFrame([to_identifiers(to_series("id", ids, "items"), "id").alias(key), *given])
+            series = [to_series(name, [row.get(name) for row in columns], "items") for name in names]
+            frame = pl.DataFrame([to_identifiers(to_series("id", ids, "items"), "id").alias(key), *series])
             records = ItemRecords.encode(frame, self.encoders, self.priors, key, self._manifest.item_columns)
             return ItemLayer(records, self._parts(records.rows))
         except DataError as error:
@@ -261,14 +263,14 @@ class RequestEncoder:
             )
         return parse_candidates(request)
 
-    def _add_described(self, given: CandidateList, positions: Longs) -> tuple[LayeredItems, Longs]:
+    def _add_described(self, candidates: CandidateList, positions: Longs) -> tuple[LayeredItems, Longs]:
         """The items with those that the request describes, and the candidates' positions among them.
 
         Args:
-            given: the candidates, with columns.
+            candidates: the candidates, with columns.
             positions: theirs among the known items, −1 for others; so for one that is not described either.
         """
-        ids, columns = given.ids, given.columns
+        ids, columns = candidates.ids, candidates.columns
         for n, row in enumerate(columns):
             for column in row.keys() - self._allowed_columns:
                 refuse_unknown_column(f"candidates.{n}", column, self._allowed_columns)
@@ -291,8 +293,8 @@ class RequestEncoder:
             return {}
         rows: list[dict[str, Any]] = columns or [{}] * n
         missing += [f"cross.{c}" for c in self._cross_columns if any(c not in row for row in rows)]
-        given = [to_series(c, [row.get(c) for row in rows], "candidates") for c in self._cross_columns]
+        series = [to_series(c, [row.get(c) for row in rows], "candidates") for c in self._cross_columns]
         try:
-            return self.encoders.encode_frame("cross", pl.DataFrame(given))
+            return self.encoders.encode_frame("cross", pl.DataFrame(series))
         except DataError as error:
             raise RequestError(f"candidates: {error}") from None

@@ -97,7 +97,7 @@ class Scorer:
 
 def refuse_odd(stage: StageFacts, value: Numbers, candidates: Candidates) -> Numbers:
     """The values by which a stage orders. Raises RequestError if one is not finite."""
-    # a sum of squares is found faster than a plain sum; as it may overflow, each value is looked at then
+    # a sum of squares is faster than a plain sum; as it may overflow, each value is checked then
     if math.isfinite(np.dot(value, value)):
         return value
     odd = np.flatnonzero(~np.isfinite(value))

@@ -155,11 +155,11 @@ class ScorerInputs:
         event = embed_rows(
             request.histories[attended.history], self._events, self._event_vectors, self.tables
         )
-        found = {"event": event, "mask": np.ones(len(event), dtype=np.float32)}
-        found |= {"ages": request.ages[attended.history]} if attended.ages else {}
+        inputs = {"event": event, "mask": np.ones(len(event), dtype=np.float32)}
+        inputs |= {"ages": request.ages[attended.history]} if attended.ages else {}
         if len(event):
-            return found
-        return {name: np.zeros((1, *x.shape[1:]), dtype=np.float32) for name, x in found.items()}
+            return inputs
+        return {name: np.zeros((1, *x.shape[1:]), dtype=np.float32) for name, x in inputs.items()}
 
 
 class StageScorer(ABC):

@@ -1,4 +1,4 @@
-"""The service of one worker process: its parts, its table of endpoints, and what runs beside them."""
+"""The service of one worker process: its parts, its table of endpoints, and its background tasks."""
 
 import asyncio
 import gc
@@ -55,7 +55,7 @@ class RankingService:
             access: who may call; without it nobody may write.
             users: looks columns of users up.
             request_log: where served requests are logged.
-            drain: begins when the process is told to end.
+            drain: begins when the process is asked to end.
             restarts: of the workers of the service.
             access_log: has a line for each request.
             tracer: has spans for each request.
@@ -97,7 +97,7 @@ class RankingService:
         )
 
     def _observers(self) -> list[Observer]:
-        """What is told of each request; a trace before the line that names it."""
+        """The observers of each request; the trace before the log line that names it."""
         observers: list[Observer] = [self.metrics.count_request]
         if self._tracer is not None:
             observers.append(self._tracer.observe)

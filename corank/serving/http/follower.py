@@ -1,4 +1,4 @@
-"""The live funnel of a service, which is swapped between requests when its source changes, and those beside it."""
+"""The live funnel of a service, which is swapped between requests when its source changes, and its other versions."""
 
 import threading
 import time
@@ -25,7 +25,7 @@ STOP_SECONDS = 2.0
 
 
 class Follower:
-    """Holds the live funnel and those beside it, and checks the source for newer ones in a thread of its own."""
+    """Holds the live funnel and the other versions, and checks the source for newer ones in a thread of its own."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Follower:
             source: of the funnel.
             every: seconds between two checks of the source.
             report: receives changes and errors.
-            rollout: the versions beside the live one; none if None.
+            rollout: the versions other than the live one; none if None.
 
         Raises CorankError if there is nothing to serve.
         """

@@ -1,4 +1,4 @@
-"""The source of a service and the versions beside the live one, opened by its settings."""
+"""The source of a service and its other versions, opened by its settings."""
 
 from contextlib import closing
 from functools import partial
@@ -22,6 +22,6 @@ def open_source(settings: ServeSettings) -> Source:
 
 
 def check_versions(settings: ServeSettings) -> None:
-    """Raise CorankError if the store lacks a version that is to be served beside the live one."""
+    """Raise CorankError if the store lacks a version that is to be served with the live one."""
     with closing(open_source(settings)) as source:
         Rollout.open(source, settings.canary, settings.shadow).check_versions(source)

@@ -1,4 +1,4 @@
-"""The bound of a request's `time` around now: what is served is logged, and trained on as of its time."""
+"""The bound of a request's `time` around now: what is served is logged, and trained on at its time."""
 
 from datetime import timedelta
 

@@ -30,7 +30,7 @@ NEEDS_RESTART = ("host", "port", "workers", "drain_seconds", "stop_seconds")
 
 
 def serve_here(settings: ServeSettings, report: "Report") -> None:
-    """Serve with this process alone until it is told to end. Raises CorankError as `run_service`."""
+    """Serve with this process alone until it is asked to end. Raises CorankError as `run_service`."""
     from corank.serving.http.worker import serve_worker
 
     with bind_listener(settings.host, settings.port) as listener:
@@ -39,10 +39,10 @@ def serve_here(settings: ServeSettings, report: "Report") -> None:
 
 
 def run_service(read: Callable[[], ServeSettings], report: "Report") -> None:
-    """Serve with worker processes until this process is told to end.
+    """Serve with worker processes until this process is asked to end.
 
     Args:
-        read: reads the settings; called at the start, and again when the service is told to renew its workers.
+        read: reads the settings; called at the start, and again when the service renews its workers.
         report: receives changes and errors.
 
     Raises CorankError if there is nothing to serve, the address is taken, or a folder cannot be written.

@@ -9,13 +9,13 @@ from corank.serving.http.process.drain import Drain
 
 
 class ServiceStatus:
-    """The state of one worker process, as of now."""
+    """The current state of one worker process."""
 
     def __init__(self, follower: Follower, drain: Drain, users: UserLookup | None) -> None:
         """
         Args:
             follower: holds the live funnel.
-            drain: begins when the process is told to end.
+            drain: begins when the process is asked to end.
             users: looks columns of users up.
         """
         self.follower, self.drain, self.users = follower, drain, users

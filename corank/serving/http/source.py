@@ -142,19 +142,19 @@ class StoreSource:
         return newer
 
     def _load_signed(
-        self, trusted: TrustedLive, store: Store, state: StoreState, held: Funnel | None
+        self, trusted: TrustedLive, store: Store, state: StoreState, funnel: Funnel | None
     ) -> Funnel | None:
         """Load the live version by what a trusted key signed, without later changes of items."""
         live = state.require_live(store)
         statement = trusted.check(live, state.require_version(store, live).manifest, state.statement)
         self.known_seq = statement.seq
-        if held is None or live != held.manifest.content:
-            verified = held is not None and self.prefetch(live)
+        if funnel is None or live != funnel.manifest.content:
+            verified = funnel is not None and self.prefetch(live)
             bundle = fetch_bundle(store, live, self.cache, verified, trusted.keys)
             return Funnel(bundle).with_changes(statement.seq, statement.items_id)
-        if statement.seq == held.manifest.items_seq:
+        if statement.seq == funnel.manifest.items_seq:
             return None
-        return held.with_changes(statement.seq, statement.items_id)
+        return funnel.with_changes(statement.seq, statement.items_id)
 
     def load_cached(self) -> Funnel | None:
         """As `Source.load_cached`."""

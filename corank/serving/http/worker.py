@@ -46,7 +46,7 @@ def serve_worker(
     on_alive: Callable[[], None] | None = None,
     shared: SharedState | None = None,
 ) -> None:
-    """Serve with this process, until it is told to end. A process without a supervisor goes on then.
+    """Serve with this process, until it is asked to end. A process without a supervisor then continues.
 
     Args:
         settings: how.

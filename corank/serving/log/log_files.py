@@ -1,6 +1,6 @@
 """The files of the log of served requests: `served-*.parquet`, and `rejected-*.jsonl` for what has no rows there.
 
-Both are written beside their name, forced to disk, and renamed when they are complete.
+Both are written under a temporary name, forced to disk, and renamed when they are complete.
 """
 
 import uuid
@@ -24,7 +24,7 @@ PRIVATE = 0o600
 
 
 class OpenLogFiles:
-    """One Parquet file and one file of rejected requests, until they are completed or given up."""
+    """One Parquet file and one file of rejected requests, until they are completed or discarded."""
 
     def __init__(self, folder: Path, schema: pa.Schema) -> None:
         """`schema` is that of the rows, in which texts that repeat may be dictionaries."""
@@ -86,7 +86,7 @@ class OpenLogFiles:
         self.rejected += 1
 
     def complete(self) -> None:
-        """Force both files to disk and give them their names. Raises OSError; both are given up then."""
+        """Force both files to disk and give them their names. Raises OSError; both are discarded then."""
         try:
             self._write_group()
         except BaseException:

@@ -168,24 +168,26 @@ def to_arrow(kind: pl.DataType) -> pa.DataType:
 
 def _feature_columns(encoders: Encoders, placement: Placement) -> dict[str, LogColumn]:
     """The columns of a placement's features."""
-    schema, found = encoders.schema, dict[str, LogColumn]()
+    schema, columns = encoders.schema, dict[str, LogColumn]()
     for name, feature in schema.columns(placement).items():
         encoder, column = encoders.fitted.get(schema.table_of(name)), schema.column(name)
         kind = feature.dtype(encoder)
         plain = type(feature).to_table is ColumnFeature.to_table
         # several features may read one column, and some of them clip
-        limits = (encoder.limits if encoder else None) or (found[column].limits if column in found else None)
-        found[column] = (
+        limits = (encoder.limits if encoder else None) or (
+            columns[column].limits if column in columns else None
+        )
+        columns[column] = (
             LogColumn(to_arrow(kind), None if plain else feature.to_table, limits) if kind else _ANY
         )
         for more, (more_kind, convert) in feature.more_columns.items():
-            found[more] = LogColumn(to_arrow(more_kind), convert)
-    return found
+            columns[more] = LogColumn(to_arrow(more_kind), convert)
+    return columns
 
 
-def _user_column(manifest: BundleManifest, held: LogColumn | None) -> LogColumn:
+def _user_column(manifest: BundleManifest, id_column: LogColumn | None) -> LogColumn:
     """The column of the user's id: by the manifest, by its feature, else text."""
     types: dict[str | None, pa.DataType] = {"text": TEXT, "whole numbers": pa.int64()}
     if manifest.user_ids in types:
         return LogColumn(types[manifest.user_ids])
-    return held or _ANY
+    return id_column or _ANY

@@ -1,4 +1,4 @@
-"""Writing the log of served requests beside an event loop, in threads."""
+"""Writing the log of served requests outside the event loop, in threads."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping

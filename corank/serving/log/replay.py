@@ -35,7 +35,7 @@ FunnelOf = Callable[[str, int, str | None], Funnel | None]
 
 @dataclass
 class ReplayResult:
-    """What a replay found."""
+    """The result of a replay."""
 
     requests: int = 0
     candidates: int = 0
@@ -143,9 +143,9 @@ def _served_scores(stage: str, rows: pl.DataFrame) -> Doubles:
 def bundle_funnels(location: Location, trust: TrustedKeys | None = None) -> FunnelOf:
     """Find funnels in a bundle, which holds one. Raises BundleError, TrustError, StorageError."""
     funnel = Funnel(Bundle.open(location, trust=trust))
-    held = (funnel.manifest.model_version, funnel.manifest.items_seq)
+    version = (funnel.manifest.model_version, funnel.manifest.items_seq)
     items_id = funnel.manifest.items_id
-    return lambda model, seq, id_: funnel if (model, seq) == held and id_ in (None, items_id) else None
+    return lambda model, seq, id_: funnel if (model, seq) == version and id_ in (None, items_id) else None
 
 
 def store_funnels(store: Store, cache: Path, trust: TrustedKeys | None = None) -> FunnelOf:
@@ -176,7 +176,7 @@ def store_funnels(store: Store, cache: Path, trust: TrustedKeys | None = None) -
 
 
 def _find_version(state: StoreState, live: str, model: str, seq: int) -> str | None:
-    """The version of a model that can be restored as of a change: the live one, or one that was served beside it."""
+    """The version of a model that can be restored at a change: the live one, or one served with it."""
     for name in (live, *state.versions):
         facts = state.versions.get(name)
         if facts is None or facts.model_version != model or not state.journal_covers(facts):

@@ -105,10 +105,10 @@ class RequestLog:
         return {name: requests for name, requests in counts.items() if requests}
 
     def flush(self, complete: bool = False) -> list[Path]:
-        """Write the requests that wait; complete the files if they are due, or if told to.
+        """Write the requests that wait; complete the files if they are due, or if `complete` is set.
 
         Returns the Parquet files that were completed. Raises CorankError if the disk refuses: what waited, and what
-        the open files held, is lost then, and counted as dropped.
+        the open files contain, is lost then, and counted as dropped.
         """
         with self._writing:
             with self._lock:
@@ -144,8 +144,8 @@ class RequestLog:
         done: list[Path] = []
         self._taken = len(pending)
         for _, group in groupby(pending, key=lambda one: id(one[0])):
-            held = list(group)
-            form, requests = held[0][0], [served for _, served in held]
+            entries = list(group)
+            form, requests = entries[0][0], [served for _, served in entries]
             if self._files is not None and self._files.schema != form.schema:
                 done += self._complete()
             if self._files is None:

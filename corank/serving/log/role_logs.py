@@ -49,7 +49,7 @@ class RoleLogs:
         return dict(counts)
 
     def flush(self, complete: bool = False) -> None:
-        """Write the requests that wait; complete the files if they are due, or if told to.
+        """Write the requests that wait; complete the files if they are due, or if `complete` is set.
 
         Raises CorankError if the disk refuses, once all logs have been tried.
         """

@@ -81,19 +81,19 @@ def find_level_codes(result: RankingResult) -> NDArray[np.uint8]:
     Exposure is not among them, since the service cannot see it.
     """
     levels = result.manifest.data.levels
-    found = np.zeros(len(result.encoded.ids), dtype=np.int64)
+    codes = np.zeros(len(result.encoded.ids), dtype=np.int64)
     for n, stage in enumerate(result.manifest.stages[: len(result.cuts)]):
         cut = result.cuts[n]
         level = levels.index(stage.cuts[-1]) if stage.cuts else n
-        found[cut.alive] = level
-        found[cut.alive[cut.kept]] = level + 1
-    return np.minimum(found, max(len(levels) - 2, 0)).astype(np.uint8)
+        codes[cut.alive] = level
+        codes[cut.alive[cut.kept]] = level + 1
+    return np.minimum(codes, max(len(levels) - 2, 0)).astype(np.uint8)
 
 
 def _scores(result: RankingResult, stage: str) -> NDArray[np.float64]:
     """The scores of one stage, NaN for a candidate that it did not score: (n,)."""
-    found = np.full(len(result.encoded.ids), np.nan)
+    scores = np.full(len(result.encoded.ids), np.nan)
     for cut in result.cuts:
         if cut.stage == stage:
-            found[cut.alive] = cut.score
-    return found
+            scores[cut.alive] = cut.score
+    return scores

@@ -47,13 +47,13 @@ class _Decoded:
         """Decode. Raises UnfitValueError for a request that cannot have rows."""
         fields = served.fields()
         unknown = set(served.unknown_ids())
-        given = fields["candidates"]
-        if unknown or dict in set(map(type, given)):
-            rows = [one if isinstance(one, dict) else {"id": one} for one in given]
+        candidates = fields["candidates"]
+        if unknown or dict in set(map(type, candidates)):
+            rows = [one if isinstance(one, dict) else {"id": one} for one in candidates]
             rows = [one for one in rows if one["id"] not in unknown]
             ids = [one["id"] for one in rows]
         else:
-            ids, rows = given, []
+            ids, rows = candidates, []
         if not ids:
             raise UnfitValueError("no candidate is known, so there is no row")
         time, latest = fields["time"], now_ms() + DAY // MILLISECOND
@@ -130,34 +130,34 @@ def _repeat(values: pa.Array, index: pa.Array) -> pa.Array:
 
 def _request_columns(form: LogFormat, batch: list[_Decoded]) -> dict[str, pa.Array]:
     """The columns that are the same for all candidates of a request: (R,). Raises UnfitValueError."""
-    found = {
+    columns = {
         name: column.to_array(name, [one.columns[name] for one in batch])
         for name, column in form.request.items()
     }
-    found[form.time] = pa.array([one.time for one in batch], form.schema.field(form.time).type)
+    columns[form.time] = pa.array([one.time for one in batch], form.schema.field(form.time).type)
     for name in (*form.generated, SERVED):
-        found[name] = pa.array([one.served.id for one in batch], TEXT)
-    found[ROLE] = pa.array([one.served.role for one in batch], TEXT)
-    found[REQUEST] = pa.array([one.served.request.decode() for one in batch], TEXT)
+        columns[name] = pa.array([one.served.id for one in batch], TEXT)
+    columns[ROLE] = pa.array([one.served.role for one in batch], TEXT)
+    columns[REQUEST] = pa.array([one.served.request.decode() for one in batch], TEXT)
     for name in VERSION:
-        found[name] = pa.array([getattr(one.served, name) for one in batch], form.schema.field(name).type)
-    return found
+        columns[name] = pa.array([getattr(one.served, name) for one in batch], form.schema.field(name).type)
+    return columns
 
 
 def _candidate_columns(form: LogFormat, batch: list[_Decoded]) -> dict[str, pa.Array]:
     """The columns that differ between the candidates of a request: (C,). Raises UnfitValueError."""
     rows = [row for one in batch for row in one.rows or [_NOTHING] * len(one.ids)]
-    found = {
+    columns = {
         name: column.to_array(name, [row.get(name) for row in rows])
         for name, column in form.candidate.items()
     }
     ids = [id_ for one in batch for id_ in one.ids]
-    found[form.item] = pa.array(ids, form.schema.field(form.item).type)
+    columns[form.item] = pa.array(ids, form.schema.field(form.item).type)
     levels = np.frombuffer(b"".join(one.served.levels for one in batch), dtype=np.uint8)
-    found[form.level] = pa.DictionaryArray.from_arrays(
+    columns[form.level] = pa.DictionaryArray.from_arrays(
         pa.array(levels.astype(np.int32)), pa.array(form.levels, TEXT)
     )
     for n, stage in enumerate(form.stages):
         scores = np.frombuffer(b"".join(one.served.scores[n] for one in batch))
-        found[f"score_{stage}"] = pa.array(scores, mask=np.isnan(scores))
-    return found
+        columns[f"score_{stage}"] = pa.array(scores, mask=np.isnan(scores))
+    return columns

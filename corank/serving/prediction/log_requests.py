@@ -109,8 +109,8 @@ class RequestTables:
 
     def _columns(self, source: Source) -> Iterator[tuple[str, str]]:
         """Features of a source, and their columns."""
-        for name, held in self.manifest.sources.items():
-            if held == source:
+        for name, origin in self.manifest.sources.items():
+            if origin == source:
                 yield from ((name, column) for column in self.schema.columns_of(name))
 
     def group(self, rows: pl.DataFrame) -> "RequestGroup":
@@ -149,11 +149,11 @@ def needed_settings(manifest: BundleManifest, log: Table, measured: bool = False
 
 def _with_given(data: DataSettings, name: str) -> dict[str, Label]:
     """A label, and those that it takes to be known."""
-    found = {name: data.labels[name]}
-    while (given := data.labels[name].given) is not None:
-        name = given
-        found[name] = data.labels[name]
-    return found
+    labels = {name: data.labels[name]}
+    while (condition := data.labels[name].given) is not None:
+        name = condition
+        labels[name] = data.labels[name]
+    return labels
 
 
 @dataclass(frozen=True)
@@ -213,15 +213,15 @@ class RequestGroup:
         some = self.grouped.rows[rows]
         if not (cross or values):
             return some[ITEM].to_list()
-        given = (
+        columns = (
             {"id": pl.col(ITEM)}
             | {c: pl.col(c) for c in cross}
             | {c: pl.col(value_column(c)) for c in values}
         )
-        return some.select(**given).to_dicts()
+        return some.select(**columns).to_dicts()
 
     def _users(self, first: pl.DataFrame) -> dict[str, list[Any]]:
-        """The columns of the table of users as of the requests' times: (R,) each."""
+        """The columns of the table of users at the requests' times: (R,) each."""
         table, columns, key = self.log.users, self.log.user_columns, self.log.data.user
         if table is None:
             return {}
@@ -235,7 +235,7 @@ class RequestGroup:
         if not histories:
             return {}
         labels, data = read_labels(rows, self.log.data), self.log.data
-        found, parallels = {}, self.log.schema.parallels().items()
+        cuts, parallels = {}, self.log.schema.parallels().items()
         for name, history in histories.items():
             beside = self.log.schema.column_names(feature for feature, of in parallels if of == name)
             if history.table is not None:
@@ -246,8 +246,8 @@ class RequestGroup:
             else:
                 continue
             timed = bool(beside) or name in self.log.manifest.timed_histories
-            found[name] = cut_history(history, first, events, beside, data, timed)
-        return found
+            cuts[name] = cut_history(history, first, events, beside, data, timed)
+        return cuts
 
 
 def read_user_events(
@@ -276,7 +276,7 @@ def cut_history(
         events: of their users: USER, ITEM, TIME, ROW.
         beside: columns of `events` that are attributes of events.
         data: the settings of the log.
-        timed: whether each event is an object, with its time and what is beside, rather than an item's id.
+        timed: whether each event is an object, with its time and attributes, rather than an item's id.
     """
     users = requests[USER].unique().sort()
     events = events.sort(USER, TIME, ROW)

@@ -19,14 +19,14 @@ from corank.serving.funnel.request import Request
 
 @dataclass(frozen=True)
 class PackedPast:
-    """Priors, ages and items as of any request, of the packed data that a bundle was exported from."""
+    """Priors, ages and items at the time of any request, of the packed data that a bundle was exported from."""
 
     funnel: Funnel
     """Of the bundle."""
     packed: PackedDataset
 
     def funnel_at(self, request: Request) -> Funnel:
-        """The funnel as of a request: the bundle's own from its snapshots on. Raises RequestError."""
+        """The funnel at the time of a request: the bundle's own from its snapshots on. Raises RequestError."""
         time = request.time_ms
         if time >= self._end:
             return self.funnel
@@ -49,12 +49,12 @@ class PackedPast:
 
     def _priors(self, time: int) -> PriorSnapshots:
         """The snapshots that are known at a time, those of the bundle at most."""
-        held, last = self.packed.priors, self.funnel.manifest.priors
+        priors, last = self.packed.priors, self.funnel.manifest.priors
         cuts = {
-            name: min(int(floor_times(np.array([time]), every, held.timezone)[0]), last[name])
+            name: min(int(floor_times(np.array([time]), every, priors.timezone)[0]), last[name])
             for name, every in self.packed.schema.snapshots().items()
         }
-        return replace(held, cut=cuts)
+        return replace(priors, cut=cuts)
 
     def _named_items(self, request: Request) -> pl.Series:
         """The ids of a request's candidates and of the events of its histories."""

@@ -66,9 +66,9 @@ class PredictPartition:
     out: Path
     """Receives a file a partition."""
     packed: OpenPacked | None = None
-    """Opens the packed data by which requests are predicted as of their time; None: all as of now."""
+    """Opens the packed data by which requests are predicted at their time; None: all at the current time."""
     facts: bool = False
-    """Whether `RequestGroup.facts` stand beside the scores, and the numbers that a value names, in place of its
+    """Whether `RequestGroup.facts` accompany the scores, and the numbers that a value names, in place of its
     `keys`."""
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -107,7 +107,7 @@ class PredictPartition:
             ids = rows[ITEM][where].to_list()
             try:
                 funnel = self._funnel if self._past is None else self._past.funnel_at(request)
-                known, found, numbers = funnel.predict(request)
+                known, outputs, numbers = funnel.predict(request)
             except RequestError as error:
                 key = {c: rows[name][where.start] for c, name in request_columns(self.log.data).items()}
                 shown = ", ".join(f"{c}={value!r}" for c, value in key.items())
@@ -115,8 +115,8 @@ class PredictPartition:
             place = {id_: where.start + n for n, id_ in enumerate(ids)}
             at = np.array([place[id_] for id_ in known], dtype=np.int64)
             if self.facts:
-                found |= {value_column(name): values for name, values in numbers.items()}
-            for name, values in found.items():
+                outputs |= {value_column(name): values for name, values in numbers.items()}
+            for name, values in outputs.items():
                 kept = columns.setdefault(name, np.full(len(rows), np.nan, dtype=values.dtype))
                 kept[at] = values
             counts.update(requests=1, candidates=len(ids), unknown=len(ids) - len(known))
@@ -147,7 +147,7 @@ def predict_log(
         engine: runs the tasks.
         progress: receives partitions done and in all.
         events: by name, the tables of events that the bundle's histories are made of.
-        facts: write what an evaluation must know of candidates beside their scores, in place of the log's columns.
+        facts: write what an evaluation must know of candidates with their scores, in place of the log's columns.
         packed: opens the packed data that the bundle was exported from, in each worker; rows before the bundle's
             snapshots then get the priors, ages and items of their time.
         as_served: whether rows before the bundle's snapshots may get the priors of now, which count their own labels.
@@ -224,6 +224,6 @@ def _check_times(tables: RequestTables, packed: PackedDataset | None) -> None:
 
 
 def _open_users(source: str, manifest: BundleManifest) -> Table:
-    """Open the table of users, with the files of vectors beside it."""
+    """Open the table of users, with its files of vectors."""
     users = Table.scan("users", source, Path())
     return with_vector_files(users, manifest.data.user, manifest.declared, Path(), only_absent=True)

@@ -1,4 +1,4 @@
-"""What the columns of predictions are, kept in each of their Parquet files."""
+"""The meaning of the columns of predictions, kept in each of their Parquet files."""
 
 from pathlib import Path
 from typing import Self

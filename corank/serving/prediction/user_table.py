@@ -1,4 +1,4 @@
-"""A table of users for a store: the histories that a bundle makes of a log or of tables of events, as of one time.
+"""A table of users for a store: the histories that a bundle makes of a log or of tables of events, at one time.
 
 Letters: U users.
 """
@@ -93,18 +93,18 @@ class UserSources:
 
     def list_users(self) -> pl.Series:
         """List the users of all tables, ascending. Raises DataError if their ids are of several types."""
-        found = [
+        series = [
             table.collect(table.frame.select(user.alias(USER)).unique())[USER]
             for table, user, _ in self._keys()
         ]
         if self.users is not None:
             key = self.users.key(self.data.user).alias(USER)
-            found.append(self.users.collect(self.users.frame.select(key).unique())[USER])
-        if len(kinds := {str(ids.dtype) for ids in found}) > 1:
+            series.append(self.users.collect(self.users.frame.select(key).unique())[USER])
+        if len(kinds := {str(ids.dtype) for ids in series}) > 1:
             raise DataError(
                 f"column '{self.data.user}': ids of users are {' and '.join(sorted(kinds))}; one is needed"
             )
-        return pl.concat(found).drop_nulls().unique().sort()
+        return pl.concat(series).drop_nulls().unique().sort()
 
     def find_end(self) -> int:
         """Find the time after the last row of the log and the tables of events, ms UTC. Raises DataError if empty."""
@@ -135,14 +135,14 @@ class UserSources:
             values = cut_history(history, requests, events, beside, self.data, timed)
             kind = events[ITEM].dtype
             if timed:
-                held = {"id": kind, "time": pl.Int64()} | {c: events[c].dtype for c in beside}
-                columns[name] = pl.Series(values, dtype=pl.List(pl.Struct(held)))
+                fields = {"id": kind, "time": pl.Int64()} | {c: events[c].dtype for c in beside}
+                columns[name] = pl.Series(values, dtype=pl.List(pl.Struct(fields)))
             else:
                 columns[name] = pl.Series(values, dtype=pl.List(kind))
         return pl.DataFrame(columns | self._read_columns(users, until, columns))
 
     def _read_columns(self, users: pl.Series, until: int, made: Mapping[str, Any]) -> dict[str, pl.Series]:
-        """The columns of the table of users as of a time that a request may have: (U,) each."""
+        """The columns of the table of users at a time that a request may have: (U,) each."""
         if self.users is None:
             return {}
         wanted = [c for c in user_columns(self.manifest) if c in self.users.types and c not in made]

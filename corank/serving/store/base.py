@@ -29,7 +29,7 @@ BULK = ("items", "parts", "users")
 """Kinds of tables, the first part of their names, that grow with a catalogue: a store of several servers spreads them.
 
 It then writes them table by table, in the order of the entries, before all other tables and before the head, so that a
-write that fails may leave a part of them; and it reads several keys as of several moments. All callers allow for that.
+write that fails may leave a part of them; and it reads several keys at several moments. All callers allow for that.
 """
 
 
@@ -75,7 +75,7 @@ class Store(Protocol):
         """Write all entries or none."""
 
     def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return the values in the order of `keys`, None for an absent key, all as of one moment."""
+        """Return the values in the order of `keys`, None for an absent key, all from one moment."""
 
     def scan(self, table: str) -> Iterator[list[tuple[bytes, bytes]]]:
         """Iterate over a table in batches, in any order.

@@ -59,36 +59,36 @@ def claim_version(
     finally:
         done.set()
         beating.join()
-        with suppress(StoreError):  # it is taken over once its beat stands still
+        with suppress(StoreError):  # it is taken over once its beat stops
             _change(store, version, claim.token, lambda state, _: state.without_claim(version))
 
 
 def check_claim(store: Store, state: StoreState, version: str, token: str) -> None:
     """Raise StoreError if a claim was lost to another process."""
-    held = state.claims.get(version)
-    if held is None or held.token != token:
-        by = f"by {held.holder}" if held else "meanwhile"
+    claim = state.claims.get(version)
+    if claim is None or claim.token != token:
+        by = f"by {claim.holder}" if claim else "meanwhile"
         raise StoreError(f"{store.address}: {version} was taken over {by}; try again")
 
 
 def _take(store: Store, version: str, claim: Claim, report: Report, wait: bool) -> None:
     seen: tuple[str, int] | None = None
-    since, told = time.monotonic(), False
+    since, reported = time.monotonic(), False
     while True:
         raw, state = StoreState.read(store)
-        held = state.claims.get(version)
-        stale = held is not None and (held.token, held.beat) == seen
-        if held is None or _is_dead(held) or (stale and time.monotonic() - since > STALE_SECONDS):
+        rival = state.claims.get(version)
+        stale = rival is not None and (rival.token, rival.beat) == seen
+        if rival is None or _is_dead(rival) or (stale and time.monotonic() - since > STALE_SECONDS):
             if store.swap(raw, state.with_claim(version, claim).to_bytes()):
                 return
             continue
         if seen is not None and not stale and not wait:
-            raise BusyError(f"{store.address}: {version} is held by {_describe_holder(held)}")
-        if not told and wait:
-            report(f"waiting for {_describe_holder(held)}, which holds {version}")
-            told = True
+            raise BusyError(f"{store.address}: {version} is held by {_describe_holder(rival)}")
+        if not reported and wait:
+            report(f"waiting for {_describe_holder(rival)}, which holds {version}")
+            reported = True
         if not stale:
-            seen, since = (held.token, held.beat), time.monotonic()
+            seen, since = (rival.token, rival.beat), time.monotonic()
         time.sleep(POLL_SECONDS)
 
 
@@ -100,7 +100,7 @@ def _beat(store: Store, version: str, token: str, done: threading.Event) -> None
     """Raise the beat of a claim until it is done."""
     while not done.wait(BEAT_SECONDS):
         with suppress(StoreError):  # the store may be back for the next beat
-            _change(store, version, token, lambda state, held: state.with_claim(version, held.next_beat()))
+            _change(store, version, token, lambda state, claim: state.with_claim(version, claim.next_beat()))
 
 
 def _change(
@@ -109,8 +109,8 @@ def _change(
     """Change the head as long as a claim is held."""
     while True:
         raw, state = StoreState.read(store)
-        held = state.claims.get(version)
-        if held is None or held.token != token or store.swap(raw, change(state, held).to_bytes()):
+        claim = state.claims.get(version)
+        if claim is None or claim.token != token or store.swap(raw, change(state, claim).to_bytes()):
             return
 
 

@@ -104,8 +104,8 @@ def _remove_old(path: Path) -> None:
     """Remove the versions that were not used lately; a process that has one mapped keeps its files until it ends."""
     with suppress(OSError):  # another process may do the same
         os.utime(path)
-        found = (file.parent for file in path.parent.glob("*/manifest.json"))
-        versions = [one for one in found if is_content_name(one.name)]
+        folders = (file.parent for file in path.parent.glob("*/manifest.json"))
+        versions = [one for one in folders if is_content_name(one.name)]
         for old in sorted(versions, key=lambda one: one.stat().st_mtime_ns)[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -153,8 +153,8 @@ def _write_items(folder: Path, store: Store, manifest: BundleManifest, pause: Pa
         }
         for first in range(0, len(keys), BLOCK):
             layer = form.decode(_read_records(store, version, keys[first : first + BLOCK]))
-            for part, held in layer.parts.items():
-                append[part](held)
+            for part, matrix in layer.parts.items():
+                append[part](matrix)
             layers.append(replace(layer, parts={}))
             pause()
     ItemLayer.concat(layers).records.save_values(folder / "items")
@@ -172,7 +172,7 @@ def _read_records(store: Store, version: str, keys: list[bytes]) -> dict[bytes, 
 
 
 def load_latest(store: Store, version: str, funnel: Funnel) -> Funnel:
-    """Apply all changes since a version's bundle to its funnel, as of one change.
+    """Apply all changes since a version's bundle to its funnel, up to one change.
 
     Items that were changed while another version was live are encoded by this one, in memory. Raises StoreError.
     """
@@ -188,9 +188,9 @@ def load_latest(store: Store, version: str, funnel: Funnel) -> Funnel:
                 "publish it again"
             )
         # a record may be newer than the state that was read: later changes are applied once more
-        found = _catch_up(store, version, _apply(bare, *position, records))
-        if found is not None:
-            return found
+        latest = _catch_up(store, version, _apply(bare, *position, records))
+        if latest is not None:
+            return latest
     raise StoreError(f"{store.address}: {version} changes faster than it can be read")
 
 
@@ -223,12 +223,12 @@ def restore(store: Store, version: str, funnel: Funnel, seq: int) -> Funnel:
 
 
 def catch_up(store: Store, version: str, funnel: Funnel) -> Funnel:
-    """Apply to a version's funnel, live or not, as of one change, all later changes.
+    """Apply to a version's funnel, live or not, at one change, all later changes.
 
     Where the journal does not lead from the one to the other, all is read anew. Raises StoreError.
     """
-    found = _catch_up(store, version, funnel)
-    return load_latest(store, version, funnel) if found is None else found
+    newer = _catch_up(store, version, funnel)
+    return load_latest(store, version, funnel) if newer is None else newer
 
 
 def _catch_up(store: Store, version: str, funnel: Funnel) -> Funnel | None:
@@ -260,7 +260,7 @@ def holds_change(store: Store, state: StoreState, seq: int, id_: str) -> bool:
 
 
 def _apply(funnel: Funnel, seq: int, id_: str, records: Mapping[bytes, bytes]) -> Funnel:
-    """Apply changed items to a funnel, as of a change. Raises StoreError, which names an item that does not fit."""
+    """Apply changed items to a funnel, at a change. Raises StoreError, which names an item that does not fit."""
     layer = _decode_changes(funnel, records)
     try:
         return funnel.with_changes(seq, id_, layer)

@@ -25,10 +25,10 @@ WORK = 0.5
 def fetch_in_subprocess(url: str, cache: Path, version: str) -> bool:
     """Fetch a version into a cache; False if that failed, for a reason that the next fetch reports."""
     # by standard input, since others can read arguments, and a URL may hold a password
-    given = json.dumps([url, str(cache), version])
+    arguments = json.dumps([url, str(cache), version])
     command = ["nice", "-n", str(NICENESS), sys.executable, "-m", "corank.serving.store.fetch_process"]
     try:
-        done = subprocess.run(command, input=given, text=True, capture_output=True, check=False)
+        done = subprocess.run(command, input=arguments, text=True, capture_output=True, check=False)
     except OSError:
         return False
     return done.returncode == 0

@@ -1,4 +1,4 @@
-"""Which version of a store was live last, kept beside the bundles of a cache.
+"""Which version of a store was live last, kept with the bundles of a cache.
 
 A service that starts while its store is away serves that version.
 """

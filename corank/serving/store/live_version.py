@@ -1,4 +1,4 @@
-"""What a store holds, and which version of it is live.
+"""The content of a store, and which version of it is live.
 
     head                StoreState: the live version, and all others that are complete
     parts/VERSION       `manifest.json`, and `NAME/CHUNK`: the bundle's parts, except the records of its items

@@ -55,7 +55,7 @@ def publish_bundle(
     Args:
         location: folder of the bundle, or its URL.
         store: the store.
-        report: receives what is done.
+        report: receives progress messages.
         progress: receives how many records are written.
         sign: keys that sign the version, and that it is live.
         merged: receives what became of the items that were upserted before.
@@ -113,14 +113,14 @@ def _sign_manifest(
 ) -> list[Signature]:
     """The signatures of a version's manifest: those of the keys, of the bundle, and those that the store has."""
     content = signed_content(msgspec.json.decode(encode_manifest(manifest)))
-    held = {one.key: one for one in facts.signatures}
+    signatures = {one.key: one for one in facts.signatures}
     if digest(manifest.plain()) == manifest.digest:
-        held |= {one.key: one for one in manifest.signatures}
+        signatures |= {one.key: one for one in manifest.signatures}
     elif manifest.signatures:
         report(
             "the bundle was signed by an earlier release: its signatures are not published; give --sign KEY"
         )
-    return sign.add(content, list(held.values())) if sign is not None else list(held.values())
+    return sign.add(content, list(signatures.values())) if sign is not None else list(signatures.values())
 
 
 def _make_facts(funnel: Funnel, before: VersionFacts | None) -> VersionFacts:
@@ -128,7 +128,7 @@ def _make_facts(funnel: Funnel, before: VersionFacts | None) -> VersionFacts:
     manifest = funnel.manifest
     # signatures are of the manifest, which may have been written anew
     new = {"seq": 0, "applied": 0, "base": 0, "changed": 0}
-    held = before.model_dump(exclude={"signatures"}) if before else new
+    earlier = before.model_dump(exclude={"signatures"}) if before else new
     now = {
         "name": manifest.name,
         "model_version": manifest.model_version,
@@ -137,13 +137,13 @@ def _make_facts(funnel: Funnel, before: VersionFacts | None) -> VersionFacts:
         "manifest": hashlib.sha256(encode_manifest(manifest)).hexdigest(),
         "record": RecordFormat.from_manifest(funnel.manifest).fields,
     }
-    return validate(VersionFacts, held | now, manifest.content)
+    return validate(VersionFacts, earlier | now, manifest.content)
 
 
 def _refuse_another(bundle: Bundle, store: Store, version: str, facts: VersionFacts | None) -> None:
     """Raise StoreError if a store has another bundle of the same name, whose content would become a mix of both."""
-    held = read_stored_digest(store, version, facts)
-    if held is not None and held != bundle.manifest.digest:
+    stored_digest = read_stored_digest(store, version, facts)
+    if stored_digest is not None and stored_digest != bundle.manifest.digest:
         raise StoreError(
             f"{store.address}: has another bundle of the name {version}; export or refresh yours again, which names it "
             "anew"

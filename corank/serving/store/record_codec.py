@@ -90,11 +90,11 @@ class RecordFormat:
     @property
     def fields(self) -> dict[str, tuple[int, str, int]]:
         """The fields of the fixed part: offset in bytes, type as numpy writes it, and count."""
-        found = {}
+        layout = {}
         for name, (kind, offset, *_) in (self.dtype.fields or {}).items():
             base, shape = kind.subdtype or (kind, ())
-            found[name] = (int(offset), base.str, int(np.prod(shape)))
-        return found
+            layout[name] = (int(offset), base.str, int(np.prod(shape)))
+        return layout
 
     def encode(self, layer: ItemLayer, index: NDArray[np.int64]) -> list[tuple[bytes, bytes]]:
         """Encode the items of a layer at `index` as keys and records."""
@@ -106,8 +106,8 @@ class RecordFormat:
             fixed[f"part.{part}"] = stored.values
             if stored.scale is not None:
                 fixed[f"scale.{part}"] = stored.scale
-        for n, held in enumerate(rows.vectors):
-            fixed[f"content.{n}"] = held.with_missing()[:, :-1]
+        for n, vectors in enumerate(rows.vectors):
+            fixed[f"content.{n}"] = vectors.with_missing()[:, :-1]
         for n, name in enumerate(self.columns):
             fixed["columns"][:, n] = layer.records.columns[name][index]
         for n, name in enumerate(self.operands.keys):
@@ -126,13 +126,13 @@ class RecordFormat:
         size, whole = fixed.dtype.itemsize, fixed.tobytes()
         ends = [(np.append(0, np.cumsum(values.length, dtype=np.int64)) * 8).tolist() for values in lists]
         flats = [_eight(values.flat()).tobytes() for values in lists]
-        found = []
+        records = []
         for n, key in enumerate(keys):
             body = whole[n * size + CRC : (n + 1) * size]
             for end, flat in zip(ends, flats, strict=True):
                 body += flat[end[n] : end[n + 1]]
-            found.append((key, self._checksum(key, body) + body))
-        return found
+            records.append((key, self._checksum(key, body) + body))
+        return records
 
     def _checksum(self, key: bytes, body: bytes) -> bytes:
         return zlib.crc32(body, zlib.crc32(key, self._seed)).to_bytes(CRC, "little")

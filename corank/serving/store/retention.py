@@ -66,8 +66,8 @@ def list_versions(store: Store) -> list[StoredVersion]:
 
 def _find_names(store: Store) -> list[str]:
     """The versions that the store has any table of."""
-    found = (table.partition("/") for table in store.tables())
-    return sorted({name for kind, _, name in found if kind in ("parts", "items", "changed")})
+    tables = (table.partition("/") for table in store.tables())
+    return sorted({name for kind, _, name in tables if kind in ("parts", "items", "changed")})
 
 
 def roll_back_store(

@@ -73,8 +73,8 @@ def _check_size(entries: Mapping[str, Pairs]) -> None:
 def count_new(store: Store, table: str, records: Mapping[bytes, bytes], gone: Collection[bytes] = ()) -> int:
     """Return by how many keys a table grows if some are removed, and then records are put."""
     keys = list({*records, *gone})
-    held = {key for key, value in zip(keys, store.get(table, keys), strict=True) if value is not None}
-    return len((held - {*gone}) | {*records}) - len(held)
+    present = {key for key, value in zip(keys, store.get(table, keys), strict=True) if value is not None}
+    return len((present - {*gone}) | {*records}) - len(present)
 
 
 def encode_records(funnel: Funnel, items: Sequence[Mapping[str, Any]]) -> list[tuple[bytes, bytes]]:

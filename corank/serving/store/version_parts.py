@@ -57,7 +57,7 @@ def write_parts(bundle: Bundle, store: Store, version: str) -> None:
     store.put(progress_entry(version, read_progress(store, version)[0]))
     waiting: list[tuple[bytes, bytes]] = []
     for key, chunk in _chunks(bundle):
-        if waiting and sum(len(held) for _, held in waiting) + len(chunk) > CHUNK:
+        if waiting and sum(len(value) for _, value in waiting) + len(chunk) > CHUNK:
             store.put({table: waiting})
             waiting = []
         waiting.append((key, chunk))
@@ -156,7 +156,7 @@ class _Digest(msgspec.Struct):
 
 
 def progress_entry(version: str, done: int) -> dict[str, list[tuple[bytes, bytes]]]:
-    """Return the entries that note that `done` records of a version are written as of now."""
+    """Return the entries that note that `done` records of a version are written now."""
     return {f"parts/{version}": [(PROGRESS, msgspec.json.encode([done, now_ms()]))]}
 
 

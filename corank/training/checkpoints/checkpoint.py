@@ -1,6 +1,6 @@
 """A training state or trained weights: named tensors, and facts.
 
-One process writes them as one file in the format of safetensors, which holds no code. A file is written beside its
+One process writes them as one file in the format of safetensors, which holds no code. A file is written next to its
 name, forced to disk, then renamed: a reader finds the old one or the new one, never half.
 """
 

@@ -1,4 +1,4 @@
-"""Writing the checkpoints of a training: a file by one process; by several ranks a folder, while they train on.
+"""Writing the checkpoints of a training: a file by one process; by several ranks a folder, while they keep training.
 
     RUN/NAME/manifest.json                              written last, replaced in one rename
     RUN/NAME/<content>/shard-00000-of-00002.safetensors of each rank, in a folder of its own each time
@@ -26,7 +26,7 @@ from corank.training.checkpoints.shard_files import copy_shard, write_shard
 from corank.training.checkpoints.shard_manifest import MANIFEST, ShardManifest, outline_checkpoint, shard_file
 
 POLL = 0.02
-"""Seconds between two looks for the files of other ranks."""
+"""Seconds between checks for the files of other ranks."""
 
 
 class CheckpointWriter:
@@ -87,7 +87,7 @@ class _ShardThread(threading.Thread):
     ) -> None:
         super().__init__(name="checkpoint", daemon=True)
         self._location, self._folder, self._ranks = location, location.folder / content, ranks
-        # not the tensors of the model, which go on changing
+        # not the tensors of the model, which keep changing
         self._outline, self._tables, self._shard = (
             outline_checkpoint(checkpoint),
             set(checkpoint.tables),

@@ -1,4 +1,4 @@
-"""The facts of checkpoints: how far a training has come, and what a trained model is of."""
+"""The facts of checkpoints: the progress of a training, and what a trained model is of."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Self
@@ -15,16 +15,16 @@ Figures = list[dict[str, Annotated[float, Strict()] | None]]
 
 @dataclass
 class TrainingProgress:
-    """How far a training has come, beside its tensors."""
+    """The progress of a training, without its tensors."""
 
     epoch: Count = 0
     """Epochs that are done."""
     batch: Count = 0
     """Batches of the current epoch that are done."""
     step: Count = 0
-    """Optimiser steps that are done, those of the runs that it goes on from with them."""
+    """Optimiser steps that are done, including those of the runs that it started from."""
     epochs_before: Count = 0
-    """Epochs of the runs that it goes on from; none of their draws is drawn again."""
+    """Epochs of the runs that it started from; none of their draws is drawn again."""
     best: Annotated[float, Strict()] | None = None
     """The best value of the early-stop metric."""
     best_epoch: Count = 0
@@ -43,7 +43,7 @@ def _check_epochs(progress: TrainingProgress) -> TrainingProgress:
 
 
 class _Facts(BaseModel):
-    """The facts that some checkpoint has, which may lack them and have others."""
+    """Facts of a checkpoint, which may lack some and have others."""
 
     config: dict[str, Any] = {}
     codes: str = ""
@@ -71,8 +71,8 @@ def check_facts(facts: Any) -> dict[str, Any]:
         name = ".".join(map(str, ("facts", *fault["loc"])))
         message = fault["msg"].removeprefix("Value error, ")
         raise ValueError(f"{name}: {message}; found {shorten(repr(fault['input']))}") from None
-    held: dict[str, Any] = facts
-    return held
+    plain_facts: dict[str, Any] = facts
+    return plain_facts
 
 
 def training_progress(facts: dict[str, Any]) -> TrainingProgress:

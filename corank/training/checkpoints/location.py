@@ -14,7 +14,7 @@ from corank.training.checkpoints.split_table import ALL_BUCKETS
 class CheckpointLocation:
     """A checkpoint of a run, by name. Whoever writes one kind removes the other afterwards.
 
-    A process killed in between leaves both, each whole. The folder is read then; if the file is newer, training goes on
+    A process killed in between leaves both, each whole. The folder is read then; if the file is newer, training resumes
     from a little earlier, to the same weights.
     """
 
@@ -34,7 +34,7 @@ class CheckpointLocation:
 
     @property
     def path(self) -> Path:
-        """The file or the folder, whichever there is; the file if there is none."""
+        """The file or the folder, whichever exists; the file if there is none."""
         return self.folder if (self.folder / MANIFEST).is_file() else self.file
 
     @property

@@ -1,4 +1,4 @@
-"""What ties a checkpoint to a config and to packed data."""
+"""Checks that a checkpoint matches a config and packed data."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,9 +14,9 @@ from corank.training.config import Config
 from corank.training.config_file import complete_saved, flatten, plain
 
 MAY_CHANGE = {"packed", "train.tables"}
-"""Keys of a config that may change when a training goes on: they say where data and weights lie, not what they are."""
+"""Keys of a config that may change when a training continues: they say where data and weights lie."""
 AFTERWARDS = ("validation.", "export.")
-"""How the keys begin that nothing is learnt by, and that may change, too."""
+"""Prefixes of keys that do not affect training, and that may change, too."""
 
 
 def config_facts(config: Config, packed: PackedDataset) -> dict[str, Any]:
@@ -36,15 +36,15 @@ def load_matching(
     Of tables it has at least the rows of some buckets. Raises CheckpointError, which names the keys that differ, if
     it is of another config or packing.
     """
-    path, held = location.path, location.load(buckets)
-    _refuse_other_config(held, config, path)
-    if held.facts.get("codes") != packed.codes:
+    path, checkpoint = location.path, location.load(buckets)
+    _refuse_other_config(checkpoint, config, path)
+    if checkpoint.facts.get("codes") != packed.codes:
         raise CheckpointError(
             f"{path}: trained on another packing of the data, whose vocabularies differ; "
             "train anew with --overwrite"
         )
-    require_facts(held, parts, path)
-    return held
+    require_facts(checkpoint, parts, path)
+    return checkpoint
 
 
 def require_facts(held: Checkpoint, names: Iterable[str], path: Path) -> None:
@@ -54,8 +54,8 @@ def require_facts(held: Checkpoint, names: Iterable[str], path: Path) -> None:
             raise CheckpointError(f"{path}: holds no {name}; it is a checkpoint of another kind; train again")
 
 
-def _refuse_other_config(held: Checkpoint, config: Config, path: Path) -> None:
-    ours, theirs = flatten(plain(config)), flatten(_with_defaults(held.facts.get("config", {})))
+def _refuse_other_config(checkpoint: Checkpoint, config: Config, path: Path) -> None:
+    ours, theirs = flatten(plain(config)), flatten(_with_defaults(checkpoint.facts.get("config", {})))
     keys = {k for k in (ours.keys() | theirs.keys()) - MAY_CHANGE if not k.startswith(AFTERWARDS)}
     differing = sorted(key for key in keys if ours.get(key) != theirs.get(key))
     if differing:

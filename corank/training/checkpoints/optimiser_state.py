@@ -77,7 +77,7 @@ def restore_optimisers(held: Checkpoint, optimisers: Optimisers, tables: Sequenc
 
 @dataclass(frozen=True)
 class _State:
-    """What a checkpoint holds of the state of a parameter."""
+    """The state of a parameter in a checkpoint."""
 
     optimiser: str
     number: int
@@ -97,21 +97,21 @@ def _name(optimiser: str, number: int, part: str) -> str:
     return f"{PREFIX}{optimiser}.{number}.{part}"
 
 
-def _states(held: Checkpoint, optimisers: Optimisers, tables: Sequence[TableRows]) -> Iterator[_State]:
-    names = set(held.names)
+def _states(checkpoint: Checkpoint, optimisers: Optimisers, tables: Sequence[TableRows]) -> Iterator[_State]:
+    names = set(checkpoint.names)
     for name, optimiser in optimisers.items():
         parameters = [p for group in optimiser.param_groups for p in group["params"]]
         before = optimiser.state_dict()["state"]
         for number, parameter in enumerate(parameters):
             known = {part: torch.as_tensor(value) for part, value in before.get(number, {}).items()}
             parts = known or {STEP: torch.zeros(()), SIGNED: parameter, "exp_avg_sq": parameter}
-            found = frozenset(part for part in parts if _name(name, number, part) in names)
-            yield _State(name, number, tables[number] if name == "table" else None, parts, found)
+            stored_parts = frozenset(part for part in parts if _name(name, number, part) in names)
+            yield _State(name, number, tables[number] if name == "table" else None, parts, stored_parts)
 
 
-def _take(held: Checkpoint, name: str, table: TableRows | None) -> Any:
+def _take(checkpoint: Checkpoint, name: str, table: TableRows | None) -> Any:
     """Copy a part of a state; a whole number as a Python int, since its optimiser rounds otherwise with a tensor."""
-    if table is not None and held.shape(name):
-        return held.take(name, table)
-    tensor = held.whole(name).clone()
+    if table is not None and checkpoint.shape(name):
+        return checkpoint.take(name, table)
+    tensor = checkpoint.whole(name).clone()
     return tensor if tensor.is_floating_point() else int(tensor.item())

@@ -18,7 +18,7 @@ MOST_BYTES = 1 << 24
 
 
 class RunFile(Settings):
-    """What `run.json` holds."""
+    """The contents of `run.json`."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -29,15 +29,15 @@ class RunFile(Settings):
     origin: Origin | None = Field(None, alias="from")
     """The run whose weights it took over."""
     packed: str | None = None
-    """The fingerprint of the packed data, of which a config may have several that go on from others."""
+    """The fingerprint of the packed data, of which a config may have several that continue others."""
 
     @classmethod
     def read(cls, folder: Path) -> Self:
         """Read the file of a run. Raises CheckpointError if there is none, or it is damaged."""
         path = folder / RUN_FILE
         try:
-            held = cls.model_validate(parse_json(read_regular_file(folder, RUN_FILE, MOST_BYTES)))
-            held.base_of(folder)
+            run_file = cls.model_validate(parse_json(read_regular_file(folder, RUN_FILE, MOST_BYTES)))
+            run_file.base_of(folder)
         except (FileNotFoundError, NotADirectoryError):
             raise CheckpointError(
                 f"{folder}: not a run (it has no {RUN_FILE}); `corank train` makes one"
@@ -50,7 +50,7 @@ class RunFile(Settings):
             ) from None
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path}: damaged or no run ({error}); train again") from None
-        return held
+        return run_file
 
     def base_of(self, folder: Path) -> Path:
         """Where the config's relative paths begin, of a run in a folder. Raises OSError, ValueError for no path."""

@@ -17,12 +17,12 @@ from corank.core.storage.object_url import ObjectUrl
 from corank.core.types import Report
 
 RUN = "run"
-"""What a published folder of a run is said to hold."""
+"""The kind of content that a published run folder declares."""
 
 
 @dataclass
 class RunPublisher:
-    """Publishes the working folder of a training, in the background while it trains on."""
+    """Publishes the working folder of a training, in the background while it trains."""
 
     folder: Path
     """Of the run; files in it are replaced, or appended to below `events`."""
@@ -56,7 +56,7 @@ class RunPublisher:
             raise self.error
 
     def wait(self) -> None:
-        """Wait until what is being published is there, or is given up."""
+        """Wait until a publication in progress has ended or failed."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -71,7 +71,7 @@ class RunPublisher:
             shutil.rmtree(snapshot, ignore_errors=True)
 
     def _take_snapshot(self) -> Path:
-        """Link the files into a folder beside: checkpoints are replaced as wholes. What is appended to is copied."""
+        """Link the files into an adjacent folder: checkpoints are replaced whole. What is appended to is copied."""
         snapshot = self.folder.with_name(f"{PARTIAL}snapshot")
         shutil.copytree(
             self.folder,

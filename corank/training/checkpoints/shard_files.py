@@ -1,7 +1,7 @@
 """The files of a checkpoint that several ranks write: each has the rows of its buckets of every table.
 
 They are what `torch.distributed.checkpoint` writes through its safetensors writer, and its reader reads them: a table
-is (N / 256, buckets, ...), and the file's header tells where that lies in the whole. corank writes and reads them
+is (N / 256, buckets, ...), and the file's header says where that lies in the whole. corank writes and reads them
 itself, since that writer sends its plans as pickles and holds every shard once more in memory.
 """
 
@@ -82,15 +82,18 @@ def _load(folder: Path, manifest: ShardManifest, buckets: range) -> Checkpoint:
     tensors: dict[str, Tensor] = {}
     parts: dict[str, list[TablePart]] = {name: [] for name, t in manifest.tensors.items() if t.table}
     for rank in range(manifest.ranks):
-        held = _buckets(rank, manifest.ranks)
-        if rank and not (held.start < buckets.stop and buckets.start < held.stop):
+        rank_buckets = _buckets(rank, manifest.ranks)
+        if rank and not (rank_buckets.start < buckets.stop and buckets.start < rank_buckets.stop):
             continue
         for name, tensor in _read_shard(folder, manifest, rank).items():
             if name in parts:
-                parts[name].append(TablePart(held, tensor.flatten(0, 1)))
+                parts[name].append(TablePart(rank_buckets, tensor.flatten(0, 1)))
             else:
                 tensors[name] = tensor
-    tables = {name: SplitTable(manifest.tensors[name].shape[0], tuple(held)) for name, held in parts.items()}
+    tables = {
+        name: SplitTable(manifest.tensors[name].shape[0], tuple(table_parts))
+        for name, table_parts in parts.items()
+    }
     return Checkpoint(tensors, manifest.facts, tables)
 
 
@@ -108,18 +111,18 @@ def _read_shard(folder: Path, manifest: ShardManifest, rank: int) -> dict[str, T
             tensors, _ = map_tensors(file)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); {remedy}") from None
-    held = _buckets(rank, manifest.ranks)
+    rank_buckets = _buckets(rank, manifest.ranks)
     expected = {
-        name: (NUMBERS[tensor.dtype], tensor.stored_shape(held))
+        name: (NUMBERS[tensor.dtype], tensor.stored_shape(rank_buckets))
         for name, tensor in manifest.tensors.items()
         if tensor.table or rank == 0
     }
-    found = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
-    odd = {name for name in expected | found if expected.get(name) != found.get(name)}
+    actual = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    odd = {name for name in expected | actual if expected.get(name) != actual.get(name)}
     if odd:
         one = min(odd)
         raise CheckpointError(
-            f"{path}: {one}: expected {expected.get(one, 'none')}; found {found.get(one, 'none')}; {remedy}"
+            f"{path}: {one}: expected {expected.get(one, 'none')}; found {actual.get(one, 'none')}; {remedy}"
         )
     return tensors
 

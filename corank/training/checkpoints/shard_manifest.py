@@ -32,7 +32,7 @@ Size = Annotated[int, Ge(0), Le(2**48)]
 
 
 class StoredTensor(Settings):
-    """What a tensor of a checkpoint is."""
+    """Type and shape of a checkpoint's tensor."""
 
     dtype: Literal["float64", "float32", "bfloat16", "float16", "int64", "int32"]
     shape: Annotated[list[Size], Field(max_length=8)]
@@ -75,7 +75,7 @@ class ShardManifest(Settings):
 
     @classmethod
     def of(cls, outline: Mapping[str, Any], content: str, files: Mapping[str, Part]) -> Self:
-        """The manifest of a checkpoint whose files are written; `outline` as of `outline_checkpoint`."""
+        """The manifest of a checkpoint whose files are written; `outline` is from `outline_checkpoint`."""
         named = {name: part.model_dump() for name, part in files.items()}
         plain = {"format": 1, **outline, "content": content, "ranks": len(files), "files": named}
         return validate(cls, plain | {"digest": _digest(plain)}, MANIFEST)
@@ -86,20 +86,20 @@ class ShardManifest(Settings):
         path = folder / MANIFEST
         try:
             plain = parse_json(read_regular_file(folder, MANIFEST, MOST_BYTES))
-            held = validate(cls, plain, MANIFEST)
-            check_facts(held.facts)
+            manifest = validate(cls, plain, MANIFEST)
+            check_facts(manifest.facts)
         except (FileNotFoundError, NotADirectoryError):
             raise CheckpointError(f"{path}: no such checkpoint; train first") from None
         except (OSError, ValueError, ConfigError) as error:
-            found = str(error).replace("\n", "; ")
+            reason = str(error).replace("\n", "; ")
             raise CheckpointError(
-                f"{path}: damaged or no checkpoint ({found}); delete {folder.name} and train again"
+                f"{path}: damaged or no checkpoint ({reason}); delete {folder.name} and train again"
             ) from None
-        if held.digest != _digest(plain):
+        if manifest.digest != _digest(plain):
             raise CheckpointError(
                 f"{path}: its contents do not match its digest; delete {folder.name} and train again"
             )
-        return held
+        return manifest
 
     def write(self, folder: Path) -> None:
         """Write the manifest of a folder, whole or not at all. Raises OSError."""
@@ -108,7 +108,7 @@ class ShardManifest(Settings):
 
 
 def outline_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return what a manifest says of a checkpoint before it is written: its facts and its tensors."""
+    """Return what a manifest says of an unwritten checkpoint: its facts and its tensors."""
     tensors = {
         name: {
             "dtype": str(checkpoint.dtype(name)).removeprefix("torch."),

@@ -53,8 +53,8 @@ class TablePart:
         full, rest, width = rows // BUCKETS, rows % BUCKETS, len(self.buckets)
         inner = self.values.shape[1:]
         yield 0, self.buckets.start, self.values[: full * width].view(full, width, *inner)
-        held = min(max(rest - self.buckets.start, 0), width)
-        yield full, self.buckets.start, self.values[full * width :][:held].view(1, held, *inner)
+        tail_width = min(max(rest - self.buckets.start, 0), width)
+        yield full, self.buckets.start, self.values[full * width :][:tail_width].view(1, tail_width, *inner)
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,13 @@ class SplitTable:
 
     def gather(self, rows: Tensor) -> Tensor:
         """Copy rows by their numbers in the table: (N,) → (N, ...); zero for those of no part."""
-        found = torch.zeros(len(rows), *self.shape[1:], dtype=self.dtype)
+        values = torch.zeros(len(rows), *self.shape[1:], dtype=self.dtype)
         bucket, depth = rows % BUCKETS, rows // BUCKETS
         for part in self.parts:
             here = torch.nonzero((bucket >= part.buckets.start) & (bucket < part.buckets.stop))[:, 0]
-            held = depth[here] * len(part.buckets) + bucket[here] - part.buckets.start
-            found[here] = part.values[held]
-        return found
+            positions = depth[here] * len(part.buckets) + bucket[here] - part.buckets.start
+            values[here] = part.values[positions]
+        return values
 
     def whole(self) -> Tensor:
         """The whole table in the order of its rows: (N, ...); not copied if one part holds it."""

@@ -11,11 +11,11 @@ from corank.training.checkpoints.checkpoint import Checkpoint
 
 
 def check_names(held: Checkpoint, expected: Iterable[str], path: Path) -> None:
-    """Raise CheckpointError, which names the checkpoint's path, if a tensor is missing or is none of the expected."""
-    expected, found = set(expected), set(held.names)
-    if absent := expected - found:
+    """Raise CheckpointError, which names the checkpoint's path, if a tensor is missing or unexpected."""
+    expected, names = set(expected), set(held.names)
+    if absent := expected - names:
         raise CheckpointError(f"{path}: {min(absent)} is missing; train again")
-    if odd := found - expected:
+    if odd := names - expected:
         raise CheckpointError(f"{path}: {min(odd)} is none of this model's; train again")
 
 
@@ -46,5 +46,5 @@ def check_tensor(
     for numbers in held.numbers(name):
         low, high = map(float, torch.aminmax(numbers)) if numbers.numel() else (0.0, 0.0)
         if not (math.isfinite(low) and math.isfinite(high) and low >= least):
-            found = low if not math.isfinite(low) or low < least else high
-            raise CheckpointError(f"{path}: {name}: holds {found}; train again")
+            extreme = low if not math.isfinite(low) or low < least else high
+            raise CheckpointError(f"{path}: {name}: holds {extreme}; train again")

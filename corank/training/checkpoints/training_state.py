@@ -56,7 +56,7 @@ def model_state(model: JointModel, facts: dict[str, Any]) -> Checkpoint:
 def training_state(
     model: JointModel, optimisers: Optimisers, average: Average | None, facts: dict[str, Any]
 ) -> Checkpoint:
-    """All that a training needs to go on, not copied: weights, optimiser states, average."""
+    """All that a training needs to continue, not copied: weights, optimiser states, average."""
     return _named(_weights(model, average) | optimiser_tensors(optimisers), facts, model)
 
 
@@ -99,24 +99,24 @@ def check_training(
 
 
 def _weights(model: JointModel, average: Average | None) -> dict[str, Tensor]:
-    """What a training learns, by name."""
+    """The tensors that a training learns, by name."""
     named = model.state_dict(prefix="model.")
     if average is not None:
         named |= {f"average.{name}": tensor for name, tensor in average.state().items()}
     return named
 
 
-def _check(held: Checkpoint, targets: Mapping[str, Tensor], model: JointModel, path: Path) -> None:
+def _check(checkpoint: Checkpoint, targets: Mapping[str, Tensor], model: JointModel, path: Path) -> None:
     """Check tensors against those of the same names."""
-    check_names(held, targets, path)
+    check_names(checkpoint, targets, path)
     rows = table_rows(model)
     for name, target in targets.items():
         table = _rows_of(name, rows)
         shape = tuple(target.shape) if table is None else (table.rows, *target.shape[1:])
-        check_tensor(held, name, shape, target.dtype, path)
+        check_tensor(checkpoint, name, shape, target.dtype, path)
     for stage in model.stages:
         for prefix in (f"{of}stages.{stage}." for of in ("", "model.", "average.model.")):
-            weights = {n.removeprefix(prefix): held.whole(n) for n in targets if n.startswith(prefix)}
+            weights = {n.removeprefix(prefix): checkpoint.whole(n) for n in targets if n.startswith(prefix)}
             if weights:
                 _check_together(model.network(stage), weights, f"{path}: {prefix}")
 
@@ -130,14 +130,14 @@ def _check_together(network: StageModel, weights: Mapping[str, Tensor], where: s
 
 
 def _named(tensors: Mapping[str, Tensor], facts: dict[str, Any], model: JointModel) -> Checkpoint:
-    """Tell the tensors that have rows of tables from the others."""
+    """Separate the tensors that have rows of tables from the others."""
     rows, whole, tables = table_rows(model), {}, {}
     for name, tensor in tensors.items():
-        held = _rows_of(name, rows)
-        if held is None or tensor.dim() == 0:
+        table = _rows_of(name, rows)
+        if table is None or tensor.dim() == 0:
             whole[name] = tensor
         else:
-            tables[name] = SplitTable(held.rows, (TablePart(held.buckets, tensor),))
+            tables[name] = SplitTable(table.rows, (TablePart(table.buckets, tensor),))
     return Checkpoint(whole, facts, tables)
 
 
@@ -150,17 +150,17 @@ def _rows_of(name: str, rows: Mapping[str, TableRows]) -> TableRows | None:
 
 
 @torch.no_grad()
-def _copy(held: Checkpoint, targets: Mapping[str, Tensor], model: JointModel) -> None:
+def _copy(checkpoint: Checkpoint, targets: Mapping[str, Tensor], model: JointModel) -> None:
     """Copy tensors, which were checked, into those of the same names."""
     rows = table_rows(model)
     for name, target in targets.items():
         table = _rows_of(name, rows)
         if table is None:
-            target.copy_(held.whole(name))
+            target.copy_(checkpoint.whole(name))
         elif table.whole:
             first = 0
-            for piece in held.pieces(name):
+            for piece in checkpoint.pieces(name):
                 target[first : first + len(piece)] = piece
                 first += len(piece)
         else:
-            target.copy_(held.take(name, table))
+            target.copy_(checkpoint.take(name, table))

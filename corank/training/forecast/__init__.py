@@ -1,1 +1,1 @@
-"""How long a training will take and how much memory, told before anything is packed, without torch."""
+"""Forecasts of a training's time and memory before packing, without torch."""

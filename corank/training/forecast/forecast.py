@@ -1,4 +1,4 @@
-"""What a training will take: steps, seconds and memory, by the work counted and the machine measured."""
+"""Forecast of a training: steps, seconds and memory, by the work counted and the machine measured."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ OPERATION, MULTIPLY_ADD, ELEMENT = 76.0, 0.3, 0.33
 """How many times as long as on `Machine` each kind of work takes in a training; `scripts/bench training_forecast`
 compares what follows with trainings."""
 ITEM, USER = "item", "user"
-"""What a profile calls the ids."""
+"""Names of the ids in a profile."""
 BACKWARD = 3
 """A step's products and changes of numbers over those of its forward pass."""
 BEGIN = 0.4
@@ -30,7 +30,7 @@ FLOAT = 4
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a training on this machine's processor will take, as far as counts tell; boosted trees are not counted."""
+    """The cost of a training on this machine's processor, estimated from counts; boosted trees are not counted."""
 
     epochs: int
     """At most: it may stop early."""
@@ -71,7 +71,7 @@ class Forecast:
 
     @property
     def lines(self) -> Iterator[str]:
-        """It in words, a line each."""
+        """The forecast in words, a line each."""
         total = self.epochs * self.steps
         yield (
             f"training: {self.steps:,} steps an epoch, {total:,} in {self.epochs:,} epochs at most, "
@@ -82,7 +82,7 @@ class Forecast:
         yield (f"memory: about {whole} ({parts}), and {format_size(self.packed)} of packed data, mapped")
 
     def document(self) -> dict[str, Any]:
-        """It as plain values."""
+        """The forecast as plain values."""
         return {
             "epochs": self.epochs,
             "steps_of_an_epoch": self.steps,
@@ -98,7 +98,7 @@ def forecast_training(profile: LogProfile, packed: PackedDataset | None, machine
 
     Args:
         profile: of its log; its config has numbers in `train`.
-        packed: its packed data, if there are some: they tell the rows of each table.
+        packed: its packed data, if there are some: they give the rows of each table.
         machine: how fast this machine is.
     """
     config, splits = profile.config, profile.counts.splits
@@ -108,8 +108,8 @@ def forecast_training(profile: LogProfile, packed: PackedDataset | None, machine
     else:
         sizes = dict(packed.encoders.sizes)
     work = TrainingWork(config, Layout(config.declared, sizes), splits, values[ITEM])
-    held = None if packed is None else sum(packed.manifest.files.values())
-    return Forecast.of(work, machine, held)
+    packed_bytes = None if packed is None else sum(packed.manifest.files.values())
+    return Forecast.of(work, machine, packed_bytes)
 
 
 def _distinct_values(profile: LogProfile) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""What the steps of a training compute, counted from the config and from what its log holds.
+"""The work of the steps of a training, counted from the config and its log.
 
 Letters: B requests of a batch · N candidates of a batch · I distinct items of a batch.
 """
@@ -16,13 +16,13 @@ from corank.models.settings.network import FirstLayer, LayerSettings, NetworkSet
 from corank.training.config import Config
 
 JUDGED = 1024
-"""Requests of a batch when a model is judged, as of `predict_split`."""
+"""Requests of a batch when a model is judged, as in `predict_split`."""
 FILLED = 0.5
 """Of a history's `last` events, those that a request has, on average."""
 LISTED = 4
 """Values of any other list."""
 CODES = 2
-"""Rows of a table beside those of values: for a missing one and for an unknown one."""
+"""Further rows of a table: for a missing one and for an unknown one."""
 
 
 def table_sizes(schema: Schema, values: Mapping[str, int], rows: int) -> dict[str, int]:
@@ -37,18 +37,18 @@ def table_sizes(schema: Schema, values: Mapping[str, int], rows: int) -> dict[st
     for name, feature in schema.embedded().items():
         derived = feature.as_derived
         if (buckets := getattr(feature, "buckets", None)) is not None:
-            found = buckets
+            count = buckets
         elif name in values or derived is None:
-            found = values.get(name, 0)
+            count = values.get(name, 0)
         else:
-            found = min(rows, prod(max(1, values.get(operand, 1)) for operand in derived.operands))
-        sizes[name] = CODES + min(found, getattr(feature, "max_rows", None) or found)
+            count = min(rows, prod(max(1, values.get(operand, 1)) for operand in derived.operands))
+        sizes[name] = CODES + min(count, getattr(feature, "max_rows", None) or count)
     return {name: rows for name, rows in sizes.items() if schema.table_of(name) == name}
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a step computes, on average over those of an epoch."""
+    """The work of a step, on average over an epoch."""
 
     operations: int
     """Calls of small operations, whose cost does not depend on sizes."""
@@ -192,7 +192,7 @@ class TrainingWork:
         return work
 
     def dense_weights(self) -> int:
-        """Numbers of all layers beside the tables."""
+        """Numbers of all layers outside the tables."""
         total = sum(rows * columns for rows, columns in self.layout.projections.values())
         for network in self.config.networks.values():
             if network.fitted:

@@ -43,7 +43,7 @@ def load_named_plugins(value: Any, source: str, folder: Path) -> None:
     Args:
         value: of a config.
         source: what errors begin with, such as the file.
-        folder: where plug-ins are looked for beside the Python path; usually the config's.
+        folder: where plug-ins are looked for in addition to the Python path; usually the config's.
     """
     match value:
         case {"plugins": [*modules]} if all(isinstance(name, str) for name in modules):
@@ -91,7 +91,7 @@ def set_key(value: Any, path: str, new: Any, source: str) -> None:
 
 
 def _entry(value: Any, part: str, source: str) -> Any:
-    """What stands under a key of a mapping, an empty mapping if nothing does, or at an index of a list."""
+    """The value at a key of a mapping, an empty mapping if there is none, or at an index of a list."""
     if isinstance(value, dict):
         return value.setdefault(part, {})
     if isinstance(value, list) and re.fullmatch("[0-9]{1,9}", part) and int(part) < len(value):

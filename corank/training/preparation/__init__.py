@@ -1,1 +1,1 @@
-"""What comes before a training: packed data, and the agreement of its ranks."""
+"""Preparation of a training: packed data, and the agreement of its ranks."""

@@ -1,6 +1,6 @@
-"""Settings that would make a training useless, told before it starts.
+"""Settings that would make a training useless, reported before it starts.
 
-Losses that drown others, draws that a stage tells by what is missing, and averages too long.
+Losses that drown others, draws that a stage recognises by what is missing, and averages too long.
 """
 
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ from corank.batches.sampling import SOURCES
 from corank.training.config import Config
 
 FEWEST_STEPS = 50
-"""Optimiser steps below which a training is warned of: in simulated worlds 30 steps of 256 requests lost .03 of the
+"""Fewer optimiser steps cause a warning: in simulated worlds 30 steps of 256 requests lost .03 of the
 recall and .01 of the AUC of 60, and many smaller ones gained nothing (docs/results/defaults.md)."""
 LASTED = 5
 """A training that lasts so many times as far as its average reaches back has .7 % of the first weights left."""
 
 
 def outweighing_losses(config: Config, counts: SplitCounts) -> Iterator[str]:
-    """Tell of losses that begin larger, beside the pointwise losses of their stage, than such a loss may.
+    """Report losses that begin too large compared with the pointwise losses of their stage.
 
     Before it has learnt, a stage has a cross-entropy of the label's entropy, .17 at a rate of 4 %, and a softmax
     over n items of ln n, 8 at 3,000: at a weight of .1 the second is nearly five times the first.
@@ -47,7 +47,7 @@ def outweighing_losses(config: Config, counts: SplitCounts) -> Iterator[str]:
 
 
 def leaky_negatives(config: Config) -> Iterator[str]:
-    """Tell of stages that learn from draws beyond the log, and read what is missing there and not elsewhere."""
+    """Report stages that learn from draws beyond the log, and read what is missing there and not elsewhere."""
     total = config.total
     for name, loss in total.select(None):
         drawn = [source for source, code in SOURCES.items() if code in loss.population(total.funnel)]
@@ -61,7 +61,7 @@ def leaky_negatives(config: Config) -> Iterator[str]:
 
 
 def long_averages(config: Config, requests: int) -> Iterator[str]:
-    """Tell of stages and teachers that train for fewer steps than the average of the weights reaches back.
+    """Report stages and teachers that train for fewer steps than the average of the weights reaches back.
 
     The average begins at the first weights, of which it holds dᵗ after t steps.
 
@@ -85,7 +85,7 @@ def long_averages(config: Config, requests: int) -> Iterator[str]:
 
 
 def few_steps(config: Config, requests: int) -> Iterator[str]:
-    """Tell of stages and teachers that train for few optimiser steps.
+    """Report stages and teachers that train for few optimiser steps.
 
     Args:
         config: its `train`.

@@ -1,4 +1,4 @@
-"""The packed data from which a packing goes on: named by a folder, a URL, or a run that was trained on them."""
+"""The packed data that a packing continues: named by a folder, a URL, or a run that was trained on them."""
 
 from pathlib import Path
 
@@ -19,13 +19,13 @@ def open_earlier(
     fixed: bool = False,
     repack: str | None = None,
 ) -> EarlierPack | None:
-    """Open the packed data to go on from; None if there are none to.
+    """Open the packed data to continue; None if there are none.
 
     Args:
         location: packed data, or a run, which is of packed data.
         data: the settings of the tables.
         fixed: whether vocabularies stay as they are.
-        repack: a day from which on rows are packed again: of the packed data, and those that they go on from, the
+        repack: a day from which on rows are packed again: of the packed data, and those that they continue, the
             newest are taken whose training ended before.
 
     Raises DataError, ConfigError, StorageError.
@@ -36,28 +36,28 @@ def open_earlier(
             raise ConfigError(f"{option}: is about earlier packed data; name them by --from")
         return None
     since = None if repack is None else data.milliseconds(repack)
-    found = EarlierPack.of(_open(parse_location(location)), fixed)
-    while since is not None and found.through > since:
-        continued = found.manifest.continued
+    pack = EarlierPack.of(_open(parse_location(location)), fixed)
+    while since is not None and pack.through > since:
+        continued = pack.manifest.continued
         if continued is None:
             raise DataError(
-                f"--repack: {found.location} is the first packing, and its training ended later; "
+                f"--repack: {pack.location} is the first packing, and its training ended later; "
                 "pack all rows without --from"
             )
         try:
             earlier = _open(parse_location(continued.location))
         except DataError as error:
             raise DataError(
-                f"--repack: the packing that {found.location} goes on from is needed, and is gone ({error}); "
+                f"--repack: the packing that {pack.location} goes on from is needed, and is gone ({error}); "
                 "pack all rows without --from"
             ) from None
         if earlier.manifest.fingerprint != continued.fingerprint:
             raise DataError(
-                f"--repack: {continued.location} was packed anew since {found.location} went on from it; "
+                f"--repack: {continued.location} was packed anew since {pack.location} went on from it; "
                 "pack all rows without --from"
             )
-        found = EarlierPack.of(earlier, fixed)
-    return found
+        pack = EarlierPack.of(earlier, fixed)
+    return pack
 
 
 def _open(location: Location) -> PackedDataset:
@@ -76,9 +76,9 @@ def _open(location: Location) -> PackedDataset:
 def _open_of_run(folder: Path) -> PackedDataset:
     """Open the packed data of a run, whatever became of their input files."""
     try:
-        held = RunFile.read(folder)
+        run_file = RunFile.read(folder)
     except CheckpointError as error:
         raise DataError(f"{error}; or name its packed data instead") from None
-    base = held.base_of(folder)
-    config = from_saved(held.config, str(folder / RUN_FILE), base)
-    return open_packed(config, base, lambda folder: True, held.packed)
+    base = run_file.base_of(folder)
+    config = from_saved(run_file.config, str(folder / RUN_FILE), base)
+    return open_packed(config, base, lambda folder: True, run_file.packed)

@@ -43,8 +43,8 @@ def sample_numbers(packed: PackedDataset, placement: Placement) -> Floats:
     """Take scaled numbers of training rows, evenly spread, the same for the same data: (S, numbers)."""
     shards = packed.splits["train"]
     some = [shards[n] for n in np.unique(np.linspace(0, len(shards) - 1, SHARDS).astype(int))]
-    found = [_rows(packed, shard, placement, SAMPLED // len(some)) for shard in some]
-    return np.concatenate(found)
+    samples = [_rows(packed, shard, placement, SAMPLED // len(some)) for shard in some]
+    return np.concatenate(samples)
 
 
 def _rows(packed: PackedDataset, shard: Shard, placement: Placement, count: int) -> Floats:

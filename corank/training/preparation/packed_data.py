@@ -36,7 +36,7 @@ from corank.training.config import Config
 
 
 def packed_location(config: Config, base: Path) -> Location:
-    """Tell where a config's packed data lie: at its `packed`, or in `packed/NAME` beside it. Raises StorageError."""
+    """Return where a config's packed data lie: at its `packed`, or in `packed/NAME` next to it. Raises StorageError."""
     if config.packed is None:
         return base / "packed" / config.name
     location = parse_location(config.packed)
@@ -46,13 +46,13 @@ def packed_location(config: Config, base: Path) -> Location:
 def open_packed(
     config: Config, base: Path, past: Past = compare_files, mark: str | None = None
 ) -> PackedDataset:
-    """Open a config's packed data; of those of all rows and those that go on from others the newest.
+    """Open a config's packed data; of those of all rows and those that continue others the newest.
 
     Args:
         config: the config.
         base: the folder that its relative paths begin in.
         past: says of a folder that it is enough that its data are of this config, whatever became of the files. Data
-            that go on from others are never compared with files.
+            that continue others are never compared with files.
         mark: the fingerprint of the data to prefer to the newest.
 
     Raises DataError, StorageError if there are none, or they are of another config or other files.
@@ -92,8 +92,8 @@ def pack_config(
         config: the config.
         base: the folder that its relative paths begin in.
         report: receives a line about each step.
-        engine: runs the tasks; in line unless given.
-        earlier: packed data to go on from: only later rows are packed, to a folder of their own.
+        engine: runs the tasks; in line by default.
+        earlier: packed data to continue: only later rows are packed, to a folder of their own.
 
     Raises BusyError, DataError, ConfigError, EngineError, StorageError; what was there before is there then.
     """
@@ -124,7 +124,7 @@ def pack_config(
 
 
 def _working_folder(url: ObjectUrl) -> Path:
-    """The folder where data are packed that go to a URL; the same each time, so that a killed packing can go on."""
+    """The folder where data are packed that go to a URL; the same each time, so that a killed packing can resume."""
     name = hashlib.sha256(str(url).encode()).hexdigest()[:16]
     return FolderCache.of_environment().folder / f"packing-{name}"
 
@@ -172,8 +172,8 @@ def open_or_pack(
         config: the config.
         base: the folder that its relative paths begin in.
         report: receives a line about each step.
-        engine: runs the tasks; in line unless given.
-        find_earlier: opens what a packing may go on from, if those that are there are of an earlier split.
+        engine: runs the tasks; in line by default.
+        find_earlier: opens the data that a packing may continue, if those that are there are of an earlier split.
 
     Raises DataError if they are out of date.
     """

@@ -11,7 +11,7 @@ def scored_populations(config: Config, learner: str | None = None) -> dict[str, 
 
     Args:
         config: its losses and its stages.
-        learner: the stage or teacher that learns in the step; all of them if not given.
+        learner: the stage or teacher that learns in the step; all of them if None.
     """
     total = config.total
     every = total.population(learner if config.train.mode == "separate" else None)

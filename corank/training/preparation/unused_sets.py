@@ -1,4 +1,4 @@
-"""Removal of packed data that neither a config nor the runs beside it use."""
+"""Removal of packed data that neither a config nor the runs next to it use."""
 
 from pathlib import Path
 
@@ -13,18 +13,18 @@ from corank.training.preparation.packed_data import local_root, packed_location
 from corank.training.run import Run
 
 RUNS = ("runs/*", "sweeps/*/run", "tunings/*/run")
-"""Where commands put runs, beside the config."""
+"""Where commands put runs, next to the config."""
 
 
 def prune_packed(config: Config, base: Path, report: Report = lambda line: None) -> int:
-    """Remove the sets of features that neither the config nor a run beside it uses.
+    """Remove the sets of features that neither the config nor a run next to it uses.
 
     Args:
         config: the config, whose data are packed on this machine.
         base: its folder; runs are looked for as RUNS says.
         report: receives a line about each set that is removed, and one about all.
 
-    Returns how many bytes were freed. Raises BusyError if a run beside it is being trained or the data are being
+    Returns how many bytes were freed. Raises BusyError if a run next to it is being trained or the data are being
     packed, ConfigError, DataError if a run cannot be read or a set not removed.
     """
     root, freed, count = local_root(config, base), 0, 0
@@ -61,16 +61,16 @@ def _read_settings(folder: Path) -> dict[str, object] | None:
 
 
 def _open_runs(base: Path) -> list[Run]:
-    """Open the runs beside a config. Raises BusyError, DataError."""
-    found = []
+    """Open the runs next to a config. Raises BusyError, DataError."""
+    runs = []
     for folder in sorted(path for pattern in RUNS for path in base.glob(pattern)):
         if holder := LockHolder.read(folder / LOCK):
             raise BusyError(f"{folder}: {holder} is writing it; prune when it has ended")
         if (folder / "run.json").is_file():
             try:
-                found.append(Run.open(folder))
+                runs.append(Run.open(folder))
             except CorankError as error:
                 raise DataError(
                     f"{folder}: cannot be read, so that nothing is removed which it may use; move it away ({error})"
                 ) from None
-    return found
+    return runs

@@ -1,4 +1,4 @@
-"""What in a log makes learning hard under a config, and what to try for it."""
+"""Advice: what in a log makes learning hard under a config, and what to try."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ UNKNOWN = 0.3
 UNIQUE, FEWEST = 0.9, 100
 """An id with more values than this share of the rows is of no use, if there are so many rows."""
 SHIFT = 0.05
-"""Missing rates of two splits that differ by more are told."""
+"""Missing rates of two splits that differ by more are reported."""
 SINGLE = 0.5
 """From this share of requests without order on, metrics by request and list-wise losses are of a few requests."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """A config beside the profile of its log."""
+    """A config with the profile of its log."""
 
     config: Config
     counts: LogCounts
@@ -53,7 +53,7 @@ class Advice:
             yield f"{share:.0%} of the candidates of '{split}' are items that training never saw: {then}"
 
     def _for_new_items(self) -> Iterator[str]:
-        """What would tell new items apart, and is not declared."""
+        """Undeclared features that would distinguish new items."""
         schema = self.config.declared
         steps = [p.every for n, p in schema.priors().items() if schema.side(n) in ("item", "cross")]
         if not any(every < DAY for every in steps):
@@ -113,11 +113,11 @@ class Advice:
 
     def _requests(self) -> Iterator[str]:
         for label in dict.fromkeys(stage.main for stage in self.config.stages):
-            held = self.counts.requests["train"]
-            clicked = sum(count for n, count in held.positives[label].items() if n)
-            if clicked and held.ordered[label] < (1 - SINGLE) * clicked:
+            requests = self.counts.requests["train"]
+            clicked = sum(count for n, count in requests.positives[label].items() if n)
+            if clicked and requests.ordered[label] < (1 - SINGLE) * clicked:
                 yield (
-                    f"{label}: of {clicked:,} requests of 'train' with a positive only {held.ordered[label]:,} have a "
-                    "negative beside it: metrics by request and list-wise losses are of these alone; compare models "
-                    "by AUC and by metrics by user, too"
+                    f"{label}: of {clicked:,} requests of 'train' with a positive only {requests.ordered[label]:,} "
+                    "have a negative beside it: metrics by request and list-wise losses are of these alone; compare "
+                    "models by AUC and by metrics by user, too"
                 )

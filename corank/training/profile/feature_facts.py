@@ -30,7 +30,7 @@ class Familiarity:
 
 @dataclass(frozen=True)
 class FeatureFacts:
-    """What the values of one column are, or of the ids of items or users."""
+    """Statistics of the values of one column, or of the ids of items or users."""
 
     name: str
     """The feature, or `item`, or `user`."""
@@ -111,7 +111,7 @@ def measure_features(
     """
     positives = rows.counts_as(label, "positives").sum().cast(pl.Int64).alias(POSITIVES)
     counted = pl.len().cast(pl.Int64).alias(COUNT), positives
-    found: list[FeatureFacts] = []
+    facts: list[FeatureFacts] = []
     for source, key, column in (("items", ITEM, rows.data.item), ("users", USER, rows.data.user)):
         keys = rows.collect(rows.frame.group_by(SPLIT, key).agg(*counted))
         of_source: Source = "items" if source == "items" else "users"
@@ -119,18 +119,18 @@ def measure_features(
         if source in tables:
             columns = [c for c in feature_columns(schema, sources, of_source) if c != column]
             keys = keys.join(_newest(tables[source], column, columns), left_on=key, right_on=ID, how="left")
-        held = CountedRows(keys, of_source)
-        found.append(held.facts(source.removesuffix("s"), key, True, pl.col(key).is_null()))
-        found += [_facts(held, schema, n) for n in named]
+        counted_rows = CountedRows(keys, of_source)
+        facts.append(counted_rows.facts(source.removesuffix("s"), key, True, pl.col(key).is_null()))
+        facts += [_facts(counted_rows, schema, n) for n in named]
     for name in (name for name, source in sources.items() if source == "log"):
         column = schema.column(name)
         values = rows.collect(rows.frame.group_by(SPLIT, column).agg(*counted))
-        found.append(_facts(CountedRows(values, "log"), schema, name))
-    return found
+        facts.append(_facts(CountedRows(values, "log"), schema, name))
+    return facts
 
 
 def _facts(rows: CountedRows, schema: Schema, name: str) -> FeatureFacts:
-    """The facts of a feature; as an id if it tells single values apart."""
+    """The facts of a feature; as an id if it distinguishes single values."""
     feature, column = schema.columns()[name], schema.column(name)
     return rows.facts(name, column, "id" in feature.uses, feature.is_missing(column))
 

@@ -42,7 +42,7 @@ class Suggestion:
     kind: str
     """Of the feature, loss or setting: a key of GAINS."""
     lacking: str
-    """What the config has not."""
+    """What the config lacks."""
     why: str
     """Why the log asks for it."""
     values: Mapping[str, str]
@@ -63,7 +63,7 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Guidance:
-    """A config beside the log, to find what it lacks."""
+    """A config with its log, to find what it lacks."""
 
     config: Config
     tables: Mapping[str, Table]
@@ -72,7 +72,7 @@ class Guidance:
 
     @property
     def suggestions(self) -> list[Suggestion]:
-        """What to add, one of a kind at most but of priors; only what makes a valid config."""
+        """What to add, at most one of each kind except priors; only what makes a valid config."""
         rules = (
             self._candidates(),
             self._priors(),
@@ -82,7 +82,7 @@ class Guidance:
             self._positions(),
             self._recipe(),
         )
-        return [found for rule in rules for found in rule if self._accepts(found)]
+        return [suggestion for rule in rules for suggestion in rule if self._accepts(suggestion)]
 
     def _accepts(self, suggestion: Suggestion) -> bool:
         """Whether the config is valid with a suggestion, and some network reads each feature that is an input."""

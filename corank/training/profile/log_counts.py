@@ -1,4 +1,4 @@
-"""What a log that is not packed yet holds to learn from, in the counts that packed data give, and a few more.
+"""Counts of a log that is not packed yet: those that packed data give, and a few more.
 
 Exact duplicates of a candidate, which packing drops, are counted.
 """
@@ -48,34 +48,34 @@ def count_log(rows: SplitRows) -> LogCounts:
     sums = [rows.counts_as(n, kind).sum().alias(f"{n} {kind}") for n, kind in kinds]
     ones = [(pl.col(label_column(n)) == 1).sum().alias(f"{n} ones") for n in data.labels]
     scored = [pl.col(score_column(name)).is_not_null().sum().alias(f"{name} scored") for name in data.scores]
-    found = rows.collect(rows.frame.group_by(SPLIT, LEVEL).agg(*sums, *ones, *scored)).sort(SPLIT, LEVEL)
-    by_level = found.rows(named=True)
+    totals = rows.collect(rows.frame.group_by(SPLIT, LEVEL).agg(*sums, *ones, *scored)).sort(SPLIT, LEVEL)
+    by_level = totals.rows(named=True)
     request = list(request_columns(data).values())
     known = [s for s in sums if s.meta.output_name().endswith((" positives", " negatives"))]
     levels = rows.collect(rows.frame.group_by(SPLIT, *request, LEVEL).agg(pl.len().alias(SIZE), *known))
     sizes = levels.group_by(SPLIT, LEVEL, SIZE).agg(pl.len()).sort(SPLIT, LEVEL, SIZE).rows()
     requests = levels.group_by(SPLIT, *request).agg(pl.exclude(LEVEL).sum())
-    held = dict(requests.group_by(SPLIT).agg(pl.len()).rows())
+    counts = dict(requests.group_by(SPLIT).agg(pl.len()).rows())
     of_split = {name: requests.filter(pl.col(SPLIT) == name) for name in data.split_names}
-    mixed = {name: _mixed(data, found) for name, found in of_split.items()}
+    mixed = {name: _mixed(data, frame) for name, frame in of_split.items()}
     return LogCounts(
         {
-            name: _split(data, name, held.get(name, 0), by_level, sizes, mixed[name])
+            name: _split(data, name, counts.get(name, 0), by_level, sizes, mixed[name])
             for name in data.split_names
         },
         _misplaced(data, by_level),
-        {name: _requests(data, found, mixed[name]) for name, found in of_split.items()},
+        {name: _requests(data, frame, mixed[name]) for name, frame in of_split.items()},
     )
 
 
 def _mixed(data: DataSettings, requests: pl.DataFrame) -> dict[str, MixedCounts]:
     """Count, by label, the requests of one split that have a positive and a negative, and these."""
-    found = {}
+    counts = {}
     for name in data.labels:
         kinds = [f"{name} positives", f"{name} negatives"]
         both = requests.filter(pl.all_horizontal(pl.col(kind) > 0 for kind in kinds))
-        found[name] = MixedCounts(both.height, *(int(both[kind].sum()) for kind in kinds))
-    return found
+        counts[name] = MixedCounts(both.height, *(int(both[kind].sum()) for kind in kinds))
+    return counts
 
 
 def _requests(data: DataSettings, requests: pl.DataFrame, mixed: Mapping[str, MixedCounts]) -> RequestCounts:
@@ -85,7 +85,9 @@ def _requests(data: DataSettings, requests: pl.DataFrame, mixed: Mapping[str, Mi
         return dict(requests.group_by(column).agg(pl.len()).sort(column).rows())
 
     positives = {name: histogram(f"{name} positives") for name in data.labels}
-    return RequestCounts(histogram(SIZE), positives, {name: held.requests for name, held in mixed.items()})
+    return RequestCounts(
+        histogram(SIZE), positives, {name: counts.requests for name, counts in mixed.items()}
+    )
 
 
 def _split(
@@ -96,8 +98,8 @@ def _split(
     sizes: Iterable[tuple[Any, ...]],
     mixed: Mapping[str, MixedCounts],
 ) -> SplitCounts:
-    held = {row[LEVEL]: row for row in by_level if row[SPLIT] == split}
-    exposed = held.get(len(data.levels) - 1, {})
+    level_rows = {row[LEVEL]: row for row in by_level if row[SPLIT] == split}
+    exposed = level_rows.get(len(data.levels) - 1, {})
     return SplitCounts(
         requests,
         [
@@ -110,17 +112,17 @@ def _split(
         },
         mixed,
         {
-            name: [held.get(level, {}).get(f"{name} scored", 0) for level in range(len(data.levels))]
+            name: [level_rows.get(level, {}).get(f"{name} scored", 0) for level in range(len(data.levels))]
             for name in data.scores
         },
     )
 
 
 def _misplaced(data: DataSettings, by_level: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {name: {} for name in data.labels}
+    ones: dict[str, dict[str, int]] = {name: {} for name in data.labels}
     for row in by_level:
         for name in data.labels:
             level = data.levels[row[LEVEL]]
             if level != data.levels[-1] and row[f"{name} ones"]:
-                found[name][level] = found[name].get(level, 0) + row[f"{name} ones"]
-    return {name: levels for name, levels in found.items() if levels}
+                ones[name][level] = ones[name].get(level, 0) + row[f"{name} ones"]
+    return {name: levels for name, levels in ones.items() if levels}

@@ -24,7 +24,7 @@ BINS = (0, 1, 2, 3, 6, 11, 21, 51, 101, 201, 501, 1001)
 
 
 def open_tables(config: Config, base: Path) -> dict[str, Table]:
-    """Open the tables of a config that are given, by name. Raises DataError."""
+    """Open the tables that a config has, by name. Raises DataError."""
     data = config.data
     named = {"items": data.items, "users": data.users, "truth": data.truth}
     others = {name: Table.scan(name, source, base) for name, source in named.items() if source is not None}
@@ -36,14 +36,14 @@ def open_tables(config: Config, base: Path) -> dict[str, Table]:
 
 @dataclass(frozen=True)
 class LogProfile:
-    """What decides what can be learnt from a log."""
+    """The properties of a log that decide what can be learnt."""
 
     config: Config
     counts: LogCounts
     features: Sequence[FeatureFacts]
     """The ids of items and users, then the features that are read from a column."""
     suggestions: Sequence[Suggestion]
-    """What to add to the config."""
+    """Additions to the config."""
     recipe: str
     """Which losses fit the log and why, and whether the config has them."""
 
@@ -61,7 +61,7 @@ class LogProfile:
 
     @property
     def advice(self) -> list[str]:
-        """What in it makes learning hard and what to try, a line each; then what to add, with lines of YAML."""
+        """What makes learning hard and what to try, a line each; then additions, with lines of YAML."""
         return [*self._findings, *map(str, self.suggestions)]
 
     @property
@@ -73,7 +73,7 @@ class LogProfile:
         """By split, the candidates that no loss reads: none takes their level."""
         read = self.config.total.population()
         logged = {level: most for level, most in read.items() if level < len(self.config.data.levels)}
-        return {name: sum(held.levels) - held.rows(logged) for name, held in self.counts.splits.items()}
+        return {name: sum(counts.levels) - counts.rows(logged) for name, counts in self.counts.splits.items()}
 
     @property
     def request_rows(self) -> list[dict[str, str | int]]:
@@ -81,12 +81,12 @@ class LogProfile:
         rows: list[dict[str, str | int]] = []
         labels = [stage.main for stage in self.config.stages]
         for what in ("candidates", *dict.fromkeys(labels)):
-            found = {
-                split: held.candidates if what == "candidates" else held.positives[what]
-                for split, held in self.counts.requests.items()
+            histograms = {
+                split: requests.candidates if what == "candidates" else requests.positives[what]
+                for split, requests in self.counts.requests.items()
             }
             for begin, end in zip(BINS, [*BINS[1:], None], strict=True):
-                counts = {split: _between(held, begin, end) for split, held in found.items()}
+                counts = {split: _between(histogram, begin, end) for split, histogram in histograms.items()}
                 if any(counts.values()):
                     rows.append({"number": _range(begin, end), "of": what} | counts)
         return rows
@@ -108,7 +108,7 @@ class LogProfile:
         return rows
 
     def report(self, say: Report) -> None:
-        """Tell in short what training knows of the other splits, and what makes learning hard, a line each."""
+        """Report briefly what training knows of the other splits, and what makes learning hard, a line each."""
         item, user = (next(f for f in self.features if f.name == name) for name in ("item", "user"))
         for split in self.config.data.split_names[1:]:
             known = [
@@ -125,14 +125,14 @@ class LogProfile:
         return {
             "requests": {
                 split: {
-                    "candidates": {str(n): count for n, count in held.candidates.items()},
+                    "candidates": {str(n): count for n, count in requests.candidates.items()},
                     "positives": {
-                        label: {str(n): count for n, count in found.items()}
-                        for label, found in held.positives.items()
+                        label: {str(n): count for n, count in histogram.items()}
+                        for label, histogram in requests.positives.items()
                     },
-                    "ordered": dict(held.ordered),
+                    "ordered": dict(requests.ordered),
                 }
-                for split, held in self.counts.requests.items()
+                for split, requests in self.counts.requests.items()
             },
             "unread": self.unread,
             "features": [

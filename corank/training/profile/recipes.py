@@ -1,4 +1,4 @@
-"""Recipes: losses beside the clicks, by what a log holds of candidates that nobody was shown.
+"""Recipes: losses in addition to the clicks, by what a log holds of candidates that nobody was shown.
 
 `corank simulate`, importers and examples write them. `scripts/bench defaults` measures them.
 """
@@ -13,7 +13,7 @@ from corank.features.log_schema import DataSettings
 
 @dataclass(frozen=True)
 class Recipe:
-    """Losses beside the clicks of each stage, for one kind of log."""
+    """Losses in addition to each stage's clicks, for one kind of log."""
 
     losses: tuple[Mapping[str, Any], ...]
     """With the levels and stages of a simulated world."""

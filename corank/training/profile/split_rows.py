@@ -70,11 +70,11 @@ class SplitRows:
             .when(value == 1).then(_field("positives"))
             .otherwise(_field("negatives"))
         )  # fmt: skip
-        given = data.labels[name].given
-        while given is not None:
-            happened = (pl.col(label_column(given)) == 1).fill_null(False)
+        condition = data.labels[name].given
+        while condition is not None:
+            happened = (pl.col(label_column(condition)) == 1).fill_null(False)
             state = pl.when(happened).then(state).otherwise(_field("excluded"))
-            given = data.labels[given].given
+            condition = data.labels[condition].given
         return pl.when(EXPOSED).then(state)
 
 

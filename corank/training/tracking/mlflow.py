@@ -37,11 +37,11 @@ class MlflowCallback(Tracker):
     module: ClassVar[str] = "mlflow"
 
     uri: str | None = None
-    """Of the tracking server or database; MLFLOW_TRACKING_URI, or what MLflow takes without it, unless given."""
+    """Of the tracking server or database; MLFLOW_TRACKING_URI, or what MLflow takes without it, by default."""
     experiment: str | None = None
-    """In which the run is; MLFLOW_EXPERIMENT_NAME, or `corank`, unless given."""
+    """In which the run is; MLFLOW_EXPERIMENT_NAME, or `corank`, by default."""
     name: str | None = None
-    """Of the run in MLflow; the name of the run's folder unless given."""
+    """Of the run in MLflow; the name of the run's folder by default."""
 
     _client: Any = PrivateAttr(None)
     _id: str = PrivateAttr("")
@@ -49,7 +49,7 @@ class MlflowCallback(Tracker):
     _last: dict[str, int] = PrivateAttr(default_factory=dict)
 
     def open_run(self, name: str, settings: Mapping[str, Any], known: Mapping[str, str]) -> Mapping[str, str]:
-        """Make a run in the experiment, which is made if need be, or go on with the known one of the same server."""
+        """Make a run in the experiment, which is made if need be, or continue the known one of the same server."""
         mlflow = import_module("mlflow")
         self._client = mlflow.MlflowClient(tracking_uri=self.uri)
         uri: str = self._client.tracking_uri
@@ -59,8 +59,8 @@ class MlflowCallback(Tracker):
             self._client.update_run(self._id, status="RUNNING")
             return known
         experiment = self.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "corank"
-        found = self._client.get_experiment_by_name(experiment)
-        number = self._client.create_experiment(experiment) if found is None else found.experiment_id
+        entry = self._client.get_experiment_by_name(experiment)
+        number = self._client.create_experiment(experiment) if entry is None else entry.experiment_id
         self._id = self._client.create_run(number, run_name=self.name or name).info.run_id
         entities = import_module("mlflow.entities")
         parameters = [
@@ -72,7 +72,7 @@ class MlflowCallback(Tracker):
         return {"uri": uri, "run": self._id}
 
     def write_figures(self, figures: Mapping[str, float], step: int) -> None:
-        """Log metrics, but for those that a resumed run has at this step already."""
+        """Log metrics, except those that a resumed run has at this step already."""
         new = {_name(key): value for key, value in figures.items()}
         new = {key: value for key, value in new.items() if step > self._last_step(key)}
         metric, now = import_module("mlflow.entities").Metric, int(time.time() * 1000)

@@ -1,4 +1,4 @@
-"""Callbacks that are found by name, as of `corank train --track`."""
+"""Callbacks by name, as in `corank train --track`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -41,10 +41,10 @@ def read_trackers(names: Sequence[str]) -> list[Tracker]:
 
     Raises ConfigError for what is no tracker, and as `read_callbacks`.
     """
-    found = read_callbacks(names)
-    trackers = [callback for callback in found if isinstance(callback, Tracker)]
-    if not found or len(trackers) < len(found):
-        other = [name for name, callback in zip(names, found, strict=True) if callback not in trackers]
+    callbacks = read_callbacks(names)
+    trackers = [callback for callback in callbacks if isinstance(callback, Tracker)]
+    if not callbacks or len(trackers) < len(callbacks):
+        other = [name for name, callback in zip(names, callbacks, strict=True) if callback not in trackers]
         raise ConfigError(
             f"name trackers, such as mlflow; received {', '.join(other) or 'none'}, which cannot add to a run"
         )

@@ -1,4 +1,4 @@
-"""Records written to a tracker in a thread of their own: neither its delays nor its failures hold a training up."""
+"""Records written to a tracker in a thread of their own: neither its delays nor its failures stall a training."""
 
 import sys
 import threading
@@ -22,7 +22,7 @@ def say_on_stderr(line: str) -> None:
 class RecordWriter:
     """Writes records one after another, in the order in which they were put, each at a time after the training put it.
 
-    The first failure is said at once, those that follow only by their number, at the end. A record that has failed is
+    The first failure is reported at once, those that follow only by their number, at the end. A failed record is
     tried again after a pause, so that a server may restart; what is put in the meantime waits.
     """
 
@@ -49,7 +49,7 @@ class RecordWriter:
         """Write what is left, each record tried once. Says what could not be written, and returns how many records.
 
         Args:
-            wait_s: seconds until the rest is given up.
+            wait_s: seconds until the rest is abandoned.
         """
         self._closing.set()
         self._records.put(None)

@@ -17,7 +17,7 @@ from corank.training.config_file import flatten, plain
 from corank.training.tracking.record_writer import RecordWriter
 
 TRACKING = "tracking"
-"""Folder of a run with a file for each tracker: what it needs to go on with its run."""
+"""Folder of a run with a file for each tracker: what it needs to continue its run."""
 State = Literal["finished", "failed", "stopped"]
 """How a training ended; `stopped` by an interrupt."""
 
@@ -25,8 +25,8 @@ State = Literal["finished", "failed", "stopped"]
 class Tracker(Callback, Settings):
     """Writes a training to a tracker. A kind of tracker says how its run is opened, written to and closed.
 
-    All of that is done in a thread of the tracker's own. What fails there is said once on stderr, and the training
-    goes on. A resumed training goes on with its run in the tracker.
+    All of that is done in a thread of the tracker's own. A failure there is reported once on stderr, and the training
+    continues. A resumed training continues its run in the tracker.
     """
 
     extra: ClassVar[str]
@@ -54,7 +54,7 @@ class Tracker(Callback, Settings):
         Args:
             name: of the folder.
             settings: the hyper-parameters by their path, such as `train.seed`; plain values.
-            known: what an earlier process returned for this run, to go on with it; empty if there was none.
+            known: what an earlier process returned for this run, to continue it; empty if there was none.
 
         Returns what finds the run again.
         """
@@ -87,7 +87,7 @@ class Tracker(Callback, Settings):
         self.record(lambda: None)
 
     def record(self, write: Callable[[], object]) -> None:
-        """Take a call that writes to the tracker's run. What it raises is said once on stderr."""
+        """Take a call that writes to the tracker's run. What it raises is reported once on stderr."""
 
         def write_to_open_run() -> None:
             self._open()
@@ -134,18 +134,18 @@ class Tracker(Callback, Settings):
         # its own: every tracker writes in its own thread
         file = self._folder / TRACKING / f"{self.module}.json"
         known = _read_known(file)
-        found = self.open_run(self._folder.name, self._settings, known)
+        identity = self.open_run(self._folder.name, self._settings, known)
         self._is_open = True
-        if found == known:
+        if identity == known:
             return
         with atomic_file(file) as partial:
-            partial.write_text(json.dumps(dict(found), indent=1), encoding="utf-8")
+            partial.write_text(json.dumps(dict(identity), indent=1), encoding="utf-8")
 
 
 def _read_known(file: Path) -> dict[str, str]:
     """What an earlier process kept; a file that is absent or damaged holds nothing."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return {key: value for key, value in found.items() if isinstance(value, str)}
+        document = json.loads(file.read_text(encoding="utf-8"))
+        return {key: value for key, value in document.items() if isinstance(value, str)}
     except (OSError, ValueError, AttributeError):
         return {}

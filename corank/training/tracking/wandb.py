@@ -28,28 +28,28 @@ class WandbCallback(Tracker):
     module: ClassVar[str] = "wandb"
 
     project: str | None = None
-    """In which the run is; WANDB_PROJECT, or `corank`, unless given."""
+    """In which the run is; WANDB_PROJECT, or `corank`, by default."""
     entity: str | None = None
-    """User or team; WANDB_ENTITY, or that of the API key, unless given."""
+    """User or team; WANDB_ENTITY, or that of the API key, by default."""
     name: str | None = None
-    """Of the run in W&B; the name of the run's folder unless given."""
+    """Of the run in W&B; the name of the run's folder by default."""
     mode: Literal["online", "offline"] | None = None
-    """`offline` writes to `folder` alone, for `wandb sync`; WANDB_MODE, or online, unless given."""
+    """`offline` writes to `folder` alone, for `wandb sync`; WANDB_MODE, or online, by default."""
     folder: Path | None = None
-    """Where W&B keeps its files; WANDB_DIR, or the working directory, unless given."""
+    """Where W&B keeps its files; WANDB_DIR, or the working directory, by default."""
 
     _board: Any = PrivateAttr(None)
     _step: int = PrivateAttr(0)
 
     def open_run(self, name: str, settings: Mapping[str, Any], known: Mapping[str, str]) -> Mapping[str, str]:
-        """Open a run, or go on with the known one. Raises ConfigError without an API key: nobody is asked for it."""
+        """Open a run, or continue the known one. Raises ConfigError without an API key: nobody is asked for it."""
         wandb = import_module("wandb")
-        given = wandb.setup().settings
-        if (self.mode or given.mode) == "online" and not wandb.login(prompt=False):
+        defaults = wandb.setup().settings
+        if (self.mode or defaults.mode) == "online" and not wandb.login(prompt=False):
             raise ConfigError("no API key: call `wandb login`, set WANDB_API_KEY, or track with mode=offline")
         identity = known.get("run") or uuid4().hex[:12]
         self._board = wandb.init(
-            project=self.project or given.project or "corank",
+            project=self.project or defaults.project or "corank",
             entity=self.entity,
             name=self.name or name,
             id=identity,
@@ -64,7 +64,7 @@ class WandbCallback(Tracker):
         return {"run": identity}
 
     def write_figures(self, figures: Mapping[str, float], step: int) -> None:
-        """Log figures, but for steps that a resumed run has already."""
+        """Log figures, except for steps that a resumed run has already."""
         if step >= self._step:
             self._board.log(dict(figures), step=step)
 

@@ -19,7 +19,7 @@ from corank.models.boosted.tree_arrays import TreeArrays
 from corank.models.settings.trees import MOST_CODES, BoostingSettings
 
 ONE_CATEGORY = MappingProxyType({"max_cat_to_onehot": 2 * MOST_CODES})
-"""Parameters by which a node tells one category from all others, which `read_trees` takes for granted."""
+"""Parameters by which a node separates one category from all others, which `read_trees` takes for granted."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def grow_trees(
         settings: of the trees.
         seed: of what is drawn.
         key: what needs LightGBM, as an error names it.
-        more: parameters of LightGBM beside the settings.
-        valid: rows by whose cross-entropy the number of trees is chosen; all are kept if not given.
+        more: parameters of LightGBM in addition to the settings.
+        valid: rows by whose cross-entropy the number of trees is chosen; all are kept if None.
         patience: trees without a better one after which no more are grown.
 
     Raises MissingExtraError without LightGBM.
@@ -70,11 +70,11 @@ def grow_trees(
         **more,
     }
 
-    def table(held: LabelledRows, like: Any = None) -> Any:
+    def table(labelled_rows: LabelledRows, like: Any = None) -> Any:
         return lightgbm.Dataset(
-            held.values,
-            held.label,
-            weight=held.weight,
+            labelled_rows.values,
+            labelled_rows.label,
+            weight=labelled_rows.weight,
             categorical_feature=list(categorical) or "auto",
             params=parameters,
             reference=like,
@@ -92,7 +92,7 @@ def read_trees(booster: Any, trees: int, leaves: int) -> TreeArrays:
 
     Thresholds are rounded down to float32, which changes no comparison with a float32.
     """
-    held = TreeArrays(
+    arrays = TreeArrays(
         np.zeros((trees, leaves - 1), dtype=np.int32),
         np.zeros((trees, leaves - 1), dtype=np.float32),
         np.full((trees, leaves - 1), -1, dtype=np.int32),
@@ -104,14 +104,14 @@ def read_trees(booster: Any, trees: int, leaves: int) -> TreeArrays:
     for n, part in enumerate(text.partition("\nend of trees")[0].split("\nTree=")[1:]):
         facts = dict(line.split("=", 1) for line in part.splitlines()[1:] if "=" in line)
         value = _numbers(facts, "leaf_value", np.float64)
-        held.value[n, : len(value)] = value
+        arrays.value[n, : len(value)] = value
         inner = len(value) - 1
         if inner:
-            held.column[n, :inner] = _numbers(facts, "split_feature", np.int32)
-            held.threshold[n, :inner] = _thresholds(facts)
-            held.left[n, :inner] = _numbers(facts, "left_child", np.int32)
-            held.right[n, :inner] = _numbers(facts, "right_child", np.int32)
-    return held
+            arrays.column[n, :inner] = _numbers(facts, "split_feature", np.int32)
+            arrays.threshold[n, :inner] = _thresholds(facts)
+            arrays.left[n, :inner] = _numbers(facts, "left_child", np.int32)
+            arrays.right[n, :inner] = _numbers(facts, "right_child", np.int32)
+    return arrays
 
 
 def _numbers(facts: dict[str, str], name: str, dtype: Any) -> NDArray[Any]:

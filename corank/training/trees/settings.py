@@ -21,7 +21,7 @@ class TreeTeacherSettings(BoostingSettings):
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
     """By which losses know it."""
     label: str = "click"
-    """What it predicts."""
+    """The label that it predicts."""
     folds: Annotated[int, Ge(2), Le(20)] = 3
     """Parts of the requests."""
 

@@ -59,8 +59,8 @@ def _set_trees(network: Trees, fitted: Sequence[Mapping[str, Any]]) -> None:
     """Set the trees of a network: of each label their arrays by name."""
     network.categorical.copy_(torch.tensor([column.categorical for column in network.read]))
     for name in fitted[0]:
-        held = network.get_buffer(name)
-        held.copy_(torch.tensor([by_name[name] for by_name in fitted], dtype=held.dtype))
+        buffer = network.get_buffer(name)
+        buffer.copy_(torch.tensor([by_name[name] for by_name in fitted], dtype=buffer.dtype))
 
 
 @torch.no_grad()
@@ -68,12 +68,12 @@ def _write_codes(model: JointModel, stage: str, ranks: Ranks) -> None:
     """Write the codes of values into the tables of a stage, of which this rank may hold some rows."""
     tables = model.table_sets[model.tables_of[stage]]
     for dim, codes in code_tables(model.layout).items():
-        held = tables.weights[str(dim)]
+        table = tables.weights[str(dim)]
         rows = np.arange(len(codes))
         if len(tables.buckets) < BUCKETS:
             rows = RowShards(len(codes), ranks.world).rows_of(ranks.rank)
         there = rows < len(codes)
-        held[torch.from_numpy(np.flatnonzero(there))] = torch.from_numpy(codes[rows[there]]).to(held.device)
+        table[torch.from_numpy(np.flatnonzero(there))] = torch.from_numpy(codes[rows[there]]).to(table.device)
 
 
 def _fit_label(
@@ -95,8 +95,8 @@ def _fit_label(
     grown = grow_trees(
         rows, categorical, settings, seed, "model: trees", ONE_CATEGORY, stop, settings.patience
     )
-    found = read_trees(grown, settings.trees, settings.leaves)
-    return {name: held.tolist() for name, held in asdict(found).items()}
+    arrays = read_trees(grown, settings.trees, settings.leaves)
+    return {name: array.tolist() for name, array in asdict(arrays).items()}
 
 
 def _read_split(

@@ -1,4 +1,4 @@
-"""Scores of boosted trees for the candidates of a training, beside the logged ones.
+"""Scores of boosted trees for the candidates of a training, in addition to the logged ones.
 
 Letters: C candidates of the training split · F columns.
 """

@@ -1,4 +1,4 @@
-"""The columns of a config's tables, file by file, beside those that a run was packed from."""
+"""The columns of a config's tables, file by file, compared with those that a run was packed from."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,16 +32,16 @@ class ColumnComparison:
 
     def figures(self) -> list[ValidationFigure]:
         """A figure for each column that differs, of the first file in which it does. Raises DataError."""
-        found: dict[str, ValidationFigure] = {}
+        figures: dict[str, ValidationFigure] = {}
         for key, source in list_inputs(self.config.data, {}).items():
             table = key.removeprefix("data.")
             first: Table | None = None
             for file in find_source_files(source, self.base) if table != "truth" else []:
                 read = Table.scan(table, [file.path], self.base)
                 for figure in self._differences(read, first or read, file.path.rpartition("/")[2]):
-                    found.setdefault(figure.name, figure)
+                    figures.setdefault(figure.name, figure)
                 first = first or read
-        return list(found.values())
+        return list(figures.values())
 
     @cached_property
     def _named(self) -> set[str]:

@@ -10,7 +10,7 @@ from corank.features.schema import Schema
 
 @dataclass(frozen=True)
 class ComparedFeatures:
-    """The features that two schemas have alike, by how their values of new rows are found."""
+    """The features that two schemas have alike, by how their values of new rows are computed."""
 
     columns: Sequence[str]
     """Read from a column."""
@@ -32,13 +32,13 @@ class ComparedFeatures:
             feature = before.features.get(name)
             if reason is None and feature is not None:
                 if name in before.histories():
-                    found, reason = histories, _unfit_history(before, name)
+                    group, reason = histories, _unfit_history(before, name)
                 elif feature.as_derived is not None:
-                    found, reason = derived, _unfit_derived(before, name)
+                    group, reason = derived, _unfit_derived(before, name)
                 else:
-                    found, reason = columns, _unfit_column(before, name)
+                    group, reason = columns, _unfit_column(before, name)
                 if reason is None:
-                    found.append(name)
+                    group.append(name)
             if reason is not None:
                 left_out[name] = reason
         return cls(columns, derived, histories, left_out)

@@ -84,7 +84,7 @@ class EncodedRows:
         return effective_count(self.items)
 
     def units(self, side: Side, identifies: bool) -> int:
-        """Count independent values of a feature: its users or items, or the requests if it tells those apart."""
+        """Count independent values of a feature: its users or items, or the requests if it distinguishes those."""
         if identifies or side not in ("user", "item"):
             return self.request_count
         return self.effective_users if side == "user" else self.effective_items
@@ -103,7 +103,7 @@ class FeatureComparison:
 
     @cached_property
     def _null(self) -> float:
-        """What a missing number is encoded as."""
+        """The encoding of a missing number."""
         if self.name in self.encoders.schema.derived():
             encoded: Encoded = self.encoders.encode_derived(self.name, np.array([np.nan]))
         else:
@@ -113,7 +113,7 @@ class FeatureComparison:
 
     @property
     def origin(self) -> str:
-        """What its values come from, for people."""
+        """The source of its values, for people."""
         schema = self.encoders.schema
         made_of = schema.features[self.name].made_of
         return (

@@ -1,4 +1,4 @@
-"""A figure of new rows beside that of the run, and the verdict of a threshold."""
+"""A figure of new rows with that of the run, and the verdict of a threshold."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The figures of new rows, each beside that of the run and judged by its threshold."""
+"""The figures of new rows, each compared with that of the run and judged by its threshold."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,8 +34,8 @@ class RowJudgement:
     def _rows(self) -> ValidationFigure:
         now, most = len(self.new), self.settings.rows
         before, same_hours = self.reference.rows_per_period(self.new.begin, self.new.end)
-        given = "rows" in self.settings.model_fields_set
-        if most is not None and not same_hours and not given:
+        explicit = "rows" in self.settings.model_fields_set
+        if most is not None and not same_hours and not explicit:
             most **= OTHER_HOURS
         usual = before or 0.0
         enough = max(usual, now) >= self.settings.min_count
@@ -66,9 +66,9 @@ class RowJudgement:
             rows = label.positives + label.negatives + label.null
             enough = max(usual, rate) * rows >= self.settings.min_count and before is not None
             verdict = judge(most, lambda factor: is_within(factor, usual, rate), enough)  # noqa: B023
-            found = "is nowhere known" if now is None else f"is 1 in {now:.2%} of the exposed candidates"
+            state = "is nowhere known" if now is None else f"is 1 in {now:.2%} of the exposed candidates"
             reason = (
-                f"label '{name}' {found}, and was in {usual:.2%}; look at column "
+                f"label '{name}' {state}, and was in {usual:.2%}; look at column "
                 f"'{self.new.config.data.labels[name].column}' and at how it is joined"
             )
             yield ValidationFigure("labels", name, before, now, most, verdict, reason)
@@ -90,82 +90,90 @@ class FeatureJudgement:
 
     def figures(self) -> Iterator[ValidationFigure]:
         """Missing rates, then new ids, then PSI; of histories each in turn."""
-        for found in self.comparisons:
-            yield self._missing(found)
-        for found in self.comparisons:
-            if found.has_vocabulary:
-                yield self._new_ids(found)
-        for found in self.comparisons:
-            value = found.stability()
+        for comparison in self.comparisons:
+            yield self._missing(comparison)
+        for comparison in self.comparisons:
+            if comparison.has_vocabulary:
+                yield self._new_ids(comparison)
+        for comparison in self.comparisons:
+            value = comparison.stability()
             if value is not None:
-                yield self._stability(found, value)
-        for found in self.histories:
-            yield self._empty(found)
-            if found.has_vocabulary:
-                yield self._new_ids(found)
-            yield ValidationFigure("psi", found.name, 0.0, found.length_stability(), None, "off")
+                yield self._stability(comparison, value)
+        for comparison in self.histories:
+            yield self._empty(comparison)
+            if comparison.has_vocabulary:
+                yield self._new_ids(comparison)
+            yield ValidationFigure("psi", comparison.name, 0.0, comparison.length_stability(), None, "off")
 
-    def _enough(self, share: float, found: FeatureComparison) -> bool:
-        return share * len(found.now) >= self.settings.min_count
+    def _enough(self, share: float, comparison: FeatureComparison) -> bool:
+        return share * len(comparison.now) >= self.settings.min_count
 
-    def _comparable(self, found: FeatureComparison) -> bool:
+    def _comparable(self, comparison: FeatureComparison) -> bool:
         """Whether there are rows enough, and of the same hours if the feature is of the context."""
-        return self._enough(1.0, found) and (self.same_hours or self.schema.side(found.name) != "context")
+        return self._enough(1.0, comparison) and (
+            self.same_hours or self.schema.side(comparison.name) != "context"
+        )
 
-    def _missing(self, found: FeatureComparison) -> ValidationFigure:
-        before, now = found.missing(found.before), found.missing(found.now)
+    def _missing(self, comparison: FeatureComparison) -> ValidationFigure:
+        before, now = comparison.missing(comparison.before), comparison.missing(comparison.now)
         was, rate = before or 0.0, now or 0.0
-        chance = chance_of_shares(was, rate, found.units(found.before), found.units(found.now))
+        chance = chance_of_shares(
+            was, rate, comparison.units(comparison.before), comparison.units(comparison.now)
+        )
         # a feature that is mostly missing may go altogether without the share changing much
-        gone = rate == 1 and self._enough(1 - was, found)
+        gone = rate == 1 and self._enough(1 - was, comparison)
         verdict = judge(
             self.settings.missing,
             lambda most: abs(rate - was) <= most + chance and not gone,
-            self._enough(max(was, rate, 1 - rate), found),
+            self._enough(max(was, rate, 1 - rate), comparison),
         )
         reason = (
-            f"feature '{found.name}' is missing in {rate:.1%} of the candidates, and was in {was:.1%}; look at "
-            f"{found.origin} and at how its table is joined"
+            f"feature '{comparison.name}' is missing in {rate:.1%} of the candidates, and was in {was:.1%}; look at "
+            f"{comparison.origin} and at how its table is joined"
         )
-        return ValidationFigure("missing", found.name, before, now, self.settings.missing, verdict, reason)
+        return ValidationFigure(
+            "missing", comparison.name, before, now, self.settings.missing, verdict, reason
+        )
 
-    def _empty(self, found: FeatureComparison) -> ValidationFigure:
+    def _empty(self, comparison: FeatureComparison) -> ValidationFigure:
         """Judge a history: it may be there for more users than before, but not for fewer."""
-        before, now = found.missing(found.before), found.missing(found.now)
+        before, now = comparison.missing(comparison.before), comparison.missing(comparison.now)
         was, rate = before or 0.0, now or 0.0
-        chance = chance_of_shares(was, rate, found.units(found.before), found.units(found.now))
+        chance = chance_of_shares(
+            was, rate, comparison.units(comparison.before), comparison.units(comparison.now)
+        )
         most = self.settings.missing
         verdict = judge(
-            most, lambda most: rate - was <= most + chance, self._enough(max(rate, 1 - was), found)
+            most, lambda most: rate - was <= most + chance, self._enough(max(rate, 1 - was), comparison)
         )
         reason = (
-            f"history '{found.name}' is empty for {rate:.1%} of the candidates, and was for {was:.1%} of those of the "
-            "run's validation; look for user ids that are written in another way, and for events that are missing"
+            f"history '{comparison.name}' is empty for {rate:.1%} of the candidates, and was for {was:.1%} of those of "
+            "the run's validation; look for user ids that are written in another way, and for events that are missing"
         )
-        return ValidationFigure("missing", found.name, before, now, most, verdict, reason)
+        return ValidationFigure("missing", comparison.name, before, now, most, verdict, reason)
 
-    def _new_ids(self, found: FeatureComparison) -> ValidationFigure:
-        before = None if self.later is None else found.unknown(self.later)
-        now = found.unknown(found.now)
+    def _new_ids(self, comparison: FeatureComparison) -> ValidationFigure:
+        before = None if self.later is None else comparison.unknown(self.later)
+        now = comparison.unknown(comparison.now)
         was, rate = before or 0.0, now or 0.0
         chance = (
             0.0
             if self.later is None
-            else chance_of_shares(was, rate, found.units(self.later), found.units(found.now))
+            else chance_of_shares(was, rate, comparison.units(self.later), comparison.units(comparison.now))
         )
-        most = None if found.name in self.settings.unjudged else self.settings.new_ids
-        verdict = judge(most, lambda most: rate - was <= most + chance, self._comparable(found))
+        most = None if comparison.name in self.settings.unjudged else self.settings.new_ids
+        verdict = judge(most, lambda most: rate - was <= most + chance, self._comparable(comparison))
         reason = (
-            f"feature '{found.name}': the run does not know {rate:.1%} of the values, and {was:.1%} of those just "
+            f"feature '{comparison.name}': the run does not know {rate:.1%} of the values, and {was:.1%} of those just "
             "after it; look for ids that are written in another way, or train on more days"
         )
-        return ValidationFigure("new_ids", found.name, before, now, most, verdict, reason)
+        return ValidationFigure("new_ids", comparison.name, before, now, most, verdict, reason)
 
-    def _stability(self, found: FeatureComparison, value: float) -> ValidationFigure:
-        most = None if found.name in self.settings.unjudged else self.settings.psi
-        verdict = judge(most, lambda most: value <= most, self._comparable(found))
+    def _stability(self, comparison: FeatureComparison, value: float) -> ValidationFigure:
+        most = None if comparison.name in self.settings.unjudged else self.settings.psi
+        verdict = judge(most, lambda most: value <= most, self._comparable(comparison))
         reason = (
-            f"feature '{found.name}' is distributed otherwise than in training (PSI {value:.2f}); look for another "
-            f"unit or meaning of {found.origin.rstrip(',')}"
+            f"feature '{comparison.name}' is distributed otherwise than in training (PSI {value:.2f}); look for "
+            f"another unit or meaning of {comparison.origin.rstrip(',')}"
         )
-        return ValidationFigure("psi", found.name, 0.0, value, most, verdict, reason)
+        return ValidationFigure("psi", comparison.name, 0.0, value, most, verdict, reason)

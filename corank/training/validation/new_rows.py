@@ -50,17 +50,17 @@ class NewRows:
         rows = replace(rows, frame=rows.frame.filter(pl.col(SPLIT) == "train", pl.col(TIME) >= begin))
         kinds = ("positives", "negatives", "null")
         sums = [rows.counts_as(n, k).sum().alias(f"{n} {k}") for n in data.labels for k in kinds]
-        found = rows.collect(
+        counts = rows.collect(
             rows.frame.group_by(LEVEL).agg(pl.len(), pl.col(TIME).max().alias("last"), *sums)
         )
-        sizes = dict(found.select(LEVEL, "len").rows())
+        sizes = dict(counts.select(LEVEL, "len").rows())
         until = data.training_end()
         return cls(
             config,
             begin,
-            max([begin, *found["last"].to_list()]) + 1 if until == FOREVER else until,
+            max([begin, *counts["last"].to_list()]) + 1 if until == FOREVER else until,
             [sizes.get(level, 0) for level in range(len(data.levels))],
-            {n: KnownLabels(*(int(found[f"{n} {k}"].sum()) for k in kinds)) for n in data.labels},
+            {n: KnownLabels(*(int(counts[f"{n} {k}"].sum()) for k in kinds)) for n in data.labels},
         )
 
     def __len__(self) -> int:

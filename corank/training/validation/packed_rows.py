@@ -58,8 +58,8 @@ def encode_requests(
     }
     encoded = {}
     for name in names:
-        held, index = columns[schema.placement(name)]
-        encoded[name] = take_encoded(held[name], index)
+        features, index = columns[schema.placement(name)]
+        encoded[name] = take_encoded(features[name], index)
     items, hours = packed.item_ordinals[whole.item], number_hours(whole.time)[request]
     return EncodedRows(encoded, hours, request.astype(np.int32), whole.user[request], items)
 
@@ -70,7 +70,7 @@ def encode_period(
     """Take some features of a sample of the requests of a period, by the codes of earlier encoders.
 
     Args:
-        packed: goes on from the data of the earlier encoders.
+        packed: continues the data of the earlier encoders.
         begin: of the period, ms UTC.
         end: of it.
         names: of the features.
@@ -81,9 +81,9 @@ def encode_period(
     sizes = (np.diff(s.request_start)[rows].sum() for s, rows in zip(shards, within, strict=True))
     step = -(-int(sum(sizes)) // NEW_SAMPLE) or 1
     parts = [s.take(rows[n % step :: step]) for n, (s, rows) in enumerate(zip(shards, within, strict=True))]
-    found = encode_requests(packed, parts, names)
-    encoded = {name: _recode(held, packed.encoders, known, name) for name, held in found.encoded.items()}
-    return replace(found, encoded=encoded)
+    sample = encode_requests(packed, parts, names)
+    encoded = {name: _recode(values, packed.encoders, known, name) for name, values in sample.encoded.items()}
+    return replace(sample, encoded=encoded)
 
 
 def _recode(encoded: Encoded, now: Encoders, known: Encoders, name: str) -> Encoded:
@@ -109,11 +109,11 @@ class ReferenceRows:
         """Some requests of each shard of a split, evenly spread."""
         shards = self.packed.manifest.splits[split]
         step = -(-sum(shard.candidates for shard in shards) // SAMPLE) or 1
-        found = []
+        parts = []
         for n in range(len(shards)):
             shard = self.packed.splits[split][n]
-            found.append(shard.take(np.arange(n % step, len(shard), step)) if step > 1 else shard)
-        return found
+            parts.append(shard.take(np.arange(n % step, len(shard), step)) if step > 1 else shard)
+        return parts
 
     @cached_property
     def training(self) -> Sequence[LoggedRequests]:
@@ -161,8 +161,8 @@ class ReferenceRows:
         own = KnownRows.count(rows, manifest.data.split_bounds().values(), manifest.last)
         known = own.after(KnownRows.read(self.packed.folder))
         shifts = [(n + 1) * step for n in range(WEEK)]
-        found = [known.between(begin - shift, end - shift) for shift in shifts]
-        if whole := [count for count in found if count is not None]:
+        counts = [known.between(begin - shift, end - shift) for shift in shifts]
+        if whole := [count for count in counts if count is not None]:
             return float(np.median(whole)), True
         first = min((int(time.min()) for time, _ in rows), default=0)
         last = max((int(time.max()) for time, _ in rows), default=0)

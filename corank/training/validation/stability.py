@@ -54,7 +54,7 @@ class NumberBins:
     edges: Doubles
     """Where a bin begins, ascending."""
     null: float
-    """What missing ones are encoded as."""
+    """The encoding of missing ones."""
 
     @classmethod
     def of(cls, numbers: Numbers, null: float) -> "NumberBins":

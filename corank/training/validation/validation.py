@@ -1,6 +1,6 @@
 """New rows of a config's tables compared with what a run was trained on, before anything is trained.
 
-The log is counted as it is; features are compared as they are packed, by `pack --from` into a folder that goes again.
+The log is counted as it is; features are compared as they are packed, by `pack --from` into a temporary folder.
 """
 
 import json
@@ -61,19 +61,19 @@ class VocabularyRows:
 
 @dataclass(frozen=True, repr=False)
 class Validation:
-    """The figures of new rows beside those of a run, each with a threshold and a verdict."""
+    """The figures of new rows with those of a run, each with a threshold and a verdict."""
 
     name: str
     """Of the config."""
     run: str
-    """What they are compared with: the run's folder."""
+    """The folder of the run that they are compared with."""
     begin: int
     """When the new rows begin, ms UTC: no earlier than the run's training ended."""
     end: int | None
     """When the new rows end; None if columns differ, or values cannot be packed."""
     figures: Sequence[ValidationFigure]
     vocabularies: Mapping[str, VocabularyRows] = field(default_factory=dict)
-    """Rows that `pack --from` admits and evicts, by feature with a vocabulary that goes on; none of refused rows."""
+    """Rows that `pack --from` admits and evicts, by feature with a vocabulary that continues; none of refused rows."""
 
     @property
     def broken(self) -> list[ValidationFigure]:
@@ -100,7 +100,7 @@ class Validation:
         return {f.name: f.now for f in self.figures if f.kind == "psi" and isinstance(f.now, float)}
 
     def document(self) -> dict[str, Any]:
-        """All of it as plain values."""
+        """The validation as plain values."""
         return {
             "name": self.name,
             "run": self.run,
@@ -113,7 +113,7 @@ class Validation:
         }
 
     def to_json(self) -> str:
-        """All of it as JSON text, as `corank check --against --json` prints it."""
+        """The validation as JSON text, as `corank check --against --json` prints it."""
         return json.dumps(self.document(), indent=1, allow_nan=False)
 
 
@@ -132,7 +132,7 @@ def validate_against(config: Config, base: Path, run: Run, pack: Pack | None = N
         config: the config that would be packed.
         base: the folder that its relative paths begin in.
         run: a finished run, whose packed data are still there.
-        pack: packs the new rows where they stay, in splits of any names; unless given, they are packed into a temporary
+        pack: packs the new rows where they stay, in splits of any names; by default they are packed into a temporary
             folder.
 
     Raises ConfigError if the split has no new rows or is not by time, DataError if a file

@@ -1,4 +1,4 @@
-"""What a plan takes over, by name: the table that `corank train --from` prints."""
+"""Describes what a plan takes over: the table that `corank train --from` prints."""
 
 from collections.abc import Iterator
 
@@ -24,14 +24,16 @@ def _part(part: str, name: str, state: State, note: str = "") -> CarriedPart:
     return CarriedPart(part=part, name=name, state=state, note=note)
 
 
-def _describe_rows(found: FeatureRows) -> CarriedPart:
-    rows = len(found.rows.source)
-    if found.carried:
-        note = f"{found.kept:,} kept, {found.new:,} new, {found.gone:,} gone"
-        return _part("rows", found.feature, "carried", note)
+def _describe_rows(feature_rows: FeatureRows) -> CarriedPart:
+    rows = len(feature_rows.rows.source)
+    if feature_rows.carried:
+        note = f"{feature_rows.kept:,} kept, {feature_rows.new:,} new, {feature_rows.gone:,} gone"
+        return _part("rows", feature_rows.feature, "carried", note)
     if not rows:
-        return _part("rows", found.feature, "gone", f"{found.earlier - FIRST_KNOWN:,} rows")
-    return _part("rows", found.feature, "fresh", found.reason or f"new: {rows - FIRST_KNOWN:,} rows")
+        return _part("rows", feature_rows.feature, "gone", f"{feature_rows.earlier - FIRST_KNOWN:,} rows")
+    return _part(
+        "rows", feature_rows.feature, "fresh", feature_rows.reason or f"new: {rows - FIRST_KNOWN:,} rows"
+    )
 
 
 def _describe_sets(plan: WarmStartPlan) -> Iterator[CarriedPart]:
@@ -57,7 +59,7 @@ def _describe_scales(plan: WarmStartPlan) -> Iterator[CarriedPart]:
 def _describe_layers(plan: WarmStartPlan) -> Iterator[CarriedPart]:
     layers = plan.layers
     for group in dict.fromkeys(map(_group, [*layers.carried, *layers.fresh, *layers.gone])):
-        carried = {name: held for name, held in layers.carried.items() if _group(name) == group}
+        carried = {name: layer for name, layer in layers.carried.items() if _group(name) == group}
         fresh = {name: reason for name, reason in layers.fresh.items() if _group(name) == group}
         gone = [name for name in layers.gone if _group(name) == group]
         title = group.partition(".")[2] if group.startswith(("stages.", "teachers.")) else group
@@ -65,12 +67,12 @@ def _describe_layers(plan: WarmStartPlan) -> Iterator[CarriedPart]:
             state: State = "fresh" if fresh else "gone"
             yield _part("layers", title, state, next(filter(None, fresh.values()), ""))
             continue
-        in_part = {name: held for name, held in carried.items() if not held.whole}
+        in_part = {name: layer for name, layer in carried.items() if not layer.whole}
         whole = len(carried) - len(in_part)
         state = "in part" if in_part or fresh else "carried"
         yield _part("layers", title, state, f"{whole} of {len(carried) + len(fresh)} weights as they are")
-        for name, held in in_part.items():
-            yield _part("layers", _short(name), "in part", _changes(held))
+        for name, layer in in_part.items():
+            yield _part("layers", _short(name), "in part", _changes(layer))
         for name, reason in fresh.items():
             yield _part("layers", _short(name), "fresh", reason or "new")
         for name in gone:
@@ -86,8 +88,8 @@ def _short(name: str) -> str:
     return name.partition(".")[2] if name.startswith(("stages.", "teachers.")) else name
 
 
-def _changes(held: LayerMap) -> str:
-    new, gone = held.changes
+def _changes(layer: LayerMap) -> str:
+    new, gone = layer.changes
     parts = [f"{word}: {', '.join(names)}" for word, names in (("new", new), ("gone", gone)) if names]
     return "; ".join(parts) or "in another order"
 

@@ -1,7 +1,7 @@
-"""A trained model brought onto packed data of another packing, to be judged there: on new days, or beside another run.
+"""A trained model applied to another packing, to be judged there: on new days, or against another run.
 
 Each value that the run knows has its row, and every other the row of unknown values. So the model scores as it would
-with its own encoders, but for values that it knows and the other packing does not.
+with its own encoders, except for values that it knows and the other packing does not.
 """
 
 from dataclasses import dataclass
@@ -44,16 +44,16 @@ class JudgedRun:
         Raises CheckpointError, StorageError; DataError if features or labels are missing there, or are encoded
         otherwise than by a vocabulary, so that the run's layers would read other numbers.
         """
-        held, calibrators = run.shipped()
+        checkpoint, calibrators = run.shipped()
         packed = open_with_features(location, run.config.declared)
         _require_log(run, packed, location)
-        found = PackingMap(find_encoders(run, held.facts["codes"]), packed.encoders)
-        _require_same_codes(run, found, location)
+        packing_map = PackingMap(find_encoders(run, checkpoint.facts["codes"]), packed.encoders)
+        _require_same_codes(run, packing_map, location)
         model = build_model(run.config, packed)
-        earlier = build_networks(run.config, found.earlier)
-        check_model(held, earlier, run.checkpoint.path)
-        carry_weights(WeightMap.find(earlier, model, found), model, held, "")
-        lost = {name: rows.gone for name, rows in found.features.items() if rows.gone}
+        earlier = build_networks(run.config, packing_map.earlier)
+        check_model(checkpoint, earlier, run.checkpoint.path)
+        carry_weights(WeightMap.find(earlier, model, packing_map), model, checkpoint, "")
+        lost = {name: rows.gone for name, rows in packing_map.features.items() if rows.gone}
         return cls(packed, model, calibrators, lost)
 
 
@@ -71,26 +71,26 @@ def _require_log(run: Run, packed: PackedDataset, location: Location) -> None:
     """Raise DataError unless the packed log has the levels, labels and columns that a run is judged by."""
     ours, theirs = run.config.data, packed.data
     needed = {label for stage in run.config.stages for label in stage.labels}
-    for what, wanted, found in (
+    for what, wanted, present in (
         ("levels", list(ours.levels), list(theirs.levels)),
         ("labels", sorted(needed), sorted(needed & set(theirs.labels))),
         ("columns", sorted(ours.columns), sorted(set(ours.columns) & set(theirs.columns))),
     ):
-        if wanted != found:
+        if wanted != present:
             raise DataError(
-                f"{location}: data.{what}: {run.folder} needs {', '.join(wanted)}; found {', '.join(found) or 'none'}"
+                f"{location}: data.{what}: {run.folder} needs {', '.join(wanted)}; found {', '.join(present) or 'none'}"
             )
 
 
-def _require_same_codes(run: Run, found: PackingMap, location: Location) -> None:
+def _require_same_codes(run: Run, packing_map: PackingMap, location: Location) -> None:
     """Raise DataError if a feature is no vocabulary and is encoded otherwise than in the run."""
-    odd = [name for name, rows in found.features.items() if not rows.carried]
+    odd = [name for name, rows in packing_map.features.items() if not rows.carried]
     odd += [
         name
-        for name, encoder in found.new.fitted.items()
+        for name, encoder in packing_map.new.fitted.items()
         if not encoder.size
-        and name in found.earlier.fitted
-        and not encoder.equals(found.earlier.fitted[name])
+        and name in packing_map.earlier.fitted
+        and not encoder.equals(packing_map.earlier.fitted[name])
     ]
     if odd:
         raise DataError(

@@ -1,4 +1,4 @@
-"""The weights of layers found again in another model: by name and shape, and by what they read and give.
+"""Matches the weights of layers of two models: by name and shape, and by what they read and give.
 
 Letters: N indices of an axis of the new weight.
 """
@@ -24,7 +24,7 @@ class Layer:
     """Its name in the model's state."""
     shape: tuple[int, ...]
     axes: Axes
-    """What each axis is of; None for one that the layer does not name."""
+    """The names of each axis; None for one that the layer does not name."""
     network: str
     """The stage or teacher that it is of; the name of a set of tables, of a projection."""
 
@@ -59,11 +59,11 @@ class LayerMap:
         if self.whole:
             target.copy_(held)
             return
-        found = [
+        indices = [
             np.arange(size) if i is None else i for i, size in zip(self.index, target.shape, strict=True)
         ]
-        where = [np.flatnonzero(index >= 0) for index in found]
-        there = [index[some] for index, some in zip(found, where, strict=True)]
+        where = [np.flatnonzero(index >= 0) for index in indices]
+        there = [index[some] for index, some in zip(indices, where, strict=True)]
         values = held[tuple(map(torch.from_numpy, np.ix_(*there)))]
         target[tuple(map(torch.from_numpy, np.ix_(*where)))] = values.to(target.device)
 
@@ -76,12 +76,12 @@ def _features(names: set[str]) -> list[str]:
 def list_layers(model: JointModel) -> dict[str, Layer]:
     """List all weights outside of tables, by names that depend on no order of features and labels."""
     axes = {
-        f"{part}.{name}.{weight}": held
+        f"{part}.{name}.{weight}": weight_axes
         for part, networks in (("stages", model.stages), ("teachers", model.teachers))
         for name, network in networks.items()
-        for weight, held in read_axes(network).items()
+        for weight, weight_axes in read_axes(network).items()
     }
-    found = {}
+    layers = {}
     for key, tensor in model.state_dict().items():
         part, network, *rest = key.split(".")
         if part == "tables":
@@ -93,8 +93,8 @@ def list_layers(model: JointModel) -> dict[str, Layer]:
             name = f"{part}.{network}.position.{model.labels[network][int(rest[1])]}"
         elif rest[0] == "log_variance" and model.weighed[network]:
             name = f"{part}.{network}.log_variance.{model.weighed[network][int(rest[1])]}"
-        found[name] = Layer(key, shape, axes.get(key, (None,) * len(shape)), network)
-    return found
+        layers[name] = Layer(key, shape, axes.get(key, (None,) * len(shape)), network)
+    return layers
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _match(earlier: Layer, new: Layer) -> tuple[Longs | None, ...] | None:
     """Find the earlier index of each index of each axis; None if the weights do not fit."""
     if len(earlier.shape) != len(new.shape):
         return None
-    found: list[Longs | None] = []
+    indices: list[Longs | None] = []
     for before, now, sizes in zip(
         earlier.axes, new.axes, zip(earlier.shape, new.shape, strict=True), strict=True
     ):
@@ -151,12 +151,12 @@ def _match(earlier: Layer, new: Layer) -> tuple[Longs | None, ...] | None:
             positions = _positions(now, before)
             if (positions < 0).all():
                 return None
-            found.append(None if before == now else positions)
+            indices.append(None if before == now else positions)
         elif sizes[0] == sizes[1]:
-            found.append(None)
+            indices.append(None)
         else:
             return None
-    return tuple(found)
+    return tuple(indices)
 
 
 def _positions(names: AxisNames, among: Sequence[str]) -> Longs:

@@ -52,24 +52,24 @@ class OptimiserStates:
     def _earlier(self) -> dict[str, str]:
         """By the name of an earlier weight, what begins the names of its state."""
         train, model = self.plan.source.run.config.train, self.plan.source.networks
-        found = optimisers(model, train.table, train.stages)
-        return {key: f"{PREFIX}{place}." for place, key in _places(model, found)}
+        source_optimisers = optimisers(model, train.table, train.stages)
+        return {key: f"{PREFIX}{place}." for place, key in _places(model, source_optimisers)}
 
     @cached_property
     def _names(self) -> dict[str, list[str]]:
         """The parts of each state, by what begins their names."""
-        found: dict[str, list[str]] = {}
+        parts: dict[str, list[str]] = {}
         for name in self._held.names:
             if name.startswith(PREFIX):
                 begin, _, part = name.rpartition(".")
-                found.setdefault(f"{begin}.", []).append(part)
-        return found
+                parts.setdefault(f"{begin}.", []).append(part)
+        return parts
 
     def _of_table(self, table: str, parameter: Tensor, rows: TableRows) -> dict[str, Any]:
         earlier = self.plan.earlier_table(table)
         if earlier is None or not self.plan.same_table_optimiser:
             return {}
-        begin, found = self._earlier[f"tables.{earlier}"], self.plan.rows.table(dimension_of(table))
+        begin, row_map = self._earlier[f"tables.{earlier}"], self.plan.rows.table(dimension_of(table))
         state: dict[str, Any] = {}
         for part in self._names.get(begin, ()):
             shape = self._held.shape(f"{begin}{part}")
@@ -77,26 +77,26 @@ class OptimiserStates:
                 state[part] = _number(self._held.whole(f"{begin}{part}"))
                 continue
             state[part] = parameter.new_zeros(len(parameter), *shape[1:])
-            fill_rows(state[part], rows, found, self._held, f"{begin}{part}", known=True)
+            fill_rows(state[part], rows, row_map, self._held, f"{begin}{part}", known=True)
         return state
 
     def _of_layer(self, layer: LayerMap, parameter: Tensor) -> dict[str, Any]:
         begin = self._earlier[layer.earlier.key]
         state: dict[str, Any] = {}
         for part in self._names.get(begin, ()):
-            held = self._held.whole(f"{begin}{part}")
+            tensor = self._held.whole(f"{begin}{part}")
             # a weight that is a number by itself has moments of that shape, too
             if part == "step":
-                state[part] = _number(held)
+                state[part] = _number(tensor)
             else:
                 state[part] = torch.zeros_like(parameter)
-                layer.fill(state[part], held)
+                layer.fill(state[part], tensor)
         return state
 
 
-def _number(held: Tensor) -> Any:
+def _number(tensor: Tensor) -> Any:
     """A single number of a state: an optimiser that counts its steps in a Python int rounds otherwise with a tensor."""
-    return held.clone() if held.is_floating_point() else int(held.item())
+    return tensor.clone() if tensor.is_floating_point() else int(tensor.item())
 
 
 def _places(model: JointModel, of: Mapping[str, torch.optim.Optimizer]) -> Iterator[tuple[str, str]]:

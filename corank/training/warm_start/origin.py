@@ -10,7 +10,7 @@ State = Literal["carried", "in part", "fresh", "gone"]
 
 
 class CarriedPart(Settings):
-    """What became of a part of the earlier model, or of the new one."""
+    """The state of a part of the earlier model, or of the new one."""
 
     part: str
     """What it is: `rows` of a feature, `tables`, `scale`, `layers`, `optimiser`, `average`, `calibrators`."""
@@ -21,7 +21,7 @@ class CarriedPart(Settings):
 
 
 class Origin(Settings):
-    """The run that a training goes on from, and what it took over."""
+    """The run that a training starts from, and what it took over."""
 
     run: str
     """Its folder, from the new run's, or its URL."""
@@ -35,7 +35,7 @@ class Origin(Settings):
     """What was carried over, begins fresh, or is gone."""
 
     def lines(self) -> list[str]:
-        """What there is to say of each part, a line each, in columns."""
-        named = [(f"{held.part} {held.name}".rstrip(), held.state, held.note) for held in self.parts]
+        """The state of each part, a line each, in columns."""
+        named = [(f"{part.part} {part.name}".rstrip(), part.state, part.note) for part in self.parts]
         width = max((len(name) for name, _, _ in named), default=0)
         return [f"  {name:{width}}  {state:7}  {note}".rstrip() for name, state, note in named]

@@ -1,4 +1,4 @@
-"""What of an earlier run goes over into a new model: rows of tables, layers, optimiser states, the average."""
+"""What a new model takes over from an earlier run: rows of tables, layers, optimiser states, the average."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -54,8 +54,8 @@ class WarmStartPlan(WeightMap):
     def of(cls, source: CarrySource, config: Config, encoders: Encoders) -> Self:
         """Find what goes over into the model of a config over packed data of some encoders."""
         rows = PackingMap(source.encoders, encoders)
-        found = WeightMap.find(source.networks, build_networks(config, encoders), rows)
-        return cls(found.rows, found.layers, found.sets, source, config)
+        weights = WeightMap.find(source.networks, build_networks(config, encoders), rows)
+        return cls(weights.rows, weights.layers, weights.sets, source, config)
 
     @property
     def same_table_optimiser(self) -> bool:
@@ -65,5 +65,5 @@ class WarmStartPlan(WeightMap):
 
     @property
     def carries_average(self) -> bool:
-        """Whether the running average goes on; otherwise it begins at the weights that are taken over."""
+        """Whether the running average continues; otherwise it begins at the weights that are taken over."""
         return self.source.averages and self.config.train.average is not None

@@ -1,4 +1,4 @@
-"""Which run a training goes on from, found and planned before anything of an earlier training is replaced."""
+"""Finds the run that a training starts from, and plans it before an earlier training is replaced."""
 
 import os
 from pathlib import Path
@@ -43,19 +43,19 @@ def locate_origin(run: Run) -> Location | None:
     """Where the run lies that a run took its weights over from; None if it began at random ones."""
     if run.origin is None:
         return None
-    found = parse_location(run.origin.run)
-    return (run.folder / found).resolve() if isinstance(found, Path) else found
+    location = parse_location(run.origin.run)
+    return (run.folder / location).resolve() if isinstance(location, Path) else location
 
 
 def find_source(run: Run, given: Location | None, resume: bool) -> Location | None:
-    """Tell which run a training goes on from: that which is given, or that of a training which is resumed.
+    """Find the run that a training starts from: that of `--from`, or that of a resumed training.
 
     Args:
         run: the new run, whose folder may hold a training.
         given: by `--from`.
-        resume: whether a training in the folder goes on.
+        resume: whether a training in the folder continues.
 
-    Raises ConfigError if it is the run itself, CheckpointError if a training goes on from another run.
+    Raises ConfigError if it is the run itself, CheckpointError if a training started from another run.
     """
     if isinstance(given, Path) and given.resolve() == run.folder.resolve():
         raise ConfigError(f"--from: {given} is the run itself; write the new one elsewhere by --run")

@@ -20,9 +20,9 @@ from corank.training.warm_start.source import OF_MODEL
 
 
 def warm_start(plan: WarmStartPlan, trainer: Trainer) -> None:
-    """Take everything over into a trainer that has not begun. Steps and epochs go on from those of the source."""
-    held, prefix = plan.source.weights
-    carry_weights(plan, trainer.model, held, prefix)
+    """Take everything over into a trainer that has not begun. Steps and epochs continue from those of the source."""
+    checkpoint, prefix = plan.source.weights
+    carry_weights(plan, trainer.model, checkpoint, prefix)
     OptimiserStates(plan).carry_into(trainer.model, trainer.optimisers)
     trainer.progress.step = plan.source.progress.step
     trainer.progress.epochs_before = plan.source.epochs
@@ -38,22 +38,22 @@ def carry_weights(plan: WeightMap, model: JointModel, held: Checkpoint, prefix: 
 
 
 def _carry_average(plan: WarmStartPlan, model: JointModel, average: Average) -> None:
-    state, held = average.state(), plan.source.latest
+    state, checkpoint = average.state(), plan.source.latest
     weights = {name.removeprefix(OF_MODEL): t for name, t in state.items() if name.startswith(OF_MODEL)}
-    _fill(plan, model, weights, held, f"average.{OF_MODEL}")
+    _fill(plan, model, weights, checkpoint, f"average.{OF_MODEL}")
     for table, rows in table_rows(model).items():
         if (earlier := plan.earlier_table(table)) is not None:
-            found = plan.rows.table(dimension_of(table))
-            fill_rows(state[f"seen.{table}"], rows, found, held, f"average.seen.{earlier}")
+            row_map = plan.rows.table(dimension_of(table))
+            fill_rows(state[f"seen.{table}"], rows, row_map, checkpoint, f"average.seen.{earlier}")
 
 
 def _fill(
-    plan: WeightMap, model: JointModel, targets: Mapping[str, Tensor], held: Checkpoint, prefix: str
+    plan: WeightMap, model: JointModel, targets: Mapping[str, Tensor], checkpoint: Checkpoint, prefix: str
 ) -> None:
     """Copy weights, by their names in a model's state."""
     for layer in plan.layers.carried.values():
-        layer.fill(targets[layer.new.key], held.whole(f"{prefix}{layer.earlier.key}"))
+        layer.fill(targets[layer.new.key], checkpoint.whole(f"{prefix}{layer.earlier.key}"))
     for table, rows in table_rows(model).items():
         if (earlier := plan.earlier_table(table)) is not None:
-            found = plan.rows.table(dimension_of(table))
-            fill_rows(targets[f"tables.{table}"], rows, found, held, f"{prefix}tables.{earlier}")
+            row_map = plan.rows.table(dimension_of(table))
+            fill_rows(targets[f"tables.{table}"], rows, row_map, checkpoint, f"{prefix}tables.{earlier}")

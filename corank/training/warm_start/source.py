@@ -80,7 +80,7 @@ class CarrySource:
 
     @property
     def epochs(self) -> int:
-        """The epochs that led to its state, of the runs that it goes on from with them."""
+        """The epochs that led to its state, including those of the runs that it started from."""
         return self.progress.epochs_before + self.progress.epoch
 
     @property

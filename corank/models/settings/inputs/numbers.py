@@ -1,4 +1,4 @@
-"""Settings of how an MLP reads numbers beside their scaled values."""
+"""Settings of how an MLP reads numbers besides their scaled values."""
 
 from typing import Annotated, Literal
 

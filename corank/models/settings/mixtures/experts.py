@@ -14,7 +14,7 @@ class ExpertSettings(Settings):
     shared: Annotated[int, Ge(1), Le(64)] = 4
     """Experts that all labels mix."""
     own: Annotated[int, Ge(0), Le(64)] = 0
-    """Experts beside these that each label alone mixes; of several labels only."""
+    """Experts besides these that each label alone mixes; of several labels only."""
     width: PositiveInt = 64
     """Of each expert."""
     levels: Annotated[int, Ge(1), Le(8)] = 1

@@ -25,7 +25,7 @@ class FilterEncoder:
 
         Raises RequestError for a column that is no filter, and for values of another type than the items'.
         """
-        found = []
+        filters = []
         for column, values in request.where.items():
             if column not in self._columns:
                 refuse_unknown_column("where", column, set(self._columns))
@@ -33,8 +33,8 @@ class FilterEncoder:
                 hashed = hash_values(self._read(column, values), self._columns[column])
             except DataError as error:
                 raise RequestError(f"where: {error}") from None
-            found.append((self._columns[column], tuple(sorted(set(hashed.tolist()) - {0}))))
-        return tuple(sorted(found))
+            filters.append((self._columns[column], tuple(sorted(set(hashed.tolist()) - {0}))))
+        return tuple(sorted(filters))
 
     def warn(self, request: Request) -> list[RequestWarning]:
         """Say why no item passes the filters of a request, if it has any."""
@@ -48,9 +48,9 @@ class FilterEncoder:
         """The values of a filter. Raises RequestError or DataError for values of another type than the items'."""
         listed = values if isinstance(values, list) else [values]
         read = to_identifiers(to_series(column, listed, "where"), self._columns[column])
-        held = self._type(column)
-        if held is not None and read.dtype != held and read.null_count() < len(read):
-            expected = "text" if held == pl.String else "whole numbers"
+        dtype = self._type(column)
+        if dtype is not None and read.dtype != dtype and read.null_count() < len(read):
+            expected = "text" if dtype == pl.String else "whole numbers"
             value = next(value for value in listed if value is not None)
             raise RequestError(
                 f"where.{column}: expected {expected}, as in the bundle; received {value!r:.100}"

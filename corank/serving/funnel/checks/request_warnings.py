@@ -47,17 +47,17 @@ def check_event_times(field: str, times: Longs, time: int) -> tuple[RequestWarni
             raise RequestError(
                 f"{field}.{n}.time: {times[n]} is in seconds, it seems; write milliseconds since 1970"
             )
-    found = []
+    warnings = []
     later = int(np.count_nonzero(times > time)) if last > time else 0
     if later:
-        found.append(
+        warnings.append(
             RequestWarning(
                 "future",
                 f"{field}: {later} of {len(times)} events are after the request; they count as new as can be",
             )
         )
     if (times[1:] < times[:-1]).any():
-        found.append(
+        warnings.append(
             RequestWarning("order", f"{field}: events are not in the order of time, the newest last")
         )
-    return tuple(found)
+    return tuple(warnings)

@@ -27,6 +27,6 @@ def look_up_events(
     items: LayeredItems, part: QueryPart, *others: WantedItems
 ) -> tuple[Mapping[str, Longs], list[Longs]]:
     """Look up the items of histories, and of other lists with them: positions by history, and by list."""
-    wanted = {name: held.wanted for name, held in part.histories.items() if held.wanted is not None}
-    found = find_items(items, [*wanted.values(), *others])
-    return dict(zip(wanted, found, strict=False)), found[len(wanted) :]
+    wanted = {name: history.wanted for name, history in part.histories.items() if history.wanted is not None}
+    positions = find_items(items, [*wanted.values(), *others])
+    return dict(zip(wanted, positions, strict=False)), positions[len(wanted) :]

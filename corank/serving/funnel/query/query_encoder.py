@@ -78,14 +78,14 @@ class QueryEncoder:
         columns: dict[str, Any] = {}
         user = {self._user_column if key == "id" else key: value for key, value in request.user.items()}
         self._check_user_id(user.get(self._user_column))
-        for side, given in (("user", user), ("context", request.context)):
+        for side, values in (("user", user), ("context", request.context)):
             wanted = self._side_columns[side]
-            if given.keys() != wanted:
-                for column in given.keys() - wanted - {self._user_column}:
+            if values.keys() != wanted:
+                for column in values.keys() - wanted - {self._user_column}:
                     refuse_unknown_column(side, column, wanted)
-                absent = wanted - given.keys()
+                absent = wanted - values.keys()
                 missing += sorted(f"{side}.{'id' if c == self._user_column else c}" for c in absent)
-            columns |= given
+            columns |= values
         return columns
 
     def _check_user_id(self, value: Any) -> None:
@@ -136,28 +136,28 @@ class QueryEncoder:
         """
         schema = self.schema
         value = self._encode_values(columns)
-        row = {name: held.row for name, held in value.items()}
+        row = {name: encoding.row for name, encoding in value.items()}
         gathered = self.histories.gather(items, histories, positions) if self.histories.needs_items else None
         operands = self._operands(value, gathered, histories)
         if derived := schema.derived("query"):
             sides = OperandRows.alone(schema, "query", operands)
-            found = derive_features(
+            features = derive_features(
                 schema, "query", sides, self._priors, np.array([time]), sizes=np.array([candidates])
             )
-            encoded = encode_columns(self._encoders, found)
+            encoded = encode_columns(self._encoders, features)
             row |= {name: to_row_value(derived[name], column) for name, column in encoded.items()}
         row |= self.histories.codes(histories)
         return self.histories.complete(assemble_row(self._placed, row), gathered), operands
 
     def _encode_values(self, columns: Mapping[str, Any]) -> dict[str, EncodedValue]:
         """Encode the values of the user and the context, by feature. Raises RequestError, which names the field."""
-        found, encode = {}, self._values.encode
+        values, encode = {}, self._values.encode
         for name, column in self._columns.items():
             try:
-                found[name] = encode(name, columns.get(column))
+                values[name] = encode(name, columns.get(column))
             except DataError as error:
                 raise RequestError(f"{self._field(name)}: {error}") from None
-        return found
+        return values
 
     def _operands(
         self,
@@ -167,14 +167,14 @@ class QueryEncoder:
     ) -> Operands:
         """The operands of the query: those of values, and those of histories."""
         wanted = self._wanted
-        held: dict[str, Any] = {name: value[name].row for name in self._vectors}
+        vectors: dict[str, Any] = {name: value[name].row for name in self._vectors}
         return Operands(
             1,
             {name: value[name].operands.keys[name] for name in wanted.keys},
             {name: value[name].operands.lists[name] for name in wanted.lists}
             | self.histories.operands(gathered, histories),
             {name: value[name].operands.numbers[name] for name in wanted.numbers},
-            held | self.histories.mean_vectors(gathered),
+            vectors | self.histories.mean_vectors(gathered),
         )
 
     def _field(self, name: str) -> str:

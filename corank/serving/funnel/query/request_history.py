@@ -115,8 +115,8 @@ class HistoryEncoder:
         else:
             values = to_series(name, ids, f"user.{name}") if ids else pl.Series(name, [], dtype=pl.Null)
             codes = encoder.codes(values, name)
-        held = (events or [])[-len(ids) :]
-        columns = {column: _read_attribute(f"user.{name}", column, held) for column in beside.values()}
+        last_events = (events or [])[-len(ids) :]
+        columns = {column: _read_attribute(f"user.{name}", column, last_events) for column in beside.values()}
         return RequestHistory(
             codes,
             WantedItems(f"user.{name}", ids, numbers) if name in self._looked_up else None,
@@ -153,7 +153,9 @@ class HistoryEncoder:
         values = {column: user.get(column) for column in self._columns[name]}
         listed = RequestEvents.read_plain(settings.lists, values, text)
         if listed is None:
-            series = {column: to_series(column, [held], f"user.{column}") for column, held in values.items()}
+            series = {
+                column: to_series(column, [value], f"user.{column}") for column, value in values.items()
+            }
             read = ListedEvents.read(settings.lists, series, text, lambda n: "user")
             listed = RequestEvents.of(read)
         events = Events.of_times(listed.times, np.array([0, len(listed.items)]))
@@ -168,13 +170,15 @@ class HistoryEncoder:
             recency_weights(age, settings.half_life) if settings.half_life else None,
             log_ages(age) if self.attended.get(name) else None,
             (),
-            *self._encode_attributes(beside, {n: held[seen] for n, held in listed.parallel.items()}),
+            *self._encode_attributes(
+                beside, {n: attribute[seen] for n, attribute in listed.parallel.items()}
+            ),
         )
 
     def _check_times(
         self, name: str, times: list[int], time: int
     ) -> tuple[tuple[RequestWarning, ...], Longs]:
-        """Check the times of events, and say how old each is, in ms: (L,). Raises RequestError."""
+        """Check the times of events, and return the age of each, in ms: (L,). Raises RequestError."""
         try:
             then = np.array(times, dtype=np.int64)
         except OverflowError:
@@ -208,15 +212,15 @@ class HistoryEncoder:
         self, gathered: HistoryItems | None, histories: Mapping[str, RequestHistory]
     ) -> dict[str, Ragged]:
         """The operands of derived features that come from histories."""
-        found: dict[str, Ragged] = {}
+        operands: dict[str, Ragged] = {}
         if gathered is not None:
-            found = gather_history_operands(
+            operands = gather_history_operands(
                 self.schema, gathered.items, gathered.operands, self._needs.for_attributes
             )
         # an item that the bundle lacks is still an item of the history
         keys = {name: histories[name].keys for name in self._needs.compared}
         keys |= {n: histories[history].attribute_keys[n] for n, history in self._needs.beside.items()}
-        return found | {n: Ragged.single(held) for n, held in keys.items()}
+        return operands | {n: Ragged.single(hashes) for n, hashes in keys.items()}
 
     def mean_vectors(self, gathered: HistoryItems | None) -> dict[str, Vectors]:
         """The operands of derived features that are the mean of what the items of a history have of a vector."""
@@ -245,10 +249,10 @@ class HistoryEncoder:
 
     def _event_rows(self, items: LayeredItems, name: str, history: RequestHistory, positions: Longs) -> Rows:
         """The records of a history's items, and the attributes of its events."""
-        held, beside = self._item_rows(items, name, history, positions), self.schema.parallels_of(name)
+        rows, beside = self._item_rows(items, name, history, positions), self.schema.parallels_of(name)
         if not beside:
-            return held
-        return with_attributes(held, np.stack([history.attributes[feature] for feature in beside], axis=1))
+            return rows
+        return with_attributes(rows, np.stack([history.attributes[feature] for feature in beside], axis=1))
 
     def _item_rows(self, items: LayeredItems, name: str, history: RequestHistory, positions: Longs) -> Rows:
         """The records of a history's items; an unknown item has the code of its id, and nothing else."""
@@ -264,5 +268,5 @@ class HistoryEncoder:
 
 def _read_attribute(where: str, column: str, events: list[Any]) -> pl.Series:
     """Read what events have in a column: (L,). Raises RequestError."""
-    held = [event.get(column) if isinstance(event, dict) else None for event in events]
-    return to_series(column, held, where) if held else pl.Series(column, [], dtype=pl.Null)
+    values = [event.get(column) if isinstance(event, dict) else None for event in events]
+    return to_series(column, values, where) if values else pl.Series(column, [], dtype=pl.Null)

@@ -40,14 +40,14 @@ def find_items(items: LayeredItems, wanted: Sequence[WantedItems]) -> list[Longs
     if items.text or not whole:
         return [_find_alone(items, one) for one in wanted]
     together = items.find_numbers(whole[0] if len(whole) == 1 else np.concatenate(whole))
-    found, begin = [], 0
+    positions, begin = [], 0
     for one in wanted:
         if one.numbers is None:
-            found.append(_find_alone(items, one))
+            positions.append(_find_alone(items, one))
         else:
-            found.append(together[begin : begin + len(one.numbers)])
+            positions.append(together[begin : begin + len(one.numbers)])
             begin += len(one.numbers)
-    return found
+    return positions
 
 
 def _find_alone(items: LayeredItems, wanted: WantedItems) -> Longs:
@@ -56,10 +56,10 @@ def _find_alone(items: LayeredItems, wanted: WantedItems) -> Longs:
     ids = wanted.ids if wanted.numbers is None else wanted.numbers.tolist()
     try:
         if items.text and isinstance(ids, list) and set(map(type, ids)) == {str}:
-            found = items.find_texts(ids)
-            unknown = [ids[n] for n in np.flatnonzero(found < 0)]
+            positions = items.find_texts(ids)
+            unknown = [ids[n] for n in np.flatnonzero(positions < 0)]
             to_series("id", unknown, wanted.where)  # raises for what is no text of UTF-8
-            return found
+            return positions
         series = ids if isinstance(ids, pl.Series) else to_series("id", [*ids], wanted.where)
         return items.find(to_identifiers(series, f"{wanted.where}.id"))
     except (DataError, TypeError):

@@ -22,6 +22,6 @@ class GraphScorer(StageScorer):
 
     def evaluate(self, candidates: Candidates) -> tuple[Floats, Numbers]:
         """As `StageScorer.evaluate`."""
-        given: dict[str, Numbers] = {**self.inputs.all(candidates), **self.inputs.columns(candidates)}
-        logits, value = self.session.run(None, given, candidates.options)
+        feeds: dict[str, Numbers] = {**self.inputs.all(candidates), **self.inputs.columns(candidates)}
+        logits, value = self.session.run(None, feeds, candidates.options)
         return logits, value

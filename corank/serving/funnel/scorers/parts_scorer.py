@@ -39,7 +39,7 @@ class PartsScorer(StageScorer):
         )
         self._parts = [(PART + part, f"{stage.name}.{part}") for part in stage.item_parts]
         self._matches = MatchTerms(inputs) if stage.matches else None
-        self._request = request.keys() & {held.name for held in self.session.get_inputs()}
+        self._request = request.keys() & {node.name for node in self.session.get_inputs()}
 
     def score(self, candidates: Candidates) -> Floats:
         """As `StageScorer.score`."""
@@ -48,11 +48,11 @@ class PartsScorer(StageScorer):
     def evaluate(self, candidates: Candidates) -> tuple[Floats, Numbers]:
         """As `StageScorer.evaluate`."""
         request, rows = candidates.request, candidates.rows
-        given: dict[str, Numbers] = {**self.inputs.of_request(candidates, self._request)}
-        given |= self.inputs.columns(candidates)
+        feeds: dict[str, Numbers] = {**self.inputs.of_request(candidates, self._request)}
+        feeds |= self.inputs.columns(candidates)
         for name, part in self._parts:
-            given[name] = request.items.part(part, rows)
+            feeds[name] = request.items.part(part, rows)
         if self._matches is not None:
-            given[MATCHES] = self._matches.read(candidates)
-        logits, value = self.session.run(OUTPUTS, given, candidates.options)
+            feeds[MATCHES] = self._matches.read(candidates)
+        logits, value = self.session.run(OUTPUTS, feeds, candidates.options)
         return logits, value

@@ -27,14 +27,14 @@ class QueryVectors:
     def __init__(self, inputs: ScorerInputs) -> None:
         """Open it. Raises BundleError."""
         self._inputs, name = inputs, inputs.stage.name
-        given = {"query": inputs.request_shapes["query"]}
+        shapes = {"query": inputs.request_shapes["query"]}
         outputs = [(1, inputs.stage.vector_width)]
-        self._session = open_graph(inputs.folder / f"{name}.query.onnx", given, outputs)
+        self._session = open_graph(inputs.folder / f"{name}.query.onnx", shapes, outputs)
 
     def vector(self, row: Rows, shared: Shared) -> Floats:
         """The vector of a query: (d,)."""
-        found: Floats = self._session.run(None, {"query": self._inputs.query(row, shared)})[0][0]
-        return found
+        vector: Floats = self._session.run(None, {"query": self._inputs.query(row, shared)})[0][0]
+        return vector
 
 
 @SCORERS.register("vectors")

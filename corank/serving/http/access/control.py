@@ -25,13 +25,13 @@ class AccessControl:
     """Of a token that states none, and of all requests without a token together; None for any."""
 
     def authorize(self, call: HttpCall, needs: Scope) -> None:
-        """Raise RefusedError unless a request may do what it needs, now. It is told the name of its token.
+        """Raise RefusedError unless a request may do what it needs, now. Sets `call.caller` to its token's name.
 
         To read, a token is needed once one of the scope `read` exists.
         """
         self.origin.check(call)
-        given = call.header(b"authorization") or ""
-        token = self.tokens.find(given.removeprefix(BEARER)) if given.startswith(BEARER) else None
+        credentials = call.header(b"authorization") or ""
+        token = self.tokens.find(credentials.removeprefix(BEARER)) if credentials.startswith(BEARER) else None
         if token is not None:
             call.caller = token.name
             if token.allows < needs:

@@ -19,19 +19,19 @@ class OriginPolicy:
     def __init__(self, hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
         """
         Args:
-            hosts: names of the service, beside IP addresses, localhost and the machine's own name.
-            origins: of pages that may call it, beside its own: scheme, name and port.
+            hosts: names of the service, in addition to IP addresses, localhost and the machine's own name.
+            origins: of pages that may call it, in addition to its own: scheme, name and port.
         """
         self._hosts = {name.lower().rstrip(".") for name in ("localhost", socket.gethostname(), *hosts)}
         self._origins = {origin.lower().rstrip("/") for origin in origins}
 
     def check(self, call: HttpCall) -> None:
         """Raise RefusedError for a request to another name, or from a page of another site."""
-        given, count = call.header(b"host"), call.count(b"host")
-        if count > 1 or (given is None and call.scope["http_version"] != "1.0"):
+        host_header, count = call.header(b"host"), call.count(b"host")
+        if count > 1 or (host_header is None and call.scope["http_version"] != "1.0"):
             raise RefusedError(400, "expected one header Host")
-        host = (given or "").lower()  # none by HTTP/1.0, which no browser speaks
-        if given is not None and not self._is_own(host):
+        host = (host_header or "").lower()  # none by HTTP/1.0, which no browser speaks
+        if host_header is not None and not self._is_own(host):
             raise RefusedError(
                 403, f"this service is not called {host!r}; start it with --allow-host {split_port(host)}"
             )

@@ -52,11 +52,11 @@ class Token(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaul
     """A token, known by its hash."""
 
     name: Annotated[str, Meta(pattern=r"^[\w.@-]{1,64}$")]
-    """Who bears it, for the audit."""
+    """Its owner, for the audit."""
     scope: ScopeName
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
     rate: Annotated[float, Meta(gt=0, le=1e9)] | None = None
-    """Requests a second; None for what the service is told."""
+    """Requests a second; None for the service's limit."""
     burst: Annotated[float, Meta(ge=1, le=1e9)] | None = None
     """Requests at once, after a pause; None for those of a second."""
 
@@ -67,12 +67,12 @@ class Token(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaul
 
     @property
     def limit(self) -> Rate | None:
-        """How many requests its bearer may send, if it says so."""
+        """How many requests its owner may send; None if unset."""
         return None if self.rate is None else Rate.of(self.rate, self.burst)
 
     @property
     def allows(self) -> Scope:
-        """What its bearer may do."""
+        """The scope of its owner."""
         return Scope[self.scope.upper()]
 
 
@@ -94,7 +94,7 @@ class Tokens:
         self._check_at = -math.inf
 
     def all(self) -> tuple[Token, ...] | None:
-        """The tokens as of now; None if there is a file, and it could not be read yet."""
+        """The current tokens; None if there is a file, and it could not be read yet."""
         if self._path is None:
             return self._fixed
         now = time.monotonic()
@@ -105,11 +105,11 @@ class Tokens:
 
     def find(self, secret: str) -> Token | None:
         """Find the token of a secret; None if there is none. Takes as long whichever it is."""
-        digest, found = hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest(), None
+        digest, match = hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest(), None
         for token in self.all() or ():
             if hmac.compare_digest(token.sha256, digest):
-                found = token
-        return found
+                match = token
+        return match
 
     def _refresh(self, path: Path) -> None:
         seen = _fingerprint(path)
@@ -128,12 +128,12 @@ class Tokens:
 
 
 def _fingerprint(path: Path) -> object:
-    """What differs once a file has changed; None if it cannot be looked at."""
+    """A value that changes with the file; None if the file cannot be read."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, found.st_mode
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_mode
 
 
 def read_tokens(path: Path) -> tuple[Token, ...]:
@@ -150,14 +150,14 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
         raise ConfigError(f"{path}: has the mode {stat.S_IMODE(mode):04o}; run `chmod 600 {path}`")
     if len(content) > LARGEST_FILE:
         raise ConfigError(f"{path}: a file of tokens has {LARGEST_FILE:,} bytes at most")
-    found = []
+    tokens = []
     for number, line in enumerate(content.splitlines(), 1):
         if line.strip() and not line.startswith(b"#"):
             try:
-                found.append(msgspec.json.decode(line, type=Token))
+                tokens.append(msgspec.json.decode(line, type=Token))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise ConfigError(f"{path}:{number}: not a token: {error}") from None
-    return tuple(found)
+    return tuple(tokens)
 
 
 def add_token(
@@ -171,9 +171,9 @@ def add_token(
 
     Args:
         path: file of tokens.
-        name: who will bear it.
-        scope: what its bearer may do.
-        rate: requests that its bearer may send a second; None for what the service is told.
+        name: of its owner.
+        scope: of its owner.
+        rate: requests that its owner may send a second; None for the service's limit.
         make: makes the secret.
 
     Returns:

@@ -230,6 +230,6 @@ def _join(request: Request, user: FoundUser) -> Request:
 
 
 def _name_version(request: Request, role: Role, served_id: str | None) -> dict[str, Any]:
-    """What an answer says of who gave it, of the fields that its request chooses."""
-    found: dict[str, Any] = {"role": role} | ({} if served_id is None else {"served_id": served_id})
-    return found if request.fields is None else {n: v for n, v in found.items() if n in request.fields}
+    """The fields of an answer that name its version, of those that the request chooses."""
+    fields: dict[str, Any] = {"role": role} | ({} if served_id is None else {"served_id": served_id})
+    return fields if request.fields is None else {n: v for n, v in fields.items() if n in request.fields}

@@ -59,10 +59,10 @@ class StateEndpoints:
         text = call.query("id")
         if text is None:
             raise RefusedError(400, "expected ?id=")
-        found = self._follower.funnel.describe_item(text)
-        if found is None:
+        item = self._follower.funnel.describe_item(text)
+        if item is None:
             raise RefusedError(404, f"no item {text!r}")
-        return json_reply(found)
+        return json_reply(item)
 
     async def get_example(self, call: HttpCall) -> HttpReply:
         """GET /example: a random request."""
@@ -73,7 +73,7 @@ class StateEndpoints:
         return json_reply({"alive": True})
 
     async def get_readiness(self, call: HttpCall) -> HttpReply:
-        """GET /readyz: 503 once the process was told to end; until then it can serve, with or without its source."""
+        """GET /readyz: 503 once the process was asked to end; until then it can serve, with or without its source."""
         if not self._status.is_ready:
             raise RefusedError(503, "draining")
         return json_reply({"ready": True})

@@ -39,7 +39,7 @@ Call = Future[tuple[dict[str, Any] | None, float]]
 
 @dataclass(frozen=True)
 class FoundUser:
-    """What a look-up found."""
+    """The result of a look-up."""
 
     outcome: Outcome
     columns: dict[str, Any] | None = None
@@ -47,7 +47,7 @@ class FoundUser:
 
     @property
     def origin(self) -> str:
-        """What the answer says of the user: given, stored, new, unavailable."""
+        """The `user` field of the answer: given, stored, new, unavailable."""
         return self.outcome if self.outcome in ("given", "stored", "new") else "unavailable"
 
 
@@ -73,7 +73,7 @@ class UserLookup:
         Args:
             open_store: opens the store: one of its own, since a store may carry out its calls one after the other.
             seconds: longest time that a request waits.
-            report: receives when look-ups stop, and when they go on.
+            report: receives when look-ups stop, and when they resume.
         """
         self._open, self.seconds, self._report = open_store, seconds, report
         self._store: Store | None = None
@@ -123,9 +123,9 @@ class UserLookup:
         if admitted == "probe":
             self._watch_probe(call)
             return FoundUser("skipped")
-        found = await self._wait_for(call, seconds)
-        self.record(found.outcome in ("stored", "new"))
-        return found
+        user = await self._wait_for(call, seconds)
+        self.record(user.outcome in ("stored", "new"))
+        return user
 
     def _find(self, id_: Any) -> tuple[dict[str, Any] | None, float]:
         store, began = self._opened(), time.perf_counter()
@@ -148,7 +148,7 @@ class UserLookup:
         try:
             columns, _ = call.result()
         except Exception:
-            # a plug-in's store may raise anything; the request goes on without
+            # a plug-in's store may raise anything; the request continues without
             return FoundUser("failed")
         return FoundUser("new") if columns is None else FoundUser("stored", columns)
 

@@ -83,8 +83,10 @@ class AccessLog:
 
     def observe(self, call: "HttpCall", reply: "HttpReply", began: float) -> None:
         """Keep the line of a request that is answered, whose answer says its id; as an `Observer`."""
-        given = call.header(b"x-request-id")
-        call.id = given if given is not None and REQUEST_ID.fullmatch(given) else os.urandom(8).hex()
+        request_id = call.header(b"x-request-id")
+        call.id = (
+            request_id if request_id is not None and REQUEST_ID.fullmatch(request_id) else os.urandom(8).hex()
+        )
         reply.headers.append((b"x-request-id", call.id.encode()))
         if len(self._waiting) >= MAX_LINES:
             self._dropped += 1

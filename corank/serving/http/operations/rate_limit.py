@@ -17,7 +17,7 @@ SLOTS = 16_384
 PROBES = 64
 """Slots that are looked at for a bucket."""
 LOCK_TRIES = 200
-"""A worker that is stopped while it holds the lock must not stop the others: after so many tries they go on."""
+"""A worker that is stopped while it holds the lock must not stop the others: after so many tries they continue."""
 _WORD = 8
 
 
@@ -30,7 +30,7 @@ class Rate(NamedTuple):
 
     @classmethod
     def of(cls, per_second: float, burst: float | None = None) -> "Rate":
-        """A rate, with a burst of a second's requests unless it is given."""
+        """A rate, with a burst of a second's requests by default."""
         return cls(per_second, max(1.0, per_second if burst is None else burst))
 
 

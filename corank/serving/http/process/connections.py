@@ -42,7 +42,7 @@ class ConnectionPool:
         """
         Args:
             limits: of connections, of time, and of unsent answers.
-            count: is told why a connection is closed for a limit: crowded, slow, large, unread or invalid.
+            count: receives why a connection is closed for a limit: crowded, slow, large, unread or invalid.
         """
         self.limits, self.count = limits, count
         # each ordered, the oldest first

@@ -1,4 +1,4 @@
-"""How a process of a service is told to end, for the parent and its workers; `draining` is what a worker does then."""
+"""The shutdown state of a process, for the parent and its workers; `draining` is how a worker then shuts down."""
 
 import os
 import signal
@@ -10,21 +10,21 @@ ACCEPT_SECONDS = 0.25
 EXIT_SECONDS = 5.0
 """Time for the end of the process after its last answer: its log is written, its threads stop."""
 RETIRE = signal.SIGUSR2
-"""Tells a worker to end since another has taken its place: the service goes on."""
+"""Tells a worker to end since another has taken its place: the service continues."""
 
 
 class Drain:
-    """When the process was told to end, and how much time it has."""
+    """When shutdown began, and how much time it has."""
 
     def __init__(self, grace: float = 0.0, limit: float = 10.0) -> None:
         """
         Args:
-            grace: seconds for which requests go on as before.
+            grace: seconds for which requests continue as before.
             limit: seconds after the grace in which what has begun is answered.
         """
         self.grace, self.limit = grace, limit
         self.began: float | None = None
-        """By `time.monotonic`; None while the process is not told to end."""
+        """By `time.monotonic`; None before shutdown."""
         self.service_goes_on = False
         """Whether the process ends alone: its service stays ready."""
 

@@ -1,8 +1,8 @@
 """The end of a service without a lost request.
 
-On SIGTERM or SIGINT `/readyz` turns to 503 and answers say `Connection: close`, while requests go on for a grace time:
-load balancers take the process out. Then nobody new is accepted, and every request that has begun is answered. A second
-signal ends the process at once.
+On SIGTERM or SIGINT `/readyz` turns to 503 and answers say `Connection: close`, while requests continue for a grace
+time: load balancers take the process out. Then no new client is accepted, and every request that has begun is answered.
+A second signal ends the process at once.
 """
 
 import asyncio

@@ -19,9 +19,9 @@ DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)
 def bind_listener(host: str, port: int) -> socket.socket:
     """Bind a socket to an address; a worker listens on it. Raises CorankError if the address cannot be used."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         # a name such as localhost may have addresses of both families
-        family, kind, protocol, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
+        family, kind, protocol, _, address = min(addresses, key=lambda one: one[0] != socket.AF_INET)
         listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

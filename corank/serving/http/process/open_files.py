@@ -5,7 +5,7 @@ import resource
 from corank.core.errors import ConfigError
 
 OTHER_FILES = 256
-"""Files that a worker opens beside its connections: its bundle, its store, its logs."""
+"""Files that a worker opens in addition to its connections: its bundle, its store, its logs."""
 
 
 def allow_open_files(connections: int) -> None:

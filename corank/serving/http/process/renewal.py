@@ -1,4 +1,4 @@
-"""Workers that make way for new ones, one after the other, while the service goes on."""
+"""Workers that make way for new ones, one after the other, while the service runs."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ class Renewal:
 
     @property
     def extra(self) -> list[WorkerProcess]:
-        """Processes that run beside the service's workers."""
+        """Processes that run in addition to the service's workers."""
         return [one for one in (self._successor, self._retired) if one is not None]
 
     def advance(self) -> WorkerProcess | None:

@@ -1,4 +1,4 @@
-"""The parent of worker processes: it replaces those that end, renews them when told to, and ends them together."""
+"""The parent of worker processes: it replaces those that end, renews them on request, and ends them together."""
 
 import os
 import signal
@@ -146,7 +146,7 @@ class Supervisor:
             )
 
     def _begin_renewal(self, listener: socket.socket) -> None:
-        """Let all workers make way for new ones; if the settings of now are faulty, say so and go on as before."""
+        """Let all workers make way for new ones; if the new settings are faulty, report it and keep the old ones."""
         self._notifier.tell_reloading()
         try:
             self._main = self._renew()
@@ -174,7 +174,7 @@ class Supervisor:
         return [worker for worker in self._all() if worker.process.is_alive()]
 
     def _end(self, listener: socket.socket, is_own: bool) -> None:
-        """End all workers, and wait until they have answered what came; no longer if told again."""
+        """End all workers, and wait until they have answered what came; no longer after a second signal."""
         began = time.monotonic()
         self._notifier.tell_stopping()
         for worker in self._living():

@@ -27,14 +27,14 @@ MULTIPROC = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def handle_signals(retire: Callable[[], None]) -> None:
-    """Let a worker retire when it is told to; SIGHUP, which may go to all processes of a group, is its parent's."""
+    """Let a worker retire on the signal RETIRE; SIGHUP, which may go to all processes of a group, is its parent's."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(RETIRE, lambda sig, frame: retire())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED_AT_START)
 
 
 class WorkerSigns:
-    """What a worker tells its supervisor, in memory that they share."""
+    """The state that a worker reports to its supervisor, in shared memory."""
 
     def __init__(self) -> None:
         self._beat: c_double = SPAWN.RawValue(c_double, 0.0)
@@ -46,7 +46,7 @@ class WorkerSigns:
 
     @property
     def last_beat(self) -> float:
-        """When it was told last, by `time.monotonic`; 0 if it never was."""
+        """Time of the last beat, by `time.monotonic`; 0 if there was none."""
         return float(self._beat.value)
 
     def fail(self, trouble: str) -> None:
@@ -77,7 +77,7 @@ class RestartCounts:
         self._counts[self.REASONS.index(why)] += 1
 
     def read(self) -> dict[str, int]:
-        """The counts as of now."""
+        """The current counts."""
         return dict(zip(self.REASONS, self._counts, strict=True))
 
 

@@ -1,1 +1,1 @@
-"""Canary and shadow: versions of a store that a service holds beside the live one."""
+"""Canary and shadow: versions of a store that a service holds with the live one."""

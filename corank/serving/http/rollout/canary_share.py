@@ -22,14 +22,14 @@ class CanaryShare:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read `VERSION:5%`. Raises ValueError."""
-        found = FORM.fullmatch(text)
-        share = float(found[2]) / 100 if found else 0.0
-        if found is None or not 0 < share < 1 or not is_content_name(found[1]):
+        match = FORM.fullmatch(text)
+        share = float(match[2]) / 100 if match else 0.0
+        if match is None or not 0 < share < 1 or not is_content_name(match[1]):
             raise ValueError(
                 "expected VERSION:SHARE%, such as 8f0c1d2e3a4b5c6d-1-1a2b3c4d:5%, of a share above 0 and below 100; "
                 f"received {text!r}"
             )
-        return cls(found[1], share)
+        return cls(match[1], share)
 
     def takes(self, user: Any) -> bool:
         """Whether a user gets the canary; a request without a user's id does not.

@@ -1,6 +1,6 @@
-"""A version of a store that a worker holds beside the live one, as a canary or as a shadow.
+"""A version of a store that a worker holds with the live one, as a canary or as a shadow.
 
-Whatever is wrong with it, the service goes on with the live version, and says so.
+If it fails, the service continues with the live version and reports it.
 """
 
 import os
@@ -47,7 +47,7 @@ class Candidate:
         """None while the version is not served."""
         self.situation: Situation = "unavailable"
         self.trouble: str | None = None
-        """Why it could not be read last, whether an earlier state of it is held or not."""
+        """Why it could not be read last, whether an earlier state of it is loaded or not."""
         self._source, self._report = source, report
         self._trusted = source.trusted.keys if source.trusted is not None else None
         self._pause, self._retry_at, self._renew_at, self._leased = 1.0, 0.0, 0.0, True
@@ -131,13 +131,13 @@ class Candidate:
             self.funnel, self.situation = Funnel(replace(bundle, manifest=named)), "served"
 
     def _note_trouble(self, error: Exception) -> None:
-        """Say once why the version cannot be read; try later if none of its states is held."""
+        """Report once why the version cannot be read; retry later if no state of it is loaded."""
         text = str(error) if isinstance(error, CorankError) else repr(error)
         if self.trouble is None:
-            held = (
+            state = (
                 "as of the last change that was read" if self.funnel is not None else "the live version alone"
             )
-            self._report(f"{self.role} {self.version}: {text}; serving {held}")
+            self._report(f"{self.role} {self.version}: {text}; serving {state}")
         self.trouble = text
         if self.funnel is None:
             self._retry_at, self._pause = time.monotonic() + self._pause, min(LONGEST_PAUSE, 2 * self._pause)

@@ -1,4 +1,4 @@
-"""The versions that a worker holds beside the live one, and which of them answers a request."""
+"""The versions that a worker holds with the live one, and which of them answers a request."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Rollout:
         Args:
             share: of the canary's users.
             canary: answers them.
-            shadow: is scored beside.
+            shadow: scores the same requests.
             report: receives when the canary fails, and when it answers again.
         """
         self.share, self.canary, self.shadow, self._report = share, canary, shadow, report
@@ -49,7 +49,7 @@ class Rollout:
     def open(
         cls, source: Source, canary: str | None, shadow: str | None, report: Report = lambda line: None
     ) -> "Rollout":
-        """Open what a service is told to hold.
+        """Open the canary and the shadow of a service.
 
         Args:
             source: of the live version.
@@ -109,7 +109,7 @@ class Rollout:
             one.refresh(warm, first)
 
     def assign(self, request: Request) -> CanaryAssignment | None:
-        """Return the canary if it is to answer a request; its result is told by `record`."""
+        """Return the canary if it is to answer a request; report its result with `record`."""
         canary, share = self.canary, self.share
         if canary is None or share is None or (funnel := canary.funnel) is None:
             return None
@@ -136,8 +136,8 @@ class Rollout:
 
     def describe(self) -> list[dict[str, Any]]:
         """Return the state of all candidates, for /status."""
-        found = [one.describe() for one in self.candidates]
-        for one in found:
+        states = [one.describe() for one in self.candidates]
+        for one in states:
             if one["role"] == CANARY and self.share is not None:
                 one |= {"share": self.share.share, "failing": self.breaker.is_open}
-        return found
+        return states

@@ -88,7 +88,7 @@ class ShadowQueue:
         if funnel is None:
             self._metrics.count_shadow("dropped")
             return
-        # as of the same moment, which tells ages and days
+        # at the same moment, from which ages and days follow
         request = msgspec.structs.replace(one.request, time=one.answered.encoded.time, trace=False)
         began = time.perf_counter()
         try:

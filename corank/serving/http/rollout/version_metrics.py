@@ -127,11 +127,11 @@ class HeldSeries:
         """Collect, as prometheus_client does of a registry."""
         families = list(self._registry.collect())
         gauges = [sample for family in families if family.name == VERSION for sample in family.samples]
-        held = {tuple(sample.labels[name] for name in LABELS) for sample in gauges if sample.value > GONE}
+        versions = {tuple(sample.labels[name] for name in LABELS) for sample in gauges if sample.value > GONE}
         for family in families:
             family.samples = [
                 sample
                 for sample in family.samples
-                if LABELS[0] not in sample.labels or tuple(sample.labels[name] for name in LABELS) in held
+                if LABELS[0] not in sample.labels or tuple(sample.labels[name] for name in LABELS) in versions
             ]
             yield family

@@ -28,7 +28,7 @@ class VersionedRanking:
     def __init__(self, rollout: Rollout, metrics: VersionMetrics) -> None:
         """
         Args:
-            rollout: holds the versions beside the live one.
+            rollout: holds the versions other than the live one.
             metrics: counts what the canary cannot rank.
         """
         self._rollout, self._metrics = rollout, metrics

@@ -21,7 +21,7 @@ JSON_LINES = "application/x-ndjson"
 RETRY_AFTER = "1"
 """Seconds after which a refused client should retry."""
 CLOSE = {"Connection": "close"}
-"""What a client is told whose body is not read to the end."""
+"""Headers of the answer to a body that is not read to the end."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,11 @@ class BodyReader:
 
         Raises RefusedError as `read` does.
         """
-        given = call.header(b"content-type") or ""
-        if given.partition(";")[0].strip().lower() != JSON_LINES:
-            raise RefusedError(415, f"expected the header Content-Type: {JSON_LINES}; received {given!r}")
+        content_type = call.header(b"content-type") or ""
+        if content_type.partition(";")[0].strip().lower() != JSON_LINES:
+            raise RefusedError(
+                415, f"expected the header Content-Type: {JSON_LINES}; received {content_type!r}"
+            )
         with self._expect(call, JSON_CODEC) as body:
             await self._receive(body, until=b"\n")
             first, end, _ = body.whole.partition(b"\n")

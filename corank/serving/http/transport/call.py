@@ -74,7 +74,7 @@ class HttpCall:
 
     def count(self, name: bytes) -> int:
         """How often a header was sent."""
-        return sum(given == name for given, _ in self.scope["headers"])
+        return sum(header == name for header, _ in self.scope["headers"])
 
     def query(self, name: str) -> str | None:
         """A parameter of the URL; the last one if there are several."""

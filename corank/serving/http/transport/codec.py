@@ -88,18 +88,18 @@ class MsgpackCodec:
             packed = _decode(_msgpack_decoder, part, PackedRequest)
             _refuse_not_finite(_without_ids(bytes(part), packed), packed)
             return cast(T, packed)
-        found = _decode(_msgpack_decoder, part, kind)
+        decoded = _decode(_msgpack_decoder, part, kind)
         if kind is Items:  # parts of other types are decoded again, as one of these
-            _refuse_not_finite(bytes(part), found)
-        return found
+            _refuse_not_finite(bytes(part), decoded)
+        return decoded
 
 
 def _decode(decoder: Any, part: bytes | msgspec.Raw, kind: type[T]) -> T:
     try:
-        found: T = decoder(kind).decode(part)
+        value: T = decoder(kind).decode(part)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise RequestError(f"body: {error}") from None
-    return found
+    return value
 
 
 _json_decoder, _msgpack_decoder = cache(msgspec.json.Decoder), cache(msgspec.msgpack.Decoder)
@@ -112,12 +112,12 @@ class PackedRequest(Request, frozen=True):
 
     def __post_init__(self) -> None:
         """Raise RequestError if the bytes are no whole numbers of 8 bytes."""
-        if isinstance(given := self.candidates, bytes):
-            if len(given) % ID_BYTES:
+        if isinstance(packed := self.candidates, bytes):
+            if len(packed) % ID_BYTES:
                 raise RequestError(
-                    f"body: candidates: expected int64 of {ID_BYTES} bytes each; received {len(given):,} bytes"
+                    f"body: candidates: expected int64 of {ID_BYTES} bytes each; received {len(packed):,} bytes"
                 )
-            numbers = NumberIds(np.frombuffer(given, dtype="<i8"))
+            numbers = NumberIds(np.frombuffer(packed, dtype="<i8"))
             msgspec.structs.force_setattr(self, "candidates", numbers)
         super().__post_init__()
 
@@ -170,10 +170,10 @@ def body_codec(call: HttpCall) -> Codec:
 
     A page of another site cannot declare these types unasked.
     """
-    given = call.header(b"content-type") or ""
-    codec = CODECS.get(given) or CODECS.get(given.partition(";")[0].strip().lower())
+    content_type = call.header(b"content-type") or ""
+    codec = CODECS.get(content_type) or CODECS.get(content_type.partition(";")[0].strip().lower())
     if codec is None:
-        received = f"; received {given!r}" if given else ""
+        received = f"; received {content_type!r}" if content_type else ""
         raise RefusedError(415, f"expected the header Content-Type: {' or '.join(CODECS)}{received}")
     return codec
 

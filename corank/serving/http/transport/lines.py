@@ -25,7 +25,7 @@ def read_query(line: bytes) -> Request:
 def read_candidates(line: bytes) -> list[Any]:
     """Read the second line. Raises RequestError, which names the field."""
     JSON_CODEC.check(line)
-    found: list[Any] | None = JSON_CODEC.decode(line, _candidates)
-    if found is None:
+    candidates: list[Any] | None = JSON_CODEC.decode(line, _candidates)
+    if candidates is None:
         raise RequestError("body: expected a list of candidates in the second line; received null")
-    return found
+    return candidates

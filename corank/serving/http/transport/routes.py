@@ -34,7 +34,7 @@ class Routes:
         Args:
             table: endpoints by method and path; one of GET answers HEAD, too.
             lifespan: entered before the first request and left after the last.
-            observers: are told of each request before its reply is sent.
+            observers: receive each request before its reply is sent.
         """
         self._table: dict[tuple[str, str], Handler] = dict(table.items())
         self._table |= {

@@ -46,10 +46,10 @@ class LMDBStore:
 
     def __init__(self, url: str, create: bool) -> None:
         self.address = url
-        found = re.fullmatch(r"lmdb:([^?]+)(?:\?gib=(?=[0.]*[1-9])(\d{1,5}(?:\.\d+)?))?", url)
-        if not found:
+        match = re.fullmatch(r"lmdb:([^?]+)(?:\?gib=(?=[0.]*[1-9])(\d{1,5}(?:\.\d+)?))?", url)
+        if not match:
             raise StoreError(f"expected lmdb:PATH or lmdb:PATH?gib=NUMBER; received {url!r}")
-        path, size = Path(found[1]).absolute(), int(float(found[2] or GIB) * 2**30)
+        path, size = Path(match[1]).absolute(), int(float(match[2] or GIB) * 2**30)
         from corank.serving.store.clients.lmdb_environment import open_environment
 
         with _OPENING:
@@ -117,8 +117,8 @@ class LMDBStore:
     def tables(self) -> list[str]:
         """As `Store.tables`."""
         none: list[bytes] = []
-        found = self._read(None, lambda txn, table: list(txn.cursor(table).iternext(values=False)), none)
-        names = [name.removeprefix(_database("")).decode() for name in found if name != HEAD]
+        databases = self._read(None, lambda txn, table: list(txn.cursor(table).iternext(values=False)), none)
+        names = [name.removeprefix(_database("")).decode() for name in databases if name != HEAD]
         return sorted(name for name in names if self.count(name))
 
     def close(self) -> None:
@@ -152,7 +152,7 @@ def _write(txn: Transaction, tables: Mapping[bytes, Table], entries: Entries) ->
 def _read_batch(txn: Transaction, table: Table, after: bytes) -> Batch:
     """The pairs that follow a key, `BATCH` at most."""
     cursor = txn.cursor(table)
-    found = cursor.set_range(after)
-    if found and cursor.key() == after:
-        found = cursor.next()
-    return list(islice(cursor.iternext(), BATCH)) if found else []
+    exists = cursor.set_range(after)
+    if exists and cursor.key() == after:
+        exists = cursor.next()
+    return list(islice(cursor.iternext(), BATCH)) if exists else []

@@ -102,8 +102,8 @@ class RedisStore:
         cursor = 0
         while True:
             with self._connection.client() as client:
-                found: tuple[int, Any] = client.hscan(self._key(table), cursor, count=BATCH)
-            cursor, batch = found
+                reply: tuple[int, Any] = client.hscan(self._key(table), cursor, count=BATCH)
+            cursor, batch = reply
             if batch:
                 yield list(batch.items())
             if not cursor:

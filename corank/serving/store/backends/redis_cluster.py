@@ -75,8 +75,8 @@ class RedisClusterStore:
     def head(self) -> bytes | None:
         """As `Store.head`."""
         (reply,) = self._connection.run([(self._head, ("GET", self._head))])
-        found: bytes | None = reply.value
-        return found
+        value: bytes | None = reply.value
+        return value
 
     def swap(
         self,
@@ -106,7 +106,7 @@ class RedisClusterStore:
             self._connection.transact(self._head, words)
 
     def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        """As `Store.get`; of a spread table as of several moments."""
+        """As `Store.get`; of a spread table at several moments."""
         values: list[bytes | None] = [None] * len(keys)
         spread = self._spread(table, keys)
         replies = self._connection.run(
@@ -137,7 +137,7 @@ class RedisClusterStore:
         literal = re.sub(rb"[\\*?\[\]]", rb"\\\g<0>", self._prefix)
         name = re.compile(rb"\{%b(?:\}:t|/[0-9]+\}:b):(.+)" % re.escape(self._prefix), re.DOTALL)
         keys = self._connection.scan_keys(b"{" + literal + b"[}/]*", BATCH)
-        return sorted({found[1].decode() for found in map(name.fullmatch, keys) if found})
+        return sorted({match[1].decode() for match in map(name.fullmatch, keys) if match})
 
     def close(self) -> None:
         """As `Store.close`."""
@@ -211,8 +211,8 @@ class RedisClusterStore:
             words = [(key, ("HSCAN", key, at, "COUNT", BATCH // len(hashes))) for key, at in left.items()]
             pairs, scanned, left = Batch(), [*left], {}
             for key, reply in zip(scanned, self._connection.run(words), strict=True):
-                cursor, found = reply.value
-                pairs += zip(found[::2], found[1::2], strict=True)
+                cursor, entries = reply.value
+                pairs += zip(entries[::2], entries[1::2], strict=True)
                 if nodes.setdefault(key, reply.node) != reply.node:
                     # a cursor is of one server: this one may have passed over keys
                     nodes[key], left[key] = reply.node, b"0"

@@ -1,4 +1,4 @@
-"""Upserts beside a table of items: which of them a new version's table contains, by the as-of of its bundle.
+"""Upserts and a table of items: which of them a new version's table contains, by the as-of of its bundle.
 
 Every upsert later than the table's as-of stays on top of it. A change's number decides, in the order of the store. A
 time is brought to the last change that is surely before it; without an as-of no upsert is taken to be in the table.
@@ -127,13 +127,13 @@ def list_merged(
         changes = read_journal(store, state.journal_from - 1, facts.base or 0)
         ids = {row["id"]: None for _, change in changes for row in change.items}
         dropped = [id_ for id_ in ids if to_keys(pl.Series([id_]))[0] not in records]
-    held = _find(funnel, dropped)
+    present = _find(funnel, dropped)
     return MergedItems(
         version,
         not new or funnel.manifest.items_as_of is not None,
         kept,
-        [id_ for id_ in dropped if id_ in held],
-        [id_ for id_ in dropped if id_ not in held],
+        [id_ for id_ in dropped if id_ in present],
+        [id_ for id_ in dropped if id_ not in present],
     )
 
 

@@ -52,7 +52,7 @@ Command: TypeAlias = tuple[bytes, Words]
 
 
 class Reply(NamedTuple):
-    """What a server answered to a command."""
+    """A server's answer to a command."""
 
     node: ClusterNode
     value: Any
@@ -120,9 +120,11 @@ class ClusterConnection:
         due = time.monotonic() + MOVING_SECONDS
         with self._explained(writes):
             while left:
-                found = self._exchange(left, asking, writes)
-                redirected = {n: reply for n, reply in found.items() if isinstance(reply.value, REDIRECTIONS)}
-                done = {n: reply for n, reply in found.items() if n not in redirected}
+                received = self._exchange(left, asking, writes)
+                redirected = {
+                    n: reply for n, reply in received.items() if isinstance(reply.value, REDIRECTIONS)
+                }
+                done = {n: reply for n, reply in received.items() if n not in redirected}
                 raise_error(reply.value for reply in done.values())
                 replies |= done
                 targets = {n: self._follow(reply, due) for n, reply in redirected.items()}
@@ -169,12 +171,12 @@ class ClusterConnection:
             keys_of: defaultdict[ClusterNode, list[bytes]] = defaultdict(list)
             for key in keys:
                 keys_of[self._cluster.get_node_from_key(key)].append(key)
-            for node, found in keys_of.items():
+            for node, node_keys in keys_of.items():
                 with self._link(node) as link:
                     (role,) = converse(link, [("ROLE",)])
                     raise_error([role])
                     if role[2]:
-                        write_any(link, found)
+                        write_any(link, node_keys)
                         (reached,) = converse(link, [self._waiting.command(1)])
                         self._waiting.check(node, reached, 1)
 
@@ -190,9 +192,9 @@ class ClusterConnection:
                 while cursor != b"0":
                     words = ("SCAN", cursor or b"0", "MATCH", pattern, "COUNT", batch)
                     with self._link(node) as link:
-                        (found,) = converse(link, [words])
-                        raise_error([found])
-                    cursor, keys = found
+                        (reply,) = converse(link, [words])
+                        raise_error([reply])
+                    cursor, keys = reply
                     yield from keys
 
     def close(self) -> None:
@@ -243,7 +245,7 @@ class ClusterConnection:
     def _follow(self, reply: Reply, due: float) -> ClusterNode | None:
         """Follow a redirection, after a pause if the server could not tell; raise it if it is due.
 
-        Returns the server that takes the command after ASKING, since it imports the slot; None if none must be told.
+        Returns the server that takes the command after ASKING, since it imports the slot; None if none needs it.
         """
         error = reply.value
         if time.monotonic() > due:

@@ -141,8 +141,8 @@ def _file_id(path: Path) -> tuple[int, int] | None:
     data = path / "data.mdb"
     if not data.exists():
         return None
-    found = data.stat()
-    return found.st_dev, found.st_ino
+    status = data.stat()
+    return status.st_dev, status.st_ino
 
 
 def _prepare_folder(url: str, path: Path, create: bool) -> None:

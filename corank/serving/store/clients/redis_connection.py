@@ -55,7 +55,7 @@ class RedisConnection:
 
     @contextmanager
     def pipeline(self) -> Iterator[Pipeline]:
-        """A new pipeline, for a block as of `client`."""
+        """A new pipeline, for a block like that of `client`."""
         with self.client() as client, client.pipeline() as pipe:
             yield pipe
 

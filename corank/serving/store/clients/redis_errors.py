@@ -68,8 +68,8 @@ def explain_error(address: str, error: Exception, advice: list[tuple[Kinds, str]
         error: one of `ANY`.
         advice: by kinds of errors; the first that fits counts.
     """
-    found = next(text for kinds, text in advice if isinstance(error, kinds))
-    return StoreError(f"{address}: {found.format(error)}")
+    template = next(text for kinds, text in advice if isinstance(error, kinds))
+    return StoreError(f"{address}: {template.format(error)}")
 
 
 def explain_lost_reply(address: str, error: Exception) -> StoreError:

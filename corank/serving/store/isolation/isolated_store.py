@@ -95,8 +95,8 @@ class IsolatedStore:
 
     def head(self) -> bytes | None:
         """As `Store.head`."""
-        found: bytes | None = self._call("head")
-        return found
+        value: bytes | None = self._call("head")
+        return value
 
     def swap(
         self,
@@ -114,8 +114,8 @@ class IsolatedStore:
 
     def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """As `Store.get`."""
-        found: list[bytes | None] = self._call("get", table, keys)
-        return found
+        values: list[bytes | None] = self._call("get", table, keys)
+        return values
 
     def scan(self, table: str) -> Iterator[list[tuple[bytes, bytes]]]:
         """As `Store.scan`."""
@@ -138,8 +138,8 @@ class IsolatedStore:
 
     def tables(self) -> list[str]:
         """As `Store.tables`."""
-        found: list[str] = self._call("tables")
-        return found
+        names: list[str] = self._call("tables")
+        return names
 
     def close(self) -> None:
         """As `Store.close`: the reader ends."""

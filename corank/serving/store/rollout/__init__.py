@@ -1,1 +1,1 @@
-"""Versions that are served beside the live one: leases keep them from being pruned."""
+"""Versions that are served with the live one: leases keep them from being pruned."""

@@ -1,4 +1,4 @@
-"""Leases: which versions services hold beside the live one, so that `prune` leaves them.
+"""Leases: which versions services hold with the live one, so that `prune` leaves them.
 
     served              "HOST ROLE VERSION" → Lease
 
@@ -46,15 +46,15 @@ def write_lease(store: Store, version: str, role: str) -> None:
 
 def read_leases(store: Store) -> tuple[dict[str, Lease], list[bytes]]:
     """Read the leases that have not expired, by version, and the keys of all others. Raises StoreError."""
-    now, held, expired = store_time(store), dict[str, Lease](), list[bytes]()
+    now, leases, expired = store_time(store), dict[str, Lease](), list[bytes]()
     for key, raw in _entries(store):
         lease = _decode(raw)
         # one whose end lies further ahead than any is given would never expire
         if lease is None or not now < lease.until <= now + 2 * LEASE_SECONDS * 1e3:
             expired.append(key)
         else:
-            held[lease.version] = lease
-    return held, expired
+            leases[lease.version] = lease
+    return leases, expired
 
 
 def _entries(store: Store) -> Iterable[tuple[bytes, bytes]]:
