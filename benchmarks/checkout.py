@@ -1,4 +1,4 @@
-"""Code of an earlier commit beside that of the working tree, each run as a program of its own."""
+"""Code of an earlier commit and of the working tree, each run as a separate program."""
 
 import os
 import subprocess
@@ -34,7 +34,7 @@ class Checkout:
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     def output(self, *arguments: object, threads: int | None = 1) -> str:
-        """What a command prints. Raises RuntimeError if it fails."""
+        """The output of a command. Raises RuntimeError if it fails."""
         done = self.run(*arguments, threads=threads)
         if done.returncode:
             raise RuntimeError(f"{self.root}: {arguments}: exit {done.returncode}: {done.stderr}")

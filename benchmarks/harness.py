@@ -43,7 +43,7 @@ def report(
         table.add_column("aim")
     for key in figures:
         if key.endswith((".low", ".high")) and key not in aims:
-            continue  # an interval stands beside its figure
+            continue  # an interval is shown next to its figure
         aim = "{} {}: {}".format(*aims[key], "met" if met[key] else "NOT met") if key in aims else ""
         table.add_row(key, _with_interval(key, figures), *([aim] if aims else []))
     console = Console()

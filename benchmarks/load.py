@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONNECTIONS = 128
-"""Of an open-loop sender: so many may wait at once."""
+"""Maximum concurrent requests of an open-loop sender."""
 STARTED = 120
 """Seconds in which a server must listen."""
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
@@ -124,7 +124,7 @@ class Connection(asyncio.Protocol):
 
 @dataclass
 class Sent:
-    """What became of requests."""
+    """Outcomes of requests."""
 
     due: list[float] = field(default_factory=list)
     """Of those that were answered: seconds from the first on."""
@@ -142,18 +142,18 @@ class Sent:
 async def answers(port: int, messages: Sequence[bytes]) -> list[bytes]:
     """One after another. Raises RuntimeError for one that is refused."""
     connection = await Connection.open(port)
-    found = []
+    bodies = []
     for sent in messages:
         status, body = await connection.ask(sent)
         if status != 200:
             raise RuntimeError(f"{status}: {body.decode()}")
-        found.append(body)
+        bodies.append(body)
     connection.close()
-    return found
+    return bodies
 
 
 async def saturated(port: int, messages: Sequence[bytes], seconds: float, connections: int = 4) -> float:
-    """Answers a second to so many who each ask again at once."""
+    """Answers a second to connections that each ask again at once."""
     began = time.perf_counter()
 
     async def ask(first: int) -> int:

@@ -75,7 +75,7 @@ class Million:
             return False
         if json.loads((self.bundle / "manifest.json").read_bytes())["format"] != FORMAT:
             return False
-        return all(len(held) == ITEMS for held in read_parts(bundle.folder, bundle.manifest).values())
+        return all(len(part) == ITEMS for part in read_parts(bundle.folder, bundle.manifest).values())
 
     def make(self) -> None:
         for other in self.folder.glob("bundle-*"):  # of an earlier run
@@ -125,14 +125,14 @@ class Million:
         rng = random.Random(seed)
         users = pl.read_parquet(self.folder / "users.parquet").rename({"user_id": "id"}).to_dicts()
         unread, now = {"gender", "device"} if self.kind == "features" else set(), round(time.time() * 1000)
-        found = []
+        requests = []
         for _ in range(count):
             user = rng.choice(users)
             seen: list[Any] = list(map(self.item_id, rng.sample(range(LOGGED), HISTORY)))
             context = {"tab": rng.choice(TABS), "hour": rng.randrange(24), "device": rng.choice(DEVICES)}
             if self.kind == "features":
                 seen = [{"id": id_, "time": now - HOUR * (HISTORY - n)} for n, id_ in enumerate(seen)]
-            found.append(
+            requests.append(
                 {
                     "user": {name: value for name, value in user.items() if name not in unread}
                     | {"history": seen},
@@ -140,14 +140,14 @@ class Million:
                     "candidates": list(map(self.item_id, rng.sample(range(ITEMS), candidates))),
                 }
             )
-        return found
+        return requests
 
 
 @contextmanager
 def million(folder: Path | None, kind: Kind = "plain") -> Iterator[Million]:
     """In a folder, where it is made unless it is there; in a temporary one if none is given."""
     with tempfile.TemporaryDirectory() if folder is None else nullcontext(folder) as name:
-        held = Million(Path(name), kind)
-        if not held.made():
-            held.make()
-        yield held
+        catalogue = Million(Path(name), kind)
+        if not catalogue.made():
+            catalogue.make()
+        yield catalogue

@@ -19,7 +19,7 @@ from corank.features.schema import PLACEMENTS, Placement
 from corank.training.trainer import Trainer
 
 TORCH = "2.13"
-"""What the packages below are built for."""
+"""The torch of the packages below."""
 PACKAGES = [
     "torchrec==1.8.0",
     "fbgemm-gpu-cpu==1.8.0",
@@ -100,11 +100,11 @@ class TorchRecTables(nn.Module):
             self._look_up(placement, part, int(count))
             for placement, part, count in zip(PLACEMENTS, rows, most, strict=True)
         ]
-        found = [
-            held.wait().values()[: len(part)].reshape(-1, dim)
-            for held, part in zip(waiting, rows, strict=True)
+        vectors = [
+            pending.wait().values()[: len(part)].reshape(-1, dim)
+            for pending, part in zip(waiting, rows, strict=True)
         ]
-        return {dim: tuple(found)}
+        return {dim: tuple(vectors)}
 
     @property
     def reached(self) -> list[bool]:

@@ -1,4 +1,4 @@
-"""Processes that train together, told by the benchmark when to take steps; idle in between.
+"""Processes that train together and take steps on request of the benchmark; idle in between.
 
 A process reads how many steps to take from its input, a line each, and answers with a line of JSON.
 """
@@ -44,7 +44,7 @@ _PROGRAM = "from benchmarks.training_ranks import main; main()"
 
 @dataclass(frozen=True)
 class Steps:
-    """What a group of processes measured over some steps, means over its ranks."""
+    """Measurements of a group of processes over some steps, means over its ranks."""
 
     seconds: float
     candidates: int
@@ -56,7 +56,7 @@ class Steps:
     distinct: float
     """Distinct table rows a candidate, of a rank's batch."""
     layer_weights: int
-    """Weights beside the tables."""
+    """Weights outside the tables."""
     candidates_a_step: float
     """Of all ranks."""
     peak_rss_mib: float
@@ -119,27 +119,27 @@ class TrainingGroup:
         for process in self._processes:
             _pipe(process.stdin).write(f"{steps}\n")
             _pipe(process.stdin).flush()
-        found = []
+        answers = []
         for process in self._processes:
             line = _pipe(process.stdout).readline()
             if not line:
                 raise SystemExit(f"a process of mode {self.mode} ended by {process.wait()}")
-            found.append(json.loads(line))
-        world, candidates = len(found), sum(part["candidates"] for part in found)
+            answers.append(json.loads(line))
+        world, candidates = len(answers), sum(part["candidates"] for part in answers)
 
         def mean(key: str, per: float) -> dict[str, float]:
-            names = {name for part in found for name in part[key]}
-            return {name: sum(part[key].get(name, 0) for part in found) / per for name in sorted(names)}
+            names = {name for part in answers for name in part[key]}
+            return {name: sum(part[key].get(name, 0) for part in answers) / per for name in sorted(names)}
 
         return Steps(
-            seconds=max(part["seconds"] for part in found),
+            seconds=max(part["seconds"] for part in answers),
             candidates=candidates,
             sent=mean("sent", max(1, candidates)),
             waited=mean("waited", world * steps),
-            distinct=sum(part["distinct"] for part in found) / max(1, candidates),
-            layer_weights=found[0]["layer_weights"],
+            distinct=sum(part["distinct"] for part in answers) / max(1, candidates),
+            layer_weights=answers[0]["layer_weights"],
             candidates_a_step=candidates / steps,
-            peak_rss_mib=max(part["peak_rss_mib"] for part in found),
+            peak_rss_mib=max(part["peak_rss_mib"] for part in answers),
         )
 
     def close(self) -> None:
@@ -220,8 +220,8 @@ def _hold(rows: int, ranks: TimedRanks) -> None:
     built = TableBuilder(ranks=ranks, sharded=True).build(layout, ["shared"])
     optimiser = table_optimiser(built["shared"].parameters(), TableOptimiser())
     for _ in sys.stdin:
-        held = [*built["shared"].parameters(), *(s["sum"] for s in optimiser.state.values())]
-        _answer(0.0, 0, Counter(), Counter(), 0, sum(tensor.numel() for tensor in held))
+        tensors = [*built["shared"].parameters(), *(s["sum"] for s in optimiser.state.values())]
+        _answer(0.0, 0, Counter(), Counter(), 0, sum(tensor.numel() for tensor in tensors))
 
 
 def _trainer(mode: str, folder: Path, requests: int, ranks: TimedRanks) -> Trainer:
@@ -263,7 +263,7 @@ def _serve(mode: str, folder: Path, requests: int, ranks: TimedRanks) -> None:
 def _answer(
     seconds: float, candidates: int, sent: Counter[str], waited: Counter[str], distinct: int, weights: int
 ) -> None:
-    found = {
+    answer = {
         "seconds": seconds,
         "candidates": candidates,
         "sent": dict(sent),
@@ -272,7 +272,7 @@ def _answer(
         "layer_weights": weights,
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
-    sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
 
 

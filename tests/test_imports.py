@@ -51,23 +51,23 @@ def files(package: str) -> list[Path]:
 
 
 def imported(file: Path) -> set[str]:
-    """The modules that a file imports, anywhere in it, be it for types alone."""
-    found: set[str] = set()
+    """The modules that a file imports, anywhere in it, even for types alone."""
+    names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: a relative import"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 def when_loaded(file: Path) -> set[str]:
     """The modules that a file imports at its first level: when it is imported itself, and not for types alone."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    found = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+    names = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
     froms = (node for node in tree.body if isinstance(node, ast.ImportFrom))
-    return found | {f"{node.module}.{alias.name}" for node in froms for alias in node.names}
+    return names | {f"{node.module}.{alias.name}" for node in froms for alias in node.names}
 
 
 def packages(modules: set[str]) -> set[str]:
@@ -104,17 +104,17 @@ def test_a_package_imports_what_its_row_names(package: str) -> None:
 
 @pytest.mark.parametrize("package", ["", *sorted(MAY_IMPORT.keys() - MAY_IMPORT_TORCH)])
 def test_torch_is_imported_where_models_are(package: str) -> None:
-    found = {
+    importers = {
         str(file.relative_to(ROOT))
         for file in files(package)
         if any(name.split(".")[0] == "torch" for name in imported(file))
     }
-    assert found == set()
+    assert importers == set()
 
 
 @pytest.mark.parametrize("folder", ["losses/settings", "models/settings"])
 def test_settings_import_torch_for_types_alone(folder: str) -> None:
-    """A config is checked without torch: what needs it is imported where a network is built or a loss computed."""
+    """A config is checked without torch, which is imported where a network is built or a loss computed."""
     heavy = {
         f"corank.{package}.{file.stem}"
         for package in ("losses", "models", "batches")
@@ -122,7 +122,7 @@ def test_settings_import_torch_for_types_alone(folder: str) -> None:
         if any(name.split(".")[0] == "torch" for name in when_loaded(file))
     }
     assert len(heavy) > 10
-    found = {
+    importers = {
         str(file.relative_to(ROOT)): names
         for file in files(folder)
         if (
@@ -131,16 +131,16 @@ def test_settings_import_torch_for_types_alone(folder: str) -> None:
             }
         )
     }
-    assert found == {}
+    assert importers == {}
 
 
 def test_no_test_imports_a_benchmark() -> None:
-    found = {
+    importers = {
         str(file)
         for file in Path(__file__).parent.rglob("*.py")
         if any(name.split(".")[0] == "benchmarks" for name in imported(file))
     }
-    assert found == set()
+    assert importers == set()
 
 
 def test_imports_are_found(tmp_path: Path) -> None:
@@ -149,9 +149,9 @@ def test_imports_are_found(tmp_path: Path) -> None:
         "import torch, corank.core\nfrom corank import metrics, __version__\n"
         "def f():\n    from corank.losses.base import Term\n"
     )
-    found = imported(file)
-    assert {"torch", "corank.core"} <= found
-    assert packages(found) == {"core", "metrics", "losses"}
+    names = imported(file)
+    assert {"torch", "corank.core"} <= names
+    assert packages(names) == {"core", "metrics", "losses"}
 
 
 def loaded(module: str) -> set[str]:
@@ -162,21 +162,21 @@ def loaded(module: str) -> set[str]:
 
 
 def test_a_service_loads_no_torch() -> None:
-    found = loaded("corank.serving.http.worker")
-    assert "onnxruntime" in found
-    assert found.isdisjoint({"torch", "sklearn", "tensorboard", "onnx", "onnxscript", "typer", "rich"})
+    modules = loaded("corank.serving.http.worker")
+    assert "onnxruntime" in modules
+    assert modules.isdisjoint({"torch", "sklearn", "tensorboard", "onnx", "onnxscript", "typer", "rich"})
 
 
 def test_the_parent_of_workers_loads_nothing_that_ranks() -> None:
-    """It stays for as long as the service does."""
-    found = loaded("corank.api.serving")
-    assert "pydantic" in found
-    assert found.isdisjoint({"numpy", "polars", "pyarrow", "onnxruntime", "uvicorn", "prometheus_client"})
+    """The parent runs as long as the service."""
+    modules = loaded("corank.api.serving")
+    assert "pydantic" in modules
+    assert modules.isdisjoint({"numpy", "polars", "pyarrow", "onnxruntime", "uvicorn", "prometheus_client"})
 
 
 def test_the_command_line_loads_what_a_command_needs_only_when_it_runs() -> None:
-    found = loaded("corank.cli.main")
-    assert found.isdisjoint({"torch", "onnxruntime", "scipy", "sklearn"})
+    modules = loaded("corank.cli.main")
+    assert modules.isdisjoint({"torch", "onnxruntime", "scipy", "sklearn"})
 
 
 @pytest.mark.parametrize("command", ["", "train", "simulate", "serve", "store ls"])
@@ -189,10 +189,10 @@ def test_a_help_page_loads_nothing_heavy(command: str) -> None:
         "print(*{name.partition('.')[0] for name in sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    found = set(done.stdout.split())
-    assert "typer" in found
-    assert found.isdisjoint({"numpy", "polars", "pyarrow", "torch", "yaml"})
-    assert command or "pydantic" not in found  # Typer itself reads a command's options with it
+    modules = set(done.stdout.split())
+    assert "typer" in modules
+    assert modules.isdisjoint({"numpy", "polars", "pyarrow", "torch", "yaml"})
+    assert command or "pydantic" not in modules  # Typer itself reads a command's options with it
 
 
 def test_the_package_loads_nothing_heavy() -> None:

@@ -52,7 +52,7 @@ class Found:
     """With the names of the classes around it."""
     node: Definition
     nested: bool
-    """Whether it stands in a function."""
+    """Whether it is in a function."""
 
     @property
     def public(self) -> bool:
@@ -65,7 +65,7 @@ class Found:
         return f"{self.file}:{self.node.lineno} {self.name}"
 
     def member(self) -> object:
-        """What is defined, as imported."""
+        """The defined object, imported."""
         module = self.file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         return attrgetter(self.name)(importlib.import_module(f"corank.{module}"))
 
@@ -94,16 +94,16 @@ def definitions(file: str, tree: ast.AST, around: str = "", nested: bool = False
 
 @cache
 def all_definitions() -> list[Found]:
-    """Those of every file."""
-    return [found for file, tree in sources().items() for found in definitions(file, tree)]
+    """The definitions of every file."""
+    return [definition for file, tree in sources().items() for definition in definitions(file, tree)]
 
 
 def doubled(kinds: tuple[type[ast.AST], ...]) -> list[str]:
     """Public names of modules that are defined more than once, and where."""
     places = defaultdict(list)
-    for found in all_definitions():
-        if found.public and "." not in found.name and isinstance(found.node, kinds):
-            places[found.name].append(found.where)
+    for definition in all_definitions():
+        if definition.public and "." not in definition.name and isinstance(definition.node, kinds):
+            places[definition.name].append(definition.where)
     return [", ".join(where) for where in places.values() if len(where) > 1]
 
 
@@ -134,8 +134,11 @@ def test_a_file_is_short_or_says_why_not() -> None:
 
 
 def test_a_function_can_be_seen_whole() -> None:
-    functions = [found for found in all_definitions() if isinstance(found.node, FUNCTIONS)]
-    lengths = {found.where: (found.node.end_lineno or 0) - found.node.lineno + 1 for found in functions}
+    functions = [definition for definition in all_definitions() if isinstance(definition.node, FUNCTIONS)]
+    lengths = {
+        definition.where: (definition.node.end_lineno or 0) - definition.node.lineno + 1
+        for definition in functions
+    }
     refuse(f"{where}: {n} lines" for where, n in lengths.items() if n > LINES_OF_A_FUNCTION)
 
 
@@ -149,8 +152,16 @@ def test_a_function_has_a_name_of_its_own() -> None:
 
 def test_what_is_public_has_a_docstring() -> None:
     """A method that overrides one of a base class may leave it to that one's."""
-    public = [found for found in all_definitions() if found.public and not ast.get_docstring(found.node)]
-    refuse(found.where for found in public if "." not in found.name or not inspect.getdoc(found.member()))
+    public = [
+        definition
+        for definition in all_definitions()
+        if definition.public and not ast.get_docstring(definition.node)
+    ]
+    refuse(
+        definition.where
+        for definition in public
+        if "." not in definition.name or not inspect.getdoc(definition.member())
+    )
 
 
 def test_a_module_says_what_it_is() -> None:

@@ -45,28 +45,28 @@ def chosen_entries(
 
 def arms_of(world: CascadeWorld, entries: Mapping[str, CascadeEntry]) -> dict[str, Arm | str]:
     """The arm of each entry; why the world does not allow it, if so."""
-    found: dict[str, Arm | str] = {}
+    arms: dict[str, Arm | str] = {}
     for name, entry in entries.items():
         try:
-            found[name] = world.arm(name, entry)
+            arms[name] = world.arm(name, entry)
         except ConfigError as error:
-            found[name] = str(error)
-    return found
+            arms[name] = str(error)
+    return arms
 
 
 def train_arms(
     world: CascadeWorld, arms: Mapping[str, Arm | str], trials: Path, budget: Budget, report: Report
 ) -> Results:
-    """What each arm gave, or why it could not be trained."""
+    """The result of each arm, or why it could not be trained."""
     allowed = sum(isinstance(arm, Arm) for arm in arms.values())
     progress = TrialProgress(allowed * budget.trials, lambda line: report(f"{world.name}: {line}"))
-    store, found = TrialStore(trials, world.packed, world.base), Results()
+    store, results = TrialStore(trials, world.packed, world.base), Results()
     for name, arm in arms.items():
         try:
-            found[name] = arm if isinstance(arm, str) else train_arm(arm, store, budget, False, progress)
+            results[name] = arm if isinstance(arm, str) else train_arm(arm, store, budget, False, progress)
         except (ConfigError, DataError) as error:
-            found[name] = str(error)
-    return found
+            results[name] = str(error)
+    return results
 
 
 def refuse_impossible(arms: Sequence[Mapping[str, Arm | str]]) -> None:
@@ -78,14 +78,14 @@ def refuse_impossible(arms: Sequence[Mapping[str, Arm | str]]) -> None:
 
 
 def run(arguments: argparse.Namespace, folder: Path) -> None:
-    """Train all entries in all worlds, and print what they gave. Raises CorankError."""
+    """Train all entries in all worlds, and print the results. Raises CorankError."""
     say = Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print
     check_worlds(arguments.worlds)
     budget = Budget(arguments.seeds, tuple(arguments.rates))
     load_plugins(arguments.plugins, Path.cwd())
     entries = chosen_entries(arguments.entry, arguments.entries, arguments.baseline)
     size = arguments.requests, arguments.candidates
-    worlds = [open_world(given, folder / "worlds", *size, say) for given in arguments.worlds]
+    worlds = [open_world(source, folder / "worlds", *size, say) for source in arguments.worlds]
     arms = [arms_of(world, entries) for world in worlds]
     refuse_impossible(arms)
     figures: dict[str, harness.Figure] = {}
@@ -95,8 +95,8 @@ def run(arguments: argparse.Namespace, folder: Path) -> None:
     if arguments.json:
         harness.report("cascades", figures, {}, as_json=True)
         return
-    for given in arguments.worlds:
-        write_table(world_name(given), list(entries), figures, arguments.baseline)
+    for source in arguments.worlds:
+        write_table(world_name(source), list(entries), figures, arguments.baseline)
     sys.stdout.write(f"\n{harness.machine()}\n")
 
 

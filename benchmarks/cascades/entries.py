@@ -30,7 +30,7 @@ class CascadeEntry(Settings):
     losses: list[Plain] | None = None
     """In place of the clicks of both stages."""
     more_losses: list[Plain] = []
-    """Beside the clicks of both stages."""
+    """In addition to the clicks of both stages."""
     teachers: list[Plain] = []
     tree_teachers: list[Plain] = []
     train: Plain = {}
@@ -38,14 +38,14 @@ class CascadeEntry(Settings):
 
     @model_validator(mode="after")
     def _check_terms(self) -> Self:
-        """Refuse what would not be on equal terms."""
+        """Refuse entries that are not on equal terms."""
         if self.losses is not None and self.more_losses:
             raise ValueError("losses stand in place of the clicks, more_losses beside them; give one of both")
         for name, keys in self.stages.items():
             if name not in STAGES:
                 raise ValueError(f"stages: {describe_unknown(name, STAGES, 'stage')}")
-            if held := [key for key in ROLE if key in keys]:
-                raise ValueError(f"stages.{name}.{held[0]}: the world says it, for all entries; drop it")
+            if conflicts := [key for key in ROLE if key in keys]:
+                raise ValueError(f"stages.{name}.{conflicts[0]}: the world says it, for all entries; drop it")
         if strange := [key for key in self.train if key != "mode"]:
             raise ValueError(
                 f"train.{strange[0]}: it is the same for all entries, or no key; one may set mode"
@@ -57,7 +57,7 @@ class CascadeEntry(Settings):
 
         Args:
             world: plain values, with the clicks of both stages as losses.
-            names: what `$`-names stand for, see `names_of`.
+            names: values of `$`-names, see `names_of`.
         """
         entry: Plain = _replaced(self.model_dump(), names)
         stages = [_changed_stage(stage, entry["stages"].get(stage["name"], {})) for stage in world["stages"]]
@@ -67,7 +67,7 @@ class CascadeEntry(Settings):
 
 
 def names_of(config: Config) -> dict[str, Any]:
-    """What the `$`-names of entries stand for in a world; without levels, the catalogue is what was not shown."""
+    """The values of the `$`-names of entries in a world; without levels, the catalogue is what was not shown."""
     levels, first = config.data.levels, config.stages[0]
     levelled = config.data.level is not None and len(levels) > 1
     cut = max((levels.index(level) for level in first.cuts), default=-1)
@@ -86,7 +86,7 @@ def read_entries(paths: Iterable[Path]) -> dict[str, CascadeEntry]:
 
     Raises ConfigError, which names file, entry and key.
     """
-    found: dict[str, CascadeEntry] = {}
+    entries: dict[str, CascadeEntry] = {}
     for path in [*sorted(PROVIDED.glob("*.yaml")), *paths]:
         values = read_yaml_file(path)
         if not isinstance(values, dict) or not values:
@@ -96,14 +96,14 @@ def read_entries(paths: Iterable[Path]) -> dict[str, CascadeEntry]:
                 raise ConfigError(
                     f"{path}: an entry's name is lower-case letters, digits and _; received {name!r}"
                 )
-            if name in found:
+            if name in entries:
                 raise ConfigError(f"{path}: there is an entry '{name}' already; take another name")
-            found[name] = validate(CascadeEntry, value, f"{path}: {name}")
-    return found
+            entries[name] = validate(CascadeEntry, value, f"{path}: {name}")
+    return entries
 
 
 def _replaced(value: Any, names: Mapping[str, Any]) -> Any:
-    """Plain values with what their `$`-names stand for. Raises ConfigError for an unknown one."""
+    """Replace the `$`-names in plain values. Raises ConfigError for an unknown one."""
     match value:
         case dict():
             return {key: _replaced(part, names) for key, part in value.items()}
@@ -120,5 +120,5 @@ def _changed_stage(stage: Plain, change: Plain) -> Plain:
     """A stage with keys set; of another model it keeps the keys that this model has. Raises PluginError."""
     if change.get("model", stage["model"]) != stage["model"]:
         known = STAGE_MODELS.find(change["model"]).model_fields
-        stage = {key: held for key, held in stage.items() if key in known}
+        stage = {key: option for key, option in stage.items() if key in known}
     return stage | change

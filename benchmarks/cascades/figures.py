@@ -11,7 +11,7 @@ from corank.analysis.trials.figure import replicates_of
 from corank.analysis.trials.significance import Interval, mean_over_seeds
 
 Results = dict[str, ArmResult | str]
-"""By entry: what it gave, or why it could not be trained."""
+"""By entry: its result, or why it could not be trained."""
 SHOWN = {
     "joint_truth_recall": "joint recall of the truth",
     "joint_click_recall": "joint click recall",
@@ -37,11 +37,11 @@ def status_of(result: ArmResult | str) -> str:
 def figures_of(world: str, results: Results, baseline: str) -> dict[str, harness.Figure]:
     """`WORLD.ENTRY.figure` of each entry, and `WORLD.ENTRY-BASELINE.figure` of its difference."""
     figures: dict[str, harness.Figure] = {}
-    held = {name: result for name, result in results.items() if status_of(result) == "ok"}
+    successes = {name: result for name, result in results.items() if status_of(result) == "ok"}
     for name, result in results.items():
         key = f"{world}.{name}"
         figures[f"{key}.status"] = status_of(result)
-        if name not in held or isinstance(result, str):
+        if name not in successes or isinstance(result, str):
             continue
         for figure in [figure for figure in SHOWN if figure in result.held[0]]:
             values = [of[figure].value for of in result.held]
@@ -51,18 +51,18 @@ def figures_of(world: str, results: Results, baseline: str) -> dict[str, harness
         parameters = result.seeds[0].parameters
         figures[f"{key}.parameters"] = sum(count for part, count in parameters.items() if part != "tables")
         figures[f"{key}.rate"] = result.rate or 0.0
-        base = held.get(baseline)
+        base = successes.get(baseline)
         if name == baseline or base is None or isinstance(base, str):
             continue
-        found = differences(list(zip(result.held, base.held, strict=True)))
-        for figure in [figure for figure in SHOWN if figure in found]:
-            figures |= _with_interval(f"{world}.{name}-{baseline}.{figure}", found[figure])
+        intervals = differences(list(zip(result.held, base.held, strict=True)))
+        for figure in [figure for figure in SHOWN if figure in intervals]:
+            figures |= _with_interval(f"{world}.{name}-{baseline}.{figure}", intervals[figure])
     return figures
 
 
-def _with_interval(key: str, found: Interval) -> dict[str, float]:
-    ends = {f"{key}.low": found.low, f"{key}.high": found.high}
-    return {key: found.value} | {end: value for end, value in ends.items() if value is not None}
+def _with_interval(key: str, interval: Interval) -> dict[str, float]:
+    ends = {f"{key}.low": interval.low, f"{key}.high": interval.high}
+    return {key: interval.value} | {end: value for end, value in ends.items() if value is not None}
 
 
 def write_table(

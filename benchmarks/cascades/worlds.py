@@ -32,7 +32,7 @@ class CascadeWorld:
     value: Plain
     packed: PackedDataset
     names: Plain = field(default_factory=dict)
-    """What the `$`-names of entries stand for."""
+    """Values of the `$`-names of entries."""
 
     def arm(self, name: str, entry: CascadeEntry) -> Arm:
         """The config of an entry. Raises ConfigError if the world does not allow it."""
@@ -58,7 +58,7 @@ def check_worlds(names: Sequence[str]) -> None:
 
 
 def world_name(given: str) -> str:
-    """What figures call a world: the preset, or the last part of the folder's path."""
+    """The name of a world in figures: the preset, or the last part of the folder's path."""
     return given if given in PRESETS else Path(given).resolve().name.replace(".", "_")
 
 
@@ -85,7 +85,7 @@ def open_world(given: str, folder: Path, requests: int, candidates: int, report:
             import_kuairand(Path(given), base, report)
     source = base / "config.yaml"
     value: Plain = read_yaml_file(source)
-    from_plain(value, str(source), base)  # so that what is wrong with it is said before it is changed
+    from_plain(value, str(source), base)  # reports errors in it before it is changed
     if [stage["name"] for stage in value["stages"]] != list(STAGES):
         raise ConfigError(f"{source}: stages: expected two of the names {' and '.join(STAGES)}")
     value["stages"] = [stage | part for stage, part in zip(value["stages"], (TOWERS, RANKER), strict=True)]

@@ -1,1 +1,1 @@
-"""corank beside other libraries: what each reaches, and how fast it trains."""
+"""corank compared with other libraries: quality and training speed."""

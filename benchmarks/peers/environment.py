@@ -25,7 +25,7 @@ PACKAGES = (
     "ray==2.60.0",
     "scikit-learn==1.9.1",
 )
-"""Beside torch, which has the version that corank has, so that speed is compared on the same kernels."""
+"""In addition to torch, whose version is corank's, so that speed is compared on the same kernels."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -41,7 +41,7 @@ def environment() -> Path:
     python, made = folder / "bin" / "python", folder / "made.txt"
     if made.is_file():
         return python
-    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted installation left
+    shutil.rmtree(folder, ignore_errors=True)  # left by an interrupted installation
     venv.create(folder, with_pip=False)
     install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
     done = subprocess.run([*install, *packages], capture_output=True, text=True, check=False)

@@ -23,7 +23,7 @@ SIDE: dict[Placement, Literal["query", "item", "cross"]] = {
     "cross": "cross",
 }
 FIRST = PADDING + 1
-"""What corank's code 0 becomes."""
+"""The code that replaces corank's code 0."""
 
 
 def export(packed: PackedDataset, folder: Path, flat: bool = True) -> Rows:
@@ -44,12 +44,12 @@ def _columns(packed: PackedDataset, placement: Placement) -> list[Column]:
     schema, sizes, side = packed.schema, packed.encoders.sizes, SIDE[placement]
     placed = schema.row_features(placement)
     embedded = [("id", name) for name in placed.ids] + [("list", name) for name in placed.lists]
-    found = []
+    columns = []
     for kind, name in embedded:
         table = schema.table_of(name)
-        found.append(Column(name, side, "id" if kind == "id" else "list", sizes[table] + FIRST, table))
+        columns.append(Column(name, side, "id" if kind == "id" else "list", sizes[table] + FIRST, table))
     assert all(width == 1 for width in placed.widths)
-    return found + [Column(name, side, "number") for name in placed.numbers]
+    return columns + [Column(name, side, "number") for name in placed.numbers]
 
 
 def _categorical(packed: PackedDataset) -> list[int]:
@@ -59,36 +59,36 @@ def _categorical(packed: PackedDataset) -> list[int]:
 
 def _longest(packed: PackedDataset) -> dict[str, int]:
     """The longest list of each list feature, in all splits."""
-    found: dict[str, int] = {}
+    longest: dict[str, int] = {}
     for shards in packed.splits.values():
         for shard in shards:
             for placement, (rows, index) in place_rows(packed, shard).items():
                 for n, name in enumerate(packed.schema.row_features(placement).lists):
                     most = int(rows.lists[n].length[index].max(initial=1))
-                    found[name] = max(found.get(name, 1), most)
-    return found
+                    longest[name] = max(longest.get(name, 1), most)
+    return longest
 
 
 def _arrays(
     packed: PackedDataset, split: str, longest: dict[str, int], flat: bool
 ) -> dict[str, NDArray[np.generic]]:
     label = next(iter(packed.data.labels))
-    found: dict[str, list[NDArray[np.generic]]] = {}
+    columns: dict[str, list[NDArray[np.generic]]] = {}
     for shard in packed.splits[split]:
         for placement, (rows, index) in place_rows(packed, shard).items():
             placed = packed.schema.row_features(placement)
             for n, name in enumerate(placed.ids):
-                found.setdefault(name, []).append((rows.ids[:, n][index] + FIRST).astype(np.int32))
+                columns.setdefault(name, []).append((rows.ids[:, n][index] + FIRST).astype(np.int32))
             for n, name in enumerate(placed.lists):
-                found.setdefault(name, []).append(_padded(rows.lists[n].take(index), longest[name]))
+                columns.setdefault(name, []).append(_padded(rows.lists[n].take(index), longest[name]))
             for n, name in enumerate(placed.numbers):
-                found.setdefault(name, []).append(rows.numbers[:, n][index].astype(np.float32))
-        found.setdefault(LABEL, []).append(shard.labels[label].astype(np.float32))
+                columns.setdefault(name, []).append(rows.numbers[:, n][index].astype(np.float32))
+        columns.setdefault(LABEL, []).append(shard.labels[label].astype(np.float32))
         users = np.repeat(shard.user, np.diff(shard.request_start)).astype(np.int64)
-        found.setdefault(USER, []).append(users)
+        columns.setdefault(USER, []).append(users)
         if flat:
-            found.setdefault(FLAT, []).append(flatten_rows(packed, shard).values)
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+            columns.setdefault(FLAT, []).append(flatten_rows(packed, shard).values)
+    return {name: np.concatenate(parts) for name, parts in columns.items()}
 
 
 def _padded(lists: Ragged, longest: int) -> Ints:

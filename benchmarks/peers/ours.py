@@ -22,7 +22,7 @@ LESSON = {"kind": "distill", "teacher": "trees", "student": "rank", "on": ["expo
 
 
 def without_priors(imported: Path) -> Path:
-    """Write the imported config without its priors beside it. Returns its path."""
+    """Write the imported config without its priors next to it. Returns its path."""
     config = read(imported)
     path = imported.with_name("plain.yaml")
     fewer = plain(read(imported, without=[*config.declared.priors()]))
@@ -67,7 +67,9 @@ def score(run: Run) -> Scores:
     packed = run.packed()
     model, _ = run.model(packed)
     label = next(iter(packed.data.labels))
-    found = {split: predict_split(model, packed, split) for split in ("valid", "test")}
+    predictions = {split: predict_split(model, packed, split) for split in ("valid", "test")}
     return {
-        f"{stage}.{split}": rows.logits[stage][label] for stage in STAGES for split, rows in found.items()
+        f"{stage}.{split}": rows.logits[stage][label]
+        for stage in STAGES
+        for split, rows in predictions.items()
     }

@@ -22,10 +22,10 @@ PARTS = {
     "rechub_widedeep": {"hidden": RANK.hidden},
     "fuxictr_dnn": {"hidden": RANK.hidden},
 }
-"""What is timed of the other libraries."""
+"""Timed models of the other libraries."""
 PAIR = ("rechub_dssm", "rechub_widedeep")
 LOADERS = {"memory": "", "own": "_own_loader"}
-"""Where batches come from → what follows the names of figures."""
+"""Source of batches → suffix of the names of figures."""
 
 
 def speeds(folder: Path, peers: PeerProcess, rounds: int, steps: int) -> dict[str, harness.Figure]:
@@ -43,16 +43,16 @@ def speeds(folder: Path, peers: PeerProcess, rounds: int, steps: int) -> dict[st
     }
     seconds: dict[str, list[float]] = {}
     for number in range(rounds + 1):
-        found = {name: timed(lambda step=step: next(step), steps) for name, step in ours.items()}  # type: ignore[misc]
+        times = {name: timed(lambda step=step: next(step), steps) for name, step in ours.items()}  # type: ignore[misc]
         for name in PARTS:
             for loader, suffix in LOADERS.items():
                 several = steps if loader == "memory" else 1
                 took, trained = peers.ask("time", key=f"{name} {loader}", steps=several)
-                found[f"{name}{suffix}"] = took / trained * BATCH * CANDIDATES
+                times[f"{name}{suffix}"] = took / trained * BATCH * CANDIDATES
         for suffix in LOADERS.values():
-            found[f"rechub_pair{suffix}"] = sum(found.pop(f"{name}{suffix}") for name in PAIR)
+            times[f"rechub_pair{suffix}"] = sum(times.pop(f"{name}{suffix}") for name in PAIR)
         if number:  # the first warms up
-            for name, took in found.items():
+            for name, took in times.items():
                 seconds.setdefault(name, []).append(took)
     return _figures({name: np.array(values) for name, values in seconds.items()})
 

@@ -1,7 +1,7 @@
 """Every model's trials on KuaiRand-Pure: chosen on validation, repeated with other seeds, judged on test.
 
-All have four trials, of learning rates and regularisation; of corank, whether trees teach its ranker. What is beside
-them was chosen on validation beforehand, for peers as for corank. The best trial of seed 0 is repeated with the others.
+All have four trials, of learning rates and regularisation; of corank, whether trees teach its ranker. Other
+settings were chosen on validation before, for all libraries. The best trial of seed 0 is repeated with the others.
 """
 
 import hashlib
@@ -59,7 +59,7 @@ RANKINGS = {
     "corank_untaught_rank": ("corank_untaught", "rank."),
     "corank_untaught_prerank": ("corank_untaught", "prerank."),
 } | {name: (name, "") for name in MODELS if not name.startswith("corank")}
-"""By name in the figures the model, and what its scores are called: `STAGE.` of a model with stages."""
+"""By name in the figures the model, and the prefix of its scores: `STAGE.` of a model with stages."""
 NETWORKS = [name for name in MODELS if name.startswith(("fuxictr", "rechub"))]
 
 
@@ -70,7 +70,7 @@ class Arena:
     name: str
     config: Path
     folder: Path
-    """Of finished trainings and of the arrays; a rerun goes on there."""
+    """Of finished trainings and of the arrays; a rerun continues from it."""
 
     @cached_property
     def rows(self) -> Rows:
@@ -81,7 +81,7 @@ class Arena:
         return Rows.load(folder)
 
     def scores(self, peers: PeerProcess, model: str, settings: Settings, seed: int) -> Scores:
-        """The scores of one training, now or found from an earlier run."""
+        """The scores of one training, computed now or by an earlier run."""
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
         is_ours = model.startswith("corank")
         out = self.folder / "scores" / f"{'corank' if is_ours else model}-{digest}-{seed}.npz"
@@ -101,12 +101,12 @@ class Arena:
         """The trial whose ranker, or only model, has the best AUC on validation."""
         stage = "rank." if model.startswith("corank") else ""
         split = self.rows.split("valid")
-        found = []
+        areas = []
         for settings in MODELS[model]:
             scores = self.scores(peers, model, settings, 0)[f"{stage}valid"]
-            found.append(auc(split[USER], scores, split[LABEL].astype(np.int8)).value() or 0.0)
-            say(f"{self.name}: {model} {settings}: validation {found[-1]:.4f}")
-        return MODELS[model][int(np.argmax(found))]
+            areas.append(auc(split[USER], scores, split[LABEL].astype(np.int8)).value() or 0.0)
+            say(f"{self.name}: {model} {settings}: validation {areas[-1]:.4f}")
+        return MODELS[model][int(np.argmax(areas))]
 
 
 @dataclass(frozen=True)
@@ -121,24 +121,24 @@ class Judged:
     def of(cls, split: Scores, scores: list[NDArray[Any]]) -> "Judged":
         """Judge the scores of every seed."""
         label = split[LABEL].astype(np.int8)
-        found = {m: [measure(split[USER], s, label) for s in scores] for m, measure in METRICS.items()}
+        by_metric = {m: [measure(split[USER], s, label) for s in scores] for m, measure in METRICS.items()}
         return cls(
-            {name: [float(m.value() or 0) for m in measures] for name, measures in found.items()},
-            {name: np.array([replicates(m) for m in measures]) for name, measures in found.items()},
+            {name: [float(m.value() or 0) for m in measures] for name, measures in by_metric.items()},
+            {name: np.array([replicates(m) for m in measures]) for name, measures in by_metric.items()},
         )
 
     def figures(self, key: str, other: "Judged | None" = None) -> dict[str, harness.Figure]:
         """Means with intervals over users and seeds; of the paired differences from another, if one is given."""
-        found: dict[str, harness.Figure] = {}
+        figures: dict[str, harness.Figure] = {}
         for metric, values in self.value.items():
             resampled = self.replicates[metric]
             if other is not None:
                 values = [a - b for a, b in zip(values, other.value[metric], strict=True)]
                 resampled = resampled - other.replicates[metric]
             mean = mean_over_seeds(values, resampled)
-            found[f"{key}.{metric}"] = mean.value
-            found |= {f"{key}.{metric}.low": mean.low or 0.0, f"{key}.{metric}.high": mean.high or 0.0}
-        return found
+            figures[f"{key}.{metric}"] = mean.value
+            figures |= {f"{key}.{metric}.low": mean.low or 0.0, f"{key}.{metric}.high": mean.high or 0.0}
+        return figures
 
 
 def compare(
@@ -155,7 +155,7 @@ def compare(
     for split in ("valid", "test"):
         part = arena.rows.split(split)
         judged[split] = {
-            name: Judged.of(part, [found[f"{stage}{split}"] for found in scores[model]])
+            name: Judged.of(part, [seed_scores[f"{stage}{split}"] for seed_scores in scores[model]])
             for name, (model, stage) in RANKINGS.items()
         }
     for name, test in judged["test"].items():

@@ -1,1 +1,1 @@
-"""How good the models are, beside references that are fitted on the same rows."""
+"""Quality of the models, compared with references that are fitted on the same rows."""

@@ -45,7 +45,7 @@ class Trial:
 
     def __init__(self, figures: dict[str, dict[str, Any]]) -> None:
         self.value: dict[str, float] = figures["value"]
-        self.replicates = {name: np.array(found) for name, found in figures["replicates"].items()}
+        self.replicates = {name: np.array(draws) for name, draws in figures["replicates"].items()}
 
 
 def figures_of(measures: dict[str, Measure]) -> dict[str, dict[str, Any]]:
@@ -85,29 +85,29 @@ def boosted(data: Path, seed: int) -> dict[str, dict[str, Any]]:
 
 
 def difference(key: str, ours: list[Trial], theirs: list[Trial]) -> dict[str, float]:
-    """By stage and metric what ours have more, in the mean over seeds, and the interval over users and seeds."""
-    found: dict[str, float] = {}
+    """By stage and metric the gain of ours, in the mean over seeds, and the interval over users and seeds."""
+    figures: dict[str, float] = {}
     for name in [name for name in ours[0].value if name in theirs[0].value]:
         values = [one.value[name] - other.value[name] for one, other in zip(ours, theirs, strict=True)]
         replicates = [
             one.replicates[name] - other.replicates[name] for one, other in zip(ours, theirs, strict=True)
         ]
         interval = mean_over_seeds(values, np.array(replicates))
-        found[f"{key}.{name}"] = interval.value
-        found |= {f"{key}.{name}.low": interval.low or 0.0, f"{key}.{name}.high": interval.high or 0.0}
-    return found
+        figures[f"{key}.{name}"] = interval.value
+        figures |= {f"{key}.{name}.low": interval.low or 0.0, f"{key}.{name}.high": interval.high or 0.0}
+    return figures
 
 
 def between(key: str, arm: list[Trial]) -> dict[str, float]:
-    """What the ranker has more than the pre-ranker."""
-    found: dict[str, float] = {}
+    """The gain of the ranker over the pre-ranker."""
+    figures: dict[str, float] = {}
     for metric in METRICS:
         values = [trial.value[f"rank_{metric}"] - trial.value[f"prerank_{metric}"] for trial in arm]
         replicates = [t.replicates[f"rank_{metric}"] - t.replicates[f"prerank_{metric}"] for t in arm]
         interval = mean_over_seeds(values, np.array(replicates))
-        found[f"{key}.{metric}"] = interval.value
-        found |= {f"{key}.{metric}.low": interval.low or 0.0, f"{key}.{metric}.high": interval.high or 0.0}
-    return found
+        figures[f"{key}.{metric}"] = interval.value
+        figures |= {f"{key}.{metric}.low": interval.low or 0.0, f"{key}.{metric}.high": interval.high or 0.0}
+    return figures
 
 
 def main() -> None:
@@ -121,7 +121,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     say = Console(stderr=True).print
-    found: dict[str, list[Trial]] = {}
+    by_arm: dict[str, list[Trial]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         data, results = Path(temporary) / "data", arguments.keep or Path(temporary) / "results"
         import_kuairand(arguments.folder, data, say)
@@ -133,33 +133,33 @@ def main() -> None:
                 for seed in range(arguments.seeds)
             ]
 
-        found["boosting"] = trials("boosting", partial(boosted, data))
+        by_arm["boosting"] = trials("boosting", partial(boosted, data))
         for arm in arguments.arms:
             path = data / f"{arm}.yaml"
-            # JSON is YAML, and repeats what PyYAML would write as an alias
+            # JSON is YAML, without the aliases that PyYAML would write
             path.write_text(json.dumps(config_of(imported, arm), ensure_ascii=False), encoding="utf-8")
-            found[arm] = trials(arm, partial(trained, path))
-            means = {name: fmean(t.value[name] for t in found[arm]) for name in found[arm][0].value}
+            by_arm[arm] = trials(arm, partial(trained, path))
+            means = {name: fmean(t.value[name] for t in by_arm[arm]) for name in by_arm[arm][0].value}
             say(f"{arm}: " + "  ".join(f"{name} {value:.4f}" for name, value in means.items()))
-    harness.report("ablation", *_figures(found), arguments.json)
+    harness.report("ablation", *_figures(by_arm), arguments.json)
 
 
-def _figures(found: dict[str, list[Trial]]) -> tuple[dict[str, float], dict[str, tuple[str, float]]]:
+def _figures(by_arm: dict[str, list[Trial]]) -> tuple[dict[str, float], dict[str, tuple[str, float]]]:
     figures: dict[str, float] = {}
-    for arm, trials in found.items():
+    for arm, trials in by_arm.items():
         for name in trials[0].value:
             if arm != "boosting" or name.startswith("rank"):
                 values = [trial.value[name] for trial in trials]
                 figures |= {f"{arm}.{name}": fmean(values), f"{arm}.{name}_std": pstdev(values)}
-    for arm, trials in found.items():
-        if arm not in ("boosting", "base") and WITHOUT.get(arm, "base") in found:
-            figures |= difference(f"{arm}_adds", trials, found[WITHOUT.get(arm, "base")])
+    for arm, trials in by_arm.items():
+        if arm not in ("boosting", "base") and WITHOUT.get(arm, "base") in by_arm:
+            figures |= difference(f"{arm}_adds", trials, by_arm[WITHOUT.get(arm, "base")])
     aims: dict[str, tuple[str, float]] = {}
     for arm in ("all", "live"):
-        if arm in found:
-            figures |= difference(f"{arm}_over_boosting", found[arm], found["boosting"])
-            figures |= between(f"{arm}_ranker_over_prerank", found[arm])
-    if "all" in found:
+        if arm in by_arm:
+            figures |= difference(f"{arm}_over_boosting", by_arm[arm], by_arm["boosting"])
+            figures |= between(f"{arm}_ranker_over_prerank", by_arm[arm])
+    if "all" in by_arm:
         aims = {
             "all_over_boosting.rank_auc.high": (">=", 0.0),
             "all_over_boosting.rank_gauc.high": (">=", 0.0),

@@ -1,4 +1,4 @@
-"""The arms of `ablation`: what each adds to the config of an imported KuaiRand-Pure, and what it is compared with."""
+"""The arms of `ablation`: additions to the config of an imported KuaiRand-Pure, and each arm's reference."""
 
 from collections.abc import Callable
 from functools import partial
@@ -123,7 +123,7 @@ OF_ALL = ("bins", "embedded_bins", "waves", "gates", "members", "trees", "three_
 WITHOUT = {"din": "histories", "query_item": "histories"} | dict.fromkeys(OF_ALL, "all")
 WITHOUT |= dict.fromkeys(("encoder", "encoder_ages"), "din")
 WITHOUT |= dict.fromkeys(("mmoe", "cgc", "ple"), "three_labels")
-"""What an arm is compared with; `base` unless named."""
+"""The arm that an arm is compared with; `base` unless named."""
 
 
 def config_of(imported: Plain, arm: str) -> Plain:

@@ -78,7 +78,7 @@ def world(
         requests: how many.
         candidates: of each request.
         interests: tastes of a user.
-        features: to be declared beside those of the simulated config.
+        features: to be declared in addition to those of the simulated config.
     """
     simulate_world(folder, preset, seed, requests, candidates, overwrite=True, interests=interests)
     for log in (folder / "log").glob("*.parquet"):
@@ -93,7 +93,7 @@ def world(
 
 
 def packed_arena(folder: Path, config: Config, features: Mapping[str, Any]) -> Arena:
-    """Pack a log with some features beside those of its config."""
+    """Pack a log with some features in addition to those of its config."""
     value = plain(config)
     config = validate(Config, value | {"features": value["features"] | dict(features)}, str(folder))
     packed = pack_log(config.data, config.declared, folder, folder / "packed" / config.name)
@@ -101,13 +101,13 @@ def packed_arena(folder: Path, config: Config, features: Mapping[str, Any]) -> A
 
 
 def kept(path: Path, make: Callable[[], dict[str, Figures]]) -> dict[str, Figures]:
-    """What `make` found before, or finds now: a long benchmark goes on where it was stopped."""
+    """The stored result of `make`, or a new one: a long benchmark continues where it was stopped."""
     if path.exists():
-        found: dict[str, Figures] = json.loads(path.read_text(encoding="utf-8"))
-        return found
-    found = make()
-    write_text(path, json.dumps(found, indent=1))
-    return found
+        figures: dict[str, Figures] = json.loads(path.read_text(encoding="utf-8"))
+        return figures
+    figures = make()
+    write_text(path, json.dumps(figures, indent=1))
+    return figures
 
 
 def spread(key: str, values: Sequence[float]) -> Figures:

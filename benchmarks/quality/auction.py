@@ -58,7 +58,7 @@ def judged(run: Run) -> Figures:
     rows, truth = predict_split(model, packed, "test"), read_truth(packed, "test")["click"].astype(np.float64)
     bid = rows.columns["bid"].astype(np.float64)
     first, last = run.config.stages
-    found: Figures = {}
+    figures: Figures = {}
     orders: dict[str, dict[str, Doubles]] = {}
     for stage in (first, last):
         z = rows.logits[stage.name]["click"].astype(np.float64)
@@ -69,13 +69,13 @@ def judged(run: Run) -> Figures:
         one, other = orders[first.name][name], orders[last.name][name]
         by = {first.name: one, last.name: other, "cascade": cascade(rows, one, other, first.keep)}
         for what, order in by.items():
-            found[f"{what}.{name}"] = earned(rows, order, truth * bid, last.keep)
+            figures[f"{what}.{name}"] = earned(rows, order, truth * bid, last.keep)
     for what in (first.name, last.name, "cascade"):
         for name in ("raw", "calibrated"):
-            found[f"{what}.{name}_loses"] = found[f"{what}.oracle"] - found[f"{what}.{name}"]
-    found["rank.bid_alone"] = earned(rows, bid, truth * bid, last.keep)
+            figures[f"{what}.{name}_loses"] = figures[f"{what}.oracle"] - figures[f"{what}.{name}"]
+    figures["rank.bid_alone"] = earned(rows, bid, truth * bid, last.keep)
     auc = truth_auc(rows.requests.user_of(), rows.logits[last.name]["click"], truth).value()
-    return found | {"rank.auc": auc or 0.0}
+    return figures | {"rank.auc": auc or 0.0}
 
 
 def main() -> None:
@@ -88,18 +88,19 @@ def main() -> None:
     say = Console(stderr=True).print
     figures: dict[str, harness.Figure] = {}
     for preset in arguments.worlds:
-        found: dict[str, list[float]] = {}
+        samples: dict[str, list[float]] = {}
         for seed in range(arguments.seeds):
             with tempfile.TemporaryDirectory() as folder:
                 data = Path(folder) / "world"
                 simulate_world(data, preset, seed, arguments.requests, auction=True)
                 run = corank.train(data / "config.yaml", [f"train.seed={seed}"]).run
                 for name, value in judged(run).items():
-                    found.setdefault(name, []).append(value)
+                    samples.setdefault(name, []).append(value)
             say(
-                f"{preset} {seed}: " + "  ".join(f"{n} {v[-1]:.4f}" for n, v in found.items() if "loses" in n)
+                f"{preset} {seed}: "
+                + "  ".join(f"{n} {v[-1]:.4f}" for n, v in samples.items() if "loses" in n)
             )
-        for name, values in found.items():
+        for name, values in samples.items():
             figures |= spread(f"{preset}.{name}", values)
     aims = {
         f"{preset}.{what}.calibrated_loses": ("<", 0.01)

@@ -48,11 +48,11 @@ def form(as_it_is: tuple[bool, bool] | None) -> Iterator[None]:
     """Let towers have biases of a form."""
 
     def vectors(towers: Towers, query: Tensor) -> Tensor:
-        found: Tensor = towers.query(query)
+        queries: Tensor = towers.query(query)
         if as_it_is is None:
-            return found
-        product, bias = found[:, :-1], found[:, -1:]
-        of_query, of_item = (math.sqrt(found.shape[1] + 1) if alone else 1.0 for alone in as_it_is)
+            return queries
+        product, bias = queries[:, :-1], queries[:, -1:]
+        of_query, of_item = (math.sqrt(queries.shape[1] + 1) if alone else 1.0 for alone in as_it_is)
         return torch.cat((product, torch.full_like(bias, of_item), of_query * bias), dim=1)
 
     with patch.object(Towers, "query_vectors", vectors):
@@ -62,7 +62,7 @@ def form(as_it_is: tuple[bool, bool] | None) -> Iterator[None]:
 def simulated(folder: Path, seed: int, requests: int) -> dict[str, Figures]:
     """The figures of every form in a simulated world, with the losses of its config."""
     arena = world(folder, "medium", seed, requests, 200)
-    config, found = plain(arena.config), {}
+    config, figures = plain(arena.config), {}
     for name, as_it_is in FORMS.items():
         first = config["stages"][0] | SIDES | {"keep": KEEP, "bias": as_it_is is not None}
         with form(as_it_is):
@@ -74,13 +74,13 @@ def simulated(folder: Path, seed: int, requests: int) -> dict[str, Figures]:
         truth = read_truth(arena.packed, "valid")["click"]
         best = recall(requests_of, requests_of.ranks(truth), requests_of.ranks(z), TOP, KEEP)
         area = truth_auc(requests_of.user_of(), z, truth)
-        found[name] = {"candidates_auc": float(area.value() or 0), "truth_recall": float(best.value() or 0)}
-    return found
+        figures[name] = {"candidates_auc": float(area.value() or 0), "truth_recall": float(best.value() or 0)}
+    return figures
 
 
 def kuairand(arena: Arena, seed: int) -> dict[str, Figures]:
     """AUC of clicks on the validation day of every form, which learns clicks alone."""
-    found = {}
+    figures = {}
     train = plain(arena.config)["train"] | {"seed": seed}
     for name, as_it_is in FORMS.items():
         part = {"name": "prerank", "keep": KEEP, "model": "towers", "normalisation": "layer"} | SIDES
@@ -89,8 +89,8 @@ def kuairand(arena: Arena, seed: int) -> dict[str, Figures]:
             model = arena.trained(name, stages, [{"kind": "click", "stage": "prerank"}], train)
             rows = predict_split(model, arena.packed, "valid")
         user, z, label = rows.requests.user_of(), rows.logits["prerank"]["click"], rows.labels["click"]
-        found[name] = {"clicks_auc": float(auc(user, z, label).value() or 0)}
-    return found
+        figures[name] = {"clicks_auc": float(auc(user, z, label).value() or 0)}
+    return figures
 
 
 def summary(found: dict[str, list[dict[str, Figures]]]) -> dict[str, harness.Figure]:
@@ -122,7 +122,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     keep_freed_memory()
-    found: dict[str, list[dict[str, Figures]]] = {}
+    by_world: dict[str, list[dict[str, Figures]]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         results = arguments.keep or folder / "results"
@@ -133,9 +133,9 @@ def main() -> None:
                 makes["kuairand"] = partial(kuairand, arena, seed)
             for name, make in makes.items():
                 path = results / f"bias-{name}-{seed}-{arguments.requests}.json"
-                found.setdefault(name, []).append(kept(path, make))
+                by_world.setdefault(name, []).append(kept(path, make))
                 print(f"{name}, seed {seed}: done", file=sys.stderr, flush=True)
-    harness.report("bias_forms", summary(found), {}, arguments.json)
+    harness.report("bias_forms", summary(by_world), {}, arguments.json)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ class FlatSplit:
 
 
 def flatten_split(packed: PackedDataset, split: str) -> FlatSplit:
-    """Make one table of a split: all inputs of networks, and what vectors say."""
+    """Make one table of a split: all inputs of networks, and vectors."""
     parts = [_flatten_shard(packed, shard) for shard in packed.splits[split]]
     offsets = np.cumsum([0, *(len(shard) for shard in packed.splits[split])])[:-1]
     truths = [part.truth for part in parts]
@@ -67,7 +67,7 @@ def flatten_split(packed: PackedDataset, split: str) -> FlatSplit:
 
 def _flatten_shard(packed: PackedDataset, shard: Shard) -> FlatSplit:
     flat, placed = flatten_rows(packed, shard), place_rows(packed, shard)
-    vectors = [held.take(index).dense() for rows, index in placed.values() for held in rows.vectors]
+    vectors = [feature.take(index).dense() for rows, index in placed.values() for feature in rows.vectors]
     wide = np.concatenate(vectors, axis=1) if vectors else np.empty((len(flat.values), 0), dtype=np.float32)
     label, of = next(iter(packed.data.labels)), placed["query"][1]
     truth = shard.truth.get(label)
@@ -97,12 +97,12 @@ def boost(packed: PackedDataset, splits: dict[str, FlatSplit], seeds: int) -> Bo
     names = train.names
     few = [_is_few(packed, name) for name in names]
     arms = [False, True] if train.wide.shape[1] else [False]
-    found: dict[tuple[float, int, bool], dict[str, float]] = {}
+    quality: dict[tuple[float, int, bool], dict[str, float]] = {}
     for (rate, leaves), wide in product(SWEEP, arms):
         model = _fit(train, valid, few, rate, leaves, wide, 0)
         scored = _score(model, valid, wide)
-        found[rate, leaves, wide] = {name: choose(valid, scored) for name, choose in CHOOSE.items()}
-    best = {name: max(found, key=lambda setting, of=name: found[setting][of]) for name in CHOOSE}  # type: ignore[misc]
+        quality[rate, leaves, wide] = {name: choose(valid, scored) for name, choose in CHOOSE.items()}
+    best = {name: max(quality, key=lambda setting, of=name: quality[setting][of]) for name in CHOOSE}  # type: ignore[misc]
     scores: dict[tuple[float, int, bool], list[Numbers]] = {}
     for rate, leaves, wide in dict.fromkeys(best.values()):
         models = (_fit(train, valid, few, rate, leaves, wide, seed) for seed in range(seeds))

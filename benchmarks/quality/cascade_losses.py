@@ -98,22 +98,22 @@ def trained(arena: Arena, losses: list[Loss], rate: float, seed: int) -> JointMo
 
 
 def joint_recall(arena: Arena, model: JointModel, split: str) -> float:
-    found = predict_split(model, arena.packed, split)
-    scores = [found.logits[stage]["click"] for stage in STAGES]
-    true = found.level == arena.config.data.levels.index(POSITIVE)
+    predictions = predict_split(model, arena.packed, split)
+    scores = [predictions.logits[stage]["click"] for stage in STAGES]
+    true = predictions.level == arena.config.data.levels.index(POSITIVE)
     first, last = (stage.keep for stage in arena.config.stages)
-    return joint.joint_recall(found.requests, true, scores, [first], last).value() or 0.0
+    return joint.joint_recall(predictions.requests, true, scores, [first], last).value() or 0.0
 
 
 def validated(
     arena: Arena, loss: Callable[..., list[Loss]], settings: Sequence[Setting], seed: int
 ) -> Figures:
     """Joint recall on validation of a loss's settings, by `RATE,TEMPERATURE`."""
-    found = {}
+    recalls = {}
     for rate, temperature in settings:
         model = trained(arena, loss(temperature=temperature), rate, seed)
-        found[f"{rate},{temperature}"] = joint_recall(arena, model, "valid")
-    return found
+        recalls[f"{rate},{temperature}"] = joint_recall(arena, model, "valid")
+    return recalls
 
 
 def tuned(validate: Callable[[int, Sequence[Setting]], Figures]) -> Figures:
@@ -135,7 +135,7 @@ def tuned(validate: Callable[[int, Sequence[Setting]], Figures]) -> Figures:
 
 
 def measured(arena: Arena, loss: Callable[..., list[Loss]], chosen: Figures, seed: int) -> Figures:
-    """Joint recall on test of a tuned loss, and what an epoch takes."""
+    """Joint recall on test of a tuned loss, and the time of an epoch."""
     began = time.perf_counter()
     model = trained(arena, loss(temperature=chosen["temperature"]), chosen["rate"], seed)
     seconds = (time.perf_counter() - began) / EPOCHS

@@ -57,7 +57,7 @@ class Case:
     user: str
     label: str
     keep: int
-    """What the pre-ranker keeps of a request."""
+    """How many candidates of a request the pre-ranker keeps."""
     top: int
     """How many of a request's best by the truth are wanted."""
     set: tuple[str, ...]
@@ -71,7 +71,7 @@ class Judged:
     measures: dict[str, Measure]
     spent: Spent
     came: int
-    """Candidates of the day before, which an arm that goes on trains on."""
+    """Candidates of the day before, which a continued arm trains on."""
 
 
 def simulate(work: Path, options: argparse.Namespace, seed: int) -> Case:
@@ -110,8 +110,8 @@ def read_kuairand(folder: Path, work: Path) -> Case:
         rows.write_parquet(source / "log" / f"{day}.parquet")
         days.append(day)
     keys = ["user_id", "time", "tab"]
-    held = DailyLog(source, work / "live", sorted(days), keys, "video_id", ["is_click", "long_view"])
-    return Case("kuairand", held, "user_id", "is_click", 50, 10, ("data.log=log/*.parquet",))
+    daily_log = DailyLog(source, work / "live", sorted(days), keys, "video_id", ["is_click", "long_view"])
+    return Case("kuairand", daily_log, "user_id", "is_click", 50, 10, ("data.log=log/*.parquet",))
 
 
 def measure(case: Case, day: date, scores: pl.DataFrame) -> dict[str, Measure]:
@@ -123,16 +123,16 @@ def measure(case: Case, day: date, scores: pl.DataFrame) -> dict[str, Measure]:
     start = np.flatnonzero(np.diff(rows["request"].to_numpy(), prepend=0))
     requests = Requests(np.append(start, len(rows)), user[start])
     rank, cut = rows["rank"].to_numpy(), requests.ranks(rows["prerank"].to_numpy())
-    found: dict[str, Measure] = {"auc": auc(user, rank, label), "gauc": gauc(user, rank, label)}
-    found[f"click_recall@{case.keep}"] = click_recall(requests, label, cut, case.keep)
+    measures: dict[str, Measure] = {"auc": auc(user, rank, label), "gauc": gauc(user, rank, label)}
+    measures[f"click_recall@{case.keep}"] = click_recall(requests, label, cut, case.keep)
     if (case.log.source / "truth").is_dir():
         truth = pl.read_parquet(case.log.source / "truth" / f"{day}.parquet").rename({"click": "truth"})
         best = rows.join(truth, on=[*keys, case.log.item], how="left", maintain_order="left")[
             "truth"
         ].to_numpy()
         wanted = requests.ranks(best)
-        found[f"truth_recall@{case.top}@{case.keep}"] = recall(requests, wanted, cut, case.top, case.keep)
-    return {name: measured for name, measured in found.items() if measured.value() is not None}
+        measures[f"truth_recall@{case.top}@{case.keep}"] = recall(requests, wanted, cut, case.top, case.keep)
+    return {name: measured for name, measured in measures.items() if measured.value() is not None}
 
 
 def run_arms(
@@ -148,7 +148,7 @@ def run_arms(
         "scratch": Trained(work / "scratch", seed, case.set),
         "window": Trained(work / "window", seed, case.set, window),
     }
-    first, found = log.days[warm], {name: dict[date, Judged]() for name in ARMS}
+    first, by_arm = log.days[warm], {name: dict[date, Judged]() for name in ARMS}
     for refreshed in (False, True):
         bundle = work / f"bundle-{refreshed}"
         arms[ARMS[3 + refreshed]] = Frozen(work / "scratch" / f"run-{first}", bundle, first, refreshed)
@@ -167,42 +167,42 @@ def run_arms(
             }
             for name, scores in waited.items():
                 measures, spent = measure(case, today, scores.result()), judged[name][0]
-                found[name][today] = Judged(measures, spent, came)
+                by_arm[name][today] = Judged(measures, spent, came)
                 say(f"{case.name} {today} {name}: AUC {measures['auc'].value():.4f}, {spent.wall:.1f} s")
             log.add(today)
-    return found
+    return by_arm
 
 
 Draws = NDArray[np.float64]
 
 
 def summarise(name: str, seeds: list[dict[str, dict[date, Judged]]]) -> dict[str, harness.Figure]:
-    """Figures by arm, by arm and day, and of `carried` beside the best training from scratch."""
+    """Figures by arm, by arm and day, and of `carried` compared with the best training from scratch."""
     figures: dict[str, harness.Figure] = {}
     draws: dict[tuple[str, str], Draws] = {}
     days = sorted(seeds[0]["carried"])
     metrics = list(seeds[0]["carried"][days[0]].measures)
     for arm in ARMS:
         for metric in metrics:
-            by_seed = [[found[arm][day].measures[metric] for day in days] for found in seeds]
+            by_seed = [[by_arm[arm][day].measures[metric] for day in days] for by_arm in seeds]
             figures[f"{name}.{arm}.{metric}"] = fmean(float(m.value() or 0) for one in by_seed for m in one)
             resampled = [replicates(m, seed) for seed, one in enumerate(by_seed) for m in one]
             draws[arm, metric] = np.mean(resampled, axis=0)
             figures |= _bounds(f"{name}.{arm}.{metric}", draws[arm, metric])
         # on the first day all that train do so from scratch
-        spent = [found[arm][day].spent for found in seeds for day in days[1:] or days]
+        spent = [by_arm[arm][day].spent for by_arm in seeds for day in days[1:] or days]
         figures[f"{name}.{arm}.seconds"] = fmean(s.wall for s in spent)
         figures[f"{name}.{arm}.cpu"] = fmean(s.cpu for s in spent)
     for arm in ARMS:
         for day in days:
-            judged = [found[arm][day] for found in seeds]
+            judged = [by_arm[arm][day] for by_arm in seeds]
             for metric in metrics:
                 value = fmean(float(j.measures[metric].value() or 0) for j in judged)
                 figures[f"{name}.{arm}.{day}.{metric}"] = value
             figures[f"{name}.{arm}.{day}.seconds"] = fmean(j.spent.wall for j in judged)
             figures[f"{name}.{arm}.{day}.cpu"] = fmean(j.spent.cpu for j in judged)
     for day in days:
-        figures[f"{name}.{day}.came"] = fmean(found["carried"][day].came for found in seeds)
+        figures[f"{name}.{day}.came"] = fmean(by_arm["carried"][day].came for by_arm in seeds)
     return figures | _compare(name, figures, draws, metrics, days)
 
 
@@ -219,22 +219,24 @@ def _compare(
     days: list[date],
 ) -> dict[str, harness.Figure]:
     """`carried` less the best of `scratch` and `window` by each metric; its share of the time of `scratch`."""
-    found: dict[str, harness.Figure] = {}
+    comparison: dict[str, harness.Figure] = {}
     for metric in metrics:
         best = max(ARMS[1:3], key=lambda arm: float(figures[f"{name}.{arm}.{metric}"]))
         key = f"{name}.carried-best.{metric}"
-        found[key] = float(figures[f"{name}.carried.{metric}"]) - float(figures[f"{name}.{best}.{metric}"])
-        found |= _bounds(key, draws["carried", metric] - draws[best, metric])
-        found[f"{name}.best.{metric}"] = best
+        comparison[key] = float(figures[f"{name}.carried.{metric}"]) - float(
+            figures[f"{name}.{best}.{metric}"]
+        )
+        comparison |= _bounds(key, draws["carried", metric] - draws[best, metric])
+        comparison[f"{name}.best.{metric}"] = best
     for what, ratio in (("seconds", "cost_ratio"), ("cpu", "cpu_ratio")):
         last = {arm: float(figures[f"{name}.{arm}.{days[-1]}.{what}"]) for arm in ("carried", "scratch")}
-        found[f"{name}.{ratio}"] = last["carried"] / last["scratch"]
+        comparison[f"{name}.{ratio}"] = last["carried"] / last["scratch"]
     # the first update is a training from scratch; those after it should all cost the same for what came
     later = [float(figures[f"{name}.carried.{d}.cpu"]) / float(figures[f"{name}.{d}.came"]) for d in days[1:]]
     half = len(later) // 2
     if half:
-        found[f"{name}.carried.cpu_growth"] = fmean(later[-half:]) / fmean(later[:half])
-    return found
+        comparison[f"{name}.carried.cpu_growth"] = fmean(later[-half:]) / fmean(later[:half])
+    return comparison
 
 
 def main() -> None:
@@ -269,12 +271,12 @@ def main() -> None:
     figures: dict[str, harness.Figure] = {}
     aims: dict[str, tuple[str, float]] = {}
     for name, (make, warm, window) in makers.items():
-        found = []
+        seeds = []
         for seed in range(options.seeds):
             with tempfile.TemporaryDirectory() as temporary:
                 work = Path(temporary)
-                found.append(run_arms(make(work, seed), work, warm, window, seed, say))
-        figures |= summarise(name, found)
+                seeds.append(run_arms(make(work, seed), work, warm, window, seed, say))
+        figures |= summarise(name, seeds)
         aims |= {f"{name}.carried-best.auc": (">=", -MARGIN), f"{name}.cost_ratio": ("<=", RATIO)}
     harness.report("daily", figures, aims, options.json)
 

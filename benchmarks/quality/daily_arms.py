@@ -24,7 +24,7 @@ class DailyLog:
     source: Path
     """With `log/DATE.parquet`, config.yaml and other tables; items in one file, or in a file a day."""
     live: Path
-    """A folder for what is there by now."""
+    """A folder of the data available so far."""
     days: list[date]
     keys: list[str]
     item: str
@@ -51,7 +51,7 @@ class DailyLog:
 
     @property
     def items(self) -> str:
-        """The files of the items that are there by now."""
+        """The files of the items available so far."""
         return str(self.live / ("items/*.parquet" if (self.live / "items").is_dir() else "items.parquet"))
 
     def read(self, day: date) -> pl.DataFrame:
@@ -63,12 +63,12 @@ class DailyLog:
         return [str(self.live / "log" / f"{earlier}.parquet") for earlier in self.days if earlier < day]
 
     def refresh(self, bundle: Path, until: date) -> None:
-        """Refresh a bundle: the items that are there by now, and rates and ages of the beginning of a day."""
+        """Refresh a bundle: the items available so far, and rates and ages of the beginning of a day."""
         users = str(self.live / "users.parquet")
         corank.refresh(bundle, self.files_before(until), self.items, users, until=str(until))
 
     def served(self, day: date) -> pl.DataFrame:
-        """What a service knows of when it serves a day: its requests, and the events of the days before."""
+        """The log that a service has when it serves a day: its requests, and the events of the days before."""
         past = [self.read(earlier) for earlier in self.days if earlier < day]
         happened = pl.any_horizontal(pl.col(self.events) == 1)
         return pl.concat([*(log.filter(happened) for log in past), self.read(day)])
@@ -79,10 +79,10 @@ class DailyLog:
         users = str(self.live / "users.parquet")
         # rows of the days before are events of histories, and are not looked at
         corank.predict(bundle, self.served(day), work, users, as_served=True)
-        found = pl.read_parquet(work / "*.parquet").select(
+        scores = pl.read_parquet(work / "*.parquet").select(
             *self.keys, self.item, prerank="logit.prerank.click", rank="logit.rank.click"
         )
-        rows = self.read(day).join(found, on=[*self.keys, self.item], how="left", maintain_order="left")
+        rows = self.read(day).join(scores, on=[*self.keys, self.item], how="left", maintain_order="left")
         # an item that a bundle does not know is ranked below all others
         return rows.select(pl.col("prerank", "rank").fill_null(-100.0))
 
@@ -129,7 +129,7 @@ class Trained:
             *self.set,
             f"train.seed={self.seed}",
             f"packed={self.work / ('packed' if self.continued else f'packed-{today}')}",
-            # a run that goes on trains what no earlier one has trained on: rows before are history, whatever is said
+            # a continued run trains only on rows after those of earlier runs, whatever the split: those are history
             f"data.split={{train: {first or ''}..{today}}}",
         ]
         if self.window is not None:

@@ -100,8 +100,8 @@ def make_world(work: Path, options: argparse.Namespace) -> Churn:
 
 def train_day(churn: Churn) -> tuple[PeriodRecord, bool]:
     """Call `corank daily` for the day that was added last. Returns its record, and whether its tables were refused."""
-    found = (churn.log.live / "store").exists()
-    as_of = str(corank.store_log(churn.store, last=1)[-1]["change"]) if found else None
+    has_store = (churn.log.live / "store").exists()
+    as_of = str(corank.store_log(churn.store, last=1)[-1]["change"]) if has_store else None
     result = corank.daily(churn.settings, items_as_of=as_of)
     refused = result.refused
     if refused is not None and refused.decision == "refused by validation":
@@ -112,7 +112,7 @@ def train_day(churn: Churn) -> tuple[PeriodRecord, bool]:
 
 
 def put_new_items(churn: Churn, live: PeriodRecord, day: date) -> None:
-    """Put the items that are born on a day into the live version, as a service does that is told of them."""
+    """Put the items that are born on a day into the live version, as a service does when they are reported."""
     funnel = Funnel.open(churn.period(date.fromisoformat(live.period)) / "bundle")
     columns = [pl.col(churn.log.item).alias("id"), *funnel.request_encoder.item_columns]
     rows = pl.read_parquet(churn.log.source / "items" / f"{day}.parquet").select(columns)
@@ -148,8 +148,8 @@ def run_days(
                     name: pool.submit(log.score, bundle, tomorrow, work / f"scores-{name}")
                     for name, bundle in arms.items()
                 }
-                for key, found in judge(churn, tomorrow, {n: w.result() for n, w in waited.items()}).items():
-                    measures[key] += found
+                for key, ratios in judge(churn, tomorrow, {n: w.result() for n, w in waited.items()}).items():
+                    measures[key] += ratios
     return sizes, seconds, measures, refusals
 
 
@@ -160,7 +160,7 @@ def describe_sizes(sizes: list[Sizes], seconds: list[float], keep_days: int) -> 
     for name in sizes[0]:
         figures[f"{name}.at_keep_days"], figures[f"{name}.last"] = sizes[at][name], sizes[-1][name]
     for name, size in (GROWN | ALSO).items():
-        figures[f"{name}_growth"] = growth([found[size] for found in sizes], at)
+        figures[f"{name}_growth"] = growth([period[size] for period in sizes], at)
     figures |= {"seconds.at_keep_days": seconds[at], "seconds.last": seconds[-1]}
     figures["seconds.mean"] = float(np.mean(seconds[at:]))
     return figures

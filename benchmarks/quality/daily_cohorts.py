@@ -37,7 +37,7 @@ class Churn:
     settings: Path
     lifetime: int
     keep: int
-    """What the pre-ranker keeps of a request."""
+    """How many candidates of a request the pre-ranker keeps."""
 
     @property
     def store(self) -> str:
@@ -57,7 +57,7 @@ class Churn:
 
 
 def train_never_saw(churn: Churn, live: PeriodRecord, before: PeriodRecord, work: Path) -> Path:
-    """Go on as `daily` did on the day of `live`, but admit no new id. Returns a bundle."""
+    """Continue as `daily` did on the day of `live`, but admit no new id. Returns a bundle."""
     since, until, end = (pl.Series([t]).cast(pl.Datetime("ms", "UTC"))[0] for t in _bounds_of(live, before))
     middle = until + (end - until) / 2
     parts = {"train": (since, until), "valid": (until, middle), "test": (middle, end)}
@@ -82,7 +82,7 @@ def _bounds_of(live: PeriodRecord, before: PeriodRecord) -> tuple[int, int, int]
 def make_arms(
     churn: Churn, live: PeriodRecord, before: PeriodRecord, today: date, work: Path
 ) -> dict[str, Path]:
-    """Make the bundles that serve a day, with its items and rates as of its beginning."""
+    """Make the bundles that serve a day, with its items and rates at its beginning."""
     never_saw = train_never_saw(churn, live, before, work / "never_saw")
     made = {"never_saw": never_saw}
     for name, record in (("carried", live), ("before", before)):
@@ -96,7 +96,7 @@ def make_arms(
 
 def judge(churn: Churn, today: date, scores: dict[str, pl.DataFrame]) -> Measures:
     """Recall of each arm at the pre-ranker's cut, of the wanted items of each cohort."""
-    log, found = churn.log, defaultdict[tuple[str, str, str], list[RatioMeasure]](list)
+    log, measures = churn.log, defaultdict[tuple[str, str, str], list[RatioMeasure]](list)
     keys = [*log.keys, log.item]
     truth = pl.read_parquet(log.source / "truth" / f"{today}.parquet").rename({"click": "truth"})
     born = pl.read_parquet(log.source / "items" / "*.parquet").select(log.item, pl.col("published").dt.date())
@@ -113,14 +113,14 @@ def judge(churn: Churn, today: date, scores: dict[str, pl.DataFrame]) -> Measure
         rank = requests.ranks(scored["prerank"].to_numpy()[rows["row"].to_numpy()])
         for cohort, mask in of.items():
             for metric, positives in wanted.items():
-                found[cohort, arm, metric].append(recall_of(requests, positives & mask, rank, churn.keep))
+                measures[cohort, arm, metric].append(recall_of(requests, positives & mask, rank, churn.keep))
     for cohort, mask in of.items():
         share = RatioMeasure.of(rows["user_id"].to_numpy(), mask, np.ones(len(mask)), len(mask))
-        found[cohort, "all", "share"].append(share)
-        found[cohort, "all", "wanted_share"].append(
+        measures[cohort, "all", "share"].append(share)
+        measures[cohort, "all", "wanted_share"].append(
             RatioMeasure.of(rows["user_id"].to_numpy(), mask & best, best, len(mask))
         )
-    return dict(found)
+    return dict(measures)
 
 
 def summarise(measures: Measures, seed: int) -> dict[str, harness.Figure]:

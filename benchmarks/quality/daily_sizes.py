@@ -1,4 +1,4 @@
-"""Sizes of what `corank daily` leaves after a period: rows of tables, the bundle, the packed state, the store."""
+"""Sizes after a period of `corank daily`: rows of tables, the bundle, the packed state, the store."""
 
 from contextlib import closing
 from pathlib import Path
@@ -28,8 +28,8 @@ def measure_period(settings: Path, record: PeriodRecord) -> Sizes:
     bundle = Bundle.open(folder / "bundle")
     encoders = Encoders.load(bundle.folder / "encoders", bundle.manifest.declared)
     priors = read_snapshots(bundle.folder, bundle.manifest)
-    found = {f"rows.{name}": layout.sizes[name] for name in layout.offset}
-    found |= {
+    sizes = {f"rows.{name}": layout.sizes[name] for name in layout.offset}
+    sizes |= {
         "rows": sum(layout.table_rows.values()),
         "state_bytes": bytes_of(packed.folder / STATE),
         "packed_bytes": bytes_of(packed.folder),
@@ -41,7 +41,7 @@ def measure_period(settings: Path, record: PeriodRecord) -> Sizes:
         "disk_bytes": bytes_of(settings.parent / "daily"),
     }
     with closing(open_store(f"lmdb:{settings.parent / 'store'}")) as store:
-        return found | _measure_store(store, str(record.version), settings.parent / "store")
+        return sizes | _measure_store(store, str(record.version), settings.parent / "store")
 
 
 def _measure_store(store: Store, live: str, folder: Path) -> Sizes:

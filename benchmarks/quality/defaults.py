@@ -50,7 +50,7 @@ EARLIER: list[Plain] = [
         "on": ["exposed", "ranked", "preranked"], "warm_up": 200,
     },
 ]  # fmt: skip
-"""Beside the clicks, what `corank simulate` wrote first."""
+"""The losses that `corank simulate` first added to the clicks."""
 LOG = "kuairand"
 HARM = 0.005
 """Of the truth's recall that the shipped recipe may lose to clicks alone, and to the best arm: aims."""
@@ -73,7 +73,7 @@ def arms_of(value: Plain, further: Mapping[str, Plain], source: str, base: Path)
 
     Args:
         value: the config, plain.
-        further: name → `losses` beside the clicks; keys of `data`, `train` and, by name, of `stages`; `teachers`.
+        further: name → `losses` added to the clicks; keys of `data`, `train` and, by name, of `stages`; `teachers`.
         source: names the config in errors.
         base: relative paths of the config begin here.
     """
@@ -139,7 +139,7 @@ def _known(drawings: Sequence[ArmResult]) -> dict[str, str]:
 
 def _means(drawings: Sequence[ArmResult], figure: str) -> list[float]:
     """The mean over seeds in each drawing."""
-    return [fmean(held[figure].value for held in one.held) for one in drawings]
+    return [fmean(seed[figure].value for seed in one.held) for one in drawings]
 
 
 def _differences(
@@ -170,7 +170,7 @@ def _correlations(name: str, results: Results) -> dict[str, harness.Figure]:
     others = [figure for figure in first if TRUTH in first and figure != TRUTH]
     figures: dict[str, harness.Figure] = {}
     for figure in others:
-        if all(figure in held for drawings in results.values() for one in drawings for held in one.held):
+        if all(figure in seed for drawings in results.values() for one in drawings for seed in one.held):
             by_arm = (np.array([_means(one, of) for one in results.values()]) for of in (figure, TRUTH))
             rho = [spearman(x, y) for x, y in zip(*(values.T for values in by_arm), strict=True)]
             known = [value for value in rho if value is not None]
@@ -218,7 +218,7 @@ def main() -> None:
 
 
 def aims_of(figures: Mapping[str, harness.Figure]) -> dict[str, tuple[str, float]]:
-    """No harm beside clicks alone, better than the earlier recipe, and near the best arm."""
+    """No worse than clicks alone, better than the earlier recipe, and near the best arm."""
     bounds = {
         f".shipped-clicks.{TRUTH}.low": (">=", -HARM),
         f".shipped-earlier.{TRUTH}": (">", 0.0),

@@ -41,7 +41,7 @@ ARMS: dict[str, dict[str, Any] | None] = {
 
 
 def world(folder: Path, walk: float, seed: int, requests: int) -> Arena:
-    """A packed world whose items stay for all days, with the history as of the request."""
+    """A packed world whose items stay for all days, with the history at the request."""
     simulate_world(
         folder, "medium", seed, requests, candidates=50, users=requests // 40, items=2_000, days=20, random=1.0,
         drift={"walk": walk, "lifetime": 40},
@@ -60,18 +60,18 @@ def judge(arena: Arena, arm: str, epochs: int, seed: int) -> Figures:
     began = time.process_time()
     model = arena.trained(arm, [stage], [{"kind": "click", "stage": "rank"}], settings)
     seconds = time.process_time() - began
-    found, truth = predict_split(model, arena.packed, "test"), read_truth(arena.packed, "test")["click"]
-    area = truth_auc(found.requests.user_of(), found.logits["rank"]["click"], truth)
+    predictions, truth = predict_split(model, arena.packed, "test"), read_truth(arena.packed, "test")["click"]
+    area = truth_auc(predictions.requests.user_of(), predictions.logits["rank"]["click"], truth)
     return {"auc": float(area.value() or 0), "cpu_seconds": seconds}
 
 
 def of_world(folder: Path, walk: float, seed: int, requests: int, epochs: int) -> dict[str, Figures]:
     """The figures of every arm in one world, and how long its histories are."""
     arena = world(folder, walk, seed, requests)
-    found = {arm: judge(arena, arm, epochs, seed) for arm in ARMS}
+    figures = {arm: judge(arena, arm, epochs, seed) for arm in ARMS}
     lists = arena.packed.schema.row_features("query").lists.index("history")
     lengths = [shard.query.lists[lists].length for shard in arena.packed.splits["test"]]
-    return found | {"events": {"mean": float(np.concatenate(lengths).mean())}}
+    return figures | {"events": {"mean": float(np.concatenate(lengths).mean())}}
 
 
 def summary(found: dict[str, list[dict[str, Figures]]]) -> dict[str, harness.Figure]:
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     say = Console(stderr=True).print
-    found: dict[str, list[dict[str, Figures]]] = {}
+    by_world: dict[str, list[dict[str, Figures]]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         keep = arguments.keep or Path(temporary) / "kept"
         for walk in arguments.walk:
@@ -107,9 +107,9 @@ def main() -> None:
             for seed in range(arguments.seeds):
                 folder = Path(temporary) / f"{place}-{seed}"
                 make = partial(of_world, folder, walk, seed, arguments.requests, arguments.epochs)
-                found.setdefault(place, []).append(kept(keep / f"{place}-{seed}.json", make))
-                say(place, found[place][-1])
-    harness.report("event_order", summary(found), {}, arguments.json)
+                by_world.setdefault(place, []).append(kept(keep / f"{place}-{seed}.json", make))
+                say(place, by_world[place][-1])
+    harness.report("event_order", summary(by_world), {}, arguments.json)
 
 
 if __name__ == "__main__":

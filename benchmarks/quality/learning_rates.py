@@ -48,23 +48,23 @@ def make_worlds(
     folder: Path, names: Sequence[str], kuairand: Path | None, requests: int, candidates: int
 ) -> list[Path]:
     """The configs of the worlds that are asked for, and of KuaiRand; those that are there are not made again."""
-    found = []
+    configs = []
     for name in names:
         if not (folder / name / "config.yaml").exists():
             simulate_world(folder / name, name, requests=requests, candidates=candidates)
-        found.append(folder / name / "config.yaml")
+        configs.append(folder / name / "config.yaml")
     if kuairand is not None:
         if not (folder / "kuairand" / "config.yaml").exists():
             import_kuairand(kuairand, folder / "kuairand")
-        found.append(folder / "kuairand" / "config.yaml")
-    return found
+        configs.append(folder / "kuairand" / "config.yaml")
+    return configs
 
 
 def config_of(path: Path, mode: str) -> Config:
     """The config with default rates; of mode towers with the first stage and its own losses alone."""
     value: Plain = read_yaml_file(path)
     names = [stage["name"] for stage in value["stages"]]
-    value["train"] = {key: held for key, held in value["train"].items() if key not in ("table", *names)}
+    value["train"] = {key: option for key, option in value["train"].items() if key not in ("table", *names)}
     value["name"] = f"{path.parent.name}-{mode}"
     value["packed"] = "packed/all"
     if mode == "towers":
@@ -90,16 +90,16 @@ def train_grid(
     config = config_of(path, mode)
     data = TrialData(open_or_pack(config, path.parent, report), path.parent, folder, report)
     trials = SearchTrials(folder / "trials", data, Objective.of(config, None))
-    found: dict[Rates, list[SearchTrial]] = {}
+    by_rates: dict[Rates, list[SearchTrial]] = {}
     for rates in grid:
         arm = at_rates(config, rates)
         for seed in range(seeds):
             at_seed = arm.at(1.0, seed)
             trial = trials.load(at_seed) or trials.run(at_seed)
-            found.setdefault(rates, []).append(trial)
-        said = [f"{mean_auc(t.figures).value:.4f}" if t.figures else "diverged" for t in found[rates]]
+            by_rates.setdefault(rates, []).append(trial)
+        said = [f"{mean_auc(t.figures).value:.4f}" if t.figures else "diverged" for t in by_rates[rates]]
         report(f"{config.name}: {arm.name}: mean AUC {', '.join(said)}")
-    return found
+    return by_rates
 
 
 def mean_auc(figures: Mapping[str, Figure]) -> Figure:
@@ -115,7 +115,7 @@ def recall(figures: Mapping[str, Figure]) -> Figure | None:
 
 
 def compare(ours: Sequence[SearchTrial], theirs: Sequence[SearchTrial], measure: Any) -> Interval | None:
-    """What ours have more, paired by seed and user; None if one diverged or has no such figure."""
+    """The gain of ours, paired by seed and user; None if one diverged or has no such figure."""
     pairs = [(measure(a.figures), measure(b.figures)) for a, b in zip(ours, theirs, strict=True) if a.figures]
     if len(pairs) < len(theirs) or any(one is None or other is None for one, other in pairs):
         return None
@@ -142,7 +142,7 @@ def figures_of(found: Mapping[str, dict[Rates, list[SearchTrial]]]) -> dict[str,
                     gains[name.rpartition("-")[2]].setdefault(rates, []).append(gain.value)
     for mode, by_rates in gains.items():
         worlds = sum(name.endswith(f"-{mode}") for name in found)
-        means = {rates: fmean(held) for rates, held in by_rates.items() if len(held) == worlds}
+        means = {rates: fmean(by_world) for rates, by_world in by_rates.items() if len(by_world) == worlds}
         means[DEFAULT] = 0.0
         best = max(means, key=lambda rates: means[rates])
         figures |= {f"mean-{mode}.{r[0]:g}_{r[1]:g}.auc": mean for r, mean in means.items()}
@@ -171,13 +171,13 @@ def main() -> None:
         paths = make_worlds(
             folder, arguments.worlds, arguments.kuairand, arguments.requests, arguments.candidates
         )
-        found = {
+        grids = {
             f"{path.parent.name}-{mode}": train_grid(path, mode, grid, arguments.seeds, folder, say)
             for path in paths
             for mode in MODES
         }
     aims = {f"gap-{mode}": ("<=", WITHIN) for mode in MODES}
-    harness.report("learning_rates", figures_of(found), aims, arguments.json)
+    harness.report("learning_rates", figures_of(grids), aims, arguments.json)
 
 
 if __name__ == "__main__":

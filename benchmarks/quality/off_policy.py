@@ -114,16 +114,16 @@ def judge_cut(order: CascadeRows) -> Figures:
     believed = cut_probability(requests, inputs["expected"], inputs["rank"], inputs["m"])
     true = cut_probability(requests, order.truth, inputs["rank"], inputs["m"])
     least, most = np.quantile(believed, (0.2, 0.8))
-    found = {"cut.believed": float(believed.mean()), "cut.true": float(true.mean())}
+    figures = {"cut.believed": float(believed.mean()), "cut.true": float(true.mean())}
     for name, fifth in (("least", believed <= least), ("most", believed >= most)):
-        found[f"cut.{name}.believed"] = float(believed[fifth].mean())
-        found[f"cut.{name}.true"] = float(true[fifth].mean())
+        figures[f"cut.{name}.believed"] = float(believed[fifth].mean())
+        figures[f"cut.{name}.true"] = float(true[fifth].mean())
     kept = inputs["rank"] < inputs["m"]
-    found["cut.clicks_kept"] = float(order.truth[kept].sum() / order.truth.sum())
+    figures["cut.clicks_kept"] = float(order.truth[kept].sum() / order.truth.sum())
     for name in ("click_recall", "bucket_click_recall"):
         measure = METRICS[name].measure(inputs)
-        found[f"cut.{name}"] = (measure and measure.value()) or 0.0
-    return found
+        figures[f"cut.{name}"] = (measure and measure.value()) or 0.0
+    return figures
 
 
 def read_lists(order: CascadeRows, levels: Sequence[str]) -> Lists:
@@ -165,17 +165,17 @@ def estimate(rng: np.random.Generator, lists: Lists, draw: str) -> dict[str, Rat
     exposed, chance, position = DRAWS[draw](rng, lists)
     looked = rng.random(len(chance)) < examination(position)
     clicked = exposed & looked & (rng.random(len(chance)) < lists.truth)
-    given = (lists.requests, lists.listed, clicked, exposed, chance)
+    observations = (lists.requests, lists.listed, clicked, exposed, chance)
     estimates = {"ips": ips_click_rate, "snips": snips_click_rate}
-    found = {name: formula(*given) for name, formula in estimates.items()}
-    return found | {"dr": dr_click_rate(*given, lists.expected)}
+    measures = {name: formula(*observations) for name, formula in estimates.items()}
+    return measures | {"dr": dr_click_rate(*observations, lists.expected)}
 
 
 def judge(lists: Lists, draws: int, seed: int) -> Figures:
     """Estimates against the truth, as figures."""
     rng, truth = np.random.default_rng(seed), lists.value
     outside = lists.listed & lists.popular & ~lists.drawn
-    found: Figures = {
+    figures: Figures = {
         "truth": truth,
         "truth.in_order": lists.in_order,
         "model": float(lists.expected[lists.listed].mean()) - truth,
@@ -192,16 +192,16 @@ def judge(lists: Lists, draws: int, seed: int) -> Figures:
                     bounds = interval(measure, n)
                     if bounds is not None:
                         values.setdefault(name, []).append((measure.value() or 0.0, *bounds))
-            found[f"{draw}.{share:g}.requests"] = float(np.mean(sizes))
+            figures[f"{draw}.{share:g}.requests"] = float(np.mean(sizes))
             for name, rows in values.items():
                 value, low, high = np.array(rows).T
-                found |= {
+                figures |= {
                     f"{draw}.{share:g}.{name}.bias": float(value.mean() - truth),
                     f"{draw}.{share:g}.{name}.rmse": float(np.sqrt(((value - truth) ** 2).mean())),
                     f"{draw}.{share:g}.{name}.width": float((high - low).mean()),
                     f"{draw}.{share:g}.{name}.coverage": float(((low <= truth) & (truth <= high)).mean()),
                 }
-    return found
+    return figures
 
 
 def main() -> None:
@@ -215,7 +215,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     say = Console(stderr=True).print
-    found: dict[str, list[float]] = {}
+    samples: dict[str, list[float]] = {}
     for seed in range(arguments.seeds):
         with tempfile.TemporaryDirectory() as folder:
             data = Path(folder) / "world"
@@ -228,9 +228,9 @@ def main() -> None:
             )
         say(f"{seed}: " + "  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
         for name, value in figures.items():
-            found.setdefault(name, []).append(value)
+            samples.setdefault(name, []).append(value)
     table: dict[str, harness.Figure] = {}
-    for name, values in found.items():
+    for name, values in samples.items():
         table |= spread(name, values)
     aims = {
         f"{draw}.{share:g}.{name}.coverage": (">=", 0.92)

@@ -58,15 +58,15 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--experiments", type=int, default=300)
     options = parser.parse_args()
-    found: dict[str, harness.Figure] = {}
+    figures: dict[str, harness.Figure] = {}
     for share in SHARES:
         made = list(experiments(options.experiments, share))
-        found[f"fixed@{share:g}"] = float(np.mean([finds_by_fixed(*one) for one in made]))
+        figures[f"fixed@{share:g}"] = float(np.mean([finds_by_fixed(*one) for one in made]))
         for effect in EFFECTS:
             misled = float(np.mean([finds_by_sequence(*one, effect) for one in made]))
-            found[f"sequential@{share:g}.effect_{effect:g}"] = misled
-    aims = {name: ("<=", ALPHA) for name in found if name.startswith("sequential")}
-    harness.report("peeking", found, aims, options.json)
+            figures[f"sequential@{share:g}.effect_{effect:g}"] = misled
+    aims = {name: ("<=", ALPHA) for name in figures if name.startswith("sequential")}
+    harness.report("peeking", figures, aims, options.json)
 
 
 if __name__ == "__main__":

@@ -99,8 +99,8 @@ def judge(arena: Arena, structure: str, epochs: int, seed: int) -> Figures:
     model = arena.trained(
         structure, [stage(structure, "simulated")], losses(structure, loss), settings(epochs) | {"seed": seed}
     )
-    found, truth = predict_split(model, arena.packed, "test"), read_truth(arena.packed, "test")["click"]
-    z, requests = found.logits["prerank"]["click"], found.requests
+    predictions, truth = predict_split(model, arena.packed, "test"), read_truth(arena.packed, "test")["click"]
+    z, requests = predictions.logits["prerank"]["click"], predictions.requests
     best = recall(requests, requests.ranks(truth), requests.ranks(z), TOP, KEEP)
     area = truth_auc(requests.user_of(), z, truth)
     return {"candidates_auc": float(area.value() or 0), "truth_recall": float(best.value() or 0)}
@@ -181,8 +181,8 @@ def microseconds(arena: Arena) -> Figures:
             calls[key]()
             if n >= 20:
                 times[key].append(time.thread_time_ns() - began)
-    found = {key: float(np.quantile(values, 0.1)) / 1e3 for key, values in times.items()}
-    return found | {f"{name}.bytes_per_item": float(one.bytes) for name, one in timed.items()}
+    figures = {key: float(np.quantile(values, 0.1)) / 1e3 for key, values in times.items()}
+    return figures | {f"{name}.bytes_per_item": float(one.bytes) for name, one in timed.items()}
 
 
 def summary(found: dict[str, list[dict[str, Figures]]], speed: Figures) -> dict[str, harness.Figure]:
@@ -210,7 +210,7 @@ def summary(found: dict[str, list[dict[str, Figures]]], speed: Figures) -> dict[
 
 
 def kept_at(results: Path, world: str, structure: str) -> Path:
-    """Where the figures of a structure in a world are kept."""
+    """Path of the figures of a structure in a world."""
     return results / f"{world}-{structure}.json"
 
 
@@ -230,7 +230,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     keep_freed_memory()
-    found: dict[str, list[dict[str, Figures]]] = {}
+    by_world: dict[str, list[dict[str, Figures]]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         results = arguments.keep or folder / "results"
@@ -243,14 +243,14 @@ def main() -> None:
                 )
                 by = partial(judge, epochs=epochs, seed=seed)
                 path = partial(kept_at, results, f"{name}-{seed}-{size}x{epochs}")
-                found.setdefault(name, []).append(judged(make, by, path))
+                by_world.setdefault(name, []).append(judged(make, by, path))
                 print(f"{name}, seed {seed}: done", file=sys.stderr, flush=True)
             if arguments.folder:
                 by, path = partial(judge_clicks, seed=seed), partial(kept_at, results, f"kuairand-{seed}")
-                found.setdefault("kuairand", []).append(judged(imports, by, path))
+                by_world.setdefault("kuairand", []).append(judged(imports, by, path))
                 print(f"kuairand, seed {seed}: done", file=sys.stderr, flush=True)
         speed = microseconds(world(folder / "timed", "medium", 0, 300, 200, features=counts("simulated")))
-    harness.report("prerank_structures", summary(found, speed), {}, arguments.json)
+    harness.report("prerank_structures", summary(by_world, speed), {}, arguments.json)
 
 
 if __name__ == "__main__":

@@ -43,21 +43,22 @@ def main() -> None:
         import_kuairand(arguments.folder, data, say)
         if arguments.config:
             (data / "config.yaml").write_bytes(arguments.config.read_bytes())
-        found: dict[str, list[float]] = {}
+        samples: dict[str, list[float]] = {}
         for seed in range(arguments.seeds):
             for name, value in trained(data / "config.yaml", seed, Path(temporary)).items():
-                found.setdefault(name, []).append(value)
+                samples.setdefault(name, []).append(value)
             for name, priors in (("reference", False), ("prior_reference", True)):
                 scores = reference(data, priors, seed)
-                found.setdefault(f"{name}_auc", []).append(scores.auc)
-                found.setdefault(f"{name}_gauc", []).append(scores.gauc)
-            say(f"seed {seed}: " + "  ".join(f"{name} {values[-1]:.4f}" for name, values in found.items()))
-    figures = {name: fmean(values) for name, values in found.items()}
-    figures |= {f"{name}_std": pstdev(values) for name, values in found.items()}
+                samples.setdefault(f"{name}_auc", []).append(scores.auc)
+                samples.setdefault(f"{name}_gauc", []).append(scores.gauc)
+            say(f"seed {seed}: " + "  ".join(f"{name} {values[-1]:.4f}" for name, values in samples.items()))
+    figures = {name: fmean(values) for name, values in samples.items()}
+    figures |= {f"{name}_std": pstdev(values) for name, values in samples.items()}
     for stage in STAGES:
         for metric in ("auc", "gauc"):
             gains = [
-                a - b for a, b in zip(found[f"{stage}_{metric}"], found[f"reference_{metric}"], strict=True)
+                a - b
+                for a, b in zip(samples[f"{stage}_{metric}"], samples[f"reference_{metric}"], strict=True)
             ]
             figures[f"{stage}_{metric}_gain"] = fmean(gains)
     aims = {

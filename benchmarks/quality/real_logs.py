@@ -79,7 +79,7 @@ class LogResult:
 
     def figures(self, prefix: str) -> dict[str, harness.Figure]:
         """All metrics of all rankings, and the paired differences from the reference."""
-        found: dict[str, harness.Figure] = {}
+        figures: dict[str, harness.Figure] = {}
         for metric, measure in METRICS.items():
             draws: dict[str, NDArray[np.float64]] = {}
             chosen = "reference auc" if metric == "auc" else "reference ndcg@10"
@@ -91,17 +91,17 @@ class LogResult:
                 values = [value for m in measures if (value := m.value()) is not None]
                 if len(values) < len(seeds):
                     continue  # no request with a 1 and a 0
-                found[f"{prefix}.{name}_{metric}"] = fmean(values)
+                figures[f"{prefix}.{name}_{metric}"] = fmean(values)
                 draws[name] = np.mean([replicates(m, 0, REPLICATES) for m in measures], axis=0)
             for name in STAGES:
                 if name in draws and "reference" in draws:
                     key = f"{prefix}.{name}_{metric}_gain"
-                    mean = float(found[f"{prefix}.{name}_{metric}"]) - float(
-                        found[f"{prefix}.reference_{metric}"]
+                    mean = float(figures[f"{prefix}.{name}_{metric}"]) - float(
+                        figures[f"{prefix}.reference_{metric}"]
                     )
                     low, high = np.nanquantile(draws[name] - draws["reference"], [0.025, 0.975])
-                    found |= {key: mean, f"{key}.low": float(low), f"{key}.high": float(high)}
-        return found
+                    figures |= {key: mean, f"{key}.low": float(low), f"{key}.high": float(high)}
+        return figures
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def measure_log(folder: Path, work: Path, seeds: int, say: Callable[[str], objec
     boosted = boost(packed, splits, seeds)
     say(f"{work.name}: reference {boosted.chosen}")
     test = splits["test"]
-    scores |= {f"reference {metric}": found for metric, found in boosted.scores.items()}
+    scores |= {f"reference {metric}": seed_scores for metric, seed_scores in boosted.scores.items()}
     popular = _popularity(run)
     if popular is not None:
         scores["popularity"] = [test.column(popular)]
@@ -250,10 +250,10 @@ def _shares(figures: dict[str, harness.Figure]) -> dict[str, harness.Figure]:
     }
     whole = value["oracle"] - value["popularity"]
     shares = {name: (value[name] - value["popularity"]) / whole for name in (*STAGES, "reference")}
-    found: dict[str, harness.Figure] = {
+    of_oracle: dict[str, harness.Figure] = {
         f"news.{name}_share_of_oracle": share for name, share in shares.items()
     }
-    return found | {"news.rank_share_margin": shares["rank"] - SHARE * shares["reference"]}
+    return of_oracle | {"news.rank_share_margin": shares["rank"] - SHARE * shares["reference"]}
 
 
 if __name__ == "__main__":

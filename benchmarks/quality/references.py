@@ -87,14 +87,14 @@ def _rates(rows: pl.DataFrame, key: str, usual: dict[str, float]) -> pl.DataFram
     """Impressions and smoothed rates of a key on the days before each row's; rows are in order of time."""
     daily = rows.group_by(key, "day").agg(pl.len().alias("shown"), pl.col(usual).sum()).sort("day")
     before = daily.with_columns(pl.col("shown", *usual).cum_sum().over(key))
-    found = rows.select(key, "day").join_asof(
+    matches = rows.select(key, "day").join_asof(
         before, on="day", by=key, allow_exact_matches=False, check_sortedness=False
     )
     shown = pl.col("shown").fill_null(0)
     rates = [
         (pl.col(label).fill_null(0) + SMOOTHING * rate) / (shown + SMOOTHING) for label, rate in usual.items()
     ]
-    return found.select(
+    return matches.select(
         shown.alias(f"{key}_shown"),
         *(r.alias(f"{key}_{label}") for r, label in zip(rates, usual, strict=True)),
     )

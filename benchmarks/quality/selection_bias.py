@@ -75,9 +75,9 @@ def chosen(
     exposed = {len(arena.packed.data.levels) - 1: None}
     measures = []
     for model in models:
-        found = predict_split(model, arena.packed, "valid", exposed)
-        z, label = found.logits["prerank"]["click"], found.labels["click"]
-        measures.append(auc(found.requests.user_of(), z, label))
+        predictions = predict_split(model, arena.packed, "valid", exposed)
+        z, label = predictions.logits["prerank"]["click"], predictions.labels["click"]
+        measures.append(auc(predictions.requests.user_of(), z, label))
     values = [measure.value() or 0.0 for measure in measures]
     draws = [replicates(measure, seed=0) for measure in measures]
     best = int(np.argmax(values))
@@ -104,13 +104,13 @@ class Judge:
         user, label = requests.user_of(), predictions.labels["click"]
         best, cut = requests.ranks(self.truth), requests.ranks(z)
         final = joint_recall(requests, best < TOP, [z, self.fixed.logits["rank"]["click"]], [KEEP], TOP)
-        found = {
+        values = {
             f"truth_recall@{TOP}@{KEEP}": recall(requests, best, cut, TOP, KEEP).value(),
             f"final_recall@{TOP}": final.value(),
             "candidates_auc": truth_auc(user, z, self.truth).value(),
             "exposed_auc": auc(user[rows], z[rows], label[rows]).value(),
         }
-        return {name: float(value or 0) for name, value in found.items()}
+        return {name: float(value or 0) for name, value in values.items()}
 
 
 class Measured:
@@ -145,7 +145,7 @@ class Measured:
 
 def measure(at: Measured, results: Path) -> dict[str, Figures]:
     """The figures of all arms in a world; those that `results` holds are not trained again."""
-    found: dict[str, Figures] = {}
+    figures: dict[str, Figures] = {}
     believed = shrunk(at.preset)
     arms: dict[str, Callable[[], Figures]] = {
         "alone": partial(at.model, lambda arena: alone(arena, TOWERS)),
@@ -161,12 +161,12 @@ def measure(at: Measured, results: Path) -> dict[str, Figures]:
         "taught_briefly": partial(at.model, lambda arena: taught(arena, OWN, 2, 50, {})),
         "negatives": partial(at.weighed, NEGATIVE_WEIGHTS, with_negatives),
         "frozen_teacher": partial(
-            at.model, lambda arena: with_negatives(arena, found["negatives"]["weight"], frozen=True)
+            at.model, lambda arena: with_negatives(arena, figures["negatives"]["weight"], frozen=True)
         ),
     }
     for name, arm in arms.items():
-        found |= kept(results / f"{name}.json", partial(_figures_by_name, name, arm))
-    return found
+        figures |= kept(results / f"{name}.json", partial(_figures_by_name, name, arm))
+    return figures
 
 
 def _figures_by_name(name: str, arm: Callable[[], Figures]) -> dict[str, Figures]:
@@ -227,7 +227,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     keep_freed_memory()
-    found: dict[str, list[dict[str, Figures]]] = {preset: [] for preset in arguments.worlds}
+    by_world: dict[str, list[dict[str, Figures]]] = {preset: [] for preset in arguments.worlds}
     with tempfile.TemporaryDirectory() as folder:
         results = arguments.keep or Path(folder) / "results"
         for seed in range(arguments.seeds):
@@ -235,9 +235,9 @@ def main() -> None:
                 place = f"{preset}-{seed}-{arguments.requests}x{arguments.candidates}"
                 size = arguments.requests, arguments.candidates
                 at = Measured(Path(folder) / "world", preset, seed, *size)
-                found[preset].append(measure(at, results / place))
+                by_world[preset].append(measure(at, results / place))
                 print(f"{preset}, seed {seed}: done", file=sys.stderr, flush=True)
-    figures = summary(found)
+    figures = summary(by_world)
     aims = {key: aim for key, aim in AIMS.items() if key in figures}
     harness.report("selection_bias", figures, aims, arguments.json)
 

@@ -208,18 +208,18 @@ def run_phase(
 
 
 def summarise(phases: dict[str, dict[str, float]]) -> dict[str, float]:
-    """The figures of a run: the worst phase beside the quiet ones, then every phase."""
+    """The figures of a run: the worst phase against the quiet ones, then every phase."""
     quiet = [phases.pop("quiet"), phases.pop("quiet_after")]
     p99 = float(np.mean([one["p99_ms"] for one in quiet]))
     peak = max(one["peak_rss_mib"] for one in phases.values())
-    found = {
+    figures = {
         "peak_rss_mib": peak,
         "rss_ratio": peak / quiet[0]["peak_rss_mib"],
         "p99_quiet_ms": p99,
         "p99_ratio": max(one["p99_ms"] for one in phases.values()) / p99,
         "failed": sum(one["failed"] for one in [*phases.values(), *quiet]),
     }
-    return found | {f"{name}.{key}": value for name, one in phases.items() for key, value in one.items()}
+    return figures | {f"{name}.{key}": value for name, one in phases.items() for key, value in one.items()}
 
 
 def main() -> None:

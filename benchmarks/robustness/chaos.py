@@ -53,12 +53,12 @@ AIMS = {"failed": ("==", 0.0), "diverged": ("==", 0.0), "p99_ratio": ("<=", 2.0)
 
 
 class Trial:
-    """A store under faults, and what was found."""
+    """A store under faults, and the results."""
 
     def __init__(self, disturbed: Disturbed, url: str, folder: Path, bodies: list[dict[str, Any]]) -> None:
         """
         Args:
-            disturbed: the store with those who use it.
+            disturbed: the store with its users.
             url: of the store.
             folder: to work in.
             bodies: of requests.
@@ -97,23 +97,23 @@ class Trial:
 
     def _ask(self, whole: Sequence[bytes], users: Sequence[bytes], rate: float, fault: Any) -> float:
         """Send requests, during a fault if one is given; return the p99 of those that need no store, ms."""
-        found, of_users = Sent(), Sent()
+        of_whole, of_users = Sent(), Sent()
         port = self.disturbed.replicas[0].port
 
         async def send() -> None:
             disturbing = asyncio.create_task(asyncio.to_thread(fault)) if fault is not None else None
             await asyncio.gather(
-                arriving(port, whole, rate, WINDOW, found),
+                arriving(port, whole, rate, WINDOW, of_whole),
                 arriving(port, users, USER_RATE, WINDOW, of_users),
             )
             if disturbing is not None:
                 await disturbing
 
         run(send())
-        self.failed, self.users_failed = self.failed + found.failed, self.users_failed + of_users.failed
-        self.requests += len(found.due) + found.failed
-        self.statuses += found.statuses
-        return found.percentile(99)
+        self.failed, self.users_failed = self.failed + of_whole.failed, self.users_failed + of_users.failed
+        self.requests += len(of_whole.due) + of_whole.failed
+        self.statuses += of_whole.statuses
+        return of_whole.percentile(99)
 
     def _compare(self) -> int:
         """Pause the writer once something is live, and return how many replicas do not equal the store."""
@@ -160,7 +160,7 @@ def open_trial(
     bodies: list[dict[str, Any]],
     exits: ExitStack,
 ) -> Trial:
-    """Publish into a new store of a kind, and start all who use it; `exits` ends them."""
+    """Publish into a new store of a kind, and start all its users; `exits` ends them."""
     rng = random.Random(0)
     if kind == "redis":
         (folder / "redis").mkdir(parents=True)

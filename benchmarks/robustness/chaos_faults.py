@@ -1,4 +1,4 @@
-"""What `chaos` does to a store and to those who use it; each fault ends by itself."""
+"""Faults that `chaos` inflicts on a store and its users; each fault ends by itself."""
 
 import random
 import shutil
@@ -24,7 +24,7 @@ SLOW_SECONDS = 0.2
 
 @dataclass
 class Disturbed:
-    """A store with those who use it."""
+    """A store with its users."""
 
     writer: Writer
     replicas: list[Replica]
@@ -47,7 +47,7 @@ class Disturbed:
             time.sleep(HOLD_SECONDS)
 
     def stop_writer(self) -> None:
-        """Stop the writer in whatever it does, and let it go on."""
+        """Suspend the writer in whatever it does, then resume it."""
         assert self.writer.process is not None
         self.writer.process.send_signal(signal.SIGSTOP)
         time.sleep(HOLD_SECONDS)

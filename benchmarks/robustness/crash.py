@@ -102,7 +102,7 @@ class Unbroken:
 
 
 def killed_training(unbroken: Unbroken, folder: Path, rng: random.Random) -> tuple[bool, list[str]]:
-    """Whether the kill came in time, and what is wrong after it."""
+    """Whether the kill came in time, and the faults after it."""
     after = rng.uniform(0, unbroken.seconds)
     cut = kill(train(unbroken.config, folder), (folder / "run.json").exists, after)
     return cut, [*wrong_training(unbroken, folder)]
@@ -155,7 +155,7 @@ class Exports:
         self.versions = list(self.answers)
 
     def killed(self, turn: int, rng: random.Random) -> tuple[bool, list[str]]:
-        """Whether the kill came in time, and what is wrong after it. In turn 0 there is no bundle yet."""
+        """Whether the kill came in time, and the faults after it. In turn 0 there is no bundle yet."""
         run = self.runs[turn % 2]
         cut = kill(
             start("export", run.folder, self.bundle),

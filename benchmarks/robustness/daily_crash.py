@@ -29,7 +29,7 @@ KILLS = 5
 
 
 class Unbroken:
-    """What a run leaves that nothing disturbs."""
+    """Result of an undisturbed run."""
 
     def __init__(self, settings: Path) -> None:
         began = time.monotonic()
@@ -58,7 +58,7 @@ def kill_daily(settings: Path, unbroken: Unbroken, changes: int, rng: random.Ran
 
 
 def wrong_live(settings: Path, cache: Path, unbroken: Unbroken) -> Iterator[str]:
-    """What is wrong with what is live, right after a kill."""
+    """Faults of the live version, right after a kill."""
     try:
         live = live_model(settings, cache, unbroken.request)
         recorded = models_of(settings)
@@ -75,16 +75,16 @@ def wrong_live(settings: Path, cache: Path, unbroken: Unbroken) -> Iterator[str]
 
 
 def wrong_end(settings: Path, unbroken: Unbroken) -> Iterator[str]:
-    """What differs in the end, after a last call."""
+    """Differences at the end, after a last call."""
     try:
         corank.daily(settings)
         if models_of(settings) != unbroken.models:
             yield f"models {models_of(settings)} instead of {unbroken.models}"
-        found = bundles_of(settings)
+        bundles = bundles_of(settings)
     except (CorankError, AssertionError) as error:
         yield repr(error)
         return
-    differ = [name for name in found | unbroken.bundles if found.get(name) != unbroken.bundles.get(name)]
+    differ = [name for name in bundles | unbroken.bundles if bundles.get(name) != unbroken.bundles.get(name)]
     if differ:
         yield f"differ: {', '.join(differ[:5])}"
 

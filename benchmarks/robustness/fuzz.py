@@ -35,13 +35,13 @@ def main() -> None:
     aims: dict[str, tuple[str, float]] = {}
     for name in arguments.only or PARTS:
         run, cases, least = PARTS[name]
-        found = run(arguments.cases or cases, arguments.seed)
-        figures |= {f"{name}.{key}": value for key, value in found.items()}
-        if "cases" in found:
+        outcome = run(arguments.cases or cases, arguments.seed)
+        figures |= {f"{name}.{key}": value for key, value in outcome.items()}
+        if "cases" in outcome:
             aims[f"{name}.cases"] = (">=", least)
-        aims |= {f"{name}.{key}": ("<=", 0) for key in NONE if key in found}
-        if "rss_end_mib" in found:
-            aims[f"{name}.rss_end_mib"] = ("<=", found["rss_start_mib"] * 1.1)
+        aims |= {f"{name}.{key}": ("<=", 0) for key in NONE if key in outcome}
+        if "rss_end_mib" in outcome:
+            aims[f"{name}.rss_end_mib"] = ("<=", outcome["rss_start_mib"] * 1.1)
     harness.report("fuzz", figures, aims, arguments.json)
 
 

@@ -37,10 +37,10 @@ def fuzz_bundles(cases: int, seed: int) -> dict[str, float]:
             count = min(BATCH, cases - first)
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
                 try:
-                    found = pool.submit(_run_batch, Path(folder), n, count, seed + n).result()
+                    outcome = pool.submit(_run_batch, Path(folder), n, count, seed + n).result()
                 except BrokenProcessPool:
-                    found = Outcome(cases=count, failed=1, first=f"batch {n} of seed {seed + n} crashed")
-            total.add(found)
+                    outcome = Outcome(cases=count, failed=1, first=f"batch {n} of seed {seed + n} crashed")
+            total.add(outcome)
     if total.first:
         Console(stderr=True).print(f"bundles: {total.first}", markup=False)
     return {

@@ -14,11 +14,11 @@ def fuzz_configs(cases: int, seed: int) -> dict[str, float]:
         `slowest_s`; `accepted`, those in which the mutation did no harm.
     """
     with tempfile.TemporaryDirectory() as folder:
-        found = read_mutations(make_world(Path(folder)), cases, seed)
+        outcome = read_mutations(make_world(Path(folder)), cases, seed)
     return {
-        "cases": found.cases,
-        "failed": found.failed,
-        "hung": found.hung,
-        "slowest_s": found.slowest,
-        "accepted": found.accepted,
+        "cases": outcome.cases,
+        "failed": outcome.failed,
+        "hung": outcome.hung,
+        "slowest_s": outcome.slowest,
+        "accepted": outcome.accepted,
     }

@@ -85,7 +85,7 @@ async def finished(worker: Worker) -> None:
 
 @dataclass
 class Computed:
-    """What comparing found."""
+    """Results of the comparison."""
 
     states: int = 0
     mixed: int = 0
@@ -96,7 +96,7 @@ def computed(
     url: str, cache: Path, bodies: Sequence[dict[str, Any]], answers: Sequence[tuple[int, int, bytes]]
 ) -> Computed:
     """Every answer anew, by the version and the change that it names."""
-    found, before = Computed(), None
+    comparison, before = Computed(), None
     by_state: dict[tuple[str, int], list[tuple[Request, dict[str, Any]]]] = defaultdict(list)
     for number, user, body in answers:
         answer, request = msgspec.json.decode(body), Request.parse(of_user(bodies[number], user))
@@ -110,12 +110,14 @@ def computed(
             if bundle is None or bundle.manifest.model_version != model:
                 bundle = Funnel(fetch_bundle(store, names[model], cache))
             funnel = restore(store, names[model], bundle, seq)
-            found.states += 1
-            found.mixed += sum(not same(funnel.rank(request), answer) for request, answer in some)
+            comparison.states += 1
+            comparison.mixed += sum(not same(funnel.rank(request), answer) for request, answer in some)
             if before is not None:
-                found.told_apart += any(not same(before.rank(request), answer) for request, answer in some)
+                comparison.told_apart += any(
+                    not same(before.rank(request), answer) for request, answer in some
+                )
             before = funnel
-    return found
+    return comparison
 
 
 def same(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
@@ -130,15 +132,15 @@ def same(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
 
 def requests(run: Run, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Logged ones, with the items that change among their candidates."""
-    found = []
+    bodies = []
     for number in range(REQUESTS):
         request = logged_request(run, "test", number) | {"trace": False}
         logged = {candidate["id"] for candidate in request["candidates"]}
         request["candidates"] += [
             {"id": row["id"], "category_clicks": 0.0} for row in rows if row["id"] not in logged
         ]
-        found.append(request)
-    return found
+        bodies.append(request)
+    return bodies
 
 
 def served(
@@ -148,7 +150,7 @@ def served(
     rows: list[dict[str, Any]],
     options: argparse.Namespace,
 ) -> tuple[Asked, Asked, dict[str, harness.Figure]]:
-    """What became of requests without swaps, for a quarter of the time, and with them; and of those for the shadow."""
+    """Outcomes of requests without swaps, for a quarter of the time, and with them; and of those for the shadow."""
     with closing(open_store(url, create=True)) as store:
         publish_bundle(home.parent / "1", store)
         canary, shadow = (home.parent / str(options.swaps + n) for n in (2, 3))
@@ -210,8 +212,8 @@ def main() -> None:
         url, bodies = stack.enter_context(stored(options.store, home)), requests(trained, rows)
         steady, swapped, shadow = served(url, home, bodies, rows, options)
         compared = computed(url, home / "again", bodies, steady.answers + swapped.answers)
-    found = figures(steady, swapped, shadow, compared)
-    harness.report("hot_swap", found, AIMS | {"swaps": (">=", options.swaps)}, options.json)
+    results = figures(steady, swapped, shadow, compared)
+    harness.report("hot_swap", results, AIMS | {"swaps": (">=", options.swaps)}, options.json)
 
 
 if __name__ == "__main__":

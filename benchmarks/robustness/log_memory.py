@@ -30,7 +30,7 @@ RATE = 100.0
 
 def make_requests(run: Run, count: int, candidates: int) -> list[bytes]:
     """Logged requests, with so many candidates of the whole catalogue each and a history of fifty."""
-    rng, found = np.random.default_rng(0), []
+    rng, messages = np.random.default_rng(0), []
     for number in range(count):
         request: dict[str, Any] = logged_request(run, "test", number)
         del request["time"]  # now
@@ -39,8 +39,8 @@ def make_requests(run: Run, count: int, candidates: int) -> list[bytes]:
         request["candidates"] = chosen[0][:candidates].tolist()
         for history in run.config.declared.histories():
             request["user"][history] = chosen[1][:50].tolist()
-        found.append(load.message(json.dumps(request).encode()))
-    return found
+        messages.append(load.message(json.dumps(request).encode()))
+    return messages
 
 
 def measure(
@@ -80,15 +80,15 @@ def main() -> None:
         run = corank.train(config, ["train.epochs=1"], folder=folder / "run").run
         corank.export(run.folder, folder / "bundle")
         large, small = make_requests(run, 100, CANDIDATES), make_requests(run, 100, SMALL)
-        found = {}
+        by_mode = {}
         for name, options in (("plain", ()), ("logged", ("--log", str(folder / "log")))):
             say(f"{name} …")
-            found[name] = measure(folder / "bundle", folder, large, small, arguments.seconds, *options)
+            by_mode[name] = measure(folder / "bundle", folder, large, small, arguments.seconds, *options)
         files = list((folder / "log").glob("served-*.parquet"))
         logged_mib = sum(file.stat().st_size for file in files) / 2**20
-    figures = {f"{name}.{key}": value for name, part in found.items() for key, value in part.items()}
-    figures |= {"rss_ratio": found["logged"]["peak_rss_mib"] / found["plain"]["peak_rss_mib"]}
-    figures |= {"p99_ratio": found["logged"]["p99_ms"] / found["plain"]["p99_ms"]}
+    figures = {f"{name}.{key}": value for name, part in by_mode.items() for key, value in part.items()}
+    figures |= {"rss_ratio": by_mode["logged"]["peak_rss_mib"] / by_mode["plain"]["peak_rss_mib"]}
+    figures |= {"p99_ratio": by_mode["logged"]["p99_ms"] / by_mode["plain"]["p99_ms"]}
     figures |= {"files": len(files), "logged_mib": logged_mib}
     harness.report("log_memory", figures, {"rss_ratio": ("<=", 1.3)}, arguments.json)
 

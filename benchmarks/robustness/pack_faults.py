@@ -1,4 +1,4 @@
-"""Packings whose workers and driver are killed with SIGKILL at random moments, and what they have packed in the end.
+"""Packings whose workers and driver are killed with SIGKILL at random moments, and the packed data at the end.
 
 `scripts/bench scale_faults` calls this for its half about packing.
 """
@@ -17,7 +17,7 @@ AT_ONCE = 4
 
 @dataclass(frozen=True)
 class PackFaults:
-    """What became of killed packings."""
+    """Outcomes of killed packings."""
 
     tries: int
     """Packings that were brought to their end."""
@@ -28,7 +28,7 @@ class PackFaults:
 
 
 def kill_packings(workers: int, drivers: int, seed: int = 0, requests: int = 2000) -> PackFaults:
-    """Pack until so many workers and so many drivers were killed; each killed driver is followed by one that goes on.
+    """Pack until so many workers and so many drivers were killed; each killed driver is followed by one that continues.
 
     Args:
         workers: how many SIGKILLs of a random worker.
@@ -56,8 +56,8 @@ def kill_packings(workers: int, drivers: int, seed: int = 0, requests: int = 200
     return PackFaults(tries, killed_workers, killed_drivers, tuple(wrong))
 
 
-def _differing(found: dict[str, str], expected: dict[str, str]) -> list[str]:
-    names = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+def _differing(actual: dict[str, str], expected: dict[str, str]) -> list[str]:
+    names = sorted(name for name in actual.keys() | expected.keys() if actual.get(name) != expected.get(name))
     return [f"differ: {', '.join(names)}"] if names else []
 
 

@@ -33,8 +33,8 @@ def main() -> None:
             cases = folder / f"{world}.jsonl"
             corank.conformance(bundle, cases, number=arguments.requests)
             for name, client in clients.items():
-                found = compare(client, bundle, cases)
-                figures |= {f"{world}.{name}.{step}": value for step, value in found.items()}
+                differences = compare(client, bundle, cases)
+                figures |= {f"{world}.{name}.{step}": value for step, value in differences.items()}
     aims = dict.fromkeys(figures, ("<=", TOLERANCE))
     harness.report("reference_clients", figures, aims, arguments.json)
 

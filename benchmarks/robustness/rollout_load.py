@@ -1,4 +1,4 @@
-"""A canary and a shadow beside the live version of a service, and many users who ask it.
+"""A canary and a shadow next to the live version of a service, and requests of many users.
 
 `changed_users` had both the canary and the live version; `share_error` is how far the canary's share of the requests is
 from what was asked, in points.
@@ -36,7 +36,7 @@ METRICS = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 @dataclass
 class Asked:
-    """What became of requests: of each its number, its user, its answer, and how long it took, seconds."""
+    """Outcomes of requests: of each its number, its user, its answer, and how long it took, seconds."""
 
     answers: list[tuple[int, int, bytes]] = field(default_factory=list)
     waited: list[float] = field(default_factory=list)
@@ -76,7 +76,7 @@ async def asked_during(
     bodies: Sequence[dict[str, Any]],
     *others: Coroutine[Any, Any, None],
 ) -> Asked:
-    """What became of requests until something ended; `others` go on beside them."""
+    """Outcomes of requests until something ended; `others` run concurrently."""
     asked, rng = Asked(), random.Random(0)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(ask(port, bodies, rng, asked)) for _ in range(CONNECTIONS)]
@@ -145,7 +145,7 @@ class AssignedUsers:
         percent = 100 * self.canary / self.requests
         return {
             "users": len(self.roles),
-            "changed_users": sum(len(found) > 1 for found in self.roles.values()),
+            "changed_users": sum(len(roles) > 1 for roles in self.roles.values()),
             "canary_percent": percent,
             "share_error": abs(percent - CANARY_PERCENT),
         }
@@ -158,10 +158,10 @@ class VersionOfAnswer(msgspec.Struct):
 
 
 async def shadow_figures(port: int) -> dict[str, harness.Figure]:
-    """What became of requests that were offered to the shadow, in all workers."""
+    """Outcomes of requests that were offered to the shadow, in all workers."""
     connection = await Connection.open(port)
     _, body = await connection.ask(METRICS)
     connection.close()
-    found = re.findall(r'corank_shadow_requests_total{outcome="(\w+)"} ([0-9.e+]+)', body.decode())
-    counts = {outcome: float(count) for outcome, count in found}
+    matches = re.findall(r'corank_shadow_requests_total{outcome="(\w+)"} ([0-9.e+]+)', body.decode())
+    counts = {outcome: float(count) for outcome, count in matches}
     return {f"shadow_{outcome}": counts.get(outcome, 0.0) for outcome in ("scored", "dropped", "failed")}

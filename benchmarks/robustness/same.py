@@ -36,16 +36,16 @@ class Result:
 
 
 def answer(code: Checkout, bundle: Path, request: Path) -> dict[str, Any]:
-    """What a bundle answers; a candidate's rank by a stage, which was called `place`, under the name of today.
+    """The answer of a bundle; a candidate's rank by a stage, which was called `place`, under the name of today.
 
     The id of its items is left out: every export draws another.
     """
-    found: dict[str, Any] = json.loads(code.output("rank", bundle, request, "--json"))
-    found.pop("items_id", None)
-    for candidate in found.get("trace", []):
+    document: dict[str, Any] = json.loads(code.output("rank", bundle, request, "--json"))
+    document.pop("items_id", None)
+    for candidate in document.get("trace", []):
         for stage in candidate["stages"].values():
             stage["rank"] = stage.pop("place", stage.get("rank"))
-    return found
+    return document
 
 
 def result(code: Checkout, folder: Path, example: str | None, narrow: Sequence[str]) -> Result:
@@ -92,16 +92,18 @@ def opened(base: Checkout, new: Checkout, folder: Path) -> dict[str, harness.Fig
     bundle, request, store = folder / "bundle", folder / "request.json", f"lmdb:{folder / 'store'}"
     base.output("publish", bundle, store)
     asks = {"bundle": ("rank", bundle, request, "--json"), "store": ("store", "ls", store, "--json")}
-    found: dict[str, harness.Figure] = {}
+    figures: dict[str, harness.Figure] = {}
     for name, words in asks.items():
         done = new.run(*words)
         if done.returncode:
-            found[name] = "refused" if done.returncode == 1 and " again" in done.stderr else "wrong"
+            figures[name] = "refused" if done.returncode == 1 and " again" in done.stderr else "wrong"
         elif name == "bundle":
-            found[name] = "same" if answer(new, bundle, request) == answer(base, bundle, request) else "wrong"
+            figures[name] = (
+                "same" if answer(new, bundle, request) == answer(base, bundle, request) else "wrong"
+            )
         else:
-            found[name] = "same" if json.loads(done.stdout) == json.loads(base.output(*words)) else "wrong"
-    return found
+            figures[name] = "same" if json.loads(done.stdout) == json.loads(base.output(*words)) else "wrong"
+    return figures
 
 
 def compare(
@@ -116,13 +118,13 @@ def compare(
     )
     if not old.losses:
         raise RuntimeError(f"{tables}: the run has no losses to compare")
-    found = {
+    figures = {
         "losses": differing(old.losses, now.losses),
         "weights": differing(old.weights, now.weights),
         "evaluate": differing(old.document, now.document),
         "answer": differing(old.answer, now.answer),
     }
-    return found | opened(base, new, folders[0])
+    return figures | opened(base, new, folders[0])
 
 
 def main() -> None:
@@ -156,8 +158,8 @@ def measure(
                 *("simulate", tables, "--requests", 1500, "--candidates", 40, "--users", 200, "--items", 800)
             )
         narrow = KUAIRAND if case == "kuairand" else NARROW
-        found = compare(base, new, tables, case if case in EXAMPLES else None, narrow)
-        figures |= {f"{case}.{name}": value for name, value in found.items()}
+        comparison = compare(base, new, tables, case if case in EXAMPLES else None, narrow)
+        figures |= {f"{case}.{name}": value for name, value in comparison.items()}
     same = all(value in (0, "same", "refused") for value in figures.values())
     return {"same": int(same and bool(figures)), **figures}
 

@@ -49,7 +49,7 @@ LONGEST = 300
 
 
 def start(config: Path, folder: Path, ranks: int, *more: str) -> subprocess.Popen[str]:
-    """Start a training that goes on after faults."""
+    """Start a training that continues after faults."""
     options = ["--workers", ranks, "--max-restarts", 3, "--timeout", TIMEOUT, "--run", folder]
     options += [f"--set={setting}" for setting in SETTINGS]
     return subprocess.Popen(
@@ -61,7 +61,7 @@ def start(config: Path, folder: Path, ranks: int, *more: str) -> subprocess.Pope
 
 
 def end(process: subprocess.Popen[str]) -> str:
-    """Wait for the end. Returns what is wrong with it, or nothing."""
+    """Wait for the end. Returns its faults, if any."""
     try:
         said = process.communicate(timeout=LONGEST)[1]
     except subprocess.TimeoutExpired:
@@ -75,11 +75,11 @@ def digest(folder: Path) -> str:
     run = Run.open(folder)
     packed = run.packed()
     facts = run.trained(packed).facts
-    found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    hasher = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in sorted(run.model(packed)[0].state_dict().items()):
-        found.update(name.encode())
-        found.update(tensor.numpy().tobytes())
-    return found.hexdigest()
+        hasher.update(name.encode())
+        hasher.update(tensor.numpy().tobytes())
+    return hasher.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def strike(process: subprocess.Popen[str], folder: Path, fault: Fault, pace: Pac
 
 
 def wrong(folder: Path, process: subprocess.Popen[str], expected: str) -> Iterator[str]:
-    """What is wrong with the end of a struck training."""
+    """Faults at the end of a struck training."""
     if complaint := end(process):
         yield complaint
         return
@@ -152,7 +152,7 @@ def wrong(folder: Path, process: subprocess.Popen[str], expected: str) -> Iterat
 
 
 def train_struck(faults: Sequence[Fault], ranks: int) -> tuple[int, list[str]]:
-    """Train once a fault. Returns how many faults came before the end, and what was wrong after them."""
+    """Train once a fault. Returns how many faults came before the end, and the errors after them."""
     struck, complaints = 0, []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

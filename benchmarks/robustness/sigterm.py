@@ -53,7 +53,7 @@ AIMS = {"lost": ("==", 0.0)}
 
 @dataclass
 class Counts:
-    """What became of requests."""
+    """Outcomes of requests."""
 
     sent: int = 0
     lost: int = 0
@@ -89,8 +89,8 @@ class Balancer:
         """Ask the replicas again and again, until cancelled."""
         while True:
             looks = [asyncio.to_thread(replica.is_ready) for replica in self.replicas]
-            found = await asyncio.gather(*looks)
-            self.ready = [one.port for one, ready in zip(self.replicas, found, strict=True) if ready]
+            states = await asyncio.gather(*looks)
+            self.ready = [one.port for one, ready in zip(self.replicas, states, strict=True) if ready]
             await asyncio.sleep(LOOK_SECONDS)
 
     async def connect(self) -> tuple[Connection, int] | None:
@@ -111,17 +111,17 @@ class Client:
         self._held: tuple[Connection, int] | None = None
 
     async def send(self, sent: bytes) -> None:
-        """Send a request and count what became of it."""
-        counts, held = self._balancer.counts, self._held
-        if held is None or held[0].closes or held[1] not in self._balancer.ready:
-            if held is not None:
-                held[0].close()
-            held = self._held = await self._balancer.connect()
-        if held is None:
+        """Send a request and count its outcome."""
+        counts, link = self._balancer.counts, self._held
+        if link is None or link[0].closes or link[1] not in self._balancer.ready:
+            if link is not None:
+                link[0].close()
+            link = self._held = await self._balancer.connect()
+        if link is None:
             counts.nowhere += 1
             return
         try:
-            answer = held[0].ask(sent)
+            answer = link[0].ask(sent)
         except ConnectionError:  # closed before anything was sent
             self._held = None
             await self.send(sent)
@@ -206,7 +206,7 @@ async def measure(
     disturb: Callable[[Counts], Awaitable[None]],
     looks: bool = False,
 ) -> Counts:
-    """Count what becomes of requests while replicas are disturbed; all get some, or those that say ready."""
+    """Count the outcomes of requests while replicas are disturbed; all get some, or those that say ready."""
     counts, done = Counts(), asyncio.Event()
     balancer = Balancer(replicas, counts, [replica.port for replica in replicas])
     looking = asyncio.create_task(balancer.look()) if looks else None
@@ -225,11 +225,11 @@ async def measure(
 def figures_of(name: str, counts: Counts) -> dict[str, harness.Figure]:
     """The figures of a phase."""
     keys = ("sent", "lost", "refused", "nowhere", "restarts")
-    found: dict[str, harness.Figure] = {f"{name}.{key}": getattr(counts, key) for key in keys}
-    found[f"{name}.longest_wait_seconds"] = round(counts.longest_wait, 3)
+    figures: dict[str, harness.Figure] = {f"{name}.{key}": getattr(counts, key) for key in keys}
+    figures[f"{name}.longest_wait_seconds"] = round(counts.longest_wait, 3)
     if counts.stop_seconds:
-        found[f"{name}.longest_stop_seconds"] = round(max(counts.stop_seconds), 2)
-    return found
+        figures[f"{name}.longest_stop_seconds"] = round(max(counts.stop_seconds), 2)
+    return figures
 
 
 def disturb_workers(
@@ -298,8 +298,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         for name, counts in run_phases(Path(temporary), options):
             phases[name] = counts
-            told = f"{name}: {counts.restarts} restarts, {counts.sent:,} requests, {counts.lost} lost"
-            Console(stderr=True).print(told)
+            line = f"{name}: {counts.restarts} restarts, {counts.sent:,} requests, {counts.lost} lost"
+            Console(stderr=True).print(line)
     figures: dict[str, harness.Figure] = {
         "worker_restarts": phases["renewed"].restarts + phases["killed"].restarts,
         "service_restarts": sum(

@@ -51,7 +51,7 @@ STATUS = b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 class Shop:
-    """A store, what is published into it, and a service that follows it."""
+    """A store, its publications, and a service that follows it."""
 
     def __init__(self, made: Million, folder: Path, rollout: bool) -> None:
         self.store, self.cache, self.bundle = f"lmdb:{folder}/store", folder / "cache", folder / "bundle"
@@ -59,7 +59,7 @@ class Shop:
         self.swaps = list[float]()
         """Seconds until a version that was published is served."""
         self.beside = list[str]()
-        """Options of the service for what is beside the live version."""
+        """Options of the service for the canary and the shadow."""
         shutil.copytree(made.bundle, self.bundle)
         shutil.copyfile(made.items, self.items)
         corank.publish(self.bundle, self.store)
@@ -212,10 +212,10 @@ def main() -> None:
             sent, memory, assigned = Sent(), Memory(service.pid), AssignedUsers()
             run(soaked(shop, messages, options.minutes, sent, memory, assigned))
             shadow = run(shadow_figures(shop.port))
-    found, aims = figures(sent, memory, options.minutes, shop.swaps), AIMS
+    results, aims = figures(sent, memory, options.minutes, shop.swaps), AIMS
     if options.rollout:
-        found, aims = found | assigned.figures() | shadow, aims | rollout_load.AIMS
-    harness.report("soak", found, aims, options.json)
+        results, aims = results | assigned.figures() | shadow, aims | rollout_load.AIMS
+    harness.report("soak", results, aims, options.json)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def served(
     tries: int,
     rng: random.Random,
 ) -> dict[str, harness.Figure]:
-    """What was found by kills, and what became of requests meanwhile."""
+    """Results of kills, and outcomes of requests meanwhile."""
     with closing(open_store(url, create=True)) as store:
         publish_bundle(bundles[1], store)
         beside = stage(store, bundles[CANARY], bundles[SHADOW])
@@ -83,15 +83,15 @@ def served(
         return kills.result(), answers
 
     with serving([*serve_command(url, folder / "cache", port), *beside], port):
-        found, answers = run(kill())
+        outcome, answers = run(kill())
         shadow = run(shadow_figures(port))
     requests: dict[str, harness.Figure] = {"requests": len(answers.answers), "failed": answers.failed}
-    return vars(found) | requests | AssignedUsers.of(answers.answers).figures() | shadow
+    return vars(outcome) | requests | AssignedUsers.of(answers.answers).figures() | shadow
 
 
 def tried(url: str, folder: Path, bundles: dict[int, Path], tries: int, rng: random.Random) -> Found:
-    """Kills, and what was found."""
-    found = Found()
+    """Results of kills."""
+    outcome = Found()
     with closing(open_store(url)) as store:
         witness = Witness(store, bundles)
         seconds = _unbroken(url, folder, witness)
@@ -100,11 +100,11 @@ def tried(url: str, folder: Path, bundles: dict[int, Path], tries: int, rng: ran
         try:
             workers = _workers(url, folder, 0)
             for n in range(tries):
-                found.killed += _kill(workers, seconds, witness, rng)
+                outcome.killed += _kill(workers, seconds, witness, rng)
                 workers = _workers(url, folder, n + 1)  # they load while the store is looked at
-                found.half_written += any(one.facts is None for one in list_versions(store))
+                outcome.half_written += any(one.facts is None for one in list_versions(store))
                 complaints = [*witness.wrong(), *_again(store, bundles[_number(n)])]
-                found.tries, found.wrong = found.tries + 1, found.wrong + bool(complaints)
+                outcome.tries, outcome.wrong = outcome.tries + 1, outcome.wrong + bool(complaints)
                 _tell(n, complaints)
             for worker in workers:
                 worker.process.kill()
@@ -115,11 +115,11 @@ def tried(url: str, folder: Path, bundles: dict[int, Path], tries: int, rng: ran
         lines = [
             json.loads(line) for line in (folder / "seen.jsonl").read_text(encoding="utf-8").splitlines()
         ]
-        found.looks, found.states = lines[-1]["looks"], len(lines) - 1
+        outcome.looks, outcome.states = lines[-1]["looks"], len(lines) - 1
         complaints = [*witness.wrong(), *witness.wrong_seen(lines)]
-        found.wrong += bool(complaints)
+        outcome.wrong += bool(complaints)
         _tell(tries, complaints)
-    return found
+    return outcome
 
 
 def _number(n: int) -> int:
@@ -160,7 +160,7 @@ def _kill(workers: list[Worker], seconds: list[float], witness: Witness, rng: ra
 
 
 def _confirm(said: str, witness: Witness) -> None:
-    """Upserts that were told to be in."""
+    """Record upserts that were confirmed."""
     for line in said.splitlines():
         if line.endswith("]"):  # a line may be cut short
             seq, number = json.loads(line)
@@ -182,7 +182,7 @@ def _tell(n: int, complaints: list[str]) -> None:
 
 
 def made(folder: Path) -> tuple[dict[int, Path], list[dict[str, Any]]]:
-    """Bundles by number, and requests; beside them what may be upserted."""
+    """Bundles by number, and requests; writes the rows for upserts next to them."""
     bundle, run = first(folder, ITEMS)
     bundles = {n: variant(bundle, folder / f"{n}", n) for n in range(1, SHADOW + 1)}
     (folder / "rows.json").write_text(json.dumps(changing(run)), encoding="utf-8")
@@ -206,8 +206,8 @@ def figures(
     yield "disk_full_told", full_disk(full, two)
 
 
-def _named(kind: str, found: dict[str, harness.Figure]) -> Iterator[tuple[str, harness.Figure]]:
-    for name, value in found.items():
+def _named(kind: str, values: dict[str, harness.Figure]) -> Iterator[tuple[str, harness.Figure]]:
+    for name, value in values.items():
         yield f"{kind}_{name}", value
 
 
@@ -220,9 +220,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         bundles, asked = made(Path(name))
         rng = random.Random(options.seed)
-        found = dict(figures(Path(name), bundles, asked, options.tries, rng))
-    aims = {key: aim for key, aim in AIMS.items() if not isinstance(found.get(key, ""), str)}
-    harness.report("store_faults", found, aims, options.json)
+        results = dict(figures(Path(name), bundles, asked, options.tries, rng))
+    aims = {key: aim for key, aim in AIMS.items() if not isinstance(results.get(key, ""), str)}
+    harness.report("store_faults", results, aims, options.json)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Outages for store_faults.py: a service goes on while its store is away or full, and what is live stays unchanged."""
+"""Outages for store_faults.py: a service continues while its store is away or full; the live version is unchanged."""
 
 import json
 import subprocess
@@ -66,7 +66,7 @@ def away(
         by_live = [n for n, (_, answer) in enumerate(before) if answer["role"] == "live"]
         redis.stop()
         failed = sum(_rank(port, asked[n % len(asked)]) != before[n % len(asked)] for n in range(REQUESTS))
-        told = _until(lambda: not _get(port, "/status")[1]["source_up"])
+        reported = _until(lambda: not _get(port, "/status")[1]["source_up"])
         redis.start()
         recovered = _until(lambda: bool(_get(port, "/status")[1]["source_up"]))
         with closing(open_store(redis.url)) as store:
@@ -77,13 +77,13 @@ def away(
         "away_requests": REQUESTS,
         "away_canary": len(before) - len(by_live),
         "away_failed": failed,
-        "away_told": int(told),
+        "away_told": int(reported),
         "away_recovered": int(recovered and renewed),
     }
 
 
 def _rank(port: int, body: dict[str, Any]) -> tuple[int, Any]:
-    """What is said of its user aside."""
+    """Status and answer of a request, without its user."""
     status, answer = _get(port, "/rank", json.dumps(body).encode())
     return status, {name: value for name, value in answer.items() if name != "user"}
 
@@ -150,7 +150,7 @@ def full_disk(folder: Path, bundles: Sequence[Path]) -> int | str:
 
 
 def _bytes(folder: Path, bundle: Path) -> int:
-    """What a version takes in a store."""
+    """Size of a version in a store."""
     path = folder / "measured"
     with closing(open_store(f"lmdb:{path}", create=True)) as store:
         publish_bundle(bundle, store)

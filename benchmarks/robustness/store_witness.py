@@ -1,4 +1,4 @@
-"""What a store must hold whichever process was killed, by its own journal and by the confirmed writes.
+"""Expected content of a store whichever process was killed, by its own journal and by the confirmed writes.
 
 The head names versions that are complete: every part as it was published, every record intact, of that version and
 with its mark. The journal has every change, each upsert in full or not at all, and all confirmed ones. The
@@ -23,7 +23,7 @@ from corank.serving.store.version_parts import is_stored_part, read_chunks, read
 
 @dataclass
 class Witness:
-    """What a store must hold, by its own journal and by what was confirmed."""
+    """Expected content of a store, by its own journal and by confirmed writes."""
 
     store: Store
     bundles: dict[int, Path]
@@ -101,7 +101,7 @@ class Witness:
         return records
 
     def wrong_seen(self, lines: list[dict[str, Any]]) -> Iterator[str]:
-        """What a reader saw that never was."""
+        """States that a reader saw but that never existed."""
         _, head = StoreState.read(self.store)
         changes = dict(read_journal(self.store, 0, head.seq))
         for line in lines:

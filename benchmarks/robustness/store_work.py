@@ -1,7 +1,7 @@
 """Processes that work on a store: one publishes, one upserts items, one reads and checks, one swaps versions.
 
 Each prints `ready` when it is loaded and begins when it receives a line. Its folder holds what the processes of one
-store share. Beside it lie the bundles of tests/support/bundle_versions.py, by number, and `rows.json`, the columns of
+store share. Next to it are the bundles of tests/support/bundle_versions.py, by number, and `rows.json`, the columns of
 items.
 """
 
@@ -38,7 +38,7 @@ MARK = 1000
 
 
 class Worker:
-    """A process that is loaded, and begins when it is told."""
+    """A loaded process that begins on a signal."""
 
     def __init__(self, what: str, folder: Path, url: str, *arguments: object) -> None:
         command = [
@@ -66,7 +66,7 @@ class Worker:
         self.process.stdin.flush()
 
     def finish(self) -> str:
-        """What it said."""
+        """Its output."""
         return self.process.communicate()[0]
 
 
@@ -164,14 +164,14 @@ class Reader:
 def reader(folder: Path, store: Store) -> None:
     """Writes a line for every state that it sees, and for everything that is wrong, until there is a file `enough`."""
     ready()
-    one, told, looks = Reader(folder, store), None, 0
+    one, previous, looks = Reader(folder, store), None, 0
     with (folder / "seen.jsonl").open("w", encoding="utf-8") as file:
         while not (folder / "enough").exists():
             for line in _seen(one):
-                if line != told:
+                if line != previous:
                     file.write(json.dumps(line) + "\n")
                     file.flush()
-                told = line
+                previous = line
             looks += 1
             time.sleep(0.002)
         file.write(json.dumps({"looks": looks}) + "\n")

@@ -1,1 +1,1 @@
-"""Throughput, latency and memory, beside a floor or a reference that is measured in the same run."""
+"""Throughput, latency and memory, compared with a floor or a reference that is measured in the same run."""

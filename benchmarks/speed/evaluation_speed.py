@@ -64,8 +64,8 @@ def measures(found: Evaluation) -> list[Measure]:
     groups = [*found.cuts.values(), found.cascade]
     for stage in found.stages.values():
         groups += [*stage.exposed.values(), *stage.candidates.values()]
-    held = [measure for group in groups for measure in group.values()]
-    return [measure for measure in held if measure is not None and measure.value() is not None]
+    estimates = [measure for group in groups for measure in group.values()]
+    return [measure for measure in estimates if measure is not None and measure.value() is not None]
 
 
 def one_by_one(measure: Measure) -> None:
@@ -93,11 +93,11 @@ def main() -> None:
             figures[command] = cpu_seconds(command, run, *options)
             say(f"{command}: {figures[command]:.2f} CPU s")
         truth, config = read_truth(packed, "test"), opened.config
-        found = evaluate_predictions(
+        evaluation = evaluate_predictions(
             predictions, config.stages, config.data.levels, calibrators, truth, "test"
         )
         began = time.process_time()
-        for measure in measures(found):
+        for measure in measures(evaluation):
             one_by_one(measure)
         figures["reference.resamples"] = time.process_time() - began
     aims = {command: ("<=", seconds) for command, seconds in AIMS.items()}

@@ -144,10 +144,10 @@ def main() -> None:
         simulate_world(folder, requests=4_000, candidates=200, overwrite=True)
         add_lists(folder / "log")
         add_vectors(folder / "items.parquet")
-        found = arms(read(folder / "config.yaml"))
-        plain_config = found.pop(PLAIN)
-        if unknown := set(arguments.arms or ()) - found.keys():
-            parser.error(f"no arm {', '.join(sorted(unknown))}; there are {', '.join(found)}")
+        configs = arms(read(folder / "config.yaml"))
+        plain_config = configs.pop(PLAIN)
+        if unknown := set(arguments.arms or ()) - configs.keys():
+            parser.error(f"no arm {', '.join(sorted(unknown))}; there are {', '.join(configs)}")
         base = Arm(plain_config, folder)
         base.rank()
         figures["plain.step_ms"] = float(
@@ -156,8 +156,8 @@ def main() -> None:
         ranked = [seconds(base.rank) / len(base.requests) for _ in range(arguments.rounds)]
         figures["plain.online_us"] = float(np.median(ranked) * 1e6)
         others: dict[str, Arm] = {}
-        for name in arguments.arms or found:
-            arm = Arm(found[name], folder)
+        for name in arguments.arms or configs:
+            arm = Arm(configs[name], folder)
             costs = compared(arm, base, arguments.rounds)
             if (other := others.get(BESIDE.get(name, ""))) is not None:
                 costs |= with_interval("times", np.divide(*in_turn(arm.step, other.step, arguments.rounds)))

@@ -13,7 +13,7 @@ from corank.training.config_file import plain
 
 Plain = dict[str, Any]
 PLAIN = "plain"
-"""What every arm is compared with."""
+"""The arm that all others are compared with."""
 LISTED = {
     "side": "user",
     "kind": "ids",
@@ -69,7 +69,7 @@ VECTORS: dict[str, Plain] = {
     },
 }
 MOST = {"prior, item": 8.0, "prior, item, every 10m": 8.0, "vector of 128": 10.0}
-"""What an arm may add to a step, in percent."""
+"""Maximum additional time of a step, in percent."""
 BESIDE = {
     "prior, item, every 10m": "prior, item",
     "history of a list": "history",
@@ -78,7 +78,7 @@ BESIDE = {
     "2 labels, 2 experts and 1 own": "2 labels",
     "2 labels, 2 experts and 1 own, 2 levels": "2 labels",
 }
-"""Arms whose step is timed beside that of an arm before them."""
+"""Arms whose step is compared with that of an earlier arm."""
 TIMES = 1.1
 """How many times the other's step a feature of `BESIDE` may take."""
 RANKER: dict[str, tuple[Plain, Plain]] = {
@@ -120,11 +120,11 @@ def add_lists(folder: Path) -> None:
     logs = {path: pl.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
     rows = pl.concat(logs.values())
     clicks = rows.filter(pl.col("is_click") == 1).sort("time").group_by("user_id").agg("item_id", "time")
-    held = {user: (items, times) for user, items, times in clicks.iter_rows()}
+    history = {user: (items, times) for user, items, times in clicks.iter_rows()}
     requests = rows.select("request_id", "user_id", "time").unique("request_id", maintain_order=True)
     lists: list[tuple[list[Any], list[Any]]] = []
     for _, user, when in requests.iter_rows():
-        items, times = held.get(user, ([], []))
+        items, times = history.get(user, ([], []))
         seen = slice(max(0, bisect_left(times, when) - LONGEST), bisect_left(times, when))
         lists.append((items[seen], times[seen]))
     columns = zip(("clicked", "clicked_at"), zip(*lists, strict=True), ("item_id", "time"), strict=True)
@@ -140,26 +140,26 @@ def arms(config: Config) -> dict[str, Config]:
     kept = {n: f for n, f in base["features"].items() if f["side"] != "cross" and not f.get("of")}
     losses = [loss for loss in base["losses"] if loss["kind"] == "click"]
     base |= {"features": kept, "losses": losses}
-    found = {PLAIN: base, "plain again": base}
+    variants = {PLAIN: base, "plain again": base}
     for name, features in (FEATURES | VECTORS).items():
-        found[name] = base | {"features": kept | features}
+        variants[name] = base | {"features": kept | features}
     for name, (features, options) in RANKER.items():
         prerank, rank = base["stages"]
-        found[name] = base | {"features": kept | features, "stages": [prerank, rank | options]}
+        variants[name] = base | {"features": kept | features, "stages": [prerank, rank | options]}
     prerank, rank = base["stages"]
     again = {"labels": base["data"]["labels"] | {"again": {"column": "is_click"}}}
     both = [*losses, {"kind": "click", "stage": rank["name"], "label": "again"}]
     for name, experts in EXPERTS.items():
         ranker = rank | {"labels": ["click", "again"], "experts": experts}
-        found[name] = base | {"data": base["data"] | again, "losses": both, "stages": [prerank, ranker]}
+        variants[name] = base | {"data": base["data"] | again, "losses": both, "stages": [prerank, ranker]}
     user = [n for n, f in kept.items() if f["side"] == "user"]
     context = [n for n, f in kept.items() if f["side"] == "context"]
     towers = {"user": {"features": user}, "context": {"features": context, "widths": [64, 32]}}
-    found["two query towers"] = base | {"stages": [prerank | {"query_towers": towers}, rank]}
-    found["position"] = base | {"data": base["data"] | {"position": "position"}}
+    variants["two query towers"] = base | {"stages": [prerank | {"query_towers": towers}, rank]}
+    variants["position"] = base | {"data": base["data"] | {"position": "position"}}
     return {
         name: validate(Config, value | {"name": f"arm-{n}"}, name)
-        for n, (name, value) in enumerate(found.items())
+        for n, (name, value) in enumerate(variants.items())
     }
 
 

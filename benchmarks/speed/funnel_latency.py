@@ -75,14 +75,14 @@ def in_turn(calls: Mapping[str, Callable[[int], object]], rounds: int) -> dict[s
 
     So all see the same requests, and none finds in the cache what another has just read.
     """
-    found: dict[str, list[float]] = {name: [] for name in calls}
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for n in range((1 + rounds) * REQUESTS):  # the first round warms up
         for at, (name, call) in enumerate(calls.items()):
             number = (n + at * REQUESTS // len(calls)) % REQUESTS
             began = time.perf_counter()
             call(number)
-            found[name].append(time.perf_counter() - began)
-    return {name: np.array(seconds[REQUESTS:]) for name, seconds in found.items()}
+            times[name].append(time.perf_counter() - began)
+    return {name: np.array(seconds[REQUESTS:]) for name, seconds in times.items()}
 
 
 def prerank(funnel: Funnel, requests: Sequence[Request]) -> dict[str, Callable[[int], object]]:
@@ -93,19 +93,19 @@ def prerank(funnel: Funnel, requests: Sequence[Request]) -> dict[str, Callable[[
         f"query.{stage.tables}",
         ScorerInputs(stage, funnel.scorer.folder, funnel.scorer.layout, funnel.scorer.tables[stage.tables]),
     )
-    given = [inputs.query(one.query, {}) for one in received]
+    query_inputs = [inputs.query(one.query, {}) for one in received]
     everyone, quotas = np.arange(CANDIDATES), {s.name: s.keep for s in funnel.manifest.stages}
 
     def ours(n: int) -> None:
         ranked = RankingResult(funnel.manifest, requests[n], received[n], quotas)
-        ranked.cut(stage, everyone, funnel._score(stage, received[n], everyone, {name: given[n]}))
+        ranked.cut(stage, everyone, funnel._score(stage, received[n], everyone, {name: query_inputs[n]}))
 
     tower = open_graph(funnel.scorer.folder / f"{stage.name}.query.onnx")
     vectors = np.array(funnel.request_encoder.items.layers[0].parts[f"{stage.name}.vector"].decode())
     taken = np.empty((CANDIDATES, vectors.shape[1]), dtype=np.float32)
 
     def floor(n: int) -> None:
-        query = tower.run(None, {"query": given[n]})[0][0]
+        query = tower.run(None, {"query": query_inputs[n]})[0][0]
         np.take(vectors, received[n].positions, axis=0, out=taken, mode="clip")
         np.argpartition(taken @ query, -stage.keep)[-stage.keep :]
 
@@ -120,9 +120,9 @@ def in_process(made: Million, rounds: int) -> dict[str, float]:
         "parsed": lambda n: funnel.rank(Request.parse(asked[n])),
     }
     with on_core(0):
-        found = in_turn(prerank(funnel, requests), rounds) | in_turn(whole, rounds)
+        times = in_turn(prerank(funnel, requests), rounds) | in_turn(whole, rounds)
     figures: dict[str, float] = {}
-    for name, seconds in found.items():
+    for name, seconds in times.items():
         figures[f"{name}_us"], figures[f"{name}_p99_us"] = (np.percentile(seconds, [50, 99]) * 1e6).tolist()
     return figures | {"prerank_times_floor": figures["prerank_us"] / figures["floor_us"]}
 
@@ -139,19 +139,19 @@ def parts(folder: Path | None, before: Checkout | None, rounds: int) -> dict[str
 
 def codes(made: Million, before: Checkout | None) -> dict[str, tuple[Checkout, Path]]:
     """The working tree and the earlier commit, each with its bundle."""
-    found = {"now": (Checkout(ROOT), made.bundle)}
-    return found if before is None else found | {"before": (before, bundle_of(made, before))}
+    checkouts = {"now": (Checkout(ROOT), made.bundle)}
+    return checkouts if before is None else checkouts | {"before": (before, bundle_of(made, before))}
 
 
 def commands(made: Million, before: Checkout | None) -> dict[str, list[object]]:
-    found: dict[str, list[object]] = {
+    servers: dict[str, list[object]] = {
         "http": [*CORANK, "serve", made.bundle, *ANY_TIME],
         **{name: [sys.executable, "-m", "benchmarks.speed.rivals", name, made.folder] for name in RIVALS},
     }
     if before is not None:
         earlier = ["env", f"PYTHONPATH={before.root}", CORANK[0], "-P", *CORANK[1:]]
-        found["before"] = [*earlier, "serve", bundle_of(made, before), *ANY_TIME]
-    return found
+        servers["before"] = [*earlier, "serve", bundle_of(made, before), *ANY_TIME]
+    return servers
 
 
 def check_alike(ports: Mapping[str, int], messages: Sequence[bytes]) -> None:
@@ -182,7 +182,10 @@ def over_http(made: Million, rounds: int, seconds: float, before: Checkout | Non
             "batch": (ports["http"], batches(asked), BATCH),
         }
         taken = [
-            {name: many * run(saturated(port, held, seconds)) for name, (port, held, many) in sent.items()}
+            {
+                name: many * run(saturated(port, payloads, seconds))
+                for name, (port, payloads, many) in sent.items()
+            }
             for _ in range(rounds)
         ]
         rates = {name: float(np.median([one[name] for one in taken])) for name in sent}

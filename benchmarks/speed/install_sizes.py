@@ -62,7 +62,7 @@ def measure_install(extra: str, wheels: Path, scratch: Path) -> dict[str, float]
 
 
 def main() -> None:
-    """Install each and print what it cost."""
+    """Install each and print its cost."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
         "optional-dependencies"
     ]

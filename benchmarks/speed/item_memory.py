@@ -72,12 +72,14 @@ class Catalogue:
         run = corank.train(config, changes, folder=folder / "run").run
         base = corank.export(run.folder, folder / "base").bundle
         encoders = Encoders.load(base.folder / "encoders", base.manifest.declared)
-        held = ItemRecords.load(base.folder / "items", encoders, base.manifest.item_columns)
-        index = np.resize(np.arange(len(held.ids)), items)
-        columns = {name: column[index] for name, column in held.columns.items()}
+        source = ItemRecords.load(base.folder / "items", encoders, base.manifest.item_columns)
+        index = np.resize(np.arange(len(source.ids)), items)
+        columns = {name: column[index] for name, column in source.columns.items()}
         ids = Keys(pl.Series("item", np.arange(items)))
         records = folder / "records"
-        ItemRecords(ids, held.rows.take(index), held.operands.take(index), columns).save(records / "items")
+        ItemRecords(ids, source.rows.take(index), source.operands.take(index), columns).save(
+            records / "items"
+        )
         return cls(run, base, records, items)
 
     def write(self, path: Path, precision: Precision, seq: int) -> Bundle:
@@ -143,8 +145,8 @@ class Service:
         """The answer to a request."""
         answer = self.client.post("/rank", json=request, headers={"Connection": "close"})
         answer.raise_for_status()
-        found: dict[str, Any] = answer.json()
-        return found
+        document: dict[str, Any] = answer.json()
+        return document
 
     def mib(self, kind: str) -> float:
         """Memory of the workers, summed, of a kind that the kernel counts."""
@@ -204,8 +206,8 @@ def main() -> None:
         catalogue = Catalogue.make(Path(name), arguments.items, arguments.width, arguments.sums)
         for precision in DTYPES:
             say(f"{precision} …")
-            found = measure(catalogue, Path(name), precision)
-            figures |= {f"{precision}.{key}": value for key, value in found.items()}
+            values = measure(catalogue, Path(name), precision)
+            figures |= {f"{precision}.{key}": value for key, value in values.items()}
     for precision in ("fp16", "int8"):
         for key in ("parts", "bundle", "worker", "two_workers"):
             ratio = figures[f"{precision}.{key}_mib"] / figures[f"fp32.{key}_mib"]

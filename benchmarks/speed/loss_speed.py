@@ -77,9 +77,9 @@ def total(names: Sequence[str]) -> TotalLoss:
         {stage.name: stage.keep for stage in STAGES},
         with_vectors=["prerank"],
     )
-    found = TotalLoss([*PLAIN, *(ADDED[name] for name in names)], scope)
-    found.check()
-    return found
+    loss = TotalLoss([*PLAIN, *(ADDED[name] for name in names)], scope)
+    loss.check()
+    return loss
 
 
 def reader(packed: PackedDataset, candidates: int) -> Reader:
@@ -97,11 +97,11 @@ def shares(
     for arm in arms.values():
         timed(partial(next, arm), 2)
     clock = step_clock()
-    found = np.array(
+    seconds = np.array(
         [[timed(partial(next, arm), steps, clock) for arm in arms.values()] for _ in range(rounds)]
     )
-    plain = float(SIZES[candidates] * candidates / np.median(found[:, 0]))
-    share = np.median(found[:, :1] / found, axis=0)
+    plain = float(SIZES[candidates] * candidates / np.median(seconds[:, 0]))
+    share = np.median(seconds[:, :1] / seconds, axis=0)
     return {f"plain_candidates_per_second@{candidates}": plain} | {
         f"{name}@{candidates}": float(value) for name, value in zip(names, share[1:], strict=True)
     }
@@ -115,17 +115,17 @@ def alone(packed: PackedDataset, candidates: int, names: Sequence[str], times: i
     batch = next(reader(packed, candidates).read_shuffled(0)).to(device())
     model = JointModel(STAGES, Layout(packed.schema, packed.encoders.sizes)).to(device())
     with torch.no_grad():
-        given = model(batch)
-    outputs = {stage: _with_leaves(output) for stage, output in given.items()}
-    found = {}
+        by_stage = model(batch)
+    outputs = {stage: _with_leaves(output) for stage, output in by_stage.items()}
+    figures = {}
     for name in names:
         if name != "in_batch":
             loss = TotalLoss([ADDED[name]], total([]).funnel)
             run = partial(_differentiate, loss, outputs, batch)
             timed(run, 2)
             seconds = [timed(run, 1, step_clock()) for _ in range(times)]
-            found[f"{name}_ms@{candidates}"] = 1000 * median(seconds)
-    return found
+            figures[f"{name}_ms@{candidates}"] = 1000 * median(seconds)
+    return figures
 
 
 def _with_leaves(output: StageOutput) -> StageOutput:

@@ -110,14 +110,14 @@ def copy_local(folder: Path, target: Path) -> None:
 def one_round(folder: Path, scratch: Path) -> dict[str, float]:
     """Seconds of each way, one after another."""
     took = {"publish": seconds(lambda: publish(folder))}
-    held = PublishedFolder.open(URL, "packed data")
-    objects = [f"{file.version}/{name}" for name, file in held.files.items()]
+    remote = PublishedFolder.open(URL, "packed data")
+    objects = [f"{file.version}/{name}" for name, file in remote.files.items()]
     ways: dict[str, Callable[[], object]] = {
         "fetch": lambda: fetch(scratch / "cache"),
         "raw": lambda: read_raw(objects),
         "fsspec": lambda: read_fsspec(objects, scratch),
         "local": lambda: copy_local(folder, scratch),
-        "cached": lambda: FolderCache(scratch / "cache", 2**40).fetch(held),
+        "cached": lambda: FolderCache(scratch / "cache", 2**40).fetch(remote),
     }
     return took | {name: seconds(way) for name, way in ways.items()}
 

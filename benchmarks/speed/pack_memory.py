@@ -60,15 +60,15 @@ def schema() -> Schema:
 
 def drawn_items(rng: np.random.Generator, requests: int, share: NDArray[np.float64]) -> Longs:
     """Items by popularity, distinct in a request: (requests, CANDIDATES)."""
-    found = np.searchsorted(share, rng.random((requests, CANDIDATES)))
+    items = np.searchsorted(share, rng.random((requests, CANDIDATES)))
     while True:
-        order = np.argsort(found, axis=1, kind="stable")
-        ascending = np.take_along_axis(found, order, axis=1)
-        again = np.zeros(found.shape, dtype=bool)
+        order = np.argsort(items, axis=1, kind="stable")
+        ascending = np.take_along_axis(items, order, axis=1)
+        again = np.zeros(items.shape, dtype=bool)
         np.put_along_axis(again, order[:, 1:], ascending[:, 1:] == ascending[:, :-1], axis=1)
         if not again.any():
-            return found
-        found[again] = np.searchsorted(share, rng.random(again.sum()))
+            return items
+        items[again] = np.searchsorted(share, rng.random(again.sum()))
 
 
 def pieces(requests: int) -> Iterator[pl.DataFrame]:

@@ -164,8 +164,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, base_checkout(Path(folder), arguments.base) as (base, new):
-        found = measure(base, new, Path(folder), arguments.rounds)
-    harness.report("paired", found, AIMS, arguments.json)
+        results = measure(base, new, Path(folder), arguments.rounds)
+    harness.report("paired", results, AIMS, arguments.json)
 
 
 if __name__ == "__main__":

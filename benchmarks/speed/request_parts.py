@@ -87,7 +87,7 @@ def take_parts(
     bodies = made.folder / f"requests-{candidates}.jsonl"
     lines = map(msgspec.json.encode, made.requests(REQUESTS, candidates=candidates))
     bodies.write_bytes(b"\n".join(lines))
-    found: dict[str, dict[str, NDArray[np.float64]]] = {}
+    fastest: dict[str, dict[str, NDArray[np.float64]]] = {}
     with ExitStack() as started:
         ranked = {name: started.enter_context(ranking(*one)) for name, one in bundles.items()}
         for turn in range(1 + rounds):  # the first warms up
@@ -97,9 +97,9 @@ def take_parts(
                 process.stdin.flush()
                 parts = {part: np.array(s) for part, s in json.loads(process.stdout.readline()).items()}
                 if turn > 1:
-                    parts = {part: np.minimum(s, found[name][part]) for part, s in parts.items()}
-                found[name] = parts
-    return found
+                    parts = {part: np.minimum(s, fastest[name][part]) for part, s in parts.items()}
+                fastest[name] = parts
+    return fastest
 
 
 def part_figures(

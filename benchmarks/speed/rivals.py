@@ -181,8 +181,8 @@ class Naive:
         first = functional.linear(row, self.ranker.first.weight, self.ranker.first.bias)
         best = self.ranker.above(first).logits["click"].topk(min(ANSWER, len(kept)))
         scores = torch.sigmoid(best.values * self.platt.slope + self.platt.intercept).tolist()
-        found = [ids[n] for n in kept[best.indices].tolist()]
-        return Answer(items=[Kept(id=id_, score=score) for id_, score in zip(found, scores, strict=True)])
+        best_ids = [ids[n] for n in kept[best.indices].tolist()]
+        return Answer(items=[Kept(id=id_, score=score) for id_, score in zip(best_ids, scores, strict=True)])
 
 
 class Tuned:
@@ -231,7 +231,7 @@ class Tuned:
 
 
 def _whole_ranker(made: Million) -> Path:
-    """The graph of the ranker's whole forward, written beside the bundle."""
+    """The graph of the ranker's whole forward, written next to the bundle."""
     run, path = Run.open(made.run), made.folder / f"rank-{os.getpid()}.onnx"
     joint, _ = run.model(run.packed())
     joint = joint.cpu().eval()
@@ -249,11 +249,11 @@ def _inputs(model: Model) -> Floats:
 
 
 def _by_id(values: Mapping[int, int], other: int) -> NDArray[np.int64]:
-    """An array from id, the last entry for what is beyond."""
+    """An array by id, the last entry for larger ids."""
     ids = [id_ for id_ in values if id_ is not None]
-    found = np.full(max(ids) + 2, other)
-    found[ids] = [values[id_] for id_ in ids]
-    return found
+    array = np.full(max(ids) + 2, other)
+    array[ids] = [values[id_] for id_ in ids]
+    return array
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:

@@ -124,14 +124,14 @@ class MemoryPeaks:
 
     def read(self, root: psutil.Process) -> None:
         """Read the memory of the tree now."""
-        found = [0.0]
+        sizes = [0.0]
         for process in (root, *root.children(recursive=True)):
             with suppress(OSError, psutil.Error):
                 status = dict(_kib(Path(f"/proc/{process.pid}/status")))
                 self.rss = max(self.rss, status["VmRSS"] / 1024)
-                found.append((status["RssAnon"] + status["RssShmem"]) / 1024)
-        self.private = max(self.private, *found)
-        self.private_sum = max(self.private_sum, sum(found))
+                sizes.append((status["RssAnon"] + status["RssShmem"]) / 1024)
+        self.private = max(self.private, *sizes)
+        self.private_sum = max(self.private_sum, sum(sizes))
 
 
 def _kib(status: Path) -> Iterator[tuple[str, int]]:
@@ -208,15 +208,15 @@ def growth(
     if len(sizes) < 2:
         return {}
     small, large = sizes[-2:]
-    found: dict[str, harness.Figure] = {}
+    ratios: dict[str, harness.Figure] = {}
     for step in (f"{step}@{count}" if count > 1 else step for count in workers for step in STEPS):
         low, high = f"{small:g}m.{step}", f"{large:g}m.{step}"
         if step.partition("@")[0] in ("pack", "train"):
             seconds = float(figures[f"{high}.seconds"]) / float(figures[f"{low}.seconds"])
-            found[f"{step}.growth_of_cost"] = seconds * small / large
+            ratios[f"{step}.growth_of_cost"] = seconds * small / large
         private = (float(figures[f"{key}.peak_private_mib"]) for key in (high, low))
-        found[f"{step}.growth_of_memory"] = next(private) / next(private)
-    return found
+        ratios[f"{step}.growth_of_memory"] = next(private) / next(private)
+    return ratios
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def candidates_per_second(found: Sequence[Steps]) -> float:
 
 
 def share(found: Sequence[Steps], reference: Sequence[Steps]) -> float:
-    """The median over rounds of a mode's speed beside that of a reference in the same round."""
+    """The median over rounds of a mode's speed relative to a reference in the same round."""
     pairs = zip(found, reference, strict=True)
     return median((a.candidates / a.seconds) / (b.candidates / b.seconds) for a, b in pairs)
 
@@ -64,19 +64,19 @@ def compare(
         modes.append("torchrec")
     for mode in modes:
         groups[mode] = TrainingGroup(mode, folder, requests, two, 1, path=path or ())
-    found = dict(zip(groups, measure(list(groups.values()), rounds, steps), strict=True))
+    by_mode = dict(zip(groups, measure(list(groups.values()), rounds, steps), strict=True))
     for group in groups.values():
         group.close()
-    figures: dict[str, float] = {str(mode): candidates_per_second(parts) for mode, parts in found.items()}
+    figures: dict[str, float] = {str(mode): candidates_per_second(parts) for mode, parts in by_mode.items()}
     for mode in modes:
-        figures[f"{mode}_share"] = share(found[mode], found["single"])
+        figures[f"{mode}_share"] = share(by_mode[mode], by_mode["single"])
     if path:
-        figures["times_torchrec"] = share(found["sharded"], found["torchrec"])
-    last = found["sharded"][-1]
+        figures["times_torchrec"] = share(by_mode["sharded"], by_mode["torchrec"])
+    last = by_mode["sharded"][-1]
     figures |= {
         "bytes_per_candidate": sum(last.sent.values()),
         "bytes_per_candidate.formula": formula(last, 2),
-        "bytes_per_candidate.replicated": sum(found["replicated"][-1].sent.values()),
+        "bytes_per_candidate.replicated": sum(by_mode["replicated"][-1].sent.values()),
         "bytes_share": sum(last.sent.values()) / formula(last, 2),
         "distinct_rows_per_candidate": last.distinct,
     }
@@ -87,7 +87,7 @@ def compare(
 
 
 def compare_network(folder: Path, requests: int, rounds: int, steps: int) -> dict[str, float]:
-    """Two ranks on two hosts joined at 1 Gbit/s, beside the same two on one host and what the formula predicts."""
+    """Two ranks on two hosts joined at 1 Gbit/s, compared with the same two on one host and the formula."""
     with hosts_at_rate(GIGABIT) as hosts:
         apart = TrainingGroup("sharded", folder, requests, _on(hosts), 1, address=ADDRESSES[0])
         near = TrainingGroup("sharded", folder, requests, [run_here, run_here], 1)
@@ -103,7 +103,7 @@ def compare_network(folder: Path, requests: int, rounds: int, steps: int) -> dic
 
 
 def _on(hosts: Hosts) -> list[Callable[[list[str]], list[str]]]:
-    """What runs a command on each host; gloo must be told the device, since the host's name leads nowhere."""
+    """Runners of commands on each host; gloo needs the device, since the host's name leads nowhere."""
     return [
         lambda arguments, host=host: hosts.command(  # type: ignore[misc]
             host, ["env", f"GLOO_SOCKET_IFNAME={hosts.device(host)}", *arguments]
@@ -139,10 +139,12 @@ def main() -> None:
             figures["torchrec"] = f"not measured: {refusal}"
         for size in arguments.sizes:
             steps = max(2, 6 * 512 // size)
-            found = compare(folder, size, arguments.rounds, steps, path)
+            comparison = compare(folder, size, arguments.rounds, steps, path)
             if can_make_hosts():
-                found |= compare_network(folder, size, arguments.rounds, steps)
-            figures |= {name if size == 512 else f"{name}@{size}": value for name, value in found.items()}
+                comparison |= compare_network(folder, size, arguments.rounds, steps)
+            figures |= {
+                name if size == 512 else f"{name}@{size}": value for name, value in comparison.items()
+            }
         figures |= measure_memory(arguments.rows)
     harness.report("scale_train", figures, {k: a for k, a in AIMS.items() if k in figures}, arguments.json)
 

@@ -58,8 +58,8 @@ def measure_ratio(packed: PackedDataset, candidates: int, rounds: int, steps: in
     ]
     for run in runs:
         _cpu_seconds(run, 3)
-    found = np.array([[_cpu_seconds(run, steps) for run in runs] for _ in range(rounds)])
-    return float(np.median(found[:, 0] / found[:, 1]))
+    seconds = np.array([[_cpu_seconds(run, steps) for run in runs] for _ in range(rounds)])
+    return float(np.median(seconds[:, 0] / seconds[:, 1]))
 
 
 def _cpu_seconds(run: Iterator[int], steps: int) -> float:

@@ -154,7 +154,7 @@ def stepper(
 ) -> Iterator[int]:
     """Each `next` trains one step, its batch read while the one before computed; yields its candidates.
 
-    `dtype` is as of `train.precision`.
+    `dtype` is that of `train.precision`.
     """
     torch.manual_seed(0)
     on = device()
@@ -202,7 +202,7 @@ def measure(packed: PackedDataset, requests: int, rounds: int, steps: int) -> di
     for warm in (lambda: next(joint), lambda: next(rows), run_floor):
         timed(warm, 3)
     clock = step_clock()
-    found = np.array(
+    seconds = np.array(
         [
             (
                 timed(lambda: next(joint), steps, clock),
@@ -212,13 +212,13 @@ def measure(packed: PackedDataset, requests: int, rounds: int, steps: int) -> di
             for _ in range(rounds)
         ]
     )
-    step, bound, row = np.median(found, axis=0)
+    step, bound, row = np.median(seconds, axis=0)
     return {
         "candidates_per_second": candidates / step,
         "per_row_candidates_per_second": candidates / row,
         "floor_candidates_per_second": candidates / bound,
-        "times_floor": float(np.median(found[:, 0] / found[:, 1])),
-        "times_per_row": float(np.median(found[:, 2] / found[:, 0])),
+        "times_floor": float(np.median(seconds[:, 0] / seconds[:, 1])),
+        "times_per_row": float(np.median(seconds[:, 2] / seconds[:, 0])),
         "arithmetic_ratio": multiply_adds(whole) / multiply_adds(ours),
         "distinct_share": items / candidates,
     }
@@ -239,8 +239,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         packed = packed_log(Path(folder), requests=24_576)
         for size in arguments.sizes:
-            found = measure(packed, size, arguments.rounds, max(2, arguments.steps * 512 // size))
-            figures |= {name if size == 512 else f"{name}@{size}": value for name, value in found.items()}
+            values = measure(packed, size, arguments.rounds, max(2, arguments.steps * 512 // size))
+            figures |= {name if size == 512 else f"{name}@{size}": value for name, value in values.items()}
     aims = {"times_floor": ("<=", 1.4), "times_floor@1024": ("<=", 1.5), "times_per_row": (">=", 3.3)}
     harness.report(
         "train_throughput", figures, {k: a for k, a in aims.items() if k in figures}, arguments.json

@@ -84,8 +84,8 @@ def train_one(config: Path, changes: Sequence[str]) -> None:
 
 def measure(config: Path, changes: Sequence[str]) -> dict[str, float]:
     """Figures of one arm."""
-    found = corank.check(config, changes)
-    predicted = forecast_training(found.profile, None, measure_machine(clock))
+    report = corank.check(config, changes)
+    predicted = forecast_training(report.profile, None, measure_machine(clock))
     corank.pack(config, changes)
     command = [sys.executable, "-m", "benchmarks.speed.training_forecast", "--train", str(config), *changes]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -117,8 +117,8 @@ def main() -> None:
         worlds = make_worlds(Path(folder))
         for name, (world, changes) in ARMS.items():
             if world in worlds:
-                found = measure(worlds[world], changes)
-                figures |= {f"{name}.{key}": value for key, value in found.items()}
+                values = measure(worlds[world], changes)
+                figures |= {f"{name}.{key}": value for key, value in values.items()}
     ratios = [float(value) for key, value in figures.items() if key.endswith("seconds.ratio")]
     figures |= {"lowest_ratio": min(ratios), "highest_ratio": max(ratios)}
     aims = {"lowest_ratio": (">=", 0.5), "highest_ratio": ("<=", 2.0)}

@@ -37,7 +37,7 @@ def chunk(part: bytes) -> bytes:
 
 
 def in_two(asked: Asked) -> tuple[bytes, bytes]:
-    """What is sent before the candidates are known, and after."""
+    """The parts sent before and after the candidates are known."""
     query = {name: value for name, value in asked.items() if name != "candidates"}
     lines = ["POST /rank/ahead HTTP/1.1", "Host: localhost", "Content-Type: application/x-ndjson"]
     head = "\r\n".join([*lines, "Transfer-Encoding: chunked", "", ""]).encode()
@@ -49,9 +49,9 @@ async def ahead_figures(port: int, asked: Sequence[Asked], rounds: int) -> dict[
     """Time from when the candidates are known to the answer: of whole requests, and with the query ahead."""
     whole, parts = [message(msgspec.json.encode(one)) for one in asked], [in_two(one) for one in asked]
     connection = await Connection.open(port)
-    found: dict[str, list[float]] = {"whole": [], "ahead": []}
+    times: dict[str, list[float]] = {"whole": [], "ahead": []}
     for n in range(rounds * len(asked)):
-        for name in found:
+        for name in times:
             number = (n + (name == "ahead") * len(asked) // 2) % len(asked)
             if name == "ahead":
                 connection.send(parts[number][0])
@@ -59,10 +59,10 @@ async def ahead_figures(port: int, asked: Sequence[Asked], rounds: int) -> dict[
             began = time.perf_counter()
             status, _ = await connection.ask(parts[number][1] if name == "ahead" else whole[number])
             assert status == 200
-            found[name].append(time.perf_counter() - began)
+            times[name].append(time.perf_counter() - began)
     connection.close()
-    medians = {name: float(np.median(seconds)) * 1e6 for name, seconds in found.items()}
-    saved = float(np.median(np.array(found["whole"]) - np.array(found["ahead"]))) * 1e6
+    medians = {name: float(np.median(seconds)) * 1e6 for name, seconds in times.items()}
+    saved = float(np.median(np.array(times["whole"]) - np.array(times["ahead"]))) * 1e6
     return {f"after_candidates.{name}_us": value for name, value in medians.items()} | {
         "after_candidates.saved_us": saved
     }

@@ -51,9 +51,9 @@ def forward(encoder: CatalogueEncoder, layer: ItemLayer) -> float:
     graphs, seconds = encoder.graphs, 0.0
     for stage in encoder.manifest.vector_stages:
         graph = graphs._graphs[stage.name]
-        given = dense_input(layer.records.rows, graphs._layout, "item", graphs._tables[stage.tables])
+        inputs = dense_input(layer.records.rows, graphs._layout, "item", graphs._tables[stage.tables])
         began = time.perf_counter()
-        graph.run(None, {"item": given})
+        graph.run(None, {"item": inputs})
         seconds += time.perf_counter() - began
     return seconds
 

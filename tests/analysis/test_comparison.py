@@ -51,8 +51,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
 
 def test_a_run_against_itself_differs_by_nothing(runs: tuple[Run, Run]) -> None:
     document = corank.compare(runs[0].folder, runs[0].folder)
-    found = document["stages"]["rank"]["exposed"]["click"]
-    assert {(one["difference"], one["low"], one["high"], one["verdict"]) for one in found.values()} == {
+    metrics = document["stages"]["rank"]["exposed"]["click"]
+    assert {(one["difference"], one["low"], one["high"], one["verdict"]) for one in metrics.values()} == {
         (0, 0, 0, "no difference shown")
     }
     assert document["cascade"] and document["cuts"]["prerank"]
@@ -65,17 +65,17 @@ def test_values_are_those_of_evaluate_and_signs_turn(runs: tuple[Run, Run]) -> N
         corank.compare(runs[1].folder, runs[0].folder),
     )
     for stage in ("prerank", "rank"):
-        for metric, found in forth["stages"][stage]["exposed"]["click"].items():
+        for metric, figure in forth["stages"][stage]["exposed"]["click"].items():
             values = (one[stage]["exposed"]["click"][metric], other[stage]["exposed"]["click"][metric])
-            assert (found["a"], found["b"]) == values
+            assert (figure["a"], figure["b"]) == values
             turned = back["stages"][stage]["exposed"]["click"][metric]
-            assert turned["difference"] == -found["difference"]
+            assert turned["difference"] == -figure["difference"]
             assert (turned["low"], turned["high"]) == (
-                pytest.approx(-found["high"]),
-                pytest.approx(-found["low"]),
+                pytest.approx(-figure["high"]),
+                pytest.approx(-figure["low"]),
             )
             words = {"better": "worse", "worse": "better", "no difference shown": "no difference shown"}
-            assert turned["verdict"] == words[found["verdict"]]
+            assert turned["verdict"] == words[figure["verdict"]]
 
 
 def _measures(user: Keys, p: Doubles, label: NDArray[np.int8]) -> Measures:
@@ -88,23 +88,23 @@ def test_a_verdict_follows_the_direction_of_the_metric() -> None:
     label = (rng.random(4000) < p).astype(np.int8)
     good, bad = p, np.clip(p * 0.5 + 0.4 * rng.random(4000), 0.01, 0.99)
     ours, theirs = _measures(user, good, label), _measures(user, bad, label)
-    found = compare_measures("exposed", ours, theirs, Margins())
-    assert {name: one["verdict"] for name, one in found.items()} == dict.fromkeys(found, "better")
-    assert found["logloss"]["difference"] < 0 < found["auc"]["difference"]
-    found = compare_measures("exposed", theirs, ours, Margins())
-    assert {one["verdict"] for one in found.values()} == {"worse"}
+    metrics = compare_measures("exposed", ours, theirs, Margins())
+    assert {name: one["verdict"] for name, one in metrics.items()} == dict.fromkeys(metrics, "better")
+    assert metrics["logloss"]["difference"] < 0 < metrics["auc"]["difference"]
+    metrics = compare_measures("exposed", theirs, ours, Margins())
+    assert {one["verdict"] for one in metrics.values()} == {"worse"}
 
 
 def test_the_interval_is_paired() -> None:
-    """Two that order almost alike differ by far less than each varies with its users."""
+    """Two similar orderings differ by far less than each varies with its users."""
     rng = np.random.default_rng(0)
     user, p = rng.integers(200, size=4000), rng.random(4000)
     label = (rng.random(4000) < p).astype(np.int8)
     near = np.clip(p + 0.02 * rng.standard_normal(4000), 0, 1)
     ours, theirs = auc(user, p, label), auc(user, near, label)
-    found = compare_measures("exposed", {"auc": ours}, {"auc": theirs}, Margins())["auc"]
+    difference = compare_measures("exposed", {"auc": ours}, {"auc": theirs}, Margins())["auc"]
     alone = interval(ours)
-    assert alone is not None and 0 < 4 * (found["high"] - found["low"]) < alone[1] - alone[0]
+    assert alone is not None and 0 < 4 * (difference["high"] - difference["low"]) < alone[1] - alone[0]
 
 
 def test_a_verdict_needs_an_interval_beyond_the_margin() -> None:
@@ -113,16 +113,16 @@ def test_a_verdict_needs_an_interval_beyond_the_margin() -> None:
     label = (rng.random(4000) < p).astype(np.int8)
     sharp, dull = _measures(user, p, label), _measures(user, np.clip(p + 0.4 * rng.random(4000), 0, 1), label)
     gain = compare_measures("exposed", sharp, dull, Margins())["auc"]["difference"]
-    found = {
+    by_margin = {
         margin: compare_measures("exposed", dull, sharp, Margins(0.9, {"auc": margin}))["auc"]
         for margin in (0.0, gain, 3 * gain)
     }
-    assert [one["verdict"] for one in found.values()] == [
+    assert [one["verdict"] for one in by_margin.values()] == [
         "worse",
         "no difference shown",
         "no difference shown",
     ]
-    assert [one["not_worse"] for one in found.values()] == [False, False, True]
+    assert [one["not_worse"] for one in by_margin.values()] == [False, False, True]
     assert compare_measures("exposed", sharp, dull, Margins())["auc"]["verdict"] == "better"
 
 
@@ -137,12 +137,12 @@ def test_other_candidates_with_other_scales_are_refused(runs: tuple[Run, Run], t
 def test_a_page_names_both_runs_and_begins_with_a_summary(runs: tuple[Run, Run]) -> None:
     document = corank.compare(runs[0].folder, runs[1].folder).document
     a, b = Names.of(document)
-    found = comparison_page(document)
-    assert a != b and f"<h1>{a} against {b}</h1>" in found
-    titles = re.findall("<h2>(.*?)</h2>", found)
+    page = comparison_page(document)
+    assert a != b and f"<h1>{a} against {b}</h1>" in page
+    titles = re.findall("<h2>(.*?)</h2>", page)
     assert titles[:3] == ["Summary", "What is compared", "How to read it"]
     assert titles[3:] == [part.title for part in compared_parts(document)]
-    parts = dict(zip(titles, found.split("<h2>")[1:], strict=True))
+    parts = dict(zip(titles, page.split("<h2>")[1:], strict=True))
     assert document["changes"] == {"train.seed": {"a": 0, "b": 7}}
     assert (
         ">train.seed</td><td" in parts["What is compared"]
@@ -175,20 +175,20 @@ def test_each_row_of_a_page_says_which_way_is_better_and_what_was_found_in_words
     metrics = document["stages"]["rank"]["exposed"]["click"]
     for (name, better), verdict in zip(DIRECTIONS.items(), cycle(SHOWN), strict=False):
         metrics[name] = metrics[name] | {"verdict": verdict}
-        found = (
+        section = (
             comparison_page(document).partition("<h2>rank: click, exposed</h2>")[2].partition("</section>")[0]
         )
-        (row,) = re.findall(rf"<tr><td>{name}</td>.*</tr>", found)
+        (row,) = re.findall(rf"<tr><td>{name}</td>.*</tr>", section)
         cells = re.findall(r"<td[^>]*>(.*?)</td>", row)
         assert cells[4:] == [better, SHOWN[verdict]]
         label = name if verdict == "no difference shown" else f"{name}, {verdict}"
-        assert f">{label}<" in found, "the plot says it in words, too"
+        assert f">{label}<" in section, "the plot says it in words, too"
     asked = corank.compare(runs[0].folder, runs[1].folder, margin=0.9).document
-    found = comparison_page(asked)
+    page = comparison_page(asked)
     assert (
-        "no difference beyond the margin" in found and "beyond noise" not in found.partition("How to read")[0]
+        "no difference beyond the margin" in page and "beyond noise" not in page.partition("How to read")[0]
     )
-    assert ">not worse</th>" in found and ">not worse</th>" not in comparison_page(document)
+    assert ">not worse</th>" in page and ">not worse</th>" not in comparison_page(document)
 
 
 def test_two_sides_are_named_by_what_differs_in_their_paths() -> None:
@@ -205,7 +205,7 @@ def test_two_sides_are_named_by_what_differs_in_their_paths() -> None:
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1280, 400])
 def test_a_page_is_no_wider_than_its_window(runs: tuple[Run, Run], tmp_path: Path, width: int) -> None:
-    """At a desk no table is wider than its box, which is within 1,000 pixels; on a phone it scrolls within the box."""
+    """On a desktop no table is wider than its box of at most 1,000 pixels; on a phone it scrolls within the box."""
     page = tmp_path / "page.html"
     page.write_text(
         comparison_page(corank.compare(runs[0].folder, runs[1].folder).document), encoding="utf-8"
@@ -237,21 +237,21 @@ def test_wide_differences_get_an_axis_of_their_own() -> None:
     def one(low: float | None, high: float | None) -> dict[str, float | None]:
         return {"difference": ((low or 0) + (high or 0)) / 2, "low": low, "high": high}
 
-    found = {"pcoc": one(-0.4, 0.1), "auc": one(-0.001, 0.004), "same": one(0, 0), "ece": one(-0.03, 0)}
-    assert [list(axis) for axis in split_by_reach(found)] == [["auc", "same", "ece"], ["pcoc"]]
+    differences = {"pcoc": one(-0.4, 0.1), "auc": one(-0.001, 0.004), "same": one(0, 0), "ece": one(-0.03, 0)}
+    assert [list(axis) for axis in split_by_reach(differences)] == [["auc", "same", "ece"], ["pcoc"]]
     assert [list(axis) for axis in split_by_reach({"one": one(None, None)})] == [["one"]]
 
 
 def metric_names(document: dict[str, Any]) -> set[tuple[str, ...]]:
-    """Where a comparison has figures."""
+    """The paths of a comparison's figures."""
     stages = {
         (stage, population, label, metric)
         for stage, populations in document["stages"].items()
         for population, labels in populations.items()
-        for label, found in labels.items()
-        for metric in found
+        for label, metrics in labels.items()
+        for metric in metrics
     }
-    cuts = {(stage, metric) for stage, found in document["cuts"].items() for metric in found}
+    cuts = {(stage, metric) for stage, metrics in document["cuts"].items() for metric in metrics}
     return stages | cuts | {("cascade", metric) for metric in document["cascade"]}
 
 
@@ -291,8 +291,8 @@ def test_bundles_are_compared_on_logged_requests(
     for name, bundle in zip(("a", "b"), bundles, strict=True):
         corank.predict(bundle, tables[1], tmp_path / name, users=tables[3])
         m = load_manifest(bundle).stages[0].keep
-        found = document["cuts"]["prerank"][f"click_recall@{m}"][name]
-        assert found == pytest.approx(click_recall(tmp_path / name, m))
+        recall = document["cuts"]["prerank"][f"click_recall@{m}"][name]
+        assert recall == pytest.approx(click_recall(tmp_path / name, m))
     scores = corank.compare(tmp_path / "a", tmp_path / "b", scores=["logit.rank.click"]).document
     auc, of_scores = (
         document["stages"]["rank"]["exposed"]["click"]["auc"],
@@ -310,9 +310,9 @@ def test_bundles_are_compared_on_no_row_whose_label_their_priors_count(tmp_path:
     earlier = log.filter(pl.col("time") < case.since)
     log.write_parquet(tmp_path / "log.parquet")
     earlier.write_parquet(tmp_path / "earlier.parquet")
-    found = corank.compare(bundle, other, on=tmp_path / "log.parquet", users=users).document
-    assert (found["earlier"], found["unknown"]) == (len(earlier), 0)
-    assert found["candidates"] == len(log) - len(earlier) > 0
+    document = corank.compare(bundle, other, on=tmp_path / "log.parquet", users=users).document
+    assert (document["earlier"], document["unknown"]) == (len(earlier), 0)
+    assert document["candidates"] == len(log) - len(earlier) > 0
     with pytest.raises(DataError, match="all rows are from before 1970-01-04 00:00:00 UTC"):
         corank.compare(bundle, other, on=tmp_path / "earlier.parquet", users=users)
 
@@ -327,7 +327,7 @@ def test_bundles_are_compared_on_one_log_alone(runs: tuple[Run, Run]) -> None:
         corank.compare(bundle, bundle, split="test", on=log)
     with pytest.raises(DataError, match="--users, --events and --truth are of bundles; leave them out"):
         corank.compare(runs[0].folder, runs[1].folder, truth=log)
-    held = load_manifest(bundle)
-    other = held.model_copy(update={"data": held.data.model_copy(update={"item": "video"})})
+    manifest = load_manifest(bundle)
+    other = manifest.model_copy(update={"data": manifest.data.model_copy(update={"item": "video"})})
     with pytest.raises(DataError, match=r"b: its data\.item is 'video', that of a 'item_id'"):
-        require_same_log(Path("a"), held, Path("b"), other)
+        require_same_log(Path("a"), manifest, Path("b"), other)

@@ -16,16 +16,16 @@ def two_stages(trained: Run) -> EvaluatedRun:
 
 
 def test_recall_by_quota_is_the_evaluations(two_stages: EvaluatedRun) -> None:
-    found, random = quota_recalls(two_stages, [6, 18])
+    curves, random = quota_recalls(two_stages, [6, 18])
     cascade, bounds = two_stages.document["cascade"], two_stages.document["interval"]["cascade"]
     metrics = {
         "rank's top 6": "agree_recall@6@18",
         "true top 6": "truth_recall@6@18",
         "clicks": "click_recall@18",
     }
-    assert list(found) == list(metrics)
+    assert list(curves) == list(metrics)
     for name, metric in metrics.items():
-        curve = found[name]
+        curve = curves[name]
         assert curve.low is not None and curve.high is not None
         assert curve.y[1] == pytest.approx(cascade[metric])
         assert (curve.low[1], curve.high[1]) == pytest.approx(tuple(bounds[metric]))
@@ -34,10 +34,10 @@ def test_recall_by_quota_is_the_evaluations(two_stages: EvaluatedRun) -> None:
 
 
 def test_requests_are_replayed_from_the_whole_split(two_stages: EvaluatedRun) -> None:
-    found = sample_logged_requests(two_stages)
-    assert len(found) == 8
-    assert all(len(request.candidates or []) == 30 for request in found)
-    times = [int(request.time or 0) for request in found]
+    requests = sample_logged_requests(two_stages)
+    assert len(requests) == 8
+    assert all(len(request.candidates or []) == 30 for request in requests)
+    times = [int(request.time or 0) for request in requests]
     assert times == sorted(times) and len(set(times)) == 8
 
 
@@ -47,18 +47,18 @@ def test_scalars_are_read_as_logged(tmp_path: Path) -> None:
         for step, value in enumerate([0.5, float("nan"), 0.25]):
             board.add_scalar("loss/a", value, step)
         board.add_scalar("valid/b", float("nan"), 0)
-    found = scalars(tmp_path)
-    assert list(found) == ["loss/a"]
-    assert found["loss/a"].x.tolist() == [0, 2]
-    assert found["loss/a"].y.tolist() == [0.5, 0.25]
+    curves = scalars(tmp_path)
+    assert list(curves) == ["loss/a"]
+    assert curves["loss/a"].x.tolist() == [0, 2]
+    assert curves["loss/a"].y.tolist() == [0.5, 0.25]
 
 
 def test_a_resumed_run_has_its_steps_once(tmp_path: Path) -> None:
-    """Steps after the checkpoint from which a run goes on were logged twice; the later ones count."""
+    """Steps after the checkpoint from which a run continues were logged twice; the later ones count."""
     for first, values in ((0, [3.0, 2.0, 9.0]), (2, [1.0, 0.0])):
         with SummaryWriter(str(tmp_path), purge_step=first, filename_suffix=f".{first}") as board:
             for step, value in enumerate(values, start=first):
                 board.add_scalar("loss/a", value, step)
-    found = scalars(tmp_path)["loss/a"]
-    assert found.x.tolist() == [0, 1, 2, 3]
-    assert found.y.tolist() == [3, 2, 1, 0]
+    curve = scalars(tmp_path)["loss/a"]
+    assert curve.x.tolist() == [0, 1, 2, 3]
+    assert curve.y.tolist() == [3, 2, 1, 0]

@@ -37,8 +37,8 @@ def test_a_group_has_the_metrics_of_its_rows(run: Run) -> None:
         code = {str(packed.encoders.fitted["tab"].decode(int(c))): c for c in np.unique(of)}[group["name"]]
         rows = (of == code) & predictions.exposed
         args = predictions.requests.user_of()[rows], predictions.logits["rank"]["click"][rows]
-        found = auc(*args, predictions.labels["click"][rows]).value()
-        assert group["stages"]["rank"]["exposed"]["click"]["auc"] == pytest.approx(found)
+        expected = auc(*args, predictions.labels["click"][rows]).value()
+        assert group["stages"]["rank"]["exposed"]["click"]["auc"] == pytest.approx(expected)
         assert group["cascade"] is not None
 
 

@@ -37,37 +37,37 @@ def draw(figure: Figure) -> None:
 
 
 def test_a_foreign_address_is_seen() -> None:
-    """What the tests of pages rely on."""
-    found = Read(
+    """The tests of pages rely on this."""
+    parsed = Read(
         '<img src="https://a.org/b"></img><p style="fill: url(#c)">x</p><style>p { a: url(//d) }</style>'
     )
-    assert found.foreign == ["https://a.org/b", "//d"]
+    assert parsed.foreign == ["https://a.org/b", "//d"]
 
 
 def test_a_page_is_one_document_that_fetches_nothing() -> None:
     parts = [text("words"), heading("part"), table(["", "b"], [["c", ("1", "0 – 2")]]), plot(draw, "caption")]
-    found = Read(page("title", "lead", section("one", *parts), section("two", folded("more", "a: b\n  c"))))
-    assert found.foreign == []
-    assert any(value.startswith("data:image/png") for value in found.fetched)
-    assert found.tags.count("html") == found.tags.count("body") == found.tags.count("svg") == 1
+    parsed = Read(page("title", "lead", section("one", *parts), section("two", folded("more", "a: b\n  c"))))
+    assert parsed.foreign == []
+    assert any(value.startswith("data:image/png") for value in parsed.fetched)
+    assert parsed.tags.count("html") == parsed.tags.count("body") == parsed.tags.count("svg") == 1
     for said in ("title", "lead", "one", "two", "words", "part", "0 – 2", "caption", "more", "a: b\n  c"):
-        assert said in found.text
+        assert said in parsed.text
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"])))
 def test_text_is_text(words: str) -> None:
     parts = [text(words), heading(words), table([words], [[words], [(words, words)]]), folded(words, words)]
-    found = Read(page(words, words, section(words, *parts)))
-    assert found.text.count(words) >= 11
-    assert set(found.tags) <= set(Read(page("", "", section("", *parts[:0], text(""), heading(""),
+    parsed = Read(page(words, words, section(words, *parts)))
+    assert parsed.text.count(words) >= 11
+    assert set(parsed.tags) <= set(Read(page("", "", section("", *parts[:0], text(""), heading(""),
                                   table(["a"], [[("", "")]]), folded("", "")))).tags)  # fmt: skip
 
 
 def test_a_verdict_has_the_colour_of_its_sign_and_its_words_are_text() -> None:
     cells = [verdict("<up>", 1), verdict("down", -1), verdict("<same>", 0)]
-    found = table(["", "b", "c"], [cells])
-    assert '<td><span class="good">&lt;up&gt;</span></td>' in found
-    assert '<td><span class="bad">down</span></td><td>&lt;same&gt;</td>' in found
+    rendered = table(["", "b", "c"], [cells])
+    assert '<td><span class="good">&lt;up&gt;</span></td>' in rendered
+    assert '<td><span class="bad">down</span></td><td>&lt;same&gt;</td>' in rendered
     style = page("", "").partition("<style>")[2].partition("</style>")[0]
     assert all(
         rule in style for rule in (".good", ".bad", f"--good: light-dark({GOOD}", f"--bad: light-dark({BAD}")
@@ -76,18 +76,18 @@ def test_a_verdict_has_the_colour_of_its_sign_and_its_words_are_text() -> None:
 
 def test_a_plot_takes_names_as_they_are_and_says_its_caption() -> None:
     drawn = plot(draw, 'a "caption" & <b>')
-    found = Read(drawn)
-    assert "a $ b_1$ <i>" in found.text
+    parsed = Read(drawn)
+    assert "a $ b_1$ <i>" in parsed.text
     assert 'aria-label="a &quot;caption&quot; &amp; &lt;b&gt;"' in drawn
-    assert "<metadata" not in drawn and "b" not in found.tags
+    assert "<metadata" not in drawn and "b" not in parsed.tags
 
 
 def test_figures_are_written_by_the_name_of_their_section(tmp_path: Path) -> None:
-    """As the page shows them, with colours of a light ground, and again the same bytes."""
+    """As the page shows them, in the light colours; written again, the bytes are the same."""
     two = section("Scores / levels: 点击", plot(draw, "a"), beside(plot(draw, "b"), text("c")))
-    found = page("title", "lead", section("One", plot(draw, "d")), two)
+    document = page("title", "lead", section("One", plot(draw, "d")), two)
     names = ["one", "scores-levels-点击-1", "scores-levels-点击-2"]
-    written = write_drawings(found, tmp_path / "slides")
+    written = write_drawings(document, tmp_path / "slides")
     assert sorted(written) == sorted(f"{name}.{kind}" for name in names for kind in ("svg", "png"))
     assert {file.name for file in (tmp_path / "slides").iterdir()} == set(written)
     content = {name: (tmp_path / "slides" / name).read_bytes() for name in written}
@@ -95,13 +95,13 @@ def test_figures_are_written_by_the_name_of_their_section(tmp_path: Path) -> Non
     assert (
         svg.startswith("<?xml") and "a $ b_1$ &lt;i&gt;" in svg and "var(--" not in svg and COLOURS[0] in svg
     )
-    assert "var(--hue0)" in found and COLOURS[0] not in found.partition("<body>")[2]
+    assert "var(--hue0)" in document and COLOURS[0] not in document.partition("<body>")[2]
     assert imread(tmp_path / "slides" / "one.png").shape == (750, 1900, 4)
-    write_drawings(found, tmp_path / "slides")
+    write_drawings(document, tmp_path / "slides")
     assert content == {name: (tmp_path / "slides" / name).read_bytes() for name in written}
     (tmp_path / "file").write_text("x")
     with pytest.raises(CorankError, match=r"file/one\.svg: cannot be written.*--figures"):
-        write_drawings(found, tmp_path / "file")
+        write_drawings(document, tmp_path / "file")
 
 
 def test_the_same_drawing_is_the_same_markup_and_no_state_is_left() -> None:
@@ -113,12 +113,12 @@ def test_the_same_drawing_is_the_same_markup_and_no_state_is_left() -> None:
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "dark"), [(360, False), (1600, True)])
 def test_a_page_breaks_no_rule_of_accessibility(tmp_path: Path, width: int, dark: bool) -> None:
-    """On a phone in light colours, on a desk in dark ones."""
+    """On a phone in light colours, on a desktop in dark ones."""
     judged = [verdict("better", 1), verdict("worse", -1)]
     wide = table(["", *map(str, range(32))], [[str(n), *judged, *["0.1234"] * 30] for n in range(3)])
     parts = [text("words"), heading("part"), beside(plot(draw, "one"), plot(draw, "two")), wide]
-    found = page("title", "lead", section("a", *parts), section("b", folded("more", "a: b")), wide=True)
-    (tmp_path / "page.html").write_text(found, encoding="utf-8")
+    document = page("title", "lead", section("a", *parts), section("b", folded("more", "a: b")), wide=True)
+    (tmp_path / "page.html").write_text(document, encoding="utf-8")
     with chromium(tmp_path / "profile", width, dark) as window:
         size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
         window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)

@@ -1,4 +1,4 @@
-"""What features are worth: their values shuffled anew, and the document that says it."""
+"""Permutation importance of features, and its document."""
 
 import json
 import math
@@ -37,12 +37,14 @@ def case() -> Case:
 
 @pytest.fixture(scope="module")
 def document(trained: Run) -> dict[str, Any]:
-    told: list[tuple[int, int]] = []
-    found = corank.explain(trained.folder, progress=lambda done, total: told.append((done, total))).document
+    calls: list[tuple[int, int]] = []
+    explanation = corank.explain(
+        trained.folder, progress=lambda done, total: calls.append((done, total))
+    ).document
     requests = sum(len(shard) for shard in trained.packed().splits["valid"])
-    assert told == sorted(told)
-    assert told[-1] == (requests, requests)
-    return found
+    assert calls == sorted(calls)
+    assert calls[-1] == (requests, requests)
+    return explanation
 
 
 def leaves(found: Any) -> list[Any]:
@@ -59,11 +61,11 @@ def test_every_feature_has_its_worth_by_stage_and_its_price(trained: Run, docume
     shown = sum(int((shard.level == 3).sum()) for shard in shards)
     assert (document["split"], document["candidates"]) == ("valid", shown)
     assert list(document["features"]) == list(trained.config.features)
-    for name, found in document["features"].items():
+    for name, importance in document["features"].items():
         feature = trained.config.features[name]
-        assert (found["side"], found["kind"]) == (trained.config.declared.side(name), feature.kind)
-        assert list(found["stages"]) == ["prerank", "rank"]
-        for metrics in found["stages"].values():
+        assert (importance["side"], importance["kind"]) == (trained.config.declared.side(name), feature.kind)
+        assert list(importance["stages"]) == ["prerank", "rank"]
+        for metrics in importance["stages"].values():
             assert list(metrics) == ["auc", "gauc"]
             assert [list(parts) for parts in metrics.values()] == [["value", "interval"]] * 2
             low, high = metrics["auc"]["interval"]
@@ -75,23 +77,23 @@ def test_figures_with_all_features_are_those_of_the_evaluation(
     trained: Run, document: dict[str, Any]
 ) -> None:
     stages = corank.evaluate(trained.folder, "valid")["stages"]
-    for stage, found in document["stages"].items():
+    for stage, figures in document["stages"].items():
         exposed = stages[stage]["exposed"]["click"]
-        assert found == {"label": "click"} | {
+        assert figures == {"label": "click"} | {
             metric: pytest.approx(exposed[metric], abs=1e-9) for metric in ("auc", "gauc")
         }
 
 
 def test_towers_have_no_use_for_a_cross(document: dict[str, Any]) -> None:
-    found = document["features"]["category_clicks"]["stages"]
-    assert found["prerank"]["auc"] == found["prerank"]["gauc"] == {"value": 0, "interval": [0, 0]}
-    assert found["rank"]["auc"]["value"] != 0
+    stages = document["features"]["category_clicks"]["stages"]
+    assert stages["prerank"]["auc"] == stages["prerank"]["gauc"] == {"value": 0, "interval": [0, 0]}
+    assert stages["rank"]["auc"]["value"] != 0
 
 
 def test_the_items_vectors_are_paid_ahead(trained: Run, document: dict[str, Any]) -> None:
     schema = trained.config.declared
-    for name, found in document["features"].items():
-        cost = found["microseconds"]
+    for name, importance in document["features"].items():
+        cost = importance["microseconds"]
         assert list(cost) == ["encode", "look_up", "network", "total"]
         assert cost["total"] == pytest.approx(cost["encode"] + cost["look_up"] + cost["network"])
         assert all(part >= 0 for part in cost.values()) and cost["network"] > 0
@@ -106,9 +108,14 @@ def test_json_is_one_document_and_the_table_shows_it(
         explaining, "_latencies", lambda run, *_: dict.fromkeys(run.config.features, FeatureLatency(1, 2, 4))
     )
     code, out, err = run_corank(capsys, "explain", trained.folder, "--split", "test", "--json")
-    found = json.loads(out)
-    assert (code, err, found["split"]) == (0, "", "test")
-    assert found["features"]["tab"]["microseconds"] == {"encode": 1, "look_up": 2, "network": 4, "total": 7}
+    explanation = json.loads(out)
+    assert (code, err, explanation["split"]) == (0, "", "test")
+    assert explanation["features"]["tab"]["microseconds"] == {
+        "encode": 1,
+        "look_up": 2,
+        "network": 4,
+        "total": 7,
+    }
     code, out, err = run_corank(capsys, "explain", trained.folder)
     assert (code, err) == (0, "") and out.startswith("valid: what AUC and GAUC lose without a feature")
     assert sum(line.split()[-1:] == ["7"] for line in out.splitlines()) == len(trained.config.features)
@@ -122,12 +129,12 @@ def test_a_split_that_is_not_there_is_refused(trained: Run, capsys: pytest.Captu
     assert (code, out, err) == (1, "", f"error: {message}\n")
 
 
-# What features are worth
+# Importance of features
 
 
 @pytest.fixture
 def unpriced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prices need an export, which takes a second."""
+    """Costs need an export, which takes a second."""
     monkeypatch.setattr(explaining, "_latencies", lambda *_: {})
 
 
@@ -154,12 +161,12 @@ def ordered_by(trained: Run, feature: str, folder: Path) -> Run:
 def test_what_alone_is_read_is_worth_all_and_what_is_not_read_nothing(
     trained: Run, tmp_path: Path, feature: str
 ) -> None:
-    found = measure_importance(ordered_by(trained, feature, tmp_path / "run"), "train", 20_000)
-    auc, worth = found["stages"]["rank"]["auc"], found["features"].pop(feature)["stages"]
+    explanation = measure_importance(ordered_by(trained, feature, tmp_path / "run"), "train", 20_000)
+    auc, worth = explanation["stages"]["rank"]["auc"], explanation["features"].pop(feature)["stages"]
     assert abs(auc - 0.5) > 0.04
     assert 0.3 < worth["rank"]["auc"]["value"] / (auc - 0.5) < 1.7  # shuffled anew it orders at random
     nothing = {"value": 0, "interval": [0, 0]}
-    others = [other["stages"]["rank"] for other in found["features"].values()]
+    others = [other["stages"]["rank"] for other in explanation["features"].values()]
     assert [*others, worth["prerank"]] == [{"auc": nothing, "gauc": nothing}] * (len(others) + 1)
 
 
@@ -177,10 +184,10 @@ def test_a_match_is_worth_something_to_the_towers_that_read_it(tmp_path: Path) -
             parameter.fill_(1.0 if name == "matches.weight" else 0.0)
     alone = Run.create(tmp_path / "alone", run.config, run.base)
     alone.finish(packed, model, calibrators, {"epoch": 0, "step": 0, "figures": [{}]})
-    found = measure_importance(alone, "train", 20_000)
-    auc = found["stages"]["prerank"]["auc"]
+    explanation = measure_importance(alone, "train", 20_000)
+    auc = explanation["stages"]["prerank"]["auc"]
     assert auc > 0.51
-    assert 0.3 < found["features"]["seen"]["stages"]["prerank"]["auc"]["value"] / (auc - 0.5) < 1.7
+    assert 0.3 < explanation["features"]["seen"]["stages"]["prerank"]["auc"]["value"] / (auc - 0.5) < 1.7
 
 
 @pytest.mark.usefixtures("unpriced")
@@ -196,12 +203,12 @@ def test_requests_are_judged_by_at_most_so_many(trained: Run, monkeypatch: pytes
     said: list[str] = []
     monkeypatch.setattr(explaining, "REQUESTS", 20)
     monkeypatch.setattr(explaining, "REPORT_EVERY", 2)
-    found = [
+    counts = [
         measure_importance(trained, "valid", most, report=said.append)["candidates"]
         for most in (20, 60, 20_000)
     ]
     shown = sum(int((shard.level == 3).sum()) for shard in trained.packed().splits["valid"])
-    assert found[0] * 2 < found[1] < found[2] == shown
+    assert counts[0] * 2 < counts[1] < counts[2] == shown
     assert said[:2] == ["40 requests scored", "40 requests scored"]
 
 
@@ -228,7 +235,7 @@ def first_batch(case: Case) -> EncodedBatch:
 
 
 def column(rows: Rows, names: Any, feature: str) -> list[Any]:
-    """A value a row: a code, a number, or a list's codes with what each counts."""
+    """One value per row: a code, a number, or a list's codes with their weights."""
     if feature in names.ids:
         return list(rows.ids[:, names.ids.index(feature)].tolist())
     if feature in names.numbers:
@@ -308,12 +315,12 @@ def test_a_batch_with_other_rows_is_that_of_the_whole(drawn: Drawn) -> None:
     for feature in schema.inputs():
         shuffled = _shuffled(encoded, schema, feature, np.random.default_rng(0))
         with torch.no_grad():
-            found = model(replace_rows(layout, batch, encoded, shuffled))
+            outputs = model(replace_rows(layout, batch, encoded, shuffled))
             expected = model(build_batch(layout, shuffled))
             same = model(batch)
         readers = _readers(case.config.stages, schema, feature)
         for stage, output in expected.items():
             for label, logits in output.logits.items():
-                assert torch.equal(found[stage].logits[label], logits)
+                assert torch.equal(outputs[stage].logits[label], logits)
                 if stage not in readers:
                     assert torch.equal(same[stage].logits[label], logits)

@@ -33,8 +33,8 @@ def test_no_work_costs_nothing() -> None:
 
 def test_of_several_towers_those_that_read_a_feature_are_paid(case: Case) -> None:
     prerank, rank = case.config.stages
-    found = {n: _widths(prerank, case.packed.schema, n) for n in case.config.features}
-    read = {n: widths for n, widths in found.items() if widths}
+    all_widths = {n: _widths(prerank, case.packed.schema, n) for n in case.config.features}
+    read = {n: widths for n, widths in all_widths.items() if widths}
     assert isinstance(prerank, TowersSettings)
     one = prerank.query_towers["one"].features
     assert read == {name: [8] for name in one} | {"history_1_item_2": [8, 4]}
@@ -57,8 +57,8 @@ def test_the_first_stage_meets_all_and_the_next_what_it_keeps(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(latency, "_stage", lambda funnel, stage, name, received, n: (float(n), 0.0))
-    found = feature_latencies(case.funnel, asked(case), case.config.stages)
-    assert {(p.look_up, p.network) for p in found.values()} == {(16 + 4, 0)}
+    latencies = feature_latencies(case.funnel, asked(case), case.config.stages)
+    assert {(p.look_up, p.network) for p in latencies.values()} == {(16 + 4, 0)}
 
 
 def test_each_part_is_paid_where_it_is_needed(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,8 +68,8 @@ def test_each_part_is_paid_where_it_is_needed(case: Case, monkeypatch: pytest.Mo
         return 0.0 if run is None else float(bool([run()]))
 
     monkeypatch.setattr(latency, "timed", once)
-    found = feature_latencies(case.funnel, asked(case), case.config.stages)
-    parts = {name: (p.encode, p.look_up, p.network) for name, p in found.items()}
+    latencies = feature_latencies(case.funnel, asked(case), case.config.stages)
+    parts = {name: (p.encode, p.look_up, p.network) for name, p in latencies.items()}
     assert parts["user_id"] == (1, 2, 2)
     assert parts["history_1_item_2"] == (1, 2, 3)
     assert parts["user_2"] == (1, 1, 1)  # in no query tower
@@ -77,14 +77,14 @@ def test_each_part_is_paid_where_it_is_needed(case: Case, monkeypatch: pytest.Mo
     assert parts["item_id"] == (0, 1, 1)
     assert parts["item_4"] == (0, 1, 1)  # a vector
     assert parts["cross_1"] == (1, 1, 1)
-    assert found["user_id"].plain() == {"encode": 1, "look_up": 2, "network": 2, "total": 5}
+    assert latencies["user_id"].plain() == {"encode": 1, "look_up": 2, "network": 2, "total": 5}
 
 
 def test_a_time_for_every_quota(trained: Run, trained_bundle: Path) -> None:
     funnel = Funnel.open(trained_bundle)
     requests = [Request.parse(logged_request(trained, "test", n)) for n in (0, 1)]
-    found = cpu_ms(funnel, requests, "prerank", [6, 12, 30])
-    assert found.shape == (3,) and (found > 0).all()
+    times = cpu_ms(funnel, requests, "prerank", [6, 12, 30])
+    assert times.shape == (3,) and (times > 0).all()
     with pytest.raises(RequestError, match="no stage 'pre'"):
         cpu_ms(funnel, requests, "pre", [6])
 
@@ -92,10 +92,10 @@ def test_a_time_for_every_quota(trained: Run, trained_bundle: Path) -> None:
 def test_lists_of_events_are_encoded_from_the_history(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "timed", lambda run: 0.0 if run is None else float(bool([run()])))
     case = shared_case(LISTED)
-    found = feature_latencies(case.funnel, asked(case), case.config.stages)
+    latencies = feature_latencies(case.funnel, asked(case), case.config.stages)
     lists = case.packed.schema.parallels()
     assert lists and set(lists.values()) <= set(case.packed.schema.histories())
-    assert {found[name].encode for name in lists} == {1}
+    assert {latencies[name].encode for name in lists} == {1}
 
 
 def test_a_cross_is_encoded_for_all_that_the_first_stage_to_read_it_scores(

@@ -1,4 +1,4 @@
-"""Logged requests, replayed: what the funnel encodes is what was packed, bit by bit."""
+"""Replayed logged requests: the funnel encodes exactly what was packed."""
 
 import json
 from pathlib import Path
@@ -79,17 +79,17 @@ def test_simulated_requests_are_encoded_as_packed(trained: Run, tmp_path: Path, 
 
 @pytest.mark.slow
 def test_users_are_replayed_as_of_the_request(rich: Case) -> None:
-    """User 0 has a row that always held, and others from the second and the third day on."""
+    """User 0 has a row valid from the start, and others from the second and the third day."""
     users = pl.read_parquet(rich.base / "users.parquet").filter(user_id=0)["user_0"].to_list()
     assert len(set(users)) == 3
-    found = {}
+    values = {}
     for split, shards in rich.packed.splits.items():
         for number in range(len(shards[0])):
             request = logged_request(rich.run, split, number)
             if request["user"]["id"] == 0:
-                found[request["time"]] = request["user"]["user_0"]
-    assert len({min(time // DAY, 2) for time in found}) > 1
-    for time, value in found.items():
+                values[request["time"]] = request["user"]["user_0"]
+    assert len({min(time // DAY, 2) for time in values}) > 1
+    for time, value in values.items():
         assert value == users[min(time // DAY, 2)]
 
 

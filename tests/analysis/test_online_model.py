@@ -16,10 +16,10 @@ pytestmark = pytest.mark.slow
 def test_requests_are_encoded_as_by_the_bundle(world: object) -> None:
     case: Case = shared_case(world)  # type: ignore[arg-type]
     assert case.funnel
-    found = EncodingModel.of(case.config, case.packed, case.model, case.calibrators)
+    encoding_model = EncodingModel.of(case.config, case.packed, case.model, case.calibrators)
     for number in range(3):
         request = Request.parse(case.request("test", number))
-        ours, theirs = (model.request_encoder.encode(request) for model in (found, case.funnel))
+        ours, theirs = (model.request_encoder.encode(request) for model in (encoding_model, case.funnel))
         assert ours.ids == theirs.ids
         np.testing.assert_array_equal(ours.query.ids, theirs.query.ids)
         np.testing.assert_array_equal(ours.query.numbers, theirs.query.numbers)
@@ -28,6 +28,6 @@ def test_requests_are_encoded_as_by_the_bundle(world: object) -> None:
         np.testing.assert_array_equal(one.ids, other.ids)
         np.testing.assert_array_equal(one.numbers, other.numbers)
     for name, tables in case.funnel.scorer.tables.items():
-        assert found.scorer.tables[name].keys() == tables.keys()
+        assert encoding_model.scorer.tables[name].keys() == tables.keys()
         for key, values in tables.items():
-            np.testing.assert_array_equal(found.scorer.tables[name][key], values)
+            np.testing.assert_array_equal(encoding_model.scorer.tables[name][key], values)

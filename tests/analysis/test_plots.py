@@ -1,4 +1,4 @@
-"""What the plots compute of what they draw."""
+"""The computations of the plots."""
 
 from itertools import combinations
 
@@ -14,16 +14,16 @@ from corank.analysis import drawing, plots
 
 def test_few_values_are_not_smoothed_and_many_by_a_window() -> None:
     assert plots.smooth(np.array([3.0, 1.0])).tolist() == [3, 1]
-    found = plots.smooth(np.arange(40.0) ** 2)
-    assert found[10] == pytest.approx(np.mean(np.arange(6, 15) ** 2))
-    assert found[0] == pytest.approx((0 + 1 + 4 + 9 + 16) / 5)
+    smoothed = plots.smooth(np.arange(40.0) ** 2)
+    assert smoothed[10] == pytest.approx(np.mean(np.arange(6, 15) ** 2))
+    assert smoothed[0] == pytest.approx((0 + 1 + 4 + 9 + 16) / 5)
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=300))
 def test_a_smoothed_curve_stays_within_the_values(values: list[float]) -> None:
-    found = plots.smooth(np.array(values))
-    assert len(found) == len(values)
-    assert found.min() >= min(values) - 1e-6 and found.max() <= max(values) + 1e-6
+    smoothed = plots.smooth(np.array(values))
+    assert len(smoothed) == len(values)
+    assert smoothed.min() >= min(values) - 1e-6 and smoothed.max() <= max(values) + 1e-6
 
 
 def test_places_are_counted_in_cells() -> None:

@@ -1,4 +1,4 @@
-"""The report of a run: what it shows, and what it says where there is nothing to show."""
+"""The report of a run: what it shows, and its text where there is nothing to show."""
 
 import re
 import shutil
@@ -39,7 +39,7 @@ ALONE = ("name=alone", f"stages=[{{name: rank, {MLP}, keep: 5}}]", "losses=[{kin
 
 
 def read_report(run: Run, split: str = "test") -> tuple[str, Sections]:
-    """The page, proved to be whole and to fetch nothing, and its sections."""
+    """The page, checked to be complete and to fetch nothing, and its sections."""
     path = corank.report(run.folder, split=split).location
     assert path == run.folder / "report.html"
     document = path.read_text(encoding="utf-8")
@@ -88,7 +88,7 @@ def two_stages(trained: Run) -> tuple[str, Sections]:
 
 @pytest.fixture
 def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports export no bundle to time it, which takes as long as all else. Other tests time one."""
+    """Reports export no bundle to time it, which takes as long as the rest. Other tests time one."""
 
     def one_each(evaluated: object, requests: object, quotas: list[int]) -> NDArray[np.float64]:
         return np.ones(len(quotas))
@@ -110,9 +110,9 @@ def test_two_stages(trained: Run, two_stages: tuple[str, Sections]) -> None:
         "Training": 2,
         "Config": 0,
     }
-    found = corank.evaluate(trained.folder)
+    evaluation = corank.evaluate(trained.folder)
     for stage in ("prerank", "rank"):
-        for figures in found["stages"][stage].values():
+        for figures in evaluation["stages"][stage].values():
             click = figures["click"]
             beside = [*click.pop("random", {}).values(), *click.pop("eligible", {}).values()]
             for value in [*click.values(), *beside]:
@@ -120,14 +120,19 @@ def test_two_stages(trained: Run, two_stages: tuple[str, Sections]) -> None:
                     continue
                 said = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
                 assert f"<td>{said}<" in sections["Stages side by side"]
-    for name, requests in found["cascade"]["eligible"].items():
-        low, high = found["interval"]["cascade"][name]
-        row = f"<td>{name}</td><td>{found['cascade'][name]:.4f}<small>{low:.4f} … {high:.4f}</small></td>"
+    for name, requests in evaluation["cascade"]["eligible"].items():
+        low, high = evaluation["interval"]["cascade"][name]
+        row = (
+            f"<td>{name}</td><td>{evaluation['cascade'][name]:.4f}<small>{low:.4f} … {high:.4f}</small></td>"
+        )
         assert row in sections["The cascade"]
         better = "lower" if name.startswith(("score_loss", "best_score_loss", "best_cut")) else "higher"
         assert f"<td>{requests:,}</td><td>{better}</td></tr>" in sections["The cascade"]
-    assert f"{found['requests']:,} requests of" in document
-    auc, recall = found["stages"]["rank"]["exposed"]["click"]["auc"], found["cascade"]["click_recall@18"]
+    assert f"{evaluation['requests']:,} requests of" in document
+    auc, recall = (
+        evaluation["stages"]["rank"]["exposed"]["click"]["auc"],
+        evaluation["cascade"]["click_recall@18"],
+    )
     assert f"an AUC of {auc:.4f} (95 % interval " in sections["Summary"]
     assert f"prerank keeps {recall:.4f} (95 % interval " in sections["Summary"]
     assert next(iter(sections)) == "Summary"
@@ -169,9 +174,9 @@ def test_two_runs_side_by_side(small: Path, tmp_path: Path) -> None:
     for title in ("Quota curve", "Ranks by stage"):
         assert "<h3>a: one</h3>" in sections[title] and "<h3>b: seed7</h3>" in sections[title]
     compared = corank.compare(one.folder, other.folder)
-    for metric, found in compared["stages"]["rank"]["exposed"]["click"].items():
-        row = f"<td>{metric}</td><td>{format_metric(found['a'])}</td><td>{format_metric(found['b'])}</td>"
-        assert f"{row}<td>{found['difference']:+.4f}<small>" in sections["rank: click, exposed"]
+    for metric, figure in compared["stages"]["rank"]["exposed"]["click"].items():
+        row = f"<td>{metric}</td><td>{format_metric(figure['a'])}</td><td>{format_metric(figure['b'])}</td>"
+        assert f"{row}<td>{figure['difference']:+.4f}<small>" in sections["rank: click, exposed"]
     assert "<h1>one against seed7</h1>" in document and next(iter(sections)) == "Summary"
     for key, *values in (("name", "one", "seed7"), ("train.seed", "0", "7")):
         row = "".join(f'<td class="prose">{value}</td>' for value in values)
@@ -221,7 +226,7 @@ def test_a_log_of_exposures(exposures: Callable[..., Run]) -> None:
 
 @pytest.mark.thorough
 def test_a_split_of_two_rows_without_clicks(exposures: Callable[..., Run]) -> None:
-    """One candidate a request, so that there is no order to speak of."""
+    """One candidate per request, so that there is no order."""
 
     def two(log: pl.DataFrame) -> pl.DataFrame:
         return log.filter(is_click=0).unique("request_id", maintain_order=True).head(2)

@@ -15,7 +15,7 @@ from tests.support.shared import finished_run
 
 
 def table(seed: int = 0, noise: float = 1.0) -> pl.DataFrame:
-    """Rows of 400 requests of five, half of whose labels are known; the score is the better the less noise."""
+    """Rows of 400 requests of five, half of whose labels are known; less noise gives a better score."""
     rng, noisy = np.random.default_rng(0), np.random.default_rng(seed)
     p = rng.random(2000)
     label = (rng.random(2000) < p).astype(np.int8)
@@ -48,22 +48,22 @@ def compare(folder: Path, one: pl.DataFrame, other: pl.DataFrame, **options: Any
 def test_rows_are_joined_by_their_keys(tmp_path: Path) -> None:
     one, other = table(1, 0.3), table(2, 3.0)
     document = compare(tmp_path, one, other.sample(fraction=1, shuffle=True, seed=1))
-    found = document["stages"]["score"]["exposed"]["liked"]
+    metrics = document["stages"]["score"]["exposed"]["liked"]
     assert (document["candidates"], document["requests"], document["unknown"]) == (2000, 400, 0)
     label = one["liked"].fill_null(-1).to_numpy()
     user = np.unique(one["person"].to_numpy(), return_inverse=True)[1]
     for side, frame in (("a", one), ("b", other)):
-        assert found["auc"][side] == pytest.approx(auc(user, frame["score"].to_numpy(), label).value())
-    assert {"gauc", "request_auc", "ndcg@10", "logloss"} <= set(found)
-    assert {found[name]["verdict"] for name in ("auc", "gauc", "request_auc", "logloss")} == {"better"}
-    assert found["auc"]["low"] > 0 and found["logloss"]["high"] < 0
+        assert metrics["auc"][side] == pytest.approx(auc(user, frame["score"].to_numpy(), label).value())
+    assert {"gauc", "request_auc", "ndcg@10", "logloss"} <= set(metrics)
+    assert {metrics[name]["verdict"] for name in ("auc", "gauc", "request_auc", "logloss")} == {"better"}
+    assert metrics["auc"]["low"] > 0 and metrics["logloss"]["high"] < 0
 
 
 def test_without_requests_and_probabilities_the_rest_is_compared(tmp_path: Path) -> None:
     wide = pl.col("score") * 10
     document = compare(tmp_path, table(1).with_columns(wide), table(2).with_columns(wide), request=[])
-    found = document["stages"]["score"]["exposed"]["liked"]
-    assert set(found) == {"auc", "gauc"} and document["requests"] is None
+    metrics = document["stages"]["score"]["exposed"]["liked"]
+    assert set(metrics) == {"auc", "gauc"} and document["requests"] is None
 
 
 def test_rows_without_a_score_are_left_out_of_both(tmp_path: Path) -> None:

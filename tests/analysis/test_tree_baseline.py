@@ -1,4 +1,4 @@
-"""A run compared with boosted trees by one line: what is trained, and what is refused."""
+"""A run compared with boosted trees by one call: what is trained, and what is refused."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 
 def altered(config: Config, **parts: object) -> Config:
-    """A config with other parts."""
+    """A config with some parts replaced."""
     return from_plain(plain(config) | parts, "test", Path())
 
 
@@ -47,8 +47,8 @@ def test_trees_in_place_of_a_run_are_its_config_with_trees_and_clicks(
 def tables(run: Run) -> dict[str, str]:
     """The tables of a run's config, by key of `data`, from the root."""
     data = run.config.data
-    held = {"log": data.log, "items": data.items, "users": data.users, "truth": data.truth}
-    return {name: str(run.base / path) for name, path in held.items() if isinstance(path, str)}
+    sources = {"log": data.log, "items": data.items, "users": data.users, "truth": data.truth}
+    return {name: str(run.base / path) for name, path in sources.items() if isinstance(path, str)}
 
 
 def test_what_trees_cannot_use_goes(trained: Run) -> None:

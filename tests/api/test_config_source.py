@@ -27,8 +27,8 @@ def raw(world: Path, tmp_path: Path) -> Path:
 
 
 def values(config: Path) -> dict[str, Any]:
-    found: dict[str, Any] = read_yaml_file(config)
-    return found
+    document: dict[str, Any] = read_yaml_file(config)
+    return document
 
 
 def arrays(folder: Path) -> dict[str, bytes]:
@@ -46,8 +46,8 @@ def test_a_config_is_the_same_as_file_text_mapping_and_object(
     monkeypatch.chdir(raw)
     typed = read(Path("config.yaml"))
     summaries = [
-        corank.check(given, ["train.epochs=2"])
-        for given in ("config.yaml", Path("config.yaml"), values(Path("config.yaml")), typed)
+        corank.check(source, ["train.epochs=2"])
+        for source in ("config.yaml", Path("config.yaml"), values(Path("config.yaml")), typed)
     ]
     assert all(summary.samples == summaries[0].samples for summary in summaries)
     assert all(summary.config == summaries[0].config for summary in summaries)

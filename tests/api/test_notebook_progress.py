@@ -1,4 +1,4 @@
-"""Progress in a notebook: what a training shows there."""
+"""Progress of a training in a notebook."""
 
 import sys
 from pathlib import Path

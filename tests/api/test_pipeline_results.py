@@ -25,43 +25,48 @@ def test_a_check_is_drawn(world: Path) -> None:
 
 def test_a_packing_with_its_progress(world: Path, tmp_path: Path) -> None:
     config, packed = world / "config.yaml", f"packed={tmp_path / 'packed'}"
-    told: list[tuple[int, int]] = []
-    found = corank.pack(config, [packed], progress=lambda done, total: told.append((done, total)))
-    tables = complete(found)
-    assert [done for done, _ in told] == list(range(1, len(told) + 1)) and told[-1][0] == told[-1][1]
-    assert all(done <= total for done, total in told)
+    calls: list[tuple[int, int]] = []
+    packing = corank.pack(config, [packed], progress=lambda done, total: calls.append((done, total)))
+    tables = complete(packing)
+    assert [done for done, _ in calls] == list(range(1, len(calls) + 1)) and calls[-1][0] == calls[-1][1]
+    assert all(done <= total for done, total in calls)
     assert tables["splits"]["candidates"].sum() == tables["levels"]["candidates"].sum() == 36000
-    assert found.packed.location == tmp_path / "packed"
-    assert found["bytes"] == sum(found.packed.manifest.files.values())
-    sizes = found.packed.encoders.sizes
+    assert packing.packed.location == tmp_path / "packed"
+    assert packing["bytes"] == sum(packing.packed.manifest.files.values())
+    sizes = packing.packed.encoders.sizes
     assert dict(tables["embeddings"].iter_rows()) == sizes
-    assert printed("pack", str(config), "--set", packed, "--json") == found.to_json() + "\n"
+    assert printed("pack", str(config), "--set", packed, "--json") == packing.to_json() + "\n"
 
 
 def test_a_bundle_that_is_exported_and_refreshed(trained: Run, tmp_path: Path, world: Path) -> None:
     path, log = tmp_path / "bundle", str(world / "log/*.parquet")
     exported = printed("export", str(trained.folder), str(path), "--json")
-    found = BundleResult.of(Bundle.open(path), path)
-    assert exported == found.to_json() + "\n"
-    tables = viewed(found)
-    assert tables["stages"]["stage"].to_list() == found["stages"] == ["prerank", "rank"]
-    files = {path.name for path in found.bundle.folder.rglob("*") if path.is_file()}
+    result = BundleResult.of(Bundle.open(path), path)
+    assert exported == result.to_json() + "\n"
+    tables = viewed(result)
+    assert tables["stages"]["stage"].to_list() == result["stages"] == ["prerank", "rank"]
+    files = {path.name for path in result.bundle.folder.rglob("*") if path.is_file()}
     assert {Path(part).name for part in tables["parts"]["part"]} == files
-    assert tables["priors"]["feature"].to_list() == list(found.bundle.manifest.priors)
+    assert tables["priors"]["feature"].to_list() == list(result.bundle.manifest.priors)
     refreshed = corank.refresh(path, log)
     assert viewed(refreshed)["stages"].equals(tables["stages"]) and refreshed.location == path
-    assert refreshed["model_version"] == found["model_version"]
-    assert refreshed["items_seq"] == found["items_seq"] + 1
+    assert refreshed["model_version"] == result["model_version"]
+    assert refreshed["items_seq"] == result["items_seq"] + 1
     again = json.loads(printed("refresh", str(path), log, "--json"))
     assert again["items_seq"] == refreshed["items_seq"] + 1 and again["bundle"] == str(path)
 
 
 def test_a_publication(trained_bundle: Path, tmp_path: Path) -> None:
     store = f"lmdb:{tmp_path / 'store'}"
-    found = corank.publish(trained_bundle, store)
-    assert viewed(found)["items"].schema == {"item": pl.String, "became": pl.String}
-    assert [held["version"] for held in corank.store_versions(store) if held["live"]] == [found.version]
-    assert found["kept"] == found["overridden"] == found["lacking"] == []
+    publication = corank.publish(trained_bundle, store)
+    assert viewed(publication)["items"].schema == {"item": pl.String, "became": pl.String}
+    assert [entry["version"] for entry in corank.store_versions(store) if entry["live"]] == [
+        publication.version
+    ]
+    assert publication["kept"] == publication["overridden"] == publication["lacking"] == []
     again = corank.publish(trained_bundle, store)
-    assert again.document == {"version": found.version} and again.headline == f"{found.version} is live"
+    assert (
+        again.document == {"version": publication.version}
+        and again.headline == f"{publication.version} is live"
+    )
     assert printed("publish", str(trained_bundle), store, "--json") == again.to_json() + "\n"

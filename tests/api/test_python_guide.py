@@ -1,4 +1,4 @@
-"""The code of the guide of Python runs, block after block."""
+"""The code of the Python guide runs, block after block."""
 
 import re
 from pathlib import Path

@@ -42,72 +42,74 @@ def printed(*arguments: str) -> str:
 
 
 def test_an_evaluation(trained: Run) -> None:
-    found = corank.evaluate(str(trained.folder))
-    tables = complete(found)
-    held = tables["stages"].row(
+    evaluation = corank.evaluate(str(trained.folder))
+    tables = complete(evaluation)
+    row = tables["stages"].row(
         by_predicate=(pl.col("stage") == "rank") & (pl.col("metric") == "gauc"), named=True
     )
-    assert held["value"] == found["stages"]["rank"]["exposed"]["click"]["gauc"] and held["low"] < held["high"]
+    assert (
+        row["value"] == evaluation["stages"]["rank"]["exposed"]["click"]["gauc"] and row["low"] < row["high"]
+    )
     recalls = tables["cascade"].filter(pl.col("metric").str.starts_with("click_recall"))
     assert recalls["random"][0] < 1 and recalls["requests"][0] > 0
-    assert printed("evaluate", str(trained.folder), "--json") == found.to_json() + "\n"
+    assert printed("evaluate", str(trained.folder), "--json") == evaluation.to_json() + "\n"
 
 
 @pytest.mark.thorough
 def test_an_evaluation_and_a_report_tell_their_progress(trained: Run, tmp_path: Path) -> None:
     requests = sum(len(shard) for shard in trained.packed().splits["test"])
-    told: list[list[tuple[int, int]]] = [[], [], []]
-    heard = [lambda done, total, of=of: of.append((done, total)) for of in told]
+    calls: list[list[tuple[int, int]]] = [[], [], []]
+    heard = [lambda done, total, of=of: of.append((done, total)) for of in calls]
     corank.evaluate(trained.folder, bootstrap=False, progress=heard[0])
     corank.evaluate(trained.folder, by="day", bootstrap=False, progress=heard[1])
     corank.report(trained.folder, tmp_path / "report.html", progress=heard[2])
-    for of in told:
+    for of in calls:
         assert of == sorted(of)
         assert of[-1] == (requests, requests)
 
 
 def test_a_comparison_tells_the_progress_of_each_run(trained: Run) -> None:
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     requests = sum(len(shard) for shard in trained.packed().splits["valid"])
     corank.compare(
-        trained.folder, trained.folder, "valid", progress=lambda done, total: told.append((done, total))
+        trained.folder, trained.folder, "valid", progress=lambda done, total: calls.append((done, total))
     )
-    first = told[: len(told) // 2]
-    assert told == first * 2 and first == sorted(first) and first[-1] == (requests, requests)
+    first = calls[: len(calls) // 2]
+    assert calls == first * 2 and first == sorted(first) and first[-1] == (requests, requests)
 
 
 def test_groups_and_a_comparison(trained: Run) -> None:
     groups = complete(corank.evaluate(trained.folder, by="tab"))["stages"]
     assert groups["group"].n_unique() > 1
-    found = corank.compare(trained.folder, trained.folder, "valid")
-    differences = complete(found)["differences"]
+    comparison = corank.compare(trained.folder, trained.folder, "valid")
+    differences = complete(comparison)["differences"]
     assert set(differences["difference"]) == {0.0} and "cascade" in set(differences["stage"])
 
 
 def test_an_explanation(trained: Run) -> None:
-    found = corank.explain(trained.folder, most=20)
-    features = complete(found)["features"]
+    explanation = corank.explain(trained.folder, most=20)
+    features = complete(explanation)["features"]
     assert set(features["feature"]) == set(trained.config.features)
     assert set(features["metric"]) == {"auc", "gauc"}
 
 
 def test_a_training_has_its_history(world: Path, trained: Run) -> None:
-    found = corank.train(str(world / "config.yaml"), folder=str(trained.folder), resume=True)
-    assert found.run.folder == trained.folder and found.metrics == found.history[found.epoch - 1]
-    metrics = found.tables["metrics"]
-    assert metrics["epoch"].max() == len(found.history) == 2
-    assert json.loads(found.to_json())["metrics"] == found.metrics
-    assert "<svg" in found.plot()._repr_svg_() and "rank" in found._repr_html_()  # type: ignore[attr-defined]
+    training = corank.train(str(world / "config.yaml"), folder=str(trained.folder), resume=True)
+    assert training.run.folder == trained.folder and training.metrics == training.history[training.epoch - 1]
+    metrics = training.tables["metrics"]
+    assert metrics["epoch"].max() == len(training.history) == 2
+    assert json.loads(training.to_json())["metrics"] == training.metrics
+    assert "<svg" in training.plot()._repr_svg_() and "rank" in training._repr_html_()  # type: ignore[attr-defined]
 
 
 def test_a_check_has_tables_and_advice(world: Path) -> None:
-    found = corank.check(world / "config.yaml")
-    assert set(found.tables["features"]["feature"]) == set(found.config.features)
-    assert {len(table) > 0 for table in found.tables.values()} == {True}
-    view = found._repr_html_()
-    assert all(f"<summary>{name}</summary>" in view for name in found.tables)
-    assert found.advice and view.count("<li>") == len(found.advice)
-    assert json.loads(found.to_json()) == json.loads(printed("check", str(world / "config.yaml"), "--json"))
+    check = corank.check(world / "config.yaml")
+    assert set(check.tables["features"]["feature"]) == set(check.config.features)
+    assert {len(table) > 0 for table in check.tables.values()} == {True}
+    view = check._repr_html_()
+    assert all(f"<summary>{name}</summary>" in view for name in check.tables)
+    assert check.advice and view.count("<li>") == len(check.advice)
+    assert json.loads(check.to_json()) == json.loads(printed("check", str(world / "config.yaml"), "--json"))
 
 
 def test_a_logged_request_is_what_the_command_prints(trained: Run) -> None:

@@ -1,4 +1,4 @@
-"""Serving from Python: the service in this process, which goes on after it; and a funnel of a store."""
+"""Serving from Python: the service in this process, which continues after it; and a funnel of a store."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ REQUEST: dict[str, Any] = {"user": {"id": 7}, "candidates": [3, 11, 24]}
 
 
 def scores(answer: dict[str, Any]) -> dict[int, float]:
-    """The score of each candidate that is left."""
+    """The score of each remaining candidate."""
     return {item["id"]: item["score"] for item in answer["items"]}
 
 
@@ -37,8 +37,8 @@ def test_the_bundle_of_a_run_is_exported_once_and_goes_when_it_is_trained_anew(
     trained: Run, tmp_path: Path
 ) -> None:
     run, said = shutil.copytree(trained.folder, tmp_path / "run"), list[str]()
-    held = RunFile.read(trained.folder)
-    RunFile(config=held.config, base=str(trained.base), packed=held.packed).write(run)
+    record = RunFile.read(trained.folder)
+    RunFile(config=record.config, base=str(trained.base), packed=record.packed).write(run)
     bundle = locate_bundle(str(run), said.append)
     assert bundle == locate_bundle(bundle, said.append) == str(run / "bundle")
     assert RUN_FILE == run_file.RUN_FILE
@@ -57,7 +57,7 @@ def test_a_service_starts_answers_and_ends_and_the_process_goes_on(trained_bundl
     switch = sys.getswitchinterval()
 
     def ask_and_interrupt() -> None:
-        """Ask once as soon as there is a service, then end it as Ctrl-C does."""
+        """Send one request when the service is up, then end it as Ctrl-C does."""
 
         def answered() -> bool:
             with suppress(httpx2.HTTPError):
@@ -98,5 +98,5 @@ def test_a_funnel_of_a_store_ranks_as_its_bundle(address: str, trained_bundle: P
     version = corank.publish(trained_bundle, address).version
     funnel = corank.Funnel.open(address, cache=tmp_path / "cache")
     assert funnel.manifest.content == version
-    given = REQUEST | {"time": "2026-03-11"}
-    assert funnel.rank(given)["items"] == corank.Funnel.open(trained_bundle).rank(given)["items"]
+    request = REQUEST | {"time": "2026-03-11"}
+    assert funnel.rank(request)["items"] == corank.Funnel.open(trained_bundle).rank(request)["items"]

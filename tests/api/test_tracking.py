@@ -1,4 +1,4 @@
-"""Finished runs written to MLflow, with what is known after the training."""
+"""Finished runs written to MLflow, with the results known after training."""
 
 import json
 from pathlib import Path
@@ -23,26 +23,26 @@ def test_a_finished_run_is_written_with_intervals_report_and_version(
 ) -> None:
     import mlflow
 
-    monkeypatch.chdir(tmp_path)  # where MLflow keeps files beside a local database
+    monkeypatch.chdir(tmp_path)  # where MLflow keeps files next to a local database
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     run = copy_run(trained, tmp_path / "run").folder
     arguments = ("track", run, f"mlflow,uri={uri},experiment=shop", "--split", "valid")
     code, _, err = run_corank(capsys, *arguments)
     assert code == 0 and f"report: {run / 'report.html'}" in err
     client = mlflow.MlflowClient(uri)
-    found = client.get_run(json.loads((run / "tracking" / "mlflow.json").read_text())["run"])
-    assert found.info.status == "FINISHED" and "train.epochs" in found.data.params
-    assert found.data.tags["model_version"] == load_manifest(trained_bundle).model_version
-    auc = found.data.metrics["valid/rank.exposed.click.auc"]
-    low, high = (found.data.metrics[f"valid/rank.exposed.click.auc.{end}"] for end in ("low", "high"))
+    tracked_run = client.get_run(json.loads((run / "tracking" / "mlflow.json").read_text())["run"])
+    assert tracked_run.info.status == "FINISHED" and "train.epochs" in tracked_run.data.params
+    assert tracked_run.data.tags["model_version"] == load_manifest(trained_bundle).model_version
+    auc = tracked_run.data.metrics["valid/rank.exposed.click.auc"]
+    low, high = (tracked_run.data.metrics[f"valid/rank.exposed.click.auc.{end}"] for end in ("low", "high"))
     assert low < auc < high
-    figures = found.data.metrics
+    figures = tracked_run.data.metrics
     bounded = [name.removesuffix(".low") for name in figures if name.endswith(".low")]
     assert any(name.startswith("valid/cascade.") for name in bounded)
     assert all(figures[f"{name}.low"] <= figures[f"{name}.high"] for name in bounded)
-    (artifact,) = client.list_artifacts(found.info.run_id)
+    (artifact,) = client.list_artifacts(tracked_run.info.run_id)
     page = mlflow.artifacts.download_artifacts(
-        run_id=found.info.run_id, artifact_path=artifact.path, tracking_uri=uri
+        run_id=tracked_run.info.run_id, artifact_path=artifact.path, tracking_uri=uri
     )
     assert Path(page).read_bytes() == (run / "report.html").read_bytes()
 

@@ -29,7 +29,7 @@ def packed(world: Path) -> PackedDataset:
 
 
 def flat(batch: Batch) -> list[np.ndarray]:
-    """All that a batch holds, as arrays."""
+    """All arrays of a batch."""
     csrs = [batch.requests, batch.items, batch.pairs]
     for lookup in batch.lookups.values():
         csrs += [*lookup.reads.values(), lookup.back]
@@ -48,7 +48,7 @@ def same(one: list[Batch], other: list[Batch]) -> bool:
 
 
 def sums(csr: Csr, matrix: np.ndarray) -> np.ndarray:
-    """What a CSR says, term by term."""
+    """Sum the terms of a CSR one by one."""
     rows = csr.row.numpy()
     weight = np.ones(len(rows)) if csr.weight is None else csr.weight.numpy()
     start = np.arange(len(rows) + 1) if csr.start is None else csr.start.numpy()
@@ -130,11 +130,11 @@ def test_the_way_back_is_the_transpose_of_the_way_in(packed: PackedDataset) -> N
 
 def marks(batches: list[Batch]) -> list[float]:
     """A mark of every request of the batches: the sums of its candidates' crosses and items' numbers."""
-    found = []
+    sums_of_requests = []
     for batch in batches:
         each = batch.numbers["cross"][:, 0].double() + 7 * batch.numbers["item"][batch.item_of.long(), 0]
-        found += np.bincount(batch.request_of, each, len(batch.numbers["query"])).tolist()
-    return sorted(found)
+        sums_of_requests += np.bincount(batch.request_of, each, len(batch.numbers["query"])).tolist()
+    return sorted(sums_of_requests)
 
 
 def test_an_epoch_holds_each_request_once_in_an_order_of_its_own(packed: PackedDataset) -> None:
@@ -167,10 +167,10 @@ def test_population_caps_hold(packed: PackedDataset) -> None:
     whole = list(Reader(packed, "train", SIZE, seed=5).read_shuffled(0))
     for batch, all_ in zip(batches, whole, strict=True):
         count = _by_level(batch)
-        held = _by_level(all_)
-        np.testing.assert_array_equal(count[:, EXPOSED], held[:, EXPOSED])
-        np.testing.assert_array_equal(count[:, PRERANKED], np.minimum(held[:, PRERANKED], 4))
-        np.testing.assert_array_equal(count[:, RETRIEVED], np.minimum(held[:, RETRIEVED], 2))
+        total = _by_level(all_)
+        np.testing.assert_array_equal(count[:, EXPOSED], total[:, EXPOSED])
+        np.testing.assert_array_equal(count[:, PRERANKED], np.minimum(total[:, PRERANKED], 4))
+        np.testing.assert_array_equal(count[:, RETRIEVED], np.minimum(total[:, RETRIEVED], 2))
         assert not count[:, RANKED].any()
         assert (np.diff(batch.request_of) >= 0).all()
         # no item is there without a candidate

@@ -1,4 +1,4 @@
-"""Negatives beyond the log, as a batch holds them: whose they are, what they know, and that the seed decides."""
+"""Negatives beyond the log in a batch: their requests, their features, and that the seed determines them."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -55,9 +55,9 @@ def test_a_requests_own_candidates_are_never_among_them(case: tuple[PackedDatase
     """Neither those that the batch reads nor those that no loss asks for."""
     packed, log = case
     own = {(row["number"], row["item"]) for row in log.iter_rows(named=True)}
-    found = list(beyond(batch for epoch in range(5) for batch in reader(packed).read_shuffled(epoch)))
-    assert len(found) > 500
-    assert not {(number, mark // 10) for number, mark, _ in found} & own
+    negatives = list(beyond(batch for epoch in range(5) for batch in reader(packed).read_shuffled(epoch)))
+    assert len(negatives) > 500
+    assert not {(number, mark // 10) for number, mark, _ in negatives} & own
 
 
 def test_no_item_is_there_twice(case: tuple[PackedDataset, pl.DataFrame]) -> None:
@@ -72,15 +72,15 @@ def test_the_catalogue_is_what_was_seen_and_a_batch_its_own_items(
     case: tuple[PackedDataset, pl.DataFrame],
 ) -> None:
     packed, _ = case
-    found: dict[int, set[int]] = {BATCH: set(), CATALOGUE: set()}
+    drawn_items: dict[int, set[int]] = {BATCH: set(), CATALOGUE: set()}
     for epoch in range(20):
         for batch in reader(packed).read_shuffled(epoch):
-            held = {mark // 10 for _, mark, source in rows(batch) if source in (RETRIEVED, EXPOSED)}
+            batch_items = {mark // 10 for _, mark, source in rows(batch) if source in (RETRIEVED, EXPOSED)}
             for _, mark, source in beyond([batch]):
-                found[source].add(mark // 10)
-                assert source == CATALOGUE or mark // 10 in held
-    assert found[CATALOGUE] == set(range(TRAIN_ITEMS))
-    assert found[BATCH] <= set(range(TRAIN_ITEMS))
+                drawn_items[source].add(mark // 10)
+                assert source == CATALOGUE or mark // 10 in batch_items
+    assert drawn_items[CATALOGUE] == set(range(TRAIN_ITEMS))
+    assert drawn_items[BATCH] <= set(range(TRAIN_ITEMS))
 
 
 def test_an_item_is_as_it_was_at_the_time_of_the_request(case: tuple[PackedDataset, pl.DataFrame]) -> None:
@@ -169,10 +169,10 @@ def test_every_item_of_the_catalogue_is_equally_likely(case: tuple[PackedDataset
     counts = np.zeros(ITEMS)
     epochs = 400
     for epoch in range(epochs):
-        for found, mark, _ in beyond(
+        for request, mark, _ in beyond(
             reader(packed, {EXPOSED: None, CATALOGUE: 3}, size=60).read_shuffled(epoch)
         ):
-            counts[mark // 10] += found == number
+            counts[mark // 10] += request == number
     others = [item for item in range(TRAIN_ITEMS) if item not in own]
     assert counts.sum() == counts[others].sum()
     mean = counts[others].mean()

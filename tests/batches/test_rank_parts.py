@@ -1,4 +1,4 @@
-"""What several ranks read of a batch is, in their order, what one rank reads alone; and a rank may read nothing."""
+"""The parts that several ranks read of a batch, in rank order, equal what one rank reads; a part may be empty."""
 
 from collections.abc import Iterator
 
@@ -35,9 +35,9 @@ def reader(case: Case, ranks: Ranks, size: int = SIZE, population: Population | 
 
 
 def columns(batch: Batch, packed: PackedDataset) -> dict[str, np.ndarray]:
-    """What a batch says of each candidate and of each request, without numbers that hold in the batch alone."""
+    """A batch's values of each candidate and each request, without numbers that hold in the batch alone."""
     item = batch.item_of.long()
-    found = {
+    tensors = {
         "item row": batch.item_row[item],
         "ordinal": batch.ordinal[item],
         "share": batch.share[item],
@@ -49,15 +49,15 @@ def columns(batch: Batch, packed: PackedDataset) -> dict[str, np.ndarray]:
         "query": batch.numbers["query"],
         "size": torch.bincount(batch.request_of, minlength=len(batch.numbers["query"])),
     }
-    found |= {f"label {name}": values for name, values in batch.labels.items()}
-    found |= {f"score {name}": values for name, values in batch.scores.items()}
-    found |= {f"column {name}": values for name, values in batch.columns.items()}
+    tensors |= {f"label {name}": values for name, values in batch.labels.items()}
+    tensors |= {f"score {name}": values for name, values in batch.scores.items()}
+    tensors |= {f"column {name}": values for name, values in batch.columns.items()}
     for name in ("draw_order", "represents", "position"):
         if (values := getattr(batch, name)) is not None:
-            found[name] = values
+            tensors[name] = values
     for dim, lookup in batch.lookups.items():
-        found[f"table rows of queries {dim}"] = lookup.reads["query"].row
-    return {name: values.numpy() for name, values in found.items()}
+        tensors[f"table rows of queries {dim}"] = lookup.reads["query"].row
+    return {name: values.numpy() for name, values in tensors.items()}
 
 
 @pytest.mark.parametrize("world", [2, 4])
@@ -78,7 +78,7 @@ def test_the_parts_of_all_ranks_are_the_batch_of_one(
     for n, batch in enumerate(whole):
         of_ranks = [columns(of_rank[n], packed) for of_rank in parts]
         for name, values in columns(batch, packed).items():
-            joined = np.concatenate([found[name] for found in of_ranks])
+            joined = np.concatenate([part[name] for part in of_ranks])
             np.testing.assert_array_equal(joined, values, err_msg=name)
 
 

@@ -49,11 +49,11 @@ def read(packed: PackedDataset, *readings: Reading, ranks: Ranks | None = None) 
     population = {code: count for reading in readings for code, count in reading.population.items()}
     reader = Reader(packed, "train", 16, population, ranks=ranks or Ranks(), readings=readings)
     (shard,) = packed.splits["train"]
-    keys, found = shard.keys["request"].to_numpy(), []
+    keys, requests = shard.keys["request"].to_numpy(), []
     for block in reader._number(reader.streams.read_drawn(Draws(0, 0), 0, 2)):
-        found += [sorted(keys[batch].tolist()) for batch in block]
-    assert len(found) == len(reader)
-    return found
+        requests += [sorted(keys[batch].tolist()) for batch in block]
+    assert len(requests) == len(reader)
+    return requests
 
 
 def numbers(*kinds: int) -> list[int]:

@@ -21,16 +21,16 @@ def test_reads_of_a_sharded_table_give_the_sums_of_the_whole_one(world: int) -> 
             RowShards(count, world),
         )
         lookup, owner = sharded.lookups[dim], np.repeat(np.arange(world), sharded.lookups[dim].owned)
-        held = [
+        touched_rows = [
             shards.rows_of(int(rank))[at] for rank, at in zip(owner, lookup.touched.tolist(), strict=True)
         ]
-        assert sorted(held) == plain.lookups[dim].touched.tolist()
+        assert sorted(touched_rows) == plain.lookups[dim].touched.tolist()
         for placement, read in lookup.reads.items():
             wanted = sum_rows(table, plain.lookups[dim].reads[placement])
-            assert torch.equal(sum_rows(table[held], read), wanted)
+            assert torch.equal(sum_rows(table[touched_rows], read), wanted)
         gradient = torch.randn(int(lookup.back.row.max()) + 1, dim)
         back = dict(
             zip(plain.lookups[dim].touched.tolist(), sum_rows(gradient, plain.lookups[dim].back), strict=True)
         )
-        for row, summed in zip(held, sum_rows(gradient, lookup.back), strict=True):
+        for row, summed in zip(touched_rows, sum_rows(gradient, lookup.back), strict=True):
             assert torch.equal(summed, back[row])

@@ -1,4 +1,4 @@
-"""Snapshot features in a batch: those of each candidate as of its request, and an item's earliest."""
+"""Snapshot features in a batch: those of each candidate at its request, and an item's earliest."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -55,10 +55,10 @@ def test_a_batch_without_snapshot_features_has_no_earliest(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_a_pair_beyond_the_log_has_them_as_of_its_request(case: Case) -> None:
-    """As a pair of the log has; counted from the log by hand."""
+    """Like a pair of the log; counted from the log by hand."""
     packed, log = case
     exposed = log.filter(pl.col("level") == "exposed")
-    found = {"log": set[int](), "beyond": set[int]()}
+    lengths = {"log": set[int](), "beyond": set[int]()}
     for epoch in range(3):
         for batch in Reader(packed, "train", 7, WANTED, 2).read_shuffled(epoch):
             number = batch.numbers["query"][:, 0][batch.request_of.long()].numpy()
@@ -69,8 +69,8 @@ def test_a_pair_beyond_the_log_has_them_as_of_its_request(case: Case) -> None:
                 at = log.filter(pl.col("number") == n)["time"][0] // HOUR * HOUR
                 before = exposed.filter((pl.col("item") == i) & (pl.col("time") < at))
                 assert value == pytest.approx(before["weight"].sum(), rel=1e-4, abs=1e-4), (n, i, level)
-                found["beyond" if level in (BATCH, CATALOGUE) else "log"].add(len(before))
-    assert all(len(values) > 3 for values in found.values())
+                lengths["beyond" if level in (BATCH, CATALOGUE) else "log"].add(len(before))
+    assert all(len(values) > 3 for values in lengths.values())
 
 
 @pytest.mark.slow

@@ -47,8 +47,8 @@ def bundle(written: Path, tmp_path: Path) -> Path:
 
 
 def content(bundle: Path) -> Path:
-    held = json.loads((bundle / "manifest.json").read_bytes())
-    return bundle / str(held["content"])
+    manifest = json.loads((bundle / "manifest.json").read_bytes())
+    return bundle / str(manifest["content"])
 
 
 def refused(bundle: Path) -> str:
@@ -82,9 +82,9 @@ def test_truncated_part_is_refused_by_name(bundle: Path, part: str) -> None:
 @pytest.mark.parametrize("part", PARTS)
 def test_flipped_bit_is_refused_by_name(bundle: Path, part: str) -> None:
     path = content(bundle) / part
-    held = bytearray(path.read_bytes())
-    held[len(held) // 2] ^= 1
-    path.write_bytes(held)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
     message = refused(bundle)
     assert message.startswith(f"{path}: damaged, or a part of another model version than ")
     assert "(its checksum differs)" in message
@@ -128,8 +128,8 @@ def test_manifest_of_another_bundle_is_refused(bundle: Path, other: Path) -> Non
 
 def _edit(**changes: object) -> Callable[[Path], None]:
     def edit(path: Path) -> None:
-        held = json.loads(path.read_bytes())
-        path.write_text(json.dumps(held | changes))
+        manifest = json.loads(path.read_bytes())
+        path.write_text(json.dumps(manifest | changes))
 
     return edit
 
@@ -154,9 +154,9 @@ def _edit(**changes: object) -> Callable[[Path], None]:
 )
 def test_unsound_manifest_is_refused(bundle: Path, damage: Callable[[Path], None], message: str) -> None:
     damage(bundle / "manifest.json")
-    found = refused(bundle)
-    assert found.startswith(str(bundle))
-    assert message in found
+    error = refused(bundle)
+    assert error.startswith(str(bundle))
+    assert message in error
 
 
 def test_folders_that_hold_no_bundle_are_refused(tmp_path: Path) -> None:

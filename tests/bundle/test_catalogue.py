@@ -42,14 +42,14 @@ def test_vectors_are_those_of_the_bundle(case: Case, tmp_path: Path, monkeypatch
         tmp_path / "out" / "vectors.parquet",
         lambda now, total: done.append(now),
     )
-    found = pl.read_parquet(tmp_path / "out" / "vectors.parquet")
+    table = pl.read_parquet(tmp_path / "out" / "vectors.parquet")
     key = case.funnel.manifest.item
-    assert written == len(found) == done[-1] and len(done) > 1
-    assert found[key].n_unique() == len(found) >= len(known)
-    for item, vector in found.select(key, "vector.prerank").iter_rows():
+    assert written == len(table) == done[-1] and len(done) > 1
+    assert table[key].n_unique() == len(table) >= len(known)
+    for item, vector in table.select(key, "vector.prerank").iter_rows():
         if item in known:
             np.testing.assert_allclose(vector, known[item], atol=1e-6)
-    assert set(found[key]) >= known.keys()
+    assert set(table[key]) >= known.keys()
 
 
 def test_every_item_part_is_that_of_the_bundle(
@@ -61,14 +61,14 @@ def test_every_item_part_is_that_of_the_bundle(
     options = [word for name in layer.parts for word in ("--part", name)]
     code, _, err = run_corank(capsys, "vectors", trained_bundle, world / "items.parquet", out, *options)
     assert code == 0, err
-    found = pl.read_parquet(out)
-    assert found.columns[1:] == ["vector.prerank", "item.rank"]
-    rows = pl.DataFrame({found.columns[0]: ids, "row": range(len(ids))})
-    both = found.join(rows, on=found.columns[0])
+    table = pl.read_parquet(out)
+    assert table.columns[1:] == ["vector.prerank", "item.rank"]
+    rows = pl.DataFrame({table.columns[0]: ids, "row": range(len(ids))})
+    both = table.join(rows, on=table.columns[0])
     assert len(both)
-    for name, held in layer.parts.items():
+    for name, matrix in layer.parts.items():
         stage, _, part = name.rpartition(".")
-        expected = held.take(both["row"].to_numpy())
+        expected = matrix.take(both["row"].to_numpy())
         np.testing.assert_allclose(both[f"{part}.{stage}"].to_numpy(), expected, atol=1e-5)
 
 
@@ -115,11 +115,11 @@ def test_any_engine_writes_the_same_bytes_of_the_newest_rows(
     assert (tmp_path / "in_line").read_bytes() == (tmp_path / "pool").read_bytes()
     assert len(list(tmp_path.glob("killed.*"))) == 3  # in each step
     key = case.funnel.manifest.item
-    found, expected = (pl.read_parquet(tmp_path / name).sort(key) for name in ("in_line", "alone"))
-    assert found[key].equals(expected[key])
-    for stage in (held.name for held in case.funnel.manifest.vector_stages):
+    inline, expected = (pl.read_parquet(tmp_path / name).sort(key) for name in ("in_line", "alone"))
+    assert inline[key].equals(expected[key])
+    for stage in (spec.name for spec in case.funnel.manifest.vector_stages):
         np.testing.assert_allclose(
-            found[f"vector.{stage}"].to_numpy(), expected[f"vector.{stage}"].to_numpy(), atol=1e-6
+            inline[f"vector.{stage}"].to_numpy(), expected[f"vector.{stage}"].to_numpy(), atol=1e-6
         )
     assert not list(tmp_path.glob(".partial-*"))
 

@@ -39,7 +39,7 @@ from tests.support.waiting import PATIENCE
 pytestmark = pytest.mark.slow
 
 BEGIN = 2 * DAY + 5 * HOUR
-"""When the bundle's log ended: both the daily priors and those of two days are as of the third midnight."""
+"""When the bundle's log ended: both the daily priors and those of two days are from the third midnight."""
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def records(bundle: Bundle) -> ItemRecords:
 
 def plain(rows: Rows) -> list[Any]:
     lists = [[values.length.tolist(), values.flat().tolist()] for values in rows.lists]
-    vectors = [held.with_missing().tolist() for held in rows.vectors]
+    vectors = [column.with_missing().tolist() for column in rows.vectors]
     return [rows.ids.tolist(), rows.numbers.tolist(), lists, vectors]
 
 
@@ -132,8 +132,8 @@ def test_records_and_vectors_are_of_the_new_priors(case: Case, bundle: Path) -> 
     inputs = record_inputs(case.model.layout, expected.rows, table_set(case.model))
     assert list(inputs) == ["item", "snapshot"]
     with torch.no_grad():
-        given = (torch.from_numpy(x) for x in inputs.values())
-        vectors = two_tower(case.model).record_vectors(*given).numpy()
+        tensors = (torch.from_numpy(x) for x in inputs.values())
+        vectors = two_tower(case.model).record_vectors(*tensors).numpy()
     old, new = (np.load(b.folder / "items" / "part.prerank.vector.npy") for b in (before, after))
     np.testing.assert_allclose(new, vectors, atol=1e-5)
     assert np.abs(new - old).max() > 0.01

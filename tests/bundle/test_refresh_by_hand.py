@@ -37,13 +37,13 @@ NEWER = pl.DataFrame(
     schema=LOG.schema,
     orient="row",
 )
-"""The snapshot is as of 48 h: item 10 was clicked once of once, 11 never of once, 12 twice of twice."""
+"""The snapshot is at 48 h: item 10 was clicked once of once, 11 never of once, 12 twice of twice."""
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> World:
-    found = World(tmp_path, users=USERS.with_columns(city=pl.Series(["a", "b", "a"])))
-    found.features |= {
+    world = World(tmp_path, users=USERS.with_columns(city=pl.Series(["a", "b", "a"])))
+    world.features |= {
         "city": IdFeature(side="user", kind="id"),
         "brands": IdsFeature(side="user", kind="ids", of="clicked.brand"),
         "ctr": PriorFeature(kind="prior", by=["item"], label="click", smoothing=2, scale="none"),
@@ -51,16 +51,16 @@ def small(tmp_path: Path) -> World:
         "city_shown": PriorFeature(kind="prior", by=["city"], scale="none"),
         "brand_seen": CountFeature(kind="count", of=["clicked.brand", "brand"], scale="none"),
     }
-    return found
+    return world
 
 
 def refreshed(small: World, log: pl.DataFrame, **tables: Any) -> list[str]:
-    """What is said when the world's bundle is refreshed by a newer log, and newer items and users."""
-    given = {"log": log} | {name: tables.pop(name) for name in ("items", "users") if name in tables}
-    for name, table in given.items():
+    """The messages of a refresh of the world's bundle by a newer log, and newer items and users."""
+    frames = {"log": log} | {name: tables.pop(name) for name in ("items", "users") if name in tables}
+    for name, table in frames.items():
         table.write_parquet(small.folder / f"newer.{name}.parquet")
     said: list[str] = []
-    paths: dict[str, Any] = {name: str(small.folder / f"newer.{name}.parquet") for name in given}
+    paths: dict[str, Any] = {name: str(small.folder / f"newer.{name}.parquet") for name in frames}
     corank.refresh(small.folder / "bundle", **paths, **tables, report=said.append)
     return said
 
@@ -80,17 +80,17 @@ def seen(
         "snapshot": snapshot,
         "cross": funnel.request_encoder.cross(received, everyone),
     }
-    found = []
+    columns = []
     for name in names:
         placement = funnel.schema.placement(name)
         rows, placed = sides[placement], funnel.schema.row_features(placement)
         if name in placed.lists:
-            found.append(rows.lists[placed.lists.index(name)].flat().tolist())
+            columns.append(rows.lists[placed.lists.index(name)].flat().tolist())
         elif name in placed.ids:
-            found.append(rows.ids[:, placed.ids.index(name)].tolist())
+            columns.append(rows.ids[:, placed.ids.index(name)].tolist())
         else:
-            found.append(rows.numbers[:, placed.numbers.index(name)].tolist())
-    return found
+            columns.append(rows.numbers[:, placed.numbers.index(name)].tolist())
+    return columns
 
 
 ALL = [10, 11, 12, 13, 99]
@@ -180,7 +180,7 @@ def test_what_is_counted_late_asks_for_a_log_that_reaches_further_back(small: Wo
     assert any(line.startswith("ctr: counts nothing between 1970-01-02 19:00:00 UTC and") for line in said)
 
 
-# What is refused leaves the bundle as it was
+# A refused refresh leaves the bundle as it was
 
 Change = Callable[[pl.DataFrame], pl.DataFrame]
 
@@ -250,14 +250,14 @@ def test_unsound_items_are_refused(small: World, message: str) -> None:
 
 @pytest.mark.parametrize("until", ["soon", "1970-13-01", "1970-01-04T25:00", ""])
 def test_a_moment_that_is_none_is_refused(small: World, until: str) -> None:
-    told = f"expected a day or a time, such as 2026-04-30 or 2026-04-30T06:00; received {until!r}"
-    assert refused(small, until=until) == told
+    message = f"expected a day or a time, such as 2026-04-30 or 2026-04-30T06:00; received {until!r}"
+    assert refused(small, until=until) == message
 
 
 def test_a_day_begins_where_the_config_says(small: World) -> None:
     data = small.settings().model_copy(update={"timezone": "Asia/Shanghai"})
-    told = ["1970-01-02", "1970-01-02T06:00", "1970-01-02T06:00Z"]
-    assert [data.milliseconds(moment) for moment in told] == [16 * HOUR, 22 * HOUR, 30 * HOUR]
+    moments = ["1970-01-02", "1970-01-02T06:00", "1970-01-02T06:00Z"]
+    assert [data.milliseconds(moment) for moment in moments] == [16 * HOUR, 22 * HOUR, 30 * HOUR]
 
 
 def test_weights_are_positive_numbers(small: World) -> None:

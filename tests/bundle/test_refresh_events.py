@@ -69,9 +69,9 @@ def refresh(case: Case, bundle: Path, **settings: Any) -> Bundle:
 
 
 def event_priors(case: Case) -> set[str]:
-    found = {name for name, prior in case.packed.schema.priors().items() if prior.events}
-    assert len(found) == 3
-    return found
+    names = {name for name, prior in case.packed.schema.priors().items() if prior.events}
+    assert len(names) == 3
+    return names
 
 
 @pytest.mark.parametrize(("until", "moment"), [(None, 4 * DAY - HOUR), ("1970-01-05", 4 * DAY)])
@@ -115,8 +115,8 @@ def test_the_command_takes_the_events_and_refuses_to_go_without(
     command = ["refresh", bundle, case.base / "log.parquet", "--users", case.base / "users.parquet"]
     before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
     code, _, error = run_corank(capsys, *command)
-    told = "--events: the bundle makes priors of the events 'counted'; give counted=FILES"
-    assert code == 1 and told in " ".join(error.split())
+    message = "--events: the bundle makes priors of the events 'counted'; give counted=FILES"
+    assert code == 1 and message in " ".join(error.split())
     assert {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()} == before
     code, out, error = run_corank(capsys, *command, "--events", f"counted={case.base}/counted.parquet")
     assert code == 0 and "events counted" in " ".join((out + error).split())
@@ -142,5 +142,5 @@ def test_predict_needs_the_tables_of_histories_alone(case: Case, exported: Path,
     with pytest.raises(
         DataError, match="--events: the bundle reads no events 'counted' for histories; it reads"
     ):
-        given = {"counted": str(case.base / "counted.parquet")}
-        corank.predict(exported, log, tmp_path / "more", users, events=given)
+        sources = {"counted": str(case.base / "counted.parquet")}
+        corank.predict(exported, log, tmp_path / "more", users, events=sources)

@@ -24,15 +24,15 @@ from tests.support.shared import shared_case
 def retrieving(folder: Path, **more: Any) -> Case:
     """A case that retrieves 12 of its 16 items, with more features."""
     plain: dict[str, Any] = {**RICH, "cross": []}
-    found = Case.of(folder, plain)
-    config = found.config.model_dump(mode="json", by_alias=True)
+    world = Case.of(folder, plain)
+    config = world.config.model_dump(mode="json", by_alias=True)
     config["retrieval"] = {"stage": "prerank", "keep": 12}
     for feature in ("item_0", "item_2"):
         config["features"][feature]["filter"] = True
     config["features"] |= more
     checked = Config.model_validate(config | {"name": "retrieves"})
-    packed = pack_config(checked, found.base)
-    return replace(found, config=checked, packed=packed, model=random_model(checked, packed, plain["seed"]))
+    packed = pack_config(checked, world.base)
+    return replace(world, config=checked, packed=packed, model=random_model(checked, packed, plain["seed"]))
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +60,12 @@ def test_candidates_are_the_nearest_and_scored_as_if_given(case: Case) -> None:
         answer = case.funnel.rank(request)
         logits = everyone(case, case.funnel, ids, number)
         best = sorted(ids, key=lambda id_: -logits[id_])[:12]
-        found = [entry["id"] for entry in answer["trace"]]
-        np.testing.assert_allclose([logits[i] for i in found], [logits[i] for i in best], atol=1e-6)
-        given = case.funnel.rank(
-            Request.parse(case.request("test", number) | {"candidates": found, "trace": True})
+        candidates = [entry["id"] for entry in answer["trace"]]
+        np.testing.assert_allclose([logits[i] for i in candidates], [logits[i] for i in best], atol=1e-6)
+        expected = case.funnel.rank(
+            Request.parse(case.request("test", number) | {"candidates": candidates, "trace": True})
         )
-        assert answer == given
+        assert answer == expected
 
 
 @pytest.mark.thorough
@@ -77,9 +77,9 @@ def test_candidates_are_the_nearest_by_the_stored_vectors(case: Case, tmp_path: 
     funnel, ids = Funnel.open(tmp_path / "bundle"), case.items["item_id"].to_list()
     for number in range(3):
         logits = everyone(case, funnel, ids, number)
-        found = [entry["id"] for entry in funnel.rank(asked(case, number, trace=True))["trace"]]
+        candidates = [entry["id"] for entry in funnel.rank(asked(case, number, trace=True))["trace"]]
         best = sorted(logits.values(), reverse=True)[:12]
-        np.testing.assert_allclose([logits[i] for i in found], best, atol=1e-6)
+        np.testing.assert_allclose([logits[i] for i in candidates], best, atol=1e-6)
 
 
 def test_a_request_may_say_how_many(case: Case) -> None:
@@ -103,9 +103,9 @@ def test_a_count_of_candidates_is_that_of_those_asked_for(tmp_path: Path) -> Non
         assert counted(asked(case, **more)) == np.clip(number, *limits)
     # what is scored is what a request with as many candidates is
     answer = funnel.rank(asked(case, retrieve=3, trace=True))
-    found = [entry["id"] for entry in answer["trace"]]
-    given = case.request("test", 0) | {"candidates": found, "trace": True}
-    assert answer == funnel.rank(Request.parse(given))
+    candidates = [entry["id"] for entry in answer["trace"]]
+    document = case.request("test", 0) | {"candidates": candidates, "trace": True}
+    assert answer == funnel.rank(Request.parse(document))
 
 
 def test_filters_let_through_what_has_any_of_the_values(case: Case) -> None:
@@ -163,8 +163,8 @@ def test_fewer_filters_are_kept_of_many_items(case: Case, monkeypatch: pytest.Mo
     monkeypatch.setattr(retrieval, "FILTER_BYTES", 3 * int(items.bounds[-1]))
     assert case.funnel.retrieval is not None
     again = case.funnel.retrieval.with_items(items)
-    held = items.layers[0].parts[f"{again.settings.stage}.vector"]
-    query = np.ones(held.shape[1], dtype=np.float32)
+    matrix = items.layers[0].parts[f"{again.settings.stage}.vector"]
+    query = np.ones(matrix.shape[1], dtype=np.float32)
     assert len(again.search(query, 5, ())) == 5
 
 

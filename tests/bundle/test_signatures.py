@@ -37,9 +37,9 @@ def signed(tmp_path_factory: pytest.TempPathFactory, keys: KeyPair) -> Path:
 
 
 def trusted(*files: Path) -> TrustedKeys:
-    found = TrustedKeys.load(files)
-    assert found is not None
-    return found
+    keyring = TrustedKeys.load(files)
+    assert keyring is not None
+    return keyring
 
 
 def edited(bundle: Path, folder: Path, edit: Callable[[dict[str, Any]], None]) -> Path:

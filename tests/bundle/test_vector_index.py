@@ -56,8 +56,8 @@ def recall(index: Any, vectors: np.ndarray) -> float:
     """The recall of the index as it was saved, for queries that it was not tuned on."""
     queries = np.random.default_rng(5).normal(size=(50, D)).astype(np.float32)
     true = np.argsort(-queries @ vectors.T, axis=1)[:, :NEAREST]
-    found = index.search(queries, NEAREST)[1]
-    return float(np.mean([np.isin(a, b).mean() for a, b in zip(true, found, strict=True)]))
+    ids = index.search(queries, NEAREST)[1]
+    return float(np.mean([np.isin(a, b).mean() for a, b in zip(true, ids, strict=True)]))
 
 
 @pytest.mark.slow
@@ -86,8 +86,8 @@ def test_vectors_may_bring_an_index(tmp_path: Path) -> None:
     vectors = np.ascontiguousarray(pl.read_parquet(out)["vector.prerank"].to_numpy())
     assert index.ntotal == len(vectors)
     index.nprobe = index.nlist
-    scores, found = index.search(vectors, len(vectors))
-    exact = np.take_along_axis(vectors @ vectors.T, found, axis=1)
+    scores, ids = index.search(vectors, len(vectors))
+    exact = np.take_along_axis(vectors @ vectors.T, ids, axis=1)
     np.testing.assert_allclose(scores, exact, atol=1e-4)
     assert "recall@100 by probed lists" in lines[0] and "item vectors" in lines[0]
     assert len(list(tmp_path.iterdir())) == 2

@@ -1,4 +1,4 @@
-"""What is shown: figures beside each other, ids and paths as they are."""
+"""Console output: figures side by side, ids and paths unchanged."""
 
 from io import StringIO
 from typing import Any
@@ -163,8 +163,8 @@ def test_explanation_shows_features_by_their_worth_to_the_last_stage(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def worth(auc: float | None, *bounds: float) -> dict[str, Any]:
-        found = {"value": auc, "interval": list(bounds) or None}
-        return {"auc": found, "gauc": {"value": None, "interval": None}}
+        estimate = {"value": auc, "interval": list(bounds) or None}
+        return {"auc": estimate, "gauc": {"value": None, "interval": None}}
 
     def feature(side: str, first: dict[str, Any], last: dict[str, Any], cost: float) -> dict[str, Any]:
         stages = {"prerank": first, "rank": last}
@@ -260,7 +260,7 @@ def test_a_bar_shows_what_is_done_and_the_time_left_on_a_terminal(monkeypatch: p
         progress(1_000, 3_000)
     text = terminal.file.getvalue()  # type: ignore[attr-defined]
     assert "1,000/3,000" in text
-    assert text.count(":") >= 3  # time gone, and time left
+    assert text.count(":") >= 3  # elapsed and remaining time
 
 
 def test_without_a_terminal_no_bar_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

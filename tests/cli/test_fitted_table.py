@@ -1,4 +1,4 @@
-"""Tables fit the terminal: columns that do not go into a table of their own, and no word is broken."""
+"""Tables fit the terminal: excess columns move to a table of their own, and no word is broken."""
 
 from io import StringIO
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.support.shared import finished_bundle, simulated_world
 NAMES = ["retrieved candidates", "exposed", "known_positives", "published, UTC", "share"]
 
 PROSE = ("recipe: ", "advice: ", "warning: ", "training: ", "memory: ")
-"""How lines begin that are sentences, which a terminal wraps."""
+"""Prefixes of lines that are sentences, which a terminal wraps."""
 
 
 def printed(width: int, columns: list[str], rows: list[list[str]], keys: int = 1) -> list[str]:

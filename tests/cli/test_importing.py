@@ -92,13 +92,13 @@ def test_mistakes_of_the_user_are_named(
 def test_dates_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = []
-    monkeypatch.setattr(RecFlow, "write", lambda self, source, out, report: found.append(self))
+    datasets = []
+    monkeypatch.setattr(RecFlow, "write", lambda self, source, out, report: datasets.append(self))
     code, _, _ = run_corank(
         capsys, "import", "recflow", tmp_path, tmp_path / "out", "--to", "2024-01-20", "--full"
     )
     assert code == 0
-    assert found == [RecFlow(end=date(2024, 1, 20), full=True)]
+    assert datasets == [RecFlow(end=date(2024, 1, 20), full=True)]
 
 
 class Complete(Importer):

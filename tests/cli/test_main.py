@@ -1,4 +1,4 @@
-"""The command line: what it prints where, and how it exits."""
+"""The command line: stdout, stderr and exit status."""
 
 import json
 import shutil
@@ -113,8 +113,8 @@ def test_mistakes_about_runs(world: Path, trained: Run, tmp_path: Path, command:
     refused(command("evaluate", trained.folder, "--split", "tset"), "no split 'tset'")
     refused(command("train", config, "--run", config / "x"), "cannot be written: ", "name another with --run")
     shutil.copytree(trained.folder, tmp_path / "run")
-    held = json.loads((trained.folder / "run.json").read_text()) | {"base": str(world)}
-    (tmp_path / "run" / "run.json").write_text(json.dumps(held))
+    content = json.loads((trained.folder / "run.json").read_text()) | {"base": str(world)}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(content))
     model = tmp_path / "run" / "model.safetensors"
     model.write_bytes(model.read_bytes()[:-1])
     refused(command("evaluate", tmp_path / "run"), "model.safetensors: damaged or no checkpoint")
@@ -207,8 +207,8 @@ def test_help_names_every_verb(command: Corank) -> None:
 
 
 def test_json_is_one_document(trained: Run, bundle: Path, tmp_path: Path, command: Corank) -> None:
-    found = document(command("evaluate", trained.folder, "--json"))
-    assert found["split"] == "test" and set(found["stages"]) == {"prerank", "rank"}
+    evaluation = document(command("evaluate", trained.folder, "--json"))
+    assert evaluation["split"] == "test" and set(evaluation["stages"]) == {"prerank", "rank"}
     assert document(command("evaluate", trained.folder, "--json", "--split", "valid"))["split"] == "valid"
     asked = command("request", trained.folder, "--number", 3)
     assert document(asked)["user"]["id"] >= 0
@@ -218,12 +218,12 @@ def test_json_is_one_document(trained: Run, bundle: Path, tmp_path: Path, comman
 
 
 def test_tables_are_what_the_json_says(trained: Run, bundle: Path, tmp_path: Path, command: Corank) -> None:
-    found = document(command("evaluate", trained.folder, "--json"))
+    evaluation = document(command("evaluate", trained.folder, "--json"))
     shown = command("evaluate", trained.folder)
     assert shown.code == 0
     for stage in ("prerank", "rank"):
-        assert f"{found['stages'][stage]['exposed']['click']['auc']:.4f}" in shown.out
-    assert f"{found['cascade']['kendall_tau']:.4f}" in shown.out
+        assert f"{evaluation['stages'][stage]['exposed']['click']['auc']:.4f}" in shown.out
+    assert f"{evaluation['cascade']['kendall_tau']:.4f}" in shown.out
     request = tmp_path / "request.json"
     request.write_text(command("request", trained.folder).out, encoding="utf-8")
     answer = document(command("rank", bundle, request, "--json"))
@@ -242,7 +242,7 @@ def test_check_shows_features_and_counts(world: Path, command: Corank) -> None:
 
 @pytest.mark.slow
 def test_the_installed_program(tmp_path: Path) -> None:
-    """A process of its own: progress and mistakes on stderr alone, paths as they were given."""
+    """In a separate process: progress and errors on stderr alone, paths as passed."""
 
     def program(*arguments: object) -> subprocess.CompletedProcess[str]:
         words = [sys.executable, "-c", "from corank.cli.main import main; main()", *map(str, arguments)]

@@ -104,7 +104,7 @@ def test_packed_data_are_those_of_this_machine(remote: RemoteWorld) -> None:
 def test_trained_from_there_the_weights_are_the_same(remote: RemoteWorld, tmp_path: Path) -> None:
     ours = trained_run(remote.config, tmp_path / "run", f"packed={remote.packed}", "train.epochs=1")
     theirs = Run.open(parse_location(f"{remote.store.url}/run"))
-    ours_held, theirs_held = (load(found.folder / "model.safetensors") for found in (ours, theirs))
+    ours_held, theirs_held = (load(side.folder / "model.safetensors") for side in (ours, theirs))
     assert all(torch.equal(tensor, theirs_held.tensors[name]) for name, tensor in ours_held.tensors.items())
     assert theirs.base == remote.config.parent
 
@@ -131,20 +131,20 @@ def test_a_bundle_is_read_by_its_url(
     run(capsys, "publish", url, f"lmdb:{tmp_path / 'store'}")
     assert corank.store_versions(f"lmdb:{tmp_path / 'store'}")[0]["version"] == bundle.manifest.content
     run(capsys, "vectors", url, f"{remote.store.url}/items.parquet", f"{remote.store.url}/out/v.parquet")
-    found = pl.read_parquet(remote.store.get("out/v.parquet"))
-    assert len(found) == len(pl.read_parquet(remote.store.get("items.parquet")))
+    vectors = pl.read_parquet(remote.store.get("out/v.parquet"))
+    assert len(vectors) == len(pl.read_parquet(remote.store.get("items.parquet")))
 
 
 def test_a_service_follows_a_url(remote: RemoteWorld) -> None:
     url = f"{remote.store.url}/served"
     corank.export(f"{remote.store.url}/run", url)
     source = BundleSource(parse_location(url))
-    held = source.load_newer(None)
-    assert held is not None and source.load_newer(held) is None
+    funnel = source.load_newer(None)
+    assert funnel is not None and source.load_newer(funnel) is None
     before = remote.store.names("served/")
     corank.refresh(url, f"{remote.store.url}/log/*.parquet", items=f"{remote.store.url}/items.parquet")
-    newer = source.load_newer(held)
-    assert newer is not None and newer.manifest.items_seq == held.manifest.items_seq + 1
+    newer = source.load_newer(funnel)
+    assert newer is not None and newer.manifest.items_seq == funnel.manifest.items_seq + 1
     # a part that did not change is not sent again, and the content before is removed
     contents = {key.split("/")[2] for key in remote.store.names("served/") if key.count("/") > 2}
     assert contents == {newer.manifest.content} and len(remote.store.names("served/")) <= len(before) + 1

@@ -1,4 +1,4 @@
-"""A training of two workers that is tracked."""
+"""Tracking of a training with two workers."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def test_of_two_workers_the_first_tracks(
 ) -> None:
     import mlflow
 
-    monkeypatch.chdir(tmp_path)  # where MLflow keeps files beside a local database
+    monkeypatch.chdir(tmp_path)  # where MLflow keeps files next to a local database
     uri, run = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "run"
     options = [f"--run={run}", "--workers=2"]
     options += [
@@ -39,5 +39,5 @@ def test_of_two_workers_the_first_tracks(
     assert tracked.info.run_id == json.loads((run / "tracking" / "mlflow.json").read_text())["run"]
     assert tracked.info.status == "FINISHED"
     for name in ("rank.click.auc", "prerank.click.auc"):
-        (told,) = client.get_metric_history(tracked.info.run_id, f"valid/{name}")
-        assert told.value == pytest.approx(alone.metrics[name], abs=1e-3)
+        (metric,) = client.get_metric_history(tracked.info.run_id, f"valid/{name}")
+        assert metric.value == pytest.approx(alone.metrics[name], abs=1e-3)

@@ -23,13 +23,13 @@ def test_an_ordinary_day_ends_with_0(capsys: pytest.CaptureFixture[str]) -> None
     code, out, err = run_corank(capsys, *arguments(DAY), "--json")
     document = json.loads(out)
     assert code == 0 and document["accepted"] and document["reasons"] == []
-    found = corank.check(simulated_world() / "config.yaml", [DAY], against=finished_run().folder)
-    assert document == json.loads(found.to_json())
-    assert found.tables["figures"].height == len(document["figures"])
+    check = corank.check(simulated_world() / "config.yaml", [DAY], against=finished_run().folder)
+    assert document == json.loads(check.to_json())
+    assert check.tables["figures"].height == len(document["figures"])
     items = document["vocabularies"]["item_id"]
     assert items["after"] == items["rows"] + items["admitted"] - items["evicted"] and items["free"] is None
-    assert found.tables["vocabularies"]["rows"].sum() > 0
-    assert "accepted" in repr(found) and "<table" in found._repr_html_()
+    assert check.tables["vocabularies"]["rows"].sum() > 0
+    assert "accepted" in repr(check) and "<table" in check._repr_html_()
 
 
 def test_a_bad_day_ends_with_3_and_a_line_for_each_reason(

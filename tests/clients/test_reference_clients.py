@@ -44,17 +44,17 @@ def client(request: pytest.FixtureRequest) -> list[str]:
 def test_every_step_agrees(client: list[str], tmp_path: Path, world: str) -> None:
     bundle = shared_case(WORLDS[world]).base / "bundle"
     corank.conformance(bundle, tmp_path / "cases.jsonl", number=25)
-    found = compare(client, bundle, tmp_path / "cases.jsonl")
-    assert max(found.values()) <= TOLERANCE, found
-    encoded = max(found[step] for step in ("query", "described", "cross", "events"))
+    differences = compare(client, bundle, tmp_path / "cases.jsonl")
+    assert max(differences.values()) <= TOLERANCE, differences
+    encoded = max(differences[step] for step in ("query", "described", "cross", "events"))
     assert encoded <= 1e-6, "the same arithmetic in the same order, but for a library's last bit"
 
 
 def test_boosted_trees_agree(client: list[str], tmp_path: Path) -> None:
     corank.export(grown_run().folder, tmp_path / "bundle")
     corank.conformance(tmp_path / "bundle", tmp_path / "cases.jsonl", number=25)
-    found = compare(client, tmp_path / "bundle", tmp_path / "cases.jsonl")
-    assert max(found.values()) <= TOLERANCE, found
+    differences = compare(client, tmp_path / "bundle", tmp_path / "cases.jsonl")
+    assert max(differences.values()) <= TOLERANCE, differences
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
@@ -64,8 +64,8 @@ def test_item_parts_of_less_than_fp32_agree(
     bundle = _lower_parts(derived().base / "bundle", tmp_path / "bundle", precision)
     corank.conformance(bundle, tmp_path / "cases.jsonl", number=5)
     assert any(json.loads(case)["described"] for case in (tmp_path / "cases.jsonl").read_text().splitlines())
-    found = compare(client, bundle, tmp_path / "cases.jsonl")
-    assert max(found.values()) <= TOLERANCE, found
+    differences = compare(client, bundle, tmp_path / "cases.jsonl")
+    assert max(differences.values()) <= TOLERANCE, differences
 
 
 def _lower_parts(bundle: Path, copy: Path, precision: Literal["fp16", "int8"]) -> Path:

@@ -104,7 +104,7 @@ def two_days(tmp_path: Path) -> Path:
 
 @contextmanager
 def served_again(folder: Path, record: PeriodRecord) -> Iterator[None]:
-    """A service of the store, which answers with the model of an earlier period in the end."""
+    """A service of the store that finally answers with the model of an earlier period."""
     follower = Follower(StoreSource(open_store(f"lmdb:{folder / 'store'}"), folder / "cache"))
     (request, *_) = sample_requests(follower.funnel)
     yield
@@ -116,7 +116,7 @@ def served_again(folder: Path, record: PeriodRecord) -> Iterator[None]:
 
 @contextmanager
 def served(folder: Path) -> Iterator[None]:
-    """A service of the store, which answers on as before with the version that was live."""
+    """A service of the store that continues to answer with the version that was live."""
     follower = Follower(StoreSource(open_store(f"lmdb:{folder / 'store'}"), folder / "cache"))
     (request, *_) = sample_requests(follower.funnel)
     before = follower.funnel.rank(request)
@@ -130,7 +130,9 @@ def served(folder: Path) -> Iterator[None]:
 
 
 def live_version(folder: Path) -> str:
-    (live,) = (held["version"] for held in corank.store_versions(f"lmdb:{folder / 'store'}") if held["live"])
+    (live,) = (
+        entry["version"] for entry in corank.store_versions(f"lmdb:{folder / 'store'}") if entry["live"]
+    )
     return str(live)
 
 
@@ -143,11 +145,11 @@ def in_hour(rows: pl.DataFrame, number: int) -> pl.DataFrame:
 
 @pytest.mark.slow
 def test_each_period_goes_on_from_the_one_before_and_a_second_call_changes_nothing(world: Path) -> None:
-    """By the hour, after a first day: what a day had comes in an hour."""
+    """By the hour, after a first day: each hour gets the rows of a day."""
     for n, day in enumerate(DAYS[1:3]):
         deliver(world, day, lambda rows, n=n: in_hour(rows, n))  # type: ignore[misc]
     config = read_yaml_file(world / "config.yaml")
-    config["validation"] = dict.fromkeys(("rows", "psi", "new_ids", "missing"))  # of a day as of an hour
+    config["validation"] = dict.fromkeys(("rows", "psi", "new_ids", "missing"))  # of a day against an hour
     (world / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     write_settings(world, period="1h", holdout="10m", first=DAYS[1], keep=1)
     names = [DAYS[0], f"{DAYS[1]}T00", f"{DAYS[1]}T01"]
@@ -159,10 +161,10 @@ def test_each_period_goes_on_from_the_one_before_and_a_second_call_changes_nothi
     assert first.live == {} and 0.3 < second.live["rank.exposed.click.auc"] < 1
     assert second.rows["train"] < first.rows["train"] / 2
     assert live_version(world) == third.version
-    stored = [held["version"] for held in corank.store_versions(f"lmdb:{world / 'store'}")]
+    stored = [entry["version"] for entry in corank.store_versions(f"lmdb:{world / 'store'}")]
     assert stored == [second.version, third.version], "the first is older than the one beside the live one"
-    held = Bundle.open(world / "daily" / "periods" / third.period / "bundle")
-    assert held.manifest.items_as_of == ItemsAsOf(change=1)
+    bundle = Bundle.open(world / "daily" / "periods" / third.period / "bundle")
+    assert bundle.manifest.items_as_of == ItemsAsOf(change=1)
     files = {path: path.stat().st_mtime_ns for path in world.rglob("*.json")}
     again = corank.daily(world / "daily.yaml")
     assert again.records == result.records
@@ -235,7 +237,7 @@ def test_a_model_of_flipped_labels_is_refused_by_the_gate(world: Path) -> None:
     before = live_version(world)
     deliver(world, DAYS[1])
     flipped = flip_clicks(pl.read_parquet(world / "log" / f"{DAYS[1]}.parquet"))
-    # all but the holdout is flipped, as by a bug that was mended in the evening
+    # all but the holdout is flipped, as by a bug that was fixed in the evening
     evening = pl.col("time").dt.hour() >= 20
     kept = pl.read_parquet(world / "log" / f"{DAYS[1]}.parquet").filter(evening)
     pl.concat([flipped.filter(~evening), kept]).write_parquet(world / "log" / f"{DAYS[1]}.parquet")
@@ -283,7 +285,7 @@ def test_a_skipped_period_is_not_trained_and_the_next_begins_after_the_live_one(
 @pytest.mark.thorough
 @pytest.mark.slow
 def test_after_a_rollback_nothing_is_trained_until_the_period_is_undone(two_days: Path) -> None:
-    """What was wrong with the day is mended then, and it is trained once more, from the day before."""
+    """The fault of the day is then fixed, and it is trained once more, from the day before."""
     first, second = DailyHistory(two_days / "daily").records
     store, settings = f"lmdb:{two_days / 'store'}", two_days / "daily.yaml"
     corank.roll_back(store)
@@ -376,7 +378,7 @@ def test_the_end_of_the_log_is_found_without_files_that_are_over(world: Path) ->
 
 
 def test_the_end_of_the_log_is_found_without_rows_that_are_over(world: Path) -> None:
-    """A file that grows: of its older rows the statistics alone are read."""
+    """A file that grows: only the statistics of its older rows are read."""
     for day in ("before", DAYS[0]):
         (world / "log" / f"{day}.parquet").unlink()
     before, *later = (pl.read_parquet(world / "days" / f"{day}.parquet") for day in ("before", *DAYS[:2]))
@@ -407,9 +409,9 @@ def test_a_call_with_nothing_due_loads_nothing_that_trains_ranks_or_draws(world:
         "print(*{name.partition('.')[0] for name in sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    found = set(done.stdout.split())
-    assert "polars" in found
-    assert found.isdisjoint(
+    modules = set(done.stdout.split())
+    assert "polars" in modules
+    assert modules.isdisjoint(
         {"torch", "onnxruntime", "scipy", "sklearn", "tensorboard", "matplotlib", "mlflow"}
     )
 

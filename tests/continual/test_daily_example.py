@@ -29,7 +29,7 @@ def test_the_settings_of_the_example_are_valid() -> None:
 
 
 def printed_commands() -> list[list[str]]:
-    """The first commands of the guide, which are also those of the example's head."""
+    """The first commands of the guide, also those of the example's head."""
     first, chinese = (
         re.findall(r"(?:^    .*\n)+", page.read_text(encoding="utf-8"), re.MULTILINE)[0] for page in PAGES
     )
@@ -70,7 +70,7 @@ def flip(log: pl.DataFrame, truth: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataF
 
 
 def poison(log: pl.DataFrame, truth: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """As many clicks, on the exposed candidates that are the least likely to be clicked."""
+    """Move the clicks to the exposed candidates that are the least likely to be clicked."""
     keys, exposed = ["request_id", "item_id"], pl.col("level") == "exposed"
     likely = log.join(truth, on=keys, how="left", maintain_order="left")["click"]
     worst = pl.when(exposed).then(likely).rank() <= pl.col("is_click").filter(exposed).sum()
@@ -128,8 +128,8 @@ def test_the_guide_has_every_setting_and_its_default_and_an_example_that_is_vali
     page: Path, tmp_path: Path
 ) -> None:
     text = page.read_text(encoding="utf-8")
-    found = dict(re.findall(r"^\| `(\w+)` \|([^|]*)\|", text, re.MULTILINE))
-    rows = {name: default.strip() for name, default in found.items() if name in DailySettings.model_fields}
+    defaults = dict(re.findall(r"^\| `(\w+)` \|([^|]*)\|", text, re.MULTILINE))
+    rows = {name: default.strip() for name, default in defaults.items() if name in DailySettings.model_fields}
     assert list(rows) == list(DailySettings.model_fields)
     for name, field in DailySettings.model_fields.items():
         if isinstance(field.default, (int, str)):

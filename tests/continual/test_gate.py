@@ -1,4 +1,4 @@
-"""Conditions of the gate: how they are written, and what they hold to be met."""
+"""Conditions of the gate: their syntax, and when they are met."""
 
 import pytest
 
@@ -59,7 +59,7 @@ def test_a_figure_that_is_not_defined_any_more_is_not_met() -> None:
 
 
 def test_a_figure_that_neither_run_has_any_more_is_not_met() -> None:
-    """As where the holdout has no click."""
+    """For example where the holdout has no click."""
     for base in ("live", "median"):
         assert not Condition.parse(f"{AUC} >= {base} - 0.1").check({}, {}, [{AUC: 0.7}]).met
 
@@ -81,12 +81,12 @@ def test_what_is_no_condition_is_refused(text: str) -> None:
 
 
 def test_figures_of_a_comparison_are_named_as_those_of_an_evaluation() -> None:
-    found = {"a": 0.7, "b": 0.6, "difference": 0.1, "low": None, "high": None, "verdict": "better"}
+    comparison = {"a": 0.7, "b": 0.6, "difference": 0.1, "low": None, "high": None, "verdict": "better"}
     document = {
         "split": "test",
-        "stages": {"rank": {"exposed": {"click": {"auc": found}}, "candidates": {}}},
-        "cuts": {"prerank": {"click_recall@50": found}},
-        "cascade": {"joint_click_recall": found},
+        "stages": {"rank": {"exposed": {"click": {"auc": comparison}}, "candidates": {}}},
+        "cuts": {"prerank": {"click_recall@50": comparison}},
+        "cascade": {"joint_click_recall": comparison},
     }
     ours, theirs = figures_of(document)
     assert list(ours) == [AUC, "cascade.click_recall@50", "cascade.joint_click_recall"]

@@ -14,10 +14,10 @@ def record(day: int, decision: Decision = "live") -> PeriodRecord:
 
 def test_records_are_kept_in_the_order_of_their_periods_and_read_back(tmp_path: Path) -> None:
     history = DailyHistory(tmp_path)
-    for held in (record(26), record(25), record(27, "refused by the gate")):
-        history.add(held)
+    for entry in (record(26), record(25), record(27, "refused by the gate")):
+        history.add(entry)
     again = DailyHistory(tmp_path)
-    assert [held.period[-2:] for held in again.records] == ["25", "26", "27"]
+    assert [entry.period[-2:] for entry in again.records] == ["25", "26", "27"]
     assert again.records == history.records and again.live == record(26)
 
 
@@ -57,7 +57,7 @@ def test_a_period_is_undone_with_all_that_was_decided_since(tmp_path: Path) -> N
     history = DailyHistory(tmp_path)
     for day, decision in enumerate(("live", "refused by the gate", "live", "skipped", "live"), 20):
         history.add(record(day, decision))  # type: ignore[arg-type]
-    left = [(held.period[-2:], held.decision) for held in history.without("2026-04-22")]
+    left = [(entry.period[-2:], entry.decision) for entry in history.without("2026-04-22")]
     assert left == [("20", "live"), ("21", "refused by the gate"), ("22", "undone"), ("23", "skipped")]
     history.write(history.without("2026-04-22"))
     history.add(record(24))

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 
 class ChangedScore:
-    """A funnel whose score of the last candidate is another."""
+    """A funnel whose score of the last candidate differs."""
 
     def __init__(self, funnel: Funnel, score: float) -> None:
         self.funnel, self.score, self.manifest = funnel, score, funnel.manifest
@@ -25,12 +25,12 @@ class ChangedScore:
 
 
 def test_a_bundle_scores_as_its_run() -> None:
-    found = verify_bundle(finished_run(), Funnel.open(finished_bundle()), 2)
-    assert found.requests == 2 and found.scores > 60 and found.reasons == []
+    verification = verify_bundle(finished_run(), Funnel.open(finished_bundle()), 2)
+    assert verification.requests == 2 and verification.scores > 60 and verification.reasons == []
 
 
 @pytest.mark.parametrize("score", [0.9999, nan])
 def test_another_score_and_none_are_found(score: float) -> None:
     changed = cast(Funnel, ChangedScore(Funnel.open(finished_bundle()), score))
-    found = verify_bundle(finished_run(), changed, 2)
-    assert found.request is not None and len(found.reasons) == 1
+    verification = verify_bundle(finished_run(), changed, 2)
+    assert verification.request is not None and len(verification.reasons) == 1

@@ -82,7 +82,7 @@ def retriever(request: pytest.FixtureRequest, many: tuple[Floats, Floats]) -> Re
 
 @pytest.fixture(scope="module")
 def wide() -> Retriever:
-    """Of so many rows that a filter can leave more than are searched exactly."""
+    """Of enough rows that a filter can leave more than are searched exactly."""
     vectors, queries = clustered(EXACT + 10_000, 8)
     asked = settings(keep=200)
     index = build(StoredMatrix(vectors), asked, seed=1)
@@ -157,9 +157,9 @@ def test_equal_vectors_tie_wherever_they_lie(d: int) -> None:
 
 def test_an_index_finds_the_asked_recall(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
     vectors, queries = many
-    found = [share(retriever.search(query, 200)[0], best(vectors, query, 200)) for query in queries]
-    assert np.mean(found) >= 0.98
-    assert retriever.tuned.recall == pytest.approx(np.mean(found), abs=2e-4)
+    recalls = [share(retriever.search(query, 200)[0], best(vectors, query, 200)) for query in queries]
+    assert np.mean(recalls) >= 0.98
+    assert retriever.tuned.recall == pytest.approx(np.mean(recalls), abs=2e-4)
     assert retriever.tuned.k == 200
     assert retriever.tuned.index in KINDS
 
@@ -196,7 +196,7 @@ def test_a_recall_out_of_reach_is_told() -> None:
 
 
 def test_rows_that_tie_for_the_last_place_count_alike() -> None:
-    """As where many items that were never seen have one vector."""
+    """For example where many unseen items share one vector."""
     vectors = np.repeat(np.eye(4, dtype=np.float32), [3, 997, 500, 500], axis=0)
     query = np.array([[2, 1, 0, 0]], dtype=np.float32)
     asked = settings(index="ivf", keep=10, recall=1.0)
@@ -214,15 +214,15 @@ def test_more_asked_for_or_fewer_allowed_keeps_the_recall(wide: Retriever) -> No
     mask = np.random.default_rng(0).random(items) < 0.9
     allowed, fewer = AllowedRows(mask), 0
     assert EXACT < allowed.count < items
-    found, deeper = [], []
+    recalls, deeper = [], []
     for query in queries:
         positions, _ = wide.search(query, 200, allowed)
         assert mask[positions].all() and len(positions) == 200
-        found.append(share(positions, best(wide.vectors.values, query, 200, mask)))
+        recalls.append(share(positions, best(wide.vectors.values, query, 200, mask)))
         positions, _ = wide.search(query, 2000)
         deeper.append(share(positions, best(wide.vectors.values, query, 2000)))
         fewer += len(positions) < 2000
-    assert min(np.mean(found), np.mean(deeper)) > 0.96
+    assert min(np.mean(recalls), np.mean(deeper)) > 0.96
     assert fewer == 0
     assert wide.tuned.effort < 200  # of 980 lists: no exhaustive search
 
@@ -281,8 +281,8 @@ def test_stale_rows_never_appear_in_an_indexed_search(wide: Retriever) -> None:
 def test_a_search_too_deep_for_the_index_is_exact(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
     flat = Retriever(StoredMatrix(many[0]), None, FLAT)
     for query in many[1][:8]:
-        for found, true in zip(retriever.search(query, 19_000), flat.search(query, 19_000), strict=True):
-            np.testing.assert_array_equal(found, true)
+        for actual, true in zip(retriever.search(query, 19_000), flat.search(query, 19_000), strict=True):
+            np.testing.assert_array_equal(actual, true)
 
 
 def test_more_than_there_is_gives_all(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
@@ -295,19 +295,19 @@ def test_a_query_that_is_no_number_finds_nothing(retriever: Retriever, many: tup
     query[3] = np.nan
     allowed = AllowedRows(np.arange(20_000) < 500)
     for one in (retriever, Retriever(StoredMatrix(many[0]), None, FLAT)):
-        assert [len(found) for found in one.search(query, 10)] == [0, 0]
-        assert [len(found) for found in one.search(query, 10, allowed, StoredMatrix(many[0][:3]))] == [0, 0]
+        assert [len(array) for array in one.search(query, 10)] == [0, 0]
+        assert [len(array) for array in one.search(query, 10, allowed, StoredMatrix(many[0][:3]))] == [0, 0]
 
 
 def test_threads_find_the_same(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
     allowed = AllowedRows(np.arange(20_000) % 3 > 0)
 
-    def found(query: Floats) -> list[list[float]]:
+    def results(query: Floats) -> list[list[float]]:
         pairs = (retriever.search(query, 100), retriever.search(query, 100, allowed))
         return [part.tolist() for pair in pairs for part in pair]
 
     with ThreadPoolExecutor(4) as threads:
-        assert list(threads.map(found, many[1])) == list(map(found, many[1]))
+        assert list(threads.map(results, many[1])) == list(map(results, many[1]))
 
 
 def test_an_index_is_read_as_it_was_written(
@@ -338,9 +338,9 @@ def test_an_index_of_a_lower_precision_reaches_the_recall_and_scores_by_the_stor
     assert (tmp_path / "a.faiss").stat().st_size < (tmp_path / "full.faiss").stat().st_size
     tuned = tune_effort(index, stored, queries, asked)
     assert tuned.recall >= asked.recall
-    found = Retriever(stored, read_index(tmp_path / "a.faiss"), tuned)
+    searcher = Retriever(stored, read_index(tmp_path / "a.faiss"), tuned)
     for query in queries[:8]:
-        positions, scores = found.search(query, 100)
+        positions, scores = searcher.search(query, 100)
         assert share(positions, best(stored.decode(), query, 100)) > 0.9
         np.testing.assert_allclose(scores, stored.take(positions) @ query, rtol=1e-5)
     with pytest.raises(BundleError, match=f"in place of {kind} of fp32; export the bundle again"):
@@ -471,7 +471,7 @@ def test_wrong_settings_are_named(key: str, value: object, told: str) -> None:
 
 @pytest.mark.parametrize("first, second", [("torch", "faiss"), ("faiss", "torch")])
 def test_torch_and_faiss_share_a_process(first: str, second: str) -> None:
-    """Each brings an OpenMP of its own."""
+    """Each has its own OpenMP."""
     code = f"""
 import {first}, {second}
 import numpy as np

@@ -12,8 +12,8 @@ COLUMNS = {"a": np.array([3.0, -2.0, 0.0]), "b": np.array([2.0, 0.5, 4.0]), "c":
 
 
 def value(text: str) -> list[float]:
-    found: list[float] = Formula.parse(text)(COLUMNS).tolist()
-    return found
+    values: list[float] = Formula.parse(text)(COLUMNS).tolist()
+    return values
 
 
 def refused(text: str) -> str:
@@ -60,9 +60,9 @@ def test_single_is_a_name_and_nothing_else(text: str, single: str | None) -> Non
 
 def test_a_label_of_any_name_orders_alone() -> None:
     for odd in ("long-view", "30s views", "True", "x" * (MAX_LENGTH + 1)):
-        found = Formula.parse(f" {odd} ", [odd])
-        assert (found.names, found.single) == ((odd,), odd)
-        assert found({odd: np.array([0.25])}).tolist() == [0.25]
+        formula = Formula.parse(f" {odd} ", [odd])
+        assert (formula.names, formula.single) == ((odd,), odd)
+        assert formula({odd: np.array([0.25])}).tolist() == [0.25]
     assert refused("long-view * bid") == "unknown name 'long'; did you mean 'long-view'?"
     assert Formula.parse("long-view").names == ("long", "view")  # a difference, unless there is such a label
 
@@ -70,7 +70,7 @@ def test_a_label_of_any_name_orders_alone() -> None:
 def test_unknown_names_are_refused_with_a_near_one() -> None:
     assert refused("clik * bid") == "unknown name 'clik'; did you mean 'click'?"
     assert refused("click * zzz") == "unknown name 'zzz'; known names: bid, click, long-view"
-    assert Formula.parse("zzz").names == ("zzz",)  # nothing is unknown where nothing is said to be known
+    assert Formula.parse("zzz").names == ("zzz",)  # every name is accepted where no names are given
 
 
 REFUSED = {
@@ -150,9 +150,9 @@ def test_what_is_not_finite_is_a_value_and_no_error() -> None:
 
 def test_values_are_of_float64() -> None:
     columns = {"click": np.array([0.1, 0.7], np.float32), "bid": np.array([3, 7], np.float32)}
-    found = Formula.parse("click * bid", KNOWN)(columns)
-    assert found.dtype == np.float64
-    assert found.tolist() == [float(np.float32(0.1)) * 3, float(np.float32(0.7)) * 7]
+    values = Formula.parse("click * bid", KNOWN)(columns)
+    assert values.dtype == np.float64
+    assert values.tolist() == [float(np.float32(0.1)) * 3, float(np.float32(0.7)) * 7]
     assert Formula.parse("click", KNOWN)(columns).dtype == np.float64
 
 
@@ -180,10 +180,10 @@ def test_values_are_those_of_python(text: str, rows: list[tuple[float, float, fl
     assume(used)
     parsed = Formula.parse(text, ["a", "b", "c"])
     assert set(parsed.names) == used
-    found = parsed(dict(zip("abc", np.array(rows).T, strict=True)))
-    for one, row in zip(found.tolist(), rows, strict=True):
+    values = parsed(dict(zip("abc", np.array(rows).T, strict=True)))
+    for one, row in zip(values.tolist(), rows, strict=True):
         try:
             expected = eval(text, {"__builtins__": {}}, dict(zip("abc", row, strict=True)))
-        except ZeroDivisionError:  # numpy goes on with an infinity
+        except ZeroDivisionError:  # numpy continues with an infinity
             continue
         assert one == pytest.approx(expected, rel=0, abs=0, nan_ok=True)

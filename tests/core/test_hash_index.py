@@ -12,22 +12,24 @@ WHOLE = st.integers(-(2**63), 2**63 - 1)
 
 @given(st.sets(WHOLE, max_size=200), st.lists(WHOLE, max_size=50))
 def test_every_key_is_where_it_is_and_nothing_else_is_anywhere(keys: set[int], others: list[int]) -> None:
-    held = np.array(sorted(keys), dtype=np.int64)
-    wanted = [*held.tolist(), *others]
-    found = HashIndex.build(held).find(np.array(wanted, dtype=np.int64))
-    place = {key: n for n, key in enumerate(held.tolist())}
-    assert found.tolist() == [place.get(key, -1) for key in wanted]
+    sorted_keys = np.array(sorted(keys), dtype=np.int64)
+    wanted = [*sorted_keys.tolist(), *others]
+    positions = HashIndex.build(sorted_keys).find(np.array(wanted, dtype=np.int64))
+    place = {key: n for n, key in enumerate(sorted_keys.tolist())}
+    assert positions.tolist() == [place.get(key, -1) for key in wanted]
 
 
 @given(
     st.sets(st.integers(0, 60), min_size=20), st.sampled_from([-(2**63), -7, 0, 2**63 - 61]), st.lists(WHOLE)
 )
 def test_dense_keys_are_looked_up_directly(keys: set[int], first: int, others: list[int]) -> None:
-    held = np.array(sorted(first + key for key in keys), dtype=np.int64)
-    wanted = [*held.tolist(), first, first + 60, *others]
-    index = build_index(held)
+    sorted_keys = np.array(sorted(first + key for key in keys), dtype=np.int64)
+    wanted = [*sorted_keys.tolist(), first, first + 60, *others]
+    index = build_index(sorted_keys)
     assert isinstance(index, DirectIndex)
-    assert index.find(np.array(wanted)).tolist() == HashIndex.build(held).find(np.array(wanted)).tolist()
+    assert (
+        index.find(np.array(wanted)).tolist() == HashIndex.build(sorted_keys).find(np.array(wanted)).tolist()
+    )
 
 
 def test_keys_that_lie_far_apart_have_a_hash_table() -> None:

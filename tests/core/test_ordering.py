@@ -13,9 +13,9 @@ UNIT = math.sqrt(12)
 
 def placed(scores: list[float], start: list[int] | None = None, weight: list[float] | None = None) -> Floats:
     w = None if weight is None else np.array(weight, np.float32)
-    found = soft_ranks(np.array(scores, np.float32), np.array(start or [0, len(scores)]), w)
-    assert found.dtype == np.float32
-    return found
+    ranks = soft_ranks(np.array(scores, np.float32), np.array(start or [0, len(scores)]), w)
+    assert ranks.dtype == np.float32
+    return ranks
 
 
 def shares(scores: list[float], start: list[int] | None = None, weight: list[float] | None = None) -> Floats:
@@ -54,7 +54,7 @@ def test_between_a_tie_and_apart_it_is_linear() -> None:
 def test_a_candidate_counts_for_those_that_it_stands_for() -> None:
     near(shares([2, 1, 0], weight=[1, 3, 4]), [1 / 16, 5 / 16, 6 / 8])
     near(shares([0.0, SOFT_WIDTH / 2], weight=[1, 3]), [(0.5 + 3 * 0.75) / 4, (3 * 0.5 + 0.25) / 4])
-    near(shares([2, 1], weight=[0, 1]), [0, 0.5])  # one that counts for nobody is placed all the same
+    near(shares([2, 1], weight=[0, 1]), [0, 0.5])  # one of weight 0 is placed all the same
     near(shares([2, 1], weight=[0, 0]), [0, 0])
 
 
@@ -96,8 +96,8 @@ def test_places_are_those_of_the_formula(weighted: bool, made: list[list[tuple[f
             expected.append((0.5 - share) * UNIT)
     flat = [one for request in made for one in request]
     start = [0, *np.cumsum([len(request) for request in made]).tolist()]
-    found = placed([z for z, _ in flat], start, [w for _, w in flat] if weighted else None)
-    near(found, expected)
+    places = placed([z for z, _ in flat], start, [w for _, w in flat] if weighted else None)
+    near(places, expected)
 
 
 @given(st.lists(scores, min_size=1, max_size=10), st.floats(-4 * SOFT_WIDTH, 4 * SOFT_WIDTH), st.data())
@@ -109,7 +109,7 @@ def test_a_moved_score_moves_its_place_by_no_more_than_promised(
     step = float(np.float32(moved[n])) - float(np.float32(z[n]))
     change = float(shares(moved)[n] - shares(z)[n])
     assert abs(change) <= abs(step) / (2 * SOFT_WIDTH) + 1e-6
-    assert change * step <= 1e-6  # a higher score is no worse a place
+    assert change * step <= 1e-6  # a higher score never gets a worse place
 
 
 def test_the_promise_is_no_looser_than_it_must_be() -> None:
@@ -143,6 +143,6 @@ def test_bisect_is_searchsorted_within_each_range(times: list[int], at: int) -> 
     ordered = np.sort(np.array(times, dtype=np.int64))
     half = len(ordered) // 2
     low, high = np.array([0, half]), np.array([half, len(ordered)])
-    found = bisect_ranges(ordered, low, high, np.array([at, at]))
+    positions = bisect_ranges(ordered, low, high, np.array([at, at]))
     expected = [np.searchsorted(ordered[:half], at), half + np.searchsorted(ordered[half:], at)]
-    assert found.tolist() == expected
+    assert positions.tolist() == expected

@@ -1,4 +1,4 @@
-"""Time primitives: grids that begin at midnight of a time zone, and how times are written."""
+"""Time primitives: grids that begin at midnight of a time zone, and the format of times."""
 
 from datetime import date, datetime, timedelta
 
@@ -26,8 +26,8 @@ from corank.core.time import EARLIEST, LATEST, day_numbers, floor_times, format_
 def test_times_are_rounded_down_from_midnight(
     zone: str, moment: str, every: timedelta, expected: str
 ) -> None:
-    given, wanted = (round(datetime.fromisoformat(m).timestamp() * 1000) for m in (moment, expected))
-    assert floor_times(np.array([given]), every, zone).tolist() == [wanted]
+    instant, wanted = (round(datetime.fromisoformat(m).timestamp() * 1000) for m in (moment, expected))
+    assert floor_times(np.array([instant]), every, zone).tolist() == [wanted]
 
 
 @given(

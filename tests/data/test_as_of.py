@@ -19,5 +19,5 @@ def test_the_newest_row_of_each_id_is_that_of_the_latest_time() -> None:
 def test_an_id_always_has_a_row() -> None:
     rows = VersionedRows.complete(ROWS, pl.Series([3]))
     assert rows.ids.values.to_list() == [1, 2, 3]
-    found = rows.find(pl.Series([1, 1, 2, 2, 3]), np.array([2, 3, 4, 8, 0]))
-    assert rows.frame[found]["price"].to_list() == [2.0, 4.0, None, 3.0, None]
+    positions = rows.find(pl.Series([1, 1, 2, 2, 3]), np.array([2, 3, 4, 8, 0]))
+    assert rows.frame[positions]["price"].to_list() == [2.0, 4.0, None, 3.0, None]

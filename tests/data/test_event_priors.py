@@ -46,14 +46,14 @@ def prior(*by: str, every: str = "1h", **settings: Any) -> PriorFeature:
 def world(folder: Path, table: pl.DataFrame = CLICKS, /, **features: Any) -> World:
     table.write_parquet(folder / "clicks.parquet")
     users = pl.DataFrame({"user": [1, 2, 3, 9], "age": [20.0, 40, 30, 1], "city": ["a", "b", "b", "b"]})
-    found = World(folder, users=users, features=FEATURES | features)
-    found.data = {"events": {"clicks": TABLE}}
-    return found
+    tables = World(folder, users=users, features=FEATURES | features)
+    tables.data = {"events": {"clicks": TABLE}}
+    return tables
 
 
 def counts(packed: PackedDataset, name: str, placement: Any) -> dict[str, list[int]]:
     """How many events each candidate's feature counts, by request; −1 for none."""
-    found = {}
+    by_request = {}
     at = packed.schema.row_features(placement).numbers_at[name]
     for split in packed.splits:
         shard = only(packed, split)
@@ -61,8 +61,10 @@ def counts(packed: PackedDataset, name: str, placement: Any) -> dict[str, list[i
         for n in range(len(shard)):
             first, end = shard.request_start[n : n + 2].tolist()
             values = rows[n : n + 1] if placement == "query" else rows[first:end]
-            found[shard.request_key(n)["request"]] = np.expm1(values).round().astype(int).flatten().tolist()
-    return found
+            by_request[shard.request_key(n)["request"]] = (
+                np.expm1(values).round().astype(int).flatten().tolist()
+            )
+    return by_request
 
 
 # requests: b 0 h (10, 12) · a 1 h (10, 11, 12) · c 25 h (12) · d 49 h (13) · e 50 h (10)
@@ -78,7 +80,7 @@ def test_events_count_from_the_end_of_their_period_and_before_the_log(tmp_path: 
         "e": [3],
     }
     late = world(tmp_path, clicked_item=prior("item", lag="2h", every="1d", window="2d")).pack()
-    # as of 0 h, 24 h and 48 h: the event of −30 h counts at 0 h and is too old at 24 h
+    # at 0 h, 24 h and 48 h: the event of −30 h counts at 0 h and is too old at 24 h
     assert counts(late, "clicked_item", "snapshot") == {
         "b": [0, 1],
         "a": [0, 0, 1],
@@ -89,21 +91,21 @@ def test_events_count_from_the_end_of_their_period_and_before_the_log(tmp_path: 
 
 
 def test_keys_are_of_the_users_row_and_the_items_row_as_of_the_event(tmp_path: Path) -> None:
-    found = world(
+    tables = world(
         tmp_path,
         city=IdFeature(side="user", kind="id"),
         of_user=prior("user"),
         of_city=prior("city"),
         of_pair=prior("user", "brand"),
     )
-    found.items = pl.concat(
+    tables.items = pl.concat(
         [
             ITEMS.with_columns(valid_from=pl.lit(None, pl.Int64)),
             ITEMS.filter(pl.col("item") == 12).with_columns(brand=pl.lit("y"), valid_from=26 * HOUR),
         ],
         how="vertical_relaxed",
     )
-    packed = found.pack()
+    packed = tables.pack()
     assert counts(packed, "of_user", "query") == {"b": [1], "a": [1], "c": [3], "d": [2], "e": [5]}
     # user 9 is of city b, though the log does not have them; user 7 has none
     assert counts(packed, "of_city", "query") == {"b": [1], "a": [1], "c": [3], "d": [4], "e": [5]}
@@ -114,28 +116,28 @@ def test_keys_are_of_the_users_row_and_the_items_row_as_of_the_event(tmp_path: P
 def test_an_unknown_item_counts_for_its_id(tmp_path: Path) -> None:
     packed = world(tmp_path, clicked_item=prior("item"), clicked_brand=prior("brand")).pack()
     keys = {name: packed.priors.rates[name].keys for name in ("clicked_item", "clicked_brand")}
-    assert {name: len(found) for name, found in keys.items()} == {"clicked_item": 5, "clicked_brand": 3}
+    assert {name: len(hashes) for name, hashes in keys.items()} == {"clicked_item": 5, "clicked_brand": 3}
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """All but the manifest, which tells when the tables were written."""
-    found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    return {name: held for name, held in found.items() if name != "manifest.json"}
+    """All but the manifest, which has the tables' write times."""
+    contents = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {name: content for name, content in contents.items() if name != "manifest.json"}
 
 
 def test_the_files_do_not_depend_on_how_the_table_is_cut_nor_on_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = world(
+    tables = world(
         tmp_path, city=IdFeature(side="user", kind="id"), of_pair=prior("city", "item", half_life="5h")
     )
-    found.pack()
+    tables.pack()
     whole = files(tmp_path / "packed")
     monkeypatch.setattr(row_ranges, "BATCH", 3)
-    found.pack()
+    tables.pack()
     assert files(tmp_path / "packed") == whole
     with open_engine("pool", 2) as pool:
-        pack_log(found.settings(), Schema(found.features), tmp_path, tmp_path / "pool", engine=pool)
+        pack_log(tables.settings(), Schema(tables.features), tmp_path, tmp_path / "pool", engine=pool)
     assert files(tmp_path / "pool") == whole
 
 
@@ -145,18 +147,18 @@ def test_no_events_count_nothing(tmp_path: Path) -> None:
 
 
 def test_packed_data_are_stale_when_the_events_change(tmp_path: Path) -> None:
-    found = world(tmp_path, clicked_item=prior("item"))
-    packed = found.pack()
+    tables = world(tmp_path, clicked_item=prior("item"))
+    packed = tables.pack()
 
     def stale() -> str | None:
-        return find_staleness(packed.manifest, found.settings(), packed.schema, tmp_path)
+        return find_staleness(packed.manifest, tables.settings(), packed.schema, tmp_path)
 
     assert stale() is None
     CLICKS.with_columns(pl.col("at") + DAY).write_parquet(tmp_path / "clicks.parquet")
     assert stale() == "data.events.clicks: other files, or changed since"
 
 
-# What is refused
+# Refusals
 
 
 def test_settings_that_exclude_each_other_are_refused() -> None:
@@ -173,10 +175,10 @@ def test_keys_that_events_do_not_have_are_refused(tmp_path: Path) -> None:
         "features.bad.by: 'tab' is a context feature, which the events of 'clicks' do not have; "
         "name features of items and users"
     )
-    found = world(tmp_path, mood=IdFeature(side="user", kind="id"), bad=prior("mood"))
-    found.log = found.log.with_columns(mood=pl.lit("low"))
+    tables = world(tmp_path, mood=IdFeature(side="user", kind="id"), bad=prior("mood"))
+    tables.log = tables.log.with_columns(mood=pl.lit("low"))
     with pytest.raises(ConfigError) as error:
-        found.pack()
+        tables.pack()
     assert str(error.value) == (
         "features.bad.by: 'mood' is read from the log, and the events of 'clicks' do not have it; "
         "put the column 'mood' into the table of users, or drop the key"
@@ -184,12 +186,12 @@ def test_keys_that_events_do_not_have_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_table_that_is_not_there_or_that_nobody_reads_is_refused(tmp_path: Path) -> None:
-    found = world(tmp_path, bad=prior("item", events="views"))
+    tables = world(tmp_path, bad=prior("item", events="views"))
     with pytest.raises(ConfigError) as error:
-        Schema(found.features).check_data(found.settings())
+        Schema(tables.features).check_data(tables.settings())
     assert str(error.value) == "features.bad.events: no table 'views'; data.events are clicks"
     with pytest.raises(ConfigError, match=r"data\.events\.clicks: no feature reads it; drop it, or add a"):
-        Schema(FEATURES).check_data(found.settings())
+        Schema(FEATURES).check_data(tables.settings())
 
 
 BROKEN = {

@@ -1,4 +1,4 @@
-"""A log of impressions with lists of candidates is read as the log with a row a candidate would be."""
+"""A log of impressions with lists of candidates reads like the log with a row per candidate."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +48,7 @@ FIRST = 1772323200000  # 2026-03-01
 
 
 def impressions(lengths: list[int], seed: int = 0) -> pl.DataFrame:
-    """A row an impression, of so many candidates, over three days."""
+    """A row per impression, with the given counts of candidates, over three days."""
     rng = np.random.default_rng(seed)
     n = len(lengths)
     columns: dict[str, Any] = {
@@ -66,7 +66,7 @@ def impressions(lengths: list[int], seed: int = 0) -> pl.DataFrame:
 
 
 def exploded(frame: pl.DataFrame) -> pl.DataFrame:
-    """The same with a row a candidate."""
+    """The same with a row per candidate."""
     rows = frame.filter(pl.col("candidates").list.len() > 0).explode(
         "candidates", "clicked", "place", "match"
     )
@@ -98,7 +98,7 @@ def schema() -> Schema:
 
 
 def arrays(folder: Path) -> dict[str, bytes]:
-    """What was packed, but for the manifest, which names the files that it was packed from."""
+    """All packed files but the manifest, which names the source files."""
     return {
         str(p.relative_to(folder)): p.read_bytes()
         for p in sorted(folder.rglob("*"))
@@ -119,12 +119,12 @@ def test_ranges_read_each_candidate_once_in_order(
         for rows in cut_table(table, size)
         for part in rows.read(table, [pl.col("imp", "item", "clicked")])
     ]
-    found = pl.concat(read)
-    assert found.drop(ROW).rows() == exploded(frame).select("imp", "item", "clicked").rows()
-    assert found[ROW].to_list() == [
+    candidates = pl.concat(read)
+    assert candidates.drop(ROW).rows() == exploded(frame).select("imp", "item", "clicked").rows()
+    assert candidates[ROW].to_list() == [
         n * LONGEST + k for n, length in enumerate(lengths) for k in range(length)
     ]
-    assert table.collect(table.frame).select("imp", "item").rows() == found.select("imp", "item").rows()
+    assert table.collect(table.frame).select("imp", "item").rows() == candidates.select("imp", "item").rows()
 
 
 @pytest.mark.slow

@@ -57,20 +57,20 @@ def world(folder: Path, separator: str | None = None, /, **features: IdsFeature)
 
 def clicks(folder: Path, table: pl.DataFrame = CLICKS, /, **features: IdsFeature) -> World:
     table.write_parquet(folder / "clicks.parquet")
-    found = world(folder, **features)
-    found.data = {"events": {"clicks": TABLE}}
-    return found
+    tables = world(folder, **features)
+    tables.data = {"events": {"clicks": TABLE}}
+    return tables
 
 
 def codes(packed: PackedDataset, name: str) -> dict[str, list[list[int]]]:
-    found = {}
+    by_split = {}
     for split in packed.splits:
         shard = only(packed, split)
         every = np.arange(len(shard))
         past = read_history_items(packed, shard, every, HistoryNeeds.of(packed.schema).for_rows)
         rows = read_query_rows(packed, shard, every, past)
-        found[split] = lists(rows.lists[packed.schema.row_features("query").lists.index(name)].compact())
-    return found
+        by_split[split] = lists(rows.lists[packed.schema.row_features("query").lists.index(name)].compact())
+    return by_split
 
 
 TIMED = {"of": "item", "column": "seen", "times": "when"}
@@ -118,17 +118,17 @@ def test_attributes_of_events_are_operands_of_crosses(tmp_path: Path, source: st
         "often": CountFeature(kind="count", of=["dwell", "length"], scale="none"),
         "usual": CountFeature(kind="count", of=["dwell", "asked"], scale="none"),
     }
-    found = clicks(tmp_path, past=past, dwell=history(parallel_to="past"))
+    tables = clicks(tmp_path, past=past, dwell=history(parallel_to="past"))
     length = pl.Series("length", [6, 5, 4, 7]).cast(pl.String if separator else pl.Int64)
-    found.items = pl.DataFrame({"item": [10, 11, 12, 13], "brand": "x", "tags": [[1]] * 4, "length": length})
-    found.features |= crosses | {
+    tables.items = pl.DataFrame({"item": [10, 11, 12, 13], "brand": "x", "tags": [[1]] * 4, "length": length})
+    tables.features |= crosses | {
         "length": IdFeature(side="item", kind="id", min_count=9),
         "asked": IdFeature(side="context", kind="id"),
     }
-    found.log = listed(separator).with_columns(asked=pl.lit(5).cast(length.dtype))
+    tables.log = listed(separator).with_columns(asked=pl.lit(5).cast(length.dtype))
     if source != "table":
-        found.data, found.features["past"] = {}, past
-    packed = found.pack()
+        tables.data, tables.features["past"] = {}, past
+    packed = tables.pack()
     # request c, of item 12: lists hold 5, 6, 7 before it, the table 3, 5, 6; no vocabulary knows its length, 4
     assert (packed.encoders.codes("length", length) == 1).all()
     shard = only(packed, "valid")
@@ -156,9 +156,9 @@ def test_attributes_of_items_are_those_of_the_items_table(tmp_path: Path) -> Non
 
 
 def test_unknown_items_are_told_and_attended_to_by_their_code(tmp_path: Path) -> None:
-    found = world(tmp_path, past=history(of="item", column="seen"))
-    packed = found.pack()
-    assert any(line.startswith("past: 1 events are of items that the tables do not") for line in found.said)
+    tables = world(tmp_path, past=history(of="item", column="seen"))
+    packed = tables.pack()
+    assert any(line.startswith("past: 1 events are of items that the tables do not") for line in tables.said)
     shard = only(packed, "valid")
     items = read_history_items(packed, shard, np.array([0]), ["past"])["past"]
     rows, position = read_event_rows(packed, shard, np.array([0]), "past", items)
@@ -169,11 +169,11 @@ def test_unknown_items_are_told_and_attended_to_by_their_code(tmp_path: Path) ->
 
 def test_events_are_told_apart_by_attributes_that_are_attended_to(tmp_path: Path) -> None:
     listing = {"dwell": history(parallel_to="past"), "source": history(parallel_to="past")}
-    found = world(tmp_path, past=history(**TIMED), **listing)
+    tables = world(tmp_path, past=history(**TIMED), **listing)
     seen, dwell = dict(SEEN) | {"c": [10, 12, 10, 10, 77]}, dict(DWELL) | {"c": [5, 5, 6, 5, 5]}
     when = dict(WHEN) | {"c": [1, 2, 3, 4, 5]}
     kind = pl.List(pl.Int64)
-    found.log = LOG.with_columns(
+    tables.log = LOG.with_columns(
         pl.col("request").replace_strict(seen, return_dtype=kind).alias("seen"),
         pl.col("request").replace_strict(dwell, return_dtype=kind).alias("dwell"),
         pl.col("request")
@@ -182,7 +182,7 @@ def test_events_are_told_apart_by_attributes_that_are_attended_to(tmp_path: Path
         .alias("when"),
         pl.col("request").replace_strict(seen, return_dtype=kind).alias("source"),
     )
-    packed = found.pack()
+    packed = tables.pack()
     shard, one = only(packed, "valid"), np.array([0])
     items = read_history_items(packed, shard, one, ["past"])["past"]
     plain, _ = read_event_rows(packed, shard, one, "past", items, ["item", "brand"])
@@ -190,37 +190,37 @@ def test_events_are_told_apart_by_attributes_that_are_attended_to(tmp_path: Path
     rows, position = read_event_rows(packed, shard, one, "past", items, ["dwell"])
     assert len(rows) == 4, "10 with 5 is there twice"
     five, six = packed.encoders.codes("dwell", pl.Series([5, 6]))
-    held = rows.ids[position.flat()]
-    assert held[:, packed.schema.row_features("item").ids.index("item")].tolist() == [2, 3, 2, 2, 1]
-    assert held[:, -2:].tolist() == [[five, 0], [five, 0], [six, 0], [five, 0], [five, 0]]
+    ids = rows.ids[position.flat()]
+    assert ids[:, packed.schema.row_features("item").ids.index("item")].tolist() == [2, 3, 2, 2, 1]
+    assert ids[:, -2:].tolist() == [[five, 0], [five, 0], [six, 0], [five, 0], [five, 0]]
 
 
 def test_a_list_may_stand_in_the_table_of_users(tmp_path: Path) -> None:
     users = pl.DataFrame({"user": [1, 1, 2], "age": [1.0, 2.0, 3.0], "seen": [[10], [11, 12], [12]],
                           "valid_from": pl.Series([None, 20 * HOUR, None], dtype=pl.Int64)})  # fmt: skip
-    found = world(tmp_path, past=history(of="item", column="seen"))
-    found.users, found.log = users, LOG
-    packed = found.pack()
+    tables = world(tmp_path, past=history(of="item", column="seen"))
+    tables.users, tables.log = users, LOG
+    packed = tables.pack()
     assert codes(packed, "past") == {"train": [[3], [2]], "valid": [[4, 3]], "test": [[], [4, 3]]}
 
 
 def test_events_of_a_table_are_cut_before_the_request(tmp_path: Path) -> None:
     past = history(of="item", events="clicks")
-    found = clicks(
+    tables = clicks(
         tmp_path,
         past=past,
         late=history(of="item", events="clicks", lag="2h"),
         dwells=history(parallel_to="past", column="dwell"),
     )
-    packed = found.pack()
+    packed = tables.pack()
     assert codes(packed, "past") == {"train": [[3], [1]], "valid": [[1, 2, 1]], "test": [[], [1, 2, 1, 1]]}
     assert codes(packed, "late") == {"train": [[3], [1]], "valid": [[1, 2]], "test": [[], [1, 2, 1, 1]]}
     three, five, six, four = packed.encoders.codes("dwells", pl.Series([3, 5, 6, 4]))
     assert codes(packed, "dwells")["test"] == [[], [three, five, six, four]]
-    assert any("past, late: 1 events are of items" in line for line in found.said)
+    assert any("past, late: 1 events are of items" in line for line in tables.said)
 
 
-# What is refused
+# Refusals
 
 
 @pytest.mark.parametrize(
@@ -254,9 +254,9 @@ def test_events_of_a_table_are_cut_before_the_request(tmp_path: Path) -> None:
 def test_lists_that_cannot_be_read_are_refused(
     tmp_path: Path, change: dict[str, pl.Expr], message: str
 ) -> None:
-    found = world(tmp_path, past=history(**TIMED))
-    found.log = found.log.with_columns(**change)
-    assert found.refused() == message
+    tables = world(tmp_path, past=history(**TIMED))
+    tables.log = tables.log.with_columns(**change)
+    assert tables.refused() == message
 
 
 @pytest.mark.parametrize(
@@ -269,8 +269,8 @@ def test_lists_that_cannot_be_read_are_refused(
     ],
 )  # fmt: skip
 def test_events_that_cannot_be_read_are_refused(tmp_path: Path, table: pl.DataFrame, message: str) -> None:
-    found = clicks(tmp_path, table, past=history(of="item", events="clicks"))
-    assert found.refused() == f"data.events.clicks: {message}"
+    tables = clicks(tmp_path, table, past=history(of="item", events="clicks"))
+    assert tables.refused() == f"data.events.clicks: {message}"
 
 
 def test_settings_that_name_nothing_are_refused(tmp_path: Path) -> None:
@@ -283,8 +283,8 @@ def test_settings_that_name_nothing_are_refused(tmp_path: Path) -> None:
     unused = clicks(tmp_path)
     with pytest.raises(ConfigError) as error:
         Schema(unused.features).check_data(unused.settings())
-    told = "data.events.clicks: no feature reads it; drop it, or add a history or a prior of it"
-    assert str(error.value) == told
+    message = "data.events.clicks: no feature reads it; drop it, or add a history or a prior of it"
+    assert str(error.value) == message
     named = Schema(FEATURES | {"past": history(of="item", events="views")})
     with pytest.raises(ConfigError) as error:
         named.check_data(unused.settings())
@@ -309,12 +309,12 @@ def test_a_history_has_the_dimension_of_its_items(tmp_path: Path) -> None:
 
 
 def seen_by_request(packed: PackedDataset, name: str) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
+    by_request: dict[str, list[int]] = {}
     at = packed.schema.row_features("query").lists.index(name)
     for shard in (shard for shards in packed.splits.values() for shard in shards):
         values = lists(shard.query.lists[at].compact())
-        found |= {shard.request_key(n)["request"]: values[n] for n in range(len(shard))}
-    return found
+        by_request |= {shard.request_key(n)["request"]: values[n] for n in range(len(shard))}
+    return by_request
 
 
 def test_partitions_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What requests know of the past: items as they were at the request, and how much each event counts."""
+"""Histories of requests: items as they were at the request, and the weight of each event."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -91,13 +91,13 @@ def weights(found: PackedDataset, split: str, name: str) -> list[list[float]]:
 
 
 def test_items_are_as_of_the_request(world: PackedDataset) -> None:
-    found = {}
+    by_split = {}
     for split in ("train", "valid", "test"):
         shard = only(world, split)
-        held = read_history_items(world, shard, np.arange(len(shard)), ["clicked"])["clicked"]
-        found[split] = [held.take(np.array([n])).flat().tolist() for n in range(len(shard))]
+        history = read_history_items(world, shard, np.arange(len(shard)), ["clicked"])["clicked"]
+        by_split[split] = [history.take(np.array([n])).flat().tolist() for n in range(len(shard))]
     # item 12 was clicked at 0 h as row 2, is row 3 at 26 h and row 4 from 30 h on
-    assert found == {"train": [[], []], "valid": [[0], [3]], "test": [[], [0, 4], [4, 4]]}
+    assert by_split == {"train": [[], []], "valid": [[0], [3]], "test": [[], [0, 4], [4, 4]]}
 
 
 def test_only_the_requests_asked_for_are_read(world: PackedDataset) -> None:
@@ -128,8 +128,8 @@ def test_an_event_counts_by_its_age(world: PackedDataset) -> None:
     e = [2 ** (-49 / 6), 2 ** (-25 / 6)]
     h = [2 ** (-51 / 6), 2 ** (-25 / 6)]
     for name in ("clicked", "brands"):
-        found = weights(world, "test", name)
-        assert [found[0], *found[1:]] == [[], pytest.approx(e), pytest.approx(h)]
+        actual = weights(world, "test", name)
+        assert [actual[0], *actual[1:]] == [[], pytest.approx(e), pytest.approx(h)]
     assert weights(world, "valid", "clicked") == [pytest.approx([2**-4]), pytest.approx([2 ** (-26 / 6)])]
 
 
@@ -138,8 +138,8 @@ def test_all_values_of_an_event_count_as_it_does(world: PackedDataset) -> None:
 
 
 def test_histories_without_a_half_life_have_no_weights(world: PackedDataset) -> None:
-    names, found = world.schema.row_features("query").lists, rows_of(world, "test")
-    assert {n: values.weight is None for n, values in zip(names, found.lists, strict=True)} == {
+    names, rows = world.schema.row_features("query").lists, rows_of(world, "test")
+    assert {n: values.weight is None for n, values in zip(names, rows.lists, strict=True)} == {
         "clicked": False,
         "shown": True,
         "brands": False,
@@ -151,9 +151,9 @@ def test_histories_without_a_half_life_have_no_weights(world: PackedDataset) -> 
 
 def test_weights_fall_to_that_of_sixty_half_lives() -> None:
     ages = np.array([0, 6, 12, 360, 361, 10**6]) * HOUR
-    found = recency_weights(ages, timedelta(hours=6))
-    assert found.dtype == np.float32
-    assert found.tolist() == [1, 0.5, 0.25, 2**-60, 2**-60, 2**-60]
+    actual = recency_weights(ages, timedelta(hours=6))
+    assert actual.dtype == np.float32
+    assert actual.tolist() == [1, 0.5, 0.25, 2**-60, 2**-60, 2**-60]
 
 
 def test_an_item_without_a_record_has_nothing_but_its_place(world: PackedDataset) -> None:
@@ -166,17 +166,17 @@ def test_an_item_without_a_record_has_nothing_but_its_place(world: PackedDataset
 def test_rows_without_a_past_are_left_as_they_are(world: PackedDataset) -> None:
     rows = only(world, "test").query
     empty = {name: Ragged.from_lists([[], [], []]) for name in HistoryNeeds.of(world.schema).for_rows}
-    found = add_histories(world.schema, rows, empty, world.items)
-    np.testing.assert_array_equal(found.ids, rows.ids)
+    filled_rows = add_histories(world.schema, rows, empty, world.items)
+    np.testing.assert_array_equal(filled_rows.ids, rows.ids)
     shown = world.schema.row_features("query").lists.index("shown")
-    assert found.lists[shown] is rows.lists[shown]
+    assert filled_rows.lists[shown] is rows.lists[shown]
 
 
 # How they are pooled
 
 
 def bags(found: PackedDataset, split: str, name: str) -> list[list[float]]:
-    """What each value of a list counts in its bag, a bag a request."""
+    """The weight of each value of a list in its bag, one bag per request."""
     layout, rows = Layout(found.schema, found.encoders.sizes), rows_of(found, split)
     (group,) = layout.groups_of("query", [name])
     made = group.bags(rows)

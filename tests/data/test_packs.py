@@ -1,4 +1,4 @@
-"""A folder of packed data for each fingerprint of what packing reads, and packed data seen with some features."""
+"""A folder of packed data for each fingerprint of packing's inputs, and packed data seen with some features."""
 
 import os
 import random
@@ -34,7 +34,7 @@ from tests.support.random_worlds import Drawn, drawn_worlds
 
 def pack(world: World, **changes: IdFeature | None) -> PackedDataset:
     """Pack a world with some of its features changed, or taken away by None."""
-    features = {name: held for name, held in (world.features | changes).items() if held is not None}
+    features = {name: feature for name, feature in (world.features | changes).items() if feature is not None}
     schema, root = Schema(features), world.folder / "packed"
     packed = pack_features(world.settings(), schema, world.folder, root)
     assert packed.schema.features == schema.features
@@ -58,9 +58,9 @@ def test_each_set_of_features_has_a_folder(world: World) -> None:
     fewer, other = pack(world, tab=None), pack(world, tab=IdFeature(side="context", kind="id", min_count=2))
     assert sorted(list_packs(root)) == sorted([root, fewer.folder, other.folder])
     assert {fewer.folder.parent, other.folder.parent} == {root / SETS}
-    held = [(folder / MANIFEST).stat() for folder in list_packs(root)]
+    stats = [(folder / MANIFEST).stat() for folder in list_packs(root)]
     assert pack(world).folder == root and pack(world, tab=None).folder == fewer.folder
-    assert [(folder / MANIFEST).stat() for folder in list_packs(root)] == held
+    assert [(folder / MANIFEST).stat() for folder in list_packs(root)] == stats
 
 
 def test_other_files_are_named_and_packed_anew(world: World) -> None:

@@ -155,15 +155,15 @@ def test_counts_of_events_do_depend_on_the_past(tmp_path: Path) -> None:
     other = packed(tmp_path, log, features)
     for placement, name in (("snapshot", "carts"), ("cross", "user_brand_carts")):
         at = whole.schema.row_features(placement).numbers_at[name]  # type: ignore[arg-type]
-        found, changed = (
+        original, changed = (
             np.concatenate([getattr(shard, placement).numbers[:, at] for shard in p.splits["valid"]])
             for p in (whole, other)
         )
-        assert (found > changed).mean() > 0.2
+        assert (original > changed).mean() > 0.2
 
 
 def test_the_features_do_depend_on_the_past(tmp_path: Path) -> None:
-    """So that the tests above could fail."""
+    """Proves that the tests above can fail."""
     log = written(tmp_path, 1)
     whole = features_of(packed(tmp_path, log, FROZEN | LIVE))
     other = features_of(packed(tmp_path, changed(log, pl.col("time") < 2 * DAY, "labels", 3), FROZEN | LIVE))

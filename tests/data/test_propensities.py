@@ -1,4 +1,4 @@
-"""`data.propensity`: from the log to the evaluation's document, and what is refused by name."""
+"""`data.propensity`: from the log to the evaluation's document, and refusals by name."""
 
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,8 @@ def packed(base: Path, chances: list[Any]) -> PackedDataset:
 
 
 def test_propensities_are_packed_with_nan_where_nothing_was_drawn(tmp_path: Path) -> None:
-    found = packed(tmp_path, [0.5, 1, None, None, None, None, 0.25, 0.25, 0.5])
-    read = {split: read_propensities(found, split) for split in ("train", "valid", "test")}
+    dataset = packed(tmp_path, [0.5, 1, None, None, None, None, 0.25, 0.25, 0.5])
+    read = {split: read_propensities(dataset, split) for split in ("train", "valid", "test")}
     assert read["train"] is not None and read["valid"] is not None and read["test"] is not None
     np.testing.assert_array_equal(read["train"], np.array([0.5, 1, np.nan], np.float32))
     assert np.isnan(read["valid"]).all()
@@ -98,11 +98,11 @@ def test_the_document_has_estimates_only_of_a_log_with_propensities() -> None:
     plain = document_of(predictions(), STAGES, LEVELS, IDENTITY, {}, "test")["cascade"]
     assert not set(ESTIMATES) & set(plain)
     chance = np.array([0.5, 0.5, 0.5, 0.5, np.nan, np.nan], np.float32)
-    found = document_of(predictions(propensity=chance), STAGES, LEVELS, IDENTITY, {}, "test")
-    cascade = found["cascade"]
+    document = document_of(predictions(propensity=chance), STAGES, LEVELS, IDENTITY, {}, "test")
+    cascade = document["cascade"]
     assert [cascade["eligible"][name] for name in ESTIMATES] == [1] * 4
     assert [cascade[name] for name in ESTIMATES] == pytest.approx([0, 0, 0.9 - 0.9 / 0.5, 1])
-    assert set(ESTIMATES) <= set(found["interval"]["cascade"])
+    assert set(ESTIMATES) <= set(document["interval"]["cascade"])
     unknown = predictions(propensity=np.full(6, np.nan, np.float32))
     none = document_of(unknown, STAGES, LEVELS, IDENTITY, {}, "test")["cascade"]
     assert [none[name] for name in ESTIMATES] == [None] * 4

@@ -56,8 +56,8 @@ def test_a_row_keeps_its_number_when_others_are_left_out(tmp_path: Path, size: i
 
 
 def test_an_empty_table_is_one_range(tmp_path: Path) -> None:
-    found = read(written(tmp_path, "parquet", (0, 0)), None)
-    assert found.schema == {ROW: pl.Int64, "n": pl.Int64} and not len(found)
+    table = read(written(tmp_path, "parquet", (0, 0)), None)
+    assert table.schema == {ROW: pl.Int64, "n": pl.Int64} and not len(table)
 
 
 def test_a_csv_file_is_read_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ def world(folder: Path, table: pl.DataFrame = ACTIONS, /, **features: Any) -> Wo
 
 def seen(packed: PackedDataset, name: str) -> dict[str, list[list[Any]]]:
     """The values that each request reads, by the vocabulary; codes of unknown ones."""
-    found = {}
+    by_split = {}
     encoder, feature = packed.encoders.fitted[name], packed.schema.features[name]
     for split in packed.splits:
         shard = only(packed, split)
@@ -55,8 +55,8 @@ def seen(packed: PackedDataset, name: str) -> dict[str, list[list[Any]]]:
         past = read_history_items(packed, shard, every, HistoryNeeds.of(packed.schema).for_rows)
         rows = read_query_rows(packed, shard, every, past)
         codes = lists(rows.lists[packed.schema.row_features("query").lists.index(name)].compact())
-        found[split] = [[feature.decode(encoder, code) for code in of_request] for of_request in codes]
-    return found
+        by_split[split] = [[feature.decode(encoder, code) for code in of_request] for of_request in codes]
+    return by_split
 
 
 def test_a_request_sees_the_values_before_it(tmp_path: Path) -> None:
@@ -96,9 +96,9 @@ def test_it_is_compared_by_value(tmp_path: Path) -> None:
         "sorted_by": IdFeature(side="context", kind="id", min_count=9),
         "same": CountFeature(kind="count", of=["filter", "sorted_by"], scale="none"),
     }
-    found = world(tmp_path, **features)
-    found.log = LOG.with_columns(sorted_by=pl.lit("late"))
-    packed = found.pack()
+    tables = world(tmp_path, **features)
+    tables.log = LOG.with_columns(sorted_by=pl.lit("late"))
+    packed = tables.pack()
     placed = packed.schema.row_features("query").numbers
     numbers = {
         split: only(packed, split).query.numbers[:, placed.index("same")].tolist() for split in packed.splits
@@ -124,8 +124,8 @@ def test_a_table_without_items_has_no_history_of_items(tmp_path: Path) -> None:
     past = IdsFeature.model_validate({"side": "user", "kind": "ids", "of": "item", "events": "actions"})
     counted = PriorFeature(kind="prior", by=["user"], events="actions")
     for feature in (past, counted):
-        found = world(tmp_path, filter=values(), made=feature)
-        assert "data.events.actions: no column 'item'" in found.refused() and not found.said
+        tables = world(tmp_path, filter=values(), made=feature)
+        assert "data.events.actions: no column 'item'" in tables.refused() and not tables.said
 
 
 @pytest.mark.parametrize(
@@ -169,6 +169,6 @@ def test_values_have_no_attributes_and_their_table_must_be_there(tmp_path: Path)
         ConfigError, match=r"'filter\.brand' is an attribute of a history, but 'filter' is none of items"
     ):
         world(tmp_path, filter=values(), brands=brands).pack()
-    found = world(tmp_path, filter=values(events="acts"))
+    tables = world(tmp_path, filter=values(events="acts"))
     with pytest.raises(ConfigError, match=r"no table 'acts'; data\.events are actions"):
-        Schema(found.features).check_data(found.settings())
+        Schema(tables.features).check_data(tables.settings())

@@ -1,4 +1,4 @@
-"""Files of vectors beside a table: the same packed data as a column of the table, and what is refused."""
+"""Files of vectors next to a table: the same packed data as a column of the table, and refusals."""
 
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,11 @@ def write_tables(base: Path, items: dict[str, Any] | None = None) -> None:
         "click": [0, 1] * 10,
     }
     pl.DataFrame(log).write_parquet(base / "log.parquet")
-    held = {
+    columns = {
         "item_id": [1, 2, 2, 3, 4],
         "valid_from": pl.Series([None, None, DAY, None, None], dtype=pl.Int64),
     }
-    pl.DataFrame(held | {"price": [1.0, 2, 3, 4, 5]} | (items or {})).write_parquet(base / "items.parquet")
+    pl.DataFrame(columns | {"price": [1.0, 2, 3, 4, 5]} | (items or {})).write_parquet(base / "items.parquet")
     pl.DataFrame({"user_id": [1, 2], "age": [20, 30]}).write_parquet(base / "users.parquet")
     np.save(base / "text.npy", VECTORS)
     np.save(base / "ids.npy", np.array(IDS))
@@ -117,8 +117,8 @@ def test_ids_that_all_lack_a_vector_are_looked_up_as_missing(tmp_path: Path) -> 
     for text, missing in ((NPY, [0.0] * 4), ({"file": "text.parquet"}, None)):
         items = Table.scan("items", "items.parquet", tmp_path)
         items = with_vector_files(items, "item_id", config(text).declared, tmp_path)
-        found = items.look_up(pl.DataFrame({"item_id": [4, 4]}), "item_id", ["text"])
-        assert found["text"].to_list() == [missing] * 2
+        rows = items.look_up(pl.DataFrame({"item_id": [4, 4]}), "item_id", ["text"])
+        assert rows["text"].to_list() == [missing] * 2
 
 
 @pytest.mark.thorough

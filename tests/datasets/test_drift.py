@@ -112,9 +112,9 @@ def test_its_config_packs_and_splits_by_day(world: Path) -> None:
     packed = corank.pack(world / "config.yaml")
     log = pl.read_parquet(world / "log/*.parquet")
     by_day = dict(log.group_by(pl.col("time").dt.day()).agg(pl.col("request_id").n_unique()).iter_rows())
-    found = {split: row["requests"] for split, row in packed["splits"].items()}
-    assert (found["valid"], found["test"]) == (by_day[7], by_day[8])
-    assert found["train"] == sum(by_day[day] for day in range(1, 7))
+    requests = {split: row["requests"] for split, row in packed["splits"].items()}
+    assert (requests["valid"], requests["test"]) == (by_day[7], by_day[8])
+    assert requests["train"] == sum(by_day[day] for day in range(1, 7))
 
 
 @pytest.mark.parametrize(

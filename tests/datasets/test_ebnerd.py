@@ -48,7 +48,7 @@ def test_the_world_comes_back(news_worlds: Path, imported: Path) -> None:
 def test_the_config_is_accepted_and_splits_by_the_files(imported: Path) -> None:
     summary = check_config(read(imported / "config.yaml"), imported)
     summary.data_check.require()
-    # few users, who come again and again in this world; a score of each article
+    # few users with many visits in this world; a score of each article
     assert [suggestion.kind for suggestion in summary.profile.suggestions] == ["prior", "within"]
     last = pl.read_parquet(imported / "log" / "validation.parquet")
     assert summary.splits["test"] == last["article_ids_inview"].list.len().sum()
@@ -58,8 +58,8 @@ def test_without_articles_the_ids_alone_are_known(news_worlds: Path, tmp_path: P
     shutil.copytree(news_worlds / "ebnerd", tmp_path / "in")
     (tmp_path / "in" / ARTICLES).unlink()
     said: list[str] = []
-    found = import_ebnerd(tmp_path / "in", tmp_path / "out", report=said.append)
-    assert any(f"of {found.items:,} articles the ids alone are known" in line for line in said)
+    summary = import_ebnerd(tmp_path / "in", tmp_path / "out", report=said.append)
+    assert any(f"of {summary.items:,} articles the ids alone are known" in line for line in said)
     config = read(tmp_path / "out" / "config.yaml")
     assert {"article_id", "clicks", "candidates"} <= config.declared.features.keys()
     check_config(config, tmp_path / "out").data_check.require()
@@ -75,11 +75,11 @@ def test_clicks_elsewhere_are_counted_and_left_out(news_worlds: Path, tmp_path: 
         .otherwise("article_ids_clicked")
     ), "validation/behaviors.parquet")(tmp_path / "in")  # fmt: skip
     said: list[str] = []
-    found = import_ebnerd(tmp_path / "in", tmp_path / "out", vectors=0, report=said.append)
-    assert found.elsewhere == 1 and any("1 clicks left out" in line for line in said)
+    summary = import_ebnerd(tmp_path / "in", tmp_path / "out", vectors=0, report=said.append)
+    assert summary.elsewhere == 1 and any("1 clicks left out" in line for line in said)
     assert "kind: vector" not in (tmp_path / "out" / "config.yaml").read_text()
     table = scan_log(read(tmp_path / "out/config.yaml").data, tmp_path / "out")
-    assert table.collect(table.frame)["clicked"].sum() == found.clicks
+    assert table.collect(table.frame)["clicked"].sum() == summary.clicks
 
 
 def change(edit: Callable[[pl.DataFrame], pl.DataFrame], file: str) -> Callable[[Path], None]:

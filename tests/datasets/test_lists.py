@@ -1,4 +1,4 @@
-"""The importer of one's own lists: what is written trains, and what does not fit is named."""
+"""The importer of one's own lists: its output trains, and inputs that do not fit are named."""
 
 import shutil
 from collections.abc import Callable
@@ -36,13 +36,13 @@ def own(worlds: Path, folder: Path) -> Path:
 
 def test_the_world_comes_back_and_can_be_trained_on(news_worlds: Path, tmp_path: Path) -> None:
     world = own(news_worlds, tmp_path / "in")
-    found = import_lists(world / "log", tmp_path / "out", settings(world))
+    summary = import_lists(world / "log", tmp_path / "out", settings(world))
     config = read(tmp_path / "out" / "config.yaml")
     table = scan_log(config.data, tmp_path / "out")
     rows = table.collect(table.frame).select("user_id", pl.col("time").dt.epoch("s"), "item_id", "clicked")
     assert rows.equals(plain_rows(news_worlds).drop("history"))
-    assert found.candidates == len(rows) and found.impressions == 300
-    assert set(found.features) == {"user_id", "request_id", "device", "item_id", "category", "subcategory"}
+    assert summary.candidates == len(rows) and summary.impressions == 300
+    assert set(summary.features) == {"user_id", "request_id", "device", "item_id", "category", "subcategory"}
     assert "candidates" in config.declared.features
     checked = check_config(config, tmp_path / "out")
     checked.data_check.require()
@@ -57,10 +57,10 @@ def test_chosen_items_a_request_key_and_odd_names(news_worlds: Path, tmp_path: P
     odd = log.with_columns(bought=bought).rename({"device": "device type", "user_id": "null"})
     odd.write_parquet(tmp_path / "log.parquet")
     columns = settings(world, labels="", chosen="bought", request="request_id", user="null")
-    found = import_lists(tmp_path / "log.parquet", tmp_path / "out", columns)
+    summary = import_lists(tmp_path / "log.parquet", tmp_path / "out", columns)
     config = read(tmp_path / "out" / "config.yaml")
     assert config.data.request == ["request_id"] and config.data.user == "null"
-    assert "device_type" in found.features
+    assert "device_type" in summary.features
     table = scan_log(config.data, tmp_path / "out")
     assert table.collect(table.frame)["is_0"].to_list() == plain_rows(news_worlds)["clicked"].to_list()
     check_config(config, tmp_path / "out").data_check.require()
@@ -87,18 +87,18 @@ def test_what_belongs_to_candidates_is_a_feature_unless_it_was_logged_later(
 ) -> None:
     world = own(news_worlds, tmp_path / "in")
     said: list[str] = []
-    found = import_lists(with_lists(world), tmp_path / "out", settings(world), said.append)
-    assert {"price", "price_rank", "flag"} <= {*found.features} and not {"after", "read_time", "other"} & {
-        *found.features
+    summary = import_lists(with_lists(world), tmp_path / "out", settings(world), said.append)
+    assert {"price", "price_rank", "flag"} <= {*summary.features} and not {"after", "read_time", "other"} & {
+        *summary.features
     }
     left_out = [line for line in said if line.startswith("left out: ")]
-    for told in (
+    for reason in (
         "after: alone it tells",
         "read_time: its name says",
         "other: 100% of its values are candidates of the same impression",
         "floats: 300 lists are of another length",
     ):
-        assert any(line.startswith(f"left out: {told}") for line in left_out), left_out
+        assert any(line.startswith(f"left out: {reason}") for line in left_out), left_out
     text = (tmp_path / "out" / "config.yaml").read_text()
     assert "along: [clicked, price, flag]" in text and "# left out: after" in text
     assert "model: towers, keep: 20, matches: [price_rank]" in text
@@ -115,12 +115,12 @@ def test_a_candidate_that_is_twice_in_an_impression_is_kept_once(news_worlds: Pa
         pl.Series(name, [values], dtype=log[name].dtype) for name, values in twice.items()
     )
     pl.concat([log.head(5), row, log.slice(6)]).write_parquet(tmp_path / "log.parquet")
-    found = import_lists(tmp_path / "log.parquet", tmp_path / "out", settings(world), said.append)
+    summary = import_lists(tmp_path / "log.parquet", tmp_path / "out", settings(world), said.append)
     written = pl.read_parquet(tmp_path / "out" / "log.parquet")
     columns = written.select(*twice).row(5)
     assert columns == ([3, 7, 9], [1, 1, None], [2.0, 3.0, 5.0])
     assert written.drop("impression").drop(*twice).equals(log.drop(*twice))
-    assert found.candidates == written["candidates"].list.len().sum()
+    assert summary.candidates == written["candidates"].list.len().sum()
     assert any(line.startswith("1 impression has a candidate twice: ") for line in said), said
 
 
@@ -151,8 +151,8 @@ def test_lists_of_the_request_are_features_unless_they_say_what_was_clicked(
 ) -> None:
     world = own(news_worlds, tmp_path / "in")
     said: list[str] = []
-    found = import_lists(with_context(world), tmp_path / "out", settings(world), said.append)
-    assert {"searches", "seen"} <= {*found.features}
+    imported = import_lists(with_context(world), tmp_path / "out", settings(world), said.append)
+    assert {"searches", "seen"} <= {*imported.features}
     left_out = {line.split(": ")[1]: line.split(": ", 2)[2] for line in said if line.startswith("left out: ")}
     assert left_out == {
         "after": "it is empty unless a candidate was clicked",
@@ -176,14 +176,14 @@ def test_lists_of_the_request_are_features_unless_they_say_what_was_clicked(
 def test_named_columns_alone_are_taken_and_must_fit(news_worlds: Path, tmp_path: Path) -> None:
     world = own(news_worlds, tmp_path / "in")
     log = with_lists(world)
-    found = import_lists(log, tmp_path / "out", settings(world, along="after"))
-    assert "after" in found.features and "price" not in found.features
-    for name, told in (
+    summary = import_lists(log, tmp_path / "out", settings(world, along="after"))
+    assert "after" in summary.features and "price" not in summary.features
+    for name, message in (
         ("other", "are of another length"),
         ("names", "expected numbers, text"),
         ("x", "--along"),
     ):
-        with pytest.raises(DataError, match=told):
+        with pytest.raises(DataError, match=message):
             import_lists(log, tmp_path / "none", settings(world, along=name))
 
 
@@ -192,11 +192,11 @@ def test_a_log_of_two_days_is_split_by_share(news_worlds: Path, tmp_path: Path) 
     log = pl.read_parquet(world / "log" / "*.parquet")
     days = log["time"].dt.date().unique().sort()
     log.filter(pl.col("time").dt.date().is_in(days[:2].to_list())).write_parquet(tmp_path / "two.parquet")
-    found = import_lists(tmp_path / "two.parquet", tmp_path / "out", settings(world))
-    assert found.split == TENTHS
+    summary = import_lists(tmp_path / "two.parquet", tmp_path / "out", settings(world))
+    assert summary.split == TENTHS
     splits = corank.check(tmp_path / "out" / "config.yaml").data_check.splits
     requests = {name: split.requests for name, split in splits.items()}
-    assert 0.7 < requests["train"] / found.impressions < 0.9 and min(requests.values()) > 0
+    assert 0.7 < requests["train"] / summary.impressions < 0.9 and min(requests.values()) > 0
     same = log.with_columns(time=pl.col("time").min())
     same.write_parquet(tmp_path / "same.parquet")
     import_lists(tmp_path / "same.parquet", tmp_path / "one", settings(world))

@@ -92,8 +92,8 @@ def test_news_without_a_row_and_without_a_category_have_ids_alone(news_worlds: P
 def test_without_vectors_and_without_dev(news_worlds: Path, tmp_path: Path) -> None:
     shutil.copytree(news_worlds / "mind" / "train", tmp_path / "MINDsmall_train")
     said: list[str] = []
-    found = import_mind(tmp_path, tmp_path / "out", vectors=0, report=said.append)
-    assert found.split == (date(2026, 3, 6), date(2026, 3, 7))
+    summary = import_mind(tmp_path, tmp_path / "out", vectors=0, report=said.append)
+    assert summary.split == (date(2026, 3, 6), date(2026, 3, 7))
     assert "vector" not in pl.read_parquet_schema(tmp_path / "out" / "items.parquet")
     assert "kind: vector" not in (tmp_path / "out" / "config.yaml").read_text()
     assert any("impressions" in line for line in said)

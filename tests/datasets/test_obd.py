@@ -39,7 +39,7 @@ def release(folder: Path, rows: int = 200, policy: str = "random", campaign: str
 
 def test_tables_hold_the_files_values(tmp_path: Path) -> None:
     folder = release(tmp_path / "in")
-    found = import_obd(folder, tmp_path / "out", campaign="men")
+    summary = import_obd(folder, tmp_path / "out", campaign="men")
     log = pl.read_parquet(tmp_path / "out" / "log.parquet")
     raw = pl.read_csv(folder / "random" / "men" / "men.csv")
     assert log["time"][0] == datetime(2019, 11, 24, 0, 0, 0, 4101, tzinfo=UTC)
@@ -51,8 +51,8 @@ def test_tables_hold_the_files_values(tmp_path: Path) -> None:
     assert (
         log["user_id"].n_unique() == raw.select(pl.struct(f"user_feature_{n}" for n in range(4))).n_unique()
     )
-    assert (found.rows, found.items, found.clicks) == (200, ITEMS, log["click"].sum())
-    assert found.split == (date(2019, 11, 26), date(2019, 11, 27))
+    assert (summary.rows, summary.items, summary.clicks) == (200, ITEMS, log["click"].sum())
+    assert summary.split == (date(2019, 11, 26), date(2019, 11, 27))
     check_config(read(tmp_path / "out" / "config.yaml"), tmp_path / "out").data_check.require()
 
 

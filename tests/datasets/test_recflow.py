@@ -30,7 +30,7 @@ def test_the_first_of_each_level_are_taken_in_the_order_of_the_file(tmp_path: Pa
         candidate(1, 98, rerank_neg=1),  # has none of the four flags
         candidate(1, 97),
     ]
-    found = import_recflow(write(tmp_path / "in", days), tmp_path / "out", per_level=3)
+    summary = import_recflow(write(tmp_path / "in", days), tmp_path / "out", per_level=3)
     log = log_of(tmp_path / "out").filter(pl.col("request_id") <= 2).sort("request_id", maintain_order=True)
     assert log.select("request_id", "video_id", "level").rows() == [
         (1, 30, "rank_pos"),
@@ -44,8 +44,8 @@ def test_the_first_of_each_level_are_taken_in_the_order_of_the_file(tmp_path: Pa
         (2, 7, "rank_neg"),
     ]
     # Request 2 has one level alone; of the other days' requests each has one candidate a level.
-    assert found.candidates == {"prerank_neg": 3, "coarse_neg": 4, "rank_neg": 5, "rank_pos": 5}
-    assert (found.requests, found.short, found.repeats) == (4, 4, 0)
+    assert summary.candidates == {"prerank_neg": 3, "coarse_neg": 4, "rank_neg": 5, "rank_pos": 5}
+    assert (summary.requests, summary.short, summary.repeats) == (4, 4, 0)
 
 
 def test_a_candidate_counts_once_at_its_deepest_level(tmp_path: Path) -> None:
@@ -57,14 +57,14 @@ def test_a_candidate_counts_once_at_its_deepest_level(tmp_path: Path) -> None:
         candidate(1, 3, rank_pos=1, age=42),
         candidate(2, 3, prerank_neg=1),
     ]
-    found = import_recflow(write(tmp_path / "in", days), tmp_path / "out")
+    summary = import_recflow(write(tmp_path / "in", days), tmp_path / "out")
     log = log_of(tmp_path / "out").filter(pl.col("request_id") <= 2).sort("request_id", maintain_order=True)
     assert log.select("request_id", "video_id", "level", "age").rows() == [
         (1, 4, "rank_pos", 0),
         (1, 3, "rank_pos", 41),
         (2, 3, "prerank_neg", 0),
     ]
-    assert found.repeats == 2
+    assert summary.repeats == 2
 
 
 def test_times_are_utc_their_parts_chinas_and_labels_known_where_shown(tmp_path: Path) -> None:
@@ -117,11 +117,11 @@ def test_in_full_every_level_counts(tmp_path: Path) -> None:
         candidate(1, 4, rerank_neg=1),
         *(candidate(1, video, prerank_neg=1) for video in range(10, 25)),
     ]
-    found = import_recflow(write(tmp_path / "in", days), tmp_path / "out", full=True)
+    summary = import_recflow(write(tmp_path / "in", days), tmp_path / "out", full=True)
     log = log_of(tmp_path / "out").filter(request_id=1)
     by_video = dict(log.select("video_id", "level").rows())
     assert [by_video[n] for n in (1, 2, 3, 4)] == ["rank_pos", "rerank_pos", "realshow", "rank_neg"]
-    assert found.candidates["prerank_neg"] == 15 + 2
+    assert summary.candidates["prerank_neg"] == 15 + 2
     config = read(tmp_path / "out/config.yaml")
     assert config.data.levels == list(importer.EVERY)
     assert config.data.labels["click"].column == "effective_view"
@@ -144,8 +144,8 @@ def test_parts_of_a_day_hold_whole_requests(
 
 
 def test_only_the_days_asked_for_are_read(tmp_path: Path, recflow_world: Path) -> None:
-    found = import_recflow(recflow_world, tmp_path / "out", date(2024, 1, 15), date(2024, 1, 18))
-    assert found.days == tuple(DAYS[2:6])
+    summary = import_recflow(recflow_world, tmp_path / "out", date(2024, 1, 15), date(2024, 1, 18))
+    assert summary.days == tuple(DAYS[2:6])
     split = read(tmp_path / "out/config.yaml").data.split
     assert isinstance(split, TimeSplit)
     assert (split.valid, split.test) == (date(2024, 1, 17), date(2024, 1, 18))
@@ -219,9 +219,9 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_the_losses_of_the_documented_table_are_accepted() -> None:
     root = Path(__file__).parents[2]
     table = (root / "docs/guides/recflow.md").read_text(encoding="utf-8")
-    given = re.findall(r"^\|.*`(\[\{.*\}\])` \|$", table, re.MULTILINE)
-    assert len(given) == 9
-    for losses in given:
+    examples = re.findall(r"^\|.*`(\[\{.*\}\])` \|$", table, re.MULTILINE)
+    assert len(examples) == 9
+    for losses in examples:
         config = read(root / "examples/recflow.yaml", [f"losses={losses}"])
         assert set(config.total.population()) == {0, 1, 2, 3}
     data = read(root / "examples/recflow.yaml", ["data.split.valid=2024-02-03T23:00:00"]).data

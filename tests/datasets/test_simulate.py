@@ -1,4 +1,4 @@
-"""The simulated world: what is logged is what happened, and production is as good as its preset says."""
+"""The simulated world: the log matches the truth, and production is as good as its preset states."""
 
 from collections import Counter
 from pathlib import Path
@@ -252,10 +252,10 @@ def test_channels_retrieve_as_they_are_called(log: pl.DataFrame, medium: tuple[P
     by_channel = log.join(items, on="item_id").group_by("channel").agg(
         age=age.mean(), logit=pl.col("logit").mean(), items=pl.col("item_id").n_unique()
     )  # fmt: skip
-    found = {row["channel"]: row for row in by_channel.iter_rows(named=True)}
-    assert found["fresh"]["age"] <= 48 < found["random"]["age"]
-    assert found["taste"]["logit"] > found["random"]["logit"] + 0.3
-    assert found["random"]["items"] > 0.95 * items.height
+    channels = {row["channel"]: row for row in by_channel.iter_rows(named=True)}
+    assert channels["fresh"]["age"] <= 48 < channels["random"]["age"]
+    assert channels["taste"]["logit"] > channels["random"]["logit"] + 0.3
+    assert channels["random"]["items"] > 0.95 * items.height
 
 
 def test_first_distinct_takes_the_earliest_slot_of_each_value() -> None:

@@ -1,4 +1,4 @@
-"""Vectors of texts: near for texts of one subject, equal to scikit-learn's latent semantic analysis."""
+"""Vectors of texts: close for texts of one subject, equal to scikit-learn's latent semantic analysis."""
 
 import numpy as np
 import pytest
@@ -43,9 +43,9 @@ def test_the_vectors_are_those_of_latent_semantic_analysis() -> None:
         TruncatedSVD(3, algorithm="arpack", random_state=0).fit(weights[train]).transform(weights)
     )
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    found = embed_texts(texts, train, 3)
+    vectors = embed_texts(texts, train, 3)
     # directions may point the other way
-    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-3)
+    np.testing.assert_allclose(vectors @ vectors.T, expected @ expected.T, atol=1e-3)
 
 
 def test_a_text_without_words_has_a_vector_of_zeros() -> None:

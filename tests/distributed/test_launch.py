@@ -70,11 +70,14 @@ def test_a_killed_rank_under_torchrun_ends_as_an_unbroken_run_of_workers(tmp_pat
     assert code == 0, printed
     assert "error" not in printed.lower()
     assert printed.count("kept epoch") == 1
-    whole, found = Run.open(tmp_path / "whole"), Run.open(tmp_path / "killed")
-    assert same_model(whole, found)
-    assert whole.trained(whole.packed()).facts["figures"] == found.trained(found.packed()).facts["figures"]
+    whole, restarted = Run.open(tmp_path / "whole"), Run.open(tmp_path / "killed")
+    assert same_model(whole, restarted)
+    assert (
+        whole.trained(whole.packed()).facts["figures"]
+        == restarted.trained(restarted.packed()).facts["figures"]
+    )
 
-    # a mistake of the user is told before a worker starts; one that the workers find is told once
+    # a user's mistake is reported before a worker starts; one that the workers find is reported once
     with pytest.raises(CheckpointError, match="holds a training; go on with --resume, or begin anew"):
         corank.train(simulated_world() / "config.yaml", folder=tmp_path / "whole", workers=2)
     code, printed = end(start(WORKERS, tmp_path / "other", "--workers=2", f"--from={tmp_path}/none"))

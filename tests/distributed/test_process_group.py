@@ -80,36 +80,36 @@ def test_ranks_exchange_and_end_together(tmp_path: Path) -> None:
         "break_middle": parts.break_middle,
     }
     started = {name: JoinedRanks(3, part, tmp_path / name) for name, part in named.items()}
-    found = {name: ranks.results() for name, ranks in started.items()}
+    results = {name: ranks.results() for name, ranks in started.items()}
 
     shared = {"rank": 0, "ö": 0.1}
-    for rank, (kind, value) in enumerate(found["exchange"]):
+    for rank, (kind, value) in enumerate(results["exchange"]):
         assert kind == "value"
         gathered = [] if rank else [0, 1, 2]
         assert value == [[1.5, None], shared, gathered, [0, 1, 2], 2 if rank else 0]
 
     late = "step 7, collective 'dense gradients': rank 2 did not arrive within 5 s"
-    assert found["stop_last"][0][0] == "DistributedError"
-    assert found["stop_last"][0][1].startswith(late)
-    assert [kind for kind, _ in found["stop_last"][1:]] == ["OtherRankError", "killed"]
+    assert results["stop_last"][0][0] == "DistributedError"
+    assert results["stop_last"][0][1].startswith(late)
+    assert [kind for kind, _ in results["stop_last"][1:]] == ["OtherRankError", "killed"]
     assert started["stop_last"].processes[2].exitcode == -9, "the hanging rank is ended"
 
-    kinds = [kind for kind, _ in found["kill_last"]]
+    kinds = [kind for kind, _ in results["kill_last"]]
     assert kinds == ["DistributedError", "OtherRankError", "killed"]
-    assert "collective 'dense gradients': rank 2 ended" in found["kill_last"][0][1]
+    assert "collective 'dense gradients': rank 2 ended" in results["kill_last"][0][1]
 
-    assert [kind for kind, _ in found["stop_first"]] == ["killed", "DistributedError", "OtherRankError"]
-    assert "collective 'packing': rank 0 did not arrive within 10 s" in found["stop_first"][1][1]
+    assert [kind for kind, _ in results["stop_first"]] == ["killed", "DistributedError", "OtherRankError"]
+    assert "collective 'packing': rank 0 did not arrive within 10 s" in results["stop_first"][1][1]
 
     other = "OtherRankError"
-    assert found["refuse_on_middle"] == [
+    assert results["refuse_on_middle"] == [
         (other, "rank 1: no such key"),
         ("ConfigError", "rank 1: no such key"),
         (other, "rank 1: no such key"),
     ]
-    assert [kind for kind, _ in found["refuse_on_all"]] == ["ConfigError", other, other]
-    assert found["refuse_on_first"] == [("DataError", "no data"), *[(other, "no data")] * 2]
-    assert [kind for kind, _ in found["break_middle"]] == [other, "KeyError", other]
+    assert [kind for kind, _ in results["refuse_on_all"]] == ["ConfigError", other, other]
+    assert results["refuse_on_first"] == [("DataError", "no data"), *[(other, "no data")] * 2]
+    assert [kind for kind, _ in results["break_middle"]] == [other, "KeyError", other]
 
     again = {
         name: JoinedRanks(3, parts.do_nothing, tmp_path / f"{name}_again", 1, started[name])
@@ -119,7 +119,7 @@ def test_ranks_exchange_and_end_together(tmp_path: Path) -> None:
     assert [kind for kind, _ in again["refuse_on_middle"].results()] == [other] * 3
     assert [kind for kind, _ in again["kill_last"].results()] == ["value"] * 3
 
-    assert found["predict"] == [("value", rank == 0) for rank in range(3)]
+    assert results["predict"] == [("value", rank == 0) for rank in range(3)]
     compare_predictions(run, tmp_path / "predict" / "found.npz")
 
 

@@ -1,4 +1,4 @@
-"""The page on batches says what batches hold."""
+"""The page on batches lists the fields of batches."""
 
 import re
 from collections.abc import Iterator
@@ -25,14 +25,14 @@ def documented() -> list[tuple[str, str, str, str]]:
 
 
 def values(batch: Batch, name: str, key: str) -> Iterator[Any]:
-    """What a row speaks of: a field's value, that of one key, or those of all."""
-    held = getattr(batch, name)
+    """The values that a row describes: a field's, that of one key, or those of all."""
+    part = getattr(batch, name)
     if key.startswith('"'):
-        yield held[key.strip('"')]
+        yield part[key.strip('"')]
     elif key:
-        yield from held.values()
+        yield from part.values()
     else:
-        yield held
+        yield part
 
 
 def test_the_page_has_all_fields_in_their_order() -> None:

@@ -14,12 +14,12 @@ ROOT = Path(__file__).parents[2]
 def blocks(page: str, folder: Path) -> list[dict[str, Any]]:
     """The complete blocks of YAML of a page, read as a config is."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    found = []
+    documents = []
     for block in re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         if "…" not in block:
             (folder / "block.yaml").write_text(block, encoding="utf-8")
-            found.append(read_values(folder / "block.yaml", []).value)
-    return found
+            documents.append(read_values(folder / "block.yaml", []).value)
+    return documents
 
 
 def examples(folder: Path) -> dict[str, Any]:
@@ -28,10 +28,10 @@ def examples(folder: Path) -> dict[str, Any]:
 
 
 def test_the_examples_of_the_guide_to_the_config_make_a_config(tmp_path: Path) -> None:
-    given = examples(tmp_path)
-    assert given.keys() == {"data", "stages", "retrieval", "export", "train"}
+    parts = examples(tmp_path)
+    assert parts.keys() == {"data", "stages", "retrieval", "export", "train"}
     shop = read_values(ROOT / "examples" / "shop.yaml", []).value
-    config = validate(Config, {**shop, **given}, "the guide")
+    config = validate(Config, {**shop, **parts}, "the guide")
     assert [stage.name for stage in config.stages] == ["prerank", "rank"]
     assert config.retrieval is not None and config.train.early_stop is not None
     assert config.export.lowered == {"prerank.vector": "fp16", "rank.item": "int8"}
@@ -39,9 +39,9 @@ def test_the_examples_of_the_guide_to_the_config_make_a_config(tmp_path: Path) -
 
 def test_the_examples_of_the_guide_to_scaling_are_parts_of_a_config(tmp_path: Path) -> None:
     shop = read_values(ROOT / "examples" / "shop.yaml", []).value
-    found = blocks("operations/scaling.md", tmp_path)
-    assert found
-    for block in found:
+    parts = blocks("operations/scaling.md", tmp_path)
+    assert parts
+    for block in parts:
         whole = {key: shop[key] | value if isinstance(value, dict) else value for key, value in block.items()}
         config = validate(Config, shop | whole, "the guide")
         assert config.packed == "s3://shop/packed"

@@ -94,12 +94,12 @@ def test_what_was_executed_is_kept_until_the_notebook_or_what_it_runs_changes(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHOWN)
 def test_a_notebook_runs_and_shows_what_it_promises(name: str) -> None:
-    found = outputs(name)
-    assert not [output for output in found if output.output_type == "error"]
-    assert not [output.text for output in found if output.get("name") == "stderr"]
+    cell_outputs = outputs(name)
+    assert not [output for output in cell_outputs if output.output_type == "error"]
+    assert not [output.text for output in cell_outputs if output.get("name") == "stderr"]
     text = "\n".join(
         output.text if output.output_type == "stream" else "\n".join(map(str, output.data.values()))
-        for output in found
+        for output in cell_outputs
     )
     lacking = [part for part in SHOWN[name] if part not in text]
     assert not lacking, f"{name} no longer shows {lacking}"
@@ -109,11 +109,13 @@ def test_a_notebook_runs_and_shows_what_it_promises(name: str) -> None:
 
 @pytest.mark.slow
 def test_a_training_shows_one_bar() -> None:
-    found = outputs("from_a_log_to_a_judged_cascade")
-    bars = [output for output in found if "kept epoch" in str(output.get("data", {}).get("text/html", ""))]
+    cell_outputs = outputs("from_a_log_to_a_judged_cascade")
+    bars = [
+        output for output in cell_outputs if "kept epoch" in str(output.get("data", {}).get("text/html", ""))
+    ]
     trainings = [output for output in bars if output.output_type == "display_data"]
     assert len(trainings) == 1 and trainings[0].data["text/html"].count("<tr>") == 2
-    assert sum(output.output_type == "stream" for output in found) == 0
+    assert sum(output.output_type == "stream" for output in cell_outputs) == 0
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The reference describes every config key, option, public name and part, each with what it means."""
+"""The reference describes every config key, option, public name and part, each with its meaning."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -55,8 +55,8 @@ def rows(text: str) -> Iterator[list[str]]:
 def settings_of_a_config() -> list[type[BaseModel]]:
     """All settings classes of which a config may be made."""
     parts = [part for registry in (FEATURE_KINDS, STAGE_MODELS, LOSSES) for part in registry.parts().values()]
-    found = [kind for part in [Config, *parts] for kind in reachable(part)]
-    return [kind for kind in dict.fromkeys(found) if not getattr(kind, "__abstractmethods__", None)]
+    kinds = [kind for part in [Config, *parts] for kind in reachable(part)]
+    return [kind for kind in dict.fromkeys(kinds) if not getattr(kind, "__abstractmethods__", None)]
 
 
 def test_settings_are_found_below_the_config() -> None:
@@ -112,9 +112,9 @@ def options(command: Any, name: str) -> Iterator[tuple[str, str]]:
 
 
 def test_every_option_is_described() -> None:
-    found = list(options(typer.main.get_command(app), ""))
-    assert len(found) > 50
-    for command, option in found:
+    pairs = list(options(typer.main.get_command(app), ""))
+    assert len(pairs) > 50
+    for command, option in pairs:
         described = [row for row in rows(texts()[f"reference/cli/{command}.md"]) if option in row[0]]
         assert described and all(row[1] for row in described), f"{command} {option}: no help"
 

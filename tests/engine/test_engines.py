@@ -1,4 +1,4 @@
-"""Engines give the results of all tasks in order, a user's error once, and run what a dead worker had anew."""
+"""Engines give the results of all tasks in order, a user's error once, and run a dead worker's tasks again."""
 
 import os
 import sys
@@ -27,8 +27,8 @@ def engine(request: pytest.FixtureRequest, pool: Engine) -> Engine:
 
 def test_results_come_in_the_order_of_the_tasks(engine: Engine) -> None:
     seen: list[tuple[int, int]] = []
-    found = engine.run(square, list(range(20)), lambda done, total: seen.append((done, total)))
-    assert found == [n * n for n in range(20)]
+    squares = engine.run(square, list(range(20)), lambda done, total: seen.append((done, total)))
+    assert squares == [n * n for n in range(20)]
     assert seen == [(n, 20) for n in range(1, 21)]
     assert engine.run(square, []) == []
 
@@ -54,9 +54,9 @@ def test_the_memory_of_each_worker_is_told(engine: Engine) -> None:
 
 
 def test_what_a_dead_worker_had_runs_again(pool: Engine, tmp_path: Path) -> None:
-    found = pool.run(KillOnce(tmp_path), list(range(8)))
-    assert [n for n, _ in found] == list(range(8))
-    assert os.getpid() not in {process for _, process in found}
+    results = pool.run(KillOnce(tmp_path), list(range(8)))
+    assert [n for n, _ in results] == list(range(8))
+    assert os.getpid() not in {process for _, process in results}
     assert {path.name for path in tmp_path.iterdir()} == {"0", "3", "6"}
 
 

@@ -33,7 +33,9 @@ def test_document_has_its_keys(document: dict[str, Any]) -> None:
     keys = ["split", "requests", "candidates", "stages", "reliability", "cascade", "interval"]
     assert list(document) == keys
     assert (document["split"], document["requests"], document["candidates"]) == ("test", 2, 6)
-    assert {s: {p: list(ls) for p, ls in found.items()} for s, found in document["stages"].items()} == {
+    assert {
+        s: {p: list(ls) for p, ls in by_population.items()} for s, by_population in document["stages"].items()
+    } == {
         "prerank": {"exposed": ["click"], "candidates": ["click"]},
         "rank": {"exposed": ["click", "order"], "candidates": ["click", "order"]},
     }
@@ -73,7 +75,7 @@ def test_figures_of_exposed_candidates(document: dict[str, Any]) -> None:
 
 
 def test_figures_of_the_order_within_requests(document: dict[str, Any]) -> None:
-    """Of the first request two were shown, of the second one, which says nothing of an order."""
+    """Of the first request two were shown, of the second one, which has no order."""
     prerank, rank = (document["stages"][name]["exposed"]["click"] for name in ("prerank", "rank"))
     assert [prerank[name] for name in ORDER] == [1, 1, 1, 1, 1, 1, None, None]
     second = 1 / math.log2(3)
@@ -86,11 +88,11 @@ def test_figures_of_the_order_within_requests(document: dict[str, Any]) -> None:
 
 def test_calibrated_figures_are_those_of_the_calibrator() -> None:
     calibrators = IDENTITY | {"prerank": {"click": Platt(2.0, 0.5)}}
-    found = document_of(predictions(), STAGES, LEVELS, calibrators, {}, "test")["stages"]["prerank"][
+    exposed = document_of(predictions(), STAGES, LEVELS, calibrators, {}, "test")["stages"]["prerank"][
         "exposed"
     ]
     p = [1 / (1 + math.exp(-(2 * logit(p) + 0.5))) for p in (0.8, 0.6, 0.3)]
-    figures = found["click"]
+    figures = exposed["click"]
     assert figures["pcoc"] == pytest.approx(1.7 / 2)
     assert figures["pcoc_calibrated"] == pytest.approx(sum(p) / 2)
     expected = -(math.log(p[0]) + math.log(1 - p[1]) + math.log(p[2])) / 3
@@ -103,19 +105,19 @@ def test_reliability_is_of_exposed_rows_with_a_known_label() -> None:
     """With so few positives a bin holds all: shown were .8 and .3, clicked, and .6, not; one order of two known."""
     calibrators = IDENTITY | {"prerank": {"click": Platt(2.0, 0.5)}}
     weight = np.array([2, 1, 1, 1, 1, 1], np.float32)
-    found = document_of(predictions(weight=weight), STAGES, LEVELS, calibrators, {}, "test")["reliability"]
-    assert {stage: list(labels) for stage, labels in found.items()} == {
+    bins = document_of(predictions(weight=weight), STAGES, LEVELS, calibrators, {}, "test")["reliability"]
+    assert {stage: list(labels) for stage, labels in bins.items()} == {
         "prerank": ["click"],
         "rank": ["click", "order"],
     }
-    (one,) = found["prerank"]["click"]
+    (one,) = bins["prerank"]["click"]
     assert list(one) == ["raw", "calibrated", "observed", "low", "high", "n"]
     assert one["raw"] == pytest.approx((2 * 0.8 + 0.6 + 0.3) / 4)
     p = [1 / (1 + math.exp(-(2 * logit(p) + 0.5))) for p in (0.8, 0.6, 0.3)]
     assert one["calibrated"] == pytest.approx((2 * p[0] + p[1] + p[2]) / 4)
     assert (one["observed"], one["n"]) == (0.75, 3)
     assert 0 < one["low"] < 0.75 < one["high"] < 1
-    (order,) = found["rank"]["order"]
+    (order,) = bins["rank"]["order"]
     assert [order["raw"], order["calibrated"]] == pytest.approx([(2 * 0.8 + 0.3) / 3] * 2)
     assert (order["observed"], order["n"]) == (pytest.approx(1 / 3), 2)
 
@@ -196,8 +198,8 @@ def test_what_comes_through_both_stages(document: dict[str, Any]) -> None:
 
 def test_production_that_cut_nothing_has_no_kept_recall() -> None:
     exposures = predictions(level=np.full(6, 3, np.uint8))
-    found = document_of(exposures, STAGES, LEVELS, IDENTITY, {}, "test")["cascade"]
-    assert found["joint_kept_recall@1"] is None
+    cascade = document_of(exposures, STAGES, LEVELS, IDENTITY, {}, "test")["cascade"]
+    assert cascade["joint_kept_recall@1"] is None
     uncut = [STAGES[0], STAGES[1].model_copy(update={"cuts": []})]
     assert (
         document_of(predictions(), uncut, LEVELS, IDENTITY, {}, "test")["cascade"]["joint_kept_recall@1"]
@@ -218,15 +220,17 @@ def test_three_stages_are_each_judged_against_the_last() -> None:
     three.logits["middle"] = {"click": middle}
     calibrators = IDENTITY | {"middle": {"click": Platt()}}
     truth = {"click": np.array([0.9, 0.1, 0.5, 0.6, 0.4, 0.3], np.float32)}
-    found = document_of(three, stages, LEVELS, calibrators, truth, "test")
-    cascade = found["cascade"]
+    evaluation = document_of(three, stages, LEVELS, calibrators, truth, "test")
+    cascade = evaluation["cascade"]
     assert cascade["agree_recall@1@3"] == 1  # the first against the last, as with two stages
     assert cascade["truth_recall@1@3"] == 1
     assert cascade["joint_agree_recall@1@2"] == 0  # but the second is cut in the middle
     assert cascade["eligible"]["joint_agree_recall@1@2"] == 1
     assert cascade["random"]["joint_agree_recall@1@2"] == 0.5
     assert cascade["joint_truth_recall@1@1"] == 0.5  # left are 1 and 3, 5 and 6; the last has 1 and 6
-    assert list(cascade["stages"]) == list(found["interval"]["cascade"]["stages"]) == ["prerank", "middle"]
+    assert (
+        list(cascade["stages"]) == list(evaluation["interval"]["cascade"]["stages"]) == ["prerank", "middle"]
+    )
     by_stage = cascade["stages"]
     assert by_stage["prerank"]["agree_recall@1@3"] == 1
     assert by_stage["middle"]["agree_recall@1@2"] == 0  # 3 and 1 in its top 2 of all
@@ -237,26 +241,26 @@ def test_three_stages_are_each_judged_against_the_last() -> None:
     for stage, figures in by_stage.items():
         names = [name for name in figures if name not in ("eligible", "random")]
         assert list(figures["eligible"]) == list(figures["random"]) == names
-        assert list(found["interval"]["cascade"]["stages"][stage]) == names
-    json.dumps(found, allow_nan=False)
+        assert list(evaluation["interval"]["cascade"]["stages"][stage]) == names
+    json.dumps(evaluation, allow_nan=False)
 
 
 def test_bias_regret_is_what_the_references_auc_has_more() -> None:
     truth = {"click": np.array([0.9, 0.1, 0.5, 0.6, 0.4, 0.3], np.float32)}
     best = np.log(truth["click"] / (1 - truth["click"]))
     perfect = predictions(logits={"prerank": {"click": best}, "rank": {"click": best, "order": best}})
-    found = document_of(predictions(), STAGES, LEVELS, IDENTITY, truth, "test", reference=perfect)
+    evaluation = document_of(predictions(), STAGES, LEVELS, IDENTITY, truth, "test", reference=perfect)
     ideal = document_of(perfect, STAGES, LEVELS, IDENTITY, truth, "test")
     for stage in ("prerank", "rank"):
-        figures = found["stages"][stage]["candidates"]["click"]
+        figures = evaluation["stages"][stage]["candidates"]["click"]
         auc = ideal["stages"][stage]["candidates"]["click"]["auc"]
         assert figures["bias_regret"] == pytest.approx(auc - figures["auc"])
         assert figures["bias_regret"] > 0
-        low, high = found["interval"]["stages"][stage]["candidates"]["click"]["bias_regret"]
+        low, high = evaluation["interval"]["stages"][stage]["candidates"]["click"]["bias_regret"]
         assert low <= figures["bias_regret"] <= high
         assert "bias_regret" not in ideal["stages"][stage]["candidates"]["click"]
     # no truth of orders
-    assert found["stages"]["rank"]["candidates"]["order"]["bias_regret"] is None
+    assert evaluation["stages"]["rank"]["candidates"]["order"]["bias_regret"] is None
 
 
 @pytest.mark.parametrize(
@@ -274,13 +278,13 @@ def test_a_reference_of_other_rows_or_stages_is_refused(changes: dict[str, Any],
 
 
 def test_without_truth_its_figures_are_null() -> None:
-    found = document_of(predictions(), STAGES, LEVELS, IDENTITY, {}, "test")
-    assert found["cascade"]["truth_recall@1@2"] is None
-    assert found["cascade"]["eligible"]["truth_recall@1@2"] == 0
-    assert found["interval"]["cascade"]["truth_recall@1@2"] is None
+    evaluation = document_of(predictions(), STAGES, LEVELS, IDENTITY, {}, "test")
+    assert evaluation["cascade"]["truth_recall@1@2"] is None
+    assert evaluation["cascade"]["eligible"]["truth_recall@1@2"] == 0
+    assert evaluation["interval"]["cascade"]["truth_recall@1@2"] is None
     for stage in ("prerank", "rank"):
-        assert found["stages"][stage]["candidates"]["click"]["auc"] is None
-        assert found["stages"][stage]["candidates"]["click"]["cut_auc"] == 1
+        assert evaluation["stages"][stage]["candidates"]["click"]["auc"] is None
+        assert evaluation["stages"][stage]["candidates"]["click"]["cut_auc"] == 1
 
 
 def test_nothing_eligible_is_null() -> None:
@@ -288,39 +292,39 @@ def test_nothing_eligible_is_null() -> None:
     stages = [STAGES[0].model_copy(update={"keep": 9}), STAGES[1].model_copy(update={"keep": 8})]
     unknown = np.full(6, -1, np.int8)
     dark = predictions(exposed=np.zeros(6, bool), labels={"click": unknown, "order": unknown})
-    found = document_of(dark, stages, LEVELS, IDENTITY, {}, "test")
-    for stage in found["stages"].values():
+    evaluation = document_of(dark, stages, LEVELS, IDENTITY, {}, "test")
+    for stage in evaluation["stages"].values():
         for figures in stage["exposed"].values():
             assert figures["n"] == 0
             assert {figures[name] for name in POINT} == {None}
             assert set(figures["eligible"].values()) == {0}
             assert set(figures["random"].values()) == {None}
-    assert found["reliability"] == {"prerank": {"click": []}, "rank": {"click": [], "order": []}}
-    tau = found["cascade"].pop("kendall_tau")
+    assert evaluation["reliability"] == {"prerank": {"click": []}, "rank": {"click": [], "order": []}}
+    tau = evaluation["cascade"].pop("kendall_tau")
     assert tau == pytest.approx(0.5)
-    eligible = found["cascade"].pop("eligible")
+    eligible = evaluation["cascade"].pop("eligible")
     assert {name for name, n in eligible.items() if n} == {"kendall_tau"}
-    random = found["cascade"].pop("random")
+    random = evaluation["cascade"].pop("random")
     assert random.pop("kendall_tau") == 0
-    assert set(random.values()) == set(found["cascade"].values()) == {None}
-    intervals = found["interval"]["cascade"]
+    assert set(random.values()) == set(evaluation["cascade"].values()) == {None}
+    intervals = evaluation["interval"]["cascade"]
     assert [name for name, interval in intervals.items() if interval is not None] == ["kendall_tau"]
-    json.dumps(found, allow_nan=False)
+    json.dumps(evaluation, allow_nan=False)
 
 
 def test_one_stage_has_no_cascade_and_no_cuts_no_boundary() -> None:
     alone = [STAGES[1].model_copy(update={"cuts": []})]
-    found = document_of(predictions(), alone, LEVELS, IDENTITY, {}, "valid")
-    assert found["cascade"] is None
-    assert found["interval"]["cascade"] is None
-    assert found["stages"]["rank"]["candidates"]["click"] == {"auc": None, "cut_auc": None, "n": 0}
+    evaluation = document_of(predictions(), alone, LEVELS, IDENTITY, {}, "valid")
+    assert evaluation["cascade"] is None
+    assert evaluation["interval"]["cascade"] is None
+    assert evaluation["stages"]["rank"]["candidates"]["click"] == {"auc": None, "cut_auc": None, "n": 0}
 
 
 def test_weights_weigh(document: dict[str, Any]) -> None:
     weight = np.array([3, 1, 1, 1, 1, 1], np.float32)
-    found = document_of(predictions(weight=weight), STAGES, LEVELS, IDENTITY, {}, "test")["stages"]["prerank"]
-    assert found["exposed"]["click"]["auc"] == 3 / 4
-    assert found["exposed"]["click"]["pcoc"] == pytest.approx((3 * 0.8 + 0.6 + 0.3) / 4)
+    stage = document_of(predictions(weight=weight), STAGES, LEVELS, IDENTITY, {}, "test")["stages"]["prerank"]
+    assert stage["exposed"]["click"]["auc"] == 3 / 4
+    assert stage["exposed"]["click"]["pcoc"] == pytest.approx((3 * 0.8 + 0.6 + 0.3) / 4)
 
 
 def pairs(figures: dict[str, Any], intervals: dict[str, Any]) -> Iterator[tuple[str, float, list[float]]]:
@@ -337,11 +341,11 @@ def real(trained: Run) -> dict[str, Any]:
 
 
 def test_intervals_of_a_trained_run_hold_their_figures(real: dict[str, Any]) -> None:
-    found = [*pairs(real["stages"], real["interval"]["stages"])]
-    found += pairs(real["cascade"], real["interval"]["cascade"])
+    figures = [*pairs(real["stages"], real["interval"]["stages"])]
+    figures += pairs(real["cascade"], real["interval"]["cascade"])
     # no page shows more than ten candidates, so that there is no hit@10
-    assert len(found) == 2 * (len(POINT) - 1 + 2) + 7 + 4 + 3
-    for name, value, (low, high) in found:
+    assert len(figures) == 2 * (len(POINT) - 1 + 2) + 7 + 4 + 3
+    for name, value, (low, high) in figures:
         assert low < high or low == value == high in (0, 1), name  # nothing is lost in any resample
         # noise raises the calibration error of a resample
         assert name.startswith("ece") or low <= value <= high, name
@@ -384,10 +388,10 @@ def test_a_run_has_no_regret_of_itself(trained: Run, capsys: pytest.CaptureFixtu
         capsys, "evaluate", trained.folder, "--reference", trained.folder, "--json", "--split", "valid"
     )
     assert (code, err) == (0, "")
-    found = json.loads(out)
+    evaluation = json.loads(out)
     for stage in ("prerank", "rank"):
-        assert found["stages"][stage]["candidates"]["click"]["bias_regret"] == 0
-        assert found["interval"]["stages"][stage]["candidates"]["click"]["bias_regret"] == [0, 0]
+        assert evaluation["stages"][stage]["candidates"]["click"]["bias_regret"] == 0
+        assert evaluation["interval"]["stages"][stage]["candidates"]["click"]["bias_regret"] == [0, 0]
 
 
 @pytest.mark.slow

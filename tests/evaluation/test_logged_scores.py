@@ -1,4 +1,4 @@
-"""Logged scores: read as logits, unknown where null, refused by name where they are no scores."""
+"""Logged scores: read as logits, unknown where null; invalid ones are refused by name."""
 
 import math
 import shutil
@@ -66,15 +66,15 @@ def train_scores(found: PackedDataset) -> list[float]:
 
 
 def test_probabilities_become_logits(tmp_path: Path) -> None:
-    found = train_scores(packed(tmp_path, "probability", [0.5, 0.9, 0.0, 1.0]))
+    scores = train_scores(packed(tmp_path, "probability", [0.5, 0.9, 0.0, 1.0]))
     edge = math.log((1 - 2**-24) / 2**-24)
-    assert found == pytest.approx([0, math.log(9), -edge, edge], rel=1e-5)
+    assert scores == pytest.approx([0, math.log(9), -edge, edge], rel=1e-5)
 
 
 def test_logits_stay_as_they_are_and_null_is_unknown(tmp_path: Path) -> None:
-    found = train_scores(packed(tmp_path, "logit", [-3.5, None, 12, 0.25]))
-    assert found[:1] + found[2:] == [-3.5, 12, 0.25]
-    assert math.isnan(found[1])
+    scores = train_scores(packed(tmp_path, "logit", [-3.5, None, 12, 0.25]))
+    assert scores[:1] + scores[2:] == [-3.5, 12, 0.25]
+    assert math.isnan(scores[1])
 
 
 def test_whole_numbers_are_scores_too(tmp_path: Path) -> None:
@@ -111,8 +111,8 @@ def test_a_column_of_text_or_none_at_all_is_refused(tmp_path: Path) -> None:
 
 def test_a_candidate_without_a_score_teaches_nothing(tmp_path: Path) -> None:
     """By hand: BCE(z, σ(t)) of the known two alone."""
-    found = packed(tmp_path, "logit", [-1.0, None, None, 2.0])
-    (batch,) = Reader(found, "train", 10).read_ordered()
+    dataset = packed(tmp_path, "logit", [-1.0, None, None, 2.0])
+    (batch,) = Reader(dataset, "train", 10).read_ordered()
     scope = FunnelSpec(LEVELS, ["click"], {"prerank": ["click"]}, scores=["served"])
     term = DistillLoss(kind="distill", teacher="served", student="prerank", on=["exposed"])
     z = torch.tensor([0.5, 9.0, -9.0, -0.5])
@@ -130,7 +130,7 @@ def test_a_candidate_without_a_score_teaches_nothing(tmp_path: Path) -> None:
 @pytest.mark.thorough
 @pytest.mark.slow
 def test_a_pre_ranker_learns_from_production_alone(world: Path, tmp_path: Path) -> None:
-    """No ranker, no click: yet its scores come to follow those that were logged."""
+    """No ranker, no click: the scores still learn to follow the logged ones."""
     overrides = [
         "name=taught",
         "data.scores={production: {column: score_rank}}",

@@ -38,47 +38,47 @@ def worth(value: str, bid: np.ndarray = BID) -> Any:
 
 
 def test_a_value_is_of_calibrated_labels_and_columns() -> None:
-    stage, found = worth("click * bid")
+    stage, outputs = worth("click * bid")
     clicks = [0.6, 0.9, 0.2, 0.7, 0.4, 0.5]
     expected = [b * expit(2 * np.log(p / (1 - p)) + 0.5) for p, b in zip(clicks, BID, strict=True)]
-    assert stage_values(found, stage, CALIBRATORS).tolist() == pytest.approx(expected, rel=1e-6)
+    assert stage_values(outputs, stage, CALIBRATORS).tolist() == pytest.approx(expected, rel=1e-6)
     np.testing.assert_array_equal(
-        order_scores(found, stage, CALIBRATORS), stage_values(found, stage, CALIBRATORS)
+        order_scores(outputs, stage, CALIBRATORS), stage_values(outputs, stage, CALIBRATORS)
     )
-    stage, found = worth("bid - order")
+    stage, outputs = worth("bid - order")
     expected = [b - p for p, b in zip([0.8, 0.6, 0.4, 0.2, 0.3, 0.5], BID, strict=True)]
-    assert stage_values(found, stage, CALIBRATORS).tolist() == pytest.approx(expected, rel=1e-6)
+    assert stage_values(outputs, stage, CALIBRATORS).tolist() == pytest.approx(expected, rel=1e-6)
 
 
 def test_one_label_alone_orders_by_its_logit() -> None:
-    stage, found = worth(" (order) ")
-    np.testing.assert_array_equal(order_scores(found, stage, CALIBRATORS), found.logits["rank"]["order"])
-    assert stage_values(found, stage, CALIBRATORS).tolist() == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.3, 0.5])
+    stage, outputs = worth(" (order) ")
+    np.testing.assert_array_equal(order_scores(outputs, stage, CALIBRATORS), outputs.logits["rank"]["order"])
+    assert stage_values(outputs, stage, CALIBRATORS).tolist() == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.3, 0.5])
 
 
 def test_the_truth_of_a_value_is_of_true_labels_or_unknown() -> None:
     truth = {"click": np.array([0.9, 0.1, 0.5, 0.6, 0.4, 0.3], np.float32)}
-    stage, found = worth("click * bid")
-    known = true_values(found, stage, truth)
+    stage, outputs = worth("click * bid")
+    known = true_values(outputs, stage, truth)
     assert known is not None and known.dtype == np.float32
     assert known.tolist() == pytest.approx([0.9, 1.0, 0.5, 0.6, 0.8, 0.3])
-    assert true_values(found, stage, {}) is None
-    stage, found = worth("click * order")
-    assert true_values(found, stage, truth) is None
+    assert true_values(outputs, stage, {}) is None
+    stage, outputs = worth("click * order")
+    assert true_values(outputs, stage, truth) is None
 
 
 def test_a_value_that_is_no_finite_number_is_refused() -> None:
-    stage, found = worth("click / bid", np.array([1, 1, 0, 1, 1, 1], np.float32))
+    stage, outputs = worth("click / bid", np.array([1, 1, 0, 1, 1, 1], np.float32))
     with pytest.raises(
         DataError, match=r"^stages.rank.value: 'click / bid' is inf for candidate 2 of the split"
     ):
-        stage_values(found, stage, CALIBRATORS)
+        stage_values(outputs, stage, CALIBRATORS)
 
 
 def test_the_cascade_is_judged_by_the_value() -> None:
     truth = {"click": np.array([0.9, 0.1, 0.5, 0.6, 0.4, 0.3], np.float32)}
-    stage, found = worth("click * bid")
-    cascade = document_of(found, [STAGES[0], stage], LEVELS, IDENTITY, truth, "test")["cascade"]
+    stage, outputs = worth("click * bid")
+    cascade = document_of(outputs, [STAGES[0], stage], LEVELS, IDENTITY, truth, "test")["cascade"]
     # the last stage has .6 9 .2 .7, the truth .9 1 .5 .6; of the second request .8 .5, and .8 .3
     assert cascade["joint_truth_recall@1@1"] == 1  # 9 and 1, .8 and .8; by clicks alone it is 0
     assert cascade["overlap@1"] == 0
@@ -99,20 +99,20 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 def test_columns_are_read_where_they_are(case: Case) -> None:
     assert case.packed.manifest.item_columns == ["worth"]
-    found = predict_split(case.model, case.packed, "test")
+    outputs = predict_split(case.model, case.packed, "test")
     (shard,) = case.packed.splits["test"]
     rows = pl.DataFrame(
         {
-            "request": shard.keys["request"].gather(np.repeat(np.arange(len(shard)), found.requests.size)),
+            "request": shard.keys["request"].gather(np.repeat(np.arange(len(shard)), outputs.requests.size)),
             "item_id": case.packed.item_keys["item"].gather(shard.item),
         }
     )
     logged = pl.read_parquet(case.base / "log.parquet").select("request", "item_id", "bid")
-    told = rows.join(logged, on=["request", "item_id"], maintain_order="left").join(
+    joined = rows.join(logged, on=["request", "item_id"], maintain_order="left").join(
         case.items.select("item_id", "worth"), on="item_id", maintain_order="left"
     )
     for name in ("bid", "worth"):
-        np.testing.assert_array_equal(found.columns[name], told[name].to_numpy().astype(np.float32))
+        np.testing.assert_array_equal(outputs.columns[name], joined[name].to_numpy().astype(np.float32))
 
 
 def expected(case: Case, request: dict[str, Any]) -> np.ndarray:

@@ -62,8 +62,8 @@ def ages(feature: AgeFeature, born: Sequence[float], times: list[int], cut: int 
     schema = Schema({"born": BORN, "age": feature})
     rows = OperandRows.alone(schema, "item", Operands(len(born), {}, {}, {"born": np.array(born)}))
     snapshots = PriorSnapshots({}, "Asia/Shanghai", None if cut is None else {"age": cut})
-    found: list[float] = feature.derive(rows, PointInTime("age", np.array(times), snapshots)).tolist()
-    return found
+    values: list[float] = feature.derive(rows, PointInTime("age", np.array(times), snapshots)).tolist()
+    return values
 
 
 def test_an_age_is_the_days_until_the_request() -> None:

@@ -72,8 +72,8 @@ def spelt(ragged: Ragged) -> list[list[int]]:
 
 def made(name: str, sides: OperandRows) -> list[float]:
     when = PointInTime(name, np.full(sides.count, NEVER), PriorSnapshots({}, "UTC"))
-    found: list[float] = SCHEMA.derived()[name].derive(sides, when).tolist()
-    return found
+    numbers: list[float] = SCHEMA.derived()[name].derive(sides, when).tolist()
+    return numbers
 
 
 QUERY = Operands(
@@ -115,10 +115,10 @@ def test_rows_alone_by_hand() -> None:
 
 
 def test_pair_is_of_both_values_in_their_order() -> None:
-    found = made("user_brand", PAIRS)
-    assert found == mix_hashes([of([10, 10, 20, 0, 10]), of([1, 2, 1, 0, 7])]).tolist()
-    assert found[3] == 0 and len(set(found)) == 5
-    assert made("brand_user", PAIRS)[3] == 0 and not {*made("brand_user", PAIRS)} & {*found} - {0}
+    hashes = made("user_brand", PAIRS)
+    assert hashes == mix_hashes([of([10, 10, 20, 0, 10]), of([1, 2, 1, 0, 7])]).tolist()
+    assert hashes[3] == 0 and len(set(hashes)) == 5
+    assert made("brand_user", PAIRS)[3] == 0 and not {*made("brand_user", PAIRS)} & {*hashes} - {0}
     missing = [value == 0 for value in made("age_brand", PAIRS)]
     assert missing == [False, False, True, True, False]  # no age of the one, no brand of the other
     assert [value == 0 for value in made("user_tab", ALONE[0])] == [False, False, True]
@@ -185,12 +185,12 @@ def test_history_is_of_what_its_items_are_now() -> None:
         4, {"item": of([11, 12, 13, 14]), "brand": ITEM.keys["brand"]}, {"tags": ITEM.lists["tags"]}, {}
     )
     names = ["seen", "seen.brand", "seen.tags", "likes"]
-    found = gather_history_operands(SCHEMA, items, operands, names)
-    assert list(found) == ["seen", "seen.brand", "seen.tags"]  # likes is no history
-    assert spelt(found["seen"]) == [[11, 0, 14], [], [0, 13]]
-    assert spelt(found["seen.brand"]) == [[1, 0, 7], [], [0, 0]]
-    assert spelt(found["seen.tags"]) == [[7, 1, 7, 7, 0, 8], [], []]
-    query = Operands(3, {}, {}, {}).with_lists(found)
+    histories = gather_history_operands(SCHEMA, items, operands, names)
+    assert list(histories) == ["seen", "seen.brand", "seen.tags"]  # likes is no history
+    assert spelt(histories["seen"]) == [[11, 0, 14], [], [0, 13]]
+    assert spelt(histories["seen.brand"]) == [[1, 0, 7], [], [0, 0]]
+    assert spelt(histories["seen.tags"]) == [[7, 1, 7, 7, 0, 8], [], []]
+    query = Operands(3, {}, {}, {}).with_lists(histories)
     sides = OperandRows.pairs(SCHEMA, query, operands, np.array([0, 0, 0, 1, 2]), np.array([0, 1, 3, 0, 2]))
     assert made("item_seen", sides) == [1, 0, 1, 0, 1]
     assert made("brand_seen", sides) == [1, 0, 1, 0, 0]
@@ -230,28 +230,28 @@ def operands() -> Operands:
 
 
 def test_operands_are_hashes_and_numbers_of_raw_values() -> None:
-    found = operands()
-    user, tab, age = (found.keys[name].tolist() for name in ("user", "tab", "age"))
+    query = operands()
+    user, tab, age = (query.keys[name].tolist() for name in ("user", "tab", "age"))
     assert user[0] == user[2] == hash_values(pl.Series([5]), "")[0] and user[1] == 0
     assert tab == hash_values(pl.Series(["x", "y", None]), "").tolist() and tab[2] == 0
     assert age[0] == 0 and age[1] != age[2]  # of the bucket's code, not the number
-    assert spelt(found.lists["likes"]) == [hash_values(pl.Series(["a", "b", "a"]), "").tolist(), [], []]
-    same(found.numbers["age"].tolist(), [np.nan, 1, 9])
-    same(found.numbers["budget"].tolist(), [1, np.nan, 3])
+    assert spelt(query.lists["likes"]) == [hash_values(pl.Series(["a", "b", "a"]), "").tolist(), [], []]
+    same(query.numbers["age"].tolist(), [np.nan, 1, 9])
+    same(query.numbers["budget"].tolist(), [1, np.nan, 3])
 
 
 def test_operands_are_saved_taken_and_replaced(tmp_path: Path) -> None:
-    wanted, found = OperandNames.of(SCHEMA, "query"), operands()
-    found.save(tmp_path)
-    swapped = Operands.load(tmp_path, wanted, 3).with_rows(np.array([2, 0]), found.take(np.array([0, 2])))
+    wanted, query = OperandNames.of(SCHEMA, "query"), operands()
+    query.save(tmp_path)
+    swapped = Operands.load(tmp_path, wanted, 3).with_rows(np.array([2, 0]), query.take(np.array([0, 2])))
     back = swapped.take(np.array([2, 1, 0]))
-    twice = found.take(np.array([1])).concat(found).take(np.array([1, 2, 3]))
+    twice = query.take(np.array([1])).concat(query).take(np.array([1, 2, 3]))
     for other in (back, twice):
         assert {name: keys.tolist() for name, keys in other.keys.items()} == {
-            name: keys.tolist() for name, keys in found.keys.items()
+            name: keys.tolist() for name, keys in query.keys.items()
         }
-        assert spelt(other.lists["likes"]) == spelt(found.lists["likes"])
-        same(other.numbers["budget"].tolist(), found.numbers["budget"].tolist())
+        assert spelt(other.lists["likes"]) == spelt(query.lists["likes"])
+        same(other.numbers["budget"].tolist(), query.numbers["budget"].tolist())
     (tmp_path / "list0.values.npy").unlink()
     with pytest.raises(DataError, match=r"list0\.values\.npy: damaged"):
         Operands.load(tmp_path, wanted, 3)

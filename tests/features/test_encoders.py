@@ -56,9 +56,9 @@ def encoded(name: str, values: Any, kind: pl.DataType | None = None) -> Encoded:
 
 def array(name: str, values: Any, kind: pl.DataType | None = None) -> NDArray[Any]:
     """The codes or numbers of a feature of one value."""
-    found = encoded(name, values, kind)
-    assert isinstance(found, np.ndarray)
-    return found
+    codes = encoded(name, values, kind)
+    assert isinstance(codes, np.ndarray)
+    return codes
 
 
 def lists(encoded: Encoded) -> list[list[int]]:
@@ -188,13 +188,13 @@ def test_bucket_of_equal_values_has_no_edge() -> None:
 
 
 def test_buckets_of_a_sparse_count_tell_its_values_apart() -> None:
-    """A value that fills several parts takes one bucket; the others are left to the rest."""
+    """A value that fills several parts takes one bucket; the rest share the others."""
     counts = np.repeat(np.arange(30.0), [9_700, 150, 60, 30, *range(26, 0, -1)])
     bucket = Bucket.fit(counts, 8)
     assert bucket.codes(np.arange(4.0)).tolist() == [2, 3, 4, 5]
-    held = np.bincount(bucket.codes(counts))[2:]
-    assert held[:2].tolist() == [9_700, 150]
-    assert len(held) == 8 and np.ptp(held[2:]) < 30  # of 441, in six
+    sizes = np.bincount(bucket.codes(counts))[2:]
+    assert sizes[:2].tolist() == [9_700, 150]
+    assert len(sizes) == 8 and np.ptp(sizes[2:]) < 30  # of 441, in six
     assert Bucket.fit(np.array([0.0, 0.0, 0.0, 0.0, 2.0, 7.0]), 8).edges.tolist() == [2, 7]
 
 

@@ -82,20 +82,20 @@ def aged(as_of: int, times: list[int] = TIMES, **labels: dict[str, Any]) -> dict
 
 
 def test_training_rows_are_seen_as_training_began_and_later_ones_as_the_log_was_read() -> None:
-    found = aged(LATER, click={}, order={"matures_after": "1d"})
-    assert found == {"click": [1] * 8, "order": [1, 1, -1, -1, 1, 1, -1, -1]}
+    labels = aged(LATER, click={}, order={"matures_after": "1d"})
+    assert labels == {"click": [1] * 8, "order": [1, 1, -1, -1, 1, 1, -1, -1]}
 
 
 def test_a_log_that_was_read_before_training_began_knows_less() -> None:
-    found = aged(DAY, [0, 1, DAY, VALID], order={"matures_after": "1d"}, click={})
-    assert found == {"order": [1, -1, -1, -1], "click": [1, 1, 1, 1]}
+    labels = aged(DAY, [0, 1, DAY, VALID], order={"matures_after": "1d"}, click={})
+    assert labels == {"order": [1, -1, -1, -1], "click": [1, 1, 1, 1]}
 
 
 def test_a_label_is_no_sooner_mature_than_what_it_is_given() -> None:
-    found = aged(LATER, pay={"given": "order", "matures_after": "1h"}, order={"matures_after": "1d"})
-    assert found["pay"] == found["order"] == [1, 1, -1, -1, 1, 1, -1, -1]
+    labels = aged(LATER, pay={"given": "order", "matures_after": "1h"}, order={"matures_after": "1d"})
+    assert labels["pay"] == labels["order"] == [1, 1, -1, -1, 1, 1, -1, -1]
     slower = aged(LATER, pay={"given": "click", "matures_after": "1d"}, click={"matures_after": "1h"})
-    assert slower["click"] == [1, 1, 1, -1, 1, 1, 1, -1] and slower["pay"] == found["pay"]
+    assert slower["click"] == [1, 1, 1, -1, 1, 1, 1, -1] and slower["pay"] == labels["pay"]
 
 
 def test_what_is_not_known_stays_so_and_a_zero_is_one_too() -> None:
@@ -116,11 +116,11 @@ def test_labels_are_those_of_a_loop(as_of: int, rows: list[Any], hours: tuple[in
     late = [{"matures_after": f"{h}h"} for h in hours]
     settings = data(pay={"given": "order"} | late[0], order={"given": "click"} | late[1], click=late[2])
     log = frame(level, pay=pay, order=order, click=click).with_columns(pl.Series(TIME, times, pl.Int64))
-    found = plain(hide_immature(read_labels(log, settings), log, settings, as_of))
+    labels = plain(hide_immature(read_labels(log, settings), log, settings, as_of))
     for n, (time, reached, *values) in enumerate(rows):
         looked = VALID if time < VALID else as_of
         for depth, name in enumerate(("pay", "order", "click")):
             chain, delay = values[depth + 1 :], max(hours[depth:]) * HOUR
             there = reached == 2 and all(value == 1 for value in chain) and values[depth] is not None
             there = there and (not delay or time + delay <= looked)
-            assert found[name][n] == (values[depth] if there else -1)
+            assert labels[name][n] == (values[depth] if there else -1)

@@ -1,4 +1,4 @@
-"""The lists of one request, read at once where they are plain: what `ListedEvents.read` says of the same values."""
+"""Plain lists of one request, read at once: the same result as `ListedEvents.read`."""
 
 from typing import Any
 
@@ -71,20 +71,20 @@ def test_plain_lists_are_read_as_those_of_a_log(
     seen: Any, when: Any, beside: Any, timed: bool, separator: str | None, text: bool
 ) -> None:
     lists = EventLists("seen", "when" if timed else None, separator)
-    held = {"seen": seen, "beside": beside} | ({"when": when} if timed else {})
-    found = RequestEvents.read_plain(lists, held, text)
-    if found is None:
+    fields = {"seen": seen, "beside": beside} | ({"when": when} if timed else {})
+    events = RequestEvents.read_plain(lists, fields, text)
+    if events is None:
         return
     try:
-        series = {column: to_series(column, [value], f"user.{column}") for column, value in held.items()}
+        series = {column: to_series(column, [value], f"user.{column}") for column, value in fields.items()}
         expected = ListedEvents.read(lists, series, text, lambda n: "user")
     except CorankError as error:
-        pytest.fail(f"read as {found}; refused for a log: {error}")
-    assert isinstance(found.items, pl.Series) == text
-    assert as_list(found.items) == expected.items.to_list()
-    assert as_list(found.times) == as_list(expected.times)
-    assert as_list(found.parallel["beside"]) == expected.parallel["beside"].to_list()
-    kinds = [found.items, found.parallel["beside"]]
+        pytest.fail(f"read as {events}; refused for a log: {error}")
+    assert isinstance(events.items, pl.Series) == text
+    assert as_list(events.items) == expected.items.to_list()
+    assert as_list(events.times) == as_list(expected.times)
+    assert as_list(events.parallel["beside"]) == expected.parallel["beside"].to_list()
+    kinds = [events.items, events.parallel["beside"]]
     for values, of in zip(kinds, [expected.items, expected.parallel["beside"]], strict=True):
         assert not len(values) or pl.Series(values).dtype == of.dtype
 
@@ -101,7 +101,7 @@ def test_plain_lists_are_read_as_those_of_a_log(
 def test_what_requests_carry_as_a_rule_is_plain(
     held: dict[str, Any], separator: str | None, text: bool, items: Any, times: Any, beside: Any
 ) -> None:
-    found = RequestEvents.read_plain(EventLists("seen", "when", separator), held, text)
-    assert found is not None and isinstance(found.times, np.ndarray)
-    assert as_list(found.items) == items and found.times.tolist() == times
-    assert as_list(found.parallel["beside"]) == beside
+    events = RequestEvents.read_plain(EventLists("seen", "when", separator), held, text)
+    assert events is not None and isinstance(events.times, np.ndarray)
+    assert as_list(events.items) == items and events.times.tolist() == times
+    assert as_list(events.parallel["beside"]) == beside

@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rates(folder: Path, *pieces: list[Row], ranges: int = 1, memory: Memory = ALL_TIME) -> PriorCounts:
-    """Counts of pieces, of so many ranges of keys."""
+    """Counts of pieces, in several ranges of keys."""
     first, spill = 0, folder / uuid4().hex
     for n, rows in enumerate(pieces):
         piece = frame(rows, first).filter(pl.col("key") != 0).sort("key")
@@ -105,44 +105,44 @@ def test_counts_add_up_period_by_period(folder: Path) -> None:
 
 
 def test_rate_is_smoothed_towards_that_of_all(folder: Path) -> None:
-    found = rates(folder, ROWS)
+    counts = rates(folder, ROWS)
     keys = [5, 9, 7, 0]
     same = {11: [(1 + 4 * 2 / 3) / (1 + 4), (1 + 4 * 2 / 3) / (2 + 4), 2 / 3, np.nan]}
     same[20] = same[11]
     same[21] = [(2 + 4 * 0.5) / (4 + 4), (1 + 4 * 0.5) / (2 + 4), 0.5, np.nan]
     same[99] = [(2 + 4 * 0.7) / (4 + 4), (5 + 4 * 0.7) / (6 + 4), 0.7, np.nan]
     for cut, expected in same.items():
-        assert values(found, RATE, keys, cut) == pytest.approx(expected, rel=1e-15, nan_ok=True)
+        assert values(counts, RATE, keys, cut) == pytest.approx(expected, rel=1e-15, nan_ok=True)
 
 
 def test_before_any_data_there_is_no_rate(folder: Path) -> None:
-    found = rates(folder, ROWS)
-    assert np.isnan(values(found, RATE, [5, 9, 7, 0], 10)).all()
-    assert np.isnan(values(found, RATE, [5, 9, 7, 0], NEVER)).all()
+    counts = rates(folder, ROWS)
+    assert np.isnan(values(counts, RATE, [5, 9, 7, 0], 10)).all()
+    assert np.isnan(values(counts, RATE, [5, 9, 7, 0], NEVER)).all()
     assert np.isnan(values(rates(folder, []), RATE, [5, 0], 99)).all()
 
 
 def test_without_a_label_it_is_how_often(folder: Path) -> None:
-    found = rates(folder, ROWS)
+    counts = rates(folder, ROWS)
     expected = {10: [1, 1, 1, np.nan], 20: [2, 3, 1, np.nan], 99: [5, 7, 1, np.nan]}
     for cut, more in expected.items():
-        assert values(found, COUNT, [5, 9, 7, 0], cut) == pytest.approx(
+        assert values(counts, COUNT, [5, 9, 7, 0], cut) == pytest.approx(
             np.log(more).tolist(), rel=1e-15, nan_ok=True
         )
     assert values(rates(folder, []), COUNT, [5], 99) == [0]
 
 
 def test_requests_of_several_periods_at_once(folder: Path) -> None:
-    found = rates(folder, ROWS)
+    counts = rates(folder, ROWS)
     keys, cuts = hashed([5, 9, 5, 7, 9]), longs([99, 11, 10, 21, 99])
-    each = [values(found, RATE, [int(key)], int(cut))[0] for key, cut in zip(keys, cuts, strict=True)]
-    np.testing.assert_array_equal(found.values(RATE, keys, cuts), each)
-    assert found.values(RATE, keys[:0], cuts[:0]).tolist() == []
+    each = [values(counts, RATE, [int(key)], int(cut))[0] for key, cut in zip(keys, cuts, strict=True)]
+    np.testing.assert_array_equal(counts.values(RATE, keys, cuts), each)
+    assert counts.values(RATE, keys[:0], cuts[:0]).tolist() == []
 
 
 def test_snapshot_is_the_counts_until_its_cut(folder: Path) -> None:
-    found = rates(folder, ROWS)
-    assert plain(found.as_of(21)) == {
+    counts = rates(folder, ROWS)
+    assert plain(counts.as_of(21)) == {
         "keys": [5, 9],
         "each.offsets": [0, 1, 2],
         "each.periods": [20, 20],
@@ -153,8 +153,8 @@ def test_snapshot_is_the_counts_until_its_cut(folder: Path) -> None:
         "all.shown": [6],
         "all.positive": [3],
     }
-    assert plain(found.as_of(10))["keys"] == [] and plain(found.as_of(10))["all.shown"] == [0]
-    assert np.isnan(values(found.as_of(10), RATE, [5], 10)).all()
+    assert plain(counts.as_of(10))["keys"] == [] and plain(counts.as_of(10))["all.shown"] == [0]
+    assert np.isnan(values(counts.as_of(10), RATE, [5], 10)).all()
 
 
 @pytest.mark.parametrize("ranges", [2, 3, 7])
@@ -167,8 +167,8 @@ def test_counting_some_keys_at_a_time_is_counting_all(folder: Path, ranges: int)
 
 
 def test_counts_are_saved(folder: Path, tmp_path: Path) -> None:
-    found = rates(folder, ROWS)
-    for n, some in enumerate((found, found.as_of(21), rates(folder, []))):
+    counts = rates(folder, ROWS)
+    for n, some in enumerate((counts, counts.as_of(21), rates(folder, []))):
         some.save(tmp_path / str(n))
         assert plain(PriorCounts.load(tmp_path / str(n))) == plain(some)
 
@@ -187,12 +187,12 @@ TICK = timedelta(milliseconds=1)
 WINDOW = RATE.model_copy(update={"every": TICK, "window": 4 * TICK})
 FADING = RATE.model_copy(update={"every": TICK, "half_life": 3 * TICK})
 MEMORIES = [RATE.model_copy(update={"every": TICK}), WINDOW, FADING]
-"""That forget nothing, all at once, and slowly. A period is a millisecond."""
+"""Priors that forget nothing, all at once, and slowly. A period is a millisecond."""
 memories = st.sampled_from(MEMORIES)
 
 
 def remembered(feature: PriorFeature, period: int, cut: int) -> float:
-    """What a candidate of a period counts at a cut."""
+    """The weight of a candidate of a period at a cut."""
     if period >= cut or (feature.window and period < cut - feature.window / TICK):
         return 0
     return 2 ** (-(cut - period - 1) / (feature.half_life / TICK)) if feature.half_life else 1
@@ -204,7 +204,7 @@ def remembered(feature: PriorFeature, period: int, cut: int) -> float:
 def test_values_are_those_of_a_loop(
     folder: Path, rows: list[Row], asked: list[tuple[int, int]], feature: PriorFeature
 ) -> None:
-    found, expected, often = rates(folder, rows, memory=feature.memory), [], []
+    counts, expected, often = rates(folder, rows, memory=feature.memory), [], []
     for key, cut in asked:
         past = [(r[0], *(w * remembered(feature, r[1], cut) for w in r[2:])) for r in rows if r[0]]
         shown, positive = (sum(r[n] for r in past if r[0] == key) for n in (1, 2))
@@ -214,8 +214,8 @@ def test_values_are_those_of_a_loop(
         often.append(np.log1p(shown) if key else np.nan)
     known, at = hashed([key for key, _ in asked]), longs([cut for _, cut in asked])
     far = 1e-12 if feature.half_life else 0
-    np.testing.assert_allclose(found.values(feature, known, at), expected, far)
-    np.testing.assert_allclose(found.values(without_label(feature), known, at), often, far)
+    np.testing.assert_allclose(counts.values(feature, known, at), expected, far)
+    np.testing.assert_allclose(counts.values(without_label(feature), known, at), often, far)
 
 
 def without_label(feature: PriorFeature) -> PriorFeature:
@@ -236,7 +236,7 @@ def test_what_comes_at_the_cut_or_after_changes_nothing(
     one = rates(folder, rows, memory=memory)
     other = rates(folder, [r for r in others if r[1] >= cut], before, memory=memory)
     for asked in (feature, without_label(feature)):
-        ours, theirs = (values(found, asked, ASKED, cut) for found in (one, other))
+        ours, theirs = (values(counts, asked, ASKED, cut) for counts in (one, other))
         np.testing.assert_array_equal(ours, theirs)
     kept = plain(one.as_of(cut, memory))
     assert kept == plain(other.as_of(cut, memory))
@@ -265,12 +265,12 @@ def test_a_snapshot_brought_forward_is_that_of_all_counted_at_once(
 ) -> None:
     first, second, third = of
     memory = feature.memory
-    found, log = rates(folder, rows, memory=memory), frame(rows)
-    forward = found.as_of(first, memory).extend(log, first, second, memory)
+    counts, log = rates(folder, rows, memory=memory), frame(rows)
+    forward = counts.as_of(first, memory).extend(log, first, second, memory)
     forward = forward.extend(log, second, third, memory)
-    assert plain(forward) == plain(found.as_of(third, memory))
+    assert plain(forward) == plain(counts.as_of(third, memory))
     np.testing.assert_array_equal(
-        values(forward, feature, ASKED, third), values(found, feature, ASKED, third)
+        values(forward, feature, ASKED, third), values(counts, feature, ASKED, third)
     )
 
 
@@ -279,16 +279,16 @@ def test_no_past_is_too_far_to_forget(folder: Path) -> None:
     end, minute = 2_000_000_000_000, 60_000
     rows: list[Row] = [(5, end - n * 700 * DAY, 1.0, 1.0) for n in range(20)] + [(9, 0, 1.0, 0.0)]
     fading = FADING.model_copy(update={"every": timedelta(minutes=1), "half_life": timedelta(minutes=2)})
-    found = rates(folder, rows, memory=fading.memory)
-    assert values(found, fading, [5, 9], end + minute) == [(1 + 4 * 1) / (1 + 4), (0 + 4 * 1) / (0 + 4)]
-    assert values(found, fading, [5], end + 3 * minute) == [(0.5 + 4) / (0.5 + 4)]
-    assert np.isnan(values(found, fading, [5, 9], NEVER)).all()
+    counts = rates(folder, rows, memory=fading.memory)
+    assert values(counts, fading, [5, 9], end + minute) == [(1 + 4 * 1) / (1 + 4), (0 + 4 * 1) / (0 + 4)]
+    assert values(counts, fading, [5], end + 3 * minute) == [(0.5 + 4) / (0.5 + 4)]
+    assert np.isnan(values(counts, fading, [5, 9], NEVER)).all()
     window = WINDOW.model_copy(update={"every": timedelta(minutes=1), "window": timedelta(minutes=2)})
-    held = rates(folder, rows, memory=window.memory)
-    assert values(held, without_label(window), [5, 9], end + minute) == [np.log(2), 0]
-    assert values(held, without_label(window), [5], end + 3 * minute) == [0]
-    assert np.isnan(values(held, window, [5], end + 3 * minute)).all()  # nothing is known of late
-    assert np.isnan(values(held, window, [5, 9], NEVER)).all()
+    recent = rates(folder, rows, memory=window.memory)
+    assert values(recent, without_label(window), [5, 9], end + minute) == [np.log(2), 0]
+    assert values(recent, without_label(window), [5], end + 3 * minute) == [0]
+    assert np.isnan(values(recent, window, [5], end + 3 * minute)).all()  # no recent counts
+    assert np.isnan(values(recent, window, [5, 9], NEVER)).all()
 
 
 def test_a_window_of_days_holds_so_many_when_clocks_change(folder: Path) -> None:
@@ -296,12 +296,12 @@ def test_a_window_of_days_holds_so_many_when_clocks_change(folder: Path) -> None
     feature = PriorFeature(kind="prior", by=["item"], every=day, window=3 * day)
     for first in (datetime(2026, 3, 25), datetime(2026, 10, 21)):  # the clock changes on the 29th, the 25th
         midnights = [to_ms((first + n * day).replace(tzinfo=ZoneInfo(zone))) for n in range(9)]
-        found = rates(folder, [(5, at, 1, 0) for at in midnights], memory=feature.memory)
+        counts = rates(folder, [(5, at, 1, 0) for at in midnights], memory=feature.memory)
         for at in midnights[3:]:
-            assert values(found, feature, [5], at) == [np.log(4)]
+            assert values(counts, feature, [5], at) == [np.log(4)]
 
 
-# From candidates to what is counted
+# From candidates to counts
 
 FEATURES: dict[str, Feature] = {
     "user": IdFeature(side="user", kind="id"),
@@ -359,12 +359,12 @@ def test_a_candidate_is_counted_once_its_label_is_mature() -> None:
 def test_requests_know_the_periods_that_were_over(folder: Path) -> None:
     day = RATE.model_copy(update={"every": timedelta(days=1)})
     midnight = 16 * HOUR  # in Shanghai
-    found = rates(folder, [(5, midnight - DAY, 1, 1), (5, midnight, 1, 0)])
-    snapshots = PriorSnapshots({"rate": found}, "Asia/Shanghai")
+    counts = rates(folder, [(5, midnight - DAY, 1, 1), (5, midnight, 1, 0)])
+    snapshots = PriorSnapshots({"rate": counts}, "Asia/Shanghai")
     times = longs([NEVER, midnight - 1, midnight, midnight + DAY - 1, midnight + DAY])
     asked = snapshots.values("rate", day, np.full(5, 5, np.uint64), times)
     expected = [np.nan, np.nan, 1, 1, (1 + 4 * 0.5) / (2 + 4)]
     np.testing.assert_array_equal(asked, expected)
     kept = snapshots.as_of(Schema({"item": FEATURES["item"], "rate": day}), midnight + 1)
     assert kept.cut == {"rate": midnight}
-    assert kept.values("rate", day, np.full(5, 5, np.uint64), times).tolist() == [1] * 5  # as of its own time
+    assert kept.values("rate", day, np.full(5, 5, np.uint64), times).tolist() == [1] * 5  # at its own time

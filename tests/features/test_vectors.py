@@ -1,4 +1,4 @@
-"""Vectors of content: what is kept of them, what is refused, and cosines against a calculation by hand."""
+"""Vectors of content: storage, refusals, and cosines against a calculation by hand."""
 
 from typing import Any
 
@@ -27,18 +27,18 @@ TEXT = {"side": "item", "kind": "vector", "dim": 3}
 
 def encode(values: Any, dtype: Any = None, **settings: Any) -> Vectors:
     feature = VectorFeature.model_validate(TEXT | settings)
-    found = feature.encode(None, pl.Series("text", values, dtype=dtype), "text")
-    assert isinstance(found, Vectors)
-    return found
+    vectors = feature.encode(None, pl.Series("text", values, dtype=dtype), "text")
+    assert isinstance(vectors, Vectors)
+    return vectors
 
 
 def test_lists_and_arrays_of_any_numbers_are_kept_alike_in_16_bits() -> None:
     rows = [[1, 2, 3], None, [0.5, -0.25, 65504]]
     for dtype in (pl.List(pl.Float64), pl.Array(pl.Float32, 3)):
-        found = encode(rows, dtype)
-        assert found.values.dtype == np.float16
-        assert found.dense().tolist() == [[1, 2, 3], [0, 0, 0], [0.5, -0.25, 65504]]
-        assert found.with_missing()[:, 3].tolist() == [0, 1, 0]
+        vectors = encode(rows, dtype)
+        assert vectors.values.dtype == np.float16
+        assert vectors.dense().tolist() == [[1, 2, 3], [0, 0, 0], [0.5, -0.25, 65504]]
+        assert vectors.with_missing()[:, 3].tolist() == [0, 1, 0]
 
 
 def test_no_value_at_all_and_zeros_are_missing() -> None:
@@ -52,10 +52,10 @@ def test_no_value_at_all_and_zeros_are_missing() -> None:
 
 def test_normalise_gives_length_1_whatever_the_size() -> None:
     rows = [[3.0, 0.0, 4.0], [3e30, 0.0, 4e30], [3e-40, 0.0, 4e-40], [0.0, 0.0, 0.0]]
-    found = encode(rows, normalise=True)
+    vectors = encode(rows, normalise=True)
     expected = np.array([0.6, 0, 0.8]).astype(np.float16)
-    np.testing.assert_allclose(found.dense()[:3], [expected] * 3, atol=1e-3)
-    assert found.row.tolist() == [0, 1, 2, -1]
+    np.testing.assert_allclose(vectors.dense()[:3], [expected] * 3, atol=1e-3)
+    assert vectors.row.tolist() == [0, 1, 2, -1]
 
 
 @pytest.mark.parametrize(
@@ -156,15 +156,15 @@ def test_rows_are_selected_joined_and_replaced_as_lists_are(
     some: list[Any], more: list[Any], data: st.DataObject
 ) -> None:
     one, other = encode(some, pl.List(pl.Float32)), encode(more, pl.List(pl.Float32))
-    held = plain(one)
+    rows = plain(one)
     index = np.array(data.draw(st.lists(st.integers(0, len(some) - 1), max_size=9)), dtype=np.int64)
-    assert plain(one.take(index)) == [held[n] for n in index]
-    assert plain(one.take(index).compact()) == [held[n] for n in index]
-    assert plain(one.concat(other)) == held + plain(other)
-    assert plain(one.share_repeats()) == held
+    assert plain(one.take(index)) == [rows[n] for n in index]
+    assert plain(one.take(index).compact()) == [rows[n] for n in index]
+    assert plain(one.concat(other)) == rows + plain(other)
+    assert plain(one.share_repeats()) == rows
     at = np.array(sorted({int(n) for n in index}), dtype=np.int64)
     new = other.take(np.arange(len(at)) % len(more))
-    expected = list(held)
+    expected = list(rows)
     for n, row in zip(at, plain(new), strict=True):
         expected[n] = row
     assert plain(one.with_rows(at, new)) == expected
@@ -177,21 +177,21 @@ def test_versions_that_repeat_a_vector_share_it() -> None:
 
 @given(vectors_of_rows, st.data())
 def test_means_leave_out_what_has_no_vector(some: list[Any], data: st.DataObject) -> None:
-    held = encode(some, pl.List(pl.Float32))
+    vectors = encode(some, pl.List(pl.Float32))
     lists = data.draw(st.lists(st.lists(st.integers(-1, len(some) - 1), max_size=5), max_size=6))
     index = np.array([n for one in lists for n in one], dtype=np.int64)
     weight = np.array([data.draw(st.floats(0.25, 1, width=16)) for _ in index], dtype=np.float32)
-    found = held.means(index, np.array([len(one) for one in lists], dtype=np.int32), weight)
-    rows, first = plain(held), 0
+    means = vectors.means(index, np.array([len(one) for one in lists], dtype=np.int32), weight)
+    rows, first = plain(vectors), 0
     for n, one in enumerate(lists):
         weights = weight[first : first + len(one)]
         first += len(one)
         known = [(rows[k], w) for k, w in zip(one, weights, strict=True) if k >= 0 and rows[k] is not None]
         if not known:
-            assert found.row[n] == -1
+            assert means.row[n] == -1
             continue
         expected = np.average([row for row, _ in known], axis=0, weights=[w for _, w in known])
-        np.testing.assert_allclose(found.values[found.row[n]], expected, atol=1e-6)
+        np.testing.assert_allclose(means.values[means.row[n]], expected, atol=1e-6)
 
 
 def cosines(first: Vectors, second: Vectors) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Features within a request: a number of a candidate beside that of the others."""
+"""Features within a request: a number of a candidate compared with that of the others."""
 
 import math
 from collections.abc import Callable
@@ -37,8 +37,8 @@ def pairs(prices: list[list[float]]) -> OperandRows:
 
 def derive(feature: WithinFeature, rows: OperandRows) -> list[float]:
     when = PointInTime("within", np.zeros(rows.count, np.int64), PriorSnapshots({}, "UTC"))
-    found: list[float] = feature.derive(rows, when).tolist()
-    return found
+    values: list[float] = feature.derive(rows, when).tolist()
+    return values
 
 
 def slow_rank(price: float, among: list[float]) -> float:
@@ -80,7 +80,7 @@ def test_a_ratio_is_missing_where_the_median_is_0() -> None:
 
 @pytest.mark.parametrize(("feature", "slow"), SLOW)
 def test_a_pair_beyond_the_log_is_compared_as_one_candidate_more(feature: WithinFeature, slow: Slow) -> None:
-    """Several of one request do not know of each other."""
+    """Several of one request do not affect each other."""
     price = np.array([2.0, 3.0, 100.0, -7.0, NAN, 0.0])
     request, row = (part.ravel() for part in np.meshgrid(np.arange(len(PRICES)), np.arange(len(price))))
     items, query = Operands(len(price), {}, {}, {"price": price}), Operands(len(PRICES), {}, {}, {})

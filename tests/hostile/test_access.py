@@ -70,7 +70,7 @@ def audit(folder: Path) -> list[dict[str, Any]]:
 def test_pages_of_other_sites_and_other_names_are_refused(
     url: str, headers: dict[str, str], status: int
 ) -> None:
-    """By what a page may read, too: under DNS rebinding its origin is the service's, as its name tells."""
+    """By what a page may read, too: under DNS rebinding its origin is the service's, as its name says."""
     assert httpx2.post(f"{url}/rank", json=RANK, headers=headers).status_code == status
     for path in ("/version", "/example", "/metrics", "/status", "/item?id=1"):
         assert httpx2.get(f"{url}{path}", headers=headers).status_code == status

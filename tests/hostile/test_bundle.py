@@ -122,7 +122,7 @@ def test_a_manifest_of_garbage_is_refused(bundle: Path, text: str) -> None:
     assert refusal(bundle).startswith(str(bundle / "manifest.json"))
 
 
-# What parts hold
+# Contents of parts
 
 
 def array(name: str, change: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]) -> Edit:
@@ -133,8 +133,8 @@ def array(name: str, change: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, An
 
 
 def first(value: float) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
-    def change(held: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        out = held.copy()
+    def change(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        out = values.copy()
         out.reshape(-1)[0] = value
         return out
 
@@ -174,14 +174,14 @@ def smoothing(change: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]] | N
 
 
 UNSOUND: list[tuple[Edit, str]] = [
-    (array("tables/shared/8.npy", lambda held: held[:-1]), "tables/shared/8.npy: expected the shape"),
+    (array("tables/shared/8.npy", lambda values: values[:-1]), "tables/shared/8.npy: expected the shape"),
     (array("tables/shared/8.npy", first(np.nan)), "tables/shared/8.npy: holds an infinity or NaN"),
     (
-        array("items/part.prerank.vector.npy", lambda held: held[:, :-1]),
+        array("items/part.prerank.vector.npy", lambda values: values[:, :-1]),
         "part.prerank.vector.npy: expected the shape",
     ),
     (
-        array("items/part.prerank.vector.npy", lambda held: held[:-1]),
+        array("items/part.prerank.vector.npy", lambda values: values[:-1]),
         "part.prerank.vector.npy: expected float32 of shape",
     ),
     (
@@ -190,25 +190,31 @@ UNSOUND: list[tuple[Edit, str]] = [
     ),
     (array("items/ids.npy", first(2**31 - 1)), "items/ids.npy: item_id: codes from"),
     (array("items/ids.npy", first(-1)), "items/ids.npy: item_id: codes from"),
-    (array("items/ids.npy", lambda held: held.astype(np.int64)), "items/ids.npy: expected int32"),
-    (array("items/numbers.npy", lambda held: held[:-1]), "items/numbers.npy: expected float32 of shape"),
+    (array("items/ids.npy", lambda values: values.astype(np.int64)), "items/ids.npy: expected int32"),
+    (array("items/numbers.npy", lambda values: values[:-1]), "items/numbers.npy: expected float32 of shape"),
     (array("items/list0.start.npy", first(10**6)), "items/list0: a list begins outside"),
     (array("items/list0.length.npy", first(10**6)), "items/list0: a list ends beyond"),
     (array("items/list0.length.npy", first(-1)), "items/list0: a list begins outside"),
     (array("items/vector0.row.npy", first(10**6)), "items/vector0.row.npy: a vector lies beyond"),
     (array("items/vector0.row.npy", first(-2)), "items/vector0.row.npy: a vector lies beyond"),
     (array("items/vector0.values.npy", first(np.nan)), "vector0.values.npy: holds an infinity or NaN"),
-    (array("items/vector0.values.npy", lambda held: held[:, :-1]), "vector0.values.npy: expected float16"),
+    (
+        array("items/vector0.values.npy", lambda values: values[:, :-1]),
+        "vector0.values.npy: expected float16",
+    ),
     (array("tables/shared/projection0.npy", first(np.inf)), "projection0.npy: holds an infinity or NaN"),
-    (array("tables/shared/projection0.npy", lambda held: held[:-1]), "projection0.npy: expected the shape"),
+    (
+        array("tables/shared/projection0.npy", lambda values: values[:-1]),
+        "projection0.npy: expected the shape",
+    ),
     (array("priors/0/each.shown.npy", first(np.nan)), "priors/0/each.shown.npy: holds an infinity or NaN"),
     (array("priors/0/each.shown.npy", first(-1)), "priors/0/each.shown.npy: a count is below 0"),
-    (array("priors/0/keys.npy", lambda held: held[::-1]), "priors/0/keys.npy: must ascend"),
+    (array("priors/0/keys.npy", lambda values: values[::-1]), "priors/0/keys.npy: must ascend"),
     *((smoothing(first(x)), "smoothing.npy: expected a number above 0") for x in (np.nan, np.inf, 0, -1)),
     (smoothing(None), "smoothing.npy: expected a number above 0"),
-    (smoothing(lambda held: held[:0]), "smoothing.npy: expected the shape (1); found (0,)"),
-    (smoothing(lambda held: held[None]), "smoothing.npy: expected the shape (1); found (1, 1)"),
-    (smoothing(lambda held: held.astype(np.float32)), "smoothing.npy: expected float64; found float32"),
+    (smoothing(lambda values: values[:0]), "smoothing.npy: expected the shape (1); found (0,)"),
+    (smoothing(lambda values: values[None]), "smoothing.npy: expected the shape (1); found (1, 1)"),
+    (smoothing(lambda values: values.astype(np.float32)), "smoothing.npy: expected float64; found float32"),
     (keys(pl.Series([2, 1, *range(3, 17)])), "items/keys: must ascend"),
     (keys(pl.Series([float(n) for n in range(16)])), "items/keys.npy: expected int64; found float64"),
     (garbage("items/keys.npy"), "items/keys.npy: damaged"),
@@ -297,11 +303,11 @@ def test_a_graph_with_weights_elsewhere_is_refused(bundle: Path, hide: Callable[
 def test_a_graph_that_loads_and_cannot_be_run_is_refused(bundle: Path) -> None:
     path = content(bundle) / "rank.value.onnx"
     model = onnx.load(path)
-    given = model.graph.output[0].name
+    output = model.graph.output[0].name
     for node in model.graph.node:
-        node.output[:] = ["inner" if name == given else name for name in node.output]
+        node.output[:] = ["inner" if name == output else name for name in node.output]
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([10**6, 10**6]), "far"))
-    model.graph.node.append(onnx.helper.make_node("Gather", ["inner", "far"], [given], axis=1))
+    model.graph.node.append(onnx.helper.make_node("Gather", ["inner", "far"], [output], axis=1))
     path.write_bytes(model.SerializeToString())
     seal(bundle)
     assert "rank.value.onnx: a graph that fails when it is run" in refusal(bundle)
@@ -362,17 +368,17 @@ def test_a_bundle_of_an_older_release_without_ranges_still_opens(bundle: Path) -
 def test_mutated_bundles_open_or_are_refused_by_name(tmp_path: Path) -> None:
     case = derived()
     bundles = HostileBundles(case.base / "bundle", case.request("test", 0), tmp_path)
-    found = bundles.run(100, 12, FileWatch())
-    assert (found.failed, found.hung, found.escaped) == (0, 0, 0), found.first
-    assert found.cases == 100 and found.accepted < 50
+    outcome = bundles.run(100, 12, FileWatch())
+    assert (outcome.failed, outcome.hung, outcome.escaped) == (0, 0, 0), outcome.first
+    assert outcome.cases == 100 and outcome.accepted < 50
 
 
 def test_mutated_stores_are_served_or_refused_by_name(tmp_path: Path) -> None:
     case = derived()
     store = HostileStore(case.base / "bundle", case.request("test", 0), tmp_path)
-    found = store.run(60, 3, FileWatch())
-    assert (found.failed, found.hung, found.escaped) == (0, 0, 0), found.first
-    assert found.cases == 60 and found.accepted < 40
+    outcome = store.run(60, 3, FileWatch())
+    assert (outcome.failed, outcome.hung, outcome.escaped) == (0, 0, 0), outcome.first
+    assert outcome.cases == 60 and outcome.accepted < 40
 
 
 def test_the_watch_of_the_fuzzing_sees_what_is_touched_elsewhere(tmp_path: Path) -> None:

@@ -105,8 +105,8 @@ def test_a_folder_that_cannot_be_written_stops_the_start(
 ) -> None:
     (tmp_path / "file").touch()
     folders = {"--cache": tmp_path / "cache"} | {option: tmp_path / "file" / "folder"}
-    given = [word for pair in folders.items() for word in pair]
-    code, out, err = run_corank(capsys, "serve", url, "--port", 0, "--workers", workers, *given)
+    flags = [word for pair in folders.items() for word in pair]
+    code, out, err = run_corank(capsys, "serve", url, "--port", 0, "--workers", workers, *flags)
     assert (code, out) == (1, "")
     assert err.startswith(f"error: {option}: nothing can be written to {tmp_path}/file/folder")
     assert "Traceback" not in err

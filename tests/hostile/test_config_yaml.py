@@ -31,8 +31,8 @@ def path(tmp_path: Path) -> Path:
     ],
 )
 def test_scalars_are_those_of_the_core_schema(text: str, value: object) -> None:
-    found = read_yaml(text, "text")
-    assert found == value and type(found) is type(value)
+    parsed = read_yaml(text, "text")
+    assert parsed == value and type(parsed) is type(value)
 
 
 def test_a_key_that_is_given_twice_is_refused_with_both_lines(path: Path) -> None:
@@ -134,6 +134,6 @@ def test_a_faulty_value_is_cut_to_what_a_message_has_room_for(path: Path) -> Non
 
 
 def test_mutated_configs_are_read_or_refused(tmp_path: Path) -> None:
-    found = read_mutations(make_world(tmp_path), 300, seed=0)
-    assert found.failures == [] and found.cases == 300
-    assert found.accepted < 150
+    outcome = read_mutations(make_world(tmp_path), 300, seed=0)
+    assert outcome.failures == [] and outcome.cases == 300
+    assert outcome.accepted < 150

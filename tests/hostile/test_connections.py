@@ -31,22 +31,22 @@ Service = tuple[str, psutil.Process]
 def serving(cache: Path, receive: float, idle: float) -> Iterator[Service]:
     bundle = str(shared_case(RICH).base / "bundle")
     seconds = ["--receive-seconds", f"{receive:g}", "--idle-seconds", f"{idle:g}"]
-    with running_service(bundle, cache, *LIMITS, *seconds) as found:
-        yield found
+    with running_service(bundle, cache, *LIMITS, *seconds) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """One that cuts nobody off for being slow."""
-    with serving(tmp_path_factory.mktemp("cache"), PATIENCE, PATIENCE) as found:
-        yield found
+    with serving(tmp_path_factory.mktemp("cache"), PATIENCE, PATIENCE) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """One that soon cuts off who is slow, an honest client of a busy machine, too."""
-    with serving(tmp_path_factory.mktemp("cache"), 1, 2) as found:
-        yield found
+    with serving(tmp_path_factory.mktemp("cache"), 1, 2) as running:
+        yield running
 
 
 def connect(url: str) -> socket.socket:
@@ -60,12 +60,12 @@ def post(size: int, path: str = "/rank", *headers: str) -> bytes:
 
 
 def read_all(one: socket.socket) -> bytes:
-    """What comes until the service closes the connection; TimeoutError if it does not."""
-    found = b""
+    """All bytes until the service closes the connection; TimeoutError if it does not."""
+    content = b""
     with contextlib.suppress(ConnectionResetError):
         while part := one.recv(1 << 16):
-            found += part
-    return found
+            content += part
+    return content
 
 
 def status(answer: bytes) -> int:
@@ -74,10 +74,10 @@ def status(answer: bytes) -> int:
 
 def read_one(one: socket.socket) -> bytes:
     """One answer of a connection that stays open; what came of it if the connection is closed."""
-    found = b""
-    while not found.endswith(b"}") and (part := one.recv(1 << 16)):
-        found += part
-    return found
+    content = b""
+    while not content.endswith(b"}") and (part := one.recv(1 << 16)):
+        content += part
+    return content
 
 
 def drip(one: socket.socket, byte: bytes = b"a") -> bytes:
@@ -170,12 +170,12 @@ def test_trailers_and_chunks_have_a_largest_size(service: Service) -> None:
 
 def test_more_half_sent_requests_than_connections_keep_nobody_out(service: Service) -> None:
     with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(connect(service[0])) for _ in range(CONNECTIONS * 3)]
-        for one in held:
+        connections = [stack.enter_context(connect(service[0])) for _ in range(CONNECTIONS * 3)]
+        for one in connections:
             with contextlib.suppress(OSError):
                 one.sendall(post(100)[:40])
             assert answers(service)
-        assert read_all(held[0]) == b""
+        assert read_all(connections[0]) == b""
 
 
 def test_more_idle_connections_than_allowed_keep_nobody_out(service: Service) -> None:
@@ -208,15 +208,15 @@ def test_unfinished_bodies_take_no_more_than_their_budget(service: Service) -> N
     assert answers(service)
     before = process.memory_info().rss
     with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(connect(url)) for _ in range(CONNECTIONS - 2)]
-        for one in held:
+        connections = [stack.enter_context(connect(url)) for _ in range(CONNECTIONS - 2)]
+        for one in connections:
             with contextlib.suppress(OSError):
                 one.sendall(post(BODY) + b" " * (BODY - 1))
             with httpx2.Client() as client:
                 sent = client.post(f"{url}/rank", content=large, headers={"Content-Type": "application/json"})
             assert sent.status_code == 200
         assert process.memory_info().rss - before < 40 * MIB
-        assert status(read_all(held[0])) in (503, 408)
+        assert status(read_all(connections[0])) in (503, 408)
 
 
 def test_pipelined_requests_are_answered_in_order_and_bounded(service: Service) -> None:

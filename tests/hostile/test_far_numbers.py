@@ -57,8 +57,8 @@ def test_a_request_with_a_far_number_scores_as_with_the_nearest_and_is_counted()
 
 def test_the_log_has_numbers_near_the_range_as_they_are_and_far_ones_as_the_model_saw_them() -> None:
     column = LogColumn(pa.float64(), limits=(-1.0, 3.0))
-    given = [None, -1e30, -41.1, -40.9, 0.0, 42.9, 43.1, 1e30]
-    assert column.to_array("x", given).to_pylist() == [None, -1.0, -1.0, -40.9, 0.0, 42.9, 3.0, 3.0]
+    numbers = [None, -1e30, -41.1, -40.9, 0.0, 42.9, 43.1, 1e30]
+    assert column.to_array("x", numbers).to_pylist() == [None, -1.0, -1.0, -40.9, 0.0, 42.9, 3.0, 3.0]
     constant = LogColumn(pa.float64(), limits=(0.0, 0.0))
     assert constant.to_array("x", [-1.0, 10.0, 10.1]).to_pylist() == [-1.0, 10.0, 0.0]
 

@@ -1,4 +1,4 @@
-"""Items of a journal, and records of changed items, are what a store gives: odd ones are told, or refused by name."""
+"""Items of a journal, and records of changed items, come from a store: odd ones are reported, or refused by name."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -60,11 +60,11 @@ def encode(*items: dict[str, Any]) -> tuple[set[bytes], list[str]]:
 def test_an_odd_item_of_the_journal_is_told_and_left_out_alone(value: Any) -> None:
     odd, sound = (set(to_keys(pl.Series([id_]))) for id_ in (98, 99))
     for column in derived().funnel.request_encoder.item_columns:
-        found, said = encode(item(3, 98, **{column: value}), item(4, 99))
+        keys, said = encode(item(3, 98, **{column: value}), item(4, 99))
         if said:
-            assert found == sound and said[0].startswith("item 98 is left out: ")
+            assert keys == sound and said[0].startswith("item 98 is left out: ")
         else:
-            assert found == odd | sound
+            assert keys == odd | sound
 
 
 def test_an_item_column_that_no_float_holds_is_refused() -> None:
@@ -85,8 +85,8 @@ def test_a_version_is_published_over_a_journal_of_odd_items(tmp_path: Path) -> N
         said: list[str] = []
         live = publish_bundle(variant(first, tmp_path / "second", 2), store, said.append)
         assert said[0].startswith("item 98 is left out: ")
-        found = load_latest(store, live, Funnel(fetch_bundle(store, live, tmp_path / "cache")))
-        assert worths(found).keys() == {*range(16), 99}
+        funnel = load_latest(store, live, Funnel(fetch_bundle(store, live, tmp_path / "cache")))
+        assert worths(funnel).keys() == {*range(16), 99}
 
 
 def _code(layer: ItemLayer, code: int) -> ItemLayer:
@@ -95,17 +95,17 @@ def _code(layer: ItemLayer, code: int) -> ItemLayer:
 
 
 def _listed(layer: ItemLayer, code: int) -> ItemLayer:
-    held = layer.records.rows
-    count = len(held.ids)
+    rows = layer.records.rows
+    count = len(rows.ids)
     lists = tuple(
-        Ragged(np.arange(count), np.ones(count, np.int32), np.full(count, code, np.int32)) for _ in held.lists
+        Ragged(np.arange(count), np.ones(count, np.int32), np.full(count, code, np.int32)) for _ in rows.lists
     )
-    return replace(layer, records=replace(layer.records, rows=replace(held, lists=lists)))
+    return replace(layer, records=replace(layer.records, rows=replace(rows, lists=lists)))
 
 
 def _number(layer: ItemLayer, number: float) -> ItemLayer:
-    held = layer.records.rows
-    rows = replace(held, numbers=np.full_like(held.numbers, number))
+    table = layer.records.rows
+    rows = replace(table, numbers=np.full_like(table.numbers, number))
     return replace(layer, records=replace(layer.records, rows=rows))
 
 
@@ -135,7 +135,7 @@ def test_an_intact_record_that_fits_no_table_is_refused_by_its_item(
     with opened("lmdb", tmp_path) as store:
         version = publish_bundle(derived().base / "bundle", store)
         source = StoreSource(store, tmp_path / "cache")
-        held = source.load_newer(None)
+        served = source.load_newer(None)
         seq = upsert(store, version, funnel, [item(n, 90 + n) for n in range(5)])
         layer = funnel.request_encoder.encode_items([93], [{k: v for k, v in item(3).items() if k != "id"}])
         form = RecordFormat.from_manifest(funnel.manifest)
@@ -144,10 +144,10 @@ def test_an_intact_record_that_fits_no_table_is_refused_by_its_item(
         with pytest.raises(StoreError, match=f"item 93: .*{reason}"):
             StoreSource(store, tmp_path / "cache").load_newer(None)
         (raw,) = store.get(JOURNAL, [journal_key(seq)])
-        assert raw is not None and held is not None
+        assert raw is not None and served is not None
         change = msgspec.msgpack.decode(raw, type=Change)
         records = [*(dict(change.records) | forged).items()]
         entry = msgspec.msgpack.encode(msgspec.structs.replace(change, records=records))
         store.put({JOURNAL: [(journal_key(seq), entry)]})
         with pytest.raises(StoreError, match=f"item 93: .*{reason}"):
-            source.load_newer(held)
+            source.load_newer(served)

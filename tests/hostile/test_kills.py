@@ -50,12 +50,12 @@ def test_a_replaced_folder_is_the_old_or_the_new_wherever_the_writer_is_killed(
     seen = set()
     for change in range(1, changes + 1):
         kill_at(change, write_folder, path, "new")
-        found = content(path)
-        assert found in (["old"] * 2, ["new"] * 2), change
-        seen.add(found[0])
+        contents = content(path)
+        assert contents in (["old"] * 2, ["new"] * 2), change
+        seen.add(contents[0])
         with pytest.raises(ValueError, match="fails"), atomic_folder(path, replace=True):
             raise ValueError("fails")
-        assert content(path) == found, f"a writer that fails after kill {change} removed it"
+        assert content(path) == contents, f"a writer that fails after kill {change} removed it"
         write(path, "old")
         assert list(tmp_path.iterdir()) == [path], f"kill {change} left something for good"
     assert seen == {"old", "new"}
@@ -122,15 +122,15 @@ def test_packed_data_are_the_old_or_the_new_wherever_packing_is_killed(tmp_path:
     for change in range(changes - 8, changes + 1, 2):
         run(pack, config)
         kill_at(change, pack, config, other)
-        found = PackedDataset.open(packed).manifest.fingerprint
+        current = PackedDataset.open(packed).manifest.fingerprint
         with pytest.raises(DataError):
             corank.pack(config, ["data.log=none/*.parquet"])
-        assert PackedDataset.open(packed).manifest.fingerprint == found, change
-    assert found != fingerprint
+        assert PackedDataset.open(packed).manifest.fingerprint == current, change
+    assert current != fingerprint
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """What the files of packed data hold, without sets of other features."""
+    """Contents of the files of packed data, without sets of other features."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     relative = {str(path.relative_to(folder)): path for path in files}
     return {name: path.read_bytes() for name, path in relative.items() if not name.startswith("sets/")}

@@ -52,8 +52,8 @@ def read_anew(store: Store, cache: Path) -> Funnel:
 
 @pytest.fixture(params=KINDS[:2])  # of a cluster: test_redis_cluster.py
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    with opened(request.param, tmp_path) as found:
-        yield found
+    with opened(request.param, tmp_path) as backend:
+        yield backend
 
 
 def test_a_change_of_the_same_number_is_not_the_same_change(store: Store, tmp_path: Path) -> None:
@@ -80,8 +80,8 @@ def test_a_change_of_the_same_number_is_not_the_same_change(store: Store, tmp_pa
     # an answer of before the loss is not taken for one of after it
     find = store_funnels(store, tmp_path / "again")
     assert find(now.model_version, 3, served.items_id) is None
-    found = find(now.model_version, 3, now.items_id)
-    assert found is not None and records(found) == records(follower.funnel)
+    funnel = find(now.model_version, 3, now.items_id)
+    assert funnel is not None and records(funnel) == records(follower.funnel)
     follower.refresh()
     assert follower.source.resynchronised == 1
 
@@ -93,14 +93,14 @@ def test_a_store_that_went_back_is_followed_back(store: Store, tmp_path: Path, m
     for n in range(2):
         upsert(store, version, base, [item(3, 90 + n)])
     source = StoreSource(store, tmp_path / "cache")
-    held = source.load_newer(None)
+    served = source.load_newer(None)
     cut_back(store, before)
     for n in range(more):
         upsert(store, version, base, [item(3, 80 + n)])
-    found = source.load_newer(held)
-    assert found is not None and records(found) == records(read_anew(store, tmp_path / "cache"))
-    assert worths(found).keys() == {*range(16), *range(80, 80 + more)}
-    assert source.resynchronised == 1 and source.load_newer(found) is None
+    newer = source.load_newer(served)
+    assert newer is not None and records(newer) == records(read_anew(store, tmp_path / "cache"))
+    assert worths(newer).keys() == {*range(16), *range(80, 80 + more)}
+    assert source.resynchronised == 1 and source.load_newer(newer) is None
 
 
 def test_a_store_that_is_made_anew_is_another(store: Store, tmp_path: Path) -> None:
@@ -108,12 +108,12 @@ def test_a_store_that_is_made_anew_is_another(store: Store, tmp_path: Path) -> N
     version = publish_bundle(bundle, store)
     upsert(store, version, base, [item(3, 90)])
     source = StoreSource(store, tmp_path / "cache")
-    held = source.load_newer(None)
+    served = source.load_newer(None)
     cut_back(store, (StoreState().to_bytes(), {}))
     assert publish_bundle(bundle, store) == version
     upsert(store, version, base, [item(3, 91)])
-    found = source.load_newer(held)
-    assert found is not None and worths(found).keys() == {*range(16), 91}
+    newer = source.load_newer(served)
+    assert newer is not None and worths(newer).keys() == {*range(16), 91}
 
 
 def test_changed_items_that_were_lost_are_told_and_come_back(store: Store, tmp_path: Path) -> None:
@@ -124,14 +124,14 @@ def test_changed_items_that_were_lost_are_told_and_come_back(store: Store, tmp_p
     upsert(store, version, base, [item(5, 90), item(6, 91)])
     expected = records(read_anew(store, tmp_path / "cache"))
     source = StoreSource(store, tmp_path / "cache")
-    held = source.load_newer(None)
+    served = source.load_newer(None)
     store.drop(f"changed/{version}")
     with pytest.raises(StoreError, match=f"3 of 3 changed items of {version} are missing; publish it again"):
         read_anew(store, tmp_path / "cache")
-    assert source.load_newer(held) is None  # what is served is whole
+    assert source.load_newer(served) is None  # what is served is whole
     publish_bundle(bundle, store)
     assert records(read_anew(store, tmp_path / "cache")) == expected
-    newer = source.load_newer(held)
+    newer = source.load_newer(served)
     assert newer is not None and records(newer) == expected
 
 
@@ -197,11 +197,11 @@ class Past:
 
     def expected(self) -> dict[int, float]:
         live = StoreState.read(self.store)[1].require_live(self.store)
-        held = dict.fromkeys(range(16), float(self.number[live]))
+        worth_by_id = dict.fromkeys(range(16), float(self.number[live]))
         for seq, id_, worth in self.known.came:
             if seq > self.known.as_of[live]:
-                held[id_] = worth
-        return held
+                worth_by_id[id_] = worth
+        return worth_by_id
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -209,17 +209,17 @@ def test_every_follower_equals_the_store_whatever_it_lost(store: Store, tmp_path
     rng = np.random.default_rng(seed)
     past = Past(store, tmp_path, rng)
     sources = [StoreSource(store, tmp_path / "cache") for _ in range(3)]
-    held: list[Funnel | None] = [None] * len(sources)
+    funnels: list[Funnel | None] = [None] * len(sources)
     steps = [past.publish, *[past.upsert] * 4, past.roll_back, past.prune, past.keep, past.keep, past.lose]
     past.publish()
     for _ in range(40):
         steps[int(rng.integers(len(steps)))]()
         for n, source in enumerate(sources):
             if rng.random() < 0.3:
-                held[n] = source.load_newer(held[n]) or held[n]
-                funnel = held[n]
+                funnels[n] = source.load_newer(funnels[n]) or funnels[n]
+                funnel = funnels[n]
                 assert funnel is not None and worths(funnel) == past.expected()
     anew = records(read_anew(store, tmp_path / "anew"))
     for n, source in enumerate(sources):
-        funnel = source.load_newer(held[n]) or held[n]
+        funnel = source.load_newer(funnels[n]) or funnels[n]
         assert funnel is not None and records(funnel) == anew and worths(funnel) == past.expected()

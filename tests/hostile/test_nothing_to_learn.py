@@ -50,10 +50,10 @@ EXPOSED, DAY = pl.col("level") == "exposed", pl.col("time").dt.date().cast(pl.St
 
 
 def test_a_good_log_has_neither_faults_nor_unknown_rows(world: Path) -> None:
-    found = data_check(world)
-    assert found.faults == []
+    report = data_check(world)
+    assert report.faults == []
     log = pl.read_parquet(world.parent / "log/*.parquet").filter(EXPOSED, DAY < "2026-03-09")
-    label = found.splits["train"].labels["click"]
+    label = report.splits["train"].labels["click"]
     assert (label.positives, label.known) == (log["is_click"].sum(), len(log))
     assert (label.null, label.immature, label.excluded) == (0, 0, 0)
 
@@ -98,9 +98,9 @@ def test_labels_that_are_all_null_are_refused_and_nothing_is_written(
 def test_a_constant_label_is_refused(
     world: Path, changed: Callable[[Change], list[str]], value: int, lacks: str
 ) -> None:
-    found = data_check(world, *changed(click(value)), CLICKS)
-    assert len(found.faults) == 2 and all(lacks in fault for fault in found.faults)
-    assert f"click: always {value} where it is known in the split 'train'" in found.warnings
+    report = data_check(world, *changed(click(value)), CLICKS)
+    assert len(report.faults) == 2 and all(lacks in fault for fault in report.faults)
+    assert f"click: always {value} where it is known in the split 'train'" in report.warnings
 
 
 def test_clicks_alone_teach_where_negatives_come_from_elsewhere(
@@ -120,9 +120,9 @@ def test_few_positives_are_warned_of(world: Path, changed: Callable[[Change], li
             .alias("is_click")
         )
     )
-    found = data_check(world, *few, CLICKS)
-    assert found.faults == []
-    assert any(line.endswith("positives in the split 'train'") for line in found.warnings)
+    report = data_check(world, *few, CLICKS)
+    assert report.faults == []
+    assert any(line.endswith("positives in the split 'train'") for line in report.warnings)
 
 
 def test_levels_from_deep_to_shallow_are_refused_and_told_where_the_clicks_are(world: Path) -> None:
@@ -174,16 +174,16 @@ def test_immature_and_excluded_rows_are_counted_apart(
     labels = (
         "data.labels={click: {column: is_click}, order: {column: is_order, given: click, matures_after: 2d}}"
     )
-    found = data_check(world, *ordered, labels)
+    report = data_check(world, *ordered, labels)
     packed = TrainingDataCheck.of(
         read(world, [*ordered, labels, "name=ordered"]),
         corank.pack(world, [*ordered, labels, "name=ordered"]).packed,
     )
-    order, click = (found.splits["train"].labels[name] for name in ("order", "click"))
+    order, click = (report.splits["train"].labels[name] for name in ("order", "click"))
     assert order.excluded == click.negatives and order.immature > 0
     assert order.exposed == click.exposed and order.known + order.immature == click.positives
     for split in ("train", "valid"):
-        known = found.splits[split].labels["order"]
+        known = report.splits[split].labels["order"]
         assert packed.splits[split].labels["order"][:2] == known[:2]
 
 
@@ -220,12 +220,12 @@ LISTS = "losses=[{kind: listwise, stage: rank}, {kind: pairwise, stage: prerank}
 
 
 def test_a_stage_may_learn_order_alone(world: Path) -> None:
-    found = data_check(world, LISTS)
-    assert found.faults == []
+    report = data_check(world, LISTS)
+    assert report.faults == []
     log = pl.read_parquet(world.parent / "log/*.parquet").filter(EXPOSED, DAY < "2026-03-09")
     clicks = log.group_by("request_id").agg(pl.col("is_click").sum().alias("clicked"), pl.len())
     mixed = clicks.filter(pl.col("clicked").is_between(1, pl.col("len") - 1))
-    found_mixed = found.splits["train"].mixed["click"]
+    found_mixed = report.splits["train"].mixed["click"]
     assert found_mixed == (len(mixed), mixed["clicked"].sum(), (mixed["len"] - mixed["clicked"]).sum())
 
 
@@ -236,9 +236,11 @@ def test_order_cannot_be_learnt_from_requests_of_one_candidate(
     faults = data_check(world, *single, LISTS).faults
     assert len(faults) == 2 and all("requests holds both, and losses over lists compare" in f for f in faults)
     beside = CLICKS[:-1] + ", {kind: listwise, stage: rank}]"
-    found = data_check(world, *single, beside)
-    assert found.faults == []
-    assert any(line.startswith("rank.listwise: no candidate of the split 'train'") for line in found.warnings)
+    report = data_check(world, *single, beside)
+    assert report.faults == []
+    assert any(
+        line.startswith("rank.listwise: no candidate of the split 'train'") for line in report.warnings
+    )
     stop = "train.early_stop.metric=rank.click.request_auc"
     (fault,) = data_check(world, *single, CLICKS, stop).faults
     assert "has no value in the split 'valid': 0 of" in fault and "none more than 1 candidates" in fault
@@ -279,8 +281,10 @@ def test_an_average_that_is_longer_than_the_training_is_warned_of(world: Path) -
     apart = (size, "train.mode=separate", "stages.0.embeddings=own", "train.average=0.96")
     (line,) = warned(*apart, "train.epochs=3", "train.rank={epochs: 1}")
     assert line.startswith("train.average: 'rank' trains for about 10 steps") and line.endswith("; drop it")
-    held = corank.check(world, [size, "train.average=0.96"]).data_check
-    assert replace(held, continues=True).warnings == [w for w in held.warnings if not w.startswith("train")]
+    report = corank.check(world, [size, "train.average=0.96"]).data_check
+    assert replace(report, continues=True).warnings == [
+        w for w in report.warnings if not w.startswith("train")
+    ]
 
 
 def test_a_training_of_few_steps_is_warned_of(world: Path) -> None:
@@ -297,8 +301,10 @@ def test_a_training_of_few_steps_is_warned_of(world: Path) -> None:
     apart = (size, "train.mode=separate", "stages.0.embeddings=own", "train.epochs=5")
     (line,) = warned(*apart, "train.rank={epochs: 1}")
     assert line.startswith("train: 'rank' trains for 10 steps at most")
-    held = corank.check(world, [size]).data_check
-    assert replace(held, continues=True).warnings == [w for w in held.warnings if not w.startswith("train")]
+    report = corank.check(world, [size]).data_check
+    assert replace(report, continues=True).warnings == [
+        w for w in report.warnings if not w.startswith("train")
+    ]
 
 
 def test_in_batch_that_outweighs_the_clicks_is_warned_of(world: Path) -> None:

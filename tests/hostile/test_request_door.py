@@ -1,4 +1,4 @@
-"""What a request says of time, types and filters is checked before it is ranked, and told where it would be silent."""
+"""What a request says of time, types and filters is checked before it is ranked, and silent faults are reported."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -37,8 +37,8 @@ def rank(**changes: Any) -> dict[str, Any]:
 def client(tmp_path: Path) -> Iterator[TestClient]:
     follower = Follower(BundleSource(derived().base / "bundle"), 100.0)
     service = RankingService(follower, Limits(clock_skew=DAY), access(), request_log=RoleLogs(tmp_path))
-    with TestClient(service.app()) as found:
-        yield found
+    with TestClient(service.app()) as http:
+        yield http
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_a_time_near_now_is_served(time: Any) -> None:
 
 def test_the_service_refuses_it_and_in_process_any_time_is_ranked(client: TestClient) -> None:
     """Old logs are evaluated in process."""
-    found = client.post("/rank", json=requests()[0])
-    assert found.status_code == 400 and found.json()["error"].startswith("time: ")
+    response = client.post("/rank", json=requests()[0])
+    assert response.status_code == 400 and response.json()["error"].startswith("time: ")
     assert rank()["items"]
     body = requests()[0] | {"time": None}
     assert client.post("/rank", json=body).status_code == 200
@@ -108,10 +108,10 @@ def test_events_after_the_request_and_out_of_order_are_told() -> None:
     time = requests()[0]["time"]
     assert "warnings" not in rank()
     assert "warnings" not in rank(user=with_history([time - 5, time - 5, time]))
-    (told,) = rank(user=with_history([time - 5, time + 1, time + 2]))["warnings"]
-    assert told.startswith("user.history_0: 2 of 3 events are after the request")
-    (told,) = rank(user=with_history([time - 5, time - 6]))["warnings"]
-    assert told == "user.history_0: events are not in the order of time, the newest last"
+    (warning,) = rank(user=with_history([time - 5, time + 1, time + 2]))["warnings"]
+    assert warning.startswith("user.history_0: 2 of 3 events are after the request")
+    (warning,) = rank(user=with_history([time - 5, time - 6]))["warnings"]
+    assert warning == "user.history_0: events are not in the order of time, the newest last"
 
 
 def test_warnings_are_counted(client: TestClient) -> None:

@@ -106,9 +106,9 @@ def test_filters_by_many_values_find_what_filters_by_each_do() -> None:
     operands = Operands(500, {"one": keys}, {"some": lists}, {})
     values = tuple(range(1, 50, 7))
     rows = np.split(lists.flat(), np.cumsum(np.arange(500) % 4)[:-1])
-    found = mask_items(operands, (("one", values), ("some", values)))
+    mask = mask_items(operands, (("one", values), ("some", values)))
     wanted = [int(keys[n]) in values and bool({*rows[n].tolist()} & {*values}) for n in range(500)]
-    assert found.tolist() == wanted and 0 < sum(wanted) < 500
+    assert mask.tolist() == wanted and 0 < sum(wanted) < 500
 
 
 def test_a_body_has_a_largest_number_of_values_and_objects(client: TestClient) -> None:

@@ -42,8 +42,11 @@ def run(tmp_path: Path) -> Run:
 def spoil(run: Run, name: str, change: Callable[[Tensors, dict[str, Any]], object]) -> None:
     """Change tensors and facts of a checkpoint, whose digest then fits."""
     path = run.folder / f"{name}.safetensors"
-    held = load(path)
-    tensors, facts = {key: tensor.clone() for key, tensor in held.tensors.items()}, dict(held.facts)
+    checkpoint = load(path)
+    tensors, facts = (
+        {key: tensor.clone() for key, tensor in checkpoint.tensors.items()},
+        dict(checkpoint.facts),
+    )
     change(tensors, facts)
     write_checkpoint(path, tensors, json.dumps(facts))
 
@@ -144,10 +147,10 @@ LATEST: dict[str, tuple[Callable[[Tensors, dict[str, Any]], object], str]] = {
 @pytest.mark.parametrize("kind", LATEST)
 def test_a_spoilt_state_is_refused_by_file_and_name(run: Run, kind: str) -> None:
     """By `train --from`, and by `train --resume` with the same words."""
-    change, told = LATEST[kind]
+    change, reason = LATEST[kind]
     spoil(run, "latest", change)
     message = refusal(lambda: plan_warm_start(run.folder, run.config, derived().packed))
-    assert message.startswith(f"{run.folder}/latest.safetensors: ") and told in message
+    assert message.startswith(f"{run.folder}/latest.safetensors: ") and reason in message
 
 
 def test_the_weights_of_a_kept_epoch_are_checked(run: Run) -> None:
@@ -219,9 +222,9 @@ def test_what_is_no_regular_file_is_not_opened(run: Run, tmp_path: Path, name: s
     act: Callable[[], object] = lambda: Run.open(run.folder)  # noqa: E731
     if name != "run.json":
         act = lambda: load(path)  # noqa: E731
-    told = "a link, or no folder" if kind == "link" else "not a regular file"
+    reason = "a link, or no folder" if kind == "link" else "not a regular file"
     message = refusal(act)
-    assert message.startswith(f"{path}: damaged or no ") and told in message
+    assert message.startswith(f"{path}: damaged or no ") and reason in message
 
 
 @pytest.mark.parametrize("kind", ["a pickle", "a header of a huge shape", "nothing"])
@@ -258,9 +261,9 @@ def test_weights_that_a_stage_cannot_compute_with_are_refused(
 
 
 def test_mutated_runs_are_used_or_refused_by_name(run: Run, tmp_path: Path) -> None:
-    found = HostileRuns(run, derived().packed, tmp_path / "cases").run(40, 5, FileWatch())
-    assert (found.failed, found.hung, found.escaped) == (0, 0, 0), found.first
-    assert found.cases == 40 and found.accepted < 25
+    outcome = HostileRuns(run, derived().packed, tmp_path / "cases").run(40, 5, FileWatch())
+    assert (outcome.failed, outcome.hung, outcome.escaped) == (0, 0, 0), outcome.first
+    assert outcome.cases == 40 and outcome.accepted < 25
 
 
 def test_a_list_that_is_longer_than_all_values_is_refused_before_memory_is_taken() -> None:
@@ -270,6 +273,6 @@ def test_a_list_that_is_longer_than_all_values_is_refused_before_memory_is_taken
 
 
 def test_mutated_packings_are_read_or_refused_by_name(run: Run, tmp_path: Path) -> None:
-    found = HostilePackings(derived().packed.folder, run, tmp_path / "cases").run(60, 5, FileWatch())
-    assert (found.failed, found.hung, found.escaped) == (0, 0, 0), found.first
-    assert found.cases == 60 and found.accepted < 30
+    outcome = HostilePackings(derived().packed.folder, run, tmp_path / "cases").run(60, 5, FileWatch())
+    assert (outcome.failed, outcome.hung, outcome.escaped) == (0, 0, 0), outcome.first
+    assert outcome.cases == 60 and outcome.accepted < 30

@@ -147,12 +147,12 @@ def test_only_the_owner_may_read_served_requests(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(tmp_path: Path) -> None:
-    left, held = tmp_path / ".partial-served-1.parquet-ab", tmp_path / ".partial-rejected-2.jsonl-cd"
+    left, locked = tmp_path / ".partial-served-1.parquet-ab", tmp_path / ".partial-rejected-2.jsonl-cd"
     left.touch()
-    with held.open("wb") as file:
+    with locked.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         RequestLog(tmp_path)
-        assert list(tmp_path.iterdir()) == [held]
+        assert list(tmp_path.iterdir()) == [locked]
 
 
 BAD: dict[str, dict[str, Any]] = {

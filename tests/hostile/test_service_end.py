@@ -52,7 +52,7 @@ def connect(url: str) -> socket.socket:
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """What comes until the other side closes."""
+    """All bytes until the other side closes."""
     parts = []
     while part := connection.recv(1 << 16):
         parts.append(part)
@@ -61,11 +61,11 @@ def read_all(connection: socket.socket) -> bytes:
 
 def read_answer(connection: socket.socket) -> None:
     """One answer, after which the connection stays open."""
-    held = b""
-    while not (length := re.search(rb"content-length: (\d+).*?\r\n\r\n", held, re.DOTALL)):
-        held += connection.recv(1 << 16)
-    while len(held) < length.end() + int(length[1]):
-        held += connection.recv(1 << 16)
+    content = b""
+    while not (length := re.search(rb"content-length: (\d+).*?\r\n\r\n", content, re.DOTALL)):
+        content += connection.recv(1 << 16)
+    while len(content) < length.end() + int(length[1]):
+        content += connection.recv(1 << 16)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

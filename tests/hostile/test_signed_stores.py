@@ -63,15 +63,15 @@ def publish(bundle: Path, store: Store, *keys: KeyPair) -> str:
 
 
 def source(store: Store, cache: Path, *keys: KeyPair) -> StoreSource:
-    """What a service of a store follows that trusts some keys."""
+    """The source of a service of a store that trusts some keys."""
     return StoreSource(store, cache, trust=TrustedKeys.load([pair.public for pair in keys]))
 
 
 def refused(follower: Follower) -> str:
-    """What a follower says of the head, while it serves what it held."""
-    held = follower.funnel
+    """A follower's complaint about the head, while it serves what it held."""
+    funnel = follower.funnel
     follower.refresh()
-    assert follower.funnel is held
+    assert follower.funnel is funnel
     return str(follower.trouble)
 
 
@@ -171,7 +171,7 @@ def test_an_altered_record_of_an_item_is_refused(
     form = RecordFormat.from_manifest(corank.Funnel.open(bundles[0]).manifest)
     key, record = next(store.scan(f"items/{version}"))[0]
     layer = form.decode({key: record})
-    parts = {part: StoredMatrix(held.values + 1) for part, held in layer.parts.items()}
+    parts = {part: StoredMatrix(matrix.values + 1) for part, matrix in layer.parts.items()}
     store.put({f"items/{version}": form.encode(replace(layer, parts=parts), np.arange(1))})
     with pytest.raises(BundleError, match=r"items/part\..* .* is not as published"):
         Follower(source(store, tmp_path / "cache", keys))

@@ -109,8 +109,8 @@ def test_a_full_disk_under_the_cache_keeps_the_version_that_is_served(tmp_path: 
             def ask(path: str) -> dict[str, Any]:
                 answer = httpx2.get(f"{address}{path}")
                 assert answer.status_code == 200
-                found: dict[str, Any] = answer.json()
-                return found
+                ranking: dict[str, Any] = answer.json()
+                return ranking
 
             model = ask("/version")["model_version"]
             with full_disk(*(worker.pid for worker in workers_of(process))):

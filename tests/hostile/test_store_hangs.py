@@ -81,14 +81,14 @@ def lookup_of(server: Server) -> UserLookup:
 
 
 async def ask(client: httpx2.AsyncClient, body: dict[str, Any]) -> str:
-    """What is said of the user."""
+    """The field `user` of the answer."""
     answer = await client.post("/rank", json=body)
     assert answer.status_code == 200
     return str(answer.json()["user"])
 
 
 async def until_looked_up(client: httpx2.AsyncClient) -> None:
-    """Ask until users are found again, as clients do who go on."""
+    """Ask until users are found again, as clients do that continue."""
     async with asyncio.timeout(PATIENCE):
         while await ask(client, STORED) != "stored":
             await asyncio.sleep(0.05)
@@ -114,8 +114,8 @@ def test_after_a_few_late_answers_nobody_waits_until_a_probe_succeeds(server: Se
             assert await ask(client, STORED) == "stored"
             with hanging(server):
                 users.seconds = 0.05
-                found = [await ask(client, STORED) for _ in range(3 * BAD)]
-                assert found == ["unavailable"] * (3 * BAD)
+                answers = [await ask(client, STORED) for _ in range(3 * BAD)]
+                assert answers == ["unavailable"] * (3 * BAD)
                 figures = (await client.get("/metrics")).text
                 assert f'corank_user_lookups_total{{outcome="late"}} {BAD:.1f}' in figures
                 assert f'corank_user_lookups_total{{outcome="skipped"}} {2 * BAD:.1f}' in figures

@@ -216,10 +216,10 @@ def test_a_key_that_is_no_items_is_refused(key: bytes) -> None:
 def test_changed_items_of_another_type_of_id_are_refused(store: Store) -> None:
     live = StoreState.read(store)[1].require_live(store)
     form = RecordFormat.from_manifest(derived().funnel.manifest)
-    held = [key for pairs in store.scan(f"changed/{live}") for key, _ in pairs]
-    records = [(key, store.get(f"changed/{live}", [key])[0] or b"") for key in held]
-    text = [(b"sx%d" % n, sealed(form, b"sx%d" % n)) for n in range(len(held))]
-    assert store.swap(store.head(), store.head() or b"", {f"changed/{live}": text}, {f"changed/{live}": held})
+    keys = [key for pairs in store.scan(f"changed/{live}") for key, _ in pairs]
+    records = [(key, store.get(f"changed/{live}", [key])[0] or b"") for key in keys]
+    text = [(b"sx%d" % n, sealed(form, b"sx%d" % n)) for n in range(len(keys))]
+    assert store.swap(store.head(), store.head() or b"", {f"changed/{live}": text}, {f"changed/{live}": keys})
     with pytest.raises(StoreError, match="of another type than the bundle's"):
         load_latest(store, live, derived().funnel)
     gone = {f"changed/{live}": [key for key, _ in text]}

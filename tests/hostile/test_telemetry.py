@@ -72,21 +72,23 @@ def session() -> str:
 
 def environment_after_import(**settings: str) -> dict[str, str]:
     code = "import json, os, corank; print(json.dumps(dict(os.environ)))"
-    given = {"PATH": "/usr/bin"} | settings
-    done = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True)
-    held: dict[str, str] = json.loads(done.stdout)
-    return held
+    environment = {"PATH": "/usr/bin"} | settings
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    variables: dict[str, str] = json.loads(done.stdout)
+    return variables
 
 
 def test_reports_are_off_after_the_import() -> None:
-    held = environment_after_import()
-    assert {name: held[name] for name in OFF} == OFF
+    variables = environment_after_import()
+    assert {name: variables[name] for name in OFF} == OFF
 
 
 def test_what_the_user_has_set_stays() -> None:
     chosen = dict.fromkeys(OFF, "mine")
-    held = environment_after_import(**chosen)
-    assert {name: held[name] for name in OFF} == chosen
+    variables = environment_after_import(**chosen)
+    assert {name: variables[name] for name in OFF} == chosen
 
 
 def test_the_recorder_sees_look_ups_and_connections(watch: Watch) -> None:

@@ -50,21 +50,21 @@ def log(folder: Path, served: bool, **odd: Sequence[object]) -> Table:
 def test_a_few_odd_rows_are_dropped_and_counted(
     tmp_path: Path, column: str, value: object, reason: str
 ) -> None:
-    told: list[str] = []
-    table = drop_unusable_rows(log(tmp_path, False, **{column: [value] * 2}), settings(), told.append)
+    messages: list[str] = []
+    table = drop_unusable_rows(log(tmp_path, False, **{column: [value] * 2}), settings(), messages.append)
     assert table.collect(table.frame)[column].null_count() == 0 and len(table.collect(table.frame)) == 30
-    assert len(told) == 1 and told[0].startswith(f"log: 2 of 32 rows dropped: {reason}")
+    assert len(messages) == 1 and messages[0].startswith(f"log: 2 of 32 rows dropped: {reason}")
     with pytest.raises(DataError, match=r"\(10 of 40 rows; at most a tenth may be dropped\)"):
-        drop_unusable_rows(log(tmp_path, False, **{column: [value] * 10}), settings(), told.append)
+        drop_unusable_rows(log(tmp_path, False, **{column: [value] * 10}), settings(), messages.append)
 
 
 def test_requests_without_a_user_and_items_without_a_row_cost_no_served_log(tmp_path: Path) -> None:
     """Any client may send as many as it likes."""
     table = log(tmp_path, True, user=[None] * 20 + [1] * 20, item=[2] * 20 + [99] * 20)
-    told: list[str] = []
-    kept = drop_unusable_rows(table, settings(), told.append, items=pl.Series([1, 2]))
+    messages: list[str] = []
+    kept = drop_unusable_rows(table, settings(), messages.append, items=pl.Series([1, 2]))
     assert len(kept.collect(kept.frame)) == 30
-    assert [line.partition("dropped: ")[2] for line in told] == [
+    assert [line.partition("dropped: ")[2] for line in messages] == [
         "no user",
         "the item has no row in data.items",
     ]
@@ -82,22 +82,22 @@ def test_served_requests_that_share_their_key_cost_no_log(tmp_path: Path) -> Non
         }
     )
     frame.write_parquet(tmp_path / "log.parquet")
-    table, told = Table.scan("log", "log.parquet", tmp_path), list[str]()
+    table, messages = Table.scan("log", "log.parquet", tmp_path), list[str]()
     keyed = settings().model_copy(update={"request": ["user", "time"]})
-    kept = drop_unusable_rows(table, keyed, told.append)
+    kept = drop_unusable_rows(table, keyed, messages.append)
     assert kept.collect(kept.frame).equals(frame[2:])
-    assert told == [
+    assert messages == [
         "log: 2 rows dropped: another request has the same user, time (1 keys; the first request of each is kept)"
     ]
-    by_user = drop_unusable_rows(table, settings().model_copy(update={"request": ["user"]}), told.append)
+    by_user = drop_unusable_rows(table, settings().model_copy(update={"request": ["user"]}), messages.append)
     assert by_user.collect(by_user.frame)["served_id"].to_list() == ["a", "a", "d"]  # d came before c
 
 
 def test_served_requests_without_a_part_of_their_key_cost_no_log(tmp_path: Path) -> None:
-    told: list[str] = []
-    table = drop_unusable_rows(log(tmp_path, True, request=[None] * 20), settings(), told.append)
+    messages: list[str] = []
+    table = drop_unusable_rows(log(tmp_path, True, request=[None] * 20), settings(), messages.append)
     assert len(table.collect(table.frame)) == 30
-    assert told == ["log: 20 of 50 rows dropped: a part of data.request is null"]
+    assert messages == ["log: 20 of 50 rows dropped: a part of data.request is null"]
 
 
 def test_a_log_is_as_late_as_it_is_said_to_be(tmp_path: Path) -> None:

@@ -73,8 +73,8 @@ def test_a_record_holds_a_vector_in_16_bits(case: Case) -> None:
     form = RecordFormat.from_manifest(case.funnel.manifest)
     (record,) = [value for _, value in form.encode(layer, np.arange(1))]
     offset, kind, count = form.fields["content.1"]
-    held = np.frombuffer(record, kind, count, offset)
-    assert (kind, held.tolist()) == ("<f2", np.array([0.1, 0.2, 0.3], np.float16).tolist())
+    vector = np.frombuffer(record, kind, count, offset)
+    assert (kind, vector.tolist()) == ("<f2", np.array([0.1, 0.2, 0.3], np.float16).tolist())
 
 
 def test_an_example_request_and_an_item_show_vectors(case: Case) -> None:

@@ -61,9 +61,9 @@ def test_workers_that_die_again_and_again_are_replaced_after_growing_pauses(
 
     ended = supervise(die_once_served, report)
     assert len(ended) >= 4
-    found = [re.findall(r"exit code (\d+); another starts in (\S+) s", line) for line in reports[:4]]
+    restarts = [re.findall(r"exit code (\d+); another starts in (\S+) s", line) for line in reports[:4]]
     # the second worker starts when the first has served, so either may be the first to die again
-    assert sorted(found) == [[("9", "0")], [("9", "0")], [("9", "1")], [("9", "1")]]
+    assert sorted(restarts) == [[("9", "0")], [("9", "0")], [("9", "1")], [("9", "1")]]
 
 
 def gauge(url: str, name: str) -> float:

@@ -31,7 +31,7 @@ def copy(bundle: Path, to: Path) -> Path:
 
 
 def refusal(capsys: Capture, *arguments: object) -> str:
-    """What a command says that exits with 1."""
+    """The error of a command that exits with 1."""
     code, _, err = run_corank(capsys, *arguments)
     assert code == 1
     assert err.startswith("error: ")
@@ -52,9 +52,9 @@ def test_an_export_is_told_of_a_refresh_and_a_refresh_of_an_export(
     with WriteLock.of_folder(bundle, "refresh"):
         assert refusal(capsys, "export", trained.folder, bundle).startswith(told(bundle, "refresh"))
     with WriteLock.of_folder(bundle, "export"):
-        found = refusal(capsys, "refresh", bundle, trained.base / "log" / "*.parquet")
-    assert found.startswith(told(bundle, "export"))
-    assert found.endswith("is writing it; wait until it has ended, or end that process")
+        message = refusal(capsys, "refresh", bundle, trained.base / "log" / "*.parquet")
+    assert message.startswith(told(bundle, "export"))
+    assert message.endswith("is writing it; wait until it has ended, or end that process")
     assert (bundle / "manifest.json").read_bytes() == before
     assert len(list(bundle.iterdir())) == 2
 
@@ -65,8 +65,8 @@ def test_a_second_training_is_told_of_the_first(capsys: Capture, trained: Run, t
     config = trained.base / "config.yaml"
     with Run.lock(run.folder):
         for option in ("--overwrite", "--resume"):
-            found = refusal(capsys, "train", config, "--run", run.folder, option)
-            assert found.startswith(told(run.folder, "train"))
+            message = refusal(capsys, "train", config, "--run", run.folder, option)
+            assert message.startswith(told(run.folder, "train"))
     assert sorted(path.name for path in run.folder.iterdir()) == before
 
 
@@ -76,8 +76,8 @@ def test_an_export_of_a_run_in_training_is_told_who_trains(
     run = copy_run(trained, tmp_path / "run")
     (run.folder / "model.safetensors").unlink()
     with Run.lock(run.folder):
-        found = refusal(capsys, "export", run.folder, tmp_path / "bundle")
-    assert found.startswith(
+        message = refusal(capsys, "export", run.folder, tmp_path / "bundle")
+    assert message.startswith(
         f"{run.folder}: training has not finished; wait for corank train (process {os.getpid()} on "
     )
     assert refusal(capsys, "export", run.folder, tmp_path / "bundle") == (
@@ -100,8 +100,8 @@ def test_a_second_study_and_a_second_simulation_are_told_of_the_first(
     capsys: Capture, trained: Run, tmp_path: Path
 ) -> None:
     with WriteLock.of_folder(tmp_path, "study"):
-        found = refusal(capsys, "study", trained.base / "config.yaml", "--out", tmp_path)
-        assert found.startswith(told(tmp_path, "study"))
+        message = refusal(capsys, "study", trained.base / "config.yaml", "--out", tmp_path)
+        assert message.startswith(told(tmp_path, "study"))
     with WriteLock.of_folder(tmp_path, "simulate"):
         assert refusal(capsys, "simulate", tmp_path).startswith(told(tmp_path, "simulate"))
     assert not list(tmp_path.iterdir())
@@ -145,12 +145,12 @@ def test_a_bundle_that_is_replaced_while_it_is_opened_is_opened_as_the_new_one(
     seqs = iter((2, 3, 4))
 
     def load_then_replace(*arguments: Any) -> BundleManifest:
-        found = load_manifest(*arguments)
-        if found.content == first.content:
+        manifest = load_manifest(*arguments)
+        if manifest.content == first.content:
             patch.setattr(bundles, "load_manifest", load_manifest)
             for seq in seqs:
                 write_bundle(bundle, renumbered(first, seq), fill(parts))
-        return found
+        return manifest
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bundles, "load_manifest", load_then_replace)

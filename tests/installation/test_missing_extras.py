@@ -1,4 +1,4 @@
-"""Without an extra: what needs it says which to install, in one line; what does not, works."""
+"""Without an extra: commands that need it name it in one line; all others work."""
 
 import re
 import tomllib
@@ -31,17 +31,17 @@ TRAINING = {
 
 def test_a_command_names_the_extra_that_it_lacks(world: Path, trained: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    given = {
+    arguments = {
         "CONFIG": world / "config.yaml",
         "RUN": trained.folder,
         "OUT": out,
         "LOG": world / "log" / "*.parquet",
     }
-    commands = [[name, *(str(given[word]) for word in words)] for name, words in TRAINING.items()]
+    commands = [[name, *(str(arguments[word]) for word in words)] for name, words in TRAINING.items()]
     for (name, *_), ended in zip(commands, run_without_extras(commands), strict=True):
         line = r"error: .+ needs (\w+); install it by pip install 'corank\[train\]'\n"
-        found = re.fullmatch(line, ended.err)
-        assert ended.code == 1 and found and EXTRA_OF[found[1]] == "train", (name, ended)
+        match = re.fullmatch(line, ended.err)
+        assert ended.code == 1 and match and EXTRA_OF[match[1]] == "train", (name, ended)
     assert not out.exists()
 
 

@@ -1,4 +1,4 @@
-"""The wheel, in an environment that has what the base installation needs and nothing else."""
+"""The wheel, in an environment with the dependencies of the base installation alone."""
 
 import subprocess
 import sys
@@ -27,13 +27,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The `bin` of an environment with the wheel. Nothing is downloaded: what the wheel needs is linked."""
+    """The `bin` of an environment with the wheel. Nothing is downloaded: the dependencies are linked."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=False)
     (site,) = folder.glob("lib/python*/site-packages")
     (wheel,) = built.glob("*.whl")
-    for found in base_distributions(wheel):
-        link_distribution(found, site)
+    for distribution in base_distributions(wheel):
+        link_distribution(distribution, site)
     install = ["install", "--quiet", "--no-index", "--no-deps", str(wheel)]
     python = str(folder / "bin" / "python")
     subprocess.run([sys.executable, "-m", "pip", "--python", python, *install], check=True)
@@ -72,9 +72,9 @@ def test_wheel_and_source_hold_the_package(built: Path) -> None:
         if "__pycache__" not in path.parts
     }
     with zipfile.ZipFile(wheel) as file:
-        held = {name for name in file.namelist() if ".dist-info/" not in name}
-    assert "corank/py.typed" in held and "corank/serving/http/static/page.html" in held
-    assert held == package
+        entries = {name for name in file.namelist() if ".dist-info/" not in name}
+    assert "corank/py.typed" in entries and "corank/serving/http/static/page.html" in entries
+    assert entries == package
     with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert package <= names

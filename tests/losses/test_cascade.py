@@ -67,9 +67,9 @@ def by_hand(
             whole = -sum(math.log(p[t][i]) for t, i in enumerate(order)) / n
             total += whole / n / (2 * sigma**2) + math.log(sigma) if learnt else whole
             continue
-        found = survival(form, z[stage], KEEP[stage], temperature)
-        product = [a * b for a, b in zip(product, found, strict=True)]
-        own = missed(found, true)
+        survivals = survival(form, z[stage], KEEP[stage], temperature)
+        product = [a * b for a, b in zip(product, survivals, strict=True)]
+        own = missed(survivals, true)
         total += own / (2 * sigma**2) + math.log(sigma) if learnt else own * (0.5 if form == "lcron" else 1)
     return total if form in SORTED else total + missed(product, true)
 
@@ -82,8 +82,8 @@ def missed(p: list[float], true: list[int]) -> float:
 @pytest.mark.parametrize("stages", [STAGES, STAGES[:2], STAGES[:1]])
 def test_the_loss_is_that_of_the_formula(form: str, stages: Sequence[str]) -> None:
     z = outputs(**Z)
-    found = loss(cascade(form, stages=list(stages), temperature=1.3), z, requests([LEVEL]))
-    assert found == pytest.approx(by_hand(form, Z, LEVEL, stages, 1.3), rel=1e-4)
+    value = loss(cascade(form, stages=list(stages), temperature=1.3), z, requests([LEVEL]))
+    assert value == pytest.approx(by_hand(form, Z, LEVEL, stages, 1.3), rel=1e-4)
     for stage in STAGES:
         assert (z[stage].logits["click"].grad is not None) == (stage in stages)
 
@@ -118,16 +118,16 @@ def test_learnt_weights_are_those_of_an_uncertainty(form: str) -> None:
     """Of two requests, of which a stage cuts one: there its weight has no gradient, as no part is weighed."""
     learning = cascade(form, temperature=1.3, weights="learnt")
     two = {stage: values[:2] for stage, values in Z.items()}
-    held = {stage: torch.tensor(value, requires_grad=True) for stage, value in LEARNT.items()}
+    log_variances = {stage: torch.tensor(value, requires_grad=True) for stage, value in LEARNT.items()}
     z = {
-        stage: replace(found, log_variances={learning.name: held[stage]})
-        for stage, found in outputs(**{stage: Z[stage] + two[stage] for stage in STAGES}).items()
+        stage: replace(stage_output, log_variances={learning.name: log_variances[stage]})
+        for stage, stage_output in outputs(**{stage: Z[stage] + two[stage] for stage in STAGES}).items()
     }
-    found = loss(learning, z, requests([LEVEL, [2, 0]]))
+    mean = loss(learning, z, requests([LEVEL, [2, 0]]))
     of_requests = [by_hand(form, z, level, STAGES, 1.3, True) for z, level in ((Z, LEVEL), (two, [2, 0]))]
-    assert found == pytest.approx(sum(of_requests) / 2, rel=1e-4)
+    assert mean == pytest.approx(sum(of_requests) / 2, rel=1e-4)
     part = {
-        stage: (grad_of(held[stage]).item() - 0.5 * share) / -0.5 * math.exp(LEARNT[stage])
+        stage: (grad_of(log_variances[stage]).item() - 0.5 * share) / -0.5 * math.exp(LEARNT[stage])
         for stage, share in (("prerank", 0.5), ("rank", 0.5), ("rerank", 1.0))
     }
     assert all(value > 0 for value in part.values()), (
@@ -182,11 +182,11 @@ def test_only_levels_on_compete_and_no_more_than_were_drawn(form: str) -> None:
     )
     on = [0, 1, 3, 4, 5]
     picked = {stage: [[*values, 2.2, -1.4][i] for i in on] for stage, values in Z.items()}
-    found = loss(cascade(form, on=["cut", "exposed"], temperature=3.0), z, made)
-    assert found == pytest.approx(by_hand(form, picked, [0, 2, 0, 2, 0], STAGES, 3.0), rel=1e-4)
-    found = loss(cascade(form, on=["cut", "exposed"], temperature=3.0, per_request=2), z, made)
+    value = loss(cascade(form, on=["cut", "exposed"], temperature=3.0), z, made)
+    assert value == pytest.approx(by_hand(form, picked, [0, 2, 0, 2, 0], STAGES, 3.0), rel=1e-4)
+    value = loss(cascade(form, on=["cut", "exposed"], temperature=3.0, per_request=2), z, made)
     picked = {stage: z[:-1] for stage, z in picked.items()}
-    assert found == pytest.approx(by_hand(form, picked, [0, 2, 0, 2], STAGES, 3.0), rel=1e-4)
+    assert value == pytest.approx(by_hand(form, picked, [0, 2, 0, 2], STAGES, 3.0), rel=1e-4)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -249,7 +249,7 @@ def test_all_stages_are_read_unless_some_are_named() -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_top_takes_the_place_of_every_quota(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = loss(cascade(form, top=2), outputs(**Z), requests([LEVEL]))
-    assert found != pytest.approx(by_hand(form, Z, LEVEL, STAGES, 1.0), rel=1e-5)
+    value = loss(cascade(form, top=2), outputs(**Z), requests([LEVEL]))
+    assert value != pytest.approx(by_hand(form, Z, LEVEL, STAGES, 1.0), rel=1e-5)
     monkeypatch.setattr("tests.losses.test_cascade.KEEP", dict.fromkeys(KEEP, 2))
-    assert found == pytest.approx(by_hand(form, Z, LEVEL, STAGES, 1.0), rel=1e-4)
+    assert value == pytest.approx(by_hand(form, Z, LEVEL, STAGES, 1.0), rel=1e-4)

@@ -39,8 +39,8 @@ def test_listwise_is_the_divergence_of_each_request_weighted_by_the_log() -> Non
     made = requests([[2, 1, 0], [], [2], [0, 0]], weights=[1.0, 2, 3, 9, 5, 3])
     z = outputs(prerank=[0.5, -1, 2, 7, 0.3, 0.1], rank=[1.0, 0, -2, 7, -1, 1])
     first, last = kl([0.5, 0, -1], [0.25, -0.5, 1]), kl([-0.5, 0.5], [0.15, 0.05])
-    found = loss(distill("listwise", temperature=2.0), z, made)
-    assert found == pytest.approx((2 * first + 4 * last) / 6, rel=1e-5)
+    value = loss(distill("listwise", temperature=2.0), z, made)
+    assert value == pytest.approx((2 * first + 4 * last) / 6, rel=1e-5)
     assert z["rank"].logits["click"].grad is None
     gradient = z["prerank"].logits["click"].grad
     assert gradient is not None and gradient[3] == 0 and (gradient[[0, 1, 2, 4, 5]] != 0).all()
@@ -53,8 +53,8 @@ def test_lists_hold_the_levels_on_and_no_more_than_were_drawn() -> None:
         kl([1, 0, 2], [0.5, -1, 3]), rel=1e-5
     )
     drawn = replace(made, draw_order=torch.tensor([1, 0, 0, 0, 2], dtype=torch.int32))
-    found = loss(distill("listwise", on=["exposed"], per_request=2), z, drawn)
-    assert found == pytest.approx(kl([1, 0], [0.5, -1]), rel=1e-5)
+    value = loss(distill("listwise", on=["exposed"], per_request=2), z, drawn)
+    assert value == pytest.approx(kl([1, 0], [0.5, -1]), rel=1e-5)
 
 
 @pytest.mark.parametrize("form", ["listwise", "pairwise"])
@@ -62,9 +62,9 @@ def test_a_logged_score_teaches_where_it_is_known(form: str) -> None:
     made = requests([[2, 1, 0], [2, 0]])
     scores = torch.tensor([1.0, math.nan, -1, math.nan, 2])
     z = outputs(prerank=[0.5, 7, 2, 7, 7], rank=[0.0] * 5)
-    found = loss(distill(form, teacher="production"), z, replace(made, scores={"production": scores}))
+    value = loss(distill(form, teacher="production"), z, replace(made, scores={"production": scores}))
     expected = kl([1, -1], [0.5, 2]) if form == "listwise" else softplus(2 - 0.5)
-    assert found == pytest.approx(expected, rel=1e-5)
+    assert value == pytest.approx(expected, rel=1e-5)
     assert (grad_of(z["prerank"].logits["click"])[[1, 3, 4]] == 0).all()
 
 
@@ -73,9 +73,9 @@ def test_candidates_drawn_beyond_the_log_are_taught(form: str) -> None:
     made = requests([[2, CATALOGUE, BATCH, CATALOGUE], [CATALOGUE, 0]])
     made = replace(made, draw_order=torch.tensor([0, 1, 0, 0, 0, 0], dtype=torch.int32))
     z = outputs(prerank=[9, 0.5, 9, -1, 0.3, 9], rank=[9.0, 1, 9, -2, 0, 9])
-    found = loss(distill(form, on=["catalogue"], per_request=2), z, made)
+    value = loss(distill(form, on=["catalogue"], per_request=2), z, made)
     each = [bce(sigmoid(a), sigmoid(b)) for a, b in ((0.5, 1), (-1, -2), (0.3, 0))]
-    assert found == pytest.approx(sum(each) / 3 if form == "pointwise" else kl([1, -2], [0.5, -1]), rel=1e-5)
+    assert value == pytest.approx(sum(each) / 3 if form == "pointwise" else kl([1, -2], [0.5, -1]), rel=1e-5)
     assert z["rank"].logits["click"].grad is None
     assert not grad_of(z["prerank"].logits["click"])[[0, 2, 5]].any()
 
@@ -124,8 +124,8 @@ def test_each_chunk_of_the_teachers_order_gives_one_candidate() -> None:
     teacher = torch.randn(400, 11)
     size = torch.arange(400) % 12
     mask = torch.arange(11) < size.unsqueeze(1)
-    place, found = draw_chunks(teacher, mask, 4, torch.arange(400))
-    assert torch.equal(found.sum(1), size.clamp_max(4))
+    place, drawn = draw_chunks(teacher, mask, 4, torch.arange(400))
+    assert torch.equal(drawn.sum(1), size.clamp_max(4))
     ranked = teacher.masked_fill(~mask, -torch.inf).argsort(1, descending=True).argsort(1).gather(1, place)
     for r in range(400):
         n, parts = int(size[r]), min(4, int(size[r]))

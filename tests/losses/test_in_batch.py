@@ -24,8 +24,8 @@ SHARE = [0.4, 0.3, 0.001, 0.05]
 
 def made(click: list[int] = CLICK, level: list[int] = LEVEL) -> Batch:
     sides = rows(np.random.default_rng(0), 3, 4, 6)
-    found = batch(sides, np.array(REQUEST), np.array(ITEM), np.array(level), np.array(click))
-    return replace(found, share=torch.tensor(SHARE), weight=torch.tensor([1.0, 2, 1, 3, 1, 1]))
+    candidates = batch(sides, np.array(REQUEST), np.array(ITEM), np.array(level), np.array(click))
+    return replace(candidates, share=torch.tensor(SHARE), weight=torch.tensor([1.0, 2, 1, 3, 1, 1]))
 
 
 def towers() -> tuple[StageOutput, StageVectors, torch.Tensor]:
@@ -61,8 +61,8 @@ def test_draws_beyond_the_log_are_no_negatives() -> None:
     output, vectors, z = towers()
     c = [corrected(z[1, i].item(), SHARE[i], 4) for i in range(4)]
     expected = softplus(math.log(sum(math.exp(c[j]) for j in (0, 2))) - c[1])
-    found = made([-1, -1, -1, 1, -1, -1], [2, 2, 2, 2, BATCH, BATCH])
-    assert loss(TERM, {"prerank": output}, found) == pytest.approx(expected, rel=1e-5)
+    candidates = made([-1, -1, -1, 1, -1, -1], [2, 2, 2, 2, BATCH, BATCH])
+    assert loss(TERM, {"prerank": output}, candidates) == pytest.approx(expected, rel=1e-5)
     assert not grad_of(vectors.items())[3].any()
 
 
@@ -83,11 +83,11 @@ def test_a_request_that_clicked_every_item_learns_nothing_and_is_a_number() -> N
 
 def test_towers_tell_what_their_logits_are_made_of() -> None:
     model = JointModel([TowersSettings(name="prerank", model="towers", value="click", keep=2)], LAYOUT)
-    found = model(made())["prerank"]
-    vectors = found.vectors
+    output = model(made())["prerank"]
+    vectors = output.vectors
     assert vectors is not None
     pairs = vectors.scale * vectors.query @ vectors.items().t() + vectors.bias
-    assert torch.allclose(pairs[REQUEST, ITEM], found.logits["click"], atol=1e-6)
+    assert torch.allclose(pairs[REQUEST, ITEM], output.logits["click"], atol=1e-6)
 
 
 def test_a_ranker_has_no_vectors() -> None:

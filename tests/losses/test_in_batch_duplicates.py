@@ -41,8 +41,8 @@ def dots(found: Batch, query: torch.Tensor, item: torch.Tensor) -> tuple[StageOu
 
 
 def doubled(request: list[int], item: list[int], click: list[int], level: list[int] | None = None) -> Batch:
-    found = made(request, item, click, level)
-    return replace(found, share=torch.tensor(SHARE), ordinal=torch.tensor(ITEM_OF_ROW))
+    candidates = made(request, item, click, level)
+    return replace(candidates, share=torch.tensor(SHARE), ordinal=torch.tensor(ITEM_OF_ROW))
 
 
 def vectors(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,42 +55,42 @@ REQUEST, ITEM = [0, 0, 1, 1, 2], [1, 0, 2, 3, 0]
 
 @pytest.mark.parametrize("clicked", [0, 2])
 def test_a_clicked_item_is_no_negative_of_its_other_row(clicked: int) -> None:
-    """By hand: the other items alone stand against it, each with the vector of its first row."""
+    """By hand: only the other items are negatives, each with the vector of its first row."""
     click = [int(n == clicked) for n in range(5)]
-    found = doubled(REQUEST, ITEM, click)
-    output, towers = dots(found, *vectors())
+    candidates = doubled(REQUEST, ITEM, click)
+    output, towers = dots(candidates, *vectors())
     z = (towers.scale * towers.query @ towers.items().t() + towers.bias).detach()
     p = [1 - (1 - share) ** 5 for share in SHARE]
     r = REQUEST[clicked]
     others = math.log(sum(math.exp(z[r, j].item()) / p[j] for j in (0, 3)))
     own = z[r, ITEM[clicked]].item() - math.log(p[1])
-    assert loss(TERM, {"prerank": output}, found) == pytest.approx(softplus(others - own), rel=1e-5)
+    assert loss(TERM, {"prerank": output}, candidates) == pytest.approx(softplus(others - own), rel=1e-5)
     gradient = towers.items().grad
     assert gradient is not None and gradient[[0, 3]].any(1).all()
     assert gradient[1:3].any(1).tolist() == [clicked == 0, clicked == 2], "nothing pushes its other row"
 
 
 def test_as_a_negative_it_counts_once() -> None:
-    found = doubled(REQUEST, ITEM, [0, 1, 0, 0, 0])
-    output, towers = dots(found, *vectors())
+    candidates = doubled(REQUEST, ITEM, [0, 1, 0, 0, 0])
+    output, towers = dots(candidates, *vectors())
     z = (towers.scale * towers.query @ towers.items().t() + towers.bias).detach()
     p = [1 - (1 - share) ** 5 for share in SHARE]
     others = math.log(sum(math.exp(z[0, j].item()) / p[j] for j in (1, 3)))
     expected = softplus(others - z[0, 0].item() + math.log(p[0]))
-    assert loss(TERM, {"prerank": output}, found) == pytest.approx(expected, rel=1e-5)
+    assert loss(TERM, {"prerank": output}, candidates) == pytest.approx(expected, rel=1e-5)
     assert not grad_of(towers.items())[2].any() and grad_of(towers.items())[1].any()
 
 
 def test_an_item_whose_first_row_was_only_drawn_is_still_of_the_log() -> None:
     """Its row 1 is there by a draw beyond the log, its row 2 was a candidate: it is a negative."""
     level = [BATCH, 2, 2, 2, 2]
-    found = doubled(REQUEST, ITEM, [-1, 1, 0, 0, 0], level)
-    output, towers = dots(found, *vectors())
+    candidates = doubled(REQUEST, ITEM, [-1, 1, 0, 0, 0], level)
+    output, towers = dots(candidates, *vectors())
     z = (towers.scale * towers.query @ towers.items().t() + towers.bias).detach()
     p = [1 - (1 - share) ** 4 for share in SHARE]
     others = math.log(sum(math.exp(z[0, j].item()) / p[j] for j in (1, 3)))
     expected = softplus(others - z[0, 0].item() + math.log(p[0]))
-    assert loss(TERM, {"prerank": output}, found) == pytest.approx(expected, rel=1e-5)
+    assert loss(TERM, {"prerank": output}, candidates) == pytest.approx(expected, rel=1e-5)
 
 
 @settings(max_examples=40, deadline=None)
@@ -124,10 +124,10 @@ def test_two_rows_of_one_vector_are_as_one_row(seed: int) -> None:
 
 
 def test_untold_of_it_the_loss_takes_the_other_row_for_a_negative() -> None:
-    found = doubled(REQUEST, ITEM, [1, 0, 0, 0, 0])
+    candidates = doubled(REQUEST, ITEM, [1, 0, 0, 0, 0])
     query, vector = vectors()
-    output, towers = dots(found, query, vector)
-    told = loss(TERM, {"prerank": output}, found)
-    output, towers = dots(found, query, vector)
-    assert loss(TERM, {"prerank": output}, replace(found, ordinal=torch.arange(4))) > told + 0.1
+    output, towers = dots(candidates, query, vector)
+    deduplicated = loss(TERM, {"prerank": output}, candidates)
+    output, towers = dots(candidates, query, vector)
+    assert loss(TERM, {"prerank": output}, replace(candidates, ordinal=torch.arange(4))) > deduplicated + 0.1
     assert grad_of(towers.items())[2].any()

@@ -28,7 +28,7 @@ def by_hand(z: list[float], grade: list[int], margin: float, temperature: float 
             top = math.exp(z[a] / temperature)
             rest = sum(math.exp((z[b] + margin * (g - grade[b])) / temperature) for b in lower)
             by_grade.setdefault(g, []).append(-math.log(top / (top + rest)))
-    means = [sum(found) / len(found) for found in by_grade.values()]
+    means = [sum(terms) / len(terms) for terms in by_grade.values()]
     return sum(means) / len(means)
 
 

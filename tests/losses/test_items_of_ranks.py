@@ -1,4 +1,4 @@
-"""In-batch losses compare with the items of all ranks, each as of its earliest request in the whole batch."""
+"""In-batch losses compare with the items of all ranks, each at its earliest request in the whole batch."""
 
 from collections.abc import Iterator
 
@@ -29,8 +29,8 @@ def vectors(case: Case, batch: Batch) -> dict[int, Floats]:
     with torch.no_grad():
         made = case.model(batch)["prerank"].vectors
         assert made is not None
-        found = BatchItems.of(batch, made.items()[: len(batch.item_row)])
-    chosen = found.vectors[found.item].numpy()
+        items = BatchItems.of(batch, made.items()[: len(batch.item_row)])
+    chosen = items.vectors[items.item].numpy()
     return dict(zip(batch.ordinal.tolist(), chosen, strict=True))
 
 

@@ -43,9 +43,9 @@ def listwise(z: list[float], gains: list[float]) -> float:
 
 
 def pairwise(z: list[float], gains: list[float]) -> float:
-    found = [(a, b) for a in range(len(z)) for b in range(len(z)) if gains[a] > gains[b]]
-    over = sum((gains[a] - gains[b]) * softplus(z[b] - z[a]) for a, b in found)
-    return over / sum(gains[a] - gains[b] for a, b in found)
+    pairs = [(a, b) for a in range(len(z)) for b in range(len(z)) if gains[a] > gains[b]]
+    over = sum((gains[a] - gains[b]) * softplus(z[b] - z[a]) for a, b in pairs)
+    return over / sum(gains[a] - gains[b] for a, b in pairs)
 
 
 FORMULAS: dict[str, Formula] = {"listwise": listwise, "pairwise": pairwise}
@@ -92,8 +92,8 @@ def test_loss_is_the_weighted_mean_over_lists_with_a_pair(
             weight = sum(weight for *_, weight in kept) / len(kept)
             over += weight * FORMULAS[kind]([z for z, *_ in kept], [gain for _, gain, _ in kept])
             under += weight
-    found = loss(made, outputs(rank=[row[0] for row in rows]), batch_of(lists, weights), FUNNEL)
-    assert found == pytest.approx(over / under if under else 0, rel=1e-4, abs=1e-6)
+    value = loss(made, outputs(rank=[row[0] for row in rows]), batch_of(lists, weights), FUNNEL)
+    assert value == pytest.approx(over / under if under else 0, rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", FORMULAS)
@@ -118,12 +118,12 @@ def test_clicks_as_levels_give_the_loss_of_levels(kind: str, form: str) -> None:
     """Of a log in which exposed is what was clicked, `levels` has the same loss."""
     z, clicked = [0.5, -1.0, 2.0, 0.1, 0.7], [1, 0, 1, 0, 0]
     lists = [[(x, 2, y, -1) for x, y in zip(z, clicked, strict=True)]]
-    found = loss(term(kind), outputs(rank=z), batch_of(lists), FUNNEL)
+    value = loss(term(kind), outputs(rank=z), batch_of(lists), FUNNEL)
     levels = LevelsLoss.model_validate(
         {"kind": "levels", "stage": "rank", "form": form, "on": ["exposed", "kept"]}
     )
     by_level = requests([[2 if y else 1 for y in clicked]])
-    assert found == pytest.approx(loss(levels, outputs(rank=z), by_level, FUNNEL), rel=1e-6)
+    assert value == pytest.approx(loss(levels, outputs(rank=z), by_level, FUNNEL), rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", FORMULAS)

@@ -27,8 +27,8 @@ def pairs(z: list[float], level: list[int]) -> list[tuple[int, int]]:
 
 
 def ranknet(z: list[float], level: list[int]) -> float:
-    found = [softplus(z[b] - z[a]) for a, b in pairs(z, level)]
-    return sum(found) / len(found)
+    losses = [softplus(z[b] - z[a]) for a, b in pairs(z, level)]
+    return sum(losses) / len(losses)
 
 
 def ndcg(z: list[float], level: list[int], gains: list[float] | None = None) -> float:
@@ -56,21 +56,21 @@ def test_a_deeper_candidate_stands_over_a_shallower_one(form: str, formula: Form
 @pytest.mark.parametrize(("form", "formula"), [("ranknet", ranknet), ("lambda", ndcg)])
 def test_only_levels_on_count_and_their_depth_is_among_them(form: str, formula: Formula) -> None:
     z = outputs(prerank=Z)
-    found = loss(levels(form, on=["exposed", "kept"]), z, requests([LEVEL]))
-    assert found == pytest.approx(formula([0.5, 2.0, 0.7], [1, 0, 0]), rel=1e-5)
+    value = loss(levels(form, on=["exposed", "kept"]), z, requests([LEVEL]))
+    assert value == pytest.approx(formula([0.5, 2.0, 0.7], [1, 0, 0]), rel=1e-5)
     assert (grad_of(z["prerank"].logits["click"])[[1, 3]] == 0).all()
 
 
 def test_levels_are_worth_what_gains_say() -> None:
     made = requests([LEVEL, [0, 1]], weights=[1.0] * 5 + [3.0, 3.0])
     z = outputs(prerank=[*Z, 0.2, -0.3])
-    found = loss(levels("lambda", gains=[0, 0, 1]), z, made)
-    assert found == pytest.approx(ndcg(Z, LEVEL, [0, 0, 1]), rel=1e-5), (
+    value = loss(levels("lambda", gains=[0, 0, 1]), z, made)
+    assert value == pytest.approx(ndcg(Z, LEVEL, [0, 0, 1]), rel=1e-5), (
         "nothing of the second request is worth more"
     )
     assert (grad_of(z["prerank"].logits["click"])[5:] == 0).all()
-    found = loss(levels("lambda", gains=[0.5, 1, 4]), outputs(prerank=Z), requests([LEVEL]))
-    assert found == pytest.approx(ndcg(Z, LEVEL, [0.5, 1, 4]), rel=1e-5)
+    value = loss(levels("lambda", gains=[0.5, 1, 4]), outputs(prerank=Z), requests([LEVEL]))
+    assert value == pytest.approx(ndcg(Z, LEVEL, [0.5, 1, 4]), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,15 @@ def test_a_gain_for_every_level() -> None:
 def test_softmax_is_the_mean_over_the_positives() -> None:
     made = requests([LEVEL, [2, 2], [0, 1], []])
     z = outputs(prerank=[*Z, 5, 5, 5, 5])
-    found = log_softmax(Z)
+    log_shares = log_softmax(Z)
     term = levels("softmax", positive=["exposed", "kept"])
     only = requests([LEVEL, [2, 2], [0, 0], []])
-    assert loss(term, z, only) == pytest.approx(-(found[0] + found[2] + found[4]) / 3, rel=1e-5)
+    assert loss(term, z, only) == pytest.approx(
+        -(log_shares[0] + log_shares[2] + log_shares[4]) / 3, rel=1e-5
+    )
     assert (grad_of(z["prerank"].logits["click"])[5:] == 0).all()
     assert loss(levels("softmax"), outputs(prerank=[*Z, 5, 5, 5, 5]), made) == pytest.approx(
-        -found[0], rel=1e-5
+        -log_shares[0], rel=1e-5
     )
 
 
@@ -119,8 +121,8 @@ def test_bce_takes_the_positive_levels_for_ones() -> None:
 def test_no_more_than_were_drawn_of_a_level() -> None:
     drawn = replace(requests([LEVEL]), draw_order=torch.tensor([0, 1, 0, 0, 1], dtype=torch.int32))
     z = outputs(prerank=Z)
-    found = loss(levels("ranknet", per_request=1), z, drawn)
-    assert found == pytest.approx(ranknet([0.5, 2.0, 0.1], [2, 1, 0]), rel=1e-5)
+    value = loss(levels("ranknet", per_request=1), z, drawn)
+    assert value == pytest.approx(ranknet([0.5, 2.0, 0.1], [2, 1, 0]), rel=1e-5)
 
 
 @pytest.mark.parametrize("form", ["ranknet", "lambda", "softmax", "bce"])

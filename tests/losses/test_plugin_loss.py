@@ -75,14 +75,14 @@ def plugin() -> Iterator[None]:
 
 def test_formula() -> None:
     z = outputs(prerank=[0.5, -1.0, 2.0, 0.1])
-    found = loss(
+    value = loss(
         MarginInfoNceLoss(kind="margin_info_nce", stage="prerank", positive=["exposed"], margin=0.25),
         z,
         requests([[2, 0, 1, 2]]),
     )
     rest = math.exp(-1.0) + math.exp(2.0)
     expected = [-math.log(math.exp(x - 0.25) / (math.exp(x - 0.25) + rest)) for x in (0.5, 0.1)]
-    assert found == pytest.approx(sum(expected) / 2, rel=1e-5)
+    assert value == pytest.approx(sum(expected) / 2, rel=1e-5)
     gradient = z["prerank"].logits["click"].grad
     assert gradient is not None and gradient[0] < 0 < gradient[2]
 
@@ -95,7 +95,7 @@ def test_a_stage_learns_from_it(world: Path, tmp_path: Path) -> None:
     )
     callback, steps = Silent(), ("train.requests=64", "train.epochs=3", losses)
     run = corank.train(world / "config.yaml", steps, folder=tmp_path / "run", callbacks=[callback]).run
-    values = [held["prerank.margin_info_nce"] for held in callback.losses]
+    values = [terms["prerank.margin_info_nce"] for terms in callback.losses]
     assert values[-1] < values[0] and callback.losses[0].keys() == {"rank.click", "prerank.margin_info_nce"}
     own = Run.open(run.folder).config.losses[1]  # read again from the run's own config, every setting kept
     assert own == MarginInfoNceLoss(

@@ -1,4 +1,4 @@
-"""Pseudo-labels of an ensemble, against the formula written out, and what is refused."""
+"""Pseudo-labels of an ensemble, against the formula written out, and settings that are refused."""
 
 import math
 from dataclasses import replace
@@ -39,11 +39,11 @@ def test_the_mean_of_an_ensemble_teaches_less_where_it_disagrees(beta: float) ->
     student, rank, rerank = [0.5, -1, 9, 0.1, 2], [-3.0, -2, 9, 1, 0], [-1.0, -2, -9, -4, 0]
     z = outputs(prerank=student, rank=rank, rerank=rerank)
     scores = torch.tensor([-2.0, 0, 9, 1, math.nan])  # the last candidate has no score, and is left out
-    found = loss(
+    value = loss(
         pseudo("rank", "rerank", "production", beta=beta), z, replace(made, scores={"production": scores})
     )
     said = [[rank[i], rerank[i], float(scores[i])] for i in (0, 1, 3)]
-    assert found == pytest.approx(expected([student[i] for i in (0, 1, 3)], said, [1, 2, 3], beta), rel=1e-5)
+    assert value == pytest.approx(expected([student[i] for i in (0, 1, 3)], said, [1, 2, 3], beta), rel=1e-5)
     assert z["rank"].logits["click"].grad is None and z["rerank"].logits["click"].grad is None
     gradient = grad_of(z["prerank"].logits["click"])
     assert gradient[[0, 1, 3]].all() and not gradient[[2, 4]].any()
@@ -54,8 +54,8 @@ def test_members_are_predictions() -> None:
     members = torch.tensor([[-3.0, 1], [-2, -2], [4, 0]], requires_grad=True)
     z = outputs(prerank=student)
     teacher = StageOutput({"click": members.mean(1)}, members={"click": members})
-    found = loss(pseudo("rank"), {**z, "rank": teacher}, made, MEMBERS)
-    assert found == pytest.approx(expected(student, members.tolist(), [1, 1, 1], 1.0), rel=1e-5)
+    value = loss(pseudo("rank"), {**z, "rank": teacher}, made, MEMBERS)
+    assert value == pytest.approx(expected(student, members.tolist(), [1, 1, 1], 1.0), rel=1e-5)
     assert members.grad is None
 
 

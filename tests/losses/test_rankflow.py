@@ -42,8 +42,8 @@ def by_hand(z: dict[str, list[float]], level: list[int], keep: dict[str, int], a
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 def test_each_stage_learns_what_it_gets_from_the_log_and_from_its_successor(alpha: float) -> None:
     z = outputs(**Z)
-    found = loss(rankflow(alpha=alpha), z, requests([LEVEL]))
-    assert found == pytest.approx(by_hand(Z, LEVEL, dict(SCOPE.keep), alpha), rel=1e-5)
+    value = loss(rankflow(alpha=alpha), z, requests([LEVEL]))
+    assert value == pytest.approx(by_hand(Z, LEVEL, dict(SCOPE.keep), alpha), rel=1e-5)
     # the pre-ranker passes 2, 4 and 0 on, the ranker of them 4 and 0
     assert grad_of(z["rerank"].logits["click"]).nonzero().flatten().tolist() == [0, 4]
 
@@ -58,9 +58,9 @@ def test_requests_of_all_lengths_each_by_itself_weighted_by_the_log() -> None:
 
 def test_stages_and_top_as_for_every_loss_of_the_funnel() -> None:
     z = outputs(**Z)
-    found = loss(rankflow(top=2, on=["cut", "exposed"]), z, requests([LEVEL]))
+    value = loss(rankflow(top=2, on=["cut", "exposed"]), z, requests([LEVEL]))
     picked = {stage: [values[i] for i in (0, 1, 3, 4)] for stage, values in Z.items()}
-    assert found == pytest.approx(by_hand(picked, [0, 2, 0, 2], dict.fromkeys(STAGES, 2), 0.5), rel=1e-5)
+    assert value == pytest.approx(by_hand(picked, [0, 2, 0, 2], dict.fromkeys(STAGES, 2), 0.5), rel=1e-5)
     z = outputs(**Z)
     alone = mean([bce(sigmoid(x), int(y == 2)) for x, y in zip(Z["rank"], LEVEL, strict=True)])
     assert loss(rankflow(stages=["rank"]), z, requests([LEVEL])) == pytest.approx(alone, rel=1e-5)

@@ -44,11 +44,11 @@ def test_sums_of_the_relaxed_permutation_are_those_of_the_formula(keep: int) -> 
 def test_likelihood_reads_the_places_that_relevance_asks_for_and_leaves_ties_as_they_stand() -> None:
     scores, mask = lists()
     relevance = torch.tensor([[1.0, 2, 0, 1, 1], [0.0, 1, 1, 9, 9], [0.0] * 5, [0.0] * 5])
-    found = NeuralSort.of(scores, mask, 0.7).likelihood(relevance)
+    likelihood = NeuralSort.of(scores, mask, 0.7).likelihood(relevance)
     for r, order in enumerate([[1, 3, 0, 4, 2], [1, 2, 0], [0], []]):
         p = neural_sort(SCORES[r][: SIZES[r]], 0.7)
         expected = [np.log(p[t][i]) for t, i in enumerate(order)] + [0.0] * (5 - SIZES[r])
-        assert found[r].tolist() == pytest.approx(expected, rel=1e-9)
+        assert likelihood[r].tolist() == pytest.approx(expected, rel=1e-9)
 
 
 def sorted_lists(scores: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -104,19 +104,19 @@ def test_lower_ranks_are_those_of_the_formula_however_little_mass_they_have(
 
 def test_threshold_lies_halfway_between_the_last_kept_and_the_first_cut() -> None:
     scores, mask = lists()
-    found = threshold(scores, mask, 2)
-    assert found[0].tolist() == pytest.approx([s - (0.7 + 0.3) / 2 for s in SCORES[0]])
-    assert found[1, :3].tolist() == pytest.approx([1.5 + 0.1, 0.2 + 0.1, -0.4 + 0.1])
-    assert torch.equal(found[2:], scores[2:]) and torch.equal(threshold(scores, mask, 5), scores)
+    middles = threshold(scores, mask, 2)
+    assert middles[0].tolist() == pytest.approx([s - (0.7 + 0.3) / 2 for s in SCORES[0]])
+    assert middles[1, :3].tolist() == pytest.approx([1.5 + 0.1, 0.2 + 0.1, -0.4 + 0.1])
+    assert torch.equal(middles[2:], scores[2:]) and torch.equal(threshold(scores, mask, 5), scores)
 
 
 def test_kept_lower_rows_have_the_bits_of_those_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = torch.randn(6, 40, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    found: list[torch.Tensor] = []
+    gradients: list[torch.Tensor] = []
     for kept in (relaxation.KEPT, 0):
         monkeypatch.setattr(relaxation, "KEPT", kept)
         _, below = NeuralSort.of(scores, torch.ones(6, 40, dtype=torch.bool), 1.0).survival(10)
         loss = below.square().sum()
         # a second backward finds them gone
-        found += [torch.autograd.grad(loss, scores, retain_graph=True)[0] for _ in range(2)]
-    assert all(torch.equal(found[0], other) for other in found)
+        gradients += [torch.autograd.grad(loss, scores, retain_graph=True)[0] for _ in range(2)]
+    assert all(torch.equal(gradients[0], other) for other in gradients)

@@ -44,16 +44,16 @@ def value(term: Loss, z: dict[str, StageOutput], made: Batch, step: int = 1) -> 
 def test_click_is_the_mean_over_exposed_candidates_with_a_known_label() -> None:
     made = hand_made([2, 2, 2, 1, 0], [1, 0, -1, -1, -1])
     z = outputs(prerank=[0.5, -1.0, 9.0, 9.0, 9.0], rank=[0] * 5)
-    found = value(ClickLoss(kind="click", stage="prerank"), z, made)
-    assert found == pytest.approx((bce(0.5, 1) + bce(-1.0, 0)) / 2, rel=1e-6)
+    mean = value(ClickLoss(kind="click", stage="prerank"), z, made)
+    assert mean == pytest.approx((bce(0.5, 1) + bce(-1.0, 0)) / 2, rel=1e-6)
 
 
 def test_click_is_weighted_by_the_log() -> None:
     made = hand_made([2, 2], [1, 0])
     made.weight[:] = torch.tensor([3.0, 1.0])
     z = outputs(prerank=[0.5, -1.0], rank=[0, 0])
-    found = value(ClickLoss(kind="click", stage="prerank"), z, made)
-    assert found == pytest.approx((3 * bce(0.5, 1) + bce(-1.0, 0)) / 4, rel=1e-6)
+    mean = value(ClickLoss(kind="click", stage="prerank"), z, made)
+    assert mean == pytest.approx((3 * bce(0.5, 1) + bce(-1.0, 0)) / 4, rel=1e-6)
 
 
 def test_unexposed_pushes_cut_candidates_down() -> None:

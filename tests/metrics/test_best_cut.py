@@ -1,4 +1,4 @@
-"""How likely the best candidate is cut: by hand, against choices that are drawn, and beside what a bucket observes."""
+"""The probability that the best candidate is cut: by hand, against drawn choices, and against a bucket's clicks."""
 
 import numpy as np
 import pytest
@@ -13,9 +13,9 @@ P = np.array([0.2, 0.1, 0.1, 0.3, 0.6], np.float32)
 
 def test_figures_by_hand() -> None:
     assert cut_probability(REQUESTS, P, RANK, 1) == pytest.approx([0.5, 1 / 3])
-    found = best_cut(REQUESTS, P, RANK, 1)
-    assert (found.value(), found.n) == (pytest.approx((0.5 + 1 / 3) / 2), 2)
-    assert found.random_value() == pytest.approx((2 / 3 + 1 / 2) / 2)
+    measure = best_cut(REQUESTS, P, RANK, 1)
+    assert (measure.value(), measure.n) == (pytest.approx((0.5 + 1 / 3) / 2), 2)
+    assert measure.random_value() == pytest.approx((2 / 3 + 1 / 2) / 2)
     two = best_cut(REQUESTS, P, RANK, 2)  # which cuts nothing of the second request
     assert (two.value(), two.n) == (pytest.approx(0.25), 1)
 

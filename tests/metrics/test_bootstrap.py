@@ -39,14 +39,14 @@ def measures(rows: int, people: int, seed: int) -> list[Measure]:
 @pytest.mark.parametrize("seed", range(5))
 def test_all_resamples_at_once_are_those_one_by_one(seed: int) -> None:
     for measure in measures(rows=60 * 4**seed // 4 + 1, people=1 + seed * 7, seed=seed):
-        found = replicates(measure, seed, 40)
-        assert found == pytest.approx(one_by_one(measure, seed), abs=1e-9, nan_ok=True)
+        resamples = replicates(measure, seed, 40)
+        assert resamples == pytest.approx(one_by_one(measure, seed), abs=1e-9, nan_ok=True)
 
 
 def test_many_scores_are_cut_into_bins_without_moving_the_interval() -> None:
     for measure in measures(rows=5 * BINS, people=500, seed=9)[0::4]:
-        found, exact = replicates(measure, 3, 40), one_by_one(measure, 3)
-        assert np.abs(found - exact).max() < 0.05 * exact.std()
+        resamples, exact = replicates(measure, 3, 40), one_by_one(measure, 3)
+        assert np.abs(resamples - exact).max() < 0.05 * exact.std()
 
 
 def test_counts_are_poisson() -> None:

@@ -41,7 +41,7 @@ def test_best_score_loss_by_hand() -> None:
     assert (measure.value(), measure.n) == (pytest.approx(0.4), 1)
     pairs = [max(pair) for pair in combinations((0.9, 0.5, 0.2, 0.1), 2)]
     assert measure.random_value() == pytest.approx(0.9 - np.mean(pairs))
-    # Logits will do: it is a difference.
+    # Logits are valid: it is a difference.
     assert best_score_loss(two, scores - 1, stage, m=1).value() == pytest.approx((0.7 + 1) / 2 - 0.0)
 
 
@@ -64,21 +64,21 @@ def test_gains_are_those_of_every_request_alone(data: Scored, k: int, m: int) ->
         values = scores[list(rows)]
         kept = sorted(scores[order(stage, rows)[:m]], reverse=True)
         ideal = sum(sorted(values, reverse=True)[:take])
-        # every set that a random order could keep, each alike likely
+        # every set that a random order could keep, all equally likely
         drawn = [sorted(chosen, reverse=True) for chosen in combinations(values, m)] if len(rows) < 10 else []
         losses.append(values.max() - kept[0])
         loss_chances.append(values.max() - np.mean([d[0] for d in drawn]) if drawn else None)
         if ideal > 0:
             ratios.append(sum(kept[:take]) / ideal)
             ratio_chances.append(np.mean([sum(d[:take]) for d in drawn]) / ideal if drawn else None)
-    for measure, found, chances in (
+    for measure, expected, chances in (
         (gain_ratio(some, scores, some.ranks(stage), k, m), ratios, ratio_chances),
         (best_score_loss(some, scores, some.ranks(stage), m), losses, loss_chances),
     ):
-        assert measure.n == len(found)
-        assert measure.value() == (pytest.approx(np.mean(found)) if found else None)
+        assert measure.n == len(expected)
+        assert measure.value() == (pytest.approx(np.mean(expected)) if expected else None)
         known = [chance for chance in chances if chance is not None]
-        if found and len(known) == len(chances):
+        if expected and len(known) == len(chances):
             assert measure.random_value() == pytest.approx(np.mean(known))
 
 

@@ -14,7 +14,7 @@ from tests.support.scored_requests import Scored, floats, order, requests, rows_
 
 
 def naive_order(rows: Iterable[int], stages: list[Doubles], quotas: list[int]) -> list[int]:
-    """One request through the cascade, a list at a time."""
+    """One request through the cascade, stage by stage, in plain lists."""
     ranked = order(stages[0], rows)
     for scores, quota in zip(stages[1:], quotas, strict=True):
         ranked = order(scores, ranked[:quota]) + ranked[quota:]
@@ -22,12 +22,12 @@ def naive_order(rows: Iterable[int], stages: list[Doubles], quotas: list[int]) -
 
 
 def test_cascade_ranks_by_hand() -> None:
-    # The pre-ranker keeps the first three of 1 2 3 4 5; the ranker would have 5 4 3 2 1. The second request is short.
+    # The pre-ranker keeps the first three of 1 2 3 4 5; the ranker orders 5 4 3 2 1. The second request is short.
     two = requests(5, 0, 2)
     first, last = floats(5, 4, 3, 2, 1, 2, 1), floats(1, 2, 3, 4, 5, 1, 2)
     assert cascade_ranks(two, [first, last], [3]).tolist() == [2, 1, 0, 3, 4, 1, 0]
     assert cascade_ranks(two, [first], []).tolist() == [0, 1, 2, 3, 4, 0, 1]
-    # A third stage keeps the ranker's two, 3 and 2, and turns them round; ties keep the log's order.
+    # A third stage keeps the ranker's two, 3 and 2, and reverses them; ties keep the log's order.
     assert cascade_ranks(two, [first, last, floats(0, 1, 0, 9, 9, 3, 3)], [3, 2]).tolist() == [
         *(2, 0, 1, 3, 4),
         *(0, 1),

@@ -38,9 +38,9 @@ def one_request(draw: tuple[int, ...]) -> dict[str, Any]:
 
 
 def value(measure: RatioMeasure) -> float:
-    found = measure.value()
-    assert found is not None
-    return found
+    estimate = measure.value()
+    assert estimate is not None
+    return estimate
 
 
 @pytest.mark.parametrize("q", [0.0, 0.3, 7.0])
@@ -56,9 +56,11 @@ def test_the_mean_over_all_draws_is_the_truth_whatever_the_model_believes(q: flo
 
 def test_the_mean_weight_over_all_draws_is_one_if_propensities_are_right() -> None:
     def weight(draw: tuple[int, ...], factor: float) -> float:
-        found = one_request(draw)
+        arguments = one_request(draw)
         return value(
-            bucket_weight(found["requests"], found["exposed"], found["propensity"].clip(0, 1) * factor)
+            bucket_weight(
+                arguments["requests"], arguments["exposed"], arguments["propensity"].clip(0, 1) * factor
+            )
         )
 
     assert WEIGHTS @ [weight(draw, 1) for draw in DRAWS] == pytest.approx(1)
@@ -78,28 +80,28 @@ def two_users() -> dict[str, Any]:
 
 def test_figures_by_hand() -> None:
     """Exposed and listed: a click at 1/2 and none at 1/4 of the first request, a click at 1/2 of the third."""
-    given = two_users()
-    ips = ips_click_rate(**given)
+    arguments = two_users()
+    ips = ips_click_rate(**arguments)
     assert (value(ips), ips.n) == ((2 + 2) / 4, 2)
     assert ips.random_value() == pytest.approx((2 / 3 * 2 + 2 / 3 * 2) / 4)
-    snips = snips_click_rate(**given)
+    snips = snips_click_rate(**arguments)
     assert value(snips) == (2 + 2) / (2 + 4 + 2)
     assert snips.random_value() == pytest.approx(4 / 8)
     q = np.array([0.4, 0.2, 0.1, 0.9, 0.9, 0.9, 0.3, 0.6, 0.5])
     listed = 0.4 + 2 * 0.6 + 0.2 - 4 * 0.2 + 0.6 + 2 * 0.4 + 0.5
-    assert value(dr_click_rate(**given, expected=q)) == pytest.approx(listed / 4)
-    weight = bucket_weight(given["requests"], given["exposed"], given["propensity"])
+    assert value(dr_click_rate(**arguments, expected=q)) == pytest.approx(listed / 4)
+    weight = bucket_weight(arguments["requests"], arguments["exposed"], arguments["propensity"])
     assert value(weight) == pytest.approx((6 / 3 + 2 / 3) / 2)
     bounds = interval(ips)
     assert bounds is not None and bounds[0] <= 1 <= bounds[1]
 
 
 def test_without_a_bucket_nothing_is_estimated() -> None:
-    given = two_users() | {"propensity": np.full(9, NAN)}
-    for measure in (ips_click_rate(**given), snips_click_rate(**given)):
+    arguments = two_users() | {"propensity": np.full(9, NAN)}
+    for measure in (ips_click_rate(**arguments), snips_click_rate(**arguments)):
         assert (measure.value(), measure.random_value(), measure.n) == (None, None, 0)
 
 
 def test_a_bucket_that_exposed_nothing_of_the_lists_has_no_self_normalised_estimate() -> None:
-    given = two_users() | {"exposed": np.zeros(9, bool), "clicked": np.zeros(9, bool)}
-    assert (value(ips_click_rate(**given)), snips_click_rate(**given).value()) == (0, None)
+    arguments = two_users() | {"exposed": np.zeros(9, bool), "clicked": np.zeros(9, bool)}
+    assert (value(ips_click_rate(**arguments)), snips_click_rate(**arguments).value()) == (0, None)

@@ -37,11 +37,11 @@ def average_precision(
 
 
 def _mean_precision(scores: Doubles, positive: Doubles, negative: Doubles) -> float | None:
-    found, above = np.cumsum(positive[::-1]), np.cumsum(positive[::-1] + negative[::-1])
-    if found[-1] == 0:
+    hits, above = np.cumsum(positive[::-1]), np.cumsum(positive[::-1] + negative[::-1])
+    if hits[-1] == 0:
         return None
-    precision = found / np.where(above > 0, above, 1)  # in a resample the first rows may have no weight
-    return float(precision @ positive[::-1] / found[-1])
+    precision = hits / np.where(above > 0, above, 1)  # in a resample the first rows may have no weight
+    return float(precision @ positive[::-1] / hits[-1])
 
 
 def hit_rate(
@@ -102,11 +102,11 @@ def test_formulas() -> None:
 
 def test_the_document_has_them_with_intervals() -> None:
     document = document_of(predictions(), STAGES, LEVELS, IDENTITY, {}, "test")
-    for stage, found in document["stages"].items():
-        for label, figures in found["exposed"].items():
+    for stage, populations in document["stages"].items():
+        for label, figures in populations["exposed"].items():
             assert 0 <= figures["average_precision"] <= 1
             assert "average_precision" in document["interval"]["stages"][stage]["exposed"][label]
-        assert "average_precision" not in found["candidates"]["click"]
+        assert "average_precision" not in populations["candidates"]["click"]
     cascade = document["cascade"]
     assert cascade["hit_rate@1"] == cascade["joint_click_recall@1"] == 0  # each request has one click
     assert cascade["eligible"]["hit_rate@1"] == 2 and cascade["random"]["hit_rate@1"] is None

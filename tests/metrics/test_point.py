@@ -207,8 +207,8 @@ def test_interval_of_auc_covers_it_and_is_reproducible() -> None:
     user, score, label, _ = many(5, rows=2000, people=300)
     measure = auc(user, score, label)
     low, high = bounds(measure, seed=1)
-    found = measure.value()
-    assert found is not None and low < found < high < low + 0.1
+    value = measure.value()
+    assert value is not None and low < value < high < low + 0.1
     assert interval(measure, seed=1) == (low, high) != interval(measure, seed=2)
 
 

@@ -42,8 +42,8 @@ def test_resamples_are_paired() -> None:
     one, other = (replicates(truth_auc(user, scores, truth), seed=4) for scores in (good, worse))
     assert replicates(measure, seed=4) == pytest.approx(one - other)
     low, high = bounds(measure)
-    found = measure.value()
-    assert found is not None and 0 < low < found < high
+    regret = measure.value()
+    assert regret is not None and 0 < low < regret < high
     # far tighter than two intervals apart
     assert (one - other).std() < 0.8 * np.hypot(one.std(), other.std())
 

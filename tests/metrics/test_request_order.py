@@ -35,7 +35,8 @@ def hit(order: Sequence[int], k: int) -> float:
 
 def gain(order: Sequence[int], k: int) -> float:
     dcg, best = (
-        sum(y / math.log2(n + 2) for n, y in enumerate(found[:k])) for found in (order, sorted(order)[::-1])
+        sum(y / math.log2(n + 2) for n, y in enumerate(ranking[:k]))
+        for ranking in (order, sorted(order)[::-1])
     )
     return dcg / best
 
@@ -108,11 +109,11 @@ def test_ndcg_and_auc_agree_with_scikit_learn(k: int) -> None:
             values.append(ndcg_score([label[mine]], [score[mine]], k=k))
             areas.append(roc_auc_score(label[mine], score[mine], sample_weight=weight[mine]))
             weights.append(weight[mine].mean())
-    found = ndcg_at(user, request, score, label, weight, k)
-    assert found.value() == pytest.approx(np.average(values, weights=weights), abs=1e-12)
+    ndcg = ndcg_at(user, request, score, label, weight, k)
+    assert ndcg.value() == pytest.approx(np.average(values, weights=weights), abs=1e-12)
     area = request_auc(user, request, score, label, weight)
     assert area.value() == pytest.approx(np.average(areas, weights=weights), abs=1e-12)
-    assert found.n == area.n == len(values)
+    assert ndcg.n == area.n == len(values)
 
 
 def many(generator: np.random.Generator, rows: int = 900) -> tuple[Longs, Longs, Doubles, Labels, Doubles]:

@@ -102,12 +102,12 @@ def test_a_candidate_is_crossed_with_its_request_and_its_item() -> None:
     inputs = {name: torch.randn(shape, requires_grad=True) for name, shape in shapes.items()}
     dcn = Dcn(DcnSettings(), number("x", 8))
     query, item, snapshot, cross = inputs.values()
-    found = dcn(StageInputs(query, item, snapshot, cross, BatchPairs(batch)))[:count]
+    crossed = dcn(StageInputs(query, item, snapshot, cross, BatchPairs(batch)))[:count]
     expected = dcn.cross(plain_rows(inputs, batch))
-    torch.testing.assert_close(found, expected)
-    gradient = torch.randn_like(found)
+    torch.testing.assert_close(crossed, expected)
+    gradient = torch.randn_like(crossed)
     leaves = [*inputs.values(), *dcn.parameters()]
-    ours, theirs = (torch.autograd.grad((x * gradient).sum(), leaves) for x in (found, expected))
+    ours, theirs = (torch.autograd.grad((x * gradient).sum(), leaves) for x in (crossed, expected))
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 

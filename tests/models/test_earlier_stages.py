@@ -1,4 +1,4 @@
-"""What a stage sees of earlier ones: their scores and places, by no gradient."""
+"""A stage's inputs from earlier stages: their scores and ranks, without gradients."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -33,8 +33,8 @@ TOTAL = TotalLoss(
 
 
 def rank(name: str = "rank", *seen: str, **changes: object) -> MlpSettings:
-    found = {"name": name, "model": "mlp", "keep": 2, "hidden": [8, 4], "from_stages": list(seen)}
-    return MlpSettings.model_validate(found | changes)
+    fields = {"name": name, "model": "mlp", "keep": 2, "hidden": [8, 4], "from_stages": list(seen)}
+    return MlpSettings.model_validate(fields | changes)
 
 
 def model(*stages: MlpSettings, seed: int = 0) -> JointModel:
@@ -47,14 +47,14 @@ def model(*stages: MlpSettings, seed: int = 0) -> JointModel:
 
 
 def shown(built: JointModel, batch: Batch, stage: str = "rank") -> tuple[Tensor, dict[str, StageOutput]]:
-    """What the stage is given of earlier ones, and the outputs of all."""
-    given: list[StageInputs] = []
-    hook = built.stages[stage].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    """The stage's input from earlier stages, and the outputs of all stages."""
+    received: list[StageInputs] = []
+    hook = built.stages[stage].register_forward_pre_hook(lambda _, inputs: received.append(inputs[0]))
     outputs = built(batch)
     hook.remove()
-    assert len(given) == 1 and given[0].earlier is not None
-    assert not given[0].earlier[len(batch) :].any()
-    return given[0].earlier[: len(batch)], outputs
+    assert len(received) == 1 and received[0].earlier is not None
+    assert not received[0].earlier[len(batch) :].any()
+    return received[0].earlier[: len(batch)], outputs
 
 
 @settings(max_examples=25, deadline=None)
@@ -122,9 +122,9 @@ def test_asked_for_one_stage_it_runs_what_that_needs_and_returns_it_alone() -> N
     ran: list[str] = []
     for name, stage in built.stages.items():
         stage.register_forward_hook(lambda *_, name=name: ran.append(name))
-    found = built.outputs(batch, ["rank"])
-    assert ran == ["prerank", "other", "rank"] and list(found) == ["rank"]
-    assert torch.equal(found["rank"].logits["click"], whole["rank"].logits["click"])
+    outputs = built.outputs(batch, ["rank"])
+    assert ran == ["prerank", "other", "rank"] and list(outputs) == ["rank"]
+    assert torch.equal(outputs["rank"].logits["click"], whole["rank"].logits["click"])
     ran.clear()
     assert list(built.outputs(batch, ["middle"])) == ran == ["middle"]
     ran.clear()

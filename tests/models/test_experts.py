@@ -42,19 +42,19 @@ def relu_layer(layer: torch.nn.Module, x: torch.Tensor, *at: int) -> torch.Tenso
 
 
 def mixtures(level: ExpertLevel, read: list[torch.Tensor], count: int, own: int) -> list[torch.Tensor]:
-    """Of one row, what shared experts (the last) and each label read → what those above do, by the papers' formulas."""
+    """Inputs of one row for each label and shared experts (last) → those of the next level, by the papers' formulas."""
     *of_label, shared = read
     common = [relu_layer(level.shared, shared, j) for j in range(count)]
-    found, every = [], common
+    mixed, every = [], common
     for label, x in enumerate(of_label):
         mine = [relu_layer(level.own, x, label, j) for j in range(own) if level.own is not None]
         shares = torch.softmax(level.gates.weight[label] @ x, 0)
-        found.append(sum((g * e for g, e in zip(shares, common + mine, strict=True)), torch.zeros(4)))
+        mixed.append(sum((g * e for g, e in zip(shares, common + mine, strict=True)), torch.zeros(4)))
         every = every + mine
     if level.shared_gate is not None:
         shares = torch.softmax(level.shared_gate.weight @ shared, 0)
-        found.append(sum((g * e for g, e in zip(shares, every, strict=True)), torch.zeros(4)))
-    return found
+        mixed.append(sum((g * e for g, e in zip(shares, every, strict=True)), torch.zeros(4)))
+    return mixed
 
 
 @pytest.mark.parametrize("experts", [MMOE, CGC, PLE], ids=["mmoe", "cgc", "ple"])
@@ -82,16 +82,16 @@ def test_labels_read_mixtures_of_experts(experts: ExpertSettings) -> None:
 
 def test_experts_of_labels_are_found_again_by_name() -> None:
     before, now = model(stage(PLE)), model(stage(PLE, ["like", "share", "click"]), seed=1)
-    held, fresh = before.state_dict(), {name: x.clone() for name, x in now.state_dict().items()}
+    earlier, fresh = before.state_dict(), {name: x.clone() for name, x in now.state_dict().items()}
     for layer in ModelMap.of(before, now).carried.values():
-        layer.fill(now.state_dict()[layer.new.key], held[layer.earlier.key])
+        layer.fill(now.state_dict()[layer.new.key], earlier[layer.earlier.key])
     for name in ("levels.0.own.weight", "levels.1.gates.weight", "bias"):
         key = f"stages.rank.heads.{name}"
-        found = now.state_dict()[key]
-        torch.testing.assert_close(found[1:], held[key][[2, 0]])
-        torch.testing.assert_close(found[0], fresh[key][0])
+        weight = now.state_dict()[key]
+        torch.testing.assert_close(weight[1:], earlier[key][[2, 0]])
+        torch.testing.assert_close(weight[0], fresh[key][0])
     gate = "stages.rank.heads.levels.0.shared_gate.weight"
-    torch.testing.assert_close(now.state_dict()[gate][[0, 1, 4, 5, 6, 7]], held[gate][[0, 1, 6, 7, 2, 3]])
+    torch.testing.assert_close(now.state_dict()[gate][[0, 1, 4, 5, 6, 7]], earlier[gate][[0, 1, 6, 7, 2, 3]])
 
 
 def test_widths_of_experts_are_scaled_with_the_others() -> None:
@@ -103,9 +103,9 @@ def test_settings_without_effect_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(TEXT, encoding="utf-8")
     own = "stages.1.experts={own: 1}"
-    told = refused(path, "stages.1.labels=[click]", own)
-    assert "stages.1.experts.own: 'click' is the only label" in told
-    told = refused(path, "stages.1.experts={}", "stages.1.members=2")
-    assert told == "stages.1.experts: not beside `members`; drop one of the two"
-    told = refused(path, "stages.1.experts={shared: 1}")
-    assert "stages.1.experts: of one expert there is nothing to mix" in told
+    message = refused(path, "stages.1.labels=[click]", own)
+    assert "stages.1.experts.own: 'click' is the only label" in message
+    message = refused(path, "stages.1.experts={}", "stages.1.members=2")
+    assert message == "stages.1.experts: not beside `members`; drop one of the two"
+    message = refused(path, "stages.1.experts={shared: 1}")
+    assert "stages.1.experts: of one expert there is nothing to mix" in message

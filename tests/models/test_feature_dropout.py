@@ -15,8 +15,8 @@ from tests.support.encoded_batches import LAYOUT
 
 
 def of(rates: object) -> TowersSettings:
-    found = {"name": "prerank", "model": "towers", "keep": 3, "query": [8], "item": [8]}
-    return TowersSettings.model_validate(found | {"feature_dropout": rates})
+    fields = {"name": "prerank", "model": "towers", "keep": 3, "query": [8], "item": [8]}
+    return TowersSettings.model_validate(fields | {"feature_dropout": rates})
 
 
 def test_a_row_loses_the_whole_feature_or_has_more_of_it() -> None:
@@ -58,11 +58,11 @@ def test_what_is_learnt_of_an_id_is_shrunk_however_weights_are_scaled() -> None:
     optimiser = torch.optim.Adam([*layer.parameters(), table], lr=0.05)
     for step in range(400):
         rows = torch.arange(512) % 2
-        found = layer(dropout(x[rows] * table)).squeeze(1)
+        predicted = layer(dropout(x[rows] * table)).squeeze(1)
         for group in optimiser.param_groups:
             group["lr"] = 0.05 * (1 - step / 400)
         optimiser.zero_grad()
-        (found - y[rows]).square().mean().backward()
+        (predicted - y[rows]).square().mean().backward()
         optimiser.step()
     with torch.no_grad():
         learnt = layer(dropout.eval()(x * table)).squeeze(1)
@@ -81,8 +81,8 @@ def test_only_features_of_the_towers_may_be_left_out(tmp_path: Path, change: str
     path = tmp_path / "shop.yaml"
     path.write_text(TEXT)
     name = change[1:].partition(":")[0]
-    found = refused(path, f"stages.0.feature_dropout={change}")
-    assert found.startswith(f"stages.prerank.feature_dropout.{name}: {message}")
+    error = refused(path, f"stages.0.feature_dropout={change}")
+    assert error.startswith(f"stages.prerank.feature_dropout.{name}: {message}")
 
 
 @pytest.mark.parametrize("rate", [0, 1, "half"])

@@ -1,4 +1,4 @@
-"""Towers that read what their side imagines the other's vector to be, and the loss that teaches them to."""
+"""Towers that read a generated vector of the other side, and the loss that trains the generators."""
 
 from pathlib import Path
 
@@ -28,8 +28,8 @@ TERM = MimicLoss(stage="prerank")
 
 
 def of(**changes: object) -> TowersSettings:
-    found = {"name": "prerank", "keep": 3, "query": [16, 8], "item": [12, 8], "generated": [7]}
-    return TowersSettings.model_validate({**found, **changes})
+    fields = {"name": "prerank", "keep": 3, "query": [16, 8], "item": [12, 8], "generated": [7]}
+    return TowersSettings.model_validate({**fields, **changes})
 
 
 def built(**changes: object) -> JointModel:
@@ -70,9 +70,9 @@ def test_a_generator_comes_to_what_clicked_pairs_are(bias: bool, names: list[str
     clicked = torch.nonzero(batch.labels["click"] > 0).squeeze(1)
     r, i = batch.request_of[clicked].long(), batch.item_of[clicked].long()
     expected = 2 - (mimic[r] * v[i]).sum(1) - (normalize(item.generator(y), dim=1)[i] * q[r]).sum(1)
-    found = loss(model, batch)
-    torch.testing.assert_close(found, expected.mean(), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found, loss(model, by_row), rtol=1e-4, atol=1e-5)
+    value = loss(model, batch)
+    torch.testing.assert_close(value, expected.mean(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(value, loss(model, by_row), rtol=1e-4, atol=1e-5)
 
 
 def test_the_loss_trains_generators_and_tables_alone() -> None:
@@ -87,9 +87,9 @@ def test_the_loss_trains_generators_and_tables_alone() -> None:
     }
     model.zero_grad()
     model(batch)["prerank"].logits["click"].sum().backward()
-    held = [p for tower in towers(model) for p in tower.generator.parameters()]
-    assert all(p.grad is None or not p.grad.any() for p in held)
-    optimiser = torch.optim.Adam(held, 0.01)
+    parameters = [p for tower in towers(model) for p in tower.generator.parameters()]
+    assert all(p.grad is None or not p.grad.any() for p in parameters)
+    optimiser = torch.optim.Adam(parameters, 0.01)
     for _ in range(20):
         optimiser.zero_grad()
         loss(model, batch).backward()
@@ -108,9 +108,9 @@ def test_a_bundle_scores_as_the_model_does(tmp_path: Path) -> None:
     predictions = predict_split(case.model, case.packed, "test")
     start = predictions.requests.start
     for n in range(len(start) - 1):
-        found = case.funnel.logits(Request.parse(case.request("test", n)))
+        logits = case.funnel.logits(Request.parse(case.request("test", n)))
         theirs = predictions.logits["prerank"]["click"][start[n] : start[n + 1]]
-        np.testing.assert_allclose(found["prerank"]["click"], theirs, atol=4e-5)
+        np.testing.assert_allclose(logits["prerank"]["click"], theirs, atol=4e-5)
 
 
 def test_settings(tmp_path: Path) -> None:

@@ -90,14 +90,14 @@ def test_bf16_is_close_to_fp32() -> None:
 def test_fused_relu_has_the_gradient_of_the_plain_one(width: int) -> None:
     torch.manual_seed(0)
     layer, x = torch.nn.Linear(24, width), torch.randn(40, 24)
-    found = []
+    outcomes = []
     for fused in (True, False):
         layer.zero_grad()
         leaf = x.bfloat16().requires_grad_()
         out = activated(leaf, layer.weight, layer.bias, "relu") if fused else torch.relu(linear(leaf, layer))
         out.sum().backward()
-        found.append((out.detach(), leaf.grad, layer.weight.grad, layer.bias.grad))
-    for ours, plain in zip(*found, strict=True):
+        outcomes.append((out.detach(), leaf.grad, layer.weight.grad, layer.bias.grad))
+    for ours, plain in zip(*outcomes, strict=True):
         torch.testing.assert_close(ours, plain, rtol=2e-2, atol=2e-2)
 
 
@@ -109,7 +109,7 @@ def test_layers_together_have_the_bits_of_one_after_another() -> None:
         torch.randn(70, 24),
     )
     parameters = [part for layer in layers for part in (layer.weight, layer.bias)]
-    found = []
+    outcomes = []
     for together in (True, False):
         leaf = out = x.bfloat16().requires_grad_()
         if together:
@@ -117,11 +117,11 @@ def test_layers_together_have_the_bits_of_one_after_another() -> None:
         else:
             for layer in layers:
                 out = activated(out, layer.weight, layer.bias, "relu")
-        # twice, as where gradients of several losses are compared: nothing that is held may be overwritten
+        # twice, as when gradients of several losses are compared: saved tensors may not be overwritten
         wanted = [leaf, *parameters]
         torch.autograd.grad(out.float().square().sum(), wanted, retain_graph=True)
-        found.append([out, *torch.autograd.grad(out.float().square().sum(), wanted)])
-    for ours, one_by_one in zip(*found, strict=True):
+        outcomes.append([out, *torch.autograd.grad(out.float().square().sum(), wanted)])
+    for ours, one_by_one in zip(*outcomes, strict=True):
         assert ours.dtype == one_by_one.dtype and torch.equal(ours, one_by_one)
 
 
@@ -178,9 +178,9 @@ def test_rowwise_adagrad_by_hand() -> None:
     before = table.detach().clone()
     optimiser = optimisers(built, TableOptimiser(lr=0.1), {})["table"]
     batch, _ = random_batch(6)
-    _, found = gradients(built, batch, lambda m, b: m(b))
+    _, gradient_of = gradients(built, batch, lambda m, b: m(b))
     optimiser.step()
-    g = found["tables.shared.weights.8"]
+    g = gradient_of["tables.shared.weights.8"]
     step = 0.1 * g / (np.sqrt((g**2).mean(1, keepdims=True)) + 1e-8)
     np.testing.assert_allclose(table.detach().numpy(), before.numpy() - step, rtol=1e-5, atol=1e-6)
     untouched = np.abs(g).sum(1) == 0

@@ -1,4 +1,4 @@
-"""Matches of query and item beside the meeting of vectors: their term, what serves them, and what is refused."""
+"""Matches of query and item, added to the product of vectors: their term, serving, and refused settings."""
 
 from pathlib import Path
 
@@ -26,8 +26,8 @@ SEEN = "features.seen={kind: count, of: [history, item_id]}"
 
 
 def of(**changes: object) -> TowersSettings:
-    found = {"name": "prerank", "keep": 3, "query": [16, 8], "item": [12, 8], "matches": ["match", "pair"]}
-    return TowersSettings.model_validate({**found, **changes})
+    fields = {"name": "prerank", "keep": 3, "query": [16, 8], "item": [12, 8], "matches": ["match", "pair"]}
+    return TowersSettings.model_validate({**fields, **changes})
 
 
 def test_weighted_columns_are_added_to_the_product() -> None:
@@ -42,15 +42,15 @@ def test_weighted_columns_are_added_to_the_product() -> None:
         stage.matches.weight.normal_()
         for table in model.tables.parameters():
             table.normal_()
-    found = model(batch)["prerank"]
-    assert found.vectors is None, "no vector knows the matches, so that no loss may take them for the logit"
+    output = model(batch)["prerank"]
+    assert output.vectors is None, "no vector knows the matches, so that no loss may take them for the logit"
     torch.testing.assert_close(
-        found.logits["click"], model(by_row)["prerank"].logits["click"], rtol=1e-4, atol=1e-5
+        output.logits["click"], model(by_row)["prerank"].logits["click"], rtol=1e-4, atol=1e-5
     )
     cross, weight = model.inputs(batch)["cross"][: len(batch)], stage.matches.weight
     stage.matches = None
     torch.testing.assert_close(
-        found.logits["click"] - model(batch)["prerank"].logits["click"], cross @ weight, rtol=1e-4, atol=1e-5
+        output.logits["click"] - model(batch)["prerank"].logits["click"], cross @ weight, rtol=1e-4, atol=1e-5
     )
 
 
@@ -68,10 +68,10 @@ def test_a_bundle_counts_matches_as_packing_did(tmp_path: Path, first: Drawn, mi
     network = case.model.stages["prerank"]
     assert isinstance(network, Towers) and network.matches is not None
     for n in range(len(start) - 1):
-        found = case.funnel.logits(Request.parse(case.request("test", n)))
+        logits = case.funnel.logits(Request.parse(case.request("test", n)))
         for name in ("prerank", "middle") if middle else ("prerank",):
             theirs = predictions.logits[name]["click"][start[n] : start[n + 1]]
-            np.testing.assert_allclose(found[name]["click"], theirs, atol=4e-5)
+            np.testing.assert_allclose(logits[name]["click"], theirs, atol=4e-5)
     with torch.no_grad():
         network.matches.weight.add_(1.0)
     changed = predict_split(case.model, case.packed, "test").logits["prerank"]["click"]
@@ -92,10 +92,10 @@ def test_vectors_alone_are_refused_where_matches_count(tmp_path: Path) -> None:
     assert stage.counted() == ["seen"] and stage.has_vectors and not stage.orders_by_product
     assert stage.input_features(read(path, matched).declared)["prerank.matches"] == ["seen"]
     assert stage.without_features(["seen"]).counted() == []
-    found = refused(path, *matched, "retrieval={stage: prerank, keep: 3}")
-    assert "retrieval.stage: 'prerank' orders by more than a product of vectors" in found
-    found = refused(path, *matched, "losses.1={kind: in_batch, stage: prerank}")
-    assert "'prerank' has no vectors of queries and items whose product alone orders them" in found
+    message = refused(path, *matched, "retrieval={stage: prerank, keep: 3}")
+    assert "retrieval.stage: 'prerank' orders by more than a product of vectors" in message
+    message = refused(path, *matched, "losses.1={kind: in_batch, stage: prerank}")
+    assert "'prerank' has no vectors of queries and items whose product alone orders them" in message
 
 
 @pytest.mark.parametrize(

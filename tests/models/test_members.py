@@ -72,8 +72,8 @@ def test_members_are_layers_of_their_own_factors() -> None:
 
 
 def test_the_mean_of_far_logits_is_finite() -> None:
-    found = average_members(torch.tensor([[200.0, 200.0], [-200.0, -200.0], [-40.0, 40.0], [1.0, 1.0]]))
-    np.testing.assert_allclose(found, [200, -200, 0, 1], atol=1e-4)
+    means = average_members(torch.tensor([[200.0, 200.0], [-200.0, -200.0], [-40.0, 40.0], [1.0, 1.0]]))
+    np.testing.assert_allclose(means, [200, -200, 0, 1], atol=1e-4)
 
 
 def test_each_member_learns_by_itself_and_they_teach_as_one() -> None:

@@ -11,9 +11,9 @@ from tests.support.shared import shared_case
 def test_every_named_axis_has_a_name_of_its_own_for_each_index(drawn: Drawn) -> None:
     model = shared_case(drawn).model
     for name, network in model.networks.items():
-        weights, found = network.state_dict(), read_axes(network)
-        assert found, name
-        for weight, axes in found.items():
+        weights, named_axes = network.state_dict(), read_axes(network)
+        assert named_axes, name
+        for weight, axes in named_axes.items():
             for size, names in zip(weights[weight].shape, axes, strict=True):
                 assert names is None or len(names) == len(set(names)) == size, (name, weight, names)
                 assert names is None or all(names)

@@ -1,4 +1,4 @@
-"""Embeddings of numbers, against their formulas, in a ranker, and what their bins are learnt from."""
+"""Embeddings of numbers, against their formulas, in a ranker, and the data that sets their bins."""
 
 import math
 from pathlib import Path
@@ -24,9 +24,9 @@ def test_shares_of_bins_by_hand() -> None:
     embedding = PiecewiseEmbedding(QUARTERS, [2, 0], number("x", 2))
     # quartiles of 0 … 8 are 0, 2, 4, 6, 8; the other number is always 5
     embedding.fit(np.stack([np.arange(9.0), np.full(9, 5.0)], axis=1).astype(np.float32))
-    found = embedding(torch.tensor([[5.0, 7, 3], [4, 7, -1], [6, 7, 99], [5, 7, 6]]))
+    embedded = embedding(torch.tensor([[5.0, 7, 3], [4, 7, -1], [6, 7, 99], [5, 7, 6]]))
     of_first: list[list[float]] = [[1, 0.5, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 0]]
-    assert found.tolist() == [[*shares, 0, 0, 0, 0] for shares in of_first]
+    assert embedded.tolist() == [[*shares, 0, 0, 0, 0] for shares in of_first]
 
 
 def test_close_quantiles_are_one_edge() -> None:
@@ -80,7 +80,7 @@ def test_a_ranker_reads_them_beside_the_scaled_numbers(dim: int | None) -> None:
 def test_settings_without_effect_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(TEXT, encoding="utf-8")
-    told = refused(path, "features.brand_seen=null", "stages.1.numbers={kind: piecewise}")
-    assert told == "stages.1.numbers: no feature is a number; drop it"
-    told = refused(path, "stages.1.numbers={kind: periodic, bins: 4}")
-    assert "stages.1.numbers" in told and "bins" in told
+    message = refused(path, "features.brand_seen=null", "stages.1.numbers={kind: piecewise}")
+    assert message == "stages.1.numbers: no feature is a number; drop it"
+    message = refused(path, "stages.1.numbers={kind: periodic, bins: 4}")
+    assert "stages.1.numbers" in message and "bins" in message

@@ -31,5 +31,5 @@ def test_one_request_gives_what_its_rows_of_a_batch_do() -> None:
 def test_a_batch_is_filled_up_with_zeros() -> None:
     batch, _ = random_batch(2, requests=14, items=40)
     x = torch.ones(len(batch), 3)
-    found = BatchPairs(batch).fill(x)
-    assert len(found) > len(x) and torch.equal(found[: len(x)], x) and not found[len(x) :].any()
+    filled = BatchPairs(batch).fill(x)
+    assert len(filled) > len(x) and torch.equal(filled[: len(x)], x) and not filled[len(x) :].any()

@@ -70,7 +70,7 @@ class FactorisationSettings(StageSettings):
 
 
 class Side(nn.Module):
-    """What one side's inputs contribute: Σ v_i x_i, (N, factors), and Σ w_i x_i − ½ Σ ‖v_i‖² x_i², (N, 1)."""
+    """Contribution of one side's inputs: Σ v_i x_i, (N, factors), and Σ w_i x_i − ½ Σ ‖v_i‖² x_i², (N, 1)."""
 
     def __init__(self, width: int, factors: int) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ def test_it_is_the_formula(vectors: bool) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.3)
-    found = model(batch)["machine"].logits["click"]
+    logits = model(batch)["machine"].logits["click"]
     inputs = model.inputs(batch)
     sides = {"query": inputs["query"][batch.request_of], "item": inputs["item"][batch.item_of]}
     sides |= {} if vectors else {"cross": inputs["cross"][: len(batch)]}
@@ -159,8 +159,8 @@ def test_it_is_the_formula(vectors: bool) -> None:
     )
     among = torch.einsum("ki,kj->ij", factors, factors).triu(1)
     expected = network.get_parameter("bias") + x @ weight[0] + torch.einsum("ci,ij,cj->c", x, among, x)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(found, model(by_row)["machine"].logits["click"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits, model(by_row)["machine"].logits["click"], rtol=1e-4, atol=1e-4)
 
 
 ROLES = {
@@ -177,7 +177,7 @@ SNAPSHOT = "features.item_clicked={kind: prior, by: [item_id], label: click}"
 
 
 def snapshot_world() -> Path:
-    """A world of its own, since what is packed here would lie beside the data of other tests."""
+    """A world of its own, as this packing would lie next to the data of other tests."""
     return shared("snapshot_world", lambda f: corank.pack(make_world(f / "world"), [SNAPSHOT])) / "world"
 
 

@@ -1,4 +1,4 @@
-"""What a position adds to a click's logit: learnt beside the layers, in training alone."""
+"""A position's term in a click's logit: learnt with the layers, used in training only."""
 
 import math
 from dataclasses import replace
@@ -59,13 +59,13 @@ def test_each_stage_and_label_has_a_term_a_position() -> None:
         "stages.rank.position.1": (POSITIONS,),
     }
     set_terms(built, [0.5, 1, 2, 3])
-    found = built(placed([2, 0, -1, 2]))
-    assert {name: list(output.positions) for name, output in found.items()} == {
+    outputs = built(placed([2, 0, -1, 2]))
+    assert {name: list(output.positions) for name, output in outputs.items()} == {
         "prerank": ["click"],
         "rank": ["click", "order"],
     }
-    assert found["rank"].positions["click"].tolist() == [2, 0.5, 0, 2], "an unknown position adds 0"
-    assert not found["rank"].positions["order"].any() and not found["prerank"].positions["click"].any()
+    assert outputs["rank"].positions["click"].tolist() == [2, 0.5, 0, 2], "an unknown position adds 0"
+    assert not outputs["rank"].positions["order"].any() and not outputs["prerank"].positions["click"].any()
     alone = built.outputs(placed([0]), ["rank"])
     assert list(alone) == ["rank"] and list(alone["rank"].positions) == ["click", "order"]
 
@@ -104,7 +104,7 @@ def test_click_is_judged_with_the_term_of_its_own_stage_and_label() -> None:
     made = placed([0, 1], [1, 0])
 
     def z(*added: str) -> dict[str, StageOutput]:
-        """The ranker's logits; what positions add to its labels, and to the pre-ranker's click."""
+        """The ranker's logits; terms of positions for its labels and for the pre-ranker's click."""
         term, logit = torch.tensor([2.0, -1.0]), torch.tensor([0.5, 0.25])
         prerank = StageOutput({"click": logit}, positions={"click": term})
         rank = StageOutput({"click": logit.requires_grad_()}, positions=dict.fromkeys(added, term))
@@ -128,11 +128,11 @@ def test_no_other_loss_reads_it(term: UnexposedLoss | DistillLoss) -> None:
     made, _ = random_batch(1)
     made = replace(made, position=torch.zeros(len(made), dtype=torch.int64))
     built = model()
-    found = loss(term, built(made), made)
-    assert found > 0.1
+    value = loss(term, built(made), made)
+    assert value > 0.1
     assert all(built.terms(name)["click"].grad is None for name in ("rank", "prerank"))
     set_terms(built, [3.0] * POSITIONS)
-    assert loss(term, built(made), made) == found
+    assert loss(term, built(made), made) == value
 
 
 def test_the_gradient_reaches_the_positions_seen() -> None:

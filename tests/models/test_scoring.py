@@ -1,4 +1,4 @@
-"""Networks score some candidates of a batch: what they say and learn of those is as if they had scored all."""
+"""Networks score some candidates of a batch: scores and gradients equal those of scoring all."""
 
 from dataclasses import replace
 
@@ -35,7 +35,7 @@ def model(rank: MlpSettings = RANK) -> JointModel:
 
 
 def drawn(seed: int, size: int = 30) -> Batch:
-    """Many candidates a request, and what production scored."""
+    """Many candidates a request, with production scores."""
     rng = np.random.default_rng(seed)
     made = requests([rng.permutation([2, *rng.integers(0, 2, size)]).tolist() for _ in range(4)])
     return replace(made, scores={"served": torch.from_numpy(rng.normal(size=len(made)).astype(np.float32))})
@@ -44,8 +44,8 @@ def drawn(seed: int, size: int = 30) -> Batch:
 def gradients(built: JointModel, z: Tensor) -> dict[str, Tensor]:
     built.zero_grad(set_to_none=True)
     (z * torch.arange(1, len(z) + 1)).sum().backward()
-    found = {name: p.grad for name, p in built.named_parameters() if p.grad is not None}
-    return {name: g.to_dense() if g.is_sparse else g for name, g in found.items()}
+    gradient_of = {name: p.grad for name, p in built.named_parameters() if p.grad is not None}
+    return {name: g.to_dense() if g.is_sparse else g for name, g in gradient_of.items()}
 
 
 SEES = RANK.model_copy(update={"members": None, "from_stages": ["prerank.score", "prerank.rank"]})

@@ -1,4 +1,4 @@
-"""Snapshot features beside the item row: the logits and gradients of a model that is fed one row a candidate."""
+"""Snapshot features next to the item row: logits and gradients equal those of one row a candidate."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -67,8 +67,8 @@ def test_it_equals_a_row_a_candidate_in_logits_and_gradients(seed: int) -> None:
     ours = gradients(built, in_double(by_request), lambda m, b: m(b))
     theirs = gradients(built, in_double(by_row), per_row)
     assert ours.keys() == theirs.keys()
-    for name, found in ours.items():
-        np.testing.assert_allclose(found, theirs[name], rtol=1e-9, atol=1e-10, err_msg=name)
+    for name, gradient in ours.items():
+        np.testing.assert_allclose(gradient, theirs[name], rtol=1e-9, atol=1e-10, err_msg=name)
     snapshot = [name for name in ours if ".snapshot." in name]
     assert len(snapshot) == 3 and all(np.abs(ours[name]).max() > 0 for name in snapshot)
 
@@ -79,12 +79,12 @@ def test_it_equals_a_row_a_candidate_in_logits_and_gradients(seed: int) -> None:
 def test_the_vectors_of_a_batch_are_as_of_each_items_earliest_request(seed: int) -> None:
     by_request, _, _ = snapshot_batch(seed)
     built, batch = model(), in_double(by_request)
-    found = built(batch)["prerank"].vectors
+    vectors = built(batch)["prerank"].vectors
     inputs, items = built.inputs(batch), len(batch.item_row)
-    assert found is not None and batch.earliest is not None
+    assert vectors is not None and batch.earliest is not None
     earliest = inputs["snapshot"][batch.earliest.long()]
     expected = two_tower(built).record_vectors(inputs["item"][:items], earliest)
-    torch.testing.assert_close(found.items()[:items], expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(vectors.items()[:items], expected, rtol=1e-10, atol=1e-10)
 
 
 def test_a_tower_of_some_item_features_reads_those_alone() -> None:

@@ -39,9 +39,9 @@ TAUGHT = [
 
 def teacher(built: JointModel) -> Teacher:
     """The model's teacher."""
-    found = built.teachers["teacher"]
-    assert isinstance(found, Teacher)
-    return found
+    network = built.teachers["teacher"]
+    assert isinstance(network, Teacher)
+    return network
 
 
 def model() -> JointModel:
@@ -83,13 +83,13 @@ def test_a_pass_over_the_stages_leaves_the_teacher_out() -> None:
 
 @pytest.fixture(scope="module")
 def world(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the world, since packing other settings writes beside it."""
+    """A copy of the world, since packing other settings writes next to it."""
     return Path(shutil.copytree(world, tmp_path_factory.mktemp("copy") / "world"))
 
 
 @pytest.fixture(scope="module")
 def taught(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A finished run with a teacher; its packing, which has the scores, lies beside the world's."""
+    """A finished run with a teacher; its packing, which has the scores, lies next to the world's."""
     corank.pack(world / "config.yaml", TAUGHT)
     return trained_run(world / "config.yaml", tmp_path_factory.mktemp("taught") / "run", *TAUGHT)
 
@@ -124,9 +124,9 @@ def test_a_run_with_a_teacher_goes_on_as_if_it_had_not_stopped(
         corank.train(world / "config.yaml", settings, folder=tmp_path / "broken", callbacks=[Stopper()])
     broken = trained_run(world / "config.yaml", tmp_path / "broken", *settings, resume=True)
     packed = whole.packed()
-    expected, found = whole.trained(packed).tensors, broken.trained(packed).tensors
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    expected, resumed = whole.trained(packed).tensors, broken.trained(packed).tensors
+    assert expected.keys() == resumed.keys()
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
 
 
 def test_apart_the_teacher_is_first_and_no_longer_changes(world: Path, taught: Run, tmp_path: Path) -> None:
@@ -135,8 +135,8 @@ def test_apart_the_teacher_is_first_and_no_longer_changes(world: Path, taught: R
     corank.train(world / "config.yaml", settings, folder=tmp_path / "run", callbacks=[watcher])
     learning = [{name.partition(".")[0] for name in figures} for figures in watcher.figures]
     assert learning == [{"teacher"}] * 2 + [{"rank"}] * 2 + [{"prerank"}] * 2
-    found = Run.open(tmp_path / "run")
-    figures = found.trained(found.packed()).facts["figures"]
+    run = Run.open(tmp_path / "run")
+    figures = run.trained(run.packed()).facts["figures"]
     assert np.ptp([f["teacher.click.auc"] for f in figures[1:]]) == 0
 
 

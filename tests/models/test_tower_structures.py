@@ -1,4 +1,4 @@
-"""Towers whose vectors meet in a hidden layer or head by head: their formulas, and what serves them."""
+"""Towers whose vectors meet in a hidden layer or head by head: their formulas and serving."""
 
 from pathlib import Path
 from typing import Any
@@ -36,40 +36,40 @@ def vectors(model: JointModel, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     with torch.no_grad():
         for table in model.tables.parameters():
             table.normal_()
-    found = model(batch)["prerank"].logits["click"]
-    torch.testing.assert_close(found, model(by_row)["prerank"].logits["click"], rtol=1e-4, atol=1e-5)
+    logits = model(batch)["prerank"].logits["click"]
+    torch.testing.assert_close(logits, model(by_row)["prerank"].logits["click"], rtol=1e-4, atol=1e-5)
     stage, inputs = model.stages["prerank"], model.inputs(by_row)
     assert isinstance(stage, TowersMlp | TowersHeads)
     snapshot = inputs["snapshot"] if inputs["snapshot"].shape[1] else None
-    item = stage.record_vectors(inputs["item"], snapshot)[: len(found)]
-    return found, stage.query_vectors(inputs["query"])[: len(found)], item
+    item = stage.record_vectors(inputs["item"], snapshot)[: len(logits)]
+    return logits, stage.query_vectors(inputs["query"])[: len(logits)], item
 
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_vectors_and_their_product_enter_a_hidden_layer(bias: bool) -> None:
     torch.manual_seed(0)
     model = JointModel([mlp_settings(bias=bias)], LAYOUT)
-    found, q, v = vectors(model, 3)
+    logits, q, v = vectors(model, 3)
     stage = model.stages["prerank"]
     assert isinstance(stage, TowersMlp)
     weight = torch.cat([stage.of_query.weight, stage.of_item.weight, stage.of_product.weight], dim=1)
     hidden = torch.relu(torch.cat([q, v, q * v], dim=1) @ weight.T + stage.of_query.bias)
     expected = hidden @ stage.weight.weight[0] + stage.scale.exp() * (q * v).sum(1) + stage.bias
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("bias", "heads"), [(True, 2), (False, 4)])
 def test_a_query_head_counts_by_its_best_item_head(bias: bool, heads: int) -> None:
     torch.manual_seed(0)
     model = JointModel([heads_settings(bias=bias, head=3 if bias else 2)], LAYOUT)
-    found, q, v = vectors(model, 3)
+    logits, q, v = vectors(model, 3)
     stage = model.stages["prerank"]
     assert isinstance(stage, TowersHeads) and stage.in_heads == heads * stage.head
     one, other = (x[:, : stage.in_heads].reshape(len(x), heads, stage.head) for x in (q, v))
     products = torch.einsum("chp,cjp->chj", one, other)
     rest = (q[:, stage.in_heads :] * v[:, stage.in_heads :]).sum(1)
     expected = stage.scale.exp() * (products.amax(2).sum(1) + rest) + stage.bias
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_bundle_scores_both_as_the_model_does(tmp_path: Path) -> None:
@@ -79,10 +79,10 @@ def test_a_bundle_scores_both_as_the_model_does(tmp_path: Path) -> None:
     start = predictions.requests.start
     for n in range(len(start) - 1):
         request = case.request("test", n)
-        found = case.funnel.logits(Request.parse(request))
+        logits = case.funnel.logits(Request.parse(request))
         for stage in ("prerank", "middle"):
             theirs = predictions.logits[stage]["click"][start[n] : start[n + 1]]
-            np.testing.assert_allclose(found[stage]["click"], theirs, atol=4e-5)
+            np.testing.assert_allclose(logits[stage]["click"], theirs, atol=4e-5)
     assert case.funnel.manifest.product_stages == []
     assert [stage.name for stage in case.funnel.manifest.vector_stages] == ["prerank", "middle"]
 

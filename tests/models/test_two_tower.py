@@ -39,7 +39,7 @@ SPLIT: dict[str, dict[str, Any]] = {
 
 
 def of(**changes: object) -> TowersSettings:
-    found = {
+    fields = {
         "name": "prerank",
         "model": "towers",
         "keep": 3,
@@ -47,7 +47,7 @@ def of(**changes: object) -> TowersSettings:
         "item": [12, 8],
         "bias": False,
     }
-    return TowersSettings.model_validate({**found, "query_towers": SPLIT, **changes})
+    return TowersSettings.model_validate({**fields, "query_towers": SPLIT, **changes})
 
 
 def towers(**changes: object) -> Towers:
@@ -68,8 +68,8 @@ def layers_of(tower: nn.Module) -> list[nn.Linear]:
 
 
 def columns(*names: str) -> list[int]:
-    found: list[int] = LAYOUT.columns("query", names).tolist()
-    return found
+    numbers: list[int] = LAYOUT.columns("query", names).tolist()
+    return numbers
 
 
 def test_the_query_vector_is_the_sum_of_the_towers() -> None:
@@ -126,8 +126,8 @@ def test_the_towers_of_a_model_meet_the_items_in_a_dot_product() -> None:
     with torch.no_grad():
         for table in built.tables.parameters():
             table.normal_()
-    found = built(batch)["prerank"]
-    made_of, z = found.vectors, found.logits["click"]
+    output = built(batch)["prerank"]
+    made_of, z = output.vectors, output.logits["click"]
     assert made_of is not None and len(made_of.query) == len(batch.numbers["query"])
     inputs = built.inputs(batch)["query"]
     vectors = torch.stack([tower(inputs) for tower in several(two_tower(built)).towers]).sum(0)
@@ -144,14 +144,14 @@ def test_each_side_adds_a_bias_within_the_vectors(some: dict[str, Any]) -> None:
     with torch.no_grad():
         for table in built.tables.parameters():
             table.normal_()
-    found, stage, inputs = built(batch)["prerank"], two_tower(built), built.inputs(batch)
+    output, stage, inputs = built(batch)["prerank"], two_tower(built), built.inputs(batch)
     q, v = stage.query(inputs["query"]), stage.item_vectors(inputs["item"])
     assert q.shape[1] == 7 and v.shape[1] == 8 and (v[:, -1] == 1).all()
     of_query, of_item = q[batch.request_of], v[batch.item_of]
     product = (of_query[:, :6] * of_item[:, :6]).sum(1)
     assert stage.scale.exp().item() == pytest.approx(8**-0.5)
     expected = stage.scale.exp() * (product + of_item[:, 6]) + of_query[:, 6] + stage.bias
-    torch.testing.assert_close(found.logits["click"], expected)
+    torch.testing.assert_close(output.logits["click"], expected)
     torch.testing.assert_close(expected, built(by_row)["prerank"].logits["click"], rtol=1e-4, atol=1e-5)
 
 
@@ -159,14 +159,14 @@ def test_biases_come_to_a_model_that_had_none() -> None:
     """`train --from` takes over the numbers that both vectors have; the last two of the earlier ones go."""
     torch.manual_seed(0)
     before, after = (JointModel([of(bias=bias)], LAYOUT) for bias in (False, True))
-    found = ModelMap.of(before, after)
-    assert not found.fresh and not found.gone
-    held, name = before.state_dict(), "stages.prerank.item.layers.1.weight"
-    assert found.carried[name].changes == (["item bias"], ["vector"])
+    mapping = ModelMap.of(before, after)
+    assert not mapping.fresh and not mapping.gone
+    weights, name = before.state_dict(), "stages.prerank.item.layers.1.weight"
+    assert mapping.carried[name].changes == (["item bias"], ["vector"])
     target = after.state_dict()[name]
     bias = target[6].clone()
-    found.carried[name].fill(target, held[name])
-    assert torch.equal(target[:6], held[name][:6]) and torch.equal(target[6], bias)
+    mapping.carried[name].fill(target, weights[name])
+    assert torch.equal(target[:6], weights[name][:6]) and torch.equal(target[6], bias)
 
 
 def test_a_config_of_an_earlier_run_has_no_biases_unless_it_says_so() -> None:

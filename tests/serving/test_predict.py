@@ -67,17 +67,17 @@ def test_predictions_are_those_of_the_funnel(
     assert digest(tmp_path / "in_line") == digest(tmp_path / "pool")
     assert len(digest(tmp_path / "pool")) > 2
 
-    found, logged = pl.read_parquet(tmp_path / "pool"), pl.read_parquet(log)
+    predictions, logged = pl.read_parquet(tmp_path / "pool"), pl.read_parquet(log)
     item, request = case.funnel.manifest.item, case.config.data.request
-    assert (done.candidates, done.unknown) == (len(found), 0)
-    assert len(found) == len(logged.unique([*request, item]))
-    assert found.columns[: len(request)] == request and case.config.data.user in found.columns
-    check_labels(case, found, logged)
+    assert (done.candidates, done.unknown) == (len(predictions), 0)
+    assert len(predictions) == len(logged.unique([*request, item]))
+    assert predictions.columns[: len(request)] == request and case.config.data.user in predictions.columns
+    check_labels(case, predictions, logged)
     compared = 0
     for split, shards in case.packed.splits.items():
         keys = [shard.request_key(n) for shard in shards for n in range(len(shard))]
         for number, key in list(enumerate(keys))[::3]:
-            mine = found.filter(pl.col(column) == value for column, value in key.items())
+            mine = predictions.filter(pl.col(column) == value for column, value in key.items())
             compared += compare(case, case.request(split, number), mine)
     assert compared > 10
 
@@ -98,14 +98,14 @@ def test_predictions_by_packed_data_are_those_of_an_evaluation(tmp_path: Path, d
         events=tables_of_events(case),
         packed=partial(open_packed, case.config, case.base),
     )
-    found, keys = pl.read_parquet(tmp_path / "out"), case.config.data.request
+    predictions, keys = pl.read_parquet(tmp_path / "out"), case.config.data.request
     assert (pl.read_parquet(case.base / "log.parquet")["time"] < case.since).any()
     for split, shards in case.packed.splits.items():
         evaluated, (shard,) = predict_split(case.model, case.packed, split).logits, shards
         items = case.packed.item_keys["item"].gather(shard.item)
         request = np.repeat(np.arange(len(shard)), np.diff(shard.request_start))
         rows = shard.keys[request].with_columns(items.alias(case.config.data.item))
-        mine = rows.join(found, on=[*keys, case.config.data.item], how="left", maintain_order="left")
+        mine = rows.join(predictions, on=[*keys, case.config.data.item], how="left", maintain_order="left")
         for stage, labels in evaluated.items():
             for label, logits in labels.items():
                 predicted = mine[f"logit.{stage}.{label}"].to_numpy()
@@ -129,8 +129,10 @@ def test_a_run_predicts_its_log_as_it_is_evaluated(tmp_path: Path) -> None:
             pl.read_parquet(out).join(valid, on=["request_id", "item_id"], how="semi").drop_nulls("is_click")
         )
         auc[as_served] = float(roc_auc_score(rows["is_click"], rows["logit.rank.click"]))
-    found = corank.evaluate(run.folder, "valid", bootstrap=False)["stages"]["rank"]["exposed"]["click"]["auc"]
-    assert auc[False] == pytest.approx(found, abs=1e-4) and auc[True] > found + 0.01
+    expected = corank.evaluate(run.folder, "valid", bootstrap=False)["stages"]["rank"]["exposed"]["click"][
+        "auc"
+    ]
+    assert auc[False] == pytest.approx(expected, abs=1e-4) and auc[True] > expected + 0.01
 
 
 def test_a_request_of_unknown_items_alone_is_predicted_as_of_its_time(case: Case, tmp_path: Path) -> None:
@@ -177,10 +179,10 @@ def test_a_bundle_without_histories_and_users_needs_neither(tmp_path: Path) -> N
     log.write_parquet(tmp_path / "bare.parquet")
     bundle, bare = tmp_path / "bundle", str(tmp_path / "bare.parquet")
     done = corank.predict(bundle, bare, tmp_path / "out")
-    found, key = pl.read_parquet(tmp_path / "out"), case.packed.splits["test"][0].request_key(0)
-    mine = found.filter(pl.col(column) == value for column, value in key.items())
+    predictions, key = pl.read_parquet(tmp_path / "out"), case.packed.splits["test"][0].request_key(0)
+    mine = predictions.filter(pl.col(column) == value for column, value in key.items())
     assert compare(case, case.request("test", 0), mine) == 1 and done.candidates == len(log)
-    assert not {"click", "buy", "level"} & set(found.columns)
+    assert not {"click", "buy", "level"} & set(predictions.columns)
     with pytest.raises(DataError, match="reads nothing from a table of users; leave it out"):
         corank.predict(bundle, bare, tmp_path / "other", str(tmp_path / "users.parquet"))
 
@@ -255,8 +257,8 @@ def test_unknown_items_have_no_predictions(
     options = (tmp_path / "log.parquet", out, "--users", case.base / "users.parquet", *events, "--as-served")
     code, _, err = run_corank(capsys, "predict", case.base / "bundle", *options)
     assert code == 0 and "of which the bundle does not know 1" in err and "memory: at most" in err
-    found = pl.read_parquet(out)
-    missing = found.filter(pl.any_horizontal(pl.col(r"^(logit|value|probability)\..*$").is_null()))
+    predictions = pl.read_parquet(out)
+    missing = predictions.filter(pl.any_horizontal(pl.col(r"^(logit|value|probability)\..*$").is_null()))
     assert missing[item].to_list() == strange.to_list()
     code, _, err = run_corank(capsys, "predict", case.base / "bundle", *options)
     assert code == 1 and "exists and is not an empty folder" in err
@@ -299,8 +301,8 @@ def test_a_table_of_events_is_needed_if_the_bundle_reads_it(
     case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     named = list(case.config.data.events)
-    given = [] if named else ["--events=clicks=clicks.parquet"]
-    options = (case.base / "log.parquet", tmp_path / "out", *given)
+    flags = [] if named else ["--events=clicks=clicks.parquet"]
+    options = (case.base / "log.parquet", tmp_path / "out", *flags)
     assert case.funnel
     code, _, err = run_corank(
         capsys, "predict", case.base / "bundle", *options, "--users", case.base / "users.parquet"

@@ -43,8 +43,8 @@ def test_a_store_has_what_a_request_of_the_same_time_carries(
     for number in range(0, 9, 2):
         carried = case.request("test", number)
         time = pl.Series([carried["time"]]).cast(pl.Datetime("ms", "UTC"))[0].isoformat()
-        given = ("--out", made, "--until", time, *sources(case))
-        code, _, err = run_corank(capsys, "users", case.base / "bundle", *given)
+        flags = ("--out", made, "--until", time, *sources(case))
+        code, _, err = run_corank(capsys, "users", case.base / "bundle", *flags)
         assert code == 0 and err.endswith(f"{made}: {len(pl.read_parquet(made))} users\n")
         with closing(open_store(f"lmdb:{tmp_path / str(number)}", create=True)) as store:
             put_users(str(made), bundle, store)
@@ -68,8 +68,8 @@ def test_all_is_known_after_the_last_row(case: Case, tmp_path: Path) -> None:
     free = [
         n for n, h in case.packed.schema.histories().items() if h.lists is None and not (h.lag or h.every)
     ]
-    found = pl.read_parquet(tmp_path / "all.parquet")
-    assert found.select("user_id", *free).equals(newest.select("user_id", *free))
+    table = pl.read_parquet(tmp_path / "all.parquet")
+    assert table.select("user_id", *free).equals(newest.select("user_id", *free))
 
 
 def test_tables_that_are_missing_or_in_vain_are_named(case: Case, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What axe-core finds wrong with the page of a window, for people who use it by keys, magnified or by ear."""
+"""Faults that axe-core finds in the page of a window, for people who use it by keys, magnified or by ear."""
 
 from functools import cache
 from importlib.util import find_spec
@@ -18,9 +18,9 @@ axe.run(document, {resultTypes: ["violations"], rules: {"target-size": {enabled:
 @cache
 def _axe() -> str:
     """The script of axe-core, which axe-playwright-python brings; its Python part is not loaded."""
-    found = find_spec("axe_playwright_python")
-    assert found is not None and found.origin is not None
-    return (Path(found.origin).parent / "axe.min.js").read_text(encoding="utf-8")
+    spec = find_spec("axe_playwright_python")
+    assert spec is not None and spec.origin is not None
+    return (Path(spec.origin).parent / "axe.min.js").read_text(encoding="utf-8")
 
 
 def violations(window: Chrome) -> list[str]:

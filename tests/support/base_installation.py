@@ -1,4 +1,4 @@
-"""What `pip install corank` has, without an extra: which distributions, and a process that has only those."""
+"""The installation of `pip install corank`, without an extra: its distributions, and a process that has only those."""
 
 import json
 import re
@@ -77,11 +77,11 @@ def base_distributions(wheel: Path) -> Iterator[Distribution]:
         fresh = {(name, extra) for extra in requirement.extras | {""}} - seen
         if not fresh:
             continue
-        found = distribution(name)
+        package = distribution(name)
         if (name, "") in fresh:
-            yield found
+            yield package
         seen |= fresh
-        waiting += _requirements(found.requires, {extra for _, extra in fresh})
+        waiting += _requirements(package.requires, {extra for _, extra in fresh})
 
 
 def _requirements(lines: Iterable[str] | None, extras: set[str]) -> list[Requirement]:

@@ -49,12 +49,12 @@ def first(folder: Path, items: int, requests: int = 1500) -> tuple[Path, Run]:
 
 
 def changing(run: Run) -> list[dict[str, Any]]:
-    """What may be upserted: the last items of the table, and as many new ones that are like them."""
+    """Items to upsert: the last items of the table, and as many new ones that are like them."""
     schema, data = run.config.declared, run.config.data
     columns = {schema.column(name) for name in schema.columns("item")} - {data.item} | {"worth"}
     table = pl.read_parquet(run.base / "items.parquet").rename({data.item: "id"}).sort("id")
-    held = table.select("id", *sorted(columns)).tail(CHANGING)
-    return pl.concat([held, held.with_columns(pl.col("id") + CHANGING)]).to_dicts()
+    rows = table.select("id", *sorted(columns)).tail(CHANGING)
+    return pl.concat([rows, rows.with_columns(pl.col("id") + CHANGING)]).to_dicts()
 
 
 def variant(
@@ -67,7 +67,7 @@ def variant(
     """A bundle of a model of its own, `number`: other tables than its neighbours', and vectors accordingly.
 
     Args:
-        as_of: the change of a store as of which its items were read; it is not known otherwise.
+        as_of: the change of a store at which its items were read; it is not known otherwise.
         alter: changes its content further.
     """
     before = Bundle.open(bundle)

@@ -1,6 +1,6 @@
 """States of a training made by hand, of which each rank holds its rows; and the ranks that write them.
 
-Some ranks first go on with trainings. Then they write the states as `sharded`, `replicated` and `changed`, and
+Some ranks first continue trainings. Then they write the states as `sharded`, `replicated` and `changed`, and
 `sharded` a second time; and a third time, at which one of the ranks is killed or finds its disk full.
 """
 
@@ -40,7 +40,7 @@ TRAININGS = {
     "sharded": ["train.tables=sharded", "train.average=0.9"],
     "replicated": ["train.tables=replicated", "train.table.optimiser=lazy_adam", "train.table.lr=0.01"],
 }
-"""Overrides of the trainings that go on from one number of ranks to another."""
+"""Overrides of the trainings that continue from one number of ranks to another."""
 STEPS = 3
 """Steps at each number of ranks."""
 

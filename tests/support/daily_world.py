@@ -58,7 +58,7 @@ def live_model(settings: Path, cache: Path, request: dict[str, Any]) -> str | No
     """The model version that is live in the store, which is read whole and ranks a request. None if none is live."""
     if not (settings.parent / "store").exists():
         return None
-    if not any(held["live"] for held in corank.store_versions(store_of(settings))):
+    if not any(version["live"] for version in corank.store_versions(store_of(settings))):
         return None
     answer = Funnel.open(store_of(settings), cache=cache).rank(Request.parse(request))
     assert answer["items"], "the live version ranks nothing"
@@ -73,7 +73,7 @@ def request_of(settings: Path) -> dict[str, Any]:
 
 def bundles_of(settings: Path) -> dict[str, str]:
     """A hash of each file of all periods' bundles, but of the manifest, which has a random name in it."""
-    found = {}
+    digests = {}
     for bundle in sorted(settings.parent.glob("daily/periods/*/bundle")):
         content = current_content(bundle)
         for path in sorted(bundle.rglob("*")):
@@ -82,5 +82,5 @@ def bundles_of(settings: Path) -> dict[str, str]:
                     f"{path} was left behind"
                 )
                 name = f"{bundle.parent.name}/{path.relative_to(bundle / content)}"
-                found[name] = sha256(path.read_bytes()).hexdigest()
-    return found
+                digests[name] = sha256(path.read_bytes()).hexdigest()
+    return digests

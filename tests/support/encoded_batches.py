@@ -65,8 +65,8 @@ def encoded_batch(
 ) -> EncodedBatch:
     """Encoded rows with levels 0 (cut), 1 (kept), 2 (exposed)."""
     query, item, cross = sides
-    found, start, order = group(item_of.astype(np.int32))
-    assert len(found) == len(item), "every item must occur in a candidate"
+    codes, start, order = group(item_of.astype(np.int32))
+    assert len(codes) == len(item), "every item must occur in a candidate"
     return EncodedBatch(
         user=np.zeros(len(query), np.int32),
         query=query,

@@ -146,9 +146,9 @@ def train_cases(folder: Path, out: Path, last: int | None = None, steps: int = S
             double = case != "float32"
             torch.set_default_dtype(torch.float64 if double else torch.float32)
             Tensor.float = Tensor.double if double else in_float  # type: ignore[method-assign]
-            found = train_case(folder, packed, case, tables, ranks, steps)
+            tensors = train_case(folder, packed, case, tables, ranks, steps)
             if ranks.first:
-                save_file(found, out / f"{ranks.world}.{number}.safetensors")
+                save_file(tensors, out / f"{ranks.world}.{number}.safetensors")
 
 
 def train_case(
@@ -161,21 +161,21 @@ def train_case(
     for batch in _batches(trainer, steps):
         for name, mean in trainer.step(batch).items():
             sums[name] = sums[name] + mean if name in sums else mean
-    found = {f"loss.{name}": total for name, total in sums.items()}
+    tensors = {f"loss.{name}": total for name, total in sums.items()}
     rows = [trainer.model.layout.table_rows[table.shape[1]] for table in trainer.model.tables.parameters()]
     for sort, model in (("model", trainer.model), ("average", trainer.shipped())):
         of_tables = {f"tables.{name}" for name, _ in model.tables.named_parameters()}
         numbers = iter(rows)
         for name, weight in model.state_dict().items():
-            held = name in of_tables and trainer.model.sharded
-            found[f"{sort}.{name}"] = whole(weight, next(numbers), ranks) if held else weight
+            split = name in of_tables and trainer.model.sharded
+            tensors[f"{sort}.{name}"] = whole(weight, next(numbers), ranks) if split else weight
     for n, state in trainer.optimisers["table"].state_dict()["state"].items():
         for key, value in state.items():
             tensor = torch.as_tensor(value)
-            held = tensor.dim() > 0 and trainer.model.sharded
-            found[f"optimiser.{n}.{key}"] = whole(tensor, rows[n], ranks) if held else tensor
-    _require_equal(found, ranks)
-    return {name: tensor.clone() for name, tensor in found.items()}
+            split = tensor.dim() > 0 and trainer.model.sharded
+            tensors[f"optimiser.{n}.{key}"] = whole(tensor, rows[n], ranks) if split else tensor
+    _require_equal(tensors, ranks)
+    return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
 def whole(shard: Tensor, rows: int, ranks: Ranks) -> Tensor:
@@ -188,9 +188,9 @@ def whole(shard: Tensor, rows: int, ranks: Ranks) -> Tensor:
     return table
 
 
-def _require_equal(found: Mapping[str, Tensor], ranks: Ranks) -> None:
+def _require_equal(tensors: Mapping[str, Tensor], ranks: Ranks) -> None:
     """Fail unless all ranks have the same, bit for bit."""
-    for name, tensor in found.items():
+    for name, tensor in tensors.items():
         for other in ranks.gather(tensor.reshape(-1), "a copy"):
             assert torch.equal(other, tensor.reshape(-1)), f"rank {ranks.rank}: {name}"
 

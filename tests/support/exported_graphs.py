@@ -20,15 +20,15 @@ def graphs_of(path: Path) -> Iterator[None]:
     For tests of what else an export does; tests/training/test_export.py tests the exporter.
     """
     bundle = Bundle.open(path)
-    held = {graph.name: graph for graph in bundle.folder.glob("*.onnx")}
+    graphs = {graph.name: graph for graph in bundle.folder.glob("*.onnx")}
 
     def copy(folder: Path, config: Config, model: JointModel, calibrators: Calibrators) -> None:
         kept = {stage.name: stage.calibrators for stage in bundle.manifest.stages}
-        assert {s: {n: Platt(p.slope, p.intercept) for n, p in held.items()} for s, held in kept.items()} == (
-            calibrators
-        )
+        assert {
+            s: {n: Platt(p.slope, p.intercept) for n, p in by_label.items()} for s, by_label in kept.items()
+        } == (calibrators)
         assert [stage.name for stage in config.stages] == [*model.stages] == [*kept]
-        for name, graph in held.items():
+        for name, graph in graphs.items():
             shutil.copy(graph, folder / name)
 
     with patch("corank.training.export.write_graphs", copy):

@@ -82,7 +82,7 @@ LISTED: dict[str, Any] = {
     "user_brand_carts": {"kind": "prior", "by": ["user", "brand"], "events": "carts", "every": "1h", "lag": "2h",
                          "window": "1d", "scale": "none"},
 }  # fmt: skip
-"""Of lists of the log and of a table of events, as of the request."""
+"""Of lists of the log and of a table of events, at the time of the request."""
 LISTS = ("viewed", "viewed_at", "viewed_tabs")
 
 

@@ -37,11 +37,11 @@ def attended(
     request_of = np.repeat(np.arange(len(of)), [size for size, _ in of]).astype(np.int32)
     count = len(request_of)
     _, item_of = np.unique(rng.integers(0, 6, count), return_inverse=True)
-    query, held, cross = rows(rng, len(of), HELD, count)
-    item = held.take(np.arange(item_of.max(initial=-1) + 1))
-    lists = Ragged.from_lists([found for _, found in of])
+    query, records, cross = rows(rng, len(of), HELD, count)
+    item = records.take(np.arange(item_of.max(initial=-1) + 1))
+    lists = Ragged.from_lists([codes for _, codes in of])
     drawn = rng.uniform(0, 30, len(lists.values)).astype(np.float32)
-    events = EventRows(held, lists, Ragged.from_lengths(lists.length, drawn) if ages else None)
+    events = EventRows(records, lists, Ragged.from_lengths(lists.length, drawn) if ages else None)
     level, click = np.full(count, 2, np.uint8), rng.integers(0, 2, count).astype(np.float32)
 
     def batch(

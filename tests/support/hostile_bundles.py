@@ -34,7 +34,7 @@ class HostileBundles(HostileFolder):
         Args:
             bundle: a sound one.
             request: that it can rank.
-            folder: for the cases; beside them lie files that none may touch.
+            folder: for the cases, next to files that none may touch.
         """
         self.plain = json.loads((bundle / "manifest.json").read_bytes())
         content = bundle / self.plain["content"]

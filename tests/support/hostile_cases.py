@@ -69,12 +69,16 @@ class FileWatch:
         finally:
             self.canary = self.allowed = ""
 
-    def _hook(self, event: str, given: tuple[Any, ...]) -> None:
+    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self.allowed or event not in EVENTS:
             return
-        for path in (os.fsdecode(part) for part in given[:2] if isinstance(part, str | bytes | os.PathLike)):
+        for path in (
+            os.fsdecode(part) for part in arguments[:2] if isinstance(part, str | bytes | os.PathLike)
+        ):
             absolute = os.path.normpath(os.path.join(self.allowed, path)) if path else ""  # noqa: PTH118
-            writes = event != "open" or (len(given) > 2 and isinstance(given[2], int) and given[2] & WRITES)
+            writes = event != "open" or (
+                len(arguments) > 2 and isinstance(arguments[2], int) and arguments[2] & WRITES
+            )
             if absolute.startswith(self.canary) or (
                 writes and path.startswith("/") and self._outside(absolute)
             ):
@@ -98,7 +102,7 @@ class HostileFolder(ABC):
     def __init__(self, folder: Path, name: str) -> None:
         """
         Args:
-            folder: for the cases; beside them lie files that none may touch.
+            folder: for the cases, next to files that none may touch.
             name: of the folder of a case.
         """
         self.canary, self.case = folder / "canary", folder / "case" / name
@@ -115,16 +119,16 @@ class HostileFolder(ABC):
 
     def run(self, cases: int, seed: int, watch: FileWatch) -> Outcome:
         """Open mutated folders, and use those that open."""
-        found, random_ = Outcome(), random.Random(seed)
+        outcome, random_ = Outcome(), random.Random(seed)
         for _ in range(cases):
             self.write(random_)
-            found.cases += 1
+            outcome.cases += 1
             with watch.armed(self.canary, self.case.parent) as touched:
-                attempt(found, self.open, f"{self.case.name} {found.cases} of seed {seed}")
+                attempt(outcome, self.open, f"{self.case.name} {outcome.cases} of seed {seed}")
             if touched or (self.canary / "file").read_text() != "untouched":
-                found.escaped += 1
-                found.note(f"touched {touched}")
-        return found
+                outcome.escaped += 1
+                outcome.note(f"touched {touched}")
+        return outcome
 
     def put_link(self, random_: random.Random, place: Path) -> None:
         """Put a link or a pipe in the place of a file or a folder."""

@@ -122,7 +122,7 @@ VALUES: list[Any] = [
 
 @dataclass
 class ConfigResults:
-    """What became of the mutated configs."""
+    """Counts of the outcomes of mutated configs."""
 
     cases: int = 0
     accepted: int = 0

@@ -83,8 +83,8 @@ def record(result: Result, response: httpx2.Response, began: float, what: str) -
         allowed = "Retry-After" in response.headers
     with contextlib.suppress(ValueError, msgspec.DecodeError):
         packed = response.headers.get("Content-Type") == MSGPACK
-        held = msgspec.msgpack.decode(response.content) if packed else response.json()
-        allowed = allowed and isinstance(held, dict)
+        document = msgspec.msgpack.decode(response.content) if packed else response.json()
+        allowed = allowed and isinstance(document, dict)
     if not allowed:
         result.failed += 1
         result.first = result.first or f"{response.status_code} for {what[:500]}: {response.text[:500]}"

@@ -25,7 +25,7 @@ class HostilePackings(HostileFolder):
         Args:
             packed: sound packed data.
             run: of their config.
-            folder: for the cases; beside them lie files that none may touch.
+            folder: for the cases, next to files that none may touch.
         """
         super().__init__(folder, "packed")
         self.plain = json.loads((packed / MANIFEST).read_bytes())

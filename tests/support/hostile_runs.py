@@ -59,7 +59,7 @@ class HostileRuns(HostileFolder):
         Args:
             run: a sound one, finished.
             packed: its data.
-            folder: for the cases; beside them lie files that none may touch.
+            folder: for the cases, next to files that none may touch.
         """
         super().__init__(folder, "run")
         self.sound, self.packed = run, packed
@@ -72,8 +72,8 @@ class HostileRuns(HostileFolder):
         shutil.rmtree(self.case.parent, ignore_errors=True)
         self.case.mkdir(parents=True)
         text = json.dumps(self.plain).encode()
-        for name, held in self.held.items():
-            write_checkpoint(self._file(name), held.tensors, json.dumps(held.facts))
+        for name, checkpoint in self.held.items():
+            write_checkpoint(self._file(name), checkpoint.tensors, json.dumps(checkpoint.facts))
         name = random_.choice(["model", "model", "latest", "latest", "best", "run.json"])
         if name == "run.json":
             text = mutate_document(random_, self.plain)

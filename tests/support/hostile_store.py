@@ -26,7 +26,7 @@ class HostileStore:
         Args:
             bundle: a sound one, which is published.
             request: that it can rank.
-            folder: for the store and the cache; beside them lie files that none may touch.
+            folder: for the store and the cache, next to files that none may touch.
         """
         self.request, self.canary, self.case = request, folder / "canary", folder / "case"
         self.canary.mkdir(parents=True)
@@ -40,18 +40,18 @@ class HostileStore:
 
     def run(self, cases: int, seed: int, watch: FileWatch) -> Outcome:
         """Follow the store after each mutation; rank by what is then live."""
-        found, random_ = Outcome(), random.Random(seed)
+        outcome, random_ = Outcome(), random.Random(seed)
         with closing(open_store(self.url)) as store:
             for _ in range(cases):
                 self.write(random_, store)
                 shutil.rmtree(self.case / "cache", ignore_errors=True)
-                found.cases += 1
+                outcome.cases += 1
                 with watch.armed(self.canary, self.case) as touched:
-                    attempt(found, lambda: self.follow(store), f"store case {found.cases} of seed {seed}")
+                    attempt(outcome, lambda: self.follow(store), f"store case {outcome.cases} of seed {seed}")
                 if touched or (self.canary / "file").read_text() != "untouched":
-                    found.escaped += 1
-                    found.note(f"touched {touched}")
-        return found
+                    outcome.escaped += 1
+                    outcome.note(f"touched {touched}")
+        return outcome
 
     def follow(self, store: Store) -> None:
         """Load what is live, and rank a request."""

@@ -47,5 +47,5 @@ class Read(HTMLParser):
 
     @property
     def foreign(self) -> list[str]:
-        """What is fetched from outside the document."""
+        """References fetched from outside the document."""
         return [value for value in self.fetched if not value.startswith(("#", "data:"))]

@@ -20,7 +20,7 @@ def parity(run: Run, url: str, requests: int) -> dict[str, float]:
     """
     packed = run.packed()
     model, calibrators = run.model(packed)
-    found: dict[str, float] = {"requests": 0, "scores": 0, "largest": 0.0}
+    figures: dict[str, float] = {"requests": 0, "scores": 0, "largest": 0.0}
     with httpx2.Client(base_url=url) as client:
         for split in ("test", "valid", "train"):
             rows = predict_split(model, packed, split)
@@ -29,16 +29,16 @@ def parity(run: Run, url: str, requests: int) -> dict[str, float]:
                 for stage, labels in rows.logits.items()
             }
             start = rows.requests.start
-            for number in range(min(len(start) - 1, requests - int(found["requests"]))):
+            for number in range(min(len(start) - 1, requests - int(figures["requests"]))):
                 answer = client.post("/rank", json=logged_request(run, split, number)).json()
                 here = slice(start[number], start[number + 1])
                 for n, entry in enumerate(answer["trace"]):
                     for stage, served_ in entry["stages"].items():
                         gap = abs(served_["score"] - score[stage][here][n])
-                        found["largest"] = max(found["largest"], float(gap))
-                        found["scores"] += 1
-                found["requests"] += 1
-    return found
+                        figures["largest"] = max(figures["largest"], float(gap))
+                        figures["scores"] += 1
+                figures["requests"] += 1
+    return figures
 
 
 def calibrated(platt: Platt, logits: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from tests.support.simulated_runs import Silent
 
 
 class StoppedError(Exception):
-    """What the callback below raises."""
+    """Raised by the callback below."""
 
 
 class Interrupting(Silent):

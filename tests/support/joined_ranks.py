@@ -55,8 +55,8 @@ class JoinedRanks:
             process.join(PATIENCE)
             process.kill()
         files = [self.folder / f"{rank}.json" for rank in range(len(self.processes))]
-        found = [json.loads(file.read_text()) if file.exists() else ("killed", "") for file in files]
-        return [(kind, text) for kind, text in found]
+        outcomes = [json.loads(file.read_text()) if file.exists() else ("killed", "") for file in files]
+        return [(kind, text) for kind, text in outcomes]
 
 
 def _run(part: Part, folder: Path, rank: int, world: int, port: int, restarts: int) -> None:
@@ -82,7 +82,7 @@ def _run(part: Part, folder: Path, rank: int, world: int, port: int, restarts: i
 
 
 def exchange_all(ranks: Ranks, folder: Path) -> Any:
-    """Every exchange beside those of tensors."""
+    """Every exchange except those of tensors."""
 
     def work() -> list[float | None]:
         time.sleep(1.5 * ranks.log._timeout)
@@ -104,12 +104,16 @@ def predict_split(ranks: Ranks, folder: Path) -> Any:
     """The predictions of a finished run on a split, saved by the first rank."""
     run = Run.open(Path((folder / "run").read_text()))
     packed = run.packed()
-    found = predict_by_ranks(run.model(packed)[0], packed, "valid", ranks, requests=100)
-    if found is not None:
-        columns: dict[str, Any] = {"start": found.requests.start, "weight": found.weight, **found.labels}
-        columns |= {f"{s}.{label}": z for s, by in found.logits.items() for label, z in by.items()}
+    predictions = predict_by_ranks(run.model(packed)[0], packed, "valid", ranks, requests=100)
+    if predictions is not None:
+        columns: dict[str, Any] = {
+            "start": predictions.requests.start,
+            "weight": predictions.weight,
+            **predictions.labels,
+        }
+        columns |= {f"{s}.{label}": z for s, by in predictions.logits.items() for label, z in by.items()}
         np.savez(folder / "found.npz", **columns)
-    return found is not None
+    return predictions is not None
 
 
 def give_up_soon(ranks: Ranks) -> None:

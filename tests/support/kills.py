@@ -83,8 +83,8 @@ def kill_before(name: str, function: Callable[..., object], *arguments: object) 
 
 
 def _call_until_named(name: str, function: Callable[..., object], *arguments: object) -> None:
-    def hook(event: str, given: tuple[Any, ...]) -> None:
-        if event == "os.rename" and os.fspath(given[1]).endswith(name):
+    def hook(event: str, event_arguments: tuple[Any, ...]) -> None:
+        if event == "os.rename" and os.fspath(event_arguments[1]).endswith(name):
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)

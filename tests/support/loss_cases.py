@@ -52,9 +52,9 @@ def logits_of(outputs: Mapping[str, StageOutput]) -> dict[str, dict[str, torch.T
 def loss(term: Loss, z: Mapping[str, StageOutput], made: Batch, scope: FunnelSpec = SCOPE) -> float:
     """The term's mean, its gradients left in `z`."""
     term.check(scope, "losses.0")
-    found = divide(*weighted_sum(*term.values(z, made, scope)))
-    found.backward()
-    return found.item()
+    total = divide(*weighted_sum(*term.values(z, made, scope)))
+    total.backward()
+    return total.item()
 
 
 def softplus(x: float) -> float:

@@ -30,9 +30,9 @@ def mlp(model: JointModel, name: str = "rank") -> Mlp:
 
 def tables_of(model: JointModel, name: str = "shared") -> Tables:
     """A set of embedding tables."""
-    found = model.tables[name]
-    assert isinstance(found, Tables)
-    return found
+    tables = model.tables[name]
+    assert isinstance(tables, Tables)
+    return tables
 
 
 def grad_of(tensor: Tensor) -> Tensor:
@@ -44,15 +44,15 @@ def grad_of(tensor: Tensor) -> Tensor:
 def linears(layers: nn.Module | Tensor) -> list[nn.Linear]:
     """The layers of a list that holds nothing else."""
     assert isinstance(layers, nn.ModuleList)
-    found = [layer for layer in layers if isinstance(layer, nn.Linear)]
-    assert len(found) == len(layers)
-    return found
+    members = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    assert len(members) == len(layers)
+    return members
 
 
 def dense_gradients(model: JointModel) -> dict[str, NDArray[Any]]:
     """The gradients of all parameters by name, those of tables made dense."""
-    found = {name: grad_of(parameter) for name, parameter in model.named_parameters()}
-    return {name: np.asarray(g.to_dense() if g.is_sparse else g) for name, g in found.items()}
+    gradients = {name: grad_of(parameter) for name, parameter in model.named_parameters()}
+    return {name: np.asarray(g.to_dense() if g.is_sparse else g) for name, g in gradients.items()}
 
 
 def table_set(model: JointModel, name: str = "shared") -> TableSet:

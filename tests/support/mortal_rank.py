@@ -8,9 +8,9 @@ from typing import Any
 _written = 0
 
 
-def _kill_at_third(event: str, given: tuple[Any, ...]) -> None:
+def _kill_at_third(event: str, arguments: tuple[Any, ...]) -> None:
     global _written
-    if event == "os.rename" and os.fspath(given[1]).endswith("shard-00001.json"):
+    if event == "os.rename" and os.fspath(arguments[1]).endswith("shard-00001.json"):
         _written += 1
         if _written == 3:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -140,18 +140,18 @@ def _enter(namespace: str) -> None:
 
 def _open_tunnel(namespace: str, device: str) -> int:
     """Make a tunnel in a namespace; its other end is the file that is returned."""
-    found: list[int] = []
+    tunnels: list[int] = []
 
     def open_there() -> None:
         _enter(namespace)  # in a thread of its own, since a namespace is a thread's
         tunnel = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
         fcntl.ioctl(tunnel, _TUNSETIFF, struct.pack("16sH22x", device.encode(), _IFF_TUN | _IFF_NO_PI))
-        found.append(tunnel)
+        tunnels.append(tunnel)
 
     opening = threading.Thread(target=open_there)
     opening.start()
     opening.join()
-    return found[0]
+    return tunnels[0]
 
 
 def _carry(
@@ -164,13 +164,13 @@ def _carry(
     lost: list[int],
 ) -> None:
     """Carry packets from one tunnel to another until the event is set."""
-    held: list[tuple[float, int, bytes]] = []
+    packets: list[tuple[float, int, bytes]] = []
     number = 0
     # select() takes no file above 1,023, and a process that runs many tests has more
     arrivals = select.poll()
     arrivals.register(source, select.POLLIN)
     while not stop.is_set():
-        wait = max(0.0, held[0][0] - time.monotonic()) if held else 0.05
+        wait = max(0.0, packets[0][0] - time.monotonic()) if packets else 0.05
         if arrivals.poll(1000 * min(wait, 0.05)):
             with suppress(BlockingIOError):  # nothing there after all
                 packet = os.read(source, _MTU + 64)
@@ -178,7 +178,7 @@ def _carry(
                     lost.append(len(packet))
                 else:
                     number += 1
-                    heapq.heappush(held, (time.monotonic() + delay, number, packet))
-        while held and held[0][0] <= time.monotonic():
+                    heapq.heappush(packets, (time.monotonic() + delay, number, packet))
+        while packets and packets[0][0] <= time.monotonic():
             with suppress(OSError):  # a device that is full or down drops the packet, as a host does
-                os.write(target, heapq.heappop(held)[2])
+                os.write(target, heapq.heappop(packets)[2])

@@ -28,7 +28,7 @@ class Outbox:
     """A new home, and what programs that live there look up, connect to and write."""
 
     def __init__(self, recorder: Path, folder: Path) -> None:
-        """`recorder`: as of `compile_recorder`; `folder` is made."""
+        """`recorder`: from `compile_recorder`; `folder` is made."""
         self._record, self._home = folder / "outbound", folder / "home"
         self._home.mkdir(parents=True)
         self.environment = {

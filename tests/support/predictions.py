@@ -43,7 +43,7 @@ ROWS = [
 def predictions(**changes: Any) -> Predictions:
     prerank, rank, level, click, order = (np.array(column) for column in zip(*ROWS, strict=True))
     z_p, z_r = (np.array([logit(p) for p in column], np.float32) for column in (prerank, rank))
-    held: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "logits": {"prerank": {"click": z_p}, "rank": {"click": z_r, "order": z_p}},
         "requests": Requests(np.array([0, 4, 6]), np.array([7, 3])),
         "day": np.array([0, 0]),
@@ -52,7 +52,7 @@ def predictions(**changes: Any) -> Predictions:
         "labels": {"click": click.astype(np.int8), "order": order.astype(np.int8)},
         "weight": np.ones(6, np.float32),
     }
-    return Predictions(**(held | changes))
+    return Predictions(**(fields | changes))
 
 
 def document_of(*args: Any, **changes: Any) -> dict[str, Any]:

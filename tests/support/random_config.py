@@ -80,16 +80,16 @@ def _histories_alone(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Draw
 
 def _read(drawn: Drawn, features: dict[str, Drawn]) -> set[str]:
     """What attention attends to, and all that some feature is made of."""
-    found = {"history_0"} if drawn["din"] else set()
+    names = {"history_0"} if drawn["din"] else set()
     for feature in features.values():
         of = feature.get("by", feature.get("of", []))
         named = of if isinstance(of, list) else [of]
-        found |= {name.partition(".")[0] for name in [*named, feature.get("parallel_to", "")]}
-    return found
+        names |= {name.partition(".")[0] for name in [*named, feature.get("parallel_to", "")]}
+    return names
 
 
 def _attended(features: dict[str, Drawn]) -> list[str]:
-    """What attention may read of an item beside its id."""
+    """Features of an item, other than its id, that attention may read."""
     kinds = ("id", "ids", "bucket", "vector")
     return [
         n
@@ -118,12 +118,12 @@ def _history(n: int, drawn: Drawn) -> dict[str, Drawn]:
         settings |= {"column": f"seen_{n}"} | ({"times": f"when_{n}"} if source == "timed" else {})
         settings |= {"separator": drawn["separator"]} if drawn["separator"] else {}
     beside = {"side": "user", "kind": "ids", "parallel_to": f"history_{n}", "column": f"dwell_{n}", "dim": 3}
-    found = {f"history_{n}": settings} | ({f"beside_{n}": beside} if drawn.get("beside") else {})
-    return found | (_values(n, drawn) if source == "events" else {})
+    histories = {f"history_{n}": settings} | ({f"beside_{n}": beside} if drawn.get("beside") else {})
+    return histories | (_values(n, drawn) if source == "events" else {})
 
 
 def _values(n: int, drawn: Drawn) -> dict[str, Drawn]:
-    """Histories of what the events of a table say beside the item: of texts, and of whole numbers."""
+    """Histories of values of a table's events other than the item: of texts, and of whole numbers."""
     cut = {key: value for key, value in drawn.items() if key in ("last", "lag", "every", "half_life", "pool")}
     shared = {"side": "user", "kind": "ids", "events": f"past_{n}"} | cut
     return {

@@ -77,11 +77,11 @@ def write_tables(base: Path, drawn: Drawn, rng: np.random.Generator) -> pl.DataF
 
 def _add_versions(items: pl.DataFrame) -> pl.DataFrame:
     """Items 0 to 7 have on each later day the columns of a neighbour."""
-    found = [items.with_columns(valid_from=pl.lit(None, pl.Int64))]
+    tables = [items.with_columns(valid_from=pl.lit(None, pl.Int64))]
     for n in (1, 2, 3):
         neighbours = items[[(k + n) % 8 for k in range(8)]]
-        found.append(neighbours.with_columns(items["item_id"].head(8), valid_from=pl.lit(n * DAY, pl.Int64)))
-    return pl.concat(found)
+        tables.append(neighbours.with_columns(items["item_id"].head(8), valid_from=pl.lit(n * DAY, pl.Int64)))
+    return pl.concat(tables)
 
 
 def _lists(table: str, time: np.ndarray, drawn: Drawn, rng: np.random.Generator) -> dict[str, pl.Series]:

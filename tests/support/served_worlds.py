@@ -27,7 +27,7 @@ class ServedWorld:
     """Of the shadow's logits."""
 
     def write(self, folder: Path, seed: int = 0) -> Path:
-        """Write a log with a canary and a shadow, and `exposures.parquet` and `clicks.csv` beside it."""
+        """Write a log with a canary and a shadow, and `exposures.parquet` and `clicks.csv` next to it."""
         rng = np.random.default_rng(seed)
         user = rng.integers(0, self.users, self.requests)
         canary = rng.random(self.users) < self.share

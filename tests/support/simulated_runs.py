@@ -20,7 +20,7 @@ NARROW = {
 
 
 class Silent(corank.Callback):
-    """A callback that keeps what it is told."""
+    """A callback that keeps what it receives."""
 
     def __init__(self) -> None:
         self.losses: list[dict[str, float]] = []

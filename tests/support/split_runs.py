@@ -25,7 +25,7 @@ def split_run(run: Run, folder: Path, ranks: int) -> Run:
 
 
 def with_tables(held: Checkpoint) -> Checkpoint:
-    """The checkpoint of one process, its tables told from other tensors by their names."""
+    """The checkpoint of one process, its tables identified by their names."""
     names = {
         name for name in held.names if ("tables." in name or "optimiser.table." in name) and held.shape(name)
     }

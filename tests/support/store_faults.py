@@ -14,7 +14,7 @@ FULL_BYTES = 4096
 
 
 class SlowProxy:
-    """A TCP proxy of this machine, whose answers come late if told."""
+    """A TCP proxy of this machine that can delay answers."""
 
     def __init__(self, target: int) -> None:
         """`target`: port of the server."""

@@ -36,7 +36,7 @@ class Between:
     url_form: ClassVar[str] = "wrapper"
 
     def __init__(self, store: Store, happens: Callable[[int, Mapping[str, Pairs]], Any]) -> None:
-        """`happens` is told how many writes there were, and of this one the entries."""
+        """`happens` receives the count of writes, and the entries of this one."""
         self._store, self._happens, self.writes = store, happens, 0
         self._thread = threading.get_ident()
 
@@ -100,25 +100,25 @@ def following(url: str, cache: Path, report: Report = lambda line: None) -> Iter
 def item(like: int, id_: int | None = None, **columns: Any) -> dict[str, Any]:
     """The columns of an item of the world, as those of another; some of them otherwise."""
     row = derived().items.row(like, named=True)
-    given = {name: value for name, value in row.items() if name != "item_id"}
-    return {"id": row["item_id"] if id_ is None else id_} | given | columns
+    defaults = {name: value for name, value in row.items() if name != "item_id"}
+    return {"id": row["item_id"] if id_ is None else id_} | defaults | columns
 
 
 def records(funnel: Funnel) -> dict[bytes, bytes]:
     """Every item's newest record."""
-    form, found = RecordFormat.from_manifest(funnel.manifest), dict[bytes, bytes]()
+    form, encoded = RecordFormat.from_manifest(funnel.manifest), dict[bytes, bytes]()
     for layer in funnel.request_encoder.items.layers:
-        found |= form.encode(layer, np.arange(len(layer.records.ids)))
-    return found
+        encoded |= form.encode(layer, np.arange(len(layer.records.ids)))
+    return encoded
 
 
 def worths(funnel: Funnel) -> dict[int, float]:
     """The column `worth` of every item."""
-    found: dict[int, float] = {}
+    worth_by_id: dict[int, float] = {}
     for layer in funnel.request_encoder.items.layers:
-        held = layer.records
-        found |= zip(held.ids.values.to_list(), held.columns["worth"].tolist(), strict=True)
-    return found
+        table = layer.records
+        worth_by_id |= zip(table.ids.values.to_list(), table.columns["worth"].tolist(), strict=True)
+    return worth_by_id
 
 
 @cache
@@ -135,9 +135,9 @@ def requests() -> list[dict[str, Any]]:
 def answers(funnel: Funnel, more: Sequence[int] = ()) -> list[dict[str, Any]]:
     """To every logged request, with `more` items to rank."""
     described = [{"id": id_, "bid": 1.0} for id_ in more]
-    found = [
+    rankings = [
         funnel.rank(Request.parse(asked | {"candidates": asked["candidates"] + described}))
         for asked in requests()
     ]
     names = {"items_seq", "items_id"}
-    return [{name: value for name, value in answer.items() if name not in names} for answer in found]
+    return [{name: value for name, value in answer.items() if name not in names} for answer in rankings]

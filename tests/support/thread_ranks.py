@@ -31,9 +31,9 @@ class ThreadRanks(Ranks):
     def gather(self, rows: Tensor, what: str, counts: Sequence[int] | None = None) -> list[Tensor]:
         self.table.rows[self.rank] = rows
         self.table.barrier.wait(timeout=PATIENCE)
-        found = [self.table.rows[rank] for rank in range(self.world)]
+        gathered = [self.table.rows[rank] for rank in range(self.world)]
         self.table.barrier.wait(timeout=PATIENCE)
-        return found
+        return gathered
 
 
 def run_ranks(world: int, function: Callable[[Ranks], T]) -> list[T]:

@@ -29,7 +29,7 @@ SCHEMA = Schema(
         "user": IdFeature(side="user", kind="id", dim=4),
         "number": NumberFeature(side="context", kind="number", scale="none"),
         "item": IdFeature(side="item", kind="id", dim=4),
-        # an item's number times ten plus its version: tells the rows of a batch apart
+        # an item's number times ten plus its version: distinguishes the rows of a batch
         "mark": NumberFeature(side="item", kind="number", scale="none"),
         "match": NumberFeature(side="cross", kind="number", scale="none"),
         "pair": IdFeature(side="cross", kind="id", dim=4),

@@ -22,10 +22,10 @@ def eventually(condition: Callable[[], T | None]) -> T:
         eventually((folder / "run.json").exists)
     """
     end = time.monotonic() + PATIENCE
-    while not (held := condition()):
+    while not (value := condition()):
         assert time.monotonic() < end, f"not within {PATIENCE:g} s: {_source(condition)}"
         time.sleep(POLL)
-    return held
+    return value
 
 
 def _source(condition: Callable[[], object]) -> str:

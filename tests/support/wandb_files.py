@@ -1,4 +1,4 @@
-"""What W&B wrote in offline mode: records of its protocol, in the log format of LevelDB."""
+"""Files that W&B wrote in offline mode: records of its protocol, in the log format of LevelDB."""
 
 import json
 import struct
@@ -27,12 +27,12 @@ def records(folder: Path) -> list[Any]:
 
 def _read(file: Path) -> list[Any]:
     """The records that a file holds now."""
-    found = []
+    entries = []
     for data in _whole_records(file.read_bytes()):
         record = import_module("wandb.proto.wandb_internal_pb2").Record()
         record.ParseFromString(data)
-        found.append(record)
-    return found
+        entries.append(record)
+    return entries
 
 
 def _whole_records(data: bytes) -> Iterator[bytes]:

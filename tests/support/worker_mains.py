@@ -25,7 +25,7 @@ def die_once_served(listener: socket.socket, signs: WorkerSigns) -> None:
 
 
 def serve_until_told(listener: socket.socket, signs: WorkerSigns) -> None:
-    """One that serves until it is told to retire, or to end."""
+    """One that serves until it must retire or end."""
     ends = (signal.SIGUSR2, signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     signs.beat()

@@ -90,7 +90,7 @@ class Writers:
         return jobs
 
     def _looks(self, path: Path) -> list[str]:
-        """What the reader said."""
+        """The reader's output."""
         *complaints, looks = path.read_text(encoding="utf-8").splitlines()
         self.counts["looks"] += int(looks)
         path.unlink()
@@ -98,9 +98,9 @@ class Writers:
         return complaints
 
     def _count(self, n: int, figure: str, complaints: Iterable[str]) -> None:
-        found = list(complaints)
-        self.counts[figure] += bool(found)
-        _tell(n, found)
+        lines = list(complaints)
+        self.counts[figure] += bool(lines)
+        _tell(n, lines)
 
 
 def look(targets: Targets, out: Path) -> None:

@@ -1,4 +1,4 @@
-"""What must hold after each round of writers.py, by what was seen and what was acknowledged."""
+"""Checks after each round of writers.py, by what was seen and what was acknowledged."""
 
 import json
 import re
@@ -23,7 +23,7 @@ from corank.training.run import Run
 from tests.support.writers_work import NEW_ITEM, Job, Targets
 
 NAMED = re.compile(r"\(process \d+ on .*\)|meanwhile|while this command ran|publish it again")
-"""What a refusal says: who holds the target, or what came between."""
+"""A refusal's message: who holds the target, or what came between."""
 
 
 @dataclass
@@ -39,9 +39,9 @@ class BundleWatch:
         path = self.targets.bundle / "manifest.json"
         stat = path.stat()
         if (stat.st_ino, stat.st_mtime_ns) != self._seen:
-            held = json.loads(path.read_bytes())
-            if not self.states or self.states[-1]["content"] != held["content"]:
-                self.states.append(held)
+            manifest = json.loads(path.read_bytes())
+            if not self.states or self.states[-1]["content"] != manifest["content"]:
+                self.states.append(manifest)
             self._seen = stat.st_ino, stat.st_mtime_ns
 
 
@@ -99,18 +99,18 @@ class WritersWitness:
         for (model, seq), (newer, next_seq) in pairwise(pairs):
             if next_seq != (seq + 1 if newer == model else 1):
                 yield f"bundle: {newer} {next_seq} followed {model} {seq}"
-        told = [found for job in writers if job.acknowledged for found in _written(job.said())]
-        for pair in (Counter(told) - Counter(pairs[1:])).elements():
+        acknowledged = [change for job in writers if job.acknowledged for change in _written(job.said())]
+        for pair in (Counter(acknowledged) - Counter(pairs[1:])).elements():
             yield f"bundle: {pair} was acknowledged, and never was"
-        if len(pairs) - 1 > len(told) + sum(job.killed for job in writers):
-            yield f"bundle: {len(pairs) - 1} changes by {len(told)} commands"
+        if len(pairs) - 1 > len(acknowledged) + sum(job.killed for job in writers):
+            yield f"bundle: {len(pairs) - 1} changes by {len(acknowledged)} commands"
         self.watch.states = states[-1:]
 
     def _lost_folders(self, jobs: Sequence[Job]) -> Iterator[str]:
         """Packed data and runs that were acknowledged, and that no process that was killed can have replaced."""
         packs, trains = ([job for job in jobs if job.command == name] for name in ("pack", "train"))
-        told = {self._packs()[job.variant] for job in packs if job.acknowledged}
-        if told and self._packed() not in told and not any(job.killed for job in packs):
+        acknowledged = {self._packs()[job.variant] for job in packs if job.acknowledged}
+        if acknowledged and self._packed() not in acknowledged and not any(job.killed for job in packs):
             yield "the packed data are none that were acknowledged"
         trained = any(job.acknowledged for job in trains) and not any(job.killed for job in trains)
         if trained and not Run.open(self.targets.run).finished:
@@ -122,14 +122,14 @@ class WritersWitness:
             _, state = StoreState.read(store)
             live = state.require_live(store)
             funnel = Funnel(fetch_bundle(store, live, self.targets.folder / "look"))
-            held = _worths(load_latest(store, live, funnel))
+            worth_by_id = _worths(load_latest(store, live, funnel))
         for number in self.upserted:
-            if held.get(NEW_ITEM + number) != number:
-                yield f"store: item {NEW_ITEM + number} was upserted, and is {held.get(NEW_ITEM + number)}"
+            if worth_by_id.get(NEW_ITEM + number) != number:
+                yield f"store: item {NEW_ITEM + number} was upserted, and is {worth_by_id.get(NEW_ITEM + number)}"
         publishers = [job for job in jobs if job.command == "publish"]
-        told = {job.said().rpartition("live: ")[2].strip() for job in publishers if job.acknowledged}
-        if told and live not in told and not any(job.killed for job in publishers):
-            yield f"store: {live} is live; {', '.join(told)} went live"
+        acknowledged = {job.said().rpartition("live: ")[2].strip() for job in publishers if job.acknowledged}
+        if acknowledged and live not in acknowledged and not any(job.killed for job in publishers):
+            yield f"store: {live} is live; {', '.join(acknowledged)} went live"
 
     def unnamed(self, jobs: Sequence[Job]) -> Iterator[str]:
         """Refusals that do not name who holds the target, or what came between."""
@@ -152,13 +152,13 @@ class WritersWitness:
 
 def _written(said: str) -> list[tuple[str, int]]:
     """Model version and items_seq, as export and refresh print them."""
-    found = re.findall(r"model ([0-9a-f]{16})\s+items (\d+)", said)
-    return [(model, int(seq)) for model, seq in found]
+    matches = re.findall(r"model ([0-9a-f]{16})\s+items (\d+)", said)
+    return [(model, int(seq)) for model, seq in matches]
 
 
 def _worths(funnel: Funnel) -> dict[int, float]:
     worths: dict[int, float] = {}
     for layer in funnel.request_encoder.items.layers:
-        ids, held = layer.records.ids.values.to_list(), layer.records.columns["worth"].tolist()
-        worths |= zip(ids, held, strict=True)
+        ids, values = layer.records.ids.values.to_list(), layer.records.columns["worth"].tolist()
+        worths |= zip(ids, values, strict=True)
     return worths

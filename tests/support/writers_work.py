@@ -89,7 +89,7 @@ class Targets:
         """The arguments of a command, in one of its two variants."""
         config = self.folder / "world" / "config.yaml"
         items, (name, zones) = self.folder / f"items{variant}.parquet", PACKED
-        given: dict[str, list[Any]] = {
+        by_command: dict[str, list[Any]] = {
             "export": [self.folder / ("run", "run1")[variant], self.bundle],
             "refresh": [self.bundle, config.parent / "log" / "*.parquet", f"--items={items}"],
             "publish": [self.bundle, self.store],
@@ -98,7 +98,7 @@ class Targets:
             "prune": [self.store],
         }
         names = ["store", "prune"] if command == "prune" else [command]
-        return [*names, *map(str, given[command])]
+        return [*names, *map(str, by_command[command])]
 
     def fingerprint(self, variant: int) -> str:
         """The fingerprint of the packed data of a variant of `pack`."""
@@ -107,7 +107,7 @@ class Targets:
         return fingerprint(settings.data, settings.declared, Path(config).parent)
 
     def start(self, command: str, variant: int, number: int) -> "Job":
-        """Start a command in a process; `number` tells its output, and the item that it upserts."""
+        """Start a command in a process; `number` names its output, and the item that it upserts."""
         out = self.folder / f"out-{number}"
         process = CONTEXT.Process(target=work, args=(self, command, variant, number, out))
         process.start()
@@ -136,7 +136,7 @@ class Job:
         return self.process.exitcode == 0
 
     def said(self) -> str:
-        """What it printed."""
+        """Its output."""
         return self.out.read_text(encoding="utf-8", errors="replace") if self.out.exists() else ""
 
 

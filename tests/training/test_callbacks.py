@@ -52,21 +52,21 @@ def test_every_hook_is_called_in_order_with_what_happened(world: Path, tmp_path:
         world / "config.yaml", SMALL, [Recording(events), Recording(events)], folder=tmp_path / "run"
     )
     assert events[::2] == events[1::2], "both are told, one after the other"
-    hooks, told = zip(*events[::2], strict=True)
+    hooks, reports = zip(*events[::2], strict=True)
     assert hooks[0] == "start" and hooks[-1] == "end"
     assert hooks.count("evaluate") == 2 and hooks[hooks.index("evaluate") + 1] == "checkpoint"
-    plan, end = told[0].plan, told[-1]
+    plan, end = reports[0].plan, reports[-1]
     assert (plan.epochs, plan.epochs_done, plan.step, plan.ranks) == (2, 0, 0, 1)
-    logs = [event for event in told if isinstance(event, TrainingLog)]
+    logs = [event for event in reports if isinstance(event, TrainingLog)]
     assert {event.batches for event in logs} == {plan.batches}
     assert [event.step for event in logs] == sorted({event.step for event in logs})
     assert logs[-1].step == 2 * plan.batches and logs[-1].epoch == 2 and logs[-1].batch == plan.batches
     assert all(event.candidates_per_second > 0 and "rank.click" in event.losses for event in logs)
-    last = next(event for event in told[::-1] if isinstance(event, TrainingEvaluation))
+    last = next(event for event in reports[::-1] if isinstance(event, TrainingEvaluation))
     assert (last.epoch, last.epochs, last.learners, last.best) == (2, 2, None, True)
     assert end.run.folder == done.run.folder and end.error is None
     assert end.epoch == done.epoch and dict(end.metrics) == done.metrics == dict(last.metrics)
-    checkpoints = [event for hook, event in zip(hooks, told, strict=True) if hook == "checkpoint"]
+    checkpoints = [event for hook, event in zip(hooks, reports, strict=True) if hook == "checkpoint"]
     assert [event.step for event in checkpoints if event.batches_done] == [
         step for step in range(15, 2 * plan.batches, 15) if step % plan.batches
     ]

@@ -1,4 +1,4 @@
-"""`corank check`: what enters which tower, and every count, with nothing packed and nothing trained."""
+"""`corank check`: inputs of each tower and every count, without packing or training."""
 
 from collections.abc import Callable
 from functools import reduce
@@ -30,9 +30,9 @@ def places(config: Path, *overrides: str) -> dict[str, dict[str, str]]:
 
 
 def test_each_feature_enters_where_its_side_lets_it(config: Path) -> None:
-    found = places(config)
+    rows = places(config)
     columns = ("prerank.query", "prerank.item", "rank")
-    entered = {name: "".join(row[column] or "-" for column in columns) for name, row in found.items()}
+    entered = {name: "".join(row[column] or "-" for column in columns) for name, row in rows.items()}
     query = ["user_id", "age", "gender", "city", "activity", "history", "tab", "hour", "device"]
     item = ["item_id", "category", "brand", "price", "quality", "freshness", "tags"]
     expected = dict.fromkeys(query, "x-x") | dict.fromkeys(item, "-xx") | {"category_clicks": "--x"}
@@ -40,23 +40,23 @@ def test_each_feature_enters_where_its_side_lets_it(config: Path) -> None:
 
 
 def test_its_table_and_where_it_is_read(config: Path) -> None:
-    found = places(config)
-    assert (found["history"]["table"], found["history"]["side"]) == ("item_id", "user")
-    assert (found["price"]["table"], found["price"]["from"]) == ("-", "items")
-    assert (found["city"]["table"], found["city"]["from"]) == ("city", "users")
-    assert (found["tab"]["from"], found["category_clicks"]["from"]) == ("log", "log")
+    rows = places(config)
+    assert (rows["history"]["table"], rows["history"]["side"]) == ("item_id", "user")
+    assert (rows["price"]["table"], rows["price"]["from"]) == ("-", "items")
+    assert (rows["city"]["table"], rows["city"]["from"]) == ("city", "users")
+    assert (rows["tab"]["from"], rows["category_clicks"]["from"]) == ("log", "log")
 
 
 def test_a_tower_of_chosen_features_has_those_alone(config: Path) -> None:
-    found = places(
+    rows = places(
         config,
         "stages.0.query_features=[user_id, tab]",
         "stages.0.item_features=[brand]",
         "stages.0.feature_dropout={}",
     )
-    assert [name for name, row in found.items() if row["prerank.query"]] == ["user_id", "tab"]
-    assert [name for name, row in found.items() if row["prerank.item"]] == ["brand"]
-    assert all(row["rank"] == "x" for row in found.values())
+    assert [name for name, row in rows.items() if row["prerank.query"]] == ["user_id", "tab"]
+    assert [name for name, row in rows.items() if row["prerank.item"]] == ["brand"]
+    assert all(row["rank"] == "x" for row in rows.values())
 
 
 DERIVED = (
@@ -69,19 +69,19 @@ DERIVED = (
 
 
 def test_an_operand_alone_enters_nothing(config: Path) -> None:
-    found = places(config, *DERIVED, "features.tab={side: context, kind: id, input: false}")
-    assert found["tab"] == {"feature": "tab", "side": "context", "kind": "id", "from": "log"} | {
+    rows = places(config, *DERIVED, "features.tab={side: context, kind: id, input: false}")
+    assert rows["tab"] == {"feature": "tab", "side": "context", "kind": "id", "from": "log"} | {
         "table": "no input"
     } | dict.fromkeys(("prerank.query", "prerank.item", "rank"), "")
-    assert found["city_tab"]["table"] == "city_tab" and found["city_tab"]["rank"] == "x"
+    assert rows["city_tab"]["table"] == "city_tab" and rows["city_tab"]["rank"] == "x"
 
 
 def test_what_is_derived_tells_its_side_kind_and_operands(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = places(config, *DERIVED)
+    rows = places(config, *DERIVED)
     columns = ("side", "kind", "from", "table", "prerank.query", "prerank.item", "rank")
-    assert [[found[name][column] for column in columns] for name in list(found)[-5:]] == [
+    assert [[rows[name][column] for column in columns] for name in list(rows)[-5:]] == [
         ["user", "ids", "history.category", "category", "x", "", "x"],
         ["cross", "count", "history.category, category", "-", "", "", "x"],
         ["context", "pair", "city, tab", "city_tab", "x", "", "x"],
@@ -97,10 +97,10 @@ def test_several_query_towers_have_a_column_each(config: Path, capsys: pytest.Ca
     split = (
         "stages.0.query_towers={person: {features: [user_id, history, tab]}, now: {features: [tab, hour]}}"
     )
-    found = places(config, split)
+    rows = places(config, split)
     marks = ("prerank.person", "prerank.now", "prerank.item", "rank")
-    assert list(found["tab"])[-4:] == [*marks]
-    entered = {name: "".join(row[column] or "-" for column in marks) for name, row in found.items()}
+    assert list(rows["tab"])[-4:] == [*marks]
+    entered = {name: "".join(row[column] or "-" for column in marks) for name, row in rows.items()}
     assert [entered[name] for name in ("user_id", "tab", "hour", "age")] == ["x--x", "xx-x", "-x-x", "---x"]
     assert entered["brand"] == "--xx" and entered["category_clicks"] == "---x"
     show_check(corank.check(config, [split]))
@@ -175,12 +175,12 @@ def test_a_feature_whose_buckets_are_one_is_told_once_it_is_packed(tmp_path: Pat
     overrides = ["features.never={kind: count, of: [tags, city], buckets: 8, dim: 4}", "train.epochs=1"]
     overrides += ["features.seen={kind: count, of: [history, item_id], buckets: 8, dim: 4}"]
     overrides += [f"packed={tmp_path / 'packed'}"]
-    told = "features.never: all its training values lie in one bucket"
-    assert told not in "\n".join(corank.check(config, overrides).data_check.warnings)
+    warning = "features.never: all its training values lie in one bucket"
+    assert warning not in "\n".join(corank.check(config, overrides).data_check.warnings)
     said: list[str] = []
     corank.train(config, overrides, folder=tmp_path / "run", report=said.append)
     (line,) = [line for line in said if "lie in one bucket" in line]
-    assert line.startswith(f"warning: {told}")
+    assert line.startswith(f"warning: {warning}")
     assert f"warning: {corank.check(config, overrides).data_check.warnings[-1]}" == line
 
 
@@ -193,7 +193,7 @@ def change_row(number: int, **values: pl.Expr) -> Change:
 
 
 def repeat_row(number: int, **values: pl.Expr) -> Change:
-    """Let a row stand once more, at the end, with other values."""
+    """Append a copy of a row with other values."""
     return lambda log: pl.concat([log, log[number : number + 1].with_columns(**values)])
 
 
@@ -277,7 +277,7 @@ def test_exact_copies_of_candidates_are_accepted_as_packing_does(config: Path, t
 
 
 def write_log(config: Path, folder: Path, change: Change) -> list[str]:
-    """Write a changed log with columns of every kind. Returns the overrides that read it and pack beside it."""
+    """Write a changed log with columns of every kind. Returns the overrides that read it and pack next to it."""
     log = pl.read_parquet(config.parent / "log/*.parquet").with_columns(
         weight=pl.lit(1.0),
         position=pl.lit(1),

@@ -47,12 +47,12 @@ def refused(path: Path) -> str:
 
 
 def test_what_is_saved_comes_back_bit_by_bit(path: Path) -> None:
-    held = load(path)
-    assert held.facts == CHECKPOINT.facts
-    assert held.tensors.keys() == CHECKPOINT.tensors.keys()
+    checkpoint = load(path)
+    assert checkpoint.facts == CHECKPOINT.facts
+    assert checkpoint.tensors.keys() == CHECKPOINT.tensors.keys()
     for name, tensor in CHECKPOINT.tensors.items():
-        found = held.tensors[name]
-        assert (found.dtype, found.shape, bits(found)) == (tensor.dtype, tensor.shape, bits(tensor))
+        stored = checkpoint.tensors[name]
+        assert (stored.dtype, stored.shape, bits(stored)) == (tensor.dtype, tensor.shape, bits(tensor))
 
 
 def test_it_holds_tensors_that_are_views_or_shared(tmp_path: Path) -> None:
@@ -138,10 +138,10 @@ def test_a_reader_never_sees_half_a_file(path: Path) -> None:
         seen: set[int] = set()
 
         def read_often() -> bool:
-            held = load(path)
-            if "n" in held.facts:
-                seen.add(held.facts["n"])
-                assert (held.tensors["x"] == held.facts["n"]).all()
+            checkpoint = load(path)
+            if "n" in checkpoint.facts:
+                seen.add(checkpoint.facts["n"])
+                assert (checkpoint.tensors["x"] == checkpoint.facts["n"]).all()
             return len(seen) == 20
 
         eventually(read_often)

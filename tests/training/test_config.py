@@ -1,4 +1,4 @@
-"""The config: what is wrong in it is said with the key's path, before anything is read or trained."""
+"""The config: a mistake is reported with the key's path before anything is read or trained."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -251,8 +251,8 @@ def test_an_override_of_nonsense_is_named(path: Path, override: str) -> None:
 def test_an_override_appends_to_a_list_at_its_end(path: Path) -> None:
     losses = read(path).losses
     end, added = len(losses), "{kind: listwise, stage: rank, weight: 0.5}"
-    found = read(path, [f"losses.{end}={added}", f"losses.{end}.weight=0.25"]).losses
-    assert found[:end] == losses and [loss.weight for loss in found[end:]] == [0.25]
+    terms = read(path, [f"losses.{end}={added}", f"losses.{end}.weight=0.25"]).losses
+    assert terms[:end] == losses and [loss.weight for loss in terms[end:]] == [0.25]
     for beyond in (f"losses.{end + 1}={added}", f"losses.{end}.weight=1"):
         assert refused(path, beyond) == f"--set {beyond}: the config has no such place"
 

@@ -1,4 +1,4 @@
-"""Mistakes in a config, and what a config says of its log, are told without torch, which takes seconds to load."""
+"""Mistakes in a config, and what a config says of its log, are reported without torch, which takes seconds to load."""
 
 import json
 import subprocess

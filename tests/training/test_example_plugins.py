@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 
 class Done(NamedTuple):
-    """What a command did."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -40,15 +40,15 @@ Run = Callable[..., list[Done]]
 
 
 def _enter(folder: Path, environment: dict[str, str]) -> None:
-    """Be a process of a user who works in the folder, where the plug-ins are found."""
+    """Act as a user's process in the folder, from which plug-ins are imported."""
     torch.set_num_threads(1)
     os.chdir(folder)
     os.environ.update({"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"} | environment)
     sys.path.insert(0, str(folder))
 
 
-def _run_commands(folder: Path, environment: dict[str, str], commands: list[list[str]], found: Path) -> None:
-    """Run commands one after another in this process; write what each did to a file."""
+def _run_commands(folder: Path, environment: dict[str, str], commands: list[list[str]], output: Path) -> None:
+    """Run commands in turn in this process; write their codes and outputs to a file."""
     _enter(folder, environment)
     done = []
     for words in commands:
@@ -59,12 +59,12 @@ def _run_commands(folder: Path, environment: dict[str, str], commands: list[list
             except SystemExit as left:
                 code = int(left.code or 0)
         done.append([code, out.getvalue(), err.getvalue()])
-    found.write_text(json.dumps(done), encoding="utf-8")
+    output.write_text(json.dumps(done), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A simulated world with the plug-ins and their config beside its tables."""
+    """A simulated world with the plug-ins and their config next to its tables."""
     out = tmp_path_factory.mktemp("plugins") / "world"
     simulate_world(out, requests=400, candidates=30, users=40, items=120)
     for file in [*EXAMPLES.glob("*.py"), EXAMPLES / "plugins.yaml"]:
@@ -87,7 +87,7 @@ def run(folder: Path) -> Run:
 
 
 def outputs(done: list[Done]) -> list[str]:
-    """What commands printed; all must have succeeded."""
+    """Outputs of commands, all of which must have succeeded."""
     for one in done:
         assert one.code == 0, one.err
     return [one.out for one in done]
@@ -101,7 +101,7 @@ NARROW: list[object] = [
 
 @pytest.fixture(scope="module")
 def trained(run: Run, folder: Path) -> dict[str, str]:
-    """What each command says of a run and of its bundle; plug-ins come from the config alone."""
+    """Each command's output on a run and its bundle; plug-ins come from the config alone."""
     commands: dict[str, list[object]] = {
         "check": ["check", "plugins.yaml"],
         "train": ["train", "plugins.yaml", "--run", "run", *NARROW],
@@ -150,11 +150,11 @@ def test_a_bundle_is_read_with_the_plugins_that_the_user_names(
     assert json.loads(by_environment) == answer
 
 
-def _compare(folder: Path, environment: dict[str, str], url: str, found: Path) -> None:
-    """Compare what a service answers with what is evaluated; write how many scores, and how far they are apart."""
+def _compare(folder: Path, environment: dict[str, str], url: str, output: Path) -> None:
+    """Compare a service's scores with evaluated ones; write their number and the largest difference."""
     _enter(folder, environment)
     compared = parity(CorankRun.open(Path("run")), url, 20)
-    found.write_text(json.dumps([compared["scores"], float(compared["largest"])]))
+    output.write_text(json.dumps([compared["scores"], float(compared["largest"])]))
 
 
 def test_a_store_serves_what_was_evaluated(

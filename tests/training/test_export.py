@@ -1,4 +1,4 @@
-"""What export writes: versions, sequence numbers, whole or not at all, and vectors equal to the model's."""
+"""Export: versions, sequence numbers, all or nothing, and vectors equal to the model's."""
 
 import json
 import resource
@@ -90,7 +90,10 @@ def test_version_changes_with_the_schema_and_the_stages(case: Case) -> None:
 
 
 def test_version_changes_with_a_calibrator(case: Case) -> None:
-    other = {stage: {label: Platt(2.0, 0.5) for label in found} for stage, found in case.calibrators.items()}
+    other = {
+        stage: {label: Platt(2.0, 0.5) for label in calibrators}
+        for stage, calibrators in case.calibrators.items()
+    }
     assert version(case, other) != version(case)
 
 
@@ -211,11 +214,11 @@ def test_graphs_take_any_number_of_candidates_and_no_embedding_table(case: Case)
         session = onnxruntime.InferenceSession(str(folder / f"{name}.onnx"))
         assert [i.name for i in session.get_inputs()] == inputs
         for n in (0, 1, 3):
-            given = {
+            feeds = {
                 i.name: np.zeros((1 if i.name == "query" else n, i.shape[1]), np.float32)
                 for i in session.get_inputs()
             }
-            for out in session.run(None, given):
+            for out in session.run(None, feeds):
                 assert len(out) == (1 if name == "prerank.query" else n)
     sizes = {path.name: path.stat().st_size for path in folder.glob("*.onnx")}
     assert max(sizes.values()) < 100_000
@@ -240,8 +243,8 @@ def test_a_set_of_tables_is_written_once_and_its_stages_name_it(tmp_path: Path) 
 
 def test_manifest_is_plain_json_of_the_config(case: Case) -> None:
     assert case.funnel
-    held = json.loads((case.base / "bundle" / "manifest.json").read_text())
-    assert list(held["features"]) == list(case.config.features)
-    assert held["data"]["user"] == "user_id"
-    assert held["data"]["item"] == "item_id"
-    assert held["name"] == "random"
+    manifest = json.loads((case.base / "bundle" / "manifest.json").read_text())
+    assert list(manifest["features"]) == list(case.config.features)
+    assert manifest["data"]["user"] == "user_id"
+    assert manifest["data"]["item"] == "item_id"
+    assert manifest["name"] == "random"

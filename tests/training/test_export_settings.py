@@ -16,11 +16,11 @@ def settings(**keys: Any) -> ExportSettings:
 
 
 def test_parts_are_of_their_stage() -> None:
-    found = settings(precision={"prerank.vector": "fp32", "fine.vector": "int8"}, max_recall_loss=0.1)
-    found.check(PARTS)
-    assert found.lowered == {"fine.vector": "int8"}
-    assert (found.of("prerank"), found.of("fine")) == ({}, {"vector": "int8"})
-    assert (found.recall_bound, found.probability_bound) == (0.1, 0.002)
+    export = settings(precision={"prerank.vector": "fp32", "fine.vector": "int8"}, max_recall_loss=0.1)
+    export.check(PARTS)
+    assert export.lowered == {"fine.vector": "int8"}
+    assert (export.of("prerank"), export.of("fine")) == ({}, {"vector": "int8"})
+    assert (export.recall_bound, export.probability_bound) == (0.1, 0.002)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,6 @@ def test_a_setting_without_effect_is_refused(keys: dict[str, Any], parts: list[s
 
 
 def test_an_unknown_precision_is_refused() -> None:
-    told = "precision.prerank.vector: Input should be 'fp32', 'fp16' or 'int8'"
-    with pytest.raises(ConfigError, match=told):
+    message = "precision.prerank.vector: Input should be 'fp32', 'fp16' or 'int8'"
+    with pytest.raises(ConfigError, match=message):
         settings(precision={"prerank.vector": "bf16"})

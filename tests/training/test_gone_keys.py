@@ -87,9 +87,9 @@ def test_a_run_of_an_earlier_version_is_opened_and_resumed(tmp_path: Path) -> No
         corank.train(config, overrides, folder=tmp_path / "run", callbacks=[Interrupting(1)])
     run = Run(tmp_path / "run", whole.config, whole.base)
     file = run.folder / RUN_FILE
-    held = json.loads(file.read_text(encoding="utf-8"))
-    held["config"]["train"] |= NULLS
-    file.write_text(json.dumps(held), encoding="utf-8")
+    document = json.loads(file.read_text(encoding="utf-8"))
+    document["config"]["train"] |= NULLS
+    file.write_text(json.dumps(document), encoding="utf-8")
     latest = run.latest.load()
     latest.facts["config"]["train"] |= NULLS
     save(run.latest.file, latest)

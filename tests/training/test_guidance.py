@@ -1,4 +1,4 @@
-"""What `corank check` says that a config lacks: why, the lines to paste, and what they gained elsewhere."""
+"""Suggestions of `corank check` for a config: reasons, lines to paste, and gains elsewhere."""
 
 import re
 from collections.abc import Callable
@@ -91,9 +91,9 @@ def paste(config: Path, *suggestions: Suggestion) -> None:
 
 
 def test_a_log_that_asks_for_all_gets_all(config: Path) -> None:
-    found = suggest(config)
-    assert [suggestion.kind for suggestion in found] == ALL
-    said = "\n".join(map(str, found))
+    suggestions = suggest(config)
+    assert [suggestion.kind for suggestion in suggestions] == ALL
+    said = "\n".join(map(str, suggestions))
     for expected in (
         "requests of 'train' have 4 to 6 of them",
         "'train' has 106 exposed candidates of 12 items",
@@ -153,8 +153,8 @@ def test_a_log_that_does_not_ask_gets_none(config: Path, change: Change, quiet: 
     changed.write_parquet(path)
     items = changed.select("item_id").unique().with_columns(price=pl.col("item_id") * 1.0)
     items.write_parquet(config.parent / "items.parquet")
-    found = kinds(config)
-    assert quiet not in found and "age" not in found and found
+    suggested = kinds(config)
+    assert quiet not in suggested and "age" not in suggested and suggested
 
 
 def test_users_whom_training_does_not_know_ask_for_no_rate_of_theirs(config: Path) -> None:
@@ -169,21 +169,21 @@ def test_what_a_network_could_not_read_is_not_suggested(config: Path) -> None:
 
 
 def test_ids_that_are_no_feature_are_declared_with_their_rate(config: Path) -> None:
-    found = suggest(
+    suggestions = suggest(
         config, "features.item_id=null", "features.user_id={side: user, kind: id, column: user_id}"
     )
-    (item,) = [s for s in found if s.kind == "prior" and "by item" in s.lacking]
+    (item,) = [s for s in suggestions if s.kind == "prior" and "by item" in s.lacking]
     assert list(item.values) == ["features.item_id", "features.item_buy_rate"]
-    assert "history" not in [suggestion.kind for suggestion in found]
+    assert "history" not in [suggestion.kind for suggestion in suggestions]
 
 
 def test_names_that_are_taken_or_strange_are_pasted_all_the_same(config: Path) -> None:
     path = config.parent / "items.parquet"
     pl.read_parquet(path).rename({"listed": "listed at: [x]"}).write_parquet(path)
     taken = ["features.candidates={side: item, kind: number, column: price}"]
-    found = {s.kind: s for s in suggest(config, *taken)}
-    assert list(found["candidates"].values) == ["features.candidates_"]
-    with_age = suggest(config, *taken, *found["age"].overrides)
+    by_kind = {s.kind: s for s in suggest(config, *taken)}
+    assert list(by_kind["candidates"].values) == ["features.candidates_"]
+    with_age = suggest(config, *taken, *by_kind["age"].overrides)
     assert "age" not in [suggestion.kind for suggestion in with_age]
 
 

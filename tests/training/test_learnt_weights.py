@@ -1,4 +1,4 @@
-"""Losses that learn the weights of their parts: the weights are trained, told, kept in checkpoints and carried over."""
+"""Losses that learn the weights of their parts: the weights are trained, reported, checkpointed and carried over."""
 
 from pathlib import Path
 
@@ -41,17 +41,17 @@ class Told(Silent):
 
 def test_learnt_weights_are_told_and_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "LOG_EVERY", 2)
-    config, told = small_world() / "config.yaml", Told()
-    whole = corank.train(config, OVERRIDES, folder=tmp_path / "whole", callbacks=[told]).run
-    assert all(weights.keys() == WEIGHTS for weights in told.weights)
-    first, last = told.weights[0], told.weights[-1]
+    config, callback = small_world() / "config.yaml", Told()
+    whole = corank.train(config, OVERRIDES, folder=tmp_path / "whole", callbacks=[callback]).run
+    assert all(weights.keys() == WEIGHTS for weights in callback.weights)
+    first, last = callback.weights[0], callback.weights[-1]
     assert all(abs(first[name] - 0.5) < abs(last[name] - 0.5) for name in WEIGHTS)
     with pytest.raises(StoppedError):
-        stop = Interrupting(len(told.weights) // 2)
+        stop = Interrupting(len(callback.weights) // 2)
         corank.train(config, OVERRIDES, folder=tmp_path / "broken", callbacks=[stop])
     resumed = trained_run(config, tmp_path / "broken", *OVERRIDES, resume=True)
     assert same(resumed, whole) and same(resumed, whole, "latest")
-    # a run that goes on from it has its weights and their moments, by the name of the loss
+    # a run that continues from it has its weights and their moments, by the name of the loss
     other = OVERRIDES[-1].replace(
         "losses=[", "losses=[{kind: cascade, form: lcron, positive: [exposed], weights: learnt}, "
     )
@@ -59,8 +59,12 @@ def test_learnt_weights_are_told_and_last(tmp_path: Path, monkeypatch: pytest.Mo
         config, tmp_path / "again", *OVERRIDES[:-1], "train.epochs=0", other, continue_from=whole.folder
     )
     ours, theirs = (load(run.folder / "latest.safetensors").tensors for run in (again, whole))
-    held, new = (ours[f"model.stages.rank.log_variance.{n}"] for n in (1, 0))
-    assert torch.equal(held, theirs["model.stages.rank.log_variance.0"]) and held != 0 and new == 0
+    click_variance, new = (ours[f"model.stages.rank.log_variance.{n}"] for n in (1, 0))
+    assert (
+        torch.equal(click_variance, theirs["model.stages.rank.log_variance.0"])
+        and click_variance != 0
+        and new == 0
+    )
     moments = {
         name for name, tensor in theirs.items() if name.startswith("optimiser.rank.") and tensor.dim() == 0
     }

@@ -32,7 +32,7 @@ def _path() -> Iterator[None]:
 
 @pytest.fixture
 def config(small_world: Path, tmp_path: Path) -> Path:
-    """The config of a world, which names the plug-in beside it."""
+    """The config of a world, which names the plug-in next to it."""
     path = Path(shutil.copy(small_world / "config.yaml", tmp_path))
     (tmp_path / "plugin_one.py").write_text("", encoding="utf-8")
     path.write_text(path.read_text(encoding="utf-8") + "plugins: [plugin_one]\n", encoding="utf-8")
@@ -95,12 +95,12 @@ def test_plugins_are_loaded_from_python(config: Path) -> None:
 def test_what_a_bundle_records_is_named_and_never_imported(trained_bundle: Path, tmp_path: Path) -> None:
     shutil.copytree(trained_bundle, tmp_path / "bundle")
     path = tmp_path / "bundle" / "manifest.json"
-    held = json.loads(path.read_text(encoding="utf-8"))
-    assert held["plugins"] == []
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    assert manifest["plugins"] == []
     (tmp_path / "plugin_one.py").write_text("1 / 0", encoding="utf-8")
     sys.path.append(str(tmp_path))
-    held["plugins"], held["features"]["tab"]["kind"] = ["plugin_one", "os", "a b", 1], "bought"
-    path.write_text(json.dumps(held), encoding="utf-8")
+    manifest["plugins"], manifest["features"]["tab"]["kind"] = ["plugin_one", "os", "a b", 1], "bought"
+    path.write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(BundleError, match=r"needs the plug-in 'plugin_one': pass --plugin plugin_one$"):
         Bundle.open(tmp_path / "bundle")
     assert "plugin_one" not in sys.modules
@@ -124,10 +124,10 @@ def test_the_hint_names_what_is_not_loaded() -> None:
 
 def test_a_checkpoint_of_before_a_key_is_of_the_same_config(trained: Run, tmp_path: Path) -> None:
     """Weights of earlier versions stay readable: a key that they do not know has its default."""
-    held = load(trained.folder / "model.safetensors")
-    del held.facts["config"]["plugins"]
-    save(tmp_path / "earlier.safetensors", held)
+    checkpoint = load(trained.folder / "model.safetensors")
+    del checkpoint.facts["config"]["plugins"]
+    save(tmp_path / "earlier.safetensors", checkpoint)
     earlier = load_matching(
         CheckpointLocation(tmp_path, "earlier"), ("calibrators",), trained.config, trained.packed()
     )
-    assert earlier.tensors.keys() == held.tensors.keys()
+    assert earlier.tensors.keys() == checkpoint.tensors.keys()

@@ -1,4 +1,4 @@
-"""What `corank check` and `train` say of a log: known ids, missing and useless columns, requests, and advice."""
+"""Profile of a log in `corank check` and `train`: known ids, missing and useless columns, requests, and advice."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -74,8 +74,8 @@ def config(tmp_path: Path) -> Path:
 
 
 def facts(document: dict[str, Any], name: str) -> dict[str, Any]:
-    (found,) = (one for one in document["profile"]["features"] if one["feature"] == name)
-    return dict(found)
+    (feature,) = (one for one in document["profile"]["features"] if one["feature"] == name)
+    return dict(feature)
 
 
 def test_known_shares_are_those_of_a_slow_count(config: Path) -> None:
@@ -86,9 +86,9 @@ def test_known_shares_are_those_of_a_slow_count(config: Path) -> None:
     for name, column in (("item", "item_id"), ("user", "user_id"), ("session", "session")):
         known = test[column].is_in(train[column].unique().implode())
         clicks = test["is_click"] == 1
-        found = facts(document, name)["known"]["test"]
-        assert found["candidates"] == pytest.approx(known.mean())
-        assert found["positives"] == pytest.approx(known.filter(clicks).mean())
+        shares = facts(document, name)["known"]["test"]
+        assert shares["candidates"] == pytest.approx(known.mean())
+        assert shares["positives"] == pytest.approx(known.filter(clicks).mean())
     assert facts(document, "item")["known"]["test"]["candidates"] == 0
     assert facts(document, "user")["known"]["test"]["candidates"] == 0.25
     assert facts(document, "author")["known"]["test"]["candidates"] == 1
@@ -107,24 +107,24 @@ def test_a_vector_of_zeros_is_missing(config: Path, stored: str) -> None:
     """So is one that a file of vectors lacks. Half of the items have one, and a quarter have zeros."""
     items = pl.read_parquet(config.parent / "items.parquet")
     id_ = items["item_id"].to_list()
-    given = {n: [0.0, 2.0] if n % 2 else [0.0, 0.0] if n % 4 else None for n in range(300)}
-    vectors = pl.Series("content", [given[n] for n in id_], pl.List(pl.Float32))
+    vector_of = {n: [0.0, 2.0] if n % 2 else [0.0, 0.0] if n % 4 else None for n in range(300)}
+    vectors = pl.Series("content", [vector_of[n] for n in id_], pl.List(pl.Float32))
     side, more = ("context", "") if stored == "logged" else ("item", "")
     if stored == "file":
-        known = [n for n in id_ if given[n] is not None]
-        np.save(config.parent / "content.npy", np.array([given[n] for n in known], np.float32))
+        known = [n for n in id_ if vector_of[n] is not None]
+        np.save(config.parent / "content.npy", np.array([vector_of[n] for n in known], np.float32))
         np.save(config.parent / "ids.npy", np.array(known))
         more = ", file: content.npy, ids: ids.npy"
     elif stored == "logged":
         log = pl.read_parquet(config.parent / "log.parquet")
-        of_request = pl.Series("content", [given[n] for n in log["request_id"]], pl.List(pl.Float32))
+        of_request = pl.Series("content", [vector_of[n] for n in log["request_id"]], pl.List(pl.Float32))
         log.with_columns(of_request).write_parquet(config.parent / "log.parquet")
     else:
         kind = vectors.dtype if stored == "list" else pl.Array(pl.Float32, 2)
         items.with_columns(vectors.cast(kind)).write_parquet(config.parent / "items.parquet")
     feature = f"features.content={{side: {side}, kind: vector, dim: 2{more}}}"
-    found = facts(corank.check(config, [feature]).document(), "content")
-    assert found["missing"] == {"train": 0.5, "valid": 0.5, "test": 0.5}
+    profile = facts(corank.check(config, [feature]).document(), "content")
+    assert profile["missing"] == {"train": 0.5, "valid": 0.5, "test": 0.5}
 
 
 def test_requests_by_candidates_and_clicks(config: Path) -> None:

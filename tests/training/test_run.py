@@ -1,4 +1,4 @@
-"""A run's folder: what it holds, and what is refused of it."""
+"""A run's folder: its contents, and contents that are refused."""
 
 import json
 import os
@@ -46,17 +46,17 @@ def test_a_run_may_move_with_its_world(tmp_path: Path) -> None:
 
 def test_the_model_that_is_read_is_the_one_that_was_written(trained: Run) -> None:
     model, calibrators = trained.model(trained.packed())
-    held = load(trained.folder / "model.safetensors")
-    assert all(torch.equal(tensor, held.tensors[name]) for name, tensor in model.state_dict().items())
+    checkpoint = load(trained.folder / "model.safetensors")
+    assert all(torch.equal(tensor, checkpoint.tensors[name]) for name, tensor in model.state_dict().items())
     assert list(calibrators) == ["prerank", "rank"] and calibrators["rank"]["click"].slope > 0
-    assert held.facts["config"] == plain(trained.config)
+    assert checkpoint.facts["config"] == plain(trained.config)
 
 
 def test_a_run_from_before_towers_had_biases_has_none(copied: Run) -> None:
     path = copied.folder / "run.json"
-    held = json.loads(path.read_text())
-    del held["config"]["stages"][0]["bias"]
-    path.write_text(json.dumps(held))
+    document = json.loads(path.read_text())
+    del document["config"]["stages"][0]["bias"]
+    path.write_text(json.dumps(document))
     opened = Run.open(copied.folder)
     assert opened.config.stages[0].model_dump()["bias"] is False
     # this one's weights have biases, so they are another config's
@@ -163,7 +163,7 @@ def test_a_checkpoint_of_another_kind_is_refused(world: Path, copied: Run) -> No
 
 @pytest.mark.slow
 def test_a_model_of_another_packing_is_refused(tmp_path: Path) -> None:
-    """Its codes are those of other vocabularies: it would score, and wrongly."""
+    """Its codes are those of other vocabularies: its scores would be wrong."""
     config = make_world(tmp_path / "world", requests=300)
     run = trained_run(config, tmp_path / "run")
     corank.pack(config)
@@ -206,7 +206,7 @@ def test_a_split_that_is_not_there(trained: Run) -> None:
 
 
 def test_leftovers_of_a_kill_do_not_pile_up(world: Path, tmp_path: Path) -> None:
-    """What a killed writer leaves is removed by the next one."""
+    """The next writer removes what a killed one left."""
     left = tmp_path / ".partial-latest.safetensors-0"
     left.write_bytes(b"half")
     callback = Silent()

@@ -1,4 +1,4 @@
-"""What a config's networks score in a step."""
+"""Candidates that a config's networks score in a step."""
 
 from pathlib import Path
 
@@ -36,8 +36,8 @@ def test_what_a_later_stage_sees_is_scored_for_it(path: Path) -> None:
         "{kind: distill, teacher: rank, student: prerank, on: [exposed, ranked]}, "
         "{kind: unexposed, stage: prerank, from: [retrieved]}]"
     )
-    found = scored_populations(read(path, [stages, clicks]))
-    assert found == {name: {EXPOSED: None, RANKED: None} for name in ("light", "rank")}
+    populations = scored_populations(read(path, [stages, clicks]))
+    assert populations == {name: {EXPOSED: None, RANKED: None} for name in ("light", "rank")}
     assert scored_populations(read(path, [stages.replace("light.score, ", ""), clicks])) == {
         "light": {EXPOSED: None},
         "rank": {EXPOSED: None, RANKED: None},

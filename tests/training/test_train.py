@@ -93,8 +93,8 @@ def test_the_events_of_a_resumed_run_are_those_of_an_unbroken_one(small_world: P
         corank.train(config, overrides, folder=tmp_path / "broken", callbacks=[Interrupting(3)])
     resumed = trained_run(config, tmp_path / "broken", *overrides, resume=True)
     ours, theirs = scalars(resumed), scalars(unbroken)
-    for found in (ours, theirs):
-        found.pop("candidates_per_second")
+    for series in (ours, theirs):
+        series.pop("candidates_per_second")
     assert ours == theirs
 
 
@@ -185,16 +185,16 @@ def test_every_loss_is_reported_on_screen_and_in_tensorboard(small_world: Path, 
     names = [name for name, _ in read(config).total.select(None)]
     assert names == ["rank.click", "prerank.click", "prerank.unexposed", "prerank.in_batch"]
     assert callback.losses and all(list(losses) == names for losses in callback.losses)
-    found = scalars(run)
+    series = scalars(run)
     for name in names:
-        steps, values = zip(*found[f"loss/{name}"], strict=True)
+        steps, values = zip(*series[f"loss/{name}"], strict=True)
         assert list(steps) == sorted(set(steps)) and steps[-1] == run.latest.load().facts["progress"]["step"]
         assert values == pytest.approx([losses[name] for losses in callback.losses], rel=1e-6)
     for metric, value in callback.figures[-1].items():
         expected = None if value is None else pytest.approx(value, rel=1e-6)
-        assert found[f"valid/{metric}"][-1][1] == expected
-    assert len(found["valid/rank.click.auc"]) == 2
-    assert all(value is not None and value > 0 for _, value in found["candidates_per_second"])
+        assert series[f"valid/{metric}"][-1][1] == expected
+    assert len(series["valid/rank.click.auc"]) == 2
+    assert all(value is not None and value > 0 for _, value in series["candidates_per_second"])
 
 
 @pytest.mark.precision
@@ -208,15 +208,15 @@ def test_training_lowers_the_losses_and_beats_chance(
     run = corank.train(world / "config.yaml", overrides, folder=tmp_path, callbacks=[callback]).run
     for loss in ("rank.click", "prerank.unexposed"):
         values = [losses[loss] for losses in callback.losses]
-        # of several batches, since one of 64 requests says little
+        # of several batches, since one of 64 requests shows little
         assert np.mean(values[-20:]) < np.mean(values[:5]) - 0.1, loss
-    found = corank.evaluate(run.folder)
+    document = corank.evaluate(run.folder)
     for stage in ("prerank", "rank"):
-        figures = found["stages"][stage]["exposed"]["click"]
-        low, high = found["interval"]["stages"][stage]["exposed"]["click"]["auc"]
+        figures = document["stages"][stage]["exposed"]["click"]
+        low, high = document["interval"]["stages"][stage]["exposed"]["click"]["auc"]
         assert low < figures["auc"] < high and low > 0.52, (stage, figures)
-    assert found["stages"]["prerank"]["candidates"]["click"]["cut_auc"] > 0.6
-    assert found["cascade"]["truth_recall@6@18"] > found["cascade"]["random"]["truth_recall@6@18"] + 0.1
+    assert document["stages"]["prerank"]["candidates"]["click"]["cut_auc"] > 0.6
+    assert document["cascade"]["truth_recall@6@18"] > document["cascade"]["random"]["truth_recall@6@18"] + 0.1
 
 
 @pytest.mark.precision
@@ -233,9 +233,9 @@ def test_the_precisions_differ(small_world: Path, tmp_path: Path) -> None:
 
 def test_calibrators_are_fitted_on_exposed_validation_rows(trained: Run) -> None:
     """So Σ p = Σ y there: a PCOC of 1, which the raw scores are far from."""
-    found = corank.evaluate(trained.folder, "valid")
+    document = corank.evaluate(trained.folder, "valid")
     for stage in ("prerank", "rank"):
-        figures = found["stages"][stage]["exposed"]["click"]
+        figures = document["stages"][stage]["exposed"]["click"]
         assert figures["pcoc_calibrated"] == pytest.approx(1, abs=1e-4)
         assert abs(figures["pcoc"] - 1) > 0.01
         assert figures["logloss_calibrated"] < figures["logloss"]

@@ -57,9 +57,9 @@ class Keeping(Silent):
 
     def on_checkpoint(self, event: TrainingCheckpoint) -> None:
         if not event.batches_done:
-            held = load(self.latest).tensors
+            tensors = load(self.latest).tensors
             self.epochs.append(
-                {n.removeprefix("model."): t for n, t in held.items() if n.startswith("model.")}
+                {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
             )
 
 
@@ -71,7 +71,7 @@ def parts(epochs: list[dict[str, Tensor]], *stages: str) -> Iterator[dict[str, T
 def test_a_ranker_trained_first_is_the_ranker_trained_alone(
     small_world: Path, tmp_path: Path, average: tuple[str, ...]
 ) -> None:
-    """Beside a pre-ranker of own tables the joint ranker learns from its own losses alone, too."""
+    """With a pre-ranker of own tables the joint ranker learns from its own losses alone, too."""
     config = small_world / "config.yaml"
     apart = trained_run(config, tmp_path / "apart", *SMALL, *EXPOSED, *APART, *average)
     beside = trained_run(config, tmp_path / "beside", *SMALL, *EXPOSED, OWN, *average)
@@ -141,7 +141,7 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
 
 
 def test_stages_in_turn_learn_from_their_own_losses(small_world: Path, tmp_path: Path) -> None:
-    """With tables of its own each stage's weights are those that it would have beside the others in one step."""
+    """With tables of its own each stage gets the weights that it would get with the others in one step."""
     config = small_world / "config.yaml"
     joint = trained_run(config, tmp_path / "joint", *SMALL, *EXPOSED, OWN)
     turns = trained_run(config, tmp_path / "turns", *SMALL, *EXPOSED, OWN, "train.mode=alternate")

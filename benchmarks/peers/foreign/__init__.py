@@ -1,1 +1,1 @@
-"""What runs in the environment of the other libraries: without corank, on the rows that `export.py` wrote."""
+"""Code that runs in the environment of the other libraries: without corank, on the rows that `export.py` wrote."""

@@ -14,7 +14,7 @@ Values = dict[str, Tensor]
 
 
 def tensors(arrays: Mapping[str, NDArray[Any]]) -> Values:
-    """What networks read of a split, the label included."""
+    """The arrays of a split that networks read, the label included."""
     return {name: torch.from_numpy(array) for name, array in arrays.items() if name not in (FLAT, USER)}
 
 

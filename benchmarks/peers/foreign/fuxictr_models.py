@@ -54,7 +54,7 @@ def feature_map(rows: Rows, longest: dict[str, int], folder: Path) -> Any:
 
 
 class FuxiNetwork(BaseModel):  # type: ignore[misc]
-    """An MLP over all embeddings and, with cross layers, a cross network beside it, its output joined to theirs."""
+    """An MLP over all embeddings and, with cross layers, a parallel cross network; their outputs are joined."""
 
     def __init__(self, described: Any, folder: Path, settings: dict[str, Any]) -> None:
         super().__init__(
@@ -82,10 +82,10 @@ class FuxiNetwork(BaseModel):  # type: ignore[misc]
     def forward(self, inputs: Values) -> dict[str, Tensor]:
         """Probabilities: (B, 1)."""
         embedded = self.embedding_layer(self.get_inputs(inputs), flatten_emb=True)
-        found = self.mlp(embedded)
+        output = self.mlp(embedded)
         if self.cross is not None and self.last is not None:
-            found = self.last(torch.cat((self.cross(embedded), found), dim=-1))
-        return {"y_pred": self.output_activation(found)}
+            output = self.last(torch.cat((self.cross(embedded), output), dim=-1))
+        return {"y_pred": self.output_activation(output)}
 
 
 def fit(rows: Rows, model: str, settings: dict[str, Any], seed: int, scratch: Path) -> dict[str, Any]:

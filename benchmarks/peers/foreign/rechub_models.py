@@ -25,25 +25,27 @@ SCORED = 4096
 
 def features(rows: Rows, sides: tuple[str, ...], dim: int, std: float) -> list[Any]:
     """The exported columns of some sides in torch-rechub's terms."""
-    found: list[Any] = []
+    inputs: list[Any] = []
     shared = {column.table for column in rows.columns if column.kind == "list"}
     every = RandomNormal(0, std)
     for column in rows.columns:
         if column.side not in sides:
             continue
         if column.kind == "number":
-            found.append(DenseFeature(column.name))
+            inputs.append(DenseFeature(column.name))
         elif column.kind == "id":
             padding = PADDING if column.name in shared else None
-            found.append(SparseFeature(column.name, column.rows, dim, padding_idx=padding, initializer=every))
+            inputs.append(
+                SparseFeature(column.name, column.rows, dim, padding_idx=padding, initializer=every)
+            )
         else:
             table = None if column.table == column.name else column.table
-            found.append(
+            inputs.append(
                 SequenceFeature(
                     column.name, column.rows, dim, "mean", table, padding_idx=PADDING, initializer=every
                 )
             )
-    return found
+    return inputs
 
 
 def network(rows: Rows, model: str, settings: dict[str, Any]) -> nn.Module:

@@ -42,7 +42,7 @@ class Rows:
     """Those of the F columns of trees that hold codes without an order."""
 
     def save(self) -> None:
-        """Write what describes the arrays; the last file of an export."""
+        """Write the description of the arrays; the last file of an export."""
         described: dict[str, Any] = {
             "columns": [asdict(column) for column in self.columns],
             "categorical": self.categorical,

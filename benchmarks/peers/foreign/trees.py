@@ -31,5 +31,5 @@ def fit(rows: Rows, model: str, settings: dict[str, Any], seed: int, scratch: Pa
         for name in ("train", "valid")
     )
     stop = lightgbm.early_stopping(PATIENCE, verbose=False)
-    found = lightgbm.train(every | settings, train, MOST_TREES, valid_sets=[valid], callbacks=[stop])
-    return {name: np.asarray(found.predict(parts[name][FLAT])) for name in ("valid", "test")}
+    booster = lightgbm.train(every | settings, train, MOST_TREES, valid_sets=[valid], callbacks=[stop])
+    return {name: np.asarray(booster.predict(parts[name][FLAT])) for name in ("valid", "test")}

@@ -16,7 +16,7 @@ MODULES = {"lightgbm": "trees", "fuxictr": "fuxictr_models", "rechub": "rechub_m
 
 
 class Worker:
-    """What a process keeps between requests: rows that were read, and trainings that are timed."""
+    """State of a process between requests: rows that were read, and trainings that are timed."""
 
     def __init__(self) -> None:
         self.timed: dict[str, Any] = {}
@@ -33,7 +33,7 @@ class Worker:
     def prepare(
         self, key: str, name: str, loader: str, rows: str, settings: dict[str, Any], scratch: str
     ) -> None:
-        """Make ready a training that `time` goes on with; `loader` is `memory` or `own`."""
+        """Prepare a training that `time` continues; `loader` is `memory` or `own`."""
         library, _, model = name.partition("_")
         made = self._module(library).Timed(Rows.load(Path(rows)), model, loader, settings, Path(scratch))
         self.timed[key] = made

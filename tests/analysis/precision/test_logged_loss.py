@@ -1,4 +1,4 @@
-"""Parts in less than fp32: measured at export, within bounds or nothing written, and served as they are stored."""
+"""Parts in less than fp32: loss measured at export, nothing written beyond bounds, and served as stored."""
 
 import re
 import shutil
@@ -65,30 +65,32 @@ def stored(precision: Precision) -> Path:
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_what_is_stored_is_measured_and_verified(precision: Precision) -> None:
-    full, held = Bundle.open(finished_bundle()), Bundle.open(stored(precision))
-    exact, found = (read_parts(one.folder, one.manifest) for one in (full, held))
+    full, reduced = Bundle.open(finished_bundle()), Bundle.open(stored(precision))
+    exact, encoded = (read_parts(one.folder, one.manifest) for one in (full, reduced))
     for part in PARTS:
         expected = StoredMatrix.encode(exact[part].decode(), precision)
-        np.testing.assert_array_equal(found[part].decode(), expected.decode())
-    assert held.manifest.model_version != full.manifest.model_version
-    loss = held.manifest.precision_loss
+        np.testing.assert_array_equal(encoded[part].decode(), expected.decode())
+    assert reduced.manifest.model_version != full.manifest.model_version
+    loss = reduced.manifest.precision_loss
     assert loss is not None and full.manifest.precision_loss is None
     for stage in loss.stages.values():
         assert 0 < stage.mean_probability < stage.max_probability == pytest.approx(stage.max_score, abs=1e-6)
         assert 0.8 <= stage.recall <= 1
-    checked = verify_bundle(finished_run(), Funnel(held), 3)
+    checked = verify_bundle(finished_run(), Funnel(reduced), 3)
     assert checked.reasons == [] and checked.largest <= checked.tolerance
     request = logged_request(finished_run(), "test", 1)
-    for ours, theirs in zip(*(Funnel(one).rank(request)["trace"] for one in (held, full)), strict=True):
+    for ours, theirs in zip(*(Funnel(one).rank(request)["trace"] for one in (reduced, full)), strict=True):
         gap = abs(ours["stages"]["prerank"]["score"] - theirs["stages"]["prerank"]["score"])
         assert gap <= loss.stages["prerank"].tolerance
 
 
 def test_a_loss_beyond_a_bound_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     run = with_export(precision={"prerank.vector": "fp16"}, max_probability_loss=0)
-    told = "with prerank.vector in fp16, a probability of stage 'prerank' changes by .* on 4 logged requests"
+    reason = (
+        "with prerank.vector in fp16, a probability of stage 'prerank' changes by .* on 4 logged requests"
+    )
     with pytest.raises(
-        ConfigError, match=f"export.precision: {told}, and export.max_probability_loss is 0; "
+        ConfigError, match=f"export.precision: {reason}, and export.max_probability_loss is 0; "
     ):
         export(run, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
@@ -138,8 +140,8 @@ def test_stores_upserts_and_refreshes_keep_the_precision(precision: Precision, t
         assert funnel.manifest.parts == bundle.manifest.parts
         upsert(store, version, funnel, moved)
         later = load_latest(store, version, funnel)
-    held = later.request_encoder.items
-    assert {layer.parts[part].precision for layer in held.layers for part in PARTS} == {precision}
+    catalogue = later.request_encoder.items
+    assert {layer.parts[part].precision for layer in catalogue.layers for part in PARTS} == {precision}
     request = logged_request(finished_run(), "test", 1) | {"candidates": [moved[1], items[2]["id"]]}
     upserted, described = (one.predict(Request.parse(request)) for one in (later, funnel))
     for name, scores in described[1].items():
@@ -165,19 +167,19 @@ def test_stores_upserts_and_refreshes_keep_the_precision(precision: Precision, t
 def test_a_bundle_whose_vectors_are_not_as_it_says_is_refused(
     tmp_path: Path, change: dict[str, Any], reason: str
 ) -> None:
-    held = Bundle.open(stored("int8"))
+    bundle = Bundle.open(stored("int8"))
     stages = [
         stage.model_copy(update=change if stage.vector_width and "precision" in change else {})
-        for stage in held.manifest.stages
+        for stage in bundle.manifest.stages
     ]
 
     def fill(folder: Path) -> None:
-        shutil.copytree(held.folder, folder, dirs_exist_ok=True)
+        shutil.copytree(bundle.folder, folder, dirs_exist_ok=True)
         path = scale_file(part_file(folder, "prerank.vector"))
         scales = np.array(read_array(path))
         scales[5] = change.get("scale", scales[5])
         write_array(path, scales[: change.get("scales")])
 
-    write_bundle(tmp_path / "bundle", held.manifest.model_copy(update={"stages": stages}), fill)
+    write_bundle(tmp_path / "bundle", bundle.manifest.model_copy(update={"stages": stages}), fill)
     with pytest.raises(BundleError, match=reason):
         Funnel.open(tmp_path / "bundle")

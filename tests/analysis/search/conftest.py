@@ -1,4 +1,4 @@
-"""A small world that searches are tried on."""
+"""A small world for the tests of searches."""
 
 from pathlib import Path
 

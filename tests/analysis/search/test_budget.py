@@ -1,4 +1,4 @@
-"""A tuning under a latency budget: latencies are measured, what fits is chosen, and the frontier is one."""
+"""Tuning under a latency budget: measured latencies, the choice within the budget, and the Pareto frontier."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def config(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def short_timing() -> Iterator[None]:
-    """Time each funnel by 32 calls, once: what the tests ask of latencies holds for any."""
+    """Time each funnel by 32 calls, once: what the tests assert of latencies is true of any."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(funnel_latency, "ROUNDS", 4)
         patch.setattr(funnel_latency, "TRIES", 1)
@@ -51,10 +51,10 @@ def tuned(config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 def test_the_interval_of_a_median_holds_it_about_as_often_as_it_says() -> None:
     drawn = np.random.default_rng(0).exponential(size=(2000, 240))
-    found = [median_interval(times) for times in drawn]
-    held = np.mean([one.low <= np.log(2) <= one.high for one in found])
-    assert 0.94 <= held <= 0.98
-    assert all(one.low <= one.median <= one.high for one in found)
+    intervals = [median_interval(times) for times in drawn]
+    coverage = np.mean([one.low <= np.log(2) <= one.high for one in intervals])
+    assert 0.94 <= coverage <= 0.98
+    assert all(one.low <= one.median <= one.high for one in intervals)
 
 
 def test_of_equally_good_funnels_the_fastest_is_chosen(config: Path) -> None:
@@ -119,8 +119,8 @@ def test_a_lower_budget_takes_a_faster_funnel_of_the_same_trials(
 ) -> None:
     out = shutil.copytree(tuned[0], tmp_path / "lower")
     bound = tuned[1]["budget"]["frontier"][0]["us"]["high"]
-    found = corank.tune(config, 3, budget_us=bound, out=out).document
-    assert found["trials"][found["best"] - 1]["us"]["high"] <= bound
+    document = corank.tune(config, 3, budget_us=bound, out=out).document
+    assert document["trials"][document["best"] - 1]["us"]["high"] <= bound
 
 
 def test_what_does_not_fit_is_told_with_the_cheapest(

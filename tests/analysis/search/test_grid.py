@@ -1,4 +1,4 @@
-"""Grids: what they are read as, the arms that they make, and what is refused."""
+"""Grids: parsing, the arms that they make, and what is refused."""
 
 from pathlib import Path
 
@@ -25,21 +25,21 @@ def test_values_are_yaml() -> None:
 
 
 def test_arms_are_the_product_and_the_config_as_written() -> None:
-    found = build_grid(
+    grid = build_grid(
         SHOP, ["train.epochs=2"], {"train.rank.lr": [0.001, 0.002], "train.requests": [64, 128]}
     )
-    assert [arm.name for arm in found.arms[:2]] == ["as written", "train.rank.lr=0.001, train.requests=64"]
-    assert len(found.arms) == 5
-    last = found.arms[-1]
-    assert found.changes[last.name] == {"train.rank.lr": 0.002, "train.requests": 128}
+    assert [arm.name for arm in grid.arms[:2]] == ["as written", "train.rank.lr=0.001, train.requests=64"]
+    assert len(grid.arms) == 5
+    last = grid.arms[-1]
+    assert grid.changes[last.name] == {"train.rank.lr": 0.002, "train.requests": 128}
     assert (last.config.train.stages["rank"].lr, last.config.train.requests) == (0.002, 128)
-    assert all(arm.config.train.epochs == 2 for arm in found.arms)
+    assert all(arm.config.train.epochs == 2 for arm in grid.arms)
 
 
 def test_a_point_that_is_written_is_no_arm() -> None:
-    found = build_grid(SHOP, [], {"train.rank.lr": [build_grid_lr(), 0.5]})
-    assert [arm.name for arm in found.arms] == ["as written", "train.rank.lr=0.5"]
-    assert found.same == {f"train.rank.lr={build_grid_lr()}": "as written"}
+    grid = build_grid(SHOP, [], {"train.rank.lr": [build_grid_lr(), 0.5]})
+    assert [arm.name for arm in grid.arms] == ["as written", "train.rank.lr=0.5"]
+    assert grid.same == {f"train.rank.lr={build_grid_lr()}": "as written"}
 
 
 def build_grid_lr() -> float:
@@ -78,6 +78,6 @@ def test_what_is_refused(texts: list[str], message: str) -> None:
 def test_a_fault_of_the_config_itself_is_told_as_such(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(SHOP.read_text(encoding="utf-8").replace("features:", "featurs:", 1), encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"config.yaml: .*featurs") as told:
+    with pytest.raises(ConfigError, match=r"config.yaml: .*featurs") as raised:
         build_grid(config, [], {"train.rank.lr": [0.1]})
-    assert "--grid" not in str(told.value)
+    assert "--grid" not in str(raised.value)

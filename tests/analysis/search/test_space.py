@@ -1,4 +1,4 @@
-"""Spaces of a tuning: ranges as text, what is searched by default, and what is refused."""
+"""Search spaces of a tuning: ranges as text, the default space, and what is refused."""
 
 from pathlib import Path
 
@@ -88,8 +88,8 @@ def test_a_file_and_options(config: Config, tmp_path: Path) -> None:
         "train.rank.lr": "0.001..0.1 log",
         "stages.1.hidden": "[8], [16, 8]",
     }
-    found = space.config_of({"train.rank.lr": 0.01, "stages.1.hidden": [8]})
-    assert (found.train.stages["rank"].lr, found.stages[1].hidden) == (0.01, [8])  # type: ignore[attr-defined]
+    trial = space.config_of({"train.rank.lr": 0.01, "stages.1.hidden": [8]})
+    assert (trial.train.stages["rank"].lr, trial.stages[1].hidden) == (0.01, [8])  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match=r"space.yaml: train.rank.lr: given by --search, too"):
         space_of(config, "train.rank.lr=0.1..1", file=file)
     file.write_text("- 1\n", encoding="utf-8")

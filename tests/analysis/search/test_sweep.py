@@ -1,4 +1,4 @@
-"""A sweep on a small world: what it compares, that it goes on where it ended, and what it refuses."""
+"""A sweep on a small world: what it compares, that it continues where it ended, and what it refuses."""
 
 import json
 import shutil
@@ -42,10 +42,8 @@ def swept(config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 
 def timeless(document: dict[str, Any]) -> dict[str, Any]:
-    """A document without what a clock measured or where it lies."""
-    arms = {
-        name: {k: v for k, v in found.items() if k != "seconds"} for name, found in document["arms"].items()
-    }
+    """A document without measured times and its run's path."""
+    arms = {name: {k: v for k, v in arm.items() if k != "seconds"} for name, arm in document["arms"].items()}
     return document | {"arms": arms, "run": ""}
 
 
@@ -58,7 +56,7 @@ def test_the_document(swept: tuple[Path, dict[str, Any]]) -> None:
     assert json.loads((out / "sweep.json").read_text(encoding="utf-8")) == document
     assert document["metric"] == "rank.click.auc"
     assert document["trials"] == len(modified(out)) == 8
-    values = [found["figures"]["rank.click.auc"]["value"] for found in document["arms"].values()]
+    values = [arm["figures"]["rank.click.auc"]["value"] for arm in document["arms"].values()]
     assert values == sorted(values, reverse=True)
     assert document["chosen"] == next(iter(document["arms"]))
 
@@ -66,7 +64,7 @@ def test_the_document(swept: tuple[Path, dict[str, Any]]) -> None:
 def test_a_verdict_rests_on_enough_requests(
     swept: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
 ) -> None:
-    requests = {found["figures"]["rank.click.auc"]["requests"] for found in swept[1]["arms"].values()}
+    requests = {arm["figures"]["rank.click.auc"]["requests"] for arm in swept[1]["arms"].values()}
     assert len(requests) == 1 and f", on {requests.pop()} requests of 'valid'" in swept[1]["verdict"]
     few = ["name=few", "data.split={valid: 2026-03-09, test: 2026-03-10}"]
     with pytest.raises(
@@ -79,10 +77,10 @@ def test_a_verdict_rests_on_enough_requests(
 def test_differences_are_paired_by_seed(swept: tuple[Path, dict[str, Any]]) -> None:
     _, document = swept
     arms, chosen = document["arms"], document["chosen"]
-    for name, found in arms.items():
+    for name, comparisons in arms.items():
         for other, key in (("as written", "to_base"), (chosen, "to_best")):
-            assert bool(found[key]) == (name != other)
-            for metric, difference in found[key].items():
+            assert bool(comparisons[key]) == (name != other)
+            for metric, difference in comparisons[key].items():
                 ours, theirs = (arms[arm]["figures"][metric]["seeds"] for arm in (name, other))
                 expected = sum(a - b for a, b in zip(ours, theirs, strict=True)) / 2
                 assert difference["value"] == pytest.approx(expected)
@@ -91,11 +89,11 @@ def test_differences_are_paired_by_seed(swept: tuple[Path, dict[str, Any]]) -> N
 
 def test_the_chosen_arm_is_tested_as_its_run(swept: tuple[Path, dict[str, Any]], config: Path) -> None:
     out, document = swept
-    found = corank.evaluate(out / "run", "test")
+    figures = corank.evaluate(out / "run", "test")
     for stage in ("prerank", "rank"):
         test = document["test"][f"{stage}.click.auc"]
-        assert test["value"] == found["stages"][stage]["exposed"]["click"]["auc"]
-        assert [test["low"], test["high"]] == found["interval"]["stages"][stage]["exposed"]["click"]["auc"]
+        assert test["value"] == figures["stages"][stage]["exposed"]["click"]["auc"]
+        assert [test["low"], test["high"]] == figures["interval"]["stages"][stage]["exposed"]["click"]["auc"]
     best = read(config.with_name(BEST))
     changes = document["arms"][document["chosen"]]["changes"]
     if "train.rank.lr" in changes:
@@ -112,9 +110,9 @@ def test_the_chosen_config_trains_as_it_is(
 def test_the_page(swept: tuple[Path, dict[str, Any]]) -> None:
     out, document = swept
     page = (out / "sweep.html").read_text(encoding="utf-8")
-    held = Read(page)
-    assert held.foreign == []
-    assert document["verdict"] in held.text
+    parsed = Read(page)
+    assert parsed.foreign == []
+    assert document["verdict"] in parsed.text
     assert page.count("<svg ") == 1
 
 
@@ -141,25 +139,25 @@ def test_more_arms_and_another_metric_use_what_is_there(
     out = shutil.copytree(swept[0], tmp_path / "more")
     before = modified(out)
     grid: Grid = {"train.rank.lr": [0.001, 0.02, 0.003], "stages.1.hidden": [[16, 8]]}
-    found = corank.sweep(config, grid, out, seeds=1, metric="joint_click_recall").document
+    document = corank.sweep(config, grid, out, seeds=1, metric="joint_click_recall").document
     assert len(modified(out)) == len(before) + 1
     assert before.items() <= modified(out).items()
-    best = max(found["arms"].values(), key=lambda arm: arm["figures"]["joint_click_recall"]["value"])
-    assert best == found["arms"][found["chosen"]]
+    best = max(document["arms"].values(), key=lambda arm: arm["figures"]["joint_click_recall"]["value"])
+    assert best == document["arms"][document["chosen"]]
 
 
 def test_features_of_an_arm_are_packed_in_the_folder(config: Path, tmp_path: Path) -> None:
     name = next(name for name, feature in read(config).features.items() if feature.kind == "id")
-    found = corank.sweep(config, {f"features.{name}.min_count": [3]}, tmp_path, seeds=1).document
+    document = corank.sweep(config, {f"features.{name}.min_count": [3]}, tmp_path, seeds=1).document
     assert len(list((tmp_path / "packed").glob("*/manifest.json"))) == 1
-    assert len(found["arms"]) == 2
+    assert len(document["arms"]) == 2
     run = trained_run(config.with_name(BEST), tmp_path / "again")
     assert same(run, Run.open(tmp_path / "run"))
 
 
 def test_a_key_that_had_no_effect_is_told(config: Path, tmp_path: Path) -> None:
-    found = corank.sweep(config, {"stages.1.value": ["click * 2"]}, tmp_path, seeds=1).document
-    assert "its keys have no effect here" in found["notes"][0]
+    document = corank.sweep(config, {"stages.1.value": ["click * 2"]}, tmp_path, seeds=1).document
+    assert "its keys have no effect here" in document["notes"][0]
 
 
 def test_frames_in_place_of_files_give_the_same_sweep(config: Path, tmp_path: Path) -> None:

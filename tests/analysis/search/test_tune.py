@@ -38,7 +38,9 @@ def tuned(config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 
 def timeless(document: dict[str, Any]) -> dict[str, Any]:
-    trials = [{key: held for key, held in trial.items() if key != "seconds"} for trial in document["trials"]]
+    trials = [
+        {key: value for key, value in trial.items() if key != "seconds"} for trial in document["trials"]
+    ]
     return document | {"trials": trials, "run": ""}
 
 
@@ -78,8 +80,8 @@ def test_more_trials_begin_with_the_same(
     tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
 ) -> None:
     out = shutil.copytree(tuned[0], tmp_path / "more")
-    found = corank.tune(config, TRIALS + 1, seed=SEED, out=out).document
-    assert found["trials"][:-1] == tuned[1]["trials"]
+    document = corank.tune(config, TRIALS + 1, seed=SEED, out=out).document
+    assert document["trials"][:-1] == tuned[1]["trials"]
 
 
 def test_another_seed_draws_others(tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path) -> None:
@@ -96,28 +98,28 @@ def test_the_chosen_config_trains_as_it_is(
     tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
 ) -> None:
     out = shutil.copytree(tuned[0], tmp_path / "again")
-    found = corank.tune(config, TRIALS, seed=SEED, out=out).document
-    run = trained_run(Path(found["config_file"]), tmp_path / "run")
+    document = corank.tune(config, TRIALS, seed=SEED, out=out).document
+    run = trained_run(Path(document["config_file"]), tmp_path / "run")
     assert same(run, Run.open(out / "run"))
     test = corank.evaluate(run.folder, "test", bootstrap=False)
-    assert test["stages"]["rank"]["exposed"]["click"]["auc"] == found["test"]["rank.click.auc"]["value"]
+    assert test["stages"]["rank"]["exposed"]["click"]["auc"] == document["test"]["rank.click.auc"]["value"]
 
 
 def test_the_tuning_page(tuned: tuple[Path, dict[str, Any]]) -> None:
     out, document = tuned
     page = (out / "tune.html").read_text(encoding="utf-8")
-    held = Read(page)
-    assert held.foreign == []
-    assert document["verdict"] in held.text
+    parsed = Read(page)
+    assert parsed.foreign == []
+    assert document["verdict"] in parsed.text
     assert page.count("<svg ") == 3
 
 
 def test_a_trial_that_diverges_costs_no_other(config: Path, tmp_path: Path) -> None:
-    found = corank.tune(config, 4, search=["train.table.lr=0.01,1e30"], out=tmp_path).document
-    states = [trial["state"] for trial in found["trials"] if trial["values"] == {"train.table.lr": 1e30}]
+    document = corank.tune(config, 4, search=["train.table.lr=0.01,1e30"], out=tmp_path).document
+    states = [trial["state"] for trial in document["trials"] if trial["values"] == {"train.table.lr": 1e30}]
     assert states
     assert set(states) == {"diverged"}
-    assert found["trials"][found["best"] - 1]["state"] == "complete"
+    assert document["trials"][document["best"] - 1]["state"] == "complete"
 
 
 def test_what_the_tuning_refuses(tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path) -> None:
@@ -139,11 +141,11 @@ def test_what_the_tuning_refuses(tuned: tuple[Path, dict[str, Any]], config: Pat
 def test_a_verdict_says_on_how_many_requests_it_rests(
     tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
 ) -> None:
-    found = tuned[1]
+    document = tuned[1]
     shown = pl.read_parquet(config.parent / "log" / "*").filter(
         pl.col("level") == "exposed", pl.col("time").dt.date().is_between(date(2026, 3, 4), date(2026, 3, 7))
     )
-    assert f"rank.click.auc, on {shown['request_id'].n_unique()} requests of 'valid'" in found["verdict"]
+    assert f"rank.click.auc, on {shown['request_id'].n_unique()} requests of 'valid'" in document["verdict"]
     few = ["name=few", "data.split={valid: 2026-03-09, test: 2026-03-10}"]
     with pytest.raises(
         DataError, match=r"rank.click.auc: rests on 40 requests of the split 'valid', and .* 50;"
@@ -155,7 +157,7 @@ def test_a_verdict_says_on_how_many_requests_it_rests(
 def test_a_frame_is_tuned_on(config: Path, tmp_path: Path) -> None:
     log = pl.read_parquet(config.parent / "log" / "*")
     log = log.filter(pl.col("tab") != log["tab"][0])
-    found = corank.tune(
+    document = corank.tune(
         config,
         2,
         search=["train.rank.lr=0.001,0.01"],
@@ -163,7 +165,7 @@ def test_a_frame_is_tuned_on(config: Path, tmp_path: Path) -> None:
         overrides=["name=less"],
         tables={"log": log},
     )
-    assert len(found["trials"]) == 2
+    assert len(document["trials"]) == 2
     packed = Run.open(tmp_path / "run").packed()
     assert sum(packed.manifest.levels.values()) == len(log) < 12_000
 

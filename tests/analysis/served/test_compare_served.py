@@ -23,7 +23,7 @@ def tables(log: Path) -> list[Path]:
 
 
 def test_rates_of_a_canary_are_those_of_its_users_exposures(better: Path) -> None:
-    found = corank.compare_served(better, tables(better), effect=0.5)
+    comparison = corank.compare_served(better, tables(better), effect=0.5)
     served = pl.read_parquet(better / "*.parquet", hive_partitioning=False)
     # from the canary's first request to its last
     during = served.filter(pl.col("served_role") == "canary").select(
@@ -35,7 +35,7 @@ def test_rates_of_a_canary_are_those_of_its_users_exposures(better: Path) -> Non
     shown = shown.join(clicks, on=["served_id", "item_id"], how="left").with_columns(
         pl.col("click").fill_null(0)
     )
-    canary = found["canary"]
+    canary = comparison["canary"]
     rate = canary["sequential"]["click per exposure"]
     for key, role in (("a", "canary"), ("b", "live")):
         own = shown.filter(pl.col("served_role") == role)
@@ -45,11 +45,11 @@ def test_rates_of_a_canary_are_those_of_its_users_exposures(better: Path) -> Non
     assert canary["verdict"] == rate["verdict"] == "better" and rate["low"] > 0 and rate["p"] < 0.05
     per_request = canary["sequential"]["click per request"]
     assert per_request["a"] == pytest.approx(3 * rate["a"]) and per_request["verdict"] == "better"
-    assert canary["users_in_both"] == 0 and found["exposures"] == {"rows": 9000, "unknown": 0}
+    assert canary["users_in_both"] == 0 and comparison["exposures"] == {"rows": 9000, "unknown": 0}
     # its scores predict half of its clicks
     pcoc = canary["stages"]["rank"]["exposed"]["click"]["pcoc"]
     assert pcoc["verdict"] == "worse" and pcoc["a"] < 0.7 < pcoc["b"]
-    assert set(found.tables["sequential"]["role"]) == {"canary", "shadow"}
+    assert set(comparison.tables["sequential"]["role"]) == {"canary", "shadow"}
 
 
 def test_a_shadow_is_compared_on_the_same_requests(better: Path) -> None:
@@ -76,15 +76,15 @@ def test_a_shadow_is_compared_on_the_same_requests(better: Path) -> None:
 
 def test_equal_versions_are_told_apart_by_nothing(tmp_path: Path) -> None:
     log = ServedWorld(noise=0.0).write(tmp_path)
-    found = corank.compare_served(log, tables(log))
-    assert found["canary"]["verdict"] in ("no difference shown", "too early")
-    assert found["shadow"]["agreement"] == {
+    comparison = corank.compare_served(log, tables(log))
+    assert comparison["canary"]["verdict"] in ("no difference shown", "too early")
+    assert comparison["shadow"]["agreement"] == {
         "top": 10,
         "overlap": 1.0,
         "same_first": 1.0,
         "rank_difference": 0.0,
     }
-    assert found["shadow"]["verdict"] == "too early"  # there is not one difference to judge by
+    assert comparison["shadow"]["verdict"] == "too early"  # there is not one difference to judge by
 
 
 def test_the_command_prints_and_writes_a_page(

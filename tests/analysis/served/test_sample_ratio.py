@@ -1,4 +1,4 @@
-"""Users who were not assigned as a canary's share says are noticed, and others are not."""
+"""The sample ratio test flags users assigned against a canary's share, and no others."""
 
 from pathlib import Path
 

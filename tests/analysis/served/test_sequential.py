@@ -17,7 +17,7 @@ EXPERIMENTS, USERS, ROWS = 120, 1500, 12_000
 
 
 def experiment(rng: np.random.Generator, lift: float = 1.0) -> tuple[Longs, Longs, Mask, Doubles]:
-    """Clicks of users who come back, each with a rate of its own, assigned by user."""
+    """Clicks of returning users, each with a rate of its own, assigned by user."""
     user = np.minimum(rng.exponential(USERS / 4, ROWS).astype(np.int64), USERS - 1)
     is_a = rng.random(USERS) < 0.3
     rate = rng.beta(1.5, 10, USERS) * np.where(is_a, lift, 1.0)
@@ -49,8 +49,8 @@ def _excludes_zero(user: Longs, is_a: Mask, clicked: Doubles) -> bool:
 
 def test_a_difference_is_found_and_its_direction_told() -> None:
     rng, test = np.random.default_rng(3), SequentialTest(effect=0.2)
-    found = [compare_arms(*experiment(rng, lift), test)["verdict"] for lift in (1.6, 0.5, 1.0)]
-    assert found == ["better", "worse", NONE]
+    verdicts = [compare_arms(*experiment(rng, lift), test)["verdict"] for lift in (1.6, 0.5, 1.0)]
+    assert verdicts == ["better", "worse", NONE]
     time, user, _, values = experiment(rng)
     worse = compare_pairs(time, user, values + 0.1 + rng.normal(0, 0.1, ROWS), values, test, higher=False)
     assert worse["verdict"] == "worse" and worse["low"] < 0.1 < worse["high"]
@@ -61,19 +61,21 @@ def test_a_difference_is_found_and_its_direction_told() -> None:
 def test_too_little_data_says_nothing(rows: int) -> None:
     time, user, is_a, values = experiment(np.random.default_rng(0))
     time, user, is_a, values = time[:rows], user[:rows], is_a[:rows], values[:rows]
-    for found in (
+    for comparison in (
         compare_arms(time, user, is_a, values, SequentialTest()),
         compare_arms(time, user, is_a, 0 * values, SequentialTest()),
         compare_pairs(time, user, values, values, SequentialTest(), higher=True),
     ):
-        assert found["verdict"] == EARLY and found["low"] is None and found.get("p", 1.0) == 1.0
+        assert (
+            comparison["verdict"] == EARLY and comparison["low"] is None and comparison.get("p", 1.0) == 1.0
+        )
 
 
 def test_rates_are_those_of_the_rows() -> None:
     time, user, is_a, values = experiment(np.random.default_rng(1))
-    found = compare_arms(time, user, is_a, values, SequentialTest())
-    assert found["a"] == pytest.approx(values[is_a].mean()) and found["rows_a"] == is_a.sum()
-    assert found["difference"] == pytest.approx(values[is_a].mean() - values[~is_a].mean())
+    comparison = compare_arms(time, user, is_a, values, SequentialTest())
+    assert comparison["a"] == pytest.approx(values[is_a].mean()) and comparison["rows_a"] == is_a.sum()
+    assert comparison["difference"] == pytest.approx(values[is_a].mean() - values[~is_a].mean())
     # users as clusters: resampling users gives the same spread
     of_user = [np.bincount(user[side], values[side], USERS) for side in (is_a, ~is_a)]
     rows = [np.bincount(user[side], minlength=USERS) for side in (is_a, ~is_a)]
@@ -82,5 +84,5 @@ def test_rates_are_those_of_the_rows() -> None:
         weight = rng.poisson(1.0, USERS)
         means = [(weight @ one) / (weight @ count) for one, count in zip(of_user, rows, strict=True)]
         drawn.append(means[0] - means[1])
-    half = (found["fixed_high"] - found["fixed_low"]) / 2
+    half = (comparison["fixed_high"] - comparison["fixed_low"]) / 2
     assert half == pytest.approx(1.96 * np.std(drawn), rel=0.15)

@@ -21,7 +21,7 @@ CHANGED = (
 
 @pytest.fixture
 def config() -> Config:
-    """The example, with a teacher in place of the batch's items, and rates that are written out."""
+    """The example, with a teacher in place of the batch's items, and explicit learning rates."""
     teacher = (
         "{kind: distill, teacher: rank, student: prerank, on: [exposed, ranked, preranked], warm_up: 500}"
     )
@@ -46,57 +46,57 @@ def test_the_base_is_the_config_itself(config: Config) -> None:
 
 def test_architecture(config: Config) -> None:
     arms = build_arms(config, [1])[1]
-    found = named(arms)
+    configs = named(arms)
     assert arms.same == {"joint, shared embeddings": "as written"}
-    assert {s.embeddings for s in found["joint, own embeddings"].stages} == {"own"}
-    assert found["alternating steps"].train.mode == "alternate"
-    assert found["separate, the ranker first"].train.mode == "separate"
-    distilled = found["recipe: own samples, distilled"]
+    assert {s.embeddings for s in configs["joint, own embeddings"].stages} == {"own"}
+    assert configs["alternating steps"].train.mode == "alternate"
+    assert configs["separate, the ranker first"].train.mode == "separate"
+    distilled = configs["recipe: own samples, distilled"]
     assert kinds(distilled, "prerank") == ["click", "unexposed", "distill"]
     (unexposed,) = (
         plain(distilled)["losses"][n] for n, loss in enumerate(distilled.losses) if loss.kind == "unexposed"
     )
     assert unexposed["from"] == ["ranked"]
-    heads = found["recipe: one network, two heads"]
+    heads = configs["recipe: one network, two heads"]
     assert kinds(heads, "prerank") == ["click"]
     assert kinds(heads, "rank") == ["click", "click"]
 
 
 def test_structures(config: Config) -> None:
     arms = build_arms(config, [3])[3]
-    for name, found in named(arms).items():
+    for name, arm_config in named(arms).items():
         if name != "as written":
-            assert " ".join(stage.model for stage in found.stages) == name.replace(", then", "")
+            assert " ".join(stage.model for stage in arm_config.stages) == name.replace(", then", "")
             # the order label has no head in a ranker of towers
-            assert len(kinds(found, "rank")) == (1 if name.endswith("towers") else 2)
-            assert [stage.keep for stage in found.stages] == [stage.keep for stage in config.stages]
+            assert len(kinds(arm_config, "rank")) == (1 if name.endswith("towers") else 2)
+            assert [stage.keep for stage in arm_config.stages] == [stage.keep for stage in config.stages]
     assert set(named(arms)) == {"as written", "mlp, then mlp", "towers, then towers", "mlp, then towers"}
 
 
 def test_settings(config: Config) -> None:
-    found = named(build_arms(config, [4])[4])
-    half = plain(found["half the widths"])["stages"]
+    configs = named(build_arms(config, [4])[4])
+    half = plain(configs["half the widths"])["stages"]
     assert half[0]["query"] == [256, 64, 32, 16]
     assert half[1]["hidden"] == [64, 64, 64]
-    assert found["prerank lr × 3"].train.stages["prerank"].lr == pytest.approx(0.003)
-    assert found["prerank lr × 3"].train.stages["rank"].lr == 0.001
-    assert found["table lr ÷ 3"].train.table.lr == pytest.approx(0.05 / 3)
+    assert configs["prerank lr × 3"].train.stages["prerank"].lr == pytest.approx(0.003)
+    assert configs["prerank lr × 3"].train.stages["rank"].lr == 0.001
+    assert configs["table lr ÷ 3"].train.table.lr == pytest.approx(0.05 / 3)
 
 
 def test_what_is_missing_is_given_a_default() -> None:
     config = read(EXAMPLES / "shop.yaml", CHANGED)
     arms = build_arms(config, [3, 4, 6])
-    found = named(arms[6])
+    configs = named(arms[6])
     assert arms[6].same == {"neither": "as written"}
-    assert kinds(found["distillation and unexposed"], "prerank") == [
+    assert kinds(configs["distillation and unexposed"], "prerank") == [
         "click",
         "in_batch",
         "distill",
         "unexposed",
     ]
-    distill = plain(found["distillation alone"])["losses"][-1]
+    distill = plain(configs["distillation alone"])["losses"][-1]
     assert distill["on"] == ["preranked", "ranked", "exposed"]
-    assert plain(found["unexposed alone"])["losses"][-1]["from"] == ["retrieved"]
+    assert plain(configs["unexposed alone"])["losses"][-1]["from"] == ["retrieved"]
     assert kinds(named(arms[3])["mlp, then mlp"], "prerank") == ["click"]  # no vectors, no in_batch
     assert named(arms[4])["one lr for both stages"].train.stages["prerank"].lr == pytest.approx(0.004)
 
@@ -112,23 +112,23 @@ def test_a_log_without_levels_takes_the_catalogue() -> None:
 
 def test_samples(config: Config) -> None:
     arms = build_arms(config, [9])[9]
-    found = named(arms)
-    instead, beside = found["InfoNCE in place of unexposed"], found["InfoNCE beside the losses"]
+    configs = named(arms)
+    instead, beside = configs["InfoNCE in place of unexposed"], configs["InfoNCE beside the losses"]
     assert kinds(instead, "prerank") == ["click", "distill", "info_nce"]
     assert kinds(beside, "prerank") == ["click", "unexposed", "distill", "info_nce"]
-    ranknet = plain(found["RankNet in place of unexposed"])["losses"][-1]
+    ranknet = plain(configs["RankNet in place of unexposed"])["losses"][-1]
     assert (ranknet["kind"], ranknet["on"]) == ("levels", config.data.levels)
-    assert plain(found["InfoNCE with a margin"])["losses"][-1]["margin"] == 1
+    assert plain(configs["InfoNCE with a margin"])["losses"][-1]["margin"] == 1
     apart = [
         (loss["kind"], loss.get("from") or loss["on"], loss["weight"])
-        for loss in plain(found["a loss a source, and the catalogue"])["losses"]
+        for loss in plain(configs["a loss a source, and the catalogue"])["losses"]
         if loss["kind"] in ("unexposed", "distill")
     ]
     (written,) = (loss for loss in plain(config)["losses"] if loss["kind"] == "distill")
     parts = [("distill", [level], written["weight"] / len(written["on"])) for level in written["on"]]
     assert [one for one in apart if one[0] == "distill"] == parts and len(parts) > 1
     assert apart[-1] == ("unexposed", ["catalogue"], 0.1)
-    taught = plain(found["the ranker's scores of the catalogue"])["losses"][-1]
+    taught = plain(configs["the ranker's scores of the catalogue"])["losses"][-1]
     assert (taught["kind"], taught["on"], taught["warm_up"]) == ("distill", ["catalogue"], written["warm_up"])
     exposures = build_arms(read(EXAMPLES / "exposure_only.yaml"), [9])[9]
     assert "no level 'catalogue'" in exposures.refused["RankNet in place of unexposed"]
@@ -140,25 +140,25 @@ def test_samples(config: Config) -> None:
 
 def test_pseudo_labels(config: Config) -> None:
     arms = build_arms(config, [9])[9]
-    found = named(arms)
+    configs = named(arms)
     for name, beta in (("pseudo-labels of the members", 1), ("pseudo-labels, all alike", 0)):
-        assert kinds(found[name], "prerank") == ["click", "pseudo_label", "distill"]
-        (loss,) = (loss for loss in plain(found[name])["losses"] if loss["kind"] == "pseudo_label")
+        assert kinds(configs[name], "prerank") == ["click", "pseudo_label", "distill"]
+        (loss,) = (loss for loss in plain(configs[name])["losses"] if loss["kind"] == "pseudo_label")
         (negatives,) = (loss for loss in plain(config)["losses"] if loss["kind"] == "unexposed")
         assert (loss["on"], loss["per_request"]) == (negatives["from"], negatives["per_request"])
         assert (loss["ensemble"], loss["beta"], loss["warm_up"]) == (["rank"], beta, 500)
-        assert plain(found[name])["stages"] == plain(found["the ranker with members"])["stages"]
+        assert plain(configs[name])["stages"] == plain(configs["the ranker with members"])["stages"]
     bare = {**plain(config), "losses": [loss for loss in plain(config)["losses"] if loss["kind"] == "click"]}
     refused = build_arms(Config.model_validate(bare), [9])[9].refused
     assert "has no unexposed negatives" in refused["pseudo-labels, all alike"]
 
 
 def test_no_crosses(config: Config) -> None:
-    found = named(build_arms(config, [8])[8])
-    bare = found["no crosses, without distillation"]
+    configs = named(build_arms(config, [8])[8])
+    bare = configs["no crosses, without distillation"]
     assert set(config.features) - set(bare.features) == {"brand_seen"}
     assert kinds(bare, "prerank") == ["click", "unexposed"]
-    assert kinds(found["without distillation"], "prerank") == ["click", "unexposed"]
+    assert kinds(configs["without distillation"], "prerank") == ["click", "unexposed"]
 
 
 def test_an_operand_goes_with_the_last_cross_that_reads_it(config: Config) -> None:
@@ -170,8 +170,8 @@ def test_an_operand_goes_with_the_last_cross_that_reads_it(config: Config) -> No
     }
     value: dict[str, Any] = plain(config)
     value["features"] |= operands | pairs
-    found = named(build_arms(Config.model_validate(value), [8])[8])["no crosses, without distillation"]
-    assert set(value["features"]) - set(found.features) == {
+    arm_config = named(build_arms(Config.model_validate(value), [8])[8])["no crosses, without distillation"]
+    assert set(value["features"]) - set(arm_config.features) == {
         "brand_seen",
         "tab_seller",
         "tab_brand",
@@ -189,9 +189,9 @@ def test_a_loss_of_all_stages_cannot_alternate(config: Config) -> None:
 
 def test_a_rate_is_a_factor_on_every_learning_rate(config: Config) -> None:
     arm = Arm("as written", config)
-    found = arm.at(2.0, 3).train
-    assert (found.table.lr, found.stages["prerank"].lr, found.stages["rank"].lr) == (0.1, 0.002, 0.002)
-    assert found.seed == config.train.seed + 3
+    train = arm.at(2.0, 3).train
+    assert (train.table.lr, train.stages["prerank"].lr, train.stages["rank"].lr) == (0.1, 0.002, 0.002)
+    assert train.seed == config.train.seed + 3
 
 
 def test_identity_is_of_all_but_the_name(config: Config) -> None:

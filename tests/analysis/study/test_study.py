@@ -1,4 +1,4 @@
-"""A study on a small world: what it answers, that it goes on where it ended, and that it ends the same."""
+"""A study on a small world: its answers, and that an interrupted one continues and ends the same."""
 
 import json
 import shutil
@@ -48,7 +48,7 @@ def studied(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 
 
 def timeless(value: Any) -> Any:
-    """A document without what a clock measured."""
+    """A document without measured times."""
     if isinstance(value, dict):
         return {key: timeless(part) for key, part in value.items() if key not in ("seconds", "cpu_ms")}
     if isinstance(value, list):
@@ -77,20 +77,20 @@ def test_the_document(studied: tuple[Path, dict[str, Any]]) -> None:
 def test_a_difference_is_that_of_the_means(studied: tuple[Path, dict[str, Any]]) -> None:
     _, document = studied
     base = document["arms"]["as written"]["figures"]
-    for arm, found in document["questions"]["6"]["differences"].items():
+    for arm, differences in document["questions"]["6"]["differences"].items():
         figures = document["arms"][arm]["figures"]
-        assert set(found) == set(base)
-        for name, difference in found.items():
+        assert set(differences) == set(base)
+        for name, difference in differences.items():
             assert difference["value"] == pytest.approx(figures[name]["value"] - base[name]["value"])
             assert difference["low"] <= difference["high"]
 
 
 def test_the_ranker_agrees_with_itself(studied: tuple[Path, dict[str, Any]]) -> None:
     _, document = studied
-    found, arms = document["questions"]["7"], document["arms"]["as written"]["figures"]
-    assert found["figures"]["agree_recall"] == 1
+    question, arms = document["questions"]["7"], document["arms"]["as written"]["figures"]
+    assert question["figures"]["agree_recall"] == 1
     for name in ("auc", "gauc", "candidates_auc"):
-        assert found["figures"][f"first_{name}"] == pytest.approx(arms[f"last_{name}"]["value"])
+        assert question["figures"][f"first_{name}"] == pytest.approx(arms[f"last_{name}"]["value"])
 
 
 def test_a_verdict_rests_on_enough_requests(
@@ -119,9 +119,9 @@ def test_a_rate_is_chosen_by_recall_if_enough_requests_tell_of_it(small: Path, t
         packed = run.packed()
         model, calibrators = run.model(packed)
         score = validation_score(predict_split(model, packed, "valid"), run.config, calibrators)
-        found = corank.evaluate(run.folder, "valid", bootstrap=False)
-        aucs = [stage["exposed"]["click"]["auc"] for stage in found["stages"].values()]
-        recall = found["cascade"]["joint_click_recall@6"]
+        evaluation = corank.evaluate(run.folder, "valid", bootstrap=False)
+        aucs = [stage["exposed"]["click"]["auc"] for stage in evaluation["stages"].values()]
+        recall = evaluation["cascade"]["joint_click_recall@6"]
         assert score == pytest.approx(recall if name == "many" else sum(aucs) / 2)
 
 
@@ -148,11 +148,11 @@ def test_the_ranker_loses_its_crosses_and_no_stage_anything_else(
 
 def test_correlations(studied: tuple[Path, dict[str, Any]]) -> None:
     _, document = studied
-    found = document["questions"]["2"]
-    count = len(found["checkpoints"]["arm"])
-    assert count == 3 * len(set(found["checkpoints"]["arm"]))
-    for name, rho in found["correlations"].items():
-        assert len(found["checkpoints"][name]) == count
+    question = document["questions"]["2"]
+    count = len(question["checkpoints"]["arm"])
+    assert count == 3 * len(set(question["checkpoints"]["arm"]))
+    for name, rho in question["correlations"].items():
+        assert len(question["checkpoints"][name]) == count
         assert -1 <= rho["low"] <= rho["high"] <= 1
 
 
@@ -174,7 +174,7 @@ def test_what_was_trained_is_not_trained_again(small: Path, studied: tuple[Path,
     assert again == document
     answers = [line for line in said if line.startswith("question ")]
     assert all(line.endswith("read from disk") for line in said if line not in answers)
-    # an answer is told when its trials are in, not at the end
+    # an answer is reported when its trials are done, not at the end
     assert len(answers) == len(document["questions"])
     assert said.index(answers[0]) < len(said) - len(answers)
     for line in answers:
@@ -217,14 +217,14 @@ def test_a_log_of_exposures(small: Path, tmp_path: Path) -> None:
     log = pl.read_parquet(small.parent / "log" / "*.parquet").filter(pl.col("level") == "exposed")
     log.write_parquet(small.parent / "exposures.parquet")
     options: dict[str, Any] = {"seeds": 1, "rates": (1.0,), "overrides": NO_LEVELS}
-    found = corank.study(
+    document = corank.study(
         small, tmp_path, questions=(2, 5, 6, 7), figures=tmp_path / "slides", **options
     ).document
-    assert found["end"] == "first_auc"
-    assert any("no levels" in note for note in found["notes"])
+    assert document["end"] == "first_auc"
+    assert any("no levels" in note for note in document["notes"])
     for number in "257":
-        assert found["questions"][number]["verdict"][0].startswith("Cannot be answered: no request")
-    assert set(found["questions"]["6"]["differences"]) == {
+        assert document["questions"][number]["verdict"][0].startswith("Cannot be answered: no request")
+    assert set(document["questions"]["6"]["differences"]) == {
         "distillation and unexposed",
         "distillation alone",
         "unexposed alone",
@@ -235,9 +235,9 @@ def test_a_log_of_exposures(small: Path, tmp_path: Path) -> None:
 
 
 def test_an_arm_that_diverges_costs_no_other(small: Path, tmp_path: Path) -> None:
-    found = corank.study(small, tmp_path, questions=(1, 5, 7), seeds=1, rates=(1.0, 1e30)).document
-    assert found["arms"]["as written"]["rate"] == 1
-    assert "NaN" in found["arms"]["as written"]["diverged"][0]
+    document = corank.study(small, tmp_path, questions=(1, 5, 7), seeds=1, rates=(1.0, 1e30)).document
+    assert document["arms"]["as written"]["rate"] == 1
+    assert "NaN" in document["arms"]["as written"]["diverged"][0]
     every = corank.study(small, tmp_path, questions=(1, 7), seeds=1, rates=(1e30,)).document
     assert every["arms"]["as written"]["rate"] is None
     assert "diverged" in every["questions"]["7"]["verdict"][0]

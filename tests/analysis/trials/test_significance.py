@@ -19,27 +19,27 @@ def test_one_seed_is_users_alone() -> None:
 
 def test_equal_seeds_add_nothing() -> None:
     replicates = np.tile(np.arange(101.0), (3, 1))
-    found = mean_over_seeds([50.0, 50.0, 50.0], replicates)
-    assert found.value == 50
+    estimate = mean_over_seeds([50.0, 50.0, 50.0], replicates)
+    assert estimate.value == 50
     # quantiles of 20 copies of each value fall on the values themselves
-    assert found.low == pytest.approx(2.5, abs=0.5)
-    assert found.high == pytest.approx(97.5, abs=0.5)
+    assert estimate.low == pytest.approx(2.5, abs=0.5)
+    assert estimate.high == pytest.approx(97.5, abs=0.5)
 
 
 def test_the_spread_of_seeds_is_that_of_their_mean() -> None:
     seeds = np.random.default_rng(0).normal(size=20)
-    found = mean_over_seeds(seeds.tolist(), np.tile(seeds[:, None], (1, 2000)))
+    estimate = mean_over_seeds(seeds.tolist(), np.tile(seeds[:, None], (1, 2000)))
     error = seeds.std(ddof=1) / np.sqrt(20)
-    assert found.value == pytest.approx(seeds.mean())
-    assert found.low == pytest.approx(seeds.mean() - 1.96 * error, abs=0.1 * error)
-    assert found.high == pytest.approx(seeds.mean() + 1.96 * error, abs=0.1 * error)
+    assert estimate.value == pytest.approx(seeds.mean())
+    assert estimate.low == pytest.approx(seeds.mean() - 1.96 * error, abs=0.1 * error)
+    assert estimate.high == pytest.approx(seeds.mean() + 1.96 * error, abs=0.1 * error)
 
 
 def test_two_seeds_are_stretched_by_the_root_of_two() -> None:
     # both seeds the same a quarter of the time each: ±1 becomes ±√2 about 0
-    found = mean_over_seeds([-1.0, 1.0], np.tile([[-1.0], [1.0]], (1, 500)))
-    assert found.low == pytest.approx(-np.sqrt(2))
-    assert found.high == pytest.approx(np.sqrt(2))
+    estimate = mean_over_seeds([-1.0, 1.0], np.tile([[-1.0], [1.0]], (1, 500)))
+    assert estimate.low == pytest.approx(-np.sqrt(2))
+    assert estimate.high == pytest.approx(np.sqrt(2))
 
 
 def test_an_undefined_resample_is_left_out() -> None:
@@ -67,10 +67,10 @@ def test_spearman_with_ties_is_scipys() -> None:
 def test_rank_correlations_resample_families() -> None:
     end = np.arange(12.0)
     family = np.repeat(np.arange(4), 3)
-    found = rank_correlations({"same": end**3, "turned": -end, "flat": np.ones(12)}, end, family)
-    assert set(found) == {"same", "turned"}
+    correlations = rank_correlations({"same": end**3, "turned": -end, "flat": np.ones(12)}, end, family)
+    assert set(correlations) == {"same", "turned"}
     for sign, name in ((1, "same"), (-1, "turned")):
-        rho, resamples = found[name]
+        rho, resamples = correlations[name]
         assert rho == pytest.approx(sign)
         assert np.allclose(resamples, sign)
     rho, resamples = rank_correlations({"same": end}, end, np.zeros(12, dtype=int))["same"]

@@ -1,4 +1,4 @@
-"""Bounds of what a lower precision may change, and how it is told."""
+"""Bounds on what a lower precision may change, and how losses are reported."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ LOWERED: Any = {"prerank.vector": "int8"}
 
 
 def loss(**changes: float) -> PrecisionLoss:
-    found = {
+    figures = {
         "recall": 0.99,
         "max_probability": 0.002,
         "mean_probability": 0.0004,
@@ -23,7 +23,7 @@ def loss(**changes: float) -> PrecisionLoss:
         candidates=70,
         max_recall_loss=0.02,
         max_probability_loss=0.002,
-        stages={"prerank": StageLoss.model_validate(found)},
+        stages={"prerank": StageLoss.model_validate(figures)},
     )
 
 

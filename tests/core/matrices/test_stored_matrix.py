@@ -21,7 +21,7 @@ matrices = arrays.arrays(np.float32, shapes, elements=st.floats(-60_000, 60_000,
 
 
 def read_by_hand(x: np.float32, row: Floats, precision: Precision) -> float:
-    """What is read of a number of a row, by scalar float32 arithmetic."""
+    """The value read back for a number of a row, by scalar float32 arithmetic."""
     if precision == "fp32":
         return float(x)
     if precision == "fp16":
@@ -36,11 +36,11 @@ def read_by_hand(x: np.float32, row: Floats, precision: Precision) -> float:
 @given(matrices)
 def test_every_number_is_what_the_stated_arithmetic_gives(matrix: Floats) -> None:
     for precision in PRECISIONS:
-        held = StoredMatrix.encode(matrix, precision)
+        encoding = StoredMatrix.encode(matrix, precision)
         expected = [[read_by_hand(x, row, precision) for x in row] for row in matrix]
-        assert held.decode().tolist() == expected
-        assert held.precision == precision and held.shape == matrix.shape
-        assert held.decode().dtype == np.float32
+        assert encoding.decode().tolist() == expected
+        assert encoding.precision == precision and encoding.shape == matrix.shape
+        assert encoding.decode().dtype == np.float32
 
 
 @given(matrices, st.data())
@@ -48,27 +48,27 @@ def test_rows_are_read_selected_and_appended_as_they_are_stored(matrix: Floats, 
     rows = np.array(data.draw(st.lists(st.integers(0, max(0, len(matrix) - 1)), max_size=6)), dtype=np.int64)
     rows = rows[: len(rows) * bool(len(matrix))]
     for precision in PRECISIONS:
-        held = StoredMatrix.encode(matrix, precision)
-        np.testing.assert_array_equal(held.take(rows), held.decode()[rows])
-        np.testing.assert_array_equal(held.select(rows).decode(), held.take(rows))
+        encoding = StoredMatrix.encode(matrix, precision)
+        np.testing.assert_array_equal(encoding.take(rows), encoding.decode()[rows])
+        np.testing.assert_array_equal(encoding.select(rows).decode(), encoding.take(rows))
         np.testing.assert_array_equal(
-            held.concat(held).decode(), np.concatenate((held.decode(), held.decode()))
+            encoding.concat(encoding).decode(), np.concatenate((encoding.decode(), encoding.decode()))
         )
 
 
 def test_every_half_is_read_as_it_is() -> None:
     halves = np.arange(1 << 16).astype(np.uint16).view(np.float16)
     pairs = halves[np.isfinite(halves)].reshape(-1, 2)
-    found, expected = StoredMatrix(pairs).decode(), pairs.astype(np.float32)
-    assert found.tobytes() == expected.tobytes()
+    values, expected = StoredMatrix(pairs).decode(), pairs.astype(np.float32)
+    assert values.tobytes() == expected.tobytes()
 
 
 @given(st.integers(1, 1000))
 def test_numbers_below_the_normal_ones_stay_within_the_whole_numbers(quanta: int) -> None:
     x = quanta * 2.0**-149
-    held = StoredMatrix.encode(np.array([[x, -x, 0]], dtype=np.float32), "int8")
-    assert np.abs(held.values.astype(int)).max() <= 127
-    assert np.isfinite(held.decode()).all()
+    encoding = StoredMatrix.encode(np.array([[x, -x, 0]], dtype=np.float32), "int8")
+    assert np.abs(encoding.values.astype(int)).max() <= 127
+    assert np.isfinite(encoding.decode()).all()
 
 
 @pytest.mark.parametrize(
@@ -83,13 +83,13 @@ def test_what_a_precision_cannot_hold_is_refused(precision: Precision, numbers: 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_files_hold_what_was_written(tmp_path: Path, precision: Precision) -> None:
     matrix = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-    held, path = StoredMatrix.encode(matrix, precision), tmp_path / "a.npy"
-    write_matrix(path, held)
+    encoding, path = StoredMatrix.encode(matrix, precision), tmp_path / "a.npy"
+    write_matrix(path, encoding)
     with append_rows(tmp_path / "parts.npy", (5, 3), precision) as append:
-        append(held.select(np.arange(2)))
-        append(held.select(np.arange(2, 5)))
+        append(encoding.select(np.arange(2)))
+        append(encoding.select(np.arange(2, 5)))
     assert path.read_bytes() == (tmp_path / "parts.npy").read_bytes()
-    np.testing.assert_array_equal(read_matrix(path, 3, precision).decode(), held.decode())
+    np.testing.assert_array_equal(read_matrix(path, 3, precision).decode(), encoding.decode())
     sizes = sum(np.load(file).nbytes for file in (path, scale_file(path)) if file.exists())
     assert sizes == 5 * bytes_a_row(3, precision)
 

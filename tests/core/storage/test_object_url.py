@@ -1,4 +1,4 @@
-"""URLs of object storage: what is read, and what is refused before anything is sent."""
+"""URLs of object storage: accepted forms, and forms refused before anything is sent."""
 
 from pathlib import Path
 
@@ -46,9 +46,9 @@ def test_what_leads_nowhere_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["runs/" + "a" * 5000, "runs/\0", "file:///" + "ä" * 101])
 def test_what_no_file_system_takes_is_refused(text: str) -> None:
-    for given in (text, Path(text)) if "://" not in text else (text,):
+    for location in (text, Path(text)) if "://" not in text else (text,):
         with pytest.raises(StorageError, match="no path: a name has more than 200 bytes, or a NUL"):
-            parse_location(given)
+            parse_location(location)
 
 
 def test_credentials_in_a_url_are_refused_and_not_repeated() -> None:

@@ -48,7 +48,7 @@ def test_a_folder_is_published_and_read(object_store: ObjectStore, tmp_path: Pat
     sent = set(object_store.names())
     publish(url, make_folder(tmp_path / "two", TWO))
     assert read_files(read_folder(url, "bundle").path) == TWO
-    # what did not change is not sent again, and what is not named any more is removed
+    # unchanged files are not sent again, and files no longer named are removed
     kept = {key for key in object_store.names() if key.endswith("items/ids.npy")}
     assert kept == {key for key in sent if key.endswith("items/ids.npy")}
     assert len(object_store.names()) == len(TWO) + 1
@@ -57,8 +57,8 @@ def test_a_folder_is_published_and_read(object_store: ObjectStore, tmp_path: Pat
 def test_only_wanted_files_are_fetched(object_store: ObjectStore, tmp_path: Path) -> None:
     url = ObjectUrl.parse(f"{object_store.url}/bundle")
     publish(url, make_folder(tmp_path / "one", ONE))
-    found = read_folder(url, "bundle", lambda name: name.startswith("items/"))
-    assert read_files(found.path) == {"items/ids.npy": ONE["items/ids.npy"]}
+    folder = read_folder(url, "bundle", lambda name: name.startswith("items/"))
+    assert read_files(folder.path) == {"items/ids.npy": ONE["items/ids.npy"]}
 
 
 def test_a_block_that_fails_publishes_nothing(object_store: ObjectStore, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_killed_before_the_switch_there_is_the_old(object_store: ObjectStore, tm
     publisher.send(version, make_folder(tmp_path / "two", TWO), list(TWO))
     assert read_files(read_folder(url, "bundle").path) == ONE
     assert any(key.startswith(f"bundle/{version}/") for key in object_store.names())
-    # the next publication removes what was sent in vain
+    # the next publication removes the unused objects
     publish(url, make_folder(tmp_path / "three", ONE))
     assert not any(key.startswith(f"bundle/{version}/") for key in object_store.names())
     assert read_files(read_folder(url, "bundle").path) == ONE
@@ -163,8 +163,8 @@ def test_a_hostile_manifest_is_refused(
 ) -> None:
     url = ObjectUrl.parse(f"{object_store.url}/bundle")
     publish(url, make_folder(tmp_path / "one", ONE))
-    held = json.loads(object_store.get(f"bundle/{MANIFEST}"))
-    object_store.put(f"bundle/{MANIFEST}", json.dumps(held | change).encode())
+    manifest = json.loads(object_store.get(f"bundle/{MANIFEST}"))
+    object_store.put(f"bundle/{MANIFEST}", json.dumps(manifest | change).encode())
     with pytest.raises(StorageError, match=str(url)):
         read_folder(url, "bundle")
     assert not list(tmp_path.rglob("x"))
@@ -204,7 +204,7 @@ def test_the_cache_stays_within_its_bound(object_store: ObjectStore, tmp_path: P
     for n in range(8):
         assert fetch(n) == parts[f"{n}/part"]
         assert sum(len(content) for content in read_files(cache.folder).values()) <= 3_000
-    # what was used last stays
+    # the most recently used stay
     kept = {str(path.relative_to(cache.folder)).partition("/")[2] for path in cache.folder.glob("*/*/part")}
     assert kept == {"5/part", "6/part", "7/part"}
     with pytest.raises(StorageError, match=r"8,000 bytes are needed at once.*CORANK_CACHE_GIB"):
@@ -215,11 +215,11 @@ def test_what_is_in_use_stays(object_store: ObjectStore, tmp_path: Path) -> None
     url = ObjectUrl.parse(f"{object_store.url}/bundle")
     publish(url, make_folder(tmp_path / "one", {"a": b"a" * 1000, "b": b"b" * 1000}))
     cache, published = FolderCache(tmp_path / "cache", 1_500), PublishedFolder.open(url, "bundle")
-    held = cache.fetch(published, lambda name: name == "a")
+    folder = cache.fetch(published, lambda name: name == "a")
     with pytest.raises(StorageError, match="1,000 that are in use"):
         cache.fetch(published, lambda name: name == "b")
-    assert (held.path / "a").read_bytes() == b"a" * 1000
-    del held
+    assert (folder.path / "a").read_bytes() == b"a" * 1000
+    del folder
     assert cache.fetch(published, lambda name: name == "b").path.is_dir()
 
 
@@ -291,8 +291,8 @@ def test_processes_fetch_the_same_once(object_store: ObjectStore, tmp_path: Path
     )
     command = [sys.executable, "-c", code, str(url)]
     children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    found = {child.communicate()[0] for child in children}
-    assert len(found) == 1 and [child.returncode for child in children] == [0] * 3
+    outputs = {child.communicate()[0] for child in children}
+    assert len(outputs) == 1 and [child.returncode for child in children] == [0] * 3
     assert len(list((tmp_path / "cache").glob("[!.]*"))) == 1 and not list(
         (tmp_path / "cache").glob(".partial-*")
     )

@@ -1,4 +1,4 @@
-"""Packing by hand: tables of a few rows, and every packed value that follows from them."""
+"""Packing checked by hand: tables of a few rows, and all their packed values."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -162,19 +162,19 @@ def test_partitions_hold_the_same_requests(world: World, monkeypatch: pytest.Mon
 
 
 def _by_request(packed: PackedDataset) -> dict[str, list[Any]]:
-    found = {}
+    candidates = {}
     for shard in (shard for shards in packed.splits.values() for shard in shards):
         for n, request in enumerate(shard.keys["request"]):
             part = slice(*shard.request_start[n : n + 2])
             histories = [lists(ragged.take(np.array([n]))) for ragged in shard.query.lists]
-            found[request] = [
+            candidates[request] = [
                 *(array[part].tolist() for array in (shard.item, shard.level, shard.labels["click"])),
                 shard.cross.numbers[part].tolist(),
                 shard.query.ids[n].tolist(),
                 shard.query.numbers[n].tolist(),
                 histories,
             ]
-    return found
+    return candidates
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Packed by any engine and number of workers, and after any kill, the files are the same, byte for byte."""
+"""Any engine, any number of workers and any kill give the same packed files, byte for byte."""
 
 import shutil
 import signal
@@ -35,9 +35,9 @@ def pool() -> Iterator[Engine]:
 @pytest.fixture(scope="module")
 def in_line(world: Path) -> dict[str, str]:
     """The digests of the files that one process packs."""
-    found = pack_world(world, world / "in_line")
-    assert len({Path(name).parts[1] for name in found if name.startswith("train/")}) > 3
-    return found
+    digests = pack_world(world, world / "in_line")
+    assert len({Path(name).parts[1] for name in digests if name.startswith("train/")}) > 3
+    return digests
 
 
 def test_the_files_do_not_depend_on_the_number_of_workers(

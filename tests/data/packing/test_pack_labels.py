@@ -42,7 +42,7 @@ def test_labels_are_known_where_exposed(world: World) -> None:
 def test_a_label_given_another_is_known_where_that_happened(world: World) -> None:
     world.log = ORDERS.with_columns(click=pl.Series([1, None, 0, 1, 1, 1, None, None]))
     packed = ordering(world, given="click")
-    # 11 was not clicked, and of 13 nobody knows
+    # 11 was not clicked, 13 is unknown
     assert packed_labels(packed, "click") == [[-1, 1, 1, 0, -1], [1], [-1, -1]]
     assert packed_labels(packed, "order") == [[-1, 1, 1, -1, -1], [1], [-1, -1]]
 
@@ -56,14 +56,14 @@ def test_training_knows_what_was_mature_when_validation_began(world: World) -> N
 
 
 def test_later_rows_know_what_was_mature_when_the_log_was_read(world: World) -> None:
-    """At 50 h, with its last row, unless it is told."""
-    found = packed_labels(ordering(world, matures_after="25h"), "order")
-    assert found[1:] == [[1], [-1, -1]]
-    found = packed_labels(ordering(world, matures_after="26h"), "order")
-    assert found[1:] == [[-1], [-1, -1]]
+    """At 50 h, with its last row, unless `as_of` is set."""
+    labels = packed_labels(ordering(world, matures_after="25h"), "order")
+    assert labels[1:] == [[1], [-1, -1]]
+    labels = packed_labels(ordering(world, matures_after="26h"), "order")
+    assert labels[1:] == [[-1], [-1, -1]]
     world.data["as_of"] = "1970-01-04T03:00"  # 75 h
-    found = packed_labels(ordering(world, matures_after="26h"), "order")
-    assert found == [[-1, -1, -1, -1, -1], [1], [1, -1]]
+    labels = packed_labels(ordering(world, matures_after="26h"), "order")
+    assert labels == [[-1, -1, -1, -1, -1], [1], [1, -1]]
     world.data["as_of"] = "1970-01-01T12:00"
     assert packed_labels(ordering(world, matures_after="12h"), "order")[0] == [-1, 1, -1, -1, -1]
 
@@ -94,8 +94,8 @@ def test_a_history_knows_of_a_late_label_once_it_was_mature(world: World) -> Non
 def test_a_history_of_what_was_shown_waits_for_no_label(world: World) -> None:
     packed = ordering(world, click={"matures_after": "9h"}, matures_after="2d")
     names = packed.schema.row_features("query").lists
-    found = {n: lists(only(packed, "valid").query.lists[names.index(n)]) for n in ("clicked", "shown")}
-    assert found == {"clicked": [[2, 4]], "shown": [[2, 4]]}
+    codes = {n: lists(only(packed, "valid").query.lists[names.index(n)]) for n in ("clicked", "shown")}
+    assert codes == {"clicked": [[2, 4]], "shown": [[2, 4]]}
 
 
 MISTAKEN = {

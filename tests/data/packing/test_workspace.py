@@ -1,4 +1,4 @@
-"""The working folder of a packing: what is done stays done, and only for the same packing."""
+"""The working folder of a packing keeps finished tasks, for the same packing alone."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,8 +49,8 @@ def test_an_interrupted_packing_goes_on(tmp_path: Path, error: type[BaseExceptio
         return n * n
 
     with opened(tmp_path, said=said) as workspace:
-        found = workspace.run("squares", task, range(5), lambda *counts: seen.append(counts))
-    assert found == [0, 1, 4, 9, 16]
+        squares = workspace.run("squares", task, range(5), lambda *counts: seen.append(counts))
+    assert squares == [0, 1, 4, 9, 16]
     assert ran == [2, 3, 4]
     assert seen == [(3, 5), (4, 5), (5, 5)]
     assert said == ["going on with a packing that was interrupted after 2 tasks"]
@@ -121,7 +121,7 @@ def test_a_folder_that_is_there_stays(tmp_path: Path) -> None:
 
 
 def test_what_is_published_is_not_taken_again(tmp_path: Path) -> None:
-    """Killed after the packed data are in their place, and before the working folder is gone."""
+    """Killed after the packed data are in place, and before the working folder is removed."""
     with (
         pytest.MonkeyPatch.context() as patched,
         pytest.raises(KeyboardInterrupt),

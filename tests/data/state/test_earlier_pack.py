@@ -1,4 +1,4 @@
-"""Which features of a config are those of an earlier packing, and what begins anew is told."""
+"""Which features of a config are those of an earlier packing; features that start fresh are reported."""
 
 from pathlib import Path
 
@@ -12,14 +12,14 @@ from tests.support.daily_log import config_of, write_day
 def test_features_are_carried_by_name_settings_and_what_they_are_made_of(tmp_path: Path) -> None:
     write_day(tmp_path, 0)
     earlier = EarlierPack.of(corank.pack(config_of(0, tmp_path)).packed)
-    held = dict(earlier.manifest.features)
-    assert earlier.find_carried(Schema(held)) == set(held)
-    grown = held | {"item": IdFeature(side="item", min_count=4, keep_days=9)}
-    assert earlier.find_carried(Schema(grown)) == set(held)
+    features = dict(earlier.manifest.features)
+    assert earlier.find_carried(Schema(features)) == set(features)
+    grown = features | {"item": IdFeature(side="item", min_count=4, keep_days=9)}
+    assert earlier.find_carried(Schema(grown)) == set(features)
     # pairs, priors and histories are of values, not of codes
-    hashed = held | {"item": IdFeature(side="item", hash=9)}
+    hashed = features | {"item": IdFeature(side="item", hash=9)}
     assert earlier.find_carried(Schema(hashed)) == {"user", "pair", "ctr"}
-    renamed = {("who" if name == "user" else name): feature for name, feature in held.items()}
+    renamed = {("who" if name == "user" else name): feature for name, feature in features.items()}
     renamed = {"who": IdFeature(side="user", column="user"), **{n: renamed[n] for n in ("item", "ctr")}}
     assert earlier.find_carried(Schema(renamed)) == {"item", "ctr"}
 

@@ -1,4 +1,4 @@
-"""Old files are not read again, rows that come late are told, and `--repack` takes them in."""
+"""Old files are not read again, late rows are reported, and `--repack` includes them."""
 
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ from tests.support.daily_log import ROWS, config_of, day_of, write_day
 
 def pack_days(folder: Path, days: int) -> list[PackResult]:
     folder.mkdir(exist_ok=True)
-    found: list[PackResult] = []
+    results: list[PackResult] = []
     for n in range(days):
         write_day(folder, n)
-        earlier = found[-1].packed.folder if found else None
-        found.append(corank.pack(config_of(n, folder), continue_from=earlier))
-    return found
+        earlier = results[-1].packed.folder if results else None
+        results.append(corank.pack(config_of(n, folder), continue_from=earlier))
+    return results
 
 
 def test_a_day_reads_as_many_rows_whichever_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,22 +36,24 @@ def test_a_day_reads_as_many_rows_whichever_it_is(tmp_path: Path, monkeypatch: p
         return inner(self, table, columns)
 
     monkeypatch.setattr(RowRange, "read", counted)
-    found: list[PackResult] = []
+    results: list[PackResult] = []
     for n in range(10):
         write_day(tmp_path, n)
         read.append(0)
-        earlier = found[-1].packed.folder if found else None
-        found.append(corank.pack(config_of(n, tmp_path), continue_from=earlier))
+        earlier = results[-1].packed.folder if results else None
+        results.append(corank.pack(config_of(n, tmp_path), continue_from=earlier))
     # the day before holds rows that the new day trains on, and those of the priors' last period
     assert len(set(read[2:])) == 1
     # ids churn, and vocabularies, keys of priors and items stay as many
-    sizes = [one.packed.encoders.sizes for one in found]
+    sizes = [one.packed.encoders.sizes for one in results]
     assert max(size["item"] for size in sizes) <= 25 + 2
     assert max(size["pair"] for size in sizes[6:]) <= max(size["pair"] for size in sizes[3:6]) * 1.2
-    keys = [len(one.packed.priors.rates["ctr"].keys) for one in found]
+    keys = [len(one.packed.priors.rates["ctr"].keys) for one in results]
     assert max(keys[6:]) <= max(keys[3:6]) * 1.2
-    assert max(len(one.packed.item_keys) for one in found[6:]) <= 25
-    state = [sum(p.stat().st_size for p in (one.packed.folder / "state/counts").rglob("*")) for one in found]
+    assert max(len(one.packed.item_keys) for one in results[6:]) <= 25
+    state = [
+        sum(p.stat().st_size for p in (one.packed.folder / "state/counts").rglob("*")) for one in results
+    ]
     assert max(state[6:]) <= max(state[3:6]) * 1.2
 
 
@@ -74,28 +76,28 @@ def test_old_files_are_not_opened_and_may_be_gone(tmp_path: Path) -> None:
 
 
 def test_the_table_of_items_may_lack_what_is_gone_from_the_log(tmp_path: Path) -> None:
-    found: list[PackResult] = []
+    results: list[PackResult] = []
     for n in range(4):
         write_day(tmp_path, n)
-        first = n - 1 if n in (1, 2) else 0  # in the end they come back
+        first = n - 1 if n in (1, 2) else 0  # finally they come back
         logged = pl.read_parquet([tmp_path / "log" / f"{day_of(k)}.parquet" for k in range(first, n + 1)])
         items = logged.select("item").unique().sort("item").with_columns(brand=pl.col("item") % 3)
         items.write_parquet(tmp_path / "items.parquet")
         config = config_of(n, tmp_path, brand={"side": "item", "kind": "id"})
         config["features"] |= {"brands": {"side": "user", "kind": "ids", "of": "history.brand"}}
         config["data"] |= {"items": str(tmp_path / "items.parquet")}
-        found.append(corank.pack(config, continue_from=found[-1].packed.folder if found else None))
-        assert found[-1].packed.item_keys["item"].to_list() == items["item"].to_list()
-    assert min(read_ordinals(found[2])) == -1 < min(read_ordinals(found[3]))
+        results.append(corank.pack(config, continue_from=results[-1].packed.folder if results else None))
+        assert results[-1].packed.item_keys["item"].to_list() == items["item"].to_list()
+    assert min(read_ordinals(results[2])) == -1 < min(read_ordinals(results[3]))
     # an id stays as long as keep_days says, and so do events of it, whether the table has it or not
-    assert read_events(found[-1]) == read_events(pack_days(tmp_path / "none", 4)[-1])
+    assert read_events(results[-1]) == read_events(pack_days(tmp_path / "none", 4)[-1])
     items.head(5).with_columns(brand=0).write_parquet(tmp_path / "items.parquet")
     with pytest.raises(DataError, match=r"data.items: \d+ items of the log have no row, such as "):
-        corank.pack(config, continue_from=found[-2].packed.folder)
+        corank.pack(config, continue_from=results[-2].packed.folder)
 
 
 def read_ordinals(found: PackResult) -> list[int]:
-    """Of the events of known ids, where the table has their items; −1 where it has not."""
+    """The items' ordinals in the events of known ids; −1 for items that the table lacks."""
     (events,) = found.packed.events.values()
     return [at for at, code in zip(events.ordinals.tolist(), events.items, strict=True) if code > UNKNOWN]
 
@@ -129,11 +131,11 @@ def test_late_rows_are_told_and_taken_in(tmp_path: Path) -> None:
     write_day(tmp_path, 1, "-late", rows=7)
     said: list[str] = []
     third = corank.pack(config_of(2, tmp_path), continue_from=second.packed.folder, report=said.append)
-    told = [line for line in said if "came after" in line]
-    assert len(told) == 1
-    assert f"log: 7 rows of {day_of(1)} in " in told[0]
-    assert f"{day_of(1)}-late.parquet" in told[0]
-    assert f"`--repack {day_of(1)}` takes them in" in told[0]
+    notices = [line for line in said if "came after" in line]
+    assert len(notices) == 1
+    assert f"log: 7 rows of {day_of(1)} in " in notices[0]
+    assert f"{day_of(1)}-late.parquet" in notices[0]
+    assert f"`--repack {day_of(1)}` takes them in" in notices[0]
     config = config_of(2, tmp_path)
     config["data"]["split"]["train"] = f"..{config['data']['split']['train'].partition('..')[2]}"
     again = corank.pack(config, continue_from=second.packed.folder, repack=day_of(1))

@@ -1,4 +1,4 @@
-"""Packings of random worlds that go on from others know what one packing of all days knows.
+"""Packings of random worlds that continue others have the features of one packing of all days.
 
 So does `corank check --against`, which reads the new rows alone.
 """
@@ -67,14 +67,14 @@ def test_what_requests_know_is_the_same(tmp_path_factory: pytest.TempPathFactory
             assert isinstance(before, Vocabulary)
             assert encoder.values.to_list() == before.values.to_list()
     for split, shards in whole.splits.items():
-        for found, expected in zip(later.splits[split], shards, strict=True):
-            assert found.keys.equals(expected.keys)
-            assert np.array_equal(found.item, expected.item)
-            assert np.array_equal(found.user, expected.user)
+        for actual, expected in zip(later.splits[split], shards, strict=True):
+            assert actual.keys.equals(expected.keys)
+            assert np.array_equal(actual.item, expected.item)
+            assert np.array_equal(actual.user, expected.user)
             for label in expected.labels:
-                assert np.array_equal(found.labels[label], expected.labels[label])
+                assert np.array_equal(actual.labels[label], expected.labels[label])
             names = whole.schema.row_features("query").lists
-            lists = zip(names, found.query.lists, expected.query.lists, strict=True)
+            lists = zip(names, actual.query.lists, expected.query.lists, strict=True)
             for name, here, there in lists:
                 if name in whole.schema.histories():
                     assert np.array_equal(here.length, there.length)
@@ -83,7 +83,7 @@ def test_what_requests_know_is_the_same(tmp_path_factory: pytest.TempPathFactory
 
 
 def check_new_rows(first: PackedDataset, later: PackedDataset) -> None:
-    """What validation finds of the new rows is what the first packing has of them, which validate there."""
+    """Validation encodes the new rows as the first packing does, where they are its validation rows."""
     compared = ComparedFeatures.of(first.schema, later.schema)
     read = {name for placement in PLACEMENTS for name in first.schema.row_features(placement)}
     known = {*compared.columns, *compared.derived, *compared.histories}
@@ -109,15 +109,15 @@ def check_priors(later: PackedDataset, whole: PackedDataset) -> None:
         operands = whole.schema.derived()[name].operands
         if any(whole.schema.features[operand].kind == "bucket" for operand in operands):
             continue
-        held = [one.priors.rates[name] for one in (later, whole)]
-        keys = np.unique(np.concatenate([one.keys for one in held]))
+        rates = [one.priors.rates[name] for one in (later, whole)]
+        keys = np.unique(np.concatenate([one.keys for one in rates]))
         for time in (2 * DAY, 2 * DAY + 7 * HOUR, 3 * DAY, 3 * DAY + 5 * HOUR, 5 * DAY):
             cuts = whole.priors.cuts(name, prior.every, np.full(len(keys), time))
-            found, expected = (one.counts.before(index_of(one, keys), cuts, prior.memory) for one in held)
-            assert np.array_equal(found, expected), name
+            actual, expected = (one.counts.before(index_of(one, keys), cuts, prior.memory) for one in rates)
+            assert np.array_equal(actual, expected), name
 
 
 def index_of(counts: PriorCounts, keys: Hashes) -> Longs:
-    """Find keys, −1 for one that is not there: what has left the window of a prior is forgotten."""
+    """Find keys, −1 for a missing one: keys that left the window of a prior are dropped."""
     index = np.minimum(np.searchsorted(counts.keys, keys), len(counts.keys) - 1)
     return np.where(counts.keys[index] == keys, index, -1)

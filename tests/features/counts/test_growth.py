@@ -1,4 +1,4 @@
-"""Vocabularies from one packing to the next: what is admitted, kept in its order, and evicted."""
+"""Vocabularies from one packing to the next: values admitted, kept in order, and evicted."""
 
 import polars as pl
 import pytest
@@ -80,8 +80,8 @@ def test_a_table_is_counted_anew() -> None:
 
 
 def test_fixed_vocabularies_stay() -> None:
-    held = before(["a", "b"], {"a": (5, 9), "b": (2, 1)})
-    fixed = EarlierTally(held.tally, held.known, held.until, fixed=True)
+    earlier = before(["a", "b"], {"a": (5, 9), "b": (2, 1)})
+    fixed = EarlierTally(earlier.tally, earlier.known, earlier.until, fixed=True)
     assert grow({"c": (9, 10)}, fixed, 11, keep_days=3)[0] == ["a", "b"]
 
 

@@ -1,4 +1,4 @@
-"""Which earlier row each embedding row begins as, over vocabularies, hashes, buckets and whole tables."""
+"""The earlier row that each embedding row starts from, over vocabularies, hashes, buckets and whole tables."""
 
 from typing import Any
 
@@ -51,13 +51,13 @@ def of_one(earlier: Encoder, new: Encoder) -> PackingMap:
 def test_a_value_keeps_its_row_and_a_new_one_begins_as_unknown(drawn: tuple[list[Any], list[Any]]) -> None:
     before, now = drawn
     earlier, new = vocabulary(before), vocabulary(now)
-    found = of_one(earlier, new)
-    rows = found.table(4)
+    mapping = of_one(earlier, new)
+    rows = mapping.table(4)
     assert rows.source[:FIRST_KNOWN].tolist() == [MISSING, UNKNOWN] and rows.kept[:FIRST_KNOWN].all()
     for value, source, kept in zip(now, rows.source[FIRST_KNOWN:], rows.kept[FIRST_KNOWN:], strict=True):
         expected = before.index(value) + FIRST_KNOWN if value in before else UNKNOWN
         assert (source, kept) == (expected, value in before)
-    counts = found.features["item"]
+    counts = mapping.features["item"]
     both = len(set(before) & set(now))
     assert (counts.kept, counts.new, counts.gone) == (both, len(now) - both, len(before) - both)
 
@@ -76,8 +76,8 @@ def test_a_value_keeps_its_row_and_a_new_one_begins_as_unknown(drawn: tuple[list
     ],
 )
 def test_codes_that_stand_for_other_values_start_fresh(earlier: Encoder, new: Encoder, carried: bool) -> None:
-    found = of_one(earlier, new)
-    rows, feature = found.table(4), found.features["item"]
+    mapping = of_one(earlier, new)
+    rows, feature = mapping.table(4), mapping.features["item"]
     assert feature.carried == carried
     assert (rows.source.tolist() == list(range(new.size))) == carried
     assert bool(feature.reason) != carried
@@ -111,7 +111,7 @@ def test_the_rows_of_a_table_are_those_of_its_features_one_after_another() -> No
         tags={"side": "item", "kind": "ids", "dim": 8},
         both={"kind": "pair", "of": ["city", "item"], "dim": 4},
     )
-    found = PackingMap(
+    mapping = PackingMap(
         Encoders(
             before,
             {
@@ -133,10 +133,10 @@ def test_the_rows_of_a_table_are_those_of_its_features_one_after_another() -> No
         ),
     )
     # earlier table 4: user 0-2, item 3-7, brand 8-10; new: city 0-2, item 3-7, both 8-10
-    assert found.table(4).source.tolist() == [-1, -1, -1, 3, 4, 7, 4, 5, -1, -1, -1]
-    assert found.table(4).kept.tolist() == [False] * 3 + [True, True, True, False, True] + [False] * 3
+    assert mapping.table(4).source.tolist() == [-1, -1, -1, 3, 4, 7, 4, 5, -1, -1, -1]
+    assert mapping.table(4).kept.tolist() == [False] * 3 + [True, True, True, False, True] + [False] * 3
     # earlier table 8: tags 0-3; new: brand 0-2, tags 3-5
-    assert found.table(8).source.tolist() == [-1, -1, -1, 0, 1, 3]
-    assert list(found.features) == ["city", "item", "brand", "tags", "both", "user"]
-    assert found.features["brand"].reason == "dim 4 before, 8 now"
-    assert (found.features["user"].earlier, found.features["city"].earlier) == (3, 0)
+    assert mapping.table(8).source.tolist() == [-1, -1, -1, 0, 1, 3]
+    assert list(mapping.features) == ["city", "item", "brand", "tags", "both", "user"]
+    assert mapping.features["brand"].reason == "dim 4 before, 8 now"
+    assert (mapping.features["user"].earlier, mapping.features["city"].earlier) == (3, 0)

@@ -52,7 +52,7 @@ def lists(csr: Csr) -> list[list[int]]:
 @given(requests)
 def test_pairs_are_each_candidate_with_each_event_of_its_request(of: list[Request]) -> None:
     past = attended(of)[0].histories[ATTENDED]
-    events = [(r, e) for r, (_, held) in enumerate(of) for e in held]
+    events = [(r, e) for r, (_, request_events) in enumerate(of) for e in request_events]
     candidates = [r for r, (size, _) in enumerate(of) for _ in range(size)]
     pairs = [(c, s) for c, r in enumerate(candidates) for s, (other, _) in enumerate(events) if r == other]
     assert past.event.tolist() == [e for _, e in events]
@@ -83,24 +83,24 @@ def history(event: Tensor, batch: Batch) -> BatchHistory:
 
 
 def loop(din: Din, of: list[Request], item_of: Tensor, target: Tensor, event: Tensor) -> list[Tensor]:
-    found = []
-    held = [events for size, events in of for _ in range(size)]
-    for item, events in zip(item_of.tolist(), held, strict=True):
+    interests = []
+    histories = [events for size, events in of for _ in range(size)]
+    for item, events in zip(item_of.tolist(), histories, strict=True):
         t, interest = target[item], torch.zeros(event.shape[1])
         for e in (event[n] for n in events):
             product = din.product.weight @ (t * e[:WIDTH])
             first = din.target.weight @ t + din.event.weight @ e + product + din.target.bias
             interest = interest + (din.weight(ACTIVATIONS[din.activation](first))) * e
-        found.append(interest)
-    return found
+        interests.append(interest)
+    return interests
 
 
 def masked(din: Din, of: list[Request], item_of: Tensor, target: Tensor, event: Tensor) -> Tensor:
-    """The formula over every candidate with every event, those of other requests counting 0: (C, w)."""
+    """The formula over every candidate and event; events of other requests count 0: (C, w)."""
     request = torch.tensor([r for r, (size, _) in enumerate(of) for _ in range(size)])
-    asked = torch.tensor([r for r, (_, held) in enumerate(of) for _ in held])
+    asked = torch.tensor([r for r, (_, events) in enumerate(of) for _ in events])
     t = target[item_of.long()]
-    e = event[torch.tensor([e for _, held in of for e in held], dtype=torch.int64)]
+    e = event[torch.tensor([e for _, events in of for e in events], dtype=torch.int64)]
     first = din.target(t).unsqueeze(1) + din.event(e) + din.product(t.unsqueeze(1) * e[:, :WIDTH])
     a = din.weight(ACTIVATIONS[din.activation](first)).squeeze(-1)
     summed: Tensor = (a * (request.unsqueeze(1) == asked)) @ e
@@ -111,9 +111,9 @@ def masked(din: Din, of: list[Request], item_of: Tensor, target: Tensor, event: 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_a_candidate_sums_the_events_of_its_request_each_by_its_weight(activation: str, own: int) -> None:
     din, batch, target, event = made(RAGGED, activation, own=own)
-    found = din(target, history(event, batch))
-    torch.testing.assert_close(found, torch.stack(loop(din, RAGGED, batch.item_of, target, event)))
-    assert found.any(1).tolist() == [True, True, False, False, False, True], "nothing of no events"
+    interests = din(target, history(event, batch))
+    torch.testing.assert_close(interests, torch.stack(loop(din, RAGGED, batch.item_of, target, event)))
+    assert interests.any(1).tolist() == [True, True, False, False, False, True], "nothing of no events"
 
 
 @settings(max_examples=40, deadline=None)
@@ -122,13 +122,13 @@ def test_its_values_and_gradients_are_those_of_the_plain_formula(
     of: list[Request], seed: int, own: int
 ) -> None:
     din, batch, target, event = made(of, seed=seed, own=own)
-    found = din(target, history(event, batch))
+    interests = din(target, history(event, batch))
     plain = copy.deepcopy(din).double()
     leaves = [x.detach().double().requires_grad_() for x in (target, event)]
     expected = masked(plain, of, batch.item_of, *leaves)
-    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
-    gradient = torch.randn_like(found)
-    found.backward(gradient)
+    torch.testing.assert_close(interests.double(), expected, rtol=1e-4, atol=1e-5)
+    gradient = torch.randn_like(interests)
+    interests.backward(gradient)
     expected.backward(gradient.double())
     theirs = [*leaves, *plain.parameters()]
     for ours, other in zip((target, event, *din.parameters()), theirs, strict=True):
@@ -137,31 +137,34 @@ def test_its_values_and_gradients_are_those_of_the_plain_formula(
 
 
 def test_an_item_that_is_twice_in_a_history_gets_the_gradient_of_both() -> None:
-    found = []
-    for held in ([3, 3, 0], [3, 0, 0]):
-        din, batch, target, event = made([(1, held)])
+    event_gradients = []
+    for events in ([3, 3, 0], [3, 0, 0]):
+        din, batch, target, event = made([(1, events)])
         din(target, history(event, batch)).sum().backward()
         assert event.grad is not None and not event.grad[[1, 2, 4, 33]].any()
-        found.append(event.grad[[0, 3]])
-    once = found[0][0], found[1][1]
-    torch.testing.assert_close(torch.stack((found[1][0], found[0][1])), 2 * torch.stack(once))
+        event_gradients.append(event.grad[[0, 3]])
+    once = event_gradients[0][0], event_gradients[1][1]
+    torch.testing.assert_close(
+        torch.stack((event_gradients[1][0], event_gradients[0][1])), 2 * torch.stack(once)
+    )
 
 
 def test_one_request_in_a_graph_has_the_same_and_masked_rows_change_nothing() -> None:
     din, batch, target, event = made(RAGGED)
-    found = din(target, history(event, batch))
+    interests = din(target, history(event, batch))
     at = 0
-    for size, held in RAGGED:
+    for size, events in RAGGED:
         rows = target[batch.item_of[at : at + size].long()]
-        own = event[torch.tensor(held, dtype=torch.int64)]
+        own = event[torch.tensor(events, dtype=torch.int64)]
         filled = torch.cat((own, torch.full((3, WIDTH), 7.0)))
-        ones = torch.ones(len(held))
-        torch.testing.assert_close(din(rows, SingleRequestHistory(own, ones)), found[at : at + size])
+        ones = torch.ones(len(events))
+        torch.testing.assert_close(din(rows, SingleRequestHistory(own, ones)), interests[at : at + size])
         mask = torch.cat((ones, torch.zeros(3)))
-        torch.testing.assert_close(din(rows, SingleRequestHistory(filled, mask)), found[at : at + size])
+        torch.testing.assert_close(din(rows, SingleRequestHistory(filled, mask)), interests[at : at + size])
         if size:
             assert not torch.allclose(
-                din(rows, SingleRequestHistory(filled, torch.ones(len(held) + 3))), found[at : at + size]
+                din(rows, SingleRequestHistory(filled, torch.ones(len(events) + 3))),
+                interests[at : at + size],
             )
         at += size
 

@@ -77,15 +77,15 @@ def test_each_request_is_the_formula_in_a_batch_and_alone() -> None:
     batch = attended(RAGGED, ages=True)[0]
     past = batch.histories[ATTENDED]
     assert past.ages is not None and past.longest == 3 and len(past.place) == padded(len(past.event))
-    found, at = BatchHistory(rows, past, batch).encode(rows, encoder).items, 0
-    for _, held in RAGGED:
-        own, ages = rows[torch.tensor(held, dtype=torch.int64)], past.ages[at : at + len(held)]
+    encoded, at = BatchHistory(rows, past, batch).encode(rows, encoder).items, 0
+    for _, events in RAGGED:
+        own, ages = rows[torch.tensor(events, dtype=torch.int64)], past.ages[at : at + len(events)]
         expected = loop(encoder, own, ages)
-        torch.testing.assert_close(found[at : at + len(held)], expected, rtol=1e-4, atol=1e-4)
-        alone = SingleRequestHistory(own, torch.ones(len(held)), ages).encode(own, encoder)
+        torch.testing.assert_close(encoded[at : at + len(events)], expected, rtol=1e-4, atol=1e-4)
+        alone = SingleRequestHistory(own, torch.ones(len(events)), ages).encode(own, encoder)
         torch.testing.assert_close(alone.items, expected, rtol=1e-4, atol=1e-4)
-        at += len(held)
-    assert at == len(found)
+        at += len(events)
+    assert at == len(encoded)
 
 
 def test_it_begins_as_attention_to_plain_events() -> None:
@@ -106,13 +106,13 @@ def test_a_ranker_with_an_encoder_is_the_same_by_request_and_by_row() -> None:
     randomise(built)
     (history,) = built.attended
     assert history.ages and history.features == ATTENDED.features
-    found = []
+    outcomes = []
     for batch in attended(RAGGED, ages=True, history=history):
         built.zero_grad()
         logits = built(batch)["rank"].logits["click"]
         (logits * torch.arange(1.0, 1 + len(batch))).sum().backward()
-        found.append((logits, dense_gradients(built)))
-    (ours, our_gradients), (theirs, their_gradients) = found
+        outcomes.append((logits, dense_gradients(built)))
+    (ours, our_gradients), (theirs, their_gradients) = outcomes
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     for name, gradient in our_gradients.items():
         torch.testing.assert_close(

@@ -71,11 +71,11 @@ def test_a_request_is_ranked_as_in_process(handler: Handler, case: Case, packed:
 @pytest.mark.parametrize("packed", [False, True])
 def test_candidates_may_be_an_array(handler: Handler, packed: bool) -> None:
     with client_of(handler, packed) as client:
-        found = [
-            client.rank({"user": {}, "candidates": given, "fields": ["ids"]}).ids
-            for given in (IDS, np.array(IDS), np.array(IDS, dtype=np.uint16))
+        rankings = [
+            client.rank({"user": {}, "candidates": candidates, "fields": ["ids"]}).ids
+            for candidates in (IDS, np.array(IDS), np.array(IDS, dtype=np.uint16))
         ]
-        assert found[0] == found[1] == found[2] and len(found[0]) > 1
+        assert rankings[0] == rankings[1] == rankings[2] and len(rankings[0]) > 1
         for wrong in (np.array([[1]]), np.array([1.5])):
             with pytest.raises(RequestError, match="candidates: expected an array of whole numbers"):
                 client.rank({"user": {}, "candidates": wrong})
@@ -116,7 +116,7 @@ def test_it_works_in_asyncio(case: Case) -> None:
 
 
 class Flaky:
-    """Gives what it is told, one thing a call, and the last one from then on."""
+    """Returns the given responses in turn, one per call, then repeats the last one."""
 
     def __init__(self, *given: httpx2.Response | Exception) -> None:
         self.given, self.calls = list(given), 0

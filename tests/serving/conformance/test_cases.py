@@ -28,8 +28,8 @@ def test_a_case_is_what_the_funnel_makes_of_its_request(
         request = Request.parse(case["request"])
         assert case["answer"] == funnel.rank(request)
         logits = funnel.logits(request)
-        for stage, found in case["stages"].items():
-            for label, values in found["logits"].items():
+        for stage, outputs in case["stages"].items():
+            for label, values in outputs["logits"].items():
                 assert np.array(values, np.float32).tolist() == logits[stage][label].tolist()
         assert len(case["cross"]) == len(case["candidates"])
         rows_of: dict[Placement, Any] = {"query": [case["query"]], "cross": case["cross"]}
@@ -68,7 +68,7 @@ def test_a_deadline_does_not_change_a_case() -> None:
 def test_what_a_reader_made_is_compared_step_by_step(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cases, found = tmp_path / "cases.jsonl", tmp_path / "found.jsonl"
+    cases, results = tmp_path / "cases.jsonl", tmp_path / "found.jsonl"
     corank.conformance(derived().base / "bundle", cases, number=2)
     assert set(corank.compare_cases(cases, cases).values()) == {0.0}
     first, second = (json.loads(line) for line in cases.read_text().splitlines())
@@ -76,14 +76,14 @@ def test_what_a_reader_made_is_compared_step_by_step(
     stage["values"][0] += 1e-3
     second["answer"]["items"][0] = {"id": None, "score": second["answer"]["items"][0]["score"]}
     del second["query"]
-    found.write_text(json.dumps(first) + "\n" + json.dumps(second) + "\n")
-    compared = corank.compare_cases(cases, found)
+    results.write_text(json.dumps(first) + "\n" + json.dumps(second) + "\n")
+    compared = corank.compare_cases(cases, results)
     assert compared.pop("values") == pytest.approx(1e-3, rel=1e-3)
     assert compared.pop("query") == float("inf")
     assert set(compared.values()) == {0.0}
-    code, text, _ = run_corank(capsys, "compare-cases", cases, found)
+    code, text, _ = run_corank(capsys, "compare-cases", cases, results)
     assert code == 1 and "values         1.0e-03" in text
     assert run_corank(capsys, "compare-cases", cases, cases)[0] == 0
-    found.write_text(json.dumps(first) + "\n")
+    results.write_text(json.dumps(first) + "\n")
     with pytest.raises(RequestError, match=r"found.jsonl: expected a line for each of 2 cases; found 1"):
-        corank.compare_cases(cases, found)
+        corank.compare_cases(cases, results)

@@ -30,10 +30,10 @@ def test_a_run_that_has_ended_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_many_at_once_end_in_the_order_of_their_moments() -> None:
     watch, now = DeadlineTimer(), time.perf_counter()
-    held = [watch.until(now + 0.005 * n) for n in (9, 2, 5, 1)]
-    options = [one.__enter__() for one in held]
+    deadlines = [watch.until(now + 0.005 * n) for n in (9, 2, 5, 1)]
+    options = [one.__enter__() for one in deadlines]
     eventually(lambda: all(one.terminate for one in options))
-    for one in held:
+    for one in deadlines:
         one.__exit__(None, None, None)
 
 

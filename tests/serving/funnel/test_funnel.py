@@ -27,9 +27,9 @@ Logits = dict[str, dict[str, Floats]]
 def assert_near(ours: Logits, theirs: Logits, where: str) -> None:
     for stage, labels in theirs.items():
         for label, logits in labels.items():
-            found = expit(ours[stage][label].astype(np.float64)) - expit(logits.astype(np.float64))
+            gaps = expit(ours[stage][label].astype(np.float64)) - expit(logits.astype(np.float64))
             assert len(ours[stage][label]) == len(logits)
-            assert np.abs(found).max(initial=0) <= TOLERANCE, (where, stage, label, found)
+            assert np.abs(gaps).max(initial=0) <= TOLERANCE, (where, stage, label, gaps)
 
 
 def slice_of(logits: Logits, rows: slice | np.ndarray) -> Logits:
@@ -97,7 +97,7 @@ def test_events_have_times_in_a_request_where_a_stage_reads_their_ages() -> None
 
 
 def _by_id(case: Case) -> bool:
-    """Whether some derived feature tells items apart that share a code."""
+    """Whether some derived feature distinguishes items that share a code."""
     schema = case.packed.schema
     operands = [o for feature in schema.derived().values() for o in feature.operands]
     return any((schema.of_items(operand) or operand) == "item_id" for operand in operands)
@@ -256,7 +256,7 @@ def test_a_text_of_values_may_be_given_as_their_list(rich: Case, wide: dict[str,
         assert rich.funnel.rank(Request.parse(wide))["missing"] == []
 
 
-# What is refused
+# Refusals
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Lists of events that a request cannot have: told by the column, whether all other values are plain or not."""
+"""Lists of events that a request cannot have: the error names the column, whether other values are plain or not."""
 
 from typing import Any
 

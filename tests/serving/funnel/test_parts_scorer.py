@@ -50,7 +50,7 @@ def test_parts_of_newer_items_count(case: Case) -> None:
         for label, logits in by_label.items():
             np.testing.assert_array_equal(again[stage][label], logits)
     changed: ItemLayer = replace(
-        layer, parts={name: StoredMatrix(held.values * 2 + 1) for name, held in layer.parts.items()}
+        layer, parts={name: StoredMatrix(matrix.values * 2 + 1) for name, matrix in layer.parts.items()}
     )
     other = funnel.with_changes(3, "other", changed).logits(request)
     changes = {

@@ -59,14 +59,15 @@ def cached(case: Case) -> QueryValues:
 
 
 def bits(value: Any) -> Any:
-    """What tells encoded values apart, the sign of a zero included."""
+    """The bits that distinguish encoded values, the sign of a zero included."""
     if isinstance(value, Ragged):
         return value.flat().tolist()
     if isinstance(value, Vectors):
         return value.row.tolist(), value.values[value.row[value.row >= 0]].tobytes()
     if isinstance(value, Operands):
         parts = (
-            {n: bits(held) for n, held in part.items()} for part in (value.keys, value.lists, value.numbers)
+            {n: bits(operand) for n, operand in part.items()}
+            for part in (value.keys, value.lists, value.numbers)
         )
         return tuple(parts)
     return np.asarray(value).tobytes()
@@ -131,8 +132,8 @@ def same_row(placed: Any, query: Rows, plain: Any, expected: Rows) -> None:
 @pytest.mark.parametrize("odd", [True, 1.0, "1", None, 2**63, np.int64(1)])
 def test_whole_numbers_are_read_at_once_and_nothing_else_is(odd: Any) -> None:
     assert as_int64([1, odd]) is None and as_int64([odd, 1]) is None and as_int64([]) is None
-    found = as_int64([-(2**63), 2**63 - 1])
-    assert found is not None and found.tolist() == [-(2**63), 2**63 - 1]
+    numbers = as_int64([-(2**63), 2**63 - 1])
+    assert numbers is not None and numbers.tolist() == [-(2**63), 2**63 - 1]
 
 
 def test_events_with_times_are_read_at_once_or_one_by_one() -> None:

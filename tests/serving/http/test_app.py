@@ -180,7 +180,7 @@ def test_a_bundle_takes_no_items(client: TestClient) -> None:
 
 
 def test_more_requests_than_may_wait_are_sent_away(bundle: Path) -> None:
-    """Forty at once, of which the first eight may wait; whoever is sent away is told when to come back."""
+    """Forty at once, of which the first eight may wait; whoever is refused learns when to retry."""
     service = RankingService(Follower(BundleSource(bundle)), Limits(queue=8), access(None))
     app, body = service.app(), {"user": {}, "candidates": list(range(16))}
 
@@ -257,7 +257,7 @@ def test_health_version_figures_and_openapi(client: TestClient, case: Case) -> N
 
 
 def eventually_status(client: TestClient, **expected: Any) -> dict[str, Any]:
-    """What /status says once it says what is expected."""
+    """The answer of /status once it is as expected."""
     answer: dict[str, Any] = {}
 
     def is_expected() -> bool:

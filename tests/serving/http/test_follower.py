@@ -59,9 +59,9 @@ def test_the_version_before_is_freed_after_a_swap(tmp_path: Path) -> None:
     shutil.copytree(case.base / "bundle", path)
     follower = Follower(BundleSource(path))
     gc.freeze()  # as a service does when it starts
-    held = weakref.ref(follower.funnel.request_encoder.items)
+    reference = weakref.ref(follower.funnel.request_encoder.items)
     with graphs_of(path):
         export_bundle(path, case.config, case.packed, case.model, case.calibrators)
     follower.refresh()
-    assert follower.trouble is None and held() is None
+    assert follower.trouble is None and reference() is None
     gc.unfreeze()

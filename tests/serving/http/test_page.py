@@ -82,7 +82,7 @@ def status(address: str) -> int | None:
 
 
 def refused(address: str, body: str) -> str:
-    """What the service says of a request that it refuses."""
+    """The service's error for a request that it refuses."""
     with pytest.raises(urllib.error.HTTPError) as error:
         urllib.request.urlopen(urllib.request.Request(f"{address}rank", body.encode(), JSON))
     with error.value as answer:
@@ -95,11 +95,11 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     drawn = LONG | {"text_ids": True}
     base = tmp_path_factory.mktemp("wide") / "case"
     shutil.copytree(shared_case(drawn).base, base, ignore=shutil.ignore_patterns("bundle"))
-    found = Case.open(base, drawn)
-    stages = [stage.model_copy(update={"keep": KEEP[stage.name]}) for stage in found.config.stages]
-    found = replace(found, config=found.config.model_copy(update={"stages": stages}))
-    assert found.funnel  # exports the bundle
-    return found
+    world = Case.open(base, drawn)
+    stages = [stage.model_copy(update={"keep": KEEP[stage.name]}) for stage in world.config.stages]
+    world = replace(world, config=world.config.model_copy(update={"stages": stages}))
+    assert world.funnel  # exports the bundle
+    return world
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def rows(page: Chrome, table: str) -> list[list[str]]:
 
 
 def until(page: Chrome, found: Callable[[], T]) -> T:
-    """What is found once it is something; what is looked at may be drawn anew meanwhile."""
+    """Wait for a true result and return it; the page may redraw its elements meanwhile."""
     return WebDriverWait(page, PATIENCE, 0.05, [StaleElementReferenceException]).until(lambda _: found())
 
 
@@ -205,7 +205,7 @@ def test_it_is_one_document_whose_policy_allows_itself_alone() -> None:
     assert set(re.findall(r"https?://[^\s'\"]+", document)) == {"http://www.w3.org/2000/svg"}
 
 
-# What it shows
+# Output
 
 
 def test_the_live_version_is_told(page: Chrome, case: Case) -> None:
@@ -231,10 +231,10 @@ def test_its_numbers_are_those_of_the_funnel_in_process(page: Chrome, case: Case
     for entry in answer["trace"]:
         outcome, *cells = shown[entry["id"]]
         for n, stage in enumerate(KEEP):
-            found = entry["stages"].get(stage)
+            expected = entry["stages"].get(stage)
             rank, score = cells[2 * n : 2 * n + 2]
-            assert (rank, score) == ("", "") if found is None else rank == str(found["rank"])
-            assert found is None or float(score) == five(found["score"])
+            assert (rank, score) == ("", "") if expected is None else rank == str(expected["rank"])
+            assert expected is None or float(score) == five(expected["score"])
         assert outcome == ("kept" if entry["cut"] is None else f"cut by {entry['cut']}")
     best = [row[0] for row in rows(page, "#candidates")][:5]
     assert best == [item["id"] for item in answer["items"]]
@@ -252,9 +252,9 @@ def test_what_was_unknown_and_missing_is_listed(page: Chrome, case: Case, reques
 
 def test_time_is_told_by_part(page: Chrome, request_: Document) -> None:
     ranked(page, request_)
-    found = rows(page, "#time")
-    assert [row[0] for row in found] == ["receive", "prerank", "middle", "rank"]
-    took, after = ([int(row[n].replace(",", "")) for row in found] for n in (1, 2))
+    parts = rows(page, "#time")
+    assert [row[0] for row in parts] == ["receive", "prerank", "middle", "rank"]
+    took, after = ([int(row[n].replace(",", "")) for row in parts] for n in (1, 2))
     assert all(microseconds > 0 for microseconds in took)
     assert after == [sum(took[: n + 1]) for n in range(4)]
 
@@ -272,10 +272,10 @@ def test_a_dot_shows_its_scores_and_ranks(page: Chrome, case: Case, request_: Do
         id_, *lines = at(page, ".tip").text.splitlines()
         assert both[id_]["rank"]["rank"] == rank
         assert len(lines) == len(both[id_])
-        for line, (stage, found) in zip(lines, both[id_].items(), strict=True):
-            told = re.fullmatch(rf"{stage}: rank (\d+), score (\S+)", line)
-            assert told is not None
-            assert (int(told[1]), float(told[2])) == (found["rank"], five(found["score"]))
+        for line, (stage, expected) in zip(lines, both[id_].items(), strict=True):
+            match = re.fullmatch(rf"{stage}: rank (\d+), score (\S+)", line)
+            assert match is not None
+            assert (int(match[1]), float(match[2])) == (expected["rank"], five(expected["score"]))
         assert dot.accessible_name == "; ".join([id_, *lines])
     ActionChains(page).move_to_element(at(page, "h1")).perform()
     assert not at(page, ".tip").is_displayed()
@@ -357,8 +357,8 @@ def test_rows_are_sorted_narrowed_and_continued(page: Chrome, request_: Document
     assert not at(page, "#candidates > button").is_displayed()
     by_id, _, by_rank, by_score = page.find_elements(By.CSS_SELECTOR, ".sort")[:4]
     by_id.click()
-    found = [row[0] for row in rows(page, "#candidates")]
-    assert [id_ for id_ in found if id_.startswith("new")] == [f"new{n}" for n in range(130)]
+    ids = [row[0] for row in rows(page, "#candidates")]
+    assert [id_ for id_ in ids if id_.startswith("new")] == [f"new{n}" for n in range(130)]
     by_rank.click()
     assert [int(row[2]) for row in rows(page, "#candidates")] == list(range(1, 148))
     by_rank.click()
@@ -395,7 +395,7 @@ def test_what_came_from_elsewhere_is_text(page: Chrome, request_: Document) -> N
     assert page.execute_script("return window.broken") is None
 
 
-# What it is given
+# Input
 
 
 @pytest.mark.parametrize(
@@ -550,9 +550,9 @@ def test_an_example_is_made_and_ranked(page: Chrome) -> None:
 @pytest.fixture(scope="module")
 def changing(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """Two stages; ids are whole numbers."""
-    found = Case.of(tmp_path_factory.mktemp("changing"), RICH)
-    assert found.funnel
-    return found
+    world = Case.of(tmp_path_factory.mktemp("changing"), RICH)
+    assert world.funnel
+    return world
 
 
 def hurried(case: Case, floor: float) -> None:
@@ -667,7 +667,7 @@ def test_two_requests_are_compared(page: Chrome, case: Case, request_: Document)
 def test_an_answer_is_saved_and_compared_with_that_of_another_version(
     page: Chrome, case: Case, request_: Document, tmp_path: Path
 ) -> None:
-    """As from another service: the file says which version made it. What is no such file changes nothing."""
+    """As from another service: the file says which version made it. Any other file changes nothing."""
     ranked(page, request_)
     page.execute_cdp_cmd("Page.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
     at(page, "#save").click()
@@ -699,8 +699,8 @@ def test_an_answer_is_saved_and_compared_with_that_of_another_version(
 def test_it_is_used_by_keys_alone(page: Chrome, request_: Document) -> None:
     def press(*keys: str) -> WebElement:
         ActionChains(page).send_keys(*keys).perform()
-        found: WebElement = page.switch_to.active_element
-        return found
+        element: WebElement = page.switch_to.active_element
+        return element
 
     until(page, lambda: at(page, "#ready").text == "Ready")
     assert press(Keys.TAB).text == "Skip to the request"

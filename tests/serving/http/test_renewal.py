@@ -1,4 +1,4 @@
-"""Workers that make way for new ones while the service goes on, and what systemd is told of it."""
+"""New workers replace old ones while the service continues, and systemd is notified."""
 
 import os
 import signal
@@ -98,7 +98,7 @@ def test_one_worker_is_renewed_by_the_settings_of_now_and_replaced_when_it_dies(
             return [worker.pid for worker in workers_of(process)]
 
         def bound() -> int:
-            """Of a body, as the document tells."""
+            """Of a body, as the document says."""
             return int(httpx2.get(f"{url}/openapi.json").text.count(f"{2 << 20:,}"))
 
         (first,) = workers()

@@ -42,8 +42,8 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    with opened("lmdb", tmp_path) as found:
-        yield found
+    with opened("lmdb", tmp_path) as backend:
+        yield backend
 
 
 @pytest.fixture
@@ -68,26 +68,28 @@ class Service:
 
     def rank(self, user: int, number: int = 0) -> dict[str, Any]:
         asked = requests()[number]
-        found = self.client.post("/rank", json=asked | {"user": asked["user"] | {"id": user}, "trace": False})
-        assert found.status_code == 200, found.text
-        answer: dict[str, Any] = found.json()
+        response = self.client.post(
+            "/rank", json=asked | {"user": asked["user"] | {"id": user}, "trace": False}
+        )
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
         return answer
 
     def metrics(self) -> str:
         return str(self.client.get("/metrics").text)
 
     def beside(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.client.get("/status").json()["beside"]
-        return found
+        entries: list[dict[str, Any]] = self.client.get("/status").json()["beside"]
+        return entries
 
 
 @contextmanager
 def serving(
     store: Store, folder: Path, canary: str | None = None, shadow: str | None = None
 ) -> Iterator[Service]:
-    found = Service(store, folder / "cache", canary, shadow, folder / "log")
-    with TestClient(found.service.app()) as found.client:
-        yield found
+    service = Service(store, folder / "cache", canary, shadow, folder / "log")
+    with TestClient(service.service.app()) as service.client:
+        yield service
 
 
 # Who gets it
@@ -152,8 +154,8 @@ def test_the_canary_answers_its_users_alone_and_follows_items(
             assert funnel is not None and funnel.describe_item("99") is not None
             assert funnel.manifest.items_seq == 2
         assert ours["canary"].describe_item("99") is None
-        (told,) = service.beside()
-        assert told["situation"] == "served" and told["share"] == 0.5 and told["served_seq"] == 2
+        (canary,) = service.beside()
+        assert canary["situation"] == "served" and canary["share"] == 0.5 and canary["served_seq"] == 2
         assert f'corank_version{{model_version="{models["canary"]}",role="canary"}} 1.0' in service.metrics()
         assert list(read_leases(store)[0]) == [staged]
         assert remove_versions(store, 0) == []
@@ -189,8 +191,8 @@ def test_the_canary_ends_when_it_goes_live_is_withdrawn_or_gone(
         assert remove_versions(store, 0) == [staged]
         service.follower.refresh()
         assert service.rank(user)["role"] == "live"
-        (told,) = service.beside()
-        assert told["situation"] == "missing" and "no version" in told["error"]
+        (canary,) = service.beside()
+        assert canary["situation"] == "missing" and "no version" in canary["error"]
     assert any("was withdrawn; its users get the live version" in line for line in service.said)
 
 
@@ -230,15 +232,15 @@ def test_a_version_that_cannot_be_loaded_is_told_and_tried_again(
 ) -> None:
     _, staged = versions
     keys = [key for pairs in store.scan(f"items/{staged}") for key, _ in pairs]
-    (held,) = store.get(f"items/{staged}", keys[:1])
-    assert held is not None
-    store.put({f"items/{staged}": [(keys[0], b"?" * len(held))]})
+    (record,) = store.get(f"items/{staged}", keys[:1])
+    assert record is not None
+    store.put({f"items/{staged}": [(keys[0], b"?" * len(record))]})
     with serving(store, tmp_path, f"{staged}:50%", staged) as service:
         assert {service.rank(user)["role"] for user in range(10)} == {"live"}
         assert [one["situation"] for one in service.beside()] == ["unavailable", "unavailable"]
         assert all(one["error"] for one in service.beside())
         assert sum("serving the live version alone" in line for line in service.said) == 2
-        store.put({f"items/{staged}": [(keys[0], held)]})
+        store.put({f"items/{staged}": [(keys[0], record)]})
         service.rollout.canary._retry_at = 0.0  # type: ignore[union-attr]
         service.follower.refresh()
         assert service.beside()[0]["situation"] == "served"

@@ -34,9 +34,9 @@ def store(trained_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> str
 def test_requests_score_as_the_model_that_was_evaluated(trained: Run, store: str, tmp_path: Path) -> None:
     """Served by two workers over HTTP; `scripts/bench http_parity` sends a thousand."""
     with running_service(store, tmp_path, workers=2) as (url, _):
-        found = parity(trained, url, 150)
-    assert found["requests"] == 150 and found["scores"] > 150 * 30
-    assert found["largest"] <= TOLERANCE
+        figures = parity(trained, url, 150)
+    assert figures["requests"] == 150 and figures["scores"] > 150 * 30
+    assert figures["largest"] <= TOLERANCE
 
 
 @pytest.mark.thorough
@@ -63,8 +63,8 @@ def test_served_requests_are_logged_on_the_way_out_and_replayed(
         capsys, "replay", tmp_path / "log", store, "--cache", tmp_path / "cache", "--json"
     )
     assert code == 0, err
-    found = json.loads(out)
-    assert (found["requests"], found["candidates"], found["differ"]) == (5, 15, 0)
+    report = json.loads(out)
+    assert (report["requests"], report["candidates"], report["differ"]) == (5, 15, 0)
 
 
 def test_cores_are_those_that_the_process_may_use() -> None:

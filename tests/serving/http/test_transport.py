@@ -1,4 +1,4 @@
-"""MessagePack beside JSON, batches, and the fields of answers: one meaning whatever the way."""
+"""MessagePack and JSON, batches, and the fields of answers: one meaning whatever the way."""
 
 import asyncio
 from collections.abc import Iterator
@@ -169,9 +169,9 @@ def test_a_batch_is_answered_in_order_and_names_what_is_wrong_in_its_place(
         answer = client.post("/rank/batch", json={"requests": requests}).json()
     manifest = case.funnel.manifest
     assert (answer["model_version"], answer["items_seq"]) == (manifest.model_version, manifest.items_seq)
-    given = answer["answers"]
-    assert [given[n] for n in (0, 1, 5)] == [client.post("/rank", json=one).json() for one in sound]
-    assert [(one["status"], one["error"].partition(" ")[0]) for one in given[2:5]] == [
+    answers = answer["answers"]
+    assert [answers[n] for n in (0, 1, 5)] == [client.post("/rank", json=one).json() for one in sound]
+    assert [(one["status"], one["error"].partition(" ")[0]) for one in answers[2:5]] == [
         (400, "body:"),
         (400, "candidates:"),
         (400, "body:"),

@@ -1,4 +1,4 @@
-"""What a service process logged is read by every command that reads served logs."""
+"""Every command that reads served logs reads the files of a service process."""
 
 import json
 import shutil
@@ -25,9 +25,9 @@ def log() -> Path:
 
 @pytest.fixture(scope="module")
 def answers() -> list[dict[str, Any]]:
-    """What the service answered, a request each."""
-    found: list[dict[str, Any]] = json.loads((served_log() / "answers.json").read_text())
-    return found
+    """The service's answers, one per request."""
+    documents: list[dict[str, Any]] = json.loads((served_log() / "answers.json").read_text())
+    return documents
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +50,11 @@ def test_compare_served(
     options = ["--exposures", tmp_path / "shown.parquet", "--json"]
     code, out, err = run_corank(capsys, "compare-served", log, *options)
     assert code == 0, err
-    found = json.loads(out)
-    assert found["exposures"] == {"rows": len(shown), "unknown": 0}
+    report = json.loads(out)
+    assert report["exposures"] == {"rows": len(shown), "unknown": 0}
     canary = sum(answer["role"] == "canary" for answer in answers)
-    assert found["canary"]["requests"]["a"] == canary > 0
-    assert found["shadow"]["requests"] == len(answers) - canary > 0
+    assert report["canary"]["requests"]["a"] == canary > 0
+    assert report["shadow"]["requests"] == len(answers) - canary > 0
 
 
 def test_replay(
@@ -64,9 +64,9 @@ def test_replay(
     for folder, requests in ((log, len(answers)), (log / "shadow", None)):
         code, out, err = run_corank(capsys, "replay", folder, store, "--cache", tmp_path / "cache", "--json")
         assert code == 0, err
-        found = json.loads(out)
-        assert found["requests"] == requests or (requests is None and found["requests"] > 0)
-        assert (found["skipped"], found["differ"]) == (0, 0)
+        report = json.loads(out)
+        assert report["requests"] == requests or (requests is None and report["requests"] > 0)
+        assert (report["skipped"], report["differ"]) == (0, 0)
 
 
 def test_check_pack_and_refresh(labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

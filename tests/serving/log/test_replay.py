@@ -49,8 +49,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    with opened("lmdb", tmp_path) as found:
-        yield found
+    with opened("lmdb", tmp_path) as backend:
+        yield backend
 
 
 def serve(folder: Path, funnel: Funnel, asked: list[dict[str, Any]]) -> Path:
@@ -120,16 +120,16 @@ def test_a_row_tells_what_happened_to_a_candidate(
 def test_served_requests_pack_as_the_log_that_they_are(
     frame: pl.DataFrame, logged: list[tuple[int, dict[str, Any]]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the labels, positions and levels that the page tells later."""
+    """With the labels, positions and levels that the page reports later."""
     case = derived()
     keys = pl.DataFrame(
         {"request": frame[SERVED].unique(maintain_order=True), "key": [key for key, _ in logged]}
     )
-    told = pl.read_parquet(case.base / "log.parquet").select(
+    labels = pl.read_parquet(case.base / "log.parquet").select(
         "click", "buy", "position", "level", "item_id", key="request"
     )
     rows = frame.drop("request", "level").rename({SERVED: "request"}).join(keys, on="request")
-    rows.join(told, on=["key", "item_id"]).drop("key").write_parquet(case.base / "served.parquet")
+    rows.join(labels, on=["key", "item_id"]).drop("key").write_parquet(case.base / "served.parquet")
     plain = case.config.model_dump(mode="json", by_alias=True)
     plain = plain | {"name": "served", "data": plain["data"] | {"log": "served.parquet"}}
     (case.base / "served.yaml").write_text(yaml.safe_dump(plain))
@@ -196,18 +196,18 @@ def test_odd_requests_are_logged_beside_others(tmp_path: Path, changes: dict[str
     """And can be computed again, if they had a candidate and a time that is no mistake."""
     funnel, asked = derived().funnel, requests()[0]
     path = serve(tmp_path, funnel, [asked, asked | changes, asked])
-    found = replay_log([path], bundle_funnels(derived().base / "bundle"))
+    report = replay_log([path], bundle_funnels(derived().base / "bundle"))
     rows = pl.read_parquet(path)
     lines = [line for file in tmp_path.glob("*.jsonl") for line in file.read_bytes().splitlines()]
     rejected = [json.loads(line) for line in lines]
-    assert found.requests == rows[SERVED].n_unique() == 3 - len(rejected)
+    assert report.requests == rows[SERVED].n_unique() == 3 - len(rejected)
     reasons = {"candidates": "no candidate is known", "time": "is not between the year 1 and"}
     if changes in ({"candidates": [{"id": 99, "bid": 1}]}, {"time": 2**62}):
         assert reasons[next(iter(changes))] in rejected[0]["reason"]
         assert rejected[0]["request"]["user"] == asked["user"]
     else:
         assert rejected == []
-    assert (found.candidates, found.differ, found.skipped) == (len(rows), 0, 0)
+    assert (report.candidates, report.differ, report.skipped) == (len(rows), 0, 0)
     if "user_1" in changes.get("user", {}):
         assert "w1,w2" in rows["user_1"]  # as tables spell it
 
@@ -222,8 +222,8 @@ def test_models_of_other_columns_meet_in_one_file(tmp_path: Path) -> None:
     assert path is not None
     other = pl.read_parquet(path).rename({"score_rank": "score_other"}).with_columns(more=pl.lit("x"))
     other.write_parquet(path)
-    found = replay_log([path], bundle_funnels(derived().base / "bundle"))
-    assert (found.requests, found.skipped, found.differ) == (2, 1, 0)
+    report = replay_log([path], bundle_funnels(derived().base / "bundle"))
+    assert (report.requests, report.skipped, report.differ) == (2, 1, 0)
 
 
 def test_a_share_is_logged_evenly(tmp_path: Path) -> None:
@@ -251,8 +251,8 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 def test_what_a_bundle_served_is_computed_again(tmp_path: Path) -> None:
     path, source = derived().base / "bundle", serve(tmp_path, derived().funnel, requests())
-    found = replay_log([source], bundle_funnels(path))
-    assert vars(found) == {
+    report = replay_log([source], bundle_funnels(path))
+    assert vars(report) == {
         "requests": len(requests()),
         "candidates": sum(len(asked["candidates"]) for asked in requests()),
         "differ": 0,
@@ -272,10 +272,10 @@ def test_a_score_that_was_altered_is_found(tmp_path: Path, stage: str, by: float
     at = next(n for n in range(20, len(scores)) if scores[n] is not None and not alone[n])
     scores[at] = None if math.isinf(by) else scores[at] + by
     frame.with_columns(pl.Series(f"score_{stage}", scores)).write_parquet(source)
-    found = replay_log([source], bundle_funnels(derived().base / "bundle"))
-    assert found.differ == 1
+    report = replay_log([source], bundle_funnels(derived().base / "bundle"))
+    assert report.differ == 1
     if math.isfinite(by):
-        assert found.largest == pytest.approx(1e-4)
+        assert report.largest == pytest.approx(1e-4)
 
 
 def test_a_candidate_that_another_state_knows_not_is_found(tmp_path: Path) -> None:
@@ -355,11 +355,11 @@ def test_every_state_of_a_store_is_computed_again(store: Store, tmp_path: Path) 
     go()
     paths = sorted(served.glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)
     assert len(paths) == states == 10
-    found = replay_log(paths, store_funnels(store, tmp_path / "again"))
+    report = replay_log(paths, store_funnels(store, tmp_path / "again"))
     # in the first state nobody knew of item 99
-    assert (found.requests, found.skipped, found.differ) == (50, 0, 0)
-    assert found.candidates == 10 * sum(len(one["candidates"]) for one in asked) - 5
-    assert found.largest < 1e-6
+    assert (report.requests, report.skipped, report.differ) == (50, 0, 0)
+    assert report.candidates == 10 * sum(len(one["candidates"]) for one in asked) - 5
+    assert report.largest < 1e-6
     frames = [pl.read_parquet(path) for path in paths]
     assert len({tuple(frame["score_rank"].to_list()) for frame in frames}) == 10
 
@@ -372,12 +372,12 @@ def test_what_a_store_has_not_any_more_is_skipped(store: Store, tmp_path: Path) 
     upsert(store, live(store, cache).manifest.content, live(store, cache), [item(3, 99)])
     serve(served, live(store, cache), requests()[:3])
     remove_versions(store, keep=0)
-    found = replay_log(sorted(served.iterdir()), store_funnels(store, tmp_path / "again"))
-    assert (found.requests, found.skipped, found.differ) == (3, 2, 0)
+    report = replay_log(sorted(served.iterdir()), store_funnels(store, tmp_path / "again"))
+    assert (report.requests, report.skipped, report.differ) == (3, 2, 0)
     publish_bundle(variant(base, tmp_path / "later", 3, as_of=3), store)
-    remove_versions(store, keep=1)  # the second is there, but what came since is not told any more
-    found = replay_log(sorted(served.iterdir()), store_funnels(store, tmp_path / "again"))
-    assert (found.requests, found.skipped) == (0, 5)
+    remove_versions(store, keep=1)  # the second is there, but its later changes are gone
+    report = replay_log(sorted(served.iterdir()), store_funnels(store, tmp_path / "again"))
+    assert (report.requests, report.skipped) == (0, 5)
 
 
 # By the command line

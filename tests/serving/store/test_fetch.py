@@ -1,4 +1,4 @@
-"""What a store serves is what was published and what came since, however a reader got there."""
+"""A store serves what was published and what came since, however a reader got there."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -53,10 +53,10 @@ def test_every_request_is_answered_as_by_the_bundle(
 def test_it_is_fetched_once_by_all_who_ask_at_once(bundle: Path, local: Store, tmp_path: Path) -> None:
     version = publish_bundle(bundle, local)
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: fetch_bundle(local, version, tmp_path / "cache"), range(4)))
-    assert {one.folder for one in found} == {found[0].folder}
+        bundles = list(pool.map(lambda _: fetch_bundle(local, version, tmp_path / "cache"), range(4)))
+    assert {one.folder for one in bundles} == {bundles[0].folder}
     local.drop(f"parts/{version}")
-    assert fetch_bundle(local, version, tmp_path / "cache") == found[0]
+    assert fetch_bundle(local, version, tmp_path / "cache") == bundles[0]
     with pytest.raises(StoreError, match=f"the manifest of {version} is not whole; publish it again"):
         fetch_bundle(local, version, tmp_path / "other")
 
@@ -76,13 +76,13 @@ def test_a_cache_keeps_what_was_asked_for_last(bundle: Path, local: Store, tmp_p
     for version in versions[1:-1]:
         fetch_bundle(local, version, cache)
     assert fetch_bundle(local, versions[0], cache) == first
-    held = Funnel(fetch_bundle(local, versions[1], cache))
+    funnel = Funnel(fetch_bundle(local, versions[1], cache))
     fetch_bundle(local, versions[-1], cache)
     fetch_bundle(local, versions[0], cache)
     left = {path.name for path in cache.iterdir() if path.is_dir()}
     assert left == {"mine", *versions} - {versions[2]}
     shutil.rmtree(cache)
-    assert answers(held) == answers(Funnel.open(tmp_path / "1"))
+    assert answers(funnel) == answers(Funnel.open(tmp_path / "1"))
 
 
 def test_a_missing_or_damaged_record_is_told(bundle: Path, local: Store, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_cache_that_cannot_be_is_told(bundle: Path, local: Store, tmp_path: Pa
         fetch_bundle(local, version, tmp_path / "file")
 
 
-# What came since
+# Later changes
 
 
 @dataclass
@@ -186,8 +186,8 @@ def test_who_follows_a_journal_that_was_trimmed_reads_all_anew(
     upsert(local, version, case.funnel, [item(3, 99, worth=5.0)])
     upsert(local, version, case.funnel, [item(3, 98, worth=6.0)])
     assert local.swap(local.head(), local.head() or b"", gone={JOURNAL: [journal_key(2)]})
-    found = worths(follower.look())
-    assert found[99] == 5 and found[98] == 6
+    worth_by_id = worths(follower.look())
+    assert worth_by_id[99] == 5 and worth_by_id[98] == 6
 
 
 def test_a_store_that_was_made_anew_is_read_anew(
@@ -221,21 +221,21 @@ def test_a_damaged_journal_is_told(case: Case, bundle: Path, local: Store) -> No
 
 @dataclass
 class History:
-    """What was done to a store, and what it must hold by that."""
+    """Changes made to a store, and the content they must leave."""
 
     case: Case
     store: Store
     folder: Path
     rng: np.random.Generator
     at: dict[str, int] = field(default_factory=dict)
-    """By version, the change as of which its items were read."""
+    """By version, the change at which its items were read."""
     number: dict[str, int] = field(default_factory=dict)
     funnels: dict[str, Funnel] = field(default_factory=dict)
     came: list[tuple[int, int, float]] = field(default_factory=list)
     """Change, item, worth."""
 
     def publish(self) -> None:
-        """A new bundle, read now, or one of before of which the journal tells all."""
+        """A new bundle, read now, or an earlier one whose later changes are all in the journal."""
         _, head = StoreState.read(self.store)
         old = [n for version, n in self.number.items() if self.at[version] >= head.journal_from - 1]
         if old and self.rng.random() < 0.3:
@@ -274,11 +274,11 @@ class History:
             remove_versions(self.store, keep=int(self.rng.integers(1, 3)))
 
     def worths(self, version: str, seq: int) -> dict[int, float]:
-        held = dict.fromkeys(range(16), float(self.number[version]))
+        worth_by_id = dict.fromkeys(range(16), float(self.number[version]))
         for change, id_, worth in self.came:
             if self.at[version] < change <= seq:
-                held[id_] = worth
-        return held
+                worth_by_id[id_] = worth
+        return worth_by_id
 
 
 @pytest.mark.thorough
@@ -302,10 +302,10 @@ def test_every_reader_sees_the_state_of_the_change_that_it_names(
     _, head = StoreState.read(local)
     recomputed = 0
     for version, seq in {one for follower in followers for one in follower.seen}:
-        held = [follower.seen[version, seq] for follower in followers if (version, seq) in follower.seen]
-        assert all(one == held[0] for one in held)
+        states = [follower.seen[version, seq] for follower in followers if (version, seq) in follower.seen]
+        assert all(one == states[0] for one in states)
         if version in head.versions and head.journal_covers(head.versions[version]):
-            assert records(restore(local, version, history.funnels[version], seq)) == held[0]
+            assert records(restore(local, version, history.funnels[version], seq)) == states[0]
             recomputed += 1
     assert recomputed
 

@@ -24,8 +24,8 @@ def test_a_version_is_fetched_from_a_server_that_wants_a_password(tmp_path: Path
         url = server.url.replace("://", "://:secret@")
         version = publish_bundle(bundle, open_store(url))
         assert fetch_in_subprocess(url, tmp_path / "cache", version)
-    held = Bundle.open(tmp_path / "cache" / version)
-    assert held.manifest.model_version == Bundle.open(bundle).manifest.model_version
+    cached = Bundle.open(tmp_path / "cache" / version)
+    assert cached.manifest.model_version == Bundle.open(bundle).manifest.model_version
 
 
 def test_what_cannot_be_fetched_is_left_to_who_tells_why(

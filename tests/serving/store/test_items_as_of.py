@@ -37,7 +37,7 @@ def filled(store: Store) -> list[str]:
 
 
 def with_as_of(path: Path, as_of: ItemsAsOf | None) -> Path:
-    """A bundle of another model whose table is as of something."""
+    """A bundle of another model, with `as_of` in its manifest."""
     bundle = Bundle.open(variant(derived().base / "bundle", path / "made", 2))
     manifest = bundle.manifest.model_copy(update={"items_as_of": as_of})
 
@@ -53,9 +53,9 @@ def with_as_of(path: Path, as_of: ItemsAsOf | None) -> Path:
 
 
 def publish(path: Path, store: Store) -> tuple[MergedItems, list[str]]:
-    found, said = list[MergedItems](), list[str]()
-    publish_bundle(path, store, said.append, merged=found.append)
-    return found[0], said
+    merges, said = list[MergedItems](), list[str]()
+    publish_bundle(path, store, said.append, merged=merges.append)
+    return merges[0], said
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_a_change_decides_exactly(
     store: Store, tmp_path: Path, as_of: int, kept: list[int], overridden: list[int], lacking: list[int]
 ) -> None:
     ids = filled(store)
-    given = ItemsAsOf(change=as_of, id=ids[as_of - 1] if as_of else None)
-    merged, said = publish(with_as_of(tmp_path, given), store)
+    position = ItemsAsOf(change=as_of, id=ids[as_of - 1] if as_of else None)
+    merged, said = publish(with_as_of(tmp_path, position), store)
     assert (merged.kept, merged.overridden, merged.lacking) == (kept, overridden, lacking)
     assert merged.known and not any("--items-as-of" in line for line in said)
     assert len(said) == sum(map(bool, (kept, overridden, lacking)))
@@ -152,8 +152,8 @@ def test_the_command_prints_what_became_of_upserts(
     filled(local)
     path = with_as_of(tmp_path, ItemsAsOf(change=3))
     code, out, _ = run_corank(capsys, "publish", path, local.address, "--json")
-    found = json.loads(out)
-    assert code == 0 and found == {
+    report = json.loads(out)
+    assert code == 0 and report == {
         "version": Bundle.open(path).manifest.content,
         "known": True,
         "kept": [91],
@@ -161,7 +161,7 @@ def test_the_command_prints_what_became_of_upserts(
         "lacking": [90],
     }
     code, out, _ = run_corank(capsys, "publish", path, local.address, "--json")
-    assert code == 0 and json.loads(out) == {"version": found["version"]}
+    assert code == 0 and json.loads(out) == {"version": report["version"]}
 
 
 def test_the_log_tells_who_did_what(local: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,24 +171,24 @@ def test_the_log_tells_who_did_what(local: Store, tmp_path: Path, capsys: pytest
     second = publish_bundle(variant(derived().base / "bundle", tmp_path / "second", 2), local)
     corank.roll_back(local.address)
     corank.prune(local.address, keep=0)
-    found = corank.store_log(local.address, last=5)
-    assert [(line["what"], line["change"], line["items"]) for line in found] == [
+    entries = corank.store_log(local.address, last=5)
+    assert [(line["what"], line["change"], line["items"]) for line in entries] == [
         ("upsert", 4, 1),
         ("upsert", 5, 2),
         ("publish", 6, 0),
         ("roll back", 7, 0),
         ("prune", 7, 0),
     ]
-    assert [line["version"] for line in found] == [version, version, second, version, version]
-    assert [line["removed"] for line in found] == [[], [], [], [], [second]]
-    assert found[1]["by"] == "ada" and "@" in found[2]["by"]
-    changes = [line for line in found if line["what"] != "prune"]
+    assert [line["version"] for line in entries] == [version, version, second, version, version]
+    assert [line["removed"] for line in entries] == [[], [], [], [], [second]]
+    assert entries[1]["by"] == "ada" and "@" in entries[2]["by"]
+    changes = [line for line in entries if line["what"] != "prune"]
     assert changes[0]["id"] == ids[3]
     assert all(later["before"] == earlier["id"] for earlier, later in pairwise(changes))
     code, out, err = run_corank(capsys, "store", "log", local.address, "--json")
-    assert (code, err) == (0, "") and json.loads(out)[-5:] == found
+    assert (code, err) == (0, "") and json.loads(out)[-5:] == entries
     code, out, err = run_corank(capsys, "store", "log", local.address, "--last", 4)
     lines = out.splitlines()
     assert (code, err, len(lines)) == (0, "", 4)
-    assert f"5-{found[1]['id']}  ada  upsert of 2 items  {version}" in lines[0]
+    assert f"5-{entries[1]['id']}  ada  upsert of 2 items  {version}" in lines[0]
     assert lines[3].endswith(f"prune  {second}")

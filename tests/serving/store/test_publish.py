@@ -56,14 +56,14 @@ def set_blocks(patch: pytest.MonkeyPatch) -> None:
 
 def content(store: Store) -> dict[str, dict[bytes, bytes]]:
     """Everything but the head, and when it was written."""
-    found = {table: {k: v for pairs in store.scan(table) for k, v in pairs} for table in store.tables()}
-    for table in found:
-        found[table].pop(b"written", None)
-    return found
+    tables = {table: {k: v for pairs in store.scan(table) for k, v in pairs} for table in store.tables()}
+    for table in tables:
+        tables[table].pop(b"written", None)
+    return tables
 
 
 def served(store: Store, cache: Path) -> Funnel:
-    """What a reader that starts now would serve."""
+    """The funnel that a reader that starts now would serve."""
     live = StoreState.read(store)[1].require_live(store)
     return load_latest(store, live, Funnel(fetch_bundle(store, live, cache)))
 
@@ -99,9 +99,9 @@ def test_a_bundle_that_is_live_is_left_alone(first: Path, local: Store) -> None:
 
 
 def test_progress_is_told(first: Path, local: Store, in_blocks: None) -> None:
-    told: list[tuple[int, int]] = []
-    publish_bundle(first, local, progress=lambda done, total: told.append((done, total)))
-    assert told == [(3, 16), (6, 16), (9, 16), (12, 16), (15, 16), (16, 16)]
+    calls: list[tuple[int, int]] = []
+    publish_bundle(first, local, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(3, 16), (6, 16), (9, 16), (12, 16), (15, 16), (16, 16)]
 
 
 # Items come
@@ -111,33 +111,33 @@ def test_items_come_and_the_latest_wins(first: Path, store: Store, tmp_path: Pat
     version, funnel = publish_bundle(first, store), derived().funnel
     assert upsert(store, version, funnel, [item(3, worth=1.5), item(4, 99)]) == 2
     assert upsert(store, version, funnel, [item(5, 99, worth=2.5)]) == 3
-    found = served(store, tmp_path / "cache")
-    assert found.manifest.items_seq == 3
-    assert worths(found) == worths(funnel) | {3: 1.5, 99: 2.5}
+    live = served(store, tmp_path / "cache")
+    assert live.manifest.items_seq == 3
+    assert worths(live) == worths(funnel) | {3: 1.5, 99: 2.5}
     assert list_versions(store)[0].changed == 2
-    # of a new id, what is known is what was given
-    ours, theirs = found.describe_item("99"), found.describe_item("5")
+    # of a new id, only the given columns are known
+    ours, theirs = live.describe_item("99"), live.describe_item("5")
     assert ours is not None and theirs is not None and ours["newer"] and not theirs["newer"]
     differ = {n for n, value in ours["features"].items() if value != theirs["features"][n]}
-    given = {"item_0", "item_1", "item_2"}
-    assert "item_id" in differ and not differ & given
-    assert answers(found, [99]) != answers(found)
+    known = {"item_0", "item_1", "item_2"}
+    assert "item_id" in differ and not differ & known
+    assert answers(live, [99]) != answers(live)
 
 
 def test_an_item_comes_with_its_vectors(first: Path, local: Store, tmp_path: Path) -> None:
-    """What a store serves of it is what the bundle makes of the columns in a request."""
+    """A store serves it as the bundle encodes the same columns in a request."""
     version, funnel = publish_bundle(first, local), derived().funnel
     columns = {name: value for name, value in item(5).items() if name != "id"}
     columns |= {"item_3": [0.5, -1.0, 2.0, 0.0, 0.25, 3.0, -0.5, 1.0], "item_4": [3.0, 0.1, -7.0]}
     upsert(local, version, funnel, [{"id": 99} | columns, {"id": 98} | columns | {"item_4": None}])
-    found = served(local, tmp_path / "cache")
+    live = served(local, tmp_path / "cache")
     asked = requests()[0]
     described = [{"id": 99, "bid": 1.0} | columns, {"id": 98, "bid": 1.0} | columns | {"item_4": None}]
     expected = funnel.logits(Request.parse(asked | {"candidates": described}))
-    held = found.logits(Request.parse(asked | {"candidates": [{"id": n, "bid": 1.0} for n in (99, 98)]}))
+    scores = live.logits(Request.parse(asked | {"candidates": [{"id": n, "bid": 1.0} for n in (99, 98)]}))
     for stage, labels in expected.items():
         for label, logits in labels.items():
-            np.testing.assert_allclose(held[stage][label], logits, atol=1e-5)
+            np.testing.assert_allclose(scores[stage][label], logits, atol=1e-5)
             assert abs(logits[0] - logits[1]) > 1e-4
 
 
@@ -187,9 +187,9 @@ def test_items_that_come_at_once_are_all_counted(first: Path, local: Store, tmp_
     with ThreadPoolExecutor(4) as pool:
         changes = list(pool.map(put, range(20)))
     assert sorted(changes) == list(range(2, 22))
-    found = worths(served(local, tmp_path / "cache"))
-    assert [found[100 + n] for n in range(20)] == list(range(20))
-    assert found[50] == changes.index(21)
+    worth_by_id = worths(served(local, tmp_path / "cache"))
+    assert [worth_by_id[100 + n] for n in range(20)] == list(range(20))
+    assert worth_by_id[50] == changes.index(21)
 
 
 # Stopped
@@ -209,15 +209,15 @@ def stop_at(stop: int) -> Callable[[int, Mapping[str, Pairs]], None]:
 
 @pytest.fixture(scope="module")
 def unbroken(first: Path, second: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, int]:
-    """What a store holds after both bundles, and in how many writes the second one went live."""
+    """The content of a store after both bundles, and the number of writes until the second went live."""
     with opened("lmdb", tmp_path_factory.mktemp("unbroken")) as store, pytest.MonkeyPatch.context() as patch:
         set_blocks(patch)
         publish_bundle(first, store)
         counted = Between(store, lambda number, entries: None)
         publish_bundle(second, counted)
-        found = content(store)
-        del found[JOURNAL], found[LOG]
-        return found, counted.writes
+        tables = content(store)
+        del tables[JOURNAL], tables[LOG]
+        return tables, counted.writes
 
 
 @pytest.mark.parametrize(
@@ -238,9 +238,9 @@ def test_a_publish_that_stops_leaves_what_is_live_and_goes_on(
     assert records(served(store, tmp_path / "cache")) == records(derived().funnel)
     other = publish_bundle(second, store)
     assert list(StoreState.read(store)[1].versions) == [version, other]
-    found = content(store)
-    del found[JOURNAL], found[LOG]
-    assert found == whole
+    tables = content(store)
+    del tables[JOURNAL], tables[LOG]
+    assert tables == whole
     assert [one.records for one in list_versions(store)] == [16, 16]
 
 
@@ -365,8 +365,8 @@ def test_a_damaged_record_that_the_journal_has_not_goes(first: Path, local: Stor
     damaged(local, f"changed/{version}", key)
     assert local.swap(local.head(), local.head() or b"", gone={JOURNAL: [journal_key(2)]})
     publish_bundle(first, local)
-    found = worths(served(local, tmp_path / "cache"))
-    assert 98 in found and 99 not in found
+    worth_by_id = worths(served(local, tmp_path / "cache"))
+    assert 98 in worth_by_id and 99 not in worth_by_id
 
 
 # At once
@@ -389,8 +389,8 @@ def test_two_publish_at_once(
     assert head.live in versions and set(head.versions) == set(versions)
     assert head.seq in ((1, 2) if same else (2,))
     for path, version in zip(bundles, versions, strict=True):
-        found = Funnel(fetch_bundle(store, version, tmp_path / "cache"))
-        assert records(found) == records(Funnel.open(path))
+        funnel = Funnel(fetch_bundle(store, version, tmp_path / "cache"))
+        assert records(funnel) == records(Funnel.open(path))
 
 
 def test_what_came_since_the_items_were_read_is_in_the_new_version(
@@ -407,10 +407,10 @@ def test_what_came_since_the_items_were_read_is_in_the_new_version(
             upsert(store, version, funnel, [item(3, 99, worth=3.0), item(5, worth=3.0)])
 
     other = publish_bundle(bundle, Between(store, happens), said.append)
-    found = served(store, tmp_path / "cache")
-    assert found.manifest.content == other and found.manifest.items_seq == 5
+    live = served(store, tmp_path / "cache")
+    assert live.manifest.content == other and live.manifest.items_seq == 5
     # 97 and 4 came before the items were read: the bundle has what they were then
-    assert worths(found) == dict.fromkeys(range(16), 2.0) | {98: 2.0, 5: 3.0, 99: 3.0}
+    assert worths(live) == dict.fromkeys(range(16), 2.0) | {98: 2.0, 5: 3.0, 99: 3.0}
     assert said == [
         f"3 items came since {other} was read: put on top: 5, 98, 99",
         "1 item came before the table was read: its rows count: 4",
@@ -418,7 +418,7 @@ def test_what_came_since_the_items_were_read_is_in_the_new_version(
     ]
     # as records of the new version
     assert all(
-        RecordFormat.from_manifest(found.manifest).is_intact(*pair)
+        RecordFormat.from_manifest(live.manifest).is_intact(*pair)
         for some in store.scan(f"changed/{other}")
         for pair in some
     )
@@ -437,9 +437,9 @@ def test_what_comes_just_before_the_swap_is_in_it(
 
     publish_bundle(second, Between(store, happens))
     assert came == list(range(2, 2 + times))
-    found = served(store, tmp_path / "cache")
-    assert found.manifest.items_seq == times + 2
-    assert {90 + n for n in range(times)} < worths(found).keys()
+    live = served(store, tmp_path / "cache")
+    assert live.manifest.items_seq == times + 2
+    assert {90 + n for n in range(times)} < worths(live).keys()
 
 
 def test_what_the_new_version_refuses_is_told_and_left_out(first: Path, local: Store, tmp_path: Path) -> None:
@@ -456,8 +456,8 @@ def test_what_the_new_version_refuses_is_told_and_left_out(first: Path, local: S
     said: list[str] = []
     publish_bundle(variant(first, tmp_path / "second", 2, alter=numbered), local, said.append)
     assert said[0].startswith("item 98 is left out: feature 'item_2': expected whole numbers")
-    found = worths(served(local, tmp_path / "cache"))
-    assert 99 in found and 98 not in found
+    worth_by_id = worths(served(local, tmp_path / "cache"))
+    assert 99 in worth_by_id and 98 not in worth_by_id
 
 
 # By the command line

@@ -60,8 +60,8 @@ def same_lists(ours: Ragged, theirs: Ragged) -> None:
 
 def _arrays(layer: ItemLayer) -> dict[str, NDArray[Any]]:
     """The numbers and the scales of a layer's vectors."""
-    found = {name: held.values for name, held in layer.parts.items()}
-    return found | {f"scale.{name}": v.scale for name, v in layer.parts.items() if v.scale is not None}
+    arrays = {name: matrix.values for name, matrix in layer.parts.items()}
+    return arrays | {f"scale.{name}": v.scale for name, v in layer.parts.items() if v.scale is not None}
 
 
 def same(ours: ItemLayer, theirs: ItemLayer) -> None:
@@ -123,14 +123,14 @@ def test_the_world_has_something_of_every_kind(coded: Coded) -> None:
 
 
 def test_other_programs_can_read_a_part_out(coded: Coded) -> None:
-    for part, held in coded.layer.parts.items():
+    for part, matrix in coded.layer.parts.items():
         offset, kind, count = coded.form.fields[f"part.{part}"]
         for n, record in enumerate(coded.records.values()):
             read = np.frombuffer(record, dtype=kind, count=count, offset=offset).astype(np.float32)
-            if held.scale is not None:
+            if matrix.scale is not None:
                 at, scale_kind, _ = coded.form.fields[f"scale.{part}"]
                 read *= np.frombuffer(record, dtype=scale_kind, count=1, offset=at)
-            np.testing.assert_array_equal(read, held.decode()[n])
+            np.testing.assert_array_equal(read, matrix.decode()[n])
 
 
 # Damage

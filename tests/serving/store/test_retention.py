@@ -53,7 +53,7 @@ def later(store: Store, path: Path, number: int) -> Path:
     return variant(derived().base / "bundle", path / f"later{number}", number, head(store).seq)
 
 
-# What there is
+# Listings
 
 
 def test_versions_are_listed(bundles: list[Path], store: Store) -> None:
@@ -62,14 +62,14 @@ def test_versions_are_listed(bundles: list[Path], store: Store) -> None:
     put(store, bundles[1], item(3, 98), item(4, 99), item(5))
     put(store, bundles[1], item(3, 99))
     store.put({"items/half": [(b"i12345678", b"")], "parts/half": [(PROGRESS, b"[1, 5]")]})
-    found = list_versions(store)
-    assert [(one.version, one.live, one.records, one.changed) for one in found] == [
+    listing = list_versions(store)
+    assert [(one.version, one.live, one.records, one.changed) for one in listing] == [
         (versions[0], False, 16, 0),
         (versions[1], True, 16, 3),
         ("half", False, 1, 0),
     ]
-    assert found[0].facts == head(store).versions[versions[0]] and found[2].facts is None
-    assert [one.facts.seq for one in found if one.facts] == [1, 2]
+    assert listing[0].facts == head(store).versions[versions[0]] and listing[2].facts is None
+    assert [one.facts.seq for one in listing if one.facts] == [1, 2]
 
 
 def test_the_command_lists_them(
@@ -80,15 +80,15 @@ def test_the_command_lists_them(
     put(local, bundles[1], item(3, 98))
     local.put({"items/half": [(b"i12345678", b"")]})
     code, out, err = run_corank(capsys, "store", "ls", url, "--json")
-    found = json.loads(out)
+    listing = json.loads(out)
     assert (code, err) == (0, "")
-    assert [(one["version"], one["live"], one["records"], one["changed"]) for one in found] == [
+    assert [(one["version"], one["live"], one["records"], one["changed"]) for one in listing] == [
         (versions[0], False, 16, 0),
         (versions[1], True, 16, 1),
         ("half", False, 1, 0),
     ]
-    assert found[1]["facts"] == head(local).versions[versions[1]].model_dump(mode="json")
-    assert found[1]["facts"]["items"] == 16 and found[2]["facts"] is None
+    assert listing[1]["facts"] == head(local).versions[versions[1]].model_dump(mode="json")
+    assert listing[1]["facts"]["items"] == 16 and listing[2]["facts"] is None
     code, out, err = run_corank(capsys, "store", "ls", url)
     assert (code, err) == (0, "")
     assert all(name in out for name in ("half", "live", "unfinished"))
@@ -104,15 +104,15 @@ def test_going_back_brings_what_came_since(bundles: list[Path], store: Store, tm
     said: list[str] = []
     assert roll_back_store(store, report=said.append) == first
     assert said == [f"2 items came since {first} was read: put on top: 4, 98"]
-    found, own = live(store, tmp_path / "cache"), Funnel.open(bundles[0])
-    assert (found.manifest.content, found.manifest.items_seq) == (first, 5)
-    assert worths(found) == worths(own) | {98: 2.0, 4: 1.0}
-    assert records(found) == records(restore(store, first, own, 5))
+    funnel, own = live(store, tmp_path / "cache"), Funnel.open(bundles[0])
+    assert (funnel.manifest.content, funnel.manifest.items_seq) == (first, 5)
+    assert worths(funnel) == worths(own) | {98: 2.0, 4: 1.0}
+    assert records(funnel) == records(restore(store, first, own, 5))
     # and forward again, with what came meanwhile
     put(store, bundles[0], item(6, 99, worth=3.0))
     assert roll_back_store(store) == second
-    found = live(store, tmp_path / "cache")
-    assert worths(found) == dict.fromkeys(range(16), 2.0) | {98: 2.0, 4: 1.0, 99: 3.0}
+    funnel = live(store, tmp_path / "cache")
+    assert worths(funnel) == dict.fromkeys(range(16), 2.0) | {98: 2.0, 4: 1.0, 99: 3.0}
     assert [one.version for one in list_versions(store)] == [first, second]
 
 
@@ -157,10 +157,10 @@ class Meanwhile:
         return getattr(self._store, name)
 
     def head(self) -> bytes | None:
-        found = self._store.head()
+        current = self._store.head()
         while self._happens:
             self._happens.pop()()
-        return found
+        return current
 
 
 def test_what_is_removed_meanwhile_does_not_go_live(
@@ -277,10 +277,10 @@ def test_the_journal_keeps_what_a_later_version_needs(
     put(store, bundles[1], item(3, 99, worth=3.0))
     remove_versions(store, keep=0)
     publish_bundle(bundle, store)
-    found = live(store, tmp_path / "cache")
-    assert worths(found) == dict.fromkeys(range(16), 5.0) | {98: 2.0, 99: 3.0}
-    assert records(found) == records(
-        restore(store, found.manifest.content, Funnel.open(bundle), found.manifest.items_seq)
+    funnel = live(store, tmp_path / "cache")
+    assert worths(funnel) == dict.fromkeys(range(16), 5.0) | {98: 2.0, 99: 3.0}
+    assert records(funnel) == records(
+        restore(store, funnel.manifest.content, Funnel.open(bundle), funnel.manifest.items_seq)
     )
     assert entries(store) == [1, 2, 3, 4, 5, 6]
 

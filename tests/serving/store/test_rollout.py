@@ -55,10 +55,10 @@ def test_a_staged_version_changes_nothing_that_is_live_and_has_all_items(
     assert (state.live, state.seq, state.id) == (first, before.seq, before.id)
     assert (state.versions[staged].seq, state.versions[staged].applied) == (0, 2)
     assert [(line.what, line.beside) for line in read_log(store)][-1] == ("stage", staged)
-    held = load(store, staged, tmp_path / "cache")
-    assert worths(held)[97] == 1.0 and held.manifest.items_seq == 2
+    funnel = load(store, staged, tmp_path / "cache")
+    assert worths(funnel)[97] == 1.0 and funnel.manifest.items_seq == 2
     put(store, bundles[0], 98, 2.0)
-    followed = catch_up(store, staged, held)
+    followed = catch_up(store, staged, funnel)
     assert worths(followed)[98] == 2.0 and followed.manifest.items_seq == 3
     assert catch_up(store, staged, followed) is followed
     again = load(store, staged, tmp_path / "cache")

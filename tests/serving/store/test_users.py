@@ -35,29 +35,29 @@ def as_json(value: Any) -> Any:
 
 def test_a_user_has_the_columns_of_the_newest_row(bundle: Bundle, store: Store) -> None:
     """By a table in which users 0 to 3 change, in no order."""
-    path, told = derived().base / "users.parquet", list[tuple[int, int]]()
+    path, calls = derived().base / "users.parquet", list[tuple[int, int]]()
     users = pl.read_parquet(path)
-    count = put_users(str(path), bundle, store, lambda done, total: told.append((done, total)))
-    assert count == users["user_id"].n_unique() == 8 and told == [(8, 8)]
+    count = put_users(str(path), bundle, store, lambda done, total: calls.append((done, total)))
+    assert count == users["user_id"].n_unique() == 8 and calls == [(8, 8)]
     newest = users.sort("valid_from", nulls_last=False).unique("user_id", keep="last")
     known = [name for name in user_columns(bundle.manifest) if name in users.columns]
     for row in newest.iter_rows(named=True):
-        held = UserStore(store).find(row["user_id"])
-        assert held == {name: as_json(row[name]) for name in known}
+        columns = UserStore(store).find(row["user_id"])
+        assert columns == {name: as_json(row[name]) for name in known}
     assert [UserStore(store).find(id_) for id_ in (8, "0", None, True, 1.0)] == [None] * 5
 
 
 def test_a_stored_user_is_ranked_as_one_that_is_given(bundle: Bundle, local: Store) -> None:
     case = derived()
     put_users(str(case.base / "users.parquet"), bundle, local)
-    held, compared = UserStore(local), 0
+    users, compared = UserStore(local), 0
     for asked in requests():
         id_ = asked["user"]["id"]
         if id_ in (4, 5, 6, 7):  # of whom there is one row
-            found = held.find(id_)
-            assert found and found.items() <= asked["user"].items()
-            logged = {name: value for name, value in asked["user"].items() if name not in found}
-            again = asked | {"user": logged | found}
+            columns = users.find(id_)
+            assert columns and columns.items() <= asked["user"].items()
+            logged = {name: value for name, value in asked["user"].items() if name not in columns}
+            again = asked | {"user": logged | columns}
             assert case.funnel.rank(Request.parse(again)) == case.funnel.rank(Request.parse(asked))
             compared += 1
     assert compared
@@ -67,10 +67,10 @@ def test_histories_are_kept_with_their_times(bundle: Bundle, local: Store, tmp_p
     events = [[{"id": 3, "time": DAY}, {"id": 4, "time": 2 * DAY}], None]
     source = table(tmp_path, user_id=[1, 2], history_0=events, history_1=events, unheard_of=[1, 2])
     assert put_users(source, bundle, local) == 2
-    held = UserStore(local)
-    assert held.find(1) == {"history_0": events[0], "history_1": events[0]}
-    assert held.find(2) == {"history_0": None, "history_1": None}
-    asked = requests()[0] | {"user": {"id": 1} | (held.find(1) or {})}
+    users = UserStore(local)
+    assert users.find(1) == {"history_0": events[0], "history_1": events[0]}
+    assert users.find(2) == {"history_0": None, "history_1": None}
+    asked = requests()[0] | {"user": {"id": 1} | (users.find(1) or {})}
     missing = derived().funnel.rank(Request.parse(asked))["missing"]
     assert missing and not any("history" in name for name in missing)
 
@@ -80,10 +80,10 @@ def test_times_of_a_history_may_be_datetimes(bundle: Bundle, local: Store, tmp_p
     put_users(table(tmp_path, user_id=[1], history_0=[[{"id": 3, "time": at}]]), bundle, local)
     (event,) = (UserStore(local).find(1) or {})["history_0"]
     asked = requests()[0]
-    given = [
+    variants = [
         asked | {"user": asked["user"] | {"history_0": [e]}} for e in (event, {"id": 3, "time": 97445678})
     ]
-    first, second = (derived().funnel.rank(Request.parse(one)) for one in given)
+    first, second = (derived().funnel.rank(Request.parse(one)) for one in variants)
     assert first == second
 
 
@@ -92,19 +92,19 @@ def test_users_of_text_and_of_no_id(bundle: Bundle, local: Store, tmp_path: Path
         tmp_path, user_id=["a", None, "b", "a"], valid_from=[2, 3, None, 1], user_0=[1.5, 9, 2.5, 0]
     )
     assert put_users(source, bundle, local) == 2
-    held = UserStore(local)
-    assert held.find("a") == {"user_0": 1.5} and held.find("b") == {"user_0": 2.5}
+    users = UserStore(local)
+    assert users.find("a") == {"user_0": 1.5} and users.find("b") == {"user_0": 2.5}
     source = table(tmp_path, user_id=[7, None], user_0=[float("nan"), 1.0])
     assert put_users(source, bundle, local) == 1
-    assert held.find(7) == {"user_0": None} and held.find("7") is None
-    assert held.find("a") == {"user_0": 1.5}
+    assert users.find(7) == {"user_0": None} and users.find("7") is None
+    assert users.find("a") == {"user_0": 1.5}
 
 
 def test_putting_users_again_replaces_them(bundle: Bundle, local: Store, tmp_path: Path) -> None:
     put_users(table(tmp_path, user_id=[1, 2], user_0=[1.0, 2.0]), bundle, local)
     put_users(table(tmp_path, user_id=[2, 3], user_0=[3.0, 4.0]), bundle, local)
-    held = UserStore(local)
-    assert [held.find(n) for n in (1, 2, 3)] == [{"user_0": 1.0}, {"user_0": 3.0}, {"user_0": 4.0}]
+    users = UserStore(local)
+    assert [users.find(n) for n in (1, 2, 3)] == [{"user_0": 1.0}, {"user_0": 3.0}, {"user_0": 4.0}]
 
 
 @pytest.mark.parametrize(

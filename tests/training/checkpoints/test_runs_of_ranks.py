@@ -91,7 +91,7 @@ def test_an_altered_file_of_a_rank_is_refused(split: Run, tmp_path: Path) -> Non
             act()
 
 
-# What a digest does not tell: contents that are whole, and not those of this training
+# Not detected by a digest: contents that are whole but of another training
 
 Change = Callable[[Checkpoint], object]
 STATES: dict[str, tuple[Change, str]] = {
@@ -133,12 +133,12 @@ def test_a_state_of_another_training_is_refused(
     run = copy_run(trained, tmp_path / "run")
     (run.folder / "model.safetensors").unlink()
     change, said = STATES[name]
-    held = run.latest.load()
-    change(held)
+    checkpoint = run.latest.load()
+    change(checkpoint)
     if kind == "file":
-        save(run.latest.file, held)
+        save(run.latest.file, checkpoint)
     else:
-        write_folder(run.latest.folder, with_tables(held), 2)
+        write_folder(run.latest.folder, with_tables(checkpoint), 2)
     with pytest.raises(
         CheckpointError, match=rf"latest(\.safetensors|/manifest.json)?: .*{said}.*train again"
     ):
@@ -148,9 +148,10 @@ def test_a_state_of_another_training_is_refused(
 @pytest.mark.parametrize("calibrators", [3, {}, {"prerank": {}}, {"rank": {"click": {"slope": -1}}}])
 def test_calibrators_of_another_run_are_refused(trained: Run, tmp_path: Path, calibrators: object) -> None:
     run = copy_run(trained, tmp_path / "run")
-    held = load(run.folder / "model.safetensors")
+    checkpoint = load(run.folder / "model.safetensors")
     save(
-        run.folder / "model.safetensors", Checkpoint(held.tensors, held.facts | {"calibrators": calibrators})
+        run.folder / "model.safetensors",
+        Checkpoint(checkpoint.tensors, checkpoint.facts | {"calibrators": calibrators}),
     )
     with pytest.raises(
         CheckpointError, match=r"model.safetensors: its calibrators are not those of its stages; train"

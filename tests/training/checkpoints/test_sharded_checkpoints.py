@@ -82,24 +82,27 @@ def test_what_one_number_of_ranks_wrote_another_reads(written: Path, before: str
     location = CheckpointLocation(written / before, "sharded")
     for rank in range(after):
         buckets = RowShards(BUCKETS, after).buckets(rank)
-        held, expected = location.load(buckets), state_of(rank, after, facts_of(8))
-        assert held.facts == expected.facts and held.names == sorted(whole_tensors())
+        checkpoint, expected = location.load(buckets), state_of(rank, after, facts_of(8))
+        assert checkpoint.facts == expected.facts and checkpoint.names == sorted(whole_tensors())
         for name, tensor in expected.tensors.items():
-            assert same(held.whole(name), tensor)
+            assert same(checkpoint.whole(name), tensor)
         for name, table in expected.tables.items():
             rows = TableRows(table.rows, buckets)
-            assert same(held.take(name, rows), table.take(buckets)[: rows.size])
-            assert held.shape(name) == ROWS[name] and held.dtype(name) == table.dtype
+            assert same(checkpoint.take(name, rows), table.take(buckets)[: rows.size])
+            assert checkpoint.shape(name) == ROWS[name] and checkpoint.dtype(name) == table.dtype
 
 
 @pytest.mark.parametrize("name", ["sharded", "changed", "replicated"])
 @pytest.mark.parametrize("ranks", ["two", "four"])
 def test_one_process_reads_the_whole(written: Path, ranks: str, name: str) -> None:
     """`changed` was written while its tensors changed, `replicated` by ranks that have all rows each."""
-    held = CheckpointLocation(written / ranks, name).load()
+    checkpoint = CheckpointLocation(written / ranks, name).load()
     for tensor, expected in whole_tensors().items():
-        assert same(held.whole(tensor), expected)
-        assert same(torch.cat(list(held.pieces(tensor))) if expected.dim() else held.whole(tensor), expected)
+        assert same(checkpoint.whole(tensor), expected)
+        assert same(
+            torch.cat(list(checkpoint.pieces(tensor))) if expected.dim() else checkpoint.whole(tensor),
+            expected,
+        )
 
 
 @pytest.mark.parametrize("ranks", ["two", "four"])
@@ -125,10 +128,10 @@ def test_a_rank_maps_the_files_of_its_buckets_alone(written: Path, tmp_path: Pat
 
 
 def test_torch_reads_the_files(written: Path) -> None:
-    """Sharded tables are 3-D there, in torch's words `Shard(1)`, and what stands for no row is zero."""
+    """Sharded tables are 3-D there, in torch's terms `Shard(1)`, and slots without a row are zero."""
     (folder,) = {path.parent for path in (written / "two" / "changed").glob("*/*.safetensors")}
     tensors = whole_tensors()
-    found = {
+    by_torch = {
         name: torch.full((RowShards(len(t)).depth, BUCKETS, *t.shape[1:]), -1).to(t.dtype)
         if name in ROWS
         else torch.zeros_like(t, memory_format=torch.contiguous_format)
@@ -136,8 +139,8 @@ def test_torch_reads_the_files(written: Path) -> None:
         if t.numel()
     }
     with pytest.warns(UserWarning, match="in a single process"):
-        load_by_torch(found, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
-    for name, tensor in found.items():
+        load_by_torch(by_torch, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+    for name, tensor in by_torch.items():
         rows = tensor.flatten(0, 1) if name in ROWS else tensor
         assert same(rows[: len(tensors[name])] if name in ROWS else rows, tensors[name])
         assert name not in ROWS or not rows[len(tensors[name]) :].any()
@@ -151,12 +154,12 @@ def test_torch_reads_the_files(written: Path) -> None:
 def test_a_training_is_loaded_bit_for_bit_at_another_number_of_ranks(
     written: Path, training: str, before: str, after: str
 ) -> None:
-    held = Run.open(written / "runs" / before / training).latest.load()
+    checkpoint = Run.open(written / "runs" / before / training).latest.load()
     loaded = CheckpointLocation(written / "runs" / after / training, "loaded").load()
-    assert held.names == loaded.names
-    assert {f"optimiser.table.0.{'sum' if training == 'sharded' else 'exp_avg'}"} < set(held.names)
-    for name in held.names:
-        assert same(held.whole(name), loaded.whole(name)), name
+    assert checkpoint.names == loaded.names
+    assert {f"optimiser.table.0.{'sum' if training == 'sharded' else 'exp_avg'}"} < set(checkpoint.names)
+    for name in checkpoint.names:
+        assert same(checkpoint.whole(name), loaded.whole(name)), name
 
 
 @pytest.mark.parametrize("training", TRAININGS)
@@ -164,7 +167,7 @@ def test_a_training_that_goes_on_at_one_two_and_four_ranks_ends_as_an_unbroken_o
     written: Path, training: str
 ) -> None:
     runs = written / "runs"
-    # beside the others: a run names its world relative to itself
+    # next to the others: a run names its world relative to itself
     copied = Path(shutil.copytree(runs / "four" / training, runs / "again" / training))
     run, unbroken = Run.open(copied), Run.open(runs / "unbroken" / training)
     go_on(run, Ranks())
@@ -218,8 +221,8 @@ def test_files_replaced_while_they_are_read_are_read_again(
     copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stale, read = ShardManifest.read(copied).model_copy(update={"content": "0" * 8}), ShardManifest.read
-    found = [stale]
-    monkeypatch.setattr(ShardManifest, "read", lambda folder: found.pop() if found else read(folder))
+    manifests = [stale]
+    monkeypatch.setattr(ShardManifest, "read", lambda folder: manifests.pop() if manifests else read(folder))
     assert load_shards(copied).facts == facts_of(8)
 
 

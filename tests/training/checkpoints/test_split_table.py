@@ -53,10 +53,10 @@ def test_each_row_lies_where_the_ranks_look_for_it(rows: int) -> None:
 
 @pytest.mark.parametrize(("before", "after"), [*pairwise([1, 2, 4, 1, 4, 2, 1]), (3, 5), (32, 7)])
 def test_parts_of_one_number_of_ranks_are_read_at_another(before: int, after: int) -> None:
-    held = cut(whole(700), before)
+    table = cut(whole(700), before)
     for rank in range(after):
         buckets = RowShards(700, after).buckets(rank)
-        assert torch.equal(held.take(buckets), whole(700).take(buckets))
+        assert torch.equal(table.take(buckets), whole(700).take(buckets))
 
 
 def test_what_stands_for_no_row_does_not_leak() -> None:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What 1, 2 and 4 ranks end with, a file a run."""
+    """Results of 1, 2 and 4 ranks, a file a run."""
     folder = tmp_path_factory.mktemp("equal_ranks")
     make_base(folder)
     for world in WORLDS:
@@ -39,10 +39,10 @@ def trained(results: Path, world: int) -> Iterator[tuple[str, str, dict[str, Ten
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_ranks_end_with_the_weights_of_one_process(results: Path, world: int) -> None:
-    alone = {case: found for case, _, found in trained(results, 1)}
-    for case, tables, found in trained(results, world):
-        assert found.keys() == alone[case].keys()
-        for name, tensor in found.items():
+    alone = {case: tensors for case, _, tensors in trained(results, 1)}
+    for case, tables, tensors in trained(results, world):
+        assert tensors.keys() == alone[case].keys()
+        for name, tensor in tensors.items():
             apart = (tensor - alone[case][name]).abs()
             if case != "float32":
                 assert apart.max() < 1e-12, (case, tables, name, float(apart.max()))
@@ -53,18 +53,20 @@ def test_ranks_end_with_the_weights_of_one_process(results: Path, world: int) ->
 
 
 def test_a_repeated_training_ends_with_the_same_bits(results: Path) -> None:
-    found = [
-        held for case, tables, held in trained(results, 2) if (case, tables) == ("everything", "sharded")
+    repeats = [
+        tensors
+        for case, tables, tensors in trained(results, 2)
+        if (case, tables) == ("everything", "sharded")
     ]
-    assert len(found) == 2
-    for name, tensor in found[0].items():
-        assert torch.equal(tensor, found[1][name]), name
+    assert len(repeats) == 2
+    for name, tensor in repeats[0].items():
+        assert torch.equal(tensor, repeats[1][name]), name
 
 
 def test_every_loss_and_table_learns(results: Path) -> None:
-    """Equal weights would say little of what did not move."""
-    for case, _, found in trained(results, 1):
-        losses = {name: float(value) for name, value in found.items() if name.startswith("loss.")}
+    """Equal weights would prove little if nothing had trained."""
+    for case, _, tensors in trained(results, 1):
+        losses = {name: float(value) for name, value in tensors.items() if name.startswith("loss.")}
         assert len(losses) == len(set(losses)) and all(value > 0 for value in losses.values()), (case, losses)
 
 
@@ -79,7 +81,7 @@ def test_a_slow_link_that_loses_packets_changes_no_bit(results: Path, tmp_path: 
     with hosts_with_loss(delay=0.002, loss=0.01) as hosts:
         train_on(2, results, far, 1, 2, hosts=hosts)
     assert max(hosts.lost) > 1000, "a part of a table or a gradient was lost and came again"
-    found = [load_file(folder / "2.0.safetensors") for folder in (near, far)]
-    assert found[0].keys() == found[1].keys()
-    for name, tensor in found[0].items():
-        assert torch.equal(tensor, found[1][name]), name
+    trainings = [load_file(folder / "2.0.safetensors") for folder in (near, far)]
+    assert trainings[0].keys() == trainings[1].keys()
+    for name, tensor in trainings[0].items():
+        assert torch.equal(tensor, trainings[1][name]), name

@@ -1,4 +1,4 @@
-"""What a training will take: steps exactly, weights as the model has them, seconds by the work, no time measured."""
+"""Forecast of a training: exact steps, the model's weights, seconds from the work, without timing anything."""
 
 from pathlib import Path
 
@@ -18,34 +18,34 @@ OWN = ("train.mode=separate", "stages.0.embeddings=own", CLICKS)
 
 
 def forecast(*overrides: str) -> Forecast:
-    """Of the small world under changes, by counts alone."""
+    """Forecast of the small world under changes, by counts only."""
     return forecast_training(corank.check(small_world() / "config.yaml", overrides).profile, None, MACHINE)
 
 
 def test_steps_are_those_of_the_training(tmp_path: Path) -> None:
     config, changes = small_world() / "config.yaml", ["train.requests=100", "train.epochs=2"]
-    found, run = forecast(*changes), corank.train(config, changes, folder=tmp_path / "run").run
-    assert found.epochs * found.steps == run.trained(run.packed()).facts["step"]
+    expected, run = forecast(*changes), corank.train(config, changes, folder=tmp_path / "run").run
+    assert expected.epochs * expected.steps == run.trained(run.packed()).facts["step"]
     apart = forecast(*OWN, "train.requests=100", "train.epochs=2", "train.rank={epochs: 3}")
-    assert (apart.epochs, apart.steps) == (5, found.steps)
+    assert (apart.epochs, apart.steps) == (5, expected.steps)
     both = forecast("train.mode=alternate", CLICKS, "train.requests=100", "train.epochs=2")
-    assert (both.epochs, both.steps) == (2, found.steps)
+    assert (both.epochs, both.steps) == (2, expected.steps)
 
 
 def test_weights_are_those_of_the_model() -> None:
     config = small_world() / "config.yaml"
-    found, packed = corank.check(config), corank.pack(config).packed
-    model = build_model(found.config, packed)
+    check, packed = corank.check(config), corank.pack(config).packed
+    model = build_model(check.config, packed)
     tables = sum(p.numel() for p in model.tables.parameters())
     dense = sum(p.numel() for network in model.networks.values() for p in network.parameters())
-    memory = found.forecast.memory  # with a number a row of the optimiser; weight, gradient and two of Adam
+    memory = check.forecast.memory  # with a number a row of the optimiser; weight, gradient and two of Adam
     rows = sum(len(p) for p in model.tables.parameters())
     assert memory["tables"] == 4 * (tables + rows)
     assert memory["networks"] == pytest.approx(16 * dense, rel=0.02)
-    assert found.forecast.packed == sum(packed.manifest.files.values())
-    guessed = forecast_training(found.profile, None, MACHINE)
+    assert check.forecast.packed == sum(packed.manifest.files.values())
+    guessed = forecast_training(check.profile, None, MACHINE)
     assert guessed.memory["tables"] == pytest.approx(memory["tables"], rel=0.25)
-    assert guessed.packed == pytest.approx(found.forecast.packed, rel=0.5)
+    assert guessed.packed == pytest.approx(check.forecast.packed, rel=0.5)
 
 
 def test_memory_follows_the_optimiser_the_average_and_own_tables() -> None:
@@ -92,13 +92,13 @@ def test_without_validation_only_steps_are_counted() -> None:
 
 
 def test_check_tells_and_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
-    found = corank.check(small_world() / "config.yaml", ["train.requests=100", "train.epochs=2"])
-    document = found.document()["training"]
+    check = corank.check(small_world() / "config.yaml", ["train.requests=100", "train.epochs=2"])
+    document = check.document()["training"]
     assert (
-        document["steps"] == found.forecast.epochs * found.forecast.steps == 2 * document["steps_of_an_epoch"]
+        document["steps"] == check.forecast.epochs * check.forecast.steps == 2 * document["steps_of_an_epoch"]
     )
     assert set(document["memory"]) == {"framework", "tables", "networks", "batches"}
-    show_check(found)
+    show_check(check)
     printed = " ".join(capsys.readouterr().out.split())
     assert (
         f"training: {document['steps_of_an_epoch']} steps an epoch, {document['steps']} in 2 epochs at most"

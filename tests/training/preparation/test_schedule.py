@@ -53,8 +53,8 @@ def test_each_number_that_is_given_stays(path: Path) -> None:
     assert planned("train.epochs=auto") == (20, 256, stop)  # 25 steps an epoch
     assert planned("train.epochs=auto", "train.requests=64") == (6, 64, stop)
     assert planned("train.requests=auto") == (2, 32, None)
-    given = "train.early_stop={metric: prerank.click.logloss, patience: 1}"
-    assert planned(*AUTO, given)[2] == EarlyStop(metric="prerank.click.logloss")
+    early_stop = "train.early_stop={metric: prerank.click.logloss, patience: 1}"
+    assert planned(*AUTO, early_stop)[2] == EarlyStop(metric="prerank.click.logloss")
     assert planned(*AUTO, "data.split={train: ..2026-04-30}")[2] is None
     separate = ("train.mode=separate", "losses.2={kind: click, stage: prerank}", "stages.0.embeddings=own")
     assert planned(*AUTO, *separate, "stages.1.embeddings=own")[2] is None
@@ -64,15 +64,15 @@ def test_auto_is_written_and_read_and_is_no_number(path: Path) -> None:
     config = read(path, AUTO)
     assert (plain(config)["train"]["epochs"], plain(config)["train"]["requests"]) == ("auto", "auto")
     assert type(config).model_validate(plain(config)) == config
-    told = "auto is no number before the training requests are counted"
-    with pytest.raises(ConfigError, match=f"train.requests: {told}"):
+    reason = "auto is no number before the training requests are counted"
+    with pytest.raises(ConfigError, match=f"train.requests: {reason}"):
         _ = config.train.batch_size
-    with pytest.raises(ConfigError, match=f"train.epochs: {told}"):
+    with pytest.raises(ConfigError, match=f"train.epochs: {reason}"):
         config.train.epochs_of("rank")
 
 
 def numbers(folder: Path) -> tuple[int, int]:
-    """What a run's file says of epochs and requests a batch."""
+    """Epochs and requests a batch in a run's file."""
     train = json.loads((folder / "run.json").read_text())["config"]["train"]
     return train["epochs"], train["requests"]
 
@@ -116,11 +116,11 @@ def test_searches_train_by_planned_numbers(tmp_path: Path) -> None:
     own.mkdir()
     file = own / "config.yaml"
     file.write_text(corank.config.to_yaml(corank.config.read_config(config, _located(config, changes))))
-    found = corank.sweep(file, {"train.rank.lr": [0.002]}, tmp_path / "sweep", seeds=1)
+    document = corank.sweep(file, {"train.rank.lr": [0.002]}, tmp_path / "sweep", seeds=1)
     run = Run.open(tmp_path / "sweep" / "run")
-    assert run.config.train.epochs == 20 and found["trials"] == 2
-    assert found["config"]["data"]["split"].keys() == {"valid", "test"}
-    assert isinstance(found["config"]["data"]["split"]["valid"], str)
+    assert run.config.train.epochs == 20 and document["trials"] == 2
+    assert document["config"]["data"]["split"].keys() == {"valid", "test"}
+    assert isinstance(document["config"]["data"]["split"]["valid"], str)
     tuned = corank.tune(file, 2, search=["train.rank.lr=0.001..0.01 log"], out=tmp_path / "tuning")
     assert len(tuned["trials"]) == 2
     assert Run.open(tmp_path / "tuning" / "run").config.data == run.config.data

@@ -1,4 +1,4 @@
-"""A split by shares: the last requests by time, as moments of which every later part is told."""
+"""A split by shares: the last requests by time, as moments that are passed to every later part."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,8 +28,8 @@ DATA |= {"time": "time", "labels": {"click": {"column": "click"}}}
 def moments(times: list[int], **shares: float) -> tuple[int, int]:
     """When validation and test begin, of requests at these times."""
     counts = pl.DataFrame({"time": times}).group_by("time").len().sort("time")
-    found = ShareSplit(**shares).at(counts["time"], counts["len"])
-    ends = [moment for moment in (found.valid, found.test) if isinstance(moment, datetime)]
+    split = ShareSplit(**shares).at(counts["time"], counts["len"])
+    ends = [moment for moment in (split.valid, split.test) if isinstance(moment, datetime)]
     return tuple(round(end.timestamp() * 1000) for end in ends)  # type: ignore[return-value]
 
 
@@ -99,9 +99,9 @@ def write_log(folder: Path, lists: bool) -> dict[str, Any]:
 def test_whole_requests_are_counted_of_rows_and_of_lists(tmp_path: Path, lists: bool) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(write_log(tmp_path, lists)))
-    found = corank.check(config)
-    assert found.splits == {"train": 28 * 3, "valid": 4 * 3, "test": 8 * 3}
-    assert found.config.data.split == TimeSplit(
+    check = corank.check(config)
+    assert check.splits == {"train": 28 * 3, "valid": 4 * 3, "test": 8 * 3}
+    assert check.config.data.split == TimeSplit(
         valid=datetime(1970, 1, 1, 0, 14, tzinfo=UTC), test=datetime(1970, 1, 1, 0, 16, tzinfo=UTC)
     )
 
@@ -140,7 +140,7 @@ def test_the_log_is_not_read_where_no_moment_is_needed(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_packing_training_and_all_that_follows_agree(tmp_path: Path) -> None:
-    """Packed once: what trains, resumes, judges, goes on and exports opens the same data by the same moments."""
+    """Packed once: training, resuming, judging, continuing and exporting open the same data by the same moments."""
     config, packed = small_world() / "config.yaml", tmp_path / "packed"
     changes = [SHARES, f"packed={packed}", "train.epochs=1"]
     manifest = corank.pack(config, changes).packed.manifest
@@ -153,9 +153,9 @@ def test_packing_training_and_all_that_follows_agree(tmp_path: Path) -> None:
     corank.export(tmp_path / "run", tmp_path / "bundle")
     assert (packed / "manifest.json").stat().st_mtime_ns == before
     later = [*changes, "data.split={valid: 0.05, test: 0.05}"]
-    found = corank.pack(config, later, continue_from=tmp_path / "run").packed.manifest
-    assert found.continued is not None and found.data.training_end() > manifest.data.training_end()
+    successor = corank.pack(config, later, continue_from=tmp_path / "run").packed.manifest
+    assert successor.continued is not None and successor.data.training_end() > manifest.data.training_end()
     going_on = corank.train(config, later, folder=tmp_path / "next", continue_from=tmp_path / "run")
-    assert going_on.run.config.data.training_end() == found.data.training_end()
+    assert going_on.run.config.data.training_end() == successor.data.training_end()
     workers = corank.train(config, changes, folder=tmp_path / "two", workers=2)
     assert workers.run.config.data == manifest.data

@@ -89,8 +89,8 @@ def test_a_server_that_is_down_ends_no_training(
 
 def test_periods_of_a_daily_funnel_are_written_once(tmp_path: Path, database: str) -> None:
     gate = ["rank.exposed.click.auc >= live"]
-    given = {"config": "c.yaml", "first": "2026-04-25", "gate": gate}
-    settings = DailySettings(**given, track=[f"mlflow,uri={database},experiment=daily,wait_s={PATIENCE}"])
+    options = {"config": "c.yaml", "first": "2026-04-25", "gate": gate}
+    settings = DailySettings(**options, track=[f"mlflow,uri={database},experiment=daily,wait_s={PATIENCE}"])
     records = [
         PeriodRecord(
             period=f"2026-04-{25 + n}",

@@ -1,4 +1,4 @@
-"""Callbacks that are found by name: their settings, mistakes, and those of plug-ins."""
+"""Callbacks looked up by name: their settings, mistakes, and those of plug-ins."""
 
 from pathlib import Path
 
@@ -65,14 +65,14 @@ def test_a_plug_in_of_the_config_is_found(
 ) -> None:
     (tmp_path / "counting_callback.py").write_text(COUNTING)
     monkeypatch.syspath_prepend(tmp_path)
-    given = world / "config.yaml"
+    config = world / "config.yaml"
     options = ["--set=plugins=[counting_callback]", "--set=train.requests=24", "--set=train.epochs=2"]
     options += [f"--run={tmp_path / 'run'}"]
-    code, _, err = run_corank(capsys, "train", given, *options, "--track", "counting")
+    code, _, err = run_corank(capsys, "train", config, *options, "--track", "counting")
     assert code == 1 and "callback counting: file: required, but not given" in err
     assert not (tmp_path / "run").exists(), "nothing is begun"
     file = tmp_path / "epochs.txt"
-    assert run_corank(capsys, "train", given, *options, "--track", f"counting,file={file}")[0] == 0
+    assert run_corank(capsys, "train", config, *options, "--track", f"counting,file={file}")[0] == 0
     assert file.read_text() == "1\n2\n"
 
 

@@ -1,4 +1,4 @@
-"""Records written in the background: their order, failures, and what is given up."""
+"""Records written in the background: their order, failures, and records that are dropped."""
 
 import threading
 

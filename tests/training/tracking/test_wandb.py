@@ -27,23 +27,25 @@ def test_a_training_is_written_offline(world: Path, tmp_path: Path) -> None:
     heard = Silent()
     callback = WandbCallback(project="shop", name="first", mode="offline", folder=tmp_path, wait_s=PATIENCE)
     done = corank.train(world / "config.yaml", SMALL, [callback, heard], folder=tmp_path / "run")
-    found = records(tmp_path)
-    (run,) = (record.run for record in found if record.WhichOneof("record_type") == "run")
+    written = records(tmp_path)
+    (run,) = (record.run for record in written if record.WhichOneof("record_type") == "run")
     assert (run.project, run.display_name) == ("shop", "first")
     config = values(run.config.update)
     assert config["train.epochs"] == 2 and config["stages.0.name"] == "prerank"
-    rows = [values(record.history.item) for record in found if record.WhichOneof("record_type") == "history"]
+    rows = [
+        values(record.history.item) for record in written if record.WhichOneof("record_type") == "history"
+    ]
     losses = [row for row in rows if "loss/rank.click" in row]
-    assert [row["loss/rank.click"] for row in losses] == [told["rank.click"] for told in heard.losses]
+    assert [row["loss/rank.click"] for row in losses] == [terms["rank.click"] for terms in heard.losses]
     assert all(row["candidates_per_second"] > 0 for row in losses)
     epochs = [row for row in rows if "epoch" in row]
     assert [row["valid/rank.click.auc"] for row in epochs] == [f["rank.click.auc"] for f in heard.figures]
     assert [row["_step"] for row in rows] == sorted({row["_step"] for row in rows})
     summary: dict[str, object] = {}
-    for record in found:
+    for record in written:
         summary |= values(record.summary.update)
     assert summary["kept/epoch"] == done.epoch
-    assert [record.exit.exit_code for record in found if record.WhichOneof("record_type") == "exit"] == [0]
+    assert [record.exit.exit_code for record in written if record.WhichOneof("record_type") == "exit"] == [0]
 
 
 def test_without_an_api_key_nobody_is_asked_and_the_training_goes_on(

@@ -1,4 +1,4 @@
-"""Boosted trees as arrays: they give what LightGBM gives, followed by torch and as an operator of ONNX."""
+"""Boosted trees as arrays: torch and the ONNX operator give LightGBM's scores."""
 
 from typing import Any
 
@@ -52,18 +52,18 @@ def network_of(booster: Any, trees: int = TREES) -> Trees:
     network = Trees(settings, Layout(Schema(features), {"a": 10}))
     assert len(network.read) == COLUMNS
     arrays = read_trees(booster, trees, LEAVES)
-    for name, held in vars(arrays).items():
-        network.get_buffer(name).copy_(torch.from_numpy(held)[None])
+    for name, array in vars(arrays).items():
+        network.get_buffer(name).copy_(torch.from_numpy(array)[None])
     network.categorical[CATEGORICAL] = 1
     return network
 
 
 def by_onnx(network: Trees, values: Floats) -> Floats:
-    held: Any = ensemble_attributes(network.arrays(0), network.categorical.numpy() > 0)
-    node = helper.make_node("TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml", **held)
-    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, COLUMNS])
+    attributes: Any = ensemble_attributes(network.arrays(0), network.categorical.numpy() > 0)
+    node = helper.make_node("TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml", **attributes)
+    inputs = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, COLUMNS])
     wanted = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])
-    graph = helper.make_graph([node], "trees", [given], [wanted])
+    graph = helper.make_graph([node], "trees", [inputs], [wanted])
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", 3)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
     checker.check_model(model)
@@ -88,8 +88,8 @@ def test_arrays_give_what_lightgbm_gives(seed: int) -> None:
         some[np.arange(TREES), column] = bound if shift == 0 else np.nextafter(bound, np.float32(shift))
     values = np.concatenate((values, edges))
     expected = booster.predict(values, raw_score=True)
-    found = network._sum_leaves(0, torch.from_numpy(values)).numpy()
-    np.testing.assert_allclose(found, expected, atol=2e-6)
+    sums = network._sum_leaves(0, torch.from_numpy(values)).numpy()
+    np.testing.assert_allclose(sums, expected, atol=2e-6)
     np.testing.assert_allclose(by_onnx(network, values), expected, atol=2e-6)
 
 
@@ -98,11 +98,11 @@ def test_trees_of_one_leaf_and_room_for_more(seed: int = 0) -> None:
     booster = grown(rows, min_rows=200, trees=2)
     network, expected = network_of(booster, trees=4), booster.predict(rows.values, raw_score=True)
     assert np.ptp(expected) == 0
-    for found in (
+    for sums in (
         network._sum_leaves(0, torch.from_numpy(rows.values)).numpy(),
         by_onnx(network, rows.values),
     ):
-        np.testing.assert_allclose(found, expected, atol=1e-6)
+        np.testing.assert_allclose(sums, expected, atol=1e-6)
 
 
 def test_validation_chooses_the_number_of_trees() -> None:

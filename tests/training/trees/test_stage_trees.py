@@ -51,9 +51,13 @@ def grown() -> Run:
 
 
 def trees_of(run: Run, stage: str = "rank") -> dict[str, Tensor]:
-    """What the trained model holds of a stage."""
-    held, prefix = run.trained(run.packed()), f"stages.{stage}."
-    return {name.removeprefix(prefix): held.whole(name) for name in held.names if name.startswith(prefix)}
+    """Tensors of a stage in the trained model."""
+    checkpoint, prefix = run.trained(run.packed()), f"stages.{stage}."
+    return {
+        name.removeprefix(prefix): checkpoint.whole(name)
+        for name in checkpoint.names
+        if name.startswith(prefix)
+    }
 
 
 def same(one: Run, other: Run) -> bool:
@@ -80,8 +84,8 @@ def bundle(grown: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_service_scores_as_the_run_does(grown: Run, bundle: Path, tmp_path: Path) -> None:
     with running_service(str(bundle), tmp_path / "cache") as (url, _):
-        found = parity(grown, url, 10)
-    assert found["requests"] == 10 and found["scores"] > 100 and found["largest"] <= TOLERANCE
+        agreement = parity(grown, url, 10)
+    assert agreement["requests"] == 10 and agreement["scores"] > 100 and agreement["largest"] <= TOLERANCE
 
 
 def test_a_bundle_scores_as_the_run_does(grown: Run, bundle: Path) -> None:
@@ -126,8 +130,8 @@ def test_how_a_mean_of_ones_is_rounded_changes_no_score(grown: Run) -> None:
 
 def test_it_is_compared_with_a_network(grown: Run, small_world: Path, tmp_path: Path) -> None:
     network = trained_run(small_world / "config.yaml", tmp_path / "network", "train.epochs=1")
-    found = corank.compare(network.folder, grown.folder).tables["differences"]
-    assert not found.filter(pl.col("stage") == "rank", pl.col("metric") == "auc").is_empty()
+    differences = corank.compare(network.folder, grown.folder).tables["differences"]
+    assert not differences.filter(pl.col("stage") == "rank", pl.col("metric") == "auc").is_empty()
 
 
 @pytest.mark.parametrize("mode", ["alternate", "separate"])
@@ -155,8 +159,8 @@ def test_a_training_that_goes_on_grows_trees_anew(grown: Run, small_world: Path,
     run = trained_run(config, tmp_path / "on", *fewer, continue_from=grown.folder)
     fresh = trained_run(config, tmp_path / "fresh", *fewer)
     assert same(run, fresh) and not same(run, grown)
-    held, packed = run.trained(run.packed()), run.packed()
-    codes = held.whole("tables.rank.weights.16")
+    checkpoint, packed = run.trained(run.packed()), run.packed()
+    codes = checkpoint.whole("tables.rank.weights.16")
     first = run.networks(packed)[0].layout.offset["item_id"]
     assert codes[first : first + packed.encoders.sizes["item_id"], 0].tolist() == list(
         range(packed.encoders.sizes["item_id"])
@@ -172,7 +176,7 @@ def test_a_packing_of_other_codes_gives_the_same_scores(small_world: Path, tmp_p
     corank.pack(config, [longer, plain, f"packed={tmp_path / 'longer'}"])
     own, judged = predict_run(run, "test"), predict_run(run, "test", on=tmp_path / "longer")
     assert own.packed.codes != judged.packed.codes
-    ours, theirs = (found.predictions.logits["rank"]["click"] for found in (own, judged))
+    ours, theirs = (prediction.predictions.logits["rank"]["click"] for prediction in (own, judged))
     np.testing.assert_allclose(expit(ours), expit(theirs), atol=1e-6)
 
 
@@ -202,14 +206,18 @@ def test_a_later_network_may_see_them(small_world: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "change", "told"),
     [
-        ("column", lambda held: held.fill_(999), r"column: node 0 of tree 0 of label 0 is no node of a tree"),
-        ("column", lambda held: held[0, 3].fill_(-1), r"column: node 0 of tree 3"),
-        ("left", lambda held: held[0, 1, 0].fill_(0), r"left: node 0 of tree 1"),
-        ("left", lambda held: held[0, 1, 0].fill_(7), r"left: node 0 of tree 1"),
-        ("right", lambda held: held[0, 2, 1].fill_(-9), r"right: node 1 of tree 2"),
-        ("right", lambda held: held[0, 2, :2].fill_(5), r"right: node 5 of tree 2"),
-        ("threshold", lambda held: held[0, 0, 0].fill_(float("nan")), r"threshold: holds nan"),
-        ("value", lambda held: held[0, 0, 0].fill_(float("inf")), r"value: holds inf"),
+        (
+            "column",
+            lambda tensor: tensor.fill_(999),
+            r"column: node 0 of tree 0 of label 0 is no node of a tree",
+        ),
+        ("column", lambda tensor: tensor[0, 3].fill_(-1), r"column: node 0 of tree 3"),
+        ("left", lambda tensor: tensor[0, 1, 0].fill_(0), r"left: node 0 of tree 1"),
+        ("left", lambda tensor: tensor[0, 1, 0].fill_(7), r"left: node 0 of tree 1"),
+        ("right", lambda tensor: tensor[0, 2, 1].fill_(-9), r"right: node 1 of tree 2"),
+        ("right", lambda tensor: tensor[0, 2, :2].fill_(5), r"right: node 5 of tree 2"),
+        ("threshold", lambda tensor: tensor[0, 0, 0].fill_(float("nan")), r"threshold: holds nan"),
+        ("value", lambda tensor: tensor[0, 0, 0].fill_(float("inf")), r"value: holds inf"),
     ],
 )
 def test_trees_that_lead_nowhere_are_refused(
@@ -217,8 +225,8 @@ def test_trees_that_lead_nowhere_are_refused(
 ) -> None:
     run = copy_run(grown, tmp_path / "run")
     path = run.folder / "model.safetensors"
-    held = load(path)
-    tensors = {key: held.whole(key).clone() for key in held.names}
+    checkpoint = load(path)
+    tensors = {key: checkpoint.whole(key).clone() for key in checkpoint.names}
     change(tensors[f"stages.rank.{name}"])
     rewrite(path, tensors)
     with pytest.raises(CheckpointError, match=rf"stages\.rank\.{told}.*train again"):
@@ -311,5 +319,7 @@ def test_ranks_that_train_together_have_the_same_trees(
     ends = fork_ranks(train_together, 2, run)
     assert [code for code, _ in ends] == [0, 0], "\n".join(text for _, text in ends)
     assert same(run, grown)
-    ours, theirs = (held.trained(held.packed()).whole("tables.rank.weights.16") for held in (run, grown))
+    ours, theirs = (
+        finished.trained(finished.packed()).whole("tables.rank.weights.16") for finished in (run, grown)
+    )
     assert torch.equal(ours, theirs)

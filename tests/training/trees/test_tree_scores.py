@@ -1,4 +1,4 @@
-"""Trees that teach: what they see, what a training makes of their scores, and which settings are refused."""
+"""Trees that teach: their data, the use of their scores in training, and refused settings."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -75,8 +75,8 @@ def test_an_interrupted_training_goes_on_with_the_same_scores(
     assert torch.equal(_first(resumed.trained(resumed.packed())), _first(taught.trained(taught.packed())))
 
 
-def _first(held: Checkpoint) -> torch.Tensor:
-    return held.whole("stages.rank.first.weight")
+def _first(checkpoint: Checkpoint) -> torch.Tensor:
+    return checkpoint.whole("stages.rank.first.weight")
 
 
 def test_labels_of_one_value_are_named(taught: Run) -> None:

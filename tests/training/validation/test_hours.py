@@ -45,25 +45,30 @@ def test_candidates_of_other_hours_are_left_out() -> None:
 
 
 def test_some_hours_are_like_the_same_hours_of_earlier_days(tmp_path: Path) -> None:
-    found = NewDay().compare(tmp_path, "data.split={train: 2026-03-09T12:00..2026-03-09T20:00}")
-    assert found.reasons == []
+    validation = NewDay().compare(tmp_path, "data.split={train: 2026-03-09T12:00..2026-03-09T20:00}")
+    assert validation.reasons == []
     log = pl.read_parquet(simulated_world() / "log/*.parquet")
     hours = log.filter(pl.col("time").dt.hour().is_between(12, 19)).group_by(pl.col("time").dt.date()).len()
     days = hours.filter(pl.col("time").cast(pl.String).is_between(pl.lit("2026-03-02"), pl.lit("2026-03-08")))
-    assert next(figure for figure in found.figures if figure.kind == "rows").reference == days["len"].median()
+    assert (
+        next(figure for figure in validation.figures if figure.kind == "rows").reference
+        == days["len"].median()
+    )
 
 
 def test_features_of_the_context_are_not_judged_by_other_hours() -> None:
     change = "data.split={train: 2026-03-09T06:00..2026-03-09T11:00}"
     opened = OpenedConfig.open(simulated_world() / CONFIG, [change, "validation.min_count=1"])
-    found = compare_rows(opened.settings, opened.base, packed_evening(), "run")
-    verdicts = {figure.name: figure.verdict for figure in found.figures if figure.kind == "psi"}
+    validation = compare_rows(opened.settings, opened.base, packed_evening(), "run")
+    verdicts = {figure.name: figure.verdict for figure in validation.figures if figure.kind == "psi"}
     assert verdicts["hour"] == "few" and verdicts["price"] != "few"
-    assert found.figures[[figure.kind for figure in found.figures].index("rows")].threshold == 1.6**3
+    assert (
+        validation.figures[[figure.kind for figure in validation.figures].index("rows")].threshold == 1.6**3
+    )
 
 
 def test_a_threshold_of_rows_that_is_given_holds_for_other_hours() -> None:
     change = "data.split={train: 2026-03-09T06:00..2026-03-09T11:00}"
     opened = OpenedConfig.open(simulated_world() / CONFIG, [change, "validation.rows=1.6"])
-    found = compare_rows(opened.settings, opened.base, packed_evening(), "run")
-    assert next(figure for figure in found.figures if figure.kind == "rows").threshold == 1.6
+    validation = compare_rows(opened.settings, opened.base, packed_evening(), "run")
+    assert next(figure for figure in validation.figures if figure.kind == "rows").threshold == 1.6

@@ -82,10 +82,10 @@ def test_an_ordinary_day_is_accepted(ordinary: Validation) -> None:
 
 @pytest.mark.parametrize("day", BAD_DAYS)
 def test_a_bad_day_is_refused_with_its_reason(day: str, tmp_path: Path) -> None:
-    given, kind, name = BAD_DAYS[day]
-    found = given.compare(tmp_path)
-    assert (kind, name) in {(figure.kind, figure.name) for figure in found.broken}
-    of_it = [reason for reason in found.reasons if reason.startswith(f"{kind}: ")]
+    new_day, kind, name = BAD_DAYS[day]
+    validation = new_day.compare(tmp_path)
+    assert (kind, name) in {(figure.kind, figure.name) for figure in validation.broken}
+    of_it = [reason for reason in validation.reasons if reason.startswith(f"{kind}: ")]
     assert any(name.rpartition(".")[2] in reason or kind == "rows" for reason in of_it)
 
 
@@ -111,35 +111,37 @@ UNFIT = {
 
 @pytest.mark.parametrize("day", UNFIT)
 def test_values_that_no_packing_takes_are_refused_whatever_the_thresholds(day: str, tmp_path: Path) -> None:
-    given, reason = UNFIT[day]
-    found = given.compare(tmp_path, "validation={levels: null, missing: null, psi: null}")
-    assert [figure.kind for figure in found.broken] == ["values"]
-    assert re.match(f"values: {reason}", found.reasons[0])
+    new_day, reason = UNFIT[day]
+    validation = new_day.compare(tmp_path, "validation={levels: null, missing: null, psi: null}")
+    assert [figure.kind for figure in validation.broken] == ["values"]
+    assert re.match(f"values: {reason}", validation.reasons[0])
 
 
 def test_a_threshold_of_null_refuses_nothing(tmp_path: Path) -> None:
     half = BAD_DAYS["half its rows lost"][0]
-    found = half.compare(tmp_path, "validation={rows: null, psi: null}")
-    assert "rows" not in {figure.kind for figure in found.broken}
-    assert {figure.verdict for figure in found.figures if figure.kind == "psi"} == {"off"}
+    validation = half.compare(tmp_path, "validation={rows: null, psi: null}")
+    assert "rows" not in {figure.kind for figure in validation.broken}
+    assert {figure.verdict for figure in validation.figures if figure.kind == "psi"} == {"off"}
 
 
 def test_a_feature_that_is_not_judged_is_shown(tmp_path: Path) -> None:
     dearer = BAD_DAYS["another unit"][0]
-    found = dearer.compare(tmp_path, "validation.unjudged=[price]")
-    assert found.reasons == [] and found.drift["price"] > 1
+    validation = dearer.compare(tmp_path, "validation.unjudged=[price]")
+    assert validation.reasons == [] and validation.drift["price"] > 1
 
 
 def test_a_feature_that_cannot_be_compared_is_shown_with_the_reason(tmp_path: Path) -> None:
     prior = "features.popular={kind: prior, by: [item_id], label: click}"
-    found = NewDay().compare(tmp_path, prior, "features.price.scale=standard", "features.tags=null")
-    why = {figure.name: figure.now for figure in found.figures if str(figure.now).startswith("not compared")}
+    validation = NewDay().compare(tmp_path, prior, "features.price.scale=standard", "features.tags=null")
+    why = {
+        figure.name: figure.now for figure in validation.figures if str(figure.now).startswith("not compared")
+    }
     assert why == {
         "popular": "not compared: the run has no such feature",
         "price": "not compared: its settings have changed",
         "tags": "not compared: the config has no such feature",
     }
-    assert found.reasons == [] and why.keys().isdisjoint(found.drift)
+    assert validation.reasons == [] and why.keys().isdisjoint(validation.drift)
 
 
 def test_a_feature_that_is_not_there_cannot_be_left_out(tmp_path: Path) -> None:
@@ -150,9 +152,9 @@ def test_a_feature_that_is_not_there_cannot_be_left_out(tmp_path: Path) -> None:
 
 
 def test_few_rows_are_not_judged(tmp_path: Path) -> None:
-    found = BAD_DAYS["labels flipped"][0].compare(tmp_path, "validation.min_count=1000000")
-    assert found.reasons == []
-    assert {figure.verdict for figure in found.figures if figure.threshold is not None} == {"few"}
+    validation = BAD_DAYS["labels flipped"][0].compare(tmp_path, "validation.min_count=1000000")
+    assert validation.reasons == []
+    assert {figure.verdict for figure in validation.figures if figure.threshold is not None} == {"few"}
 
 
 def test_earlier_rows_are_not_read(ordinary: Validation, tmp_path: Path) -> None:
@@ -179,9 +181,9 @@ def test_a_sample_gives_about_the_same(
 ) -> None:
     monkeypatch.setattr(packed_rows, "SAMPLE", 12_000)
     monkeypatch.setattr(packed_rows, "NEW_SAMPLE", 2_000)
-    found = NewDay().compare(tmp_path)
-    assert found.reasons == []
-    exact, about = ({(f.kind, f.name): f.now for f in v.figures} for v in (ordinary, found))
+    validation = NewDay().compare(tmp_path)
+    assert validation.reasons == []
+    exact, about = ({(f.kind, f.name): f.now for f in v.figures} for v in (ordinary, validation))
     assert (
         about["rows", "log"] == exact["rows", "log"] and about["labels", "click"] == exact["labels", "click"]
     )
@@ -205,6 +207,8 @@ def test_columns_of_a_log_of_lists_are_compared_by_candidate(tmp_path: Path) -> 
 
     day = NewDay(log=listed)
     files = tmp_path / "log-*.parquet"
-    found = day.compare(tmp_path, f"data.log={{files: '{files}', list: items, along: [{', '.join(along)}]}}")
-    columns = {figure.name for figure in found.figures if figure.kind == "columns"}
+    validation = day.compare(
+        tmp_path, f"data.log={{files: '{files}', list: items, along: [{', '.join(along)}]}}"
+    )
+    columns = {figure.name for figure in validation.figures if figure.kind == "columns"}
     assert columns <= {"log.item_id", "log.items"}

@@ -30,6 +30,6 @@ def test_an_ordinary_day_is_accepted(day: int, project: Path, capsys: pytest.Cap
     packed = OpenedConfig.open(config, [before, f"packed=before-{day}"])
     until = "" if day == 30 else f"2022-04-{day + 1}"
     new = OpenedConfig.open(config, [f"data.split={{train: 2022-04-{day}..{until}}}"]).settings
-    found = compare_rows(new, packed.base, pack_config(packed.settings, packed.base), "run")
-    assert found.reasons == []
-    assert len(found.drift) > 30 and "click_history" in found.drift
+    validation = compare_rows(new, packed.base, pack_config(packed.settings, packed.base), "run")
+    assert validation.reasons == []
+    assert len(validation.drift) > 30 and "click_history" in validation.drift

@@ -21,8 +21,8 @@ def test_it_is_that_of_the_formula() -> None:
 
 
 def test_an_empty_bin_gives_a_finite_one() -> None:
-    found = stability_index(np.array([10, 0]), np.array([0, 10]), 10, 10)
-    assert 1 < found < 10
+    index = stability_index(np.array([10, 0]), np.array([0, 10]), 10, 10)
+    assert 1 < index < 10
 
 
 @pytest.mark.parametrize("bins", [3, 12, 22])

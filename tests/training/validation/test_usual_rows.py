@@ -35,15 +35,15 @@ def pack_days(folder: Path) -> None:
 
 
 def rows_of(given: NewDay, folder: Path, *changes: str) -> ValidationFigure:
-    """What is found of the number of rows of 9 March."""
+    """The figure of the number of rows of 9 March."""
     packed = PackedDataset.open(shared("packed_days", pack_days) / "2026-03-08")
     opened = OpenedConfig.open(simulated_world() / "config.yaml", [*given.write(folder), *changes])
-    found = compare_rows(opened.settings, opened.base, packed, "run")
-    return next(figure for figure in found.figures if figure.kind == "rows")
+    validation = compare_rows(opened.settings, opened.base, packed, "run")
+    return next(figure for figure in validation.figures if figure.kind == "rows")
 
 
 def times(factor: float) -> Change:
-    """So many times the requests: others again, under new keys."""
+    """`factor` times the requests; added ones repeat others under new keys."""
 
     def change(frame: pl.DataFrame) -> pl.DataFrame:
         number = pl.col("request_id").rank("dense")
@@ -60,18 +60,18 @@ def times(factor: float) -> Change:
 def test_a_day_of_usual_size_is_accepted_and_half_a_day_refused(
     factor: float, verdict: str, tmp_path: Path
 ) -> None:
-    found = rows_of(NewDay(log=times(factor)), tmp_path)
+    figure = rows_of(NewDay(log=times(factor)), tmp_path)
     log = pl.read_parquet(simulated_world() / "log/*.parquet")
     days = log.group_by(day=pl.col("time").dt.date().cast(pl.String)).len()
     week = days.filter(pl.col("day").is_between(pl.lit("2026-03-02"), pl.lit("2026-03-08")))
-    assert found.reference == week["len"].median() and found.threshold == 1.6
-    assert found.verdict == verdict
+    assert figure.reference == week["len"].median() and figure.threshold == 1.6
+    assert figure.verdict == verdict
 
 
 def test_an_hour_is_compared_with_the_same_hour_of_earlier_days(tmp_path: Path) -> None:
     hour = "data.split={train: 2026-03-09T14:00..2026-03-09T15:00}"
-    found = rows_of(NewDay(), tmp_path, hour, "validation.min_count=1")
+    figure = rows_of(NewDay(), tmp_path, hour, "validation.min_count=1")
     log = pl.read_parquet(simulated_world() / "log/*.parquet").filter(pl.col("time").dt.hour() == 14)
     days = log.group_by(day=pl.col("time").dt.date().cast(pl.String)).len()
     week = days.filter(pl.col("day").is_between(pl.lit("2026-03-02"), pl.lit("2026-03-08")))
-    assert found.reference == week["len"].median() and found.threshold == 1.6
+    assert figure.reference == week["len"].median() and figure.threshold == 1.6

@@ -1,4 +1,4 @@
-"""What goes over into a changed model, number by number: rows that grow, features more and less, other layers."""
+"""Weights carried into a changed model, compared one by one: more rows, features added and removed, other layers."""
 
 from pathlib import Path
 
@@ -36,13 +36,13 @@ def first_day(name: str, *overrides: str) -> Run:
 def second_day(folder: Path, *overrides: str) -> Run:
     """A run of the second day that has no checkpoint yet."""
     config, _, second = of_days()
-    found = corank.config.read_config(config, [*second, *overrides])
-    return Run(folder, found, config.parent)
+    settings = corank.config.read_config(config, [*second, *overrides])
+    return Run(folder, settings, config.parent)
 
 
 def parts(origin: Origin | None) -> dict[str, CarriedPart]:
     assert origin is not None
-    return {f"{held.part} {held.name}".rstrip(): held for held in origin.parts}
+    return {f"{part.part} {part.name}".rstrip(): part for part in origin.parts}
 
 
 @pytest.mark.parametrize("optimiser", ["rowwise_adagrad", "lazy_adam"])
@@ -52,7 +52,7 @@ def test_every_row_and_its_states_are_those_of_its_value(optimiser: str, tmp_pat
     run = second_day(tmp_path / "run", AVERAGED, table)
     packed, before = run.packed(), source.packed()
     trainer = begin_from(source, run, packed)
-    held, layouts = source.latest.load(), (Trainer(source, before).model.layout, trainer.model.layout)
+    checkpoint, layouts = source.latest.load(), (Trainer(source, before).model.layout, trainer.model.layout)
     assert trainer.average is not None
     averaged = trainer.average.state()
     weights, states = trainer.model.state_dict(), trainer.optimisers["table"].state_dict()["state"]
@@ -76,13 +76,13 @@ def test_every_row_and_its_states_are_those_of_its_value(optimiser: str, tmp_pat
                 earlier, known = codes.get(value, UNKNOWN), value in codes
             new += not known
             then = was + earlier
-            assert torch.equal(weights[f"tables.{name}"][row], held.whole(f"model.tables.{name}")[then])
+            assert torch.equal(weights[f"tables.{name}"][row], checkpoint.whole(f"model.tables.{name}")[then])
             assert torch.equal(
-                averaged[f"model.tables.{name}"][row], held.whole(f"average.model.tables.{name}")[then]
+                averaged[f"model.tables.{name}"][row], checkpoint.whole(f"average.model.tables.{name}")[then]
             )
-            assert averaged[f"seen.{name}"][row] == held.whole(f"average.seen.{name}")[then]
+            assert averaged[f"seen.{name}"][row] == checkpoint.whole(f"average.seen.{name}")[then]
             for part in steps:
-                expected = held.whole(f"optimiser.table.{number}.{part}")[then]
+                expected = checkpoint.whole(f"optimiser.table.{number}.{part}")[then]
                 assert torch.equal(
                     states[number][part][row], expected if known else torch.zeros_like(expected)
                 )
@@ -105,11 +105,11 @@ def test_each_rank_takes_the_rows_that_it_holds(tmp_path: Path) -> None:
     assert len(alone.tables) >= 4
     for name in alone.names:
         if name in alone.tables:
-            tables = [held.tables[name] for held in parts]
+            tables = [shard.tables[name] for shard in parts]
             whole = SplitTable(tables[0].rows, tuple(table.parts[0] for table in tables)).whole()
             assert torch.equal(whole, alone.whole(name)), name
         else:
-            assert all(torch.equal(held.tensors[name], alone.tensors[name]) for held in parts), name
+            assert all(torch.equal(shard.tensors[name], alone.tensors[name]) for shard in parts), name
 
 
 def test_a_feature_more_and_one_less(tmp_path: Path) -> None:
@@ -119,11 +119,11 @@ def test_a_feature_more_and_one_less(tmp_path: Path) -> None:
     corank.pack(run.base / "config.yaml", _overrides("features.device=null", "features.tags=null"))
     packed = run.packed()
     trainer, drawn = begin_from(source, run, packed), Trainer(run, packed)
-    earlier, held = Trainer(source, source.packed()).model.layout, source.latest.load()
+    earlier, checkpoint = Trainer(source, source.packed()).model.layout, source.latest.load()
     now = trainer.model.layout
     first = "stages.rank.first.weight"
     at, was = 0, 0
-    found, old = trainer.model.state_dict()[first], held.whole(f"model.{first}")
+    weight, old = trainer.model.state_dict()[first], checkpoint.whole(f"model.{first}")
     optimiser = trainer.optimisers["rank"].state_dict()
     numbers = [name for name, _ in trainer.model.stages["rank"].named_parameters()]
     moment = optimiser["state"][numbers.index("first.weight")]["exp_avg"]
@@ -136,10 +136,10 @@ def test_a_feature_more_and_one_less(tmp_path: Path) -> None:
             there = earlier.columns(place, [name] if name != "city" else [])
             here = torch.from_numpy(columns) + at
             if len(there):
-                assert torch.equal(found[:, here], old[:, torch.from_numpy(there) + was]), name
+                assert torch.equal(weight[:, here], old[:, torch.from_numpy(there) + was]), name
                 assert moment[:, here].abs().sum() > 0
             else:
-                assert torch.equal(found[:, here], drawn.model.state_dict()[first][:, here])
+                assert torch.equal(weight[:, here], drawn.model.state_dict()[first][:, here])
                 assert not moment[:, here].any()
             compared.add(name)
         at, was = at + now.width(place), was + earlier.width(place)
@@ -169,21 +169,21 @@ def test_other_layers_losses_and_optimisers_are_named(tmp_path: Path) -> None:
         continue_from=source.folder,
         report=lines.append,
     )
-    found = parts(result.origin)
-    states = {name: held.state for name, held in found.items()}
+    carried = parts(result.origin)
+    states = {name: part.state for name, part in carried.items()}
     assert states["rows item_id"] == "carried" and states["rows city"] == "fresh"
     assert states["rows device"] == "gone" and states["scale category_clicks"] == "fresh"
     assert (
-        states["tables prerank"] == "carried" and found["tables prerank"].note == "begin as the shared ones"
+        states["tables prerank"] == "carried" and carried["tables prerank"].note == "begin as the shared ones"
     )
     assert states["layers rank"] == "in part"
-    assert found["layers rank.first.weight"].note == "new: city; gone: device"
-    assert found["layers rank.hidden.0.weight"].note == "8 x 16 before, 12 x 16 now"
+    assert carried["layers rank.first.weight"].note == "new: city; gone: device"
+    assert carried["layers rank.hidden.0.weight"].note == "8 x 16 before, 12 x 16 now"
     assert (states["layers rank.hidden.0.weight"], states["layers rank.heads.weight"]) == ("fresh", "fresh")
     assert states["optimiser tables"] == "fresh" and states["average"] == "gone"
     assert any(line.startswith(f"from {source.folder}, after ") for line in lines)
     assert any("rows device" in line and "gone" in line for line in lines)
-    assert result.tables["carried"].height == len(found)
+    assert result.tables["carried"].height == len(carried)
     assert '"from": {' in result.to_json() and Run.open(tmp_path / "run").origin == result.origin
 
 

@@ -35,20 +35,20 @@ def _make(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    """A run, one without a feature, one of a later day that went on from it, and packed data of more days."""
+    """A run, one without a feature, one of a later day that continued from it, and packed data of more days."""
     return shared("judged", _make)
 
 
 def differing(one: PredictedRun, other: PredictedRun) -> set[int]:
     """The users whose candidates score otherwise."""
-    requests, found = one.predictions.requests, set[int]()
+    requests, users = one.predictions.requests, set[int]()
     assert np.array_equal(requests.start, other.predictions.requests.start)
     user = np.repeat(requests.user, np.diff(requests.start))
     for stage, labels in one.predictions.logits.items():
         for label, logits in labels.items():
             apart = np.abs(logits - other.predictions.logits[stage][label]) > 1e-5
-            found |= set(user[apart].tolist())
-    return found
+            users |= set(user[apart].tolist())
+    return users
 
 
 @pytest.mark.parametrize("name", ["run", "less"])
@@ -89,13 +89,17 @@ def test_runs_of_two_days_are_compared_on_the_packing_of_the_second(
     code, text, _ = run_corank(capsys, "compare", *runs, "--json", "--margin", "0.5")
     document = json.loads(text)
     assert document["on"] == str(folder / "later packed") and document["margins"] == {"all": 0.5}
-    found = document["stages"]["rank"]["exposed"]["click"]["auc"]
-    assert found["verdict"] == "no difference shown" and found["not_worse"] and found["margin"] == 0.5
+    difference = document["stages"]["rank"]["exposed"]["click"]["auc"]
+    assert (
+        difference["verdict"] == "no difference shown"
+        and difference["not_worse"]
+        and difference["margin"] == 0.5
+    )
     alone = corank.evaluate(folder / "run", on=folder / "later", bootstrap=False)
-    assert found["a"] == alone["stages"]["rank"]["exposed"]["click"]["auc"]
+    assert difference["a"] == alone["stages"]["rank"]["exposed"]["click"]["auc"]
     assert alone["lost"] == document["lost"]["a"]
     forth, back = (corank.compare(a, b, on=folder / "longer").document for a, b in (runs, runs[::-1]))
-    ours, theirs = (held["cascade"]["joint_click_recall@6"] for held in (forth, back))
+    ours, theirs = (comparison["cascade"]["joint_click_recall@6"] for comparison in (forth, back))
     assert ours["difference"] == -theirs["difference"]
     assert forth["requests"] == document["requests"]
 

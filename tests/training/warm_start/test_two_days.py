@@ -1,4 +1,4 @@
-"""A training that goes on from a run ends as one training over both days; with nothing to learn nothing changes."""
+"""Training that continues a run equals one training over both days; with nothing to learn nothing changes."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -103,8 +103,8 @@ def test_nothing_to_learn_leaves_all_weights_and_states(case: str, tmp_path: Pat
     assert (
         corank.train(config, [*overrides, "train.epochs=0"], folder=tmp_path / "kept", resume=True).epoch == 0
     )
-    found = corank.evaluate(tmp_path / "kept", bootstrap=False).document
-    assert found == corank.evaluate(first.folder, bootstrap=False).document
+    document = corank.evaluate(tmp_path / "kept", bootstrap=False).document
+    assert document == corank.evaluate(first.folder, bootstrap=False).document
 
 
 def test_no_epochs_without_weights_are_refused(tmp_path: Path) -> None:
@@ -175,12 +175,12 @@ def test_the_epoch_that_early_stopping_kept_is_carried(tmp_path: Path) -> None:
 def test_checkpoints_of_several_ranks_are_read(tmp_path: Path) -> None:
     first = first_day("joint")
     split_run(first, tmp_path / "split", 3)
-    found = [
+    states = [
         state(begin_from(Run.open(folder), Run(tmp_path / "new", first.config, first.base), first.packed()))
         for folder in (first.folder, tmp_path / "split")
     ]
-    require_equal(*found)
-    require_equal(found[0], first.latest.load())
+    require_equal(*states)
+    require_equal(states[0], first.latest.load())
 
 
 def test_the_seed_goes_on(tmp_path: Path) -> None:

@@ -39,9 +39,9 @@ def test_refusals_are_bounded_and_counted(tmp_path: Path, monkeypatch: pytest.Mo
     for _ in range(REFUSED_A_MINUTE + 50):
         audit.record("upsert", 401)
     audit.record("upsert", 200)
-    found = lines(tmp_path / "audit")
-    assert len(found) == REFUSED_A_MINUTE + 1
-    assert found[-1]["refusals_not_recorded"] == 50
+    records = lines(tmp_path / "audit")
+    assert len(records) == REFUSED_A_MINUTE + 1
+    assert records[-1]["refusals_not_recorded"] == 50
 
 
 def write_many(path: Path) -> None:

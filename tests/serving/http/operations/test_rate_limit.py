@@ -1,4 +1,4 @@
-"""Rates of requests: the bucket's arithmetic, what workers share, and what a client is told."""
+"""Rates of requests: the bucket's arithmetic, what workers share, and the answers to clients."""
 
 import fcntl
 import os

@@ -148,8 +148,8 @@ def test_a_full_disk_keeps_what_is_there(tmp_path: Path) -> None:
         "store.put({'a': [(b'k', b'small')]})\n"
     )
     url = f"lmdb:{tmp_path / 'store'}"
-    told, there = run(code, url).splitlines()
-    assert told.startswith(f"StoreError {url}: nothing was written: ") and told.endswith(
+    message, there = run(code, url).splitlines()
+    assert message.startswith(f"StoreError {url}: nothing was written: ") and message.endswith(
         "; is its disk full?"
     )
     assert there == "[b'v'] ['a']"
@@ -268,8 +268,8 @@ def test_a_store_that_is_closed_or_forked_says_so(tmp_path: Path) -> None:
         "else:\n    try:\n        store.head()\n    except Exception as error:\n        print(error, flush=True)\n"
         "    os._exit(0)\n"
     )
-    told, head = run(code, url).splitlines()
-    assert "this process was forked since" in told and head == "None"
+    message, head = run(code, url).splitlines()
+    assert "this process was forked since" in message and head == "None"
 
 
 def test_a_folder_that_is_made_anew_is_another_store(tmp_path: Path) -> None:

@@ -64,9 +64,9 @@ def open_sockets(cluster: Cluster) -> list[socket.socket]:
         id(link._sock) for client in cluster.clients for link in client.connection_pool._available_connections
     }
     ports = {server.port for server in cluster.servers}
-    found = [x for x in gc.get_objects() if isinstance(x, socket.socket) and id(x) not in own]
+    sockets = [x for x in gc.get_objects() if isinstance(x, socket.socket) and id(x) not in own]
     return [
-        x for x in found if x.fileno() >= 0 and x.family == socket.AF_INET and x.getpeername()[1] in ports
+        x for x in sockets if x.fileno() >= 0 and x.family == socket.AF_INET and x.getpeername()[1] in ports
     ]
 
 
@@ -85,9 +85,9 @@ def test_what_is_written_with_the_head_is_in_its_slot_and_items_are_everywhere(
         b"{%b}%b" % (store._prefix, end) for end in (b":head", b":t:journal", b":t:log", b":t:changed/v")
     }
     assert len({key_slot(key) for key in one}) == 1
-    held = [sum(b":b:items/v" in key for key in some) for some in keys]
+    counts = [sum(b":b:items/v" in key for key in some) for some in keys]
     assert len({key_slot(key) for some in keys for key in some if b":b:items/v" in key}) > 900
-    assert all(250 < count < 430 for count in held)
+    assert all(250 < count < 430 for count in counts)
     assert store.count("items/v") == 3000 and store.tables() == sorted(
         ["journal", "log", "changed/v", "items/v", "parts/v", "users"]
     )
@@ -348,7 +348,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def served(store: Store, cache: Path) -> Funnel:
-    """What a reader that starts now would serve; reading it checks that it is whole."""
+    """The funnel that a reader that starts now would serve; reading it checks that it is whole."""
     live = StoreState.read(store)[1].require_live(store)
     return load_latest(store, live, Funnel(fetch_bundle(store, live, cache)))
 
@@ -433,7 +433,7 @@ def test_what_a_failover_lost_after_it_was_verified_is_noticed_and_mended(
     source = StoreSource(url, tmp_path / "cache")
     with closing(open_store(url)) as store:
         publish_bundle(bundles[0], store)
-        held = source.load_newer(None)
+        funnel = source.load_newer(None)
         cluster.cut_off()
         live = publish_bundle(
             bundles[1],
@@ -443,14 +443,14 @@ def test_what_a_failover_lost_after_it_was_verified_is_noticed_and_mended(
         )
         assert StoreState.read(store)[1].live == live
         with pytest.raises(StoreError, match="the server cannot be reached"):
-            source.load_newer(held)
+            source.load_newer(funnel)
         with pytest.raises(StoreError, match=r"is not whole; publish it again|are missing; publish it again"):
-            source.load_newer(held)
+            source.load_newer(funnel)
         cluster.recover()
         said: list[str] = []
         assert publish_bundle(bundles[1], store, said.append) == live
         assert any("not whole; what is live is untouched" in line for line in said)
-        newer = source.load_newer(held)
+        newer = source.load_newer(funnel)
         assert newer is not None and newer.manifest.content == live
     source.close()
 
