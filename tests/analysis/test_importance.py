@@ -173,6 +173,7 @@ def test_what_alone_is_read_is_worth_all_and_what_is_not_read_nothing(
 @pytest.mark.usefixtures("unpriced")
 def test_a_match_is_worth_something_to_the_towers_that_read_it(tmp_path: Path) -> None:
     overrides = ["features.seen={kind: count, of: [history, item_id]}", "stages.0.matches=[seen]"]
+    overrides += ["losses=[{kind: click, stage: prerank}, {kind: click, stage: rank}]"]
     overrides += ["train.epochs=1", f"packed={tmp_path / 'packed'}"]
     run = trained_run(small_world() / "config.yaml", tmp_path / "trained", *overrides)
     packed = run.packed()

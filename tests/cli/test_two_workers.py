@@ -15,7 +15,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # MLflow's own, of SQLAlchemy and pydantic
 ]
-SHORT = ("train.epochs=1", "train.requests=128")
+# each worker draws its own rows of feature_dropout
+SHORT = ("train.epochs=1", "train.requests=128", "stages.0.feature_dropout={}")
 
 
 def test_of_two_workers_the_first_tracks(

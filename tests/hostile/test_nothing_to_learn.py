@@ -88,8 +88,8 @@ def test_labels_that_are_all_null_are_refused_and_nothing_is_written(
         else:
             corank.study(world, tmp_path / "run", overrides=overrides)
     assert str(caught.value).startswith(
-        "losses: stage 'rank' cannot learn 'click' from the split 'train': its losses (rank.click) get no "
-        "positives and no negatives; 0 positives and 0 negatives among "
+        "losses: stage 'prerank' cannot learn 'click' from the split 'train': its losses "
+        "(prerank.click, prerank.unexposed, prerank.in_batch) get no positives"
     )
     assert not (tmp_path / "run").exists()
 
@@ -213,7 +213,7 @@ def test_check_prints_the_counts_and_refuses(
     code, out, err = run_corank(capsys, "check", world, *sets)
     assert code == 1
     assert "exposed rows by what is known of each label" in out
-    assert err.startswith("error: losses: stage 'rank' cannot learn 'click'")
+    assert err.startswith("error: losses: stage 'prerank' cannot learn 'click'")
 
 
 LISTS = "losses=[{kind: listwise, stage: rank}, {kind: pairwise, stage: prerank}]"

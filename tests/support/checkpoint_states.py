@@ -149,7 +149,9 @@ def _write_states(folder: Path) -> None:
 def _train_alone(runs: Path) -> None:
     config = simulated_world() / "config.yaml"
     for name, overrides in TRAININGS.items():
-        settings = read(config, ["train.requests=64", "train.precision=fp32", *overrides])
+        # each rank draws its own rows of feature_dropout
+        fixed = ["train.requests=64", "train.precision=fp32", "stages.0.feature_dropout={}"]
+        settings = read(config, [*fixed, *overrides])
         for times, parent in ((1, "one"), (4, "unbroken")):
             run = Run.create(runs / parent / name, settings, config.parent)
             for _ in range(times):

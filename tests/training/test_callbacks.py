@@ -113,7 +113,7 @@ def test_an_error_at_the_end_does_not_hide_what_ended_the_training(world: Path, 
 
 
 def test_what_is_no_callback_is_refused(world: Path, tmp_path: Path) -> None:
-    for wrong, received in ((Recording, "the class Recording"), (print, "built-in function print")):
+    for wrong, received in ((Recording, "the class Recording"), (len, "built-in function len")):
         with pytest.raises(ConfigError, match=rf"callbacks\[0\]: expected an object .*{received}"):
             corank.train(world / "config.yaml", callbacks=[wrong], folder=tmp_path)  # type: ignore[list-item]
     with pytest.raises(ConfigError, match="callbacks: they run in this process"):

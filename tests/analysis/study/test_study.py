@@ -247,7 +247,12 @@ def test_an_arm_that_diverges_costs_no_other(small: Path, tmp_path: Path) -> Non
     ("options", "message"),
     [
         (
-            {"overrides": ("stages.0={name: prerank, model: mlp, cuts: [retrieved], keep: 9}",)},
+            {
+                "overrides": (
+                    "stages.0={name: prerank, model: mlp, cuts: [retrieved], keep: 9}",
+                    "losses=[{kind: click, stage: prerank}, {kind: click, stage: rank}]",
+                )
+            },
             "the first with item vectors, such as `model: towers`",
         ),
         ({"questions": (10,)}, r"questions: expected some of 1 to 9; received \[10\]"),
