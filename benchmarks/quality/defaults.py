@@ -53,7 +53,7 @@ EARLIER: list[Plain] = [
 """The losses that `corank simulate` first added to the clicks."""
 LOG = "kuairand"
 HARM = 0.005
-"""Of the truth's recall that the shipped recipe may lose to clicks alone, and to the best arm: aims."""
+"""Of the truth's recall that the shipped recipe may lose to clicks alone: an aim."""
 TRUTH = "joint_truth_recall"
 FIGURES = {
     TRUTH: TRUTH,
@@ -185,7 +185,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", metavar="DIR", help="KuaiRand-Pure")
     parser.add_argument("--worlds", nargs="*", default=list(PRESETS), metavar="PRESET")
     parser.add_argument(
-        "--drawings", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help="of each world"
+        "--drawings",
+        type=int,
+        nargs="+",
+        default=[3, 4, 5],
+        metavar="SEED",
+        help="of each world; the shipped recipe was chosen on 0 to 2",
     )
     parser.add_argument("--requests", type=int, default=10_000, help="of a simulated world")
     parser.add_argument("--candidates", type=int, default=200, help="of a request of a simulated world")
@@ -218,17 +223,13 @@ def main() -> None:
 
 
 def aims_of(figures: Mapping[str, harness.Figure]) -> dict[str, tuple[str, float]]:
-    """No worse than clicks alone, better than the earlier recipe, and near the best arm."""
-    bounds = {
-        f".shipped-clicks.{TRUTH}.low": (">=", -HARM),
-        f".shipped-earlier.{TRUTH}": (">", 0.0),
-        ".shipped-clicks.rank_auc": (">=", -0.001),
-        ".shipped-clicks.prerank_auc": (">=", -0.001),
-    }
-    aims = {key: bound for key in figures for end, bound in bounds.items() if key.endswith(end)}
-    return {
-        k: bound for k, bound in aims.items() if not k.endswith("_auc") or k.partition(".")[0] not in PRESETS
-    }
+    """In worlds no harm to clicks alone and better than the earlier recipe; in logs no AUC lost to clicks alone."""
+    in_worlds = {f"shipped-clicks.{TRUTH}.low": (">=", -HARM), f"shipped-earlier.{TRUTH}": (">", 0.0)}
+    in_logs = {f"shipped-clicks.{stage}_auc": (">=", -0.001) for stage in ("rank", "prerank")}
+    names = dict.fromkeys(key.partition(".")[0] for key in figures)
+    bounds = {name: in_worlds if name in PRESETS else in_logs for name in names}
+    aims = {f"{name}.{key}": bound for name, own in bounds.items() for key, bound in own.items()}
+    return {key: bound for key, bound in aims.items() if key in figures}
 
 
 def open_bases(arguments: argparse.Namespace, folder: Path, report: Report) -> dict[str, list[Path]]:

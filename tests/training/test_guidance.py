@@ -254,6 +254,18 @@ def test_scores_that_nothing_reads_are_named(config: Path) -> None:
     assert "scores" not in read
 
 
+def test_a_single_stage_is_asked_for_no_teacher(config: Path) -> None:
+    path = config.parent / "log.parquet"
+    pl.read_parquet(path).filter(pl.col("level") == "exposed").write_parquet(path)
+    alone = [
+        "stages=[{name: rank, model: mlp, keep: 1, hidden: [4], labels: [buy], value: buy}]",
+        "losses=[{kind: click, stage: rank, label: buy}]",
+    ]
+    assert corank.check(config, alone).profile.recipe.endswith(
+        "the config one stage: clicks are all that fits"
+    )
+
+
 def test_a_log_of_exposures_asks_for_a_teacher(config: Path) -> None:
     path = config.parent / "log.parquet"
     pl.read_parquet(path).filter(pl.col("level") == "exposed").write_parquet(path)

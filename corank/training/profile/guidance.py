@@ -311,6 +311,8 @@ class Guidance:
     def recipe(self) -> str:
         """Which losses fit the log and why, and whether the config has them: a line."""
         cut = bool(self._cut)
+        if not cut and len(self.config.stages) < 2:
+            return "the log has exposed candidates alone, and the config one stage: clicks are all that fits"
         recipe = RECIPES["levels" if cut else "exposures"]
         holds = self._holds if cut else "the log has exposed candidates alone"
         fits = f"{', '.join(recipe.kinds)} beside the clicks did best in {recipe.measured}"
