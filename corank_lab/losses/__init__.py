@@ -1,0 +1,1 @@
+"""Losses of the lab, by the entry point `corank.losses`."""

@@ -1,0 +1,1 @@
+"""Stage models of the lab, by the entry point `corank.stages`."""
