@@ -161,9 +161,9 @@ def __getattr__(name: str) -> Any:
     Raises MissingExtraError if the name needs a part that is not installed.
     """
     if name == "__version__":
-        from importlib.metadata import version
+        from corank.core.version import corank_version
 
-        return version("corank")
+        return corank_version()
     if name == "config":
         return import_module("corank.config")
     if name not in _MODULE_OF:

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Self
 
-from corank import __version__
 from corank.analysis import plots
 from corank.analysis.comparison import BETTER, WORDS, metric_direction
 from corank.analysis.drawing import BAD, FAINT, GOOD
 from corank.analysis.html import Cell, Html, page, plot, section, table, text, verdict
 from corank.core.formatting import format_metric, shorten
+from corank.core.version import corank_version
 from corank.metrics.inputs import Population
 
 WIDER = 10
@@ -134,7 +134,7 @@ def _sides(document: Mapping[str, Any], names: Names) -> Html:
 
 def describe_document(document: Mapping[str, Any]) -> str:
     """The compared data and corank's version, as text."""
-    description = f"{describe_rows(document)}. corank {__version__}."
+    description = f"{describe_rows(document)}. corank {corank_version()}."
     if "on" in document:
         description += f" Both judged on {document['on']}. {describe_lost(document)}"
     return description

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from corank import __version__
 from corank.analysis.evaluated_run import predict_run
 from corank.core.formatting import format_interval, format_metric
 from corank.core.types import Progress
+from corank.core.version import corank_version
 from corank.evaluation.document import render
 from corank.evaluation.groups import group_candidates, select_candidates
 from corank.evaluation.measures import evaluate_predictions
@@ -97,7 +97,7 @@ def groups_page(document: Mapping[str, Any], title: str) -> str:
         [group["name"], f"{group['requests']:,}", f"{group['candidates']:,}"] for group in document["groups"]
     ]
     sections.append(section("Rows", table([document["by"], "requests", "candidates"], counts)))
-    lead = f"Split {document['split']}, by {document['by']}: {len(names)} groups. corank {__version__}."
+    lead = f"Split {document['split']}, by {document['by']}: {len(names)} groups. corank {corank_version()}."
     return page(title, lead, *sections)
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from corank import __version__
 from corank.analysis.comparison import BETTER, metric_direction
 from corank.analysis.evaluated_run import EvaluatedRun
 from corank.analysis.html import Cell, Html, folded, heading, page, section, table, text
@@ -20,6 +19,7 @@ from corank.analysis.report.run_figures import (
     training_parts,
 )
 from corank.core.formatting import format_interval, format_metric
+from corank.core.version import corank_version
 from corank.evaluation.document import BESIDE_METRICS
 from corank.metrics.inputs import Population
 from corank.training.config_file import plain
@@ -67,7 +67,7 @@ def _lead(evaluated: EvaluatedRun) -> str:
         f"{len(np.unique(rows.requests.user)):,} users, {document['candidates']:,} candidates, of which "
         f"{int(rows.exposed.sum()):,} exposed ({positives}). "
         f"Run {evaluated.run.folder}, weights of epoch {epoch}, seed {evaluated.run.config.train.seed}, corank "
-        f"{__version__}."
+        f"{corank_version()}."
     )
 
 

@@ -22,12 +22,12 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from corank import __version__
 from corank.analysis.logged_request import logged_request
 from corank.analysis.search.search_folder import packed_path
 from corank.analysis.trials.trial_data import TrialData
 from corank.core.calibration import Platt
 from corank.core.files import write_text
+from corank.core.version import corank_version
 from corank.data.dataset import PackedDataset
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
@@ -85,7 +85,13 @@ class LatencyMeter:
             settings = {key: value for key, value in stage.items() if key not in IDLE}
             stages.append(settings | {"labels": len(config.stages[n].labels)} | ({} if n else {"keep": None}))
         packed = self.data.of(config)
-        machine = [platform.node(), platform.machine(), os.cpu_count(), onnxruntime.__version__, __version__]
+        machine = [
+            platform.node(),
+            platform.machine(),
+            os.cpu_count(),
+            onnxruntime.__version__,
+            corank_version(),
+        ]
         parts = [stages, plain(config)["features"], list(quotas), packed.manifest.fingerprint, machine]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import yaml
 
-from corank import __version__
 from corank.analysis import plots
 from corank.analysis.html import Cell, Html, folded, page, plot, section, table, text
 from corank.core.formatting import format_interval, format_metric
+from corank.core.version import corank_version
 
 PANELS = 3
 """Metrics of the plot, at most."""
@@ -22,7 +22,7 @@ def sweep_page(document: Mapping[str, Any]) -> Html:
     return page(
         f"{document['name']}: a sweep",
         f"Validation split: {document['requests']:,} requests, {document['candidates']:,} candidates. "
-        f"{document['trials']} trials of {len(document['arms'])} arms, corank {__version__}.",
+        f"{document['trials']} trials of {len(document['arms'])} arms, corank {corank_version()}.",
         section("What was chosen", text(document["verdict"]), *map(text, document["notes"])),
         section("How to read it", text(_method(document))),
         section("Beside the config as written", *_differences(document)),

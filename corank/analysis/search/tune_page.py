@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from corank import __version__
 from corank.analysis.html import Cell, Html, folded, page, plot, section, table, text
 from corank.analysis.plots import plot_rows
 from corank.analysis.search.sweep_page import tested_section
@@ -22,6 +21,7 @@ from corank.analysis.search.tune_plots import (
     plot_slices,
 )
 from corank.core.formatting import format_metric
+from corank.core.version import corank_version
 
 
 def tune_page(document: Mapping[str, Any]) -> Html:
@@ -31,7 +31,7 @@ def tune_page(document: Mapping[str, Any]) -> Html:
         f"{document['name']}: a tuning",
         f"Validation split: {document['requests']:,} requests, {document['candidates']:,} candidates. "
         f"{len(document['trials'])} trials, {len(complete)} of them completed, seed {document['seed']}, corank "
-        f"{__version__}.",
+        f"{corank_version()}.",
         section("What was chosen", text(document["verdict"]), text(_caution(document))),
         section("History", *_history(document, complete)),
         *_frontier(document),

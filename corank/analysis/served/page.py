@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from corank import __version__
 from corank.analysis import plots
 from corank.analysis.comparison_page import SIGNS, Names, compared_parts, draw_differences
 from corank.analysis.html import Cell, Html, page, plot, section, table, text, verdict
 from corank.core.formatting import format_metric
+from corank.core.version import corank_version
 
 HOW = (
     "An interval over time holds at all looks at once, with probability {sure:g} %: whoever looks every day and stops "
@@ -20,7 +20,7 @@ HOW = (
 
 def served_page(document: Mapping[str, Any]) -> Html:
     """The page of a comparison's document."""
-    lead = f"{document['log']}. {describe_exposures(document)} corank {__version__}."
+    lead = f"{document['log']}. {describe_exposures(document)} corank {corank_version()}."
     how = section("How to read it", text(HOW.format(sure=100 * (1 - document["alpha"]))))
     return page("Versions that served", lead, *_sections(document), how)
 

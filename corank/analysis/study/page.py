@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from corank import __version__
 from corank.analysis import plots
 from corank.analysis.comparison_page import format_bounds
 from corank.analysis.html import Cell, Html, folded, heading, page, plot, section, table, text
@@ -14,6 +13,7 @@ from corank.analysis.plots import Series
 from corank.analysis.study.findings import RANKER_FIRST
 from corank.analysis.trials.arm import BASE
 from corank.core.formatting import format_metric
+from corank.core.version import corank_version
 
 PLOTTED = 3
 """Panels of a plot of differences."""
@@ -41,7 +41,7 @@ def _lead(document: dict[str, Any]) -> str:
     return (
         f"Split {document['split']}: {document['requests']:,} requests of {document['users']:,} users, "
         f"{document['candidates']:,} candidates. {document['trials']} trials of {len(document['arms'])} arms, corank "
-        f"{__version__}."
+        f"{corank_version()}."
     )
 
 

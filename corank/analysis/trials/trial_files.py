@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corank import __version__
 from corank.analysis.trials.arm import identity
 from corank.core.files import write_text
+from corank.core.version import corank_version
 from corank.data.dataset import PackedDataset
 from corank.training.config import Config
 
@@ -40,7 +40,7 @@ class TrialFiles:
 
     def _identity(self, config: Config) -> str:
         packed = self.packed
-        parts = [self.kind, __version__, identity(config), packed.manifest.fingerprint, packed.codes]
+        parts = [self.kind, corank_version(), identity(config), packed.manifest.fingerprint, packed.codes]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
     def _path(self, config: Config) -> Path:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import corank
 from corank.core.errors import EngineError
 from corank.core.files import replace_folder, resumable_folder, retire_folder, sync_folder
 from corank.core.types import Progress, Report
+from corank.core.version import corank_version
 from corank.engine.base import Engine
 
 T = TypeVar("T")
@@ -156,7 +156,7 @@ def open_workspace(
     """
     facts = {
         "fingerprint": fingerprint,
-        "corank": corank.__version__,
+        "corank": corank_version(),
         "constants": list(constants),
         # after a crash of the machine the last writes may not be on disk
         "boot": _BOOT.read_text().strip() if _BOOT.exists() else os.urandom(8).hex(),

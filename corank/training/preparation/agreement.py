@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from corank import __version__
 from corank.core.errors import ConfigError
+from corank.core.version import corank_version
 from corank.data.dataset import PackedDataset
 from corank.distributed.ranks import Ranks
 from corank.training.config import Config
@@ -33,7 +33,7 @@ def require_agreement(ranks: Ranks, config: Config, packed: PackedDataset) -> No
 def _facts(config: Config, packed: PackedDataset) -> dict[str, Any]:
     requests = {split: sum(s.requests for s in shards) for split, shards in packed.manifest.splits.items()}
     return {
-        "version of corank": __version__,
+        "version of corank": corank_version(),
         "version of torch": torch.__version__,
         "kind of device": device().type,
         "vocabularies of the packed data": packed.codes,
