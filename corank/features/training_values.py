@@ -27,8 +27,8 @@ from corank.features.counts.column_measures import (
     ValueTally,
     WholeSum,
 )
-from corank.features.counts.growth import EarlierTally, VocabularySettings, merge_tally
-from corank.features.vocabulary import to_identifiers, wrong_type
+from corank.features.counts.growth import EarlierTally, VocabularySettings, choose_values, merge_tally
+from corank.features.vocabulary import Hash, Vocabulary, to_identifiers, wrong_type
 
 SAMPLE = 2**20
 """Values, about, from which quantiles are taken; all if there are fewer."""
@@ -157,3 +157,14 @@ class TrainingValues:
         if needed not in self.measured:
             raise NotMeasured(needed)
         return self.measured[needed]
+
+
+def fit_codes(values: TrainingValues, settings: VocabularySettings, rows: int | None) -> Vocabulary | Hash:
+    """Learn a vocabulary of training values as the settings say, or a hash into `rows` rows if given.
+
+    A packing that continues an earlier one keeps that one's values, in their order, but for those that are evicted;
+    new ones follow, the most frequent first, ties by value.
+    """
+    if rows is not None:
+        return Hash(rows, text=to_identifiers(values.first(), values.name).dtype == pl.String)
+    return Vocabulary(choose_values(values.tally(settings), settings, values.earlier))

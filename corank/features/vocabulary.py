@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import msgspec
 import numpy as np
@@ -21,11 +21,7 @@ from corank.core.arrays import read_identifiers, write_identifiers
 from corank.core.errors import DataError
 from corank.core.hash_index import FEW, Keys, fill_nulls, null_mask, splitmix64
 from corank.core.types import Hashes, Ints, Longs
-from corank.features.counts.growth import VocabularySettings, choose_values
 from corank.features.encoding import FIRST_KNOWN, MISSING, UNKNOWN, Encoder, choose
-
-if TYPE_CHECKING:
-    from corank.features.training_values import TrainingValues
 
 MOST_ROWS = 2**31 - FIRST_KNOWN
 """Rows that a hash may have: codes are 32 bits wide."""
@@ -219,17 +215,6 @@ class Hash(Encoder):
 
     def _codes(self, hashed: Hashes) -> Ints:
         return (hashed % np.uint64(self.rows)).astype(np.int32) + np.int32(FIRST_KNOWN)
-
-
-def fit_codes(values: "TrainingValues", settings: VocabularySettings, rows: int | None) -> Vocabulary | Hash:
-    """Learn a vocabulary of training values as the settings say, or a hash into `rows` rows if given.
-
-    A packing that continues an earlier one keeps that one's values, in their order, but for those that are evicted;
-    new ones follow, the most frequent first, ties by value.
-    """
-    if rows is not None:
-        return Hash(rows, text=to_identifiers(values.first(), values.name).dtype == pl.String)
-    return Vocabulary(choose_values(values.tally(settings), settings, values.earlier))
 
 
 def wrong_type(values: pl.Series, text: bool, name: str) -> DataError:

@@ -21,7 +21,8 @@ from corank.features.kinds.ids import IdsFeature
 from corank.features.kinds.number import NumberFeature
 from corank.features.scale import Bucket, Scale, to_numbers
 from corank.features.schema import Schema
-from corank.features.vocabulary import Hash, Vocabulary, fit_codes
+from corank.features.training_values import fit_codes
+from corank.features.vocabulary import Hash, Vocabulary
 from tests.support.training_values import fit_series
 
 SCHEMA = Schema(

@@ -11,27 +11,20 @@ from bisect import bisect_left
 from collections.abc import Collection
 from functools import partial
 from timeit import timeit
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt, Le
 from pydantic import PositiveInt
 
 from corank.core.errors import BundleError, ConfigError
-from corank.core.extras import DeferredModule, require
+from corank.core.extras import require
 from corank.core.matrices.stored_matrix import StoredMatrix
 from corank.core.ordering import top_k
-from corank.core.search.exact_search import AllowedRows, Found, dot_products, search_exactly
+from corank.core.search.exact_search import AllowedRows, Found, _untyped, dot_products, faiss, search_exactly
 from corank.core.search.faiss_index import Kind, make_index, refuse_other_index
 from corank.core.settings import Settings, describe_unknown
 from corank.core.types import Floats, Longs
-
-if TYPE_CHECKING:
-    import faiss
-else:
-    faiss = DeferredModule("retrieval", "faiss", "retrieval")
-
-_untyped: Any = faiss  # its stubs are incomplete
 
 EXACT = 50_000
 """An exact search scores this many rows in the time that an index takes (measured: k 1,000, d 32, recall .98)."""

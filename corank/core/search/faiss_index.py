@@ -8,21 +8,14 @@ Letters: N vectors · d their width.
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from corank.core.errors import BundleError
-from corank.core.extras import DeferredModule
 from corank.core.matrices.stored_matrix import Precision, StoredMatrix
+from corank.core.search.exact_search import _untyped, faiss
 from corank.core.types import Floats
-
-if TYPE_CHECKING:
-    import faiss
-else:
-    faiss = DeferredModule("retrieval", "faiss", "retrieval")
-
-_untyped: Any = faiss  # its stubs are incomplete
 
 MOST_LISTS = 16_384
 """Inverted lists, at most."""

@@ -9,8 +9,8 @@ from corank.core.types import Hashes
 from corank.features.counts.growth import VocabularySettings
 from corank.features.encoding import Encoded, Encoder
 from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature, Side, Storage, Use
-from corank.features.training_values import TrainingValues
-from corank.features.vocabulary import Hash, Vocabulary, fit_codes, hash_values
+from corank.features.training_values import TrainingValues, fit_codes
+from corank.features.vocabulary import Hash, Vocabulary, hash_values
 
 
 def check_filter(side: Side, filter_by: bool) -> None:

@@ -16,8 +16,8 @@ from corank.features.encoding import SAMPLED, Encoded, Encoder
 from corank.features.feature_kind import FEATURE_KINDS, Storage, Use
 from corank.features.histories.history_settings import HistorySettings
 from corank.features.kinds.id import check_filter
-from corank.features.training_values import TrainingValues
-from corank.features.vocabulary import Hash, Vocabulary, fit_codes, hash_values
+from corank.features.training_values import TrainingValues, fit_codes
+from corank.features.vocabulary import Hash, Vocabulary, hash_values
 
 DIM = 16
 """The dimension of an embedding, unless a feature says otherwise."""

@@ -13,8 +13,8 @@ from corank.features.feature_kind import FEATURE_KINDS, Storage, Use
 from corank.features.kinds.scaled import CrossFeature
 from corank.features.operand_rows import OperandRows
 from corank.features.priors import PointInTime
-from corank.features.training_values import TrainingValues
-from corank.features.vocabulary import Hash, Vocabulary, fit_codes, mix_hashes
+from corank.features.training_values import TrainingValues, fit_codes
+from corank.features.vocabulary import Hash, Vocabulary, mix_hashes
 
 
 @FEATURE_KINDS.register("pair")
