@@ -58,12 +58,12 @@ def train_command(
     if resume and overwrite:
         raise typer.BadParameter("--resume and --overwrite exclude each other")
     check_first(config, overrides, without)
-    from corank.api import training
+    from corank.api.training import train
     from corank.cli import console
     from corank.cli.progress import TrainingBar
 
     # of several processes that are started here the first says what follows
-    done = training.train(
+    done = train(
         config,
         overrides or [],
         [TrainingBar()] if workers is None else [],
@@ -95,7 +95,7 @@ def track_command(
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
 ) -> None:
     """Evaluate RUN, and write figures with intervals, report and model version to trackers."""
-    from corank.api import tracking
+    from corank.api.tracking import track
     from corank.cli import console
 
-    console.say(f"report: {tracking.track(run, trackers, split)}")
+    console.say(f"report: {track(run, trackers, split)}")

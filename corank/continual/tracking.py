@@ -14,10 +14,11 @@ from corank.continual.settings import DailySettings
 from corank.core.files import atomic_file
 from corank.core.time import NEVER
 from corank.core.types import Report
+from corank.training.checkpoints.run_file import TRACKING
 from corank.training.config_file import flatten
 from corank.training.tracking.named_callbacks import read_trackers
 from corank.training.tracking.tensorboard import write_event_file
-from corank.training.tracking.tracker import TRACKING, Tracker
+from corank.training.tracking.tracker import Tracker
 
 EVENTS = "events"
 """The folder that TensorBoard reads: a file a period."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from corank.core.types import Doubles
 
-BINS = 10
+_BINS = 10
 BIN_POSITIVES = 10
 """Positives that a bin should have on average: with fewer its rate is mostly noise."""
 
@@ -51,7 +51,7 @@ def reliability(
     order = np.argsort(predicted, kind="stable")
     p, y, w = (column[order].astype(np.float64) for column in (predicted, positive, weight))
     below = np.cumsum(w)
-    bins = bins or int(np.clip(y.sum() // BIN_POSITIVES, 1, BINS))
+    bins = bins or int(np.clip(y.sum() // BIN_POSITIVES, 1, _BINS))
     starts = np.unique(np.searchsorted(below - w / 2, below[-1] * np.arange(bins) / bins))
 
     def by_bin(values: Doubles) -> Doubles:

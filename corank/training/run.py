@@ -44,14 +44,13 @@ from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.checkpoint_writer import CheckpointWriter
 from corank.training.checkpoints.location import CheckpointLocation
 from corank.training.checkpoints.matching import config_facts, load_matching, require_facts
-from corank.training.checkpoints.run_file import RUN_FILE, RunFile
+from corank.training.checkpoints.run_file import RUN_FILE, TRACKING, RunFile
 from corank.training.checkpoints.run_publisher import RUN
 from corank.training.checkpoints.training_state import model_state, restore_model
 from corank.training.config import Config
 from corank.training.config_file import from_plain, from_saved, plain
 from corank.training.plain_config.config_values import change_values
 from corank.training.preparation.packed_data import open_packed
-from corank.training.tracking.tracker import TRACKING
 from corank.training.warm_start.origin import Origin
 
 _CALIBRATORS: TypeAdapter[Calibrators] = TypeAdapter(Calibrators)

@@ -13,7 +13,7 @@ from corank.core.version import corank_version
 
 PANELS = 3
 """Metrics of the plot, at most."""
-ACROSS = 4
+ARMS_ACROSS = 4
 """Arms of one table of all figures."""
 
 
@@ -68,8 +68,8 @@ def _figures(document: Mapping[str, Any]) -> list[Html]:
     arms = document["arms"]
     names = list(dict.fromkeys(name for result in arms.values() for name in result["figures"]))
     tables = []
-    for begin in range(0, len(arms), ACROSS):
-        part = list(arms)[begin : begin + ACROSS]
+    for begin in range(0, len(arms), ARMS_ACROSS):
+        part = list(arms)[begin : begin + ARMS_ACROSS]
         rows: list[list[Cell]] = [
             [name, *(_cell(arms[arm]["figures"].get(name)) for arm in part)] for name in names
         ]

@@ -13,6 +13,8 @@ from corank.core.storage.untrusted_files import parse_json, read_regular_file
 from corank.training.warm_start.origin import Origin
 
 RUN_FILE = "run.json"
+TRACKING = "tracking"
+"""Folder of a run with a file for each tracker: what it needs to continue its run."""
 MOST_BYTES = 1 << 24
 """Bytes of the file, at most."""
 

@@ -13,11 +13,10 @@ from corank.core.extras import require
 from corank.core.files import atomic_file
 from corank.core.settings import Settings
 from corank.training.callbacks import Callback, TrainingEnd, TrainingEvaluation, TrainingLog, TrainingStart
+from corank.training.checkpoints.run_file import TRACKING
 from corank.training.config_file import flatten, plain
 from corank.training.tracking.record_writer import RecordWriter
 
-TRACKING = "tracking"
-"""Folder of a run with a file for each tracker: what it needs to continue its run."""
 State = Literal["finished", "failed", "stopped"]
 """How a training ended; `stopped` by an interrupt."""
 

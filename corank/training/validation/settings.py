@@ -10,7 +10,7 @@ from corank.core.settings import Settings, describe_unknown
 
 Factor = Annotated[float, Gt(1)]
 """How many times as much, or how many times less."""
-Share = Annotated[float, Interval(gt=0, le=1)]
+PositiveShare = Annotated[float, Interval(gt=0, le=1)]
 """A difference of two shares."""
 
 
@@ -29,9 +29,9 @@ class ValidationSettings(Settings):
     """A level's share of the candidates, likewise."""
     labels: Factor | None = 1.5
     """A label's rate among the exposed candidates whose label is known, likewise."""
-    missing: Share | None = 0.1
+    missing: PositiveShare | None = 0.1
     """How much the share of candidates without a value may change, of each feature."""
-    new_ids: Share | None = 0.2
+    new_ids: PositiveShare | None = 0.2
     """How much higher the share of values that the run does not know may be than after its training ended."""
     psi: Annotated[float, Gt(0)] | None = 0.25
     """The population stability index of each feature, at most."""
