@@ -23,10 +23,10 @@ from corank.data.packing.pack import pack_log
 from corank.datasets.recflow import import_recflow
 from corank.datasets.recflow_layout import simulate_recflow
 from corank.evaluation.predict import predict_split
-from corank.metrics import joint
+from corank.metrics import cascade as joint
 from corank.models.joint import JointModel
-from corank.training.config_file import read
-from corank.training.device import keep_freed_memory
+from corank.training.config.config_file import read
+from corank.training.trainer import keep_freed_memory
 
 PRESET = "medium"
 Setting = tuple[float, float]

@@ -31,7 +31,7 @@ from corank.datasets.kuairand import import_kuairand
 from corank.datasets.mind import import_mind
 from corank.datasets.news.simulate import simulate_news
 from corank.evaluation.predict import predict_split
-from corank.metrics.bootstrap import REPLICATES, replicates
+from corank.metrics.intervals import REPLICATES, replicates
 from corank.metrics.measure import Measure
 from corank.metrics.point import auc
 from corank.metrics.request_order import mrr, ndcg_at, request_auc

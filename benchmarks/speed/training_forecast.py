@@ -19,10 +19,9 @@ from benchmarks import harness
 from corank.datasets.feed.simulate import simulate_world
 from corank.datasets.kuairand import import_kuairand
 from corank.datasets.news.simulate import simulate_news
-from corank.engine.job import peak_memory
+from corank.engine.base import peak_memory
 from corank.training.callbacks import TrainingEnd, TrainingStart
-from corank.training.forecast.forecast import forecast_training
-from corank.training.forecast.machine import measure_machine
+from corank.training.checks.forecast import forecast_training, measure_machine
 
 AUTO = ("train.epochs=auto", "train.requests=auto", "train.early_stop={metric: rank.click.auc, patience: 20}")
 NARROW = ("stages.0.query=[32, 16]", "stages.0.item=[32, 16]", "stages.1.hidden=[32, 16]")

@@ -8,7 +8,7 @@ import polars as pl
 from corank.core.errors import DataError
 from corank.core.time import midnight
 from corank.datasets.recflow_layout import BEGIN, COLUMNS, FLAGS, KEYS, LABELS, TIMEZONE
-from corank.features.row_columns import ROW
+from corank.features.log_schema import ROW
 
 _DAY = timedelta(days=1)
 _BOUNDED = {"request_timestamp": "milliseconds", "upload_timestamp": "seconds"}

@@ -26,8 +26,8 @@ from corank.features.log_schema import DataSettings
 from corank.features.training_values import TrainingValues
 
 if TYPE_CHECKING:
-    from corank.features.history import History
-    from corank.features.operand_rows import OperandRows
+    from corank.features.history_events import History
+    from corank.features.operands import OperandRows
     from corank.features.priors import CountedFeature, PointInTime
     from corank.features.schema import Schema
 

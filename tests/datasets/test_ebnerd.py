@@ -9,10 +9,10 @@ import pytest
 
 import corank
 from corank.core.errors import DataError
-from corank.data.lists.list_log import scan_log
+from corank.data.log_rows import scan_log
 from corank.datasets.ebnerd import import_ebnerd
-from corank.training.check import check_config
-from corank.training.config_file import read
+from corank.training.checks.summary import check_config
+from corank.training.config.config_file import read
 from tests.datasets.conftest import plain_rows
 
 pytestmark = pytest.mark.slow

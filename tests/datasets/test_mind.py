@@ -11,8 +11,8 @@ import pytest
 
 from corank.core.errors import DataError
 from corank.datasets.mind import import_mind
-from corank.training.check import check_config
-from corank.training.config_file import read
+from corank.training.checks.summary import check_config
+from corank.training.config.config_file import read
 from tests.datasets.conftest import plain_rows
 
 pytestmark = pytest.mark.slow

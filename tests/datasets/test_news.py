@@ -10,8 +10,8 @@ import pytest
 from corank.core.errors import ConfigError, DataError
 from corank.datasets.news.readers import SHRINK
 from corank.datasets.news.simulate import TEST, VALID, simulate_news
-from corank.training.check import check_config
-from corank.training.config_file import read
+from corank.training.checks.summary import check_config
+from corank.training.config.config_file import read
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,8 @@ import pytest
 
 from corank.core.errors import DataError
 from corank.datasets.obd import MOST_WEIGHT, import_obd
-from corank.training.check import check_config
-from corank.training.config_file import read
+from corank.training.checks.summary import check_config
+from corank.training.config.config_file import read
 
 ITEMS = 4
 

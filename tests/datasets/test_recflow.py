@@ -12,9 +12,9 @@ import corank
 from corank.core.time import to_ms
 from corank.datasets import recflow as importer
 from corank.datasets.recflow import import_recflow
-from corank.features.splits.by_time import TimeSplit
-from corank.training.check import check_config
-from corank.training.config_file import read
+from corank.features.split import TimeSplit
+from corank.training.checks.summary import check_config
+from corank.training.config.config_file import read
 from tests.support.command_line import run_corank
 from tests.support.recflow import DAYS, candidate, log_of, release, write
 from tests.support.simulated_runs import trained_run

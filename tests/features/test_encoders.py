@@ -14,7 +14,7 @@ from corank.core.errors import DataError
 from corank.core.hash_index import FEW, splitmix64
 from corank.core.ragged import Ragged
 from corank.features.encoders import Encoders
-from corank.features.encoding import Encoded
+from corank.features.encoding import Encoded, Hash, Vocabulary
 from corank.features.kinds.bucket import BucketFeature
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature
@@ -22,7 +22,6 @@ from corank.features.kinds.number import NumberFeature
 from corank.features.scale import Bucket, Scale, to_numbers
 from corank.features.schema import Schema
 from corank.features.training_values import fit_codes
-from corank.features.vocabulary import Hash, Vocabulary
 from tests.support.training_values import fit_series
 
 SCHEMA = Schema(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from corank.core.extras import DeferredModule
+from corank.core.lazy import DeferredModule
 from corank.core.types import Floats, Longs, Mask
 from corank.datasets.feed.world import DAY, DEVICES, Codes
 from corank.datasets.news.world import (

@@ -7,10 +7,8 @@ import msgspec
 
 from corank.core.version import corank_version
 from corank.serving.funnel.request import Request
-from corank.serving.http.transport.body import JSON_LINES
-from corank.serving.http.transport.codec import CODECS, MSGPACK
-from corank.serving.http.transport.reply import JSON
-from corank.serving.http.transport.schemas import Items, RequestBatch
+from corank.serving.http.asgi import JSON
+from corank.serving.http.body import CODECS, JSON_LINES, MSGPACK, Items, RequestBatch
 
 RATE_ERROR = {"429": "The token has sent more requests than its rate allows; see Retry-After"}
 ACCESS_ERRORS = RATE_ERROR | {
