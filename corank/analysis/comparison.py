@@ -119,7 +119,7 @@ def compare_runs(
     split: str = "test",
     progress: Progress = lambda done, total: None,
     on: Location | None = None,
-    margins: Margins = Margins(),  # noqa: B008, it is frozen
+    margins: Margins = Margins(),
 ) -> dict[str, Any]:
     """Compare two runs on the same candidates of a split.
 
@@ -145,7 +145,7 @@ def compare_runs(
 def compare_measured(
     one: MeasuredRun,
     other: MeasuredRun,
-    margins: Margins = Margins(),  # noqa: B008, it is frozen
+    margins: Margins = Margins(),
     on: Location | None = None,
 ) -> dict[str, Any]:
     """Compare two runs as `compare_runs` does. Raises DataError if the candidates differ."""

@@ -78,7 +78,7 @@ class StageFacts(Settings):
     """What is computed of an item ahead of requests, by the graph `STAGE.item.onnx`, in the order of its outputs:
     name → width."""
     precision: dict[str, Precision] = {}
-    """By item part, how its numbers are stored (`corank.core.matrices`); fp32 unless it is there."""
+    """By item part, how its numbers are stored (`corank.core.stored_matrix`); fp32 unless it is there."""
     constants: dict[str, FiniteFloat] = {}
     """Numbers that the scorer needs: `scale` and `bias` if logit = scale · ⟨q, v⟩ + bias; others have other names."""
     matches: list[str] = []

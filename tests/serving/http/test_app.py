@@ -18,7 +18,6 @@ import pytest
 from starlette.testclient import TestClient
 
 from corank.bundle.graph_files import RUNTIME_ERRORS
-from corank.serving.funnel import funnel as deadline
 from corank.serving.funnel import funnel as funnel_module
 from corank.serving.funnel.funnel import DeadlineTimer, Funnel
 from corank.serving.funnel.request import Request
@@ -336,8 +335,7 @@ def test_late_and_failing_rankers_leave_the_order_to_the_first_stage(case: Case)
 def test_a_ranker_that_takes_too_long_is_stopped(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """Millions of candidates take the ranker seconds; it is stopped between two layers, once its time is over."""
     now = [0.0]
-    for module in (funnel_module, deadline):
-        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(funnel_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     funnel = Funnel.open(case.base / "bundle")
     first, last = funnel.manifest.stages
     late = last.model_copy(update={"deadline_ms": 100.0, "keep": 10})
