@@ -34,18 +34,14 @@ from corank.features.kinds.vector import VectorFeature
 from corank.features.kinds.within import WithinFeature
 from corank.features.log_schema import DataSettings, EventTable, Label, ListLog, Score
 from corank.features.split import ColumnSplit, RangeSplit, ShareSplit, TimeRange, TimeSplit, UserSplit
-from corank.losses.settings.cascade import CascadeLoss
-from corank.losses.settings.click import ClickLoss
-from corank.losses.settings.distill import DistillLoss
-from corank.losses.settings.in_batch import InBatchLoss
-from corank.losses.settings.info_nce import InfoNceLoss
-from corank.losses.settings.levels import LevelsLoss
-from corank.losses.settings.listwise import ListwiseLoss
-from corank.losses.settings.mimic import MimicLoss
-from corank.losses.settings.pairwise import PairwiseLoss
-from corank.losses.settings.pseudo_label import PseudoLabelLoss
-from corank.losses.settings.rankflow import RankFlowLoss
-from corank.losses.settings.unexposed import UnexposedLoss
+from corank.losses.cascade import CascadeLoss
+from corank.losses.click import ClickLoss
+from corank.losses.distill import DistillLoss
+from corank.losses.in_batch import InBatchLoss
+from corank.losses.info_nce import InfoNceLoss
+from corank.losses.levels import LevelsLoss
+from corank.losses.lists import ListwiseLoss, PairwiseLoss
+from corank.losses.unexposed import UnexposedLoss
 from corank.models.settings.dcn import DcnSettings
 from corank.models.settings.din import DinSettings
 from corank.models.settings.inputs.gates import GateSettings
@@ -98,7 +94,6 @@ __all__ = [
     "LevelsLoss",
     "ListLog",
     "ListwiseLoss",
-    "MimicLoss",
     "MlpSettings",
     "NumberFeature",
     "PairFeature",
@@ -107,10 +102,8 @@ __all__ = [
     "PiecewiseNumbers",
     "PriorFeature",
     "ProductFeature",
-    "PseudoLabelLoss",
     "QueryTower",
     "RangeSplit",
-    "RankFlowLoss",
     "RatioFeature",
     "RetrievalSettings",
     "Score",

@@ -112,19 +112,18 @@ def test_torch_is_imported_where_models_are(package: str) -> None:
     assert importers == set()
 
 
-@pytest.mark.parametrize("folder", ["losses/settings", "models/settings"])
-def test_settings_import_torch_for_types_alone(folder: str) -> None:
+def test_settings_import_torch_for_types_alone() -> None:
     """A config is checked without torch, which is imported where a network is built or a loss computed."""
     heavy = {
         f"corank.{package}.{file.stem}"
-        for package in ("losses", "models", "batches")
+        for package in ("models", "batches")
         for file in (ROOT / package).glob("*.py")
         if any(name.split(".")[0] == "torch" for name in when_loaded(file))
     }
     assert len(heavy) > 10
     importers = {
         str(file.relative_to(ROOT)): names
-        for file in files(folder)
+        for file in files("models/settings")
         if (
             names := {
                 n for n in when_loaded(file) if n.split(".")[0] == "torch" or n.rpartition(".")[0] in heavy

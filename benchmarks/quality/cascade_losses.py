@@ -49,17 +49,17 @@ AIMS = {f"lcron.{RECALL}": (">=", 0.896), "lcron-best.high": (">=", 0.0)}
 """At least level with the best of the others: the interval of the difference reaches 0."""
 
 
-def levels(form: str, **more: object) -> list[Loss]:
-    return [{"kind": "levels", "stage": stage, "form": form} | more for stage in STAGES]
+def levels(kind: str = "levels", **more: object) -> list[Loss]:
+    return [{"kind": kind, "stage": stage} | more for stage in STAGES]
 
 
-def cascade(form: str, **more: object) -> list[Loss]:
-    return [{"kind": "cascade", "form": form, "positive": [POSITIVE], "top": 10} | more]
+def cascade(kind: str = "cascade", **more: object) -> list[Loss]:
+    return [{"kind": kind, "positive": [POSITIVE], "top": 10} | more]
 
 
 def icc(temperature: float) -> list[Loss]:
     """Cut at the stages' own quotas: its score is that of the cascade as it is."""
-    return cascade("icc", top=None, temperature=temperature)
+    return [{"kind": "icc", "positive": [POSITIVE], "temperature": temperature}]
 
 
 def rankflow(temperature: float) -> list[Loss]:
@@ -67,17 +67,17 @@ def rankflow(temperature: float) -> list[Loss]:
 
 
 LOSSES: dict[str, Callable[..., list[Loss]]] = {
-    "bce": partial(levels, "bce"),
+    "bce": partial(levels, "levels_bce"),
     "icc": icc,
     "rankflow": rankflow,
-    "fs_lambda": partial(levels, "lambda"),
-    "lambda_deepest": partial(levels, "lambda", gains=[0, 0, 0, 1]),
+    "fs_lambda": partial(levels, form="lambda"),
+    "lambda_deepest": partial(levels, form="lambda", gains=[0, 0, 0, 1]),
     "arf": partial(cascade, "arf"),
-    "arf_learnt": partial(cascade, "arf", weights="learnt"),
-    "arf_v2": partial(cascade, "arf_v2", weights="learnt"),
-    "dftopk": partial(cascade, "dftopk"),
-    "lcron": partial(cascade, "lcron"),
-    "lcron_learnt": partial(cascade, "lcron", weights="learnt"),
+    "arf_learnt": partial(cascade, "learnt_cascade", form="arf"),
+    "arf_v2": partial(cascade, "learnt_cascade", form="arf_v2"),
+    "dftopk": partial(cascade, form="dftopk"),
+    "lcron": partial(cascade, form="lcron"),
+    "lcron_learnt": partial(cascade, "learnt_cascade", form="lcron"),
 }
 
 

@@ -22,10 +22,10 @@ from corank.batches.sampling import Population
 from corank.data.packed.dataset import PackedDataset
 from corank.features.log_schema import LEVELS
 from corank.losses.base import FunnelSpec, Loss
-from corank.losses.settings.click import ClickLoss
-from corank.losses.settings.distill import DistillLoss
-from corank.losses.settings.unexposed import UnexposedLoss
+from corank.losses.click import ClickLoss
+from corank.losses.distill import DistillLoss
 from corank.losses.total import TotalLoss
+from corank.losses.unexposed import UnexposedLoss
 from corank.training.trainer import keep_freed_memory
 
 SIZES = {50: 512, 200: 128}

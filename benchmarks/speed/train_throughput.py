@@ -26,8 +26,8 @@ from corank.features.log_schema import DataSettings, Label
 from corank.features.schema import Schema
 from corank.features.split import TimeSplit
 from corank.losses.base import FunnelSpec
-from corank.losses.settings.click import ClickLoss
-from corank.losses.settings.distill import DistillLoss
+from corank.losses.click import ClickLoss
+from corank.losses.distill import DistillLoss
 from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
 from corank.models.settings.mlp import MlpSettings

@@ -1,4 +1,4 @@
-"""Modules that are imported when they are first used.
+"""Modules that are imported when they are first used, and what is made of them then.
 
 The parts of the installation that only some commands need, which pip installs by name: the extras.
 
@@ -6,8 +6,9 @@ The parts of the installation that only some commands need, which pip installs b
 """
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -34,6 +35,27 @@ def lazy(name: str) -> Any:
         2
     """
     return _LazyModule(name)
+
+
+def autograd_function(steps: type[Any]) -> Callable[..., Any]:
+    """A function with a backward of its own, as `torch.autograd.Function.apply`; made when it is first called.
+
+    Args:
+        steps: a class that derives from nothing, so that its module loads no torch, with the static methods
+            `forward(ctx, …)` and `backward(ctx, gradient)`. The backward has no gradient itself.
+    """
+
+    @cache
+    def make() -> Callable[..., Any]:
+        function = lazy("torch.autograd.function")
+        backward = function.once_differentiable(steps.backward)
+        methods = {"forward": staticmethod(steps.forward), "backward": staticmethod(backward)}
+        made: Callable[..., Any] = type(function.Function)(
+            steps.__name__, (function.Function,), methods
+        ).apply
+        return made
+
+    return lambda *given: make()(*given)
 
 
 EXTRA_OF = {

@@ -6,12 +6,11 @@ beyond I and C belong to no candidate, and nobody reads what a stage makes of th
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 from torch import Tensor
 
 from corank.models.histories.attended import AttendedHistory
-from corank.models.inputs.generators import Mimics
 from corank.models.pairs import Pairs
 
 
@@ -58,11 +57,10 @@ class StageOutput:
     positions: Mapping[str, Tensor] = field(default_factory=dict)
     """By label, what a candidate's position on the page adds to its logit: (C,). Only in training, and only if the
     log has positions; serving leaves it out."""
-    log_variances: Mapping[str, Tensor] = field(default_factory=dict)
-    """By the name of a loss that learns a weight of its part of the stage, the number from which `loss_weight` computes
-    it: () each."""
-    mimics: Mimics | None = None
-    """What its towers imagine of each other, if they do."""
+    loss_parameters: Mapping[str, Tensor] = field(default_factory=dict)
+    """By the name of a loss that learns a number of its own at the stage (`Loss.parameters`), that number: () each."""
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    """What its network gives to losses besides, by the names in `StageSettings.extras`. Only in training."""
     members: Mapping[str, Tensor] = field(default_factory=dict)
     """By label the logits of several predictions, each of which learns by itself, if the stage has them: (C, k); its
     logit is that of their mean probability."""

@@ -1,4 +1,4 @@
-"""Parameters of a network that only training reads: terms of positions, and the weights that losses learn.
+"""Parameters of a network that only training reads: terms of positions, and the numbers that losses learn.
 
 Letters: C candidates.
 """
@@ -10,19 +10,19 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 
-def add_terms(network: nn.Module, labels: int, positions: int, weights: int) -> None:
+def add_terms(network: nn.Module, labels: int, positions: int, losses: int) -> None:
     """Add the parameters to a network, all of them 0.
 
     Args:
         network: of a stage or teacher.
         labels: that it predicts.
         positions: how many there are on a page; 0 if the log does not have them.
-        weights: losses that learn a weight there.
+        losses: how many learn a number there.
     """
     if positions:
         network.position = nn.ParameterList(nn.Parameter(torch.zeros(positions)) for _ in range(labels))
-    if weights:
-        network.log_variance = nn.ParameterList(nn.Parameter(torch.zeros(())) for _ in range(weights))
+    if losses:
+        network.loss_parameter = nn.ParameterList(nn.Parameter(torch.zeros(())) for _ in range(losses))
 
 
 def look_up_positions(position: Tensor, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -33,11 +33,3 @@ def look_up_positions(position: Tensor, terms: Mapping[str, Tensor]) -> dict[str
         label: embedding(position.clamp_min(0), term.unsqueeze(1)).squeeze(1) * known
         for label, term in terms.items()
     }
-
-
-def loss_weight(log_variance: Tensor) -> Tensor:
-    """The weight 1 / (2 σ²) of a part of a loss, from log σ².
-
-    Source: Kendall, Gal, Cipolla, Multi-Task Learning Using Uncertainty to Weigh Losses, CVPR 2018.
-    """
-    return 0.5 * (-log_variance).exp()

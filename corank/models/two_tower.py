@@ -126,7 +126,7 @@ class Towers(VectorModel):
             output = StageOutput({self.label: logits + self.matches(inputs)[: len(logits)]})
         if not self.training or not isinstance(self.item, GeneratingTower):
             return output
-        return replace(output, mimics=self._mimics(inputs, query, item))
+        return replace(output, extras={"mimics": self._mimics(inputs, query, item)})
 
     def _mimics(self, inputs: StageInputs, query: Tensor, item: Tensor) -> Mimics:
         """What the towers imagine of each other, and their vectors without what is not in the product."""

@@ -69,14 +69,14 @@ class TrainingLog:
     """The mean of each loss over the batch, by `STAGE.KIND`, unweighted."""
     candidates_per_second: float
     """Of all ranks, since this epoch was begun or resumed."""
-    loss_weights: Mapping[str, float] = field(default_factory=dict)
-    """The weights that losses have learnt for their parts, by `LOSS/STAGE`; empty unless a loss learns some."""
+    loss_parameters: Mapping[str, float] = field(default_factory=dict)
+    """The numbers that losses have learnt, by `LOSS/STAGE`; empty unless a loss learns some."""
 
     @property
     def figures(self) -> dict[str, float]:
-        """All of them as trackers name them: `loss/A`, `loss_weight/A/STAGE`, `candidates_per_second`."""
+        """All of them as trackers name them: `loss/A`, `loss_parameter/A/STAGE`, `candidates_per_second`."""
         figures = {f"loss/{name}": value for name, value in self.losses.items()}
-        figures |= {f"loss_weight/{name}": value for name, value in self.loss_weights.items()}
+        figures |= {f"loss_parameter/{name}": value for name, value in self.loss_parameters.items()}
         return figures | {"candidates_per_second": self.candidates_per_second}
 
 

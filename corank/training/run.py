@@ -279,8 +279,8 @@ def build_networks(config: Config, encoders: Encoders) -> JointModel:
 
 def _build(config: Config, layout: Layout, tables: TableBuilder) -> JointModel:
     positions = LAST_POSITION + 1 if config.data.position else 0
-    learnt = config.total.learnt_weights()
-    return JointModel(config.stages, layout, config.teachers, positions, tables, learnt)
+    parameters = config.total.parameters()
+    return JointModel(config.stages, layout, config.teachers, positions, tables, parameters)
 
 
 RUNS = ("runs/*", "sweeps/*/run", "tunings/*/run")

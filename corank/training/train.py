@@ -131,9 +131,13 @@ def _run_epoch(trainer: Trainer, callbacks: Callback, checks: MidEpochChecks | N
         if progress.step % LOG_EVERY == 0 or progress.batch == len(reader):
             losses = {name: float(value) for name, value in means.items()}
             _refuse_divergence(losses, trainer)
-            weights = {name: float(value) for name, value in trainer.model.loss_weights.items()}
+            parameters = {
+                f"{loss}/{stage}": value.item()
+                for stage in trainer.model.networks
+                for loss, value in trainer.model.loss_parameters(stage).items()
+            }
             at = (progress.epoch + 1, progress.batch, len(reader), progress.step)
-            callbacks.on_log(TrainingLog(*at, losses, speed, weights))
+            callbacks.on_log(TrainingLog(*at, losses, speed, parameters))
         if progress.step % every == 0 and progress.batch < len(reader):
             _save(trainer, callbacks)
         if checks is not None and checks.due(progress.batch, len(reader)):

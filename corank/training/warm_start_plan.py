@@ -184,8 +184,8 @@ def list_layers(model: JointModel) -> dict[str, Layer]:
             name = f"projections.{network}.{list(model.layout.projections)[int(rest[0])]}"
         elif rest[0] == "position" and model.positions:
             name = f"{part}.{network}.position.{model.labels[network][int(rest[1])]}"
-        elif rest[0] == "log_variance" and model.weighed[network]:
-            name = f"{part}.{network}.log_variance.{model.weighed[network][int(rest[1])]}"
+        elif rest[0] == "loss_parameter" and model.parameter_losses[network]:
+            name = f"{part}.{network}.loss_parameter.{model.parameter_losses[network][int(rest[1])]}"
         layers[name] = Layer(key, shape, axes.get(key, (None,) * len(shape)), network)
     return layers
 

@@ -23,7 +23,7 @@ from corank.features.log_schema import LEVELS, DataSettings, Label, Score
 from corank.features.schema import Schema
 from corank.features.split import TimeSplit
 from corank.losses.base import FunnelSpec
-from corank.losses.settings.distill import DistillLoss
+from corank.losses.distill import DistillLoss
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.run import Run

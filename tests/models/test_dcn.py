@@ -12,7 +12,7 @@ from torch import Tensor
 
 from corank.batches.batch import Batch, padded
 from corank.losses.base import FunnelSpec
-from corank.losses.settings.click import ClickLoss
+from corank.losses.click import ClickLoss
 from corank.losses.total import TotalLoss
 from corank.models.dcn import Dcn
 from corank.models.inputs.named_axes import number

@@ -10,13 +10,13 @@ from torch.nn.functional import normalize
 
 from corank.batches.batch import Batch
 from corank.evaluation.predict import predict_split
-from corank.losses.means import divide, weighted_sum
-from corank.losses.settings.mimic import MimicLoss
+from corank.losses.total import divide, weighted_sum
 from corank.models.inputs.generators import GeneratingTower
 from corank.models.joint import JointModel
 from corank.models.settings.two_tower import TowersSettings
 from corank.serving.funnel.request import Request
 from corank.training.config.config_file import read
+from corank_lab.losses.mimic import MimicLoss
 from tests.support.cases import Case
 from tests.support.configs import TEXT, refused
 from tests.support.encoded_batches import LAYOUT, random_batch
@@ -99,8 +99,8 @@ def test_the_loss_trains_generators_and_tables_alone() -> None:
 
 def test_nothing_is_imagined_for_losses_outside_training() -> None:
     model, (batch, _) = built(), random_batch(3)
-    assert model(batch)["prerank"].mimics is not None
-    assert model.eval()(batch)["prerank"].mimics is None
+    assert model(batch)["prerank"].extras.keys() == {"mimics"}
+    assert not model.eval()(batch)["prerank"].extras
 
 
 def test_a_bundle_scores_as_the_model_does(tmp_path: Path) -> None:
@@ -121,12 +121,11 @@ def test_settings(tmp_path: Path) -> None:
     read_by = config.stages[0].input_features(config.declared)
     assert read_by["prerank.query_generator"] == ["user_id", "history", "tab"]
     assert of(generated=[16]).scale_widths(0.5).generated == [8]
-    assert "losses.1.stage: 'prerank' generates no vectors; write generated: [64] for it" in refused(
+    assert "losses.1: 'mimic' reads 'mimics' of 'prerank', whose network does not give it" in refused(
         path, mimic
     )
-    assert (
-        "stages.prerank.generated: no loss trains the generators; add {kind: mimic, stage: prerank}, or drop it"
-        in refused(path, generated)
+    assert "stages.prerank: no loss reads its 'mimics'; add one that does, kind: mimic" in refused(
+        path, generated
     )
     with pytest.raises(ValidationError, match="generated is of a single query tower"):
         of(query_towers={"one": {"features": ["user"]}})

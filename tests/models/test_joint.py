@@ -10,10 +10,10 @@ from torch import nn
 
 from corank.batches.batch import Batch
 from corank.losses.base import FunnelSpec
-from corank.losses.settings.click import ClickLoss
-from corank.losses.settings.distill import DistillLoss
-from corank.losses.settings.unexposed import UnexposedLoss
+from corank.losses.click import ClickLoss
+from corank.losses.distill import DistillLoss
 from corank.losses.total import TotalLoss
+from corank.losses.unexposed import UnexposedLoss
 from corank.models.joint import JointModel
 from corank.models.layers import activated, activated_layers, linear
 from corank.models.settings.mlp import MlpSettings

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from corank.losses.base import FunnelSpec
-from corank.losses.settings.click import ClickLoss
-from corank.losses.settings.distill import DistillLoss
+from corank.losses.click import ClickLoss
+from corank.losses.distill import DistillLoss
 from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
 from corank.models.mixtures.members import MemberHeads, MemberLinear, average_members

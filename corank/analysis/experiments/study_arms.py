@@ -198,11 +198,13 @@ def with_structures(value: Plain, structures: tuple[int, int]) -> Plain:
 
 
 def _fits(loss: Plain, stages: Sequence[StageSettings]) -> bool:
-    """Whether the stage of a loss still has the label, and the vectors, that the loss needs."""
+    """Whether the stage of a loss still has the label, and what else the loss needs."""
     for stage in stages:
         if loss.get("stage") == stage.name:
-            return loss.get("label") in [None, *stage.labels] and (
-                {"in_batch": stage.orders_by_product, "mimic": stage.generates}.get(loss["kind"], True)
+            return (
+                loss.get("label") in [None, *stage.labels]
+                and (loss["kind"] != "in_batch" or stage.orders_by_product)
+                and set(LOSSES[loss["kind"]].extras) <= set(stage.extras)
             )
     return True
 
@@ -268,32 +270,6 @@ def add_members(value: Plain) -> Plain:
         raise ConfigError(f"stages.{len(value['stages']) - 1}: a stage of this model has no members")
     value["stages"][-1] |= {"members": MEMBERS}
     return value
-
-
-def learn_pseudo_labels(value: Plain, beta: float) -> Plain:
-    """Give the first stage the last one's pseudo-labels in place of zeros for its unexposed negatives.
-
-    The last stage is an ensemble of members; `beta` is how fast the weight falls with their disagreement.
-    """
-    first, last = value["stages"][0], add_members(value)["stages"][-1]
-    losses = list[Plain]()
-    for loss in value["losses"]:
-        if not _is_of(loss, first["name"], "unexposed"):
-            losses.append(loss)
-            continue
-        kept = {key: loss[key] for key in ("label", "per_request", "weight")}
-        names = {
-            "kind": "pseudo_label",
-            "ensemble": [last["name"]],
-            "student": first["name"],
-            "on": loss["from"],
-        }
-        losses.append(names | kept | {"beta": beta, "warm_up": _warm_up(value)})
-    if losses == value["losses"]:
-        raise ConfigError(
-            f"losses: '{first['name']}' has no unexposed negatives that could get pseudo-labels"
-        )
-    return with_losses(value, losses)
 
 
 def _warm_up(value: Plain) -> int:
@@ -373,8 +349,6 @@ def _changes(config: Config) -> dict[int, dict[str, Change]]:
         "a loss a source, and the catalogue": split_by_source,
         "the ranker's scores of the catalogue": distil_catalogue,
         "the ranker with members": add_members,
-        "pseudo-labels of the members": lambda value: learn_pseudo_labels(value, beta=1.0),
-        "pseudo-labels, all alike": lambda value: learn_pseudo_labels(value, beta=0.0),
     }
     priors, crosses = priors_of(plain(config)), query_crosses_of(plain(config))
     first, last = (stage.model for stage in config.stages)

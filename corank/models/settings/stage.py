@@ -118,9 +118,9 @@ class StageSettings(NetworkSettings):
         return []
 
     @property
-    def generates(self) -> bool:
-        """Whether its towers imagine each other's vectors, which loss `mimic` teaches them."""
-        return False
+    def extras(self) -> tuple[str, ...]:
+        """What the network gives to losses in `StageOutput.extras`: names, each of which some loss must read."""
+        return ()
 
     def counted(self) -> list[str]:
         """Matches of query and item that the scorer counts for every candidate."""

@@ -146,9 +146,9 @@ class TowerPairSettings(SingleLabelSettings):
         return not self.matches
 
     @property
-    def generates(self) -> bool:
-        """Whether there are generators."""
-        return self.generated is not None
+    def extras(self) -> tuple[str, ...]:
+        """What generators imagine, from which they learn."""
+        return () if self.generated is None else ("mimics",)
 
     def counted(self) -> list[str]:
         """The matches."""

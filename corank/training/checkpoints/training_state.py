@@ -151,7 +151,7 @@ def optimisers(
     built: dict[str, torch.optim.Optimizer] = {"table": table_optimiser(model.tables.parameters(), table)}
     for name, stage in model.networks.items():
         chosen = stages.get(name, DenseOptimiser())
-        terms = [*model.terms(name).values(), *model.log_variances(name).values()]
+        terms = [*model.terms(name).values(), *model.loss_parameters(name).values()]
         layers = [p for p in stage.parameters() if all(p is not term for term in terms)]
         # the projections of shared tables learn at the rate of the first stage
         layers += projections.pop(model.tables_of[name], [])

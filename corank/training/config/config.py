@@ -135,7 +135,7 @@ class Config(Settings):
             stages={stage.name: list(stage.labels) for stage in [*self.stages, *self.teachers]},
             keep={stage.name: stage.keep for stage in self.stages},
             with_vectors=self.vector_stages,
-            generating=[stage.name for stage in self.stages if stage.generates],
+            extras={stage.name: stage.extras for stage in self.stages if stage.extras},
             scores=[*self.data.scores, *(teacher.name for teacher in self.tree_teachers)],
             levelled=self.data.level is not None,
             members={
@@ -228,7 +228,6 @@ class Config(Settings):
             raise ConfigError("train.early_stop: there is no split 'valid' to stop by; add one to data.split")
         self._check_fitted()
         total.check_learners({key: name for key, name in names.items() if not networks[key].fitted})
-        total.check_generators()
         check_tables(networks)
         if self.train.mode != "joint":
             total.check_one_learner(self.train.mode)

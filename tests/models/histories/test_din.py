@@ -18,7 +18,7 @@ from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature
 from corank.features.schema import Schema
 from corank.losses.base import FunnelSpec
-from corank.losses.settings.click import ClickLoss
+from corank.losses.click import ClickLoss
 from corank.losses.total import TotalLoss
 from corank.models.histories.attended import BatchHistory, SingleRequestHistory
 from corank.models.histories.din import Din

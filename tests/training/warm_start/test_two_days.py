@@ -29,7 +29,7 @@ CASES = {
         "train.epochs=2",
         "train.table.decay=0.99",
         "losses=[{kind: click, stage: rank}, {kind: distill, teacher: rank, student: prerank, on: [exposed, ranked]}, "
-        "{kind: cascade, form: arf, positive: [exposed], weights: learnt}]",
+        "{kind: cascade, form: arf_v2, positive: [exposed]}]",
     ],
     "alternate": ["train.mode=alternate", "train.table={optimiser: lazy_adam, lr: 0.01}"],
     "separate": [

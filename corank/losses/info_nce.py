@@ -1,4 +1,9 @@
-"""Loss `info_nce`: a candidate of each level of the log against those of all lower levels, by a margin."""
+"""Loss `info_nce`: a candidate of each level of the log against those of all lower levels, by a margin.
+
+Letters: R requests · C candidates · n the longest list.
+"""
+
+from __future__ import annotations
 
 import math
 from collections.abc import Mapping
@@ -8,13 +13,18 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from corank.batches.sampling import SOURCES, Population, SplitCounts, Targets
 from corank.core.errors import ConfigError
+from corank.core.lazy import lazy
 from corank.losses.base import LOSSES, FunnelSpec, Loss
+from corank.losses.padded import FAR, PaddedLists
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from corank.batches.batch import Batch
     from corank.models.stage_io import StageOutput
+else:
+    torch = lazy("torch")
 
 
 @LOSSES.register("info_nce")
@@ -111,8 +121,30 @@ class InfoNceLoss(Loss):
         return sum(sizes) / len(sizes) if sizes else None
 
     def values(
-        self, outputs: "Mapping[str, StageOutput]", batch: "Batch", funnel: FunnelSpec
-    ) -> "tuple[Tensor, Tensor]":
-        from corank.losses.contrastive.info_nce import info_nce_values
+        self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
+    ) -> tuple[Tensor, Tensor]:
+        lists = PaddedLists.of(batch, batch.in_population(self.population(funnel)))
+        z = lists(outputs[self.stage].logits[self.label] / self.temperature)
+        grade, unknown = (lists(values) for values in self._grade_candidates(batch, funnel))
+        top, margin = self.top_grade(funnel), self.margin / self.temperature
+        value, count = torch.zeros_like(z[:, :1].sum(1)), torch.zeros_like(lists.size)
+        for g in range(1, top + 1):
+            lower = lists.mask & (grade < g)
+            if g == top:
+                lower &= unknown == 0
+            # a finite floor, so that a request without lower candidates has gradients that are numbers
+            against = (z + margin * (g - grade)).masked_fill(~lower, -FAR).logsumexp(1)
+            higher = lists.mask & (grade == g) & lower.any(1, keepdim=True)
+            mine = higher.sum(1)
+            losses = torch.where(higher, torch.nn.functional.softplus(against.unsqueeze(1) - z), 0)
+            value = value + losses.sum(1) / mine.clamp_min(1)
+            count = count + (mine > 0)
+        return value / count.clamp_min(1), lists.mean(lists(batch.weight)) * (count > 0)
 
-        return info_nce_values(self, outputs, batch, funnel)
+    def _grade_candidates(self, batch: Batch, funnel: FunnelSpec) -> tuple[Tensor, Tensor]:
+        """The grade of each candidate, and whether it may be of the highest, as its label is unknown: (C,), (C,)."""
+        of_level = torch.zeros(256, device=batch.level.device)
+        for code, grade in self.grades(funnel).items():
+            of_level[code] = grade
+        label, exposed = batch.labels[self.label], batch.level == batch.exposed
+        return of_level[batch.level.long()] + (exposed & (label > 0)), (exposed & (label < 0)).float()

@@ -1,4 +1,9 @@
-"""Loss `pseudo_label`: mean predictions of teachers for candidates without labels, weighted less if they disagree."""
+"""Loss `pseudo_label`: mean predictions of teachers for candidates without labels, weighted less if they disagree.
+
+Letters: C candidates · K predictions of the ensemble.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, Self
@@ -7,13 +12,17 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model
 
 from corank.batches.sampling import Population, SplitCounts, Targets
 from corank.core.errors import ConfigError
+from corank.core.lazy import lazy
 from corank.losses.base import LOSSES, FunnelSpec, Loss
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from corank.batches.batch import Batch
     from corank.models.stage_io import StageOutput
+else:
+    torch = lazy("torch")
 
 
 @LOSSES.register("pseudo_label")
@@ -101,8 +110,26 @@ class PseudoLabelLoss(Loss):
         return Targets(rows, rows, rows)
 
     def values(
-        self, outputs: "Mapping[str, StageOutput]", batch: "Batch", funnel: FunnelSpec
-    ) -> "tuple[Tensor, Tensor]":
-        from corank.losses.distillation.pseudo_label import pseudo_label_values
+        self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
+    ) -> tuple[Tensor, Tensor]:
+        predictions = self._predictions(outputs, batch, funnel)
+        known = batch.in_population(self.population(funnel)) & ~predictions.isnan().any(1)
+        predictions = predictions.nan_to_num()
+        target = predictions.sigmoid().mean(1)
+        certain = torch.exp(-self.beta * predictions.std(1, correction=0))
+        values = torch.nn.functional.binary_cross_entropy_with_logits(
+            outputs[self.student].logits[self.label], target, reduction="none"
+        )
+        return values, batch.weight * known * certain
 
-        return pseudo_label_values(self, outputs, batch, funnel)
+    def _predictions(self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec) -> Tensor:
+        """The detached logits of all predictions of the ensemble, NaN where a score is unknown: (C, K)."""
+        predictions = []
+        for name in self.ensemble:
+            if name in funnel.scores:
+                predictions.append(batch.scores[name].unsqueeze(1))
+                continue
+            output = outputs[name]
+            z = output.members[self.label] if output.members else output.logits[self.label].unsqueeze(1)
+            predictions.append(z.detach())
+        return torch.cat(predictions, 1)
