@@ -68,6 +68,7 @@ class JobRunner:
     function: Callable[[Any], Any]
 
     def __call__(self, job: Job) -> JobOutcome:
+        """Run a job; its error is part of the outcome."""
         result, error = None, None
         try:
             result = self.function(job.task)

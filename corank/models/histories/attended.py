@@ -93,6 +93,7 @@ class SingleRequestHistory(AttendedHistory):
         self.items, self.mask, self.ages = items, mask, ages
 
     def attend(self, target: Sequence[Tensor], event: Sequence[Tensor], weigh: Weigh) -> Tensor:
+        """Return the weighted sum of the request's events, per candidate."""
         return (weigh([part.unsqueeze(1) for part in target], event) * self.mask) @ event[-1]
 
     def encode(self, rows: Tensor, encoder: SequenceEncoder) -> "SingleRequestHistory":

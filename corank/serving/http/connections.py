@@ -170,6 +170,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return self.client[0] if self.client else ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Admit a new connection, or refuse it with 503."""
         super().connection_made(transport)
         if self.pool.admit(self):
             self._set_deadline()
@@ -179,12 +180,14 @@ class BoundedProtocol(HttpToolsProtocol):
             )
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Free the place of a connection that has ended."""
         super().connection_lost(exc)
         self.pool.remove(self)
         self._clear_deadline()
         self.resume_writing()
 
     def data_received(self, data: bytes) -> None:
+        """Parse received bytes; refuse what is larger than its limit."""
         if self.transport.is_closing():
             return
         self._part_bytes += len(data)
