@@ -29,7 +29,7 @@ from corank.analysis.trials.trial_progress import TrialProgress
 from corank.core.errors import ConfigError, CorankError, DataError
 from corank.core.registry import load_plugins
 from corank.core.types import Report
-from corank.datasets.feed.presets import PRESETS
+from corank.datasets.feed.world import PRESETS
 from corank.training.device import keep_freed_memory
 
 

@@ -25,8 +25,8 @@ from corank.analysis.trials.figure import Figure, replicates_of
 from corank.analysis.trials.significance import Interval, mean_over_seeds
 from corank.analysis.trials.trial_data import TrialData
 from corank.core.types import Report
-from corank.datasets.feed.presets import PRESETS
 from corank.datasets.feed.simulate import simulate_world
+from corank.datasets.feed.world import PRESETS
 from corank.datasets.kuairand import import_kuairand
 from corank.models.settings.table_optimiser import TableOptimiser
 from corank.training.config import Config
@@ -51,7 +51,7 @@ def make_worlds(
     configs = []
     for name in names:
         if not (folder / name / "config.yaml").exists():
-            simulate_world(folder / name, name, requests=requests, candidates=candidates)
+            simulate_world(folder / name, preset=name, requests=requests, candidates=candidates)
         configs.append(folder / name / "config.yaml")
     if kuairand is not None:
         if not (folder / "kuairand" / "config.yaml").exists():

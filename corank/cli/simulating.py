@@ -79,8 +79,8 @@ def simulate_command(
     from corank.cli.console import say
     from corank.core.settings import validate
 
-    options = {"seed": seed, "requests": requests, "candidates": candidates, "users": users, "items": items}
-    options |= {"auction": auction or None, "random": random, "days": days}
+    options: dict[str, Any] = {"seed": seed, "requests": requests, "candidates": candidates, "users": users}
+    options |= {"items": items, "auction": auction or None, "random": random, "days": days}
     options["drift"] = _read_drift(drift, {"walk": walk, "lifetime": lifetime})
     world = _choose(preset, layout)
     given = {name: value for name, value in options.items() if value is not None}

@@ -12,9 +12,10 @@ from pydantic import TypeAdapter
 from sklearn.metrics import roc_auc_score
 
 from corank.core.errors import ConfigError, DataError
-from corank.datasets.feed.presets import PRESETS
 from corank.datasets.feed.production import first_distinct
-from corank.datasets.feed.simulate import Simulated, simulate_world
+from corank.datasets.feed.simulate import simulate_world
+from corank.datasets.feed.world import PRESETS
+from corank.datasets.simulated import Simulated
 from corank.features.feature_kind import Feature
 from corank.features.kinds.number import NumberFeature
 from corank.features.log_schema import DataSettings

@@ -137,7 +137,7 @@ class Feed(World, SimulatedWorld):
         return Simulated(offset * self.candidates, exposed, clicks)
 
 
-def simulate_world(out: Path, overwrite: bool = False, **options: Any) -> Simulated:
+def simulate_world(out: Path, *, overwrite: bool = False, **options: Any) -> Simulated:
     """Write a feed into `out`; `options` are fields of `Feed`.
 
     Raises ConfigError if an option is out of range, and what `SimulatedWorld.simulate` raises.

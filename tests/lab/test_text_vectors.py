@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from corank.core.types import Floats, Mask
-from corank.datasets.news.texts import count_words, embed_texts
+from corank_lab.datasets.text_vectors import count_words, embed_texts
 
 SUBJECTS = ("goal match league cup player", "bank rate loan share profit", "storm rain wind flood snow")
 
