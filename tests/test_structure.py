@@ -19,6 +19,7 @@ import pytest
 import corank
 from corank.core.registry import Registry
 from corank.datasets.importer import IMPORTERS
+from corank.datasets.simulated import WORLDS
 from corank.engine.base import ENGINES
 from corank.features.feature_kind import FEATURE_KINDS
 from corank.losses.base import LOSSES
@@ -40,7 +41,7 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-REGISTRIES = [FEATURE_KINDS, LOSSES, STAGE_MODELS, STORES, IMPORTERS, ENGINES]
+REGISTRIES = [FEATURE_KINDS, LOSSES, STAGE_MODELS, STORES, IMPORTERS, WORLDS, ENGINES]
 
 
 @dataclass(frozen=True)
