@@ -64,7 +64,9 @@ SORTS = (
         STORES, "stores", "Stores", "Addresses of `corank publish` and `serve`.", "guides/serving.md#stores"
     ),
     Sort(IMPORTERS, "importers", "Importers", "Commands of `corank import`.", "guides/importing.md"),
-    Sort(WORLDS, "worlds", "Simulated worlds", "What `corank simulate` writes.", "guides/data.md#public-logs"),
+    Sort(
+        WORLDS, "worlds", "Simulated worlds", "What `corank simulate` writes.", "guides/data.md#public-logs"
+    ),
     Sort(
         ENGINES,
         "engines",

@@ -84,12 +84,10 @@ def simulate_command(
     options["drift"] = _read_drift(drift, {"walk": walk, "lifetime": lifetime})
     world = _choose(preset, layout)
     given = {name: value for name, value in options.items() if value is not None}
-    for name in given:
-        if name not in world.model_fields:
-            known = ", ".join(f"--{option}" for option in options if option in world.model_fields)
-            raise CorankError(
-                f"--{name}: no option of the preset {preset} in the format {layout}, which has {known}; leave it out"
-            )
+    if unknown := [name for name in given if name not in world.model_fields]:
+        known = ", ".join(f"--{name}" for name in options if name in world.model_fields)
+        what = f"the preset {preset} in the format {layout}"
+        raise CorankError(f"--{unknown[0]}: no option of {what}, which has {known}; leave it out")
     given |= {"preset": preset} if "preset" in world.model_fields else {}
     settings = validate(world, given, "simulate")
     require("train", "scipy", "corank simulate")  # before anything is written
