@@ -23,7 +23,7 @@ from torch import Tensor
 from benchmarks.speed.train_throughput import DIM, PRERANK, RANK, TOTAL, packed_log
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.distributed.process_group import join_ranks
 from corank.distributed.ranks import Ranks
 from corank.features.input_layout import Layout
@@ -32,11 +32,10 @@ from corank.features.schema import Schema
 from corank.models.settings.table_optimiser import TableOptimiser
 from corank.models.tables.row_optimisers import table_optimiser
 from corank.models.tables.table_builder import TableBuilder
-from corank.training.config import Config
-from corank.training.device import keep_freed_memory
+from corank.training.config.config import Config
+from corank.training.config.settings import TrainSettings
 from corank.training.run import Run
-from corank.training.train_settings import TrainSettings
-from corank.training.trainer import Trainer
+from corank.training.trainer import Trainer, keep_freed_memory
 
 Mode = Literal["single", "ceiling", "sharded", "replicated", "torchrec", "memory"]
 _PROGRAM = "from benchmarks.training_ranks import main; main()"

@@ -13,12 +13,12 @@ from scipy.stats import t as student
 
 from corank.core.files import write_text
 from corank.core.settings import validate
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.pack import pack_log
 from corank.datasets.feed.simulate import simulate_world
 from corank.models.joint import JointModel
-from corank.training.config import Config
-from corank.training.config_file import plain, read
+from corank.training.config.config import Config
+from corank.training.config.config_file import plain, read
 from corank.training.run import Run
 from corank.training.train import train_run
 

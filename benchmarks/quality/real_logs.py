@@ -28,7 +28,7 @@ from benchmarks.quality.own_logs import Load, Write, drawn_logs, is_video_log, n
 from corank.core.types import Report
 from corank.datasets.kuairand import import_kuairand
 from corank.evaluation.predict import predict_split
-from corank.metrics.bootstrap import REPLICATES, replicates
+from corank.metrics.intervals import REPLICATES, replicates
 from corank.metrics.measure import Measure
 from corank.metrics.point import auc
 from corank.metrics.request_order import mrr, ndcg_at, request_auc

@@ -14,7 +14,7 @@ from rich.console import Console
 import corank
 from corank.analysis.logged_request import logged_request
 from corank.datasets.feed.simulate import simulate_world
-from corank.training.config_file import read
+from corank.training.config.config_file import read
 from corank.training.run import Run
 from tests.support.hostile_input import call_operations, post_mutations
 from tests.support.service import running_service, workers_of

@@ -23,7 +23,7 @@ from benchmarks import harness
 from benchmarks.speed.train_throughput import STAGES, packed_log, step_clock, stepper, timed
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.features.input_layout import Layout
 from corank.features.log_schema import LEVELS
 from corank.losses.base import FunnelSpec, Loss
@@ -37,7 +37,7 @@ from corank.losses.settings.rankflow import RankFlowLoss
 from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
 from corank.models.stage_io import StageOutput
-from corank.training.device import device, keep_freed_memory
+from corank.training.trainer import device, keep_freed_memory
 
 SIZES = {50: 512, 500: 128}
 """Candidates a request → requests a batch."""

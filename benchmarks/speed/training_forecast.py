@@ -18,10 +18,9 @@ import corank
 from benchmarks import harness
 from corank.datasets.feed.simulate import simulate_world
 from corank.datasets.kuairand import import_kuairand
-from corank.engine.job import peak_memory
+from corank.engine.base import peak_memory
 from corank.training.callbacks import TrainingEnd, TrainingStart
-from corank.training.forecast.forecast import forecast_training
-from corank.training.forecast.machine import measure_machine
+from corank.training.checks.forecast import forecast_training, measure_machine
 from corank_lab.datasets.news import News
 
 AUTO = ("train.epochs=auto", "train.requests=auto", "train.early_stop={metric: rank.click.auc, patience: 20}")

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import NonNegativeFloat
 
-from corank.batches.label_counts import SplitCounts, Targets
-from corank.batches.sampling import SOURCES, Population
+from corank.batches.sampling import SOURCES, Population, SplitCounts, Targets
 from corank.core.errors import ConfigError, PluginError
 from corank.core.registry import Registry
 from corank.core.settings import Settings

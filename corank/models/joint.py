@@ -13,14 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from corank.batches.batch import Batch
-from corank.batches.candidate_subset import CandidateSubset
+from corank.batches.batch import Batch, CandidateSubset, padded
 from corank.batches.sampling import Population
-from corank.batches.sums import padded
 from corank.core.errors import PluginError
 from corank.core.ordering import soft_ranks
-from corank.features.histories.event_layout import event_groups
-from corank.features.input_layout import Attended, Layout, VectorColumns
+from corank.features.input_layout import Attended, Layout, VectorColumns, event_groups
 from corank.features.schema import PLACEMENTS, Placement
 from corank.models.histories.attended import BatchHistory
 from corank.models.pairs import BatchPairs

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from corank.features.histories.event_layout import event_columns
-from corank.features.input_layout import Layout
+from corank.features.input_layout import Layout, event_columns
 from corank.features.schema import PLACEMENTS, Placement
 from corank.models.dcn import Dcn
 from corank.models.graphs import PART, Graph, ItemGraph, PartsGraph

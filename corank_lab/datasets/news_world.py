@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field, PositiveInt
 
-from corank.core.extras import DeferredModule
+from corank.core.lazy import DeferredModule
 from corank.core.types import Doubles, Floats, Longs, Mask
 from corank.datasets.feed.world import DAY, DEVICES, Codes, instants, zipf
 from corank.datasets.simulated import SimulatedWorld

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from corank.core.extras import DeferredModule
+from corank.core.lazy import DeferredModule
 from corank.core.types import Floats
 
 sparse = DeferredModule("train", "scipy.sparse", "means of vectors")

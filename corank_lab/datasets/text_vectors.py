@@ -11,7 +11,7 @@ from zlib import crc32
 
 import numpy as np
 
-from corank.core.extras import DeferredModule
+from corank.core.lazy import DeferredModule
 from corank.core.types import Doubles, Floats, Mask
 
 if TYPE_CHECKING:

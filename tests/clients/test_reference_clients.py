@@ -10,11 +10,10 @@ import pytest
 
 import corank
 from corank.bundle.bundle import measure_parts
-from corank.bundle.item_parts import part_file
+from corank.bundle.content import part_file
 from corank.bundle.manifest import digest
-from corank.core.matrices.matrix_files import write_matrix
-from corank.core.matrices.stored_matrix import StoredMatrix
-from corank.serving.conformance.drawn_requests import draw_requests
+from corank.core.stored_matrix import StoredMatrix, write_matrix
+from corank.serving.funnel.random_requests import draw_requests
 from tests.support.boosted_runs import grown_run
 from tests.support.random_worlds import DERIVED, LISTED
 from tests.support.reference_clients import (

@@ -11,7 +11,7 @@ import pytest
 
 from corank.core.errors import DataError
 from corank.datasets.kuairand import LOGS, USERS, VIDEOS, import_kuairand
-from corank.training.config_file import read
+from corank.training.config.config_file import read
 
 EARLY, STANDARD, RANDOM = LOGS
 SLICE = os.environ.get("CORANK_KUAIRAND")

@@ -11,13 +11,13 @@ import pytest
 import corank
 from corank.core.errors import DataError
 from corank.core.settings import validate
-from corank.data.lists.list_log import scan_log
+from corank.data.log_rows import scan_log
 from corank.datasets.feed.simulate import simulate_world
 from corank.datasets.importer import TENTHS
 from corank.datasets.lists import Lists, import_lists
 from corank.features.kinds.ids import IdsFeature
-from corank.training.check import check_config
-from corank.training.config_file import read
+from corank.training.checks.summary import check_config
+from corank.training.config.config_file import read
 
 pytestmark = pytest.mark.slow
 

@@ -23,7 +23,7 @@ from corank.metrics.metric import METRICS
 from corank.models.settings.stage import STAGE_MODELS
 from corank.serving.funnel.stage_scorer import SCORERS
 from corank.serving.store.base import STORES
-from corank.training.config import Config
+from corank.training.config.config import Config
 from docs_site.build import reference_pages
 from docs_site.docstrings import render
 from docs_site.settings import reachable

@@ -14,8 +14,7 @@ import corank
 from corank.core.calibration import Platt
 from corank.core.errors import DataError, RequestError
 from corank.datasets.feed.simulate import simulate_world
-from corank.evaluation.predict import predict_split
-from corank.evaluation.stage_order import order_scores, stage_values, true_values
+from corank.evaluation.predict import order_scores, predict_split, stage_values, true_values
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.run import Run

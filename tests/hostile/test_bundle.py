@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from corank.bundle.bundle import Bundle, measure_parts
-from corank.bundle.checks.onnx_wire import refuse_references
+from corank.bundle.graph_files import refuse_references
 from corank.bundle.manifest import digest
 from corank.bundle.retrieval import RetrievalFacts
 from corank.core.arrays import write_array, write_identifiers

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from corank.core.errors import ConfigError
-from corank.training.config_file import read
-from corank.training.plain_config.yaml_reader import DEEPEST, LARGEST, read_yaml, read_yaml_file
+from corank.training.config.config_file import read
+from corank.training.config.yaml_values import DEEPEST, LARGEST, read_yaml, read_yaml_file
 from tests.support.configs import TEXT, refused
 from tests.support.hostile_configs import LAUGHS, make_world, read_mutations
 

@@ -10,9 +10,9 @@ import psutil
 import pytest
 
 from corank.core.errors import StoreError
+from corank.serving.store import isolated_store
 from corank.serving.store.base import Store, open_store
-from corank.serving.store.isolation import isolated_store
-from corank.serving.store.isolation.isolated_store import IsolatedStore, open_isolated
+from corank.serving.store.isolated_store import IsolatedStore, open_isolated
 from corank.serving.store.publish import publish_bundle
 from tests.support.service import running_service
 from tests.support.shared import derived

@@ -12,15 +12,14 @@ import pytest
 
 from corank.bundle.item_layers import ItemLayer
 from corank.core.errors import StoreError
-from corank.core.matrices.stored_matrix import StoredMatrix
 from corank.core.ragged import Ragged
+from corank.core.stored_matrix import StoredMatrix
 from corank.serving.funnel.funnel import Funnel
-from corank.serving.http.source import StoreSource
-from corank.serving.store.changes.journal import JOURNAL, Change, journal_key
 from corank.serving.store.fetch import fetch_bundle, load_latest
-from corank.serving.store.go_live import changed_records
-from corank.serving.store.publish import publish_bundle
+from corank.serving.store.journal import JOURNAL, Change, journal_key
+from corank.serving.store.publish import changed_records, publish_bundle
 from corank.serving.store.record_codec import RecordFormat, to_keys
+from corank.serving.store.source import StoreSource
 from corank.serving.store.upsert import upsert
 from tests.support.bundle_versions import variant
 from tests.support.served_logs import VALUES

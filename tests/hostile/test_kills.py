@@ -10,7 +10,7 @@ import corank
 from corank.core import files
 from corank.core.errors import DataError
 from corank.core.files import atomic_folder, restore_folder
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.training.run import Run
 from tests.support.kills import count_changes, kill_at, run
 from tests.support.shared import copy_run, finished_run

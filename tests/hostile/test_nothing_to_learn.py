@@ -11,8 +11,8 @@ import corank
 from corank.core.errors import DataError
 from corank.datasets.feed.simulate import simulate_world
 from corank.losses.settings.levels import LevelsLoss
-from corank.training.config_file import read
-from corank.training.data_check import TrainingDataCheck
+from corank.training.checks.data_check import TrainingDataCheck
+from corank.training.config.config_file import read
 from tests.support.command_line import run_corank
 
 CLICKS = "losses=[{kind: click, stage: rank}, {kind: click, stage: prerank}]"

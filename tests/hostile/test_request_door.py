@@ -11,14 +11,13 @@ from starlette.testclient import TestClient
 
 from corank.core.errors import RequestError
 from corank.core.time import now_ms
-from corank.serving.funnel.checks.request_warnings import check_event_times
-from corank.serving.funnel.request import Request
-from corank.serving.http.app import RankingService
+from corank.serving.funnel.request import Request, check_event_times
 from corank.serving.http.follower import Follower
-from corank.serving.http.request_clock import check_clock
+from corank.serving.http.ranking import check_clock
 from corank.serving.http.serve_settings import Limits
-from corank.serving.http.source import BundleSource
-from corank.serving.log.role_logs import RoleLogs
+from corank.serving.http.worker import RankingService
+from corank.serving.log.request_log import RoleLogs
+from corank.serving.store.source import BundleSource
 from corank.serving.store.users import UserStore
 from tests.support.service import access
 from tests.support.shared import derived

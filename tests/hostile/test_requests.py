@@ -12,11 +12,11 @@ from corank.bundle.retrieval import mask_items
 from corank.core.ragged import Ragged
 from corank.features.operands import Operands
 from corank.serving.funnel.request import MAX_CANDIDATES, MAX_EVENTS, MAX_FILTER_VALUES
-from corank.serving.http.app import RankingService
+from corank.serving.http.asgi import LONGEST_ERROR
 from corank.serving.http.follower import Follower
 from corank.serving.http.serve_settings import Limits
-from corank.serving.http.source import BundleSource
-from corank.serving.http.transport.reply import LONGEST_ERROR
+from corank.serving.http.worker import RankingService
+from corank.serving.store.source import BundleSource
 from tests.support.random_worlds import RICH
 from tests.support.service import JSON, access
 from tests.support.shared import shared_case

@@ -20,7 +20,7 @@ from corank.core.errors import BundleError, CheckpointError, StorageError
 from corank.core.ragged import Ragged
 from corank.training.checkpoints.checkpoint import load
 from corank.training.run import Run
-from corank.training.warm_start.preparation import plan_warm_start
+from corank.training.warm_start_preparation import plan_warm_start
 from tests.support.hostile_cases import FileWatch
 from tests.support.hostile_packings import HostilePackings
 from tests.support.hostile_runs import FACTS, HostileRuns, hostile_run, huge_header, write_checkpoint

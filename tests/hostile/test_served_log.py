@@ -21,8 +21,7 @@ from corank.serving.funnel.request import Request
 from corank.serving.log import request_log, served_rows
 from corank.serving.log.log_format import REQUEST, SERVED, LogFormat
 from corank.serving.log.request_log import RequestLog
-from corank.serving.log.served_request import ServedRequest
-from corank.serving.log.served_rows import make_rows
+from corank.serving.log.served_rows import ServedRequest, make_rows
 from tests.support.shared import derived
 from tests.support.stores import requests
 

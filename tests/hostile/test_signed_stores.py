@@ -12,19 +12,18 @@ import pytest
 import corank
 from corank.bundle.signatures import SigningKeys, TrustedKeys
 from corank.core.errors import BundleError, TrustError
-from corank.core.matrices.stored_matrix import StoredMatrix
+from corank.core.stored_matrix import StoredMatrix
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.http.follower import Follower
 from corank.serving.http.serve_settings import ServeSettings
-from corank.serving.http.source import StoreSource
 from corank.serving.http.startup import describe_trust
 from corank.serving.store.base import Store
 from corank.serving.store.fetch import fetch_bundle
-from corank.serving.store.live_statement import LiveStatement
-from corank.serving.store.live_version import StoreState
+from corank.serving.store.live_version import LiveStatement, StoreState
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.record_codec import RecordFormat
 from corank.serving.store.retention import remove_versions, roll_back_store
+from corank.serving.store.source import StoreSource
 from corank.serving.store.upsert import upsert
 from corank.serving.store.version_parts import MANIFEST, read_plain_manifest
 from tests.support.bundle_versions import variant

@@ -13,13 +13,13 @@ import pytest
 
 from corank.core.errors import StoreError
 from corank.serving.http.follower import Follower
-from corank.serving.http.source import StoreSource
 from corank.serving.store.base import Store
-from corank.serving.store.changes.journal import JOURNAL, Change, journal_key, read_journal
 from corank.serving.store.fetch import catch_up, load_latest
+from corank.serving.store.journal import JOURNAL, Change, journal_key, read_journal
 from corank.serving.store.live_version import HEAD_BYTES, USERS, StoreState
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.record_codec import RecordFormat, to_keys
+from corank.serving.store.source import StoreSource
 from corank.serving.store.upsert import upsert
 from corank.serving.store.users import UserStore
 from corank.serving.store.version_parts import PROGRESS, read_progress

@@ -8,8 +8,8 @@ import pytest
 
 from corank.core.errors import DataError
 from corank.core.time import now_ms
-from corank.data.served.unusable_rows import drop_unusable_rows
 from corank.data.tables import Table
+from corank.data.validate import drop_unusable_rows
 from corank.features.log_schema import DataSettings
 from tests.support.shared import derived
 

@@ -7,7 +7,7 @@ import pytest
 
 from corank.core.errors import RequestError
 from corank.core.ragged import Rows
-from corank.serving.funnel.example import make_example
+from corank.serving.funnel.random_requests import make_example
 from corank.serving.funnel.request import Request
 from corank.serving.store.record_codec import RecordFormat
 from tests.support.cases import Case

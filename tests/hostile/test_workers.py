@@ -14,10 +14,9 @@ import pytest
 
 from corank.core.errors import CorankError
 from corank.serving.http.process import supervisor
-from corank.serving.http.process.drain import Drain
 from corank.serving.http.process.listener import bind_listener
 from corank.serving.http.process.supervisor import Supervisor
-from corank.serving.http.process.worker_process import WorkerMain
+from corank.serving.http.process.worker_process import Drain, WorkerMain
 from corank.serving.store.base import open_store
 from corank.serving.store.publish import publish_bundle
 from tests.support.service import TOKEN, running_service, workers_of

@@ -16,7 +16,7 @@ from corank.bundle.bundle_writer import BundleWriter, write_bundle
 from corank.bundle.manifest import BundleManifest, load_manifest
 from corank.core.errors import BundleError, DataError
 from corank.core.locks import WriteLock
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.training.run import Run
 from tests.support.command_line import run_corank
 from tests.support.shared import copy_run, derived

@@ -11,9 +11,9 @@ import pytest
 
 import corank
 from corank.core.errors import DataError
-from corank.data.lists.list_log import scan_log
-from corank.training.check import CheckSummary, check_config
-from corank.training.config_file import read
+from corank.data.log_rows import scan_log
+from corank.training.checks.summary import CheckSummary, check_config
+from corank.training.config.config_file import read
 from corank_lab.datasets.ebnerd import EbnerdFiles, import_ebnerd
 from corank_lab.datasets.mind import MindFiles, import_mind
 from corank_lab.datasets.news import TEST, VALID, News
@@ -247,8 +247,8 @@ def test_ebnerd_without_articles_trains_and_ranks(worlds: Path, tmp_path: Path) 
 
 def test_clicks_elsewhere_are_counted_and_left_out(worlds: Path, tmp_path: Path) -> None:
     shutil.copytree(worlds / "ebnerd", tmp_path / "in")
-    elsewhere = pl.when(pl.int_range(pl.len()) == 0).then(pl.lit([1], pl.List(pl.Int32)))
-    elsewhere = elsewhere.otherwise("article_ids_clicked").alias("article_ids_clicked")
+    first = pl.when(pl.int_range(pl.len()) == 0).then(pl.lit([1], pl.List(pl.Int32)))
+    elsewhere = first.otherwise("article_ids_clicked").alias("article_ids_clicked")
     change("validation/behaviors.parquet", lambda frame: frame.with_columns(elsewhere))(tmp_path / "in")
     said: list[str] = []
     summary = import_ebnerd(tmp_path / "in", tmp_path / "out", vectors=0, report=said.append)

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from corank.core.errors import DataError
-from corank.training.check import check_config
-from corank.training.config_file import read
+from corank.training.checks.summary import check_config
+from corank.training.config.config_file import read
 from corank_lab.datasets.obd import MOST_WEIGHT, import_obd
 
 ITEMS = 4

@@ -14,9 +14,9 @@ import pytest
 import corank
 from corank.core.errors import DataError
 from corank.core.time import to_ms
-from corank.features.splits.by_time import TimeSplit
-from corank.training.check import check_config
-from corank.training.config_file import read
+from corank.features.split import TimeSplit
+from corank.training.checks.summary import check_config
+from corank.training.config.config_file import read
 from corank_lab.datasets import recflow as importer
 from corank_lab.datasets.recflow import COLUMNS, import_recflow
 from corank_lab.datasets.recflow_world import RecFlowFiles

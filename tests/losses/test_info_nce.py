@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from corank.batches.label_counts import LabelCounts, SplitCounts
-from corank.batches.sampling import BATCH, CATALOGUE
+from corank.batches.sampling import BATCH, CATALOGUE, LabelCounts, SplitCounts
 from corank.core.errors import ConfigError
 from corank.losses.settings.info_nce import InfoNceLoss
 from tests.support.loss_cases import SCOPE, loss, outputs, requests

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from corank.batches.batch import Batch
-from corank.batches.label_counts import MixedCounts, SplitCounts, Targets
+from corank.batches.sampling import MixedCounts, SplitCounts, Targets
 from corank.core.errors import ConfigError
 from corank.losses.base import LOSSES, FunnelSpec
 from corank.losses.means import divide, weighted_sum

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from corank.batches.batch import Batch
-from corank.batches.sums import padded
+from corank.batches.batch import Batch, padded
 from corank.losses.base import FunnelSpec
 from corank.losses.settings.click import ClickLoss
 from corank.losses.total import TotalLoss

@@ -20,7 +20,7 @@ from corank.models.joint import JointModel
 from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.stage_io import StageInputs, StageOutput
-from corank.training.config_file import read
+from corank.training.config.config_file import read
 from tests.support.configs import TEXT, refused
 from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.loss_cases import logits_of

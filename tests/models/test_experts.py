@@ -11,7 +11,7 @@ from corank.models.mixtures.experts import ExpertHeads, ExpertLevel
 from corank.models.settings.dcn import DcnSettings
 from corank.models.settings.mixtures.experts import ExpertSettings
 from corank.models.settings.mlp import MlpSettings
-from corank.training.warm_start.layers import ModelMap
+from corank.training.warm_start_plan import ModelMap
 from tests.support.configs import TEXT, refused
 from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.loss_cases import logits_of

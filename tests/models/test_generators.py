@@ -16,7 +16,7 @@ from corank.models.inputs.generators import GeneratingTower
 from corank.models.joint import JointModel
 from corank.models.settings.two_tower import TowersSettings
 from corank.serving.funnel.request import Request
-from corank.training.config_file import read
+from corank.training.config.config_file import read
 from tests.support.cases import Case
 from tests.support.configs import TEXT, refused
 from tests.support.encoded_batches import LAYOUT, random_batch

@@ -21,7 +21,7 @@ from corank.models.settings.table_optimiser import TableOptimiser
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.stage_io import StageOutput
 from corank.models.two_tower import Tower
-from corank.training.optimisers import Average, optimisers
+from corank.training.checkpoints.training_state import Average, optimisers
 from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.loss_cases import logits_of
 from tests.support.models import dense_gradients, linears, tables_of, two_tower

@@ -12,9 +12,8 @@ from corank.models.joint import JointModel
 from corank.models.settings.two_tower import TowerPairSettings, TowersSettings
 from corank.models.two_tower import Towers
 from corank.serving.funnel.request import Request
-from corank.serving.funnel.scorers.match_terms import MatchTerms
-from corank.serving.funnel.scorers.parts_scorer import PartsScorer
-from corank.training.config_file import read
+from corank.serving.funnel.scorer import MatchTerms, PartsScorer
+from corank.training.config.config_file import read
 from tests.support.cases import Case
 from tests.support.configs import TEXT, refused
 from tests.support.encoded_batches import LAYOUT, random_batch

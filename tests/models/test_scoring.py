@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from corank.batches.batch import Batch
-from corank.batches.candidate_subset import CandidateSubset
+from corank.batches.batch import Batch, CandidateSubset
 from corank.models.joint import JointModel
 from corank.models.settings.din import DinSettings
 from corank.models.settings.mlp import MlpSettings

@@ -14,8 +14,8 @@ from corank.models.joint import JointModel
 from corank.models.settings.stage_context import StageContext
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.two_tower import Sum, Tower, Towers
-from corank.training.config_file import complete_saved
-from corank.training.warm_start.layers import ModelMap
+from corank.training.config.config_file import complete_saved
+from corank.training.warm_start_plan import ModelMap
 from tests.support.configs import TEXT, refused
 from tests.support.encoded_batches import LAYOUT, SCHEMA, random_batch
 from tests.support.models import linears, two_tower

@@ -15,13 +15,12 @@ from torch import Tensor
 
 from corank.batches.batch import Batch
 from corank.core.settings import validate
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.pack import pack_log
 from corank.datasets.feed.simulate import simulate_world
 from corank.distributed.process_group import join_ranks
-from corank.distributed.ranks import Ranks
-from corank.distributed.row_shards import RowShards
-from corank.training.config import Config
+from corank.distributed.ranks import Ranks, RowShards
+from corank.training.config.config import Config
 from corank.training.run import Run
 from corank.training.trainer import Trainer
 

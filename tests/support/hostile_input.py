@@ -12,7 +12,7 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corank.serving.http.transport.codec import MSGPACK
+from corank.serving.http.body import MSGPACK
 from tests.support.service import JSON, TOKEN
 from tests.support.waiting import PATIENCE
 

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 from corank.bundle.item_records import ItemRecords
-from corank.data.dataset import PackedDataset
-from corank.data.pack_manifest import MANIFEST
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.manifest import MANIFEST
 from corank.distributed.ranks import Ranks
 from corank.evaluation.predict import predict_by_ranks
 from corank.training.run import Run

@@ -15,15 +15,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.training.checkpoints.checkpoint import Checkpoint, digest_tensors, load
 from corank.training.export import export_bundle
 from corank.training.run import CHECKPOINTS, Run
 from corank.training.train import train_run
 from corank.training.trainer import Trainer
-from corank.training.warm_start.judged_run import JudgedRun
-from corank.training.warm_start.preparation import plan_warm_start
-from corank.training.warm_start.restore import warm_start
+from corank.training.warm_start_preparation import plan_warm_start
+from corank.training.weight_transfer import JudgedRun, warm_start
 from tests.support.hostile_bundles import mutate_bytes
 from tests.support.hostile_cases import VALUES, HostileFolder
 from tests.support.hostile_input import mutate

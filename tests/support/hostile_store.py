@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from corank.serving.funnel.request import Request
-from corank.serving.http.source import StoreSource
 from corank.serving.store.base import Store, open_store
 from corank.serving.store.publish import publish_bundle
+from corank.serving.store.source import StoreSource
 from corank.serving.store.version_parts import MANIFEST
 from tests.support.hostile_bundles import mutate_bytes, mutate_manifest
 from tests.support.hostile_cases import VALUES, FileWatch, Outcome, attempt

@@ -14,7 +14,7 @@ import torch
 
 from corank.bundle.bundle import Bundle
 from corank.core.errors import CorankError
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import open_store
 from corank.serving.store.fetch import fetch_bundle, load_latest

@@ -12,7 +12,7 @@ from corank.core.errors import CorankError
 from corank.losses.base import LOSSES
 from corank.models.settings.stage import STAGE_MODELS
 from corank.models.settings.torch_names import NAMES_OF_TORCH
-from corank.training.config_file import read
+from corank.training.config.config_file import read
 from tests.support.configs import refused
 from tests.support.shared import simulated_world
 

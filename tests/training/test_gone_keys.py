@@ -8,10 +8,10 @@ import pytest
 
 import corank
 from corank.training.checkpoints.checkpoint import save
-from corank.training.checkpoints.run_file import RUN_FILE
-from corank.training.config_file import plain, read
-from corank.training.gone_keys import GONE
+from corank.training.config.config import GONE
+from corank.training.config.config_file import plain, read
 from corank.training.run import Run
+from corank.training.run_file import RUN_FILE
 from tests.support.command_line import run_corank
 from tests.support.configs import TEXT, refused
 from tests.support.interruptions import Interrupting, StoppedError, same

@@ -7,9 +7,9 @@ import pytest
 
 import corank
 from corank.datasets.feed.simulate import simulate_world
-from corank.training.config_file import read
-from corank.training.plain_config.yaml_reader import read_yaml_file
-from corank.training.profile.recipes import RECIPES
+from corank.training.checks.guidance import RECIPES
+from corank.training.config.config_file import read
+from corank.training.config.yaml_values import read_yaml_file
 
 ROOT = Path(corank.__file__).parent.parent
 SHIPPED = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from corank.core.extras import DeferredModule
+from corank.core.lazy import DeferredModule
 from corank.core.types import Floats, Ints, Longs, Mask
 from corank.datasets.feed.production import (
     EXPOSED,

@@ -4,8 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from corank.batches.label_counts import SplitCounts, Targets
-from corank.batches.sampling import Population
+from corank.batches.sampling import Population, SplitCounts, Targets
 from corank.losses.base import LOSSES, FunnelSpec, Loss
 
 if TYPE_CHECKING:

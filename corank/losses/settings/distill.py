@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from annotated_types import Ge
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from corank.batches.label_counts import SplitCounts, Targets
-from corank.batches.sampling import Population
+from corank.batches.sampling import Population, SplitCounts, Targets
 from corank.losses.base import LOSSES, FunnelSpec, Loss
 
 if TYPE_CHECKING:

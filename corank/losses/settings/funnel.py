@@ -4,8 +4,7 @@ from typing import Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from corank.batches.label_counts import SplitCounts, Targets
-from corank.batches.sampling import Population
+from corank.batches.sampling import Population, SplitCounts, Targets
 from corank.core.errors import ConfigError
 from corank.losses.base import FunnelSpec, Loss
 

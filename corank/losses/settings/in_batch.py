@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveFloat
 
-from corank.batches.label_counts import SplitCounts, Targets
-from corank.batches.sampling import Population
+from corank.batches.sampling import Population, SplitCounts, Targets
 from corank.core.errors import ConfigError
 from corank.losses.base import LOSSES, FunnelSpec, Loss
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from corank.batches.label_counts import SplitCounts, Targets
-from corank.batches.sampling import SOURCES, Population
+from corank.batches.sampling import SOURCES, Population, SplitCounts, Targets
 from corank.core.errors import ConfigError
 from corank.losses.base import LOSSES, FunnelSpec, Loss
 

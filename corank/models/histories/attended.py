@@ -2,7 +2,7 @@
 
 Letters: R requests · I distinct items · C candidates · H distinct items of histories · L events of a request
 · E events, of each request · P pairs of a candidate and an event of its request · w width. I', C', H' and E' are
-these rounded up (`corank.batches.sums.padded`); rows beyond belong to no candidate and no event.
+these rounded up (`corank.batches.batch.padded`); rows beyond belong to no candidate and no event.
 """
 
 from abc import ABC, abstractmethod
@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from corank.batches.batch import AttendedEvents, Batch, Csr
-from corank.batches.candidate_subset import CandidateSubset
+from corank.batches.batch import AttendedEvents, Batch, CandidateSubset, Csr
 from corank.models.histories.sequence_encoder import SequenceEncoder
 from corank.models.histories.sequences import BatchSequences, SingleSequence
 from corank.models.pairs import gather_rows

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import PositiveFloat, PositiveInt
 
 from corank.core.errors import ConfigError, PluginError
-from corank.core.formula import Formula
+from corank.core.ordering import Formula
 from corank.core.registry import Registry, by_name
 from corank.core.settings import validate
 from corank.features.input_layout import Layout

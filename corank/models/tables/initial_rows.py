@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from corank.core.types import Ints
-from corank.distributed.row_shards import BUCKETS, RowShards
+from corank.distributed.ranks import BUCKETS, RowShards
 
 SCALE = 0.02
 """Standard deviation of the rows' numbers."""

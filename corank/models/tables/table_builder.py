@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from corank.distributed.ranks import Ranks
-from corank.distributed.row_shards import RowShards
+from corank.distributed.ranks import Ranks, RowShards
 from corank.features.input_layout import Layout
 from corank.models.tables.embedding import Tables
 from corank.models.tables.initial_rows import draw_rows

@@ -8,10 +8,10 @@ import torch
 
 import corank
 from corank.core.errors import CheckpointError, ConfigError
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.training_state import training_state
-from corank.training.config_file import read
+from corank.training.config.config_file import read
 from corank.training.run import Run
 from corank.training.trainer import Trainer
 from tests.support.interruptions import Interrupting, StoppedError, same
