@@ -147,10 +147,14 @@ def test_equal_settings_write_equal_bytes(world: Path, tmp_path: Path) -> None:
         assert (tmp_path / "b" / file).read_bytes() != (world / file).read_bytes()
 
 
-def test_the_first_of_each_level_are_taken_in_the_order_of_the_file(tmp_path: Path) -> None:
+def test_the_first_of_each_level_are_taken_once_at_the_deepest_in_the_order_of_the_file(
+    tmp_path: Path,
+) -> None:
     days = release()
     days["2024-01-13"] = [
-        *(candidate(1, video, rank_pos=1) for video in (30, 5, 20, 10)),
+        candidate(1, 10, coarse_neg=1),
+        *(candidate(1, video, rank_pos=1, age=video) for video in (30, 5, 10, 20)),
+        candidate(1, 30, rank_pos=1, age=42),
         *(candidate(2, video, rank_neg=1) for video in (9, 8, 7)),
         *(candidate(1, video, coarse_neg=1) for video in (6, 4)),
         candidate(1, 99, prerank_neg=1),
@@ -159,39 +163,15 @@ def test_the_first_of_each_level_are_taken_in_the_order_of_the_file(tmp_path: Pa
     ]
     summary = import_recflow(write(tmp_path / "in", days), tmp_path / "out", per_level=3)
     log = log_of(tmp_path / "out").filter(pl.col("request_id") <= 2).sort("request_id", maintain_order=True)
-    assert log.select("request_id", "video_id", "level").rows() == [
-        (1, 30, "rank_pos"),
-        (1, 5, "rank_pos"),
-        (1, 20, "rank_pos"),
-        (1, 6, "coarse_neg"),
-        (1, 4, "coarse_neg"),
-        (1, 99, "prerank_neg"),
-        (2, 9, "rank_neg"),
-        (2, 8, "rank_neg"),
-        (2, 7, "rank_neg"),
-    ]
-    # Request 2 has one level alone; of the other days' requests each has one candidate a level.
-    assert summary.candidates == {"prerank_neg": 3, "coarse_neg": 4, "rank_neg": 5, "rank_pos": 5}
-    assert (summary.requests, summary.short, summary.repeats) == (4, 4, 0)
-
-
-def test_a_candidate_counts_once_at_its_deepest_level(tmp_path: Path) -> None:
-    days = release()
-    days["2024-01-13"] = [
-        candidate(1, 3, coarse_neg=1),
-        candidate(1, 4, rank_neg=1, rank_pos=1),
-        candidate(1, 3, rank_pos=1, age=41),
-        candidate(1, 3, rank_pos=1, age=42),
-        candidate(2, 3, prerank_neg=1),
-    ]
-    summary = import_recflow(write(tmp_path / "in", days), tmp_path / "out")
-    log = log_of(tmp_path / "out").filter(pl.col("request_id") <= 2).sort("request_id", maintain_order=True)
     assert log.select("request_id", "video_id", "level", "age").rows() == [
-        (1, 4, "rank_pos", 0),
-        (1, 3, "rank_pos", 41),
-        (2, 3, "prerank_neg", 0),
+        *((1, video, "rank_pos", video) for video in (30, 5, 10)),
+        *((1, video, "coarse_neg", 0) for video in (6, 4)),
+        (1, 99, "prerank_neg", 0),
+        *((2, video, "rank_neg", 0) for video in (9, 8, 7)),
     ]
-    assert summary.repeats == 2
+    # request 2 has one level alone; of the other days' requests each has one candidate a level
+    assert summary.candidates == {"prerank_neg": 3, "coarse_neg": 4, "rank_neg": 5, "rank_pos": 5}
+    assert (summary.requests, summary.short, summary.repeats) == (4, 4, 2)
 
 
 def test_times_are_utc_their_parts_chinas_and_labels_known_where_shown(tmp_path: Path) -> None:
@@ -200,6 +180,8 @@ def test_times_are_utc_their_parts_chinas_and_labels_known_where_shown(tmp_path:
         candidate(13, 50, rank_pos=1, realshow=1, effective_view=1, like=1),
         candidate(13, 51, rank_pos=1, effective_view=1),
     ]
+    for day, author in (("2024-01-14", 77), ("2024-01-15", 78)):
+        days[day].append(candidate(int(day[-2:]), 60, int(day[-2:]), rank_pos=1, author_id=author))
     import_recflow(write(tmp_path / "in", days), tmp_path / "out")
     log = log_of(tmp_path / "out")
     shown, unseen = log.filter(video_id=50).row(0, named=True), log.filter(video_id=51).row(0, named=True)
@@ -208,18 +190,10 @@ def test_times_are_utc_their_parts_chinas_and_labels_known_where_shown(tmp_path:
     assert (shown["effective_view"], shown["long_view"], shown["like"]) == (1, 0, 1)
     assert (unseen["effective_view"], unseen["like"]) == (None, None)
     items = pl.read_parquet(tmp_path / "out/items.parquet")
-    assert items["video_id"].to_list() == [0, 1, 2, 3, 50, 51]
+    assert items["video_id"].to_list() == [0, 1, 2, 3, 50, 51, 60]
     video = items.row(0, named=True)
     assert (video["upload_weekday"], video["upload_hour"], video["upload_minute"]) == (1, 23, 59)  # a Monday
-
-
-def test_a_videos_features_are_those_of_the_first_day_that_takes_it(tmp_path: Path) -> None:
-    days = release()
-    for day, author in (("2024-01-14", 77), ("2024-01-15", 78)):
-        days[day].append(candidate(int(day[-2:]), 60, int(day[-2:]), rank_pos=1, author_id=author))
-    import_recflow(write(tmp_path / "in", days), tmp_path / "out")
-    items = pl.read_parquet(tmp_path / "out/items.parquet")
-    assert items.filter(video_id=60)["author_id"].to_list() == [77]
+    assert items["author_id"][-1] == 77, "of the first day that has the video"
 
 
 def test_in_full_every_level_counts(tmp_path: Path) -> None:
@@ -257,16 +231,9 @@ def test_parts_of_a_day_hold_whole_requests(
     assert sum(map(len, of_parts)) == 400
 
 
-def test_only_the_days_asked_for_are_read(tmp_path: Path, world: Path) -> None:
-    summary = import_recflow(world, tmp_path / "out", date(2024, 1, 15), date(2024, 1, 18))
-    assert summary.days == tuple(DAYS[2:6])
-    split = read(tmp_path / "out/config.yaml").data.split
-    assert isinstance(split, TimeSplit)
-    assert (split.valid, split.test) == (date(2024, 1, 17), date(2024, 1, 18))
-    assert len(list((tmp_path / "out/truth").iterdir())) == 4
-
-
-def test_the_protocol_has_forty_candidates_a_request(imported: Path) -> None:
+def test_the_protocol_has_forty_candidates_a_request_and_two_imports_are_equal(
+    imported: Path, world: Path, tmp_path: Path
+) -> None:
     log = log_of(imported)
     counts = log.group_by("request_id", "level").len()
     assert counts.height == 400 * 4 and (counts["len"] == 10).all()
@@ -274,15 +241,10 @@ def test_the_protocol_has_forty_candidates_a_request(imported: Path) -> None:
     known = log.filter(pl.col("effective_view").is_not_null())
     assert known["level"].unique().to_list() == ["rank_pos"]
     assert 2.5 < known.height / 400 < 3.5
-
-
-def test_import_twice_writes_the_same(imported: Path, world: Path, tmp_path: Path) -> None:
     import_recflow(world, tmp_path / "again")
     files = sorted(path.relative_to(imported) for path in imported.rglob("*") if path.is_file())
-    assert {file.parts[0] for file in files} >= {"log", "items.parquet", "truth", "config.yaml"}
-    for file in files:
-        if file.parts[0] not in ("packed", "runs"):
-            assert (tmp_path / "again" / file).read_bytes() == (imported / file).read_bytes()
+    assert {file.parts[0] for file in files} == {"log", "items.parquet", "truth", "config.yaml"}
+    assert all((tmp_path / "again" / file).read_bytes() == (imported / file).read_bytes() for file in files)
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -313,7 +275,10 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     code, _, said = run_corank(capsys, "import", "recflow", world, out, *options)
     assert code == 0 and "120 rank_pos" not in said and f"next: corank train {out}/config.yaml" in said
     assert log_of(out).group_by("request_id", "level").len()["len"].max() == 2
-    assert sorted({path.name[:10] for path in (out / "log").iterdir()}) == [str(day) for day in DAYS[1:8]]
+    for folder in ("log", "truth"):
+        assert sorted({path.name[:10] for path in (out / folder).iterdir()}) == [str(d) for d in DAYS[1:8]]
+    split = read(out / "config.yaml").data.split
+    assert isinstance(split, TimeSplit) and (split.valid, split.test) == (DAYS[6], DAYS[7])
     code, _, said = run_corank(capsys, "import", "recflow", tmp_path / "none", tmp_path / "b")
     assert code == 1 and said.startswith("error: ") and "no Feather files" in said
     for mistake in (["--per-level", 0], ["--from", "soon"]):
@@ -321,9 +286,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         assert code == 2 and str(mistake[0]) in said
     for mistake in (["--auction"], ["--days", 5], ["--drift"], ["--random", 0.1]):
         code, _, said = run_corank(capsys, "simulate", tmp_path / "c", "--format", "recflow", *mistake)
-        assert code == 1 and said.startswith(
-            f"error: {mistake[0]}: no option of the preset medium in the format recflow"
-        )
+        assert code == 1 and said.startswith(f"error: {mistake[0]}: no option of the preset medium in the")
     code, _, said = run_corank(capsys, "simulate", tmp_path / "c", "--format", "recflow", "--candidates", 9)
     assert code == 1 and "simulate: candidates: " in said and not (tmp_path / "c").exists()
 
