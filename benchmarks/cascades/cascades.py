@@ -28,7 +28,7 @@ from corank.analysis.experiments.trials import Arm, TrialProgress
 from corank.core.errors import ConfigError, CorankError, DataError
 from corank.core.registry import load_plugins
 from corank.core.types import Report
-from corank.datasets.feed.presets import PRESETS
+from corank.datasets.feed.world import PRESETS
 from corank.training.trainer import keep_freed_memory
 
 

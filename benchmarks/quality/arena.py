@@ -80,7 +80,8 @@ def world(
         interests: tastes of a user.
         features: to be declared in addition to those of the simulated config.
     """
-    simulate_world(folder, preset, seed, requests, candidates, overwrite=True, interests=interests)
+    sizes = {"requests": requests, "candidates": candidates, "interests": interests}
+    simulate_world(folder, overwrite=True, preset=preset, seed=seed, **sizes)
     for log in (folder / "log").glob("*.parquet"):
         truth = pl.read_parquet(folder / "truth" / log.name)
         joined = pl.read_parquet(log).with_columns(score_truth=truth["click"])

@@ -91,7 +91,7 @@ def main() -> None:
         for seed in range(arguments.seeds):
             with tempfile.TemporaryDirectory() as folder:
                 data = Path(folder) / "world"
-                simulate_world(data, preset, seed, arguments.requests, auction=True)
+                simulate_world(data, preset=preset, seed=seed, requests=arguments.requests, auction=True)
                 run = corank.train(data / "config.yaml", [f"train.seed={seed}"]).run
                 for name, value in judged(run).items():
                     samples.setdefault(name, []).append(value)

@@ -1,6 +1,6 @@
 """Joint Recall@10@20 of the losses of the whole cascade, on simulated logs in RecFlow's layout, all tuned alike.
 
-Protocol: docs/guides/recflow.md with two stages: 40 candidates a request, the towers keep 30, the ranker 20, and
+Protocol: docs/lab/recflow.md with two stages: 40 candidates a request, the towers keep 30, the ranker 20, and
 10 are to be found; a random order finds half of them. All losses have the same towers, ranker, epochs and batches. The
 learning rate and the temperature of each (of RankFlow, α in its place) are swept over the same grid on the validation
 days of a world of its own; those that lead there are tried in another such world, and the best on the mean is held
@@ -20,13 +20,13 @@ from pathlib import Path
 from benchmarks import harness
 from benchmarks.quality.arena import Arena, Figures, Loss, kept, spread
 from corank.data.packing.pack import pack_log
-from corank.datasets.recflow import import_recflow
-from corank.datasets.recflow_layout import simulate_recflow
 from corank.evaluation.predict import predict_split
 from corank.metrics import cascade as joint
 from corank.models.joint import JointModel
 from corank.training.config.config_file import read
 from corank.training.trainer import keep_freed_memory
+from corank_lab.datasets.recflow import import_recflow
+from corank_lab.datasets.recflow_world import RecFlowFiles
 
 PRESET = "medium"
 Setting = tuple[float, float]
@@ -83,7 +83,10 @@ LOSSES: dict[str, Callable[..., list[Loss]]] = {
 
 def world(folder: Path, seed: int, requests: int) -> Arena:
     """A simulated world in RecFlow's layout, imported and packed."""
-    simulate_recflow(folder / "world", PRESET, seed, requests, 100, overwrite=True)
+    world = RecFlowFiles.model_validate(
+        {"preset": PRESET, "seed": seed, "requests": requests, "candidates": 100}
+    )
+    world.simulate(folder / "world", overwrite=True)
     shutil.rmtree(folder / "tables", ignore_errors=True)
     import_recflow(folder / "world", folder / "tables")
     base = folder / "tables"

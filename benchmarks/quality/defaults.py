@@ -29,8 +29,8 @@ from corank.analysis.experiments.study import Budget, train_arm
 from corank.analysis.experiments.trials import Arm, TrialData, TrialProgress
 from corank.core.errors import CorankError
 from corank.core.types import Report
-from corank.datasets.feed.presets import PRESETS
 from corank.datasets.feed.simulate import simulate_world
+from corank.datasets.feed.world import PRESETS
 from corank.datasets.kuairand import import_kuairand
 from corank.training.config.config import with_moments
 from corank.training.config.config_file import from_plain, plain
@@ -238,7 +238,7 @@ def open_bases(arguments: argparse.Namespace, folder: Path, report: Report) -> d
             base = folder / f"{preset}-{size['requests']}x{size['candidates']}-{drawing}{bucket}"
             bases.setdefault(preset, []).append(base)
             if not (base / "config.yaml").exists():
-                simulate_world(base, preset, seed=drawing, random=arguments.random, **size)
+                simulate_world(base, preset=preset, seed=drawing, random=arguments.random, **size)
     logs = _logs(arguments.folder, arguments.requests)
     for name in [name for name in arguments.logs if name in logs]:
         bases[name] = [folder / name]

@@ -42,7 +42,7 @@ ARMS: dict[str, dict[str, Any] | None] = {
 def world(folder: Path, walk: float, seed: int, requests: int) -> Arena:
     """A packed world whose items stay for all days, with the history at the request."""
     simulate_world(
-        folder, "medium", seed, requests, candidates=50, users=requests // 40, items=2_000, days=20, random=1.0,
+        folder, seed=seed, requests=requests, candidates=50, users=requests // 40, items=2_000, days=20, random=1.0,
         drift={"walk": walk, "lifetime": 40},
     )  # fmt: skip
     config = read(folder / "config.yaml")

@@ -22,8 +22,8 @@ from corank.analysis.experiments.figures import Figure, Interval, Objective, mea
 from corank.analysis.experiments.sweep import SearchTrial, SearchTrials
 from corank.analysis.experiments.trials import Arm, TrialData
 from corank.core.types import Report
-from corank.datasets.feed.presets import PRESETS
 from corank.datasets.feed.simulate import simulate_world
+from corank.datasets.feed.world import PRESETS
 from corank.datasets.kuairand import import_kuairand
 from corank.models.settings.table_optimiser import TableOptimiser
 from corank.training.config.config import Config
@@ -48,7 +48,7 @@ def make_worlds(
     configs = []
     for name in names:
         if not (folder / name / "config.yaml").exists():
-            simulate_world(folder / name, name, requests=requests, candidates=candidates)
+            simulate_world(folder / name, preset=name, requests=requests, candidates=candidates)
         configs.append(folder / name / "config.yaml")
     if kuairand is not None:
         if not (folder / "kuairand" / "config.yaml").exists():

@@ -30,7 +30,7 @@ def fuzz_http(cases: int, seed: int) -> dict[str, float]:
     say = Console(stderr=True).print
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        simulate_world(folder / "world", "medium", 0, 400)
+        simulate_world(folder / "world", requests=400)
         config = folder / "world" / "config.yaml"
         run = corank.train(config, ["train.epochs=1"], folder=folder / "run").run
         corank.export(folder / "run", folder / "bundle")

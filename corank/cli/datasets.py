@@ -6,7 +6,6 @@
 import inspect
 from collections.abc import Callable
 from datetime import date, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,14 +15,12 @@ from typer.core import TyperGroup
 from corank.cli.options import local_path, name_write_errors
 from corank.core.errors import CorankError
 from corank.core.lazy import require
-from corank.datasets.feed.presets import PRESETS
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from corank.datasets.feed.simulate import Simulated
     from corank.datasets.importer import Importer
-    from corank.datasets.news.simulate import SimulatedNews
+    from corank.datasets.simulated import SimulatedWorld
 
 
 class ImporterGroup(TyperGroup):
@@ -102,10 +99,6 @@ def _option(key: str, field: "FieldInfo") -> Any:
     return Annotated[kind | None, option] if optional else Annotated[kind, option]
 
 
-NEWS = "news"
-"""The preset of a news site, of which the other options have defaults of their own."""
-
-Days = Annotated[int | None, typer.Option(min=3, help="Days of a feed. Default: 10.", show_default=False)]
 Walk = Annotated[
     float | None,
     typer.Option(
@@ -119,7 +112,7 @@ Lifetime = Annotated[
 Random = Annotated[
     float | None,
     typer.Option(
-        help="Share of a feed's requests whose candidates are exposed at random, with their propensities in the log.",
+        help="Share of requests whose candidates are exposed at random, with their propensities in the log.",
         show_default=False,
     ),
 ]
@@ -133,29 +126,28 @@ def simulate_command(
         Path, typer.Argument(parser=local_path, metavar="OUT", help="Folder for the tables and the config.")
     ],
     preset: Annotated[
-        str, typer.Option(help=f"One of {', '.join(PRESETS)}: a feed; or {NEWS}: a news site.")
+        str, typer.Option(help="A feed: weak, medium, strong or hidden; or a preset of another world.")
     ] = "medium",
     seed: int = 0,
     requests: Annotated[
-        int | None, typer.Option(min=1, help="Default: 10000; news 20000.", show_default=False)
+        int | None, typer.Option(min=1, help="Default: 10000, of a feed.", show_default=False)
     ] = None,
     candidates: Annotated[
-        int | None,
-        typer.Option(
-            min=10,
-            help="Candidates per request, of news at most. Default: 200; news 100.",
-            show_default=False,
-        ),
+        int | None, typer.Option(min=1, help="Default: 200 a request, of a feed.", show_default=False)
     ] = None,
     users: Annotated[
-        int | None, typer.Option(min=1, help="Default: 2000; news 40000.", show_default=False)
+        int | None, typer.Option(min=1, help="Default: 2000, of a feed.", show_default=False)
     ] = None,
-    items: Annotated[int | None, typer.Option(min=1, help="Default: 5000.", show_default=False)] = None,
+    items: Annotated[
+        int | None, typer.Option(min=1, help="Default: 5000, of a feed.", show_default=False)
+    ] = None,
     auction: Annotated[
         bool, typer.Option("--auction", help="Items bid for clicks, and stages order by click * bid.")
     ] = False,
     random: Random = None,
-    days: Days = None,
+    days: Annotated[
+        int | None, typer.Option(min=1, help="Default: 10, of a feed.", show_default=False)
+    ] = None,
     drift: Annotated[
         bool, typer.Option("--drift", help="Tastes walk, items come and go, and a file a day is written.")
     ] = False,
@@ -164,78 +156,52 @@ def simulate_command(
     layout: Annotated[
         str,
         typer.Option(
-            "--format",
-            help="plain: tables and a config; recflow: RecFlow's daily files; of news mind or ebnerd: their files.",
+            "--format", help="plain: tables and a config; else the layout of a log that has an importer."
         ),
     ] = "plain",
     overwrite: Annotated[bool, typer.Option(help="Replace the world in OUT.")] = False,
 ) -> None:
     """Write the logs of a simulated funnel whose truth is known, and a config that trains on them."""
     from corank.cli.console import say
+    from corank.core.settings import validate
 
-    sizes = {"requests": requests, "candidates": candidates, "users": users, "items": items}
-    options: dict[str, Any] = {"seed": seed} | {k: n for k, n in sizes.items() if n is not None}
-    simulate = _choose(preset, layout, auction)
-    if random is not None:
-        _require_feed(preset, layout, "--random", "random bucket")
-        options["random"] = random
-    options |= _read_days(preset, layout, days, drift, {"walk": walk, "lifetime": lifetime})
+    options: dict[str, Any] = {"seed": seed, "requests": requests, "candidates": candidates, "users": users}
+    options |= {"items": items, "auction": auction or None, "random": random, "days": days}
+    options["drift"] = _read_drift(drift, {"walk": walk, "lifetime": lifetime})
+    world = _choose(preset, layout)
+    given = {name: value for name, value in options.items() if value is not None}
+    if unknown := [name for name in given if name not in world.model_fields]:
+        known = ", ".join(f"--{name}" for name in options if name in world.model_fields)
+        what = f"the preset {preset} in the format {layout}"
+        raise CorankError(f"--{unknown[0]}: no option of {what}, which has {known}; leave it out")
+    given |= {"preset": preset} if "preset" in world.model_fields else {}
+    settings = validate(world, given, "simulate")
     require("train", "scipy", "corank simulate")  # before anything is written
     with name_write_errors(out):
-        world = simulate(out, overwrite=overwrite, **options)
-    say(f"{world.candidates:,} candidates, {world.exposed:,} exposed, {world.clicks:,} clicks")
+        counts = settings.simulate(out, overwrite)
+    say(f"{counts.candidates:,} candidates, {counts.exposed:,} exposed, {counts.clicks:,} clicks")
     say(f"next: corank {f'train {out}/config.yaml' if layout == 'plain' else f'import {layout} {out} OUT'}")
 
 
-def _read_days(
-    preset: str, layout: str, days: int | None, drift: bool, steps: dict[str, float | None]
-) -> dict[str, Any]:
-    """Read how long a world lasts and how it changes. Raises CorankError for an option that has no effect."""
-    drift_options = {name: value for name, value in steps.items() if value is not None}
-    named = [f"--{name}" for name in drift_options]
-    if named and not drift:
-        raise CorankError(f"{named[0]}: it says how a world drifts; add --drift or leave it out")
-    named = ["--days"] * (days is not None) + ["--drift"] * drift
-    if named and (layout != "plain" or preset == NEWS):
-        what = f"the preset {NEWS}" if preset == NEWS else f"the format {layout}"
-        raise CorankError(f"{named[0]}: {what} has days of its own; leave it out")
-    options: dict[str, Any] = {} if days is None else {"days": days}
-    return options | ({"drift": drift_options} if drift else {})
+def _read_drift(drift: bool, steps: dict[str, float | None]) -> dict[str, float] | None:
+    """Read how a world drifts. Raises CorankError for an option that has no effect."""
+    given = {name: value for name, value in steps.items() if value is not None}
+    if given and not drift:
+        raise CorankError(f"--{next(iter(given))}: it says how a world drifts; add --drift or leave it out")
+    return given if drift else None
 
 
-def _choose(preset: str, layout: str, auction: bool) -> "Callable[..., Simulated | SimulatedNews]":
-    """Choose the simulation of a preset in a layout. Raises CorankError if there is none."""
+def _choose(preset: str, layout: str) -> "type[SimulatedWorld]":
+    """Choose the world of a preset and a format. Raises CorankError if there is none."""
     from corank.core.settings import describe_unknown
-    from corank.datasets.feed.simulate import simulate_world
-    from corank.datasets.news.layouts import simulate_ebnerd, simulate_mind
-    from corank.datasets.news.simulate import simulate_news
-    from corank.datasets.recflow_layout import simulate_recflow
+    from corank.datasets.simulated import WORLDS
 
-    feeds: dict[str, Callable[..., Simulated | SimulatedNews]] = {
-        "plain": partial(simulate_world, preset=preset, auction=auction),
-        "recflow": partial(simulate_recflow, preset=preset),
-    }
-    news: dict[str, Callable[..., Simulated | SimulatedNews]] = {
-        "plain": simulate_news,
-        "mind": simulate_mind,
-        "ebnerd": simulate_ebnerd,
-    }
-    if preset not in (*PRESETS, NEWS):
-        raise CorankError(f"--preset: {describe_unknown(preset, (*PRESETS, NEWS))}")
-    if layout not in feeds | news:
-        raise CorankError(f"--format: {describe_unknown(layout, feeds | news)}")
-    layouts = news if preset == NEWS else feeds
-    if layout not in layouts:
-        raise CorankError(
-            f"--format: the preset {preset} is written as {', '.join(layouts)}; received {layout}"
-        )
-    if auction:
-        _require_feed(preset, layout, "--auction", "bids")
-    return layouts[layout]
-
-
-def _require_feed(preset: str, layout: str, option: str, lacking: str) -> None:
-    """Raise CorankError unless a world is a feed in corank's own tables, which alone has the option."""
-    if layout != "plain" or preset == NEWS:
-        what = f"the preset {NEWS}" if preset == NEWS else f"the format {layout}"
-        raise CorankError(f"{option}: {what} has no {lacking}; leave it out")
+    worlds = WORLDS.parts().values()
+    presets = dict.fromkeys(name for world in worlds for name in world.presets)
+    if preset not in presets:
+        raise CorankError(f"--preset: {describe_unknown(preset, presets, 'preset')}")
+    formats = {world.format: world for world in worlds if preset in world.presets}
+    if layout not in formats:
+        known = ", ".join(formats)
+        raise CorankError(f"--format: the preset {preset} is written as {known}; received {layout}")
+    return formats[layout]

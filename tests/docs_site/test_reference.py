@@ -15,6 +15,7 @@ from corank.cli.main import app
 from corank.core.registry import Registry
 from corank.core.settings import Settings
 from corank.datasets.importer import IMPORTERS
+from corank.datasets.simulated import WORLDS
 from corank.engine.base import ENGINES
 from corank.features.feature_kind import FEATURE_KINDS
 from corank.losses.base import LOSSES
@@ -34,6 +35,7 @@ FOLDERS: Mapping[str, Registry[Any]] = {
     "metrics": METRICS,
     "stores": STORES,
     "importers": IMPORTERS,
+    "worlds": WORLDS,
     "engines": ENGINES,
     "scorers": SCORERS,
 }

@@ -237,10 +237,6 @@ def test_an_auctions_config_checks(tmp_path: Path, capsys: pytest.CaptureFixture
     assert [stage.value for stage in corank.check(tmp_path / "w" / "config.yaml").config.stages] == [
         "click * bid"
     ] * 2
-    code, _, err = run_corank(
-        capsys, "simulate", tmp_path / "r", *options, "--auction", "--format", "recflow"
-    )
-    assert (code, err) == (1, "error: --auction: the format recflow has no bids; leave it out\n")
 
 
 @pytest.mark.slow

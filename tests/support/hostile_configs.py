@@ -38,7 +38,7 @@ VALUES: list[Any] = [
 
 def base_configs(world: Path) -> list[str]:
     """The configs that are mutated: examples, of which some fit a simulated world, the importers', the world's."""
-    paths = [*(ROOT / "examples").glob("*.yaml"), *(ROOT / "corank/datasets").glob("*.yaml")]
+    paths = [*(ROOT / "examples").glob("*.yaml"), *ROOT.glob("corank*/datasets/*.yaml")]
     texts = [path.read_text(encoding="utf-8") for path in sorted(paths)]
     simulated = (world / "config.yaml").read_text(encoding="utf-8")
     return [*texts, TEXT, *[simulated] * 4]

@@ -20,7 +20,6 @@ def test_every_example_is_found() -> None:
         *(
             "exposure_only",
             "features",
-            "recflow",
             "recipe_distilled",
             "recipe_shared",
             "recipe_taught",

@@ -1,56 +1,25 @@
-"""RecFlow's layout, and a simulated world written in it, to try the importer without RecFlow itself.
+"""The simulated feed in RecFlow's layout, to try the importer without RecFlow itself.
 
-`all_stage/DATE.feather` holds a row per candidate, `realshow/DATE.feather` those of them that were exposed. Source of
-the layout: Liu et al., "RecFlow: An Industrial Full Flow Recommendation Dataset", ICLR 2025, and its read-me.
+`all_stage/DATE.feather` holds a row per candidate, `realshow/DATE.feather` those of them that were exposed.
 
 Letters: R requests · C candidates of a request.
 """
 
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import timedelta
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from corank.core.settings import validate
 from corank.core.time import midnight
 from corank.core.types import Floats, Longs
 from corank.datasets.feed.production import EXPOSED, PRERANKED, RANKED, RETRIEVED
-from corank.datasets.feed.simulate import Simulated, clear_folder
 from corank.datasets.feed.traffic import Block, Traffic
-from corank.datasets.feed.world import DEVICES, Codes, SimulatedItems, Users, World
-
-TIMEZONE = "Asia/Shanghai"
-"""Time zone of the days of the files."""
-BEGIN = date(2024, 1, 13)
-"""RecFlow's first day."""
-
-KEYS = ("request_id", "request_timestamp", "user_id", "video_id")
-"""Keys of a candidate. Times are milliseconds since 1970 UTC, those of uploads seconds."""
-USER = ("device_id", "age", "gender", "province")
-VIDEO = (
-    "author_id",
-    "category_level_one",
-    "category_level_two",
-    "upload_type",
-    "upload_timestamp",
-    "duration",
-)
-FLAGS = ("realshow", "rerank_pos", "rerank_neg", "rank_pos", "rank_neg", "coarse_neg", "prerank_neg")
-"""How far a candidate got, each 0 or 1; a candidate may have several flags."""
-LABELS = ("effective_view", "long_view", "like", "follow", "forward", "comment")
-COLUMNS = (
-    *KEYS[:3],
-    *USER,
-    KEYS[3],
-    *VIDEO,
-    *FLAGS,
-    *("rank_index", "rerank_index", "playing_time"),
-    *LABELS,
-)
-"""All columns; every one holds whole numbers."""
+from corank.datasets.feed.world import DEVICES, PRESETS, Codes, FeedSizes, SimulatedItems, Users, World
+from corank.datasets.simulated import WORLDS, Simulated, SimulatedWorld
+from corank_lab.datasets.recflow import BEGIN, COLUMNS, TIMEZONE
 
 _SPACED = {"category_level_two": " category_level_two"}
 _UNKNOWN = -1
@@ -60,48 +29,34 @@ _RATES = {"like": 0.1, "follow": 0.02, "forward": 0.02, "comment": 0.03}
 """Rate of each among effective views."""
 
 
-def simulate_recflow(
-    out: Path,
-    preset: str = "medium",
-    seed: int = 0,
-    requests: int = 10_000,
-    candidates: int = 200,
-    users: int = 2_000,
-    items: int = 5_000,
-    overwrite: bool = False,
-) -> Simulated:
-    """Write `all_stage/`, `realshow/` and, in addition to RecFlow's own, `truth/` into `out`, a file a day.
+@WORLDS.register("recflow")
+class RecFlowFiles(FeedSizes, SimulatedWorld):
+    """The feed as RecFlow's files: `all_stage/`, `realshow/` and, in addition to its own, `truth/`, a file a day.
 
     With 50 candidates or more every request has at least ten of prerank_neg, coarse_neg, rank_neg and rank_pos.
-    Every other day the file spells `category_level_two` with a leading space, as some of the release do. The same
-    arguments give the same bytes.
-
-    Raises:
-        ConfigError: an argument is out of range.
-        BusyError: another process writes into `out`.
-        DataError: `out` is a file, or a folder with something in it and `overwrite` is not set.
+    Every other day the file spells `category_level_two` with a leading space, as some of the release do.
     """
-    wanted = {"preset": preset, "seed": seed, "requests": requests, "candidates": candidates}
-    world = validate(World, wanted | {"users": users, "items": items}, "simulate")
-    with clear_folder(out, overwrite, ["all_stage/*.feather", "realshow/*.feather", "truth/*.parquet"]):
-        return _write_days(world, out)
 
+    presets = tuple(PRESETS)
+    format = "recflow"
+    files = ("all_stage/*.feather", "realshow/*.feather", "truth/*.parquet")
 
-def _write_days(world: World, out: Path) -> Simulated:
-    exposed = views = 0
-    for day, candidates_of_day in _days(world):
-        name = str(BEGIN + timedelta(days=day))
-        rows = candidates_of_day.select(pl.col(COLUMNS).cast(pl.Int64))
-        shown = rows.filter(pl.col("realshow") == 1)
-        for folder, table in (("all_stage", rows), ("realshow", shown)):
-            table.rename(_SPACED if day % 2 else {}).write_ipc(
-                out / folder / f"{name}.feather", compression="lz4"
-            )
-        truth = candidates_of_day.select("request_id", "video_id", effective_view="truth")
-        truth.write_parquet(out / "truth" / f"{name}.parquet")
-        exposed += shown.height
-        views += int(shown["effective_view"].sum())
-    return Simulated(world=world, candidates=world.requests * world.candidates, exposed=exposed, clicks=views)
+    def write(self, out: Path) -> Simulated:
+        """Write the files of every day."""
+        exposed = views = 0
+        for day, candidates_of_day in _days(World(**self.model_dump())):
+            name = str(BEGIN + timedelta(days=day))
+            rows = candidates_of_day.select(pl.col(COLUMNS).cast(pl.Int64))
+            shown = rows.filter(pl.col("realshow") == 1)
+            for folder, table in (("all_stage", rows), ("realshow", shown)):
+                table.rename(_SPACED if day % 2 else {}).write_ipc(
+                    out / folder / f"{name}.feather", compression="lz4"
+                )
+            truth = candidates_of_day.select("request_id", "video_id", effective_view="truth")
+            truth.write_parquet(out / "truth" / f"{name}.parquet")
+            exposed += shown.height
+            views += int(shown["effective_view"].sum())
+        return Simulated(self.requests * self.candidates, exposed, views)
 
 
 def _days(world: World) -> Iterator[tuple[int, pl.DataFrame]]:

@@ -16,9 +16,8 @@ from pydantic import Field
 from corank.core.errors import DataError
 from corank.core.files import atomic_folder
 from corank.core.types import Report
-from corank.datasets.importer import IMPORTERS, Importer
-from corank.datasets.news.files import choose_splits, read_schema, refuse_rows
-from corank.datasets.schedule import ImportedSplit
+from corank.datasets.importer import IMPORTERS, ImportedSplit, Importer, refuse_rows, scan_texts
+from corank_lab.datasets.release import choose_splits
 
 POLICIES, CAMPAIGNS = ("random", "bts"), ("all", "men", "women")
 USER = tuple(f"user_feature_{n}" for n in range(4))
@@ -91,22 +90,13 @@ def import_obd(
     return ObdSummary(rows, clicks, items, split)
 
 
-def _scan_text(path: Path, columns: tuple[str, ...]) -> pl.LazyFrame:
-    """Open a CSV file, all columns as text. Raises DataError if one is missing."""
-    frame = pl.scan_csv(path, infer_schema=False)
-    types = read_schema(path, frame)
-    if missing := [name for name in columns if name not in types]:
-        raise DataError(f"{path}: no column {', '.join(missing)}; expected {', '.join(columns)}")
-    return frame
-
-
 def _is_not(column: str, pattern: str) -> pl.Expr:
     return ~pl.col(column).str.contains(f"^(?:{pattern})$").fill_null(False)
 
 
 def _write_items(path: Path, out: Path) -> int:
     """Write the items. Returns how many."""
-    frame = _scan_text(path, ("item_id", *ITEM))
+    frame = scan_texts(path, ("item_id", *ITEM))
     number = pl.col(ITEM[0]).cast(pl.Float64, strict=False)
     rows = refuse_rows(
         path,
@@ -127,7 +117,7 @@ def _write_items(path: Path, out: Path) -> int:
 
 def _write_log(path: Path, items: int, out: Path) -> None:
     """Write the exposures in the order of the file."""
-    frame = _scan_text(path, LOG)
+    frame = scan_texts(path, LOG)
     columns = frame.collect_schema().names()
     affinities = [f"{_AFFINITY}{n}" for n in range(items)]
     if missing := [name for name in affinities if name not in columns]:

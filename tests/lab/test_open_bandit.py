@@ -9,17 +9,17 @@ import polars as pl
 import pytest
 
 from corank.core.errors import DataError
-from corank.datasets.obd import MOST_WEIGHT, import_obd
 from corank.training.checks.summary import check_config
 from corank.training.config.config_file import read
+from corank_lab.datasets.obd import MOST_WEIGHT, import_obd
 
 ITEMS = 4
 
 
-def release(folder: Path, rows: int = 200, policy: str = "random", campaign: str = "men") -> Path:
+def release(folder: Path, rows: int = 200) -> Path:
     """Write files in the layout of the release, over four days."""
     rng = np.random.default_rng(0)
-    where = folder / policy / campaign
+    where = folder / "random" / "men"
     where.mkdir(parents=True)
     head = ["", "timestamp", "item_id", "position", "click", "propensity_score"]
     head += [f"user_feature_{n}" for n in range(4)] + [f"user-item_affinity_{n}" for n in range(ITEMS)]
@@ -30,7 +30,7 @@ def release(folder: Path, rows: int = 200, policy: str = "random", campaign: str
         codes = [f"{rng.integers(3):032x}" for _ in range(4)]
         row = [n, clock, rng.integers(ITEMS), rng.integers(1, 4), int(rng.random() < 0.3), 0.25, *codes]
         lines.append(",".join(map(str, [*row, *(10.0 * k + n for k in range(ITEMS))])))
-    (where / f"{campaign}.csv").write_text("\n".join(lines) + "\n")
+    (where / "men.csv").write_text("\n".join(lines) + "\n")
     items = [",item_id,item_feature_0,item_feature_1,item_feature_2,item_feature_3"]
     items += [f"{n},{n},{n - 1.5},a{n % 2},b,c{n}" for n in range(ITEMS)]
     (where / "item_context.csv").write_text("\n".join(items) + "\n")
@@ -56,17 +56,6 @@ def test_tables_hold_the_files_values(tmp_path: Path) -> None:
     check_config(read(tmp_path / "out" / "config.yaml"), tmp_path / "out").data_check.require()
 
 
-def test_weights_are_inverse_propensities_with_an_end(tmp_path: Path) -> None:
-    path = release(tmp_path / "in", policy="bts", campaign="all") / "bts" / "all" / "all.csv"
-    lines = path.read_text().splitlines()
-    for row, chance in ((1, "0.5"), (2, "0.00001")):
-        fields = lines[row].split(",")
-        lines[row] = ",".join([*fields[:5], chance, *fields[6:]])
-    path.write_text("\n".join(lines) + "\n")
-    import_obd(tmp_path / "in", tmp_path / "out", "bts", "all")
-    assert pl.read_parquet(tmp_path / "out" / "log.parquet")["weight"][:3].to_list() == [0.5, MOST_WEIGHT, 1]
-
-
 def field(file: str, row: int, column: int, value: str) -> Callable[[Path], None]:
     """Write a value into a row of a file, from 1 after the head."""
 
@@ -77,6 +66,14 @@ def field(file: str, row: int, column: int, value: str) -> Callable[[Path], None
         path.write_text("\n".join(map(",".join, lines)) + "\n")
 
     return spoil
+
+
+def test_weights_are_inverse_propensities_with_an_end(tmp_path: Path) -> None:
+    folder = release(tmp_path / "in")
+    for row, chance in ((1, "0.5"), (2, "0.00001")):
+        field("men.csv", row, 5, chance)(folder)
+    import_obd(folder, tmp_path / "out", campaign="men")
+    assert pl.read_parquet(tmp_path / "out" / "log.parquet")["weight"][:3].to_list() == [0.5, MOST_WEIGHT, 1]
 
 
 @pytest.mark.parametrize(
@@ -109,8 +106,8 @@ def test_faulty_files_are_named_and_nothing_is_left(
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
-def test_unknown_policies_and_campaigns(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="--policy: expected random or bts; received 'x'"):
-        import_obd(tmp_path, tmp_path / "out", "x")
-    with pytest.raises(DataError, match="--campaign: expected all or men or women"):
-        import_obd(tmp_path, tmp_path / "out", campaign="kids")
+@pytest.mark.parametrize("wrong", [{"policy": "x"}, {"campaign": "kids"}])
+def test_unknown_policies_and_campaigns(tmp_path: Path, wrong: dict[str, str]) -> None:
+    ((name, value),) = wrong.items()
+    with pytest.raises(DataError, match=f"--{name}: expected .* or .*; received '{value}'"):
+        import_obd(tmp_path, tmp_path / "out", **wrong)

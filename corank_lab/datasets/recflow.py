@@ -1,6 +1,7 @@
 """RecFlow's daily files as corank's tables and a ready config: the two-stage benchmark, or every level.
 
-Liu et al., "RecFlow: An Industrial Full Flow Recommendation Dataset", ICLR 2025. The two-stage protocol is that of
+`all_stage/DATE.feather` holds a row per candidate. Source of the layout: Liu et al., "RecFlow: An Industrial Full Flow
+Recommendation Dataset", ICLR 2025, and its read-me. The two-stage protocol is that of
 LCRON (Wang et al., "Learning Cascade Ranking as One Network", ICML 2025): of each request the first ten candidates,
 in the order of the file, of each of four levels.
 """
@@ -18,11 +19,39 @@ from pydantic import Field
 
 from corank.core.errors import DataError
 from corank.core.files import atomic_folder
+from corank.core.time import DAY, midnight
 from corank.core.types import Report
-from corank.datasets.importer import IMPORTERS, Importer
-from corank.datasets.recflow_files import check_day, collect, day_files, scan_day
-from corank.datasets.recflow_layout import BEGIN, KEYS, LABELS, TIMEZONE, USER, VIDEO
+from corank.datasets.importer import IMPORTERS, Importer, read_schema, refuse_rows
 
+TIMEZONE = "Asia/Shanghai"
+"""Time zone of the days of the files."""
+BEGIN = date(2024, 1, 13)
+"""RecFlow's first day."""
+
+KEYS = ("request_id", "request_timestamp", "user_id", "video_id")
+"""Keys of a candidate. Times are milliseconds since 1970 UTC, those of uploads seconds."""
+USER = ("device_id", "age", "gender", "province")
+VIDEO = (
+    "author_id",
+    "category_level_one",
+    "category_level_two",
+    "upload_type",
+    "upload_timestamp",
+    "duration",
+)
+FLAGS = ("realshow", "rerank_pos", "rerank_neg", "rank_pos", "rank_neg", "coarse_neg", "prerank_neg")
+"""How far a candidate got, each 0 or 1; a candidate may have several flags."""
+LABELS = ("effective_view", "long_view", "like", "follow", "forward", "comment")
+COLUMNS = (
+    *KEYS[:3],
+    *USER,
+    KEYS[3],
+    *VIDEO,
+    *FLAGS,
+    *("rank_index", "rerank_index", "playing_time"),
+    *LABELS,
+)
+"""All columns; every one holds whole numbers."""
 END = date(2024, 2, 4)
 """The last day of RecFlow's first period, the test of the published figures."""
 PER_LEVEL = 10
@@ -32,6 +61,7 @@ TWO_STAGE = {name: (name,) for name in ("prerank_neg", "coarse_neg", "rank_neg",
 EVERY = TWO_STAGE | {"rank_neg": ("rank_neg", "rerank_neg")} | {n: (n,) for n in ("rerank_pos", "realshow")}
 """Like RecFlow's own code, candidates outside the re-ranker's top ten count as `rank_neg`."""
 
+_BOUNDED = {"request_timestamp": "milliseconds", "upload_timestamp": "seconds"}
 _PART = 2**22  # rows read at once, in about 2 GiB: a day of RecFlow has fifty million
 _TRUTH = "\n  truth: truth/*.parquet      # a simulated world's; read by evaluation alone"
 
@@ -83,7 +113,7 @@ def import_recflow(
     """
     levels = EVERY if full else TWO_STAGE
     count = per_level if per_level or full else PER_LEVEL
-    files = day_files(folder, begin or BEGIN, end or END)
+    files = _day_files(folder, begin or BEGIN, end or END)
     with atomic_folder(out) as unfinished:
         for name in ("log", "videos"):
             (unfinished / name).mkdir()
@@ -134,12 +164,71 @@ class RecFlow(Importer):
         import_recflow(source, out, self.begin, self.end, self.full, self.per_level, report)
 
 
+def _day_files(folder: Path, begin: date, end: date) -> dict[date, Path]:
+    """Find the files of the days from `begin` to `end`. Raises DataError if there are fewer than three."""
+    source = folder / "all_stage"
+    files: dict[date, Path] = {}
+    for path in sorted(source.glob("*.feather")):
+        try:
+            files[date.fromisoformat(path.stem)] = path
+        except ValueError:
+            raise DataError(
+                f"{path}: expected a name such as {BEGIN}.feather, the day of its requests"
+            ) from None
+    if not files:
+        raise DataError(f"{source}: no Feather files; expected RecFlow's, a day each: {BEGIN}.feather, …")
+    chosen = {day: path for day, path in files.items() if begin <= day <= end}
+    if len(chosen) < 3:
+        raise DataError(
+            f"{source}: {len(chosen)} days from {begin} to {end}, of files from {min(files)} to {max(files)}; "
+            "expected at least three: to train, to validate, to test"
+        )
+    return chosen
+
+
+def _scan_day(path: Path) -> pl.LazyFrame:
+    """Scan the columns of a daily file, without the leading spaces that some names have. Raises DataError."""
+    frame = pl.scan_ipc(path)
+    types = read_schema(path, frame)
+    spelt = {name.strip(): name for name in types}
+    if missing := [name for name in COLUMNS if name not in spelt]:
+        raise DataError(f"{path}: no column {', '.join(missing)}; expected {', '.join(COLUMNS)}")
+    for name in COLUMNS:
+        if not types[spelt[name]].is_numeric():
+            raise DataError(f"{path}: column {name} is {types[spelt[name]]}; expected whole numbers")
+    return frame.select(pl.col(spelt[name]).alias(name) for name in COLUMNS)
+
+
+def _holds(name: str, day: date) -> str:
+    if name in _BOUNDED:
+        return f"{_BOUNDED[name]} since 1970 UTC" + (f", within a day of {day}" if name in KEYS else "")
+    return "0 or 1" if name in FLAGS or name in LABELS else "a whole number"
+
+
+def _faulty(name: str, day: date) -> pl.Expr:
+    """Where a value is not what its column holds; keys and flags are never missing, all else may be."""
+    value = pl.col(name)
+    fault = value.cast(pl.Int64, strict=False).ne_missing(value)
+    if name == "request_timestamp":
+        # one day off is allowed: the release does not say when its days begin
+        fault |= ~value.is_between(
+            midnight(day - DAY, TIMEZONE), midnight(day + 2 * DAY, TIMEZONE), closed="left"
+        )
+    if name == "upload_timestamp":
+        fault |= ~value.is_between(-1, 2**32)
+    if name in FLAGS or name in LABELS:
+        fault |= (value != 0) & (value != 1)
+    if name in FLAGS or name in KEYS:
+        fault |= value.is_null()
+    return fault
+
+
 def _write_day(
     path: Path, day: date, levels: Mapping[str, Sequence[str]], count: int | None, out: Path
 ) -> Iterator[pl.DataFrame]:
     """Write the candidates of a day, and their videos, in parts of whole requests; a row of counts for each."""
-    rows = scan_day(path)
-    height = check_day(path, day, rows)
+    rows = _scan_day(path)
+    height = refuse_rows(path, rows, [(name, _faulty(name, day), _holds(name, day)) for name in COLUMNS])
     if not height:
         raise DataError(f"{path}: no rows; expected the candidates of {day}")
     parts = ceil(height / _PART)
@@ -147,7 +236,7 @@ def _write_day(
     used = pl.col(*KEYS, *USER, *VIDEO), pl.col("realshow", *LABELS).cast(pl.Int8)
     for part in range(parts):
         of_part = rows.filter(of == part).select(_level(levels).alias("level"), *used)
-        flagged = collect(path, of_part.drop_nulls("level"))
+        flagged = of_part.drop_nulls("level").collect(engine="streaming")
         distinct = _deepest(flagged)
         taken = distinct if count is None else distinct.filter(_position("request_id", "level") < count)
         name = f"{day}-{part:02}.parquet"

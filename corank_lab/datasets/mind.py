@@ -2,7 +2,7 @@
 
 Wu et al., "MIND: A Large-scale Dataset for News Recommendation", ACL 2020. A row of `behaviors.tsv` is an impression:
 its id, the user, the time, the news that the user clicked before, and candidates with their clicks (`N12-0 N7-1`). The
-files of the test, whose clicks are not published, are not read.
+files of the test, whose clicks are not published, are not read. The simulated news site can be written in the layout.
 """
 
 from dataclasses import dataclass
@@ -15,20 +15,16 @@ from pydantic import Field
 from corank.core.errors import DataError
 from corank.core.files import atomic_folder
 from corank.core.types import Report
-from corank.datasets.importer import IMPORTERS, Importer
-from corank.datasets.news.files import (
-    choose_splits,
-    find_parts,
-    find_times,
-    read_schema,
-    refuse_rows,
-    write_news_config,
-)
-from corank.datasets.news.layouts import MIND_TIME
-from corank.datasets.news.readers import describe_reads, list_readers
-from corank.datasets.news.texts import embed_texts
-from corank.datasets.schedule import ImportedSplit
+from corank.datasets.importer import IMPORTERS, ImportedSplit, Importer, read_schema, refuse_rows
+from corank.datasets.simulated import WORLDS, Simulated
+from corank_lab.datasets.news import simulate_parts
+from corank_lab.datasets.news_world import NewsTraffic, NewsWorld
+from corank_lab.datasets.reader_table import describe_reads, list_readers
+from corank_lab.datasets.release import choose_splits, find_parts, find_times, write_news_config
+from corank_lab.datasets.text_vectors import embed_texts
 
+MIND_TIME = "%m/%d/%Y %I:%M:%S %p"
+"""How MIND writes times, such as 11/15/2019 9:05:58 AM."""
 PARTS = {"train": "MIND's impressions for training", "dev": "those for the test"}
 BEHAVIORS = ("impression", "user_id", "time", "history", "impressions")
 NEWS = (
@@ -216,3 +212,53 @@ def _write_users(parts: dict[str, Path], out: Path) -> int:
     read = describe_reads(readers, items, "item_id", ["category", "subcategory"])
     read.write_parquet(out / "users.parquet")
     return len(readers)
+
+
+@WORLDS.register("news_mind")
+class MindFiles(NewsWorld):
+    """The simulated news site as MIND's files; the last day is `dev`, and `truth/` has click probabilities."""
+
+    format = "mind"
+    files = ("train/*.tsv", "dev/*.tsv", "truth/truth.parquet")
+
+    def write(self, out: Path) -> Simulated:
+        """Write both folders and the truth."""
+        traffic = NewsTraffic(self)
+        parts, written = simulate_parts(traffic, out)
+        articles = traffic.articles.table
+        table = articles.select(
+            pl.format("N{}", "item_id"),
+            "category",
+            "subcategory",
+            "title",
+            "abstract",
+            pl.format("https://news.example/{}", "item_id").alias("url"),
+            pl.lit('[{"Label": "x", "WikidataId": "Q')
+            .add(pl.col("subcategory").str.tail(2))
+            .add('"}]')
+            .alias("t"),
+            pl.lit("[]").alias("a"),
+        )
+        for folder, log in zip(PARTS, parts, strict=True):
+            lists = log.select(
+                pl.col("request_id") + 1,
+                pl.format("U{}", "user_id"),
+                pl.col("time").dt.strftime(MIND_TIME),
+                pl.col("history").list.eval(pl.format("N{}", pl.element())).list.join(" "),
+                _impressions(log),
+            )
+            _write_text(lists, out / folder / "behaviors.tsv")
+            _write_text(table, out / folder / "news.tsv")
+        return written
+
+
+def _impressions(log: pl.DataFrame) -> pl.Series:
+    """Candidates and clicks as MIND writes them: `N12-0 N7-1`."""
+    rows = log.select("request_id", "candidates", "clicked").explode("candidates", "clicked")
+    pairs = rows.select("request_id", pair=pl.format("N{}-{}", "candidates", "clicked"))
+    joined = pairs.group_by("request_id", maintain_order=True).agg(pl.col("pair").str.join(" "))
+    return joined["pair"].alias("impressions")
+
+
+def _write_text(table: pl.DataFrame, path: Path) -> None:
+    table.write_csv(path, separator="\t", include_header=False, quote_style="never")

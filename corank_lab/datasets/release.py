@@ -1,6 +1,6 @@
-"""Shared parts of importers of news logs: checks that name file, row and column, and splits."""
+"""What importers of releases in parts share: their folders, their splits, and configs of news logs."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from string import Template
@@ -8,12 +8,10 @@ from string import Template
 import polars as pl
 
 from corank.core.errors import DataError
-from corank.datasets.schedule import TENTHS, ImportedSplit
+from corank.datasets.importer import TENTHS, ImportedSplit
 
 LARGEST_BATCH = 128
 """Impressions a batch, at most: news show tens of candidates each."""
-_RECEIVED = 60
-_ROW = "@row"
 _NEEDS_VECTORS = "  # vectors\n"
 """End of a config line that needs vectors of items."""
 _NEEDS_ARTICLES = "  # articles\n"
@@ -47,87 +45,6 @@ def find_parts(source: Path, parts: Mapping[str, str], file: str) -> dict[str, P
     if first not in folders:
         raise DataError(f"{source}: no folder {first} with {file}, {parts[first]}; is it another folder?")
     return folders
-
-
-def read_schema(path: Path, frame: pl.LazyFrame) -> pl.Schema:
-    """Read the columns of a file. Raises DataError if it cannot be read."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; the import needs it")
-    try:
-        return frame.collect_schema()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
-
-
-def scan_columns(path: Path, columns: Mapping[str, str]) -> pl.LazyFrame:
-    """Open a Parquet file and choose columns.
-
-    Args:
-        path: the file.
-        columns: name → `id`, `number`, `text`, `time`, `flag` or `list`, what it must hold.
-
-    Raises DataError for a column that is missing or of another type.
-    """
-    frame = pl.scan_parquet(path)
-    types = read_schema(path, frame)
-    for name, kind in columns.items():
-        if name not in types:
-            raise DataError(f"{path}: no column {name}; it has {', '.join(types)}")
-        if not _fits(types[name], kind):
-            raise DataError(f"{path}: column {name} is {types[name]}; expected {_EXPECTED[kind]}")
-    return frame.select(*columns)
-
-
-_EXPECTED = {
-    "id": "whole numbers or text",
-    "number": "numbers",
-    "text": "text",
-    "time": "times",
-    "flag": "true and false",
-    "list": "lists",
-}
-
-
-def _fits(kind: pl.DataType, expected: str) -> bool:
-    return (
-        kind == pl.Null
-        or (expected == "id" and (kind.is_integer() or kind == pl.String))
-        or (expected == "number" and (kind.is_numeric() or kind == pl.Boolean))
-        or (expected == "text" and isinstance(kind, pl.String | pl.Categorical | pl.Enum))
-        or (expected == "time" and isinstance(kind, pl.Datetime))
-        or (expected == "flag" and (kind == pl.Boolean or kind.is_integer()))
-        or (expected == "list" and isinstance(kind, pl.List | pl.Array))
-    )
-
-
-def refuse_rows(path: Path, frame: pl.LazyFrame, faults: Iterable[tuple[str, pl.Expr, str]]) -> int:
-    """Raise DataError for the first row of a file that breaks a rule.
-
-    Args:
-        path: the file, for the message.
-        frame: its rows, in order.
-        faults: column, whether a row breaks the rule, and what was expected instead.
-
-    Returns:
-        The rows of the file.
-    """
-    rules = list(faults)
-    first = [
-        pl.col(_ROW).filter(bad.fill_null(False)).min().alias(f"{n}") for n, (_, bad, _) in enumerate(rules)
-    ]
-    try:
-        *rows, height = frame.with_row_index(_ROW).select(*first, pl.len()).collect(engine="streaming").row(0)
-        for (column, _, expected), row in zip(rules, rows, strict=True):
-            if row is not None:
-                value = frame.select(column).slice(row, 1).collect().item()
-                shown = "nothing" if value is None else repr(value if isinstance(value, str) else str(value))
-                shown = shown if len(shown) <= _RECEIVED else f"{shown[:_RECEIVED]}…"
-                raise DataError(
-                    f"{path}: column {column}, row {row + 1}: expected {expected}; received {shown}"
-                )
-    except pl.exceptions.PolarsError as error:
-        raise DataError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
-    return int(height)
 
 
 def choose_splits(first: datetime, last: datetime, test: datetime | None) -> ImportedSplit:
@@ -182,7 +99,7 @@ def write_news_config(
         impressions: how many there are.
         articles: whether items have more than their ids; if not, lines that end in `# articles` are left out.
     """
-    text = (Path(__file__).parents[1] / f"{name}.yaml").read_text(encoding="utf-8")
+    text = Path(__file__).with_name(f"{name}.yaml").read_text(encoding="utf-8")
     kind = pl.read_parquet_schema(out / "items.parquet").get("vector")
     size = kind.size if isinstance(kind, pl.Array) else 0
     if not size:
