@@ -46,16 +46,7 @@ from corank.losses.settings.pairwise import PairwiseLoss
 from corank.losses.settings.pseudo_label import PseudoLabelLoss
 from corank.losses.settings.rankflow import RankFlowLoss
 from corank.losses.settings.unexposed import UnexposedLoss
-from corank.models.settings.dcn import DcnSettings
-from corank.models.settings.din import DinSettings
-from corank.models.settings.inputs.gates import GateSettings
-from corank.models.settings.inputs.numbers import PeriodicNumbers, PiecewiseNumbers
-from corank.models.settings.mixtures.experts import ExpertSettings
-from corank.models.settings.mlp import MlpSettings
-from corank.models.settings.sequence_encoder import SequenceEncoderSettings
-from corank.models.settings.table_optimiser import TableOptimiser
-from corank.models.settings.teacher import TeacherSettings
-from corank.models.settings.tower_structures import TowersHeadsSettings, TowersMlpSettings
+from corank.models.settings.mlp import DcnSettings, DinSettings, MlpSettings, TeacherSettings
 from corank.models.settings.trees import TreesSettings
 from corank.models.settings.two_tower import QueryTower, TowersSettings
 from corank.training.config.config import Config
@@ -64,6 +55,7 @@ from corank.training.config.settings import (
     DenseOptimiser,
     EarlyStop,
     ExportSettings,
+    TableOptimiser,
     TrainSettings,
     TreeTeacherSettings,
     ValidationSettings,
@@ -87,9 +79,7 @@ __all__ = [
     "DistillLoss",
     "EarlyStop",
     "EventTable",
-    "ExpertSettings",
     "ExportSettings",
-    "GateSettings",
     "IdFeature",
     "IdsFeature",
     "InBatchLoss",
@@ -103,8 +93,6 @@ __all__ = [
     "NumberFeature",
     "PairFeature",
     "PairwiseLoss",
-    "PeriodicNumbers",
-    "PiecewiseNumbers",
     "PriorFeature",
     "ProductFeature",
     "PseudoLabelLoss",
@@ -114,15 +102,12 @@ __all__ = [
     "RatioFeature",
     "RetrievalSettings",
     "Score",
-    "SequenceEncoderSettings",
     "ShareSplit",
     "TableOptimiser",
     "TeacherSettings",
     "TimeFeature",
     "TimeRange",
     "TimeSplit",
-    "TowersHeadsSettings",
-    "TowersMlpSettings",
     "TowersSettings",
     "TrainSettings",
     "TreeTeacherSettings",

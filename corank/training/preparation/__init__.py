@@ -1,0 +1,1 @@
+"""Preparation of a training: packed data, and the agreement of its ranks."""
