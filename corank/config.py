@@ -42,16 +42,7 @@ from corank.losses.info_nce import InfoNceLoss
 from corank.losses.levels import LevelsLoss
 from corank.losses.lists import ListwiseLoss, PairwiseLoss
 from corank.losses.unexposed import UnexposedLoss
-from corank.models.settings.dcn import DcnSettings
-from corank.models.settings.din import DinSettings
-from corank.models.settings.inputs.gates import GateSettings
-from corank.models.settings.inputs.numbers import PeriodicNumbers, PiecewiseNumbers
-from corank.models.settings.mixtures.experts import ExpertSettings
-from corank.models.settings.mlp import MlpSettings
-from corank.models.settings.sequence_encoder import SequenceEncoderSettings
-from corank.models.settings.table_optimiser import TableOptimiser
-from corank.models.settings.teacher import TeacherSettings
-from corank.models.settings.tower_structures import TowersHeadsSettings, TowersMlpSettings
+from corank.models.settings.mlp import DcnSettings, DinSettings, MlpSettings, TeacherSettings
 from corank.models.settings.trees import TreesSettings
 from corank.models.settings.two_tower import QueryTower, TowersSettings
 from corank.training.config.config import Config
@@ -60,6 +51,7 @@ from corank.training.config.settings import (
     DenseOptimiser,
     EarlyStop,
     ExportSettings,
+    TableOptimiser,
     TrainSettings,
     TreeTeacherSettings,
     ValidationSettings,
@@ -83,9 +75,7 @@ __all__ = [
     "DistillLoss",
     "EarlyStop",
     "EventTable",
-    "ExpertSettings",
     "ExportSettings",
-    "GateSettings",
     "IdFeature",
     "IdsFeature",
     "InBatchLoss",
@@ -98,8 +88,6 @@ __all__ = [
     "NumberFeature",
     "PairFeature",
     "PairwiseLoss",
-    "PeriodicNumbers",
-    "PiecewiseNumbers",
     "PriorFeature",
     "ProductFeature",
     "QueryTower",
@@ -107,15 +95,12 @@ __all__ = [
     "RatioFeature",
     "RetrievalSettings",
     "Score",
-    "SequenceEncoderSettings",
     "ShareSplit",
     "TableOptimiser",
     "TeacherSettings",
     "TimeFeature",
     "TimeRange",
     "TimeSplit",
-    "TowersHeadsSettings",
-    "TowersMlpSettings",
     "TowersSettings",
     "TrainSettings",
     "TreeTeacherSettings",

@@ -25,10 +25,9 @@ from corank.core.types import Report
 from corank.datasets.feed.simulate import simulate_world
 from corank.datasets.feed.world import PRESETS
 from corank.datasets.kuairand import import_kuairand
-from corank.models.settings.table_optimiser import TableOptimiser
 from corank.training.config.config import Config
 from corank.training.config.config_file import from_plain
-from corank.training.config.settings import DenseOptimiser
+from corank.training.config.settings import DenseOptimiser, TableOptimiser
 from corank.training.config.yaml_values import read_yaml_file
 from corank.training.packed_data import open_or_pack
 

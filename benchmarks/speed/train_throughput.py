@@ -31,10 +31,10 @@ from corank.losses.distill import DistillLoss
 from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
 from corank.models.settings.mlp import MlpSettings
-from corank.models.settings.table_optimiser import TableOptimiser
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.stage_io import StageOutput
 from corank.training.checkpoints.training_state import optimisers
+from corank.training.config.settings import TableOptimiser
 from corank.training.trainer import device, keep_freed_memory, precision
 from tests.support.per_row_model import PerRowReader, per_row
 

@@ -37,11 +37,9 @@ from corank.data.packed.shard import Shard
 from corank.distributed.ranks import BUCKETS, Ranks, RowShards
 from corank.features.input_layout import Layout, embed_rows
 from corank.features.schema import PLACEMENTS, Placement
-from corank.models.boosted.codes import CodeColumn, code_tables
-from corank.models.boosted.tree_arrays import TreeArrays
-from corank.models.boosted.trees import Trees
 from corank.models.joint import JointModel
 from corank.models.settings.trees import LEFT_OUT, MOST_CODES, BoostingSettings
+from corank.models.trees import CodeColumn, TreeArrays, Trees, code_tables
 from corank.training.config.settings import TreeTeacherSettings
 from corank.training.run import TREES, Run
 

@@ -21,9 +21,9 @@ from corank.core.calibration import Platt
 from corank.core.ordering import Formula
 from corank.evaluation.predict import Calibrators
 from corank.features.input_layout import Layout, event_width
-from corank.models.graphs import MATCHES, PART, REQUEST_TENSORS, Graph
 from corank.models.joint import JointModel
 from corank.models.settings.stage import PARTS, StageSettings
+from corank.models.stage_model import MATCHES, PART, REQUEST_TENSORS, Graph
 from corank.training.config.config import Config
 
 COLUMN = "column."

@@ -5,31 +5,24 @@ Where and how a training computes: device, precision of its products, reuse of i
 Ranks that are to train one model must have the same config and the same packed data.
 
 Which candidates each network scores in the steps of a training, by what losses read of it.
-
-Bins of numbers, learnt from training rows before the first step.
 """
 
 import ctypes
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import accumulate
 from typing import Any
 
-import numpy as np
 import torch
 
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.batches.sampling import Population, merge
 from corank.core.errors import ConfigError
-from corank.core.types import Floats
 from corank.core.version import corank_version
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.shard import Shard
 from corank.distributed.ranks import Ranks
-from corank.features.schema import PLACEMENTS, Placement
-from corank.models.gradients import sum_gradients
-from corank.models.inputs.numbers import PiecewiseEmbedding
 from corank.models.joint import JointModel
 from corank.models.layers import has_fused_relu
 from corank.training.checkpoints.checkpoint import TrainingProgress, training_progress
@@ -43,6 +36,7 @@ from corank.training.checkpoints.training_state import (
 )
 from corank.training.config.config import Config
 from corank.training.config.config_file import flatten, plain
+from corank.training.number_sample import fit_networks
 from corank.training.run import Run, build_model
 
 
@@ -136,51 +130,6 @@ def scored_populations(config: Config, learner: str | None = None) -> dict[str, 
     }
 
 
-SAMPLED = 1 << 16
-"""Training rows, about, that bins are learnt from."""
-SHARDS = 8
-"""Shards, at most, that they come from: a shard has requests by hash, and all others would have to be fetched."""
-
-
-def fit_number_bins(model: JointModel, packed: PackedDataset, ranks: Ranks) -> None:
-    """Learn the bins of all networks that cut numbers into some. A collective: all take the first rank's.
-
-    Args:
-        model: drawn, not trained.
-        packed: the data; of items each counts as often as the log has it.
-        ranks: the processes that train together.
-    """
-    for placement in PLACEMENTS:
-        fitted = [
-            module
-            for network in model.networks.values()
-            for name, module in network.named_modules()
-            if name == f"numbers.{placement}" and isinstance(module, PiecewiseEmbedding)
-        ]
-        if not fitted:
-            continue
-        rows = sample_numbers(packed, placement).tolist() if ranks.first else None
-        sample = np.array(ranks.share(rows, "bins of numbers"), dtype=np.float32)
-        for embedding in fitted:
-            embedding.fit(sample)
-
-
-def sample_numbers(packed: PackedDataset, placement: Placement) -> Floats:
-    """Take scaled numbers of training rows, evenly spread, the same for the same data: (S, numbers)."""
-    shards = packed.splits["train"]
-    some = [shards[n] for n in np.unique(np.linspace(0, len(shards) - 1, SHARDS).astype(int))]
-    samples = [_rows(packed, shard, placement, SAMPLED // len(some)) for shard in some]
-    return np.concatenate(samples)
-
-
-def _rows(packed: PackedDataset, shard: Shard, placement: Placement, count: int) -> Floats:
-    total = len(shard) if placement == "query" else len(shard.item)
-    at = np.unique(np.linspace(0, total - 1, min(count, total)).astype(np.int64))
-    rows = {"query": shard.query, "item": packed.items, "snapshot": shard.snapshot, "cross": shard.cross}
-    with packed.naming_damage():
-        return rows[placement].numbers.take(shard.item[at] if placement == "item" else at, axis=0)
-
-
 RANK_SEED = 0x9E3779B1
 """Between the seeds of two ranks; torch takes the lowest 32 bits of a seed."""
 
@@ -200,7 +149,7 @@ class Trainer:
         self.device = device()
         torch.manual_seed(self.config.train.seed)
         self.model = build_model(self.config, packed, self.ranks)
-        fit_number_bins(self.model, packed, self.ranks)
+        fit_networks(self.model, packed, self.ranks)
         self.model.to(self.device)
         self.model.dtype = precision(self.config.train.precision, self.device)
         train = self.config.train
@@ -327,3 +276,39 @@ class Trainer:
         self.progress = training_progress(checkpoint.facts)
         if self.average is not None:
             self.average.step = self.progress.step
+
+
+def sum_gradients(model: JointModel, names: Iterable[str], ranks: Ranks) -> None:
+    """Sum the gradients of an update over all ranks: of layers as one buffer, then of tables, row by row.
+
+    A collective. What has a gradient on some rank has one on all of them afterwards, and what has none on any keeps
+    none, so that optimisers do on every rank what they would do alone.
+
+    Args:
+        model: with the gradients of this rank.
+        names: the stages and teachers that were computed, the same on all ranks.
+        ranks: all of them.
+    """
+    if ranks.alone:
+        return
+    names = list(names)
+    layers = model.layers(names)
+    tables = [
+        model.table_sets[set_name] for set_name in dict.fromkeys(model.tables_of[name] for name in names)
+    ]
+    reached = [layer.grad is not None for layer in layers] + [
+        some for table_set in tables for some in table_set.reached
+    ]
+    gradients = [torch.zeros_like(layer) if layer.grad is None else layer.grad for layer in layers]
+    flags = torch.tensor(reached, dtype=gradients[0].dtype, device=gradients[0].device)
+    buffer = torch.cat([*(gradient.reshape(-1) for gradient in gradients), flags])
+    ranks.sum(buffer, "gradients of layers")
+    *summed, flags = buffer.split([*(layer.numel() for layer in layers), len(flags)])
+    some_rank = [count > 0 for count in flags.tolist()]
+    for layer, gradient, some in zip(layers, summed, some_rank, strict=False):
+        layer.grad = gradient.view_as(layer) if some else None
+    of_tables = iter(some_rank[len(layers) :])
+    for table_set in tables:
+        by_dim = [next(of_tables) for _ in table_set.reached]
+        if any(by_dim):
+            table_set.sum_gradients(by_dim)

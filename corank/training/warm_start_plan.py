@@ -23,8 +23,8 @@ from corank.data.packing.packs import open_encoders
 from corank.features.encoders import Encoders
 from corank.features.row_map import PackingMap
 from corank.features.schema import PLACEMENTS
-from corank.models.inputs.named_axes import Axes, AxisNames, name_inputs, read_axes
 from corank.models.joint import JointModel
+from corank.models.named_axes import Axes, AxisNames, name_inputs, read_axes
 from corank.training.checkpoints.checkpoint import Checkpoint, TrainingProgress, training_progress
 from corank.training.checkpoints.checkpoint_files import require_facts
 from corank.training.checkpoints.training_state import Average, check_model, check_training, optimisers

@@ -209,8 +209,6 @@ def _fits(loss: Plain, stages: Sequence[StageSettings]) -> bool:
     return True
 
 
-MEMBERS = 8
-"""Predictions of an ensemble."""
 LEVELS_OF = {"unexposed": "from", "distill": "on"}
 """Kinds of losses that a source of samples may have one of → the key of their levels."""
 
@@ -262,14 +260,6 @@ def distil_catalogue(value: Plain) -> Plain:
     names = {"kind": "distill", "teacher": last["name"], "student": first["name"], "label": main_label(first)}
     drawn = {"on": ["catalogue"], "per_request": 10, "weight": 0.5, "warm_up": _warm_up(value)}
     return with_losses(value, [*value["losses"], names | drawn])
-
-
-def add_members(value: Plain) -> Plain:
-    """Let the last stage be an ensemble of members. Raises ConfigError if it has none."""
-    if "members" not in value["stages"][-1]:
-        raise ConfigError(f"stages.{len(value['stages']) - 1}: a stage of this model has no members")
-    value["stages"][-1] |= {"members": MEMBERS}
-    return value
 
 
 def _warm_up(value: Plain) -> int:
@@ -348,7 +338,6 @@ def _changes(config: Config) -> dict[int, dict[str, Change]]:
         "InfoNCE beside the losses": lambda value: learn_info_nce(value, beside=True),
         "a loss a source, and the catalogue": split_by_source,
         "the ranker's scores of the catalogue": distil_catalogue,
-        "the ranker with members": add_members,
     }
     priors, crosses = priors_of(plain(config)), query_crosses_of(plain(config))
     first, last = (stage.model for stage in config.stages)

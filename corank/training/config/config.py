@@ -1,7 +1,5 @@
 """One frozen, checked config: each part checks itself against the others; here they are listed and called in order.
 
-Keys that configs of earlier versions have, and what to do about each.
-
 How long a config trains and in batches of what size, where it says `auto`: by the number of training requests.
 
 The moments that a split by shares means in a config's log.
@@ -26,16 +24,15 @@ from corank.features.schema import Schema
 from corank.features.split import ShareSplit, TimeSplit
 from corank.losses.base import LOSSES, FunnelSpec, Loss
 from corank.losses.total import TotalLoss
+from corank.models.settings.mlp import TeacherSettings
 from corank.models.settings.network import (
-    LayerSettings,
+    NAMES_OF_TORCH,
     NetworkSettings,
+    StageContext,
     check_separate_tables,
     check_tables,
 )
 from corank.models.settings.stage import Stage, StageSettings
-from corank.models.settings.stage_context import StageContext
-from corank.models.settings.teacher import TeacherSettings
-from corank.models.settings.torch_names import NAMES_OF_TORCH
 from corank.training.config.settings import (
     AUTO,
     EarlyStop,
@@ -44,34 +41,6 @@ from corank.training.config.settings import (
     TreeTeacherSettings,
     ValidationSettings,
 )
-
-GONE = {
-    "train.gradient_conflict": "projected gradients bettered the end of the cascade in no measured world; remove it",
-    "train.skip_easy": "it bettered the end of the cascade in no measured world; remove it",
-}
-"""Key → what became of it, and what to do."""
-
-
-def drop_gone_keys(config: Any) -> Any:
-    """Plain values of a config without the keys of GONE that are null, as in the file of an earlier run.
-
-    Raises ConfigError if one has another value.
-    """
-    for key in GONE:
-        config = _drop(config, key.split("."), key)
-    return config
-
-
-def _drop(value: Any, path: list[str], key: str) -> Any:
-    name, *rest = path
-    if not isinstance(value, dict) or name not in value:
-        return value
-    if rest:
-        return {**value, name: _drop(value[name], rest, key)}
-    if value[name] is not None:
-        raise ConfigError(f"{key} is gone: {GONE[key]}")
-    return {other: part for other, part in value.items() if other != name}
-
 
 TAKEN = {"shared", "position", *TrainSettings.model_fields, *NAMES_OF_TORCH}
 """Names that no stage may have: of shared tables, of positions, of `train`'s keys, and those that torch keeps."""
@@ -139,9 +108,9 @@ class Config(Settings):
             scores=[*self.data.scores, *(teacher.name for teacher in self.tree_teachers)],
             levelled=self.data.level is not None,
             members={
-                network.name: network.members
+                network.name: network.member_count
                 for network in self.networks.values()
-                if isinstance(network, LayerSettings) and network.members is not None
+                if network.member_count
             },
             logged_inputs=self._logged_inputs(),
         )
@@ -179,11 +148,7 @@ class Config(Settings):
     @model_validator(mode="before")
     @classmethod
     def _check_keys(cls, value: Any) -> Any:
-        """Refuse keys that are gone, and a key of `train` that is neither a setting nor a stage.
-
-        The latter's value would be read as an optimiser.
-        """
-        value = drop_gone_keys(value)
+        """Refuse a key of `train` that is neither a setting nor a stage: its value would be read as an optimiser."""
         match value:
             case {"train": {**train}, "stages": [*stages]}:
                 teachers = value.get("teachers")
@@ -192,7 +157,7 @@ class Config(Settings):
                     str(stage["name"]) for stage in stages if isinstance(stage, dict) and "name" in stage
                 }
                 known = [*TrainSettings.model_fields, *sorted(names)]
-                strange = [key for key in train if key not in known]
+                strange = [key for key in train if key not in known and key not in TrainSettings.gone]
                 # errors in the stages themselves are reported instead
                 if strange and names and len(names) == len(stages):
                     raise ConfigError(f"train: {describe_unknown(strange[0], known)}")

@@ -14,8 +14,8 @@ from corank.core.settings import describe_unknown, validate
 from corank.core.types import Report
 from corank.features.feature_kind import Feature
 from corank.features.schema import Schema
+from corank.models.settings.mlp import TeacherSettings
 from corank.models.settings.stage import STAGE_MODELS, StageSettings
-from corank.models.settings.teacher import TeacherSettings
 from corank.training.config.config import Config
 from corank.training.config.yaml_values import ConfigValues, load_named_plugins, read_values
 

@@ -1,0 +1,182 @@
+"""Makes the sets of tables of a model: whole on this rank, replicated on each, or sharded by row over the ranks.
+
+Letters: U distinct table rows of this rank's part of a batch · d dimension.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from corank.batches.batch import TableLookup
+from corank.core.types import Ints
+from corank.distributed.ranks import BUCKETS, Ranks, RowShards
+from corank.features.input_layout import Layout
+from corank.models.tables.embedding import Tables, sum_rows
+from corank.models.tables.row_exchange import GradientSum, RowExchange, RowUnion
+
+G = TypeVar("G", bound=GradientSum)
+SCALE = 0.02
+"""Standard deviation of the rows' numbers."""
+
+
+class LatestBatch(Generic[G]):
+    """What the ranks have agreed on for the latest batch; all sets of tables share it."""
+
+    def __init__(self, agree: Callable[[Mapping[int, TableLookup], Ranks], G], ranks: Ranks) -> None:
+        self._agree, self._ranks = agree, ranks
+        self._latest: tuple[Mapping[int, TableLookup], G] | None = None
+
+    def __call__(self, lookups: Mapping[int, TableLookup]) -> G:
+        """Agree on a batch, unless that is done. A collective."""
+        if self._latest is None or self._latest[0] is not lookups:
+            self._latest = lookups, self._agree(lookups, self._ranks)
+        return self._latest[1]
+
+
+class ReplicatedTables(Tables):
+    """A set of tables that every rank has whole, and updates alike."""
+
+    def __init__(self, weights: Mapping[int, Tensor], union: LatestBatch[RowUnion]) -> None:
+        super().__init__(weights)
+        self._union, self._lookups = union, dict[int, TableLookup]()
+
+    def forward(self, lookups: dict[int, TableLookup]) -> dict[int, tuple[Tensor, ...]]:
+        """Bag sums by table dimension, one (B, d) for each placement of `lookup.reads`, in that order."""
+        self._lookups = lookups
+        return super().forward(lookups)
+
+    def sum_gradients(self, reached: Sequence[bool]) -> None:
+        """Gather the gradients of all ranks and sum them."""
+        gradients = {}
+        for (dim, lookup), some in zip(self._lookups.items(), reached, strict=True):
+            weight = self.weights[str(dim)]
+            if some:
+                zeros = weight.new_zeros(len(lookup.touched), dim)
+                gradients[dim] = zeros if weight.grad is None else weight.grad._values()
+        self._set_gradients(self._union(self._lookups).sum(gradients))
+
+
+class _LookUpFetched(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, lookup: TableLookup) -> tuple[Tensor, ...]:
+        ctx.lookup = lookup
+        return tuple(sum_rows(rows, read) for read in lookup.reads.values())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return sum_rows(torch.cat(gradients), ctx.lookup.back), None
+
+
+_look_up_fetched: Callable[..., tuple[Tensor, ...]] = _LookUpFetched.apply
+
+
+class ShardedTables(Tables):
+    """This rank's shard of a set of tables. What a batch reads is fetched from its owners.
+
+    The rows fetched are a leaf of the backward pass: its collectives follow it, in an order that is the same on all
+    ranks even if it does not reach the tables on some of them.
+    """
+
+    def __init__(
+        self, weights: Mapping[int, Tensor], buckets: range, exchange: LatestBatch[RowExchange]
+    ) -> None:
+        super().__init__(weights, buckets)
+        self._exchange, self._fetched = exchange, dict[int, Tensor]()
+        self._lookups = dict[int, TableLookup]()
+
+    def forward(self, lookups: dict[int, TableLookup]) -> dict[int, tuple[Tensor, ...]]:
+        """Bag sums by table dimension, one (B, d) for each placement of `lookup.reads`, in that order."""
+        if not lookups:
+            return {}
+        weights = {int(dim): weight.detach() for dim, weight in self.weights.items()}
+        fetched = self._exchange(lookups).fetch(weights)
+        if torch.is_grad_enabled():
+            self._lookups = lookups
+            self._fetched = {dim: rows.requires_grad_() for dim, rows in fetched.items()}
+        return {dim: _look_up_fetched(fetched[dim], lookup) for dim, lookup in lookups.items()}
+
+    @property
+    def reached(self) -> list[bool]:
+        """By dimension, whether the latest backward pass reached the table on this rank."""
+        return [rows.grad is not None for rows in self._fetched.values()]
+
+    def sum_gradients(self, reached: Sequence[bool]) -> None:
+        """Send the gradients to the owners of the rows, and sum those of this rank's rows."""
+        gradients = {
+            dim: torch.zeros_like(rows) if rows.grad is None else rows.grad
+            for (dim, rows), some in zip(self._fetched.items(), reached, strict=True)
+            if some
+        }
+        self._set_gradients(self._exchange(self._lookups).sum(gradients))
+        self._fetched = {}
+
+
+def draw_rows(shards: RowShards, rank: int, dim: int, untrained: Ints, seed: int, name: str) -> Tensor:
+    """Draw a rank's rows of a table: (size, d). No more than these, and a bucket besides them, is in memory.
+
+    Args:
+        shards: how the table's rows are spread.
+        rank: whose rows.
+        dim: d.
+        untrained: table rows of missing and unknown values, which begin at zero.
+        seed: of the training.
+        name: of the set of tables, such as `shared`.
+    """
+    buckets = shards.buckets(rank)
+    seeds = np.random.SeedSequence([seed, dim, *name.encode()]).generate_state(BUCKETS)
+    weight = torch.zeros(shards.depth, len(buckets), dim)
+    for n, bucket in enumerate(buckets):
+        count = len(range(bucket, shards.rows, BUCKETS))
+        generator = torch.Generator().manual_seed(int(seeds[bucket]))
+        weight[:count, n] = torch.empty(count, dim).normal_(std=SCALE, generator=generator)
+    position, start = shards.positions(untrained), shards.first_position
+    owned = position[(position >= start[rank]) & (position < start[rank + 1])] - start[rank]
+    rows = weight.view(-1, dim)
+    rows[torch.from_numpy(owned)] = 0
+    return rows
+
+
+@dataclass(frozen=True)
+class TableBuilder:
+    """How the tables of a model are made."""
+
+    seed: int = 0
+    """Of the first rows, which are the same however many ranks there are."""
+    ranks: Ranks = field(default_factory=Ranks)
+    sharded: bool = False
+    """Whether several ranks share the rows of each table, rather than having all of them each."""
+    empty: bool = False
+    """Whether the tables have no rows here: a model has its networks alone then."""
+
+    def build(self, layout: Layout, names: Iterable[str]) -> dict[str, Tables]:
+        """Make the sets of tables of some names."""
+        if self.empty:
+            rows = {dim: torch.empty(0, dim) for dim in layout.table_rows}
+            return {name: Tables(rows, buckets=range(0)) for name in names}
+        if self.ranks.alone:
+            return {name: Tables(self._whole(layout, name)) for name in names}
+        if not self.sharded:
+            union = LatestBatch(RowUnion, self.ranks)
+            return {name: ReplicatedTables(self._whole(layout, name), union) for name in names}
+        exchange = LatestBatch(RowExchange, self.ranks)
+        shards = {dim: RowShards(rows, self.ranks.world) for dim, rows in layout.table_rows.items()}
+        buckets = RowShards(0, self.ranks.world).buckets(self.ranks.rank)
+        return {
+            name: ShardedTables(self._draw(layout, name, shards, self.ranks.rank), buckets, exchange)
+            for name in names
+        }
+
+    def _whole(self, layout: Layout, name: str) -> dict[int, Tensor]:
+        shards = {dim: RowShards(rows) for dim, rows in layout.table_rows.items()}
+        drawn = self._draw(layout, name, shards, rank=0)
+        return {dim: rows[: layout.table_rows[dim]] for dim, rows in drawn.items()}
+
+    def _draw(self, layout: Layout, name: str, shards: dict[int, RowShards], rank: int) -> dict[int, Tensor]:
+        untrained = layout.untrained()
+        return {
+            dim: draw_rows(shard, rank, dim, untrained[dim], self.seed, name) for dim, shard in shards.items()
+        }
