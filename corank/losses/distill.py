@@ -12,7 +12,6 @@ import numpy as np
 from annotated_types import Ge
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from corank.batches.draws import draw
 from corank.batches.sampling import Population, SplitCounts, Targets
 from corank.core.lazy import lazy
 from corank.losses.base import LOSSES, FunnelSpec, Loss
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from corank.models.stage_io import StageOutput
 else:
     torch = lazy("torch")
+draws = lazy("corank.batches.draws")
 
 
 @LOSSES.register("distill")
@@ -171,7 +171,7 @@ def chunk_pairs(student: Tensor, teacher: Tensor, mask: Tensor, chunks: int, dra
     return value.sum((1, 2)) / weight.sum((1, 2)).clamp_min(torch.finfo(z.dtype).tiny)
 
 
-def draw_chunks(teacher: Tensor, mask: Tensor, chunks: int, draws: Tensor) -> tuple[Tensor, Tensor]:
+def draw_chunks(teacher: Tensor, mask: Tensor, chunks: int, state: Tensor) -> tuple[Tensor, Tensor]:
     """Draw a position of the list from each chunk of the teacher's order, best chunk first.
 
     Chunks differ in size by one at most; of fewer candidates than chunks each is drawn.
@@ -184,7 +184,7 @@ def draw_chunks(teacher: Tensor, mask: Tensor, chunks: int, draws: Tensor) -> tu
     chunk = torch.arange(min(chunks, teacher.shape[1]), device=teacher.device)
     parts = size.clamp(1, chunks)
     first, next_first = size * chunk // parts, size * (chunk + 1) // parts
-    hashes = draw(draws.cpu().numpy().view(np.uint64)[:, None], chunk.cpu().numpy())
+    hashes = draws.draw(state.cpu().numpy().view(np.uint64)[:, None], chunk.cpu().numpy())
     share = torch.from_numpy((hashes >> np.uint64(11)) * 2.0**-53).to(teacher.device)  # from 0 up to 1
     drawn = chunk < size
     within = (share * (next_first - first)).long()

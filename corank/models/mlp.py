@@ -21,7 +21,7 @@ from corank.features.schema import PLACEMENTS, Placement
 from corank.models.attention import Din, SingleRequestHistory
 from corank.models.layers import ACTIVATIONS, Columns, activated_layers, linear
 from corank.models.named_axes import AxisNames, join, name_axes, name_event_columns, name_inputs, number
-from corank.models.settings.mlp import ITEM, TARGET, DcnSettings, LayerSettings, TeacherSettings
+from corank.models.settings.mlp import ITEM, TARGET, DcnSettings, LayerSettings, MlpSettings, TeacherSettings
 from corank.models.stage_io import StageInputs, StageOutput
 from corank.models.stage_model import PART, Graph, ItemGraph, PartsGraph, StageModel
 
@@ -84,18 +84,12 @@ class Mlp(StageModel):
     - how a history is attended to: `build_attention`.
     """
 
-    def __init__(
-        self, settings: LayerSettings, layout: Layout, earlier: Sequence[str] = (), ahead: bool = False
-    ) -> None:
-        """
-        Args:
-            settings: of the layers.
-            layout: of dense inputs.
-            earlier: the numbers that it sees of earlier stages.
-            ahead: whether serving computes ahead of requests what it reads of items.
-        """
+    def __init__(self, settings: LayerSettings, layout: Layout) -> None:
         super().__init__()
-        self.ahead = ahead
+        stage = settings if isinstance(settings, MlpSettings) else None  # else of a teacher
+        self.ahead = stage is not None and bool(stage.item_parts)
+        """Whether serving computes ahead of requests what it reads of items."""
+        earlier = () if stage is None else tuple(stage.from_stages)
         self.labels, self.activation, self.dropout = settings.labels, settings.activation, settings.dropout
         read = self.build_inputs(settings, layout)
         query, item, *self.pair_widths = (len(read[placement]) for placement in PLACEMENTS)
@@ -110,7 +104,7 @@ class Mlp(StageModel):
         self.din: Din | None = None
         if (attended := settings.attended(layout.schema)) is not None:
             self._build_interest(settings, layout, attended)
-        self.earlier = _adding(tuple(earlier), widths[0]) if earlier else None
+        self.earlier = _adding(earlier, widths[0]) if earlier else None
 
     def _build_interest(self, settings: LayerSettings, layout: Layout, attended: Attended) -> None:
         target = layout.columns("item", attended.features)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from annotated_types import Ge, Le
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -14,9 +14,6 @@ from corank.features.schema import PLACEMENTS, Schema
 from corank.models.settings.mlp import DinSettings, MlpSettings, attended_width
 from corank.models.settings.network import FILLED, StageContext, Work, multiply_widths
 from corank.models.settings.stage import STAGE_MODELS
-
-if TYPE_CHECKING:
-    from corank.models.mlp import Mlp
 
 
 class PiecewiseNumbers(Settings):
@@ -97,6 +94,7 @@ class EncodedDinSettings(DinSettings):
 class MlpLabSettings(MlpSettings):
     """Settings of an MLP over all features, as a stage, with further options."""
 
+    network: ClassVar[str] = "corank_lab.models.mlp_network:MlpLab"
     model: Literal["mlp_lab"]  # type: ignore[assignment]
     din: EncodedDinSettings | None = None
     """Attention over a history."""
@@ -109,12 +107,6 @@ class MlpLabSettings(MlpSettings):
     experts: ExpertSettings | None = None
     """Experts that labels share, between hidden layers and outputs; none unless given."""
     gone: ClassVar[Mapping[str, str]] = {}
-
-    def build(self, layout: Layout) -> "Mlp":
-        """Build the network."""
-        from corank_lab.models.mlp_network import MlpLab
-
-        return MlpLab(self, layout, self.from_stages, ahead=bool(self.item_parts))
 
     @property
     def member_count(self) -> int:

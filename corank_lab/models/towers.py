@@ -2,24 +2,21 @@
 a product."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import PositiveInt, model_validator
 
-from corank.features.input_layout import Layout
 from corank.features.schema import Schema
 from corank.models.settings.network import FirstLayer, Widths, multiply_widths
 from corank.models.settings.stage import STAGE_MODELS, StageSettings
 from corank.models.settings.two_tower import TowersSettings
-
-if TYPE_CHECKING:
-    from corank.models.two_tower import Towers
 
 
 @STAGE_MODELS.register("towers_generated")
 class GeneratingSettings(TowersSettings):
     """Settings of towers that read what their side imagines the other's vector to be."""
 
+    network: ClassVar[str] = "corank_lab.models.towers_network:GeneratingTowers"
     model: Literal["towers_generated"]  # type: ignore[assignment]
     generated: Widths | None = [64]
     """Hidden widths of a generator a side, which imagines the other side's vector, as loss `mimic` teaches it, for its
@@ -30,12 +27,6 @@ class GeneratingSettings(TowersSettings):
         if self.query_towers and self.generated is not None:
             raise ValueError("generated is of a single query tower; drop it, or query_towers")
         return self
-
-    def build(self, layout: Layout) -> "Towers":
-        """Build the network."""
-        from corank_lab.models.towers_network import GeneratingTowers
-
-        return GeneratingTowers(self, layout)
 
     @property
     def extras(self) -> tuple[str, ...]:
@@ -80,15 +71,10 @@ class MeetingSettings(GeneratingSettings):
 class TowersMlpSettings(MeetingSettings):
     """Settings of towers whose vectors and their element-wise product enter a hidden layer."""
 
+    network: ClassVar[str] = "corank_lab.models.towers_network:TowersMlp"
     model: Literal["towers_mlp"]  # type: ignore[assignment]
     hidden: PositiveInt = 32
     """Units of the layer that both vectors and their product enter."""
-
-    def build(self, layout: Layout) -> "Towers":
-        """Build the network."""
-        from corank_lab.models.towers_network import TowersMlp
-
-        return TowersMlp(self, layout)
 
     def scale_widths(self, factor: float) -> Self:
         """The same stage, `factor` times as wide."""
@@ -100,6 +86,7 @@ class TowersMlpSettings(MeetingSettings):
 class TowersHeadsSettings(MeetingSettings):
     """Settings of towers that give several vectors each, heads, which meet by the best item head of a query head."""
 
+    network: ClassVar[str] = "corank_lab.models.towers_network:TowersHeads"
     model: Literal["towers_heads"]  # type: ignore[assignment]
     query: Widths = [512, 128, 64, 34]
     """Widths of the query tower, the last of all its heads and the biases."""
@@ -118,12 +105,6 @@ class TowersHeadsSettings(MeetingSettings):
                 f"head, {self.head}; received {last}; write for example {4 * self.head + 2 * self.bias}"
             )
         return self
-
-    def build(self, layout: Layout) -> "Towers":
-        """Build the network."""
-        from corank_lab.models.towers_network import TowersHeads
-
-        return TowersHeads(self, layout)
 
     def scale_widths(self, factor: float) -> Self:
         """The same stage with hidden layers `factor` times as wide, and as many whole heads as come nearest."""

@@ -11,8 +11,8 @@ from torch import Tensor
 from corank.core.settings import validate
 from corank.features.schema import Placement
 from corank.losses.base import FunnelSpec
-from corank.losses.settings.click import ClickLoss
-from corank.losses.settings.distill import DistillLoss
+from corank.losses.click import ClickLoss
+from corank.losses.distill import DistillLoss
 from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
 from corank.models.named_axes import number, read_axes

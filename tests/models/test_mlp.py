@@ -14,7 +14,7 @@ from corank.batches.batch import Batch, padded
 from corank.core.errors import ConfigError
 from corank.core.ordering import soft_ranks
 from corank.losses.base import FunnelSpec
-from corank.losses.settings.click import ClickLoss
+from corank.losses.click import ClickLoss
 from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
 from corank.models.mlp import Dcn

@@ -267,7 +267,7 @@ class NoLabels(StageSettings):
     ("part", "message"),
     [
         (Machine, "stage model 'unfit': expected a subclass of StageSettings; received .*Machine"),
-        (NoBuild, "stage model 'unfit': NoBuild must define build"),
+        (NoBuild, "stage model 'unfit': NoBuild must define network, or build"),
         (NoLabels, "stage model 'unfit': NoLabels must have `labels`, a field or a property"),
     ],
 )

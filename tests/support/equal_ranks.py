@@ -42,7 +42,7 @@ EVERYTHING: dict[str, Any] = {
         },
         RANK
         | {
-            "din": {"history": "history", "attributes": ["brand"], "encoder": {"dim": 4, "ages": True}},
+            "din": {"history": "history", "attributes": ["brand"]},
             "dcn": {"layers": 1},
             "normalisation": "layer",
         },

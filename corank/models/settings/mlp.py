@@ -1,7 +1,7 @@
 """Settings of an MLP over every feature: stage model `mlp`, and teachers."""
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from annotated_types import MinLen
 from pydantic import PositiveInt
@@ -20,9 +20,6 @@ from corank.models.settings.network import (
     multiply_widths,
 )
 from corank.models.settings.stage import PARTS, STAGE_MODELS, Earlier, StageSettings, role_of
-
-if TYPE_CHECKING:
-    from corank.models.mlp import Mlp
 
 ITEM = "item"
 """The item part with the first layer's sums."""
@@ -157,6 +154,7 @@ class TeacherSettings(LayerSettings):
 class MlpSettings(LayerSettings, StageSettings):
     """Settings of an MLP over all features, as a stage."""
 
+    network: ClassVar[str] = "corank.models.mlp:Mlp"
     model: Literal["mlp"] = "mlp"
     value: str = "click"
     from_stages: list[str] = []
@@ -167,12 +165,6 @@ class MlpSettings(LayerSettings, StageSettings):
     """Whether serving computes ahead of requests what the stage reads of items alone, and keeps it with every item: a
     number for each unit of the first layer, of all members, and what `din` attends to. The scores are the same, and a
     request costs less; a bundle takes more space. With `dcn`, whose layers read items whole, nothing is ahead."""
-
-    def build(self, layout: Layout) -> "Mlp":
-        """Build the network."""
-        from corank.models.mlp import Mlp
-
-        return Mlp(self, layout, self.from_stages, ahead=bool(self.item_parts))
 
     @property
     def scorer(self) -> str:

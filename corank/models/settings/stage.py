@@ -5,8 +5,8 @@
 
 import inspect
 import re
-from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import PositiveFloat, PositiveInt, model_validator
@@ -49,9 +49,13 @@ class StageSettings(NetworkSettings):
     value: str
     """By what it orders: an expression over its labels and the data's `columns`, such as `click * bid`."""
 
-    @abstractmethod
+    network: ClassVar[str] = ""
+    """Its network's class, `MODULE:CLASS`, imported when a network is built: settings are read without torch."""
+
     def build(self, layout: Layout) -> "StageModel":
-        """Build the network, its weights drawn from torch's generator."""
+        """Build the network from these settings and the layout, its weights drawn from torch's generator."""
+        network: StageModel = resolve_name(self.network)(self, layout)
+        return network
 
     def check(self, context: StageContext) -> None:
         """Raise ConfigError, which begins with the key, if the settings contradict the rest of the config."""
@@ -195,6 +199,8 @@ def _check(what: str, part: Any) -> None:
     if not (inspect.isclass(part) and issubclass(part, StageSettings)):
         raise PluginError(f"{what}: expected a subclass of StageSettings; received {part!r}")
     missing = sorted(part.__abstractmethods__)
+    if part.build is StageSettings.build and not part.network:
+        missing.append("network, or build")
     if missing:
         raise PluginError(f"{what}: {part.__name__} must define {', '.join(missing)}")
     if "labels" not in part.model_fields and not hasattr(part, "labels"):

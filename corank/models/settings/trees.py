@@ -1,16 +1,12 @@
 """Stage model `trees`: settings of boosted trees, as a stage or a teacher."""
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from corank.core.settings import Settings
-from corank.features.input_layout import Layout
 from corank.models.settings.stage import STAGE_MODELS, StageSettings
-
-if TYPE_CHECKING:
-    from corank.models.trees import Trees
 
 MOST_CODES = 32
 """Columns of at most so many codes are categories; of others the code is a number, by falling frequency."""
@@ -41,6 +37,7 @@ class TreesSettings(BoostingSettings, StageSettings):
     vectors and other ids are left out. Training needs the extra `trees`; serving needs nothing more.
     """
 
+    network: ClassVar[str] = "corank.models.trees:Trees"
     model: Literal["trees"] = "trees"
     value: str = "click"
     labels: Annotated[list[str], MinLen(1)] = ["click"]
@@ -65,9 +62,3 @@ class TreesSettings(BoostingSettings, StageSettings):
     def fitted(self) -> bool:
         """Trees are."""
         return True
-
-    def build(self, layout: Layout) -> "Trees":
-        """Build trees that are not grown."""
-        from corank.models.trees import Trees
-
-        return Trees(self, layout)

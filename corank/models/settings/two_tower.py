@@ -1,14 +1,13 @@
 """Stage model `towers`: settings of a query tower and an item tower."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Gt, Lt
 from pydantic import Field, model_validator
 
 from corank.core.errors import ConfigError
 from corank.core.settings import Settings, describe_unknown, validate
-from corank.features.input_layout import Layout
 from corank.features.schema import RECORD_PLACEMENTS, Placement, Schema
 from corank.models.settings.network import FirstLayer, StageContext, Widths, multiply_widths
 from corank.models.settings.stage import (
@@ -19,10 +18,6 @@ from corank.models.settings.stage import (
     StageSettings,
     role_of,
 )
-
-if TYPE_CHECKING:
-    from corank.models.two_tower import Towers
-
 
 BIASED_WIDTH = 3
 """The least width of vectors with biases: a number of the product, and one for each side's bias."""
@@ -41,6 +36,7 @@ class QueryTower(Settings):
 class TowersSettings(SingleLabelSettings):
     """Settings of query and item towers that meet in a dot product."""
 
+    network: ClassVar[str] = "corank.models.two_tower:Towers"
     model: Literal["towers"] = "towers"
     query: Widths = [512, 128, 64, 32]
     """Widths of the query tower."""
@@ -82,12 +78,6 @@ class TowersSettings(SingleLabelSettings):
                 f"{self.item[-1]}; write more, or bias: false"
             )
         return self
-
-    def build(self, layout: Layout) -> "Towers":
-        """Build the network."""
-        from corank.models.two_tower import Towers
-
-        return Towers(self, layout)
 
     def queries(self) -> dict[str, list[int]]:
         """The widths of each query tower."""
