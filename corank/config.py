@@ -49,22 +49,13 @@ from corank.losses.settings.pairwise import PairwiseLoss
 from corank.losses.settings.pseudo_label import PseudoLabelLoss
 from corank.losses.settings.rankflow import RankFlowLoss
 from corank.losses.settings.unexposed import UnexposedLoss
-from corank.models.settings.dcn import DcnSettings
-from corank.models.settings.din import DinSettings
-from corank.models.settings.inputs.gates import GateSettings
-from corank.models.settings.inputs.numbers import PeriodicNumbers, PiecewiseNumbers
-from corank.models.settings.mixtures.experts import ExpertSettings
-from corank.models.settings.mlp import MlpSettings
-from corank.models.settings.sequence_encoder import SequenceEncoderSettings
-from corank.models.settings.table_optimiser import TableOptimiser
-from corank.models.settings.teacher import TeacherSettings
-from corank.models.settings.tower_structures import TowersHeadsSettings, TowersMlpSettings
+from corank.models.settings.mlp import DcnSettings, DinSettings, MlpSettings, TeacherSettings
 from corank.models.settings.trees import TreesSettings
 from corank.models.settings.two_tower import QueryTower, TowersSettings
 from corank.training.config import Config
 from corank.training.config_file import plain
 from corank.training.export_settings import ExportSettings
-from corank.training.train_settings import DenseOptimiser, EarlyStop, TrainSettings
+from corank.training.train_settings import DenseOptimiser, EarlyStop, TableOptimiser, TrainSettings
 from corank.training.trees.settings import TreeTeacherSettings
 from corank.training.validation.settings import ValidationSettings
 
@@ -86,9 +77,7 @@ __all__ = [
     "DistillLoss",
     "EarlyStop",
     "EventTable",
-    "ExpertSettings",
     "ExportSettings",
-    "GateSettings",
     "IdFeature",
     "IdsFeature",
     "InBatchLoss",
@@ -102,8 +91,6 @@ __all__ = [
     "NumberFeature",
     "PairFeature",
     "PairwiseLoss",
-    "PeriodicNumbers",
-    "PiecewiseNumbers",
     "PriorFeature",
     "ProductFeature",
     "PseudoLabelLoss",
@@ -113,15 +100,12 @@ __all__ = [
     "RatioFeature",
     "RetrievalSettings",
     "Score",
-    "SequenceEncoderSettings",
     "ShareSplit",
     "TableOptimiser",
     "TeacherSettings",
     "TimeFeature",
     "TimeRange",
     "TimeSplit",
-    "TowersHeadsSettings",
-    "TowersMlpSettings",
     "TowersSettings",
     "TrainSettings",
     "TreeTeacherSettings",

@@ -28,12 +28,11 @@ from corank.core.types import Report
 from corank.datasets.feed.presets import PRESETS
 from corank.datasets.feed.simulate import simulate_world
 from corank.datasets.kuairand import import_kuairand
-from corank.models.settings.table_optimiser import TableOptimiser
 from corank.training.config import Config
 from corank.training.config_file import from_plain
 from corank.training.plain_config.yaml_reader import read_yaml_file
 from corank.training.preparation.packed_data import open_or_pack
-from corank.training.train_settings import DenseOptimiser
+from corank.training.train_settings import DenseOptimiser, TableOptimiser
 
 Plain = dict[str, Any]
 Rates = tuple[float, float]

@@ -31,11 +31,11 @@ from corank.losses.settings.distill import DistillLoss
 from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
 from corank.models.settings.mlp import MlpSettings
-from corank.models.settings.table_optimiser import TableOptimiser
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.stage_io import StageOutput
 from corank.training.device import device, keep_freed_memory, precision
 from corank.training.optimisers import optimisers
+from corank.training.train_settings import TableOptimiser
 from tests.support.per_row_model import PerRowReader, per_row
 
 ITEMS, CANDIDATES, DIM = 100_000, 50, 16

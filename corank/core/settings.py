@@ -5,10 +5,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from functools import lru_cache
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from corank.core.errors import ConfigError
 from corank.core.formatting import shorten
@@ -24,13 +24,25 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
+    gone: ClassVar[Mapping[str, str]] = {}
+    """Keys of earlier versions → what became of each, for the error. Null, which files of earlier runs have, is left
+    out."""
+
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_keys(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or cls.model_config.get("extra") != "forbid":
+        if not isinstance(value, dict):
             return value
         known = {field.alias or name for name, field in cls.model_fields.items()} | set(cls.model_fields)
-        for key in value:
+        gone = [key for key in value if key in cls.gone and key not in known]
+        for key in gone:
+            if value[key] is not None:
+                fault = PydanticCustomError("gone_key", "{message}", {"message": cls.gone[key]})
+                raise ValidationError.from_exception_data(
+                    cls.__name__, [InitErrorDetails(type=fault, loc=(key,), input=value[key])]
+                )
+        value = {key: part for key, part in value.items() if key not in gone}
+        for key in value if cls.model_config.get("extra") == "forbid" else ():
             if key not in known:
                 raise PydanticCustomError(
                     "unknown_key", "{message}", {"message": describe_unknown(key, known)}
@@ -144,7 +156,7 @@ def _line(fault: Any, value: Any) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "missing":
         return f"{path}: required, but not given"
-    if fault["type"] in ("unknown_key", "value_error"):
+    if fault["type"] in ("gone_key", "unknown_key", "value_error"):
         return f"{path}: {message}"
     return f"{path}: {message}; received {shorten(repr(fault['input']), LONGEST_RECEIVED)}"
 

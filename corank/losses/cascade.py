@@ -17,8 +17,7 @@ from corank.losses.cascades.icc import icc_values
 from corank.losses.padded import FAR, PaddedLists
 from corank.losses.settings.cascade import CascadeLoss
 from corank.losses.soft_sort import NeuralSort, threshold
-from corank.models.stage_io import StageOutput
-from corank.models.training_terms import loss_weight
+from corank.models.stage_io import StageOutput, loss_weight
 
 MAX_CUT = 1 - 1e-6
 """Above this probability 1 − P is rounding error and gets no gradient."""

@@ -11,7 +11,7 @@ from typing import cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import embedding, pad
 
 from corank.batches.batch import Batch
 from corank.batches.candidate_subset import CandidateSubset
@@ -22,16 +22,15 @@ from corank.core.ordering import soft_ranks
 from corank.features.histories.event_layout import event_groups
 from corank.features.input_layout import Attended, Layout, VectorColumns
 from corank.features.schema import PLACEMENTS, Placement
-from corank.models.histories.attended import BatchHistory
+from corank.models.attention import BatchHistory
+from corank.models.mlp import Teacher
 from corank.models.pairs import BatchPairs
+from corank.models.settings.mlp import TeacherSettings
 from corank.models.settings.stage import StageSettings
-from corank.models.settings.teacher import TeacherSettings
-from corank.models.stage_io import StageInputs, StageOutput
+from corank.models.stage_io import StageInputs, StageOutput, loss_weight
 from corank.models.stage_model import StageModel, check_graphs
+from corank.models.tables.builder import TableBuilder
 from corank.models.tables.embedding import Tables
-from corank.models.tables.table_builder import TableBuilder
-from corank.models.teacher import Teacher
-from corank.models.training_terms import add_terms, look_up_positions, loss_weight
 
 DenseInputs = dict[Placement | Attended, Tensor]
 """Dense inputs by placement: query (R, ·), item (I', ·), snapshot and cross (C', ·); and (H', ·) of the items of each
@@ -292,6 +291,31 @@ def _filled(parts: list[Tensor], dtype: torch.dtype, fill: bool) -> Tensor:
     x = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).to(dtype)
     empty = padded(len(x)) - len(x) if fill else 0
     return pad(x, (0, 0, 0, empty)) if empty else x
+
+
+def add_terms(network: nn.Module, labels: int, positions: int, weights: int) -> None:
+    """Add the parameters to a network, all of them 0.
+
+    Args:
+        network: of a stage or teacher.
+        labels: that it predicts.
+        positions: how many there are on a page; 0 if the log does not have them.
+        weights: losses that learn a weight there.
+    """
+    if positions:
+        network.position = nn.ParameterList(nn.Parameter(torch.zeros(positions)) for _ in range(labels))
+    if weights:
+        network.log_variance = nn.ParameterList(nn.Parameter(torch.zeros(())) for _ in range(weights))
+
+
+def look_up_positions(position: Tensor, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What each candidate's position adds to a stage's logits, by label; 0 if it is unknown, −1: (C,)."""
+    known = (position >= 0).float()
+    # not by an index, whose gradient adds up in no fixed order
+    return {
+        label: embedding(position.clamp_min(0), term.unsqueeze(1)).squeeze(1) * known
+        for label, term in terms.items()
+    }
 
 
 def draw_projection(shape: tuple[int, int]) -> nn.Parameter:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from corank.features.input_layout import Layout
-from corank.models.inputs.named_axes import name_axes, name_inputs
+from corank.models.named_axes import name_axes, name_inputs
 
 SNAPSHOT_WIDTH = 16
 """Width of the hidden layer of `SnapshotTerm`."""

@@ -10,8 +10,7 @@ from typing import Self
 
 from torch import Tensor
 
-from corank.models.histories.attended import AttendedHistory
-from corank.models.inputs.generators import Mimics
+from corank.models.attention import AttendedHistory
 from corank.models.pairs import Pairs
 
 
@@ -45,6 +44,20 @@ class StageVectors:
     """Computes those of items, of a batch at each one's earliest request in it, for losses that ask: (I', d)."""
     scale: Tensor  # ()
     bias: Tensor  # ()
+
+
+@dataclass(frozen=True)
+class Mimics:
+    """What the towers of a stage imagine of each other, and what they are; each computed when a loss asks."""
+
+    of_item: Callable[[], Tensor]
+    """The vectors of clicked items as queries imagine them: (R, d), of length 1."""
+    of_query: Callable[[], Tensor]
+    """The vectors of queries that click as items imagine them: (I', d), of length 1."""
+    query: Tensor
+    """Without gradient: (R, d)."""
+    item: Tensor
+    """Without gradient: (I', d)."""
 
 
 @dataclass(frozen=True)
@@ -99,3 +112,11 @@ class StageOutput:
             {k: fill(z) for k, z in tensors.items()} for tensors in (self.logits, self.members)
         )
         return replace(self, logits=logits, members=members)
+
+
+def loss_weight(log_variance: Tensor) -> Tensor:
+    """The weight 1 / (2 σ²) of a part of a loss, from log σ².
+
+    Source: Kendall, Gal, Cipolla, Multi-Task Learning Using Uncertainty to Weigh Losses, CVPR 2018.
+    """
+    return 0.5 * (-log_variance).exp()

@@ -45,21 +45,116 @@ Example, a whole plug-in. With `plugins: [linear]` next to a config, `{model: li
             z = inputs.pairs.sum(linear(inputs.query, self.query), linear(inputs.item, self.item))
             return StageOutput({self.label: z.squeeze(1).float()})
 
-Letters: R requests · I', C' distinct items and candidates of a batch, rounded up · d width of the vectors.
+Letters: R requests · I', C' distinct items and candidates of a batch, rounded up · d width of the vectors · S rows of a
+sample. Of one request in a graph: n candidates · N items · L events of a history · w width of attended features.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from corank.core.errors import PluginError
-from corank.models.graphs import PART, REQUEST_TENSORS, Graph, ItemGraph, PartsGraph, QueryGraph, RequestGraph
+from corank.core.types import Floats
+from corank.features.schema import Placement
+from corank.models.attention import SingleRequestHistory
 from corank.models.layers import SnapshotTerm
+from corank.models.pairs import RequestPairs
 from corank.models.settings.stage import PART_NAME, PARTS, VECTOR, StageSettings
 from corank.models.stage_io import StageInputs, StageOutput, StageVectors
+
+REQUEST_TENSORS = ("query", "item", "snapshot", "cross", "event", "mask", "ages", "earlier")
+"""One request's tensors: query (1, ·), item, snapshot and cross (n, ·), what is attended to event (L, w), mask (L,) and
+ages (L,), what is seen of earlier stages (n, ·)."""
+PART = "part."
+"""Begins the name by which a graph reads the candidates' rows of an item part: `part.vector` is (n, d)."""
+MATCHES = "matches"
+"""What matches add to logits, which the scorer counts: (n,)."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A part of a network to be exported."""
+
+    module: nn.Module
+    """Takes its inputs by name, and returns one tensor an output."""
+    inputs: tuple[str, ...]
+    """Of REQUEST_TENSORS; those that the config has no use for are left out. `PartsGraph` may also read parts and
+    matches."""
+    outputs: tuple[str, ...]
+
+
+class RequestGraph(nn.Module):
+    """The forward of a stage over one request → logits (n, labels)."""
+
+    def __init__(self, stage: nn.Module) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(
+        self,
+        query: Tensor,
+        item: Tensor,
+        snapshot: Tensor | None = None,
+        cross: Tensor | None = None,
+        event: Tensor | None = None,
+        mask: Tensor | None = None,
+        ages: Tensor | None = None,
+        earlier: Tensor | None = None,
+    ) -> Tensor:
+        """Score the candidates of one request: (n, labels)."""
+        count = item.shape[0]
+        snapshot = item.new_zeros(count, 0) if snapshot is None else snapshot
+        cross = item.new_zeros(count, 0) if cross is None else cross
+        history = SingleRequestHistory(event, mask, ages) if event is not None and mask is not None else None
+        output: StageOutput = self.stage(
+            StageInputs(query, item, snapshot, cross, RequestPairs(count), history, earlier)
+        )
+        return torch.stack(list(output.logits.values()), dim=1)
+
+
+class QueryGraph(nn.Module):
+    """What a stage computes of the query alone: (1, ·) → (1, d)."""
+
+    def __init__(self, stage: nn.Module, compute: Callable[[Tensor], Tensor]) -> None:
+        """`compute` is a method of `stage`, which holds the weights."""
+        super().__init__()
+        self.stage, self._compute = stage, compute
+
+    def forward(self, query: Tensor) -> Tensor:
+        """(1, ·) → (1, d)."""
+        return self._compute(query)
+
+
+class ItemGraph(nn.Module):
+    """What a stage computes of items alone, rows and snapshots: (N, ·), (N, ·) → (N, d), or several such."""
+
+    def __init__(
+        self, stage: nn.Module, compute: Callable[[Tensor, Tensor | None], Tensor | tuple[Tensor, ...]]
+    ) -> None:
+        """`compute` is a method of `stage`, which holds the weights."""
+        super().__init__()
+        self.stage, self._compute = stage, compute
+
+    def forward(self, item: Tensor, snapshot: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
+        """(N, ·), (N, ·) → (N, d), one for each part."""
+        return self._compute(item, snapshot)
+
+
+class PartsGraph(nn.Module):
+    """What a stage computes of one request's candidates from their item parts → logits (n, labels)."""
+
+    def __init__(self, stage: nn.Module, compute: Callable[[Mapping[str, Tensor]], Tensor]) -> None:
+        """`compute` is a method of `stage`, which holds the weights."""
+        super().__init__()
+        self.stage, self._compute = stage, compute
+
+    def forward(self, given: dict[str, Tensor]) -> Tensor:
+        """The query (1, ·), parts (n, ·) and what else the graph names → (n, labels)."""
+        return self._compute(given)
 
 
 class StageModel(nn.Module, ABC):
@@ -76,6 +171,14 @@ class StageModel(nn.Module, ABC):
     def constants(self) -> Mapping[str, float]:
         """Numbers that the scorer needs besides the graphs."""
         return {}
+
+    def fit_numbers(self, sample: Callable[[Placement], Floats]) -> None:
+        """Learn from numbers of training rows before the first step, such as bins; weights taken over replace that.
+
+        Args:
+            sample: placement → its scaled numbers in a sample of training rows: (S, numbers). A collective, so that
+                all ranks must ask for the same.
+        """
 
     def check_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Raise ValueError, which begins with a weight's name, if weights of the right shapes are not sound together.

@@ -1,32 +1,29 @@
 """Network of stage model `towers`: a query and an item tower that meet in a dot product, the usual pre-ranker.
 
-Letters: N rows of one side · R requests · I' distinct items of a batch, rounded up · d width of the vectors.
+Letters: N rows of one side · W columns of its input · R requests · I', C' distinct items and candidates of a batch,
+rounded up · d width of the vectors.
 """
 
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from corank.features.input_layout import Layout
 from corank.features.schema import Placement
-from corank.models.graphs import MATCHES, Graph
-from corank.models.inputs.feature_dropout import FeatureDropout
-from corank.models.inputs.generators import GeneratingTower, Mimics
-from corank.models.inputs.named_axes import AxisNames, name_axes, name_inputs, number
 from corank.models.layers import ACTIVATIONS, Columns, SnapshotTerm, activated_layers, linear
-from corank.models.matches import MatchTerm
+from corank.models.named_axes import AxisNames, name_axes, name_inputs, number
 from corank.models.settings.network import NetworkSettings
-from corank.models.settings.two_tower import TowerPairSettings
+from corank.models.settings.two_tower import TowersSettings
 from corank.models.stage_io import StageInputs, StageOutput
-from corank.models.stage_model import VectorModel
+from corank.models.stage_model import MATCHES, Graph, VectorModel
 
 
 def _make_linear(inputs: int, outputs: int) -> nn.Linear:
@@ -63,6 +60,61 @@ class Tower(nn.Module):
         return linear(activated_layers(x, hidden, self.activation, dropout), last)
 
 
+class FeatureDropout(nn.Module):
+    """In training a feature's columns are 0 at a rate, and 1/(1 − rate) times as large otherwise.
+
+    With squared error and a linear layer, y ≈ c(x) + r of a feature's own part r and the others' part c, the minimum is
+    r = (1 − rate)·(y − c) on the mean of the rows that share the feature: c must do without r, and r is shrunk to 1 −
+    rate of what is left. Scaling the layers up or down does not undo that, as it does with a penalty on weights.
+    Dropout (Srivastava et al., JMLR 2014) of whole features; corank uses it to set how far to trust an id.
+    """
+
+    def __init__(self, layout: Layout, placement: Placement, rates: Mapping[str, float]) -> None:
+        """`rates`: by feature; those of other placements are left alone."""
+        super().__init__()
+        placed = layout.schema.row_features(placement)
+        self.rates = [rate for name, rate in rates.items() if name in placed]
+        self.columns = nn.ModuleList(
+            Columns(layout.columns(placement, [name]).tolist()) for name in rates if name in placed
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, W) → (N, W), as it is outside training."""
+        if not self.training or not self.rates:
+            return x
+        factor = torch.ones_like(x)
+        for rate, chosen in zip(self.rates, self.columns, strict=True):
+            kept = functional.dropout(x.new_ones(len(x), 1), rate)
+            columns = cast(Columns, chosen).columns
+            factor.index_copy_(1, columns, kept.expand(-1, len(columns)))
+        return x * factor
+
+
+class MatchTerm(nn.Module):
+    """⟨w, x⟩ of the columns x of some matches: numbers, or embeddings of buckets.
+
+    w begins at nought for numbers and at one for embeddings, so that each bucket learns a term at the rate of tables.
+    """
+
+    def __init__(self, layout: Layout, features: Sequence[str]) -> None:
+        """`features` are the names of the matches."""
+        super().__init__()
+        columns = layout.columns("cross", features).tolist()
+        self.columns = Columns(columns)
+        embedded = [n for n in features if layout.schema.features[n].storage == "id"]
+        ones = torch.from_numpy(np.isin(columns, layout.columns("cross", embedded)))
+        self.weight = nn.Parameter(ones.float())
+        name_axes(self, weight=(name_inputs(layout, "cross", columns),))
+
+    def forward(self, inputs: StageInputs) -> Tensor:
+        """What is added to logits: (C',)."""
+        return torch.mv(self.columns(inputs.cross).float(), self.weight)
+
+    def constants(self) -> dict[str, float]:
+        """The weights, for the scorer, by `match_N` in the order of the columns."""
+        return {f"match_{n}": weight for n, weight in enumerate(self.weight.tolist())}
+
+
 class Towers(VectorModel):
     """Logit exp(s)·⟨q, v⟩ + b: the scale cannot turn negative, so the order of the dot products holds.
 
@@ -70,11 +122,13 @@ class Towers(VectorModel):
     With biases the towers give d − 1 numbers each, the last of which is the side's bias, and q = [q', 1, √d·b_q],
     v = [v', b_i, 1]: retrieval, stores and in-batch losses read biases as any other number of the vectors. exp(s)
     begins at 1/√d, so that the query's bias, which every candidate of a request shares, is added as it is.
-    Matches add a term to the logit that no vector knows. With generators a tower also reads what its side imagines the
-    other's vector to be.
+    Matches add a term to the logit that no vector knows.
+
+    A plug-in's subclass may override `build_tower`, what a side's vectors are made by; and how they meet: `meet` in a
+    batch, `meet_vectors` of one request.
     """
 
-    def __init__(self, settings: TowerPairSettings, layout: Layout) -> None:
+    def __init__(self, settings: TowersSettings, layout: Layout) -> None:
         super().__init__()
         self.label, self.biases = settings.label, settings.bias
         self.query = self._queries(settings, layout)
@@ -88,7 +142,7 @@ class Towers(VectorModel):
             name_axes(self.snapshot.out, weight=(_vector_names(settings, "item", "query"), None))
         self.matches = MatchTerm(layout, settings.matches) if settings.matches else None
 
-    def _queries(self, settings: TowerPairSettings, layout: Layout) -> nn.Module:
+    def _queries(self, settings: TowersSettings, layout: Layout) -> nn.Module:
         if not settings.query_towers:
             return self._tower("query", settings.query, settings.query_features, settings, layout)
         widths = settings.queries()
@@ -97,46 +151,52 @@ class Towers(VectorModel):
             for name, tower in settings.query_towers.items()
         )
 
-    @staticmethod
     def _tower(
+        self,
         placement: Placement,
         widths: list[int],
         names: list[str] | None,
-        settings: TowerPairSettings,
+        settings: TowersSettings,
         layout: Layout,
     ) -> nn.Module:
         outputs = _vector_names(settings, placement)
-        widths = [*widths[:-1], len(outputs)]
         columns = None if names is None else layout.columns(placement, names).tolist()
         inputs = name_inputs(layout, placement, columns)
-        chosen = nn.Identity() if columns is None else Columns(columns)
-        if settings.generated is not None:
-            mimic = number("mimic", settings.item[-1] - 2 * settings.bias)
-            generator = Tower(inputs, [*settings.generated, len(mimic)], settings, mimic)
-            return GeneratingTower(chosen, generator, Tower((*inputs, *mimic), widths, settings, outputs))
+        chosen = None if columns is None else Columns(columns)
+        return self.build_tower(settings, chosen, inputs, [*widths[:-1], len(outputs)], outputs)
+
+    def build_tower(
+        self,
+        settings: TowersSettings,
+        columns: Columns | None,
+        inputs: AxisNames,
+        widths: Sequence[int],
+        outputs: AxisNames,
+    ) -> nn.Module:
+        """Build what makes one side's numbers of its dense input: (N, W) → (N, widths[-1]).
+
+        Args:
+            settings: of the stage.
+            columns: chooses what it reads of the dense input; all of it if None.
+            inputs: the names of what it reads.
+            widths: of its layers.
+            outputs: the names of what it gives.
+        """
         tower = Tower(inputs, widths, settings, outputs)
-        return tower if columns is None else nn.Sequential(chosen, tower)
+        return tower if columns is None else nn.Sequential(columns, tower)
 
     def forward(self, inputs: StageInputs) -> StageOutput:
         """Score all candidates: logits (C,), and, without matches, the vectors that they are made of."""
-        query, item = self.query_vectors(inputs.query), self.item_vectors(inputs.item)
-        output = self.meet(inputs, query, item)
-        if self.matches is not None:
-            logits = output.logits[self.label]
-            output = StageOutput({self.label: logits + self.matches(inputs)[: len(logits)]})
-        if not self.training or not isinstance(self.item, GeneratingTower):
-            return output
-        return replace(output, mimics=self._mimics(inputs, query, item))
+        return self.score(inputs, self.query_vectors(inputs.query), self.item_vectors(inputs.item))
 
-    def _mimics(self, inputs: StageInputs, query: Tensor, item: Tensor) -> Mimics:
-        """What the towers imagine of each other, and their vectors without what is not in the product."""
-        within = query.shape[1] - 2 * self.biases
-        of_query, of_item = cast(GeneratingTower, self.query), cast(GeneratingTower, self.item)
-        return Mimics(
-            partial(of_query.mimic, inputs.query),
-            partial(of_item.mimic, inputs.item),
-            query[:, :within].detach().float(),
-            item[:, :within].detach().float(),
+    def score(self, inputs: StageInputs, query: Tensor, item: Tensor) -> StageOutput:
+        """Score candidates by the vectors of queries (R, d) and items (I', d), and by matches."""
+        output = self.meet(inputs, query, item)
+        if self.matches is None:
+            return output
+        logits = output.logits[self.label]
+        return replace(
+            output, logits={self.label: logits + self.matches(inputs)[: len(logits)]}, vectors=None
         )
 
     def query_vectors(self, query: Tensor) -> Tensor:
@@ -178,7 +238,7 @@ class Towers(VectorModel):
         return self.bias
 
 
-def _vector_names(settings: TowerPairSettings, *sides: Placement) -> AxisNames:
+def _vector_names(settings: TowersSettings, *sides: Placement) -> AxisNames:
     """Name the numbers of a vector: those that meet in the product, then the biases of some sides."""
     biases = tuple(f"{side} bias" for side in sides) if settings.bias else ()
     return (*number("vector", settings.item[-1] - 2 * settings.bias), *biases)

@@ -13,18 +13,16 @@ from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 from corank.losses.base import LOSSES, FunnelSpec, Loss
 from corank.losses.total import TotalLoss
+from corank.models.settings.mlp import TeacherSettings
 from corank.models.settings.network import (
-    LayerSettings,
+    NAMES_OF_TORCH,
     NetworkSettings,
+    StageContext,
     check_separate_tables,
     check_tables,
 )
 from corank.models.settings.stage import Stage, StageSettings
-from corank.models.settings.stage_context import StageContext
-from corank.models.settings.teacher import TeacherSettings
-from corank.models.settings.torch_names import NAMES_OF_TORCH
 from corank.training.export_settings import ExportSettings
-from corank.training.gone_keys import drop_gone_keys
 from corank.training.train_settings import TrainSettings
 from corank.training.trees.settings import TreeTeacherSettings
 from corank.training.validation.settings import ValidationSettings
@@ -95,9 +93,9 @@ class Config(Settings):
             scores=[*self.data.scores, *(teacher.name for teacher in self.tree_teachers)],
             levelled=self.data.level is not None,
             members={
-                network.name: network.members
+                network.name: network.member_count
                 for network in self.networks.values()
-                if isinstance(network, LayerSettings) and network.members is not None
+                if network.member_count
             },
             logged_inputs=self._logged_inputs(),
         )
@@ -135,11 +133,7 @@ class Config(Settings):
     @model_validator(mode="before")
     @classmethod
     def _check_keys(cls, value: Any) -> Any:
-        """Refuse keys that are gone, and a key of `train` that is neither a setting nor a stage.
-
-        The latter's value would be read as an optimiser.
-        """
-        value = drop_gone_keys(value)
+        """Refuse a key of `train` that is neither a setting nor a stage: its value would be read as an optimiser."""
         match value:
             case {"train": {**train}, "stages": [*stages]}:
                 teachers = value.get("teachers")
@@ -148,7 +142,7 @@ class Config(Settings):
                     str(stage["name"]) for stage in stages if isinstance(stage, dict) and "name" in stage
                 }
                 known = [*TrainSettings.model_fields, *sorted(names)]
-                strange = [key for key in train if key not in known]
+                strange = [key for key in train if key not in known and key not in TrainSettings.gone]
                 # errors in the stages themselves are reported instead
                 if strange and names and len(names) == len(stages):
                     raise ConfigError(f"train: {describe_unknown(strange[0], known)}")

@@ -32,9 +32,8 @@ from corank.data.dataset import PackedDataset, prior_folder
 from corank.evaluation.stage_order import Calibrators
 from corank.features.input_layout import Layout, TableSet
 from corank.features.priors import PriorSnapshots
-from corank.models.graphs import PART
 from corank.models.joint import JointModel
-from corank.models.stage_model import StageModel
+from corank.models.stage_model import PART, StageModel
 from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.training_state import model_state
 from corank.training.config import Config

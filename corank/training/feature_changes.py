@@ -9,8 +9,8 @@ from corank.core.errors import ConfigError
 from corank.core.settings import describe_unknown, validate
 from corank.features.feature_kind import Feature
 from corank.features.schema import Schema
+from corank.models.settings.mlp import TeacherSettings
 from corank.models.settings.stage import STAGE_MODELS, StageSettings
-from corank.models.settings.teacher import TeacherSettings
 
 Plain = dict[str, Any]
 """A config's plain values, every default written out."""

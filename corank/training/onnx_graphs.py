@@ -22,9 +22,9 @@ from corank.core.formula import Formula
 from corank.evaluation.stage_order import Calibrators
 from corank.features.histories.event_layout import event_width
 from corank.features.input_layout import Layout
-from corank.models.graphs import MATCHES, PART, REQUEST_TENSORS, Graph
 from corank.models.joint import JointModel
 from corank.models.settings.stage import PARTS, StageSettings
+from corank.models.stage_model import MATCHES, PART, REQUEST_TENSORS, Graph
 from corank.training.config import Config
 
 COLUMN = "column."

@@ -1,16 +1,15 @@
 """One optimiser for the tables and one per stage, and the running average of all weights."""
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from corank.models.joint import JointModel
-from corank.models.settings.table_optimiser import TableOptimiser
 from corank.models.tables.embedding import gather, overwrite_rows
-from corank.models.tables.row_optimisers import table_optimiser
-from corank.training.train_settings import DenseOptimiser
+from corank.training.train_settings import DenseOptimiser, TableOptimiser
 
 TERM_RATE = 10
 """Learning rate of terms of positions, and of what losses learn, over that of layers: each term is a number by
@@ -34,6 +33,44 @@ def optimisers(
             groups.append({"params": terms, "weight_decay": 0.0, "lr": TERM_RATE * chosen.lr})
         built[name] = torch.optim.AdamW(groups, lr=chosen.lr, fused=True)
     return built
+
+
+class RowwiseAdagrad(torch.optim.Optimizer):
+    """Adagrad with one accumulator a table row: s ← d·s + mean(g²), w -= lr · g / (√s + ε); d = 1 unless given.
+
+    Takes sparse, coalesced gradients. Source: row-wise Adagrad of DLRM (arXiv 1906.00091, §4).
+    """
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, eps: float = 1e-8, decay: float = 1.0
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "eps": eps, "decay": decay})
+        for group in self.param_groups:
+            for table in group["params"]:
+                self.state[table]["sum"] = table.new_zeros(len(table))
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update the rows that have a gradient."""
+        for group in self.param_groups:
+            for table in group["params"]:
+                if table.grad is None:
+                    continue
+                rows, gradient = table.grad._indices()[0], table.grad._values()
+                total = self.state[table]["sum"]
+                seen = total.index_select(0, rows).mul_(group["decay"]) + gradient.square().mean(1)
+                total.index_copy_(0, rows, seen)
+                change = gradient / (seen.sqrt() + group["eps"]).unsqueeze(1)
+                # rows are distinct: gather and write back is several times faster than index_add_
+                overwrite_rows(table, rows, gather(table, rows).sub_(change, alpha=group["lr"]))
+
+
+def table_optimiser(tables: Iterable[nn.Parameter], settings: TableOptimiser) -> torch.optim.Optimizer:
+    """The optimiser of the tables that the settings name."""
+    parameters = list(tables)
+    if settings.optimiser == "lazy_adam":
+        return torch.optim.SparseAdam(parameters, lr=settings.lr)
+    return RowwiseAdagrad(parameters, lr=settings.lr, decay=settings.decay)
 
 
 class Average:

@@ -39,7 +39,7 @@ from corank.evaluation.stage_order import Calibrators
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.models.joint import JointModel
-from corank.models.tables.table_builder import TableBuilder
+from corank.models.tables.builder import TableBuilder
 from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.checkpoint_writer import CheckpointWriter
 from corank.training.checkpoints.location import CheckpointLocation

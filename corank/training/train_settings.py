@@ -1,7 +1,7 @@
 """How a run trains: the `train` part of the config."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import (
@@ -13,17 +13,35 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     Tag,
+    model_validator,
 )
 
 from corank.core.errors import ConfigError
 from corank.core.settings import Settings
 from corank.metrics.metric import validation_metrics
-from corank.models.settings.table_optimiser import TableOptimiser
 
 AUTO: Literal["auto"] = "auto"
 """A number that follows from how many requests train: see `corank.training.preparation.schedule`."""
 MOST_REPLICATED = 4_000_000
 """Weights of all tables, at most, for `tables: auto` to replicate them: 16 MiB."""
+
+
+class TableOptimiser(Settings):
+    """How the embedding tables learn; only rows of the batch are touched."""
+
+    optimiser: Literal["rowwise_adagrad", "lazy_adam"] = "rowwise_adagrad"
+    """A learning rate that falls by row, or Adam on the rows of the batch."""
+    lr: PositiveFloat = 0.05
+    """Learning rate."""
+    decay: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Of rowwise_adagrad: what is left of a row's sum of squared gradients at each update of the row. At 1 sums only
+    grow, and with them the rate of frequent rows falls for good: write less, such as 0.999, if runs continue others."""
+
+    @model_validator(mode="after")
+    def _check_decay(self) -> Self:
+        if self.decay < 1 and self.optimiser != "rowwise_adagrad":
+            raise ValueError(f"decay has no effect with {self.optimiser}; drop it")
+        return self
 
 
 class DenseOptimiser(Settings):
@@ -68,6 +86,10 @@ class TrainSettings(Settings):
 
     model_config = ConfigDict(frozen=True, extra="allow")
     __pydantic_extra__: dict[str, DenseOptimiser] = Field(init=False)
+    gone: ClassVar[Mapping[str, str]] = {
+        "gradient_conflict": "projected gradients bettered the end of the cascade in no measured world; remove it",
+        "skip_easy": "it bettered the end of the cascade in no measured world; remove it",
+    }
 
     mode: Literal["joint", "separate", "alternate"] = "joint"
     """All stages in one step; each for all its epochs, the last stage first; or a step each in turn, a batch."""

@@ -1,5 +1,6 @@
 """A model under training: its optimisers, its average, one step, and the checkpoint that holds them all."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import accumulate
 
@@ -9,7 +10,6 @@ from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.data.dataset import PackedDataset
 from corank.distributed.ranks import Ranks
-from corank.models.gradients import sum_gradients
 from corank.models.joint import JointModel
 from corank.training.checkpoints.checkpoint_writer import CheckpointWriter
 from corank.training.checkpoints.facts import TrainingProgress, training_progress
@@ -17,7 +17,7 @@ from corank.training.checkpoints.matching import config_facts, load_matching
 from corank.training.checkpoints.training_state import held_buckets, restore_training, training_state
 from corank.training.device import device, precision
 from corank.training.optimisers import Average, optimisers
-from corank.training.preparation.number_bins import fit_number_bins
+from corank.training.preparation.number_sample import fit_networks
 from corank.training.preparation.scoring import scored_populations
 from corank.training.run import Run, build_model
 
@@ -40,7 +40,7 @@ class Trainer:
         self.device = device()
         torch.manual_seed(self.config.train.seed)
         self.model = build_model(self.config, packed, self.ranks)
-        fit_number_bins(self.model, packed, self.ranks)
+        fit_networks(self.model, packed, self.ranks)
         self.model.to(self.device)
         self.model.dtype = precision(self.config.train.precision, self.device)
         train = self.config.train
@@ -167,3 +167,39 @@ class Trainer:
         self.progress = training_progress(checkpoint.facts)
         if self.average is not None:
             self.average.step = self.progress.step
+
+
+def sum_gradients(model: JointModel, names: Iterable[str], ranks: Ranks) -> None:
+    """Sum the gradients of an update over all ranks: of layers as one buffer, then of tables, row by row.
+
+    A collective. What has a gradient on some rank has one on all of them afterwards, and what has none on any keeps
+    none, so that optimisers do on every rank what they would do alone.
+
+    Args:
+        model: with the gradients of this rank.
+        names: the stages and teachers that were computed, the same on all ranks.
+        ranks: all of them.
+    """
+    if ranks.alone:
+        return
+    names = list(names)
+    layers = model.layers(names)
+    tables = [
+        model.table_sets[set_name] for set_name in dict.fromkeys(model.tables_of[name] for name in names)
+    ]
+    reached = [layer.grad is not None for layer in layers] + [
+        some for table_set in tables for some in table_set.reached
+    ]
+    gradients = [torch.zeros_like(layer) if layer.grad is None else layer.grad for layer in layers]
+    flags = torch.tensor(reached, dtype=gradients[0].dtype, device=gradients[0].device)
+    buffer = torch.cat([*(gradient.reshape(-1) for gradient in gradients), flags])
+    ranks.sum(buffer, "gradients of layers")
+    *summed, flags = buffer.split([*(layer.numel() for layer in layers), len(flags)])
+    some_rank = [count > 0 for count in flags.tolist()]
+    for layer, gradient, some in zip(layers, summed, some_rank, strict=False):
+        layer.grad = gradient.view_as(layer) if some else None
+    of_tables = iter(some_rank[len(layers) :])
+    for table_set in tables:
+        by_dim = [next(of_tables) for _ in table_set.reached]
+        if any(by_dim):
+            table_set.sum_gradients(by_dim)

@@ -23,8 +23,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from corank.features.input_layout import Layout
-from corank.models.settings.single_label import SingleLabelSettings
-from corank.models.settings.stage import STAGE_MODELS, VECTOR
+from corank.models.settings.stage import STAGE_MODELS, VECTOR, SingleLabelSettings
 from corank.models.stage_io import StageInputs, StageOutput
 from corank.models.stage_model import StageModel, VectorModel
 

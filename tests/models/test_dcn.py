@@ -15,12 +15,11 @@ from corank.batches.sums import padded
 from corank.losses.base import FunnelSpec
 from corank.losses.settings.click import ClickLoss
 from corank.losses.total import TotalLoss
-from corank.models.dcn import Dcn
-from corank.models.inputs.named_axes import number
 from corank.models.joint import JointModel
+from corank.models.mlp import Dcn
+from corank.models.named_axes import number
 from corank.models.pairs import BatchPairs
-from corank.models.settings.dcn import DcnSettings
-from corank.models.settings.mlp import MlpSettings
+from corank.models.settings.mlp import DcnSettings, MlpSettings
 from corank.models.stage_io import StageInputs
 from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.loss_cases import logits_of

@@ -8,9 +8,8 @@ import torch
 from corank.core.settings import validate
 from corank.models.joint import JointModel
 from corank.models.mixtures.experts import ExpertHeads, ExpertLevel
-from corank.models.settings.dcn import DcnSettings
 from corank.models.settings.mixtures.experts import ExpertSettings
-from corank.models.settings.mlp import MlpSettings
+from corank.models.settings.mlp import DcnSettings, MlpSettings
 from corank.training.warm_start.layers import ModelMap
 from tests.support.configs import TEXT, refused
 from tests.support.encoded_batches import LAYOUT, random_batch

@@ -7,9 +7,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from corank.models.inputs.feature_dropout import FeatureDropout
 from corank.models.settings.two_tower import TowersSettings
-from corank.models.two_tower import Towers
+from corank.models.two_tower import FeatureDropout, Towers
 from tests.support.configs import TEXT, refused
 from tests.support.encoded_batches import LAYOUT
 

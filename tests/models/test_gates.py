@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from corank.models.inputs.gates import FeatureGates
-from corank.models.inputs.named_axes import number, read_axes
 from corank.models.joint import JointModel
+from corank.models.named_axes import number, read_axes
 from corank.models.settings.inputs.gates import GateSettings
 from corank.models.settings.mlp import MlpSettings
 from tests.support.encoded_batches import LAYOUT, random_batch

@@ -17,11 +17,11 @@ from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
 from corank.models.layers import activated, activated_layers, linear
 from corank.models.settings.mlp import MlpSettings
-from corank.models.settings.table_optimiser import TableOptimiser
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.stage_io import StageOutput
 from corank.models.two_tower import Tower
 from corank.training.optimisers import Average, optimisers
+from corank.training.train_settings import TableOptimiser
 from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.loss_cases import logits_of
 from tests.support.models import dense_gradients, linears, tables_of, two_tower

@@ -9,7 +9,7 @@ import torch
 from corank.core.errors import BundleError
 from corank.evaluation.predict import predict_split
 from corank.models.joint import JointModel
-from corank.models.settings.two_tower import TowerPairSettings, TowersSettings
+from corank.models.settings.two_tower import TowersSettings
 from corank.models.two_tower import Towers
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.scorers.match_terms import MatchTerms
@@ -60,7 +60,7 @@ def test_a_bundle_counts_matches_as_packing_did(tmp_path: Path, first: Drawn, mi
     """Of numbers and of buckets, of lists on either side."""
     case = Case.of(tmp_path, DERIVED | PLAIN_RANKER | {"structure": first, "middle": middle, "matches": True})
     stage = case.config.stages[0]
-    assert isinstance(stage, TowerPairSettings)
+    assert isinstance(stage, TowersSettings)
     kinds = {(type(f := case.packed.schema.features[n]).__name__, f.storage) for n in stage.matches}
     assert {(f"{k}Feature", s) for k in ("Count", "Within") for s in ("id", "number")} <= kinds
     predictions = predict_split(case.model, case.packed, "test")

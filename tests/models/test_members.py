@@ -10,8 +10,7 @@ from corank.losses.settings.distill import DistillLoss
 from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
 from corank.models.mixtures.members import MemberHeads, MemberLinear, average_members
-from corank.models.settings.dcn import DcnSettings
-from corank.models.settings.mlp import MlpSettings
+from corank.models.settings.mlp import DcnSettings, MlpSettings
 from corank.models.settings.two_tower import TowersSettings
 from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.loss_cases import logits_of

@@ -2,7 +2,7 @@
 
 import pytest
 
-from corank.models.inputs.named_axes import read_axes
+from corank.models.named_axes import read_axes
 from tests.support.random_worlds import DERIVED, LISTED, Drawn
 from tests.support.shared import shared_case
 

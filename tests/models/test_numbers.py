@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from corank.models.inputs.named_axes import number, read_axes
 from corank.models.inputs.numbers import PeriodicEmbedding, PiecewiseEmbedding, fit_bins
 from corank.models.joint import JointModel
+from corank.models.named_axes import number, read_axes
 from corank.models.settings.inputs.numbers import PeriodicNumbers, PiecewiseNumbers
 from corank.models.settings.mlp import MlpSettings
 from tests.support.configs import TEXT, refused

@@ -14,11 +14,10 @@ from corank.losses.settings.unexposed import UnexposedLoss
 from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
 from corank.models.settings.mlp import MlpSettings
-from corank.models.settings.table_optimiser import TableOptimiser
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.stage_io import StageOutput
 from corank.training.optimisers import TERM_RATE, optimisers
-from corank.training.train_settings import DenseOptimiser
+from corank.training.train_settings import DenseOptimiser, TableOptimiser
 from tests.support.encoded_batches import LAYOUT, batch, random_batch, rows
 from tests.support.loss_cases import SCOPE, loss
 from tests.support.models import grad_of

@@ -10,10 +10,8 @@ from torch import Tensor
 from corank.batches.batch import Batch
 from corank.batches.candidate_subset import CandidateSubset
 from corank.models.joint import JointModel
-from corank.models.settings.din import DinSettings
-from corank.models.settings.mlp import MlpSettings
+from corank.models.settings.mlp import DinSettings, MlpSettings, TeacherSettings
 from corank.models.settings.sequence_encoder import SequenceEncoderSettings
-from corank.models.settings.teacher import TeacherSettings
 from corank.models.settings.two_tower import TowersSettings
 from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.history_batches import RAGGED, attended

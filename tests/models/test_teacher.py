@@ -10,10 +10,9 @@ import torch
 import corank
 from corank.core.errors import ConfigError
 from corank.models.joint import JointModel
-from corank.models.settings.mlp import MlpSettings
-from corank.models.settings.teacher import TeacherSettings
+from corank.models.mlp import Teacher
+from corank.models.settings.mlp import MlpSettings, TeacherSettings
 from corank.models.settings.two_tower import TowersSettings
-from corank.models.teacher import Teacher
 from corank.training.callbacks import TrainingCheckpoint
 from corank.training.config_file import read
 from corank.training.run import Run

@@ -11,7 +11,7 @@ from torch import nn
 from corank.core.errors import ConfigError
 from corank.features.log_schema import DataSettings
 from corank.models.joint import JointModel
-from corank.models.settings.stage_context import StageContext
+from corank.models.settings.network import StageContext
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.two_tower import Sum, Tower, Towers
 from corank.training.config_file import complete_saved

@@ -23,7 +23,7 @@ from corank.models.joint import JointModel
 from corank.serving.funnel.funnel import Funnel
 from corank.training.config import Config
 from corank.training.export import export_bundle
-from corank.training.preparation.number_bins import fit_number_bins
+from corank.training.preparation.number_sample import fit_networks
 from corank.training.preparation.packed_data import open_packed, pack_config
 from corank.training.run import Run, build_model
 from tests.support.random_config import world_config
@@ -121,7 +121,7 @@ def random_model(config: Config, packed: PackedDataset, seed: int) -> JointModel
     """Weights of the size of a trained model's; embeddings, and what begins at zero, far from it."""
     torch.manual_seed(seed % 2**31)
     model = build_model(config, packed).eval()
-    fit_number_bins(model, packed, Ranks())
+    fit_networks(model, packed, Ranks())
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.startswith("tables.") or (parameter.dim() > 1 and not parameter.any()):

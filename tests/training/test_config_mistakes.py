@@ -10,8 +10,8 @@ from torch import nn
 
 from corank.core.errors import CorankError
 from corank.losses.base import LOSSES
+from corank.models.settings.network import NAMES_OF_TORCH
 from corank.models.settings.stage import STAGE_MODELS
-from corank.models.settings.torch_names import NAMES_OF_TORCH
 from corank.training.config_file import read
 from tests.support.configs import refused
 from tests.support.shared import simulated_world

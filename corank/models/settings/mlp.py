@@ -1,11 +1,24 @@
-"""Stage model `mlp`: settings of an MLP over every feature."""
+"""Settings of an MLP over every feature: stage model `mlp`, and teachers."""
 
-from typing import TYPE_CHECKING, Literal, Self
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+
+from annotated_types import MinLen
+from pydantic import PositiveInt
 
 from corank.core.errors import ConfigError
-from corank.core.settings import validate
-from corank.features.input_layout import Layout
-from corank.models.settings.network import LayerSettings, multiply_widths
+from corank.core.settings import Settings, describe_unknown, validate
+from corank.features.input_layout import Attended, Layout
+from corank.features.schema import PLACEMENTS, Schema
+from corank.models.settings.network import (
+    FILLED,
+    FirstLayer,
+    NetworkSettings,
+    StageContext,
+    Widths,
+    Work,
+    multiply_widths,
+)
 from corank.models.settings.stage import PARTS, STAGE_MODELS, Earlier, StageSettings, role_of
 
 if TYPE_CHECKING:
@@ -15,6 +28,129 @@ ITEM = "item"
 """The item part with the first layer's sums."""
 TARGET = "target"
 """The item part that attention over a history reads."""
+MOVED = "moved to stage model `mlp_lab` of the lab; write model: mlp_lab, or drop it"
+
+
+class DcnSettings(Settings):
+    """Cross layers next to the deep ones."""
+
+    layers: PositiveInt = 2
+    """Cross layers, one after another."""
+    rank: PositiveInt | None = None
+    """Width of a bottleneck in each layer's W × W matrix; none unless given."""
+
+
+class DinSettings(Settings):
+    """Attention over the items of a history."""
+
+    history: str
+    """The feature whose items are attended to."""
+    attributes: list[str] = []
+    """Item features that take part besides the id, such as the brand, and of the events, such as the dwell."""
+    hidden: PositiveInt = 36
+    """Width of the layer that weighs an event for a candidate."""
+    gone: ClassVar[Mapping[str, str]] = {"encoder": MOVED}
+
+
+class LayerSettings(NetworkSettings):
+    """Settings of an MLP over all features, be it a stage or a teacher."""
+
+    hidden: Widths = [128, 128, 128]
+    """Widths of the hidden layers."""
+    labels: Annotated[list[str], MinLen(1)] = ["click"]
+    """An output each over the shared layers."""
+    din: DinSettings | None = None
+    """Attention over a history."""
+    dcn: DcnSettings | None = None
+    """Cross layers next to the deep ones."""
+    gone: ClassVar[Mapping[str, str]] = dict.fromkeys(("numbers", "gates", "members", "experts"), MOVED)
+
+    def first_layers(self, schema: Schema) -> list[FirstLayer]:
+        """One first layer, which every feature enters."""
+        then = (*self.hidden[1:], len(self.labels))
+        return [FirstLayer(frozenset(schema.inputs()), self.hidden[0], then=then)]
+
+    def without_features(self, names: Collection[str]) -> Self:
+        """The same network without attention to some features; without any if its history is gone."""
+        din = self.din
+        if din is None:
+            return self
+        kept = din.model_copy(update={"attributes": [name for name in din.attributes if name not in names]})
+        return self.model_copy(update={"din": None if din.history in names else kept})
+
+    def attended(self, schema: Schema, key: str = "stages") -> Attended | None:
+        """What `din` attends to. Raises ConfigError if that is not in the schema."""
+        if self.din is None:
+            return None
+        key, history = f"{key}.{self.name}.din", schema.histories().get(self.din.history)
+        if history is None:
+            raise ConfigError(
+                f"{key}.history: no history '{self.din.history}'; "
+                f"histories are {', '.join(schema.histories()) or 'not declared'}"
+            )
+        if history.values:
+            raise ConfigError(
+                f"{key}.history: '{self.din.history}' lists values of '{history.values}', which are no items to attend "
+                "to; name a history of items"
+            )
+        beside = set(schema.parallels_of(self.din.history))
+        for name in self.din.attributes:
+            if name in beside:
+                continue
+            feature = schema.columns("item").get(name)
+            if feature is None or feature.storage == "number" or not feature.is_input:
+                raise ConfigError(
+                    f"{key}.attributes: '{name}' is no item feature of kind id, ids, bucket or vector that is an input"
+                    f", and no list that is parallel_to '{self.din.history}'"
+                )
+        of = (history.of,) if schema.features[history.of].is_input else ()
+        if not of and beside.issuperset(self.din.attributes):
+            raise ConfigError(
+                f"{key}.attributes: '{history.of}' is no input, so that nothing of the items of '{self.din.history}' "
+                "would be attended to; name item features"
+            )
+        return Attended(self.din.history, (*of, *self.din.attributes))
+
+    def further_work(self, layout: Layout, requests: float, candidates: float) -> Work:
+        """Cross layers, and attention over a history."""
+        work, schema = Work(), layout.schema
+        if self.dcn is not None:
+            width, layers = sum(layout.width(p) for p in PLACEMENTS), self.dcn.layers
+            inner = width if self.dcn.rank is None else 2 * self.dcn.rank
+            work += Work(10 * layers, layers * candidates * width * inner, 3 * layers * candidates * width)
+        if self.din is not None and (attended := self.attended(schema)) is not None:
+            pairs = candidates * FILLED * schema.histories()[attended.history].last
+            width = attended_width(attended, schema)
+            work += Work(30, pairs * 3 * width * self.din.hidden, pairs * (4 * width + 2 * self.din.hidden))
+        return work
+
+
+def attended_width(attended: Attended, schema: Schema) -> int:
+    """Columns of what attention reads of an event."""
+    return sum(schema.features[name].width for name in attended.features if name in schema.features)
+
+
+class TeacherSettings(LayerSettings):
+    """Settings of a teacher."""
+
+    scores: Annotated[list[str], MinLen(1)]
+    """Logged scores (`data.scores`) that it sees besides every feature; a missing one counts as 0, and is marked."""
+    gone: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        LayerSettings.gone, "no teacher has it any more; drop it"
+    )
+
+    def check(self, context: StageContext) -> None:
+        """Raise ConfigError if it contradicts the rest of the config, such as a score that is not logged."""
+        super().check(context)
+        for score in self.scores:
+            if score not in context.data.scores:
+                raise ConfigError(
+                    f"{context.key}.scores: {describe_unknown(score, context.data.scores)}, as data.scores names them"
+                )
+
+    def logged_inputs(self, schema: Schema) -> list[str]:
+        """Its scores, too: what production never scored has none."""
+        return [*self.scores, *super().logged_inputs(schema)]
 
 
 @STAGE_MODELS.register("mlp")
@@ -73,9 +209,5 @@ class MlpSettings(LayerSettings, StageSettings):
         return validate(MlpSettings, {"model": "mlp"} | layers | role_of(stage), f"stages.{stage.name}")
 
     def scale_widths(self, factor: float) -> Self:
-        """The same stage with hidden layers, and experts, `factor` times as wide."""
-        experts = self.experts
-        if experts is not None:
-            (width,) = multiply_widths([experts.width], factor)
-            experts = experts.model_copy(update={"width": width})
-        return self.model_copy(update={"hidden": multiply_widths(self.hidden, factor), "experts": experts})
+        """The same stage with hidden layers `factor` times as wide."""
+        return self.model_copy(update={"hidden": multiply_widths(self.hidden, factor)})

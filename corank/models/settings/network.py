@@ -1,25 +1,33 @@
-"""Settings that the networks of all stages and teachers share."""
+"""Settings that the networks of all stages and teachers share, and what they are checked against."""
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from annotated_types import Ge, Le, Lt, MinLen
+from annotated_types import Ge, Lt, MinLen
 from pydantic import Field, PositiveInt
 
 from corank.core.errors import ConfigError
 from corank.core.settings import Settings
-from corank.features.input_layout import Attended
-from corank.features.schema import PLACEMENTS, Schema
-from corank.models.settings.dcn import DcnSettings
-from corank.models.settings.din import DinSettings
-from corank.models.settings.inputs.gates import GateSettings
-from corank.models.settings.inputs.numbers import Numbers
-from corank.models.settings.mixtures.experts import ExpertSettings
-from corank.models.settings.stage_context import StageContext
+from corank.features.input_layout import Attended, Layout
+from corank.features.log_schema import DataSettings
+from corank.features.schema import Schema
 
 Widths = Annotated[list[PositiveInt], MinLen(1)]
+_ATTRIBUTES = """
+T_destination add_module apply bfloat16 buffers call_super_init children clear compile cpu cuda double dump_patches eval
+extra_repr float forward get_buffer get_extra_state get_parameter get_submodule half ipu items keys load_state_dict
+modules mtia named_buffers named_children named_modules named_parameters parameters pop register_backward_hook
+register_buffer register_forward_hook register_forward_pre_hook register_full_backward_hook
+register_full_backward_pre_hook register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module
+register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ set_extra_state
+set_submodule share_memory state_dict to to_empty train training type update values xpu zero_grad
+"""
+NAMES_OF_TORCH = frozenset(_ATTRIBUTES.split())
+"""Attributes of torch's `ModuleDict`, in which networks lie by name, so that no network may have one of them."""
+FILLED = 0.5
+"""Of a history's `last` events, those that a request has, on average, for forecasts."""
 
 
 def multiply_widths(widths: Sequence[int], factor: float) -> list[int]:
@@ -40,6 +48,47 @@ class FirstLayer:
     """Whether it runs for a request, rather than for an item ahead of all requests."""
     then: tuple[int, ...] = ()
     """The outputs of the layers that follow it, one after another."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """The work of a step, on average over an epoch, for forecasts."""
+
+    operations: int = 0
+    """Calls of small operations, whose cost does not depend on sizes."""
+    multiply_adds: float = 0
+    """Of the forward pass."""
+    elements: float = 0
+    """Numbers that are gathered, copied or changed one by one, forward."""
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(
+            self.operations + other.operations,
+            self.multiply_adds + other.multiply_adds,
+            self.elements + other.elements,
+        )
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """The rest of the config, as far as a stage or teacher depends on it."""
+
+    key: str
+    """Where the stage is in the config, such as `stages.1`; errors begin with it."""
+    schema: Schema
+    data: DataSettings
+    before: Mapping[str, int] = field(default_factory=dict)
+    """The stages before it in the cascade, each with its quota; empty for the first stage and for teachers."""
+    last_first: bool = False
+    """Whether later stages train before earlier ones (`train.mode: separate`)."""
+
+    def require_labels(self, labels: Sequence[str]) -> None:
+        """Raise ConfigError unless `data.labels` has every label."""
+        for label in labels:
+            if label not in self.data.labels:
+                raise ConfigError(
+                    f"{self.key}.labels: no label '{label}'; data.labels are {', '.join(self.data.labels)}"
+                )
 
 
 class NetworkSettings(Settings):
@@ -76,9 +125,24 @@ class NetworkSettings(Settings):
         context.require_labels(self.labels)
         self.attended(context.schema, context.key.partition(".")[0])
 
+    @property
+    def member_count(self) -> int:
+        """As `StageOutput.member_count`: how many predictions learn by themselves; 0 if there is but one."""
+        return 0
+
     @abstractmethod
     def first_layers(self, schema: Schema) -> list[FirstLayer]:
         """The first layers, and the features that enter each."""
+
+    def further_work(self, layout: Layout, requests: float, candidates: float) -> Work:
+        """The work of a step besides the layers that `first_layers` names, for forecasts.
+
+        Args:
+            layout: of dense inputs.
+            requests: of a batch.
+            candidates: of a batch.
+        """
+        return Work()
 
     def input_features(self, schema: Schema) -> dict[str, list[str]]:
         """The features of each first layer, in the order of the schema, by name, such as `rank` or `prerank.query`."""
@@ -115,96 +179,6 @@ class NetworkSettings(Settings):
     def without_features(self, names: Collection[str]) -> Self:
         """The same network where some features are no longer declared."""
         return self
-
-
-class LayerSettings(NetworkSettings):
-    """Settings of an MLP over all features, be it a stage or a teacher."""
-
-    hidden: Widths = [128, 128, 128]
-    """Widths of the hidden layers."""
-    labels: Annotated[list[str], MinLen(1)] = ["click"]
-    """An output each over the shared layers."""
-    din: DinSettings | None = None
-    """Attention over a history."""
-    dcn: DcnSettings | None = None
-    """Cross layers next to the deep ones."""
-    numbers: Numbers | None = None
-    """What it reads of numbers besides their scaled values; nothing unless given."""
-    gates: GateSettings | None = None
-    """A factor for each feature, learnt of its side's inputs; none unless given."""
-    members: Annotated[int, Ge(2), Le(64)] | None = None
-    """Predictions of shared weights, averaged; one unless given."""
-    experts: ExpertSettings | None = None
-    """Experts that labels share, between hidden layers and outputs; none unless given."""
-
-    def check(self, context: StageContext) -> None:
-        """Raise ConfigError if it contradicts the rest of the config, such as `numbers` where there is none."""
-        super().check(context)
-        if self.numbers is not None and not any(context.schema.row_features(p).width for p in PLACEMENTS):
-            raise ConfigError(f"{context.key}.numbers: no feature is a number; drop it")
-        if self.experts is not None and self.members is not None:
-            raise ConfigError(f"{context.key}.experts: not beside `members`; drop one of the two")
-        if self.experts is not None and self.experts.own and len(self.labels) == 1:
-            raise ConfigError(
-                f"{context.key}.experts.own: '{self.labels[0]}' is the only label, so that all experts are its own; "
-                f"write 0, and as many `shared` ones as you want; received {self.experts.own}"
-            )
-
-    def first_layers(self, schema: Schema) -> list[FirstLayer]:
-        """One first layer, which every feature enters."""
-        then = (*self.hidden[1:], len(self.labels))
-        return [FirstLayer(frozenset(schema.inputs()), self.hidden[0], then=then)]
-
-    def without_features(self, names: Collection[str]) -> Self:
-        """The same network without attention to some features; without any if its history is gone."""
-        din = self.din
-        if din is None:
-            return self
-        kept = din.model_copy(update={"attributes": [name for name in din.attributes if name not in names]})
-        return self.model_copy(update={"din": None if din.history in names else kept})
-
-    def attended(self, schema: Schema, key: str = "stages") -> Attended | None:
-        """What `din` attends to. Raises ConfigError if that is not in the schema."""
-        if self.din is None:
-            return None
-        key, history = f"{key}.{self.name}.din", schema.histories().get(self.din.history)
-        if history is None:
-            raise ConfigError(
-                f"{key}.history: no history '{self.din.history}'; "
-                f"histories are {', '.join(schema.histories()) or 'not declared'}"
-            )
-        if history.values:
-            raise ConfigError(
-                f"{key}.history: '{self.din.history}' lists values of '{history.values}', which are no items to attend "
-                "to; name a history of items"
-            )
-        beside = set(schema.parallels_of(self.din.history))
-        for name in self.din.attributes:
-            if name in beside:
-                continue
-            feature = schema.columns("item").get(name)
-            if feature is None or feature.storage == "number" or not feature.is_input:
-                raise ConfigError(
-                    f"{key}.attributes: '{name}' is no item feature of kind id, ids, bucket or vector that is an input"
-                    f", and no list that is parallel_to '{self.din.history}'"
-                )
-        of = (history.of,) if schema.features[history.of].is_input else ()
-        if not of and beside.issuperset(self.din.attributes):
-            raise ConfigError(
-                f"{key}.attributes: '{history.of}' is no input, so that nothing of the items of '{self.din.history}' "
-                "would be attended to; name item features"
-            )
-        ages = self.din.encoder is not None and self.din.encoder.ages
-        if ages and not history.timed:
-            raise ConfigError(
-                f"{key}.encoder.ages: the events of '{self.din.history}' have no times; name the column that lists "
-                f"them as features.{self.din.history}.times, or drop it"
-            )
-        if self.din.encoder is not None and history.last == 1:
-            raise ConfigError(
-                f"{key}.encoder: '{self.din.history}' keeps one event (last: 1), which has none before it; drop it"
-            )
-        return Attended(self.din.history, (*of, *self.din.attributes), ages)
 
 
 def check_tables(networks: Mapping[str, NetworkSettings]) -> None:

@@ -6,10 +6,10 @@
 import inspect
 import re
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from corank.core.errors import ConfigError, PluginError
 from corank.core.formula import Formula
@@ -17,8 +17,7 @@ from corank.core.registry import Registry, by_name
 from corank.core.settings import validate
 from corank.features.input_layout import Layout
 from corank.features.schema import Schema
-from corank.models.settings.network import FirstLayer, NetworkSettings
-from corank.models.settings.stage_context import StageContext
+from corank.models.settings.network import FirstLayer, NetworkSettings, StageContext
 
 if TYPE_CHECKING:
     from corank.models.stage_model import StageModel
@@ -165,6 +164,23 @@ class StageSettings(NetworkSettings):
         if self.value in self.labels:
             return self.value
         return next(name for name in Formula.parse(self.value).names if name in self.labels)
+
+
+class SingleLabelSettings(StageSettings):
+    """Settings of a stage that predicts one label, and orders by it unless its `value` says otherwise."""
+
+    label: str = "click"
+    """What it predicts."""
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """The label alone."""
+        return [self.label]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _order_by_label(cls, value: Any) -> Any:
+        return {"value": value.get("label", "click")} | value if isinstance(value, dict) else value
 
 
 def role_of(stage: StageSettings) -> dict[str, Any]:

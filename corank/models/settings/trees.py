@@ -10,7 +10,7 @@ from corank.features.input_layout import Layout
 from corank.models.settings.stage import STAGE_MODELS, StageSettings
 
 if TYPE_CHECKING:
-    from corank.models.boosted.trees import Trees
+    from corank.models.trees import Trees
 
 MOST_CODES = 32
 """Columns of at most so many codes are categories; of others the code is a number, by falling frequency."""
@@ -68,6 +68,6 @@ class TreesSettings(BoostingSettings, StageSettings):
 
     def build(self, layout: Layout) -> "Trees":
         """Build trees that are not grown."""
-        from corank.models.boosted.trees import Trees
+        from corank.models.trees import Trees
 
         return Trees(self, layout)

@@ -10,10 +10,15 @@ from corank.core.errors import ConfigError
 from corank.core.settings import Settings, describe_unknown, validate
 from corank.features.input_layout import Layout
 from corank.features.schema import RECORD_PLACEMENTS, Placement, Schema
-from corank.models.settings.network import FirstLayer, Widths, multiply_widths
-from corank.models.settings.single_label import SingleLabelSettings
-from corank.models.settings.stage import PARTS, STAGE_MODELS, VECTOR, StageSettings, role_of
-from corank.models.settings.stage_context import StageContext
+from corank.models.settings.network import FirstLayer, StageContext, Widths, multiply_widths
+from corank.models.settings.stage import (
+    PARTS,
+    STAGE_MODELS,
+    VECTOR,
+    SingleLabelSettings,
+    StageSettings,
+    role_of,
+)
 
 if TYPE_CHECKING:
     from corank.models.two_tower import Towers
@@ -32,9 +37,11 @@ class QueryTower(Settings):
     """Those of `query` unless given."""
 
 
-class TowerPairSettings(SingleLabelSettings):
-    """Settings of query and item towers, whatever their vectors meet in."""
+@STAGE_MODELS.register("towers")
+class TowersSettings(SingleLabelSettings):
+    """Settings of query and item towers that meet in a dot product."""
 
+    model: Literal["towers"] = "towers"
     query: Widths = [512, 128, 64, 32]
     """Widths of the query tower."""
     item: Widths = [512, 128, 64, 32]
@@ -51,26 +58,22 @@ class TowerPairSettings(SingleLabelSettings):
     then moves a vector less from where its attributes put it. Not for snapshot features."""
     bias: bool = True
     """Whether each side adds a bias of its own to the logit. The two are numbers of the vectors, within their width."""
-    generated: Widths | None = None
-    """Hidden widths of a generator a side, which imagines the other side's vector, as loss `mimic` teaches it, for its
-    tower to read; none unless given."""
     matches: list[str] = []
     """Features of kind count or contains of the query and the item, which add a term of their own to the logit: a
     request counts them for all candidates. No vector knows them, so that retrieval and in-batch losses need none."""
     saved_defaults: ClassVar[Mapping[str, Any]] = {"bias": False}
-    meeting: ClassVar[str] = "in a dot product"
-    """What the vectors meet in, for messages."""
+    gone: ClassVar[Mapping[str, str]] = {
+        "generated": "moved to stage model `towers_generated` of the lab; write model: towers_generated, or drop it"
+    }
 
     @model_validator(mode="after")
     def _equal_last_widths(self) -> Self:
         if self.query_towers and self.query_features is not None:
             raise ValueError("query_features are those of a single query tower; drop them, or query_towers")
-        if self.query_towers and self.generated is not None:
-            raise ValueError("generated is of a single query tower; drop it, or query_towers")
         for name, widths in self.queries().items():
             if widths[-1] != self.item[-1]:
                 raise ValueError(
-                    f"the towers of '{self.name}' meet {self.meeting}, so their last widths must be equal; "
+                    f"the towers of '{self.name}' meet, so their last widths must be equal; "
                     f"received {name} {widths[-1]} and item {self.item[-1]}"
                 )
         if self.bias and self.item[-1] < BIASED_WIDTH:
@@ -79,6 +82,12 @@ class TowerPairSettings(SingleLabelSettings):
                 f"{self.item[-1]}; write more, or bias: false"
             )
         return self
+
+    def build(self, layout: Layout) -> "Towers":
+        """Build the network."""
+        from corank.models.two_tower import Towers
+
+        return Towers(self, layout)
 
     def queries(self) -> dict[str, list[int]]:
         """The widths of each query tower."""
@@ -145,11 +154,6 @@ class TowerPairSettings(SingleLabelSettings):
         """Whether vectors alone order candidates: not with matches."""
         return not self.matches
 
-    @property
-    def generates(self) -> bool:
-        """Whether there are generators."""
-        return self.generated is not None
-
     def counted(self) -> list[str]:
         """The matches."""
         return self.matches
@@ -177,20 +181,6 @@ class TowerPairSettings(SingleLabelSettings):
             ),
             _first(_enter(schema, "item", self.item_features), self.item, "item", online=False),
             *([FirstLayer(frozenset(self.matches), 1, "matches")] if self.matches else []),
-            *self._generators(schema),
-        ]
-
-    def _generators(self, schema: Schema) -> list[FirstLayer]:
-        """The first layers of generators."""
-        if self.generated is None:
-            return []
-        query, item = (
-            _enter(schema, "query", self.query_features),
-            _enter(schema, "item", self.item_features),
-        )
-        return [
-            _first(query, self.generated, "query_generator"),
-            _first(item, self.generated, "item_generator", online=False),
         ]
 
     def without_features(self, names: Collection[str]) -> Self:
@@ -210,7 +200,7 @@ class TowerPairSettings(SingleLabelSettings):
 
     def in_role_of(self, stage: StageSettings) -> StageSettings:
         """Towers of the same widths in the role of another stage, which read all of its features."""
-        every = {"query_features", "item_features", "query_towers", "matches", "generated"}
+        every = {"query_features", "item_features", "query_towers", "matches"}
         kept = self.model_dump(exclude=every | set(StageSettings.model_fields) - {"model"})
         values = kept | {"label": stage.main} | role_of(stage)
         return validate(type(self), values, f"stages.{stage.name}")
@@ -228,21 +218,7 @@ class TowerPairSettings(SingleLabelSettings):
             for name, tower in self.query_towers.items()
         }
         sides = {"query": scaled(self.query), "item": scaled(self.item)}
-        generated = self.generated and multiply_widths(self.generated, factor)
-        return self.model_copy(update=sides | {"query_towers": towers, "generated": generated})
-
-
-@STAGE_MODELS.register("towers")
-class TowersSettings(TowerPairSettings):
-    """Settings of query and item towers that meet in a dot product."""
-
-    model: Literal["towers"] = "towers"
-
-    def build(self, layout: Layout) -> "Towers":
-        """Build the network."""
-        from corank.models.two_tower import Towers
-
-        return Towers(self, layout)
+        return self.model_copy(update=sides | {"query_towers": towers})
 
 
 def _first(features: frozenset[str], widths: Sequence[int], name: str, online: bool = True) -> FirstLayer:

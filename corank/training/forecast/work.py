@@ -12,13 +12,11 @@ from math import prod
 from corank.batches.label_counts import SplitCounts
 from corank.features.input_layout import Layout
 from corank.features.schema import PLACEMENTS, Placement, Schema
-from corank.models.settings.network import FirstLayer, LayerSettings, NetworkSettings
+from corank.models.settings.network import FILLED, FirstLayer, NetworkSettings, Work
 from corank.training.config import Config
 
 JUDGED = 1024
 """Requests of a batch when a model is judged, as in `predict_split`."""
-FILLED = 0.5
-"""Of a history's `last` events, those that a request has, on average."""
 LISTED = 4
 """Values of any other list."""
 CODES = 2
@@ -44,25 +42,6 @@ def table_sizes(schema: Schema, values: Mapping[str, int], rows: int) -> dict[st
             count = min(rows, prod(max(1, values.get(operand, 1)) for operand in derived.operands))
         sizes[name] = CODES + min(count, getattr(feature, "max_rows", None) or count)
     return {name: rows for name, rows in sizes.items() if schema.table_of(name) == name}
-
-
-@dataclass(frozen=True)
-class Work:
-    """The work of a step, on average over an epoch."""
-
-    operations: int
-    """Calls of small operations, whose cost does not depend on sizes."""
-    multiply_adds: float
-    """Of the forward pass."""
-    elements: float
-    """Numbers that are gathered, copied or changed one by one, forward."""
-
-    def __add__(self, other: "Work") -> "Work":
-        return Work(
-            self.operations + other.operations,
-            self.multiply_adds + other.multiply_adds,
-            self.elements + other.elements,
-        )
 
 
 @dataclass(frozen=True)
@@ -153,9 +132,7 @@ class TrainingWork:
         work = Work(20, 0, 4 * candidates)
         for layer in network.first_layers(schema):
             work += self._layers(layer, rows, candidates)
-        if isinstance(network, LayerSettings):
-            work += self._beside(network, batch, candidates)
-        return work
+        return work + network.further_work(self.layout, batch, candidates)
 
     def _layers(self, layer: FirstLayer, rows: Mapping[Placement, float], candidates: float) -> Work:
         """A first layer, each placement's part of it on its own rows, and those that follow."""
@@ -166,30 +143,6 @@ class TrainingWork:
         widths = [layer.width, *layer.then]
         products += outputs * sum(a * b for a, b in pairwise(widths))
         return Work(12 * len(widths) + 6 * len(entered), products, 3 * outputs * sum(widths))
-
-    def _beside(self, network: LayerSettings, batch: float, candidates: float) -> Work:
-        """Cross layers, attention over a history and its encoder."""
-        work, schema = Work(0, 0, 0), self.layout.schema
-        if network.dcn is not None:
-            width = sum(self.layout.width(p) for p in PLACEMENTS)
-            inner = width if network.dcn.rank is None else 2 * network.dcn.rank
-            layers = network.dcn.layers
-            work += Work(10 * layers, layers * candidates * width * inner, 3 * layers * candidates * width)
-        if (din := network.din) is not None:
-            events = FILLED * schema.histories()[din.history].last
-            attended = network.attended(schema)
-            named = () if attended is None else attended.features
-            width = sum(schema.features[name].width for name in named if name in schema.features)
-            pairs = candidates * events
-            work += Work(30, pairs * 3 * width * din.hidden, pairs * (4 * width + 2 * din.hidden))
-            if (encoder := din.encoder) is not None:
-                inner = encoder.heads * encoder.dim
-                products = events * width * 5 * inner + 2 * events**2 * inner
-                each = 10 * events * inner + events**2 * encoder.heads
-                work += Work(
-                    40 * encoder.layers, encoder.layers * batch * products, encoder.layers * batch * each
-                )
-        return work
 
     def dense_weights(self) -> int:
         """Numbers of all layers outside the tables."""

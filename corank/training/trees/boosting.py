@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from corank.core.extras import require
 from corank.core.types import Floats
-from corank.models.boosted.tree_arrays import TreeArrays
 from corank.models.settings.trees import MOST_CODES, BoostingSettings
+from corank.models.trees import TreeArrays
 
 ONE_CATEGORY = MappingProxyType({"max_cat_to_onehot": 2 * MOST_CODES})
 """Parameters by which a node separates one category from all others, which `read_trees` takes for granted."""

@@ -18,9 +18,8 @@ from corank.distributed.ranks import Ranks
 from corank.distributed.row_shards import BUCKETS, RowShards
 from corank.features.input_layout import Layout, embed_rows
 from corank.features.schema import PLACEMENTS
-from corank.models.boosted.codes import CodeColumn, code_tables
-from corank.models.boosted.trees import Trees
 from corank.models.joint import JointModel
+from corank.models.trees import CodeColumn, Trees, code_tables
 from corank.training.trees.boosting import ONE_CATEGORY, LabelledRows, grow_trees, read_trees
 from corank.training.trees.flat_rows import place_rows
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from corank.core.types import Longs
 from corank.features.schema import PLACEMENTS
-from corank.models.inputs.named_axes import Axes, AxisNames, name_inputs, read_axes
 from corank.models.joint import JointModel
+from corank.models.named_axes import Axes, AxisNames, name_inputs, read_axes
 
 
 @dataclass(frozen=True)

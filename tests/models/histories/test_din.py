@@ -22,13 +22,11 @@ from corank.features.schema import Schema
 from corank.losses.base import FunnelSpec
 from corank.losses.settings.click import ClickLoss
 from corank.losses.total import TotalLoss
-from corank.models.histories.attended import BatchHistory, SingleRequestHistory
-from corank.models.histories.din import Din
-from corank.models.inputs.named_axes import number
+from corank.models.attention import BatchHistory, Din, SingleRequestHistory
 from corank.models.joint import JointModel
 from corank.models.layers import ACTIVATIONS
-from corank.models.settings.din import DinSettings
-from corank.models.settings.mlp import MlpSettings
+from corank.models.named_axes import number
+from corank.models.settings.mlp import DinSettings, MlpSettings
 from corank.models.settings.two_tower import TowersSettings
 from tests.support.encoded_batches import LAYOUT, SCHEMA, SIZES
 from tests.support.history_batches import ATTENDED, HELD, RAGGED, Request, attended, requests

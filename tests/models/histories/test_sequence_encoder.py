@@ -11,13 +11,11 @@ from corank.batches.sums import padded
 from corank.core.errors import ConfigError
 from corank.features.kinds.ids import IdsFeature
 from corank.features.schema import Schema
-from corank.models.histories.attended import BatchHistory, SingleRequestHistory
-from corank.models.histories.din import Din
+from corank.models.attention import BatchHistory, Din, SingleRequestHistory
 from corank.models.histories.sequence_encoder import KNOTS, OCTAVES, HstuLayer, SequenceEncoder
-from corank.models.inputs.named_axes import number, read_axes
 from corank.models.joint import JointModel
-from corank.models.settings.din import DinSettings
-from corank.models.settings.mlp import MlpSettings
+from corank.models.named_axes import number, read_axes
+from corank.models.settings.mlp import DinSettings, MlpSettings
 from corank.models.settings.sequence_encoder import SequenceEncoderSettings
 from tests.support.encoded_batches import LAYOUT, SCHEMA
 from tests.support.history_batches import ATTENDED, HELD, RAGGED, attended

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from corank.distributed.row_shards import RowShards
-from corank.models.tables.initial_rows import draw_rows
+from corank.models.tables.builder import draw_rows
 
 UNTRAINED = np.array([0, 1, 300, 301], dtype=np.int32)
 

@@ -7,9 +7,9 @@ from torch import nn
 
 from corank.core.errors import ConfigError
 from corank.core.settings import validate
-from corank.models.settings.table_optimiser import TableOptimiser
 from corank.models.tables.embedding import row_gradient
-from corank.models.tables.row_optimisers import table_optimiser
+from corank.training.optimisers import table_optimiser
+from corank.training.train_settings import TableOptimiser
 
 
 @pytest.mark.parametrize("decay", [1.0, 0.9])

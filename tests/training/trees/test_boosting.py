@@ -14,9 +14,8 @@ from corank.features.input_layout import Layout
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.number import NumberFeature
 from corank.features.schema import Schema
-from corank.models.boosted.tree_arrays import ensemble_attributes
-from corank.models.boosted.trees import Trees
 from corank.models.settings.trees import BoostingSettings, TreesSettings
+from corank.models.trees import Trees, ensemble_attributes
 from corank.training.trees.boosting import ONE_CATEGORY, LabelledRows, grow_trees, read_trees
 
 LEAVES, TREES, CATEGORICAL = 24, 30, [1, 3]

@@ -24,9 +24,9 @@ from corank.evaluation.predict import predict_split
 from corank.features.input_layout import Layout
 from corank.features.schema import PLACEMENTS, Schema
 from corank.metrics.point import auc
-from corank.models.boosted.trees import Trees
 from corank.models.pairs import RequestPairs
 from corank.models.stage_io import StageInputs
+from corank.models.trees import Trees
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.checkpoints.checkpoint import load

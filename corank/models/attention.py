@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.functional import pad
+from torch import Tensor, nn
 
 from corank.batches.batch import AttendedEvents, Batch, Csr
 from corank.batches.candidate_subset import CandidateSubset
-from corank.models.histories.sequence_encoder import SequenceEncoder
-from corank.models.histories.sequences import BatchSequences, SingleSequence
+from corank.models.layers import ACTIVATIONS, Columns, linear
+from corank.models.named_axes import AxisNames, name_axes
 from corank.models.pairs import gather_rows
+from corank.models.settings.mlp import DinSettings
 from corank.models.tables.embedding import gather, sum_rows
 
 Weigh = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
@@ -41,23 +41,19 @@ class AttendedHistory(ABC):
                 (n, 1, ·), (L, ·) → (n, L) of one request.
         """
 
-    @abstractmethod
-    def encode(self, rows: Tensor, encoder: SequenceEncoder) -> "AttendedHistory":
-        """Encode the events of each request in their order, from rows as in `items`: (H', v), or (L, v)."""
-
 
 class BatchHistory(AttendedHistory):
     """The events of a batch's requests."""
 
     def __init__(self, items: Tensor, past: AttendedEvents, batch: Batch | CandidateSubset) -> None:
-        self.items, self._past, self._batch = items, past, batch
+        self.items, self.past, self.batch = items, past, batch
 
     def attend(self, target: Sequence[Tensor], event: Sequence[Tensor], weigh: Weigh) -> Tensor:
         """Weigh the pairs of candidates and events, and sum by candidate."""
-        past, batch = self._past, self._batch
+        past, batch = self.past, self.batch
         # gathered side by side: one pass over the indices, and one sum of gradients
         of_candidate = gather_rows(torch.cat(tuple(target), 1), batch.item_of, batch.items)
-        of_event = self._by_event(torch.cat(tuple(event), 1))
+        of_event = self.by_event(torch.cat(tuple(event), 1))
         left = gather_rows(of_candidate, past.candidate, past.candidates)
         right = gather_rows(of_event, past.slot, past.slots)
         weight = weigh(
@@ -67,24 +63,9 @@ class BatchHistory(AttendedHistory):
         summed = of_event[:, of_event.shape[1] - event[-1].shape[1] :]
         return _weighted_sum(weight.float(), summed.float().contiguous(), past)
 
-    def encode(self, rows: Tensor, encoder: SequenceEncoder) -> "EncodedHistory":
-        """Encode each event of each request, in shapes that repeat."""
-        past, count = self._past, len(self._past.event)
-        events = pad(self._by_event(rows), (0, 0, 0, len(past.place) - count))
-        encoded: Tensor = encoder(events, BatchSequences(past, len(self._batch.draws)))
-        return EncodedHistory(encoded[:count], past, self._batch)
-
-    def _by_event(self, rows: Tensor) -> Tensor:
+    def by_event(self, rows: Tensor) -> Tensor:
         """Bring what is by row of `items` to the events: (H', ·) → (E, ·)."""
-        return gather_rows(rows, self._past.event, self._past.events)
-
-
-class EncodedHistory(BatchHistory):
-    """The encoded events of a batch's requests; `items` has a row for each: (E, v)."""
-
-    def _by_event(self, rows: Tensor) -> Tensor:
-        """They are by event."""
-        return rows
+        return gather_rows(rows, self.past.event, self.past.events)
 
 
 class SingleRequestHistory(AttendedHistory):
@@ -95,11 +76,6 @@ class SingleRequestHistory(AttendedHistory):
 
     def attend(self, target: Sequence[Tensor], event: Sequence[Tensor], weigh: Weigh) -> Tensor:
         return (weigh([part.unsqueeze(1) for part in target], event) * self.mask) @ event[-1]
-
-    def encode(self, rows: Tensor, encoder: SequenceEncoder) -> "SingleRequestHistory":
-        """Encode the request's events."""
-        encoded: Tensor = encoder(rows, SingleSequence(rows.shape[0], self.ages))
-        return SingleRequestHistory(encoded, self.mask)
 
 
 class _WeightedSum(torch.autograd.Function):
@@ -123,3 +99,50 @@ class _WeightedSum(torch.autograd.Function):
 
 
 _weighted_sum: Callable[..., Tensor] = _WeightedSum.apply
+
+
+class Din(nn.Module):
+    """Σ_e a(e, t) e over the events e of the request, with a(e, t) = u · f(W_t t + W_e e + W_p (t ∘ e) + b) + c.
+
+    t and e are the embeddings of the candidate's item and of an event's, by the same features; a is not normalised.
+    What only events have, such as the dwell, is appended to e, and left out of t ∘ e.
+    Source: Deep Interest Network, Zhou et al., KDD 2018 (arXiv 1706.06978), whose t − e is within W_t and W_e.
+    """
+
+    def __init__(
+        self,
+        settings: DinSettings,
+        items: AxisNames,
+        activation: str,
+        of_events: AxisNames = (),
+    ) -> None:
+        """
+        Args:
+            settings: of the attention.
+            items: the names of an item's attended columns: (w,).
+            activation: of the hidden layer.
+            of_events: the names of the columns that only events have: (v − w,).
+        """
+        super().__init__()
+        self.activation = activation
+        events = (*items, *of_events)
+        self.target = name_axes(nn.Linear(len(items), settings.hidden), weight=(None, items))
+        self.event = name_axes(nn.Linear(len(events), settings.hidden, bias=False), weight=(None, events))
+        self.product = name_axes(nn.Linear(len(items), settings.hidden, bias=False), weight=(None, items))
+        self.weight = nn.Linear(settings.hidden, 1)
+
+    def forward(self, target: Tensor, history: AttendedHistory, order: Columns | None = None) -> Tensor:
+        """Attend from each candidate: targets (I', w) and events (H', v), or (L, v) of one request → (C, v).
+
+        `order` brings the columns of events in order: those that items have, too, then their own.
+        """
+        event = history.items if order is None else order(history.items)
+        return history.attend(
+            (linear(target, self.target), target), (linear(event, self.event), event), self._weigh
+        )
+
+    def _weigh(self, target: Sequence[Tensor], event: Sequence[Tensor]) -> Tensor:
+        """a(e, t), from (W_t t + b, t) and (W_e e, e)."""
+        first, product = target[0] + event[0], target[1] * event[1][..., : target[1].shape[-1]]
+        hidden = ACTIVATIONS[self.activation](first + linear(product, self.product))
+        return linear(hidden, self.weight).squeeze(-1)

@@ -1,4 +1,7 @@
-"""Bins of numbers, learnt from training rows before the first step."""
+"""A sample of training rows' numbers, from which networks may learn before the first step."""
+
+from functools import cache
+from typing import cast
 
 import numpy as np
 
@@ -6,37 +9,32 @@ from corank.core.types import Floats
 from corank.data.dataset import PackedDataset
 from corank.data.shard import Shard
 from corank.distributed.ranks import Ranks
-from corank.features.schema import PLACEMENTS, Placement
-from corank.models.inputs.numbers import PiecewiseEmbedding
+from corank.features.schema import Placement
 from corank.models.joint import JointModel
+from corank.models.stage_model import StageModel
 
 SAMPLED = 1 << 16
-"""Training rows, about, that bins are learnt from."""
+"""Training rows, about, of a sample."""
 SHARDS = 8
 """Shards, at most, that they come from: a shard has requests by hash, and all others would have to be fetched."""
 
 
-def fit_number_bins(model: JointModel, packed: PackedDataset, ranks: Ranks) -> None:
-    """Learn the bins of all networks that cut numbers into some. A collective: all take the first rank's.
+def fit_networks(model: JointModel, packed: PackedDataset, ranks: Ranks) -> None:
+    """Call `StageModel.fit_numbers` of all networks. A collective: all ranks take the first one's sample.
 
     Args:
         model: drawn, not trained.
         packed: the data; of items each counts as often as the log has it.
         ranks: the processes that train together.
     """
-    for placement in PLACEMENTS:
-        fitted = [
-            module
-            for network in model.networks.values()
-            for name, module in network.named_modules()
-            if name == f"numbers.{placement}" and isinstance(module, PiecewiseEmbedding)
-        ]
-        if not fitted:
-            continue
+
+    @cache
+    def sample(placement: Placement) -> Floats:
         rows = sample_numbers(packed, placement).tolist() if ranks.first else None
-        sample = np.array(ranks.share(rows, "bins of numbers"), dtype=np.float32)
-        for embedding in fitted:
-            embedding.fit(sample)
+        return np.array(ranks.share(rows, "a sample of numbers"), dtype=np.float32)
+
+    for network in model.networks.values():
+        cast(StageModel, network).fit_numbers(sample)
 
 
 def sample_numbers(packed: PackedDataset, placement: Placement) -> Floats:

@@ -1,20 +1,27 @@
-"""Embedding tables of several ranks: sharded by row over them, or replicated on each.
+"""Makes the sets of tables of a model: whole on this rank, replicated on each, or sharded by row over the ranks.
 
 Letters: U distinct table rows of this rank's part of a batch · d dimension.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from corank.batches.batch import TableLookup
+from corank.core.types import Ints
 from corank.distributed.ranks import Ranks
+from corank.distributed.row_shards import BUCKETS, RowShards
+from corank.features.input_layout import Layout
 from corank.models.tables.embedding import Tables, sum_rows
 from corank.models.tables.row_exchange import GradientSum, RowExchange, RowUnion
 
 G = TypeVar("G", bound=GradientSum)
+SCALE = 0.02
+"""Standard deviation of the rows' numbers."""
 
 
 class LatestBatch(Generic[G]):
@@ -107,3 +114,70 @@ class ShardedTables(Tables):
         }
         self._set_gradients(self._exchange(self._lookups).sum(gradients))
         self._fetched = {}
+
+
+def draw_rows(shards: RowShards, rank: int, dim: int, untrained: Ints, seed: int, name: str) -> Tensor:
+    """Draw a rank's rows of a table: (size, d). No more than these, and a bucket besides them, is in memory.
+
+    Args:
+        shards: how the table's rows are spread.
+        rank: whose rows.
+        dim: d.
+        untrained: table rows of missing and unknown values, which begin at zero.
+        seed: of the training.
+        name: of the set of tables, such as `shared`.
+    """
+    buckets = shards.buckets(rank)
+    seeds = np.random.SeedSequence([seed, dim, *name.encode()]).generate_state(BUCKETS)
+    weight = torch.zeros(shards.depth, len(buckets), dim)
+    for n, bucket in enumerate(buckets):
+        count = len(range(bucket, shards.rows, BUCKETS))
+        generator = torch.Generator().manual_seed(int(seeds[bucket]))
+        weight[:count, n] = torch.empty(count, dim).normal_(std=SCALE, generator=generator)
+    position, start = shards.positions(untrained), shards.first_position
+    owned = position[(position >= start[rank]) & (position < start[rank + 1])] - start[rank]
+    rows = weight.view(-1, dim)
+    rows[torch.from_numpy(owned)] = 0
+    return rows
+
+
+@dataclass(frozen=True)
+class TableBuilder:
+    """How the tables of a model are made."""
+
+    seed: int = 0
+    """Of the first rows, which are the same however many ranks there are."""
+    ranks: Ranks = field(default_factory=Ranks)
+    sharded: bool = False
+    """Whether several ranks share the rows of each table, rather than having all of them each."""
+    empty: bool = False
+    """Whether the tables have no rows here: a model has its networks alone then."""
+
+    def build(self, layout: Layout, names: Iterable[str]) -> dict[str, Tables]:
+        """Make the sets of tables of some names."""
+        if self.empty:
+            rows = {dim: torch.empty(0, dim) for dim in layout.table_rows}
+            return {name: Tables(rows, buckets=range(0)) for name in names}
+        if self.ranks.alone:
+            return {name: Tables(self._whole(layout, name)) for name in names}
+        if not self.sharded:
+            union = LatestBatch(RowUnion, self.ranks)
+            return {name: ReplicatedTables(self._whole(layout, name), union) for name in names}
+        exchange = LatestBatch(RowExchange, self.ranks)
+        shards = {dim: RowShards(rows, self.ranks.world) for dim, rows in layout.table_rows.items()}
+        buckets = RowShards(0, self.ranks.world).buckets(self.ranks.rank)
+        return {
+            name: ShardedTables(self._draw(layout, name, shards, self.ranks.rank), buckets, exchange)
+            for name in names
+        }
+
+    def _whole(self, layout: Layout, name: str) -> dict[int, Tensor]:
+        shards = {dim: RowShards(rows) for dim, rows in layout.table_rows.items()}
+        drawn = self._draw(layout, name, shards, rank=0)
+        return {dim: rows[: layout.table_rows[dim]] for dim, rows in drawn.items()}
+
+    def _draw(self, layout: Layout, name: str, shards: dict[int, RowShards], rank: int) -> dict[int, Tensor]:
+        untrained = layout.untrained()
+        return {
+            dim: draw_rows(shard, rank, dim, untrained[dim], self.seed, name) for dim, shard in shards.items()
+        }

@@ -1,22 +1,77 @@
 """A causal encoder of a request's events, which runs once a request, whatever the number of its candidates.
 
-Letters: E' events, rounded up · B requests, of which one has L events at most · v width of an event · h heads
-· d width of a head · K knots.
+Letters: R requests · H' distinct items of histories, rounded up · E' events, rounded up · B requests, of which one has
+L events at most · w width · v width of an event · h heads · d width of a head · K knots · C candidates.
 """
+
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.functional import pad
 
-from corank.models.histories.sequences import EventSequences
-from corank.models.inputs.named_axes import AxisNames, name_axes, number
-from corank.models.layers import linear
-from corank.models.settings.sequence_encoder import SequenceEncoderSettings
+from corank.batches.batch import AttendedEvents
+from corank.models.attention import AttendedHistory, BatchHistory, Din, SingleRequestHistory
+from corank.models.layers import Columns, linear
+from corank.models.named_axes import AxisNames, name_axes, number
+from corank_lab.models.mlp import EncodedDinSettings, SequenceEncoderSettings
 
 OCTAVES = 2
 """Of the seconds of an age, between two knots."""
 KNOTS = 14
 """The last is at two years."""
+
+
+class EventSequences(ABC):
+    """Which events are one request's, and in which order; what runs by event alone needs none of it."""
+
+    place: Tensor
+    """How many events of its request are newer than an event: (E',) int64."""
+    ages: Tensor | None
+    """log2(1 + s) of an event that is s seconds older than its request, if they are read: (E',)."""
+
+    @abstractmethod
+    def stack(self, x: Tensor) -> Tensor:
+        """Lay the events of each request in a line, the oldest first, zeros behind the newest: (E', w) → (B, L, w)."""
+
+    @abstractmethod
+    def unstack(self, x: Tensor) -> Tensor:
+        """Bring them back: (B, L, w) → (E', w)."""
+
+
+class BatchSequences(EventSequences):
+    """The events of a batch's requests."""
+
+    def __init__(self, past: AttendedEvents, requests: int) -> None:
+        self.place, self.ages, self._at = past.place, past.ages, past.at
+        self._shape = (requests, past.longest)
+        self._empty = len(past.place) - len(past.at)
+
+    def stack(self, x: Tensor) -> Tensor:
+        """Copy each event to its place: no two share one, so gradients are not summed."""
+        requests, longest = self._shape
+        lines = x.new_zeros(requests * longest, x.shape[1]).index_copy(0, self._at, x[: len(self._at)])
+        return lines.view(requests, longest, x.shape[1])
+
+    def unstack(self, x: Tensor) -> Tensor:
+        """Copy each event back, and fill up to E' rows."""
+        return pad(x.flatten(0, 1).index_select(0, self._at), (0, 0, 0, self._empty))
+
+
+class SingleSequence(EventSequences):
+    """The events of one request."""
+
+    def __init__(self, count: int, ages: Tensor | None) -> None:
+        self.place, self.ages = count - 1 - torch.arange(count), ages
+
+    def stack(self, x: Tensor) -> Tensor:
+        """They are in order: (L, w) → (1, L, w)."""
+        return x.unsqueeze(0)
+
+    def unstack(self, x: Tensor) -> Tensor:
+        """(1, L, w) → (L, w)."""
+        return x.squeeze(0)
 
 
 class SequenceEncoder(nn.Module):
@@ -111,3 +166,45 @@ def _normalise(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     """Normalise in fp32."""
     normalised: Tensor = norm(x.float())
     return normalised.to(x.dtype)
+
+
+class EncodedHistory(BatchHistory):
+    """The encoded events of a batch's requests; `items` has a row for each: (E, v)."""
+
+    def by_event(self, rows: Tensor) -> Tensor:
+        """They are by event."""
+        return rows
+
+
+def encode(history: AttendedHistory, rows: Tensor, encoder: SequenceEncoder) -> AttendedHistory:
+    """Encode each event of each request in its order, from rows as in `history.items`: (H', v), or (L, v)."""
+    if isinstance(history, SingleRequestHistory):
+        encoded = encoder(rows, SingleSequence(rows.shape[0], history.ages))
+        return SingleRequestHistory(encoded, history.mask)
+    assert isinstance(history, BatchHistory)
+    past, count = history.past, len(history.past.event)
+    # in shapes that repeat
+    events = pad(history.by_event(rows), (0, 0, 0, len(past.place) - count))
+    encoded = encoder(events, BatchSequences(past, len(history.batch.draws)))
+    return EncodedHistory(encoded[:count], past, history.batch)
+
+
+class EncodedDin(Din):
+    """Attention to events in the light of those before them."""
+
+    def __init__(
+        self,
+        settings: EncodedDinSettings,
+        items: AxisNames,
+        activation: str,
+        of_events: AxisNames,
+        encoder: SequenceEncoder,
+    ) -> None:
+        """`encoder` is of the events; else as `Din`."""
+        super().__init__(settings, items, activation, of_events)
+        self.encoder = encoder
+
+    def forward(self, target: Tensor, history: AttendedHistory, order: Columns | None = None) -> Tensor:
+        """As `Din.forward`."""
+        events = history.items if order is None else order(history.items)
+        return super().forward(target, encode(history, events, self.encoder))

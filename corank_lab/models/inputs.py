@@ -1,9 +1,10 @@
-"""Embeddings of numbers: what a network reads of them besides their scaled values.
+"""What a network reads of its inputs besides their values: embeddings of numbers, and gates of features.
 
-Source: Gorishniy, Rubachev, Babenko, On Embeddings for Numerical Features in Tabular Deep Learning, NeurIPS 2022
-(arXiv 2203.05556).
+Source of the embeddings: Gorishniy, Rubachev, Babenko, On Embeddings for Numerical Features in Tabular Deep Learning,
+NeurIPS 2022 (arXiv 2203.05556).
 
-Letters: N rows · F number columns of a placement · T bins · k frequencies · d width of an embedding.
+Letters: N rows · F number columns of a placement · T bins · k frequencies · d width of an embedding · W columns of a
+placement's input.
 """
 
 import math
@@ -19,9 +20,9 @@ from torch.nn import functional
 from corank.core.types import Doubles, Floats
 from corank.features.input_layout import Layout
 from corank.features.schema import Placement
-from corank.models.inputs.named_axes import AxisNames, join, name_axes, name_inputs, number
-from corank.models.layers import Columns
-from corank.models.settings.inputs.numbers import Numbers, PeriodicNumbers, PiecewiseNumbers
+from corank.models.layers import Columns, linear
+from corank.models.named_axes import AxisNames, join, name_axes, name_inputs, number
+from corank_lab.models.mlp import Numbers, PeriodicNumbers, PiecewiseNumbers
 
 NARROWEST = 0.01
 """Bins are at least so wide, in scaled units: a share magnifies the rounding of its number by the inverse."""
@@ -143,3 +144,35 @@ def embed_numbers(settings: Numbers | None, layout: Layout, placement: Placement
             return PeriodicEmbedding(settings, columns, of_columns)
         case _:
             assert_never(settings)
+
+
+class FeatureGates(nn.Module):
+    """x_f ← 2 σ(V relu(U x + a) + c)_f · x_f for the columns of each feature f; 1 before it has learnt.
+
+    Each placement has gates of its own, so that a query's run once a request and an item's once an item.
+    Source: the squeeze and excitation of FiBiNET, Huang, Zhang, Zhang, RecSys 2019 (arXiv 1905.09433), which excites
+    by the mean of each embedding; the factor 2 σ is that of LHUC, Swietojanski and Renals, SLT 2014.
+    """
+
+    block_of: Tensor
+
+    def __init__(self, inputs: AxisNames, features: Sequence[str], hidden: int) -> None:
+        """
+        Args:
+            inputs: the names of the columns: (W,).
+            features: whose each column is: (W,).
+            hidden: width of the layer between inputs and gates.
+        """
+        super().__init__()
+        blocks = tuple(dict.fromkeys(features))
+        block_index = {name: n for n, name in enumerate(blocks)}
+        self.register_buffer("block_of", torch.tensor([block_index[f] for f in features]), persistent=False)
+        self.squeeze = name_axes(nn.Linear(len(inputs), hidden), weight=(None, inputs))
+        self.excite = name_axes(nn.Linear(hidden, len(blocks)), weight=(blocks, None), bias=(blocks,))
+        nn.init.zeros_(self.excite.weight)
+        nn.init.zeros_(self.excite.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Weigh the features of each row: (N, W) → (N, W)."""
+        gates = 2 * linear(functional.relu(linear(x, self.squeeze)), self.excite).sigmoid()
+        return x * gates.index_select(1, self.block_of)

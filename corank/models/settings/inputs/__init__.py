@@ -1,1 +1,0 @@
-"""Settings of how an MLP reads its inputs."""

@@ -1,1 +1,0 @@
-"""What is set of several predictions of one network, and of experts that labels share."""

@@ -1,0 +1,172 @@
+"""Stage model `mlp_lab`: an MLP over every feature with further options, which combine."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+
+from annotated_types import Ge, Le
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from corank.core.errors import ConfigError
+from corank.core.settings import Settings
+from corank.features.input_layout import Attended, Layout
+from corank.features.schema import PLACEMENTS, Schema
+from corank.models.settings.mlp import DinSettings, MlpSettings, attended_width
+from corank.models.settings.network import FILLED, StageContext, Work, multiply_widths
+from corank.models.settings.stage import STAGE_MODELS
+
+if TYPE_CHECKING:
+    from corank.models.mlp import Mlp
+
+
+class PiecewiseNumbers(Settings):
+    """Each number as its shares of bins between quantiles of the training rows."""
+
+    kind: Literal["piecewise"]
+    bins: Annotated[int, Ge(2), Le(256)] = 16
+    """Bins of a number, at most: quantiles closer than .01 of the scaled unit are one edge."""
+    dim: PositiveInt | None = None
+    """Width of an embedding of each number's shares, relu(E p + b); unless given, the shares enter the first layer."""
+
+
+class PeriodicNumbers(Settings):
+    """Each number as sines and cosines of learnt frequencies, embedded."""
+
+    kind: Literal["periodic"]
+    frequencies: PositiveInt = 16
+    """Of each number."""
+    sigma: PositiveFloat = 0.1
+    """Standard deviation of the frequencies at first, in periods a scaled unit."""
+    dim: PositiveInt = 8
+    """Width of each number's embedding, relu(E [sin, cos] + b)."""
+
+
+Numbers = Annotated[PiecewiseNumbers | PeriodicNumbers, Field(discriminator="kind")]
+
+
+class GateSettings(Settings):
+    """A factor for each feature, learnt of its side's inputs."""
+
+    hidden: PositiveInt = 16
+    """Width of the layer between a side's inputs and its gates."""
+
+
+class ExpertSettings(Settings):
+    """Experts above the hidden layers, each a layer, which a gate a label mixes: MMoE; with some of its own, PLE."""
+
+    shared: Annotated[int, Ge(1), Le(64)] = 4
+    """Experts that all labels mix."""
+    own: Annotated[int, Ge(0), Le(64)] = 0
+    """Experts besides these that each label alone mixes; of several labels only."""
+    width: PositiveInt = 64
+    """Of each expert."""
+    levels: Annotated[int, Ge(1), Le(8)] = 1
+    """Levels of experts, one above the other. Shared experts read what all experts of the level below say, a label's
+    own ones and its gate its mixture there."""
+
+    @model_validator(mode="after")
+    def _mix_several(self) -> Self:
+        if self.shared + self.own < 2:
+            raise ValueError(
+                "of one expert there is nothing to mix; write `shared: 2` or more, or `own`; received shared: 1"
+            )
+        return self
+
+
+class SequenceEncoderSettings(Settings):
+    """Causal self-attention over the events of a history (HSTU), computed once a request for all its candidates."""
+
+    layers: Annotated[PositiveInt, Le(16)] = 2
+    """Layers, one on the other."""
+    heads: PositiveInt = 2
+    """Attentions of each layer, side by side."""
+    dim: PositiveInt = 16
+    """Width of a head."""
+    ages: bool = False
+    """Whether the time between an event and the request counts; a request must give the times of its events then."""
+
+
+class EncodedDinSettings(DinSettings):
+    """Attention over the items of a history, which may be encoded first."""
+
+    encoder: SequenceEncoderSettings | None = None
+    """Encodes the events before they are attended to; none unless given."""
+
+
+@STAGE_MODELS.register("mlp_lab")
+class MlpLabSettings(MlpSettings):
+    """Settings of an MLP over all features, as a stage, with further options."""
+
+    model: Literal["mlp_lab"]  # type: ignore[assignment]
+    din: EncodedDinSettings | None = None
+    """Attention over a history."""
+    numbers: Numbers | None = None
+    """What it reads of numbers besides their scaled values; nothing unless given."""
+    gates: GateSettings | None = None
+    """A factor for each feature, learnt of its side's inputs; none unless given."""
+    members: Annotated[int, Ge(2), Le(64)] | None = None
+    """Predictions of shared weights, averaged; one unless given."""
+    experts: ExpertSettings | None = None
+    """Experts that labels share, between hidden layers and outputs; none unless given."""
+    gone: ClassVar[Mapping[str, str]] = {}
+
+    def build(self, layout: Layout) -> "Mlp":
+        """Build the network."""
+        from corank_lab.models.mlp_network import MlpLab
+
+        return MlpLab(self, layout, self.from_stages, ahead=bool(self.item_parts))
+
+    @property
+    def member_count(self) -> int:
+        """How many members there are."""
+        return self.members or 0
+
+    def check(self, context: StageContext) -> None:
+        """Raise ConfigError if it contradicts the rest of the config, such as `numbers` where there is none."""
+        super().check(context)
+        if self.numbers is not None and not any(context.schema.row_features(p).width for p in PLACEMENTS):
+            raise ConfigError(f"{context.key}.numbers: no feature is a number; drop it")
+        if self.experts is not None and self.members is not None:
+            raise ConfigError(f"{context.key}.experts: not beside `members`; drop one of the two")
+        if self.experts is not None and self.experts.own and len(self.labels) == 1:
+            raise ConfigError(
+                f"{context.key}.experts.own: '{self.labels[0]}' is the only label, so that all experts are its own; "
+                f"write 0, and as many `shared` ones as you want; received {self.experts.own}"
+            )
+
+    def attended(self, schema: Schema, key: str = "stages") -> Attended | None:
+        """What `din` attends to, with ages if its encoder reads them."""
+        attended = super().attended(schema, key)
+        if attended is None or self.din is None or (encoder := self.din.encoder) is None:
+            return attended
+        history, key = schema.histories()[attended.history], f"{key}.{self.name}.din.encoder"
+        if encoder.ages and not history.timed:
+            raise ConfigError(
+                f"{key}.ages: the events of '{attended.history}' have no times; name the column that lists them as "
+                f"features.{attended.history}.times, or drop it"
+            )
+        if history.last == 1:
+            raise ConfigError(
+                f"{key}: '{attended.history}' keeps one event (last: 1), which has none before it; drop it"
+            )
+        return replace(attended, ages=encoder.ages)
+
+    def further_work(self, layout: Layout, requests: float, candidates: float) -> Work:
+        """That of an `mlp`, and of the encoder."""
+        work, schema = super().further_work(layout, requests, candidates), layout.schema
+        attended, encoder = self.attended(schema), self.din and self.din.encoder
+        if attended is None or encoder is None:
+            return work
+        events = FILLED * schema.histories()[attended.history].last
+        inner, layers = encoder.heads * encoder.dim, encoder.layers * requests
+        products = events * attended_width(attended, schema) * 5 * inner + 2 * events**2 * inner
+        each = 10 * events * inner + events**2 * encoder.heads
+        return work + Work(40 * encoder.layers, layers * products, layers * each)
+
+    def scale_widths(self, factor: float) -> Self:
+        """The same stage with hidden layers, and experts, `factor` times as wide."""
+        scaled, experts = super().scale_widths(factor), self.experts
+        if experts is None:
+            return scaled
+        (width,) = multiply_widths([experts.width], factor)
+        return scaled.model_copy(update={"experts": experts.model_copy(update={"width": width})})
