@@ -94,6 +94,8 @@ def trees(config: Plain, every: str) -> None:
     config["losses"].append(lesson)
 
 
+LAB = option(model="mlp_lab")
+"""The stage model that has what follows."""
 EVERYTHING = (histories, priors, user_context, query_item, din, dcn, labels)
 ADDED: dict[str, tuple[Callable[[Plain, str], None], ...]] = {
     "base": (),
@@ -102,22 +104,22 @@ ADDED: dict[str, tuple[Callable[[Plain, str], None], ...]] = {
     "user_context": (user_context,),
     "query_item": (histories, query_item),
     "din": (histories, din),
-    "encoder": (histories, partial(din, encoder={})),
-    "encoder_ages": (histories, partial(din, encoder={"ages": True})),
+    "encoder": (histories, partial(din, encoder={}), LAB),
+    "encoder_ages": (histories, partial(din, encoder={"ages": True}), LAB),
     "dcn": (dcn,),
     "labels": (labels,),
     "all": EVERYTHING,
     "live": EVERYTHING,
-    "bins": (*EVERYTHING, option(numbers={"kind": "piecewise"})),
-    "embedded_bins": (*EVERYTHING, option(numbers={"kind": "piecewise", "dim": 8})),
-    "waves": (*EVERYTHING, option(numbers={"kind": "periodic"})),
-    "gates": (*EVERYTHING, option(gates={})),
-    "members": (*EVERYTHING, option(members=8)),
+    "bins": (*EVERYTHING, LAB, option(numbers={"kind": "piecewise"})),
+    "embedded_bins": (*EVERYTHING, LAB, option(numbers={"kind": "piecewise", "dim": 8})),
+    "waves": (*EVERYTHING, LAB, option(numbers={"kind": "periodic"})),
+    "gates": (*EVERYTHING, LAB, option(gates={})),
+    "members": (*EVERYTHING, LAB, option(members=8)),
     "trees": (*EVERYTHING, trees),
     "three_labels": (*EVERYTHING, likes),
-    "mmoe": (*EVERYTHING, likes, option(experts={"shared": 4})),
-    "cgc": (*EVERYTHING, likes, option(experts={"shared": 2, "own": 1})),
-    "ple": (*EVERYTHING, likes, option(experts={"shared": 2, "own": 1, "levels": 2})),
+    "mmoe": (*EVERYTHING, likes, LAB, option(experts={"shared": 4})),
+    "cgc": (*EVERYTHING, likes, LAB, option(experts={"shared": 2, "own": 1})),
+    "ple": (*EVERYTHING, likes, LAB, option(experts={"shared": 2, "own": 1, "levels": 2})),
 }
 OF_ALL = ("bins", "embedded_bins", "waves", "gates", "members", "trees", "three_labels")
 WITHOUT = {"din": "histories", "query_item": "histories"} | dict.fromkeys(OF_ALL, "all")

@@ -60,7 +60,7 @@ STRUCTURES: dict[str, Loss] = {
     "bias": {"model": "towers"} | SIDES,
     "mlp": {"model": "towers_mlp", "hidden": 32} | SIDES,
     "heads": {"model": "towers_heads", "head": 8} | HEADS,
-    "generated": {"model": "towers", "generated": [32]} | SIDES,
+    "generated": {"model": "towers_generated", "generated": [32]} | SIDES,
     "hit": {"model": "towers_heads", "head": 8, "generated": [32]} | HEADS,
     "matches": {"model": "towers"} | SIDES,
     "full": {"model": "mlp", "hidden": [128, 64, 32]},

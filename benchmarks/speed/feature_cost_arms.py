@@ -81,6 +81,7 @@ BESIDE = {
 """Arms whose step is compared with that of an earlier arm."""
 TIMES = 1.1
 """How many times the other's step a feature of `BESIDE` may take."""
+LAB: Plain = {"model": "mlp_lab"}
 RANKER: dict[str, tuple[Plain, Plain]] = {
     "history, and din": ({"history": HISTORY}, {"din": {"history": "history"}}),
     "history, and din with brand": (
@@ -89,18 +90,18 @@ RANKER: dict[str, tuple[Plain, Plain]] = {
     ),
     "history, din and encoder": (
         {"history": HISTORY},
-        {"din": {"history": "history", "encoder": {"ages": True}}},
+        LAB | {"din": {"history": "history", "encoder": {"ages": True}}},
     ),
     "dcn, 2 layers": ({}, {"dcn": {"layers": 2}}),
     "dcn, 2 layers of rank 32": ({}, {"dcn": {"layers": 2, "rank": 32}}),
-    "numbers by bins": ({}, {"numbers": {"kind": "piecewise"}}),
-    "numbers by bins, embedded": ({}, {"numbers": {"kind": "piecewise", "dim": 8}}),
-    "numbers by waves": ({}, {"numbers": {"kind": "periodic"}}),
-    "gates": ({}, {"gates": {}}),
-    "4 members": ({}, {"members": 4}),
-    "8 members": ({}, {"members": 8}),
-    "4 experts": ({}, {"experts": {}}),
-    "8 experts": ({}, {"experts": {"shared": 8}}),
+    "numbers by bins": ({}, LAB | {"numbers": {"kind": "piecewise"}}),
+    "numbers by bins, embedded": ({}, LAB | {"numbers": {"kind": "piecewise", "dim": 8}}),
+    "numbers by waves": ({}, LAB | {"numbers": {"kind": "periodic"}}),
+    "gates": ({}, LAB | {"gates": {}}),
+    "4 members": ({}, LAB | {"members": 4}),
+    "8 members": ({}, LAB | {"members": 8}),
+    "4 experts": ({}, LAB | {"experts": {}}),
+    "8 experts": ({}, LAB | {"experts": {"shared": 8}}),
     "layer normalisation": ({}, {"normalisation": "layer"}),
     "prerank.score": ({}, {"from_stages": ["prerank.score"]}),
     "prerank.rank": ({}, {"from_stages": ["prerank.rank"]}),
@@ -150,7 +151,8 @@ def arms(config: Config) -> dict[str, Config]:
     again = {"labels": base["data"]["labels"] | {"again": {"column": "is_click"}}}
     both = [*losses, {"kind": "click", "stage": rank["name"], "label": "again"}]
     for name, experts in EXPERTS.items():
-        ranker = rank | {"labels": ["click", "again"], "experts": experts}
+        mixed = {} if experts is None else LAB | {"experts": experts}
+        ranker = rank | {"labels": ["click", "again"]} | mixed
         variants[name] = base | {"data": base["data"] | again, "losses": both, "stages": [prerank, ranker]}
     user = [n for n, f in kept.items() if f["side"] == "user"]
     context = [n for n, f in kept.items() if f["side"] == "context"]

@@ -154,7 +154,7 @@ class MlpLabSettings(MlpSettings):
     def further_work(self, layout: Layout, requests: float, candidates: float) -> Work:
         """That of an `mlp`, and of the encoder."""
         work, schema = super().further_work(layout, requests, candidates), layout.schema
-        attended, encoder = self.attended(schema), self.din and self.din.encoder
+        attended, encoder = self.attended(schema), None if self.din is None else self.din.encoder
         if attended is None or encoder is None:
             return work
         events = FILLED * schema.histories()[attended.history].last

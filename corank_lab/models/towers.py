@@ -48,8 +48,11 @@ class GeneratingSettings(TowersSettings):
         if widths is None:
             return layers
         sides = [layer for layer in layers if layer.name in ("query", "item")]
-        own = {"width": widths[0], "then": tuple(widths[1:])}
-        return [*layers, *(replace(layer, name=f"{layer.name}_generator", **own) for layer in sides)]
+        then = tuple(widths[1:])
+        return [
+            *layers,
+            *(replace(layer, name=f"{layer.name}_generator", width=widths[0], then=then) for layer in sides),
+        ]
 
     def in_role_of(self, stage: StageSettings) -> StageSettings:
         """As `TowersSettings.in_role_of`, without generators, which need a loss of their own."""

@@ -1,11 +1,14 @@
 """The parts of a joint model by their types, and its gradients."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from corank.batches.batch import Batch
 from corank.core.types import Floats
 from corank.features.input_layout import TableSet
 from corank.models.joint import JointModel
@@ -61,3 +64,16 @@ def table_set(model: JointModel, name: str = "shared") -> TableSet:
         int(dim): weight.detach().numpy() for dim, weight in tables_of(model, name).weights.items()
     }
     return tables | {n: model.projection(name, n).detach().numpy() for n in model.layout.projections}
+
+
+def plain_rows(inputs: Mapping[Any, Tensor], batch: Batch) -> Tensor:
+    """The dense inputs of each candidate, side by side: (C, W)."""
+    query, item = inputs["query"][batch.request_of], inputs["item"][batch.item_of]
+    return torch.cat((query, item, *(inputs[p][: len(batch)] for p in ("snapshot", "cross"))), 1)
+
+
+def randomise(module: nn.Module, std: float = 1.0) -> None:
+    """Draw all parameters anew, those that begin at zero, too."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(std=std)

@@ -342,12 +342,6 @@ def world_config(drawn: Drawn) -> Drawn:
         stages.append({"name": "middle", "keep": 3} | drawn["middle"] | drawn["middle_tables"] | met)
     rank = {"name": "rank", "model": "mlp", "keep": 2, "hidden": [8, 6], "labels": ["click", "buy"]}
     rank |= {"value": drawn["value"], "dcn": drawn["dcn"], "from_stages": drawn["earlier"]}
-    rank |= {
-        "numbers": drawn["numbers"] if any(map(_is_number, inputs.values())) else None,
-        "gates": drawn["gates"],
-        "members": drawn["members"],
-        "experts": drawn["experts"] if drawn["members"] is None else None,
-    }
     if drawn["din"] and drawn["histories"]:
         beside = [n for n in features if n == "beside_0"]
         attended: Drawn = {
@@ -356,11 +350,11 @@ def world_config(drawn: Drawn) -> Drawn:
             "attributes": _attended(features) + beside if drawn["din"]["attributes"] else [],
         }
         history = drawn["histories"][0]
-        if drawn["din"]["encoded"] and history["last"] > 1:
-            timed = history.get("source") != "lists"
-            attended["encoder"] = {"layers": 2, "heads": 2, "dim": 3, "ages": timed}
+        if "encoder" in drawn["din"] and history["last"] > 1:
+            attended["encoder"] = drawn["din"]["encoder"] | {"ages": history.get("source") != "lists"}
         rank["din"] = attended
-    stages.append(rank)
+    numeric = any(map(_is_number, inputs.values()))
+    stages.append(rank | {key: value for key, value in drawn["rank"].items() if key != "numbers" or numeric})
     return {
         "name": "random",
         "data": _data(drawn),

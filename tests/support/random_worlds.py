@@ -65,9 +65,6 @@ histories = st.one_of(derived_histories, listed)
 
 stage = {"activation": st.sampled_from(["relu", "gelu"]), "normalisation": st.sampled_from(["none", "layer"])}
 NARROW = {"query": [5, 4], "item": [4]}
-FOLDED = {"model": "towers_mlp", "hidden": 5}
-HEADS = {"model": "towers_heads", "head": 2}
-EXPERTS = {"shared": 2, "own": 1, "width": 3, "levels": 2}
 tables = st.sampled_from([{}, {"embeddings": "own"}, {"table_gradient": False}])
 drawn_worlds = st.fixed_dictionaries(
     {
@@ -97,23 +94,10 @@ drawn_worlds = st.fixed_dictionaries(
         "alone": st.sampled_from([None, "histories", "id"]),
         "several_towers": st.booleans(),
         "matches": st.booleans(),
-        "structure": st.sampled_from([{}, {"bias": False}, FOLDED, HEADS]),
-        "din": st.none()
-        | st.fixed_dictionaries(
-            {"hidden": st.just(5), "attributes": st.booleans(), "encoded": st.booleans()}
-        ),
+        "structure": st.sampled_from([{}, {"bias": False}]),
+        "din": st.none() | st.fixed_dictionaries({"hidden": st.just(5), "attributes": st.booleans()}),
         "dcn": st.sampled_from([None, {"layers": 2}, {"layers": 1, "rank": 3}]),
-        "numbers": st.sampled_from(
-            [
-                None,
-                {"kind": "piecewise", "bins": 3},
-                {"kind": "piecewise", "bins": 5, "dim": 2},
-                {"kind": "periodic", "frequencies": 3, "dim": 2},
-            ]
-        ),
-        "members": st.sampled_from([None, 2, 3]),
-        "gates": st.sampled_from([None, {"hidden": 3}]),
-        "experts": st.sampled_from([None, {"shared": 2, "width": 3}, EXPERTS]),
+        "rank": st.just({}),
         "earlier": st.sampled_from([[], ["prerank.score"], ["prerank.rank", "prerank.score"]]),
         "value": st.sampled_from(["click", "click * bid", "worth * buy - click ** 0.5"]),
         "shown": st.booleans(),
@@ -166,10 +150,7 @@ RICH: Drawn = {
     "structure": {},
     "din": None,
     "dcn": None,
-    "numbers": {"kind": "periodic", "frequencies": 3, "dim": 2},
-    "members": None,
-    "gates": None,
-    "experts": None,
+    "rank": {},
     "earlier": [],
     "value": "click",
     "shown": False,
@@ -185,11 +166,8 @@ DERIVED: Drawn = RICH | {
     "derived": True,
     "attributes": True,
     "several_towers": True,
-    "din": {"hidden": 5, "attributes": True, "encoded": True},
+    "din": {"hidden": 5, "attributes": True},
     "dcn": {"layers": 2, "rank": 3},
-    "numbers": {"kind": "piecewise", "bins": 5, "dim": 2},
-    "members": 2,
-    "gates": {"hidden": 3},
     "earlier": ["prerank.rank", "prerank.score"],
     "value": "click * bid",
     "shown": True,
@@ -216,6 +194,5 @@ LONG: Drawn = RICH | {
     "middle": {"model": "mlp", "hidden": [5]},
     "middle_tables": {"embeddings": "own"},
     "score": True,
-    "experts": EXPERTS,
 }
-"""The same with three stages, three sets of tables, experts, and production's scores."""
+"""The same with three stages, three sets of tables, and production's scores."""

@@ -25,10 +25,8 @@ from corank.analysis.study.config_changes import (
     without_crosses,
 )
 from corank.analysis.study.sample_changes import (
-    add_members,
     distil_catalogue,
     learn_info_nce,
-    learn_pseudo_labels,
     learn_ranknet,
     split_by_source,
 )
@@ -105,9 +103,6 @@ def _changes(config: Config) -> dict[int, dict[str, Change]]:
         "InfoNCE beside the losses": lambda value: learn_info_nce(value, beside=True),
         "a loss a source, and the catalogue": split_by_source,
         "the ranker's scores of the catalogue": distil_catalogue,
-        "the ranker with members": add_members,
-        "pseudo-labels of the members": lambda value: learn_pseudo_labels(value, beta=1.0),
-        "pseudo-labels, all alike": lambda value: learn_pseudo_labels(value, beta=0.0),
     }
     priors, crosses = priors_of(plain(config)), query_crosses_of(plain(config))
     first, last = (stage.model for stage in config.stages)

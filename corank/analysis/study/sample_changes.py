@@ -1,11 +1,8 @@
 """Changes to what the first stage learns from: other samples and losses. Each takes plain values, as other changes."""
 
 from corank.analysis.study.config_changes import main_label, with_losses
-from corank.core.errors import ConfigError
 from corank.training.feature_changes import Plain
 
-MEMBERS = 8
-"""Predictions of an ensemble."""
 LEVELS_OF = {"unexposed": "from", "distill": "on"}
 """Kinds of losses that a source of samples may have one of → the key of their levels."""
 
@@ -57,40 +54,6 @@ def distil_catalogue(value: Plain) -> Plain:
     names = {"kind": "distill", "teacher": last["name"], "student": first["name"], "label": main_label(first)}
     drawn = {"on": ["catalogue"], "per_request": 10, "weight": 0.5, "warm_up": _warm_up(value)}
     return with_losses(value, [*value["losses"], names | drawn])
-
-
-def add_members(value: Plain) -> Plain:
-    """Let the last stage be an ensemble of members. Raises ConfigError if it has none."""
-    if "members" not in value["stages"][-1]:
-        raise ConfigError(f"stages.{len(value['stages']) - 1}: a stage of this model has no members")
-    value["stages"][-1] |= {"members": MEMBERS}
-    return value
-
-
-def learn_pseudo_labels(value: Plain, beta: float) -> Plain:
-    """Give the first stage the last one's pseudo-labels in place of zeros for its unexposed negatives.
-
-    The last stage is an ensemble of members; `beta` is how fast the weight falls with their disagreement.
-    """
-    first, last = value["stages"][0], add_members(value)["stages"][-1]
-    losses = list[Plain]()
-    for loss in value["losses"]:
-        if not _is_of(loss, first["name"], "unexposed"):
-            losses.append(loss)
-            continue
-        kept = {key: loss[key] for key in ("label", "per_request", "weight")}
-        names = {
-            "kind": "pseudo_label",
-            "ensemble": [last["name"]],
-            "student": first["name"],
-            "on": loss["from"],
-        }
-        losses.append(names | kept | {"beta": beta, "warm_up": _warm_up(value)})
-    if losses == value["losses"]:
-        raise ConfigError(
-            f"losses: '{first['name']}' has no unexposed negatives that could get pseudo-labels"
-        )
-    return with_losses(value, losses)
 
 
 def _warm_up(value: Plain) -> int:

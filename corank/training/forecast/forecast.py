@@ -7,8 +7,9 @@ from typing import Any, Self
 from corank.data.dataset import PackedDataset
 from corank.features.input_layout import Layout
 from corank.features.schema import PLACEMENTS
+from corank.models.settings.network import Work
 from corank.training.forecast.machine import Machine
-from corank.training.forecast.work import LISTED, TrainingWork, Work, table_sizes
+from corank.training.forecast.work import LISTED, TrainingWork, table_sizes
 from corank.training.profile.log_profile import LogProfile
 
 OPERATION, MULTIPLY_ADD, ELEMENT = 76.0, 0.3, 0.33

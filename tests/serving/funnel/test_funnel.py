@@ -4,45 +4,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
-from scipy.special import expit
 
 from corank.core.errors import RequestError
-from corank.core.types import Floats
-from corank.evaluation.predict import predict_split
 from corank.serving.funnel.request import Request
 from tests.support.cases import Case
-from tests.support.examples import assert_example_ranked
+from tests.support.parity import assert_axes_named, assert_scored_as_trained
 from tests.support.random_worlds import ALONE, DERIVED, LISTED, LONG, RICH, Drawn, drawn_worlds
 from tests.support.shared import shared_case
-
-TOLERANCE = 1e-5
-"""Of a probability, between funnel and training model in fp32."""
-
-Logits = dict[str, dict[str, Floats]]
-
-
-def assert_near(ours: Logits, theirs: Logits, where: str) -> None:
-    for stage, labels in theirs.items():
-        for label, logits in labels.items():
-            gaps = expit(ours[stage][label].astype(np.float64)) - expit(logits.astype(np.float64))
-            assert len(ours[stage][label]) == len(logits)
-            assert np.abs(gaps).max(initial=0) <= TOLERANCE, (where, stage, label, gaps)
-
-
-def slice_of(logits: Logits, rows: slice | np.ndarray) -> Logits:
-    return {s: {label: z[rows] for label, z in labels.items()} for s, labels in logits.items()}
-
-
-def json_columns(items: pl.DataFrame, row: int) -> dict[str, Any]:
-    return {name: value for name, value in items.row(row, named=True).items() if name != "item_id"}
 
 
 @pytest.mark.slow
 def test_funnel_scores_as_the_training_model_does() -> None:
-    compare_all(shared_case(DERIVED))
+    assert_scored_as_trained(shared_case(DERIVED))
+    assert_axes_named(shared_case(DERIVED).model)
 
 
 # no shrinking: each try is an export
@@ -62,70 +38,9 @@ def test_funnels_of_random_worlds_score_as_the_training_model_does(
     tmp_path_factory: pytest.TempPathFactory, drawn: Drawn
 ) -> None:
     fixed = drawn in (LONG, LISTED, ALONE)
-    compare_all(shared_case(drawn) if fixed else Case.of(tmp_path_factory.mktemp("case"), drawn))
-
-
-def compare_all(case: Case) -> None:
-    """All requests of the log: users, items never trained on, unknown values, missing ones, no history; examples."""
-    compared = 0
-    for split in ("train", "valid", "test"):
-        predictions = predict_split(case.model, case.packed, split)
-        start = predictions.requests.start
-        for number in range(len(start) - 1):
-            request = case.request(split, number)
-            if request["time"] < case.since:
-                continue
-            compared += 1
-            theirs = slice_of(predictions.logits, slice(start[number], start[number + 1]))
-            assert_near(case.funnel.logits(Request.parse(request)), theirs, f"{split} {number}")
-            if number % 4 == 0 and not _by_id(case):
-                _describe_and_compare(case, request, theirs, f"{split} {number}")
-    assert compared >= 2
-    assert_example_ranked(case)
-
-
-@pytest.mark.slow
-def test_events_have_times_in_a_request_where_a_stage_reads_their_ages() -> None:
-    case = shared_case(DERIVED)
-    assert case.packed.schema.histories()["history_0"].half_life is None
-    request = case.request("test", 0)
-    events = [{"id": 1, "time": request["time"] - 60_000}]
-    assert case.funnel.logits(Request.parse(request | {"user": request["user"] | {"history_0": events}}))
-    user = request["user"] | {"history_0": [1]}
-    with pytest.raises(RequestError, match=r"^user\.history_0\.0: the times of events are needed: write"):
-        case.funnel.logits(Request.parse(request | {"user": user}))
-
-
-def _by_id(case: Case) -> bool:
-    """Whether some derived feature distinguishes items that share a code."""
-    schema = case.packed.schema
-    operands = [o for feature in schema.derived().values() for o in feature.operands]
-    return any((schema.of_items(operand) or operand) == "item_id" for operand in operands)
-
-
-def _describe_and_compare(case: Case, request: dict[str, Any], theirs: Logits, where: str) -> None:
-    """The same candidates, some as items that the bundle has no record of, described by their columns."""
-    given_, twins = [], []
-    for n, candidate in enumerate(request["candidates"]):
-        columns = candidate if isinstance(candidate, dict) else {"id": candidate}
-        row = case.items["item_id"].to_list().index(columns["id"])
-        twin = next((twin for twin in _twins(case, row) if twin not in twins), None)
-        if twin is not None and n % 3 != 1:
-            columns = columns | json_columns(case.items, row) | {"id": twin}
-            twins.append(twin)
-        given_.append(columns)
-    answer = case.funnel.logits(Request.parse(request | {"candidates": given_}))
-    assert_near(answer, theirs, f"{where}, with {twins} described")
-
-
-def _twins(case: Case, row: int) -> list[Any]:
-    """Ids of no item whose code is that of the row's id; none for an id of the vocabulary."""
-    text = case.items["item_id"].dtype == pl.String
-    fresh = pl.Series([f"new{n}" for n in range(99)] if text else range(1000, 1099))
-    same = case.packed.encoders.encode("item_id", fresh) == case.packed.encoders.encode(
-        "item_id", case.items["item_id"][row : row + 1]
-    )
-    return fresh.filter(pl.Series(np.asarray(same))).to_list()
+    case = shared_case(drawn) if fixed else Case.of(tmp_path_factory.mktemp("case"), drawn)
+    assert_scored_as_trained(case)
+    assert_axes_named(case.model)
 
 
 @pytest.fixture(scope="module")

@@ -12,29 +12,22 @@ from corank.core.errors import ConfigError
 from corank.features.kinds.ids import IdsFeature
 from corank.features.schema import Schema
 from corank.models.attention import BatchHistory, Din, SingleRequestHistory
-from corank.models.histories.sequence_encoder import KNOTS, OCTAVES, HstuLayer, SequenceEncoder
 from corank.models.joint import JointModel
 from corank.models.named_axes import number, read_axes
-from corank.models.settings.mlp import DinSettings, MlpSettings
-from corank.models.settings.sequence_encoder import SequenceEncoderSettings
+from corank_lab.models.mlp import EncodedDinSettings, MlpLabSettings, SequenceEncoderSettings
+from corank_lab.models.sequence_encoder import KNOTS, OCTAVES, EncodedDin, HstuLayer, SequenceEncoder, encode
 from tests.support.encoded_batches import LAYOUT, SCHEMA
 from tests.support.history_batches import ATTENDED, HELD, RAGGED, attended
-from tests.support.models import dense_gradients, mlp
+from tests.support.models import dense_gradients, mlp, randomise
 
 WIDTH, LAST = 5, 4
 SETTINGS = SequenceEncoderSettings(layers=2, heads=2, dim=3, ages=True)
 
 
-def randomise(module: torch.nn.Module) -> None:
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.normal_(std=0.5)
-
-
 def made() -> SequenceEncoder:
     torch.manual_seed(0)
     encoder = SequenceEncoder(SETTINGS, number("event", WIDTH), LAST, dropout=0.0)
-    randomise(encoder)
+    randomise(encoder, 0.5)
     return encoder
 
 
@@ -75,12 +68,12 @@ def test_each_request_is_the_formula_in_a_batch_and_alone() -> None:
     batch = attended(RAGGED, ages=True)[0]
     past = batch.histories[ATTENDED]
     assert past.ages is not None and past.longest == 3 and len(past.place) == padded(len(past.event))
-    encoded, at = BatchHistory(rows, past, batch).encode(rows, encoder).items, 0
+    encoded, at = encode(BatchHistory(rows, past, batch), rows, encoder).items, 0
     for _, events in RAGGED:
         own, ages = rows[torch.tensor(events, dtype=torch.int64)], past.ages[at : at + len(events)]
         expected = loop(encoder, own, ages)
         torch.testing.assert_close(encoded[at : at + len(events)], expected, rtol=1e-4, atol=1e-4)
-        alone = SingleRequestHistory(own, torch.ones(len(events)), ages).encode(own, encoder)
+        alone = encode(SingleRequestHistory(own, torch.ones(len(events)), ages), own, encoder)
         torch.testing.assert_close(alone.items, expected, rtol=1e-4, atol=1e-4)
         at += len(events)
     assert at == len(encoded)
@@ -91,17 +84,15 @@ def test_it_begins_as_attention_to_plain_events() -> None:
     encoder = SequenceEncoder(SETTINGS, number("event", WIDTH), LAST, dropout=0.0)
     rows, batch = torch.randn(padded(HELD), WIDTH), attended(RAGGED, ages=True)[0]
     history = BatchHistory(rows, batch.histories[ATTENDED], batch)
-    din = Din(DinSettings(history="seen"), number("item", WIDTH), "relu", encoder=encoder)
-    encoded = din(rows, history)
-    din.encoder = None
-    assert torch.equal(encoded, din(rows, history))
+    din = EncodedDin(EncodedDinSettings(history="seen"), number("item", WIDTH), "relu", (), encoder)
+    assert torch.equal(din(rows, history), Din.forward(din, rows, history))
 
 
 def test_a_ranker_with_an_encoder_is_the_same_by_request_and_by_row() -> None:
-    din = DinSettings(history="seen", attributes=["tags"], hidden=3, encoder=SETTINGS)
+    din = EncodedDinSettings(history="seen", attributes=["tags"], hidden=3, encoder=SETTINGS)
     torch.manual_seed(0)
-    built = JointModel([MlpSettings(name="rank", model="mlp", keep=2, hidden=[8], din=din)], LAYOUT)
-    randomise(built)
+    built = JointModel([MlpLabSettings(name="rank", model="mlp_lab", keep=2, hidden=[8], din=din)], LAYOUT)
+    randomise(built, 0.5)
     (history,) = built.attended
     assert history.ages and history.features == ATTENDED.features
     outcomes = []
@@ -126,7 +117,7 @@ def test_bf16_events_stay_near() -> None:
     encoder, rows = made(), torch.randn(padded(HELD), WIDTH)
     batch = attended(RAGGED, ages=True)[0]
     exact, rounded = (
-        BatchHistory(x, batch.histories[ATTENDED], batch).encode(x, encoder).items
+        encode(BatchHistory(x, batch.histories[ATTENDED], batch), x, encoder).items
         for x in (rows, rows.bfloat16())
     )
     assert rounded.dtype == torch.bfloat16
@@ -149,6 +140,6 @@ def test_an_encoder_that_can_have_no_effect_is_refused(
 ) -> None:
     past = IdsFeature.model_validate({"side": "user", "kind": "ids", "of": "item", "dim": 8} | history)
     schema = Schema({**SCHEMA.features, "past": past})
-    din = DinSettings(history="past", encoder=SequenceEncoderSettings(**encoder))
+    din = EncodedDinSettings(history="past", encoder=SequenceEncoderSettings(**encoder))
     with pytest.raises(ConfigError, match=message):
-        MlpSettings(name="rank", model="mlp", keep=2, din=din).attended(schema)
+        MlpLabSettings(name="rank", model="mlp_lab", keep=2, din=din).attended(schema)
