@@ -1,4 +1,6 @@
-from collections.abc import Callable
+"""All stages as one model: request-major equals a row a candidate, in precision, averages and parts of a batch."""
+
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -6,9 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from corank.batches.batch import Batch
+from corank.batches.candidate_subset import CandidateSubset
 from corank.losses.base import FunnelSpec
 from corank.losses.settings.click import ClickLoss
 from corank.losses.settings.distill import DistillLoss
@@ -16,15 +19,15 @@ from corank.losses.settings.unexposed import UnexposedLoss
 from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
 from corank.models.layers import activated, activated_layers, linear
-from corank.models.settings.mlp import MlpSettings
+from corank.models.settings.mlp import DcnSettings, DinSettings, MlpSettings, TeacherSettings
 from corank.models.settings.two_tower import TowersSettings
-from corank.models.stage_io import StageOutput
 from corank.models.two_tower import Tower
 from corank.training.optimisers import Average, optimisers
 from corank.training.train_settings import TableOptimiser
 from tests.support.encoded_batches import LAYOUT, random_batch
-from tests.support.loss_cases import logits_of
-from tests.support.models import dense_gradients, linears, tables_of, two_tower
+from tests.support.history_batches import RAGGED, attended
+from tests.support.loss_cases import logits_of, requests
+from tests.support.models import assert_learns_alike, joint, learn, linears, tables_of, two_tower
 from tests.support.per_row_model import per_row
 
 STAGES: list[TowersSettings | MlpSettings] = [
@@ -42,35 +45,29 @@ TOTAL = TotalLoss(
 )
 
 
-Forward = Callable[[JointModel, Batch], dict[str, StageOutput]]
-
-
 def model(seed: int = 0, **changes: Any) -> JointModel:
-    torch.manual_seed(seed)
-    built = JointModel([stage.model_copy(update=changes) for stage in STAGES], LAYOUT)
-    with torch.no_grad():
-        for table in built.tables.parameters():
-            table.normal_()  # from the first step on, every gradient is of some size
-    return built
+    return joint(*(stage.model_copy(update=changes) for stage in STAGES), seed=seed)
 
 
-def gradients(built: JointModel, batch: Batch, forward: Forward) -> tuple[float, dict[str, np.ndarray]]:
-    total, _ = TOTAL(forward(built, batch), batch, 1)
-    built.zero_grad(set_to_none=True)
-    total.backward()
-    return total.item(), dense_gradients(built)
+CROSSED = {
+    "full": {"dcn": DcnSettings()},
+    "narrow": {"dcn": DcnSettings(rank=3)},
+    "normalised": {"dcn": DcnSettings(), "normalisation": "layer"},
+}
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000))
 def test_request_major_equals_a_row_a_candidate_in_loss_and_gradients(seed: int) -> None:
-    by_request, by_row = random_batch(seed)
-    built = model(seed)
-    ours, our_gradients = gradients(built, by_request, lambda m, b: m(b))
-    theirs, their_gradients = gradients(built, by_row, per_row)
-    assert ours == pytest.approx(theirs, rel=1e-5)
-    for name, gradient in our_gradients.items():
-        np.testing.assert_allclose(gradient, their_gradients[name], rtol=1e-3, atol=1e-5, err_msg=name)
+    assert_learns_alike(model(seed), TOTAL, *random_batch(seed), per_row)
+
+
+@pytest.mark.parametrize("crossed", CROSSED)
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_with_cross_layers_it_does_too(crossed: str, seed: int) -> None:
+    rank = STAGES[1].model_copy(update=CROSSED[crossed])
+    assert_learns_alike(joint(STAGES[0], rank, seed=seed), TOTAL, *random_batch(seed))
 
 
 @pytest.mark.precision
@@ -163,7 +160,7 @@ def train(built: JointModel, average: Average | None, table: str = "rowwise_adag
     steppers = optimisers(built, TableOptimiser(optimiser=table), {})
     for seed in range(steps):
         batch, _ = random_batch(seed)
-        gradients(built, batch, lambda m, b: m(b))
+        learn(built, TOTAL, batch)
         if average:
             average.before()
         for optimiser in steppers.values():
@@ -178,7 +175,7 @@ def test_rowwise_adagrad_by_hand() -> None:
     before = table.detach().clone()
     optimiser = optimisers(built, TableOptimiser(lr=0.1), {})["table"]
     batch, _ = random_batch(6)
-    _, gradient_of = gradients(built, batch, lambda m, b: m(b))
+    _, gradient_of = learn(built, TOTAL, batch)
     optimiser.step()
     g = gradient_of["tables.shared.weights.8"]
     step = 0.1 * g / (np.sqrt((g**2).mean(1, keepdims=True)) + 1e-8)
@@ -196,7 +193,7 @@ def test_the_lazy_average_equals_the_plain_one(table: str) -> None:
     steppers = optimisers(again, TableOptimiser(optimiser=table), {})
     for seed in range(5):
         batch, _ = random_batch(seed)
-        gradients(again, batch, lambda m, b: m(b))
+        learn(again, TOTAL, batch)
         for optimiser in steppers.values():
             optimiser.step()
         for name, weight in again.named_parameters():
@@ -210,3 +207,65 @@ def test_missing_and_unknown_values_begin_at_zero() -> None:
     table = tables_of(built).weights["8"].detach()
     for first in (0, 9, 39):
         assert (table[first : first + 2] == 0).all() and (table[first + 2] != 0).all()
+
+
+# Networks score some candidates of a batch
+
+TEACHER = TeacherSettings(name="teacher", scores=["served"], hidden=[8])
+
+
+def drawn(seed: int, size: int = 30) -> Batch:
+    """Many candidates a request, with production scores."""
+    rng = np.random.default_rng(seed)
+    made = requests([rng.permutation([2, *rng.integers(0, 2, size)]).tolist() for _ in range(4)])
+    return replace(made, scores={"served": torch.from_numpy(rng.normal(size=len(made)).astype(np.float32))})
+
+
+def gradients_of(built: JointModel, z: Tensor) -> dict[str, Tensor]:
+    built.zero_grad(set_to_none=True)
+    (z * torch.arange(1, len(z) + 1)).sum().backward()
+    gradient_of = {name: p.grad for name, p in built.named_parameters() if p.grad is not None}
+    return {name: g.to_dense() if g.is_sparse else g for name, g in gradient_of.items()}
+
+
+RANKERS = {
+    "plain": {},
+    "sees": {"from_stages": ["prerank.score", "prerank.rank"]},
+    "attends": {"din": DinSettings(history="seen", attributes=["tags"])},
+}
+
+
+@pytest.mark.parametrize("population", [{2: None}, {0: None, 2: None}, {7: None}], ids=str)
+@pytest.mark.parametrize("ranker", RANKERS)
+def test_a_network_says_of_some_candidates_what_it_says_of_all(
+    ranker: str, population: dict[int, int | None]
+) -> None:
+    batch, rank = drawn(1), STAGES[1].model_copy(update=RANKERS[ranker])
+    if ranker == "attends":
+        batch = attended([(9, [3, 0, 3]), (0, [5]), *RAGGED, (7, [0, 32])])[0]
+        level = torch.arange(len(batch), dtype=torch.uint8) % 3
+        batch = replace(batch, level=level, scores={"served": torch.zeros(len(batch))})
+    built, chosen = joint(STAGES[0], rank, teachers=[TEACHER]), batch.in_population(population)
+    names = ["prerank", "rank", "teacher"]
+    whole = built.outputs(batch, names)
+    some = built.outputs(batch, names, {"rank": population, "teacher": population})
+    assert torch.equal(some["prerank"].logits["click"], whole["prerank"].logits["click"])
+    for name in ("rank", "teacher"):
+        ours, all_ = some[name].logits["click"], whole[name].logits["click"]
+        assert not ours[~chosen].any()
+        torch.testing.assert_close(ours[chosen], all_[chosen], rtol=1e-5, atol=1e-6)
+        mine, theirs = gradients_of(built, ours), gradients_of(built, all_ * chosen)
+        assert mine.keys() == theirs.keys()
+        for parameter, gradient in mine.items():
+            torch.testing.assert_close(gradient, theirs[parameter], rtol=1e-4, atol=1e-4)
+
+
+def test_the_indices_are_those_of_the_chosen_alone() -> None:
+    batch, _ = random_batch(4)
+    chosen = torch.arange(len(batch)) % 3 != 1
+    subset = CandidateSubset.of(batch, chosen)
+    assert subset.index.tolist() == torch.nonzero(chosen).squeeze(1).tolist()
+    for sums, of in ((subset.requests, subset.request_of), (subset.items, subset.item_of)):
+        assert sums.start is not None
+        for n, (a, b) in enumerate(zip(sums.start[:-1], sums.start[1:], strict=True)):
+            assert sums.row[a:b].tolist() == torch.nonzero(of == n).squeeze(1).tolist()

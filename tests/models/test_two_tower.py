@@ -1,24 +1,30 @@
-"""Several query towers, whose vectors are summed, and the biases within vectors."""
+"""Towers: several of a query, biases within vectors, matches beside them, features that training leaves out."""
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import nn
 
-from corank.core.errors import ConfigError
+from corank.core.errors import BundleError, ConfigError
+from corank.evaluation.predict import predict_split
 from corank.features.log_schema import DataSettings
-from corank.models.joint import JointModel
 from corank.models.settings.network import StageContext
 from corank.models.settings.two_tower import TowersSettings
-from corank.models.two_tower import Sum, Tower, Towers
-from corank.training.config_file import complete_saved
+from corank.models.two_tower import FeatureDropout, Sum, Tower, Towers
+from corank.serving.funnel.request import Request
+from corank.serving.funnel.scorers.match_terms import MatchTerms
+from corank.serving.funnel.scorers.parts_scorer import PartsScorer
+from corank.training.config_file import complete_saved, read
 from corank.training.warm_start.layers import ModelMap
-from tests.support.configs import TEXT, refused
+from tests.support.cases import Case
+from tests.support.configs import refused, shop
 from tests.support.encoded_batches import LAYOUT, SCHEMA, random_batch
-from tests.support.models import linears, two_tower
+from tests.support.models import joint, linears, two_tower
+from tests.support.random_worlds import DERIVED, NARROW
 
 DATA = DataSettings.model_validate(
     {
@@ -92,13 +98,12 @@ def test_a_tower_sees_its_features_alone() -> None:
         x = torch.randn(50, LAYOUT.width("query"), requires_grad=True)
         (gradient,) = torch.autograd.grad(tower(x).square().sum(), x)
         assert torch.nonzero(gradient.any(0)).squeeze(1).tolist() == columns(*spec["features"])
-
-
-def test_a_feature_may_enter_two_towers_or_none() -> None:
-    query = towers(query_towers={"a": {"features": ["user"]}, "b": {"features": ["user", "hour"]}}).query
+    both = towers(query_towers={"a": {"features": ["user"]}, "b": {"features": ["user", "hour"]}}).query
     x = torch.randn(50, LAYOUT.width("query"), requires_grad=True)
-    (gradient,) = torch.autograd.grad(query(x).square().sum(), x)
-    assert torch.nonzero(gradient.any(0)).squeeze(1).tolist() == columns("user", "hour")
+    (gradient,) = torch.autograd.grad(both(x).square().sum(), x)
+    assert torch.nonzero(gradient.any(0)).squeeze(1).tolist() == columns("user", "hour"), (
+        "two towers, or none"
+    )
 
 
 def test_widths_are_those_of_query_unless_given() -> None:
@@ -121,11 +126,7 @@ def test_one_tower_is_called_as_it_always_was() -> None:
 
 def test_the_towers_of_a_model_meet_the_items_in_a_dot_product() -> None:
     batch, by_row = random_batch(3)
-    torch.manual_seed(0)
-    built = JointModel([of()], LAYOUT)
-    with torch.no_grad():
-        for table in built.tables.parameters():
-            table.normal_()
+    built = joint(of())
     output = built(batch)["prerank"]
     made_of, z = output.vectors, output.logits["click"]
     assert made_of is not None and len(made_of.query) == len(batch.numbers["query"])
@@ -139,11 +140,7 @@ def test_the_towers_of_a_model_meet_the_items_in_a_dot_product() -> None:
 @pytest.mark.parametrize("some", [{}, {"query_towers": {}}])
 def test_each_side_adds_a_bias_within_the_vectors(some: dict[str, Any]) -> None:
     batch, by_row = random_batch(3)
-    torch.manual_seed(0)
-    built = JointModel([of(bias=True, **some)], LAYOUT)
-    with torch.no_grad():
-        for table in built.tables.parameters():
-            table.normal_()
+    built = joint(of(bias=True, **some))
     output, stage, inputs = built(batch)["prerank"], two_tower(built), built.inputs(batch)
     q, v = stage.query(inputs["query"]), stage.item_vectors(inputs["item"])
     assert q.shape[1] == 7 and v.shape[1] == 8 and (v[:, -1] == 1).all()
@@ -157,8 +154,7 @@ def test_each_side_adds_a_bias_within_the_vectors(some: dict[str, Any]) -> None:
 
 def test_biases_come_to_a_model_that_had_none() -> None:
     """`train --from` takes over the numbers that both vectors have; the last two of the earlier ones go."""
-    torch.manual_seed(0)
-    before, after = (JointModel([of(bias=bias)], LAYOUT) for bias in (False, True))
+    before, after = joint(of(bias=False)), joint(of(bias=True))
     mapping = ModelMap.of(before, after)
     assert not mapping.fresh and not mapping.gone
     weights, name = before.state_dict(), "stages.prerank.item.layers.1.weight"
@@ -199,8 +195,7 @@ def test_narrower_towers_keep_room_for_biases() -> None:
         ),
         (
             {"query_towers": {**SPLIT, "now": {"features": ["hour"], "widths": [8, 4]}}},
-            "the towers of 'prerank' meet in a dot product, so their last widths must be equal; "
-            "received now 4 and item 8",
+            "the towers of 'prerank' meet, so their last widths must be equal; received now 4 and item 8",
         ),
         ({"query": [16, 4]}, "must be equal; received past 4 and item 8"),
         ({"query_towers": {"now": {"features": []}}}, "at least 1 item"),
@@ -242,17 +237,179 @@ def test_a_tower_that_reads_nothing_is_refused(side: str) -> None:
 
 
 def test_a_config_says_where_its_towers_are_wrong(tmp_path: Path) -> None:
-    path = tmp_path / "shop.yaml"
-    path.write_text(TEXT, encoding="utf-8")
     several = "stages.0.query_towers={person: {features: [user_id, history]}, now: {features: [tab]}}"
-    crossed = "stages.0.query_towers.now.features=[tab, brand_seen]"
-    assert refused(path, several, crossed).startswith(
-        "stages.prerank.query_towers.now.features: 'brand_seen' is a cross feature"
+    for change, message in (
+        (
+            "now.features=[tab, brand_seen]",
+            "stages.prerank.query_towers.now.features: 'brand_seen' is a cross",
+        ),
+        ("now.widths=[16, 4]", "stages.0: the towers of 'prerank' meet, so their last widths must be equal"),
+    ):
+        assert refused(shop(tmp_path), several, f"stages.0.query_towers.{change}").startswith(message)
+
+
+# Matches
+
+SEEN = "features.seen={kind: count, of: [history, item_id]}"
+
+
+def test_weighted_columns_are_added_to_the_product() -> None:
+    """Those of numbers weigh nothing at first, those of embeddings one."""
+    model = joint(of(query_towers={}, matches=["match", "pair"]))
+    stage = two_tower(model)
+    assert stage.matches is not None
+    assert stage.matches.weight.tolist() == [1.0] * 8 + [0.0]
+    batch, by_row = random_batch(3)
+    with torch.no_grad():
+        stage.matches.weight.normal_()
+    output = model(batch)["prerank"]
+    assert output.vectors is None, "no vector knows the matches, so that no loss may take them for the logit"
+    torch.testing.assert_close(
+        output.logits["click"], model(by_row)["prerank"].logits["click"], rtol=1e-4, atol=1e-5
     )
-    assert refused(path, several, "stages.0.query_features=[tab]") == (
-        "stages.0: query_features are those of a single query tower; drop them, or query_towers"
+    cross, weight = model.inputs(batch)["cross"][: len(batch)], stage.matches.weight
+    stage.matches = None
+    torch.testing.assert_close(
+        output.logits["click"] - model(batch)["prerank"].logits["click"], cross @ weight, rtol=1e-4, atol=1e-5
     )
-    assert refused(path, several, "stages.0.query_towers.now.widths=[16, 4]") == (
-        "stages.0: the towers of 'prerank' meet in a dot product, so their last widths must be equal; "
-        "received now 4 and item 8"
+
+
+@pytest.mark.thorough
+def test_a_bundle_counts_matches_as_packing_did(tmp_path: Path) -> None:
+    """Of numbers and of buckets, of lists on either side."""
+    towers = {"model": "towers"} | NARROW
+    case = Case.of(
+        tmp_path, DERIVED | {"din": None, "dcn": None, "middle": towers, "earlier": [], "matches": True}
     )
+    stage = case.config.stages[0]
+    assert isinstance(stage, TowersSettings)
+    kinds = {(type(f := case.packed.schema.features[n]).__name__, f.storage) for n in stage.matches}
+    assert {(f"{k}Feature", s) for k in ("Count", "Within") for s in ("id", "number")} <= kinds
+    predictions = predict_split(case.model, case.packed, "test")
+    start = predictions.requests.start
+    network = case.model.stages["prerank"]
+    assert isinstance(network, Towers) and network.matches is not None
+    for n in range(len(start) - 1):
+        logits = case.funnel.logits(Request.parse(case.request("test", n)))
+        for name in ("prerank", "middle"):
+            theirs = predictions.logits[name]["click"][start[n] : start[n + 1]]
+            np.testing.assert_allclose(logits[name]["click"], theirs, atol=4e-5)
+    with torch.no_grad():
+        network.matches.weight.add_(1.0)
+    changed = predict_split(case.model, case.packed, "test").logits["prerank"]["click"]
+    assert np.abs(changed - predictions.logits["prerank"]["click"]).max() > 0.1
+    assert case.funnel.manifest.product_stages == []
+    scorer = case.funnel.scorer.stages["prerank"]
+    assert isinstance(scorer, PartsScorer)
+    scorer.inputs.stage.matches.append("user_0")
+    with pytest.raises(BundleError, match="'user_0' is no match of query and item; export the bundle again"):
+        MatchTerms(scorer.inputs)
+
+
+def test_vectors_alone_are_refused_where_matches_count(tmp_path: Path) -> None:
+    path, matched = shop(tmp_path), (SEEN, "stages.0.matches=[seen]")
+    stage = read(path, matched).stages[0]
+    assert stage.counted() == ["seen"] and stage.has_vectors and not stage.orders_by_product
+    assert stage.input_features(read(path, matched).declared)["prerank.matches"] == ["seen"]
+    assert stage.without_features(["seen"]).counted() == []
+    message = refused(path, *matched, "retrieval={stage: prerank, keep: 3}")
+    assert "retrieval.stage: 'prerank' orders by more than a product of vectors" in message
+    message = refused(path, *matched, "losses.1={kind: in_batch, stage: prerank}")
+    assert "'prerank' has no vectors of queries and items whose product alone orders them" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            ["stages.0.matches=[brand_seen]"],
+            "stages.prerank.matches: 'brand_seen' is no feature of kind count or contains of the query and the item, "
+            "such as {kind: count, of: [history.brand, brand]}, or of kind within; none is declared",
+        ),
+        (
+            [SEEN, "stages.0.matches=[tab]"],
+            "of the query and the item, such as {kind: count, of: [history.brand, ",
+        ),
+        ([SEEN, "stages.0.matches=[tab]"], "; those declared are seen"),
+        ([SEEN, "stages.0.matches=[seen, seen]"], "stages.prerank.matches: 'seen' is there twice; drop one"),
+    ],
+)
+def test_what_is_no_match_is_refused(tmp_path: Path, changes: list[str], message: str) -> None:
+    assert message in refused(shop(tmp_path), *changes)
+
+
+# Features that training leaves out row by row
+
+
+def test_a_row_loses_the_whole_feature_or_has_more_of_it() -> None:
+    torch.manual_seed(0)
+    dropped, x = (
+        FeatureDropout(LAYOUT, "item", {"item": 0.75, "user": 0.5}),
+        torch.ones(4000, LAYOUT.width("item")),
+    )
+    item = LAYOUT.columns("item", ["item"])
+    seen = dropped(x).numpy()
+    assert (np.delete(seen, item, axis=1) == 1).all()
+    assert (seen[:, item] == seen[:, item[:1]]).all()
+    assert set(seen[:, item[0]]) == {0, 4}
+    assert seen[:, item[0]].mean() == pytest.approx(1, abs=0.1)
+    assert dropped.eval()(x) is x
+
+
+def test_towers_leave_features_out_in_training_alone() -> None:
+    built, plain = (
+        towers(query_towers={}, feature_dropout=rates) for rates in ({"item": 0.5, "user": 0.5}, {})
+    )
+    for vectors, side in (("item_vectors", "item"), ("query_vectors", "query")):
+        x = torch.randn(20, LAYOUT.width("item" if side == "item" else "query"))
+        whole = getattr(plain, vectors)(x)
+        assert not torch.equal(getattr(built.train(), vectors)(x), whole)
+        assert torch.equal(getattr(built.eval(), vectors)(x), whole)
+
+
+def test_what_is_learnt_of_an_id_is_shrunk_however_weights_are_scaled() -> None:
+    """Items of one attribute whose targets are ±1 around its mean of 3: with .75 left out, an id moves it by .25."""
+    torch.manual_seed(0)
+    dropout = FeatureDropout(LAYOUT, "item", {"item": 0.75})
+    x = torch.zeros(2, LAYOUT.width("item"))
+    first = int(LAYOUT.columns("item", ["item"])[0])
+    x[:, first] = torch.tensor([1.0, -1.0])
+    y = torch.tensor([4.0, 2.0])
+    layer, table = torch.nn.Linear(x.shape[1], 1), torch.nn.Parameter(torch.tensor(0.01))
+    optimiser = torch.optim.Adam([*layer.parameters(), table], lr=0.05)
+    for step in range(400):
+        rows = torch.arange(512) % 2
+        predicted = layer(dropout(x[rows] * table)).squeeze(1)
+        for group in optimiser.param_groups:
+            group["lr"] = 0.05 * (1 - step / 400)
+        optimiser.zero_grad()
+        (predicted - y[rows]).square().mean().backward()
+        optimiser.step()
+    with torch.no_grad():
+        learnt = layer(dropout.eval()(x * table)).squeeze(1)
+    np.testing.assert_allclose(learnt, [3.25, 2.75], atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("{item_di: 0.5}", "unknown tower feature 'item_di'; did you mean 'item_id'?"),
+        ("{x: 0.5}", "unknown tower feature 'x'; known tower features: brand, history, item_id"),
+        ("{brand_seen: 0.5}", "unknown tower feature 'brand_seen'; did you mean 'brand'?"),
+    ],
+)
+def test_only_features_of_the_towers_may_be_left_out(tmp_path: Path, change: str, message: str) -> None:
+    name = change[1:].partition(":")[0]
+    error = refused(shop(tmp_path), f"stages.0.feature_dropout={change}")
+    assert error.startswith(f"stages.prerank.feature_dropout.{name}: {message}")
+
+
+@pytest.mark.parametrize("rate", [0, 1, "half"])
+def test_a_share_is_between_0_and_1(rate: object) -> None:
+    with pytest.raises(ValidationError, match="feature_dropout"):
+        of(feature_dropout={"item": rate})
+
+
+def test_a_feature_that_is_gone_is_left_out_of_the_rates() -> None:
+    rates = {"item": 0.5, "tags": 0.1}
+    assert of(feature_dropout=rates).without_features(["tags"]).feature_dropout == {"item": 0.5}

@@ -43,3 +43,10 @@ def refused(path: Path, *overrides: str) -> str:
     with pytest.raises(ConfigError) as caught:
         read(path, overrides)
     return str(caught.value).removeprefix(f"{path}: ")
+
+
+def shop(folder: Path) -> Path:
+    """The config, written to a folder."""
+    path = folder / "shop.yaml"
+    path.write_text(TEXT, encoding="utf-8")
+    return path

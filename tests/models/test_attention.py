@@ -4,7 +4,6 @@ import copy
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -23,15 +22,13 @@ from corank.losses.base import FunnelSpec
 from corank.losses.settings.click import ClickLoss
 from corank.losses.total import TotalLoss
 from corank.models.attention import BatchHistory, Din, SingleRequestHistory
-from corank.models.joint import JointModel
 from corank.models.layers import ACTIVATIONS
 from corank.models.named_axes import number
 from corank.models.settings.mlp import DinSettings, MlpSettings
 from corank.models.settings.two_tower import TowersSettings
-from tests.support.encoded_batches import LAYOUT, SCHEMA, SIZES
+from tests.support.encoded_batches import SCHEMA, SIZES
 from tests.support.history_batches import ATTENDED, HELD, RAGGED, Request, attended, requests
-from tests.support.loss_cases import logits_of
-from tests.support.models import dense_gradients, mlp
+from tests.support.models import assert_learns_alike, joint, mlp, plain_rows
 
 WIDTH = 5
 DIN = DinSettings(history="seen", attributes=["tags"], hidden=3)
@@ -176,38 +173,15 @@ def test_bf16_inputs_give_sums_in_fp32() -> None:
     torch.testing.assert_close(rounded, exact, rtol=0.1, atol=0.1)
 
 
-def model(seed: int) -> JointModel:
-    torch.manual_seed(seed)
-    built = JointModel([RANK], LAYOUT)
-    with torch.no_grad():
-        for table in built.tables.parameters():
-            table.normal_()
-    return built
-
-
-def gradients(built: JointModel, batch: Batch) -> tuple[float, dict[str, np.ndarray]]:
-    total, _ = TOTAL(built(batch), batch, 1)
-    built.zero_grad(set_to_none=True)
-    total.backward()
-    return total.item(), dense_gradients(built)
-
-
 @pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(requests, st.integers(0, 99))
 def test_a_ranker_that_attends_is_the_same_by_request_and_by_row(of: list[Request], seed: int) -> None:
-    by_request, by_row = attended(of, seed)
-    built = model(seed)
-    torch.testing.assert_close(logits_of(built(by_request)), logits_of(built(by_row)), rtol=1e-4, atol=1e-4)
-    ours, our_gradients = gradients(built, by_request)
-    theirs, their_gradients = gradients(built, by_row)
-    assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
-    for name, gradient in our_gradients.items():
-        np.testing.assert_allclose(gradient, their_gradients[name], rtol=2e-3, atol=1e-4, err_msg=name)
+    assert_learns_alike(joint(RANK, seed=seed), TOTAL, *attended(of, seed))
 
 
 def test_the_interest_enters_the_first_layer_of_its_request_alone() -> None:
-    built = model(0)
+    built = joint(RANK)
     rank = mlp(built)
     assert rank.din is not None
     batch, other = (attended(of)[0] for of in (RAGGED, [(2, [3, 0, 5]), *RAGGED[1:]]))
@@ -215,17 +189,13 @@ def test_the_interest_enters_the_first_layer_of_its_request_alone() -> None:
     assert (before != after).tolist() == [True, True, False, False, False, False]
     inputs = built.inputs(batch)
     interest = rank.din(rank.target(inputs["item"]), history(inputs[ATTENDED], batch))
-    plain = torch.cat(
-        (inputs["query"][batch.request_of], inputs["item"][batch.item_of], inputs["cross"][: len(batch)]), 1
-    )
-    first = rank.first(plain) + rank.interest(interest)
+    first = rank.first(plain_rows(inputs, batch)) + rank.interest(interest)
     torch.testing.assert_close(before, rank.above(first).logits["click"], rtol=1e-4, atol=1e-5)
 
 
 def test_an_event_is_embedded_as_a_candidate_is() -> None:
     assert RANK.attended(SCHEMA) == ATTENDED
-    torch.manual_seed(0)
-    built = JointModel([TowersSettings(name="prerank", model="towers", value="click", keep=3), RANK], LAYOUT)
+    built = joint(TowersSettings(name="prerank", keep=3), RANK)
     assert built.attended == (ATTENDED,)
     batch = attended(RAGGED)[0]
     items, inputs = int(batch.item_of.max()) + 1, built.inputs(batch)
