@@ -55,8 +55,8 @@ def world(folder: Path, walk: float, seed: int, requests: int) -> Arena:
 
 def judge(arena: Arena, arm: str, epochs: int, seed: int) -> Figures:
     """The AUC of a ranker, and the processor time of its training in seconds."""
-    model = "mlp_lab" if arm.startswith("encoder") else "mlp"
-    stage = {"name": "rank", "model": model, "keep": 10, "din": ARMS[arm]}
+    kind = "mlp_lab" if arm.startswith("encoder") else "mlp"
+    stage = {"name": "rank", "model": kind, "keep": 10, "din": ARMS[arm]}
     settings = {"epochs": epochs, "requests": 64, "seed": seed}
     began = time.process_time()
     model = arena.trained(arm, [stage], [{"kind": "click", "stage": "rank"}], settings)

@@ -149,8 +149,9 @@ def ordered_by(trained: Run, feature: str, folder: Path) -> Run:
         for parameter in (p for n, p in model.named_parameters() if not n.startswith("tables.")):
             parameter.zero_()
         rank = mlp(model)
-        rank.first.bias[0] = 100  # out of reach of the ReLU
-        rank.first.weight[0, column] = next(rank.hidden.parameters())[0, 0] = rank.heads.weight[0, 0] = 1
+        rank.first.get_parameter("bias")[0] = 100  # out of reach of the ReLU
+        rank.first.get_parameter("weight")[0, column] = 1
+        next(rank.hidden.parameters())[0, 0] = next(rank.heads.parameters())[0, 0] = 1
     run = Run.create(folder, trained.config, trained.base)
     run.finish(packed, model, calibrators, {"epoch": 0, "step": 0, "figures": [{}]})
     return run

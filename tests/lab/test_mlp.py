@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from corank.core.settings import validate
+from corank.features.schema import Placement
 from corank.losses.base import FunnelSpec
 from corank.losses.settings.click import ClickLoss
 from corank.losses.settings.distill import DistillLoss
@@ -26,8 +27,9 @@ from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.loss_cases import logits_of
 from tests.support.models import plain_rows, randomise
 
+SIDES: list[Placement] = ["query", "item", "cross"]
 LABELS = ["click", "buy", "share"]
-PRERANK = TowersSettings(name="prerank", keep=3, query=[4], item=[4])
+PRERANK = TowersSettings(name="prerank", value="click", keep=3, query=[4], item=[4])
 FUNNEL = FunnelSpec(["exposed"], ["click"], {"prerank": ["click"], "rank": ["click"]})
 CLICK = ClickLoss(kind="click", stage="rank")
 DISTILL = DistillLoss(kind="distill", teacher="rank", student="prerank", on=["exposed"], form="pointwise")
@@ -205,11 +207,12 @@ def test_a_ranker_reads_numbers_beside_scaled_ones_and_gates_them(
         return np.random.default_rng(0).normal(size=(50, 1)).astype(np.float32)
 
     rank.fit_numbers(sample)
-    assert sorted(asked) == ["cross", "item", "query"], "no number is a snapshot"
+    assert asked == SIDES, "no number is a snapshot"
     inputs = built.inputs(batch)
-    embedded = {p: torch.cat((inputs[p], rank.numbers[p](inputs[p])), 1) for p in rank.numbers}
+    embedded = {p: torch.cat((inputs[p], rank.numbers[p](inputs[p])), 1) for p in SIDES}
     read = {p: rank.gates[p](x) if gates else x for p, x in embedded.items()}
-    expected = rank.heads(torch.relu(rank.first(plain_rows(read | {"snapshot": inputs["snapshot"]}, batch))))
+    rows = plain_rows({**read, "snapshot": inputs["snapshot"]}, batch)
+    expected = rank.heads(torch.relu(rank.first(rows)))
     torch.testing.assert_close(
         built(batch)["rank"].logits["click"], expected.squeeze(1), rtol=1e-4, atol=1e-4
     )

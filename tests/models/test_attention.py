@@ -195,7 +195,7 @@ def test_the_interest_enters_the_first_layer_of_its_request_alone() -> None:
 
 def test_an_event_is_embedded_as_a_candidate_is() -> None:
     assert RANK.attended(SCHEMA) == ATTENDED
-    built = joint(TowersSettings(name="prerank", keep=3), RANK)
+    built = joint(TowersSettings(name="prerank", value="click", keep=3), RANK)
     assert built.attended == (ATTENDED,)
     batch = attended(RAGGED)[0]
     items, inputs = int(batch.item_of.max()) + 1, built.inputs(batch)

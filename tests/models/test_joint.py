@@ -49,7 +49,7 @@ def model(seed: int = 0, **changes: Any) -> JointModel:
     return joint(*(stage.model_copy(update=changes) for stage in STAGES), seed=seed)
 
 
-CROSSED = {
+CROSSED: dict[str, dict[str, Any]] = {
     "full": {"dcn": DcnSettings()},
     "narrow": {"dcn": DcnSettings(rank=3)},
     "normalised": {"dcn": DcnSettings(), "normalisation": "layer"},
@@ -228,7 +228,7 @@ def gradients_of(built: JointModel, z: Tensor) -> dict[str, Tensor]:
     return {name: g.to_dense() if g.is_sparse else g for name, g in gradient_of.items()}
 
 
-RANKERS = {
+RANKERS: dict[str, dict[str, Any]] = {
     "plain": {},
     "sees": {"from_stages": ["prerank.score", "prerank.rank"]},
     "attends": {"din": DinSettings(history="seen", attributes=["tags"])},

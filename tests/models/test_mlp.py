@@ -30,7 +30,7 @@ from tests.support.encoded_batches import random_batch
 from tests.support.loss_cases import logits_of
 from tests.support.models import grad_of, joint, linears, mlp, plain_rows, two_tower
 
-PRERANK = TowersSettings(name="prerank", keep=3, query=[8, 4], item=[4])
+PRERANK = TowersSettings(name="prerank", value="click", keep=3, query=[8, 4], item=[4])
 TOTAL = TotalLoss(
     [ClickLoss(kind="click", stage="rank")], FunnelSpec(["cut", "exposed"], ["click"], {"rank": ["click"]})
 )

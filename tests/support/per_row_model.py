@@ -70,5 +70,5 @@ def _rank(stage: Mlp, row: Tensor) -> StageOutput:
     for layer in stage.hidden:
         assert isinstance(layer, torch.nn.Linear)
         x = activated(x, layer.weight, layer.bias, stage.activation)
-    out = torch.nn.functional.linear(x, stage.heads.weight.to(x.dtype), stage.heads.bias.to(x.dtype)).float()
+    out = torch.nn.functional.linear(x, *(p.to(x.dtype) for p in stage.heads.parameters())).float()
     return StageOutput(dict(zip(stage.labels, out.unbind(1), strict=True)))

@@ -74,7 +74,7 @@ WRONG = {
     "stages.1.hidden=[16, 0]": "stages.1.hidden.1: Input should be greater than 0; received 0",
     "stages.0.dropout=1": "stages.0.dropout: Input should be less than 1; received 1",
     "stages.1.model=tree": "stages.1: unknown model 'tree'; did you mean 'trees'?",
-    "stages.1.model=linear": "stages.1: unknown model 'linear'; known models: mlp, towers",
+    "stages.1.model=linear": "stages.1: unknown model 'linear'; known models: mlp, mlp_lab, towers, ",
     "name=a/b": "name: String should match pattern",
     "data.split.valid=soon": "data.split.valid: ",
     "data.timezone=Mars": "data: timezone: expected a name such as UTC or Asia/Shanghai; received 'Mars'",
@@ -89,7 +89,7 @@ WRONG = {
     "stages.0.item_features=[history]": "stages.prerank.item_features: 'history' is a query feature and cannot "
     "enter the item tower",
     "stages.0.query_features=[nobody]": "stages.prerank.query_features: no feature 'nobody' is declared",
-    "stages.0.query=[16, 4]": "stages.0: the towers of 'prerank' meet in a dot product, so their last widths must "
+    "stages.0.query=[16, 4]": "stages.0: the towers of 'prerank' meet, so their last widths must "
     "be equal; received query 4 and item 8",
     "stages.1.value=share": "stages.rank.value: unknown name 'share'; known names: click, order (labels of the "
     "stage, and data.columns)",

@@ -10,8 +10,8 @@ import corank
 from corank.training.checkpoints.checkpoint import save
 from corank.training.checkpoints.run_file import RUN_FILE
 from corank.training.config_file import plain, read
-from corank.training.gone_keys import GONE
 from corank.training.run import Run
+from corank.training.train_settings import TrainSettings
 from tests.support.command_line import run_corank
 from tests.support.configs import TEXT, refused
 from tests.support.interruptions import Interrupting, StoppedError, same
@@ -19,6 +19,7 @@ from tests.support.shared import small_world
 from tests.support.simulated_runs import trained_run
 
 EASY = "train.skip_easy={by: prerank, on: [ranked]}"
+GONE = f"train.skip_easy: {TrainSettings.gone['skip_easy']}"
 NULLS = {"skip_easy": None, "gradient_conflict": None}
 
 
@@ -29,12 +30,12 @@ def path(tmp_path: Path) -> Path:
     return file
 
 
-@pytest.mark.parametrize("key", GONE)
+@pytest.mark.parametrize("key", TrainSettings.gone)
 def test_a_key_that_went_is_refused_with_what_to_do(path: Path, key: str) -> None:
     for value in ("{}", "{by: prerank, on: [ranked]}", "3"):
-        assert refused(path, f"{key}={value}") == f"{key} is gone: {GONE[key]}"
+        assert refused(path, f"train.{key}={value}") == f"train.{key}: {TrainSettings.gone[key]}"
     before = plain(read(path))
-    assert plain(read(path, [f"{key}=null"])) == before
+    assert plain(read(path, [f"train.{key}=null"])) == before
 
 
 @pytest.mark.parametrize("train", ["[]", "3", "null", "{rank: {lr: 0.1}, skip_easy: null}"])
@@ -50,7 +51,7 @@ def test_odd_parts_of_a_config_are_left_to_its_other_checks(path: Path, train: s
 def test_each_command_refuses_it(path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
     code, out, err = run_corank(capsys, command, path, "--set", EASY)
     assert (code, out) == (1, "")
-    assert err.splitlines() == [f"error: {path}: train.skip_easy is gone: {GONE['train.skip_easy']}"]
+    assert err.splitlines() == [f"error: {path}: {GONE}"]
     assert sorted(path.parent.iterdir()) == [path]
 
 
@@ -74,7 +75,7 @@ def test_a_search_refuses_it(
     )
     assert (code, out) == (1, "")
     (line,) = err.splitlines()
-    assert line.endswith(f": train.skip_easy is gone: {GONE['train.skip_easy']}")
+    assert line.endswith(f": {GONE}")
     assert not (tmp_path / "out").exists()
 
 

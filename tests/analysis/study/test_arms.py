@@ -138,21 +138,6 @@ def test_samples(config: Config) -> None:
     ]
 
 
-def test_pseudo_labels(config: Config) -> None:
-    arms = build_arms(config, [9])[9]
-    configs = named(arms)
-    for name, beta in (("pseudo-labels of the members", 1), ("pseudo-labels, all alike", 0)):
-        assert kinds(configs[name], "prerank") == ["click", "pseudo_label", "distill"]
-        (loss,) = (loss for loss in plain(configs[name])["losses"] if loss["kind"] == "pseudo_label")
-        (negatives,) = (loss for loss in plain(config)["losses"] if loss["kind"] == "unexposed")
-        assert (loss["on"], loss["per_request"]) == (negatives["from"], negatives["per_request"])
-        assert (loss["ensemble"], loss["beta"], loss["warm_up"]) == (["rank"], beta, 500)
-        assert plain(configs[name])["stages"] == plain(configs["the ranker with members"])["stages"]
-    bare = {**plain(config), "losses": [loss for loss in plain(config)["losses"] if loss["kind"] == "click"]}
-    refused = build_arms(Config.model_validate(bare), [9])[9].refused
-    assert "has no unexposed negatives" in refused["pseudo-labels, all alike"]
-
-
 def test_no_crosses(config: Config) -> None:
     configs = named(build_arms(config, [8])[8])
     bare = configs["no crosses, without distillation"]

@@ -66,7 +66,6 @@ def test_memory_follows_the_optimiser_the_average_and_own_tables() -> None:
         ("stages.1.hidden=[512, 128]",),
         ("stages.0.item=[512, 8]",),
         ("stages.1.din={history: history}",),
-        ("stages.1.din={history: history, encoder: {}}",),
         ("stages.1.dcn={layers: 2}",),
     ],
 )
