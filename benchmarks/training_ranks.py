@@ -23,19 +23,18 @@ from torch import Tensor
 from benchmarks.speed.train_throughput import DIM, PRERANK, RANK, TOTAL, packed_log
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.distributed.process_group import join_ranks
 from corank.distributed.ranks import Ranks
 from corank.features.input_layout import Layout
 from corank.features.kinds.id import IdFeature
 from corank.features.schema import Schema
 from corank.models.tables.builder import TableBuilder
-from corank.training.config import Config
-from corank.training.device import keep_freed_memory
-from corank.training.optimisers import table_optimiser
+from corank.training.checkpoints.training_state import table_optimiser
+from corank.training.config.config import Config
+from corank.training.config.settings import TableOptimiser, TrainSettings
 from corank.training.run import Run
-from corank.training.train_settings import TableOptimiser, TrainSettings
-from corank.training.trainer import Trainer
+from corank.training.trainer import Trainer, keep_freed_memory
 
 Mode = Literal["single", "ceiling", "sharded", "replicated", "torchrec", "memory"]
 _PROGRAM = "from benchmarks.training_ranks import main; main()"

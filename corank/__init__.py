@@ -10,39 +10,55 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from corank.core.extras import name_missing_extra
+from corank.core.lazy import name_missing_extra
 
 if TYPE_CHECKING:
     __version__: str
     from corank import config as config
-    from corank.api.bundles import compare_cases, conformance, export, rank, refresh
+    from corank.api.bundles import (
+        BundleResult,
+        PublishResult,
+        compare_cases,
+        conformance,
+        export,
+        rank,
+        refresh,
+    )
     from corank.api.evaluating import compare, compare_served, evaluate
-    from corank.api.measuring import explain, report, request
-    from corank.api.results.bundle_results import BundleResult, PublishResult
-    from corank.api.results.check_result import CheckResult
-    from corank.api.results.evaluation_results import ComparisonResult, EvaluationResult, GroupsResult
-    from corank.api.results.pack_result import PackResult
-    from corank.api.results.report_page import ReportPage
-    from corank.api.results.served_results import ServedComparisonResult
-    from corank.api.results.study_results import ExplanationResult, SearchResult, StudyResult
-    from corank.api.results.training_result import TrainResult
-    from corank.api.results.validation_result import ValidationResult
-    from corank.api.runs import check, pack
-    from corank.api.searching import sweep, tune
+    from corank.api.experiments import study, sweep, tune
+    from corank.api.measuring import ReportPage, ValidationResult, explain, report, request, track
+    from corank.api.results import (
+        ComparisonResult,
+        EvaluationResult,
+        ExplanationResult,
+        GroupsResult,
+        SearchResult,
+        ServedComparisonResult,
+        StudyResult,
+    )
+    from corank.api.runs import CheckResult, PackResult, check, pack
     from corank.api.serving import serve
-    from corank.api.stores import predict, publish, vectors
-    from corank.api.studies import study
-    from corank.api.tracking import track
-    from corank.api.training import train
-    from corank.api.users import users
-    from corank.api.versions import promote, prune, replay, roll_back, store_log, store_versions, withdraw
+    from corank.api.stores import (
+        predict,
+        promote,
+        prune,
+        publish,
+        replay,
+        roll_back,
+        store_log,
+        store_versions,
+        users,
+        vectors,
+        withdraw,
+    )
+    from corank.api.training import TrainResult, train
     from corank.continual.daily import daily
     from corank.continual.daily_result import DailyResult
     from corank.core.registry import load_plugins
     from corank.serving.funnel.funnel import Funnel
     from corank.serving.funnel.request import Request
     from corank.training.callbacks import Callback
-    from corank.training.config import Config
+    from corank.training.config.config import Config
     from corank.training.tracking.mlflow import MlflowCallback
     from corank.training.tracking.wandb import WandbCallback
 
@@ -107,22 +123,20 @@ _MODULE_OF = {
     "Callback": "corank.training.callbacks",
     "MlflowCallback": "corank.training.tracking.mlflow",
     "WandbCallback": "corank.training.tracking.wandb",
-    "Config": "corank.training.config",
+    "Config": "corank.training.config.config",
     "Funnel": "corank.serving.funnel.funnel",
     "Request": "corank.serving.funnel.request",
     "load_plugins": "corank.core.registry",
     "train": "corank.api.training",
-    "ServedComparisonResult": "corank.api.results.served_results",
-    "TrainResult": "corank.api.results.training_result",
-    "ValidationResult": "corank.api.results.validation_result",
-    "ReportPage": "corank.api.results.report_page",
-    "CheckResult": "corank.api.results.check_result",
-    "PackResult": "corank.api.results.pack_result",
-    **dict.fromkeys(("BundleResult", "PublishResult"), "corank.api.results.bundle_results"),
-    **dict.fromkeys(
-        ("ComparisonResult", "EvaluationResult", "GroupsResult"), "corank.api.results.evaluation_results"
-    ),
-    **dict.fromkeys(("ExplanationResult", "SearchResult", "StudyResult"), "corank.api.results.study_results"),
+    "ServedComparisonResult": "corank.api.results",
+    "TrainResult": "corank.api.training",
+    "ValidationResult": "corank.api.measuring",
+    "ReportPage": "corank.api.measuring",
+    "CheckResult": "corank.api.runs",
+    "PackResult": "corank.api.runs",
+    **dict.fromkeys(("BundleResult", "PublishResult"), "corank.api.bundles"),
+    **dict.fromkeys(("ComparisonResult", "EvaluationResult", "GroupsResult"), "corank.api.results"),
+    **dict.fromkeys(("ExplanationResult", "SearchResult", "StudyResult"), "corank.api.results"),
     **dict.fromkeys(
         ("check", "pack"),
         "corank.api.runs",
@@ -130,16 +144,16 @@ _MODULE_OF = {
     **dict.fromkeys(("compare_cases", "conformance", "export", "rank", "refresh"), "corank.api.bundles"),
     **dict.fromkeys(("compare", "compare_served", "evaluate"), "corank.api.evaluating"),
     **dict.fromkeys(("explain", "report", "request"), "corank.api.measuring"),
-    **dict.fromkeys(("sweep", "tune"), "corank.api.searching"),
+    **dict.fromkeys(("sweep", "tune"), "corank.api.experiments"),
     **dict.fromkeys(("predict", "publish", "vectors"), "corank.api.stores"),
     **dict.fromkeys(
         ("promote", "prune", "replay", "roll_back", "store_log", "store_versions", "withdraw"),
-        "corank.api.versions",
+        "corank.api.stores",
     ),
-    "study": "corank.api.studies",
+    "study": "corank.api.experiments",
     "serve": "corank.api.serving",
-    "track": "corank.api.tracking",
-    "users": "corank.api.users",
+    "track": "corank.api.measuring",
+    "users": "corank.api.stores",
     "daily": "corank.continual.daily",
     "DailyResult": "corank.continual.daily_result",
 }
@@ -161,9 +175,9 @@ def __getattr__(name: str) -> Any:
     Raises MissingExtraError if the name needs a part that is not installed.
     """
     if name == "__version__":
-        from importlib.metadata import version
+        from corank.core.version import corank_version
 
-        return version("corank")
+        return corank_version()
     if name == "config":
         return import_module("corank.config")
     if name not in _MODULE_OF:

@@ -18,14 +18,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from corank.api.config_source import ConfigSource, OpenedConfig, to_yaml
-from corank.core.search.ann_index import RetrievalSettings
+from corank.core.vector_search import RetrievalSettings
 from corank.features.kinds.age import AgeFeature, TimeFeature
 from corank.features.kinds.arithmetic import ProductFeature, RatioFeature
 from corank.features.kinds.bucket import BucketFeature
 from corank.features.kinds.candidates import CandidatesFeature
-from corank.features.kinds.contains import ContainsFeature
 from corank.features.kinds.cosine import CosineFeature
-from corank.features.kinds.count import CountFeature
+from corank.features.kinds.count import ContainsFeature, CountFeature
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature
 from corank.features.kinds.number import NumberFeature
@@ -34,30 +33,29 @@ from corank.features.kinds.prior import PriorFeature
 from corank.features.kinds.vector import VectorFeature
 from corank.features.kinds.within import WithinFeature
 from corank.features.log_schema import DataSettings, EventTable, Label, ListLog, Score
-from corank.features.splits.by_share import ShareSplit
-from corank.features.splits.by_time import RangeSplit, TimeRange, TimeSplit
-from corank.features.splits.by_value import ColumnSplit, UserSplit
-from corank.losses.settings.cascade import CascadeLoss
-from corank.losses.settings.click import ClickLoss
-from corank.losses.settings.distill import DistillLoss
-from corank.losses.settings.in_batch import InBatchLoss
-from corank.losses.settings.info_nce import InfoNceLoss
-from corank.losses.settings.levels import LevelsLoss
-from corank.losses.settings.listwise import ListwiseLoss
-from corank.losses.settings.mimic import MimicLoss
-from corank.losses.settings.pairwise import PairwiseLoss
-from corank.losses.settings.pseudo_label import PseudoLabelLoss
-from corank.losses.settings.rankflow import RankFlowLoss
-from corank.losses.settings.unexposed import UnexposedLoss
+from corank.features.split import ColumnSplit, RangeSplit, ShareSplit, TimeRange, TimeSplit, UserSplit
+from corank.losses.cascade import CascadeLoss
+from corank.losses.click import ClickLoss
+from corank.losses.distill import DistillLoss
+from corank.losses.in_batch import InBatchLoss
+from corank.losses.info_nce import InfoNceLoss
+from corank.losses.levels import LevelsLoss
+from corank.losses.lists import ListwiseLoss, PairwiseLoss
+from corank.losses.unexposed import UnexposedLoss
 from corank.models.settings.mlp import DcnSettings, DinSettings, MlpSettings, TeacherSettings
 from corank.models.settings.trees import TreesSettings
 from corank.models.settings.two_tower import QueryTower, TowersSettings
-from corank.training.config import Config
-from corank.training.config_file import plain
-from corank.training.export_settings import ExportSettings
-from corank.training.train_settings import DenseOptimiser, EarlyStop, TableOptimiser, TrainSettings
-from corank.training.trees.settings import TreeTeacherSettings
-from corank.training.validation.settings import ValidationSettings
+from corank.training.config.config import Config
+from corank.training.config.config_file import plain
+from corank.training.config.settings import (
+    DenseOptimiser,
+    EarlyStop,
+    ExportSettings,
+    TableOptimiser,
+    TrainSettings,
+    TreeTeacherSettings,
+    ValidationSettings,
+)
 
 __all__ = [
     "AgeFeature",
@@ -86,17 +84,14 @@ __all__ = [
     "LevelsLoss",
     "ListLog",
     "ListwiseLoss",
-    "MimicLoss",
     "MlpSettings",
     "NumberFeature",
     "PairFeature",
     "PairwiseLoss",
     "PriorFeature",
     "ProductFeature",
-    "PseudoLabelLoss",
     "QueryTower",
     "RangeSplit",
-    "RankFlowLoss",
     "RatioFeature",
     "RetrievalSettings",
     "Score",

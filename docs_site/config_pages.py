@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from corank.features.feature_kind import FeatureKind
 from corank.losses.base import Loss
 from corank.models.settings.stage import StageSettings
-from corank.training.config import Config
+from corank.training.config.config import Config
 from docs_site.docstrings import field_docstrings, render
 from docs_site.pages import Page, relative
 from docs_site.settings import keys_table, settings_within

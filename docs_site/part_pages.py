@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from corank.core.registry import Registry
 from corank.datasets.importer import IMPORTERS
+from corank.datasets.simulated import WORLDS
 from corank.engine.base import ENGINES
 from corank.features.feature_kind import FEATURE_KINDS
 from corank.losses.base import LOSSES
@@ -63,6 +64,9 @@ SORTS = (
         STORES, "stores", "Stores", "Addresses of `corank publish` and `serve`.", "guides/serving.md#stores"
     ),
     Sort(IMPORTERS, "importers", "Importers", "Commands of `corank import`.", "guides/importing.md"),
+    Sort(
+        WORLDS, "worlds", "Simulated worlds", "What `corank simulate` writes.", "guides/data.md#public-logs"
+    ),
     Sort(
         ENGINES,
         "engines",

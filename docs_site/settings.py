@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from corank.core.settings import format_duration
-from corank.features.splits.by_time import TimeRange
+from corank.features.split import TimeRange
 from docs_site.docstrings import field_docstrings
 from docs_site.pages import escape, table
 

@@ -22,15 +22,14 @@ from benchmarks import harness
 from benchmarks.cascades.entries import CascadeEntry, read_entries
 from benchmarks.cascades.figures import Results, figures_of, write_table
 from benchmarks.cascades.worlds import CascadeWorld, check_worlds, open_world, world_name
-from corank.analysis.study.study import RATES, Budget, train_arm
-from corank.analysis.study.trials import TrialStore
-from corank.analysis.trials.arm import Arm
-from corank.analysis.trials.trial_progress import TrialProgress
+from corank.analysis.experiments.findings import TrialStore
+from corank.analysis.experiments.study import RATES, Budget, train_arm
+from corank.analysis.experiments.trials import Arm, TrialProgress
 from corank.core.errors import ConfigError, CorankError, DataError
 from corank.core.registry import load_plugins
 from corank.core.types import Report
-from corank.datasets.feed.presets import PRESETS
-from corank.training.device import keep_freed_memory
+from corank.datasets.feed.world import PRESETS
+from corank.training.trainer import keep_freed_memory
 
 
 def chosen_entries(

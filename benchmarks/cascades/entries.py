@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 from corank.core.errors import ConfigError
 from corank.core.settings import Settings, describe_unknown, validate
 from corank.models.settings.stage import STAGE_MODELS
-from corank.training.config import Config
-from corank.training.plain_config.yaml_reader import read_yaml_file
+from corank.training.config.config import Config
+from corank.training.config.yaml_values import read_yaml_file
 
 Plain = dict[str, Any]
 PROVIDED = Path(__file__).parent / "entries"

@@ -5,10 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from benchmarks import harness
 from benchmarks.quality.arena import spread
-from corank.analysis.study.arm_result import ArmResult
-from corank.analysis.trials.comparisons import differences
-from corank.analysis.trials.figure import replicates_of
-from corank.analysis.trials.significance import Interval, mean_over_seeds
+from corank.analysis.experiments.figures import Interval, differences, mean_over_seeds, replicates_of
+from corank.analysis.experiments.findings import ArmResult
 
 Results = dict[str, ArmResult | str]
 """By entry: its result, or why it could not be trained."""

@@ -5,16 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.cascades.entries import STAGES, CascadeEntry, Plain, names_of
-from corank.analysis.trials.arm import Arm
+from corank.analysis.experiments.trials import Arm
 from corank.core.errors import ConfigError
 from corank.core.types import Report
-from corank.data.dataset import PackedDataset
-from corank.datasets.feed.presets import PRESETS
+from corank.data.packed.dataset import PackedDataset
 from corank.datasets.feed.simulate import simulate_world
+from corank.datasets.feed.world import PRESETS
 from corank.datasets.kuairand import import_kuairand
-from corank.training.config_file import from_plain
-from corank.training.plain_config.yaml_reader import read_yaml_file
-from corank.training.preparation.packed_data import open_or_pack
+from corank.training.config.config_file import from_plain
+from corank.training.config.yaml_values import read_yaml_file
+from corank.training.packed_data import open_or_pack
 
 TOWERS: Plain = {"model": "towers", "query": [128, 64, 32], "item": [128, 64, 32], "feature_dropout": {}}
 RANKER: Plain = {"model": "mlp", "hidden": [128, 64, 32]}
@@ -78,7 +78,7 @@ def open_world(given: str, folder: Path, requests: int, candidates: int, report:
     if given in PRESETS:
         base, train = folder / f"{given}-{requests}x{candidates}", SIMULATED
         if not (base / "config.yaml").exists():
-            simulate_world(base, given, requests=requests, candidates=candidates)
+            simulate_world(base, preset=given, requests=requests, candidates=candidates)
     elif not (base / "config.yaml").exists():
         base = folder / name
         if not (base / "config.yaml").exists():

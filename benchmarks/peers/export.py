@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from benchmarks.peers.foreign.rows import FLAT, LABEL, PADDING, SPLITS, USER, Column, Rows
 from corank.core.ragged import Ragged
 from corank.core.types import Ints
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.features.schema import Placement
-from corank.training.trees.flat_rows import flatten_rows, place_rows
+from corank.training.boosted_trees import flatten_rows, place_rows
 
 SIDE: dict[Placement, Literal["query", "item", "cross"]] = {
     "query": "query",

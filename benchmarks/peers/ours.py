@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 import corank
 from corank.core.files import atomic_file, write_text
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.pack import pack_log
 from corank.evaluation.predict import predict_split
-from corank.training.config_file import plain, read
+from corank.training.config.config_file import plain, read
 from corank.training.run import Run
 
 Scores = dict[str, NDArray[Any]]

@@ -21,8 +21,8 @@ from benchmarks.peers import ours
 from benchmarks.peers.environment import PeerProcess
 from benchmarks.peers.export import export
 from benchmarks.peers.foreign.rows import LABEL, USER, Rows
-from corank.analysis.trials.significance import mean_over_seeds
-from corank.metrics.bootstrap import replicates
+from corank.analysis.experiments.figures import mean_over_seeds
+from corank.metrics.intervals import replicates
 from corank.metrics.measure import Measure
 from corank.metrics.point import auc, gauc
 

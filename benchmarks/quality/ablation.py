@@ -28,13 +28,13 @@ from benchmarks import harness
 from benchmarks.quality.ablation_arms import ADDED, WITHOUT, config_of
 from benchmarks.quality.arena import kept
 from benchmarks.quality.references import reference
-from corank.analysis.trials.significance import mean_over_seeds
+from corank.analysis.experiments.figures import mean_over_seeds
 from corank.datasets.kuairand import import_kuairand
 from corank.evaluation.predict import predict_split
-from corank.metrics.bootstrap import replicates
+from corank.metrics.intervals import replicates
 from corank.metrics.measure import Measure
 from corank.metrics.point import auc, gauc
-from corank.training.config_file import plain, read
+from corank.training.config.config_file import plain, read
 
 STAGES = ("prerank", "rank")
 METRICS: dict[str, Callable[..., Measure]] = {"auc": auc, "gauc": gauc}

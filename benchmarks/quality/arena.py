@@ -13,12 +13,12 @@ from scipy.stats import t as student
 
 from corank.core.files import write_text
 from corank.core.settings import validate
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.pack import pack_log
 from corank.datasets.feed.simulate import simulate_world
 from corank.models.joint import JointModel
-from corank.training.config import Config
-from corank.training.config_file import plain, read
+from corank.training.config.config import Config
+from corank.training.config.config_file import plain, read
 from corank.training.run import Run
 from corank.training.train import train_run
 
@@ -80,7 +80,8 @@ def world(
         interests: tastes of a user.
         features: to be declared in addition to those of the simulated config.
     """
-    simulate_world(folder, preset, seed, requests, candidates, overwrite=True, interests=interests)
+    sizes = {"requests": requests, "candidates": candidates, "interests": interests}
+    simulate_world(folder, overwrite=True, preset=preset, seed=seed, **sizes)
     for log in (folder / "log").glob("*.parquet"):
         truth = pl.read_parquet(folder / "truth" / log.name)
         joined = pl.read_parquet(log).with_columns(score_truth=truth["click"])

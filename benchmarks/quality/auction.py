@@ -23,8 +23,7 @@ from benchmarks import harness
 from benchmarks.quality.arena import Figures, spread
 from corank.core.types import Doubles
 from corank.datasets.feed.simulate import simulate_world
-from corank.evaluation.predict import Predictions, predict_split
-from corank.evaluation.stage_order import read_truth
+from corank.evaluation.predict import Predictions, predict_split, read_truth
 from corank.metrics.point import truth_auc
 from corank.training.run import Run
 
@@ -92,7 +91,7 @@ def main() -> None:
         for seed in range(arguments.seeds):
             with tempfile.TemporaryDirectory() as folder:
                 data = Path(folder) / "world"
-                simulate_world(data, preset, seed, arguments.requests, auction=True)
+                simulate_world(data, preset=preset, seed=seed, requests=arguments.requests, auction=True)
                 run = corank.train(data / "config.yaml", [f"train.seed={seed}"]).run
                 for name, value in judged(run).items():
                     samples.setdefault(name, []).append(value)

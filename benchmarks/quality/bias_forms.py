@@ -29,13 +29,12 @@ from benchmarks import harness
 from benchmarks.quality.arena import Arena, Figures, kept, spread, world
 from benchmarks.quality.prerank_structures import SIDES, imported
 from benchmarks.quality.selection_bias_arms import KEEP, TOP
-from corank.evaluation.predict import predict_split
-from corank.evaluation.stage_order import read_truth
+from corank.evaluation.predict import predict_split, read_truth
 from corank.metrics.cascade import recall
 from corank.metrics.point import auc, truth_auc
 from corank.models.two_tower import Towers
-from corank.training.config_file import plain
-from corank.training.device import keep_freed_memory
+from corank.training.config.config_file import plain
+from corank.training.trainer import keep_freed_memory
 
 FORMS = {"none": None, "both": (False, False), "query": (True, False), "item": (False, True)} | {
     "neither": (True, True)

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from corank.core.types import Floats, Longs
-from corank.data.dataset import PackedDataset
-from corank.data.shard import Shard
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.shard import Shard
 from corank.metrics.point import auc
 from corank.metrics.request_order import ndcg_at
 from corank.models.settings.trees import MOST_CODES
-from corank.training.trees.flat_rows import flatten_rows, place_rows
+from corank.training.boosted_trees import flatten_rows, place_rows
 
 Numbers = NDArray[np.floating]
 SWEEP = tuple(product((0.05, 0.1), (15, 31)))

@@ -1,6 +1,6 @@
 """Joint Recall@10@20 of the losses of the whole cascade, on simulated logs in RecFlow's layout, all tuned alike.
 
-Protocol: docs/guides/recflow.md with two stages: 40 candidates a request, the towers keep 30, the ranker 20, and
+Protocol: docs/lab/recflow.md with two stages: 40 candidates a request, the towers keep 30, the ranker 20, and
 10 are to be found; a random order finds half of them. All losses have the same towers, ranker, epochs and batches. The
 learning rate and the temperature of each (of RankFlow, α in its place) are swept over the same grid on the validation
 days of a world of its own; those that lead there are tried in another such world, and the best on the mean is held
@@ -20,13 +20,13 @@ from pathlib import Path
 from benchmarks import harness
 from benchmarks.quality.arena import Arena, Figures, Loss, kept, spread
 from corank.data.packing.pack import pack_log
-from corank.datasets.recflow import import_recflow
-from corank.datasets.recflow_layout import simulate_recflow
 from corank.evaluation.predict import predict_split
-from corank.metrics import joint
+from corank.metrics import cascade as joint
 from corank.models.joint import JointModel
-from corank.training.config_file import read
-from corank.training.device import keep_freed_memory
+from corank.training.config.config_file import read
+from corank.training.trainer import keep_freed_memory
+from corank_lab.datasets.recflow import import_recflow
+from corank_lab.datasets.recflow_world import RecFlowFiles
 
 PRESET = "medium"
 Setting = tuple[float, float]
@@ -49,17 +49,17 @@ AIMS = {f"lcron.{RECALL}": (">=", 0.896), "lcron-best.high": (">=", 0.0)}
 """At least level with the best of the others: the interval of the difference reaches 0."""
 
 
-def levels(form: str, **more: object) -> list[Loss]:
-    return [{"kind": "levels", "stage": stage, "form": form} | more for stage in STAGES]
+def levels(kind: str = "levels", **more: object) -> list[Loss]:
+    return [{"kind": kind, "stage": stage} | more for stage in STAGES]
 
 
-def cascade(form: str, **more: object) -> list[Loss]:
-    return [{"kind": "cascade", "form": form, "positive": [POSITIVE], "top": 10} | more]
+def cascade(kind: str = "cascade", **more: object) -> list[Loss]:
+    return [{"kind": kind, "positive": [POSITIVE], "top": 10} | more]
 
 
 def icc(temperature: float) -> list[Loss]:
     """Cut at the stages' own quotas: its score is that of the cascade as it is."""
-    return cascade("icc", top=None, temperature=temperature)
+    return [{"kind": "icc", "positive": [POSITIVE], "temperature": temperature}]
 
 
 def rankflow(temperature: float) -> list[Loss]:
@@ -67,23 +67,26 @@ def rankflow(temperature: float) -> list[Loss]:
 
 
 LOSSES: dict[str, Callable[..., list[Loss]]] = {
-    "bce": partial(levels, "bce"),
+    "bce": partial(levels, "levels_bce"),
     "icc": icc,
     "rankflow": rankflow,
-    "fs_lambda": partial(levels, "lambda"),
-    "lambda_deepest": partial(levels, "lambda", gains=[0, 0, 0, 1]),
+    "fs_lambda": partial(levels, form="lambda"),
+    "lambda_deepest": partial(levels, form="lambda", gains=[0, 0, 0, 1]),
     "arf": partial(cascade, "arf"),
-    "arf_learnt": partial(cascade, "arf", weights="learnt"),
-    "arf_v2": partial(cascade, "arf_v2", weights="learnt"),
-    "dftopk": partial(cascade, "dftopk"),
-    "lcron": partial(cascade, "lcron"),
-    "lcron_learnt": partial(cascade, "lcron", weights="learnt"),
+    "arf_learnt": partial(cascade, "learnt_cascade", form="arf"),
+    "arf_v2": partial(cascade, "learnt_cascade", form="arf_v2"),
+    "dftopk": partial(cascade, form="dftopk"),
+    "lcron": partial(cascade, form="lcron"),
+    "lcron_learnt": partial(cascade, "learnt_cascade", form="lcron"),
 }
 
 
 def world(folder: Path, seed: int, requests: int) -> Arena:
     """A simulated world in RecFlow's layout, imported and packed."""
-    simulate_recflow(folder / "world", PRESET, seed, requests, 100, overwrite=True)
+    world = RecFlowFiles.model_validate(
+        {"preset": PRESET, "seed": seed, "requests": requests, "candidates": 100}
+    )
+    world.simulate(folder / "world", overwrite=True)
     shutil.rmtree(folder / "tables", ignore_errors=True)
     import_recflow(folder / "world", folder / "tables")
     base = folder / "tables"

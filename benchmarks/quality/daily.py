@@ -36,8 +36,8 @@ from benchmarks.quality.daily_arms import Arm, DailyLog, Frozen, Spent, Trained
 from corank.datasets.feed.simulate import simulate_world
 from corank.datasets.feed.world import FIRST_DAY
 from corank.datasets.kuairand import TIMEZONE, import_kuairand
-from corank.metrics.bootstrap import replicates
 from corank.metrics.cascade import click_recall, recall
+from corank.metrics.intervals import replicates
 from corank.metrics.measure import Measure
 from corank.metrics.point import auc, gauc
 from corank.metrics.requests import Requests

@@ -43,7 +43,7 @@ from corank.datasets.feed.world import FIRST_DAY, Drift
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import open_store
 from corank.serving.store.upsert import upsert
-from corank.training.plain_config.config_values import read_values
+from corank.training.config.yaml_values import read_values
 
 MOST = 1.1
 """Aim: of all growth."""

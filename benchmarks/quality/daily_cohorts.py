@@ -14,8 +14,8 @@ import corank
 from benchmarks import harness
 from benchmarks.quality.daily_arms import DailyLog
 from corank.continual.history import PeriodRecord
-from corank.metrics.bootstrap import replicates
 from corank.metrics.cascade import recall_of
+from corank.metrics.intervals import replicates
 from corank.metrics.measure import RatioMeasure
 from corank.metrics.requests import Requests
 

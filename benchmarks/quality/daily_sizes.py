@@ -6,7 +6,7 @@ from pathlib import Path
 from corank.bundle.bundle import Bundle
 from corank.bundle.content import read_items, read_snapshots
 from corank.continual.history import PeriodRecord
-from corank.data.state.value_counts import STATE
+from corank.data.packing.state import STATE
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.serving.store.base import Store, open_store

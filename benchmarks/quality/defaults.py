@@ -23,24 +23,20 @@ from rich.console import Console
 
 from benchmarks import harness
 from benchmarks.quality.own_logs import Load, Write, drawn_logs, is_video_log, news_logs, video_logs
-from corank.analysis.study.arm_result import ArmResult
-from corank.analysis.study.study import Budget, train_arm
-from corank.analysis.study.trials import TrialStore
-from corank.analysis.trials.arm import Arm
-from corank.analysis.trials.figure import replicates_of
-from corank.analysis.trials.significance import mean_over_seeds, spearman
-from corank.analysis.trials.trial_data import TrialData
-from corank.analysis.trials.trial_progress import TrialProgress
+from corank.analysis.experiments.figures import mean_over_seeds, replicates_of, spearman
+from corank.analysis.experiments.findings import ArmResult, TrialStore
+from corank.analysis.experiments.study import Budget, train_arm
+from corank.analysis.experiments.trials import Arm, TrialData, TrialProgress
 from corank.core.errors import CorankError
 from corank.core.types import Report
-from corank.datasets.feed.presets import PRESETS
 from corank.datasets.feed.simulate import simulate_world
+from corank.datasets.feed.world import PRESETS
 from corank.datasets.kuairand import import_kuairand
-from corank.training.config_file import from_plain, plain
-from corank.training.device import keep_freed_memory
-from corank.training.plain_config.yaml_reader import read_yaml_file
-from corank.training.preparation.packed_data import open_or_pack
-from corank.training.preparation.split_moments import with_moments
+from corank.training.config.config import with_moments
+from corank.training.config.config_file import from_plain, plain
+from corank.training.config.yaml_values import read_yaml_file
+from corank.training.packed_data import open_or_pack
+from corank.training.trainer import keep_freed_memory
 
 Plain = dict[str, Any]
 EARLIER: list[Plain] = [
@@ -242,7 +238,7 @@ def open_bases(arguments: argparse.Namespace, folder: Path, report: Report) -> d
             base = folder / f"{preset}-{size['requests']}x{size['candidates']}-{drawing}{bucket}"
             bases.setdefault(preset, []).append(base)
             if not (base / "config.yaml").exists():
-                simulate_world(base, preset, seed=drawing, random=arguments.random, **size)
+                simulate_world(base, preset=preset, seed=drawing, random=arguments.random, **size)
     logs = _logs(arguments.folder, arguments.requests)
     for name in [name for name in arguments.logs if name in logs]:
         bases[name] = [folder / name]

@@ -24,11 +24,10 @@ from benchmarks.quality.arena import Arena, Figures, kept, spread
 from corank.core.settings import validate
 from corank.data.packing.pack import pack_log
 from corank.datasets.feed.simulate import simulate_world
-from corank.evaluation.predict import predict_split
-from corank.evaluation.stage_order import read_truth
+from corank.evaluation.predict import predict_split, read_truth
 from corank.metrics.point import truth_auc
-from corank.training.config import Config
-from corank.training.config_file import plain, read
+from corank.training.config.config import Config
+from corank.training.config.config_file import plain, read
 
 HISTORY = {"side": "user", "kind": "ids", "of": "item_id", "event": "click", "last": 50}
 ATTENDED = {"history": "history", "attributes": ["category", "brand", "tags"]}
@@ -43,7 +42,7 @@ ARMS: dict[str, dict[str, Any] | None] = {
 def world(folder: Path, walk: float, seed: int, requests: int) -> Arena:
     """A packed world whose items stay for all days, with the history at the request."""
     simulate_world(
-        folder, "medium", seed, requests, candidates=50, users=requests // 40, items=2_000, days=20, random=1.0,
+        folder, seed=seed, requests=requests, candidates=50, users=requests // 40, items=2_000, days=20, random=1.0,
         drift={"walk": walk, "lifetime": 40},
     )  # fmt: skip
     config = read(folder / "config.yaml")

@@ -18,21 +18,18 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks import harness
-from corank.analysis.search.objective import Objective
-from corank.analysis.search.search_trials import SearchTrial, SearchTrials
-from corank.analysis.trials.arm import Arm
-from corank.analysis.trials.figure import Figure, replicates_of
-from corank.analysis.trials.significance import Interval, mean_over_seeds
-from corank.analysis.trials.trial_data import TrialData
+from corank.analysis.experiments.figures import Figure, Interval, Objective, mean_over_seeds, replicates_of
+from corank.analysis.experiments.sweep import SearchTrial, SearchTrials
+from corank.analysis.experiments.trials import Arm, TrialData
 from corank.core.types import Report
-from corank.datasets.feed.presets import PRESETS
 from corank.datasets.feed.simulate import simulate_world
+from corank.datasets.feed.world import PRESETS
 from corank.datasets.kuairand import import_kuairand
-from corank.training.config import Config
-from corank.training.config_file import from_plain
-from corank.training.plain_config.yaml_reader import read_yaml_file
-from corank.training.preparation.packed_data import open_or_pack
-from corank.training.train_settings import DenseOptimiser, TableOptimiser
+from corank.training.config.config import Config
+from corank.training.config.config_file import from_plain
+from corank.training.config.settings import DenseOptimiser, TableOptimiser
+from corank.training.config.yaml_values import read_yaml_file
+from corank.training.packed_data import open_or_pack
 
 Plain = dict[str, Any]
 Rates = tuple[float, float]
@@ -50,7 +47,7 @@ def make_worlds(
     configs = []
     for name in names:
         if not (folder / name / "config.yaml").exists():
-            simulate_world(folder / name, name, requests=requests, candidates=candidates)
+            simulate_world(folder / name, preset=name, requests=requests, candidates=candidates)
         configs.append(folder / name / "config.yaml")
     if kuairand is not None:
         if not (folder / "kuairand" / "config.yaml").exists():

@@ -33,13 +33,11 @@ from corank.datasets.feed.production import examination
 from corank.datasets.feed.simulate import simulate_world
 from corank.evaluation.inputs import CascadeRows
 from corank.evaluation.measures import cascade_rows
-from corank.evaluation.predict import predict_split
-from corank.evaluation.stage_order import read_truth
-from corank.metrics.bootstrap import interval
-from corank.metrics.estimates.best_cut import cut_probability
-from corank.metrics.estimates.off_policy import dr_click_rate, ips_click_rate, snips_click_rate
+from corank.evaluation.predict import predict_split, read_truth
+from corank.metrics.intervals import interval
 from corank.metrics.measure import RatioMeasure
 from corank.metrics.metric import METRICS
+from corank.metrics.off_policy import cut_probability, dr_click_rate, ips_click_rate, snips_click_rate
 from corank.metrics.requests import Requests
 from corank.training.run import Run
 

@@ -12,12 +12,11 @@ import numpy as np
 import polars as pl
 
 from corank.core.types import Report
-from corank.datasets.ebnerd import import_ebnerd
 from corank.datasets.kuairand import LOGS, USERS, VIDEOS
 from corank.datasets.lists import Lists, import_lists
-from corank.datasets.mind import import_mind
-from corank.datasets.news.layouts import simulate_ebnerd, simulate_mind
-from corank.datasets.obd import import_obd
+from corank_lab.datasets.ebnerd import EbnerdFiles, import_ebnerd
+from corank_lab.datasets.mind import MindFiles, import_mind
+from corank_lab.datasets.obd import import_obd
 
 Write = Callable[[Path], None]
 """Writes a log's files into a folder."""
@@ -187,7 +186,7 @@ def _load_bandit(folder: Path, out: Path, report: Report) -> object:
 
 def _write_mind(folder: Path, requests: int) -> None:
     """Write MIND's files; every tenth news has no row, every twentieth a blank category."""
-    simulate_mind(folder, True, requests=requests)
+    MindFiles(requests=requests).simulate(folder, overwrite=True)
     for path in folder.glob("*/news.tsv"):
         lines = [line.split("\t") for n, line in enumerate(path.read_text().splitlines()) if n % 10]
         for fields in lines[::20]:
@@ -200,7 +199,7 @@ def _load_mind(folder: Path, out: Path, report: Report) -> object:
 
 
 def _write_ebnerd(folder: Path, requests: int) -> None:
-    simulate_ebnerd(folder, True, requests=requests)
+    EbnerdFiles(requests=requests).simulate(folder, overwrite=True)
     (folder / "articles.parquet").unlink()
 
 

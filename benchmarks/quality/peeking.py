@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from benchmarks import harness
-from corank.analysis.served.sequential import (
+from corank.analysis.sequential import (
     ENOUGH_USERS,
     NORMAL,
     ArmMean,

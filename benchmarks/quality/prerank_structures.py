@@ -39,18 +39,17 @@ from corank.analysis.logged_request import logged_request
 from corank.core.calibration import Platt
 from corank.core.settings import validate
 from corank.datasets.kuairand import import_kuairand
-from corank.evaluation.predict import predict_split
-from corank.evaluation.stage_order import read_truth
+from corank.evaluation.predict import predict_split, read_truth
 from corank.metrics.cascade import recall
 from corank.metrics.point import auc, truth_auc
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.stage_scorer import Candidates
-from corank.training.config import Config
-from corank.training.config_file import plain, read
-from corank.training.device import keep_freed_memory
+from corank.training.config.config import Config
+from corank.training.config.config_file import plain, read
 from corank.training.export import export_bundle
 from corank.training.run import Run, build_model
+from corank.training.trainer import keep_freed_memory
 
 HIDDEN, D = [128, 64], 32
 SIDES = {"query": [*HIDDEN, D], "item": [*HIDDEN, D]}

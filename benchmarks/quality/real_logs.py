@@ -26,16 +26,16 @@ from benchmarks import harness
 from benchmarks.quality.boosting import FlatSplit, boost, flatten_split
 from benchmarks.quality.own_logs import Load, Write, drawn_logs, is_video_log, news_logs, video_logs
 from corank.core.types import Report
-from corank.datasets.ebnerd import import_ebnerd
 from corank.datasets.kuairand import import_kuairand
-from corank.datasets.mind import import_mind
-from corank.datasets.news.simulate import simulate_news
 from corank.evaluation.predict import predict_split
-from corank.metrics.bootstrap import REPLICATES, replicates
+from corank.metrics.intervals import REPLICATES, replicates
 from corank.metrics.measure import Measure
 from corank.metrics.point import auc
 from corank.metrics.request_order import mrr, ndcg_at, request_auc
 from corank.training.run import Run
+from corank_lab.datasets.ebnerd import import_ebnerd
+from corank_lab.datasets.mind import import_mind
+from corank_lab.datasets.news import News
 
 Numbers = NDArray[np.floating]
 STAGES = ("rank", "prerank")
@@ -218,7 +218,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         if not arguments.no_news and asked("news"):
             folder = Path(temporary) / "news"
-            simulate_news(folder, requests=arguments.requests)
+            News(requests=arguments.requests).simulate(folder)
             result = measure_log(folder, Path(temporary) / "news runs", arguments.seeds, say)
             figures |= result.figures("news")
             figures |= _shares(figures)

@@ -19,9 +19,9 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks import harness
 from corank.core.errors import DataError
-from corank.features.splits.split_rule import SPLITS, SplitColumns
+from corank.features.split import SPLITS, SplitColumns
 from corank.metrics.point import auc, gauc
-from corank.training.config_file import read
+from corank.training.config.config_file import read
 
 Numbers = NDArray[np.number]
 LABEL, RATED = "is_click", ("is_click", "long_view")

@@ -55,14 +55,12 @@ from benchmarks.quality.selection_bias_arms import (
     with_negatives,
 )
 from corank.core.types import Floats
-from corank.evaluation.predict import Predictions, predict_split
-from corank.evaluation.stage_order import read_truth
-from corank.metrics.bootstrap import replicates
-from corank.metrics.cascade import recall
-from corank.metrics.joint import joint_recall
+from corank.evaluation.predict import Predictions, predict_split, read_truth
+from corank.metrics.cascade import joint_recall, recall
+from corank.metrics.intervals import replicates
 from corank.metrics.point import auc, truth_auc
 from corank.models.joint import JointModel
-from corank.training.device import keep_freed_memory
+from corank.training.trainer import keep_freed_memory
 
 WORLDS = ("weak", "medium", "strong", "hidden")
 

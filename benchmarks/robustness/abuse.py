@@ -232,7 +232,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         say("a world, a model, its bundle …")
-        simulate_world(folder / "world", "medium", 0, requests=1_000, items=ITEMS)
+        simulate_world(folder / "world", requests=1_000, items=ITEMS)
         run = corank.train(folder / "world" / "config.yaml", OVERRIDES, folder=folder / "run").run
         corank.export(run.folder, folder / "bundle")
         messages = make_requests(Run.open(run.folder), 100, CANDIDATES)

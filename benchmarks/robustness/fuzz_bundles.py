@@ -11,9 +11,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.support.hostile_bundles import HostileBundles
+from tests.support.hostile_bundles import HostileBundles, HostileStore
 from tests.support.hostile_cases import FileWatch, Outcome
-from tests.support.hostile_store import HostileStore
 from tests.support.shared import derived, use_folder
 
 BATCH = 500

@@ -14,7 +14,7 @@ from rich.console import Console
 import corank
 from corank.analysis.logged_request import logged_request
 from corank.datasets.feed.simulate import simulate_world
-from corank.training.config_file import read
+from corank.training.config.config_file import read
 from corank.training.run import Run
 from tests.support.hostile_input import call_operations, post_mutations
 from tests.support.service import running_service, workers_of
@@ -30,7 +30,7 @@ def fuzz_http(cases: int, seed: int) -> dict[str, float]:
     say = Console(stderr=True).print
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        simulate_world(folder / "world", "medium", 0, 400)
+        simulate_world(folder / "world", requests=400)
         config = folder / "world" / "config.yaml"
         run = corank.train(config, ["train.epochs=1"], folder=folder / "run").run
         corank.export(folder / "run", folder / "bundle")

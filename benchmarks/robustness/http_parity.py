@@ -22,7 +22,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        simulate_world(folder / "world", "medium", 0, max(2000, 2 * arguments.requests))
+        simulate_world(folder / "world", requests=max(2000, 2 * arguments.requests))
         config = folder / "world" / "config.yaml"
         run = corank.train(config, ["train.epochs=1"], folder=folder / "run").run
         corank.export(folder / "run", folder / "bundle")

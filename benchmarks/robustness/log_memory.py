@@ -75,7 +75,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         say("a world, a model, its bundle …")
-        simulate_world(folder / "world", "medium", 0, requests=1_000, items=ITEMS)
+        simulate_world(folder / "world", requests=1_000, items=ITEMS)
         config = folder / "world" / "config.yaml"
         run = corank.train(config, ["train.epochs=1"], folder=folder / "run").run
         corank.export(run.folder, folder / "bundle")

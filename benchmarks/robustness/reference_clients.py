@@ -41,7 +41,7 @@ def main() -> None:
 
 def make_bundles(folder: Path) -> dict[str, Path]:
     """Write the three bundles: name → path."""
-    simulate_world(folder / "plain", "medium", 0, 2000)
+    simulate_world(folder / "plain", requests=2000)
     corank.train(folder / "plain" / "config.yaml", ["train.epochs=1"], folder=folder / "run")
     corank.export(folder / "run", folder / "bundle")
     bundles = {"plain": folder / "bundle"}

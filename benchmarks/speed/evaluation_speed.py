@@ -24,8 +24,8 @@ from benchmarks import harness
 from corank.analysis.evaluated_run import predict_run
 from corank.datasets.feed.simulate import simulate_world
 from corank.evaluation.measures import Evaluation, evaluate_predictions
-from corank.evaluation.stage_order import read_truth
-from corank.metrics.bootstrap import draw_counts
+from corank.evaluation.predict import read_truth
+from corank.metrics.intervals import draw_counts
 from corank.metrics.measure import Measure
 from corank.training.run import Run
 

@@ -35,17 +35,17 @@ from benchmarks.speed.feature_cost_arms import (
 from corank.analysis.logged_request import logged_request
 from corank.batches.reader import Reader
 from corank.core.calibration import Platt
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.datasets.feed.simulate import simulate_world
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
-from corank.training.config import Config
-from corank.training.config_file import read
-from corank.training.device import device, keep_freed_memory, precision
+from corank.training.checkpoints.training_state import optimisers
+from corank.training.config.config import Config
+from corank.training.config.config_file import read
 from corank.training.export import export_bundle
-from corank.training.optimisers import optimisers
-from corank.training.preparation.packed_data import pack_config
+from corank.training.packed_data import pack_config
 from corank.training.run import Run, build_model
+from corank.training.trainer import device, keep_freed_memory, precision
 
 REQUESTS = 128
 

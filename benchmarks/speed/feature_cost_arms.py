@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 
 from corank.core.settings import validate
-from corank.training.config import Config
-from corank.training.config_file import plain
+from corank.training.config.config import Config
+from corank.training.config.config_file import plain
 
 Plain = dict[str, Any]
 PLAIN = "plain"

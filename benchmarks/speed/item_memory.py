@@ -28,13 +28,12 @@ from benchmarks import harness
 from corank.analysis.logged_request import logged_request
 from corank.bundle.bundle import Bundle
 from corank.bundle.bundle_writer import write_bundle
-from corank.bundle.item_parts import part_file
+from corank.bundle.content import part_file
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest
+from corank.core.files import link_file
 from corank.core.hash_index import Keys
-from corank.core.matrices.matrix_files import append_rows
-from corank.core.matrices.stored_matrix import DTYPES, Precision, StoredMatrix
-from corank.core.storage.hard_links import link_file
+from corank.core.stored_matrix import DTYPES, Precision, StoredMatrix, append_rows
 from corank.datasets.feed.simulate import simulate_world
 from corank.features.encoders import Encoders
 from corank.training.run import Run

@@ -23,21 +23,24 @@ from benchmarks import harness
 from benchmarks.speed.train_throughput import STAGES, packed_log, step_clock, stepper, timed
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.features.input_layout import Layout
 from corank.features.log_schema import LEVELS
 from corank.losses.base import FunnelSpec, Loss
-from corank.losses.settings.cascade import CascadeLoss
-from corank.losses.settings.click import ClickLoss
-from corank.losses.settings.distill import DistillLoss
-from corank.losses.settings.in_batch import InBatchLoss
-from corank.losses.settings.info_nce import InfoNceLoss
-from corank.losses.settings.levels import LevelsLoss
-from corank.losses.settings.rankflow import RankFlowLoss
+from corank.losses.cascade import CascadeLoss
+from corank.losses.click import ClickLoss
+from corank.losses.distill import DistillLoss
+from corank.losses.in_batch import InBatchLoss
+from corank.losses.info_nce import InfoNceLoss
+from corank.losses.levels import LevelsLoss
 from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
 from corank.models.stage_io import StageOutput
-from corank.training.device import device, keep_freed_memory
+from corank.training.trainer import device, keep_freed_memory
+from corank_lab.losses.arf import ArfLoss
+from corank_lab.losses.icc import IccLoss
+from corank_lab.losses.levels_bce import LevelsBceLoss
+from corank_lab.losses.rankflow import RankFlowLoss
 
 SIZES = {50: 512, 500: 128}
 """Candidates a request → requests a batch."""
@@ -56,12 +59,12 @@ ADDED: dict[str, Loss] = {
     "ranknet": LevelsLoss(kind="levels", stage="prerank", form="ranknet", per_request=10),
     "lambda": LevelsLoss(kind="levels", stage="prerank", form="lambda", per_request=10),
     "softmax": LevelsLoss(kind="levels", stage="prerank", form="softmax"),
-    "bce": LevelsLoss(kind="levels", stage="prerank", form="bce"),
+    "bce": LevelsBceLoss(stage="prerank"),
     "dftopk": CascadeLoss(kind="cascade", form="dftopk", positive=TOP),
     "lcron": CascadeLoss(kind="cascade", form="lcron", positive=TOP),
-    "arf": CascadeLoss(kind="cascade", form="arf", positive=TOP),
-    "icc": CascadeLoss(kind="cascade", form="icc", positive=TOP),
-    "rankflow": RankFlowLoss(kind="rankflow", positive=TOP),
+    "arf": ArfLoss(positive=TOP),
+    "icc": IccLoss(positive=TOP),
+    "rankflow": RankFlowLoss(positive=TOP),
     "info_nce": InfoNceLoss(kind="info_nce", stage="prerank"),
 }
 LINEAR = ("listwise", "pairwise", "ranknet", "lambda", "softmax", "bce", "dftopk", "rankflow", "info_nce")

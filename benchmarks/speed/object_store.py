@@ -24,10 +24,9 @@ from obstore.fsspec import FsspecStore
 from obstore.store import from_url
 
 from benchmarks import harness
-from corank.core.storage.folder_cache import FolderCache
-from corank.core.storage.folder_publisher import TRANSFERS, FolderPublisher, hash_file
-from corank.core.storage.object_url import ObjectUrl
-from corank.core.storage.published_folder import PublishedFolder
+from corank.core.folder_cache import FolderCache
+from corank.core.objects import ObjectUrl
+from corank.core.published_folder import TRANSFERS, FolderPublisher, PublishedFolder, hash_file
 
 AIMS = {"fetch.times_local": (">=", 0.5)}
 MIB = 2**20

@@ -25,7 +25,7 @@ from corank.data.packing.pack import pack_log
 from corank.features.kinds.id import IdFeature
 from corank.features.log_schema import LEVELS, DataSettings, Label
 from corank.features.schema import Schema
-from corank.features.splits.by_time import TimeSplit
+from corank.features.split import TimeSplit
 
 CANDIDATES, ITEMS, USERS = 50, 100_000, 100_000
 QUERY, ITEM, CROSS = 6, 4, 2

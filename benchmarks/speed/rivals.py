@@ -33,9 +33,8 @@ from corank.bundle.content import read_parts, read_tables
 from corank.bundle.item_records import ItemRecords
 from corank.core.types import Floats
 from corank.features.encoders import Encoders
-from corank.features.encoding import FIRST_KNOWN, MISSING, UNKNOWN
+from corank.features.encoding import FIRST_KNOWN, MISSING, UNKNOWN, Vocabulary
 from corank.features.input_layout import Layout, dense_input
-from corank.features.vocabulary import Vocabulary
 from corank.models.stage_model import StageModel
 from corank.training.onnx_graphs import example_request, write_graph
 from corank.training.run import Run

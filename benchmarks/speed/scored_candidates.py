@@ -19,14 +19,14 @@ from benchmarks import harness
 from benchmarks.speed.train_throughput import STAGES, packed_log, stepper
 from corank.batches.reader import Reader
 from corank.batches.sampling import Population
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.features.log_schema import LEVELS
 from corank.losses.base import FunnelSpec, Loss
-from corank.losses.settings.click import ClickLoss
-from corank.losses.settings.distill import DistillLoss
-from corank.losses.settings.unexposed import UnexposedLoss
+from corank.losses.click import ClickLoss
+from corank.losses.distill import DistillLoss
 from corank.losses.total import TotalLoss
-from corank.training.device import keep_freed_memory
+from corank.losses.unexposed import UnexposedLoss
+from corank.training.trainer import keep_freed_memory
 
 SIZES = {50: 512, 200: 128}
 """Candidates a request → requests a batch."""

@@ -18,24 +18,24 @@ import torch
 from benchmarks import harness
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.pack import pack_log
 from corank.features.input_layout import Layout
 from corank.features.kinds.id import IdFeature
 from corank.features.log_schema import DataSettings, Label
 from corank.features.schema import Schema
-from corank.features.splits.by_time import TimeSplit
+from corank.features.split import TimeSplit
 from corank.losses.base import FunnelSpec
-from corank.losses.settings.click import ClickLoss
-from corank.losses.settings.distill import DistillLoss
+from corank.losses.click import ClickLoss
+from corank.losses.distill import DistillLoss
 from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
 from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.stage_io import StageOutput
-from corank.training.device import device, keep_freed_memory, precision
-from corank.training.optimisers import optimisers
-from corank.training.train_settings import TableOptimiser
+from corank.training.checkpoints.training_state import optimisers
+from corank.training.config.settings import TableOptimiser
+from corank.training.trainer import device, keep_freed_memory, precision
 from tests.support.per_row_model import PerRowReader, per_row
 
 ITEMS, CANDIDATES, DIM = 100_000, 50, 16

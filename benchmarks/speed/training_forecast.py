@@ -18,11 +18,10 @@ import corank
 from benchmarks import harness
 from corank.datasets.feed.simulate import simulate_world
 from corank.datasets.kuairand import import_kuairand
-from corank.datasets.news.simulate import simulate_news
-from corank.engine.job import peak_memory
+from corank.engine.base import peak_memory
 from corank.training.callbacks import TrainingEnd, TrainingStart
-from corank.training.forecast.forecast import forecast_training
-from corank.training.forecast.machine import measure_machine
+from corank.training.checks.forecast import forecast_training, measure_machine
+from corank_lab.datasets.news import News
 
 AUTO = ("train.epochs=auto", "train.requests=auto", "train.early_stop={metric: rank.click.auc, patience: 20}")
 NARROW = ("stages.0.query=[32, 16]", "stages.0.item=[32, 16]", "stages.1.hidden=[32, 16]")
@@ -66,7 +65,7 @@ def make_worlds(folder: Path) -> dict[str, Path]:
     simulate_world(folder / "small", requests=400, candidates=30, users=100, items=300)
     simulate_world(folder / "feed", requests=3000, candidates=200)
     simulate_world(folder / "lists", requests=15_000, candidates=60)
-    simulate_news(folder / "news", requests=8000)
+    News(requests=8000).simulate(folder / "news")
     names = ["small", "feed", "lists", "news"]
     if source := os.environ.get("CORANK_KUAIRAND"):
         import_kuairand(Path(source), folder / "kuairand")

@@ -17,11 +17,9 @@ import corank
 from benchmarks import harness
 from benchmarks.million import ITEMS, Million, million
 from corank.bundle.bundle import Bundle
-from corank.bundle.catalogue.encoder import CatalogueEncoder
-from corank.bundle.catalogue.vectors import BATCH
+from corank.bundle.catalogue_vectors import BATCH, CatalogueEncoder
 from corank.bundle.item_layers import ItemLayer
-from corank.data.row_ranges import cut_table
-from corank.data.tables import Table
+from corank.data.tables import Table, cut_table
 from corank.features.input_layout import dense_input
 
 AIMS = {"times_floor": ("<=", 2.0)}

@@ -12,26 +12,24 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 
-from corank.analysis.comparison import compare_evaluations
-from corank.analysis.margins import Margins
+from corank.analysis.comparison import Margins, compare_evaluations
 from corank.bundle.manifest import BundleManifest, load_manifest
 from corank.core.calibration import Platt
 from corank.core.errors import DataError
-from corank.core.storage.object_url import Location
+from corank.core.objects import Location
 from corank.core.time import NEVER, day_numbers, format_time
 from corank.data.log_rows import find_truth, request_columns, truth_columns
 from corank.data.tables import Table
 from corank.evaluation.measures import Evaluation, evaluate_predictions
-from corank.evaluation.predict import Predictions
-from corank.evaluation.stage_order import Truth
-from corank.features.labels import hide_young
-from corank.features.row_columns import (
+from corank.evaluation.predict import Predictions, Truth
+from corank.features.log_schema import (
     ITEM,
     LEVEL,
     PROPENSITY,
     TIME,
     USER,
     WEIGHT,
+    hide_young,
     label_column,
     value_column,
 )
@@ -49,7 +47,7 @@ class ScoredLog:
     """The bundle."""
     manifest: BundleManifest
     rows: pl.DataFrame
-    """A candidate each, a request's together: what `corank.serving.prediction.predict` writes as `facts`, and logits,
+    """A candidate each, a request's together: what `corank.serving.predict` writes as `facts`, and logits,
     NaN of candidates that the bundle does not know: (C,)."""
 
     @classmethod

@@ -1,26 +1,71 @@
-"""Two runs compared on the same rows: each metric's difference, with a paired interval over users and a verdict."""
+"""Two runs compared on the same rows: each metric's difference, with a paired interval over users and a verdict.
+
+The smallest differences of metrics that a comparison reports: one number for all, or one by metric.
+"""
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 
 from corank.analysis.evaluated_run import EvaluatedRun, predict_run
-from corank.analysis.margins import Margins
 from corank.core.errors import DataError
-from corank.core.storage.object_url import Location
+from corank.core.objects import Location
 from corank.core.types import Doubles, Progress
 from corank.evaluation.measures import Evaluation, Measures, evaluate_predictions
-from corank.evaluation.stage_order import read_truth
-from corank.metrics.bootstrap import replicates
+from corank.evaluation.predict import read_truth
 from corank.metrics.inputs import Population
+from corank.metrics.intervals import replicates
 from corank.metrics.metric import METRICS, Direction
-from corank.training.config import Config
-from corank.training.config_file import flatten, plain
+from corank.training.config.config import Config
+from corank.training.config.config_file import flatten, plain
 from corank.training.run import Run
+
+
+@dataclass(frozen=True)
+class Margins:
+    """How large a difference must be to count, in the unit of the metric."""
+
+    default: float = 0.0
+    by_metric: Mapping[str, float] = field(default_factory=dict)
+    """That of some metrics, such as `click_recall@50`."""
+
+    @classmethod
+    def read(cls, given: Iterable[str]) -> Self:
+        """Read `NUMBER` and `METRIC=NUMBER`. Raises DataError for what is neither, or below 0."""
+        default, by_metric = 0.0, dict[str, float]()
+        for text in given:
+            metric, equals, number = text.rpartition("=")
+            try:
+                value = float(number)
+            except ValueError:
+                value = -1.0
+            if not 0 <= value < float("inf") or bool(equals) != bool(metric):
+                raise DataError(f"--margin: expected NUMBER or METRIC=NUMBER, 0 or more; received {text!r}")
+            if metric:
+                by_metric[metric] = value
+            else:
+                default = value
+        return cls(default, by_metric)
+
+    def of(self, metric: str) -> float:
+        """The margin of a metric."""
+        return self.by_metric.get(metric, self.default)
+
+    def document(self) -> dict[str, float]:
+        """All margins by metric; that of all others is `all`."""
+        return {"all": self.default, **self.by_metric}
+
+    def require_metrics(self, compared: Iterable[str]) -> None:
+        """Raise DataError if a metric is named that was not compared."""
+        names = list(dict.fromkeys(compared))
+        for metric in self.by_metric:
+            if metric not in names:
+                raise DataError(f"--margin: no metric '{metric}' was compared; there are {', '.join(names)}")
+
 
 WORDS = {1: "better", -1: "worse", 0: "no difference shown"}
 """Verdict by the sign of the first run's difference to the second, if its interval lies beyond the margin."""
@@ -74,7 +119,7 @@ def compare_runs(
     split: str = "test",
     progress: Progress = lambda done, total: None,
     on: Location | None = None,
-    margins: Margins = Margins(),  # noqa: B008, it is frozen
+    margins: Margins = Margins(),
 ) -> dict[str, Any]:
     """Compare two runs on the same candidates of a split.
 
@@ -100,7 +145,7 @@ def compare_runs(
 def compare_measured(
     one: MeasuredRun,
     other: MeasuredRun,
-    margins: Margins = Margins(),  # noqa: B008, it is frozen
+    margins: Margins = Margins(),
     on: Location | None = None,
 ) -> dict[str, Any]:
     """Compare two runs as `compare_runs` does. Raises DataError if the candidates differ."""

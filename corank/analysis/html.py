@@ -12,10 +12,10 @@ from typing import Self
 
 from matplotlib.figure import Figure
 
-from corank.analysis.drawing import BAD, COLOURS, FAINT, GOOD, INK, RULE, Drawing
+from corank.analysis.plots import BAD, COLOURS, FAINT, GOOD, INK, RULE, Drawing
 from corank.core.files import write_bytes, write_text
-from corank.core.storage.local_copy import write_file
-from corank.core.storage.object_url import Location
+from corank.core.local_copy import write_file
+from corank.core.objects import Location
 
 
 @dataclass(frozen=True)

@@ -16,27 +16,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from corank.analysis.latency import FeatureLatency, feature_latencies
+from corank.analysis.latency import EncodingModel, FeatureLatency, feature_latencies
 from corank.analysis.logged_request import logged_request
-from corank.analysis.online_model import EncodingModel
 from corank.batches.batch import Batch
-from corank.batches.build import build_batch, replace_rows
-from corank.batches.encoded_batch import EncodedBatch
+from corank.batches.build import EncodedBatch, build_batch, replace_rows
 from corank.batches.reader import Reader
 from corank.core.errors import DataError
 from corank.core.ragged import Rows
 from corank.core.types import Doubles, Floats, Longs, Progress, Report
-from corank.data.dataset import PackedDataset
-from corank.evaluation.stage_order import Calibrators
+from corank.data.packed.dataset import PackedDataset
+from corank.evaluation.predict import Calibrators
 from corank.features.schema import Schema
-from corank.metrics.bootstrap import replicates
+from corank.metrics.intervals import replicates
 from corank.metrics.measure import Measure
 from corank.metrics.point import auc, gauc
 from corank.models.joint import JointModel
 from corank.models.settings.stage import StageSettings
 from corank.serving.funnel.request import Request
-from corank.training.device import keep_freed_memory
 from corank.training.run import Run
+from corank.training.trainer import keep_freed_memory
 
 REQUESTS = 512
 """Requests of a batch, at most. Values are shuffled within a batch."""

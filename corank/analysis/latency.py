@@ -8,33 +8,135 @@ network   its columns of each stage's first layer, for all candidates that reach
 Item features are encoded, and item towers run, ahead of the request: that time is not counted.
 
 Letters: n candidates.
+
+The parts of a funnel that encode a request and look tables up, made of a trained model without graphs on disk.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, Self
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from corank.analysis.online_model import OnlineModel
+from corank.bundle.item_layers import ItemLayer, LayeredItems
+from corank.bundle.item_records import ItemRecords
+from corank.bundle.manifest import BundleManifest
 from corank.core.ragged import Rows
-from corank.data.derived_columns import derive_features
-from corank.data.packed_history import attribute_codes
+from corank.core.stored_matrix import StoredMatrix
+from corank.core.types import Floats
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.derived_columns import derive_features
+from corank.data.packed.history import attribute_codes
+from corank.evaluation.predict import Calibrators
 from corank.features.encoders import split_record
-from corank.features.input_layout import embed_rows
-from corank.features.operand_rows import OperandRows
+from corank.features.input_layout import Layout, TableSet, embed_rows
+from corank.features.operands import OperandRows
 from corank.features.schema import RECORD_PLACEMENTS, Placement, Schema
+from corank.models.joint import JointModel
 from corank.models.settings.stage import StageSettings
-from corank.serving.funnel.encoded_request import EncodedRequest
 from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.query.request_history import RequestHistory
-from corank.serving.funnel.query.wanted_items import find_items
 from corank.serving.funnel.request import Request, to_series
-from corank.serving.funnel.request_encoder import RequestEncoder
+from corank.serving.funnel.request_encoder import EncodedRequest, RequestEncoder
+from corank.serving.funnel.request_history import RequestHistory, find_items
+from corank.training.config.config import Config
+from corank.training.export import make_manifest
+
+
+class TableReader(Protocol):
+    """Looks up embedding tables."""
+
+    @property
+    def layout(self) -> Layout:
+        """Of dense inputs."""
+
+    @property
+    def tables(self) -> Mapping[str, TableSet]:
+        """By name of the set."""
+
+
+class OnlineModel(Protocol):
+    """A model that latencies of features are measured on: a `Funnel`, or `EncodingModel`."""
+
+    @property
+    def manifest(self) -> BundleManifest:
+        """Of the bundle."""
+
+    @property
+    def schema(self) -> Schema:
+        """Its features."""
+
+    @property
+    def request_encoder(self) -> RequestEncoder:
+        """Encodes requests."""
+
+    @property
+    def scorer(self) -> TableReader:
+        """Looks tables up."""
+
+
+@dataclass(frozen=True)
+class ModelTables:
+    """The embedding tables and projections of a model."""
+
+    layout: Layout
+    tables: dict[str, TableSet]
+
+    @classmethod
+    def of(cls, model: JointModel) -> Self:
+        """Those of a model on the processor; not copied."""
+        table_sets: dict[str, TableSet] = {}
+        for name, tables in model.table_sets.items():
+            matrices: dict[int | str, Floats] = {
+                dim: tables.weights[str(dim)].detach().numpy() for dim in model.layout.table_rows
+            }
+            matrices |= {
+                feature: model.projection(name, feature).detach().numpy()
+                for feature in model.layout.projections
+            }
+            table_sets[name] = matrices
+        return cls(model.layout, table_sets)
+
+
+@dataclass(frozen=True)
+class EncodingModel:
+    """A model that encodes requests and looks tables up as its bundle does; it cannot rank."""
+
+    manifest: BundleManifest
+    request_encoder: RequestEncoder
+    scorer: ModelTables
+
+    @property
+    def schema(self) -> Schema:
+        """The model's features."""
+        return self.manifest.declared
+
+    @classmethod
+    def of(cls, config: Config, packed: PackedDataset, model: JointModel, calibrators: Calibrators) -> Self:
+        """Make one of a trained model, with priors and items at the log's end."""
+        model = model.cpu().eval()
+        priors = packed.priors.as_of(packed.schema, packed.manifest.last)
+        manifest = make_manifest(config, packed, model, calibrators, priors)
+        records = ItemRecords.of_packed(packed, priors, *packed.newest_items())
+        columns = [stage.ordering(config.data.columns).names for stage in config.stages]
+        encoder = RequestEncoder(
+            manifest,
+            packed.encoders,
+            LayeredItems((ItemLayer(records, {}),)),
+            priors,
+            {name for names in columns for name in names},
+            _no_parts,
+        )
+        return cls(manifest, encoder, ModelTables.of(model))
+
+
+def _no_parts(rows: Rows) -> dict[str, StoredMatrix]:
+    """Logged requests describe no items, whose parts would be needed."""
+    return {}
+
 
 ROUNDS, CALLS = 5, 20
 """A measurement is the median of `ROUNDS` rounds; a round is the mean of `CALLS` calls."""

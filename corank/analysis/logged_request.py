@@ -9,23 +9,19 @@ import polars as pl
 
 from corank.core.errors import DataError
 from corank.core.hash_index import Keys
-from corank.data.as_of import VersionedRows
-from corank.data.content.vector_files import with_vector_files
-from corank.data.dataset import PackedDataset
-from corank.data.histories.event_tables import EventColumns, open_events
-from corank.data.lists.list_log import scan_log
-from corank.data.log_rows import log_columns, request_columns
-from corank.data.request_columns import RequestColumns
-from corank.data.shard import Shard
+from corank.data.column_sources import RequestColumns
+from corank.data.event_tables import EventColumns, open_events
+from corank.data.log_rows import log_columns, request_columns, scan_log
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.shard import Shard
+from corank.data.point_in_time import VersionedRows
 from corank.data.tables import Table
-from corank.features.encoding import FIRST_KNOWN
-from corank.features.histories.event_lists import to_times
-from corank.features.history import Events, History, timed_histories
-from corank.features.labels import find_events, read_labels
-from corank.features.log_schema import DataSettings
-from corank.features.row_columns import ITEM, TIME
+from corank.data.vector_files import with_vector_files
+from corank.features.encoding import FIRST_KNOWN, Vocabulary
+from corank.features.history import to_times
+from corank.features.history_events import Events, History, timed_histories
+from corank.features.log_schema import ITEM, TIME, DataSettings, find_events, read_labels
 from corank.features.schema import Schema
-from corank.features.vocabulary import Vocabulary
 from corank.training.run import Run
 
 

@@ -11,13 +11,12 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 
-from corank.analysis.comparison import compare_measures
-from corank.analysis.margins import Margins
+from corank.analysis.comparison import Margins, compare_measures
 from corank.core.errors import DataError
-from corank.core.storage.object_url import Location
+from corank.core.objects import Location
 from corank.core.types import Index, Longs, Numbers
 from corank.evaluation.measures import Measures, measure_all
-from corank.serving.prediction.score_columns import ScoreColumns
+from corank.serving.predict import ScoreColumns
 
 _OTHER = "@b "
 """Before the names of the columns of the second table."""

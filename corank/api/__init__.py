@@ -1,1 +1,4 @@
-"""The functions behind the commands, on paths."""
+"""The functions behind the commands, on paths.
+
+Results of the functions of corank: tables as frames, plots as figures, JSON, and how a notebook shows them.
+"""

@@ -13,13 +13,12 @@ from pydantic import BaseModel
 from corank.api.frames import FrameFiles, TableSource, is_frame
 from corank.core.errors import ConfigError
 from corank.core.files import write_text
-from corank.core.storage.object_url import PathOrUrl, require_local
+from corank.core.objects import PathOrUrl, require_local
 from corank.core.types import Report
-from corank.training.config import Config
-from corank.training.config_file import from_plain, from_values, plain, read
-from corank.training.plain_config.config_values import change_values, read_values
-from corank.training.preparation.packed_data import packed_location
-from corank.training.preparation.split_moments import with_moments
+from corank.training.config.config import Config, with_moments
+from corank.training.config.config_file import from_plain, from_values, plain, read
+from corank.training.config.yaml_values import change_values, read_values
+from corank.training.packed_data import packed_location
 
 ConfigSource = str | Path | Mapping[str, Any] | Config
 """A YAML file, a mapping of the same keys, or a config built in code."""

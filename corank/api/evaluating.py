@@ -9,26 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from corank.analysis.bundle_comparison import compare_bundles, is_bundle, require_log
-from corank.analysis.comparison import compare_runs
-from corank.analysis.evaluated_run import evaluate_run
-from corank.analysis.grouped import evaluate_groups, groups_page
-from corank.analysis.margins import Margins
+from corank.analysis.comparison import Margins, compare_runs
+from corank.analysis.evaluated_run import evaluate_groups, evaluate_run, groups_page
+from corank.analysis.experiments.trials import TREES, compare_with_trees
 from corank.analysis.score_comparison import ScoreChoice, compare_scores, two_tables
-from corank.analysis.served.comparison import ServedChoice, compare_versions
-from corank.analysis.served.sequential import SequentialTest
-from corank.analysis.tree_baseline import TREES, compare_with_trees
-from corank.api.notebook.counting import show_progress
-from corank.api.results.evaluation_results import ComparisonResult, EvaluationResult, GroupsResult
-from corank.api.results.served_results import ServedComparisonResult
+from corank.analysis.sequential import SequentialTest
+from corank.analysis.served_comparison import ServedChoice, compare_versions
+from corank.api.progress import show_progress
+from corank.api.results import ComparisonResult, EvaluationResult, GroupsResult, ServedComparisonResult
 from corank.core.errors import DataError
-from corank.core.storage.local_copy import write_file
-from corank.core.storage.object_url import Location, PathOrUrl, parse_location, require_local
+from corank.core.local_copy import write_file
+from corank.core.objects import Location, PathOrUrl, parse_location, require_local
 from corank.core.time import moment_to_ms
 from corank.core.types import Progress
 from corank.engine.base import open_engine
-from corank.serving.prediction.predict import predict_log
+from corank.serving.predict import predict_log
 from corank.training.run import Run
-from corank.training.warm_start.judged_run import locate_packed
+from corank.training.weight_transfer import locate_packed
 
 
 def evaluate(
@@ -188,7 +185,7 @@ def compare_served(
     choice = ServedChoice(files, labels, begin, end, top, share)
     document = compare_versions(require_local(served), choice, SequentialTest(alpha, effect))
     if page is not None:
-        from corank.analysis.served.page import served_page
+        from corank.analysis.comparison_page import served_page
 
         _write(page, served_page(document))
     return ServedComparisonResult(document)

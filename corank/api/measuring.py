@@ -1,15 +1,63 @@
-"""The commands that measure a run, as functions on paths. Each raises a CorankError for a user's mistake."""
+"""The commands that measure a run, as functions on paths. Each raises a CorankError for a user's mistake.
 
-from typing import Any
+The result of `report`.
 
-from corank.api.notebook.counting import show_progress
-from corank.api.results.report_page import ReportPage
-from corank.api.results.study_results import ExplanationResult
+The result of `check` with `against`.
+
+Finished runs written to trackers, with what is known of them only after the training.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any, Self
+
+import polars as pl
+
+from corank.api.progress import show_progress
+from corank.api.results import ExplanationResult, show_tables
+from corank.core.errors import TrackingError
 from corank.core.files import write_text
-from corank.core.storage.local_copy import write_file
-from corank.core.storage.object_url import PathOrUrl, parse_location
+from corank.core.local_copy import write_file
+from corank.core.objects import Location, PathOrUrl, parse_location, require_local
+from corank.core.time import format_time
 from corank.core.types import Progress, Report
+from corank.training.config.config_file import flatten, plain
+from corank.training.drift.drift import Validation
+from corank.training.drift.figure import ValidationFigure
 from corank.training.run import Run
+from corank.training.tracking.tracker import Tracker, read_trackers
+
+
+@dataclass(frozen=True)
+class ReportPage:
+    """A page that was written: self-contained HTML.
+
+    Example:
+        >>> page = corank.report("shop/runs/shop", "report.html")
+        >>> page.location, "<svg" in page.html
+        (PosixPath('report.html'), True)
+    """
+
+    location: Location
+    """The file, or its URL."""
+
+    html: str = field(repr=False)
+    """The page's text."""
+
+    def to_json(self) -> str:
+        """Where the page lies, as JSON text."""
+        return json.dumps({"page": str(self.location)}, indent=1)
+
+    def __str__(self) -> str:
+        return str(self.location)
+
+    def _repr_html_(self) -> str:
+        """The page in a frame of its own, so that its styles stay there."""
+        return f'<iframe srcdoc="{escape(self.html)}" width="100%" height="800" style="border: 0"></iframe>'
 
 
 def report(
@@ -41,8 +89,7 @@ def report(
     """
     from corank.analysis.evaluated_run import evaluate_run
     from corank.analysis.html import write_drawings  # which loads matplotlib
-    from corank.analysis.report.pair_page import pair_page
-    from corank.analysis.report.run_page import report_page
+    from corank.analysis.run_report import pair_page, report_page
 
     location, name = parse_location(run), "report.html"
     with show_progress("requests", progress) as advance:
@@ -109,3 +156,158 @@ def request(run: PathOrUrl, number: int = 0, split: str = "test") -> dict[str, A
     from corank.analysis.logged_request import logged_request
 
     return logged_request(Run.open(parse_location(run)), split, number)
+
+
+SHARES = ("levels", "labels", "missing", "new_ids")
+"""Figures that are shares."""
+FACTORS = ("rows", "levels", "labels")
+"""Figures whose threshold is a factor."""
+
+
+@dataclass(frozen=True, repr=False)
+class ValidationResult(Validation):
+    """New rows compared with those of a run: figures with their verdicts, and the reasons why the rows are refused.
+
+    Example:
+        >>> changes = ["data.split={train: 2026-03-09..2026-03-10}"]
+        >>> validation = corank.check("shop/config.yaml", changes, against="shop/runs/shop")
+        >>> validation.accepted, sorted(validation.tables)
+        (True, ['figures', 'vocabularies'])
+    """
+
+    @classmethod
+    def of(cls, found: Validation) -> Self:
+        """The same figures, with a table and a notebook's view."""
+        return cls(**{field.name: getattr(found, field.name) for field in fields(Validation)})
+
+    @property
+    def headline(self) -> str:
+        """What was compared, and whether it is accepted."""
+        until = "on" if self.end is None else f"to {format_time(self.end)}"
+        verdict = (
+            "accepted" if self.accepted else f"refused, {len(self.broken)} of {len(self.figures)} figures"
+        )
+        return f"{self.name}, rows from {format_time(self.begin)} {until}, against {self.run}: {verdict}"
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        """A row a figure, as people read it."""
+        return [
+            {
+                "figure": f.kind,
+                "of": f.name,
+                "reference": _format(f, f.reference),
+                "now": _format(f, f.now),
+                "threshold": _threshold(f),
+                "verdict": f.verdict,
+            }
+            for f in self.figures
+        ]
+
+    @property
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """`figures`: kind, name, what the run has, what the new rows have, threshold, verdict; `vocabularies`, of
+        accepted rows: rows of each now, admitted and evicted by `pack --from`, after it, and free up to `max_rows`."""
+        names = ("figure", "of", "reference", "now", "threshold", "verdict")
+        figures = pl.DataFrame(self.rows, schema=dict.fromkeys(names, pl.String))
+        return {"figures": figures} | ({"vocabularies": self._vocabularies()} if self.vocabularies else {})
+
+    def _vocabularies(self) -> pl.DataFrame:
+        rows = [{"feature": name, **vocabulary.document()} for name, vocabulary in self.vocabularies.items()]
+        names = ("rows", "admitted", "evicted", "after", "free")
+        return pl.DataFrame(rows, schema={"feature": pl.String, **dict.fromkeys(names, pl.Int64)})
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.headline})"
+
+    def _repr_html_(self) -> str:
+        lines = "".join(f"<li>{escape(line)}</li>" for line in self.reasons)
+        return f"{show_tables(self.headline, self.tables)}\n<ul>{lines}</ul>"
+
+
+def _format(figure: ValidationFigure, value: float | str | None) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, str):
+        return value
+    if figure.kind in SHARES:
+        return f"{value:.2%}"
+    return f"{value:,.0f}" if figure.kind == "rows" else f"{value:.3f}"
+
+
+def _threshold(figure: ValidationFigure) -> str:
+    if figure.threshold is None:
+        return "-"
+    if figure.kind in FACTORS:
+        return f"x {figure.threshold:g}"
+    return f"+ {figure.threshold:.0%}" if figure.kind in SHARES else f"{figure.threshold:g}"
+
+
+BESIDE = ("eligible", "random")
+"""Keys of an evaluation that are no metrics of the run."""
+
+
+def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path:
+    """Evaluate a run, and write figures with intervals, report and model version to its run in each tracker.
+
+    A tracked training continues its run there; another one gets a run, with its hyper-parameters.
+
+    Args:
+        run: the folder of a finished run. Its `report.html` is written anew.
+        trackers: by name, such as `mlflow` or `wandb,project=shop`.
+        split: `train`, `valid` or `test`.
+
+    Returns where the report lies. Raises ConfigError, PluginError, MissingExtraError, CheckpointError, DataError,
+    BundleError, RequestError, and TrackingError if a tracker takes no records.
+
+    Example:
+        >>> corank.track("shop/runs/shop", ["mlflow,uri=sqlite:///mlflow.db,experiment=shop"])
+        PosixPath('shop/runs/shop/report.html')
+    """
+    from corank.analysis.evaluated_run import evaluate_run
+    from corank.analysis.run_report import report_page  # which loads matplotlib
+    from corank.training.export import model_version
+
+    folder = require_local(run)
+    opened = Run.open(folder)
+    named = read_trackers(trackers)
+    evaluated = evaluate_run(opened, split)
+    page = folder / "report.html"
+    write_text(page, report_page(evaluated))
+    weights = opened.trained(evaluated.packed)
+    version = model_version(opened.config, evaluated.packed, weights, evaluated.calibrators)
+    _write(named, opened, {"model_version": version, **evaluation_figures(evaluated.document)}, page)
+    return page
+
+
+def _write(trackers: Sequence[Tracker], run: Run, facts: Mapping[str, str | float], page: Path) -> None:
+    """Write to all trackers, each in its own thread. Raises TrackingError if one of them took not all."""
+    for tracker in trackers:
+        tracker.begin(run.folder, flatten(plain(run.config)))
+        tracker.record(partial(tracker.write_facts, facts))
+        tracker.record(partial(tracker.write_file, page))
+    failed = [tracker.module for tracker in trackers if tracker.end("finished")]
+    if failed:
+        raise TrackingError(
+            f"{run.folder}: not written to {', '.join(failed)}, or not all; see above, and try again"
+        )
+
+
+def evaluation_figures(document: dict[str, Any]) -> dict[str, float]:
+    """The figures of an evaluation, by `SPLIT/STAGE.POPULATION.LABEL.METRIC` and `SPLIT/cascade.METRIC`.
+
+    Bounds of the 95 % intervals have `.low` and `.high` added. What is not defined is left out.
+    """
+    intervals = document["interval"]
+    figures = flatten(document["stages"]) | flatten({"cascade": document["cascade"]})
+    bounds = flatten(intervals["stages"]) | flatten({"cascade": intervals["cascade"]})
+    ends = {"0": "low", "1": "high"}
+    for name, value in bounds.items():
+        metric, _, end = name.rpartition(".")
+        if end in ends:
+            figures[f"{metric}.{ends[end]}"] = value
+    return {
+        f"{document['split']}/{name}": float(value)
+        for name, value in figures.items()
+        if isinstance(value, int | float) and not any(part in BESIDE for part in name.split("."))
+    }

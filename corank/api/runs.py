@@ -1,22 +1,185 @@
-"""Steps before training: check a config, pack its tables. Loads no torch."""
+"""Steps before training: check a config, pack its tables. Loads no torch.
 
+The result of `check`.
+
+The result of `pack`.
+"""
+
+import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, overload
+from dataclasses import dataclass, field, fields
+from html import escape
+from typing import TYPE_CHECKING, Any, Self, overload
+
+import polars as pl
 
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
-from corank.api.notebook.counting import show_progress
-from corank.api.results.check_result import CheckResult
-from corank.api.results.pack_result import PackResult
-from corank.core.storage.object_url import PathOrUrl, parse_location
+from corank.api.progress import show_progress
+from corank.api.results import PlottedResult, show_tables
+from corank.core.lazy import name_missing_extra
+from corank.core.objects import PathOrUrl, parse_location
 from corank.core.types import Progress, Report
+from corank.data.packed.dataset import PackedDataset
 from corank.engine.base import open_engine
-from corank.training.check import check_config
-from corank.training.preparation.continuation import open_earlier
-from corank.training.preparation.packed_data import local_root, pack_config
+from corank.training.checks.summary import CheckSummary, check_config
+from corank.training.packed_data import local_root, open_earlier, pack_config
 
 if TYPE_CHECKING:
-    from corank.api.results.validation_result import ValidationResult
+    from matplotlib.figure import Figure
+
+    from corank.api.measuring import ValidationResult
+
+
+@dataclass(frozen=True, repr=False)
+class CheckResult(CheckSummary):
+    """What a config would train on: features, rows, candidates by loss, and advice.
+
+    Example:
+        >>> check = corank.check("shop/config.yaml")
+        >>> check.rows["log"], check.tables["labels"].columns[:3]
+        (36000, ['split', 'label', 'exposed'])
+    """
+
+    @classmethod
+    def of(cls, summary: CheckSummary) -> Self:
+        """The same facts, with tables and a notebook's view."""
+        return cls(**{field.name: getattr(summary, field.name) for field in fields(CheckSummary)})
+
+    @property
+    def headline(self) -> str:
+        """The config's name, the rows of its tables, and the candidates of each split."""
+        tables = [f"{name} {rows:,} rows" for name, rows in self.rows.items()]
+        splits = [f"{name} {candidates:,} candidates" for name, candidates in self.splits.items()]
+        return f"{self.config.name}: {', '.join([*tables, *splits])}"
+
+    @property
+    def advice(self) -> list[str]:
+        """Advice on data that are hard to learn from, a line each; what training would refuse or warn of first."""
+        data_check = self.data_check
+        return [*data_check.faults, *data_check.warnings, *self.profile.advice]
+
+    @property
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """`features`, which tower each enters; `samples` and `targets`, what each loss learns from; `labels`;
+        `requests`, by size; `known`, what training knows of the other splits."""
+        rows: Mapping[str, Sequence[Mapping[str, Any]]] = {
+            "features": self.features,
+            "samples": self.samples,
+            "labels": self.labels,
+            "targets": self.targets,
+            "requests": self.profile.request_rows,
+            "known": self.profile.feature_rows,
+        }
+        return {name: pl.DataFrame(list(records)) for name, records in rows.items()}
+
+    def plot(self) -> "Figure":
+        """Draw how many requests of each split have how many candidates, and how many positives. Returns a figure.
+
+        Raises MissingExtraError without matplotlib, which `corank[train]` brings.
+        """
+        with name_missing_extra("plot()"):
+            from corank.api.figures import draw_bars
+
+        panels: dict[str, dict[str, dict[str, int]]] = {}
+        for row in self.profile.request_rows:
+            ranges = panels.setdefault(f"requests by {row['of']}", {})
+            ranges[str(row["number"])] = {split: int(row[split]) for split in self.splits}
+        return draw_bars(panels)
+
+    def to_json(self) -> str:
+        """All of it as JSON text, as `corank check --json` prints it."""
+        return json.dumps(self.document(), indent=1, allow_nan=False)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.headline})"
+
+    def _repr_html_(self) -> str:
+        lines = "".join(f"<li>{escape(line)}</li>" for line in self.advice)
+        return f"{show_tables(self.headline, self.tables)}\n<ul>{lines}</ul>"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PackResult(PlottedResult):
+    """Packed data, and how much they hold.
+
+    Example:
+        >>> result = corank.pack("shop/config.yaml")
+        >>> result.tables["splits"].columns
+        ['split', 'requests', 'candidates', 'shards']
+        >>> str(result.packed.location), sum(result["levels"].values())
+        ('shop/packed/shop', 36000)
+    """
+
+    packed: PackedDataset = field(kw_only=True)
+    """The memory-mapped arrays."""
+
+    @classmethod
+    def of(cls, packed: PackedDataset) -> Self:
+        """The result of a packing, from its manifest."""
+        manifest = packed.manifest
+        splits: dict[str, Any] = {
+            split: {
+                "requests": sum(shard.requests for shard in shards),
+                "candidates": sum(shard.candidates for shard in shards),
+                "shards": len(shards),
+            }
+            for split, shards in manifest.splits.items()
+        }
+        document = {
+            "packed": str(packed.location),
+            "splits": splits,
+            "levels": manifest.levels,
+            "dropped": manifest.dropped,
+            "features": list(manifest.features),
+            "bytes": sum(manifest.files.values()),
+            "grown": {name: rows.model_dump() for name, rows in manifest.grown.items()},
+        }
+        return cls(document, packed=packed)
+
+    @property
+    def headline(self) -> str:
+        """Location and size of the data."""
+        candidates = sum(counts["candidates"] for counts in self.document["splits"].values())
+        return (
+            f"{self.document['packed']}: {candidates:,} candidates, {self.document['bytes'] / 2**20:,.1f} MiB"
+        )
+
+    @property
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """`splits`: requests, candidates and shards; `levels`: candidates; `dropped`: rows that were left out, by
+        reason; `embeddings`: rows of each table that training learns; `grown`, with `--from`: what is new and gone."""
+        document = self.document
+        sizes = self.packed.encoders.sizes
+        counts = {"levels": ("level", "candidates"), "dropped": ("reason", "rows")}
+        named = {
+            name: pl.DataFrame({key: list(document[name]), value: list(document[name].values())})
+            for name, (key, value) in counts.items()
+        }
+        return {
+            "splits": pl.DataFrame([{"split": name, **row} for name, row in document["splits"].items()]),
+            **named,
+            "embeddings": pl.DataFrame({"table": list(sizes), "rows": list(sizes.values())}),
+            **self._grown(),
+        }
+
+    def _grown(self) -> dict[str, pl.DataFrame]:
+        rows = [{"feature": name, **grown} for name, grown in self.document["grown"].items()]
+        types = {"feature": pl.String, "admitted": pl.Int64, "evicted": pl.Int64, "free": pl.Int64}
+        return {"grown": pl.DataFrame(rows, schema=types)} if rows else {}
+
+    def plot(self) -> "Figure":
+        """Draw the requests and candidates of each split, and the candidates of each level."""
+        with name_missing_extra("plot()"):
+            from corank.api.figures import draw_bars
+
+        document = self.document
+        panels = {
+            what: {split: {what: int(counts[what])} for split, counts in document["splits"].items()}
+            for what in ("requests", "candidates")
+        }
+        levels = {level: {"candidates": int(n)} for level, n in document["levels"].items()}
+        return draw_bars(panels | {"candidates by level": levels})
 
 
 @overload
@@ -80,9 +243,9 @@ def check(
 
 
 def _validate(opened: OpenedConfig, against: PathOrUrl) -> "ValidationResult":
-    from corank.api.results.validation_result import ValidationResult  # which loads torch, as a run does
+    from corank.api.measuring import ValidationResult  # which loads torch, as a run does
+    from corank.training.drift.drift import validate_against
     from corank.training.run import Run
-    from corank.training.validation.validation import validate_against
 
     run = Run.open(parse_location(against))
     return ValidationResult.of(validate_against(opened.settings, opened.base, run))
@@ -144,7 +307,7 @@ def pack(
         earlier = open_earlier(continue_from, opened_config.settings.data, fixed, repack)
         packed = pack_config(opened_config.settings, opened_config.base, report, opened, earlier)
     if prune:
-        from corank.training.preparation.unused_sets import prune_packed  # reads runs, so it loads torch
+        from corank.training.run import prune_packed  # reads runs, so it loads torch
 
         prune_packed(opened_config.settings, opened_config.base, report)
     return PackResult.of(packed)

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from corank.core.errors import ConfigError, CorankError
+from corank.core.objects import PathOrUrl
 from corank.core.settings import validate
-from corank.core.storage.object_url import PathOrUrl
 from corank.engine.cores import count_cores
-from corank.serving.bundle_cache import CACHE
 from corank.serving.http.serve_settings import ServeSettings
 from corank.serving.http.server import run_service, serve_here
-from corank.serving.store.base import hide_password
-from corank.training.plain_config.yaml_reader import read_yaml_file
+from corank.serving.store.base import CACHE, hide_password
+from corank.training.config.yaml_values import read_yaml_file
 
 if TYPE_CHECKING:
     from corank.core.types import Report

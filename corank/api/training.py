@@ -1,42 +1,142 @@
-"""Training a config: in this process, as one of a launch, or by several processes."""
+"""Training a config: in this process, as one of a launch, or by several processes.
 
+The result of `train`.
+"""
+
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import polars as pl
 
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
-from corank.api.notebook.display import in_notebook
-from corank.api.notebook.training_progress import NotebookProgress
-from corank.api.results.training_result import TrainResult
+from corank.api.progress import NotebookProgress, in_notebook
+from corank.api.results import frame, show_tables
 from corank.core.errors import CheckpointError, ConfigError
-from corank.core.storage.object_url import Location, PathOrUrl, parse_location
+from corank.core.lazy import name_missing_extra
+from corank.core.objects import Location, PathOrUrl, parse_location
 from corank.core.types import Report
 from corank.distributed.launch import launch
 from corank.distributed.process_group import join_ranks
 from corank.distributed.ranks import Ranks
 from corank.engine.base import open_engine
 from corank.training.callbacks import Callback, check_callbacks
-from corank.training.checkpoints.run_publisher import RunPublisher, open_remote_run
-from corank.training.config import Config
-from corank.training.data_check import TrainingDataCheck
-from corank.training.device import device, precision_warnings
-from corank.training.preparation.agreement import require_agreement
-from corank.training.preparation.continuation import open_earlier
-from corank.training.preparation.packed_data import open_or_pack, open_packed
-from corank.training.preparation.schedule import plan_packed
-from corank.training.profile.log_profile import profile_log
+from corank.training.checks.data_check import TrainingDataCheck
+from corank.training.checks.log_profile import profile_log
+from corank.training.config.config import Config, plan_packed
+from corank.training.packed_data import open_earlier, open_or_pack, open_packed
 from corank.training.run import Run
-from corank.training.tracking.named_callbacks import read_callbacks
+from corank.training.run_file import Origin
+from corank.training.run_publisher import RunPublisher, open_remote_run
+from corank.training.tracking.tracker import read_callbacks
 from corank.training.train import train_run
-from corank.training.warm_start.preparation import (
+from corank.training.trainer import device, precision_warnings, require_agreement
+from corank.training.warm_start_preparation import (
     describe_origin,
     find_source,
     plan_warm_start,
     require_epochs,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training, and its run.
+
+    Example:
+        >>> result = corank.train("shop/config.yaml", resume=True)
+        >>> result.epoch, str(result.run.folder), result.tables["metrics"].columns
+        (2, 'shop/runs/shop', ['epoch', 'stage', 'label', 'metric', 'value'])
+    """
+
+    run: Run
+    """The folder, the config, and what can be read of them."""
+    epoch: int
+    """Whose weights the trained model has, counted from 1."""
+    history: Sequence[Mapping[str, float | None]]
+    """The validation metrics of every epoch, by `STAGE.LABEL.METRIC`; empty without a split `valid`."""
+
+    @classmethod
+    def of(cls, run: Run, facts: Mapping[str, Any]) -> Self:
+        """The result of a run, from the facts of its trained model."""
+        return cls(run, facts["epoch"], facts["figures"])
+
+    @property
+    def origin(self) -> Origin | None:
+        """The run whose weights it took over, and what was carried over, began fresh or is gone; None without one."""
+        return self.run.origin
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """The validation metrics of the epoch that was kept, by `STAGE.LABEL.METRIC`."""
+        return dict(self.history[self.epoch - 1])
+
+    @property
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """`metrics`: a row an epoch and metric; `carried`: a row a part of the run whose weights it took over."""
+        rows = [
+            {"epoch": n, "stage": stage, "label": label, "metric": metric, "value": value}
+            for n, figures in enumerate(self.history, start=1)
+            for name, value in figures.items()
+            for stage, label, metric in [_split(name)]
+        ]
+        texts = dict.fromkeys(("stage", "label", "metric"), pl.String)
+        frames = {"metrics": frame(rows, {"epoch": pl.Int64, **texts, "value": pl.Float64})}
+        if self.origin is not None:
+            parts = [part.model_dump() for part in self.origin.parts]
+            frames["carried"] = frame(parts, dict.fromkeys(("part", "name", "state", "note"), pl.String))
+        return frames
+
+    def plot(self) -> "Figure":
+        """Draw the validation metrics by epoch: a plot a metric, a line a stage and label. Returns a figure.
+
+        Raises MissingExtraError without matplotlib, which `corank[train]` brings.
+        """
+        with name_missing_extra("plot()"):
+            from corank.analysis import plots
+            from corank.api.figures import draw_figure
+
+        panels: dict[str, dict[str, plots.Series]] = {}
+        known = self.tables["metrics"].drop_nulls("value")
+        for (stage, label, metric), rows in known.group_by("stage", "label", "metric", maintain_order=True):
+            epochs, values = rows["epoch"].to_numpy(), rows["value"].to_numpy()
+            panels.setdefault(str(metric), {})[f"{stage} {label}"] = plots.Series(
+                epochs.astype(np.int64), values
+            )
+        rows_of_plots = max(plots.plot_rows(len(panels)), 1)
+        return draw_figure(
+            lambda figure: plots.small_plots(figure, panels, "epoch", markers=True) if panels else None,
+            height=0.6 + 2.0 * rows_of_plots,
+        )
+
+    def to_json(self) -> str:
+        """The run's folder, the epoch that was kept and its metrics, and what it took over, as JSON text."""
+        document = {"run": str(self.run.folder), "epoch": self.epoch, "metrics": self.metrics}
+        if self.origin is not None:
+            document["from"] = self.origin.model_dump()
+        return json.dumps(document, indent=1, allow_nan=False)
+
+    def _repr_html_(self) -> str:
+        kept = self.tables["metrics"].filter(pl.col("epoch") == self.epoch, pl.col("value").is_not_null())
+        table = kept.pivot("metric", index=["stage", "label"], values="value") if len(kept) else kept
+        return show_tables(f"{self.run.folder}: kept epoch {self.epoch}", {"validation": table})
+
+
+def _split(name: str) -> tuple[str, str, str]:
+    """`STAGE.LABEL.METRIC` in its parts."""
+    stage, _, rest = name.partition(".")
+    label, _, metric = rest.rpartition(".")
+    return stage, label, metric
+
 
 CREATED = "created"
 """Mark of a launch that has begun its run: a restart continues from the run's last checkpoint."""

@@ -2,28 +2,172 @@
 
 Letters: R requests · C candidates · I distinct items · V table rows read · U distinct table rows
 · H distinct items of histories · E events, of each request · P pairs of a candidate and an event of its request.
+
+A batch's encoded rows, as they come from packed data and before they are looked up in embedding tables.
+
+Events that a stage attends to → their pairs with the candidates of their requests, and their order in these.
+
+Letters: R requests · C candidates · H distinct items of histories · E events, of each request
+· P pairs of a candidate and an event of its request.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from corank.batches.attended_events import attended_events
-from corank.batches.batch import Batch, TableLookup
-from corank.batches.encoded_batch import EncodedBatch, EventRows
-from corank.batches.sums import csr, fill, group, padded
-from corank.core.ragged import Rows
-from corank.core.types import Floats, Ints, Longs
-from corank.distributed.ranks import Ranks
-from corank.distributed.row_shards import RowShards
-from corank.features.histories.event_layout import event_groups
-from corank.features.input_layout import Attended, Bags, Layout, VectorColumns
+from corank.batches.batch import AttendedEvents, Batch, Csr, TableLookup, csr, fill, group, padded
+from corank.core.ragged import Ragged, Rows
+from corank.core.types import Floats, Hashes, Index, Ints, Longs
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.history import read_event_ages, read_event_rows
+from corank.data.packed.shard import LoggedRequests
+from corank.distributed.ranks import Ranks, RowShards
+from corank.features.input_layout import Attended, Bags, Layout, VectorColumns, event_groups
 from corank.features.schema import PLACEMENTS, Placement
+
+
+@dataclass(frozen=True)
+class EventRows:
+    """The events of a history that R requests see."""
+
+    items: Rows
+    """Those of distinct items, H rows."""
+    events: Ragged
+    """Of each request its events, as positions among these: R lists."""
+    ages: Ragged | None = None
+    """log2(1 + s) of each event that is s seconds older than its request: R lists; None if nobody reads it."""
+
+    def take(self, index: Index) -> Self:
+        """Select the events of some requests; the items stay as they are."""
+        ages = None if self.ages is None else self.ages.take(index)
+        return replace(self, events=self.events.take(index), ages=ages)
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """Whole requests: R rows of the query, I of distinct items, C of snapshots and of crosses.
+
+    Letters: R requests · C candidates · I distinct items · H distinct items of a history.
+    """
+
+    user: Ints
+    """Index into `PackedDataset.users`: (R,)."""
+    query: Rows
+    item: Rows
+    cross: Rows
+    request_of: Ints
+    """The request of each candidate, ascending: (C,)."""
+    item_of: Ints
+    """The row of `item` of each candidate: (C,)."""
+    item_row: Ints
+    """The row of `PackedDataset.items` of each row of `item`, ascending: (I,)."""
+    ordinal: Ints
+    """The item of each row of `item`, as an index into the distinct items; ascending: (I,)."""
+    by_item: Bags
+    """The candidates of each item: I bags."""
+    level: NDArray[np.uint8]
+    """The level of the log, or the source of a negative beyond it: (C,)."""
+    exposed: int
+    """The deepest level."""
+    weight: Floats
+    """(C,)"""
+    labels: dict[str, Floats]
+    """0, 1, or -1 where unknown: (C,)."""
+    scores: dict[str, Floats] = field(default_factory=dict)
+    """Logged scores as logits, NaN where unknown: (C,)."""
+    columns: dict[str, Floats] = field(default_factory=dict)
+    """The data's `columns`: (C,)."""
+    position: Longs | None = None
+    """Position on the page, -1 where unknown: (C,)."""
+    draw_order: Ints | None = None
+    """Position in the drawn order of its request and level: (C,); None if all candidates are read."""
+    represents: Floats | None = None
+    """How many candidates of its request and level each one represents: (C,); None: one."""
+    share: Floats | None = None
+    """Each item row's share of the log's candidates: (I,); None: that of the batch's candidates."""
+    draws: Hashes | None = None
+    """The state from which losses draw for each request (`Draws.keys`): (R,); None: its number in the batch."""
+    snapshot: Rows | None = None
+    """Snapshot features of each candidate's item, at its request: (C); None if there are none."""
+    time: Longs | None = None
+    """Of the requests, ms UTC: (R,); given with `snapshot`."""
+    histories: dict[Attended, EventRows] = field(default_factory=dict)
+    """Of each history that is attended to."""
+
+
+def read_attended(
+    packed: PackedDataset, rows: LoggedRequests, requests: Longs, attended: Attended, items: Ragged
+) -> EventRows:
+    """Read the events of a history that R requests see.
+
+    Args:
+        items: what `read_history_items` read of the history.
+    """
+    parts = read_event_rows(packed, rows, requests, attended.history, items, attended.features)
+    ages = read_event_ages(packed, rows, requests, attended.history) if attended.ages else None
+    return EventRows(*parts, ages)
+
+
+def attended_events(past: EventRows, request_of: Ints) -> AttendedEvents:
+    """Pair events with the candidates of their requests, and find their order in these.
+
+    Args:
+        past: the events of R requests.
+        request_of: the request of each candidate, ascending: (C,).
+    """
+    items, events = past.items, past.events
+    event = events.flat().astype(np.int32)
+    item_rows, item_start, order = group(event)
+    counts = np.zeros(len(items) + 1, dtype=np.int32)
+    counts[item_rows + 1] = np.diff(item_start)
+    by_item = Bags(order, np.cumsum(counts, dtype=np.int32), None, len(items))
+
+    # pairs go by candidate, then by event: those of an event lie as far apart as its request has events
+    size = np.bincount(request_of, minlength=len(events.length))
+    first_slot = np.cumsum(events.length, dtype=np.int64) - events.length
+    pairs_of = size * events.length.astype(np.int64)
+    first_pair = np.cumsum(pairs_of) - pairs_of
+    length = events.length[request_of].astype(np.int64)
+    ends = np.cumsum(length)
+    candidate = np.repeat(np.arange(len(length), dtype=np.int32), length)
+    nth = np.arange(len(candidate)) - np.repeat(ends - length, length)
+    slot = (first_slot[request_of][candidate] + nth).astype(np.int32)
+    request = events.row_of()
+    times = size[request]
+    nth_event = np.arange(len(event)) - first_slot[request]
+    of_slot = np.cumsum(times) - times
+    nth_time = np.arange(len(candidate)) - np.repeat(of_slot, times)
+    slots = np.repeat(first_pair[request] + nth_event, times)
+    slots += nth_time * np.repeat(events.length[request], times)
+
+    longest, newer = padded(int(events.length.max(initial=0))), events.length[request] - 1 - nth_event
+
+    def by_start(row: Index, starts: Index) -> Csr:
+        start = np.append(starts, len(row)).astype(np.int32)
+        return csr(Bags(row.astype(np.int32), start, None, len(starts)))
+
+    return AttendedEvents(
+        torch.from_numpy(event),
+        csr(fill(by_item, padded(len(items)))),
+        torch.from_numpy(candidate),
+        torch.from_numpy(slot),
+        by_start(np.arange(len(candidate)), ends - length),
+        by_start(slots, of_slot),
+        torch.from_numpy(request * longest + nth_event),
+        longest,
+        _fill_up(newer),
+        None if past.ages is None else _fill_up(past.ages.flat()),
+    )
+
+
+def _fill_up(values: NDArray[Any]) -> Tensor:
+    """Append zeros to what is of each event: (E,) → (E',)."""
+    return torch.from_numpy(np.pad(values, (0, padded(len(values)) - len(values))))
 
 
 def _lookup(bags: dict[Placement | Attended, Bags], count: int, shards: RowShards | None) -> TableLookup:

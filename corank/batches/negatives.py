@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from corank.batches.draws import Draws, Purpose, below, draw
 from corank.batches.sampling import BATCH, CATALOGUE, Population
 from corank.core.types import Ints, Longs
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 
 _PURPOSES = {BATCH: Purpose.BATCH, CATALOGUE: Purpose.CATALOGUE}
 

@@ -1,9 +1,15 @@
 """Packed arrays → batches of whole requests.
 
 Letters: R requests · C candidates · X drawn pairs.
+
+Shards of object storage are fetched while those before them are read.
+
+The requests of some batches, gathered from the shards that they are spread over.
+
+Letters: R requests.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -12,26 +18,99 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from corank.batches.attended_events import read_attended
-from corank.batches.batch import Batch
-from corank.batches.build import build_batch
-from corank.batches.drawn_requests import DrawnRequests, check_lengths, gather_batches
-from corank.batches.draws import Draws, Purpose, draw
-from corank.batches.encoded_batch import EncodedBatch
+from corank.batches.batch import Batch, group
+from corank.batches.build import EncodedBatch, build_batch, read_attended
+from corank.batches.draws import Draws, Purpose, Streams, draw
 from corank.batches.negatives import Negatives
-from corank.batches.read_ahead import Block, read_ahead
 from corank.batches.sampling import BATCH, SOURCES, Population, Reading, draw_order, in_levels, select
-from corank.batches.streams import Streams
-from corank.batches.sums import group
-from corank.core.ragged import Rows, concat_ranges
+from corank.core.ragged import Ragged, Rows, concat_ranges
 from corank.core.types import Floats, Index, Ints, Longs
-from corank.data.dataset import PackedDataset
-from corank.data.derived_columns import pair_rows, snapshot_rows
-from corank.data.packed.logged_requests import LoggedRequests
-from corank.data.packed_history import read_history_items, read_query_rows
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.derived_columns import pair_rows, snapshot_rows
+from corank.data.packed.history import read_history_items, read_query_rows
+from corank.data.packed.shard import LoggedRequests
 from corank.distributed.ranks import Ranks
-from corank.features.history import HistoryNeeds
+from corank.features.history_events import HistoryNeeds
 from corank.features.input_layout import Attended, Bags, Layout
+
+Block = Sequence[Longs]
+"""The requests of some batches, by number."""
+
+
+def read_ahead(
+    blocks: Iterator[Block], sizes: Sequence[int], prefetch: Callable[[int], object], beyond: bool = False
+) -> Iterator[Block]:
+    """Yield blocks unchanged, after prefetching the shards that the next block reads.
+
+    Args:
+        blocks: in the order in which they are read.
+        sizes: how many requests each shard has.
+        prefetch: begins to fetch the shard of a number.
+        beyond: whether the shard after those of the next block is read soon, too.
+    """
+    ends = np.cumsum(sizes)
+    block = next(blocks, None)
+    while block is not None:
+        following = next(blocks, None)
+        if following is not None:
+            wanted = np.unique(np.searchsorted(ends, np.concatenate(following), "right")).tolist()
+            after = [wanted[-1] + 1] if beyond and wanted and wanted[-1] + 1 < len(sizes) else []
+            for n in [*wanted, *after]:
+                prefetch(n)
+        yield block
+        block = following
+
+
+@dataclass(frozen=True)
+class DrawnRequests:
+    """The requests of a batch: R of those that were gathered."""
+
+    rows: LoggedRequests
+    requests: Longs
+    """Their positions among `rows`: (R,)."""
+    numbers: Longs
+    """Their numbers in the split: (R,)."""
+    draws: Draws
+    """Of the epoch."""
+
+
+def gather_batches(
+    shards: Sequence[LoggedRequests], sizes: Sequence[int], batches: Sequence[Longs], draws: Draws
+) -> Iterator[DrawnRequests]:
+    """Gather the requests of some batches, shard by shard, in the order of the log.
+
+    A batch has a few requests of every shard. To read each by itself would take longer than to copy what is read of
+    many batches at once. If one shard has all, nothing is copied.
+
+    Args:
+        shards: of the split; those that have none of the requests are not opened.
+        sizes: how many requests each shard has.
+        batches: the numbers of the requests of each batch.
+        draws: of the epoch.
+    """
+    numbers = np.sort(np.concatenate(batches))
+    begins = np.cumsum([0, *sizes])
+    bounds = np.searchsorted(numbers, begins)
+    parts = [
+        (shards[n], numbers[bounds[n] : bounds[n + 1]] - begins[n])
+        for n in np.flatnonzero(np.diff(bounds)).tolist()
+    ]
+    if len(parts) > 1:
+        first, *others = (shard.take(requests) for shard, requests in parts)
+        rows, positions = first.concat(*others), np.arange(len(numbers))
+    else:
+        rows, positions = parts[0] if parts else (shards[0], numbers)
+    for batch in batches:
+        yield DrawnRequests(rows, positions[np.searchsorted(numbers, batch)], batch, draws)
+
+
+def check_lengths(lists: Iterable[Ragged], index: Index) -> None:
+    """Raise IndexError if a list is longer than all values together: to gather it might take all memory."""
+    for ragged in lists:
+        length = ragged.length[index]
+        if len(length) and not (length.min() >= 0 and length.max() <= len(ragged.values)):
+            raise IndexError(f"lists of {length.min()} to {length.max()} among {len(ragged.values):,} values")
+
 
 BLOCK = 2**25
 """Bytes of packed data that are gathered at a time, about; a batch at least. It takes twice as much for a moment."""

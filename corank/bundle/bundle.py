@@ -15,14 +15,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from corank.bundle.checks.part_names import MOST_PARTS
-from corank.bundle.manifest import BUNDLE, BundleManifest, Part, load_manifest
+from corank.bundle.manifest import BUNDLE, MOST_PARTS, BundleManifest, Part, load_manifest
 from corank.bundle.signatures import TrustedKeys
 from corank.core.errors import BundleError
+from corank.core.files import list_files, open_regular_file
+from corank.core.local_copy import read_folder
 from corank.core.locks import FolderLease
-from corank.core.storage.local_copy import read_folder
-from corank.core.storage.object_url import Location
-from corank.core.storage.untrusted_files import list_files, open_regular_file
+from corank.core.objects import Location
 
 CHUNK = 1 << 22
 """Bytes of a file read at once."""

@@ -1,23 +1,28 @@
-"""Write a bundle: one process at a time, a new content folder next to the old one, then the pointer in one rename."""
+"""Write a bundle: one process at a time, a new content folder next to the old one, then the pointer in one rename.
+
+The fp32 copy of a content that is being written: the reference for measuring its precision loss.
+"""
 
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from corank.bundle.bundle import Bundle, current_content, measure_parts
-from corank.bundle.checks.content_name import is_content_name
-from corank.bundle.manifest import BUNDLE, BundleManifest, digest, read_manifest, signed_content
-from corank.bundle.signatures import SigningKeys
+from corank.bundle.content import part_file, save_parts, store_parts
+from corank.bundle.manifest import BUNDLE, MOST_PARTS, BundleManifest, digest, read_manifest, signed_content
+from corank.bundle.signatures import SigningKeys, is_content_name
+from corank.bundle.stage_facts import PrecisionLoss
 from corank.core.errors import BundleError
-from corank.core.files import PARTIAL, atomic_file, atomic_folder
+from corank.core.files import PARTIAL, atomic_file, atomic_folder, link_file, list_files
+from corank.core.local_copy import write_folder
 from corank.core.locks import LOCK, FolderLease, WriteLock, remove_unread
-from corank.core.storage.local_copy import write_folder
-from corank.core.storage.object_url import Location
+from corank.core.objects import Location
+from corank.core.types import Floats
 
 
 @dataclass(frozen=True)
@@ -201,3 +206,28 @@ def _refuse_foreign(path: Path) -> None:
 def _is_own(path: Path) -> bool:
     """Tell whether a path is a content folder, or what an interrupted export left."""
     return path.name.startswith((PARTIAL, ".manifest-")) or (path / "encoders" / "encoders.json").is_file()
+
+
+MeasureLoss = Callable[[Bundle, Bundle], PrecisionLoss]
+"""Compares a bundle in fp32 with the same bundle as it is stored. Raises ConfigError if the loss is beyond a bound."""
+
+
+def write_full_precision(
+    folder: Path, content: Path, manifest: BundleManifest, parts: Mapping[str, Floats]
+) -> Bundle:
+    """Write the content of a bundle with its item parts in fp32 into a folder; what does not differ is linked.
+
+    Args:
+        folder: of the new content.
+        content: the content, without retrieval yet.
+        manifest: of the content.
+        parts: (N, d) by `STAGE.PART`.
+    """
+    own = {part_file(content, part).stem for part in parts}
+    for part in list_files(content, MOST_PARTS):
+        stem = Path(part).name.removesuffix(".npy").removesuffix(".scale")
+        if not (part.startswith("items/") and stem in own):
+            link_file(content / part, folder / part)
+    stages = [stage.model_copy(update={"precision": {}}) for stage in manifest.stages]
+    save_parts(folder, store_parts(parts, stages))
+    return Bundle(folder, manifest.model_copy(update={"stages": stages}))

@@ -1,18 +1,92 @@
 """ONNX files → sessions. A graph holds its weights itself, and has the inputs and outputs that its stage needs.
 
 Letters: n rows of any number.
+
+Looks for references to other files in an ONNX file, without the package `onnx`, which a service does not load.
+
+An ONNX file is a protobuf message: fields, each a key (number and wire type) and a value. Only the fields that lead to
+tensors are followed, by their numbers in onnx.proto.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
-from corank.bundle.checks.onnx_wire import refuse_references
 from corank.core.errors import BundleError
+
+_VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
+"""Wire types."""
+_INNER: Final[dict[str, dict[int, str]]] = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 11: "attribute"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {},
+}
+"""Message → field → the message that it holds."""
+_EXTERNAL_DATA, _DATA_LOCATION, _OPERATOR = 13, 14, 4
+_COMPILED = b"EPContext"
+"""An operator that holds, or names a file of, what a compiler made of a graph."""
+_RUNTIME_FORMAT = b"ORTM"
+"""Marks, from byte 4 on, the runtime's own format, which is read before ONNX is tried."""
+
+
+def refuse_references(model: bytes) -> None:
+    """Raise ValueError if an ONNX model reads other files, or is no ONNX model."""
+    if model[4:8] == _RUNTIME_FORMAT:
+        raise ValueError("it is of the runtime's own format, not ONNX")
+    pending = [("model", memoryview(model))]
+    while pending:
+        kind, message = pending.pop()
+        for number, value in _fields(message):
+            if isinstance(value, memoryview) and (inner := _INNER[kind].get(number)):
+                pending.append((inner, value))
+            elif kind == "tensor" and (number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value)):
+                raise ValueError("a tensor of it lies in another file")
+            elif (
+                kind == "node"
+                and number == _OPERATOR
+                and isinstance(value, memoryview)
+                and value == _COMPILED
+            ):
+                raise ValueError("it holds what a compiler made of a graph")
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """The fields of a message: number, and value of a varint or of bytes; 0 for numbers of a fixed width."""
+    at = 0
+    while at < len(message):
+        key, at = _varint(message, at)
+        number, wire = (key & 0xFFFFFFFF) >> 3, key & 7
+        if wire == _VARINT:
+            value, at = _varint(message, at)
+            yield number, value
+            continue
+        size = {_EIGHT: 8, _FOUR: 4}.get(wire)
+        if wire == _BYTES:
+            size, at = _varint(message, at)
+        if size is None or size > len(message) - at:
+            raise ValueError("no ONNX: a field of it is cut short, or of an unknown type")
+        yield number, message[at : at + size] if wire == _BYTES else 0
+        at += size
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    """A number in base 128, lowest digits first, and where it ends."""
+    value = 0
+    for n, byte in enumerate(message[at : at + 10]):
+        value |= (byte & 127) << 7 * n
+        if byte < 128:
+            return value & (1 << 64) - 1, at + n + 1
+    raise ValueError("no ONNX: a number of it is cut short")
+
 
 RUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
     error for error in vars(runtime).values() if isinstance(error, type) and issubclass(error, Exception)

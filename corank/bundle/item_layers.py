@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 
 from corank.bundle.item_records import ItemRecords
-from corank.core.matrices.stored_matrix import StoredMatrix
 from corank.core.ragged import Rows
+from corank.core.stored_matrix import StoredMatrix
 from corank.core.types import Floats, Longs
 from corank.features.operands import Operands
 

@@ -1,29 +1,113 @@
-"""The manifest of a bundle: what serving must know, and size and checksum of every part."""
+"""The manifest of a bundle: what serving must know, and size and checksum of every part.
+
+The names that parts of a bundle may have: those that are written, and no others.
+
+Names come from a manifest, and a manifest may come from anybody who can write to a store.
+
+The state of a table of items: which changes of a store it contains.
+"""
 
 import hashlib
 import json
+import re
 from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Le
 from pydantic import AfterValidator, Field, model_validator
 
-from corank.bundle.checks.part_names import MOST_PARTS, is_part_name
-from corank.bundle.items_as_of import ItemsAsOf
-from corank.bundle.precision.precision_loss import PrecisionLoss
 from corank.bundle.signatures import Signatures, TrustedKeys, read_signatures
-from corank.bundle.stage_facts import FolderName, StageFacts
-from corank.core.errors import BundleError, ConfigError
+from corank.bundle.stage_facts import FolderName, PrecisionLoss, StageFacts
+from corank.core.errors import BundleError, ConfigError, DataError
+from corank.core.files import is_plain_name, parse_json, read_regular_file
+from corank.core.local_copy import read_folder
+from corank.core.objects import Location
 from corank.core.registry import plugin_hint
 from corank.core.settings import Settings, build_once, validate
-from corank.core.storage.local_copy import read_folder
-from corank.core.storage.object_url import Location
-from corank.core.storage.untrusted_files import parse_json, read_regular_file
-from corank.data.column_sources import Source
-from corank.data.request_columns import RequestColumns
+from corank.core.time import EARLIEST, LATEST, format_time
+from corank.data.column_sources import RequestColumns, Source
 from corank.features.feature_kind import Feature
-from corank.features.history import timed_histories
+from corank.features.history_events import timed_histories
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
+
+MOST_PARTS = 10_000
+"""Parts of a bundle, at most."""
+
+_COUNTS = r"(each|all)\.(offsets|periods|shown|positive)"
+_LIST = r"list\d+\.(start|length|values)"
+_VECTOR = r"vector\d+\.(row|values)"
+_PART = re.compile(
+    "|".join(
+        (
+            r"layout\.json",
+            r"encoders/[^/]+",
+            r"tables/[^/]+/(projection)?\d+\.npy",
+            r"[^/]+\.onnx",
+            rf"priors/\d+/(keys|values|smoothing|{_COUNTS})\.npy",
+            r"retrieval/(facts\.json|queries\.npy|index\.faiss)",
+            r"items/keys(\.offsets|\.text)?\.npy",
+            rf"items/(ids|numbers|{_LIST}|{_VECTOR}|column\.[^/]+|part\.[^/]+)\.npy",
+            rf"items/operands/(key\d+|number\d+|{_LIST})\.npy",
+        )
+    ),
+    re.ASCII,
+)
+
+
+def is_part_name(name: str) -> bool:
+    """Whether a part of a bundle may be called so.
+
+    Example:
+        >>> is_part_name("tables/shared/16.npy"), is_part_name("tables/../16.npy"), is_part_name("/etc/passwd")
+        (True, False, False)
+    """
+    return _PART.fullmatch(name) is not None and all(map(is_plain_name, name.split("/")))
+
+
+CHANGE = re.compile(r"(\d{1,15})(?:-([0-9a-f]{16}))?")
+
+
+class ItemsAsOf(Settings):
+    """What a table of items contains: all that happened up to a time, or up to a change of the store."""
+
+    time: Annotated[int, Field(ge=EARLIEST, le=LATEST)] | None = None
+    """ms UTC"""
+    change: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    """Number of a change."""
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
+    """Id of that change, if it is given."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.time is None) == (self.change is None) or (self.id is not None and self.change is None):
+            raise ValueError("expected a time, or a change with or without its id")
+        return self
+
+    @classmethod
+    def parse(cls, text: str, data: DataSettings) -> Self:
+        """Parse a change such as `42` or `42-9f3c2b1a00d4e5f6`, or a day or a time.
+
+        Args:
+            text: as given.
+            data: has the time zone of days and of times without one.
+
+        Raises DataError.
+        """
+        if match := CHANGE.fullmatch(text):
+            return cls(change=int(match[1]), id=match[2])
+        try:
+            return cls(time=data.milliseconds(text))
+        except DataError:
+            raise DataError(
+                f"--items-as-of {text!r}: expected a change of the store, such as 42 or 42-9f3c2b1a00d4e5f6, or a day "
+                "or a time, such as 2026-04-30 or 2026-04-30T06:00"
+            ) from None
+
+    def __str__(self) -> str:
+        if self.time is not None:
+            return format_time(self.time)
+        return f"change {self.change}" + (f"-{self.id}" if self.id else "")
+
 
 BUNDLE = "bundle"
 """What a published folder of a bundle is said to hold."""

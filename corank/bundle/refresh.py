@@ -15,34 +15,35 @@ import polars as pl
 
 from corank.bundle.bundle import Bundle, next_items_seq
 from corank.bundle.bundle_writer import BundleWriter
-from corank.bundle.content import read_snapshots, read_tables
-from corank.bundle.incremental_events import EventReader, IncrementalEvents, open_newer_events
-from corank.bundle.incremental_log import (
+from corank.bundle.content import ItemGraphs, read_snapshots, read_tables, save_parts, store_parts
+from corank.bundle.incremental_priors import (
+    EventReader,
+    IncrementalEvents,
     IncrementalLog,
     RefreshSources,
     logged_priors,
+    open_newer_events,
     read_incremental_log,
     read_until,
 )
-from corank.bundle.item_parts import ItemGraphs, save_parts, store_parts
 from corank.bundle.item_records import ItemRecords
+from corank.bundle.layout_file import FILE, write_layout
 from corank.bundle.manifest import BundleManifest, load_manifest
-from corank.bundle.readers.layout_file import FILE, write_layout
 from corank.bundle.retrieval import refresh_retrieval
 from corank.bundle.signatures import SigningKeys
-from corank.core.storage.hard_links import link_file
+from corank.core.files import link_file
 from corank.core.time import MILLISECOND, floor_times, format_time
 from corank.core.types import Report
-from corank.data.as_of import VersionedRows, newest_rows
-from corank.data.content.vector_files import with_vector_files
-from corank.data.dataset import prior_folder
-from corank.data.histories.event_counts import event_priors
+from corank.data.packed.dataset import prior_folder
+from corank.data.packing.event_counts import event_priors
+from corank.data.point_in_time import VersionedRows, newest_rows
 from corank.data.tables import Table
 from corank.data.validate import check_rows, value_checks
+from corank.data.vector_files import with_vector_files
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
+from corank.features.log_schema import ID
 from corank.features.priors import CountedFeature, PriorSnapshots
-from corank.features.row_columns import ID
 
 
 def refresh_bundle(

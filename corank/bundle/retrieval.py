@@ -20,23 +20,24 @@ from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.stage_facts import VECTOR
 from corank.core.arrays import read_array, write_array
 from corank.core.errors import BundleError, ConfigError
-from corank.core.matrices.stored_matrix import StoredMatrix
-from corank.core.search.ann_index import (
+from corank.core.files import parse_json, read_regular_file
+from corank.core.settings import Settings, validate
+from corank.core.stored_matrix import StoredMatrix
+from corank.core.types import Floats, Longs, Mask
+from corank.core.vector_search import (
+    AllowedRows,
     IndexTuning,
     RetrievalSettings,
     Retriever,
     build,
+    read_index,
     time_searches,
     tune_effort,
+    write_index,
 )
-from corank.core.search.exact_search import AllowedRows
-from corank.core.search.faiss_index import read_index, write_index
-from corank.core.settings import Settings, validate
-from corank.core.storage.untrusted_files import parse_json, read_regular_file
-from corank.core.types import Floats, Longs, Mask
-from corank.data.dataset import PackedDataset
-from corank.data.packed_history import read_history_items, read_query_rows
-from corank.features.history import HistoryNeeds
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.history import read_history_items, read_query_rows
+from corank.features.history_events import HistoryNeeds
 from corank.features.input_layout import Layout, TableSet, dense_input
 from corank.features.operands import Operands
 from corank.features.schema import Schema

@@ -2,6 +2,8 @@
 
 openssl genpkey -algorithm ed25519 -out private.pem && chmod 600 private.pem
 openssl pkey -in private.pem -pubout -out public.pem
+
+The name of a bundle's content folder, which is the name of a version.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 from pydantic import Field
 
 from corank.core.errors import ConfigError, TrustError
-from corank.core.extras import DeferredModule
+from corank.core.lazy import DeferredModule
 from corank.core.settings import Settings, validate
 
 if TYPE_CHECKING:
@@ -210,3 +212,12 @@ def _wrong_kind(path: Path, key: object) -> TrustError:
     return TrustError(
         f"{path}: is a key of kind {kind}; expected ed25519: openssl genpkey -algorithm ed25519"
     )
+
+
+CONTENT = re.compile(r"[0-9a-f]{16}-[0-9]{1,19}-[0-9a-f]{8}")
+"""The name of a content folder."""
+
+
+def is_content_name(name: str) -> bool:
+    """Whether a name is one that `write_bundle` gives: model version, `items_seq`, and a tag of its own."""
+    return CONTENT.fullmatch(name) is not None

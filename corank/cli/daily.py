@@ -46,7 +46,7 @@ def daily_command(
     Exit status 0: the newest period is live, or none is due; 3: it was refused, and the version before it stays live.
     """
     from corank.cli import console
-    from corank.cli.printing.daily_tables import show_daily
+    from corank.cli.tables import show_daily
     from corank.continual.daily import daily as run_daily
 
     result = run_daily(settings, accept or [], skip or [], retry or [], console.say, items_as_of, undo)

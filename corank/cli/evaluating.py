@@ -46,8 +46,8 @@ def evaluate_command(
     """Evaluate the stages alone and as a cascade, with 95 % intervals."""
     from corank.api import evaluating as api
     from corank.cli import console
-    from corank.cli.printing.comparison_tables import show_groups
     from corank.cli.progress import counting
+    from corank.cli.tables import show_groups
 
     with counting("requests", summary=False) as progress:
         evaluation = api.evaluate(run, split, reference=reference, by=by, page=page, progress=progress, on=on)
@@ -109,10 +109,10 @@ def compare_command(
     as_json: Json = False,
 ) -> None:
     """Compare two runs, bundles or tables of scores on the same candidates: paired intervals and verdicts."""
-    from corank.analysis.margins import Margins
+    from corank.analysis.comparison import Margins
     from corank.api import evaluating as api
-    from corank.cli.printing.comparison_tables import show_comparison
     from corank.cli.progress import counting
+    from corank.cli.tables import show_comparison
 
     margins, columns = Margins.read(margin or []), (score or [], label or [], user, request or [])
     with counting("requests", summary=False) as progress:
@@ -155,7 +155,7 @@ def compare_served_command(
 ) -> None:
     """Compare a canary and a shadow with the live version, by intervals that hold at every look."""
     from corank.api import evaluating as api
-    from corank.cli.printing.comparison_tables import show_served
+    from corank.cli.tables import show_served
 
     comparison = api.compare_served(
         served, exposures or [], label or [], since, until, alpha, effect, top, page, share

@@ -8,19 +8,16 @@ from typing import Annotated
 
 import typer
 
-from corank.cli.check import checking
 from corank.cli.daily import daily
+from corank.cli.datasets import importing, simulating
 from corank.cli.evaluating import evaluating
-from corank.cli.importing import importing
-from corank.cli.machine_errors import INTERRUPTED, describe_machine_error, was_interrupted
-from corank.cli.search.searching import searching
+from corank.cli.experiments import searching
+from corank.cli.options import INTERRUPTED, describe_machine_error, was_interrupted
 from corank.cli.serve import service
-from corank.cli.serving import serving
-from corank.cli.simulating import simulating
-from corank.cli.train import train
-from corank.cli.training import training
+from corank.cli.stores import serving
+from corank.cli.training import checking, train, training
 from corank.core.errors import CorankError, OtherRankError
-from corank.core.extras import explain_missing
+from corank.core.lazy import explain_missing
 from corank.core.registry import PLUGINS, load_environment_plugins, load_plugins
 
 app = typer.Typer(

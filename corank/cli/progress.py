@@ -43,9 +43,9 @@ class TrainingBar(Callback):
         self._bar.stop()
 
     def on_log(self, event: TrainingLog) -> None:
-        """Show the losses, and weights that they learn, after some of an epoch's steps."""
+        """Show the losses, and numbers that they learn, after some of an epoch's steps."""
         figures = "  ".join(f"{name} {value:.4f}" for name, value in event.losses.items())
-        figures += "".join(f"  weight {name} {value:.4f}" for name, value in event.loss_weights.items())
+        figures += "".join(f"  {name} {value:.4f}" for name, value in event.loss_parameters.items())
         figures += f"  {event.candidates_per_second:,.0f} candidates/s"
         if self._task is None:
             self._task = self._bar.add_task(f"epoch {event.epoch}", total=event.batches, figures="")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from corank.cli.options import Trust, local_path
-from corank.cli.serving import Cache
+from corank.cli.stores import Cache
 
 service = typer.Typer()
 
@@ -186,7 +186,7 @@ def serve_command(
     """Rank over HTTP. Clients that write must send CORANK_TOKEN, or a token of --tokens."""
     from corank.api.serving import format_serve_settings, read_serve_settings, with_bundle
     from corank.cli import console
-    from corank.serving.http.process.drain import EXIT_SECONDS, end_process_after
+    from corank.serving.http.process.worker_process import EXIT_SECONDS, end_process_after
     from corank.serving.http.server import run_service
     from corank.serving.http.startup import check_files
 
@@ -223,7 +223,7 @@ def token_command(
 ) -> None:
     """Make a token, print it, and add its hash to the file that `corank serve --tokens` reads."""
     from corank.cli import console
-    from corank.serving.http.access.tokens import add_token
+    from corank.serving.http.tokens import add_token
 
     secret = add_token(tokens, name, scope.value, rate)
     console.say(f"{tokens}: {name} may {scope.value}; its token follows, and is stored nowhere")

@@ -1,4 +1,11 @@
-"""The commands from a config to a bundle, and those on one request."""
+"""The commands from a config to a bundle, and those on one request.
+
+`corank check`: a config and its tables, and new rows of them against a run.
+
+The commands that train, and that write trainings to trackers.
+
+Description of a bundle, for the commands that write one.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -23,11 +30,54 @@ from corank.cli.options import (
     print_text,
     read_names,
 )
-from corank.cli.printing.bundle_lines import describe_bundle
 from corank.core.errors import CorankError
+from corank.distributed.launch_environment import is_first
 
 if TYPE_CHECKING:
-    from corank.api.results.bundle_results import BundleResult
+    from corank.api.bundles import BundleResult
+    from corank.bundle.manifest import BundleManifest
+
+
+def describe_bundle(found: "BundleResult") -> list[str]:
+    """Describe a bundle, a line each: its versions, until when its priors know the log, and its retrieval."""
+    from corank.bundle.retrieval import RetrievalFacts
+    from corank.core.time import NEVER, format_time
+
+    manifest, facts = found.bundle.manifest, RetrievalFacts.read(found.bundle.folder)
+    lines = [f"bundle: {found['bundle']}  model {manifest.model_version}  items {manifest.items_seq}"]
+    lines += describe_stages(manifest)
+    times: dict[int, list[str]] = {}
+    for name, cut in manifest.priors.items():
+        times.setdefault(cut, []).append(name)
+    for cut, names in sorted(times.items()):
+        known = "nothing" if cut == NEVER else f"the log until {format_time(cut)}"
+        lines.append(f"priors that know {known}: {', '.join(names)}")
+    if any(feature.as_history for feature in manifest.features.values()):
+        lines.append("histories are not in the bundle: requests carry them, or a store of users has them")
+    if manifest.precision_loss is not None:
+        lines += manifest.precision_loss.lines(manifest.stages)
+    return lines if facts is None else [*lines, str(facts)]
+
+
+def describe_stages(manifest: "BundleManifest") -> list[str]:
+    """Describe what is run for the candidates of each stage, a line each."""
+    lines = []
+    for stage in manifest.stages:
+        parts = ", ".join(f"{name} ({width} numbers)" for name, width in stage.item_parts.items())
+        if stage.scorer == "parts":
+            lines.append(f"{stage.name}: one graph over item parts: {parts}")
+        elif parts:
+            lines.append(f"{stage.name}: scorer '{stage.scorer}' over item parts: {parts}")
+        else:
+            lines.append(
+                f"{stage.name}: the whole network for every candidate (scorer '{stage.scorer}'), since its stage model "
+                "keeps nothing of items: `dcn` and `trees` read them whole, `ahead: false` says so, a plug-in has no "
+                "graph `value`"
+            )
+        if f"{stage.name}.value.onnx" not in manifest.parts:
+            lines[-1] += "; it has no graph of its value, so that readers in other languages cannot run it"
+    return lines
+
 
 training = typer.Typer()
 
@@ -59,7 +109,7 @@ Until = Annotated[
 
 def check_first(config: Path, overrides: list[str] | None, without: list[str] | None = None) -> None:
     """Report mistakes in a config before what the command itself needs is loaded. Raises ConfigError, PluginError."""
-    from corank.training.config_file import read
+    from corank.training.config.config_file import read
 
     read(config, overrides or [], without or [])
 
@@ -167,7 +217,7 @@ def study_command(
 ) -> None:
     """Answer nine questions about joint training on this log; an interrupted study continues."""
     check_first(config, overrides, without)
-    from corank.api import studies
+    from corank.api import experiments as studies
     from corank.cli import console
     from corank.cli.progress import counting
 
@@ -280,3 +330,138 @@ def rank_command(
 
     answer = Funnel.open(bundle, trust or []).rank(Request.read(request))
     print_json(answer) if as_json else console.show_answer(answer)
+
+
+REFUSED = 3
+"""The exit status if new rows break a threshold of the config."""
+
+checking = typer.Typer()
+
+
+@checking.command("check")
+def check_command(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    without: Without = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Compare the rows since the training of RUN with those of it instead; exit status 3 if refused.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show which feature enters which tower, and what there is to learn from; refuse what could not learn."""
+    check_first(config, overrides, without)
+    from corank.api import runs
+    from corank.cli import console
+    from corank.cli.tables import show_profile, show_refusal, show_validation
+
+    if against is not None:
+        validation = runs.check(config, overrides or [], without or [], console.say, against=against)
+        print_text(validation.to_json()) if as_json else show_validation(validation)
+        if not validation.accepted:
+            show_refusal(validation)
+            raise typer.Exit(REFUSED)
+        return
+    check = runs.check(config, overrides or [], without or [], console.say)
+    if as_json:
+        print_text(check.to_json())
+    else:
+        console.show_check(check)
+        show_profile(check.profile)
+    check.data_check.require()
+
+
+train = typer.Typer()
+
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME[,KEY=VALUE…]",
+        help="Write the training to mlflow, wandb or a plug-in's; may be repeated.",
+    ),
+]
+Source = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="RUN",
+        help="A finished run, or its URL, whose weights and optimiser states are taken over as far as they fit.",
+    ),
+]
+
+
+@train.command("train")
+def train_command(
+    config: ConfigPath,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the latest checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
+    run: Annotated[
+        str | None, typer.Option(help="The run's folder or URL; default: runs/NAME beside CONFIG.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes on this machine that train together; default: this one alone."),
+    ] = None,
+    max_restarts: Annotated[
+        int, typer.Option(min=0, help="How often the workers start again after one has died.")
+    ] = 0,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=1, help="Seconds that a process waits for the others of its training; default: 600."
+        ),
+    ] = None,
+    source: Source = None,
+    overrides: Overrides = None,
+    without: Without = None,
+    track: Track = None,
+    as_json: Json = False,
+) -> None:
+    """Train all stages as one model; pack first if needed. Under torchrun, as one process of several."""
+    if resume and overwrite:
+        raise typer.BadParameter("--resume and --overwrite exclude each other")
+    check_first(config, overrides, without)
+    from corank.api.training import train
+    from corank.cli import console
+    from corank.cli.progress import TrainingBar
+
+    # of several processes that are started here the first says what follows
+    done = train(
+        config,
+        overrides or [],
+        [TrainingBar()] if workers is None else [],
+        resume,
+        overwrite,
+        run,
+        console.say,
+        workers,
+        max_restarts,
+        timeout,
+        without or [],
+        track=track or [],
+        continue_from=source,
+    )
+    if as_json:
+        if is_first():
+            print_text(done.to_json())
+    elif workers is None and is_first():
+        console.say(f"kept epoch {done.epoch}; run: {run or done.run.folder}")
+
+
+@train.command("track")
+def track_command(
+    run: RunPath,
+    trackers: Annotated[
+        list[str],
+        typer.Argument(metavar="TRACKER[,KEY=VALUE…]…", help="mlflow, wandb, or a plug-in's, with settings."),
+    ],
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+) -> None:
+    """Evaluate RUN, and write figures with intervals, report and model version to trackers."""
+    from corank.api.measuring import track
+    from corank.cli import console
+
+    console.say(f"report: {track(run, trackers, split)}")

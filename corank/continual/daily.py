@@ -1,24 +1,170 @@
-"""`corank daily`: every period that is due, in order, from the live run's state to a live or a refused version."""
+"""`corank daily`: every period that is due, in order, from the live run's state to a live or a refused version.
 
+The end of the log, without reading files that are older than the live run's rows.
+
+A period that went live undone, and whether the store serves what the history takes as live.
+"""
+
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from corank.api.config_source import OpenedConfig
-from corank.bundle.items_as_of import ItemsAsOf
-from corank.continual.daily_page import write_page
-from corank.continual.daily_result import DailyResult
-from corank.continual.history import DailyHistory, PeriodRecord
-from corank.continual.log_end import find_last_time
-from corank.continual.periods import Period, due_periods
-from corank.continual.settings import read_settings
-from corank.continual.setup import DailySetup, remove_old
+from corank.bundle.manifest import ItemsAsOf
+from corank.continual.daily_result import DailyResult, write_page
+from corank.continual.history import DailyHistory, PeriodRecord, find_live
+from corank.continual.settings import Period, due_periods, read_settings
+from corank.continual.setup import BUNDLE, RUN, DailySetup, PeriodSteps, remove_old
 from corank.continual.tracking import DailyTracking
-from corank.continual.undo import check_store, undo_period
-from corank.core.errors import ConfigError, DataError
+from corank.core.errors import ConfigError, DataError, StoreError
 from corank.core.locks import WriteLock
-from corank.core.storage.object_url import PathOrUrl, require_local
+from corank.core.objects import PathOrUrl, is_url, require_local
 from corank.core.types import Report
+from corank.data.log_rows import scan_log
+from corank.data.packed.manifest import InputFile, read_pack_manifest
+from corank.data.tables import SourceFile, find_source_files
+from corank.serving.store.base import hide_password
+from corank.serving.store.live_version import StoreState
+
+
+def find_last_time(opened: OpenedConfig, live: PeriodRecord | None, packed: Path | None) -> int:
+    """The time of the log's last candidate, ms UTC.
+
+    Files that the live run's packed data list, and whose rows are all older than the end of its training, are not
+    opened, and of others the parts whose statistics say so are not read, so that the cost does not grow with the days
+    before.
+
+    Args:
+        opened: the config.
+        live: the record of the live run.
+        packed: its packed data.
+
+    Raises DataError.
+    """
+    data, known = opened.settings.data, _read_known(packed)
+    until = None if live is None else live.until
+    files = find_source_files(data.log_files, opened.base)
+    read = [file.path for file in files if until is None or not _is_old(file, opened.base, known, until)]
+    # a log without its newest files ends before the live run's training does
+    log = scan_log(data, opened.base, read or [file.path for file in files])
+    newest = log.moment(data.time).max()
+    last = None
+    if until is not None:
+        last = log.collect(log.frame.filter(log.since(data.time, until)).select(newest)).item()
+    if last is None:
+        last = log.collect(log.frame.select(newest)).item()
+    if last is None:
+        raise DataError("data.log: the log is empty")
+    return int(last)
+
+
+def _read_known(packed: Path | None) -> Mapping[str, InputFile]:
+    """The files of the log that packed data list; none if the data were removed."""
+    if packed is not None:
+        with suppress(DataError):
+            return read_pack_manifest(packed).input_files.get("log", {})
+    return {}
+
+
+def _is_old(file: SourceFile, base: Path, known: Mapping[str, InputFile], until: int) -> bool:
+    known_file = known.get(file.path if is_url(file.path) else os.path.relpath(file.path, base))
+    same = known_file is not None and file.version is not None and known_file.version == file.version
+    return same and known_file is not None and known_file.last is not None and known_file.last < until
+
+
+def undo_period(setup: DailySetup, history: DailyHistory, name: str) -> None:
+    """Go back to the live run before a period: in the store, if that serves what is undone, then in the history.
+
+    Later periods are forgotten, and due again; the rows of this one train no model. If a call is killed in between,
+    the next one does the rest.
+
+    Args:
+        setup: of the daily funnel.
+        history: which is written.
+        name: of the period.
+
+    Raises DataError if the period did not go live, or there is nothing to go back to; StoreError.
+    """
+    records = history.without(name)
+    live = find_live(records)
+    assert live is not None
+    packed = setup.packed_of(live.period)
+    if packed is None or not packed.exists() or not (setup.of(live.period) / RUN).exists():
+        raise DataError(
+            f"{setup.of(live.period)}: the run of {live.period}, to which one would go back, is gone; `keep` of the "
+            "settings says how many periods stay"
+        )
+    # those that are decided no more, and one that a killed call left
+    known = {record.period for record in records}
+    later = [folder for folder in setup.of(name).parent.iterdir() if folder.name not in known]
+    undone = {record.model for record in records if record.decision == "undone"} | _exported_models(later)
+    state = setup.read_store()
+    if state is not None and _served_model(state) in undone:
+        _roll_back(setup, state, live.period, live.version)
+    history.write(records)
+    for folder in later:
+        shutil.rmtree(folder)
+    setup.report(f"{name}: undone; {live.period} is live again")
+
+
+def _roll_back(setup: DailySetup, state: StoreState, period: str, version: str | None) -> None:
+    """Let the store serve the version of a period. Raises StoreError if it has it no more."""
+    from corank.api.stores import roll_back  # which loads ONNX Runtime
+
+    assert setup.store is not None
+    if version not in state.versions:
+        raise StoreError(
+            f"{hide_password(setup.store)}: has no version of {period} any more; publish {setup.of(period) / BUNDLE}, "
+            "then try again"
+        )
+    roll_back(setup.store, version, setup.report)
+
+
+def check_store(setup: DailySetup, history: DailyHistory, due: Iterable[Period]) -> None:
+    """Check that the store serves the model of the history's live run, which the next period continues.
+
+    A model that is of no period is reported: it was published by hand, and the next period replaces it.
+
+    Args:
+        setup: of the daily funnel.
+        history: of it.
+        due: periods, of which one may have been published by a call that was killed before it wrote the history.
+
+    Raises StoreError if it serves that of another period, as after `corank store rollback`.
+    """
+    live = history.live
+    state = None if live is None or live.version is None else setup.read_store()
+    if live is None or state is None:
+        return
+    served, store = _served_model(state), hide_password(str(setup.store))
+    if served in {live.model, *_exported_models(setup.of(period.name) for period in due)}:
+        return
+    were_live = (record for record in history.records if record.decision in ("live", "undone"))
+    which = next((record for record in were_live if record.model == served), None)
+    if served is None or which is None:
+        what = "no version is live" if served is None else f"serves model {served}, which is of no period"
+        setup.report(f"{store}: {what}; candidates go on from {live.period} and are compared with it")
+        return
+    later = (r for r in history.records if r.begin > which.begin and r.decision == "live")
+    undo = which if which.decision == "undone" else next(later)
+    raise StoreError(
+        f"{store}: serves the model of {which.period}, and {live.period} is live in {history.path}; "
+        f"`--undo {undo.period}` goes back in both, or make {live.period} live again by "
+        f"`corank store promote {store} {live.version}`"
+    )
+
+
+def _exported_models(folders: Iterable[Path]) -> set[str]:
+    """The model versions that were exported in folders of periods."""
+    steps = map(PeriodSteps, folders)
+    return {one.find("export")["model"] for one in steps if one.is_done("export")}
+
+
+def _served_model(state: StoreState) -> str | None:
+    """The model version that a store serves; None if nothing is live."""
+    return None if state.live is None else state.versions[state.live].model_version
 
 
 def daily(

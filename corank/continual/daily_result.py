@@ -1,20 +1,246 @@
-"""What `corank daily` returns: the records of all periods, as tables, a figure and JSON."""
+"""What `corank daily` returns: the records of all periods, as tables, a figure and JSON.
+
+The page over all periods: decisions, figures of live run and candidate, rows, drift and time spent.
+"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 
-from corank.api.results.document_result import show_tables
-from corank.continual.daily_page import PAGE
-from corank.continual.gate import Condition
+from corank.api.results import show_tables
+from corank.continual.gate import CheckedCondition, Condition
 from corank.continual.history import PeriodRecord, find_live
+from corank.core.errors import ConfigError
+from corank.core.formatting import format_metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from corank.analysis.html import Cell, Html
+    from corank.analysis.plots import Series
+
+
+_Limits = Mapping[str, Mapping[str, "Series"]]
+"""Figure → requirement → its line."""
+
+PAGE = "index.html"
+"""The page's file."""
+_USUAL = ("auc", "gauc", "pcoc", "click_recall")
+"""Metrics that are drawn in addition to those of the gate: of exposed candidates, and of the cascade."""
+_MOST = 12
+"""Plots of figures, and features of the plot of drift, at most."""
+_LEAST_FIGURE, _LEAST_PSI, _LEAST_SECONDS = 0.1, 0.25, 1.0
+"""Least range of the y axes: smaller changes are chance, no drift, no time."""
+_BELOW = 0.18
+"""Inches from an x axis to the text below its numbers."""
+_DAY = len("2026-03-07")
+"""Characters of a period's name of which three have room below a plot."""
+_HOW = (
+    "Each period's tables are validated against the live run, which is then judged on the period's rows before any of "
+    "them is trained on (live, before training). A candidate goes on from the live run's weights. Both are compared "
+    "on the second half of the holdout at the period's end (candidate; live, same rows). Figures of one period vary "
+    "by chance; the period's comparison has intervals."
+)
+
+
+def write_page(folder: Path, records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> None:
+    """Write the page of a daily funnel. Raises CorankError if it cannot be written."""
+    from corank.analysis.html import Html, page, plot, section, table, text  # which load matplotlib
+    from corank.core.files import write_text
+
+    live = find_live(records)
+    lead = "no period is live" if live is None else f"Live: {live.period}, model {live.model}."
+    header = ("period", "decision", "rows", "seconds", "why")
+    parts: list[Html] = [
+        *_newest(records, gate),
+        section("Periods", text(_HOW), table(header, _rows(records), prose=("decision", "why"))),
+    ]
+    if drawn := _figures(records, gate):
+        height = 2.6 * -(-len(drawn) // 3)
+        caption = "Figures by period: the gate's, and usual ones. Dotted: what today's gate asks for in each period."
+        parts.append(section("Figures", plot(partial(draw_history, records, gate), caption, height)))
+    names = _most_drifted(records)
+    if names:
+        drift = {name: {"PSI": _column(records, "drift", name)} for name in names}
+        drawing = partial(_draw, records, drift, least=_LEAST_PSI, from_zero=True)
+        caption = (
+            "Population stability index (PSI) of the features that drifted most, against the live run's training rows: "
+            "0, the same; above 0.25, usually called a large change."
+        )
+        parts.append(section("Drift", plot(drawing, caption, 2.6 * -(-len(names) // 3))))
+    steps = dict.fromkeys(step for record in records for step in record.seconds)
+    if steps:
+        spent = {step: {"seconds": _column(records, "seconds", step)} for step in steps}
+        drawing = partial(_draw, records, spent, least=_LEAST_SECONDS, from_zero=True)
+        parts.append(
+            section("Time spent", plot(drawing, "Wall seconds of each step.", 2.6 * -(-len(steps) // 3)))
+        )
+    write_text(folder / PAGE, page("Daily funnel", lead, *parts))
+
+
+def draw_history(
+    records: Sequence[PeriodRecord], gate: Sequence[Condition], figure: "Figure | None" = None
+) -> "Figure":
+    """Draw the gate's and the usual figures by period, with the gate's thresholds.
+
+    Returns the figure of matplotlib that was passed, or a new one.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained") if figure is None else figure
+    lines = {"live, before training": "live", "candidate": "candidate", "live, same rows": "reference"}
+    _draw(
+        records,
+        {
+            name: {label: line for label, of in lines.items() if len((line := _column(records, of, name)).x)}
+            for name in _figures(records, gate)
+        },
+        figure,
+        least=_LEAST_FIGURE,
+        limits=_limits(records, gate),
+    )
+    return figure
+
+
+def _newest(records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> "list[Html]":
+    """The newest period's decision, and its candidate's figures at the gate."""
+    from corank.analysis.html import section, table, text, verdict
+
+    if not records:
+        return []
+    record = records[-1]
+    checked = [one for condition in gate if (one := _check(records, len(records) - 1, condition)) is not None]
+    rows: list[list[Cell]] = [
+        [
+            one.condition.text,
+            format_metric(one.value),
+            "" if one.base is None else (format_metric(one.base), str(one.condition.base)),
+            verdict("met", 1) if one.met else verdict("not met", -1),
+        ]
+        for one in checked
+    ]
+    header = ["the gate asks for", "candidate", "compared with", ""]
+    tables = [table(header, rows, prose=header[:1])] if rows else []
+    return [
+        section(f"Newest period: {record.period}, {record.decision}", *map(text, record.reasons), *tables)
+    ]
+
+
+def _check(records: Sequence[PeriodRecord], n: int, condition: Condition) -> CheckedCondition | None:
+    """Check the candidate of the n-th period as its gate did; None without one, or if no run had such a figure."""
+    record, live = records[n], [one.candidate for one in records[:n] if one.decision == "live"]
+    with suppress(ConfigError):
+        return condition.check(record.candidate, record.reference or None, live) if record.candidate else None
+    return None
+
+
+def _limits(records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> _Limits:
+    """The gate's bounds in each period, by figure and condition: the lower ones, then the upper ones."""
+    lines: dict[str, dict[str, Series]] = {}
+    for condition in gate:
+        checked = {n: one for n in range(len(records)) if (one := _check(records, n, condition)) is not None}
+        bounds = [[(n, one.low) for n, one in checked.items()], [(n, one.high) for n, one in checked.items()]]
+        line = _series(
+            (n, np.nan if bound is None else bound) for points in bounds for n, bound in [*points, (0, None)]
+        )
+        if not np.isnan(line.y).all():
+            lines.setdefault(condition.figure, {})[condition.requirement] = line
+    return lines
+
+
+def _rows(records: Sequence[PeriodRecord]) -> list[list["Cell"]]:
+    """The lines of the table of periods, the newest first."""
+    return [
+        [
+            record.period,
+            record.decision,
+            f"{sum(record.rows.values()):,}" if record.rows else "",
+            f"{sum(record.seconds.values()):.0f}",
+            "; ".join(record.reasons),
+        ]
+        for record in reversed(records)
+    ]
+
+
+def _figures(records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> list[str]:
+    """The names of the figures that are drawn: the gate's, then usual ones, those of the cascade first."""
+    names = dict.fromkeys(name for record in records for name in record.candidate | record.live)
+    usual = sorted(filter(is_usual, names), key=lambda name: not name.startswith("cascade."))
+    return list(dict.fromkeys([*(condition.figure for condition in gate), *usual]))[:_MOST]
+
+
+def is_usual(name: str) -> bool:
+    """Whether a figure is shown though the gate does not name it: AUC, GAUC, PCOC and click recall of what is shown."""
+    return name.rpartition(".")[2].partition("@")[0] in _USUAL and ".candidates." not in name
+
+
+def _most_drifted(records: Sequence[PeriodRecord]) -> list[str]:
+    """The features whose drift was the largest in some period."""
+    largest: dict[str, float] = {}
+    for record in records:
+        for name, value in record.drift.items():
+            largest[name] = max(value, largest.get(name, 0.0))
+    return sorted(filter(largest.get, largest), key=lambda name: (-largest[name], name))[:_MOST]
+
+
+def _column(records: Iterable[PeriodRecord], of: str, name: str) -> "Series":
+    """A figure by the number of the period, of those that have it."""
+    return _series((n, figures[name]) for n, r in enumerate(records) if name in (figures := getattr(r, of)))
+
+
+def _series(points: Iterable[tuple[int, float]]) -> "Series":
+    """A line of points, none or more."""
+    from corank.analysis.plots import Series
+
+    coordinates = np.array([*points], dtype=np.float64).reshape(-1, 2)
+    return Series(coordinates[:, 0], coordinates[:, 1])
+
+
+def _draw(
+    records: Sequence[PeriodRecord],
+    plots: dict[str, dict[str, "Series"]],
+    figure: "Figure",
+    least: float,
+    from_zero: bool = False,
+    limits: _Limits = MappingProxyType({}),
+) -> None:
+    """Draw a small plot a name, the periods' names below and dotted lines at its limits, each with a label."""
+    from matplotlib.transforms import ScaledTranslation
+
+    from corank.analysis.plots import INK, LINES, small_plots, widen_y
+
+    small_plots(figure, plots, "period", markers=True)
+    most = 3 if all(len(record.period) <= _DAY for record in records) else 2
+    shown = np.unique(np.linspace(0, len(records) - 1, min(len(records), most)).astype(int)).tolist()
+    for axes, name in zip(figure.axes, plots, strict=False):
+        drawn = [
+            axes.plot(
+                line.x, line.y, color=INK, linestyle=LINES[3 + n % 2], marker="_", label=f"gate: {label}"
+            )[0]
+            for n, (label, line) in enumerate(limits.get(name, {}).items())
+        ]
+        if drawn:
+            below = axes.transAxes + ScaledTranslation(0, -_BELOW, figure.dpi_scale_trans)
+            axes.legend(
+                handles=drawn,
+                loc="upper left",
+                bbox_to_anchor=(0, 0),
+                bbox_transform=below,
+                fontsize="small",
+                handlelength=2.4,
+            )
+        axes.autoscale(True, "y")
+        widen_y(axes, least, from_zero)
+        axes.set_xticks(shown, [records[n].period for n in shown], fontsize="small")
+        axes.set_xlabel("")
 
 
 @dataclass(frozen=True)
@@ -84,7 +310,6 @@ class DailyResult:
 
         Raises MissingExtraError without matplotlib, which `corank[train]` brings.
         """
-        from corank.continual.daily_page import draw_history
 
         return draw_history(self.records, self.gate)
 

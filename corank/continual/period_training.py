@@ -8,28 +8,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from corank.analysis.precision.logged_loss import LoggedLoss
+from corank.analysis.verification import LoggedLoss, verify_bundle
 from corank.api.config_source import OpenedConfig, to_yaml
 from corank.api.evaluating import compare, evaluate
+from corank.api.measuring import evaluation_figures
 from corank.api.runs import pack
-from corank.api.stores import publish
-from corank.api.tracking import evaluation_figures
+from corank.api.stores import prune, publish
 from corank.api.training import train
-from corank.api.versions import prune
 from corank.bundle.manifest import load_manifest
 from corank.continual.gate import figures_of
 from corank.continual.history import LEFT_OUT, Decision, PeriodRecord, find_live
-from corank.continual.periods import MILLISECOND, Period
-from corank.continual.setup import BUNDLE, PACKED, RUN, DailySetup
-from corank.continual.steps import PeriodSteps
-from corank.continual.verify import verify_bundle
+from corank.continual.settings import MILLISECOND, Period
+from corank.continual.setup import BUNDLE, PACKED, RUN, DailySetup, PeriodSteps
 from corank.core.files import write_text
-from corank.data.dataset import PackedDataset
-from corank.data.input_versions import find_versions, hash_versions
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.manifest import find_versions, hash_versions
 from corank.serving.funnel.funnel import Funnel
+from corank.training.drift.drift import validate_against
 from corank.training.export import export_bundle
 from corank.training.run import Run
-from corank.training.validation.validation import validate_against
 
 
 @dataclass(frozen=True)

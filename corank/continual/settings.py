@@ -1,15 +1,116 @@
-"""The settings of `corank daily`: a YAML file next to the config that it trains."""
+"""The settings of `corank daily`: a YAML file next to the config that it trains.
 
-from datetime import timedelta
+Periods of a log, a day or some hours: names, bounds, and what of each trains, validates and compares.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Self
+from zoneinfo import ZoneInfo
 
+import numpy as np
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from corank.continual.gate import GateCondition
-from corank.continual.periods import check_length
+from corank.core.errors import ConfigError
 from corank.core.settings import Duration, Moment, Settings, validate
-from corank.training.plain_config.yaml_reader import read_yaml_file
+from corank.core.time import floor_times, now_ms
+from corank.training.config.yaml_values import read_yaml_file
+
+DAY = timedelta(days=1)
+MILLISECOND = timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True)
+class Period:
+    """A day or some hours of a time zone."""
+
+    begin: int
+    """ms UTC."""
+    end: int
+    """ms UTC; not in it."""
+    name: str
+    """`2026-04-25`, or `2026-04-25T13` of periods shorter than a day: in the time zone."""
+
+    @classmethod
+    def at(cls, time: int, length: timedelta, timezone: str) -> Self:
+        """The period that a time lies in.
+
+        Args:
+            time: ms UTC.
+            length: of periods; they begin at midnight, and the last of a day ends there, also where clocks change.
+            timezone: IANA name.
+        """
+        begin = _floor(time, length, timezone)
+        midnight = _floor(_floor(begin, DAY, timezone) + 36 * 3_600_000, DAY, timezone)
+        end = midnight if length == DAY else min(begin + length // MILLISECOND, midnight)
+        local = datetime.fromtimestamp(begin / 1000, UTC).astimezone(ZoneInfo(timezone))
+        name = local.strftime("%Y-%m-%d" if length == DAY else "%Y-%m-%dT%H")
+        # the hour that clocks repeat in autumn has a name of its own
+        return cls(begin, end, name + ("+" if local.fold and length != DAY else ""))
+
+    def as_range(self) -> str:
+        """The period as a range of the config, `FROM..UNTIL`."""
+        return f"{_text(self.begin)}..{_text(self.end)}"
+
+    def split(self, since: int | None, holdout: timedelta) -> dict[str, str]:
+        """The `data.split` of a period: all from `since` on trains but the holdout at its end.
+
+        The first half of the holdout validates, the second compares: that is `test`. On the next period they train.
+
+        Args:
+            since: where the training before this one ended, ms UTC; None: the first has all of the log before it.
+            holdout: at the end of the period, shorter than it.
+        """
+        step = holdout // MILLISECOND
+        valid, test = self.end - step, self.end - step // 2
+        bounds = {"train": (since, valid), "valid": (valid, test), "test": (test, self.end)}
+        return {
+            name: f"{'' if begin is None else _text(begin)}..{_text(end)}"
+            for name, (begin, end) in bounds.items()
+        }
+
+
+def check_length(length: timedelta) -> timedelta:
+    """Return the length of periods. Raises ValueError unless it is a day or hours that divide one."""
+    if length < timedelta(hours=1) or DAY % length or length % timedelta(hours=1):
+        raise ValueError("expected 1d, or hours that divide a day: 1h, 2h, 3h, 4h, 6h, 8h, 12h")
+    return length
+
+
+def due_periods(
+    first: int, last: int, length: timedelta, timezone: str, delay: timedelta, now: int | None = None
+) -> Iterator[Period]:
+    """Yield the periods from a time on that are over and whose labels are known, in order.
+
+    Args:
+        first: a time of the first one, ms UTC.
+        last: the time of the log's last candidate, ms UTC; later periods have no rows.
+        length: of periods.
+        timezone: in which they begin.
+        delay: how long after its end a period's labels are known.
+        now: ms UTC; the clock's time by default.
+
+    Raises ConfigError if the log ends before the first period.
+    """
+    now = now_ms() if now is None else now
+    period = Period.at(first, length, timezone)
+    if last < period.begin:
+        raise ConfigError(f"first: the log ends before {period.name}; give a period that it has rows of")
+    while period.begin <= last and period.end + delay // MILLISECOND <= now:
+        yield period
+        period = Period.at(period.end, length, timezone)
+
+
+def _floor(time: int, length: timedelta, timezone: str) -> int:
+    return int(floor_times(np.array([time], dtype=np.int64), length, timezone)[0])
+
+
+def _text(time: int) -> str:
+    """A moment as the config writes it, with the zone UTC."""
+    return datetime.fromtimestamp(time / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 class DailySettings(Settings):

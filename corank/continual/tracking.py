@@ -7,17 +7,17 @@ from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
-from corank.continual.daily_page import is_usual
+from corank.continual.daily_result import is_usual
 from corank.continual.gate import Condition
 from corank.continual.history import PeriodRecord, find_live
 from corank.continual.settings import DailySettings
 from corank.core.files import atomic_file
 from corank.core.time import NEVER
 from corank.core.types import Report
-from corank.training.config_file import flatten
-from corank.training.tracking.named_callbacks import read_trackers
-from corank.training.tracking.tensorboard import write_event_file
-from corank.training.tracking.tracker import TRACKING, Tracker
+from corank.training.callbacks import write_event_file
+from corank.training.config.config_file import flatten
+from corank.training.run_file import TRACKING
+from corank.training.tracking.tracker import Tracker, read_trackers
 
 EVENTS = "events"
 """The folder that TensorBoard reads: a file a period."""

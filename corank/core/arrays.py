@@ -18,8 +18,8 @@ from numpy.lib import format as npy
 from numpy.typing import DTypeLike, NDArray
 
 from corank.core.errors import DataError
+from corank.core.files import open_regular_file
 from corank.core.ragged import Ragged, Rows, Vectors
-from corank.core.storage.untrusted_files import open_regular_file
 from corank.core.types import Ints
 
 Append = Callable[[NDArray[Any]], None]

@@ -1,8 +1,19 @@
-"""Modules that are imported when they are first used."""
+"""Modules that are imported when they are first used, and what is made of them then.
+
+The parts of the installation that only some commands need, which pip installs by name: the extras.
+
+`pip install corank` brings funnel, stores and service. Each of the other parts is an extra of pyproject.toml.
+"""
 
 import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
 from types import ModuleType
 from typing import Any
+
+from corank.core.errors import MissingExtraError
 
 
 class _LazyModule(ModuleType):
@@ -24,3 +35,121 @@ def lazy(name: str) -> Any:
         2
     """
     return _LazyModule(name)
+
+
+def autograd_function(steps: type[Any]) -> Callable[..., Any]:
+    """A function with a backward of its own, as `torch.autograd.Function.apply`; made when it is first called.
+
+    Args:
+        steps: a class that derives from nothing, so that its module loads no torch, with the static methods
+            `forward(ctx, …)` and `backward(ctx, gradient)`. The backward has no gradient itself.
+    """
+
+    @cache
+    def make() -> Callable[..., Any]:
+        function = lazy("torch.autograd.function")
+        backward = function.once_differentiable(steps.backward)
+        methods = {"forward": staticmethod(steps.forward), "backward": staticmethod(backward)}
+        made: Callable[..., Any] = type(function.Function)(
+            steps.__name__, (function.Function,), methods
+        ).apply
+        return made
+
+    return lambda *given: make()(*given)
+
+
+EXTRA_OF = {
+    "cryptography": "sign",
+    "faiss": "retrieval",
+    "fsspec": "objects",
+    "httpx2": "client",
+    "lightgbm": "trees",
+    "matplotlib": "train",
+    "mlflow": "mlflow",
+    "obstore": "objects",
+    "onnx": "train",
+    "onnxscript": "train",
+    "opentelemetry": "otel",
+    "optuna": "tune",
+    "ray": "ray",
+    "redis": "redis",
+    "safetensors": "train",
+    "scipy": "train",
+    "tensorboard": "train",
+    "torch": "train",
+    "wandb": "wandb",
+}
+"""For each module that no base installation has: the extra that brings it."""
+
+
+def require(extra: str, module: str, what: str = "this") -> ModuleType:
+    """Import a module that an extra brings.
+
+    Args:
+        extra: the extra's name in pyproject.toml.
+        module: what to import; it may be a submodule.
+        what: what needs it, as the error names it, such as "corank tune".
+
+    Raises:
+        MissingExtraError: it is not installed.
+
+    Example:
+        >>> require("train", "absent.part", "corank train")
+        Traceback (most recent call last):
+            ...
+        corank.core.errors.MissingExtraError: corank train needs absent; install it by pip install 'corank[train]'
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        missing = _top(error.name or module)
+        if missing != _top(module):
+            raise  # the package is there, and lacks a part of its own
+        raise _missing(what, missing, extra) from None
+
+
+@contextmanager
+def name_missing_extra(what: str) -> Iterator[None]:
+    """Raise MissingExtraError, which names `what`, if the block imports a module whose extra is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = explain_missing(error, what)
+        if missing is None:
+            raise
+        raise missing from None
+
+
+def explain_missing(error: Exception, what: str) -> MissingExtraError | None:
+    """Turn the error of an import into the one that names the extra; None if no extra brings what is missing."""
+    missing = _top(error.name or "") if isinstance(error, ModuleNotFoundError) else ""
+    return _missing(what, missing, EXTRA_OF[missing]) if missing in EXTRA_OF else None
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _missing(what: str, module: str, extra: str) -> MissingExtraError:
+    return MissingExtraError(f"{what} needs {module}; install it by pip install 'corank[{extra}]'")
+
+
+class DeferredModule:
+    """A module that an extra brings, imported when an attribute is first read.
+
+    For a module of corank that all installations load, though few use this part of it. Its annotations must be quoted.
+
+    Example:
+        >>> DeferredModule("retrieval", "absent", "retrieval").Index
+        Traceback (most recent call last):
+            ...
+        corank.core.errors.MissingExtraError: retrieval needs absent; install it by pip install 'corank[retrieval]'
+    """
+
+    def __init__(self, extra: str, module: str, what: str) -> None:
+        """Take what `require` takes."""
+        self._required = (extra, module, what)
+
+    def __getattr__(self, name: str) -> Any:
+        """Read an attribute of the module. Raises MissingExtraError."""
+        return getattr(require(*self._required), name)

@@ -51,7 +51,7 @@ class Registry(Generic[T]):
         Args:
             sort: what a part is called in messages, such as `loss`.
             group: entry points of this group are imported before the first look-up.
-            package: all its modules are imported before the first look-up.
+            package: imported with all its modules before the first look-up; a module is imported alone.
             check: raises PluginError if a part breaks the protocol of its sort.
             foreign: names that other libraries have for a part → what to write here, for the message.
         """
@@ -123,7 +123,7 @@ class Registry(Generic[T]):
         self._loaded = True
         try:
             package = importlib.import_module(self.package)
-            for module in pkgutil.iter_modules(package.__path__):
+            for module in pkgutil.iter_modules(getattr(package, "__path__", ())):
                 importlib.import_module(f"{self.package}.{module.name}")
             for entry in entry_points(group=self.group):
                 _imported(f"entry point '{entry.name}' of {self.group}", entry.load)

@@ -9,8 +9,7 @@ import polars as pl
 from corank.core.errors import DataError
 from corank.core.time import format_time
 from corank.data.log_rows import log_splits
-from corank.data.row_ranges import RowRange, cut_table
-from corank.data.tables import Table
+from corank.data.tables import RowRange, Table, cut_table
 from corank.data.validate import (
     RowCheck,
     find_faults,

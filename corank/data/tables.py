@@ -1,22 +1,179 @@
-"""The user's tables: log, items, users, truth."""
+"""The user's tables: log, items, users, truth.
 
+The files of a user's table: paths, globs and URLs of the config.
+
+Faults of CSV files, by line.
+
+polars takes NUL bytes and a header in another encoding as they are, and says neither file nor line of a row that it
+cannot read. Compressed files, and those at a URL, are left to it.
+
+A table cut into ranges of rows, of which a task reads one in bounded memory.
+"""
+
+import codecs
+import csv
 import difflib
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 import polars as pl
 
 from corank.core.errors import DataError
 from corank.core.formatting import shorten
-from corank.core.storage.object_url import is_object_url, is_url
+from corank.core.objects import ObjectUrl, find_objects, is_object_url, is_url
 from corank.core.time import NEVER
-from corank.data.source_files import find_source_files
-from corank.data.text_files.csv_faults import find_bytes_fault, find_row_fault
+from corank.features.log_schema import ROW
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file of a table."""
+
+    path: str
+    """Absolute, or a URL."""
+    version: tuple[int, int | str] | None
+    """Bytes, and the time of change in ns or an object's etag; None if it is not known."""
+
+
+def find_source_files(source: str | list[str], base: Path) -> list[SourceFile]:
+    """List the files of a table. Globs of paths and of object stores are expanded; other URLs stay as they are.
+
+    Args:
+        source: paths, relative to `base`, or URLs.
+        base: a folder.
+
+    Raises DataError, StorageError if a file does not exist.
+    """
+    files: list[SourceFile] = []
+    for part in [source] if isinstance(source, str) else source:
+        if is_object_url(part):
+            objects = find_objects(ObjectUrl.parse(part))
+            files += [
+                SourceFile(str(url), (entry.size, entry.revision.etag or entry.revision.version or ""))
+                for url, entry in objects
+            ]
+        elif is_url(part):
+            files.append(SourceFile(part, None))
+        else:
+            files += map(_describe, _expand(part, base))
+    return files
+
+
+def _describe(path: Path) -> SourceFile:
+    stat = path.stat()
+    return SourceFile(str(path), (stat.st_size, stat.st_mtime_ns))
+
+
+def _expand(part: str, base: Path) -> list[Path]:
+    """List the files of a path or a glob. Raises DataError if there is none."""
+    path = base.absolute() / part
+    matches = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+    try:
+        with closing(matches):  # an error leaves a folder open otherwise
+            here = [path] if path.is_file() else sorted(match for match in matches if match.is_file())
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{shorten(str(path), 300)}: cannot be read: {reason}") from None
+    if not here:
+        hint = f"it is a folder; write {part.rstrip('/')}/*.parquet" if path.is_dir() else "check the path"
+        raise DataError(f"{path}: no such file ({hint})")
+    return here
+
+
+BLOCK = 1 << 24
+"""Bytes that are checked at a time."""
+_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"x\x01", b"x\x9c", b"x\xda")
+"""First bytes of files of gzip, zstd and zlib."""
+_UNFIT = re.compile(
+    r"could not parse `(.*)` as dtype `(\w+)` at column '(.*?)' \(column number (\d+)\)", re.DOTALL
+)
+_TYPES = {"i64": "whole numbers", "f64": "numbers", "bool": "true or false", "date": "dates"}
+
+
+def find_bytes_fault(path: str) -> str | None:
+    """Find the first line of a CSV file that is no text in UTF-8. Returns the error message; None if all is text.
+
+    Raises OSError.
+    """
+    if not _is_plain(path):
+        return None
+    with Path(path).open("rb") as file:
+        decoder, first = codecs.getincrementaldecoder("utf-8")(), 0
+        while block := file.read(BLOCK):
+            if (at := block.find(0)) >= 0:
+                return _name_byte(file, first + at, "a NUL byte")
+            try:
+                decoder.decode(block)
+            except UnicodeDecodeError as error:
+                # the decoder's input begins with the unfinished letter of the block before
+                at = first + len(block) - len(error.object) + error.start
+                return _name_byte(file, at, f"the byte 0x{error.object[error.start]:02x}, which is no UTF-8")
+            first += len(block)
+        if rest := decoder.getstate()[0]:
+            return _name_byte(file, first - len(rest), f"the byte 0x{rest[0]:02x}, which is no UTF-8")
+    return None
+
+
+def _name_byte(file: BinaryIO, at: int, what: str) -> str:
+    file.seek(0)
+    line, left = 1, at
+    while left > 0:
+        line += file.read(min(left, BLOCK)).count(b"\n")
+        left -= BLOCK
+    return f"{file.name}: line {line} has {what}; save the file as text in UTF-8"
+
+
+def find_row_fault(paths: Iterable[str], error: str) -> str | None:
+    """Find the first row of CSV files that does not fit, after polars could not read them.
+
+    Args:
+        paths: the files.
+        error: the message of polars.
+
+    Returns the error message with file, line and reason; None if no row explains it.
+    """
+    unfit = _UNFIT.search(error)
+    for path in filter(_is_plain, paths):
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            rows, line = csv.reader(file, strict=True), 1
+            try:
+                width = len(next(rows, ()))
+                while True:
+                    line = rows.line_num + 1
+                    if fault := _describe_row(next(rows), width, unfit):
+                        return f"{path}: line {line}{fault}"
+            except csv.Error:
+                return f"{path}: line {line}: a quote is not closed, or another stands within it"
+            except StopIteration:
+                continue
+    return None
+
+
+def _describe_row(row: list[str], width: int, unfit: "re.Match[str] | None") -> str | None:
+    """The end of the message on a row, if it is the one that was not read."""
+    if len(row) > width:
+        return f" has {len(row)} fields, and the first line {width}; quote text that holds a comma"
+    if unfit is None or row[int(unfit[4]) - 1 :][:1] != [unfit[1]]:
+        return None
+    value, kind = shorten(repr(unfit[1])), f"{_TYPES.get(unfit[2], 'values')} ({unfit[2]})"
+    return f": column '{unfit[3]}' holds {value}, and {kind} before; write one type of values"
+
+
+def _is_plain(path: str) -> bool:
+    """Whether a file is on this machine and is not compressed."""
+    if is_url(path):
+        return False
+    with Path(path).open("rb") as file:
+        return not file.read(4).startswith(_COMPRESSED)
+
 
 _FORMATS = {
     ".parquet": "parquet",
@@ -227,3 +384,65 @@ def _innermost(kind: pl.DataType) -> pl.DataType:
     while isinstance(kind, pl.List | pl.Array):
         kind = kind.inner  # type: ignore[assignment]
     return kind
+
+
+BATCH = 2**19
+"""Rows read at a time."""
+
+
+@dataclass(frozen=True)
+class RowRange:
+    """Some rows of a table, one after another."""
+
+    paths: tuple[str, ...]
+    """The files that they are in."""
+    skip: int
+    """Rows of the first file that come before."""
+    first: int
+    """The number of the first row: its position in all files of the table, whatever the ranges."""
+    rows: int
+    """How many they are in the files, before the table explodes or leaves out any."""
+
+    def __str__(self) -> str:
+        return f"{self.rows:,} rows from row {self.first:,}, in {', '.join(self.paths)}"
+
+    def read(self, table: Table, columns: list[pl.Expr]) -> Iterator[pl.DataFrame]:
+        """Read columns, and the number of each row as ROW, a batch at a time; one batch at least.
+
+        Args:
+            table: that of the range.
+            columns: expressions over the table, each of its own name.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        frame = scan_files(table.format, list(self.paths))
+        if table.format != "csv":
+            frame = frame.slice(self.skip, self.rows)
+        frame = frame.with_row_index(ROW).with_columns(pl.col(ROW).cast(pl.Int64) + self.first)
+        for step in [*([table.explode] if table.explode else []), *table.steps]:
+            frame = step(frame)
+        chosen = frame.select(ROW, *columns)
+        if self.rows * table.per_row <= BATCH:
+            yield table.collect(chosen)
+        else:
+            yield from table.collect_batches(chosen, BATCH)
+
+
+def cut_table(table: Table, size: int | None = None) -> list[RowRange]:
+    """Cut a table into ranges of about `size` rows, BATCH by default; one range at least.
+
+    A CSV file must be read from its begin, and what type its columns have depends on all files: a table of CSV files
+    is one range.
+    """
+    ends = list(accumulate(table.row_counts))
+    size = max((size or BATCH) // table.per_row, 1)
+    if table.format == "csv":
+        return [RowRange(table.paths, 0, 0, ends[-1])]
+    ranges = []
+    for first in range(0, max(ends[-1], 1), size):
+        end = min(first + size, ends[-1])
+        files = slice(bisect_right(ends[:-1], first), bisect_right(ends[:-1], max(end - 1, 0)) + 1)
+        skip = first - (ends[files.start - 1] if files.start else 0)
+        ranges.append(RowRange(table.paths[files], skip, first, end - first))
+    return ranges

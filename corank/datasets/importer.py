@@ -1,18 +1,29 @@
-"""What an importer is: the files of a public log → corank's tables and a config. `corank import` lists them all."""
+"""What an importer is: the files of a public log → corank's tables and a config. `corank import` lists them all.
+
+Importers share the checks of files, whose errors name file, column and row, and the choice of a split.
+"""
 
 from abc import abstractmethod
-from datetime import date
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, ClassVar, Union, get_args, get_origin
+from typing import Any, ClassVar, NamedTuple, Union, get_args, get_origin
 
-from corank.core.errors import PluginError
+import polars as pl
+
+from corank.core.errors import DataError, PluginError
 from corank.core.registry import Registry
 from corank.core.settings import Settings
 from corank.core.types import Report
 
+MOST_OF_TWO_DAYS = 0.35
+"""Of all requests: where the last two days hold more, they are not split by days."""
 OPTION_TYPES = (bool, int, float, str, date, Path)
 """Types that a field of an importer may have, each also with None."""
+
+_RECEIVED = 60  # characters of a faulty value that an error repeats, at most
+_ROW = "@row"
 
 
 class Importer(Settings):
@@ -76,3 +87,80 @@ def _check(what: str, importer: Any) -> None:
 
 IMPORTERS = Registry[type[Importer]]("importer", "corank.importers", "corank.datasets", _check)
 """Importers by the name of their command."""
+
+
+def read_schema(path: Path, frame: pl.LazyFrame) -> pl.Schema:
+    """Read the columns of a file. Raises DataError if it cannot be read."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; the import needs it")
+    try:
+        return frame.collect_schema()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def scan_texts(path: Path, columns: Sequence[str]) -> pl.LazyFrame:
+    """Open a CSV file, every column as text. Raises DataError if one of `columns` is missing."""
+    frame = pl.scan_csv(path, infer_schema=False)
+    types = read_schema(path, frame)
+    if missing := [name for name in columns if name not in types]:
+        raise DataError(f"{path}: no column {', '.join(missing)}; expected {', '.join(columns)}")
+    return frame
+
+
+def refuse_rows(path: Path, frame: pl.LazyFrame, faults: Iterable[tuple[str, pl.Expr, str]]) -> int:
+    """Raise DataError for the first row of a file that breaks a rule.
+
+    Args:
+        path: the file, for the message.
+        frame: its rows, in order.
+        faults: column, whether a row breaks the rule, and what was expected instead.
+
+    Returns:
+        The rows of the file.
+    """
+    rules = list(faults)
+    first = [
+        pl.col(_ROW).filter(bad.fill_null(False)).min().alias(f"{n}") for n, (_, bad, _) in enumerate(rules)
+    ]
+    try:
+        *rows, height = frame.with_row_index(_ROW).select(*first, pl.len()).collect(engine="streaming").row(0)
+        for (column, _, expected), row in zip(rules, rows, strict=True):
+            if row is not None:
+                value = frame.select(column).slice(row, 1).collect().item()
+                shown = "nothing" if value is None else repr(value) if isinstance(value, str) else str(value)
+                shown = shown if len(shown) <= _RECEIVED else f"{shown[:_RECEIVED]}…"
+                raise DataError(
+                    f"{path}: column {column}, row {row + 1}: expected {expected}; received {shown}"
+                )
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+    return int(height)
+
+
+class ImportedSplit(NamedTuple):
+    """The `data.split` of an imported log: when validation and test begin, or the shares of its requests."""
+
+    valid: datetime | date | float
+    test: datetime | date | float
+
+    def __str__(self) -> str:
+        """As YAML."""
+        valid, test = (end if isinstance(end, float) else end.isoformat() for end in self)
+        return f"{{valid: {valid}, test: {test}}}"
+
+
+TENTHS = ImportedSplit(0.1, 0.1)
+"""The last tenth of the requests is the test, the tenth before validates: where the days are few."""
+
+
+def split_by_days(days: Sequence[tuple[date, int]]) -> ImportedSplit:
+    """Split at two midnights, so that the last day is the test, unless the last two days hold much of the log.
+
+    Args:
+        days: those that have requests, ascending, and how many.
+    """
+    last, total = days[-1][0], sum(count for _, count in days)
+    valid = last - timedelta(days=1)
+    later = sum(count for day, count in days if day >= valid)
+    return ImportedSplit(valid, last) if later <= MOST_OF_TWO_DAYS * total else TENTHS

@@ -14,7 +14,7 @@ import polars as pl
 from corank.core.errors import DataError
 from corank.core.files import atomic_folder
 from corank.core.types import Report
-from corank.datasets.importer import IMPORTERS, Importer
+from corank.datasets.importer import IMPORTERS, Importer, refuse_rows, scan_texts
 
 LOGS = {
     "log_standard_4_08_to_4_21_pure.csv": "standard",
@@ -143,25 +143,14 @@ def _write_log(source: Path, names: list[str], out: Path) -> int:
 
 
 def _read(path: Path, columns: list[str], required: list[str]) -> tuple[pl.LazyFrame, int]:
-    """`columns` of a CSV file, parsed, and its number of rows; DataError names the first faulty value.
+    """`columns` of a CSV file, parsed, and its number of rows. Raises DataError, which names the first faulty value.
 
     The file is read twice, once to check it and once to use it, so that it need not fit in memory.
     """
-    try:
-        texts = pl.scan_csv(path, infer_schema=False)
-        if missing := [name for name in columns if name not in texts.collect_schema()]:
-            raise DataError(f"{path}: no column {', '.join(missing)}; expected {', '.join(columns)}")
-        faults = {name: _faulty(name, name in required) for name in columns}
-        first = [pl.when(fault.any()).then(fault.arg_max()).alias(name) for name, fault in faults.items()]
-        *rows, height = texts.select(*first, pl.len().alias("height")).collect(engine="streaming").row(0)
-        for name, row in zip(columns, rows, strict=True):
-            if row is not None:
-                value = texts.select(name).slice(row, 1).collect().item()
-                received = "nothing" if value is None else repr(value)
-                wrong = f"expected {_holds(name)}; received {received}"
-                raise DataError(f"{path}: column {name}, row {row + 1}: {wrong}")
-    except pl.exceptions.PolarsError as error:
-        raise DataError(f"{path}: not readable as CSV: {str(error).splitlines()[0]}") from None
+    texts = scan_texts(path, columns)
+    height = refuse_rows(
+        path, texts, [(name, _faulty(name, name in required), _holds(name)) for name in columns]
+    )
     return texts.select(_parsed(name) for name in columns), height
 
 

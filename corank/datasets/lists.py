@@ -12,11 +12,26 @@ from pydantic import Field
 from corank.core.errors import DataError
 from corank.core.files import atomic_folder
 from corank.core.types import Report
-from corank.datasets.along import describe_along, describe_lists, drop_repeats, has_repeats, list_along
-from corank.datasets.importer import IMPORTERS, Importer
-from corank.datasets.news.files import read_schema, refuse_rows
-from corank.datasets.news.infer import OFTEN, describe_context, describe_items, free_name, name_column
-from corank.datasets.schedule import ImportedSplit, split_by_days
+from corank.datasets.importer import (
+    IMPORTERS,
+    ImportedSplit,
+    Importer,
+    read_schema,
+    refuse_rows,
+    split_by_days,
+)
+from corank.datasets.list_columns import (
+    OFTEN,
+    describe_along,
+    describe_context,
+    describe_items,
+    describe_lists,
+    drop_repeats,
+    free_name,
+    has_repeats,
+    list_along,
+    name_column,
+)
 
 _FIRST_LABEL = "click"
 

@@ -14,9 +14,8 @@ import torch.distributed as dist
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
 from corank.core.errors import CorankError, DistributedError, OtherRankError
-from corank.distributed.collective_log import LAST_WORD, REFUSED, CollectiveLog, name_ranks
 from corank.distributed.launch_environment import LaunchEnvironment
-from corank.distributed.ranks import Ranks
+from corank.distributed.ranks import LAST_WORD, REFUSED, CollectiveLog, Ranks, name_ranks
 
 TIMEOUT = 600.0
 """Seconds that a rank waits for the others in a collective, by default."""

@@ -1,19 +1,285 @@
 """The processes that train together, and what they send each other.
 
 Letters: W ranks · N rows.
+
+Where this rank is in the sequence of collectives, and what the ranks report to each other when one fails.
+
+How the rows of a table are spread over the ranks that train together.
+
+Row r lies in bucket r mod 256, and a rank has a contiguous range of buckets. Frequent values have neighbouring rows, so
+every rank gets its part of them. Seen as (depth, 256, d), row r at [r // 256, r mod 256], a table is cut along its
+second axis, so that a shard is a rectangle whatever the number of ranks.
+
+Letters: W ranks · d dimension.
 """
 
 import json
+import os
+import signal
+import socket
+import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
-from corank.distributed.collective_log import CollectiveLog
+from corank.core.errors import CorankError, DistributedError, OtherRankError
+from corank.core.types import Ints, Longs
+
+REFUSED = "refused"
+"""Mark of a mistake of the user, which a restart would only repeat."""
+LAST_WORD = 2.0
+"""Seconds for which the ranks that have nothing to say let the reporting one go first."""
+POLL = 0.05
+"""Seconds between two looks at the store."""
+
+
+class CollectiveLog:
+    """The current collective and step of this rank.
+
+    Each collective runs in `with log.of(name)`. If it fails, the rank posts to the launch's store where it was. A rank
+    that posts nothing has died or hangs: the lowest rank that did post reports it by a DistributedError, and the others
+    raise OtherRankError.
+    """
+
+    def __init__(
+        self,
+        launch: Store | None = None,
+        group: str = "",
+        rank: int = 0,
+        world: int = 1,
+        timeout: float = 0,
+    ) -> None:
+        """Begin a log.
+
+        Args:
+            launch: the launcher's store, which outlives a restart; None for a process that trains alone.
+            group: names this group of processes, and none that met in the store before.
+            timeout: seconds that a collective may take.
+        """
+        self.what, self.number, self.step = "", 0, 0
+        self.launch = launch
+        # the agent's store still has what processes that died have left: their addresses, too
+        self.store = None if launch is None else PrefixStore(group, launch)
+        self.rank, self._world, self._timeout = rank, world, timeout
+        self._began = 0.0
+
+    def of(self, what: str) -> Self:
+        """Begin a collective; a context manager."""
+        self.what, self.number, self._began = what, self.number + 1, time.monotonic()
+        return self
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # gloo and NCCL raise RuntimeError, or an error derived from it
+        if isinstance(error, RuntimeError):
+            raise self._diagnose(error) from None
+
+    def remember(self, mark: str) -> None:
+        """Leave a mark for later restarts of this launch."""
+        if self.launch is not None:
+            self.launch.set(f"corank/{mark}", "")
+
+    def remembers(self, mark: str) -> bool:
+        """Whether this start of the launch, or one before, has left a mark."""
+        return self.launch is not None and bool(self.launch.check([f"corank/{mark}"]))
+
+    def announce(self) -> None:
+        """Announce this rank to the others, by process and machine."""
+        self._post("here", {"pid": os.getpid(), "parent": os.getppid(), "host": socket.gethostname()})
+
+    def absent(self) -> list[int]:
+        """The ranks that have not announced themselves."""
+        return [rank for rank in range(self._world) if self._read("here", rank) is None]
+
+    def report(self, error: BaseException) -> None:
+        """Report an error to the others, so that they end. Raises OtherRankError if a lower rank reports one."""
+        said = str(error) if isinstance(error, CorankError) else f"rank {self.rank}: {error!r}"
+        self._post("failed", self._position() | {"error": said})
+        deadline = time.monotonic() + LAST_WORD / 2
+        while time.monotonic() < deadline and self.rank:
+            lower = [self._read("failed", rank) for rank in range(self.rank)]
+            for post in lower:
+                if post and "error" in post:
+                    raise OtherRankError(post["error"]) from None
+            if all(lower):
+                break
+            time.sleep(POLL)
+
+    def lead(self, function: Callable[[], Any], what: str) -> Any:
+        """Run a function while the other ranks follow it. Returns its value, of JSON types."""
+        with self.of(what), self._heartbeat():
+            value = function()
+            self._post("done", {"value": value})
+            return value
+
+    def follow(self, what: str) -> Any:
+        """Wait for the value of rank 0's function, however long it takes, as long as that process is alive."""
+        with self.of(what):
+            beat, seen, pause = None, time.monotonic(), 0.001
+            while (done := self._read("done", 0)) is None:
+                self._raise_if_failed()
+                now = self._read("beat", 0)
+                if now != beat:
+                    beat, seen = now, time.monotonic()
+                elif time.monotonic() - seen > self._timeout:
+                    raise RuntimeError("no sign of life")
+                time.sleep(pause)
+                pause = min(POLL, 2 * pause)
+            return done["value"]
+
+    @contextmanager
+    def _heartbeat(self) -> Iterator[None]:
+        ended, beats = threading.Event(), 0
+
+        def beat() -> None:
+            nonlocal beats
+            while not ended.is_set():
+                beats += 1
+                with suppress(RuntimeError):
+                    self._post("beat", {"beats": beats})
+                ended.wait(self._timeout / 4)
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _raise_if_failed(self) -> None:
+        for rank in range(self._world):
+            post = self._read("failed", rank) or {}
+            if "error" in post:
+                raise OtherRankError(post["error"])
+            if post:
+                raise RuntimeError(f"rank {rank} has given up")
+
+    def _diagnose(self, error: RuntimeError) -> CorankError:
+        """Post where this rank was, and find the ranks that do not."""
+        late = time.monotonic() - self._began > self._timeout * 0.9
+        try:
+            self._post("failed", self._position())
+            if dist.is_initialized():
+                dist.destroy_process_group()  # which wakes the ranks that wait for this one
+            posts = self._collect(min(max(LAST_WORD, self._timeout / 4), 30.0))
+        except RuntimeError:
+            return DistributedError(
+                f"step {self.step}: rank {self.rank} lost the launch's store in the collective '{self.what}', so its "
+                f"host or its launcher has ended ({_first_line(error)}); start again with --resume"
+            )
+        for _, post in sorted(posts.items()):
+            if "error" in post:
+                return OtherRankError(post["error"])
+        missing = [rank for rank in range(self._world) if rank not in posts]
+        if self.rank != min(posts):
+            return OtherRankError(f"rank {min(posts)} reports the failure of {name_ranks(missing)}")
+        for rank in missing:
+            self._end_hanging(rank)
+        return DistributedError(self._message(missing, posts, error, late))
+
+    def _message(
+        self, missing: list[int], posts: dict[int, dict[str, Any]], error: RuntimeError, late: bool
+    ) -> str:
+        where = f"step {self.step}, collective '{self.what}'"
+        if not missing:
+            cause = f"the connections between ranks broke ({_first_line(error)}); look at the network"
+        elif late:
+            cause = f"{name_ranks(missing)} did not arrive within {self._timeout:g} s"
+        else:
+            cause = f"{name_ranks(missing)} ended"
+        elsewhere = [
+            f"rank {rank} was at step {post['step']}, '{post['what']}'"
+            for rank, post in sorted(posts.items())
+            if post["number"] != self.number
+        ]
+        also = f" ({'; '.join(elsewhere[:4])})" if elsewhere else ""
+        return (
+            f"{where}: {cause}{also}; look at its output and its machine. --max-restarts goes on by itself from the "
+            "last checkpoint, --resume by hand"
+        )
+
+    def _position(self) -> dict[str, Any]:
+        return {"what": self.what, "number": self.number, "step": self.step}
+
+    def _collect(self, seconds: float) -> dict[int, dict[str, Any]]:
+        """Read the posts of failed ranks until all have posted or the time is over."""
+        deadline = time.monotonic() + seconds
+        while True:
+            posts = {
+                rank: post for rank in range(self._world) if (post := self._read("failed", rank)) is not None
+            }
+            if len(posts) == self._world or time.monotonic() > deadline:
+                return posts
+            time.sleep(POLL)
+
+    def _end_hanging(self, rank: int) -> None:
+        """Kill a rank of this machine that hangs, for which its agent would wait forever."""
+        post = self._read("here", rank) or {}
+        pid, parent = post.get("pid"), os.getppid()
+        # the store's data is checked: only a process of the same agent is ended
+        if (
+            post.get("host") == socket.gethostname()
+            and isinstance(pid, int)
+            and parent > 1
+            and _parent(pid) == parent
+        ):
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _key(self, kind: str, rank: int) -> str:
+        return f"{kind}/{self.number if kind in ('done', 'beat') else 0}/{rank}"
+
+    def _post(self, kind: str, content: dict[str, Any]) -> None:
+        if self.store is not None:
+            self.store.set(self._key(kind, self.rank), json.dumps(content))
+
+    def _read(self, kind: str, rank: int) -> dict[str, Any] | None:
+        key = self._key(kind, rank)
+        if self.store is None or not self.store.check([key]):
+            return None
+        entry: dict[str, Any] = json.loads(self.store.get(key))
+        return entry
+
+
+def name_ranks(ranks: list[int]) -> str:
+    """Name some ranks for a message.
+
+    Example:
+        >>> name_ranks([1, 3])
+        'ranks 1, 3'
+    """
+    named = ", ".join(map(str, ranks[:8])) + (f" and {len(ranks) - 8} more" if len(ranks) > 8 else "")
+    return f"rank{'s' if len(ranks) > 1 else ''} {named}"
+
+
+def _parent(pid: int) -> int | None:
+    """The parent of a process; None where the system does not report it."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+        return int(stat.rpartition(")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:200]
+
 
 T = TypeVar("T")
 
@@ -159,3 +425,79 @@ def _pad(rows: Tensor, length: int) -> Tensor:
     padded = rows.new_zeros(length, *rows.shape[1:])
     padded[: len(rows)] = rows
     return padded
+
+
+BUCKETS = 256
+"""Buckets of a table; no more ranks than that can share one."""
+
+
+@dataclass(frozen=True)
+class RowShards:
+    """The rows of one table, spread over W ranks.
+
+    A rank's shard is a matrix of `size(rank)` rows: rows (depth, width, d) as (depth · width, d). Its last rows may
+    stand for no row of the table; they are zero and nobody reads them.
+
+    Example:
+        shards = RowShards(rows=1000, world=2)
+        shards.size(0)  # 4 rows deep, of 128 buckets: 512
+    """
+
+    rows: int
+    """Rows of the whole table."""
+    world: int = 1
+
+    @property
+    def depth(self) -> int:
+        """Rows of a bucket."""
+        return -(-self.rows // BUCKETS)
+
+    @cached_property
+    def first_bucket(self) -> Longs:
+        """The first bucket of each rank, and the end: (W + 1,). Ranges are as long as `torch.chunk` makes them."""
+        width = -(-BUCKETS // self.world)
+        return np.minimum(np.arange(self.world + 1) * width, BUCKETS)
+
+    def buckets(self, rank: int) -> range:
+        """The buckets of a rank."""
+        return range(int(self.first_bucket[rank]), int(self.first_bucket[rank + 1]))
+
+    def size(self, rank: int) -> int:
+        """The rows of a rank's shard."""
+        return self.depth * len(self.buckets(rank))
+
+    def rows_of(self, rank: int) -> Longs:
+        """The table row that each row of a rank's shard stands for; `rows` or above for none: (size,)."""
+        buckets = self.buckets(rank)
+        return (np.arange(self.depth)[:, None] * BUCKETS + np.arange(buckets.start, buckets.stop)).ravel()
+
+    @cached_property
+    def first_position(self) -> Longs:
+        """Where each rank's shard begins if all shards are laid end to end, and the end: (W + 1,)."""
+        return self.first_bucket * self.depth
+
+    def positions(self, rows: Ints) -> Ints:
+        """Where table rows lie if all shards are laid end to end: (N,) → (N,)."""
+        start, width = self._by_bucket
+        bucket = rows & (BUCKETS - 1)
+        positions: Ints = start[bucket] + (rows >> (BUCKETS.bit_length() - 1)) * width[bucket]
+        return positions
+
+    def by_rank(self, positions: Ints) -> tuple[Ints, tuple[int, ...]]:
+        """Split ascending positions by rank.
+
+        Returns:
+            For each the row of its rank's shard: (N,); and how many each rank has: W.
+        """
+        ends = np.searchsorted(positions, self.first_position)
+        counts = np.diff(ends)
+        rows: Ints = positions - np.repeat(self.first_position[:-1], counts).astype(np.int32)
+        return rows, tuple(counts.tolist())
+
+    @cached_property
+    def _by_bucket(self) -> tuple[Ints, Ints]:
+        """For each bucket the position of its first row, and how far apart its rows are: (256,) each."""
+        widths = np.diff(self.first_bucket)
+        start = np.arange(BUCKETS) - np.repeat(self.first_bucket[:-1], widths)
+        start += np.repeat(self.first_position[:-1], widths)
+        return start.astype(np.int32), np.repeat(widths, widths).astype(np.int32)

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 
-from corank.engine.base import ENGINES, Engine
+from corank.engine.base import ENGINES, Engine, Job, JobOutcome, LostJobs, describe_exit
 from corank.engine.cores import count_cores
-from corank.engine.job import Job, JobOutcome, LostJobs, describe_exit
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
 """Environment variables that bound the threads of the libraries that tasks use."""

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from corank.core.errors import EngineError
-from corank.engine.job import Job, JobOutcome, JobRunner
+from corank.engine.base import Job, JobOutcome, JobRunner
 
 
 def run_jobs(connection: Connection) -> None:

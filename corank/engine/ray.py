@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from corank.core.errors import EngineError
-from corank.core.extras import require
-from corank.engine.base import ENGINES, Engine
+from corank.core.lazy import require
+from corank.engine.base import ENGINES, Engine, Job, JobOutcome, LostJobs
 from corank.engine.cores import count_cores
-from corank.engine.job import Job, JobOutcome, LostJobs
 from corank.engine.pool import bound_threads
 
 PATIENCE = dict.fromkeys(("RAY_gcs_server_port_wait_time_s", "RAY_worker_register_timeout_seconds"), "600")

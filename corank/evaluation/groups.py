@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 from corank.core.errors import DataError
 from corank.core.settings import describe_unknown
 from corank.core.types import Index
-from corank.data.dataset import PackedDataset
-from corank.data.lists.list_log import scan_log
-from corank.data.log_rows import key_columns, request_columns
-from corank.evaluation.predict import Predictions
-from corank.evaluation.stage_order import Truth
-from corank.features.row_columns import ITEM
+from corank.data.log_rows import key_columns, request_columns, scan_log
+from corank.data.packed.dataset import PackedDataset
+from corank.evaluation.predict import Predictions, Truth
+from corank.features.log_schema import ITEM
 from corank.metrics.requests import Requests
 
 MOST = 30

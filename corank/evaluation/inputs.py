@@ -13,10 +13,9 @@ from scipy.special import expit
 
 from corank.core.calibration import Platt
 from corank.core.types import Floats
-from corank.evaluation.predict import Predictions
-from corank.evaluation.stage_order import EvaluatedStage
+from corank.evaluation.predict import EvaluatedStage, Predictions
+from corank.metrics.cascade import cascade_ranks
 from corank.metrics.inputs import Inputs
-from corank.metrics.joint import cascade_ranks
 
 Scores = NDArray[np.floating]
 

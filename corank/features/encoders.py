@@ -12,13 +12,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from corank.core.errors import DataError
+from corank.core.files import is_plain_name, parse_json, read_regular_file
 from corank.core.ragged import Ragged, Rows, Vectors
-from corank.core.storage.untrusted_files import is_plain_name, parse_json, read_regular_file
 from corank.core.types import Doubles, Hashes, Ints, Longs
-from corank.features.encoding import Column, Encoded, Encoder, RowFeatures
+from corank.features.encoding import Column, Encoded, Encoder, Hash, RowFeatures, Vocabulary
 from corank.features.feature_kind import FeatureKind
 from corank.features.schema import Placement, Schema
-from corank.features.vocabulary import Hash, Vocabulary
 
 FILE = "encoders.json"
 """The file that names the encoder of each feature."""

@@ -1,16 +1,29 @@
-"""What encoded rows are made of, and what an encoder is: the state that a feature kind learns from training values."""
+"""What encoded rows are made of, and what an encoder is: the state that a feature kind learns from training values.
 
-from collections.abc import Iterable, Iterator, Mapping
+Values → codes of an embedding table: a vocabulary of known values, or a hash of any.
+
+Values are 64-bit whole numbers or text; bools and whole floats count as whole numbers. Codes as in encoding.py.
+Derived features compare no codes, but hashes of the values themselves, known to a vocabulary or not.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
+from corank.core.arrays import read_identifiers, write_identifiers
+from corank.core.errors import DataError
+from corank.core.hash_index import FEW, Keys, fill_nulls, null_mask, splitmix64
 from corank.core.ragged import Ragged, Vectors
-from corank.core.types import Floats, Ints
+from corank.core.types import Floats, Hashes, Ints, Longs
 
 MISSING, UNKNOWN, FIRST_KNOWN = 0, 1, 2
 """Codes of every embedded feature: 0 for a null, 1 for a value outside the vocabulary, then the values."""
@@ -143,3 +156,247 @@ SAMPLED = 2
 def choose(known: Any, rng: np.random.Generator, count: int) -> list[Any]:
     """Draw `count` of some known values, with replacement; none if there are none."""
     return [known[n] for n in rng.integers(0, len(known), count).tolist()] if len(known) else []
+
+
+MOST_ROWS = 2**31 - FIRST_KNOWN
+"""Rows that a hash may have: codes are 32 bits wide."""
+
+
+def to_identifiers(values: pl.Series, name: str) -> pl.Series:
+    """Cast values to Int64 or String, nulls kept. Raises DataError, which names `name`, for anything else."""
+    kind = values.dtype
+    if kind in (pl.Int64, pl.String):
+        return values
+    if kind.is_integer() or kind in (pl.Boolean, pl.Null):
+        try:
+            return values.cast(pl.Int64)
+        except pl.exceptions.PolarsError:
+            raise DataError(f"feature '{name}': {values.max()!r} does not fit into 64 bits") from None
+    if isinstance(kind, pl.Categorical | pl.Enum):
+        return values.cast(pl.String)
+    if kind.is_float():
+        whole = values.cast(pl.Int64, strict=False)
+        wrong = values.filter((whole.cast(pl.Float64) != values.cast(pl.Float64)).fill_null(True))
+        if wrong.null_count() == len(wrong):
+            return whole
+        values = wrong.drop_nulls()
+    raise DataError(f"feature '{name}': expected whole numbers or text; received {_example(values)}")
+
+
+def as_int64(values: list[Any]) -> Longs | None:
+    """Convert whole numbers of 64 bits to an array, faster than by a series; None if any value is something else."""
+    if not values or type(values[0]) is not int:
+        return None
+    try:
+        # bools, floats and objects that only count as numbers are refused by the first, 64 bits checked by the second
+        whole = msgspec.convert(values, list[int])
+        return np.frombuffer(struct.pack(f"{len(whole)}q", *whole), dtype=np.int64)
+    except (msgspec.ValidationError, struct.error):
+        return None
+
+
+def _example(values: pl.Series) -> str:
+    first = values.drop_nulls().head(1).to_list()
+    return f"{first[0]!r} ({values.dtype})" if first else str(values.dtype)
+
+
+@dataclass(frozen=True)
+class Vocabulary(Encoder):
+    """Known values in the order of their codes, from FIRST_KNOWN; others are UNKNOWN, nulls MISSING."""
+
+    values: pl.Series
+
+    def extend(self, values: pl.Series) -> Self:
+        """Add codes for values not yet known, in the order of their first appearance; known codes stay."""
+        new = values.drop_nulls().unique(maintain_order=True)
+        new = new.filter(pl.Series(self._keys.find(new) < 0))
+        return type(self)(pl.concat([self.values, new]) if len(self.values) else new)
+
+    @property
+    def size(self) -> int:
+        """Embedding rows."""
+        return FIRST_KNOWN + len(self.values)
+
+    @property
+    def dtype(self) -> pl.DataType:
+        """That of the values; whole numbers if training saw none."""
+        return self.values.dtype
+
+    def sample(self, rng: np.random.Generator, count: int) -> list[Any]:
+        """Draw some of the values."""
+        return choose(self.values, rng, count)
+
+    def decode(self, code: int) -> Any:
+        """Give the value of a known code."""
+        return self.values[code - FIRST_KNOWN]
+
+    def dump(self, folder: Path, number: int) -> dict[str, Any]:
+        """Write the values to files, and name them."""
+        name = f"vocabulary-{number}"
+        write_identifiers(folder, name, self.values)
+        return {"file": name}
+
+    @classmethod
+    def load(cls, folder: Path, fields: dict[str, Any]) -> Self:
+        """Read what `dump` wrote."""
+        return cls(read_identifiers(folder, fields["file"]))
+
+    def check(self) -> None:
+        """Raise ValueError if a value is there twice: it would have two codes."""
+        if self.values.n_unique() < len(self.values):
+            raise ValueError("a value is there twice")
+
+    def find_rows(self, earlier: Encoder) -> Ints | None:
+        """Find the row of each value in an earlier vocabulary of the same type of values: (size,)."""
+        if not isinstance(earlier, Vocabulary):
+            return None
+        codes = np.full(len(self.values), UNKNOWN, dtype=np.int32)
+        if len(self.values) and len(earlier.values):
+            if self.dtype != earlier.dtype:
+                return None
+            codes = earlier.codes(self.values, "")
+        return np.concatenate((np.array([MISSING, UNKNOWN], dtype=np.int32), codes))
+
+    def equals(self, other: Encoder) -> bool:
+        """Whether another vocabulary has the same values in the same order."""
+        return isinstance(other, Vocabulary) and self.values.equals(other.values, check_dtypes=True)
+
+    @cached_property
+    def _order(self) -> NDArray[np.integer]:
+        return self.values.arg_sort().to_numpy()
+
+    @cached_property
+    def _keys(self) -> Keys:
+        return Keys(self.values.gather(self._order))
+
+    @cached_property
+    def _codes(self) -> Ints:
+        return np.append(self._order + FIRST_KNOWN, UNKNOWN).astype(np.int32)
+
+    def codes(self, values: pl.Series, name: str) -> Ints:
+        """Codes of values: (N,). Raises DataError for text where the vocabulary holds numbers, and the reverse."""
+        values = to_identifiers(values, name)
+        nulls = values.null_count()
+        if len(self.values) and values.dtype != self.values.dtype and nulls < len(values):
+            raise wrong_type(values, self.values.dtype == pl.String, name)
+        codes: Ints = self._codes[self._keys.find(values)]
+        if nulls:
+            codes[null_mask(values)] = MISSING
+        return codes
+
+    @property
+    def text(self) -> bool:
+        """Whether the values are text."""
+        return self.values.dtype == pl.String
+
+    def codes_of_numbers(self, values: Longs) -> Ints:
+        """Codes of whole numbers, if the vocabulary holds those: (N,)."""
+        codes: Ints = self._codes[self._keys.find_numbers(values)]
+        return codes
+
+    def codes_of(self, hashed: Hashes) -> Ints:
+        """Codes of hashes that were learnt as whole numbers, 0 for missing: (N,)."""
+        codes: Ints = self._codes[self._keys.find_numbers(hashed.view(np.int64))]
+        codes[hashed == 0] = MISSING
+        return codes
+
+
+@dataclass(frozen=True)
+class Hash(Encoder):
+    """Any value → one of `rows` codes: splitmix64 of numbers, BLAKE2b of text; the same on every machine."""
+
+    rows: int
+    text: bool
+
+    @property
+    def size(self) -> int:
+        """Embedding rows."""
+        return FIRST_KNOWN + self.rows
+
+    @property
+    def dtype(self) -> pl.DataType:
+        """Text or whole numbers, as in training."""
+        return pl.String() if self.text else pl.Int64()
+
+    def check(self) -> None:
+        """Raise ValueError unless `rows` is a number of rows and `text` yes or no."""
+        if type(self.rows) is not int or not 0 < self.rows < MOST_ROWS or type(self.text) is not bool:
+            raise ValueError(
+                f"expected rows of a table, and whether it is of text; found {vars(self)!r:.100}"
+            )
+
+    def codes(self, values: pl.Series, name: str) -> Ints:
+        """Codes of values: (N,). Raises DataError for text where numbers were hashed in training, and the reverse."""
+        values = to_identifiers(values, name)
+        if values.null_count() == len(values):
+            return np.zeros(len(values), dtype=np.int32)
+        if (values.dtype == pl.String) != self.text:
+            raise wrong_type(values, self.text, name)
+        hashed = _blake(values) if self.text else splitmix64(fill_nulls(values).view(np.uint64))
+        codes = self._codes(hashed)
+        if values.null_count():
+            codes[null_mask(values)] = MISSING
+        return codes
+
+    def codes_of_numbers(self, values: Longs) -> Ints:
+        """Codes of whole numbers, if those were hashed in training: (N,)."""
+        return self._codes(splitmix64(values.view(np.uint64)))
+
+    def codes_of(self, hashed: Hashes) -> Ints:
+        """Codes of hashes, 0 for missing: (N,)."""
+        codes = self._codes(splitmix64(hashed))
+        codes[hashed == 0] = MISSING
+        return codes
+
+    def _codes(self, hashed: Hashes) -> Ints:
+        return (hashed % np.uint64(self.rows)).astype(np.int32) + np.int32(FIRST_KNOWN)
+
+
+def wrong_type(values: pl.Series, text: bool, name: str) -> DataError:
+    """Make the error for values of another type than in training."""
+    expected = "text" if text else "whole numbers"
+    return DataError(f"feature '{name}': expected {expected}, as in training; received {_example(values)}")
+
+
+def hash_values(values: pl.Series, name: str) -> Hashes:
+    """Hash each value; 0 stands for null: (N,). Raises DataError for values that are no identifiers."""
+    values = to_identifiers(values, name)
+    nulls = values.null_count()
+    if nulls == len(values):
+        return np.zeros(len(values), dtype=np.uint64)
+    hashed = _blake(values) if values.dtype == pl.String else splitmix64(fill_nulls(values).view(np.uint64))
+    hashed[hashed == 0] = 1
+    if nulls:
+        hashed[null_mask(values)] = 0
+    return hashed
+
+
+def mix_hashes(columns: Sequence[Hashes]) -> Hashes:
+    """Mix several hashes into one, in their order; 0 where any of them is 0: (N,)."""
+    hashed, *others = columns
+    if not others:
+        return hashed
+    known = hashed != 0
+    for other in others:
+        hashed = splitmix64(hashed) ^ other
+        known &= other != 0
+    hashed = splitmix64(hashed)
+    hashed[hashed == 0] = 1
+    hashed[~known] = 0
+    return hashed
+
+
+@lru_cache(maxsize=2**16)
+def _digest(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def _blake(texts: pl.Series) -> Hashes:
+    """The first 8 bytes, little-endian, of BLAKE2b of each text in UTF-8; of a null any: (N,)."""
+    if len(texts) <= FEW:
+        return np.fromiter((_digest(text or "") for text in texts.to_list()), np.uint64, len(texts))
+    array = texts.to_arrow().dictionary_encode()
+    distinct = np.array([_digest(text) for text in array.dictionary.to_pylist()], dtype=np.uint64)
+    index = array.indices.fill_null(0).to_numpy()
+    hashed: Hashes = distinct[index]
+    return hashed

@@ -22,13 +22,12 @@ from corank.core.registry import Registry, by_name, check_settings_class
 from corank.core.settings import Settings
 from corank.core.types import Doubles, Hashes
 from corank.features.encoding import MISSING, SAMPLED, UNKNOWN, Column, Encoded, Encoder, VectorShape
-from corank.features.kinds import FOREIGN_KINDS
 from corank.features.log_schema import DataSettings
 from corank.features.training_values import TrainingValues
 
 if TYPE_CHECKING:
-    from corank.features.history import History
-    from corank.features.operand_rows import OperandRows
+    from corank.features.history_events import History
+    from corank.features.operands import OperandRows
     from corank.features.priors import CountedFeature, PointInTime
     from corank.features.schema import Schema
 
@@ -293,6 +292,18 @@ class DerivedFeature(FeatureKind):
 
 
 _check = partial(check_settings_class, bases=(ColumnFeature, DerivedFeature))
+FOREIGN_KINDS = {
+    **dict.fromkeys(("category", "categorical", "string", "str"), "kind: id"),
+    **dict.fromkeys(("numeric", "numerical", "float", "int", "dense"), "kind: number, or bucket to embed it"),
+    **dict.fromkeys(("list", "multi", "sequence"), "kind: ids, with of: ITEM_FEATURE for a history of items"),
+    **dict.fromkeys(
+        ("date", "datetime", "timestamp"), "kind: time, and of kind age what it says of a request"
+    ),
+    "text": "kind: ids with separator: ' ' for its words, or kind: vector for its embedding",
+    "embedding": "kind: vector",
+}
+"""Names that other libraries have for kinds."""
+
 FEATURE_KINDS = Registry[type[FeatureKind]](
     "feature kind", "corank.features", "corank.features.kinds", _check, FOREIGN_KINDS
 )

@@ -5,20 +5,78 @@ features, its pooled lists, then its numbers, and last its vectors, as they are 
 1 where there is none. Training and serving both build their inputs from here.
 
 Letters: N rows · f features of a group · B = N·f bags · V table rows read · d dimension.
+
+Sums of weighted rows of a table, one sum a list of rows.
+
+Letters: N lists · V rows of all lists · d width of a row.
+
+The columns of what attention reads of events: of their items, and of the lists that are `parallel_to` the history.
+
+The encoded rows of events are those of their items, with a column of ids more for each list that is `parallel_to` the
+history, in the order of `Schema.parallels_of`.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from corank.core.kernels.row_sums import sum_weighted_rows
 from corank.core.ragged import Ragged, Rows
-from corank.core.types import Floats, Ints
+from corank.core.types import Floats, Index, Ints
 from corank.features.encoding import FIRST_KNOWN, VectorShape
 from corank.features.schema import PLACEMENTS, RECORD_PLACEMENTS, Placement, Schema
+
+FEW = 512
+"""Up to so many lists, making a sparse matrix takes longer than the product saves. More are summed so many at a time
+where SciPy is not installed, so that the rows that are read stay in the processor's cache."""
+
+
+def sum_weighted_rows(table: Floats, row: Ints, weight: Floats, length: Index) -> Floats:
+    """Sum the weighted rows of each list: Σ weight[j] · table[row[j]] over its part of `row`.
+
+    Measured for 1,000 lists of 10 rows, d 32: 0.2 ms by SciPy, 0.6 ms without.
+
+    Args:
+        table: (·, d).
+        row: the lists' rows, one list after another: (V,).
+        weight: of each: (V,).
+        length: rows of each list: (N,).
+
+    Returns:
+        (N, d); zeros for an empty list.
+    """
+    ends = np.append(np.int32(0), np.cumsum(length, dtype=np.int32))
+    sparse = _sparse_array() if len(length) > FEW else None
+    if sparse is not None:
+        product: Floats = sparse((weight, row, ends), (len(length), len(table))) @ table
+        return product
+    summed = np.zeros((len(length), table.shape[1]), dtype=np.float32)
+    for first in range(0, len(length), FEW):
+        last = min(first + FEW, len(length))
+        begin, end = ends[first], ends[last]
+        read = table.take(row[begin:end], axis=0)
+        read *= weight[begin:end, None]
+        filled = first + np.flatnonzero(length[first:last])
+        if len(filled):
+            summed[filled] = np.add.reduceat(read, ends[filled] - begin, axis=0)
+    return summed
+
+
+@cache
+def _sparse_array() -> Any:
+    """SciPy's matrix of compressed rows; None if SciPy, of the extra `train`, is not installed: a service does without.
+
+    Imported at the first use, since a config's check needs none.
+    """
+    try:
+        from scipy.sparse import csr_array
+    except ModuleNotFoundError:
+        return None
+    return csr_array
+
 
 Columns = NDArray[np.int64]
 TableSet = Mapping[int | str, Floats]
@@ -290,3 +348,51 @@ def embed_rows(
 def dense_input(rows: Rows, layout: Layout, placement: Placement, tables: TableSet) -> Floats:
     """The dense input of N encoded rows of one placement: (N, width)."""
     return embed_rows(rows, layout.groups[placement], layout.vectors[placement], tables, numbers=True)
+
+
+def event_groups(layout: Layout, history: str, features: Collection[str]) -> tuple[Group, ...]:
+    """The groups of the embedded features that attention reads of the events of a history.
+
+    Args:
+        layout: of the tables.
+        history: whose events.
+        features: of items, and lists that are `parallel_to` the history.
+    """
+    beside = layout.schema.parallels_of(history)
+    of_items = {group.dim: group for group in layout.groups_of("item", features)}
+    of_events: dict[int, list[str]] = {}
+    for name in (n for n in beside if n in features):
+        of_events.setdefault(layout.schema.features[name].width, []).append(name)
+    none = Group(0, np.empty(0, np.int64), np.empty(0, np.int32), ())
+    groups = []
+    for dim in sorted(of_items.keys() | of_events.keys()):
+        item_group, names = of_items.get(dim, none), of_events.get(dim, [])
+        # counted from the end: how many columns are before depends on the rows, be they packed or records of a bundle
+        last = np.array([beside.index(n) - len(beside) for n in names], dtype=np.int64)
+        offsets = np.array([layout.offset[n] for n in names], dtype=np.int32)
+        ids, of_ids = np.concatenate((item_group.ids, last)), np.concatenate((item_group.offsets, offsets))
+        groups.append(Group(dim, ids, of_ids, item_group.lists))
+    return tuple(groups)
+
+
+def event_columns(layout: Layout, history: str, features: Collection[str]) -> tuple[Columns, Columns]:
+    """The columns of an event's dense input: those that its item has, in the order of `Layout.columns`, and its own.
+
+    Args: as in `event_groups`.
+    """
+    of_items: list[int] = []
+    of_events: list[int] = []
+    at = 0
+    for group in event_groups(layout, history, features):
+        known = at + group.dim * int((group.ids >= 0).sum())
+        listed = at + group.dim * len(group.ids)
+        of_items += [*range(at, known), *range(listed, at + group.width)]
+        of_events += range(known, listed)
+        at += group.width
+    of_items += range(at, at + sum(vector.width for vector in layout.vectors_of("item", features)))
+    return np.array(of_items, dtype=np.int64), np.array(of_events, dtype=np.int64)
+
+
+def event_width(layout: Layout, history: str, features: Collection[str]) -> int:
+    """Columns of an event's dense input. Args: as in `event_groups`."""
+    return sum(map(len, event_columns(layout, history, features)))

@@ -1,4 +1,11 @@
-"""The log as the config describes it: its tables and columns, labels, scores and the split by time."""
+"""The log as the config describes it: its tables and columns, labels, scores and the split by time.
+
+Labels of candidates: known only where exposed, where the label they are given happened, and once they are mature.
+
+Rows are those of the log, with the columns of `row_columns`. Letters: C candidates.
+
+Names of columns that corank adds to rows of the user's tables. They begin with @, as no column of a feature does.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
@@ -6,7 +13,9 @@ from functools import cache
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from pydantic import (
     BeforeValidator,
     Field,
@@ -17,9 +26,9 @@ from pydantic import (
 
 from corank.core.errors import DataError
 from corank.core.settings import Duration, Moment, Settings, read_moment
-from corank.core.time import to_ms
-from corank.features.splits.split import Split
-from corank.features.splits.split_rule import SplitColumns
+from corank.core.time import MILLISECOND, to_ms
+from corank.core.types import Longs
+from corank.features.split import Split, SplitColumns
 
 _timezones = cache(available_timezones)  # which reads the names anew from the folders of time zones
 LEVELS = ("retrieved", "preranked", "ranked", "exposed")
@@ -226,3 +235,100 @@ class DataSettings(Settings):
 
     def _instant_ms(self, moment: datetime | date) -> int:
         return to_ms(self.instant(moment))
+
+
+ID = "@id"
+"""The item, or the user, of a row of `items` or `users`."""
+FROM = "@from"
+"""The time from which such a row holds, ms UTC; NEVER if it always held."""
+ROW = "@row"
+"""The number of a row, in the order of its table."""
+USER, ITEM, TIME, LEVEL, WEIGHT, POSITION = "@user", "@item", "@time", "@level", "@weight", "@position"
+"""Of a candidate of the log: ids, time in ms UTC, code of the level, weight, position on the page."""
+PROPENSITY = "@propensity"
+"""Of a candidate of the log: the probability at which it was exposed."""
+SPLIT = "@split"
+"""Of a candidate of the log: the value by which it is split, if a column says it."""
+
+
+def request_column(index: int) -> str:
+    """Return the column of one part of the request key."""
+    return f"@request {index}"
+
+
+def label_column(label: str) -> str:
+    """Return the column of a label."""
+    return f"@label {label}"
+
+
+def score_column(score: str) -> str:
+    """Return the column of a logged score, as a logit."""
+    return f"@score {score}"
+
+
+def value_column(column: str) -> str:
+    """Return the column of one of the data's `columns`."""
+    return f"@value {column}"
+
+
+def user_column(feature: str) -> str:
+    """Return the column of a feature that is read from the table of users."""
+    return f"@user {feature}"
+
+
+Labels = dict[str, NDArray[np.int8]]
+"""By name 1, 0, or −1 where unknown: (C,)."""
+
+
+def read_levels(rows: pl.DataFrame, data: DataSettings) -> NDArray[np.uint8]:
+    """Read the code of each candidate's level; the deepest if the log has no levels: (C,)."""
+    if data.level is None:
+        return np.full(len(rows), len(data.levels) - 1, dtype=np.uint8)
+    level: NDArray[np.uint8] = rows[LEVEL].to_numpy()
+    return level
+
+
+def find_exposed(rows: pl.DataFrame, data: DataSettings) -> NDArray[np.bool_]:
+    """Find the exposed candidates, which are those of the deepest level: (C,)."""
+    deepest: NDArray[np.bool_] = read_levels(rows, data) == len(data.levels) - 1
+    return deepest
+
+
+def find_events(
+    event: str | None, rows: pl.DataFrame, labels: Labels, data: DataSettings
+) -> NDArray[np.bool_]:
+    """Find the events of a history: candidates whose label `event` is 1, or all exposed ones if None: (C,)."""
+    return find_exposed(rows, data) if event is None else labels[event] == 1
+
+
+def read_labels(rows: pl.DataFrame, data: DataSettings) -> Labels:
+    """Read the labels, however late they became known."""
+    shown = find_exposed(rows, data)
+    labels: Labels = {}
+    for name in data.labels:
+        where, condition = shown, data.labels[name].given
+        while (
+            condition is not None
+        ):  # not by a function that calls itself: its closure would keep the rows alive
+            where = where & (rows[label_column(condition)] == 1).fill_null(False).to_numpy()
+            condition = data.labels[condition].given
+        labels[name] = np.where(where, rows[label_column(name)].fill_null(-1).to_numpy(), np.int8(-1))
+    return labels
+
+
+def hide_immature(labels: Labels, rows: pl.DataFrame, data: DataSettings, as_of: int) -> Labels:
+    """Hide labels that were not mature when training ended, or when the log was read.
+
+    A row that was younger then than its label takes is unknown, whatever the label says.
+    """
+    time, end = rows[TIME].to_numpy(), data.training_end()
+    return hide_young(labels, time, np.where(time < end, min(end, as_of), as_of), data)
+
+
+def hide_young(labels: Labels, time: Longs, looked: Longs, data: DataSettings) -> Labels:
+    """Hide labels that were not mature when they were looked at: by candidate, its time and when, ms UTC: (C,)."""
+    mature_labels: Labels = {}
+    for name, label in labels.items():
+        delay = data.matures(name) // MILLISECOND
+        mature_labels[name] = np.where(time + delay <= looked, label, np.int8(-1)) if delay else label
+    return mature_labels

@@ -1,4 +1,7 @@
-"""All features of a config: the side of each, what may enter which tower, which embedding table it reads."""
+"""All features of a config: the side of each, what may enter which tower, which embedding table it reads.
+
+Which features belong to histories, and which tables of events to features.
+"""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import astuple, dataclass, replace
@@ -9,12 +12,12 @@ from typing import TYPE_CHECKING, Literal
 from corank.core.errors import ConfigError
 from corank.features.encoding import RowFeatures
 from corank.features.feature_kind import ColumnFeature, DerivedFeature, FeatureKind, Side, Use
-from corank.features.histories.sources import refuse_idle_tables
-from corank.features.history import History
+from corank.features.history_events import History
 from corank.features.log_schema import DataSettings
 
 if TYPE_CHECKING:
     from corank.features.priors import CountedFeature
+
 
 Placement = Literal["query", "item", "snapshot", "cross"]
 """Whose rows a feature is stored with: a request's, an item's, an item's at a snapshot, or a pair's.
@@ -297,3 +300,31 @@ class Schema:
                     f"{key}: '{name}' is {article} {placement} feature and cannot enter the {allowed} tower: {reason}; "
                     "leave it to a ranker stage"
                 )
+
+
+if TYPE_CHECKING:
+    pass
+
+
+def plain_columns(schema: "Schema", placement: "Placement") -> dict[str, ColumnFeature]:
+    """Select the features of a placement that are encoded value by value: those of a column, histories left out."""
+    past = schema.histories().keys() | schema.parallels().keys()
+    return {n: f for n, f in schema.columns(placement).items() if n not in past}
+
+
+def events_table(schema: "Schema", name: str) -> str | None:
+    """Return the table of `data.events` that a feature's column is of, if it is a history's, or parallel to one."""
+    history = schema.histories().get(schema.parallels().get(name, name))
+    return history.table if history else None
+
+
+def refuse_idle_tables(schema: "Schema", data: DataSettings) -> None:
+    """Raise ConfigError for a table of events that no feature reads."""
+    read = {history.table for history in schema.histories().values()} | {
+        p.events for p in schema.priors().values()
+    }
+    for name in data.events:
+        if name not in read:
+            raise ConfigError(
+                f"data.events.{name}: no feature reads it; drop it, or add a history or a prior of it"
+            )

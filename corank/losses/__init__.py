@@ -1,1 +1,1 @@
-"""Losses of the stages, one file each, and their sum."""
+"""Losses of the stages, settings and formula in one file each, and their sum."""

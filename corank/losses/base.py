@@ -5,15 +5,16 @@ A new loss is one file: a class derived from `Loss` with its settings, registere
 Letters: R requests · C candidates.
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import NonNegativeFloat
+from pydantic import NonNegativeFloat, model_validator
 
-from corank.batches.label_counts import SplitCounts, Targets
-from corank.batches.sampling import SOURCES, Population
+from corank.batches.sampling import SOURCES, Population, SplitCounts, Targets
 from corank.core.errors import ConfigError, PluginError
 from corank.core.registry import Registry
 from corank.core.settings import Settings
@@ -38,8 +39,8 @@ class FunnelSpec:
     """Stage → its quota."""
     with_vectors: Sequence[str] = ()
     """The stages that have query and item vectors."""
-    generating: Sequence[str] = ()
-    """The stages whose towers imagine each other's vectors."""
+    extras: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Stage → what its network gives to losses in `StageOutput.extras`, for those that give something."""
     scores: Sequence[str] = ()
     """The logged scores, `data.scores`, and those of `tree_teachers`."""
     levelled: bool = True
@@ -146,6 +147,8 @@ class Loss(Settings):
     `learner`, `check`, `population` and `values`. The rest is for losses that read other stages, learn from teachers,
     or take candidates as hard negatives.
 
+    A config is checked without torch: a module that binds torch by `corank.core.lazy.lazy` loads it in `values`.
+
     Example:
         @LOSSES.register("squared")
         class SquaredLoss(Loss):
@@ -179,6 +182,20 @@ class Loss(Settings):
     """How many times as large as the pointwise losses of its stage it may begin before it is warned of."""
     pointwise: ClassVar[bool] = False
     """Whether it takes each shown candidate on its own, with its label as the target."""
+    extras: ClassVar[Sequence[str]] = ()
+    """What it reads of `StageOutput.extras` of the stages that it trains."""
+    gone_values: ClassVar[Mapping[str, Mapping[str, str | None]]] = {}
+    """Key → a value that it had in earlier versions → what to write instead; None for a default, which is left out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_gone_values(cls, value: Any) -> Any:
+        for key, gone in cls.gone_values.items() if isinstance(value, dict) else ():
+            if isinstance(value.get(key), str) and value[key] in gone:
+                if instead := gone[value[key]]:
+                    raise ValueError(f"{key}: {value[key]} has moved; {instead}")
+                value = {name: part for name, part in value.items() if name != key}
+        return value
 
     @property
     @abstractmethod
@@ -204,8 +221,11 @@ class Loss(Settings):
         """The stages and teachers whose outputs the loss takes."""
         return list(funnel.stages) if self.learner is None else [self.learner]
 
-    def learnt_weights(self, funnel: FunnelSpec) -> Sequence[str]:
-        """The stages of whose part the loss learns the weight, from a number in `StageOutput.log_variances`."""
+    def parameters(self, funnel: FunnelSpec) -> Sequence[str]:
+        """The stages at each of which the loss learns a number of its own, such as the weight of a term.
+
+        The number begins at 0, and is `outputs[stage].loss_parameters[self.name]`.
+        """
         return ()
 
     def hard_negatives(self, funnel: FunnelSpec) -> set[int]:
@@ -256,9 +276,9 @@ class Loss(Settings):
 
     @abstractmethod
     def values(
-        self, outputs: "Mapping[str, StageOutput]", batch: "Batch", funnel: FunnelSpec
-    ) -> "tuple[Tensor, Tensor]":
-        """The formula. A loss of corank has it in a file of its own, which it imports here.
+        self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
+    ) -> tuple[Tensor, Tensor]:
+        """The formula.
 
         Args:
             outputs: output by stage, at least of those that the loss `reads`.
@@ -288,4 +308,4 @@ def _check(what: str, loss: Any) -> None:
         )
 
 
-LOSSES = Registry[type[Loss]]("loss", "corank.losses", "corank.losses.settings", _check)
+LOSSES = Registry[type[Loss]]("loss", "corank.losses", "corank.losses", _check)

@@ -3,28 +3,31 @@
 Letters: R requests · C candidates · n the longest list.
 """
 
-import math
-from collections.abc import Mapping
-from typing import NamedTuple, Self
+from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn.functional import logsigmoid
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
 
-from corank.batches.batch import Batch
-from corank.losses.base import FunnelSpec
-from corank.losses.cascades.icc import icc_values
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from corank.batches.sampling import Population, SplitCounts, Targets
+from corank.core.errors import ConfigError
+from corank.core.lazy import lazy
+from corank.losses.base import LOSSES, FunnelSpec, Loss
 from corank.losses.padded import FAR, PaddedLists
-from corank.losses.settings.cascade import CascadeLoss
 from corank.losses.soft_sort import NeuralSort, threshold
-from corank.models.stage_io import StageOutput, loss_weight
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from corank.batches.batch import Batch
+    from corank.models.stage_io import StageOutput
+else:
+    torch = lazy("torch")
 
 MAX_CUT = 1 - 1e-6
 """Above this probability 1 − P is rounding error and gets no gradient."""
-STAGE_WEIGHT = {"lcron": 0.5, "dftopk": 1.0}
-"""Weight of a stage's own loss relative to that of the cascade, where it is not learnt."""
-SORTED = ("arf", "arf_v2")
-"""Forms in which a stage learns the whole order, and nothing of the other stages."""
 
 
 class Survival(NamedTuple):
@@ -51,66 +54,167 @@ class Survival(NamedTuple):
         return -lists.mean(torch.where(true, self.kept, self.cut))
 
 
-def cascade_values(
-    loss: CascadeLoss, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
-) -> tuple[Tensor, Tensor]:
-    """The formula of `CascadeLoss`."""
-    if loss.form == "icc":
-        return icc_values(loss, outputs, batch, funnel)
-    lists = PaddedLists.of(batch, batch.in_population(loss.population(funnel)))
-    true = lists(batch.in_population({funnel.levels.index(level): None for level in loss.positive}))
-    value, cutting = (
-        torch.zeros(len(true), device=true.device),
-        torch.zeros_like(lists.size, dtype=torch.bool),
-    )
-    funnelled: Survival | None = None
-    for stage in loss.reads(funnel):
-        scores, keep = lists(outputs[stage].logits[loss.label]), loss.top or funnel.keep[stage]
-        cuts = lists.size > keep
-        cutting |= cuts
-        log_variance = outputs[stage].log_variances.get(loss.name)
-        if loss.form in SORTED:
-            of_stage = _arf(loss, scores, lists, keep, true, lists(batch.level.float()), log_variance)
-        else:
-            survival = _survival(loss, scores, lists, keep)
-            own = survival.cross_entropy(true, lists)
-            of_stage = STAGE_WEIGHT[loss.form] * own if log_variance is None else _weigh(own, log_variance)
-            cut = cuts.unsqueeze(1)
-            funnelled = funnelled.then(survival, cut) if funnelled else Survival.first(survival, cut)
-        value = value + of_stage.masked_fill(~cuts, 0)
-    if funnelled:
-        value = value + funnelled.cross_entropy(true, lists).masked_fill(~cutting, 0)
-    return value, lists.mean(lists(batch.weight)) * cutting * true.any(1)
+class StageLists(NamedTuple):
+    """The lists of a batch as one stage orders and cuts them."""
+
+    lists: PaddedLists
+    true: Tensor
+    """Which candidates should survive: (R, n) bool."""
+    level: Tensor
+    """The level that each candidate reached: (C,)."""
+    scores: Tensor
+    """The stage's logits: (R, n)."""
+    keep: int
+    """Candidates of a list that the stage keeps."""
+    output: StageOutput
+    """All that the stage gives."""
+
+    def sort(self, temperature: float) -> NeuralSort:
+        """Sort the lists by the stage's logits, relaxed."""
+        return NeuralSort.of(self.scores, self.lists.mask, temperature)
+
+    def order_loss(self, relaxed: NeuralSort) -> Tensor:
+        """−log of the relaxed probability of the order by level, averaged over the ranks of each list: (R,)."""
+        return -relaxed.likelihood(self.lists(self.level.float())).sum(1) / self.lists.size.clamp_min(1)
 
 
-def _survival(loss: CascadeLoss, scores: Tensor, lists: PaddedLists, keep: int) -> Survival:
-    if loss.form != "dftopk":
-        return Survival(*NeuralSort.of(scores, lists.mask, loss.temperature).survival(keep))
-    above = threshold(scores, lists.mask, keep) / loss.temperature
-    kept = logsigmoid(above)
-    return Survival(kept, kept - above)
+class FunnelLoss(Loss):
+    """A loss from which all stages learn at once, so that the candidates that matter come through all of them."""
+
+    stages: list[str] | None = Field(default=None, min_length=1)
+    """The stages that learn; all unless given."""
+    label: str = "click"
+    """The label whose logits order the candidates."""
+    positive: list[str] = Field(min_length=1)
+    """Levels of the candidates that should survive."""
+    on: list[str] | None = Field(default=None, min_length=1)
+    """Levels of the candidates that compete; all unless given."""
+    per_request: PositiveInt | None = None
+    """Candidates drawn of each level and request; all unless given."""
+    top: PositiveInt | None = None
+    """Candidates that each stage keeps in the loss; the stage's `keep` unless given. As many as there are positives is
+    easier to learn than a longer quota, into which most candidates would fit."""
+
+    @model_validator(mode="after")
+    def _check_positive(self) -> Self:
+        if self.on is not None and not set(self.positive) <= set(self.on):
+            raise ValueError(f"positive must be among on {self.on}; received {self.positive}")
+        return self
+
+    @property
+    def learner(self) -> None:
+        return None
+
+    def reads(self, funnel: FunnelSpec) -> list[str]:
+        return list(funnel.keep) if self.stages is None else self.stages
+
+    def check(self, funnel: FunnelSpec, key: str) -> None:
+        for stage in self.reads(funnel):
+            funnel.check_label(stage, self.label, f"{key}.stages")
+        for level in self.on or funnel.levels:
+            funnel.logged_code(level, f"{key}.on")
+        for level in self.positive:
+            funnel.logged_code(level, f"{key}.positive")
+        if set(self.positive) >= set(self.on or funnel.levels):
+            raise ConfigError(f"{key}.positive: every candidate would be one; received {self.positive}")
+
+    def population(self, funnel: FunnelSpec) -> Population:
+        return {funnel.levels.index(level): self.per_request for level in self.on or funnel.levels}
+
+    def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
+        population = self.population(funnel)
+        rows = counts.rows(population)
+        codes = [funnel.levels.index(level) for level in self.positive]
+        positives = counts.rows({code: population[code] for code in codes})
+        return Targets(rows, positives, rows - positives)
+
+    def sum_stages(
+        self,
+        outputs: Mapping[str, StageOutput],
+        batch: Batch,
+        funnel: FunnelSpec,
+        of_stage: Callable[[StageLists], tuple[Tensor, Survival | None]],
+    ) -> tuple[Tensor, Tensor]:
+        """Sum what each stage loses by its cut, and the cross-entropy of surviving all cuts.
+
+        A stage that keeps all candidates of a request cuts none there, and learns nothing from it.
+
+        Args:
+            outputs, batch, funnel: as of `values`.
+            of_stage: computes a stage's own loss of each list, (R,), and its survival, None if the stages' losses have
+                nothing to do with each other.
+
+        Returns:
+            Losses of requests, and their weights: (R,), (R,).
+        """
+        lists = PaddedLists.of(batch, batch.in_population(self.population(funnel)))
+        true = lists(batch.in_population({funnel.levels.index(level): None for level in self.positive}))
+        value = torch.zeros(len(true), device=true.device)
+        cutting = torch.zeros_like(lists.size, dtype=torch.bool)
+        funnelled: Survival | None = None
+        for stage in self.reads(funnel):
+            keep, scores = self.top or funnel.keep[stage], lists(outputs[stage].logits[self.label])
+            cuts = lists.size > keep
+            cutting |= cuts
+            own, survival = of_stage(StageLists(lists, true, batch.level, scores, keep, outputs[stage]))
+            value = value + own.masked_fill(~cuts, 0)
+            if survival is not None:
+                cut = cuts.unsqueeze(1)
+                funnelled = funnelled.then(survival, cut) if funnelled else Survival.first(survival, cut)
+        if funnelled:
+            value = value + funnelled.cross_entropy(true, lists).masked_fill(~cutting, 0)
+        return value, lists.mean(lists(batch.weight)) * cutting * true.any(1)
 
 
-def _arf(
-    loss: CascadeLoss,
-    scores: Tensor,
-    lists: PaddedLists,
-    keep: int,
-    true: Tensor,
-    depth: Tensor,
-    log_variance: Tensor | None,
-) -> Tensor:
-    relaxed = NeuralSort.of(scores, lists.mask, loss.temperature)
-    count = lists.size.clamp_min(1)
-    whole_order = -relaxed.likelihood(depth).sum(1) / count
-    if loss.form == "arf_v2":
-        relax = Survival(*relaxed.survival(keep)).cross_entropy(true, lists)
-    else:
-        positives = true.sum(1).clamp_min(1) if log_variance is None else count
-        relax = -torch.where(true, relaxed.top(keep) - math.log(keep), 0).sum(1) / positives
-    return relax + (whole_order if log_variance is None else _weigh(whole_order / count, log_variance))
+@LOSSES.register("cascade")
+class CascadeLoss(FunnelLoss):
+    """Survival of the positives through the cut of every stage, with a sorting relaxed so that gradients pass.
 
+    q_s is `top`, or else the quota (`keep`) of stage s; y = 1 marks candidates of the levels `positive`; P̂_s is
+    the NeuralSort matrix of stage s at temperature τ, row t the t-th rank; sg stops the gradient.
 
-def _weigh(value: Tensor, log_variance: Tensor) -> Tensor:
-    """A part of the loss times its learnt weight, and log σ, without which the weight would fall to 0."""
-    return loss_weight(log_variance) * value + 0.5 * log_variance
+    `lcron`: raw = sg(Σ_t P̂_s[t]), up_s = Σ_{t ≤ q_s} P̂_s[t] / raw, down_s = Σ_{t > q_s} P̂_s[t] / raw; L = mean of
+    −y log Π_s up_s − (1 − y) log(1 − Π_s (1 − down_s)) + ½ Σ_s mean of −y log up_s − (1 − y) log down_s, over the
+    request's candidates. up + down is 1, but the gradient of down is that of the lower rows: through 1 − up what
+    should be cut would not learn (docs/decisions/lcron-cross-entropy.md). Source: LCRON, arXiv 2503.09492.
+
+    `dftopk`: the same with up_s = σ((z − (z[q_s] + z[q_s + 1]) / 2) / τ), where z[k] is the k-th largest logit,
+    down_s = 1 − up_s, and a stage's own term in full. It takes linear time. Source: DFTopK, arXiv 2510.11472.
+
+    `arf_v2`: L = Σ_s (L_Relax + L_Global). L_Relax is the stage's own term of `lcron` in full; L_Global = −mean over t
+    of log P̂_s[t, i_t], where i_t is the t-th candidate by level, ties in the stage's own order, so that they have no
+    gradient. Source: a baseline of LCRON, arXiv 2503.09492, after ARF, arXiv 2310.10462.
+
+    A stage that keeps all candidates of a request cuts none there, and learns nothing from it.
+    """
+
+    kind: Literal["cascade"] = "cascade"
+    form: Literal["lcron", "arf_v2", "dftopk"]
+    """Which relaxation of the cut: by a sort, or by the distance from the last candidate that is kept."""
+    temperature: PositiveFloat = 1.0
+    """τ: the relaxation is sharper at lower ones."""
+    gone_values: ClassVar[Mapping[str, Mapping[str, str | None]]] = {
+        "weights": {"learnt": "write kind: learnt_cascade, without weights", "fixed": None},
+        "form": {form: f"write kind: {form}, without form" for form in ("icc", "arf")},
+    }
+
+    @property
+    def name(self) -> str:
+        return f"cascade.{self.form}"
+
+    def values(
+        self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
+    ) -> tuple[Tensor, Tensor]:
+        return self.sum_stages(outputs, batch, funnel, self._of_stage)
+
+    def _of_stage(self, cut: StageLists) -> tuple[Tensor, Survival | None]:
+        if self.form == "dftopk":
+            above = threshold(cut.scores, cut.lists.mask, cut.keep) / self.temperature
+            kept = torch.nn.functional.logsigmoid(above)
+            survival = Survival(kept, kept - above)
+            return survival.cross_entropy(cut.true, cut.lists), survival
+        relaxed = cut.sort(self.temperature)
+        order = cut.order_loss(relaxed) if self.form == "arf_v2" else None
+        survival = Survival(*relaxed.survival(cut.keep))
+        own = survival.cross_entropy(cut.true, cut.lists)
+        return (0.5 * own, survival) if order is None else (own + order, None)

@@ -1,24 +1,76 @@
 """Loss `click`: binary cross-entropy of a stage's label on exposed candidates, with a learnt effect of the position."""
 
-from collections.abc import Mapping
+from __future__ import annotations
 
-from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from corank.batches.batch import Batch
-from corank.losses.base import FunnelSpec
-from corank.losses.settings.click import ClickLoss
-from corank.models.stage_io import StageOutput
+from corank.batches.sampling import Population, SplitCounts, Targets
+from corank.core.lazy import lazy
+from corank.losses.base import LOSSES, FunnelSpec, Loss
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from corank.batches.batch import Batch
+    from corank.models.stage_io import StageOutput
+else:
+    torch = lazy("torch")
 
 
-def click_values(
-    loss: ClickLoss, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
-) -> tuple[Tensor, Tensor]:
-    """The formula of `ClickLoss`."""
-    target = batch.labels[loss.label].clamp_min(0)
-    z = outputs[loss.stage].logits[loss.label]
-    positions = outputs[loss.stage].positions
-    if loss.label in positions:
-        z = z + positions[loss.label]
-    values = binary_cross_entropy_with_logits(z, target, reduction="none")
-    return values, batch.label_weight(loss.label)
+@LOSSES.register("click")
+class ClickLoss(Loss):
+    """Binary cross-entropy of a label: L = Σ w·BCE(z + b, y) / Σ w over exposed candidates with a known label.
+
+    w is the log's `weight`. b is the learnt effect of the candidate's position, 0 if none is logged. Serving
+    leaves it out, so that z is the candidate's score at any position.
+    """
+
+    kind: Literal["click"] = "click"
+    stage: str
+    """The stage to train."""
+    label: str = "click"
+    """Which of its logits."""
+    pointwise: ClassVar[bool] = True
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage}.{self.label}"
+
+    @property
+    def learner(self) -> str:
+        return self.stage
+
+    def check(self, funnel: FunnelSpec, key: str) -> None:
+        funnel.check_label(self.stage, self.label, f"{key}.stage")
+
+    def population(self, funnel: FunnelSpec) -> Population:
+        return {len(funnel.levels) - 1: None}
+
+    def needed_labels(self) -> Sequence[str]:
+        return [self.label]
+
+    def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
+        label = counts.labels[self.label]
+        return Targets(label.known, label.positives, label.negatives)
+
+    def untrained_value(self, counts: SplitCounts, funnel: FunnelSpec, requests: int) -> float | None:
+        """The entropy of the label: −p ln p − (1 − p) ln(1 − p), p its rate."""
+        label = counts.labels[self.label]
+        if not label.known:
+            return None
+        rate = label.positives / (label.positives + label.negatives)
+        return -sum(p * math.log(p) for p in (rate, 1 - rate) if p > 0)
+
+    def values(
+        self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
+    ) -> tuple[Tensor, Tensor]:
+        target = batch.labels[self.label].clamp_min(0)
+        output = outputs[self.stage]
+        z = output.logits[self.label]
+        if self.label in output.positions:
+            z = z + output.positions[self.label]
+        values = torch.nn.functional.binary_cross_entropy_with_logits(z, target, reduction="none")
+        return values, batch.label_weight(self.label)

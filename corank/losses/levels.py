@@ -3,44 +3,152 @@
 Letters: R requests · C candidates · n the longest list.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-import torch
-from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, pad, softplus
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from corank.batches.batch import Batch
-from corank.losses.base import FunnelSpec
+from corank.batches.sampling import Population, SplitCounts, Targets
+from corank.core.errors import ConfigError
+from corank.core.lazy import lazy
+from corank.losses.base import LOSSES, FunnelSpec, Loss
 from corank.losses.padded import FAR, PaddedLists, falling_order
-from corank.losses.settings.levels import LevelsLoss
-from corank.models.stage_io import StageOutput
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from corank.batches.batch import Batch
+    from corank.models.stage_io import StageOutput
+else:
+    torch = lazy("torch")
 
 
-def levels_values(
-    loss: LevelsLoss, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
-) -> tuple[Tensor, Tensor]:
-    """The formula of `LevelsLoss`."""
-    chosen = batch.in_population(loss.population(funnel))
-    z = outputs[loss.stage].logits[loss.label] / loss.temperature
-    positive = batch.in_population(
-        {funnel.levels.index(level): None for level in loss.positive_levels(funnel)}
-    ).float()
-    if loss.form == "bce":
-        return binary_cross_entropy_with_logits(z, positive, reduction="none"), batch.weight * chosen
-    lists = PaddedLists.of(batch, chosen)
-    weight = lists.mean(lists(batch.weight))
-    if loss.form == "softmax":
-        value, eligible = softmax(lists(z, -torch.inf), lists(positive))
-        return value, weight * eligible
-    by_level = [
-        PaddedLists.of(batch, chosen & (batch.level == code)) for code in sorted(loss.population(funnel))
-    ]
-    if loss.form == "ranknet":
-        value, number = pairs(z, by_level)
-        return value / number.clamp_min(1), weight * (number > 0)
-    gains = loss.gains or [2.0**depth - 1 for depth in range(len(by_level))]
-    value, number = pairs(z, by_level, gains, rank_discounts(z, lists))
-    return value / best_dcg(by_level, gains, lists.mask.shape[1]).where(number > 0, 1), weight * (number > 0)
+@LOSSES.register("levels")
+class LevelsLoss(Loss):
+    """Ranking by level; z is the stage's logit over the temperature.
+
+    `ranknet`: L = mean of softplus(z_b − z_a) over a request's pairs of a deeper than b. Source: Burges et al.,
+    Learning to Rank Using Gradient Descent, ICML 2005.
+
+    `lambda`: L = Σ (G_a − G_b) |D_a − D_b| softplus(z_b − z_a) / DCG of the best order, with G the `gains` or 2^g − 1,
+    g the depth among the levels `on`, D = 1 / log2(1 + rank by z), ranks from 1. Sources: FS-LTR, arXiv 2405.04844;
+    LambdaLoss, CIKM 2018.
+
+    `softmax`: L = mean of −log softmax(z) over the request's candidates of the levels `positive`. Source: ASMOL,
+    arXiv 2304.08434, whose positives are summed.
+
+    Pairs grow with the square of a level's candidates: draw `per_request` if lists are long.
+    """
+
+    kind: Literal["levels"] = "levels"
+    stage: str
+    """The stage to train."""
+    label: str = "click"
+    """Which of its logits."""
+    form: Literal["ranknet", "lambda", "softmax"]
+    """All pairs alike, pairs by their change of NDCG, or a softmax."""
+    on: list[str] | None = Field(default=None, min_length=1)
+    """Levels of the candidates; all unless given."""
+    positive: list[str] | None = Field(default=None, min_length=1)
+    """Levels of the positives in `softmax`; the deepest unless given."""
+    gains: list[NonNegativeFloat] | None = None
+    """What each of the levels `on` is worth in `lambda`, the shallowest first; 2^g − 1 unless given, g from 0. If only
+    the deepest should survive, let the others be worth nothing: [0, 0, 0, 1]."""
+    per_request: PositiveInt | None = None
+    """Candidates drawn of each level and request; all unless given."""
+    temperature: PositiveFloat = 1.0
+    """Divides the logits."""
+    gone_values: ClassVar[Mapping[str, Mapping[str, str | None]]] = {
+        "form": {"bce": "write kind: levels_bce, without form"}
+    }
+
+    @model_validator(mode="after")
+    def _check_form(self) -> Self:
+        if self.positive is not None and self.form != "softmax":
+            raise ValueError(f"form: {self.form} compares all levels and has no positive ones; drop positive")
+        if self.gains is None:
+            return self
+        if self.form != "lambda":
+            raise ValueError(
+                f"gains have no effect with form: {self.form}; drop gains, or write form: lambda"
+            )
+        if sorted(self.gains) != self.gains or self.gains[0] == self.gains[-1]:
+            raise ValueError(
+                f"gains: expected numbers that never fall, from the shallowest level to the deepest, and are not "
+                f"all equal; received {self.gains}"
+            )
+        return self
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage}.{self.form}"
+
+    @property
+    def learner(self) -> str:
+        return self.stage
+
+    def check(self, funnel: FunnelSpec, key: str) -> None:
+        funnel.check_label(self.stage, self.label, f"{key}.stage")
+        on = {funnel.logged_code(level, f"{key}.on") for level in self.on or funnel.levels}
+        if len(on) < 2:
+            raise ConfigError(
+                f"{key}.on: two levels are needed, or none stands over another; received {self.on}"
+            )
+        if self.gains is not None and len(self.gains) != len(on):
+            raise ConfigError(
+                f"{key}.gains: expected {len(on)} numbers, one a level of {', '.join(self.on or funnel.levels)}; "
+                f"received {len(self.gains)}"
+            )
+        positive = {funnel.logged_code(level, f"{key}.positive") for level in self.positive_levels(funnel)}
+        if not positive < on:
+            raise ConfigError(
+                f"{key}.positive: must be some, but not all, of the levels "
+                f"{', '.join(self.on or funnel.levels)}; received {', '.join(self.positive_levels(funnel))}"
+            )
+
+    def population(self, funnel: FunnelSpec) -> Population:
+        return {funnel.levels.index(level): self.per_request for level in self.on or funnel.levels}
+
+    def positive_levels(self, funnel: FunnelSpec) -> Sequence[str]:
+        """The levels of the positives in `softmax`."""
+        return self.positive or [max(self.on or funnel.levels, key=funnel.levels.index)]
+
+    def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
+        population = self.population(funnel)
+        rows = {code: counts.rows({code: most}) for code, most in population.items()}
+        total, filled = sum(rows.values()), [code for code in sorted(rows) if rows[code]]
+        if self.form == "softmax":
+            positives = sum(rows[funnel.levels.index(level)] for level in self.positive_levels(funnel))
+            return Targets(total, positives, total - positives)
+        if not filled:
+            return Targets(0, 0, 0)
+        return Targets(total, total - rows[filled[0]], total - rows[filled[-1]])
+
+    def values(
+        self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
+    ) -> tuple[Tensor, Tensor]:
+        chosen = batch.in_population(self.population(funnel))
+        z = outputs[self.stage].logits[self.label] / self.temperature
+        lists = PaddedLists.of(batch, chosen)
+        weight = lists.mean(lists(batch.weight))
+        if self.form == "softmax":
+            positive = {funnel.levels.index(level): None for level in self.positive_levels(funnel)}
+            gain = lists(batch.in_population(positive).float())
+            value, eligible = softmax(lists(z, -torch.inf), gain)
+            return value, weight * eligible
+        by_level = [
+            PaddedLists.of(batch, chosen & (batch.level == code)) for code in sorted(self.population(funnel))
+        ]
+        if self.form == "ranknet":
+            value, number = pairs(z, by_level)
+            return value / number.clamp_min(1), weight * (number > 0)
+        gains = self.gains or [2.0**depth - 1 for depth in range(len(by_level))]
+        value, number = pairs(z, by_level, gains, rank_discounts(z, lists))
+        best = best_dcg(by_level, gains, lists.mask.shape[1])
+        return value / best.where(number > 0, 1), weight * (number > 0)
 
 
 def softmax(z: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +196,7 @@ def pairs(
     worth = under * (0 if gain_of is None else gain_of[0])  # Σ G over the candidates under a level
     for depth, lists in enumerate(by_level[1:], start=1):
         last = first + n[depth]
-        loss = softplus(shallower[:, None, :first] - lists(z, FAR).unsqueeze(2))
+        loss = torch.nn.functional.softplus(shallower[:, None, :first] - lists(z, FAR).unsqueeze(2))
         if discounts_of is not None:
             loss = loss * (discounts_of[:, first:last, None] - discounts_of[:, None, :first]).abs_()
         if gain_of is None or gain is None:
@@ -125,7 +233,7 @@ def best_dcg(by_level: Sequence[PaddedLists], gains: Sequence[float], n: int) ->
         gains: G by level, never falling.
         n: the longest list over all levels.
     """
-    upto = pad(discounts(n, by_level[0].size.device).cumsum(0), (1, 0))
+    upto = torch.nn.functional.pad(discounts(n, by_level[0].size.device).cumsum(0), (1, 0))
     total, first = torch.zeros_like(by_level[0].size, dtype=upto.dtype), torch.zeros_like(by_level[0].size)
     for gain, lists in reversed(list(zip(gains, by_level, strict=True))):
         last = first + lists.size

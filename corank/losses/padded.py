@@ -3,14 +3,22 @@
 Letters: R requests · C candidates · n the longest list of the batch.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from corank.batches.batch import Batch
+from corank.core.lazy import lazy
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from corank.batches.batch import Batch
+else:
+    torch = lazy("torch")
 
 FAR = 1e30
 """Stands for an infinite logit, but finite, so that the difference of two is not NaN."""

@@ -7,16 +7,21 @@ the t-th largest. Source: Grover et al., Stochastic Optimization of Sorting Netw
 Letters: R requests · n the longest list · b requests of a block.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-import torch
-from torch import Tensor
-from torch.autograd.function import once_differentiable
-
+from corank.core.lazy import autograd_function, lazy
 from corank.losses.padded import FAR, falling_order
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy("torch")
 
 BLOCK = 1 << 18
 """Entries of P̂ in a block: as many as fit the cache of a core, with what is computed of them."""
@@ -125,7 +130,7 @@ def _logits(scores: Tensor, spread: Tensor, slope: Tensor) -> Tensor:
     return torch.addcmul(-spread.unsqueeze(1), slope.unsqueeze(2), scores.unsqueeze(1))
 
 
-class _Top(torch.autograd.Function):
+class _Top:
     """log Σ_{t ≤ keep} P̂[t, i], in logarithms: P̂ vanishes where the true top has low scores, where gradients matter.
 
     With H the sum and g the gradient of log H, that of the logits is g_i r[t, i] − P̂[t, i] Σ_k g_k r[t, k] where
@@ -146,7 +151,6 @@ class _Top(torch.autograd.Function):
         return top.masked_fill(_padding(size, scores.shape[1]), 0)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         scores, size, norm, top = ctx.saved_tensors
         slope, spread = _slope(size, scores.shape[1]).to(scores.dtype), _spread(scores, size)
@@ -215,7 +219,7 @@ class _LowerRows(NamedTuple):
         return torch.bmm(self.norm, self.on).mul_(self.scaled).sum(1)
 
 
-class _Below(torch.autograd.Function):
+class _Below:
     """log Σ_{t > keep} P̂[t, i], in logarithms, as `_Top`; −FAR where a list has no such rows."""
 
     @staticmethod
@@ -233,7 +237,6 @@ class _Below(torch.autograd.Function):
         return below.masked_fill(_padding(size, scores.shape[1]), 0)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         scores, size = ctx.saved_tensors
         n = scores.shape[1]
@@ -250,7 +253,7 @@ class _Below(torch.autograd.Function):
         return _score_gradient(down, through, _slope(size, n).to(scores.dtype)), None, None
 
 
-class _Likelihood(torch.autograd.Function):
+class _Likelihood:
     """log P̂[t, i_t]. With g_t its gradient, that of the logits is g_t (1[i = i_t] − P̂[t, i])."""
 
     @staticmethod
@@ -265,7 +268,6 @@ class _Likelihood(torch.autograd.Function):
         return log_probabilities.masked_fill(_padding(size, n), 0)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         scores, size, target = ctx.saved_tensors
         n = scores.shape[1]
@@ -282,6 +284,6 @@ class _Likelihood(torch.autograd.Function):
         return _score_gradient(down, through, slope), None, None
 
 
-_top: Callable[..., Tensor] = _Top.apply
-_below: Callable[..., Tensor] = _Below.apply
-_likelihood: Callable[..., Tensor] = _Likelihood.apply
+_top: Callable[..., Tensor] = autograd_function(_Top)
+_below: Callable[..., Tensor] = autograd_function(_Below)
+_likelihood: Callable[..., Tensor] = autograd_function(_Likelihood)

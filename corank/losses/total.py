@@ -1,18 +1,59 @@
 """The sum of a config's losses, each reported by name. A config is checked by it without torch."""
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from corank.batches.sampling import Population, Reading, merge
 from corank.core.errors import ConfigError
-from corank.losses.base import FunnelSpec, Loss
+from corank.core.lazy import lazy
+from corank.losses.base import LOSSES, FunnelSpec, Loss
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from corank.batches.batch import Batch
+    from corank.distributed.ranks import Ranks
     from corank.models.stage_io import StageOutput
+else:
+    torch = lazy("torch")
+
+
+def weighted_sum(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ w·l and Σ w over unmasked candidates."""
+    return (torch.where(weights > 0, values, 0) * weights).sum(), weights.sum()
+
+
+def divide(value: Tensor, weight: Tensor) -> Tensor:
+    """A mean from Σ w·l and Σ w; 0 if there is nothing to average."""
+    return value / weight.clamp_min(torch.finfo(weight.dtype).tiny)
+
+
+def average_losses(sums: Sequence[tuple[Tensor, Tensor]], ranks: Ranks) -> tuple[list[Tensor], list[Tensor]]:
+    """Divide sums by the weights of all ranks, in one collective.
+
+    Args:
+        sums: of each loss Σ w·l and Σ w of this rank.
+        ranks: all of them.
+
+    Returns:
+        This rank's part of each mean, and each mean without gradient; the parts of all ranks add up to it.
+    """
+    if ranks.alone:
+        means = [divide(value, weight) for value, weight in sums]
+        return means, [mean.detach() for mean in means]
+    of_ranks = ranks.sum(torch.stack([part.detach().double() for pair in sums for part in pair]), "losses")
+    weights = of_ranks[1::2].unbind()
+    parts = [divide(value, weight.to(value.dtype)) for (value, _), weight in zip(sums, weights, strict=True)]
+    return parts, [divide(value, weight) for value, weight in zip(of_ranks[::2], weights, strict=True)]
+
+
+def sum_means(weights: Sequence[float], means: Sequence[Tensor]) -> Tensor:
+    """Σ weight · mean: ()."""
+    return torch.stack([weight * mean for weight, mean in zip(weights, means, strict=True)]).sum()
 
 
 @dataclass(frozen=True)
@@ -28,7 +69,8 @@ class TotalLoss:
             loss.check(self.funnel, f"losses.{n}")
         for n, loss in enumerate(self.losses):
             self._check_one_target(loss, n)
-            self._check_own_weights(loss, n)
+            self._check_parameters(loss, n)
+        self._check_extras()
 
     def check_learners(self, networks: Mapping[str, str]) -> None:
         """Raise ConfigError if no loss trains a stage or teacher.
@@ -56,17 +98,6 @@ class TotalLoss:
                     f"losses.{n}: '{read[0]}' is fitted to the log before training, and a loss ('{loss.name}') can "
                     "neither train it nor learn from it; name others, drop the loss, or let trees teach by "
                     "tree_teachers"
-                )
-
-    def check_generators(self) -> None:
-        """Raise ConfigError if no loss trains the generators of a stage."""
-        for name in self.funnel.generating:
-            if not any(
-                loss.kind == "mimic" and loss.learner == name and loss.weight > 0 for loss in self.losses
-            ):
-                raise ConfigError(
-                    f"stages.{name}.generated: no loss trains the generators; add {{kind: mimic, stage: {name}}}, "
-                    "or drop it"
                 )
 
     def trained_by(self, loss: Loss) -> Sequence[str]:
@@ -118,20 +149,39 @@ class TotalLoss:
                     "a row gets a hard 0 or a teacher's target, never both"
                 )
 
-    def _check_own_weights(self, loss: Loss, n: int) -> None:
-        """Learnt weights are held by the name of the loss."""
-        learning = [other.name for other in self.losses[:n] if other.learnt_weights(self.funnel)]
-        if loss.learnt_weights(self.funnel) and loss.name in learning:
+    def _check_parameters(self, loss: Loss, n: int) -> None:
+        """A loss's own numbers are kept by its name."""
+        owners = [other.name for other in self.losses[:n] if other.parameters(self.funnel)]
+        if loss.parameters(self.funnel) and loss.name in owners:
             raise ConfigError(
-                f"losses.{n}.weights: an earlier '{loss.name}' learns weights, too, and only one loss of a name may; "
-                "write weights: fixed"
+                f"losses.{n}: an earlier '{loss.name}' learns numbers of its own, and only one loss of a name may; "
+                "drop one of both"
             )
 
-    def learnt_weights(self) -> dict[str, list[str]]:
-        """Return stage or teacher → the names of the losses that learn the weight of their part of it."""
+    def _check_extras(self) -> None:
+        """What losses read of `StageOutput.extras` their stages must give, and what a stage gives a loss must read."""
+        unread = {(stage, name) for stage, names in self.funnel.extras.items() for name in names}
+        for n, loss in enumerate(self.losses):
+            for stage, name in ((stage, name) for stage in self.trained_by(loss) for name in loss.extras):
+                if name not in self.funnel.extras.get(stage, ()):
+                    raise ConfigError(
+                        f"losses.{n}: '{loss.kind}' reads '{name}' of '{stage}', whose network does not give it; "
+                        "name a stage that does, or let this one"
+                    )
+                if loss.weight > 0:
+                    unread.discard((stage, name))
+        for stage, name in sorted(unread):
+            kinds = [f"kind: {kind}" for kind in LOSSES if name in LOSSES[kind].extras]
+            raise ConfigError(
+                f"stages.{stage}: no loss reads its '{name}'; add one that does{', ' * bool(kinds)}"
+                f"{' or '.join(kinds)}, or drop what gives it"
+            )
+
+    def parameters(self) -> dict[str, list[str]]:
+        """Return stage or teacher → the names of the losses that learn a number of their own there."""
         names: dict[str, list[str]] = {}
         for loss in self.losses:
-            for stage in loss.learnt_weights(self.funnel):
+            for stage in loss.parameters(self.funnel):
                 names.setdefault(stage, []).append(loss.name)
         return names
 
@@ -179,16 +229,14 @@ class TotalLoss:
         return [stage for stage in self.funnel.stages if stage in read]
 
     def __call__(
-        self, outputs: "Mapping[str, StageOutput]", batch: "Batch", step: int, learner: str | None = None
-    ) -> "tuple[Tensor, dict[str, Tensor]]":
+        self, outputs: Mapping[str, StageOutput], batch: Batch, step: int, learner: str | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the total of one learner's losses, or of all. A collective.
 
         Returns:
             The sum of each loss's mean times its weight, and the detached means by name. Means are over the requests of
             all ranks; the total is this rank's part of the sum over ranks.
         """
-        from corank.losses.means import average_losses, sum_means
-
         losses = self.select(learner)
         sums = [self._sum_members(loss, outputs, batch) for _, loss in losses]
         parts, means = average_losses(sums, batch.ranks)
@@ -196,11 +244,9 @@ class TotalLoss:
         return total, dict(zip([name for name, _ in losses], means, strict=True))
 
     def _sum_members(
-        self, loss: Loss, outputs: "Mapping[str, StageOutput]", batch: "Batch"
-    ) -> "tuple[Tensor, Tensor]":
+        self, loss: Loss, outputs: Mapping[str, StageOutput], batch: Batch
+    ) -> tuple[Tensor, Tensor]:
         """Σ w·l and Σ w of a loss; with members of what it trains the mean over members, each with its own logits."""
-        from corank.losses.means import sum_means, weighted_sum
-
         learners = self.trained_by(loss)
         counts = {outputs[name].member_count for name in learners} - {0}
         if not counts:

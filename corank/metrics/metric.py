@@ -13,14 +13,21 @@ from typing import Any, Literal, get_args
 from corank.core.errors import PluginError
 from corank.core.registry import Registry
 from corank.core.settings import describe_unknown
-from corank.metrics.cascade import click_recall, overlap, recall
-from corank.metrics.gain import best_score_loss, gain_ratio, ndcg, score_loss
+from corank.metrics.cascade import (
+    best_score_loss,
+    click_recall,
+    gain_ratio,
+    joint_recall,
+    kendall_tau,
+    ndcg,
+    overlap,
+    recall,
+    replaced_hit_rate,
+    score_loss,
+)
 from corank.metrics.inputs import INPUTS, Inputs, Population
-from corank.metrics.joint import joint_recall, replaced_hit_rate
-from corank.metrics.kendall import kendall_tau
 from corank.metrics.measure import Measure
-from corank.metrics.point import auc, cut_auc, ece, gauc, gauc_user_day, logloss, pcoc, truth_auc
-from corank.metrics.regret import bias_regret
+from corank.metrics.point import auc, bias_regret, cut_auc, ece, gauc, gauc_user_day, logloss, pcoc, truth_auc
 from corank.metrics.request_order import CUTS, hit_at, mrr, ndcg_at, request_auc
 
 Direction = Literal["higher", "lower", "one"]

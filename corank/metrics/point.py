@@ -3,11 +3,20 @@
 All arrays are (N,): a row is a candidate with its user, its score or predicted probability, and its label: 1, 0, or −1
 for unknown, which is left out. `weight` is the inverse of the rate at which the row was sampled; 1 unless given.
 Raises DataError on a NaN, and on a label or a probability out of range.
+
+Loss by selection bias: a model compared with a reference that was trained without it, on the same rows.
+
+Letters: N rows · U distinct users.
+
+Predicted against observed rates of a stage, bin by bin (a reliability diagram).
+
+Letters: N rows · B bins.
 """
 
 from collections.abc import Collection, Sequence
-from functools import partial
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -218,3 +227,134 @@ def _probabilities(values: Numbers, name: str) -> Doubles:
 
 def _sums(values: Doubles, first: NDArray[np.intp]) -> Doubles:
     return np.add.reduceat(values, first) if len(first) else values[:0]
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """One measure minus another of the same users; both get the same resamples of the users, so they are paired.
+
+    Raises DataError if the two measures are of different users.
+    """
+
+    one: OrderMeasure | RatioMeasure
+    other: OrderMeasure | RatioMeasure
+
+    def __post_init__(self) -> None:
+        if not np.array_equal(self.user, np.unique(self.other.user)):
+            raise DataError(
+                "a paired difference needs two measures of the same users; these are of different users"
+            )
+
+    @classmethod
+    def merge(cls, parts: Sequence[Self]) -> Self:
+        """The difference over the rows of all parts together."""
+        return cls(_merged([part.one for part in parts]), _merged([part.other for part in parts]))
+
+    @cached_property
+    def user(self) -> Keys:
+        """Distinct users, ascending: (U,)."""
+        return np.unique(self.one.user)
+
+    @property
+    def n(self) -> int:
+        """Rows of the second measure."""
+        return self.other.n
+
+    def value(self, counts: Doubles | None = None) -> float | None:
+        """The first measure's value minus the second's; None if one is not defined."""
+        one, other = (
+            measure.value(None if counts is None else counts[code])
+            for measure, code in zip((self.one, self.other), self._codes, strict=True)
+        )
+        return None if one is None or other is None else one - other
+
+    def resample(self, code: NDArray[np.intp], counts: NDArray[np.uint8]) -> Doubles:
+        """Compute the difference in resamples of the users: (B,)."""
+        one, other = (
+            measure.resample(code[of_row], counts)
+            for measure, of_row in zip((self.one, self.other), self._codes, strict=True)
+        )
+        return one - other
+
+    @cached_property
+    def _codes(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """The position in `user` of each row's user, in both measures."""
+        return np.searchsorted(self.user, self.one.user), np.searchsorted(self.user, self.other.user)
+
+
+def _merged(parts: Sequence[Any]) -> Any:
+    return type(parts[0]).merge(parts)
+
+
+def bias_regret(
+    user: Keys, reference: Numbers, scores: Numbers, truth: Numbers, weight: Numbers | None = None
+) -> PairedDifference:
+    """AUC of a reference model minus AUC of the model, both on all candidates against known click probabilities.
+
+    The reference has the same form and was trained without selection: on the truth, or on random traffic. Above 0 is
+    what the bias costs. The plain difference between AUC on all and on exposed candidates is no measure of bias: the
+    two populations are not equally hard, even for a perfect model.
+
+    Args:
+        user: (N,).
+        reference: the reference's scores: (N,).
+        scores: the model's scores: (N,).
+        truth: known click probabilities: (N,).
+        weight: (N,); 1 unless given.
+    """
+    return PairedDifference(truth_auc(user, reference, truth, weight), truth_auc(user, scores, truth, weight))
+
+
+_BINS = 10
+BIN_POSITIVES = 10
+"""Positives that a bin should have on average: with fewer its rate is mostly noise."""
+
+
+@dataclass(frozen=True)
+class ReliabilityCurve:
+    """Bins of equal mass, from the lowest predictions to the highest; all (B,)."""
+
+    predicted: Doubles
+    """Mean prediction."""
+    observed: Doubles
+    """Observed rate."""
+    low: Doubles
+    """Lower end of the 95 % interval of the observed rate."""
+    high: Doubles
+    """Upper end."""
+    rows: NDArray[np.intp]
+    """Rows in the bin."""
+
+
+def reliability(
+    predicted: NDArray[np.floating],
+    positive: NDArray[np.bool_],
+    weight: NDArray[np.floating],
+    bins: int | None = None,
+) -> ReliabilityCurve:
+    """Compare predictions with what was observed, in bins of equal mass.
+
+    The interval of an observed rate is Jeffreys' (Brown, Cai and DasGupta, Interval Estimation for a Binomial
+    Proportion, 2001); weighted rows count in it as (Σ w)² / Σ w² rows of weight 1.
+
+    Args:
+        predicted: (N,).
+        positive: (N,) bool.
+        weight: (N,).
+        bins: how many; unless given, as many as leave ten positives to each on average, from 1 to 10.
+    """
+    order = np.argsort(predicted, kind="stable")
+    p, y, w = (column[order].astype(np.float64) for column in (predicted, positive, weight))
+    below = np.cumsum(w)
+    bins = bins or int(np.clip(y.sum() // BIN_POSITIVES, 1, _BINS))
+    starts = np.unique(np.searchsorted(below - w / 2, below[-1] * np.arange(bins) / bins))
+
+    def by_bin(values: Doubles) -> Doubles:
+        return np.add.reduceat(values, starts)
+
+    from scipy.special import betaincinv
+
+    mass, rate = by_bin(w), by_bin(w * y) / by_bin(w)
+    rows = mass**2 / by_bin(w**2)
+    low, high = (betaincinv(rate * rows + 0.5, (1 - rate) * rows + 0.5, part) for part in (0.025, 0.975))
+    return ReliabilityCurve(by_bin(w * p) / mass, rate, low, high, np.diff(starts, append=len(p)))

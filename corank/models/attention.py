@@ -2,7 +2,7 @@
 
 Letters: R requests · I distinct items · C candidates · H distinct items of histories · L events of a request
 · E events, of each request · P pairs of a candidate and an event of its request · w width. I', C', H' and E' are
-these rounded up (`corank.batches.sums.padded`); rows beyond belong to no candidate and no event.
+these rounded up (`corank.batches.batch.padded`); rows beyond belong to no candidate and no event.
 """
 
 from abc import ABC, abstractmethod
@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from corank.batches.batch import AttendedEvents, Batch, Csr
-from corank.batches.candidate_subset import CandidateSubset
+from corank.batches.batch import AttendedEvents, Batch, CandidateSubset, Csr
 from corank.models.layers import ACTIVATIONS, Columns, linear
 from corank.models.named_axes import AxisNames, name_axes
 from corank.models.pairs import gather_rows
@@ -75,6 +74,7 @@ class SingleRequestHistory(AttendedHistory):
         self.items, self.mask, self.ages = items, mask, ages
 
     def attend(self, target: Sequence[Tensor], event: Sequence[Tensor], weigh: Weigh) -> Tensor:
+        """Return the weighted sum of the request's events, per candidate."""
         return (weigh([part.unsqueeze(1) for part in target], event) * self.mask) @ event[-1]
 
 

@@ -13,21 +13,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, pad
 
-from corank.batches.batch import Batch
-from corank.batches.candidate_subset import CandidateSubset
+from corank.batches.batch import Batch, CandidateSubset, padded
 from corank.batches.sampling import Population
-from corank.batches.sums import padded
 from corank.core.errors import PluginError
 from corank.core.ordering import soft_ranks
-from corank.features.histories.event_layout import event_groups
-from corank.features.input_layout import Attended, Layout, VectorColumns
+from corank.features.input_layout import Attended, Layout, VectorColumns, event_groups
 from corank.features.schema import PLACEMENTS, Placement
 from corank.models.attention import BatchHistory
 from corank.models.mlp import Teacher
 from corank.models.pairs import BatchPairs
 from corank.models.settings.mlp import TeacherSettings
 from corank.models.settings.stage import StageSettings
-from corank.models.stage_io import StageInputs, StageOutput, loss_weight
+from corank.models.stage_io import StageInputs, StageOutput
 from corank.models.stage_model import StageModel, check_graphs
 from corank.models.tables.builder import TableBuilder
 from corank.models.tables.embedding import Tables
@@ -47,7 +44,7 @@ class JointModel(nn.Module):
         teachers: Sequence[TeacherSettings] = (),
         positions: int = 0,
         tables: TableBuilder | None = None,
-        learnt_weights: Mapping[str, Sequence[str]] | None = None,
+        loss_parameters: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> None:
         """Build all networks.
 
@@ -57,7 +54,7 @@ class JointModel(nn.Module):
             teachers: networks that only teach.
             positions: how many there are on a page, where the log has them.
             tables: makes the tables; whole ones, of seed 0, unless given.
-            learnt_weights: stage or teacher → the names of losses that learn a weight of their part of it.
+            loss_parameters: stage or teacher → the names of losses that learn a number of their own there.
         """
         super().__init__()
         self.layout = layout
@@ -88,10 +85,10 @@ class JointModel(nn.Module):
         """Stage or teacher → what it attends to."""
         self.positions = positions
         self.labels = {network.name: list(network.labels) for network in every}
-        self.weighed = {s.name: list((learnt_weights or {}).get(s.name, ())) for s in every}
-        """Stage or teacher → the names of losses that learn a weight of their part of it."""
+        self.parameter_losses = {s.name: list(loss_parameters.get(s.name, ())) for s in every}
+        """Stage or teacher → the names of losses that learn a number of their own there."""
         for name, network in self.networks.items():
-            add_terms(network, len(self.labels[name]), positions, len(self.weighed[name]))
+            add_terms(network, len(self.labels[name]), positions, len(self.parameter_losses[name]))
         self.dtype = torch.float32
         """Precision of the products; weights stay fp32."""
 
@@ -172,27 +169,18 @@ class JointModel(nn.Module):
         """The output of a stage or teacher with what only losses read."""
         if self.positions and self.training and batch.position is not None:
             output = replace(output, positions=look_up_positions(batch.position, self.terms(name)))
-        return replace(output, log_variances=self.log_variances(name)) if self.weighed[name] else output
+        parameters = self.loss_parameters(name)
+        return replace(output, loss_parameters=parameters) if parameters else output
 
     def terms(self, name: str) -> dict[str, nn.Parameter]:
         """What each position adds to a stage's logits, by label; empty where none is logged."""
         parameters = getattr(self.networks[name], "position", None)
         return {} if parameters is None else dict(zip(self.labels[name], parameters, strict=True))
 
-    def log_variances(self, name: str) -> dict[str, nn.Parameter]:
-        """The numbers from which losses weigh their part of a stage or teacher, by the name of the loss."""
-        parameters = getattr(self.networks[name], "log_variance", None)
-        return {} if parameters is None else dict(zip(self.weighed[name], parameters, strict=True))
-
-    @property
-    def loss_weights(self) -> dict[str, Tensor]:
-        """The weights that losses have learnt, by `LOSS/STAGE`: () each."""
-        of = {stage: self.log_variances(stage) for stage in self.weighed}
-        return {
-            f"{loss}/{s}": loss_weight(log_variance.detach())
-            for s, by in of.items()
-            for loss, log_variance in by.items()
-        }
+    def loss_parameters(self, name: str) -> dict[str, nn.Parameter]:
+        """The numbers that losses learn at a stage or teacher, by the name of the loss: () each."""
+        parameters = getattr(self.networks[name], "loss_parameter", None)
+        return {} if parameters is None else dict(zip(self.parameter_losses[name], parameters, strict=True))
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -293,19 +281,19 @@ def _filled(parts: list[Tensor], dtype: torch.dtype, fill: bool) -> Tensor:
     return pad(x, (0, 0, 0, empty)) if empty else x
 
 
-def add_terms(network: nn.Module, labels: int, positions: int, weights: int) -> None:
+def add_terms(network: nn.Module, labels: int, positions: int, losses: int) -> None:
     """Add the parameters to a network, all of them 0.
 
     Args:
         network: of a stage or teacher.
         labels: that it predicts.
         positions: how many there are on a page; 0 if the log does not have them.
-        weights: losses that learn a weight there.
+        losses: how many learn a number there.
     """
     if positions:
         network.position = nn.ParameterList(nn.Parameter(torch.zeros(positions)) for _ in range(labels))
-    if weights:
-        network.log_variance = nn.ParameterList(nn.Parameter(torch.zeros(())) for _ in range(weights))
+    if losses:
+        network.loss_parameter = nn.ParameterList(nn.Parameter(torch.zeros(())) for _ in range(losses))
 
 
 def look_up_positions(position: Tensor, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from corank.features.histories.event_layout import event_columns
-from corank.features.input_layout import Attended, Layout
+from corank.features.input_layout import Attended, Layout, event_columns
 from corank.features.schema import PLACEMENTS, Placement
 from corank.models.attention import Din, SingleRequestHistory
 from corank.models.layers import ACTIVATIONS, Columns, activated_layers, linear

@@ -12,8 +12,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from corank.features.histories.event_layout import event_groups
-from corank.features.input_layout import Layout
+from corank.features.input_layout import Layout, event_groups
 from corank.features.schema import Placement
 
 AxisNames = tuple[str, ...]

@@ -3,7 +3,7 @@
 A stage's forward is written once against these; training gives it a batch, an exported graph one request.
 
 Letters: R requests · I distinct items · C candidates · h, w widths. I' and C' are these rounded up
-(`corank.batches.sums.padded`); rows beyond belong to no candidate. Of one request C' = C = I.
+(`corank.batches.batch.padded`); rows beyond belong to no candidate. Of one request C' = C = I.
 """
 
 from abc import ABC, abstractmethod
@@ -16,9 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from corank.batches.batch import Batch, Csr
-from corank.batches.candidate_subset import CandidateSubset
-from corank.batches.sums import padded
+from corank.batches.batch import Batch, CandidateSubset, Csr, padded
 from corank.models.tables.embedding import gather, sum_rows
 
 

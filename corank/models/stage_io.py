@@ -6,7 +6,7 @@ beyond I and C belong to no candidate, and nobody reads what a stage makes of th
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -47,20 +47,6 @@ class StageVectors:
 
 
 @dataclass(frozen=True)
-class Mimics:
-    """What the towers of a stage imagine of each other, and what they are; each computed when a loss asks."""
-
-    of_item: Callable[[], Tensor]
-    """The vectors of clicked items as queries imagine them: (R, d), of length 1."""
-    of_query: Callable[[], Tensor]
-    """The vectors of queries that click as items imagine them: (I', d), of length 1."""
-    query: Tensor
-    """Without gradient: (R, d)."""
-    item: Tensor
-    """Without gradient: (I', d)."""
-
-
-@dataclass(frozen=True)
 class StageOutput:
     """What a stage, or a teacher, gives for the candidates of a batch."""
 
@@ -71,11 +57,10 @@ class StageOutput:
     positions: Mapping[str, Tensor] = field(default_factory=dict)
     """By label, what a candidate's position on the page adds to its logit: (C,). Only in training, and only if the
     log has positions; serving leaves it out."""
-    log_variances: Mapping[str, Tensor] = field(default_factory=dict)
-    """By the name of a loss that learns a weight of its part of the stage, the number from which `loss_weight` computes
-    it: () each."""
-    mimics: Mimics | None = None
-    """What its towers imagine of each other, if they do."""
+    loss_parameters: Mapping[str, Tensor] = field(default_factory=dict)
+    """By the name of a loss that learns a number of its own at the stage (`Loss.parameters`), that number: () each."""
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    """What its network gives to losses besides, by the names in `StageSettings.extras`. Only in training."""
     members: Mapping[str, Tensor] = field(default_factory=dict)
     """By label the logits of several predictions, each of which learns by itself, if the stage has them: (C, k); its
     logit is that of their mean probability."""
@@ -112,11 +97,3 @@ class StageOutput:
             {k: fill(z) for k, z in tensors.items()} for tensors in (self.logits, self.members)
         )
         return replace(self, logits=logits, members=members)
-
-
-def loss_weight(log_variance: Tensor) -> Tensor:
-    """The weight 1 / (2 σ²) of a part of a loss, from log σ².
-
-    Source: Kendall, Gal, Cipolla, Multi-Task Learning Using Uncertainty to Weigh Losses, CVPR 2018.
-    """
-    return 0.5 * (-log_variance).exp()

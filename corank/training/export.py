@@ -11,14 +11,11 @@ import numpy as np
 import polars as pl
 
 from corank.bundle.bundle import Bundle, next_items_seq
-from corank.bundle.bundle_writer import BundleWriter
-from corank.bundle.content import projection_file
-from corank.bundle.item_parts import ItemGraphs, save_parts, store_parts
+from corank.bundle.bundle_writer import BundleWriter, MeasureLoss, write_full_precision
+from corank.bundle.content import ItemGraphs, projection_file, save_parts, store_parts
 from corank.bundle.item_records import ItemRecords
-from corank.bundle.items_as_of import ItemsAsOf
-from corank.bundle.manifest import FORMAT, BundleManifest
-from corank.bundle.precision.full_precision import MeasureLoss, write_full_precision
-from corank.bundle.readers.layout_file import write_layout
+from corank.bundle.layout_file import write_layout
+from corank.bundle.manifest import FORMAT, BundleManifest, ItemsAsOf
 from corank.bundle.retrieval import sample_queries, write_retrieval
 from corank.bundle.signatures import SigningKeys
 from corank.bundle.stage_facts import VECTOR, Attention, Calibration, StageFacts
@@ -28,15 +25,15 @@ from corank.core.errors import BundleError, DataError
 from corank.core.files import scratch_folder
 from corank.core.time import format_time
 from corank.core.types import Floats
-from corank.data.dataset import PackedDataset, prior_folder
-from corank.evaluation.stage_order import Calibrators
+from corank.data.packed.dataset import PackedDataset, prior_folder
+from corank.evaluation.predict import Calibrators
 from corank.features.input_layout import Layout, TableSet
 from corank.features.priors import PriorSnapshots
 from corank.models.joint import JointModel
 from corank.models.stage_model import PART, StageModel
 from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.training_state import model_state
-from corank.training.config import Config
+from corank.training.config.config import Config
 from corank.training.onnx_graphs import example_parts, graph_file, write_graphs
 
 

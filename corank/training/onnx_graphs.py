@@ -18,14 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from corank.core.calibration import Platt
-from corank.core.formula import Formula
-from corank.evaluation.stage_order import Calibrators
-from corank.features.histories.event_layout import event_width
-from corank.features.input_layout import Layout
+from corank.core.ordering import Formula
+from corank.evaluation.predict import Calibrators
+from corank.features.input_layout import Layout, event_width
 from corank.models.joint import JointModel
 from corank.models.settings.stage import PARTS, StageSettings
 from corank.models.stage_model import MATCHES, PART, REQUEST_TENSORS, Graph
-from corank.training.config import Config
+from corank.training.config.config import Config
 
 COLUMN = "column."
 """Begins the name by which a graph `value` reads one of the data's columns."""

@@ -13,6 +13,8 @@ Several ranks write each checkpoint as a folder in place of the file, `latest/` 
 
 latest/manifest.json                                        facts, tensors, sizes and checksums: written last
 latest/<content>/shard-00000-of-00002.safetensors           a rank's rows of the tables; of rank 0 the rest, too
+
+Removal of packed data that neither a config nor the runs next to it use.
 """
 
 import os
@@ -26,33 +28,38 @@ from typing import Any, Self
 from pydantic import TypeAdapter
 
 from corank.bundle.manifest import BUNDLE
-from corank.core.errors import CheckpointError, ConfigError, DataError
+from corank.core.errors import BusyError, CheckpointError, ConfigError, CorankError, DataError
+from corank.core.files import remove_abandoned, remove_folder
 from corank.core.formatting import shorten
+from corank.core.local_copy import read_folder
 from corank.core.locks import LOCK, FolderLease, LockHolder, WriteLock
-from corank.core.storage.local_copy import read_folder
-from corank.core.storage.object_url import Location
-from corank.data.dataset import PackedDataset
+from corank.core.objects import Location
+from corank.core.types import Report
 from corank.data.log_rows import LAST_POSITION
-from corank.data.state.continued_packs import is_past
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.manifest import packed_settings, read_pack_manifest
+from corank.data.packing.packs import SETS, is_past, list_packs
 from corank.distributed.ranks import Ranks
-from corank.evaluation.stage_order import Calibrators
+from corank.evaluation.predict import Calibrators
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.models.joint import JointModel
 from corank.models.tables.builder import TableBuilder
 from corank.training.checkpoints.checkpoint import Checkpoint
-from corank.training.checkpoints.checkpoint_writer import CheckpointWriter
-from corank.training.checkpoints.location import CheckpointLocation
-from corank.training.checkpoints.matching import config_facts, load_matching, require_facts
-from corank.training.checkpoints.run_file import RUN_FILE, RunFile
-from corank.training.checkpoints.run_publisher import RUN
+from corank.training.checkpoints.checkpoint_files import (
+    CheckpointLocation,
+    CheckpointWriter,
+    config_facts,
+    load_matching,
+    require_facts,
+)
 from corank.training.checkpoints.training_state import model_state, restore_model
-from corank.training.config import Config
-from corank.training.config_file import from_plain, from_saved, plain
-from corank.training.plain_config.config_values import change_values
-from corank.training.preparation.packed_data import open_packed
-from corank.training.tracking.tracker import TRACKING
-from corank.training.warm_start.origin import Origin
+from corank.training.config.config import Config
+from corank.training.config.config_file import from_plain, from_saved, plain
+from corank.training.config.yaml_values import change_values
+from corank.training.packed_data import local_root, open_packed, packed_location
+from corank.training.run_file import RUN_FILE, TRACKING, Origin, RunFile
+from corank.training.run_publisher import RUN
 
 _CALIBRATORS: TypeAdapter[Calibrators] = TypeAdapter(Calibrators)
 CHECKPOINTS = ("model", "latest", "best")
@@ -272,5 +279,69 @@ def build_networks(config: Config, encoders: Encoders) -> JointModel:
 
 def _build(config: Config, layout: Layout, tables: TableBuilder) -> JointModel:
     positions = LAST_POSITION + 1 if config.data.position else 0
-    learnt = config.total.learnt_weights()
-    return JointModel(config.stages, layout, config.teachers, positions, tables, learnt)
+    parameters = config.total.parameters()
+    return JointModel(config.stages, layout, config.teachers, positions, tables, parameters)
+
+
+RUNS = ("runs/*", "sweeps/*/run", "tunings/*/run")
+"""Where commands put runs, next to the config."""
+
+
+def prune_packed(config: Config, base: Path, report: Report = lambda line: None) -> int:
+    """Remove the sets of features that neither the config nor a run next to it uses.
+
+    Args:
+        config: the config, whose data are packed on this machine.
+        base: its folder; runs are looked for as RUNS says.
+        report: receives a line about each set that is removed, and one about all.
+
+    Returns how many bytes were freed. Raises BusyError if a run next to it is being trained or the data are being
+    packed, ConfigError, DataError if a run cannot be read or a set not removed.
+    """
+    root, freed, count = local_root(config, base), 0, 0
+    used, folders = [packed_settings(config.declared.features)], []
+    for run in _open_runs(base):
+        location = packed_location(run.config, run.base)
+        if isinstance(location, Path):
+            folders.append(location.resolve())
+            if folders[-1] == root:
+                used.append(packed_settings(run.config.declared.features))
+    try:
+        with WriteLock.of_replacement(root, "pack"):
+            remove_abandoned(root / SETS, "*")
+            sets = list_packs(root)[1:]
+            for folder in sets:
+                if _read_settings(folder) in used or any(one.is_relative_to(folder) for one in folders):
+                    continue
+                size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+                remove_folder(folder)
+                freed, count = freed + size, count + 1
+                report(f"removed {folder}: {size:,} bytes")
+    except OSError as error:
+        raise DataError(f"{root}: cannot be pruned: {error}") from None
+    report(f"removed {count} of {len(sets)} other sets of features: {freed:,} bytes freed")
+    return freed
+
+
+def _read_settings(folder: Path) -> dict[str, object] | None:
+    """The features of a set; None of one that cannot be opened."""
+    try:
+        return packed_settings(read_pack_manifest(folder).features)
+    except DataError:
+        return None
+
+
+def _open_runs(base: Path) -> list[Run]:
+    """Open the runs next to a config. Raises BusyError, DataError."""
+    runs = []
+    for folder in sorted(path for pattern in RUNS for path in base.glob(pattern)):
+        if holder := LockHolder.read(folder / LOCK):
+            raise BusyError(f"{folder}: {holder} is writing it; prune when it has ended")
+        if (folder / "run.json").is_file():
+            try:
+                runs.append(Run.open(folder))
+            except CorankError as error:
+                raise DataError(
+                    f"{folder}: cannot be read, so that nothing is removed which it may use; move it away ({error})"
+                ) from None
+    return runs

@@ -10,16 +10,17 @@ import torch
 from corank.batches.reader import Reader
 from corank.core.calibration import Platt, fit
 from corank.core.errors import DivergedError
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.distributed.ranks import ALONE, Ranks
 from corank.evaluation.inputs import exposed_inputs
-from corank.evaluation.predict import Predictions, predict_by_ranks
-from corank.evaluation.stage_order import Calibrators
+from corank.evaluation.predict import Calibrators, Predictions, predict_by_ranks
 from corank.metrics.metric import validation_metrics
 from corank.models.joint import JointModel
+from corank.training.boosted_trees import add_tree_scores, fit_stage_trees
 from corank.training.callbacks import (
     Callback,
     CallbackList,
+    TensorBoard,
     TrainingCheckpoint,
     TrainingEnd,
     TrainingEvaluation,
@@ -29,14 +30,10 @@ from corank.training.callbacks import (
     learnt,
 )
 from corank.training.checkpoints.training_state import held_buckets, model_state, restore_model
-from corank.training.device import keep_freed_memory
 from corank.training.run import Run
-from corank.training.tracking.tensorboard import TensorBoard
-from corank.training.trainer import Trainer
-from corank.training.trees.stage_trees import fit_stage_trees
-from corank.training.trees.tree_scores import add_tree_scores
-from corank.training.warm_start.plan import WarmStartPlan
-from corank.training.warm_start.restore import warm_start
+from corank.training.trainer import Trainer, keep_freed_memory
+from corank.training.warm_start_plan import WarmStartPlan
+from corank.training.weight_transfer import warm_start
 
 LOG_EVERY = 20
 """Optimiser steps between reports of the losses: reading a loss waits for the step to end."""
@@ -134,9 +131,13 @@ def _run_epoch(trainer: Trainer, callbacks: Callback, checks: MidEpochChecks | N
         if progress.step % LOG_EVERY == 0 or progress.batch == len(reader):
             losses = {name: float(value) for name, value in means.items()}
             _refuse_divergence(losses, trainer)
-            weights = {name: float(value) for name, value in trainer.model.loss_weights.items()}
+            parameters = {
+                f"{loss}/{stage}": value.item()
+                for stage in trainer.model.networks
+                for loss, value in trainer.model.loss_parameters(stage).items()
+            }
             at = (progress.epoch + 1, progress.batch, len(reader), progress.step)
-            callbacks.on_log(TrainingLog(*at, losses, speed, weights))
+            callbacks.on_log(TrainingLog(*at, losses, speed, parameters))
         if progress.step % every == 0 and progress.batch < len(reader):
             _save(trainer, callbacks)
         if checks is not None and checks.due(progress.batch, len(reader)):

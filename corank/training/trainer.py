@@ -1,25 +1,181 @@
-"""A model under training: its optimisers, its average, one step, and the checkpoint that holds them all."""
+"""A model under training: its optimisers, its average, one step, and the checkpoint that holds them all.
 
+Where and how a training computes: device, precision of its products, reuse of its memory.
+
+Ranks that are to train one model must have the same config and the same packed data.
+
+Which candidates each network scores in the steps of a training, by what losses read of it.
+
+A sample of training rows' numbers, from which networks may learn before the first step.
+"""
+
+import ctypes
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import cache
 from itertools import accumulate
+from typing import Any, cast
 
+import numpy as np
 import torch
 
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
-from corank.data.dataset import PackedDataset
+from corank.batches.sampling import Population, merge
+from corank.core.errors import ConfigError
+from corank.core.types import Floats
+from corank.core.version import corank_version
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.shard import Shard
 from corank.distributed.ranks import Ranks
+from corank.features.schema import Placement
 from corank.models.joint import JointModel
-from corank.training.checkpoints.checkpoint_writer import CheckpointWriter
-from corank.training.checkpoints.facts import TrainingProgress, training_progress
-from corank.training.checkpoints.matching import config_facts, load_matching
-from corank.training.checkpoints.training_state import held_buckets, restore_training, training_state
-from corank.training.device import device, precision
-from corank.training.optimisers import Average, optimisers
-from corank.training.preparation.number_sample import fit_networks
-from corank.training.preparation.scoring import scored_populations
+from corank.models.layers import has_fused_relu
+from corank.models.stage_model import StageModel
+from corank.training.checkpoints.checkpoint import TrainingProgress, training_progress
+from corank.training.checkpoints.checkpoint_files import CheckpointWriter, config_facts, load_matching
+from corank.training.checkpoints.training_state import (
+    Average,
+    held_buckets,
+    optimisers,
+    restore_training,
+    training_state,
+)
+from corank.training.config.config import Config
+from corank.training.config.config_file import flatten, plain
 from corank.training.run import Run, build_model
+
+
+def device() -> torch.device:
+    """The GPU, or the CPU if there is none."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def multiplies_bf16(on: torch.device) -> bool:
+    """Whether a device multiplies in bf16 by instructions of its own; elsewhere bf16 is emulated, slower than fp32."""
+    if on.type == "cuda":
+        return True
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return native and has_fused_relu()
+
+
+def precision(setting: str, on: torch.device) -> torch.dtype:
+    """The dtype of `train.precision`: for `auto`, bf16 if the device multiplies in it, else fp32."""
+    use_bf16 = setting == "bf16" or (setting == "auto" and multiplies_bf16(on))
+    return torch.bfloat16 if use_bf16 else torch.float32
+
+
+def precision_warnings(setting: str, on: torch.device) -> list[str]:
+    """Say that `train.precision: bf16` is slow on a device that does not multiply in bf16."""
+    if setting != "bf16" or multiplies_bf16(on):
+        return []
+    return [
+        "train.precision: this processor has no instructions for bf16, which is emulated and slower than fp32; "
+        "take auto or fp32"
+    ]
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory for reuse: every step or batch frees and allocates the same sizes."""
+    if sys.platform == "linux":
+        m_trim_threshold, m_mmap_max = -1, -4
+        libc = ctypes.CDLL(None)
+        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def require_agreement(ranks: Ranks, config: Config, packed: PackedDataset) -> None:
+    """Compare this rank's config, packed data and versions with the first rank's.
+
+    Raises ConfigError, which names the rank and what differs.
+    """
+    ours = _facts(config, packed)
+    first = ranks.share(ours, "config and data of the first rank")
+    differing = sorted(key for key in ours.keys() | first.keys() if ours.get(key) != first.get(key))
+    if differing:
+        named = "; ".join(f"{key}: {ours.get(key)!r}, on rank 0 {first.get(key)!r}" for key in differing[:5])
+        more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+        raise ConfigError(
+            f"the ranks would train different models ({named}{more}); start all with the same command, config, "
+            "packed data and versions"
+        )
+
+
+def _facts(config: Config, packed: PackedDataset) -> dict[str, Any]:
+    requests = {split: sum(s.requests for s in shards) for split, shards in packed.manifest.splits.items()}
+    return {
+        "version of corank": corank_version(),
+        "version of torch": torch.__version__,
+        "kind of device": device().type,
+        "vocabularies of the packed data": packed.codes,
+        **{f"packed requests of {split}": number for split, number in requests.items()},
+        **flatten(plain(config)),
+    }
+
+
+def scored_populations(config: Config, learner: str | None = None) -> dict[str, Population]:
+    """Return the candidates that networks score, by network; one that is not named scores all of a batch.
+
+    Networks whose item vectors meet in a product score all: a candidate costs them next to nothing.
+
+    Args:
+        config: its losses and its stages.
+        learner: the stage or teacher that learns in the step; all of them if None.
+    """
+    total = config.total
+    every = total.population(learner if config.train.mode == "separate" else None)
+    read = total.populations(learner)
+    for stage in reversed(config.stages):
+        for earlier, what in stage.earlier() if stage.name in read else ():
+            # ranks are those among all candidates of the request
+            seen = every if what == "rank" else read[stage.name]
+            read[earlier] = merge([read.get(earlier, {}), seen])
+    vectors = {stage.name for stage in config.stages if stage.has_vectors}
+    return {
+        name: population for name, population in read.items() if name not in vectors and population != every
+    }
+
+
+SAMPLED = 1 << 16
+"""Training rows, about, of a sample."""
+SHARDS = 8
+"""Shards, at most, that they come from: a shard has requests by hash, and all others would have to be fetched."""
+
+
+def fit_networks(model: JointModel, packed: PackedDataset, ranks: Ranks) -> None:
+    """Call `StageModel.fit_numbers` of all networks. A collective: all ranks take the first one's sample.
+
+    Args:
+        model: drawn, not trained.
+        packed: the data; of items each counts as often as the log has it.
+        ranks: the processes that train together.
+    """
+
+    @cache
+    def sample(placement: Placement) -> Floats:
+        rows = sample_numbers(packed, placement).tolist() if ranks.first else None
+        return np.array(ranks.share(rows, "a sample of numbers"), dtype=np.float32)
+
+    for network in model.networks.values():
+        cast(StageModel, network).fit_numbers(sample)
+
+
+def sample_numbers(packed: PackedDataset, placement: Placement) -> Floats:
+    """Take scaled numbers of training rows, evenly spread, the same for the same data: (S, numbers)."""
+    shards = packed.splits["train"]
+    some = [shards[n] for n in np.unique(np.linspace(0, len(shards) - 1, SHARDS).astype(int))]
+    samples = [_rows(packed, shard, placement, SAMPLED // len(some)) for shard in some]
+    return np.concatenate(samples)
+
+
+def _rows(packed: PackedDataset, shard: Shard, placement: Placement, count: int) -> Floats:
+    total = len(shard) if placement == "query" else len(shard.item)
+    at = np.unique(np.linspace(0, total - 1, min(count, total)).astype(np.int64))
+    rows = {"query": shard.query, "item": packed.items, "snapshot": shard.snapshot, "cross": shard.cross}
+    with packed.naming_damage():
+        return rows[placement].numbers.take(shard.item[at] if placement == "item" else at, axis=0)
+
 
 RANK_SEED = 0x9E3779B1
 """Between the seeds of two ranks; torch takes the lowest 32 bits of a seed."""

@@ -1,1 +1,13 @@
 """Losses of the lab, by the entry point `corank.losses`."""
+
+from corank_lab.losses import (
+    arf,
+    icc,
+    learnt_cascade,
+    levels_bce,
+    mimic,
+    pseudo_label,
+    rankflow,
+)
+
+__all__ = ["arf", "icc", "learnt_cascade", "levels_bce", "mimic", "pseudo_label", "rankflow"]

@@ -38,9 +38,9 @@ class GeneratingSettings(TowersSettings):
         return GeneratingTowers(self, layout)
 
     @property
-    def generates(self) -> bool:
-        """Whether there are generators."""
-        return self.generated is not None
+    def extras(self) -> tuple[str, ...]:
+        """What generators imagine, from which they learn."""
+        return () if self.generated is None else ("mimics",)
 
     def first_layers(self, schema: Schema) -> list[FirstLayer]:
         """Those of towers, and one a generator, which reads what its tower reads."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import corank
 from corank.analysis.bundle_comparison import require_same_log
-from corank.analysis.comparison import compare_measures
+from corank.analysis.comparison import Margins, compare_measures
 from corank.analysis.comparison_page import (
     Names,
     compared_parts,
@@ -21,12 +21,11 @@ from corank.analysis.comparison_page import (
     format_bounds,
     split_by_reach,
 )
-from corank.analysis.margins import Margins
 from corank.bundle.manifest import load_manifest
 from corank.core.errors import DataError
 from corank.core.types import Doubles
 from corank.evaluation.measures import Measures
-from corank.metrics.bootstrap import interval
+from corank.metrics.intervals import interval
 from corank.metrics.measure import Keys
 from corank.metrics.point import auc, logloss, pcoc
 from corank.training.run import Run

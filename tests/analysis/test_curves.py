@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from corank.analysis.curves import quota_recalls, sample_logged_requests, scalars
 from corank.analysis.evaluated_run import EvaluatedRun, evaluate_run
+from corank.analysis.report_figures import quota_recalls, sample_logged_requests, scalars
 from corank.training.run import Run
 
 

@@ -10,7 +10,6 @@ from matplotlib import rcParams
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from corank.analysis.drawing import BAD, COLOURS, GOOD
 from corank.analysis.html import (
     beside,
     folded,
@@ -23,6 +22,7 @@ from corank.analysis.html import (
     verdict,
     write_drawings,
 )
+from corank.analysis.plots import BAD, COLOURS, GOOD
 from corank.core.errors import CorankError
 from tests.support.axe import violations
 from tests.support.browser import chromium

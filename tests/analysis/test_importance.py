@@ -13,8 +13,7 @@ import corank
 from corank.analysis import importance as explaining
 from corank.analysis.importance import _readers, _shuffled, measure_importance
 from corank.analysis.latency import FeatureLatency
-from corank.batches.build import build_batch, replace_rows
-from corank.batches.encoded_batch import EncodedBatch
+from corank.batches.build import EncodedBatch, build_batch, replace_rows
 from corank.batches.reader import Reader
 from corank.core.errors import DataError
 from corank.core.ragged import Ragged, Rows

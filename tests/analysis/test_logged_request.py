@@ -11,9 +11,9 @@ import pytest
 from corank.analysis.logged_request import logged_request
 from corank.core.errors import DataError
 from corank.core.ragged import Rows
-from corank.data.dataset import PackedDataset
-from corank.data.packed_history import read_history_items, read_query_rows
-from corank.features.history import HistoryNeeds
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.history import read_history_items, read_query_rows
+from corank.features.history_events import HistoryNeeds
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.run import Run

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from corank.analysis.online_model import EncodingModel
+from corank.analysis.latency import EncodingModel
 from corank.serving.funnel.request import Request
 from tests.support.cases import Case
 from tests.support.random_worlds import DERIVED, LISTED

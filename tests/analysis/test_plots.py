@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
-from corank.analysis import drawing, plots
+from corank.analysis import plots
+from corank.analysis import plots as drawing
 
 
 def test_few_values_are_not_smoothed_and_many_by_a_window() -> None:

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 import corank
-from corank.analysis.report import run_figures
+from corank.analysis import report_figures as run_figures
 from corank.core.errors import CheckpointError, CorankError, DataError
 from corank.core.formatting import format_metric
 from corank.training.run import Run

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 import corank
-from corank.analysis.tree_baseline import tree_baseline
+from corank.analysis.experiments.trials import tree_baseline
 from corank.core.errors import ConfigError, DataError
-from corank.training.config import Config
-from corank.training.config_file import from_plain, plain
+from corank.training.config.config import Config
+from corank.training.config.config_file import from_plain, plain
 from corank.training.run import Run
 
 pytestmark = pytest.mark.slow

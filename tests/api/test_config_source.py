@@ -12,8 +12,8 @@ import yaml
 import corank
 from corank.api.config_source import to_yaml
 from corank.core.errors import ConfigError, DataError
-from corank.training.config_file import read
-from corank.training.plain_config.yaml_reader import read_yaml_file
+from corank.training.config.config_file import read
+from corank.training.config.yaml_values import read_yaml_file
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import corank
-from corank.api.notebook.display import in_notebook
+from corank.api.progress import in_notebook
 
 pytestmark = pytest.mark.slow
 

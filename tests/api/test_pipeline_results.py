@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 import corank
-from corank.api.results.bundle_results import BundleResult
+from corank.api.bundles import BundleResult
 from corank.bundle.bundle import Bundle
 from corank.training.run import Run
 from tests.api.test_results import complete, printed, viewed

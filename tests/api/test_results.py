@@ -8,8 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import corank
-from corank.api.results.document_result import DocumentResult, PlottedResult
-from corank.api.results.study_results import SearchResult, StudyResult
+from corank.api.results import DocumentResult, PlottedResult, SearchResult, StudyResult
 from corank.cli.main import app
 from corank.training.run import Run
 

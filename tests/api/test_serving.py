@@ -16,9 +16,9 @@ import pytest
 import corank
 from corank.api.serving import RUN_FILE, locate_bundle
 from corank.core.errors import CorankError
-from corank.training.checkpoints import run_file
-from corank.training.checkpoints.run_file import RunFile
+from corank.training import run_file
 from corank.training.run import Run
+from corank.training.run_file import RunFile
 from tests.support.ports import free_port
 from tests.support.redis_server import redis_server
 from tests.support.waiting import PATIENCE, eventually

@@ -7,16 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corank.batches.batch import Batch, Csr
+from corank.batches.batch import Batch, Csr, group
 from corank.batches.reader import Reader
 from corank.batches.sampling import Population
-from corank.batches.sums import group
 from corank.core.ragged import Rows
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.features.input_layout import Attended
 from corank.features.schema import Placement
-from corank.training.config_file import read
-from corank.training.preparation.packed_data import open_packed
+from corank.training.config.config_file import read
+from corank.training.packed_data import open_packed
 
 SIZE = 50
 """Requests a batch; no divisor of the split's."""

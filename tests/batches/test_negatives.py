@@ -11,7 +11,7 @@ import torch
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.batches.sampling import BATCH, CATALOGUE, Population
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.features.encoders import assemble_rows
 from corank.features.feature_kind import FeatureKind
 from corank.features.kinds.prior import PriorFeature

@@ -10,7 +10,7 @@ from corank.batches import reader as reading
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.batches.sampling import BATCH, CATALOGUE, Population
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.data.packing import pack
 from corank.distributed.ranks import Ranks
 from tests.support.cases import Case

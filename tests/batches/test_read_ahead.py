@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from corank.batches.read_ahead import Block, read_ahead
+from corank.batches.reader import Block, read_ahead
 
 SIZES = [10] * 4
 

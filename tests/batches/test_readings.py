@@ -9,7 +9,7 @@ import pytest
 from corank.batches.draws import Draws
 from corank.batches.reader import Reader
 from corank.batches.sampling import CATALOGUE, Reading
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.distributed.ranks import Ranks
 from tests.support.packing import DAY, HOUR, World
 

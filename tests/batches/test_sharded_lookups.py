@@ -3,8 +3,7 @@ import pytest
 import torch
 
 from corank.batches.build import build_batch
-from corank.distributed.ranks import Ranks
-from corank.distributed.row_shards import RowShards
+from corank.distributed.ranks import Ranks, RowShards
 from corank.models.tables.embedding import sum_rows
 from tests.support.encoded_batches import LAYOUT, encoded_batch, rows
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from corank.batches.reader import Reader
 from corank.batches.sampling import BATCH, CATALOGUE
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.features.feature_kind import FeatureKind
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.prior import PriorFeature

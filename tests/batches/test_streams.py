@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corank.batches.draws import Draws
-from corank.batches.streams import STREAMS, Streams, cut
+from corank.batches.draws import STREAMS, Draws, Streams, cut
 from corank.core.errors import DistributedError
 from corank.core.types import Longs
 from corank.distributed.ranks import Ranks

@@ -7,8 +7,9 @@ import polars as pl
 import pytest
 
 import corank
-from corank.bundle.catalogue import older_rows, vectors
-from corank.bundle.catalogue.vectors import write_catalogue
+from corank.bundle import catalogue_vectors as older_rows
+from corank.bundle import catalogue_vectors as vectors
+from corank.bundle.catalogue_vectors import write_catalogue
 from corank.core.errors import ConfigError, DataError
 from corank.engine.base import open_engine
 from corank.serving.funnel.funnel import Funnel

@@ -16,8 +16,7 @@ from scipy.special import expit
 
 import corank
 from corank.bundle.bundle import Bundle
-from corank.bundle.content import read_snapshots
-from corank.bundle.item_parts import record_inputs
+from corank.bundle.content import read_snapshots, record_inputs
 from corank.bundle.item_records import ItemRecords
 from corank.core.errors import DataError
 from corank.core.ragged import Rows

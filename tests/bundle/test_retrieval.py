@@ -12,10 +12,10 @@ from corank.bundle.retrieval import RetrievalFacts
 from corank.core.errors import ConfigError, RequestError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
-from corank.training.config import Config
+from corank.training.config.config import Config
+from corank.training.config.settings import ExportSettings
 from corank.training.export import export_bundle
-from corank.training.export_settings import ExportSettings
-from corank.training.preparation.packed_data import pack_config
+from corank.training.packed_data import pack_config
 from tests.support.cases import Case, random_model
 from tests.support.random_worlds import RICH
 from tests.support.shared import shared_case

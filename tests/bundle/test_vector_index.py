@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 import corank
-from corank.bundle.catalogue.vector_index import (
+from corank.bundle.catalogue_index import (
     NEAREST,
     VectorIndexKind,
     VectorPart,

@@ -11,7 +11,7 @@ from rich.table import Table
 import corank
 from corank.api.config_source import OpenedConfig
 from corank.cli import console
-from corank.cli.fitted_table import fit_table
+from corank.cli.console import fit_table
 from tests.support.command_line import run_corank
 from tests.support.shared import finished_bundle, simulated_world
 

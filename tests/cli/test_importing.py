@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,11 @@ from corank.core.errors import PluginError
 from corank.core.registry import PLUGINS
 from corank.core.types import Report
 from corank.datasets.importer import IMPORTERS, Importer
-from corank.datasets.recflow import RecFlow
 from tests.support.command_line import run_corank
 
 PLUGIN = '''
+from datetime import date
+
 from pydantic import Field
 
 from corank.core.errors import DataError
@@ -27,14 +27,15 @@ class MyLog(Importer):
     """Import the shop's own log."""
 
     source_help = "One file of the shop."
-    first_day: int = Field(7, alias="from", description="The day to begin with.")
+    first_day: int = Field(7, alias="from", ge=1, description="The day to begin with.")
+    until: date | None = None
     all_rows: bool = Field(False, description="Keep them all.")
     limit: float | None = None
 
     def write(self, source, out, report):
         if not source.is_file():
             raise DataError(f"{source}: no such file")
-        report(f"from {self.first_day}, all {self.all_rows}, limit {self.limit}")
+        report(f"from {self.first_day}, until {self.until}, all {self.all_rows}, limit {self.limit}")
         out.mkdir()
         (out / "config.yaml").write_text("name: mylog", encoding="utf-8")
 '''
@@ -58,7 +59,7 @@ def test_an_importer_of_a_plugin_is_a_command(
 ) -> None:
     code, out, _ = run_corank(capsys, "--plugin", plugin, "import", "--help")
     assert code == 0 and all(
-        f" {name} " in out for name in ("kuairand", "mylog", "recflow", "Import the shop's own log.")
+        f" {name} " in out for name in ("kuairand", "mylog", "lists", "Import the shop's own log.")
     )
     code, out, _ = run_corank(capsys, "--plugin", plugin, "import", "mylog", "--help")
     assert code == 0
@@ -67,11 +68,11 @@ def test_an_importer_of_a_plugin_is_a_command(
     source = tmp_path / "log.csv"
     source.touch()
     code, _, err = run_corank(capsys, "--plugin", plugin, "import", "mylog", source, tmp_path / "out",
-                              "--from", 3, "--all-rows", "--limit", 0.5)  # fmt: skip
-    assert code == 0 and "from 3, all True, limit 0.5" in err
+                              "--from", 3, "--until", "2024-01-20", "--all-rows", "--limit", 0.5)  # fmt: skip
+    assert code == 0 and "from 3, until 2024-01-20, all True, limit 0.5" in err
     assert f"next: corank train {tmp_path}/out/config.yaml" in err
     code, _, err = run_corank(capsys, "--plugin", plugin, "import", "mylog", source, tmp_path / "again")
-    assert code == 0 and "from 7, all False, limit None" in err
+    assert code == 0 and "from 7, until None, all False, limit None" in err
 
 
 def test_mistakes_of_the_user_are_named(
@@ -83,22 +84,11 @@ def test_mistakes_of_the_user_are_named(
     assert code == 1 and err.startswith("error: plugins: no module 'absent'")
     code, _, err = run_corank(capsys, "--plugin", plugin, "import", "mylog", tmp_path / "x", tmp_path / "out")
     assert code == 1 and err == f"error: {tmp_path}/x: no such file\n"
-    code, _, err = run_corank(capsys, "import", "recflow", tmp_path, tmp_path / "out", "--per-level", 0)
-    assert code == 2 and "--per-level" in err
-    code, _, err = run_corank(capsys, "import", "recflow", tmp_path, tmp_path / "out", "--from", "soon")
-    assert code == 2 and "--from" in err
-
-
-def test_dates_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    datasets = []
-    monkeypatch.setattr(RecFlow, "write", lambda self, source, out, report: datasets.append(self))
-    code, _, _ = run_corank(
-        capsys, "import", "recflow", tmp_path, tmp_path / "out", "--to", "2024-01-20", "--full"
-    )
-    assert code == 0
-    assert datasets == [RecFlow(end=date(2024, 1, 20), full=True)]
+    for mistake in (["--from", 0], ["--until", "soon"]):
+        code, _, err = run_corank(
+            capsys, "--plugin", plugin, "import", "mylog", tmp_path, tmp_path / "out", *mistake
+        )
+        assert code == 2 and str(mistake[0]) in err
 
 
 class Complete(Importer):

@@ -14,12 +14,12 @@ import torch
 import corank
 from corank.bundle.bundle import Bundle
 from corank.core.errors import BusyError, CheckpointError, MissingObjectError, StorageError
-from corank.core.storage.folder_cache import FolderCache
-from corank.core.storage.folder_publisher import FolderPublisher
-from corank.core.storage.object_url import ObjectUrl, parse_location
-from corank.data.dataset import PackedDataset
+from corank.core.folder_cache import FolderCache
+from corank.core.objects import ObjectUrl, parse_location
+from corank.core.published_folder import FolderPublisher
+from corank.data.packed.dataset import PackedDataset
 from corank.data.packing import pack as packing
-from corank.serving.http.source import BundleSource
+from corank.serving.store.source import BundleSource
 from corank.training.callbacks import TrainingLog
 from corank.training.checkpoints.checkpoint import load
 from corank.training.run import Run

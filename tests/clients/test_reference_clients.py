@@ -10,11 +10,10 @@ import pytest
 
 import corank
 from corank.bundle.bundle import measure_parts
-from corank.bundle.item_parts import part_file
+from corank.bundle.content import part_file
 from corank.bundle.manifest import digest
-from corank.core.matrices.matrix_files import write_matrix
-from corank.core.matrices.stored_matrix import StoredMatrix
-from corank.serving.conformance.drawn_requests import draw_requests
+from corank.core.stored_matrix import StoredMatrix, write_matrix
+from corank.serving.funnel.random_requests import draw_requests
 from tests.support.boosted_runs import grown_run
 from tests.support.random_worlds import DERIVED, LISTED
 from tests.support.reference_clients import (
@@ -93,14 +92,9 @@ def test_requests_get_answers_and_mistakes_an_error(client: list[str]) -> None:
     for request, answer in zip(requests, answers, strict=True):
         wanted = funnel.rank(request)
         assert [item["id"] for item in answer["items"]] == [item["id"] for item in wanted["items"]]
-        np.testing.assert_allclose(
-            [item["score"] for item in answer["items"]],
-            [item["score"] for item in wanted["items"]],
-            atol=1e-5,
-        )
-        assert {k: answer[k] for k in answer if k != "items"} == {
-            k: wanted[k] for k in answer if k != "items"
-        }
+        ours, theirs = ([item["score"] for item in one["items"]] for one in (answer, wanted))
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+        assert answer | {"items": wanted["items"]} == {key: wanted[key] for key in answer}
 
 
 def test_a_damaged_part_and_another_format_are_refused(client: list[str], tmp_path: Path) -> None:

@@ -20,16 +20,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import corank
 from corank.api.config_source import OpenedConfig
 from corank.bundle.bundle import Bundle
-from corank.bundle.items_as_of import ItemsAsOf
+from corank.bundle.manifest import ItemsAsOf
 from corank.cli.main import app
+from corank.continual.daily import find_last_time
 from corank.continual.history import DailyHistory, PeriodRecord
-from corank.continual.log_end import find_last_time
 from corank.core.errors import BusyError, ConfigError, CorankError, DataError, StoreError
 from corank.core.locks import WriteLock
 from corank.serving.http.follower import Follower, sample_requests
-from corank.serving.http.source import StoreSource
 from corank.serving.store.base import open_store
-from corank.training.plain_config.yaml_reader import read_yaml_file
+from corank.serving.store.source import StoreSource
+from corank.training.config.yaml_values import read_yaml_file
 from tests.support.shared import finished_bundle, shared
 
 GATE = ["rank.exposed.click.auc >= live - 0.3", "rank.exposed.click.pcoc in [0.2, 5]"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from corank.continual.daily_page import draw_history, write_page
+from corank.continual.daily_result import draw_history, write_page
 from corank.continual.gate import Condition
 from corank.continual.history import PeriodRecord
 from tests.support.html import Read

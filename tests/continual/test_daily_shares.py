@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import corank
-from corank.features.splits.by_time import RangeSplit
+from corank.features.split import RangeSplit
 from corank.training.run import Run
 from tests.support.daily_world import write_daily_world
 

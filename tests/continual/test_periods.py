@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from corank.continual.periods import DAY, Period, check_length, due_periods
+from corank.continual.settings import DAY, Period, check_length, due_periods
 from corank.core.errors import ConfigError
 from corank.core.time import moment_to_ms
-from corank.features.splits.by_time import RangeSplit
+from corank.features.split import RangeSplit
 
 HOUR = timedelta(hours=1)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from corank.continual.steps import PeriodSteps
+from corank.continual.setup import PeriodSteps
 from corank.core.errors import DataError
 
 

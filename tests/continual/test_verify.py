@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from corank.continual.verify import verify_bundle
+from corank.analysis.verification import verify_bundle
 from corank.serving.funnel.funnel import Funnel
 from tests.support.shared import finished_bundle, finished_run
 

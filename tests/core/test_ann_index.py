@@ -17,20 +17,21 @@ from numpy.typing import NDArray
 
 from corank.core.arrays import read_array, write_array
 from corank.core.errors import BundleError, ConfigError
-from corank.core.matrices.stored_matrix import Precision, StoredMatrix
-from corank.core.search.ann_index import (
+from corank.core.settings import validate
+from corank.core.stored_matrix import Precision, StoredMatrix
+from corank.core.types import Floats
+from corank.core.vector_search import (
     EXACT,
+    AllowedRows,
     IndexTuning,
     RetrievalSettings,
     Retriever,
     build,
+    read_index,
     time_searches,
     tune_effort,
+    write_index,
 )
-from corank.core.search.exact_search import AllowedRows
-from corank.core.search.faiss_index import read_index, write_index
-from corank.core.settings import validate
-from corank.core.types import Floats
 
 pytestmark = pytest.mark.slow
 
@@ -358,7 +359,7 @@ def test_the_vectors_of_an_index_stay_on_disk(kind: str, many: tuple[Floats, Flo
     code = f"""
 import sys
 from pathlib import Path
-from corank.core.search.faiss_index import read_index
+from corank.core.vector_search import read_index
 index = read_index(Path({str(tmp_path / "a.faiss")!r}))
 assert index.ntotal == 20_000
 assert "torch" not in sys.modules
@@ -475,8 +476,8 @@ def test_torch_and_faiss_share_a_process(first: str, second: str) -> None:
     code = f"""
 import {first}, {second}
 import numpy as np
-from corank.core.matrices.stored_matrix import StoredMatrix
-from corank.core.search.ann_index import RetrievalSettings, build
+from corank.core.stored_matrix import StoredMatrix
+from corank.core.vector_search import RetrievalSettings, build
 vectors = np.random.default_rng(0).standard_normal((4000, 8), dtype=np.float32)
 for _ in range(2):
     square = torch.ones(600, 600) @ torch.ones(600, 600)

@@ -7,7 +7,7 @@ import pytest
 import torch  # noqa: F401
 
 from corank.core.errors import MissingExtraError
-from corank.core.extras import DeferredModule, name_missing_extra, require
+from corank.core.lazy import DeferredModule, name_missing_extra, require
 
 
 def test_what_is_installed_is_returned() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from corank.core.formula import MAX_LENGTH, Formula
+from corank.core.ordering import MAX_LENGTH, Formula
 
 KNOWN = ("click", "bid", "long-view")
 COLUMNS = {"a": np.array([3.0, -2.0, 0.0]), "b": np.array([2.0, 0.5, 4.0]), "c": np.array([5.0, 1.0, -1.0])}

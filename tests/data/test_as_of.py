@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 
 from corank.core.time import NEVER
-from corank.data.as_of import VersionedRows, newest_rows
-from corank.features.row_columns import FROM, ID
+from corank.data.point_in_time import VersionedRows, newest_rows
+from corank.features.log_schema import FROM, ID
 
 ROWS = pl.DataFrame({ID: [2, 1, 2, 1], FROM: [5, NEVER, 7, 3], "price": [1.0, 2.0, 3.0, 4.0]})
 

@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from corank.core.errors import DataError
-from corank.data.dataset import PackedDataset
-from corank.data.pack_manifest import fingerprint
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.manifest import fingerprint
 from corank.features.schema import Schema
 from tests.support.packing import DAY, FEATURES, LOG, World, only
 

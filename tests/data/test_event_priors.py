@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 
 from corank.core.errors import ConfigError
-from corank.data import row_ranges
-from corank.data.dataset import PackedDataset
+from corank.data import tables as row_ranges
+from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.pack import pack_log
-from corank.data.packs import find_staleness
+from corank.data.packing.packs import find_staleness
 from corank.engine.base import open_engine
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.prior import PriorFeature

@@ -12,18 +12,17 @@ from hypothesis import strategies as st
 
 from corank.core.errors import ConfigError, DataError
 from corank.core.settings import validate
-from corank.data import row_ranges
-from corank.data.lists.list_log import LONGEST, scan_log
+from corank.data import tables as row_ranges
+from corank.data.log_rows import LONGEST, scan_log
 from corank.data.packing import pack
 from corank.data.packing.pack import pack_log
-from corank.data.row_ranges import cut_table
+from corank.data.tables import cut_table
 from corank.engine.pool import PoolEngine
-from corank.features.log_schema import DataSettings
-from corank.features.row_columns import ROW
+from corank.features.log_schema import ROW, DataSettings
 from corank.features.schema import Schema
-from corank.training.check import check_config
-from corank.training.config import Config
-from corank.training.config_file import from_plain
+from corank.training.checks.summary import check_config
+from corank.training.config.config import Config
+from corank.training.config.config_file import from_plain
 
 DATA: dict[str, Any] = {
     "request": ["imp"],

@@ -8,17 +8,16 @@ import polars as pl
 import pytest
 
 from corank.core.errors import ConfigError
-from corank.data.dataset import PackedDataset
-from corank.data.derived_columns import pair_rows
-from corank.data.packed_history import read_event_rows, read_history_items, read_query_rows
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.derived_columns import pair_rows
+from corank.data.packed.history import read_event_rows, read_history_items, read_query_rows
 from corank.data.packing import pack
-from corank.features.history import HistoryNeeds
-from corank.features.kinds.contains import ContainsFeature
-from corank.features.kinds.count import CountFeature
+from corank.features.encoding import hash_values
+from corank.features.history_events import HistoryNeeds
+from corank.features.kinds.count import ContainsFeature, CountFeature
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature
 from corank.features.schema import Placement, Schema
-from corank.features.vocabulary import hash_values
 from tests.support.packing import FEATURES, HOUR, LOG, World, lists, only
 
 SEEN: dict[str, list[int] | None] = {"a": [12, 10], "b": [], "c": [10, 77, 12, 11], "d": None, "e": [13, 12]}

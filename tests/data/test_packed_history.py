@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 from corank.core.ragged import Ragged, Rows
-from corank.data.dataset import PackedDataset
-from corank.data.packed_history import add_histories, attribute_codes, read_history_items, read_query_rows
-from corank.features.history import HistoryNeeds, recency_weights
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.history import add_histories, attribute_codes, read_history_items, read_query_rows
+from corank.features.history_events import HistoryNeeds, recency_weights
 from corank.features.input_layout import Layout
 from corank.features.kinds.count import CountFeature
 from corank.features.kinds.id import IdFeature

@@ -15,17 +15,16 @@ from hypothesis import strategies as st
 from corank.core.errors import ConfigError, DataError
 from corank.core.ragged import Ragged, Vectors
 from corank.core.settings import validate
-from corank.data.dataset import PackedDataset
-from corank.data.pack_manifest import MANIFEST
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.manifest import MANIFEST
 from corank.data.packing.pack import pack_log
-from corank.data.packs import SETS, list_packs, open_features, pack_features
+from corank.data.packing.packs import SETS, list_packs, open_features, pack_features
 from corank.features.encoders import split_rows
 from corank.features.encoding import Encoded
 from corank.features.kinds.id import IdFeature
 from corank.features.schema import PLACEMENTS, Schema
-from corank.training.config import Config
-from corank.training.config_file import plain
-from corank.training.feature_changes import without_features
+from corank.training.config.config import Config
+from corank.training.config.config_file import plain, without_features
 from tests.support.packing import World
 from tests.support.random_config import world_config
 from tests.support.random_tables import write_tables

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from corank.core.ragged import Rows
-from corank.data.dataset import PackedDataset
-from corank.data.packed_history import read_history_items, read_query_rows
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.history import read_history_items, read_query_rows
 from corank.data.packing.pack import pack_log
-from corank.features.history import HistoryNeeds
+from corank.features.history_events import HistoryNeeds
 from tests.support.four_days import (
     DAY,
     FROZEN,

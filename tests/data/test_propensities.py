@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from corank.core.errors import CorankError, DataError
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.pack import pack_log
 from corank.datasets.feed.simulate import simulate_world
 from corank.evaluation.predict import read_propensities

@@ -1,7 +1,7 @@
 """Which columns a request carries."""
 
 from corank.core.settings import validate
-from corank.data.request_columns import RequestColumns
+from corank.data.column_sources import RequestColumns
 from corank.features.kinds.bucket import BucketFeature
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature

@@ -7,10 +7,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from corank.data import row_ranges
-from corank.data.row_ranges import cut_table
-from corank.data.tables import Table
-from corank.features.row_columns import ROW
+from corank.data import tables as row_ranges
+from corank.data.tables import Table, cut_table
+from corank.features.log_schema import ROW
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,8 @@ import polars as pl
 import pytest
 
 from corank.core.errors import DataError, MissingObjectError, StorageError
-from corank.data.pack_manifest import fingerprint
-from corank.data.source_files import find_source_files
-from corank.data.tables import Table
+from corank.data.packed.manifest import fingerprint
+from corank.data.tables import Table, find_source_files
 from corank.features.schema import Schema
 from tests.data.test_tables import FRAME, settings, write
 from tests.support.object_store import ObjectStore

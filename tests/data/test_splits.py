@@ -11,9 +11,9 @@ import pytest
 
 import corank
 from corank.core.errors import ConfigError, CorankError, DataError
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.engine.base import open_engine
-from corank.training.config_file import read
+from corank.training.config.config_file import read
 from tests.support.simulated_runs import make_world
 
 DAYS = [datetime(2026, 3, day, tzinfo=UTC) for day in range(1, 11)]
@@ -117,7 +117,7 @@ def test_users_are_drawn_by_the_seed_alone(world: Path, tmp_path: Path) -> None:
     )
     assert sum(map(len, users.values())) == log_of(world)["user_id"].n_unique()
     with open_engine("pool", 2) as engine:
-        from corank.training.preparation.packed_data import pack_config
+        from corank.training.packed_data import pack_config
 
         config = read(
             world, ["data.split={by: user, valid: 0.2, test: 0.3, seed: 1}", f"packed={tmp_path / 'b'}"]

@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 
 from corank.core.errors import ConfigError
-from corank.data.dataset import PackedDataset
-from corank.data.packed_history import read_history_items, read_query_rows
-from corank.features.history import HistoryNeeds
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.history import read_history_items, read_query_rows
+from corank.features.history_events import HistoryNeeds
 from corank.features.kinds.count import CountFeature
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature

@@ -8,14 +8,14 @@ import polars as pl
 import pytest
 
 import corank
+from corank.analysis.experiments.latency_budget import export_untrained
 from corank.analysis.logged_request import logged_request
-from corank.analysis.search.funnel_latency import export_untrained
 from corank.core.errors import CorankError, DataError
-from corank.data.content.vector_files import with_vector_files
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.data.tables import Table
-from corank.training.config import Config
-from corank.training.preparation.packed_data import pack_config
+from corank.data.vector_files import with_vector_files
+from corank.training.config.config import Config
+from corank.training.packed_data import pack_config
 from corank.training.run import Run
 
 HOUR, DAY = 3_600_000, 86_400_000

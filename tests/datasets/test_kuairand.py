@@ -11,7 +11,7 @@ import pytest
 
 from corank.core.errors import DataError
 from corank.datasets.kuairand import LOGS, USERS, VIDEOS, import_kuairand
-from corank.training.config_file import read
+from corank.training.config.config_file import read
 
 EARLY, STANDARD, RANDOM = LOGS
 SLICE = os.environ.get("CORANK_KUAIRAND")
@@ -179,56 +179,31 @@ def test_config_declares_every_feature_of_the_tables(tmp_path: Path) -> None:
     assert context == {"tab", "hour"} <= set(pl.read_parquet_schema(tmp_path / "out/log.parquet"))
 
 
-def without_column(release: Release) -> None:
-    release.videos = [line.replace(",music_id", ",song") for line in release.videos]
+def replace(table: str, row: int, old: str, new: str) -> Callable[[Release], None]:
+    """Change a text in a row of users, videos or the log; the first row of users and videos is the header."""
 
+    def spoil(release: Release) -> None:
+        lines: list[str] = release.logs[STANDARD] if table == "log" else getattr(release, table)
+        lines[row] = lines[row].replace(old, new, 1)
 
-def bad_number(release: Release) -> None:
-    release.users[2] = release.users[2].replace("-124", "maybe")
-
-
-def fraction(release: Release) -> None:
-    release.users[1] = release.users[1].replace("514", "514.5")
-
-
-def bad_label(release: Release) -> None:
-    release.logs[STANDARD].append(exposure(0, 10, "2022-04-30T13:00:00", click=300))
-
-
-def no_user(release: Release) -> None:
-    release.logs[STANDARD][1] = release.logs[STANDARD][1].removeprefix("0")
-
-
-def bad_day(release: Release) -> None:
-    release.videos[3] = release.videos[3].replace("2022-04-09", "9 April")
-
-
-def video_twice(release: Release) -> None:
-    release.videos.append(release.videos[1])
-
-
-def no_rows(release: Release) -> None:
-    release.logs = {STANDARD: [], EARLY: []}
-
-
-def cut_short(release: Release) -> None:
-    release.logs[STANDARD][-1] = release.logs[STANDARD][-1].rsplit(",", 3)[0]
+    return spoil
 
 
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (without_column, [VIDEOS, "no column music_id"]),
-        (bad_number, [USERS, "column is_live_streamer, row 2", "whole number", "'maybe'"]),
-        (fraction, [USERS, "column follow_user_num, row 1", "'514.5'"]),
-        (bad_label, [STANDARD, "column is_click, row 4", "0 or 1", "'300'"]),
-        (no_user, [STANDARD, "column user_id, row 2", "received nothing"]),
-        (bad_day, [VIDEOS, "column upload_dt, row 3", "2022-04-10", "'9 April'"]),
-        (video_twice, [VIDEOS, "video_id 10 has several rows"]),
-        (no_rows, [STANDARD, EARLY, "no rows"]),
-        (cut_short, [STANDARD, "column tab, row 3", "received nothing"]),
+        (replace("videos", 0, ",music_id", ",song"), [VIDEOS, "no column music_id"]),
+        (replace("users", 2, "-124", "maybe"), [USERS, "column is_live_streamer, row 2", "whole number", "'maybe'"]),
+        (replace("users", 1, "514", "514.5"), [USERS, "column follow_user_num, row 1", "'514.5'"]),
+        (replace("log", 2, ",0,0,0,0,0,0,0,9", ",300,0,0,0,0,0,0,9"), ["is_click, row 3", "0 or 1", "'300'"]),
+        (replace("log", 1, "0,10,", ",10,"), [STANDARD, "column user_id, row 2", "received nothing"]),
+        (replace("log", 2, ",0,0,1", ""), [STANDARD, "column tab, row 3", "received nothing"]),
+        (replace("videos", 3, "2022-04-09", "9 April"), [VIDEOS, "column upload_dt, row 3", "2022-04-10", "'9 April'"]),
+        (lambda release: release.videos.append(release.videos[1]), [VIDEOS, "video_id 10 has several rows"]),
+        (lambda release: release.logs.update({STANDARD: [], EARLY: []}), [STANDARD, EARLY, "no rows"]),
+        (lambda release: release.logs.clear(), ["no log here", STANDARD]),
     ],
-)
+)  # fmt: skip
 def test_faulty_files_are_named_and_nothing_is_left(
     tmp_path: Path, spoil: Callable[[Release], None], told: list[str]
 ) -> None:
@@ -241,39 +216,28 @@ def test_faulty_files_are_named_and_nothing_is_left(
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\x89PNG\r\n\x1a\n\x00\x00", LOG_HEADER.encode() + b"\n\xff\xfe,1\n"]
-)
-def test_a_file_that_is_no_csv(tmp_path: Path, content: bytes) -> None:
-    (Release().write(tmp_path / "in") / STANDARD).write_bytes(content)
-    with pytest.raises(DataError, match=STANDARD):
-        import_kuairand(tmp_path / "in", tmp_path / "out")
-
-
-@pytest.mark.parametrize("missing", [USERS, VIDEOS])
-def test_features_are_needed(tmp_path: Path, missing: str) -> None:
-    (Release().write(tmp_path / "in") / missing).unlink()
-    with pytest.raises(DataError, match=missing):
-        import_kuairand(tmp_path / "in", tmp_path / "out")
-
-
-def test_missing_folder_and_missing_logs(tmp_path: Path) -> None:
+def test_files_that_are_not_there_or_no_csv_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         import_kuairand(tmp_path / "nowhere", tmp_path / "out")
-    with pytest.raises(DataError, match=STANDARD):
-        import_kuairand(tmp_path, tmp_path / "out")
+    for name in (USERS, VIDEOS):
+        folder = Release().write(tmp_path / name)
+        (folder / name).unlink()
+        with pytest.raises(DataError, match=name):
+            import_kuairand(folder, tmp_path / "out")
+    for content in (b"", b"\x89PNG\r\n\x1a\n\x00\x00", LOG_HEADER.encode() + b"\n\xff\xfe,1\n"):
+        (Release().write(tmp_path / "in") / STANDARD).write_bytes(content)
+        with pytest.raises(DataError, match=STANDARD):
+            import_kuairand(tmp_path / "in", tmp_path / "out")
 
 
 def test_out_must_be_new_or_empty(tmp_path: Path) -> None:
-    Release().write(tmp_path / "in")
-    out = tmp_path / "deep" / "out"
+    folder, out = Release().write(tmp_path / "in"), tmp_path / "deep" / "out"
     out.mkdir(parents=True)
-    import_kuairand(tmp_path / "in", out)
+    import_kuairand(folder, out)
     before = {path: path.read_bytes() for path in out.iterdir()}
-    with pytest.raises(DataError, match="not an empty folder"):
-        import_kuairand(tmp_path / "in", out)
-    with pytest.raises(DataError, match="not an empty folder"):
-        import_kuairand(tmp_path / "in", out / "config.yaml")
+    for place in (out, out / "config.yaml"):
+        with pytest.raises(DataError, match="not an empty folder"):
+            import_kuairand(folder, place)
     assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from corank.distributed.row_shards import RowShards
+from corank.distributed.ranks import RowShards
 
 WORLDS = [1, 2, 3, 4, 7, 30, 32]
 

@@ -8,9 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from corank.batches.batch import Batch
+from corank.batches.batch import Batch, padded
 from corank.batches.reader import Reader
-from corank.batches.sums import padded
 from corank.features.kinds.prior import PriorFeature
 from tests.support.versioned_log import WANTED, pack_versioned_log
 

@@ -30,35 +30,21 @@ def outline(text: str) -> tuple[list[str], int, list[str], list[str]]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name.partition(".")[0])
-def test_a_chinese_page_has_the_headings_tables_and_code_of_the_english_one(page: Path) -> None:
-    assert outline(page.read_text(encoding="utf-8")) == outline(english(page).read_text(encoding="utf-8"))
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name.partition(".")[0])
-def test_a_chinese_page_links_to_chinese_pages(page: Path) -> None:
-    linked = [page.parent / target for target in LINK.findall(page.read_text(encoding="utf-8"))]
+def test_a_chinese_page_follows_the_english_one(page: Path) -> None:
+    """It has the same headings, tables and code, links to Chinese pages, and both name each other at the top."""
+    text, original = (path.read_text(encoding="utf-8") for path in (page, english(page)))
+    assert outline(text) == outline(original)
+    linked = [page.parent / target for target in LINK.findall(text)]
     translated = [path for path in linked if path.with_suffix(".zh-CN.md").exists()]
     assert [path for path in translated if path != english(page)] == []
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name.partition(".")[0])
-def test_both_versions_of_a_page_name_the_other_at_the_top(page: Path) -> None:
-    for version, link in [
-        (page, f"[English]({english(page).name})"),
-        (english(page), f"[中文]({page.name})"),
-    ]:
-        assert link in version.read_text(encoding="utf-8").split("\n\n")[1], version
+    assert f"[English]({english(page).name})" in text.split("\n\n")[1]
+    assert f"[中文]({page.name})" in original.split("\n\n")[1]
 
 
 def test_an_outline_sees_what_drifts() -> None:
     text = "# A\n\n![a](a.svg)\n\n| a |\n|---|\n\n    run x  # why\n\n```yaml\nk: 1\n```\n"
     assert outline(text) == (["#"], 2, ["a.svg"], ["run x", "k: 1"])
     assert outline(text.replace("why", "为什么")) == outline(text)
-    for old, new in [
-        ("run x", "run y"),
-        ("k: 1", "k: 2"),
-        ("# A", "## A"),
-        ("| a |\n", ""),
-        ("a.svg", "b.svg"),
-    ]:
+    changes = {"run x": "run y", "k: 1": "k: 2", "# A": "## A", "| a |\n": "", "a.svg": "b.svg"}
+    for old, new in changes.items():
         assert outline(text.replace(old, new)) != outline(text)

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from corank.core.settings import validate
-from corank.training.config import Config
-from corank.training.plain_config.config_values import read_values
+from corank.training.config.config import Config
+from corank.training.config.yaml_values import read_values
 
 ROOT = Path(__file__).parents[2]
 

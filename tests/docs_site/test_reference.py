@@ -15,6 +15,7 @@ from corank.cli.main import app
 from corank.core.registry import Registry
 from corank.core.settings import Settings
 from corank.datasets.importer import IMPORTERS
+from corank.datasets.simulated import WORLDS
 from corank.engine.base import ENGINES
 from corank.features.feature_kind import FEATURE_KINDS
 from corank.losses.base import LOSSES
@@ -22,7 +23,7 @@ from corank.metrics.metric import METRICS
 from corank.models.settings.stage import STAGE_MODELS
 from corank.serving.funnel.stage_scorer import SCORERS
 from corank.serving.store.base import STORES
-from corank.training.config import Config
+from corank.training.config.config import Config
 from docs_site.build import reference_pages
 from docs_site.docstrings import render
 from docs_site.settings import reachable
@@ -34,6 +35,7 @@ FOLDERS: Mapping[str, Registry[Any]] = {
     "metrics": METRICS,
     "stores": STORES,
     "importers": IMPORTERS,
+    "worlds": WORLDS,
     "engines": ENGINES,
     "scorers": SCORERS,
 }

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from corank.core.errors import DataError, EngineError, MissingExtraError, PluginError
-from corank.engine.base import ENGINES, Engine, open_engine
-from corank.engine.job import describe_exit
+from corank.engine.base import ENGINES, Engine, describe_exit, open_engine
 from tests.support.engine_tasks import KillOnce, divide, kill_worker, read_threads, refuse_seven, square
 
 

@@ -12,7 +12,7 @@ import pytest
 import corank
 from corank.core.calibration import Platt
 from corank.core.errors import DataError
-from corank.evaluation.document import BESIDE_METRICS
+from corank.evaluation.measures import BESIDE_METRICS
 from corank.metrics.requests import Requests
 from corank.training.run import Run
 from tests.support.command_line import run_corank

@@ -15,15 +15,15 @@ import corank
 from corank.analysis.logged_request import logged_request
 from corank.batches.reader import Reader
 from corank.core.errors import DataError
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.pack import pack_log
 from corank.evaluation.predict import predict_split
 from corank.features.kinds.id import IdFeature
 from corank.features.log_schema import LEVELS, DataSettings, Label, Score
 from corank.features.schema import Schema
-from corank.features.splits.by_time import TimeSplit
+from corank.features.split import TimeSplit
 from corank.losses.base import FunnelSpec
-from corank.losses.settings.distill import DistillLoss
+from corank.losses.distill import DistillLoss
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.run import Run

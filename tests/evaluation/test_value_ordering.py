@@ -14,8 +14,7 @@ import corank
 from corank.core.calibration import Platt
 from corank.core.errors import DataError, RequestError
 from corank.datasets.feed.simulate import simulate_world
-from corank.evaluation.predict import predict_split
-from corank.evaluation.stage_order import order_scores, stage_values, true_values
+from corank.evaluation.predict import order_scores, predict_split, stage_values, true_values
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.run import Run
@@ -238,10 +237,6 @@ def test_an_auctions_config_checks(tmp_path: Path, capsys: pytest.CaptureFixture
     assert [stage.value for stage in corank.check(tmp_path / "w" / "config.yaml").config.stages] == [
         "click * bid"
     ] * 2
-    code, _, err = run_corank(
-        capsys, "simulate", tmp_path / "r", *options, "--auction", "--format", "recflow"
-    )
-    assert (code, err) == (1, "error: --auction: the format recflow has no bids; leave it out\n")
 
 
 @pytest.mark.slow

@@ -11,8 +11,7 @@ from corank.core.errors import DataError
 from corank.core.time import NEVER
 from corank.features.kinds.age import AgeFeature, TimeFeature
 from corank.features.kinds.candidates import CandidatesFeature
-from corank.features.operand_rows import OperandRows
-from corank.features.operands import Operands
+from corank.features.operands import OperandRows, Operands
 from corank.features.priors import PointInTime, PriorSnapshots
 from corank.features.schema import Schema
 

@@ -13,13 +13,12 @@ from corank.core.ragged import Ragged
 from corank.core.time import NEVER
 from corank.core.types import Hashes
 from corank.features.encoders import Encoders
+from corank.features.encoding import hash_values, mix_hashes
 from corank.features.feature_kind import Feature
-from corank.features.operand_rows import OperandRows
-from corank.features.operands import OperandNames, Operands, gather_history_operands
+from corank.features.operands import OperandNames, OperandRows, Operands, gather_history_operands
 from corank.features.priors import PointInTime, PriorSnapshots
 from corank.features.scale import Bucket
 from corank.features.schema import Schema
-from corank.features.vocabulary import hash_values, mix_hashes
 
 SCHEMA = Schema(
     TypeAdapter(dict[str, Feature]).validate_python(

@@ -14,14 +14,14 @@ from corank.core.errors import DataError
 from corank.core.hash_index import FEW, splitmix64
 from corank.core.ragged import Ragged
 from corank.features.encoders import Encoders
-from corank.features.encoding import Encoded
+from corank.features.encoding import Encoded, Hash, Vocabulary
 from corank.features.kinds.bucket import BucketFeature
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature
 from corank.features.kinds.number import NumberFeature
 from corank.features.scale import Bucket, Scale, to_numbers
 from corank.features.schema import Schema
-from corank.features.vocabulary import Hash, Vocabulary, fit_codes
+from corank.features.training_values import fit_codes
 from tests.support.training_values import fit_series
 
 SCHEMA = Schema(

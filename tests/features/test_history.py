@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corank.data.packing.histories import SortEvents
-from corank.data.packing.pieces import find_pieces, write_piece
-from corank.features.history import EventParts, Events
+from corank.data.packing.workspace import find_pieces, write_piece
+from corank.features.history_events import EventParts, Events
 
 HOUR = 3_600_000
 DAY = 24 * HOUR

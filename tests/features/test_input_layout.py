@@ -4,11 +4,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corank.batches.sums import csr
-from corank.core.kernels import row_sums
-from corank.core.kernels.row_sums import FEW
+from corank.batches.batch import csr
 from corank.core.types import Floats
-from corank.features.input_layout import TableSet, dense_input
+from corank.features import input_layout as row_sums
+from corank.features.input_layout import FEW, TableSet, dense_input
 from corank.features.schema import PLACEMENTS, Placement
 from corank.models.tables.embedding import sum_rows
 from tests.support.encoded_batches import LAYOUT, SCHEMA, rows

@@ -6,9 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corank.features.labels import Labels, find_exposed, hide_immature, read_labels, read_levels
-from corank.features.log_schema import DataSettings
-from corank.features.row_columns import LEVEL, TIME, label_column
+from corank.features.log_schema import (
+    LEVEL,
+    TIME,
+    DataSettings,
+    Labels,
+    find_exposed,
+    hide_immature,
+    label_column,
+    read_labels,
+    read_levels,
+)
 
 HOUR = 3_600_000
 DAY = 24 * HOUR

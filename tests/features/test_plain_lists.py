@@ -9,8 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from corank.core.errors import CorankError
-from corank.features.histories.event_lists import EventLists, ListedEvents
-from corank.features.histories.plain_lists import RequestEvents, Values
+from corank.features.history import EventLists, ListedEvents, RequestEvents, Values
 from corank.serving.funnel.request import to_series
 
 SPACES = " \t\n\x0b\x0c\r\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u2028\u2029\u3000\u200b\ufeff"

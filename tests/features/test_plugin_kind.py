@@ -18,11 +18,11 @@ from corank.core.types import Doubles
 from corank.evaluation.predict import predict_split
 from corank.features.encoding import Encoded, Encoder
 from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature, DerivedFeature, Use
-from corank.features.operand_rows import OperandRows
+from corank.features.operands import OperandRows
 from corank.features.priors import PointInTime
 from corank.features.scale import to_numbers
-from corank.serving.funnel.example import make_example
 from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.random_requests import make_example
 from corank.serving.funnel.request import Request
 from tests.support.simulated_runs import make_world, trained_run
 

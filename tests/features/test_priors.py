@@ -12,19 +12,16 @@ from hypothesis import strategies as st
 
 from corank.core.time import NEVER, to_ms
 from corank.core.types import Hashes, Longs
-from corank.data.packing.pieces import find_pieces, write_piece
 from corank.data.packing.prior_counts import CountKeys
-from corank.features.counts.cumulative import ALL_TIME, Memory
+from corank.data.packing.workspace import find_pieces, write_piece
+from corank.features.encoding import mix_hashes
 from corank.features.feature_kind import Feature
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.prior import PriorFeature
-from corank.features.log_schema import DataSettings
-from corank.features.operand_rows import OperandRows
-from corank.features.operands import Operands
-from corank.features.priors import PriorCounts, PriorSnapshots
-from corank.features.row_columns import LEVEL, ROW, TIME, WEIGHT
+from corank.features.log_schema import LEVEL, ROW, TIME, WEIGHT, DataSettings
+from corank.features.operands import OperandRows, Operands
+from corank.features.priors import ALL_TIME, Memory, PriorCounts, PriorSnapshots
 from corank.features.schema import Schema
-from corank.features.vocabulary import mix_hashes
 
 HOUR = 3_600_000
 DAY = 24 * HOUR

@@ -10,7 +10,7 @@ from corank.features.encoding import RowFeatures
 from corank.features.feature_kind import Feature
 from corank.features.kinds.ids import IdsFeature
 from corank.features.schema import Placement, Schema
-from corank.training.config import Config
+from corank.training.config.config import Config
 
 Plain = dict[str, dict[str, Any]]
 

@@ -16,8 +16,7 @@ from corank.features.encoding import Encoded
 from corank.features.feature_kind import Feature, FeatureKind
 from corank.features.input_layout import Layout, dense_input
 from corank.features.kinds.vector import VectorFeature
-from corank.features.operand_rows import OperandRows
-from corank.features.operands import Operands
+from corank.features.operands import OperandRows, Operands
 from corank.features.priors import PointInTime, PriorSnapshots
 from corank.features.schema import Schema
 

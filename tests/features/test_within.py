@@ -9,11 +9,10 @@ import pytest
 
 from corank.features.kinds.number import NumberFeature
 from corank.features.kinds.within import WithinFeature
-from corank.features.operand_rows import OperandRows
-from corank.features.operands import Operands
+from corank.features.operands import OperandRows, Operands
 from corank.features.priors import PointInTime, PriorSnapshots
 from corank.features.schema import Schema
-from corank.training.config_file import read
+from corank.training.config.config_file import read
 from tests.support.configs import TEXT, refused
 
 NAN = math.nan

@@ -9,11 +9,10 @@ import pytest
 
 from corank.core.errors import StoreError
 from corank.serving.http.follower import Follower
-from corank.serving.http.source import StoreSource
 from corank.serving.store.base import open_store
-from corank.serving.store.last_live import open_last_live, write_last_live
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish_bundle
+from corank.serving.store.source import StoreSource, open_last_live, write_last_live
 from tests.support.command_line import run_corank
 from tests.support.random_worlds import RICH
 from tests.support.redis_server import redis_server
@@ -54,27 +53,19 @@ def test_the_version_that_was_live_last_is_served_from_the_cache_and_followed_la
             assert follower.funnel.manifest.items_seq == StoreState.read(opened)[1].seq
 
 
-def test_a_store_that_came_back_empty_does_not_stop_a_start(url: str, tmp_path: Path) -> None:
+def test_without_a_sound_version_in_the_cache_the_start_fails(url: str, tmp_path: Path) -> None:
+    bundle = open_last_live(tmp_path / "cache", url)
+    assert bundle is not None
     shutil.rmtree(tmp_path / "store")
     open_store(url, create=True).close()
     with following(url, tmp_path / "cache") as follower:
         assert follower.from_cache and "nothing is live" in str(follower.trouble)
-
-
-def test_without_a_version_in_the_cache_the_start_fails(url: str, tmp_path: Path) -> None:
     take_away(tmp_path)
-    with pytest.raises(StoreError, match="there is no store at"):
-        Follower(StoreSource(url, tmp_path / "another cache"))
-
-
-def test_a_damaged_bundle_of_the_cache_is_not_served(url: str, tmp_path: Path) -> None:
-    bundle = open_last_live(tmp_path / "cache", url)
-    assert bundle is not None
     part = bundle.folder / next(iter(bundle.manifest.parts))
     part.write_bytes(part.read_bytes()[:-1] + b"\0\0")
-    take_away(tmp_path)
-    with pytest.raises(StoreError, match="there is no store at"):
-        Follower(StoreSource(url, tmp_path / "cache"))
+    for cache in ("another cache", "cache"):
+        with pytest.raises(StoreError, match="there is no store at"):
+            Follower(StoreSource(url, tmp_path / cache))
 
 
 def test_a_version_of_another_store_is_not_served(
@@ -90,16 +81,12 @@ def test_a_version_of_another_store_is_not_served(
     note = next(cache.glob("live-*.json"))
     note.write_text(note.read_text().replace('"version":"', '"version":"../cache/'))
     assert open_last_live(cache, url) is None, "a version is a name, no path"
-
-
-def test_a_note_names_no_password(tmp_path: Path) -> None:
-    write_last_live(tmp_path, "redis://user:secret@host:1/0", "a" * 16 + "-1-" + "b" * 8)
-    (note,) = tmp_path.iterdir()
+    write_last_live(elsewhere, "redis://user:secret@host:1/0", "a" * 16 + "-1-" + "b" * 8)
+    (note,) = elsewhere.iterdir()
     assert "secret" not in note.read_text() and "redis://host:1/0" in note.read_text()
 
 
-@pytest.mark.parametrize("option", ["--log", "--cache"])
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("option", "workers"), [("--log", 1), ("--cache", 2)])
 def test_a_folder_that_cannot_be_written_stops_the_start(
     option: str, workers: int, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,10 +110,8 @@ def test_workers_start_without_the_store_and_follow_it_when_it_is_back(tmp_path:
             pass
         server.stop()
         with running_service(server.url, cache, "--every", "0.1", workers=2) as (url, _):
-            assert httpx2.get(f"{url}/readyz").status_code == 200
             assert httpx2.get(f"{url}/version").json()["from_cache"]
-            body = {"user": {"id": 1}, "candidates": [1, 2]}
-            answer = httpx2.post(f"{url}/rank", json=body)
+            answer = httpx2.post(f"{url}/rank", json={"user": {"id": 1}, "candidates": [1, 2]})
             assert (answer.status_code, answer.json()["user"]) == (200, "unavailable")
             figures = httpx2.get(f"{url}/metrics").text
             assert "corank_from_cache 1.0" in figures and "corank_source_up 0.0" in figures

@@ -1,7 +1,9 @@
-"""Clients that send or read too slowly, too much or too often, before a real service with small limits."""
+"""Clients that send or read too slowly, too much or too often, and the end of a service: who was sent is answered."""
 
 import contextlib
 import json
+import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ import httpx2
 import psutil
 import pytest
 
+from corank.serving.http.process.listener import bind_listener, refuse_connections
 from tests.support.random_worlds import RICH
 from tests.support.service import running_service
 from tests.support.shared import shared_case
@@ -21,17 +24,22 @@ pytestmark = pytest.mark.slow
 
 CONNECTIONS = 20
 LIMITS = ["--connections", str(CONNECTIONS), "--body-mib", "1", "--bodies-mib", "4"]
-BODY = 1 << 20
-MIB = 1 << 20
+BODY = MIB = 1 << 20
+RANK = {"user": {}, "candidates": [1, 2]}
+ALIVE = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+"""A request whose answer is short."""
 
 Service = tuple[str, psutil.Process]
 
 
+def bundle() -> str:
+    return str(shared_case(RICH).base / "bundle")
+
+
 @contextlib.contextmanager
 def serving(cache: Path, receive: float, idle: float) -> Iterator[Service]:
-    bundle = str(shared_case(RICH).base / "bundle")
     seconds = ["--receive-seconds", f"{receive:g}", "--idle-seconds", f"{idle:g}"]
-    with running_service(bundle, cache, *LIMITS, *seconds) as running:
+    with running_service(bundle(), cache, *LIMITS, *seconds) as running:
         yield running
 
 
@@ -49,9 +57,9 @@ def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield running
 
 
-def connect(url: str) -> socket.socket:
+def connect(url: str, source: str = "127.0.0.1") -> socket.socket:
     address = urlsplit(url)
-    return socket.create_connection((address.hostname, address.port), timeout=PATIENCE)
+    return socket.create_connection((address.hostname or "", address.port or 0), PATIENCE, (source, 0))
 
 
 def post(size: int, path: str = "/rank", *headers: str) -> bytes:
@@ -80,6 +88,13 @@ def read_one(one: socket.socket) -> bytes:
     return content
 
 
+def send(one: socket.socket, content: bytes) -> None:
+    """Send as much as the service takes before it closes the connection."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        for n in range(0, len(content), 10_000):
+            one.sendall(content[n : n + 10_000])
+
+
 def drip(one: socket.socket, byte: bytes = b"a") -> bytes:
     """Send a byte at a time until the service closes the connection; what it said."""
     end = time.monotonic() + PATIENCE
@@ -95,9 +110,8 @@ def drip(one: socket.socket, byte: bytes = b"a") -> bytes:
 
 def answers(service: Service) -> bool:
     """Whether an honest client gets an answer."""
-    body = {"user": {}, "candidates": [1, 2]}
     with contextlib.suppress(httpx2.HTTPError):
-        return httpx2.post(f"{service[0]}/rank", json=body).status_code == 200
+        return httpx2.post(f"{service[0]}/rank", json=RANK).status_code == 200
     return False
 
 
@@ -108,15 +122,12 @@ def cut_off_while(hasty: Service, sent: bytes, drips: bytes) -> int:
         return status(drip(one, drips))
 
 
-def test_a_head_that_comes_byte_by_byte_is_cut_off(hasty: Service) -> None:
+def test_a_head_or_a_body_that_comes_byte_by_byte_is_cut_off(hasty: Service) -> None:
     eventually(lambda: cut_off_while(hasty, b"GET /version HTTP/1.1\r\nX: ", b"a") == 408)
+    eventually(lambda: cut_off_while(hasty, post(BODY), b"a") == 408)
     with connect(hasty[0]) as one:
         assert read_all(one) == b""
     assert cut_off_while(hasty, b"", b"\r\n") in (0, 408)
-
-
-def test_a_body_that_comes_byte_by_byte_is_cut_off(hasty: Service) -> None:
-    eventually(lambda: cut_off_while(hasty, post(BODY), b"a") == 408)
 
 
 def test_a_body_that_nobody_reads_is_cut_off(hasty: Service) -> None:
@@ -140,35 +151,30 @@ def test_a_body_that_nobody_reads_is_cut_off(hasty: Service) -> None:
 @pytest.mark.parametrize(
     "head",
     [
-        b"GET /version HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * MIB,
-        b"GET /version HTTP/1.1\r\nHost: localhost\r\n" + b"X: a\r\n" * 100_000,
-        b"GET /version HTTP/1.1\r\nHost: localhost\r\n" + b"X: " + b"a" * 70_000 + b"\r\n\r\n",
+        ALIVE[:-2] + b"X: " + b"a" * MIB,
+        ALIVE[:-2] + b"X: a\r\n" * 100_000,
+        ALIVE[:-2] + b"X: " + b"a" * 70_000 + b"\r\n\r\n",
         b"GET /version?" + b"a" * MIB,
         b"GET /version?" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ],
 )
 def test_a_head_has_a_largest_size(service: Service, head: bytes) -> None:
     with connect(service[0]) as one:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            for n in range(0, len(head), 10_000):
-                one.sendall(head[n : n + 10_000])
+        send(one, head)
         assert status(read_all(one)) in (431, 0)  # reset, if more was on its way
     assert answers(service)
 
 
 def test_trailers_and_chunks_have_a_largest_size(service: Service) -> None:
-    chunked = b"POST /rank HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    chunked += b"Transfer-Encoding: chunked\r\n\r\n"
+    chunked = post(0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
     for endless in (b"0\r\n" + b"X: a\r\n" * MIB, b"1;" + b"a" * 8 * MIB, b"1\r\na\r\n" * MIB):
-        with connect(service[0]) as one, contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            one.sendall(chunked)
-            for n in range(0, len(endless), 10_000):
-                one.sendall(endless[n : n + 10_000])
+        with connect(service[0]) as one:
+            send(one, chunked + endless)
             assert status(read_all(one)) in (0, 408, 413, 431)
     assert answers(service)
 
 
-def test_more_half_sent_requests_than_connections_keep_nobody_out(service: Service) -> None:
+def test_more_half_sent_requests_or_idle_connections_than_allowed_keep_nobody_out(service: Service) -> None:
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(connect(service[0])) for _ in range(CONNECTIONS * 3)]
         for one in connections:
@@ -176,29 +182,23 @@ def test_more_half_sent_requests_than_connections_keep_nobody_out(service: Servi
                 one.sendall(post(100)[:40])
             assert answers(service)
         assert read_all(connections[0]) == b""
-
-
-def test_more_idle_connections_than_allowed_keep_nobody_out(service: Service) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(CONNECTIONS * 2):
             one = stack.enter_context(connect(service[0]))
-            one.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            one.sendall(ALIVE)
             assert status(read_one(one)) == 200
             assert answers(service)
 
 
 def test_connections_that_have_just_begun_are_not_taken_for_slow_ones(service: Service) -> None:
     """Several come before the first of them is read from, while idle ones of another address fill the service."""
-    address = urlsplit(service[0])
-    target = (address.hostname or "", address.port or 0)
     with contextlib.ExitStack() as stack:
-        for _ in range(CONNECTIONS):
-            one = stack.enter_context(socket.create_connection(target, PATIENCE, ("127.0.0.2", 0)))
-            one.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        idle = (stack.enter_context(connect(service[0], "127.0.0.2")) for _ in range(CONNECTIONS))
+        for one in idle:
+            one.sendall(ALIVE)
             assert status(read_one(one)) == 200
-        honest = [stack.enter_context(connect(service[0])) for _ in range(CONNECTIONS // 2)]
-        for one in honest:
-            one.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        for one in [stack.enter_context(connect(service[0])) for _ in range(CONNECTIONS // 2)]:
+            one.sendall(ALIVE)
             assert status(read_one(one)) == 200
 
 
@@ -220,14 +220,11 @@ def test_unfinished_bodies_take_no_more_than_their_budget(service: Service) -> N
 
 
 def test_pipelined_requests_are_answered_in_order_and_bounded(service: Service) -> None:
-    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    last = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     with connect(service[0]) as one:
-        one.sendall(request * 9 + last)
+        one.sendall(ALIVE * 9 + ALIVE[:-2] + b"Connection: close\r\n\r\n")
         assert read_all(one).count(b'{"alive":true}') == 10
     with connect(service[0]) as one:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            one.sendall(request * 10_000)
+        send(one, ALIVE * 10_000)
         assert read_all(one).count(b'{"alive":true}') < 10_000
 
 
@@ -246,34 +243,25 @@ def test_who_does_not_read_is_cut_off(hasty: Service) -> None:
     eventually(lambda: answers(hasty))
 
 
-@pytest.mark.parametrize(
-    "junk",
-    [
+def test_what_is_no_http_is_refused_closed_and_counted(hasty: Service) -> None:
+    post_rank = b"POST /rank HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
+    for junk in (
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET / HTTP/9.9\r\n\r\n",
         b"CONNECT x:1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        b"POST /rank HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"POST /rank HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
-        b"GET /version HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
-        + b"a" * 99,
-    ],
-)
-def test_what_is_no_http_is_refused_and_closed(hasty: Service, junk: bytes) -> None:
-    with connect(hasty[0]) as one:
-        one.sendall(junk)
-        read_all(one)
-    eventually(lambda: answers(hasty))
+        post_rank + b"5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        post_rank + b"-5\r\n\r\n",
+        ALIVE[:-2] + b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n" + b"a" * 99,
+    ):
+        with connect(hasty[0]) as one:
+            one.sendall(junk)
+            read_all(one)
+        eventually(lambda: answers(hasty))
 
-
-def test_what_was_cut_off_is_counted_by_its_reason(hasty: Service) -> None:
     def nonsense() -> int:
         with connect(hasty[0]) as one:
             one.sendall(b"nonsense\r\n\r\n")
             return status(read_all(one))
-
-    eventually(lambda: nonsense() == 400)
-    with connect(hasty[0]) as one:
-        assert read_all(one) == b""
 
     def counted() -> bool:
         with contextlib.suppress(httpx2.HTTPError):
@@ -281,4 +269,95 @@ def test_what_was_cut_off_is_counted_by_its_reason(hasty: Service) -> None:
             return all(f'corank_connections_cut_total{{why="{why}"}}' in text for why in ("invalid", "slow"))
         return False
 
+    eventually(lambda: nonsense() == 400)
+    with connect(hasty[0]) as one:
+        assert read_all(one) == b""
     eventually(counted)
+
+
+# The end of a service
+
+
+def message() -> bytes:
+    """A whole request."""
+    body = json.dumps(RANK).encode()
+    return post(len(body)) + body
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_requests_that_lie_in_sockets_unread_are_answered(workers: int, tmp_path: Path) -> None:
+    options = ("--stop-seconds", str(PATIENCE))
+    with (
+        running_service(bundle(), tmp_path, *options, workers=workers) as (url, process),
+        contextlib.ExitStack() as stack,
+    ):
+        connections = [stack.enter_context(connect(url))]
+        connections[0].sendall(message())
+        read_one(connections[0])
+        processes = [process, *process.children()]
+        for one in processes:
+            os.kill(one.pid, signal.SIGSTOP)
+        connections += [stack.enter_context(connect(url)) for _ in range(9)]
+        for connection in connections:
+            connection.sendall(message())
+        os.kill(process.pid, signal.SIGTERM)
+        for one in processes:
+            os.kill(one.pid, signal.SIGCONT)
+        for connection in connections:
+            assert status(read_all(connection)) == 200
+        assert process.wait(PATIENCE) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_it_turns_unready_first_and_answers_on_until_a_second_signal(workers: int, tmp_path: Path) -> None:
+    options = ("--drain-seconds", "3600")
+    with running_service(bundle(), tmp_path, *options, workers=workers) as (url, process):
+        children = process.children()
+        assert httpx2.get(f"{url}/readyz").status_code == 200
+        os.kill(process.pid, signal.SIGTERM)
+        eventually(lambda: httpx2.get(f"{url}/readyz").status_code != 200)
+        answer = httpx2.get(f"{url}/readyz")
+        assert (answer.status_code, answer.json()) == (503, {"error": "draining"})
+        ranked = httpx2.post(f"{url}/rank", json=RANK)
+        assert (ranked.status_code, ranked.headers["connection"]) == (200, "close")
+        assert httpx2.get(f"{url}/status").json()["draining"]
+        os.kill(process.pid, signal.SIGTERM)
+        process.wait(PATIENCE)
+        assert not psutil.wait_procs(children, timeout=PATIENCE)[1]
+
+
+def test_a_request_that_never_comes_whole_does_not_keep_it(tmp_path: Path) -> None:
+    with (
+        running_service(bundle(), tmp_path, "--stop-seconds", "0.5") as (url, process),
+        contextlib.ExitStack() as stack,
+    ):
+        for half in (message()[:-1], b"POST /rank HTTP/1.1\r\nHos", b""):
+            stack.enter_context(connect(url)).sendall(half)
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+
+
+def test_workers_end_with_a_parent_that_was_killed_and_free_the_port(tmp_path: Path) -> None:
+    with running_service(bundle(), tmp_path, workers=2) as (url, process):
+        children = process.children()
+        os.kill(process.pid, signal.SIGKILL)
+        assert not psutil.wait_procs(children, timeout=PATIENCE)[1]
+        bind_listener("127.0.0.1", int(url.rpartition(":")[2])).close()
+
+
+def test_connections_that_wait_are_kept_and_no_more_come() -> None:
+    with bind_listener("127.0.0.1", 0) as listener:
+        listener.listen()
+        address = listener.getsockname()
+        with socket.create_connection(address) as waiting:
+            waiting.sendall(b"sent")
+            refuse_connections(listener)
+            with socket.socket() as late:
+                late.setblocking(False)
+                late.connect_ex(address)
+                accepted, _ = listener.accept()
+                with accepted:
+                    assert accepted.recv(4) == b"sent"
+                listener.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    listener.accept()

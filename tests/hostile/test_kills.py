@@ -10,7 +10,7 @@ import corank
 from corank.core import files
 from corank.core.errors import DataError
 from corank.core.files import atomic_folder, restore_folder
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.training.run import Run
 from tests.support.kills import count_changes, kill_at, run
 from tests.support.shared import copy_run, finished_run
@@ -89,19 +89,13 @@ def test_a_reader_that_restores_during_a_replacement_does_not_stop_it(tmp_path: 
     assert content(path) == ["new", "new"]
 
 
-def test_a_folder_behind_a_symbolic_link_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
-    (tmp_path / "disk").mkdir()
-    write(tmp_path / "disk" / "folder", "old")
-    link = tmp_path / "link"
-    link.symlink_to(tmp_path / "disk" / "folder")
+def test_a_link_to_a_folder_stays_and_a_folder_that_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    folder, link, path = tmp_path / "disk" / "folder", tmp_path / "link", tmp_path / "folder"
+    folder.parent.mkdir()
+    write(folder, "old")
+    link.symlink_to(folder)
     write(link, "new")
-    assert link.is_symlink()
-    assert content(tmp_path / "disk" / "folder") == ["new", "new"]
-    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["folder"]
-
-
-def test_a_folder_that_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "folder"
+    assert link.is_symlink() and content(folder) == ["new", "new"] and [*folder.parent.iterdir()] == [folder]
     with pytest.raises(DataError, match="exists and is not an empty folder"), atomic_folder(path) as folder:
         (folder / "a").write_text("second")
         write(path, "first")

@@ -1,7 +1,9 @@
+"""Stores whose live version must be signed by a trusted key."""
+
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx2
@@ -9,22 +11,20 @@ import msgspec
 import numpy as np
 import pytest
 
-import corank
 from corank.bundle.signatures import SigningKeys, TrustedKeys
 from corank.core.errors import BundleError, TrustError
-from corank.core.matrices.stored_matrix import StoredMatrix
+from corank.core.stored_matrix import StoredMatrix
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.http.follower import Follower
 from corank.serving.http.serve_settings import ServeSettings
-from corank.serving.http.source import StoreSource
 from corank.serving.http.startup import describe_trust
 from corank.serving.store.base import Store
 from corank.serving.store.fetch import fetch_bundle
-from corank.serving.store.live_statement import LiveStatement
-from corank.serving.store.live_version import StoreState
+from corank.serving.store.live_version import LiveStatement, StoreState
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.record_codec import RecordFormat
 from corank.serving.store.retention import remove_versions, roll_back_store
+from corank.serving.store.source import StoreSource
 from corank.serving.store.upsert import upsert
 from corank.serving.store.version_parts import MANIFEST, read_plain_manifest
 from tests.support.bundle_versions import variant
@@ -36,19 +36,9 @@ from tests.support.stores import item, opened, worths
 
 
 @pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
-    return make_keys(tmp_path_factory.mktemp("keys"))
-
-
-@pytest.fixture(scope="module")
-def other(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
-    return make_keys(tmp_path_factory.mktemp("keys"))
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with opened("lmdb", tmp_path) as store:
-        yield store
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> tuple[KeyPair, KeyPair]:
+    """Keys that services trust, and others."""
+    return make_keys(tmp_path_factory.mktemp("keys")), make_keys(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +48,46 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return first, variant(first, tmp_path_factory.mktemp("bundles") / "second", 2)
 
 
-def publish(bundle: Path, store: Store, *keys: KeyPair) -> str:
-    return publish_bundle(bundle, store, sign=SigningKeys.load([pair.private for pair in keys]))
+@dataclass(frozen=True)
+class Scene:
+    """A store, bundles to publish, and keys."""
+
+    store: Store
+    folder: Path
+    first: Path
+    second: Path
+    keys: KeyPair
+    other: KeyPair
+
+    def publish(self, bundle: Path, *keys: KeyPair) -> str:
+        return publish_bundle(bundle, self.store, sign=SigningKeys.load([pair.private for pair in keys]))
+
+    def source(self, *keys: KeyPair, cache: str = "cache") -> StoreSource:
+        """The source of a service that trusts some keys."""
+        trust = TrustedKeys.load([pair.public for pair in keys])
+        return StoreSource(self.store, self.folder / cache, trust=trust)
+
+    def follower(self, *keys: KeyPair, cache: str = "cache") -> Follower:
+        return Follower(self.source(*keys, cache=cache))
+
+    @property
+    def state(self) -> StoreState:
+        return StoreState.read(self.store)[1]
+
+    def swap_head(self, state: StoreState) -> None:
+        """Write a head, as whoever can write to the store may."""
+        assert self.store.swap(self.store.head(), state.to_bytes())
 
 
-def source(store: Store, cache: Path, *keys: KeyPair) -> StoreSource:
-    """The source of a service of a store that trusts some keys."""
-    return StoreSource(store, cache, trust=TrustedKeys.load([pair.public for pair in keys]))
+@pytest.fixture
+def scene(tmp_path: Path, bundles: tuple[Path, Path], pairs: tuple[KeyPair, KeyPair]) -> Iterator[Scene]:
+    with opened("lmdb", tmp_path) as store:
+        yield Scene(store, tmp_path, *bundles, *pairs)
+
+
+def name(keys: KeyPair) -> str:
+    """Fingerprint and file of a key."""
+    return str(TrustedKeys.load([keys.public]))
 
 
 def refused(follower: Follower) -> str:
@@ -75,188 +98,138 @@ def refused(follower: Follower) -> str:
     return str(follower.trouble)
 
 
-def swap_head(store: Store, state: StoreState) -> None:
-    """Write a head, as whoever can write to the store may."""
-    assert store.swap(store.head(), state.to_bytes())
-
-
-def test_a_signed_version_is_served(
-    store: Store, bundles: tuple[Path, Path], keys: KeyPair, tmp_path: Path
-) -> None:
-    version = publish(bundles[0], store, keys)
-    follower = Follower(source(store, tmp_path / "cache", keys))
-    assert follower.funnel.manifest.content == version
-    second = publish(bundles[1], store, keys)
+def followed(follower: Follower) -> str:
+    """The version that a follower serves without complaint."""
     follower.refresh()
-    assert follower.trouble is None and follower.funnel.manifest.content == second
-    assert follower.funnel.manifest.items_seq == StoreState.read(store)[1].seq
+    assert follower.trouble is None
+    return follower.funnel.manifest.content
 
 
-def test_an_unsigned_version_is_refused_and_the_live_one_stays(
-    store: Store, bundles: tuple[Path, Path], keys: KeyPair, tmp_path: Path
-) -> None:
-    publish(bundles[0], store, keys)
-    follower = Follower(source(store, tmp_path / "cache", keys))
-    second = publish(bundles[1], store)
+def test_signed_versions_are_served_and_unsigned_ones_refused_while_the_live_one_stays(scene: Scene) -> None:
+    first = scene.publish(scene.first, scene.keys)
+    follower = scene.follower(scene.keys)
+    assert follower.funnel.manifest.content == first
+    second = scene.publish(scene.second)
     said = refused(follower)
-    assert second in said and "is not signed" in said and str(TrustedKeys.load([keys.public])) in said
+    assert second in said and "is not signed" in said and name(scene.keys) in said
+    assert scene.publish(scene.second, scene.keys) == second == followed(follower)
+    assert follower.funnel.manifest.items_seq == scene.state.seq
 
 
-def test_a_version_of_another_key_is_refused(
-    store: Store, bundles: tuple[Path, Path], keys: KeyPair, other: KeyPair, tmp_path: Path
-) -> None:
-    version = publish(bundles[0], store, other)
-    one, two = str(TrustedKeys.load([keys.public])), str(TrustedKeys.load([other.public]))
-    with pytest.raises(TrustError, match=rf"{version}.* is signed by {two}.*; trusted keys: {one}"):
-        Follower(source(store, tmp_path / "cache", keys))
+def test_a_version_of_another_key_is_refused(scene: Scene) -> None:
+    version = scene.publish(scene.first, scene.other)
+    message = rf"{version}.* is signed by {name(scene.other)}.*; trusted keys: {name(scene.keys)}"
+    with pytest.raises(TrustError, match=message):
+        scene.follower(scene.keys)
 
 
-def test_a_head_that_names_another_signed_version_is_refused(
-    store: Store, bundles: tuple[Path, Path], keys: KeyPair, tmp_path: Path
-) -> None:
-    first = publish(bundles[0], store, keys)
-    publish(bundles[1], store, keys)
-    follower, state = Follower(source(store, tmp_path / "cache", keys)), StoreState.read(store)[1]
-    swap_head(store, state.model_copy(update={"live": first}))
+def test_a_head_that_names_another_signed_version_is_refused(scene: Scene) -> None:
+    first = scene.publish(scene.first, scene.keys)
+    scene.publish(scene.second, scene.keys)
+    follower, state = scene.follower(scene.keys), scene.state
+    scene.swap_head(state.model_copy(update={"live": first}))
     assert "was altered" in refused(follower)
-    statement = state.statement
-    assert statement is not None
-    forged = statement.model_copy(update={"version": first, "manifest": state.versions[first].manifest})
-    swap_head(store, state.model_copy(update={"live": first, "statement": forged}))
+    assert state.statement is not None
+    forged = state.statement.model_copy(update={"version": first, "manifest": state.versions[first].manifest})
+    scene.swap_head(state.model_copy(update={"live": first, "statement": forged}))
     assert "was altered" in refused(follower)
 
 
-def test_an_old_head_that_is_put_back_is_refused_also_after_a_restart(
-    store: Store, bundles: tuple[Path, Path], keys: KeyPair, tmp_path: Path
-) -> None:
-    first = publish(bundles[0], store, keys)
-    old = StoreState.read(store)[1]
-    second = publish(bundles[1], store, keys)
-    follower = Follower(source(store, tmp_path / "cache", keys))
-    swap_head(store, old)
+def test_an_old_head_that_is_put_back_is_refused_also_after_a_restart(scene: Scene) -> None:
+    first, old = scene.publish(scene.first, scene.keys), scene.state
+    second = scene.publish(scene.second, scene.keys)
+    follower = scene.follower(scene.keys)
+    scene.swap_head(old)
     assert f"{second} went live after it" in refused(follower)
     with pytest.raises(TrustError, match="an old head was put back"):
-        Follower(source(store, tmp_path / "cache", keys))
+        scene.follower(scene.keys)
     # without a cache there is nothing to compare with: docs/guides/serving.md says so
-    assert Follower(source(store, tmp_path / "new", keys)).funnel.manifest.content == first
+    assert scene.follower(scene.keys, cache="new").funnel.manifest.content == first
 
 
-def test_a_signed_roll_back_is_followed_and_an_unsigned_one_is_not(
-    store: Store, bundles: tuple[Path, Path], keys: KeyPair, tmp_path: Path
-) -> None:
-    first = publish(bundles[0], store, keys)
-    publish(bundles[1], store, keys)
-    follower = Follower(source(store, tmp_path / "cache", keys))
-    roll_back_store(store)
-    assert "is not signed" in refused(follower)
-    publish(bundles[1], store, keys)
-    roll_back_store(store, sign=SigningKeys.load([keys.private]))
-    follower.refresh()
-    assert follower.trouble is None and follower.funnel.manifest.content == first
-
-
-def test_a_roll_back_does_not_sign_a_version_that_nobody_signed(
-    store: Store, bundles: tuple[Path, Path], keys: KeyPair
-) -> None:
-    first = publish(bundles[0], store)
-    publish(bundles[1], store, keys)
+def test_a_signed_roll_back_to_a_signed_version_is_followed(scene: Scene) -> None:
+    sign = SigningKeys.load([scene.keys.private])
+    first = scene.publish(scene.first)
+    scene.publish(scene.second, scene.keys)
     with pytest.raises(TrustError, match=f"{first} is not signed"):
-        roll_back_store(store, sign=SigningKeys.load([keys.private]))
+        roll_back_store(scene.store, sign=sign)
+    scene.publish(scene.first, scene.keys)
+    second = scene.publish(scene.second, scene.keys)
+    follower = scene.follower(scene.keys)
+    roll_back_store(scene.store)
+    assert "is not signed" in refused(follower)
+    assert scene.publish(scene.second, scene.keys) == second
+    roll_back_store(scene.store, sign=sign)
+    assert followed(follower) == first
 
 
-def test_an_altered_record_of_an_item_is_refused(
-    store: Store, bundles: tuple[Path, Path], keys: KeyPair, tmp_path: Path
-) -> None:
-    version = publish(bundles[0], store, keys)
-    form = RecordFormat.from_manifest(corank.Funnel.open(bundles[0]).manifest)
-    key, record = next(store.scan(f"items/{version}"))[0]
+def test_an_altered_record_of_an_item_is_refused(scene: Scene) -> None:
+    version = scene.publish(scene.first, scene.keys)
+    form = RecordFormat.from_manifest(Funnel.open(scene.first).manifest)
+    key, record = next(scene.store.scan(f"items/{version}"))[0]
     layer = form.decode({key: record})
     parts = {part: StoredMatrix(matrix.values + 1) for part, matrix in layer.parts.items()}
-    store.put({f"items/{version}": form.encode(replace(layer, parts=parts), np.arange(1))})
+    scene.store.put({f"items/{version}": form.encode(replace(layer, parts=parts), np.arange(1))})
     with pytest.raises(BundleError, match=r"items/part\..* .* is not as published"):
-        Follower(source(store, tmp_path / "cache", keys))
+        scene.follower(scene.keys)
 
 
-def test_an_altered_manifest_is_refused_even_if_the_head_agrees(
-    store: Store, bundles: tuple[Path, Path], keys: KeyPair, tmp_path: Path
-) -> None:
-    version = publish(bundles[0], store, keys)
-    plain = read_plain_manifest(store, version) | {"name": "another", "signatures": []}
-    raw, (before, state) = msgspec.json.encode(plain), StoreState.read(store)
+def test_an_altered_manifest_is_refused_even_if_the_head_agrees(scene: Scene) -> None:
+    version = scene.publish(scene.first, scene.keys)
+    plain = read_plain_manifest(scene.store, version) | {"name": "another", "signatures": []}
+    raw, (before, state) = msgspec.json.encode(plain), StoreState.read(scene.store)
     facts = state.versions[version].model_copy(update={"manifest": hashlib.sha256(raw).hexdigest()})
     head = state.model_copy(update={"versions": state.versions | {version: facts}}).to_bytes()
-    assert store.swap(before, head, {f"parts/{version}": [(MANIFEST, raw)]})
+    assert scene.store.swap(before, head, {f"parts/{version}": [(MANIFEST, raw)]})
     with pytest.raises(TrustError, match="was altered"):
-        Follower(source(store, tmp_path / "cache", keys))
+        scene.follower(scene.keys)
     with pytest.raises(TrustError, match=f"{version} was altered"):
-        fetch_bundle(store, version, tmp_path / "cache", trust=TrustedKeys.load([keys.public]))
+        fetch_bundle(scene.store, version, scene.folder / "c", trust=TrustedKeys.load([scene.keys.public]))
 
 
-def test_a_bundle_that_was_fetched_without_trust_is_verified_under_trust(
-    store: Store, bundles: tuple[Path, Path], keys: KeyPair, other: KeyPair, tmp_path: Path
-) -> None:
-    version = publish(bundles[0], store)
-    assert Follower(StoreSource(store, tmp_path / "cache")).funnel.manifest.content == version
-    publish(bundles[0], store, keys)
-    assert Follower(source(store, tmp_path / "cache", keys)).funnel.manifest.content == version
-    manifest = json.loads((tmp_path / "cache" / version / "manifest.json").read_text())
-    assert [one["key"] for one in manifest["signatures"]] == [str(TrustedKeys.load([keys.public]))]
+def test_a_cached_bundle_is_verified_under_trust_with_and_without_its_store(scene: Scene) -> None:
+    version = scene.publish(scene.first)
+    assert scene.follower().funnel.manifest.content == version
+    scene.publish(scene.first, scene.keys)
+    assert scene.follower(scene.keys).funnel.manifest.content == version
+    manifest = scene.folder / "cache" / version / "manifest.json"
+    assert [one["key"] for one in json.loads(manifest.read_text())["signatures"]] == [name(scene.keys)]
     with pytest.raises(TrustError):
-        Follower(source(store, tmp_path / "cache", other))
+        scene.follower(scene.other)
+    funnel = scene.source(scene.keys).load_cached()
+    assert funnel is not None and funnel.manifest.content == version
+    assert scene.source(scene.other).load_cached() is None
+    manifest.write_text(manifest.read_text().replace('"signatures"', '"none"'))
+    assert scene.source(scene.keys).load_cached() is None
 
 
-def test_upserted_items_are_not_taken_under_trust(
-    store: Store, bundles: tuple[Path, Path], keys: KeyPair, tmp_path: Path
-) -> None:
-    version = publish(bundles[0], store, keys)
-    follower, before = (
-        Follower(source(store, tmp_path / "cache", keys)),
-        worths(corank.Funnel.open(bundles[0])),
-    )
-    upsert(store, version, corank.Funnel.open(bundles[0]), [item(3, 99), item(5, worth=123.0)])
-    follower.refresh()
-    assert follower.trouble is None and worths(follower.funnel) == before
-    assert worths(Follower(source(store, tmp_path / "cache", keys)).funnel) == before
-    assert worths(Follower(StoreSource(store, tmp_path / "cache")).funnel) != before
+def test_upserted_items_are_not_taken_under_trust_and_keep_the_signature(scene: Scene) -> None:
+    scene.publish(scene.second, scene.keys)
+    version, before = scene.publish(scene.first, scene.keys), worths(Funnel.open(scene.first))
+    follower, statement = scene.follower(scene.keys), scene.state.statement
+    upsert(scene.store, version, Funnel.open(scene.first), [item(3, 99), item(5, worth=123.0)])
+    remove_versions(scene.store, keep=0)
+    assert followed(follower) == version and worths(follower.funnel) == before
+    assert worths(scene.follower(scene.keys).funnel) == before
+    assert worths(scene.follower().funnel) != before
+    assert scene.state.statement == statement
 
 
-def test_keys_rotate_without_a_gap(
-    store: Store, bundles: tuple[Path, Path], keys: KeyPair, other: KeyPair, tmp_path: Path
-) -> None:
-    publish(bundles[0], store, keys)
-    trusts_both = Follower(source(store, tmp_path / "both", keys, other))
-    publish(bundles[0], store, keys, other)  # the same version: it is signed anew
-    trusts_new = Follower(source(store, tmp_path / "new", other))
-    second = publish(bundles[1], store, other)
-    for follower in (trusts_both, trusts_new):
-        follower.refresh()
-        assert follower.trouble is None and follower.funnel.manifest.content == second
+def test_keys_rotate_without_a_gap(scene: Scene) -> None:
+    scene.publish(scene.first, scene.keys)
+    head = scene.store.head()
+    scene.publish(scene.first, scene.keys)
+    scene.publish(scene.first)
+    assert scene.store.head() == head
+    trusts_both = scene.follower(scene.keys, scene.other, cache="both")
+    scene.publish(scene.first, scene.keys, scene.other)  # the same version: it is signed anew
+    trusts_new = scene.follower(scene.other, cache="new")
+    second = scene.publish(scene.second, scene.other)
+    assert [followed(follower) for follower in (trusts_both, trusts_new)] == [second, second]
 
 
-def test_pruning_and_upserts_keep_the_signature(
-    store: Store, bundles: tuple[Path, Path], keys: KeyPair, tmp_path: Path
-) -> None:
-    publish(bundles[0], store, keys)
-    version = publish(bundles[1], store, keys)
-    statement = StoreState.read(store)[1].statement
-    upsert(store, version, corank.Funnel.open(bundles[1]), [item(3)])
-    remove_versions(store, keep=0)
-    assert StoreState.read(store)[1].statement == statement
-    assert Follower(source(store, tmp_path / "cache", keys)).funnel.manifest.content == version
-
-
-def test_publishing_a_signed_version_again_changes_nothing(
-    store: Store, bundles: tuple[Path, Path], keys: KeyPair
-) -> None:
-    publish(bundles[0], store, keys)
-    head = store.head()
-    publish(bundles[0], store, keys)
-    publish(bundles[0], store)
-    assert store.head() == head
-
-
-def test_a_statement_follows_a_later_clock_and_not_a_forged_one(keys: KeyPair, other: KeyPair) -> None:
-    ours, theirs = SigningKeys.load([keys.private]), SigningKeys.load([other.private])
+def test_a_statement_follows_a_later_clock_and_not_a_forged_one(pairs: tuple[KeyPair, KeyPair]) -> None:
+    ours, theirs = (SigningKeys.load([keys.private]) for keys in pairs)
     assert ours is not None and theirs is not None
     first = LiveStatement.sign(ours, "a", "0" * 64, 1, None)
     ahead = first.model_copy(update={"at": first.at + 3_600_000, "signatures": []})
@@ -266,66 +239,32 @@ def test_a_statement_follows_a_later_clock_and_not_a_forged_one(keys: KeyPair, o
     assert LiveStatement.sign(ours, "b", "0" * 64, 2, forged).at < ahead.at
 
 
-def test_serve_says_whom_it_trusts_and_refuses_in_one_line(
-    store: Store,
-    bundles: tuple[Path, Path],
-    keys: KeyPair,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.slow
+def test_commands_sign_and_a_service_that_trusts_keys_takes_nothing_unsigned(
+    scene: Scene, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    version = publish(bundles[0], store)
-    code, _, said = run_corank(
-        capsys, "serve", store.address, "--cache", tmp_path / "cache", "--trust", keys.public
+    store, trust, sign = (
+        scene.store.address,
+        ("--trust", str(scene.keys.public)),
+        ("--sign", scene.keys.private),
     )
+    version = scene.publish(scene.first)
+    code, _, said = run_corank(capsys, "serve", store, "--cache", scene.folder / "cache", *trust)
     assert code == 1 and said.startswith("error: ") and "Traceback" not in said
     assert f"by which {version} is live, is not signed" in said
-    settings = ServeSettings(source=store.address, cache=tmp_path / "cache")
-    assert describe_trust(settings) == (
-        f"trust: whoever can write to {store.address}; --trust PUBLIC_KEY takes signed versions only"
-    )
-    trusting = describe_trust(settings.model_copy(update={"trust": (keys.public,)}))
-    assert trusting.startswith(f"trust: versions signed by {TrustedKeys.load([keys.public])}")
-
-
-def test_the_commands_take_keys(
-    store: Store,
-    bundles: tuple[Path, Path],
-    keys: KeyPair,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    sign = ("--sign", keys.private)
-    assert run_corank(capsys, "publish", bundles[0], store.address, *sign)[0] == 0
-    assert run_corank(capsys, "publish", bundles[1], store.address, *sign)[0] == 0
-    assert run_corank(capsys, "store", "rollback", store.address, *sign)[0] == 0
-    assert Follower(source(store, tmp_path / "cache", keys)).funnel.manifest.name
-
-
-@pytest.mark.slow
-def test_a_service_that_trusts_keys_ranks_and_takes_no_items(
-    store: Store, bundles: tuple[Path, Path], keys: KeyPair, tmp_path: Path
-) -> None:
-    publish(bundles[0], store, keys)
-    options = ("--trust", str(keys.public))
-    with running_service(store.address, tmp_path / "cache", *options) as (url, _):
+    for command in (
+        ["publish", scene.first, store],
+        ["publish", scene.second, store],
+        ["store", "rollback", store],
+    ):
+        assert run_corank(capsys, *command, *sign)[0] == 0
+    with running_service(store, scene.folder / "cache", *trust) as (url, _):
         reply = httpx2.post(f"{url}/items", json={"items": [item(3, 99)]}, headers=TOKEN)
         assert reply.status_code == 409 and "not signed" in reply.json()["error"]
         assert httpx2.post(f"{url}/rank", json=derived().request("test", 0)).status_code == 200
-
-
-def test_without_the_store_the_cached_version_is_served_only_if_it_is_signed(
-    store: Store, bundles: tuple[Path, Path], keys: KeyPair, other: KeyPair, tmp_path: Path
-) -> None:
-    version = publish(bundles[0], store, keys)
-    cache = tmp_path / "cache"
-    Follower(source(store, cache, keys))
-
-    def cached(*trusted: KeyPair) -> Funnel | None:
-        return source(store, cache, *trusted).load_cached()
-
-    funnel = cached(keys)
-    assert funnel is not None and funnel.manifest.content == version
-    assert cached(other) is None
-    manifest = cache / version / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"signatures"', '"none"'))
-    assert cached(keys) is None
+    settings = ServeSettings(source=store, cache=scene.folder / "cache")
+    assert describe_trust(settings).startswith(
+        f"trust: whoever can write to {store}; --trust PUBLIC_KEY takes"
+    )
+    trusting = describe_trust(settings.model_copy(update={"trust": (scene.keys.public,)}))
+    assert trusting.startswith(f"trust: versions signed by {name(scene.keys)}")

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -14,10 +13,9 @@ import pytest
 
 from corank.core.errors import CorankError
 from corank.serving.http.process import supervisor
-from corank.serving.http.process.drain import Drain
 from corank.serving.http.process.listener import bind_listener
 from corank.serving.http.process.supervisor import Supervisor
-from corank.serving.http.process.worker_process import WorkerMain
+from corank.serving.http.process.worker_process import Drain, WorkerMain
 from corank.serving.store.base import open_store
 from corank.serving.store.publish import publish_bundle
 from tests.support.service import TOKEN, running_service, workers_of
@@ -36,14 +34,11 @@ def supervise(main: WorkerMain, report: Callable[[str], None]) -> list[int]:
     return ended
 
 
-def test_workers_that_cannot_start_stop_the_service() -> None:
+def test_workers_that_cannot_start_stop_the_service_and_say_why() -> None:
     reports = list[str]()
     with pytest.raises(CorankError, match="a worker ended with exit code 7 before it served"):
         supervise(fail_at_once, reports.append)
     assert not reports
-
-
-def test_a_worker_says_why_it_cannot_start() -> None:
     with pytest.raises(CorankError, match=r"^shop: not a bundle$"):
         supervise(fail_with_a_reason, lambda line: None)
 
@@ -70,14 +65,6 @@ def gauge(url: str, name: str) -> float:
     """A gauge as one of the workers exposes it."""
     (value,) = re.findall(rf"^{name} (\S+)$", httpx2.get(f"{url}/metrics").text, re.MULTILINE)
     return float(value)
-
-
-def test_a_process_that_ended_since_it_was_listed_is_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    ended = psutil.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    service = psutil.Process()
-    monkeypatch.setattr(service, "children", lambda: [ended])
-    assert workers_of(service) == []
 
 
 def test_gauges_are_right_without_a_request_and_after_the_death_of_a_worker(tmp_path: Path) -> None:

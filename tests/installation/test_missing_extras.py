@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import corank
-from corank.core.extras import EXTRA_OF
+from corank.core.lazy import EXTRA_OF
 from corank.training.run import Run
 from supply_chain.lock import ROOT
 from tests.support.base_installation import run_without_extras, without_extras

@@ -66,11 +66,8 @@ def test_the_environment_is_the_base_alone(environment: Path, monkeypatch: pytes
 
 def test_wheel_and_source_hold_the_package(built: Path) -> None:
     (wheel,), (source,) = built.glob("*.whl"), built.glob("*.tar.gz")
-    package = {
-        str(path.relative_to(ROOT))
-        for path in (ROOT / "corank").rglob("*.*")
-        if "__pycache__" not in path.parts
-    }
+    paths = (path for name in ("corank", "corank_lab") for path in (ROOT / name).rglob("*.*"))
+    package = {str(path.relative_to(ROOT)) for path in paths if "__pycache__" not in path.parts}
     with zipfile.ZipFile(wheel) as file:
         entries = {name for name in file.namelist() if ".dist-info/" not in name}
     assert "corank/py.typed" in entries and "corank/serving/http/static/page.html" in entries

@@ -11,13 +11,13 @@ from torch import Tensor
 from corank.core.settings import validate
 from corank.features.schema import Placement
 from corank.losses.base import FunnelSpec
-from corank.losses.settings.click import ClickLoss
-from corank.losses.settings.distill import DistillLoss
+from corank.losses.click import ClickLoss
+from corank.losses.distill import DistillLoss
 from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
 from corank.models.named_axes import number, read_axes
 from corank.models.settings.two_tower import TowersSettings
-from corank.training.warm_start.layers import ModelMap
+from corank.training.warm_start_plan import ModelMap
 from corank_lab.models.inputs import FeatureGates, PeriodicEmbedding, PiecewiseEmbedding, fit_bins
 from corank_lab.models.mixtures import ExpertHeads, ExpertLevel, MemberHeads, MemberLinear, average_members
 from corank_lab.models.mlp import MlpLabSettings, PeriodicNumbers, PiecewiseNumbers

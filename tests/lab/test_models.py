@@ -12,7 +12,7 @@ from corank.features.input_layout import Layout
 from corank.models.settings.network import Work
 from corank.models.settings.stage import STAGE_MODELS
 from corank.serving.funnel.request import Request
-from corank.training.config_file import plain, read
+from corank.training.config.config_file import plain, read
 from tests.lab.worlds import WORLDS, lab_worlds
 from tests.support.cases import Case
 from tests.support.configs import TEXT, refused

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from corank.batches.sums import padded
+from corank.batches.batch import padded
 from corank.core.errors import ConfigError
 from corank.features.kinds.ids import IdsFeature
 from corank.features.schema import Schema

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from corank.batches.batch import Batch
-from corank.losses.means import divide, weighted_sum
-from corank.losses.settings.mimic import MimicLoss
+from corank.losses.total import divide, weighted_sum
 from corank.models.joint import JointModel
 from corank.models.settings.stage import STAGE_MODELS
 from corank.models.settings.two_tower import TowersSettings
-from corank.training.config_file import read
+from corank.training.config.config_file import read
+from corank_lab.losses.mimic import MimicLoss
 from corank_lab.models.towers import GeneratingSettings, TowersHeadsSettings, TowersMlpSettings
 from corank_lab.models.towers_network import GeneratingTower, MeetingTowers, TowersHeads, TowersMlp
 from tests.support.configs import TEXT, refused
@@ -139,7 +139,7 @@ def test_the_loss_trains_generators_and_tables_alone_and_only_in_training() -> N
         loss(model, batch).backward()
         optimiser.step()
     assert loss(model, batch) < before - 0.2
-    assert model.eval()(batch)["prerank"].mimics is None
+    assert not model.eval()(batch)["prerank"].extras
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_a_study_changes_widths_and_roles() -> None:
     narrow = generating.scale_widths(0.5)
     assert isinstance(narrow, GeneratingSettings) and narrow.generated == [8]
     role = generating.in_role_of(of(FOLDED, name="other"))
-    assert isinstance(role, GeneratingSettings) and (role.name, role.generates) == ("other", False)
+    assert isinstance(role, GeneratingSettings) and (role.name, role.extras) == ("other", ())
 
 
 def test_a_config_says_what_they_need(tmp_path: Path) -> None:

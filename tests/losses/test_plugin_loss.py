@@ -1,9 +1,9 @@
 """A loss of a user's own: one class, which the config reads by its kind, and training learns from."""
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
@@ -13,36 +13,43 @@ from torch import Tensor
 import corank
 from corank.batches.batch import Batch
 from corank.batches.sampling import Population
-from corank.core.errors import ConfigError, PluginError
+from corank.core.errors import PluginError
+from corank.features.input_layout import Layout
 from corank.losses.base import LOSSES, FunnelSpec, Loss
 from corank.losses.padded import PaddedLists
-from corank.models.stage_io import StageOutput
+from corank.models.settings.stage import STAGE_MODELS
+from corank.models.settings.two_tower import TowersSettings
+from corank.models.stage_io import StageInputs, StageOutput
+from corank.models.two_tower import Towers
+from corank.training import train
+from corank.training.callbacks import TrainingLog
+from corank.training.checkpoints.checkpoint import load
 from corank.training.run import Run
-from tests.support.loss_cases import loss, outputs, requests
-from tests.support.simulated_runs import Silent
+from tests.support.configs import refused
+from tests.support.interruptions import Interrupting, StoppedError, same
+from tests.support.shared import small_world
+from tests.support.simulated_runs import Silent, trained_run
 
-NEVER = 1e30
 
+class MarginLoss(Loss):
+    """A positive must lead the negatives of its request by a margin that is learnt, and by what the network gives."""
 
-class MarginInfoNceLoss(Loss):
-    """A positive must lead the negatives of its request by a margin.
-
-    L = mean over positives a of −log(e^{z_a − margin} / (e^{z_a − margin} + Σ_b e^{z_b})), b the request's candidates
-    of other levels. Source of the form: van den Oord et al., Contrastive Predictive Coding, arXiv 1807.03748.
-    """
-
-    kind: Literal["margin_info_nce"]
+    kind: Literal["margin"]
     stage: str
     positive: list[str] = Field(min_length=1)
-    margin: NonNegativeFloat = 0.0
+    scale: NonNegativeFloat = 1.0
+    extras: ClassVar[Sequence[str]] = ("offset",)
 
     @property
     def name(self) -> str:
-        return f"{self.stage}.margin_info_nce"
+        return f"{self.stage}.margin"
 
     @property
     def learner(self) -> str:
         return self.stage
+
+    def parameters(self, funnel: FunnelSpec) -> Sequence[str]:
+        return [self.stage]
 
     def check(self, funnel: FunnelSpec, key: str) -> None:
         funnel.check_label(self.stage, "click", f"{key}.stage")
@@ -55,80 +62,125 @@ class MarginInfoNceLoss(Loss):
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
     ) -> tuple[Tensor, Tensor]:
-        chosen = batch.in_population(self.population(funnel))
+        output = outputs[self.stage]
+        margin = self.scale * output.loss_parameters[self.name].exp()
         positive = batch.in_population({funnel.levels.index(level): None for level in self.positive})
-        negatives = PaddedLists.of(batch, chosen & ~positive)
-        z = outputs[self.stage].logits["click"]
-        rest = negatives(z, -NEVER).logsumexp(1).index_select(0, batch.request_of)
-        own = z - self.margin
-        values = torch.logaddexp(own, rest) - own
-        return values, batch.weight * positive
+        negatives = PaddedLists.of(batch, batch.in_population(self.population(funnel)) & ~positive)
+        z = output.logits["click"] + output.extras["offset"]
+        rest = negatives(z, -1e30).logsumexp(1).index_select(0, batch.request_of)
+        own = z - margin
+        return torch.logaddexp(own, rest) - own + margin.square(), batch.weight * positive
+
+
+class OffsetSettings(TowersSettings):
+    """Towers that give their loss a number."""
+
+    model: Literal["offset"]  # type: ignore[assignment]
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        return ("offset",)
+
+    def build(self, layout: Layout) -> Towers:
+        return Offset(self, layout)
+
+
+class Offset(Towers):
+    def forward(self, inputs: StageInputs) -> StageOutput:
+        output = super().forward(inputs)
+        return replace(output, extras={"offset": torch.full((), 0.5)}) if self.training else output
 
 
 @pytest.fixture(autouse=True)
 def plugin() -> Iterator[None]:
-    """The loss registered, for one test."""
-    LOSSES.add("margin_info_nce", MarginInfoNceLoss)
+    """The loss and the stage model registered, for one test."""
+    LOSSES.add("margin", MarginLoss)
+    STAGE_MODELS.add("offset", OffsetSettings)
     yield
-    del LOSSES._parts["margin_info_nce"]
+    del LOSSES._parts["margin"], STAGE_MODELS._parts["offset"]
 
 
-def test_formula() -> None:
-    z = outputs(prerank=[0.5, -1.0, 2.0, 0.1])
-    value = loss(
-        MarginInfoNceLoss(kind="margin_info_nce", stage="prerank", positive=["exposed"], margin=0.25),
-        z,
-        requests([[2, 0, 1, 2]]),
+STAGE = "stages.0={name: prerank, model: offset, keep: 6, cuts: [preranked]}"
+OVERRIDES = [
+    "train.requests=24",
+    "train.epochs=1",
+    "train.checkpoint_every=2",
+    "train.average=0.9",
+    STAGE,
+    "losses=[{kind: click, stage: rank}, {kind: margin, stage: prerank, positive: [exposed], scale: 0.5}]",
+]
+
+
+class Keeping(Silent):
+    """Keeps the numbers that losses learn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parameters: list[dict[str, float]] = []
+
+    def on_log(self, event: TrainingLog) -> None:
+        super().on_log(event)
+        self.parameters.append(dict(event.loss_parameters))
+        assert {f"loss_parameter/{name}" for name in event.loss_parameters} <= event.figures.keys()
+
+
+@pytest.mark.slow
+def test_a_loss_learns_a_number_of_its_own_and_reads_what_a_network_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "LOG_EVERY", 2)
+    config, callback = small_world() / "config.yaml", Keeping()
+    whole = corank.train(config, OVERRIDES, folder=tmp_path / "whole", callbacks=[callback]).run
+    assert Run.open(whole.folder).config.losses[1] == MarginLoss(
+        kind="margin", stage="prerank", positive=["exposed"], scale=0.5
     )
-    rest = math.exp(-1.0) + math.exp(2.0)
-    expected = [-math.log(math.exp(x - 0.25) / (math.exp(x - 0.25) + rest)) for x in (0.5, 0.1)]
-    assert value == pytest.approx(sum(expected) / 2, rel=1e-5)
-    gradient = z["prerank"].logits["click"].grad
-    assert gradient is not None and gradient[0] < 0 < gradient[2]
-
-
-@pytest.mark.thorough
-def test_a_stage_learns_from_it(world: Path, tmp_path: Path) -> None:
-    losses = (
-        "losses=[{kind: click, stage: rank}, "
-        "{kind: margin_info_nce, stage: prerank, positive: [exposed], margin: 0.5, weight: 0.3}]"
-    )
-    callback, steps = Silent(), ("train.requests=64", "train.epochs=3", losses)
-    run = corank.train(world / "config.yaml", steps, folder=tmp_path / "run", callbacks=[callback]).run
-    values = [terms["prerank.margin_info_nce"] for terms in callback.losses]
-    assert values[-1] < values[0] and callback.losses[0].keys() == {"rank.click", "prerank.margin_info_nce"}
-    own = Run.open(run.folder).config.losses[1]  # read again from the run's own config, every setting kept
-    assert own == MarginInfoNceLoss(
-        kind="margin_info_nce", stage="prerank", positive=["exposed"], margin=0.5, weight=0.3
-    )
+    assert callback.losses[0].keys() == {"rank.click", "prerank.margin"}
+    numbers = [parameters["prerank.margin/prerank"] for parameters in callback.parameters]
+    assert numbers[-1] < numbers[0] < 0, "a smaller margin is cheaper"
+    with pytest.raises(StoppedError):
+        stop = Interrupting(len(numbers) // 2)
+        corank.train(config, OVERRIDES, folder=tmp_path / "broken", callbacks=[stop])
+    resumed = trained_run(config, tmp_path / "broken", *OVERRIDES, resume=True)
+    assert same(resumed, whole) and same(resumed, whole, "latest")
+    # a run that continues from it has the number and its moments, by the name of the loss
+    again = trained_run(config, tmp_path / "again", *OVERRIDES, "train.epochs=0", continue_from=whole.folder)
+    ours, theirs = (load(run.folder / "latest.safetensors").tensors for run in (again, whole))
+    name = "model.stages.prerank.loss_parameter.0"
+    assert torch.equal(ours[name], theirs[name]) and ours[name] != 0
+    moments = {n for n, tensor in theirs.items() if n.startswith("optimiser.prerank.") and tensor.dim() == 0}
+    assert any(n.endswith("exp_avg") for n in moments)
+    assert all(torch.equal(ours[n], theirs[n]) for n in moments)
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("overrides", "message"),
     [
-        ("margin: -1", "losses.0.margin: Input should be greater than or equal to 0; received -1"),
-        ("margn: 1", "losses.0: unknown key 'margn'; did you mean 'margin'?"),
-        ("positive: [shown]", "losses.0.positive: no level 'shown'"),
-        ("stage: ranker", "losses.0.stage: no stage 'ranker'"),
+        (["losses.1.scale=-1"], "losses.1.scale: Input should be greater than or equal to 0; received -1"),
+        (["losses.1.scal=1"], "losses.1: unknown key 'scal'; did you mean 'scale'?"),
+        (["losses.1.positive=[shown]"], "losses.1.positive: no level 'shown'"),
+        (
+            ["losses.1.kind=margn"],
+            "losses.1: unknown kind 'margn'; did you mean 'margin'?; if a plug-in has it",
+        ),
+        (
+            ["losses.1.stage=rank"],
+            "losses.1: 'margin' reads 'offset' of 'rank', whose network does not give it; name a stage that does",
+        ),
+        (
+            ["losses.1={kind: click, stage: prerank}"],
+            "stages.prerank: no loss reads its 'offset'; add one that does, kind: margin, or drop what gives it",
+        ),
+        (
+            ["losses.2={kind: margin, stage: prerank, positive: [ranked]}"],
+            "losses.2: an earlier 'prerank.margin' learns numbers of its own, and only one loss of a name may",
+        ),
     ],
 )
-def test_its_settings_are_validated_as_those_of_any_other(
-    settings: str, message: str, world: Path, tmp_path: Path
-) -> None:
-    known = {"kind": "margin_info_nce", "stage": "prerank", "positive": "[exposed]"}
-    key, value = settings.split(": ")
-    text = ", ".join(f"{k}: {v}" for k, v in (known | {key: value}).items())
-    with pytest.raises(ConfigError) as caught:
-        corank.train(world / "config.yaml", [f"losses=[{{{text}}}]"], folder=tmp_path)
-    assert message in str(caught.value)
+def test_its_settings_are_validated_as_those_of_any_other(overrides: list[str], message: str) -> None:
+    assert message in refused(small_world() / "config.yaml", *OVERRIDES, *overrides)
 
 
-def test_an_unknown_kind_says_how_a_plugin_is_named(world: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"losses\.0: unknown kind 'margin_nce'; did you mean .* plug-in"):
-        corank.train(world / "config.yaml", ["losses=[{kind: margin_nce}]"], folder=tmp_path)
-
-
-class NoKind(MarginInfoNceLoss):
+class NoKind(MarginLoss):
     kind: str  # type: ignore[assignment]  # what is refused
 
 
@@ -144,7 +196,7 @@ class Incomplete(Loss):
     ("part", "message"),
     [
         (dict, "is no Loss; derive it from corank.losses.base.Loss"),
-        (MarginInfoNceLoss.values, "is no Loss"),
+        (MarginLoss.values, "is no Loss"),
         (Incomplete, "does not define check, learner, population, values"),
         (NoKind, "has no `kind` of its own"),
     ],

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corank.losses import soft_sort as relaxation
-from corank.losses.padded import FAR
+from corank.losses.padded import FAR, falling_order
 from corank.losses.soft_sort import NeuralSort, threshold
 from tests.support.loss_cases import neural_sort
 
@@ -120,3 +120,18 @@ def test_kept_lower_rows_have_the_bits_of_those_computed_again(monkeypatch: pyte
         # a second backward finds them gone
         gradients += [torch.autograd.grad(loss, scores, retain_graph=True)[0] for _ in range(2)]
     assert all(torch.equal(gradients[0], other) for other in gradients)
+
+
+def test_falling_order_is_that_of_a_stable_sort() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(40, 30, generator=generator)
+    scores[:10] = torch.randint(-2, 3, (10, 30), generator=generator).float()  # many are equal
+    scores[10:20] *= 1e-40  # subnormal
+    scores[20:30, ::3] = -0.0
+    scores[20:30, 1::3] = 0.0
+    scores[:, 25:] = -torch.inf
+    scores[3, 4] = torch.inf
+    expected = scores.argsort(dim=1, descending=True, stable=True)
+    assert torch.equal(falling_order(scores), expected)
+    assert torch.equal(falling_order(scores.double()), expected)
+    assert falling_order(scores[:, :0]).shape == (40, 0)

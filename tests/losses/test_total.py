@@ -1,196 +1,148 @@
-import math
-from typing import Annotated
+"""The sum of losses, what every loss keeps, and the pointwise losses against their formulas."""
+
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from pydantic import TypeAdapter
 
 from corank.batches.batch import Batch
 from corank.core.errors import ConfigError
-from corank.core.registry import by_name
-from corank.losses.base import LOSSES, FunnelSpec, Loss
-from corank.losses.settings.click import ClickLoss
-from corank.losses.settings.distill import DistillLoss
-from corank.losses.settings.levels import LevelsLoss
-from corank.losses.settings.unexposed import UnexposedLoss
+from corank.losses.base import LOSSES, Loss
 from corank.losses.total import TotalLoss
-from corank.models.joint import JointModel
-from corank.models.settings.mlp import MlpSettings
-from corank.models.settings.two_tower import TowersSettings
 from corank.models.stage_io import StageOutput
-from tests.support.encoded_batches import LAYOUT, batch, random_batch, rows
-from tests.support.loss_cases import outputs
-
-SCOPE = FunnelSpec(["cut", "kept", "exposed"], ["click"], {"prerank": ["click"], "rank": ["click"]})
-
-
-def hand_made(level: list[int], click: list[int]) -> Batch:
-    n = len(level)
-    sides = rows(np.random.default_rng(0), n, n, n)
-    each = np.arange(n)
-    return batch(sides, each, each, np.array(level), np.array(click))
-
-
-def bce(z: float, y: float) -> float:
-    p = 1 / (1 + math.exp(-z))
-    return -(y * math.log(p) + (1 - y) * math.log(1 - p))
-
-
-def value(term: Loss, z: dict[str, StageOutput], made: Batch, step: int = 1) -> float:
-    return TotalLoss([term], SCOPE)(z, made, step)[1][term.name].item()
-
-
-def test_click_is_the_mean_over_exposed_candidates_with_a_known_label() -> None:
-    made = hand_made([2, 2, 2, 1, 0], [1, 0, -1, -1, -1])
-    z = outputs(prerank=[0.5, -1.0, 9.0, 9.0, 9.0], rank=[0] * 5)
-    mean = value(ClickLoss(kind="click", stage="prerank"), z, made)
-    assert mean == pytest.approx((bce(0.5, 1) + bce(-1.0, 0)) / 2, rel=1e-6)
-
-
-def test_click_is_weighted_by_the_log() -> None:
-    made = hand_made([2, 2], [1, 0])
-    made.weight[:] = torch.tensor([3.0, 1.0])
-    z = outputs(prerank=[0.5, -1.0], rank=[0, 0])
-    mean = value(ClickLoss(kind="click", stage="prerank"), z, made)
-    assert mean == pytest.approx((3 * bce(0.5, 1) + bce(-1.0, 0)) / 4, rel=1e-6)
-
-
-def test_unexposed_pushes_cut_candidates_down() -> None:
-    made = hand_made([0, 0, 1, 2], [-1, -1, -1, 1])
-    z = outputs(prerank=[0.3, -0.7, 5.0, 5.0], rank=[0] * 4)
-    term = UnexposedLoss(kind="unexposed", stage="prerank", **{"from": ["cut"]})
-    assert value(term, z, made) == pytest.approx((bce(0.3, 0) + bce(-0.7, 0)) / 2, rel=1e-6)
-    TotalLoss([term], SCOPE)(z, made, 1)[0].backward()
-    gradient = z["prerank"].logits["click"].grad
-    assert gradient is not None and (gradient[:2] > 0).all() and (gradient[2:] == 0).all()
-
-
-def test_distill_follows_the_detached_teacher_on_its_population() -> None:
-    made = hand_made([0, 1, 2], [-1, -1, 1])
-    z = outputs(prerank=[0.1, 0.2, 0.3], rank=[1.0, -2.0, 0.5])
-    term = DistillLoss(
-        kind="distill", teacher="rank", student="prerank", on=["kept", "exposed"], temperature=2.0
-    )
-    soft = [1 / (1 + math.exp(-t / 2)) for t in (-2.0, 0.5)]
-    assert value(term, z, made) == pytest.approx((bce(0.1, soft[0]) + bce(0.15, soft[1])) / 2, rel=1e-6)
-    TotalLoss([term], SCOPE)(z, made, 1)[0].backward()
-    assert z["rank"].logits["click"].grad is None
-    assert z["prerank"].logits["click"].grad is not None and z["prerank"].logits["click"].grad[0] == 0
-
-
-def test_distill_warms_up() -> None:
-    term = DistillLoss(
-        kind="distill", teacher="rank", student="prerank", on=["exposed"], warm_up=10, weight=0.5
-    )
-    assert [term.weight_at(step) for step in (0, 5, 10, 99)] == [0, 0.25, 0.5, 0.5]
-
-
-@pytest.mark.parametrize(
-    "term",
-    [
-        ClickLoss(kind="click", stage="rank"),
-        UnexposedLoss(kind="unexposed", stage="prerank", **{"from": ["cut"]}),
-        DistillLoss(kind="distill", teacher="rank", student="prerank", on=["exposed"]),
-    ],
+from tests.support.encoded_batches import batch, rows
+from tests.support.loss_cases import (
+    SCOPE,
+    bce,
+    gradient_of,
+    learn_at_once,
+    made_of,
+    outputs,
+    require_names_that_exist,
+    require_zero_without_lists,
+    sigmoid,
 )
-def test_with_nothing_to_learn_from_a_loss_is_zero_and_so_are_its_gradients(term: Loss) -> None:
-    made = hand_made([1], [-1])
-    z = outputs(prerank=[float("inf")], rank=[float("inf")])
-    total, means = TotalLoss([term], SCOPE)(z, made, 1)
-    total.backward()
-    assert means[term.name].item() == 0
-    assert all(g is None or not g.any() for g in (z[s].logits["click"].grad for s in z))
 
-
-def test_a_row_gets_a_hard_zero_or_a_teacher_never_both() -> None:
-    terms = [
-        UnexposedLoss(kind="unexposed", stage="prerank", **{"from": ["cut", "kept"]}),
-        DistillLoss(kind="distill", teacher="rank", student="prerank", on=["kept", "exposed"]),
-    ]
-    with pytest.raises(ConfigError, match=r"losses\.1\.on: candidates of level kept are also hard negatives"):
-        TotalLoss(terms, SCOPE).check()
-
-
-def test_zeros_of_a_pointwise_levels_loss_are_hard_too() -> None:
-    distill = DistillLoss(kind="distill", teacher="rank", student="prerank", on=["kept", "exposed"])
-    hard = LevelsLoss(kind="levels", stage="prerank", form="bce", positive=["exposed"])
-    with pytest.raises(ConfigError, match=r"losses\.0\.on: candidates of level kept .* \(prerank\.bce\)"):
-        TotalLoss([distill, hard], SCOPE).check()
-    TotalLoss([distill, LevelsLoss(kind="levels", stage="prerank", form="ranknet")], SCOPE).check()
-    TotalLoss(
-        [distill, LevelsLoss(kind="levels", stage="rank", form="bce", positive=["exposed"])], SCOPE
-    ).check()
-
-
-def test_only_what_some_loss_learns_from_is_read() -> None:
-    terms = [
-        ClickLoss(kind="click", stage="rank"),
-        UnexposedLoss(kind="unexposed", stage="prerank", per_request=4, **{"from": ["cut"]}),
-    ]
-    assert TotalLoss(terms, SCOPE).population() == {2: None, 0: 4}
-
-
-def test_terms_alike_are_told_apart_by_their_samples_or_by_their_number() -> None:
-    terms = [ClickLoss(kind="click", stage="rank"), ClickLoss(kind="click", stage="rank", weight=0.1)]
-    assert [name for name, _ in TotalLoss(terms, SCOPE).select(None)] == ["rank.click.0", "rank.click.1"]
-    sources = [["cut"], ["kept", "exposed"], ["catalogue"]]
-    apart = [
-        UnexposedLoss(kind="unexposed", stage="prerank", per_request=1, **{"from": levels})
-        for levels in sources
-    ]
-    names = ["prerank.unexposed.cut", "prerank.unexposed.kept-exposed", "prerank.unexposed.catalogue"]
-    assert [name for name, _ in TotalLoss(apart, SCOPE).select(None)] == names
-    assert [name for name, _ in TotalLoss(apart[:1], SCOPE).select(None)] == ["prerank.unexposed"]
-
-
-EVERY = [
-    {"kind": "click", "stage": "rank"},
+CLICK = {"kind": "click", "stage": "rank"}
+UNEXPOSED = {"kind": "unexposed", "stage": "prerank", "from": ["cut"]}
+DISTILL = {"kind": "distill", "teacher": "rank", "student": "prerank", "on": ["cut", "exposed"]}
+EVERY: list[dict[str, Any]] = [
+    CLICK,
     {"kind": "click", "stage": "prerank"},
-    {"kind": "unexposed", "stage": "first", "from": ["cut"], "per_request": 1},
+    UNEXPOSED | {"stage": "rank", "per_request": 1},
     {"kind": "in_batch", "stage": "prerank", "temperature": 0.5},
-    *({"kind": "distill", "teacher": "rank", "student": "first", "form": f, "on": ["kept", "exposed"]}
-      for f in ("pointwise", "listwise", "pairwise")),
-    *({"kind": "levels", "stage": "rank", "form": f} for f in ("ranknet", "lambda", "softmax", "bce")),
-    *({"kind": "cascade", "form": f, "positive": ["exposed"]} for f in ("lcron", "arf", "dftopk", "icc")),
-    {"kind": "rankflow", "positive": ["exposed"]},
+    *(DISTILL | {"form": form} for form in ("pointwise", "listwise", "pairwise")),
+    {"kind": "listwise", "stage": "rank"},
+    {"kind": "pairwise", "stage": "prerank"},
+    *({"kind": "levels", "stage": "rank", "form": form, "on": ["cut", "exposed"]}
+      for form in ("ranknet", "lambda", "softmax")),
+    *({"kind": "cascade", "form": form, "positive": ["exposed"]} for form in ("lcron", "arf_v2", "dftopk")),
     {"kind": "info_nce", "stage": "rank", "margin": 0.5},
 ]  # fmt: skip
+"""Every loss of corank, in each form."""
+
+
+def test_every_loss_is_here() -> None:
+    own = {name for name in LOSSES if LOSSES[name].__module__.startswith("corank.")}
+    assert {values["kind"] for values in EVERY} == own
+
+
+@pytest.mark.parametrize("values", EVERY, ids=lambda values: f"{values['kind']}-{values.get('form')}")
+def test_every_loss_is_zero_without_lists_and_refuses_names_that_do_not_exist(values: dict[str, Any]) -> None:
+    require_zero_without_lists(values)
+    require_names_that_exist(values)
 
 
 @pytest.mark.precision
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_three_stages_learn_from_every_loss_at_once(dtype: torch.dtype) -> None:
-    torch.manual_seed(0)
-    stages: list[TowersSettings | MlpSettings] = [
-        TowersSettings(name="first", model="towers", value="click", keep=3),
-        TowersSettings(name="prerank", model="towers", value="click", keep=2),
-        MlpSettings(name="rank", model="mlp", keep=1),
-    ]
-    model = JointModel(stages, LAYOUT)
-    model.dtype = dtype
-    terms = TypeAdapter(list[Annotated[Loss, *by_name(LOSSES, "kind")]]).validate_python(EVERY)
-    names = [stage.name for stage in stages]
-    total = TotalLoss(
-        terms,
-        FunnelSpec(
-            SCOPE.levels,
-            ["click"],
-            {name: ["click"] for name in names},
-            {stage.name: stage.keep for stage in stages},
-            with_vectors=names[:2],
+    learn_at_once(EVERY, dtype)
+
+
+def hand_made(level: list[int], click: list[int]) -> Batch:
+    n = len(level)
+    each = np.arange(n)
+    return batch(rows(np.random.default_rng(0), n, n, n), each, each, np.array(level), np.array(click))
+
+
+def value(values: dict[str, Any], z: dict[str, StageOutput], made: Batch) -> float:
+    """The mean of a loss, its gradients left in `z`."""
+    total, means = TotalLoss([made_of(values)], SCOPE)(z, made, 1)
+    total.backward()
+    return next(iter(means.values())).item()
+
+
+def test_click_is_the_weighted_mean_over_exposed_candidates_with_a_known_label() -> None:
+    made = hand_made([2, 2, 2, 1, 0], [1, 0, -1, -1, -1])
+    made.weight[:2] = torch.tensor([3.0, 1.0])
+    z = outputs(prerank=[0.5, -1.0, *[float("inf")] * 3])
+    mean = value(CLICK | {"stage": "prerank"}, z, made)
+    assert mean == pytest.approx((3 * bce(sigmoid(0.5), 1) + bce(sigmoid(-1.0), 0)) / 4, rel=1e-6)
+    assert not gradient_of(z)[2:].any()
+
+
+def test_unexposed_pushes_cut_candidates_down() -> None:
+    z = outputs(prerank=[0.3, -0.7, 5.0, float("inf")])
+    mean = value(UNEXPOSED, z, hand_made([0, 0, 1, 2], [-1, -1, -1, 1]))
+    assert mean == pytest.approx((bce(sigmoid(0.3), 0) + bce(sigmoid(-0.7), 0)) / 2, rel=1e-6)
+    assert (gradient_of(z)[:2] > 0).all() and not gradient_of(z)[2:].any()
+
+
+def test_a_weight_warms_up() -> None:
+    term = made_of(DISTILL | {"warm_up": 10, "weight": 0.5})
+    assert [term.weight_at(step) for step in (0, 5, 10, 99)] == [0, 0.25, 0.5, 0.5]
+
+
+def test_a_row_gets_a_hard_zero_or_a_teacher_never_both() -> None:
+    terms = [made_of(UNEXPOSED | {"from": ["cut", "kept"]}), made_of(DISTILL | {"on": ["kept", "exposed"]})]
+    with pytest.raises(ConfigError, match=r"losses\.1\.on: candidates of level kept are also hard negatives"):
+        TotalLoss(terms, SCOPE).check()
+    TotalLoss([made_of(UNEXPOSED | {"stage": "rank"}), terms[1]], SCOPE).check()
+
+
+def test_only_what_some_loss_learns_from_is_read() -> None:
+    terms = [made_of(CLICK), made_of(UNEXPOSED | {"per_request": 4})]
+    assert TotalLoss(terms, SCOPE).population() == {2: None, 0: 4}
+    total = TotalLoss([made_of(values) for values in EVERY], SCOPE)
+    assert total.reads("prerank") == ["prerank", "rank"] and total.reads() == list(SCOPE.stages)
+
+
+@pytest.mark.parametrize(
+    ("losses", "names"),
+    [
+        ([CLICK, CLICK | {"weight": 0.1}], ["rank.click.0", "rank.click.1"]),
+        ([UNEXPOSED], ["prerank.unexposed"]),
+        (
+            [UNEXPOSED, UNEXPOSED | {"from": ["kept", "exposed"]}],
+            ["prerank.unexposed.cut", "prerank.unexposed.kept-exposed"],
         ),
-    )
-    total.check()
-    made, _ = random_batch(3)
-    value, means = total(model(made), made, 1)
-    value.backward()
-    assert len(means) == len(EVERY) and all(mean.isfinite() and mean > 0 for mean in means.values())
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert (
-            (parameter.grad.coalesce().values() if parameter.grad.is_sparse else parameter.grad)
-            .isfinite()
-            .all()
-        )
-    assert total.reads("first") == ["first", "rank"] and total.reads() == names
+    ],
+)
+def test_losses_of_one_name_are_named_by_their_samples_or_by_their_number(
+    losses: list[dict[str, Any]], names: list[str]
+) -> None:
+    terms: list[Loss] = [made_of(values) for values in losses]
+    assert [name for name, _ in TotalLoss(terms, SCOPE).select(None)] == names
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kind": "cascade", "form": "icc"}, "form: icc has moved; write kind: icc, without form"),
+        ({"kind": "cascade", "form": "arf"}, "form: arf has moved; write kind: arf, without form"),
+        (
+            {"kind": "cascade", "form": "arf", "weights": "learnt"},
+            "weights: learnt has moved; write kind: learnt_cascade, without weights",
+        ),
+        ({"kind": "levels", "form": "bce"}, "form: bce has moved; write kind: levels_bce, without form"),
+    ],
+)
+def test_values_of_earlier_versions_name_where_they_went(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        made_of(values)
+
+
+def test_a_default_of_an_earlier_version_is_left_out() -> None:
+    lcron = {"kind": "cascade", "form": "lcron", "positive": ["exposed"]}
+    assert made_of(lcron | {"weights": "fixed"}) == made_of(lcron)

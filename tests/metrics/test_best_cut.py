@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from corank.metrics.estimates.best_cut import best_cut, bucket_click_recall, cut_probability
+from corank.metrics.off_policy import best_cut, bucket_click_recall, cut_probability
 from corank.metrics.requests import Requests
 
 REQUESTS = Requests(np.array([0, 3, 5]), np.array([7, 9]))

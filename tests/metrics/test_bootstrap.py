@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from corank.core.types import Doubles
-from corank.metrics.bootstrap import draw_counts, replicates
+from corank.metrics.intervals import draw_counts, replicates
 from corank.metrics.measure import BINS, Measure
-from corank.metrics.point import auc, ece, gauc, logloss
-from corank.metrics.regret import PairedDifference
+from corank.metrics.point import PairedDifference, auc, ece, gauc, logloss
 
 
 def one_by_one(measure: Measure, seed: int = 0, count: int = 40) -> Doubles:

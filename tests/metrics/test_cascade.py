@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corank.core.errors import DataError
-from corank.metrics.bootstrap import interval
-from corank.metrics.cascade import click_recall, overlap, recall, recall_of
-from corank.metrics.kendall import kendall_tau
+from corank.metrics.cascade import click_recall, kendall_tau, overlap, recall, recall_of
+from corank.metrics.intervals import interval
 from corank.metrics.measure import RatioMeasure
 from tests.support.scored_requests import floats, labels, requests
 

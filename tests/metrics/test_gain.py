@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
 from corank.core.errors import DataError
-from corank.metrics.bootstrap import interval
-from corank.metrics.gain import best_score_loss, gain_ratio, ndcg, score_loss
+from corank.metrics.cascade import best_score_loss, gain_ratio, ndcg, score_loss
+from corank.metrics.intervals import interval
 from tests.support.scored_requests import Scored, floats, order, requests, rows_of, scored
 
 

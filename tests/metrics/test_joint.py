@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corank.core.types import Doubles
-from corank.metrics.bootstrap import interval
-from corank.metrics.cascade import overlap, recall
-from corank.metrics.joint import cascade_ranks, joint_recall, replaced_hit_rate
+from corank.metrics.cascade import cascade_ranks, joint_recall, overlap, recall, replaced_hit_rate
+from corank.metrics.intervals import interval
 from corank.metrics.measure import RatioMeasure
 from tests.support.scored_requests import Scored, floats, order, requests, rows_of, scored
 

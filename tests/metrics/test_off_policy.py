@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from corank.metrics.bootstrap import interval
-from corank.metrics.estimates.off_policy import (
+from corank.metrics.intervals import interval
+from corank.metrics.measure import RatioMeasure
+from corank.metrics.off_policy import (
     bucket_weight,
     dr_click_rate,
     ips_click_rate,
     snips_click_rate,
 )
-from corank.metrics.measure import RatioMeasure
 from corank.metrics.requests import Requests
 
 CLICKS = np.array([1, 0, 1, 0, 0, 1], bool)

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 import corank
-from corank.analysis.study.figures import measure_figures, titles
+from corank.analysis.experiments.figures import measure_figures, titles
 from corank.core.errors import ConfigError, PluginError
 from corank.core.types import Doubles
-from corank.evaluation.predict import predict_split
-from corank.evaluation.stage_order import read_truth
-from corank.metrics.joint import cascade_ranks
+from corank.evaluation.predict import predict_split, read_truth
+from corank.metrics.cascade import cascade_ranks
 from corank.metrics.measure import Keys, OrderMeasure, RatioMeasure
 from corank.metrics.metric import METRICS, Metric
 from corank.metrics.requests import Requests

@@ -7,7 +7,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from corank.core.errors import DataError
 from corank.core.types import Doubles, Longs
-from corank.metrics.bootstrap import interval, replicates
+from corank.metrics.intervals import interval, replicates
 from corank.metrics.measure import OrderMeasure, RatioMeasure
 from corank.metrics.point import Labels, auc, cut_auc, ece, gauc, logloss, pcoc, truth_auc
 from tests.support.scored_requests import bounds, floats, labels

@@ -3,9 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corank.metrics.bootstrap import interval
-from corank.metrics.cascade import click_recall, recall
-from corank.metrics.quota import quota_curve
+from corank.metrics.cascade import click_recall, quota_curve, recall
+from corank.metrics.intervals import interval
 from tests.support.scored_requests import Scored, floats, labels, requests, scored
 
 

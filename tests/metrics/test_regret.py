@@ -3,10 +3,9 @@ import pytest
 
 from corank.core.errors import DataError
 from corank.core.types import Doubles
-from corank.metrics.bootstrap import interval, replicates
+from corank.metrics.intervals import interval, replicates
 from corank.metrics.measure import Keys
-from corank.metrics.point import auc, truth_auc
-from corank.metrics.regret import PairedDifference, bias_regret
+from corank.metrics.point import PairedDifference, auc, bias_regret, truth_auc
 from tests.support.scored_requests import bounds, floats
 
 

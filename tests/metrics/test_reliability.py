@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from corank.metrics.reliability import reliability
+from corank.metrics.point import reliability
 
 
 def test_a_bin_for_every_ten_positives_on_average() -> None:

@@ -13,7 +13,7 @@ from sklearn.metrics import ndcg_score, roc_auc_score
 
 from corank.core.errors import DivergedError
 from corank.core.types import Doubles, Longs
-from corank.metrics.bootstrap import interval
+from corank.metrics.intervals import interval
 from corank.metrics.measure import RatioMeasure
 from corank.metrics.point import Labels, gauc, gauc_user_day
 from corank.metrics.request_order import hit_at, mrr, ndcg_at, request_auc

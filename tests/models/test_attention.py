@@ -10,16 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from corank.batches.batch import Batch, Csr
-from corank.batches.sums import padded
+from corank.batches.batch import Batch, Csr, padded
 from corank.core.errors import ConfigError
-from corank.features.histories.event_layout import event_columns
-from corank.features.input_layout import Attended, Layout
+from corank.features.input_layout import Attended, Layout, event_columns
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature
 from corank.features.schema import Schema
 from corank.losses.base import FunnelSpec
-from corank.losses.settings.click import ClickLoss
+from corank.losses.click import ClickLoss
 from corank.losses.total import TotalLoss
 from corank.models.attention import BatchHistory, Din, SingleRequestHistory
 from corank.models.layers import ACTIVATIONS

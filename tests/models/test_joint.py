@@ -10,20 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from corank.batches.batch import Batch
-from corank.batches.candidate_subset import CandidateSubset
+from corank.batches.batch import Batch, CandidateSubset
 from corank.losses.base import FunnelSpec
-from corank.losses.settings.click import ClickLoss
-from corank.losses.settings.distill import DistillLoss
-from corank.losses.settings.unexposed import UnexposedLoss
+from corank.losses.click import ClickLoss
+from corank.losses.distill import DistillLoss
 from corank.losses.total import TotalLoss
+from corank.losses.unexposed import UnexposedLoss
 from corank.models.joint import JointModel
 from corank.models.layers import activated, activated_layers, linear
 from corank.models.settings.mlp import DcnSettings, DinSettings, MlpSettings, TeacherSettings
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.two_tower import Tower
-from corank.training.optimisers import Average, optimisers
-from corank.training.train_settings import TableOptimiser
+from corank.training.checkpoints.training_state import Average, optimisers
+from corank.training.config.settings import TableOptimiser
 from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.history_batches import RAGGED, attended
 from tests.support.loss_cases import logits_of, requests

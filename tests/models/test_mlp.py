@@ -10,12 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from corank.batches.batch import Batch
-from corank.batches.sums import padded
+from corank.batches.batch import Batch, padded
 from corank.core.errors import ConfigError
 from corank.core.ordering import soft_ranks
 from corank.losses.base import FunnelSpec
-from corank.losses.settings.click import ClickLoss
+from corank.losses.click import ClickLoss
 from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
 from corank.models.mlp import Dcn
@@ -24,7 +23,7 @@ from corank.models.pairs import BatchPairs
 from corank.models.settings.mlp import DcnSettings, MlpSettings
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.stage_io import StageInputs, StageOutput
-from corank.training.config_file import read
+from corank.training.config.config_file import read
 from tests.support.configs import refused, shop
 from tests.support.encoded_batches import random_batch
 from tests.support.loss_cases import logits_of

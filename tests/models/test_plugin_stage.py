@@ -25,7 +25,7 @@ from corank.models.stage_io import StageInputs, StageOutput
 from corank.models.stage_model import StageModel, VectorModel
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
-from corank.training.config_file import read
+from corank.training.config.config_file import read
 from corank.training.run import Run
 from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.shared import shared

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from corank.batches.batch import Batch
-from corank.losses.settings.click import ClickLoss
-from corank.losses.settings.distill import DistillLoss
-from corank.losses.settings.unexposed import UnexposedLoss
+from corank.losses.click import ClickLoss
+from corank.losses.distill import DistillLoss
 from corank.losses.total import TotalLoss
+from corank.losses.unexposed import UnexposedLoss
 from corank.models.joint import JointModel
 from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.stage_io import StageOutput
-from corank.training.optimisers import TERM_RATE, optimisers
-from corank.training.train_settings import DenseOptimiser, TableOptimiser
+from corank.training.checkpoints.training_state import TERM_RATE, optimisers
+from corank.training.config.settings import DenseOptimiser, TableOptimiser
 from tests.support.encoded_batches import LAYOUT, batch, random_batch, rows
 from tests.support.loss_cases import SCOPE, loss
 from tests.support.models import grad_of

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from corank.batches.batch import Csr
-from corank.distributed.row_shards import RowShards
+from corank.distributed.ranks import RowShards
 from corank.models.tables.builder import draw_rows
 from corank.models.tables.embedding import gather, sum_rows
 

@@ -14,7 +14,7 @@ from corank.models.mlp import Teacher
 from corank.models.settings.mlp import MlpSettings, TeacherSettings
 from corank.models.settings.two_tower import TowersSettings
 from corank.training.callbacks import TrainingCheckpoint
-from corank.training.config_file import read
+from corank.training.config.config_file import read
 from corank.training.run import Run
 from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.simulated_runs import Silent, trained_run

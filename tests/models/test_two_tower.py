@@ -16,10 +16,9 @@ from corank.models.settings.network import StageContext
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.two_tower import FeatureDropout, Sum, Tower, Towers
 from corank.serving.funnel.request import Request
-from corank.serving.funnel.scorers.match_terms import MatchTerms
-from corank.serving.funnel.scorers.parts_scorer import PartsScorer
-from corank.training.config_file import complete_saved, read
-from corank.training.warm_start.layers import ModelMap
+from corank.serving.funnel.scorer import MatchTerms, PartsScorer
+from corank.training.config.config_file import complete_saved, read
+from corank.training.warm_start_plan import ModelMap
 from tests.support.cases import Case
 from tests.support.configs import refused, shop
 from tests.support.encoded_batches import LAYOUT, SCHEMA, random_batch

@@ -13,7 +13,7 @@ from zipfile import ZipFile
 
 from packaging.requirements import Requirement
 
-from corank.core.extras import EXTRA_OF
+from corank.core.lazy import EXTRA_OF
 from supply_chain.lock import ROOT
 
 _RUN = """

@@ -15,10 +15,9 @@ from rich.console import Console
 import corank
 from corank.bundle.bundle import Bundle
 from corank.bundle.bundle_writer import write_bundle
-from corank.bundle.content import read_tables
-from corank.bundle.item_parts import ItemGraphs, save_parts, store_parts
+from corank.bundle.content import ItemGraphs, read_tables, save_parts, store_parts
 from corank.bundle.item_records import ItemRecords
-from corank.bundle.items_as_of import ItemsAsOf
+from corank.bundle.manifest import ItemsAsOf
 from corank.datasets.feed.simulate import simulate_world
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout

@@ -16,16 +16,16 @@ from corank.bundle.bundle_writer import write_bundle
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import FORMAT, BundleManifest
 from corank.core.calibration import Platt
-from corank.data.dataset import PackedDataset, prior_folder
+from corank.data.packed.dataset import PackedDataset, prior_folder
 from corank.distributed.ranks import Ranks
-from corank.evaluation.stage_order import Calibrators
+from corank.evaluation.predict import Calibrators
 from corank.models.joint import JointModel
 from corank.serving.funnel.funnel import Funnel
-from corank.training.config import Config
+from corank.training.config.config import Config
 from corank.training.export import export_bundle
-from corank.training.preparation.number_sample import fit_networks
-from corank.training.preparation.packed_data import open_packed, pack_config
+from corank.training.packed_data import open_packed, pack_config
 from corank.training.run import Run, build_model
+from corank.training.trainer import fit_networks
 from tests.support.random_config import world_config
 from tests.support.random_tables import write_tables
 from tests.support.random_worlds import Drawn

@@ -19,15 +19,12 @@ from torch import Tensor
 
 from corank.core.errors import CorankError
 from corank.distributed.process_group import join_ranks
-from corank.distributed.ranks import Ranks
-from corank.distributed.row_shards import RowShards
-from corank.training.checkpoints.checkpoint import Checkpoint
-from corank.training.checkpoints.checkpoint_writer import CheckpointWriter
-from corank.training.checkpoints.location import CheckpointLocation
-from corank.training.checkpoints.shard_manifest import ShardManifest
-from corank.training.checkpoints.split_table import SplitTable, TablePart
+from corank.distributed.ranks import Ranks, RowShards
+from corank.training.checkpoints.checkpoint import Checkpoint, SplitTable, TablePart
+from corank.training.checkpoints.checkpoint_files import CheckpointLocation, CheckpointWriter
+from corank.training.checkpoints.shards import ShardManifest
 from corank.training.checkpoints.training_state import training_state
-from corank.training.config_file import read
+from corank.training.config.config_file import read
 from corank.training.run import Run
 from corank.training.trainer import Trainer
 from tests.support.ranks import fork_ranks

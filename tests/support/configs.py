@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from corank.core.errors import ConfigError
-from corank.training.config_file import read
+from corank.training.config.config_file import read
 
 TEXT = """\
 name: shop

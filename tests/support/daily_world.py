@@ -12,7 +12,7 @@ from corank.continual.history import DailyHistory
 from corank.datasets.feed.simulate import simulate_world
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
-from corank.training.plain_config.config_values import read_values
+from corank.training.config.yaml_values import read_values
 from corank.training.run import Run
 
 SMALL = {"prerank": {"query": [8, 4], "item": [8, 4]}, "rank": {"hidden": [8]}}

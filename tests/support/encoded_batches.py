@@ -2,10 +2,8 @@
 
 import numpy as np
 
-from corank.batches.batch import Batch
-from corank.batches.build import build_batch
-from corank.batches.encoded_batch import EncodedBatch
-from corank.batches.sums import group
+from corank.batches.batch import Batch, group
+from corank.batches.build import EncodedBatch, build_batch
 from corank.core.ragged import Ragged, Rows
 from corank.features.input_layout import Bags, Layout
 from corank.features.kinds.bucket import BucketFeature

@@ -15,13 +15,12 @@ from torch import Tensor
 
 from corank.batches.batch import Batch
 from corank.core.settings import validate
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.pack import pack_log
 from corank.datasets.feed.simulate import simulate_world
 from corank.distributed.process_group import join_ranks
-from corank.distributed.ranks import Ranks
-from corank.distributed.row_shards import RowShards
-from corank.training.config import Config
+from corank.distributed.ranks import Ranks, RowShards
+from corank.training.config.config import Config
 from corank.training.run import Run
 from corank.training.trainer import Trainer
 
@@ -63,22 +62,19 @@ EVERYTHING: dict[str, Any] = {
         *({**TAUGHT, "form": form, "warm_up": 3} for form in ("pointwise", "listwise")),
         {**TAUGHT, "form": "pairwise", "chunks": 4},
         {"kind": "distill", "teacher": "teacher", "student": "light", "on": ["exposed", "ranked"]},
-        {"kind": "pseudo_label", "ensemble": ["rank", "teacher"], "student": "light", "on": ["preranked"]},
         {"kind": "distill", "teacher": "production", "student": "light", "on": ["exposed", "ranked"]},
         *({"kind": "levels", "stage": "light", "form": form} for form in ("ranknet", "lambda", "softmax")),
         {"kind": "listwise", "stage": "light"},
         {"kind": "pairwise", "stage": "prerank", "temperature": 2.0},
         *(
             {"kind": "cascade", "form": form, "positive": ["exposed"]}
-            for form in ("lcron", "arf", "dftopk", "icc")
+            for form in ("lcron", "arf_v2", "dftopk")
         ),
-        {"kind": "rankflow", "positive": ["exposed"]},
+        {"kind": "info_nce", "stage": "prerank"},
     ],
     "train": {"average": 0.9},
 }
 """Three stages, a teacher, attention, crosses, an average, and every loss."""
-LEARNT = {"kind": "cascade", "form": "arf_v2", "positive": ["exposed"], "weights": "learnt"}
-"""A loss that learns weights of its parts."""
 LAZY = {"optimiser": "lazy_adam", "lr": 0.01}
 
 CASES: dict[str, dict[str, Any]] = {
@@ -87,7 +83,7 @@ CASES: dict[str, dict[str, Any]] = {
     # a stage learns in turn whose tables are frozen
     "alternate": {
         "stages": [TOWERS | {"table_gradient": False}, RANK],
-        "losses": [*CLICKS, {"kind": "levels", "stage": "prerank", "form": "bce"}],
+        "losses": [*CLICKS, {"kind": "levels", "stage": "prerank", "form": "softmax"}],
         "train": {"mode": "alternate", "table": LAZY},
     },
     "separate": {
@@ -96,7 +92,7 @@ CASES: dict[str, dict[str, Any]] = {
         "train": {"mode": "separate", "average": 0.9},
     },
     # ranks have no request, or none with a label
-    "few requests": EVERYTHING | {"losses": [*EVERYTHING["losses"], LEARNT], "train": {"requests": 3}},
+    "few requests": EVERYTHING | {"train": {"requests": 3}},
 }
 """By name the parts of a config that differ from the world's own."""
 STEPS = 6

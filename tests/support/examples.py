@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 
-from corank.serving.funnel.example import make_example
+from corank.serving.funnel.random_requests import make_example
 from corank.serving.funnel.request import Request
-from corank.serving.http.transport.codec import JSON_CODEC
+from corank.serving.http.body import JSON_CODEC
 from tests.support.cases import Case
 
 

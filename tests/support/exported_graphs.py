@@ -8,9 +8,9 @@ from unittest.mock import patch
 
 from corank.bundle.bundle import Bundle
 from corank.core.calibration import Platt
-from corank.evaluation.stage_order import Calibrators
+from corank.evaluation.predict import Calibrators
 from corank.models.joint import JointModel
-from corank.training.config import Config
+from corank.training.config.config import Config
 
 
 @contextmanager

@@ -11,8 +11,7 @@ from pydantic import TypeAdapter
 from corank.features.feature_kind import Feature
 from corank.features.log_schema import DataSettings, EventTable, Label
 from corank.features.schema import Schema
-from corank.features.splits.by_time import TimeSplit
-from corank.features.splits.split_rule import SplitRule
+from corank.features.split import SplitRule, TimeSplit
 
 HOUR, DAY = 3_600_000, 86_400_000
 USERS, ITEMS, REQUESTS = 5, 8, 40

@@ -5,10 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from hypothesis import strategies as st
 
-from corank.batches.batch import Batch
-from corank.batches.build import build_batch
-from corank.batches.encoded_batch import EncodedBatch, EventRows
-from corank.batches.sums import group
+from corank.batches.batch import Batch, group
+from corank.batches.build import EncodedBatch, EventRows, build_batch
 from corank.core.ragged import Ragged, Rows
 from corank.features.input_layout import Attended, Bags
 from tests.support.encoded_batches import LAYOUT, rows

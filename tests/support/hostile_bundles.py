@@ -1,4 +1,4 @@
-"""Bundles mutated by what they are made of: names, sizes, checksums, JSON, arrays, tables, graphs, links.
+"""Bundles, and stores of them, mutated by what they are made of: names, sizes, JSON, arrays, tables, graphs, links.
 
 Half of the mutations carry checksums that fit, so that what lies behind the checksums is reached, too.
 """
@@ -16,6 +16,10 @@ import numpy as np
 from corank.bundle.manifest import digest
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
+from corank.serving.store.base import open_store
+from corank.serving.store.publish import publish_bundle
+from corank.serving.store.source import StoreSource
+from corank.serving.store.version_parts import MANIFEST
 from tests.support.hostile_cases import VALUES, HostileFolder
 from tests.support.hostile_input import mutate
 
@@ -82,6 +86,49 @@ class HostileBundles(HostileFolder):
                 self.case / "manifest.json",
             ]
             self.put_link(random_, random_.choice(places))
+
+
+class HostileStore(HostileFolder):
+    """Follows mutations of one store."""
+
+    def __init__(self, bundle: Path, request: dict[str, Any], folder: Path) -> None:
+        """
+        Args:
+            bundle: a sound one, which is published.
+            request: that it can rank.
+            folder: for the store and the cache, next to files that none may touch.
+        """
+        super().__init__(folder, "store")
+        self.case.parent.mkdir()
+        self.request, self.store = request, open_store(f"lmdb:{self.case}", create=True)
+        self.version = publish_bundle(bundle, self.store)
+        self.head = self.store.head() or b""
+        (self.manifest,) = self.store.get(f"parts/{self.version}", [MANIFEST])
+
+    def open(self) -> None:
+        """Load what is live, and rank a request."""
+        funnel = StoreSource(self.store, self.case.parent / "cache").load_newer(None)
+        assert funnel is not None
+        funnel.rank(Request.parse(self.request))
+
+    def write(self, random_: random.Random) -> None:
+        """Write head and manifest, one of them mutated; the head's digest of the manifest fits in most cases."""
+        shutil.rmtree(self.case.parent / "cache", ignore_errors=True)
+        head, manifest = json.loads(self.head), self.manifest or b""
+        if random_.random() < 0.5:
+            manifest = json.dumps(mutate_manifest(random_, json.loads(manifest))).encode()
+            if random_.random() < 0.9:
+                head["versions"][self.version]["manifest"] = hashlib.sha256(manifest).hexdigest()
+        else:
+            hostile = ["../../canary", "/canary/file", "..", "", *VALUES]
+            head = mutate(random_, head, random_.choice(hostile))
+            if random_.random() < 0.2 and isinstance(head, dict):
+                name = random_.choice(["../../canary/x", "/canary", "a/../b", "\x00", "x" * 3000])
+                facts = json.loads(self.head)["versions"][self.version]
+                head |= {"live": name, "versions": {name: facts}}
+        raw = json.dumps(head).encode()
+        raw = mutate_bytes(random_, raw) if random_.random() < 0.1 else raw
+        assert self.store.swap(self.store.head(), raw, {f"parts/{self.version}": [(MANIFEST, manifest)]})
 
 
 def mutate_manifest(random_: random.Random, plain: Any) -> Any:

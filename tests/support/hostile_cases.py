@@ -130,6 +130,12 @@ class HostileFolder(ABC):
                 outcome.note(f"touched {touched}")
         return outcome
 
+    def check(self, cases: int, accepted: int, seed: int) -> None:
+        """Assert that all cases are used or refused, and that fewer than `accepted` are used."""
+        outcome = self.run(cases, seed, FileWatch())
+        assert (outcome.failed, outcome.hung, outcome.escaped) == (0, 0, 0), outcome.first
+        assert outcome.cases == cases and outcome.accepted < accepted
+
     def put_link(self, random_: random.Random, place: Path) -> None:
         """Put a link or a pipe in the place of a file or a folder."""
         shutil.rmtree(place) if place.is_dir() else place.unlink()

@@ -1,24 +1,16 @@
 """Mutated configs: of their values, their lines and their bytes; and what reading and checking them leads to."""
 
 import random
-import signal
-import time
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import yaml
 
 import corank
-from corank.core.errors import CorankError
 from corank.datasets.feed.simulate import simulate_world
 from tests.support.configs import TEXT
+from tests.support.hostile_cases import Outcome, attempt
 from tests.support.hostile_input import mutate
-from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,121 +18,27 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
 )
 TOKENS = [
-    *(
-        "&a ",
-        "*a",
-        "<<: *a",
-        "---\n",
-        "...\n",
-        "%YAML 1.1\n",
-        "\t",
-        "? ",
-        "| ",
-        "> ",
-        "'",
-        '"',
-        "#",
-        "!!set ",
-    ),
-    *(
-        "!!python/name:os.system",
-        "!!binary ",
-        "!!int x",
-        "! ",
-        "{",
-        "}",
-        "[",
-        "]",
-        ": ",
-        "- ",
-        ",",
-        "\n",
-        "\r",
-    ),
-    *(
-        "030",
-        "1:30",
-        "0o17",
-        "0x1f",
-        "1_000",
-        ".inf",
-        "-.inf",
-        ".nan",
-        "1e999",
-        "2026-02-30",
-        "~",
-        "yes",
-        "on",
-    ),
-    *('"\\0"', '"\\ud800"', '"\\U0001F600"', "\u2028", "\ufeff", "\x85", "9" * 5000, "[" * 300, "- " * 300),
-    "{a: " * 300,
-    LAUGHS,
+    *("&a ", "*a", "<<: *a", "---\n", "...\n", "%YAML 1.1\n", "\t", "? ", "| ", "> ", "'", '"', "#", "\r"),
+    *("!!set ", "!!python/name:os.system", "!!binary ", "!!int x", "! ", "{", "}", "[", "]", ": ", "- "),
+    *(",", "\n", "030", "1:30", "0o17", "0x1f", "1_000", ".inf", "-.inf", ".nan", "1e999", "2026-02-30"),
+    *("~", "yes", "on", '"\\0"', '"\\ud800"', '"\\U0001F600"', "\u2028", "\ufeff", "\x85", "9" * 5000),
+    *("[" * 300, "- " * 300, "{a: " * 300, LAUGHS),
 ]
 VALUES: list[Any] = [
     *(None, True, False, 0, -1, 1, 7, 2**31, 2**63 - 1, -(2**63), 2**64, 10**400, -0.0, 0.5, 1e308, 1e-308),
-    *(
-        float("inf"),
-        float("-inf"),
-        float("nan"),
-        "",
-        " ",
-        "x",
-        "-1",
-        "1_0",
-        "click",
-        "rank",
-        "prerank",
-        "exposed",
-    ),
-    *(
-        "user_id",
-        "item_id",
-        "time",
-        "level",
-        "a.b",
-        "../x",
-        "a" * 20_000,
-        "\u0000",
-        "粗排",
-        "e\u0301",
-        "%s{0}",
-    ),
-    *(
-        "click * (",
-        "(" * 400 + "click",
-        "click ** click ** click",
-        "9 ** 9 ** 9",
-        "click.__class__",
-        "1d",
-        "-1d",
-    ),
-    *("9" * 30 + "d", "2026-04-29", "2026-02-30", "9999-12-31", "0001-01-01", "2026-04-29T06:00:00+23:59"),
-    *("batch", "catalogue", "**", "[", "*.parquet", "UTC", "Asia/Shanghai", "../../etc/localtime"),
-    *([], {}, [[]], [None], {"": None}, ["click", "click"], [0, 0], {"column": "is_click"}, [{}] * 50),
+    *(float("inf"), float("-inf"), float("nan"), "", " ", "x", "-1", "1_0", "click", "rank", "prerank"),
+    *("exposed", "user_id", "item_id", "time", "level", "a.b", "../x", "a" * 20_000, "\u0000", "粗排"),
+    *("e\u0301", "%s{0}", "click * (", "(" * 400 + "click", "click ** click ** click", "9 ** 9 ** 9"),
+    *("click.__class__", "1d", "-1d", "9" * 30 + "d", "2026-04-29", "2026-02-30", "9999-12-31", "0001-01-01"),
+    *("2026-04-29T06:00:00+23:59", "batch", "catalogue", "**", "[", "*.parquet", "UTC", "Asia/Shanghai"),
+    *("../../etc/localtime", [], {}, [[]], [None], {"": None}, ["click", "click"], [0, 0], [{}] * 50),
+    {"column": "is_click"},
 ]
-
-
-@dataclass
-class ConfigResults:
-    """Counts of the outcomes of mutated configs."""
-
-    cases: int = 0
-    accepted: int = 0
-    """Read without an error, which is right for many mutations."""
-    failed: int = 0
-    """Raised what is no error of the user's."""
-    hung: int = 0
-    """Were interrupted after PATIENCE."""
-    slowest: float = 0.0
-    """Seconds of the slowest case, of the processor."""
-    slowest_config: bytes = b""
-    failures: list[str] = field(default_factory=list)
-    """The first few, with the config."""
 
 
 def base_configs(world: Path) -> list[str]:
     """The configs that are mutated: examples, of which some fit a simulated world, the importers', the world's."""
-    paths = [*(ROOT / "examples").glob("*.yaml"), *(ROOT / "corank/datasets").glob("*.yaml")]
+    paths = [*(ROOT / "examples").glob("*.yaml"), *ROOT.glob("corank*/datasets/*.yaml")]
     texts = [path.read_text(encoding="utf-8") for path in sorted(paths)]
     simulated = (world / "config.yaml").read_text(encoding="utf-8")
     return [*texts, TEXT, *[simulated] * 4]
@@ -201,7 +99,7 @@ def make_world(folder: Path) -> Path:
     return folder / "world"
 
 
-def read_mutations(world: Path, cases: int, seed: int) -> ConfigResults:
+def read_mutations(world: Path, cases: int, seed: int) -> Outcome:
     """Read mutated configs, and check them against the tables of a world; only a CorankError may come of it.
 
     Args:
@@ -210,44 +108,10 @@ def read_mutations(world: Path, cases: int, seed: int) -> ConfigResults:
         seed: of the mutations.
     """
     corank.check(world / "config.yaml")  # what the first check imports is no config's fault
-    random_, results, bases = random.Random(seed), ConfigResults(), base_configs(world)
+    random_, outcome, bases = random.Random(seed), Outcome(cases), base_configs(world)
+    path = world / "mutated.yaml"
     for _ in range(cases):
-        path = world / "mutated.yaml"
         path.write_bytes(mutate_config(random_, random_.choice(bases)))
-        _try(results, path)
+        attempt(outcome, lambda: corank.check(path), repr(path.read_bytes()[:1000]))
         path.unlink()
-    return results
-
-
-def _try(results: ConfigResults, path: Path) -> None:
-    results.cases += 1
-    began, due = time.process_time(), time.monotonic() + PATIENCE
-    try:
-        with _interrupted():
-            corank.check(path)
-        results.accepted += 1
-    except (CorankError, TimeoutError):
-        results.hung += time.monotonic() >= due
-    except Exception:
-        results.failed += 1
-        if len(results.failures) < 20:
-            results.failures.append(f"{traceback.format_exc()}\n{path.read_bytes()[:3000]!r}")
-    took = time.process_time() - began
-    if took > results.slowest:
-        results.slowest, results.slowest_config = took, path.read_bytes()
-
-
-@contextmanager
-def _interrupted() -> Iterator[None]:
-    """Raise TimeoutError in the block after PATIENCE."""
-
-    def stop(signal_: int, frame: FrameType | None) -> None:
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    return outcome

@@ -4,7 +4,6 @@ import contextlib
 import json
 import random
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import httpx2
@@ -12,7 +11,8 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corank.serving.http.transport.codec import MSGPACK
+from corank.serving.http.body import MSGPACK
+from tests.support.hostile_cases import Outcome
 from tests.support.service import JSON, TOKEN
 from tests.support.waiting import PATIENCE
 
@@ -41,20 +41,6 @@ json_values = st.recursive(
 )
 
 
-@dataclass
-class Result:
-    """Counts of the requests sent and of the responses that break the API's promises."""
-
-    cases: int = 0
-    failed: int = 0
-    """Responses with a 5xx other than 503 with Retry-After, with an undeclared status, or that are not JSON."""
-    hung: int = 0
-    slowest: float = 0.0
-    """Seconds of the slowest response."""
-    first: str = ""
-    """The first failure, in words."""
-
-
 def mutate(random_: random.Random, value: Any, new: Any) -> Any:
     """Return a copy of a JSON value in which one random part is replaced by `new`, removed or doubled."""
     if isinstance(value, dict) and value and random_.random() < 0.8:
@@ -73,8 +59,11 @@ def mutate(random_: random.Random, value: Any, new: Any) -> Any:
     return new
 
 
-def record(result: Result, response: httpx2.Response, began: float, what: str) -> None:
-    """Count a response to the request `what`, which was sent at `began`."""
+def record(result: Outcome, response: httpx2.Response, began: float, what: str) -> None:
+    """Count a response to the request `what`, which was sent at `began`.
+
+    It failed if it is a 5xx other than 503 with Retry-After, has an undeclared status, or is not JSON.
+    """
     took = time.perf_counter() - began
     result.cases += 1
     result.slowest = max(result.slowest, took)
@@ -87,7 +76,7 @@ def record(result: Result, response: httpx2.Response, began: float, what: str) -
         allowed = allowed and isinstance(document, dict)
     if not allowed:
         result.failed += 1
-        result.first = result.first or f"{response.status_code} for {what[:500]}: {response.text[:500]}"
+        result.note(f"{response.status_code} for {what[:500]}: {response.text[:500]}")
 
 
 def write(random_: random.Random, value: Any, packed: bool) -> bytes:
@@ -103,9 +92,9 @@ def write(random_: random.Random, value: Any, packed: bool) -> bytes:
 
 def post_mutations(
     url: str, path: str, valid: dict[str, Any], cases: int, seed: int, packed: bool = False
-) -> Result:
+) -> Outcome:
     """Post mutations of a valid body, JSON or MessagePack: its values, its fields and its bytes."""
-    result = Result()
+    result = Outcome()
     with httpx2.Client(
         base_url=url, timeout=PATIENCE, headers=TOKEN | (PACKED if packed else JSON)
     ) as client:
@@ -128,7 +117,7 @@ def post_mutations(
     return result
 
 
-def call_operations(url: str, cases: int) -> Result:
+def call_operations(url: str, cases: int) -> Outcome:
     """Call every operation of the OpenAPI document with at most `cases` requests made by schemathesis."""
     import schemathesis
 
@@ -137,7 +126,7 @@ def call_operations(url: str, cases: int) -> Result:
 
     schemathesis.serializer("application/x-ndjson")(to_bytes)
 
-    result = Result()
+    result = Outcome()
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     for operation in schema.get_all_operations():
         made: Any = operation.ok()  # an operation that cannot be read raises

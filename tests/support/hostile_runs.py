@@ -1,4 +1,4 @@
-"""Runs mutated by what they are made of: run.json, facts, tensors of every checkpoint, bytes, links and pipes.
+"""Runs and packed data mutated by what they are made of: JSON, arrays, facts, tensors, bytes, links, pipes.
 
 Most checkpoints carry a digest that fits, so that what lies behind it is reached, too.
 """
@@ -15,16 +15,19 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from corank.data.dataset import PackedDataset
+from corank.bundle.item_records import ItemRecords
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.manifest import MANIFEST
+from corank.distributed.ranks import Ranks
+from corank.evaluation.predict import predict_by_ranks
 from corank.training.checkpoints.checkpoint import Checkpoint, digest_tensors, load
 from corank.training.export import export_bundle
 from corank.training.run import CHECKPOINTS, Run
 from corank.training.train import train_run
 from corank.training.trainer import Trainer
-from corank.training.warm_start.judged_run import JudgedRun
-from corank.training.warm_start.preparation import plan_warm_start
-from corank.training.warm_start.restore import warm_start
-from tests.support.hostile_bundles import mutate_bytes
+from corank.training.warm_start_preparation import plan_warm_start
+from corank.training.weight_transfer import JudgedRun, warm_start
+from tests.support.hostile_bundles import NAMES, mutate_bytes, mutate_part
 from tests.support.hostile_cases import VALUES, HostileFolder
 from tests.support.hostile_input import mutate
 from tests.support.shared import derived, shared
@@ -134,6 +137,51 @@ class HostileRuns(HostileFolder):
         export_bundle(self.case.parent / "bundle", run.config, packed, model, calibrators, weights=weights)
 
 
+class HostilePackings(HostileFolder):
+    """Writes mutations of one packing, and trains and predicts on those that open."""
+
+    def __init__(self, packed: Path, run: Run, folder: Path) -> None:
+        """
+        Args:
+            packed: sound packed data.
+            run: of their config.
+            folder: for the cases, next to files that none may touch.
+        """
+        super().__init__(folder, "packed")
+        self.plain = json.loads((packed / MANIFEST).read_bytes())
+        self.files = {name: (packed / name).read_bytes() for name in self.plain["files"]}
+        self.run_of = run
+
+    def write(self, random_: random.Random) -> None:
+        """Write the sound packing with a mutation."""
+        plain, files = json.loads(json.dumps(self.plain)), dict(self.files)
+        if random_.random() < 0.25:
+            plain = mutate(random_, plain, random_.choice([*VALUES, *NAMES]))
+        else:
+            name = random_.choice([*files])
+            files[name] = mutate_part(random_, name, files[name], [*files.values()])
+            if random_.random() < 0.9:
+                plain["files"][name] = len(files[name])
+        shutil.rmtree(self.case.parent, ignore_errors=True)
+        for name, raw in files.items():
+            (self.case / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.case / name).write_bytes(raw)
+        text = json.dumps(plain).encode()
+        (self.case / MANIFEST).write_bytes(mutate_bytes(random_, text) if random_.random() < 0.05 else text)
+        if random_.random() < 0.05:
+            self.put_link(random_, self.case / random_.choice([*files, MANIFEST, "items"]))
+
+    def open(self) -> None:
+        """Open the packing, make a step of a training, and predict."""
+        packed = PackedDataset.open(self.case)
+        trainer = Trainer(self.run_of, packed)
+        trainer.step(next(iter(trainer.reader.read_shuffled(0))))
+        predict_by_ranks(trainer.model, packed, "test", Ranks(), names=trainer.model.networks)
+        with packed.naming_damage():
+            priors = packed.priors.as_of(packed.schema, packed.manifest.last)
+            ItemRecords.of_packed(packed, priors, *packed.newest_items())
+
+
 def mutate_document(random_: random.Random, plain: dict[str, Any]) -> bytes:
     """Change run.json: a value, its bytes, or how deep it is."""
     how = random_.random()
@@ -182,28 +230,19 @@ def mutate_tensors(random_: random.Random, tensors: dict[str, Tensor]) -> dict[s
         case 1:
             return others | {f"{name}x": tensor}
         case 2:
-            return tensors | {
-                random_.choice(["x", "optimiser.rank.0.more", "model.tables.y"]): tensor.clone()
-            }
+            new = random_.choice(["x", "optimiser.rank.0.more", "model.tables.y"])
+            return tensors | {new: tensor.clone()}
         case 3:
+            if not tensor.dim():
+                return tensors | {name: tensor.repeat(3)}
             return tensors | {
                 name: random_.choice([tensor[:-1], tensor[..., None], tensor.reshape(-1)]).clone()
-                if tensor.dim()
-                else tensor.repeat(3)
             }
         case 4:
             return tensors | {name: torch.zeros(())}
         case 5:
-            kinds = [
-                torch.int64,
-                torch.int32,
-                torch.float64,
-                torch.float16,
-                torch.bool,
-                torch.uint8,
-                torch.bfloat16,
-            ]
-            return tensors | {name: tensor.to(random_.choice(kinds))}
+            kind = random_.choice(["int64", "int32", "float64", "float16", "bool", "uint8", "bfloat16"])
+            return tensors | {name: tensor.to(getattr(torch, kind))}
         case 6:
             return tensors | {name: torch.zeros(*tensor.shape, 2)}
     changed = tensor.clone()

@@ -18,7 +18,7 @@ from torch.distributed import (  # type: ignore[attr-defined]
 )
 
 from corank.core.errors import ConfigError, CorankError, DataError
-from corank.distributed import collective_log
+from corank.distributed import ranks as collective_log
 from corank.distributed.process_group import join_ranks
 from corank.distributed.ranks import Ranks
 from corank.evaluation.predict import predict_by_ranks

@@ -1,17 +1,26 @@
-"""Small batches, logits and sums written out, for tests of the losses."""
+"""Small batches, logits and sums written out, and what every loss keeps, for tests of the losses."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Annotated, Any
 
 import numpy as np
+import pytest
 import torch
+from pydantic import TypeAdapter
 
 from corank.batches.batch import Batch
-from corank.losses.base import FunnelSpec, Loss
-from corank.losses.means import divide, weighted_sum
-from corank.models.stage_io import StageOutput
-from tests.support.encoded_batches import batch, rows
+from corank.core.errors import ConfigError
+from corank.core.registry import by_name
+from corank.losses.base import LOSSES, FunnelSpec, Loss
+from corank.losses.total import TotalLoss, divide, weighted_sum
+from corank.models.joint import JointModel
+from corank.models.settings.mlp import MlpSettings
+from corank.models.settings.two_tower import TowersSettings
+from corank.models.stage_io import StageOutput, StageVectors
+from tests.support.encoded_batches import LAYOUT, batch, random_batch, rows
+from tests.support.models import grad_of
 
 LEVELS = ["cut", "kept", "exposed"]
 STAGES = ("prerank", "rank", "rerank")
@@ -23,6 +32,13 @@ SCOPE = FunnelSpec(
     with_vectors=["prerank"],
     scores=["production"],
 )
+LEVEL = [0, 2, 1, 0, 2]
+Z = {
+    "prerank": [0.5, -1.0, 2.0, 0.1, 0.7],
+    "rank": [0.2, 0.4, -0.3, 1.0, 0.6],
+    "rerank": [-0.2, 0.9, 0.3, 0.0, 0.8],
+}
+"""Logits of a request whose candidates reached LEVEL."""
 
 
 def requests(levels: Sequence[Sequence[int]], weights: Sequence[float] | None = None) -> Batch:
@@ -49,12 +65,84 @@ def logits_of(outputs: Mapping[str, StageOutput]) -> dict[str, dict[str, torch.T
     return {stage: dict(output.logits) for stage, output in outputs.items()}
 
 
+def gradient_of(z: Mapping[str, StageOutput], stage: str = "prerank") -> torch.Tensor:
+    """The gradient of a stage's logits."""
+    return grad_of(z[stage].logits["click"])
+
+
 def loss(term: Loss, z: Mapping[str, StageOutput], made: Batch, scope: FunnelSpec = SCOPE) -> float:
     """The term's mean, its gradients left in `z`."""
     term.check(scope, "losses.0")
     total = divide(*weighted_sum(*term.values(z, made, scope)))
     total.backward()
     return total.item()
+
+
+def made_of(values: Mapping[str, Any]) -> Loss:
+    """A loss, read as from a config."""
+    read: Loss = TypeAdapter(Annotated[Loss, *by_name(LOSSES, "kind")]).validate_python(dict(values))
+    return read
+
+
+def require_zero_without_lists(values: Mapping[str, Any]) -> None:
+    """Fail unless a loss, and its gradients, are 0 where a batch has nothing that it learns from."""
+    term = made_of(values)
+    cases: list[list[list[int]]] = [[[], []], [[1]], [[1], [1, 1]]]
+    for levels in cases:
+        count = sum(map(len, levels))
+        z = outputs(**dict.fromkeys(STAGES, [20.0] * count))
+        vectors = StageVectors(torch.ones(2, 4), lambda: torch.ones(9, 4), torch.ones(()), torch.ones(()))
+        z["prerank"] = replace(z["prerank"], vectors=vectors)
+        z = {stage: replace(one, loss_parameters={term.name: torch.ones(())}) for stage, one in z.items()}
+        assert loss(term, z, requests(levels)) == 0
+        for stage in STAGES:
+            gradient = z[stage].logits["click"].grad
+            assert gradient is None or not gradient.any(), (levels, stage)
+
+
+def require_names_that_exist(values: Mapping[str, Any]) -> None:
+    """Fail unless a loss refuses stages, labels and levels that do not exist, by key."""
+    absent = {
+        **dict.fromkeys(("stage", "student", "teacher"), "gone"),
+        **{key: ["gone"] for key in ("stages", "positive", "on", "from", "ensemble")},
+        "label": "gone",
+    }
+    made_of(values).check(SCOPE, "losses.0")
+    for key in {*values, "label"} & absent.keys():
+        with pytest.raises((ConfigError, ValueError), match=r"gone|positive"):
+            made_of({**values, key: absent[key]}).check(SCOPE, "losses.0")
+
+
+def learn_at_once(every: Sequence[Mapping[str, Any]], dtype: torch.dtype) -> None:
+    """Fail unless three stages, the first two towers, get finite losses and gradients of all losses at once."""
+    torch.manual_seed(0)
+    stages: list[TowersSettings | MlpSettings] = [
+        TowersSettings(name="first", model="towers", value="click", keep=3),
+        TowersSettings(name="prerank", model="towers", value="click", keep=2),
+        MlpSettings(name="rank", model="mlp", keep=1),
+    ]
+    names = [stage.name for stage in stages]
+    funnel = FunnelSpec(
+        LEVELS,
+        ["click"],
+        {name: ["click"] for name in names},
+        {stage.name: stage.keep for stage in stages},
+        with_vectors=names[:2],
+    )
+    total = TotalLoss([made_of(values) for values in every], funnel)
+    total.check()
+    model = JointModel(stages, LAYOUT, loss_parameters=total.parameters())
+    model.dtype = dtype
+    made, _ = random_batch(3, requests=12)
+    value, means = total(model(made), made, 1)
+    value.backward()
+    assert len(means) == len(every)
+    for name, mean in means.items():
+        assert mean.isfinite() and mean > 0, name
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        gradient = parameter.grad
+        assert (gradient.coalesce().values() if gradient.is_sparse else gradient).isfinite().all(), name
 
 
 def softplus(x: float) -> float:
@@ -84,3 +172,21 @@ def neural_sort(s: Sequence[float], temperature: float) -> list[list[float]]:
         ]
         for t in range(1, n + 1)
     ]
+
+
+def survival(z: Sequence[float], keep: int, temperature: float) -> list[float]:
+    """The probability of LCRON that a stage keeps each candidate."""
+    p, n = neural_sort(z, temperature), range(len(z))
+    return [sum(p[t][i] for t in range(keep)) / sum(p[t][i] for t in n) for i in n]
+
+
+def missed(p: Sequence[float], true: Sequence[int]) -> float:
+    """The mean cross-entropy of probabilities."""
+    return sum(bce(q, y) for q, y in zip(p, true, strict=True)) / len(true)
+
+
+def order_loss(z: Sequence[float], level: Sequence[int], temperature: float) -> float:
+    """L_Global of ARF: −log P̂ of the order by level, averaged over the ranks."""
+    p, n = neural_sort(z, temperature), len(z)
+    order = sorted(range(n), key=lambda i: (-level[i], -z[i]))
+    return -sum(math.log(p[t][i]) for t, i in enumerate(order)) / n

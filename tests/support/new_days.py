@@ -7,8 +7,8 @@ from pathlib import Path
 import polars as pl
 
 from corank.api.config_source import OpenedConfig
-from corank.training.validation.packed_rows import open_packed_of
-from corank.training.validation.validation import Validation, compare_rows
+from corank.training.drift.drift import Validation, compare_rows
+from corank.training.drift.encoded_rows import open_packed_of
 from tests.support.shared import finished_run, simulated_world
 
 Change = Callable[[pl.DataFrame], pl.DataFrame]

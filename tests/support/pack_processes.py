@@ -23,13 +23,13 @@ import pytest
 from pydantic import TypeAdapter
 
 from corank.core.types import Report
-from corank.data import row_ranges
+from corank.data import tables as row_ranges
 from corank.data.packing import pack as packing
 from corank.engine.base import Engine, open_engine
 from corank.features.feature_kind import Feature
 from corank.features.log_schema import DataSettings, Label
 from corank.features.schema import Schema
-from corank.features.splits.by_time import TimeSplit
+from corank.features.split import TimeSplit
 
 HOUR, DAY = 3_600_000, 86_400_000
 USERS, ITEMS, CANDIDATES = 20, 30, 5

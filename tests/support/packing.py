@@ -9,9 +9,9 @@ import pytest
 
 from corank.core.errors import DataError
 from corank.core.ragged import Ragged
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.shard import Shard
 from corank.data.packing.pack import pack_log
-from corank.data.shard import Shard
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature
 from corank.features.kinds.number import NumberFeature

@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from corank.batches.batch import Batch
-from corank.batches.build import build_batch
-from corank.batches.drawn_requests import DrawnRequests
-from corank.batches.encoded_batch import EncodedBatch
-from corank.batches.reader import Reader
+from corank.batches.build import EncodedBatch, build_batch
+from corank.batches.reader import DrawnRequests, Reader
 from corank.features.input_layout import Bags
 from corank.features.schema import PLACEMENTS
 from corank.models.joint import JointModel

@@ -6,10 +6,8 @@ from typing import Any
 import numpy as np
 
 from corank.core.calibration import Platt
-from corank.evaluation.document import render
-from corank.evaluation.measures import evaluate_predictions
-from corank.evaluation.predict import Predictions
-from corank.evaluation.stage_order import Calibrators
+from corank.evaluation.measures import evaluate_predictions, render
+from corank.evaluation.predict import Calibrators, Predictions
 from corank.metrics.requests import Requests
 from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.two_tower import TowersSettings

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from corank.core.types import Doubles
-from corank.metrics.bootstrap import REPLICATES, interval
+from corank.metrics.intervals import REPLICATES, interval
 from corank.metrics.measure import Measure
 from corank.metrics.requests import Requests
 

@@ -14,10 +14,9 @@ import httpcore2
 import httpx2
 import psutil
 
-from corank.serving.http.access.control import AccessControl
-from corank.serving.http.access.origin import OriginPolicy
-from corank.serving.http.access.tokens import Token, Tokens
-from corank.serving.http.transport.call import AsgiMessage, HttpCall
+from corank.serving.http.access_control import AccessControl, OriginPolicy
+from corank.serving.http.asgi import AsgiMessage, HttpCall
+from corank.serving.http.tokens import Token, Tokens
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE, eventually
 

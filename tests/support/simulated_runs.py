@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 import corank
-from corank.core.storage.object_url import PathOrUrl
+from corank.core.objects import PathOrUrl
 from corank.datasets.feed.simulate import simulate_world
 from corank.training.callbacks import TrainingEvaluation, TrainingLog
 from corank.training.run import Run

@@ -3,11 +3,15 @@
 import shutil
 from pathlib import Path
 
-from corank.training.checkpoints.checkpoint import Checkpoint
-from corank.training.checkpoints.location import CheckpointLocation
-from corank.training.checkpoints.shard_files import copy_shard, write_shard
-from corank.training.checkpoints.shard_manifest import ShardManifest, outline_checkpoint, shard_file
-from corank.training.checkpoints.split_table import ALL_BUCKETS, SplitTable, TablePart
+from corank.training.checkpoints.checkpoint import ALL_BUCKETS, Checkpoint, SplitTable, TablePart
+from corank.training.checkpoints.checkpoint_files import CheckpointLocation
+from corank.training.checkpoints.shards import (
+    ShardManifest,
+    copy_shard,
+    outline_checkpoint,
+    shard_file,
+    write_shard,
+)
 from corank.training.run import Run
 from tests.support.shared import copy_run
 

@@ -15,9 +15,9 @@ from corank.core.types import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.http.follower import Follower
-from corank.serving.http.source import StoreSource
 from corank.serving.store.base import Entries, Pairs, Store, open_store
 from corank.serving.store.record_codec import RecordFormat
+from corank.serving.store.source import StoreSource
 from tests.support.redis_cluster import shared_cluster
 from tests.support.redis_server import redis_server
 from tests.support.shared import derived

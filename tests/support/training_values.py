@@ -7,8 +7,7 @@ from typing import TypeVar
 import numpy as np
 import polars as pl
 
-from corank.features.counts.growth import EarlierTally
-from corank.features.training_values import Measurement, NotMeasured, TrainingValues
+from corank.features.training_values import EarlierTally, Measurement, NotMeasured, TrainingValues
 
 T = TypeVar("T")
 

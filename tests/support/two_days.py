@@ -5,13 +5,13 @@ import shutil
 from pathlib import Path
 
 import corank
-from corank.data.dataset import PackedDataset
-from corank.data.pack_manifest import MANIFEST
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.manifest import MANIFEST
 from corank.distributed.ranks import Ranks
 from corank.training.run import Run
 from corank.training.trainer import Trainer
-from corank.training.warm_start.preparation import plan_warm_start
-from corank.training.warm_start.restore import warm_start
+from corank.training.warm_start_preparation import plan_warm_start
+from corank.training.weight_transfer import warm_start
 from tests.support.shared import shared, small_world
 
 FIRST = "data.split={train: 2026-03-01..2026-03-06, valid: 2026-03-06..2026-03-07}"

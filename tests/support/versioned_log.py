@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from corank.batches.sampling import BATCH, CATALOGUE, Population
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.pack import pack_log
 from corank.features.feature_kind import FeatureKind
 from corank.features.kinds.id import IdFeature
@@ -15,7 +15,7 @@ from corank.features.kinds.ids import IdsFeature
 from corank.features.kinds.number import NumberFeature
 from corank.features.log_schema import DataSettings, Label, Score
 from corank.features.schema import Schema
-from corank.features.splits.by_time import TimeSplit
+from corank.features.split import TimeSplit
 
 DAY = 86_400_000
 RETRIEVED, RANKED, EXPOSED = range(3)

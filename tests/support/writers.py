@@ -11,7 +11,7 @@ from pathlib import Path
 import corank
 from corank.bundle.bundle import Bundle
 from corank.core.errors import CorankError
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from tests.support.kills import CONTEXT
 from tests.support.writers_witness import BundleWatch, WritersWitness
 from tests.support.writers_work import COMMANDS, TRAINED, Job, Targets, finish_run

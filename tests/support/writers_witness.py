@@ -14,12 +14,13 @@ import torch
 
 from corank.bundle.bundle import Bundle
 from corank.core.errors import CorankError
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import open_store
 from corank.serving.store.fetch import fetch_bundle, load_latest
 from corank.serving.store.live_version import StoreState
 from corank.training.run import Run
+from tests.support.stores import worths
 from tests.support.writers_work import NEW_ITEM, Job, Targets
 
 NAMED = re.compile(r"\(process \d+ on .*\)|meanwhile|while this command ran|publish it again")
@@ -122,7 +123,7 @@ class WritersWitness:
             _, state = StoreState.read(store)
             live = state.require_live(store)
             funnel = Funnel(fetch_bundle(store, live, self.targets.folder / "look"))
-            worth_by_id = _worths(load_latest(store, live, funnel))
+            worth_by_id = worths(load_latest(store, live, funnel))
         for number in self.upserted:
             if worth_by_id.get(NEW_ITEM + number) != number:
                 yield f"store: item {NEW_ITEM + number} was upserted, and is {worth_by_id.get(NEW_ITEM + number)}"
@@ -154,11 +155,3 @@ def _written(said: str) -> list[tuple[str, int]]:
     """Model version and items_seq, as export and refresh print them."""
     matches = re.findall(r"model ([0-9a-f]{16})\s+items (\d+)", said)
     return [(model, int(seq)) for model, seq in matches]
-
-
-def _worths(funnel: Funnel) -> dict[int, float]:
-    worths: dict[int, float] = {}
-    for layer in funnel.request_encoder.items.layers:
-        ids, values = layer.records.ids.values.to_list(), layer.records.columns["worth"].tolist()
-        worths |= zip(ids, values, strict=True)
-    return worths

@@ -22,13 +22,13 @@ import corank.cli.console
 import corank.cli.progress
 from corank.cli.main import main
 from corank.core.errors import CorankError
-from corank.data.pack_manifest import fingerprint
+from corank.data.packed.manifest import fingerprint
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import open_store
 from corank.serving.store.fetch import fetch_bundle
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.upsert import VersionChangedError, upsert
-from corank.training.config_file import read
+from corank.training.config.config_file import read
 from corank.training.run import Run
 from tests.support.bundle_versions import NARROW, changing, first
 from tests.support.kills import CONTEXT

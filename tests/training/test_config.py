@@ -7,8 +7,8 @@ import pytest
 
 from corank.core.errors import ConfigError
 from corank.features.kinds.ids import IdsFeature
-from corank.training.config_file import plain, read
-from corank.training.train_settings import DenseOptimiser, TableOptimiser
+from corank.training.config.config_file import plain, read
+from corank.training.config.settings import DenseOptimiser, TableOptimiser
 from tests.support.configs import TEXT, refused
 
 

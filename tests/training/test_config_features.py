@@ -9,7 +9,7 @@ from corank.features.input_layout import Attended, Layout
 from corank.features.kinds.id import IdFeature
 from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.two_tower import TowersSettings
-from corank.training.config_file import plain, read
+from corank.training.config.config_file import plain, read
 from tests.support.configs import TEXT
 
 MORE = """\

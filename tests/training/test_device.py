@@ -29,5 +29,5 @@ def test_bf16_trains_without_avx_512_and_is_said_to_be_slow(small_world: Path, t
 
 
 def test_auto_is_fp32_without_avx_512() -> None:
-    code = "from corank.training.device import *; print(precision('auto', device()), precision('bf16', device()))"
+    code = "from corank.training.trainer import *; print(precision('auto', device()), precision('bf16', device()))"
     assert run_python("-c", code).stdout.split() == ["torch.float32", "torch.bfloat16"]

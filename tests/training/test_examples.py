@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from corank.core.settings import validate
-from corank.training.config import Config
-from corank.training.config_file import plain, read
+from corank.training.config.config import Config
+from corank.training.config.config_file import plain, read
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
@@ -20,7 +20,6 @@ def test_every_example_is_found() -> None:
         *(
             "exposure_only",
             "features",
-            "recflow",
             "recipe_distilled",
             "recipe_shared",
             "recipe_taught",

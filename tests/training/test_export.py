@@ -13,10 +13,10 @@ import torch
 
 import corank
 from corank.bundle.bundle import Bundle
-from corank.bundle.item_parts import ItemGraphs
+from corank.bundle.content import ItemGraphs
 from corank.core.calibration import Platt
 from corank.core.errors import BundleError, CheckpointError
-from corank.evaluation.stage_order import Calibrators
+from corank.evaluation.predict import Calibrators
 from corank.features.input_layout import dense_input
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request

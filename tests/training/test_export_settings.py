@@ -6,7 +6,7 @@ import pytest
 
 from corank.core.errors import ConfigError
 from corank.core.settings import validate
-from corank.training.export_settings import ExportSettings
+from corank.training.config.settings import ExportSettings
 
 PARTS = ["prerank.vector", "fine.vector"]
 

@@ -27,6 +27,7 @@ import corank
 from corank.analysis.logged_request import logged_request
 from corank.datasets.importer import IMPORTERS
 from corank.datasets.feed.simulate import simulate_world
+from corank.datasets.simulated import WORLDS
 from corank.engine.base import ENGINES
 from corank.training.run import Run
 
@@ -45,13 +46,15 @@ corank.export(run.folder, Path("bundle"))
 request = corank.Request.parse(logged_request(run, "test", 0))
 print("kept", len(corank.Funnel.open(Path("bundle")).rank(request)["items"]))
 
-corank.load_plugins(["dask_engine", "exposures"])
+corank.load_plugins(["dask_engine", "exposures", "coins"])
 assert "dask" in ENGINES
 days = [f"{n},{n % 3},{n % 5},2026-04-{26 + n % 5}T10:00:00,{n % 2}" for n in range(100)]
 Path("log.csv").write_text("\\n".join(["request_id,user_id,item_id,time,is_click", *days]))
 importer = IMPORTERS.find("exposures")(valid="2026-04-29", test="2026-04-30")
 importer.write(Path("log.csv"), Path("shop"), print)
 corank.check(Path("shop/config.yaml"))
+WORLDS.find("coins")(requests=300).simulate(Path("coins"))
+corank.check(Path("coins/config.yaml")).data_check.require()
 """
 
 
@@ -65,7 +68,15 @@ def _use(folder: Path) -> None:
 
 
 def test_every_part_has_an_example() -> None:
-    assert PLUGINS.keys() == {"difference", "focal", "linear", "click_mrr", "exposures", "dask_engine"}
+    assert PLUGINS.keys() == {
+        "difference",
+        "focal",
+        "linear",
+        "click_mrr",
+        "exposures",
+        "coins",
+        "dask_engine",
+    }
 
 
 @pytest.mark.slow

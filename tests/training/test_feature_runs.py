@@ -10,10 +10,10 @@ import torch
 
 import corank
 from corank.core.errors import BusyError, ConfigError, DataError
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.training.checkpoints.checkpoint import load
-from corank.training.config_file import read
-from corank.training.preparation.packed_data import open_packed
+from corank.training.config.config_file import read
+from corank.training.packed_data import open_packed
 from corank.training.run import Run
 from tests.support.interruptions import Interrupting, StoppedError, same
 from tests.support.shared import shared

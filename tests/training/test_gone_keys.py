@@ -8,10 +8,10 @@ import pytest
 
 import corank
 from corank.training.checkpoints.checkpoint import save
-from corank.training.checkpoints.run_file import RUN_FILE
-from corank.training.config_file import plain, read
+from corank.training.config.config_file import plain, read
+from corank.training.config.settings import TrainSettings
 from corank.training.run import Run
-from corank.training.train_settings import TrainSettings
+from corank.training.run_file import RUN_FILE
 from tests.support.command_line import run_corank
 from tests.support.configs import TEXT, refused
 from tests.support.interruptions import Interrupting, StoppedError, same

@@ -11,8 +11,7 @@ import pytest
 import corank
 from corank.core.errors import CorankError
 from corank.datasets.feed.simulate import simulate_world
-from corank.training.profile.gains import GAINS
-from corank.training.profile.guidance import Suggestion
+from corank.training.checks.guidance import GAINS, Suggestion
 from tests.support.command_line import run_corank
 
 ROOT = Path(corank.__file__).parent.parent

@@ -8,8 +8,8 @@ from torch import nn
 from corank.core.errors import ConfigError
 from corank.core.settings import validate
 from corank.models.tables.embedding import row_gradient
-from corank.training.optimisers import table_optimiser
-from corank.training.train_settings import TableOptimiser
+from corank.training.checkpoints.training_state import table_optimiser
+from corank.training.config.settings import TableOptimiser
 
 
 @pytest.mark.parametrize("decay", [1.0, 0.9])

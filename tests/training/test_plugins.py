@@ -13,9 +13,8 @@ from corank.bundle.bundle import Bundle
 from corank.core.errors import BundleError, ConfigError, PluginError
 from corank.core.registry import PLUGINS, load_environment_plugins, plugin_hint
 from corank.training.checkpoints.checkpoint import load, save
-from corank.training.checkpoints.location import CheckpointLocation
-from corank.training.checkpoints.matching import load_matching
-from corank.training.config_file import plain, read
+from corank.training.checkpoints.checkpoint_files import CheckpointLocation, load_matching
+from corank.training.config.config_file import plain, read
 from corank.training.run import Run
 
 

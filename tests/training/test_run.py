@@ -12,7 +12,7 @@ import torch
 import corank
 from corank.core.errors import CheckpointError, ConfigError, DataError
 from corank.training.checkpoints.checkpoint import Checkpoint, load, save
-from corank.training.config_file import plain, read
+from corank.training.config.config_file import plain, read
 from corank.training.run import Run
 from tests.support.shared import copy_run
 from tests.support.simulated_runs import Silent, make_world, trained_run

@@ -6,8 +6,8 @@ import pytest
 
 from corank.batches.sampling import CATALOGUE
 from corank.core.errors import ConfigError
-from corank.training.config_file import read
-from corank.training.preparation.scoring import scored_populations
+from corank.training.config.config_file import read
+from corank.training.trainer import scored_populations
 from tests.support.configs import TEXT
 
 RETRIEVED, PRERANKED, RANKED, EXPOSED = range(4)

@@ -7,19 +7,19 @@ import pytest
 
 import corank
 from corank.datasets.feed.simulate import simulate_world
-from corank.training.config_file import read
-from corank.training.plain_config.yaml_reader import read_yaml_file
-from corank.training.profile.recipes import RECIPES
+from corank.training.checks.guidance import RECIPES
+from corank.training.config.config_file import read
+from corank.training.config.yaml_values import read_yaml_file
 
 ROOT = Path(corank.__file__).parent.parent
 SHIPPED = {
     "examples/shop.yaml": "levels",
     "examples/features.yaml": "levels",
-    "corank/datasets/recflow_full.yaml": "levels",
+    "corank_lab/datasets/recflow_full.yaml": "levels",
     "examples/exposure_only.yaml": "exposures",
     "corank/datasets/kuairand.yaml": "exposures",
-    "corank/datasets/mind.yaml": "exposures",
-    "corank/datasets/ebnerd.yaml": "exposures",
+    "corank_lab/datasets/mind.yaml": "exposures",
+    "corank_lab/datasets/ebnerd.yaml": "exposures",
 }
 """Config → the kind of its log."""
 OWN = {"from", "label", "weight", "warm_up", "form"}
@@ -42,7 +42,7 @@ def test_a_simulated_world_has_the_recipe_to_the_letter(tmp_path: Path) -> None:
 def test_a_shipped_config_has_the_losses_of_its_kind_of_log(name: str) -> None:
     value = read_yaml_file(ROOT / name)
     kind = SHIPPED[name]
-    own = OWN if kind == "exposures" or name.startswith("corank/") else {"label"}
+    own = OWN if kind == "exposures" or name.startswith("corank") else {"label"}
     kept = [{k: v for k, v in loss.items() if k not in own} for loss in beside_clicks(value)]
     assert kept == [{k: v for k, v in loss.items() if k not in own} for loss in RECIPES[kind].losses]
     levels = value["data"].get("levels")

@@ -12,7 +12,7 @@ import corank
 from corank.core.errors import CorankError
 from corank.training import train
 from corank.training.checkpoints.checkpoint import load
-from corank.training.config_file import read
+from corank.training.config.config_file import read
 from corank.training.run import Run
 from tests.support import kills
 from tests.support.interruptions import Interrupting, StoppedError, same

@@ -13,10 +13,8 @@ from corank.core.errors import DataError
 from corank.core.types import Longs
 from corank.data.log_rows import constant_columns, describe_request, log_name, request_columns
 from corank.data.packing.sources import PackSources
-from corank.data.packing.spread import hash_requests
-from corank.features.labels import find_exposed
-from corank.features.log_schema import DataSettings
-from corank.features.row_columns import ITEM, LEVEL, PROPENSITY, ROW, TIME
+from corank.data.packing.workspace import hash_requests
+from corank.features.log_schema import ITEM, LEVEL, PROPENSITY, ROW, TIME, DataSettings, find_exposed
 
 _BEGIN, _FIRST = "@begin", "@first"
 """A request's earliest time and first row, by which requests are ordered."""

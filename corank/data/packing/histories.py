@@ -10,16 +10,12 @@ import polars as pl
 from corank.core.arrays import append_array, read_array, read_frame, write_frame, write_views
 from corank.core.ragged import Ragged
 from corank.core.types import Ints, Longs
-from corank.data.histories.event_files import write_events
-from corank.data.histories.event_pieces import ENCODERS, encode_events
-from corank.data.histories.list_pieces import ListPieces
-from corank.data.packing.pieces import find_pieces
+from corank.data.packing.event_pieces import ENCODERS, ListPieces, encode_events, write_events
+from corank.data.packing.known_events import write_earlier_events, write_known_events
 from corank.data.packing.sources import PackSources
-from corank.data.packing.workspace import PackWorkspace, write_beside
-from corank.data.state.earlier_events import write_earlier_events
-from corank.data.state.known_events import write_known_events
+from corank.data.packing.workspace import PackWorkspace, find_pieces, write_beside
 from corank.features.encoders import Encoders
-from corank.features.history import EventParts, Events, History
+from corank.features.history_events import EventParts, Events, History
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 

@@ -26,34 +26,34 @@ from corank.core.errors import DataError, DiskError
 from corank.core.locks import WriteLock
 from corank.core.time import format_time, to_ms
 from corank.core.types import Report
-from corank.data.as_of import VersionedRows
-from corank.data.dataset import PackedDataset
-from corank.data.histories.event_counts import count_events, counted_tables
-from corank.data.histories.event_pieces import ENCODERS
-from corank.data.input_versions import find_columns, find_versions, hash_versions
-from corank.data.pack_manifest import FORMAT, MANIFEST, PackManifest, ShardCount, fingerprint
-from corank.data.packing.count_items import count_items
-from corank.data.packing.derive import derive_columns
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.manifest import (
+    FORMAT,
+    MANIFEST,
+    PackManifest,
+    ShardCount,
+    find_columns,
+    find_versions,
+    fingerprint,
+    hash_versions,
+)
+from corank.data.packing.derive import count_items, derive_columns
+from corank.data.packing.earlier_pack import FROM_BEGIN, EarlierPack, PackStart, report_grown
+from corank.data.packing.event_counts import count_events, counted_tables
+from corank.data.packing.event_pieces import ENCODERS
 from corank.data.packing.fit_encoders import Tables, fit_encoders, fit_terms
 from corank.data.packing.histories import write_histories
-from corank.data.packing.partitions import pack_partitions
+from corank.data.packing.input_files import survey_files
 from corank.data.packing.prior_counts import count_priors
-from corank.data.packing.shards import USERS, ShardWriter, encode_rows, feature_values
+from corank.data.packing.shards import USERS, ShardWriter, encode_rows, feature_values, pack_partitions
 from corank.data.packing.sources import PackSources
+from corank.data.packing.state import KnownRows, write_counts_of_values, write_ids
 from corank.data.packing.workspace import PackWorkspace, open_workspace
-from corank.data.state.earlier_pack import EarlierPack
-from corank.data.state.grown_rows import report_grown
-from corank.data.state.input_files import survey_files
-from corank.data.state.known_ids import write_ids
-from corank.data.state.known_rows import KnownRows
-from corank.data.state.pack_start import FROM_BEGIN, PackStart
-from corank.data.state.value_counts import write_counts_of_values
-from corank.engine.base import Engine, describe_memory
-from corank.engine.in_line import InLineEngine
+from corank.data.point_in_time import VersionedRows
+from corank.engine.base import Engine, InLineEngine, describe_memory
 from corank.features.encoders import Encoders, assemble_rows
-from corank.features.log_schema import DataSettings
+from corank.features.log_schema import FROM, ID, DataSettings
 from corank.features.operands import OperandNames, Operands
-from corank.features.row_columns import FROM, ID
 from corank.features.schema import Schema
 
 PARTITION = 2**20

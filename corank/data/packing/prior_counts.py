@@ -1,29 +1,92 @@
-"""The counts of priors, added up one range of keys at a time."""
+"""The counts of priors, added up one range of keys at a time.
+
+The counts of the priors of an earlier packing, which another continues.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from corank.core.arrays import append_array, read_array, read_frame, write_array, write_arrays, write_frame
-from corank.data.dataset import prior_folder
-from corank.data.packing.pieces import find_pieces
+from corank.core.time import DAY, MILLISECOND, NEVER
+from corank.data.packed.dataset import prior_folder
+from corank.data.packing.earlier_pack import PackStart
 from corank.data.packing.sources import PackSources
-from corank.data.packing.workspace import PackWorkspace, write_beside
-from corank.data.state.earlier_counts import EarlierCounts
-from corank.features.counts.cumulative import (
+from corank.data.packing.workspace import PackWorkspace, find_pieces, write_beside
+from corank.features.priors import (
     ALL_TIME,
+    SMOOTHING,
     CumulativeCounts,
     Memory,
+    PriorCounts,
     add_up,
     add_up_one,
     sum_of_all,
     sum_periods,
 )
-from corank.features.priors import SMOOTHING, PriorCounts
 from corank.features.schema import Schema
+from corank.features.training_values import list_keep_days
+
+
+@dataclass(frozen=True)
+class EarlierCounts:
+    """The counts of one prior before the period from which rows are counted again."""
+
+    folder: Path
+    """Of the counts."""
+    period: int
+    """ms UTC."""
+    memory: Memory = ALL_TIME
+    seen_from: int = NEVER
+    """Keys whose last period is earlier, ms UTC, are forgotten."""
+
+    @classmethod
+    def find(cls, start: PackStart, schema: Schema, until: int) -> Mapping[str, "EarlierCounts"]:
+        """Find the counts that are continued, by prior.
+
+        Drops keys that were not seen for the longest `keep_days` of the features that make them up.
+
+        Args:
+            start: names the earlier packing.
+            schema: the features.
+            until: when training ends, ms UTC.
+        """
+        counts = {}
+        for name, period in start.periods.items():
+            assert start.earlier is not None
+            number = list(start.earlier.schema.priors()).index(name)
+            by = [schema.features[operand] for operand in schema.derived()[name].operands]
+            days = [day for day in list_keep_days(by) if day is not None]
+            seen = until - max(days) * (DAY // MILLISECOND) if days else NEVER
+            folder, memory = prior_folder(start.earlier.folder, number), schema.priors()[name].memory
+            counts[name] = cls(folder, period, memory, seen)
+        return counts
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state sent to a worker, without what is mapped here."""
+        return {part.name: getattr(self, part.name) for part in fields(self)}
+
+    @cached_property
+    def held(self) -> PriorCounts:
+        """All counts of the earlier packing."""
+        return PriorCounts.load(self.folder)
+
+    def weights(self, first: int, end: int) -> pl.DataFrame:
+        """Return the weights of a range of keys, like `CumulativeCounts.weights`."""
+        counts = self.held.select_range(first, end).as_of(self.period, self.memory, dated=True)
+        last = counts.counts.periods[counts.counts.offsets[1:] - 1]
+        kept = np.flatnonzero(last >= self.seen_from)
+        return counts.counts.select(kept).weights(counts.keys[kept])
+
+    def weights_of_all(self) -> pl.DataFrame:
+        """Return the weights of all keys together."""
+        return self.held.all.as_of(self.period, self.memory).weights(np.zeros(1, dtype=np.uint64))
+
 
 _PIECE = {"key": pl.UInt64, "period": pl.Int64, "shown": pl.Float64, "positive": pl.Float64}
 """The columns that are counted."""

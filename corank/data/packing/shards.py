@@ -4,8 +4,11 @@ Histories and derived features (crosses, priors) are added when all shards are w
 `derived_columns`.
 
 Letters: R requests · C candidates.
+
+The second pass over the log: its rows are spread over partitions by their request, and each gives its shards.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -20,42 +23,52 @@ from corank.core.errors import name_rows
 from corank.core.ragged import Ragged, Rows, Vectors, concat_ranges
 from corank.core.time import NEVER
 from corank.core.types import Ints, Longs
-from corank.data.as_of import VersionedRows
 from corank.data.column_sources import Source
-from corank.data.histories.event_files import EventEncoder
-from corank.data.histories.event_pieces import ENCODERS
-from corank.data.histories.list_writer import ListWriter
 from corank.data.log_rows import (
+    constant_columns,
     describe_request,
     find_truth,
     read_single_columns,
     request_columns,
     row_splits,
+    truth_columns,
 )
-from corank.data.pack_manifest import ShardCount
+from corank.data.packed.manifest import ShardCount
+from corank.data.packed.shard import scalar_features
+from corank.data.packing.earlier_pack import PackStart
+from corank.data.packing.event_pieces import ENCODERS, EventEncoder, ListWriter
 from corank.data.packing.grouping import GroupedRequests
-from corank.data.packing.pieces import write_counts, write_piece
-from corank.data.packing.workspace import write_beside
-from corank.data.shard import scalar_features
-from corank.data.state.pack_start import PackStart
+from corank.data.packing.sources import PackSources
+from corank.data.packing.workspace import (
+    PackWorkspace,
+    SpreadRows,
+    read_partition,
+    write_beside,
+    write_counts,
+    write_piece,
+)
+from corank.data.point_in_time import VersionedRows
+from corank.data.tables import Table, cut_table
 from corank.features.encoders import Encoders, assemble_rows
 from corank.features.encoding import Encoded, RowFeatures
-from corank.features.histories.sources import plain_columns
-from corank.features.labels import Labels, find_events, hide_immature, read_labels, read_levels
-from corank.features.log_schema import DataSettings
-from corank.features.operand_rows import OperandRows
-from corank.features.operands import OperandNames, Operands
-from corank.features.row_columns import (
+from corank.features.log_schema import (
     FROM,
     ID,
     ITEM,
     ROW,
     TIME,
     USER,
+    DataSettings,
+    Labels,
+    find_events,
+    hide_immature,
+    read_labels,
+    read_levels,
     score_column,
     value_column,
 )
-from corank.features.schema import Placement, Schema
+from corank.features.operands import OperandNames, OperandRows, Operands
+from corank.features.schema import Placement, Schema, plain_columns
 
 
 def encode_rows(
@@ -296,3 +309,81 @@ def _assemble(
     rows = assemble_rows(scalar_features(schema, placement), columns, count)
     lists = enumerate(schema.row_features(placement).lists)
     return rows, {n: column for n, name in lists if isinstance(column := columns.get(name), Ragged)}
+
+
+@dataclass(frozen=True)
+class PackPartition:
+    """Packs a partition; its number is the task."""
+
+    writer: ShardWriter
+    constant: dict[str, str]
+    """Columns that must not change within a request, as in `constant_columns`."""
+    log: Sequence[Path]
+    """The files of `SpreadRows` for the log, in order."""
+    truth: Sequence[Path]
+    """Those for the true probabilities; empty if there are none."""
+
+    def __call__(self, n: int) -> dict[str, Any]:
+        """Pack the n-th partition.
+
+        Returns:
+            `splits`, by name the shard if there is one, and how many `duplicates` were dropped.
+
+        Raises:
+            DataError: the rows of a request, or their truth, contradict one another.
+        """
+        rows = read_partition(self.log, n)
+        if not len(rows):
+            return {"splits": {}, "duplicates": 0}
+        requests = GroupedRequests.group(rows, self.writer.data, self.constant)
+        truth = read_partition(self.truth, n) if self.truth else None
+        shards = self.writer.write(f"{n:05d}", requests, truth)
+        return {
+            "splits": {split: shard.model_dump() for split, shard in shards.items()},
+            "duplicates": requests.duplicates,
+        }
+
+
+def pack_partitions(
+    workspace: PackWorkspace, inputs: PackSources, writer: ShardWriter, partitions: int
+) -> tuple[dict[str, list[ShardCount]], int]:
+    """Run the second pass. Returns shards by split, and how many duplicates were dropped. Raises DataError."""
+    data = inputs.data
+    log = _spread(workspace, "log", inputs.log, inputs.log_columns(), data, partitions)
+    truth = _spread_truth(workspace, inputs, partitions)
+    pack = PackPartition(writer, constant_columns(data, inputs.schema, inputs.sources), log, truth)
+    progress = lambda done, total: workspace.report(f"packed: partition {done} of {total}")  # noqa: E731
+    splits: dict[str, list[ShardCount]] = {split: [] for split in data.split_names}
+    dropped = 0
+    for packed in workspace.run("partitions", pack, range(partitions), progress):
+        dropped += packed["duplicates"]
+        for split, shard in packed["splits"].items():
+            splits[split].append(ShardCount.model_validate(shard))
+    for path in (*log, *truth):
+        path.unlink(missing_ok=True)
+    if dropped:
+        workspace.report(f"log: {dropped:,} exact duplicates of a candidate dropped")
+    return splits, dropped
+
+
+def _spread(
+    workspace: PackWorkspace,
+    name: str,
+    table: Table,
+    columns: list[pl.Expr],
+    data: DataSettings,
+    partitions: int,
+) -> list[Path]:
+    """Spread a table. Returns the files in order."""
+    folder = workspace.spill / name
+    spread = SpreadRows(table, columns, list(request_columns(data).values()), partitions, folder)
+    file_lists = workspace.run(f"spread {name}", spread, cut_table(table))
+    return [folder / file for files in file_lists for file in files]
+
+
+def _spread_truth(workspace: PackWorkspace, inputs: PackSources, partitions: int) -> list[Path]:
+    """Spread the table of true probabilities; no files if there is none."""
+    truth, data = inputs.truth, inputs.data
+    if truth is None:
+        return []
+    return _spread(workspace, "truth", truth, truth_columns(truth, data), data, partitions)

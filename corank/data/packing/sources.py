@@ -1,6 +1,9 @@
-"""The inputs of packing: the tables of a config, checked, and the rows of items and users that it needs."""
+"""The inputs of packing: the tables of a config, checked, and the rows of items and users that it needs.
 
-from dataclasses import dataclass
+The distinct items and users of the log.
+"""
+
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -8,7 +11,6 @@ import polars as pl
 
 from corank.core.errors import DataError
 from corank.core.types import Report
-from corank.data.as_of import VersionedRows
 from corank.data.column_sources import (
     Source,
     check_times,
@@ -16,18 +18,74 @@ from corank.data.column_sources import (
     find_sources,
     find_value_sources,
 )
-from corank.data.content.vector_files import with_vector_files
-from corank.data.histories.event_tables import EventColumns, open_events
-from corank.data.lists.list_log import scan_log
-from corank.data.log_rows import log_columns, truth_columns
+from corank.data.event_tables import EventColumns, open_events
+from corank.data.log_rows import log_columns, scan_log, truth_columns
 from corank.data.log_summary import LogSummary
-from corank.data.packing.log_ids import LogIds
-from corank.data.served.unusable_rows import SERVED_ID, drop_unusable_rows
-from corank.data.state.pack_start import FROM_BEGIN, PackStart
+from corank.data.packing.earlier_pack import FROM_BEGIN, PackStart
+from corank.data.packing.fit_encoders import MeasuredColumn, measure_columns
+from corank.data.packing.state import join_ids, keep_from, read_ids
+from corank.data.point_in_time import VersionedRows
 from corank.data.tables import Table
+from corank.data.validate import SERVED_ID, drop_unusable_rows
+from corank.data.vector_files import with_vector_files
 from corank.engine.base import Engine
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
+from corank.features.training_values import Measurement, SeenValues
+
+
+@dataclass(frozen=True)
+class LogIds:
+    """The ids of a log, and of the log of earlier packings. The process that packs keeps all in memory."""
+
+    items: pl.DataFrame
+    """Columns `value`, distinct, ascending, and `seen`: when last, ms UTC."""
+    users: pl.DataFrame
+    """The same of users."""
+    logged: pl.Series
+    """The items of this log alone: a table of items must have a row of each."""
+
+    @classmethod
+    def read(cls, log: Table, data: DataSettings, spill: Path, engine: Engine) -> Self:
+        """Find them in one pass over the log.
+
+        Args:
+            log: a log that `LogSummary.read` accepts.
+            data: its settings.
+            spill: a folder for files, which is made.
+            engine: runs the tasks.
+        """
+        wanted = [
+            (MeasuredColumn(log, log.key(column), None, log.moment(data.time)), Measurement(SeenValues()))
+            for column in (data.item, data.user)
+        ]
+        items, users = measure_columns(wanted, spill, engine)
+        items = items.sort("value")
+        return cls(items, users.sort("value"), items["value"])
+
+    def join_earlier(self, start: PackStart, schema: Schema, data: DataSettings, until: int) -> Self:
+        """Add the ids of an earlier packing, except those that were not seen for the `keep_days` of the id.
+
+        Args:
+            start: names the earlier packing.
+            schema: the features.
+            data: the settings of the log.
+            until: when training ends, ms UTC.
+
+        Raises DataError if ids are of another type than in the earlier packing.
+        """
+        if start.earlier is None:
+            return self
+        folder = start.earlier.folder
+        return replace(
+            self,
+            items=join_ids(
+                self.items, read_ids(folder, "items"), keep_from(schema, data.item, until), data.item
+            ),
+            users=join_ids(
+                self.users, read_ids(folder, "users"), keep_from(schema, data.user, until), data.user
+            ),
+        )
 
 
 @dataclass(frozen=True)

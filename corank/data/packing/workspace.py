@@ -1,4 +1,10 @@
-"""The working folder of a packing: where its tasks leave files, and what a killed packing had done."""
+"""The working folder of a packing: where its tasks leave files, and what a killed packing had done.
+
+The part of each partition of the log for one thing (events, a prior), for steps that sort it by another key.
+
+The rows of a table spread over partitions by their request: a file for each range of rows, in which every partition
+has a part. A partition is read from all these files, in the order of the table.
+"""
 
 import hashlib
 import json
@@ -8,14 +14,22 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import corank
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from corank.core.arrays import write_frame
 from corank.core.errors import EngineError
 from corank.core.files import replace_folder, resumable_folder, retire_folder, sync_folder
-from corank.core.types import Progress, Report
+from corank.core.types import Ints, Progress, Report
+from corank.core.version import corank_version
+from corank.data.tables import RowRange, Table
 from corank.engine.base import Engine
+from corank.features.encoding import hash_values, mix_hashes
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -156,7 +170,7 @@ def open_workspace(
     """
     facts = {
         "fingerprint": fingerprint,
-        "corank": corank.__version__,
+        "corank": corank_version(),
         "constants": list(constants),
         # after a crash of the machine the last writes may not be on disk
         "boot": _BOOT.read_text().strip() if _BOOT.exists() else os.urandom(8).hex(),
@@ -169,3 +183,88 @@ def open_workspace(
         for part in ("packed", "spill"):
             (folder / part).mkdir(exist_ok=True)
         yield PackWorkspace(folder, engine, report)
+
+
+def write_piece(spill: Path, name: str, shard: str, rows: pl.DataFrame) -> None:
+    """Write the rows of a partition, `shard`, under a name."""
+    with write_beside(spill / name / f"{shard}.arrow") as partial:
+        write_frame(partial, rows)
+
+
+def write_counts(spill: Path, n: int, shard: str, counts: pl.DataFrame, since: int) -> None:
+    """Write what the n-th prior counts of a partition, or of a range of events: rows of `CountedFeature.count`.
+
+    Periods before `since`, ms UTC, are left out.
+    """
+    kept = counts.filter(pl.col("key") != 0, pl.col("period") >= since)
+    write_piece(spill, f"prior{n}", shard, kept.sort("key"))
+
+
+def find_pieces(spill: Path, name: str, partitions: int) -> list[Path]:
+    """List what the partitions left under a name, in order; empty partitions left nothing."""
+    paths = (spill / name / f"{n:05d}.arrow" for n in range(partitions))
+    return [path for path in paths if path.is_file()]
+
+
+@dataclass(frozen=True)
+class SpreadRows:
+    """The task that spreads a range of rows. Its memory is that of a batch."""
+
+    table: Table
+    columns: list[pl.Expr]
+    request: list[str]
+    """The columns of the request key, among those."""
+    partitions: int
+    folder: Path
+    """Receives the files."""
+
+    def __call__(self, task: RowRange) -> list[str]:
+        """Write a file for each batch of the range. Returns their names, in order. Raises DataError."""
+        names = []
+        for n, batch in enumerate(task.read(self.table, self.columns)):
+            names.append(f"{task.first:015d}.{n:06d}.arrow")
+            with write_beside(self.folder / names[-1]) as partial:
+                self._write(partial, batch)
+        return names
+
+    def _write(self, path: Path, batch: pl.DataFrame) -> None:
+        if self.partitions > 1:
+            # numpy sorts 16 bits by radix
+            part = hash_requests(batch, self.request, self.partitions).astype(np.uint16)
+            order = np.argsort(part, kind="stable")
+            batch, bounds = batch[order], np.searchsorted(part[order], np.arange(self.partitions + 1))
+        else:
+            bounds = np.array([0, len(batch)])
+        rows = batch.rechunk().to_arrow().combine_chunks()
+        with path.open("wb") as file, pa.ipc.new_file(file, rows.schema) as writer:
+            for first, end in pairwise(bounds):
+                writer.write_batch(_single(rows.slice(first, end - first)))
+
+
+def _single(rows: pa.Table) -> pa.RecordBatch:
+    batches = rows.to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=rows.schema)
+
+
+def hash_requests(rows: pl.DataFrame, request: Sequence[str], partitions: int) -> Ints:
+    """Return the partition of each row: (N,). The same on every machine, in every version.
+
+    Args:
+        rows: the log's or the truth's.
+        request: the columns of the request key.
+        partitions: their number.
+    """
+    keys = (rows[name] for name in request)
+    hashes = [hash_values(key.to_physical() if key.dtype.is_temporal() else key, "request") for key in keys]
+    return (mix_hashes(hashes) % np.uint64(partitions)).astype(np.int32)
+
+
+def read_partition(files: Sequence[Path], n: int) -> pl.DataFrame:
+    """Memory-map the rows of a partition, in the order of the table."""
+    return pl.DataFrame(pa.Table.from_batches(_parts(files, n)))
+
+
+def _parts(files: Sequence[Path], n: int) -> Iterator[pa.RecordBatch]:
+    for path in files:
+        with pa.memory_map(str(path)) as source:
+            yield pa.ipc.open_file(source).get_batch(n)

@@ -9,12 +9,12 @@ from typing import Self
 import numpy as np
 
 from corank.core.types import Floats, Longs, Mask
-from corank.datasets.feed.presets import PRESETS
 from corank.datasets.feed.world import (
     CATEGORIES,
     DAY,
     DEVICES,
     INTENTS,
+    PRESETS,
     TABS,
     Codes,
     SimulatedItems,

@@ -1,22 +1,21 @@
 """`corank simulate`: the log of a simulated funnel whose truth is known, and a config that trains on it."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from itertools import groupby
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from corank.core.errors import DataError
 from corank.core.files import write_text
-from corank.core.locks import LOCK, WriteLock
-from corank.core.settings import Settings, validate
+from corank.core.settings import validate
 from corank.datasets.feed.production import CHANNELS, EXPOSED
 from corank.datasets.feed.traffic import Block, Traffic
-from corank.datasets.feed.world import DEVICES, FIRST_DAY, TABS, World, instants
+from corank.datasets.feed.world import DEVICES, FIRST_DAY, PRESETS, TABS, World, instants
+from corank.datasets.simulated import WORLDS, Simulated, SimulatedWorld
 from corank.features.log_schema import LEVELS
 
 CONFIG = Template("""\
@@ -94,96 +93,56 @@ AGES = """\
   item_age:        {kind: age, of: published, every: 1d}"""
 FRESHNESS = "  freshness:       {side: item, kind: number, scale: quantile}"
 
-# config.yaml goes first, so that what follows does not look complete
-_FILES = ("config.yaml", "items.parquet", "users.parquet", "log/part-*.parquet", "truth/part-*.parquet")
 _DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9].parquet"
-_DAILY_FILES = (f"log/{_DAY}", f"truth/{_DAY}", f"items/{_DAY}")
 
 
-class Simulated(Settings):
-    """The world that was written, and its counts of candidates, exposures and clicks."""
+@WORLDS.register("feed")
+class Feed(World, SimulatedWorld):
+    """A feed of items: retrieval, a pre-ranker and a ranker of production, clicks by a law that is known.
 
-    world: World
-    candidates: int
-    exposed: int
-    clicks: int
-
-
-def simulate_world(
-    out: Path,
-    preset: str = "medium",
-    seed: int = 0,
-    requests: int = 10_000,
-    candidates: int = 200,
-    users: int = 2_000,
-    items: int = 5_000,
-    auction: bool = False,
-    overwrite: bool = False,
-    days: int | None = None,
-    drift: Mapping[str, object] | None = None,
-    random: float | None = None,
-    interests: int = 1,
-) -> Simulated:
-    """Write `log/`, `truth/`, `items.parquet`, `users.parquet` and, last, `config.yaml` into `out`.
-
-    A folder without config.yaml is an interrupted simulation. The same arguments give the same bytes. A world that
-    drifts has a file a day in `log/` and `truth/`, and its items in `items/`, by the day of publication.
-
-    Args:
-        out: a folder that is not there or empty.
-        preset: how well production knows the truth, one of PRESETS.
-        seed: of all that is drawn.
-        requests: of all days.
-        candidates: of each request.
-        users: how many.
-        items: how many; of a world that drifts, those that exist at a time.
-        auction: whether items bid for clicks.
-        overwrite: whether `out` may hold a world, which is removed.
-        days: of the log; 10 by default.
-        drift: fields of `Drift`, empty for its defaults; None for a world that stays as it is.
-        random: share of the requests whose candidates are exposed at random, with their propensities in the log.
-        interests: tastes of each user.
-
-    Raises:
-        ConfigError: an argument is out of range.
-        BusyError: another process writes into `out`.
-        DataError: `out` is a file, or a folder with something in it and `overwrite` is not set.
+    Written are `log/`, `truth/`, `items.parquet`, `users.parquet` and, last, `config.yaml`: a folder without it is an
+    interrupted simulation. A world that drifts has a file a day in `log/` and `truth/`, and its items in `items/`, by
+    the day of publication.
     """
-    wanted: dict[str, object] = {
-        "preset": preset,
-        "seed": seed,
-        "requests": requests,
-        "candidates": candidates,
-    }
-    wanted |= {"users": users, "items": items, "auction": auction, "drift": drift, "random": random}
-    wanted |= {"interests": interests}
-    world = validate(World, wanted if days is None else wanted | {"days": days}, "simulate")
-    with clear_folder(out, overwrite, (*_FILES, *_DAILY_FILES)):
-        return _write_world(world, out)
+
+    presets = tuple(PRESETS)
+    # config.yaml goes first, so that what follows does not look complete
+    files = (
+        *("config.yaml", "items.parquet", "users.parquet", "log/part-*.parquet", "truth/part-*.parquet"),
+        *(f"log/{_DAY}", f"truth/{_DAY}", f"items/{_DAY}"),
+    )
+
+    def write(self, out: Path) -> Simulated:
+        """Write the tables and the config."""
+        traffic = Traffic(self)
+        exposed = clicks = offset = 0
+        for name, blocks in _files(self, traffic):
+            logs, truths = [], []
+            for block in blocks:
+                logs.append(_log(block, offset, self))
+                truths.append(logs[-1].select("request_id", "item_id", click=pl.Series(block.truth.ravel())))
+                exposed += int((block.level == EXPOSED).sum())
+                clicks += int(block.click.sum())
+                offset += len(block.requests)
+            pl.concat(logs).write_parquet(out / "log" / name)
+            pl.concat(truths).write_parquet(out / "truth" / name)
+        items = traffic.reality.items.table
+        if self.drift is None:
+            items.write_parquet(out / "items.parquet")
+        else:
+            for (day,), published in items.group_by(pl.col("published").dt.date(), maintain_order=True):
+                published.write_parquet(out / "items" / f"{day}.parquet")
+        traffic.reality.users.table.write_parquet(out / "users.parquet")
+        _write_config(self, out / "config.yaml")
+        return Simulated(offset * self.candidates, exposed, clicks)
 
 
-def _write_world(world: World, out: Path) -> Simulated:
-    traffic = Traffic(world)
-    exposed = clicks = offset = 0
-    for name, blocks in _files(world, traffic):
-        logs, truths = [], []
-        for block in blocks:
-            logs.append(_log(block, offset, world))
-            truths.append(logs[-1].select("request_id", "item_id", click=pl.Series(block.truth.ravel())))
-            exposed += int((block.level == EXPOSED).sum())
-            clicks += int(block.click.sum())
-            offset += len(block.requests)
-        pl.concat(logs).write_parquet(out / "log" / name)
-        pl.concat(truths).write_parquet(out / "truth" / name)
-    items = traffic.reality.items.table
-    if world.drift is None:
-        items.write_parquet(out / "items.parquet")
-    else:
-        for (day,), published in items.group_by(pl.col("published").dt.date(), maintain_order=True):
-            published.write_parquet(out / "items" / f"{day}.parquet")
-    traffic.reality.users.table.write_parquet(out / "users.parquet")
-    _write_config(world, out / "config.yaml")
-    return Simulated(world=world, candidates=offset * world.candidates, exposed=exposed, clicks=clicks)
+def simulate_world(out: Path, *, overwrite: bool = False, **options: Any) -> Simulated:
+    """Write a feed into `out`; `options` are fields of `Feed`.
+
+    Raises ConfigError if an option is out of range, and what `SimulatedWorld.simulate` raises.
+    """
+    return validate(Feed, options, "simulate").simulate(out, overwrite)
 
 
 def _files(world: World, traffic: Traffic) -> Iterator[tuple[str, Iterable[Block]]]:
@@ -194,31 +153,6 @@ def _files(world: World, traffic: Traffic) -> Iterator[tuple[str, Iterable[Block
         return
     for day, blocks in groupby(traffic, key=lambda block: int(block.requests.day[0])):
         yield f"{FIRST_DAY.date() + timedelta(days=day)}.parquet", blocks
-
-
-@contextmanager
-def clear_folder(out: Path, overwrite: bool, files: Sequence[str]) -> Iterator[None]:
-    """Make a folder ready for a world, remove the files of an earlier one, and lock it until the block ends.
-
-    Args:
-        files: globs of the files, in the order in which they are removed.
-
-    Raises BusyError, and DataError if `out` is a file, or holds anything and `overwrite` is not set.
-    """
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out}: is a file; name a folder to write the simulated world into")
-    try:
-        lock = WriteLock.of_folder(out, "simulate")
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written: {error}") from None
-    with lock:
-        if not overwrite and any(path.name != LOCK for path in out.iterdir()):
-            raise DataError(f"{out}: the folder is not empty; name another, or overwrite the world in it")
-        for pattern in files:
-            for old in sorted(out.glob(pattern)):
-                old.unlink()
-            (out / pattern).parent.mkdir(parents=True, exist_ok=True)
-        yield
 
 
 def _log(block: Block, offset: int, world: World) -> pl.DataFrame:

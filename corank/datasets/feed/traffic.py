@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from corank.core.extras import DeferredModule
+from corank.core.lazy import DeferredModule
 from corank.core.types import Floats, Ints, Longs, Mask
-from corank.datasets.feed.presets import PRESETS
 from corank.datasets.feed.production import (
     EXPOSED,
     ProductionStage,
@@ -23,6 +22,7 @@ from corank.datasets.feed.reality import Reality, SimulatedRequests
 from corank.datasets.feed.world import (
     CATEGORIES,
     DAY,
+    PRESETS,
     Codes,
     World,
 )

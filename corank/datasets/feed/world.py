@@ -36,6 +36,26 @@ EXPLAINED = 0.65
 Codes = NDArray[np.integer]
 
 
+@dataclass(frozen=True)
+class Preset:
+    """Production's knowledge of the truth. Fixed before any study was run: a change makes its results invalid."""
+
+    correlation: float
+    """Pearson's correlation of production's scores with the true logit, over retrieved candidates."""
+    hidden: float = 0.0
+    """Standard deviation, in logits, of the effect of a request's intent on an item. Production knows it and clicks
+    follow it, but it is not logged; the effects of an item average to zero over intents."""
+
+
+PRESETS = {
+    "weak": Preset(correlation=0.3),
+    "medium": Preset(correlation=0.6),
+    "strong": Preset(correlation=0.85),
+    "hidden": Preset(correlation=0.6, hidden=0.8),
+}
+"""The same seed gives the same users, items and tastes in all presets."""
+
+
 class Drift(Settings):
     """How a world changes from day to day."""
 
@@ -46,8 +66,8 @@ class Drift(Settings):
     """Days for which an item exists. A day, 1 / lifetime of the items is new."""
 
 
-class World(Settings):
-    """The settings that determine a world entirely."""
+class FeedSizes(Settings):
+    """Preset, seed and sizes of a feed."""
 
     preset: Literal["weak", "medium", "strong", "hidden"] = "medium"
     seed: NonNegativeInt = 0
@@ -56,6 +76,20 @@ class World(Settings):
     """Candidates of each request."""
     users: PositiveInt = 2_000
     items: PositiveInt = 5_000
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.items < 2 * self.candidates:
+            raise ValueError(
+                f"items: a request has {self.candidates} distinct candidates, so write at least "
+                f"{2 * self.candidates} items; received {self.items}"
+            )
+        return self
+
+
+class World(FeedSizes):
+    """The settings that determine a feed entirely."""
+
     auction: bool = False
     """Whether items bid for clicks, and production orders by click rate times bid."""
     days: int = Field(default=DAYS, ge=3)
@@ -66,15 +100,6 @@ class World(Settings):
     """Tastes of each user. An item is liked as much as the taste likes it that likes it most."""
     drift: Drift | None = None
     """How the world changes; it does not unless given. With it, `items` are those that exist at a time."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.items < 2 * self.candidates:
-            raise ValueError(
-                f"items: a request has {self.candidates} distinct candidates, so write at least "
-                f"{2 * self.candidates} items; received {self.items}"
-            )
-        return self
 
     @property
     def catalogue(self) -> int:

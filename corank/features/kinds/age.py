@@ -14,12 +14,11 @@ from corank.core.time import DAY, MILLISECOND, NEVER
 from corank.core.types import Doubles
 from corank.features.encoding import Encoded, Encoder
 from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature, Side, Use
-from corank.features.histories.event_lists import to_times
-from corank.features.history import check_grid
-from corank.features.kinds.scaled import ScaledFeature
-from corank.features.operand_rows import OperandRows
+from corank.features.history import to_times
+from corank.features.history_events import check_grid
+from corank.features.operands import OperandRows
 from corank.features.priors import PointInTime
-from corank.features.scale import Scaling
+from corank.features.scale import ScaledFeature, Scaling
 from corank.features.schema import Schema
 
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from corank.core.types import Doubles
 from corank.features.feature_kind import FEATURE_KINDS, Use
-from corank.features.kinds.scaled import CrossFeature, ScaledFeature
-from corank.features.operand_rows import OperandRows
+from corank.features.operands import OperandRows
 from corank.features.priors import PointInTime
+from corank.features.scale import CrossFeature, ScaledFeature
 
 
 class ArithmeticFeature(ScaledFeature, CrossFeature, ABC):

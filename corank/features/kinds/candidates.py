@@ -7,10 +7,9 @@ import numpy as np
 
 from corank.core.types import Doubles
 from corank.features.feature_kind import FEATURE_KINDS, Side, Use
-from corank.features.kinds.scaled import ScaledFeature
-from corank.features.operand_rows import OperandRows
+from corank.features.operands import OperandRows
 from corank.features.priors import PointInTime
-from corank.features.scale import Scaling
+from corank.features.scale import ScaledFeature, Scaling
 
 
 @FEATURE_KINDS.register("candidates")

@@ -12,9 +12,9 @@ from corank.core.errors import ConfigError
 from corank.core.ragged import Vectors
 from corank.core.types import Doubles, Floats, Index
 from corank.features.feature_kind import FEATURE_KINDS, Use
-from corank.features.kinds.scaled import CrossFeature, ScaledFeature
-from corank.features.operand_rows import OperandRows
+from corank.features.operands import OperandRows
 from corank.features.priors import PointInTime
+from corank.features.scale import CrossFeature, ScaledFeature
 from corank.features.schema import Schema
 
 BLOCK = 16_384

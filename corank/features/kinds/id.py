@@ -6,11 +6,9 @@ import polars as pl
 from pydantic import PositiveInt, model_validator
 
 from corank.core.types import Hashes
-from corank.features.counts.growth import VocabularySettings
-from corank.features.encoding import Encoded, Encoder
+from corank.features.encoding import Encoded, Encoder, Hash, Vocabulary, hash_values
 from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature, Side, Storage, Use
-from corank.features.training_values import TrainingValues
-from corank.features.vocabulary import Hash, Vocabulary, fit_codes, hash_values
+from corank.features.training_values import TrainingValues, VocabularySettings, fit_codes
 
 
 def check_filter(side: Side, filter_by: bool) -> None:

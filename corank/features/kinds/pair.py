@@ -7,14 +7,12 @@ import numpy as np
 from pydantic import PositiveInt
 
 from corank.core.types import Doubles, Hashes
-from corank.features.counts.growth import VocabularySettings
-from corank.features.encoding import Column, Encoder
+from corank.features.encoding import Column, Encoder, Hash, Vocabulary, mix_hashes
 from corank.features.feature_kind import FEATURE_KINDS, Storage, Use
-from corank.features.kinds.scaled import CrossFeature
-from corank.features.operand_rows import OperandRows
+from corank.features.operands import OperandRows
 from corank.features.priors import PointInTime
-from corank.features.training_values import TrainingValues
-from corank.features.vocabulary import Hash, Vocabulary, fit_codes, mix_hashes
+from corank.features.scale import CrossFeature
+from corank.features.training_values import TrainingValues, VocabularySettings, fit_codes
 
 
 @FEATURE_KINDS.register("pair")

@@ -15,18 +15,14 @@ from corank.core.errors import ConfigError
 from corank.core.settings import Duration, format_duration
 from corank.core.time import MILLISECOND, floor_times
 from corank.core.types import Doubles, Hashes
-from corank.features.counts.cumulative import Memory
-from corank.features.counts.smoothing import USUAL
+from corank.features.encoding import mix_hashes
 from corank.features.feature_kind import FEATURE_KINDS, Use
-from corank.features.history import check_grid
-from corank.features.kinds.scaled import ScaledFeature
-from corank.features.labels import Labels, find_exposed
-from corank.features.log_schema import DataSettings
-from corank.features.operand_rows import OperandRows
-from corank.features.priors import CountedFeature, PointInTime
-from corank.features.row_columns import ROW, TIME, WEIGHT
+from corank.features.history_events import check_grid
+from corank.features.log_schema import ROW, TIME, WEIGHT, DataSettings, Labels, find_exposed
+from corank.features.operands import OperandRows
+from corank.features.priors import USUAL, CountedFeature, Memory, PointInTime
+from corank.features.scale import ScaledFeature
 from corank.features.schema import Schema
-from corank.features.vocabulary import mix_hashes
 
 
 def _read_smoothing(value: object) -> float | Literal["auto"]:

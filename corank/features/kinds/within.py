@@ -13,9 +13,9 @@ from corank.core.errors import ConfigError
 from corank.core.time import NEVER
 from corank.core.types import Doubles, Index, Longs
 from corank.features.feature_kind import FEATURE_KINDS, Side, Use
-from corank.features.kinds.scaled import ScaledFeature
-from corank.features.operand_rows import OperandRows
+from corank.features.operands import OperandRows
 from corank.features.priors import PointInTime
+from corank.features.scale import ScaledFeature
 from corank.features.schema import Schema
 
 

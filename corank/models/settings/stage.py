@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from corank.core.errors import ConfigError, PluginError
-from corank.core.formula import Formula
+from corank.core.ordering import Formula
 from corank.core.registry import Registry, by_name
 from corank.core.settings import validate
 from corank.features.input_layout import Layout
@@ -117,9 +117,9 @@ class StageSettings(NetworkSettings):
         return []
 
     @property
-    def generates(self) -> bool:
-        """Whether its towers imagine each other's vectors, which loss `mimic` teaches them."""
-        return False
+    def extras(self) -> tuple[str, ...]:
+        """What the network gives to losses in `StageOutput.extras`: names, each of which some loss must read."""
+        return ()
 
     def counted(self) -> list[str]:
         """Matches of query and item that the scorer counts for every candidate."""

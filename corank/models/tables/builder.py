@@ -13,8 +13,7 @@ from torch import Tensor
 
 from corank.batches.batch import TableLookup
 from corank.core.types import Ints
-from corank.distributed.ranks import Ranks
-from corank.distributed.row_shards import BUCKETS, RowShards
+from corank.distributed.ranks import BUCKETS, Ranks, RowShards
 from corank.features.input_layout import Layout
 from corank.models.tables.embedding import Tables, sum_rows
 from corank.models.tables.row_exchange import GradientSum, RowExchange, RowUnion

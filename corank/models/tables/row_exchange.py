@@ -13,8 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from corank.batches.batch import Csr, TableLookup
-from corank.batches.sums import group
+from corank.batches.batch import Csr, TableLookup, group
 from corank.distributed.ranks import Ranks
 from corank.models.tables.embedding import gather, sum_rows
 

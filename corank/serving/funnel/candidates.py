@@ -1,19 +1,27 @@
 """The candidates of a request: their ids, and the numbers that come with them, by which stages order them.
 
 Letters: n candidates.
+
+The `where` of a request → hashes of the values that may pass, by which retrieval filters.
+
+Counts the numbers of a request that lie outside the range of training, to which their encoders clip them.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import polars as pl
 
-from corank.core.errors import RequestError
+from corank.bundle.retrieval import Where, filter_columns
+from corank.core.errors import DataError, RequestError
 from corank.core.types import Floats, Ints, Longs
-from corank.features.vocabulary import as_int64
-from corank.serving.funnel.request import NumberIds, Request
+from corank.features.encoders import Encoders
+from corank.features.encoding import FIRST_KNOWN, Hash, Vocabulary, as_int64, hash_values, to_identifiers
+from corank.features.feature_kind import Side
+from corank.serving.funnel.request import NumberIds, Request, RequestWarning, refuse_unknown_column, to_series
 
 LARGEST = float(np.finfo(np.float32).max)
 """Values are 32-bit floats, in training as here."""
@@ -105,3 +113,85 @@ def _check_numbers(name: str, columns: list[dict[str, Any]]) -> None:
         value = row.get(name)
         if value is not None and (type(value) not in (int, float) or not abs(value) <= LARGEST):
             raise RequestError(f"candidates: expected numbers in '{name}'; received {value!r:.100}")
+
+
+class FilterEncoder:
+    """Encodes and checks the filters of requests to one bundle."""
+
+    def __init__(self, encoders: Encoders) -> None:
+        self._columns = filter_columns(encoders.schema)
+        self._encoders = encoders.fitted
+
+    def encode(self, request: Request) -> Where:
+        """Encode the filters of a request.
+
+        Raises RequestError for a column that is no filter, and for values of another type than the items'.
+        """
+        filters = []
+        for column, values in request.where.items():
+            if column not in self._columns:
+                refuse_unknown_column("where", column, set(self._columns))
+            try:
+                hashed = hash_values(self._read(column, values), self._columns[column])
+            except DataError as error:
+                raise RequestError(f"where: {error}") from None
+            filters.append((self._columns[column], tuple(sorted(set(hashed.tolist()) - {0}))))
+        return tuple(sorted(filters))
+
+    def warn(self, request: Request) -> list[RequestWarning]:
+        """Say why no item passes the filters of a request, if it has any."""
+        if not request.where:
+            return []
+        strange = [column for column, values in request.where.items() if not self._is_known(column, values)]
+        reason = f"the bundle knows no such {', '.join(strange)}" if strange else "no item has them all"
+        return [RequestWarning("filter", f"where: no item passes; {reason}")]
+
+    def _read(self, column: str, values: Any) -> pl.Series:
+        """The values of a filter. Raises RequestError or DataError for values of another type than the items'."""
+        listed = values if isinstance(values, list) else [values]
+        read = to_identifiers(to_series(column, listed, "where"), self._columns[column])
+        dtype = self._type(column)
+        if dtype is not None and read.dtype != dtype and read.null_count() < len(read):
+            expected = "text" if dtype == pl.String else "whole numbers"
+            value = next(value for value in listed if value is not None)
+            raise RequestError(
+                f"where.{column}: expected {expected}, as in the bundle; received {value!r:.100}"
+            )
+        return read
+
+    def _type(self, column: str) -> pl.DataType | None:
+        """The type of a column's values; None if the bundle has none."""
+        encoder = self._encoders.get(self._columns[column])
+        if isinstance(encoder, Vocabulary):
+            return encoder.dtype if len(encoder.values) else None
+        return encoder.dtype if isinstance(encoder, Hash) else None
+
+    def _is_known(self, column: str, values: Any) -> bool:
+        """Whether training knew some value of a filter, as far as the bundle can tell."""
+        encoder = self._encoders.get(self._columns[column])
+        if not isinstance(encoder, Vocabulary):
+            return True
+        codes = encoder.codes(self._read(column, values), self._columns[column])
+        return bool((codes >= FIRST_KNOWN).any())
+
+
+class NumberLimits:
+    """The ranges of training of one bundle's numbers, by side and column."""
+
+    def __init__(self, encoders: Encoders) -> None:
+        schema = encoders.schema
+        self._limits: dict[Side, dict[str, tuple[float, float]]] = {}
+        for name, feature in schema.columns().items():
+            encoder = encoders.fitted.get(name)
+            if feature.is_input and encoder is not None and encoder.limits is not None:
+                self._limits.setdefault(feature.side, {})[schema.column(name)] = encoder.limits
+
+    def count(self, sides: Iterable[Side], rows: Iterable[Mapping[str, Any]], found: dict[str, int]) -> None:
+        """Add to `found`, by `SIDE.COLUMN`, the numbers of rows of some sides that are clipped."""
+        for row in rows:
+            for side in sides:
+                for column, (low, high) in self._limits.get(side, {}).items():
+                    value: Any = row.get(column)
+                    if type(value) in (int, float) and not low <= value <= high:
+                        name = f"{side}.{column}"
+                        found[name] = found.get(name, 0) + 1

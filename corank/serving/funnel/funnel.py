@@ -1,15 +1,27 @@
 """A bundle ready to rank: one request through the stages, in process, without torch.
 
 Letters: n candidates.
+
+Deadlines of stages: a timer that stops late runs of the runtime, and the latencies of recent runs.
+
+An item as readable values: its record's codes and numbers decoded, as far as they can be.
 """
 
+import heapq
+import math
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+import weakref
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from copy import copy
+from itertools import count
 from typing import Any, Self
 
 import numpy as np
+import onnxruntime
+import polars as pl
 from onnxruntime import RunOptions
 
 from corank.bundle.bundle import Bundle
@@ -21,22 +33,142 @@ from corank.bundle.retrieval import Retrieval
 from corank.bundle.signatures import TrustedKeys
 from corank.bundle.stage_facts import StageFacts
 from corank.core.errors import BundleError, DataError, RequestError
-from corank.core.storage.object_url import PathOrUrl, parse_location, require_local
+from corank.core.objects import PathOrUrl, parse_location, require_local
 from corank.core.types import Floats, Longs, Numbers
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.features.schema import Schema
-from corank.serving.bundle_cache import CACHE
-from corank.serving.funnel.deadline import DeadlineTimer, LatencyTracker
-from corank.serving.funnel.encoded_request import EncodedRequest
-from corank.serving.funnel.inspect import describe_item
-from corank.serving.funnel.query.query_ahead import QueryAhead
+from corank.serving.funnel.query_encoder import QueryAhead
 from corank.serving.funnel.ranking_result import RankingResult
 from corank.serving.funnel.request import Request
-from corank.serving.funnel.request_encoder import RequestEncoder, Retrieve
+from corank.serving.funnel.request_encoder import EncodedRequest, RequestEncoder, Retrieve
 from corank.serving.funnel.scorer import Scorer, refuse_odd
 from corank.serving.funnel.stage_scorer import Candidates, Shared
-from corank.serving.store.base import is_store, open_store
+from corank.serving.store.base import CACHE, is_store, open_store
+
+SAMPLES = 512
+"""Durations that a percentile is taken of."""
+FEW = 32
+"""With fewer durations there is no percentile; it is taken again after as many new ones."""
+
+
+class _PendingRuns:
+    """What the timer's thread holds; not the timer itself, which could then never be collected."""
+
+    def __init__(self) -> None:
+        self.runs: list[tuple[float, int, onnxruntime.RunOptions]] = []
+        """A heap by deadline."""
+        self.changed = threading.Condition()
+        self.wakes_at = 0.0
+        self.closed = False
+
+    def watch(self) -> None:
+        """Stop runs whose deadline has passed, until closed."""
+        with self.changed:
+            while not self.closed:
+                now = time.perf_counter()
+                while self.runs and self.runs[0][0] <= now:
+                    heapq.heappop(self.runs)[2].terminate = True
+                self.wakes_at = self.runs[0][0] if self.runs else math.inf
+                self.changed.wait(self.runs[0][0] - now if self.runs else None)
+
+    def close(self) -> None:
+        """End the thread."""
+        with self.changed:
+            self.closed = True
+            self.changed.notify()
+
+
+class DeadlineTimer:
+    """Stops late runs from a thread, which ends with the timer. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._pending = _PendingRuns()
+        self._number = count()
+        threading.Thread(target=self._pending.watch, name="corank-deadlines", daemon=True).start()
+        weakref.finalize(self, self._pending.close)
+
+    @contextmanager
+    def until(self, moment: float) -> Iterator[onnxruntime.RunOptions]:
+        """Options for a run that fails if it is not done at a moment of `time.perf_counter`."""
+        options = onnxruntime.RunOptions()
+        pending, entry = self._pending, (moment, next(self._number), options)
+        with pending.changed:
+            heapq.heappush(pending.runs, entry)
+            if moment < pending.wakes_at:
+                pending.changed.notify()
+        try:
+            yield options
+        finally:
+            with pending.changed:
+                if entry in pending.runs:
+                    pending.runs.remove(entry)
+                    heapq.heapify(pending.runs)
+
+
+class LatencyTracker:
+    """The 99th percentile of recent durations, in seconds; 0 while there are too few."""
+
+    def __init__(self) -> None:
+        self._seconds: deque[float] = deque(maxlen=SAMPLES)
+        self._since_update = 0
+        self.p99 = 0.0
+
+    def record(self, seconds: float) -> None:
+        """Record a duration."""
+        self._seconds.append(seconds)
+        self._update()
+
+    def record_skip(self) -> None:
+        """Record a skipped run: drop the oldest duration, so that one slow spell does not disable a stage for good."""
+        if self._seconds:
+            self._seconds.popleft()
+        self._update()
+
+    def _update(self) -> None:
+        self._since_update += 1
+        if len(self._seconds) < FEW:
+            self.p99 = 0.0
+        elif self._since_update >= FEW or not self.p99:
+            self._since_update, self.p99 = 0, float(np.percentile(self._seconds, 99))
+
+
+def describe_item(items: LayeredItems, encoders: Encoders, text: str) -> dict[str, Any] | None:
+    """Describe an item.
+
+    Args:
+        items: the catalogue.
+        encoders: of the bundle.
+        text: the item's id as text.
+
+    Returns:
+        `id`; `newer`, whether it was added or changed since the bundle was exported; `features`, decoded, by name;
+        `columns` by name. None if the item is unknown.
+    """
+    ids = items.layers[0].records.ids.values
+    try:
+        key = pl.Series([text]).cast(ids.dtype)
+    except pl.exceptions.PolarsError:
+        return None
+    position = items.find(key)
+    if position[0] < 0:
+        return None
+    row, placed = items.rows(position), encoders.schema.record_features
+    features: dict[str, Any] = {n: _decode(encoders, n, int(row.ids[0, k])) for k, n in enumerate(placed.ids)}
+    for k, name in enumerate(placed.lists):
+        features[name] = [_decode(encoders, name, code) for code in row.lists[k].flat().tolist()]
+    features |= {name: _decode(encoders, name, row.numbers[0, at]) for name, at in placed.numbers_at.items()}
+    for k, name in enumerate(placed.vectors):
+        known = row.vectors[k].row[0] >= 0
+        features[name] = _decode(encoders, name, row.vectors[k].dense()[0]) if known else None
+    columns = {name: float(items.column(name, position)[0]) for name in items.layers[0].records.columns}
+    newer = bool(position[0] >= items.bounds[1])
+    return {"id": key[0], "newer": newer, "features": features, "columns": columns}
+
+
+def _decode(encoders: Encoders, name: str, encoded: Any) -> Any:
+    schema = encoders.schema
+    return schema.features[name].decode(encoders.fitted.get(schema.table_of(name)), encoded)
 
 
 class Funnel:
@@ -95,7 +227,7 @@ class Funnel:
         """
         keys = TrustedKeys.load([require_local(key) for key in trust])
         if isinstance(source, str) and is_store(source):
-            from corank.serving.http.source import StoreSource, load_first  # which load this module
+            from corank.serving.store.source import StoreSource, load_first  # which load this module
 
             with closing(open_store(source)) as store:
                 folder = CACHE if cache is None else require_local(cache)

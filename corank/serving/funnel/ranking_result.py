@@ -15,9 +15,8 @@ from corank.bundle.manifest import BundleManifest
 from corank.bundle.stage_facts import StageFacts
 from corank.core.ordering import top_k
 from corank.core.types import Longs, Numbers
-from corank.serving.funnel.answer.fields import DEFAULT_FIELDS
-from corank.serving.funnel.encoded_request import EncodedRequest
-from corank.serving.funnel.request import Request
+from corank.serving.funnel.request import DEFAULT_FIELDS, Request
+from corank.serving.funnel.request_encoder import EncodedRequest
 
 
 @dataclass(frozen=True)

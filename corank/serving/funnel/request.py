@@ -1,20 +1,62 @@
-"""A request to rank: its type, bounds and checks; the reader of its histories."""
+"""A request to rank: its type, bounds and checks; the reader of its histories.
+
+The fields of an answer, which a request may choose from.
+
+Warnings about a request that is ranked: what would change its scores without a word.
+
+Letters: L events of a history.
+"""
 
 import difflib
 import json
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Self
+from typing import Annotated, Any, Literal, NoReturn, Self, get_args
 
 import msgspec
+import numpy as np
 import polars as pl
 from msgspec import Meta
 
 from corank.core.errors import RequestError
 from corank.core.settings import describe_unknown
-from corank.core.time import moment_to_ms, now_ms
+from corank.core.time import DAY, MILLISECOND, moment_to_ms, now_ms
 from corank.core.types import Longs
-from corank.serving.funnel.answer.fields import AnswerField, check_fields
+
+AnswerField = Literal[
+    "model_version",
+    "items_seq",
+    "items_id",
+    "stage",
+    "items",
+    "ids",
+    "scores",
+    "unknown",
+    "missing",
+    "warnings",
+    "fallback",
+    "trace",
+    "user",
+    "role",
+    "served_id",
+    "microseconds",
+]
+"""A part of an answer. `ids` are the ids of `items` alone; `scores` adds to each item the scores of all stages."""
+ANSWER_FIELDS: tuple[str, ...] = get_args(AnswerField)
+DEFAULT_FIELDS = frozenset(ANSWER_FIELDS) - {"ids", "scores", "trace", "microseconds"}
+"""Of a request that chooses none; `warnings` and `fallback` are there if there is something to say, `served_id` if the
+request is logged."""
+
+
+def check_fields(fields: Any) -> None:
+    """Raise RequestError unless `fields` is a list of fields of an answer."""
+    if type(fields) is not list:
+        raise RequestError(f"fields: expected a list of names; received {fields!r:.100}")
+    for name in fields:
+        if name not in ANSWER_FIELDS:
+            raise RequestError(f"fields: {describe_unknown(name, ANSWER_FIELDS, 'field')}")
+
 
 MAX_CANDIDATES = 10_000
 MAX_VALUES = 4096
@@ -252,3 +294,54 @@ def refuse_unknown_column(where: str, column: str, known: Collection[str]) -> No
     near = difflib.get_close_matches(column, sorted(known), n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(known)) or 'none'}"
     raise RequestError(f"{where}: the bundle knows no '{column}' here; {hint}")
+
+
+SECONDS_FROM = 10**11
+"""A request later than this, in 1973, cannot have an event in the first weeks of 1970."""
+YEARS = 3650 * (DAY // MILLISECOND)
+"""Times within ten years of each other, ms."""
+
+
+@dataclass(frozen=True)
+class RequestWarning:
+    """A warning of an answer."""
+
+    kind: Literal["future", "order", "filter"]
+    """By which warnings are counted."""
+    text: str
+    """Names the field."""
+
+
+def check_event_times(field: str, times: Longs, time: int) -> tuple[RequestWarning, ...]:
+    """Warn of events after the request, and of events that are not in the order of time.
+
+    Args:
+        field: of the request.
+        times: of the events, ms since 1970 UTC: (L,).
+        time: of the request.
+
+    Raises RequestError for times in seconds.
+    """
+    first, last = int(times.min()), int(times.max())
+    if time > SECONDS_FROM and first * 1000 < time + YEARS:
+        # whole seconds since 1970 are milliseconds of its first weeks
+        seconds = np.flatnonzero((times > 0) & (np.abs(times * 1000.0 - time) < YEARS))
+        if len(seconds):
+            n = int(seconds[0])
+            raise RequestError(
+                f"{field}.{n}.time: {times[n]} is in seconds, it seems; write milliseconds since 1970"
+            )
+    warnings = []
+    later = int(np.count_nonzero(times > time)) if last > time else 0
+    if later:
+        warnings.append(
+            RequestWarning(
+                "future",
+                f"{field}: {later} of {len(times)} events are after the request; they count as new as can be",
+            )
+        )
+    if (times[1:] < times[:-1]).any():
+        warnings.append(
+            RequestWarning("order", f"{field}: events are not in the order of time, the newest last")
+        )
+    return tuple(warnings)

@@ -1,11 +1,15 @@
 """A request → encoded rows of its query and its candidates, by the code that packing used.
 
 Letters: n candidates · L events of a history.
+
+An encoded request: what its stages read.
+
+Letters: n candidates · L events of a history.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -15,33 +19,67 @@ from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError, RequestError
-from corank.core.matrices.stored_matrix import StoredMatrix
 from corank.core.ragged import Ragged, Rows, Vectors
-from corank.core.types import Longs
-from corank.data.derived_columns import derive_features, encode_columns
+from corank.core.stored_matrix import StoredMatrix
+from corank.core.types import Floats, Longs
+from corank.data.packed.derived_columns import derive_features, encode_columns
 from corank.features.encoders import Encoders, assemble_rows
-from corank.features.encoding import Encoded
+from corank.features.encoding import Encoded, to_identifiers
 from corank.features.feature_kind import Side
-from corank.features.operand_rows import OperandRows
-from corank.features.operands import OperandNames, Operands
+from corank.features.operands import OperandNames, OperandRows, Operands
 from corank.features.priors import PriorSnapshots
 from corank.features.schema import Schema
-from corank.features.vocabulary import to_identifiers
 from corank.serving.funnel.candidates import (
     CandidateList,
+    FilterEncoder,
+    NumberLimits,
     parse_candidates,
     read_number,
     read_numbers,
     select_ids,
 )
-from corank.serving.funnel.checks.filter_encoder import FilterEncoder
-from corank.serving.funnel.checks.number_limits import NumberLimits
-from corank.serving.funnel.encoded_request import EncodedRequest
-from corank.serving.funnel.query.query_ahead import QueryAhead, look_up_events
-from corank.serving.funnel.query.query_encoder import QueryEncoder, QueryPart
-from corank.serving.funnel.query.request_history import HistoryEncoder
-from corank.serving.funnel.query.wanted_items import WantedItems, find_items
-from corank.serving.funnel.request import Request, refuse_unknown_column, to_series
+from corank.serving.funnel.query_encoder import QueryAhead, QueryEncoder, QueryPart, look_up_events
+from corank.serving.funnel.request import Request, RequestWarning, refuse_unknown_column, to_series
+from corank.serving.funnel.request_history import HistoryEncoder, WantedItems, find_items
+
+
+@dataclass(frozen=True)
+class EncodedRequest:
+    """A request as the stages read it; its candidates are those known or described, in the order given."""
+
+    ids: Sequence[Any]
+    query: Rows
+    """The query's row: (1)."""
+    items: LayeredItems
+    """The catalogue, and the items that the request describes."""
+    positions: Longs
+    """Positions of the candidates in `items`: (n,)."""
+    histories: dict[str, Rows]
+    """By history that a stage attends to, the rows of its items, the newest last: (L)."""
+    ages: dict[str, Floats]
+    """By history of whose events a stage reads the ages, these, as `log_ages` says them: (L,)."""
+    given: dict[str, Floats]
+    """Numeric `columns` of the data that came with the candidates, by name: (n,)."""
+    unknown: list[Any]
+    """Ids of candidates that are left out: neither known nor described."""
+    missing: list[str]
+    """Columns that the request lacks."""
+    clipped: Mapping[str, int]
+    """By `SIDE.COLUMN`, how many numbers lie outside the range of training; they are clipped to it."""
+    crosses: dict[str, Encoded]
+    """Crosses that came with the candidates, and those that compare all candidates, by feature: (n)."""
+    operands: Operands
+    """Operands of the query: (1)."""
+    time: int
+    """Time of the request, ms since 1970 UTC."""
+    warnings: list[RequestWarning]
+
+    def column(self, name: str, alive: Longs) -> Floats:
+        """One of the data's `columns`, of the candidates `alive`."""
+        return (
+            self.given[name][alive] if name in self.given else self.items.column(name, self.positions[alive])
+        )
+
 
 QUERY_SIDES: tuple[Side, ...] = ("user", "context")
 CANDIDATE_SIDES: tuple[Side, ...] = ("item", "cross")

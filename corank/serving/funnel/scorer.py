@@ -1,6 +1,24 @@
 """The scorers of all stages of a bundle, and what stages see of one another.
 
 Letters: n candidates · N items · d width of an item part.
+
+The online scorers that corank comes with.
+
+What matches of query and item add to logits, counted for the candidates of a request.
+
+Letters: n candidates.
+
+Scorer `vectors`: logit = scale · ⟨query vector, item vector⟩ + bias, and what matches add.
+
+It serves stage models of plug-ins that have vectors and no graph `value`.
+
+Letters: n candidates · d width of the vectors.
+
+Scorer `parts`: one graph over what was computed of items ahead, the query, and what belongs to the pair.
+
+Letters: n candidates.
+
+Scorer `graph`: the whole forward of a stage, run for every candidate, calibration and formula included.
 """
 
 import math
@@ -8,20 +26,119 @@ from pathlib import Path
 
 import numpy as np
 
-from corank.bundle.content import read_tables
-from corank.bundle.item_parts import ItemGraphs, store_parts
+from corank.bundle.content import ItemGraphs, read_tables, store_parts
 from corank.bundle.manifest import BundleManifest
 from corank.bundle.stage_facts import StageFacts
 from corank.core.calibration import Platt
 from corank.core.errors import BundleError, PluginError, RequestError
-from corank.core.matrices.stored_matrix import StoredMatrix
 from corank.core.ordering import soft_ranks, stage_value
 from corank.core.ragged import Rows
 from corank.core.registry import plugin_hint
+from corank.core.stored_matrix import StoredMatrix
 from corank.core.types import Floats, Numbers
+from corank.data.packed.derived_columns import derive_features
 from corank.features.input_layout import Layout
-from corank.serving.funnel.scorers.vectors_scorer import QueryVectors
-from corank.serving.funnel.stage_scorer import SCORERS, Candidates, ScorerInputs, Shared, StageScorer
+from corank.features.operands import OperandRows
+from corank.serving.funnel.stage_scorer import (
+    SCORERS,
+    Candidates,
+    ScorerInputs,
+    Shared,
+    StageScorer,
+    open_graph,
+)
+
+
+class MatchTerms:
+    """Counts and encodes the matches of one stage by the code that packing used, and no other cross."""
+
+    def __init__(self, inputs: ScorerInputs) -> None:
+        """Raises BundleError if a match is no feature that can be counted, or the facts lack its weights."""
+        stage, layout = inputs.stage, inputs.layout
+        crosses = layout.schema.derived("cross")
+        for name in stage.matches:
+            if name not in crosses or not (crosses[name].compares or crosses[name].compares_candidates):
+                raise BundleError(
+                    f"{inputs.folder}: stage '{stage.name}': '{name}' is no match of query and item; "
+                    "export the bundle again"
+                )
+        columns = layout.columns("cross", stage.matches)
+        if any(f"match_{n}" not in stage.constants for n in range(len(columns))):
+            raise BundleError(
+                f"{inputs.folder}: stage '{stage.name}': its facts lack the weights of matches; export the bundle again"
+            )
+        weight = np.array([stage.constants[f"match_{n}"] for n in range(len(columns))], dtype=np.float32)
+        self._operands = {operand for name in stage.matches for operand in crosses[name].operands}
+        self._worth: dict[str, Floats] = {}
+        """What a number counts, (1,), or what each code of buckets adds, (codes,)."""
+        for name in stage.matches:
+            own = weight[np.isin(columns, layout.columns("cross", [name]))]
+            if crosses[name].storage == "id":
+                first = layout.offset[name]
+                own = inputs.tables[crosses[name].width][first : first + layout.sizes[name]] @ own
+            self._worth[name] = own
+
+    def read(self, candidates: Candidates) -> Floats:
+        """What is added to logits: (n,)."""
+        encoder, request, count = candidates.encoder, candidates.request, len(candidates.alive)
+        items = request.items.operands(candidates.rows, self._operands)
+        of_request = np.zeros(count, dtype=np.int64)
+        sides = OperandRows.pairs(encoder.schema, request.operands, items, of_request, None)
+        times = np.full(count, request.time)
+        names = self._worth.keys() - request.crosses.keys()
+        values = derive_features(encoder.schema, "cross", sides, encoder.priors, times, names)
+        columns = {
+            n: column[candidates.alive]
+            for n, column in request.crosses.items()
+            if isinstance(column, np.ndarray)
+        }
+        columns |= {name: encoder.encoders.encode_derived(name, value) for name, value in values.items()}
+        added = np.zeros(count, dtype=np.float32)
+        for name, worth in self._worth.items():
+            column = columns[name]
+            added += worth[column] if column.dtype == np.int32 else worth * column
+        return added
+
+
+class QueryVectors:
+    """The graph that gives the vector of a query."""
+
+    def __init__(self, inputs: ScorerInputs) -> None:
+        """Open it. Raises BundleError."""
+        self._inputs, name = inputs, inputs.stage.name
+        shapes = {"query": inputs.request_shapes["query"]}
+        outputs = [(1, inputs.stage.vector_width)]
+        self._session = open_graph(inputs.folder / f"{name}.query.onnx", shapes, outputs)
+
+    def vector(self, row: Rows, shared: Shared) -> Floats:
+        """The vector of a query: (d,)."""
+        vector: Floats = self._session.run(None, {"query": self._inputs.query(row, shared)})[0][0]
+        return vector
+
+
+@SCORERS.register("vectors")
+class VectorsScorer(StageScorer):
+    """Runs the graph of queries once a request, and a dot product a candidate."""
+
+    def __init__(self, inputs: ScorerInputs) -> None:
+        self.inputs, stage = inputs, inputs.stage
+        if stage.vector_part is None or not {"scale", "bias"} <= set(stage.constants):
+            raise BundleError(
+                f"{inputs.folder}: stage '{stage.name}': its facts lack the width of vectors, scale or bias; "
+                "export the bundle again"
+            )
+        self._part, self._query = stage.vector_part, QueryVectors(inputs)
+        self._scale, self._bias = (np.float32(stage.constants[name]) for name in ("scale", "bias"))
+        self._matches = MatchTerms(inputs) if stage.matches else None
+
+    def score(self, candidates: Candidates) -> Floats:
+        """As `StageScorer.score`."""
+        request = candidates.request
+        query = self._query.vector(request.query, candidates.shared)
+        logits = self._scale * (request.items.part(self._part, candidates.rows) @ query) + self._bias
+        if self._matches is not None:
+            logits += self._matches.read(candidates)
+        return logits[:, None]
 
 
 class Scorer:
@@ -107,3 +224,76 @@ def refuse_odd(stage: StageFacts, value: Numbers, candidates: Candidates) -> Num
             f"{value[odd[0]]}; look for extreme numbers in the request"
         )
     return value
+
+
+PART, MATCHES = "part.", "matches"
+"""What a graph calls the rows of an item part, and what matches add to logits."""
+OUTPUTS = ["logits", "value"]
+
+
+@SCORERS.register("parts")
+class PartsScorer(StageScorer):
+    """Takes the candidates' rows of the item parts and runs the graph `value`, calibration and formula included."""
+
+    def __init__(self, inputs: ScorerInputs) -> None:
+        self.inputs, stage = inputs, inputs.stage
+        if not stage.item_parts:
+            raise BundleError(
+                f"{inputs.folder}: stage '{stage.name}': its facts name no item parts, which the scorer "
+                f"'{stage.scorer}' needs; export the bundle again"
+            )
+        request = inputs.request_shapes
+        shapes = {
+            **request,
+            **{PART + part: (None, width) for part, width in stage.item_parts.items()},
+            **inputs.column_shapes,
+            **({MATCHES: (None,)} if stage.matches else {}),
+        }
+        self.session = open_graph(
+            inputs.folder / f"{stage.name}.value.onnx",
+            shapes,
+            [(None, len(stage.labels)), inputs.value_shape],
+            optional=request.keys(),
+        )
+        self._parts = [(PART + part, f"{stage.name}.{part}") for part in stage.item_parts]
+        self._matches = MatchTerms(inputs) if stage.matches else None
+        self._request = request.keys() & {node.name for node in self.session.get_inputs()}
+
+    def score(self, candidates: Candidates) -> Floats:
+        """As `StageScorer.score`."""
+        return self.evaluate(candidates)[0]
+
+    def evaluate(self, candidates: Candidates) -> tuple[Floats, Numbers]:
+        """As `StageScorer.evaluate`."""
+        request, rows = candidates.request, candidates.rows
+        feeds: dict[str, Numbers] = {**self.inputs.of_request(candidates, self._request)}
+        feeds |= self.inputs.columns(candidates)
+        for name, part in self._parts:
+            feeds[name] = request.items.part(part, rows)
+        if self._matches is not None:
+            feeds[MATCHES] = self._matches.read(candidates)
+        logits, value = self.session.run(OUTPUTS, feeds, candidates.options)
+        return logits, value
+
+
+@SCORERS.register("graph")
+class GraphScorer(StageScorer):
+    """Runs one graph over query, items, pairs, history, what is seen of earlier stages, and columns of the value."""
+
+    def __init__(self, inputs: ScorerInputs) -> None:
+        self.inputs, stage = inputs, inputs.stage
+        self.session = open_graph(
+            inputs.folder / f"{stage.name}.value.onnx",
+            {**inputs.shapes, **inputs.column_shapes},
+            [(None, len(stage.labels)), inputs.value_shape],
+        )
+
+    def score(self, candidates: Candidates) -> Floats:
+        """As `StageScorer.score`."""
+        return self.evaluate(candidates)[0]
+
+    def evaluate(self, candidates: Candidates) -> tuple[Floats, Numbers]:
+        """As `StageScorer.evaluate`."""
+        feeds: dict[str, Numbers] = {**self.inputs.all(candidates), **self.inputs.columns(candidates)}
+        logits, value = self.session.run(None, feeds, candidates.options)
+        return logits, value

@@ -17,19 +17,17 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from corank.bundle.content import record_inputs
 from corank.bundle.graph_files import Shape, Shapes, open_session
-from corank.bundle.item_parts import record_inputs
 from corank.bundle.stage_facts import Attention, StageFacts
 from corank.core.errors import PluginError
-from corank.core.formula import Formula
+from corank.core.ordering import Formula
 from corank.core.ragged import Rows
 from corank.core.registry import Registry
 from corank.core.types import Floats, Longs, Numbers
-from corank.features.histories.event_layout import event_groups, event_width
-from corank.features.input_layout import Layout, TableSet, dense_input, embed_rows
+from corank.features.input_layout import Layout, TableSet, dense_input, embed_rows, event_groups, event_width
 from corank.features.schema import Placement
-from corank.serving.funnel.encoded_request import EncodedRequest
-from corank.serving.funnel.request_encoder import RequestEncoder
+from corank.serving.funnel.request_encoder import EncodedRequest, RequestEncoder
 
 COLUMN = "column."
 """Begins the name by which a graph reads one of the data's columns."""
@@ -211,5 +209,5 @@ def _check(what: str, part: Any) -> None:
         raise PluginError(f"{what}: {part.__name__} must define {', '.join(missing)}")
 
 
-SCORERS = Registry[type[StageScorer]]("scorer", "corank.scorers", "corank.serving.funnel.scorers", _check)
+SCORERS = Registry[type[StageScorer]]("scorer", "corank.scorers", "corank.serving.funnel.scorer", _check)
 """Scorers by the name that a stage's facts give."""

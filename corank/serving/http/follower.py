@@ -1,18 +1,40 @@
-"""The live funnel of a service, which is swapped between requests when its source changes, and its other versions."""
+"""The live funnel of a service, which is swapped between requests when its source changes, and its other versions.
 
+Gives back to the system the memory of a funnel that is served no more.
+
+The state of a service: whether it can serve, and how far what it serves is behind its source.
+"""
+
+import ctypes
+import gc
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from typing import Any
 
 from corank.core.errors import CorankError
 from corank.core.types import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
-from corank.serving.http.process.memory import release_memory
-from corank.serving.http.rollout.rollout import Rollout
-from corank.serving.http.source import Source, load_first
+from corank.serving.http.process.worker_process import Drain
+from corank.serving.http.user_lookup import UserLookup
+from corank.serving.http.versions import Rollout
+from corank.serving.store.source import Source, load_first
+
+
+def release_memory() -> None:
+    """Collect what was left, keep what is alive out of later collections, and return free pages to the system.
+
+    A funnel lives until the next one, so its objects need not be visited by every collection.
+    """
+    gc.collect()
+    gc.freeze()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+    if trim is not None:
+        trim(0)
+
 
 WARM_REQUESTS = 200
 """Recent requests that a funnel ranks before it goes live."""
@@ -156,3 +178,49 @@ def sample_requests(funnel: Funnel) -> Iterator[Request]:
     for n in range(SAMPLE_REQUESTS):
         if candidates := ids.gather_every(max(1, len(ids) // 100), n % max(1, len(ids))).to_list():
             yield Request(user={}, candidates=candidates)
+
+
+class ServiceStatus:
+    """The current state of one worker process."""
+
+    def __init__(self, follower: Follower, drain: Drain, users: UserLookup | None) -> None:
+        """
+        Args:
+            follower: holds the live funnel.
+            drain: begins when the process is asked to end.
+            users: looks columns of users up.
+        """
+        self.follower, self.drain, self.users = follower, drain, users
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests should be sent here: a funnel is live from the start, with or without the source."""
+        return self.drain.began is None or self.drain.service_goes_on
+
+    @property
+    def behind_seconds(self) -> float:
+        """Seconds since what is served was known to equal the source; since the start if it never was."""
+        return time.monotonic() - self.follower.equal_at
+
+    @property
+    def users_away(self) -> bool:
+        """Whether users are not looked up, since look-ups failed or were late."""
+        return self.users is not None and self.users.breaker.is_open
+
+    def describe(self) -> dict[str, Any]:
+        """Return all of it."""
+        follower = self.follower
+        return {
+            "ready": self.is_ready,
+            "draining": self.drain.began is not None,
+            "source": follower.source.address,
+            "source_up": follower.trouble is None,
+            "source_error": follower.trouble,
+            "from_cache": follower.from_cache,
+            "served_seq": follower.funnel.manifest.items_seq,
+            "known_seq": follower.source.known_seq,
+            "behind_seconds": round(self.behind_seconds, 3),
+            "resynchronised": follower.source.resynchronised,
+            "users_looked_up": self.users is not None and not self.users_away,
+            "beside": follower.rollout.describe(),
+        }

@@ -5,12 +5,10 @@ from typing import Any
 
 import msgspec
 
-from corank import __version__
+from corank.core.version import corank_version
 from corank.serving.funnel.request import Request
-from corank.serving.http.transport.body import JSON_LINES
-from corank.serving.http.transport.codec import CODECS, MSGPACK
-from corank.serving.http.transport.reply import JSON
-from corank.serving.http.transport.schemas import Items, RequestBatch
+from corank.serving.http.asgi import JSON
+from corank.serving.http.body import CODECS, JSON_LINES, MSGPACK, Items, RequestBatch
 
 RATE_ERROR = {"429": "The token has sent more requests than its rate allows; see Retry-After"}
 ACCESS_ERRORS = RATE_ERROR | {
@@ -43,7 +41,7 @@ def make_document(max_body: int) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "corank",
-            "version": __version__,
+            "version": corank_version(),
             "description": "Ranks candidates by the stages of a funnel.",
         },
         "paths": _rank_paths(rank, batch, body_errors | busy)

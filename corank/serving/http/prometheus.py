@@ -20,12 +20,11 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from corank.serving.funnel.ranking_result import RankingResult
+from corank.serving.http.asgi import HttpCall, HttpReply
+from corank.serving.http.follower import ServiceStatus
 from corank.serving.http.process.worker_process import MULTIPROC, RestartCounts
-from corank.serving.http.rollout.version_metrics import BUCKETS, HeldSeries, VersionMetrics
-from corank.serving.http.service_status import ServiceStatus
-from corank.serving.http.transport.call import HttpCall
-from corank.serving.http.transport.reply import HttpReply
-from corank.serving.role import Role
+from corank.serving.http.versioned_ranking import BUCKETS, HeldSeries, VersionMetrics
+from corank.serving.log.settings import Role
 
 GAUGES: dict[str, tuple[str, Literal["livemin", "livemax"]]] = {
     "items_seq": ("Number of the last change of the items served", "livemin"),

@@ -76,7 +76,7 @@ def _check(settings: ServeSettings) -> None:
     """Raise CorankError if a file of the settings cannot be used, or the store lacks a version that they name."""
     check_files(settings)
     if settings.canary is not None or settings.shadow is not None:
-        from corank.serving.http.open_source import check_versions  # which loads what a worker needs
+        from corank.serving.http.worker import check_versions  # which loads what a worker needs
 
         check_versions(settings)
 

@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING
 
 from corank.bundle.signatures import TrustedKeys
 from corank.core.errors import CorankError
-from corank.core.extras import name_missing_extra
 from corank.core.files import make_private_folder
-from corank.serving.http.access.audit import AuditLog
-from corank.serving.http.access.tokens import read_tokens
-from corank.serving.http.operations.access_log import check_access_log
-from corank.serving.http.process.open_files import allow_open_files
+from corank.core.lazy import name_missing_extra
+from corank.serving.http.access_log import AuditLog, check_access_log
+from corank.serving.http.process.listener import allow_open_files
 from corank.serving.http.serve_settings import ServeSettings
+from corank.serving.http.tokens import read_tokens
 from corank.serving.store.base import hide_password, is_store
 
 if TYPE_CHECKING:
-    from corank.serving.http.operations.tracing import RequestTracer
+    from corank.serving.http.tracing import RequestTracer
 
 
 def check_files(settings: ServeSettings) -> None:
@@ -68,7 +67,7 @@ def tls_factory(settings: ServeSettings) -> Callable[..., ssl.SSLContext] | None
     """Open the certificate, and return what hands it to uvicorn; None for plain HTTP. Raises ConfigError."""
     if settings.tls_cert is None or settings.tls_key is None:
         return None
-    from corank.serving.http.access.tls import open_tls  # which loads the event loop of workers
+    from corank.serving.http.tls import open_tls  # which loads the event loop of workers
 
     context = open_tls(settings.tls_cert, settings.tls_key)
     return lambda *_: context
@@ -77,5 +76,5 @@ def tls_factory(settings: ServeSettings) -> Callable[..., ssl.SSLContext] | None
 def open_tracer() -> "RequestTracer":
     """Open what makes the spans of requests. Raises CorankError if it is not installed, or its exporter not known."""
     with name_missing_extra("corank serve --traces"):
-        from corank.serving.http.operations.tracing import RequestTracer, open_exporter
+        from corank.serving.http.tracing import RequestTracer, open_exporter
     return RequestTracer(open_exporter())

@@ -1,21 +1,56 @@
-"""The columns of the log of served requests: one Arrow schema per model, so that no column ever changes its type."""
+"""The columns of the log of served requests: one Arrow schema per model, so that no column ever changes its type.
+
+Which columns of a log of served requests are what, kept in each of its Parquet files.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
+import msgspec
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from corank.bundle.manifest import BundleManifest
-from corank.core.errors import CorankError
+from corank.core.errors import CorankError, DataError
 from corank.core.types import Doubles
 from corank.features.encoders import Encoders
 from corank.features.feature_kind import ColumnFeature
 from corank.features.schema import Placement
-from corank.serving.log.log_columns import LogColumns
+
+_KEY = "corank.served"
+"""The entry of a Parquet file's metadata."""
+
+
+class LogColumns(msgspec.Struct, frozen=True):
+    """The columns by which a log of served requests is read."""
+
+    user: str
+    time: str
+    item: str
+    stages: tuple[str, ...]
+    """In order; each has its `score_STAGE`."""
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """Read those of a file. Raises DataError if it is damaged, or of an earlier release."""
+        try:
+            text = pl.read_parquet_metadata(file).get(_KEY)
+            if text is not None:
+                return msgspec.json.decode(text, type=cls)
+        except (OSError, pl.exceptions.PolarsError, msgspec.DecodeError, msgspec.ValidationError) as error:
+            raise DataError(f"{file}: cannot be read as Parquet: {error}") from None
+        raise DataError(
+            f"{file}: does not say which of its columns are what; `corank serve --log` writes files that do"
+        )
+
+    def metadata(self) -> dict[str, str]:
+        """The entry of a Parquet file's metadata."""
+        return {_KEY: msgspec.json.encode(self).decode()}
+
 
 SERVED, REQUEST, ROLE = "served_id", "served_request", "served_role"
 """Columns: an id of each time a request is served, which its answer names; the request as JSON, on the first of its

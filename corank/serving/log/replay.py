@@ -16,14 +16,14 @@ import polars as pl
 from corank.bundle.bundle import Bundle
 from corank.bundle.signatures import TrustedKeys
 from corank.core.errors import DataError, RequestError
-from corank.core.storage.object_url import Location
+from corank.core.objects import Location
 from corank.core.types import Doubles, Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.log.log_format import ITEMS_ID, REQUEST, SERVED, VERSION
 from corank.serving.store.base import Store
-from corank.serving.store.changes.journal import read_journal
 from corank.serving.store.fetch import fetch_bundle, restore
+from corank.serving.store.journal import read_journal
 from corank.serving.store.live_version import StoreState
 
 TOLERANCE = 1e-5

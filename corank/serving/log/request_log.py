@@ -3,27 +3,142 @@
 Labels are joined later. The first row of each request also has the request as JSON, and each row the version that
 answered, with which `corank replay` computes the scores again. A request waits as a few kilobytes until the next call
 of `flush`, which a thread makes; what waits is bounded in bytes, and what is beyond is dropped and counted.
+
+The files of the log of served requests: `served-*.parquet`, and `rejected-*.jsonl` for what has no rows there.
+
+Both are written under a temporary name, forced to disk, and renamed when they are complete.
+
+The logs of a service by role: what was answered in one folder, what the shadow would have answered below it.
+
+Each role has its own log: versions may have different columns, and one file has one schema.
+
+Writing the log of served requests outside the event loop, in threads.
 """
 
+import asyncio
 import itertools
 import threading
 import time
 import uuid
 from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from corank.core.errors import CorankError
-from corank.core.files import make_private_folder, remove_abandoned
+from corank.core.files import atomic_file, make_private_folder, remove_abandoned
+from corank.core.types import Report
 from corank.features.encoders import Encoders
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.ranking_result import RankingResult
-from corank.serving.log.file_limits import MAX_ROWS, MAX_SECONDS
-from corank.serving.log.log_files import OpenLogFiles
-from corank.serving.log.log_format import LogFormat
-from corank.serving.log.served_request import ServedRequest
-from corank.serving.log.served_rows import make_rows
-from corank.serving.role import LIVE, Role
+from corank.serving.log.log_format import REQUEST, LogFormat
+from corank.serving.log.served_rows import ServedRequest, make_rows
+from corank.serving.log.settings import LIVE, MAX_ROWS, MAX_SECONDS, SHADOW, Role
+
+GROUP_ROWS, GROUP_BYTES = 16_384, 8 * 2**20
+"""A row group is written once there are so many rows, or bytes in memory."""
+PRIVATE = 0o600
+"""Served requests hold ids and columns of users: only the owner may read them."""
+
+
+class OpenLogFiles:
+    """One Parquet file and one file of rejected requests, until they are completed or discarded."""
+
+    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+        """`schema` is that of the rows, in which texts that repeat may be dictionaries."""
+        self._folder, self.schema = folder, schema
+        self._mark = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+        self._stack = ExitStack()
+        self._writer: pq.ParquetWriter | None = None
+        self._aside: BinaryIO | None = None
+        self._tables: list[pa.Table] = []
+        self._bytes = 0
+        self.rows, self.rejected = 0, 0
+
+    @property
+    def served_path(self) -> Path:
+        """Where the rows will be."""
+        return self._folder / f"served-{self._mark}.parquet"
+
+    @property
+    def rejected_path(self) -> Path:
+        """Where rejected requests will be."""
+        return self._folder / f"rejected-{self._mark}.jsonl"
+
+    def write(self, table: pa.Table) -> None:
+        """Add rows, all of one schema. Raises OSError if the disk refuses."""
+        if self._writer is None:
+            plain = [name for name in table.schema.names if name != REQUEST]
+            # statistics of the requests would be whole requests
+            writer = pq.ParquetWriter(
+                self._open(self.served_path),
+                table.schema,
+                compression="zstd",
+                use_dictionary=[n for n in plain if not pa.types.is_floating(table.schema.field(n).type)],
+                write_statistics=plain,
+                store_schema=False,  # texts that repeat are dictionaries here alone
+            )
+            # without the Arrow schema, the metadata of that is not written either
+            writer.add_key_value_metadata(self.schema.metadata)
+            self._writer = self._stack.enter_context(writer)
+        self._tables.append(table)
+        self.rows += len(table)
+        self._bytes += table.nbytes
+        if sum(map(len, self._tables)) >= GROUP_ROWS or self._bytes >= GROUP_BYTES:
+            self._write_group()
+
+    def reject(self, served: ServedRequest, reason: str) -> None:
+        """Set a request aside, a line of JSON with the reason. Raises OSError if the disk refuses."""
+        if self._aside is None:
+            self._aside = self._stack.enter_context(self._open(self.rejected_path).open("wb"))
+        line = {
+            "reason": reason,
+            "request": msgspec.Raw(served.request),
+            "model_version": served.model_version,
+            "items_seq": served.items_seq,
+            "items_id": served.items_id,
+            "served_id": served.id,
+            "served_role": served.role,
+        }
+        self._aside.write(msgspec.json.encode(line) + b"\n")
+        self.rejected += 1
+
+    def complete(self) -> None:
+        """Force both files to disk and give them their names. Raises OSError; both are discarded then."""
+        try:
+            self._write_group()
+        except BaseException:
+            self.give_up()
+            raise
+        self._stack.close()
+
+    def give_up(self) -> None:
+        """Remove both files."""
+        failure = OSError("given up")
+        try:
+            self._stack.__exit__(OSError, failure, None)
+        except OSError:
+            return
+
+    def _open(self, path: Path) -> Path:
+        make_private_folder(self._folder)
+        partial = self._stack.enter_context(atomic_file(path))
+        partial.chmod(PRIVATE)
+        return partial
+
+    def _write_group(self) -> None:
+        if self._tables and self._writer is not None:
+            table = pa.concat_tables(self._tables).unify_dictionaries()
+            self._tables, self._bytes = [], 0
+            self._writer.write_table(table, row_group_size=len(table))
+
 
 MAX_BYTES = 32 * 2**20
 """Requests that wait to be written take at most so many bytes."""
@@ -185,3 +300,89 @@ class RequestLog:
     def _count(self, **requests: int) -> None:
         with self._lock:
             self._counts.update(requests)
+
+
+SHADOW_FOLDER = "shadow"
+"""Folder of the shadow's log within the log: no training shall read it, since nobody saw its answers."""
+
+
+class RoleLogs:
+    """Writes `FOLDER/served-*.parquet` and `FOLDER/shadow/served-*.parquet`. Safe to share between threads."""
+
+    def __init__(
+        self, folder: Path, share: float = 1.0, seconds: float = MAX_SECONDS, roles: Iterable[Role] = (LIVE,)
+    ) -> None:
+        """Open the log of each role; the other parameters are those of `RequestLog`.
+
+        Raises CorankError if a folder cannot be made.
+        """
+        self._logs = {
+            role: RequestLog(folder / SHADOW_FOLDER if role == SHADOW else folder, share, seconds)
+            for role in roles
+        }
+
+    def add(self, funnel: Funnel, result: RankingResult, role: Role, id_: str | None = None) -> str | None:
+        """Keep a request, as `RequestLog.add`."""
+        return self._logs[role].add(funnel, result, role, id_)
+
+    def is_due(self) -> bool:
+        """Whether there is something to write, or a file to complete."""
+        return any(log.is_due() for log in self._logs.values())
+
+    def take_counts(self) -> dict[str, int]:
+        """Requests `written`, `rejected` and `dropped` since the last call, of all roles."""
+        counts: Counter[str] = Counter()
+        for log in self._logs.values():
+            counts.update(log.take_counts())
+        return dict(counts)
+
+    def flush(self, complete: bool = False) -> None:
+        """Write the requests that wait; complete the files if they are due, or if `complete` is set.
+
+        Raises CorankError if the disk refuses, once all logs have been tried.
+        """
+        errors: list[CorankError] = []
+        for log in self._logs.values():
+            try:
+                log.flush(complete)
+            except CorankError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+
+FLUSH_SECONDS = 0.25
+"""Seconds between two writes."""
+
+CountLogged = Callable[[Mapping[str, int]], None]
+"""Receives how many requests were `written`, `rejected` and `dropped`."""
+
+
+@asynccontextmanager
+async def writing(log: RoleLogs | None, report: Report, count: CountLogged) -> AsyncIterator[None]:
+    """Write what waits several times a second while the block runs, and the rest at its end; nothing without a log.
+
+    A disk that refuses is reported.
+    """
+    if log is None:
+        yield
+        return
+    task = asyncio.create_task(_write_regularly(log, report, count))
+    yield
+    task.cancel()
+    await _flush(log, report, count, complete=True)
+
+
+async def _write_regularly(log: RoleLogs, report: Report, count: CountLogged) -> None:
+    while True:
+        await asyncio.sleep(FLUSH_SECONDS)
+        await _flush(log, report, count)
+
+
+async def _flush(log: RoleLogs, report: Report, count: CountLogged, complete: bool = False) -> None:
+    try:
+        if complete or log.is_due():
+            await asyncio.to_thread(log.flush, complete)
+    except CorankError as error:
+        report(str(error))
+    count(log.take_counts())

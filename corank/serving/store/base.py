@@ -9,6 +9,8 @@ A new store is one class that has what `Store` declares, registered under its sc
         def __init__(self, url: str, create: bool) -> None: ...
 
 `tests/support/store_conformance.py` tests whether a store keeps the contract.
+
+The folder into which bundles of stores are fetched, unless a user names another.
 """
 
 import inspect
@@ -18,8 +20,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from corank.core.errors import PluginError, StoreError
+from corank.core.objects import is_object_url
 from corank.core.registry import Registry
-from corank.core.storage.object_url import is_object_url
 
 Pairs = Sequence[tuple[bytes, bytes]]
 """Keys and values; the last pair of a key counts."""
@@ -183,3 +185,6 @@ def hide_password(url: str) -> str:
     # up to the last @: a password that is not percent-encoded may hold any character
     bare = re.sub(r"^([\w+]+://)?.*@", r"\1", url, flags=re.DOTALL)
     return re.sub(r"(password=)[^&]*", r"\1…", bare)
+
+
+CACHE = Path.home() / ".cache" / "corank"

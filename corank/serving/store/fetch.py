@@ -2,11 +2,20 @@
 
 The bundle is fetched once. Items that were upserted since are a layer in memory: a follower reads them from the
 journal, change by change, so that it always serves the state after one change, complete.
+
+Fetch a store's version in a process of its own, with low priority, while the service answers requests.
+
+Decoding a million records takes seconds of a core. The process rests as long as it has worked, block by block, and its
+priority is low, but not the lowest: that would be a 70th of a core that others want, and a swap would take minutes.
 """
 
 import fcntl
+import json
 import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from copy import copy
@@ -15,21 +24,20 @@ from pathlib import Path
 
 from corank.bundle.bundle import Bundle
 from corank.bundle.bundle_writer import BundleWriter
-from corank.bundle.checks.content_name import is_content_name
+from corank.bundle.content import part_file
 from corank.bundle.item_layers import ItemLayer, LayeredItems
-from corank.bundle.item_parts import part_file
 from corank.bundle.item_records import KEYS
 from corank.bundle.manifest import BundleManifest
-from corank.bundle.signatures import TrustedKeys
+from corank.bundle.signatures import TrustedKeys, is_content_name
 from corank.core.arrays import read_identifiers
 from corank.core.errors import BundleError, DataError, StoreError, TrustError
-from corank.core.matrices.matrix_files import append_rows
+from corank.core.registry import load_environment_plugins
+from corank.core.stored_matrix import append_rows
 from corank.serving.funnel.funnel import Funnel
-from corank.serving.store.base import Store
-from corank.serving.store.changes.journal import follows, read_journal
-from corank.serving.store.go_live import changed_records
+from corank.serving.store.base import Store, open_store
+from corank.serving.store.journal import follows, read_journal
 from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import BLOCK
+from corank.serving.store.publish import BLOCK, changed_records
 from corank.serving.store.record_codec import RecordFormat, to_ids, to_keys
 from corank.serving.store.version_parts import (
     ITEM_KEYS,
@@ -282,3 +290,47 @@ def _decode_changes(funnel: Funnel, records: Mapping[bytes, bytes]) -> ItemLayer
     if layer.records.ids.values.dtype != ids.dtype:
         raise StoreError("the keys of changed items are of another type than the bundle's; publish again")
     return layer
+
+
+NICENESS = 10
+"""A ninth of a core that a worker wants, too: a swap's time is bounded on a core that is never idle."""
+WORK = 0.5
+"""Share of the time in which it works."""
+
+
+def fetch_in_subprocess(url: str, cache: Path, version: str) -> bool:
+    """Fetch a version into a cache; False if that failed, for a reason that the next fetch reports."""
+    # by standard input, since others can read arguments, and a URL may hold a password
+    arguments = json.dumps([url, str(cache), version])
+    command = ["nice", "-n", str(NICENESS), sys.executable, "-m", "corank.serving.store.fetch"]
+    try:
+        done = subprocess.run(command, input=arguments, text=True, capture_output=True, check=False)
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
+def fetch_named_version() -> None:
+    """Fetch the version that standard input names, with the plug-ins of the environment."""
+    with suppress(AttributeError, OSError):  # Linux: it never takes the core from a worker that wakes up
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    load_environment_plugins()
+    url, cache, version = json.load(sys.stdin)
+    fetch_bundle(open_store(url), version, Path(cache), pause=WorkPacer().pause)
+
+
+class WorkPacer:
+    """Sleeps so that a process works a share of the time only."""
+
+    def __init__(self) -> None:
+        self._worked = time.process_time()
+
+    def pause(self) -> None:
+        """Sleep in proportion to the processor time since the last call."""
+        worked = time.process_time()
+        time.sleep((worked - self._worked) * (1 - WORK) / WORK)
+        self._worked = worked
+
+
+if __name__ == "__main__":
+    fetch_named_version()

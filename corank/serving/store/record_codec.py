@@ -23,8 +23,8 @@ from corank.bundle.manifest import BundleManifest
 from corank.bundle.stage_facts import ItemPart
 from corank.core.errors import StoreError
 from corank.core.hash_index import Keys
-from corank.core.matrices.stored_matrix import DTYPES, StoredMatrix
 from corank.core.ragged import Ragged, Rows, Vectors
+from corank.core.stored_matrix import DTYPES, StoredMatrix
 from corank.features.operands import OperandNames, Operands
 
 CRC = 4

@@ -5,15 +5,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from corank.bundle.checks.content_name import is_content_name
 from corank.bundle.manifest import signed_content
-from corank.bundle.signatures import SigningKeys
+from corank.bundle.signatures import SigningKeys, is_content_name
 from corank.core.errors import BusyError, StoreError
 from corank.core.time import now_ms
 from corank.core.types import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
-from corank.serving.store.changes.journal import (
+from corank.serving.store.claims import LEASES, claim_version, read_leases, store_time
+from corank.serving.store.fetch import fetch_bundle
+from corank.serving.store.journal import (
     JOURNAL,
     LOG,
     LoggedChange,
@@ -22,12 +23,8 @@ from corank.serving.store.changes.journal import (
     log_entry,
     old_log_keys,
 )
-from corank.serving.store.claims import claim_version
-from corank.serving.store.fetch import fetch_bundle
-from corank.serving.store.go_live import make_live
 from corank.serving.store.live_version import StoreState, VersionFacts
-from corank.serving.store.rollout.leases import LEASES, read_leases
-from corank.serving.store.store_clock import store_time
+from corank.serving.store.publish import make_live
 from corank.serving.store.version_parts import PROGRESS, read_plain_manifest, read_progress
 
 ABANDONED = 3_600_000

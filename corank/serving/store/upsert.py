@@ -1,17 +1,27 @@
-"""New or changed items into the live version of a store."""
+"""New or changed items into the live version of a store.
 
-from collections.abc import Collection, Mapping, Sequence
+Upserts and a table of items: which of them a new version's table contains, by the as-of of its bundle.
+
+Every upsert later than the table's as-of stays on top of it. A change's number decides, in the order of the store. A
+time is brought to the last change that is surely before it; without an as-of no upsert is taken to be in the table.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import polars as pl
 
+from corank.bundle.manifest import ItemsAsOf
 from corank.core.errors import CorankError, RequestError
+from corank.core.types import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Pairs, Store
-from corank.serving.store.changes.journal import CHANGE_BYTES, Change, local_operator, record_change
-from corank.serving.store.live_version import StoreState
-from corank.serving.store.record_codec import RecordFormat
-from corank.serving.store.store_clock import store_time
+from corank.serving.store.claims import store_time
+from corank.serving.store.journal import CHANGE_BYTES, Change, local_operator, read_journal, record_change
+from corank.serving.store.live_version import StoreState, VersionFacts
+from corank.serving.store.record_codec import RecordFormat, to_ids, to_keys
 
 
 class VersionChangedError(CorankError):
@@ -82,3 +92,130 @@ def encode_records(funnel: Funnel, items: Sequence[Mapping[str, Any]]) -> list[t
     columns = [{name: value for name, value in row.items() if name != "id"} for row in items]
     layer = funnel.request_encoder.encode_items([row["id"] for row in items], columns)
     return RecordFormat.from_manifest(funnel.manifest).encode(layer, np.arange(len(items)))
+
+
+AS_OF_MARGIN = 600_000
+"""ms by which the clocks of upserts and of a table's as-of may differ: upserts of so long before it stay on top."""
+NAMED = 5
+"""Items that a line names."""
+GIVE = "`corank export` and `corank refresh` take --items-as-of"
+
+Id = int | str
+
+
+@dataclass(frozen=True)
+class MergedItems:
+    """What became of the items that were upserted before a version went live."""
+
+    version: str
+    known: bool
+    """Whether it is known which upserts the version's table contains."""
+    kept: list[Id]
+    """On top of the table: they came later, or it is not known whether the table contains them."""
+    overridden: list[Id]
+    """The table contains them: its rows count."""
+    lacking: list[Id]
+    """They came before the table's as-of, and it lacks them: they are not known any more."""
+
+    def lines(self) -> Iterator[str]:
+        """The lists in words, a line each; the first few items are named."""
+        if self.kept:
+            hint = "" if self.known else f"; as of when its table is was not given: {GIVE}"
+            yield f"{_count(self.kept)} since {self.version} was read: put on top{_name(self.kept)}{hint}"
+        if self.overridden:
+            yield f"{_count(self.overridden)} before the table was read: its rows count{_name(self.overridden)}"
+        if self.lacking:
+            yield f"{_count(self.lacking)} before the table was read and are not in it: gone{_name(self.lacking)}"
+
+
+def _count(ids: list[Id]) -> str:
+    return f"{len(ids):,} item{'s'[: len(ids) > 1]} came"
+
+
+def _name(ids: list[Id]) -> str:
+    more = f" and {len(ids) - NAMED:,} more" if len(ids) > NAMED else ""
+    return f": {', '.join(map(str, ids[:NAMED]))}{more}"
+
+
+def find_base(store: Store, state: StoreState, as_of: ItemsAsOf | None, report: Report) -> int:
+    """Find the last change that a table of items contains.
+
+    Args:
+        store: the store.
+        state: its head.
+        as_of: of the table; None if it is not known.
+        report: receives why an as-of is not of this store.
+
+    Returns:
+        Its number; 0 if the table is not known to contain any.
+
+    Raises StoreError.
+    """
+    if as_of is None:
+        return 0
+    if as_of.change is not None:
+        if not _has_change(store, state, as_of):
+            report(
+                f"{store.address} has no {as_of}: it is another store, or lost writes; all upserts stay on top"
+            )
+            return 0
+        return as_of.change
+    assert as_of.time is not None
+    base = state.journal_from - 1
+    for seq, change in read_journal(store, base, state.seq):
+        if change.at > as_of.time - AS_OF_MARGIN:
+            break
+        base = seq
+    return base
+
+
+def _has_change(store: Store, state: StoreState, as_of: ItemsAsOf) -> bool:
+    """Whether a change is of a store's history, as far as its journal tells."""
+    assert as_of.change is not None
+    if as_of.change >= state.seq or as_of.id is None:
+        return as_of.change <= state.seq and as_of.id in (None, state.id)
+    changes = read_journal(store, as_of.change - 1, as_of.change)
+    return as_of.change < state.journal_from or [change.id for _, change in changes] == [as_of.id]
+
+
+def list_merged(
+    store: Store,
+    state: StoreState,
+    version: str,
+    funnel: Funnel,
+    facts: VersionFacts,
+    records: Mapping[bytes, bytes],
+    new: bool,
+) -> MergedItems:
+    """List what became of the items that were upserted before a version went live.
+
+    Args:
+        store: the store.
+        state: its head before the version went live.
+        version: its name.
+        funnel: of its bundle.
+        facts: of the version, as before.
+        records: by key, what was put on top of it.
+        new: whether the store did not have the version.
+    """
+    kept = to_ids(records).to_list()
+    dropped: list[Id] = []
+    if new:
+        changes = read_journal(store, state.journal_from - 1, facts.base or 0)
+        ids = {row["id"]: None for _, change in changes for row in change.items}
+        dropped = [id_ for id_ in ids if to_keys(pl.Series([id_]))[0] not in records]
+    present = _find(funnel, dropped)
+    return MergedItems(
+        version,
+        not new or funnel.manifest.items_as_of is not None,
+        kept,
+        [id_ for id_ in dropped if id_ in present],
+        [id_ for id_ in dropped if id_ not in present],
+    )
+
+
+def _find(funnel: Funnel, ids: Iterable[Id]) -> set[Id]:
+    """The ids that a bundle has."""
+    table = funnel.request_encoder.items.layers[0].records.ids
+    wanted = pl.Series([id_ for id_ in ids if isinstance(id_, str) == (table.values.dtype == pl.String)])
+    return set(wanted.filter(table.find(wanted) >= 0).to_list()) if len(wanted) else set()

@@ -11,10 +11,10 @@ from corank.bundle.bundle import Bundle
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError, StoreError
 from corank.core.types import Progress
-from corank.data.as_of import newest_rows
+from corank.data.point_in_time import newest_rows
 from corank.data.tables import Table
 from corank.data.validate import check_rows, whole_checks
-from corank.features.row_columns import FROM, ID
+from corank.features.log_schema import FROM, ID
 from corank.serving.funnel.request import MAX_VALUES, Columns
 from corank.serving.store.base import Store
 from corank.serving.store.live_version import USERS

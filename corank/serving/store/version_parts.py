@@ -22,7 +22,7 @@ from corank.bundle.manifest import (
 )
 from corank.bundle.signatures import TrustedKeys
 from corank.core.errors import StoreError
-from corank.core.storage.untrusted_files import parse_json
+from corank.core.files import parse_json
 from corank.core.time import now_ms
 from corank.serving.store.base import Store
 from corank.serving.store.live_version import StoreState, VersionFacts

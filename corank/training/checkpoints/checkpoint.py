@@ -2,26 +2,244 @@
 
 One process writes them as one file in the format of safetensors, which holds no code. A file is written next to its
 name, forced to disk, then renamed: a reader finds the old one or the new one, never half.
+
+The facts of checkpoints: the progress of a training, and what a trained model is of.
+
+A table whose rows lie in parts, each the rows of some buckets: as ranks hold it, and as they write it.
+
+Letters: N rows of the whole table · p depth, the rows of a bucket · b buckets of a part · d dimension.
+
+Tensors of an open safetensors file, mapped into memory: what is not read takes none.
+
+Whether the tensors of a checkpoint are the expected ones: names, shapes, types, finite numbers.
 """
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, BinaryIO, Self
 
 import torch
-from safetensors import SafetensorError
+from annotated_types import Ge, Le
+from pydantic import AfterValidator, BaseModel, Strict, TypeAdapter, ValidationError, model_validator
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from corank.core.errors import CheckpointError
-from corank.core.files import atomic_file
-from corank.core.storage.untrusted_files import open_regular_file, parse_json
-from corank.training.checkpoints.facts import check_facts
-from corank.training.checkpoints.mapped_tensors import map_tensors
-from corank.training.checkpoints.split_table import SplitTable, TablePart, TableRows
+from corank.core.files import atomic_file, open_regular_file, parse_json
+from corank.core.formatting import shorten
+from corank.distributed.ranks import BUCKETS, RowShards
+
+Count = Annotated[int, Strict(), Ge(0), Le(2**48)]
+Figures = list[dict[str, Annotated[float, Strict()] | None]]
+"""Validation figures by epoch."""
+
+
+@dataclass
+class TrainingProgress:
+    """The progress of a training, without its tensors."""
+
+    epoch: Count = 0
+    """Epochs that are done."""
+    batch: Count = 0
+    """Batches of the current epoch that are done."""
+    step: Count = 0
+    """Optimiser steps that are done, including those of the runs that it started from."""
+    epochs_before: Count = 0
+    """Epochs of the runs that it started from; none of their draws is drawn again."""
+    best: Annotated[float, Strict()] | None = None
+    """The best value of the early-stop metric."""
+    best_epoch: Count = 0
+    worse: Count = 0
+    """Epochs since the best one."""
+    figures: Figures = field(default_factory=list)
+
+
+def _check_epochs(progress: TrainingProgress) -> TrainingProgress:
+    """Raise ValueError unless there are figures of each epoch; weights that are taken over untrained have some, too."""
+    if len(progress.figures) != (progress.epoch or min(len(progress.figures), 1)):
+        raise ValueError(f"has figures of {len(progress.figures)} epochs, and is of epoch {progress.epoch}")
+    if max(progress.best_epoch, progress.worse) > progress.epoch:
+        raise ValueError(f"names epoch {progress.best_epoch} as the best of {progress.epoch}")
+    return progress
+
+
+class _Facts(BaseModel):
+    """Facts of a checkpoint, which may lack some and have others."""
+
+    config: dict[str, Any] = {}
+    codes: str = ""
+    epoch: Count = 0
+    step: Count = 0
+    figures: Figures = []
+    progress: Annotated[TrainingProgress, AfterValidator(_check_epochs)] = TrainingProgress()
+
+    @model_validator(mode="after")
+    def _check_kept(self) -> Self:
+        if "figures" in self.model_fields_set and len(self.figures) < max(self.epoch, 1):
+            raise ValueError(f"has figures of {len(self.figures)} epochs alone")
+        return self
+
+
+_PROGRESS = TypeAdapter(TrainingProgress)
+
+
+def check_facts(facts: Any) -> dict[str, Any]:
+    """Return facts as they are. Raises ValueError, which names the fact, if one is odd."""
+    try:
+        _Facts.model_validate(facts)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        name = ".".join(map(str, ("facts", *fault["loc"])))
+        message = fault["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{name}: {message}; found {shorten(repr(fault['input']))}") from None
+    plain_facts: dict[str, Any] = facts
+    return plain_facts
+
+
+def training_progress(facts: dict[str, Any]) -> TrainingProgress:
+    """The progress among facts that were checked."""
+    return _PROGRESS.validate_python(facts["progress"])
+
+
+ALL_BUCKETS = range(BUCKETS)
+"""The buckets of a rank that holds whole tables."""
+PIECE_BYTES = 1 << 24
+"""Bytes of a table in memory at once where it is read piece by piece."""
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """Which rows of a table a tensor holds, along its first dimension: those of a range of buckets.
+
+    They are in the order of `RowShards`: (p, b) as (p · b,). What stands for no row of the table, at the end of a
+    bucket, may be missing where the buckets are all 256.
+    """
+
+    rows: int
+    """N."""
+    buckets: range = ALL_BUCKETS
+
+    @property
+    def whole(self) -> bool:
+        """Whether the tensor holds the table's rows in their own order."""
+        return self.buckets == ALL_BUCKETS
+
+    @property
+    def size(self) -> int:
+        """The rows of the tensor, those that stand for no row of the table with them unless it is whole."""
+        return self.rows if self.whole else RowShards(self.rows).depth * len(self.buckets)
+
+
+@dataclass(frozen=True)
+class TablePart:
+    """A tensor that holds some rows of a table."""
+
+    buckets: range
+    values: Tensor
+    """(p · b, ...), or (N, ...) if the buckets are all 256."""
+
+    def blocks(self, rows: int) -> Iterator[tuple[int, int, Tensor]]:
+        """The rectangles that the part's rows of a table of N make up: first row of a bucket, first bucket, values."""
+        full, rest, width = rows // BUCKETS, rows % BUCKETS, len(self.buckets)
+        inner = self.values.shape[1:]
+        yield 0, self.buckets.start, self.values[: full * width].view(full, width, *inner)
+        tail_width = min(max(rest - self.buckets.start, 0), width)
+        yield full, self.buckets.start, self.values[full * width :][:tail_width].view(1, tail_width, *inner)
+
+
+@dataclass(frozen=True)
+class SplitTable:
+    """A table of N rows in parts; together they need not hold all of its rows."""
+
+    rows: int
+    parts: tuple[TablePart, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the whole table: (N, ...)."""
+        return (self.rows, *self.parts[0].values.shape[1:])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its numbers."""
+        return self.parts[0].values.dtype
+
+    def take(self, buckets: range) -> Tensor:
+        """Copy the rows of some buckets: (p · b, ...), zero where they stand for no row of the table."""
+        depth = RowShards(self.rows).depth
+        return self._fill(range(depth), buckets).view(depth * len(buckets), *self.shape[1:])
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Copy rows by their numbers in the table: (N,) → (N, ...); zero for those of no part."""
+        values = torch.zeros(len(rows), *self.shape[1:], dtype=self.dtype)
+        bucket, depth = rows % BUCKETS, rows // BUCKETS
+        for part in self.parts:
+            here = torch.nonzero((bucket >= part.buckets.start) & (bucket < part.buckets.stop))[:, 0]
+            positions = depth[here] * len(part.buckets) + bucket[here] - part.buckets.start
+            values[here] = part.values[positions]
+        return values
+
+    def whole(self) -> Tensor:
+        """The whole table in the order of its rows: (N, ...); not copied if one part holds it."""
+        if self._undivided:
+            return self.parts[0].values[: self.rows]
+        return self.take(ALL_BUCKETS)[: self.rows]
+
+    def pieces(self) -> Iterator[Tensor]:
+        """The whole table in the order of its rows, some consecutive rows at a time: (·, ...)."""
+        depth, layer = RowShards(self.rows).depth, BUCKETS * self.dtype.itemsize
+        for size in self.shape[1:]:
+            layer *= size
+        step = max(1, PIECE_BYTES // max(1, layer))
+        for first in range(0, depth, step):
+            some = range(first, min(first + step, depth))
+            begin, end = some.start * BUCKETS, min(some.stop * BUCKETS, self.rows)
+            if self._undivided:
+                yield self.parts[0].values[begin:end]
+            else:
+                filled = self._fill(some, ALL_BUCKETS)
+                yield filled.view(len(some) * BUCKETS, *self.shape[1:])[: end - begin]
+
+    @property
+    def _undivided(self) -> bool:
+        return len(self.parts) == 1 and self.parts[0].buckets == ALL_BUCKETS
+
+    def _fill(self, layers: range, buckets: range) -> Tensor:
+        """Some rows of some buckets: (layers, buckets, ...)."""
+        target = torch.zeros(len(layers), len(buckets), *self.shape[1:], dtype=self.dtype)
+        for part in self.parts:
+            for first, bucket, values in part.blocks(self.rows):
+                deep = _overlap(layers, range(first, first + values.shape[0]))
+                wide = _overlap(buckets, range(bucket, bucket + values.shape[1]))
+                target[_within(deep, layers.start), _within(wide, buckets.start)] = values[
+                    _within(deep, first), _within(wide, bucket)
+                ]
+        return target
+
+
+def _overlap(a: range, b: range) -> range:
+    start = max(a.start, b.start)
+    return range(start, max(start, min(a.stop, b.stop)))
+
+
+def _within(some: range, start: int) -> slice:
+    return slice(some.start - start, some.stop - start)
+
+
+def map_tensors(file: BinaryIO) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Map the tensors of an open file, and read the texts of its header. What is written to them stays in memory.
+
+    They stay what they are if the file is replaced or removed by another. Raises OSError, SafetensorError.
+    """
+    # by its descriptor: the reader opens a path several times, and a training may replace the file in between
+    with safe_open(f"/dev/fd/{file.fileno()}", framework="pt") as opened:
+        names = opened.keys()
+        return {name: opened.get_tensor(name) for name in names}, opened.metadata() or {}
 
 
 @dataclass(frozen=True)
@@ -118,3 +336,43 @@ def digest_tensors(tensors: Mapping[str, Tensor], facts: str) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def check_names(held: Checkpoint, expected: Iterable[str], path: Path) -> None:
+    """Raise CheckpointError, which names the checkpoint's path, if a tensor is missing or unexpected."""
+    expected, names = set(expected), set(held.names)
+    if absent := expected - names:
+        raise CheckpointError(f"{path}: {min(absent)} is missing; train again")
+    if odd := names - expected:
+        raise CheckpointError(f"{path}: {min(odd)} is none of this model's; train again")
+
+
+def check_tensor(
+    held: Checkpoint,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    path: Path,
+    least: float = -math.inf,
+) -> None:
+    """Raise CheckpointError, which names path and tensor, unless it has shape and type, and its numbers are finite.
+
+    Args:
+        held: the checkpoint, which has the tensor.
+        name: of the tensor.
+        shape: that it must have.
+        dtype: the type of its numbers.
+        path: of the checkpoint.
+        least: no number may be below it.
+    """
+    if held.shape(name) != shape:
+        raise CheckpointError(
+            f"{path}: {name}: expected the shape {shape}; found {held.shape(name)}; train again"
+        )
+    if held.dtype(name) != dtype:
+        raise CheckpointError(f"{path}: {name}: expected {dtype}; found {held.dtype(name)}; train again")
+    for numbers in held.numbers(name):
+        low, high = map(float, torch.aminmax(numbers)) if numbers.numel() else (0.0, 0.0)
+        if not (math.isfinite(low) and math.isfinite(high) and low >= least):
+            extreme = low if not math.isfinite(low) or low < least else high
+            raise CheckpointError(f"{path}: {name}: holds {extreme}; train again")

@@ -2,30 +2,261 @@
 
 Tables, and what is kept of each of their rows, are tables of the checkpoint: each rank gives and takes the rows that it
 holds. Their names are the same whatever the number of ranks.
+
+The states of optimisers as named tensors: `optimiser.NAME.NUMBER.PART`, NUMBER of the parameter.
+
+One optimiser for the tables and one per stage, and the running average of all weights.
 """
 
+import copy
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from corank.core.errors import CheckpointError
 from corank.models.joint import JointModel
 from corank.models.stage_model import StageModel
-from corank.training.checkpoints.checkpoint import Checkpoint
-from corank.training.checkpoints.optimiser_state import (
-    PREFIX,
-    Optimisers,
-    check_optimisers,
-    optimiser_tensors,
-    restore_optimisers,
+from corank.models.tables.embedding import gather, overwrite_rows
+from corank.training.checkpoints.checkpoint import (
+    Checkpoint,
+    SplitTable,
+    TablePart,
+    TableRows,
+    check_names,
+    check_tensor,
 )
-from corank.training.checkpoints.split_table import SplitTable, TablePart, TableRows
-from corank.training.checkpoints.tensor_checks import check_names, check_tensor
-from corank.training.optimisers import Average
+from corank.training.config.settings import DenseOptimiser, TableOptimiser
+
+Optimisers = Mapping[str, torch.optim.Optimizer]
+"""`table`, and one of each stage."""
+PREFIX = "optimiser."
+STEP, SIGNED = "step", "exp_avg"
+"""Parts of a state: the number of steps, and the only one that may be below 0."""
+
+
+def optimiser_tensors(optimisers: Optimisers) -> dict[str, Tensor]:
+    """The tensors of all states, not copied. Before the first step many optimisers have none."""
+    return {
+        f"{PREFIX}{name}.{number}.{part}": torch.as_tensor(value)
+        for name, optimiser in optimisers.items()
+        for number, state in optimiser.state_dict()["state"].items()
+        for part, value in state.items()
+    }
+
+
+def check_optimisers(
+    held: Checkpoint, optimisers: Optimisers, tables: Sequence[TableRows], path: Path
+) -> None:
+    """Raise CheckpointError, which names path and tensor, unless a checkpoint has sound states of new optimisers.
+
+    Args:
+        held: the checkpoint; of its tensors those that `optimiser_tensors` names are checked.
+        optimisers: as they are before the first step; their tables may be without rows.
+        tables: the rows of each table, in the order of the optimiser `table`.
+        path: of the checkpoint, for messages.
+    """
+    left = {name for name in held.names if name.startswith(PREFIX)}
+    for state in _states(held, optimisers, tables):
+        if state.found and (absent := state.parts.keys() - state.found):
+            raise CheckpointError(f"{path}: {state.name(min(absent))} is missing; train again")
+        for part in state.found:
+            name, like = state.name(part), state.parts[part]
+            shape = (state.table.rows, *like.shape[1:]) if state.table and like.dim() else tuple(like.shape)
+            # an optimiser may count its steps in a Python int
+            counts = part == STEP and held.dtype(name) == torch.int64
+            least = -math.inf if part == SIGNED else 0
+            check_tensor(held, name, shape, torch.int64 if counts else like.dtype, path, least)
+            left.discard(name)
+    if left:
+        raise CheckpointError(f"{path}: {min(left)} is of another optimiser; train again")
+
+
+def restore_optimisers(held: Checkpoint, optimisers: Optimisers, tables: Sequence[TableRows]) -> None:
+    """Take the states of new optimisers over from a checkpoint, which was checked.
+
+    Args:
+        held: the checkpoint.
+        optimisers: as they are before the first step.
+        tables: the rows that this rank holds of each table, in the order of the optimiser `table`.
+    """
+    restored: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in optimisers}
+    for state in _states(held, optimisers, tables):
+        taken = {part: _take(held, state.name(part), state.table) for part in state.found}
+        if taken:
+            restored[state.optimiser][state.number] = taken
+    for name, optimiser in optimisers.items():
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": restored[name]})
+
+
+@dataclass(frozen=True)
+class _State:
+    """The state of a parameter in a checkpoint."""
+
+    optimiser: str
+    number: int
+    table: TableRows | None
+    """The rows of the parameter if it is a table."""
+    parts: Mapping[str, Tensor]
+    """Those that it has if it has any, as they are before the first step."""
+    found: frozenset[str]
+    """Those that the checkpoint has."""
+
+    def name(self, part: str) -> str:
+        """The name of a part's tensor."""
+        return _name(self.optimiser, self.number, part)
+
+
+def _name(optimiser: str, number: int, part: str) -> str:
+    return f"{PREFIX}{optimiser}.{number}.{part}"
+
+
+def _states(checkpoint: Checkpoint, optimisers: Optimisers, tables: Sequence[TableRows]) -> Iterator[_State]:
+    names = set(checkpoint.names)
+    for name, optimiser in optimisers.items():
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        before = optimiser.state_dict()["state"]
+        for number, parameter in enumerate(parameters):
+            known = {part: torch.as_tensor(value) for part, value in before.get(number, {}).items()}
+            parts = known or {STEP: torch.zeros(()), SIGNED: parameter, "exp_avg_sq": parameter}
+            stored_parts = frozenset(part for part in parts if _name(name, number, part) in names)
+            yield _State(name, number, tables[number] if name == "table" else None, parts, stored_parts)
+
+
+def _take(checkpoint: Checkpoint, name: str, table: TableRows | None) -> Any:
+    """Copy a part of a state; a whole number as a Python int, since its optimiser rounds otherwise with a tensor."""
+    if table is not None and checkpoint.shape(name):
+        return checkpoint.take(name, table)
+    tensor = checkpoint.whole(name).clone()
+    return tensor if tensor.is_floating_point() else int(tensor.item())
+
+
+TERM_RATE = 10
+"""Learning rate of terms of positions, and of what losses learn, over that of layers: each term is a number by
+itself."""
+
+
+def optimisers(
+    model: JointModel, table: TableOptimiser, stages: dict[str, DenseOptimiser]
+) -> dict[str, torch.optim.Optimizer]:
+    """Build the optimisers: `table`, and one per stage or teacher, by name."""
+    projections = {set_name: list(part.parameters()) for set_name, part in model.projections.items()}
+    built: dict[str, torch.optim.Optimizer] = {"table": table_optimiser(model.tables.parameters(), table)}
+    for name, stage in model.networks.items():
+        chosen = stages.get(name, DenseOptimiser())
+        terms = [*model.terms(name).values(), *model.loss_parameters(name).values()]
+        layers = [p for p in stage.parameters() if all(p is not term for term in terms)]
+        # the projections of shared tables learn at the rate of the first stage
+        layers += projections.pop(model.tables_of[name], [])
+        groups: list[dict[str, Any]] = [{"params": layers, "weight_decay": chosen.weight_decay}]
+        if terms:
+            groups.append({"params": terms, "weight_decay": 0.0, "lr": TERM_RATE * chosen.lr})
+        built[name] = torch.optim.AdamW(groups, lr=chosen.lr, fused=True)
+    return built
+
+
+class RowwiseAdagrad(torch.optim.Optimizer):
+    """Adagrad with one accumulator a table row: s ← d·s + mean(g²), w -= lr · g / (√s + ε); d = 1 unless given.
+
+    Takes sparse, coalesced gradients. Source: row-wise Adagrad of DLRM (arXiv 1906.00091, §4).
+    """
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, eps: float = 1e-8, decay: float = 1.0
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "eps": eps, "decay": decay})
+        for group in self.param_groups:
+            for table in group["params"]:
+                self.state[table]["sum"] = table.new_zeros(len(table))
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update the rows that have a gradient."""
+        for group in self.param_groups:
+            for table in group["params"]:
+                if table.grad is None:
+                    continue
+                rows, gradient = table.grad._indices()[0], table.grad._values()
+                total = self.state[table]["sum"]
+                seen = total.index_select(0, rows).mul_(group["decay"]) + gradient.square().mean(1)
+                total.index_copy_(0, rows, seen)
+                change = gradient / (seen.sqrt() + group["eps"]).unsqueeze(1)
+                # rows are distinct: gather and write back is several times faster than index_add_
+                overwrite_rows(table, rows, gather(table, rows).sub_(change, alpha=group["lr"]))
+
+
+def table_optimiser(tables: Iterable[nn.Parameter], settings: TableOptimiser) -> torch.optim.Optimizer:
+    """The optimiser of the tables that the settings name."""
+    parameters = list(tables)
+    if settings.optimiser == "lazy_adam":
+        return torch.optim.SparseAdam(parameters, lr=settings.lr)
+    return RowwiseAdagrad(parameters, lr=settings.lr, decay=settings.decay)
+
+
+class Average:
+    """Exponential average of the weights: a ← d·a + (1 − d)·w after every step, begun at the first weights.
+
+    Table rows are averaged when they are touched: between touches a row's weight is constant, so the steps missed
+    collapse into one power of d, and the result equals averaging the whole table at every step.
+    """
+
+    def __init__(self, model: JointModel, decay: float) -> None:
+        self.decay, self.step = decay, 0
+        self._model, self._averaged = model, copy.deepcopy(model)
+        tables = model.tables.named_parameters()
+        self.seen = {n: torch.zeros(len(t), dtype=torch.int32, device=t.device) for n, t in tables}
+        """By table, the step up to which each row's average is up to date."""
+
+    @torch.no_grad()
+    def restart(self, step: int) -> None:
+        """Begin at the weights as they are now, after so many steps."""
+        self._averaged.load_state_dict(self._model.state_dict())
+        self.step = step
+        for seen in self.seen.values():
+            seen.fill_(step)
+
+    @torch.no_grad()
+    def before(self) -> None:
+        """Bring the averages of the rows that the next update changes up to date; call after the backward pass."""
+        for name, table in self._model.tables.named_parameters():
+            if table.grad is not None:
+                self._catch_up(name, table, table.grad._indices()[0])
+
+    @torch.no_grad()
+    def after(self) -> None:
+        """Average the layers' weights at the end of a step, of one update or several."""
+        self.step += 1
+        torch._foreach_lerp_(_dense(self._averaged), _dense(self._model), 1 - self.decay)
+
+    def _catch_up(self, name: str, table: Tensor, rows: Tensor) -> None:
+        target = self._averaged.tables.get_parameter(name)
+        missed = self.step - self.seen[name].index_select(0, rows)
+        weight, average = gather(table, rows), gather(target, rows)
+        kept = torch.pow(self.decay, missed.float()).unsqueeze(1)
+        overwrite_rows(target, rows, weight + (average - weight) * kept)
+        self.seen[name].index_fill_(0, rows, self.step)
+
+    @torch.no_grad()
+    def model(self) -> JointModel:
+        """The model of the averaged weights; later steps change it."""
+        for name, table in self._model.tables.named_parameters():
+            self._catch_up(name, table, torch.arange(len(table), device=table.device))
+        return self._averaged
+
+    def state(self) -> dict[str, Tensor]:
+        """The tensors of the average that a checkpoint must hold, not copied."""
+        return {f"seen.{n}": t for n, t in self.seen.items()} | self._averaged.state_dict(prefix="model.")
+
+
+def _dense(model: JointModel) -> list[Tensor]:
+    """All weights except those of the tables."""
+    return list[Tensor](model.layers(model.networks))
+
 
 _OF_A_TABLE = re.compile(
     r"(?:(?:average\.)?(?:model\.)?tables|average\.seen)\.(?P<name>.+)|optimiser\.table\.(?P<number>\d+)\..+"

@@ -12,8 +12,7 @@ from typing import Any, ClassVar
 from pydantic import PrivateAttr
 
 from corank.core.formatting import shorten
-from corank.training.tracking.named_callbacks import CALLBACKS
-from corank.training.tracking.tracker import State, Tracker
+from corank.training.tracking.tracker import CALLBACKS, State, Tracker
 
 LONGEST_VALUE = 5999
 """Characters of a parameter; MLflow takes 6000, and `shorten` adds one."""

@@ -1,23 +1,112 @@
-"""Trackers: callbacks that write trainings to an experiment tracker, one run of the tracker for each run of corank."""
+"""Trackers: callbacks that write trainings to an experiment tracker, one run of the tracker for each run of corank.
+
+Records written to a tracker in a thread of their own: neither its delays nor its failures stall a training.
+
+Callbacks by name, as in `corank train --track`.
+"""
 
 import json
+import sys
+import threading
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, ClassVar, Literal
 
 from pydantic import NonNegativeFloat, PrivateAttr
 
-from corank.core.extras import require
+from corank.core.errors import ConfigError, PluginError
 from corank.core.files import atomic_file
-from corank.core.settings import Settings
+from corank.core.formatting import shorten
+from corank.core.lazy import require
+from corank.core.registry import Registry
+from corank.core.settings import Settings, validate
+from corank.core.types import Report
 from corank.training.callbacks import Callback, TrainingEnd, TrainingEvaluation, TrainingLog, TrainingStart
-from corank.training.config_file import flatten, plain
-from corank.training.tracking.record_writer import RecordWriter
+from corank.training.config.config_file import flatten, plain
+from corank.training.run_file import TRACKING
 
-TRACKING = "tracking"
-"""Folder of a run with a file for each tracker: what it needs to continue its run."""
+ATTEMPTS = 3
+"""How often a record is tried while the training runs."""
+PAUSE_S = 30.0
+"""Seconds between the attempts."""
+
+
+def say_on_stderr(line: str) -> None:
+    """Print a line on stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+class RecordWriter:
+    """Writes records one after another, in the order in which they were put, each at a time after the training put it.
+
+    The first failure is reported at once, those that follow only by their number, at the end. A failed record is
+    tried again after a pause, so that a server may restart; what is put in the meantime waits.
+    """
+
+    def __init__(self, name: str, say: Report = say_on_stderr, pause_s: float = PAUSE_S) -> None:
+        """
+        Args:
+            name: of the tracker, with which lines begin.
+            say: takes what there is to say.
+            pause_s: seconds between two attempts.
+        """
+        self.name, self.say, self.pause_s = name, say, pause_s
+        self._records: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._closing, self._abandoned = threading.Event(), threading.Event()
+        self._has_failed, self._lost = False, 0
+        # a daemon: a server that does not answer must not keep the process
+        self._thread = threading.Thread(target=self._write_all, name=f"track-{name}", daemon=True)
+        self._thread.start()
+
+    def put(self, record: Callable[[], object]) -> None:
+        """Take a record: a call that writes it."""
+        self._records.put(record)
+
+    def close(self, wait_s: float) -> int:
+        """Write what is left, each record tried once. Says what could not be written, and returns how many records.
+
+        Args:
+            wait_s: seconds until the rest is abandoned.
+        """
+        self._closing.set()
+        self._records.put(None)
+        self._thread.join(wait_s)
+        late = 0
+        if self._thread.is_alive():
+            self._abandoned.set()
+            late = max(1, self._records.qsize())
+        lost = self._lost + late
+        if lost:
+            self.say(f"{self.name}: {lost:,} records were not written")
+        return lost
+
+    def _write_all(self) -> None:
+        while (record := self._records.get()) is not None and not self._abandoned.is_set():
+            if not self._write(record):
+                self._lost += 1
+
+    def _write(self, record: Callable[[], object]) -> bool:
+        """Write one record. Returns whether it is written."""
+        for attempt in range(ATTEMPTS):
+            if attempt and self._closing.wait(self.pause_s):
+                return False
+            try:
+                record()
+                return True
+            except Exception as error:  # whatever a tracker's library raises
+                self._tell(error)
+        return False
+
+    def _tell(self, error: Exception) -> None:
+        if not self._has_failed:
+            self._has_failed = True
+            what = " ".join(str(error).split()) or type(error).__name__
+            self.say(f"{self.name}: cannot be written to: {shorten(what, 400)}; going on, and trying again")
+
+
 State = Literal["finished", "failed", "stopped"]
 """How a training ended; `stopped` by an interrupt."""
 
@@ -149,3 +238,56 @@ def _read_known(file: Path) -> dict[str, str]:
         return {key: value for key, value in document.items() if isinstance(value, str)}
     except (OSError, ValueError, AttributeError):
         return {}
+
+
+def _check(what: str, part: Any) -> None:
+    """Raise PluginError unless a part is a class of callbacks whose constructor takes settings."""
+    if not (isinstance(part, type) and issubclass(part, Callback) and issubclass(part, Settings)):
+        raise PluginError(f"{what}: expected a class derived from Callback and Settings")
+    if missing := sorted(part.__abstractmethods__):
+        raise PluginError(f"{what}: {part.__name__} must implement {', '.join(missing)}")
+
+
+CALLBACKS = Registry[type[Callback]]("callback", "corank.callbacks", "corank.training.tracking", _check)
+
+
+def read_callbacks(texts: Sequence[str]) -> list[Callback]:
+    """Make callbacks from `NAME`, or `NAME,KEY=VALUE,…` with settings.
+
+    Raises ConfigError for a setting, PluginError for a name that is unknown, MissingExtraError.
+
+    Example:
+        read_callbacks(["mlflow,experiment=shop"])
+    """
+    names = [text.partition(",")[0] for text in texts]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"callback {name}: given {names.count(name)} times; name each callback once")
+    return [_read(text) for text in texts]
+
+
+def read_trackers(names: Sequence[str]) -> list[Tracker]:
+    """Make trackers from `NAME` or `NAME,KEY=VALUE,…`, one at least.
+
+    Raises ConfigError for what is no tracker, and as `read_callbacks`.
+    """
+    callbacks = read_callbacks(names)
+    trackers = [callback for callback in callbacks if isinstance(callback, Tracker)]
+    if not callbacks or len(trackers) < len(callbacks):
+        other = [name for name, callback in zip(names, callbacks, strict=True) if callback not in trackers]
+        raise ConfigError(
+            f"name trackers, such as mlflow; received {', '.join(other) or 'none'}, which cannot add to a run"
+        )
+    return trackers
+
+
+def _read(text: str) -> Callback:
+    name, *pairs = text.split(",")
+    made = CALLBACKS.find(name)
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"callback {name}: expected KEY=VALUE after each comma; received {pair!r}")
+        settings[key] = value
+    return validate(made, settings, f"callback {name}")  # type: ignore[type-var]

@@ -10,8 +10,7 @@ from uuid import uuid4
 from pydantic import PrivateAttr
 
 from corank.core.errors import ConfigError
-from corank.training.tracking.named_callbacks import CALLBACKS
-from corank.training.tracking.tracker import State, Tracker
+from corank.training.tracking.tracker import CALLBACKS, State, Tracker
 
 
 @CALLBACKS.register("wandb")

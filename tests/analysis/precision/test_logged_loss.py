@@ -12,24 +12,21 @@ import pytest
 
 import corank
 from corank.analysis.logged_request import logged_request
-from corank.analysis.precision.logged_loss import LoggedLoss
+from corank.analysis.verification import LoggedLoss, verify_bundle
 from corank.bundle.bundle import Bundle
 from corank.bundle.bundle_writer import write_bundle
-from corank.bundle.content import read_parts
-from corank.bundle.item_parts import part_file
-from corank.continual.verify import verify_bundle
+from corank.bundle.content import part_file, read_parts
 from corank.core.arrays import read_array, write_array
 from corank.core.errors import BundleError, ConfigError, DataError
-from corank.core.matrices.matrix_files import scale_file
-from corank.core.matrices.stored_matrix import Precision, StoredMatrix
 from corank.core.settings import validate
+from corank.core.stored_matrix import Precision, StoredMatrix, scale_file
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.store.fetch import fetch_bundle, load_latest
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.upsert import upsert
+from corank.training.config.settings import ExportSettings
 from corank.training.export import export_bundle
-from corank.training.export_settings import ExportSettings
 from corank.training.run import Run
 from tests.support.command_line import run_corank
 from tests.support.shared import finished_bundle, finished_run, shared

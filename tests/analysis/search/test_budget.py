@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 import corank
-from corank.analysis.search import funnel_latency
-from corank.analysis.search.budget import Priced, nested_drops
-from corank.analysis.search.funnel_latency import FunnelLatency, median_interval
-from corank.analysis.search.objective import Objective
-from corank.analysis.search.tune import TunedTrial, best_trial
+from corank.analysis.experiments import latency_budget as funnel_latency
+from corank.analysis.experiments.figures import Objective
+from corank.analysis.experiments.latency_budget import FunnelLatency, Priced, median_interval, nested_drops
+from corank.analysis.experiments.tune import TunedTrial, best_trial
 from corank.core.errors import ConfigError
-from corank.training.config_file import read
+from corank.training.config.config_file import read
 from corank.training.run import Run
 from tests.support.command_line import run_corank
 from tests.support.html import Read

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from corank.analysis.search.grid import build_grid, parse_grid
+from corank.analysis.experiments.space import build_grid, parse_grid
 from corank.core.errors import ConfigError
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -44,7 +44,7 @@ def test_a_point_that_is_written_is_no_arm() -> None:
 
 def build_grid_lr() -> float:
     """The default learning rate of a stage."""
-    from corank.training.train_settings import DenseOptimiser
+    from corank.training.config.settings import DenseOptimiser
 
     return DenseOptimiser().lr
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from corank.analysis.search.space import Range, Space, check_space, default_space, read_space
+from corank.analysis.experiments.space import Range, Space, check_space, default_space, read_space
 from corank.core.errors import ConfigError
-from corank.training.config import Config
-from corank.training.config_file import read
+from corank.training.config.config import Config
+from corank.training.config.config_file import read
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 

@@ -9,14 +9,14 @@ import polars as pl
 import pytest
 
 import corank
-from corank.analysis.search.grid import Grid
-from corank.analysis.search.objective import Objective
+from corank.analysis.experiments.figures import Objective
+from corank.analysis.experiments.space import Grid
 from corank.api.config_source import OpenedConfig
 from corank.api.frames import TableSource
 from corank.core.errors import ConfigError, DataError
 from corank.datasets.feed.simulate import simulate_world
-from corank.training.config_file import read
-from corank.training.preparation.packed_data import open_or_pack
+from corank.training.config.config_file import read
+from corank.training.packed_data import open_or_pack
 from corank.training.run import Run
 from tests.support.command_line import run_corank
 from tests.support.html import Read

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import corank
-from corank.analysis.served.sample_ratio import MISMATCH, check_share
+from corank.analysis.sequential import MISMATCH, check_share
 from corank.core.errors import DataError
 from tests.support.command_line import run_corank
 from tests.support.served_worlds import ServedWorld

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from corank.analysis.served.sequential import (
+from corank.analysis.sequential import (
     EARLY,
     NONE,
     ArmMean,

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from corank.analysis.study.arms import ArmSet, build_arms
-from corank.analysis.trials.arm import Arm, identity
+from corank.analysis.experiments.study_arms import ArmSet, build_arms
+from corank.analysis.experiments.trials import Arm, identity
 from corank.core.errors import ConfigError
-from corank.training.config import Config
-from corank.training.config_file import plain, read
+from corank.training.config.config import Config
+from corank.training.config.config_file import plain, read
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 CHANGED = (

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 import corank
-from corank.analysis.study.figures import validation_score
+from corank.analysis.experiments.figures import validation_score
 from corank.core.errors import ConfigError, CorankError, DataError
 from corank.evaluation.predict import predict_split
 from tests.support.command_line import run_corank

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from corank.analysis.trials.significance import (
+from corank.analysis.experiments.figures import (
     Interval,
     mean_over_seeds,
     percentile_interval,

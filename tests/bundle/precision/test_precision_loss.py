@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from corank.bundle.precision.precision_loss import TOLERANCE, PrecisionLoss, StageLoss
+from corank.bundle.stage_facts import TOLERANCE, PrecisionLoss, StageLoss
 from corank.core.errors import ConfigError
 from tests.support.shared import derived
 

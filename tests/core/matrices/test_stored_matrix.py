@@ -11,8 +11,16 @@ from hypothesis.extra import numpy as arrays
 
 from corank.core.arrays import write_array
 from corank.core.errors import DataError
-from corank.core.matrices.matrix_files import append_rows, read_matrix, scale_file, write_matrix
-from corank.core.matrices.stored_matrix import DTYPES, Precision, StoredMatrix, bytes_a_row
+from corank.core.stored_matrix import (
+    DTYPES,
+    Precision,
+    StoredMatrix,
+    append_rows,
+    bytes_a_row,
+    read_matrix,
+    scale_file,
+    write_matrix,
+)
 from corank.core.types import Floats
 
 PRECISIONS: list[Precision] = list(DTYPES)

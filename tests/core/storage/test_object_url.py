@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from corank.core.errors import StorageError
-from corank.core.storage.object_url import ObjectUrl, parse_location, require_local
+from corank.core.objects import ObjectUrl, parse_location, require_local
 
 
 def test_a_url_is_read_and_extended() -> None:

@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 
 from corank.core.errors import BusyError, CorankError, MissingObjectError, StorageError
-from corank.core.storage.folder_cache import FolderCache
-from corank.core.storage.folder_publisher import FolderPublisher, new_version
-from corank.core.storage.local_copy import read_folder, write_file, write_folder
-from corank.core.storage.object_folder import ObjectFolder
-from corank.core.storage.object_url import ObjectUrl
-from corank.core.storage.published_folder import MANIFEST, PublishedFolder
+from corank.core.folder_cache import FolderCache
+from corank.core.local_copy import read_folder, write_file, write_folder
+from corank.core.objects import ObjectFolder, ObjectUrl
+from corank.core.published_folder import MANIFEST, FolderPublisher, PublishedFolder, new_version
 from tests.support.object_store import ObjectStore
 
 
@@ -253,8 +251,8 @@ def test_a_large_object_is_refused(object_store: ObjectStore) -> None:
 PUBLISH = """
 import sys
 from pathlib import Path
-from corank.core.storage.folder_publisher import FolderPublisher
-from corank.core.storage.object_url import ObjectUrl
+from corank.core.published_folder import FolderPublisher
+from corank.core.objects import ObjectUrl
 FolderPublisher.open(ObjectUrl.parse(sys.argv[1]), "bundle").publish(Path(sys.argv[2]))
 """
 
@@ -285,8 +283,8 @@ def test_processes_fetch_the_same_once(object_store: ObjectStore, tmp_path: Path
     url = ObjectUrl.parse(f"{object_store.url}/bundle")
     publish(url, make_folder(tmp_path / "one", {f"part{n}": bytes([n]) * 100_000 for n in range(20)}))
     code = (
-        "import sys; from corank.core.storage.local_copy import read_folder\n"
-        "from corank.core.storage.object_url import ObjectUrl\n"
+        "import sys; from corank.core.local_copy import read_folder\n"
+        "from corank.core.objects import ObjectUrl\n"
         "print(read_folder(ObjectUrl.parse(sys.argv[1]), 'bundle').path)"
     )
     command = [sys.executable, "-c", code, str(url)]

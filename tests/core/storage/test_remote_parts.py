@@ -5,11 +5,9 @@ from pathlib import Path
 import pytest
 
 from corank.core.errors import StorageError
-from corank.core.storage.folder_cache import FolderCache
-from corank.core.storage.folder_publisher import FolderPublisher
-from corank.core.storage.object_url import ObjectUrl
-from corank.core.storage.published_folder import PublishedFolder
-from corank.core.storage.remote_parts import RemoteParts
+from corank.core.folder_cache import FolderCache, RemoteParts
+from corank.core.objects import ObjectUrl
+from corank.core.published_folder import FolderPublisher, PublishedFolder
 from tests.support.object_store import ObjectStore
 
 SIZE = 1_000

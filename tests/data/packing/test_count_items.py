@@ -7,9 +7,10 @@ import pytest
 
 from corank.core.errors import DataError
 from corank.core.time import NEVER
-from corank.data.dataset import PackedDataset
-from corank.data.packed.item_counts import COUNTS
-from corank.data.packing import count_items, pack
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.split_counts import COUNTS
+from corank.data.packing import derive as count_items
+from corank.data.packing import pack
 from tests.support.versioned_log import LEVELS, pack_versioned_log
 
 

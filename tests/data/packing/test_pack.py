@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corank.data import row_ranges
-from corank.data.dataset import PackedDataset
+from corank.data import tables as row_ranges
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.shard import Shard
 from corank.data.packing import pack as packing
-from corank.data.shard import Shard
 from corank.features.kinds.id import IdFeature
 from tests.support.packing import HOUR, ITEMS, LOG, TRUTH, USERS, World, lists, only
 

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.features.kinds.ids import IdsFeature
 from tests.support.configs import TEXT, refused
 from tests.support.packing import ITEMS, LOG, World, lists, only

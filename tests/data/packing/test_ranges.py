@@ -8,8 +8,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from corank.data import row_ranges
-from corank.data.packing import measure
+from corank.data import tables as row_ranges
+from corank.data.packing import fit_encoders as measure
 from corank.features.kinds.arithmetic import ProductFeature
 from corank.features.kinds.bucket import BucketFeature
 from corank.features.kinds.count import CountFeature

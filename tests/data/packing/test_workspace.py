@@ -9,7 +9,7 @@ import pytest
 
 from corank.core.errors import DataError, EngineError
 from corank.data.packing.workspace import PackWorkspace, open_workspace, write_beside
-from corank.engine.in_line import InLineEngine
+from corank.engine.base import InLineEngine
 
 
 @contextmanager

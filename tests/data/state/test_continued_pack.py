@@ -8,13 +8,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from corank.data import row_ranges
-from corank.data.dataset import PackedDataset
+from corank.data import tables as row_ranges
+from corank.data.packed.dataset import PackedDataset
 from corank.data.packing import pack as packing
+from corank.data.packing.earlier_pack import EarlierPack
 from corank.data.packing.pack import pack_log
-from corank.data.state.earlier_pack import EarlierPack
 from corank.engine.pool import PoolEngine
-from corank.features.splits.by_time import RangeSplit
+from corank.features.split import RangeSplit
 from tests.support.four_days import DAY, FROZEN, ITEMS, LISTED, LIVE, schema_of, settings_of, written
 
 CLIPPED = {"age", "exact_age", "dear", "candidates", "born", "hour", "price"}

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import corank
-from corank.data.state.earlier_pack import EarlierPack
+from corank.data.packing.earlier_pack import EarlierPack
 from corank.features.kinds.id import IdFeature
 from corank.features.schema import Schema
 from tests.support.daily_log import config_of, write_day

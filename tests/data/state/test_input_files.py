@@ -8,12 +8,10 @@ import pytest
 
 import corank
 from corank.analysis.logged_request import logged_request
-from corank.api.results.pack_result import PackResult
+from corank.api.runs import PackResult
 from corank.core.errors import ConfigError, DataError
-from corank.data.row_ranges import RowRange
-from corank.data.tables import Table
-from corank.features.encoding import UNKNOWN
-from corank.features.vocabulary import Vocabulary
+from corank.data.tables import RowRange, Table
+from corank.features.encoding import UNKNOWN, Vocabulary
 from tests.support.daily_log import ROWS, config_of, day_of, write_day
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from corank.core.time import FOREVER, NEVER
-from corank.data.state.known_rows import KEPT, LONGEST, QUARTER, KnownRows
+from corank.data.packing.state import KEPT, LONGEST, QUARTER, KnownRows
 
 DAY, HOUR = 86_400_000, 3_600_000
 

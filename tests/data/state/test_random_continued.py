@@ -12,17 +12,15 @@ from hypothesis import HealthCheck, example, given, settings
 
 from corank.core.ragged import Ragged, Vectors
 from corank.core.types import Hashes, Longs
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packing.earlier_pack import EarlierPack
 from corank.data.packing.pack import pack_log
-from corank.data.state.earlier_pack import EarlierPack
-from corank.features.encoding import Encoded
+from corank.features.encoding import Encoded, Vocabulary
 from corank.features.priors import PriorCounts
 from corank.features.schema import PLACEMENTS
-from corank.features.vocabulary import Vocabulary
-from corank.training.config import Config
-from corank.training.config_file import from_plain
-from corank.training.validation.compared_features import ComparedFeatures
-from corank.training.validation.packed_rows import ReferenceRows, encode_period
+from corank.training.config.config import Config
+from corank.training.config.config_file import from_plain
+from corank.training.drift.encoded_rows import ComparedFeatures, ReferenceRows, encode_period
 from tests.support.random_config import world_config
 from tests.support.random_tables import write_tables
 from tests.support.random_worlds import DAY, DERIVED, HOUR, Drawn, drawn_worlds

@@ -42,7 +42,7 @@ def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes, told: str) -
 def test_a_letter_of_several_bytes_may_lie_on_the_border_of_two_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("corank.data.text_files.csv_faults.BLOCK", 3)
+    monkeypatch.setattr("corank.data.tables.BLOCK", 3)
     rows = pl.DataFrame({"id": ["é" * n for n in range(1, 9)], "x": range(8)})
     rows.write_csv(tmp_path / "t.csv")
     assert Table.scan("items", "t.csv", tmp_path).frame.collect().equals(rows)

@@ -5,9 +5,8 @@ import pytest
 from pydantic import ValidationError
 
 from corank.core.errors import DataError
-from corank.features.counts.growth import EarlierTally, choose_values, merge_tally
 from corank.features.kinds.id import IdFeature
-from corank.features.vocabulary import fit_codes
+from corank.features.training_values import EarlierTally, choose_values, fit_codes, merge_tally
 from tests.support.training_values import fit_series
 
 DAY = 86_400_000

@@ -4,9 +4,17 @@ import numpy as np
 import pytest
 
 from corank.core.time import FOREVER
-from corank.features.counts.cumulative import ALL_TIME, Memory, add_up, add_up_one, sum_of_all, sum_periods
-from corank.features.counts.smoothing import USUAL, fit_smoothing
-from corank.features.priors import PriorCounts
+from corank.features.priors import (
+    ALL_TIME,
+    USUAL,
+    Memory,
+    PriorCounts,
+    add_up,
+    add_up_one,
+    fit_smoothing,
+    sum_of_all,
+    sum_periods,
+)
 from tests.features.test_priors import frame
 
 

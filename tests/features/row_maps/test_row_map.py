@@ -10,16 +10,15 @@ from hypothesis import strategies as st
 
 from corank.core.settings import validate
 from corank.features.encoders import Encoders
-from corank.features.encoding import FIRST_KNOWN, MISSING, UNKNOWN, Encoder
+from corank.features.encoding import FIRST_KNOWN, MISSING, UNKNOWN, Encoder, Hash, Vocabulary
 from corank.features.feature_kind import FeatureKind
 from corank.features.kinds.bucket import BucketFeature
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature
 from corank.features.kinds.pair import PairFeature
-from corank.features.row_maps.row_map import FRESH, PackingMap
+from corank.features.row_map import FRESH, PackingMap
 from corank.features.scale import Bucket
 from corank.features.schema import Schema
-from corank.features.vocabulary import Hash, Vocabulary
 
 NUMBERS = st.lists(st.integers(-(2**63), 2**63 - 1), unique=True, max_size=30)
 TEXTS = st.lists(st.text(max_size=3), unique=True, max_size=30)

@@ -14,13 +14,13 @@ import pytest
 from starlette.testclient import TestClient
 
 from corank.core.errors import RequestError, ServiceError
+from corank.serving import client as retries_module
 from corank.serving.client import AsyncServiceClient, RankAnswer, RetryPolicy, ServiceClient
-from corank.serving.client import retries as retries_module
 from corank.serving.funnel.request import Request
-from corank.serving.http.app import RankingService
 from corank.serving.http.follower import Follower
 from corank.serving.http.serve_settings import Limits
-from corank.serving.http.source import BundleSource
+from corank.serving.http.worker import RankingService
+from corank.serving.store.source import BundleSource
 from tests.support.cases import Case
 from tests.support.random_worlds import RICH
 from tests.support.service import access

@@ -10,8 +10,8 @@ import pytest
 import corank
 from corank.core.errors import RequestError
 from corank.features.schema import Placement
-from corank.serving.conformance.cases import make_case, read_lines
-from corank.serving.conformance.drawn_requests import draw_requests
+from corank.serving.conformance import make_case, read_lines
+from corank.serving.funnel.random_requests import draw_requests
 from corank.serving.funnel.request import Request
 from tests.support.command_line import run_corank
 from tests.support.shared import derived

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from corank.serving.funnel import deadline
-from corank.serving.funnel.deadline import FEW, SAMPLES, DeadlineTimer, LatencyTracker
+from corank.serving.funnel import funnel as deadline
+from corank.serving.funnel.funnel import FEW, SAMPLES, DeadlineTimer, LatencyTracker
 from tests.support.waiting import PATIENCE, eventually
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from corank.serving.funnel.example import make_example
+from corank.serving.funnel.random_requests import make_example
 from tests.support.examples import assert_example_ranked
 from tests.support.random_worlds import DERIVED, LONG, RICH, Drawn
 from tests.support.shared import shared_case

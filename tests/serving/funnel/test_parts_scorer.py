@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from corank.bundle.item_layers import ItemLayer
-from corank.cli.printing.bundle_lines import describe_stages
+from corank.cli.training import describe_stages
 from corank.core.errors import BundleError
-from corank.core.matrices.stored_matrix import StoredMatrix
 from corank.core.ordering import stage_value
+from corank.core.stored_matrix import StoredMatrix
 from corank.serving.funnel.request import Request
-from corank.serving.funnel.scorers.parts_scorer import PartsScorer
+from corank.serving.funnel.scorer import PartsScorer
 from corank.serving.funnel.stage_scorer import Candidates
 from tests.support.cases import Case
 from tests.support.random_worlds import RICH

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from corank.core.errors import DataError, RequestError
 from corank.core.ragged import Ragged, Rows, Vectors
 from corank.features.encoders import assemble_rows
-from corank.features.histories.sources import plain_columns
+from corank.features.encoding import as_int64
 from corank.features.operands import OperandNames, Operands
-from corank.features.vocabulary import as_int64
-from corank.serving.funnel.query.query_values import QueryValues
+from corank.features.schema import plain_columns
+from corank.serving.funnel.query_encoder import QueryValues
 from corank.serving.funnel.request import Request, parse_history, to_series
 from tests.support.cases import Case
 from tests.support.random_worlds import DERIVED

@@ -18,22 +18,20 @@ import pytest
 from starlette.testclient import TestClient
 
 from corank.bundle.graph_files import RUNTIME_ERRORS
-from corank.serving.funnel import deadline
 from corank.serving.funnel import funnel as funnel_module
-from corank.serving.funnel.deadline import DeadlineTimer
-from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.funnel import DeadlineTimer, Funnel
 from corank.serving.funnel.request import Request
-from corank.serving.funnel.scorers.parts_scorer import PartsScorer
-from corank.serving.http.app import RankingService
-from corank.serving.http.endpoints.ranking import REMEMBERED_BYTES
+from corank.serving.funnel.scorer import PartsScorer
 from corank.serving.http.follower import Follower
-from corank.serving.http.lookup.user_lookup import UserLookup
+from corank.serving.http.ranking import REMEMBERED_BYTES
 from corank.serving.http.serve_settings import Limits
-from corank.serving.http.source import BundleSource, StoreSource
+from corank.serving.http.user_lookup import UserLookup
+from corank.serving.http.worker import RankingService
 from corank.serving.store.base import open_store
 from corank.serving.store.live_version import USERS
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.record_codec import to_keys
+from corank.serving.store.source import BundleSource, StoreSource
 from tests.support.cases import Case
 from tests.support.exported_graphs import graphs_of
 from tests.support.random_worlds import RICH
@@ -337,8 +335,7 @@ def test_late_and_failing_rankers_leave_the_order_to_the_first_stage(case: Case)
 def test_a_ranker_that_takes_too_long_is_stopped(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """Millions of candidates take the ranker seconds; it is stopped between two layers, once its time is over."""
     now = [0.0]
-    for module in (funnel_module, deadline):
-        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(funnel_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     funnel = Funnel.open(case.base / "bundle")
     first, last = funnel.manifest.stages
     late = last.model_copy(update={"deadline_ms": 100.0, "keep": 10})

@@ -1,7 +1,7 @@
 import pytest
 
-from corank.serving.http.lookup import circuit_breaker
-from corank.serving.http.lookup.circuit_breaker import BAD, WINDOW, CircuitBreaker
+from corank.serving.http import circuit_breaker
+from corank.serving.http.circuit_breaker import BAD, WINDOW, CircuitBreaker
 
 
 @pytest.fixture(autouse=True)

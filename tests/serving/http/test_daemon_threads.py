@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from corank.serving.http.process.daemon_threads import DaemonThreads
+from corank.serving.http.circuit_breaker import DaemonThreads
 from tests.support.waiting import PATIENCE
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from corank.serving.funnel.request import Request
 from corank.serving.http.follower import SAMPLE_REQUESTS, Follower
-from corank.serving.http.source import BundleSource
+from corank.serving.store.source import BundleSource
 from corank.training.export import export_bundle
 from tests.support.exported_graphs import graphs_of
 from tests.support.shared import derived

@@ -24,8 +24,8 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from corank.serving.funnel.request import Request
-from corank.serving.http.access.tokens import add_token
-from corank.serving.http.page import funnel_page
+from corank.serving.http.state import funnel_page
+from corank.serving.http.tokens import add_token
 from corank.training.export import export_bundle
 from tests.support.axe import violations
 from tests.support.browser import asked, chromium, faults

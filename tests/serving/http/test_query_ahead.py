@@ -10,12 +10,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from corank.serving.client import AsyncServiceClient
-from corank.serving.funnel.query.query_ahead import QueryAhead
+from corank.serving.funnel.query_encoder import QueryAhead
 from corank.serving.funnel.request import Request
-from corank.serving.http.app import RankingService
 from corank.serving.http.follower import Follower
 from corank.serving.http.serve_settings import Limits
-from corank.serving.http.source import BundleSource
+from corank.serving.http.worker import RankingService
+from corank.serving.store.source import BundleSource
 from tests.support.cases import Case
 from tests.support.random_worlds import RICH
 from tests.support.service import access

@@ -12,10 +12,9 @@ import pytest
 
 from corank.core.errors import ConfigError, CorankError
 from corank.serving.http.process import listener as listeners
-from corank.serving.http.process.drain import Drain
 from corank.serving.http.process.listener import bind_listener, take_inherited_listener
 from corank.serving.http.process.supervisor import Supervisor
-from corank.serving.http.process.worker_process import RestartCounts, WorkerMain
+from corank.serving.http.process.worker_process import Drain, RestartCounts, WorkerMain
 from tests.support.service import running_service, workers_of
 from tests.support.waiting import PATIENCE, eventually
 from tests.support.worker_mains import fail_at_once, serve_until_told

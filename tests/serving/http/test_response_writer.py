@@ -3,7 +3,7 @@
 import asyncio
 from typing import cast
 
-from corank.serving.http.process.response_writer import ResponseWriter
+from corank.serving.http.connections import ResponseWriter
 
 
 class Recorder:

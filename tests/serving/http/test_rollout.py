@@ -13,18 +13,17 @@ from starlette.testclient import TestClient
 from corank.core.errors import ConfigError, StoreError
 from corank.core.settings import validate
 from corank.serving.funnel.funnel import Funnel
-from corank.serving.http.app import RankingService
+from corank.serving.http import circuit_breaker
 from corank.serving.http.follower import Follower
-from corank.serving.http.lookup import circuit_breaker
-from corank.serving.http.rollout.canary_share import CanaryShare
-from corank.serving.http.rollout.rollout import Rollout
-from corank.serving.http.serve_settings import Limits, ServeSettings
-from corank.serving.http.source import BundleSource, StoreSource
-from corank.serving.log.role_logs import RoleLogs
+from corank.serving.http.serve_settings import CanaryShare, Limits, ServeSettings
+from corank.serving.http.versions import Rollout
+from corank.serving.http.worker import RankingService
+from corank.serving.log.request_log import RoleLogs
 from corank.serving.store.base import Store
+from corank.serving.store.claims import LEASES, read_leases
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.retention import promote_version, remove_versions, roll_back_store, withdraw_version
-from corank.serving.store.rollout.leases import LEASES, read_leases
+from corank.serving.store.source import BundleSource, StoreSource
 from tests.support.bundle_versions import variant
 from tests.support.service import TOKEN, access
 from tests.support.shared import derived

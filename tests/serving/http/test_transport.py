@@ -12,14 +12,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from corank.core.errors import RequestError
-from corank.serving.funnel.answer.fields import ANSWER_FIELDS
-from corank.serving.funnel.request import MAX_CANDIDATES, Request
-from corank.serving.http.app import RankingService
+from corank.serving.funnel.request import ANSWER_FIELDS, MAX_CANDIDATES, Request
+from corank.serving.http.body import MAX_BATCH, MAX_MSGPACK, MSGPACK, MSGPACK_CODEC
 from corank.serving.http.follower import Follower
 from corank.serving.http.serve_settings import Limits
-from corank.serving.http.source import BundleSource
-from corank.serving.http.transport.codec import MAX_MSGPACK, MSGPACK, MSGPACK_CODEC
-from corank.serving.http.transport.schemas import MAX_BATCH
+from corank.serving.http.worker import RankingService
+from corank.serving.store.source import BundleSource
 from tests.support.cases import Case
 from tests.support.random_worlds import RICH
 from tests.support.service import JSON, access

@@ -1,7 +1,7 @@
 """What a service says of look-ups that fail: little, and true in the end."""
 
-from corank.serving.http.lookup.circuit_breaker import BAD
-from corank.serving.http.lookup.user_lookup import UserLookup
+from corank.serving.http.circuit_breaker import BAD
+from corank.serving.http.user_lookup import UserLookup
 from corank.serving.store.base import Store
 
 

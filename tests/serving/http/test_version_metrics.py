@@ -10,8 +10,8 @@ PROGRAM = """
 import os, sys
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
-from corank.serving.http.rollout.rollout import Rollout
-from corank.serving.http.rollout.version_metrics import KEEP_SECONDS, HeldSeries, VersionMetrics
+from corank.serving.http.versions import Rollout
+from corank.serving.http.versioned_ranking import KEEP_SECONDS, HeldSeries, VersionMetrics
 
 now = [0.0]
 registry = CollectorRegistry()

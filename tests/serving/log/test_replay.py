@@ -30,14 +30,14 @@ from corank.serving.funnel.request import Request
 from corank.serving.log.log_format import REQUEST, SERVED
 from corank.serving.log.replay import bundle_funnels, replay_log, store_funnels
 from corank.serving.log.request_log import RequestLog
-from corank.serving.log.served_request import find_level_codes
+from corank.serving.log.served_rows import find_level_codes
 from corank.serving.store.base import Store, open_store
 from corank.serving.store.fetch import fetch_bundle, load_latest
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.retention import remove_versions, roll_back_store
 from corank.serving.store.upsert import upsert
-from corank.training.config import Config
+from corank.training.config.config import Config
 from corank.training.run import Run
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank

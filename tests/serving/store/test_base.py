@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 import corank
-import corank.serving.store.clients
+import corank.serving.store.lmdb_environment
 from corank.core.errors import PluginError, StoreError
 from corank.core.registry import PLUGINS, load_plugins
 from corank.serving.store.base import STORES, is_store, open_store

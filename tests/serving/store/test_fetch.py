@@ -12,8 +12,8 @@ from corank.bundle.bundle import Bundle
 from corank.core.errors import BundleError, StoreError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
-from corank.serving.store.changes.journal import JOURNAL, journal_key, read_journal
 from corank.serving.store.fetch import KEPT, catch_up, fetch_bundle, load_latest, restore
+from corank.serving.store.journal import JOURNAL, journal_key, read_journal
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.retention import remove_versions, roll_back_store

@@ -5,10 +5,10 @@ import pytest
 from corank.bundle.bundle import Bundle
 from corank.serving.funnel.request import Request
 from corank.serving.http.follower import Follower
-from corank.serving.http.source import StoreSource
 from corank.serving.store.base import open_store
-from corank.serving.store.fetch_process import fetch_in_subprocess
+from corank.serving.store.fetch import fetch_in_subprocess
 from corank.serving.store.publish import publish_bundle
+from corank.serving.store.source import StoreSource
 from corank.training.export import export_bundle
 from tests.support.exported_graphs import graphs_of
 from tests.support.redis_server import redis_server

@@ -10,16 +10,15 @@ import pytest
 import corank
 from corank.bundle.bundle import Bundle
 from corank.bundle.bundle_writer import write_bundle
-from corank.bundle.items_as_of import ItemsAsOf
+from corank.bundle.manifest import ItemsAsOf
 from corank.core.errors import DataError
 from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
-from corank.serving.store.changes.journal import read_journal
-from corank.serving.store.changes.merged_items import AS_OF_MARGIN, MergedItems
+from corank.serving.store.journal import read_journal
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish_bundle
-from corank.serving.store.upsert import upsert
+from corank.serving.store.upsert import AS_OF_MARGIN, MergedItems, upsert
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
 from tests.support.shared import derived

@@ -17,8 +17,8 @@ from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.store.base import Pairs, Store
-from corank.serving.store.changes.journal import JOURNAL, LOG, journal_key, read_journal
 from corank.serving.store.fetch import fetch_bundle, load_latest
+from corank.serving.store.journal import JOURNAL, LOG, journal_key, read_journal
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.record_codec import RecordFormat

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from corank.bundle.item_layers import ItemLayer
 from corank.bundle.stage_facts import ItemPart
 from corank.core.errors import StoreError
-from corank.core.matrices.stored_matrix import StoredMatrix
 from corank.core.ragged import Ragged
+from corank.core.stored_matrix import StoredMatrix
 from corank.serving.store.record_codec import CRC, RecordFormat, to_ids, to_keys
 from tests.support.cases import Case, bare_funnel
 from tests.support.random_worlds import DERIVED, ITEMS, RICH, Drawn, drawn_worlds

@@ -12,8 +12,8 @@ from corank.bundle.bundle import Bundle
 from corank.core.errors import StoreError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
-from corank.serving.store.changes.journal import JOURNAL
 from corank.serving.store.fetch import fetch_bundle, load_latest, restore
+from corank.serving.store.journal import JOURNAL
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.retention import ABANDONED, list_versions, remove_versions, roll_back_store

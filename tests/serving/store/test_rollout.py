@@ -9,8 +9,9 @@ import corank
 from corank.core.errors import StoreError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
-from corank.serving.store.changes.journal import read_log
+from corank.serving.store.claims import LEASE_SECONDS, LEASES, Lease, read_leases, write_lease
 from corank.serving.store.fetch import catch_up, fetch_bundle, load_latest, restore
+from corank.serving.store.journal import read_log
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.retention import (
@@ -20,7 +21,6 @@ from corank.serving.store.retention import (
     roll_back_store,
     withdraw_version,
 )
-from corank.serving.store.rollout.leases import LEASE_SECONDS, LEASES, Lease, read_leases, write_lease
 from corank.serving.store.upsert import upsert
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank

@@ -15,13 +15,10 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.state_dict_loader import load as load_by_torch
 
 from corank.core.errors import CheckpointError
-from corank.distributed.ranks import Ranks
-from corank.distributed.row_shards import BUCKETS, RowShards
-from corank.training.checkpoints.checkpoint_writer import CheckpointWriter
-from corank.training.checkpoints.location import CheckpointLocation
-from corank.training.checkpoints.shard_files import load_shards
-from corank.training.checkpoints.shard_manifest import ShardManifest
-from corank.training.checkpoints.split_table import TableRows
+from corank.distributed.ranks import BUCKETS, Ranks, RowShards
+from corank.training.checkpoints.checkpoint import TableRows
+from corank.training.checkpoints.checkpoint_files import CheckpointLocation, CheckpointWriter
+from corank.training.checkpoints.shards import ShardManifest, load_shards
 from corank.training.run import Run
 from tests.support.checkpoint_states import (
     ROWS,

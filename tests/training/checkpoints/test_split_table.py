@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from corank.distributed.row_shards import BUCKETS, RowShards
-from corank.training.checkpoints import split_table
-from corank.training.checkpoints.split_table import ALL_BUCKETS, SplitTable, TablePart, TableRows
+from corank.distributed.ranks import BUCKETS, RowShards
+from corank.training.checkpoints import checkpoint as split_table
+from corank.training.checkpoints.checkpoint import ALL_BUCKETS, SplitTable, TablePart, TableRows
 
 ROWS = [1, 3, 255, 256, 257, 300, 512, 1000, 1281]
 SHAPES: list[tuple[int, ...]] = [(), (3,), (2, 2)]

@@ -6,9 +6,15 @@ import pytest
 
 import corank
 from corank.cli.console import show_check
-from corank.training.forecast.forecast import Forecast, forecast_training, format_seconds, format_size
-from corank.training.forecast.machine import Machine, measure_machine
-from corank.training.forecast.work import TrainingWork
+from corank.training.checks.forecast import (
+    Forecast,
+    Machine,
+    TrainingWork,
+    forecast_training,
+    format_seconds,
+    format_size,
+    measure_machine,
+)
 from corank.training.run import build_model
 from tests.support.shared import small_world
 

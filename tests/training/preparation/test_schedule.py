@@ -9,10 +9,10 @@ import torch
 
 import corank
 from corank.core.errors import ConfigError
-from corank.training.config_file import plain, read
-from corank.training.preparation.schedule import plan_training
+from corank.training.config.config import plan_training
+from corank.training.config.config_file import plain, read
+from corank.training.config.settings import EarlyStop
 from corank.training.run import Run
-from corank.training.train_settings import EarlyStop
 from tests.support.configs import TEXT
 from tests.support.shared import small_world
 

@@ -13,9 +13,8 @@ from corank.api.config_source import OpenedConfig
 from corank.core.errors import ConfigError, DataError
 from corank.core.settings import validate
 from corank.features.log_schema import DataSettings
-from corank.features.splits.by_share import ShareSplit
-from corank.features.splits.by_time import TimeSplit
-from corank.training.config_file import plain, read
+from corank.features.split import ShareSplit, TimeSplit
+from corank.training.config.config_file import plain, read
 from corank.training.run import Run
 from tests.support.shared import small_world
 from tests.support.simulated_runs import trained_run

@@ -8,14 +8,14 @@ import corank
 from corank.core.errors import ConfigError, CorankError, PluginError
 from corank.core.settings import Settings
 from corank.training.tracking.mlflow import MlflowCallback
-from corank.training.tracking.named_callbacks import CALLBACKS, read_callbacks
+from corank.training.tracking.tracker import CALLBACKS, read_callbacks
 from tests.support.command_line import run_corank
 
 COUNTING = """
 from pathlib import Path
 from corank.core.settings import Settings
 from corank.training.callbacks import Callback
-from corank.training.tracking.named_callbacks import CALLBACKS
+from corank.training.tracking.tracker import CALLBACKS
 
 @CALLBACKS.register("counting")
 class Counting(Callback, Settings):

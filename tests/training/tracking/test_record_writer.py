@@ -2,7 +2,7 @@
 
 import threading
 
-from corank.training.tracking.record_writer import ATTEMPTS, RecordWriter
+from corank.training.tracking.tracker import ATTEMPTS, RecordWriter
 from tests.support.waiting import PATIENCE, eventually
 
 

@@ -16,7 +16,7 @@ from corank.features.kinds.number import NumberFeature
 from corank.features.schema import Schema
 from corank.models.settings.trees import BoostingSettings, TreesSettings
 from corank.models.trees import Trees, ensemble_attributes
-from corank.training.trees.boosting import ONE_CATEGORY, LabelledRows, grow_trees, read_trees
+from corank.training.boosted_trees import ONE_CATEGORY, LabelledRows, grow_trees, read_trees
 
 LEAVES, TREES, CATEGORICAL = 24, 30, [1, 3]
 COLUMNS = 5

@@ -17,7 +17,7 @@ import corank
 from corank.analysis.evaluated_run import predict_run
 from corank.analysis.logged_request import logged_request
 from corank.core.errors import CheckpointError, ConfigError, DataError
-from corank.core.storage.object_url import ObjectUrl
+from corank.core.objects import ObjectUrl
 from corank.distributed.process_group import join_ranks
 from corank.distributed.ranks import Ranks
 from corank.evaluation.predict import predict_split
@@ -29,11 +29,11 @@ from corank.models.stage_io import StageInputs
 from corank.models.trees import Trees
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
+from corank.training.boosted_trees import fit_stage_trees
 from corank.training.checkpoints.checkpoint import load
-from corank.training.config_file import read
+from corank.training.config.config_file import read
 from corank.training.run import Run
 from corank.training.train import train_run
-from corank.training.trees.stage_trees import fit_stage_trees
 from tests.support.boosted_runs import GROWN, LOSSES, PRERANK, RANK, grown_run
 from tests.support.configs import TEXT, refused
 from tests.support.hostile_runs import write_checkpoint

@@ -10,10 +10,10 @@ import torch
 import corank
 from corank.core.errors import DataError
 from corank.metrics.point import auc
+from corank.training.boosted_trees import fit_scores
 from corank.training.checkpoints.checkpoint import Checkpoint
+from corank.training.config.settings import TreeTeacherSettings
 from corank.training.run import TREES, Run
-from corank.training.trees.settings import TreeTeacherSettings
-from corank.training.trees.tree_scores import fit_scores
 from tests.support.configs import TEXT, refused
 from tests.support.interruptions import Interrupting, StoppedError
 from tests.support.simulated_runs import trained_run

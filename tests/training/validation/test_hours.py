@@ -7,9 +7,9 @@ import polars as pl
 
 import corank
 from corank.api.config_source import OpenedConfig
-from corank.data.dataset import PackedDataset
-from corank.training.validation.encoded_rows import EncodedRows, number_hours
-from corank.training.validation.validation import compare_rows
+from corank.data.packed.dataset import PackedDataset
+from corank.training.drift.drift import compare_rows
+from corank.training.drift.encoded_rows import EncodedRows, number_hours
 from tests.support.new_days import NewDay
 from tests.support.shared import shared, simulated_world
 

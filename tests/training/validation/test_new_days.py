@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from corank.core.errors import ConfigError
-from corank.training.validation import packed_rows
-from corank.training.validation.validation import Validation
+from corank.training.drift import encoded_rows as packed_rows
+from corank.training.drift.drift import Validation
 from tests.support.new_days import Change, NewDay, unchanged
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from corank.api.config_source import OpenedConfig
-from corank.training.preparation.packed_data import pack_config
-from corank.training.validation.validation import compare_rows
+from corank.training.drift.drift import compare_rows
+from corank.training.packed_data import pack_config
 from tests.support.command_line import run_corank
 
 SLICE = os.environ.get("CORANK_KUAIRAND")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from corank.features.encoding import MISSING, UNKNOWN
-from corank.training.validation.encoded_rows import effective_count
-from corank.training.validation.stability import CodeBins, NumberBins, stability_index
+from corank.training.drift.encoded_rows import effective_count
+from corank.training.drift.figure import CodeBins, NumberBins, stability_index
 
 MANY = 10**12
 """So many independent values that chance gives nothing."""

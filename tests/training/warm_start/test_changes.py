@@ -10,12 +10,11 @@ from corank.core.errors import DataError
 from corank.distributed.ranks import Ranks
 from corank.features.encoding import FIRST_KNOWN, UNKNOWN
 from corank.features.schema import PLACEMENTS
-from corank.training.checkpoints.checkpoint import Checkpoint
-from corank.training.checkpoints.split_table import SplitTable
+from corank.training.checkpoints.checkpoint import Checkpoint, SplitTable
 from corank.training.checkpoints.training_state import training_state
 from corank.training.run import Run
+from corank.training.run_file import CarriedPart, Origin
 from corank.training.trainer import Trainer
-from corank.training.warm_start.origin import CarriedPart, Origin
 from tests.support.shared import shared
 from tests.support.simulated_runs import trained_run
 from tests.support.two_days import begin_from, of_days

@@ -8,10 +8,10 @@ import torch
 
 import corank
 from corank.core.errors import CheckpointError, ConfigError
-from corank.data.dataset import PackedDataset
+from corank.data.packed.dataset import PackedDataset
 from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.training_state import training_state
-from corank.training.config_file import read
+from corank.training.config.config_file import read
 from corank.training.run import Run
 from corank.training.trainer import Trainer
 from tests.support.interruptions import Interrupting, StoppedError, same
@@ -29,7 +29,7 @@ CASES = {
         "train.epochs=2",
         "train.table.decay=0.99",
         "losses=[{kind: click, stage: rank}, {kind: distill, teacher: rank, student: prerank, on: [exposed, ranked]}, "
-        "{kind: cascade, form: arf, positive: [exposed], weights: learnt}]",
+        "{kind: cascade, form: arf_v2, positive: [exposed]}]",
     ],
     "alternate": ["train.mode=alternate", "train.table={optimiser: lazy_adam, lr: 0.01}"],
     "separate": [

@@ -21,8 +21,8 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from corank.serving.http.process.drain import ACCEPT_SECONDS, EXIT_SECONDS, Drain, end_process_after
 from corank.serving.http.process.listener import refuse_connections
+from corank.serving.http.process.worker_process import ACCEPT_SECONDS, EXIT_SECONDS, Drain, end_process_after
 
 LINGER_SECONDS = 1.0
 """Time that an idle connection stays open, since its client may be sending."""

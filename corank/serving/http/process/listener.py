@@ -1,12 +1,16 @@
-"""The socket that the workers of a service listen on."""
+"""The socket that the workers of a service listen on.
+
+How many files the processes of a service may open: connections are files, too.
+"""
 
 import ctypes
 import os
+import resource
 import socket
 import struct
 import sys
 
-from corank.core.errors import CorankError
+from corank.core.errors import ConfigError, CorankError
 
 SO_ATTACH_FILTER = 26
 """Linux; not a constant of Python's module."""
@@ -69,3 +73,20 @@ def refuse_connections(listener: socket.socket) -> None:
         instructions = ctypes.create_string_buffer(DROP_ALL, len(DROP_ALL))
         program = struct.pack("HP", 1, ctypes.addressof(instructions))
         listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+
+
+OTHER_FILES = 256
+"""Files that a worker opens in addition to its connections: its bundle, its store, its logs."""
+
+
+def allow_open_files(connections: int) -> None:
+    """Let this process and its workers open as many files as they need. Raises ConfigError if they may not."""
+    needed = connections + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise ConfigError(
+            f"--connections {connections}: needs {needed} open files, and `ulimit -Hn` is {hard}; raise it, or "
+            "lower --connections"
+        )
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

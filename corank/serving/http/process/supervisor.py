@@ -1,21 +1,28 @@
-"""The parent of worker processes: it replaces those that end, renews them on request, and ends them together."""
+"""The parent of worker processes: it replaces those that end, renews them on request, and ends them together.
+
+Workers that make way for new ones, one after the other, while the service runs.
+
+Tells systemd how the service is: that it is ready, reads its settings anew, ends, and is alive.
+
+The protocol of sd_notify(3): datagrams to the socket that NOTIFY_SOCKET names. Without it nothing is sent.
+"""
 
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from corank.core.errors import CorankError
-from corank.serving.http.process.drain import ACCEPT_SECONDS, EXIT_SECONDS, Drain
 from corank.serving.http.process.listener import refuse_connections
-from corank.serving.http.process.renewal import Renewal
-from corank.serving.http.process.service_notifier import ServiceNotifier
 from corank.serving.http.process.worker_process import (
+    ACCEPT_SECONDS,
     BLOCKED_AT_START,
+    EXIT_SECONDS,
+    Drain,
     RestartCounts,
     WorkerMain,
     WorkerProcess,
@@ -23,6 +30,107 @@ from corank.serving.http.process.worker_process import (
 
 if TYPE_CHECKING:
     from corank.core.types import Report
+
+
+class Renewal:
+    """One renewal of all workers. One worker more than usual runs at a time."""
+
+    def __init__(
+        self, workers: list[WorkerProcess], start: Callable[[], WorkerProcess], report: "Report"
+    ) -> None:
+        """
+        Args:
+            workers: of the service; a new one is put in the place of the old one.
+            start: starts a new one.
+            report: receives why a renewal stops.
+        """
+        self._workers, self._start, self._report = workers, start, report
+        self._place = 0
+        self._successor: WorkerProcess | None = None
+        """Of the worker of this place; it has not served yet."""
+        self._retired: WorkerProcess | None = None
+        """It has made way, and answers what it has begun."""
+
+    @property
+    def extra(self) -> list[WorkerProcess]:
+        """Processes that run in addition to the service's workers."""
+        return [one for one in (self._successor, self._retired) if one is not None]
+
+    def advance(self) -> WorkerProcess | None:
+        """Take the next step if it can be taken; return a worker that made way just now."""
+        if self._retired is not None:
+            if not self._retired.process.is_alive():
+                self._retired = None
+        elif self._successor is None:
+            self._successor = self._start()
+        elif self._successor.has_served():
+            self._retired, self._workers[self._place] = self._workers[self._place], self._successor
+            self._successor, self._place = None, self._place + 1
+            self._retired.retire()
+            return self._retired
+        elif not self._successor.process.is_alive():
+            code, trouble = self._successor.process.exitcode, self._successor.trouble
+            why = f": {trouble}" if trouble else ""
+            self._report(
+                f"a new worker ended with exit code {code} before it served{why}; those of before stay"
+            )
+            self._successor, self._place = None, len(self._workers)
+        return None
+
+    def is_over(self) -> bool:
+        """Whether all have made way, or one that was to follow could not."""
+        return self._place == len(self._workers) and not self.extra
+
+    def stop(self) -> None:
+        """Give it up: whoever has not served yet ends."""
+        if self._successor is not None:
+            self._successor.kill()
+            self._successor = None
+        self._place = len(self._workers)
+
+
+NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID = "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"
+
+
+class ServiceNotifier:
+    """Sends the state of this process to systemd; what it reads of the environment is not left to other processes."""
+
+    def __init__(self) -> None:
+        self._address = os.environ.pop(NOTIFY_SOCKET, "")
+        microseconds = os.environ.pop(WATCHDOG_USEC, "")
+        mine = os.environ.pop(WATCHDOG_PID, str(os.getpid())) == str(os.getpid())
+        self._every = int(microseconds) / 2e6 if microseconds.isdecimal() and mine else 0.0
+        """Seconds between two signs of life: half of what systemd waits for one; 0 if it does not."""
+        self._next = 0.0
+
+    def tell_ready(self, status: str) -> None:
+        """Tell that requests are answered."""
+        self._send(f"READY=1\nSTATUS={status}")
+
+    def tell_reloading(self) -> None:
+        """Tell that settings are read anew; `tell_ready` ends it."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def tell_stopping(self) -> None:
+        """Tell that the service ends."""
+        self._send("STOPPING=1")
+
+    def tell_alive(self) -> None:
+        """Give a sign of life, if one is due."""
+        now = time.monotonic()
+        if self._every and now >= self._next:
+            self._next = now + self._every
+            self._send("WATCHDOG=1")
+
+    def _send(self, state: str) -> None:
+        if not self._address:
+            return
+        # a name that begins with @ lies in the abstract namespace
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)
+            sender.sendto(state.encode(), address)
+
 
 POLL_SECONDS = 0.1
 STEADY_SECONDS = 60.0

@@ -18,7 +18,7 @@ from corank.core.errors import StoreError
 from corank.serving.store.base import STORES, Entries, Pairs
 
 if TYPE_CHECKING:
-    from corank.serving.store.clients.lmdb_environment import Environment, Table, Transaction
+    from corank.serving.store.lmdb_environment import Environment, Table, Transaction
 
 T = TypeVar("T")
 Batch = list[tuple[bytes, bytes]]
@@ -50,7 +50,7 @@ class LMDBStore:
         if not match:
             raise StoreError(f"expected lmdb:PATH or lmdb:PATH?gib=NUMBER; received {url!r}")
         path, size = Path(match[1]).absolute(), int(float(match[2] or GIB) * 2**30)
-        from corank.serving.store.clients.lmdb_environment import open_environment
+        from corank.serving.store.lmdb_environment import open_environment
 
         with _OPENING:
             self._environment: Environment | None = open_environment(url, path, size, HEAD, create)

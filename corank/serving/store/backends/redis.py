@@ -1,22 +1,55 @@
 """A store in a server that speaks the Redis protocol, which many machines share.
 
 A table is a hash, `PREFIX:t:TABLE`; the head is a string, `PREFIX:head`.
+
+The password of a Redis server, from a file or the environment.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl, urlencode
 
 from corank.core.errors import StoreError
-from corank.core.extras import name_missing_extra
+from corank.core.lazy import name_missing_extra
 from corank.serving.store.base import STORES, Entries, Pairs, hide_password
-from corank.serving.store.clients.redis_password import read_password
 
 if TYPE_CHECKING:
     from redis.client import Pipeline
+
+
+PASSWORD = "CORANK_REDIS_PASSWORD"
+"""Environment variable of the password."""
+LONGEST = 4096
+"""Characters of a file of a password."""
+
+
+def read_password(address: str, file: str | None) -> str | None:
+    """Return the password of a file, or else of the environment; None if there is none.
+
+    Args:
+        address: of the store, for messages.
+        file: its path; None for the environment.
+
+    Raises StoreError if others can read the file.
+    """
+    if file is None:
+        return os.environ.get(PASSWORD) or None
+    try:
+        with Path(file).open(encoding="utf-8") as opened:
+            if os.fstat(opened.fileno()).st_mode & 0o077:
+                raise StoreError(f"{address}: others can read {file}; first chmod 600 {file}")
+            password = opened.read(LONGEST).rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{address}: the password cannot be read: {error}") from None
+    if not password or "\n" in password:
+        raise StoreError(f"{address}: {file}: expected the password alone, on one line")
+    return password
+
 
 PREFIX = "corank"
 BATCH = 1000
@@ -45,7 +78,7 @@ class RedisStore:
         self._prefix = options.pop("prefix", PREFIX).encode()
         password = read_password(self.address, options.pop("password_file", None))
         with name_missing_extra(f"the store {self.address}"):
-            from corank.serving.store.clients.redis_connection import RedisConnection
+            from corank.serving.store.redis_connection import RedisConnection
         try:
             if re.search("[/?#].*@", url.partition("://")[2]):
                 raise ValueError

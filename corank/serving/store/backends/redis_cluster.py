@@ -15,14 +15,12 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from zlib import crc32
 
 from corank.core.errors import StoreError
-from corank.core.extras import name_missing_extra
-from corank.serving.store.backends.redis import BATCH, PREFIX
+from corank.core.lazy import name_missing_extra
+from corank.serving.store.backends.redis import BATCH, PREFIX, read_password
 from corank.serving.store.base import STORES, Entries, Pairs, hide_password, is_bulk
-from corank.serving.store.clients.redis_password import read_password
 
 if TYPE_CHECKING:
-    from corank.serving.store.clients.cluster_connection import Command
-    from corank.serving.store.clients.redis_link import Words
+    from corank.serving.store.redis_cluster_connection import Command, Words
 
 PORT = 6379
 HASHES = 1024
@@ -56,7 +54,7 @@ class RedisClusterStore:
         replicas = self._parse_replicas(options.pop("replicas", "0"))
         password = read_password(self.address, options.pop("password_file", None))
         with name_missing_extra(f"the store {self.address}"):
-            from corank.serving.store.clients.cluster_connection import ClusterConnection
+            from corank.serving.store.redis_cluster_connection import ClusterConnection
         user, at, hosts = server.rpartition("@")
         try:
             if re.search("[/#]", server) or "@" in query:

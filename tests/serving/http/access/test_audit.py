@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from corank.core.errors import ConfigError
-from corank.serving.http.access.audit import REFUSED_A_MINUTE, AuditLog
+from corank.serving.http.access_log import REFUSED_A_MINUTE, AuditLog
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -2,9 +2,8 @@
 
 import pytest
 
-from corank.serving.http.access.origin import OriginPolicy, split_port
-from corank.serving.http.transport.call import HttpCall
-from corank.serving.http.transport.reply import RefusedError
+from corank.serving.http.access_control import OriginPolicy, split_port
+from corank.serving.http.asgi import HttpCall, RefusedError
 from tests.support.service import call_of
 
 POLICY = OriginPolicy(["rank.example"], ["https://console.example"])

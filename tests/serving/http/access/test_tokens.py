@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 
 from corank.core.errors import ConfigError
-from corank.serving.http.access import tokens as tokens_module
-from corank.serving.http.access.control import AccessControl
-from corank.serving.http.access.tokens import Scope, ScopeName, Token, Tokens, add_token, read_tokens
-from corank.serving.http.transport.call import NOBODY, HttpCall
-from corank.serving.http.transport.reply import RefusedError
+from corank.serving.http import tokens as tokens_module
+from corank.serving.http.access_control import AccessControl
+from corank.serving.http.asgi import NOBODY, HttpCall, RefusedError
+from corank.serving.http.tokens import Scope, ScopeName, Token, Tokens, add_token, read_tokens
 from tests.support.service import call_of
 
 LINE = {"name": "feed", "scope": "write", "sha256": "0" * 64}

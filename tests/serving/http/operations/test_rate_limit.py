@@ -8,16 +8,14 @@ import pytest
 from starlette.testclient import TestClient
 
 from corank.core.errors import ConfigError
-from corank.serving.http.access.control import AccessControl
-from corank.serving.http.access.origin import OriginPolicy
-from corank.serving.http.access.tokens import Scope, Tokens, add_token, read_tokens
-from corank.serving.http.app import RankingService
+from corank.serving.http import tokens as rate_limit
+from corank.serving.http.access_control import AccessControl, OriginPolicy
+from corank.serving.http.asgi import RefusedError
 from corank.serving.http.follower import Follower
-from corank.serving.http.operations import rate_limit
-from corank.serving.http.operations.rate_limit import Rate, RateLimiter
 from corank.serving.http.serve_settings import Limits
-from corank.serving.http.source import BundleSource
-from corank.serving.http.transport.reply import RefusedError
+from corank.serving.http.tokens import Rate, RateLimiter, Scope, Tokens, add_token, read_tokens
+from corank.serving.http.worker import RankingService
+from corank.serving.store.source import BundleSource
 from tests.support.random_worlds import RICH
 from tests.support.service import call_of
 from tests.support.shared import shared_case
@@ -27,7 +25,7 @@ from tests.support.shared import shared_case
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, which the test sets."""
     now = [1000.0]
-    monkeypatch.setattr("corank.serving.http.operations.rate_limit.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("corank.serving.http.tokens.time.monotonic", lambda: now[0])
     return now
 
 

@@ -18,14 +18,14 @@ from redis.crc import key_slot
 
 from corank.core.errors import StoreError
 from corank.serving.funnel.funnel import Funnel
-from corank.serving.http.source import StoreSource
+from corank.serving.store import redis_cluster_connection as cluster_connection
 from corank.serving.store.backends.redis_cluster import RedisClusterStore
 from corank.serving.store.base import Pairs, Store, open_store
-from corank.serving.store.clients import cluster_connection
 from corank.serving.store.fetch import fetch_bundle, load_latest
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.retention import remove_versions, roll_back_store
+from corank.serving.store.source import StoreSource
 from corank.serving.store.upsert import upsert
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank

@@ -1,0 +1,463 @@
+"""One figure of a trial: a metric's value, with its resamples of the users.
+
+Letters: S seeds · B resamples of the users.
+
+Intervals of comparisons between trainings: over users and seeds, and over families of checkpoints.
+
+Letters: S seeds · B resamples of the users, the same for every training · N checkpoints.
+
+Differences between trainings: paired by seed, with intervals, and in words.
+
+The figures that a study compares: metrics of the table that have `study`, by stage, of the cut and of the cascade.
+
+A metric of one stage is named after the stage's side, such as `first_auc`; one of the cut or of the cascade keeps the
+name that it has in the table, such as `agree_recall`.
+
+The figures that arms of a search are compared by, all of the validation split, and the one that is searched for.
+
+A figure is named as early stopping names it, `STAGE.LABEL.METRIC`, if it is of one label of a stage; `STAGE.METRIC` if
+it is of what a stage keeps; `METRIC` if it is of the whole cascade, such as `joint_click_recall`. The last two kinds
+have the registered name, without quotas, which may differ between arms.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corank.core.errors import ConfigError, DataError
+from corank.core.settings import describe_unknown
+from corank.core.types import Doubles
+from corank.data.packed.dataset import PackedDataset
+from corank.evaluation.inputs import CascadeRows, candidate_inputs, exposed_inputs
+from corank.evaluation.measures import cascade_rows
+from corank.evaluation.predict import Calibrators, Predictions, Truth, order_scores
+from corank.metrics.inputs import Inputs, Population
+from corank.metrics.intervals import replicates
+from corank.metrics.measure import Measure, RatioMeasure
+from corank.metrics.metric import METRICS, Metric, available
+from corank.models.settings.stage import StageSettings
+from corank.training.config.config import Config
+
+FEWEST_REQUESTS = 50
+"""A verdict rests on so many requests at least.
+
+Of paired differences of a recall, a 95 % interval by resamples covered the truth in 93 of 100 draws of 50 requests, 90
+of 20 and 53 of 6. The best of ten equal arms looked better than it was by .08 with 50 requests, and by .19 with 6.
+"""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a trial, with its resamples."""
+
+    value: float
+    n: int
+    """Rows, requests or users that count."""
+    random: float | None
+    """The value of a random order."""
+    replicates: list[float | None]
+    """The value in each resample of the users, the same in every trial: (B,)."""
+    requests: int
+    """Those that it rests on, by `count_requests`."""
+
+    @classmethod
+    def of(cls, metric: Metric, inputs: Inputs) -> "Figure | None":
+        """Compute the figure of a metric; None where it has no value."""
+        measure = metric.measure(inputs)
+        value = None if measure is None else measure.value()
+        if measure is None or value is None:
+            return None
+        resampled = [None if np.isnan(v) else float(v) for v in replicates(measure)]
+        random = measure.random_value() if isinstance(measure, RatioMeasure) else None
+        return cls(value, measure.n, random, resampled, count_requests(inputs, measure))
+
+
+def count_requests(inputs: Inputs, measure: Measure) -> int:
+    """Count the requests that a measure rests on: those that count; of rows those that they are of, at most."""
+    if "request" not in inputs:
+        return measure.n
+    known = np.asarray(inputs["label"]) >= 0
+    return min(measure.n, len(np.unique(np.asarray(inputs["request"])[known])))
+
+
+def replicates_of(trials: Sequence[Mapping[str, Figure]], metric: str) -> NDArray[np.float64]:
+    """Values of a metric in each resample of the users, by seed: (S, B), NaN where undefined."""
+    return np.array([figures[metric].replicates for figures in trials], dtype=np.float64)
+
+
+DRAWS = 20
+"""Draws of the seeds for each resample of the users."""
+FAMILIES = 1000
+"""Resamples of a family of checkpoints."""
+
+
+class Interval(NamedTuple):
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float | None
+    high: float | None
+    """Ends of the 95 % interval; None if there is nothing to resample."""
+
+    @property
+    def sign(self) -> int:
+        """1 if surely above 0, −1 if surely below, else 0."""
+        if self.low is None or self.high is None:
+            return 0
+        return int(self.low > 0) - int(self.high < 0)
+
+
+def mean_over_seeds(values: Sequence[float], replicates: Doubles, seed: int = 0) -> Interval:
+    """Mean of a figure over seeds, with a 95 % percentile interval over users and seeds.
+
+    Each resample of the users is combined with `DRAWS` resamples of the seeds. Their deviations from the mean are
+    multiplied by √(S / (S − 1)), since a bootstrap of S values understates their variance by that factor squared. With
+    one seed the interval is over users alone.
+
+    Args:
+        values: the figure by seed, (S,); differences for a paired comparison.
+        replicates: the figure in each resample of the users, (S, B), NaN where undefined.
+        seed: of the resamples of the seeds.
+    """
+    s, b = replicates.shape
+    whole = replicates.mean(axis=0)
+    if s > 1:
+        generator = np.random.default_rng(seed)
+        drawn = generator.multinomial(s, np.full(s, 1 / s), size=(b, DRAWS)) / s
+        means = np.einsum("bds,sb->bd", drawn, replicates)
+        whole = (whole[:, None] + np.sqrt(s / (s - 1)) * (means - whole[:, None])).ravel()
+    return percentile_interval(float(np.mean(values)), whole)
+
+
+def percentile_interval(value: float, replicates: Doubles) -> Interval:
+    """A value with the 95 % percentile interval of its resamples, (B,); NaN resamples are left out."""
+    known = replicates[~np.isnan(replicates)]
+    if not len(known):
+        return Interval(value, None, None)
+    low, high = np.quantile(known, [0.025, 0.975])
+    return Interval(value, float(low), float(high))
+
+
+def rank_correlations(
+    figures: dict[str, Doubles], end: Doubles, family: NDArray[np.integer], seed: int = 0
+) -> dict[str, tuple[float, Doubles]]:
+    """Spearman's ρ of each figure (N,) with `end` (N,), and its resamples, NaN where undefined.
+
+    Checkpoints of one `family` (N,), such as one arm at several seeds, depend on each other, so whole families are
+    resampled, the same for every figure. A figure that does not vary is left out.
+    """
+    members = [np.flatnonzero(family == one) for one in np.unique(family)]
+    generator = np.random.default_rng(seed)
+    drawn = [
+        np.concatenate([members[n] for n in generator.integers(len(members), size=len(members))])
+        for _ in range(FAMILIES if len(members) > 1 else 0)
+    ]
+    correlations = {}
+    for name, figure in figures.items():
+        rho = spearman(figure, end)
+        if rho is None:
+            continue
+        values = [spearman(figure[rows], end[rows]) for rows in drawn]
+        correlations[name] = rho, np.array(values, dtype=np.float64)
+    return correlations
+
+
+def spearman(one: Doubles, other: Doubles) -> float | None:
+    """Spearman's rank correlation, ties at their mean rank; None if one side does not vary: (N,), (N,) → scalar."""
+    from scipy.stats import rankdata  # slow to import
+
+    x, y = (rankdata(values) - (len(values) + 1) / 2 for values in (one, other))
+    size = float(np.sqrt((x @ x) * (y @ y)))
+    return float(x @ y) / size if size > 0 else None
+
+
+SIGN_WORDS = {1: "higher", -1: "lower", 0: "cannot tell"}
+"""By the sign of a difference whose interval excludes 0; 0 if it does not."""
+TOO_FEW = "too few requests"
+"""The verdict on a difference that rests on fewer than `FEWEST_REQUESTS`."""
+Figures = Mapping[str, Figure]
+
+
+def format_difference(found: Mapping[str, Any]) -> str:
+    """A difference with its interval, as text."""
+    if found["low"] is None:
+        return _minus(f"{found['value']:+.4f}")
+    return _minus(f"{found['value']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]")
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
+
+
+def differences(pairs: Sequence[tuple[Figures, Figures]]) -> dict[str, Interval]:
+    """Mean difference of each metric over pairs of trials of the same seed, with intervals over users and seeds."""
+    names = [name for name in pairs[0][0] if all(name in one and name in other for one, other in pairs)]
+    intervals = {}
+    for name in names:
+        values = [one[name].value - other[name].value for one, other in pairs]
+        ones, others = (replicates_of([pair[n] for pair in pairs], name) for n in (0, 1))
+        intervals[name] = mean_over_seeds(values, ones - others)
+    return intervals
+
+
+def plain_differences(pairs: Sequence[tuple[Figures, Figures]]) -> dict[str, Any]:
+    """Differences as JSON values, each with the requests that it rests on, and a verdict unless these are too few."""
+    results = {}
+    for name, one in differences(pairs).items():
+        requests = min(figures[name].requests for pair in pairs for figures in pair)
+        verdict = TOO_FEW if requests < FEWEST_REQUESTS else SIGN_WORDS[one.sign]
+        results[name] = one._asdict() | {"requests": requests, "verdict": verdict}
+    return results
+
+
+def verdict_sentence(compared: Mapping[str, Any], metric: str, title: str) -> str:
+    """A sentence that names the arms that are higher, lower, and those whose interval contains 0."""
+    parts, by_arm = [], {arm: figures[metric] for arm, figures in compared.items() if metric in figures}
+    if not by_arm:
+        return ""
+    requests = min(one["requests"] for one in by_arm.values())
+    if requests < FEWEST_REQUESTS:
+        return f"{title}: no verdict, since it rests on {requests} requests; {FEWEST_REQUESTS} are needed."
+    for word in SIGN_WORDS.values():
+        named = [f"{arm} {format_difference(one)}" for arm, one in by_arm.items() if one["verdict"] == word]
+        parts += [f"{word}: {', '.join(named)}"] if named else []
+    return f"{title} of {requests:,} requests, beside the config as written: {'; '.join(parts)}."
+
+
+SIDES = ("first", "last")
+"""The two stages of a study, the first to cut and the last."""
+
+
+def titles(config: Config) -> dict[str, str]:
+    """Figure → its title for people, the cascade first; recalls have the names of `corank evaluate`."""
+    first, last = config.stages
+    quotas = {"k": last.keep, "m": first.keep}
+    by_figure = {}
+    for population in ("cascade", "cut"):
+        for name, metric in METRICS.parts().items():
+            if metric.population == population and metric.study:
+                by_figure[name] = metric.title_of(quotas)
+    for side, stage in zip(SIDES, config.stages, strict=True):
+        for name, metric in METRICS.parts().items():
+            if metric.population in ("exposed", "candidates") and _compares(metric, side):
+                by_figure[f"{side}_{name}"] = f"{stage.name} {metric.title_of(quotas)}"
+    return by_figure
+
+
+def measure_figures(
+    rows: Predictions, config: Config, truth: Truth, calibrators: Calibrators
+) -> dict[str, Figure]:
+    """Every figure of a trial that the log defines."""
+    figures: dict[str, Figure | None] = {}
+    for side, stage in zip(SIDES, config.stages, strict=True):
+        calibrator = calibrators[stage.name][stage.main]
+        cuts = [config.data.levels.index(level) for level in stage.cuts]
+        everywhere = candidate_inputs(rows, stage.name, stage.main, calibrator, cuts, truth.get(stage.main))
+        exposed = exposed_inputs(rows, stage.name, stage.main, calibrator)
+        figures |= {f"{side}_{n}": Figure.of(m, exposed) for n, m in _compared("exposed", exposed, side)}
+        figures |= {
+            f"{side}_{n}": Figure.of(m, everywhere) for n, m in _compared("candidates", everywhere, side)
+        }
+    order = study_rows(rows, config, truth, calibrators)
+    cut, cascade = order.cut_inputs(0), order.cascade_inputs(config.data.levels)
+    figures |= {name: Figure.of(metric, cut) for name, metric in _compared("cut", cut)}
+    figures |= {name: Figure.of(metric, cascade) for name, metric in _compared("cascade", cascade)}
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def _compared(population: Population, inputs: Inputs, side: str = "first") -> Iterator[tuple[str, Metric]]:
+    """The metrics of a population that a study compares the stage of a side by."""
+    for name, metric in available(population, inputs).items():
+        if _compares(metric, side):
+            yield name, metric
+
+
+def _compares(metric: Metric, side: str) -> bool:
+    return metric.study == "both" or metric.study == side
+
+
+def study_rows(rows: Predictions, config: Config, truth: Truth, calibrators: Calibrators) -> CascadeRows:
+    """The rows as both stages order them, each by its logit where its value is a single label.
+
+    The logit, so that a stage that has the logits of another orders exactly as that one.
+    """
+    scores = [order_scores(rows, stage, calibrators[stage.name]) for stage in config.stages]
+    return replace(cascade_rows(rows, config.stages, calibrators, truth), scores=scores)
+
+
+def validation_score(valid: Predictions, config: Config, calibrators: Calibrators) -> float | None:
+    """Joint click recall if enough validation requests can lose a click, else the stages' mean AUC on exposed."""
+    inputs = study_rows(valid, config, {}, calibrators).cascade_inputs(config.data.levels)
+    joint = METRICS["joint_click_recall"].measure(inputs)
+    if joint is not None and joint.n >= FEWEST_REQUESTS:
+        return joint.value()
+    exposed = [exposed_inputs(valid, stage.name, stage.main) for stage in config.stages]
+    aucs = [measure.value() for one in exposed if (measure := METRICS["auc"].measure(one)) is not None]
+    known = [auc for auc in aucs if auc is not None]
+    return sum(known) / len(known) if known else None
+
+
+UNKNOWN = {"truth", "truth_rank", "truth_top", "reference_logit"}
+"""Inputs that a choice must not read."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The figure that is searched for."""
+
+    name: str
+    metric: Metric
+    stages: tuple[str, ...]
+    """`STAGE.LABEL` of each stage with the label that it orders by."""
+
+    @classmethod
+    def of(cls, config: Config, name: str | None, packed: PackedDataset | None = None) -> "Objective":
+        """The figure of a name. Raises ConfigError if there is no such figure.
+
+        Without a name it is the last stage's GAUC, or its AUC where few users of `packed` have both classes. Of the
+        figures that a log shows, GAUC of the last stage orders recipes most as the truth does; recalls of clicks order
+        them by how closely they follow production (docs/results/defaults.md).
+        """
+        mains = tuple(f"{stage.name}.{stage.main}" for stage in config.stages)
+        within_users = packed is None or _count_mixed_users(packed, config.stages[-1].main) >= FEWEST_REQUESTS
+        known, name = figure_metrics(config), name or f"{mains[-1]}.{'gauc' if within_users else 'auc'}"
+        if name not in known:
+            raise ConfigError(f"--metric: {_describe_missing(name, known, config)}")
+        return cls(name, known[name], mains)
+
+    def require_bucket(self, packed: PackedDataset) -> None:
+        """Raise DataError if the figure is of a random bucket, and validation has no request of it."""
+        if "propensity" not in self.metric.inputs:
+            return
+        propensities = (shard.propensity for shard in packed.splits["valid"])
+        if all(propensity is None or bool(np.isnan(propensity).all()) for propensity in propensities):
+            raise DataError(
+                f"--metric {self.name}: is of requests whose exposed candidates were drawn at random, and no candidate "
+                f"of the split 'valid' has a propensity (column '{packed.data.propensity}'); change data.split, or "
+                f"name another metric, such as {self.stages[-1]}.auc"
+            )
+
+    def require_requests(self, figures: Mapping[str, Figure]) -> None:
+        """Raise DataError unless validation defines the figure, on enough requests for a verdict."""
+        if self.name not in figures:
+            raise DataError(
+                f"--metric {self.name}: the validation split does not define it, as it has nothing that the metric "
+                "compares, such as users or requests with positives and others; name another metric, such as "
+                f"{self.stages[-1]}.auc"
+            )
+        if (requests := figures[self.name].requests) < FEWEST_REQUESTS:
+            raise DataError(
+                f"--metric {self.name}: rests on {requests} requests of the split 'valid', and a verdict needs "
+                f"{FEWEST_REQUESTS}; give 'valid' more of the log (data.split), or name a metric of more requests"
+            )
+
+    def merit(self, value: float) -> float:
+        """A number that is higher for the better of two values."""
+        return self.metric.merit(value)
+
+    def interim_merit(self, figures: Mapping[str, float | None]) -> float | None:
+        """The merit of a training that has not ended: of its figure, or of the stages' mean AUC if it has none yet."""
+        if self.name in figures:
+            value = figures[self.name]
+            return None if value is None else self.merit(value)
+        aucs = [figures.get(f"{stage}.auc") for stage in self.stages]
+        known = [auc for auc in aucs if auc is not None]
+        return sum(known) / len(known) if len(known) == len(aucs) else None
+
+
+def _count_mixed_users(packed: PackedDataset, label: str) -> int:
+    """Users of the validation split who have the label as 1 and as 0."""
+    seen: tuple[set[int], set[int]] = (set(), set())
+    for shard in packed.splits["valid"]:
+        users = np.repeat(shard.user, np.diff(shard.request_start))
+        for value, having in enumerate(seen):
+            having.update(np.unique(users[shard.labels[label] == value]).tolist())
+    return len(seen[0] & seen[1])
+
+
+def figure_metrics(config: Config) -> dict[str, Metric]:
+    """Every figure that a config may be compared by, without those of the truth, or of a bucket that it has not."""
+    metrics: dict[str, Metric] = {}
+    unknown = UNKNOWN if config.data.propensity else UNKNOWN | {"propensity"}
+    for metric_name, metric in METRICS.parts().items():
+        if unknown & set(metric.inputs):
+            continue
+        match metric.population:
+            case "exposed":
+                names = [f"{s.name}.{label}.{metric.name}" for s in config.stages for label in s.labels]
+            case "cut":
+                names = [f"{stage.name}.{metric_name}" for stage in config.stages[:-1]]
+            case "cascade" if len(config.stages) > 1:
+                names = [metric_name]
+            case _:
+                names = []
+        metrics |= dict.fromkeys(names, metric)
+    return metrics
+
+
+def _describe_missing(name: str, known: Collection[str], config: Config) -> str:
+    """Say why a config cannot be compared by a metric."""
+    metric = METRICS.parts().get(name.rpartition(".")[2])
+    inputs = set() if metric is None else set(metric.inputs)
+    if "propensity" in inputs and not config.data.propensity:
+        return (
+            f"'{name}' is of requests whose exposed candidates were drawn at random, and the log has no propensities; "
+            "name their column as data.propensity, or another metric, such as joint_click_recall"
+        )
+    if inputs & UNKNOWN:
+        return (
+            f"'{name}' reads what a choice must not know, the truth or a reference; name another, such as "
+            "joint_click_recall"
+        )
+    return describe_unknown(name, known, "metric")
+
+
+def measure_validation(
+    rows: Predictions, config: Config, calibrators: Calibrators, wanted: str
+) -> dict[str, Figure]:
+    """The figures that studies and early stopping use, and the wanted one, as far as the log defines them."""
+    figures = {}
+    for name, metric, inputs in _inputs(rows, config.stages, config.data.levels, calibrators):
+        if metric.study or metric.validation or name == wanted:
+            figure = Figure.of(metric, inputs)
+            if figure is not None:
+                figures[name] = figure
+    return figures
+
+
+def values_by_quota(
+    rows: Predictions, config: Config, calibrators: Calibrators, objective: Objective, quotas: Sequence[int]
+) -> list[float | None]:
+    """The objective at each quota of the first stage; None where it is not defined, or rests on too few requests."""
+    values = []
+    for quota in quotas:
+        stages = [config.stages[0].model_copy(update={"keep": quota}), *config.stages[1:]]
+        each = _inputs(rows, stages, config.data.levels, calibrators)
+        metric, inputs = next((metric, inputs) for name, metric, inputs in each if name == objective.name)
+        measure = metric.measure(inputs)
+        enough = measure is not None and count_requests(inputs, measure) >= FEWEST_REQUESTS
+        values.append(measure.value() if measure is not None and enough else None)
+    return values
+
+
+def _inputs(
+    rows: Predictions, stages: Sequence[StageSettings], levels: Sequence[str], calibrators: Calibrators
+) -> Iterator[tuple[str, Metric, Inputs]]:
+    """Each figure that has inputs: its name, its metric and its inputs."""
+    exposed: Inputs
+    for stage in stages:
+        for label in stage.labels:
+            exposed = exposed_inputs(rows, stage.name, label, calibrators[stage.name][label])
+            for metric in available("exposed", exposed).values():
+                yield f"{stage.name}.{label}.{metric.name}", metric, exposed
+    if len(stages) == 1:
+        return
+    order = cascade_rows(rows, stages, calibrators, {})
+    for n, stage in enumerate(stages[:-1]):
+        for name, metric in available("cut", cut := order.cut_inputs(n)).items():
+            yield f"{stage.name}.{name}", metric, cut
+    for name, metric in available("cascade", whole := order.cascade_inputs(levels)).items():
+        yield name, metric, whole

@@ -1,0 +1,378 @@
+"""Tuning under a latency budget: which features may be dropped, which quotas fit, and the frontier.
+
+A trial's model is measured at every quota of the first stage, since quotas need no training. Of the quotas at which the
+funnel fits the budget, the one with the best recall counts.
+
+Latency of a whole funnel, measured on this machine on bundles that are exported before any training.
+
+Latency depends on shapes, which are features, widths and quotas, and not on weights. So a funnel is timed once for all
+its trainings, and a funnel that is too slow is not trained.
+
+Letters: N calls.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from corank.analysis.experiments.figures import Objective
+from corank.analysis.experiments.space import Parameter, Range, Space, structure_space
+from corank.analysis.experiments.sweep import SearchTrial, packed_path, quota_range
+from corank.analysis.experiments.trials import TrialData, train_trial
+from corank.analysis.importance import measure_importance
+from corank.analysis.logged_request import logged_request
+from corank.core.calibration import Platt
+from corank.core.errors import ConfigError
+from corank.core.files import write_text
+from corank.core.version import corank_version
+from corank.data.packed.dataset import PackedDataset
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
+from corank.training.config.config import Config
+from corank.training.config.config_file import Plain, find_removed, from_plain, plain, without_features
+from corank.training.export import export_bundle
+from corank.training.run import Run, build_model
+
+REQUESTS, ROUNDS = 8, 30
+"""Logged requests that are timed, and how often each: 240 calls a quota."""
+WARM_ROUNDS = 2
+STEADY, TRIES = 0.1, 2
+"""Width of an interval, as a share of its median, at which a measurement is not repeated; and measurements at most."""
+IDLE = ("dropout", "table_gradient", "cuts", "min_score", "deadline_ms", "value", "labels")
+"""Settings of a stage that its latency hardly depends on, other than by the number of labels."""
+
+
+@dataclass(frozen=True)
+class FunnelLatency:
+    """Microseconds of a request: the median of all calls, with the 95 % interval of that median."""
+
+    median: float
+    low: float
+    high: float
+    calls: int
+
+    def __str__(self) -> str:
+        return f"{self.median:,.0f} µs [{self.low:,.0f}, {self.high:,.0f}]"
+
+
+@dataclass(frozen=True)
+class LatencyMeter:
+    """Times funnels by their shape, and stores the measurements in a folder."""
+
+    folder: Path
+    data: TrialData
+    _known: dict[str, dict[int, FunnelLatency]] = field(default_factory=dict)
+
+    def measure(self, config: Config, quotas: Sequence[int]) -> dict[int, FunnelLatency]:
+        """Latency by quota of the first stage. Raises DataError, BundleError, RequestError."""
+        shape = self._shape(config, quotas)
+        if shape not in self._known:
+            self._known[shape] = self._load(shape, quotas) or self._measure(config, quotas, shape)
+        return self._known[shape]
+
+    def fastest(self, quotas: Sequence[int]) -> FunnelLatency | None:
+        """The lowest of all latencies that were measured at these quotas, by their upper ends."""
+        measured = [self._load(path.stem, quotas) for path in sorted(self.folder.glob("*.json"))]
+        latencies = [one for by_quota in measured if by_quota for one in by_quota.values()]
+        return min(latencies, key=lambda one: one.high, default=None)
+
+    def _shape(self, config: Config, quotas: Sequence[int]) -> str:
+        stages = []
+        for n, stage in enumerate(plain(config)["stages"]):
+            settings = {key: value for key, value in stage.items() if key not in IDLE}
+            stages.append(settings | {"labels": len(config.stages[n].labels)} | ({} if n else {"keep": None}))
+        packed = self.data.of(config)
+        machine = [
+            platform.node(),
+            platform.machine(),
+            os.cpu_count(),
+            onnxruntime.__version__,
+            corank_version(),
+        ]
+        parts = [stages, plain(config)["features"], list(quotas), packed.manifest.fingerprint, machine]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+    def _load(self, shape: str, quotas: Sequence[int]) -> dict[int, FunnelLatency] | None:
+        """The stored measurement; None if there is none, or it is damaged."""
+        try:
+            document = json.loads((self.folder / f"{shape}.json").read_text(encoding="utf-8"))
+            latencies = {m: FunnelLatency(**document[str(m)]) for m in quotas}
+            numbers = [(one.low, one.median, one.high) for one in latencies.values()]
+            return latencies if all(0 < low <= middle <= high for low, middle, high in numbers) else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _measure(self, config: Config, quotas: Sequence[int], shape: str) -> dict[int, FunnelLatency]:
+        packed = self.data.of(config)
+        with tempfile.TemporaryDirectory(prefix="corank") as folder:
+            funnel = export_untrained(Path(folder) / "bundle", config, packed)
+            requests = _usual_requests(Path(folder) / "run", config, packed, self.data.base)
+            latencies = time_until_steady(funnel, requests, config.stages[0].name, quotas)
+        text = json.dumps({m: asdict(one) for m, one in latencies.items()})
+        write_text(self.folder / f"{shape}.json", text)
+        return latencies
+
+
+def export_untrained(path: Path, config: Config, packed: PackedDataset) -> Funnel:
+    """Open the bundle of a config whose weights are as they are drawn. Raises BundleError."""
+    torch.manual_seed(config.train.seed)
+    model = build_model(config, packed)
+    calibrators = {stage.name: dict.fromkeys(stage.labels, Platt(1.0, 0.0)) for stage in config.stages}
+    return Funnel(export_bundle(path, config, packed, model, calibrators))
+
+
+def _usual_requests(folder: Path, config: Config, packed: PackedDataset, base: Path) -> list[Request]:
+    """Validation requests whose numbers of candidates are nearest to the median, as a service would get them."""
+    sizes = np.concatenate([np.diff(shard.request_start) for shard in packed.splits["valid"]])
+    nearest = np.argsort(np.abs(sizes - np.median(sizes)), kind="stable")[:REQUESTS]
+    run = Run.create(folder, config.model_copy(update={"packed": packed_path(packed, base)}), base)
+    return [Request.parse(logged_request(run, "valid", int(n))) for n in nearest]
+
+
+def time_until_steady(
+    funnel: Funnel, requests: Sequence[Request], stage: str, quotas: Sequence[int]
+) -> dict[int, FunnelLatency]:
+    """Latency by quota: the first measurement whose intervals are narrow, or the narrowest of `TRIES`."""
+    best: tuple[float, dict[int, FunnelLatency]] | None = None
+    for _ in range(TRIES):
+        times = time_quotas(funnel, requests, stage, quotas)
+        latencies = {m: median_interval(times[:, n]) for n, m in enumerate(quotas)}
+        width = max((one.high - one.low) / one.median for one in latencies.values())
+        if best is None or width < best[0]:
+            best = width, latencies
+        if width <= STEADY:
+            break
+    assert best is not None
+    return best[1]
+
+
+def time_quotas(
+    funnel: Funnel, requests: Sequence[Request], stage: str, quotas: Sequence[int]
+) -> NDArray[np.float64]:
+    """Microseconds of `Funnel.rank` by the quota of a stage: (N, len(quotas)), N = `ROUNDS` · len(requests).
+
+    A round runs all quotas, so that a slow spell of the machine affects all of them. Raises RequestError.
+    """
+    variants = [
+        [msgspec.structs.replace(request, keep={stage: keep}, trace=False) for keep in quotas]
+        for request in requests
+    ]
+    times = np.empty((WARM_ROUNDS + ROUNDS, len(requests), len(quotas)))
+    for of_round in times:
+        for n, each in enumerate(variants):
+            for m, request in enumerate(each):
+                began = time.perf_counter_ns()
+                funnel.rank(request)
+                of_round[n, m] = (time.perf_counter_ns() - began) / 1000
+    return times[WARM_ROUNDS:].reshape(-1, len(quotas))
+
+
+def median_interval(times: NDArray[np.float64]) -> FunnelLatency:
+    """The median with its distribution-free 95 % interval: order statistics n/2 ± 1.96 √n/2 (N,)."""
+    ordered = np.sort(times)
+    n, half = len(ordered), 0.98 * np.sqrt(len(ordered))
+    low, high = max(0, int(np.floor(n / 2 - half))), min(n - 1, int(np.ceil(n / 2 + half)))
+    return FunnelLatency(float(np.median(ordered)), float(ordered[low]), float(ordered[high]), n)
+
+
+def describe_machine() -> str:
+    """The machine that latencies were measured on."""
+    return f"{platform.machine()}, {os.cpu_count()} cores, onnxruntime {onnxruntime.__version__}, one thread"
+
+
+FACTORS = (0.25, 0.5, 1.0, 2.0)
+"""Factors on the widths of a stage under a budget."""
+SHARES = (0.25, 0.5, 0.75)
+"""Shares of the features that may be dropped, those first that are worth the least a microsecond."""
+IMPORTANCE_REQUESTS = 2000
+DROPPED = "features.dropped"
+
+
+@dataclass(frozen=True)
+class Priced:
+    """A trained funnel at one quota of the first stage."""
+
+    trial: int
+    quota: int
+    value: float
+    latency: FunnelLatency
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"trial": self.trial, "quota": self.quota, "value": self.value, "us": asdict(self.latency)}
+
+
+@dataclass(frozen=True)
+class LatencyBudget:
+    """A bound of a request's latency, and the latencies of funnels."""
+
+    us: float
+    meter: LatencyMeter
+    objective: Objective
+    largest: int
+    """Candidates of the largest validation request."""
+
+    def quotas(self, config: Config) -> list[int]:
+        """The quotas of the first stage that are measured."""
+        return quota_range(config, self.largest)
+
+    def latencies(self, config: Config) -> dict[int, FunnelLatency]:
+        """Latency by quota."""
+        return self.meter.measure(config, self.quotas(config))
+
+    def fits(self, config: Config) -> bool:
+        """Whether a funnel fits the budget at some quota: by the upper end of its interval."""
+        return any(latency.high <= self.us for latency in self.latencies(config).values())
+
+    def points(self, number: int, config: Config, trial: SearchTrial) -> list[Priced]:
+        """A trained funnel at each quota."""
+        taken, known = self.latencies(config), trial.quotas
+        return [
+            Priced(number, m, value, taken[m])
+            for m, value in zip(known.get("m", []), known.get("values", []), strict=True)
+            if value is not None and m in taken
+        ]
+
+    def best(self, points: Sequence[Priced]) -> Priced | None:
+        """The point with the best value that fits the budget, the fastest among equals; None if none fits."""
+        fitting = [point for point in points if point.latency.high <= self.us]
+        return max(fitting, key=lambda p: (self.objective.merit(p.value), -p.latency.median), default=None)
+
+    def frontier(self, points: Sequence[Priced]) -> list[Priced]:
+        """The points that no faster one equals in value, the fastest first."""
+        frontier: list[Priced] = []
+        for point in sorted(points, key=lambda p: (p.latency.median, -self.objective.merit(p.value))):
+            if not frontier or self.objective.merit(point.value) > self.objective.merit(frontier[-1].value):
+                frontier.append(point)
+        return frontier
+
+    def require_some_fit(self, space: Space) -> None:
+        """Raise ConfigError if neither what was measured nor the cheapest funnel fits: nothing is trained then."""
+        config = space.config_of({})
+        known = self.meter.fastest(self.quotas(config))
+        if known is not None and known.high <= self.us:
+            return
+        cheapest = {
+            name: max(p.range.choices) if name == DROPPED else min(p.range.choices)
+            for name, p in space.parameters.items()
+            if name == DROPPED or name.endswith(".widths")
+        }
+        latencies = self.latencies(space.config_of(cheapest))
+        quota, taken = min(latencies.items(), key=lambda one: one[1].high)
+        if taken.high > self.us:
+            said = ", ".join(f"{name}={value:g}" for name, value in cheapest.items())
+            raise ConfigError(
+                f"--budget-us {self.us:g}: no funnel fits; the cheapest that was measured takes {taken}: {said}, the "
+                f"first stage keeps {quota}; raise the budget, lower the last stage's keep, or log fewer candidates"
+            )
+
+
+def check_budget(config: Config, us: float, objective: Objective) -> None:
+    """Raise ConfigError if a config has no quota to search, or the metric does not depend on it."""
+    if not 0 < us < float("inf"):
+        raise ConfigError(f"--budget-us: must be above 0; received {us:g}")
+    if len(config.stages) < 2:
+        raise ConfigError("--budget-us: the config has one stage; a budget is shared by two or more")
+    if objective.metric.population not in ("cut", "cascade"):
+        raise ConfigError(
+            f"--metric {objective.name}: does not depend on what the first stage keeps; under --budget-us name a "
+            "recall, such as joint_click_recall"
+        )
+
+
+def budget_space(config: Config, drops: Sequence[str]) -> list[Parameter]:
+    """Widths of the stages, and how many features are dropped, of those that may be."""
+    parameters = structure_space(config, FACTORS)
+    counts = sorted({0, *(round(share * len(drops)) for share in SHARES)})
+    if len(counts) > 1:
+        change = _drop_change(drops)
+        parameters.append(Parameter(DROPPED, Range(choices=tuple(counts)), change=change, written=0))
+    return parameters
+
+
+def _drop_change(drops: Sequence[str]) -> Any:
+    def change(value: Plain, count: Any) -> Plain:
+        return without_features(value, drops[:count]) if count else value
+
+    return change
+
+
+def order_drops(config: Config, data: TrialData) -> list[str]:
+    """Features that may be dropped, by their worth a microsecond, the least first.
+
+    The config is trained once for it. The order is kept, since it depends on timings: a resumed search uses the same.
+    """
+    file = data.folder / "drops.json"
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(stored, list) and all(name in config.features for name in stored):
+            return stored
+    except (OSError, ValueError):
+        pass
+    data.report("measuring what each feature is worth and takes")
+    packed = data.of(config)
+    done = train_trial(
+        config,
+        packed,
+        data.base,
+        lambda run: measure_importance(run, "valid", IMPORTANCE_REQUESTS)["features"],
+    )
+    if done.measured is None:
+        raise ConfigError(f"--budget-us: the config as written diverged: {done.diverged}")
+    drops = nested_drops(config, data.base, _worth(done.measured))
+    write_text(file, json.dumps(drops))
+    return drops
+
+
+def _worth(features: Mapping[str, Any]) -> dict[str, float]:
+    """AUC that the stages lose without a feature, a microsecond; of those that take time online."""
+    worth = {}
+    for name, feature in features.items():
+        taken = feature["microseconds"]["total"]
+        lost = sum(max(stage["auc"]["value"] or 0.0, 0.0) for stage in feature["stages"].values())
+        if taken > 0:
+            worth[name] = float(lost / taken)
+    return worth
+
+
+def nested_drops(config: Config, base: Path, worth: Mapping[str, float]) -> list[str]:
+    """The features in the order of their worth, each as soon as the config does without it and those before."""
+    drops: list[str] = []
+    while True:
+        waiting = sorted(worth.keys() - set(drops), key=lambda name: (worth[name], name))
+        name = next((name for name in waiting if _does_without(config, base, [*drops, name])), None)
+        if name is None:
+            return drops
+        drops.append(name)
+
+
+def _does_without(config: Config, base: Path, names: Collection[str]) -> bool:
+    """Whether features can be removed without others that are derived from them."""
+    schema, gone = config.declared, set(names)
+    attended = config.attended(schema)
+    unread = schema.unread(gone, attended - gone)
+    if not set(find_removed(schema, gone, attended)) <= gone.union(unread):
+        return False
+    try:
+        from_plain(without_features(plain(config), names), "without", base)
+    except (ConfigError, ValueError, KeyError):
+        return False
+    return True
+
+
+def largest_request(data: TrialData) -> int:
+    """Candidates of the largest validation request."""
+    return int(max(np.diff(shard.request_start).max() for shard in data.packed.splits["valid"]))

@@ -1,0 +1,397 @@
+"""The space of a tuning: parameters with their ranges, by default all that have an effect in the config.
+
+Grids of values for keys of a config → arms, which are checked before anything is trained.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from corank.analysis.experiments.study_arms import priors_of
+from corank.analysis.experiments.trials import BASE, Arm
+from corank.core.errors import ConfigError
+from corank.core.formatting import shorten
+from corank.features.log_schema import DataSettings
+from corank.models.settings.stage import StageSettings
+from corank.training.config.config import Config
+from corank.training.config.config_file import (
+    Plain,
+    flatten,
+    from_plain,
+    plain,
+    plain_stage,
+    read,
+    stage_settings,
+)
+from corank.training.config.settings import DenseOptimiser
+from corank.training.config.yaml_values import read_yaml, read_yaml_file, set_key
+
+MOST_ARMS = 200
+NO_EFFECT = {
+    r"name|packed|plugins": "it changes nothing that is trained",
+    r"data(\..*)?": "it changes the rows that arms are compared on",
+    r"train\.seed": "seeds are those of --seeds",
+    r"train\.(checkpoint_every|tables)": "it changes nothing that is learnt",
+    r"retrieval(\..*)?|stages\.[0-9]+\.(deadline_ms|min_score)": "it changes the online funnel alone",
+    r"(stages|teachers)\.[0-9]+\.name": "figures are told apart by the names of stages",
+}
+"""Keys that no trial can compare → the reason."""
+
+Grid = Mapping[str, Sequence[Any]]
+"""Key of the config, such as `train.rank.lr` → the values to try."""
+
+
+@dataclass(frozen=True)
+class GridArms:
+    """The arms of a grid, the config as written first."""
+
+    arms: list[Arm]
+    changes: dict[str, dict[str, Any]]
+    """Name of an arm → key → value."""
+    same: dict[str, str]
+    """A point of the grid that comes out the same as an arm → that arm."""
+
+    def with_data(self, data: DataSettings) -> "GridArms":
+        """The arms on other `data`, which no grid changes."""
+        arms = [Arm(arm.name, arm.config.model_copy(update={"data": data})) for arm in self.arms]
+        return replace(self, arms=arms)
+
+
+def parse_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """Read `KEY=VALUE,VALUE` grids, whose values are YAML. Raises ConfigError."""
+    grid: dict[str, list[Any]] = {}
+    for text in texts:
+        key, equals, values = text.partition("=")
+        if not key or not equals:
+            raise ConfigError(f"--grid {shorten(text)}: expected a.b=value,value")
+        if key in grid:
+            raise ConfigError(f"--grid {key}: given twice; write all its values in one --grid")
+        try:
+            grid[key] = read_yaml(f"[{values}]", f"--grid {shorten(text)}")
+        except yaml.YAMLError:
+            raise ConfigError(
+                f"--grid {shorten(text)}: '{shorten(values)}' are no YAML values with commas between them"
+            ) from None
+    return grid
+
+
+def refuse_no_effect(key: str, option: str) -> None:
+    """Raise ConfigError if a key cannot make trials differ."""
+    for pattern, why in NO_EFFECT.items():
+        if re.fullmatch(pattern, key):
+            raise ConfigError(f"{option} {key}: {why}; a search cannot compare its values")
+
+
+def read_changed(
+    config_file: Path, overrides: Sequence[str], changes: Mapping[str, Any], option: str
+) -> Config:
+    """The config with some keys set. Raises ConfigError, which names the option that asked for them.
+
+    Args:
+        config_file: the YAML file.
+        overrides: `a.b=value` changes that all arms share.
+        changes: key → plain value.
+        option: of the command line, such as `--grid`.
+    """
+    named = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+    try:
+        return read(config_file, [*overrides, *named])
+    except ConfigError as error:
+        read(config_file, overrides)  # reports a fault of the config itself as such
+        said = " ".join(f"{option} {text}" for text in named)
+        raise ConfigError(f"{shorten(said, 200)}: {str(error).replace('--set ', '')}") from None
+
+
+def build_grid(config_file: Path, overrides: Sequence[str], grid: Grid) -> GridArms:
+    """The arms of a grid: the product of its keys' values. Raises ConfigError."""
+    if not grid:
+        raise ConfigError(
+            "--grid: none given; write --grid KEY=VALUE,VALUE, such as --grid train.rank.lr=0.001,0.003"
+        )
+    for key, values in grid.items():
+        _check_values(key, values)
+    points = [dict(zip(grid, point, strict=True)) for point in itertools.product(*grid.values())]
+    if len(points) > MOST_ARMS:
+        raise ConfigError(
+            f"--grid: {len(points):,} arms, more than {MOST_ARMS}; `corank tune` searches larger spaces"
+        )
+    base = Arm(BASE, read(config_file, overrides))
+    arms, same = {base.identity: base}, dict[str, str]()
+    changes: dict[str, dict[str, Any]] = {BASE: {}}
+    for point in points:
+        name = ", ".join(f"{key}={json.dumps(value)}" for key, value in point.items())
+        arm = Arm(name, read_changed(config_file, overrides, point, "--grid"))
+        kept_arm = arms.setdefault(arm.identity, arm)
+        if kept_arm is arm:
+            changes[name] = point
+        else:
+            same[name] = kept_arm.name
+    _refuse_idle(grid, points, arms)
+    return GridArms(list(arms.values()), changes, same)
+
+
+def _check_values(key: str, values: Sequence[Any]) -> None:
+    """Raise ConfigError unless a key may be compared and has distinct values."""
+    refuse_no_effect(key, "--grid")
+    if not values:
+        raise ConfigError(f"--grid {key}: no values; write {key}=VALUE,VALUE")
+    texts = [json.dumps(value) for value in values]
+    for text in texts:
+        if texts.count(text) > 1:
+            raise ConfigError(f"--grid {key}: {text} is given twice; each value once")
+
+
+def _refuse_idle(grid: Grid, points: Sequence[Mapping[str, Any]], arms: Mapping[str, Arm]) -> None:
+    """Raise ConfigError if no value of the grid makes a config that differs from the one as written."""
+    if len(arms) == 1:
+        raise ConfigError(
+            f"--grid {', '.join(grid)}: all {len(points)} arms are the config as written; give other values"
+        )
+
+
+LR_FACTOR = 10.0
+"""Learning rates are searched from a tenth of the written one to ten times it."""
+WEIGHT_FACTOR = 5.0
+"""Weights of losses are searched from a fifth of the written one to five times it."""
+WIDTHS = (0.5, 1.0, 2.0)
+"""Factors on the widths of a stage's layers."""
+DROPOUT = 0.5
+"""The highest dropout."""
+SMOOTHINGS = (3.0, 10.0, 30.0, 100.0)
+"""Smoothings of priors: a few values, since each is packed once."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`, or some values."""
+
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    whole: bool = False
+    choices: tuple[Any, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str, source: str) -> "Range":
+        """Read `LOW..HIGH`, `LOW..HIGH log` or `VALUE,VALUE`. Raises ConfigError, which begins with `source`.
+
+        Example:
+            >>> Range.parse("0.001..0.1 log", "--search train.rank.lr")
+            Range(low=0.001, high=0.1, log=True, whole=False, choices=())
+        """
+        bounds = re.fullmatch(r"\s*(\S+?)\.\.(\S+)(\s+log)?\s*", text)
+        try:
+            if bounds is None:
+                return cls.of_choices(read_yaml(f"[{text}]", source), source)
+            low, high = (read_yaml(part, source) for part in bounds.groups()[:2])
+        except yaml.YAMLError:
+            raise _bad_range(source, text) from None
+        if any(type(end) not in (int, float) for end in (low, high)):
+            raise _bad_range(source, text)
+        log, whole = bounds[3] is not None, type(low) is int and type(high) is int
+        if not -1e300 < low < high < 1e300 or (log and low <= 0):
+            raise ConfigError(
+                f"{source}: received {shorten(text)}; the lower end comes first"
+                + (", above 0 for log" if log else "")
+            )
+        return cls(low, high, log, whole)
+
+    @classmethod
+    def of_choices(cls, values: Sequence[Any], source: str) -> "Range":
+        """Some values. Raises ConfigError unless they are two or more, and distinct."""
+        if len({json.dumps(value) for value in values}) < max(2, len(values)):
+            raise ConfigError(
+                f"{source}: expected two or more values, each once; received {shorten(str(list(values)))}"
+            )
+        return cls(choices=tuple(values))
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is in the range."""
+        if self.choices:
+            return any(value == choice for choice in self.choices)
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        if self.choices:
+            return ", ".join(json.dumps(choice) for choice in self.choices)
+        return f"{self.low:.4g}..{self.high:.4g}{' log' if self.log else ''}"
+
+
+def _bad_range(source: str, text: str) -> ConfigError:
+    return ConfigError(
+        f"{source}: expected LOW..HIGH, LOW..HIGH log or VALUE,VALUE; received {shorten(text)!r}"
+    )
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One thing that is searched."""
+
+    name: str
+    """The key, or a name for several keys."""
+    range: Range
+    keys: tuple[str, ...] = ()
+    """The keys of the config that get the value."""
+    change: Callable[[Plain, Any], Plain] | None = None
+    """In place of keys: takes plain values and the parameter's value."""
+    written: Any = None
+    """Its value in the config as written; None if that has none."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """The parameters, and the config that they change."""
+
+    config: Config
+    base: Path
+    """Relative paths of the config begin here."""
+    parameters: Mapping[str, Parameter]
+
+    @classmethod
+    def of(cls, config: Config, base: Path, parameters: Sequence[Parameter]) -> "Space":
+        """A space of some parameters. Raises ConfigError if there is none."""
+        if not parameters:
+            raise ConfigError(
+                "nothing to search: the config has no learning rate or width; write --search KEY=RANGE"
+            )
+        return cls(config, base, {parameter.name: parameter for parameter in parameters})
+
+    @property
+    def written(self) -> dict[str, Any] | None:
+        """The parameters' values in the config as written; None unless all lie in their ranges."""
+        values = {name: p.written for name, p in self.parameters.items()}
+        in_range = all(p.range.holds(values[name]) for name, p in self.parameters.items())
+        return values if in_range else None
+
+    def config_of(self, values: Mapping[str, Any]) -> Config:
+        """The config with parameters set, every optimiser written out. Raises ConfigError if they contradict."""
+        changed = plain(self.config)
+        for name, value in values.items():
+            parameter = self.parameters[name]
+            for key in parameter.keys:
+                set_key(changed, key, value, f"--search {key}")
+            if parameter.change is not None:
+                changed = parameter.change(changed, value)
+        return Arm("--search", from_plain(changed, "--search", self.base)).at(1.0, 0)
+
+    def plain(self) -> dict[str, str]:
+        """The ranges by name, as text."""
+        return {name: str(parameter.range) for name, parameter in self.parameters.items()}
+
+
+def read_space(config: Config, texts: Sequence[str], file: Path | None) -> list[Parameter]:
+    """The parameters of `KEY=RANGE` texts and of a file that maps keys to ranges. Raises ConfigError."""
+    ranges: dict[str, Range] = {}
+    for text in texts:
+        key, equals, bounds = text.partition("=")
+        if not key or not equals:
+            raise ConfigError(
+                f"--search {shorten(text)}: expected KEY=RANGE, such as train.rank.lr=0.001..0.1 log"
+            )
+        if key in ranges:
+            raise ConfigError(f"--search {key}: given twice")
+        ranges[key] = Range.parse(bounds, f"--search {key}")
+    if file is not None:
+        document = read_yaml_file(file)
+        if not isinstance(document, dict):
+            raise ConfigError(f"{file}: expected keys with ranges, such as train.rank.lr: 0.001..0.1 log")
+        for key, value in document.items():
+            source = f"{file}: {key}"
+            if key in ranges:
+                raise ConfigError(f"{source}: given by --search, too")
+            values = isinstance(value, list)
+            ranges[key] = Range.of_choices(value, source) if values else Range.parse(str(value), source)
+    written = flatten(plain(config))
+    for key in ranges:
+        refuse_no_effect(key, "--search")
+    return [
+        Parameter(key, span, (key,), written=_written(config, written, key)) for key, span in ranges.items()
+    ]
+
+
+def _written(config: Config, flat: Mapping[str, Any], key: str) -> Any:
+    """The value of a key as written; a stage's optimiser may be there by default alone."""
+    part, _, name = key.rpartition(".")
+    if key not in flat and part in {f"train.{network.name}" for network in config.networks.values()}:
+        return DenseOptimiser().model_dump(mode="json").get(name)
+    return flat.get(key)
+
+
+def check_space(space: Space) -> None:
+    """Raise ConfigError if an end of a range is not valid in the config, or has no effect."""
+    for name, parameter in space.parameters.items():
+        span = parameter.range
+        ends = span.choices or ((int(span.low), int(span.high)) if span.whole else (span.low, span.high))
+        configs = [space.config_of({name: end}) for end in ends]
+        if all(one == configs[0] for one in configs):
+            raise ConfigError(f"--search {name}: has no effect: the config is the same for all of {span}")
+
+
+def default_space(config: Config) -> list[Parameter]:
+    """Learning rates, widths, dropout, smoothing of priors and weights of losses, as far as the config has them."""
+    value = plain(config)
+    parameters = []
+    if config.declared.embedded():
+        parameters.append(_factor("train.table.lr", value["train"]["table"]["lr"], LR_FACTOR))
+    for network in config.networks.values():
+        optimiser = config.train.stages.get(network.name, DenseOptimiser())
+        parameters.append(_factor(f"train.{network.name}.lr", optimiser.lr, LR_FACTOR))
+    parameters += structure_space(config, WIDTHS)
+    for n, stage in enumerate(config.stages):
+        if _scaled(stage, 2) != stage:
+            parameters.append(
+                Parameter(
+                    f"stages.{n}.dropout",
+                    Range(0.0, DROPOUT),
+                    (f"stages.{n}.dropout",),
+                    written=stage.dropout,
+                )
+            )
+    parameters += _smoothing(value)
+    for n, loss in enumerate(config.losses):
+        if loss.kind != "click" and loss.weight > 0:
+            parameters.append(_factor(f"losses.{n}.weight", loss.weight, WEIGHT_FACTOR))
+    return parameters
+
+
+def structure_space(config: Config, factors: Sequence[float]) -> list[Parameter]:
+    """Factors on the widths of each stage that has widths."""
+    return [
+        Parameter(f"stages.{n}.widths", Range(choices=tuple(factors)), change=_width_change(n), written=1.0)
+        for n, stage in enumerate(config.stages)
+        if _scaled(stage, 2) != stage
+    ]
+
+
+def _factor(key: str, written: float, factor: float) -> Parameter:
+    return Parameter(key, Range(written / factor, written * factor, log=True), (key,), written=written)
+
+
+def _scaled(stage: StageSettings, factor: float) -> StageSettings:
+    return stage.scale_widths(factor)
+
+
+def _width_change(n: int) -> Callable[[Plain, Any], Plain]:
+    def change(value: Plain, factor: Any) -> Plain:
+        value["stages"][n] = plain_stage(_scaled(stage_settings(value["stages"][n]), factor))
+        return value
+
+    return change
+
+
+def _smoothing(value: Plain) -> list[Parameter]:
+    """One smoothing for all priors that have a number there."""
+    smoothings = {name: value["features"][name].get("smoothing") for name in priors_of(value)}
+    numbers = {name: smoothing for name, smoothing in smoothings.items() if isinstance(smoothing, float)}
+    if not numbers:
+        return []
+    written = next(iter(numbers.values())) if len(set(numbers.values())) == 1 else None
+    choices = tuple(sorted({*SMOOTHINGS, *([written] if written is not None else [])}))
+    keys = tuple(f"features.{name}.smoothing" for name in numbers)
+    return [Parameter("priors.smoothing", Range(choices=choices), keys, written=written)]

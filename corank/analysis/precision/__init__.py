@@ -1,1 +1,0 @@
-"""Measures the effect of a lower precision of stored parts on logged requests."""

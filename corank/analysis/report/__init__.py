@@ -1,1 +1,0 @@
-"""The report of a run, and of two runs side by side."""

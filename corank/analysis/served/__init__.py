@@ -1,1 +1,0 @@
-"""Versions compared by the log of what was served and the exposures joined to it."""

@@ -1,1 +1,0 @@
-"""Is joint training worth it here? Arms, trials and what they show, with intervals."""

@@ -1,0 +1,241 @@
+"""The commands that search for better settings, as functions on paths; a user's mistake raises a CorankError.
+
+The command that studies a config, as a function on paths. It raises a CorankError for a user's mistake.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from corank.analysis.experiments.figures import Objective
+from corank.analysis.experiments.findings import QUESTIONS
+from corank.analysis.experiments.latency_budget import (
+    LatencyBudget,
+    LatencyMeter,
+    budget_space,
+    check_budget,
+    largest_request,
+    order_drops,
+)
+from corank.analysis.experiments.search_page import sweep_page, tune_page
+from corank.analysis.experiments.space import Grid, Space, build_grid, default_space, read_space
+from corank.analysis.experiments.study import RATES, Budget, run_study
+from corank.analysis.experiments.sweep import run_sweep
+from corank.analysis.experiments.trials import TrialData
+from corank.analysis.experiments.tune import check_tuning, load_optuna, run_tune
+from corank.api.config_source import ConfigSource, OpenedConfig, local
+from corank.api.frames import TableSource
+from corank.api.progress import show_progress
+from corank.api.results import SearchResult, StudyResult
+from corank.core.errors import CorankError
+from corank.core.files import write_text
+from corank.core.locks import WriteLock
+from corank.core.objects import PathOrUrl, parse_location
+from corank.core.types import Progress, Report
+from corank.training.checks.data_check import TrainingDataCheck
+from corank.training.config.config import Config, with_moments
+from corank.training.config.config_file import read
+from corank.training.packed_data import open_or_pack
+
+
+def sweep(
+    config: ConfigSource,
+    grid: Grid,
+    out: PathOrUrl | None = None,
+    seeds: int = 3,
+    metric: str | None = None,
+    overrides: Sequence[str] = (),
+    report: Report = lambda line: None,
+    tables: Mapping[str, TableSource] | None = None,
+) -> SearchResult:
+    """Compare the arms of a grid of settings with the config as written, on the validation split.
+
+    The best arm is written as a config next to the file, trained once more into `run/` of the folder, and only that run
+    is measured on the test split.
+
+    Args:
+        config: a YAML file; a mapping, a `corank.Config` or one with `tables` is written as `NAME.yaml`.
+        grid: values by key, such as `{"train.rank.lr": [0.001, 0.003]}`; the arms are their product.
+        out: the sweep's folder; `sweeps/NAME` next to the config unless given. Trials that it holds are not trained
+            again.
+        seeds: seeds an arm.
+        metric: the figure that chooses, such as `rank.click.auc` or `joint_click_recall`; the last stage's GAUC unless
+            given.
+        overrides: `a.b=value` changes of the config, shared by all arms.
+        report: takes a line about each training.
+        tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
+
+    Returns the document that is also written to `sweep.json`, next to the page `sweep.html`. Raises ConfigError,
+    DataError, BusyError if another process writes the sweep, and CorankError if the folder cannot be written.
+
+    Example:
+        >>> sweep = corank.sweep("shop/config.yaml", {"train.rank.lr": [0.003]}, seeds=1)
+        >>> sweep["trials"], sweep["chosen"] in sweep["arms"]
+        (2, True)
+    """
+    opened_config, file, overrides = _keep(config, overrides, tables)
+    arms = build_grid(file, overrides, grid)
+    Objective.of(arms.arms[0].config, metric)  # before anything is packed
+    folder = local(out) or file.parent / "sweeps" / arms.arms[0].config.name
+    with lock_search(folder, "sweep"), opened_config.frames.named():
+        arms = arms.with_data(with_moments(arms.arms[0].config, file.parent).data)
+        settings = arms.arms[0].config
+        packed = open_or_pack(settings, file.parent, report)
+        TrainingDataCheck.of(settings, packed).require()
+        document = run_sweep(file, arms, packed, folder, seeds, metric, report)
+        write_text(folder / "sweep.html", sweep_page(document))
+    return SearchResult(document)
+
+
+def _keep(
+    config: ConfigSource, overrides: Sequence[str], tables: Mapping[str, TableSource] | None
+) -> tuple[OpenedConfig, Path, Sequence[str]]:
+    """Open a config that lies in a file; returns it, the file, and the changes that are not in the file.
+
+    With tables the file is written, and holds the changes, since where frames lie depends on the `name`.
+    """
+    if tables:
+        opened_config = OpenedConfig.open(config, overrides, tables=tables)
+        return opened_config, opened_config.kept_file(), ()
+    opened_config = OpenedConfig.open(config)
+    return opened_config, opened_config.kept_file(), overrides
+
+
+def _read(opened_config: OpenedConfig, file: Path, overrides: Sequence[str]) -> Config:
+    """Read the config of a file under changes, with moments where its split has shares. Raises DataError."""
+    with opened_config.frames.named():
+        return with_moments(read(file, overrides), file.parent)
+
+
+def lock_search(folder: Path, command: str) -> WriteLock:
+    """Take the lock of a search's folder. Raises BusyError, CorankError if it cannot be written."""
+    try:
+        return WriteLock.of_folder(folder, command)
+    except OSError as error:
+        raise CorankError(f"{folder}: cannot be written: {error}; name another place with --out") from None
+
+
+def tune(
+    config: ConfigSource,
+    trials: int = 30,
+    seed: int = 0,
+    metric: str | None = None,
+    search: Sequence[str] = (),
+    space: PathOrUrl | None = None,
+    budget_us: float | None = None,
+    out: PathOrUrl | None = None,
+    overrides: Sequence[str] = (),
+    report: Report = lambda line: None,
+    tables: Mapping[str, TableSource] | None = None,
+) -> SearchResult:
+    """Search for better settings by Optuna, on the validation split; needs `corank[tune]`.
+
+    The best trial is written as a config next to the file and trained once more; only then the test split is read.
+
+    Args:
+        config: a YAML file; a mapping, a `corank.Config` or one with `tables` is written as `NAME.yaml`.
+        trials: how many, the config as written among them.
+        seed: of what is drawn; the same gives the same trials.
+        metric: the figure that is searched for; unless given the last stage's GAUC, `joint_click_recall` in a budget.
+        search: what is searched, as `KEY=LOW..HIGH`, `KEY=LOW..HIGH log` or `KEY=VALUE,VALUE`; learning rates, widths,
+            dropout, smoothing and weights of losses unless this or `space` is given.
+        space: a YAML file of the same, from keys to ranges or lists of values.
+        budget_us: microseconds a request may take on this machine: widths, features and first quota are searched, too.
+        out: the folder, `tunings/NAME` next to the config unless given; trials that it holds are not trained again.
+        overrides: `a.b=value` changes of the config, shared by all trials.
+        report: takes a line about each training.
+        tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
+
+    Returns the document that is also written to `tune.json`, next to the page `tune.html`. Raises ConfigError,
+    DataError, BusyError if another process writes the tuning, and CorankError if the folder cannot be written.
+
+    Example:
+        >>> tuning = corank.tune("shop/config.yaml", 2, search=["train.rank.lr=0.001..0.01 log"])
+        >>> tuning.tables["trials"]["number"].to_list()
+        [1, 2]
+    """
+    load_optuna()  # fails before anything is packed
+    opened_config, file, overrides = _keep(config, overrides, tables)
+    base, settings = file.parent, _read(opened_config, file, overrides)
+    asked = read_space(settings, search, local(space))
+    metric = metric or (None if budget_us is None else "joint_click_recall")
+    objective = Objective.of(settings, metric)
+    if budget_us is not None:
+        check_budget(settings, budget_us, objective)
+    folder = local(out) or base / "tunings" / settings.name
+    with lock_search(folder, "tune"), opened_config.frames.named():
+        packed = open_or_pack(settings, base, report)
+        TrainingDataCheck.of(settings, packed).require()
+        data, objective = TrialData(packed, base, folder, report), Objective.of(settings, metric, packed)
+        check_tuning(packed, objective, trials, seed)
+        budget = None if budget_us is None else _open_budget(budget_us, data, folder, objective)
+        if budget is not None:
+            asked = [*budget_space(settings, order_drops(settings, data)), *asked]
+        searched = Space.of(settings, base, asked or default_space(settings))
+        document = run_tune(file, searched, data, objective, trials, seed, report, budget)
+        write_text(folder / "tune.html", tune_page(document))
+    return SearchResult(document)
+
+
+def _open_budget(microseconds: float, data: TrialData, folder: Path, objective: Objective) -> LatencyBudget:
+    """Open a budget, whose latencies are kept in the tuning's folder."""
+    meter = LatencyMeter(folder / "latency", data)
+    return LatencyBudget(microseconds, meter, objective, largest_request(data))
+
+
+def study(
+    config: ConfigSource,
+    out: PathOrUrl | None = None,
+    seeds: int = 3,
+    questions: Iterable[int] = QUESTIONS,
+    rates: Sequence[float] = RATES,
+    overrides: Sequence[str] = (),
+    report: Report = lambda line: None,
+    without: Sequence[str] = (),
+    tables: Mapping[str, TableSource] | None = None,
+    figures: PathOrUrl | None = None,
+    progress: Progress = lambda done, total: None,
+) -> StudyResult:
+    """Answer nine questions about joint training on a config's log, by training variants of the config.
+
+    Args:
+        config: a YAML file, a mapping of the same keys, or `corank.Config`.
+        out: the study's folder; `studies/NAME` next to the config unless given. Variants that it holds from an
+            interrupted study are not trained again.
+        seeds: seeds a variant.
+        questions: numbers of the questions.
+        rates: factors on all learning rates, among which each variant's is chosen.
+        overrides: `a.b=value` changes of the config.
+        report: takes a line about each training.
+        without: features to remove, as in `--without`.
+        tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
+        figures: a folder, or its URL, to which each figure of the page is written as SVG and PNG, too.
+        progress: takes how many trainings are done, and of how many.
+
+    Returns the document that is also written to `study.json`, next to the page `study.html`. Raises ConfigError,
+    DataError, BusyError if another process writes the study, and CorankError if the folder cannot be written.
+
+    Example:
+        >>> study = corank.study("shop/config.yaml", seeds=1, questions=[1], rates=[1])
+        >>> study["questions"]["1"]["title"]
+        'What is the architecture?'
+    """
+    from corank.analysis.experiments.study import study_page
+    from corank.analysis.html import write_drawings  # which loads matplotlib
+
+    opened_config = OpenedConfig.open(config, overrides, without, report, tables).with_moments()
+    settings, base = opened_config.settings, opened_config.base
+    folder = local(out) or base / "studies" / settings.name
+    try:
+        lock = WriteLock.of_folder(folder, "study")
+    except OSError as error:
+        raise CorankError(f"{folder}: cannot be written: {error}; name another place with --out") from None
+    with lock, opened_config.frames.named(), show_progress("trainings", progress) as advance:
+        packed = open_or_pack(settings, base, report)
+        TrainingDataCheck.of(settings, packed).require()
+        budget = Budget(seeds, tuple(rates))
+        document = run_study(settings, packed, base, folder, questions, budget, report, advance)
+        page = study_page(document)
+        write_text(folder / "study.html", page)
+    if figures is not None:
+        write_drawings(page, parse_location(figures))
+    return StudyResult(document)

@@ -1,1 +1,0 @@
-"""Output of functions in a notebook's cell."""

@@ -1,0 +1,505 @@
+"""Base of results that are a document, the one that the command prints by `--json`.
+
+The results of `evaluate` and `compare`.
+
+The result of `compare_served`.
+
+The results of `explain`, `study`, `sweep` and `tune`.
+"""
+
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from corank.core.lazy import name_missing_extra
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+SHOWN_ROWS = 60
+"""Rows of a table that a notebook shows, at most."""
+OPEN_ROWS = 20
+"""Rows of a table that is shown at once; a longer one is folded up, to be opened by a click."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DocumentResult(Mapping[str, Any], ABC):
+    """A document, read like a dict: `result["stages"]`; with tables, JSON and a notebook's view of it."""
+
+    document: dict[str, Any]
+    """As the command prints it by `--json`: plain values."""
+
+    @property
+    @abstractmethod
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """The document's figures as frames of polars, by name."""
+
+    @property
+    @abstractmethod
+    def headline(self) -> str:
+        """What the result is about, in one line."""
+
+    def to_json(self) -> str:
+        """The document as JSON text, as the command prints it."""
+        return json.dumps(self.document, indent=1, allow_nan=False)
+
+    def __getitem__(self, key: str) -> Any:
+        return self.document[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.document)
+
+    def __len__(self) -> int:
+        return len(self.document)
+
+    def __eq__(self, other: object) -> bool:
+        return self.document == (other.document if isinstance(other, DocumentResult) else other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.headline})"
+
+    def _repr_html_(self) -> str:
+        return show_tables(self.headline, self.tables)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PlottedResult(DocumentResult):
+    """A result that can be drawn."""
+
+    @abstractmethod
+    def plot(self) -> "Figure":
+        """Draw the figures that matter most. Returns a figure of matplotlib, which `savefig` writes as SVG or PNG.
+
+        Raises MissingExtraError without matplotlib, which `corank[train]` brings.
+        """
+
+
+def show_tables(headline: str, tables: Mapping[str, pl.DataFrame]) -> str:
+    """Tables as HTML, for a notebook."""
+    parts = [f"<p><b>{escape(headline)}</b></p>"]
+    with pl.Config(
+        tbl_rows=SHOWN_ROWS,
+        tbl_cols=-1,
+        tbl_hide_dataframe_shape=True,
+        tbl_hide_column_data_types=True,
+        float_precision=4,
+        fmt_str_lengths=60,
+    ):
+        for name, table in tables.items():
+            shown = " open" if len(table) <= OPEN_ROWS else ""
+            rows = re.sub("<td>&quot;(.*?)&quot;</td>", r"<td>\1</td>", table._repr_html_())  # texts unquoted
+            parts.append(f"<details{shown}><summary>{escape(name)}</summary>{rows}</details>")
+    return "\n".join(parts)
+
+
+def frame(rows: list[dict[str, Any]], schema: Mapping[str, Any]) -> pl.DataFrame:
+    """Rows as a frame, of the columns of a schema, even if there are none."""
+    return pl.DataFrame(rows, schema=dict(schema))
+
+
+_BOUNDED = {"value": pl.Float64, "low": pl.Float64, "high": pl.Float64}
+STAGES = {"stage": pl.String, "population": pl.String, "label": pl.String, "metric": pl.String, **_BOUNDED}
+CASCADE = {"metric": pl.String, **_BOUNDED, "random": pl.Float64, "requests": pl.Int64}
+RELIABILITY = {
+    "stage": pl.String,
+    "label": pl.String,
+    "bin": pl.Int64,
+    **dict.fromkeys(("raw", "calibrated", "observed", "low", "high"), pl.Float64),
+    "n": pl.Int64,
+}
+DIFFERENCES = {
+    **dict.fromkeys(("stage", "population", "label", "metric"), pl.String),
+    **dict.fromkeys(("a", "b", "difference", "low", "high", "margin"), pl.Float64),
+    "verdict": pl.String,
+    "not_worse": pl.Boolean,
+}
+_NOT_METRICS = ("n", "eligible", "random")
+_CALIBRATION = ("loss", "pcoc", "ece")
+"""Parts of the names of metrics that measure no order."""
+
+
+def _bounds(pair: Any) -> tuple[float | None, float | None]:
+    return (None, None) if pair is None else (pair[0], pair[1])
+
+
+def list_stage_rows(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A row for each metric of each stage, population and label of an evaluation's document."""
+    intervals = (document.get("interval") or {}).get("stages", {})
+    for stage, populations in document["stages"].items():
+        for population, labels in populations.items():
+            for label, metrics in labels.items():
+                known = intervals.get(stage, {}).get(population, {}).get(label, {})
+                for metric, value in metrics.items():
+                    if metric not in _NOT_METRICS:
+                        low, high = _bounds(known.get(metric))
+                        key = {"stage": stage, "population": population, "label": label, "metric": metric}
+                        yield key | {"value": value, "low": low, "high": high}
+
+
+def list_cascade_rows(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A row for each metric of the cascade of an evaluation's document."""
+    cascade = document["cascade"]
+    if cascade is not None:
+        intervals = (document.get("interval") or {}).get("cascade") or {}
+        for metric, requests in cascade["eligible"].items():
+            low, high = _bounds(intervals.get(metric))
+            value, random = cascade[metric], cascade["random"][metric]
+            yield dict(zip(CASCADE, (metric, value, low, high, random, requests), strict=True))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class EvaluationResult(PlottedResult):
+    """A run evaluated on a split.
+
+    Example:
+        >>> evaluation = corank.evaluate("shop/runs/shop")
+        >>> evaluation.tables["stages"].columns
+        ['stage', 'population', 'label', 'metric', 'value', 'low', 'high']
+        >>> evaluation["stages"]["rank"]["exposed"]["click"]["auc"] > 0.4
+        True
+    """
+
+    @property
+    def headline(self) -> str:
+        """Split, requests and candidates."""
+        document = self.document
+        return (
+            f"{document['split']}: {document['requests']:,} requests, {document['candidates']:,} candidates"
+        )
+
+    @property
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """`stages`: metrics with intervals; `cascade`: those of the stages together; `reliability`: bins."""
+        reliability = [
+            {"stage": stage, "label": label, "bin": n, **bin_}
+            for stage, labels in self.document["reliability"].items()
+            for label, bins in labels.items()
+            for n, bin_ in enumerate(bins or [])
+        ]
+        return {
+            "stages": frame(list(list_stage_rows(self.document)), STAGES),
+            "cascade": frame(list(list_cascade_rows(self.document)), CASCADE),
+            "reliability": frame(reliability, RELIABILITY),
+        }
+
+    def plot(self) -> "Figure":
+        """Draw the metrics of order of every stage, on the exposed candidates, with their intervals."""
+        with name_missing_extra("plot()"):
+            from corank.api.figures import draw_bounded
+
+        panels: dict[str, dict[str, Any]] = {}
+        for row in list_stage_rows(self.document):
+            orders = not any(part in row["metric"] for part in _CALIBRATION)
+            if row["population"] == "exposed" and orders and row["value"] is not None:
+                name = f"{row['label']} {row['metric']}"
+                panels.setdefault(row["stage"], {})[name] = (row["value"], row["low"], row["high"])
+        return draw_bounded(panels, from_zero=False)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GroupsResult(PlottedResult):
+    """A run evaluated group by group, such as by day.
+
+    Example:
+        >>> corank.evaluate("shop/runs/shop", by="day").tables["stages"].columns[:3]
+        ['group', 'stage', 'population']
+    """
+
+    @property
+    def headline(self) -> str:
+        """Split, by what, and how many groups."""
+        document = self.document
+        return f"{document['split']} by {document['by']}: {len(document['groups']):,} groups"
+
+    @property
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """`stages` and `cascade`, with the column `group` in front."""
+        named = [(str(group["name"]), group) for group in self.document["groups"]]
+        stages = [{"group": name, **row} for name, group in named for row in list_stage_rows(group)]
+        cascade = [{"group": name, **row} for name, group in named for row in list_cascade_rows(group)]
+        return {
+            "stages": frame(stages, {"group": pl.String} | STAGES),
+            "cascade": frame(cascade, {"group": pl.String} | CASCADE),
+        }
+
+    def plot(self, metric: str = "auc") -> "Figure":
+        """Draw a metric of every stage, group by group, on the exposed candidates."""
+        with name_missing_extra("plot()"):
+            from corank.api.figures import draw_bounded
+
+        rows = self.tables["stages"].filter(
+            pl.col("metric") == metric, pl.col("population") == "exposed", pl.col("value").is_not_null()
+        )
+        panels: dict[str, dict[str, Any]] = {}
+        for row in rows.iter_rows(named=True):
+            panel = panels.setdefault(f"{row['stage']} {row['label']} {metric}", {})
+            panel[row["group"]] = (row["value"], row["low"], row["high"])
+        return draw_bounded(panels, from_zero=False)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ComparisonResult(PlottedResult):
+    """Two runs, or two tables of scores, compared on the same candidates.
+
+    Example:
+        >>> comparison = corank.compare("shop/runs/shop", "shop/runs/shop")
+        >>> set(comparison.tables["differences"]["verdict"])
+        {'no difference shown'}
+    """
+
+    @property
+    def headline(self) -> str:
+        """What was compared."""
+        document = self.document
+        return f"{document['a']} less {document['b']}: {document['candidates']:,} candidates"
+
+    @property
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """`differences`: values `a` and `b`, their difference with its interval, and the verdict; cuts and cascade,
+        too, under the stage `cut NAME` and `cascade`."""
+        return {"differences": frame(list(self._rows()), DIFFERENCES)}
+
+    def plot(self) -> "Figure":
+        """Draw the differences of every stage on the exposed candidates, and of the cascade if no stage has any."""
+        with name_missing_extra("plot()"):
+            from corank.api.figures import draw_bounded
+
+        panels: dict[str, dict[str, Any]] = {}
+        rows = list(self._rows())
+        for row in [row for row in rows if row["population"] == "exposed"] or rows:
+            name = f"{row['label'] or ''} {row['metric']}".strip()
+            panels.setdefault(row["stage"], {})[name] = (row["difference"], row["low"], row["high"])
+        return draw_bounded(panels, from_zero=True)
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for stage, populations in self.document["stages"].items():
+            for population, labels in populations.items():
+                for label, metrics in labels.items():
+                    key = {"stage": stage, "population": population, "label": label}
+                    yield from ({**key, "metric": metric, **figure} for metric, figure in metrics.items())
+        others = {f"cut {name}": cut for name, cut in self.document.get("cuts", {}).items()}
+        for stage, metrics in (others | {"cascade": self.document.get("cascade") or {}}).items():
+            key = {"stage": stage, "population": None, "label": None}
+            yield from ({**key, "metric": metric, **figure} for metric, figure in metrics.items())
+
+
+SEQUENTIAL = {
+    **dict.fromkeys(("role", "figure"), pl.String),
+    **dict.fromkeys(("a", "b", "difference", "low", "high", "p", "fixed_low", "fixed_high"), pl.Float64),
+    "verdict": pl.String,
+}
+
+
+class ServedComparisonResult(PlottedResult):
+    """A canary and a shadow compared with the live version, by the log of what was served.
+
+    Example:
+        >>> corank.compare_served("nowhere")
+        Traceback (most recent call last):
+        corank.core.errors.DataError: nowhere: no served requests here; `corank serve --log nowhere` writes them
+    """
+
+    @property
+    def headline(self) -> str:
+        """The compared versions, and the verdicts."""
+        parts = [f"{part['a']} less {part['b']}: {part['verdict']}" for _, part in self._parts()]
+        return "; ".join(parts)
+
+    @property
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """`sequential`: differences with intervals that hold at every look; `differences`: metrics by stage."""
+        sequential, differences = list[dict[str, Any]](), list[dict[str, Any]]()
+        for role, part in self._parts():
+            for figure, comparison in part["sequential"].items():
+                facts = {name: comparison.get(name) for name in SEQUENTIAL if name not in ("role", "figure")}
+                sequential.append({"role": role, "figure": figure, **facts})
+            for stage, populations in part["stages"].items():
+                for label, metrics in populations["exposed"].items():
+                    key = {"role": role, "stage": stage, "population": "exposed", "label": label}
+                    differences += [{**key, "metric": metric, **delta} for metric, delta in metrics.items()]
+        return {
+            "sequential": frame(sequential, SEQUENTIAL),
+            "differences": frame(differences, {"role": pl.String, **DIFFERENCES}),
+        }
+
+    def plot(self) -> "Figure":
+        """Draw the differences with the intervals that hold at every look, one panel a figure."""
+        with name_missing_extra("plot()"):
+            from corank.api.figures import draw_bounded
+
+        panels = {
+            f"{role}: {figure}": {"a - b": (comparison["difference"], comparison["low"], comparison["high"])}
+            for role, part in self._parts()
+            for figure, comparison in part["sequential"].items()
+            if comparison["difference"] is not None
+        }
+        return draw_bounded(panels, from_zero=True)
+
+    def _parts(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        return ((name, part) for name in ("canary", "shadow") if (part := self.document[name]) is not None)
+
+
+SHOWN_FEATURES = 20
+_BOUNDED_of_study_results = {"value": pl.Float64, "low": pl.Float64, "high": pl.Float64}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ExplanationResult(PlottedResult):
+    """The worth of each feature of a run to each stage, and its online latency.
+
+    Example:
+        >>> corank.explain("shop/runs/shop", most=50).tables["features"].columns[:5]
+        ['feature', 'side', 'kind', 'stage', 'metric']
+    """
+
+    @property
+    def headline(self) -> str:
+        """Split and candidates."""
+        document = self.document
+        return f"{document['split']}: what AUC and GAUC lose without a feature, {document['candidates']:,} candidates"
+
+    @property
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """`features`: a row a feature, stage and metric; `latency`: microseconds of a request, a row a feature."""
+        features = self.document["features"]
+        latency = [{"feature": name, **feature["microseconds"]} for name, feature in features.items()]
+        texts = dict.fromkeys(("feature", "side", "kind", "stage", "metric"), pl.String)
+        return {
+            "features": frame(list(self._rows()), {**texts, **_BOUNDED_of_study_results}),
+            "latency": pl.DataFrame(latency, infer_schema_length=None),
+        }
+
+    def plot(self, metric: str = "auc") -> "Figure":
+        """Draw what a metric loses without each of the features that are worth most to the last stage."""
+        with name_missing_extra("plot()"):
+            from corank.api.figures import draw_bounded
+
+        panels: dict[str, dict[str, Any]] = {}
+        for row in self._rows():
+            if row["metric"] == metric and row["value"] is not None:
+                panels.setdefault(row["stage"], {})[row["feature"]] = (row["value"], row["low"], row["high"])
+        last = panels.get(list(self.document["stages"])[-1], {})
+        worth = sorted(last, key=lambda name: -last[name][0])[:SHOWN_FEATURES]
+        shown = {s: {name: rows[name] for name in worth if name in rows} for s, rows in panels.items()}
+        return draw_bounded(shown, from_zero=True)
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for name, feature in self.document["features"].items():
+            for stage, metrics in feature["stages"].items():
+                for metric, drop in metrics.items():
+                    low, high = drop["interval"] or (None, None)
+                    key = {"feature": name, "side": feature["side"], "kind": feature["kind"]}
+                    yield {**key, "stage": stage, "metric": metric, "value": drop["value"]} | {
+                        "low": low,
+                        "high": high,
+                    }
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StudyResult(PlottedResult):
+    """Nine questions about joint training, answered on a log by training variants of a config.
+
+    Example:
+        >>> study = corank.study("shop/config.yaml", seeds=1, questions=[1], rates=[1])
+        >>> study.tables["differences"].columns
+        ['question', 'arm', 'metric', 'value', 'low', 'high']
+    """
+
+    @property
+    def headline(self) -> str:
+        """Trainings, seeds and requests."""
+        document = self.document
+        trials = f"{document['trials']} trials, {document['seeds']} seeds an arm"
+        return f"{document['name']}: {trials}, {document['requests']:,} requests"
+
+    @property
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """`verdicts`: a row a sentence; `differences`: each variant less the config as written, with intervals."""
+        texts = dict.fromkeys(("question", "arm", "metric"), pl.String)
+        verdicts = [
+            {"question": number, "title": question["title"], "verdict": line}
+            for number, question in self.document["questions"].items()
+            for line in question["verdict"]
+        ]
+        return {
+            "verdicts": frame(verdicts, dict.fromkeys(("question", "title", "verdict"), pl.String)),
+            "differences": frame(list(self._rows()), {**texts, **_BOUNDED_of_study_results}),
+        }
+
+    def plot(self, question: int | str | None = None) -> "Figure":
+        """Draw what each variant gains or loses by the end-to-end figure.
+
+        Args:
+            question: its number; the first that compares variants unless given.
+        """
+        with name_missing_extra("plot()"):
+            from corank.api.figures import draw_bounded
+
+        end = [row for row in self._rows() if row["metric"] == self.document["end"]]
+        number = str(question) if question is not None else next((row["question"] for row in end), "1")
+        arms = {r["arm"]: (r["value"], r["low"], r["high"]) for r in end if r["question"] == number}
+        return draw_bounded({self.document["questions"][number]["title"]: arms}, from_zero=True)
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for number, question in self.document["questions"].items():
+            for arm, metrics in (question.get("differences") or {}).items():
+                for metric, difference in metrics.items():
+                    if difference is not None:
+                        key = {"question": number, "arm": arm, "metric": metric}
+                        yield key | {name: difference[name] for name in _BOUNDED_of_study_results}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SearchResult(PlottedResult):
+    """A sweep or a tuning: the trials, the chosen config, and its figures on the test split.
+
+    Example:
+        >>> sweep = corank.sweep("shop/config.yaml", {"train.rank.lr": [0.003]}, seeds=1)
+        >>> sweep.tables["test"].columns
+        ['metric', 'value', 'low', 'high', 'n']
+    """
+
+    @property
+    def headline(self) -> str:
+        """The metric that chose, and the location of the chosen config."""
+        document = self.document
+        return f"{document['name']}: {document['metric']}, the chosen config is {document['config_file']}"
+
+    @property
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """`trials`: a row an arm or a trial, of its plain figures; `test`: the chosen config on the test split."""
+        arms = self.document.get("arms", {})  # of a sweep, whose `trials` are a count
+        rows = [self._of_arm(name, arm) for name, arm in arms.items()] or self.document["trials"]
+        plain = [
+            {n: v for n, v in row.items() if v is None or isinstance(v, str | int | float)} for row in rows
+        ]
+        texts, bounds = {"metric": pl.String}, {**_BOUNDED_of_study_results, "n": pl.Int64}
+        test = [
+            {"metric": name, **{key: figure.get(key) for key in bounds}}
+            for name, figure in (self.document["test"] or {}).items()
+        ]
+        return {
+            "trials": pl.DataFrame(plain, infer_schema_length=None),
+            "test": frame(test, {**texts, **bounds}),
+        }
+
+    def _of_arm(self, name: str, arm: dict[str, Any]) -> dict[str, Any]:
+        figure = arm["figures"].get(self.document["metric"]) or {}
+        return {"arm": name, **{key: figure.get(key) for key in _BOUNDED_of_study_results}, **arm}
+
+    def plot(self) -> "Figure":
+        """Draw the chosen config's figures on the test split, with their intervals."""
+        with name_missing_extra("plot()"):
+            from corank.api.figures import draw_bounded
+
+        rows = {r["metric"]: (r["value"], r["low"], r["high"]) for r in self.tables["test"].to_dicts()}
+        return draw_bounded({self.document["name"]: rows}, from_zero=False)

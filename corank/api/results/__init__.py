@@ -1,1 +1,0 @@
-"""Results of the functions of corank: tables as frames, plots as figures, JSON, and how a notebook shows them."""

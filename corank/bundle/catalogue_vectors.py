@@ -1,0 +1,372 @@
+"""The file of a catalogue's vectors, or other item parts: tasks over ranges of rows write pieces, joined in order.
+
+Letters: N items of a batch · d last width of the towers.
+
+Rows of a table of items → their records and item parts, by the encoders and graphs of a bundle.
+
+The rows of a table of items that a newer row of the same item replaces, found by tasks in bounded memory.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corank.bundle.bundle import Bundle
+from corank.bundle.catalogue_index import VectorIndexKind, VectorPart, build_vector_index, check_index
+from corank.bundle.content import ItemGraphs, read_snapshots, read_tables, store_parts
+from corank.bundle.item_layers import ItemLayer
+from corank.bundle.item_records import ItemRecords
+from corank.bundle.manifest import BundleManifest
+from corank.bundle.retrieval import read_queries
+from corank.bundle.stage_facts import VECTOR, ItemPart, StageFacts
+from corank.core.arrays import read_array, write_array
+from corank.core.errors import BundleError, ConfigError, DataError
+from corank.core.files import atomic_file, scratch_folder
+from corank.core.objects import Location
+from corank.core.settings import describe_unknown
+from corank.core.types import Floats, Longs, Mask, Progress, Report
+from corank.data.packing.workspace import SpreadRows, read_partition, write_beside
+from corank.data.point_in_time import newest_rows
+from corank.data.tables import VALID_FROM, RowRange, Table, cut_table
+from corank.data.validate import check_rows, whole_checks
+from corank.data.vector_files import with_vector_files
+from corank.engine.base import Engine
+from corank.features.encoders import Encoders
+from corank.features.input_layout import Layout
+from corank.features.log_schema import FROM, ID, ROW
+from corank.features.priors import PriorSnapshots
+
+
+@dataclass(frozen=True)
+class CatalogueEncoder:
+    """Encodes items outside a bundle. A worker gets where the files are, and opens them once."""
+
+    folder: Path
+    """The content of the bundle, which stays open where the encoder is made."""
+    manifest: BundleManifest
+    parts: tuple[ItemPart, ...]
+    """Those that are computed."""
+    threads: int = 0
+    """Threads of the graphs; 0 for a thread a core."""
+
+    @classmethod
+    def of(cls, bundle: Bundle, threads: int = 0, parts: Sequence[str] = ()) -> "CatalogueEncoder":
+        """Make the encoder of a bundle.
+
+        Args:
+            bundle: has encoders and graphs.
+            threads: of the graphs; 0 for a thread a core.
+            parts: of items that are computed, `STAGE.PART`; the vectors of all stages unless given.
+
+        Raises ConfigError for a part that no stage has.
+        """
+        return cls(bundle.folder, bundle.manifest, find_item_parts(bundle.manifest, parts), threads)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave out what was opened."""
+        return type(self), (self.folder, self.manifest, self.parts, self.threads)
+
+    @cached_property
+    def _encoders(self) -> Encoders:
+        return Encoders.load(self.folder / "encoders", self.manifest.declared)
+
+    @cached_property
+    def _priors(self) -> PriorSnapshots:
+        return read_snapshots(self.folder, self.manifest)
+
+    @property
+    def stages(self) -> list[StageFacts]:
+        """Those that have one of the parts."""
+        return [stage for stage in self.manifest.stages if any(part in self.parts for part in stage.parts)]
+
+    @cached_property
+    def graphs(self) -> ItemGraphs:
+        """The graphs of the parts. Raises BundleError."""
+        layout = Layout(self.manifest.declared, self._encoders.sizes)
+        tables = read_tables(self.folder, self.manifest, layout)
+        return ItemGraphs(self.folder, self.stages, layout, tables, self.threads)
+
+    def encode(self, frame: pl.DataFrame) -> ItemLayer:
+        """Encode items, of which the frame has a row each. Raises DataError, BundleError."""
+        manifest = self.manifest
+        records = ItemRecords.encode(
+            frame, self._encoders, self._priors, manifest.item, manifest.item_columns
+        )
+        computed, wanted = self.graphs.compute_all(records.rows), {part.name for part in self.parts}
+        parts = {name: part for name, part in computed.items() if name in wanted}
+        return ItemLayer(records, store_parts(parts, self.stages))
+
+
+def find_item_parts(manifest: BundleManifest, names: Sequence[str]) -> tuple[ItemPart, ...]:
+    """Find item parts by name in the order of the stages, the vectors of all stages for no names.
+
+    Raises ConfigError for a part that no stage has.
+    """
+    known = {part.name: part for stage in manifest.stages for part in stage.parts}
+    wanted = list(names) or [f"{stage.name}.{VECTOR}" for stage in manifest.vector_stages]
+    for name in wanted:
+        if name not in known:
+            raise ConfigError(f"--part: {describe_unknown(name, known, 'item part')}")
+    return tuple(part for name, part in known.items() if name in wanted)
+
+
+PARTITION = 2**20
+"""Rows of a partition, about. It is of whole items."""
+
+
+@dataclass(frozen=True)
+class OlderRows:
+    """The rows that are not their item's newest, by their number in the table."""
+
+    paths: tuple[Path, ...]
+    """Files of ascending numbers, of the partitions that have some."""
+    count: int
+
+    def mark_newest(self, first: int, rows: int) -> Mask:
+        """Mark, among so many rows from a first one, those that are their item's newest: (rows,)."""
+        newest = np.ones(rows, dtype=bool)
+        for path in self.paths:
+            older = read_array(path, np.int64, (None,))
+            begin, end = np.searchsorted(older, [first, first + rows])
+            newest[older[begin:end] - first] = False
+        return newest
+
+
+@dataclass(frozen=True)
+class FindOlderRows:
+    """Finds the older rows of a partition; its number is the task."""
+
+    name: str
+    """Of the table, for errors."""
+    key: str
+    files: Sequence[Path]
+    """Those of `SpreadRows`."""
+    folder: Path
+
+    def path(self, n: int) -> Path:
+        """Return where the numbers of a partition's older rows are written."""
+        return self.folder / f"{n:06d}.npy"
+
+    def __call__(self, n: int) -> int:
+        """Write the numbers. Returns how many there are. Raises DataError if an item has two rows of one time."""
+        rows = read_partition(self.files, n)
+        if rows[ID].n_unique() == len(rows):
+            return 0
+        twice = rows.filter(rows.select(ID, FROM).is_duplicated())
+        if len(twice):
+            raise DataError(
+                f"{self.name}: {self.key}={twice[ID].min()!r} is in several rows; keep one, or tell them apart by a "
+                f"column '{VALID_FROM}'"
+            )
+        newest = newest_rows(rows)[ROW]
+        older: Longs = np.setdiff1d(rows[ROW].to_numpy(), newest.to_numpy(), assume_unique=True)
+        with write_beside(self.path(n)) as partial:
+            write_array(partial, np.sort(older))
+        return len(older)
+
+
+def find_older_rows(
+    table: Table, key: str, ranges: Sequence[RowRange], engine: Engine, folder: Path
+) -> OlderRows:
+    """Find the rows that are not their item's newest.
+
+    Args:
+        table: with a row of each item, or several that `valid_from` distinguishes.
+        key: its column of ids.
+        ranges: the whole table.
+        engine: runs the tasks.
+        folder: receives files.
+
+    Raises DataError: an id is null, or two rows of one item are of the same time.
+    """
+    nulls = table.collect(table.frame.select(table.key(key).null_count())).item()
+    if nulls:
+        raise DataError(f"{table.name}: column '{key}' is null in {nulls:,} rows")
+    partitions = max(1, -(-sum(task.rows for task in ranges) // PARTITION))
+    columns = [table.key(key).alias(ID), table.valid_from().alias(FROM)]
+    spread = SpreadRows(table, columns, [ID], partitions, folder / "ids")
+    files = [folder / "ids" / name for names in engine.run(spread, ranges) for name in names]
+    find = FindOlderRows(table.name, key, files, folder / "older")
+    counts = engine.run(find, range(partitions))
+    for path in files:
+        path.unlink(missing_ok=True)
+    return OlderRows(tuple(find.path(n) for n, count in enumerate(counts) if count), sum(counts))
+
+
+RANGE = 2**19
+"""Rows of a task."""
+BATCH = 65_536
+"""Items encoded at once."""
+
+
+@dataclass(frozen=True)
+class WriteVectors:
+    """The task that encodes a range of rows and writes the vectors of its newest ones."""
+
+    table: Table
+    encoder: CatalogueEncoder
+    older: OlderRows
+    folder: Path
+    """Receives the parts."""
+    batch: int
+
+    def path(self, task: RowRange) -> Path:
+        """Return where the part of a range is written."""
+        return self.folder / f"{task.first:015d}.arrow"
+
+    def __call__(self, task: RowRange) -> int:
+        """Write a part. Returns how many items it has. Raises DataError, BundleError."""
+        written, schema = 0, vector_schema(self.table, self.encoder)
+        with write_beside(self.path(task)) as partial, pa.ipc.new_file(str(partial), schema) as writer:
+            for rows in self._newest_rows(task):
+                layer = self.encoder.encode(rows)
+                writer.write_batch(_to_batch(layer, schema))
+                written += len(rows)
+        return written
+
+    def _newest_rows(self, task: RowRange) -> Iterator[pl.DataFrame]:
+        """Read the rows in batches whose bounds depend on the table alone."""
+        manifest, first = self.encoder.manifest, task.first
+        columns, key = manifest.request_columns.item, manifest.item
+        own = [self.table.key(key), *map(pl.col, self.table.own(columns))]
+        for read in task.read(self.table, own):
+            frame = self.table.look_up(read, key, columns)
+            for rows in frame.iter_slices(self.batch):
+                newest = self.older.mark_newest(first, len(rows))
+                first += len(rows)
+                if newest.any():
+                    yield rows.filter(pl.Series(newest))
+
+
+def vector_schema(table: Table, encoder: CatalogueEncoder) -> pa.Schema:
+    """Return the columns of the file: the id, and `PART.STAGE` for each item part, such as `vector.prerank`."""
+    manifest = encoder.manifest
+    ids = table.collect(table.frame.select(table.key(manifest.item)).head(0)).to_arrow().schema
+    fields = [pa.field(_column_name(part.name), pa.list_(pa.float32(), part.width)) for part in encoder.parts]
+    return pa.schema([ids.field(0), *fields])
+
+
+def _column_name(part: str) -> str:
+    stage, _, name = part.rpartition(".")
+    return f"{name}.{stage}"
+
+
+def _to_batch(layer: ItemLayer, schema: pa.Schema) -> pa.RecordBatch:
+    ids = layer.records.ids.values.to_arrow().cast(schema.types[0])
+    matrices = [
+        layer.parts[f"{stage}.{part}"] for part, _, stage in (n.partition(".") for n in schema.names[1:])
+    ]
+    vectors = [
+        pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(one.decode()).ravel()), one.shape[1])
+        for one in matrices
+    ]
+    return pa.RecordBatch.from_arrays(
+        [ids, *(v.cast(t) for v, t in zip(vectors, schema.types[1:], strict=True))], schema=schema
+    )
+
+
+def _join_parts(paths: Sequence[Path], schema: pa.Schema, out: Path) -> None:
+    """Write the rows of parts as one Parquet file, and remove each part when it is written."""
+    # vectors repeat too seldom for a dictionary, which would only be tried and dropped
+    with pq.ParquetWriter(out, schema, use_dictionary=schema.names[:1]) as writer:
+        for path in paths:
+            with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as part:
+                for n in range(part.num_record_batches):
+                    writer.write_batch(part.get_batch(n))
+            path.unlink()
+
+
+def _build_indexes(
+    kind: VectorIndexKind,
+    write: WriteVectors,
+    ranges: Sequence[RowRange],
+    counts: Sequence[int],
+    queries: tuple[str, Floats] | None,
+    engine: Engine,
+    out: Path,
+) -> Iterator[str]:
+    """Build an index of each stage's vectors that meet in a product, from the parts. Yields a line about each."""
+    firsts = accumulate(counts, initial=0)
+    parts = [VectorPart(write.path(task), first) for task, first in zip(ranges, firsts, strict=False)]
+    for stage in write.encoder.manifest.product_stages:
+        asked = queries[1] if queries is not None and queries[0] == stage else None
+        path = out.with_name(f"{out.stem}.{stage}.faiss")
+        yield build_vector_index(kind, stage, parts, sum(counts), asked, engine, write.folder, path)
+
+
+def _open_items(source: str, manifest: BundleManifest) -> Table:
+    """Open a table of items, with vectors from files for columns that it lacks. Raises DataError."""
+    table = Table.scan("items", source, Path())
+    table = with_vector_files(table, manifest.item, manifest.declared, Path(), only_absent=True)
+    table.require([manifest.item, *manifest.request_columns.item])
+    check_rows(table, whole_checks(table, [manifest.item]))
+    return table
+
+
+def write_catalogue(
+    bundle: Location,
+    source: str,
+    out: Path,
+    engine: Engine,
+    progress: Progress = lambda done, total: None,
+    index: VectorIndexKind | None = None,
+    report: Report = lambda line: None,
+    parts: Sequence[str] = (),
+) -> int:
+    """Write item parts of a table of items as Parquet: the id, and `PART.STAGE`, such as `vector.prerank`.
+
+    Numbers are those that a stage reads: rounded as the bundle stores the part.
+
+    The same bytes for any engine and number of workers.
+
+    Args:
+        bundle: the bundle that encodes them.
+        source: the table; an item's newest row counts. A vector whose column it lacks is read from the feature's
+            `file`, relative to the working folder.
+        out: the file, which is written whole or not at all. Parts lie in a folder next to it until then.
+        engine: runs the tasks.
+        progress: receives items done and in all.
+        index: the kind of index to build of each stage's vectors, next to `out`; none if None.
+        report: receives a line for each index.
+        parts: `STAGE.PART`; the vectors of all stages unless given.
+
+    Returns:
+        How many items were written.
+
+    Raises:
+        BundleError: the bundle is damaged, or `out` cannot be written.
+        DataError: the table cannot be encoded, or is empty.
+        ConfigError: an index of what has no vectors, or too few; or no stage has a part.
+        EngineError: a worker ended again and again.
+    """
+    opened = Bundle.open(bundle)
+    encoder, key = CatalogueEncoder.of(opened, engine.threads, parts), opened.manifest.item
+    table = _open_items(source, opened.manifest)
+    ranges = cut_table(table, RANGE)
+    try:
+        with scratch_folder(out) as scratch:
+            older = find_older_rows(table, key, ranges, engine, scratch)
+            items = sum(task.rows for task in ranges) - older.count
+            if not items:
+                raise DataError(f"{source}: has no items")
+            if index is not None:
+                check_index(index, items, opened.manifest, [part.name for part in encoder.parts])
+            write = WriteVectors(table, encoder, older, scratch / "vectors", BATCH)
+            counts = engine.run(write, ranges, lambda n, of: progress(items * n // of, items))
+            if index is not None:
+                asked = read_queries(opened.folder)
+                for line in _build_indexes(index, write, ranges, counts, asked, engine, out):
+                    report(line)
+            with atomic_file(out) as partial:
+                _join_parts([write.path(task) for task in ranges], vector_schema(table, encoder), partial)
+    except OSError as error:
+        raise BundleError(f"{out}: cannot be written: {error}; what was there before is untouched") from None
+    return items

@@ -1,1 +1,0 @@
-"""Descriptions of a bundle for readers in other languages."""

@@ -1,1 +1,0 @@
-"""Tables and lines that commands print, one subject a file."""

@@ -1,1 +1,0 @@
-"""The commands that search for better settings, and their tables."""

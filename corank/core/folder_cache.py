@@ -1,0 +1,316 @@
+"""A cache of published files on this machine's disk: bounded, shared by processes, the longest unused files go first.
+
+    CACHE/<digest>-<bytes>/…    some files of a published folder, by their names; the digest is of names and contents
+
+Files are fetched under other names, checked by size and SHA-256, and renamed. A folder stays while it is leased. On
+Linux a file that is mapped stays readable after it was removed.
+
+Parts of a published folder, such as shards: fetched when first read, or ahead, and mapped from the cache.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import threading
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Self, TypeVar, overload
+
+from corank.core.errors import MissingObjectError, StorageError
+from corank.core.files import PARTIAL, remove_abandoned
+from corank.core.locks import FolderLease, remove_unread
+from corank.core.published_folder import TRANSFERS, PublishedFile, PublishedFolder
+
+CACHE, CACHE_GIB = "CORANK_CACHE", "CORANK_CACHE_GIB"
+"""Variables of the environment: folder and size of the cache."""
+DEFAULT_GIB = 32.0
+_ENTRY = re.compile(r"[0-9a-f]{32}-([0-9]{1,18})")
+_PARTIAL_ENTRY = re.compile(re.escape(PARTIAL) + r"[0-9a-f]{32}-([0-9]{1,18})-[0-9a-f]{8}")
+
+
+@dataclass(frozen=True)
+class CachedFolder:
+    """Files of a published folder on this machine; they stay as long as this object lives."""
+
+    path: Path
+    lease: FolderLease
+
+
+@dataclass(frozen=True)
+class FolderCache:
+    """A folder of fetched files, of at most `bound` bytes.
+
+    Example:
+        cache = FolderCache.of_environment()
+        cache.fetch(PublishedFolder.open(ObjectUrl.parse("s3://shop/bundle"), "bundle")).path
+    """
+
+    folder: Path
+    bound: int
+
+    @classmethod
+    def of_environment(cls) -> Self:
+        """The cache that CORANK_CACHE and CORANK_CACHE_GIB describe. Raises StorageError for a size that is none."""
+        text = os.environ.get(CACHE_GIB, "")
+        try:
+            gib = float(text or DEFAULT_GIB)
+            bound = int(gib * 2**30)
+        except (ValueError, OverflowError):
+            bound = 0
+        if bound <= 0:
+            raise StorageError(f"{CACHE_GIB}: expected a number of GiB over 0; received {text[:60]!r}")
+        folder = os.environ.get(CACHE)
+        return cls(Path(folder) if folder else Path.home() / ".cache" / "corank" / "objects", bound)
+
+    def fetch(
+        self, source: PublishedFolder, wanted: Callable[[str], bool] = lambda name: True
+    ) -> CachedFolder:
+        """Fetch files of a published folder, unless they are here. Processes that want the same fetch them once.
+
+        Args:
+            source: the folder.
+            wanted: whether a file of a name is wanted; all are unless given.
+
+        Raises:
+            MissingObjectError: a file is no longer there; the folder was published anew, or is damaged.
+            StorageError: a file was altered, is larger than the cache, or the store or the disk refuses.
+        """
+        files = {name: file for name, file in source.files.items() if wanted(name)}
+        size = sum(file.bytes for file in files.values())
+        path = self.folder / f"{_digest(files)}-{size}"
+        if (cached := _open_entry(path, files)) is not None:
+            return cached
+        if size > self.bound:
+            raise StorageError(
+                f"{source.url}: {size:,} bytes are needed at once, and the cache {self.folder} has room for "
+                f"{self.bound:,}; give it more by {CACHE_GIB}"
+            )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with _locked(self.folder / f".{path.name}.lock", remove=True):
+                if (cached := _open_entry(path, files)) is None:
+                    self._fetch(source, files, size, path)
+                    cached = _open_entry(path, files)
+        except OSError as error:
+            raise StorageError(
+                f"{self.folder}: files cannot be kept there: {error}; free space, or name another by {CACHE}"
+            ) from None
+        if cached is None:
+            raise StorageError(f"{path}: was removed by another program; run the command again")
+        return cached
+
+    def keep(self, source: PublishedFolder, folder: Path) -> None:
+        """Take over a folder that was just published, for its next reader.
+
+        It lies next to the folders of the cache, and is gone afterwards unless the cache has no room for it.
+        """
+        size = sum(file.bytes for file in source.files.values())
+        path = self.folder / f"{_digest(source.files)}-{size}"
+        with suppress(OSError, StorageError), _locked(self.folder / ".room.lock"):
+            self._make_room(size)
+            folder.rename(path)
+
+    def _fetch(
+        self, source: PublishedFolder, files: Mapping[str, PublishedFile], size: int, path: Path
+    ) -> None:
+        """Fetch files under other names, and rename. Raises StorageError, OSError."""
+        partial = path.with_name(f"{PARTIAL}{path.name}-{os.urandom(4).hex()}")
+        with _locked(self.folder / ".room.lock"):
+            remove_unread(path)  # damaged
+            remove_abandoned(self.folder, "*")
+            self._make_room(size)
+            partial.mkdir()
+            handle = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
+            with suppress(OSError):  # NFS does not lock folders
+                fcntl.flock(handle, fcntl.LOCK_SH)
+        try:
+            with ThreadPoolExecutor(TRANSFERS) as pool:
+                for name in files:
+                    (partial / name).parent.mkdir(parents=True, exist_ok=True)
+                for _ in pool.map(lambda name: _fetch_file(source, name, partial / name), files):
+                    pass
+            partial.rename(path)
+        finally:
+            os.close(handle)
+            remove_unread(partial)
+
+    def _make_room(self, needed: int) -> None:
+        """Remove the folders that were not used for longest, until there is room; those with a lease stay."""
+        sizes = {}
+        for entry in self.folder.iterdir():
+            match = _ENTRY.fullmatch(entry.name) or _PARTIAL_ENTRY.fullmatch(entry.name)
+            if match:
+                with suppress(OSError):
+                    sizes[entry] = int(match[1]), entry.stat().st_mtime_ns
+        total = sum(size for size, _ in sizes.values())
+        for entry in sorted(sizes, key=lambda entry: sizes[entry][1]):
+            if total + needed <= self.bound:
+                return
+            if _ENTRY.fullmatch(entry.name):
+                remove_unread(entry)
+                total -= 0 if entry.exists() else sizes[entry][0]
+        if total + needed > self.bound:
+            raise StorageError(
+                f"{self.folder}: {needed:,} bytes are needed beside {total:,} that are in use, and the cache has "
+                f"room for {self.bound:,}; give it more by {CACHE_GIB}"
+            )
+
+
+def _digest(files: Mapping[str, PublishedFile]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(f"{name}\0{files[name].bytes} {files[name].sha256}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def _open_entry(path: Path, files: Mapping[str, PublishedFile]) -> CachedFolder | None:
+    """Open a folder of the cache, and note its use; None if it is absent, or a file has not its size."""
+    try:
+        lease = FolderLease(path)
+        if any((path / name).lstat().st_size != file.bytes for name, file in files.items()):
+            return None
+        os.utime(path)
+    except OSError:
+        return None
+    return CachedFolder(path, lease)
+
+
+def _fetch_file(source: PublishedFolder, name: str, path: Path) -> None:
+    """Fetch a file and check it. Raises StorageError, OSError."""
+    file = source.files[name]
+    with path.open("xb") as out:
+        sha256 = source.folder.download(f"{file.version}/{name}", out, file.bytes)
+        size = out.tell()
+    if (size, sha256) != (file.bytes, file.sha256):
+        reason = "its checksum differs" if size == file.bytes else f"not {file.bytes:,} bytes"
+        raise StorageError(
+            f"{source.url}/{file.version}/{name}: altered since it was published ({reason}); publish again"
+        )
+
+
+@contextmanager
+def _locked(file: Path, remove: bool = False) -> Iterator[None]:
+    """Hold a lock that one process at a time can; the file may be removed at the end. Raises OSError."""
+    while True:
+        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            if os.path.samestat(os.fstat(handle), file.stat()):
+                break
+        except FileNotFoundError:
+            pass
+        os.close(handle)  # an earlier holder removed the file after it was opened here
+    try:
+        yield
+    finally:
+        if remove:
+            file.unlink(missing_ok=True)
+        os.close(handle)
+
+
+Part = TypeVar("Part")
+OPEN, AHEAD = 0.5, 0.25
+"""Shares of the cache: what parts that stay open may take, and parts that were fetched ahead."""
+
+
+class RemoteParts(Sequence[Part], Generic[Part]):
+    """Parts that are opened by number. The ones used last stay open, in memory that is mapped.
+
+    What was evicted from the cache while it is open stays readable on Linux.
+    """
+
+    def __init__(
+        self,
+        source: PublishedFolder,
+        cache: FolderCache,
+        folders: Sequence[str],
+        open_part: Callable[[Path], Part],
+    ) -> None:
+        """
+        Args:
+            source: the published folder.
+            cache: where parts are kept.
+            folders: the parts' relative names.
+            open_part: maps all files of a part.
+        """
+        self.source, self.cache, self.folders, self._open_part = source, cache, folders, open_part
+        self._bytes = _measure(source, folders)
+        self._open: OrderedDict[int, Part] = OrderedDict()
+        self._ahead: dict[int, Future[CachedFolder]] = {}
+        self._pool: ThreadPoolExecutor | None = None
+        self._lock = threading.RLock()
+
+    def __len__(self) -> int:
+        return len(self.folders)
+
+    @overload
+    def __getitem__(self, n: int) -> Part: ...
+
+    @overload
+    def __getitem__(self, n: slice) -> Sequence[Part]: ...
+
+    def __getitem__(self, n: int | slice) -> Part | Sequence[Part]:
+        """Open parts. Raises StorageError, also if the folder was published anew since."""
+        if isinstance(n, slice):
+            return [self[one] for one in range(len(self))[n]]
+        n = range(len(self))[n]
+        with self._lock:
+            if n not in self._open:
+                self._open[n] = self._fetch_and_open(n)
+            self._open.move_to_end(n)
+            self._close_oldest()
+            return self._open[n]
+
+    def __iter__(self) -> Iterator[Part]:
+        """Open one part after another, and fetch the next meanwhile."""
+        for n in range(len(self)):
+            if n + 1 < len(self):
+                self.prefetch(n + 1)
+            yield self[n]
+
+    def prefetch(self, n: int) -> None:
+        """Begin to fetch a part that will be read soon; nothing happens if it is at hand, or too much is ahead."""
+        with self._lock:
+            ahead = sum(self._bytes[one] for one in self._ahead) + self._bytes[n]
+            if n in self._open or n in self._ahead or ahead > self.cache.bound * AHEAD:
+                return
+            self._pool = self._pool or ThreadPoolExecutor(1, "fetch ahead")
+            self._ahead[n] = self._pool.submit(self._fetch, n)
+
+    def _fetch(self, n: int) -> CachedFolder:
+        begin = f"{self.folders[n]}/"
+        return self.cache.fetch(self.source, lambda name: name.startswith(begin))
+
+    def _fetch_and_open(self, n: int) -> Part:
+        ahead = self._ahead.pop(n, None)
+        try:
+            cached = self._fetch(n) if ahead is None else ahead.result()
+        except MissingObjectError:
+            if self.source.is_current():
+                raise
+            raise StorageError(
+                f"{self.source.url}: was published anew since this command began; run it again"
+            ) from None
+        return self._open_part(cached.path / self.folders[n])
+
+    def _close_oldest(self) -> None:
+        """Drop the parts that were not used for longest, but the last one; their readers keep them."""
+        total = sum(self._bytes[n] for n in self._open)
+        while len(self._open) > 1 and total > self.cache.bound * OPEN:
+            n, _ = self._open.popitem(last=False)
+            total -= self._bytes[n]
+
+
+def _measure(source: PublishedFolder, folders: Sequence[str]) -> list[int]:
+    """Sum the bytes of each folder's files."""
+    sizes: dict[str, int] = defaultdict(int)
+    depth = {folder.count("/") + 1 for folder in folders}
+    for name, file in source.files.items():
+        for n in depth:
+            sizes["/".join(name.split("/", n)[:n])] += file.bytes
+    return [sizes[folder] for folder in folders]

@@ -1,1 +1,0 @@
-"""Inner loops over arrays that numpy alone does not do well."""

@@ -1,1 +1,0 @@
-"""Nearest neighbours by dot product: exact, or by inverted lists."""

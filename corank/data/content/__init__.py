@@ -1,1 +1,0 @@
-"""Content of items and users in separate files, next to their tables."""

@@ -1,1 +1,0 @@
-"""Histories whose events are listed, in columns or in tables of their own: what packing makes of them."""

@@ -1,1 +1,0 @@
-"""Logs whose rows hold lists of candidates."""

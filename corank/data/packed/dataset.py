@@ -1,0 +1,331 @@
+"""Packed data: request-major arrays of one log, memory-mapped."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import polars as pl
+
+from corank.core.arrays import read_array, read_frame, read_ragged
+from corank.core.errors import DataError, MissingObjectError
+from corank.core.folder_cache import RemoteParts
+from corank.core.locks import FolderLease
+from corank.core.objects import Location, ObjectUrl
+from corank.core.ragged import Rows
+from corank.core.types import Floats, Ints, Longs
+from corank.data.packed.manifest import (
+    PACK_AGAIN,
+    PackManifest,
+    RemotePack,
+    identify_pack,
+    naming_damage,
+    read_pack_manifest,
+)
+from corank.data.packed.shard import (
+    FeatureSelection,
+    SelectedShards,
+    Shard,
+    list_features,
+    map_rows,
+    row_features,
+)
+from corank.data.packed.split_counts import COUNTS, ORDINALS, ItemCounts, RequestContents
+from corank.data.point_in_time import VersionedRows, newest_rows
+from corank.features.encoders import Encoders, read_encoder_files
+from corank.features.history_events import EventParts, Events
+from corank.features.log_schema import FROM, ID, ROW, DataSettings
+from corank.features.operands import OperandNames, Operands
+from corank.features.priors import PriorCounts, PriorSnapshots
+from corank.features.schema import Schema
+
+ENCODERS = "encoders"
+"""The folder within packed data that holds the encoders."""
+_MAPPED = (
+    "codes",
+    "users",
+    "item_keys",
+    "item_ordinals",
+    "item_counts",
+    "request_contents",
+    "item_operands",
+    "item_columns",
+    "priors",
+)
+
+
+@dataclass(frozen=True)
+class PackedDataset:
+    """Packed data, memory-mapped. All is mapped when they are opened: they may be packed anew meanwhile.
+
+    Example:
+        packed = PackedDataset.open(Path("packed/example"))
+        packed.splits["train"][0].request_start
+    """
+
+    folder: Path
+    manifest: PackManifest
+    schema: Schema
+    encoders: Encoders
+    items: Rows
+    """A row for each item and time from which it holds."""
+    events: dict[str, Events]
+    """By `History.events`."""
+    splits: Mapping[str, Sequence[Shard]]
+    """Those of object storage are fetched when they are read first."""
+    identity: tuple[int, int] | None = None
+    """Distinguishes this packing from later ones; None while it is written."""
+    url: ObjectUrl | None = None
+    """Their URL in object storage; `folder` is a local copy of all but the shards."""
+    lease: FolderLease | None = field(default=None, repr=False, compare=False)
+    """Keeps the copy of all but the shards; None for data on this machine."""
+
+    @classmethod
+    def open(cls, location: Location, expect: str | None = None) -> Self:
+        """Open packed data; only manifest and encoders are read.
+
+        Args:
+            location: the folder of the packed data, or its URL.
+            expect: the fingerprint of the config and the files that it should be packed from.
+
+        Raises:
+            DataError: the data are missing, incomplete, damaged, or of another fingerprint.
+            StorageError: the object store refuses, or there are none.
+        """
+        if isinstance(location, ObjectUrl):
+            return cls._open_remote(location, expect)
+        return cls._open_local(location, expect)
+
+    @classmethod
+    def _open_local(cls, folder: Path, expect: str | None) -> Self:
+        while True:
+            # a folder that is replaced meanwhile could give a part of each
+            identity = identify_pack(folder)
+            try:
+                packed = cls._open(folder, expect, identity)
+            except (DataError, OSError):
+                if identify_pack(folder) == identity:
+                    raise
+            else:
+                if identify_pack(folder) == identity:
+                    return packed
+
+    @classmethod
+    def _open(cls, folder: Path, expect: str | None, identity: tuple[int, int] | None) -> Self:
+        manifest = read_pack_manifest(folder, expect)
+        with naming_damage(folder):
+            for name, size in manifest.files.items():
+                path = folder / name
+                file_size = path.stat().st_size if path.is_file() else None
+                if file_size != size:
+                    raise DataError(
+                        f"{path}: expected {size} bytes, found {file_size or 'no file'}: {PACK_AGAIN}"
+                    )
+            schema = Schema(manifest.features)
+            loaded = cls.load(folder, manifest, Encoders.load(folder / ENCODERS, schema))
+            return replace(loaded, identity=identity)._map_all()
+
+    @classmethod
+    def _open_remote(cls, url: ObjectUrl, expect: str | None) -> Self:
+        while True:
+            remote = RemotePack.open(url, expect)
+            try:
+                return cls._load_remote(remote)
+            except MissingObjectError:
+                if remote.published.is_current():
+                    raise
+
+    @classmethod
+    def _load_remote(cls, remote: RemotePack) -> Self:
+        shared_folder = remote.fetch_shared()
+        encoders = Encoders.load(shared_folder.path / ENCODERS, Schema(remote.manifest.features))
+        loaded = cls.load(shared_folder.path, remote.manifest, encoders, remote.shards)
+        return replace(
+            loaded,
+            identity=identify_pack(shared_folder.path),
+            url=remote.published.url,
+            lease=shared_folder.lease,
+        )._map_all()
+
+    def naming_damage(self) -> AbstractContextManager[None]:
+        """As `naming_damage`, of their folder."""
+        return naming_damage(self.folder)
+
+    def _map_all(self) -> Self:
+        for name in _MAPPED:
+            getattr(self, name)
+        return self
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        manifest: PackManifest,
+        encoders: Encoders,
+        open_shards: Callable[[str, Callable[[Path], Shard]], Sequence[Shard]] | None = None,
+        derived: bool = True,
+    ) -> Self:
+        """Memory-map packed data whose manifest and encoders are read.
+
+        Args:
+            folder: of the packed data.
+            manifest: of them.
+            encoders: of them.
+            open_shards: opens a split's shards with a function that opens one; by default at once, from the folder.
+            derived: whether the rows have derived features; while they are packed, they have not yet.
+
+        Raises:
+            DataError: an array is missing, damaged, or of another type or shape.
+        """
+        schema = encoders.schema
+        names = dict.fromkeys(history.events for history in schema.histories().values())
+        events = {n: Events.open(folder / "events", n, EventParts.of(schema, n)) for n in names}
+        items = folder / "items"
+        item_lists = [read_ragged(items, n) for n in list_features(schema, "item")]
+
+        def open_shard(path: Path) -> Shard:
+            return Shard.open(path, manifest, schema, events, derived)
+
+        def open_all(split: str, open_one: Callable[[Path], Shard]) -> Sequence[Shard]:
+            return tuple(open_one(folder / split / shard.name) for shard in manifest.splits[split])
+
+        return cls(
+            folder,
+            manifest,
+            schema,
+            encoders,
+            map_rows(items, item_lists, row_features(schema, "item", derived)),
+            events,
+            {split: (open_shards or open_all)(split, open_shard) for split in manifest.splits},
+        )
+
+    def with_features(self, schema: Schema) -> Self:
+        """See the data with some of their features alone, with the settings of a schema.
+
+        Args:
+            schema: features of these data; settings that packing does not read may be others.
+        """
+        features = {name: schema.features[name] for name in self.schema.features if name in schema.features}
+        if features == self.schema.features:
+            return self
+        seen = Schema(features)
+        select, splits = FeatureSelection(self.schema, seen), self.splits
+        if not select.is_whole:
+            splits = {split: SelectedShards(shards, select) for split, shards in splits.items()}
+        view = replace(
+            self,
+            manifest=self.manifest.model_copy(update={"features": features}),
+            schema=seen,
+            encoders=Encoders(seen, {n: e for n, e in self.encoders.fitted.items() if n in features}),
+            items=select.rows("item", self.items),
+            splits=splits,
+        )
+        # files go by the number of a feature: what is mapped stays that of all features
+        view.__dict__.update({name: getattr(self, name) for name in _MAPPED})
+        return view
+
+    @property
+    def location(self) -> Location:
+        """The packed data's folder or URL."""
+        return self.folder if self.url is None else self.url
+
+    def prefetch(self, split: str, n: int) -> None:
+        """Begin to fetch the n-th shard of a split, which will be read soon, if it is in object storage."""
+        shards = self.splits[split]
+        if isinstance(shards, RemoteParts):
+            shards.prefetch(n)
+
+    @property
+    def data(self) -> DataSettings:
+        """The settings of the tables."""
+        return self.manifest.data
+
+    @cached_property
+    def codes(self) -> str:
+        """A hash of the encoders: the weights of a model hold for these codes alone."""
+        return hash_encoders(self.folder)
+
+    def read_encoders(self) -> bytes:
+        """Read names and bytes of the encoders' files. Raises DataError if they are of a later packing."""
+        files = read_encoder_files(self.folder / ENCODERS)
+        if identify_pack(self.folder) != self.identity:
+            raise DataError(f"{self.folder}: was packed anew since this command began: run it again")
+        return files
+
+    @cached_property
+    def users(self) -> pl.Series:
+        """The distinct users of the log, ascending: (U,)."""
+        return read_frame(self.folder / "users.arrow")["user"]
+
+    @cached_property
+    def item_keys(self) -> pl.DataFrame:
+        """Columns `item` and `valid_from` (ms UTC, NEVER for always) of the item rows."""
+        return read_frame(self.folder / "items" / "keys.arrow")
+
+    @cached_property
+    def item_ordinals(self) -> Ints:
+        """The item of each item row, as an index into the distinct items."""
+        return read_array(self.folder / ORDINALS, np.int32, (len(self.items),))
+
+    @cached_property
+    def item_counts(self) -> dict[str, ItemCounts]:
+        """The candidates of each item, by split."""
+        items, levels = int(self.item_ordinals[-1]) + 1, len(self.data.levels)
+        return {s: ItemCounts.open(self.folder / COUNTS / s, items, levels) for s in self.splits}
+
+    @cached_property
+    def request_contents(self) -> dict[str, RequestContents]:
+        """The contents of each request, by split."""
+        levels, labels = len(self.data.levels), list(self.data.labels)
+        counts = {s: sum(shard.requests for shard in shards) for s, shards in self.manifest.splits.items()}
+        return {
+            s: RequestContents.open(self.folder / COUNTS / s, levels, labels, requests)
+            for s, requests in counts.items()
+        }
+
+    @cached_property
+    def item_versions(self) -> VersionedRows:
+        """The item rows, for lookup by item and time."""
+        return VersionedRows(self.item_keys.rename({"item": ID, "valid_from": FROM}))
+
+    @cached_property
+    def item_operands(self) -> Operands:
+        """The operands of the item rows, vectors among them."""
+        wanted = OperandNames.of(self.schema, "item")
+        loaded = Operands.load(self.folder / "items" / "operands", wanted, len(self.items))
+        return loaded.with_vectors(self.schema.row_features("item"), self.items)
+
+    @cached_property
+    def item_columns(self) -> dict[str, Floats]:
+        """Those of the data's `columns` that are read from items, by item row."""
+        folder, shape = self.folder / "items", (len(self.items),)
+        return {
+            name: read_array(folder / f"column.{name}.npy", np.float32, shape)
+            for name in self.manifest.item_columns
+        }
+
+    @cached_property
+    def priors(self) -> PriorSnapshots:
+        """The counts of every prior, period by period."""
+        folders = {name: prior_folder(self.folder, n) for n, name in enumerate(self.schema.priors())}
+        rates = {name: PriorCounts.load(folder) for name, folder in folders.items()}
+        return PriorSnapshots(rates, self.data.timezone)
+
+    def newest_items(self) -> tuple[pl.Series, Longs]:
+        """Return the I distinct items, ascending, and the newest row of each: (I,), (I,)."""
+        rows = newest_rows(self.item_versions.frame.with_row_index(ROW)).sort(ID)
+        return rows[ID], rows[ROW].to_numpy().astype(np.int64)
+
+
+def hash_encoders(folder: Path) -> str:
+    """Hash the encoders of packed data: the weights of a model hold for these codes alone. Raises OSError."""
+    return hashlib.sha256(read_encoder_files(folder / ENCODERS)).hexdigest()
+
+
+def prior_folder(folder: Path, n: int) -> Path:
+    """Return the folder of the n-th prior's counts, in packed data as in a bundle."""
+    return folder / "priors" / str(n)

@@ -1,0 +1,303 @@
+"""The manifest of packed data: what a folder holds, and from which config and files it was packed.
+
+The input files of a config: what identifies the version of a file, and the columns that are read.
+
+Packed data in object storage: what all read is fetched at once, a shard when it is read first or ahead.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import polars as pl
+from pydantic import ValidationError
+
+from corank.core.errors import CorankError, DataError
+from corank.core.files import is_plain_name, parse_json, read_regular_file, restore_folder
+from corank.core.folder_cache import CachedFolder, FolderCache, RemoteParts
+from corank.core.objects import ObjectUrl, is_url
+from corank.core.published_folder import PublishedFolder
+from corank.core.settings import Settings
+from corank.data.column_sources import Source
+from corank.data.tables import VALID_FROM, Table, find_source_files
+from corank.data.validate import SERVED_ID
+from corank.features.feature_kind import Feature, FeatureKind
+from corank.features.log_schema import DataSettings
+from corank.features.schema import Schema
+
+Versions = dict[str, Any]
+"""Path of a file, relative so that a project's folder may move, or URL → what identifies its version, if known."""
+
+
+def list_inputs(data: DataSettings, features: Mapping[str, FeatureKind]) -> dict[str, str | list[str]]:
+    """List the paths of each table, and of each feature with files of its own, by its key in the config."""
+    sources = {"log": data.log_files, "items": data.items, "users": data.users, "truth": data.truth}
+    sources |= {f"events.{name}": events.table for name, events in data.events.items()}
+    inputs = {f"data.{name}": source for name, source in sources.items() if source is not None}
+    return inputs | {f"features.{n}": list(f.vector.files) for n, f in features.items() if f.vector.files}
+
+
+def find_versions(data: DataSettings, features: Mapping[str, FeatureKind], base: Path) -> dict[str, Versions]:
+    """Find the versions of all input files, by table. Raises DataError, StorageError if a file is missing."""
+    return {
+        key: {
+            file.path if is_url(file.path) else os.path.relpath(file.path, base): file.version
+            for file in find_source_files(source, base)
+        }
+        for key, source in list_inputs(data, features).items()
+    }
+
+
+def hash_versions(versions: Mapping[str, Versions]) -> dict[str, str]:
+    """Hash the versions of the files of each table."""
+    return {
+        key: hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+        for key, files in versions.items()
+    }
+
+
+def name_columns(data: DataSettings, features: Mapping[str, FeatureKind]) -> set[str]:
+    """Name the columns that packing may read: every text of the settings counts as such, and features' names."""
+    names = {VALID_FROM, SERVED_ID, *features, *data.labels}
+    values: list[Any] = [data.model_dump(mode="json")]
+    values += [feature.model_dump(mode="json") for feature in features.values()]
+    while values:
+        match values.pop():
+            case str() as text:
+                names.add(text)
+            case dict() as mapping:
+                values += [value for key, value in mapping.items() if key not in ("kind", "side")]
+            case list() as several:
+                values += several
+    return names
+
+
+def find_columns(data: DataSettings, features: Mapping[str, FeatureKind], base: Path) -> dict[str, list[str]]:
+    """Find the columns that packing may read of each table, such as `data.items`. Raises DataError."""
+    named = name_columns(data, features)
+    return {
+        key: sorted(named & Table.scan(key.removeprefix("data."), source, base).types.keys())
+        for key, source in list_inputs(data, {}).items()
+    }
+
+
+FORMAT = 7
+MANIFEST = "manifest.json"
+"""The file's name."""
+MOST_BYTES = 1 << 28
+"""Bytes of the file, at most."""
+PACK_AGAIN = "run `corank pack` again"
+
+
+class ShardCount(Settings):
+    """Name and size of a shard."""
+
+    name: str
+    requests: int
+    candidates: int
+
+
+class ContinuedFrom(Settings):
+    """The packed data that others continue."""
+
+    location: str
+    """Their folder or URL."""
+    fingerprint: str
+    through: int
+    """When their training ended, ms UTC."""
+    fixed: bool = False
+    """Whether vocabularies were frozen."""
+
+
+class InputFile(Settings):
+    """A file at the time of a packing."""
+
+    version: tuple[int, int | str] | None
+    """Changes with the file, as in `SourceFile`."""
+    rows: int
+    first: int | None
+    """Time of the earliest row, ms UTC; None if there is no row with a time."""
+    last: int | None
+    """Time of the latest row, ms UTC."""
+    days: dict[str, int] = {}
+    """Rows of each day, in the data's time zone, before training ends."""
+    late: dict[str, int] = {}
+    """Rows that came late: of days of an earlier packing, which did not read them."""
+
+
+InputFiles = dict[str, dict[str, InputFile]]
+"""By table, `log` or `events.NAME`, its files, by path as `find_versions` names them."""
+
+
+class GrownRows(Settings):
+    """The difference of a vocabulary from that of the packed data before."""
+
+    admitted: int
+    """Values that are new."""
+    evicted: int
+    """Values that were removed."""
+    free: int | None = None
+    """Values that may still come, up to `max_rows`; None without it."""
+
+
+class PackManifest(Settings):
+    """Describes a folder of packed data; written last."""
+
+    format: int
+    fingerprint: str
+    data: DataSettings
+    features: dict[str, Feature]
+    splits: dict[str, list[ShardCount]]
+    levels: dict[str, int]
+    """Candidates of each level."""
+    dropped: dict[str, int]
+    """Reason → rows that were left out, or users without a row in `users`."""
+    last: int
+    """The time of the log's last candidate, ms UTC."""
+    sources: dict[str, Source]
+    """The table of each feature of a column."""
+    item_columns: list[str]
+    """Those of the data's `columns` that are of the items."""
+    files: dict[str, int]
+    """Bytes of every file, by its path within the folder."""
+    inputs: dict[str, str]
+    """The input files of each table, or feature with files of its own, from `hash_versions`."""
+    columns: dict[str, list[str]]
+    """The columns that packing may read of each table, from `find_columns`."""
+    through: int
+    """Rows before it, ms UTC, were trained on or are history."""
+    continued: ContinuedFrom | None = None
+    """The packed data that they continue, if any."""
+    input_files: InputFiles = {}
+    """The files of the log and of events, from which later packings see what is old and what came late."""
+    grown: dict[str, GrownRows] = {}
+    """By feature whose vocabulary continued, how it grew and shrank."""
+
+
+def packed_settings(features: Mapping[str, Feature]) -> dict[str, Any]:
+    """The settings of features by which they are packed: all but those that networks alone read."""
+    return {
+        name: feature.model_dump(mode="json", exclude=set(feature.unpacked_settings))
+        for name, feature in features.items()
+    }
+
+
+def fingerprint(
+    data: DataSettings, schema: Schema, base: Path, continued: ContinuedFrom | None = None
+) -> str:
+    """Hash what packing reads: the settings of tables and features, and what identifies the version of each input file.
+
+    Of a file that is its size and time, of an object size and etag.
+    Of data that continue others, `continued`, it is a hash of those, too.
+    Of a URL that is not of an object store there is only its name. Raises DataError, StorageError if a file is missing.
+    """
+    inputs = find_versions(data, schema.features, base)
+    parts = [FORMAT, data.model_dump(mode="json"), packed_settings(schema.features), inputs]
+    if continued is not None:
+        parts += [continued.fingerprint, continued.through, continued.fixed]
+    text = json.dumps(parts, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def identify_pack(folder: Path) -> tuple[int, int] | None:
+    """Return what distinguishes one packing of a folder from the next; None if there are no packed data.
+
+    Packed data that a killed packing had moved away are put back.
+    """
+    restore_folder(folder)
+    try:
+        stat = (folder / MANIFEST).stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns
+
+
+def read_pack_manifest(folder: Path, expect: str | None = None) -> PackManifest:
+    """Read the manifest of packed data.
+
+    Args:
+        folder: of the packed data.
+        expect: the fingerprint that they should have.
+
+    Raises DataError if it is absent, damaged, of another format or of another fingerprint.
+    """
+    path = folder / MANIFEST
+    try:
+        plain = parse_json(read_regular_file(folder, MANIFEST, MOST_BYTES))
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"{folder}: no packed data here; run `corank pack`") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: damaged ({error}): {PACK_AGAIN}") from None
+    form = plain.get("format") if isinstance(plain, dict) else None
+    if form != FORMAT:
+        raise DataError(f"{path}: packed in format {form}, this version reads {FORMAT}: {PACK_AGAIN}")
+    try:
+        manifest = PackManifest.model_validate(plain)
+    except (ValidationError, CorankError):
+        raise DataError(f"{path}: damaged: {PACK_AGAIN}") from None
+    names = [shard.name for shards in manifest.splits.values() for shard in shards]
+    if not all(map(is_plain_name, [*manifest.splits, *names])):
+        raise DataError(f"{path}: damaged (a split or a shard has no plain name): {PACK_AGAIN}")
+    if expect is not None and manifest.fingerprint != expect:
+        raise DataError(f"{folder}: packed from another config or other files: {PACK_AGAIN}")
+    return manifest
+
+
+@contextmanager
+def naming_damage(folder: Path) -> Iterator[None]:
+    """Raise DataError, which names a folder of packed data, for an error of the block that damage explains.
+
+    Not every value is checked when data are opened: that would take as long as to read them all.
+    """
+    try:
+        yield
+    except (LookupError, ValueError, TypeError, OverflowError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{folder}: damaged ({type(error).__name__}: {error}): {PACK_AGAIN}") from error
+
+
+PACKED_DATA = "packed data"
+"""The declared content of a published folder of packed data."""
+Shard = TypeVar("Shard")
+
+
+@dataclass(frozen=True)
+class RemotePack:
+    """One publication of packed data."""
+
+    published: PublishedFolder
+    cache: FolderCache
+    manifest: PackManifest
+
+    @classmethod
+    def open(cls, url: ObjectUrl, expect: str | None = None) -> Self:
+        """Read the manifest of packed data.
+
+        Args:
+            url: their location.
+            expect: the fingerprint that they should have.
+
+        Raises DataError, StorageError.
+        """
+        cache, published = FolderCache.of_environment(), PublishedFolder.open(url, PACKED_DATA)
+        folder = cache.fetch(published, lambda name: name == MANIFEST)
+        try:
+            manifest = read_pack_manifest(folder.path, expect)
+        except DataError as error:
+            raise DataError(str(error).replace(str(folder.path), str(url))) from None
+        return cls(published, cache, manifest)
+
+    def fetch_shared(self) -> CachedFolder:
+        """Fetch all that is no shard: items, users, events, encoders, priors. Raises StorageError."""
+        return self.cache.fetch(
+            self.published, lambda name: name.partition("/")[0] not in self.manifest.splits
+        )
+
+    def shards(self, split: str, open_shard: Callable[[Path], Shard]) -> Sequence[Shard]:
+        """Return the shards of a split, none of which is fetched yet."""
+        folders = [f"{split}/{shard.name}" for shard in self.manifest.splits[split]]
+        return RemoteParts(self.published, self.cache, folders, open_shard)

@@ -1,0 +1,309 @@
+"""A shard of packed data: the requests of a split and of a partition, memory-mapped.
+
+Whole requests of packed data with their candidates: those of a shard, or some of several shards.
+
+Letters: R requests · C candidates.
+
+Packed rows seen with some of their features, such as those of a run that is judged on data packed for another.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self, overload
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from corank.core.arrays import map_table, read_array, read_ragged, read_row_vectors
+from corank.core.errors import DataError
+from corank.core.ragged import Ragged, Rows, concat_ranges, concat_vectors
+from corank.core.types import Floats, Ints, Longs
+from corank.data.packed.manifest import PackManifest
+from corank.features.encoders import assemble_rows, split_rows
+from corank.features.encoding import RowFeatures
+from corank.features.history_events import Events
+from corank.features.operands import OperandNames, Operands
+from corank.features.schema import PLACEMENTS, Placement, Schema
+
+Named = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class LoggedRequests:
+    """R requests of a split in the order of the log, and their C candidates."""
+
+    request_start: Longs
+    """Where each request's candidates begin, and the end: (R + 1,)."""
+    query: Rows
+    """(R). The values of a history, and of an attribute of its items, are the events of all users."""
+    user: Ints
+    """Index into `PackedDataset.users`: (R,)."""
+    time: Longs
+    """ms since 1970 UTC: (R,)."""
+    item: Ints
+    """Row of `PackedDataset.items` at the request's time: (C,)."""
+    level: NDArray[np.uint8]
+    """(C,)"""
+    labels: dict[str, NDArray[np.int8]]
+    """0, 1, or -1 if unknown, as for all candidates that were not exposed: (C,)."""
+    scores: dict[str, Floats]
+    """Logged scores as logits, NaN if there is none: (C,)."""
+    weight: Floats | None
+    """(C,); None if the log does not have it."""
+    position: NDArray[np.int16] | None
+    """Position on the page, −1 if unknown: (C,); None if the log does not have it."""
+    columns: dict[str, Floats]
+    """Those of the data's `columns` that are read from the log: (C,)."""
+    snapshot: Rows
+    """Features of the candidates' items at a snapshot before the request: (C), without columns if there are none."""
+    cross: Rows
+    """(C), without columns if there are no cross features."""
+    operands: Operands
+    """Of the requests, histories left out: (R)."""
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def take(self, requests: Longs) -> "LoggedRequests":
+        """Copy some requests, by position, but for the values of lists, which stay shared."""
+        start = self.request_start[requests]
+        size = self.request_start[requests + 1] - start
+        candidates = concat_ranges(start, size)
+
+        def select(arrays: Named) -> Named:
+            return {name: values[candidates] for name, values in arrays.items()}
+
+        return LoggedRequests(
+            request_start=np.append(0, np.cumsum(size)),
+            query=self.query.take(requests),
+            user=self.user[requests],
+            time=self.time[requests],
+            item=self.item[candidates],
+            level=self.level[candidates],
+            labels=select(self.labels),
+            scores=select(self.scores),
+            weight=None if self.weight is None else self.weight[candidates],
+            position=None if self.position is None else self.position[candidates],
+            columns=select(self.columns),
+            snapshot=self.snapshot.take(candidates),
+            cross=self.cross.take(candidates),
+            operands=self.operands.take(requests),
+        )
+
+    def concat(self, *others: "LoggedRequests") -> "LoggedRequests":
+        """Append other requests of the same data. Values of lists are copied unless all of them share them."""
+        parts = (self, *others)
+        operands, *more = (part.operands.compact() for part in parts)
+        return LoggedRequests(
+            request_start=np.append(0, np.cumsum(np.concatenate([np.diff(p.request_start) for p in parts]))),
+            query=_join_rows([part.query for part in parts]),
+            user=np.concatenate([part.user for part in parts]),
+            time=np.concatenate([part.time for part in parts]),
+            item=np.concatenate([part.item for part in parts]),
+            level=np.concatenate([part.level for part in parts]),
+            labels=_join_named([part.labels for part in parts]),
+            scores=_join_named([part.scores for part in parts]),
+            weight=_join_known([part.weight for part in parts]),
+            position=_join_known([part.position for part in parts]),
+            columns=_join_named([part.columns for part in parts]),
+            snapshot=_join_rows([part.snapshot for part in parts]),
+            cross=_join_rows([part.cross for part in parts]),
+            operands=operands.concat(*more),
+        )
+
+
+def _join_named(parts: Sequence[Named]) -> Named:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _join_known(parts: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
+    """Join arrays that the log has for all requests or for none."""
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if known else None
+
+
+def _join_rows(parts: Sequence[Rows]) -> Rows:
+    return Rows(
+        np.concatenate([part.ids for part in parts]),
+        np.concatenate([part.numbers for part in parts]),
+        tuple(_join_lists(lists) for lists in zip(*(part.lists for part in parts), strict=True)),
+        tuple(concat_vectors(some) for some in zip(*(part.vectors for part in parts), strict=True)),
+    )
+
+
+def _join_lists(parts: Sequence[Ragged]) -> Ragged:
+    """Join lists; histories, whose values are the events of all users, stay views of them."""
+    shared = all(part.values is parts[0].values for part in parts)
+    first, *others = parts if shared else [part.compact() for part in parts]
+    return first.concat(*others)
+
+
+@dataclass(frozen=True)
+class Shard(LoggedRequests):
+    """R requests of a split in the order of time, and their C candidates in the order of the log."""
+
+    folder: Path
+    truth: dict[str, Floats]
+    """True probabilities, for labels of the table of truth: (C,)."""
+    propensity: Floats | None
+    """The probability of exposure, NaN outside of the random bucket: (C,); None if the log does not have it."""
+    key_table: pa.Table
+    """The request key's columns: (R,)."""
+
+    @cached_property
+    def keys(self) -> pl.DataFrame:
+        """The request key's columns: (R,)."""
+        return pl.DataFrame(self.key_table)
+
+    def request_key(self, row: int) -> dict[str, Any]:
+        """Return the request key of one request, by column."""
+        return self.keys.row(row, named=True)
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        manifest: PackManifest,
+        schema: Schema,
+        events: dict[str, Events],
+        derived: bool = True,
+    ) -> Self:
+        """Memory-map a shard, whose rows have `derived` features or, while it is packed, not yet. Raises DataError."""
+
+        def array(name: str, dtype: type[np.generic], count: int | None) -> NDArray[Any]:
+            return read_array(folder / f"{name}.npy", dtype, (count,))
+
+        data, labels = manifest.data, manifest.data.labels
+        logged = [name for name in data.columns if name not in manifest.item_columns]
+        start, query = array("request_start", np.int64, None), folder / "query"
+        if not len(start):
+            raise DataError(f"{folder / 'request_start.npy'}: damaged: it has no end")
+        requests, candidates = len(start) - 1, int(start[-1])
+
+        def rows(placement: Placement, lists: list[Ragged]) -> Rows:
+            count = requests if placement == "query" else candidates
+            placed = row_features(schema, placement, derived)
+            return map_rows(folder / placement, lists, placed, count)
+
+        return cls(
+            request_start=start,
+            query=rows("query", _query_lists(query, schema, events, requests)),
+            user=array("user", np.int32, requests),
+            time=array("time", np.int64, requests),
+            item=array("item", np.int32, candidates),
+            level=array("level", np.uint8, candidates),
+            labels={name: array(f"label.{name}", np.int8, candidates) for name in labels},
+            scores={name: array(f"score.{name}", np.float32, candidates) for name in data.scores},
+            weight=array("weight", np.float32, candidates) if data.weight else None,
+            position=array("position", np.int16, candidates) if data.position else None,
+            columns={name: array(f"column.{name}", np.float32, candidates) for name in logged},
+            snapshot=rows("snapshot", []),
+            cross=rows(
+                "cross",
+                [read_ragged(folder / "cross", n, count=candidates) for n in list_features(schema, "cross")],
+            ),
+            operands=Operands.load(query / "operands", OperandNames.of(schema, "query"), requests),
+            folder=folder,
+            truth={
+                name: array(f"truth.{name}", np.float32, candidates)
+                for name in labels
+                if (folder / f"truth.{name}.npy").exists()
+            },
+            propensity=array("propensity", np.float32, candidates) if data.propensity else None,
+            key_table=map_table(folder / "request.arrow"),
+        )
+
+
+def map_rows(folder: Path, lists: list[Ragged], placed: RowFeatures, count: int | None = None) -> Rows:
+    """Memory-map encoded rows of the features `placed`, with their `lists`: `count` unless None. Raises DataError."""
+    ids = read_array(folder / "ids.npy", np.int32, (count, len(placed.ids)))
+    numbers = read_array(folder / "numbers.npy", np.float32, (len(ids), placed.width))
+    return Rows(ids, numbers, tuple(lists), read_row_vectors(folder, len(placed.vectors), len(ids)))
+
+
+def row_features(schema: Schema, placement: Placement, derived: bool) -> RowFeatures:
+    """Select the features of a placement's rows: all, or those that are not derived."""
+    placed = schema.row_features(placement)
+    return placed if derived else placed.select(n for n in placed if n not in schema.derived(placement))
+
+
+def scalar_features(schema: Schema, placement: Placement) -> RowFeatures:
+    """Select the features of a placement that are read from a column and are no lists: those stored in one piece."""
+    read = row_features(schema, placement, derived=False)
+    return read.select((*read.ids, *read.numbers, *read.vectors))
+
+
+def list_features(schema: Schema, placement: Placement) -> range:
+    """Number the list features of a placement."""
+    return range(len(schema.row_features(placement).lists))
+
+
+def _query_lists(folder: Path, schema: Schema, events: dict[str, Events], count: int) -> list[Ragged]:
+    histories, names = schema.histories(), schema.row_features("query").lists
+    owner = {name: history for name, (history, _) in schema.attributes().items()} | schema.parallels()
+
+    def lists(name: str) -> Ragged:
+        history = owner.get(name, name)
+        if history not in histories:
+            return read_ragged(folder, names.index(name), count=count)
+        history_events = events[histories[history].events]
+        values = history_events.attributes.get(name, history_events.items)
+        return read_ragged(folder, names.index(history), values, count=count)
+
+    return [lists(name) for name in names]
+
+
+@dataclass(frozen=True)
+class FeatureSelection:
+    """Selects the features of `some` out of those of `whole`."""
+
+    whole: Schema
+    some: Schema
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the rows stay as they are."""
+        return all(self.whole.row_features(place) == self.some.row_features(place) for place in PLACEMENTS)
+
+    def rows(self, placement: Placement, rows: Rows) -> Rows:
+        """Select the features of a placement: the same rows if there are no others, otherwise copies of columns."""
+        whole, some = self.whole.row_features(placement), self.some.row_features(placement)
+        return rows if whole == some else assemble_rows(some, split_rows(whole, rows), len(rows))
+
+    def shard(self, shard: Shard) -> Shard:
+        """Select the features of a shard."""
+        return replace(
+            shard,
+            query=self.rows("query", shard.query),
+            snapshot=self.rows("snapshot", shard.snapshot),
+            cross=self.rows("cross", shard.cross),
+        )
+
+
+class SelectedShards(Sequence[Shard]):
+    """Shards with some of their features, selected when they are read first."""
+
+    def __init__(self, shards: Sequence[Shard], select: FeatureSelection) -> None:
+        self._shards, self._select, self._selected = shards, select, dict[int, Shard]()
+
+    def __len__(self) -> int:
+        return len(self._shards)
+
+    @overload
+    def __getitem__(self, n: int) -> Shard: ...
+
+    @overload
+    def __getitem__(self, n: slice) -> Sequence[Shard]: ...
+
+    def __getitem__(self, n: int | slice) -> Shard | Sequence[Shard]:
+        """Select of a shard, or of several. Raises IndexError, StorageError."""
+        if isinstance(n, slice):
+            return [self[one] for one in range(len(self))[n]]
+        n = range(len(self))[n]
+        if n not in self._selected:
+            self._selected[n] = self._select.shard(self._shards[n])
+        return self._selected[n]

@@ -1,0 +1,155 @@
+"""The files of the log and of events, and the rows of each day in them: which are read, and which came late."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from corank.core.errors import DataError
+from corank.core.objects import is_url
+from corank.core.time import NEVER
+from corank.core.types import Report
+from corank.data.event_tables import EventColumns
+from corank.data.packed.manifest import InputFile, InputFiles
+from corank.data.packing.earlier_pack import PackStart
+from corank.data.packing.workspace import PackWorkspace
+from corank.data.tables import SourceFile, Table, find_source_files, scan_files
+from corank.features.log_schema import DataSettings
+
+UNKNOWN: dict[str, Any] = {"rows": 0, "first": None, "last": None, "days": {}, "known": {}}
+"""The survey of a file whose times cannot be read."""
+
+
+@dataclass(frozen=True)
+class SurveyFile:
+    """Counts the rows of a file, the task, by day. Reads its times alone."""
+
+    table: Table
+    time: pl.Expr
+    """ms UTC."""
+    timezone: str
+    end: int
+    """When training ends, ms UTC."""
+    since: int
+    """When the training of the earlier packing ended, ms UTC."""
+
+    def __call__(self, path: str) -> dict[str, Any]:
+        """Return `rows`, `first`, `last`, and by day the rows before `end` and before `since`.
+
+        A file whose times cannot be read alone has none: it is read with the others, whose checks report why.
+        """
+        moment = pl.from_epoch("time", "ms").dt.replace_time_zone("UTC").dt.convert_time_zone(self.timezone)
+        times = scan_files(self.table.format, [path]).select(time=self.time)
+        by_day = times.group_by(day=moment.dt.date()).agg(
+            rows=pl.len(),
+            first=pl.col("time").min(),
+            last=pl.col("time").max(),
+            days=(pl.col("time") < self.end).sum(),
+            known=(pl.col("time") < self.since).sum(),
+        )
+        try:
+            days = self.table.collect(by_day.sort("day"))
+        except DataError:
+            return UNKNOWN
+        dated = days.drop_nulls("day").with_columns(pl.col("day").cast(pl.String))
+        counts = {
+            name: {day: rows for day, rows in dated.select("day", name).iter_rows() if rows}
+            for name in ("days", "known")
+        }
+        return {
+            "rows": days["rows"].sum(),
+            "first": days["first"].min(),
+            "last": days["last"].max(),
+            **counts,
+        }
+
+
+def survey_files(
+    workspace: PackWorkspace, data: DataSettings, base: Path, start: PackStart
+) -> tuple[InputFiles, dict[str, list[str]]]:
+    """Find the files of the log and of events, and which of them are read.
+
+    Files that the earlier packing lists, and whose rows are all older than what is read, are not opened.
+
+    Args:
+        workspace: runs the tasks, and receives a line about rows that came late.
+        data: the settings of the tables.
+        base: the folder that the tables' paths are relative to.
+        start: from when on tables are read.
+
+    Returns:
+        All files by table, and the paths to read, by table. Raises DataError, StorageError if a file is missing.
+    """
+    known = {} if start.earlier is None else start.earlier.manifest.input_files
+    input_files: InputFiles = {}
+    read: dict[str, list[str]] = {}
+    tables = {"log": (data.log_files, data.time, start.log_from)}
+    for name, events in data.events.items():
+        column = EventColumns.of(events, data).time
+        tables[f"events.{name}"] = (events.table, column, start.tables_from.get(name, NEVER))
+    for name, (source, column, since) in tables.items():
+        files = {
+            file.path if is_url(file.path) else os.path.relpath(file.path, base): file
+            for file in find_source_files(source, base)
+        }
+        input_files[name] = _survey(workspace, data, start, name, column, files, known.get(name, {}))
+        kept = [
+            files[path].path for path, input_file in input_files[name].items() if _is_read(input_file, since)
+        ]
+        # of a table without later rows one file is read for the columns
+        read[name] = kept or [list(files.values())[-1].path]
+        _report_late(workspace.report, name, input_files[name])
+    return input_files, read
+
+
+def _is_read(file: InputFile, since: int) -> bool:
+    return since == NEVER or file.last is None or file.last >= since
+
+
+def _survey(
+    workspace: PackWorkspace,
+    data: DataSettings,
+    start: PackStart,
+    name: str,
+    column: str,
+    files: Mapping[str, SourceFile],
+    known: Mapping[str, InputFile],
+) -> dict[str, InputFile]:
+    """Count the rows of the files of a table by day; the earlier packing's counts of unopened files are kept."""
+    opened = [path for path, file in files.items() if _is_open(file, known.get(path), start.since)]
+    surveyed: Sequence[dict[str, Any]] = []
+    if opened:
+        paths = [files[path].path for path in opened]
+        try:
+            table = Table.scan(name, paths[:1], Path())
+            survey = SurveyFile(table, table.moment(column), data.timezone, data.training_end(), start.since)
+            surveyed = workspace.run(f"files {name}", survey, paths)
+        except DataError:  # reported when all files are opened
+            surveyed = [UNKNOWN] * len(paths)
+    input_files = {path: known[path].model_copy(update={"late": {}}) for path in files if path not in opened}
+    for path, result in zip(opened, surveyed, strict=True):
+        before = known[path].days if path in known else {}
+        seen = {day: rows - before.get(day, 0) for day, rows in result["known"].items()}
+        late = {day: rows for day, rows in seen.items() if rows > 0} if start.earlier else {}
+        counts = {key: value for key, value in result.items() if key != "known"}
+        input_files[path] = InputFile(version=files[path].version, late=late, **counts)
+    return {path: input_files[path] for path in files}
+
+
+def _is_open(file: SourceFile, known: InputFile | None, since: int) -> bool:
+    """Whether a file must be opened: it is new, has changed, or has rows that the earlier packing does not hold."""
+    if known is None or file.version is None or known.version != file.version:
+        return True
+    return known.last is None or known.last >= since
+
+
+def _report_late(report: Report, name: str, files: Mapping[str, InputFile]) -> None:
+    for path, file in files.items():
+        for day, rows in file.late.items():
+            report(
+                f"{name}: {rows:,} rows of {day} in {path} came after that day was packed, and are left out; "
+                f"`--repack {day}` takes them in"
+            )

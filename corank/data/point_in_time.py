@@ -1,0 +1,113 @@
+"""The rows of `items` and `users` by id and by the time from which they hold."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+import polars as pl
+
+from corank.core.errors import DataError
+from corank.core.hash_index import Keys
+from corank.core.ordering import bisect_ranges
+from corank.core.time import NEVER
+from corank.core.types import Index, Longs
+from corank.data.tables import VALID_FROM, Table
+from corank.data.validate import check_rows, number_checks, whole_checks
+from corank.features.log_schema import FROM, ID
+
+
+def newest_rows(rows: pl.DataFrame) -> pl.DataFrame:
+    """Keep the newest row of each ID: that of the latest FROM, and of several at one time the last."""
+    return rows.sort(FROM, maintain_order=True).unique(ID, keep="last", maintain_order=True)
+
+
+@dataclass(frozen=True)
+class VersionedRows:
+    """N rows, ascending by id and by the time from which they hold.
+
+    The first row of each id holds from NEVER on, with features missing if the table has no row without `valid_from`.
+    """
+
+    frame: pl.DataFrame
+    """Columns ID, FROM and those of the features: (N)."""
+
+    @classmethod
+    def read(
+        cls, table: Table, key: str, columns: list[str], wanted: pl.Series, only: bool
+    ) -> tuple[Self, pl.Series]:
+        """Read the rows of `items` or `users`.
+
+        Args:
+            table: the table.
+            key: its column of ids.
+            columns: the features' columns.
+            wanted: ids of the log, of the table's type.
+            only: whether other ids than the wanted ones are left out.
+
+        Returns:
+            The rows, and the wanted ids that are not in the table, ascending.
+
+        Raises:
+            DataError: two rows of one id and time differ, an id is null, or a number is NaN or infinite.
+        """
+        table.require([key, *columns])
+        check_rows(table, [*whole_checks(table, [key]), *number_checks(table, columns, [key])])
+        kind = table.collect(table.frame.select(table.key(key)).head(0)).to_series().dtype
+        if kind != wanted.dtype:
+            raise table.unfit(key, f"{wanted.dtype}, as in the log")
+        own = [table.key(key).alias(ID), table.valid_from().alias(FROM), *table.own(columns)]
+        rows = table.frame.select(own)
+        if only:
+            rows = rows.join(pl.LazyFrame({ID: wanted}), on=ID, how="semi")
+        frame = table.collect(rows).unique()
+        if frame[ID].null_count():
+            raise DataError(f"data.{table.name}: column '{key}' is null in {frame[ID].null_count()} rows")
+        twice = frame.filter(frame.select(ID, FROM).is_duplicated())
+        if len(twice):
+            raise DataError(
+                f"data.{table.name}: {key}={twice[ID].min()!r} has rows that differ; "
+                f"keep one, or tell them apart by a column '{VALID_FROM}'"
+            )
+        absent = wanted.filter(~wanted.is_in(frame[ID].implode())).sort()
+        complete = cls.complete(frame, wanted)
+        return cls(table.look_up(complete.frame, ID, columns)), absent
+
+    @classmethod
+    def complete(cls, frame: pl.DataFrame, wanted: pl.Series) -> Self:
+        """Sort rows, and add one of missing features from NEVER on to each id, wanted or not, without one."""
+        have = frame.filter(pl.col(FROM) == NEVER)[ID]
+        ids = pl.concat([frame[ID], wanted.alias(ID)]).unique()
+        bare = ids.filter(~ids.is_in(have.implode())).to_frame().with_columns(pl.lit(NEVER).alias(FROM))
+        return cls(pl.concat([frame, bare], how="diagonal").sort(ID, FROM))
+
+    @classmethod
+    def from_ids(cls, ids: pl.Series) -> Self:
+        """Make a row of each id, if there is no table."""
+        return cls.complete(pl.DataFrame(schema={ID: ids.dtype, FROM: pl.Int64}), ids)
+
+    @cached_property
+    def ids(self) -> Keys:
+        """The distinct ids, ascending."""
+        return Keys(self.frame[ID].unique(maintain_order=True))
+
+    @cached_property
+    def _offsets(self) -> Longs:
+        first = (self.frame[FROM] == NEVER).arg_true().to_numpy().astype(np.int64)
+        return np.append(first, len(self.frame))
+
+    @cached_property
+    def _from(self) -> Longs:
+        return self.frame[FROM].to_numpy()
+
+    def find(self, ids: pl.Series, times: Longs) -> Longs:
+        """Find the row of each id that holds at a time (valid_from ≤ time): (M,). Every id must be here."""
+        return self.find_at(self.ids.find(ids), times)
+
+    def find_at(self, index: Index, times: Longs) -> Longs:
+        """Find the row that holds at a time of each id, by its index among `ids`: (M,)."""
+        low: Longs = self._offsets[index]
+        if len(self._from) == len(self._offsets) - 1:
+            return low
+        row: Longs = bisect_ranges(self._from, low, self._offsets[index + 1], times + 1) - 1
+        return row

@@ -1,1 +1,0 @@
-"""Logs of served requests as tables, whose values clients wrote."""

@@ -1,1 +1,0 @@
-"""CSV files: what of them is no text, and which line does not fit."""

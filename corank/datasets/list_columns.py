@@ -1,0 +1,280 @@
+"""Columns of a log of lists as features: by type, what a newcomer would write for a table that nobody has described.
+
+Columns of lists have an element a candidate, or are of the request. Those that look as if they were logged after the
+click are told apart.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from corank.core.types import Mask
+
+MOST_CATEGORIES = 1000
+"""A column of whole numbers with more values is a number, not a category."""
+RARE = 5
+OFTEN = 100
+"""An item that is shown in training less often gets no embedding of its own: its rates and columns say more."""
+SAMPLE = 200_000
+"""Impressions that are looked at, at most; the last ones."""
+FEW = 20
+"""A column of whole numbers with at most so many values is a category."""
+LATE_AUC = 0.97
+"""A number that orders clicked above other candidates so well, alone, was hardly known before the click."""
+ENOUGH = 20
+"""Clicked and other candidates, or requests, that a verdict on a column rests on, each, at least."""
+MOSTLY = 0.5
+"""A list with a larger share of candidates of its own impression records what happened to them."""
+USUAL_LENGTH = 50
+"""A feature of kind ids reads so many values by default."""
+
+_LATE_NAME = re.compile(r"(^|_)(dwell|play|played|watch|watched|stay|scroll|read_time|view_time|viewed)(_|$)")
+
+
+@dataclass(frozen=True)
+class AlongColumn:
+    """A column of lists, with an element a candidate or of the request."""
+
+    name: str
+    settings: str
+    """Of the feature, in the config's words."""
+    late: str
+    """Why it looks as if it was logged after the click; blank if it does not."""
+
+
+def list_along(
+    log: pl.LazyFrame, candidates: str, used: set[str]
+) -> tuple[list[str], list[str], dict[str, str]]:
+    """Choose the columns that have an element a candidate in every row, and other lists of texts or whole numbers.
+
+    Args:
+        log: the impressions.
+        candidates: the column of candidates.
+        used: columns that have another role.
+
+    Returns:
+        The names of both; and all columns of lists without an element a candidate → why they are no such.
+    """
+    types = log.collect_schema()
+    lists = {n: k for n, k in types.items() if isinstance(k, pl.List | pl.Array) and n not in used}
+    length = pl.col(candidates).list.len()
+    unlike = [(_length(pl.col(n), k) != length).fill_null(True).sum().alias(n) for n, k in lists.items()]
+    counts = log.select(*unlike).collect(engine="streaming").row(0, named=True) if lists else {}
+    chosen, others, left_out = [], [], {}
+    for name, kind in lists.items():
+        inner = kind.inner
+        if counts[name]:
+            left_out[name] = f"{counts[name]:,} lists are of another length than '{candidates}'"
+            if isinstance(kind, pl.List) and (inner.is_integer() or inner == pl.String):
+                others.append(name)
+        elif not (inner.is_numeric() or inner in (pl.Boolean, pl.String)):
+            left_out[name] = f"lists of {inner}; expected numbers, text, or true and false"
+        else:
+            chosen.append(name)
+    return chosen, others, left_out
+
+
+def drop_repeats(log: pl.LazyFrame, candidates: str, along: Sequence[str], label: str | None) -> pl.LazyFrame:
+    """Keep one element of a candidate that is in a list twice: the first that was clicked, or else the first.
+
+    Args:
+        log: the impressions.
+        candidates: the column of candidates.
+        along: the columns of lists with an element a candidate.
+        label: one of them, which marks clicked candidates by 1; None if none does.
+    """
+    types, items = log.collect_schema(), pl.col(candidates)
+    places = items.list.eval(pl.int_range(pl.len()))
+    if label is not None:
+        # clicked elements go first; a place is what remains of a number by the number of elements
+        others = pl.col(label).list.eval((pl.element().cast(pl.Int64) != 1).fill_null(True).cast(pl.Int64))
+        places = (others * items.list.len() + places).list.sort() % items.list.len()
+    kept = places.list.gather(items.list.gather(places).list.eval(pl.element().arg_unique())).list.sort()
+    lists = [pl.col(n).cast(pl.List(types[n].inner)) for n in (candidates, *along)]  # type: ignore[attr-defined]
+    return log.with_columns(
+        pl.when(has_repeats(candidates)).then(c.list.gather(kept)).otherwise(c) for c in lists
+    )
+
+
+def has_repeats(candidates: str) -> pl.Expr:
+    """Make an expression: whether a list of candidates has one twice."""
+    return pl.col(candidates).list.n_unique() < pl.col(candidates).list.len()
+
+
+def describe_along(
+    log: pl.LazyFrame, candidates: str, label: str, aligned: bool, names: Sequence[str]
+) -> list[AlongColumn]:
+    """Describe columns with an element a candidate as features.
+
+    Args:
+        log: the impressions, in the order of time.
+        candidates: the column of candidates.
+        label: the column of lists of 0 and 1, an element a candidate, if `aligned`; else of the clicked candidates.
+        aligned: which of both it is.
+        names: the columns.
+    """
+    chosen = log.select(pl.col(candidates).alias("@item"), pl.col(label).alias("@label"), *names)
+    rows = chosen.tail(SAMPLE).collect().explode("@item", *(["@label"] if aligned else []), *names)
+    label_of = pl.col("@label") == 1 if aligned else pl.col("@item").is_in(pl.col("@label"))
+    clicked = rows.select(label_of.fill_null(False)).to_series().to_numpy()
+    return [AlongColumn(name, _settings(rows[name]), why_late(name, rows[name], clicked)) for name in names]
+
+
+def describe_lists(
+    log: pl.LazyFrame, candidates: str, label: str, aligned: bool, names: Sequence[str]
+) -> list[AlongColumn]:
+    """Describe columns of lists of texts or whole numbers that are of the request, as features of it.
+
+    Args:
+        log: the impressions, in the order of time.
+        candidates: the column of candidates.
+        label: the column of lists of 0 and 1, an element a candidate, if `aligned`; else of the clicked candidates.
+        aligned: which of both it is.
+        names: the columns.
+    """
+    if not names:
+        return []
+    rows = log.select(candidates, label, *names).tail(SAMPLE).collect()
+    ones = pl.col(label).list.sum() if aligned else pl.col(label).list.len()
+    clicked = rows.select((ones > 0).fill_null(False)).to_series().to_numpy()
+    shown = pl.col(candidates).cast(pl.List(pl.String))
+    longest = log.select(pl.col(names).list.len().max()).collect(engine="streaming").row(0, named=True)
+    columns = []
+    for name in names:
+        values = pl.col(name).cast(pl.List(pl.String)).list.drop_nulls().list.unique()
+        own, among = rows.select(
+            values.list.len().sum().alias("own"),
+            values.list.set_intersection(shown).list.len().sum().alias("among"),
+        ).row(0)
+        last = f", last: {longest[name]}" if (longest[name] or 0) > USUAL_LENGTH else ""
+        late = (
+            f"{among / own:.0%} of its values are candidates of the same impression"
+            if among > MOSTLY * own
+            else ""
+        )
+        filled = rows[name].list.len().fill_null(0).to_numpy() > 0
+        late = late or _why_late_list(name, filled, clicked) if own else "its lists hold no value"
+        columns.append(AlongColumn(name, f"side: context, kind: ids, min_count: {RARE}{last}", late))
+    return columns
+
+
+def _why_late_list(name: str, filled: Mask, clicked: Mask) -> str:
+    """Say why lists of requests, filled or empty, look as if they were logged after the click; blank if they do not."""
+    if _LATE_NAME.search(name.lower()):
+        return "its name says what happens after a click"
+    enough = min(clicked.sum(), (~clicked).sum()) >= ENOUGH
+    if enough and filled[clicked].mean() > 0.5 and filled[~clicked].mean() < 0.01:
+        return "it is empty unless a candidate was clicked"
+    return ""
+
+
+def why_late(name: str, column: pl.Series, clicked: Mask) -> str:
+    """Say why a column looks as if it was logged after the click; blank if it does not.
+
+    Args:
+        name: of the column.
+        column: a value a candidate: (N,).
+        clicked: whether each was clicked: (N,).
+    """
+    if _LATE_NAME.search(name.lower()):
+        return "its name says what happens after a click"
+    if min(clicked.sum(), (~clicked).sum()) < ENOUGH:
+        return ""
+    known = column.is_not_null().to_numpy()
+    if known[clicked].mean() > 0.5 and known[~clicked].mean() < 0.01:
+        return "it is missing unless the candidate was clicked"
+    if not (column.dtype.is_numeric() or column.dtype == pl.Boolean):
+        return ""
+    values = column.cast(pl.Float64).fill_nan(None).fill_null(0.0)
+    alone = _auc(values, clicked)
+    if max(alone, 1 - alone) >= LATE_AUC:
+        return f"alone it tells clicked candidates from others with an AUC of {max(alone, 1 - alone):.3f}"
+    return ""
+
+
+def _auc(values: pl.Series, clicked: Mask) -> float:
+    """The share of pairs of a clicked and another candidate that the values order, ties counted half."""
+    rank, ones = values.rank("average").to_numpy(), int(clicked.sum())
+    return float((rank[clicked].sum() - ones * (ones + 1) / 2) / (ones * (len(values) - ones)))
+
+
+def _length(column: pl.Expr, kind: pl.DataType) -> pl.Expr:
+    return column.list.len() if isinstance(kind, pl.List) else column.arr.len()
+
+
+def _settings(column: pl.Series) -> str:
+    kind = column.dtype
+    few = kind.is_integer() and column.n_unique() <= FEW
+    if kind == pl.Boolean or few:
+        return "side: cross, kind: id"
+    if kind == pl.String:
+        return "side: cross, kind: id, min_count: 5"
+    return "side: cross, kind: number, scale: quantile"
+
+
+def describe_items(table: pl.DataFrame, item: str) -> dict[str, str]:
+    """Describe a table of items: a feature for each column that can be one, in the config's words.
+
+    Args:
+        table: a row an item.
+        item: its column of ids.
+
+    Returns:
+        Feature → its settings. Text of which every row has its own, times and structs are left out.
+    """
+    features = {item: f"{{side: item, kind: id, min_count: {OFTEN}}}"}
+    for name, column in zip(table.columns, table.iter_columns(), strict=True):
+        if name != item and (settings := _describe(column, "item")):
+            features[free_name(name, features)] = name_column(name, settings)
+    return features
+
+
+def describe_context(types: pl.Schema, used: set[str]) -> dict[str, str]:
+    """Describe the columns of a log that are neither keys, labels nor lists; `used` are left out."""
+    features: dict[str, str] = {}
+    for name, kind in types.items():
+        if name in used:
+            continue
+        if kind == pl.String or kind == pl.Boolean or isinstance(kind, pl.Categorical | pl.Enum):
+            features[free_name(name, features)] = name_column(
+                name, f"side: context, kind: id, min_count: {RARE}"
+            )
+        elif kind.is_numeric():
+            features[free_name(name, features)] = name_column(name, "side: context, kind: bucket")
+    return features
+
+
+def _describe(column: pl.Series, side: str) -> str | None:
+    kind = column.dtype
+    if isinstance(kind, pl.List | pl.Array):
+        inner = kind.inner
+        if inner.is_float():
+            return None
+        whole = inner.is_integer() or inner == pl.String
+        return f"side: {side}, kind: ids, min_count: {RARE}" if whole else None
+    if kind == pl.Boolean or isinstance(kind, pl.Categorical | pl.Enum):
+        return f"side: {side}, kind: id"
+    values = column.n_unique() if kind == pl.String or kind.is_integer() else 0
+    if kind == pl.String:
+        return f"side: {side}, kind: id, min_count: {RARE}" if values <= len(column) // 2 else None
+    if kind.is_integer() and values <= MOST_CATEGORIES:
+        return f"side: {side}, kind: id, min_count: {RARE}"
+    return f"side: {side}, kind: bucket" if kind.is_numeric() else None
+
+
+def free_name(name: str, taken: dict[str, str]) -> str:
+    """A name for a feature: letters, digits and underlines, and not one that is taken."""
+    plain = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
+    plain = plain if plain[:1].isalpha() else f"x{plain}"
+    while plain in taken:
+        plain += "_"
+    return plain
+
+
+def name_column(column: str, settings: str) -> str:
+    """Write a feature's settings, with its column if that cannot be the feature's name."""
+    name = free_name(column, {})
+    return f"{{{settings}}}" if name == column else f"{{{settings}, column: {json.dumps(column)}}}"

@@ -1,1 +1,0 @@
-"""Counts by key and period: how they add up, forget, and smooth a rate."""

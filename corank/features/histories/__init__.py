@@ -1,1 +1,0 @@
-"""Histories of users whose events are listed: how they are declared, and how lists are read."""

@@ -1,1 +1,0 @@
-"""Formulas of losses of the whole funnel."""

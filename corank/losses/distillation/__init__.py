@@ -1,1 +1,0 @@
-"""Formulas of losses that learn the detached scores of teachers."""

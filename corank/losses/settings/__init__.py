@@ -1,1 +1,0 @@
-"""Settings of losses: one file per loss, without torch, which the formula loads."""

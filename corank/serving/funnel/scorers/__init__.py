@@ -1,1 +1,0 @@
-"""The online scorers that corank comes with."""

@@ -1,1 +1,0 @@
-"""Who may call the service: by which names, from which pages, with which tokens; and the audit of writes."""

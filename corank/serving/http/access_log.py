@@ -1,0 +1,256 @@
+"""The access log: a JSON line about each request, to a file or to stdout.
+
+The event loop makes a line and leaves it to a thread, which writes many at once. Lines that wait are bounded; those
+beyond are dropped and counted. The file is opened for each write, so that it is rotated by renaming it.
+
+The audit of a service: a JSON line about every request that writes or reloads, done or refused.
+"""
+
+import fcntl
+import os
+import re
+import stat
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from corank.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from corank.bundle.manifest import BundleManifest
+    from corank.core.types import Report
+    from corank.serving.http.asgi import HttpCall, HttpReply
+
+
+STDOUT = Path("-")
+MAX_LINES = 10_000
+"""Lines that may wait to be written."""
+FLUSH_SECONDS = 0.2
+"""Time between two writes."""
+REQUEST_ID = re.compile(r"[\w.:@/+=-]{1,64}", re.ASCII)
+"""What a client may call a request."""
+CLOSE_SECONDS = 2.0
+"""Time for the last write."""
+LONGEST_PATH = 200
+"""Characters of a path that are logged."""
+PIPE_BYTES = 4096
+"""Bytes that several processes can write to one pipe at once without a mix."""
+
+
+class AccessLog:
+    """Writes a line a request. Several processes may write one file."""
+
+    def __init__(
+        self,
+        path: Path,
+        with_users: bool = False,
+    ) -> None:
+        """
+        Args:
+            path: is made with the mode 0600 if it is missing; `-` is stdout.
+            with_users: whether a line names the user of its request.
+
+        Raises ConfigError if it cannot be written.
+        """
+        self._path, self._with_users = path, with_users
+        self._waiting: deque[bytes] = deque()
+        self._dropped, self._refused = 0, False
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        check_access_log(path)
+
+    def start(self, report: "Report", count_dropped: Callable[[int], None]) -> None:
+        """Start the thread that writes.
+
+        Args:
+            report: receives that the file cannot be written.
+            count_dropped: receives how many lines were dropped.
+        """
+        arguments = (report, count_dropped)
+        self._thread = threading.Thread(
+            target=self._write_regularly, args=arguments, name="corank-access-log", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Write what waits, and stop; no longer than CLOSE_SECONDS."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(CLOSE_SECONDS)
+
+    def observe(self, call: "HttpCall", reply: "HttpReply", began: float) -> None:
+        """Keep the line of a request that is answered, whose answer says its id; as an `Observer`."""
+        request_id = call.header(b"x-request-id")
+        call.id = (
+            request_id if request_id is not None and REQUEST_ID.fullmatch(request_id) else os.urandom(8).hex()
+        )
+        reply.headers.append((b"x-request-id", call.id.encode()))
+        if len(self._waiting) >= MAX_LINES:
+            self._dropped += 1
+            return
+        self._waiting.append(
+            msgspec.json.encode(self._describe(call, reply, time.perf_counter() - began)) + b"\n"
+        )
+
+    def _describe(self, call: "HttpCall", reply: "HttpReply", seconds: float) -> dict[str, Any]:
+        line: dict[str, Any] = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "id": call.id,
+            "method": call.scope["method"],
+            "path": call.scope["path"][:LONGEST_PATH],
+            "status": reply.status,
+            "bytes": len(reply.body),
+            "ms": round(seconds * 1e3, 3),
+            "token": call.caller,
+        }
+        if call.trace is not None:
+            line["trace"] = call.trace
+        if call.why is not None:
+            line["why"] = call.why
+        ranked = [result for result, _, _ in call.ranked]
+        if ranked:
+            line["version"] = ranked[0].manifest.model_version
+            line["role"] = call.ranked[0][2]
+            line["items_seq"] = ranked[0].manifest.items_seq
+            line["candidates"] = sum(len(one.encoded.ids) + len(one.encoded.unknown) for one in ranked)
+            parts = dict.fromkeys(name for one in ranked for name in one.seconds)
+            line["stages"] = {
+                name: round(sum(one.seconds.get(name, 0.0) for one in ranked) * 1e3, 3) for name in parts
+            }
+            if fallbacks := [one.fallback for one in ranked if one.fallback]:
+                line["fallback"] = fallbacks[0]
+            if self._with_users:
+                line["users"] = [one.request.user.get("id") for one in ranked]
+        return line
+
+    def _write_regularly(self, report: "Report", count_dropped: Callable[[int], None]) -> None:
+        while not self._stop.wait(FLUSH_SECONDS):
+            self._write(report, count_dropped)
+        self._write(report, count_dropped)
+
+    def _write(self, report: "Report", count_dropped: Callable[[int], None]) -> None:
+        dropped, self._dropped = self._dropped, 0
+        lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        try:
+            _append(self._path, lines)
+        except OSError as error:
+            dropped += len(lines)
+            if not self._refused:
+                report(f"{self._path}: the access log cannot be written: {error.strerror}")
+            self._refused = True
+        else:
+            self._refused = self._refused and not lines
+        if dropped:
+            count_dropped(dropped)
+
+
+def check_access_log(path: Path) -> None:
+    """Make the file if it is missing. Raises ConfigError if it cannot be written."""
+    try:
+        _append(path, [])
+    except OSError as error:
+        raise ConfigError(f"--access-log: {path}: cannot be written: {error.strerror}") from None
+
+
+def _append(path: Path, lines: list[bytes]) -> None:
+    """Append whole lines."""
+    if path == STDOUT:
+        handle = sys.__stdout__.fileno() if sys.__stdout__ is not None else os.open(os.devnull, os.O_WRONLY)
+        _write_all(handle, lines)
+        return
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    try:
+        _write_all(handle, lines)
+    finally:
+        os.close(handle)
+
+
+def _write_all(handle: int, lines: list[bytes]) -> None:
+    """Write lines in pieces that other processes' lines do not break: a file takes any size, a pipe a page."""
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        pieces = [b"".join(lines)] if lines else []
+    else:
+        pieces = []
+        for line in lines:
+            if pieces and len(pieces[-1]) + len(line) <= PIPE_BYTES:
+                pieces[-1] += line
+            else:
+                pieces.append(line)
+    for piece in pieces:
+        while piece:
+            piece = piece[os.write(handle, piece) :]
+
+
+REFUSED_A_MINUTE = 100
+"""Lines about refused requests, which anybody can cause; those beyond are counted in the next line."""
+
+
+def name_change(manifest: "BundleManifest") -> dict[str, Any]:
+    """Name a state of the items: the version, and number and id of its last change, as `corank store log` does."""
+    return {
+        "version": manifest.content,
+        "items_seq": manifest.items_seq,
+        "items_id": manifest.items_id,
+    }
+
+
+class AuditLog:
+    """Writes audit lines to a file, or to stderr. Several processes may write one file."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """`path` is made with the mode 0600 if it is missing. Raises ConfigError if it cannot be written."""
+        self._path = path
+        self._minute, self._refused, self._suppressed = 0, 0, 0
+        if path is not None:
+            try:
+                self._append(path, b"")
+            except OSError as error:
+                raise ConfigError(f"{path}: the audit cannot be written: {error.strerror}") from None
+
+    def record(self, action: str, status: int, **facts: Any) -> None:
+        """Write a line.
+
+        Args:
+            action: what was asked for, such as `upsert`.
+            status: of the reply.
+            facts: who, and from which change to which.
+        """
+        if status >= 400 and not self._may_record_refusal():
+            self._suppressed += 1
+            return
+        line = {"time": datetime.now(UTC).isoformat(), "action": action, "status": status} | facts
+        if self._suppressed:
+            line["refusals_not_recorded"], self._suppressed = self._suppressed, 0
+        encoded = msgspec.json.encode(line) + b"\n"
+        try:
+            if self._path is not None:
+                self._append(self._path, encoded)
+                return
+        except OSError as error:
+            print(f"corank: {self._path}: the audit cannot be written: {error}", file=sys.stderr)
+        sys.stderr.write(f"corank audit: {encoded.decode()}")
+        sys.stderr.flush()
+
+    def _may_record_refusal(self) -> bool:
+        minute = int(time.monotonic() // 60)
+        if minute != self._minute:
+            self._minute, self._refused = minute, 0
+        self._refused += 1
+        return self._refused <= REFUSED_A_MINUTE
+
+    @staticmethod
+    def _append(path: Path, line: bytes) -> None:
+        """Append a line by one write. The file is opened each time, so that it can be rotated by renaming it."""
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            os.write(handle, line)
+        finally:
+            os.close(handle)

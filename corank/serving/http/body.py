@@ -1,0 +1,446 @@
+"""Bodies read within limits: each in size and time, and all that a worker holds in size.
+
+If the bodies in all would take more, the oldest unfinished one is given up: an honest client sends a body within
+milliseconds, so that the oldest is one that comes slowly on purpose.
+
+JSON and MessagePack: the same bodies and answers, chosen by content type.
+
+MessagePack can say what JSON cannot. Extensions, binary values and keys that are no text are refused by the types of
+bodies; numbers that are not finite are refused here. `candidates` alone may be binary: int64, little endian.
+
+The bodies that the service reads; types and bounds are checked while they are decoded.
+
+The two lines of a body of `/rank/ahead`: a request without candidates, and its candidates.
+"""
+
+import asyncio
+import math
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Protocol, Self, TypeVar, cast
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from corank.bundle.manifest import BundleManifest
+from corank.core.errors import RequestError
+from corank.serving.funnel.request import MAX_CANDIDATES, Columns, GivenCandidates, NumberIds, Request
+from corank.serving.http.asgi import JSON, HttpCall, HttpReply, RefusedError
+from corank.serving.http.serve_settings import Limits
+
+MAX_ITEMS = 10_000
+MAX_BATCH = 32
+"""Requests of a batch."""
+
+
+class Items(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Items to insert or replace: `id` and all columns of each; a column that is left out is missing from then on."""
+
+    items: Annotated[list[Columns], Meta(min_length=1, max_length=MAX_ITEMS)]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The items' columns. Raises RequestError for an item that has no id, or is given twice."""
+        ids = set()
+        for n, row in enumerate(self.items):
+            id_ = row.get("id")
+            if type(id_) not in (int, str):
+                raise RequestError(f"items.{n}: needs an `id`, a whole number or text; received {id_!r}")
+            if id_ in ids:
+                raise RequestError(f"items.{n}: {id_!r} is there twice; give each item once")
+            ids.add(id_)
+        return list(self.items)
+
+
+class RequestBatch(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Requests that one version answers, each decoded on its own, so that one that is invalid spoils no other."""
+
+    requests: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MAX_BATCH)]
+
+
+def check_quotas(request: Request, manifest: BundleManifest) -> None:
+    """Raise RequestError if a request asks a stage to keep more than the bundle does, which takes more time."""
+    if not request.keep:
+        return
+    quotas = {stage.name: stage.keep for stage in manifest.stages}
+    for stage, keep in request.keep.items():
+        if keep > quotas.get(stage, keep):
+            raise RequestError(
+                f"keep.{stage}: expected {quotas[stage]} or less, as the bundle says; received {keep}"
+            )
+
+
+T = TypeVar("T")
+
+MAX_PARTS, MAX_OBJECTS = 250_000, 25_000
+"""Values and objects of a body of JSON, by its commas and braces, those within texts included."""
+MSGPACK = "application/msgpack"
+MAX_MSGPACK = 1 << 20
+"""Bytes of a body of MessagePack, where a value may be one byte: so it takes no longer to decode than JSON may."""
+NOT_FINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]|\xca[\x7f\xff][\x80-\xff]")
+"""How a number that is not finite begins in MessagePack. Bytes of a text may look like it."""
+NOT_FINITE_MARKS = (b"\xcb\x7f", b"\xcb\xff", b"\xca\x7f", b"\xca\xff")
+CANDIDATES_KEY = b"\xaacandidates"
+"""The key as MessagePack has it; a head of 2, 3 or 5 bytes is before the bytes themselves."""
+ID_BYTES = 8
+PackedIds = Annotated[bytes, Meta(min_length=ID_BYTES, max_length=ID_BYTES * MAX_CANDIDATES)]
+
+
+class Codec(Protocol):
+    """Decodes bodies of one content type, and encodes answers."""
+
+    content_type: str
+
+    def check(self, body: bytes) -> None:
+        """Raise RequestError or RefusedError for a whole body that takes too long to decode."""
+
+    def decode(self, part: bytes | msgspec.Raw, kind: type[T]) -> T:
+        """Decode a body, or a part of one. Raises RequestError, which names the field."""
+
+    def encode(self, value: Any) -> bytes:
+        """Encode an answer."""
+
+
+class JsonCodec:
+    """JSON."""
+
+    content_type = JSON
+    encode = staticmethod(msgspec.json.encode)
+
+    def check(self, body: bytes) -> None:
+        """As `Codec.check`: a count is a hundred times as fast as to decode millions of values and then refuse them."""
+        for mark, most, what in ((b",", MAX_PARTS, "values"), (b"{", MAX_OBJECTS, "objects")):
+            # so many marks need as many bytes
+            if len(body) > most and (count := body.count(mark)) > most:
+                raise RequestError(f"body: expected {most:,} {what} or fewer; received {count:,}")
+
+    def decode(self, part: bytes | msgspec.Raw, kind: type[T]) -> T:
+        """As `Codec.decode`."""
+        return _decode(_json_decoder, part, kind)
+
+
+class MsgpackCodec:
+    """MessagePack."""
+
+    content_type = MSGPACK
+    encode = staticmethod(msgspec.msgpack.encode)
+
+    def check(self, body: bytes) -> None:
+        """As `Codec.check`."""
+        if len(body) > MAX_MSGPACK:
+            raise RefusedError(
+                413, f"a body of {MSGPACK} has {MAX_MSGPACK:,} bytes at most; send JSON, or less"
+            )
+
+    def decode(self, part: bytes | msgspec.Raw, kind: type[T]) -> T:
+        """As `Codec.decode`."""
+        if kind is Request:
+            packed = _decode(_msgpack_decoder, part, PackedRequest)
+            _refuse_not_finite(_without_ids(bytes(part), packed), packed)
+            return cast(T, packed)
+        decoded = _decode(_msgpack_decoder, part, kind)
+        if kind is Items:  # parts of other types are decoded again, as one of these
+            _refuse_not_finite(bytes(part), decoded)
+        return decoded
+
+
+def _decode(decoder: Any, part: bytes | msgspec.Raw, kind: type[T]) -> T:
+    try:
+        value: T = decoder(kind).decode(part)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise RequestError(f"body: {error}") from None
+    return value
+
+
+_json_decoder, _msgpack_decoder = cache(msgspec.json.Decoder), cache(msgspec.msgpack.Decoder)
+
+
+class PackedRequest(Request, frozen=True):
+    """A request whose candidates may have come as bytes."""
+
+    candidates: GivenCandidates | PackedIds | None = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        """Raise RequestError if the bytes are no whole numbers of 8 bytes."""
+        if isinstance(packed := self.candidates, bytes):
+            if len(packed) % ID_BYTES:
+                raise RequestError(
+                    f"body: candidates: expected int64 of {ID_BYTES} bytes each; received {len(packed):,} bytes"
+                )
+            numbers = NumberIds(np.frombuffer(packed, dtype="<i8"))
+            msgspec.structs.force_setattr(self, "candidates", numbers)
+        super().__post_init__()
+
+
+def _without_ids(part: bytes, request: Request) -> bytes:
+    """The encoding of a request without its candidates' bytes, any of which may look like the mark of a number.
+
+    They are where the key is, for which a search takes a tenth of the time that one for them takes. If the same bytes
+    are in another place, too, one of both is left.
+    """
+    ids: Any = request.candidates
+    if isinstance(ids, NumberIds):
+        size = ids.numbers.nbytes
+        begin = (
+            part.find(CANDIDATES_KEY)
+            + len(CANDIDATES_KEY)
+            + (2 if size < 1 << 8 else 3 if size < 1 << 16 else 5)
+        )
+        if part[begin : begin + size] == ids.numbers.tobytes():
+            return part[:begin] + part[begin + size :]
+    return part
+
+
+def _refuse_not_finite(part: bytes, decoded: Any) -> None:
+    """Raise RequestError if a number of what was decoded is not finite. Marks are found faster than a pattern."""
+    if any(mark in part for mark in NOT_FINITE_MARKS) and NOT_FINITE.search(part) is not None:
+        for field in _not_finite(msgspec.to_builtins(decoded, enc_hook=list), ""):
+            raise RequestError(f"body: expected finite numbers; {field} is none")
+
+
+def _not_finite(value: Any, field: str) -> Iterator[str]:
+    """The fields that hold numbers which are not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield field.removeprefix(".")
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield from _not_finite(part, f"{field}.{key}")
+    elif isinstance(value, list):
+        for n, part in enumerate(value):
+            yield from _not_finite(part, f"{field}.{n}")
+
+
+JSON_CODEC, MSGPACK_CODEC = JsonCodec(), MsgpackCodec()
+CODECS: dict[str, Codec] = {JSON: JSON_CODEC, MSGPACK: MSGPACK_CODEC}
+"""By content type."""
+
+
+def body_codec(call: HttpCall) -> Codec:
+    """The codec of a request's body. Raises RefusedError for another type, or none.
+
+    A page of another site cannot declare these types unasked.
+    """
+    content_type = call.header(b"content-type") or ""
+    codec = CODECS.get(content_type) or CODECS.get(content_type.partition(";")[0].strip().lower())
+    if codec is None:
+        received = f"; received {content_type!r}" if content_type else ""
+        raise RefusedError(415, f"expected the header Content-Type: {' or '.join(CODECS)}{received}")
+    return codec
+
+
+def answer_codec(call: HttpCall) -> Codec:
+    """The codec of the answer: what `Accept` names first; else that of the body; else JSON."""
+    accept = call.header(b"accept")
+    if accept is not None and accept != "*/*":
+        accept = accept.lower()
+        named = [(accept.index(kind), kind) for kind in CODECS if kind in accept]
+        if named:
+            return CODECS[min(named)[1]]
+    return CODECS.get((call.header(b"content-type") or "").partition(";")[0].strip().lower(), JSON_CODEC)
+
+
+def answer_to(
+    call: HttpCall, value: Any, status: int = 200, headers: dict[str, str] | None = None
+) -> HttpReply:
+    """A reply of a value in the type that the client takes."""
+    codec = answer_codec(call)
+    return HttpReply(codec.encode(value), status, headers, codec.content_type)
+
+
+JSON_LINES = "application/x-ndjson"
+RETRY_AFTER = "1"
+"""Seconds after which a refused client should retry."""
+CLOSE = {"Connection": "close"}
+"""Headers of the answer to a body that is not read to the end."""
+
+
+@dataclass(frozen=True)
+class BodyLines:
+    """The first line of a body, and what waits for the second one."""
+
+    first: bytes
+    second: Callable[[], Awaitable[bytes]]
+    """Raises RefusedError as `BodyReader.read` does."""
+
+
+class ReceivedBody:
+    """A body, as far as it has come. It counts as held until its block ends."""
+
+    __slots__ = ("_reader", "call", "codec", "content", "due", "given_up", "timeout")
+
+    def __init__(self, reader: "BodyReader", call: HttpCall, codec: Codec, due: float) -> None:
+        """
+        Args:
+            reader: counts it.
+            call: the request that it is of.
+            codec: of its content type.
+            due: when it must have come, by the clock of the event loop.
+        """
+        self._reader, self.call, self.codec, self.due = reader, call, codec, due
+        self.timeout: asyncio.Timeout | None = None
+        """While a part of it is waited for."""
+        self.content: bytes | bytearray = b""
+        self.given_up = False
+
+    def append(self, part: bytes) -> None:
+        """Add a part. The only part of a body, as most have, is not copied."""
+        if not self.content:
+            self.content = part
+            return
+        if type(self.content) is bytes:
+            self.content = bytearray(self.content)
+        self.content += part
+
+    @property
+    def whole(self) -> bytes:
+        """All of a body that has come to its end."""
+        return bytes(self.content)  # no copy of the only part
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._reader.release(self)
+
+    def decode(self, kind: type[T]) -> T:
+        """Decode a body that has come to its end.
+
+        Raises RequestError, which names the field; RefusedError if it is too large for its codec.
+        """
+        whole = self.whole
+        self.codec.check(whole)
+        return self.codec.decode(whole, kind)
+
+
+class BodyReader:
+    """Reads the bodies of a worker's requests."""
+
+    def __init__(self, limits: Limits) -> None:
+        """`limits`: of a body, of all, and of the time in which one must come."""
+        self._limits = limits
+        self._held = 0
+        self._unfinished: dict[ReceivedBody, None] = {}  # the oldest first
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request with a body is being received or answered."""
+        return not self._unfinished and not self._held
+
+    async def read(self, call: HttpCall) -> ReceivedBody:
+        """Read a body, for a `with` block.
+
+        Raises RefusedError if it is of another type, too large or too slow, or too much is held.
+        """
+        body = self._expect(call, body_codec(call))
+        try:
+            await self._receive(body)
+        except BaseException:
+            self.release(body)
+            raise
+        del self._unfinished[body]
+        return body
+
+    @asynccontextmanager
+    async def read_lines(self, call: HttpCall) -> AsyncIterator["BodyLines"]:
+        """Read the first line of a body of two lines of JSON; the block may wait for the second one.
+
+        Raises RefusedError as `read` does.
+        """
+        content_type = call.header(b"content-type") or ""
+        if content_type.partition(";")[0].strip().lower() != JSON_LINES:
+            raise RefusedError(
+                415, f"expected the header Content-Type: {JSON_LINES}; received {content_type!r}"
+            )
+        with self._expect(call, JSON_CODEC) as body:
+            await self._receive(body, until=b"\n")
+            first, end, _ = body.whole.partition(b"\n")
+
+            async def read_second() -> bytes:
+                await self._receive(body)
+                self._unfinished.pop(body, None)
+                return body.whole[len(first) + len(end) :]
+
+            yield BodyLines(first, read_second)
+
+    def _expect(self, call: HttpCall, codec: Codec) -> ReceivedBody:
+        """Begin to hold a body that is yet to come. Raises RefusedError if it will be too large."""
+        length = call.header(b"content-length")
+        if length is not None and (
+            not length.isdecimal() or len(length) > 20 or int(length) > self._limits.body
+        ):
+            raise self._too_large()
+        body = ReceivedBody(self, call, codec, asyncio.get_running_loop().time() + self._limits.seconds)
+        self._unfinished[body] = None
+        return body
+
+    async def _receive(self, body: ReceivedBody, until: bytes | None = None) -> None:
+        """Receive a body to its end, or to the part that has a mark."""
+        if body.given_up:
+            raise self._too_much()
+        try:
+            async with asyncio.timeout_at(body.due) as body.timeout:
+                while (part := await body.call.next_part()) is not None:
+                    if len(body.content) + len(part) > self._limits.body:
+                        raise self._too_large()
+                    self._make_room(body, len(part))
+                    self._held += len(part)
+                    body.append(part)
+                    if until is not None and until in part:
+                        break
+        except TimeoutError:
+            if body.given_up:
+                raise self._too_much() from None
+            message = f"the body did not come within {self._limits.seconds:g} s"
+            raise RefusedError(408, message, CLOSE) from None
+        finally:
+            body.timeout = None
+
+    def _make_room(self, body: ReceivedBody, size: int) -> None:
+        """Give up the oldest unfinished bodies until `size` more bytes fit; raise RefusedError if it is this one."""
+        while self._held + size > self._limits.bodies or body.given_up:
+            oldest = next(iter(self._unfinished), body)
+            if oldest is body or body.given_up:
+                raise self._too_much()
+            self.release(oldest)
+            oldest.given_up = True
+            if oldest.timeout is not None:
+                oldest.timeout.reschedule(asyncio.get_running_loop().time())
+
+    def release(self, body: ReceivedBody) -> None:
+        """End to hold a body."""
+        self._unfinished.pop(body, None)
+        self._held -= len(body.content)
+        body.content = b""
+
+    def _too_large(self) -> RefusedError:
+        return RefusedError(413, f"a body has {self._limits.body:,} bytes at most")
+
+    def _too_much(self) -> RefusedError:
+        message = f"bodies of {self._limits.bodies:,} bytes are being received; try again"
+        return RefusedError(503, message, CLOSE | {"Retry-After": RETRY_AFTER}, "bodies")
+
+
+_candidates: Any = next(field.type for field in msgspec.structs.fields(Request) if field.name == "candidates")
+
+
+def read_query(line: bytes) -> Request:
+    """Read the first line. Raises RequestError, which names the field."""
+    JSON_CODEC.check(line)
+    request = JSON_CODEC.decode(line, Request)
+    if request.candidates is not None or request.retrieve is not None or request.where:
+        raise RequestError(
+            "body: the first line has neither candidates, retrieve nor where; the second has candidates"
+        )
+    return request
+
+
+def read_candidates(line: bytes) -> list[Any]:
+    """Read the second line. Raises RequestError, which names the field."""
+    JSON_CODEC.check(line)
+    candidates: list[Any] | None = JSON_CODEC.decode(line, _candidates)
+    if candidates is None:
+        raise RequestError("body: expected a list of candidates in the second line; received null")
+    return candidates

@@ -1,1 +1,0 @@
-"""The endpoints of a service: what ranks, what changes what is served, and what tells its state."""

@@ -1,1 +1,0 @@
-"""Users looked up in a store that may be away or slow, while no request waits long."""

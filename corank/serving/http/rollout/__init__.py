@@ -1,1 +1,0 @@
-"""Canary and shadow: versions of a store that a service holds with the live one."""

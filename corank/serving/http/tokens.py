@@ -1,0 +1,296 @@
+"""Tokens of clients: named, each with a scope, read from a file that may change while the service runs.
+
+A file has a JSON object a line: `{"name": "feed", "scope": "write", "sha256": "…"}`. It holds hashes only. Blank lines
+and lines that begin with # are skipped. Several lines may have one name, so that a token can be replaced by another
+while both are accepted.
+
+Rates of requests by token, over all workers of a service: a token bucket each, in memory that the workers share.
+
+A bucket is one number, the time at which it will be full again (the generic cell rate algorithm): a request of a rate
+of r a second moves it by 1/r, and may pass if it lies no further ahead than the burst allows.
+"""
+
+import fcntl
+import hashlib
+import hmac
+import math
+import mmap
+import os
+import secrets
+import stat
+import time
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from corank.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from corank.core.types import Report
+
+
+SLOTS = 16_384
+"""Buckets that can be in use at the same time; a file of tokens has fewer lines."""
+PROBES = 64
+"""Slots that are looked at for a bucket."""
+LOCK_TRIES = 200
+"""A worker that is stopped while it holds the lock must not stop the others: after so many tries they continue."""
+_WORD = 8
+
+
+class Rate(NamedTuple):
+    """How many requests may come."""
+
+    per_second: float
+    burst: float
+    """How many may come at once after a pause."""
+
+    @classmethod
+    def of(cls, per_second: float, burst: float | None = None) -> "Rate":
+        """A rate, with a burst of a second's requests by default."""
+        return cls(per_second, max(1.0, per_second if burst is None else burst))
+
+
+class RateLimiter:
+    """The buckets of a service. A full bucket is as good as none, so its slot is free for another one."""
+
+    def __init__(self, shared: Path | None = None) -> None:
+        """`shared` is a file that the workers of the service map, made here if it is missing; None for one process."""
+        size = 2 * SLOTS * _WORD
+        self._file: int | None = None
+        if shared is None:
+            memory = mmap.mmap(-1, size)
+        else:
+            self._file = os.open(shared, os.O_RDWR | os.O_CREAT, 0o600)
+            os.ftruncate(self._file, size)
+            memory = mmap.mmap(self._file, size)
+        view = memoryview(memory)
+        self._names, self._full_at = view[: SLOTS * _WORD].cast("Q"), view[SLOTS * _WORD :].cast("d")
+
+    def take(self, name: str, rate: Rate, count: int = 1) -> float:
+        """Let requests of a token pass, or not: the seconds after which they may come again; 0 if they pass.
+
+        More requests than the burst pass if the bucket is full, and those that follow wait for all of them.
+        """
+        now, each = time.monotonic(), 1 / rate.per_second
+        locked = self._lock()
+        try:
+            slot = self._find(int.from_bytes(sha256(name.encode()).digest()[:_WORD]) | 1, now)
+            if slot is None:
+                return 0.0
+            full_at = max(now, self._full_at[slot])
+            wait = full_at - now - (rate.burst - min(count, rate.burst)) * each
+            if wait > 1e-9:
+                return wait
+            self._full_at[slot] = full_at + count * each
+            return 0.0
+        finally:
+            if locked:
+                assert self._file is not None
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _lock(self) -> bool:
+        """Lock the buckets against other workers, without waiting for long; the kernel unlocks for one that dies."""
+        if self._file is None:
+            return False
+        for _ in range(LOCK_TRIES):
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            return True
+        return False
+
+    def _find(self, key: int, now: float) -> int | None:
+        """The slot of a bucket, which is given one if it has none; None if there is no free one near."""
+        free = None
+        for n in range(PROBES):
+            slot = (key + n) % SLOTS
+            name = self._names[slot]
+            if name == key:
+                return slot
+            if free is None and (name == 0 or self._full_at[slot] <= now):
+                free = slot
+            if name == 0:
+                break
+        if free is not None:
+            self._names[free], self._full_at[free] = key, now
+        return free
+
+
+RECHECK_SECONDS = 1.0
+"""Time after which the file is looked at again."""
+OPEN_TO_OTHERS = stat.S_IWGRP | stat.S_IXGRP | stat.S_IRWXO
+"""Permissions that a file of tokens must not have. The group may read it, as a mounted secret of Kubernetes allows."""
+LARGEST_FILE = 1 << 20
+"""Bytes of a file of tokens."""
+
+ScopeName = Literal["read", "write", "admin"]
+
+
+class Scope(IntEnum):
+    """What a client may do; a scope includes those before it."""
+
+    READ = 1
+    """Rank, and read what is live."""
+    WRITE = 2
+    """Insert items."""
+    ADMIN = 3
+    """Look for a newer version now."""
+
+
+class Token(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """A token, known by its hash."""
+
+    name: Annotated[str, Meta(pattern=r"^[\w.@-]{1,64}$")]
+    """Its owner, for the audit."""
+    scope: ScopeName
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    rate: Annotated[float, Meta(gt=0, le=1e9)] | None = None
+    """Requests a second; None for the service's limit."""
+    burst: Annotated[float, Meta(ge=1, le=1e9)] | None = None
+    """Requests at once, after a pause; None for those of a second."""
+
+    @classmethod
+    def of(cls, secret: str, name: str, scope: ScopeName, rate: float | None = None) -> "Token":
+        """Make the token of a secret."""
+        return cls(name, scope, hashlib.sha256(secret.encode()).hexdigest(), rate)
+
+    @property
+    def limit(self) -> Rate | None:
+        """How many requests its owner may send; None if unset."""
+        return None if self.rate is None else Rate.of(self.rate, self.burst)
+
+    @property
+    def allows(self) -> Scope:
+        """The scope of its owner."""
+        return Scope[self.scope.upper()]
+
+
+class Tokens:
+    """The tokens of a service."""
+
+    def __init__(
+        self, fixed: Sequence[Token] = (), path: Path | None = None, report: "Report" = lambda line: None
+    ) -> None:
+        """
+        Args:
+            fixed: tokens that never change.
+            path: file of further tokens, which is read again when it changes.
+            report: receives what is wrong with the file; the tokens read before stay.
+        """
+        self._fixed, self._path, self._report = tuple(fixed), path, report
+        self._read: tuple[Token, ...] | None = None
+        self._seen: object = None
+        self._check_at = -math.inf
+
+    def all(self) -> tuple[Token, ...] | None:
+        """The current tokens; None if there is a file, and it could not be read yet."""
+        if self._path is None:
+            return self._fixed
+        now = time.monotonic()
+        if now >= self._check_at:
+            self._check_at = now + RECHECK_SECONDS
+            self._refresh(self._path)
+        return None if self._read is None else self._fixed + self._read
+
+    def find(self, secret: str) -> Token | None:
+        """Find the token of a secret; None if there is none. Takes as long whichever it is."""
+        digest, match = hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest(), None
+        for token in self.all() or ():
+            if hmac.compare_digest(token.sha256, digest):
+                match = token
+        return match
+
+    def _refresh(self, path: Path) -> None:
+        seen = _fingerprint(path)
+        if seen == self._seen and seen is not None:
+            return
+        try:
+            read = read_tokens(path)
+        except ConfigError as error:
+            if seen != self._seen or self._read is None:
+                self._report(f"the tokens of before stay: {error}")
+        else:
+            if self._read is not None:
+                self._report(f"{path}: {len(read)} tokens now")
+            self._read = read
+        self._seen = seen
+
+
+def _fingerprint(path: Path) -> object:
+    """A value that changes with the file; None if the file cannot be read."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_mode
+
+
+def read_tokens(path: Path) -> tuple[Token, ...]:
+    """Read a file of tokens. Raises ConfigError, which names the file and the faulty line."""
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            content = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read: {error.strerror}; `corank token NAME` makes a token and the file"
+        ) from None
+    if mode & OPEN_TO_OTHERS:
+        raise ConfigError(f"{path}: has the mode {stat.S_IMODE(mode):04o}; run `chmod 600 {path}`")
+    if len(content) > LARGEST_FILE:
+        raise ConfigError(f"{path}: a file of tokens has {LARGEST_FILE:,} bytes at most")
+    tokens = []
+    for number, line in enumerate(content.splitlines(), 1):
+        if line.strip() and not line.startswith(b"#"):
+            try:
+                tokens.append(msgspec.json.decode(line, type=Token))
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise ConfigError(f"{path}:{number}: not a token: {error}") from None
+    return tuple(tokens)
+
+
+def add_token(
+    path: Path,
+    name: str,
+    scope: ScopeName,
+    rate: float | None = None,
+    make: Callable[[], str] = lambda: secrets.token_urlsafe(32),
+) -> str:
+    """Make a token and append its hash to a file, which is made with the mode 0600 if it is missing.
+
+    Args:
+        path: file of tokens.
+        name: of its owner.
+        scope: of its owner.
+        rate: requests that its owner may send a second; None for the service's limit.
+        make: makes the secret.
+
+    Returns:
+        The secret, which is stored nowhere.
+
+    Raises ConfigError if the file cannot be written, or is not a file of tokens.
+    """
+    secret = make()
+    line = msgspec.json.encode(Token.of(secret, name, scope, rate)) + b"\n"
+    try:
+        msgspec.json.decode(line, type=Token)
+    except msgspec.ValidationError:
+        raise ConfigError(f"{name!r}: a token's name has 1 to 64 letters, digits, or . @ _ -") from None
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
+    with os.fdopen(handle, "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        read_tokens(path)
+        ended = file.seek(0, os.SEEK_END) == 0 or os.pread(handle, 1, file.tell() - 1) == b"\n"
+        os.write(handle, line if ended else b"\n" + line)
+        os.fsync(handle)
+    return secret

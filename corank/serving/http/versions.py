@@ -1,0 +1,300 @@
+"""The versions that a worker holds with the live one, and which of them answers a request.
+
+A version of a store that a worker holds with the live one, as a canary or as a shadow.
+
+If it fails, the service continues with the live version and reports it.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from corank.bundle.bundle import Bundle
+from corank.core.errors import BundleError, ConfigError, CorankError, StoreError, TrustError
+from corank.core.types import Report
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
+from corank.serving.http.circuit_breaker import BAD, WINDOW, CircuitBreaker
+from corank.serving.http.serve_settings import CanaryShare
+from corank.serving.log.settings import CANARY, SHADOW, Role
+from corank.serving.store.base import Store
+from corank.serving.store.claims import RENEW_SECONDS, write_lease
+from corank.serving.store.fetch import catch_up, fetch_bundle, load_latest
+from corank.serving.store.live_version import StoreState
+from corank.serving.store.source import Source, StoreSource
+
+LONGEST_PAUSE = 60.0
+"""Seconds between two tries to load a version that cannot be loaded; the first is tried again after one."""
+
+Situation = Literal["served", "live", "withdrawn", "missing", "unavailable"]
+"""Of a candidate: it is served; it is the live version itself; its canary was ended; the store does not have it; it
+could not be read so far."""
+
+
+class Candidate:
+    """The funnel of one version, which follows the changes of its store's items."""
+
+    def __init__(
+        self, source: StoreSource, version: str, role: Role, report: Report = lambda line: None
+    ) -> None:
+        """
+        Args:
+            source: of the live version.
+            version: to hold.
+            role: `canary` or `shadow`.
+            report: receives what becomes of it.
+        """
+        self.version, self.role = version, role
+        self.funnel: Funnel | None = None
+        """None while the version is not served."""
+        self.situation: Situation = "unavailable"
+        self.trouble: str | None = None
+        """Why it could not be read last, whether an earlier state of it is loaded or not."""
+        self._source, self._report = source, report
+        self._trusted = source.trusted.keys if source.trusted is not None else None
+        self._pause, self._retry_at, self._renew_at, self._leased = 1.0, 0.0, 0.0, True
+
+    def refresh(self, warm: Callable[[Funnel], None], first: bool = False) -> None:
+        """Load the version or what changed of it; end it if it went live. No error is raised.
+
+        Args:
+            warm: ranks requests with a funnel before it is served.
+            first: whether the service has not begun, so that the version is fetched at full speed.
+        """
+        if time.monotonic() < self._retry_at:
+            return
+        try:
+            store = self._source.open()
+            _, state = StoreState.read(store)
+        except StoreError as error:
+            self._load_cached()
+            self._note_trouble(error)
+            return
+        try:
+            situation = self._read(store, state, warm, first)
+        except Exception as error:
+            # of any kind, such as a broken graph: the live version is served on, and the next try may succeed
+            self._note_trouble(error)
+            return
+        self.trouble, self._pause = None, 1.0
+        self._move_to(situation)
+
+    def _read(
+        self, store: Store, state: StoreState, warm: Callable[[Funnel], None], first: bool
+    ) -> Situation:
+        """Bring the funnel to the state of the store. Raises CorankError, and what a broken bundle raises."""
+        if state.live == self.version:
+            return "live"
+        if self.version not in state.versions:
+            self.funnel, self.situation = None, "missing"
+        if state.require_version(store, self.version).withdrawn and self.role == CANARY:
+            return "withdrawn"
+        self._renew_lease(store)
+        if self.funnel is None:
+            funnel = self._load(store, first)
+            warm(funnel)
+            self.funnel = funnel
+        elif self._trusted is None:
+            self.funnel = catch_up(store, self.version, self.funnel)
+        return "served"
+
+    def _load(self, store: Store, first: bool) -> Funnel:
+        verified = not first and self._source.prefetch(self.version)
+        bundle = fetch_bundle(store, self.version, self._source.cache, verified, self._trusted)
+        # upserted items are not signed
+        funnel = Funnel(bundle)
+        return funnel if self._trusted is not None else load_latest(store, self.version, funnel)
+
+    def _renew_lease(self, store: Store) -> None:
+        """Tell the store, and the cache of this machine, now and then that the version is needed."""
+        if time.monotonic() < self._renew_at:
+            return
+        self._renew_at = time.monotonic() + RENEW_SECONDS
+        with suppress(OSError):
+            os.utime(self._source.cache / self.version)
+        try:
+            write_lease(store, self.version, self.role)
+            self._leased = True
+        except StoreError as error:
+            if self._leased:
+                self._report(
+                    f"{self.role} {self.version}: cannot be noted in the store, so that `corank store prune` may "
+                    f"remove it: {error}"
+                )
+            self._leased = False
+
+    def _load_cached(self) -> None:
+        """Hold the bundle of the cache while the store is away, so that users keep their version over a restart."""
+        if self.funnel is not None or self.situation != "unavailable" or self.trouble is not None:
+            return
+        with suppress(BundleError, TrustError):
+            bundle = Bundle.open(self._source.cache / self.version, trust=self._trusted)
+            named = bundle.manifest.model_copy(update={"content": self.version})
+            self.funnel, self.situation = Funnel(replace(bundle, manifest=named)), "served"
+
+    def _note_trouble(self, error: Exception) -> None:
+        """Report once why the version cannot be read; retry later if no state of it is loaded."""
+        text = str(error) if isinstance(error, CorankError) else repr(error)
+        if self.trouble is None:
+            state = (
+                "as of the last change that was read" if self.funnel is not None else "the live version alone"
+            )
+            self._report(f"{self.role} {self.version}: {text}; serving {state}")
+        self.trouble = text
+        if self.funnel is None:
+            self._retry_at, self._pause = time.monotonic() + self._pause, min(LONGEST_PAUSE, 2 * self._pause)
+
+    def _move_to(self, situation: Situation) -> None:
+        if situation != "served":
+            self.funnel = None
+        if situation == self.situation:
+            return
+        self.situation = situation
+        words = {
+            "live": "has gone live, and ends as such",
+            "withdrawn": "was withdrawn; its users get the live version",
+            "served": "is served",
+        }
+        self._report(f"{self.role} {self.version} {words[situation]}")
+
+    def describe(self) -> dict[str, Any]:
+        """Return its state, for /status."""
+        manifest = None if self.funnel is None else self.funnel.manifest
+        return {
+            "role": self.role,
+            "version": self.version,
+            "situation": self.situation,
+            "error": self.trouble,
+            "model_version": manifest and manifest.model_version,
+            "served_seq": manifest and manifest.items_seq,
+        }
+
+
+@dataclass(frozen=True)
+class CanaryAssignment:
+    """A canary that answers a request."""
+
+    funnel: Funnel
+    is_probe: bool
+    """Whether it failed lately, and is tried again."""
+
+
+class Rollout:
+    """A canary and a shadow, each None if there is none."""
+
+    def __init__(
+        self,
+        share: CanaryShare | None = None,
+        canary: Candidate | None = None,
+        shadow: Candidate | None = None,
+        report: Report = lambda line: None,
+    ) -> None:
+        """
+        Args:
+            share: of the canary's users.
+            canary: answers them.
+            shadow: scores the same requests.
+            report: receives when the canary fails, and when it answers again.
+        """
+        self.share, self.canary, self.shadow, self._report = share, canary, shadow, report
+        self.breaker = CircuitBreaker()
+
+    @classmethod
+    def open(
+        cls, source: Source, canary: str | None, shadow: str | None, report: Report = lambda line: None
+    ) -> "Rollout":
+        """Open the canary and the shadow of a service.
+
+        Args:
+            source: of the live version.
+            canary: `VERSION:SHARE%`; None for no canary.
+            shadow: a version; None for no shadow.
+            report: receives what becomes of them.
+
+        Raises ConfigError if the source is no store.
+        """
+        if canary is None and shadow is None:
+            return cls()
+        if not isinstance(source, StoreSource):
+            raise ConfigError(
+                f"--canary, --shadow: {source.address} is a bundle, and has one version; `corank publish` bundles, and "
+                "serve the store"
+            )
+        share = None if canary is None else CanaryShare.parse(canary)
+        return cls(
+            share,
+            None if share is None else Candidate(source, share.version, CANARY, report),
+            None if shadow is None else Candidate(source, shadow, SHADOW, report),
+            report,
+        )
+
+    @property
+    def candidates(self) -> Iterator[Candidate]:
+        """Those that there are."""
+        return (one for one in (self.canary, self.shadow) if one is not None)
+
+    @property
+    def roles(self) -> list[Role]:
+        """Of all candidates."""
+        return [one.role for one in self.candidates]
+
+    def check_versions(self, source: Source) -> None:
+        """Raise StoreError if the store does not have a version. One that cannot be read is not asked."""
+        if not isinstance(source, StoreSource):
+            return
+        wanted = list(self.candidates)
+        if not wanted:
+            return
+        try:
+            store = source.open()
+            _, state = StoreState.read(store)
+        except StoreError:
+            return
+        for one in wanted:
+            if one.version not in state.versions:
+                known = ", ".join(state.versions) or "none"
+                raise StoreError(
+                    f"--{one.role}: {store.address}: no version {one.version!r}; there are {known}"
+                )
+
+    def refresh(self, warm: Callable[[Funnel], None], first: bool = False) -> None:
+        """Refresh all candidates, as `Candidate.refresh`."""
+        for one in self.candidates:
+            one.refresh(warm, first)
+
+    def assign(self, request: Request) -> CanaryAssignment | None:
+        """Return the canary if it is to answer a request; report its result with `record`."""
+        canary, share = self.canary, self.share
+        if canary is None or share is None or (funnel := canary.funnel) is None:
+            return None
+        if not share.takes(request.user.get("id")):
+            return None
+        admitted = self.breaker.admit()
+        return None if admitted == "skip" else CanaryAssignment(funnel, admitted == "probe")
+
+    def record(self, assigned: CanaryAssignment, good: bool) -> None:
+        """Count whether the canary answered. One that fails often answers nobody for a while."""
+        was_open = self.breaker.is_open
+        if assigned.is_probe:
+            self.breaker.record_probe(good)
+        else:
+            self.breaker.record(good)
+        assert self.canary is not None
+        if self.breaker.is_open and not was_open:
+            self._report(
+                f"canary {self.canary.version}: of its last {WINDOW} requests {BAD} failed; its users get the live "
+                "version"
+            )
+        elif was_open and not self.breaker.is_open:
+            self._report(f"canary {self.canary.version} answers again")
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return the state of all candidates, for /status."""
+        states = [one.describe() for one in self.candidates]
+        for one in states:
+            if one["role"] == CANARY and self.share is not None:
+                one |= {"share": self.share.share, "failing": self.breaker.is_open}
+        return states

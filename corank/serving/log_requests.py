@@ -1,0 +1,300 @@
+"""The requests of a log as a service would receive them: raw columns as known at their time, histories of the log."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+
+from corank.bundle.manifest import BundleManifest
+from corank.core.errors import DataError
+from corank.data.column_sources import Source
+from corank.data.event_tables import EventColumns, open_given_events
+from corank.data.log_rows import constant_columns, log_columns, request_columns
+from corank.data.packing.grouping import GroupedRequests
+from corank.data.point_in_time import VersionedRows
+from corank.data.tables import Table
+from corank.features.history_events import Events, History
+from corank.features.log_schema import (
+    ITEM,
+    LEVEL,
+    PROPENSITY,
+    ROW,
+    TIME,
+    USER,
+    WEIGHT,
+    DataSettings,
+    Label,
+    find_events,
+    label_column,
+    read_labels,
+    read_levels,
+    value_column,
+)
+from corank.features.schema import Schema
+from corank.serving.funnel.request import Request
+
+
+@dataclass(frozen=True)
+class RequestTables:
+    """A log, what a bundle reads of it, and the table of users."""
+
+    log: Table
+    users: Table | None
+    manifest: BundleManifest
+    data: DataSettings
+    """The bundle's settings, of which what prediction does not need is left out."""
+    events: Mapping[str, Table] = field(default_factory=dict)
+    """By name, the tables of events that histories are made of."""
+
+    @classmethod
+    def open(
+        cls,
+        manifest: BundleManifest,
+        log: Table,
+        users: Table | None,
+        events: Mapping[str, str] | None = None,
+        measured: bool = False,
+    ) -> Self:
+        """Check the tables of a bundle's requests.
+
+        Args:
+            manifest: of the bundle.
+            log: the table of logged candidates.
+            users: the table of users, if the bundle reads one.
+            events: by name of `data.events`, the files of the tables that the bundle's histories are made of.
+            measured: whether what is needed to measure predictions is read, too: weight and propensity, if the log
+                has them.
+
+        Raises DataError: a column is missing, or a table that the bundle reads is not given, or one that it does not.
+        """
+        data = needed_settings(manifest, log, measured)
+        opened = cls(log, users, manifest, data, open_event_tables(manifest, events or {}))
+        logged = list(manifest.request_columns.cross)
+        logged += [c for name, c in opened._columns("log") if name in manifest.declared.columns("query")]
+        levels = [data.level] if data.level is not None else []
+        labels = [label.column for label in data.labels.values()]
+        log.require(
+            [*data.request, data.user, data.item, data.time, *logged, *levels, *labels, *data.columns]
+        )
+        wanted = opened.user_columns
+        if wanted and users is None:
+            raise DataError(f"--users: the bundle reads {', '.join(wanted)} from a table of users; name it")
+        if users is not None:
+            if not wanted:
+                raise DataError("--users: the bundle reads nothing from a table of users; leave it out")
+            users.require([data.user, *wanted])
+        return opened
+
+    @property
+    def schema(self) -> Schema:
+        """The bundle's features."""
+        return self.manifest.declared
+
+    @property
+    def user_columns(self) -> list[str]:
+        """The columns of the table of users that the bundle reads."""
+        columns = dict.fromkeys(column for _, column in self._columns("users"))
+        return [column for column in columns if column != self.data.user]
+
+    @property
+    def together(self) -> list[str]:
+        """The columns of `rows` by which they are spread: a user's requests see one another if there are histories."""
+        histories = self.schema.histories().values()
+        derived = any(history.lists is None and history.table is None for history in histories)
+        return [USER] if derived else list(request_columns(self.data).values())
+
+    def rows(self) -> list[pl.Expr]:
+        """Select what is needed of a row of the log."""
+        return log_columns(self.log, self.data, self.schema, self.manifest.sources)
+
+    def _columns(self, source: Source) -> Iterator[tuple[str, str]]:
+        """Features of a source, and their columns."""
+        for name, origin in self.manifest.sources.items():
+            if origin == source:
+                yield from ((name, column) for column in self.schema.columns_of(name))
+
+    def group(self, rows: pl.DataFrame) -> "RequestGroup":
+        """Bring the rows of a partition together by request. Raises DataError for rows that contradict one another."""
+        constant = constant_columns(self.data, self.schema, self.manifest.sources)
+        return RequestGroup(self, GroupedRequests.group(rows, self.data, constant))
+
+
+def open_event_tables(manifest: BundleManifest, given: Mapping[str, str]) -> dict[str, Table]:
+    """Open the tables that histories are made of. Raises DataError if one is missing, or given in vain."""
+    wanted = dict.fromkeys(h.table for h in manifest.declared.histories().values() if h.table)
+    return open_given_events(manifest.data, given, wanted, "histories", Path())
+
+
+def needed_settings(manifest: BundleManifest, log: Table, measured: bool = False) -> DataSettings:
+    """The settings of the log without labels that neither it has nor a history needs, and the like.
+
+    Weight and propensity are of use, if it has them, where predictions are `measured`.
+    """
+    data, histories, labels = manifest.data, manifest.declared.histories().values(), dict[str, Label]()
+    for name in data.labels:
+        chain = _with_given(data, name)
+        if all(label.column in log.types for label in chain.values()):
+            labels |= chain
+    for history in histories:
+        if history.event is not None:
+            labels |= _with_given(data, history.event)
+    named = {name for stage in manifest.stages for name in stage.ordering(data.columns).names}
+    columns = [c for c in manifest.request_columns.values if c in named or c in log.types]
+    level = data.level if histories or data.level in log.types else None
+    named_columns = {"weight": data.weight, "propensity": data.propensity}
+    unused: dict[str, Any] = {"position": None, "scores": {}}
+    unused |= {key: c if measured and c in log.types else None for key, c in named_columns.items()}
+    return data.model_copy(update=unused | {"labels": labels, "level": level, "columns": columns})
+
+
+def _with_given(data: DataSettings, name: str) -> dict[str, Label]:
+    """A label, and those that it takes to be known."""
+    labels = {name: data.labels[name]}
+    while (condition := data.labels[name].given) is not None:
+        name = condition
+        labels[name] = data.labels[name]
+    return labels
+
+
+@dataclass(frozen=True)
+class RequestGroup:
+    """R whole requests of a log, and all others of their users if there are histories."""
+
+    log: RequestTables
+    grouped: GroupedRequests
+
+    def keys(self) -> pl.DataFrame:
+        """The columns that tell candidates apart, and what the log says of them, named as there: (C,).
+
+        A label is 1, 0, or null where it is unknown, as it is for all that was not shown.
+        """
+        data, rows = self.log.data, self.grouped.rows
+        columns = {column: pl.col(name) for column, name in request_columns(data).items()}
+        columns |= {data.user: pl.col(USER), data.item: pl.col(ITEM)}
+        for name, known in read_labels(rows, data).items():
+            columns.setdefault(data.labels[name].column, pl.lit(pl.Series(known)).replace(-1, None))
+        if data.level is not None:
+            codes = range(len(data.levels))
+            level = pl.col(LEVEL).replace_strict(codes, data.levels, return_dtype=pl.String)
+            columns.setdefault(data.level, level)
+        return rows.select(**columns)
+
+    def facts(self) -> pl.DataFrame:
+        """What an evaluation must know of candidates, in columns of `row_columns`: (C,).
+
+        Request key, user, item, time, weight, propensity if the log has it, NaN where it is null, the code of the
+        level, and labels: 1, 0, or −1 where unknown.
+        """
+        data, rows = self.log.data, self.grouped.rows
+        keys = [*request_columns(data).values(), USER, ITEM, TIME]
+        weight = pl.lit(1, dtype=pl.Float32) if data.weight is None else pl.col(WEIGHT)
+        labels = {
+            label_column(name): pl.lit(pl.Series(known)) for name, known in read_labels(rows, data).items()
+        }
+        level = pl.lit(pl.Series(read_levels(rows, data)))
+        drawn = [] if data.propensity is None else [pl.col(PROPENSITY).fill_null(np.nan)]
+        return rows.select(*keys, *drawn, weight.alias(WEIGHT), level.alias(LEVEL), **labels)
+
+    def __iter__(self) -> Iterator[tuple[slice, Request]]:
+        """Yield each request and where its candidates are in the rows, in the order of time."""
+        first, data = self.grouped.first_rows, self.log.data
+        wanted, start = self.log.manifest.request_columns, self.grouped.start
+        users, histories = self._users(first), self._histories(first)
+        for n, row in enumerate(first.iter_rows(named=True)):
+            user = {"id": row[USER]} | {c: row[c] for c in wanted.user if c in row}
+            user |= {c: column[n] for c, column in users.items()}
+            user |= {name: events[n] for name, events in histories.items()}
+            rows = slice(int(start[n]), int(start[n + 1]))
+            context = {c: row[c] for c in wanted.context}
+            yield rows, Request(user, context, row[TIME], self._candidates(rows, wanted.cross, data.columns))
+
+    def _candidates(self, rows: slice, cross: Sequence[str], values: Sequence[str]) -> list[Any]:
+        """The ids of some rows, with the columns of the pair if there are any."""
+        some = self.grouped.rows[rows]
+        if not (cross or values):
+            return some[ITEM].to_list()
+        columns = (
+            {"id": pl.col(ITEM)}
+            | {c: pl.col(c) for c in cross}
+            | {c: pl.col(value_column(c)) for c in values}
+        )
+        return some.select(**columns).to_dicts()
+
+    def _users(self, first: pl.DataFrame) -> dict[str, list[Any]]:
+        """The columns of the table of users at the requests' times: (R,) each."""
+        table, columns, key = self.log.users, self.log.user_columns, self.log.data.user
+        if table is None:
+            return {}
+        versions, _ = VersionedRows.read(table, key, columns, first[USER].unique(), only=True)
+        rows = versions.find(first[USER], first[TIME].to_numpy())
+        return {c: versions.frame[c].gather(rows).to_list() for c in columns}
+
+    def _histories(self, first: pl.DataFrame) -> dict[str, list[list[Any]]]:
+        """By history, what each request sees of its user's events, the oldest first: (R,) each."""
+        histories, rows = self.log.schema.histories(), self.grouped.rows
+        if not histories:
+            return {}
+        labels, data = read_labels(rows, self.log.data), self.log.data
+        cuts, parallels = {}, self.log.schema.parallels().items()
+        for name, history in histories.items():
+            beside = self.log.schema.column_names(feature for feature, of in parallels if of == name)
+            if history.table is not None:
+                columns = EventColumns.of(data.events[history.table], data, history)
+                events = read_user_events(self.log.events[history.table], columns, first[USER], beside)
+            elif history.lists is None:
+                events = rows.filter(find_events(history.event, rows, labels, data))
+            else:
+                continue
+            timed = bool(beside) or name in self.log.manifest.timed_histories
+            cuts[name] = cut_history(history, first, events, beside, data, timed)
+        return cuts
+
+
+def read_user_events(
+    table: Table, columns: EventColumns, users: pl.Series, beside: Sequence[str]
+) -> pl.DataFrame:
+    """Read the events of some users: USER, ITEM, TIME, ROW, and the columns `beside`."""
+    wanted = [*columns.select(table), *(pl.col(column) for column in beside)]
+    chosen = pl.LazyFrame({USER: users.unique()})
+    numbered = table.frame.select(wanted).with_row_index(ROW)
+    return table.collect(numbered.join(chosen, on=USER, how="semi"))
+
+
+def cut_history(
+    history: History,
+    requests: pl.DataFrame,
+    events: pl.DataFrame,
+    beside: Sequence[str],
+    data: DataSettings,
+    timed: bool,
+) -> list[list[Any]]:
+    """Cut a history for R requests: the events of each, the oldest first.
+
+    Args:
+        history: which events.
+        requests: USER and TIME: (R,).
+        events: of their users: USER, ITEM, TIME, ROW.
+        beside: columns of `events` that are attributes of events.
+        data: the settings of the log.
+        timed: whether each event is an object, with its time and attributes, rather than an item's id.
+    """
+    users = requests[USER].unique().sort()
+    events = events.sort(USER, TIME, ROW)
+    offsets = np.append(events[USER].search_sorted(users).to_numpy().astype(np.int64), len(events))
+    start, length = Events.of_times(events[TIME].to_numpy(), offsets).cut(
+        history,
+        users.search_sorted(requests[USER]).to_numpy().astype(np.int64),
+        requests[TIME].to_numpy(),
+        data,
+    )
+    seen = (
+        events[ITEM]
+        if not timed
+        else events.select(
+            pl.struct(pl.col(ITEM).alias("id"), pl.col(TIME).alias("time"), *beside)
+        ).to_series()
+    )
+    return [seen[a : a + n].to_list() for a, n in zip(start.tolist(), length.tolist(), strict=True)]

@@ -1,1 +1,0 @@
-"""Connections to what keeps a store: an LMDB environment, a Redis server."""

@@ -1,0 +1,336 @@
+"""A store that another process reads: damage that kills or stops the reader is an error here, and no more.
+
+LMDB maps a store's file into memory. If the file is shorter than its own pages say, a read of it is a SIGBUS, and if
+its pages are garbled, a read may be a SIGSEGV or take for ever. What a service could check ahead does not tell: a
+sound file, too, may be shorter than its last page, since pages that were never used are never written.
+
+Messages between a service and the process that reads its store: 4 bytes of length, then MessagePack.
+
+The process that reads a store for another one: it carries out the calls that come by standard input, a socket.
+
+It ends when the other process ends, since the socket is closed then. So it ignores the signals that end a service,
+which needs its store until the last request is answered.
+"""
+
+import itertools
+import math
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, ClassVar
+
+import msgspec
+
+from corank.core.errors import StoreError
+from corank.core.registry import load_environment_plugins
+from corank.serving.store.base import Entries, Pairs, Store, find_store_class, hide_password, open_store
+
+MOST = 2**30
+"""Bytes of a message."""
+HEADER = 4
+PIECE = 2**20
+"""Bytes received at once."""
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def send_frame(to: socket.socket, message: object) -> None:
+    """Send a message. Raises OSError, TimeoutError, OverflowError if it is too long."""
+    content = _encoder.encode(message)
+    if len(content) > MOST:
+        raise OverflowError(f"a message of {len(content):,} bytes, and {MOST:,} are the most")
+    to.sendall(len(content).to_bytes(HEADER, "little") + content)
+
+
+def receive_frame(source: socket.socket, due: float = math.inf) -> Any:
+    """Receive a message.
+
+    Args:
+        source: a socket.
+        due: until when, by `time.monotonic`.
+
+    Raises EOFError if the other side has closed the socket, or sends what is no message; TimeoutError, OSError.
+    """
+    size = int.from_bytes(_receive(source, HEADER, due), "little")
+    if size > MOST:
+        raise EOFError
+    try:
+        return msgspec.msgpack.decode(_receive(source, size, due))
+    except msgspec.DecodeError:
+        raise EOFError from None
+
+
+def _receive(source: socket.socket, size: int, due: float) -> bytes:
+    """Receive a number of bytes; most messages come at once."""
+    pieces, left = list[bytes](), size
+    while left:
+        if due < math.inf:
+            seconds = due - time.monotonic()
+            if seconds <= 0:
+                raise TimeoutError
+            source.settimeout(seconds)
+        piece = source.recv(min(left, PIECE))
+        if not piece:
+            raise EOFError
+        pieces.append(piece)
+        left -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+END_SECONDS = 0.5
+"""Time in which a reader must end whose socket is closed."""
+SECONDS = 30.0
+"""Time in which a call must be answered. A write may wait for another process's."""
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds after which a reader that died is started again: twice as many each time, until one has lived longer."""
+COMMAND = (sys.executable, "-m", "corank.serving.store.isolated_store")
+
+
+def open_isolated(url: str) -> Store:
+    """Open a store, by a process of its own if damage to it may kill its reader. Raises StoreError.
+
+    Example:
+        with closing(open_isolated("lmdb:/srv/shop")) as store:
+            store.head()
+    """
+    kind = find_store_class(url)
+    return IsolatedStore(url) if getattr(kind, "maps_memory", False) else open_store(url)
+
+
+class StoreReader:
+    """A process that reads a store, and the socket to it."""
+
+    def __init__(self) -> None:
+        """Start it. Raises OSError."""
+        self.link, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(COMMAND, stdin=theirs.fileno(), stdout=subprocess.DEVNULL)
+        self.began = time.monotonic()
+        self._finish = weakref.finalize(self, _end_process, self.link, self.process)
+
+    def ask(self, message: object) -> Any:
+        """Send a message, and return the reply. Raises StoreError if it is an error; OSError, EOFError."""
+        due = time.monotonic() + SECONDS
+        self.link.settimeout(SECONDS)
+        send_frame(self.link, message)
+        done, value = receive_frame(self.link, due)
+        if not done:
+            raise StoreError(value)
+        return value
+
+    def end(self) -> int:
+        """End the process, and return its exit status."""
+        self._finish()
+        return int(self.process.returncode)
+
+
+def _end_process(link: socket.socket, process: subprocess.Popen[bytes]) -> None:
+    """Close the socket of a reader, which ends then unless it hangs."""
+    link.close()
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+class IsolatedStore:
+    """A `Store` whose calls another process carries out. Safe to share between threads; not after a fork."""
+
+    url_form: ClassVar[str] = "lmdb:PATH"
+
+    def __init__(self, url: str) -> None:
+        """Open the store at `url`, which exists. Raises StoreError."""
+        self.address = hide_password(url)
+        self._url, self._lock, self._numbers = url, threading.Lock(), itertools.count()
+        self._reader: StoreReader | None = None
+        self._closed, self._pause, self._retry_at = False, FIRST_PAUSE / 2, 0.0
+        self._fault = ""
+        with self._lock:
+            self._start()
+
+    def head(self) -> bytes | None:
+        """As `Store.head`."""
+        value: bytes | None = self._call("head")
+        return value
+
+    def swap(
+        self,
+        before: bytes | None,
+        after: bytes,
+        entries: Mapping[str, Pairs] = {},
+        gone: Mapping[str, Sequence[bytes]] = {},
+    ) -> bool:
+        """As `Store.swap`."""
+        return bool(self._call("swap", before, after, entries, gone))
+
+    def put(self, entries: Entries) -> None:
+        """As `Store.put`."""
+        self._call("put", entries)
+
+    def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """As `Store.get`."""
+        values: list[bytes | None] = self._call("get", table, keys)
+        return values
+
+    def scan(self, table: str) -> Iterator[list[tuple[bytes, bytes]]]:
+        """As `Store.scan`."""
+        number = next(self._numbers)
+        try:
+            while (batch := self._call("scan", number, table)) is not None:
+                yield [(key, value) for key, value in batch]
+        except GeneratorExit:
+            with suppress(StoreError):
+                self._call("end_scan", number)
+            raise
+
+    def count(self, table: str) -> int:
+        """As `Store.count`."""
+        return int(self._call("count", table))
+
+    def drop(self, table: str) -> None:
+        """As `Store.drop`."""
+        self._call("drop", table)
+
+    def tables(self) -> list[str]:
+        """As `Store.tables`."""
+        names: list[str] = self._call("tables")
+        return names
+
+    def close(self) -> None:
+        """As `Store.close`: the reader ends."""
+        with self._lock:
+            self._closed = True
+            if self._reader is not None:
+                self._reader.end()
+                self._reader = None
+
+    def _call(self, name: str, *arguments: object) -> Any:
+        with self._lock:
+            return self._ask(self._reader or self._start(), [name, arguments])
+
+    def _start(self) -> StoreReader:
+        """Start a reader, unless one died a moment ago. Raises StoreError."""
+        if self._closed:
+            raise StoreError(f"{self.address}: closed; open it anew")
+        left = self._retry_at - time.monotonic()
+        if left > 0:
+            raise StoreError(f"{self._fault}; it is started again in {left:.0f} s")
+        try:
+            reader = StoreReader()
+        except OSError as error:
+            raise StoreError(f"{self.address}: no process can be started to read it: {error}") from None
+        try:
+            self._ask(reader, self._url)
+        except StoreError:
+            reader.end()
+            raise
+        self._reader = reader
+        return reader
+
+    def _ask(self, reader: StoreReader, message: object) -> Any:
+        """Send a message to a reader. Raises StoreError if the reply is an error, or the reader dies or hangs."""
+        try:
+            return reader.ask(message)
+        except OverflowError as error:
+            raise StoreError(f"{self.address}: {error}") from None
+        except (OSError, EOFError) as error:
+            status, self._reader = reader.end(), None
+            lived = time.monotonic() - reader.began
+            self._pause = FIRST_PAUSE if lived > LONGEST_PAUSE else min(2 * self._pause, LONGEST_PAUSE)
+            self._retry_at = time.monotonic() + self._pause
+            self._fault = f"{self.address}: {_describe_end(status, isinstance(error, TimeoutError))}"
+            raise StoreError(self._fault) from None
+
+
+def _describe_end(status: int, late: bool) -> str:
+    """Say how a reader ended."""
+    if late:
+        return f"the process that reads it gave no answer in {SECONDS:g} s, and was ended"
+    if status < 0:
+        name = signal.Signals(-status).name
+        return (
+            f"the process that reads it died of {name}: the store is damaged, or its disk; publish into a new store, "
+            "and serve that"
+        )
+    return f"the process that reads it ended with status {status}"
+
+
+Batch = list[tuple[bytes, bytes]]
+
+
+class StoreCalls:
+    """The calls of a store, by name, with values that MessagePack has."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self._scans = store, dict[int, Iterator[Batch]]()
+
+    def run(self, name: str, arguments: list[Any]) -> Any:
+        """Carry out a call of `Store`, or `end_scan`. Raises StoreError."""
+        if name == "scan":
+            return self._next_batch(*arguments)
+        if name == "end_scan":
+            self._scans.pop(arguments[0], None)
+            return None
+        if name == "put":
+            return self._store.put(_to_entries(arguments[0]))
+        if name == "swap":
+            before, after, entries, gone = arguments
+            return self._store.swap(before, after, _to_entries(entries), gone)
+        return getattr(self._store, name)(*arguments)
+
+    def _next_batch(self, number: int, table: str) -> Batch | None:
+        """The next batch of a scan, which begins when its number comes first; None at its end."""
+        if number not in self._scans:
+            self._scans[number] = self._store.scan(table)
+        batch = next(self._scans[number], None)
+        if batch is None:
+            del self._scans[number]
+        return batch
+
+
+def _to_entries(tables: dict[str, list[list[bytes]]]) -> dict[str, Batch]:
+    """Entries of tables, whose pairs MessagePack made lists."""
+    return {table: [(key, value) for key, value in pairs] for table, pairs in tables.items()}
+
+
+def serve_calls(link: socket.socket) -> None:
+    """Carry out calls until the socket is closed: the first message is the URL of the store."""
+    try:
+        calls = StoreCalls(open_store(receive_frame(link)))
+        send_frame(link, [True, None])
+    except StoreError as error:
+        send_frame(link, [False, str(error)])
+        return
+    while True:
+        name, arguments = receive_frame(link)
+        try:
+            reply = [True, calls.run(name, arguments)]
+        except StoreError as error:
+            reply = [False, str(error)]
+        try:
+            send_frame(link, reply)
+        except OverflowError as error:
+            send_frame(link, [False, str(error)])
+
+
+def serve_parent() -> None:
+    """Serve the process at the other end of standard input."""
+    for ended in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ended, signal.SIG_IGN)
+    load_environment_plugins()
+    with socket.socket(fileno=0) as link:
+        try:
+            serve_calls(link)
+        except (EOFError, OSError):
+            return
+
+
+if __name__ == "__main__":
+    serve_parent()

@@ -1,0 +1,184 @@
+"""The journal of a store: every change of what is served, each chained to the one before by its id.
+
+A change's id is a hash over its own content, which holds the id of the change before. Two stores whose last changes
+have the same id have the same history; a store that lost a write and counted on has another.
+"""
+
+import getpass
+import hashlib
+import os
+import socket
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from corank.bundle.signatures import is_content_name
+from corank.core.errors import StoreError
+from corank.core.time import EARLIEST, LATEST
+from corank.serving.store.base import Pairs, Store
+
+JOURNAL = "journal"
+JOURNAL_BATCH = 16
+"""Changes read at once."""
+CHANGE_BYTES = 1 << 26
+"""Largest change."""
+KEY_BYTES = 8
+"""Of a key: the number of the change."""
+LOG = "log"
+LOG_KEPT = 100_000
+"""Changes that the log of a store tells."""
+UNCHANGED = ("prune", "stage", "withdraw")
+"""What is logged without being a change of what is live."""
+ID_DIGITS = 16
+"""Hex digits of a change's id."""
+
+
+class Change(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """An entry of the journal: items that were upserted together, or another version that went live."""
+
+    version: str
+    """The live version from then on."""
+    at: int
+    """ms UTC"""
+    items: list[dict[str, Any]] = []
+    """Columns and `id`, as given."""
+    records: list[tuple[bytes, bytes]] = []
+    """Key and record, in the format of that version."""
+    before: str
+    """Id of the change before, empty if there is none."""
+
+    @property
+    def id(self) -> str:
+        """The hash of the change, and so of all before it."""
+        return hashlib.sha256(msgspec.msgpack.encode(self)).hexdigest()[:ID_DIGITS]
+
+
+def journal_key(seq: int) -> bytes:
+    """Return the key of a change in the journal."""
+    return seq.to_bytes(KEY_BYTES, "big")
+
+
+def journal_entry(seq: int, change: Change) -> dict[str, Pairs]:
+    """Return the entries of a store that record a change."""
+    return {JOURNAL: [(journal_key(seq), msgspec.msgpack.encode(change))]}
+
+
+def read_journal(store: Store, after: int, until: int) -> Iterator[tuple[int, Change]]:
+    """Read the changes after one number up to another that the store has, in their order.
+
+    The work is bounded by what the journal holds, whatever numbers a head claims. Raises StoreError.
+    """
+    if until - after <= store.count(JOURNAL):
+        numbers: Iterable[int] = range(after + 1, until + 1)
+    else:
+        numbers = _find_numbers(store, after, until)
+    batch: list[int] = []
+    for seq in numbers:
+        batch.append(seq)
+        if len(batch) == JOURNAL_BATCH:
+            yield from _read_batch(store, batch)
+            batch = []
+    yield from _read_batch(store, batch)
+
+
+def _find_numbers(store: Store, after: int, until: int) -> list[int]:
+    """The numbers of the changes that the store has."""
+    keys = (key for pairs in store.scan(JOURNAL) for key, _ in pairs if len(key) == KEY_BYTES)
+    numbers = {int.from_bytes(key, "big") for key in keys}
+    return sorted(seq for seq in numbers if after < seq <= until)
+
+
+def _read_batch(store: Store, numbers: list[int]) -> Iterator[tuple[int, Change]]:
+    for seq, raw in zip(numbers, store.get(JOURNAL, [*map(journal_key, numbers)]), strict=True):
+        if raw is not None:
+            yield seq, _decode_change(store, seq, raw)
+
+
+def _decode_change(store: Store, seq: int, raw: bytes) -> Change:
+    """Decode an entry. Raises StoreError, which says what is wrong with it."""
+    where = f"{store.address}: journal entry {seq} is damaged"
+    if len(raw) > CHANGE_BYTES:
+        raise StoreError(f"{where}: it has {len(raw):,} bytes, and {CHANGE_BYTES:,} at most are written")
+    try:
+        change = msgspec.msgpack.decode(raw, type=Change)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise StoreError(f"{where}: {error}") from None
+    if not is_content_name(change.version):
+        raise StoreError(f"{where}: {change.version[:80]!r} is no version's name")
+    if not EARLIEST <= change.at <= LATEST:
+        raise StoreError(f"{where}: {change.at} is no time")
+    if not all(type(row.get("id")) in (int, str) for row in change.items):
+        raise StoreError(f"{where}: an item has no id")
+    return change
+
+
+def follows(changes: Iterable[tuple[int, Change]], seq: int, id_: str, last: int, last_id: str) -> bool:
+    """Whether changes lead from one position, a number and an id, to another without a gap or a break."""
+    for number, change in changes:
+        if number != seq + 1 or (change.before or "") != id_:
+            return False
+        seq, id_ = number, change.id
+    return (seq, id_) == (last, last_id)
+
+
+class LoggedChange(msgspec.Struct, frozen=True):
+    """A line of the log: who did what to a store, and when."""
+
+    what: str
+    """`publish`, `stage`, `promote`, `withdraw`, `roll back`, `upsert` or `prune`."""
+    by: str
+    """The name of a token of the service, or user@host of a command."""
+    at: int
+    """ms UTC"""
+    change: int
+    """Number of the change; of the last one before for what changes nothing that is live, UNCHANGED."""
+    id: str
+    """Id of that change."""
+    before: str
+    """Id of the change before."""
+    version: str
+    """The live version from then on."""
+    items: int = 0
+    """Number of items that were upserted."""
+    removed: list[str] = []
+    """Versions that were removed."""
+    beside: str = ""
+    """The version that was staged or withdrawn, without a change of what is live."""
+
+
+def log_entry(line: LoggedChange) -> dict[str, Pairs]:
+    """Return the entries of a store that log what was done."""
+    key = journal_key(line.change) + (line.at.to_bytes(KEY_BYTES, "big") if line.what in UNCHANGED else b"")
+    return {LOG: [(key, msgspec.msgpack.encode(line))]}
+
+
+def record_change(seq: int, change: Change, what: str, by: str) -> dict[str, Pairs]:
+    """Return the entries of a store that record and log a change."""
+    before, items = change.before or "", len(change.items)
+    line = LoggedChange(what, by, change.at, seq, change.id, before, change.version, items)
+    return journal_entry(seq, change) | log_entry(line)
+
+
+def read_log(store: Store) -> list[LoggedChange]:
+    """Read what was done to a store, the oldest first. Raises StoreError."""
+    entries = sorted(pair for pairs in store.scan(LOG) for pair in pairs)
+    try:
+        return [msgspec.msgpack.decode(raw, type=LoggedChange) for _, raw in entries]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise StoreError(f"{store.address}: its log is damaged: {error}") from None
+
+
+def old_log_keys(store: Store, seq: int) -> list[bytes]:
+    """Return the keys of the log's lines that are not kept beyond a change."""
+    keys = (key for pairs in store.scan(LOG) for key, _ in pairs)
+    return [key for key in keys if int.from_bytes(key[:KEY_BYTES], "big") <= seq - LOG_KEPT]
+
+
+def local_operator() -> str:
+    """Return who runs this process: user@host."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container may have no name for its user
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"

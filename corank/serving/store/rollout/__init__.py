@@ -1,1 +1,0 @@
-"""Versions that are served with the live one: leases keep them from being pruned."""

@@ -1,0 +1,253 @@
+"""Where a service gets its funnel from: a store, whose head is followed, or a bundle, whose manifest is.
+
+Which version of a store was live last, kept with the bundles of a cache.
+
+A service that starts while its store is away serves that version.
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from corank.bundle.bundle import Bundle, current_content
+from corank.bundle.signatures import TrustedKeys, is_content_name
+from corank.core.errors import BundleError, StoreError
+from corank.core.files import atomic_file
+from corank.core.objects import Location
+from corank.core.types import Report
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.store.base import Store, hide_password
+from corank.serving.store.fetch import catch_up, fetch_bundle, holds_change, load_latest
+from corank.serving.store.isolated_store import open_isolated
+from corank.serving.store.live_version import StoreState, TrustedLive
+
+
+class LastLive(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A note of a cache."""
+
+    store: str
+    """Address of the store, without password."""
+    version: str
+    """Name of the version that was served last."""
+
+
+def write_last_live(cache: Path, url: str, version: str) -> None:
+    """Note which version of a store is served. Raises BundleError if the cache cannot be written."""
+    note = LastLive(_identity(url), version)
+    path = _note_path(cache, url)
+    try:
+        with atomic_file(path) as partial:
+            partial.write_bytes(msgspec.json.encode(note))
+    except OSError as error:
+        raise BundleError(f"{path}: which version is live cannot be noted there: {error}") from None
+
+
+def open_last_live(cache: Path, url: str) -> Bundle | None:
+    """Open and verify the bundle of a store that was served last; None if the cache does not have it whole."""
+    try:
+        note = msgspec.json.decode(_note_path(cache, url).read_bytes(), type=LastLive)
+        if note.store != _identity(url) or not is_content_name(note.version):
+            return None
+        bundle = Bundle.open(cache / note.version)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, BundleError):
+        return None
+    return Bundle(bundle.folder, bundle.manifest.model_copy(update={"content": note.version}))
+
+
+def _identity(url: str) -> str:
+    """What tells a store from others: its address without password, with an absolute path if it is a folder."""
+    if "://" in url:
+        return hide_password(url)
+    scheme, _, rest = url.partition(":")
+    return f"{scheme}:{Path(rest.partition('?')[0]).absolute()}"
+
+
+def _note_path(cache: Path, url: str) -> Path:
+    return cache / f"live-{hashlib.sha256(_identity(url).encode()).hexdigest()[:16]}.json"
+
+
+Prefetch = Callable[[str], bool]
+"""Version → whether it has been fetched into the cache and verified."""
+
+
+class Source(Protocol):
+    """Where a service gets its funnel from."""
+
+    address: str
+    """For messages."""
+    known_seq: int | None
+    """Number of the last change that it is known to have; None if it has not been read."""
+    without_items: str
+    """Why it takes no items, if it takes none."""
+    resynchronised: int
+    """How often it had lost a change that was served, so that all was read anew."""
+
+    def load_newer(self, held: Funnel | None) -> Funnel | None:
+        """Load the live funnel; None if it is the held one. Raises CorankError."""
+
+    def load_cached(self) -> Funnel | None:
+        """Load the funnel that was live last on this machine, without the source; None if there is none."""
+
+    def note_live(self, version: str) -> None:
+        """Note for a later start which version is live. Raises CorankError if that cannot be written."""
+
+    def close(self) -> None:
+        """Release what was opened to read it."""
+
+
+class BundleSource:
+    """A bundle's folder, or its URL; its content may be replaced."""
+
+    without_items = "a bundle is served, and takes no items; `corank publish` it, and serve the store"
+
+    def __init__(self, location: Location, trust: TrustedKeys | None = None) -> None:
+        """
+        Args:
+            location: the folder, or its URL in object storage.
+            trust: keys, one of which must have signed the bundle; None if it need not be signed.
+        """
+        self.location, self.address, self._trust = location, str(location), trust
+        self.known_seq: int | None = None
+        self.resynchronised = 0
+
+    def load_newer(self, held: Funnel | None) -> Funnel | None:
+        """As `Source.load_newer`."""
+        if held is not None and held.manifest.content == current_content(self.location):
+            return None
+        funnel = Funnel(Bundle.open(self.location, trust=self._trust))
+        self.known_seq = funnel.manifest.items_seq
+        return funnel
+
+    def load_cached(self) -> Funnel | None:
+        """As `Source.load_cached`: the bundle itself says what is live."""
+        return None
+
+    def note_live(self, version: str) -> None:
+        """As `Source.note_live`: the bundle itself says it."""
+
+    def close(self) -> None:
+        """As `Source.close`: nothing stays open."""
+
+
+class StoreSource:
+    """A store's live version, from a bundle in a cache on this machine."""
+
+    without_items = (
+        "signed versions alone are served (--trust), and upserted items are not signed; refresh the bundle, and "
+        "publish it with --sign"
+    )
+
+    def __init__(
+        self,
+        store: Store | str,
+        cache: Path,
+        prefetch: Prefetch = lambda version: False,
+        trust: TrustedKeys | None = None,
+    ) -> None:
+        """
+        Args:
+            store: to follow; one that is given by its URL is opened when it is read first, and may be away until then.
+            cache: folder of fetched bundles.
+            prefetch: fetches a version in a process of its own, while this one serves.
+            trust: keys, one of which must have signed what is live; None if it need not be signed.
+        """
+        self.url = store if isinstance(store, str) else store.address
+        self.address, self.cache, self.prefetch = hide_password(self.url), cache, prefetch
+        self.known_seq: int | None = None
+        self._opened = None if isinstance(store, str) else store
+        self._own, self._opening = self._opened is None, threading.Lock()
+        self._noted: str | None = None
+        self.trusted = TrustedLive(trust, self.address, cache) if trust is not None else None
+        """Tells what is live by a signature. Upserted items are not taken then, since they are not signed."""
+        self.resynchronised = 0
+        self._position: tuple[int, str] | None = None
+        """Number and id of the change that was loaded last."""
+
+    def open(self) -> Store:
+        """Open the store, if it is not open. Raises StoreError."""
+        with self._opening:
+            if self._opened is None:
+                self._opened = open_isolated(self.url)
+            return self._opened
+
+    def load_newer(self, held: Funnel | None) -> Funnel | None:
+        """As `Source.load_newer`; of a held version only the changes of items are read."""
+        store = self.open()
+        _, state = StoreState.read(store)
+        live = state.require_live(store)
+        self.known_seq = state.seq
+        if self.trusted is not None:
+            return self._load_signed(self.trusted, store, state, held)
+        if held is None or live != held.manifest.content:
+            verified = held is not None and self.prefetch(live)
+            newer = load_latest(store, live, Funnel(fetch_bundle(store, live, self.cache, verified)))
+        elif (state.seq, state.id) == self._position:
+            return None
+        else:
+            newer = catch_up(store, live, held)
+        self.resynchronised += self._position is not None and not holds_change(store, state, *self._position)
+        self._position = newer.manifest.items_seq, newer.manifest.items_id
+        return newer
+
+    def _load_signed(
+        self, trusted: TrustedLive, store: Store, state: StoreState, funnel: Funnel | None
+    ) -> Funnel | None:
+        """Load the live version by what a trusted key signed, without later changes of items."""
+        live = state.require_live(store)
+        statement = trusted.check(live, state.require_version(store, live).manifest, state.statement)
+        self.known_seq = statement.seq
+        if funnel is None or live != funnel.manifest.content:
+            verified = funnel is not None and self.prefetch(live)
+            bundle = fetch_bundle(store, live, self.cache, verified, trusted.keys)
+            return Funnel(bundle).with_changes(statement.seq, statement.items_id)
+        if statement.seq == funnel.manifest.items_seq:
+            return None
+        return funnel.with_changes(statement.seq, statement.items_id)
+
+    def load_cached(self) -> Funnel | None:
+        """As `Source.load_cached`."""
+        if self.trusted is not None:
+            return self.trusted.load_newest()
+        bundle = open_last_live(self.cache, self.url)
+        return None if bundle is None else Funnel(bundle)
+
+    def note_live(self, version: str) -> None:
+        """As `Source.note_live`; a version is noted once."""
+        if version != self._noted:
+            write_last_live(self.cache, self.url, version)
+            self._noted = version
+
+    def close(self) -> None:
+        """As `Source.close`; the next read opens the store again. One that was given opened is left as it is."""
+        with self._opening:
+            if self._own and self._opened is not None:
+                self._opened.close()
+                self._opened = None
+
+
+def load_first(source: Source, report: Report = lambda line: None) -> tuple[Funnel, str | None]:
+    """Load the first funnel of a source, from the cache if the store cannot be read.
+
+    Returns:
+        The funnel, and why it is of the cache; None if it is of the source.
+
+    Raises CorankError if there is nothing to serve.
+    """
+    try:
+        funnel = source.load_newer(None)
+        assert funnel is not None
+    except StoreError as error:
+        cached = source.load_cached()
+        if cached is None:
+            raise
+        report(
+            f"{error}; serving {cached.manifest.content}, which was live last, from the cache, "
+            "without items that changed since"
+        )
+        return cached, str(error)
+    source.note_live(funnel.manifest.content)
+    return funnel, None

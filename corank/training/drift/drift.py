@@ -1,0 +1,417 @@
+"""New rows of a config's tables compared with what a run was trained on, before anything is trained.
+
+The log is counted as it is; features are compared as they are packed, by `pack --from` into a temporary folder.
+
+The figures of new rows, each compared with that of the run and judged by its threshold.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from corank.core.errors import ConfigError, DataError, DiskError
+from corank.core.time import FOREVER, format_time
+from corank.data.column_sources import find_sources
+from corank.data.event_tables import open_events
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.manifest import GrownRows
+from corank.data.packing.earlier_pack import EarlierPack
+from corank.data.packing.pack import pack_log
+from corank.engine.base import open_engine
+from corank.features.encoding import FIRST_KNOWN
+from corank.features.schema import Schema
+from corank.training.checks.log_profile import open_tables
+from corank.training.config.config import Config
+from corank.training.config.settings import ValidationSettings
+from corank.training.drift.encoded_rows import (
+    ComparedFeatures,
+    EncodedRows,
+    FeatureComparison,
+    ReferenceRows,
+    encode_period,
+    open_packed_of,
+)
+from corank.training.drift.figure import ValidationFigure, chance_of_shares, is_within, judge
+from corank.training.drift.tables import ColumnComparison, NewRows, check_new_values, unfit_values
+from corank.training.run import Run
+
+OTHER_HOURS = 3
+"""The power of the default factor of rows where only other hours are known: from evening to night they fall to a third.
+A factor that a config gives holds as it is."""
+
+
+@dataclass(frozen=True)
+class RowJudgement:
+    """Judges how many rows there are, of which levels, and with which labels."""
+
+    settings: ValidationSettings
+    reference: ReferenceRows
+    new: NewRows
+
+    def figures(self) -> Iterator[ValidationFigure]:
+        """The number of rows, then levels, then labels."""
+        yield self._rows()
+        if self.new.config.data.level is not None and len(self.new):
+            yield from self._levels()
+        yield from self._labels()
+
+    def _rows(self) -> ValidationFigure:
+        now, most = len(self.new), self.settings.rows
+        before, same_hours = self.reference.rows_per_period(self.new.begin, self.new.end)
+        explicit = "rows" in self.settings.model_fields_set
+        if most is not None and not same_hours and not explicit:
+            most **= OTHER_HOURS
+        usual = before or 0.0
+        enough = max(usual, now) >= self.settings.min_count
+        verdict = judge(most, lambda factor: is_within(factor, usual, now), enough and before is not None)
+        reason = (
+            f"{now:,} new candidates from {self.new.span}, {usual:,.0f} in earlier periods of that length; look for "
+            + ("files that are missing or not complete" if now < usual else "files that are there twice")
+        )
+        return ValidationFigure("rows", "log", before, float(now), most, verdict, reason)
+
+    def _levels(self) -> Iterator[ValidationFigure]:
+        counts, total, most = self.reference.level_counts(), len(self.new), self.settings.levels
+        for n, level in enumerate(self.new.config.data.levels):
+            before, now = float(counts[n] / counts.sum()), self.new.levels[n] / total
+            enough = max(before, now) * total >= self.settings.min_count
+            verdict = judge(most, lambda factor: is_within(factor, before, now), enough)  # noqa: B023
+            reason = (
+                f"level '{level}' is {now:.2%} of the candidates, and was {before:.2%}; look for a part of the log "
+                "that is missing, or a change of what a stage keeps"
+            )
+            yield ValidationFigure("levels", level, before, now, most, verdict, reason)
+
+    def _labels(self) -> Iterator[ValidationFigure]:
+        most = self.settings.labels
+        for name, label in self.new.labels.items():
+            before, now = self.reference.label_rate(name), label.rate
+            usual, rate = before or 0.0, now or 0.0
+            rows = label.positives + label.negatives + label.null
+            enough = max(usual, rate) * rows >= self.settings.min_count and before is not None
+            verdict = judge(most, lambda factor: is_within(factor, usual, rate), enough)  # noqa: B023
+            state = "is nowhere known" if now is None else f"is 1 in {now:.2%} of the exposed candidates"
+            reason = (
+                f"label '{name}' {state}, and was in {usual:.2%}; look at column "
+                f"'{self.new.config.data.labels[name].column}' and at how it is joined"
+            )
+            yield ValidationFigure("labels", name, before, now, most, verdict, reason)
+
+
+@dataclass(frozen=True)
+class FeatureJudgement:
+    """Judges features: what is missing, what is unknown, and how they are distributed."""
+
+    settings: ValidationSettings
+    comparisons: Sequence[FeatureComparison]
+    histories: Sequence[FeatureComparison]
+    """Of the run's validation rows, as histories grow with the log; none if it has no such rows."""
+    later: EncodedRows | None
+    """The run's validation rows, of which its encoders know as little as of new ones; None if it has none."""
+    schema: Schema
+    same_hours: bool
+    """Whether most are of the same hours of the day; otherwise what depends on these is not judged."""
+
+    def figures(self) -> Iterator[ValidationFigure]:
+        """Missing rates, then new ids, then PSI; of histories each in turn."""
+        for comparison in self.comparisons:
+            yield self._missing(comparison)
+        for comparison in self.comparisons:
+            if comparison.has_vocabulary:
+                yield self._new_ids(comparison)
+        for comparison in self.comparisons:
+            value = comparison.stability()
+            if value is not None:
+                yield self._stability(comparison, value)
+        for comparison in self.histories:
+            yield self._empty(comparison)
+            if comparison.has_vocabulary:
+                yield self._new_ids(comparison)
+            yield ValidationFigure("psi", comparison.name, 0.0, comparison.length_stability(), None, "off")
+
+    def _enough(self, share: float, comparison: FeatureComparison) -> bool:
+        return share * len(comparison.now) >= self.settings.min_count
+
+    def _comparable(self, comparison: FeatureComparison) -> bool:
+        """Whether there are rows enough, and of the same hours if the feature is of the context."""
+        return self._enough(1.0, comparison) and (
+            self.same_hours or self.schema.side(comparison.name) != "context"
+        )
+
+    def _missing(self, comparison: FeatureComparison) -> ValidationFigure:
+        before, now = comparison.missing(comparison.before), comparison.missing(comparison.now)
+        was, rate = before or 0.0, now or 0.0
+        chance = chance_of_shares(
+            was, rate, comparison.units(comparison.before), comparison.units(comparison.now)
+        )
+        # a feature that is mostly missing may go altogether without the share changing much
+        gone = rate == 1 and self._enough(1 - was, comparison)
+        verdict = judge(
+            self.settings.missing,
+            lambda most: abs(rate - was) <= most + chance and not gone,
+            self._enough(max(was, rate, 1 - rate), comparison),
+        )
+        reason = (
+            f"feature '{comparison.name}' is missing in {rate:.1%} of the candidates, and was in {was:.1%}; look at "
+            f"{comparison.origin} and at how its table is joined"
+        )
+        return ValidationFigure(
+            "missing", comparison.name, before, now, self.settings.missing, verdict, reason
+        )
+
+    def _empty(self, comparison: FeatureComparison) -> ValidationFigure:
+        """Judge a history: it may be there for more users than before, but not for fewer."""
+        before, now = comparison.missing(comparison.before), comparison.missing(comparison.now)
+        was, rate = before or 0.0, now or 0.0
+        chance = chance_of_shares(
+            was, rate, comparison.units(comparison.before), comparison.units(comparison.now)
+        )
+        most = self.settings.missing
+        verdict = judge(
+            most, lambda most: rate - was <= most + chance, self._enough(max(rate, 1 - was), comparison)
+        )
+        reason = (
+            f"history '{comparison.name}' is empty for {rate:.1%} of the candidates, and was for {was:.1%} of those of "
+            "the run's validation; look for user ids that are written in another way, and for events that are missing"
+        )
+        return ValidationFigure("missing", comparison.name, before, now, most, verdict, reason)
+
+    def _new_ids(self, comparison: FeatureComparison) -> ValidationFigure:
+        before = None if self.later is None else comparison.unknown(self.later)
+        now = comparison.unknown(comparison.now)
+        was, rate = before or 0.0, now or 0.0
+        chance = (
+            0.0
+            if self.later is None
+            else chance_of_shares(was, rate, comparison.units(self.later), comparison.units(comparison.now))
+        )
+        most = None if comparison.name in self.settings.unjudged else self.settings.new_ids
+        verdict = judge(most, lambda most: rate - was <= most + chance, self._comparable(comparison))
+        reason = (
+            f"feature '{comparison.name}': the run does not know {rate:.1%} of the values, and {was:.1%} of those just "
+            "after it; look for ids that are written in another way, or train on more days"
+        )
+        return ValidationFigure("new_ids", comparison.name, before, now, most, verdict, reason)
+
+    def _stability(self, comparison: FeatureComparison, value: float) -> ValidationFigure:
+        most = None if comparison.name in self.settings.unjudged else self.settings.psi
+        verdict = judge(most, lambda most: value <= most, self._comparable(comparison))
+        reason = (
+            f"feature '{comparison.name}' is distributed otherwise than in training (PSI {value:.2f}); look for "
+            f"another unit or meaning of {comparison.origin.rstrip(',')}"
+        )
+        return ValidationFigure("psi", comparison.name, 0.0, value, most, verdict, reason)
+
+
+@dataclass(frozen=True)
+class VocabularyRows:
+    """The rows of a feature's vocabulary, now and after `pack --from`; those of unknown and missing not counted."""
+
+    rows: int
+    """Values that the run knows."""
+    grown: GrownRows
+
+    @property
+    def after(self) -> int:
+        """Values that the next packing knows."""
+        return self.rows + self.grown.admitted - self.grown.evicted
+
+    def document(self) -> dict[str, int | None]:
+        """As plain values: rows, admitted, evicted, after, free."""
+        grown = self.grown
+        return {
+            "rows": self.rows,
+            "admitted": grown.admitted,
+            "evicted": grown.evicted,
+            "after": self.after,
+            "free": grown.free,
+        }
+
+
+@dataclass(frozen=True, repr=False)
+class Validation:
+    """The figures of new rows with those of a run, each with a threshold and a verdict."""
+
+    name: str
+    """Of the config."""
+    run: str
+    """The folder of the run that they are compared with."""
+    begin: int
+    """When the new rows begin, ms UTC: no earlier than the run's training ended."""
+    end: int | None
+    """When the new rows end; None if columns differ, or values cannot be packed."""
+    figures: Sequence[ValidationFigure]
+    vocabularies: Mapping[str, VocabularyRows] = field(default_factory=dict)
+    """Rows that `pack --from` admits and evicts, by feature with a vocabulary that continues; none of refused rows."""
+
+    @property
+    def broken(self) -> list[ValidationFigure]:
+        """The figures whose thresholds are broken."""
+        return [figure for figure in self.figures if figure.verdict == "broken"]
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why the rows are refused, a line each: what differs, what to do, the threshold; none if accepted."""
+        return [
+            f"{f.kind}: {f.reason}"
+            + ("" if f.threshold is None else f" (validation.{f.kind}: {f.threshold:g})")
+            for f in self.broken
+        ]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether no threshold is broken."""
+        return not self.broken
+
+    @property
+    def drift(self) -> dict[str, float]:
+        """The PSI of each feature that is compared; of histories that of their lengths."""
+        return {f.name: f.now for f in self.figures if f.kind == "psi" and isinstance(f.now, float)}
+
+    def document(self) -> dict[str, Any]:
+        """The validation as plain values."""
+        return {
+            "name": self.name,
+            "run": self.run,
+            "begin": format_time(self.begin),
+            "end": None if self.end is None else format_time(self.end),
+            "accepted": self.accepted,
+            "reasons": self.reasons,
+            "figures": [figure.document() for figure in self.figures],
+            "vocabularies": {name: rows.document() for name, rows in self.vocabularies.items()},
+        }
+
+    def to_json(self) -> str:
+        """The validation as JSON text, as `corank check --against --json` prints it."""
+        return json.dumps(self.document(), indent=1, allow_nan=False)
+
+
+Pack = Callable[[], PackedDataset]
+"""Packs new rows with the encoders of a run."""
+
+
+def validate_against(config: Config, base: Path, run: Run, pack: Pack | None = None) -> Validation:
+    """Compare the new rows of a config's tables with what a run was trained on.
+
+    New are the rows of the split `train` from the end of the run's training on. They are packed as `pack --from` does,
+    and compared by the run's vocabularies. Features that cannot be compared are figures that say why
+    (`ComparedFeatures`).
+
+    Args:
+        config: the config that would be packed.
+        base: the folder that its relative paths begin in.
+        run: a finished run, whose packed data are still there.
+        pack: packs the new rows where they stay, in splits of any names; by default they are packed into a temporary
+            folder.
+
+    Raises ConfigError if the split has no new rows or is not by time, DataError if a file
+    cannot be read, CheckpointError.
+    """
+    return compare_rows(config, base, open_packed_of(run), str(run.folder), pack)
+
+
+def compare_rows(
+    config: Config, base: Path, packed: PackedDataset, run: str, pack: Pack | None = None
+) -> Validation:
+    """Compare the new rows of a config's tables with packed data, as `validate_against`; `run` names these."""
+    begin = _begin(config, packed, run)
+    compared = ComparedFeatures.of(packed.schema, config.declared)
+    columns = ColumnComparison(config, base, packed, list(compared.columns)).figures()
+    if any(figure.verdict == "broken" for figure in columns):
+        return Validation(config.name, run, begin, None, columns)
+    tables, data = open_tables(config, base), config.data
+    items, users = tables.get("items"), tables.get("users")
+    events = open_events(data, base)
+    sources = find_sources(config.declared, data, tables["log"], items, users, events)
+    unfit = list(check_new_values(config, tables["log"], sources, begin))
+    if unfit:
+        return Validation(config.name, run, begin, None, [*columns, *unfit])
+    new = NewRows.read(config, tables["log"], begin)
+    reference, vocabularies = ReferenceRows(packed), dict[str, VocabularyRows]()
+    figures = [*columns, *RowJudgement(config.validation, reference, new).figures()]
+    if len(new):
+        with ExitStack() as stack:
+            try:
+                added = _pack_aside(config, base, packed, stack) if pack is None else pack()
+            except DiskError:
+                raise
+            except DataError as error:  # of a table of items or users, or of a vector
+                return Validation(config.name, run, begin, None, [*figures, unfit_values(str(error))])
+            names = [*compared.columns, *compared.derived]
+            before = reference.encoded("train", names)
+            assert before is not None
+            now = encode_period(added, begin, new.end, [*names, *compared.histories], packed.encoders)
+            figures += _compare_features(config, reference, before, now, compared)
+            fitted = packed.encoders.fitted
+            vocabularies = {
+                name: VocabularyRows(fitted[name].size - FIRST_KNOWN, grown)
+                for name, grown in added.manifest.grown.items()
+            }
+    for name, reason in compared.left_out.items():
+        figures.append(ValidationFigure("psi", name, None, f"not compared: {reason}", None, "off"))
+    accepted = all(figure.verdict != "broken" for figure in figures)
+    return Validation(config.name, run, begin, new.end, figures, vocabularies if accepted else {})
+
+
+def _pack_aside(config: Config, base: Path, packed: PackedDataset, stack: ExitStack) -> PackedDataset:
+    """Pack what is later than packed data into a folder that lasts as long as the stack. Raises DataError.
+
+    Without the truth, which no figure compares.
+    """
+    folder, engine = stack.enter_context(TemporaryDirectory()), stack.enter_context(open_engine())
+    earlier = EarlierPack.of(packed)
+    return pack_log(
+        config.data.model_copy(update={"truth": None}),
+        config.declared,
+        base,
+        Path(folder) / "packed",
+        engine=engine,
+        earlier=earlier,
+    )
+
+
+def _compare_features(
+    config: Config,
+    reference: ReferenceRows,
+    before: EncodedRows,
+    now: EncodedRows,
+    compared: ComparedFeatures,
+) -> list[ValidationFigure]:
+    packed, names = reference.packed, [*compared.columns, *compared.derived]
+    # of a day that was packed without its last hours, the same hours are compared
+    same_hours = now.shares_hours(before)
+    if same_hours:
+        before, now = before.in_hours_of(now), now.in_hours_of(before)
+    own = {config.data.item, config.data.user}
+    comparisons = [
+        FeatureComparison(name, packed.encoders, before, now, packed.schema.column(name) in own)
+        for name in names
+    ]
+    later = reference.encoded("valid", [*names, *compared.histories])
+    histories = [
+        FeatureComparison(name, packed.encoders, later, now, False)
+        for name in compared.histories
+        if later is not None
+    ]
+    judgement = FeatureJudgement(config.validation, comparisons, histories, later, packed.schema, same_hours)
+    return list(judgement.figures())
+
+
+def _begin(config: Config, packed: PackedDataset, run: str) -> int:
+    """When the new rows begin, ms UTC. Raises ConfigError unless the config trains on later rows than the run."""
+    begin, end = packed.data.training_end(), config.data.training_end()
+    if begin == FOREVER:
+        raise ConfigError(
+            f"{run}: its data.split is not by time, or its training has no end, so that no row is new; split by days "
+            "or ranges"
+        )
+    if end <= begin:
+        raise ConfigError(
+            f"data.split: training ends at {format_time(end)}, and that of {run} ended at {format_time(begin)}, so "
+            "that no row is new; let `train` end later"
+        )
+    return max(begin, config.data.training_begin())

@@ -1,0 +1,151 @@
+"""A figure of new rows with that of the run, and the verdict of a threshold.
+
+The population stability index: how far a distribution is from an earlier one.
+
+PSI = Σ (q − p) ln(q / p) over bins, with shares p then and q now. Below 0.1 counts as stable, above 0.25 as shifted.
+Of samples of n and m independent values of one distribution with B bins it is nearly chi² with B − 1 degrees of
+freedom, times 1/n + 1/m (Yurdakul, 2018). The mean of that, and two standard deviations, are taken off here.
+
+Letters: N values · B bins.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from corank.core.types import Doubles, Ints, Longs, Numbers
+from corank.features.encoding import FIRST_KNOWN, MISSING
+from corank.features.scale import Bucket
+
+FigureKind = Literal["columns", "values", "rows", "levels", "labels", "missing", "new_ids", "psi"]
+"""The key of `validation` whose threshold holds for a figure; `values`, which no packing takes, have none."""
+Verdict = Literal["ok", "broken", "few", "off"]
+"""`few`: too few rows to judge by, or none of the same hours; `off`: not judged."""
+
+
+@dataclass(frozen=True)
+class ValidationFigure:
+    """One figure of a validation."""
+
+    kind: FigureKind
+    name: str
+    """The feature, label, level or column; `log` for the number of rows."""
+    reference: float | str | None
+    """Of the run; None if there is none."""
+    now: float | str | None
+    """Of the new rows."""
+    threshold: float | None
+    verdict: Verdict
+    reason: str = ""
+    """If broken: what differs, and what to do."""
+
+    def document(self) -> dict[str, Any]:
+        """As plain values."""
+        return dict(vars(self))
+
+
+def is_within(factor: float, reference: float, now: float) -> bool:
+    """Whether a figure is at most `factor` times another, and at least as much less."""
+    return reference <= now * factor and now <= reference * factor
+
+
+def judge(threshold: float | None, holds: Callable[[float], bool], enough: bool = True) -> Verdict:
+    """Give the verdict of a threshold.
+
+    Args:
+        threshold: null if it is switched off.
+        holds: whether the figure keeps it.
+        enough: whether there are rows enough to judge by.
+    """
+    if threshold is None:
+        return "off"
+    if not enough:
+        return "few"
+    return "ok" if holds(threshold) else "broken"
+
+
+FREQUENT = 20
+"""Codes with a bin of their own; the others share one, with unknown values among them: training knows its own."""
+PARTS = 10
+"""Bins of numbers."""
+SIGMAS = 2
+"""Standard deviations that chance is granted."""
+
+
+@dataclass(frozen=True)
+class CodeBins:
+    """Bins of codes: the most frequent ones, missing, and all others, unknown values among them."""
+
+    frequent: Ints
+    """Ascending."""
+
+    @classmethod
+    def of(cls, codes: Ints) -> "CodeBins":
+        """Choose the bins by codes of the reference: (N,)."""
+        counts = np.bincount(codes, minlength=FIRST_KNOWN)
+        counts[:FIRST_KNOWN] = 0
+        order = np.argsort(-counts, kind="stable")[:FREQUENT]
+        return cls(np.sort(order[counts[order] > 0]).astype(np.int32))
+
+    def count(self, codes: Ints) -> Longs:
+        """Count codes (N,) by bin: (B,)."""
+        at = np.searchsorted(self.frequent, codes)
+        known = at < len(self.frequent)
+        known[known] = self.frequent[at[known]] == codes[known]
+        bins = np.where(known, at + 2, np.where(codes == MISSING, 0, 1))
+        return np.bincount(bins, minlength=len(self.frequent) + 2).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class NumberBins:
+    """Bins of numbers: parts of equal mass, and missing."""
+
+    edges: Doubles
+    """Where a bin begins, ascending."""
+    null: float
+    """The encoding of missing ones."""
+
+    @classmethod
+    def of(cls, numbers: Numbers, null: float) -> "NumberBins":
+        """Choose the bins by numbers of the reference: (N,)."""
+        return cls(Bucket.fit(numbers[numbers != null], PARTS).edges, null)
+
+    def count(self, numbers: Numbers) -> Longs:
+        """Count numbers (N,) by bin: (B,)."""
+        bins = np.where(numbers == self.null, 0, np.searchsorted(self.edges, numbers, side="right") + 1)
+        return np.bincount(bins, minlength=len(self.edges) + 2).astype(np.int64)
+
+
+def stability_index(before: Longs, now: Longs, units_before: int, units_now: int) -> float:
+    """Compute the PSI of counts by bin, less what chance may give; 0 at least.
+
+    Args:
+        before: counts of the reference: (B,).
+        now: counts of the new rows: (B,).
+        units_before: independent values among the reference, such as requests; at least 1.
+        units_now: among the new rows; at least 1.
+    """
+    filled = (before > 0) | (now > 0)
+    if not before.sum() or not now.sum():
+        return 0.0
+    # an empty bin counts as half a unit, so that its logarithm is finite
+    p = np.maximum(before[filled] / before.sum(), 0.5 / units_before)
+    q = np.maximum(now[filled] / now.sum(), 0.5 / units_now)
+    free = np.count_nonzero(filled) - 1
+    chance = (free + SIGMAS * np.sqrt(2 * free)) * (1 / units_before + 1 / units_now)
+    return float(max(0.0, np.sum((q - p) * np.log(q / p)) - chance))
+
+
+def chance_of_shares(before: float, now: float, units_before: int, units_now: int) -> float:
+    """How far two shares may be apart by chance: two standard errors of their difference.
+
+    Args:
+        before: of the reference.
+        now: of the new rows.
+        units_before: independent values among the reference; at least 1.
+        units_now: among the new rows; at least 1.
+    """
+    share = (before * units_before + now * units_now) / (units_before + units_now)
+    return float(SIGMAS * np.sqrt(share * (1 - share) * (1 / units_before + 1 / units_now)))

@@ -1,0 +1,211 @@
+"""The columns of a config's tables, file by file, compared with those that a run was packed from.
+
+Values of new rows that no packing takes, such as a level that the config does not name, or NaN.
+
+The rows of a config's log that a run has not been trained on, counted.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import polars as pl
+
+from corank.core.errors import DataError
+from corank.core.time import FOREVER, format_time
+from corank.data.column_sources import Source, feature_columns
+from corank.data.log_rows import log_splits
+from corank.data.log_summary import identifying_columns, log_checks, require_columns
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.manifest import list_inputs, name_columns
+from corank.data.tables import Table, find_source_files
+from corank.data.validate import find_faults
+from corank.features.log_schema import LEVEL, TIME, ListLog
+from corank.training.checks.log_counts import SPLIT, SplitRows
+from corank.training.config.config import Config
+from corank.training.drift.figure import ValidationFigure, Verdict
+
+HEAD = 100
+"""Values of a file that are encoded to see whether its column is of the run's type."""
+
+
+@dataclass(frozen=True)
+class ColumnComparison:
+    """The columns of a config's tables that its features and the run's read alike."""
+
+    config: Config
+    base: Path
+    packed: PackedDataset
+    features: list[str]
+    """Those that both have, of columns."""
+
+    def figures(self) -> list[ValidationFigure]:
+        """A figure for each column that differs, of the first file in which it does. Raises DataError."""
+        figures: dict[str, ValidationFigure] = {}
+        for key, source in list_inputs(self.config.data, {}).items():
+            table = key.removeprefix("data.")
+            first: Table | None = None
+            for file in find_source_files(source, self.base) if table != "truth" else []:
+                read = Table.scan(table, [file.path], self.base)
+                for figure in self._differences(read, first or read, file.path.rpartition("/")[2]):
+                    figures.setdefault(figure.name, figure)
+                first = first or read
+        return list(figures.values())
+
+    @cached_property
+    def _named(self) -> set[str]:
+        """The columns that both configs may read."""
+        now = name_columns(self.config.data, self.config.declared.features)
+        return now & name_columns(self.packed.data, self.packed.schema.features)
+
+    @property
+    def _lists(self) -> list[str]:
+        """The columns of the log's files that list a value for each candidate."""
+        log = self.config.data.log
+        return [log.list, *log.along] if isinstance(log, ListLog) else []
+
+    def _differences(self, table: Table, first: Table, file: str) -> Iterator[ValidationFigure]:
+        columns = self.packed.manifest.columns.get(f"data.{table.name}")
+        if columns is not None:
+            recorded = set(columns)
+            for column in sorted((recorded & self._named) - table.types.keys()):
+                reason = f"{file} lacks it, and the run was trained on it; write it again"
+                yield self._figure(table, column, "there", "missing", reason)
+            for column in sorted((self._named & table.types.keys()) - recorded):
+                reason = (
+                    f"{file} has it, the run's table had not; rename it, or pack and train without the run"
+                )
+                yield self._figure(table, column, "missing", "there", reason)
+        for column in sorted(self._named & table.types.keys() & first.types.keys()):
+            was, now = first.types[column], table.types[column]
+            if was != now:
+                reason = f"{file} has {now} where the first file has {was}; write all files with one type"
+                yield self._figure(table, column, str(was), str(now), reason)
+        yield from self._unfit(table, file)
+
+    def _unfit(self, table: Table, file: str) -> Iterator[ValidationFigure]:
+        """Columns whose first values the run's encoders cannot take."""
+        schema, encoders = self.packed.schema, self.packed.encoders
+        for name in self.features:
+            column = schema.column(name)
+            if self.packed.manifest.sources[name] != table.name or column not in table.own(table.types):
+                continue
+            head = table.collect(table.frame.select(pl.col(column).drop_nulls().head(HEAD)))[column]
+            if table.name == "log" and column in self._lists:
+                head = head.explode().drop_nulls()
+            if head.dtype.is_float():
+                head = head.filter(head.is_finite())  # values are judged of new rows alone
+            try:
+                encoders.encode(name, head)
+            except DataError as error:
+                kind = schema.columns()[name].dtype(encoders.fitted.get(schema.table_of(name)))
+                reason = f"{file}: {error}; write it as the run's table had it"
+                yield self._figure(table, column, str(kind), str(table.types[column]), reason)
+
+    def _figure(self, table: Table, column: str, before: str, now: str, reason: str) -> ValidationFigure:
+        verdict: Verdict = "broken" if self.config.validation.columns else "off"
+        text = f"data.{table.name}: column '{column}': {reason}"
+        return ValidationFigure("columns", f"{table.name}.{column}", before, now, None, verdict, text)
+
+
+def unfit_values(reason: str) -> ValidationFigure:
+    """Make the figure of values that cannot be packed; the reason names column, value and row."""
+    return ValidationFigure("values", "tables", "fit", "unfit", None, "broken", reason)
+
+
+def check_new_values(
+    config: Config, log: Table, sources: Mapping[str, Source], begin: int
+) -> Iterator[ValidationFigure]:
+    """Yield a figure for each rule that the new training rows of the log break; of each the first row is named.
+
+    Args:
+        config: the config.
+        log: its log.
+        sources: feature → the table that its column is read from.
+        begin: when the new rows begin, ms UTC.
+    """
+    data = config.data
+    try:
+        require_columns(log, data)
+        new = log.since(data.time, begin) & log_splits(log, data)["train"]
+        rows = log.keep(lambda frame: frame.filter(new))
+        columns = feature_columns(config.declared, dict(sources), "log")
+        for message in find_faults(rows, log_checks(rows, data, columns)).values():
+            yield unfit_values(message)
+        yield from _check_nulls(log, rows, config)
+    except DataError as error:
+        yield unfit_values(str(error))
+
+
+def _check_nulls(log: Table, rows: Table, config: Config) -> Iterator[ValidationFigure]:
+    """Yield a figure for each column that identifies a candidate and is null in new rows, or in any the time."""
+    keys = identifying_columns(config.data)
+    counts = rows.collect(rows.frame.select(pl.col(key).null_count() for key in keys)).row(0, named=True)
+    time = config.data.time  # without one a row is in no period
+    counts[time] = log.collect(log.frame.select(pl.col(time).null_count())).item()
+    for column, nulls in counts.items():
+        if nulls:
+            yield unfit_values(
+                f"data.log: column '{column}' is null in {nulls:,} rows; every candidate needs one"
+            )
+
+
+@dataclass(frozen=True)
+class KnownLabels:
+    """The exposed candidates of a label that are old enough for it, and whose condition happened."""
+
+    positives: int
+    negatives: int
+    null: int
+
+    @property
+    def rate(self) -> float | None:
+        """The share of ones; None if nothing is known."""
+        known = self.positives + self.negatives
+        return self.positives / known if known else None
+
+
+@dataclass(frozen=True)
+class NewRows:
+    """The new training rows of a config."""
+
+    config: Config
+    begin: int
+    """When they begin, ms UTC."""
+    end: int
+    """When the config's training ends, or after the last row if it has no end."""
+    levels: Sequence[int]
+    """Candidates of each level."""
+    labels: Mapping[str, KnownLabels]
+
+    @classmethod
+    def read(cls, config: Config, table: Table, begin: int) -> "NewRows":
+        """Count the rows of a log that train from a moment on, ms UTC. Raises DataError."""
+        data = config.data
+        log = table.keep(lambda frame: frame.filter(table.since(data.time, begin)))
+        last = log.collect(log.frame.select(log.moment(data.time).max())).item()
+        rows = SplitRows.of(log, data, config.declared, {}, begin if last is None else int(last))
+        rows = replace(rows, frame=rows.frame.filter(pl.col(SPLIT) == "train", pl.col(TIME) >= begin))
+        kinds = ("positives", "negatives", "null")
+        sums = [rows.counts_as(n, k).sum().alias(f"{n} {k}") for n in data.labels for k in kinds]
+        counts = rows.collect(
+            rows.frame.group_by(LEVEL).agg(pl.len(), pl.col(TIME).max().alias("last"), *sums)
+        )
+        sizes = dict(counts.select(LEVEL, "len").rows())
+        until = data.training_end()
+        return cls(
+            config,
+            begin,
+            max([begin, *counts["last"].to_list()]) + 1 if until == FOREVER else until,
+            [sizes.get(level, 0) for level in range(len(data.levels))],
+            {n: KnownLabels(*(int(counts[f"{n} {k}"].sum()) for k in kinds)) for n in data.labels},
+        )
+
+    def __len__(self) -> int:
+        return sum(self.levels)
+
+    @property
+    def span(self) -> str:
+        """The period, for people."""
+        return f"{format_time(self.begin)} to {format_time(self.end)}"

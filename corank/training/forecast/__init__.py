@@ -1,1 +1,0 @@
-"""Forecasts of a training's time and memory before packing, without torch."""

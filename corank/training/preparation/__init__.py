@@ -1,1 +1,0 @@
-"""Preparation of a training: packed data, and the agreement of its ranks."""

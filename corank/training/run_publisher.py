@@ -1,0 +1,120 @@
+"""A training whose run lies in object storage: a working folder on this machine, published after each checkpoint."""
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from corank.core.errors import BusyError, StorageError
+from corank.core.files import PARTIAL
+from corank.core.folder_cache import FolderCache
+from corank.core.local_copy import working_folder
+from corank.core.objects import ObjectUrl
+from corank.core.published_folder import FolderPublisher
+from corank.core.types import Report
+
+RUN = "run"
+"""The kind of content that a published run folder declares."""
+
+
+@dataclass
+class RunPublisher:
+    """Publishes the working folder of a training, in the background while it trains."""
+
+    folder: Path
+    """Of the run; files in it are replaced, or appended to below `events`."""
+    publisher: FolderPublisher
+    report: Report
+    _thread: threading.Thread | None = field(default=None, init=False)
+    error: StorageError | BusyError | None = field(default=None, init=False)
+    """Why the last publication failed; None if it did not."""
+
+    def publish(self) -> None:
+        """Begin to publish the folder as it is now.
+
+        If the store does not answer, that is reported, and the next publication takes all of it.
+
+        Raises BusyError if another process has published there.
+        """
+        self.wait()
+        if isinstance(self.error, BusyError):
+            raise self.error
+        if self.error is not None:
+            self.report(f"training on: the checkpoint was not published: {self.error}")
+        snapshot = self._take_snapshot()
+        self._thread = threading.Thread(target=self._publish, args=(snapshot,), name="publish", daemon=True)
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Publish the folder as it is now, and wait. Raises BusyError, StorageError."""
+        self.publish()
+        self.wait()
+        if self.error is not None:
+            raise self.error
+
+    def wait(self) -> None:
+        """Wait until a publication in progress has ended or failed."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _publish(self, snapshot: Path) -> None:
+        try:
+            self.error = None
+            self.publisher.publish(snapshot)
+        except (StorageError, BusyError) as error:
+            self.error = error
+        finally:
+            shutil.rmtree(snapshot, ignore_errors=True)
+
+    def _take_snapshot(self) -> Path:
+        """Link the files into an adjacent folder: checkpoints are replaced whole. What is appended to is copied."""
+        snapshot = self.folder.with_name(f"{PARTIAL}snapshot")
+        shutil.copytree(
+            self.folder,
+            snapshot,
+            ignore=shutil.ignore_patterns(".*"),
+            copy_function=_link_or_copy,
+        )
+        return snapshot
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    if Path(source).parent.name == "events":
+        shutil.copyfile(source, target)
+    else:
+        os.link(source, target)
+
+
+@contextmanager
+def open_remote_run(url: ObjectUrl, report: Report) -> Iterator[RunPublisher]:
+    """Get the working folder of a training, with what is published at its URL; all of it is published at the end.
+
+    If the store refuses it, the folder is kept elsewhere, and the error names it.
+
+    Raises BusyError, StorageError.
+    """
+    publisher, cache = FolderPublisher.open(url, RUN), FolderCache.of_environment()
+    with working_folder() as working:
+        folder = working / url.split()[1]
+        if publisher.held is not None:
+            shutil.copytree(cache.fetch(publisher.held).path, folder)
+        else:
+            folder.mkdir()
+        run = RunPublisher(folder, publisher, report)
+        try:
+            yield run
+            run.finish()
+            if publisher.held is not None:
+                cache.keep(publisher.held, folder)
+        except (BusyError, StorageError) as error:
+            if error is not run.error:
+                raise
+            kept = cache.folder / f"run-{os.urandom(4).hex()}"
+            folder.rename(kept)
+            raise type(error)(f"{error}; the run is kept in {kept}") from None
+        finally:
+            run.wait()

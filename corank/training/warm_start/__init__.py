@@ -1,1 +1,0 @@
-"""Weights, optimiser states and averages taken over from an earlier run into a model of other data or settings."""

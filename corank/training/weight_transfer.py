@@ -1,0 +1,297 @@
+"""Takes a plan's weights, optimiser states and average over into a model under training.
+
+Of tables, each rank takes the rows that it holds. What is not taken over stays as it was drawn, and its optimiser
+state is that of weights that have never learnt.
+
+States of optimisers taken over: of the weights of layers that go over, and of table rows whose value was known.
+
+Copies rows of an earlier table into a tensor that holds rows of a new one: whole, or those of a rank.
+
+Letters: N rows that a tensor holds.
+
+A trained model applied to another packing, to be judged there: on new days, or against another run.
+
+Each value that the run knows has its row, and every other the row of unknown values. So the model scores as it would
+with its own encoders, except for values that it knows and the other packing does not.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from corank.core.errors import DataError
+from corank.core.objects import Location
+from corank.core.types import Longs
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packing.packs import open_with_features
+from corank.distributed.ranks import BUCKETS, RowShards
+from corank.evaluation.predict import Calibrators
+from corank.features.row_map import FRESH, PackingMap, RowMap
+from corank.models.joint import JointModel
+from corank.training.checkpoints.checkpoint import Checkpoint, TableRows
+from corank.training.checkpoints.training_state import (
+    PREFIX,
+    Average,
+    Optimisers,
+    check_model,
+    optimisers,
+    table_rows,
+)
+from corank.training.run import Run, build_model, build_networks
+from corank.training.trainer import Trainer
+from corank.training.warm_start_plan import OF_MODEL, LayerMap, WarmStartPlan, WeightMap, find_encoders
+
+ROWS = 1 << 18
+"""Rows that are copied at a time."""
+
+
+def dimension_of(table: str) -> int:
+    """The dimension of a table, from a name such as `shared.weights.16`."""
+    return int(table.rpartition(".")[2])
+
+
+@torch.no_grad()
+def fill_rows(
+    target: Tensor, rows: TableRows, found: RowMap, held: Checkpoint, name: str, known: bool = False
+) -> None:
+    """Copy earlier rows into a tensor with a row for each row of a table; the others stay as they are.
+
+    Args:
+        target: (N, ...).
+        rows: which rows of the table it holds.
+        found: where each row of the table comes from.
+        held: the checkpoint with the earlier rows.
+        name: of the earlier tensor.
+        known: leave out values that the earlier table did not know, which would begin as the row of unknown ones.
+    """
+    numbers = _row_numbers(rows)
+    for first in range(0, len(numbers), ROWS):
+        some = numbers[first : first + ROWS]
+        at = np.flatnonzero(some < rows.rows)
+        number = some[at]
+        carried = found.source[number] != FRESH
+        if known:
+            carried &= found.kept[number]
+        source = torch.from_numpy(found.source[number[carried]])
+        values = held.gather(name, source).to(target.device)
+        target.index_copy_(0, torch.from_numpy(at[carried] + first).to(target.device), values)
+
+
+def _row_numbers(rows: TableRows) -> Longs:
+    """The row of the table that each row of a tensor stands for; the table's size or above for none: (N,)."""
+    if rows.whole:
+        return np.arange(rows.rows)
+    depth = np.arange(RowShards(rows.rows).depth)[:, None] * BUCKETS
+    return (depth + np.arange(rows.buckets.start, rows.buckets.stop)).ravel()
+
+
+@dataclass(frozen=True)
+class OptimiserStates:
+    """The states of a source's optimisers, which belong to the weights of its model."""
+
+    plan: WarmStartPlan
+
+    def carry_into(self, model: JointModel, new: Optimisers) -> None:
+        """Take over what belongs to the weights of a new model that go over; `new` are its optimisers, not begun."""
+        carried = {layer.new.key: layer for layer in self.plan.layers.carried.values()}
+        tables = table_rows(model)
+        keys = dict(_places(model, new))
+        for name, optimiser in new.items():
+            plain = optimiser.state_dict()
+            parameters = [p for group in optimiser.param_groups for p in group["params"]]
+            for number, parameter in enumerate(parameters):
+                key = keys[f"{name}.{number}"]
+                if name == "table":
+                    table = key.removeprefix("tables.")
+                    state = self._of_table(table, parameter, tables[table])
+                else:
+                    state = self._of_layer(carried[key], parameter) if key in carried else {}
+                if state:
+                    plain["state"][number] = state
+            optimiser.load_state_dict(plain)
+
+    @property
+    def _held(self) -> Checkpoint:
+        return self.plan.source.latest
+
+    @cached_property
+    def _earlier(self) -> dict[str, str]:
+        """By the name of an earlier weight, what begins the names of its state."""
+        train, model = self.plan.source.run.config.train, self.plan.source.networks
+        source_optimisers = optimisers(model, train.table, train.stages)
+        return {key: f"{PREFIX}{place}." for place, key in _places(model, source_optimisers)}
+
+    @cached_property
+    def _names(self) -> dict[str, list[str]]:
+        """The parts of each state, by what begins their names."""
+        parts: dict[str, list[str]] = {}
+        for name in self._held.names:
+            if name.startswith(PREFIX):
+                begin, _, part = name.rpartition(".")
+                parts.setdefault(f"{begin}.", []).append(part)
+        return parts
+
+    def _of_table(self, table: str, parameter: Tensor, rows: TableRows) -> dict[str, Any]:
+        earlier = self.plan.earlier_table(table)
+        if earlier is None or not self.plan.same_table_optimiser:
+            return {}
+        begin, row_map = self._earlier[f"tables.{earlier}"], self.plan.rows.table(dimension_of(table))
+        state: dict[str, Any] = {}
+        for part in self._names.get(begin, ()):
+            shape = self._held.shape(f"{begin}{part}")
+            if part == "step":
+                state[part] = _number(self._held.whole(f"{begin}{part}"))
+                continue
+            state[part] = parameter.new_zeros(len(parameter), *shape[1:])
+            fill_rows(state[part], rows, row_map, self._held, f"{begin}{part}", known=True)
+        return state
+
+    def _of_layer(self, layer: LayerMap, parameter: Tensor) -> dict[str, Any]:
+        begin = self._earlier[layer.earlier.key]
+        state: dict[str, Any] = {}
+        for part in self._names.get(begin, ()):
+            tensor = self._held.whole(f"{begin}{part}")
+            # a weight that is a number by itself has moments of that shape, too
+            if part == "step":
+                state[part] = _number(tensor)
+            else:
+                state[part] = torch.zeros_like(parameter)
+                layer.fill(state[part], tensor)
+        return state
+
+
+def _number(tensor: Tensor) -> Any:
+    """A single number of a state: an optimiser that counts its steps in a Python int rounds otherwise with a tensor."""
+    return tensor.clone() if tensor.is_floating_point() else int(tensor.item())
+
+
+def _places(model: JointModel, of: Mapping[str, torch.optim.Optimizer]) -> Iterator[tuple[str, str]]:
+    """Yield the place of each weight among the optimisers, `NAME.NUMBER`, and its name in the model's state."""
+    keys = {id(parameter): key for key, parameter in model.named_parameters()}
+    for name, optimiser in of.items():
+        for number, parameter in enumerate(p for group in optimiser.param_groups for p in group["params"]):
+            yield f"{name}.{number}", keys[id(parameter)]
+
+
+def warm_start(plan: WarmStartPlan, trainer: Trainer) -> None:
+    """Take everything over into a trainer that has not begun. Steps and epochs continue from those of the source."""
+    checkpoint, prefix = plan.source.weights
+    carry_weights(plan, trainer.model, checkpoint, prefix)
+    OptimiserStates(plan).carry_into(trainer.model, trainer.optimisers)
+    trainer.progress.step = plan.source.progress.step
+    trainer.progress.epochs_before = plan.source.epochs
+    if trainer.average is not None:
+        trainer.average.restart(trainer.progress.step)
+        if plan.carries_average:
+            _carry_average(plan, trainer.model, trainer.average)
+
+
+def carry_weights(plan: WeightMap, model: JointModel, held: Checkpoint, prefix: str) -> None:
+    """Take the weights of a checkpoint over into a model; `prefix` is before their names there."""
+    _fill(plan, model, model.state_dict(), held, prefix)
+
+
+def _carry_average(plan: WarmStartPlan, model: JointModel, average: Average) -> None:
+    state, checkpoint = average.state(), plan.source.latest
+    weights = {name.removeprefix(OF_MODEL): t for name, t in state.items() if name.startswith(OF_MODEL)}
+    _fill(plan, model, weights, checkpoint, f"average.{OF_MODEL}")
+    for table, rows in table_rows(model).items():
+        if (earlier := plan.earlier_table(table)) is not None:
+            row_map = plan.rows.table(dimension_of(table))
+            fill_rows(state[f"seen.{table}"], rows, row_map, checkpoint, f"average.seen.{earlier}")
+
+
+def _fill(
+    plan: WeightMap, model: JointModel, targets: Mapping[str, Tensor], checkpoint: Checkpoint, prefix: str
+) -> None:
+    """Copy weights, by their names in a model's state."""
+    for layer in plan.layers.carried.values():
+        layer.fill(targets[layer.new.key], checkpoint.whole(f"{prefix}{layer.earlier.key}"))
+    for table, rows in table_rows(model).items():
+        if (earlier := plan.earlier_table(table)) is not None:
+            row_map = plan.rows.table(dimension_of(table))
+            fill_rows(targets[f"tables.{table}"], rows, row_map, checkpoint, f"{prefix}tables.{earlier}")
+
+
+@dataclass(frozen=True)
+class JudgedRun:
+    """A run's model and calibrators, over the codes of other packed data."""
+
+    packed: PackedDataset
+    """With the run's features alone."""
+    model: JointModel
+    calibrators: Calibrators
+    lost: dict[str, int]
+    """Feature → values that the run knows and the packing does not, which count as unknown; without those of none."""
+
+    @classmethod
+    def on(cls, run: Run, location: Location) -> Self:
+        """Bring a run onto packed data.
+
+        Args:
+            run: a finished run.
+            location: of the packed data: a folder or a URL.
+
+        Raises CheckpointError, StorageError; DataError if features or labels are missing there, or are encoded
+        otherwise than by a vocabulary, so that the run's layers would read other numbers.
+        """
+        checkpoint, calibrators = run.shipped()
+        packed = open_with_features(location, run.config.declared)
+        _require_log(run, packed, location)
+        packing_map = PackingMap(find_encoders(run, checkpoint.facts["codes"]), packed.encoders)
+        _require_same_codes(run, packing_map, location)
+        model = build_model(run.config, packed)
+        earlier = build_networks(run.config, packing_map.earlier)
+        check_model(checkpoint, earlier, run.checkpoint.path)
+        carry_weights(WeightMap.find(earlier, model, packing_map), model, checkpoint, "")
+        lost = {name: rows.gone for name, rows in packing_map.features.items() if rows.gone}
+        return cls(packed, model, calibrators, lost)
+
+
+def locate_packed(location: Location) -> Location:
+    """Where packed data lie that are named by their folder, by their URL, or by the folder of a run.
+
+    Raises DataError, StorageError if the run's data are not there.
+    """
+    if isinstance(location, Path) and (location / "run.json").is_file():
+        return Run.open(location).packed().location
+    return location
+
+
+def _require_log(run: Run, packed: PackedDataset, location: Location) -> None:
+    """Raise DataError unless the packed log has the levels, labels and columns that a run is judged by."""
+    ours, theirs = run.config.data, packed.data
+    needed = {label for stage in run.config.stages for label in stage.labels}
+    for what, wanted, present in (
+        ("levels", list(ours.levels), list(theirs.levels)),
+        ("labels", sorted(needed), sorted(needed & set(theirs.labels))),
+        ("columns", sorted(ours.columns), sorted(set(ours.columns) & set(theirs.columns))),
+    ):
+        if wanted != present:
+            raise DataError(
+                f"{location}: data.{what}: {run.folder} needs {', '.join(wanted)}; found {', '.join(present) or 'none'}"
+            )
+
+
+def _require_same_codes(run: Run, packing_map: PackingMap, location: Location) -> None:
+    """Raise DataError if a feature is no vocabulary and is encoded otherwise than in the run."""
+    odd = [name for name, rows in packing_map.features.items() if not rows.carried]
+    odd += [
+        name
+        for name, encoder in packing_map.new.fitted.items()
+        if not encoder.size
+        and name in packing_map.earlier.fitted
+        and not encoder.equals(packing_map.earlier.fitted[name])
+    ]
+    if odd:
+        raise DataError(
+            f"{location}: its scales, buckets or hashes are others than those that {run.folder} was trained on: "
+            f"{', '.join(odd)}; judge it on data packed by `corank pack --from`, which keeps them, or compare the "
+            "scores that `corank predict` writes of one log"
+        )

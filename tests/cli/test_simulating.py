@@ -1,0 +1,105 @@
+"""`corank simulate`: its worlds are those of the registry, a plug-in's among them, and its options their fields."""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+import corank
+from corank.core.errors import PluginError
+from corank.core.registry import PLUGINS
+from corank.datasets.simulated import WORLDS, Simulated, SimulatedWorld
+from tests.support.command_line import run_corank
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The world of docs/extending in the working directory; what it registers is forgotten afterwards."""
+    list(WORLDS)
+    monkeypatch.setattr(WORLDS, "_parts", dict(WORLDS._parts))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv(PLUGINS, "")
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "extending" / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"^```python\n# coins\.py\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert found
+    (tmp_path / "coins.py").write_text(found[1], encoding="utf-8")
+    yield "coins"
+    sys.modules.pop("coins", None)
+
+
+def test_a_world_of_a_plugin_is_simulated(plugin: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        options = ["--preset", "coins", "--requests", 300, "--items", 5, "--seed", 3]
+        code, _, err = run_corank(capsys, "--plugin", plugin, "simulate", name, *options)
+        assert code == 0 and f"next: corank train {name}/config.yaml" in err
+        assert "1,500 candidates, 1,500 exposed" in err
+    files = sorted(path.name for path in Path("a").glob("[!.]*"))
+    assert files == ["config.yaml", "items.parquet", "log.parquet", "truth.parquet"]
+    assert all(Path("a", name).read_bytes() == Path("b", name).read_bytes() for name in files)
+    corank.check(Path("a/config.yaml")).data_check.require()
+
+
+def test_options_that_a_world_lacks_are_named(plugin: str, capsys: pytest.CaptureFixture[str]) -> None:
+    known = "which has --seed, --requests, --items; leave it out"
+    for options in (
+        ["--users", 5],
+        ["--candidates", 3],
+        ["--auction"],
+        ["--random", 0.1],
+        ["--days", 5],
+        ["--drift"],
+    ):
+        code, _, err = run_corank(capsys, "--plugin", plugin, "simulate", "a", "--preset", "coins", *options)
+        assert code == 1
+        assert err == f"error: {options[0]}: no option of the preset coins in the format plain, {known}\n"
+    code, _, err = run_corank(capsys, "simulate", "a", "--preset", "coin")
+    assert code == 1 and err.startswith("error: --preset: unknown preset 'coin'; ")
+    code, _, err = run_corank(
+        capsys, "--plugin", plugin, "simulate", "a", "--preset", "coins", "--format", "csv"
+    )
+    assert code == 1 and err == "error: --format: the preset coins is written as plain; received csv\n"
+    assert not Path("a").exists()
+
+
+class NoWrite(SimulatedWorld):
+    """Nothing."""
+
+    presets = ("mine",)
+    files = ("log.parquet",)
+
+
+class NoPresets(SimulatedWorld):
+    """Nothing."""
+
+    files: ClassVar[tuple[str, ...]] = ("log.parquet",)
+
+    def write(self, out: Path) -> Simulated:
+        return Simulated(0, 0, 0)
+
+
+class Taken(NoPresets):
+    """Nothing."""
+
+    presets = ("strong", "mine")
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (int, "world 'mine' must be a subclass of corank.datasets.simulated.SimulatedWorld"),
+        (NoWrite, r"world 'mine' lacks the method write\(out\)"),
+        (NoPresets, "world 'mine' lacks the class attribute presets"),
+        (Taken, "world 'mine': the world 'feed' has the preset strong in the format plain"),
+    ],
+)
+def test_an_unfit_world_is_refused_when_it_registers(part: type, message: str) -> None:
+    list(WORLDS)
+    with pytest.raises(PluginError, match=message):
+        WORLDS.add("mine", part)
+    assert "mine" not in WORLDS

@@ -1,0 +1,329 @@
+"""The simulated news site: its truth is the truth, and written as MIND or EB-NeRD the importers read it back."""
+
+import shutil
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import corank
+from corank.core.errors import DataError
+from corank.data.log_rows import scan_log
+from corank.training.checks.summary import CheckSummary, check_config
+from corank.training.config.config_file import read
+from corank_lab.datasets.ebnerd import EbnerdFiles, import_ebnerd
+from corank_lab.datasets.mind import MindFiles, import_mind
+from corank_lab.datasets.news import TEST, VALID, News
+from corank_lab.datasets.reader_table import SHRINK
+from tests.support.command_line import run_corank
+
+pytestmark = pytest.mark.slow
+
+SHOWN, READ, ARTICLES = "train/behaviors.parquet", "train/history.parquet", "articles.parquet"
+"""Files of EB-NeRD."""
+
+
+@pytest.fixture(scope="module")
+def news(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("news")
+    News(requests=1500, users=2000, items=2000, candidates=40).simulate(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One news world in three layouts: folders `plain`, `mind` and `ebnerd`."""
+    out = tmp_path_factory.mktemp("news worlds")
+    for name, world in (("plain", News), ("mind", MindFiles), ("ebnerd", EbnerdFiles)):
+        world(requests=300, users=400, items=600, candidates=20).simulate(out / name)
+    return out
+
+
+@pytest.fixture(scope="module")
+def mind(worlds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("mind") / "out"
+    import_mind(worlds / "mind", out, vectors=8)
+    return out
+
+
+@pytest.fixture(scope="module")
+def ebnerd(worlds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("ebnerd") / "out"
+    import_ebnerd(worlds / "ebnerd", out, vectors=8)
+    return out
+
+
+def plain_rows(worlds: Path) -> pl.DataFrame:
+    """A row a candidate of the world, in order: user, time in seconds, history, item, click."""
+    log = pl.read_parquet(worlds / "plain" / "log" / "*.parquet").explode("candidates", "clicked")
+    users = pl.read_parquet(worlds / "plain" / "users.parquet").select("user_id", "history")
+    log = log.join(users, "user_id", how="left", maintain_order="left")
+    seconds = pl.col("time").dt.epoch("s")
+    return log.select("user_id", seconds, "history", item_id="candidates", clicked="clicked")
+
+
+def exploded(news: Path) -> pl.DataFrame:
+    """A row a candidate, with its truth and the time at which its article was published."""
+    log = pl.read_parquet(news / "log/*.parquet").explode("candidates", "clicked")
+    log = log.rename({"candidates": "item_id"})
+    truth = pl.read_parquet(news / "truth/*.parquet")
+    assert log.select("request_id", "item_id").equals(truth.select("request_id", "item_id"))
+    items = pl.read_parquet(news / "items.parquet").select("item_id", "published")
+    return log.with_columns(p=truth["click"]).join(items, "item_id", maintain_order="left")
+
+
+def checked(out: Path) -> CheckSummary:
+    """The summary of an imported config that training accepts as it is."""
+    summary = check_config(read(out / "config.yaml"), out)
+    summary.data_check.require()
+    return summary
+
+
+def test_equal_settings_write_equal_bytes(tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        News(seed=seed, requests=100, users=50, items=300).simulate(tmp_path / name)
+    files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
+    assert len(files) == 5
+    for file in files:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+        assert (tmp_path / "a" / file).read_bytes() != (tmp_path / "c" / file).read_bytes()
+
+
+def test_lists_hold_distinct_articles_that_are_alive_most_of_them_new_in_the_test(news: Path) -> None:
+    log = pl.read_parquet(news / "log/*.parquet")
+    lengths = log["candidates"].list.len()
+    assert lengths.min() == 5 and lengths.max() == 40 and lengths.n_unique() > 20
+    assert log["candidates"].list.n_unique().eq(lengths).all() and log["clicked"].list.len().eq(lengths).all()
+    rows = exploded(news)
+    hours = rows.select((pl.col("time") - pl.col("published")).dt.total_hours(fractional=True)).to_series()
+    assert hours.is_between(0, 48, closed="left").all()
+    day = pl.col("time").dt.date()
+    train, test = rows.filter(day < VALID), rows.filter(day >= TEST)
+    assert test["item_id"].is_in(train["item_id"].implode()).mean() < 0.2  # type: ignore[operator]
+    assert test["user_id"].is_in(train["user_id"].implode()).mean() < 0.5  # type: ignore[operator]
+
+
+def test_histories_are_older_than_the_log_and_in_order(news: Path) -> None:
+    first = pl.read_parquet(news / "log/*.parquet")["time"].dt.epoch("us").to_numpy().min()
+    users = pl.read_parquet(news / "users.parquet")
+    for times in users["history_time"].list.eval(pl.element().dt.epoch("us")).head(300).to_list():
+        assert times == sorted(times) and (not times or times[-1] < first)
+    lengths = users["history"].list.len()
+    assert (
+        lengths.eq(users["history_time"].list.len()).all() and 0.05 < (lengths == 0).to_numpy().mean() < 0.2
+    )
+    vectors = pl.read_parquet(news / "items.parquet")["vector"].to_numpy()
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    for clicked, mean in zip(users["history"].head(50), users["interest"].head(50), strict=True):
+        assert (mean is None) == (len(clicked) == 0)
+        shrunk = unit[clicked.to_list()].sum(0) / (len(clicked) + SHRINK)
+        assert mean is None or np.allclose(shrunk, mean.to_list(), atol=1e-5)
+
+
+def test_clicks_follow_the_truth_and_the_config_is_accepted(news: Path) -> None:
+    rows = exploded(news)
+    clicks, p = rows["clicked"].to_numpy(), rows["p"].to_numpy().astype(float)
+    for band in (np.arange(len(p)), *np.array_split(np.argsort(p), 5)):
+        assert abs(clicks[band].sum() - p[band].sum()) < 4 * np.sqrt((p * (1 - p))[band].sum())
+    assert 0.05 < p.mean() < 0.07
+    checked(news)
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for layout, following in (("plain", "train {}/config.yaml"), ("mind", "import mind {} OUT")):
+        world = tmp_path / layout
+        sizes = ["--requests", 60, "--users", 50, "--items", 300, "--format", layout]
+        code, _, said = run_corank(capsys, "simulate", world, "--preset", "news", *sizes)
+        assert code == 0 and f"next: corank {following.format(world)}" in said
+    code, _, _ = run_corank(capsys, "import", "mind", world, tmp_path / "out", "--vectors", 0)
+    assert code == 0 and "vector" not in pl.read_parquet_schema(tmp_path / "out" / "items.parquet")
+    for mistake, message in (
+        (["--auction"], "--auction: no option of the preset news"),
+        (["--drift"], "--drift: no option of the preset news"),
+        (["--items", 10], "simulate: items: "),
+        (["--format", "recflow"], "--format: the preset news is written as"),
+    ):
+        code, _, said = run_corank(capsys, "simulate", tmp_path / "w", "--preset", "news", *mistake)
+        assert code == 1 and said.startswith(f"error: {message}") and not (tmp_path / "w").exists()
+
+
+def number(column: str) -> pl.Expr:
+    return pl.col(column).str.slice(1).cast(pl.Int64)
+
+
+def test_mind_comes_back(worlds: Path, mind: Path) -> None:
+    log = pl.concat(pl.read_parquet(mind / "log" / f"{part}.parquet") for part in ("train", "dev"))
+    users = pl.read_parquet(mind / "users.parquet")
+    assert users["valid_from"].null_count() == len(users)  # a history does not change within the world
+    rows = log.join(users, "user_id", how="left", maintain_order="left").explode("candidates", "clicked")
+    rows = rows.select(
+        number("user_id"),
+        pl.col("time").dt.epoch("s"),
+        pl.col("history").list.eval(pl.element().str.slice(1).cast(pl.Int64)),
+        item_id=number("candidates"),
+        clicked="clicked",
+    )
+    assert rows.equals(plain_rows(worlds))
+    items = pl.read_parquet(mind / "items.parquet").with_columns(number("item_id"))
+    same = ["item_id", "category", "subcategory", "title", "abstract"]
+    assert items.select(same).equals(pl.read_parquet(worlds / "plain" / "items.parquet").select(same))
+    assert items["entities"].list.first().to_list() == [f"Q{name[-2:]}" for name in items["subcategory"]]
+    seen = rows.group_by("item_id").agg(pl.col("time").min()).join(items, "item_id")
+    assert seen["time"].eq(seen["first_seen"].dt.epoch("s")).all() and len(seen) < len(items)
+    vectors = items["vector"].to_numpy()
+    assert vectors.shape == (600, 8) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    alike = np.equal.outer(items["subcategory"].to_numpy(), items["subcategory"].to_numpy())
+    other, cosines = ~np.eye(600, dtype=bool), vectors @ vectors.T
+    assert cosines[alike & other].mean() > cosines[~alike].mean() + 0.05
+    # few users, who come again and again in this world
+    summary = checked(mind)
+    lacking = [suggestion.lacking for suggestion in summary.profile.suggestions]
+    assert lacking == ["rate of 'click' by user (kind: prior)"]
+    dev = pl.read_parquet(mind / "log" / "dev.parquet")["candidates"].list.len().sum()
+    assert summary.splits["test"] == dev
+
+
+def test_ebnerd_comes_back(worlds: Path, ebnerd: Path) -> None:
+    table = scan_log(read(ebnerd / "config.yaml").data, ebnerd)
+    users = pl.read_parquet(ebnerd / "users.parquet")
+    part = pl.when(pl.col("valid_from").is_null()).then(pl.lit("train")).otherwise(pl.lit("validation"))
+    read_before = users.select("user_id", "history", part=part)
+    log = table.collect(table.frame).join(read_before, ["user_id", "part"], how="left", maintain_order="left")
+    seconds = pl.col("time").dt.epoch("s")
+    rows = log.select("user_id", seconds, "history", item_id="article_id", clicked="clicked")
+    assert rows.equals(plain_rows(worlds))
+    assert users["history_time"].list.len().eq(users["history_read"].list.len()).all()
+    items = pl.read_parquet(ebnerd / "items.parquet")
+    plain = pl.read_parquet(worlds / "plain" / "items.parquet")
+    assert items["published_time"].equals(plain["published"]) and items["title"].equals(plain["title"])
+    assert items["vector"].dtype == pl.Array(pl.Float32, 8)
+    assert not any(name.startswith("total_") for name in items.columns)
+    summary = checked(ebnerd)
+    assert [suggestion.kind for suggestion in summary.profile.suggestions] == ["prior", "within"]
+    last = pl.read_parquet(ebnerd / "log" / "validation.parquet")
+    assert summary.splits["test"] == last["article_ids_inview"].list.len().sum()
+
+
+def test_news_of_mind_without_a_row_or_a_category_have_ids_alone(worlds: Path, tmp_path: Path) -> None:
+    shutil.copytree(worlds / "mind", tmp_path / "in")
+    shown = (tmp_path / "in/train/behaviors.tsv").read_text().split("\n")[0].split("\t")[4].split()
+    gone, blank = (pair.partition("-")[0] for pair in shown[:2])
+    for path in (tmp_path / "in").glob("*/news.tsv"):
+        rows = [line.split("\t") for line in path.read_text().splitlines()]
+        rows = [[row[0], "", *row[2:]] if row[0] == blank else row for row in rows if row[0] != gone]
+        path.write_text("".join("\t".join(row) + "\n" for row in rows))
+    said: list[str] = []
+    import_mind(tmp_path / "in", tmp_path / "out", vectors=8, report=said.append)
+    assert any("no row for 1 news that are candidates" in line and gone in line for line in said)
+    items = pl.read_parquet(tmp_path / "out" / "items.parquet")
+    assert items.filter(pl.col("category").is_null())["item_id"].sort().to_list() == sorted([gone, blank])
+    checked(tmp_path / "out")
+
+
+def test_mind_without_dev_splits_by_days(worlds: Path, tmp_path: Path) -> None:
+    shutil.copytree(worlds / "mind" / "train", tmp_path / "MINDsmall_train")
+    summary = import_mind(tmp_path, tmp_path / "out", vectors=0)
+    assert summary.split == (date(2026, 3, 6), date(2026, 3, 7))
+    assert "kind: vector" not in (tmp_path / "out" / "config.yaml").read_text()
+    checked(tmp_path / "out")
+
+
+def test_ebnerd_without_articles_trains_and_ranks(worlds: Path, tmp_path: Path) -> None:
+    shutil.copytree(worlds / "ebnerd", tmp_path / "in")
+    (tmp_path / "in" / "articles.parquet").unlink()
+    said: list[str] = []
+    summary = import_ebnerd(tmp_path / "in", tmp_path / "out", report=said.append)
+    assert any(f"of {summary.items:,} articles the ids alone are known" in line for line in said)
+    config = read(tmp_path / "out" / "config.yaml")
+    assert {"article_id", "clicks", "candidates"} <= config.declared.features.keys()
+    checked(tmp_path / "out")
+    run = corank.train(tmp_path / "out" / "config.yaml", ["train.epochs=1"], folder=tmp_path / "run").run
+    corank.export(run.folder, tmp_path / "bundle")
+    assert corank.rank(tmp_path / "bundle", corank.request(run.folder))["items"]
+
+
+def test_clicks_elsewhere_are_counted_and_left_out(worlds: Path, tmp_path: Path) -> None:
+    shutil.copytree(worlds / "ebnerd", tmp_path / "in")
+    first = pl.when(pl.int_range(pl.len()) == 0).then(pl.lit([1], pl.List(pl.Int32)))
+    elsewhere = first.otherwise("article_ids_clicked").alias("article_ids_clicked")
+    change("validation/behaviors.parquet", lambda frame: frame.with_columns(elsewhere))(tmp_path / "in")
+    said: list[str] = []
+    summary = import_ebnerd(tmp_path / "in", tmp_path / "out", vectors=0, report=said.append)
+    assert summary.elsewhere == 1 and any("1 clicks left out" in line for line in said)
+    table = scan_log(read(tmp_path / "out/config.yaml").data, tmp_path / "out")
+    assert table.collect(table.frame)["clicked"].sum() == summary.clicks
+
+
+def field(file: str, row: int, n: int, value: str) -> Callable[[Path], None]:
+    """Write a field of a row of a file of MIND, from 1."""
+
+    def spoil(folder: Path) -> None:
+        lines = [line.split("\t") for line in (folder / file).read_text().splitlines()]
+        lines[row - 1][n] = value
+        (folder / file).write_text("".join("\t".join(line) + "\n" for line in lines))
+
+    return spoil
+
+
+def change(file: str, edit: Callable[[pl.DataFrame], pl.DataFrame]) -> Callable[[Path], None]:
+    """Change a Parquet file of EB-NeRD."""
+
+    def spoil(folder: Path) -> None:
+        edit(pl.read_parquet(folder / file)).write_parquet(folder / file)
+
+    return spoil
+
+
+def refuse(
+    read: Callable[..., object], source: Path, folder: Path, spoil: Callable[[Path], None], parts: list[str]
+) -> None:
+    """Spoil a copy of a release: its import names what is wrong and leaves nothing."""
+    shutil.copytree(source, folder / "in")
+    spoil(folder / "in")
+    with pytest.raises(DataError) as error:
+        read(folder / "in", folder / "out", vectors=0)
+    assert all(part in str(error.value) for part in parts), str(error.value)
+    assert [path.name for path in folder.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "parts"),
+    [
+        (field("dev/behaviors.tsv", 2, 2, "2019-11-15"), ["column time, row 2", "9:05:58 AM"]),
+        (field("train/behaviors.tsv", 3, 4, "N1-2"), ["column impressions, row 3", "N55689-1", "'N1-2'"]),
+        (field("train/behaviors.tsv", 1, 4, ""), ["column impressions, row 1", "received ''"]),
+        (field("train/behaviors.tsv", 5, 1, ""), ["column user_id, row 5"]),
+        (field("train/behaviors.tsv", 4, 0, "x"), ["column impression, row 4", "'x'"]),
+        (lambda folder: shutil.copy(folder / "dev/news.tsv", folder / "dev/behaviors.tsv"), ["8 columns; expected 5"]),
+        (lambda folder: (folder / "dev" / "news.tsv").unlink(), ["dev/news.tsv", "no such file"]),
+        (lambda folder: (folder / "train" / "news.tsv").write_bytes(b""), ["train/news.tsv", "cannot be read"]),
+        (lambda folder: shutil.move(folder / "train", folder / "test"), ["no folder train with behaviors.tsv"]),
+        (lambda folder: shutil.copytree(folder / "dev", folder / "a_dev"), ["are all of 'dev'"]),
+    ],
+)  # fmt: skip
+def test_faulty_files_of_mind_are_named(
+    worlds: Path, tmp_path: Path, spoil: Callable[[Path], None], parts: list[str]
+) -> None:
+    refuse(import_mind, worlds / "mind", tmp_path, spoil, parts)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "parts"),
+    [
+        (change(SHOWN, lambda f: f.with_columns(user_id=None)), ["column user_id, row 1", "nothing"]),
+        (change(SHOWN, lambda f: f.drop("age")), ["no column age; it has"]),
+        (change(SHOWN, lambda f: f.with_columns(article_ids_inview=1)), ["is Int32; expected lists"]),
+        (change(READ, lambda f: f.with_columns(pl.col("read_time_fixed").list.head(1))), [READ, "as long as"]),
+        (change(READ, lambda f: pl.concat([f, f.head(1)])), ["column user_id, row 1"]),
+        (change(ARTICLES, lambda f: pl.concat([f, f.head(1)])), ["column article_id, row 1"]),
+        (change(ARTICLES, lambda f: f.head(50)), ["articles.parquet: no row for", "candidates, such as"]),
+        (lambda folder: (folder / "validation/history.parquet").unlink(), ["no such file"]),
+    ],
+)  # fmt: skip
+def test_faulty_files_of_ebnerd_are_named(
+    worlds: Path, tmp_path: Path, spoil: Callable[[Path], None], parts: list[str]
+) -> None:
+    refuse(import_ebnerd, worlds / "ebnerd", tmp_path, spoil, parts)

@@ -1,0 +1,113 @@
+"""The importer of the Open Bandit Dataset: what files hold, and faulty ones named."""
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from corank.core.errors import DataError
+from corank.training.checks.summary import check_config
+from corank.training.config.config_file import read
+from corank_lab.datasets.obd import MOST_WEIGHT, import_obd
+
+ITEMS = 4
+
+
+def release(folder: Path, rows: int = 200) -> Path:
+    """Write files in the layout of the release, over four days."""
+    rng = np.random.default_rng(0)
+    where = folder / "random" / "men"
+    where.mkdir(parents=True)
+    head = ["", "timestamp", "item_id", "position", "click", "propensity_score"]
+    head += [f"user_feature_{n}" for n in range(4)] + [f"user-item_affinity_{n}" for n in range(ITEMS)]
+    lines = [",".join(head)]
+    for n in range(rows):
+        day, second = divmod(n * 4 * 86_400 // rows, 86_400)
+        clock = f"2019-11-{24 + day} {second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}.004101+00:00"
+        codes = [f"{rng.integers(3):032x}" for _ in range(4)]
+        row = [n, clock, rng.integers(ITEMS), rng.integers(1, 4), int(rng.random() < 0.3), 0.25, *codes]
+        lines.append(",".join(map(str, [*row, *(10.0 * k + n for k in range(ITEMS))])))
+    (where / "men.csv").write_text("\n".join(lines) + "\n")
+    items = [",item_id,item_feature_0,item_feature_1,item_feature_2,item_feature_3"]
+    items += [f"{n},{n},{n - 1.5},a{n % 2},b,c{n}" for n in range(ITEMS)]
+    (where / "item_context.csv").write_text("\n".join(items) + "\n")
+    return folder
+
+
+def test_tables_hold_the_files_values(tmp_path: Path) -> None:
+    folder = release(tmp_path / "in")
+    summary = import_obd(folder, tmp_path / "out", campaign="men")
+    log = pl.read_parquet(tmp_path / "out" / "log.parquet")
+    raw = pl.read_csv(folder / "random" / "men" / "men.csv")
+    assert log["time"][0] == datetime(2019, 11, 24, 0, 0, 0, 4101, tzinfo=UTC)
+    assert (
+        log.select("item_id", "position", "click").rows() == raw.select("item_id", "position", "click").rows()
+    )
+    assert log["affinity"].to_list() == [10.0 * k + n for n, k in enumerate(raw["item_id"])]
+    assert log["weight"].to_list() == [1.0] * 200 and log["request_id"].to_list() == list(range(200))
+    assert (
+        log["user_id"].n_unique() == raw.select(pl.struct(f"user_feature_{n}" for n in range(4))).n_unique()
+    )
+    assert (summary.rows, summary.items, summary.clicks) == (200, ITEMS, log["click"].sum())
+    assert summary.split == (date(2019, 11, 26), date(2019, 11, 27))
+    check_config(read(tmp_path / "out" / "config.yaml"), tmp_path / "out").data_check.require()
+
+
+def field(file: str, row: int, column: int, value: str) -> Callable[[Path], None]:
+    """Write a value into a row of a file, from 1 after the head."""
+
+    def spoil(folder: Path) -> None:
+        path = folder / "random" / "men" / file
+        lines = [line.split(",") for line in path.read_text().splitlines()]
+        lines[row][column] = value
+        path.write_text("\n".join(map(",".join, lines)) + "\n")
+
+    return spoil
+
+
+def test_weights_are_inverse_propensities_with_an_end(tmp_path: Path) -> None:
+    folder = release(tmp_path / "in")
+    for row, chance in ((1, "0.5"), (2, "0.00001")):
+        field("men.csv", row, 5, chance)(folder)
+    import_obd(folder, tmp_path / "out", campaign="men")
+    assert pl.read_parquet(tmp_path / "out" / "log.parquet")["weight"][:3].to_list() == [0.5, MOST_WEIGHT, 1]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (field("men.csv", 3, 1, "yesterday"), ["men.csv", "column timestamp, row 3", "'yesterday'"]),
+        (field("men.csv", 5, 2, "4"), ["column item_id, row 5", "0 to 3"]),
+        (field("men.csv", 2, 3, "9"), ["column position, row 2", "1, 2 or 3"]),
+        (field("men.csv", 2, 4, "0.5"), ["column click, row 2", "0 or 1"]),
+        (field("men.csv", 7, 5, "0"), ["column propensity_score, row 7", "above 0"]),
+        (field("men.csv", 1, 6, ""), ["column user_feature_0, row 1", "received nothing"]),
+        (field("men.csv", 0, 4, "clicks"), ["men.csv: no column click"]),
+        (field("men.csv", 0, 13, "x"), ["no column user-item_affinity_3"]),
+        (field("item_context.csv", 2, 1, "0"), ["item_context.csv", "column item_id, row 1", "one row each"]),
+        (field("item_context.csv", 2, 2, "x"), ["column item_feature_0, row 2"]),
+        (
+            lambda folder: (folder / "random/men/item_context.csv").unlink(),
+            ["item_context.csv: no such file"],
+        ),
+    ],
+)
+def test_faulty_files_are_named_and_nothing_is_left(
+    tmp_path: Path, spoil: Callable[[Path], None], told: list[str]
+) -> None:
+    folder = release(tmp_path / "in")
+    spoil(folder)
+    with pytest.raises(DataError) as error:
+        import_obd(folder, tmp_path / "out", campaign="men")
+    assert all(part in str(error.value) for part in told), str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize("wrong", [{"policy": "x"}, {"campaign": "kids"}])
+def test_unknown_policies_and_campaigns(tmp_path: Path, wrong: dict[str, str]) -> None:
+    ((name, value),) = wrong.items()
+    with pytest.raises(DataError, match=f"--{name}: expected .* or .*; received '{value}'"):
+        import_obd(tmp_path, tmp_path / "out", **wrong)

@@ -1,0 +1,382 @@
+"""RecFlow: the simulated feed in its layout, the importer on it and on files written by hand, and refused files."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from string import Template
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import polars as pl
+import pytest
+
+import corank
+from corank.core.errors import DataError
+from corank.core.time import to_ms
+from corank.features.split import TimeSplit
+from corank.training.checks.summary import check_config
+from corank.training.config.config_file import read
+from corank_lab.datasets import recflow as importer
+from corank_lab.datasets.recflow import COLUMNS, import_recflow
+from corank_lab.datasets.recflow_world import RecFlowFiles
+from tests.support.command_line import run_corank
+from tests.support.simulated_runs import trained_run
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+CHINA = ZoneInfo("Asia/Shanghai")
+DAYS = [date(2024, 1, 13) + timedelta(days=n) for n in range(10)]
+SCHEMA = """request_id request_timestamp user_id device_id age gender province video_id author_id category_level_one
+category_level_two upload_type upload_timestamp duration realshow rerank_pos rerank_neg rank_pos rank_neg coarse_neg
+prerank_neg rank_index rerank_index playing_time effective_view long_view like follow forward comment"""
+
+Release = dict[str, list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the simulated files."""
+    out = tmp_path_factory.mktemp("recflow")
+    RecFlowFiles(preset="strong", requests=400, candidates=50, users=20, items=150).simulate(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def imported(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the imported tables."""
+    out = tmp_path_factory.mktemp("imported") / "out"
+    import_recflow(world, out)
+    return out
+
+
+def stage(world: Path, day: date, folder: str = "all_stage") -> pl.DataFrame:
+    """A daily file, its columns spelt without spaces."""
+    return pl.read_ipc(world / folder / f"{day}.feather").rename(str.strip)
+
+
+def candidate(request: int, video: int, day: int = 13, **values: Any) -> dict[str, Any]:
+    """A row of January, at noon in China; flags and labels are 0 unless given."""
+    noon = round(datetime(2024, 1, day, 12, 34, tzinfo=CHINA).timestamp() * 1000)
+    uploaded = round(datetime(2024, 1, 1, 23, 59, tzinfo=CHINA).timestamp())
+    keys = {"request_id": request, "request_timestamp": noon, "user_id": 7, "video_id": video}
+    row = dict.fromkeys(COLUMNS, 0) | keys | {"author_id": 1000 + video, "duration": 9000}
+    return row | {"upload_timestamp": uploaded} | values
+
+
+def levels(request: int, day: int = 13) -> list[dict[str, Any]]:
+    """One candidate of each level of the protocol."""
+    return [candidate(request, video, day, **{name: 1}) for video, name in enumerate(importer.TWO_STAGE)]
+
+
+def release() -> Release:
+    return {f"2024-01-{day}": levels(day, day) for day in (13, 14, 15)}
+
+
+def write(folder: Path, days: Release) -> Path:
+    (folder / "all_stage").mkdir(parents=True)
+    for day, rows in days.items():
+        table = pl.DataFrame(rows, schema_overrides=dict.fromkeys(COLUMNS, pl.Int64))
+        table.write_ipc(folder / "all_stage" / f"{day}.feather")
+    return folder
+
+
+def log_of(out: Path) -> pl.DataFrame:
+    return pl.read_parquet(out / "log/*.parquet")
+
+
+def test_simulated_files_have_recflows_columns_and_days(world: Path) -> None:
+    columns = SCHEMA.split()
+    assert list(COLUMNS) == columns
+    spaced = [" category_level_two" if name == "category_level_two" else name for name in columns]
+    for folder in ("all_stage", "realshow"):
+        files = sorted((world / folder).iterdir())
+        assert [file.name for file in files] == [f"{day}.feather" for day in DAYS]
+        for n, file in enumerate(files):
+            schema = pl.read_ipc_schema(file)
+            assert list(schema) == (spaced if n % 2 else columns)
+            assert set(schema.values()) == {pl.Int64}
+    for day in DAYS:
+        rows = stage(world, day)
+        time = pl.from_epoch(rows["request_timestamp"], time_unit="ms").dt.replace_time_zone("UTC")
+        assert time.dt.convert_time_zone("Asia/Shanghai").dt.date().unique().to_list() == [day]
+        assert (rows["upload_timestamp"] * 1000 <= rows["request_timestamp"]).all()
+        assert stage(world, day, "realshow").equals(rows.filter(realshow=1))
+        truth = pl.read_parquet(world / "truth" / f"{day}.parquet")
+        assert truth.drop("effective_view").equals(rows.select("request_id", "video_id"))
+        assert truth["effective_view"].is_between(0, 1).all()
+
+
+def test_every_simulated_request_has_what_the_protocol_takes(world: Path) -> None:
+    rows = pl.concat(stage(world, day) for day in DAYS)
+    flags = rows.group_by("request_id").agg(pl.col([*importer.EVERY, "rerank_neg"]).sum())
+    assert flags.height == 400
+    # of 50 production ranks 30 and keeps 20, of which a page holds 10, 6 of them on screen
+    expected = {"rank_pos": 20, "realshow": 6}
+    for name in flags.columns[1:]:
+        assert (flags[name] == expected.get(name, 10)).all(), name
+    assert rows.select(pl.sum_horizontal(list(importer.TWO_STAGE)) == 1).to_series().all()
+    assert rows.filter(realshow=1)["rerank_pos"].min() == 1
+    assert rows.filter(rerank_pos=1)["rank_pos"].min() == 1
+    ranked = rows.filter(pl.col("rank_index") > 0).group_by("request_id").agg(pl.col("rank_index").sort())
+    assert ranked["rank_index"].to_list() == [list(range(1, 31))] * 400
+    assert rows.filter(rank_pos=1)["rank_index"].max() == 20
+
+
+def test_simulated_views_of_30_percent_are_effective_and_whole_ones_long(world: Path) -> None:
+    rows = pl.concat(stage(world, day) for day in DAYS)
+    shown, hidden = rows.filter(realshow=1), rows.filter(realshow=0)
+    assert hidden.select("playing_time", "effective_view", "long_view", "like").sum().row(0) == (0, 0, 0, 0)
+    rows = shown.with_columns(share=pl.col("playing_time") / pl.col("duration"))
+    effective, long = rows.filter(effective_view=1), rows.filter(long_view=1)
+    assert effective.filter(pl.col("share") <= 0.299).is_empty()
+    assert rows.filter(effective_view=0).filter(pl.col("share") >= 0.3).is_empty()
+    assert long["effective_view"].min() == 1 and long.filter(pl.col("share") <= 0.999).is_empty()
+    assert 0 < shown["like"].sum() < len(effective)
+
+
+def test_equal_settings_write_equal_bytes(world: Path, tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"preset": "strong", "requests": 400, "candidates": 50, "users": 20, "items": 150}
+    RecFlowFiles(**sizes).simulate(tmp_path / "a")
+    RecFlowFiles(**sizes, seed=1).simulate(tmp_path / "b")
+    files = [path.relative_to(world) for path in world.rglob("*") if path.is_file()]
+    assert len(files) == 30
+    for file in files:
+        assert (tmp_path / "a" / file).read_bytes() == (world / file).read_bytes()
+        assert (tmp_path / "b" / file).read_bytes() != (world / file).read_bytes()
+
+
+def test_the_first_of_each_level_are_taken_once_at_the_deepest_in_the_order_of_the_file(
+    tmp_path: Path,
+) -> None:
+    days = release()
+    days["2024-01-13"] = [
+        candidate(1, 10, coarse_neg=1),
+        *(candidate(1, video, rank_pos=1, age=video) for video in (30, 5, 10, 20)),
+        candidate(1, 30, rank_pos=1, age=42),
+        *(candidate(2, video, rank_neg=1) for video in (9, 8, 7)),
+        *(candidate(1, video, coarse_neg=1) for video in (6, 4)),
+        candidate(1, 99, prerank_neg=1),
+        candidate(1, 98, rerank_neg=1),  # has none of the four flags
+        candidate(1, 97),
+    ]
+    summary = import_recflow(write(tmp_path / "in", days), tmp_path / "out", per_level=3)
+    log = log_of(tmp_path / "out").filter(pl.col("request_id") <= 2).sort("request_id", maintain_order=True)
+    assert log.select("request_id", "video_id", "level", "age").rows() == [
+        *((1, video, "rank_pos", video) for video in (30, 5, 10)),
+        *((1, video, "coarse_neg", 0) for video in (6, 4)),
+        (1, 99, "prerank_neg", 0),
+        *((2, video, "rank_neg", 0) for video in (9, 8, 7)),
+    ]
+    # request 2 has one level alone; of the other days' requests each has one candidate a level
+    assert summary.candidates == {"prerank_neg": 3, "coarse_neg": 4, "rank_neg": 5, "rank_pos": 5}
+    assert (summary.requests, summary.short, summary.repeats) == (4, 4, 2)
+
+
+def test_times_are_utc_their_parts_chinas_and_labels_known_where_shown(tmp_path: Path) -> None:
+    days = release()
+    days["2024-01-13"] += [
+        candidate(13, 50, rank_pos=1, realshow=1, effective_view=1, like=1),
+        candidate(13, 51, rank_pos=1, effective_view=1),
+    ]
+    for day, author in (("2024-01-14", 77), ("2024-01-15", 78)):
+        days[day].append(candidate(int(day[-2:]), 60, int(day[-2:]), rank_pos=1, author_id=author))
+    import_recflow(write(tmp_path / "in", days), tmp_path / "out")
+    log = log_of(tmp_path / "out")
+    shown, unseen = log.filter(video_id=50).row(0, named=True), log.filter(video_id=51).row(0, named=True)
+    assert shown["time"] == datetime(2024, 1, 13, 4, 34, tzinfo=UTC)
+    assert (shown["weekday"], shown["hour"], shown["minute"]) == (6, 12, 34)  # a Saturday
+    assert (shown["effective_view"], shown["long_view"], shown["like"]) == (1, 0, 1)
+    assert (unseen["effective_view"], unseen["like"]) == (None, None)
+    items = pl.read_parquet(tmp_path / "out/items.parquet")
+    assert items["video_id"].to_list() == [0, 1, 2, 3, 50, 51, 60]
+    video = items.row(0, named=True)
+    assert (video["upload_weekday"], video["upload_hour"], video["upload_minute"]) == (1, 23, 59)  # a Monday
+    assert items["author_id"][-1] == 77, "of the first day that has the video"
+
+
+def test_in_full_every_level_counts(tmp_path: Path) -> None:
+    days = release()
+    days["2024-01-13"] = [
+        candidate(1, 1, rank_pos=1, rerank_neg=1),
+        candidate(1, 2, rank_neg=1, rerank_pos=1),
+        candidate(1, 3, rank_pos=1, rerank_pos=1, realshow=1),
+        candidate(1, 4, rerank_neg=1),
+        *(candidate(1, video, prerank_neg=1) for video in range(10, 25)),
+    ]
+    summary = import_recflow(write(tmp_path / "in", days), tmp_path / "out", full=True)
+    log = log_of(tmp_path / "out").filter(request_id=1)
+    by_video = dict(log.select("video_id", "level").rows())
+    assert [by_video[n] for n in (1, 2, 3, 4)] == ["rank_pos", "rerank_pos", "realshow", "rank_neg"]
+    assert summary.candidates["prerank_neg"] == 15 + 2
+    config = read(tmp_path / "out/config.yaml")
+    assert config.data.levels == list(importer.EVERY)
+    assert config.data.labels["click"].column == "effective_view"
+
+
+def test_parts_of_a_day_hold_whole_requests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: Path
+) -> None:
+    whole = import_recflow(world, tmp_path / "whole")
+    monkeypatch.setattr(importer, "_PART", 500)
+    parted = import_recflow(world, tmp_path / "parted")
+    assert parted == whole
+    key = ["request_id", "video_id"]
+    assert log_of(tmp_path / "parted").sort(key).equals(log_of(tmp_path / "whole").sort(key))
+    assert len(list((tmp_path / "parted/log").iterdir())) > 20
+    items = [pl.read_parquet(tmp_path / name / "items.parquet") for name in ("whole", "parted")]
+    assert items[0].equals(items[1])
+    of_parts = [set(pl.read_parquet(file)["request_id"]) for file in (tmp_path / "parted/log").iterdir()]
+    assert sum(map(len, of_parts)) == 400
+
+
+def test_the_protocol_has_forty_candidates_a_request_and_two_imports_are_equal(
+    imported: Path, world: Path, tmp_path: Path
+) -> None:
+    log = log_of(imported)
+    counts = log.group_by("request_id", "level").len()
+    assert counts.height == 400 * 4 and (counts["len"] == 10).all()
+    # production showed 6 of the 20 it kept, so some 3 of the first ten: their views alone are known
+    known = log.filter(pl.col("effective_view").is_not_null())
+    assert known["level"].unique().to_list() == ["rank_pos"]
+    assert 2.5 < known.height / 400 < 3.5
+    import_recflow(world, tmp_path / "again")
+    files = sorted(path.relative_to(imported) for path in imported.rglob("*") if path.is_file())
+    assert {file.parts[0] for file in files} == {"log", "items.parquet", "truth", "config.yaml"}
+    assert all((tmp_path / "again" / file).read_bytes() == (imported / file).read_bytes() for file in files)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_train_and_judge(world: Path, tmp_path: Path, full: bool) -> None:
+    import_recflow(world, tmp_path / "out", full=full)
+    config = tmp_path / "out/config.yaml"
+    assert check_config(read(config), config.parent).rows["log"] == 400 * (50 if full else 40)
+    corank.pack(config)
+    narrow = ["stages.0.query=[16, 8]", "stages.0.item=[16, 8]", "stages.1.hidden=[16, 8]"]
+    quotas = ["stages.0.keep=30", "stages.1.keep=20"]
+    run = trained_run(config, tmp_path / "run", *narrow, *quotas, "train.requests=32", "train.epochs=3")
+    document = corank.evaluate(run.folder, bootstrap=False)
+    test = log_of(tmp_path / "out").filter(pl.col("time") >= datetime(2024, 1, 21, 16, tzinfo=UTC))
+    assert document["requests"] == test["request_id"].n_unique()
+    assert document["candidates"] == test.height
+    cascade = document["cascade"]
+    assert cascade["truth_recall@20@30"] > cascade["random"]["truth_recall@20@30"]
+    assert cascade["joint_kept_recall@20"] > cascade["random"]["joint_kept_recall@20"]
+    assert cascade["eligible"]["joint_kept_recall@20"] == document["requests"]
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    world, out = tmp_path / "world", tmp_path / "out"
+    sizes = ["--requests", 60, "--candidates", 50, "--users", 10, "--items", 100]
+    code, _, said = run_corank(capsys, "simulate", world, "--format", "recflow", *sizes)
+    assert code == 0 and f"next: corank import recflow {world} OUT" in said
+    options = ["--from", "2024-01-14", "--to", "2024-01-20", "--per-level", 2]
+    code, _, said = run_corank(capsys, "import", "recflow", world, out, *options)
+    assert code == 0 and "120 rank_pos" not in said and f"next: corank train {out}/config.yaml" in said
+    assert log_of(out).group_by("request_id", "level").len()["len"].max() == 2
+    for folder in ("log", "truth"):
+        assert sorted({path.name[:10] for path in (out / folder).iterdir()}) == [str(d) for d in DAYS[1:8]]
+    split = read(out / "config.yaml").data.split
+    assert isinstance(split, TimeSplit) and (split.valid, split.test) == (DAYS[6], DAYS[7])
+    code, _, said = run_corank(capsys, "import", "recflow", tmp_path / "none", tmp_path / "b")
+    assert code == 1 and said.startswith("error: ") and "no Feather files" in said
+    for mistake in (["--per-level", 0], ["--from", "soon"]):
+        code, _, said = run_corank(capsys, "import", "recflow", world, tmp_path / "b", *mistake)
+        assert code == 2 and str(mistake[0]) in said
+    for mistake in (["--auction"], ["--days", 5], ["--drift"], ["--random", 0.1]):
+        code, _, said = run_corank(capsys, "simulate", tmp_path / "c", "--format", "recflow", *mistake)
+        assert code == 1 and said.startswith(f"error: {mistake[0]}: no option of the preset medium in the")
+    code, _, said = run_corank(capsys, "simulate", tmp_path / "c", "--format", "recflow", "--candidates", 9)
+    assert code == 1 and "simulate: candidates: " in said and not (tmp_path / "c").exists()
+
+
+def test_the_losses_of_the_documented_table_are_accepted(tmp_path: Path) -> None:
+    template = (ROOT / "corank_lab/datasets/recflow.yaml").read_text(encoding="utf-8")
+    config = tmp_path / "recflow.yaml"
+    config.write_text(Template(template).substitute(valid="2024-02-03", test="2024-02-04", truth=""))
+    table = (ROOT / "docs/lab/recflow.md").read_text(encoding="utf-8")
+    examples = re.findall(r"^\|.*`(\[\{.*\}\])` \|$", table, re.MULTILINE)
+    assert len(examples) == 9
+    for losses in examples:
+        assert set(read(config, [f"losses={losses}"]).total.population()) == {0, 1, 2, 3}
+    data = read(config, ["data.split.valid=2024-02-03T23:00:00"]).data
+    assert isinstance(data.split, TimeSplit) and data.split.test is not None
+    assert to_ms(data.instant(data.split.test)) - data.training_end() == 3_600_000
+
+
+def put(day: int, row: int, **values: Any) -> Callable[[Release], None]:
+    """Write values into a row of a day."""
+    return lambda days: days[f"2024-01-{day}"][row].update(values)
+
+
+def drop_column(days: Release) -> None:
+    for row in days["2024-01-14"]:
+        del row["coarse_neg"]
+
+
+def empty(days: Release) -> None:
+    days["2024-01-14"] = pl.DataFrame(days["2024-01-14"]).clear().to_dict(as_series=False)  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "parts"),
+    [
+        (drop_column, ["2024-01-14.feather", "no column coarse_neg"]),
+        (put(14, 2, rank_neg=2), ["2024-01-14.feather", "column rank_neg, row 3", "0 or 1", "received 2"]),
+        (put(14, 1, rank_pos=None), ["column rank_pos, row 2", "received nothing"]),
+        (put(15, 3, like=-1), ["2024-01-15.feather", "column like, row 4", "0 or 1", "received -1"]),
+        (put(13, 0, video_id=None), ["column video_id, row 1", "a whole number", "received nothing"]),
+        (put(15, 0, request_timestamp=10**12), ["column request_timestamp, row 1", "a day of 2024-01-15"]),
+        (put(13, 1, upload_timestamp=10**17), ["column upload_timestamp, row 2", "seconds", str(10**17)]),
+        (lambda days: days.pop("2024-01-14"), ["all_stage", "2 days from 2024-01-13", "at least three"]),
+        (lambda days: days.update(notes=days["2024-01-14"]), ["notes.feather", "2024-01-13.feather"]),
+        (empty, ["2024-01-14.feather", "no rows"]),
+    ],
+)
+def test_faulty_files_are_named_and_nothing_is_left(
+    tmp_path: Path, spoil: Callable[[Release], None], parts: list[str]
+) -> None:
+    days = release()
+    spoil(days)
+    write(tmp_path / "in", days)
+    with pytest.raises(DataError) as error:
+        import_recflow(tmp_path / "in", tmp_path / "out")
+    assert all(part in str(error.value) for part in parts), str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "wrong"),
+    [
+        ("user_id", ["a", "b", "c", "d"], "column user_id is String; expected whole numbers"),
+        ("user_id", [1.0, 2.5, 3.0, 4.0], "column user_id, row 2: expected a whole number; received 2.5"),
+        ("realshow", [0.0, float("nan"), 1.0, 0.0], "column realshow, row 2: expected 0 or 1; received nan"),
+        ("age", [1.0, 2.0, 3.0, 4.0], ""),
+    ],
+)
+def test_columns_of_another_type_are_read_if_they_hold_whole_numbers(
+    tmp_path: Path, name: str, values: list[Any], wrong: str
+) -> None:
+    folder = write(tmp_path / "in", release())
+    file = folder / "all_stage/2024-01-14.feather"
+    pl.DataFrame(release()["2024-01-14"]).with_columns(pl.Series(name, values)).write_ipc(file)
+    if not wrong:
+        import_recflow(folder, tmp_path / "out")
+        assert log_of(tmp_path / "out").filter(request_id=14)[name].to_list() == [1, 2, 3, 4]
+        return
+    with pytest.raises(DataError) as error:
+        import_recflow(folder, tmp_path / "out")
+    assert str(error.value) == f"{file}: {wrong}"
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    folder = write(tmp_path / "in", release())
+    (folder / "truth").mkdir()
+    with pytest.raises(DataError, match=r"2024-01-13\.parquet: not the truth of a simulation"):
+        import_recflow(folder, tmp_path / "out")
+    for content in (b"", b"ARROW1\x00\x00cut short"):
+        (folder / "all_stage/2024-01-14.feather").write_bytes(content)
+        with pytest.raises(DataError, match=r"2024-01-14\.feather: cannot be read"):
+            import_recflow(folder, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]

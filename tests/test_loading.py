@@ -1,0 +1,54 @@
+"""What a fresh process loads: no more than it uses."""
+
+import subprocess
+import sys
+
+import pytest
+
+import corank
+
+RANKS = {"numpy", "polars", "pyarrow", "onnxruntime", "uvicorn", "prometheus_client"}
+TRAINS = {"torch", "sklearn", "scipy", "tensorboard", "onnx", "onnxscript"}
+
+
+def loaded(code: str) -> set[str]:
+    """The top-level modules in memory after a fresh process has run some code."""
+    code = f"import sys\n{code}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("module", "present", "absent"),
+    [
+        ("corank", "corank", {*RANKS, *TRAINS, "pydantic"}),
+        ("corank.serving.http.worker", "onnxruntime", {*TRAINS, "typer", "rich"}),
+        # the parent of workers runs as long as the service
+        ("corank.api.serving", "pydantic", {*RANKS, *TRAINS}),
+        ("corank.training.config.config", "pydantic", TRAINS),
+        ("corank.cli.main", "typer", {*TRAINS, "onnxruntime"}),
+    ],
+)
+def test_a_module_loads_only_what_it_uses(module: str, present: str, absent: set[str]) -> None:
+    modules = loaded(f"import {module}")
+    assert present in modules and modules.isdisjoint(absent)
+
+
+@pytest.mark.parametrize("command", ["", "train", "simulate", "serve", "store ls"])
+def test_a_help_page_loads_nothing_heavy(command: str) -> None:
+    modules = loaded(
+        "from contextlib import redirect_stdout, suppress\nfrom io import StringIO\n"
+        "from corank.cli.main import app\n"
+        f"with redirect_stdout(StringIO()) as page, suppress(SystemExit): app({[*command.split(), '--help']})\n"
+        "assert 'Usage' in page.getvalue()"
+    )
+    assert "typer" in modules
+    assert modules.isdisjoint({"numpy", "polars", "pyarrow", "torch", "yaml"})
+    assert command or "pydantic" not in modules  # Typer itself reads a command's options with it
+
+
+def test_public_names_are_there() -> None:
+    for name in corank.__all__:
+        assert getattr(corank, name)
+    with pytest.raises(AttributeError, match="no attribute 'absent'"):
+        _ = corank.absent
