@@ -5,34 +5,26 @@ Where and how a training computes: device, precision of its products, reuse of i
 Ranks that are to train one model must have the same config and the same packed data.
 
 Which candidates each network scores in the steps of a training, by what losses read of it.
-
-A sample of training rows' numbers, from which networks may learn before the first step.
 """
 
 import ctypes
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
-from functools import cache
 from itertools import accumulate
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
 
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.batches.sampling import Population, merge
 from corank.core.errors import ConfigError
-from corank.core.types import Floats
 from corank.core.version import corank_version
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.shard import Shard
 from corank.distributed.ranks import Ranks
-from corank.features.schema import Placement
 from corank.models.joint import JointModel
 from corank.models.layers import has_fused_relu
-from corank.models.stage_model import StageModel
 from corank.training.checkpoints.checkpoint import TrainingProgress, training_progress
 from corank.training.checkpoints.checkpoint_files import CheckpointWriter, config_facts, load_matching
 from corank.training.checkpoints.training_state import (
@@ -44,6 +36,7 @@ from corank.training.checkpoints.training_state import (
 )
 from corank.training.config.config import Config
 from corank.training.config.config_file import flatten, plain
+from corank.training.number_sample import fit_networks
 from corank.training.run import Run, build_model
 
 
@@ -135,46 +128,6 @@ def scored_populations(config: Config, learner: str | None = None) -> dict[str, 
     return {
         name: population for name, population in read.items() if name not in vectors and population != every
     }
-
-
-SAMPLED = 1 << 16
-"""Training rows, about, of a sample."""
-SHARDS = 8
-"""Shards, at most, that they come from: a shard has requests by hash, and all others would have to be fetched."""
-
-
-def fit_networks(model: JointModel, packed: PackedDataset, ranks: Ranks) -> None:
-    """Call `StageModel.fit_numbers` of all networks. A collective: all ranks take the first one's sample.
-
-    Args:
-        model: drawn, not trained.
-        packed: the data; of items each counts as often as the log has it.
-        ranks: the processes that train together.
-    """
-
-    @cache
-    def sample(placement: Placement) -> Floats:
-        rows = sample_numbers(packed, placement).tolist() if ranks.first else None
-        return np.array(ranks.share(rows, "a sample of numbers"), dtype=np.float32)
-
-    for network in model.networks.values():
-        cast(StageModel, network).fit_numbers(sample)
-
-
-def sample_numbers(packed: PackedDataset, placement: Placement) -> Floats:
-    """Take scaled numbers of training rows, evenly spread, the same for the same data: (S, numbers)."""
-    shards = packed.splits["train"]
-    some = [shards[n] for n in np.unique(np.linspace(0, len(shards) - 1, SHARDS).astype(int))]
-    samples = [_rows(packed, shard, placement, SAMPLED // len(some)) for shard in some]
-    return np.concatenate(samples)
-
-
-def _rows(packed: PackedDataset, shard: Shard, placement: Placement, count: int) -> Floats:
-    total = len(shard) if placement == "query" else len(shard.item)
-    at = np.unique(np.linspace(0, total - 1, min(count, total)).astype(np.int64))
-    rows = {"query": shard.query, "item": packed.items, "snapshot": shard.snapshot, "cross": shard.cross}
-    with packed.naming_damage():
-        return rows[placement].numbers.take(shard.item[at] if placement == "item" else at, axis=0)
 
 
 RANK_SEED = 0x9E3779B1
