@@ -47,20 +47,6 @@ class StageVectors:
 
 
 @dataclass(frozen=True)
-class Mimics:
-    """What the towers of a stage imagine of each other, and what they are; each computed when a loss asks."""
-
-    of_item: Callable[[], Tensor]
-    """The vectors of clicked items as queries imagine them: (R, d), of length 1."""
-    of_query: Callable[[], Tensor]
-    """The vectors of queries that click as items imagine them: (I', d), of length 1."""
-    query: Tensor
-    """Without gradient: (R, d)."""
-    item: Tensor
-    """Without gradient: (I', d)."""
-
-
-@dataclass(frozen=True)
 class StageOutput:
     """What a stage, or a teacher, gives for the candidates of a batch."""
 

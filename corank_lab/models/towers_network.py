@@ -8,8 +8,8 @@ Letters: N rows of one side · R requests · I', C' distinct items and candidate
 vectors · h hidden units · H heads of p numbers each.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -20,10 +20,24 @@ from corank.features.input_layout import Layout
 from corank.models.layers import Columns, linear
 from corank.models.named_axes import AxisNames, number
 from corank.models.settings.two_tower import TowersSettings
-from corank.models.stage_io import Mimics, StageInputs, StageOutput
+from corank.models.stage_io import StageInputs, StageOutput
 from corank.models.stage_model import Graph
 from corank.models.two_tower import Tower, Towers
 from corank_lab.models.towers import GeneratingSettings, TowersHeadsSettings, TowersMlpSettings
+
+
+@dataclass(frozen=True)
+class Mimics:
+    """What the towers of a stage imagine of each other, and what they are; each computed when a loss asks."""
+
+    of_item: Callable[[], Tensor]
+    """The vectors of clicked items as queries imagine them: (R, d), of length 1."""
+    of_query: Callable[[], Tensor]
+    """The vectors of queries that click as items imagine them: (I', d), of length 1."""
+    query: Tensor
+    """Without gradient: (R, d)."""
+    item: Tensor
+    """Without gradient: (I', d)."""
 
 
 class GeneratingTower(nn.Module):
@@ -86,7 +100,7 @@ class GeneratingTowers(Towers):
             query[:, :within].detach().float(),
             item[:, :within].detach().float(),
         )
-        return replace(output, extras={"mimics": mimics})
+        return replace(output, extras={**output.extras, "mimics": mimics})
 
 
 class MeetingTowers(GeneratingTowers):

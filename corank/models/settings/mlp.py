@@ -163,7 +163,7 @@ class MlpSettings(LayerSettings, StageSettings):
 
     ahead: bool = True
     """Whether serving computes ahead of requests what the stage reads of items alone, and keeps it with every item: a
-    number for each unit of the first layer, of all members, and what `din` attends to. The scores are the same, and a
+    number for each unit of the first layer, and what `din` attends to. The scores are the same, and a
     request costs less; a bundle takes more space. With `dcn`, whose layers read items whole, nothing is ahead."""
 
     @property
