@@ -53,26 +53,22 @@ def test_a_second_writer_is_told_of_the_first_and_changes_nothing(
     packed, out = tmp_path / "world" / "packed" / "simulated-medium", tmp_path / "out"
     out.mkdir()
     train, pack = ["train", config, "--run", run], ["pack", world]
-    of_folder = WriteLock.of_folder
-    cases: list[tuple[AbstractContextManager[object], Path, str, list[list[object]]]] = [
-        (of_folder(bundle, "refresh"), bundle, "refresh", [["export", trained.folder, bundle]]),
-        (
-            of_folder(bundle, "export"),
-            bundle,
-            "export",
-            [["refresh", bundle, trained.base / "log" / "*.parquet"]],
-        ),
-        (Run.lock(run), run, "train", [[*train, "--overwrite"], [*train, "--resume"]]),
-        (
-            *(WriteLock.of_replacement(packed, "pack"), packed, "pack"),
-            [[*pack, "--without=price"], [*pack, "--set=data.timezone=Asia/Shanghai"]],
-        ),
-        (of_folder(out, "study"), out, "study", [["study", config, "--out", out]]),
-        (of_folder(out, "simulate"), out, "simulate", [["simulate", out]]),
+    refresh, study = ["refresh", bundle, trained.base / "log" / "*.parquet"], ["study", config, "--out", out]
+    cases: list[tuple[Path, str, list[list[object]]]] = [
+        (bundle, "refresh", [["export", trained.folder, bundle]]),
+        (bundle, "export", [refresh]),
+        (run, "train", [[*train, "--overwrite"], [*train, "--resume"]]),
+        (packed, "pack", [[*pack, "--without=price"], [*pack, "--set=data.timezone=Asia/Shanghai"]]),
+        (out, "study", [study]),
+        (out, "simulate", [["simulate", out]]),
     ]
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    for lock, target, command, others in cases:
-        with lock:
+    locks: dict[str, Callable[[Path, str], AbstractContextManager[object]]] = {
+        "pack": WriteLock.of_replacement,
+        "train": lambda run, command: Run.lock(run),
+    }
+    for target, command, others in cases:
+        with locks.get(command, WriteLock.of_folder)(target, command):
             for other in others:
                 message = refusal(capsys, *other)
                 assert message.startswith(told(target, command))
