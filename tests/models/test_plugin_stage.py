@@ -1,14 +1,12 @@
 """A stage model of a user's own, in one file: a factorisation machine, as pre-ranker and as ranker."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
-from pydantic import PositiveInt
-from torch import Tensor, nn
+from torch import nn
 
 import corank
 from corank.analysis.logged_request import logged_request
@@ -16,159 +14,62 @@ from corank.bundle.bundle import Bundle
 from corank.core.errors import ConfigError, PluginError
 from corank.evaluation.predict import predict_split
 from corank.features.input_layout import Layout
-from corank.features.schema import Schema
-from corank.models.joint import JointModel, build_stage
-from corank.models.layers import linear
-from corank.models.settings.network import FirstLayer
+from corank.models.joint import build_stage
 from corank.models.settings.stage import STAGE_MODELS, VECTOR, StageSettings
-from corank.models.stage_io import StageInputs, StageOutput
-from corank.models.stage_model import StageModel, VectorModel
+from corank.models.stage_model import StageModel
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.config.config_file import read
 from corank.training.run import Run
+from examples.plugins.factorisation_machine import FactorisationMachine, FmSettings, FmVectorsSettings
 from tests.support.encoded_batches import LAYOUT, random_batch
+from tests.support.models import joint, randomise
 from tests.support.shared import shared
 from tests.support.simulated_runs import Silent, make_world
 
-
-class FactorisationSettings(StageSettings):
-    """y = w₀ + Σ_i w_i x_i + Σ_{i<j} ⟨v_i, v_j⟩ x_i x_j over the dense inputs x.
-
-    Source: Rendle, Factorization Machines, ICDM 2010. Pairs within a side are a bias of that side, so that as a
-    pre-ranker only ⟨Σ v_i x_i of the query, Σ v_j x_j of the item⟩ is left to a request.
-    """
-
-    model: Literal["factorisation_machine"]
-    value: str = "click"
-    label: str = "click"
-    factors: PositiveInt = 8
-    vectors: bool = False
-    """Whether it has item vectors; it then knows nothing of pairs and of earlier stages."""
-
-    @property
-    def labels(self) -> list[str]:
-        return [self.label]
-
-    @property
-    def scorer(self) -> str:
-        return "vectors" if self.vectors else "graph"
-
-    @property
-    def item_parts(self) -> tuple[str, ...]:
-        return (VECTOR,) if self.vectors else ()
-
-    def build(self, layout: Layout) -> StageModel:
-        return VectorMachine(self, layout) if self.vectors else Machine(self, layout)
-
-    def first_layers(self, schema: Schema) -> list[FirstLayer]:
-        if not self.vectors:
-            return [FirstLayer(frozenset(schema.features), self.factors + 1)]
-        query, item = frozenset(schema.row_features("query")), frozenset(schema.row_features("item"))
-        width = self.factors + 1
-        return [FirstLayer(query, width, "query"), FirstLayer(item, width, "item", online=False)]
-
-
-class Side(nn.Module):
-    """Contribution of one side's inputs: Σ v_i x_i, (N, factors), and Σ w_i x_i − ½ Σ ‖v_i‖² x_i², (N, 1)."""
-
-    def __init__(self, width: int, factors: int) -> None:
-        super().__init__()
-        self.factors, self.weight = nn.Linear(width, factors, bias=False), nn.Linear(width, 1, bias=False)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        squares = self.factors.weight.square().sum(0).to(x.dtype)
-        own = linear(x, self.weight) - x.square() @ squares.unsqueeze(1) / 2
-        return linear(x, self.factors), own
-
-
-class Machine(StageModel):
-    """The ranker: pairs of query, item and cross features."""
-
-    def __init__(self, settings: FactorisationSettings, layout: Layout) -> None:
-        super().__init__()
-        self.label = settings.label
-        self.query, self.item, self.cross = (
-            Side(layout.width(side), settings.factors) for side in ("query", "item", "cross")
-        )
-        self.bias = nn.Parameter(torch.tensor(0.0))
-
-    def forward(self, inputs: StageInputs) -> StageOutput:
-        query, item, cross = self.query(inputs.query), self.item(inputs.item), self.cross(inputs.cross)
-        total = inputs.pairs.sum(query[0], item[0], cross[0]).float()
-        own = inputs.pairs.sum(query[1], item[1], cross[1]).float().squeeze(1)
-        return StageOutput({self.label: self.bias + own + total.square().sum(1) / 2})
-
-
-class VectorMachine(VectorModel):
-    """The pre-ranker: q' = [Σ v_i x_i, b_query, 1] and v' = [Σ v_j x_j, 1, b_item]."""
-
-    def __init__(self, settings: FactorisationSettings, layout: Layout) -> None:
-        super().__init__()
-        self.label = settings.label
-        self.query, self.item = (Side(layout.width(side), settings.factors) for side in ("query", "item"))
-        self.bias = nn.Parameter(torch.tensor(0.0))
-
-    def query_vectors(self, query: Tensor) -> Tensor:
-        total, own = self._terms(self.query, query)
-        return torch.cat((total, own, torch.ones_like(own)), 1)
-
-    def item_vectors(self, item: Tensor) -> Tensor:
-        total, own = self._terms(self.item, item)
-        return torch.cat((total, torch.ones_like(own), own), 1)
-
-    def logit_bias(self) -> Tensor:
-        return self.bias
-
-    @staticmethod
-    def _terms(side: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-        total, own = side(x)
-        return total, own + total.square().sum(1, keepdim=True) / 2
+PARTS: dict[str, type[StageSettings]] = {"fm": FmSettings, "fm_vectors": FmVectorsSettings}
+for name in PARTS:
+    del STAGE_MODELS._parts[name]  # registered in tests of this file alone
 
 
 @pytest.fixture(autouse=True)
-def plugin() -> Iterator[None]:
-    """The stage model registered, for one test."""
-    STAGE_MODELS.add("factorisation_machine", FactorisationSettings)
-    yield
-    del STAGE_MODELS._parts["factorisation_machine"]
+def plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stage models registered, for one test."""
+    for name, part in PARTS.items():
+        monkeypatch.setitem(STAGE_MODELS._parts, name, part)
 
 
-def stage(**changes: Any) -> FactorisationSettings:
-    plain = {"name": "machine", "model": "factorisation_machine", "keep": 3, "factors": 4}
-    return FactorisationSettings.model_validate(plain | changes)
+def stage(model: str, **changes: Any) -> StageSettings:
+    plain = {"name": "machine", "model": model, "keep": 3, "factors": 4}
+    return PARTS[model].model_validate(plain | changes)
 
 
-@pytest.mark.parametrize("vectors", [False, True])
-def test_it_is_the_formula(vectors: bool) -> None:
+@pytest.mark.parametrize("model", PARTS)
+def test_it_is_the_formula(model: str) -> None:
     batch, by_row = random_batch(2)
-    torch.manual_seed(0)
-    model = JointModel([stage(vectors=vectors)], LAYOUT)
-    network = model.stages["machine"]
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.3)
-    logits = model(batch)["machine"].logits["click"]
-    inputs = model.inputs(batch)
+    built = joint(stage(model))
+    randomise(built, 0.3)
+    logits, inputs = built(batch)["machine"].logits["click"], built.inputs(batch)
     sides = {"query": inputs["query"][batch.request_of], "item": inputs["item"][batch.item_of]}
-    sides |= {} if vectors else {"cross": inputs["cross"][: len(batch)]}
+    sides |= {} if model == "fm_vectors" else {"cross": inputs["cross"][: len(batch)]}
     x = torch.cat(tuple(sides.values()), 1)
+    terms = dict(built.stages["machine"].named_parameters())
+    prefix = "" if model == "fm_vectors" else "sides."
     weight, factors = (
-        torch.cat([getattr(network.get_submodule(side), name).weight for side in sides], 1)
-        for name in ("weight", "factors")
+        torch.cat([terms[f"{prefix}{side}.{name}"] for side in sides]) for name in ("weight", "factor")
     )
-    among = torch.einsum("ki,kj->ij", factors, factors).triu(1)
-    expected = network.get_parameter("bias") + x @ weight[0] + torch.einsum("ci,ij,cj->c", x, among, x)
+    among = (factors @ factors.T).triu(1)
+    expected = terms["bias"] + x @ weight + torch.einsum("ci,ij,cj->c", x, among, x)
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(logits, model(by_row)["machine"].logits["click"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits, built(by_row)["machine"].logits["click"], rtol=1e-4, atol=1e-4)
 
 
 ROLES = {
     "pre-ranker": (
-        "stages.0={name: prerank, model: factorisation_machine, cuts: [retrieved], keep: 12, vectors: true}",
+        "stages.0={name: prerank, model: fm_vectors, factors: 8, cuts: [retrieved], keep: 12}",
         "retrieval={stage: prerank, keep: 20}",
     ),
-    "ranker": ("stages.1={name: rank, model: factorisation_machine, cuts: [preranked], keep: 6}",),
+    "ranker": ("stages.1={name: rank, model: fm, factors: 8, cuts: [preranked], keep: 6}",),
 }
 
 
@@ -185,7 +86,7 @@ def snapshot_world() -> Path:
 @pytest.mark.parametrize("more", [(), (SNAPSHOT,)])
 @pytest.mark.parametrize("role", ROLES)
 def test_it_trains_exports_and_ranks_as_it_was_trained(
-    role: str, more: tuple[str, ...], world: Path, tmp_path: Path
+    role: str, more: tuple[str, ...], world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     callback = Silent()
     steps = ("train={epochs: 4, requests: 64, seed: 1}", *more)
@@ -199,13 +100,14 @@ def test_it_trains_exports_and_ranks_as_it_was_trained(
     assert [*packed.schema.row_features("snapshot")] == ["item_clicked"] * len(more)
     model, _ = run.model(packed)
     bundle = corank.export(run.folder, tmp_path / "bundle").bundle
-    (facts,) = (facts for facts in bundle.manifest.stages if facts.model == "factorisation_machine")
+    (facts,) = (facts for facts in bundle.manifest.stages if facts.model in PARTS)
     parts = ("prerank", "vectors", {VECTOR: 10}) if role == "pre-ranker" else ("rank", "graph", {})
     assert (facts.name, facts.scorer, facts.item_parts) == parts
     predictions = predict_split(model, packed, "test")
-    del STAGE_MODELS._parts["factorisation_machine"]  # serving needs no plug-in: the facts name the scorer
-    funnel = Funnel(Bundle.open(tmp_path / "bundle"))
-    STAGE_MODELS.add("factorisation_machine", FactorisationSettings)
+    with monkeypatch.context() as patch:  # serving needs no plug-in: the facts name the scorer
+        for name in PARTS:
+            patch.delitem(STAGE_MODELS._parts, name)
+        funnel = Funnel(Bundle.open(tmp_path / "bundle"))
     (shard,) = packed.splits["test"]
     since = max(
         [0, *bundle.manifest.priors.values()]
@@ -237,7 +139,7 @@ def test_it_trains_exports_and_ranks_as_it_was_trained(
 )
 def test_its_settings_are_validated_as_those_of_any_other(world: Path, settings: str, message: str) -> None:
     key, value = settings.split(": ")
-    plain = {"name": "rank", "model": "factorisation_machine", "keep": "6"} | {key: value}
+    plain = {"name": "rank", "model": "fm", "keep": "6"} | {key: value}
     override = ", ".join(f"{k}: {v}" for k, v in plain.items())
     with pytest.raises(ConfigError) as caught:
         read(world / "config.yaml", [f"stages.1={{{override}}}"])
@@ -245,7 +147,7 @@ def test_its_settings_are_validated_as_those_of_any_other(world: Path, settings:
 
 
 def test_without_vectors_it_cannot_retrieve(world: Path) -> None:
-    override = "stages.0={name: prerank, model: factorisation_machine, cuts: [retrieved], keep: 12}"
+    override = "stages.0={name: prerank, model: fm, cuts: [retrieved], keep: 12}"
     with pytest.raises(ConfigError, match=r"retrieval\.stage: "):
         read(world / "config.yaml", [override, "retrieval={stage: prerank, keep: 20}"])
 
@@ -266,7 +168,10 @@ class NoLabels(StageSettings):
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        (Machine, "stage model 'unfit': expected a subclass of StageSettings; received .*Machine"),
+        (
+            FactorisationMachine,
+            "stage model 'unfit': expected a subclass of StageSettings; received .*Machine",
+        ),
         (NoBuild, "stage model 'unfit': NoBuild must define network, or build"),
         (NoLabels, "stage model 'unfit': NoLabels must have `labels`, a field or a property"),
     ],
@@ -277,12 +182,12 @@ def test_an_unfit_stage_model_is_refused_by_name(part: type, message: str) -> No
     assert "unfit" not in STAGE_MODELS
 
 
-class Plain(FactorisationSettings):
+class Plain(FmVectorsSettings):
     def build(self, layout: Layout) -> StageModel:
         return nn.Linear(1, 1)  # type: ignore[return-value]
 
 
-class Forgetful(FactorisationSettings):
+class Forgetful(FmVectorsSettings):
     @property
     def item_parts(self) -> tuple[str, ...]:
         return ()
@@ -291,16 +196,16 @@ class Forgetful(FactorisationSettings):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (Plain, "'factorisation_machine': build must return a StageModel; received Linear"),
+        (Plain, "'fm_vectors': build must return a StageModel; received Linear"),
         (
             Forgetful,
-            r"its settings name the item parts \[\], and the graph `item` of VectorMachine gives \['vector'\]",
+            r"its settings name the item parts \[\], and the graph `item` of FactorVectors gives \['vector'\]",
         ),
     ],
 )
 def test_a_network_that_does_not_fit_its_settings_is_refused(
-    settings: type[FactorisationSettings], message: str
+    settings: type[FmVectorsSettings], message: str
 ) -> None:
-    plain = {"name": "machine", "model": "factorisation_machine", "keep": 3, "vectors": True}
+    plain = {"name": "machine", "model": "fm_vectors", "keep": 3}
     with pytest.raises(PluginError, match=message):
         build_stage(settings.model_validate(plain), LAYOUT)
