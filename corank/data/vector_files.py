@@ -1,6 +1,6 @@
 """Files of vectors in addition to the tables of items and users: a `.npy` and the ids of its rows, or a table."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from corank.core.hash_index import Keys
 from corank.core.objects import is_url
 from corank.core.types import Index
 from corank.data.tables import Table, find_source_files
+from corank.engine.base import SentByFields
 from corank.features.feature_kind import Side
 from corank.features.log_schema import ID
 from corank.features.schema import Schema
 
 
 @dataclass(frozen=True)
-class VectorFile:
+class VectorFile(SentByFields):
     """The vectors of one feature, looked up by the ids of rows."""
 
     table: str
@@ -35,10 +36,6 @@ class VectorFile:
     base: Path
     """What paths are relative to."""
     dimension: int
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state sent to a worker, without what is read here."""
-        return {part.name: getattr(self, part.name) for part in fields(self)}
 
     def check(self, ids: pl.Series) -> None:
         """Check the file, and that it has a vector for some of all ids of the table. Raises DataError."""

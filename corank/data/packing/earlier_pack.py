@@ -6,7 +6,7 @@ Growth of vocabularies from one packing to the next.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.manifest import ContinuedFrom, GrownRows, PackManifest
 from corank.data.packing.state import read_counts_of_values
 from corank.data.tables import Table
+from corank.engine.base import SentByFields
 from corank.features.encoders import Encoders
 from corank.features.encoding import Encoder, Vocabulary
 from corank.features.log_schema import DataSettings
@@ -31,7 +32,7 @@ from corank.features.training_values import GROWTH, EarlierTally, max_rows_of
 
 
 @dataclass(frozen=True)
-class EarlierPack:
+class EarlierPack(SentByFields):
     """Packed data that a packing continues: their state is reused, their rows are not read again."""
 
     folder: Path
@@ -50,10 +51,6 @@ class EarlierPack:
         manifest, location = packed.manifest, packed.location
         named = str(location.absolute() if isinstance(location, Path) else location)
         return cls(packed.folder, named, manifest, manifest.through, fixed)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state sent to a worker, without what is mapped here."""
-        return {part.name: getattr(self, part.name) for part in fields(self)}
 
     @property
     def origin(self) -> ContinuedFrom:

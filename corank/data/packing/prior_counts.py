@@ -4,10 +4,9 @@ The counts of the priors of an earlier packing, which another continues.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,6 +17,7 @@ from corank.data.packed.dataset import prior_folder
 from corank.data.packing.earlier_pack import PackStart
 from corank.data.packing.sources import PackSources
 from corank.data.packing.workspace import PackWorkspace, find_pieces, write_beside
+from corank.engine.base import SentByFields
 from corank.features.priors import (
     ALL_TIME,
     SMOOTHING,
@@ -34,7 +34,7 @@ from corank.features.training_values import list_keep_days
 
 
 @dataclass(frozen=True)
-class EarlierCounts:
+class EarlierCounts(SentByFields):
     """The counts of one prior before the period from which rows are counted again."""
 
     folder: Path
@@ -66,10 +66,6 @@ class EarlierCounts:
             folder, memory = prior_folder(start.earlier.folder, number), schema.priors()[name].memory
             counts[name] = cls(folder, period, memory, seen)
         return counts
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state sent to a worker, without what is mapped here."""
-        return {part.name: getattr(self, part.name) for part in fields(self)}
 
     @cached_property
     def held(self) -> PriorCounts:
@@ -167,18 +163,18 @@ class CountKeys:
 
 
 def count_priors(
-    workspace: PackWorkspace, schema: Schema, partitions: int, ranges: Mapping[str, int], inputs: PackSources
+    workspace: PackWorkspace, partitions: int, ranges: Mapping[str, int], inputs: PackSources
 ) -> None:
     """Count what the partitions, or the ranges of tables of events, left of each prior.
 
     Args:
         workspace: of the packing.
-        schema: the features.
         partitions: of the log; keys are cut into as many ranges.
         ranges: of the rows of each table of events that some prior counts.
         inputs: the tables, and the packing to continue from.
     """
-    end, earlier = inputs.data.training_end(), EarlierCounts.find(inputs.start, schema, inputs.until)
+    schema, end = inputs.schema, inputs.data.training_end()
+    earlier = EarlierCounts.find(inputs.start, schema, inputs.until)
     for n, (feature, prior) in enumerate(schema.priors().items()):
         name = f"prior{n}"
         pieces = find_pieces(workspace.spill, name, ranges[prior.events] if prior.events else partitions)

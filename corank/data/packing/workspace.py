@@ -1,9 +1,7 @@
 """The working folder of a packing: where its tasks leave files, and what a killed packing had done.
 
-The part of each partition of the log for one thing (events, a prior), for steps that sort it by another key.
-
-The rows of a table spread over partitions by their request: a file for each range of rows, in which every partition
-has a part. A partition is read from all these files, in the order of the table.
+Tables are spread over partitions by request: a file for each range of rows, in which every partition has a part. A
+partition is read from all these files, in the order of the table.
 """
 
 import hashlib
@@ -185,10 +183,12 @@ def open_workspace(
         yield PackWorkspace(folder, engine, report)
 
 
-def write_piece(spill: Path, name: str, shard: str, rows: pl.DataFrame) -> None:
-    """Write the rows of a partition, `shard`, under a name."""
-    with write_beside(spill / name / f"{shard}.arrow") as partial:
+def write_piece(spill: Path, name: str, shard: str, rows: pl.DataFrame) -> Path:
+    """Write the rows of a partition, `shard`, under a name, for steps that sort them by another key."""
+    path = spill / name / f"{shard}.arrow"
+    with write_beside(path) as partial:
         write_frame(partial, rows)
+    return path
 
 
 def write_counts(spill: Path, n: int, shard: str, counts: pl.DataFrame, since: int) -> None:
