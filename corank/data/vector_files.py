@@ -72,10 +72,9 @@ class VectorFile(SentByFields):
     @cached_property
     def _keys(self) -> Keys:
         """The ids, ascending. Raises DataError if one is duplicate."""
-        keys = self._ids
-        ascending = keys.sort()
+        ascending = self._ids.sort()
         twice = ascending.filter(ascending.is_duplicated())
-        if len(twice) or keys.null_count():
+        if len(twice) or ascending.null_count():
             odd = f"{self.key}={twice[0]!r} twice" if len(twice) else "an id that is null"
             raise DataError(f"{self._where}: has {odd}; write one vector an id")
         return Keys(ascending)
@@ -106,30 +105,25 @@ class VectorFile(SentByFields):
     @cached_property
     def _ids(self) -> pl.Series:
         """The ids of the rows of the file, in their order. Raises DataError."""
-        if self.ids is None:
-            table = self._scan()
-            return table.collect(table.frame.select(table.key(self.key))).to_series()
-        keys = self._read_ids_beside(self.ids)
-        if len(keys) != len(self._vectors):
+        if self.ids is not None and self.ids.endswith(".npy"):
+            array = self._load(self.ids)
+            if array.ndim != 1 or array.dtype.kind not in "iuU":
+                raise DataError(
+                    f"features.{self.feature}.ids: {self.ids}: expected whole numbers or text, one for each vector; "
+                    f"found {array.dtype} of shape {array.shape}"
+                )
+            keys = pl.Series(np.asarray(array))
+            keys = keys if keys.dtype == pl.String else keys.cast(pl.Int64)
+        else:
+            name = f"{self.table} (features.{self.feature}.ids)"
+            table = self._scan() if self.ids is None else Table.scan(name, self.ids, self.base)
+            keys = table.collect(table.frame.select(table.key(self.key))).to_series()
+        if self.ids is not None and len(keys) != len(self._vectors):
             raise DataError(
                 f"{self._where}: has {len(self._vectors):,} vectors, and {self.ids} {len(keys):,} ids; write one id "
                 "a vector"
             )
         return keys
-
-    def _read_ids_beside(self, ids: str) -> pl.Series:
-        """Read the ids of the rows of a `.npy` file."""
-        if not ids.endswith(".npy"):
-            table = Table.scan(f"{self.table} (features.{self.feature}.ids)", ids, self.base)
-            return table.collect(table.frame.select(table.key(self.key))).to_series()
-        array = self._load(ids)
-        if array.ndim != 1 or array.dtype.kind not in "iuU":
-            raise DataError(
-                f"features.{self.feature}.ids: {ids}: expected whole numbers or text, one for each vector; found "
-                f"{array.dtype} of shape {array.shape}"
-            )
-        series = pl.Series(np.asarray(array))
-        return series if series.dtype == pl.String else series.cast(pl.Int64)
 
     def _load(self, name: str) -> NDArray[Any]:
         """Map a `.npy` file. Raises DataError."""
@@ -181,10 +175,8 @@ def with_vector_files(table: Table, key: str, schema: Schema, base: Path, only_a
         )
     if not vector_files:
         return table
-    every = table.distinct(key)
-    for vector_file in vector_files.values():
+    every, kinds = table.distinct(key), {}
+    for column, vector_file in vector_files.items():
         vector_file.check(every)
-    kinds = {
-        column: pl.Array(pl.Float32, vector_file.dimension) for column, vector_file in vector_files.items()
-    }
+        kinds[column] = pl.Array(pl.Float32, vector_file.dimension)
     return replace(table, types=pl.Schema({**table.types, **kinds}), beside=vector_files)

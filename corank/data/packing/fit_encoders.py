@@ -67,22 +67,16 @@ class MeasureRange:
         columns += [time.alias(f"time {name}") for name, time in times.items()]
         parts: list[list[pl.DataFrame]] = [[] for _ in self.wanted]
         try:
-            self._add(rows, columns, list(filters), parts)
+            for batch in rows.read(self.table, columns):
+                chosen = {None: batch} | {n: batch.filter(pl.col(f"where {n}")) for n in filters}
+                for n, (column, measurement) in enumerate(self.wanted):
+                    some = chosen[None if column.where is None else str(column.where)]
+                    timed = measurement.measure.timed and column.time is not None
+                    of_times = some[f"time {column.time}"].to_numpy() if timed else None
+                    parts[n].append(measurement.part(some[f"value {n}"], some[ROW].to_numpy(), of_times))
         except pl.exceptions.PolarsError as error:
             raise self.table.unreadable(error) from None
         return [self._merge(rows, n, some) for n, some in enumerate(parts)]
-
-    def _add(
-        self, rows: RowRange, columns: list[pl.Expr], filters: list[str], parts: list[list[pl.DataFrame]]
-    ) -> None:
-        """Add the parts of each batch of the range."""
-        for batch in rows.read(self.table, columns):
-            chosen = {None: batch} | {n: batch.filter(pl.col(f"where {n}")) for n in filters}
-            for n, (column, measurement) in enumerate(self.wanted):
-                some = chosen[None if column.where is None else str(column.where)]
-                timed = measurement.measure.timed and column.time is not None
-                times = some[f"time {column.time}"].to_numpy() if timed else None
-                parts[n].append(measurement.part(some[f"value {n}"], some[ROW].to_numpy(), times))
 
     def _merge(self, rows: RowRange, n: int, parts: list[pl.DataFrame]) -> "pl.DataFrame | SpreadPart":
         """Merge the parts of batches."""

@@ -6,7 +6,7 @@ histories, encoded again, of users that are still known.
 Letters: E events.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -42,16 +42,15 @@ class EventTrim:
     """Events of a user before the bound, at most."""
 
     @classmethod
-    def of(cls, histories: Iterable[History], since: int, data: DataSettings) -> Self:
+    def of(cls, histories: Sequence[History], since: int, data: DataSettings) -> Self:
         """Trim for requests from a time on, ms UTC, of histories that share the events."""
-        history_list = list(histories)
         bounds = []
-        for history in history_list:
+        for history in histories:
             cut = since
             if history.every is not None:
                 cut = int(floor_times(np.array([since]), history.every, data.timezone)[0])
             bounds.append(cut - history.known_after(data) // MILLISECOND)
-        return cls(min(bounds), max(history.last for history in history_list))
+        return cls(min(bounds), max(history.last for history in histories))
 
     def mark(self, user: Longs, time: Longs) -> Mask:
         """Mark the events to keep, of users one after another, the oldest first: (E,), (E,) → (E,)."""

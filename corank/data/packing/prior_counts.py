@@ -1,7 +1,4 @@
-"""The counts of priors, added up one range of keys at a time.
-
-The counts of the priors of an earlier packing, which another continues.
-"""
+"""The counts of priors, added up one range of keys at a time, after those of an earlier packing."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +18,6 @@ from corank.engine.base import SentByFields
 from corank.features.priors import (
     ALL_TIME,
     SMOOTHING,
-    CumulativeCounts,
     Memory,
     PriorCounts,
     add_up,
@@ -134,32 +130,21 @@ class CountKeys:
     def join(self, folder: Path) -> None:
         """Write the counts of all ranges as one `PriorCounts`, in the memory of a range and of the periods."""
         folder.mkdir(parents=True, exist_ok=True)
-        names = {"keys": "keys"} | {name: f"each.{name}" for name in ("periods", "shown", "positive")}
-        for name, file in names.items():
+        for name in ("keys", "periods", "shown", "positive", "offsets"):
             arrays = [read_array(self.path(n) / f"{name}.npy") for n in range(self.ranges)]
-            with append_array(folder / f"{file}.npy", (sum(map(len, arrays)),), arrays[0].dtype) as append:
+            path, begin = folder / f"{name if name == 'keys' else f'each.{name}'}.npy", 0
+            joined = name == "offsets"  # which begin anew in each range
+            count = sum(map(len, arrays)) - joined * (self.ranges - 1)
+            with append_array(path, (count,), arrays[0].dtype) as append:
                 for array in arrays:
-                    append(array)
-        self._join_offsets(folder / "each.offsets.npy")
+                    append(array[:-1] + begin if joined else array)
+                    begin += int(array[-1]) if joined else 0
+                if joined:
+                    append(np.array([begin]))
         new = sum_of_all(pl.concat(read_frame(self.path(n) / OF_ALL) for n in range(self.ranges)))
         of_all = new if self.earlier is None else pl.concat([self.earlier.weights_of_all(), new])
         for name, array in vars(add_up_one(of_all, self.memory)).items():
             write_array(folder / f"all.{name}.npy", array)
-
-    def _counts(self) -> Iterator[CumulativeCounts]:
-        """Map the counts of each range into memory."""
-        for n in range(self.ranges):
-            parts = ("offsets", "periods", "shown", "positive")
-            yield CumulativeCounts(*(read_array(self.path(n) / f"{part}.npy") for part in parts))
-
-    def _join_offsets(self, path: Path) -> None:
-        keys = sum(len(counts.offsets) - 1 for counts in self._counts())
-        before = 0
-        with append_array(path, (keys + 1,), np.int64) as append:
-            for counts in self._counts():
-                append(before + counts.offsets[:-1])
-                before += int(counts.offsets[-1])
-            append(np.array([before]))
 
 
 def count_priors(
