@@ -182,10 +182,6 @@ class TimedRanks(Ranks):
         with self._timed(what):
             return super().sum(tensor, what)
 
-    def exchange_counts(self, counts: Sequence[int], what: str) -> list[int]:
-        with self._timed(what):
-            return super().exchange_counts(counts, what)
-
     def exchange(self, rows: Tensor, counts: Sequence[int], received: Sequence[int], what: str) -> Tensor:
         with self._timed(what):
             return super().exchange(rows, counts, received, what)

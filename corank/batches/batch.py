@@ -1,15 +1,10 @@
 """A batch: whole requests, each query and each distinct item once, with all indices that the model needs.
 
+Shapes are rounded up, so that they repeat: see `padded`. A network may run on some of a batch's candidates alone.
+
 Letters: R requests · C candidates · I distinct items · B bags · V table rows read · U distinct table rows
 · H distinct items of histories · E events, of each request · P pairs of a candidate and an event of its request.
-
-Sums of rows as tensors: grouping keys, filling up, and how far shapes are rounded up.
-
-Letters: V rows that are summed · U distinct keys.
-
-Some candidates of a batch, with the indices by which a network brings rows of queries, items and events to them.
-
-Letters: R requests · C candidates of the batch, C' rounded up · K of them that are chosen, K' rounded up.
+· C', E', K' the same, rounded up · K candidates that are chosen.
 """
 
 from dataclasses import dataclass, field, fields, is_dataclass, replace

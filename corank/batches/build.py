@@ -1,14 +1,7 @@
-"""Encoded rows → a batch: table reads, sums and pairs, all indices made ready.
+"""Encoded rows, as they come from packed data → a batch: table reads, sums and pairs, all indices made ready.
 
 Letters: R requests · C candidates · I distinct items · V table rows read · U distinct table rows
 · H distinct items of histories · E events, of each request · P pairs of a candidate and an event of its request.
-
-A batch's encoded rows, as they come from packed data and before they are looked up in embedding tables.
-
-Events that a stage attends to → their pairs with the candidates of their requests, and their order in these.
-
-Letters: R requests · C candidates · H distinct items of histories · E events, of each request
-· P pairs of a candidate and an event of its request.
 """
 
 from collections.abc import Iterable, Mapping
@@ -213,19 +206,6 @@ def _read_touched(
     }
 
 
-def _pair(first: Ints, second: Ints) -> Bags:
-    """Make a bag of each pair of rows."""
-    start = np.arange(0, 2 * len(first) + 1, 2, dtype=np.int32)
-    return Bags(np.stack((first, second), axis=1).ravel(), start, None, len(first))
-
-
-def _share(bags: Bags) -> Floats:
-    """Compute each bag's share of all rows."""
-    assert bags.start is not None
-    share: Floats = (np.diff(bags.start) / max(1, len(bags.row))).astype(np.float32)
-    return share
-
-
 def build_batch(
     layout: Layout, encoded: EncodedBatch, ranks: Ranks | None = None, sharded: bool = False
 ) -> Batch:
@@ -251,8 +231,13 @@ def build_batch(
             bags[part.dim][attended] = part.bags(past.items)
     requests, candidates = len(encoded.query), len(encoded.request_of)
     start = np.searchsorted(encoded.request_of, np.arange(requests + 1)).astype(np.int32)
-    pairs = _pair(encoded.request_of, encoded.item_of + np.int32(requests))
-    share = _share(encoded.by_item) if encoded.share is None else encoded.share
+    # a bag of two rows, the request's and the item's, for each candidate
+    both = np.stack((encoded.request_of, encoded.item_of + np.int32(requests)), axis=1).ravel()
+    pairs = Bags(both, np.arange(0, 2 * candidates + 1, 2, dtype=np.int32), None, candidates)
+    share = encoded.share
+    if share is None:
+        assert encoded.by_item.start is not None
+        share = (np.diff(encoded.by_item.start) / max(1, candidates)).astype(np.float32)
     earliest, earliest_time = map(_tensor, _find_earliest(encoded))
     draws = np.arange(requests, dtype=np.uint64) if encoded.draws is None else encoded.draws
     return Batch(

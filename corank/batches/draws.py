@@ -1,17 +1,14 @@
-"""Random numbers by request: each is a hash of the seed, the epoch, the request and how many were drawn for it before.
+"""What is drawn: random numbers by request, and which requests of a split each batch has and each rank reads.
 
-So what a request draws does not depend on the batch that it is in, on the rank that reads it or on where an epoch was
-resumed. The generator is SplitMix64, started anew for each request and purpose.
-
-Letters: R requests · C draws.
-
-Which requests of a split each batch has, and which of them each rank reads.
+A number is a hash of the seed, the epoch, the request and how many were drawn for it before. So what a request draws
+does not depend on the batch that it is in, on the rank that reads it or on where an epoch was resumed. The generator
+is SplitMix64, started anew for each request and purpose.
 
 A split's requests, numbered in the order of its shards, are cut into STREAMS ranges of equal size. Every batch takes
 equally many requests of each stream, and a rank reads a contiguous range of streams. So batches do not depend on the
 number of ranks, every rank makes the same steps, and a rank reads its part of the shards alone.
 
-Letters: N requests of the split · S streams · B requests a batch · W ranks · K batches.
+Letters: R requests · C draws · S streams · K batches.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

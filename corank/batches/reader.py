@@ -1,12 +1,8 @@
-"""Packed arrays → batches of whole requests.
-
-Letters: R requests · C candidates · X drawn pairs.
+"""Packed arrays → batches of whole requests, gathered from the shards that they are spread over.
 
 Shards of object storage are fetched while those before them are read.
 
-The requests of some batches, gathered from the shards that they are spread over.
-
-Letters: R requests.
+Letters: R requests · C candidates · X drawn pairs.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +17,7 @@ from numpy.typing import NDArray
 from corank.batches.batch import Batch, group
 from corank.batches.build import EncodedBatch, build_batch, read_attended
 from corank.batches.draws import Draws, Purpose, Streams, draw
-from corank.batches.negatives import Negatives
+from corank.batches.negatives import draw_negatives
 from corank.batches.sampling import BATCH, SOURCES, Population, Reading, draw_order, in_levels, select
 from corank.core.ragged import Ragged, Rows, concat_ranges
 from corank.core.types import Floats, Index, Ints, Longs
@@ -143,21 +139,23 @@ class Reader:
     """Whether a stage sees the ranks of others, so that the batch must hold how many candidates each represents."""
     readings: Sequence[Reading] = ()
     """What learns from the batches: requests from which none of it can learn are left out; none are, if not given."""
-    layout: Layout = field(init=False)
-    negatives: Negatives = field(init=False)
-    streams: Streams = field(init=False)
-    numbers: Longs | None = field(init=False)
-    """The numbers of the split's requests that are read, ascending; None if all are."""
 
     def __post_init__(self) -> None:
         with self.packed.naming_damage():
-            object.__setattr__(self, "numbers", self._find_requests())
-            sizes = self._sizes
-            if self.numbers is not None:
-                sizes = np.diff(np.searchsorted(self.numbers, np.cumsum([0, *sizes]))).tolist()
-            object.__setattr__(self, "layout", Layout(self.packed.schema, self.packed.encoders.sizes))
-            object.__setattr__(self, "negatives", Negatives(self.packed, self.split))
-            object.__setattr__(self, "streams", Streams(sizes, self.requests, self.ranks))
+            _ = self.streams, self.layout
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The tables and inputs of the features."""
+        return Layout(self.packed.schema, self.packed.encoders.sizes)
+
+    @cached_property
+    def streams(self) -> Streams:
+        """The requests that are read, distributed to batches and ranks."""
+        sizes = self._sizes
+        if self.numbers is not None:
+            sizes = np.diff(np.searchsorted(self.numbers, np.cumsum([0, *sizes]))).tolist()
+        return Streams(sizes, self.requests, self.ranks)
 
     def __len__(self) -> int:
         """Return the batches of an epoch, which are the same on all ranks."""
@@ -192,8 +190,9 @@ class Reader:
         """The requests of each shard."""
         return [shard.requests for shard in self.packed.manifest.splits[self.split]]
 
-    def _find_requests(self) -> Longs | None:
-        """Find the requests from which something can be learnt; None if all are to be read."""
+    @cached_property
+    def numbers(self) -> Longs | None:
+        """The numbers of the split's requests from which something can be learnt, ascending; None if all are read."""
         contents, chosen = self.packed.request_contents[self.split], None
         for population, labels in self.readings:
             levels = population.keys() - SOURCES.values()
@@ -303,7 +302,9 @@ class Reader:
         if population.get(BATCH):
             batch = torch.cat(self.ranks.gather(torch.from_numpy(batch), "items of the batch")).numpy()
         # candidates that are not read must not be drawn as negatives of their request either
-        beyond = self.negatives.draw(population, drawn.draws, drawn.numbers, time, request_of, row, batch)
+        beyond = draw_negatives(
+            self.packed, self.split, population, drawn.draws, drawn.numbers, time, request_of, row, batch
+        )
         return candidates.with_negatives(*beyond)
 
     def _snapshot(self, rows: LoggedRequests, requests: Longs, candidates: "_Candidates") -> Rows | None:

@@ -3,10 +3,7 @@
 Candidates come from the levels of the log and from two sources beyond it: the items of the batch's other requests, and
 the catalogue. Every loss declares how many of each it wants of a request. A batch reads what some loss wants, in an
 order that is drawn again each epoch; each loss takes the first of that order. The same seed draws the same candidates.
-
-Letters: C candidates.
-
-How many candidates of a split there are to learn from: by level, and by what is known of each label.
+A split is counted by level, and by what is known of each label, to see how many candidates there are to learn from.
 
 Letters: R requests · C candidates · N levels.
 """
@@ -182,25 +179,21 @@ def _by_request(shard: Shard, levels: int) -> np.ndarray[tuple[int, int], np.dty
 
 
 def _count_label(shards: Sequence[Shard], name: str, exposed: int) -> LabelCounts:
-    counts = LabelCounts()
-    for shard in shards:
-        label = shard.labels[name]
-        positives, negatives = (int(np.count_nonzero(label == value)) for value in (1, 0))
-        shown = int(np.count_nonzero(shard.level == exposed))
-        shard_counts = (positives, negatives, shown - positives - negatives, 0, 0)
-        counts = LabelCounts(*(a + b for a, b in zip(counts, shard_counts, strict=True)))
-    return counts
+    positives, negatives = (
+        sum(int(np.count_nonzero(shard.labels[name] == value)) for shard in shards) for value in (1, 0)
+    )
+    shown = sum(int(np.count_nonzero(shard.level == exposed)) for shard in shards)
+    return LabelCounts(positives, negatives, shown - positives - negatives)
 
 
 def _count_mixed(shards: Sequence[Shard], name: str) -> MixedCounts:
-    counts = MixedCounts()
+    counts = np.zeros(3, dtype=np.int64)
     for shard in shards:
         request = np.repeat(np.arange(len(shard)), np.diff(shard.request_start))
         ones, zeros = (np.bincount(request[shard.labels[name] == y], minlength=len(shard)) for y in (1, 0))
         both = (ones > 0) & (zeros > 0)
-        shard_counts = (int(both.sum()), int(ones[both].sum()), int(zeros[both].sum()))
-        counts = MixedCounts(*(a + b for a, b in zip(counts, shard_counts, strict=True)))
-    return counts
+        counts += (both.sum(), ones[both].sum(), zeros[both].sum())
+    return MixedCounts(*counts.tolist())
 
 
 def _count_score(shards: Sequence[Shard], name: str, level: int) -> int:

@@ -1,7 +1,4 @@
-"""Which table each column of the config is read from.
-
-Which columns a ranking request carries, and where: of the user, of the context, of each candidate.
-"""
+"""Which table each column of the config is read from, and which a ranking request carries, and where."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -14,7 +11,6 @@ from corank.core.time import LATEST, format_time
 from corank.data.event_tables import EventColumns
 from corank.data.tables import Table
 from corank.data.validate import check_rows, value_checks
-from corank.features.feature_kind import ColumnFeature
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema, events_table
 
@@ -62,10 +58,12 @@ def find_sources(
             sources[parallels[name]] if name in parallels else _source(name, schema, data, tables, log)
         )
         read = tables[sources[name]]
-        if read is not None:
-            read.require(schema.columns_of(name))
+        if read is None:
+            continue
+        read.require(schema.columns_of(name))
         listing = schema.features[parallels[name]].as_column if name in parallels else None
-        _check_type(parallels.get(name, name), listing or feature, column, read)
+        if expected := (listing or feature).check_column(parallels.get(name, name), read.types[column]):
+            raise read.unfit(column, expected)
     _check_comparisons(schema, sources, tables, events)
     _check_event_keys(schema, sources)
     return sources
@@ -141,14 +139,6 @@ def _check_comparisons(
                     f"features.{name}.{feature.operands_key}: {types}, so that no value of one can be found in "
                     "the other; write both alike"
                 )
-
-
-def _check_type(name: str, feature: ColumnFeature, column: str, table: Table | None) -> None:
-    if table is None or column not in table.types:
-        return
-    expected = feature.check_column(name, table.types[column])
-    if expected:
-        raise table.unfit(column, expected)
 
 
 def check_times(

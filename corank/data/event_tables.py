@@ -63,11 +63,6 @@ class EventColumns:
         item = history.values if history and history.values else settings.item or data.item
         return cls(settings.user or data.user, item, settings.time or data.time)
 
-    @property
-    def names(self) -> list[str]:
-        """All of them."""
-        return [self.user, self.item, self.time]
-
     def select(self, table: Table) -> list[pl.Expr]:
         """Select them from the table, as USER, ITEM and TIME. Raises DataError for a column of another type."""
         return [
@@ -92,7 +87,9 @@ class EventColumns:
             if kind is not None and kinds[name] != kind:
                 raise table.unfit(column, f"{kind}, as in the log")
         check_rows(table, whole_checks(table, [self.user, self.item]))
-        nulls = table.collect(table.frame.select(pl.col(self.names).null_count())).row(0, named=True)
+        nulls = table.collect(table.frame.select(pl.col(self.user, self.item, self.time).null_count())).row(
+            0, named=True
+        )
         for column, count in nulls.items():
             if count:
                 raise DataError(

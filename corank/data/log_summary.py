@@ -1,13 +1,13 @@
 """Checks of the log before it is packed, range by range, and its size and time span."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import polars as pl
 
 from corank.core.errors import DataError
-from corank.core.time import format_time
+from corank.core.time import FOREVER, NEVER, format_time
 from corank.data.log_rows import log_splits
 from corank.data.tables import RowRange, Table, cut_table
 from corank.data.validate import (
@@ -30,15 +30,19 @@ from corank.features.log_schema import DataSettings
 
 @dataclass(frozen=True)
 class LogSummary:
-    """Size and time span of a log that can be packed."""
+    """Size, time span and faults of a log or of a range of it."""
 
     rows: int
     first: int
-    """Time of the earliest candidate, ms UTC."""
+    """Time of the earliest candidate, ms UTC; FOREVER if there is none."""
     last: int
-    """Time of the latest candidate, ms UTC."""
+    """Time of the latest candidate, ms UTC; NEVER if there is none."""
     splits: dict[str, int]
     """Rows of each split."""
+    nulls: dict[str, int] = field(default_factory=dict)
+    """By column of `identifying_columns`."""
+    faults: dict[int, str] = field(default_factory=dict)
+    """Error messages, by the number of the broken rule among `log_checks`."""
 
     @classmethod
     def read(cls, log: Table, data: DataSettings, columns: list[str], engine: Engine) -> Self:
@@ -56,41 +60,45 @@ class LogSummary:
         """
         require_columns(log, data)
         ids = len(list(whole_checks(log, [*data.request, data.user, data.item])))
-        survey = SurveyPart.merge(engine.run(SurveyRange(log, data, columns), cut_table(log)))
-        _refuse_fault(survey, range(ids))
-        if not survey.rows:
+        summary = cls.merge(engine.run(SurveyRange(log, data, columns), cut_table(log)))
+        broken = min(summary.faults, default=ids)
+        if broken < ids:
+            raise DataError(summary.faults[broken])
+        if not summary.rows:
             raise DataError("data.log: the log is empty")
-        for column, nulls in survey.nulls.items():
+        for column, nulls in summary.nulls.items():
             if nulls:
                 raise DataError(
                     f"data.log: column '{column}' is null in {nulls} rows; every candidate needs one"
                 )
-        assert survey.first is not None and survey.last is not None  # no time is null
-        summary = cls(survey.rows, survey.first, survey.last, survey.splits)
-        _refuse_fault(survey, survey.faults)
+        if summary.faults:
+            raise DataError(summary.faults[broken])
         summary._check_splits(data)
         return summary
+
+    @classmethod
+    def merge(cls, parts: Sequence["LogSummary"]) -> Self:
+        """Merge parts in the order of their rows: of each rule, the first row that breaks it is reported."""
+        return cls(
+            sum(part.rows for part in parts),
+            min(part.first for part in parts),
+            max(part.last for part in parts),
+            {split: sum(part.splits[split] for part in parts) for split in parts[0].splits},
+            {column: sum(part.nulls[column] for part in parts) for column in parts[0].nulls},
+            {n: fault for part in reversed(parts) for n, fault in part.faults.items()},
+        )
 
     def _check_splits(self, data: DataSettings) -> None:
         for split, rows in self.splits.items():
             if not rows:
+                # times in seconds would be of the years 2001 to 2106
+                seconds = 10**9 < self.first <= self.last < 2**32
+                hint = "; whole numbers are milliseconds, and these look like seconds: multiply "
                 raise DataError(
                     f"data.split: no row of the log is in '{split}' ({data.split.describe()}; {data.timezone}); "
                     f"the log is from {format_time(self.first)} to {format_time(self.last)}"
-                    f"{self._hint(data.time)}"
+                    + (f"{hint}'{data.time}' by 1000" if seconds else "")
                 )
-
-    def _hint(self, column: str) -> str:
-        """Say that times are likely in seconds, if they would be of the years 2001 to 2106."""
-        if not 10**9 < self.first <= self.last < 2**32:
-            return ""
-        return f"; whole numbers are milliseconds, and these look like seconds: multiply '{column}' by 1000"
-
-
-def _refuse_fault(survey: "SurveyPart", rules: Iterable[int]) -> None:
-    """Raise DataError for the first of some rules that is broken."""
-    for rule in sorted(survey.faults.keys() & set(rules)):
-        raise DataError(survey.faults[rule])
 
 
 def identifying_columns(data: DataSettings) -> list[str]:
@@ -98,43 +106,10 @@ def identifying_columns(data: DataSettings) -> list[str]:
     return list(dict.fromkeys([*data.request, data.user, data.item, data.time]))
 
 
-def _single(data: DataSettings) -> list[str]:
-    """The columns that one setting each names, those that the log has."""
-    named = (data.level, data.weight, data.position, data.propensity, data.split.source)
-    return [column for column in named if column]
-
-
-@dataclass(frozen=True)
-class SurveyPart:
-    """The contents of one range of a log."""
-
-    rows: int
-    first: int | None
-    last: int | None
-    splits: dict[str, int]
-    nulls: dict[str, int]
-    """By column of `identifying_columns`."""
-    faults: dict[int, str]
-    """Error messages, by the number of the broken rule among `log_checks`."""
-
-    @classmethod
-    def merge(cls, parts: Sequence[Self]) -> Self:
-        """Merge parts in the order of their rows: of each rule, the first row that breaks it is reported."""
-        firsts = [part.first for part in parts if part.first is not None]
-        lasts = [part.last for part in parts if part.last is not None]
-        return cls(
-            sum(part.rows for part in parts),
-            min(firsts, default=None),
-            max(lasts, default=None),
-            {split: sum(part.splits[split] for part in parts) for split in parts[0].splits},
-            {column: sum(part.nulls[column] for part in parts) for column in parts[0].nulls},
-            {n: fault for part in reversed(parts) for n, fault in part.faults.items()},
-        )
-
-
 def require_columns(log: Table, data: DataSettings) -> None:
     """Raise DataError if the log lacks a column that is no feature's."""
-    log.require([*identifying_columns(data), *_single(data)])
+    single = (data.level, data.weight, data.position, data.propensity, data.split.source)
+    log.require([*identifying_columns(data), *filter(None, single)])
     log.require(label.column for label in data.labels.values())
     log.require(score.column for score in data.scores.values())
 
@@ -168,39 +143,26 @@ class SurveyRange:
     columns: list[str]
     """The features' columns of the log."""
 
-    def __call__(self, rows: RowRange) -> SurveyPart:
+    def __call__(self, rows: RowRange) -> LogSummary:
         """Read the range once, and check it. Raises DataError if it cannot be read."""
-        parts = [self._survey(batch) for batch in rows.read(self.log, [pl.col(c) for c in self._read()])]
-        return SurveyPart.merge(parts)
+        checks = log_checks(self.log, self.data, self.columns)
+        columns = [*identifying_columns(self.data), *filter(None, [self.data.split.source])]
+        columns += [check.column for check in checks]
+        batches = rows.read(self.log, [pl.col(column) for column in dict.fromkeys(columns)])
+        return LogSummary.merge([self._survey(batch, checks) for batch in batches])
 
-    def _read(self) -> list[str]:
-        """The columns to read."""
-        data, types = self.data, self.log.types
-        labels = [label.column for label in data.labels.values()]
-        scores = [score.column for score in data.scores.values()]
-        numbers = [column for column in self.columns if types[column].is_float()]
-        values = [column for column in data.columns if column in types]
-        return list(
-            dict.fromkeys([*identifying_columns(data), *_single(data), *labels, *scores, *numbers, *values])
-        )
-
-    def _survey(self, batch: pl.DataFrame) -> SurveyPart:
+    def _survey(self, batch: pl.DataFrame, checks: list[RowCheck]) -> LogSummary:
         data, log = self.data, replace(self.log, frame=batch.lazy())
-        time, keys = log.moment(data.time), identifying_columns(data)
-        facts = log.collect(
-            log.frame.select(
-                time.min().alias("first"),
-                time.max().alias("last"),
-                *(inside.sum().alias(f"split {split}") for split, inside in log_splits(log, data).items()),
-                *(pl.col(column).null_count().alias(f"null {column}") for column in keys),
-            )
-        ).row(0, named=True)
-        faults = find_faults(log, log_checks(log, data, self.columns))
-        return SurveyPart(
+        time, splits, keys = log.moment(data.time), log_splits(log, data), identifying_columns(data)
+        facts = [time.min().alias("first"), time.max().alias("last")]
+        facts += [inside.sum().alias(f"split {split}") for split, inside in splits.items()]
+        facts += [pl.col(column).null_count().alias(f"null {column}") for column in keys]
+        first, last, *counts = log.collect(log.frame.select(facts)).row(0)
+        return LogSummary(
             len(batch),
-            facts["first"],
-            facts["last"],
-            {split: facts[f"split {split}"] for split in data.split_names},
-            {column: facts[f"null {column}"] for column in keys},
-            faults,
+            FOREVER if first is None else first,
+            NEVER if last is None else last,
+            dict(zip(splits, counts, strict=False)),
+            dict(zip(keys, counts[len(splits) :], strict=True)),
+            find_faults(log, checks),
         )

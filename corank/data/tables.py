@@ -1,16 +1,9 @@
-"""The user's tables: log, items, users, truth.
+"""The user's tables: their files, and ranges of their rows, of which a task reads one in bounded memory.
 
-The files of a user's table: paths, globs and URLs of the config.
-
-Faults of CSV files, by line.
-
-polars takes NUL bytes and a header in another encoding as they are, and says neither file nor line of a row that it
-cannot read. Compressed files, and those at a URL, are left to it.
-
-A table cut into ranges of rows, of which a task reads one in bounded memory.
+The faults of CSV files are named by line here, since polars takes NUL bytes and a header in another encoding as they
+are, and says neither file nor line of a row that it cannot read. Compressed files, and those at a URL, are left to it.
 """
 
-import codecs
 import csv
 import difflib
 import re
@@ -22,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Self
 
 import polars as pl
 
@@ -63,13 +56,9 @@ def find_source_files(source: str | list[str], base: Path) -> list[SourceFile]:
         elif is_url(part):
             files.append(SourceFile(part, None))
         else:
-            files += map(_describe, _expand(part, base))
+            stats = {path: path.stat() for path in _expand(part, base)}
+            files += [SourceFile(str(path), (s.st_size, s.st_mtime_ns)) for path, s in stats.items()]
     return files
-
-
-def _describe(path: Path) -> SourceFile:
-    stat = path.stat()
-    return SourceFile(str(path), (stat.st_size, stat.st_mtime_ns))
 
 
 def _expand(part: str, base: Path) -> list[Path]:
@@ -89,7 +78,7 @@ def _expand(part: str, base: Path) -> list[Path]:
 
 
 BLOCK = 1 << 24
-"""Bytes that are checked at a time."""
+"""Bytes of whole lines that are checked at a time, about."""
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"x\x01", b"x\x9c", b"x\xda")
 """First bytes of files of gzip, zstd and zlib."""
 _UNFIT = re.compile(
@@ -105,30 +94,26 @@ def find_bytes_fault(path: str) -> str | None:
     """
     if not _is_plain(path):
         return None
+    first = 1
     with Path(path).open("rb") as file:
-        decoder, first = codecs.getincrementaldecoder("utf-8")(), 0
-        while block := file.read(BLOCK):
-            if (at := block.find(0)) >= 0:
-                return _name_byte(file, first + at, "a NUL byte")
-            try:
-                decoder.decode(block)
-            except UnicodeDecodeError as error:
-                # the decoder's input begins with the unfinished letter of the block before
-                at = first + len(block) - len(error.object) + error.start
-                return _name_byte(file, at, f"the byte 0x{error.object[error.start]:02x}, which is no UTF-8")
-            first += len(block)
-        if rest := decoder.getstate()[0]:
-            return _name_byte(file, first - len(rest), f"the byte 0x{rest[0]:02x}, which is no UTF-8")
+        while lines := file.readlines(BLOCK):
+            if _find_odd_byte(b"".join(lines)):
+                n, odd = next(
+                    (n, odd) for n, line in enumerate(lines, first) if (odd := _find_odd_byte(line))
+                )
+                return f"{path}: line {n} has {odd}; save the file as text in UTF-8"
+            first += len(lines)
     return None
 
 
-def _name_byte(file: BinaryIO, at: int, what: str) -> str:
-    file.seek(0)
-    line, left = 1, at
-    while left > 0:
-        line += file.read(min(left, BLOCK)).count(b"\n")
-        left -= BLOCK
-    return f"{file.name}: line {line} has {what}; save the file as text in UTF-8"
+def _find_odd_byte(text: bytes) -> str | None:
+    if 0 in text:
+        return "a NUL byte"
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        return f"the byte 0x{text[error.start]:02x}, which is no UTF-8"
+    return None
 
 
 def find_row_fault(paths: Iterable[str], error: str) -> str | None:
@@ -175,14 +160,7 @@ def _is_plain(path: str) -> bool:
         return not file.read(4).startswith(_COMPRESSED)
 
 
-_FORMATS = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".feather": "feather",
-    ".arrow": "feather",
-    ".ipc": "feather",
-}
+_ENDINGS = {"parquet": (".parquet", ".pq"), "csv": (".csv",), "feather": (".feather", ".arrow", ".ipc")}
 
 
 def scan_files(form: str, paths: list[str]) -> pl.LazyFrame:
@@ -204,6 +182,17 @@ RowStep = Callable[[pl.LazyFrame], pl.LazyFrame]
 
 IdColumn = Callable[[pl.Series], pl.Series]
 """Looks the values of a column up by the ids of rows. To be pickled."""
+
+
+@dataclass(frozen=True)
+class KeepRows:
+    """Keeps the rows for which an expression is true."""
+
+    kept: pl.Expr
+
+    def __call__(self, frame: pl.LazyFrame) -> pl.LazyFrame:
+        """Filter."""
+        return frame.filter(self.kept)
 
 
 @dataclass(frozen=True)
@@ -230,15 +219,13 @@ class Table:
     def scan(cls, name: str, source: str | list[str], base: Path) -> Self:
         """Open a table of Parquet, CSV or Feather files, by their endings. Raises DataError if that fails."""
         paths = [file.path for file in find_source_files(source, base)]
-        formats = {
-            next((f for end, f in _FORMATS.items() if path.lower().endswith(end)), None) for path in paths
-        }
-        if len(formats) > 1 or None in formats:
+        lower = [path.lower() for path in paths]
+        form = next((f for f, ends in _ENDINGS.items() if all(path.endswith(ends) for path in lower)), None)
+        if form is None:
+            endings = ", ".join(end for ends in _ENDINGS.values() for end in ends)
             raise DataError(
-                f"data.{name}: expected files of one format, ending in {', '.join(_FORMATS)}; "
-                f"received {', '.join(paths[:3])}"
+                f"data.{name}: expected files of one format, ending in {endings}; received {', '.join(paths[:3])}"
             )
-        form = str(formats.pop())
         frame = scan_files(form, paths)
         try:
             if fault := next(filter(None, map(find_bytes_fault, paths)), None) if form == "csv" else None:
@@ -338,10 +325,8 @@ class Table:
     @cached_property
     def row_counts(self) -> tuple[int, ...]:
         """The rows of each file, before `explode`."""
-        count = pl.len()
-        return tuple(
-            self.collect(scan_files(self.format, [path]).select(count)).item() for path in self.paths
-        )
+        frames = (scan_files(self.format, [path]) for path in self.paths)
+        return tuple(self.collect(frame.select(pl.len())).item() for frame in frames)
 
     def own(self, columns: Iterable[str]) -> list[str]:
         """Those of some columns that are not in separate files."""
@@ -355,16 +340,6 @@ class Table:
     def distinct(self, column: str) -> pl.Series:
         """Read the distinct ids of a column, ascending."""
         return self.collect(self.frame.select(self.key(column)).unique()).to_series().sort()
-
-    def batches(self, columns: list[pl.Expr], rows: int, size: int) -> Iterator[pl.DataFrame]:
-        """Read the table's `rows` rows in order, `size` at a time, in bounded memory."""
-        chosen = self.frame.select(columns)
-        if self.format != "csv":
-            for first in range(0, rows, size):
-                yield self.collect(chosen.slice(first, size))
-            return
-        # a slice of a CSV file is read from the file's begin: slices would read it many times
-        yield from self.collect_batches(chosen, size)
 
     def collect_batches(self, frame: pl.LazyFrame, size: int) -> Iterator[pl.DataFrame]:
         """Run a query over this table, `size` rows of the result at a time. Raises DataError as `collect` does."""

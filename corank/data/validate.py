@@ -1,13 +1,13 @@
-"""Checks of the user's tables, row by row. Each raises DataError, which names column, row and remedy.
+"""Checks of the user's tables, row by row, and the rows of a log that cannot be used.
 
-Rows of a log that cannot be used, since clients wrote their values: dropped and counted, never the file.
-
-A row lacks its user, item, time or a part of its request key, or its time is in the future, which would close periods
-that are not over. Any value may be in a log of served requests (`corank serve --log`), so its rows are dropped where
-another log is refused. Two of its requests may share their key, since clients write that, too: one of them is kept.
+A check raises DataError, which names column, row and remedy. Rows that cannot be used, since clients wrote their
+values, are dropped and counted, never the file: a row lacks its user, item, time or a part of its request key, or its
+time is in the future, which would close periods that are not over. In a log of served requests (`corank serve --log`)
+any value may stand, so its rows are dropped where another log is refused; and two of its requests may share their key,
+since clients write that, too: one of them is kept.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -17,7 +17,7 @@ import polars as pl
 from corank.core.errors import DataError
 from corank.core.time import MILLISECOND, format_time, now_ms
 from corank.core.types import Report
-from corank.data.tables import Table
+from corank.data.tables import KeepRows, Table
 from corank.features.log_schema import DataSettings
 
 
@@ -27,10 +27,18 @@ class RowCheck:
 
     bad: pl.Expr
     """Whether a row breaks it."""
-    shown: tuple[str, ...]
-    """The columns that the message is made of."""
-    describe: Callable[[dict[str, Any]], str]
-    """Makes the message from these columns of the first row that breaks it."""
+    column: str
+    message: str
+    """On the first row that breaks it, with {value} for the column's and {row} for the keys'."""
+    keys: tuple[str, ...] = ()
+    """The columns that name a row."""
+
+    def describe(self, row: dict[str, Any]) -> str:
+        """Make the message of a row."""
+        value = row[self.column]
+        keys = ", ".join(f"{name}={row[name]!r}" for name in self.keys)
+        shown = repr(value) if isinstance(value, str) else str(value)
+        return self.message.replace("{row}", keys).replace("{value}", shown)
 
 
 def find_faults(table: Table, checks: Iterable[RowCheck]) -> dict[int, str]:
@@ -44,9 +52,9 @@ def find_faults(table: Table, checks: Iterable[RowCheck]) -> dict[int, str]:
     faults = {}
     for n, broken in enumerate(flags):
         if broken:
-            rule = rules[n]
-            first = table.collect(table.frame.filter(rule.bad).select(rule.shown).head(1))
-            faults[n] = rule.describe(first.row(0, named=True))
+            shown = dict.fromkeys([*rules[n].keys, rules[n].column])
+            first = table.collect(table.frame.filter(rules[n].bad).select(*shown).head(1))
+            faults[n] = rules[n].describe(first.row(0, named=True))
     return faults
 
 
@@ -60,11 +68,7 @@ def naming_rows(checks: Iterable[RowCheck], keys: Iterable[str]) -> Iterator[Row
     """Let the message of each check end with the keys of the row that breaks it."""
     names = tuple(dict.fromkeys(keys))
     for check in checks:
-        yield replace(
-            check,
-            shown=tuple(dict.fromkeys((*names, *check.shown))),
-            describe=lambda row, say=check.describe: f"{say(row)} (at {_where(row, names)})",  # type: ignore[misc]
-        )
+        yield replace(check, message=f"{check.message} (at {{row}})", keys=names)
 
 
 def whole_checks(table: Table, columns: Iterable[str]) -> Iterator[RowCheck]:
@@ -74,112 +78,85 @@ def whole_checks(table: Table, columns: Iterable[str]) -> Iterator[RowCheck]:
             value = pl.col(column)
             yield RowCheck(
                 (value.is_not_null() & (value != value.round())) | value.is_nan(),
-                (column,),
-                lambda row, c=column: (  # type: ignore[misc]
-                    f"data.{table.name}: column '{c}' identifies, but holds {row[c]}; "
-                    "write whole numbers or text"
-                ),
+                column,
+                f"data.{table.name}: column '{column}' identifies, but holds {{value}}; write whole numbers or text",
             )
+
+
+def number_checks(table: Table, columns: Iterable[str], keys: list[str]) -> Iterator[RowCheck]:
+    """A feature's column holds no NaN and no infinity."""
+    for column in columns:
+        if table.types[column].is_float():
+            message = f"data.{table.name}: column '{column}' is {{value}} at {{row}}; write null for a missing value"
+            yield RowCheck(~pl.col(column).is_finite(), column, message, tuple(keys))
+
+
+def value_checks(table: Table, columns: list[str], keys: list[str]) -> Iterator[RowCheck]:
+    """Each of the columns has a finite number in every row."""
+    table.require([*columns, *keys])
+    for column in columns:
+        if not table.types[column].is_numeric():
+            raise table.unfit(column, "numbers, as data.columns reads it")
+        message = (
+            f"data.{table.name}: column '{column}' is {{value}} at {{row}}; a value needs a number for every "
+            "candidate: write one, such as 0"
+        )
+        finite = pl.col(column).cast(pl.Float32).is_finite()
+        yield RowCheck(~finite.fill_null(False), column, message, tuple(keys))
 
 
 def label_checks(log: Table, data: DataSettings) -> Iterator[RowCheck]:
     """A label is 0, 1 or null, and a level is among the data's levels."""
     for name, label in data.labels.items():
-        column = label.column
+        setting, column = f"data.labels.{name}", label.column
         if not (log.types[column].is_numeric() or log.types[column] in (pl.Boolean, pl.Null)):
-            raise log.unfit(column, f"0, 1 or null, as data.labels.{name} reads it{log.example(column)}")
-        yield RowCheck(
-            ~pl.col(column).cast(pl.Float64).is_in([0.0, 1.0]),
-            (column,),
-            lambda row, n=name, c=column: (  # type: ignore[misc]
-                f"data.labels.{n}: column '{c}' holds {float(row[c]):g}; expected 0, 1, or null if unknown"
-            ),
-        )
+            raise log.unfit(column, f"0, 1 or null, as {setting} reads it{log.example(column)}")
+        value = pl.col(column).cast(pl.Float64)
+        yield _check(~value.is_in([0.0, 1.0]), setting, column, "expected 0, 1, or null if unknown")
     if level := data.level:
-        yield RowCheck(
-            ~pl.col(level).cast(pl.String).is_in(data.levels).fill_null(False),
-            (level,),
-            lambda row: (
-                f"data.level: column '{level}' holds {row[level]!r}; data.levels are {', '.join(data.levels)}"
-            ),
-        )
-
-
-def number_checks(table: Table, columns: Iterable[str], key: list[str]) -> Iterator[RowCheck]:
-    """A feature's column holds no NaN and no infinity; the message names the row by its key."""
-    for column in columns:
-        if table.types[column].is_float():
-            yield RowCheck(
-                ~pl.col(column).is_finite(),
-                tuple(dict.fromkeys([*key, column])),
-                lambda row, c=column: (  # type: ignore[misc]
-                    f"data.{table.name}: column '{c}' is {row[c]} at {_where(row, key)}; "
-                    "write null for a missing value"
-                ),
-            )
+        known = pl.col(level).cast(pl.String).is_in(data.levels)
+        expected = f"data.levels are {', '.join(data.levels)}"
+        yield _check(~known.fill_null(False), "data.level", level, expected)
 
 
 def weight_checks(log: Table, data: DataSettings) -> Iterator[RowCheck]:
     """A weight is a positive number."""
     if column := data.weight:
-        if not log.types[column].is_numeric():
-            raise log.unfit(column, "positive numbers, as data.weight reads it")
+        _require_numbers(log, "data.weight", column, "positive numbers")
         weight = pl.col(column).cast(pl.Float64)
-        yield RowCheck(
-            ~(weight.is_finite() & (weight > 0)).fill_null(False),
-            (column,),
-            lambda row: f"data.weight: column '{column}' holds {row[column]}; expected positive numbers",
-        )
+        bad = ~(weight.is_finite() & (weight > 0)).fill_null(False)
+        yield _check(bad, "data.weight", column, "expected positive numbers")
 
 
 def score_checks(log: Table, data: DataSettings) -> Iterator[RowCheck]:
     """A logged score is a finite number, or a probability, or null."""
     for name, score in data.scores.items():
-        if not log.types[score.column].is_numeric():
-            raise log.unfit(score.column, f"numbers, as data.scores.{name} reads it")
+        setting = f"data.scores.{name}"
+        _require_numbers(log, setting, score.column, "numbers")
         value = pl.col(score.column).cast(pl.Float32)
         sound, expected = value.is_finite(), "finite numbers"
         if score.scale == "probability":
             sound, expected = sound & value.is_between(0, 1), "probabilities, 0 to 1"
-        yield RowCheck(
-            ~sound,
-            (score.column,),
-            lambda row, n=name, c=score.column, of=expected: (  # type: ignore[misc]
-                f"data.scores.{n}: column '{c}' holds {row[c]}; expected {of}, or null where there is none"
-            ),
-        )
+        yield _check(~sound, setting, score.column, f"expected {expected}, or null where there is none")
 
 
 def position_checks(log: Table, data: DataSettings) -> Iterator[RowCheck]:
     """A position is a whole number from 0, or null."""
     if column := data.position:
-        if not log.types[column].is_numeric():
-            raise log.unfit(column, "whole numbers from 0, as data.position reads it")
-        position = pl.col(column)
-        yield RowCheck(
-            (position < 0) | (position.cast(pl.Float64) % 1 != 0),
-            (column,),
-            lambda row: (
-                f"data.position: column '{column}' holds {row[column]}; expected whole numbers from 0, "
-                "or null where nothing was shown"
-            ),
-        )
+        _require_numbers(log, "data.position", column, "whole numbers from 0")
+        bad = (pl.col(column) < 0) | (pl.col(column).cast(pl.Float64) % 1 != 0)
+        expected = "expected whole numbers from 0, or null where nothing was shown"
+        yield _check(bad, "data.position", column, expected)
 
 
 def propensity_checks(log: Table, data: DataSettings) -> Iterator[RowCheck]:
     """A propensity is a probability above 0, or null."""
     if column := data.propensity:
-        if not log.types[column].is_numeric():
-            raise log.unfit(column, "probabilities above 0, as data.propensity reads it")
+        _require_numbers(log, "data.propensity", column, "probabilities above 0")
         chance = pl.col(column).cast(pl.Float32)
-        yield RowCheck(
-            ~(chance.is_finite() & (chance > 0) & (chance <= 1)),
-            (column,),
-            lambda row: (
-                f"data.propensity: column '{column}' holds {row[column]}; expected probabilities above 0 and up to 1, "
-                "or null outside of the random bucket"
-            ),
-        )
+        bad = ~(chance.is_finite() & (chance > 0) & (chance <= 1))
+        expected = "expected probabilities above 0 and up to 1, or null outside of the random bucket"
+        yield _check(bad, "data.propensity", column, expected)
 
 
 def split_checks(log: Table, data: DataSettings) -> Iterator[RowCheck]:
@@ -187,38 +164,23 @@ def split_checks(log: Table, data: DataSettings) -> Iterator[RowCheck]:
     column, values = data.split.source, data.split.values
     if column is None or values is None:
         return
-    if not (log.types[column].is_integer() or log.types[column] in (pl.String, pl.Boolean, pl.Null)
-            or isinstance(log.types[column], pl.Categorical | pl.Enum)):  # fmt: skip
+    kind = log.types[column]
+    texts = kind in (pl.String, pl.Boolean, pl.Null) or isinstance(kind, pl.Categorical | pl.Enum)
+    if not (kind.is_integer() or texts):
         raise log.unfit(column, "texts or whole numbers, as data.split reads it")
-    yield RowCheck(
-        ~pl.col(column).cast(pl.String).is_in(list(values)),
-        (column,),
-        lambda row: (
-            f"data.split: column '{column}' holds {row[column]!r}; expected {', '.join(values)}, "
-            "or null for a row that is in no split"
-        ),
+    bad = ~pl.col(column).cast(pl.String).is_in(list(values))
+    yield _check(
+        bad, "data.split", column, f"expected {', '.join(values)}, or null for a row that is in no split"
     )
 
 
-def value_checks(table: Table, columns: list[str], keys: list[str]) -> Iterator[RowCheck]:
-    """Each of the columns has a finite number in every row; the message names the row by its keys."""
-    table.require([*columns, *keys])
-    for column in columns:
-        if not table.types[column].is_numeric():
-            raise table.unfit(column, "numbers, as data.columns reads it")
-        yield RowCheck(
-            ~pl.col(column).cast(pl.Float32).is_finite().fill_null(False),
-            tuple(dict.fromkeys([*keys, column])),
-            lambda row, c=column: (  # type: ignore[misc]
-                f"data.{table.name}: column '{c}' is {row[c]} at {_where(row, keys)}; a value needs a number for "
-                "every candidate: write one, such as 0"
-            ),
-        )
+def _check(bad: pl.Expr, setting: str, column: str, expected: str) -> RowCheck:
+    return RowCheck(bad, column, f"{setting}: column '{column}' holds {{value}}; {expected}")
 
 
-def _where(row: dict[str, Any], key: Iterable[str]) -> str:
-    """Name a row by its key."""
-    return ", ".join(f"{name}={row[name]!r}" for name in key)
+def _require_numbers(log: Table, setting: str, column: str, expected: str) -> None:
+    if not log.types[column].is_numeric():
+        raise log.unfit(column, f"{expected}, as {setting} reads it")
 
 
 SERVED_ID = "served_id"
@@ -227,7 +189,9 @@ AHEAD = timedelta(minutes=5)
 """How far clocks may be ahead of this machine's."""
 MOST = 0.1
 """A larger share of the rows is no accident: the log is refused."""
-NO_KEY = "a part of data.request is null"
+NO_USER, NO_KEY = "no user", "a part of data.request is null"
+NO_ITEM = "the item has no row in data.items"
+INCOMPLETE = "a user, an item or a time is null; every candidate needs one"
 _FIRST, _COUNT = "@first", "@count"
 """The served request that is kept of a request key; how many have it."""
 
@@ -251,35 +215,30 @@ def drop_unusable_rows(
     latest = max(now_ms(), until or 0) + AHEAD // MILLISECOND
     time, kept = log.moment(data.time), pl.lit(True)
     keys = [key for key in dict.fromkeys([*data.request, data.item]) if key != data.user]
-    reasons = {"no user": pl.col(data.user).is_null()}
+    reasons = {NO_USER: pl.col(data.user).is_null()}
     if served:
         parts = [pl.col(key).is_null() for key in keys if key not in (data.item, data.time)]
         reasons[NO_KEY] = pl.any_horizontal(pl.lit(False), *parts)
     reasons |= {
-        "a user, an item or a time is null; every candidate needs one": time.is_null()
-        | pl.any_horizontal(pl.col(key).is_null() for key in keys),
-        f"the time is after {format_time(latest)}": (time > latest).fill_null(False),
+        INCOMPLETE: time.is_null() | pl.any_horizontal(pl.col(key).is_null() for key in keys),
+        f"the time is after {format_time(latest)}": time > latest,
     }
     if items is not None:
-        reasons["the item has no row in data.items"] = ~log.key(data.item).is_in(items.implode())
+        reasons[NO_ITEM] = ~log.key(data.item).is_in(items.implode())
     counted = {}
     for reason, bad in reasons.items():
         counted[reason] = (kept & bad.fill_null(False)).sum()
         kept = kept & ~bad.fill_null(False)
     totals = log.collect(log.frame.select(pl.len().alias("rows"), *(n.alias(r) for r, n in counted.items())))
     rows, *counts = totals.row(0)
-    free = {"no user", NO_KEY, "the item has no row in data.items"} if served else set()
+    free = {NO_USER, NO_KEY, NO_ITEM} if served else set()
     for reason, count in zip(counted, counts, strict=True):
         if reason not in free and count > MOST * rows:
-            said = (
-                "a user, an item or a time is null; every candidate needs one"
-                if reason == "no user"
-                else reason
-            )
+            said = INCOMPLETE if reason == NO_USER else reason
             raise DataError(f"data.log: {said} ({count:,} of {rows:,} rows; at most a tenth may be dropped)")
         if count:
             report(f"log: {count:,} of {rows:,} rows dropped: {reason}")
-    log = log.keep(_KeepRows(kept)) if sum(counts) else log
+    log = log.keep(KeepRows(kept)) if sum(counts) else log
     return _tell_apart(log, data, report) if served else log
 
 
@@ -300,16 +259,6 @@ def _tell_apart(log: Table, data: DataSettings, report: Report) -> Table:
         f"({len(shared):,} keys; the first request of each is kept)"
     )
     return log.keep(step)
-
-
-@dataclass(frozen=True)
-class _KeepRows:
-    """Keeps the rows for which an expression is true."""
-
-    kept: pl.Expr
-
-    def __call__(self, frame: pl.LazyFrame) -> pl.LazyFrame:
-        return frame.filter(self.kept)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Files of vectors in addition to the tables of items and users: a `.npy` and the ids of its rows, or a table."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from corank.core.hash_index import Keys
 from corank.core.objects import is_url
 from corank.core.types import Index
 from corank.data.tables import Table, find_source_files
+from corank.engine.base import SentByFields
 from corank.features.feature_kind import Side
 from corank.features.log_schema import ID
 from corank.features.schema import Schema
 
 
 @dataclass(frozen=True)
-class VectorFile:
+class VectorFile(SentByFields):
     """The vectors of one feature, looked up by the ids of rows."""
 
     table: str
@@ -35,10 +36,6 @@ class VectorFile:
     base: Path
     """What paths are relative to."""
     dimension: int
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state sent to a worker, without what is read here."""
-        return {part.name: getattr(self, part.name) for part in fields(self)}
 
     def check(self, ids: pl.Series) -> None:
         """Check the file, and that it has a vector for some of all ids of the table. Raises DataError."""
@@ -75,10 +72,9 @@ class VectorFile:
     @cached_property
     def _keys(self) -> Keys:
         """The ids, ascending. Raises DataError if one is duplicate."""
-        keys = self._ids
-        ascending = keys.sort()
+        ascending = self._ids.sort()
         twice = ascending.filter(ascending.is_duplicated())
-        if len(twice) or keys.null_count():
+        if len(twice) or ascending.null_count():
             odd = f"{self.key}={twice[0]!r} twice" if len(twice) else "an id that is null"
             raise DataError(f"{self._where}: has {odd}; write one vector an id")
         return Keys(ascending)
@@ -109,30 +105,25 @@ class VectorFile:
     @cached_property
     def _ids(self) -> pl.Series:
         """The ids of the rows of the file, in their order. Raises DataError."""
-        if self.ids is None:
-            table = self._scan()
-            return table.collect(table.frame.select(table.key(self.key))).to_series()
-        keys = self._read_ids_beside(self.ids)
-        if len(keys) != len(self._vectors):
+        if self.ids is not None and self.ids.endswith(".npy"):
+            array = self._load(self.ids)
+            if array.ndim != 1 or array.dtype.kind not in "iuU":
+                raise DataError(
+                    f"features.{self.feature}.ids: {self.ids}: expected whole numbers or text, one for each vector; "
+                    f"found {array.dtype} of shape {array.shape}"
+                )
+            keys = pl.Series(np.asarray(array))
+            keys = keys if keys.dtype == pl.String else keys.cast(pl.Int64)
+        else:
+            name = f"{self.table} (features.{self.feature}.ids)"
+            table = self._scan() if self.ids is None else Table.scan(name, self.ids, self.base)
+            keys = table.collect(table.frame.select(table.key(self.key))).to_series()
+        if self.ids is not None and len(keys) != len(self._vectors):
             raise DataError(
                 f"{self._where}: has {len(self._vectors):,} vectors, and {self.ids} {len(keys):,} ids; write one id "
                 "a vector"
             )
         return keys
-
-    def _read_ids_beside(self, ids: str) -> pl.Series:
-        """Read the ids of the rows of a `.npy` file."""
-        if not ids.endswith(".npy"):
-            table = Table.scan(f"{self.table} (features.{self.feature}.ids)", ids, self.base)
-            return table.collect(table.frame.select(table.key(self.key))).to_series()
-        array = self._load(ids)
-        if array.ndim != 1 or array.dtype.kind not in "iuU":
-            raise DataError(
-                f"features.{self.feature}.ids: {ids}: expected whole numbers or text, one for each vector; found "
-                f"{array.dtype} of shape {array.shape}"
-            )
-        series = pl.Series(np.asarray(array))
-        return series if series.dtype == pl.String else series.cast(pl.Int64)
 
     def _load(self, name: str) -> NDArray[Any]:
         """Map a `.npy` file. Raises DataError."""
@@ -184,10 +175,8 @@ def with_vector_files(table: Table, key: str, schema: Schema, base: Path, only_a
         )
     if not vector_files:
         return table
-    every = table.distinct(key)
-    for vector_file in vector_files.values():
+    every, kinds = table.distinct(key), {}
+    for column, vector_file in vector_files.items():
         vector_file.check(every)
-    kinds = {
-        column: pl.Array(pl.Float32, vector_file.dimension) for column, vector_file in vector_files.items()
-    }
+        kinds[column] = pl.Array(pl.Float32, vector_file.dimension)
     return replace(table, types=pl.Schema({**table.types, **kinds}), beside=vector_files)

@@ -1,16 +1,10 @@
-"""The processes that train together, and what they send each other.
+"""The processes that train together: what they send and report to each other, and how they share a table's rows.
 
-Letters: W ranks · N rows.
+Row r of a table lies in bucket r mod 256, and a rank has a contiguous range of buckets. Frequent values have
+neighbouring rows, so every rank gets its part of them. Seen as (depth, 256, d), row r at [r // 256, r mod 256], a table
+is cut along its second axis, so that a shard is a rectangle whatever the number of ranks.
 
-Where this rank is in the sequence of collectives, and what the ranks report to each other when one fails.
-
-How the rows of a table are spread over the ranks that train together.
-
-Row r lies in bucket r mod 256, and a rank has a contiguous range of buckets. Frequent values have neighbouring rows, so
-every rank gets its part of them. Seen as (depth, 256, d), row r at [r // 256, r mod 256], a table is cut along its
-second axis, so that a shard is a rectangle whatever the number of ranks.
-
-Letters: W ranks · d dimension.
+Letters: W ranks · N rows · d dimension.
 """
 
 import json
@@ -322,17 +316,6 @@ class Ranks:
                 dist.all_reduce(tensor)
             self.sent[what] += 2 * tensor.nbytes * (self.world - 1) // self.world
         return tensor
-
-    def exchange_counts(self, counts: Sequence[int], what: str) -> list[int]:
-        """Send a number to each rank. Returns what each rank sent to this one."""
-        if self.alone:
-            return list(counts)
-        ours = torch.tensor(counts)
-        theirs = torch.empty_like(ours)
-        with self.log.of(what):
-            dist.all_to_all_single(theirs, ours)
-        self.sent[what] += ours.nbytes * (self.world - 1) // self.world
-        return [int(n) for n in theirs]
 
     def exchange(self, rows: Tensor, counts: Sequence[int], received: Sequence[int], what: str) -> Tensor:
         """Send rows to each rank, the first `counts[0]` to rank 0 and so on. Returns those received, in rank order."""

@@ -1,9 +1,4 @@
-"""Engines: what runs a function over a list of tasks, and the registry of them.
-
-A task on a worker: what it returns or raises, and the memory of the process that ran it.
-
-The engine of one worker: this process.
-"""
+"""Engines: what runs a function over a list of tasks, their registry, and the engine of one worker, this process."""
 
 import inspect
 import os
@@ -17,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
@@ -30,6 +25,14 @@ from corank.core.types import Progress
 TRIES = 5
 """How often a task is run, at most, if its worker ends each time."""
 _STATUS = Path("/proc/self/status")
+
+
+class SentByFields:
+    """A dataclass that goes to a worker by its fields alone, without what its cached properties hold."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state sent to a worker."""
+        return {part.name: getattr(self, part.name) for part in fields(self)}  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

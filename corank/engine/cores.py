@@ -34,36 +34,26 @@ def quotas(cgroups: Path, mount: Path) -> Iterator[float]:
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if number == "0":
-            read, root = _read_version_2, mount
+            root, files = mount, ["cpu.max"]
         elif "cpu" in controllers.split(","):
-            read, root = _read_version_1, mount / "cpu"
+            root, files = mount / "cpu", ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
         else:
             continue
         own = root / path.lstrip("/")
         for group in (own, *own.parents) if ".." not in own.parts else (root,):
-            if group.is_relative_to(root) and (cores := read(group)) is not None:
-                yield cores
+            words = [word for file in files for word in _words(group / file)]
+            # quota and period in µs; `max`, −1 and nothing are no quota
+            if (
+                group.is_relative_to(root)
+                and len(words) == 2
+                and all(w.isdecimal() and int(w) for w in words)
+            ):
+                yield int(words[0]) / int(words[1])
 
 
-def _read_version_2(group: Path) -> float | None:
-    return _divide(*_numbers(group / "cpu.max", 2))
-
-
-def _read_version_1(group: Path) -> float | None:
-    return _divide(*_numbers(group / "cpu.cfs_quota_us", 1), *_numbers(group / "cpu.cfs_period_us", 1))
-
-
-def _numbers(path: Path, count: int) -> list[str]:
+def _words(path: Path) -> list[str]:
     """The words of a file; none if it cannot be read, as where a group has no quota."""
     try:
-        words = path.read_text(encoding="utf-8").split()
+        return path.read_text(encoding="utf-8").split()
     except OSError:
         return []
-    return words if len(words) == count else []
-
-
-def _divide(*words: str) -> float | None:
-    """Quota by period, in µs; None for `max`, −1 or nothing, which are no quota."""
-    if len(words) != 2 or not all(word.isdecimal() for word in words) or not int(words[1]):
-        return None
-    return int(words[0]) / int(words[1]) or None

@@ -4,12 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from corank.batches.batch import Batch, Csr, group
+from corank.batches.batch import Batch, Csr
 from corank.batches.reader import Reader
-from corank.batches.sampling import Population
 from corank.core.ragged import Rows
 from corank.data.packed.dataset import PackedDataset
 from corank.features.input_layout import Attended
@@ -154,36 +151,6 @@ def test_an_epoch_holds_each_request_once_in_an_order_of_its_own(packed: PackedD
     assert not same(first, list(Reader(packed, "train", SIZE, seed=4).read_shuffled(0)))
 
 
-@pytest.mark.parametrize("skip", [1, 5, 10**6])
-def test_skip_goes_on_exactly(packed: PackedDataset, skip: int) -> None:
-    reader = Reader(packed, "train", SIZE, {EXPOSED: None, RETRIEVED: 3}, seed=3)
-    assert same(list(reader.read_shuffled(2, skip)), list(reader.read_shuffled(2))[skip:])
-
-
-def test_population_caps_hold(packed: PackedDataset) -> None:
-    population: Population = {EXPOSED: None, PRERANKED: 4, RETRIEVED: 2}
-    batches = list(Reader(packed, "train", SIZE, population, seed=5).read_shuffled(0))
-    whole = list(Reader(packed, "train", SIZE, seed=5).read_shuffled(0))
-    for batch, all_ in zip(batches, whole, strict=True):
-        count = _by_level(batch)
-        total = _by_level(all_)
-        np.testing.assert_array_equal(count[:, EXPOSED], total[:, EXPOSED])
-        np.testing.assert_array_equal(count[:, PRERANKED], np.minimum(total[:, PRERANKED], 4))
-        np.testing.assert_array_equal(count[:, RETRIEVED], np.minimum(total[:, RETRIEVED], 2))
-        assert not count[:, RANKED].any()
-        assert (np.diff(batch.request_of) >= 0).all()
-        # no item is there without a candidate
-        assert sorted(set(batch.item_of.tolist())) == list(range(len(batch.numbers["item"])))
-    redrawn = list(Reader(packed, "train", SIZE, population, seed=5).read_shuffled(1))
-    assert not same(batches, redrawn)
-
-
-def _by_level(batch: Batch) -> np.ndarray:
-    counts = np.zeros((len(batch.numbers["query"]), 4), dtype=int)
-    np.add.at(counts, (batch.request_of.numpy(), batch.level.numpy()), 1)
-    return counts
-
-
 def test_masks_of_a_batch(packed: PackedDataset) -> None:
     batch = next(Reader(packed, "train", SIZE).read_ordered())
     known = (batch.level.numpy() == EXPOSED) & (batch.labels["click"].numpy() >= 0)
@@ -191,32 +158,3 @@ def test_masks_of_a_batch(packed: PackedDataset) -> None:
     assert 0 < known.sum() < len(batch)
     expected = np.isin(batch.level.numpy(), [RETRIEVED, RANKED])
     np.testing.assert_array_equal(batch.in_population({RETRIEVED: None, RANKED: None}).numpy(), expected)
-
-
-def test_a_population_that_nobody_is_in_leaves_empty_requests(packed: PackedDataset) -> None:
-    batch = next(Reader(packed, "train", SIZE, {}).read_ordered())
-    assert len(batch) == 0
-    assert len(batch.numbers["query"]) == SIZE
-    start = batch.requests.start
-    assert start is not None and (start == 0).all()
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.integers(0, 9), max_size=30))
-def test_grouped_finds_keys_starts_and_positions(values: list[int]) -> None:
-    keys = np.array(values, dtype=np.int32)
-    distinct, start, order = group(keys)
-    assert distinct.tolist() == sorted(set(values))
-    for n, key in enumerate(distinct):
-        assert order[start[n] : start[n + 1]].tolist() == [p for p, v in enumerate(values) if v == key]
-
-
-def test_an_items_share_is_of_the_levels_that_are_read(packed: PackedDataset) -> None:
-    (shard,) = packed.splits["train"]
-    population = {EXPOSED: None, RANKED: None}
-    here = shard.item[np.isin(shard.level, list(population))]
-    for read_levels, items in ((None, shard.item), (population, here)):
-        (batch,) = Reader(packed, "train", len(shard), read_levels).read_ordered()
-        rows, counts = np.unique(items, return_counts=True)
-        assert len(batch.numbers["item"]) == len(rows), "one batch of all, its items ascending"
-        assert np.allclose(batch.share.numpy(), counts / len(items), rtol=1e-6)

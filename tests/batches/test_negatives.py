@@ -13,13 +13,10 @@ from corank.batches.reader import Reader
 from corank.batches.sampling import BATCH, CATALOGUE, Population
 from corank.data.packed.dataset import PackedDataset
 from corank.features.encoders import assemble_rows
-from corank.features.feature_kind import FeatureKind
-from corank.features.kinds.prior import PriorFeature
 from corank.features.kinds.within import WithinFeature
 from tests.support.random_worlds import Drawn
 from tests.support.versioned_log import (
     EXPOSED,
-    ITEMS,
     RETRIEVED,
     SCHEMA,
     TRAIN_ITEMS,
@@ -60,14 +57,6 @@ def test_a_requests_own_candidates_are_never_among_them(case: tuple[PackedDatase
     assert not {(number, mark // 10) for number, mark, _ in negatives} & own
 
 
-def test_no_item_is_there_twice(case: tuple[PackedDataset, pl.DataFrame]) -> None:
-    packed, _ = case
-    for batch in reader(packed).read_shuffled(0):
-        pairs = [(number, mark // 10) for number, mark, _ in rows(batch)]
-        assert len(pairs) == len(set(pairs))
-        assert (np.diff(batch.request_of) >= 0).all()
-
-
 def test_the_catalogue_is_what_was_seen_and_a_batch_its_own_items(
     case: tuple[PackedDataset, pl.DataFrame],
 ) -> None:
@@ -75,6 +64,8 @@ def test_the_catalogue_is_what_was_seen_and_a_batch_its_own_items(
     drawn_items: dict[int, set[int]] = {BATCH: set(), CATALOGUE: set()}
     for epoch in range(20):
         for batch in reader(packed).read_shuffled(epoch):
+            pairs = [(number, mark // 10) for number, mark, _ in rows(batch)]
+            assert len(pairs) == len(set(pairs)), "no item is there twice"
             batch_items = {mark // 10 for _, mark, source in rows(batch) if source in (RETRIEVED, EXPOSED)}
             for _, mark, source in beyond([batch]):
                 drawn_items[source].add(mark // 10)
@@ -137,17 +128,6 @@ def test_a_request_has_as_many_as_were_asked_for_but_for_repeats(
     assert 3.5 < np.mean(counts) < 6
 
 
-def test_each_loss_takes_the_first_of_one_order(case: tuple[PackedDataset, pl.DataFrame]) -> None:
-    packed, _ = case
-    for batch in reader(packed).read_shuffled(0):
-        four, two = batch.in_population({CATALOGUE: 4}), batch.in_population({CATALOGUE: 2, EXPOSED: None})
-        assert not (two & (batch.level == CATALOGUE) & ~four).any()
-        assert (two | (batch.level != EXPOSED)).all()
-        counts = np.bincount(batch.request_of[four], minlength=len(batch.numbers["query"]))
-        there = np.bincount(batch.request_of[batch.level == CATALOGUE], minlength=len(batch.numbers["query"]))
-        assert (counts == np.minimum(there, 4)).all()
-
-
 def test_the_seed_and_the_epoch_decide(case: tuple[PackedDataset, pl.DataFrame]) -> None:
     packed, _ = case
 
@@ -158,32 +138,6 @@ def test_the_seed_and_the_epoch_decide(case: tuple[PackedDataset, pl.DataFrame])
     assert drawn(2, 0) == first
     assert drawn(2, 0, skip=2) == first[2:], "a resumed epoch goes on as the unbroken one"
     assert drawn(3, 0) != first and drawn(2, 1) != first
-
-
-@pytest.mark.thorough
-@pytest.mark.slow
-def test_every_item_of_the_catalogue_is_equally_likely(case: tuple[PackedDataset, pl.DataFrame]) -> None:
-    packed, log = case
-    number = 3
-    own = set(log.filter(pl.col("number") == number)["item"])
-    counts = np.zeros(ITEMS)
-    epochs = 400
-    for epoch in range(epochs):
-        for request, mark, _ in beyond(
-            reader(packed, {EXPOSED: None, CATALOGUE: 3}, size=60).read_shuffled(epoch)
-        ):
-            counts[mark // 10] += request == number
-    others = [item for item in range(TRAIN_ITEMS) if item not in own]
-    assert counts.sum() == counts[others].sum()
-    mean = counts[others].mean()
-    assert abs(counts[others] - mean).max() < 4.5 * mean**0.5
-
-
-def test_a_batch_that_reads_nothing_still_has_its_catalogue(case: tuple[PackedDataset, pl.DataFrame]) -> None:
-    packed, _ = case
-    batch = next(reader(packed, {CATALOGUE: 5, BATCH: 5}).read_shuffled(0))
-    assert len(batch) > 0
-    assert (batch.level == CATALOGUE).all()
 
 
 def test_a_derived_feature_compares_a_pair_with_all_candidates_of_its_request(tmp_path: Path) -> None:
@@ -209,32 +163,3 @@ def test_a_derived_feature_compares_a_pair_with_all_candidates_of_its_request(tm
                 np.testing.assert_allclose(read[n, at[name]], encoded, rtol=1e-6)
             checked.add(source)
     assert checked == {RETRIEVED, EXPOSED, BATCH, CATALOGUE}
-
-
-def test_a_derived_number_is_compared_as_of_the_request_and_a_logged_one_is_unknown_beyond(
-    tmp_path: Path,
-) -> None:
-    shown: Drawn = {"kind": "prior", "by": ["item"], "every": "3h", "scale": "none"}
-    more: dict[str, FeatureKind] = {
-        "shown": PriorFeature.model_validate(shown),
-        "shown_rank": WithinFeature(kind="within", of="shown", scale="none"),
-        "match_rank": WithinFeature(kind="within", of="match", scale="none"),
-    }
-    packed, _ = pack_versioned_log(tmp_path, more)
-    cross, query = (packed.schema.row_features(p).numbers_at for p in ("cross", "query"))
-    among: dict[int, list[float]] = {}
-    for shard in packed.splits["train"]:
-        of = np.repeat(shard.query.numbers[:, query["number"]].ravel(), np.diff(shard.request_start))
-        for number, value in zip(of.tolist(), shard.snapshot.numbers[:, 0].tolist(), strict=True):
-            among.setdefault(int(number), []).append(value)
-    assert max(len(set(values)) for values in among.values()) > 3
-    nothing, tie = (packed.encoders.encode_derived("match_rank", np.array([x])) for x in (np.nan, 0.5))
-    for batch in reader(packed).read_shuffled(0):
-        read, own = batch.numbers["cross"].numpy(), batch.numbers["snapshot"].numpy()[:, 0]
-        for n, (number, _, source) in enumerate(rows(batch)):
-            beyond = source >= BATCH
-            values = np.array(among[number] + [float(own[n])] * beyond)
-            expected = (np.mean(values < own[n]) + np.mean(values <= own[n])) / 2
-            encoded = packed.encoders.encode_derived("shown_rank", np.array([expected]))
-            np.testing.assert_allclose(read[n, cross["shown_rank"]], encoded, rtol=1e-6)
-            assert read[n, cross["match_rank"]] == (nothing if beyond else tie)

@@ -1,19 +1,27 @@
-"""The parts that several ranks read of a batch, in rank order, equal what one rank reads; a part may be empty."""
+"""What ranks read: their parts are the batch of one, of requests from which a loss learns, and fetched ahead."""
 
 from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
 from corank.batches import reader as reading
 from corank.batches.batch import Batch
-from corank.batches.reader import Reader
-from corank.batches.sampling import BATCH, CATALOGUE, Population
+from corank.batches.build import build_batch
+from corank.batches.draws import Draws
+from corank.batches.reader import Block, Reader, read_ahead
+from corank.batches.sampling import BATCH, CATALOGUE, Population, Reading
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packing import pack
-from corank.distributed.ranks import Ranks
+from corank.distributed.ranks import Ranks, RowShards
+from corank.models.tables.embedding import sum_rows
 from tests.support.cases import Case
+from tests.support.encoded_batches import LAYOUT, encoded_batch
+from tests.support.encoded_batches import rows as drawn_rows
+from tests.support.packing import DAY, HOUR, World
 from tests.support.random_worlds import DERIVED
 from tests.support.thread_ranks import run_ranks
 
@@ -23,10 +31,10 @@ SIZE = 9
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pack, "PARTITION", 25)
-        yield Case.of(tmp_path_factory.mktemp("parts"), DERIVED)
+        return Case.of(tmp_path_factory.mktemp("parts"), DERIVED)
 
 
 def reader(case: Case, ranks: Ranks, size: int = SIZE, population: Population | None = WANTED) -> Reader:
@@ -60,11 +68,8 @@ def columns(batch: Batch, packed: PackedDataset) -> dict[str, np.ndarray]:
     return {name: values.numpy() for name, values in tensors.items()}
 
 
-@pytest.mark.parametrize("world", [2, 4])
 @pytest.mark.parametrize("population", [None, WANTED])
-def test_the_parts_of_all_ranks_are_the_batch_of_one(
-    case: Case, world: int, population: Population | None
-) -> None:
+def test_the_parts_of_all_ranks_are_the_batch_of_one(case: Case, population: Population | None) -> None:
     packed = case.packed
     assert len(packed.splits["train"]) > 3
 
@@ -72,7 +77,7 @@ def test_the_parts_of_all_ranks_are_the_batch_of_one(
         parts = reader(case, ranks, population=population)
         return [*parts.read_shuffled(1), *parts.read_ordered()]
 
-    whole, parts = read(Ranks()), run_ranks(world, read)
+    whole, parts = read(Ranks()), run_ranks(4, read)
     sources = np.unique(np.concatenate([batch.level.numpy() for batch in whole]))
     assert {BATCH, CATALOGUE} <= set(sources.tolist()) or population is None
     for n, batch in enumerate(whole):
@@ -96,14 +101,11 @@ def test_a_block_of_any_size_gives_the_same_batches(case: Case, monkeypatch: pyt
                 np.testing.assert_array_equal(values, other[name], err_msg=name)
 
 
-@pytest.mark.parametrize("population", [None, WANTED, {2: None}])
-def test_a_rank_without_requests_has_an_empty_batch_that_the_model_runs_on(
-    case: Case, population: Population | None
-) -> None:
+def test_a_rank_without_requests_has_an_empty_batch_that_the_model_runs_on(case: Case) -> None:
     """A batch of 9 requests takes one of 9 streams, so that most of 16 ranks have none."""
 
     def read(ranks: Ranks) -> list[Batch]:
-        parts = reader(case, ranks, 9, population)
+        parts = reader(case, ranks, 9)
         return [*parts.read_shuffled(0), *parts.read_ordered()]
 
     for part in run_ranks(16, read):
@@ -119,3 +121,130 @@ def test_a_rank_without_requests_has_an_empty_batch_that_the_model_runs_on(
         case.model.zero_grad()
         total.backward()
         assert not any(p.grad is not None and p.grad.abs().sum() for p in case.model.parameters())
+
+
+LEVELS = ["retrieved", "exposed"]
+REQUESTS = 90
+KNOWN, ANY = Reading({1: None}, ("click",)), Reading({1: None})
+DEEP, BEYOND = Reading({0: None}), Reading({1: None, CATALOGUE: 2})
+
+
+def log() -> pl.DataFrame:
+    """Requests of 2 candidates a minute apart: a third with known labels, a third without, a third of level 0."""
+    number = np.repeat(np.arange(REQUESTS + 2), 2)
+    kind = number % 3
+    late = np.where(number == REQUESTS, DAY, np.where(number == REQUESTS + 1, 2 * DAY, number * HOUR // 60))
+    return pl.DataFrame(
+        {
+            "request": number,
+            "user": number % 7,
+            "item": np.tile([10, 11], REQUESTS + 2),
+            "time": late,
+            "level": [LEVELS[int(k < 2 and n % 2 == 0)] for n, k in enumerate(kind)],
+            "click": [1 if k == 0 else None for k in kind],
+            "tab": "home",
+            "match": 0.5,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def third_known(tmp_path_factory: pytest.TempPathFactory) -> PackedDataset:
+    world = World(tmp_path_factory.mktemp("readings"), log=log(), data={"levels": LEVELS})
+    return world.pack()
+
+
+def read_requests(
+    third_known: PackedDataset, *readings: Reading, ranks: Ranks | None = None
+) -> list[list[int]]:
+    """The request keys of each batch that a rank reads."""
+    population = {code: count for reading in readings for code, count in reading.population.items()}
+    reader = Reader(third_known, "train", 16, population, ranks=ranks or Ranks(), readings=readings)
+    (shard,) = third_known.splits["train"]
+    keys, requests = shard.keys["request"].to_numpy(), []
+    for block in reader._number(reader.streams.read_drawn(Draws(0, 0), 0, 2)):
+        requests += [sorted(keys[batch].tolist()) for batch in block]
+    assert len(requests) == len(reader)
+    return requests
+
+
+def numbers(*kinds: int) -> list[int]:
+    return [n for n in range(REQUESTS) if n % 3 in kinds]
+
+
+@pytest.mark.parametrize(
+    ("readings", "kinds"),
+    [
+        ([KNOWN], [0]),
+        ([ANY], [0, 1]),
+        ([DEEP], [0, 1, 2]),
+        ([KNOWN, BEYOND], [0, 1, 2]),
+    ],
+)
+def test_requests_from_which_a_loss_learns_are_read(
+    third_known: PackedDataset, readings: list[Reading], kinds: list[int]
+) -> None:
+    batches = read_requests(third_known, *readings)
+    assert sorted(n for batch in batches for n in batch) == numbers(*kinds)
+    assert len(batches) == -(-len(numbers(*kinds)) // 16)
+
+
+def test_batches_do_not_depend_on_the_ranks(third_known: PackedDataset) -> None:
+    alone = read_requests(third_known, KNOWN)
+    parts = [read_requests(third_known, KNOWN, ranks=Ranks(rank, 3)) for rank in range(3)]
+    assert [sorted(chain(*batch)) for batch in zip(*parts, strict=True)] == alone
+
+
+def test_what_is_read_has_what_losses_need(third_known: PackedDataset) -> None:
+    reader = Reader(third_known, "train", 16, KNOWN.population, readings=[KNOWN])
+    for batch in reader.read_shuffled(0):
+        assert len(batch) == int((batch.labels["click"] >= 0).sum())
+
+
+@pytest.mark.parametrize("world", [3, 32])
+def test_reads_of_a_sharded_table_give_the_sums_of_the_whole_one(world: int) -> None:
+    each = np.arange(12)
+    sides = drawn_rows(np.random.default_rng(world), 4, 12, 12)
+    encoded = encoded_batch(sides, each // 3, each, np.zeros(12), np.zeros(12))
+    plain, sharded = build_batch(LAYOUT, encoded), build_batch(LAYOUT, encoded, Ranks(1, world), sharded=True)
+    for dim, count in LAYOUT.table_rows.items():
+        table, shards = (
+            torch.randn(count, dim, generator=torch.Generator().manual_seed(dim)),
+            RowShards(count, world),
+        )
+        lookup, owner = sharded.lookups[dim], np.repeat(np.arange(world), sharded.lookups[dim].owned)
+        touched_rows = [
+            shards.rows_of(int(rank))[at] for rank, at in zip(owner, lookup.touched.tolist(), strict=True)
+        ]
+        assert sorted(touched_rows) == plain.lookups[dim].touched.tolist()
+        for placement, lookup_read in lookup.reads.items():
+            wanted = sum_rows(table, plain.lookups[dim].reads[placement])
+            assert torch.equal(sum_rows(table[touched_rows], lookup_read), wanted)
+        gradient = torch.randn(int(lookup.back.row.max()) + 1, dim)
+        back = dict(
+            zip(plain.lookups[dim].touched.tolist(), sum_rows(gradient, plain.lookups[dim].back), strict=True)
+        )
+        for row, summed in zip(touched_rows, sum_rows(gradient, lookup.back), strict=True):
+            assert torch.equal(summed, back[row])
+
+
+SIZES = [10] * 4
+
+
+def blocks() -> Iterator[Block]:
+    """Three blocks: of the first shard, of the second, and of the first and the third."""
+    yield [np.array([0, 9])]
+    yield [np.array([10]), np.array([19])]
+    yield [np.array([1, 20])]
+
+
+def test_shards_of_the_next_block_are_fetched() -> None:
+    noted: list[int] = []
+    seen = [(block[0][0], list(noted)) for block in read_ahead(blocks(), SIZES, noted.append)]
+    assert seen == [(0, [1]), (10, [1, 0, 2]), (1, [1, 0, 2])]
+
+
+def test_the_shard_beyond_is_fetched_when_blocks_are_in_order() -> None:
+    noted: list[int] = []
+    assert len(list(read_ahead(blocks(), SIZES, noted.append, beyond=True))) == 3
+    assert noted == [1, 2, 0, 2, 3]

@@ -1,7 +1,6 @@
 """Snapshot features in a batch: those of each candidate at its request, and an item's earliest."""
 
 from datetime import timedelta
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -46,13 +45,6 @@ def test_the_earliest_is_a_candidate_of_the_items_first_request(seed: int) -> No
         assert candidate == of[times.argmin()] and at == times.min()
 
 
-def test_a_batch_without_snapshot_features_has_no_earliest(tmp_path: Path) -> None:
-    packed, _ = pack_versioned_log(tmp_path)
-    batch = next(Reader(packed, "train", 7).read_ordered())
-    assert batch.earliest is None and batch.earliest_time is None
-    assert batch.numbers["snapshot"].shape == (len(batch), 0)
-
-
 @pytest.mark.slow
 def test_a_pair_beyond_the_log_has_them_as_of_its_request(case: Case) -> None:
     """Like a pair of the log; counted from the log by hand."""
@@ -71,18 +63,3 @@ def test_a_pair_beyond_the_log_has_them_as_of_its_request(case: Case) -> None:
                 assert value == pytest.approx(before["weight"].sum(), rel=1e-4, abs=1e-4), (n, i, level)
                 lengths["beyond" if level in (BATCH, CATALOGUE) else "log"].add(len(before))
     assert all(len(values) > 3 for values in lengths.values())
-
-
-@pytest.mark.slow
-def test_a_short_step_makes_no_more_item_rows(tmp_path: Path) -> None:
-    rows = []
-    for name, every in (("day", timedelta(days=1)), ("minutes", timedelta(minutes=10))):
-        (tmp_path / name).mkdir()
-        packed, _ = pack_versioned_log(tmp_path / name, shown(every))
-        rows.append(len(packed.items))
-        sizes = {
-            len(shard.snapshot) - len(shard.item) for shards in packed.splits.values() for shard in shards
-        }
-        assert sizes == {0}
-    plain, _ = pack_versioned_log(tmp_path)
-    assert rows == [len(plain.items)] * 2

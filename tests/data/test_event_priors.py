@@ -11,12 +11,11 @@ from corank.core.errors import ConfigError
 from corank.data import tables as row_ranges
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.pack import pack_log
-from corank.data.packing.packs import find_staleness
 from corank.engine.base import open_engine
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.prior import PriorFeature
 from corank.features.schema import Schema
-from tests.support.packing import DAY, FEATURES, HOUR, ITEMS, World, only
+from tests.support.packing import FEATURES, HOUR, ITEMS, World, only
 
 CLICKS = pl.DataFrame(
     [
@@ -141,31 +140,7 @@ def test_the_files_do_not_depend_on_how_the_table_is_cut_nor_on_workers(
     assert files(tmp_path / "pool") == whole
 
 
-def test_no_events_count_nothing(tmp_path: Path) -> None:
-    packed = world(tmp_path, CLICKS.clear(), clicked_item=prior("item"), of_user=prior("user")).pack()
-    assert {n for values in counts(packed, "clicked_item", "snapshot").values() for n in values} == {0}
-
-
-def test_packed_data_are_stale_when_the_events_change(tmp_path: Path) -> None:
-    tables = world(tmp_path, clicked_item=prior("item"))
-    packed = tables.pack()
-
-    def stale() -> str | None:
-        return find_staleness(packed.manifest, tables.settings(), packed.schema, tmp_path)
-
-    assert stale() is None
-    CLICKS.with_columns(pl.col("at") + DAY).write_parquet(tmp_path / "clicks.parquet")
-    assert stale() == "data.events.clicks: other files, or changed since"
-
-
 # Refusals
-
-
-def test_settings_that_exclude_each_other_are_refused() -> None:
-    with pytest.raises(ValueError, match="events and label exclude each other, as a table of events has no"):
-        prior("item", label="click")
-    with pytest.raises(ValueError, match="smoothing is of a rate; name its label, or drop smoothing"):
-        prior("item", smoothing="auto")
 
 
 def test_keys_that_events_do_not_have_are_refused(tmp_path: Path) -> None:
@@ -185,25 +160,7 @@ def test_keys_that_events_do_not_have_are_refused(tmp_path: Path) -> None:
     )
 
 
-def test_a_table_that_is_not_there_or_that_nobody_reads_is_refused(tmp_path: Path) -> None:
-    tables = world(tmp_path, bad=prior("item", events="views"))
-    with pytest.raises(ConfigError) as error:
-        Schema(tables.features).check_data(tables.settings())
-    assert str(error.value) == "features.bad.events: no table 'views'; data.events are clicks"
-    with pytest.raises(ConfigError, match=r"data\.events\.clicks: no feature reads it; drop it, or add a"):
-        Schema(FEATURES).check_data(tables.settings())
-
-
-BROKEN = {
-    "data.events.clicks: column 'item' is String; expected Int64, as in the log": pl.col("item").cast(
-        pl.String
-    ),
-    "data.events.clicks: column 'who' is null in 10 rows; every event needs one": pl.lit(
-        None, pl.Int64
-    ).alias("who"),
-}
-
-
-@pytest.mark.parametrize("message", BROKEN)
-def test_an_unsound_table_is_refused(tmp_path: Path, message: str) -> None:
-    assert world(tmp_path, CLICKS.with_columns(BROKEN[message]), bad=prior("item")).refused() == message
+def test_an_unsound_table_is_refused(tmp_path: Path) -> None:
+    table = CLICKS.with_columns(pl.col("item").cast(pl.String))
+    message = "data.events.clicks: column 'item' is String; expected Int64, as in the log"
+    assert world(tmp_path, table, bad=prior("item")).refused() == message

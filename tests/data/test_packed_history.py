@@ -1,6 +1,5 @@
 """Histories of requests: items as they were at the request, and the weight of each event."""
 
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ import pytest
 
 from corank.core.ragged import Ragged, Rows
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.history import add_histories, attribute_codes, read_history_items, read_query_rows
-from corank.features.history_events import HistoryNeeds, recency_weights
+from corank.data.packed.history import attribute_codes, read_history_items, read_query_rows
+from corank.features.history_events import HistoryNeeds
 from corank.features.input_layout import Layout
 from corank.features.kinds.count import CountFeature
 from corank.features.kinds.id import IdFeature
@@ -71,9 +70,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> PackedDataset:
 def rows_of(found: PackedDataset, split: str) -> Rows:
     shard = only(found, split)
     every = np.arange(len(shard))
-    return read_query_rows(
-        found, shard, every, read_history_items(found, shard, every, HistoryNeeds.of(found.schema).for_rows)
-    )
+    past = read_history_items(found, shard, every, HistoryNeeds.of(found.schema).for_rows)
+    return read_query_rows(found, shard, every, past)
 
 
 def lists(found: PackedDataset, split: str, name: str) -> list[list[int]]:
@@ -100,18 +98,9 @@ def test_items_are_as_of_the_request(world: PackedDataset) -> None:
     assert by_split == {"train": [[], []], "valid": [[0], [3]], "test": [[], [0, 4], [4, 4]]}
 
 
-def test_only_the_requests_asked_for_are_read(world: PackedDataset) -> None:
-    some = read_history_items(world, only(world, "test"), np.array([2, 1]), ["clicked", "shown"])
-    assert [part.flat().tolist() for part in some.values()] == [[4, 4, 0, 4], [4, 0, 1, 4]]
-    assert [part.length.tolist() for part in some.values()] == [[2, 2], [2, 2]]
-
-
-def test_attributes_are_those_that_items_had_at_the_request(world: PackedDataset) -> None:
+def test_attributes_are_as_of_the_request_and_lists_come_one_after_another(world: PackedDataset) -> None:
     assert lists(world, "valid", "brands") == [[2], [4]]
     assert lists(world, "test", "brands") == [[], [2, 5], [5, 5]]
-
-
-def test_lists_of_attributes_come_one_after_another(world: PackedDataset) -> None:
     assert lists(world, "valid", "clicked_tags") == [[3], [2, 4]]
     assert lists(world, "test", "clicked_tags") == [[], [3, 5], [5, 5]]
     assert lists(world, "valid", "shown") == [[2, 4], [3]]
@@ -131,29 +120,10 @@ def test_an_event_counts_by_its_age(world: PackedDataset) -> None:
         actual = weights(world, "test", name)
         assert [actual[0], *actual[1:]] == [[], pytest.approx(e), pytest.approx(h)]
     assert weights(world, "valid", "clicked") == [pytest.approx([2**-4]), pytest.approx([2 ** (-26 / 6)])]
-
-
-def test_all_values_of_an_event_count_as_it_does(world: PackedDataset) -> None:
     assert weights(world, "valid", "clicked_tags")[1] == pytest.approx([2 ** (-26 / 6)] * 2)
-
-
-def test_histories_without_a_half_life_have_no_weights(world: PackedDataset) -> None:
-    names, rows = world.schema.row_features("query").lists, rows_of(world, "test")
-    assert {n: values.weight is None for n, values in zip(names, rows.lists, strict=True)} == {
-        "clicked": False,
-        "shown": True,
-        "brands": False,
-        "clicked_tags": False,
-        "shown_tags": True,
-    }
-    assert HistoryNeeds.of(world.schema).for_rows == ("clicked", "shown")
-
-
-def test_weights_fall_to_that_of_sixty_half_lives() -> None:
-    ages = np.array([0, 6, 12, 360, 361, 10**6]) * HOUR
-    actual = recency_weights(ages, timedelta(hours=6))
-    assert actual.dtype == np.float32
-    assert actual.tolist() == [1, 0.5, 0.25, 2**-60, 2**-60, 2**-60]
+    assert HistoryNeeds.of(world.schema).for_rows == ("clicked", "shown"), (
+        "`clicked` is weighted, `shown` has tags"
+    )
 
 
 def test_an_item_without_a_record_has_nothing_but_its_place(world: PackedDataset) -> None:
@@ -161,15 +131,6 @@ def test_an_item_without_a_record_has_nothing_but_its_place(world: PackedDataset
     assert attribute_codes(world.schema, items, "brand", world.items).flat().tolist() == [4, 0, 2, 0]
     tags = attribute_codes(world.schema, items, "tags", world.items)
     assert (tags.length.tolist(), tags.flat().tolist()) == ([3, 0, 0], [2, 4, 3])
-
-
-def test_rows_without_a_past_are_left_as_they_are(world: PackedDataset) -> None:
-    rows = only(world, "test").query
-    empty = {name: Ragged.from_lists([[], [], []]) for name in HistoryNeeds.of(world.schema).for_rows}
-    filled_rows = add_histories(world.schema, rows, empty, world.items)
-    np.testing.assert_array_equal(filled_rows.ids, rows.ids)
-    shown = world.schema.row_features("query").lists.index("shown")
-    assert filled_rows.lists[shown] is rows.lists[shown]
 
 
 # How they are pooled
@@ -190,16 +151,3 @@ def test_the_weights_of_a_mean_sum_to_1(world: PackedDataset) -> None:
         assert bags(world, "test", name)[:2] == [[], pytest.approx([one, 1 - one])]
     assert bags(world, "valid", "clicked_tags") == [[1], pytest.approx([0.5, 0.5])]
     assert bags(world, "valid", "shown") == [pytest.approx([0.5, 0.5]), [1]]
-
-
-def test_a_sum_counts_events_as_they_are(world: PackedDataset, tmp_path: Path) -> None:
-    summed = packed(tmp_path, pool="sum")
-    assert bags(summed, "test", "clicked")[1] == pytest.approx([2 ** (-49 / 6), 2 ** (-25 / 6)])
-    assert bags(summed, "valid", "clicked_tags")[1] == pytest.approx([2 ** (-26 / 6)] * 2)
-    assert bags(world, "test", "shown_tags") == [[], [1], [1, 1]]
-
-
-def test_old_events_only_still_have_a_mean(tmp_path: Path) -> None:
-    old = packed(tmp_path, half_life="1m")
-    assert weights(old, "test", "clicked")[1] == [2**-60, 2**-60]
-    assert bags(old, "test", "clicked") == [[], [0.5, 0.5], [0.5, 0.5]]

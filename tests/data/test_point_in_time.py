@@ -146,22 +146,6 @@ def test_what_comes_after_a_snapshot_changes_nothing_that_is_frozen(
     assert other[request] == whole[request]
 
 
-def test_counts_of_events_do_depend_on_the_past(tmp_path: Path) -> None:
-    features = {n: f for n, f in (FROZEN | LISTED).items() if f["kind"] != "prior" or "events" in f}
-    log = written(tmp_path, 1)
-    whole = packed(tmp_path, log, features)
-    carts = pl.read_parquet(tmp_path / "carts.parquet")
-    carts.filter(pl.col("time") >= 2 * DAY).write_parquet(tmp_path / "carts.parquet")
-    other = packed(tmp_path, log, features)
-    for placement, name in (("snapshot", "carts"), ("cross", "user_brand_carts")):
-        at = whole.schema.row_features(placement).numbers_at[name]  # type: ignore[arg-type]
-        original, changed = (
-            np.concatenate([getattr(shard, placement).numbers[:, at] for shard in p.splits["valid"]])
-            for p in (whole, other)
-        )
-        assert (original > changed).mean() > 0.2
-
-
 def test_the_features_do_depend_on_the_past(tmp_path: Path) -> None:
     """Proves that the tests above can fail."""
     log = written(tmp_path, 1)

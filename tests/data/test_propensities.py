@@ -7,39 +7,20 @@ import numpy as np
 import polars as pl
 import pytest
 
-from corank.core.errors import CorankError, DataError
-from corank.data.packed.dataset import PackedDataset
-from corank.data.packing.pack import pack_log
+from corank.core.errors import CorankError
 from corank.datasets.feed.simulate import simulate_world
 from corank.evaluation.predict import read_propensities
 from corank.features.kinds.id import IdFeature
-from corank.features.log_schema import DataSettings
-from corank.features.schema import Schema
+from tests.support.packing import World
 from tests.support.predictions import IDENTITY, LEVELS, STAGES, document_of, predictions
 
 DAY = 86_400_000
-SCHEMA = Schema({"user": IdFeature(side="user", kind="id"), "item": IdFeature(side="item", kind="id")})
 ESTIMATES = ["ips_click_rate@1", "snips_click_rate@1", "dr_click_rate@1", "bucket_weight"]
 
 
-def settings(**changes: Any) -> DataSettings:
-    plain: dict[str, Any] = {
-        "log": "log.parquet",
-        "request": ["request"],
-        "user": "user",
-        "item": "item",
-        "time": "time",
-        "level": "level",
-        "levels": ["cut", "exposed"],
-        "labels": {"click": {"column": "click"}},
-        "split": {"valid": "1970-01-02", "test": "1970-01-03"},
-    }
-    return DataSettings.model_validate(plain | changes)
-
-
-def packed(base: Path, chances: list[Any]) -> PackedDataset:
-    """Pack three days of a request of three candidates, the first two of which are exposed."""
-    pl.DataFrame(
+def drawn(folder: Path, chances: list[Any]) -> World:
+    """Three days of a request of three candidates, the first two of which are exposed."""
+    log = pl.DataFrame(
         {
             "request": np.repeat(np.arange(3), 3),
             "user": [0] * 9,
@@ -50,12 +31,14 @@ def packed(base: Path, chances: list[Any]) -> PackedDataset:
             "chance": chances,
         },
         strict=False,
-    ).write_parquet(base / "log.parquet")
-    return pack_log(settings(propensity="chance"), SCHEMA, base, base / "packed")
+    )
+    features = {"item": IdFeature(side="item", kind="id")}
+    data = {"propensity": "chance", "levels": ["cut", "exposed"]}
+    return World(folder, log, None, None, features=features, data=data)
 
 
 def test_propensities_are_packed_with_nan_where_nothing_was_drawn(tmp_path: Path) -> None:
-    dataset = packed(tmp_path, [0.5, 1, None, None, None, None, 0.25, 0.25, 0.5])
+    dataset = drawn(tmp_path, [0.5, 1, None, None, None, None, 0.25, 0.25, 0.5]).pack()
     read = {split: read_propensities(dataset, split) for split in ("train", "valid", "test")}
     assert read["train"] is not None and read["valid"] is not None and read["test"] is not None
     np.testing.assert_array_equal(read["train"], np.array([0.5, 1, np.nan], np.float32))
@@ -63,34 +46,19 @@ def test_propensities_are_packed_with_nan_where_nothing_was_drawn(tmp_path: Path
     assert read["test"].tolist() == [0.25, 0.25, 0.5]
 
 
-@pytest.mark.parametrize("value", [0, -0.5, 1.5, float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [0, 1.5, float("nan")])
 def test_what_is_no_probability_is_refused_by_name(tmp_path: Path, value: float) -> None:
-    with pytest.raises(DataError) as error:
-        packed(tmp_path, [0.5, 0.5, None, None, value, None, 0.5, 0.5, 0.5])
-    assert str(error.value) == (
+    assert drawn(tmp_path, [0.5, 0.5, None, None, value, None, 0.5, 0.5, 0.5]).refused() == (
         f"data.propensity: column 'chance' holds {float(value)}; expected probabilities above 0 and up to 1, or null "
         "outside of the random bucket (at request=1, item=4)"
     )
-    assert not (tmp_path / "packed").exists()
 
 
-def test_an_exposed_candidate_of_a_bucket_needs_one(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"null for the exposed candidate item=4 of the request request=1"):
-        packed(tmp_path, [0.5, 0.5, 0.5, 0.5, None, 0.5, None, None, None])
-
-
-def test_a_column_of_text_and_an_absent_one_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"column 'chance' is String; expected probabilities above 0, as data\.prop"
-    ):
-        packed(tmp_path, ["high"] * 9)
-    with pytest.raises(DataError, match="no column 'chanse'; near ones: chance"):
-        pack_log(settings(propensity="chanse"), SCHEMA, tmp_path, tmp_path / "other")
-
-
-def test_settings_without_it_are_hashed_as_before() -> None:
-    assert "propensity" not in settings().model_dump(mode="json")
-    assert settings(propensity="chance").model_dump(mode="json")["propensity"] == "chance"
+def test_an_exposed_candidate_of_a_bucket_needs_a_number(tmp_path: Path) -> None:
+    message = drawn(tmp_path, [0.5, 0.5, 0.5, 0.5, None, 0.5, None, None, None]).refused()
+    assert "null for the exposed candidate item=4 of the request request=1" in message
+    message = drawn(tmp_path, ["high"] * 9).refused()
+    assert "column 'chance' is String; expected probabilities above 0, as data.propensity reads it" in message
 
 
 def test_the_document_has_estimates_only_of_a_log_with_propensities() -> None:

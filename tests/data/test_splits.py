@@ -5,14 +5,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 
 import corank
 from corank.core.errors import ConfigError, CorankError, DataError
 from corank.data.packed.dataset import PackedDataset
-from corank.engine.base import open_engine
 from corank.training.config.config_file import read
 from tests.support.simulated_runs import make_world
 
@@ -55,32 +53,15 @@ def test_ranges_leave_gaps_that_are_in_no_split(world: Path, tmp_path: Path) -> 
     assert requests_of(data, "test") == requests_between(world, DAYS[7], DAYS[9])
 
 
-def test_a_gap_is_still_history(world: Path, tmp_path: Path) -> None:
-    ranges = packed(world, tmp_path / "a", "{train: ..2026-03-05, test: 2026-03-10..}")
-    moments = packed(world, tmp_path / "b", "{valid: 2026-03-05, test: 2026-03-10}")
-    for one, other in zip(ranges.splits["test"], moments.splits["test"], strict=True):
-        assert one.keys.equals(other.keys)
-        assert np.array_equal(one.query.numbers, other.query.numbers)
-        for n, lists in enumerate(one.query.lists):
-            assert np.array_equal(lists.flat(), other.query.lists[n].flat())
-
-
 def test_a_column_says_the_split(world: Path, tmp_path: Path) -> None:
     folder = with_column(world, tmp_path, pl.col("request_id").hash() % 5)
-    split = "{column: fold, train: [0, 1, 2], valid: 3, test: [4]}"
+    split = "{column: fold, train: [0, 1], valid: 3, test: [4]}"
     data = packed(folder, tmp_path, split)
     rows = log_of(folder)
-    for name, values in (("train", [0, 1, 2]), ("valid", [3]), ("test", [4])):
+    for name, values in (("train", [0, 1]), ("valid", [3]), ("test", [4])):
         assert requests_of(data, name) == set(
             map(str, rows.filter(pl.col("fold").is_in(values))["request_id"])
         )
-
-
-def test_null_in_the_column_is_in_no_split(world: Path, tmp_path: Path) -> None:
-    fold = pl.when(pl.col("request_id").hash() % 2 == 0).then(pl.lit("train")).otherwise(None)
-    data = packed(with_column(world, tmp_path, fold), tmp_path, "{column: fold, valid: null, test: null}")
-    assert list(data.splits) == ["train"]
-    assert 0 < len(requests_of(data, "train")) < 400
 
 
 def with_column(world: Path, tmp_path: Path, fold: pl.Expr) -> Path:
@@ -99,14 +80,9 @@ def test_an_unknown_value_of_the_column_is_named(world: Path, tmp_path: Path) ->
         DataError, match=r"data.split: column 'fold' holds 'trian'; expected train, valid, test, or"
     ):
         packed(config, tmp_path, "{column: fold}")
-    with pytest.raises(DataError, match="no column 'fild'; near ones: fold"):
-        packed(config, tmp_path, "{column: fild}")
-
-
-def test_a_request_is_in_one_split(world: Path, tmp_path: Path) -> None:
-    rows = pl.int_range(pl.len()) % 2
+    config = with_column(world, tmp_path / "alternating", pl.int_range(pl.len()) % 2)
     with pytest.raises(DataError, match=r"column 'fold' changes from .* within the request"):
-        packed(with_column(world, tmp_path, rows), tmp_path, "{column: fold, train: 0, valid: 1, test: null}")
+        packed(config, tmp_path, "{column: fold, train: 0, valid: 1, test: null}")
 
 
 def test_users_are_drawn_by_the_seed_alone(world: Path, tmp_path: Path) -> None:
@@ -116,16 +92,6 @@ def test_users_are_drawn_by_the_seed_alone(world: Path, tmp_path: Path) -> None:
         users["train"] & users["valid"] or users["train"] & users["test"] or users["valid"] & users["test"]
     )
     assert sum(map(len, users.values())) == log_of(world)["user_id"].n_unique()
-    with open_engine("pool", 2) as engine:
-        from corank.training.packed_data import pack_config
-
-        config = read(
-            world, ["data.split={by: user, valid: 0.2, test: 0.3, seed: 1}", f"packed={tmp_path / 'b'}"]
-        )
-        again = pack_config(config, world.parent, engine=engine)
-    assert {s: requests_of(again, s) for s in again.splits} == {
-        s: requests_of(first, s) for s in first.splits
-    }
     other = packed(world, tmp_path / "c", "{by: user, valid: 0.2, test: 0.3, seed: 2}")
     assert requests_of(other, "test") != requests_of(first, "test")
 
@@ -135,9 +101,8 @@ def log_users(world: Path, requests: set[str]) -> list[int]:
     return rows.filter(pl.col("request_id").cast(pl.String).is_in(list(requests)))["user_id"].to_list()
 
 
-@pytest.mark.parametrize("split", ["{valid: 2026-03-09}", "{train: ..2026-03-09, valid: 2026-03-09..}"])
-def test_without_a_test_split_training_validates(world: Path, tmp_path: Path, split: str) -> None:
-    done = train(world, tmp_path, f"data.split={split}")
+def test_without_a_test_split_training_validates(world: Path, tmp_path: Path) -> None:
+    done = train(world, tmp_path, "data.split={valid: 2026-03-09}")
     assert done.metrics["rank.click.auc"] is not None
     with pytest.raises(DataError, match=r"no split 'test': data.split gives train, valid"):
         corank.evaluate(done.run.folder)
@@ -168,12 +133,9 @@ def train(world: Path, tmp_path: Path, *overrides: str) -> corank.TrainResult:
         "{train: 2026-03-05}": "expected a range FROM..UNTIL",
         "{train: ..2026-03-05, valid: 2026-03-04..}": "train .* must end before valid .* begins",
         "{train: ..2026-03-05, valid: 2026-03-08..2026-03-08}": "split.valid: .* is empty",
-        "{train: ..soon}": "expected a day or a time",
         "{valid: 2026-03-09..}": "data.split.train: required, but not given",
         "{column: fold, train: [a], valid: [a]}": "'a' is named by two splits",
-        "{column: fold, train: []}": "data.split.train",
         "{by: user, valid: 0.6, test: 0.4}": "must leave some to train",
-        "{by: user, valid: 1.5}": "data.split.valid",
         "{by: item, valid: 0.1}": "data.split.by",
         "{by: user, valid: 0.1, train: 0.9}": "unknown key 'train'",
     }.items(),

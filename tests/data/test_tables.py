@@ -1,13 +1,23 @@
+"""Tables: their files, types and faults by file and line, ranges of their rows, and the rows of items by time."""
+
+import gzip
+import pickle
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
-from corank.core.errors import DataError
-from corank.data.tables import Table
-from corank.data.validate import check_rows, whole_checks
-from corank.features.log_schema import DataSettings
+from corank.core.errors import DataError, MissingObjectError, StorageError
+from corank.core.time import NEVER
+from corank.data import tables as reading
+from corank.data.packed.manifest import fingerprint
+from corank.data.point_in_time import VersionedRows, newest_rows
+from corank.data.tables import KeepRows, Table, cut_table, find_source_files
+from corank.features.log_schema import FROM, ID, ROW, DataSettings
+from corank.features.schema import Schema
+from tests.support.object_store import ObjectStore
 
 FRAME = pl.DataFrame({"item": [3, 1, 2], "name": ["c", None, "b"], "price": [0.5, None, 2.0]})
 
@@ -26,13 +36,8 @@ def settings(**changed: object) -> DataSettings:
 
 
 def write(frame: pl.DataFrame, path: Path) -> None:
-    match path.suffix:
-        case ".parquet":
-            frame.write_parquet(path)
-        case ".csv":
-            frame.write_csv(path)
-        case _:
-            frame.write_ipc(path)
+    kinds = {".parquet": frame.write_parquet, ".csv": frame.write_csv, ".feather": frame.write_ipc}
+    kinds[path.suffix](path)
 
 
 def scanned(folder: Path, frame: pl.DataFrame, ending: str = ".parquet") -> Table:
@@ -40,19 +45,12 @@ def scanned(folder: Path, frame: pl.DataFrame, ending: str = ".parquet") -> Tabl
     return Table.scan("items", f"t{ending}", folder)
 
 
-@pytest.mark.parametrize("ending", [".parquet", ".csv", ".feather"])
-def test_every_format_reads_the_same(tmp_path: Path, ending: str) -> None:
-    table = scanned(tmp_path, FRAME, ending)
-    assert table.collect(table.frame).equals(FRAME)
+def paths(source: str | list[str], base: Path) -> list[str]:
+    """The files of a source."""
+    return [file.path for file in find_source_files(source, base)]
 
 
-@pytest.mark.parametrize("ending", [".parquet", ".csv", ".feather"])
-def test_batches_keep_order(tmp_path: Path, ending: str) -> None:
-    frame = pl.DataFrame({"n": range(1000)})
-    table = scanned(tmp_path, frame, ending)
-    batches = list(table.batches([pl.col("n")], 1000, 300))
-    assert pl.concat(batches)["n"].to_list() == list(range(1000))
-    assert max(map(len, batches)) <= 300
+# Files
 
 
 def test_glob_list_and_absolute_path_are_one_table(tmp_path: Path) -> None:
@@ -69,55 +67,85 @@ def test_glob_list_and_absolute_path_are_one_table(tmp_path: Path) -> None:
         assert table.collect(table.frame).equals(FRAME)
 
 
-def test_formats_are_not_mixed(tmp_path: Path) -> None:
+def test_brackets_of_a_file_and_a_url_of_the_web_are_no_globs(tmp_path: Path) -> None:
+    FRAME.write_parquet(tmp_path / "day[1].parquet")
+    assert paths("day[1].parquet", tmp_path) == [str(tmp_path / "day[1].parquet")]
+    assert paths("https://shop/log/*.parquet", tmp_path) == ["https://shop/log/*.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("nowhere.parquet", r"nowhere\.parquet: no such file \(check the path\)"),
+        ("folder/", r"it is a folder; write folder/\*\.parquet"),
+        (
+            ["a.csv", "b.parquet"],
+            r"data\.log: expected files of one format, ending in \.parquet, \.pq, \.csv",
+        ),
+        ("c.txt", r"received .*c\.txt"),
+        ("b.parquet", r"data\.log: .*b\.parquet cannot be read"),
+    ],
+)
+def test_files_that_cannot_be_read_are_named(tmp_path: Path, source: str | list[str], told: str) -> None:
+    (tmp_path / "folder").mkdir()
     for name in ("a.csv", "b.parquet", "c.txt"):
-        (tmp_path / name).touch()
-    with pytest.raises(DataError, match=r"data\.log: expected files of one format"):
-        Table.scan("log", ["a.csv", "b.parquet"], tmp_path)
-    with pytest.raises(DataError, match=r"received .*c\.txt"):
-        Table.scan("log", "c.txt", tmp_path)
+        (tmp_path / name).write_bytes(b"no parquet at all")
+    with pytest.raises(DataError, match=told):
+        Table.scan("log", source, tmp_path)
 
 
-def test_damaged_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "log.parquet").write_bytes(b"no parquet at all")
-    with pytest.raises(DataError, match=r"data\.log: .*log\.parquet cannot be read"):
-        Table.scan("log", "log.parquet", tmp_path)
+@pytest.mark.parametrize("ending", [".parquet", ".csv", ".feather"])
+def test_objects_are_found_by_globs_and_read(object_store: ObjectStore, tmp_path: Path, ending: str) -> None:
+    write(FRAME, tmp_path / f"t{ending}")
+    for name in ("log/day=1/b", "log/day=1/c", "log/day=2/a"):
+        object_store.put(f"{name}{ending}", (tmp_path / f"t{ending}").read_bytes())
+    url = object_store.url
+    assert paths(f"{url}/log/**/a{ending}", tmp_path) == [f"{url}/log/day=2/a{ending}"]
+    assert paths(f"{url}/l*/*/*{ending}", tmp_path) == [
+        f"{url}/log/{name}{ending}" for name in ("day=1/b", "day=1/c", "day=2/a")
+    ]
+    table = Table.scan("items", [f"{url}/log/day=1/*{ending}", f"{url}/log/day=2/a{ending}"], tmp_path)
+    assert table.collect(table.frame).equals(pl.concat([FRAME] * 3))
 
 
-def test_missing_column_names_table_and_near_ones(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data\.items: no column 'prise'; near ones: price"):
-        scanned(tmp_path, FRAME).require(["item", "prise"])
+def test_an_object_that_is_not_there_is_named_and_a_changed_one_changes_the_fingerprint(
+    object_store: ObjectStore, tmp_path: Path
+) -> None:
+    write(FRAME, tmp_path / "t.parquet")
+    object_store.put("log/a.parquet", (tmp_path / "t.parquet").read_bytes())
+    with pytest.raises(MissingObjectError, match=r"/log/\*\.csv: no such object"):
+        paths(f"{object_store.url}/log/*.csv", tmp_path)
+    with pytest.raises(MissingObjectError, match=r"/log: is a folder; write .*/log/\*\.parquet"):
+        paths(f"{object_store.url}/log/", tmp_path)
+    with pytest.raises(StorageError, match="there is no bucket s3://no-such-bucket"):
+        paths("s3://no-such-bucket/log/*.parquet", tmp_path)
+    data = settings(log=f"{object_store.url}/log/*.parquet")
+    before = fingerprint(data, Schema({}), tmp_path)
+    assert fingerprint(data, Schema({}), tmp_path / "elsewhere") == before
+    content = object_store.get("log/a.parquet")
+    object_store.put("log/a.parquet", content[:-1] + bytes([content[-1] ^ 1]))  # of the same size
+    assert fingerprint(data, Schema({}), tmp_path) != before
+
+
+# Columns
 
 
 @pytest.mark.parametrize(
     "values",
     [
-        pl.Series([1_000], dtype=pl.Int32),
-        pl.Series([datetime(1970, 1, 1, 0, 0, 1)], dtype=pl.Datetime("us")),
-        pl.Series([datetime(1970, 1, 1, 8, 0, 1, tzinfo=timezone(timedelta(hours=8)))]).cast(
-            pl.Datetime("ns", "UTC")
+        pl.Series([86_401_000], dtype=pl.Int32),
+        pl.Series([datetime(1970, 1, 2, 0, 0, 1)], dtype=pl.Datetime("us")),
+        pl.Series([datetime(1970, 1, 2, 8, 0, 1, tzinfo=timezone(timedelta(hours=8)))]).cast(
+            pl.Datetime("ns", "Asia/Shanghai")
         ),
-        pl.Series([datetime(1970, 1, 1, 0, 0, 1)])
-        .dt.replace_time_zone("UTC")
-        .dt.convert_time_zone("Asia/Shanghai"),
     ],
 )
 def test_times_are_milliseconds_of_utc(tmp_path: Path, values: pl.Series) -> None:
     table = scanned(tmp_path, values.alias("time").to_frame())
-    assert table.collect(table.frame.select(table.moment("time"))).to_series().to_list() == [1000]
-
-
-def test_dates_begin_at_midnight_utc_in_csv_too(tmp_path: Path) -> None:
-    frame = pl.DataFrame({"time": [date(1970, 1, 2)]})
+    assert table.collect(table.frame.select(table.moment("time"))).item() == 86_401_000
     for ending in (".parquet", ".csv"):
-        table = scanned(tmp_path, frame, ending)
+        table = scanned(tmp_path, pl.DataFrame({"time": [date(1970, 1, 2)]}), ending)
         assert table.collect(table.frame.select(table.moment("time"))).item() == 86_400_000
-
-
-@pytest.mark.parametrize("values", [["yesterday"], [1.5]])
-def test_what_is_no_time_is_refused(tmp_path: Path, values: list[object]) -> None:
-    with pytest.raises(DataError, match=r"column 'time' is (String|Float64); expected a time"):
-        scanned(tmp_path, pl.DataFrame({"time": values})).moment("time")
 
 
 def test_keys_are_whole_numbers_or_text(tmp_path: Path) -> None:
@@ -130,19 +158,131 @@ def test_keys_are_whole_numbers_or_text(tmp_path: Path) -> None:
     assert keys.dtypes == [pl.Int64, pl.Int64, pl.String]
 
 
-def test_fractions_are_no_keys(tmp_path: Path) -> None:
-    table = scanned(tmp_path, pl.DataFrame({"a": [1.0, 2.5], "b": [1.0, None]}))
-    check_rows(table, whole_checks(table, ["b"]))
-    with pytest.raises(DataError, match=r"column 'a' identifies, but holds 2\.5"):
-        check_rows(table, whole_checks(table, ["a"]))
+def test_columns_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    table = scanned(tmp_path, pl.DataFrame({"lists": [[1]], "price": [1.5], "day": ["yesterday"]}))
+    with pytest.raises(DataError, match=r"data\.items: no column 'prise'; near ones: price"):
+        table.require(["price", "prise"])
+    with pytest.raises(DataError, match=r"column 'lists' is List\(Int64\); expected whole numbers or text"):
+        table.key("lists")
+    for column in ("price", "day"):
+        with pytest.raises(DataError, match=rf"column '{column}' is (String|Float64); expected a time"):
+            table.moment(column)
 
 
-def test_lists_are_no_keys(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="expected whole numbers or text"):
-        scanned(tmp_path, pl.DataFrame({"a": [[1]]})).key("a")
+# Faults of CSV files
+
+MANY = b"1,2\n" * 10_001
+"""Rows beyond those from which the types of columns are inferred."""
+TEXT = "; save the file as text in UTF-8"
+FIELDS = " fields, and the first line 2; quote text that holds a comma"
+
+
+def csv_refusal(folder: Path, content: bytes) -> str:
+    (folder / "t.csv").write_bytes(content)
+    with pytest.raises(DataError) as error:
+        table = Table.scan("items", "*.csv", folder)
+        table.require(["id"])
+        table.collect(table.frame)
+    message = str(error.value).replace(f"{folder}/", "")
+    assert "\n" not in message
+    return message.removeprefix("data.items: t.csv: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"id,x\n1,a\n2,b\x00\n", f"line 3 has a NUL byte{TEXT}"),
+        ("id,x\n1,a\n".encode("utf-16"), f"line 1 has a NUL byte{TEXT}"),
+        ("id,x\n1,a\n\n2,café\n".encode("latin-1"), f"line 4 has the byte 0xe9, which is no UTF-8{TEXT}"),
+        (
+            b"id,x\n" + MANY + "1,é".encode()[:-1],
+            f"line 10003 has the byte 0xc3, which is no UTF-8{TEXT}",
+        ),
+        (b"id,x\n1,2\n3,4,5\n6,7\n", f"line 3 has 3{FIELDS}"),
+        (b'id,x\n1,"a\nb"\n3,4,5\n', f"line 4 has 3{FIELDS}"),
+        (b'id,x\n1,a\n2,"b\n3,c\n', "line 3: a quote is not closed, or another stands within it"),
+        (
+            b"id,x\n" + MANY + b"abc,3\n",
+            "line 10003: column 'id' holds 'abc', and whole numbers (i64) before; write one type of values",
+        ),
+        (
+            gzip.compress(b"id,x\n1,2\n1,2,3\n", mtime=0),
+            "data.items: found more fields than defined in 'Schema'",
+        ),
+    ],
+)
+def test_csv_files_that_cannot_be_read_are_named_by_line(tmp_path: Path, content: bytes, told: str) -> None:
+    (tmp_path / "s.csv").write_bytes(b"id,x\n1,2\n")
+    assert csv_refusal(tmp_path, content) == told
+
+
+def test_lines_are_checked_some_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "BLOCK", 3)
+    rows = pl.DataFrame({"id": ["é" * n for n in range(1, 9)], "x": range(8)})
+    rows.write_csv(tmp_path / "t.csv")
+    assert Table.scan("items", "t.csv", tmp_path).frame.collect().equals(rows)
+    assert "line 3 has the byte 0xff" in csv_refusal(tmp_path, b"id,x\n\xc3\xa9,1\n\xc3\xa9,\xff\n")
+
+
+# Ranges of rows
+
+
+def written(folder: Path, form: str, sizes: tuple[int, ...]) -> Table:
+    """A table of the numbers from 0 on, in files of so many rows."""
+    first = 0
+    for n, size in enumerate(sizes):
+        rows = pl.DataFrame({"n": range(first, first + size)}, schema={"n": pl.Int64})
+        write(rows, folder / f"{n}.{form}")
+        first += size
+    return Table.scan("log", f"*.{form}", folder)
+
+
+def read(table: Table, size: int | None) -> pl.DataFrame:
+    ranges = cut_table(pickle.loads(pickle.dumps(table)), size)
+    return pl.concat(batch for rows in ranges for batch in rows.read(table, [pl.col("n")]))
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, None])
+@pytest.mark.parametrize("form", ["parquet", "feather", "csv"])
+def test_ranges_cover_the_rows_of_all_files_once(tmp_path: Path, form: str, size: int | None) -> None:
+    sizes = (2, 3, 4) if form == "csv" else (0, 3, 0, 5, 1, 0)  # a CSV file without rows has no types
+    table = written(tmp_path, form, sizes)
+    assert read(table, size).rows() == [(n, n) for n in range(9)]
+    even = table.keep(KeepRows(pl.col("n") % 2 == 0))
+    assert read(even, size).rows() == [(n, n) for n in range(0, 9, 2)], "a row keeps its number"
+
+
+def test_an_empty_table_is_one_range(tmp_path: Path) -> None:
+    table = read(written(tmp_path, "parquet", (0, 0)), None)
+    assert table.schema == {ROW: pl.Int64, "n": pl.Int64} and not len(table)
+
+
+def test_a_csv_file_is_read_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "BATCH", 4)
+    table = written(tmp_path, "csv", (9, 1))
+    (rows,) = cut_table(table)
+    batches = list(rows.read(table, [pl.col("n")]))
+    assert [len(batch) for batch in batches] == [4, 4, 2]
+    assert pl.concat(batches)[ROW].to_list() == list(range(10))
+
+
+# Rows by time
+
+ROWS = pl.DataFrame({ID: [2, 1, 2, 1], FROM: [5, NEVER, 7, 3], "price": [1.0, 2.0, 3.0, 4.0]})
+
+
+def test_the_newest_row_of_each_id_is_that_of_the_latest_time() -> None:
+    again = pl.concat([ROWS, pl.DataFrame({ID: [2], FROM: [7], "price": [9.0]})])
+    assert newest_rows(again).sort(ID).rows() == [(1, 3, 4.0), (2, 7, 9.0)], "of two at one time the last"
+
+
+def test_an_id_always_has_a_row() -> None:
+    rows = VersionedRows.complete(ROWS, pl.Series([3]))
+    assert rows.ids.values.to_list() == [1, 2, 3]
+    positions = rows.find(pl.Series([1, 1, 2, 2, 3]), np.array([2, 3, 4, 8, 0]))
+    assert rows.frame[positions]["price"].to_list() == [2.0, 4.0, None, 3.0, None]
 
 
 def test_splits_begin_with_the_day_of_the_time_zone() -> None:
-    eight_hours = 8 * 3600 * 1000
     assert settings().training_end() == 1777420800000
-    assert settings(timezone="Asia/Shanghai").training_end() == 1777420800000 - eight_hours
+    assert settings(timezone="Asia/Shanghai").training_end() == 1777420800000 - 8 * 3_600_000

@@ -15,7 +15,6 @@ from corank.features.kinds.count import CountFeature
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature
 from corank.features.kinds.prior import PriorFeature
-from corank.features.schema import Schema
 from tests.support.packing import FEATURES, HOUR, LOG, World, lists, only
 
 ACTIONS = pl.DataFrame(
@@ -60,34 +59,16 @@ def seen(packed: PackedDataset, name: str) -> dict[str, list[list[Any]]]:
 
 
 def test_a_request_sees_the_values_before_it(tmp_path: Path) -> None:
-    packed = world(tmp_path, filter=values(), order=values(last=2)).pack()
+    late = values(column="filter", lag="2h")
+    packed = world(tmp_path, filter=values(), order=values(last=2), late=late).pack()
     # users 2 and 1, then 1, then 3, who did nothing, and 1; training ends at 24 h
     assert seen(packed, "filter") == {
         "train": [["price"], ["price", "brand"]],
         "valid": [["price", "brand", "price", "price"]],
         "test": [[], ["price", "brand", "price", "price", "unknown", "unknown"]],
     }
-    assert seen(packed, "order") == {"train": [[3], [3, 1]], "valid": [[2, 2]], "test": [[], ["unknown"] * 2]}
-
-
-def test_it_is_cut_as_a_history_is(tmp_path: Path) -> None:
-    late = values(column="filter", lag="2h")
-    daily = values(column="filter", every="1d", last=1)
-    packed = world(tmp_path, late=late, daily=daily).pack()
     assert seen(packed, "late")["valid"] == [["price", "brand", "price"]], "that of 24 h is an hour old"
-    assert seen(packed, "daily") == {
-        "train": [["price"], ["price"]],
-        "valid": [["price"]],
-        "test": [[], ["unknown"]],
-    }
-
-
-def test_events_are_weighted_by_their_age(tmp_path: Path) -> None:
-    packed = world(tmp_path, filter=values(half_life="1h", last=2)).pack()
-    shard = only(packed, "valid")
-    past = read_history_items(packed, shard, np.arange(1), ["filter"])
-    weights = past["filter"].flat_weight()
-    assert weights is not None and weights.tolist() == [2.0**-24, 0.5]
+    assert seen(packed, "order") == {"train": [[3], [3, 1]], "valid": [[2, 2]], "test": [[], ["unknown"] * 2]}
 
 
 def test_it_is_compared_by_value(tmp_path: Path) -> None:
@@ -131,7 +112,6 @@ def test_a_table_without_items_has_no_history_of_items(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "told"),
     [
-        (ACTIONS.drop("filter"), "data.events.actions: no column 'filter'"),
         (
             ACTIONS.with_columns(filter=pl.col("filter").replace("late", None)),
             "data.events.actions: column 'filter' is null in 2 rows; every event needs one",
@@ -140,7 +120,6 @@ def test_a_table_without_items_has_no_history_of_items(tmp_path: Path) -> None:
             ACTIONS.with_columns(filter=pl.lit(0.5)),
             "feature 'filter': expected whole numbers or text; received 0.5",
         ),
-        (ACTIONS.with_columns(who=pl.lit("1")), "column 'who' is String; expected Int64, as in the log"),
     ],
 )
 def test_tables_that_do_not_fit_are_refused(tmp_path: Path, table: pl.DataFrame, told: str) -> None:
@@ -151,9 +130,6 @@ def test_tables_that_do_not_fit_are_refused(tmp_path: Path, table: pl.DataFrame,
     ("settings", "told"),
     [
         ({"event": "click"}, "event: the events are the rows of 'actions'"),
-        ({"times": "at"}, "times: the events are the rows of 'actions'"),
-        ({"separator": ","}, "separator: the events are the rows of 'actions'"),
-        ({"parallel_to": "clicked"}, "parallel_to: the events are the rows of 'actions'"),
         ({"side": "context"}, "a history belongs to the user"),
         ({"input": False}, "drop input: false"),
     ],
@@ -163,12 +139,9 @@ def test_settings_of_other_histories_are_refused(settings: dict[str, Any], told:
         values(**settings)
 
 
-def test_values_have_no_attributes_and_their_table_must_be_there(tmp_path: Path) -> None:
+def test_values_have_no_attributes(tmp_path: Path) -> None:
     brands = IdsFeature.model_validate({"side": "user", "kind": "ids", "of": "filter.brand"})
     with pytest.raises(
         ConfigError, match=r"'filter\.brand' is an attribute of a history, but 'filter' is none of items"
     ):
         world(tmp_path, filter=values(), brands=brands).pack()
-    tables = world(tmp_path, filter=values(events="acts"))
-    with pytest.raises(ConfigError, match=r"no table 'acts'; data\.events are actions"):
-        Schema(tables.features).check_data(tables.settings())

@@ -7,8 +7,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-import corank
-from corank.analysis.experiments.latency_budget import export_untrained
 from corank.analysis.logged_request import logged_request
 from corank.core.errors import CorankError, DataError
 from corank.data.packed.dataset import PackedDataset
@@ -119,31 +117,6 @@ def test_ids_that_all_lack_a_vector_are_looked_up_as_missing(tmp_path: Path) -> 
         items = with_vector_files(items, "item_id", config(text).declared, tmp_path)
         rows = items.look_up(pl.DataFrame({"item_id": [4, 4]}), "item_id", ["text"])
         assert rows["text"].to_list() == [missing] * 2
-
-
-@pytest.mark.thorough
-def test_vectors_of_a_catalogue_are_computed_from_a_file_as_from_a_column(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_tables(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    settings = config({"file": "text.parquet"})
-    export_untrained(tmp_path / "bundle", settings, pack_config(settings, tmp_path))
-    corank.vectors(tmp_path / "bundle", "items.parquet", tmp_path / "of_file.parquet")
-    row = {1: VECTORS[1].tolist(), 2: VECTORS[2].tolist(), 3: VECTORS[0].tolist(), 4: None}
-    items = pl.read_parquet("items.parquet")
-    column = pl.Series("text", [row[n] for n in items["item_id"]], dtype=pl.List(pl.Float32))
-    items.with_columns(column).write_parquet("with_column.parquet")
-    corank.vectors(tmp_path / "bundle", "with_column.parquet", tmp_path / "of_column.parquet")
-    assert pl.read_parquet("of_file.parquet").equals(pl.read_parquet("of_column.parquet"))
-    assert len(pl.read_parquet("of_file.parquet")) == 4
-
-
-def test_a_changed_file_makes_packed_data_out_of_date(tmp_path: Path) -> None:
-    write_tables(tmp_path)
-    first = pack_config(config(NPY), tmp_path).manifest.fingerprint
-    np.save(tmp_path / "text.npy", np.vstack([VECTORS, VECTORS])[:4] * 2 + 1)
-    assert pack_config(config(NPY), tmp_path).manifest.fingerprint != first
 
 
 def _save(name: str, array: Any) -> Any:

@@ -23,33 +23,23 @@ def listed(tmp_path: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("groups", "path", "expected"),
     [
-        ("150000 100000\n", [1.5]),
-        ("max 100000\n", []),
-        ("0 100000\n", []),
-        ("150000 0\n", []),
-        ("", []),
-        ("few 100000\n", []),
+        ({"": "150000 100000\n"}, "/", [1.5]),
+        ({"": "max 100000\n"}, "/", []),
+        ({"": "150000 0\n"}, "/", []),
+        ({"": "few 100000\n"}, "/", []),
+        ({"": "", "pods": "200000 100000", "pods/one": "max 100000"}, "/pods/one", [2.0]),
+        ({"": "300000 100000", "../elsewhere": "900000 100000"}, "/docker/not/here", [3.0]),
+        ({"": "300000 100000", "../elsewhere": "900000 100000"}, "/../elsewhere", [3.0]),
     ],
 )
-def test_a_quota_of_a_container(tmp_path: Path, text: str, found: list[float]) -> None:
-    mount = group(tmp_path / "mount", max=text)
-    assert list(quotas(listed(tmp_path, "0::/\n"), mount)) == found
-
-
-def test_a_group_above_may_have_the_quota(tmp_path: Path) -> None:
-    mount = group(tmp_path / "mount")
-    group(mount / "pods", max="200000 100000")
-    group(mount / "pods" / "one", max="max 100000")
-    assert list(quotas(listed(tmp_path, "0::/pods/one\n"), mount)) == [2.0]
-
-
-@pytest.mark.parametrize("path", ["/docker/not/here", "/../../elsewhere"])
-def test_a_path_of_the_host_is_passed_over(tmp_path: Path, path: str) -> None:
-    group(tmp_path, max="900000 100000")
-    mount = group(tmp_path / "mount", max="300000 100000")
-    assert list(quotas(listed(tmp_path, f"0::{path}\n"), mount)) == [3.0]
+def test_quotas_are_of_a_group_and_those_above(
+    tmp_path: Path, groups: dict[str, str], path: str, expected: list[float]
+) -> None:
+    for name, text in groups.items():
+        group(tmp_path / "mount" / name, max=text)
+    assert list(quotas(listed(tmp_path, f"0::{path}\n"), tmp_path / "mount")) == expected
 
 
 def test_a_quota_of_version_1(tmp_path: Path) -> None:
@@ -58,9 +48,6 @@ def test_a_quota_of_version_1(tmp_path: Path) -> None:
     group(mount / "cpu", cfs_quota_us="-1", cfs_period_us="100000")
     text = "4:cpu,cpuacct:/box\n3:memory:/box\n1:name=systemd:/\n"
     assert list(quotas(listed(tmp_path, text), mount)) == [2.5]
-
-
-def test_no_control_groups(tmp_path: Path) -> None:
     assert list(quotas(tmp_path / "absent", tmp_path)) == []
 
 
@@ -69,9 +56,6 @@ def test_the_least_of_affinity_and_quota_counts(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(cores, "_MOUNT", tmp_path / "mount")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     assert count_cores() == 8
-    group(tmp_path / "mount", max="250000 100000")
-    assert count_cores() == 3
-    group(tmp_path / "mount", max="50000 100000")
-    assert count_cores() == 1
-    group(tmp_path / "mount", max="5000000 100000")
-    assert count_cores() == 8
+    for quota, expected in (("250000", 3), ("50000", 1), ("5000000", 8)):
+        group(tmp_path / "mount", max=f"{quota} 100000")
+        assert count_cores() == expected

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from corank.core.errors import DataError, EngineError, MissingExtraError, PluginError
-from corank.engine.base import ENGINES, Engine, describe_exit, open_engine
+from corank.engine.base import ENGINES, Engine, open_engine
 from tests.support.engine_tasks import KillOnce, divide, kill_worker, read_threads, refuse_seven, square
 
 
@@ -29,6 +29,7 @@ def test_results_come_in_the_order_of_the_tasks(engine: Engine) -> None:
     squares = engine.run(square, list(range(20)), lambda done, total: seen.append((done, total)))
     assert squares == [n * n for n in range(20)]
     assert seen == [(n, 20) for n in range(1, 21)]
+    assert engine.peaks and all(peak > 2**20 for peak in engine.peaks.values())
     assert engine.run(square, []) == []
 
 
@@ -44,12 +45,6 @@ def test_a_mistake_of_the_code_keeps_its_traceback(engine: Engine) -> None:
         engine.run(divide, [2, 1, 0])
     where = str(getattr(caught.value, "__notes__", "")) + str(caught.traceback[-1].path)
     assert "engine_tasks.py" in where
-
-
-def test_the_memory_of_each_worker_is_told(engine: Engine) -> None:
-    engine.run(square, list(range(20)))
-    assert all(peak > 2**20 for peak in engine.peaks.values())
-    assert len(engine.peaks) >= 1
 
 
 def test_what_a_dead_worker_had_runs_again(pool: Engine, tmp_path: Path) -> None:
@@ -133,9 +128,3 @@ def test_an_unfit_engine_is_refused() -> None:
         ENGINES.add("no_settings", NoSettings)
     with pytest.raises(PluginError, match="expected a subclass of Engine"):
         ENGINES.add("number", 3)
-
-
-def test_an_exit_status_is_told_in_words() -> None:
-    assert describe_exit(-15) == "was killed by SIGTERM"
-    assert describe_exit(-63) == "was killed by signal 63"
-    assert describe_exit(1) == "ended with status 1"

@@ -108,12 +108,13 @@ def pack_world(
     engine: Engine | None = None,
     report: Report = lambda line: None,
     log: str = "log.*.parquet",
+    batch: int = 64,
 ) -> dict[str, str]:
-    """Pack it in partitions of about 40 rows. Returns the digest of each file."""
+    """Pack it in partitions of about 40 rows, `batch` rows at a time. Returns the digest of each file."""
     schema = Schema(TypeAdapter(dict[str, Feature]).validate_python(FEATURES))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "PARTITION", 40)
-        patch.setattr(row_ranges, "BATCH", 64)
+        patch.setattr(row_ranges, "BATCH", batch)
         packing.pack_log(world_settings(log), schema, folder, out, report, engine)
     return digest_files(out)
 

@@ -38,20 +38,23 @@ def read_history_items(
     An event of an item that is not in the tables has the row UNKNOWN_ITEM.
     """
     histories = {}
-    lists = packed.schema.row_features("query").lists
     for name in names:
         history = packed.schema.histories()[name]
-        events = packed.events[history.events]
-        view = rows.query.lists[lists.index(name)].take(requests)
+        events, view = packed.events[history.events], _take_list(packed, rows, requests, name)
         position, time = view.positions(), np.repeat(rows.time[requests], view.length)
         ordinal = events.ordinals[position]
         item = packed.item_versions.find_at(np.maximum(ordinal, 0), time)
         item[ordinal < 0] = UNKNOWN_ITEM
-        weight = (
-            recency_weights(time - events.times[position], history.half_life) if history.half_life else None
-        )
+        weight = None
+        if history.half_life:
+            weight = recency_weights(time - events.times[position], history.half_life)
         histories[name] = Ragged.from_lengths(view.length, item, weight)
     return histories
+
+
+def _take_list(packed: PackedDataset, rows: LoggedRequests, requests: Index, name: str) -> Ragged:
+    """Take the list feature `name` of R requests."""
+    return rows.query.lists[packed.schema.row_features("query").lists.index(name)].take(requests)
 
 
 def read_query_rows(
@@ -70,13 +73,12 @@ def request_operands(packed: PackedDataset, rows: LoggedRequests, requests: Inde
     needs, histories = HistoryNeeds.of(packed.schema), packed.schema.histories()
     items = read_history_items(packed, rows, requests, needs.for_operands)
     request_lists = gather_history_operands(packed.schema, items, packed.item_operands, needs.operands)
-    lists = packed.schema.row_features("query").lists
     for name in needs.compared:
         if (keys := packed.events[histories[name].events].keys) is not None:
-            view = rows.query.lists[lists.index(name)].take(requests)
+            view = _take_list(packed, rows, requests, name)
             request_lists[name] = Ragged(view.start, view.length, keys)
     for name, history in needs.beside.items():
-        view = rows.query.lists[lists.index(history)].take(requests)
+        view = _take_list(packed, rows, requests, history)
         keys = packed.events[histories[history].events].attribute_keys[name]
         request_lists[name] = Ragged(view.start, view.length, keys)
     means = average_history_vectors(packed.schema, items, packed.items, needs.operands)
@@ -138,26 +140,21 @@ def read_event_rows(
     """
     row, unknown = items.flat(), items.flat() == UNKNOWN_ITEM
     if unknown.any():  # the codes of their ids distinguish such items
-        codes = (
-            rows.query.lists[packed.schema.row_features("query").lists.index(history)].take(requests).flat()
-        )
-        row = np.where(unknown, UNKNOWN_ITEM - codes, row)
+        row = np.where(unknown, UNKNOWN_ITEM - _take_list(packed, rows, requests, history).flat(), row)
     distinct, position = np.unique(row, return_inverse=True)
     known = packed.items.take(distinct[distinct >= 0])
     if unknown.any():
         of = packed.schema.histories()[history].of
         codes = (UNKNOWN_ITEM - distinct[distinct < 0]).astype(np.int32)
-        known = unknown_item_rows(packed.schema, packed.schema.row_features("item"), of, codes).concat(
-            known.compact()
-        )
+        bare = unknown_item_rows(packed.schema, packed.schema.row_features("item"), of, codes)
+        known = bare.concat(known.compact())
     beside = packed.schema.parallels_of(history)
     if not any(name in features for name in beside):
         return known, Ragged.from_lengths(items.length, position.astype(np.int32))
     codes = np.zeros((len(position), len(beside)), dtype=np.int32)
     for n, name in enumerate(beside):
         if name in features:
-            listed = rows.query.lists[packed.schema.row_features("query").lists.index(name)]
-            codes[:, n] = listed.take(requests).flat()
+            codes[:, n] = _take_list(packed, rows, requests, name).flat()
     first, pair = _find_distinct(position, codes)
     distinct_rows = with_attributes(known.take(position[first]), codes[first])
     return distinct_rows, Ragged.from_lengths(items.length, pair.astype(np.int32))
@@ -166,7 +163,7 @@ def read_event_rows(
 def read_event_ages(packed: PackedDataset, rows: LoggedRequests, requests: Index, history: str) -> Ragged:
     """Read how old a history's events are at each request, as `log_ages` gives it: R lists."""
     events = packed.events[packed.schema.histories()[history].events]
-    view = rows.query.lists[packed.schema.row_features("query").lists.index(history)].take(requests)
+    view = _take_list(packed, rows, requests, history)
     time = np.repeat(rows.time[requests], view.length)
     return Ragged.from_lengths(view.length, log_ages(time - events.times[view.positions()]))
 

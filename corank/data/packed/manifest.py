@@ -1,8 +1,6 @@
 """The manifest of packed data: what a folder holds, and from which config and files it was packed.
 
-The input files of a config: what identifies the version of a file, and the columns that are read.
-
-Packed data in object storage: what all read is fetched at once, a shard when it is read first or ahead.
+Of packed data in object storage what all read is fetched at once, a shard when it is read first or ahead.
 """
 
 import hashlib

@@ -1,14 +1,12 @@
-"""A shard of packed data: the requests of a split and of a partition, memory-mapped.
+"""Whole requests of packed data with their candidates: those of a shard, memory-mapped, or some of several shards.
 
-Whole requests of packed data with their candidates: those of a shard, or some of several shards.
+They may be seen with some of their features, such as those of a run that is judged on data packed for another.
 
 Letters: R requests · C candidates.
-
-Packed rows seen with some of their features, such as those of a run that is judged on data packed for another.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, overload
@@ -28,8 +26,6 @@ from corank.features.encoding import RowFeatures
 from corank.features.history_events import Events
 from corank.features.operands import OperandNames, Operands
 from corank.features.schema import PLACEMENTS, Placement, Schema
-
-Named = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -73,57 +69,41 @@ class LoggedRequests:
         start = self.request_start[requests]
         size = self.request_start[requests + 1] - start
         candidates = concat_ranges(start, size)
-
-        def select(arrays: Named) -> Named:
-            return {name: values[candidates] for name, values in arrays.items()}
-
-        return LoggedRequests(
-            request_start=np.append(0, np.cumsum(size)),
-            query=self.query.take(requests),
-            user=self.user[requests],
-            time=self.time[requests],
-            item=self.item[candidates],
-            level=self.level[candidates],
-            labels=select(self.labels),
-            scores=select(self.scores),
-            weight=None if self.weight is None else self.weight[candidates],
-            position=None if self.position is None else self.position[candidates],
-            columns=select(self.columns),
-            snapshot=self.snapshot.take(candidates),
-            cross=self.cross.take(candidates),
-            operands=self.operands.take(requests),
-        )
+        names = (part.name for part in fields(LoggedRequests))
+        taken = {n: _take(getattr(self, n), requests if n in _OF_REQUESTS else candidates) for n in names}
+        return LoggedRequests(**taken | {"request_start": np.append(0, np.cumsum(size))})
 
     def concat(self, *others: "LoggedRequests") -> "LoggedRequests":
         """Append other requests of the same data. Values of lists are copied unless all of them share them."""
         parts = (self, *others)
-        operands, *more = (part.operands.compact() for part in parts)
-        return LoggedRequests(
-            request_start=np.append(0, np.cumsum(np.concatenate([np.diff(p.request_start) for p in parts]))),
-            query=_join_rows([part.query for part in parts]),
-            user=np.concatenate([part.user for part in parts]),
-            time=np.concatenate([part.time for part in parts]),
-            item=np.concatenate([part.item for part in parts]),
-            level=np.concatenate([part.level for part in parts]),
-            labels=_join_named([part.labels for part in parts]),
-            scores=_join_named([part.scores for part in parts]),
-            weight=_join_known([part.weight for part in parts]),
-            position=_join_known([part.position for part in parts]),
-            columns=_join_named([part.columns for part in parts]),
-            snapshot=_join_rows([part.snapshot for part in parts]),
-            cross=_join_rows([part.cross for part in parts]),
-            operands=operands.concat(*more),
-        )
+        names = (part.name for part in fields(LoggedRequests))
+        joined = {name: _join([getattr(part, name) for part in parts]) for name in names}
+        sizes = np.concatenate([np.diff(part.request_start) for part in parts])
+        return LoggedRequests(**joined | {"request_start": np.append(0, np.cumsum(sizes))})
 
 
-def _join_named(parts: Sequence[Named]) -> Named:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+_OF_REQUESTS = ("request_start", "query", "user", "time", "operands")
 
 
-def _join_known(parts: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
-    """Join arrays that the log has for all requests or for none."""
-    known = [part for part in parts if part is not None]
-    return np.concatenate(known) if known else None
+def _take(values: Any, index: Longs) -> Any:
+    if isinstance(values, dict):
+        return {name: array[index] for name, array in values.items()}
+    if isinstance(values, Rows | Operands):
+        return values.take(index)
+    return None if values is None else values[index]
+
+
+def _join(parts: Sequence[Any]) -> Any:
+    """Join arrays that the log has for all requests or for none, rows, or operands."""
+    first = parts[0]
+    if isinstance(first, dict):
+        return {name: np.concatenate([part[name] for part in parts]) for name in first}
+    if isinstance(first, Rows):
+        return _join_rows(parts)
+    if isinstance(first, Operands):
+        compact, *others = (part.compact() for part in parts)
+        return compact.concat(*others)
+    return None if first is None else np.concatenate(parts)
 
 
 def _join_rows(parts: Sequence[Rows]) -> Rows:

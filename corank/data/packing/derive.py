@@ -1,22 +1,18 @@
-"""Packing's last steps: derived features (crosses, priors) computed, their encoders fitted, and rows completed.
+"""Packing's last steps: items' candidates counted, derived features (crosses, priors) computed, and rows completed.
 
-They come last, since they need histories that are cut, and priors that are counted.
-
-Counts of each item's candidates: of one shard, and merged into those of a split.
-
-A shard's counts are sparse, stored in files, and merged a range of items at a time: memory is that of a shard and,
-by item row, the number of its item.
+Derived features come last, since they need histories that are cut, and priors that are counted. A shard's counts of
+candidates are sparse, stored in files, and merged a range of items at a time: memory is that of a shard and, by item
+row, the number of its item.
 
 Letters: I items · L levels · M pairs of an item and a level.
 """
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -31,17 +27,18 @@ from corank.data.packed.history import request_operands
 from corank.data.packed.manifest import PackManifest, ShardCount
 from corank.data.packed.shard import scalar_features
 from corank.data.packed.split_counts import COUNTS, FILE, ORDINALS, mark_requests
-from corank.data.packing.event_pieces import ENCODERS
-from corank.data.packing.fit_encoders import MeasuredColumn, fit_features, fit_terms
+from corank.data.packing.first_pass import PackedTables, fit_terms
+from corank.data.packing.fit_encoders import MeasuredColumn, fit_features
 from corank.data.packing.shards import logged_operands
 from corank.data.packing.sources import PackSources
 from corank.data.packing.state import write_counts_of_values
 from corank.data.packing.workspace import PackWorkspace, write_beside
 from corank.data.tables import Table
+from corank.engine.base import SentByFields
 from corank.features.encoders import Encoders, assemble_rows, hashes_to_series, split_rows
 from corank.features.log_schema import TIME, DataSettings
 from corank.features.operands import OperandNames, OperandRows, Operands
-from corank.features.schema import CANDIDATE_PLACEMENTS, PLACEMENTS, Placement, Schema
+from corank.features.schema import CANDIDATE_PLACEMENTS, PLACEMENTS, Placement
 
 _TRAINING = "@training"
 
@@ -64,31 +61,33 @@ class RowGroup:
         return spill / "values" / f"{name}.arrow"
 
 
-def derive_columns(workspace: PackWorkspace, manifest: PackManifest, inputs: PackSources) -> Encoders:
+def derive_columns(
+    workspace: PackWorkspace, manifest: PackManifest, inputs: PackSources, tables: PackedTables
+) -> Encoders:
     """Add the derived features to all rows without them. Returns the complete encoders.
 
     Args:
         workspace: of the packing; histories are cut, and priors counted.
         manifest: of the packed data, but for the files.
         inputs: the tables, and the packing to continue from.
+        tables: encoders, items and users.
     """
-    schema, packed, spill = Schema(manifest.features), workspace.packed, workspace.spill
+    schema = inputs.schema
     shards = [(split, shard.name) for split, shards in manifest.splits.items() for shard in shards]
-    derive = DeriveValues(packed, spill, manifest)
-    workspace.run("derived values", derive, [*shards, ("", "")])
+    workspace.run("derived values", DeriveValues(tables, manifest), [*shards, ("", "")])
     groups = [RowGroup(p, *key) for key in shards for p in PLACEMENTS if p != "item" and schema.derived(p)]
     if schema.derived("item"):
         groups.append(RowGroup("item"))
-    workspace.run_here("derived encoders", lambda: _fit(workspace, schema, groups, inputs))
-    complete = CompleteRows(packed, spill, schema)
+    workspace.run_here("derived encoders", lambda: _fit(workspace, inputs, tables, groups))
+    complete = CompleteRows(tables)
     workspace.run("derived rows", complete, groups)
     return complete.encoders
 
 
-def _fit(workspace: PackWorkspace, schema: Schema, groups: list[RowGroup], inputs: PackSources) -> None:
+def _fit(workspace: PackWorkspace, inputs: PackSources, tables: PackedTables, groups: list[RowGroup]) -> None:
     """Fit the encoders of the derived features to the values of training rows, and save them with the others."""
-    spill = workspace.spill
-    tables = {
+    schema, spill = inputs.schema, workspace.spill
+    values = {
         placement: Table.scan_arrow(placement, [g.values(spill) for g in groups if g.placement == placement])
         for placement in dict.fromkeys(group.placement for group in groups)
     }
@@ -97,33 +96,24 @@ def _fit(workspace: PackWorkspace, schema: Schema, groups: list[RowGroup], input
     for name, feature in schema.derived().items():
         placement = schema.placement(name)
         time = None if placement == "item" else pl.col(TIME)
-        columns[name] = feature, MeasuredColumn(tables[placement], pl.col(name), training, time)
-    known = Encoders.load(spill / ENCODERS, schema, derived=False)
+        columns[name] = feature, MeasuredColumn(values[placement], pl.col(name), training, time)
     terms = fit_terms(inputs.start, schema, inputs.until)
     fitted = fit_features(columns, spill / "fit derived", workspace.engine, terms)
     write_counts_of_values(workspace.packed, schema, fitted.tallies)
-    Encoders(schema, known.fitted | fitted.encoders).save(workspace.packed / "encoders")
+    Encoders(schema, tables.encoders.fitted | fitted.encoders).save(workspace.packed / "encoders")
 
 
 @dataclass(frozen=True)
-class DeriveValues:
+class DeriveValues(SentByFields):
     """Computes the derived features of a shard, of which split and name are the task, or of all items: two blanks."""
 
-    folder: Path
-    """Of the packed data."""
-    spill: Path
+    tables: PackedTables
     manifest: PackManifest
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state sent to a worker, without what is mapped here."""
-        return {part.name: getattr(self, part.name) for part in fields(self)}
 
     @cached_property
     def packed(self) -> PackedDataset:
         """The packed data, without derived features."""
-        schema = Schema(self.manifest.features)
-        encoders = Encoders.load(self.spill / ENCODERS, schema, derived=False)
-        return PackedDataset.load(self.folder, self.manifest, encoders, derived=False)
+        return PackedDataset.load(self.tables.folder, self.manifest, self.tables.encoders, derived=False)
 
     def __call__(self, key: tuple[str, str]) -> None:
         """Write the values of the rows."""
@@ -142,7 +132,7 @@ class DeriveValues:
         )
         self._write(RowGroup("query", split, name), values, np.full(len(shard), split == "train"), shard.time)
         request_of = np.repeat(requests, np.diff(shard.request_start))
-        wanted, folder = OperandNames.of(schema, "cross"), logged_operands(self.spill, split, name)
+        wanted, folder = OperandNames.of(schema, "cross"), logged_operands(self.tables.spill, split, name)
         logged = Operands.load(folder, wanted, len(request_of))
         pairs = OperandRows.pairs(schema, operands, packed.item_operands, request_of, shard.item, logged)
         times = shard.time[request_of]
@@ -161,35 +151,29 @@ class DeriveValues:
     def _write(self, group: RowGroup, values: Derived, training: Mask, times: Longs) -> None:
         if values:
             columns = {name: _to_series(column) for name, column in values.items()}
-            with write_beside(group.values(self.spill)) as partial:
+            with write_beside(group.values(self.tables.spill)) as partial:
                 write_frame(partial, pl.DataFrame({_TRAINING: training, TIME: times} | columns))
 
 
 @dataclass(frozen=True)
-class CompleteRows:
+class CompleteRows(SentByFields):
     """Adds the derived features to the rows of a group: the task."""
 
-    folder: Path
-    """Of the packed data."""
-    spill: Path
-    schema: Schema
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state sent to a worker, without what is read here."""
-        return {part.name: getattr(self, part.name) for part in fields(self)}
+    tables: PackedTables
 
     @cached_property
     def encoders(self) -> Encoders:
         """The complete encoders."""
-        return Encoders.load(self.folder / "encoders", self.schema)
+        return Encoders.load(self.tables.folder / "encoders", self.tables.schema)
 
     def __call__(self, group: RowGroup) -> None:
         """Write complete rows in the place of those that lack features; what is complete stays as it is."""
-        placed = self.schema.row_features(group.placement)
-        known, derived = scalar_features(self.schema, group.placement), self.schema.derived(group.placement)
-        values = read_frame(group.values(self.spill))
+        schema = self.tables.schema
+        placed = schema.row_features(group.placement)
+        known, derived = scalar_features(schema, group.placement), schema.derived(group.placement)
+        values = read_frame(group.values(self.tables.spill))
         for part, names in (("ids", placed.ids), ("numbers", placed.numbers)):
-            path, features = group.folder(self.folder) / f"{part}.npy", placed.select(names)
+            path, features = group.folder(self.tables.folder) / f"{part}.npy", placed.select(names)
             old = read_array(path)
             if old.shape[1] == (len(features.ids) if part == "ids" else features.width):
                 continue  # the task ran before, or there is no derived feature of this sort

@@ -1,27 +1,22 @@
-"""An earlier packing, which another continues.
-
-The times from which a packing reads its tables: all rows, or those that an earlier packing does not hold.
-
-Growth of vocabularies from one packing to the next.
-"""
+"""An earlier packing, which another continues: from when on tables are read, and how vocabularies grow."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import polars as pl
 
 from corank.core.hash_index import Keys
-from corank.core.time import FOREVER, MILLISECOND, NEVER, floor_times
+from corank.core.time import MILLISECOND, NEVER, floor_times
 from corank.core.types import Report
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.manifest import ContinuedFrom, GrownRows, PackManifest
 from corank.data.packing.state import read_counts_of_values
-from corank.data.tables import Table
+from corank.data.tables import KeepRows, Table
+from corank.engine.base import SentByFields
 from corank.features.encoders import Encoders
 from corank.features.encoding import Encoder, Vocabulary
 from corank.features.log_schema import DataSettings
@@ -31,7 +26,7 @@ from corank.features.training_values import GROWTH, EarlierTally, max_rows_of
 
 
 @dataclass(frozen=True)
-class EarlierPack:
+class EarlierPack(SentByFields):
     """Packed data that a packing continues: their state is reused, their rows are not read again."""
 
     folder: Path
@@ -47,23 +42,14 @@ class EarlierPack:
     @classmethod
     def of(cls, packed: PackedDataset, fixed: bool = False) -> Self:
         """Describe packed data."""
-        manifest, location = packed.manifest, packed.location
-        named = str(location.absolute() if isinstance(location, Path) else location)
-        return cls(packed.folder, named, manifest, manifest.through, fixed)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state sent to a worker, without what is mapped here."""
-        return {part.name: getattr(self, part.name) for part in fields(self)}
+        location = packed.location.absolute() if isinstance(packed.location, Path) else packed.location
+        return cls(packed.folder, str(location), packed.manifest, packed.manifest.through, fixed)
 
     @property
     def origin(self) -> ContinuedFrom:
         """The record of these in the manifest of the new packed data."""
-        return ContinuedFrom(
-            location=self.location,
-            fingerprint=self.manifest.fingerprint,
-            through=self.through,
-            fixed=self.fixed,
-        )
+        mark = self.manifest.fingerprint
+        return ContinuedFrom(location=self.location, fingerprint=mark, through=self.through, fixed=self.fixed)
 
     @cached_property
     def schema(self) -> Schema:
@@ -114,10 +100,8 @@ class EarlierPack:
 
     def tally(self, name: str) -> EarlierTally | None:
         """The counts of the values of a feature; None if it has no vocabulary."""
-        counts, encoder = (
-            read_counts_of_values(self.folder, self.schema, name),
-            self.encoders.fitted.get(name),
-        )
+        counts = read_counts_of_values(self.folder, self.schema, name)
+        encoder = self.encoders.fitted.get(name)
         if counts is None or not isinstance(encoder, Vocabulary):
             return None
         return EarlierTally(counts, encoder.values, self.through, self.fixed)
@@ -127,23 +111,6 @@ def _settings(schema: Schema, name: str) -> dict[str, Any]:
     feature = schema.features[name]
     left_out = {*feature.unpacked_settings, *GROWTH}
     return feature.model_dump(mode="json", exclude=left_out) | {"column": schema.column(name)}
-
-
-def end_of_training(training_end: int, last: int) -> int:
-    """Return when training ends, ms UTC: after the last row of the log, if that is before, or by no time."""
-    return min(training_end, last + 1) if training_end != FOREVER else last + 1
-
-
-@dataclass(frozen=True)
-class KeepLater:
-    """Keeps the rows of a table from a time on."""
-
-    later: pl.Expr
-    """Whether a row is one of them."""
-
-    def __call__(self, frame: pl.LazyFrame) -> pl.LazyFrame:
-        """Filter."""
-        return frame.filter(self.later)
 
 
 @dataclass(frozen=True)
@@ -219,19 +186,19 @@ class PackStart:
 
     def keep_log(self, log: Table, data: DataSettings) -> Table:
         """Leave out the rows of the log that are not read."""
-        return _keep(log, data.time, self.log_from)
+        return _keep_since(log, data.time, self.log_from)
 
     def keep_events(self, name: str, table: Table, column: str) -> Table:
         """Leave out the rows of a table of events that are not read; `column` has the times."""
-        return _keep(table, column, self.tables_from.get(name, NEVER))
+        return _keep_since(table, column, self.tables_from.get(name, NEVER))
 
 
 FROM_BEGIN = PackStart()
 """Reads all rows."""
 
 
-def _keep(table: Table, column: str, since: int) -> Table:
-    return table if since == NEVER else table.keep(KeepLater(table.since(column, since)))
+def _keep_since(table: Table, column: str, since: int) -> Table:
+    return table if since == NEVER else table.keep(KeepRows(table.since(column, since)))
 
 
 def _events(schema: Schema, data: DataSettings) -> Iterable[tuple[str, timedelta]]:
@@ -241,12 +208,10 @@ def _events(schema: Schema, data: DataSettings) -> Iterable[tuple[str, timedelta
             yield history.events, data.matures(history.event) if history.event else timedelta()
 
 
-def find_grown(earlier: EarlierPack, encoders: Encoders) -> Mapping[str, GrownRows]:
-    """Count the values that vocabularies admitted and evicted, by feature whose vocabulary continued.
+def report_grown(report: Report, earlier: EarlierPack, encoders: Encoders) -> Mapping[str, GrownRows]:
+    """Report how vocabularies grew and shrank, and which features are new.
 
-    Args:
-        earlier: the packing before.
-        encoders: of the new one.
+    Returns how many values were admitted and evicted, by feature whose vocabulary continued.
     """
     counts = {}
     carried = earlier.find_carried(encoders.schema)
@@ -258,21 +223,11 @@ def find_grown(earlier: EarlierPack, encoders: Encoders) -> Mapping[str, GrownRo
         if len(before.values) and len(encoder.values):
             kept = int((Keys(before.values.sort()).find(encoder.values) >= 0).sum())
         most = max_rows_of(encoders.schema.features[name])
-        counts[name] = GrownRows(
-            admitted=len(encoder.values) - kept,
-            evicted=len(before.values) - kept,
-            free=None if most is None else most - len(encoder.values),
-        )
-    return counts
-
-
-def report_grown(report: Report, earlier: EarlierPack, encoders: Encoders) -> Mapping[str, GrownRows]:
-    """Report how vocabularies grew and shrank, and which features are new. Returns the counts."""
-    counts = find_grown(earlier, encoders)
-    for name, grown in counts.items():
-        free = "" if grown.free is None else f", {grown.free:,} free"
-        report(f"{name}: {grown.admitted:,} rows admitted, {grown.evicted:,} evicted{free}")
-    carried = earlier.find_carried(encoders.schema)
+        admitted, evicted = len(encoder.values) - kept, len(before.values) - kept
+        free = None if most is None else most - len(encoder.values)
+        counts[name] = GrownRows(admitted=admitted, evicted=evicted, free=free)
+        room = "" if free is None else f", {free:,} free"
+        report(f"{name}: {admitted:,} rows admitted, {evicted:,} evicted{room}")
     learnt = encoders.fitted.keys() | encoders.schema.priors().keys()
     fresh = [name for name in encoders.schema.features if name in learnt - carried]
     if fresh:

@@ -4,10 +4,9 @@ Letters: E events.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,14 +15,14 @@ from corank.core.arrays import read_frame, write_frame
 from corank.core.time import NEVER
 from corank.core.types import Longs
 from corank.data.event_tables import EventColumns
-from corank.data.packing.earlier_pack import PackStart
-from corank.data.packing.event_pieces import ENCODERS
+from corank.data.packing.first_pass import PackedTables
 from corank.data.packing.sources import PackSources
 from corank.data.packing.workspace import PackWorkspace, write_beside, write_counts
 from corank.data.point_in_time import VersionedRows
-from corank.data.tables import RowRange, Table, cut_table
+from corank.data.tables import RowRange, cut_table
+from corank.engine.base import SentByFields
 from corank.features.encoders import Encoders
-from corank.features.log_schema import FROM, ID, ITEM, TIME, USER, DataSettings
+from corank.features.log_schema import ITEM, TIME, USER
 from corank.features.operands import OperandNames, OperandRows, Operands
 from corank.features.priors import CountedFeature
 from corank.features.schema import Placement, Schema
@@ -72,113 +71,88 @@ def select_item_operands(
 
 
 @dataclass(frozen=True)
-class CountEvents:
+class CountEvents(SentByFields):
     """Keys the events of a range of rows of a table for all priors of it; the task is its number and the range."""
 
-    schema: Schema
-    data: DataSettings
+    inputs: PackSources
+    tables: PackedTables
     name: str
     """Of the table among `data.events`."""
-    table: Table
-    packed: Path
-    """The packed data."""
-    spill: Path
-    start: PackStart
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state sent to a worker, without what is mapped here."""
-        return {part.name: getattr(self, part.name) for part in fields(self)}
 
     @property
-    def users_file(self) -> Path:
+    def _users_file(self) -> Path:
         """The rows of the users of the events."""
-        return self.spill / f"events.{self.name}.users.arrow"
+        return self.tables.spill / f"events.{self.name}.users.arrow"
 
     @property
-    def columns(self) -> EventColumns:
-        """Those of the table."""
-        return EventColumns.of(self.data.events[self.name], self.data)
-
-    @cached_property
-    def _encoders(self) -> Encoders:
-        return Encoders.load(self.spill / ENCODERS, self.schema, derived=False)
-
-    @cached_property
-    def _items(self) -> VersionedRows:
-        keys = read_frame(self.packed / "items" / "keys.arrow")
-        return VersionedRows(keys.rename({"item": ID, "valid_from": FROM}))
-
-    @cached_property
-    def _item_operands(self) -> Operands:
-        wanted = OperandNames.of(self.schema, "item")
-        return Operands.load(self.packed / "items" / "operands", wanted, len(self._items.frame))
+    def _columns(self) -> EventColumns:
+        return EventColumns.of(self.inputs.data.events[self.name], self.inputs.data)
 
     @cached_property
     def _users(self) -> VersionedRows:
-        return VersionedRows(read_frame(self.users_file))
+        return VersionedRows(read_frame(self._users_file))
 
     @cached_property
     def _priors(self) -> Mapping[int, tuple[str, CountedFeature]]:
         """Name and settings by the number that they have among all priors."""
-        return {n: p for n, p in enumerate(self.schema.priors().items()) if p[1].events == self.name}
+        return {n: p for n, p in enumerate(self.tables.schema.priors().items()) if p[1].events == self.name}
 
-    def write_users(self, users: Table | None) -> None:
+    def write_users(self) -> None:
         """Check all events, and write the rows of their users. Raises DataError."""
-        kind = read_frame(self.packed / "users.arrow")["user"].dtype
-        self.columns.check(self.table, kind, self._items.ids.values.dtype)
-        named = self.schema.column_names(event_operands(self.schema, self.name, "query").names)
-        columns = [column for column in named if column != self.data.user]
-        wanted = self.table.distinct(self.columns.user) if columns else pl.Series(dtype=kind)
+        table, users, key = self.inputs.events[self.name], self.inputs.users, self.inputs.data.user
+        kind = self.tables.users.ids.values.dtype
+        self._columns.check(table, kind, self.tables.items.ids.values.dtype)
+        named = self.tables.schema.column_names(self._operands("query").names)
+        columns = [column for column in named if column != key]
+        wanted = table.distinct(self._columns.user) if columns else pl.Series(dtype=kind)
         if users is None or not columns:
             versions = VersionedRows.from_ids(wanted)
         else:
-            versions, _ = VersionedRows.read(users, self.data.user, columns, wanted, only=True)
-        with write_beside(self.users_file) as partial:
+            versions, _ = VersionedRows.read(users, key, columns, wanted, only=True)
+        with write_beside(self._users_file) as partial:
             write_frame(partial, versions.frame)
 
     def __call__(self, task: tuple[int, RowRange]) -> None:
         """Write a piece of the range for each prior. Raises DataError."""
         number, rows = task
+        table, schema = self.inputs.events[self.name], self.tables.schema
         counts: dict[int, list[pl.DataFrame]] = {n: [] for n in self._priors}
-        for batch in rows.read(self.table, self.columns.select(self.table)):
-            operands = OperandRows.pairs(
-                self.schema, self._of_users(batch), self._of_items(batch), np.arange(len(batch)), None
-            )
+        for batch in rows.read(table, self._columns.select(table)):
+            users, items = self._of_users(batch), self._of_items(batch)
+            operands = OperandRows.pairs(schema, users, items, np.arange(len(batch)), None)
             for n, (_, prior) in self._priors.items():
-                counts[n].append(prior.count_events(batch, self.data, operands))
+                counts[n].append(prior.count_events(batch, self.inputs.data, operands))
         for n, frames in counts.items():
-            since = self.start.periods.get(self._priors[n][0], NEVER)
-            write_counts(self.spill, n, f"{number:05d}", pl.concat(frames), since)
+            since = self.inputs.start.periods.get(self._priors[n][0], NEVER)
+            write_counts(self.tables.spill, n, f"{number:05d}", pl.concat(frames), since)
+
+    def _operands(self, placement: Placement) -> OperandNames:
+        return event_operands(self.tables.schema, self.name, placement)
 
     def _of_users(self, events: pl.DataFrame) -> Operands:
         """The operands of the events' users, at the time of each event: (E)."""
-        wanted = event_operands(self.schema, self.name, "query")
-        columns = {name: self.schema.column(name) for name in wanted.names}
+        wanted, key = self._operands("query"), self.inputs.data.user
+        columns = {name: self.tables.schema.column(name) for name in wanted.names}
         user_rows = pl.DataFrame()
-        if set(columns.values()) - {self.data.user}:
+        if set(columns.values()) - {key}:
             user_rows = self._users.frame[self._users.find(events[USER], events[TIME].to_numpy())]
-        value = lambda name: events[USER] if columns[name] == self.data.user else user_rows[columns[name]]  # noqa: E731
-        return Operands.of(self._encoders, wanted, value, len(events))
+        value = lambda name: events[USER] if columns[name] == key else user_rows[columns[name]]  # noqa: E731
+        return Operands.of(self.tables.encoders, wanted, value, len(events))
 
     def _of_items(self, events: pl.DataFrame) -> Operands:
         """The operands of the events' items, at the time of each event: (E)."""
-        item, time = self._items.ids.find(events[ITEM]), events[TIME].to_numpy()
+        tables = self.tables
+        item, time = tables.items.ids.find(events[ITEM]), events[TIME].to_numpy()
         row = np.full(len(events), -1)
         known = np.flatnonzero(item >= 0)
-        row[known] = self._items.find_at(item[known], time[known])
-        wanted = event_operands(self.schema, self.name, "item")
-        return select_item_operands(
-            self._item_operands, self._encoders, wanted, self.data.item, row, events[ITEM]
-        )
+        row[known] = tables.items.find_at(item[known], time[known])
+        wanted, key = self._operands("item"), self.inputs.data.item
+        return select_item_operands(tables.item_operands, tables.encoders, wanted, key, row, events[ITEM])
 
 
-def count_events(workspace: PackWorkspace, inputs: PackSources, name: str) -> int:
+def count_events(workspace: PackWorkspace, inputs: PackSources, tables: PackedTables, name: str) -> int:
     """Key the events of a table for the priors that count them. Returns of how many ranges. Raises DataError."""
-    table = inputs.events[name]
-    count = CountEvents(
-        inputs.schema, inputs.data, name, table, workspace.packed, workspace.spill, inputs.start
-    )
-    workspace.run_here(f"users of events {name}", lambda: count.write_users(inputs.users))
-    ranges = cut_table(table)
+    count, ranges = CountEvents(inputs, tables, name), cut_table(inputs.events[name])
+    workspace.run_here(f"users of events {name}", count.write_users)
     workspace.run(f"count events {name}", count, list(enumerate(ranges)))
     return len(ranges)

@@ -1,6 +1,4 @@
-"""Tables → encoders, from training rows alone.
-
-Columns of tables, measured range by range, and encoders fitted to what was measured.
+"""Columns of tables, measured range by range, and encoders fitted to what was measured of training rows.
 
 What has a row for each distinct value is spread over files by a hash of the value, and merged one hash partition at a
 time: no task holds all values.
@@ -16,17 +14,12 @@ import polars as pl
 
 from corank.core.arrays import read_frame, write_frame
 from corank.core.types import Hashes
-from corank.data.column_sources import Source
-from corank.data.event_tables import EventColumns
-from corank.data.log_rows import log_splits
-from corank.data.packing.earlier_pack import PackStart
 from corank.data.packing.workspace import write_beside
 from corank.data.tables import RowRange, Table, cut_table
 from corank.engine.base import Engine
 from corank.features.encoding import Encoder, hash_values
 from corank.features.feature_kind import FeatureKind
-from corank.features.log_schema import ROW, DataSettings
-from corank.features.schema import Schema, events_table
+from corank.features.log_schema import ROW
 from corank.features.training_values import (
     ColumnMeasure,
     EarlierTally,
@@ -74,22 +67,16 @@ class MeasureRange:
         columns += [time.alias(f"time {name}") for name, time in times.items()]
         parts: list[list[pl.DataFrame]] = [[] for _ in self.wanted]
         try:
-            self._add(rows, columns, list(filters), parts)
+            for batch in rows.read(self.table, columns):
+                chosen = {None: batch} | {n: batch.filter(pl.col(f"where {n}")) for n in filters}
+                for n, (column, measurement) in enumerate(self.wanted):
+                    some = chosen[None if column.where is None else str(column.where)]
+                    timed = measurement.measure.timed and column.time is not None
+                    of_times = some[f"time {column.time}"].to_numpy() if timed else None
+                    parts[n].append(measurement.part(some[f"value {n}"], some[ROW].to_numpy(), of_times))
         except pl.exceptions.PolarsError as error:
             raise self.table.unreadable(error) from None
         return [self._merge(rows, n, some) for n, some in enumerate(parts)]
-
-    def _add(
-        self, rows: RowRange, columns: list[pl.Expr], filters: list[str], parts: list[list[pl.DataFrame]]
-    ) -> None:
-        """Add the parts of each batch of the range."""
-        for batch in rows.read(self.table, columns):
-            chosen = {None: batch} | {n: batch.filter(pl.col(f"where {n}")) for n in filters}
-            for n, (column, measurement) in enumerate(self.wanted):
-                some = chosen[None if column.where is None else str(column.where)]
-                timed = measurement.measure.timed and column.time is not None
-                times = some[f"time {column.time}"].to_numpy() if timed else None
-                parts[n].append(measurement.part(some[f"value {n}"], some[ROW].to_numpy(), times))
 
     def _merge(self, rows: RowRange, n: int, parts: list[pl.DataFrame]) -> "pl.DataFrame | SpreadPart":
         """Merge the parts of batches."""
@@ -256,66 +243,3 @@ def fit_features(
             measured[name][measurement] = result
     encoders = {name: encoder for name in features if (encoder := fitted[name]) is not None}
     return FittedFeatures(encoders, tallies)
-
-
-Tables = Mapping[Source, Table | None]
-
-
-def fit_terms(start: PackStart, schema: Schema, until: int) -> FitTerms:
-    """Collect the terms of fitting: the state of an earlier packing for features that are the same."""
-    if start.earlier is None:
-        return FitTerms(until)
-    tallies = {name: start.earlier.tally(name) for name in schema.features if name in start.carried}
-    known = {name: tally for name, tally in tallies.items() if tally is not None}
-    return FitTerms(until, start.earlier.frozen(schema), known)
-
-
-def fit_encoders(
-    schema: Schema,
-    data: DataSettings,
-    found: dict[str, Source],
-    tables: Tables,
-    events: Mapping[str, Table],
-    since: int,
-    spill: Path,
-    engine: Engine,
-    terms: FitTerms,
-) -> FittedFeatures:
-    """Fit the encoder of every feature of a column. Rows are counted before duplicates are dropped.
-
-    Args:
-        schema: the features.
-        data: the settings of the tables.
-        found: the table that each feature is read from.
-        tables: the tables by name.
-        events: those of `data.events`, by name.
-        since: events before it, ms UTC, are of an earlier packing.
-        spill: a folder for files, which is made.
-        engine: runs the tasks.
-        terms: what else is known.
-
-    Raises:
-        DataError: for values that a feature's kind cannot encode; it names the feature.
-    """
-    log = tables["log"]
-    assert log is not None
-    training = log_splits(log, data)["train"]
-    columns = {}
-    for name, source in found.items():
-        if schema.table_of(name) != name:
-            continue  # a history has the encoder of its items
-        column, feature = schema.column(name), schema.columns()[name]
-        if source == "events":
-            name_of_table = str(events_table(schema, name))
-            time = EventColumns.of(data.events[name_of_table], data).time
-            moment = events[name_of_table].moment(time)
-            before = (moment < data.training_end()) & (moment >= since)
-            # a list of one value, since the feature reads lists
-            one = pl.concat_list(pl.col(column))
-            columns[name] = feature, MeasuredColumn(events[name_of_table], one, before, moment)
-            continue
-        own_id = (source, column) in {("items", data.item), ("users", data.user)}
-        table = (None if own_id else tables[source]) or log
-        of_log = (training, log.moment(data.time)) if table is log else ()
-        columns[name] = feature, MeasuredColumn(table, pl.col(column), *of_log)
-    return fit_features(columns, spill, engine, terms)

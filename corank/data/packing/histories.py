@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from corank.core.arrays import append_array, read_array, read_frame, write_frame, write_views
+from corank.core.arrays import read_array, read_frame, write_frame, write_views
 from corank.core.ragged import Ragged
 from corank.core.types import Ints, Longs
-from corank.data.packing.event_pieces import ENCODERS, ListPieces, encode_events, write_events
+from corank.data.packing.event_pieces import ListPieces, encode_events, write_events
+from corank.data.packing.first_pass import PackedTables
 from corank.data.packing.known_events import write_earlier_events, write_known_events
 from corank.data.packing.sources import PackSources
 from corank.data.packing.workspace import PackWorkspace, find_pieces, write_beside
-from corank.features.encoders import Encoders
 from corank.features.history_events import EventParts, Events, History
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
@@ -41,12 +41,11 @@ class SortEvents:
         """Return where the sorted events of a range are written."""
         return self.spill / f"{self.name}.sorted" / f"{n:05d}.arrow"
 
-    def __call__(self, n: int) -> int:
-        """Sort the n-th range by user, time and row. Returns how many events it has."""
+    def __call__(self, n: int) -> None:
+        """Sort the n-th range by user, time and row."""
         events = pl.concat(self._read(*self.bounds(n))).sort("user", "times", "row")
         with write_beside(self.path(n)) as partial:
             write_frame(partial, events.drop("row"))
-        return len(events)
 
     def _read(self, first: int, end: int) -> Iterator[pl.DataFrame]:
         for path in self.pieces:
@@ -54,23 +53,14 @@ class SortEvents:
             a, b = np.searchsorted(piece["user"].to_numpy(), [first, end]).tolist()
             yield piece[a:b]
 
-    def join(self, folder: Path, sizes: Sequence[int]) -> int:
-        """Write the events of all ranges as one `Events`, in the memory of a range.
-
-        Returns:
-            How many are of items that are not in the tables.
-        """
+    def join(self, folder: Path) -> int:
+        """Write the events of all ranges as one `Events`. Returns how many are of items that are not in the tables."""
+        lengths = []
+        for n in range(self.ranges):
+            user, (first, end) = read_frame(self.path(n))["user"].to_numpy(), self.bounds(n)
+            lengths.append(np.bincount(user - first, minlength=end - first))
         frames = (read_frame(self.path(n)) for n in range(self.ranges))
-        unknown = write_events(folder, self.name, self.parts, frames, sum(sizes))
-        before = 0
-        with append_array(folder / f"{self.name}.offsets.npy", (self.users + 1,), np.int64) as offsets:
-            offsets(np.zeros(1, dtype=np.int64))
-            for n in range(self.ranges):
-                user, (first, end) = read_frame(self.path(n))["user"], self.bounds(n)
-                of_user = np.bincount(user.to_numpy() - first, minlength=end - first)
-                offsets(before + np.cumsum(of_user))
-                before += len(user)
-        return unknown
+        return write_events(folder, self.name, self.parts, frames, lengths)
 
 
 @dataclass(frozen=True)
@@ -106,38 +96,42 @@ class CutHistories:
 
 
 def write_histories(
-    workspace: PackWorkspace, inputs: PackSources, partitions: int, shards: Sequence[tuple[str, str]]
+    workspace: PackWorkspace,
+    inputs: PackSources,
+    tables: PackedTables,
+    partitions: int,
+    shards: Sequence[tuple[str, str]],
 ) -> None:
     """Sort the events that the partitions left, and cut the histories of all requests.
 
     Args:
         workspace: of the packing.
         inputs: the tables, and the packing to continue from.
+        tables: encoders, items and users.
         partitions: of the log; users are cut into as many ranges.
         shards: split and name of each.
     """
     schema, data = inputs.schema, inputs.data
     folder = workspace.packed / "events"
     folder.mkdir(exist_ok=True)
-    users = len(read_frame(workspace.packed / "users.arrow"))
     lists: dict[str, tuple[ListPieces, Mapping[str, int]]] = {}
     for name, history in {history.events: history for history in schema.histories().values()}.items():
         of = ", ".join(n for n, h in schema.histories().items() if h.events == name)
         parts = EventParts.of(schema, name)
         if history.lists is not None:
-            listed = ListPieces(workspace.spill, history, parts)
-            base, unknown = listed.join(folder, partitions)
+            listed = ListPieces(workspace.spill, history)
+            base, unknown = listed.join(folder, parts, partitions)
             lists[name] = listed, base
         else:
             if history.table is not None:
-                pieces = encode_events(workspace, inputs, history)
+                pieces = encode_events(workspace, inputs, tables, history)
             else:
-                encoders = Encoders.load(workspace.spill / ENCODERS, schema, derived=False)
-                pieces = write_earlier_events(workspace, inputs, history, encoders)
+                pieces = write_earlier_events(workspace, inputs, tables, history)
                 pieces += find_pieces(workspace.spill, name, partitions)
+            users = len(tables.users.ids.values)
             sort = SortEvents(name, pieces, users, partitions, workspace.spill, parts)
-            sizes = workspace.run(f"events {name}", sort, range(partitions))
-            unknown = sort.join(folder, sizes)
+            workspace.run(f"events {name}", sort, range(partitions))
+            unknown = sort.join(folder)
         if unknown and not history.values:
             workspace.report(
                 f"{of}: {unknown:,} events are of items that the tables do not know; they count as an unknown item"

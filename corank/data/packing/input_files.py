@@ -11,7 +11,6 @@ import polars as pl
 from corank.core.errors import DataError
 from corank.core.objects import is_url
 from corank.core.time import NEVER
-from corank.core.types import Report
 from corank.data.event_tables import EventColumns
 from corank.data.packed.manifest import InputFile, InputFiles
 from corank.data.packing.earlier_pack import PackStart
@@ -97,16 +96,19 @@ def survey_files(
         }
         input_files[name] = _survey(workspace, data, start, name, column, files, known.get(name, {}))
         kept = [
-            files[path].path for path, input_file in input_files[name].items() if _is_read(input_file, since)
+            files[path].path
+            for path, file in input_files[name].items()
+            if since == NEVER or file.last is None or file.last >= since
         ]
         # of a table without later rows one file is read for the columns
         read[name] = kept or [list(files.values())[-1].path]
-        _report_late(workspace.report, name, input_files[name])
+        for path, file in input_files[name].items():
+            for day, rows in file.late.items():
+                workspace.report(
+                    f"{name}: {rows:,} rows of {day} in {path} came after that day was packed, and are left out; "
+                    f"`--repack {day}` takes them in"
+                )
     return input_files, read
-
-
-def _is_read(file: InputFile, since: int) -> bool:
-    return since == NEVER or file.last is None or file.last >= since
 
 
 def _survey(
@@ -144,12 +146,3 @@ def _is_open(file: SourceFile, known: InputFile | None, since: int) -> bool:
     if known is None or file.version is None or known.version != file.version:
         return True
     return known.last is None or known.last >= since
-
-
-def _report_late(report: Report, name: str, files: Mapping[str, InputFile]) -> None:
-    for path, file in files.items():
-        for day, rows in file.late.items():
-            report(
-                f"{name}: {rows:,} rows of {day} in {path} came after that day was packed, and are left out; "
-                f"`--repack {day}` takes them in"
-            )

@@ -1,13 +1,12 @@
-"""The events of tables of their own that later packings still need, unchanged from the tables.
+"""Past events that later requests may still read: kept for later packings, and taken over from an earlier one.
 
-The events of an earlier packing, as pieces for `SortEvents`: encoded again, of users that are still known.
+Events of tables of their own are kept unchanged from the tables; those of the log are taken from the earlier packing's
+histories, encoded again, of users that are still known.
 
 Letters: E events.
-
-Selects the past events that later requests may still read.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -22,6 +21,7 @@ from corank.core.time import MILLISECOND, NEVER, floor_times
 from corank.core.types import Ints, Longs, Mask
 from corank.data.event_tables import EventColumns
 from corank.data.packing.earlier_pack import EarlierPack
+from corank.data.packing.first_pass import PackedTables
 from corank.data.packing.sources import PackSources
 from corank.data.packing.state import STATE, keep_from
 from corank.data.packing.workspace import PackWorkspace, write_beside, write_piece
@@ -42,16 +42,15 @@ class EventTrim:
     """Events of a user before the bound, at most."""
 
     @classmethod
-    def of(cls, histories: Iterable[History], since: int, data: DataSettings) -> Self:
+    def of(cls, histories: Sequence[History], since: int, data: DataSettings) -> Self:
         """Trim for requests from a time on, ms UTC, of histories that share the events."""
-        history_list = list(histories)
         bounds = []
-        for history in history_list:
+        for history in histories:
             cut = since
             if history.every is not None:
                 cut = int(floor_times(np.array([since]), history.every, data.timezone)[0])
             bounds.append(cut - history.known_after(data) // MILLISECOND)
-        return cls(min(bounds), max(history.last for history in history_list))
+        return cls(min(bounds), max(history.last for history in histories))
 
     def mark(self, user: Longs, time: Longs) -> Mask:
         """Mark the events to keep, of users one after another, the oldest first: (E,), (E,) → (E,)."""
@@ -121,10 +120,8 @@ def _write(workspace: PackWorkspace, inputs: PackSources, path: Path, sharing: S
     """Write the events of a file: those of the rows of their table, and those of the earlier packing."""
     name = str(sharing[0].table)
     trim = EventTrim.of(sharing, inputs.until, inputs.data)
-    attributes = event_attributes(inputs, sharing[0])
-    columns = EventColumns.of(inputs.data.events[name], inputs.data, sharing[0])
     table, folder = inputs.events[name], workspace.spill / f"known {path.stem}"
-    wanted = [*columns.select(table), *(pl.col(c).alias(event_column(c)) for c in attributes)]
+    wanted = select_events(inputs, sharing[0])
     since = inputs.start.events.get(sharing[0].events, NEVER)
     trimmed = TrimEvents(table, wanted, since, inputs.until, trim, folder)
     files = workspace.run(f"known events {path.stem}", trimmed, list(enumerate(cut_table(table))))
@@ -141,6 +138,13 @@ def _write(workspace: PackWorkspace, inputs: PackSources, path: Path, sharing: S
 def event_attributes(inputs: PackSources, history: History) -> list[str]:
     """Name the columns of a table that are attributes of its events."""
     return inputs.schema.column_names(EventParts.of(inputs.schema, history.events).attributes)
+
+
+def select_events(inputs: PackSources, history: History) -> list[pl.Expr]:
+    """Select the columns that are read of a history's table: USER, ITEM, TIME, and the attributes of its events."""
+    table, settings = inputs.events[str(history.table)], inputs.data.events[str(history.table)]
+    columns = EventColumns.of(settings, inputs.data, history).select(table)
+    return [*columns, *(pl.col(c).alias(event_column(c)) for c in event_attributes(inputs, history))]
 
 
 def read_known_events(
@@ -177,15 +181,15 @@ USERS = 2**17
 
 
 def write_earlier_events(
-    workspace: PackWorkspace, inputs: PackSources, history: History, encoders: Encoders
+    workspace: PackWorkspace, inputs: PackSources, tables: PackedTables, history: History
 ) -> list[Path]:
     """Write the log's events of an earlier packing. Returns the pieces, none if it had no such events.
 
     Args:
-        workspace: of the packing; items and users are written.
+        workspace: of the packing.
         inputs: the tables, and the packing to continue from.
+        tables: encoders, items and users.
         history: one of those that share the events.
-        encoders: of the features of columns.
     """
     name, earlier = history.events, inputs.start.earlier
     if earlier is None:
@@ -195,28 +199,21 @@ def write_earlier_events(
         return []
     sharing = [h for h in inputs.schema.histories().values() if h.events == name]
     trim = EventTrim.of(sharing, inputs.start.since, inputs.data)
-    paths = []
-    for n, piece in enumerate(_encode(inputs, workspace.packed, history, encoders, trim)):
-        write_piece(workspace.spill, name, f"earlier-{n:05d}", piece)
-        paths.append(workspace.spill / name / f"earlier-{n:05d}.arrow")
-    return paths
+    pieces = _encode(earlier, inputs.start.events[name], tables, history, trim)
+    return [write_piece(tables.spill, name, f"earlier-{n:05d}", piece) for n, piece in enumerate(pieces)]
 
 
 def _encode(
-    inputs: PackSources, packed: Path, history: History, encoders: Encoders, trim: EventTrim
+    earlier: EarlierPack, since: int, tables: PackedTables, history: History, trim: EventTrim
 ) -> Iterator[pl.DataFrame]:
-    """Encode the events of some users at a time."""
-    earlier = inputs.start.earlier
-    assert earlier is not None
+    """Encode the events before a time, of some users at a time."""
     parts = EventParts.of(earlier.schema, history.events)
     events = Events.open(earlier.folder / "events", history.events, parts)
     users = read_frame(earlier.folder / "users.arrow")["user"]
     ids = read_frame(earlier.folder / "items" / "keys.arrow")["item"].unique(maintain_order=True)
-    known = Keys(read_frame(packed / "users.arrow")["user"])
-    items = Keys(read_frame(packed / "items" / "keys.arrow")["item"].unique(maintain_order=True))
+    known, items, encoders = tables.users.ids, tables.items.ids, tables.encoders
     codes, ordinals = encoders.codes(history.of, ids), items.find(ids).astype(np.int32)
     moved, back = _move_codes(earlier, history, encoders), _find_codes(earlier, history, items)
-    since = inputs.start.events[history.events]
     for first in range(0, len(users), USERS):
         end = min(first + USERS, len(users))
         user = known.find(users[first:end])

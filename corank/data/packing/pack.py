@@ -12,19 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from corank.core.arrays import (
     read_array,
-    write_array,
-    write_arrays,
-    write_frame,
-    write_row_vectors,
-    write_shared,
 )
 from corank.core.errors import DataError, DiskError
 from corank.core.locks import WriteLock
-from corank.core.time import format_time, to_ms
+from corank.core.time import format_time
 from corank.core.types import Report
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.manifest import (
@@ -40,20 +34,17 @@ from corank.data.packed.manifest import (
 from corank.data.packing.derive import count_items, derive_columns
 from corank.data.packing.earlier_pack import FROM_BEGIN, EarlierPack, PackStart, report_grown
 from corank.data.packing.event_counts import count_events, counted_tables
-from corank.data.packing.event_pieces import ENCODERS
-from corank.data.packing.fit_encoders import Tables, fit_encoders, fit_terms
+from corank.data.packing.first_pass import PackedTables, write_first_pass
 from corank.data.packing.histories import write_histories
 from corank.data.packing.input_files import survey_files
 from corank.data.packing.prior_counts import count_priors
-from corank.data.packing.shards import USERS, ShardWriter, encode_rows, feature_values, pack_partitions
+from corank.data.packing.shards import pack_partitions
 from corank.data.packing.sources import PackSources
-from corank.data.packing.state import KnownRows, write_counts_of_values, write_ids
+from corank.data.packing.state import KnownRows
 from corank.data.packing.workspace import PackWorkspace, open_workspace
-from corank.data.point_in_time import VersionedRows
 from corank.engine.base import Engine, InLineEngine, describe_memory
-from corank.features.encoders import Encoders, assemble_rows
-from corank.features.log_schema import FROM, ID, DataSettings
-from corank.features.operands import OperandNames, Operands
+from corank.features.encoders import Encoders
+from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 
 PARTITION = 2**20
@@ -139,24 +130,20 @@ def _pack(
 
 def _write_all(inputs: PackSources, workspace: PackWorkspace, mark: str, data: DataSettings) -> PackManifest:
     """Write all files of the packed data but the manifest, which is returned, into the working folder."""
-    schema, folder, spill = inputs.schema, workspace.packed, workspace.spill
-    absent = workspace.run_here("first", lambda: _first_pass(inputs, workspace))
-    count = count_partitions(inputs.summary.rows)
-    as_of = to_ms(data.instant(data.as_of)) if data.as_of else inputs.summary.last
-    writer = ShardWriter(
-        inputs.data, schema, inputs.sources, inputs.value_sources, as_of, folder, spill, inputs.start
-    )
-    splits, duplicates = pack_partitions(workspace, inputs, writer, count)
+    schema, folder = inputs.schema, workspace.packed
+    absent = workspace.run_here("first", lambda: write_first_pass(inputs, workspace))
+    tables, count = PackedTables(schema, folder, workspace.spill), count_partitions(inputs.summary.rows)
+    splits, duplicates = pack_partitions(workspace, inputs, tables, count)
     shards = [(split, shard.name) for split, written in splits.items() for shard in written]
-    write_histories(workspace, inputs, count, shards)
+    write_histories(workspace, inputs, tables, count, shards)
     dropped = {"duplicates": duplicates, "users_without_row": absent}
     manifest = _describe(folder, mark, inputs, data, splits, dropped)
     count_items(workspace, splits, data)
     _count_rows(folder, inputs, shards)
     if schema.derived():
-        _derive(workspace, manifest, inputs, count)
+        _derive(workspace, manifest, inputs, tables, count)
     else:
-        writer.encoders.save(folder / "encoders")
+        tables.encoders.save(folder / "encoders")
     if (earlier := inputs.start.earlier) is not None:
         encoders = Encoders.load(folder / "encoders", schema)
         grown = report_grown(workspace.report, earlier, encoders)
@@ -176,62 +163,21 @@ def _count_rows(folder: Path, inputs: PackSources, shards: Iterable[tuple[str, s
     known.write(folder)
 
 
-def _derive(workspace: PackWorkspace, manifest: PackManifest, inputs: PackSources, partitions: int) -> None:
+def _derive(
+    workspace: PackWorkspace,
+    manifest: PackManifest,
+    inputs: PackSources,
+    tables: PackedTables,
+    partitions: int,
+) -> None:
     """Count the priors of so many partitions, and add the derived features."""
-    schema = Schema(manifest.features)
-    ranges = {name: count_events(workspace, inputs, name) for name in counted_tables(schema)}
-    count_priors(workspace, schema, partitions, ranges, inputs)
-    sizes = derive_columns(workspace, manifest, inputs).sizes
+    schema = inputs.schema
+    ranges = {name: count_events(workspace, inputs, tables, name) for name in counted_tables(schema)}
+    count_priors(workspace, partitions, ranges, inputs)
+    sizes = derive_columns(workspace, manifest, inputs, tables).sizes
     for name in schema.derived():
         size = sizes.get(name)
         workspace.report(f"{name}: {f'{size:,} embedding rows' if size else 'a number'}")
-
-
-def _first_pass(inputs: PackSources, workspace: PackWorkspace) -> int:
-    """Fit encoders, and write items and users. Returns how many users have no row in `users`."""
-    data, schema, sources = inputs.data, inputs.schema, inputs.sources
-    folder, spill, engine, report = workspace.packed, workspace.spill, workspace.engine, workspace.report
-    ids = inputs.read_ids(spill / "ids", engine)
-    items, users, absent = inputs.read_items(ids), *inputs.read_users(ids.users["value"])
-    write_ids(folder, "items", ids.items)
-    write_ids(folder, "users", ids.users)
-    if absent:
-        report(
-            f"users: {absent:,} of {len(users.ids):,} users of the log have no row; their features are missing"
-        )
-    tables: Tables = {"log": inputs.log, "items": inputs.items, "users": inputs.users}
-    since, terms = inputs.start.since, fit_terms(inputs.start, schema, inputs.until)
-    fitted = fit_encoders(schema, data, sources, tables, inputs.events, since, spill / "fit", engine, terms)
-    encoders = Encoders(schema, fitted.encoders)
-    write_counts_of_values(folder, schema, fitted.tallies)
-    for name, size in encoders.sizes.items():
-        report(f"{name}: {size:,} embedding rows")
-    _write_items(inputs, folder / "items", encoders, items)
-    write_frame(folder / "users.arrow", users.ids.values.alias("user").to_frame())
-    write_frame(spill / USERS, users.frame)
-    encoders.save(spill / ENCODERS)
-    return absent
-
-
-def _write_items(inputs: PackSources, folder: Path, encoders: Encoders, items: VersionedRows) -> None:
-    """Write a row for every version of an item."""
-    data, schema = inputs.data, inputs.schema
-    names = [name for name, source in inputs.sources.items() if source == "items"]
-    placed, derived = schema.row_features("item"), schema.derived("item")
-    columns = encode_rows(encoders, names, items, data.item)
-    rows = assemble_rows(placed.select(n for n in placed if n not in derived), columns, len(items.frame))
-    write_arrays(folder, {"ids": rows.ids, "numbers": rows.numbers})
-    for n, values in enumerate(rows.lists):
-        write_shared(folder, n, values)
-    write_row_vectors(folder, [values.share_repeats() for values in rows.vectors])
-    write_frame(folder / "keys.arrow", items.frame.select(item=ID, valid_from=FROM))
-    for name in inputs.item_columns:
-        write_array(folder / f"column.{name}.npy", items.frame[name].cast(pl.Float32).to_numpy())
-    wanted = OperandNames.of(schema, "item")
-    operands = Operands.of(
-        encoders, wanted, lambda name: feature_values(schema, name, items, data.item), len(items.frame)
-    )
-    operands.save(folder / "operands")
 
 
 def _describe(

@@ -9,7 +9,7 @@ packed/shop/                                       packed from all rows
 packed/shop.continued/2026-04-28-4f0c9a1b2c3d4e5f/ continues data whose training ended on that day
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -65,11 +65,9 @@ def continued_folder(
     return root.with_name(f"{root.name}{CONTINUED}") / f"{day}-{mark[:16]}"
 
 
-def list_continued(root: Path) -> Iterator[tuple[Path, PackManifest]]:
-    """List the packed data of a config's folder that continue others, and can be read."""
-    for folder in sorted(root.with_name(f"{root.name}{CONTINUED}").glob("[!.]*")):
-        with suppress(DataError):
-            yield folder, read_pack_manifest(folder)
+def list_continued(root: Path) -> list[Path]:
+    """List the folders of packed data that continue those of a config's folder, or others that do."""
+    return sorted(root.with_name(f"{root.name}{CONTINUED}").glob("[!.]*"))
 
 
 def find_continued(
@@ -86,7 +84,7 @@ def find_continued(
     wanted = packed_settings(schema.features)
     same = [
         pack
-        for pack in list_continued(root)
+        for pack in _read_manifests(list_continued(root))
         if pack[1].data == data and packed_settings(pack[1].features) == wanted
     ]
     return max(same, key=lambda f: (f[1].fingerprint == mark, written_at(f[0])), default=None)
@@ -130,9 +128,9 @@ def list_packs(root: Path) -> list[Path]:
     return [root, *sorted(path for path in (root / SETS).glob("[!.]*") if path.is_dir())]
 
 
-def _read_manifests(root: Path) -> Iterator[tuple[Path, PackManifest]]:
-    """Read the manifests that can be read of the folders of `list_packs`."""
-    for folder in list_packs(root):
+def _read_manifests(folders: Iterable[Path]) -> Iterator[tuple[Path, PackManifest]]:
+    """Read the manifests of folders, of those that can be read."""
+    for folder in folders:
         with suppress(DataError):
             yield folder, read_pack_manifest(folder)
 
@@ -169,7 +167,7 @@ def open_features(
     """
     wanted, reason = packed_settings(schema.features), None
     first = read_pack_manifest(root)
-    for folder, manifest in _read_manifests(root):
+    for folder, manifest in _read_manifests(list_packs(root)):
         if packed_settings(manifest.features) == wanted:
             known = manifest.data == data and past(folder)
             reason = None if known else find_staleness(manifest, data, schema, base)
@@ -226,7 +224,7 @@ def open_with_features(location: Location, schema: Schema) -> PackedDataset:
     missing = _find_missing(first.manifest, schema)
     if not missing:
         return first.with_features(schema)
-    for folder, manifest in _read_manifests(location) if isinstance(location, Path) else ():
+    for folder, manifest in _read_manifests(list_packs(location)) if isinstance(location, Path) else ():
         if manifest.data == first.data and not _find_missing(manifest, schema):
             return PackedDataset.open(folder).with_features(schema)
     raise DataError(
@@ -291,7 +289,7 @@ def _open_remote(location: Location, codes: str) -> PackedDataset:
 
 def _list_encoded(root: Path, codes: str) -> Iterator[Path]:
     """List the packed data of a folder, and those that continue it, whose encoders have a hash."""
-    for folder in [*list_packs(root), *(path for path, _ in list_continued(root))]:
+    for folder in [*list_packs(root), *list_continued(root)]:
         with suppress(OSError):
             if hash_encoders(folder) == codes:
                 yield folder

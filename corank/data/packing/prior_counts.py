@@ -1,13 +1,9 @@
-"""The counts of priors, added up one range of keys at a time.
-
-The counts of the priors of an earlier packing, which another continues.
-"""
+"""The counts of priors, added up one range of keys at a time, after those of an earlier packing."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,10 +14,10 @@ from corank.data.packed.dataset import prior_folder
 from corank.data.packing.earlier_pack import PackStart
 from corank.data.packing.sources import PackSources
 from corank.data.packing.workspace import PackWorkspace, find_pieces, write_beside
+from corank.engine.base import SentByFields
 from corank.features.priors import (
     ALL_TIME,
     SMOOTHING,
-    CumulativeCounts,
     Memory,
     PriorCounts,
     add_up,
@@ -34,7 +30,7 @@ from corank.features.training_values import list_keep_days
 
 
 @dataclass(frozen=True)
-class EarlierCounts:
+class EarlierCounts(SentByFields):
     """The counts of one prior before the period from which rows are counted again."""
 
     folder: Path
@@ -66,10 +62,6 @@ class EarlierCounts:
             folder, memory = prior_folder(start.earlier.folder, number), schema.priors()[name].memory
             counts[name] = cls(folder, period, memory, seen)
         return counts
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state sent to a worker, without what is mapped here."""
-        return {part.name: getattr(self, part.name) for part in fields(self)}
 
     @cached_property
     def held(self) -> PriorCounts:
@@ -138,47 +130,36 @@ class CountKeys:
     def join(self, folder: Path) -> None:
         """Write the counts of all ranges as one `PriorCounts`, in the memory of a range and of the periods."""
         folder.mkdir(parents=True, exist_ok=True)
-        names = {"keys": "keys"} | {name: f"each.{name}" for name in ("periods", "shown", "positive")}
-        for name, file in names.items():
+        for name in ("keys", "periods", "shown", "positive", "offsets"):
             arrays = [read_array(self.path(n) / f"{name}.npy") for n in range(self.ranges)]
-            with append_array(folder / f"{file}.npy", (sum(map(len, arrays)),), arrays[0].dtype) as append:
+            path, begin = folder / f"{name if name == 'keys' else f'each.{name}'}.npy", 0
+            joined = name == "offsets"  # which begin anew in each range
+            count = sum(map(len, arrays)) - joined * (self.ranges - 1)
+            with append_array(path, (count,), arrays[0].dtype) as append:
                 for array in arrays:
-                    append(array)
-        self._join_offsets(folder / "each.offsets.npy")
+                    append(array[:-1] + begin if joined else array)
+                    begin += int(array[-1]) if joined else 0
+                if joined:
+                    append(np.array([begin]))
         new = sum_of_all(pl.concat(read_frame(self.path(n) / OF_ALL) for n in range(self.ranges)))
         of_all = new if self.earlier is None else pl.concat([self.earlier.weights_of_all(), new])
         for name, array in vars(add_up_one(of_all, self.memory)).items():
             write_array(folder / f"all.{name}.npy", array)
 
-    def _counts(self) -> Iterator[CumulativeCounts]:
-        """Map the counts of each range into memory."""
-        for n in range(self.ranges):
-            parts = ("offsets", "periods", "shown", "positive")
-            yield CumulativeCounts(*(read_array(self.path(n) / f"{part}.npy") for part in parts))
-
-    def _join_offsets(self, path: Path) -> None:
-        keys = sum(len(counts.offsets) - 1 for counts in self._counts())
-        before = 0
-        with append_array(path, (keys + 1,), np.int64) as append:
-            for counts in self._counts():
-                append(before + counts.offsets[:-1])
-                before += int(counts.offsets[-1])
-            append(np.array([before]))
-
 
 def count_priors(
-    workspace: PackWorkspace, schema: Schema, partitions: int, ranges: Mapping[str, int], inputs: PackSources
+    workspace: PackWorkspace, partitions: int, ranges: Mapping[str, int], inputs: PackSources
 ) -> None:
     """Count what the partitions, or the ranges of tables of events, left of each prior.
 
     Args:
         workspace: of the packing.
-        schema: the features.
         partitions: of the log; keys are cut into as many ranges.
         ranges: of the rows of each table of events that some prior counts.
         inputs: the tables, and the packing to continue from.
     """
-    end, earlier = inputs.data.training_end(), EarlierCounts.find(inputs.start, schema, inputs.until)
+    schema, end = inputs.schema, inputs.data.training_end()
+    earlier = EarlierCounts.find(inputs.start, schema, inputs.until)
     for n, (feature, prior) in enumerate(schema.priors().items()):
         name = f"prior{n}"
         pieces = find_pieces(workspace.spill, name, ranges[prior.events] if prior.events else partitions)

@@ -1,15 +1,13 @@
-"""The inputs of packing: the tables of a config, checked, and the rows of items and users that it needs.
+"""The inputs of packing: the tables of a config, checked, and the ids and rows of items and users that it needs."""
 
-The distinct items and users of the log.
-"""
-
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import polars as pl
 
 from corank.core.errors import DataError
+from corank.core.time import to_ms
 from corank.core.types import Report
 from corank.data.column_sources import (
     Source,
@@ -44,48 +42,6 @@ class LogIds:
     """The same of users."""
     logged: pl.Series
     """The items of this log alone: a table of items must have a row of each."""
-
-    @classmethod
-    def read(cls, log: Table, data: DataSettings, spill: Path, engine: Engine) -> Self:
-        """Find them in one pass over the log.
-
-        Args:
-            log: a log that `LogSummary.read` accepts.
-            data: its settings.
-            spill: a folder for files, which is made.
-            engine: runs the tasks.
-        """
-        wanted = [
-            (MeasuredColumn(log, log.key(column), None, log.moment(data.time)), Measurement(SeenValues()))
-            for column in (data.item, data.user)
-        ]
-        items, users = measure_columns(wanted, spill, engine)
-        items = items.sort("value")
-        return cls(items, users.sort("value"), items["value"])
-
-    def join_earlier(self, start: PackStart, schema: Schema, data: DataSettings, until: int) -> Self:
-        """Add the ids of an earlier packing, except those that were not seen for the `keep_days` of the id.
-
-        Args:
-            start: names the earlier packing.
-            schema: the features.
-            data: the settings of the log.
-            until: when training ends, ms UTC.
-
-        Raises DataError if ids are of another type than in the earlier packing.
-        """
-        if start.earlier is None:
-            return self
-        folder = start.earlier.folder
-        return replace(
-            self,
-            items=join_ids(
-                self.items, read_ids(folder, "items"), keep_from(schema, data.item, until), data.item
-            ),
-            users=join_ids(
-                self.users, read_ids(folder, "users"), keep_from(schema, data.user, until), data.user
-            ),
-        )
 
 
 @dataclass(frozen=True)
@@ -160,6 +116,11 @@ class PackSources:
         return min(self.data.training_end(), self.summary.last + 1)
 
     @property
+    def as_of(self) -> int:
+        """When the labels were read, ms UTC."""
+        return to_ms(self.data.instant(self.data.as_of)) if self.data.as_of else self.summary.last
+
+    @property
     def item_columns(self) -> list[str]:
         """Those of the data's `columns` that are read from `items`."""
         return [name for name, source in self.value_sources.items() if source == "items"]
@@ -174,9 +135,29 @@ class PackSources:
         return int(some.estimated_size() / len(some) * self.summary.rows * 2)
 
     def read_ids(self, spill: Path, engine: Engine) -> LogIds:
-        """Find the items and users of the log and of earlier ones; `spill` is a folder for files, which is made."""
-        ids = LogIds.read(self.log, self.data, spill, engine)
-        return ids.join_earlier(self.start, self.schema, self.data, self.until)
+        """Find the items and users of the log, in one pass, and those of earlier ones seen within their `keep_days`.
+
+        Args:
+            spill: a folder for files, which is made.
+            engine: runs the tasks.
+
+        Raises DataError if ids are of another type than in the earlier packing.
+        """
+        log, columns = self.log, (self.data.item, self.data.user)
+        wanted = [
+            (
+                MeasuredColumn(log, log.key(column), None, log.moment(self.data.time)),
+                Measurement(SeenValues()),
+            )
+            for column in columns
+        ]
+        items, users = (ids.sort("value") for ids in measure_columns(wanted, spill, engine))
+        logged = items["value"]
+        if (earlier := self.start.earlier) is not None:
+            since = [keep_from(self.schema, column, self.until) for column in columns]
+            items = join_ids(items, read_ids(earlier.folder, "items"), since[0], self.data.item)
+            users = join_ids(users, read_ids(earlier.folder, "users"), since[1], self.data.user)
+        return LogIds(items, users, logged)
 
     def read_items(self, ids: LogIds) -> VersionedRows:
         """Read the rows of items: those of the table, or without one a row of each item of this log and earlier ones.

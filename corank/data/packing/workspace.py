@@ -1,9 +1,7 @@
 """The working folder of a packing: where its tasks leave files, and what a killed packing had done.
 
-The part of each partition of the log for one thing (events, a prior), for steps that sort it by another key.
-
-The rows of a table spread over partitions by their request: a file for each range of rows, in which every partition
-has a part. A partition is read from all these files, in the order of the table.
+Tables are spread over partitions by request: a file for each range of rows, in which every partition has a part. A
+partition is read from all these files, in the order of the table.
 """
 
 import hashlib
@@ -185,10 +183,12 @@ def open_workspace(
         yield PackWorkspace(folder, engine, report)
 
 
-def write_piece(spill: Path, name: str, shard: str, rows: pl.DataFrame) -> None:
-    """Write the rows of a partition, `shard`, under a name."""
-    with write_beside(spill / name / f"{shard}.arrow") as partial:
+def write_piece(spill: Path, name: str, shard: str, rows: pl.DataFrame) -> Path:
+    """Write the rows of a partition, `shard`, under a name, for steps that sort them by another key."""
+    path = spill / name / f"{shard}.arrow"
+    with write_beside(path) as partial:
         write_frame(partial, rows)
+    return path
 
 
 def write_counts(spill: Path, n: int, shard: str, counts: pl.DataFrame, since: int) -> None:
@@ -238,12 +238,8 @@ class SpreadRows:
         rows = batch.rechunk().to_arrow().combine_chunks()
         with path.open("wb") as file, pa.ipc.new_file(file, rows.schema) as writer:
             for first, end in pairwise(bounds):
-                writer.write_batch(_single(rows.slice(first, end - first)))
-
-
-def _single(rows: pa.Table) -> pa.RecordBatch:
-    batches = rows.to_batches()
-    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=rows.schema)
+                part = rows.slice(first, end - first).to_batches()
+                writer.write_batch(part[0] if part else pa.RecordBatch.from_pylist([], schema=rows.schema))
 
 
 def hash_requests(rows: pl.DataFrame, request: Sequence[str], partitions: int) -> Ints:
@@ -261,10 +257,8 @@ def hash_requests(rows: pl.DataFrame, request: Sequence[str], partitions: int) -
 
 def read_partition(files: Sequence[Path], n: int) -> pl.DataFrame:
     """Memory-map the rows of a partition, in the order of the table."""
-    return pl.DataFrame(pa.Table.from_batches(_parts(files, n)))
-
-
-def _parts(files: Sequence[Path], n: int) -> Iterator[pa.RecordBatch]:
+    batches = []
     for path in files:
         with pa.memory_map(str(path)) as source:
-            yield pa.ipc.open_file(source).get_batch(n)
+            batches.append(pa.ipc.open_file(source).get_batch(n))
+    return pl.DataFrame(pa.Table.from_batches(batches))

@@ -1,4 +1,4 @@
-"""Streams: batches do not depend on the number of ranks, on how many are gathered at a time or on where one resumes."""
+"""What is drawn: batches and ranks of an epoch, and the sample of every loss, the beginning of one order."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corank.batches.draws import STREAMS, Draws, Streams, cut
+from corank.batches.sampling import draw_order, merge, select
 from corank.core.errors import DistributedError
-from corank.core.types import Longs
+from corank.core.types import Hashes, Ints, Longs
 from corank.distributed.ranks import Ranks
 
 SHARDS = st.lists(st.integers(0, 90), min_size=1, max_size=6)
@@ -62,14 +63,6 @@ def test_an_epoch_goes_on_at_any_batch(
         assert [batch.tolist() for batch in rest] == [batch.tolist() for batch in whole[skip:]]
 
 
-def test_the_seed_and_the_epoch_decide() -> None:
-    streams = Streams([700, 300], 64, Ranks())
-    first, again = drawn(streams), drawn(streams)
-    assert all((a == b).all() for a, b in zip(first, again, strict=True))
-    for other in (drawn(streams, epoch=1), drawn(streams, seed=4)):
-        assert not any((a == b).all() for a, b in zip(first[:-1], other[:-1], strict=True))
-
-
 @pytest.mark.slow
 def test_requests_are_mixed_within_a_piece_and_pieces_among_one_another() -> None:
     # a stream has 1,000 requests in four pieces: of which pieces are those of the first batch?
@@ -86,3 +79,69 @@ def test_requests_are_mixed_within_a_piece_and_pieces_among_one_another() -> Non
 def test_more_ranks_than_streams_are_refused() -> None:
     with pytest.raises(DistributedError, match=f"rank 2: 33 processes.*start at most {STREAMS} processes"):
         Streams([100], 8, Ranks(2, STREAMS + 1))
+
+
+def hashes(count: int, seed: int = 0) -> Hashes:
+    """A random number of each candidate."""
+    return np.random.default_rng(seed).integers(0, 2**64, count, dtype=np.uint64)
+
+
+def candidates(seed: int, requests: int = 20, most: int = 12) -> tuple[Ints, np.ndarray, Hashes]:
+    """Request and level (0 to 2) of random candidates."""
+    rng = np.random.default_rng(seed)
+    request_of = np.repeat(np.arange(requests, dtype=np.int32), rng.integers(0, most + 1, requests))
+    return request_of, rng.integers(0, 3, len(request_of)).astype(np.uint8), hashes(len(request_of), seed)
+
+
+def test_merge_takes_what_every_loss_needs() -> None:
+    assert merge([{3: None}, {0: 10, 1: 5}, {0: 20, 3: 1}]) == {3: None, 0: 20, 1: 5}
+    assert merge([{0: 4}, {0: None}]) == {0: None}
+
+
+@given(st.integers(0, 10_000))
+def test_places_are_a_permutation_within_each_request_and_level(seed: int) -> None:
+    request_of, level, numbers = candidates(seed)
+    place = draw_order(request_of, level, numbers)
+    for request in range(20):
+        for code in range(3):
+            group = place[(request_of == request) & (level == code)]
+            assert sorted(group.tolist()) == list(range(len(group)))
+
+
+def test_requests_up_to_the_most_a_batch_may_have_keep_apart() -> None:
+    request_of = np.repeat(np.array([0, 255, 256, 65_535], dtype=np.int32), 3)
+    place = draw_order(request_of, np.full(12, 255, np.uint8), hashes(12))
+    assert np.sort(place.reshape(4, 3), axis=1).tolist() == [[0, 1, 2]] * 4
+
+
+def test_every_order_of_a_group_is_equally_likely() -> None:
+    # 6,000 groups of three, of two levels that lie between each other: 6 orders, 1,000 of each expected
+    request_of = np.repeat(np.arange(3_000, dtype=np.int32), 6)
+    level = np.tile(np.array([0, 7, 0, 7, 7, 0], np.uint8), 3_000)
+    place = draw_order(request_of, level, hashes(len(level), 3)).reshape(3_000, 6)
+    for positions in ([0, 2, 5], [1, 3, 4]):
+        orders, counts = np.unique(place[:, positions], axis=0, return_counts=True)
+        assert len(orders) == 6
+        assert abs(counts - 500).max() < 90  # over 4 standard errors of sqrt(500 · 5/6)
+    # and the two levels of a request are numbers apart
+    same = (place[:, [0, 2, 5]] == place[:, [1, 3, 4]]).all(axis=1).mean()
+    assert abs(same - 1 / 6) < 0.03
+
+
+@given(st.integers(0, 10_000), st.integers(1, 8))
+def test_a_cap_holds_in_every_request_and_takes_all_where_there_are_few(seed: int, cap: int) -> None:
+    request_of, level, numbers = candidates(seed)
+    keep = select({0: cap, 2: None}, level, draw_order(request_of, level, numbers))
+    assert keep[level == 2].all()
+    assert not keep[level == 1].any()
+    there = np.bincount(request_of[level == 0], minlength=20)
+    kept = np.bincount(request_of[(level == 0) & keep], minlength=20)
+    assert (kept == np.minimum(there, cap)).all()
+
+
+@given(st.integers(0, 10_000), st.integers(1, 5), st.integers(0, 5))
+def test_a_smaller_sample_is_part_of_a_larger_one(seed: int, few: int, more: int) -> None:
+    request_of, level, numbers = candidates(seed)
+    place = draw_order(request_of, level, numbers)
+    small, large = select({0: few}, level, place), select({0: few + more}, level, place)
+    assert not (small & ~large).any()

@@ -21,16 +21,6 @@ def test_two_rows_of_an_item_that_differ_are_refused(world: World) -> None:
     assert "data.items: item=12 has rows that differ; keep one" in world.refused()
 
 
-def test_truth_must_know_every_candidate(world: World) -> None:
-    world.truth = TRUTH.filter(pl.col("item") != 11)
-    assert "data.truth: no 'click' for candidates of the log, such as item=11" in world.refused()
-
-
-def test_truth_must_have_a_label(world: World) -> None:
-    world.truth = TRUTH.rename({"click": "clicks"})
-    assert "data.truth: no column 'click'; near ones: clicks" in world.refused()
-
-
 Change = Callable[[pl.DataFrame], pl.DataFrame]
 
 
@@ -55,10 +45,6 @@ Change = Callable[[pl.DataFrame], pl.DataFrame]
             "data.log: column 'match' is nan at request='a'; write null for a missing value",
         ),
         (
-            lambda log: log.with_columns(match=pl.lit("high")),
-            "data.log: column 'match' is String; expected numbers, as features.match is of kind number",
-        ),
-        (
             lambda log: log.with_columns(tab=pl.lit([1], pl.List(pl.Int64))),
             "data.log: column 'tab' is List(Int64); expected whole numbers or text, as features.tab is of kind id",
         ),
@@ -68,15 +54,9 @@ Change = Callable[[pl.DataFrame], pl.DataFrame]
             "(at request='e', item=10)",
         ),
         (
-            lambda log: log.with_columns(level=pl.col("level").replace("ranked", None)),
-            "data.level: column 'level' holds None; data.levels are retrieved, preranked, ranked, exposed "
-            "(at request='e', item=10)",
-        ),
-        (
             lambda log: log.with_columns(user=pl.col("user").replace(3, None)),
             "data.log: column 'user' is null in 1 rows; every candidate needs one",
         ),
-        (lambda log: log.rename({"tab": "tabs"}), "data.log: no column 'tab'; near ones: tabs"),
         (lambda log: log.rename({"click": "clicks"}), "data.log: no column 'click'; near ones: clicks"),
         (
             lambda log: log.with_columns(item=pl.col("item").replace(13, 77)),
@@ -110,69 +90,54 @@ def test_unsound_log_is_refused(world: World, change: Change, message: str) -> N
     assert world.refused() == message
 
 
-WIDE = "is Int128; whole numbers have 64 bits at most: write Int64, or ids as text"
+WIDE = "whole numbers have 64 bits at most: write Int64, or ids as text"
 
 
 @pytest.mark.parametrize(
     ("table", "change", "message"),
     [
-        ("log", pl.col("item").cast(pl.Int128), f"data.log: column 'item' {WIDE}"),
-        ("log", pl.col("match").cast(pl.Int128), f"data.log: column 'match' {WIDE}"),
-        (
-            "log",
-            pl.col("time").cast(pl.UInt128),
-            f"data.log: column 'time' {WIDE.replace('Int128', 'UInt128')}",
-        ),
-        ("log", pl.col("click").cast(pl.Int128), f"data.log: column 'click' {WIDE}"),
-        ("items", pl.col("item").cast(pl.Int128), f"data.items: column 'item' {WIDE}"),
-        (
-            "items",
-            pl.col("tags").cast(pl.List(pl.Int128)),
-            f"data.items: column 'tags' {WIDE.replace('Int128', 'List(Int128)')}",
-        ),
-        ("users", pl.col("user").cast(pl.Int128), f"data.users: column 'user' {WIDE}"),
-        ("users", pl.col("age").cast(pl.Int128), f"data.users: column 'age' {WIDE}"),
-        ("truth", pl.col("item").cast(pl.Int128) * 2**40 * 2**40, f"data.truth: column 'item' {WIDE}"),
+        ("log", pl.col("item").cast(pl.Int128), f"'item' is Int128; {WIDE}"),
+        ("log", pl.col("time").cast(pl.UInt128), f"'time' is UInt128; {WIDE}"),
+        ("items", pl.col("tags").cast(pl.List(pl.Int128)), f"'tags' is List(Int128); {WIDE}"),
+        ("users", pl.col("age").cast(pl.Int128), f"'age' is Int128; {WIDE}"),
+        ("truth", pl.col("item").cast(pl.Int128) * 2**40 * 2**40, f"'item' is Int128; {WIDE}"),
+        ("log", pl.lit(2**63 + 7, pl.UInt64).alias("item"), "'item' "),
+        ("log", pl.lit(1e300).alias("user"), "'user' "),
+        ("log", pl.lit(2**63 + 7, pl.UInt64).alias("time"), "'time' "),
+        ("items", pl.lit(float("inf")).alias("item"), "'item' "),
+        ("users", pl.lit(2**63 + 7, pl.UInt64).alias("user"), "'user' "),
+        ("truth", pl.lit(1e300).alias("item"), "'item' "),
     ],
 )
-def test_whole_numbers_of_more_than_64_bits_are_refused(
+def test_numbers_of_more_than_64_bits_are_refused(
     world: World, table: str, change: pl.Expr, message: str
 ) -> None:
     world.truth = TRUTH
     setattr(world, table, getattr(world, table).with_columns(change))
-    assert world.refused() == message
-
-
-@pytest.mark.parametrize("large", [pl.lit(2**63 + 7, pl.UInt64), pl.lit(1e300), pl.lit(float("inf"))])
-@pytest.mark.parametrize(
-    ("table", "column"),
-    [
-        ("log", "item"),
-        ("log", "user"),
-        ("log", "time"),
-        ("items", "item"),
-        ("users", "user"),
-        ("truth", "item"),
-    ],
-)
-def test_ids_and_times_beyond_64_bits_are_refused(
-    world: World, table: str, column: str, large: pl.Expr
-) -> None:
-    world.truth = TRUTH
-    setattr(world, table, getattr(world, table).with_columns(large.alias(column)))
-    message = world.refused()
-    assert message.startswith(f"data.{table}: column '{column}' ") and "\n" not in message
+    refused = world.refused()
+    assert refused.startswith(f"data.{table}: column {message}") and "\n" not in refused
 
 
 def test_truth_holds_probabilities_by_the_ids_of_the_log(world: World) -> None:
-    world.truth = TRUTH.with_columns(click=pl.struct("click"))
-    assert (
-        world.refused() == "data.truth: column 'click' is Struct({'click': Float64}); expected probabilities"
-    )
-    world.truth = TRUTH.with_columns(pl.col("click") * float("inf"))
-    assert "data.truth: no 'click' for candidates of the log, such as item=" in world.refused()
-    world.truth = TRUTH.with_columns(pl.col("item").cast(pl.String))
-    assert world.refused() == "data.truth: column 'item' is String; expected Int64, as in the log"
+    for truth, message in (
+        (
+            TRUTH.with_columns(click=pl.struct("click")),
+            "column 'click' is Struct({'click': Float64}); expected prob",
+        ),
+        (
+            TRUTH.with_columns(pl.col("click") * float("inf")),
+            "no 'click' for candidates of the log, such as item=",
+        ),
+        (
+            TRUTH.with_columns(pl.col("item").cast(pl.String)),
+            "column 'item' is String; expected Int64, as in the log",
+        ),
+        (TRUTH.filter(pl.col("item") != 11), "no 'click' for candidates of the log, such as item=11"),
+        (TRUTH.rename({"click": "clicks"}), "no column 'click'; near ones: clicks"),
+        (pl.concat([TRUTH, TRUTH.with_columns(click=0.5)]), "a candidate has two rows that differ"),
+    ):
+        world.truth = truth
+        assert world.refused().startswith(f"data.truth: {message}")
 
 
 @pytest.mark.parametrize(
@@ -207,11 +172,6 @@ def test_weight_must_be_positive(world: World) -> None:
     assert world.refused() == message
 
 
-def test_missing_file_is_refused(world: World) -> None:
-    world.data["users"] = "people.parquet"
-    assert "people.parquet: no such file" in world.refused()
-
-
 # Times in another unit than ms
 
 LATE = LOG.with_columns(pl.col("time") + 20_000 * DAY)
@@ -231,11 +191,13 @@ def with_ages(world: World, born: list[int | None], log: pl.DataFrame = LATE) ->
 @pytest.mark.parametrize(
     ("born", "told"),
     [
-        ([19_000, 20_001, None, 1995, 0], "holds 0 to 20001; features.born is of kind time"),
-        ([1_728_000_000, 1_600_000_000, None, 5, 6], "these are all within four months of 1970, and the log"),
-        ([-365, -1, 3, None, None], "write ms (seconds times 1000, days times 86400000), datetimes or dates"),
-        ([1_728 * 10**12] * 5, "these are all after the year 9999, and the log begins at 2024-10-04"),
-        ([1_728 * 10**15] * 5, "write ms (microseconds divided by 1000, nanoseconds by 1000000)"),
+        (
+            [1_728_000_000, 1_600_000_000, None, 5, -3],
+            "holds -3 to 1728000000; features.born is of kind time and reads whole numbers as ms since 1970: these are "
+            "all within four months of 1970, and the log begins at 2024-10-04 00:00:00 UTC; write ms (seconds times "
+            "1000, days times 86400000), datetimes or dates",
+        ),
+        ([1_728 * 10**12] * 5, "microseconds divided by 1000, nanoseconds by 1000000"),
     ],
 )
 def test_times_of_another_unit_are_refused(world: World, born: list[int | None], told: str) -> None:
@@ -247,9 +209,8 @@ def test_times_of_another_unit_are_refused(world: World, born: list[int | None],
     ("born", "log"),
     [
         ([0, 1, 2, None, 3], LOG),  # of a log of January 1970
-        ([None] * 5, LATE),
         ([0, 1, 2, None, 19_000 * DAY], LATE),
-        ([-8_000 * DAY] * 5, LATE),
+        ([None] * 5, LATE),
     ],
 )
 def test_times_in_ms_are_packed(world: World, born: list[int | None], log: pl.DataFrame) -> None:

@@ -1,18 +1,22 @@
-"""Any engine, any number of workers and any kill give the same packed files, byte for byte."""
+"""Any engine, any number of workers, any kill and any cut of the tables give the same packed files, byte for byte."""
 
 import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from corank.core.errors import DataError, EngineError
+from corank.data import tables as row_ranges
+from corank.data.packing import fit_encoders as measure
 from corank.engine.base import Engine, open_engine
 from tests.support import kills
 from tests.support.engine_tasks import KillingPool, die
 from tests.support.pack_processes import pack_until, pack_world, write_world
+from tests.support.packing import LOG, World
 
 pytestmark = pytest.mark.slow
 
@@ -47,6 +51,13 @@ def test_the_files_do_not_depend_on_the_number_of_workers(
     assert pack_world(world, world / "pool", pool, said.append) == in_line
     assert said[-1].startswith("memory: at most ")
     assert said[-1].endswith(" MiB in each of 2 workers")
+
+
+def test_ranges_of_rows_and_of_values_do_not_change_the_files(
+    world: Path, in_line: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "PARTITION", 7)
+    assert pack_world(world, world / "ranges", batch=9) == in_line
 
 
 def test_csv_is_read_by_one_task(world: Path, pool: Engine) -> None:
@@ -100,3 +111,41 @@ def test_an_error_of_the_user_in_a_worker_is_that_error_and_leaves_nothing(
     with pytest.raises(DataError, match=r"^data\.truth: no 'click' for candidates of the log, such as item="):
         pack_world(tmp_path, tmp_path / "out", pool)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".parquet"] * 5
+
+
+def cut(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """Cut tables into ranges of so many rows, and their values into partitions."""
+    monkeypatch.setattr(row_ranges, "BATCH", rows)
+    monkeypatch.setattr(measure, "PARTITION", rows)
+
+
+REFUSED: list[tuple[dict[int, Any], str, dict[str, Any]]] = [
+    ({3: float("nan"), 5: float("inf")}, "match", {}),
+    ({2: "odd", 5: "bad"}, "level", {}),
+    ({2: None, 5: None}, "item", {}),
+    ({4: 2.5, 7: 1.5}, "item", {}),
+    ({4: 0.0, 5: -1.0}, "weight", {"weight": "weight"}),
+    ({1: 1.5, 6: -2.0}, "score", {"scores": {"s": {"column": "score", "scale": "probability"}}}),
+]
+
+
+@pytest.mark.parametrize("changes, column, data", REFUSED)
+def test_the_first_bad_row_of_the_log_is_named_whatever_the_ranges(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[int, Any],
+    column: str,
+    data: dict[str, Any],
+) -> None:
+    log = LOG.with_columns(weight=pl.lit(1.0), score=pl.lit(0.5))
+    values = log[column].to_list()
+    for row, value in changes.items():
+        values[row] = value
+    log = log.with_columns(pl.Series(column, values, strict=False))
+    messages = []
+    for rows in (100, 3, 2, 1):
+        cut(monkeypatch, rows)
+        messages.append(World(tmp_path, log, data=data).refused())
+    assert len(set(messages)) == 1 and f"'{column}'" in messages[0]
+    first = next(iter(changes.values()))
+    assert "null in 2 rows" in messages[0] if first is None else str(first) in messages[0]

@@ -1,20 +1,22 @@
 """Packing checked by hand: tables of a few rows, and all their packed values."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
+from corank.core.time import NEVER
 from corank.data import tables as row_ranges
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.shard import Shard
+from corank.data.packing import derive
 from corank.data.packing import pack as packing
 from corank.features.kinds.id import IdFeature
 from tests.support.packing import HOUR, ITEMS, LOG, TRUTH, USERS, World, lists, only
+from tests.support.versioned_log import LEVELS, pack_versioned_log
 
 
 def test_a_log_packed_by_hand(world: World) -> None:
@@ -66,11 +68,6 @@ def test_histories_hold_what_came_before(world: World) -> None:
     assert clicked(test) == [[], [2, 3]]
     assert shown(valid) == [[2, 4]]  # items 10 and 11
     assert shown(test) == [[], [2, 4, 3]]
-
-
-def test_min_count_of_the_item_counts_training_rows(world: World) -> None:
-    world.features["item"] = IdFeature(side="item", kind="id", min_count=2)
-    assert world.pack().items.ids[:, 0].tolist() == [2, 1, 3, 1, 1]
 
 
 def test_users_without_a_row_are_missing_counted_and_told(world: World) -> None:
@@ -177,53 +174,27 @@ def _by_request(packed: PackedDataset) -> dict[str, list[Any]]:
     return candidates
 
 
-@pytest.mark.slow
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(seed=st.integers(0, 2**32 - 1))
-def test_every_candidate_is_kept_as_logged(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    sizes = rng.integers(1, 5, 30)
-    each = np.repeat(np.arange(30), sizes)
-    log = pl.DataFrame(
-        {
-            "request": each,
-            "user": rng.integers(0, 5, 30)[each],
-            "item": np.concatenate([rng.choice([10, 11, 12, 13], n, replace=False) for n in sizes]),
-            "time": np.arange(30)[::-1][each] * 2 * HOUR + 1,
-            "level": rng.choice(["retrieved", "preranked", "ranked", "exposed"], len(each)),
-            "click": rng.integers(0, 2, len(each)),
-            "tab": "home",
-            "match": rng.integers(0, 99, len(each)).astype(float),
-        }
-    ).sample(fraction=1, shuffle=True, seed=seed % 1000)
-    world = World(tmp_path_factory.mktemp("log"), log=log)
-    packed = world.pack()
-    kept = []
-    for shard in (shard for shards in packed.splits.values() for shard in shards):
-        request_of = np.repeat(np.arange(len(shard)), np.diff(shard.request_start))
-        assert (np.diff(shard.time) >= 0).all()
-        columns = [
-            shard.keys["request"].gather(request_of),
-            packed.users.gather(shard.user[request_of]),
-            packed.item_keys["item"].gather(shard.item),
-            pl.Series(shard.time[request_of]),
-            pl.Series(packed.data.levels).gather(shard.level),
-            pl.Series(shard.labels["click"]).cast(pl.Int64),
-            pl.Series(shard.cross.numbers[:, 0].astype(float)),
-        ]
-        kept += list(zip(*(column.to_list() for column in columns), strict=True))
-    unknown = pl.when(pl.col("level") == "exposed").then("click").otherwise(-1).alias("click")
-    training = log.filter(pl.col("time") < packed.data.training_end())["match"]
-    low, high = (training.min(), training.max()) if len(training) else (0, 0)
-    clipped = pl.col("match").clip(pl.lit(low), pl.lit(high))
-    expected = log.with_columns(unknown, clipped).select(
-        "request", "user", "item", "time", "level", "click", "match"
-    )
-    assert sorted(kept) == sorted(expected.rows())
-    assert packed.manifest.levels == dict(
-        zip(packed.data.levels, _counts(log, packed.data.levels), strict=True)
-    )
-
-
-def _counts(log: pl.DataFrame, levels: list[str]) -> list[int]:
-    return [int((log["level"] == level).sum()) for level in levels]
+@pytest.mark.parametrize(("partition", "items"), [(2**20, 2**20), (40, 7)], ids=["at once", "by parts"])
+def test_counts_of_items_are_those_of_all_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, partition: int, items: int
+) -> None:
+    monkeypatch.setattr(packing, "PARTITION", partition)
+    monkeypatch.setattr(derive, "ITEMS", items)
+    packed = pack_versioned_log(tmp_path)[0]
+    first = packed.item_keys["valid_from"].to_numpy() == NEVER
+    ordinals = np.cumsum(first) - 1
+    assert (packed.item_ordinals == ordinals).all() and len(ordinals) == 3 * first.sum()
+    for split, shards in packed.splits.items():
+        counts = packed.item_counts[split]
+        item = ordinals[np.concatenate([shard.item for shard in shards])]
+        level = np.concatenate([shard.level for shard in shards])
+        for n, _ in enumerate(LEVELS):
+            expected = np.bincount(item[level == n], minlength=int(first.sum()))
+            assert (counts.candidates[n] == expected).all()
+            assert counts.levels[n] == expected.sum() > 0
+        assert (counts.seen == np.unique(item)).all()
+        for levels in (None, {0, 2}):
+            here = item if levels is None else item[np.isin(level, list(levels))]
+            share = np.bincount(here, minlength=int(first.sum())) / len(here)
+            asked = np.array([5, 0, 5, 12], dtype=np.int32)
+            np.testing.assert_allclose(counts.shares(asked, levels), share[asked], rtol=1e-6)

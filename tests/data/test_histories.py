@@ -11,7 +11,6 @@ from corank.core.errors import ConfigError
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.derived_columns import pair_rows
 from corank.data.packed.history import read_event_rows, read_history_items, read_query_rows
-from corank.data.packing import pack
 from corank.features.encoding import hash_values
 from corank.features.history_events import HistoryNeeds
 from corank.features.kinds.count import ContainsFeature, CountFeature
@@ -75,25 +74,24 @@ def codes(packed: PackedDataset, name: str) -> dict[str, list[list[int]]]:
 TIMED = {"of": "item", "column": "seen", "times": "when"}
 
 
-@pytest.mark.parametrize("separator", [None, " ", ","])
-def test_a_list_is_read_as_it_is_without_times(tmp_path: Path, separator: str | None) -> None:
-    past = history(of="item", column="seen", separator=separator, last=3)
-    packed = world(tmp_path, separator, past=past).pack()
-    assert codes(packed, "past") == {"train": [[], [3, 2]], "valid": [[1, 3, 4]], "test": [[], [1, 3]]}
-
-
-@pytest.mark.parametrize("separator", [None, " ", ","])
+@pytest.mark.parametrize("separator", [None, ","])
 def test_a_list_with_times_is_sorted_and_cut_before_the_request(
     tmp_path: Path, separator: str | None
 ) -> None:
     past = history(**TIMED, separator=separator)
     late = history(**TIMED, separator=separator, lag="2h", last=2)
     daily = history(**TIMED, separator=separator, every="1d")
-    packed = world(tmp_path, separator, past=past, late=late, daily=daily).pack()
+    bare = history(of="item", column="seen", separator=separator, last=3)
+    brands = history(of="bare.brand")
+    packed = world(tmp_path, separator, past=past, late=late, daily=daily, bare=bare, brands=brands).pack()
     # of c the event at 26 h is not known yet, and that at 24 h not two hours before
     assert codes(packed, "past") == {"train": [[], [3]], "valid": [[1, 3, 2]], "test": [[], [1, 3]]}
     assert codes(packed, "late") == {"train": [[], []], "valid": [[1, 3]], "test": [[], [1, 3]]}
     assert codes(packed, "daily") == {"train": [[], []], "valid": [[1, 3]], "test": [[], [1, 3]]}
+    # without times a list is read as it is
+    assert codes(packed, "bare") == {"train": [[], [3, 2]], "valid": [[1, 3, 4]], "test": [[], [1, 3]]}
+    x, y = packed.encoders.codes("brand", pl.Series(["x", "y"]))
+    assert codes(packed, "brands")["valid"] == [[0, x, y]], "the unknown item has no brand"
 
 
 @pytest.mark.parametrize("separator", [None, " "])
@@ -108,7 +106,7 @@ def test_attributes_of_events_go_with_them(tmp_path: Path, separator: str | None
     assert codes(packed, "dwell") == {"train": [[], [five]], "valid": [[six, seven]], "test": [[], [1, 1]]}
 
 
-@pytest.mark.parametrize("source", ["lists", "texts", "table"])
+@pytest.mark.parametrize("source", ["texts", "table"])
 def test_attributes_of_events_are_operands_of_crosses(tmp_path: Path, source: str) -> None:
     separator = " " if source == "texts" else None
     past = history(of="item", events="clicks") if source == "table" else history(**TIMED, separator=separator)
@@ -146,12 +144,6 @@ def test_attributes_of_events_are_operands_of_crosses(tmp_path: Path, source: st
 
 def shard_at(packed: PackedDataset, placement: Placement, name: str) -> int:
     return int(packed.schema.row_features(placement).numbers_at[name].start)
-
-
-def test_attributes_of_items_are_those_of_the_items_table(tmp_path: Path) -> None:
-    packed = world(tmp_path, past=history(of="item", column="seen"), brands=history(of="past.brand")).pack()
-    x, y = packed.encoders.codes("brand", pl.Series(["x", "y"]))
-    assert codes(packed, "brands")["valid"] == [[x, 0, x, y]], "the unknown item has no brand"
 
 
 def test_unknown_items_are_told_and_attended_to_by_their_code(tmp_path: Path) -> None:
@@ -262,7 +254,6 @@ def test_lists_that_cannot_be_read_are_refused(
     ("table", "message"),
     [
         (CLICKS.drop("at"), "no column 'at'; it has who, item, dwell"),
-        (CLICKS.cast({"item": pl.String}), "column 'item' is String; expected Int64, as in the log"),
         (CLICKS.with_columns(at=pl.lit(None)), "column 'at' is null in 6 rows; every event needs one"),
         (CLICKS.with_columns(who=pl.lit(1.5)), "column 'who' identifies, but holds 1.5; write whole numbers or text"),
     ],
@@ -272,31 +263,31 @@ def test_events_that_cannot_be_read_are_refused(tmp_path: Path, table: pl.DataFr
     assert tables.refused() == f"data.events.clicks: {message}"
 
 
-def test_settings_that_name_nothing_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (
+            {"dwell": history(parallel_to="clicked")},
+            "features.dwell.parallel_to: must name a history of a list column or of an events table (none declared); "
+            "received 'clicked'",
+        ),
+        (
+            {"past": history(**TIMED), "more": history(parallel_to="past", column="when")},
+            "features.more.column: 'when' is a column of the history 'past' itself; name another list beside it",
+        ),
+        ({}, "data.events.clicks: no feature reads it; drop it, or add a history or a prior of it"),
+        (
+            {"past": history(of="item", events="views")},
+            "features.past.events: no table 'views'; data.events are clicks",
+        ),
+    ],
+)
+def test_settings_that_name_nothing_are_refused(
+    tmp_path: Path, features: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ConfigError) as error:
-        Schema(FEATURES | {"dwell": history(parallel_to="clicked")})
-    assert str(error.value) == (
-        "features.dwell.parallel_to: must name a history of a list column or of an events table (none declared); "
-        "received 'clicked'"
-    )
-    unused = clicks(tmp_path)
-    with pytest.raises(ConfigError) as error:
-        Schema(unused.features).check_data(unused.settings())
-    message = "data.events.clicks: no feature reads it; drop it, or add a history or a prior of it"
+        Schema(FEATURES | features).check_data(clicks(tmp_path).settings())
     assert str(error.value) == message
-    named = Schema(FEATURES | {"past": history(of="item", events="views")})
-    with pytest.raises(ConfigError) as error:
-        named.check_data(unused.settings())
-    assert str(error.value) == "features.past.events: no table 'views'; data.events are clicks"
-
-
-@pytest.mark.parametrize("column", ["seen", "when"])
-def test_the_columns_of_a_history_are_no_attributes_beside_it(column: str) -> None:
-    with pytest.raises(ConfigError) as error:
-        Schema(FEATURES | {"past": history(**TIMED), "more": history(parallel_to="past", column=column)})
-    assert str(error.value) == (
-        f"features.more.column: '{column}' is a column of the history 'past' itself; name another list beside it"
-    )
 
 
 def test_a_history_has_the_dimension_of_its_items(tmp_path: Path) -> None:
@@ -305,27 +296,3 @@ def test_a_history_has_the_dimension_of_its_items(tmp_path: Path) -> None:
     assert [schema.features[name].width for name in ("past", "clicked", "shown")] == [7, 7, 7]
     with pytest.raises(ConfigError, match="whose dim is 7; received 16"):
         Schema(FEATURES | items | {"past": history(of="item", column="seen", dim=16)})
-
-
-def seen_by_request(packed: PackedDataset, name: str) -> dict[str, list[int]]:
-    by_request: dict[str, list[int]] = {}
-    at = packed.schema.row_features("query").lists.index(name)
-    for shard in (shard for shards in packed.splits.values() for shard in shards):
-        values = lists(shard.query.lists[at].compact())
-        by_request |= {shard.request_key(n)["request"]: values[n] for n in range(len(shard))}
-    return by_request
-
-
-def test_partitions_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    packs = []
-    for rows in (2**20, 1):
-        monkeypatch.setattr(pack, "PARTITION", rows)
-        folder = tmp_path / str(rows)
-        folder.mkdir()
-        past, table = history(**TIMED), history(of="item", events="clicks")
-        packs.append(clicks(folder, past=past, dwell=history(parallel_to="past"), table=table).pack())
-    whole, parts = packs
-    assert len({shard.name for shards in parts.manifest.splits.values() for shard in shards}) > 2
-    for name in ("past", "dwell", "table"):
-        assert seen_by_request(parts, name) == seen_by_request(whole, name)
-    assert seen_by_request(whole, "past")["c"] == [1, 3, 2]

@@ -67,12 +67,6 @@ def test_another_packing_begins_anew(tmp_path: Path) -> None:
         assert workspace.run_here("once", lambda: 4) == 3
 
 
-def test_an_error_of_the_user_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(DataError):
-        interrupted(tmp_path, DataError)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_files_that_were_not_forced_to_disk_are_not_taken_after_a_crash_of_the_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,17 +92,6 @@ def test_a_machine_without_the_folder_is_named(tmp_path: Path) -> None:
     ):
         workspace.engine.run = run_elsewhere  # type: ignore[assignment,method-assign]
         workspace.run("squares", abs, [1])
-
-
-def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="half"), write_beside(tmp_path / "a") as partial:
-        partial.write_text("half")
-        raise ValueError("half")
-    assert not (tmp_path / "a").exists()
-    for words in ("one", "two"):
-        with write_beside(tmp_path / "a") as partial:
-            partial.write_text(words)
-        assert (tmp_path / "a").read_text() == words
 
 
 def test_a_folder_that_is_there_stays(tmp_path: Path) -> None:
@@ -137,15 +120,10 @@ def test_what_is_published_is_not_taken_again(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-@pytest.mark.parametrize("fingerprint", ["a" * 64, "b" * 64])
-def test_what_is_half_removed_is_not_taken(tmp_path: Path, fingerprint: str) -> None:
-    """By the packing that failed, or by the next one, of another config."""
+def test_what_is_half_removed_is_not_taken(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        if fingerprint == "b" * 64:
-            with pytest.raises(KeyboardInterrupt):
-                interrupted(tmp_path, KeyboardInterrupt)
         patched.setattr("shutil.rmtree", kill)
-        interrupted(tmp_path, DataError, fingerprint)
+        interrupted(tmp_path, DataError)
     with opened(tmp_path) as workspace:
         assert not list(workspace.folder.glob("done/*"))
     assert list(tmp_path.iterdir()) == []

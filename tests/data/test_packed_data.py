@@ -1,0 +1,185 @@
+"""Packed data on disk: replaced whole or not at all, refused if damaged, a folder for each set of features."""
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from corank.core.errors import DataError
+from corank.core.ragged import Ragged, Vectors
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.manifest import FORMAT, MANIFEST, fingerprint
+from corank.data.packing.pack import pack_log
+from corank.data.packing.packs import SETS, list_packs, open_features, pack_features
+from corank.features.encoders import split_rows
+from corank.features.encoding import Encoded
+from corank.features.kinds.id import IdFeature
+from corank.features.schema import PLACEMENTS, Schema
+from tests.support.packing import DAY, FEATURES, LOG, World, only
+
+
+def test_folder_of_something_else_is_not_replaced(world: World) -> None:
+    (world.folder / "packed").mkdir()
+    (world.folder / "packed" / "thesis.txt").write_text("years of work")
+    with pytest.raises(DataError, match="exists, but is no packed data"):
+        world.pack()
+    assert (world.folder / "packed" / "thesis.txt").exists()
+
+
+def test_packing_again_replaces_and_a_failure_leaves_the_old(world: World) -> None:
+    first = world.pack()
+    world.log = LOG.with_columns(tab=pl.lit("home"))
+    second = world.pack()
+    assert second.encoders.sizes["tab"] == 3
+    assert first.manifest.fingerprint != second.manifest.fingerprint
+    world.log = LOG.with_columns(item=pl.lit(77))
+    with pytest.raises(DataError, match="have no row"):
+        world.pack()
+    assert PackedDataset.open(world.folder / "packed").encoders.sizes["tab"] == 3
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from corank.core.errors import DataError
+from corank.data.packing.pack import pack_log
+from corank.features.kinds.id import IdFeature
+from corank.features.schema import Schema
+from corank.features.log_schema import DataSettings
+
+folder = Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+data = DataSettings.model_validate_json((folder / "data.json").read_text())
+try:
+    pack_log(data, Schema({"item": IdFeature(side="item", kind="id")}), folder, folder / "packed")
+except DataError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("limit", [600, 40_000])
+def test_full_disk_is_told_and_leaves_nothing(world: World, limit: int) -> None:
+    rows = 5000
+    log = pl.DataFrame({"request": range(rows), "user": 1, "item": 10, "level": "exposed", "click": 1})
+    log = log.with_columns(time=pl.int_range(rows) * 3 * DAY // rows)
+    log.write_parquet(world.folder / "log.parquet")
+    world.items = world.users = None
+    (world.folder / "data.json").write_text(world.settings().model_dump_json())
+    command = [sys.executable, "-c", FULL, str(world.folder), str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"{world.folder}: File too large while packing, which takes about " in done.stdout
+    assert sorted(path.name for path in world.folder.iterdir()) == ["data.json", "log.parquet"]
+
+
+def test_fingerprint_is_of_settings_and_files(world: World) -> None:
+    packed = world.pack()
+    data, schema = world.settings(), Schema(world.features)
+    mark = fingerprint(data, schema, world.folder)
+    assert packed.manifest.fingerprint == mark
+    os.utime(world.folder / "items.parquet", ns=(1, 1))
+    assert fingerprint(data, schema, world.folder) != mark
+    fewer = Schema({"item": FEATURES["item"]})
+    assert fingerprint(data, fewer, world.folder) != fingerprint(data, schema, world.folder)
+    with pytest.raises(DataError, match="packed from another config or other files: run `corank pack` again"):
+        PackedDataset.open(packed.folder, expect=fingerprint(data, schema, world.folder))
+
+
+def test_missing_and_damaged_manifests_are_refused(world: World) -> None:
+    with pytest.raises(DataError, match="no packed data here; run `corank pack`"):
+        PackedDataset.open(world.folder)
+    manifest = world.pack().folder / "manifest.json"
+    for content, told in (
+        ("", "damaged"),
+        ("[]", "packed in format None"),
+        ('{"format": 0}', "packed in format 0"),
+        (f'{{"format": {FORMAT}}}', "damaged"),
+    ):
+        manifest.write_text(content)
+        with pytest.raises(DataError, match=rf"manifest\.json: {told}"):
+            PackedDataset.open(manifest.parent)
+
+
+def test_array_of_another_size_is_refused(world: World) -> None:
+    packed = world.pack()
+    path = only(packed, "train").folder / "item.npy"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(DataError, match=r"item\.npy: expected \d+ bytes, found \d+: run `corank pack` again"):
+        PackedDataset.open(packed.folder)
+    path.unlink()
+    with pytest.raises(DataError, match=r"item\.npy: expected \d+ bytes, found no file"):
+        PackedDataset.open(packed.folder)
+
+
+def pack(world: World, **changes: IdFeature | None) -> PackedDataset:
+    """Pack a world with some of its features changed, or taken away by None."""
+    features = {name: feature for name, feature in (world.features | changes).items() if feature is not None}
+    schema, root = Schema(features), world.folder / "packed"
+    packed = pack_features(world.settings(), schema, world.folder, root)
+    assert packed.schema.features == schema.features
+    assert open_features(root, world.settings(), schema, world.folder).folder == packed.folder
+    return packed
+
+
+def test_settings_that_networks_alone_read_share_a_folder(world: World) -> None:
+    world.pack()
+    before = (world.folder / "packed" / MANIFEST).stat()
+    wider = IdFeature(side="context", kind="id", dim=5)
+    packed = pack(world, tab=wider)
+    assert packed.folder == world.folder / "packed" and packed.schema.features["tab"] == wider
+    assert packed.encoders.schema is packed.schema
+    assert (world.folder / "packed" / MANIFEST).stat() == before
+    assert list_packs(packed.folder) == [packed.folder]
+
+
+def test_each_set_of_features_has_a_folder(world: World) -> None:
+    root = world.pack().folder
+    fewer, other = pack(world, tab=None), pack(world, tab=IdFeature(side="context", kind="id", min_count=2))
+    assert sorted(list_packs(root)) == sorted([root, fewer.folder, other.folder])
+    assert {fewer.folder.parent, other.folder.parent} == {root / SETS}
+    stats = [(folder / MANIFEST).stat() for folder in list_packs(root)]
+    assert pack(world).folder == root and pack(world, tab=None).folder == fewer.folder
+    assert [(folder / MANIFEST).stat() for folder in list_packs(root)] == stats
+
+
+def test_other_files_are_named_and_packed_anew(world: World) -> None:
+    root = world.pack().folder
+    pack(world, tab=None)
+    path = world.folder / "items.parquet"
+    pl.read_parquet(path).reverse().write_parquet(path)
+    with pytest.raises(
+        DataError, match=r"run `corank pack` again \(data\.items: other files, or changed since\)"
+    ):
+        open_features(root, world.settings(), Schema(world.features), world.folder)
+    assert pack(world).folder == root
+    assert list_packs(root) == [root]
+    folder = pack(world, tab=None).folder
+    (folder / "users.arrow").unlink()
+    assert pack(world, tab=None).folder == folder, "a damaged set is packed anew"
+
+
+def written_out(column: Encoded) -> list[Any]:
+    if isinstance(column, Ragged):
+        return [column.take(np.array([n])).flat().tolist() for n in range(len(column.length))]
+    return list(column.dense() if isinstance(column, Vectors) else column.tolist())
+
+
+def test_some_features_are_seen_as_if_they_were_packed_alone(world: World) -> None:
+    features = {n: f for n, f in FEATURES.items() if n not in ("tab", "clicked", "brand", "age")}
+    seen = world.pack().with_features(Schema(features))
+    world.features = features
+    alone = pack_log(world.settings(), Schema(features), world.folder, world.folder / "alone")
+    assert seen.schema.features == seen.manifest.features == alone.schema.features
+    assert seen.encoders.fitted.keys() == alone.encoders.fitted.keys()
+    for placement in PLACEMENTS:
+        for split in alone.splits:
+            ours, theirs = (
+                data.items if placement == "item" else getattr(only(data, split), placement)
+                for data in (seen, alone)
+            )
+            columns = split_rows(seen.schema.row_features(placement), ours)
+            for name, expected in split_rows(alone.schema.row_features(placement), theirs).items():
+                assert written_out(columns[name]) == written_out(expected), name
