@@ -189,7 +189,7 @@ def load_latest(store: Store, version: str, funnel: Funnel) -> Funnel:
         _, state = StoreState.read(store)
         facts, position = state.require_version(store, version), state.applied_until(version)
         records = {key: record for pairs in store.scan(f"changed/{version}") for key, record in pairs}
-        expected = facts.changed or 0
+        expected = facts.changed
         if len(records) < expected:
             raise DamagedError(
                 f"{store.address}: {expected - len(records):,} of {expected:,} changed items of {version} are missing; "
@@ -264,7 +264,7 @@ def holds_change(store: Store, state: StoreState, seq: int, id_: str) -> bool:
     """
     if seq >= state.seq:
         return (seq, id_) == (state.seq, state.id)
-    return all((change.before or "") == id_ for _, change in read_journal(store, seq, seq + 1))
+    return all(change.before == id_ for _, change in read_journal(store, seq, seq + 1))
 
 
 def _apply(funnel: Funnel, seq: int, id_: str, records: Mapping[bytes, bytes]) -> Funnel:

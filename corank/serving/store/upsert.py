@@ -201,7 +201,7 @@ def list_merged(
     kept = to_ids(records).to_list()
     dropped: list[Id] = []
     if new:
-        changes = read_journal(store, state.journal_from - 1, facts.base or 0)
+        changes = read_journal(store, state.journal_from - 1, facts.base)
         ids = {row["id"]: None for _, change in changes for row in change.items}
         dropped = [id_ for id_ in ids if to_keys(pl.Series([id_]))[0] not in records]
     present = _find(funnel, dropped)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import httpx2
@@ -54,14 +53,9 @@ def test_messagepack_json_and_the_process_give_the_same_bits(client: TestClient,
         plain = client.post("/rank", json=request).json()
         packed = unpacked(client.post("/rank", content=encode(request), headers=PACKED))
         assert plain == packed == case.funnel.rank(request) | {"user": "given", "role": "live"}
-
-
-def test_packed_ids_are_those_of_a_list(client: TestClient) -> None:
-    ids = list(range(16))
-    request = {"user": {}, "candidates": ids}
-    packed = request | {"candidates": np.array(ids, dtype="<i8").tobytes()}
-    answer = unpacked(client.post("/rank", content=encode(packed), headers=PACKED))
-    assert answer == client.post("/rank", json=request).json()
+    ids = {"user": {}, "candidates": np.arange(16, dtype="<i8").tobytes()}
+    answer = unpacked(client.post("/rank", content=encode(ids), headers=PACKED))
+    assert answer == client.post("/rank", json={"user": {}, "candidates": list(range(16))}).json()
 
 
 @pytest.mark.parametrize(
@@ -77,8 +71,8 @@ def test_packed_ids_are_those_of_a_list(client: TestClient) -> None:
 def test_the_answer_is_of_the_type_that_the_client_takes(
     client: TestClient, sent: dict[str, str], accept: str | None, received: str
 ) -> None:
-    bodies: list[dict[str, Any]] = [{"user": {}, "candidates": [1]}, {"user": {}, "candidates": []}]
-    for body in bodies:
+    for candidates in ([1], []):  # an answer, and an error
+        body = {"user": {}, "candidates": candidates}
         content = encode(body) if sent is PACKED else msgspec.json.encode(body)
         headers = sent | ({} if accept is None else {"Accept": accept})
         assert client.post("/rank", content=content, headers=headers).headers["Content-Type"] == received
@@ -87,32 +81,25 @@ def test_the_answer_is_of_the_type_that_the_client_takes(
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "body: Input data was truncated"),
         (b"\xc1", "body: MessagePack data is malformed"),
-        (b"\x91" * 100_000, "body: Expected `object`, got `array`"),
         (b"\x81\xa4user\x80\x00", "body: MessagePack data is malformed: trailing characters"),
         (b"\x81\xa4user\xdf\xff\xff\xff\xff", "body: Expected `object` of length <= 4096"),
         (b"\x82\xa4user\x80\xaacandidates\xdd\xff\xff\xff\xff", "body: Expected `array` of length <= 10000"),
         (b"\x81\xa4user\x81\xa1a\xa2\xff\xff", "body: 'utf-8' codec can't decode"),
         ({"user": {1: 1}}, "body: Expected `str`, got `int`"),
-        ({"user": {b"a": 1}}, "body: Expected `str`, got `bytes`"),
         ({"user": {"id": b"a"}}, "body: Expected `bool | int | float | str | array | null`, got `bytes`"),
-        ({"user": {"id": 2**63}}, "body: Expected `int` <= 9223372036854775807"),
         ({"user": {"id": msgspec.msgpack.Ext(5, b"")}}, "body: Expected `bool | int | float | str | array"),
-        ({"user": {"id": datetime.now(UTC)}}, "body: Expected `bool | int | float | str | array | null`"),
         ({"user": {"user_0": float("nan")}}, "body: expected finite numbers; user.user_0 is none"),
         (
             {"user": {}, "candidates": [{"id": 1, "c": float("-inf")}]},
             "body: expected finite numbers; candidates.0.c",
         ),
-        ({"user": {}, "candidates": b""}, "body: Expected `bytes` of length >= 8"),
         ({"user": {}, "candidates": b"123456789"}, "body: candidates: expected int64 of 8 bytes each"),
         ({"user": {}, "candidates": b"12345678" * 2}, "candidates: 4050765991979987505 is there twice"),
         (
             {"user": {}, "candidates": bytes(8 * MAX_CANDIDATES + 8)},
             "body: Expected `bytes` of length <= 80000",
         ),
-        ({"user": {}, "candidates": [1], "trase": 1}, "body: Object contains unknown field `trase`"),
     ],
 )
 def test_what_messagepack_alone_can_say_is_refused(client: TestClient, body: Any, message: str) -> None:
@@ -121,21 +108,17 @@ def test_what_messagepack_alone_can_say_is_refused(client: TestClient, body: Any
     assert (refused.status_code, unpacked(refused)["error"][: len(message)]) == (400, message)
 
 
-@pytest.mark.parametrize("before", [{}, {"candidates": "x"}])
-def test_a_number_that_is_not_finite_is_found_beside_ids_whose_bytes_look_like_one(before: Any) -> None:
+def test_a_number_that_is_not_finite_is_found_beside_ids_whose_bytes_look_like_one() -> None:
     numbers = {f"user_{n}": float("inf") for n in range(8)}
     # the bytes of the numbers' names and values, so that what is left out of the search could be taken for the ids
     copied = encode(numbers)[1:]
-    looks_alike = {"candidates": copied + b"0" * (-len(copied) % 8), "user": before | numbers}
-    with pytest.raises(RequestError, match="user_0 is none"):
-        MSGPACK_CODEC.decode(
-            encode({"user": looks_alike["user"], "candidates": looks_alike["candidates"]}), Request
-        )
-    with pytest.raises(RequestError, match="user_0 is none"):
-        MSGPACK_CODEC.decode(encode(looks_alike), Request)
-    decoded = MSGPACK_CODEC.decode(encode(looks_alike | {"user": before}), Request)
+    ids, user = copied + b"0" * (-len(copied) % 8), {"candidates": "x"} | numbers
+    for body in ({"user": user, "candidates": ids}, {"candidates": ids, "user": user}):
+        with pytest.raises(RequestError, match="user_0 is none"):
+            MSGPACK_CODEC.decode(encode(body), Request)
+    decoded = MSGPACK_CODEC.decode(encode({"user": {"candidates": "x"}, "candidates": ids}), Request)
     assert decoded.candidates is not None
-    assert np.array(list(decoded.candidates), dtype="<i8").tobytes() == looks_alike["candidates"]
+    assert np.array(list(decoded.candidates), dtype="<i8").tobytes() == ids
 
 
 def test_a_text_may_look_like_a_number_that_is_not_finite() -> None:
@@ -177,10 +160,10 @@ def test_a_batch_is_answered_in_order_and_names_what_is_wrong_in_its_place(
     assert service.ranking.waiting == 0
 
 
-@pytest.mark.parametrize("requests", [[], [{}] * (MAX_BATCH + 1), {}])
-def test_a_batch_is_bounded(client: TestClient, requests: Any) -> None:
-    refused = client.post("/rank/batch", json={"requests": requests})
-    assert refused.status_code == 400 and "`array`" in refused.json()["error"]
+def test_a_batch_is_bounded(client: TestClient) -> None:
+    for requests in ([], [{}] * (MAX_BATCH + 1)):
+        refused = client.post("/rank/batch", json={"requests": requests})
+        assert refused.status_code == 400 and "`array`" in refused.json()["error"]
 
 
 def test_a_batch_lets_others_have_their_turn(service: RankingService) -> None:
@@ -207,17 +190,8 @@ def test_a_batch_lets_others_have_their_turn(service: RankingService) -> None:
 def test_an_answer_has_the_fields_that_are_asked_for(client: TestClient, case: Case) -> None:
     request = case.request("test", 0) | {"trace": False}
     plain = client.post("/rank", json=request).json()
-    assert plain.keys() == {
-        "model_version",
-        "items_seq",
-        "items_id",
-        "stage",
-        "items",
-        "unknown",
-        "missing",
-        "user",
-        "role",
-    }
+    fields = "model_version items_seq items_id stage items unknown missing user role"
+    assert plain.keys() == {*fields.split()}
     ids = [item["id"] for item in plain["items"]]
     assert client.post("/rank", json=request | {"fields": ["ids"]}).json() == {"ids": ids}
     assert client.post("/rank", json=request | {"fields": []}).json() == {}

@@ -11,17 +11,19 @@ import pytest
 from corank.bundle.bundle import Bundle
 from corank.core.errors import BundleError, StoreError
 from corank.serving.funnel.funnel import Funnel
-from corank.serving.store.base import Store
-from corank.serving.store.fetch import KEPT, catch_up, fetch_bundle, load_latest, restore
+from corank.serving.store.base import Store, open_store
+from corank.serving.store.fetch import KEPT, catch_up, fetch_bundle, fetch_in_subprocess, load_latest, restore
 from corank.serving.store.journal import JOURNAL, journal_key, read_journal
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.retention import remove_versions, roll_back_store
+from corank.serving.store.source import StoreSource
 from corank.serving.store.upsert import upsert
 from tests.support.bundle_versions import variant
 from tests.support.cases import Case
+from tests.support.redis_server import redis_server
 from tests.support.shared import derived
-from tests.support.stores import answers, item, records, worths
+from tests.support.stores import answers, item, put, records, worths
 
 pytestmark = pytest.mark.slow
 
@@ -31,27 +33,22 @@ def case() -> Case:
     return derived()
 
 
-@pytest.fixture(scope="module")
-def bundle(case: Case) -> Path:
-    return case.base / "bundle"
-
-
 # A bundle by way of a store
 
 
 def test_every_request_is_answered_as_by_the_bundle(
-    case: Case, bundle: Path, store: Store, tmp_path: Path
+    case: Case, first: Path, store: Store, tmp_path: Path
 ) -> None:
-    version = publish_bundle(bundle, store)
+    version = publish_bundle(first, store)
     funnel = Funnel(fetch_bundle(store, version, tmp_path / "cache"))
     assert records(funnel) == records(case.funnel)
     assert answers(funnel) == answers(case.funnel)
     assert answers(load_latest(store, version, funnel)) == answers(case.funnel)
-    assert funnel.manifest.content == version == Bundle.open(bundle).manifest.content
+    assert funnel.manifest.content == version == Bundle.open(first).manifest.content
 
 
-def test_it_is_fetched_once_by_all_who_ask_at_once(bundle: Path, local: Store, tmp_path: Path) -> None:
-    version = publish_bundle(bundle, local)
+def test_it_is_fetched_once_by_all_who_ask_at_once(first: Path, local: Store, tmp_path: Path) -> None:
+    version = publish_bundle(first, local)
     with ThreadPoolExecutor(4) as pool:
         bundles = list(pool.map(lambda _: fetch_bundle(local, version, tmp_path / "cache"), range(4)))
     assert {one.folder for one in bundles} == {bundles[0].folder}
@@ -61,21 +58,21 @@ def test_it_is_fetched_once_by_all_who_ask_at_once(bundle: Path, local: Store, t
         fetch_bundle(local, version, tmp_path / "other")
 
 
-def test_a_damaged_copy_is_fetched_anew(case: Case, bundle: Path, local: Store, tmp_path: Path) -> None:
-    version = publish_bundle(bundle, local)
+def test_a_damaged_copy_is_fetched_anew(case: Case, first: Path, local: Store, tmp_path: Path) -> None:
+    version = publish_bundle(first, local)
     folder = fetch_bundle(local, version, tmp_path / "cache").folder
     (folder / "rank.value.onnx").write_bytes(b"")
     assert answers(Funnel(fetch_bundle(local, version, tmp_path / "cache"))) == answers(case.funnel)
 
 
-def test_a_cache_keeps_what_was_asked_for_last(bundle: Path, local: Store, tmp_path: Path) -> None:
+def test_a_cache_keeps_what_was_asked_for_last(first: Path, local: Store, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     (cache / "mine").mkdir(parents=True)
-    versions = [publish_bundle(variant(bundle, tmp_path / f"{n}", n), local) for n in range(KEPT + 1)]
-    first = fetch_bundle(local, versions[0], cache)
+    versions = [publish_bundle(variant(first, tmp_path / f"{n}", n), local) for n in range(KEPT + 1)]
+    kept = fetch_bundle(local, versions[0], cache)
     for version in versions[1:-1]:
         fetch_bundle(local, version, cache)
-    assert fetch_bundle(local, versions[0], cache) == first
+    assert fetch_bundle(local, versions[0], cache) == kept
     funnel = Funnel(fetch_bundle(local, versions[1], cache))
     fetch_bundle(local, versions[-1], cache)
     fetch_bundle(local, versions[0], cache)
@@ -85,8 +82,8 @@ def test_a_cache_keeps_what_was_asked_for_last(bundle: Path, local: Store, tmp_p
     assert answers(funnel) == answers(Funnel.open(tmp_path / "1"))
 
 
-def test_a_missing_or_damaged_record_is_told(bundle: Path, local: Store, tmp_path: Path) -> None:
-    version = publish_bundle(bundle, local)
+def test_a_missing_or_damaged_record_is_told(first: Path, local: Store, tmp_path: Path) -> None:
+    version = publish_bundle(first, local)
     (key, record), *_ = next(iter(local.scan(f"items/{version}")))
     local.put({f"items/{version}": [(key, record[:-1] + b"\0")]})
     with pytest.raises(StoreError, match="the record of item 0 is damaged"):
@@ -97,11 +94,55 @@ def test_a_missing_or_damaged_record_is_told(bundle: Path, local: Store, tmp_pat
     assert not (tmp_path / "cache" / version / "manifest.json").exists()
 
 
-def test_a_cache_that_cannot_be_is_told(bundle: Path, local: Store, tmp_path: Path) -> None:
-    version = publish_bundle(bundle, local)
+def test_a_cache_that_cannot_be_is_told(first: Path, local: Store, tmp_path: Path) -> None:
+    version = publish_bundle(first, local)
     (tmp_path / "file").write_text("")
     with pytest.raises(BundleError, match=f"{tmp_path / 'file'}: bundles cannot be kept there"):
         fetch_bundle(local, version, tmp_path / "file")
+
+
+# In a process of its own
+
+
+@pytest.mark.thorough
+@pytest.mark.store
+def test_a_version_is_fetched_from_a_server_that_wants_a_password(first: Path, tmp_path: Path) -> None:
+    with redis_server(tmp_path, "--requirepass", "secret") as server:
+        url = server.url.replace("://", "://:secret@")
+        version = publish_bundle(first, open_store(url))
+        assert fetch_in_subprocess(url, tmp_path / "cache", version)
+    cached = Bundle.open(tmp_path / "cache" / version)
+    assert cached.manifest.model_version == Bundle.open(first).manifest.model_version
+
+
+@pytest.mark.thorough
+def test_what_cannot_be_fetched_is_left_to_who_tells_why(
+    first: Path, local: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    publish_bundle(first, local)
+    assert not fetch_in_subprocess(local.address, tmp_path / "cache", "0" * 16 + "-1-00000000")
+    assert not fetch_in_subprocess(f"lmdb:{tmp_path / 'nowhere'}", tmp_path / "cache", "any")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.thorough
+def test_a_service_has_the_next_version_fetched_beside_it(
+    bundles: list[Path], local: Store, tmp_path: Path
+) -> None:
+    cache, asked = tmp_path / "cache", list[tuple[str, bool]]()
+
+    def aside(version: str) -> bool:
+        asked.append((version, fetch_in_subprocess(local.address, cache, version)))
+        return asked[-1][1]
+
+    publish_bundle(bundles[0], local)
+    source = StoreSource(local, cache, aside)
+    held = source.load_newer(None)
+    assert not asked, "who serves nobody yet need not make way"
+    version = publish_bundle(bundles[1], local)
+    newer = source.load_newer(held)
+    assert newer is not None and newer.manifest.content == version
+    assert asked == [(version, True)] and answers(newer) == answers(Funnel.open(bundles[1]))
 
 
 # Later changes
@@ -128,9 +169,9 @@ class Follower:
 
 
 def test_a_follower_that_catches_up_is_one_that_reads_all_anew(
-    case: Case, bundle: Path, store: Store, tmp_path: Path
+    case: Case, first: Path, store: Store, tmp_path: Path
 ) -> None:
-    version = publish_bundle(bundle, store)
+    version = publish_bundle(first, store)
     follower, base = Follower(store, tmp_path / "cache"), case.funnel
     before = answers(follower.look())
     for n, rows in enumerate([[item(3, worth=1.0)], [item(4, 99), item(5)], [item(6, 99, worth=2.0)]]):
@@ -151,36 +192,22 @@ def test_a_follower_that_catches_up_is_one_that_reads_all_anew(
 
 
 def test_what_was_away_and_is_live_again_is_read_anew(
-    case: Case, bundle: Path, local: Store, tmp_path: Path
+    first: Path, second: Path, local: Store, tmp_path: Path
 ) -> None:
     """Items that came meanwhile came under another version: the journal has no records of them for this one."""
-    first = publish_bundle(bundle, local)
+    version = publish_bundle(first, local)
     follower = Follower(local, tmp_path / "cache")
     follower.look()
-    second = publish_bundle(variant(bundle, tmp_path / "second", 2), local)
-    upsert(local, second, Funnel.open(tmp_path / "second"), [item(3, 99, worth=7.0)])
-    assert roll_back_store(local) == first
+    publish_bundle(second, local)
+    put(local, second, item(3, 99, worth=7.0))
+    assert roll_back_store(local) == version
     assert worths(follower.look())[99] == 7
 
 
-def test_a_version_that_went_away_while_it_was_read_follows_what_came_since(
-    case: Case, bundle: Path, local: Store, tmp_path: Path
-) -> None:
-    first = publish_bundle(bundle, local)
-    upsert(local, first, case.funnel, [item(3, 99, worth=5.0)])
-    funnel = load_latest(local, first, case.funnel)
-    second = publish_bundle(variant(bundle, tmp_path / "second", 2), local)
-    upsert(local, second, Funnel.open(tmp_path / "second"), [item(3, 98)])
-    for late in (load_latest(local, first, case.funnel), catch_up(local, first, funnel)):
-        assert late.manifest.items_seq == 4 and records(late) == records(
-            restore(local, first, case.funnel, 4)
-        )
-
-
 def test_who_follows_a_journal_that_was_trimmed_reads_all_anew(
-    case: Case, bundle: Path, local: Store, tmp_path: Path
+    case: Case, first: Path, local: Store, tmp_path: Path
 ) -> None:
-    version = publish_bundle(bundle, local)
+    version = publish_bundle(first, local)
     follower = Follower(local, tmp_path / "cache")
     follower.look()
     upsert(local, version, case.funnel, [item(3, 99, worth=5.0)])
@@ -191,9 +218,9 @@ def test_who_follows_a_journal_that_was_trimmed_reads_all_anew(
 
 
 def test_a_store_that_was_made_anew_is_read_anew(
-    case: Case, bundle: Path, local: Store, tmp_path: Path
+    case: Case, first: Path, local: Store, tmp_path: Path
 ) -> None:
-    version = publish_bundle(bundle, local)
+    version = publish_bundle(first, local)
     for n in range(3):
         upsert(local, version, case.funnel, [item(3, 90 + n)])
     follower = Follower(local, tmp_path / "cache")
@@ -203,17 +230,9 @@ def test_a_store_that_was_made_anew_is_read_anew(
     assert local.swap(local.head(), StoreState().to_bytes())
     with pytest.raises(StoreError, match="nothing is live"):
         follower.look()
-    publish_bundle(bundle, local)
+    publish_bundle(first, local)
     assert follower.look().manifest.items_seq == 1
     assert 90 not in worths(follower.look())
-
-
-def test_a_damaged_journal_is_told(case: Case, bundle: Path, local: Store) -> None:
-    version = publish_bundle(bundle, local)
-    upsert(local, version, case.funnel, [item(3, 99)])
-    local.put({JOURNAL: [(journal_key(2), b"\xc1")]})
-    with pytest.raises(StoreError, match="journal entry 2 is damaged"):
-        restore(local, version, case.funnel, 2)
 
 
 # Whatever happens in whatever order
@@ -311,20 +330,13 @@ def test_every_reader_sees_the_state_of_the_change_that_it_names(
 
 
 def test_an_earlier_change_that_the_journal_has_not_is_told(
-    case: Case, bundle: Path, local: Store, tmp_path: Path
+    case: Case, first: Path, local: Store, tmp_path: Path
 ) -> None:
-    first = publish_bundle(bundle, local)
-    upsert(local, first, case.funnel, [item(3, 99)])
-    publish_bundle(variant(bundle, tmp_path / "second", 2, as_of=2), local)
+    version = publish_bundle(first, local)
+    upsert(local, version, case.funnel, [item(3, 99)])
+    publish_bundle(variant(first, tmp_path / "second", 2, as_of=2), local)
     remove_versions(local)
-    with pytest.raises(StoreError, match=f"the journal has not all that came since {first} any more"):
-        restore(local, first, case.funnel, 2)
+    with pytest.raises(StoreError, match=f"the journal has not all that came since {version} any more"):
+        restore(local, version, case.funnel, 2)
     with pytest.raises(StoreError, match="no version none; there are "):
         restore(local, "none", case.funnel, 2)
-
-
-def test_a_store_of_something_else_is_told(store: Store) -> None:
-    for head in (b"", b"\xff", b"[]", b'{"seq": 1}x', b'{"sequence": 1}'):
-        assert store.swap(store.head(), head)
-        with pytest.raises(StoreError, match="its head is not corank's, or of another release"):
-            StoreState.read(store)
