@@ -20,7 +20,7 @@ from corank.serving.http.serve_settings import CanaryShare
 from corank.serving.log.settings import CANARY, SHADOW, Role
 from corank.serving.store.base import Store
 from corank.serving.store.claims import RENEW_SECONDS, write_lease
-from corank.serving.store.fetch import catch_up, fetch_bundle, load_latest
+from corank.serving.store.fetch import catch_up, load_latest
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.source import Source, StoreSource
 
@@ -52,7 +52,6 @@ class Candidate:
         self.trouble: str | None = None
         """Why it could not be read last, whether an earlier state of it is loaded or not."""
         self.source, self._report = source, report
-        self._trusted = source.trusted.keys if source.trusted is not None else None
         self._pause, self._retry_at, self._renew_at, self._leased = 1.0, 0.0, 0.0, True
 
     def refresh(self, warm: Callable[[Funnel], None], first: bool = False) -> None:
@@ -92,19 +91,14 @@ class Candidate:
             return "withdrawn"
         self._renew_lease(store)
         if self.funnel is None:
-            funnel = self._load(store, first)
+            funnel = self.source.fetch(store, self.version, not first)
+            if self.source.trusted is None:  # else without upserted items, which are not signed
+                funnel = load_latest(store, self.version, funnel)
             warm(funnel)
             self.funnel = funnel
-        elif self._trusted is None:
+        elif self.source.trusted is None:
             self.funnel = catch_up(store, self.version, self.funnel)
         return "served"
-
-    def _load(self, store: Store, first: bool) -> Funnel:
-        verified = not first and self.source.prefetch(self.version)
-        bundle = fetch_bundle(store, self.version, self.source.cache, verified, self._trusted)
-        # upserted items are not signed
-        funnel = Funnel(bundle)
-        return funnel if self._trusted is not None else load_latest(store, self.version, funnel)
 
     def _renew_lease(self, store: Store) -> None:
         """Tell the store, and the cache of this machine, now and then that the version is needed."""
@@ -129,7 +123,8 @@ class Candidate:
         if self.funnel is not None or self.situation != "unavailable" or self.trouble is not None:
             return
         with suppress(BundleError, TrustError):
-            bundle = Bundle.open(self.source.cache / self.version, trust=self._trusted)
+            trust = None if self.source.trusted is None else self.source.trusted.keys
+            bundle = Bundle.open(self.source.cache / self.version, trust=trust)
             named = bundle.manifest.model_copy(update={"content": self.version})
             self.funnel, self.situation = Funnel(replace(bundle, manifest=named)), "served"
 

@@ -9,6 +9,7 @@ ends, since the socket is closed then. So it ignores the signals that end a serv
 last request is answered.
 """
 
+import inspect
 import itertools
 import signal
 import socket
@@ -18,7 +19,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, ClassVar
@@ -27,7 +28,7 @@ import msgspec
 
 from corank.core.errors import StoreError
 from corank.core.registry import load_environment_plugins
-from corank.serving.store.base import Entries, Pairs, Store, find_store_class, hide_password, open_store
+from corank.serving.store.base import Store, find_store_class, hide_password, open_store
 
 MOST = 2**30
 """Bytes of a message."""
@@ -104,6 +105,18 @@ def _end_process(link: Connection, process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+def _remote(name: str) -> Any:
+    """Make the method of `Store` of that name, which the reader carries out."""
+    signature = inspect.signature(getattr(Store, name))
+
+    def call(store: "IsolatedStore", *given: object, **named: object) -> Any:
+        bound = signature.bind(store, *given, **named)
+        bound.apply_defaults()
+        return store._call(name, *bound.args[1:])
+
+    return call
+
+
 class IsolatedStore:
     """A `Store` whose calls another process carries out. Safe to share between threads; not after a fork."""
 
@@ -119,29 +132,8 @@ class IsolatedStore:
         with self._lock:
             self._start()
 
-    def head(self) -> bytes | None:
-        """As `Store.head`."""
-        value: bytes | None = self._call("head")
-        return value
-
-    def swap(
-        self,
-        before: bytes | None,
-        after: bytes,
-        entries: Mapping[str, Pairs] = {},
-        gone: Mapping[str, Sequence[bytes]] = {},
-    ) -> bool:
-        """As `Store.swap`."""
-        return bool(self._call("swap", before, after, entries, gone))
-
-    def put(self, entries: Entries) -> None:
-        """As `Store.put`."""
-        self._call("put", entries)
-
-    def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        """As `Store.get`."""
-        values: list[bytes | None] = self._call("get", table, keys)
-        return values
+    head, swap, put, get = (_remote(name) for name in ("head", "swap", "put", "get"))
+    count, drop, tables = (_remote(name) for name in ("count", "drop", "tables"))
 
     def scan(self, table: str) -> Iterator[list[tuple[bytes, bytes]]]:
         """As `Store.scan`."""
@@ -153,19 +145,6 @@ class IsolatedStore:
             with suppress(StoreError):
                 self._call("end_scan", number)
             raise
-
-    def count(self, table: str) -> int:
-        """As `Store.count`."""
-        return int(self._call("count", table))
-
-    def drop(self, table: str) -> None:
-        """As `Store.drop`."""
-        self._call("drop", table)
-
-    def tables(self) -> list[str]:
-        """As `Store.tables`."""
-        names: list[str] = self._call("tables")
-        return names
 
     def close(self) -> None:
         """As `Store.close`: the reader ends."""

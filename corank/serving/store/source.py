@@ -166,6 +166,12 @@ class StoreSource(Source):
                 self._opened = open_isolated(self.url)
             return self._opened
 
+    def fetch(self, store: Store, version: str, aside: bool) -> Funnel:
+        """Fetch the bundle of a version, `aside` in a process of its own first. Raises as `fetch_bundle`."""
+        verified = aside and self.prefetch(version)
+        keys = None if self.trusted is None else self.trusted.keys
+        return Funnel(fetch_bundle(store, version, self.cache, verified, keys))
+
     def load_newer(self, held: Funnel | None) -> Funnel | None:
         """As `Source.load_newer`; of a held version only the changes of items are read."""
         store = self.open()
@@ -175,8 +181,7 @@ class StoreSource(Source):
         if self.trusted is not None:
             return self._load_signed(self.trusted, store, state, held)
         if held is None or live != held.manifest.content:
-            verified = held is not None and self.prefetch(live)
-            newer = load_latest(store, live, Funnel(fetch_bundle(store, live, self.cache, verified)))
+            newer = load_latest(store, live, self.fetch(store, live, held is not None))
         elif (state.seq, state.id) == self._position:
             return None
         else:
@@ -193,10 +198,8 @@ class StoreSource(Source):
         statement = trusted.check(live, state.require_version(store, live).manifest, state.statement)
         self.known_seq = statement.seq
         if funnel is None or live != funnel.manifest.content:
-            verified = funnel is not None and self.prefetch(live)
-            bundle = fetch_bundle(store, live, self.cache, verified, trusted.keys)
-            return Funnel(bundle).with_changes(statement.seq, statement.items_id)
-        if statement.seq == funnel.manifest.items_seq:
+            funnel = self.fetch(store, live, funnel is not None)
+        elif statement.seq == funnel.manifest.items_seq:
             return None
         return funnel.with_changes(statement.seq, statement.items_id)
 

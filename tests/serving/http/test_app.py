@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -177,35 +177,6 @@ def test_more_requests_than_may_wait_are_sent_away(bundle: Path) -> None:
     assert service.ranking.waiting == 0
 
 
-def test_whoever_sends_slowly_keeps_nobody_out(bundle: Path) -> None:
-    service = RankingService(Follower(BundleSource(bundle)), Limits(queue=2, seconds=PATIENCE), access(None))
-    body = msgspec.json.encode({"user": {}, "candidates": [1]})
-
-    async def side_by_side() -> None:
-        begun, quick_was_answered = 0, asyncio.Event()
-
-        async def slowly() -> AsyncIterator[bytes]:
-            nonlocal begun
-            begun += 1
-            yield body[:5]
-            await quick_was_answered.wait()
-            yield body[5:]
-
-        transport = httpx2.ASGITransport(service.app())
-        async with httpx2.AsyncClient(transport=transport, base_url="http://here") as client:
-            slow = [
-                asyncio.create_task(client.post("/rank", content=slowly(), headers=JSON)) for _ in range(5)
-            ]
-            while begun < len(slow):
-                await asyncio.sleep(0)
-            assert (await client.post("/rank", content=body, headers=JSON)).status_code == 200
-            quick_was_answered.set()
-            # they come at once now, and two may wait
-            assert {one.status_code for one in await asyncio.gather(*slow)} <= {200, 503}
-
-    asyncio.run(asyncio.wait_for(side_by_side(), PATIENCE))
-
-
 def test_health_version_figures_and_openapi(client: TestClient, case: Case) -> None:
     assert client.get("/healthz").json() == {"alive": True}
     assert client.get("/readyz").json() == {"ready": True}
@@ -314,19 +285,6 @@ def test_a_ranker_that_takes_too_long_is_stopped(case: Case, monkeypatch: pytest
     ranked = funnel.run(Request.parse(case.request("test", 0) | {"candidates": everyone}))
     assert ranked.fallback == {"stage": "rank", "why": "late"}
     assert ranked.to_answer()["stage"] == "prerank"
-
-
-def test_min_score_cuts_what_scores_less(case: Case) -> None:
-    funnel = Funnel.open(case.base / "bundle")
-    request = Request.parse(case.request("test", 0))
-    first, last = funnel.manifest.stages
-    scores = funnel.run(request).cuts[0].score
-    least = float(np.sort(scores)[len(scores) // 2])
-    picky = first.model_copy(update={"min_score": least})
-    funnel.manifest = funnel.manifest.model_copy(update={"stages": [picky, last]})
-    ranked = funnel.run(request)
-    assert len(ranked.cuts[0].kept) == min(first.keep, int((scores >= least).sum()))
-    assert (ranked.cuts[0].score[ranked.cuts[0].kept] >= least).all()
 
 
 def test_a_large_request_is_ranked_and_not_remembered(bundle: Path) -> None:

@@ -217,24 +217,6 @@ def test_who_follows_a_journal_that_was_trimmed_reads_all_anew(
     assert worth_by_id[99] == 5 and worth_by_id[98] == 6
 
 
-def test_a_store_that_was_made_anew_is_read_anew(
-    case: Case, first: Path, local: Store, tmp_path: Path
-) -> None:
-    version = publish_bundle(first, local)
-    for n in range(3):
-        upsert(local, version, case.funnel, [item(3, 90 + n)])
-    follower = Follower(local, tmp_path / "cache")
-    follower.look()
-    for table in local.tables():
-        local.drop(table)
-    assert local.swap(local.head(), StoreState().to_bytes())
-    with pytest.raises(StoreError, match="nothing is live"):
-        follower.look()
-    publish_bundle(first, local)
-    assert follower.look().manifest.items_seq == 1
-    assert 90 not in worths(follower.look())
-
-
 # Whatever happens in whatever order
 
 
