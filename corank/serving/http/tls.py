@@ -19,30 +19,22 @@ def open_tls(certificate: Path, key: Path) -> ssl.SSLContext:
     """
     for path in (certificate, key):
         try:
-            path.open("rb").close()
+            content = path.read_bytes()
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    if b"ENCRYPTED" in content:
+        raise ConfigError(
+            f"{key}: is encrypted; write it without a passphrase, readable by the service alone"
+        )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(certificate, key, password=_refuse_password)
+        context.load_cert_chain(certificate, key, password="")  # else it would be asked for
     except ssl.SSLError as error:
         raise ConfigError(
             f"{certificate} and {key}: are not a certificate and its private key in PEM: {error.reason or error}"
         ) from None
-    except _EncryptedKeyError:
-        raise ConfigError(
-            f"{key}: is encrypted; write it without a passphrase, readable by the service alone"
-        ) from None
     return context
-
-
-class _EncryptedKeyError(Exception):
-    pass
-
-
-def _refuse_password() -> str:
-    raise _EncryptedKeyError
 
 
 class HandshakeLoop(uvloop.Loop):

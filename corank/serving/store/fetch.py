@@ -3,10 +3,9 @@
 The bundle is fetched once. Items that were upserted since are a layer in memory: a follower reads them from the
 journal, change by change, so that it always serves the state after one change, complete.
 
-Fetch a store's version in a process of its own, with low priority, while the service answers requests.
-
-Decoding a million records takes seconds of a core. The process rests as long as it has worked, block by block, and its
-priority is low, but not the lowest: that would be a 70th of a core that others want, and a swap would take minutes.
+While a service answers requests, a process of its own fetches the next version: decoding a million records takes
+seconds of a core. It rests as long as it has worked, block by block, and its priority is low, but not the lowest: that
+would be a 70th of a core that others want, and a swap would take minutes.
 """
 
 import fcntl

@@ -3,8 +3,6 @@
 All is written under the new version's name and verified, items that were upserted since the bundle's items were read
 are applied, and the head is swapped. Killed at any point, the store has the old live version or the new one; publishing
 the same bundle again continues where it stopped. One process at a time writes a version: it holds a claim (claims.py).
-
-Enter a complete version into a store's head, live or staged, with all items that came since its table was read.
 """
 
 import hashlib

@@ -2,10 +2,8 @@
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from corank.bundle.bundle import Bundle
@@ -13,8 +11,7 @@ from corank.core.errors import BundleError, StoreError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store, open_store
 from corank.serving.store.fetch import KEPT, catch_up, fetch_bundle, fetch_in_subprocess, load_latest, restore
-from corank.serving.store.journal import JOURNAL, journal_key, read_journal
-from corank.serving.store.live_version import StoreState
+from corank.serving.store.journal import JOURNAL, journal_key
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.retention import remove_versions, roll_back_store
 from corank.serving.store.source import StoreSource
@@ -148,23 +145,16 @@ def test_a_service_has_the_next_version_fetched_beside_it(
 # Later changes
 
 
-@dataclass
 class Follower:
-    """Looks at a store now and then, as a server does."""
+    """Looks at a store now and then, as a service does."""
 
-    store: Store
-    cache: Path
-    funnel: Funnel | None = None
-    seen: dict[tuple[str, int], dict[bytes, bytes]] = field(default_factory=dict)
+    def __init__(self, store: Store, cache: Path) -> None:
+        self.source = StoreSource(store, cache)
+        self.funnel: Funnel | None = None
 
     def look(self) -> Funnel:
-        _, head = StoreState.read(self.store)
-        live = head.require_live(self.store)
-        if self.funnel is None or self.funnel.manifest.content != live:
-            self.funnel = load_latest(self.store, live, Funnel(fetch_bundle(self.store, live, self.cache)))
-        else:
-            self.funnel = catch_up(self.store, live, self.funnel)
-        self.seen[live, self.funnel.manifest.items_seq] = records(self.funnel)
+        self.funnel = self.source.load_newer(self.funnel) or self.funnel
+        assert self.funnel is not None
         return self.funnel
 
 
@@ -215,100 +205,6 @@ def test_who_follows_a_journal_that_was_trimmed_reads_all_anew(
     assert local.swap(local.head(), local.head() or b"", gone={JOURNAL: [journal_key(2)]})
     worth_by_id = worths(follower.look())
     assert worth_by_id[99] == 5 and worth_by_id[98] == 6
-
-
-# Whatever happens in whatever order
-
-
-@dataclass
-class History:
-    """Changes made to a store, and the content they must leave."""
-
-    case: Case
-    store: Store
-    folder: Path
-    rng: np.random.Generator
-    at: dict[str, int] = field(default_factory=dict)
-    """By version, the change at which its items were read."""
-    number: dict[str, int] = field(default_factory=dict)
-    funnels: dict[str, Funnel] = field(default_factory=dict)
-    came: list[tuple[int, int, float]] = field(default_factory=list)
-    """Change, item, worth."""
-
-    def publish(self) -> None:
-        """A new bundle, read now, or an earlier one whose later changes are all in the journal."""
-        _, head = StoreState.read(self.store)
-        old = [n for version, n in self.number.items() if self.at[version] >= head.journal_from - 1]
-        if old and self.rng.random() < 0.3:
-            number = int(self.rng.choice(old))
-        else:
-            number = len(self.number) + 1
-            variant(self.case.base / "bundle", self.folder / f"{number}", number, head.seq)
-        funnel = Funnel.open(self.folder / f"{number}")
-        version = funnel.manifest.content
-        self.funnels[version], self.number[version] = funnel, number
-        as_of = funnel.manifest.items_as_of
-        assert as_of is not None and as_of.change is not None
-        self.at[version] = as_of.change
-        if self.rng.random() < 0.5:
-            self.upsert()  # came since the items were read
-        assert publish_bundle(self.folder / f"{number}", self.store) == version
-
-    def upsert(self) -> None:
-        _, head = StoreState.read(self.store)
-        if head.live is None:
-            return
-        id_, worth = int(self.rng.integers(12, 20)), float(self.rng.integers(100, 10_000))
-        row = item(int(self.rng.integers(16)), id_, worth=worth)
-        seq = upsert(self.store, head.live, self.funnels[head.live], [row])
-        ((_, change),) = read_journal(self.store, seq - 1, seq)
-        assert seq == head.seq + 1 and change.version == head.live
-        self.came.append((seq, id_, worth))
-
-    def roll_back(self) -> None:
-        _, head = StoreState.read(self.store)
-        if len(head.versions) > 1:
-            roll_back_store(self.store)
-
-    def prune(self) -> None:
-        if StoreState.read(self.store)[1].live is not None:
-            remove_versions(self.store, keep=int(self.rng.integers(1, 3)))
-
-    def worths(self, version: str, seq: int) -> dict[int, float]:
-        worth_by_id = dict.fromkeys(range(16), float(self.number[version]))
-        for change, id_, worth in self.came:
-            if self.at[version] < change <= seq:
-                worth_by_id[id_] = worth
-        return worth_by_id
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("seed", range(3))
-def test_every_reader_sees_the_state_of_the_change_that_it_names(
-    case: Case, local: Store, tmp_path: Path, seed: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    history = History(case, local, tmp_path, rng)
-    followers = [Follower(local, tmp_path / "cache") for _ in range(3)]
-    steps = [history.publish, *[history.upsert] * 4, history.roll_back, history.prune]
-    history.publish()
-    for _ in range(30):
-        steps[rng.integers(len(steps))]()
-        for follower in followers:
-            if rng.random() < 0.4:
-                funnel = follower.look()
-                version, seq = funnel.manifest.content, funnel.manifest.items_seq
-                assert seq == StoreState.read(local)[1].seq
-                assert worths(funnel) == history.worths(version, seq)
-    _, head = StoreState.read(local)
-    recomputed = 0
-    for version, seq in {one for follower in followers for one in follower.seen}:
-        states = [follower.seen[version, seq] for follower in followers if (version, seq) in follower.seen]
-        assert all(one == states[0] for one in states)
-        if version in head.versions and head.journal_covers(head.versions[version]):
-            assert records(restore(local, version, history.funnels[version], seq)) == states[0]
-            recomputed += 1
-    assert recomputed
 
 
 def test_an_earlier_change_that_the_journal_has_not_is_told(

@@ -126,6 +126,4 @@ def _close_if_idle(connection: Any) -> None:
 
 def _has_unread_bytes(transport: asyncio.Transport) -> bool:
     sock = transport.get_extra_info("socket")
-    if sock is None or sock.fileno() < 0:
-        return False
-    return any(fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)))
+    return sock is not None and sock.fileno() >= 0 and any(fcntl.ioctl(sock, termios.FIONREAD, bytes(4)))

@@ -1,7 +1,6 @@
 """The faults of a cluster: slots that move, servers that fail, replicas that lag, addresses that are none."""
 
 import gc
-import json
 import socket
 import time
 from collections import Counter
@@ -25,7 +24,6 @@ from corank.serving.store.publish import publish_bundle
 from corank.serving.store.retention import remove_versions
 from corank.serving.store.source import StoreSource
 from corank.serving.store.upsert import upsert
-from tests.support.command_line import run_corank
 from tests.support.redis_cluster import Cluster, start_cluster
 from tests.support.redis_server import redis_server
 from tests.support.service import TOKEN, running_service
@@ -96,21 +94,12 @@ def test_a_swap_writes_spread_tables_too_unless_it_is_late(store: RedisClusterSt
     )
 
 
-def test_commands_and_a_service_take_a_cluster(
-    cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    url, base = cluster.url, derived().base
-    assert run_corank(capsys, "publish", base / "bundle", url, "--users", base / "users.parquet")[0] == 0
-    with running_service(url, tmp_path / "cache") as (at, _):
+def test_a_service_takes_a_cluster(cluster: Cluster, tmp_path: Path) -> None:
+    publish_bundle(derived().base / "bundle", open_store(cluster.url))
+    with running_service(cluster.url, tmp_path / "cache") as (at, _):
         assert httpx2.post(f"{at}/rank", json=derived().request("test", 0)).status_code == 200
         put = httpx2.post(f"{at}/items", json={"items": [item(3, 90)]}, headers=TOKEN)
         assert put.status_code == 200 and put.json()["items_seq"] == 2
-        assert httpx2.get(f"{at}/version").json()["items_seq"] == 2
-    code, out, _ = run_corank(capsys, "store", "log", url, "--json")
-    assert code == 0 and [line["what"] for line in json.loads(out)] == ["publish", "upsert"]
-    code, out, _ = run_corank(capsys, "store", "ls", url, "--json")
-    assert [(one["live"], one["records"], one["changed"]) for one in json.loads(out)] == [(True, 16, 1)]
-    assert run_corank(capsys, "store", "prune", url)[0] == 0
 
 
 # Addresses
