@@ -21,20 +21,16 @@ import hashlib
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from corank.bundle.bundle import Bundle
 from corank.bundle.signatures import Signatures, SigningKeys, TrustedKeys, is_content_name
-from corank.core.errors import BundleError, StoreError, TrustError
+from corank.core.errors import StoreError, TrustError
 from corank.core.files import write_text
 from corank.core.settings import Settings
 from corank.core.time import EARLIEST, LATEST, format_time, now_ms
 from corank.serving.store.base import Store
-
-if TYPE_CHECKING:
-    from corank.serving.funnel.funnel import Funnel
 
 
 class LiveStatement(Settings):
@@ -102,7 +98,7 @@ class TrustedLive:
         self.keys.verify(signed.content, signed.signatures, what)
         if (signed.version, signed.manifest) != (version, manifest):
             raise TrustError(f"{what} was altered: {signed.version} was signed as live; publish it again")
-        kept = self._read_kept()
+        kept = self.read_kept()
         newest = max(filter(None, (kept, self._newest, signed)), key=lambda one: one.at)
         if signed.at < newest.at:
             raise TrustError(
@@ -114,17 +110,7 @@ class TrustedLive:
             write_text(self._file, signed.model_dump_json())
         return signed
 
-    def load_newest(self) -> "Funnel | None":
-        """Load the version of the newest statement from the cache; None if it is not there whole, and signed."""
-        from corank.serving.funnel.funnel import Funnel
-
-        with suppress(BundleError, TrustError):
-            if kept := self._read_kept():
-                bundle = Bundle.open(self._file.with_name(kept.version), trust=self.keys)
-                return Funnel(bundle).with_changes(kept.seq, kept.items_id)
-        return None
-
-    def _read_kept(self) -> LiveStatement | None:
+    def read_kept(self) -> LiveStatement | None:
         """The newest statement that a process with this cache has accepted; None if there is none, or it is damaged."""
         with suppress(OSError, ValueError, TrustError):
             kept = LiveStatement.model_validate_json(self._file.read_bytes())

@@ -8,6 +8,7 @@ import hashlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,7 +16,7 @@ import msgspec
 
 from corank.bundle.bundle import Bundle, current_content
 from corank.bundle.signatures import TrustedKeys, is_content_name
-from corank.core.errors import BundleError, StoreError
+from corank.core.errors import BundleError, StoreError, TrustError
 from corank.core.files import atomic_file
 from corank.core.objects import Location
 from corank.core.types import Report
@@ -206,7 +207,11 @@ class StoreSource(Source):
     def load_cached(self) -> Funnel | None:
         """As `Source.load_cached`."""
         if self.trusted is not None:
-            return self.trusted.load_newest()
+            with suppress(BundleError, TrustError):
+                if kept := self.trusted.read_kept():
+                    bundle = Bundle.open(self.cache / kept.version, trust=self.trusted.keys)
+                    return Funnel(bundle).with_changes(kept.seq, kept.items_id)
+            return None
         bundle = open_last_live(self.cache, self.url)
         return None if bundle is None else Funnel(bundle)
 
