@@ -25,14 +25,13 @@ from corank.serving.http.asgi import Routes
 from corank.serving.http.body import BodyReader
 from corank.serving.http.connections import POOL, BoundedProtocol, ConnectionPool
 from corank.serving.http.follower import Follower, ServiceStatus
-from corank.serving.http.process.draining import DrainingServer
+from corank.serving.http.process.draining import DrainingServer, HandshakeLoop
 from corank.serving.http.process.worker_process import Drain, RestartCounts, SharedState, handle_signals
 from corank.serving.http.prometheus import ServiceMetrics
 from corank.serving.http.ranking import RankEndpoints
 from corank.serving.http.serve_settings import Limits, ServeSettings
 from corank.serving.http.startup import describe_address, describe_trust, open_tracer, tls_factory
 from corank.serving.http.state import ChangeEndpoints, StateEndpoints
-from corank.serving.http.tls import HandshakeLoop
 from corank.serving.http.tokens import Rate, RateLimiter, Scope, Token, Tokens
 from corank.serving.http.user_lookup import UserLookup
 from corank.serving.http.versions import Rollout
