@@ -209,8 +209,8 @@ class StoreSource(Source):
         if self.trusted is not None:
             with suppress(BundleError, TrustError):
                 if kept := self.trusted.read_kept():
-                    bundle = Bundle.open(self.cache / kept.version, trust=self.trusted.keys)
-                    return Funnel(bundle).with_changes(kept.seq, kept.items_id)
+                    signed = Bundle.open(self.cache / kept.version, trust=self.trusted.keys)
+                    return Funnel(signed).with_changes(kept.seq, kept.items_id)
             return None
         bundle = open_last_live(self.cache, self.url)
         return None if bundle is None else Funnel(bundle)
