@@ -165,7 +165,8 @@ def test_a_batch_is_answered_in_order_and_names_what_is_wrong_in_its_place(
 
 
 def test_a_batch_is_bounded(client: TestClient) -> None:
-    for requests in ([], [{}] * (MAX_BATCH + 1)):
+    bodies: list[list[dict[str, Any]]] = [[], [{}] * (MAX_BATCH + 1)]
+    for requests in bodies:
         refused = client.post("/rank/batch", json={"requests": requests})
         assert refused.status_code == 400 and "`array`" in refused.json()["error"]
 
