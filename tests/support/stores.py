@@ -16,8 +16,11 @@ from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.http.follower import Follower
 from corank.serving.store.base import Entries, Pairs, Store, open_store
+from corank.serving.store.fetch import fetch_bundle, load_latest
+from corank.serving.store.live_version import StoreState
 from corank.serving.store.record_codec import RecordFormat
 from corank.serving.store.source import StoreSource
+from corank.serving.store.upsert import upsert
 from tests.support.redis_cluster import shared_cluster
 from tests.support.redis_server import redis_server
 from tests.support.shared import derived
@@ -95,6 +98,18 @@ def following(url: str, cache: Path, report: Report = lambda line: None) -> Iter
         yield follower
     finally:
         follower.stop()
+
+
+def served(store: Store, cache: Path, version: str | None = None) -> Funnel:
+    """The funnel that a reader that starts now would serve, of the live version or another."""
+    version = version or StoreState.read(store)[1].require_live(store)
+    return load_latest(store, version, Funnel(fetch_bundle(store, version, cache)))
+
+
+def put(store: Store, bundle: Path, *rows: dict[str, Any]) -> int:
+    """Put items into the live version, which is a bundle's; the number of the change."""
+    funnel = Funnel.open(bundle)
+    return upsert(store, funnel.manifest.content, funnel, list(rows))
 
 
 def item(like: int, id_: int | None = None, **columns: Any) -> dict[str, Any]:

@@ -1,12 +1,9 @@
-"""What every request must pass: names and pages, then tokens; and what is recorded of those that write.
+"""What guards a handler: access is checked before, errors become replies in JSON, writes are recorded after.
 
-By which names the service may be called, and from which pages.
-
-A web page may send requests to any address that its reader's browser reaches. Two checks keep it out. `Host` must be a
-name of the service: under DNS rebinding it is the attacker's. `Origin` and `Sec-Fetch-Site` must not name another site.
-An IP address as `Host` is always accepted, since rebinding needs a name.
-
-Guards handlers: access is checked before, errors become replies in JSON, writes are recorded after.
+A request must pass the checks of names and pages, then of its token. A web page may send requests to any address that
+its reader's browser reaches. Two checks keep it out. `Host` must be a name of the service: under DNS rebinding it is
+the attacker's. `Origin` and `Sec-Fetch-Site` must not name another site. An IP address as `Host` is always accepted,
+since rebinding needs a name.
 """
 
 import asyncio
@@ -172,14 +169,10 @@ def guard(
         except DisconnectedError:
             error, reply = "disconnected", HttpReply(status=400)  # nobody reads it
         if action is not None:
-            await _record(access, call, action, reply.status, error)
+            facts = {"by": call.caller, "client": call.client} | call.change
+            if error is not None:
+                facts["error"] = error[:LONGEST_ERROR]
+            await asyncio.to_thread(access.audit.record, action, reply.status, **facts)
         return reply
 
     return handle
-
-
-async def _record(access: AccessControl, call: HttpCall, action: str, status: int, error: str | None) -> None:
-    facts = {"by": call.caller, "client": call.client} | call.change
-    if error is not None:
-        facts["error"] = error[:LONGEST_ERROR]
-    await asyncio.to_thread(access.audit.record, action, status, **facts)

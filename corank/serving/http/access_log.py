@@ -1,12 +1,13 @@
-"""The access log: a JSON line about each request, to a file or to stdout.
+"""The logs of a service: the access log, and the audit. Several processes may write one file.
 
-The event loop makes a line and leaves it to a thread, which writes many at once. Lines that wait are bounded; those
-beyond are dropped and counted. The file is opened for each write, so that it is rotated by renaming it.
+The access log has a JSON line about each request, in a file or on stdout. The event loop makes a line and leaves it to
+a thread, which writes many at once. Lines that wait are bounded; those beyond are dropped and counted.
 
-The audit of a service: a JSON line about every request that writes or reloads, done or refused.
+The audit has a JSON line about every request that writes or reloads, done or refused, in a file or on stderr.
+
+A file is opened for each write, so that it is rotated by renaming it.
 """
 
-import fcntl
 import os
 import re
 import stat
@@ -22,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from corank.core.errors import ConfigError
+from corank.core.types import Report
 
 if TYPE_CHECKING:
     from corank.bundle.manifest import BundleManifest
-    from corank.core.types import Report
     from corank.serving.http.asgi import HttpCall, HttpReply
 
 
@@ -45,13 +46,9 @@ PIPE_BYTES = 4096
 
 
 class AccessLog:
-    """Writes a line a request. Several processes may write one file."""
+    """Writes a line a request."""
 
-    def __init__(
-        self,
-        path: Path,
-        with_users: bool = False,
-    ) -> None:
+    def __init__(self, path: Path, with_users: bool = False) -> None:
         """
         Args:
             path: is made with the mode 0600 if it is missing; `-` is stdout.
@@ -66,7 +63,7 @@ class AccessLog:
         self._thread: threading.Thread | None = None
         check_access_log(path)
 
-    def start(self, report: "Report", count_dropped: Callable[[int], None]) -> None:
+    def start(self, report: Report, count_dropped: Callable[[int], None]) -> None:
         """Start the thread that writes.
 
         Args:
@@ -110,10 +107,7 @@ class AccessLog:
             "ms": round(seconds * 1e3, 3),
             "token": call.caller,
         }
-        if call.trace is not None:
-            line["trace"] = call.trace
-        if call.why is not None:
-            line["why"] = call.why
+        line |= {name: fact for name, fact in (("trace", call.trace), ("why", call.why)) if fact is not None}
         ranked = [result for result, _, _ in call.ranked]
         if ranked:
             line["version"] = ranked[0].manifest.model_version
@@ -130,12 +124,12 @@ class AccessLog:
                 line["users"] = [one.request.user.get("id") for one in ranked]
         return line
 
-    def _write_regularly(self, report: "Report", count_dropped: Callable[[int], None]) -> None:
+    def _write_regularly(self, report: Report, count_dropped: Callable[[int], None]) -> None:
         while not self._stop.wait(FLUSH_SECONDS):
             self._write(report, count_dropped)
         self._write(report, count_dropped)
 
-    def _write(self, report: "Report", count_dropped: Callable[[int], None]) -> None:
+    def _write(self, report: Report, count_dropped: Callable[[int], None]) -> None:
         dropped, self._dropped = self._dropped, 0
         lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
         try:
@@ -160,32 +154,26 @@ def check_access_log(path: Path) -> None:
 
 
 def _append(path: Path, lines: list[bytes]) -> None:
-    """Append whole lines."""
-    if path == STDOUT:
-        handle = sys.__stdout__.fileno() if sys.__stdout__ is not None else os.open(os.devnull, os.O_WRONLY)
-        _write_all(handle, lines)
-        return
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
-    try:
-        _write_all(handle, lines)
-    finally:
-        os.close(handle)
-
-
-def _write_all(handle: int, lines: list[bytes]) -> None:
-    """Write lines in pieces that other processes' lines do not break: a file takes any size, a pipe a page."""
-    if stat.S_ISREG(os.fstat(handle).st_mode):
-        pieces = [b"".join(lines)] if lines else []
+    """Append lines in pieces that other processes' lines do not break: a file takes any size, a pipe a page."""
+    if path != STDOUT:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    elif sys.__stdout__ is not None:
+        handle = os.dup(sys.__stdout__.fileno())
     else:
-        pieces = []
-        for line in lines:
-            if pieces and len(pieces[-1]) + len(line) <= PIPE_BYTES:
-                pieces[-1] += line
-            else:
-                pieces.append(line)
-    for piece in pieces:
-        while piece:
-            piece = piece[os.write(handle, piece) :]
+        return  # the process was started without one
+    with os.fdopen(handle, "wb", buffering=0) as file:
+        pieces: list[bytes] = []
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            pieces.append(b"".join(lines))
+        else:
+            for line in lines:
+                if pieces and len(pieces[-1]) + len(line) <= PIPE_BYTES:
+                    pieces[-1] += line
+                else:
+                    pieces.append(line)
+        for piece in pieces:
+            while piece:
+                piece = piece[file.write(piece) :]
 
 
 REFUSED_A_MINUTE = 100
@@ -202,7 +190,7 @@ def name_change(manifest: "BundleManifest") -> dict[str, Any]:
 
 
 class AuditLog:
-    """Writes audit lines to a file, or to stderr. Several processes may write one file."""
+    """Writes audit lines to a file, or to stderr."""
 
     def __init__(self, path: Path | None = None) -> None:
         """`path` is made with the mode 0600 if it is missing. Raises ConfigError if it cannot be written."""
@@ -210,7 +198,7 @@ class AuditLog:
         self._minute, self._refused, self._suppressed = 0, 0, 0
         if path is not None:
             try:
-                self._append(path, b"")
+                _append(path, [])
             except OSError as error:
                 raise ConfigError(f"{path}: the audit cannot be written: {error.strerror}") from None
 
@@ -231,7 +219,7 @@ class AuditLog:
         encoded = msgspec.json.encode(line) + b"\n"
         try:
             if self._path is not None:
-                self._append(self._path, encoded)
+                _append(self._path, [encoded])
                 return
         except OSError as error:
             print(f"corank: {self._path}: the audit cannot be written: {error}", file=sys.stderr)
@@ -244,13 +232,3 @@ class AuditLog:
             self._minute, self._refused = minute, 0
         self._refused += 1
         return self._refused <= REFUSED_A_MINUTE
-
-    @staticmethod
-    def _append(path: Path, line: bytes) -> None:
-        """Append a line by one write. The file is opened each time, so that it can be rotated by renaming it."""
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            os.write(handle, line)
-        finally:
-            os.close(handle)

@@ -1,26 +1,22 @@
-"""Bodies read within limits: each in size and time, and all that a worker holds in size.
+"""The bodies of requests: read within limits, and decoded as JSON or MessagePack, by content type.
 
-If the bodies in all would take more, the oldest unfinished one is given up: an honest client sends a body within
-milliseconds, so that the oldest is one that comes slowly on purpose.
+Each body is bounded in size and time, and all that a worker holds in size. If the bodies in all would take more, the
+oldest unfinished one is given up: an honest client sends a body within milliseconds, so that the oldest is one that
+comes slowly on purpose.
 
-JSON and MessagePack: the same bodies and answers, chosen by content type.
-
-MessagePack can say what JSON cannot. Extensions, binary values and keys that are no text are refused by the types of
-bodies; numbers that are not finite are refused here. `candidates` alone may be binary: int64, little endian.
-
-The bodies that the service reads; types and bounds are checked while they are decoded.
-
-The two lines of a body of `/rank/ahead`: a request without candidates, and its candidates.
+Types and bounds of values are checked while they are decoded. MessagePack can say what JSON cannot. Extensions, binary
+values and keys that are no text are refused by the types of bodies; numbers that are not finite are refused here.
+`candidates` alone may be binary: int64, little endian.
 """
 
 import asyncio
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Protocol, Self, TypeVar, cast
+from typing import Annotated, Any, Self, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -89,26 +85,31 @@ ID_BYTES = 8
 PackedIds = Annotated[bytes, Meta(min_length=ID_BYTES, max_length=ID_BYTES * MAX_CANDIDATES)]
 
 
-class Codec(Protocol):
+class Codec(ABC):
     """Decodes bodies of one content type, and encodes answers."""
 
-    content_type: str
+    def __init__(
+        self, content_type: str, encode: Callable[[Any], bytes], make_decoder: Callable[[Any], Any]
+    ) -> None:
+        """`encode` encodes an answer; `make_decoder` makes the decoder of a type."""
+        self.content_type, self.encode = content_type, encode
+        self._decoder: Callable[[Any], Any] = cache(make_decoder)
 
+    @abstractmethod
     def check(self, body: bytes) -> None:
         """Raise RequestError or RefusedError for a whole body that takes too long to decode."""
 
     def decode(self, part: bytes | msgspec.Raw, kind: type[T]) -> T:
         """Decode a body, or a part of one. Raises RequestError, which names the field."""
+        try:
+            value: T = self._decoder(kind).decode(part)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise RequestError(f"body: {error}") from None
+        return value
 
-    def encode(self, value: Any) -> bytes:
-        """Encode an answer."""
 
-
-class JsonCodec:
+class JsonCodec(Codec):
     """JSON."""
-
-    content_type = JSON
-    encode = staticmethod(msgspec.json.encode)
 
     def check(self, body: bytes) -> None:
         """As `Codec.check`: a count is a hundred times as fast as to decode millions of values and then refuse them."""
@@ -117,16 +118,9 @@ class JsonCodec:
             if len(body) > most and (count := body.count(mark)) > most:
                 raise RequestError(f"body: expected {most:,} {what} or fewer; received {count:,}")
 
-    def decode(self, part: bytes | msgspec.Raw, kind: type[T]) -> T:
-        """As `Codec.decode`."""
-        return _decode(_json_decoder, part, kind)
 
-
-class MsgpackCodec:
+class MsgpackCodec(Codec):
     """MessagePack."""
-
-    content_type = MSGPACK
-    encode = staticmethod(msgspec.msgpack.encode)
 
     def check(self, body: bytes) -> None:
         """As `Codec.check`."""
@@ -138,24 +132,13 @@ class MsgpackCodec:
     def decode(self, part: bytes | msgspec.Raw, kind: type[T]) -> T:
         """As `Codec.decode`."""
         if kind is Request:
-            packed = _decode(_msgpack_decoder, part, PackedRequest)
+            packed = super().decode(part, PackedRequest)
             _refuse_not_finite(_without_ids(bytes(part), packed), packed)
             return cast(T, packed)
-        decoded = _decode(_msgpack_decoder, part, kind)
+        decoded = super().decode(part, kind)
         if kind is Items:  # parts of other types are decoded again, as one of these
             _refuse_not_finite(bytes(part), decoded)
         return decoded
-
-
-def _decode(decoder: Any, part: bytes | msgspec.Raw, kind: type[T]) -> T:
-    try:
-        value: T = decoder(kind).decode(part)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise RequestError(f"body: {error}") from None
-    return value
-
-
-_json_decoder, _msgpack_decoder = cache(msgspec.json.Decoder), cache(msgspec.msgpack.Decoder)
 
 
 class PackedRequest(Request, frozen=True):
@@ -213,9 +196,15 @@ def _not_finite(value: Any, field: str) -> Iterator[str]:
             yield from _not_finite(part, f"{field}.{n}")
 
 
-JSON_CODEC, MSGPACK_CODEC = JsonCodec(), MsgpackCodec()
+JSON_CODEC: Codec = JsonCodec(JSON, msgspec.json.encode, msgspec.json.Decoder)
+MSGPACK_CODEC: Codec = MsgpackCodec(MSGPACK, msgspec.msgpack.encode, msgspec.msgpack.Decoder)
 CODECS: dict[str, Codec] = {JSON: JSON_CODEC, MSGPACK: MSGPACK_CODEC}
 """By content type."""
+
+
+def _media_type(call: HttpCall) -> str:
+    """The content type of a request's body, without its parameters."""
+    return (call.header(b"content-type") or "").partition(";")[0].strip().lower()
 
 
 def body_codec(call: HttpCall) -> Codec:
@@ -224,7 +213,7 @@ def body_codec(call: HttpCall) -> Codec:
     A page of another site cannot declare these types unasked.
     """
     content_type = call.header(b"content-type") or ""
-    codec = CODECS.get(content_type) or CODECS.get(content_type.partition(";")[0].strip().lower())
+    codec = CODECS.get(_media_type(call))
     if codec is None:
         received = f"; received {content_type!r}" if content_type else ""
         raise RefusedError(415, f"expected the header Content-Type: {' or '.join(CODECS)}{received}")
@@ -239,7 +228,7 @@ def answer_codec(call: HttpCall) -> Codec:
         named = [(accept.index(kind), kind) for kind in CODECS if kind in accept]
         if named:
             return CODECS[min(named)[1]]
-    return CODECS.get((call.header(b"content-type") or "").partition(";")[0].strip().lower(), JSON_CODEC)
+    return CODECS.get(_media_type(call), JSON_CODEC)
 
 
 def answer_to(
@@ -257,19 +246,8 @@ CLOSE = {"Connection": "close"}
 """Headers of the answer to a body that is not read to the end."""
 
 
-@dataclass(frozen=True)
-class BodyLines:
-    """The first line of a body, and what waits for the second one."""
-
-    first: bytes
-    second: Callable[[], Awaitable[bytes]]
-    """Raises RefusedError as `BodyReader.read` does."""
-
-
 class ReceivedBody:
     """A body, as far as it has come. It counts as held until its block ends."""
-
-    __slots__ = ("_reader", "call", "codec", "content", "due", "given_up", "timeout")
 
     def __init__(self, reader: "BodyReader", call: HttpCall, codec: Codec, due: float) -> None:
         """
@@ -344,16 +322,13 @@ class BodyReader:
         return body
 
     @asynccontextmanager
-    async def read_lines(self, call: HttpCall) -> AsyncIterator["BodyLines"]:
-        """Read the first line of a body of two lines of JSON; the block may wait for the second one.
+    async def read_lines(self, call: HttpCall) -> AsyncIterator[tuple[bytes, Callable[[], Awaitable[bytes]]]]:
+        """Read the first line of a body of two lines of JSON; yield it, and what waits for the second one.
 
         Raises RefusedError as `read` does.
         """
-        content_type = call.header(b"content-type") or ""
-        if content_type.partition(";")[0].strip().lower() != JSON_LINES:
-            raise RefusedError(
-                415, f"expected the header Content-Type: {JSON_LINES}; received {content_type!r}"
-            )
+        if (received := _media_type(call)) != JSON_LINES:
+            raise RefusedError(415, f"expected the header Content-Type: {JSON_LINES}; received {received!r}")
         with self._expect(call, JSON_CODEC) as body:
             await self._receive(body, until=b"\n")
             first, end, _ = body.whole.partition(b"\n")
@@ -363,7 +338,7 @@ class BodyReader:
                 self._unfinished.pop(body, None)
                 return body.whole[len(first) + len(end) :]
 
-            yield BodyLines(first, read_second)
+            yield first, read_second
 
     def _expect(self, call: HttpCall, codec: Codec) -> ReceivedBody:
         """Begin to hold a body that is yet to come. Raises RefusedError if it will be too large."""

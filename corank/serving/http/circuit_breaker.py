@@ -1,7 +1,4 @@
-"""Whether to call something that may be down or slow: not while most recent calls were bad.
-
-A few threads for calls that may hang; they do not keep the process from its end, as those of an executor would.
-"""
+"""Calls of something that may be down or slow: whether to make one, and a few threads for those that may hang."""
 
 import threading
 import time
@@ -66,7 +63,10 @@ T = TypeVar("T")
 
 
 class DaemonThreads:
-    """Runs calls in the order in which they come, a bounded number at once. Safe to share between threads."""
+    """Runs calls in the order in which they come, a bounded number at once. Safe to share between threads.
+
+    The threads do not keep the process from its end, as those of an executor would.
+    """
 
     def __init__(self, name: str, threads: int, limit: int) -> None:
         """

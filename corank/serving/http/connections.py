@@ -5,9 +5,8 @@ connections are open, one that is slow on purpose makes way: the oldest whose re
 an honest client needs. If there is none, the one that is idle for longest makes way, of those of the address that has
 the most idle ones; at last the oldest of the address that has the most unfinished ones.
 
-Writes the head of a response together with its body.
-
-uvicorn writes them apart, which takes a system call more and, as nothing delays small packets, a packet more.
+The head of a response is written together with its body. uvicorn writes them apart, which takes a system call more
+and, as nothing delays small packets, a packet more.
 """
 
 import asyncio

@@ -1,8 +1,6 @@
 """The live funnel of a service, which is swapped between requests when its source changes, and its other versions.
 
-Gives back to the system the memory of a funnel that is served no more.
-
-The state of a service: whether it can serve, and how far what it serves is behind its source.
+`ServiceStatus` tells whether the service can serve, and how far what it serves is behind its source.
 """
 
 import ctypes

@@ -15,6 +15,18 @@ ACCESS_ERRORS = RATE_ERROR | {
     "401": "The token is missing or wrong",
     "403": "The token has another scope, or the service was called by another name or from another site's page",
 }
+GETS: dict[str, tuple[str, dict[str, str]]] = {
+    "/version": ("The live version and its stages", RATE_ERROR),
+    "/example": ("A random request, made of values that the live version knows", RATE_ERROR),
+    "/item": (
+        "An item's features and columns",
+        RATE_ERROR | {"400": "No id given", "404": "No such item"},
+    ),
+    "/healthz": ("Whether the process is alive", {}),
+    "/readyz": ("Whether requests should be sent here", {"503": "The service was told to end"}),
+    "/status": ("Whether the source answers, and how far the service is behind it", RATE_ERROR),
+}
+"""Paths that tell what is served, and the state of the process: summary, errors by status."""
 
 
 def make_document(max_body: int) -> dict[str, Any]:
@@ -29,14 +41,34 @@ def make_document(max_body: int) -> dict[str, Any]:
         "properties": {"error": {"type": "string"}},
         "required": ["error"],
     }
-    body_errors = RATE_ERROR | {
+    errors = RATE_ERROR | {
         "400": "A field is invalid; the error names it",
         "408": "The body did not arrive in time",
         "413": f"The body has more than {max_body:,} bytes",
         "415": f"The body is not declared as {JSON} or {MSGPACK}",
+        "503": "Too many requests are waiting, or another version went live; see Retry-After",
     }
-    busy = {"503": "Too many requests are waiting, or another version went live; see Retry-After"}
-    no_store = {"409": "The service serves a bundle, not a store"}
+    item_errors = errors | ACCESS_ERRORS | {"409": "The service serves a bundle, not a store"}
+    token: dict[str, Any] = {"security": [{"token": []}]}
+    ahead = "Rank a request whose query comes first: a line without candidates, then a line of candidates"
+    posts = {
+        "/rank": _operation("Rank the candidates of a request", errors) | _body(rank),
+        "/rank/ahead": _operation(ahead, errors) | _body({"type": "string"}, [JSON_LINES]),
+        "/rank/batch": _operation(
+            "Rank several requests by one version; an error of one stands in its place", errors
+        )
+        | _body(batch),
+        "/items": _operation("Insert or replace items", item_errors) | _body(items) | token,
+        "/reload": _operation(
+            "Check for a new version now", ACCESS_ERRORS | {"503": "The source cannot be read"}
+        )
+        | token,
+    }
+    paths = {path: {"post": operation} for path, operation in posts.items()}
+    paths |= {path: {"get": _operation(*described)} for path, described in GETS.items()}
+    paths["/item"]["get"]["parameters"] = [
+        {"name": "id", "in": "query", "required": True, "schema": {"type": "string"}}
+    ]
     return {
         "openapi": "3.1.0",
         "info": {
@@ -44,25 +76,7 @@ def make_document(max_body: int) -> dict[str, Any]:
             "version": corank_version(),
             "description": "Ranks candidates by the stages of a funnel.",
         },
-        "paths": _rank_paths(rank, batch, body_errors | busy)
-        | {
-            "/items": {
-                "post": _post(
-                    "Insert or replace items",
-                    items,
-                    body_errors | ACCESS_ERRORS | busy | no_store,
-                    needs_token=True,
-                )
-            },
-            "/reload": {
-                "post": _operation(
-                    "Check for a new version now",
-                    ACCESS_ERRORS | {"503": "The source cannot be read"},
-                    needs_token=True,
-                )
-            },
-        }
-        | _state_paths(),
+        "paths": paths,
         "components": {
             "schemas": schemas,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
@@ -70,83 +84,16 @@ def make_document(max_body: int) -> dict[str, Any]:
     }
 
 
-def _rank_paths(rank: Any, batch: Any, errors: dict[str, str]) -> dict[str, Any]:
-    """Paths that rank, by the schemas of their bodies."""
-    return {
-        "/rank": {"post": _post("Rank the candidates of a request", rank, errors)},
-        "/rank/ahead": {
-            "post": _post(
-                "Rank a request whose query comes first: a line without candidates, then a line of candidates",
-                {"type": "string"},
-                errors,
-                kinds=[JSON_LINES],
-            )
-        },
-        "/rank/batch": {
-            "post": _post(
-                "Rank several requests by one version; an error of one stands in its place",
-                batch,
-                errors,
-            )
-        },
-    }
-
-
-def _state_paths() -> dict[str, Any]:
-    """Paths that tell what is served, and the state of the process."""
-    return {
-        "/version": {"get": _operation("The live version and its stages", RATE_ERROR)},
-        "/example": {
-            "get": _operation("A random request, made of values that the live version knows", RATE_ERROR)
-        },
-        "/item": {
-            "get": _operation(
-                "An item's features and columns",
-                RATE_ERROR | {"400": "No id given", "404": "No such item"},
-                ["id"],
-            )
-        },
-        "/healthz": {"get": _operation("Whether the process is alive")},
-        "/readyz": {
-            "get": _operation("Whether requests should be sent here", {"503": "The service was told to end"})
-        },
-        "/status": {
-            "get": _operation("Whether the source answers, and how far the service is behind it", RATE_ERROR)
-        },
-    }
-
-
-def _operation(
-    summary: str,
-    errors: dict[str, str] | None = None,
-    query: list[str] | None = None,
-    needs_token: bool = False,
-) -> dict[str, Any]:
-    """An operation with its errors by status and its required query parameters."""
-    responses: dict[str, Any] = {
-        "200": {"description": "OK", "content": {JSON: {"schema": {"type": "object"}}}},
-    }
+def _operation(summary: str, errors: dict[str, str]) -> dict[str, Any]:
+    """An operation with its errors by status."""
     error = {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}
-    responses |= {
-        status: {"description": description, "content": error}
-        for status, description in (errors or {}).items()
+    responses = {
+        status: {"description": description, "content": error} for status, description in errors.items()
     }
-    operation: dict[str, Any] = {"summary": summary, "responses": responses}
-    if query:
-        operation["parameters"] = [
-            {"name": name, "in": "query", "required": True, "schema": {"type": "string"}} for name in query
-        ]
-    return operation | ({"security": [{"token": []}]} if needs_token else {})
+    answer = {"description": "OK", "content": {JSON: {"schema": {"type": "object"}}}}
+    return {"summary": summary, "responses": {"200": answer} | responses}
 
 
-def _post(
-    summary: str,
-    body: Any,
-    errors: dict[str, str],
-    needs_token: bool = False,
-    kinds: Iterable[str] = tuple(CODECS),
-) -> dict[str, Any]:
-    operation = _operation(summary, errors, needs_token=needs_token)
-    return operation | {
-        "requestBody": {"required": True, "content": {kind: {"schema": body} for kind in kinds}}
-    }
+def _body(schema: Any, kinds: Iterable[str] = tuple(CODECS)) -> dict[str, Any]:
+    """The body of an operation, in each of some content types."""
+    return {"requestBody": {"required": True, "content": {kind: {"schema": schema} for kind in kinds}}}

@@ -1,19 +1,23 @@
-"""Metrics of the service for Prometheus: latencies, cut candidates, unknown items, refused requests, live version.
+"""Metrics of the service for Prometheus: of requests and the process, and of each version that is served.
 
 Worker processes write to one folder, PROMETHEUS_MULTIPROC_DIR, and each of them exposes the figures of all.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Literal
 
+import numpy as np
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
+    Metric,
+    Summary,
     generate_latest,
 )
 from prometheus_client.core import CounterMetricFamily
@@ -23,8 +27,54 @@ from corank.serving.funnel.ranking_result import RankingResult
 from corank.serving.http.asgi import HttpCall, HttpReply
 from corank.serving.http.follower import ServiceStatus
 from corank.serving.http.process.worker_process import MULTIPROC, RestartCounts
-from corank.serving.http.versioned_ranking import BUCKETS, HeldSeries, VersionMetrics
-from corank.serving.log.settings import Role
+from corank.serving.http.versions import Rollout
+from corank.serving.log.settings import LIVE, Role
+
+LABELS = ("model_version", "role")
+BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Upper bounds of the latency histograms, seconds."""
+VERSION = "corank_version"
+KEEP_SECONDS = 600.0
+"""Time for which the series of a version stay once it is no longer served: whoever reads them reads the last counts."""
+GONE = -1.0
+"""Of the gauge of a version whose series are no longer exposed."""
+
+COUNTERS: dict[str, tuple[str, ...]] = {
+    "candidates": ("Candidates received",),
+    "cut": ("Candidates that a stage cut", "stage"),
+    "unknown_items": ("Candidates that are neither in the bundle nor described",),
+    "missing_columns": ("Requests that lack a column", "column"),
+    "clipped_numbers": ("Numbers outside the range of training, which are clipped to it", "column"),
+    "warnings": ("Warnings of answers", "kind"),
+    "fallbacks": (
+        "Answers in the order of an earlier stage: the stage that did not finish, and why",
+        "stage",
+        "why",
+    ),
+    "failed": ("Requests whose first stage failed",),
+    "http_requests": (
+        "Requests by the name of their token and the status of their answer; 429: beyond the token's rate",
+        "token",
+        "status",
+    ),
+    "shed": ("Requests refused with 503, since too many were waiting",),
+    "connections_cut": (
+        "Connections closed for a limit: crowded, slow, large, unread or invalid",
+        "why",
+    ),
+    "access_log_dropped": ("Lines that the access log lost: too many were waiting, or the disk refused",),
+    "user_lookups": (
+        "Look-ups of users in the store: stored, new, late, failed, skipped (not tried), busy (too many)",
+        "outcome",
+    ),
+    "log_written": ("Requests written to the log of served requests",),
+    "log_rejected": ("Requests set aside by the log: no row of the log can hold them",),
+    "log_dropped": ("Requests that the log lost: too many were waiting, or the disk refused",),
+    "resynchronised": (
+        "Times that a worker read all anew, since the store had lost changes that were served",
+    ),
+}
+"""Counters → help, then labels."""
 
 GAUGES: dict[str, tuple[str, Literal["livemin", "livemax"]]] = {
     "items_seq": ("Number of the last change of the items served", "livemin"),
@@ -39,13 +89,108 @@ GAUGES: dict[str, tuple[str, Literal["livemin", "livemax"]]] = {
 }
 """Gauges → help, and which worker's value is exposed."""
 
-LOG = (
-    ("written", "Requests written to the log of served requests"),
-    ("rejected", "Requests set aside by the log: no row of the log can hold them"),
-    ("dropped", "Requests that the log lost: too many were waiting, or the disk refused"),
-)
 
-CUT_OFF = "Connections closed for a limit: crowded, slow, large, unread or invalid"
+class VersionMetrics:
+    """Figures of the live version, the canary and the shadow of one worker process."""
+
+    def __init__(self, registry: CollectorRegistry, clock: Callable[[], float] = time.monotonic) -> None:
+        """`registry`: of the process."""
+        self._clock = clock
+        self._version = Gauge(
+            VERSION,
+            "1 for a version that is served, 0 for one that was until lately",
+            LABELS,
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        seconds = Histogram(
+            "corank_request_seconds",
+            "Time from arrival to answer, in seconds; of the shadow, of its ranking alone",
+            LABELS,
+            buckets=BUCKETS,
+            registry=registry,
+        )
+        score = Summary("corank_answer_score", "Mean score of an answer's items", LABELS, registry=registry)
+        self.errors = Counter(
+            "corank_version_errors",
+            "Requests that a version could not rank: failed, or refused what the live version takes. A canary's are "
+            "answered by the live version",
+            [*LABELS, "why"],
+            registry=registry,
+        )
+        self.shadow = Counter(
+            "corank_shadow_requests",
+            "Requests offered to the shadow: scored, failed, or dropped, since nobody was idle",
+            ["outcome"],
+            registry=registry,
+        )
+        self._overlap = Summary(
+            "corank_shadow_overlap",
+            "Share of an answer's items that the shadow's answer has, too",
+            registry=registry,
+        )
+        # cached, since finding a label takes as long as counting
+        self._seconds_of, self._score_of = cache(seconds.labels), cache(score.labels)
+        self._served: dict[Role, str] = {}
+        self._ended: dict[tuple[str, Role], float] = {}
+        """When versions ended whose series are still exposed."""
+
+    def observe(self, role: Role, result: RankingResult, seconds: float) -> None:
+        """Count a request that a version ranked."""
+        version = result.manifest.model_version
+        self._seconds_of(version, role).observe(seconds)
+        _, scores = result.answered
+        if len(scores):
+            self._score_of(version, role).observe(float(np.add.reduce(scores)) / len(scores))
+
+    def observe_overlap(self, answered: RankingResult, shadow: RankingResult) -> None:
+        """Compare the shadow's answer with the one that was given."""
+        theirs, ours = ({*map(one.encoded.ids.__getitem__, one.answered[0])} for one in (answered, shadow))
+        if theirs:
+            self._overlap.observe(len(theirs & ours) / len(theirs))
+
+    def update_versions(self, live: str, rollout: Rollout) -> None:
+        """Set which versions are served now, and which were for the last time long ago."""
+        served = {one.role: one.funnel.manifest.model_version for one in rollout.candidates if one.funnel}
+        served[LIVE] = live
+        for role in self._served.keys() | served.keys():
+            before, now = self._served.get(role), served.get(role)
+            if before != now:
+                if before is not None:
+                    self._version.labels(before, role).set(0)
+                    self._ended[before, role] = self._clock()
+                if now is not None:
+                    self._version.labels(now, role).set(1)
+                    self._ended.pop((now, role), None)
+        self._served = served
+        late = self._clock() - KEEP_SECONDS
+        for version, role in [one for one, ended in self._ended.items() if ended <= late]:
+            del self._ended[version, role]
+            self._version.labels(version, role).set(GONE)
+
+
+class HeldSeries:
+    """The figures of one process or of all, without those of versions that no worker holds any more.
+
+    Series cannot be removed from the files that several processes share, so they are left out of what is exposed.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """`registry`: of this process, or of all."""
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        """Collect, as prometheus_client does of a registry."""
+        families = list(self._registry.collect())
+        gauges = [sample for family in families if family.name == VERSION for sample in family.samples]
+        versions = {tuple(sample.labels[name] for name in LABELS) for sample in gauges if sample.value > GONE}
+        for family in families:
+            family.samples = [
+                sample
+                for sample in family.samples
+                if LABELS[0] not in sample.labels or tuple(sample.labels[name] for name in LABELS) in versions
+            ]
+            yield family
 
 
 class ServiceMetrics:
@@ -60,128 +205,60 @@ class ServiceMetrics:
         self._status, self._restarts = status, restarts or RestartCounts()
         self._registry = registry = CollectorRegistry()
         self.versions = VersionMetrics(registry)
-        self._stage_seconds = Histogram(
+        stage_seconds = Histogram(
             "corank_stage_seconds",
             "Time of encoding a request (receive) and of each stage, in seconds",
             ["stage"],
             buckets=BUCKETS,
             registry=registry,
         )
-        self._candidates = Counter("corank_candidates", "Candidates received", registry=registry)
-        self._cut = Counter("corank_cut", "Candidates that a stage cut", ["stage"], registry=registry)
-        self._unknown = Counter(
-            "corank_unknown_items",
-            "Candidates that are neither in the bundle nor described",
-            registry=registry,
-        )
-        self._missing = Counter(
-            "corank_missing_columns", "Requests that lack a column", ["column"], registry=registry
-        )
-        self._clipped = Counter(
-            "corank_clipped_numbers",
-            "Numbers outside the range of training, which are clipped to it",
-            ["column"],
-            registry=registry,
-        )
-        self._warnings = Counter("corank_warnings", "Warnings of answers", ["kind"], registry=registry)
-        self._fallback = Counter(
-            "corank_fallbacks",
-            "Answers in the order of an earlier stage: the stage that did not finish, and why",
-            ["stage", "why"],
-            registry=registry,
-        )
-        self._failed = Counter("corank_failed", "Requests whose first stage failed", registry=registry)
-        self._make_traffic_metrics(registry)
-        self._lookups = Counter(
-            "corank_user_lookups",
-            "Look-ups of users in the store: stored, new, late, failed, skipped (not tried), busy (too many)",
-            ["outcome"],
-            registry=registry,
-        )
-        self._logged = {name: Counter(f"corank_log_{name}", text, registry=registry) for name, text in LOG}
-        self._make_status_metrics(registry)
-        # cached, since finding a label takes as long as counting
-        self._seconds_of, self._cut_by = cache(self._stage_seconds.labels), cache(self._cut.labels)
-        self._requests_by = cache(self._requests.labels)
-        self.update_gauges()
-
-    def _make_traffic_metrics(self, registry: CollectorRegistry) -> None:
-        self._requests = Counter(
-            "corank_http_requests",
-            "Requests by the name of their token and the status of their answer; 429: beyond the token's rate",
-            ["token", "status"],
-            registry=registry,
-        )
-        self._shed = Counter(
-            "corank_shed", "Requests refused with 503, since too many were waiting", registry=registry
-        )
-        self._cut_off = Counter("corank_connections_cut", CUT_OFF, ["why"], registry=registry)
-        self._access_log_dropped = Counter(
-            "corank_access_log_dropped",
-            "Lines that the access log lost: too many were waiting, or the disk refused",
-            registry=registry,
-        )
-
-    def _make_status_metrics(self, registry: CollectorRegistry) -> None:
+        counters = {
+            name: Counter(f"corank_{name}", text, labels, registry=registry)
+            for name, (text, *labels) in COUNTERS.items()
+        }
         self._gauges = {
             name: Gauge(f"corank_{name}", text, multiprocess_mode=worst, registry=registry)
             for name, (text, worst) in GAUGES.items()
         }
-        self._resynchronised = Counter(
-            "corank_resynchronised",
-            "Times that a worker read all anew, since the store had lost changes that were served",
-            registry=registry,
+        # cached, since finding a label takes as long as counting
+        self._seconds_of = cache(stage_seconds.labels)
+        self._counter = cache(
+            lambda name, *labels: counters[name].labels(*labels) if labels else counters[name]
         )
-        self._resynchronised_before = 0
+        self._resynchronised = 0
+        self.update_gauges()
+
+    def count(self, name: str, *labels: object, number: float = 1) -> None:
+        """Count one of COUNTERS by the values of its labels."""
+        self._counter(name, *labels).inc(number)
 
     def observe(self, result: RankingResult, seconds: float, role: Role) -> None:
         """Count a request that was ranked by a version; `seconds` is the time from arrival to answer."""
         self.versions.observe(role, result, seconds)
         for name, part in result.seconds.items():
             self._seconds_of(name).observe(part)
-        self._candidates.inc(len(result.encoded.ids) + len(result.encoded.unknown))
+        self.count("candidates", number=len(result.encoded.ids) + len(result.encoded.unknown))
         for cut in result.cuts:
-            self._cut_by(cut.stage).inc(len(cut.alive) - len(cut.kept))
+            self.count("cut", cut.stage, number=len(cut.alive) - len(cut.kept))
         if result.encoded.unknown:
-            self._unknown.inc(len(result.encoded.unknown))
+            self.count("unknown_items", number=len(result.encoded.unknown))
         for column in result.encoded.missing:
-            self._missing.labels(column).inc()
-        for column, count in result.encoded.clipped.items():
-            self._clipped.labels(column).inc(count)
+            self.count("missing_columns", column)
+        for column, clipped in result.encoded.clipped.items():
+            self.count("clipped_numbers", column, number=clipped)
         for warning in result.encoded.warnings:
-            self._warnings.labels(warning.kind).inc()
+            self.count("warnings", warning.kind)
         if result.fallback:
-            self._fallback.labels(result.fallback["stage"], result.fallback["why"]).inc()
-
-    def count_lookup(self, outcome: str) -> None:
-        """Count a look-up of a user, unless the request gave all itself."""
-        if outcome != "given":
-            self._lookups.labels(outcome).inc()
-
-    def count_shed(self) -> None:
-        """Count a request that was refused since too many were waiting."""
-        self._shed.inc()
+            self.count("fallbacks", result.fallback["stage"], result.fallback["why"])
 
     def count_request(self, call: HttpCall, reply: HttpReply, began: float) -> None:
         """Count a request that is answered; as an `Observer`."""
-        self._requests_by(call.caller, reply.status).inc()
-
-    def count_access_log_dropped(self, lines: int) -> None:
-        """Count lines that the access log lost."""
-        self._access_log_dropped.inc(lines)
-
-    def count_cut_off(self, why: str) -> None:
-        """Count a connection that was closed for a limit."""
-        self._cut_off.labels(why).inc()
-
-    def count_failed(self) -> None:
-        """Count a request whose first stage failed."""
-        self._failed.inc()
+        self.count("http_requests", call.caller, reply.status)
 
     def count_logged(self, counts: Mapping[str, int]) -> None:
         """Count what became of requests in the log: `written`, `rejected`, `dropped`."""
         for name, requests in counts.items():
-            self._logged[name].inc(requests)
+            self.count(f"log_{name}", number=requests)
 
     def expose(self) -> tuple[bytes, str]:
         """The text that Prometheus reads, and its content type."""
@@ -221,5 +298,5 @@ class ServiceMetrics:
         for name, value in values.items():
             self._gauges[name].set(value)
         resynchronised = status.follower.source.resynchronised
-        self._resynchronised.inc(resynchronised - self._resynchronised_before)
-        self._resynchronised_before = resynchronised
+        self.count("resynchronised", number=resynchronised - self._resynchronised)
+        self._resynchronised = resynchronised

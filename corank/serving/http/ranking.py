@@ -2,9 +2,8 @@
 
 A process ranks one request at a time, on the thread of its event loop: a request is about a millisecond of work for
 one core. Between two requests the loop reads what arrived, so that waiting requests are counted; a request that would
-wait too long is refused with 503 instead of queued.
-
-The bound of a request's `time` around now: what is served is logged, and trained on at its time.
+wait too long is refused with 503 instead of queued. The `time` of a request is bounded around now, since what is
+served is logged, and trained on at its time.
 """
 
 import asyncio
@@ -35,17 +34,16 @@ from corank.serving.http.follower import Follower
 from corank.serving.http.prometheus import ServiceMetrics
 from corank.serving.http.serve_settings import Limits
 from corank.serving.http.user_lookup import GIVEN, FoundUser, UserLookup, lookup_seconds
-from corank.serving.http.versioned_ranking import ShadowQueue, VersionedRanking
+from corank.serving.http.versioned_ranking import ShadowQueue, rank_by_version
 from corank.serving.log.request_log import RoleLogs
-from corank.serving.log.settings import Role
 
 UNITS = {"seconds": 1_000.0, "microseconds": 1e-3, "nanoseconds": 1e-6}
 """Units that clients send in place of milliseconds → milliseconds."""
 
 
-def check_clock(request: Request, skew: timedelta) -> None:
-    """Raise RequestError for a request whose time is further from now than `skew`."""
-    if request.time is None:
+def check_clock(request: Request, skew: timedelta | None) -> None:
+    """Raise RequestError for a request whose time is further from now than `skew`; None allows any time."""
+    if request.time is None or skew is None:
         return
     time, now, limit = request.time_ms, now_ms(), skew // MILLISECOND
     if abs(time - now) <= limit:
@@ -91,7 +89,6 @@ class RankEndpoints:
         self.waiting = 0
         """Requests that wait or are ranked."""
         self._turn = asyncio.Lock()
-        self._versions = VersionedRanking(follower.rollout, metrics.versions)
         shadow = follower.rollout.shadow
         self.shadow = (
             ShadowQueue(shadow, lambda: bodies.is_idle, metrics.versions, request_log)
@@ -106,11 +103,9 @@ class RankEndpoints:
         with await self._bodies.read(call) as body:
             arrived = time.perf_counter()
             self._shed_if_full()
-            user = GIVEN
-            if self._users is not None:
-                # before the request's turn, so that no other request waits for the store
-                user = await self._find_user(body.whole, body.codec)
-                self._shed_if_full()
+            # before the request's turn, so that no other request waits for the store
+            user = await self._find_user(body.whole, body.codec)
+            self._shed_if_full()
             self.waiting += 1
             try:
                 waits = self._turn.locked()
@@ -131,16 +126,15 @@ class RankEndpoints:
         The user is looked up and the query encoded while the client finds candidates. Both come by one connection, to
         one worker, so that nothing is kept between requests.
         """
-        async with self._bodies.read_lines(call) as lines:
+        async with self._bodies.read_lines(call) as (first, read_second):
             self._shed_if_full()
-            user = await self._find_user(lines.first, JSON_CODEC)
+            user = await self._find_user(first, JSON_CODEC)
             async with self._turn:
                 await asyncio.sleep(0)
-                request = _join(read_query(lines.first), user)
-                if self._limits.clock_skew is not None:
-                    check_clock(request, self._limits.clock_skew)
+                request = _join(read_query(first), user)
+                check_clock(request, self._limits.clock_skew)
                 ahead = self._follower.funnel.prepare(request)
-            second = await lines.second()
+            second = await read_second()
             arrived = time.perf_counter()
             self._shed_if_full()
             self.waiting += 1
@@ -148,7 +142,7 @@ class RankEndpoints:
                 async with self._turn:
                     await asyncio.sleep(0)
                     request = msgspec.structs.replace(request, candidates=read_candidates(second))
-                    funnel, size = self._follower.funnel, len(lines.first) + len(second)
+                    funnel, size = self._follower.funnel, len(first) + len(second)
                     answer = self._rank(call, funnel, request, size, arrived, user, ahead)
                     return answer_to(call, answer)
             finally:
@@ -163,10 +157,8 @@ class RankEndpoints:
             parts, codec = body.decode(RequestBatch).requests, body.codec
             call.charge(len(parts) - 1)
             self._shed_if_full()
-            users = [GIVEN] * len(parts)
-            if self._users is not None:
-                users = await asyncio.gather(*(self._find_user(part, codec) for part in parts))
-                self._shed_if_full()
+            users = await asyncio.gather(*(self._find_user(part, codec) for part in parts))
+            self._shed_if_full()
             funnel, answers, waiting = self._follower.funnel, list[dict[str, Any]](), len(parts)
             self.waiting += waiting
             try:
@@ -192,13 +184,14 @@ class RankEndpoints:
         if self._users is None:
             return GIVEN
         user = await self._users.find(body, codec, lookup_seconds(self._follower.funnel.manifest))
-        self._metrics.count_lookup(user.outcome)
+        if user is not GIVEN:
+            self._metrics.count("user_lookups", user.outcome)
         return user
 
     def _shed_if_full(self) -> None:
         """Raise RefusedError if as many requests are waiting as may."""
         if self.waiting >= self._limits.queue:
-            self._metrics.count_shed()
+            self._metrics.count("shed")
             raise RefusedError(
                 503, f"{self.waiting} requests are waiting; try again", {"Retry-After": RETRY_AFTER}, "queue"
             )
@@ -226,13 +219,13 @@ class RankEndpoints:
         ahead: QueryAhead | None = None,
     ) -> dict[str, Any]:
         """The answer to a request whose body has `size` bytes, and whose query may have been encoded `ahead`."""
-        if self._limits.clock_skew is not None:
-            check_clock(request, self._limits.clock_skew)
+        check_clock(request, self._limits.clock_skew)
         request = _join(request, user)
         try:
-            ranked = self._versions.rank(request, arrived, funnel, ahead)
+            rollout, metrics = self._follower.rollout, self._metrics.versions
+            ranked = rank_by_version(rollout, metrics, funnel, request, arrived, ahead)
         except RUNTIME_ERRORS as error:
-            self._metrics.count_failed()
+            self._metrics.count("failed")
             raise RefusedError(500, f"the first stage cannot be computed: {error}") from None
         result = ranked.result
         if size <= REMEMBERED_BYTES:
@@ -248,7 +241,11 @@ class RankEndpoints:
             served_id = self._request_log.add(ranked.funnel, result, ranked.role)
         if self.shadow is not None:
             self.shadow.offer(request, result, served_id, size)
-        return answer | _name_version(request, ranked.role, served_id)
+        named: dict[str, Any] = {"role": ranked.role} | (
+            {} if served_id is None else {"served_id": served_id}
+        )
+        wanted = request.fields
+        return answer | {name: value for name, value in named.items() if wanted is None or name in wanted}
 
 
 def _join(request: Request, user: FoundUser) -> Request:
@@ -256,9 +253,3 @@ def _join(request: Request, user: FoundUser) -> Request:
     if not user.columns:
         return request
     return msgspec.structs.replace(request, user=request.user | user.columns)
-
-
-def _name_version(request: Request, role: Role, served_id: str | None) -> dict[str, Any]:
-    """The fields of an answer that name its version, of those that the request chooses."""
-    fields: dict[str, Any] = {"role": role} | ({} if served_id is None else {"served_id": served_id})
-    return fields if request.fields is None else {n: v for n, v in fields.items() if n in request.fields}

@@ -1,7 +1,4 @@
-"""The settings of `corank serve`, and the limits of a worker that follow from them.
-
-Which users get the canary: a share of them, by a hash, always the same ones.
-"""
+"""The settings of `corank serve`, the limits of a worker that follow from them, and the canary's share of users."""
 
 import hashlib
 import re

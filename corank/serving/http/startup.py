@@ -4,10 +4,11 @@ import socket
 import ssl
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from corank.bundle.signatures import TrustedKeys
-from corank.core.errors import CorankError
+from corank.core.errors import ConfigError, CorankError
 from corank.core.files import make_private_folder
 from corank.core.lazy import name_missing_extra
 from corank.serving.http.access_log import AuditLog, check_access_log
@@ -67,10 +68,33 @@ def tls_factory(settings: ServeSettings) -> Callable[..., ssl.SSLContext] | None
     """Open the certificate, and return what hands it to uvicorn; None for plain HTTP. Raises ConfigError."""
     if settings.tls_cert is None or settings.tls_key is None:
         return None
-    from corank.serving.http.tls import open_tls  # which loads the event loop of workers
-
-    context = open_tls(settings.tls_cert, settings.tls_key)
+    context = _open_tls(settings.tls_cert, settings.tls_key)
     return lambda *_: context
+
+
+def _open_tls(certificate: Path, key: Path) -> ssl.SSLContext:
+    """Read a certificate with its chain, and its private key. TLS 1.2 is the oldest version that is spoken.
+
+    Raises ConfigError, which names the file that cannot be used.
+    """
+    for path in (certificate, key):
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    if b"ENCRYPTED" in content:
+        raise ConfigError(
+            f"{key}: is encrypted; write it without a passphrase, readable by the service alone"
+        )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key, password="")  # else it would be asked for
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"{certificate} and {key}: are not a certificate and its private key in PEM: {error.reason or error}"
+        ) from None
+    return context
 
 
 def open_tracer() -> "RequestTracer":

@@ -1,10 +1,7 @@
-"""Endpoints that change what is served: POST /items and POST /reload.
+"""Endpoints that tell what is live, and the state of the process; and those that change it, POST /items and /reload.
 
-Endpoints that tell what is live, and the state of the process.
-
-The page of the service: a request's way through the funnel, as one HTML document with its style and script.
-
-Its content security policy lets it fetch from its own service and nowhere else.
+The page of the service shows a request's way through the funnel. It is one HTML document with its style and script,
+whose content security policy lets it fetch from its own service and nowhere else.
 """
 
 import asyncio
@@ -178,19 +175,15 @@ class ChangeEndpoints:
                 funnel, by = self._follower.funnel, call.caller
                 version = funnel.manifest.content
                 seq = await self._write(lambda: upsert(source.open(), version, funnel, rows, by))
-            except VersionChangedError as error:
+            except (VersionChangedError, StoreError) as error:
                 self._follower.request_refresh()
-                raise RefusedError(503, str(error), {"Retry-After": RETRY_AFTER}) from None
-            except StoreError as error:
                 raise RefusedError(503, str(error), {"Retry-After": RETRY_AFTER}) from None
         call.change |= {"version": version, "to": {"items_seq": seq}, "from": {"items_seq": seq - 1}}
         answer = {"items": len(rows), "items_seq": seq}
         if not await self._check_source():
             return answer_to(call, answer | {"live": False})
         after = self._follower.funnel.manifest
-        if (
-            after.items_seq == seq
-        ):  # else another change has followed, and the store's log has the id of this one
+        if after.items_seq == seq:  # else another change has followed; the store's log has the id of this one
             call.change["to"] = name_change(after)
         return answer_to(call, answer)
 

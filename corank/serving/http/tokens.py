@@ -1,17 +1,15 @@
-"""Tokens of clients: named, each with a scope, read from a file that may change while the service runs.
+"""Tokens of clients: named, each with a scope and a rate, read from a file that may change while the service runs.
 
 A file has a JSON object a line: `{"name": "feed", "scope": "write", "sha256": "…"}`. It holds hashes only. Blank lines
 and lines that begin with # are skipped. Several lines may have one name, so that a token can be replaced by another
 while both are accepted.
 
-Rates of requests by token, over all workers of a service: a token bucket each, in memory that the workers share.
-
-A bucket is one number, the time at which it will be full again (the generic cell rate algorithm): a request of a rate
-of r a second moves it by 1/r, and may pass if it lies no further ahead than the burst allows.
+A rate holds over all workers of a service: a token has a bucket in memory that they share. A bucket is one number, the
+time at which it will be full again (the generic cell rate algorithm): a request of a rate of r a second moves it by
+1/r, and may pass if it lies no further ahead than the burst allows.
 """
 
 import fcntl
-import hashlib
 import hmac
 import math
 import mmap
@@ -19,20 +17,17 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
 from corank.core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from corank.core.types import Report
-
+from corank.core.types import Report
 
 SLOTS = 16_384
 """Buckets that can be in use at the same time; a file of tokens has fewer lines."""
@@ -159,7 +154,7 @@ class Token(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaul
     @classmethod
     def of(cls, secret: str, name: str, scope: ScopeName, rate: float | None = None) -> "Token":
         """Make the token of a secret."""
-        return cls(name, scope, hashlib.sha256(secret.encode()).hexdigest(), rate)
+        return cls(name, scope, sha256(secret.encode()).hexdigest(), rate)
 
     @property
     def limit(self) -> Rate | None:
@@ -176,7 +171,7 @@ class Tokens:
     """The tokens of a service."""
 
     def __init__(
-        self, fixed: Sequence[Token] = (), path: Path | None = None, report: "Report" = lambda line: None
+        self, fixed: Sequence[Token] = (), path: Path | None = None, report: Report = lambda line: None
     ) -> None:
         """
         Args:
@@ -201,7 +196,7 @@ class Tokens:
 
     def find(self, secret: str) -> Token | None:
         """Find the token of a secret; None if there is none. Takes as long whichever it is."""
-        digest, match = hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest(), None
+        digest, match = sha256(secret.encode(errors="surrogateescape")).hexdigest(), None
         for token in self.all() or ():
             if hmac.compare_digest(token.sha256, digest):
                 match = token
@@ -256,13 +251,7 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
     return tuple(tokens)
 
 
-def add_token(
-    path: Path,
-    name: str,
-    scope: ScopeName,
-    rate: float | None = None,
-    make: Callable[[], str] = lambda: secrets.token_urlsafe(32),
-) -> str:
+def add_token(path: Path, name: str, scope: ScopeName, rate: float | None = None) -> str:
     """Make a token and append its hash to a file, which is made with the mode 0600 if it is missing.
 
     Args:
@@ -270,14 +259,13 @@ def add_token(
         name: of its owner.
         scope: of its owner.
         rate: requests that its owner may send a second; None for the service's limit.
-        make: makes the secret.
 
     Returns:
         The secret, which is stored nowhere.
 
     Raises ConfigError if the file cannot be written, or is not a file of tokens.
     """
-    secret = make()
+    secret = secrets.token_urlsafe(32)
     line = msgspec.json.encode(Token.of(secret, name, scope, rate)) + b"\n"
     try:
         msgspec.json.decode(line, type=Token)

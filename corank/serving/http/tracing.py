@@ -67,9 +67,7 @@ class RequestTracer:
         def moment(seconds: float) -> int:
             return zero + round(seconds * 1e9)
 
-        carrier = {
-            name: value for name in ("traceparent", "tracestate") if (value := call.header(name.encode()))
-        }
+        carrier = {name: call.header(name.encode()) or "" for name in ("traceparent", "tracestate")}
         path = call.scope["path"] if reply.status not in (404, 405) else ""
         attributes: dict[str, Any] = {
             "http.request.method": call.scope["method"],

@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -36,8 +35,7 @@ Call = Future[tuple[dict[str, Any] | None, float]]
 """A user's columns, and the seconds that the store took."""
 
 
-@dataclass(frozen=True)
-class FoundUser:
+class FoundUser(NamedTuple):
     """The result of a look-up."""
 
     outcome: Outcome
@@ -112,9 +110,6 @@ class UserLookup:
             return GIVEN
         if type(id_) not in (int, str):
             return FoundUser("new")  # no store knows such an id
-        return await self._look_up(id_, min(seconds, self.seconds))
-
-    async def _look_up(self, id_: Any, seconds: float) -> FoundUser:
         admitted = self.breaker.admit()
         if admitted == "skip":
             return FoundUser("skipped")
@@ -122,9 +117,9 @@ class UserLookup:
         if admitted == "probe":
             self._watch_probe(call)
             return FoundUser("skipped")
-        user = await self._wait_for(call, seconds)
-        self.record(user.outcome in ("stored", "new"))
-        return user
+        answer = await self._wait_for(call, min(seconds, self.seconds))
+        self.record(answer.outcome in ("stored", "new"))
+        return answer
 
     def _find(self, id_: Any) -> tuple[dict[str, Any] | None, float]:
         store, began = self._opened(), time.perf_counter()

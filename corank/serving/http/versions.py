@@ -1,16 +1,14 @@
-"""The versions that a worker holds with the live one, and which of them answers a request.
+"""The versions of a store that a worker holds with the live one: a canary, which answers some users, and a shadow.
 
-A version of a store that a worker holds with the live one, as a canary or as a shadow.
-
-If it fails, the service continues with the live version and reports it.
+If one fails, the service continues with the live version and reports it.
 """
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
 
 from corank.bundle.bundle import Bundle
 from corank.core.errors import BundleError, ConfigError, CorankError, StoreError, TrustError
@@ -22,7 +20,7 @@ from corank.serving.http.serve_settings import CanaryShare
 from corank.serving.log.settings import CANARY, SHADOW, Role
 from corank.serving.store.base import Store
 from corank.serving.store.claims import RENEW_SECONDS, write_lease
-from corank.serving.store.fetch import catch_up, fetch_bundle, load_latest
+from corank.serving.store.fetch import catch_up, load_latest
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.source import Source, StoreSource
 
@@ -53,8 +51,7 @@ class Candidate:
         self.situation: Situation = "unavailable"
         self.trouble: str | None = None
         """Why it could not be read last, whether an earlier state of it is loaded or not."""
-        self._source, self._report = source, report
-        self._trusted = source.trusted.keys if source.trusted is not None else None
+        self.source, self._report = source, report
         self._pause, self._retry_at, self._renew_at, self._leased = 1.0, 0.0, 0.0, True
 
     def refresh(self, warm: Callable[[Funnel], None], first: bool = False) -> None:
@@ -67,7 +64,7 @@ class Candidate:
         if time.monotonic() < self._retry_at:
             return
         try:
-            store = self._source.open()
+            store = self.source.open()
             _, state = StoreState.read(store)
         except StoreError as error:
             self._load_cached()
@@ -94,19 +91,14 @@ class Candidate:
             return "withdrawn"
         self._renew_lease(store)
         if self.funnel is None:
-            funnel = self._load(store, first)
+            funnel = self.source.fetch(store, self.version, not first)
+            if self.source.trusted is None:  # else without upserted items, which are not signed
+                funnel = load_latest(store, self.version, funnel)
             warm(funnel)
             self.funnel = funnel
-        elif self._trusted is None:
+        elif self.source.trusted is None:
             self.funnel = catch_up(store, self.version, self.funnel)
         return "served"
-
-    def _load(self, store: Store, first: bool) -> Funnel:
-        verified = not first and self._source.prefetch(self.version)
-        bundle = fetch_bundle(store, self.version, self._source.cache, verified, self._trusted)
-        # upserted items are not signed
-        funnel = Funnel(bundle)
-        return funnel if self._trusted is not None else load_latest(store, self.version, funnel)
 
     def _renew_lease(self, store: Store) -> None:
         """Tell the store, and the cache of this machine, now and then that the version is needed."""
@@ -114,7 +106,7 @@ class Candidate:
             return
         self._renew_at = time.monotonic() + RENEW_SECONDS
         with suppress(OSError):
-            os.utime(self._source.cache / self.version)
+            os.utime(self.source.cache / self.version)
         try:
             write_lease(store, self.version, self.role)
             self._leased = True
@@ -131,7 +123,8 @@ class Candidate:
         if self.funnel is not None or self.situation != "unavailable" or self.trouble is not None:
             return
         with suppress(BundleError, TrustError):
-            bundle = Bundle.open(self._source.cache / self.version, trust=self._trusted)
+            trust = None if self.source.trusted is None else self.source.trusted.keys
+            bundle = Bundle.open(self.source.cache / self.version, trust=trust)
             named = bundle.manifest.model_copy(update={"content": self.version})
             self.funnel, self.situation = Funnel(replace(bundle, manifest=named)), "served"
 
@@ -173,8 +166,7 @@ class Candidate:
         }
 
 
-@dataclass(frozen=True)
-class CanaryAssignment:
+class CanaryAssignment(NamedTuple):
     """A canary that answers a request."""
 
     funnel: Funnel
@@ -187,27 +179,12 @@ class Rollout:
 
     def __init__(
         self,
-        share: CanaryShare | None = None,
-        canary: Candidate | None = None,
-        shadow: Candidate | None = None,
+        source: Source | None = None,
+        canary: str | None = None,
+        shadow: str | None = None,
         report: Report = lambda line: None,
     ) -> None:
         """
-        Args:
-            share: of the canary's users.
-            canary: answers them.
-            shadow: scores the same requests.
-            report: receives when the canary fails, and when it answers again.
-        """
-        self.share, self.canary, self.shadow, self._report = share, canary, shadow, report
-        self.breaker = CircuitBreaker()
-
-    @classmethod
-    def open(
-        cls, source: Source, canary: str | None, shadow: str | None, report: Report = lambda line: None
-    ) -> "Rollout":
-        """Open the canary and the shadow of a service.
-
         Args:
             source: of the live version.
             canary: `VERSION:SHARE%`; None for no canary.
@@ -216,44 +193,36 @@ class Rollout:
 
         Raises ConfigError if the source is no store.
         """
-        if canary is None and shadow is None:
-            return cls()
+        self.share: CanaryShare | None = None
+        self.canary: Candidate | None = None
+        self.shadow: Candidate | None = None
+        self._report, self.breaker = report, CircuitBreaker()
+        if source is None or (canary is None and shadow is None):
+            return
         if not isinstance(source, StoreSource):
             raise ConfigError(
                 f"--canary, --shadow: {source.address} is a bundle, and has one version; `corank publish` bundles, and "
                 "serve the store"
             )
-        share = None if canary is None else CanaryShare.parse(canary)
-        return cls(
-            share,
-            None if share is None else Candidate(source, share.version, CANARY, report),
-            None if shadow is None else Candidate(source, shadow, SHADOW, report),
-            report,
-        )
+        if canary is not None:
+            self.share = CanaryShare.parse(canary)
+            self.canary = Candidate(source, self.share.version, CANARY, report)
+        if shadow is not None:
+            self.shadow = Candidate(source, shadow, SHADOW, report)
 
     @property
-    def candidates(self) -> Iterator[Candidate]:
+    def candidates(self) -> list[Candidate]:
         """Those that there are."""
-        return (one for one in (self.canary, self.shadow) if one is not None)
+        return [one for one in (self.canary, self.shadow) if one is not None]
 
-    @property
-    def roles(self) -> list[Role]:
-        """Of all candidates."""
-        return [one.role for one in self.candidates]
-
-    def check_versions(self, source: Source) -> None:
+    def check_versions(self) -> None:
         """Raise StoreError if the store does not have a version. One that cannot be read is not asked."""
-        if not isinstance(source, StoreSource):
-            return
-        wanted = list(self.candidates)
-        if not wanted:
-            return
-        try:
-            store = source.open()
-            _, state = StoreState.read(store)
-        except StoreError:
-            return
-        for one in wanted:
+        for one in self.candidates:
+            try:
+                store = one.source.open()
+                _, state = StoreState.read(store)
+            except StoreError:
+                return
             if one.version not in state.versions:
                 known = ", ".join(state.versions) or "none"
                 raise StoreError(
@@ -267,21 +236,16 @@ class Rollout:
 
     def assign(self, request: Request) -> CanaryAssignment | None:
         """Return the canary if it is to answer a request; report its result with `record`."""
-        canary, share = self.canary, self.share
-        if canary is None or share is None or (funnel := canary.funnel) is None:
-            return None
-        if not share.takes(request.user.get("id")):
+        funnel = None if self.canary is None else self.canary.funnel
+        if funnel is None or self.share is None or not self.share.takes(request.user.get("id")):
             return None
         admitted = self.breaker.admit()
         return None if admitted == "skip" else CanaryAssignment(funnel, admitted == "probe")
 
-    def record(self, assigned: CanaryAssignment, good: bool) -> None:
+    def record(self, is_probe: bool, good: bool) -> None:
         """Count whether the canary answered. One that fails often answers nobody for a while."""
         was_open = self.breaker.is_open
-        if assigned.is_probe:
-            self.breaker.record_probe(good)
-        else:
-            self.breaker.record(good)
+        (self.breaker.record_probe if is_probe else self.breaker.record)(good)
         assert self.canary is not None
         if self.breaker.is_open and not was_open:
             self._report(

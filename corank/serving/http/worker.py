@@ -1,8 +1,6 @@
 """One worker process: it holds a funnel, follows its source, and answers requests.
 
-The service of one worker process: its parts, its table of endpoints, and its background tasks.
-
-The source of a service and its other versions, opened by its settings.
+Its parts are opened by the settings; `RankingService` has its endpoints and background tasks.
 """
 
 import asyncio
@@ -23,18 +21,17 @@ from corank.core.objects import parse_location
 from corank.core.types import Report
 from corank.serving.http.access_control import AccessControl, OriginPolicy, guard
 from corank.serving.http.access_log import AccessLog, AuditLog
-from corank.serving.http.asgi import Observer, Routes
+from corank.serving.http.asgi import Routes
 from corank.serving.http.body import BodyReader
 from corank.serving.http.connections import POOL, BoundedProtocol, ConnectionPool
 from corank.serving.http.follower import Follower, ServiceStatus
-from corank.serving.http.process.draining import DrainingServer
+from corank.serving.http.process.draining import DrainingServer, HandshakeLoop
 from corank.serving.http.process.worker_process import Drain, RestartCounts, SharedState, handle_signals
 from corank.serving.http.prometheus import ServiceMetrics
 from corank.serving.http.ranking import RankEndpoints
 from corank.serving.http.serve_settings import Limits, ServeSettings
 from corank.serving.http.startup import describe_address, describe_trust, open_tracer, tls_factory
 from corank.serving.http.state import ChangeEndpoints, StateEndpoints
-from corank.serving.http.tls import HandshakeLoop
 from corank.serving.http.tokens import Rate, RateLimiter, Scope, Token, Tokens
 from corank.serving.http.user_lookup import UserLookup
 from corank.serving.http.versions import Rollout
@@ -95,6 +92,8 @@ class RankingService:
     def app(self) -> Routes:
         """The ASGI application."""
         access, changes, state = self._access, self._changes, self._state
+        # the trace before the log line that names it
+        logs = [one.observe for one in (self._tracer, self._access_log) if one is not None]
         return Routes(
             {
                 ("POST", "/rank"): guard(access, self.ranking.rank, Scope.READ),
@@ -113,17 +112,8 @@ class RankingService:
                 ("GET", "/"): guard(access, state.get_page),
             },
             self._lifespan,
-            self._observers(),
+            [self.metrics.count_request, *logs],
         )
-
-    def _observers(self) -> list[Observer]:
-        """The observers of each request; the trace before the log line that names it."""
-        observers: list[Observer] = [self.metrics.count_request]
-        if self._tracer is not None:
-            observers.append(self._tracer.observe)
-        if self._access_log is not None:
-            observers.append(self._access_log.observe)
-        return observers
 
     @asynccontextmanager
     async def _lifespan(self) -> AsyncIterator[dict[str, Any]]:
@@ -131,13 +121,15 @@ class RankingService:
         if self._users is not None:
             await asyncio.to_thread(self._users.start)
         if self._access_log is not None:
-            self._access_log.start(self.follower.report, self.metrics.count_access_log_dropped)
+            self._access_log.start(
+                self.follower.report, lambda lines: self.metrics.count("access_log_dropped", number=lines)
+            )
         beside = [asyncio.create_task(self._update_gauges())]
         if self.ranking.shadow is not None:
             beside.append(asyncio.create_task(self.ranking.shadow.run()))
         gc.freeze()  # a million ids in dicts need not be visited by every collection
         async with writing(self._request_log, self.follower.report, self.metrics.count_logged):
-            yield {POOL: ConnectionPool(self.limits, self.metrics.count_cut_off)}
+            yield {POOL: ConnectionPool(self.limits, partial(self.metrics.count, "connections_cut"))}
         for task in beside:
             task.cancel()
         await asyncio.to_thread(self.follower.stop)
@@ -165,7 +157,7 @@ def open_source(settings: ServeSettings) -> Source:
 def check_versions(settings: ServeSettings) -> None:
     """Raise CorankError if the store lacks a version that is to be served with the live one."""
     with closing(open_source(settings)) as source:
-        Rollout.open(source, settings.canary, settings.shadow).check_versions(source)
+        Rollout(source, settings.canary, settings.shadow).check_versions()
 
 
 TOKEN = "CORANK_TOKEN"
@@ -228,25 +220,26 @@ def create_service(
 ) -> RankingService:
     """Create the endpoints of a worker process, which turn unready when `drain` begins. Raises CorankError."""
     source = open_source(settings)
-    rollout = Rollout.open(source, settings.canary, settings.shadow, report)
+    rollout = Rollout(source, settings.canary, settings.shadow, report)
     follower = Follower(source, settings.every, report, rollout)
     users = None
     if isinstance(source, StoreSource):
         users = UserLookup(partial(open_isolated, settings.source), settings.store_deadline_ms / 1e3, report)
-    log = (
-        RoleLogs(settings.log, settings.log_share, settings.log_seconds, [LIVE, *rollout.roles])
-        if settings.log is not None
-        else None
-    )
+    request_log = access_log = None
+    if settings.log is not None:
+        roles = [LIVE, *(one.role for one in rollout.candidates)]
+        request_log = RoleLogs(settings.log, settings.log_share, settings.log_seconds, roles)
+    if settings.access_log is not None:
+        access_log = AccessLog(settings.access_log, settings.access_log_users)
     return RankingService(
         follower,
         settings.limits,
         open_access(settings, report, shared.buckets),
         users,
-        log,
+        request_log,
         drain,
         shared.restarts,
-        None if settings.access_log is None else AccessLog(settings.access_log, settings.access_log_users),
+        access_log,
         open_tracer() if settings.traces else None,
     )
 

@@ -9,15 +9,13 @@ A new store is one class that has what `Store` declares, registered under its sc
         def __init__(self, url: str, create: bool) -> None: ...
 
 `tests/support/store_conformance.py` tests whether a store keeps the contract.
-
-The folder into which bundles of stores are fetched, unless a user names another.
 """
 
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol
 
 from corank.core.errors import PluginError, StoreError
 from corank.core.objects import is_object_url
@@ -47,6 +45,9 @@ class Store(Protocol):
     Threads may share a store; processes may open the same URL. Every method raises StoreError if the store cannot be
     reached, read or written. If the reply to a write was lost, the error says that the write may have been made. A
     store of several servers may take several steps for the tables of `BULK`.
+
+    A store may also have `read_clock()`, which returns the time of its own clock in ms UTC, and `await_replicas()`,
+    which waits until all that was written is on a replica of each server, where one is connected.
     """
 
     url_form: ClassVar[str]
@@ -96,20 +97,6 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Release the store; a second call does nothing."""
-
-
-@runtime_checkable
-class ReplicatedStore(Protocol):
-    """A store whose servers have replicas, which take their place when they fail."""
-
-    def await_replicas(self) -> None:
-        """Wait until all that was written is on a replica of each server, where one is connected. Raises StoreError."""
-
-
-def await_replicas(store: Store) -> None:
-    """Wait until a store's replicas have all that was written, if it has replicas. Raises StoreError."""
-    if isinstance(store, ReplicatedStore):
-        store.await_replicas()
 
 
 _METHODS = sorted(name for name, member in vars(Store).items() if callable(member) and name[0] != "_")
@@ -188,3 +175,4 @@ def hide_password(url: str) -> str:
 
 
 CACHE = Path.home() / ".cache" / "corank"
+"""Folder into which bundles of stores are fetched, unless a user names another."""

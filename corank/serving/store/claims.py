@@ -4,23 +4,19 @@ A claim lies in the head. Its holder raises the claim's beat every few seconds. 
 seen to be dead on this machine, or if its beat stands still for long, by the clock of the process that waits alone:
 clocks of machines are never compared. Who lost its claim meanwhile cannot make the version live.
 
-Leases: which versions services hold with the live one, so that `prune` leaves them.
+A lease tells that a service holds a version with the live one, so that `prune` leaves it. A service renews its leases
+while it runs, by the clock of the store; one that ended lets them expire.
 
     served              "HOST ROLE VERSION" → Lease
-
-A service renews its leases while it runs, by the clock of the store; one that ended lets them expire.
-
-The time by which those who write to a store agree.
 """
 
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -149,17 +145,10 @@ def _identify_process(pid: int) -> str | None:
     return None if fields[0] in ("Z", "X") else f"{boot}/{space} {pid} {fields[19]}"
 
 
-@runtime_checkable
-class ClockedStore(Protocol):
-    """A store that has a clock of its own, which all who write to it share."""
-
-    def read_clock(self) -> int:
-        """Return the time of the store, ms UTC. Raises StoreError."""
-
-
 def store_time(store: Store) -> int:
     """Return the time by a store's own clock, or by this machine's if it has none, ms UTC. Raises StoreError."""
-    return store.read_clock() if isinstance(store, ClockedStore) else now_ms()
+    now: int = getattr(store, "read_clock", now_ms)()
+    return now
 
 
 LEASES = "served"
@@ -194,7 +183,7 @@ def write_lease(store: Store, version: str, role: str) -> None:
 def read_leases(store: Store) -> tuple[dict[str, Lease], list[bytes]]:
     """Read the leases that have not expired, by version, and the keys of all others. Raises StoreError."""
     now, leases, expired = store_time(store), dict[str, Lease](), list[bytes]()
-    for key, raw in _entries(store):
+    for key, raw in (pair for pairs in store.scan(LEASES) for pair in pairs):
         lease = _decode(raw)
         # one whose end lies further ahead than any is given would never expire
         if lease is None or not now < lease.until <= now + 2 * LEASE_SECONDS * 1e3:
@@ -202,10 +191,6 @@ def read_leases(store: Store) -> tuple[dict[str, Lease], list[bytes]]:
         else:
             leases[lease.version] = lease
     return leases, expired
-
-
-def _entries(store: Store) -> Iterable[tuple[bytes, bytes]]:
-    return (pair for pairs in store.scan(LEASES) for pair in pairs)
 
 
 def _decode(raw: bytes) -> Lease | None:

@@ -3,10 +3,9 @@
 The bundle is fetched once. Items that were upserted since are a layer in memory: a follower reads them from the
 journal, change by change, so that it always serves the state after one change, complete.
 
-Fetch a store's version in a process of its own, with low priority, while the service answers requests.
-
-Decoding a million records takes seconds of a core. The process rests as long as it has worked, block by block, and its
-priority is low, but not the lowest: that would be a 70th of a core that others want, and a swap would take minutes.
+While a service answers requests, a process of its own fetches the next version: decoding a million records takes
+seconds of a core. It rests as long as it has worked, block by block, and its priority is low, but not the lowest: that
+would be a 70th of a core that others want, and a swap would take minutes.
 """
 
 import fcntl
@@ -189,7 +188,7 @@ def load_latest(store: Store, version: str, funnel: Funnel) -> Funnel:
         _, state = StoreState.read(store)
         facts, position = state.require_version(store, version), state.applied_until(version)
         records = {key: record for pairs in store.scan(f"changed/{version}") for key, record in pairs}
-        expected = facts.changed or 0
+        expected = facts.changed
         if len(records) < expected:
             raise DamagedError(
                 f"{store.address}: {expected - len(records):,} of {expected:,} changed items of {version} are missing; "
@@ -264,7 +263,7 @@ def holds_change(store: Store, state: StoreState, seq: int, id_: str) -> bool:
     """
     if seq >= state.seq:
         return (seq, id_) == (state.seq, state.id)
-    return all((change.before or "") == id_ for _, change in read_journal(store, seq, seq + 1))
+    return all(change.before == id_ for _, change in read_journal(store, seq, seq + 1))
 
 
 def _apply(funnel: Funnel, seq: int, id_: str, records: Mapping[bytes, bytes]) -> Funnel:

@@ -4,85 +4,34 @@ LMDB maps a store's file into memory. If the file is shorter than its own pages 
 its pages are garbled, a read may be a SIGSEGV or take for ever. What a service could check ahead does not tell: a
 sound file, too, may be shorter than its last page, since pages that were never used are never written.
 
-Messages between a service and the process that reads its store: 4 bytes of length, then MessagePack.
-
-The process that reads a store for another one: it carries out the calls that come by standard input, a socket.
-
-It ends when the other process ends, since the socket is closed then. So it ignores the signals that end a service,
-which needs its store until the last request is answered.
+The reader carries out the calls that come by standard input, a socket, as MessagePack. It ends when the other process
+ends, since the socket is closed then. So it ignores the signals that end a service, which needs its store until the
+last request is answered.
 """
 
+import inspect
 import itertools
-import math
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from typing import Any, ClassVar
 
 import msgspec
 
 from corank.core.errors import StoreError
 from corank.core.registry import load_environment_plugins
-from corank.serving.store.base import Entries, Pairs, Store, find_store_class, hide_password, open_store
+from corank.serving.store.base import Store, find_store_class, hide_password, open_store
 
 MOST = 2**30
 """Bytes of a message."""
-HEADER = 4
-PIECE = 2**20
-"""Bytes received at once."""
-
-_encoder = msgspec.msgpack.Encoder()
-
-
-def send_frame(to: socket.socket, message: object) -> None:
-    """Send a message. Raises OSError, TimeoutError, OverflowError if it is too long."""
-    content = _encoder.encode(message)
-    if len(content) > MOST:
-        raise OverflowError(f"a message of {len(content):,} bytes, and {MOST:,} are the most")
-    to.sendall(len(content).to_bytes(HEADER, "little") + content)
-
-
-def receive_frame(source: socket.socket, due: float = math.inf) -> Any:
-    """Receive a message.
-
-    Args:
-        source: a socket.
-        due: until when, by `time.monotonic`.
-
-    Raises EOFError if the other side has closed the socket, or sends what is no message; TimeoutError, OSError.
-    """
-    size = int.from_bytes(_receive(source, HEADER, due), "little")
-    if size > MOST:
-        raise EOFError
-    try:
-        return msgspec.msgpack.decode(_receive(source, size, due))
-    except msgspec.DecodeError:
-        raise EOFError from None
-
-
-def _receive(source: socket.socket, size: int, due: float) -> bytes:
-    """Receive a number of bytes; most messages come at once."""
-    pieces, left = list[bytes](), size
-    while left:
-        if due < math.inf:
-            seconds = due - time.monotonic()
-            if seconds <= 0:
-                raise TimeoutError
-            source.settimeout(seconds)
-        piece = source.recv(min(left, PIECE))
-        if not piece:
-            raise EOFError
-        pieces.append(piece)
-        left -= len(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
 END_SECONDS = 0.5
 """Time in which a reader must end whose socket is closed."""
 SECONDS = 30.0
@@ -108,18 +57,21 @@ class StoreReader:
 
     def __init__(self) -> None:
         """Start it. Raises OSError."""
-        self.link, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(COMMAND, stdin=theirs.fileno(), stdout=subprocess.DEVNULL)
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):  # within a message
+            ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", round(SECONDS), 0))
+        self.link = Connection(ours.detach())
         self.began = time.monotonic()
         self._finish = weakref.finalize(self, _end_process, self.link, self.process)
 
     def ask(self, message: object) -> Any:
         """Send a message, and return the reply. Raises StoreError if it is an error; OSError, EOFError."""
-        due = time.monotonic() + SECONDS
-        self.link.settimeout(SECONDS)
-        send_frame(self.link, message)
-        done, value = receive_frame(self.link, due)
+        _send(self.link, message)
+        if not self.link.poll(SECONDS):
+            raise TimeoutError
+        done, value = _receive(self.link)
         if not done:
             raise StoreError(value)
         return value
@@ -130,7 +82,20 @@ class StoreReader:
         return int(self.process.returncode)
 
 
-def _end_process(link: socket.socket, process: subprocess.Popen[bytes]) -> None:
+def _send(link: Connection, message: object) -> None:
+    """Send a message. Raises OSError; OverflowError if it is too long."""
+    content = msgspec.msgpack.encode(message)
+    if len(content) > MOST:
+        raise OverflowError(f"a message of {len(content):,} bytes, and {MOST:,} are the most")
+    link.send_bytes(content)
+
+
+def _receive(link: Connection) -> Any:
+    """Receive a message. Raises EOFError if the other side has closed the socket; OSError; DecodeError."""
+    return msgspec.msgpack.decode(link.recv_bytes(MOST))
+
+
+def _end_process(link: Connection, process: subprocess.Popen[bytes]) -> None:
     """Close the socket of a reader, which ends then unless it hangs."""
     link.close()
     try:
@@ -138,6 +103,18 @@ def _end_process(link: socket.socket, process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def _remote(name: str) -> Any:
+    """Make the method of `Store` of that name, which the reader carries out."""
+    signature = inspect.signature(getattr(Store, name))
+
+    def call(store: "IsolatedStore", *given: object, **named: object) -> Any:
+        bound = signature.bind(store, *given, **named)
+        bound.apply_defaults()
+        return store._call(name, *bound.args[1:])
+
+    return call
 
 
 class IsolatedStore:
@@ -155,29 +132,8 @@ class IsolatedStore:
         with self._lock:
             self._start()
 
-    def head(self) -> bytes | None:
-        """As `Store.head`."""
-        value: bytes | None = self._call("head")
-        return value
-
-    def swap(
-        self,
-        before: bytes | None,
-        after: bytes,
-        entries: Mapping[str, Pairs] = {},
-        gone: Mapping[str, Sequence[bytes]] = {},
-    ) -> bool:
-        """As `Store.swap`."""
-        return bool(self._call("swap", before, after, entries, gone))
-
-    def put(self, entries: Entries) -> None:
-        """As `Store.put`."""
-        self._call("put", entries)
-
-    def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        """As `Store.get`."""
-        values: list[bytes | None] = self._call("get", table, keys)
-        return values
+    head, swap, put, get = (_remote(name) for name in ("head", "swap", "put", "get"))
+    count, drop, tables = (_remote(name) for name in ("count", "drop", "tables"))
 
     def scan(self, table: str) -> Iterator[list[tuple[bytes, bytes]]]:
         """As `Store.scan`."""
@@ -189,19 +145,6 @@ class IsolatedStore:
             with suppress(StoreError):
                 self._call("end_scan", number)
             raise
-
-    def count(self, table: str) -> int:
-        """As `Store.count`."""
-        return int(self._call("count", table))
-
-    def drop(self, table: str) -> None:
-        """As `Store.drop`."""
-        self._call("drop", table)
-
-    def tables(self) -> list[str]:
-        """As `Store.tables`."""
-        names: list[str] = self._call("tables")
-        return names
 
     def close(self) -> None:
         """As `Store.close`: the reader ends."""
@@ -240,12 +183,14 @@ class IsolatedStore:
             return reader.ask(message)
         except OverflowError as error:
             raise StoreError(f"{self.address}: {error}") from None
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, msgspec.DecodeError) as error:
             status, self._reader = reader.end(), None
             lived = time.monotonic() - reader.began
             self._pause = FIRST_PAUSE if lived > LONGEST_PAUSE else min(2 * self._pause, LONGEST_PAUSE)
             self._retry_at = time.monotonic() + self._pause
-            self._fault = f"{self.address}: {_describe_end(status, isinstance(error, TimeoutError))}"
+            self._fault = (
+                f"{self.address}: {_describe_end(status, isinstance(error, (TimeoutError, BlockingIOError)))}"
+            )
             raise StoreError(self._fault) from None
 
 
@@ -300,24 +245,20 @@ def _to_entries(tables: dict[str, list[list[bytes]]]) -> dict[str, Batch]:
     return {table: [(key, value) for key, value in pairs] for table, pairs in tables.items()}
 
 
-def serve_calls(link: socket.socket) -> None:
+def serve_calls(link: Connection) -> None:
     """Carry out calls until the socket is closed: the first message is the URL of the store."""
     try:
-        calls = StoreCalls(open_store(receive_frame(link)))
-        send_frame(link, [True, None])
+        calls = StoreCalls(open_store(_receive(link)))
+        _send(link, [True, None])
     except StoreError as error:
-        send_frame(link, [False, str(error)])
+        _send(link, [False, str(error)])
         return
     while True:
-        name, arguments = receive_frame(link)
+        name, arguments = _receive(link)
         try:
-            reply = [True, calls.run(name, arguments)]
-        except StoreError as error:
-            reply = [False, str(error)]
-        try:
-            send_frame(link, reply)
-        except OverflowError as error:
-            send_frame(link, [False, str(error)])
+            _send(link, [True, calls.run(name, arguments)])
+        except (StoreError, OverflowError) as error:
+            _send(link, [False, str(error)])
 
 
 def serve_parent() -> None:
@@ -325,11 +266,8 @@ def serve_parent() -> None:
     for ended in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ended, signal.SIG_IGN)
     load_environment_plugins()
-    with socket.socket(fileno=0) as link:
-        try:
-            serve_calls(link)
-        except (EOFError, OSError):
-            return
+    with Connection(0) as link, suppress(EOFError, OSError):
+        serve_calls(link)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from corank.bundle.signatures import is_content_name
 from corank.core.errors import StoreError
 from corank.core.time import EARLIEST, LATEST
 from corank.serving.store.base import Pairs, Store
+from corank.serving.store.claims import store_time
+from corank.serving.store.live_version import StoreState
 
 JOURNAL = "journal"
 JOURNAL_BATCH = 16
@@ -57,11 +59,6 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 def journal_key(seq: int) -> bytes:
     """Return the key of a change in the journal."""
     return seq.to_bytes(KEY_BYTES, "big")
-
-
-def journal_entry(seq: int, change: Change) -> dict[str, Pairs]:
-    """Return the entries of a store that record a change."""
-    return {JOURNAL: [(journal_key(seq), msgspec.msgpack.encode(change))]}
 
 
 def read_journal(store: Store, after: int, until: int) -> Iterator[tuple[int, Change]]:
@@ -116,7 +113,7 @@ def _decode_change(store: Store, seq: int, raw: bytes) -> Change:
 def follows(changes: Iterable[tuple[int, Change]], seq: int, id_: str, last: int, last_id: str) -> bool:
     """Whether changes lead from one position, a number and an id, to another without a gap or a break."""
     for number, change in changes:
-        if number != seq + 1 or (change.before or "") != id_:
+        if number != seq + 1 or change.before != id_:
             return False
         seq, id_ = number, change.id
     return (seq, id_) == (last, last_id)
@@ -147,7 +144,7 @@ class LoggedChange(msgspec.Struct, frozen=True):
     """The version that was staged or withdrawn, without a change of what is live."""
 
 
-def log_entry(line: LoggedChange) -> dict[str, Pairs]:
+def _log_entry(line: LoggedChange) -> dict[str, Pairs]:
     """Return the entries of a store that log what was done."""
     key = journal_key(line.change) + (line.at.to_bytes(KEY_BYTES, "big") if line.what in UNCHANGED else b"")
     return {LOG: [(key, msgspec.msgpack.encode(line))]}
@@ -155,9 +152,14 @@ def log_entry(line: LoggedChange) -> dict[str, Pairs]:
 
 def record_change(seq: int, change: Change, what: str, by: str) -> dict[str, Pairs]:
     """Return the entries of a store that record and log a change."""
-    before, items = change.before or "", len(change.items)
-    line = LoggedChange(what, by, change.at, seq, change.id, before, change.version, items)
-    return journal_entry(seq, change) | log_entry(line)
+    line = LoggedChange(what, by, change.at, seq, change.id, change.before, change.version, len(change.items))
+    return {JOURNAL: [(journal_key(seq), msgspec.msgpack.encode(change))]} | _log_entry(line)
+
+
+def record_unchanged(store: Store, state: StoreState, what: str, **facts: Any) -> dict[str, Pairs]:
+    """Return the entries of a store that log what was done without a change of what is live, and its `facts`."""
+    at, live = store_time(store), state.live or ""
+    return _log_entry(LoggedChange(what, local_operator(), at, state.seq, state.id, state.id, live, **facts))
 
 
 def read_log(store: Store) -> list[LoggedChange]:

@@ -13,31 +13,24 @@ who follows the head never sees a part of one. Each change of what is served, a 
 number, and an id that is chained to that of the change before (journal.py).
 
 Whoever can write to the store can write any head: all of it is checked for bounds, and against itself, when it is read.
-
-What is live, as a publisher signed it, and a service that follows nothing else.
-
-Whoever can write to a store can put anything there, also an older head with its signature. So a statement has a time,
-each later than the one before, and a service that has accepted one refuses those before it.
+That may be an older head with its signature, too. So what is live is signed with a time, each later than the one
+before, and a service that has accepted a statement refuses those before it.
 """
 
 import hashlib
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from corank.bundle.bundle import Bundle
 from corank.bundle.signatures import Signatures, SigningKeys, TrustedKeys, is_content_name
-from corank.core.errors import BundleError, StoreError, TrustError
+from corank.core.errors import StoreError, TrustError
 from corank.core.files import write_text
 from corank.core.settings import Settings
 from corank.core.time import EARLIEST, LATEST, format_time, now_ms
 from corank.serving.store.base import Store
-
-if TYPE_CHECKING:
-    from corank.serving.funnel.funnel import Funnel
 
 
 class LiveStatement(Settings):
@@ -105,7 +98,7 @@ class TrustedLive:
         self.keys.verify(signed.content, signed.signatures, what)
         if (signed.version, signed.manifest) != (version, manifest):
             raise TrustError(f"{what} was altered: {signed.version} was signed as live; publish it again")
-        kept = self._read_kept()
+        kept = self.read_kept()
         newest = max(filter(None, (kept, self._newest, signed)), key=lambda one: one.at)
         if signed.at < newest.at:
             raise TrustError(
@@ -117,17 +110,7 @@ class TrustedLive:
             write_text(self._file, signed.model_dump_json())
         return signed
 
-    def load_newest(self) -> "Funnel | None":
-        """Load the version of the newest statement from the cache; None if it is not there whole, and signed."""
-        from corank.serving.funnel.funnel import Funnel
-
-        with suppress(BundleError, TrustError):
-            if kept := self._read_kept():
-                bundle = Bundle.open(self._file.with_name(kept.version), trust=self.keys)
-                return Funnel(bundle).with_changes(kept.seq, kept.items_id)
-        return None
-
-    def _read_kept(self) -> LiveStatement | None:
+    def read_kept(self) -> LiveStatement | None:
         """The newest statement that a process with this cache has accepted; None if there is none, or it is damaged."""
         with suppress(OSError, ValueError, TrustError):
             kept = LiveStatement.model_validate_json(self._file.read_bytes())
@@ -312,23 +295,26 @@ class StoreState(Settings):
         """Whether the journal has all changes that are on top of a version's table of items."""
         return self.journal_from - 1 <= facts.base
 
+    def with_facts(self, version: str, facts: VersionFacts, **changes: object) -> Self:
+        """Return the state with other facts of a version, and changes of them."""
+        facts = facts.model_copy(update=changes)
+        return self.model_copy(update={"versions": {**self.versions, version: facts}})
+
     def with_live(self, version: str, facts: VersionFacts) -> Self:
         """Return the state with another version live, unsigned; the former one stays, with all changes so far."""
-        versions, now = dict(self.versions), {"applied": self.seq, "applied_id": self.id}
-        if self.live in versions:
-            versions[self.live] = versions[self.live].model_copy(update=now)
-        versions[version] = facts.model_copy(update={"seq": self.seq + 1, "withdrawn": False, **now})
-        return self.model_copy(update={"live": version, "versions": versions, "statement": None})
+        state, former = self, self.live
+        if former is not None and former in self.versions:
+            state = state.with_facts(former, self.versions[former], applied=self.seq, applied_id=self.id)
+        state = state.with_complete(version, facts.model_copy(update={"seq": self.seq + 1}))
+        return state.model_copy(update={"live": version, "statement": None})
 
     def with_complete(self, version: str, facts: VersionFacts) -> Self:
         """Return the state with a version that is complete, with all changes so far; what is live stays so."""
-        now = {"applied": self.seq, "applied_id": self.id, "withdrawn": False}
-        return self.model_copy(update={"versions": {**self.versions, version: facts.model_copy(update=now)}})
+        return self.with_facts(version, facts, applied=self.seq, applied_id=self.id, withdrawn=False)
 
     def with_withdrawn(self, version: str) -> Self:
         """Return the state with a version that no service may serve as a canary."""
-        facts = self.versions[version].model_copy(update={"withdrawn": True})
-        return self.model_copy(update={"versions": {**self.versions, version: facts}})
+        return self.with_facts(version, self.versions[version], withdrawn=True)
 
     def with_claim(self, version: str, claim: Claim) -> Self:
         """Return the state with a claim of a version."""

@@ -3,8 +3,6 @@
 All is written under the new version's name and verified, items that were upserted since the bundle's items were read
 are applied, and the head is swapped. Killed at any point, the store has the old live version or the new one; publishing
 the same bundle again continues where it stopped. One process at a time writes a version: it holds a claim (claims.py).
-
-Enter a complete version into a store's head, live or staged, with all items that came since its table was read.
 """
 
 import hashlib
@@ -23,15 +21,14 @@ from corank.core.settings import validate
 from corank.core.time import now_ms
 from corank.core.types import Progress, Report
 from corank.serving.funnel.funnel import Funnel
-from corank.serving.store.base import Pairs, Store, await_replicas
+from corank.serving.store.base import Pairs, Store
 from corank.serving.store.claims import check_claim, claim_version, store_time
 from corank.serving.store.journal import (
     Change,
-    LoggedChange,
     local_operator,
-    log_entry,
     read_journal,
     record_change,
+    record_unchanged,
 )
 from corank.serving.store.live_version import StoreState, VersionFacts
 from corank.serving.store.record_codec import RecordFormat, to_ids
@@ -84,7 +81,7 @@ def make_live(
         facts = facts.model_copy(
             update={"base": find_base(store, state, funnel.manifest.items_as_of, report)}
         )
-    first = applied = facts.applied if not new and damaged is None else facts.base or 0
+    first = applied = facts.applied if not new and damaged is None else facts.base
     records: dict[bytes, bytes] = {}
     while True:
         raw, state = StoreState.read(store)
@@ -139,18 +136,18 @@ def _swap(
     stage: bool,
 ) -> bool:
     """Swap the head, if it has not changed."""
-    now, by, after = store_time(store), local_operator(), state.without_claim(version)
+    after = state.without_claim(version)
     if stage:
-        line = LoggedChange(what, by, now, state.seq, state.id, state.id, state.live or "", beside=version)
-        after, logged = after.with_complete(version, facts), log_entry(line)
+        after = after.with_complete(version, facts)
+        logged = record_unchanged(store, state, what, beside=version)
     else:
-        change = Change(version=version, at=now, before=state.id)
+        change = Change(version=version, at=store_time(store), before=state.id)
         after = after.with_live(version, facts).with_change(change.id)
         if what == "roll back" and state.live is not None:
             after = after.with_withdrawn(state.live)
         if sign is not None:
             after = after.with_statement(sign, state.statement)
-        logged = record_change(after.seq, change, what, by)
+        logged = record_change(after.seq, change, what, local_operator())
     table = f"changed/{version}"
     entries: dict[str, Pairs] = {table: [*records.items()]} | logged
     return store.swap(raw, after.to_bytes(), entries, {table: damaged})
@@ -305,7 +302,7 @@ def _write(
     resumed = read_progress(store, version)[0] > 0
     write_parts(bundle, store, version)
     _write_items(funnel, store, version, report, progress)
-    await_replicas(store)  # what is verified below is not lost when a server fails
+    getattr(store, "await_replicas", lambda: None)()  # what is verified below is not lost when a server fails
     try:
         _verify(bundle, funnel, store, version)
     except DamagedError as error:

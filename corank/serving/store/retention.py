@@ -12,17 +12,9 @@ from corank.core.time import now_ms
 from corank.core.types import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
-from corank.serving.store.claims import LEASES, claim_version, read_leases, store_time
+from corank.serving.store.claims import LEASES, claim_version, read_leases
 from corank.serving.store.fetch import fetch_bundle
-from corank.serving.store.journal import (
-    JOURNAL,
-    LOG,
-    LoggedChange,
-    journal_key,
-    local_operator,
-    log_entry,
-    old_log_keys,
-)
+from corank.serving.store.journal import JOURNAL, LOG, journal_key, old_log_keys, record_unchanged
 from corank.serving.store.live_version import StoreState, VersionFacts
 from corank.serving.store.publish import make_live
 from corank.serving.store.version_parts import PROGRESS, read_plain_manifest, read_progress
@@ -126,11 +118,8 @@ def withdraw_version(store: Store, version: str) -> None:
             )
         if state.versions[version].withdrawn:
             return
-        now, by = store_time(store), local_operator()
-        line = LoggedChange(
-            "withdraw", by, now, state.seq, state.id, state.id, state.live or "", beside=version
-        )
-        if store.swap(raw, state.with_withdrawn(version).to_bytes(), log_entry(line)):
+        logged = record_unchanged(store, state, "withdraw", beside=version)
+        if store.swap(raw, state.with_withdrawn(version).to_bytes(), logged):
             return
 
 
@@ -222,21 +211,11 @@ def _remove_from_head(store: Store, names: list[str]) -> None:
         raw, state = StoreState.read(store)
         after = _trim(state, {name: facts for name, facts in state.versions.items() if name not in names})
         keys = [journal_key(seq) for seq in range(state.journal_from, after.journal_from)]
-        line = LoggedChange(
-            "prune",
-            local_operator(),
-            store_time(store),
-            state.seq,
-            state.id,
-            state.id,
-            state.live or "",
-            removed=names,
-        )
-        entries = log_entry(line) if names or keys else {}
+        logged = record_unchanged(store, state, "prune", removed=names) if names or keys else {}
         # without the note of its progress, a removed version that is published again starts from its first record
         notes = {f"parts/{name}": [PROGRESS] for name in names}
         old = {JOURNAL: keys, LOG: old_log_keys(store, state.seq), LEASES: read_leases(store)[1]} | notes
-        if (after == state and not names) or store.swap(raw, after.to_bytes(), entries, old):
+        if (after == state and not names) or store.swap(raw, after.to_bytes(), logged, old):
             return
 
 

@@ -1,21 +1,22 @@
 """Where a service gets its funnel from: a store, whose head is followed, or a bundle, whose manifest is.
 
-Which version of a store was live last, kept with the bundles of a cache.
-
-A service that starts while its store is away serves that version.
+Which version of a store was live last is noted beside the bundles of the cache: a service that starts while its store
+is away serves that version.
 """
 
 import hashlib
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar
 
 import msgspec
 
 from corank.bundle.bundle import Bundle, current_content
 from corank.bundle.signatures import TrustedKeys, is_content_name
-from corank.core.errors import BundleError, StoreError
+from corank.core.errors import BundleError, StoreError, TrustError
 from corank.core.files import atomic_file
 from corank.core.objects import Location
 from corank.core.types import Report
@@ -74,33 +75,37 @@ Prefetch = Callable[[str], bool]
 """Version → whether it has been fetched into the cache and verified."""
 
 
-class Source(Protocol):
+class Source(ABC):
     """Where a service gets its funnel from."""
 
-    address: str
-    """For messages."""
-    known_seq: int | None
-    """Number of the last change that it is known to have; None if it has not been read."""
-    without_items: str
+    without_items: ClassVar[str]
     """Why it takes no items, if it takes none."""
-    resynchronised: int
-    """How often it had lost a change that was served, so that all was read anew."""
 
+    def __init__(self, address: str) -> None:
+        """`address`: for messages."""
+        self.address = address
+        self.known_seq: int | None = None
+        """Number of the last change that it is known to have; None if it has not been read."""
+        self.resynchronised = 0
+        """How often it had lost a change that was served, so that all was read anew."""
+
+    @abstractmethod
     def load_newer(self, held: Funnel | None) -> Funnel | None:
         """Load the live funnel; None if it is the held one. Raises CorankError."""
 
     def load_cached(self) -> Funnel | None:
         """Load the funnel that was live last on this machine, without the source; None if there is none."""
+        return None
 
-    def note_live(self, version: str) -> None:
+    def note_live(self, version: str) -> None:  # noqa: B027
         """Note for a later start which version is live. Raises CorankError if that cannot be written."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Release what was opened to read it."""
 
 
-class BundleSource:
-    """A bundle's folder, or its URL; its content may be replaced."""
+class BundleSource(Source):
+    """A bundle's folder, or its URL; its content may be replaced. It says itself what is live."""
 
     without_items = "a bundle is served, and takes no items; `corank publish` it, and serve the store"
 
@@ -110,9 +115,8 @@ class BundleSource:
             location: the folder, or its URL in object storage.
             trust: keys, one of which must have signed the bundle; None if it need not be signed.
         """
-        self.location, self.address, self._trust = location, str(location), trust
-        self.known_seq: int | None = None
-        self.resynchronised = 0
+        super().__init__(str(location))
+        self.location, self._trust = location, trust
 
     def load_newer(self, held: Funnel | None) -> Funnel | None:
         """As `Source.load_newer`."""
@@ -122,18 +126,8 @@ class BundleSource:
         self.known_seq = funnel.manifest.items_seq
         return funnel
 
-    def load_cached(self) -> Funnel | None:
-        """As `Source.load_cached`: the bundle itself says what is live."""
-        return None
 
-    def note_live(self, version: str) -> None:
-        """As `Source.note_live`: the bundle itself says it."""
-
-    def close(self) -> None:
-        """As `Source.close`: nothing stays open."""
-
-
-class StoreSource:
+class StoreSource(Source):
     """A store's live version, from a bundle in a cache on this machine."""
 
     without_items = (
@@ -156,14 +150,13 @@ class StoreSource:
             trust: keys, one of which must have signed what is live; None if it need not be signed.
         """
         self.url = store if isinstance(store, str) else store.address
-        self.address, self.cache, self.prefetch = hide_password(self.url), cache, prefetch
-        self.known_seq: int | None = None
+        super().__init__(hide_password(self.url))
+        self.cache, self.prefetch = cache, prefetch
         self._opened = None if isinstance(store, str) else store
         self._own, self._opening = self._opened is None, threading.Lock()
         self._noted: str | None = None
         self.trusted = TrustedLive(trust, self.address, cache) if trust is not None else None
         """Tells what is live by a signature. Upserted items are not taken then, since they are not signed."""
-        self.resynchronised = 0
         self._position: tuple[int, str] | None = None
         """Number and id of the change that was loaded last."""
 
@@ -174,6 +167,12 @@ class StoreSource:
                 self._opened = open_isolated(self.url)
             return self._opened
 
+    def fetch(self, store: Store, version: str, aside: bool) -> Funnel:
+        """Fetch the bundle of a version, `aside` in a process of its own first. Raises as `fetch_bundle`."""
+        verified = aside and self.prefetch(version)
+        keys = None if self.trusted is None else self.trusted.keys
+        return Funnel(fetch_bundle(store, version, self.cache, verified, keys))
+
     def load_newer(self, held: Funnel | None) -> Funnel | None:
         """As `Source.load_newer`; of a held version only the changes of items are read."""
         store = self.open()
@@ -183,8 +182,7 @@ class StoreSource:
         if self.trusted is not None:
             return self._load_signed(self.trusted, store, state, held)
         if held is None or live != held.manifest.content:
-            verified = held is not None and self.prefetch(live)
-            newer = load_latest(store, live, Funnel(fetch_bundle(store, live, self.cache, verified)))
+            newer = load_latest(store, live, self.fetch(store, live, held is not None))
         elif (state.seq, state.id) == self._position:
             return None
         else:
@@ -201,17 +199,19 @@ class StoreSource:
         statement = trusted.check(live, state.require_version(store, live).manifest, state.statement)
         self.known_seq = statement.seq
         if funnel is None or live != funnel.manifest.content:
-            verified = funnel is not None and self.prefetch(live)
-            bundle = fetch_bundle(store, live, self.cache, verified, trusted.keys)
-            return Funnel(bundle).with_changes(statement.seq, statement.items_id)
-        if statement.seq == funnel.manifest.items_seq:
+            funnel = self.fetch(store, live, funnel is not None)
+        elif statement.seq == funnel.manifest.items_seq:
             return None
         return funnel.with_changes(statement.seq, statement.items_id)
 
     def load_cached(self) -> Funnel | None:
         """As `Source.load_cached`."""
         if self.trusted is not None:
-            return self.trusted.load_newest()
+            with suppress(BundleError, TrustError):
+                if kept := self.trusted.read_kept():
+                    signed = Bundle.open(self.cache / kept.version, trust=self.trusted.keys)
+                    return Funnel(signed).with_changes(kept.seq, kept.items_id)
+            return None
         bundle = open_last_live(self.cache, self.url)
         return None if bundle is None else Funnel(bundle)
 

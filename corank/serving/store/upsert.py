@@ -1,9 +1,8 @@
-"""New or changed items into the live version of a store.
+"""New or changed items into the live version of a store, and what becomes of them when a new version goes live.
 
-Upserts and a table of items: which of them a new version's table contains, by the as-of of its bundle.
-
-Every upsert later than the table's as-of stays on top of it. A change's number decides, in the order of the store. A
-time is brought to the last change that is surely before it; without an as-of no upsert is taken to be in the table.
+The as-of of the new version's bundle tells which upserts its table of items contains: every later one stays on top of
+it. A change's number decides, in the order of the store. A time is brought to the last change that is surely before
+it; without an as-of no upsert is taken to be in the table.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -60,9 +59,7 @@ def upsert(
         change = Change(version=version, at=store_time(store), items=items, records=records, before=state.id)
         facts = state.versions[version]
         changed = facts.changed + count_new(store, table, dict(records))
-        counted = facts.model_copy(update={"changed": changed})
-        after = state.model_copy(update={"versions": {**state.versions, version: counted}})
-        after = after.with_change(change.id)
+        after = state.with_facts(version, facts, changed=changed).with_change(change.id)
         entries: dict[str, Pairs] = {table: records} | record_change(
             after.seq, change, "upsert", by or local_operator()
         )
@@ -201,7 +198,7 @@ def list_merged(
     kept = to_ids(records).to_list()
     dropped: list[Id] = []
     if new:
-        changes = read_journal(store, state.journal_from - 1, facts.base or 0)
+        changes = read_journal(store, state.journal_from - 1, facts.base)
         ids = {row["id"]: None for _, change in changes for row in change.items}
         dropped = [id_ for id_ in ids if to_keys(pl.Series([id_]))[0] not in records]
     present = _find(funnel, dropped)

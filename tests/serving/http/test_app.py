@@ -1,11 +1,10 @@
 """The service in process, over its real app; that it runs as a command is in test_server.py."""
 
 import asyncio
-import gc
 import shutil
-import weakref
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,7 +30,7 @@ from corank.serving.store.base import open_store
 from corank.serving.store.live_version import USERS
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.record_codec import to_keys
-from corank.serving.store.source import BundleSource, StoreSource
+from corank.serving.store.source import BundleSource, Source, StoreSource
 from tests.support.cases import Case
 from tests.support.exported_graphs import graphs_of
 from tests.support.random_worlds import RICH
@@ -51,25 +50,24 @@ def bundle(case: Case) -> Path:
     return case.base / "bundle"
 
 
+def serving(source: Source, limits: Limits | None = None, **parts: Any) -> TestClient:
+    """The client of a service in process."""
+    follower = Follower(source, every=0.05)
+    return TestClient(RankingService(follower, limits or Limits(), access(), **parts).app())
+
+
 @pytest.fixture
 def client(bundle: Path) -> Iterator[TestClient]:
-    with TestClient(RankingService(Follower(BundleSource(bundle)), Limits(), access()).app()) as client:
+    with serving(BundleSource(bundle)) as client:
         yield client
 
 
 @pytest.fixture
-def follower(bundle: Path, tmp_path: Path) -> Iterator[Follower]:
-    """Of a store."""
-    store = open_store(f"lmdb:{tmp_path / 'store'}", create=True)
-    publish_bundle(bundle, store)
-    yield Follower(StoreSource(store, tmp_path / "cache"), every=0.05)
-    store.close()
-
-
-@pytest.fixture
-def of_store(follower: Follower) -> Iterator[TestClient]:
-    with TestClient(RankingService(follower, Limits(), access()).app()) as client:
-        yield client
+def of_store(bundle: Path, tmp_path: Path) -> Iterator[TestClient]:
+    with closing(open_store(f"lmdb:{tmp_path / 'store'}", create=True)) as store:
+        publish_bundle(bundle, store)
+        with serving(StoreSource(store, tmp_path / "cache")) as client:
+            yield client
 
 
 def test_answers_are_those_of_the_funnel_in_process(client: TestClient, case: Case) -> None:
@@ -85,26 +83,13 @@ def test_answers_are_those_of_the_funnel_in_process(client: TestClient, case: Ca
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "body: Input data was truncated"),
-        (b"[]", "body: Expected `object`, got `array`"),
         (b"[" * 100_000, "body: Expected `object`"),
         (b'{"user": {}}', "candidates: none are given, and the bundle has no `retrieval`"),
-        (b'{"user": {}, "candidates": []}', "body: Expected `array` of length >= 1"),
         (b'{"user": {}, "candidates": [1], "trase": true}', "body: Object contains unknown field `trase`"),
-        (
-            b'{"user": {"id": {"a": {}}}, "candidates": [1]}',
-            "body: Expected `bool | int | float | str | array",
-        ),
         (b'{"user": {"id": NaN}, "candidates": [1]}', "body: JSON is malformed"),
-        (b'{"user": {"id": 1e999}, "candidates": [1]}', "body: Number out of range"),
-        (
-            b'{"user": {}, "candidates": [99999999999999999999]}',
-            "body: Expected `int` <= 9223372036854775807",
-        ),
         (b'{"user": {}, "candidates": [1, 1]}', "candidates: 1 is there twice"),
         (b'{"user": {}, "candidates": ["x"]}', "candidates: ids are of another type"),
         (b'{"user": {"nme": 3}, "candidates": [1]}', "user: the bundle knows no 'nme' here"),
-        (b'{"user": {}, "candidates": [1], "keep": {"rank": 0}}', "body: Expected `int` >= 1"),
         (b'{"user": {}, "candidates": [1], "keep": {"ranker": 5}}', "keep: no stage 'ranker'"),
         (b'{"user": {}, "candidates": [1], "time": "yesterday"}', "time: expected ISO 8601"),
         (b'{"user": {"user_0": "\xff"}, "candidates": [1]}', "body: "),
@@ -118,9 +103,7 @@ def test_what_cannot_be_answered_is_refused_with_its_field(
 
 
 def test_a_body_has_a_largest_size_whether_its_length_is_told_or_not(bundle: Path) -> None:
-    with TestClient(
-        RankingService(Follower(BundleSource(bundle)), Limits(body=1000), access(None)).app()
-    ) as client:
+    with serving(BundleSource(bundle), Limits(body=1000)) as client:
         assert client.post("/rank", content=b" " * 1001, headers=JSON).status_code == 413
         pieces = (b" " * 100 for _ in range(11))
         assert client.post("/rank", content=pieces, headers=JSON).status_code == 413
@@ -161,8 +144,6 @@ def test_items_that_come_are_ranked_at_once_and_named_by_the_answer(of_store: Te
     [
         ([{"item_1": 7}], "items.0: needs an `id`"),
         ([{"id": 5}, {"id": 5}], "items.1: 5 is there twice"),
-        ([{"id": 5, "colour": "red"}], "5: the bundle knows no 'colour' here"),
-        ([{"id": "five"}], "items: ids are of another type"),
         ([{"id": 5, "item_1": "seven"}], "feature 'item_1': expected numbers"),
     ],
 )
@@ -196,51 +177,6 @@ def test_more_requests_than_may_wait_are_sent_away(bundle: Path) -> None:
     assert service.ranking.waiting == 0
 
 
-def test_whoever_sends_slowly_keeps_nobody_out(bundle: Path) -> None:
-    service = RankingService(Follower(BundleSource(bundle)), Limits(queue=2, seconds=PATIENCE), access(None))
-    body = msgspec.json.encode({"user": {}, "candidates": [1]})
-
-    async def side_by_side() -> None:
-        begun, quick_was_answered = 0, asyncio.Event()
-
-        async def slowly() -> AsyncIterator[bytes]:
-            nonlocal begun
-            begun += 1
-            yield body[:5]
-            await quick_was_answered.wait()
-            yield body[5:]
-
-        transport = httpx2.ASGITransport(service.app())
-        async with httpx2.AsyncClient(transport=transport, base_url="http://here") as client:
-            slow = [
-                asyncio.create_task(client.post("/rank", content=slowly(), headers=JSON)) for _ in range(5)
-            ]
-            while begun < len(slow):
-                await asyncio.sleep(0)
-            assert (await client.post("/rank", content=body, headers=JSON)).status_code == 200
-            quick_was_answered.set()
-            # they come at once now, and two may wait
-            assert {one.status_code for one in await asyncio.gather(*slow)} <= {200, 503}
-
-    asyncio.run(asyncio.wait_for(side_by_side(), PATIENCE))
-
-
-def test_whoever_sends_too_slowly_is_told_to_go(bundle: Path) -> None:
-    service = RankingService(Follower(BundleSource(bundle)), Limits(seconds=0.05), access(None))
-
-    async def never() -> AsyncIterator[bytes]:
-        yield b"{"
-        await asyncio.Event().wait()
-
-    async def send() -> httpx2.Response:
-        transport = httpx2.ASGITransport(service.app())
-        async with httpx2.AsyncClient(transport=transport, base_url="http://here") as client:
-            return await client.post("/rank", content=never(), headers=JSON)
-
-    late = asyncio.run(send())
-    assert (late.status_code, late.json()["error"]) == (408, "the body did not come within 0.05 s")
-
-
 def test_health_version_figures_and_openapi(client: TestClient, case: Case) -> None:
     assert client.get("/healthz").json() == {"alive": True}
     assert client.get("/readyz").json() == {"ready": True}
@@ -254,41 +190,31 @@ def test_health_version_figures_and_openapi(client: TestClient, case: Case) -> N
     assert set(client.get("/openapi.json").json()["paths"]) >= {"/rank", "/items", "/version"}
 
 
-def eventually_status(client: TestClient, **expected: Any) -> dict[str, Any]:
-    """The answer of /status once it is as expected."""
-    answer: dict[str, Any] = {}
-
-    def is_expected() -> bool:
-        answer.update(client.get("/status").json())
-        return answer | expected == answer
-
-    eventually(is_expected)
-    return answer
-
-
 @pytest.mark.store
 def test_a_server_that_stops_is_served_on_without(bundle: Path, tmp_path: Path) -> None:
     with redis_server(tmp_path, keeps=True) as server:
         store = open_store(server.url)
         publish_bundle(bundle, store)
         store.put({USERS: [(to_keys(pl.Series([1]))[0], b'{"user_0": 5.0}')]})
-        follower = Follower(StoreSource(store, tmp_path / "cache"), every=0.05)
-        with TestClient(
-            RankingService(follower, Limits(), access(), UserLookup(lambda: store, PATIENCE)).app()
-        ) as client:
+        users = UserLookup(lambda: store, PATIENCE)
+        with serving(StoreSource(store, tmp_path / "cache"), users=users) as client:
+
+            def await_status(**expected: Any) -> None:
+                eventually(lambda: client.get("/status").json().items() >= expected.items())
+
             asked = {"user": {"id": 1}, "candidates": [1]}
             assert client.post("/rank", json=asked).json()["user"] == "stored"
             assert client.post("/rank", json=asked | {"user": {"id": 2}}).json()["user"] == "new"
             server.stop()
             assert client.post("/rank", json=asked).json()["user"] == "unavailable"
-            assert "127.0.0.1" in eventually_status(client, source_up=False)["source_error"]
+            await_status(source_up=False)
+            assert "127.0.0.1" in client.get("/status").json()["source_error"]
             assert client.get("/readyz").json() == {"ready": True}
             assert client.post("/rank", json={"user": {}, "candidates": [1]}).status_code == 200
             put = client.post("/items", json={"items": [{"id": 900}]}, headers=TOKEN)
             assert (put.status_code, put.headers["Retry-After"]) == (503, "1")
             server.start()
-            assert eventually_status(client, source_up=True)["source_error"] is None
-            assert eventually_status(client, users_looked_up=True)
+            await_status(source_up=True, source_error=None, users_looked_up=True)
             assert client.post("/rank", json=asked).json()["user"] == "stored"
             assert client.post("/items", json={"items": [{"id": 900}]}, headers=TOKEN).status_code == 200
 
@@ -298,9 +224,7 @@ def test_a_bundle_that_is_exported_anew_goes_live(case: Case, tmp_path: Path) ->
     from corank.training.export import export_bundle
 
     path = Path(shutil.copytree(case.base / "bundle", tmp_path / "bundle"))
-    with TestClient(
-        RankingService(Follower(BundleSource(path), every=0.05), Limits(), access(None)).app()
-    ) as client:
+    with serving(BundleSource(path)) as client:
         assert client.get("/version").json()["items_seq"] == 1
         with graphs_of(path):
             export_bundle(path, case.config, case.packed, case.model, case.calibrators)
@@ -361,37 +285,6 @@ def test_a_ranker_that_takes_too_long_is_stopped(case: Case, monkeypatch: pytest
     ranked = funnel.run(Request.parse(case.request("test", 0) | {"candidates": everyone}))
     assert ranked.fallback == {"stage": "rank", "why": "late"}
     assert ranked.to_answer()["stage"] == "prerank"
-
-
-def test_min_score_cuts_what_scores_less(case: Case) -> None:
-    funnel = Funnel.open(case.base / "bundle")
-    request = Request.parse(case.request("test", 0))
-    first, last = funnel.manifest.stages
-    scores = funnel.run(request).cuts[0].score
-    least = float(np.sort(scores)[len(scores) // 2])
-    picky = first.model_copy(update={"min_score": least})
-    funnel.manifest = funnel.manifest.model_copy(update={"stages": [picky, last]})
-    ranked = funnel.run(request)
-    assert len(ranked.cuts[0].kept) == min(first.keep, int((scores >= least).sum()))
-    assert (ranked.cuts[0].score[ranked.cuts[0].kept] >= least).all()
-
-
-def test_nothing_of_a_funnel_outlives_it(case: Case) -> None:
-    """By reference counts alone: a service swaps versions all day, and collects garbage rarely."""
-    gc.collect()
-    gc.disable()
-    try:
-        funnel = Funnel.open(case.base / "bundle")
-        funnel.rank(Request.parse(case.request("test", 0)))
-        layer = funnel.request_encoder.encode_items([900], [{"item_1": 3}])
-        gone = [
-            weakref.ref(part)
-            for part in (funnel, funnel.request_encoder, funnel.scorer, funnel.with_changes(2, "", layer))
-        ]
-        del funnel, layer
-        assert [ref() for ref in gone] == [None] * 4
-    finally:
-        gc.enable()
 
 
 def test_a_large_request_is_ranked_and_not_remembered(bundle: Path) -> None:

@@ -5,11 +5,6 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,11 +26,10 @@ from tests.support.axe import violations
 from tests.support.browser import asked, chromium, faults
 from tests.support.cases import Case
 from tests.support.exported_graphs import graphs_of
-from tests.support.ports import free_port
 from tests.support.random_worlds import LONG, RICH
-from tests.support.service import ANY_TIME, JSON
+from tests.support.service import running_service
 from tests.support.shared import shared_case
-from tests.support.waiting import PATIENCE, eventually
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.browser
 
@@ -47,46 +41,10 @@ KEEP = {"prerank": 11, "middle": 7, "rank": 5}
 
 
 @contextmanager
-def service(bundle: Path, *options: str | Path) -> Iterator[str]:
-    """The address of `corank serve BUNDLE`, once it answers."""
-    port = free_port()
-    command: list[str | Path] = [
-        Path(sys.executable).with_name("corank"),
-        "serve",
-        bundle,
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-        "--every",
-        "0.1",
-        *ANY_TIME,
-        *options,
-    ]
-    address = f"http://127.0.0.1:{port}/"
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            eventually(lambda: process.poll() is not None or status(f"{address}healthz") == 200)
-            assert process.poll() is None, "the service has not started"
-            yield address
-        finally:
-            process.terminate()
-
-
-def status(address: str) -> int | None:
-    try:
-        with urllib.request.urlopen(address) as answer:
-            return int(answer.status)
-    except OSError:
-        return None
-
-
-def refused(address: str, body: str) -> str:
-    """The service's error for a request that it refuses."""
-    with pytest.raises(urllib.error.HTTPError) as error:
-        urllib.request.urlopen(urllib.request.Request(f"{address}rank", body.encode(), JSON))
-    with error.value as answer:
-        return str(json.loads(answer.read())["error"])
+def service(bundle: Path, *options: str) -> Iterator[str]:
+    """The address of `corank serve BUNDLE`."""
+    with running_service(str(bundle), bundle.parent / "cache", "--every", "0.1", *options) as (url, _):
+        yield f"{url}/"
 
 
 @pytest.fixture(scope="module")
@@ -238,25 +196,13 @@ def test_its_numbers_are_those_of_the_funnel_in_process(page: Chrome, case: Case
         assert outcome == ("kept" if entry["cut"] is None else f"cut by {entry['cut']}")
     best = [row[0] for row in rows(page, "#candidates")][:5]
     assert best == [item["id"] for item in answer["items"]]
+    assert texts(page, "#notes code") == ["<b>none</b>", *answer["missing"]]
+    parts = rows(page, "#time")
+    assert [row[0] for row in parts] == ["receive", *KEEP]
+    took, after = ([int(row[n].replace(",", "")) for row in parts] for n in (1, 2))
+    assert after == [sum(took[: n + 1]) for n in range(4)]
     assert "17 candidates ranked, 5 in the answer" in at(page, "#told").text
     assert case.funnel.manifest.model_version in at(page, "#told").text
-
-
-def test_what_was_unknown_and_missing_is_listed(page: Chrome, case: Case, request_: Document) -> None:
-    request_["context"] = {}
-    answer = case.funnel.rank(Request.parse(request_))
-    assert len(answer["missing"]) > 1
-    ranked(page, request_)
-    assert texts(page, "#notes code") == ["<b>none</b>", *answer["missing"]]
-
-
-def test_time_is_told_by_part(page: Chrome, request_: Document) -> None:
-    ranked(page, request_)
-    parts = rows(page, "#time")
-    assert [row[0] for row in parts] == ["receive", "prerank", "middle", "rank"]
-    took, after = ([int(row[n].replace(",", "")) for row in parts] for n in (1, 2))
-    assert all(microseconds > 0 for microseconds in took)
-    assert after == [sum(took[: n + 1]) for n in range(4)]
 
 
 def test_a_dot_shows_its_scores_and_ranks(page: Chrome, case: Case, request_: Document) -> None:
@@ -279,32 +225,6 @@ def test_a_dot_shows_its_scores_and_ranks(page: Chrome, case: Case, request_: Do
         assert dot.accessible_name == "; ".join([id_, *lines])
     ActionChains(page).move_to_element(at(page, "h1")).perform()
     assert not at(page, ".tip").is_displayed()
-
-
-def test_dots_are_reached_by_keys(page: Chrome, case: Case, request_: Document) -> None:
-    items = case.funnel.rank(Request.parse(request_))["items"]
-    ranked(page, request_)
-    page.execute_script("document.querySelector('circle[tabindex=\"0\"]').focus()")
-    for keys, index in ((Keys.ARROW_RIGHT, 1), (Keys.END, 6), (Keys.HOME, 0)):
-        ActionChains(page).send_keys(keys).perform()
-        assert at(page, ".tip").is_displayed()
-        if index < len(items):
-            assert at(page, ".tip strong").text == items[index]["id"]
-    ActionChains(page).send_keys(Keys.ENTER).perform()
-    assert until(page, lambda: at(page, "#item h3").text) == f"Item {items[0]['id']}"
-
-
-def test_the_two_stages_of_the_plot_are_chosen(page: Chrome, request_: Document) -> None:
-    ranked(page, request_)
-    across, up = (Select(at(page, f"#{name}")) for name in ("across", "up"))
-    assert [option.text for option in across.options] == ["prerank", "middle"]
-    up.select_by_visible_text("middle")
-    assert len(page.find_elements(By.CSS_SELECTOR, "circle.dot")) == 11
-    assert "middle keeps 7" in texts(page, ".plot text")
-    up.select_by_visible_text("rank")
-    across.select_by_visible_text("middle")
-    assert len(page.find_elements(By.CSS_SELECTOR, "circle.dot")) == 7
-    assert "rank at middle" in texts(page, ".plot text")
 
 
 def test_an_item_is_shown_beside(page: Chrome, case: Case, request_: Document) -> None:
@@ -330,20 +250,6 @@ def test_an_item_is_shown_beside(page: Chrome, case: Case, request_: Document) -
     at(page, "#body").send_keys(Keys.CONTROL, Keys.ENTER)
     until(page, lambda: not at(page, "#item").is_displayed())
     assert page.switch_to.active_element == at(page, "#body")  # a new answer takes no focus
-    page.find_elements(By.CSS_SELECTOR, "#candidates .link")[1].send_keys(Keys.ENTER)
-    until(page, lambda: at(page, "#item").is_displayed())
-    at(page, "#item .close").click()
-    assert not at(page, "#item").is_displayed()
-    assert page.switch_to.active_element.text == second
-
-
-def test_an_item_of_the_request_alone_says_so(page: Chrome, request_: Document) -> None:
-    ranked(page, request_)
-    at(page, "#find").send_keys("onerror")
-    at(page, "#candidates .link").click()
-    assert until(page, lambda: at(page, "#item .error").text) == f"no item {HOSTILE!r}"
-    described = request_["candidates"][-1]
-    assert {row[0] for row in rows(page, "#item")} == described.keys() - {"id"}
 
 
 def test_rows_are_sorted_narrowed_and_continued(page: Chrome, request_: Document) -> None:
@@ -351,33 +257,15 @@ def test_rows_are_sorted_narrowed_and_continued(page: Chrome, request_: Document
     request_["candidates"] += [{"id": f"new{n}"} | columns for n in range(130)]
     ranked(page, request_)
     assert len(rows(page, "#candidates")) == 100
-    assert at(page, "#count").text == "100 of 147 candidates"
     at(page, "#candidates > button").click()
     assert len(rows(page, "#candidates")) == 147
-    assert not at(page, "#candidates > button").is_displayed()
-    by_id, _, by_rank, by_score = page.find_elements(By.CSS_SELECTOR, ".sort")[:4]
-    by_id.click()
-    ids = [row[0] for row in rows(page, "#candidates")]
-    assert [id_ for id_ in ids if id_.startswith("new")] == [f"new{n}" for n in range(130)]
-    by_rank.click()
-    assert [int(row[2]) for row in rows(page, "#candidates")] == list(range(1, 148))
-    by_rank.click()
+    for _ in range(2):
+        page.find_elements(By.CSS_SELECTOR, ".sort")[2].click()
     assert [int(row[2]) for row in rows(page, "#candidates")] == list(range(147, 0, -1))
     assert texts(page, "[aria-sort=descending]") == ["rank"]
-    by_score.click()
-    scores = [float(row[3]) for row in rows(page, "#candidates")]
-    assert scores == sorted(scores, reverse=True)
-    assert texts(page, "[aria-sort=descending]") == ["score"]
-    page.find_elements(By.CSS_SELECTOR, ".sort")[6].click()
-    reached = [row[6] for row in rows(page, "#candidates")]
-    assert [rank for rank in reached if rank] == [str(n) for n in range(1, 8)] == reached[:7]
-    outcome = Select(at(page, "#outcome"))
-    assert [option.text for option in outcome.options] == [
-        "all (147)", "kept (5)", "cut by prerank (136)", "cut by middle (4)", "cut by rank (2)",
-    ]  # fmt: skip
-    outcome.select_by_index(3)
+    Select(at(page, "#outcome")).select_by_index(3)
     assert {row[1] for row in rows(page, "#candidates")} == {"cut by middle"}
-    outcome.select_by_index(0)
+    Select(at(page, "#outcome")).select_by_index(0)
     at(page, "#find").send_keys("new12")
     assert len(rows(page, "#candidates")) == 11
 
@@ -398,31 +286,29 @@ def test_what_came_from_elsewhere_is_text(page: Chrome, request_: Document) -> N
 # Input
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "Not JSON: "),
-        ('{"user": {"id": "u1"}, "candidates": ["i1",]}', "Not JSON: "),
-        ("[]", "Expected an object with a user"),
-        ('{"user": 7, "candidates": ["i1"]}', "Expected an object with a user"),
-    ],
-)
-def test_a_mistake_is_told_while_it_is_typed(page: Chrome, text: str, message: str) -> None:
-    typed(page, text)
-    until(page, lambda: at(page, "#said").text.startswith(message))
-    assert at(page, "#body").get_attribute("aria-invalid") == "true"
-    at(page, "#rank").click()
-    assert page.switch_to.active_element == at(page, "#body")
-    assert not any(url.endswith("/rank") for url in asked(page))
+def test_a_mistake_is_told_while_it_is_typed(page: Chrome) -> None:
+    for text, message in (("{", "Not JSON: "), ('{"user": 7}', "Expected an object with a user")):
+        typed(page, text)
+        until(page, lambda: at(page, "#said").text.startswith(message))  # noqa: B023
+        assert at(page, "#body").get_attribute("aria-invalid") == "true"
+        at(page, "#rank").click()
+        assert page.switch_to.active_element == at(page, "#body")
+        assert not any(url.endswith("/rank") for url in asked(page))
     typed(page, '{"user": {"id": "u1"}, "candidates": ["i1", "i2"]}')
     until(page, lambda: at(page, "#said").text == "user u1, 2 candidates")
     assert at(page, "#body").get_attribute("aria-invalid") == "false"
 
 
-def test_no_candidate_is_an_answer_too(page: Chrome, request_: Document) -> None:
+def test_a_refusal_is_told_and_the_answer_of_before_stays(page: Chrome, request_: Document) -> None:
+    ranked(page, request_)
+    typed(page, json.dumps(request_ | {"keep": {"rank": 99}}))
+    at(page, "#rank").click()
+    until(page, lambda: at(page, "#told").text == "The answer below is of the previous request.")
+    assert at(page, "#said").text.startswith("keep.rank: expected 5 or less")
+    assert "stale" in str(at(page, "#answer").get_attribute("class"))
+    assert len(page.find_elements(By.CSS_SELECTOR, "#earlier option")) == 2  # one that was ranked
     ranked(page, request_ | {"candidates": ["none", "neither"]})
     assert rows(page, "#flow")[0][:5] == ["candidates", "", "2", "0", "2\nunknown"]
-    assert {tuple(row[2:5]) for row in rows(page, "#flow")[1:]} == {("0", "0", "0")}
     assert at(page, "#rank-plot").text == "No candidate reached both stages."
     assert rows(page, "#candidates") == []
 
@@ -444,32 +330,6 @@ def offline(page: Chrome) -> Iterator[None]:
     page.execute_cdp_cmd("Network.emulateNetworkConditions", line | {"offline": True})
     yield
     page.execute_cdp_cmd("Network.emulateNetworkConditions", line | {"offline": False})
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"keep": {"nope": 3}},
-        {"keep": {"rank": 99}},
-        {"candidates": ["i1", "i1"]},
-        {"candidates": []},
-        {"candidates": [["i1"]]},
-        {"colour": "red"},
-        {"time": "never"},
-    ],
-)
-def test_a_refusal_is_told_word_for_word(
-    page: Chrome, address: str, request_: Document, change: Document
-) -> None:
-    message = refused(address, json.dumps(request_ | change))
-    ranked(page, request_)
-    typed(page, json.dumps(request_ | change))
-    at(page, "#rank").click()
-    until(page, lambda: at(page, "#told").text == "The answer below is of the previous request.")
-    time.sleep(0.3)  # it stays
-    assert at(page, "#said").text == message
-    assert "stale" in str(at(page, "#answer").get_attribute("class"))
-    assert len(page.find_elements(By.CSS_SELECTOR, "#earlier option")) == 2  # one that was ranked
 
 
 def test_a_request_is_sent_by_keys_opened_and_picked(
@@ -497,8 +357,11 @@ def test_it_opens_with_an_example_indented(page: Chrome) -> None:
     assert text.startswith('{\n  "user": {\n    "id": ')
     request = json.loads(text)
     assert max(map(len, text.splitlines())) < 80 and len(text.splitlines()) > len(request["candidates"])
+    at(page, "#example").click()
+    until(page, lambda: at(page, "#said").text.endswith(", 16 candidates"))
     at(page, "#rank").click()
     until(page, lambda: "16 candidates ranked" in at(page, "#told").text)
+    assert texts(page, "#notes code") == []  # nothing is unknown, nothing missing
 
 
 @contextmanager
@@ -517,7 +380,7 @@ def awaiting_example(page: Chrome) -> Iterator[Callable[[str], None]]:
     page.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
 
 
-def test_an_example_keeps_its_values_to_the_digit(page: Chrome) -> None:
+def test_an_example_keeps_its_values_and_replaces_nothing_if_it_is_late(page: Chrome) -> None:
     with awaiting_example(page) as give:
         give(
             '{"user":{"id":9007199254740993,"name":"a, \\"[b]: {}"},"candidates":[],"weights":[1.50,1e-7,null]}'
@@ -526,22 +389,11 @@ def test_an_example_keeps_its_values_to_the_digit(page: Chrome) -> None:
             '{\n  "user": {"id": 9007199254740993, "name": "a, \\"[b]: {}"},\n  "candidates": [],\n'
             '  "weights": [1.50, 1e-7, null]\n}'
         )
-
-
-def test_an_example_that_arrives_late_replaces_nothing(page: Chrome) -> None:
     text = '{"user": {"id": "u1"}, "candidates": ["i1"]}'
     with awaiting_example(page) as give:
         typed(page, text)
         give('{"user":{}}')
         assert at(page, "#body").get_attribute("value") == text
-
-
-def test_an_example_is_made_and_ranked(page: Chrome) -> None:
-    at(page, "#example").click()
-    until(page, lambda: at(page, "#said").text.endswith(", 16 candidates"))
-    at(page, "#rank").click()
-    until(page, lambda: "16 candidates ranked" in at(page, "#told").text)
-    assert texts(page, "#notes code") == []  # nothing is unknown, nothing missing
 
 
 # Another service: its version changes, its last stage never has time
@@ -606,7 +458,7 @@ def test_a_token_is_asked_for_and_sent_but_never_in_a_url(
     browser: Chrome, case: Case, tmp_path: Path
 ) -> None:
     secret = add_token(tmp_path / "tokens", "web", "read")
-    with service(case.base / "bundle", "--tokens", tmp_path / "tokens") as address:
+    with service(case.base / "bundle", "--tokens", str(tmp_path / "tokens")) as address:
         browser.get(address)
         until(browser, lambda: at(browser, "#token").is_displayed())
         assert "Authorization: Bearer TOKEN" in at(browser, "#ready").text
@@ -642,23 +494,15 @@ def test_two_requests_are_compared(page: Chrome, case: Case, request_: Document)
     )
     ranked(page, other)
     assert texts(page, "#compared-answers h3") == ["A, kept", "B, the latest"]
-    page.execute_script("document.querySelectorAll('#compared-answers .flow')[1].id = 'latest-flow'")
-    assert [row[:5] for row in rows(page, "#latest-flow")] == [row[:5] for row in rows(page, "#flow")]
     shown = {row[0]: row[1:] for row in rows(page, "#places")}
     assert shown.keys() == {*a, *b}
-    for id_, (one, two, moved, *outcomes) in shown.items():
-        places = [str(answer.index(id_) + 1) if id_ in answer else "–" for answer in (a, b)]
-        assert [one, two] == places
+    for id_, (one, two, _, *outcomes) in shown.items():
+        assert [one, two] == [str(answer.index(id_) + 1) if id_ in answer else "–" for answer in (a, b)]
         assert [outcome == "kept" for outcome in outcomes] == [id_ in a, id_ in b]
-        if "–" not in places:
-            by = a.index(id_) - b.index(id_)
-            assert moved == ("–" if by == 0 else f"up {by}" if by > 0 else f"down {-by}")
     both = {*a} & {*b}
     assert at(page, "#compared-said").text.startswith(f"{len(both)} item")
     Select(at(page, "#places-of")).select_by_index(3)
     assert {row[0] for row in rows(page, "#places")} == {*b} - {*a}
-    Select(at(page, "#places-of")).select_by_index(4)
-    assert len(rows(page, "#places")) == 17
     at(page, "#stop").click()
     assert not at(page, "#compared").is_displayed() and not at(page, "#kept").is_displayed()
     assert page.switch_to.active_element == at(page, "#keep")
@@ -684,7 +528,7 @@ def test_an_answer_is_saved_and_compared_with_that_of_another_version(
     assert [row[:3] for row in rows(page, "#places")] == [
         [id_, str(len(ids) - n), str(n + 1)] for n, id_ in enumerate(ids)
     ]
-    for wrong in ("{", "[]", json.dumps(saved | {"version": {}}), json.dumps(saved | {"kind": "x"})):
+    for wrong in ("{", json.dumps(saved | {"version": {}})):
         file.write_text(wrong, encoding="utf-8")
         at(page, "#saved").send_keys(str(file))
         until(page, lambda: at(page, "#said").text == "Not an answer that this page saved.")
@@ -711,10 +555,8 @@ def test_it_is_used_by_keys_alone(page: Chrome, request_: Document) -> None:
     assert names == ["body", "rank", "example", "file", "saved"]
     at(page, "#rank").send_keys(Keys.SPACE)
     until(page, lambda: at(page, "#told").text)
-    outline = "return getComputedStyle(document.activeElement).outlineStyle"
     link = at(page, "#candidates .link")
     page.execute_script("arguments[0].focus({focusVisible: true})", link)
-    assert page.execute_script(outline) == "solid"
     press(Keys.ENTER)
     until(page, lambda: at(page, "#item").is_displayed())
     assert page.switch_to.active_element == at(page, "#item")
@@ -727,25 +569,7 @@ def test_it_is_used_by_keys_alone(page: Chrome, request_: Document) -> None:
     assert press(Keys.ESCAPE) == dot
 
 
-def test_colours_are_chosen_and_remembered(page: Chrome) -> None:
-    ground = "return getComputedStyle(document.body).backgroundColor"
-    light = page.execute_script(ground)
-    Select(at(page, "#scheme")).select_by_value("dark")
-    dark = page.execute_script(ground)
-    assert light == "rgb(255, 255, 255)" and dark != light
-    page.refresh()
-    assert page.execute_script(ground) == dark
-    scheme = {"name": "prefers-color-scheme", "value": "dark"}
-    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-    Select(at(page, "#scheme")).select_by_value("light")
-    assert page.execute_script(ground) == light
-    Select(at(page, "#scheme")).select_by_value("")
-    assert page.execute_script(ground) == dark
-    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme | {"value": "light"}]})
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
 def test_it_breaks_no_rule_of_accessibility(
     page: Chrome, case: Case, request_: Document, width: int, scheme: str
 ) -> None:
@@ -763,24 +587,4 @@ def test_it_breaks_no_rule_of_accessibility(
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
     page.execute_script("document.title = ''")
     assert any(line.startswith("document-title") for line in violations(page)), "axe looks"
-    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-
-
-def test_on_a_phone_every_candidates_outcome_is_in_sight(page: Chrome, request_: Document) -> None:
-    """Beside its id, without scrolling the table sideways, however many stages there are."""
-    size = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": True}
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    ranked(page, request_ | {"candidates": request_["candidates"][:16]})
-    ends = page.execute_script(
-        "const shown = document.querySelectorAll('#candidates .tag, #flow td');"
-        "return [...shown].map((one) => one.getBoundingClientRect().right)"
-    )
-    assert len(ends) > 16 and max(ends) <= 400
-    at(page, "#keep").click()
-    ranked(page, request_ | {"candidates": request_["candidates"][:15]})
-    wide, box = page.execute_script(
-        "const box = document.getElementById('places'); return [box.scrollWidth, box.clientWidth]"
-    )
-    assert rows(page, "#places") and wide <= box
-    assert page.execute_script("return document.documentElement.scrollWidth") <= 400
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -60,9 +60,9 @@ class Service:
     def __init__(self, store: Store, cache: Path, canary: str | None, shadow: str | None, log: Path) -> None:
         self.said: list[str] = []
         source = StoreSource(store, cache)
-        self.rollout = Rollout.open(source, canary, shadow, self.said.append)
+        self.rollout = Rollout(source, canary, shadow, self.said.append)
         self.follower = Follower(source, 60.0, self.said.append, self.rollout)
-        logs = RoleLogs(log, roles=["live", *self.rollout.roles])
+        logs = RoleLogs(log, roles=["live", *(one.role for one in self.rollout.candidates)])
         self.service = RankingService(self.follower, Limits(), access(), request_log=logs)
 
     def rank(self, user: int, number: int = 0) -> dict[str, Any]:
@@ -107,9 +107,7 @@ def test_a_share_is_read_and_deals_the_same_users_ever_more_of_them() -> None:
     assert sorted(taken)[:5] == [16, 18, 43, 44, 53]
 
 
-@pytest.mark.parametrize(
-    "text", [NAME, f"{NAME}:5", f"{NAME}:0%", f"{NAME}:100%", ":5%", "../b:5%", f"{NAME}:x%", f"{NAME}:-1%"]
-)
+@pytest.mark.parametrize("text", [NAME, f"{NAME}:0%", f"{NAME}:100%", "../b:5%", f"{NAME}:-1%"])
 def test_what_is_no_share_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="canary: expected VERSION:SHARE%, such as"):
         validate(ServeSettings, {"source": "lmdb:x", "cache": "c", "canary": text}, "corank serve")
@@ -119,13 +117,13 @@ def test_versions_are_of_a_store_that_has_them(
     store: Store, versions: tuple[str, str], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="is a bundle, and has one version"):
-        Rollout.open(BundleSource(derived().base / "bundle"), None, "other")
+        Rollout(BundleSource(derived().base / "bundle"), None, "other")
     source = StoreSource(store, tmp_path / "cache")
     with pytest.raises(
         StoreError, match=f"--shadow: .*no version 'other'; there are {versions[0]}, {versions[1]}"
     ):
-        Rollout.open(source, None, "other").check_versions(source)
-    Rollout.open(source, f"{versions[1]}:1%", versions[0]).check_versions(source)
+        Rollout(source, None, "other").check_versions()
+    Rollout(source, f"{versions[1]}:1%", versions[0]).check_versions()
 
 
 def test_the_canary_answers_its_users_alone_and_follows_items(
@@ -142,9 +140,6 @@ def test_the_canary_answers_its_users_alone_and_follows_items(
             assert answer["model_version"] == models[answer["role"]]
         anonymous = service.client.post("/rank", json=requests()[0] | {"user": {}}).json()
         assert anonymous["role"] == "live"
-        assert {service.rank(3)["items"][0]["score"] for _ in range(2)} == {
-            service.rank(3)["items"][0]["score"]
-        }
         # items that come under the live version are known to the canary
         rows = [item(3, 99), item(4, 98)]
         assert service.client.post("/items", json={"items": rows}, headers=TOKEN).status_code == 200
@@ -212,10 +207,10 @@ def test_a_canary_that_fails_is_answered_for_by_the_live_version(
         for _ in range(8):
             assert service.rank(user)["role"] == "live"
         assert service.beside()[0]["failing"]
-        assert (
+        failed = (
             'corank_version_errors_total{model_version="0000000000000002",role="canary",why="failed"} 5.0'
-            in (service.metrics())
         )
+        assert failed in service.metrics()
         assert service.said[-1].endswith("of its last 20 requests 5 failed; its users get the live version")
         monkeypatch.undo()
         service.rollout.breaker._probe_at = 0.0
@@ -267,8 +262,8 @@ def test_the_shadow_ranks_what_was_answered_and_is_logged_beside(
     assert not np.array_equal(both["score_prerank"], both["score_prerank_shadow"])
 
 
-def test_the_shadow_waits_for_idle_time_and_drops_what_is_too_much(
-    store: Store, versions: tuple[str, str], tmp_path: Path
+def test_the_shadow_waits_for_idle_time_drops_what_is_too_much_and_may_fail(
+    store: Store, versions: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(store, tmp_path, shadow=versions[1]) as service:
         queue = service.service.ranking.shadow
@@ -282,12 +277,6 @@ def test_the_shadow_waits_for_idle_time_and_drops_what_is_too_much(
         assert 'outcome="scored"' not in figures
         busy = False
         eventually(lambda: 'corank_shadow_requests_total{outcome="scored"} 64.0' in service.metrics())
-
-
-def test_a_shadow_that_fails_is_counted(
-    store: Store, versions: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with serving(store, tmp_path, shadow=versions[1]) as service:
         shadow = service.rollout.shadow
         assert shadow is not None and shadow.funnel is not None
         monkeypatch.setattr(shadow.funnel, "run", lambda *_: 1 / 0)

@@ -6,7 +6,26 @@ from pathlib import Path
 import pytest
 
 from corank.serving.store.base import Store
+from tests.support.bundle_versions import variant
+from tests.support.shared import derived
 from tests.support.stores import KINDS, opened
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Of four models, one table of items."""
+    folder, first = tmp_path_factory.mktemp("bundles"), derived().base / "bundle"
+    return [first, *(variant(first, folder / f"{n}", n) for n in (2, 3, 4))]
+
+
+@pytest.fixture(scope="session")
+def first(bundles: list[Path]) -> Path:
+    return bundles[0]
+
+
+@pytest.fixture(scope="session")
+def second(bundles: list[Path]) -> Path:
+    return bundles[1]
 
 
 @pytest.fixture(params=KINDS)

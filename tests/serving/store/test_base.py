@@ -14,7 +14,6 @@ import polars as pl
 import pytest
 
 import corank
-import corank.serving.store.lmdb_environment
 from corank.core.errors import PluginError, StoreError
 from corank.core.registry import PLUGINS, load_plugins
 from corank.serving.store.base import STORES, is_store, open_store
@@ -104,14 +103,11 @@ def lacking(name: str) -> type:
     return type("LackingStore", (), members)
 
 
-@pytest.mark.parametrize("name", ["head", "swap", "put", "get", "scan", "count", "drop", "tables", "close"])
-def test_a_class_that_lacks_a_method_is_refused_by_name(name: str) -> None:
-    with pytest.raises(PluginError, match=rf"store 'lacking': LackingStore lacks {name}\(\) of Store"):
-        STORES.register("lacking")(lacking(name))
-    assert "lacking" not in STORES
-
-
 def test_what_is_no_store_class_is_refused() -> None:
+    for name in ("head", "swap", "put", "get", "scan", "count", "drop", "tables", "close"):
+        with pytest.raises(PluginError, match=rf"store 'lacking': LackingStore lacks {name}\(\) of Store"):
+            STORES.register("lacking")(lacking(name))
+        assert "lacking" not in STORES
     with pytest.raises(
         PluginError, match="store 'lacking': LackingStore lacks `url_form`, the form of its URLs"
     ):

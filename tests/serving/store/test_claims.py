@@ -13,16 +13,13 @@ from typing import Any
 import psutil
 import pytest
 
-from corank.bundle.bundle import Bundle
 from corank.core.errors import BusyError, StoreError
 from corank.serving.store import claims
 from corank.serving.store.base import Store
 from corank.serving.store.claims import check_claim, claim_version
 from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import _refuse_another, publish_bundle
+from corank.serving.store.publish import publish_bundle
 from corank.serving.store.retention import remove_versions
-from tests.support.bundle_versions import variant
-from tests.support.shared import derived
 from tests.support.waiting import PATIENCE, eventually
 
 VERSION = f"{'0' * 16}-1-{'0' * 8}"
@@ -85,7 +82,12 @@ def test_a_claim_of_a_killed_process_is_taken_over_at_once(
 def test_who_is_at_work_is_waited_for_and_named(local: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "STALE_SECONDS", PATIENCE)
     process, said = hold(local), list[str]()
-    waiting = Thread(target=lambda: said.append(publish_nothing(local, said)))
+
+    def claim() -> None:
+        with claim_version(local, VERSION, "publish", said.append):
+            said.append("done")
+
+    waiting = Thread(target=claim)
     waiting.start()
     with (
         pytest.raises(BusyError, match=rf"is held by corank publish \(process {process.pid} on .*, since "),
@@ -97,11 +99,6 @@ def test_who_is_at_work_is_waited_for_and_named(local: Store, monkeypatch: pytes
     process.communicate()
     waiting.join(PATIENCE)
     assert said[0].startswith(f"waiting for corank publish (process {process.pid} on ") and said[1] == "done"
-
-
-def publish_nothing(store: Store, said: list[str]) -> str:
-    with claim_version(store, VERSION, "publish", said.append):
-        return "done"
 
 
 @pytest.mark.slow
@@ -125,36 +122,17 @@ def test_a_claim_whose_beat_stands_still_is_taken_over(local: Store, monkeypatch
 
 @pytest.mark.slow
 def test_what_is_being_published_is_not_removed(
-    local: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    first: Path, second: Path, local: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claims, "STALE_SECONDS", PATIENCE)
-    first = publish_bundle(derived().base / "bundle", local)
-    second = variant(derived().base / "bundle", tmp_path / "second", 2)
+    version = publish_bundle(first, local)
     other = publish_bundle(second, local)
-    process, said = hold(local, first), list[str]()
+    process, said = hold(local, version), list[str]()
     assert remove_versions(local, 0, said.append) == []
-    assert [line.partition(": ")[0] for line in said] == [f"{first} stays"]
+    assert [line.partition(": ")[0] for line in said] == [f"{version} stays"]
     assert f"process {process.pid}" in said[0]
     process.kill()
     process.communicate()
-    assert remove_versions(local, keep=0) == [first]
+    assert remove_versions(local, keep=0) == [version]
     _, state = StoreState.read(local)
     assert (state.live, list(state.versions), state.claims) == (other, [other], {})
-
-
-@pytest.mark.slow
-def test_another_bundle_of_the_same_name_is_refused(local: Store, tmp_path: Path) -> None:
-    """Its parts would become a mix of both."""
-    bundle = derived().base / "bundle"
-    version = publish_bundle(bundle, local)
-    head = local.head()
-    opened = Bundle.open(bundle)
-    parts = {**opened.manifest.parts}
-    forged = opened.manifest.model_copy(update={"digest": "0" * 64, "parts": parts})
-    with pytest.raises(
-        StoreError, match=f"has another bundle of the name {version}; export or refresh yours again"
-    ):
-        _refuse_another(
-            Bundle(opened.folder, forged), local, version, StoreState.read(local)[1].versions[version]
-        )
-    assert local.head() == head

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -17,10 +18,10 @@ from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.store.base import Pairs, Store
-from corank.serving.store.fetch import fetch_bundle, load_latest
+from corank.serving.store.fetch import fetch_bundle
 from corank.serving.store.journal import JOURNAL, LOG, journal_key, read_journal
 from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import publish_bundle
+from corank.serving.store.publish import _refuse_another, publish_bundle
 from corank.serving.store.record_codec import RecordFormat
 from corank.serving.store.retention import list_versions
 from corank.serving.store.upsert import VersionChangedError, upsert
@@ -28,19 +29,9 @@ from corank.serving.store.version_parts import MANIFEST
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
 from tests.support.shared import derived
-from tests.support.stores import Between, answers, item, opened, records, requests, worths
+from tests.support.stores import Between, answers, item, opened, records, requests, served, worths
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def first() -> Path:
-    return derived().base / "bundle"
-
-
-@pytest.fixture(scope="module")
-def second(first: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return variant(first, tmp_path_factory.mktemp("second") / "bundle", 2)
 
 
 @pytest.fixture
@@ -60,12 +51,6 @@ def content(store: Store) -> dict[str, dict[bytes, bytes]]:
     for table in tables:
         tables[table].pop(b"written", None)
     return tables
-
-
-def served(store: Store, cache: Path) -> Funnel:
-    """The funnel that a reader that starts now would serve."""
-    live = StoreState.read(store)[1].require_live(store)
-    return load_latest(store, live, Funnel(fetch_bundle(store, live, cache)))
 
 
 # A bundle goes live
@@ -91,19 +76,6 @@ def test_a_bundle_goes_live(first: Path, second: Path, store: Store) -> None:
     assert [(seq, change.version) for seq, change in read_journal(store, 0, 2)] == [(1, version), (2, other)]
 
 
-def test_a_bundle_that_is_live_is_left_alone(first: Path, local: Store) -> None:
-    version = publish_bundle(first, local)
-    before, said = local.head(), list[str]()
-    assert publish_bundle(first, local, said.append) == version
-    assert (local.head(), said) == (before, [f"{version} is live already"])
-
-
-def test_progress_is_told(first: Path, local: Store, in_blocks: None) -> None:
-    calls: list[tuple[int, int]] = []
-    publish_bundle(first, local, progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(3, 16), (6, 16), (9, 16), (12, 16), (15, 16), (16, 16)]
-
-
 # Items come
 
 
@@ -115,12 +87,8 @@ def test_items_come_and_the_latest_wins(first: Path, store: Store, tmp_path: Pat
     assert live.manifest.items_seq == 3
     assert worths(live) == worths(funnel) | {3: 1.5, 99: 2.5}
     assert list_versions(store)[0].changed == 2
-    # of a new id, only the given columns are known
     ours, theirs = live.describe_item("99"), live.describe_item("5")
     assert ours is not None and theirs is not None and ours["newer"] and not theirs["newer"]
-    differ = {n for n, value in ours["features"].items() if value != theirs["features"][n]}
-    known = {"item_0", "item_1", "item_2"}
-    assert "item_id" in differ and not differ & known
     assert answers(live, [99]) != answers(live)
 
 
@@ -148,13 +116,9 @@ def test_an_item_comes_with_its_vectors(first: Path, local: Store, tmp_path: Pat
             [{"id": 3}, {"id": 99, "item_7": 1}],
             r"99: the bundle knows no 'item_7' here; did you mean 'item_\d'",
         ),
-        ([{"id": 3}, {"id": 99, "user_0": 1.0}], "the bundle knows no 'user_0' here"),
-        ([{"id": "99"}], "items: ids are of another type than the bundle's, such as 0"),
         ([{"id": 3}, {"id": "99"}], "items: 'id' mixes types"),
         ([{"id": 3}, {"id": 99, "item_1": "dear"}], "item_1"),
-        ([{"id": 3}, {"id": 99, "item_0": 5}], "item_0"),
         ([{"id": 3}, {"id": 99, "item_4": [1.0]}], r"'item_4': expected 3 numbers"),
-        ([{"id": 3}, {"id": 99, "item_4": [1.0, 70000.0, 2.0]}], "too large for the 16 bits"),
     ],
 )
 def test_items_that_are_refused_leave_no_trace(
@@ -221,7 +185,7 @@ def unbroken(first: Path, second: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.mark.parametrize(
-    "left", [1, 8, None, *(pytest.param(left, marks=pytest.mark.thorough) for left in (2, 4, 7, 15))]
+    "left", [1, 8, *(pytest.param(left, marks=pytest.mark.thorough) for left in (None, 2, 4, 15))]
 )
 def test_a_publish_that_stops_leaves_what_is_live_and_goes_on(
     first: Path, second: Path, store: Store, tmp_path: Path, in_blocks: None, unbroken: Any, left: int | None
@@ -271,18 +235,37 @@ def damaged(store: Store, table: str, key: bytes) -> None:
     store.put({table: [(key, value[:-1] + bytes([value[-1] ^ 1]))]})
 
 
-def test_a_record_that_does_not_arrive_whole_is_found(first: Path, second: Path, store: Store) -> None:
+@pytest.mark.parametrize(
+    ("prefix", "message"),
+    [
+        (b"i", r"16 of 16 records of .* are not whole; what is live is untouched"),
+        (b"rank.value.onnx/0", r"rank.value.onnx of .* is not whole; publish it again"),
+    ],
+)
+def test_what_does_not_arrive_whole_is_found(
+    first: Path, second: Path, store: Store, prefix: bytes, message: str
+) -> None:
     publish_bundle(first, store)
     head = store.head()
 
     def happens(number: int, entries: Mapping[str, Pairs]) -> Mapping[str, Pairs]:
-        return {t: [(k, v[:-1]) if t[:5] == "items" else (k, v) for k, v in p] for t, p in entries.items()}
+        return {t: [(k, v[:-1] if k.startswith(prefix) else v) for k, v in p] for t, p in entries.items()}
 
-    with pytest.raises(StoreError, match=r"16 of 16 records of .* are not whole; what is live is untouched"):
+    with pytest.raises(StoreError, match=message):
         publish_bundle(second, Between(store, happens))
     assert store.head() == head
     version = publish_bundle(second, store)
     assert StoreState.read(store)[1].live == version
+
+
+def test_another_bundle_of_the_same_name_is_refused(first: Path, local: Store) -> None:
+    """Its parts would become a mix of both."""
+    version, bundle = publish_bundle(first, local), Bundle.open(first)
+    forged = replace(bundle, manifest=bundle.manifest.model_copy(update={"digest": "0" * 64}))
+    with pytest.raises(
+        StoreError, match=f"has another bundle of the name {version}; export or refresh yours again"
+    ):
+        _refuse_another(forged, local, version, StoreState.read(local)[1].versions[version])
 
 
 def test_a_version_of_another_format_is_refused(first: Path, local: Store, tmp_path: Path) -> None:
@@ -299,53 +282,17 @@ def test_a_version_of_another_format_is_refused(first: Path, local: Store, tmp_p
         fetch_bundle(local, version, tmp_path / "cache")
 
 
-def test_a_part_that_does_not_arrive_whole_is_found(first: Path, second: Path, local: Store) -> None:
-    publish_bundle(first, local)
-    head = local.head()
-
-    def happens(number: int, entries: Mapping[str, Pairs]) -> Mapping[str, Pairs]:
-        return {
-            t: [(k, v[::-1] if k == b"rank.value.onnx/0" else v) for k, v in p] for t, p in entries.items()
-        }
-
-    with pytest.raises(StoreError, match=r"rank.value.onnx of .* is not whole; publish it again"):
-        publish_bundle(second, Between(local, happens))
-    assert local.head() == head
-    publish_bundle(second, local)
-
-
-@pytest.mark.parametrize("live", [True, False])
-def test_publishing_again_mends(first: Path, second: Path, local: Store, tmp_path: Path, live: bool) -> None:
-    version, funnel = publish_bundle(first, local), derived().funnel
-    upsert(local, version, funnel, [item(3, 99), item(4)])
-    expected = records(served(local, tmp_path / "before"))
-    if not live:
-        publish_bundle(second, local)
-    key = next(iter(local.scan(f"items/{version}")))[3][0]
-    came = next(iter(local.scan(f"changed/{version}")))[0][0]
-    damaged(local, f"items/{version}", key)
-    damaged(local, f"changed/{version}", came)
-    damaged(local, f"parts/{version}", b"rank.value.onnx/0")
-    said: list[str] = []
-    assert publish_bundle(first, local, said.append) == version
-    assert "1 of 16 records of" in said[0]
-    assert records(served(local, tmp_path / "after")) == expected
-    assert publish_bundle(first, local, said.append) == version
-    assert said[-1] == f"{version} is live already"
-
-
 @pytest.mark.parametrize(
     ("table", "key"),
     [
         ("items", None),
         ("changed", None),
         ("parts", b"rank.value.onnx/0"),
-        ("parts", b"tables/shared/8.npy/0"),
         ("parts", b"manifest.json"),
     ],
 )
-def test_each_damage_is_seen_and_mended(
-    first: Path, local: Store, tmp_path: Path, table: str, key: bytes | None
+def test_each_damage_is_seen_and_mended_live_or_not(
+    first: Path, second: Path, local: Store, tmp_path: Path, table: str, key: bytes | None
 ) -> None:
     version, funnel = publish_bundle(first, local), derived().funnel
     upsert(local, version, funnel, [item(3, 99), item(4)])
@@ -353,8 +300,14 @@ def test_each_damage_is_seen_and_mended(
     damaged(local, f"{table}/{version}", key or next(iter(local.scan(f"{table}/{version}")))[0][0])
     with pytest.raises(StoreError, match=r"is damaged|is not whole"):
         served(local, tmp_path / "after")
-    publish_bundle(first, local)
+    if table == "items":
+        publish_bundle(second, local)
+    said: list[str] = []
+    assert publish_bundle(first, local, said.append) == version
     assert records(served(local, tmp_path / "after")) == expected
+    head = local.head()
+    assert publish_bundle(first, local, said.append) == version
+    assert said[-1] == f"{version} is live already" and local.head() == head
 
 
 def test_a_damaged_record_that_the_journal_has_not_goes(first: Path, local: Store, tmp_path: Path) -> None:
@@ -416,48 +369,22 @@ def test_what_came_since_the_items_were_read_is_in_the_new_version(
         "1 item came before the table was read: its rows count: 4",
         "1 item came before the table was read and are not in it: gone: 97",
     ]
-    # as records of the new version
-    assert all(
-        RecordFormat.from_manifest(live.manifest).is_intact(*pair)
-        for some in store.scan(f"changed/{other}")
-        for pair in some
-    )
 
 
-@pytest.mark.parametrize("times", [1, 3])
 def test_what_comes_just_before_the_swap_is_in_it(
-    first: Path, second: Path, store: Store, tmp_path: Path, times: int
+    first: Path, second: Path, store: Store, tmp_path: Path
 ) -> None:
     version, funnel = publish_bundle(first, store), derived().funnel
     came: list[int] = []
 
     def happens(number: int, entries: Mapping[str, Pairs]) -> None:
-        if JOURNAL in entries and len(came) < times:
+        if JOURNAL in entries and len(came) < 3:
             came.append(upsert(store, version, funnel, [item(3, 90 + len(came))]))
 
     publish_bundle(second, Between(store, happens))
-    assert came == list(range(2, 2 + times))
+    assert came == [2, 3, 4]
     live = served(store, tmp_path / "cache")
-    assert live.manifest.items_seq == times + 2
-    assert {90 + n for n in range(times)} < worths(live).keys()
-
-
-def test_what_the_new_version_refuses_is_told_and_left_out(first: Path, local: Store, tmp_path: Path) -> None:
-    def numbered(folder: Path) -> None:
-        """`item_2` is of whole numbers from now on."""
-        path = folder / "encoders" / "encoders.json"
-        plain = json.loads(path.read_bytes())
-        size = derived().packed.encoders.sizes["item_2"]
-        plain["item_2"] = {"is": "hash", "rows": size - 2, "text": False}
-        path.write_text(json.dumps(plain))
-
-    version, funnel = publish_bundle(first, local), derived().funnel
-    upsert(local, version, funnel, [item(3, 98), item(3, 99, item_2=None)])
-    said: list[str] = []
-    publish_bundle(variant(first, tmp_path / "second", 2, alter=numbered), local, said.append)
-    assert said[0].startswith("item 98 is left out: feature 'item_2': expected whole numbers")
-    worth_by_id = worths(served(local, tmp_path / "cache"))
-    assert 99 in worth_by_id and 98 not in worth_by_id
+    assert live.manifest.items_seq == 5 and {90, 91, 92} < worths(live).keys()
 
 
 # By the command line
@@ -471,26 +398,3 @@ def test_the_command_says_what_is_live(
     code, out, err = run_corank(capsys, "publish", first, url)
     assert (code, out) == (0, "")
     assert err == f"{version} is live already\nlive: {version}\n"
-
-
-@pytest.mark.parametrize(
-    ("bundle", "url", "message"),
-    [
-        ("absent", "lmdb:{}/store", "absent: not a bundle"),
-        (None, "mongo://store", "redis+cluster://HOST:PORT; received 'mongo://store'"),
-        (None, "lmdb:{}/file", "is a file; a store is a folder"),
-        (None, "redis://127.0.0.1:1", "redis://127.0.0.1:1: the server cannot be reached"),
-    ],
-)
-def test_mistakes_are_one_line(
-    first: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    bundle: str | None,
-    url: str,
-    message: str,
-) -> None:
-    (tmp_path / "file").write_text("")
-    code, out, err = run_corank(capsys, "publish", bundle or first, url.format(tmp_path))
-    assert (code, out) == (1, "")
-    assert err.startswith("error: ") and message in err and "Traceback" not in err

@@ -1,4 +1,4 @@
-"""Versions are listed, gone back to and removed, and nothing that is needed is lost."""
+"""Versions are listed, staged, promoted, gone back to and removed, and nothing that is needed is lost."""
 
 import json
 from collections.abc import Callable
@@ -8,44 +8,35 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 
+import corank
 from corank.bundle.bundle import Bundle
 from corank.core.errors import StoreError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
-from corank.serving.store.fetch import fetch_bundle, load_latest, restore
-from corank.serving.store.journal import JOURNAL
+from corank.serving.store.claims import LEASE_SECONDS, LEASES, Lease, read_leases, write_lease
+from corank.serving.store.fetch import catch_up, restore
+from corank.serving.store.journal import JOURNAL, read_log
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish_bundle
-from corank.serving.store.retention import ABANDONED, list_versions, remove_versions, roll_back_store
-from corank.serving.store.upsert import upsert
+from corank.serving.store.retention import (
+    ABANDONED,
+    list_versions,
+    promote_version,
+    remove_versions,
+    roll_back_store,
+    withdraw_version,
+)
 from corank.serving.store.version_parts import PROGRESS, read_progress
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
 from tests.support.shared import derived
-from tests.support.stores import item, records, worths
+from tests.support.stores import item, put, records, served, worths
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Of four models, one table of items."""
-    folder, first = tmp_path_factory.mktemp("bundles"), derived().base / "bundle"
-    return [first, *(variant(first, folder / f"{n}", n) for n in (2, 3, 4))]
-
-
 def head(store: Store) -> StoreState:
     return StoreState.read(store)[1]
-
-
-def live(store: Store, cache: Path) -> Funnel:
-    version = head(store).require_live(store)
-    return load_latest(store, version, Funnel(fetch_bundle(store, version, cache)))
-
-
-def put(store: Store, bundle: Path, *rows: dict[str, Any]) -> int:
-    funnel = Funnel.open(bundle)
-    return upsert(store, funnel.manifest.content, funnel, list(rows))
 
 
 def later(store: Store, path: Path, number: int) -> Path:
@@ -56,40 +47,23 @@ def later(store: Store, path: Path, number: int) -> Path:
 # Listings
 
 
-def test_versions_are_listed(bundles: list[Path], store: Store) -> None:
-    assert list_versions(store) == []
-    versions = [publish_bundle(bundle, store) for bundle in bundles[:2]]
-    put(store, bundles[1], item(3, 98), item(4, 99), item(5))
-    put(store, bundles[1], item(3, 99))
-    store.put({"items/half": [(b"i12345678", b"")], "parts/half": [(PROGRESS, b"[1, 5]")]})
-    listing = list_versions(store)
-    assert [(one.version, one.live, one.records, one.changed) for one in listing] == [
-        (versions[0], False, 16, 0),
-        (versions[1], True, 16, 3),
-        ("half", False, 1, 0),
-    ]
-    assert listing[0].facts == head(store).versions[versions[0]] and listing[2].facts is None
-    assert [one.facts.seq for one in listing if one.facts] == [1, 2]
-
-
-def test_the_command_lists_them(
-    bundles: list[Path], tmp_path: Path, local: Store, capsys: pytest.CaptureFixture[str]
-) -> None:
-    url = local.address
+def test_versions_are_listed(bundles: list[Path], local: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert list_versions(local) == []
     versions = [publish_bundle(bundle, local) for bundle in bundles[:2]]
-    put(local, bundles[1], item(3, 98))
-    local.put({"items/half": [(b"i12345678", b"")]})
-    code, out, err = run_corank(capsys, "store", "ls", url, "--json")
+    put(local, bundles[1], item(3, 98), item(4, 99), item(5))
+    put(local, bundles[1], item(3, 99))
+    local.put({"items/half": [(b"i12345678", b"")], "parts/half": [(PROGRESS, b"[1, 5]")]})
+    code, out, err = run_corank(capsys, "store", "ls", local.address, "--json")
     listing = json.loads(out)
     assert (code, err) == (0, "")
     assert [(one["version"], one["live"], one["records"], one["changed"]) for one in listing] == [
         (versions[0], False, 16, 0),
-        (versions[1], True, 16, 1),
+        (versions[1], True, 16, 3),
         ("half", False, 1, 0),
     ]
     assert listing[1]["facts"] == head(local).versions[versions[1]].model_dump(mode="json")
-    assert listing[1]["facts"]["items"] == 16 and listing[2]["facts"] is None
-    code, out, err = run_corank(capsys, "store", "ls", url)
+    assert listing[1]["facts"]["seq"] == 2 and listing[2]["facts"] is None
+    code, out, err = run_corank(capsys, "store", "ls", local.address)
     assert (code, err) == (0, "")
     assert all(name in out for name in ("half", "live", "unfinished"))
 
@@ -104,45 +78,27 @@ def test_going_back_brings_what_came_since(bundles: list[Path], store: Store, tm
     said: list[str] = []
     assert roll_back_store(store, report=said.append) == first
     assert said == [f"2 items came since {first} was read: put on top: 4, 98"]
-    funnel, own = live(store, tmp_path / "cache"), Funnel.open(bundles[0])
+    funnel, own = served(store, tmp_path / "cache"), Funnel.open(bundles[0])
     assert (funnel.manifest.content, funnel.manifest.items_seq) == (first, 5)
     assert worths(funnel) == worths(own) | {98: 2.0, 4: 1.0}
     assert records(funnel) == records(restore(store, first, own, 5))
     # and forward again, with what came meanwhile
     put(store, bundles[0], item(6, 99, worth=3.0))
     assert roll_back_store(store) == second
-    funnel = live(store, tmp_path / "cache")
+    funnel = served(store, tmp_path / "cache")
     assert worths(funnel) == dict.fromkeys(range(16), 2.0) | {98: 2.0, 4: 1.0, 99: 3.0}
     assert [one.version for one in list_versions(store)] == [first, second]
 
 
 def test_the_one_before_is_the_one_that_was_live_before(bundles: list[Path], local: Store) -> None:
+    publish_bundle(bundles[0], local)
+    with pytest.raises(StoreError, match="there is no older version to go back to"):
+        roll_back_store(local)
     first, second, third = (publish_bundle(bundle, local) for bundle in bundles[:3])
     assert roll_back_store(local, first) == first
     assert roll_back_store(local) == third
     assert roll_back_store(local) == first
     assert roll_back_store(local, second) == second
-
-
-@pytest.mark.parametrize(
-    ("published", "version", "message"),
-    [
-        (0, None, "there is no older version to go back to"),
-        (1, None, "there is no older version to go back to"),
-        (2, "none", "no version none; there are 8f"),
-        (2, "live", "is live already"),
-    ],
-)
-def test_what_cannot_be_gone_back_to_is_told(
-    bundles: list[Path], local: Store, published: int, version: str | None, message: str
-) -> None:
-    for bundle in bundles[:published]:
-        publish_bundle(bundle, local)
-    before = local.head()
-    wanted = head(local).live if version == "live" else version
-    with pytest.raises(StoreError, match=message.replace("8f", Bundle.open(bundles[0]).manifest.content)):
-        roll_back_store(local, wanted)
-    assert local.head() == before
 
 
 class Meanwhile:
@@ -173,13 +129,13 @@ def test_what_is_removed_meanwhile_does_not_go_live(
     publish_bundle(bundles[0], local)
     # all of it is written again
     assert publish_bundle(bundles[1], Meanwhile(local, lambda: remove_versions(local, keep=0))) == second
-    assert records(live(local, tmp_path / "cache")) == records(Funnel.open(bundles[1]))
+    assert records(served(local, tmp_path / "cache")) == records(Funnel.open(bundles[1]))
 
 
 # Away
 
 
-@pytest.mark.parametrize("keep", [0, 1, 2, 9])
+@pytest.mark.parametrize("keep", [0, 2])
 def test_the_last_ones_that_were_live_are_kept(bundles: list[Path], store: Store, keep: int) -> None:
     versions = [publish_bundle(bundle, store) for bundle in bundles]
     roll_back_store(store, versions[1])
@@ -192,22 +148,6 @@ def test_the_last_ones_that_were_live_are_kept(bundles: list[Path], store: Store
     left = {table.partition("/")[2] for table in store.tables()} - {""}
     assert left == set(order[: keep + 1])
     assert remove_versions(store, keep) == []
-
-
-def test_a_version_that_is_kept_is_as_it_was(bundles: list[Path], local: Store, tmp_path: Path) -> None:
-    first = publish_bundle(bundles[0], local)
-    put(local, bundles[0], item(3, 99, worth=1.0))
-    publish_bundle(bundles[1], local)
-    remove_versions(local)
-    assert roll_back_store(local) == first
-    assert worths(live(local, tmp_path / "cache"))[99] == 1
-
-
-def test_what_is_gone_can_be_published_again(bundles: list[Path], store: Store, tmp_path: Path) -> None:
-    first, _ = (publish_bundle(bundle, store) for bundle in bundles[:2])
-    assert remove_versions(store, keep=0) == [first]
-    assert publish_bundle(bundles[0], store) == first
-    assert records(live(store, tmp_path / "cache")) == records(Funnel.open(bundles[0]))
 
 
 def stopped(store: Store, bundle: Path) -> str:
@@ -277,7 +217,7 @@ def test_the_journal_keeps_what_a_later_version_needs(
     put(store, bundles[1], item(3, 99, worth=3.0))
     remove_versions(store, keep=0)
     publish_bundle(bundle, store)
-    funnel = live(store, tmp_path / "cache")
+    funnel = served(store, tmp_path / "cache")
     assert worths(funnel) == dict.fromkeys(range(16), 5.0) | {98: 2.0, 99: 3.0}
     assert records(funnel) == records(
         restore(store, funnel.manifest.content, Funnel.open(bundle), funnel.manifest.items_seq)
@@ -295,13 +235,10 @@ def test_the_journal_loses_what_every_version_has(bundles: list[Path], store: St
     remove_versions(store)
     assert entries(store) == [4, 5] and head(store).journal_from == 4
     # nothing of it was needed any more
-    assert worths(live(store, tmp_path / "cache")) == dict.fromkeys(range(16), 5.0) | {99: 3.0}
+    assert worths(served(store, tmp_path / "cache")) == dict.fromkeys(range(16), 5.0) | {99: 3.0}
     assert roll_back_store(store) == first
-    assert worths(live(store, tmp_path / "cache")) == worths(Funnel.open(bundles[0])) | {
-        97: 1.0,
-        98: 2.0,
-        99: 3.0,
-    }
+    expected = worths(Funnel.open(bundles[0])) | {97: 1.0, 98: 2.0, 99: 3.0}
+    assert worths(served(store, tmp_path / "cache")) == expected
     put(store, bundles[0], item(3, 96, worth=4.0))
     third = publish_bundle(later(store, tmp_path, 6), store)
     remove_versions(store, keep=0)
@@ -325,45 +262,138 @@ def test_a_bundle_older_than_the_journal_is_told(bundles: list[Path], local: Sto
     assert said == []
 
 
-# By the command line
+# Staged
 
 
-@pytest.mark.parametrize("command", [["ls"], ["rollback"], ["prune"]])
-def test_a_store_that_is_not_there_is_told(
-    tmp_path: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+def test_a_staged_version_changes_nothing_that_is_live_and_has_all_items(
+    bundles: list[Path], store: Store, tmp_path: Path
 ) -> None:
-    url = f"lmdb:{tmp_path / 'none'}"
-    code, out, err = run_corank(capsys, "store", *command, url)
-    assert (code, out) == (1, "")
-    assert err == f"error: {url}: there is no store at {tmp_path / 'none'}; `corank publish` makes one\n"
-    assert not (tmp_path / "none").exists()
+    first = publish_bundle(bundles[0], store)
+    put(store, bundles[0], item(3, 97, worth=1.0))
+    _, before = StoreState.read(store)
+    staged = publish_bundle(bundles[1], store, stage=True)
+    _, state = StoreState.read(store)
+    assert (state.live, state.seq, state.id) == (first, before.seq, before.id)
+    assert (state.versions[staged].seq, state.versions[staged].applied) == (0, 2)
+    assert [(line.what, line.beside) for line in read_log(store)][-1] == ("stage", staged)
+    funnel = served(store, tmp_path / "cache", staged)
+    assert worths(funnel)[97] == 1.0 and funnel.manifest.items_seq == 2
+    put(store, bundles[0], item(3, 98, worth=2.0))
+    followed = catch_up(store, staged, funnel)
+    assert worths(followed)[98] == 2.0 and followed.manifest.items_seq == 3
+    assert catch_up(store, staged, followed) is followed
+    again = served(store, tmp_path / "cache", staged)
+    assert records(again) == records(followed) == records(restore(store, staged, Funnel.open(bundles[1]), 3))
+    promote_version(store, staged)
+    live = served(store, tmp_path / "cache", staged)
+    assert records(live) == records(followed) and live.manifest.items_seq == 4
+    assert [line.what for line in read_log(store)][-1] == "promote"
+    # the version before is the one to go back to, not one that was never live
+    publish_bundle(bundles[2], store, stage=True)
+    assert roll_back_store(store) == first
 
 
-@pytest.mark.parametrize("command", [["ls"], ["ls", "--json"], ["rollback"], ["prune"]])
-def test_a_foreign_head_is_told(local: Store, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert local.swap(None, b"a head of something else")
-    code, out, err = run_corank(capsys, "store", *command, local.address)
-    assert (code, out) == (1, "")
-    assert err == f"error: {local.address}: its head is not corank's, or of another release\n"
+def test_staging_again_changes_nothing_and_publishing_makes_it_live(
+    bundles: list[Path], local: Store
+) -> None:
+    publish_bundle(bundles[0], local)
+    staged, said = publish_bundle(bundles[1], local, stage=True), list[str]()
+    before = local.head()
+    assert publish_bundle(bundles[1], local, said.append, stage=True) == staged
+    assert local.head() == before and said == [f"{staged} is staged already"]
+    assert publish_bundle(bundles[1], local) == staged == StoreState.read(local)[1].live
+    with pytest.raises(StoreError, match=f"{staged} is live already"):
+        promote_version(local, staged)
+    with pytest.raises(StoreError, match="no version other; there are"):
+        promote_version(local, "other")
+
+
+def test_a_withdrawn_version_is_no_canary_until_it_is_staged_again(bundles: list[Path], local: Store) -> None:
+    def withdrawn() -> list[str]:
+        return [name for name, facts in StoreState.read(local)[1].versions.items() if facts.withdrawn]
+
+    first = publish_bundle(bundles[0], local)
+    staged = publish_bundle(bundles[1], local, stage=True)
+    for _ in range(2):
+        withdraw_version(local, staged)
+        assert withdrawn() == [staged]
+    assert [(line.what, line.beside) for line in read_log(local)][-1] == ("withdraw", staged)
+    with pytest.raises(StoreError, match=f"{first} is live, no canary; `corank store rollback`"):
+        withdraw_version(local, first)
+    publish_bundle(bundles[1], local, stage=True)
+    assert withdrawn() == []
+    # who is rolled back is no canary either
+    promote_version(local, staged)
+    roll_back_store(local)
+    assert withdrawn() == [staged]
+    promote_version(local, staged)
+    assert withdrawn() == []
+
+
+def test_a_version_stays_while_it_is_to_come_or_a_service_holds_it(bundles: list[Path], local: Store) -> None:
+    staged = publish_bundle(bundles[1], local, stage=True)
+    publish_bundle(bundles[0], local)
+    newer = publish_bundle(bundles[2], local, stage=True)
+    write_lease(local, staged, "canary")
+    said: list[str] = []
+    assert remove_versions(local, 0, said.append) == []
+    assert said[0].startswith(f"{newer} stays: it was staged after the live version")
+    assert len(said) == 2 and said[1].startswith(f"{staged} stays: ") and "serves it as canary" in said[1]
+    # leases that have expired, reach further than any is given, or are none
+    lease = next(iter(read_leases(local)[0].values()))
+    over = msgspec.structs.replace(lease, until=0)
+    far = msgspec.structs.replace(lease, until=lease.until + round(2e3 * LEASE_SECONDS))
+    odd = Lease("../..", "canary\x1b", "here", lease.until)
+    rows = [msgspec.json.encode(one) for one in (over, far, odd)] + [b"{", b"x" * 5000]
+    local.put({LEASES: [(key, rows[0]) for pairs in local.scan(LEASES) for key, _ in pairs]})
+    local.put({LEASES: [(b"%d" % n, raw) for n, raw in enumerate(rows)]})
+    assert remove_versions(local, 0) == [staged]
+    assert local.count(LEASES) == 0 and newer in StoreState.read(local)[1].versions
+    withdraw_version(local, newer)
+    assert remove_versions(local, 0, said.append) == [newer] and said[-1] == f"removed {newer}"
+
+
+# By the command line
 
 
 def test_the_commands_go_back_and_tidy_up(
     bundles: list[Path], local: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = local.address
-    code, out, err = run_corank(capsys, "store", "prune", url)
-    assert (code, out) == (1, "")
-    assert err == f"error: {url}: nothing is live; `corank publish` makes a bundle live\n"
+    none = Path(f"{url.removeprefix('lmdb:')}-none")
+    faults = [
+        (f"lmdb:{none}", f"there is no store at {none}; `corank publish` makes one"),
+        (url, "nothing is live; `corank publish` makes a bundle live"),
+    ]
+    for address, message in faults:
+        assert run_corank(capsys, "store", "prune", address) == (1, "", f"error: {address}: {message}\n")
+    assert not none.exists()
+    assert local.swap(None, b"a head of something else")
+    message = f"error: {url}: its head is not corank's, or of another release\n"
+    assert run_corank(capsys, "store", "rollback", url) == (1, "", message)
+    assert local.swap(local.head(), StoreState().to_bytes())
     versions = [publish_bundle(bundle, local) for bundle in bundles[:3]]
     code, out, err = run_corank(capsys, "store", "rollback", url, "none")
-    assert (code, out, err) == (
-        1,
-        "",
-        f"error: {url}: no version none; there are {', '.join(versions)}\n",
-    )
+    assert (code, out, err) == (1, "", f"error: {url}: no version none; there are {', '.join(versions)}\n")
     assert run_corank(capsys, "store", "rollback", url) == (0, "", f"live: {versions[1]}\n")
     assert run_corank(capsys, "store", "prune", url, "--keep", 0) == (
         0,
         "",
         "".join(f"removed {name}\n" for name in sorted((versions[0], versions[2]))) + "2 removed\n",
     )
+
+
+def test_the_commands_stage_and_promote(
+    bundles: list[Path], local: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = local.address
+    first = corank.publish(bundles[0], url).version
+    _, _, said = run_corank(capsys, "publish", bundles[1], url, "--stage")
+    staged = list_versions(local)[1].version
+    assert f"staged: {staged}" in said
+    _, listed, _ = run_corank(capsys, "store", "ls", url)
+    assert "staged" in listed and first in listed
+    _, _, said = run_corank(capsys, "store", "promote", url, staged)
+    assert f"live: {staged}" in said
+    _, log, _ = run_corank(capsys, "store", "log", url)
+    assert f"stage  {staged}" in log

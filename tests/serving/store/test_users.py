@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from corank.bundle.bundle import Bundle
-from corank.core.errors import DataError, StoreError
+from corank.core.errors import DataError
 from corank.serving.funnel.request import Request
 from corank.serving.store.base import Store
 from corank.serving.store.users import UserStore, put_users, user_columns
@@ -73,17 +73,14 @@ def test_histories_are_kept_with_their_times(bundle: Bundle, local: Store, tmp_p
     asked = requests()[0] | {"user": {"id": 1} | (users.find(1) or {})}
     missing = derived().funnel.rank(Request.parse(asked))["missing"]
     assert missing and not any("history" in name for name in missing)
-
-
-def test_times_of_a_history_may_be_datetimes(bundle: Bundle, local: Store, tmp_path: Path) -> None:
+    # a time may be a datetime
     at = datetime(1970, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
     put_users(table(tmp_path, user_id=[1], history_0=[[{"id": 3, "time": at}]]), bundle, local)
     (event,) = (UserStore(local).find(1) or {})["history_0"]
-    asked = requests()[0]
-    variants = [
-        asked | {"user": asked["user"] | {"history_0": [e]}} for e in (event, {"id": 3, "time": 97445678})
-    ]
-    first, second = (derived().funnel.rank(Request.parse(one)) for one in variants)
+    first, second = (
+        derived().funnel.rank(Request.parse(asked | {"user": asked["user"] | {"history_0": [one]}}))
+        for one in (event, {"id": 3, "time": 97445678})
+    )
     assert first == second
 
 
@@ -98,13 +95,6 @@ def test_users_of_text_and_of_no_id(bundle: Bundle, local: Store, tmp_path: Path
     assert put_users(source, bundle, local) == 1
     assert users.find(7) == {"user_0": None} and users.find("7") is None
     assert users.find("a") == {"user_0": 1.5}
-
-
-def test_putting_users_again_replaces_them(bundle: Bundle, local: Store, tmp_path: Path) -> None:
-    put_users(table(tmp_path, user_id=[1, 2], user_0=[1.0, 2.0]), bundle, local)
-    put_users(table(tmp_path, user_id=[2, 3], user_0=[3.0, 4.0]), bundle, local)
-    users = UserStore(local)
-    assert [users.find(n) for n in (1, 2, 3)] == [{"user_0": 1.0}, {"user_0": 3.0}, {"user_0": 4.0}]
 
 
 @pytest.mark.parametrize(
@@ -129,12 +119,6 @@ def test_tables_that_cannot_be_used_are_told(
     with pytest.raises(DataError, match=message):
         put_users(table(tmp_path, **columns), bundle, local)
     assert local.tables() == []
-
-
-def test_a_store_that_is_away_is_told(bundle: Bundle, local: Store) -> None:
-    local.close()
-    with pytest.raises(StoreError, match="closed"):
-        UserStore(local).find(1)
 
 
 def test_the_command_puts_users_beside_the_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,4 @@
-"""The socket that the workers of a service listen on.
-
-How many files the processes of a service may open: connections are files, too.
-"""
+"""The socket that the workers of a service listen on, and how many files they may open: connections are files, too."""
 
 import ctypes
 import os

@@ -1,10 +1,7 @@
 """The parent of worker processes: it replaces those that end, renews them on request, and ends them together.
 
-Workers that make way for new ones, one after the other, while the service runs.
-
-Tells systemd how the service is: that it is ready, reads its settings anew, ends, and is alive.
-
-The protocol of sd_notify(3): datagrams to the socket that NOTIFY_SOCKET names. Without it nothing is sent.
+It tells systemd that the service is ready, reads its settings anew, ends, and is alive, by the protocol of
+sd_notify(3): datagrams to the socket that NOTIFY_SOCKET names. Without it nothing is sent.
 """
 
 import os
@@ -14,9 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from corank.core.errors import CorankError
+from corank.core.types import Report
 from corank.serving.http.process.listener import refuse_connections
 from corank.serving.http.process.worker_process import (
     ACCEPT_SECONDS,
@@ -28,15 +25,12 @@ from corank.serving.http.process.worker_process import (
     WorkerProcess,
 )
 
-if TYPE_CHECKING:
-    from corank.core.types import Report
-
 
 class Renewal:
     """One renewal of all workers. One worker more than usual runs at a time."""
 
     def __init__(
-        self, workers: list[WorkerProcess], start: Callable[[], WorkerProcess], report: "Report"
+        self, workers: list[WorkerProcess], start: Callable[[], WorkerProcess], report: Report
     ) -> None:
         """
         Args:
@@ -103,26 +97,15 @@ class ServiceNotifier:
         """Seconds between two signs of life: half of what systemd waits for one; 0 if it does not."""
         self._next = 0.0
 
-    def tell_ready(self, status: str) -> None:
-        """Tell that requests are answered."""
-        self._send(f"READY=1\nSTATUS={status}")
-
-    def tell_reloading(self) -> None:
-        """Tell that settings are read anew; `tell_ready` ends it."""
-        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-
-    def tell_stopping(self) -> None:
-        """Tell that the service ends."""
-        self._send("STOPPING=1")
-
     def tell_alive(self) -> None:
         """Give a sign of life, if one is due."""
         now = time.monotonic()
         if self._every and now >= self._next:
             self._next = now + self._every
-            self._send("WATCHDOG=1")
+            self.send("WATCHDOG=1")
 
-    def _send(self, state: str) -> None:
+    def send(self, state: str) -> None:
+        """Tell a state, such as `STOPPING=1`."""
         if not self._address:
             return
         # a name that begins with @ lies in the abstract namespace
@@ -146,7 +129,7 @@ class Supervisor:
         count: int,
         main: WorkerMain,
         drain: Drain,
-        report: "Report",
+        report: Report,
         on_end: Callable[[int], None] = lambda pid: None,
         renew: Callable[[], WorkerMain] | None = None,
         restarts: RestartCounts | None = None,
@@ -207,7 +190,12 @@ class Supervisor:
             self._renewals = 0
             self._begin_renewal(listener)
         if self._renewal is not None:
-            self._go_on_renewing(self._renewal)
+            if (replaced := self._renewal.advance()) is not None:
+                self._restarts.add("replaced")
+                self._on_end(replaced.pid)
+            if self._renewal.is_over():
+                self._renewal = None
+                self._tell_ready()
         if not self._is_ready and any(worker.has_served() for worker in self._living()):
             self._tell_ready()
             self._on_ready()
@@ -216,7 +204,7 @@ class Supervisor:
 
     def _tell_ready(self) -> None:
         self._is_ready = True
-        self._notifier.tell_ready(f"{self._count} worker{'s' if self._count > 1 else ''}")
+        self._notifier.send(f"READY=1\nSTATUS={self._count} worker{'s' if self._count > 1 else ''}")
 
     def _start(self, listener: socket.socket) -> WorkerProcess:
         # ignored, it stays ignored in the worker: a terminal sends it to both, and the parent decides
@@ -255,7 +243,7 @@ class Supervisor:
 
     def _begin_renewal(self, listener: socket.socket) -> None:
         """Let all workers make way for new ones; if the new settings are faulty, report it and keep the old ones."""
-        self._notifier.tell_reloading()
+        self._notifier.send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             self._main = self._renew()
         except CorankError as error:
@@ -266,15 +254,6 @@ class Supervisor:
             self._renewal.stop()
         self._renewal = Renewal(self._workers, lambda: self._start(listener), self._report)
 
-    def _go_on_renewing(self, renewal: Renewal) -> None:
-        replaced = renewal.advance()
-        if replaced is not None:
-            self._restarts.add("replaced")
-            self._on_end(replaced.pid)
-        if renewal.is_over():
-            self._renewal = None
-            self._tell_ready()
-
     def _all(self) -> list[WorkerProcess]:
         return [*self._workers, *(self._renewal.extra if self._renewal else [])]
 
@@ -284,7 +263,7 @@ class Supervisor:
     def _end(self, listener: socket.socket, is_own: bool) -> None:
         """End all workers, and wait until they have answered what came; no longer after a second signal."""
         began = time.monotonic()
-        self._notifier.tell_stopping()
+        self._notifier.send("STOPPING=1")
         for worker in self._living():
             worker.process.terminate()
         self._wait(began + self._drain.grace)

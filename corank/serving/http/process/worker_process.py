@@ -1,7 +1,4 @@
-"""A worker process, as its supervisor sees it.
-
-The shutdown state of a process, for the parent and its workers; `draining` is how a worker then shuts down.
-"""
+"""A worker process, as its supervisor sees it, and its shutdown state; `draining` is how a worker then shuts down."""
 
 import multiprocessing
 import os

@@ -1,6 +1,5 @@
 """The LMDB store's own faults: folders, sizes, handles, processes."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import lmdb
 import pytest
 
 from corank.core.errors import StoreError
-from corank.serving.store.base import Entries, open_store
+from corank.serving.store.base import open_store
 from tests.support.store_conformance import content, count, numbered
 from tests.support.waiting import PATIENCE
 
@@ -38,9 +37,7 @@ def test_lmdb_makes_a_folder_only_where_it_is_asked_to(tmp_path: Path) -> None:
     assert sorted(file.name for file in path.iterdir()) == ["data.mdb", "lock.mdb"]
 
 
-@pytest.mark.parametrize(
-    "rest", ["", "?gib=4", "x?gib=", "x?gib=much", "x?gib=-1", "x?gib=0", "x?gib=0.0", "x?gib=1e3", "x?map=1"]
-)
+@pytest.mark.parametrize("rest", ["", "x?gib=much", "x?gib=-1", "x?gib=0.0", "x?map=1"])
 def test_lmdb_wants_a_path_and_a_size(rest: str) -> None:
     with pytest.raises(StoreError, match=r"expected lmdb:PATH or lmdb:PATH\?gib=NUMBER; received 'lmdb:"):
         open_store(f"lmdb:{rest}", create=True)
@@ -50,8 +47,6 @@ def test_lmdb_leaves_what_is_not_its_own(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(StoreError, match="file: is a file; a store is a folder"):
         open_store(f"lmdb:{tmp_path / 'file'}", create=True)
-    with pytest.raises(StoreError, match=r"file/store: cannot be opened: .*Not a directory"):
-        open_store(f"lmdb:{tmp_path / 'file' / 'store'}", create=True)
     with pytest.raises(StoreError, match="holds file, which is not a store's; name an empty folder"):
         open_store(f"lmdb:{tmp_path}", create=True)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -70,15 +65,6 @@ def test_lmdb_leaves_what_is_not_its_own(tmp_path: Path) -> None:
         assert list(read.cursor()) == [(b"k", b"v")]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_lmdb_in_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    folder = tmp_path / "store"
-    folder.mkdir(mode=0o500)
-    for path in (folder, folder / "in"):
-        with pytest.raises(StoreError, match=r"cannot be opened: .*Permission denied"):
-            open_store(f"lmdb:{path}", create=True)
-
-
 def test_a_full_map_keeps_what_is_there(tmp_path: Path) -> None:
     url = f"lmdb:{tmp_path / 'store'}"
     with closing(open_store(f"{url}?gib=0.001", create=True)) as store:
@@ -89,8 +75,6 @@ def test_a_full_map_keeps_what_is_there(tmp_path: Path) -> None:
         )
         with pytest.raises(StoreError, match=full):
             store.put({"a": [(b"new", b"")], "b": numbered(10, b"x" * 1_000_000)})
-        with pytest.raises(StoreError, match=full):
-            store.swap(b"1", b"2", {"a": numbered(10, b"x" * 1_000_000)}, {"a": [b"000001"]})
         assert store.head() == b"1" and store.tables() == ["a"]
         assert content(store, "a") == dict(numbered(1000, b"x"))
         store.put({"c": [(b"small", b"")]})
@@ -160,27 +144,17 @@ def test_a_full_disk_keeps_what_is_there(tmp_path: Path) -> None:
 def test_keys_that_lmdb_does_not_take(tmp_path: Path) -> None:
     with closing(open_store(f"lmdb:{tmp_path / 'store'}", create=True)) as store:
         store.put({"a": [(b"k" * 511, b"")]})
-        wrong: list[Entries] = [
-            {"a": [(b"new", b""), (b"k" * 512, b"")]},
-            {"a": [(b"new", b"")], "b": [(b"", b"")]},
-            {"a": [(b"new", b"")], "b" * 510: [(b"k", b"")]},
-        ]
-        for entries in wrong:
-            with pytest.raises(
-                StoreError, match=r"nothing was written: .* empty or longer than LMDB's limit of 511"
-            ):
-                store.put(entries)
-            with pytest.raises(StoreError, match="longer than LMDB's limit of 511 bytes"):
-                store.swap(None, b"1", entries)
+        limit = pytest.raises(
+            StoreError, match=r"nothing was written: .* empty or longer than LMDB's limit of 511 bytes"
+        )
+        with limit:
+            store.put({"a": [(b"new", b""), (b"k" * 512, b"")]})
+        with limit:
+            store.put({"a": [(b"new", b"")], "b" * 510: [(b"k", b"")]})
+        with limit:
+            store.swap(None, b"1", {"a": [(b"new", b"")], "b": [(b"", b"")]})
         assert store.get("a", [b"k" * 512]) == [None]
         assert content(store, "a") == {b"k" * 511: b""} and store.tables() == ["a"] and store.head() is None
-
-
-def test_lmdb_scans_a_key_once(tmp_path: Path) -> None:
-    with closing(open_store(f"lmdb:{tmp_path / 'store'}", create=True)) as store:
-        for n in (999, 1000, 1001, 2000, 2500):
-            store.put({f"{n}": numbered(n)})
-            assert [pair for batch in store.scan(f"{n}") for pair in batch] == numbered(n)
 
 
 def test_more_tables_than_handles(tmp_path: Path) -> None:
@@ -270,16 +244,3 @@ def test_a_store_that_is_closed_or_forked_says_so(tmp_path: Path) -> None:
     )
     message, head = run(code, url).splitlines()
     assert "this process was forked since" in message and head == "None"
-
-
-def test_a_folder_that_is_made_anew_is_another_store(tmp_path: Path) -> None:
-    url = f"lmdb:{tmp_path / 'store'}"
-    with closing(open_store(url, create=True)) as old:
-        old.put({"a": [(b"k", b"")]})
-        (tmp_path / "store").rename(tmp_path / "moved")
-        with (
-            closing(open_store(url, create=True)) as new,
-            closing(open_store(f"lmdb:{tmp_path / 'moved'}")) as moved,
-        ):
-            assert new.tables() == []
-            assert moved.tables() == ["a"]

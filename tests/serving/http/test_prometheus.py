@@ -11,7 +11,7 @@ import os, sys
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from corank.serving.http.versions import Rollout
-from corank.serving.http.versioned_ranking import KEEP_SECONDS, HeldSeries, VersionMetrics
+from corank.serving.http.prometheus import KEEP_SECONDS, HeldSeries, VersionMetrics
 
 now = [0.0]
 registry = CollectorRegistry()
@@ -28,11 +28,11 @@ def held():
     assert any(line.startswith("corank_shadow_requests") for line in lines)
     return "+".join(sorted(found))
 
-metrics.count_shadow("scored")
+metrics.shadow.labels("scored").inc()
 seen = []
 for live, seconds in [("a", 0), ("b", 1), ("b", KEEP_SECONDS), ("a", 1), ("c", 1), ("c", 2 * KEEP_SECONDS)]:
     now[0] += seconds
-    metrics.count_error("live", live, "failed")
+    metrics.errors.labels(live, "live", "failed").inc()
     metrics.update_versions(live, Rollout())
     seen.append(held())
 print(*seen)

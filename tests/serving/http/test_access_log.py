@@ -1,7 +1,8 @@
-"""The access log: a line a request, without what is personal, whole across rotation, bounded."""
+"""The access log and the audit: a line a request, without what is personal, whole across rotation, bounded."""
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from starlette.testclient import TestClient
 
 from corank.core.errors import ConfigError
 from corank.serving.http import access_log
-from corank.serving.http.access_log import AccessLog
+from corank.serving.http.access_log import REFUSED_A_MINUTE, AccessLog, AuditLog
 from corank.serving.http.asgi import HttpReply
 from corank.serving.http.follower import Follower
 from corank.serving.http.serve_settings import Limits
@@ -24,15 +25,10 @@ from tests.support.shared import shared_case
 BODY: dict[str, Any] = {"user": {"id": 7}, "candidates": [1, 2, 3]}
 
 
-@pytest.fixture(scope="module")
-def follower() -> Follower:
-    return Follower(BundleSource(shared_case(RICH).base / "bundle"))
-
-
 @contextmanager
-def serving(follower: Follower, log: AccessLog, limits: Limits | None = None) -> Iterator[TestClient]:
-    follower = Follower(follower.source)
-    with TestClient(RankingService(follower, limits or Limits(), access(), access_log=log).app()) as client:
+def serving(log: AccessLog, queue: int = 64) -> Iterator[TestClient]:
+    follower = Follower(BundleSource(shared_case(RICH).base / "bundle"))
+    with TestClient(RankingService(follower, Limits(queue=queue), access(), access_log=log).app()) as client:
         yield client
 
 
@@ -40,9 +36,9 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_line_says_what_was_asked_and_how_long_each_stage_took(follower: Follower, tmp_path: Path) -> None:
+def test_a_line_says_what_was_asked_and_how_long_each_stage_took(tmp_path: Path) -> None:
     path = tmp_path / "access"
-    with serving(follower, AccessLog(path)) as client:
+    with serving(AccessLog(path)) as client:
         answer = client.post("/rank?user=alice", json=BODY, headers={"X-Request-Id": "page-1"})
         other = client.get("/nowhere/" + "x" * 1000, headers={"X-Request-Id": "two words"})
         client.post(
@@ -63,11 +59,11 @@ def test_a_line_says_what_was_asked_and_how_long_each_stage_took(follower: Follo
     assert "alice" not in path.read_text() and "bob" not in path.read_text() and "users" not in ranked
 
 
-def test_users_are_named_if_asked_and_a_full_queue_is_told(follower: Follower, tmp_path: Path) -> None:
+def test_users_are_named_if_asked_and_a_full_queue_is_told(tmp_path: Path) -> None:
     path = tmp_path / "access"
-    with serving(follower, AccessLog(path, with_users=True), Limits(queue=0)) as client:
+    with serving(AccessLog(path, with_users=True), queue=0) as client:
         assert client.post("/rank", json=BODY).status_code == 503
-    with serving(follower, AccessLog(path, with_users=True)) as client:
+    with serving(AccessLog(path, with_users=True)) as client:
         assert client.post("/rank", json=BODY).status_code == 200
     refused, ranked = lines(path)
     assert (refused["why"], "users" in refused) == ("queue", False)
@@ -120,3 +116,52 @@ def test_lines_to_a_pipe_are_written_by_the_page(capfd: pytest.CaptureFixture[st
         add(log, "/" + "x" * 150)
     log.close()
     assert len([json.loads(line) for line in capfd.readouterr().out.splitlines()]) == 100
+
+
+# The audit
+
+
+def test_an_audit_line_says_what_and_a_file_is_for_its_owner_and_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    audit = AuditLog(path)
+    audit.record("upsert", 200, by="feed")
+    path.rename(tmp_path / "audit.1")
+    audit.record("reload", 200)
+    (line,), (after,) = lines(tmp_path / "audit.1"), lines(path)
+    assert (line["action"], line["status"], line["by"], after["action"]) == ("upsert", 200, "feed", "reload")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_refusals_are_bounded_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.monotonic", lambda: 30.0)
+    audit = AuditLog(tmp_path / "audit")
+    for _ in range(REFUSED_A_MINUTE + 50):
+        audit.record("upsert", 401)
+    audit.record("upsert", 200)
+    records = lines(tmp_path / "audit")
+    assert len(records) == REFUSED_A_MINUTE + 1
+    assert records[-1]["refusals_not_recorded"] == 50
+
+
+def write_many(path: Path) -> None:
+    audit = AuditLog(path)
+    for _ in range(200):
+        audit.record("upsert", 200, filler="x" * 5000)
+
+
+def test_lines_of_several_processes_stay_whole(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(2) as pool:
+        list(pool.map(write_many, [tmp_path / "audit"] * 2))
+    assert len(lines(tmp_path / "audit")) == 400
+
+
+def test_an_audit_that_cannot_be_written_is_told_at_the_start_and_goes_to_stderr(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError, match="no/audit: the audit cannot be written"):
+        AuditLog(tmp_path / "no" / "audit")
+    audit = AuditLog(tmp_path / "audit")
+    (tmp_path / "audit").unlink()
+    (tmp_path / "audit").mkdir()
+    audit.record("reload", 200)
+    assert '"action":"reload"' in capsys.readouterr().err

@@ -124,32 +124,29 @@ def test_one_worker_is_renewed_by_the_settings_of_now_and_replaced_when_it_dies(
         eventually(lambda: restarts() == expected)
 
 
-def test_a_socket_is_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert take_inherited_listener() is None
-    with bind_listener("127.0.0.1", 0) as ours:
-        monkeypatch.setattr(listeners, "FIRST_DESCRIPTOR", os.dup(ours.fileno()))
-        monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
-        monkeypatch.setenv("LISTEN_FDS", "1")
-        inherited = take_inherited_listener()
-        assert inherited is not None and "LISTEN_FDS" not in os.environ
-        with inherited:
-            assert inherited.getsockname() == ours.getsockname()
-
-
 @pytest.mark.parametrize(
     ("count", "kind", "message"),
     [
+        ("1", socket.SOCK_STREAM, None),
         ("2", socket.SOCK_STREAM, "LISTEN_FDS: expected one socket to serve on; received '2'"),
         ("1", socket.SOCK_DGRAM, "LISTEN_FDS: expected a TCP socket, such as of ListenStream=127.0.0.1:8000"),
     ],
 )
-def test_what_is_no_socket_to_serve_on_is_refused(
-    count: str, kind: socket.SocketKind, message: str, monkeypatch: pytest.MonkeyPatch
+def test_one_tcp_socket_is_inherited(
+    count: str, kind: socket.SocketKind, message: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert take_inherited_listener() is None
     with socket.socket(socket.AF_INET, kind) as ours:
+        ours.bind(("127.0.0.1", 0))
         monkeypatch.setattr(listeners, "FIRST_DESCRIPTOR", os.dup(ours.fileno()))
         monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
         monkeypatch.setenv("LISTEN_FDS", count)
+        if message is None:
+            inherited = take_inherited_listener()
+            assert inherited is not None and "LISTEN_FDS" not in os.environ
+            with inherited:
+                assert inherited.getsockname() == ours.getsockname()
+            return
         with pytest.raises(CorankError) as caught:
             take_inherited_listener()
         if count != "1":

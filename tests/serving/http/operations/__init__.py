@@ -1,1 +1,0 @@
-"""Tests of what whoever runs a service sees and bounds."""
