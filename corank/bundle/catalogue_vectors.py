@@ -1,4 +1,4 @@
-"""The vectors of a catalogue, or other item parts, as one file: tasks over ranges of rows write pieces, joined in order.
+"""The vectors of a catalogue, or other item parts, as one file: tasks write ranges of rows, joined in order.
 
 An item's newest row counts; the rows that it replaces are found by tasks first, in bounded memory.
 

@@ -168,12 +168,9 @@ class QueryEncoder:
 
     def _check_user_id(self, value: Any) -> None:
         """Raise RequestError for an id of another type than the log's: it would be logged, and trained on, as it is."""
-        fits = type(value) is int or (type(value) is float and value.is_integer())
-        if self._user_ids == "text":
-            fits = type(value) is str
-        elif self._user_ids is None:
-            fits = fits or type(value) is str
-        if value is not None and not fits:
+        kind = int if type(value) is float and value.is_integer() else type(value)
+        fits = {"text": (str,), "whole numbers": (int,), None: (int, str)}[self._user_ids]
+        if value is not None and kind not in fits:
             expected = self._user_ids or "a whole number or text"
             raise RequestError(f"user.id: expected {expected}, as in the log; received {value!r:.100}")
 
