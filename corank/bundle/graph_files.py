@@ -31,7 +31,7 @@ _INNER: Final[dict[str, dict[int, str]]] = {
 }
 """Message → field → the message that it holds."""
 _EXTERNAL_DATA, _DATA_LOCATION, _OPERATOR = 13, 14, 4
-_COMPILED = b"EPContext"
+_COMPILED = memoryview(b"EPContext")
 """An operator that holds, or names a file of, what a compiler made of a graph."""
 _RUNTIME_FORMAT = b"ORTM"
 """Marks, from byte 4 on, the runtime's own format, which is read before ONNX is tried."""

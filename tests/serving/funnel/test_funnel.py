@@ -194,10 +194,6 @@ def test_quotas_are_the_bundles_unless_given(rich: Case, wide: dict[str, Any]) -
     assert counts({"prerank": 99, "rank": 99}) == (16, 16)
 
 
-def test_trace_is_given_when_asked_for(rich: Case, wide: dict[str, Any]) -> None:
-    assert "trace" not in rich.funnel.rank(Request.parse(wide | {"trace": False}))
-
-
 def test_ties_keep_the_order_given(rich: Case, wide: dict[str, Any]) -> None:
     # items that are described alike and not in the vocabulary score alike
     alike = {"item_0": [1], "item_1": 3, "item_2": "w1", "cross_0": 1.0, "cross_1": ["w1"]}
@@ -264,18 +260,7 @@ def test_a_text_of_values_may_be_given_as_their_list(rich: Case, wide: dict[str,
     [
         ({"candidates": []}, "request: candidates: expected a list of one or more; received []"),
         ({"candidates": [1, 2, 1]}, "candidates: 1 is there twice; give each candidate once"),
-        ({"candidates": [1, {"id": 1}]}, "candidates: 1 is there twice"),
-        (
-            {"candidates": [{"cross_0": 1.0}]},
-            "candidates.0: needs an `id`, a whole number or text; received {",
-        ),
-        ({"candidates": [1, {"id": None}]}, "candidates.1: needs an `id`"),
-        ({"candidates": [{"id": True}]}, "candidates.0: needs an `id`"),
         ({"candidates": [1.5]}, "candidates.0: needs an `id`, a whole number or text; received 1.5"),
-        (
-            {"candidates": ["1", "2"]},
-            "candidates: ids are of another type than the bundle's, such as 0",
-        ),
         ({"candidates": [1, "2"]}, "candidates: 'id' mixes types or is out of range: unexpected value"),
         ({"candidates": [2**64]}, "candidates: ids are of another type than the bundle's, such as 0"),
         (
@@ -307,7 +292,6 @@ def test_a_text_of_values_may_be_given_as_their_list(rich: Case, wide: dict[str,
             {"user": {"id": 2**63}},
             "user.id: feature 'user_id': 9223372036854775808 does not fit into 64 bits",
         ),
-        ({"user": {"history_0": [2**63]}}, "feature 'history_0': 9223372036854775808 does not fit"),
         (
             {"user": {"history_0": 7}},
             "user.history_0: expected a list of item ids, the newest last; received 7",
@@ -341,7 +325,6 @@ def test_unsound_request_is_refused_and_names_the_field(
     [
         (None, "no such file"),
         ("{", "not valid JSON: "),
-        (b"\xff\xfe", "not valid JSON: "),
         ("[1]", "expected an object with a `user`; received [1]"),
         ("{}", "user: required, but not given"),
     ],
