@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-import torch
 from scipy.special import expit
 
 import corank
 from corank.bundle.bundle import Bundle
-from corank.bundle.content import read_snapshots, record_inputs
+from corank.bundle.content import read_snapshots
 from corank.bundle.item_records import ItemRecords
 from corank.core.errors import DataError
 from corank.core.ragged import Rows
@@ -31,7 +30,6 @@ from corank.training.run import Run
 from tests.support.cases import Case
 from tests.support.command_line import run_corank
 from tests.support.exported_graphs import graphs_of
-from tests.support.models import table_set, two_tower
 from tests.support.random_worlds import DAY, DERIVED, HOUR
 from tests.support.shared import shared_case
 from tests.support.waiting import PATIENCE
@@ -102,8 +100,7 @@ def records(bundle: Bundle) -> ItemRecords:
 
 def plain(rows: Rows) -> list[Any]:
     lists = [[values.length.tolist(), values.flat().tolist()] for values in rows.lists]
-    vectors = [column.with_missing().tolist() for column in rows.vectors]
-    return [rows.ids.tolist(), rows.numbers.tolist(), lists, vectors]
+    return [rows.ids.tolist(), rows.numbers.tolist(), lists]
 
 
 # All of a log
@@ -121,23 +118,6 @@ def test_priors_are_those_that_packing_counts(
     assert set(after.manifest.priors.values()) == {moment // DAY * DAY, moment // (2 * DAY) * (2 * DAY)}
     assert after.manifest.model_version == before.manifest.model_version
     assert (before.manifest.items_seq, after.manifest.items_seq) == (1, 2)
-
-
-def test_records_and_vectors_are_of_the_new_priors(case: Case, bundle: Path) -> None:
-    before = Bundle.open(bundle)
-    after = corank.refresh(bundle, str(case.base / "log.parquet"), until="1970-01-05").bundle
-    now = case.packed.priors.as_of(case.packed.schema, 4 * DAY)
-    expected = ItemRecords.of_packed(case.packed, now, *case.packed.newest_items())
-    assert plain(records(after).rows) == plain(expected.rows) != plain(records(before).rows)
-    assert records(after).ids.values.to_list() == list(range(16))
-    inputs = record_inputs(case.model.layout, expected.rows, table_set(case.model))
-    assert list(inputs) == ["item", "snapshot"]
-    with torch.no_grad():
-        tensors = (torch.from_numpy(x) for x in inputs.values())
-        vectors = two_tower(case.model).record_vectors(*tensors).numpy()
-    old, new = (np.load(b.folder / "items" / "part.prerank.vector.npy") for b in (before, after))
-    np.testing.assert_allclose(new, vectors, atol=1e-5)
-    assert np.abs(new - old).max() > 0.01
 
 
 def test_a_refreshed_funnel_scores_as_the_training_model_does(case: Case, bundle: Path) -> None:
@@ -236,13 +216,11 @@ def test_a_bundle_without_priors_renews_its_items_and_vectors(
 ) -> None:
     bundle = Path(shutil.copytree(trained_bundle, tmp_path / "bundle"))
     items = pl.read_parquet(trained.base / "items.parquet")
-    before = Bundle.open(bundle)
-    old = items["item_id"][3]
+    before, old = Bundle.open(bundle), items["item_id"][3]
     items[5:6].with_columns(item_id=pl.lit(old)).write_parquet(tmp_path / "items.parquet")
     log = trained.base / "log" / "*.parquet"
     code, out, err = run_corank(capsys, "refresh", bundle, log, "--items", tmp_path / "items.parquet")
-    after = Bundle.open(bundle)
-    version = before.manifest.model_version
+    after, version = Bundle.open(bundle), before.manifest.model_version
     assert (code, out) == (0, "")
     assert err == (
         f"items: 1 replaced, 0 new\nbundle: {bundle}  model {version}  items 2\n"

@@ -54,11 +54,8 @@ def test_predictions_are_those_of_the_funnel(
 ) -> None:
     monkeypatch.setattr(predict, "PARTITION", 30)
     monkeypatch.setattr(predict, "RANGE", 25)
-    bundle, log, users = (
-        case.base / "bundle",
-        str(case.base / "log.parquet"),
-        str(case.base / "users.parquet"),
-    )
+    bundle, *tables = (case.base / name for name in ("bundle", "log.parquet", "users.parquet"))
+    log, users = map(str, tables)
     options: Any = {"events": tables_of_events(case), "as_served": True}
     done = predict_log(bundle, log, users, tmp_path / "in_line", open_engine(), **options)
     with KillingPool(tmp_path) as pool:
@@ -196,20 +193,18 @@ def compare(case: Case, document: dict[str, Any], predicted: pl.DataFrame) -> in
     trace = case.funnel.rank(Request.parse(document | {"keep": keep, "trace": True}))["trace"]
     logits = case.funnel.logits(Request.parse(document))
     row = {id_: n for n, id_ in enumerate(predicted[case.funnel.manifest.item].to_list())}
-    order = [row[entry["id"]] for entry in trace]
-    assert sorted(order) == list(range(len(predicted)))
+    mine = predicted[[row.pop(entry["id"]) for entry in trace]]
+    assert not row
     for stage in stages:
         for label in stage.labels:
-            logit = predicted[f"logit.{stage.name}.{label}"].to_numpy()[order]
+            logit = mine[f"logit.{stage.name}.{label}"].to_numpy()
             np.testing.assert_allclose(logit, logits[stage.name][label], atol=1e-5)
             calibrated = case.calibrators[stage.name][label].apply(logit)
-            np.testing.assert_allclose(
-                predicted[f"probability.{stage.name}.{label}"].to_numpy()[order], calibrated, atol=1e-6
-            )
-        value = predicted[f"value.{stage.name}"].to_numpy()
-        for entry, at in zip(trace, order, strict=True):
+            probability = mine[f"probability.{stage.name}.{label}"].to_numpy()
+            np.testing.assert_allclose(probability, calibrated, atol=1e-6)
+        for entry, value in zip(trace, mine[f"value.{stage.name}"], strict=True):
             if stage.name in entry["stages"]:
-                assert abs(entry["stages"][stage.name]["score"] - value[at]) < 1e-5
+                assert abs(entry["stages"][stage.name]["score"] - value) < 1e-5
     return 1
 
 
