@@ -115,12 +115,12 @@ def _prior_operands(schema: Schema) -> OperandNames:
 
 def _sources(log: Table, manifest: BundleManifest) -> dict[str, Source]:
     """Find the features of the log that priors count by."""
-    schema, sources = manifest.declared, {}
+    schema, sources = manifest.declared, dict[str, Source]()
     for name in _prior_operands(schema).names:
         if manifest.sources[name] == "log" or schema.column(name) == manifest.user:
             log.require([schema.column(name)])
             sources[name] = "log"
-    return sources  # type: ignore[return-value]
+    return sources
 
 
 def _read_exposed(log: Table, data: DataSettings, manifest: BundleManifest) -> pl.DataFrame:

@@ -23,7 +23,7 @@ from tests.support.cases import Case
 from tests.support.command_line import run_corank
 from tests.support.engine_tasks import KillingPool
 from tests.support.random_worlds import DERIVED, LISTED, RICH, Drawn
-from tests.support.shared import finished_bundle, finished_run, shared_case, small_world
+from tests.support.shared import shared_case, small_world
 from tests.support.simulated_runs import trained_run
 
 
@@ -206,21 +206,6 @@ def compare(case: Case, document: dict[str, Any], predicted: pl.DataFrame) -> in
             if stage.name in entry["stages"]:
                 assert abs(entry["stages"][stage.name]["score"] - value) < 1e-5
     return 1
-
-
-@pytest.mark.thorough
-@pytest.mark.slow
-def test_a_run_is_exported_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = finished_run()
-    arguments = (run.base / "log/*.parquet", "--users", run.base / "users.parquet")
-    for source, out in ((run.folder, "of_run"), (finished_bundle(), "of_bundle")):
-        code, _, err = run_corank(
-            capsys, "predict", source, arguments[0], tmp_path / out, "--workers", 2, *arguments[1:]
-        )
-        assert code == 0, err
-        assert "1,200 requests, 36,000 candidates" in err
-    assert digest(tmp_path / "of_run") == digest(tmp_path / "of_bundle")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["of_bundle", "of_run"]
 
 
 def test_unknown_items_have_no_predictions(

@@ -219,15 +219,14 @@ class QueryEncoder:
         histories: Mapping[str, RequestHistory],
     ) -> Operands:
         """The operands of the query: those of values, and those of histories."""
-        wanted = self._wanted
+        wanted, (lists, means) = self._wanted, self.histories.operands(gathered, histories)
         vectors: dict[str, Any] = {name: value[name].row for name in self._vectors}
         return Operands(
             1,
             {name: value[name].operands.keys[name] for name in wanted.keys},
-            {name: value[name].operands.lists[name] for name in wanted.lists}
-            | self.histories.operands(gathered, histories),
+            {name: value[name].operands.lists[name] for name in wanted.lists} | lists,
             {name: value[name].operands.numbers[name] for name in wanted.numbers},
-            vectors | self.histories.mean_vectors(gathered),
+            vectors | means,
         )
 
     def _field(self, name: str) -> str:

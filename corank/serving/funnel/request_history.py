@@ -35,11 +35,6 @@ class WantedItems(NamedTuple):
     numbers: Longs | None = None
     """The ids as an array, if they are known to be whole numbers."""
 
-    @classmethod
-    def of(cls, where: str, ids: Longs | pl.Series) -> "WantedItems":
-        """Ids that are read already."""
-        return cls(where, ids) if isinstance(ids, pl.Series) else cls(where, [], ids)
-
 
 def find_items(items: LayeredItems, wanted: Sequence[WantedItems]) -> list[Longs]:
     """Look the items of several lists up in the catalogue, whole numbers all at once.
@@ -125,9 +120,8 @@ class HistoryEncoder:
         self.schema, self._encoders, self._data = encoders.schema, encoders, manifest.data
         self.attended, self._timed = manifest.attended, manifest.timed_histories
         self._needs = HistoryNeeds.of(self.schema)
-        parallels = self.schema.parallels().items()
         self._beside = {
-            name: {feature: self.schema.column(feature) for feature, history in parallels if history == name}
+            name: {feature: self.schema.column(feature) for feature in self.schema.parallels_of(name)}
             for name in self.schema.histories()
         }
         """By history, the features that are attributes of its events, and their columns."""
@@ -239,7 +233,8 @@ class HistoryEncoder:
         ids = listed.items[seen]
         age = _NO_TIMES if listed.times is None else time - listed.times[seen]
         columns = {column: attribute[seen] for column, attribute in listed.parallel.items()}
-        wanted = WantedItems.of(f"user.{settings.lists.column}", ids)
+        read = (ids, None) if isinstance(ids, pl.Series) else ([], ids)
+        wanted = WantedItems(f"user.{settings.lists.column}", *read)
         values = pl.Series(ids) if name in self._needs.compared else None
         return self._history(name, self._encoders.codes(name, ids), wanted, values, age, columns)
 
@@ -268,23 +263,18 @@ class HistoryEncoder:
 
     def operands(
         self, gathered: HistoryItems | None, histories: Mapping[str, RequestHistory]
-    ) -> dict[str, Ragged]:
-        """The operands of derived features that come from histories."""
+    ) -> tuple[dict[str, Ragged], dict[str, Vectors]]:
+        """The operands of derived features that come from histories: lists, and means of the vectors of items."""
         operands: dict[str, Ragged] = {}
+        vectors: dict[str, Vectors] = {}
         if gathered is not None:
-            operands = gather_history_operands(
-                self.schema, gathered.items, gathered.operands, self._needs.for_attributes
-            )
+            schema, items, named = self.schema, gathered.items, self._needs.for_attributes
+            operands = gather_history_operands(schema, items, gathered.operands, named)
+            vectors = average_history_vectors(schema, items, gathered.rows, named)
         # an item that the bundle lacks is still an item of the history
         keys = {name: histories[name].keys for name in self._needs.compared}
         keys |= {n: histories[history].attribute_keys[n] for n, history in self._needs.beside.items()}
-        return operands | {n: Ragged.single(hashes) for n, hashes in keys.items()}
-
-    def mean_vectors(self, gathered: HistoryItems | None) -> dict[str, Vectors]:
-        """The operands of derived features that are the mean of what the items of a history have of a vector."""
-        if gathered is None:
-            return {}
-        return average_history_vectors(self.schema, gathered.items, gathered.rows, self._needs.for_attributes)
+        return operands | {n: Ragged.single(hashes) for n, hashes in keys.items()}, vectors
 
     def codes(self, histories: Mapping[str, RequestHistory]) -> dict[str, Encoded]:
         """The codes of each history; for an attribute of a history those of its items, which `complete` replaces."""

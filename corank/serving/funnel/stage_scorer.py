@@ -26,7 +26,6 @@ from corank.core.ragged import Rows
 from corank.core.registry import Registry
 from corank.core.types import Floats, Longs, Numbers
 from corank.features.input_layout import Layout, TableSet, dense_input, embed_rows, event_groups, event_width
-from corank.features.schema import Placement
 from corank.serving.funnel.request_encoder import EncodedRequest, RequestEncoder
 
 COLUMN = "column."
@@ -77,15 +76,11 @@ class ScorerInputs:
         self._events = event_groups(layout, attended.history, attended.features) if attended else ()
         self._event_vectors = layout.vectors_of("item", attended.features) if attended else ()
 
-    def dense(self, placement: Placement, rows: Rows) -> Floats:
-        """The dense input of encoded rows: (N, width)."""
-        return dense_input(rows, self.layout, placement, self.tables)
-
     def query(self, row: Rows, shared: Shared) -> Floats:
         """The query's dense input, computed once for the stages that share tables: (1, ·)."""
         name = f"query.{self.stage.tables}"
         if name not in shared:
-            shared[name] = self.dense("query", row)
+            shared[name] = dense_input(row, self.layout, "query", self.tables)
         return shared[name]
 
     @property
@@ -132,7 +127,8 @@ class ScorerInputs:
         request, alive, stage = candidates.request, candidates.alive, self.stage
         inputs = {"query": self.query(request.query, candidates.shared)}
         if self._reads_cross and (names is None or "cross" in names):
-            inputs["cross"] = self.dense("cross", candidates.encoder.cross(request, alive))
+            cross = candidates.encoder.cross(request, alive)
+            inputs["cross"] = dense_input(cross, self.layout, "cross", self.tables)
         if stage.attended:
             inputs |= self._read_events(request, stage.attended)
         if stage.from_stages:

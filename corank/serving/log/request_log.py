@@ -352,22 +352,21 @@ async def writing(log: RoleLogs | None, report: Report, count: CountLogged) -> A
     if log is None:
         yield
         return
-    task = asyncio.create_task(_write_regularly(log, report, count))
+
+    async def flush(complete: bool = False) -> None:
+        try:
+            if complete or log.is_due():
+                await asyncio.to_thread(log.flush, complete)
+        except CorankError as error:
+            report(str(error))
+        count(log.take_counts())
+
+    async def flush_regularly() -> None:
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            await flush()
+
+    task = asyncio.create_task(flush_regularly())
     yield
     task.cancel()
-    await _flush(log, report, count, complete=True)
-
-
-async def _write_regularly(log: RoleLogs, report: Report, count: CountLogged) -> None:
-    while True:
-        await asyncio.sleep(FLUSH_SECONDS)
-        await _flush(log, report, count)
-
-
-async def _flush(log: RoleLogs, report: Report, count: CountLogged, complete: bool = False) -> None:
-    try:
-        if complete or log.is_due():
-            await asyncio.to_thread(log.flush, complete)
-    except CorankError as error:
-        report(str(error))
-    count(log.take_counts())
+    await flush(complete=True)
