@@ -137,14 +137,17 @@ class LayeredItems:
         back = np.empty(len(position), dtype=np.int64)
         back[order] = np.arange(len(position))
         pieces = [take(self.layers[n], position[layer_of == n] - self.bounds[n]) for n in np.unique(layer_of)]
-        return _join(pieces).take(back)  # type: ignore[return-value]
+        return _join(pieces, back)
 
 
-def _join(pieces: list[T]) -> T:
-    """Concatenate values; lists without the values of the layers' other lists, which they share."""
+def _join(pieces: list[T], order: Longs) -> T:
+    """Concatenate values and order them; lists without the values of the layers' other lists, which they share."""
     first, *others = pieces
     if isinstance(first, np.ndarray):
-        return np.concatenate(pieces)  # type: ignore[return-value]
+        joined: Floats = np.concatenate(pieces)[order]
+        return joined
+    rows: Any = first
     for other in others:
-        first = first.compact().concat(other.compact())
-    return first
+        rows = rows.compact().concat(other.compact())
+    taken: T = rows.take(order)
+    return taken

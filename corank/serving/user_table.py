@@ -84,13 +84,10 @@ class UserSources:
 
     def list_users(self) -> pl.Series:
         """List the users of all tables, ascending. Raises DataError if their ids are of several types."""
-        series = [
-            table.collect(table.frame.select(user.alias(USER)).unique())[USER]
-            for table, user, _ in self._keys()
-        ]
+        keys = [(table, user) for table, user, _ in self._keys()]
         if self.users is not None:
-            key = self.users.key(self.data.user).alias(USER)
-            series.append(self.users.collect(self.users.frame.select(key).unique())[USER])
+            keys.append((self.users, self.users.key(self.data.user)))
+        series = [table.collect(table.frame.select(key.alias(USER)).unique())[USER] for table, key in keys]
         if len(kinds := {str(ids.dtype) for ids in series}) > 1:
             raise DataError(
                 f"column '{self.data.user}': ids of users are {' and '.join(sorted(kinds))}; one is needed"

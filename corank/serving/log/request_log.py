@@ -49,10 +49,8 @@ class OpenLogFiles:
         """`schema` is that of the rows, in which texts that repeat may be dictionaries."""
         self._folder, self.schema = folder, schema
         mark = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
-        self.served_path, self._rejected_path = (
-            folder / f"served-{mark}.parquet",
-            folder / f"rejected-{mark}.jsonl",
-        )
+        self.served_path = folder / f"served-{mark}.parquet"
+        self._rejected_path = folder / f"rejected-{mark}.jsonl"
         self._stack = ExitStack()
         self._writer: pq.ParquetWriter | None = None
         self._aside: BinaryIO | None = None
