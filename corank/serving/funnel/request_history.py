@@ -6,7 +6,7 @@ Letters: L events of a history, the newest last.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,12 +93,12 @@ class RequestHistory:
     """Hashes of its item ids: (L,), if some cross compares them; else (0,)."""
     weight: Floats | None
     """Weights of its events: (L,); None if all weigh the same."""
-    ages: Floats | None = None
+    ages: Floats | None
     """Ages of its events, as `log_ages` says them: (L,); None if nobody reads them."""
-    warnings: tuple[RequestWarning, ...] = ()
-    attributes: Mapping[str, Ints] = field(default_factory=dict)
+    warnings: tuple[RequestWarning, ...]
+    attributes: Mapping[str, Ints]
     """By feature that is `parallel_to` it, the code of each event: (L,)."""
-    attribute_keys: Mapping[str, Hashes] = field(default_factory=dict)
+    attribute_keys: Mapping[str, Hashes]
     """By those of them that derived features take, the hash of each event's value: (L,)."""
 
 
@@ -155,7 +155,8 @@ class HistoryEncoder:
             return self._encode_lists(name, settings, user, text, time)
         events, beside, timed = user.get(name), self._beside[name], name in self._timed
         ids, times = parse_history(name, events, timed, beside.values())
-        warnings, age = (), _NO_TIMES
+        warnings: tuple[RequestWarning, ...] = ()
+        age = _NO_TIMES
         if times:
             try:
                 then = np.array(times, dtype=np.int64)
@@ -233,10 +234,10 @@ class HistoryEncoder:
         ids = listed.items[seen]
         age = _NO_TIMES if listed.times is None else time - listed.times[seen]
         columns = {column: attribute[seen] for column, attribute in listed.parallel.items()}
-        read = (ids, None) if isinstance(ids, pl.Series) else ([], ids)
-        wanted = WantedItems(f"user.{settings.lists.column}", *read)
-        values = pl.Series(ids) if name in self._needs.compared else None
-        return self._history(name, self._encoders.codes(name, ids), wanted, values, age, columns)
+        where = f"user.{settings.lists.column}"
+        wanted = WantedItems(where, ids) if isinstance(ids, pl.Series) else WantedItems(where, [], ids)
+        compared = pl.Series(ids) if name in self._needs.compared else None
+        return self._history(name, self._encoders.codes(name, ids), wanted, compared, age, columns)
 
     def gather(
         self,
