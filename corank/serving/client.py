@@ -120,9 +120,9 @@ class Call:
 
         Raises ServiceError if there is to be no other try after an error of the transport, given as the answer.
         """
-        failed, pause = isinstance(answer, Exception), None
+        failed = isinstance(answer, Exception)
         if self._count < self._policy.attempts and (failed or answer.status_code in AGAIN):
-            pause = self._policy.pause * 2 ** (self._count - 1) * random.uniform(0.5, 1.0)
+            pause: float = self._policy.pause * 2 ** (self._count - 1) * random.uniform(0.5, 1.0)
             asked = None if failed else parse_retry_after(answer.headers.get("Retry-After"))
             pause = pause if asked is None else max(pause, asked)
             if pause < self._due - time.monotonic():

@@ -40,8 +40,8 @@ def make_example(funnel: Funnel, rng: np.random.Generator) -> dict[str, Any]:
         if history.values:
             events = schema.columns()[name].sample(fitted[name], rng) or []
         times = [now - HOUR * (len(events) - n) for n in range(len(events))]
-        columns = schema.column_names(schema.parallels_of(name)) if history.lists else []
-        user |= _write_history(manifest, name, events, times, {c: [None] * len(events) for c in columns})
+        parallel = schema.column_names(schema.parallels_of(name)) if history.lists else []
+        user |= _write_history(manifest, name, events, times, {c: [None] * len(events) for c in parallel})
     columns = manifest.request_columns
     pair: dict[str, Any] = dict.fromkeys(columns.cross) | dict.fromkeys(columns.values, 1.0)
     return {
