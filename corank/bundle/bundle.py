@@ -94,9 +94,8 @@ def _verify(path: Path, name: str, manifest: BundleManifest) -> None:
     except FileNotFoundError as error:
         raise BundleError(f"{shown}: missing from the bundle ({error.strerror}); export it again") from None
     except OSError as error:
-        raise BundleError(
-            f"{shown}: cannot be opened as a part of the bundle ({error.strerror}); export it again"
-        ) from None
+        what = "cannot be opened as a part of the bundle"
+        raise BundleError(f"{shown}: {what} ({error.strerror}); export it again") from None
     difference = f"{size} bytes in place of {part.bytes}" if size != part.bytes else "its checksum differs"
     raise BundleError(
         f"{shown}: damaged, or a part of another model version than {manifest.model_version} ({difference}); "

@@ -1,10 +1,8 @@
-"""The file of a catalogue's vectors, or other item parts: tasks over ranges of rows write pieces, joined in order.
+"""The vectors of a catalogue, or other item parts, as one file: tasks write ranges of rows, joined in order.
+
+An item's newest row counts; the rows that it replaces are found by tasks first, in bounded memory.
 
 Letters: N items of a batch · d last width of the towers.
-
-Rows of a table of items → their records and item parts, by the encoders and graphs of a bundle.
-
-The rows of a table of items that a newer row of the same item replaces, found by tasks in bounded memory.
 """
 
 from collections.abc import Iterator, Sequence
@@ -68,7 +66,14 @@ class CatalogueEncoder:
 
         Raises ConfigError for a part that no stage has.
         """
-        return cls(bundle.folder, bundle.manifest, find_item_parts(bundle.manifest, parts), threads)
+        manifest = bundle.manifest
+        known = {part.name: part for stage in manifest.stages for part in stage.parts}
+        wanted = list(parts) or [f"{stage.name}.{VECTOR}" for stage in manifest.vector_stages]
+        for name in wanted:
+            if name not in known:
+                raise ConfigError(f"--part: {describe_unknown(name, known, 'item part')}")
+        chosen = tuple(part for name, part in known.items() if name in wanted)
+        return cls(bundle.folder, manifest, chosen, threads)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave out what was opened."""
@@ -100,22 +105,9 @@ class CatalogueEncoder:
         records = ItemRecords.encode(
             frame, self._encoders, self._priors, manifest.item, manifest.item_columns
         )
-        computed, wanted = self.graphs.compute_all(records.rows), {part.name for part in self.parts}
-        parts = {name: part for name, part in computed.items() if name in wanted}
+        computed = self.graphs.compute_all(records.rows)
+        parts = {part.name: computed[part.name] for part in self.parts}
         return ItemLayer(records, store_parts(parts, self.stages))
-
-
-def find_item_parts(manifest: BundleManifest, names: Sequence[str]) -> tuple[ItemPart, ...]:
-    """Find item parts by name in the order of the stages, the vectors of all stages for no names.
-
-    Raises ConfigError for a part that no stage has.
-    """
-    known = {part.name: part for stage in manifest.stages for part in stage.parts}
-    wanted = list(names) or [f"{stage.name}.{VECTOR}" for stage in manifest.vector_stages]
-    for name in wanted:
-        if name not in known:
-            raise ConfigError(f"--part: {describe_unknown(name, known, 'item part')}")
-    return tuple(part for name, part in known.items() if name in wanted)
 
 
 PARTITION = 2**20
@@ -248,29 +240,22 @@ class WriteVectors:
 
 def vector_schema(table: Table, encoder: CatalogueEncoder) -> pa.Schema:
     """Return the columns of the file: the id, and `PART.STAGE` for each item part, such as `vector.prerank`."""
-    manifest = encoder.manifest
-    ids = table.collect(table.frame.select(table.key(manifest.item)).head(0)).to_arrow().schema
-    fields = [pa.field(_column_name(part.name), pa.list_(pa.float32(), part.width)) for part in encoder.parts]
-    return pa.schema([ids.field(0), *fields])
-
-
-def _column_name(part: str) -> str:
-    stage, _, name = part.rpartition(".")
-    return f"{name}.{stage}"
+    ids = table.collect(table.frame.select(table.key(encoder.manifest.item)).head(0)).to_arrow().schema
+    fields = [ids.field(0)]
+    for name, width, _ in encoder.parts:
+        stage, _, part = name.rpartition(".")
+        fields.append(pa.field(f"{part}.{stage}", pa.list_(pa.float32(), width)))
+    return pa.schema(fields)
 
 
 def _to_batch(layer: ItemLayer, schema: pa.Schema) -> pa.RecordBatch:
-    ids = layer.records.ids.values.to_arrow().cast(schema.types[0])
-    matrices = [
-        layer.parts[f"{stage}.{part}"] for part, _, stage in (n.partition(".") for n in schema.names[1:])
-    ]
-    vectors = [
-        pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(one.decode()).ravel()), one.shape[1])
-        for one in matrices
-    ]
-    return pa.RecordBatch.from_arrays(
-        [ids, *(v.cast(t) for v, t in zip(vectors, schema.types[1:], strict=True))], schema=schema
-    )
+    columns = [layer.records.ids.values.to_arrow().cast(schema.types[0])]
+    for field in list(schema)[1:]:
+        part, _, stage = field.name.partition(".")
+        vectors = np.ascontiguousarray(layer.parts[f"{stage}.{part}"].decode())
+        listed = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+        columns.append(listed.cast(field.type))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _join_parts(paths: Sequence[Path], schema: pa.Schema, out: Path) -> None:

@@ -1,8 +1,7 @@
 """Reads parts of a bundle's content folder: embedding tables, item parts, snapshots of priors.
 
-Item parts: what stages compute of an item alone, such as its vector, for every record ahead of requests.
-
-A part is called `STAGE.PART`: a stage's graph `STAGE.item.onnx` computes its parts from the records of items, and
+Item parts are what stages compute of an item alone, such as its vector, for every record ahead of requests. A part is
+called `STAGE.PART`: the graph `STAGE.item.onnx` computes a stage's parts from the records of items, and
 `items/part.STAGE.PART.npy` has a row for every item.
 
 Letters: N items · d width of a part.
@@ -12,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 from corank.bundle.graph_files import open_session
 from corank.bundle.item_layers import ItemLayer
@@ -64,15 +62,13 @@ class ItemGraphs:
         """
         self._layout, self._tables = layout, tables
         self._stages = [stage for stage in stages if stage.item_parts]
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
         shapes = {placement: (None, width) for placement, width in layout.record_widths.items()}
         self._graphs = {
             stage.name: open_session(
                 folder / f"{stage.name}.item.onnx",
                 shapes,
                 [(None, width) for width in stage.item_parts.values()],
-                options,
+                threads,
             )
             for stage in self._stages
         }
@@ -121,20 +117,15 @@ def save_parts(folder: Path, parts: Mapping[str, StoredMatrix]) -> None:
 
 def read_tables(folder: Path, manifest: BundleManifest, layout: Layout) -> dict[str, TableSet]:
     """Memory-map the sets of embedding tables and projections, by name. Raises DataError."""
-    return {
-        name: _read_set(folder / "tables" / name, layout)
-        for name in {stage.tables for stage in manifest.stages}
-    }
-
-
-def _read_set(folder: Path, layout: Layout) -> TableSet:
-    """Memory-map one set. Raises DataError."""
-    tables: dict[int | str, Floats] = {
-        dim: _read_finite(folder / f"{dim}.npy", (rows, dim)) for dim, rows in layout.table_rows.items()
-    }
-    for n, (name, shape) in enumerate(layout.projections.items()):
-        tables[name] = _read_finite(projection_file(folder, n), shape)
-    return tables
+    sets: dict[str, TableSet] = {}
+    for name in {stage.tables for stage in manifest.stages}:
+        tables: dict[int | str, Floats] = {}
+        for dim, rows in layout.table_rows.items():
+            tables[dim] = _read_finite(folder / "tables" / name / f"{dim}.npy", (rows, dim))
+        for n, (vector, shape) in enumerate(layout.projections.items()):
+            tables[vector] = _read_finite(projection_file(folder / "tables" / name, n), shape)
+        sets[name] = tables
+    return sets
 
 
 def projection_file(folder: Path, n: int) -> Path:
@@ -196,32 +187,28 @@ def _check_counts(counts: PriorCounts, feature: CountedFeature, where: str) -> N
     """Raise DataError unless there are finite counts of every key, and of all, as the feature needs them."""
     check_form(counts.keys, np.uint64, (counts.keys.size,), f"{where}/keys.npy")
     check_ascending(counts.keys, f"{where}/keys.npy")
-    for name, cumulative, keys in (("each", counts.counts, counts.keys.size), ("all", counts.all, 1)):
-        _check_entries(cumulative, keys, feature.memory.single, f"{where}/{name}")
-        # older refreshes wrote times as 32 bits where they fit
-        check_form(
-            cumulative.periods.astype(np.int64),
-            np.int64,
-            (cumulative.entries,),
-            f"{where}/{name}.periods.npy",
-        )
-        for part, weights in (("shown", cumulative.shown), ("positive", cumulative.positive)):
-            check_form(weights, np.float64, (cumulative.entries,), f"{where}/{name}.{part}.npy")
-            check_finite(weights, f"{where}/{name}.{part}.npy")
-            if len(weights) and weights.min() < 0:
-                raise DataError(f"{where}/{name}.{part}.npy: a count is below 0")
+    _check_cumulative(counts.counts, counts.keys.size, feature.memory.single, f"{where}/each")
+    _check_cumulative(counts.all, 1, feature.memory.single, f"{where}/all")
     if feature.smoothing == "auto" and not (counts.fitted is not None and 0 < counts.fitted < np.inf):
         raise DataError(f"{where}/{SMOOTHING}: expected a number above 0")
 
 
-def _check_entries(counts: CumulativeCounts, keys: int, single: bool, where: str) -> None:
-    """Raise DataError unless each key has one entry, or unless `single` some, whose periods ascend."""
-    check_form(counts.offsets, np.int64, (keys + 1,), f"{where}.offsets.npy")
-    if single and not np.array_equal(counts.offsets, np.arange(keys + 1)):
+def _check_cumulative(counts: CumulativeCounts, keys: int, single: bool, where: str) -> None:
+    """Raise DataError unless each key has one entry if `single`, else some of ascending periods, and finite counts."""
+    offsets, entries, periods = counts.offsets, counts.entries, counts.periods
+    check_form(offsets, np.int64, (keys + 1,), f"{where}.offsets.npy")
+    if single and not np.array_equal(offsets, np.arange(keys + 1)):
         raise DataError(f"{where}.offsets.npy: expected one entry of each key")
-    if counts.offsets[0] != 0 or (np.diff(counts.offsets) < 0).any() or counts.offsets[-1] != counts.entries:
+    if offsets[0] != 0 or (np.diff(offsets) < 0).any() or offsets[-1] != entries:
         raise DataError(f"{where}.offsets.npy: expected the entries of each key, one after another")
-    begins = np.zeros(counts.entries + 1, dtype=bool)
-    begins[counts.offsets] = True
-    if counts.periods.ndim != 1 or not (begins[1:-1] | (counts.periods[1:] > counts.periods[:-1])).all():
+    # older refreshes wrote times as 32 bits where they fit
+    check_form(periods.astype(np.int64), np.int64, (entries,), f"{where}.periods.npy")
+    begins = np.zeros(entries + 1, dtype=bool)
+    begins[offsets] = True
+    if not (begins[1:-1] | (periods[1:] > periods[:-1])).all():
         raise DataError(f"{where}.periods.npy: expected ascending periods of each key")
+    for part, weights in (("shown", counts.shown), ("positive", counts.positive)):
+        check_form(weights, np.float64, (entries,), f"{where}.{part}.npy")
+        check_finite(weights, f"{where}.{part}.npy")
+        if len(weights) and weights.min() < 0:
+            raise DataError(f"{where}.{part}.npy: a count is below 0")

@@ -1,11 +1,10 @@
 """ONNX files → sessions. A graph holds its weights itself, and has the inputs and outputs that its stage needs.
 
+References to other files are looked for without the package `onnx`, which a service does not load. An ONNX file is a
+protobuf message: fields, each a key (number and wire type) and a value. Only the fields that lead to tensors are
+followed, by their numbers in onnx.proto.
+
 Letters: n rows of any number.
-
-Looks for references to other files in an ONNX file, without the package `onnx`, which a service does not load.
-
-An ONNX file is a protobuf message: fields, each a key (number and wire type) and a value. Only the fields that lead to
-tensors are followed, by their numbers in onnx.proto.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -32,7 +31,7 @@ _INNER: Final[dict[str, dict[int, str]]] = {
 }
 """Message → field → the message that it holds."""
 _EXTERNAL_DATA, _DATA_LOCATION, _OPERATOR = 13, 14, 4
-_COMPILED = b"EPContext"
+_COMPILED = memoryview(b"EPContext")
 """An operator that holds, or names a file of, what a compiler made of a graph."""
 _RUNTIME_FORMAT = b"ORTM"
 """Marks, from byte 4 on, the runtime's own format, which is read before ONNX is tried."""
@@ -50,12 +49,7 @@ def refuse_references(model: bytes) -> None:
                 pending.append((inner, value))
             elif kind == "tensor" and (number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value)):
                 raise ValueError("a tensor of it lies in another file")
-            elif (
-                kind == "node"
-                and number == _OPERATOR
-                and isinstance(value, memoryview)
-                and value == _COMPILED
-            ):
+            elif kind == "node" and number == _OPERATOR and value == _COMPILED:
                 raise ValueError("it holds what a compiler made of a graph")
 
 
@@ -102,7 +96,7 @@ def open_session(
     path: Path,
     inputs: Shapes | None = None,
     outputs: Sequence[Shape] | None = None,
-    options: onnxruntime.SessionOptions | None = None,
+    threads: int = 0,
     optional: Collection[str] = (),
 ) -> onnxruntime.InferenceSession:
     """Open a graph.
@@ -111,44 +105,36 @@ def open_session(
         path: the file.
         inputs: those that it must have; any if None.
         outputs: the shapes of its outputs; any if None.
-        options: of the session.
+        threads: that it runs on; 0 for a thread a core.
         optional: the names of inputs that it may lack.
 
     Raises:
         BundleError: the runtime cannot read it, it refers to other files, has other inputs or outputs, or fails on a
             trial.
     """
+    remedy = "export the bundle again"
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = threads
     try:
         raw = path.read_bytes()
         refuse_references(raw)
         # from bytes: a session without a path cannot read files next to it
         session = onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
     except (ValueError, OSError) as error:
-        raise BundleError(f"{path}: refused as a graph: {error}; export the bundle again") from None
+        raise BundleError(f"{path}: refused as a graph: {error}; {remedy}") from None
     except RUNTIME_ERRORS as error:
-        raise BundleError(
-            f"{path}: no graph that the runtime reads ({error}); export the bundle again"
-        ) from None
-    input_shapes = {node.name: _shape(node) for node in session.get_inputs()}
-    expected = {
-        n: _text(shape) for n, shape in (inputs or {}).items() if n in input_shapes or n not in optional
-    }
-    if inputs is not None and input_shapes != expected:
-        raise BundleError(
-            f"{path}: expected the inputs {expected}; found {input_shapes}; export the bundle again"
-        )
-    output_shapes = [_shape(node) for node in session.get_outputs()]
-    if outputs is not None and output_shapes != list(map(_text, outputs)):
-        wanted = list(map(_text, outputs))
-        raise BundleError(
-            f"{path}: expected the outputs {wanted}; found {output_shapes}; export the bundle again"
-        )
+        raise BundleError(f"{path}: no graph that the runtime reads ({error}); {remedy}") from None
+    names = {node.name: _shape(node) for node in session.get_inputs()}
+    expected = {n: _text(shape) for n, shape in (inputs or {}).items() if n in names or n not in optional}
+    if inputs is not None and names != expected:
+        raise BundleError(f"{path}: expected the inputs {expected}; found {names}; {remedy}")
+    shapes, wanted = [_shape(node) for node in session.get_outputs()], [*map(_text, outputs or ())]
+    if outputs is not None and shapes != wanted:
+        raise BundleError(f"{path}: expected the outputs {wanted}; found {shapes}; {remedy}")
     try:
         _try_out(session)
     except RUNTIME_ERRORS as error:
-        raise BundleError(
-            f"{path}: a graph that fails when it is run ({error}); export the bundle again"
-        ) from None
+        raise BundleError(f"{path}: a graph that fails when it is run ({error}); {remedy}") from None
     return session
 
 

@@ -18,7 +18,6 @@ from corank.core.types import Floats, Longs
 from corank.features.operands import Operands
 
 T = TypeVar("T", Rows, Operands, Floats)
-Listed = TypeVar("Listed", Rows, Operands)
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ class LayeredItems:
 
     def rows(self, position: Longs) -> Rows:
         """Take encoded rows: (P)."""
-        return self._gather(position, lambda layer, at: layer.records.rows.take(at), _compact, Rows.take)
+        return self._gather(position, lambda layer, at: layer.records.rows.take(at))
 
     def operands(self, position: Longs, names: Collection[str] | None = None) -> Operands:
         """Take operands, of all features or some: (P)."""
@@ -119,49 +118,36 @@ class LayeredItems:
             operands = layer.records.operands
             return (operands if names is None else operands.among(names)).take(at)
 
-        return self._gather(position, take, _compact, Operands.take)
+        return self._gather(position, take)
 
     def column(self, name: str, position: Longs) -> Floats:
         """Take one of the data's `columns`: (P,)."""
-        return self._gather(position, lambda layer, at: layer.records.columns[name][at], _concat, _take)
+        return self._gather(position, lambda layer, at: layer.records.columns[name].take(at))
 
     def part(self, name: str, position: Longs) -> Floats:
         """Take an item part, `STAGE.PART`, decoded: (P, d)."""
-        if len(self.layers) == 1:
-            return self.layers[0].parts[name].take(position)
-        return self._gather(position, lambda layer, at: layer.parts[name].take(at), _concat, _take)
+        return self._gather(position, lambda layer, at: layer.parts[name].take(at))
 
-    def _gather(
-        self,
-        position: Longs,
-        take: Callable[[ItemLayer, Longs], T],
-        concat: Callable[[T, T], T],
-        reorder: Callable[[T, Longs], T],
-    ) -> T:
+    def _gather(self, position: Longs, take: Callable[[ItemLayer, Longs], T]) -> T:
         """Take values of some positions from the layers, in the order of the positions."""
-        if not len(position) or position.max() < self.bounds[1]:
+        if len(self.layers) == 1 or not len(position) or position.max() < self.bounds[1]:
             return take(self.layers[0], position)
         layer_of = np.searchsorted(self.bounds, position, side="right") - 1
         order = np.argsort(layer_of, kind="stable")
-        values: T | None = None
-        for n in np.unique(layer_of):
-            part = take(self.layers[n], position[layer_of == n] - self.bounds[n])
-            values = part if values is None else concat(values, part)
-        assert values is not None
         back = np.empty(len(position), dtype=np.int64)
         back[order] = np.arange(len(position))
-        return reorder(values, back)
+        pieces = [take(self.layers[n], position[layer_of == n] - self.bounds[n]) for n in np.unique(layer_of)]
+        return _join(pieces, back)
 
 
-def _compact(one: Listed, other: Listed) -> Listed:
-    """Concatenate rows, without the values of the layers' other lists, which they share."""
-    return one.compact().concat(other.compact())
-
-
-def _concat(one: Floats, other: Floats) -> Floats:
-    return np.concatenate((one, other))
-
-
-def _take(values: Floats, index: Longs) -> Floats:
-    taken: Floats = values[index]
+def _join(pieces: list[T], order: Longs) -> T:
+    """Concatenate values and order them; lists without the values of the layers' other lists, which they share."""
+    first, *others = pieces
+    if isinstance(first, np.ndarray):
+        joined: Floats = np.concatenate(pieces)[order]
+        return joined
+    rows: Any = first
+    for other in others:
+        rows = rows.compact().concat(other.compact())
+    taken: T = rows.take(order)
     return taken

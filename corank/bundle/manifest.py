@@ -1,10 +1,6 @@
 """The manifest of a bundle: what serving must know, and size and checksum of every part.
 
-The names that parts of a bundle may have: those that are written, and no others.
-
-Names come from a manifest, and a manifest may come from anybody who can write to a store.
-
-The state of a table of items: which changes of a store it contains.
+A manifest may come from anybody who can write to a store: its parts may have the names that are written, and no others.
 """
 
 import hashlib
@@ -52,16 +48,6 @@ _PART = re.compile(
     ),
     re.ASCII,
 )
-
-
-def is_part_name(name: str) -> bool:
-    """Whether a part of a bundle may be called so.
-
-    Example:
-        >>> is_part_name("tables/shared/16.npy"), is_part_name("tables/../16.npy"), is_part_name("/etc/passwd")
-        (True, False, False)
-    """
-    return _PART.fullmatch(name) is not None and all(map(is_plain_name, name.split("/")))
 
 
 CHANGE = re.compile(r"(\d{1,15})(?:-([0-9a-f]{16}))?")
@@ -120,7 +106,7 @@ _declared = build_once(Schema)
 
 
 def _part_name(name: str) -> str:
-    if not is_part_name(name):
+    if _PART.fullmatch(name) is None or not all(map(is_plain_name, name.split("/"))):
         raise ValueError(f"no part of a bundle is called {name[:200]!r}")
     return name
 
@@ -207,20 +193,19 @@ class BundleManifest(Settings):
             raise ValueError(f"name: two stages are called '{stage.name}'")
         if unknown := {name for name, _ in stage.from_stages} - earlier:
             raise ValueError(f"from_stages: '{min(unknown)}' is no earlier stage")
-        if stage.attended is not None:
-            placed = schema.row_features("item")
-            items = {*placed.ids, *placed.lists, *placed.vectors} & set(schema.inputs())
-            if stage.attended.history not in schema.histories():
-                raise ValueError(f"attended.history: no history '{stage.attended.history}'")
-            if stage.attended.ages and not schema.histories()[stage.attended.history].timed:
+        if (attended := stage.attended) is not None:
+            histories, placed = schema.histories(), schema.row_features("item")
+            if attended.history not in histories:
+                raise ValueError(f"attended.history: no history '{attended.history}'")
+            if attended.ages and not histories[attended.history].timed:
                 raise ValueError(
-                    f"attended.ages: the times of the events of '{stage.attended.history}' are not known"
+                    f"attended.ages: the times of the events of '{attended.history}' are not known"
                 )
-            odd = set(stage.attended.features) - items.union(schema.parallels_of(stage.attended.history))
-            if odd:
+            items = {*placed.ids, *placed.lists, *placed.vectors} & set(schema.inputs())
+            if odd := set(attended.features) - items.union(schema.parallels_of(attended.history)):
                 raise ValueError(
                     f"attended.features: '{min(odd)}' is no item feature of codes or vectors, and no attribute of "
-                    f"the events of '{stage.attended.history}'"
+                    f"the events of '{attended.history}'"
                 )
         try:
             stage.ordering(self.data.columns)

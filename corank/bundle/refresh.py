@@ -17,13 +17,11 @@ from corank.bundle.bundle import Bundle, next_items_seq
 from corank.bundle.bundle_writer import BundleWriter
 from corank.bundle.content import ItemGraphs, read_snapshots, read_tables, save_parts, store_parts
 from corank.bundle.incremental_priors import (
-    EventReader,
-    IncrementalEvents,
-    IncrementalLog,
+    NewerReader,
     RefreshSources,
+    UncountedRows,
     logged_priors,
     open_newer_events,
-    read_incremental_log,
     read_until,
 )
 from corank.bundle.item_records import ItemRecords
@@ -42,7 +40,7 @@ from corank.data.validate import check_rows, value_checks
 from corank.data.vector_files import with_vector_files
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
-from corank.features.log_schema import ID
+from corank.features.log_schema import ID, DataSettings
 from corank.features.priors import CountedFeature, PriorSnapshots
 
 
@@ -71,7 +69,6 @@ def refresh_bundle(
 
 
 def _refresh(writer: BundleWriter, newer: RefreshSources, report: Report, sign: SigningKeys | None) -> Bundle:
-    """Read the bundle and replace it by a refreshed one."""
     bundle = Bundle.open(writer.path)
     manifest, folder = bundle.manifest, bundle.folder
     if manifest.signatures and sign is None:
@@ -84,18 +81,17 @@ def _refresh(writer: BundleWriter, newer: RefreshSources, report: Report, sign: 
         table = Table.scan("items", newer.items, newer.base)
         table = with_vector_files(table, manifest.item, manifest.declared, newer.base, only_absent=True)
         records = _merge_items(records, encoders, priors, manifest, table, report)
-    until = None
+    reader, until = NewerReader(newer, manifest, encoders, records, report), None
     if logged := logged_priors(manifest.declared):
-        since = min(manifest.priors[name] for name in logged)
-        log = read_incremental_log(newer, manifest, encoders, records, since, report)
-        priors, until = _advance(priors, log, logged, report), log.until
+        log = reader.read_log()
+        priors, until = _advance(priors, log, logged, manifest.data, report), log.until
     ages = {n: every for n, every in manifest.declared.snapshots().items() if n not in priors.rates}
     if until is None and (events or ages):
         until = read_until(newer, manifest.data)
     if until is not None:
-        reader = EventReader(newer, manifest, encoders, records, until, report)
-        for name, newer_events in reader.read_all(events).items():
-            priors = _advance(priors, newer_events, event_priors(manifest.declared, name), report)
+        for name, table in events.items():
+            counting = event_priors(manifest.declared, name)
+            priors = _advance(priors, reader.read_events(name, table, until), counting, manifest.data, report)
         priors = _renew(priors, ages, until, report)
     records = records.refresh_derived(encoders, priors)
     fresh = manifest.model_copy(
@@ -168,26 +164,26 @@ def _renew(
 
 def _advance(
     priors: PriorSnapshots,
-    log: IncrementalLog | IncrementalEvents,
+    newer: UncountedRows,
     features: Mapping[str, CountedFeature],
+    data: DataSettings,
     report: Report,
 ) -> PriorSnapshots:
-    """Bring the snapshots of some priors forward to the last period that the log closes."""
-    data = log.data
+    """Bring the snapshots of some priors forward to the last period that newer rows close."""
     rates, cuts = dict(priors.rates), dict(priors.cut or {})
     for name, feature in features.items():
         since = cuts[name]
-        cut = int(floor_times(np.array([log.until]), feature.every, data.timezone)[0])
+        cut = int(floor_times(np.array([newer.until]), feature.every, data.timezone)[0])
         if cut <= since:
             report(f"{name}: still as of {format_time(since)}; the log closes no later period")
             continue
         late, period = feature.known_after(data) // MILLISECOND, feature.every // MILLISECOND
-        if log.first >= since - late + (min(late, period) or period):
-            gap = f"between {format_time(since - late)} and {format_time(log.first)}"
-            report(f"{name}: counts nothing {gap}, where the {log.table} begins")
-        counts = log.count(feature)
+        if newer.first >= since - late + (min(late, period) or period):
+            gap = f"between {format_time(since - late)} and {format_time(newer.first)}"
+            report(f"{name}: counts nothing {gap}, where the {newer.table} begins")
+        counts = newer.count(feature)
         rates[name] = rates[name].extend(counts, since, cut, feature.memory)
         cuts[name] = cut
         new = int(counts["period"].is_between(since, cut, closed="left").sum())
-        report(f"{name}: {format_time(since)} → {format_time(cut)}, {new:,} {log.counted} counted")
+        report(f"{name}: {format_time(since)} → {format_time(cut)}, {new:,} {newer.unit} counted")
     return PriorSnapshots(rates, priors.timezone, cuts)

@@ -65,10 +65,8 @@ class RetrievalFacts(Settings):
     """Median of an exact search, to compare."""
 
     def __str__(self) -> str:
-        recall = self.recall
-        short = (
-            "" if recall.recall >= self.settings.recall else f", short of the wanted {self.settings.recall:g}"
-        )
+        recall, wanted = self.recall, self.settings.recall
+        short = "" if recall.recall >= wanted else f", short of the wanted {wanted:g}"
         return (
             f"retrieval: {recall.index}, recall@{recall.k} {recall.recall:.4f}{short}; a search takes "
             f"{self.microseconds:.0f} µs, an exact one {self.exact_microseconds:.0f}"
@@ -167,14 +165,14 @@ class Retrieval:
         assert len(newer) < 2
         self._newer: ItemLayer | None = newer[0] if newer else None
         stale: Longs = np.empty(0, dtype=np.int64)
+        newer_operands = None
         if self._newer is not None:
+            newer_operands = self._newer.records.operands
             position = base.records.ids.find(self._newer.records.ids.values)
             stale = position[position >= 0]
         cached = max(1, min(FILTERS, FILTER_BYTES // max(1, int(items.bounds[-1]))))
         self._older = lru_cache(maxsize=cached)(partial(_allowed, base.records.operands, stale))
-        newer_operands = self._newer.records.operands if self._newer is not None else None
-        none = np.empty(0, dtype=np.int64)
-        self._among = lru_cache(maxsize=cached)(partial(_allowed, newer_operands, none))
+        self._among = lru_cache(maxsize=cached)(partial(_allowed, newer_operands, stale[:0]))
 
     @classmethod
     def open(cls, folder: Path, items: LayeredItems) -> Self | None:

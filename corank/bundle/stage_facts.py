@@ -175,22 +175,13 @@ class PrecisionLoss(Settings):
         """Raise ConfigError if a stage is beyond a bound. `lowered` are the precisions by `STAGE.PART`."""
         stored = ", ".join(f"{name} in {precision}" for name, precision in lowered.items())
         for name, loss in self.stages.items():
-            checks = (
-                (
-                    "max_recall_loss",
-                    1 - loss.recall,
-                    self.max_recall_loss,
-                    f"stage '{name}' keeps {loss.recall:.4f} of what it keeps in fp32",
-                ),
-                (
-                    "max_probability_loss",
-                    loss.max_probability,
-                    self.max_probability_loss,
-                    f"a probability of stage '{name}' changes by {loss.max_probability:.2g}",
-                ),
-            )
-            for key, measured, bound, what in checks:
-                if measured > bound:
+            kept = f"stage '{name}' keeps {loss.recall:.4f} of what it keeps in fp32"
+            changed = f"a probability of stage '{name}' changes by {loss.max_probability:.2g}"
+            for key, measured, what in (
+                ("max_recall_loss", 1 - loss.recall, kept),
+                ("max_probability_loss", loss.max_probability, changed),
+            ):
+                if measured > (bound := getattr(self, key)):
                     raise ConfigError(
                         f"export.precision: with {stored}, {what} on {self.requests} logged requests, and "
                         f"export.{key} is {bound:g}; store more precisely, or allow more; nothing was written"
@@ -198,11 +189,10 @@ class PrecisionLoss(Settings):
 
     def lines(self, stages: list[StageFacts]) -> list[str]:
         """Describe it, a line for all parts and a line a stage."""
+        parts = [part for stage in stages for part in stage.parts]
         sizes = [
-            f"{stage.name}.{part} {stage.precision.get(part, 'fp32')}, "
-            f"{bytes_a_row(width, stage.precision.get(part, 'fp32'))} bytes an item ({4 * width} in fp32)"
-            for stage in stages
-            for part, width in stage.item_parts.items()
+            f"{name} {precision}, {bytes_a_row(width, precision)} bytes an item ({4 * width} in fp32)"
+            for name, width, precision in parts
         ]
         lines = [f"precision: {'; '.join(sizes)}"]
         for stage in stages:

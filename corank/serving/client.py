@@ -1,25 +1,17 @@
 """Calls a service of corank from Python: `ServiceClient`, and `AsyncServiceClient` for asyncio.
 
-A client of a service, which waits for its answers.
-
-A client of a service for asyncio.
-
-The part that both clients share: requests as bytes, and answers as types or errors.
-
-What a service answers, as types. Fields that a later version adds are ignored.
-
-When a call is tried again. A ranking changes nothing, so that it may be asked for any number of times.
+Fields of an answer that a later version adds are ignored. A ranking changes nothing, so that a call may be tried again.
 """
 
 import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import msgspec
 import numpy as np
@@ -88,108 +80,6 @@ OF_REQUEST = frozenset({400, 413, 415})
 """Statuses that say that the request is wrong."""
 
 
-class ServiceCalls:
-    """Writes requests for one service, and reads its answers."""
-
-    def __init__(self, url: str, token: str | None, packed: bool) -> None:
-        """
-        Args:
-            url: of the service, such as `http://rank.example:8000`.
-            token: of the client, if the service asks for one.
-            packed: whether to speak MessagePack; JSON otherwise.
-        """
-        self.url = url.rstrip("/")
-        self.codec: Codec = MSGPACK_CODEC if packed else JSON_CODEC
-        self.headers = {"Content-Type": self.codec.content_type, "Accept": self.codec.content_type}
-        if token is not None:
-            self.headers["Authorization"] = f"Bearer {token}"
-
-    def encode(self, request: Asked) -> bytes:
-        """The body of a request. Raises RequestError."""
-        return self._encode(self._fields(request))
-
-    def encode_query(self, query: Asked) -> bytes:
-        """The first line of a body: a request without candidates. Raises RequestError."""
-        fields = self._fields(query)
-        if fields.get("candidates") is not None:
-            raise RequestError("candidates: are found by `retrieve`; leave them out of the query")
-        return self._encode(fields, JSON_CODEC) + b"\n"
-
-    def encode_candidates(self, given: Any) -> bytes:
-        """The second line. Raises RequestError."""
-        return self._encode(self._candidates(given, JSON_CODEC), JSON_CODEC)
-
-    def encode_batch(self, requests: Iterable[Asked]) -> bytes:
-        """The body of a batch. Raises RequestError."""
-        return self._encode({"requests": [self._fields(request) for request in requests]})
-
-    def _encode(self, body: Any, codec: Codec | None = None) -> bytes:
-        try:
-            return (codec or self.codec).encode(body)
-        except (TypeError, OverflowError, ValueError) as error:
-            raise RequestError(f"request: {error}") from None
-
-    def _fields(self, request: Asked) -> dict[str, Any]:
-        if isinstance(request, Request):
-            fields = msgspec.structs.asdict(request)
-            defaults = msgspec.structs.asdict(Request(user={}))
-            fields = {
-                name: value for name, value in fields.items() if name == "user" or value != defaults[name]
-            }
-        else:
-            fields = dict(request)
-        if fields.get("candidates") is not None:
-            fields["candidates"] = self._candidates(fields["candidates"], self.codec)
-        return fields
-
-    @staticmethod
-    def _candidates(ids: Any, codec: Codec) -> Any:
-        """Candidates as the encoding has them: of MessagePack bytes, if they are whole numbers."""
-        numbers: Longs | None = None
-        if isinstance(ids, np.ndarray):
-            if ids.ndim != 1 or ids.dtype.kind not in "iu":
-                raise RequestError(
-                    f"candidates: expected an array of whole numbers; received {ids.dtype} of shape {ids.shape}"
-                )
-            numbers = ids.astype(np.int64)
-        elif codec is MSGPACK_CODEC and isinstance(ids, list):
-            numbers = as_int64(ids)
-        if numbers is None or not len(numbers):
-            return ids if numbers is None else []
-        return numbers.astype("<i8").tobytes() if codec is MSGPACK_CODEC else numbers.tolist()
-
-    def read(self, status: int, headers: Mapping[str, str], content: bytes, kind: type[T]) -> T:
-        """The answer as a type. Raises RequestError if the request is refused, ServiceError for another status."""
-        codec = CODECS.get(headers.get("Content-Type", "").partition(";")[0], JSON_CODEC)
-        if status == 200:
-            try:
-                return codec.decode(content, kind)
-            except RequestError as error:
-                raise ServiceError(f"{self.url}: the answer cannot be read: {error}", status) from None
-        try:
-            said = codec.decode(content, ErrorAnswer).error
-        except RequestError:
-            said = content[:200].decode(errors="replace")
-        raise self.to_error(status, said)
-
-    def to_error(self, status: int, error: str) -> RequestError | ServiceError:
-        """The error of a status and a message."""
-        if status in OF_REQUEST:
-            return RequestError(error)
-        return ServiceError(f"{self.url}: {status}: {error}", status)
-
-    def read_batch(self, found: BatchAnswer, count: int) -> list[RankAnswer | RequestError | ServiceError]:
-        """The answers to a batch, errors in the places of the requests that were refused."""
-        if len(found.answers) != count:
-            raise ServiceError(f"{self.url}: expected {count} answers; received {len(found.answers)}", 200)
-        return [self._part(part) for part in found.answers]
-
-    def _part(self, part: BatchPart) -> RankAnswer | RequestError | ServiceError:
-        if part.error is not None:
-            return self.to_error(part.status, part.error)
-        return RankAnswer(*(getattr(part, name) for name in RankAnswer.__struct_fields__))
-
-
 AGAIN = frozenset({408, 429, 502, 503, 504})
 """Statuses after which the same request may be answered."""
 
@@ -212,38 +102,34 @@ class RetryPolicy:
                 raise ValueError(f"{name}: expected a number above 0; received {getattr(self, name)!r}")
 
 
-@dataclass
-class Tries:
+class Call:
     """The tries of one call."""
 
-    policy: RetryPolicy
-    count: int = 0
-    began: float = field(default_factory=time.monotonic)
-
-    @property
-    def left(self) -> float:
-        """Seconds until the deadline."""
-        return self.began + self.policy.deadline - time.monotonic()
+    def __init__(self, url: str, policy: RetryPolicy) -> None:
+        """Begin a call, whose deadline counts from now."""
+        self._url, self._policy = url, policy
+        self._count, self._due = 0, time.monotonic() + policy.deadline
 
     def begin(self) -> float:
         """Begin a try, and return its timeout in seconds."""
-        self.count += 1
-        return max(min(self.policy.timeout, self.left), 1e-3)
+        self._count += 1
+        return max(min(self._policy.timeout, self._due - time.monotonic()), 1e-3)
 
-    def pause_after(self, status: int | None, headers: Mapping[str, str]) -> float | None:
-        """Seconds to wait before the next try; None if there is to be none.
+    def pause(self, answer: Any) -> float | None:
+        """Seconds to wait before the next try; None if an answer of `httpx2` is final.
 
-        Args:
-            status: of the answer; None if there was none.
-            headers: of the answer.
+        Raises ServiceError if there is to be no other try after an error of the transport, given as the answer.
         """
-        if self.count >= self.policy.attempts or (status is not None and status not in AGAIN):
-            return None
-        pause = self.policy.pause * 2 ** (self.count - 1) * random.uniform(0.5, 1.0)
-        asked = parse_retry_after(headers.get("Retry-After"))
-        if asked is not None:
-            pause = max(pause, asked)
-        return pause if pause < self.left else None
+        failed = isinstance(answer, Exception)
+        if self._count < self._policy.attempts and (failed or answer.status_code in AGAIN):
+            pause: float = self._policy.pause * 2 ** (self._count - 1) * random.uniform(0.5, 1.0)
+            asked = None if failed else parse_retry_after(answer.headers.get("Retry-After"))
+            pause = pause if asked is None else max(pause, asked)
+            if pause < self._due - time.monotonic():
+                return pause
+        if failed:
+            raise ServiceError(f"{self._url}: no answer after {self._count} tries: {answer!r}")
+        return None
 
 
 def parse_retry_after(value: str | None) -> float | None:
@@ -265,14 +151,11 @@ def parse_retry_after(value: str | None) -> float | None:
     return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
-class ServiceClient:
-    """Ranks by a service. Threads may share it; connections are kept open between calls.
+class _Client:
+    """What both clients share: requests as bytes, answers as types or errors."""
 
-    Example:
-        >>> with ServiceClient("http://127.0.0.1:8000", packed=True) as client:  # doctest: +SKIP
-        ...     client.rank({"user": {"id": 60}, "candidates": [1339, 1242]}).items[0].id
-        1242
-    """
+    _transport: ClassVar[str]
+    """The client of `httpx2` that calls the service."""
 
     def __init__(
         self,
@@ -284,17 +167,115 @@ class ServiceClient:
     ) -> None:
         """
         Args:
-            url: of the service.
+            url: of the service, such as `http://rank.example:8000`.
             token: of the client, if the service asks for one.
             packed: whether to speak MessagePack; JSON otherwise.
             policy: timeouts and retries.
-            options: of `httpx2.Client`, such as `verify` or `limits`.
+            options: of `httpx2.Client`, or `httpx2.AsyncClient`, such as `verify` or `limits`.
 
         Raises MissingExtraError without the extra `client`.
         """
-        self._calls, self._policy = ServiceCalls(url, token, packed), policy or RetryPolicy()
-        self._httpx = require("client", "httpx2", "ServiceClient")
-        self._client = self._httpx.Client(headers=self._calls.headers, **options)
+        self._url, self._policy = url.rstrip("/"), policy or RetryPolicy()
+        self._codec: Codec = MSGPACK_CODEC if packed else JSON_CODEC
+        headers = {"Content-Type": self._codec.content_type, "Accept": self._codec.content_type}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        httpx = require("client", "httpx2", type(self).__name__)
+        self._failure: type[Exception] = httpx.TransportError
+        self._client = getattr(httpx, self._transport)(headers=headers, **options)
+
+    def _encode_query(self, query: Asked) -> bytes:
+        """The first line of a body: a request without candidates. Raises RequestError."""
+        fields = self._fields(query)
+        if fields.get("candidates") is not None:
+            raise RequestError("candidates: are found by `retrieve`; leave them out of the query")
+        return self._encode(fields, JSON_CODEC) + b"\n"
+
+    def _encode_candidates(self, given: Any) -> bytes:
+        """The second line. Raises RequestError."""
+        return self._encode(self._candidates(given, JSON_CODEC), JSON_CODEC)
+
+    def _encode_batch(self, requests: Iterable[Asked]) -> bytes:
+        return self._encode({"requests": [self._fields(request) for request in requests]})
+
+    def _encode(self, body: Any, codec: Codec | None = None) -> bytes:
+        try:
+            return (codec or self._codec).encode(body)
+        except (TypeError, OverflowError, ValueError) as error:
+            raise RequestError(f"request: {error}") from None
+
+    def _fields(self, request: Asked) -> dict[str, Any]:
+        if isinstance(request, Request):
+            fields = msgspec.structs.asdict(request)
+            defaults = msgspec.structs.asdict(Request(user={}))
+            fields = {
+                name: value for name, value in fields.items() if name == "user" or value != defaults[name]
+            }
+        else:
+            fields = dict(request)
+        if fields.get("candidates") is not None:
+            fields["candidates"] = self._candidates(fields["candidates"], self._codec)
+        return fields
+
+    @staticmethod
+    def _candidates(ids: Any, codec: Codec) -> Any:
+        """Candidates as the encoding has them: of MessagePack bytes, if they are whole numbers."""
+        numbers: Longs | None = None
+        if isinstance(ids, np.ndarray):
+            if ids.ndim != 1 or ids.dtype.kind not in "iu":
+                raise RequestError(
+                    f"candidates: expected an array of whole numbers; received {ids.dtype} of shape {ids.shape}"
+                )
+            numbers = ids.astype(np.int64)
+        elif codec is MSGPACK_CODEC and isinstance(ids, list):
+            numbers = as_int64(ids)
+        if numbers is None or not len(numbers):
+            return ids if numbers is None else []
+        return numbers.astype("<i8").tobytes() if codec is MSGPACK_CODEC else numbers.tolist()
+
+    def _read(self, answer: Any, kind: type[T]) -> T:
+        """The answer as a type. Raises RequestError if the request is refused, ServiceError for another status."""
+        status, content = answer.status_code, answer.content
+        codec = CODECS.get(answer.headers.get("Content-Type", "").partition(";")[0], JSON_CODEC)
+        if status == 200:
+            try:
+                return codec.decode(content, kind)
+            except RequestError as error:
+                raise ServiceError(f"{self._url}: the answer cannot be read: {error}", status) from None
+        try:
+            said = codec.decode(content, ErrorAnswer).error
+        except RequestError:
+            said = content[:200].decode(errors="replace")
+        raise self._to_error(status, said)
+
+    def _to_error(self, status: int, error: str) -> RequestError | ServiceError:
+        """The error of a status and a message."""
+        if status in OF_REQUEST:
+            return RequestError(error)
+        return ServiceError(f"{self._url}: {status}: {error}", status)
+
+    def _read_batch(self, answer: BatchAnswer, count: int) -> list[RankAnswer | RequestError | ServiceError]:
+        """The answers to a batch, errors in the places of the requests that were refused."""
+        if len(answer.answers) != count:
+            raise ServiceError(f"{self._url}: expected {count} answers; received {len(answer.answers)}", 200)
+        return [self._part(part) for part in answer.answers]
+
+    def _part(self, part: BatchPart) -> RankAnswer | RequestError | ServiceError:
+        if part.error is not None:
+            return self._to_error(part.status, part.error)
+        return RankAnswer(*(getattr(part, name) for name in RankAnswer.__struct_fields__))
+
+
+class ServiceClient(_Client):
+    """Ranks by a service. Threads may share it; connections are kept open between calls.
+
+    Example:
+        >>> with ServiceClient("http://127.0.0.1:8000", packed=True) as client:  # doctest: +SKIP
+        ...     client.rank({"user": {"id": 60}, "candidates": [1339, 1242]}).items[0].id
+        1242
+    """
+
+    _transport = "Client"
 
     def __enter__(self) -> Self:
         return self
@@ -318,7 +299,7 @@ class ServiceClient:
             RequestError: the service refuses the request.
             ServiceError: it refuses the client, or does not answer in time, however often it is asked.
         """
-        return self._post("/rank", self._calls.encode(request), RankAnswer)
+        return self._post("/rank", self._encode(self._fields(request)), RankAnswer)
 
     def rank_ahead(self, query: Asked, retrieve: Callable[[], Any]) -> RankAnswer:
         """Rank a request whose candidates are still to be found: the service reads its query meanwhile.
@@ -329,12 +310,12 @@ class ServiceClient:
 
         Raises as `rank`, and what `retrieve` raises.
         """
-        first, candidate_lines = self._calls.encode_query(query), list[bytes]()
+        first, candidate_lines = self._encode_query(query), list[bytes]()
 
         def lines() -> Iterator[bytes]:
             yield first
             if not candidate_lines:
-                candidate_lines.append(self._calls.encode_candidates(retrieve()))
+                candidate_lines.append(self._encode_candidates(retrieve()))
             yield candidate_lines[0]
 
         return self._post("/rank/ahead", lines, RankAnswer, LINES)
@@ -347,8 +328,8 @@ class ServiceClient:
 
         Raises as `rank`, if the whole batch is refused.
         """
-        body = self._calls.encode_batch(requests)
-        return self._calls.read_batch(self._post("/rank/batch", body, BatchAnswer), len(requests))
+        body = self._encode_batch(requests)
+        return self._read_batch(self._post("/rank/batch", body, BatchAnswer), len(requests))
 
     def _post(
         self,
@@ -357,24 +338,22 @@ class ServiceClient:
         kind: type[T],
         headers: Mapping[str, str] | None = None,
     ) -> T:
-        tries, url = Tries(self._policy), self._calls.url + path
+        call = Call(self._url + path, self._policy)
         while True:
-            status, answer_headers, error = None, dict[str, str](), ""
             body = content if isinstance(content, bytes) else content()
             try:
-                answer = self._client.post(url, content=body, headers=headers, timeout=tries.begin())
-                status, answer_headers = answer.status_code, answer.headers
-            except self._httpx.TransportError as failed:
-                error = f"{url}: no answer after {tries.count} tries: {failed!r}"
-            pause = tries.pause_after(status, answer_headers) if status != 200 else None
+                answer: Any = self._client.post(
+                    self._url + path, content=body, headers=headers, timeout=call.begin()
+                )
+            except self._failure as error:
+                answer = error
+            pause = call.pause(answer)
             if pause is None:
-                if status is None:
-                    raise ServiceError(error)
-                return self._calls.read(status, answer_headers, answer.content, kind)
+                return self._read(answer, kind)
             time.sleep(pause)
 
 
-class AsyncServiceClient:
+class AsyncServiceClient(_Client):
     """Ranks by a service. Tasks may share it; connections are kept open between calls.
 
     Example:
@@ -383,27 +362,7 @@ class AsyncServiceClient:
         1242
     """
 
-    def __init__(
-        self,
-        url: str,
-        token: str | None = None,
-        packed: bool = False,
-        policy: RetryPolicy | None = None,
-        **options: Any,
-    ) -> None:
-        """
-        Args:
-            url: of the service.
-            token: of the client, if the service asks for one.
-            packed: whether to speak MessagePack; JSON otherwise.
-            policy: timeouts and retries.
-            options: of `httpx2.AsyncClient`, such as `verify` or `limits`.
-
-        Raises MissingExtraError without the extra `client`.
-        """
-        self._calls, self._policy = ServiceCalls(url, token, packed), policy or RetryPolicy()
-        self._httpx = require("client", "httpx2", "AsyncServiceClient")
-        self._client = self._httpx.AsyncClient(headers=self._calls.headers, **options)
+    _transport = "AsyncClient"
 
     async def __aenter__(self) -> Self:
         return self
@@ -427,7 +386,7 @@ class AsyncServiceClient:
             RequestError: the service refuses the request.
             ServiceError: it refuses the client, or does not answer in time, however often it is asked.
         """
-        return await self._post("/rank", self._calls.encode(request), RankAnswer)
+        return await self._post("/rank", self._encode(self._fields(request)), RankAnswer)
 
     async def rank_ahead(self, query: Asked, retrieve: Callable[[], Awaitable[Any]]) -> RankAnswer:
         """Rank a request whose candidates are still to be found: the service reads its query meanwhile.
@@ -438,12 +397,12 @@ class AsyncServiceClient:
 
         Raises as `rank`, and what `retrieve` raises.
         """
-        first, candidate_lines = self._calls.encode_query(query), list[bytes]()
+        first, candidate_lines = self._encode_query(query), list[bytes]()
 
         async def lines() -> AsyncIterator[bytes]:
             yield first
             if not candidate_lines:
-                candidate_lines.append(self._calls.encode_candidates(await retrieve()))
+                candidate_lines.append(self._encode_candidates(await retrieve()))
             yield candidate_lines[0]
 
         return await self._post("/rank/ahead", lines, RankAnswer, LINES)
@@ -456,8 +415,8 @@ class AsyncServiceClient:
 
         Raises as `rank`, if the whole batch is refused.
         """
-        body = self._calls.encode_batch(requests)
-        return self._calls.read_batch(await self._post("/rank/batch", body, BatchAnswer), len(requests))
+        body = self._encode_batch(requests)
+        return self._read_batch(await self._post("/rank/batch", body, BatchAnswer), len(requests))
 
     async def _post(
         self,
@@ -466,20 +425,18 @@ class AsyncServiceClient:
         kind: type[T],
         headers: Mapping[str, str] | None = None,
     ) -> T:
-        tries, url = Tries(self._policy), self._calls.url + path
+        call = Call(self._url + path, self._policy)
         while True:
-            status, answer_headers, error = None, dict[str, str](), ""
             body = content if isinstance(content, bytes) else content()
             try:
-                answer = await self._client.post(url, content=body, headers=headers, timeout=tries.begin())
-                status, answer_headers = answer.status_code, answer.headers
-            except self._httpx.TransportError as failed:
-                error = f"{url}: no answer after {tries.count} tries: {failed!r}"
-            pause = tries.pause_after(status, answer_headers) if status != 200 else None
+                answer: Any = await self._client.post(
+                    self._url + path, content=body, headers=headers, timeout=call.begin()
+                )
+            except self._failure as error:
+                answer = error
+            pause = call.pause(answer)
             if pause is None:
-                if status is None:
-                    raise ServiceError(error)
-                return self._calls.read(status, answer_headers, answer.content, kind)
+                return self._read(answer, kind)
             await asyncio.sleep(pause)
 
 

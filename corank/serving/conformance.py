@@ -1,8 +1,7 @@
 """Test cases for readers of bundles in other languages: requests, and what the funnel makes of each, step by step.
 
-Requests → cases: each with its encoded rows, logits, values and answer, as plain JSON (docs/bundle-format.md).
-
-Compares the results of a reader in another language with test cases, step by step.
+A case has encoded rows, logits, values and the answer as plain JSON (docs/bundle-format.md). What a reader made of a
+case is compared with it.
 """
 
 import json
@@ -17,7 +16,7 @@ import numpy as np
 from corank.core.errors import RequestError
 from corank.core.files import atomic_file
 from corank.core.ragged import Ragged, Rows, Vectors
-from corank.core.types import Floats, Longs
+from corank.core.types import Longs
 from corank.features.encoding import RowFeatures
 from corank.features.schema import Schema
 from corank.serving.funnel.funnel import Funnel
@@ -69,7 +68,8 @@ def make_case(funnel: Funnel, request: Mapping[str, Any]) -> dict[str, Any]:
         "described": plain_rows(encoded.items.rows(described), schema.record_features),
         "cross": plain_rows(funnel.request_encoder.cross(encoded, everyone), schema.row_features("cross")),
         "events": {
-            name: {"rows": plain_rows(rows, _event_features(schema, name)), **_ages(encoded.ages.get(name))}
+            name: {"rows": plain_rows(rows, _event_features(schema, name))}
+            | ({"ages": encoded.ages[name].tolist()} if name in encoded.ages else {})
             for name, rows in encoded.histories.items()
         },
         "stages": {
@@ -88,10 +88,6 @@ def _event_features(schema: Schema, history: str) -> RowFeatures:
     """The features of an encoded event: those of its item's record, then the codes of its own attributes."""
     record = schema.record_features
     return replace(record, ids=(*record.ids, *schema.parallels_of(history)))
-
-
-def _ages(ages: Floats | None) -> dict[str, list[float]]:
-    return {} if ages is None else {"ages": ages.tolist()}
 
 
 def plain_rows(rows: Rows, placed: RowFeatures) -> list[dict[str, Any]]:

@@ -33,7 +33,6 @@ from corank.features.log_schema import (
     read_levels,
     value_column,
 )
-from corank.features.schema import Schema
 from corank.serving.funnel.request import Request
 
 
@@ -89,11 +88,6 @@ class RequestTables:
         return opened
 
     @property
-    def schema(self) -> Schema:
-        """The bundle's features."""
-        return self.manifest.declared
-
-    @property
     def user_columns(self) -> list[str]:
         """The columns of the table of users that the bundle reads."""
         columns = dict.fromkeys(column for _, column in self._columns("users"))
@@ -102,23 +96,23 @@ class RequestTables:
     @property
     def together(self) -> list[str]:
         """The columns of `rows` by which they are spread: a user's requests see one another if there are histories."""
-        histories = self.schema.histories().values()
+        histories = self.manifest.declared.histories().values()
         derived = any(history.lists is None and history.table is None for history in histories)
         return [USER] if derived else list(request_columns(self.data).values())
 
     def rows(self) -> list[pl.Expr]:
         """Select what is needed of a row of the log."""
-        return log_columns(self.log, self.data, self.schema, self.manifest.sources)
+        return log_columns(self.log, self.data, self.manifest.declared, self.manifest.sources)
 
     def _columns(self, source: Source) -> Iterator[tuple[str, str]]:
         """Features of a source, and their columns."""
         for name, origin in self.manifest.sources.items():
             if origin == source:
-                yield from ((name, column) for column in self.schema.columns_of(name))
+                yield from ((name, column) for column in self.manifest.declared.columns_of(name))
 
     def group(self, rows: pl.DataFrame) -> "RequestGroup":
         """Bring the rows of a partition together by request. Raises DataError for rows that contradict one another."""
-        constant = constant_columns(self.data, self.schema, self.manifest.sources)
+        constant = constant_columns(self.data, self.manifest.declared, self.manifest.sources)
         return RequestGroup(self, GroupedRequests.group(rows, self.data, constant))
 
 
@@ -234,53 +228,66 @@ class RequestGroup:
 
     def _histories(self, first: pl.DataFrame) -> dict[str, list[list[Any]]]:
         """By history, what each request sees of its user's events, the oldest first: (R,) each."""
-        histories, rows = self.log.schema.histories(), self.grouped.rows
-        if not histories:
-            return {}
-        labels, data = read_labels(rows, self.log.data), self.log.data
-        cuts, parallels = {}, self.log.schema.parallels().items()
-        for name, history in histories.items():
-            beside = self.log.schema.column_names(feature for feature, of in parallels if of == name)
-            if history.table is not None:
-                columns = EventColumns.of(data.events[history.table], data, history)
-                events = read_user_events(self.log.events[history.table], columns, first[USER], beside)
-            elif history.lists is None:
-                events = rows.filter(find_events(history.event, rows, labels, data))
-            else:
-                continue
-            timed = bool(beside) or name in self.log.manifest.timed_histories
-            cuts[name] = cut_history(history, first, events, beside, data, timed)
-        return cuts
+        log = self.log
+        cut = cut_histories(log.manifest, log.data, log.events, first, self.grouped.rows)
+        return {name: events.to_list() for name, events in cut.items()}
 
 
-def read_user_events(
+def cut_histories(
+    manifest: BundleManifest,
+    data: DataSettings,
+    tables: Mapping[str, Table],
+    requests: pl.DataFrame,
+    logged: pl.DataFrame | None,
+) -> dict[str, pl.Series]:
+    """Cut the histories that are made of a log or of tables of events: by name a list for each request, (R,).
+
+    Args:
+        manifest: of the bundle.
+        data: the settings of the log.
+        tables: those of events, by name.
+        requests: USER and TIME: (R,).
+        logged: candidates of their users, as in `log_columns`; None if no history is made of them.
+
+    Returns:
+        The events of each request, the oldest first: an item's id, or `id`, `time` and attributes.
+    """
+    schema, cut = manifest.declared, dict[str, pl.Series]()
+    labels = None if logged is None else read_labels(logged, data)
+    for name, history in schema.histories().items():
+        beside = schema.column_names(schema.parallels_of(name))
+        if history.table is not None:
+            columns = EventColumns.of(data.events[history.table], data, history)
+            events = _read_events(tables[history.table], columns, requests[USER], beside)
+        elif history.lists is None and logged is not None and labels is not None:
+            events = logged.filter(find_events(history.event, logged, labels, data))
+        else:
+            continue
+        seen: list[str | pl.Expr] = [ITEM]
+        if beside or name in manifest.timed_histories:
+            seen = [pl.struct(pl.col(ITEM).alias("id"), pl.col(TIME).alias("time"), *beside)]
+        cut[name] = _cut_history(history, requests, events, seen, data)
+    return cut
+
+
+def _read_events(
     table: Table, columns: EventColumns, users: pl.Series, beside: Sequence[str]
 ) -> pl.DataFrame:
     """Read the events of some users: USER, ITEM, TIME, ROW, and the columns `beside`."""
-    wanted = [*columns.select(table), *(pl.col(column) for column in beside)]
+    wanted = [*columns.select(table), *map(pl.col, beside)]
     chosen = pl.LazyFrame({USER: users.unique()})
     numbered = table.frame.select(wanted).with_row_index(ROW)
     return table.collect(numbered.join(chosen, on=USER, how="semi"))
 
 
-def cut_history(
+def _cut_history(
     history: History,
     requests: pl.DataFrame,
     events: pl.DataFrame,
-    beside: Sequence[str],
+    seen: Sequence[str | pl.Expr],
     data: DataSettings,
-    timed: bool,
-) -> list[list[Any]]:
-    """Cut a history for R requests: the events of each, the oldest first.
-
-    Args:
-        history: which events.
-        requests: USER and TIME: (R,).
-        events: of their users: USER, ITEM, TIME, ROW.
-        beside: columns of `events` that are attributes of events.
-        data: the settings of the log.
-        timed: whether each event is an object, with its time and attributes, rather than an item's id.
-    """
+) -> pl.Series:
+    """Cut a history for R requests from the events of their users: what is `seen` of each."""
     users = requests[USER].unique().sort()
     events = events.sort(USER, TIME, ROW)
     offsets = np.append(events[USER].search_sorted(users).to_numpy().astype(np.int64), len(events))
@@ -290,11 +297,6 @@ def cut_history(
         requests[TIME].to_numpy(),
         data,
     )
-    seen = (
-        events[ITEM]
-        if not timed
-        else events.select(
-            pl.struct(pl.col(ITEM).alias("id"), pl.col(TIME).alias("time"), *beside)
-        ).to_series()
-    )
-    return [seen[a : a + n].to_list() for a, n in zip(start.tolist(), length.tolist(), strict=True)]
+    values = events.select(seen).to_series()
+    lists = [values[a : a + n] for a, n in zip(start.tolist(), length.tolist(), strict=True)]
+    return pl.Series(lists, dtype=pl.List(values.dtype))

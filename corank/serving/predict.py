@@ -1,10 +1,8 @@
 """Predictions of a log by tasks: rows are spread by request, and each partition becomes a file.
 
+Requests from before a bundle's snapshots are predicted by what the packed data know of their time.
+
 Letters: C candidates of a partition · n candidates of a request.
-
-What packed data know of the time before a bundle's snapshots, by which older requests are predicted.
-
-The meaning of the columns of predictions, kept in each of their Parquet files.
 """
 
 import shutil
@@ -14,9 +12,8 @@ from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-import msgspec
 import numpy as np
 import polars as pl
 
@@ -40,6 +37,7 @@ from corank.features.log_schema import ITEM, DataSettings, value_column
 from corank.features.priors import PriorSnapshots
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
+from corank.serving.log.log_format import FileColumns
 from corank.serving.log_requests import RequestGroup, RequestTables
 
 
@@ -91,13 +89,10 @@ class PackedPast:
         return pl.Series(ids, dtype=self.packed.item_versions.ids.values.dtype)
 
 
-_KEY = "corank.predictions"
-"""The entry of a Parquet file's metadata."""
-
-
-class ScoreColumns(msgspec.Struct, frozen=True):
+class ScoreColumns(FileColumns, frozen=True):
     """The columns of a table of scores that are no scores."""
 
+    entry: ClassVar[str] = "corank.predictions"
     request: tuple[str, ...]
     """Of the request key."""
     user: str
@@ -109,19 +104,6 @@ class ScoreColumns(msgspec.Struct, frozen=True):
         """Those of predictions of a log."""
         labels = dict.fromkeys(label.column for label in data.labels.values())
         return cls(tuple(data.request), data.user, data.item, tuple(labels))
-
-    @classmethod
-    def read(cls, file: Path) -> Self | None:
-        """Read those of a file; None if `corank predict` did not write it. Raises DataError if it is damaged."""
-        try:
-            text = pl.read_parquet_metadata(file).get(_KEY)
-            return None if text is None else msgspec.json.decode(text, type=cls)
-        except (OSError, pl.exceptions.PolarsError, msgspec.DecodeError, msgspec.ValidationError) as error:
-            raise DataError(f"{file}: cannot be read as Parquet: {error}") from None
-
-    def metadata(self) -> dict[str, str]:
-        """The entry of a Parquet file's metadata."""
-        return {_KEY: msgspec.json.encode(self).decode()}
 
 
 PARTITION = 2**18
@@ -274,23 +256,21 @@ def _open_tables(
     events: Mapping[str, str] | None,
     facts: bool,
 ) -> RequestTables:
-    """Open the tables, and check their keys. Raises DataError."""
-    table = None if users is None else _open_users(users, manifest)
+    """Open the tables. Raises DataError if a column that identifies is null or has fractions, or a label is none."""
+    table = None
+    if users is not None:
+        table = Table.scan("users", users, Path())
+        table = with_vector_files(table, manifest.user, manifest.declared, Path(), only_absent=True)
     tables = RequestTables.open(manifest, scan_log(manifest.data, Path(), log), table, events, measured=facts)
-    _check_keys(tables)
-    return tables
-
-
-def _check_keys(tables: RequestTables) -> None:
-    """Raise DataError if a column that identifies is null or has fractions, or a label or level is none."""
-    log, data = tables.log, tables.data
+    rows, data = tables.log, tables.data
     keys = list(dict.fromkeys([*data.request, data.user, data.item, data.time]))
-    measured = [*weight_checks(log, data), *propensity_checks(log, data)]
-    check_rows(log, [*whole_checks(log, keys), *label_checks(log, data), *measured])
-    nulls = log.collect(log.frame.select(pl.col(keys).null_count())).row(0)
+    measured = [*weight_checks(rows, data), *propensity_checks(rows, data)]
+    check_rows(rows, [*whole_checks(rows, keys), *label_checks(rows, data), *measured])
+    nulls = rows.collect(rows.frame.select(pl.col(keys).null_count())).row(0)
     for column, count in zip(keys, nulls, strict=True):
         if count:
             raise DataError(f"data.log: column '{column}' is null in {count:,} rows; leave these out")
+    return tables
 
 
 def _check_times(tables: RequestTables, packed: PackedDataset | None) -> None:
@@ -308,9 +288,3 @@ def _check_times(tables: RequestTables, packed: PackedDataset | None) -> None:
             f"after them, such as their own labels, would predict them; {way}leave them out, or give --as-served to "
             "score them as a service does now"
         )
-
-
-def _open_users(source: str, manifest: BundleManifest) -> Table:
-    """Open the table of users, with its files of vectors."""
-    users = Table.scan("users", source, Path())
-    return with_vector_files(users, manifest.data.user, manifest.declared, Path(), only_absent=True)

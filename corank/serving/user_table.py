@@ -20,19 +20,13 @@ from corank.data.log_rows import log_columns, request_columns, scan_log
 from corank.data.point_in_time import VersionedRows
 from corank.data.tables import Table
 from corank.data.validate import check_rows, label_checks, whole_checks
-from corank.features.history_events import History
-from corank.features.log_schema import ITEM, ROW, TIME, USER, DataSettings, find_events, read_labels
+from corank.features.log_schema import ITEM, ROW, TIME, USER, DataSettings
 from corank.features.schema import Schema
-from corank.serving.log_requests import (
-    cut_history,
-    needed_settings,
-    open_event_tables,
-    read_user_events,
-)
+from corank.serving.log_requests import cut_histories, needed_settings, open_event_tables
 from corank.serving.store.users import user_columns
 
 BLOCK = 100_000
-"""Users whose events are held at once."""
+"""Users whose events are in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +84,10 @@ class UserSources:
 
     def list_users(self) -> pl.Series:
         """List the users of all tables, ascending. Raises DataError if their ids are of several types."""
-        series = [
-            table.collect(table.frame.select(user.alias(USER)).unique())[USER]
-            for table, user, _ in self._keys()
-        ]
+        keys = [(table, user) for table, user, _ in self._keys()]
         if self.users is not None:
-            key = self.users.key(self.data.user).alias(USER)
-            series.append(self.users.collect(self.users.frame.select(key).unique())[USER])
+            keys.append((self.users, self.users.key(self.data.user)))
+        series = [table.collect(table.frame.select(key.alias(USER)).unique())[USER] for table, key in keys]
         if len(kinds := {str(ids.dtype) for ids in series}) > 1:
             raise DataError(
                 f"column '{self.data.user}': ids of users are {' and '.join(sorted(kinds))}; one is needed"
@@ -117,25 +108,8 @@ class UserSources:
         """Read what U users have at a time, ms UTC: their histories, and the columns of the table of users."""
         requests = pl.DataFrame({USER: users, TIME: np.full(len(users), until)})
         columns: dict[str, Any] = {self.data.user: users}
-        schema, parallels = self.manifest.declared, self.manifest.declared.parallels().items()
         logged = None if self.log is None else self._read_log(self.log, users)
-        for name, history in schema.histories().items():
-            beside = schema.column_names(feature for feature, of in parallels if of == name)
-            if history.table is not None:
-                of = EventColumns.of(self.data.events[history.table], self.data, history)
-                events = read_user_events(self.events[history.table], of, users, beside)
-            elif history.lists is None and logged is not None:
-                events = self._select(logged, history)
-            else:
-                continue
-            timed = bool(beside) or name in self.manifest.timed_histories
-            values = cut_history(history, requests, events, beside, self.data, timed)
-            kind = events[ITEM].dtype
-            if timed:
-                fields = {"id": kind, "time": pl.Int64()} | {c: events[c].dtype for c in beside}
-                columns[name] = pl.Series(values, dtype=pl.List(pl.Struct(fields)))
-            else:
-                columns[name] = pl.Series(values, dtype=pl.List(kind))
+        columns |= cut_histories(self.manifest, self.data, self.events, requests, logged)
         return pl.DataFrame(columns | self._read_columns(users, until, columns))
 
     def _read_columns(self, users: pl.Series, until: int, made: Mapping[str, Any]) -> dict[str, pl.Series]:
@@ -156,10 +130,6 @@ class UserSources:
         return rows.unique(
             [*request_columns(self.data).values(), ITEM, TIME], keep="first", maintain_order=True
         )
-
-    def _select(self, rows: pl.DataFrame, history: History) -> pl.DataFrame:
-        """The candidates that are events of a history."""
-        return rows.filter(find_events(history.event, rows, read_labels(rows, self.data), self.data))
 
 
 def write_users(

@@ -7,8 +7,7 @@ import polars as pl
 import pytest
 
 import corank
-from corank.bundle import catalogue_vectors as older_rows
-from corank.bundle import catalogue_vectors as vectors
+from corank.bundle import catalogue_vectors
 from corank.bundle.catalogue_vectors import write_catalogue
 from corank.core.errors import ConfigError, DataError
 from corank.engine.base import open_engine
@@ -25,32 +24,20 @@ def case() -> Case:
     return shared_case(DERIVED)
 
 
-def held(case: Case, stage: str) -> dict[object, list[float]]:
-    """Item → its vector in the bundle."""
-    (layer,) = case.funnel.request_encoder.items.layers
-    return dict(
-        zip(layer.records.ids.values.to_list(), layer.parts[f"{stage}.vector"].decode().tolist(), strict=True)
-    )
-
-
 def test_vectors_are_those_of_the_bundle(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vectors, "RANGE", 7)  # several tasks
-    known = held(case, "prerank")
-    done: list[int] = []
-    written = corank.vectors(
-        case.base / "bundle",
-        str(case.base / "items.parquet"),
-        tmp_path / "out" / "vectors.parquet",
-        lambda now, total: done.append(now),
-    )
-    table = pl.read_parquet(tmp_path / "out" / "vectors.parquet")
+    monkeypatch.setattr(catalogue_vectors, "RANGE", 7)  # several tasks
+    (layer,) = case.funnel.request_encoder.items.layers
+    known = layer.records.ids.values.to_list()
+    out, done = tmp_path / "out" / "vectors.parquet", list[int]()
+    items = str(case.base / "items.parquet")
+    written = corank.vectors(case.base / "bundle", items, out, lambda now, total: done.append(now))
+    table = pl.read_parquet(out)
     key = case.funnel.manifest.item
     assert written == len(table) == done[-1] and len(done) > 1
-    assert table[key].n_unique() == len(table) >= len(known)
-    for item, vector in table.select(key, "vector.prerank").iter_rows():
-        if item in known:
-            np.testing.assert_allclose(vector, known[item], atol=1e-6)
-    assert set(table[key]) >= known.keys()
+    assert table[key].n_unique() == len(table) and set(table[key]) >= set(known)
+    of_known = pl.DataFrame({key: known}).join(table, on=key, maintain_order="left")["vector.prerank"]
+    expected = layer.parts["prerank.vector"].decode()
+    np.testing.assert_allclose(of_known.to_numpy(), expected, atol=1e-6)
 
 
 def test_every_item_part_is_that_of_the_bundle(
@@ -61,7 +48,7 @@ def test_every_item_part_is_that_of_the_bundle(
     assert set(layer.parts) == {"prerank.vector", "rank.item"}
     options = [word for name in layer.parts for word in ("--part", name)]
     code, _, err = run_corank(capsys, "vectors", trained_bundle, world / "items.parquet", out, *options)
-    assert code == 0, err
+    assert code == 0 and f"{out}: {len(pl.read_parquet(out)):,} items" in err
     table = pl.read_parquet(out)
     assert table.columns[1:] == ["vector.prerank", "item.rank"]
     rows = pl.DataFrame({table.columns[0]: ids, "row": range(len(ids))})
@@ -100,9 +87,9 @@ def many_versions(case: Case, folder: Path) -> pl.DataFrame:
 def test_any_engine_writes_the_same_bytes_of_the_newest_rows(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vectors, "RANGE", 23)
-    monkeypatch.setattr(vectors, "BATCH", 10)
-    monkeypatch.setattr(older_rows, "PARTITION", 40)
+    monkeypatch.setattr(catalogue_vectors, "RANGE", 23)
+    monkeypatch.setattr(catalogue_vectors, "BATCH", 10)
+    monkeypatch.setattr(catalogue_vectors, "PARTITION", 40)
     newest, bundle = many_versions(case, tmp_path), case.base / "bundle"
     newest.drop("valid_from").write_parquet(tmp_path / "newest.parquet")
     source = str(tmp_path / "items.*.parquet")
@@ -123,13 +110,6 @@ def test_any_engine_writes_the_same_bytes_of_the_newest_rows(
             inline[f"vector.{stage}"].to_numpy(), expected[f"vector.{stage}"].to_numpy(), atol=1e-6
         )
     assert not list(tmp_path.glob(".partial-*"))
-
-
-def test_the_command(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert case.funnel
-    out = tmp_path / "vectors.parquet"
-    code, _, err = run_corank(capsys, "vectors", case.base / "bundle", case.base / "items.parquet", out)
-    assert code == 0 and f"{out}: {len(pl.read_parquet(out)):,} items" in err
 
 
 @pytest.mark.parametrize(

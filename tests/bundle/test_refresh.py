@@ -1,6 +1,7 @@
 """Refreshing: a bundle brought forward by a newer log is what packing all of it would have given."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,12 +12,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-import torch
 from scipy.special import expit
 
 import corank
 from corank.bundle.bundle import Bundle
-from corank.bundle.content import read_snapshots, record_inputs
+from corank.bundle.content import read_snapshots
 from corank.bundle.item_records import ItemRecords
 from corank.core.errors import DataError
 from corank.core.ragged import Rows
@@ -30,7 +30,6 @@ from corank.training.run import Run
 from tests.support.cases import Case
 from tests.support.command_line import run_corank
 from tests.support.exported_graphs import graphs_of
-from tests.support.models import table_set, two_tower
 from tests.support.random_worlds import DAY, DERIVED, HOUR
 from tests.support.shared import shared_case
 from tests.support.waiting import PATIENCE
@@ -46,13 +45,16 @@ def case() -> Case:
     return shared_case(DERIVED)
 
 
-@pytest.fixture(scope="module")
-def exported(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("exported") / "bundle"
+def export_early(case: Case, path: Path) -> Path:
     early = replace(case.packed, manifest=case.packed.manifest.model_copy(update={"last": BEGIN}))
     with graphs_of(case.base / "bundle"):
         export_bundle(path, case.config, early, case.model, case.calibrators)
     return path
+
+
+@pytest.fixture(scope="module")
+def exported(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_early(case, tmp_path_factory.mktemp("exported") / "bundle")
 
 
 def test_export_until_a_later_time_knows_the_last_day(case: Case, tmp_path: Path) -> None:
@@ -98,16 +100,13 @@ def records(bundle: Bundle) -> ItemRecords:
 
 def plain(rows: Rows) -> list[Any]:
     lists = [[values.length.tolist(), values.flat().tolist()] for values in rows.lists]
-    vectors = [column.with_missing().tolist() for column in rows.vectors]
-    return [rows.ids.tolist(), rows.numbers.tolist(), lists, vectors]
+    return [rows.ids.tolist(), rows.numbers.tolist(), lists]
 
 
 # All of a log
 
 
-@pytest.mark.parametrize(
-    ("until", "moment"), [(None, 4 * DAY - HOUR), ("1970-01-05", 4 * DAY), ("1970-01-06T07:30", 5 * DAY)]
-)
+@pytest.mark.parametrize(("until", "moment"), [(None, 4 * DAY - HOUR), ("1970-01-06T07:30", 5 * DAY)])
 def test_priors_are_those_that_packing_counts(
     case: Case, bundle: Path, until: str | None, moment: int
 ) -> None:
@@ -121,26 +120,11 @@ def test_priors_are_those_that_packing_counts(
     assert (before.manifest.items_seq, after.manifest.items_seq) == (1, 2)
 
 
-def test_records_and_vectors_are_of_the_new_priors(case: Case, bundle: Path) -> None:
-    before = Bundle.open(bundle)
-    after = corank.refresh(bundle, str(case.base / "log.parquet"), until="1970-01-05").bundle
-    now = case.packed.priors.as_of(case.packed.schema, 4 * DAY)
-    expected = ItemRecords.of_packed(case.packed, now, *case.packed.newest_items())
-    assert plain(records(after).rows) == plain(expected.rows) != plain(records(before).rows)
-    assert records(after).ids.values.to_list() == list(range(16))
-    inputs = record_inputs(case.model.layout, expected.rows, table_set(case.model))
-    assert list(inputs) == ["item", "snapshot"]
-    with torch.no_grad():
-        tensors = (torch.from_numpy(x) for x in inputs.values())
-        vectors = two_tower(case.model).record_vectors(*tensors).numpy()
-    old, new = (np.load(b.folder / "items" / "part.prerank.vector.npy") for b in (before, after))
-    np.testing.assert_allclose(new, vectors, atol=1e-5)
-    assert np.abs(new - old).max() > 0.01
-
-
 def test_a_refreshed_funnel_scores_as_the_training_model_does(case: Case, bundle: Path) -> None:
-    stale = Funnel.open(bundle)
+    stale, asked = Funnel.open(bundle), case.request("test", 3)
+    answer = stale.rank(asked)
     corank.refresh(bundle, str(case.base / "log.parquet"), until="1970-01-04")
+    assert stale.rank(asked) == answer  # who reads the content before still can
     fresh, theirs = Funnel.open(bundle), predict_split(case.model, case.packed, "test")
     start, far = theirs.requests.start, 0.0
     for number in range(len(start) - 1):
@@ -152,16 +136,6 @@ def test_a_refreshed_funnel_scores_as_the_training_model_does(case: Case, bundle
                 np.testing.assert_allclose(ours, expected, atol=1e-5)
                 far = max(far, np.abs(olds - expected).max())
     assert far > 0.01
-
-
-def test_who_reads_the_content_before_still_can(case: Case, bundle: Path) -> None:
-    reader, request = Funnel.open(bundle), Request.parse(case.request("test", 3))
-    answer = reader.rank(request)
-    corank.refresh(bundle, str(case.base / "log.parquet"), until="1970-01-04")
-    again = Funnel.open(bundle).rank(request)
-    assert reader.rank(request) == answer
-    assert (answer["items_seq"], again["items_seq"]) == (1, 2)
-    assert [i["score"] for i in again["items"]] != [i["score"] for i in answer["items"]]
 
 
 def test_a_log_that_closes_no_later_period_changes_no_prior(case: Case, bundle: Path) -> None:
@@ -182,6 +156,7 @@ def test_days_one_after_another_are_all_at_once(case: Case, bundle: Path, tmp_pa
     """Each with the day before, of which some clicks came late."""
     log, whole = pl.read_parquet(case.base / "log.parquet"), Path(shutil.copytree(bundle, tmp_path / "whole"))
     days = {str(day): some for (day,), some in log.group_by(pl.col("time") // DAY, maintain_order=True)}
+    days["2"] = pl.concat([days["2"], days["2"][::-3]])  # duplicates count once
     for day in "123":
         days[day].write_parquet(tmp_path / f"day{day}.parquet")
     corank.refresh(bundle, f"{tmp_path}/day[12].parquet", until="1970-01-04")
@@ -190,13 +165,6 @@ def test_days_one_after_another_are_all_at_once(case: Case, bundle: Path, tmp_pa
     assert priors(pieces) == priors(once)
     assert plain(records(pieces).rows) == plain(records(once).rows)
     assert (pieces.manifest.items_seq, once.manifest.items_seq) == (3, 2)
-
-
-def test_exact_duplicates_count_once(case: Case, bundle: Path, tmp_path: Path) -> None:
-    log = pl.read_parquet(case.base / "log.parquet")
-    pl.concat([log, log[::-3]]).write_parquet(tmp_path / "twice.parquet")
-    after = corank.refresh(bundle, str(tmp_path / "twice.parquet"), until="1970-01-05").bundle
-    assert priors(after) == counts(case.packed.priors.as_of(case.packed.schema, 4 * DAY))
 
 
 def test_newer_items_bring_the_columns_of_a_value(case: Case, bundle: Path, tmp_path: Path) -> None:
@@ -229,10 +197,9 @@ except BundleError as error:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("limit", [300, 10_000])
-def test_full_disk_leaves_the_bundle_untouched(case: Case, bundle: Path, limit: int) -> None:
+def test_full_disk_leaves_the_bundle_untouched(case: Case, bundle: Path) -> None:
     before = content(bundle)
-    command = [sys.executable, "-c", FULL, str(bundle), str(case.base / "log.parquet"), str(limit)]
+    command = [sys.executable, "-c", FULL, str(bundle), str(case.base / "log.parquet"), "10000"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=os.environ)
     assert done.stderr == ""
     assert done.stdout.startswith(f"{bundle}: cannot be written: [Errno 27] File too large")
@@ -249,13 +216,11 @@ def test_a_bundle_without_priors_renews_its_items_and_vectors(
 ) -> None:
     bundle = Path(shutil.copytree(trained_bundle, tmp_path / "bundle"))
     items = pl.read_parquet(trained.base / "items.parquet")
-    before = Bundle.open(bundle)
-    old, twin = (items["item_id"][n] for n in (3, 5))
+    before, old = Bundle.open(bundle), items["item_id"][3]
     items[5:6].with_columns(item_id=pl.lit(old)).write_parquet(tmp_path / "items.parquet")
     log = trained.base / "log" / "*.parquet"
     code, out, err = run_corank(capsys, "refresh", bundle, log, "--items", tmp_path / "items.parquet")
-    after = Bundle.open(bundle)
-    version = before.manifest.model_version
+    after, version = Bundle.open(bundle), before.manifest.model_version
     assert (code, out) == (0, "")
     assert err == (
         f"items: 1 replaced, 0 new\nbundle: {bundle}  model {version}  items 2\n"
@@ -267,14 +232,6 @@ def test_a_bundle_without_priors_renews_its_items_and_vectors(
     vectors = [np.load(b.folder / "items" / "part.prerank.vector.npy") for b in (before, after)]
     changed = np.flatnonzero(np.abs(vectors[1] - vectors[0]).max(1) > 1e-6)
     assert changed.tolist() == records(after).ids.find(pl.Series([old])).tolist()
-    # all but its id it has of another
-    placed = after.manifest.declared.record_features
-    of_old, of_twin = (
-        records(after).rows.ids[records(after).ids.find(pl.Series([n]))[0]] for n in (old, twin)
-    )
-    assert [n for n, name in enumerate(placed.ids) if of_old[n] != of_twin[n]] == [
-        placed.ids.index("item_id")
-    ]
 
 
 def test_a_mistake_of_the_command_line_is_one_line(
@@ -286,3 +243,84 @@ def test_a_mistake_of_the_command_line_is_one_line(
     assert err == f"error: {said}\n"
     code, _, err = run_corank(capsys, "refresh", bundle, case.base / "none.parquet")
     assert code == 1 and err.startswith(f"error: {case.base}/none.parquet: no such file")
+
+
+# Priors that count a table of events
+
+
+@pytest.fixture(scope="module")
+def counting(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return Case.of(tmp_path_factory.mktemp("case"), DERIVED | {"counted": True})
+
+
+@pytest.fixture(scope="module")
+def counting_bundle(counting: Case) -> Path:
+    assert counting.funnel
+    return export_early(counting, counting.base / "early")
+
+
+def refresh(case: Case, bundle: Path, **settings: Any) -> Bundle:
+    events = {"counted": str(case.base / "counted.parquet")}
+    tables: dict[str, Any] = {"users": str(case.base / "users.parquet"), "events": events}
+    return corank.refresh(bundle, str(case.base / "log.parquet"), **(tables | settings)).bundle
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(("until", "moment"), [(None, 4 * DAY - HOUR), ("1970-01-05", 4 * DAY)])
+def test_counts_of_events_are_those_of_packing(
+    counting: Case, counting_bundle: Path, tmp_path: Path, until: str | None, moment: int
+) -> None:
+    before, schema = Bundle.open(counting_bundle), counting.packed.schema
+    old = priors(before)
+    bundle = Path(shutil.copytree(counting_bundle, tmp_path / "bundle"))
+    after = refresh(counting, bundle, until=until)
+    expected = counting.packed.priors.as_of(schema, moment)
+    assert priors(after) == counts(expected)
+    assert after.manifest.priors == expected.cut
+    names = {name for name, prior in schema.priors().items() if prior.events}
+    moved = {n for n in names if after.manifest.priors[n] > before.manifest.priors[n]}
+    assert moved and {n for n in names if priors(after)[n] != old[n]} == moved
+
+
+@pytest.mark.thorough
+def test_days_of_events_one_after_another_are_all_at_once(
+    counting: Case, counting_bundle: Path, tmp_path: Path
+) -> None:
+    bundle = Path(shutil.copytree(counting_bundle, tmp_path / "bundle"))
+    counted = pl.read_parquet(counting.base / "counted.parquet")
+    day = pl.col("at").cast(pl.Int64) // DAY
+    for n in (2, 3):  # with the day before, of which some count late
+        counted.filter(day.is_between(n - 1, n)).write_parquet(tmp_path / f"day{n}.parquet")
+        events = {"counted": str(tmp_path / f"day{n}.parquet")}
+        after = refresh(counting, bundle, until=f"1970-01-0{n + 2}", events=events)
+    assert priors(after) == counts(counting.packed.priors.as_of(counting.packed.schema, 4 * DAY))
+
+
+@pytest.mark.thorough
+def test_events_that_are_missing_in_vain_or_unsound_are_refused(
+    counting: Case, counting_bundle: Path, tmp_path: Path
+) -> None:
+    before = content(counting_bundle)
+    counted = pl.read_parquet(counting.base / "counted.parquet")
+    counted.write_parquet(tmp_path / "counted.parquet")
+    counted.clear().write_parquet(tmp_path / "none.parquet")
+    counted.with_columns(what=pl.lit("x")).write_parquet(tmp_path / "text.parquet")
+    for events, message in (
+        ({}, "--events: the bundle makes priors of the events 'counted'; give counted=FILES"),
+        (
+            {"counted": "counted", "views": "counted"},
+            "--events: the bundle reads no events 'views' for priors; it reads counted",
+        ),
+        ({"counted": "none"}, "data.events.counted: the table is empty"),
+        ({"counted": "text"}, "data.events.counted: column 'what' is String; expected"),
+    ):
+        files = {name: str(tmp_path / f"{file}.parquet") for name, file in events.items()}
+        with pytest.raises(DataError, match=re.escape(message)):
+            refresh(counting, counting_bundle, events=files)
+    assert content(counting_bundle) == before
+    log, users = str(counting.base / "log.parquet"), str(counting.base / "users.parquet")
+    events = {"counted": str(tmp_path / "counted.parquet")}
+    with pytest.raises(
+        DataError, match="--events: the bundle reads no events 'counted' for histories; it reads"
+    ):
+        corank.predict(counting_bundle, log, tmp_path / "scores", users, events=events)

@@ -1,5 +1,6 @@
 """Retrieval in bundles: the nearest of what is live and passes, scored as if it had been given."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from corank.bundle import retrieval
 from corank.bundle.retrieval import RetrievalFacts
 from corank.core.errors import ConfigError, RequestError
 from corank.serving.funnel.funnel import Funnel
@@ -54,8 +54,11 @@ def everyone(case: Case, funnel: Funnel, ids: list[int], number: int = 0) -> dic
 
 @pytest.mark.slow
 def test_candidates_are_the_nearest_and_scored_as_if_given(case: Case) -> None:
+    facts = RetrievalFacts.read(case.funnel.scorer.folder)
+    assert facts is not None
+    assert (facts.recall.index, facts.recall.k, facts.recall.recall) == ("flat", 12, 1.0)
     ids = case.items["item_id"].to_list()
-    for number in range(4):
+    for number in range(2):
         request = asked(case, number, trace=True)
         answer = case.funnel.rank(request)
         logits = everyone(case, case.funnel, ids, number)
@@ -68,6 +71,11 @@ def test_candidates_are_the_nearest_and_scored_as_if_given(case: Case) -> None:
         assert answer == expected
 
 
+def test_a_request_may_say_how_many(case: Case) -> None:
+    assert len(case.funnel.rank(asked(case, retrieve=3, trace=True))["trace"]) == 3
+    assert len(case.funnel.rank(asked(case, retrieve=999, trace=True))["trace"]) == len(case.items)
+
+
 @pytest.mark.thorough
 @pytest.mark.slow
 def test_candidates_are_the_nearest_by_the_stored_vectors(case: Case, tmp_path: Path) -> None:
@@ -75,16 +83,10 @@ def test_candidates_are_the_nearest_by_the_stored_vectors(case: Case, tmp_path: 
     config = case.config.model_copy(update={"export": stored})
     export_bundle(tmp_path / "bundle", config, case.packed, case.model, case.calibrators)
     funnel, ids = Funnel.open(tmp_path / "bundle"), case.items["item_id"].to_list()
-    for number in range(3):
-        logits = everyone(case, funnel, ids, number)
-        candidates = [entry["id"] for entry in funnel.rank(asked(case, number, trace=True))["trace"]]
-        best = sorted(logits.values(), reverse=True)[:12]
-        np.testing.assert_allclose([logits[i] for i in candidates], best, atol=1e-6)
-
-
-def test_a_request_may_say_how_many(case: Case) -> None:
-    assert len(case.funnel.rank(asked(case, retrieve=3, trace=True))["trace"]) == 3
-    assert len(case.funnel.rank(asked(case, retrieve=999, trace=True))["trace"]) == len(case.items)
+    logits = everyone(case, funnel, ids)
+    candidates = [entry["id"] for entry in funnel.rank(asked(case, trace=True))["trace"]]
+    best = sorted(logits.values(), reverse=True)[:12]
+    np.testing.assert_allclose([logits[i] for i in candidates], best, atol=1e-6)
 
 
 @pytest.mark.thorough
@@ -101,11 +103,6 @@ def test_a_count_of_candidates_is_that_of_those_asked_for(tmp_path: Path) -> Non
 
     for more, number in (({"retrieve": 3}, 3), ({"retrieve": 5}, 5), ({}, 12), ({"retrieve": 999}, 999)):
         assert counted(asked(case, **more)) == np.clip(number, *limits)
-    # what is scored is what a request with as many candidates is
-    answer = funnel.rank(asked(case, retrieve=3, trace=True))
-    candidates = [entry["id"] for entry in answer["trace"]]
-    document = case.request("test", 0) | {"candidates": candidates, "trace": True}
-    assert answer == funnel.rank(Request.parse(document))
 
 
 def test_filters_let_through_what_has_any_of_the_values(case: Case) -> None:
@@ -128,7 +125,6 @@ def test_filters_let_through_what_has_any_of_the_values(case: Case) -> None:
     ("where", "told"),
     [
         ({"item_2": "nowhere"}, "where: no item passes; the bundle knows no such item_2"),
-        ({"item_2": None}, "where: no item passes; the bundle knows no such item_2"),
         (
             {"item_2": ["w1", "w2", "w3"], "item_0": -7},
             "where: no item passes; the bundle knows no such item_0",
@@ -157,49 +153,26 @@ def test_newer_items_are_found_and_older_ones_replaced(case: Case) -> None:
     assert len(case.funnel.rank(asked(case, retrieve=999, trace=True))["trace"]) == len(known)
 
 
-@pytest.mark.thorough
-def test_fewer_filters_are_kept_of_many_items(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    items = case.funnel.request_encoder.items
-    monkeypatch.setattr(retrieval, "FILTER_BYTES", 3 * int(items.bounds[-1]))
-    assert case.funnel.retrieval is not None
-    again = case.funnel.retrieval.with_items(items)
-    matrix = items.layers[0].parts[f"{again.settings.stage}.vector"]
-    query = np.ones(matrix.shape[1], dtype=np.float32)
-    assert len(again.search(query, 5, ())) == 5
-
-
-def test_the_bundle_tells_its_recall(case: Case) -> None:
-    facts = RetrievalFacts.read(case.funnel.scorer.folder)
-    assert facts is not None
-    assert (facts.recall.index, facts.recall.k, facts.recall.recall) == ("flat", 12, 1.0)
-
-
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         ({"where": {"item_9": 1}}, "where: the bundle knows no 'item_9' here; did you mean"),
-        ({"where": {"item_1": 1}}, "where: the bundle knows no 'item_1' here"),
         ({"where": {"item_2": 1.5}}, "where: "),
-        ({"where": {"item_2": 3}}, "where.item_2: expected text, as in the bundle; received 3"),
         ({"where": {"item_2": [None, 3]}}, "where.item_2: expected text, as in the bundle; received 3"),
         ({"where": {"item_0": "3"}}, "where.item_0: expected whole numbers, as in the bundle; received '3'"),
         ({"candidates": [1], "where": {"item_2": "w1"}}, "candidates: where candidates are given"),
-        ({"candidates": [1], "retrieve": 3}, "candidates: where candidates are given"),
         ({"retrieve": 0}, "request: retrieve: expected a whole number of 1 or more; received 0"),
     ],
 )
 def test_what_cannot_be_retrieved_is_refused(case: Case, more: dict[str, Any], message: str) -> None:
-    with pytest.raises(RequestError) as refused:
+    with pytest.raises(RequestError, match=re.escape(message)):
         case.funnel.rank(asked(case, **more))
-    assert str(refused.value)[: len(message)] == message
 
 
 def test_a_bundle_that_retrieves_none_says_so() -> None:
     plain = shared_case(RICH)
-    request = plain.request("test", 0)
-    del request["candidates"]
     with pytest.raises(RequestError, match="candidates: none are given, and the bundle has no `retrieval`"):
-        plain.funnel.rank(Request.parse(request))
+        plain.funnel.rank(asked(plain))
 
 
 @pytest.mark.parametrize(
@@ -211,6 +184,5 @@ def test_a_bundle_that_retrieves_none_says_so() -> None:
 )
 def test_settings_that_do_not_fit_are_told(case: Case, change: dict[str, Any], message: str) -> None:
     config = case.config.model_dump(mode="json", by_alias=True)
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(ConfigError, match=re.escape(message)):
         Config.model_validate(config | change)
-    assert str(refused.value)[: len(message)] == message

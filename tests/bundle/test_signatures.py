@@ -11,7 +11,7 @@ import corank
 from corank.bundle.bundle import Bundle
 from corank.bundle.manifest import digest
 from corank.bundle.signatures import SigningKeys, TrustedKeys
-from corank.core.errors import BundleError, CorankError, TrustError
+from corank.core.errors import CorankError, TrustError
 from tests.support.exported_graphs import graphs_of
 from tests.support.shared import finished_bundle, finished_run
 from tests.support.signing import KeyPair, make_keys
@@ -57,22 +57,18 @@ def test_a_signed_bundle_opens_under_the_key_that_signed_it(signed: Path, keys: 
     assert corank.Funnel.open(signed).manifest.content
 
 
-def test_an_unsigned_bundle_is_refused_under_trust(keys: KeyPair) -> None:
-    bundle = finished_bundle()
-    content = Bundle.open(bundle).manifest.content
-    with pytest.raises(TrustError, match=rf"{content} is not signed; trusted keys: {trusted(keys.public)}"):
-        Bundle.open(bundle, trust=trusted(keys.public))
-
-
-def test_a_bundle_of_another_key_is_refused_and_both_keys_are_named(
+def test_a_bundle_unsigned_or_of_another_key_is_refused_and_keys_are_named(
     signed: Path, keys: KeyPair, other: KeyPair
 ) -> None:
+    content = Bundle.open(finished_bundle()).manifest.content
     one, two = str(trusted(keys.public)), str(trusted(other.public))
+    with pytest.raises(TrustError, match=rf"{content} is not signed; trusted keys: {one}"):
+        Bundle.open(finished_bundle(), trust=trusted(keys.public))
     with pytest.raises(TrustError, match=rf"is signed by {one}, which is not trusted; trusted keys: {two}"):
         Bundle.open(signed, trust=trusted(other.public))
 
 
-@pytest.mark.parametrize("field", ["name", "content", "stages", "parts"])
+@pytest.mark.parametrize("field", ["content", "stages", "parts"])
 def test_an_altered_manifest_is_refused_even_with_its_digest_mended(
     signed: Path, keys: KeyPair, tmp_path: Path, field: str
 ) -> None:
@@ -89,19 +85,7 @@ def test_an_altered_manifest_is_refused_even_with_its_digest_mended(
         Bundle.open(edited(signed, tmp_path / "bundle", edit), trust=trusted(keys.public))
 
 
-def test_an_altered_part_of_a_signed_bundle_is_refused(signed: Path, keys: KeyPair, tmp_path: Path) -> None:
-    bundle = edited(signed, tmp_path / "bundle", lambda manifest: None)
-    part = next(bundle.rglob("ids.npy"))
-    content = bytearray(part.read_bytes())
-    content[-1] ^= 1
-    part.write_bytes(bytes(content))
-    with pytest.raises(BundleError, match="checksum differs"):
-        Bundle.open(bundle, trust=trusted(keys.public))
-
-
-@pytest.mark.parametrize(
-    "signatures", [None, 3, [3], [{"key": "x", "signature": "y"}], [{}] * 100, {"key": "0" * 16}]
-)
+@pytest.mark.parametrize("signatures", [3, [{"key": "x", "signature": "y"}], [{}] * 100])
 def test_signatures_that_are_none_are_refused_by_name(
     signed: Path, keys: KeyPair, tmp_path: Path, signatures: object
 ) -> None:
@@ -144,38 +128,27 @@ def test_a_refreshed_bundle_is_signed_only_with_sign(signed: Path, keys: KeyPair
 
 
 def test_a_key_file_is_refused_by_what_is_wrong_with_it(keys: KeyPair, tmp_path: Path) -> None:
-    rsa = make_keys(tmp_path, "rsa", "RSA")
-    protected, absent, text = tmp_path / "protected.pem", tmp_path / "absent", tmp_path / "text"
+    rsa, protected = make_keys(tmp_path, "rsa", "RSA"), tmp_path / "protected.pem"
     protect = [*f"openssl pkey -in {keys.private} -aes256 -passout pass:x -out".split(), str(protected)]
     subprocess.run(protect, check=True, capture_output=True)
+    public = keys.public.read_bytes()
+    contents = {"text": b"no key", "public": public, "cut": public + public[:60]}
+    contents["open"] = keys.private.read_bytes()
+    text, own, cut, open_to_all = (tmp_path / name for name in contents)
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / name).chmod(0o644 if name == "open" else 0o600)
     protected.chmod(0o600)
-    text.write_text("no key")
-    text.chmod(0o600)
-    open_to_all = tmp_path / "open.pem"
-    shutil.copyfile(keys.private, open_to_all)
-    open_to_all.chmod(0o644)
-    cut = tmp_path / "cut.pem"
-    cut.write_bytes(keys.public.read_bytes() + keys.public.read_bytes()[:60])
     for load, file, message in [
         (SigningKeys.load, rsa.private, "is a key of kind RSA; expected ed25519"),
         (TrustedKeys.load, rsa.public, "is a key of kind RSA; expected ed25519"),
         (SigningKeys.load, protected, "is protected by a passphrase"),
         (SigningKeys.load, open_to_all, f"others can read this private key; first chmod 600 {open_to_all}"),
+        (SigningKeys.load, own, "is a public key; --sign takes the private key"),
         (TrustedKeys.load, keys.private, "is a private key; --trust takes the public key"),
-        (SigningKeys.load, absent, "cannot be read: No such file"),
-        (TrustedKeys.load, absent, "cannot be read: No such file"),
+        (SigningKeys.load, tmp_path / "absent", "cannot be read: No such file"),
         (SigningKeys.load, text, "is no private key in PEM form"),
-        (TrustedKeys.load, text, "expected public keys in PEM form"),
         (TrustedKeys.load, cut, "expected public keys in PEM form"),
     ]:
         with pytest.raises(TrustError, match=message):
             load([file])
-    public = tmp_path / "public.pem"
-    shutil.copyfile(keys.public, public)
-    public.chmod(0o600)
-    with pytest.raises(TrustError, match="is a public key; --sign takes the private key"):
-        SigningKeys.load([public])
-
-
-def test_no_key_files_are_no_keys() -> None:
-    assert SigningKeys.load([]) is None and TrustedKeys.load([]) is None

@@ -1,10 +1,6 @@
-"""The candidates of a request: their ids, and the numbers that come with them, by which stages order them.
+"""The candidates of a request: their ids, the numbers that come with them, and the filters of their retrieval.
 
 Letters: n candidates.
-
-The `where` of a request → hashes of the values that may pass, by which retrieval filters.
-
-Counts the numbers of a request that lie outside the range of training, to which their encoders clip them.
 """
 
 from collections import Counter
@@ -17,7 +13,7 @@ import polars as pl
 
 from corank.bundle.retrieval import Where, filter_columns
 from corank.core.errors import DataError, RequestError
-from corank.core.types import Floats, Ints, Longs
+from corank.core.types import Floats, Longs
 from corank.features.encoders import Encoders
 from corank.features.encoding import FIRST_KNOWN, Hash, Vocabulary, as_int64, hash_values, to_identifiers
 from corank.features.feature_kind import Side
@@ -56,18 +52,18 @@ def parse_candidates(request: Request) -> CandidateList:
 
 
 def _repeats(ids: Sequence[Any], numbers: Longs | None) -> bool:
-    # the lower halves of whole numbers are sorted in half the time, and are seldom equal where the numbers differ
-    return (numbers is None or _has_equal(numbers.astype(np.int32))) and len(set(ids)) < len(ids)
+    if numbers is not None:
+        # the lower halves of whole numbers are sorted in half the time, and are seldom equal where the numbers differ
+        halves = numbers.astype(np.int32)
+        halves.sort()
+        if not np.count_nonzero(halves[1:] == halves[:-1]):
+            return False
+    return len(set(ids)) < len(ids)
 
 
 def select_ids(ids: Sequence[Any], index: Longs) -> Sequence[Any]:
     """Select some ids."""
     return NumberIds(ids.numbers[index]) if isinstance(ids, NumberIds) else [ids[n] for n in index.tolist()]
-
-
-def _has_equal(numbers: Ints) -> bool:
-    numbers.sort()
-    return bool(np.count_nonzero(numbers[1:] == numbers[:-1]))
 
 
 def _split_columns(candidates: Sequence[Any]) -> tuple[list[Any], list[dict[str, Any]]]:
@@ -90,29 +86,28 @@ def read_numbers(name: str, ids: Sequence[Any], columns: list[dict[str, Any]], n
 
     Raises RequestError if a candidate lacks what a stage needs, or has something else there.
     """
-    if not needed:
-        _check_numbers(name, columns)
-        return np.full(len(ids), np.nan, dtype=np.float32)
-    rows: list[dict[str, Any]] = columns or [{}] * len(ids)
-    return np.array([read_number(name, id_, row) for id_, row in zip(ids, rows, strict=True)], np.float32)
+    if needed:
+        rows: list[dict[str, Any]] = columns or [{}] * len(ids)
+        return np.array([read_number(name, id_, row) for id_, row in zip(ids, rows, strict=True)], np.float32)
+    for row in columns:  # the log keeps what no stage needs
+        value = row.get(name)
+        if value is not None and not _is_number(value):
+            raise RequestError(f"candidates: expected numbers in '{name}'; received {value!r:.100}")
+    return np.full(len(ids), np.nan, dtype=np.float32)
 
 
 def read_number(name: str, id_: Any, row: Mapping[str, Any]) -> float:
     """Read one of the data's `columns` of a candidate, or an item. Raises RequestError if it lacks it."""
     value: Any = row.get(name)
-    if type(value) not in (int, float) or not abs(value) <= LARGEST:
+    if not _is_number(value):
         raise RequestError(
             f"candidates: {id_!r} has no number '{name}', by which candidates are ordered; received {value!r}"
         )
     return float(value)
 
 
-def _check_numbers(name: str, columns: list[dict[str, Any]]) -> None:
-    """Raise RequestError if a value that no stage needs, but the log keeps, is no number."""
-    for row in columns:
-        value = row.get(name)
-        if value is not None and (type(value) not in (int, float) or not abs(value) <= LARGEST):
-            raise RequestError(f"candidates: expected numbers in '{name}'; received {value!r:.100}")
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= LARGEST
 
 
 class FilterEncoder:

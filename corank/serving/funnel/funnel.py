@@ -1,10 +1,8 @@
 """A bundle ready to rank: one request through the stages, in process, without torch.
 
+A stage with a deadline runs under a timer, and is skipped if recent runs took longer than what is left.
+
 Letters: n candidates.
-
-Deadlines of stages: a timer that stops late runs of the runtime, and the latencies of recent runs.
-
-An item as readable values: its record's codes and numbers decoded, as far as they can be.
 """
 
 import heapq
@@ -131,44 +129,6 @@ class LatencyTracker:
             self.p99 = 0.0
         elif self._since_update >= FEW or not self.p99:
             self._since_update, self.p99 = 0, float(np.percentile(self._seconds, 99))
-
-
-def describe_item(items: LayeredItems, encoders: Encoders, text: str) -> dict[str, Any] | None:
-    """Describe an item.
-
-    Args:
-        items: the catalogue.
-        encoders: of the bundle.
-        text: the item's id as text.
-
-    Returns:
-        `id`; `newer`, whether it was added or changed since the bundle was exported; `features`, decoded, by name;
-        `columns` by name. None if the item is unknown.
-    """
-    ids = items.layers[0].records.ids.values
-    try:
-        key = pl.Series([text]).cast(ids.dtype)
-    except pl.exceptions.PolarsError:
-        return None
-    position = items.find(key)
-    if position[0] < 0:
-        return None
-    row, placed = items.rows(position), encoders.schema.record_features
-    features: dict[str, Any] = {n: _decode(encoders, n, int(row.ids[0, k])) for k, n in enumerate(placed.ids)}
-    for k, name in enumerate(placed.lists):
-        features[name] = [_decode(encoders, name, code) for code in row.lists[k].flat().tolist()]
-    features |= {name: _decode(encoders, name, row.numbers[0, at]) for name, at in placed.numbers_at.items()}
-    for k, name in enumerate(placed.vectors):
-        known = row.vectors[k].row[0] >= 0
-        features[name] = _decode(encoders, name, row.vectors[k].dense()[0]) if known else None
-    columns = {name: float(items.column(name, position)[0]) for name in items.layers[0].records.columns}
-    newer = bool(position[0] >= items.bounds[1])
-    return {"id": key[0], "newer": newer, "features": features, "columns": columns}
-
-
-def _decode(encoders: Encoders, name: str, encoded: Any) -> Any:
-    schema = encoders.schema
-    return schema.features[name].decode(encoders.fitted.get(schema.table_of(name)), encoded)
 
 
 class Funnel:
@@ -313,50 +273,65 @@ class Funnel:
         self, stage: StageFacts, alive: Longs, shared: Shared, began: float, result: RankingResult
     ) -> Numbers | None:
         """Score some candidates; None if the stage is skipped, late or fails, and an earlier order exists."""
-        since = time.perf_counter()
+        since, latency = time.perf_counter(), self._latencies[stage.name]
+        due = None if stage.deadline_ms is None else began + stage.deadline_ms / 1000
+        if due is not None and since + latency.p99 > due:
+            latency.record_skip()
+            result.fall_back(stage, "skipped")
+            return None
+        options = None
         try:
-            if stage.deadline_ms is None:
+            if due is None or self._timer is None:
                 scores = self._score(stage, result.encoded, alive, shared)
             else:
-                timely_scores = self._score_until(
-                    stage, began + stage.deadline_ms / 1000, alive, shared, result
-                )
-                if timely_scores is None:
-                    return None
-                scores = timely_scores
+                try:
+                    with self._timer.until(due) as options:
+                        scores = self._score(stage, result.encoded, alive, shared, options)
+                finally:
+                    latency.record(time.perf_counter() - since)
         except RUNTIME_ERRORS:
             if not result.cuts:
                 raise
-            result.fall_back(stage, "failed")
+            result.fall_back(stage, "late" if options is not None and options.terminate else "failed")
             return None
         result.record_seconds(stage.name, since)
         return scores
 
-    def _score_until(
-        self, stage: StageFacts, due: float, alive: Longs, shared: Shared, result: RankingResult
-    ) -> Numbers | None:
-        """Score some candidates until a moment of `time.perf_counter`; None if the stage is skipped or late."""
-        since, latency = time.perf_counter(), self._latencies[stage.name]
-        if since + latency.p99 > due:
-            latency.record_skip()
-            result.fall_back(stage, "skipped")
-            return None
-        assert self._timer is not None
-        try:
-            with self._timer.until(due) as options:
-                try:
-                    return self._score(stage, result.encoded, alive, shared, options)
-                except RUNTIME_ERRORS:
-                    if not (options.terminate and result.cuts):
-                        raise
-                    result.fall_back(stage, "late")
-                    return None
-        finally:
-            latency.record(time.perf_counter() - since)
-
     def describe_item(self, item: str) -> dict[str, Any] | None:
-        """Return an item's features and columns as readable values, None if the item is unknown."""
-        return describe_item(self.request_encoder.items, self.request_encoder.encoders, item)
+        """Describe an item by readable values.
+
+        Args:
+            item: its id as text.
+
+        Returns:
+            `id`; `newer`, whether it was added or changed since the bundle was exported; `features`, decoded, by name;
+            `columns` by name. None if the item is unknown.
+        """
+        items, placed = self.request_encoder.items, self.schema.record_features
+        records = items.layers[0].records
+        try:
+            key = pl.Series([item]).cast(records.ids.values.dtype)
+        except pl.exceptions.PolarsError:
+            return None
+        position = items.find(key)
+        if position[0] < 0:
+            return None
+        row = items.rows(position)
+        features: dict[str, Any] = {
+            name: self._decode(name, int(row.ids[0, k])) for k, name in enumerate(placed.ids)
+        }
+        for name, lists in zip(placed.lists, row.lists, strict=True):
+            features[name] = [self._decode(name, code) for code in lists.flat().tolist()]
+        features |= {name: self._decode(name, row.numbers[0, at]) for name, at in placed.numbers_at.items()}
+        for name, vectors in zip(placed.vectors, row.vectors, strict=True):
+            features[name] = self._decode(name, vectors.dense()[0]) if vectors.row[0] >= 0 else None
+        columns = {name: float(items.column(name, position)[0]) for name in records.columns}
+        newer = bool(position[0] >= items.bounds[1])
+        return {"id": key[0], "newer": newer, "features": features, "columns": columns}
+
+    def _decode(self, name: str, encoded: Any) -> Any:
+        fitted = self.request_encoder.encoders.fitted.get(self.schema.table_of(name))
+        return self.schema.features[name].decode(fitted, encoded)
 
     def warm(self, request: Request) -> None:
         """Run a request to fill caches; a RequestError is ignored, and its latency is not recorded."""
@@ -369,17 +344,18 @@ class Funnel:
         usable = ahead if ahead is not None and ahead.encoder is self.request_encoder else None
         return self.request_encoder.encode(request, self._retriever(request), usable)
 
-    def logits(self, request: Request) -> dict[str, dict[str, Floats]]:
-        """Compute every stage's logits of all candidates, uncut: stage → label → (n,). Raises RequestError."""
-        encoded = self.encode(request)
+    def _uncut(self, encoded: EncodedRequest) -> Iterator[tuple[StageFacts, dict[str, Floats], Numbers]]:
+        """Every stage's logits by label, and values, of all candidates."""
         everyone: Longs = np.arange(len(encoded.ids))
         shared: Shared = {}
-        return {
-            stage.name: self.scorer.evaluate(
-                stage, Candidates(self.request_encoder, encoded, everyone, shared)
-            )[0]
-            for stage in self.manifest.stages
-        }
+        for stage in self.manifest.stages:
+            candidates = Candidates(self.request_encoder, encoded, everyone, shared)
+            logits, value = self.scorer.evaluate(stage, candidates)
+            yield stage, logits, refuse_odd(stage, value, candidates)
+
+    def logits(self, request: Request) -> dict[str, dict[str, Floats]]:
+        """Compute every stage's logits of all candidates, uncut: stage → label → (n,). Raises RequestError."""
+        return {stage.name: logits for stage, logits, _ in self._uncut(self.encode(request))}
 
     def predict(self, request: Request) -> tuple[Sequence[Any], dict[str, Numbers], dict[str, Floats]]:
         """Compute what every stage makes of all candidates, uncut. Deadlines are not kept.
@@ -391,17 +367,14 @@ class Funnel:
         Raises RequestError.
         """
         encoded = self.encode(request)
-        everyone: Longs = np.arange(len(encoded.ids))
-        shared: Shared = {}
         outputs: dict[str, Numbers] = {}
-        for stage in self.manifest.stages:
-            candidates = Candidates(self.request_encoder, encoded, everyone, shared)
-            logits, value = self.scorer.evaluate(stage, candidates)
+        for stage, logits, value in self._uncut(encoded):
             calibrators = self.scorer.calibrators[stage.name]
             for label, values in logits.items():
                 outputs[f"logit.{stage.name}.{label}"] = values
                 outputs[f"probability.{stage.name}.{label}"] = calibrators[label].apply(values)
-            outputs[f"value.{stage.name}"] = refuse_odd(stage, value, candidates)
+            outputs[f"value.{stage.name}"] = value
+        everyone: Longs = np.arange(len(encoded.ids))
         named = [name for name in self.manifest.data.columns if name in self.scorer.named]
         return encoded.ids, outputs, {name: encoded.column(name, everyone) for name in named}
 

@@ -1,10 +1,7 @@
 """The query side of a request → its encoded row, by the code that packing used.
 
-Values of a request's user and context → what the query's row and derived features take of them, cached by value.
-
-Values repeat, and a column of one value costs more to build than a request's whole query that is found in the cache.
-
-The query of a request, encoded before its candidates are known, and the items that a request names.
+What the row and derived features take of a value of the user or the context is cached: values repeat, and a column of
+one value costs more to build than a whole query that is cached.
 """
 
 from collections.abc import Mapping
@@ -171,59 +168,34 @@ class QueryEncoder:
 
     def _check_user_id(self, value: Any) -> None:
         """Raise RequestError for an id of another type than the log's: it would be logged, and trained on, as it is."""
-        fits = type(value) is int or (type(value) is float and value.is_integer())
-        if self._user_ids == "text":
-            fits = type(value) is str
-        elif self._user_ids is None:
-            fits = fits or type(value) is str
-        if value is not None and not fits:
+        kind = int if type(value) is float and value.is_integer() else type(value)
+        fits = {"text": (str,), "whole numbers": (int,), None: (int, str)}[self._user_ids]
+        if value is not None and kind not in fits:
             expected = self._user_ids or "a whole number or text"
             raise RequestError(f"user.id: expected {expected}, as in the log; received {value!r:.100}")
 
-    def read_histories(self, request: Request, text: bool, time: int) -> dict[str, RequestHistory]:
-        """Read and encode all histories of a request.
-
-        Args:
-            request: to rank.
-            text: whether ids of items are text.
-            time: of the request, ms since 1970 UTC.
-
-        Raises RequestError.
-        """
-        return {
-            name: self.histories.encode(name, request.user, text, time) for name in self.schema.histories()
-        }
-
     def encode(
-        self,
-        columns: Mapping[str, Any],
-        histories: Mapping[str, RequestHistory],
-        positions: Mapping[str, Longs],
-        items: LayeredItems,
-        time: int,
-        candidates: int,
+        self, part: QueryPart, positions: Mapping[str, Longs], items: LayeredItems, candidates: int
     ) -> tuple[Rows, Operands]:
         """Encode the query of a request: its row and its operands, of 1 each.
 
         Args:
-            columns: of the user and the context, by name.
-            histories: of the user, by name.
+            part: what the request says of it.
             positions: of the items of histories that are looked up, by history.
             items: the catalogue.
-            time: of the request, ms since 1970 UTC.
-            candidates: how many it has.
+            candidates: how many the request has.
 
         Raises DataError, RequestError.
         """
-        schema = self.schema
-        value = self._encode_values(columns)
+        schema, histories = self.schema, part.histories
+        value = self._encode_values(part.values)
         row = {name: encoding.row for name, encoding in value.items()}
         gathered = self.histories.gather(items, histories, positions) if self.histories.needs_items else None
         operands = self._operands(value, gathered, histories)
         if derived := schema.derived("query"):
             sides = OperandRows.alone(schema, "query", operands)
             features = derive_features(
-                schema, "query", sides, self._priors, np.array([time]), sizes=np.array([candidates])
+                schema, "query", sides, self._priors, np.array([part.time]), sizes=np.array([candidates])
             )
             encoded = encode_columns(self._encoders, features)
             row |= {name: to_row_value(derived[name], column) for name, column in encoded.items()}
@@ -247,15 +219,14 @@ class QueryEncoder:
         histories: Mapping[str, RequestHistory],
     ) -> Operands:
         """The operands of the query: those of values, and those of histories."""
-        wanted = self._wanted
+        wanted, (lists, means) = self._wanted, self.histories.operands(gathered, histories)
         vectors: dict[str, Any] = {name: value[name].row for name in self._vectors}
         return Operands(
             1,
             {name: value[name].operands.keys[name] for name in wanted.keys},
-            {name: value[name].operands.lists[name] for name in wanted.lists}
-            | self.histories.operands(gathered, histories),
+            {name: value[name].operands.lists[name] for name in wanted.lists} | lists,
             {name: value[name].operands.numbers[name] for name in wanted.numbers},
-            vectors | self.histories.mean_vectors(gathered),
+            vectors | means,
         )
 
     def _field(self, name: str) -> str:

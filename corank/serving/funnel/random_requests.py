@@ -1,14 +1,15 @@
-"""Random requests for test cases: of values that the bundle knows, and of what it does not, with something missing.
+"""Random requests that a funnel can rank: an example for those who have none at hand, and many for test cases.
 
-A random request that a funnel can rank, made of values that its bundle knows, for those who have none at hand.
+An example is of values that the bundle knows. Test cases have some that it does not know, and lack some.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from corank.bundle.manifest import BundleManifest
 from corank.core.time import DAY, MILLISECOND, now_ms
 from corank.features.feature_kind import ColumnFeature
 from corank.features.schema import plain_columns
@@ -26,46 +27,45 @@ def make_example(funnel: Funnel, rng: np.random.Generator) -> dict[str, Any]:
     Returns:
         The fields of a `Request`, for JSON.
     """
-    manifest, schema = funnel.manifest, funnel.schema
+    manifest, schema, now = funnel.manifest, funnel.schema, now_ms()
+    fitted = funnel.request_encoder.encoders.fitted
     ids = funnel.request_encoder.items.layers[0].records.ids.values
     items = ids.gather(rng.choice(len(ids), min(CANDIDATES, len(ids)), replace=False)).to_list()
-    query = {
-        side: {
-            schema.column(n): f.sample(funnel.request_encoder.encoders.fitted.get(n), rng)
-            for n, f in plain_columns(schema, "query").items()
-            if f.side == side
-        }
-        for side in ("user", "context")
-    }
-    user = (
-        {"id": query["user"].pop(manifest.user, None)}
-        | query["user"]
-        | _histories(funnel, items[:EVENTS], rng)
-    )
+    sides: dict[str, dict[str, Any]] = {"user": {}, "context": {}}
+    for name, feature in plain_columns(schema, "query").items():
+        sides[feature.side][schema.column(name)] = feature.sample(fitted.get(name), rng)
+    user = {"id": sides["user"].pop(manifest.user, None)} | sides["user"]
+    for name, history in schema.histories().items():
+        events = items[:EVENTS]
+        if history.values:
+            events = schema.columns()[name].sample(fitted[name], rng) or []
+        times = [now - HOUR * (len(events) - n) for n in range(len(events))]
+        parallel = schema.column_names(schema.parallels_of(name)) if history.lists else []
+        user |= _write_history(manifest, name, events, times, {c: [None] * len(events) for c in parallel})
     columns = manifest.request_columns
     pair: dict[str, Any] = dict.fromkeys(columns.cross) | dict.fromkeys(columns.values, 1.0)
     return {
         "user": user,
-        "context": query["context"],
+        "context": sides["context"],
         "candidates": [{"id": item} | pair for item in items] if pair else items,
     }
 
 
-def _histories(funnel: Funnel, items: list[Any], rng: np.random.Generator) -> dict[str, list[Any]]:
-    """Histories of the same items, or of some values, an hour apart if times are needed, without attributes."""
-    manifest, schema, now, columns = funnel.manifest, funnel.schema, now_ms(), dict[str, list[Any]]()
-    fitted = funnel.request_encoder.encoders.fitted
-    for name, history in schema.histories().items():
-        listed = schema.columns()[name].sample(fitted[name], rng) or [] if history.values else items
-        times = [now - HOUR * (len(listed) - n) for n in range(len(listed))]
-        if history.lists is None:
-            timed = [{"id": item, "time": time} for item, time in zip(listed, times, strict=True)]
-            columns[name] = timed if name in manifest.timed_histories else listed
-            continue
-        columns[history.lists.column] = items
-        columns |= {history.lists.times: times} if history.lists.times else {}
-    beside = {schema.column(name) for name, of in schema.parallels().items() if schema.histories()[of].lists}
-    return columns | {column: [None] * len(items) for column in beside - columns.keys()}
+def _write_history(
+    manifest: BundleManifest, name: str, events: list[Any], times: list[int], beside: Mapping[str, list[Any]]
+) -> dict[str, Any]:
+    """A history as a request has it: one column of events, or a column of each list."""
+    lists = manifest.declared.histories()[name].lists
+    if lists is not None:
+        return {**beside, lists.column: events} | ({lists.times: times} if lists.times else {})
+    timed = name in manifest.timed_histories
+    if not timed and not beside:
+        return {name: events}
+    objects: list[dict[str, Any]] = [{"id": event} for event in events]
+    for n, one in enumerate(objects):
+        one |= {"time": times[n]} if timed else {}
+        one |= {column: values[n] for column, values in beside.items()}
+    return {name: objects}
 
 
 TIME = 1_777_478_400_000
@@ -79,28 +79,27 @@ def draw_requests(funnel: Funnel, seed: int, count: int) -> Iterator[dict[str, A
     """Draw requests, the same for a seed."""
     rng = np.random.default_rng(seed)
     begin = max([TIME, *funnel.manifest.priors.values()])
+    draw = _Draw(funnel, rng)
     for n in range(count):
-        yield _Draw(funnel, rng, begin + n * 1_234_567).request()
+        yield draw.request(begin + n * 1_234_567)
 
 
 class _Draw:
-    """One request."""
+    """Draws requests to one bundle."""
 
-    def __init__(self, funnel: Funnel, rng: np.random.Generator, time: int) -> None:
-        self.funnel, self.rng, self.time = funnel, rng, time
+    def __init__(self, funnel: Funnel, rng: np.random.Generator) -> None:
+        self.funnel, self.rng = funnel, rng
         self.schema, self.manifest = funnel.schema, funnel.manifest
         self.fitted = funnel.request_encoder.encoders.fitted
-        layer = funnel.request_encoder.items.layers[0]
-        self.ids = layer.records.ids.values
+        self.ids = funnel.request_encoder.items.layers[0].records.ids.values
         self.by_column = {self.schema.column(n): n for n in self.schema.columns()}
 
-    def request(self) -> dict[str, Any]:
+    def request(self, time: int) -> dict[str, Any]:
+        """Draw a request of a time, ms since 1970 UTC."""
         example = make_example(self.funnel, self.rng)
-        user = self._columns({c: v for c, v in example["user"].items() if c != "id"}) | {
-            "id": example["user"]["id"]
-        }
-        user |= self._histories()
-        request = {"user": user, "context": self._columns(example["context"]), "time": self.time}
+        id_ = {"id": example["user"].pop("id")}
+        user = self._columns(example["user"]) | id_ | self._histories(time)
+        request = {"user": user, "context": self._columns(example["context"]), "time": time}
         return request | {"candidates": self._candidates()}
 
     def _columns(self, columns: dict[str, Any]) -> dict[str, Any]:
@@ -120,11 +119,8 @@ class _Draw:
 
     def _unknown(self, feature: ColumnFeature, name: str) -> Any:
         if feature.storage == "vector":
-            return (
-                feature.sample(None, self.rng)
-                if self.rng.random() < 0.8
-                else [0.0] * feature.vector.dimension
-            )
+            zeros = [0.0] * feature.vector.dimension
+            return feature.sample(None, self.rng) if self.rng.random() < 0.8 else zeros
         dtype = feature.dtype(self.fitted.get(name))
         listed = isinstance(dtype, pl.List)
         values = [self._single(dtype.inner if isinstance(dtype, pl.List) else dtype) for _ in range(3)]
@@ -157,32 +153,17 @@ class _Draw:
         dtype = feature.dtype(encoder)
         return self._single(dtype.inner if isinstance(dtype, pl.List) else dtype)
 
-    def _histories(self) -> dict[str, Any]:
+    def _histories(self, time: int) -> dict[str, Any]:
         columns: dict[str, Any] = {}
         for name, history in self.schema.histories().items():
             count = int(self.rng.integers(MOST_EVENTS)) if self.rng.random() < 0.9 else 0
-            items = [self._listed(name) if history.values else self._item() for _ in range(count)]
-            times = sorted(self.time - self.rng.integers(0, 9 * (DAY // MILLISECOND), count))
-            beside = {
-                self.schema.column(n): [self._value(self.schema.column(n)) for _ in items]
-                for n in self.schema.parallels_of(name)
-            }
-            for column, values in beside.items():
+            events = [self._listed(name) if history.values else self._item() for _ in range(count)]
+            times = sorted(time - self.rng.integers(0, 9 * (DAY // MILLISECOND), count))
+            beside = {}
+            for column in self.schema.column_names(self.schema.parallels_of(name)):
+                values = [self._value(column) for _ in events]
                 beside[column] = [v[0] if isinstance(v, list) and v else None for v in values]
-            if history.lists is None:
-                timed = name in self.manifest.timed_histories
-                columns[name] = [
-                    {"id": item}
-                    | ({"time": int(times[n])} if timed else {})
-                    | {c: v[n] for c, v in beside.items()}
-                    if timed or beside
-                    else item
-                    for n, item in enumerate(items)
-                ]
-                continue
-            columns[history.lists.column] = items
-            columns |= {history.lists.times: [int(t) for t in times]} if history.lists.times else {}
-            columns |= beside
+            columns |= _write_history(self.manifest, name, events, [int(t) for t in times], beside)
         return columns
 
     def _candidates(self) -> list[Any]:

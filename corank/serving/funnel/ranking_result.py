@@ -31,11 +31,6 @@ class StageCut:
     kept: Longs
     """Positions in `alive` of those that it keeps, best first, ties in the order given."""
 
-    @cached_property
-    def order(self) -> Longs:
-        """All positions in `alive`, best first; the kept ones come first: (a,)."""
-        return np.argsort(-self.score, kind="stable")
-
 
 @dataclass
 class RankingResult:
@@ -89,12 +84,8 @@ class RankingResult:
         Args:
             user: what is said of the user; None in process, where nobody is looked up.
         """
-        request, manifest, ids, (positions, values) = (
-            self.request,
-            self.manifest,
-            self.encoded.ids,
-            self.answered,
-        )
+        request, manifest, ids = self.request, self.manifest, self.encoded.ids
+        positions, values = self.answered
         chosen = DEFAULT_FIELDS if request.fields is None else frozenset(request.fields)
         answer: dict[str, Any] = {
             "model_version": manifest.model_version,
@@ -142,7 +133,7 @@ class RankingResult:
         """For every candidate its score and rank, from 1, at each stage it reached, and the stage that cut it."""
         trace: list[dict[str, Any]] = [{"id": id_, "stages": {}, "cut": None} for id_ in self.encoded.ids]
         for cut in self.cuts:
-            order = cut.order
+            order = np.argsort(-cut.score, kind="stable")  # the kept ones come first
             for rank, (n, score) in enumerate(
                 zip(cut.alive[order].tolist(), cut.score[order].tolist(), strict=True), 1
             ):

@@ -1,8 +1,4 @@
-"""A request to rank: its type, bounds and checks; the reader of its histories.
-
-The fields of an answer, which a request may choose from.
-
-Warnings about a request that is ranked: what would change its scores without a word.
+"""A request to rank: its type, bounds and checks, the reader of its histories, and the fields of an answer.
 
 Letters: L events of a history.
 """
@@ -47,15 +43,6 @@ ANSWER_FIELDS: tuple[str, ...] = get_args(AnswerField)
 DEFAULT_FIELDS = frozenset(ANSWER_FIELDS) - {"ids", "scores", "trace", "microseconds"}
 """Of a request that chooses none; `warnings` and `fallback` are there if there is something to say, `served_id` if the
 request is logged."""
-
-
-def check_fields(fields: Any) -> None:
-    """Raise RequestError unless `fields` is a list of fields of an answer."""
-    if type(fields) is not list:
-        raise RequestError(f"fields: expected a list of names; received {fields!r:.100}")
-    for name in fields:
-        if name not in ANSWER_FIELDS:
-            raise RequestError(f"fields: {describe_unknown(name, ANSWER_FIELDS, 'field')}")
 
 
 MAX_CANDIDATES = 10_000
@@ -132,7 +119,11 @@ class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     def __post_init__(self) -> None:
         if self.fields is not None:
-            check_fields(self.fields)
+            if type(self.fields) is not list:
+                raise RequestError(f"fields: expected a list of names; received {self.fields!r:.100}")
+            for name in self.fields:
+                if name not in ANSWER_FIELDS:
+                    raise RequestError(f"fields: {describe_unknown(name, ANSWER_FIELDS, 'field')}")
         for field in ("user", "context", "where", "keep"):
             if type(getattr(self, field)) is not dict:
                 raise RequestError(f"{field}: expected an object; received {getattr(self, field)!r}")
@@ -140,10 +131,12 @@ class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             type(self.candidates) not in (list, NumberIds) or not len(self.candidates)
         ):
             raise RequestError(f"candidates: expected a list of one or more; received {self.candidates!r}")
+        counts: list[tuple[str, Any]] = [(f"keep.{stage}", quota) for stage, quota in self.keep.items()]
         if self.retrieve is not None:
-            _check_count("retrieve", self.retrieve)
-        for stage, quota in self.keep.items():
-            _check_count(f"keep.{stage}", quota)
+            counts.append(("retrieve", self.retrieve))
+        for field, count in counts:
+            if type(count) is not int or count < 1:
+                raise RequestError(f"{field}: expected a whole number of 1 or more; received {count!r}")
 
     @property
     def time_ms(self) -> int:
@@ -182,11 +175,6 @@ class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             return cls(**held)
         except RequestError as error:
             raise RequestError(f"{source}: {error}") from None
-
-
-def _check_count(field: str, value: Any) -> None:
-    if type(value) is not int or value < 1:
-        raise RequestError(f"{field}: expected a whole number of 1 or more; received {value!r}")
 
 
 def parse_time(value: Any, where: str) -> int:

@@ -1,10 +1,6 @@
 """A request → encoded rows of its query and its candidates, by the code that packing used.
 
 Letters: n candidates · L events of a history.
-
-An encoded request: what its stages read.
-
-Letters: n candidates · L events of a history.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -154,11 +150,11 @@ class RequestEncoder:
                 events, (positions,) = look_up_events(self.items, part, candidates)
             else:
                 events, (positions,) = ahead.events, find_items(self.items, [candidates])
-            query, operands = (ahead and ahead.encoded) or self._encode_query(
-                part, events, self._count_candidates(request)
-            )
+            given = request.candidates
+            count = len(given) if given is not None else request.retrieve or self._retrieved
+            query, operands = (ahead and ahead.encoded) or self.query.encode(part, events, self.items, count)
             ids, columns, items = candidate_list.ids, candidate_list.columns, self.items
-            if retrieve is not None and request.candidates is None:
+            if retrieve is not None and given is None:
                 positions = retrieve(query)
                 ids = items.ids(positions)
             elif columns:
@@ -209,29 +205,19 @@ class RequestEncoder:
         clipped: dict[str, int] = {}
         time, values = request.time_ms, self.query.read_columns(request, missing)
         self._limits.count(QUERY_SIDES, [values], clipped)
-        histories = self.query.read_histories(request, self.items.text, time)
+        encode, text = self.query.histories.encode, self.items.text
+        histories = {name: encode(name, request.user, text, time) for name in self.schema.histories()}
         return QueryPart(time, values, histories, missing, clipped)
-
-    def _encode_query(
-        self, part: QueryPart, events: Mapping[str, Longs], candidates: int
-    ) -> tuple[Rows, Operands]:
-        return self.query.encode(part.values, part.histories, events, self.items, part.time, candidates)
 
     def prepare(self, request: Request) -> QueryAhead:
         """Encode the query of a request whose candidates are not known yet. Raises RequestError."""
         try:
             part = self.read_query(request)
             events, _ = look_up_events(self.items, part)
-            encoded = None if self.query.counts_candidates else self._encode_query(part, events, 0)
+            encoded = None if self.query.counts_candidates else self.query.encode(part, events, self.items, 0)
         except DataError as error:
             raise RequestError(str(error)) from None
         return QueryAhead(self, part, events, encoded)
-
-    def _count_candidates(self, request: Request) -> int:
-        """How many candidates a request has, or asks to retrieve."""
-        if request.candidates is not None:
-            return len(request.candidates)
-        return request.retrieve or self._retrieved
 
     def cross(self, request: EncodedRequest, alive: Longs) -> Rows:
         """The crosses of the candidates `alive`: those encoded with the request, and the others, derived."""

@@ -1,12 +1,12 @@
 """The histories of one request: their codes, and the records of their items.
 
-Letters: L events of a history, the newest last.
+The items that a request names, as candidates and in histories, are looked up in the catalogue at once.
 
-Items that a request names, as candidates and in histories, looked up in the catalogue at once.
+Letters: L events of a history, the newest last.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,11 +34,6 @@ class WantedItems(NamedTuple):
     ids: Sequence[Any] | pl.Series
     numbers: Longs | None = None
     """The ids as an array, if they are known to be whole numbers."""
-
-    @classmethod
-    def of(cls, where: str, ids: Longs | pl.Series) -> "WantedItems":
-        """Ids that are read already."""
-        return cls(where, ids) if isinstance(ids, pl.Series) else cls(where, [], ids)
 
 
 def find_items(items: LayeredItems, wanted: Sequence[WantedItems]) -> list[Longs]:
@@ -98,12 +93,12 @@ class RequestHistory:
     """Hashes of its item ids: (L,), if some cross compares them; else (0,)."""
     weight: Floats | None
     """Weights of its events: (L,); None if all weigh the same."""
-    ages: Floats | None = None
+    ages: Floats | None
     """Ages of its events, as `log_ages` says them: (L,); None if nobody reads them."""
-    warnings: tuple[RequestWarning, ...] = ()
-    attributes: Mapping[str, Ints] = field(default_factory=dict)
+    warnings: tuple[RequestWarning, ...]
+    attributes: Mapping[str, Ints]
     """By feature that is `parallel_to` it, the code of each event: (L,)."""
-    attribute_keys: Mapping[str, Hashes] = field(default_factory=dict)
+    attribute_keys: Mapping[str, Hashes]
     """By those of them that derived features take, the hash of each event's value: (L,)."""
 
 
@@ -125,9 +120,8 @@ class HistoryEncoder:
         self.schema, self._encoders, self._data = encoders.schema, encoders, manifest.data
         self.attended, self._timed = manifest.attended, manifest.timed_histories
         self._needs = HistoryNeeds.of(self.schema)
-        parallels = self.schema.parallels().items()
         self._beside = {
-            name: {feature: self.schema.column(feature) for feature, history in parallels if history == name}
+            name: {feature: self.schema.column(feature) for feature in self.schema.parallels_of(name)}
             for name in self.schema.histories()
         }
         """By history, the features that are attributes of its events, and their columns."""
@@ -161,51 +155,71 @@ class HistoryEncoder:
             return self._encode_lists(name, settings, user, text, time)
         events, beside, timed = user.get(name), self._beside[name], name in self._timed
         ids, times = parse_history(name, events, timed, beside.values())
-        warnings, age = self._check_times(name, times, time) if times else ((), _NO_TIMES)
+        warnings: tuple[RequestWarning, ...] = ()
+        age = _NO_TIMES
+        if times:
+            try:
+                then = np.array(times, dtype=np.int64)
+            except OverflowError:
+                raise RequestError(f"user.{name}: a time is beyond 64 bits") from None
+            warnings, age = check_event_times(f"user.{name}", then, time), time - then
         ids, age = ids[-settings.last :], age[-settings.last :]
         encoder = self._encoders.fitted[self.schema.table_of(name)]
         assert isinstance(encoder, Vocabulary | Hash)
-        keyed, numbers = name in self._needs.compared, as_int64(ids)
-        if numbers is not None and not encoder.text and not keyed:
+        numbers = as_int64(ids)
+        values: pl.Series | None = None
+        if numbers is not None and not encoder.text and name not in self._needs.compared:
             codes = encoder.codes_of_numbers(numbers)
         else:
             values = to_series(name, ids, f"user.{name}") if ids else pl.Series(name, [], dtype=pl.Null)
             codes = encoder.codes(values, name)
         last_events = (events or [])[-len(ids) :]
         columns = {column: _read_attribute(f"user.{name}", column, last_events) for column in beside.values()}
-        return RequestHistory(
-            codes,
-            WantedItems(f"user.{name}", ids, numbers) if name in self._looked_up else None,
-            hash_values(values, name) if keyed else _NO_KEYS,
-            recency_weights(np.maximum(age, 0), settings.half_life) if settings.half_life else None,
-            log_ages(age) if self.attended.get(name) else None,
-            warnings,
-            *self._encode_attributes(beside, columns),
-        )
+        wanted = WantedItems(f"user.{name}", ids, numbers)
+        return self._history(name, codes, wanted, values, age, columns, warnings)
 
-    def _encode_attributes(
-        self, beside: Mapping[str, str], columns: Mapping[str, Values]
-    ) -> tuple[dict[str, Ints], dict[str, Hashes]]:
-        """Encode attributes of L events: codes by feature; hashes by those that derived features take.
+    def _history(
+        self,
+        name: str,
+        codes: Ints,
+        wanted: WantedItems,
+        values: pl.Series | None,
+        age: Longs,
+        columns: Mapping[str, Values],
+        warnings: tuple[RequestWarning, ...] = (),
+    ) -> RequestHistory:
+        """Put a history together.
 
         Args:
-            beside: the features, and their columns.
-            columns: by name: (L,).
+            name: of the history.
+            codes: of its events: (L,).
+            wanted: its items.
+            values: the ids, if some cross compares them: (L,).
+            age: of its events, in ms, if their times are known: (L,).
+            columns: attributes of its events, by name: (L,).
+            warnings: about its events.
         """
-        codes = {
-            feature: self._encoders.codes(feature, columns[column]) for feature, column in beside.items()
-        }
-        taken = [feature for feature in beside if feature in self._needs.beside]
-        return codes, {
-            feature: hash_values(pl.Series(columns[beside[feature]]), feature) for feature in taken
-        }
+        half_life, beside = self.schema.histories()[name].half_life, self._beside[name]
+        return RequestHistory(
+            codes,
+            wanted if name in self._looked_up else None,
+            _NO_KEYS if values is None or name not in self._needs.compared else hash_values(values, name),
+            recency_weights(np.maximum(age, 0), half_life) if half_life else None,
+            log_ages(age) if self.attended.get(name) else None,
+            warnings,
+            {feature: self._encoders.codes(feature, columns[column]) for feature, column in beside.items()},
+            {
+                feature: hash_values(pl.Series(columns[column]), feature)
+                for feature, column in beside.items()
+                if feature in self._needs.beside
+            },
+        )
 
     def _encode_lists(
         self, name: str, settings: History, user: Mapping[str, Any], text: bool, time: int
     ) -> RequestHistory:
         """Encode a history that columns list: cut by the code that packing uses. Raises RequestError, DataError."""
         assert settings.lists is not None
-        beside = self._beside[name]
         values = {column: user.get(column) for column in self._columns[name]}
         listed = RequestEvents.read_plain(settings.lists, values, text)
         if listed is None:
@@ -218,28 +232,12 @@ class HistoryEncoder:
         (start,), (length,) = events.cut(settings, np.zeros(1, np.int64), np.array([time]), self._data)
         seen = slice(int(start), int(start + length))
         ids = listed.items[seen]
-        age = np.empty(0, np.int64) if listed.times is None else time - listed.times[seen]
-        return RequestHistory(
-            self._encoders.codes(name, ids),
-            WantedItems.of(f"user.{settings.lists.column}", ids) if name in self._looked_up else None,
-            hash_values(pl.Series(ids), name) if name in self._needs.compared else _NO_KEYS,
-            recency_weights(age, settings.half_life) if settings.half_life else None,
-            log_ages(age) if self.attended.get(name) else None,
-            (),
-            *self._encode_attributes(
-                beside, {n: attribute[seen] for n, attribute in listed.parallel.items()}
-            ),
-        )
-
-    def _check_times(
-        self, name: str, times: list[int], time: int
-    ) -> tuple[tuple[RequestWarning, ...], Longs]:
-        """Check the times of events, and return the age of each, in ms: (L,). Raises RequestError."""
-        try:
-            then = np.array(times, dtype=np.int64)
-        except OverflowError:
-            raise RequestError(f"user.{name}: a time is beyond 64 bits") from None
-        return check_event_times(f"user.{name}", then, time), time - then
+        age = _NO_TIMES if listed.times is None else time - listed.times[seen]
+        columns = {column: attribute[seen] for column, attribute in listed.parallel.items()}
+        where = f"user.{settings.lists.column}"
+        wanted = WantedItems(where, ids) if isinstance(ids, pl.Series) else WantedItems(where, [], ids)
+        compared = pl.Series(ids) if name in self._needs.compared else None
+        return self._history(name, self._encoders.codes(name, ids), wanted, compared, age, columns)
 
     def gather(
         self,
@@ -266,23 +264,18 @@ class HistoryEncoder:
 
     def operands(
         self, gathered: HistoryItems | None, histories: Mapping[str, RequestHistory]
-    ) -> dict[str, Ragged]:
-        """The operands of derived features that come from histories."""
+    ) -> tuple[dict[str, Ragged], dict[str, Vectors]]:
+        """The operands of derived features that come from histories: lists, and means of the vectors of items."""
         operands: dict[str, Ragged] = {}
+        vectors: dict[str, Vectors] = {}
         if gathered is not None:
-            operands = gather_history_operands(
-                self.schema, gathered.items, gathered.operands, self._needs.for_attributes
-            )
+            schema, items, named = self.schema, gathered.items, self._needs.for_attributes
+            operands = gather_history_operands(schema, items, gathered.operands, named)
+            vectors = average_history_vectors(schema, items, gathered.rows, named)
         # an item that the bundle lacks is still an item of the history
         keys = {name: histories[name].keys for name in self._needs.compared}
         keys |= {n: histories[history].attribute_keys[n] for n, history in self._needs.beside.items()}
-        return operands | {n: Ragged.single(hashes) for n, hashes in keys.items()}
-
-    def mean_vectors(self, gathered: HistoryItems | None) -> dict[str, Vectors]:
-        """The operands of derived features that are the mean of what the items of a history have of a vector."""
-        if gathered is None:
-            return {}
-        return average_history_vectors(self.schema, gathered.items, gathered.rows, self._needs.for_attributes)
+        return operands | {n: Ragged.single(hashes) for n, hashes in keys.items()}, vectors
 
     def codes(self, histories: Mapping[str, RequestHistory]) -> dict[str, Encoded]:
         """The codes of each history; for an attribute of a history those of its items, which `complete` replaces."""
@@ -298,17 +291,15 @@ class HistoryEncoder:
     def attended_rows(
         self, items: LayeredItems, histories: Mapping[str, RequestHistory], positions: Mapping[str, Longs]
     ) -> dict[str, Rows]:
-        """By attended history, the rows of its items, which are at some positions: (L)."""
-        return {
-            name: self._event_rows(items, name, histories[name], positions[name]) for name in self.attended
-        }
-
-    def _event_rows(self, items: LayeredItems, name: str, history: RequestHistory, positions: Longs) -> Rows:
-        """The records of a history's items, and the attributes of its events."""
-        rows, beside = self._item_rows(items, name, history, positions), self.schema.parallels_of(name)
-        if not beside:
-            return rows
-        return with_attributes(rows, np.stack([history.attributes[feature] for feature in beside], axis=1))
+        """By attended history, its items' records at some positions, and the attributes of its events: (L)."""
+        attended = {}
+        for name in self.attended:
+            history, beside = histories[name], self.schema.parallels_of(name)
+            rows = self._item_rows(items, name, history, positions[name])
+            if beside:
+                rows = with_attributes(rows, np.stack([history.attributes[n] for n in beside], axis=1))
+            attended[name] = rows
+        return attended
 
     def _item_rows(self, items: LayeredItems, name: str, history: RequestHistory, positions: Longs) -> Rows:
         """The records of a history's items; an unknown item has the code of its id, and nothing else."""

@@ -1,32 +1,22 @@
-"""The scorers of all stages of a bundle, and what stages see of one another.
+"""The online scorers that corank comes with, and the scorers of all stages of a bundle.
 
-Letters: n candidates · N items · d width of an item part.
+`vectors`: logit = scale · ⟨query vector, item vector⟩ + bias, and what matches of query and item add. It serves stage
+models of plug-ins that have vectors and no graph `value`. `parts`: one graph over what was computed of items ahead, the
+query, and what belongs to the pair. `graph`: the whole forward of a stage, run for every candidate. The graphs of both
+include calibration and formula.
 
-The online scorers that corank comes with.
-
-What matches of query and item add to logits, counted for the candidates of a request.
-
-Letters: n candidates.
-
-Scorer `vectors`: logit = scale · ⟨query vector, item vector⟩ + bias, and what matches add.
-
-It serves stage models of plug-ins that have vectors and no graph `value`.
-
-Letters: n candidates · d width of the vectors.
-
-Scorer `parts`: one graph over what was computed of items ahead, the query, and what belongs to the pair.
-
-Letters: n candidates.
-
-Scorer `graph`: the whole forward of a stage, run for every candidate, calibration and formula included.
+Letters: n candidates · N items · d width of an item part, or of vectors.
 """
 
 import math
+from abc import abstractmethod
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from corank.bundle.content import ItemGraphs, read_tables, store_parts
+from corank.bundle.graph_files import Shapes
 from corank.bundle.manifest import BundleManifest
 from corank.bundle.stage_facts import StageFacts
 from corank.core.calibration import Platt
@@ -228,72 +218,71 @@ def refuse_odd(stage: StageFacts, value: Numbers, candidates: Candidates) -> Num
 
 PART, MATCHES = "part.", "matches"
 """What a graph calls the rows of an item part, and what matches add to logits."""
-OUTPUTS = ["logits", "value"]
+
+
+class _ValueGraph(StageScorer):
+    """Runs the graph `value`, calibration and formula included."""
+
+    def _open(self, inputs: ScorerInputs, shapes: Shapes, optional: Collection[str] = ()) -> None:
+        """Open the graph, whose inputs have some shapes, and the columns that the value names."""
+        self.inputs = inputs
+        self.session = open_graph(
+            inputs.folder / f"{inputs.stage.name}.value.onnx",
+            {**shapes, **inputs.column_shapes},
+            [(None, len(inputs.stage.labels)), inputs.value_shape],
+            optional,
+        )
+
+    @abstractmethod
+    def _feeds(self, candidates: Candidates) -> Mapping[str, Numbers]:
+        """The inputs, but for columns."""
+
+    def score(self, candidates: Candidates) -> Floats:
+        """As `StageScorer.score`."""
+        return self.evaluate(candidates)[0]
+
+    def evaluate(self, candidates: Candidates) -> tuple[Floats, Numbers]:
+        """As `StageScorer.evaluate`."""
+        feeds = {**self._feeds(candidates), **self.inputs.columns(candidates)}
+        logits, value = self.session.run(None, feeds, candidates.options)
+        return logits, value
 
 
 @SCORERS.register("parts")
-class PartsScorer(StageScorer):
-    """Takes the candidates' rows of the item parts and runs the graph `value`, calibration and formula included."""
+class PartsScorer(_ValueGraph):
+    """Takes the candidates' rows of the item parts, the query, and what belongs to the pair."""
 
     def __init__(self, inputs: ScorerInputs) -> None:
-        self.inputs, stage = inputs, inputs.stage
+        stage = inputs.stage
         if not stage.item_parts:
             raise BundleError(
                 f"{inputs.folder}: stage '{stage.name}': its facts name no item parts, which the scorer "
                 f"'{stage.scorer}' needs; export the bundle again"
             )
+        shapes: Shapes = {PART + part: (None, width) for part, width in stage.item_parts.items()}
+        matches: Shapes = {MATCHES: (None,)} if stage.matches else {}
         request = inputs.request_shapes
-        shapes = {
-            **request,
-            **{PART + part: (None, width) for part, width in stage.item_parts.items()},
-            **inputs.column_shapes,
-            **({MATCHES: (None,)} if stage.matches else {}),
-        }
-        self.session = open_graph(
-            inputs.folder / f"{stage.name}.value.onnx",
-            shapes,
-            [(None, len(stage.labels)), inputs.value_shape],
-            optional=request.keys(),
-        )
+        self._open(inputs, {**request, **shapes, **matches}, request.keys())
         self._parts = [(PART + part, f"{stage.name}.{part}") for part in stage.item_parts]
         self._matches = MatchTerms(inputs) if stage.matches else None
         self._request = request.keys() & {node.name for node in self.session.get_inputs()}
 
-    def score(self, candidates: Candidates) -> Floats:
-        """As `StageScorer.score`."""
-        return self.evaluate(candidates)[0]
-
-    def evaluate(self, candidates: Candidates) -> tuple[Floats, Numbers]:
-        """As `StageScorer.evaluate`."""
-        request, rows = candidates.request, candidates.rows
+    def _feeds(self, candidates: Candidates) -> Mapping[str, Numbers]:
+        items, rows = candidates.request.items, candidates.rows
         feeds: dict[str, Numbers] = {**self.inputs.of_request(candidates, self._request)}
-        feeds |= self.inputs.columns(candidates)
         for name, part in self._parts:
-            feeds[name] = request.items.part(part, rows)
+            feeds[name] = items.part(part, rows)
         if self._matches is not None:
             feeds[MATCHES] = self._matches.read(candidates)
-        logits, value = self.session.run(OUTPUTS, feeds, candidates.options)
-        return logits, value
+        return feeds
 
 
 @SCORERS.register("graph")
-class GraphScorer(StageScorer):
-    """Runs one graph over query, items, pairs, history, what is seen of earlier stages, and columns of the value."""
+class GraphScorer(_ValueGraph):
+    """Takes query, items, pairs, history, what is seen of earlier stages, and columns of the value."""
 
     def __init__(self, inputs: ScorerInputs) -> None:
-        self.inputs, stage = inputs, inputs.stage
-        self.session = open_graph(
-            inputs.folder / f"{stage.name}.value.onnx",
-            {**inputs.shapes, **inputs.column_shapes},
-            [(None, len(stage.labels)), inputs.value_shape],
-        )
+        self._open(inputs, inputs.shapes)
 
-    def score(self, candidates: Candidates) -> Floats:
-        """As `StageScorer.score`."""
-        return self.evaluate(candidates)[0]
-
-    def evaluate(self, candidates: Candidates) -> tuple[Floats, Numbers]:
-        """As `StageScorer.evaluate`."""
-        feeds: dict[str, Numbers] = {**self.inputs.all(candidates), **self.inputs.columns(candidates)}
-        logits, value = self.session.run(None, feeds, candidates.options)
-        return logits, value
+    def _feeds(self, candidates: Candidates) -> Mapping[str, Numbers]:
+        return self.inputs.all(candidates)

@@ -4,7 +4,7 @@ A stage's facts in the bundle name its scorer. `parts` runs a graph over what wa
 whole graph, `vectors` takes a product with item vectors; a plug-in registers its own with `SCORERS.register`, and its
 stage model names it (`StageSettings.scorer`).
 
-Letters: n candidates · N items · L events of a history.
+Letters: n candidates · N rows · L events of a history.
 """
 
 import inspect
@@ -26,7 +26,6 @@ from corank.core.ragged import Rows
 from corank.core.registry import Registry
 from corank.core.types import Floats, Longs, Numbers
 from corank.features.input_layout import Layout, TableSet, dense_input, embed_rows, event_groups, event_width
-from corank.features.schema import Placement
 from corank.serving.funnel.request_encoder import EncodedRequest, RequestEncoder
 
 COLUMN = "column."
@@ -77,30 +76,18 @@ class ScorerInputs:
         self._events = event_groups(layout, attended.history, attended.features) if attended else ()
         self._event_vectors = layout.vectors_of("item", attended.features) if attended else ()
 
-    def dense(self, placement: Placement, rows: Rows) -> Floats:
-        """The dense input of encoded rows: (N, width)."""
-        return dense_input(rows, self.layout, placement, self.tables)
-
-    def record(self, rows: Rows) -> dict[str, Floats]:
-        """The dense inputs of the records of items, by the name that a graph has for them: (N, width) each."""
-        return record_inputs(self.layout, rows, self.tables)
-
-    @property
-    def record_shapes(self) -> Shapes:
-        """The shape of every input that the records of items give, by name."""
-        return {placement: (None, width) for placement, width in self.layout.record_widths.items()}
-
     def query(self, row: Rows, shared: Shared) -> Floats:
         """The query's dense input, computed once for the stages that share tables: (1, ·)."""
         name = f"query.{self.stage.tables}"
         if name not in shared:
-            shared[name] = self.dense("query", row)
+            shared[name] = dense_input(row, self.layout, "query", self.tables)
         return shared[name]
 
     @property
     def shapes(self) -> Shapes:
         """The shape of every input of a whole graph, by name."""
-        return {**self.record_shapes, **self.request_shapes}
+        record: Shapes = {placement: (None, width) for placement, width in self.layout.record_widths.items()}
+        return {**record, **self.request_shapes}
 
     @property
     def request_shapes(self) -> Shapes:
@@ -132,15 +119,16 @@ class ScorerInputs:
 
     def all(self, candidates: Candidates) -> dict[str, Floats]:
         """Every input that the stage reads, by the name that a whole graph has for it."""
-        record = self.record(candidates.request.items.rows(candidates.rows))
-        return record | self.of_request(candidates)
+        rows = candidates.request.items.rows(candidates.rows)
+        return record_inputs(self.layout, rows, self.tables) | self.of_request(candidates)
 
     def of_request(self, candidates: Candidates, names: Collection[str] | None = None) -> dict[str, Floats]:
         """Every input that is not of item records, by the name that a graph has for it; those of some names, or all."""
         request, alive, stage = candidates.request, candidates.alive, self.stage
         inputs = {"query": self.query(request.query, candidates.shared)}
         if self._reads_cross and (names is None or "cross" in names):
-            inputs["cross"] = self.dense("cross", candidates.encoder.cross(request, alive))
+            cross = candidates.encoder.cross(request, alive)
+            inputs["cross"] = dense_input(cross, self.layout, "cross", self.tables)
         if stage.attended:
             inputs |= self._read_events(request, stage.attended)
         if stage.from_stages:
@@ -194,10 +182,8 @@ def open_graph(
     Raises:
         BundleError: the runtime cannot read it, or it has other inputs or outputs.
     """
-    options = onnxruntime.SessionOptions()
     # one thread a session: a request is small, and workers take the cores
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return open_session(path, inputs, outputs, options, optional)
+    return open_session(path, inputs, outputs, 1, optional)
 
 
 def _check(what: str, part: Any) -> None:

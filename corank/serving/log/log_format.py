@@ -1,12 +1,12 @@
 """The columns of the log of served requests: one Arrow schema per model, so that no column ever changes its type.
 
-Which columns of a log of served requests are what, kept in each of its Parquet files.
+Each of its Parquet files says in its metadata which of its columns are what.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import msgspec
 import numpy as np
@@ -16,18 +16,34 @@ import pyarrow.compute as pc
 
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import CorankError, DataError
-from corank.core.types import Doubles
 from corank.features.encoders import Encoders
 from corank.features.feature_kind import ColumnFeature
 from corank.features.schema import Placement
 
-_KEY = "corank.served"
-"""The entry of a Parquet file's metadata."""
+
+class FileColumns(msgspec.Struct, frozen=True):
+    """Which columns of a Parquet file are what, in an entry of its metadata."""
+
+    entry: ClassVar[str]
+
+    @classmethod
+    def read(cls, file: Path) -> Self | None:
+        """Read those of a file; None if corank did not write it. Raises DataError if it is damaged."""
+        try:
+            text = pl.read_parquet_metadata(file).get(cls.entry)
+            return None if text is None else msgspec.json.decode(text, type=cls)
+        except (OSError, pl.exceptions.PolarsError, msgspec.DecodeError) as error:
+            raise DataError(f"{file}: cannot be read as Parquet: {error}") from None
+
+    def metadata(self) -> dict[str, str]:
+        """The entry of a Parquet file's metadata."""
+        return {self.entry: msgspec.json.encode(self).decode()}
 
 
-class LogColumns(msgspec.Struct, frozen=True):
+class LogColumns(FileColumns, frozen=True):
     """The columns by which a log of served requests is read."""
 
+    entry: ClassVar[str] = "corank.served"
     user: str
     time: str
     item: str
@@ -37,19 +53,11 @@ class LogColumns(msgspec.Struct, frozen=True):
     @classmethod
     def read(cls, file: Path) -> Self:
         """Read those of a file. Raises DataError if it is damaged, or of an earlier release."""
-        try:
-            text = pl.read_parquet_metadata(file).get(_KEY)
-            if text is not None:
-                return msgspec.json.decode(text, type=cls)
-        except (OSError, pl.exceptions.PolarsError, msgspec.DecodeError, msgspec.ValidationError) as error:
-            raise DataError(f"{file}: cannot be read as Parquet: {error}") from None
+        if (columns := super().read(file)) is not None:
+            return columns
         raise DataError(
             f"{file}: does not say which of its columns are what; `corank serve --log` writes files that do"
         )
-
-    def metadata(self) -> dict[str, str]:
-        """The entry of a Parquet file's metadata."""
-        return {_KEY: msgspec.json.encode(self).decode()}
 
 
 SERVED, REQUEST, ROLE = "served_id", "served_request", "served_role"
@@ -87,25 +95,19 @@ class LogColumn:
             array = pa.array(values, self.type)
         except (TypeError, ValueError, OverflowError, pa.ArrowException) as error:
             raise UnfitValueError(f"column '{name}': {str(error).splitlines()[0][:300]}") from None
-        if pa.types.is_floating(self.type):
-            self._check_numbers(name, array)
-            array = self._bound_numbers(array)
-        return array
+        return self._bound_numbers(name, array) if pa.types.is_floating(self.type) else array
 
-    def _bound_numbers(self, array: pa.Array) -> pa.Array:
+    def _bound_numbers(self, name: str, array: pa.Array) -> pa.Array:
         """Write numbers far outside the range of training as the model saw them: as the end of the range."""
+        largest = pc.max(pc.abs(array)).as_py()
+        if largest is not None and largest > LARGEST:
+            raise UnfitValueError(f"column '{name}': {largest} is too large")
         if self.limits is None:
             return array
         low, high = self.limits
         reach = REACH * ((high - low) or max(abs(high), 1.0))
         array = pc.if_else(pc.less(array, low - reach), low, array)
         return pc.if_else(pc.greater(array, high + reach), high, array)
-
-    def _check_numbers(self, name: str, array: pa.Array) -> None:
-        numbers: Doubles = np.abs(array.to_numpy(zero_copy_only=False).astype(np.float64))
-        # a null is NaN here
-        if len(numbers) and np.nanmax(numbers, initial=0) > LARGEST:
-            raise UnfitValueError(f"column '{name}': {np.nanmax(numbers)} is too large")
 
 
 def _exact(kind: pa.DataType) -> set[type]:

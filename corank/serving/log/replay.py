@@ -17,7 +17,7 @@ from corank.bundle.bundle import Bundle
 from corank.bundle.signatures import TrustedKeys
 from corank.core.errors import DataError, RequestError
 from corank.core.objects import Location
-from corank.core.types import Doubles, Report
+from corank.core.types import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.log.log_format import ITEMS_ID, REQUEST, SERVED, VERSION
@@ -106,13 +106,19 @@ def _compare(result: ReplayResult, funnel: Funnel, rows: pl.DataFrame) -> None:
 
     Raises RequestError if the log does not hold the request, or it is refused.
     """
-    ranking = funnel.run(_read_request(rows), arrived=math.inf)  # one that has yet to arrive is never late
+    try:
+        request = Request.parse(msgspec.json.decode(str(rows[REQUEST].drop_nulls().first())))
+    except msgspec.DecodeError as error:
+        raise RequestError(f"{REQUEST}: {error}") from None
+    ranking = funnel.run(request, arrived=math.inf)  # one that has yet to arrive is never late
     row_of = {id_: n for n, id_ in enumerate(rows[funnel.manifest.item].to_list())}
     row = np.array([row_of.get(id_, len(rows)) for id_ in ranking.encoded.ids], dtype=np.int64)
     differs = np.ones(len(rows) + 1, dtype=bool)  # the last row is for candidates that are not in the log
     differs[row] = False
     for cut in ranking.cuts:
-        served, computed = _served_scores(cut.stage, rows), np.full(len(rows) + 1, np.nan)
+        served, computed = np.full(len(rows) + 1, np.nan), np.full(len(rows) + 1, np.nan)
+        if (name := f"score_{cut.stage}") in rows.columns:
+            served[:-1] = rows[name].to_numpy()
         if np.isnan(served).all():
             continue
         computed[row[cut.alive]] = cut.score
@@ -122,22 +128,6 @@ def _compare(result: ReplayResult, funnel: Funnel, rows: pl.DataFrame) -> None:
     result.requests += 1
     result.candidates += len(rows)
     result.differ += int(differs[:-1].sum())
-
-
-def _read_request(rows: pl.DataFrame) -> Request:
-    """The request of some rows, which the first of them holds. Raises RequestError."""
-    text = rows[REQUEST].drop_nulls().first()
-    try:
-        return Request.parse(msgspec.json.decode(str(text)))
-    except msgspec.DecodeError as error:
-        raise RequestError(f"{REQUEST}: {error}") from None
-
-
-def _served_scores(stage: str, rows: pl.DataFrame) -> Doubles:
-    """A stage's scores as served, NaN for none, and NaN for the row of candidates not in the log: (n + 1,)."""
-    name = f"score_{stage}"
-    values = rows[name].to_numpy() if name in rows.columns else np.full(len(rows), np.nan)
-    return np.append(values.astype(np.float64), np.nan)
 
 
 def bundle_funnels(location: Location, trust: TrustedKeys | None = None) -> FunnelOf:

@@ -4,15 +4,9 @@ Labels are joined later. The first row of each request also has the request as J
 answered, with which `corank replay` computes the scores again. A request waits as a few kilobytes until the next call
 of `flush`, which a thread makes; what waits is bounded in bytes, and what is beyond is dropped and counted.
 
-The files of the log of served requests: `served-*.parquet`, and `rejected-*.jsonl` for what has no rows there.
-
-Both are written under a temporary name, forced to disk, and renamed when they are complete.
-
-The logs of a service by role: what was answered in one folder, what the shadow would have answered below it.
-
-Each role has its own log: versions may have different columns, and one file has one schema.
-
-Writing the log of served requests outside the event loop, in threads.
+The files are `served-*.parquet`, and `rejected-*.jsonl` for what has no rows there. Both are written under a temporary
+name, forced to disk, and renamed when they are complete. Each role has its own log, since versions may have different
+columns and one file has one schema: what was answered in one folder, what the shadow would have answered below it.
 """
 
 import asyncio
@@ -22,7 +16,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -54,23 +48,15 @@ class OpenLogFiles:
     def __init__(self, folder: Path, schema: pa.Schema) -> None:
         """`schema` is that of the rows, in which texts that repeat may be dictionaries."""
         self._folder, self.schema = folder, schema
-        self._mark = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+        mark = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+        self.served_path = folder / f"served-{mark}.parquet"
+        self._rejected_path = folder / f"rejected-{mark}.jsonl"
         self._stack = ExitStack()
         self._writer: pq.ParquetWriter | None = None
         self._aside: BinaryIO | None = None
         self._tables: list[pa.Table] = []
         self._bytes = 0
         self.rows, self.rejected = 0, 0
-
-    @property
-    def served_path(self) -> Path:
-        """Where the rows will be."""
-        return self._folder / f"served-{self._mark}.parquet"
-
-    @property
-    def rejected_path(self) -> Path:
-        """Where rejected requests will be."""
-        return self._folder / f"rejected-{self._mark}.jsonl"
 
     def write(self, table: pa.Table) -> None:
         """Add rows, all of one schema. Raises OSError if the disk refuses."""
@@ -97,7 +83,7 @@ class OpenLogFiles:
     def reject(self, served: ServedRequest, reason: str) -> None:
         """Set a request aside, a line of JSON with the reason. Raises OSError if the disk refuses."""
         if self._aside is None:
-            self._aside = self._stack.enter_context(self._open(self.rejected_path).open("wb"))
+            self._aside = self._stack.enter_context(self._open(self._rejected_path).open("wb"))
         line = {
             "reason": reason,
             "request": msgspec.Raw(served.request),
@@ -121,11 +107,8 @@ class OpenLogFiles:
 
     def give_up(self) -> None:
         """Remove both files."""
-        failure = OSError("given up")
-        try:
-            self._stack.__exit__(OSError, failure, None)
-        except OSError:
-            return
+        with suppress(OSError):
+            self._stack.__exit__(OSError, OSError("given up"), None)
 
     def _open(self, path: Path) -> Path:
         make_private_folder(self._folder)
@@ -367,22 +350,21 @@ async def writing(log: RoleLogs | None, report: Report, count: CountLogged) -> A
     if log is None:
         yield
         return
-    task = asyncio.create_task(_write_regularly(log, report, count))
+
+    async def flush(complete: bool = False) -> None:
+        try:
+            if complete or log.is_due():
+                await asyncio.to_thread(log.flush, complete)
+        except CorankError as error:
+            report(str(error))
+        count(log.take_counts())
+
+    async def flush_regularly() -> None:
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            await flush()
+
+    task = asyncio.create_task(flush_regularly())
     yield
     task.cancel()
-    await _flush(log, report, count, complete=True)
-
-
-async def _write_regularly(log: RoleLogs, report: Report, count: CountLogged) -> None:
-    while True:
-        await asyncio.sleep(FLUSH_SECONDS)
-        await _flush(log, report, count)
-
-
-async def _flush(log: RoleLogs, report: Report, count: CountLogged, complete: bool = False) -> None:
-    try:
-        if complete or log.is_due():
-            await asyncio.to_thread(log.flush, complete)
-    except CorankError as error:
-        report(str(error))
-    count(log.take_counts())
+    await flush(complete=True)

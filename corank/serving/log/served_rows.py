@@ -1,10 +1,8 @@
 """Served requests → rows of the log, a row per candidate, in pieces of bounded size.
 
-Letters: R requests · C candidates of all of them · n candidates of one.
+A request waits as a few bytes until it is written.
 
-One served request as a few bytes: what the log needs of a ranking, kept until it is written.
-
-Letters: n ranked candidates.
+Letters: R requests · C candidates of all of them · n ranked candidates of one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -78,11 +76,6 @@ class ServedRequest:
         decoded: dict[str, Any] = msgspec.json.decode(self.request)
         return decoded
 
-    def unknown_ids(self) -> list[Any]:
-        """Ids of the candidates that were left out."""
-        decoded: list[Any] = msgspec.json.decode(self.unknown)
-        return decoded
-
 
 def find_level_codes(result: RankingResult) -> NDArray[np.uint8]:
     """Find the index of the level that each candidate reached: (n,).
@@ -139,7 +132,7 @@ class _Decoded:
     def of(cls, served: ServedRequest, form: LogFormat) -> "_Decoded":
         """Decode. Raises UnfitValueError for a request that cannot have rows."""
         fields = served.fields()
-        unknown = set(served.unknown_ids())
+        unknown = set(msgspec.json.decode(served.unknown))
         candidates = fields["candidates"]
         if unknown or dict in set(map(type, candidates)):
             rows = [one if isinstance(one, dict) else {"id": one} for one in candidates]

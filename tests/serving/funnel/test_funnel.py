@@ -75,27 +75,21 @@ def test_stages_order_by_calibrated_value_and_cut_by_quota(rich: Case, wide: dic
     score = {s: rich.calibrators[s]["click"].apply(z["click"].astype(np.float64)) for s, z in logits.items()}
     assert all(np.ptp(values) > 0.01 for values in score.values())
     first = np.argsort(-score["prerank"], kind="stable")
-    kept = first[:9]
-    second = kept[np.argsort(-score["rank"][kept], kind="stable")]
+    second = first[:9][np.argsort(-score["rank"][first[:9]], kind="stable")]
     assert [item["id"] for item in answer["items"]] == [ids(wide)[n] for n in second[:5]]
-    for item, n in zip(answer["items"], second, strict=False):
-        assert item["score"] == pytest.approx(score["rank"][n], abs=1e-6)
     assert [entry["id"] for entry in answer["trace"]] == ids(wide)
-    for n, entry in enumerate(answer["trace"]):
-        rank = first.tolist().index(n) + 1
-        assert entry["stages"]["prerank"]["rank"] == rank
-        assert entry["stages"]["prerank"]["score"] == pytest.approx(score["prerank"][n], abs=1e-6)
-        if rank > 9:
-            assert entry["cut"] == "prerank"
-            assert "rank" not in entry["stages"]
-        else:
-            later = second.tolist().index(n) + 1
-            assert entry["stages"]["rank"]["rank"] == later
-            assert entry["cut"] == ("rank" if later > 5 else None)
-    assert answer["unknown"] == []
-    assert answer["missing"] == []
-    assert answer["model_version"] == rich.funnel.manifest.model_version
-    assert answer["items_seq"] == rich.funnel.manifest.items_seq
+    for name, order in (("prerank", first), ("rank", second)):
+        for rank, n in enumerate(order.tolist(), 1):
+            scored = {"score": pytest.approx(score[name][n], abs=1e-6), "rank": rank}
+            assert answer["trace"][n]["stages"][name] == scored
+    cuts = [entry["cut"] for entry in answer["trace"]]
+    assert [cuts[n] for n in second] == [None] * 5 + ["rank"] * 4
+    assert all(cuts[n] == "prerank" and len(answer["trace"][n]["stages"]) == 1 for n in first[9:])
+    assert (answer["unknown"], answer["missing"]) == ([], [])
+    assert answer["items"] == [
+        {"id": ids(wide)[n], "score": answer["trace"][n]["stages"]["rank"]["score"]} for n in second[:5]
+    ]
+    assert "trace" not in rich.funnel.rank(Request.parse(wide | {"trace": False}))
 
 
 def test_quotas_are_the_bundles_unless_given(rich: Case, wide: dict[str, Any]) -> None:
@@ -107,10 +101,6 @@ def test_quotas_are_the_bundles_unless_given(rich: Case, wide: dict[str, Any]) -
     assert counts({"rank": 3}) == (4, 3)
     assert counts({"prerank": 7}) == (7, 2)
     assert counts({"prerank": 99, "rank": 99}) == (16, 16)
-
-
-def test_trace_is_given_when_asked_for(rich: Case, wide: dict[str, Any]) -> None:
-    assert "trace" not in rich.funnel.rank(Request.parse(wide | {"trace": False}))
 
 
 def test_ties_keep_the_order_given(rich: Case, wide: dict[str, Any]) -> None:
@@ -179,18 +169,7 @@ def test_a_text_of_values_may_be_given_as_their_list(rich: Case, wide: dict[str,
     [
         ({"candidates": []}, "request: candidates: expected a list of one or more; received []"),
         ({"candidates": [1, 2, 1]}, "candidates: 1 is there twice; give each candidate once"),
-        ({"candidates": [1, {"id": 1}]}, "candidates: 1 is there twice"),
-        (
-            {"candidates": [{"cross_0": 1.0}]},
-            "candidates.0: needs an `id`, a whole number or text; received {",
-        ),
-        ({"candidates": [1, {"id": None}]}, "candidates.1: needs an `id`"),
-        ({"candidates": [{"id": True}]}, "candidates.0: needs an `id`"),
         ({"candidates": [1.5]}, "candidates.0: needs an `id`, a whole number or text; received 1.5"),
-        (
-            {"candidates": ["1", "2"]},
-            "candidates: ids are of another type than the bundle's, such as 0",
-        ),
         ({"candidates": [1, "2"]}, "candidates: 'id' mixes types or is out of range: unexpected value"),
         ({"candidates": [2**64]}, "candidates: ids are of another type than the bundle's, such as 0"),
         (
@@ -200,10 +179,6 @@ def test_a_text_of_values_may_be_given_as_their_list(rich: Case, wide: dict[str,
         (
             {"candidates": [{"id": 1, "cross_0": "high"}]},
             "candidates: feature 'cross_0': expected numbers; received ['high'] (String)",
-        ),
-        (
-            {"candidates": [{"id": 1, "cross_0": float("inf")}]},
-            "candidates: feature 'cross_0': an infinity is no number; write null for a missing one",
         ),
         (
             {"candidates": [{"id": 1, "cross_1": ["w1", 2]}]},
@@ -219,22 +194,12 @@ def test_a_text_of_values_may_be_given_as_their_list(rich: Case, wide: dict[str,
             "user.id: expected whole numbers, as in the log; received 'ann'",
         ),
         (
-            {"user": {"id": 2**63}},
-            "user.id: feature 'user_id': 9223372036854775808 does not fit into 64 bits",
-        ),
-        ({"user": {"history_0": [2**63]}}, "feature 'history_0': 9223372036854775808 does not fit"),
-        (
             {"user": {"history_0": 7}},
             "user.history_0: expected a list of item ids, the newest last; received 7",
         ),
         ({"user": {"history_0": [1.5]}}, "user.history_0.0: expected an item id, or {"),
         ({"user": {"user_1": [["w1"]]}}, "user.user_1: feature 'user_1': expected texts; received ['w1']"),
-        ({"user": {"user_0": float("nan")}}, "user.user_0: feature 'user_0': NaN is no number"),
         ({"user": 7}, "request: user: expected an object; received 7"),
-        (
-            {"context": {"context_0": ["w1"]}},
-            "context.context_0: feature 'context_0': expected whole numbers or text; received",
-        ),
         ({"context": {"user_0": 1}}, "context: the bundle knows no 'user_0' here; known: context_0"),
         ({"keep": {"ranker": 3}}, "keep: no stage 'ranker'; the bundle's stages are prerank, rank"),
         ({"keep": {"rank": 0}}, "request: keep.rank: expected a whole number of 1 or more; received 0"),
@@ -256,7 +221,6 @@ def test_unsound_request_is_refused_and_names_the_field(
     [
         (None, "no such file"),
         ("{", "not valid JSON: "),
-        (b"\xff\xfe", "not valid JSON: "),
         ("[1]", "expected an object with a `user`; received [1]"),
         ("{}", "user: required, but not given"),
     ],

@@ -1,33 +1,87 @@
 """What the scorers of a bundle's stages give for some candidates of a request."""
 
-from pathlib import Path
+from copy import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from corank.analysis.logged_request import logged_request
-from corank.core.errors import PluginError
-from corank.serving.funnel.funnel import Funnel
+from corank.bundle.item_layers import ItemLayer
+from corank.cli.training import describe_stages
+from corank.core.errors import BundleError, PluginError
+from corank.core.ordering import stage_value
+from corank.core.stored_matrix import StoredMatrix
 from corank.serving.funnel.request import Request
+from corank.serving.funnel.scorer import PartsScorer
 from corank.serving.funnel.stage_scorer import SCORERS, Candidates, ScorerInputs, StageScorer
-from corank.training.run import Run
+from tests.support.cases import Case
+from tests.support.random_worlds import RICH
+from tests.support.shared import derived, shared_case
 
 
-def test_candidates_are_scored_in_the_order_given(trained: Run, trained_bundle: Path) -> None:
+@pytest.fixture(scope="module")
+def case() -> Case:
+    return shared_case(RICH)
+
+
+def test_candidates_are_scored_in_the_order_given(case: Case) -> None:
     """A stage that cuts nobody hands all candidates on in another order."""
-    funnel = Funnel.open(trained_bundle)
-    request = funnel.request_encoder.encode(Request.parse(logged_request(trained, "test", 0)))
-    count = len(request.ids)
-    mixed = np.random.default_rng(0).permutation(count)
+    funnel = case.funnel
+    request = funnel.encode(Request.parse(case.request("test", 0)))
+    mixed = np.random.default_rng(0).permutation(len(request.ids))
     for stage in funnel.manifest.stages:
-        in_order, reordered = (
+        in_order, reordered, some = (
             funnel.scorer.evaluate(stage, Candidates(funnel.request_encoder, request, alive, {}))[0]["click"]
-            for alive in (np.arange(count), mixed)
+            for alive in (np.arange(len(mixed)), mixed, mixed[: len(mixed) // 2])
         )
         np.testing.assert_allclose(reordered, in_order[mixed], atol=1e-6)
-        some = mixed[: count // 2]
-        few = funnel.scorer.evaluate(stage, Candidates(funnel.request_encoder, request, some, {}))[0]["click"]
-        np.testing.assert_allclose(few, in_order[some], atol=1e-6)
+        np.testing.assert_allclose(some, reordered[: len(some)], atol=1e-6)
+
+
+def test_the_graph_calibrates_and_values_as_evaluation_does(case: Case) -> None:
+    funnel = case.funnel
+    encoded = funnel.encode(Request.parse(case.request("test", 0)))
+    candidates = Candidates(funnel.request_encoder, encoded, np.arange(len(encoded.ids)), {})
+    for stage in funnel.manifest.stages:
+        scorer = funnel.scorer.stages[stage.name]
+        assert isinstance(scorer, PartsScorer)
+        logits, value = funnel.scorer.evaluate(stage, candidates)
+        formula = scorer.inputs.value
+        columns = {n: encoded.column(n, candidates.alive) for n in formula.names if n not in stage.labels}
+        expected = stage_value(formula, logits, funnel.scorer.calibrators[stage.name], columns)
+        assert value.dtype == expected.dtype
+        np.testing.assert_allclose(value, expected, rtol=1e-6)
+
+
+def test_parts_of_newer_items_count(case: Case) -> None:
+    """All items again as newer ones: the same scores. With other parts: other scores."""
+    funnel, request = case.funnel, Request.parse(case.request("test", 0))
+    (layer,) = funnel.request_encoder.items.layers
+    before = funnel.logits(request)
+    again = funnel.with_changes(2, "again", layer).logits(request)
+    for stage, by_label in before.items():
+        for label, logits in by_label.items():
+            np.testing.assert_array_equal(again[stage][label], logits)
+    changed: ItemLayer = replace(
+        layer, parts={name: StoredMatrix(matrix.values * 2 + 1) for name, matrix in layer.parts.items()}
+    )
+    other = funnel.with_changes(3, "other", changed).logits(request)
+    changed_by = np.abs(other["prerank"]["click"] - before["prerank"]["click"])
+    assert changed_by.max() > 1e-3 and other.keys() == before.keys()
+
+
+def test_facts_without_parts_are_refused(case: Case) -> None:
+    scorer = case.funnel.scorer.stages["rank"]
+    assert isinstance(scorer, PartsScorer)
+    bare = copy(scorer.inputs)
+    bare.stage = bare.stage.model_copy(update={"item_parts": {}})
+    with pytest.raises(BundleError, match="its facts name no item parts, which the scorer 'parts' needs"):
+        PartsScorer(bare)
+
+
+def test_a_stage_without_parts_says_so() -> None:
+    lines = describe_stages(derived().funnel.manifest)
+    assert lines[-1].startswith("rank: the whole network for every candidate (scorer 'graph')")
 
 
 class NoScore(StageScorer):

@@ -61,12 +61,11 @@ def test_replay(
     log: Path, answers: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = f"lmdb:{served_log() / 'store'}"
-    for folder, requests in ((log, len(answers)), (log / "shadow", None)):
+    for folder, least in ((log, len(answers)), (log / "shadow", 1)):
         code, out, err = run_corank(capsys, "replay", folder, store, "--cache", tmp_path / "cache", "--json")
         assert code == 0, err
         report = json.loads(out)
-        assert report["requests"] == requests or (requests is None and report["requests"] > 0)
-        assert (report["skipped"], report["differ"]) == (0, 0)
+        assert report["requests"] >= least and (report["skipped"], report["differ"]) == (0, 0)
 
 
 def test_check_pack_and_refresh(labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
