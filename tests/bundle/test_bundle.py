@@ -197,11 +197,12 @@ def test_writing_mends_a_damaged_bundle_and_clears_its_own_remains_alone(bundle:
     (bundle / "manifest.json").write_text("{")
     (bundle / ".partial-abc").mkdir()
     (bundle / ".manifest-abc").write_text("{")
-    (bundle / "notes.txt").write_text("mine")
     assert next_items_seq(bundle, manifest.model_version) == 1
     mended = write_bundle(bundle, manifest, lambda folder: fill_from(content, folder))
     assert Bundle.open(bundle) == mended
-    left = {mended.folder.name, "manifest.json", "notes.txt"}
+    (bundle / "notes.txt").write_text("mine")
+    again = write_bundle(bundle, manifest, lambda folder: fill_from(mended.folder, folder))
+    left = {mended.folder.name, again.folder.name, "manifest.json", "notes.txt"}
     assert {p.name for p in bundle.iterdir()} == left and (bundle / "notes.txt").read_text() == "mine"
 
 
