@@ -107,7 +107,9 @@ def sorted_events(
         piece = pl.DataFrame(rows, schema=KINDS, orient="row").sort("user")
         write_piece(folder, "click", f"{n:05d}", piece)
     sort = SortEvents("click", find_pieces(folder, "click", len(pieces)), users, ranges, folder, PARTS)
-    sort.join(folder, [sort(n) for n in range(ranges)])
+    for n in range(ranges):
+        sort(n)
+    sort.join(folder)
     return Events.open(folder, "click", PARTS)
 
 
