@@ -87,9 +87,8 @@ class EventColumns:
             if kind is not None and kinds[name] != kind:
                 raise table.unfit(column, f"{kind}, as in the log")
         check_rows(table, whole_checks(table, [self.user, self.item]))
-        nulls = table.collect(table.frame.select(pl.col(self.user, self.item, self.time).null_count())).row(
-            0, named=True
-        )
+        counts = table.frame.select(pl.col(self.user, self.item, self.time).null_count())
+        nulls = table.collect(counts).row(0, named=True)
         for column, count in nulls.items():
             if count:
                 raise DataError(

@@ -36,8 +36,13 @@ def settings(**changed: object) -> DataSettings:
 
 
 def write(frame: pl.DataFrame, path: Path) -> None:
-    kinds = {".parquet": frame.write_parquet, ".csv": frame.write_csv, ".feather": frame.write_ipc}
-    kinds[path.suffix](path)
+    match path.suffix:
+        case ".parquet":
+            frame.write_parquet(path)
+        case ".csv":
+            frame.write_csv(path)
+        case _:
+            frame.write_ipc(path)
 
 
 def scanned(folder: Path, frame: pl.DataFrame, ending: str = ".parquet") -> Table:
