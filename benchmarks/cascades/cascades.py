@@ -27,7 +27,7 @@ from corank.analysis.experiments.study import RATES, Budget, train_arm
 from corank.analysis.experiments.trials import Arm, TrialProgress
 from corank.core.errors import ConfigError, CorankError, DataError
 from corank.core.registry import load_plugins
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.datasets.feed.world import PRESETS
 from corank.training.trainer import keep_freed_memory
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.cascades.entries import STAGES, CascadeEntry, Plain, names_of
 from corank.analysis.experiments.trials import Arm
 from corank.core.errors import ConfigError
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.data.packed.dataset import PackedDataset
 from corank.datasets.feed.simulate import simulate_world
 from corank.datasets.feed.world import PRESETS

@@ -28,7 +28,7 @@ from corank.analysis.experiments.findings import ArmResult, TrialStore
 from corank.analysis.experiments.study import Budget, train_arm
 from corank.analysis.experiments.trials import Arm, TrialData, TrialProgress
 from corank.core.errors import CorankError
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.datasets.feed.simulate import simulate_world
 from corank.datasets.feed.world import PRESETS
 from corank.datasets.kuairand import import_kuairand

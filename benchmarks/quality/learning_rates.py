@@ -21,7 +21,7 @@ from benchmarks import harness
 from corank.analysis.experiments.figures import Figure, Interval, Objective, mean_over_seeds, replicates_of
 from corank.analysis.experiments.sweep import SearchTrial, SearchTrials
 from corank.analysis.experiments.trials import Arm, TrialData
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.datasets.feed.simulate import simulate_world
 from corank.datasets.feed.world import PRESETS
 from corank.datasets.kuairand import import_kuairand

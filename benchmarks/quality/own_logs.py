@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.datasets.kuairand import LOGS, USERS, VIDEOS
 from corank.datasets.lists import Lists, import_lists
 from corank_lab.datasets.ebnerd import EbnerdFiles, import_ebnerd

@@ -25,7 +25,7 @@ import corank
 from benchmarks import harness
 from benchmarks.quality.boosting import FlatSplit, boost, flatten_split
 from benchmarks.quality.own_logs import Load, Write, drawn_logs, is_video_log, news_logs, video_logs
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.datasets.kuairand import import_kuairand
 from corank.evaluation.predict import predict_split
 from corank.metrics.intervals import REPLICATES, replicates

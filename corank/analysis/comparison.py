@@ -14,7 +14,8 @@ import numpy as np
 from corank.analysis.evaluated_run import EvaluatedRun, predict_run
 from corank.core.errors import DataError
 from corank.core.objects import Location
-from corank.core.types import Doubles, Progress
+from corank.core.reports import Progress
+from corank.core.types import Doubles
 from corank.evaluation.measures import Evaluation, Measures, evaluate_predictions
 from corank.evaluation.predict import read_truth
 from corank.metrics.inputs import Population

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from corank.core.errors import DataError
 from corank.core.formatting import format_interval, format_metric
 from corank.core.objects import Location
-from corank.core.types import Floats, Progress
+from corank.core.reports import Progress
+from corank.core.types import Floats
 from corank.core.version import corank_version
 from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.groups import group_candidates, select_candidates

@@ -23,7 +23,8 @@ from corank.batches.build import EncodedBatch, build_batch, replace_rows
 from corank.batches.reader import Reader
 from corank.core.errors import DataError
 from corank.core.ragged import Rows
-from corank.core.types import Doubles, Floats, Longs, Progress, Report
+from corank.core.reports import Progress, Report
+from corank.core.types import Doubles, Floats, Longs
 from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.predict import Calibrators
 from corank.features.schema import Schema

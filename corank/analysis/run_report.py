@@ -23,7 +23,7 @@ from corank.analysis.report_figures import (
     training_parts,
 )
 from corank.core.formatting import format_interval, format_metric
-from corank.core.types import Progress
+from corank.core.reports import Progress
 from corank.core.version import corank_version
 from corank.evaluation.measures import BESIDE_METRICS
 from corank.metrics.inputs import Population

@@ -21,7 +21,7 @@ from corank.bundle.signatures import SigningKeys
 from corank.core.errors import DataError
 from corank.core.lazy import name_missing_extra
 from corank.core.objects import Location, PathOrUrl, parse_location, require_local
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.serving.conformance import compare_case_files, read_lines, write_cases
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.random_requests import draw_requests

@@ -14,7 +14,7 @@ from corank.api.frames import FrameFiles, TableSource, is_frame
 from corank.core.errors import ConfigError
 from corank.core.files import write_text
 from corank.core.objects import PathOrUrl, require_local
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.training.config.config import Config, with_moments
 from corank.training.config.config_file import from_plain, from_values, plain, read
 from corank.training.config.yaml_values import change_values, read_values

@@ -20,8 +20,8 @@ from corank.api.results import ComparisonResult, EvaluationResult, GroupsResult,
 from corank.core.errors import DataError
 from corank.core.local_copy import write_file
 from corank.core.objects import Location, PathOrUrl, parse_location, require_local
+from corank.core.reports import Progress
 from corank.core.time import moment_to_ms
-from corank.core.types import Progress
 from corank.engine.base import open_engine
 from corank.serving.predict import predict_log
 from corank.training.run import Run

@@ -30,7 +30,7 @@ from corank.core.errors import CorankError
 from corank.core.files import write_text
 from corank.core.locks import WriteLock
 from corank.core.objects import PathOrUrl, parse_location
-from corank.core.types import Progress, Report
+from corank.core.reports import Progress, Report
 from corank.training.checks.data_check import TrainingDataCheck
 from corank.training.config.config import Config, with_moments
 from corank.training.config.config_file import read

@@ -23,8 +23,8 @@ from corank.core.errors import TrackingError
 from corank.core.files import write_text
 from corank.core.local_copy import write_file
 from corank.core.objects import Location, PathOrUrl, parse_location, require_local
+from corank.core.reports import Progress, Report
 from corank.core.time import format_time
-from corank.core.types import Progress, Report
 from corank.training.config.config_file import flatten, plain
 from corank.training.drift.drift import Validation
 from corank.training.drift.figure import ValidationFigure

@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import Any
 
 from corank.core.formatting import format_metric
-from corank.core.types import Progress
+from corank.core.reports import Progress
 from corank.training.callbacks import Callback, TrainingEnd, TrainingEvaluation, TrainingLog, TrainingStart
 
 

@@ -19,7 +19,7 @@ from corank.api.progress import show_progress
 from corank.api.results import PlottedResult, show_tables
 from corank.core.lazy import name_missing_extra
 from corank.core.objects import PathOrUrl, parse_location
-from corank.core.types import Progress, Report
+from corank.core.reports import Progress, Report
 from corank.data.packed.dataset import PackedDataset
 from corank.engine.base import open_engine
 from corank.training.checks.summary import CheckSummary, check_config

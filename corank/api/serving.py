@@ -19,7 +19,7 @@ from corank.serving.store.base import CACHE, hide_password
 from corank.training.config.yaml_values import read_yaml_file
 
 if TYPE_CHECKING:
-    from corank.core.types import Report
+    from corank.core.reports import Report
 
 RUN_FILE, BUNDLE = "run.json", "bundle"
 """Of a run; its modules would load what the parent of a service does not need."""

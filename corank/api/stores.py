@@ -32,7 +32,7 @@ from corank.core.errors import ConfigError, DataError, StorageError
 from corank.core.local_copy import write_file
 from corank.core.objects import Location, PathOrUrl, parse_location, require_local
 from corank.core.published_folder import PublishedFolder
-from corank.core.types import Progress, Report
+from corank.core.reports import Progress, Report
 from corank.data.packed.dataset import PackedDataset
 from corank.engine.base import describe_memory, open_engine
 from corank.serving.log.replay import ReplayResult, bundle_funnels, replay_log, store_funnels

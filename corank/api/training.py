@@ -21,7 +21,7 @@ from corank.api.results import frame, show_tables
 from corank.core.errors import CheckpointError, ConfigError
 from corank.core.lazy import name_missing_extra
 from corank.core.objects import Location, PathOrUrl, parse_location
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.distributed.launch import launch
 from corank.distributed.process_group import join_ranks
 from corank.distributed.ranks import Ranks

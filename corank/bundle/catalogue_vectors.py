@@ -29,8 +29,9 @@ from corank.core.arrays import read_array, write_array
 from corank.core.errors import BundleError, ConfigError, DataError
 from corank.core.files import atomic_file, scratch_folder
 from corank.core.objects import Location
+from corank.core.reports import Progress, Report
 from corank.core.settings import describe_unknown
-from corank.core.types import Floats, Longs, Mask, Progress, Report
+from corank.core.types import Floats, Longs, Mask
 from corank.data.packing.workspace import SpreadRows, read_partition, write_beside
 from corank.data.point_in_time import newest_rows
 from corank.data.tables import VALID_FROM, RowRange, Table, cut_table

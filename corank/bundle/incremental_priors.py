@@ -14,8 +14,8 @@ import polars as pl
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest, ItemsAsOf
 from corank.core.errors import DataError
+from corank.core.reports import Report
 from corank.core.time import MILLISECOND, now_ms
-from corank.core.types import Report
 from corank.data.column_sources import Source
 from corank.data.event_tables import EventColumns, open_given_events
 from corank.data.log_rows import log_columns, request_columns, scan_log

@@ -30,8 +30,8 @@ from corank.bundle.manifest import BundleManifest, load_manifest
 from corank.bundle.retrieval import refresh_retrieval
 from corank.bundle.signatures import SigningKeys
 from corank.core.files import link_file
+from corank.core.reports import Report
 from corank.core.time import MILLISECOND, floor_times, format_time
-from corank.core.types import Report
 from corank.data.packed.dataset import prior_folder
 from corank.data.packing.event_counts import event_priors
 from corank.data.point_in_time import VersionedRows, newest_rows

@@ -21,7 +21,7 @@ from corank.continual.tracking import DailyTracking
 from corank.core.errors import ConfigError, DataError, StoreError
 from corank.core.locks import WriteLock
 from corank.core.objects import PathOrUrl, is_url, require_local
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.data.log_rows import scan_log
 from corank.data.packed.manifest import InputFile, read_pack_manifest
 from corank.data.tables import SourceFile, find_source_files

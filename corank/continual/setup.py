@@ -18,7 +18,7 @@ from corank.continual.history import PeriodRecord, find_live
 from corank.continual.settings import DailySettings
 from corank.core.errors import DataError
 from corank.core.files import atomic_file
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.serving.store.base import open_store
 from corank.serving.store.live_version import StoreState
 

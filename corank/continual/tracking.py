@@ -12,8 +12,8 @@ from corank.continual.gate import Condition
 from corank.continual.history import PeriodRecord, find_live
 from corank.continual.settings import DailySettings
 from corank.core.files import atomic_file
+from corank.core.reports import Report
 from corank.core.time import NEVER
-from corank.core.types import Report
 from corank.training.callbacks import write_event_file
 from corank.training.config.config_file import flatten
 from corank.training.run_file import TRACKING

@@ -1,6 +1,4 @@
-"""Array types by element type, and the protocols of the callables that report what a long operation does."""
-
-from typing import Protocol
+"""Array types by element type."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,17 +15,3 @@ Numbers = NDArray[np.floating]
 """Numbers, in floats of any width."""
 Array = Numbers | Index
 """Numbers of any type."""
-
-
-class Report(Protocol):
-    """Receives one line of text for the user, without a line end."""
-
-    def __call__(self, line: str, /) -> object:
-        """Report a line."""
-
-
-class Progress(Protocol):
-    """Receives how many units of work are done, and how many there are in all."""
-
-    def __call__(self, done: int, total: int, /) -> object:
-        """Report that `done` of `total` units are done."""

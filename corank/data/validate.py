@@ -15,8 +15,8 @@ from typing import Any
 import polars as pl
 
 from corank.core.errors import DataError
+from corank.core.reports import Report
 from corank.core.time import MILLISECOND, format_time, now_ms
-from corank.core.types import Report
 from corank.data.tables import KeepRows, Table
 from corank.features.log_schema import DataSettings
 

@@ -14,8 +14,8 @@ import polars as pl
 
 from corank.core.errors import DataError, PluginError
 from corank.core.registry import Registry
+from corank.core.reports import Report
 from corank.core.settings import Settings
-from corank.core.types import Report
 
 MOST_OF_TWO_DAYS = 0.35
 """Of all requests: where the last two days hold more, they are not split by days."""

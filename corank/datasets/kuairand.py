@@ -13,7 +13,7 @@ import polars as pl
 
 from corank.core.errors import DataError
 from corank.core.files import atomic_folder
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.datasets.importer import IMPORTERS, Importer, refuse_rows, scan_texts
 
 LOGS = {

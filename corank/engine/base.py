@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from corank.core.errors import CorankError, EngineError, PluginError
 from corank.core.formatting import shorten
 from corank.core.registry import Registry
-from corank.core.types import Progress
+from corank.core.reports import Progress
 
 TRIES = 5
 """How often a task is run, at most, if its worker ends each time."""

@@ -23,8 +23,9 @@ from corank.batches.sampling import Population
 from corank.core.calibration import Platt
 from corank.core.errors import DataError
 from corank.core.ordering import Formula, stage_value
+from corank.core.reports import Progress
 from corank.core.time import day_numbers
-from corank.core.types import Floats, Longs, Progress
+from corank.core.types import Floats, Longs
 from corank.data.packed.dataset import PackedDataset
 from corank.distributed.ranks import Ranks
 from corank.metrics.requests import Requests

@@ -24,8 +24,9 @@ from corank.bundle.manifest import BundleManifest
 from corank.core.errors import BundleError, DataError, RequestError
 from corank.core.files import atomic_folder
 from corank.core.objects import Location
+from corank.core.reports import Progress
 from corank.core.time import NEVER, floor_times, format_time
-from corank.core.types import Numbers, Progress
+from corank.core.types import Numbers
 from corank.data.log_rows import request_columns, scan_log
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.workspace import SpreadRows, read_partition, write_beside

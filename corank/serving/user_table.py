@@ -14,7 +14,7 @@ import polars as pl
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError
 from corank.core.files import atomic_file
-from corank.core.types import Progress
+from corank.core.reports import Progress
 from corank.data.event_tables import EventColumns
 from corank.data.log_rows import log_columns, request_columns, scan_log
 from corank.data.point_in_time import VersionedRows

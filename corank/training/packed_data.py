@@ -14,8 +14,8 @@ from corank.core.folder_cache import FolderCache
 from corank.core.locks import WriteLock
 from corank.core.objects import Location, ObjectUrl, parse_location
 from corank.core.published_folder import FolderPublisher
+from corank.core.reports import Report
 from corank.core.time import FOREVER, format_time
-from corank.core.types import Report
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.manifest import (
     MANIFEST,

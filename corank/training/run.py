@@ -34,7 +34,7 @@ from corank.core.formatting import shorten
 from corank.core.local_copy import read_folder
 from corank.core.locks import LOCK, FolderLease, LockHolder, WriteLock
 from corank.core.objects import Location
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.data.log_rows import LAST_POSITION
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.manifest import packed_settings, read_pack_manifest

@@ -14,7 +14,7 @@ from corank.core.folder_cache import FolderCache
 from corank.core.local_copy import working_folder
 from corank.core.objects import ObjectUrl
 from corank.core.published_folder import FolderPublisher
-from corank.core.types import Report
+from corank.core.reports import Report
 
 RUN = "run"
 """The kind of content that a published run folder declares."""

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from corank.core.errors import DataError
 from corank.core.files import atomic_folder
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.datasets.importer import IMPORTERS, ImportedSplit, Importer, read_schema, refuse_rows
 from corank.datasets.simulated import WORLDS, Simulated
 from corank_lab.datasets.news import simulate_parts

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from corank.core.errors import DataError
 from corank.core.files import atomic_folder
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.datasets.importer import IMPORTERS, ImportedSplit, Importer, refuse_rows, scan_texts
 from corank_lab.datasets.release import choose_splits
 

@@ -19,8 +19,8 @@ from pydantic import Field
 
 from corank.core.errors import DataError
 from corank.core.files import atomic_folder
+from corank.core.reports import Report
 from corank.core.time import DAY, midnight
-from corank.core.types import Report
 from corank.datasets.importer import IMPORTERS, Importer, read_schema, refuse_rows
 
 TIMEZONE = "Asia/Shanghai"

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from corank.core.errors import PluginError
 from corank.core.registry import PLUGINS
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.datasets.importer import IMPORTERS, Importer
 from tests.support.command_line import run_corank
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from corank.core.errors import DataError
-from corank.core.types import Progress
+from corank.core.reports import Progress
 from corank.engine.pool import PoolEngine
 
 

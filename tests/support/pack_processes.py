@@ -22,7 +22,7 @@ import psutil
 import pytest
 from pydantic import TypeAdapter
 
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.data import tables as row_ranges
 from corank.data.packing import pack as packing
 from corank.engine.base import Engine, open_engine

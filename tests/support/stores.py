@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from corank.core.errors import StoreError
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.http.follower import Follower

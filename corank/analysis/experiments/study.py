@@ -35,7 +35,7 @@ from corank.analysis.plots import Series
 from corank.core.errors import ConfigError, DataError
 from corank.core.files import write_text
 from corank.core.formatting import format_metric
-from corank.core.types import Progress, Report
+from corank.core.reports import Progress, Report
 from corank.core.version import corank_version
 from corank.data.packed.dataset import PackedDataset
 from corank.training.config.config import Config

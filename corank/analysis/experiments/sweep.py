@@ -41,7 +41,7 @@ from corank.analysis.experiments.trials import (
 from corank.core.errors import ConfigError, DataError
 from corank.core.files import write_text
 from corank.core.formatting import format_metric
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.predict import predict_split
 from corank.training.callbacks import Callback, TrainingEvaluation

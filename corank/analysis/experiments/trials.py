@@ -25,8 +25,8 @@ from typing import Any, Generic, TypeVar
 from corank.analysis.comparison import Margins, MeasuredRun, compare_measured
 from corank.core.errors import ConfigError, DataError, DivergedError
 from corank.core.files import write_text
+from corank.core.reports import Progress, Report
 from corank.core.settings import validate
-from corank.core.types import Progress, Report
 from corank.core.version import corank_version
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.manifest import fingerprint, packed_settings

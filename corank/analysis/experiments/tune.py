@@ -29,7 +29,7 @@ from corank.analysis.experiments.trials import BASE, TrialData, TrialProgress
 from corank.core.errors import ConfigError, DataError
 from corank.core.files import write_text
 from corank.core.lazy import require
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.data.packed.dataset import PackedDataset
 from corank.training.config.config import Config
 from corank.training.config.config_file import plain

@@ -10,8 +10,8 @@ from typing import Any, Self
 import numpy as np
 
 from corank.core.hash_index import Keys
+from corank.core.reports import Report
 from corank.core.time import MILLISECOND, NEVER, floor_times
-from corank.core.types import Report
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.manifest import ContinuedFrom, GrownRows, PackManifest
 from corank.data.packing.state import read_counts_of_values

@@ -18,8 +18,8 @@ from corank.core.arrays import (
 )
 from corank.core.errors import DataError, DiskError
 from corank.core.locks import WriteLock
+from corank.core.reports import Report
 from corank.core.time import format_time
-from corank.core.types import Report
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.manifest import (
     FORMAT,

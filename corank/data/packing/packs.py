@@ -19,8 +19,8 @@ from corank.core.errors import DataError
 from corank.core.files import atomic_file, restore_folder
 from corank.core.locks import WriteLock
 from corank.core.objects import Location
+from corank.core.reports import Report
 from corank.core.time import day_numbers
-from corank.core.types import Report
 from corank.data.packed.dataset import ENCODERS, PackedDataset, hash_encoders
 from corank.data.packed.manifest import (
     MANIFEST,

@@ -7,8 +7,8 @@ from typing import Self
 import polars as pl
 
 from corank.core.errors import DataError
+from corank.core.reports import Report
 from corank.core.time import to_ms
-from corank.core.types import Report
 from corank.data.column_sources import (
     Source,
     check_times,

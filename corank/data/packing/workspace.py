@@ -23,7 +23,8 @@ import pyarrow as pa
 from corank.core.arrays import write_frame
 from corank.core.errors import EngineError
 from corank.core.files import replace_folder, resumable_folder, retire_folder, sync_folder
-from corank.core.types import Ints, Progress, Report
+from corank.core.reports import Progress, Report
+from corank.core.types import Ints
 from corank.core.version import corank_version
 from corank.data.tables import RowRange, Table
 from corank.engine.base import Engine

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from corank.core.errors import ConfigError
-from corank.core.types import Report
+from corank.core.reports import Report
 
 if TYPE_CHECKING:
     from corank.bundle.manifest import BundleManifest

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from corank.core.errors import CorankError
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.http.process.worker_process import Drain

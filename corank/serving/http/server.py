@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from corank.core.errors import CorankError
 from corank.core.registry import load_environment_plugins
+from corank.core.reports import Report
 from corank.serving.http.process.listener import bind_listener, take_inherited_listener
 from corank.serving.http.process.supervisor import Supervisor
 from corank.serving.http.process.worker_process import MULTIPROC, SharedState, WorkerMain, WorkerSigns
@@ -25,11 +25,8 @@ from corank.serving.http.startup import check_files, describe_address, describe_
 NEEDS_RESTART = ("host", "port", "workers", "drain_seconds", "stop_seconds")
 """Settings that belong to the socket and to the parent of the workers, which no renewal changes."""
 
-if TYPE_CHECKING:
-    from corank.core.types import Report  # which loads numpy
 
-
-def serve_here(settings: ServeSettings, report: "Report") -> None:
+def serve_here(settings: ServeSettings, report: Report) -> None:
     """Serve with this process alone until it is asked to end. Raises CorankError as `run_service`."""
     from corank.serving.http.worker import serve_worker
 
@@ -38,7 +35,7 @@ def serve_here(settings: ServeSettings, report: "Report") -> None:
         serve_worker(settings, listener, report)
 
 
-def run_service(read: Callable[[], ServeSettings], report: "Report") -> None:
+def run_service(read: Callable[[], ServeSettings], report: Report) -> None:
     """Serve with worker processes until this process is asked to end.
 
     Args:

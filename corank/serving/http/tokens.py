@@ -27,7 +27,7 @@ import msgspec
 from msgspec import Meta
 
 from corank.core.errors import ConfigError
-from corank.core.types import Report
+from corank.core.reports import Report
 
 SLOTS = 16_384
 """Buckets that can be in use at the same time; a file of tokens has fewer lines."""

@@ -14,7 +14,7 @@ import msgspec
 
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import RequestError
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.serving.http.body import Codec
 from corank.serving.http.circuit_breaker import BAD, WINDOW, CircuitBreaker, DaemonThreads
 from corank.serving.store.base import Store

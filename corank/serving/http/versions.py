@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from corank.bundle.bundle import Bundle
 from corank.core.errors import BundleError, ConfigError, CorankError, StoreError, TrustError
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.http.circuit_breaker import BAD, WINDOW, CircuitBreaker

@@ -18,7 +18,7 @@ import uvicorn
 
 from corank.bundle.signatures import TrustedKeys
 from corank.core.objects import parse_location
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.serving.http.access_control import AccessControl, OriginPolicy, guard
 from corank.serving.http.access_log import AccessLog, AuditLog
 from corank.serving.http.asgi import Routes

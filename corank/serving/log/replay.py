@@ -17,7 +17,7 @@ from corank.bundle.bundle import Bundle
 from corank.bundle.signatures import TrustedKeys
 from corank.core.errors import DataError, RequestError
 from corank.core.objects import Location
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.log.log_format import ITEMS_ID, REQUEST, SERVED, VERSION

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from corank.core.errors import CorankError
 from corank.core.files import atomic_file, make_private_folder, remove_abandoned
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.features.encoders import Encoders
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.ranking_result import RankingResult

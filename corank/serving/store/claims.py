@@ -22,8 +22,8 @@ import msgspec
 
 from corank.bundle.signatures import is_content_name
 from corank.core.errors import BusyError, StoreError
+from corank.core.reports import Report
 from corank.core.time import format_time, now_ms
-from corank.core.types import Report
 from corank.serving.store.base import Store
 from corank.serving.store.live_version import Claim, StoreState
 

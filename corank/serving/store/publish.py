@@ -17,9 +17,9 @@ from corank.bundle.manifest import BundleManifest, digest, signed_content
 from corank.bundle.signatures import Signature, SigningKeys, is_content_name
 from corank.core.errors import BundleError, RequestError, StoreError
 from corank.core.objects import Location
+from corank.core.reports import Progress, Report
 from corank.core.settings import validate
 from corank.core.time import now_ms
-from corank.core.types import Progress, Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Pairs, Store
 from corank.serving.store.claims import check_claim, claim_version, store_time

@@ -8,8 +8,8 @@ from pathlib import Path
 from corank.bundle.manifest import signed_content
 from corank.bundle.signatures import SigningKeys, is_content_name
 from corank.core.errors import BusyError, StoreError
+from corank.core.reports import Report
 from corank.core.time import now_ms
-from corank.core.types import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
 from corank.serving.store.claims import LEASES, claim_version, read_leases

@@ -19,7 +19,7 @@ from corank.bundle.signatures import TrustedKeys, is_content_name
 from corank.core.errors import BundleError, StoreError, TrustError
 from corank.core.files import atomic_file
 from corank.core.objects import Location
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store, hide_password
 from corank.serving.store.fetch import catch_up, fetch_bundle, holds_change, load_latest

@@ -14,7 +14,7 @@ import polars as pl
 
 from corank.bundle.manifest import ItemsAsOf
 from corank.core.errors import CorankError, RequestError
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Pairs, Store
 from corank.serving.store.claims import store_time

@@ -10,7 +10,7 @@ from msgspec import Meta
 from corank.bundle.bundle import Bundle
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError, StoreError
-from corank.core.types import Progress
+from corank.core.reports import Progress
 from corank.data.point_in_time import newest_rows
 from corank.data.tables import Table
 from corank.data.validate import check_rows, whole_checks

@@ -15,7 +15,7 @@ import numpy as np
 
 from corank.batches.sampling import SOURCES, LabelCounts, SplitCounts, Targets
 from corank.core.errors import DataError
-from corank.core.types import Report
+from corank.core.reports import Report
 from corank.data.packed.dataset import PackedDataset
 from corank.features.scale import Bucket
 from corank.losses.base import Loss

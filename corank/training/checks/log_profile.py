@@ -9,8 +9,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from corank.core.reports import Report
 from corank.core.time import DAY
-from corank.core.types import Report
 from corank.data.column_sources import Source, find_sources
 from corank.data.event_tables import open_events
 from corank.data.log_rows import scan_log

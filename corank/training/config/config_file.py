@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from corank.core.errors import ConfigError
+from corank.core.reports import Report
 from corank.core.settings import describe_unknown, validate
-from corank.core.types import Report
 from corank.features.feature_kind import Feature
 from corank.features.schema import Schema
 from corank.models.settings.mlp import TeacherSettings

@@ -22,8 +22,8 @@ from corank.core.files import atomic_file
 from corank.core.formatting import shorten
 from corank.core.lazy import require
 from corank.core.registry import Registry
+from corank.core.reports import Report
 from corank.core.settings import Settings, validate
-from corank.core.types import Report
 from corank.training.callbacks import Callback, TrainingEnd, TrainingEvaluation, TrainingLog, TrainingStart
 from corank.training.config.config_file import flatten, plain
 from corank.training.run_file import TRACKING

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from corank.core.errors import CorankError
+from corank.core.reports import Report
 from corank.serving.http.process.listener import refuse_connections
 from corank.serving.http.process.worker_process import (
     ACCEPT_SECONDS,
@@ -25,15 +25,12 @@ from corank.serving.http.process.worker_process import (
     WorkerProcess,
 )
 
-if TYPE_CHECKING:
-    from corank.core.types import Report  # which loads numpy
-
 
 class Renewal:
     """One renewal of all workers. One worker more than usual runs at a time."""
 
     def __init__(
-        self, workers: list[WorkerProcess], start: Callable[[], WorkerProcess], report: "Report"
+        self, workers: list[WorkerProcess], start: Callable[[], WorkerProcess], report: Report
     ) -> None:
         """
         Args:
@@ -132,7 +129,7 @@ class Supervisor:
         count: int,
         main: WorkerMain,
         drain: Drain,
-        report: "Report",
+        report: Report,
         on_end: Callable[[int], None] = lambda pid: None,
         renew: Callable[[], WorkerMain] | None = None,
         restarts: RestartCounts | None = None,
