@@ -110,4 +110,4 @@ def test_faulty_files_are_named_and_nothing_is_left(
 def test_unknown_policies_and_campaigns(tmp_path: Path, wrong: dict[str, str]) -> None:
     ((name, value),) = wrong.items()
     with pytest.raises(DataError, match=f"--{name}: expected .* or .*; received '{value}'"):
-        import_obd(tmp_path, tmp_path / "out", **wrong)
+        import_obd(tmp_path, tmp_path / "out", **wrong)  # type: ignore[arg-type]

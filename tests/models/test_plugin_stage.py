@@ -183,8 +183,8 @@ def test_an_unfit_stage_model_is_refused_by_name(part: type, message: str) -> No
 
 
 class Plain(FmVectorsSettings):
-    def build(self, layout: Layout) -> StageModel:
-        return nn.Linear(1, 1)  # type: ignore[return-value]
+    def build(self, layout: Layout) -> Any:
+        return nn.Linear(1, 1)
 
 
 class Forgetful(FmVectorsSettings):
