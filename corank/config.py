@@ -66,7 +66,7 @@ from corank.training.config.settings import (
     ExportSettings,
     TrainSettings,
     TreeTeacherSettings,
-    ValidationSettings,
+    DriftSettings,
 )
 
 __all__ = [
@@ -129,7 +129,7 @@ __all__ = [
     "TreesSettings",
     "UnexposedLoss",
     "UserSplit",
-    "ValidationSettings",
+    "DriftSettings",
     "VectorFeature",
     "WithinFeature",
     "plain",

@@ -133,7 +133,7 @@ def test_resuming_with_another_config_names_the_keys(world: Path, copied: Run) -
 
 def test_thresholds_for_later_rows_may_change_when_a_training_resumes(world: Path, copied: Run) -> None:
     before = (copied.folder / "model.safetensors").read_bytes()
-    trained_run(world / "config.yaml", copied.folder, "validation.rows=3", resume=True)
+    trained_run(world / "config.yaml", copied.folder, "drift.rows=3", resume=True)
     assert (copied.folder / "model.safetensors").read_bytes() == before
 
 

@@ -242,7 +242,7 @@ def _unwritable(location: CheckpointLocation, ranks: Ranks, error: Exception) ->
 
 MAY_CHANGE = {"packed", "train.tables"}
 """Keys of a config that may change when a training continues: they say where data and weights lie."""
-AFTERWARDS = ("validation.", "export.")
+AFTERWARDS = ("drift.", "export.")
 """Prefixes of keys that do not affect training, and that may change, too."""
 
 

@@ -42,7 +42,7 @@ from corank.training.config.settings import (
     ExportSettings,
     TrainSettings,
     TreeTeacherSettings,
-    ValidationSettings,
+    DriftSettings,
 )
 
 GONE = {
@@ -50,6 +50,8 @@ GONE = {
     "train.skip_easy": "it bettered the end of the cascade in no measured world; remove it",
 }
 """Key → what became of it, and what to do."""
+RENAMED = {"validation": "drift"}
+"""Earlier name of a part of the config → its name; configs and runs that have the earlier one are read."""
 
 
 def drop_gone_keys(config: Any) -> Any:
@@ -71,6 +73,16 @@ def _drop(value: Any, path: list[str], key: str) -> Any:
     if value[name] is not None:
         raise ConfigError(f"{key} is gone: {GONE[key]}")
     return {other: part for other, part in value.items() if other != name}
+
+
+def rename_keys(config: Any) -> Any:
+    """Plain values of a config with the names of RENAMED. Raises ConfigError if a part has both of its names."""
+    for old, new in RENAMED.items():
+        if isinstance(config, dict) and old in config:
+            if new in config:
+                raise ConfigError(f"{old}: is called {new} now, and {new} is given, too; drop {old}")
+            config = {new if key == old else key: part for key, part in config.items()}
+    return config
 
 
 TAKEN = {"shared", "position", *TrainSettings.model_fields, *NAMES_OF_TORCH}
@@ -118,7 +130,7 @@ class Config(Settings):
     """How the networks learn."""
     export: ExportSettings = ExportSettings()
     """How the bundle stores what is computed of every item ahead of requests."""
-    validation: ValidationSettings = ValidationSettings()
+    drift: DriftSettings = DriftSettings()
     """How far new rows may be from those of an earlier run, for `corank check --against`."""
 
     @property
@@ -183,7 +195,7 @@ class Config(Settings):
 
         The latter's value would be read as an optimiser.
         """
-        value = drop_gone_keys(value)
+        value = rename_keys(drop_gone_keys(value))
         match value:
             case {"train": {**train}, "stages": [*stages]}:
                 teachers = value.get("teachers")
@@ -221,7 +233,7 @@ class Config(Settings):
             trees.check(f"tree_teachers.{n}", list(self.data.labels), others, self.losses)
         self._check_retrieval(schema)
         self.export.check([f"{stage.name}.{part}" for stage in self.stages for part in stage.item_parts])
-        self.validation.check(list(self.features))
+        self.drift.check(list(self.features))
         total.check()
         self.train.check({stage.name: list(stage.labels) for stage in self.stages})
         if self.train.early_stop is not None and "valid" not in self.data.split_names:

@@ -26,7 +26,7 @@ from corank.features.encoding import FIRST_KNOWN
 from corank.features.schema import Schema
 from corank.training.checks.log_profile import open_tables
 from corank.training.config.config import Config
-from corank.training.config.settings import ValidationSettings
+from corank.training.config.settings import DriftSettings
 from corank.training.drift.encoded_rows import (
     ComparedFeatures,
     EncodedRows,
@@ -35,7 +35,7 @@ from corank.training.drift.encoded_rows import (
     encode_period,
     open_packed_of,
 )
-from corank.training.drift.figure import ValidationFigure, chance_of_shares, is_within, judge
+from corank.training.drift.figure import DriftFigure, chance_of_shares, is_within, judge
 from corank.training.drift.tables import ColumnComparison, NewRows, check_new_values, unfit_values
 from corank.training.run import Run
 
@@ -48,18 +48,18 @@ A factor that a config gives holds as it is."""
 class RowJudgement:
     """Judges how many rows there are, of which levels, and with which labels."""
 
-    settings: ValidationSettings
+    settings: DriftSettings
     reference: ReferenceRows
     new: NewRows
 
-    def figures(self) -> Iterator[ValidationFigure]:
+    def figures(self) -> Iterator[DriftFigure]:
         """The number of rows, then levels, then labels."""
         yield self._rows()
         if self.new.config.data.level is not None and len(self.new):
             yield from self._levels()
         yield from self._labels()
 
-    def _rows(self) -> ValidationFigure:
+    def _rows(self) -> DriftFigure:
         now, most = len(self.new), self.settings.rows
         before, same_hours = self.reference.rows_per_period(self.new.begin, self.new.end)
         explicit = "rows" in self.settings.model_fields_set
@@ -72,9 +72,9 @@ class RowJudgement:
             f"{now:,} new candidates from {self.new.span}, {usual:,.0f} in earlier periods of that length; look for "
             + ("files that are missing or not complete" if now < usual else "files that are there twice")
         )
-        return ValidationFigure("rows", "log", before, float(now), most, verdict, reason)
+        return DriftFigure("rows", "log", before, float(now), most, verdict, reason)
 
-    def _levels(self) -> Iterator[ValidationFigure]:
+    def _levels(self) -> Iterator[DriftFigure]:
         counts, total, most = self.reference.level_counts(), len(self.new), self.settings.levels
         for n, level in enumerate(self.new.config.data.levels):
             before, now = float(counts[n] / counts.sum()), self.new.levels[n] / total
@@ -84,9 +84,9 @@ class RowJudgement:
                 f"level '{level}' is {now:.2%} of the candidates, and was {before:.2%}; look for a part of the log "
                 "that is missing, or a change of what a stage keeps"
             )
-            yield ValidationFigure("levels", level, before, now, most, verdict, reason)
+            yield DriftFigure("levels", level, before, now, most, verdict, reason)
 
-    def _labels(self) -> Iterator[ValidationFigure]:
+    def _labels(self) -> Iterator[DriftFigure]:
         most = self.settings.labels
         for name, label in self.new.labels.items():
             before, now = self.reference.label_rate(name), label.rate
@@ -99,14 +99,14 @@ class RowJudgement:
                 f"label '{name}' {state}, and was in {usual:.2%}; look at column "
                 f"'{self.new.config.data.labels[name].column}' and at how it is joined"
             )
-            yield ValidationFigure("labels", name, before, now, most, verdict, reason)
+            yield DriftFigure("labels", name, before, now, most, verdict, reason)
 
 
 @dataclass(frozen=True)
 class FeatureJudgement:
     """Judges features: what is missing, what is unknown, and how they are distributed."""
 
-    settings: ValidationSettings
+    settings: DriftSettings
     comparisons: Sequence[FeatureComparison]
     histories: Sequence[FeatureComparison]
     """Of the run's validation rows, as histories grow with the log; none if it has no such rows."""
@@ -116,7 +116,7 @@ class FeatureJudgement:
     same_hours: bool
     """Whether most are of the same hours of the day; otherwise what depends on these is not judged."""
 
-    def figures(self) -> Iterator[ValidationFigure]:
+    def figures(self) -> Iterator[DriftFigure]:
         """Missing rates, then new ids, then PSI; of histories each in turn."""
         for comparison in self.comparisons:
             yield self._missing(comparison)
@@ -131,7 +131,7 @@ class FeatureJudgement:
             yield self._empty(comparison)
             if comparison.has_vocabulary:
                 yield self._new_ids(comparison)
-            yield ValidationFigure("psi", comparison.name, 0.0, comparison.length_stability(), None, "off")
+            yield DriftFigure("psi", comparison.name, 0.0, comparison.length_stability(), None, "off")
 
     def _enough(self, share: float, comparison: FeatureComparison) -> bool:
         return share * len(comparison.now) >= self.settings.min_count
@@ -142,7 +142,7 @@ class FeatureJudgement:
             self.same_hours or self.schema.side(comparison.name) != "context"
         )
 
-    def _missing(self, comparison: FeatureComparison) -> ValidationFigure:
+    def _missing(self, comparison: FeatureComparison) -> DriftFigure:
         before, now = comparison.missing(comparison.before), comparison.missing(comparison.now)
         was, rate = before or 0.0, now or 0.0
         chance = chance_of_shares(
@@ -159,11 +159,11 @@ class FeatureJudgement:
             f"feature '{comparison.name}' is missing in {rate:.1%} of the candidates, and was in {was:.1%}; look at "
             f"{comparison.origin} and at how its table is joined"
         )
-        return ValidationFigure(
+        return DriftFigure(
             "missing", comparison.name, before, now, self.settings.missing, verdict, reason
         )
 
-    def _empty(self, comparison: FeatureComparison) -> ValidationFigure:
+    def _empty(self, comparison: FeatureComparison) -> DriftFigure:
         """Judge a history: it may be there for more users than before, but not for fewer."""
         before, now = comparison.missing(comparison.before), comparison.missing(comparison.now)
         was, rate = before or 0.0, now or 0.0
@@ -178,9 +178,9 @@ class FeatureJudgement:
             f"history '{comparison.name}' is empty for {rate:.1%} of the candidates, and was for {was:.1%} of those of "
             "the run's validation; look for user ids that are written in another way, and for events that are missing"
         )
-        return ValidationFigure("missing", comparison.name, before, now, most, verdict, reason)
+        return DriftFigure("missing", comparison.name, before, now, most, verdict, reason)
 
-    def _new_ids(self, comparison: FeatureComparison) -> ValidationFigure:
+    def _new_ids(self, comparison: FeatureComparison) -> DriftFigure:
         before = None if self.later is None else comparison.unknown(self.later)
         now = comparison.unknown(comparison.now)
         was, rate = before or 0.0, now or 0.0
@@ -195,16 +195,16 @@ class FeatureJudgement:
             f"feature '{comparison.name}': the run does not know {rate:.1%} of the values, and {was:.1%} of those just "
             "after it; look for ids that are written in another way, or train on more days"
         )
-        return ValidationFigure("new_ids", comparison.name, before, now, most, verdict, reason)
+        return DriftFigure("new_ids", comparison.name, before, now, most, verdict, reason)
 
-    def _stability(self, comparison: FeatureComparison, value: float) -> ValidationFigure:
+    def _stability(self, comparison: FeatureComparison, value: float) -> DriftFigure:
         most = None if comparison.name in self.settings.unjudged else self.settings.psi
         verdict = judge(most, lambda most: value <= most, self._comparable(comparison))
         reason = (
             f"feature '{comparison.name}' is distributed otherwise than in training (PSI {value:.2f}); look for "
             f"another unit or meaning of {comparison.origin.rstrip(',')}"
         )
-        return ValidationFigure("psi", comparison.name, 0.0, value, most, verdict, reason)
+        return DriftFigure("psi", comparison.name, 0.0, value, most, verdict, reason)
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ class VocabularyRows:
 
 
 @dataclass(frozen=True, repr=False)
-class Validation:
+class DriftReport:
     """The figures of new rows with those of a run, each with a threshold and a verdict."""
 
     name: str
@@ -244,12 +244,12 @@ class Validation:
     """When the new rows begin, ms UTC: no earlier than the run's training ended."""
     end: int | None
     """When the new rows end; None if columns differ, or values cannot be packed."""
-    figures: Sequence[ValidationFigure]
+    figures: Sequence[DriftFigure]
     vocabularies: Mapping[str, VocabularyRows] = field(default_factory=dict)
     """Rows that `pack --from` admits and evicts, by feature with a vocabulary that continues; none of refused rows."""
 
     @property
-    def broken(self) -> list[ValidationFigure]:
+    def broken(self) -> list[DriftFigure]:
         """The figures whose thresholds are broken."""
         return [figure for figure in self.figures if figure.verdict == "broken"]
 
@@ -258,7 +258,7 @@ class Validation:
         """Why the rows are refused, a line each: what differs, what to do, the threshold; none if accepted."""
         return [
             f"{f.kind}: {f.reason}"
-            + ("" if f.threshold is None else f" (validation.{f.kind}: {f.threshold:g})")
+            + ("" if f.threshold is None else f" (drift.{f.kind}: {f.threshold:g})")
             for f in self.broken
         ]
 
@@ -273,7 +273,7 @@ class Validation:
         return {f.name: f.now for f in self.figures if f.kind == "psi" and isinstance(f.now, float)}
 
     def document(self) -> dict[str, Any]:
-        """The validation as plain values."""
+        """The report as plain values."""
         return {
             "name": self.name,
             "run": self.run,
@@ -286,7 +286,7 @@ class Validation:
         }
 
     def to_json(self) -> str:
-        """The validation as JSON text, as `corank check --against --json` prints it."""
+        """The report as JSON text, as `corank check --against --json` prints it."""
         return json.dumps(self.document(), indent=1, allow_nan=False)
 
 
@@ -294,7 +294,7 @@ Pack = Callable[[], PackedDataset]
 """Packs new rows with the encoders of a run."""
 
 
-def validate_against(config: Config, base: Path, run: Run, pack: Pack | None = None) -> Validation:
+def measure_drift(config: Config, base: Path, run: Run, pack: Pack | None = None) -> DriftReport:
     """Compare the new rows of a config's tables with what a run was trained on.
 
     New are the rows of the split `train` from the end of the run's training on. They are packed as `pack --from` does,
@@ -316,23 +316,23 @@ def validate_against(config: Config, base: Path, run: Run, pack: Pack | None = N
 
 def compare_rows(
     config: Config, base: Path, packed: PackedDataset, run: str, pack: Pack | None = None
-) -> Validation:
-    """Compare the new rows of a config's tables with packed data, as `validate_against`; `run` names these."""
+) -> DriftReport:
+    """Compare the new rows of a config's tables with packed data, as `measure_drift`; `run` names these."""
     begin = _begin(config, packed, run)
     compared = ComparedFeatures.of(packed.schema, config.declared)
     columns = ColumnComparison(config, base, packed, list(compared.columns)).figures()
     if any(figure.verdict == "broken" for figure in columns):
-        return Validation(config.name, run, begin, None, columns)
+        return DriftReport(config.name, run, begin, None, columns)
     tables, data = open_tables(config, base), config.data
     items, users = tables.get("items"), tables.get("users")
     events = open_events(data, base)
     sources = find_sources(config.declared, data, tables["log"], items, users, events)
     unfit = list(check_new_values(config, tables["log"], sources, begin))
     if unfit:
-        return Validation(config.name, run, begin, None, [*columns, *unfit])
+        return DriftReport(config.name, run, begin, None, [*columns, *unfit])
     new = NewRows.read(config, tables["log"], begin)
     reference, vocabularies = ReferenceRows(packed), dict[str, VocabularyRows]()
-    figures = [*columns, *RowJudgement(config.validation, reference, new).figures()]
+    figures = [*columns, *RowJudgement(config.drift, reference, new).figures()]
     if len(new):
         with ExitStack() as stack:
             try:
@@ -340,7 +340,7 @@ def compare_rows(
             except DiskError:
                 raise
             except DataError as error:  # of a table of items or users, or of a vector
-                return Validation(config.name, run, begin, None, [*figures, unfit_values(str(error))])
+                return DriftReport(config.name, run, begin, None, [*figures, unfit_values(str(error))])
             names = [*compared.columns, *compared.derived]
             before = reference.encoded("train", names)
             assert before is not None
@@ -352,9 +352,9 @@ def compare_rows(
                 for name, grown in added.manifest.grown.items()
             }
     for name, reason in compared.left_out.items():
-        figures.append(ValidationFigure("psi", name, None, f"not compared: {reason}", None, "off"))
+        figures.append(DriftFigure("psi", name, None, f"not compared: {reason}", None, "off"))
     accepted = all(figure.verdict != "broken" for figure in figures)
-    return Validation(config.name, run, begin, new.end, figures, vocabularies if accepted else {})
+    return DriftReport(config.name, run, begin, new.end, figures, vocabularies if accepted else {})
 
 
 def _pack_aside(config: Config, base: Path, packed: PackedDataset, stack: ExitStack) -> PackedDataset:
@@ -380,7 +380,7 @@ def _compare_features(
     before: EncodedRows,
     now: EncodedRows,
     compared: ComparedFeatures,
-) -> list[ValidationFigure]:
+) -> list[DriftFigure]:
     packed, names = reference.packed, [*compared.columns, *compared.derived]
     # of a day that was packed without its last hours, the same hours are compared
     same_hours = now.shares_hours(before)
@@ -397,7 +397,7 @@ def _compare_features(
         for name in compared.histories
         if later is not None
     ]
-    judgement = FeatureJudgement(config.validation, comparisons, histories, later, packed.schema, same_hours)
+    judgement = FeatureJudgement(config.drift, comparisons, histories, later, packed.schema, same_hours)
     return list(judgement.figures())
 
 

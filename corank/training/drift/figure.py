@@ -20,14 +20,14 @@ from corank.features.encoding import FIRST_KNOWN, MISSING
 from corank.features.scale import Bucket
 
 FigureKind = Literal["columns", "values", "rows", "levels", "labels", "missing", "new_ids", "psi"]
-"""The key of `validation` whose threshold holds for a figure; `values`, which no packing takes, have none."""
+"""The key of `drift` whose threshold holds for a figure; `values`, which no packing takes, have none."""
 Verdict = Literal["ok", "broken", "few", "off"]
 """`few`: too few rows to judge by, or none of the same hours; `off`: not judged."""
 
 
 @dataclass(frozen=True)
-class ValidationFigure:
-    """One figure of a validation."""
+class DriftFigure:
+    """One figure of new rows, and of the run."""
 
     kind: FigureKind
     name: str

@@ -8,7 +8,7 @@ import pytest
 
 from corank.core.errors import ConfigError
 from corank.training.drift import encoded_rows as packed_rows
-from corank.training.drift.drift import Validation
+from corank.training.drift.drift import DriftReport
 from tests.support.new_days import Change, NewDay, unchanged
 
 
@@ -66,12 +66,12 @@ BAD_DAYS = {
 
 
 @pytest.fixture(scope="module")
-def ordinary(tmp_path_factory: pytest.TempPathFactory) -> Validation:
+def ordinary(tmp_path_factory: pytest.TempPathFactory) -> DriftReport:
     return NewDay().compare(tmp_path_factory.mktemp("ordinary"))
 
 
 @pytest.mark.slow
-def test_an_ordinary_day_is_accepted(ordinary: Validation) -> None:
+def test_an_ordinary_day_is_accepted(ordinary: DriftReport) -> None:
     assert ordinary.reasons == []
     judged = {figure.kind for figure in ordinary.figures if figure.verdict == "ok"}
     assert judged == {"rows", "levels", "labels", "missing", "new_ids", "psi"}
@@ -112,21 +112,21 @@ UNFIT = {
 @pytest.mark.parametrize("day", UNFIT)
 def test_values_that_no_packing_takes_are_refused_whatever_the_thresholds(day: str, tmp_path: Path) -> None:
     new_day, reason = UNFIT[day]
-    validation = new_day.compare(tmp_path, "validation={levels: null, missing: null, psi: null}")
+    validation = new_day.compare(tmp_path, "drift={levels: null, missing: null, psi: null}")
     assert [figure.kind for figure in validation.broken] == ["values"]
     assert re.match(f"values: {reason}", validation.reasons[0])
 
 
 def test_a_threshold_of_null_refuses_nothing(tmp_path: Path) -> None:
     half = BAD_DAYS["half its rows lost"][0]
-    validation = half.compare(tmp_path, "validation={rows: null, psi: null}")
+    validation = half.compare(tmp_path, "drift={rows: null, psi: null}")
     assert "rows" not in {figure.kind for figure in validation.broken}
     assert {figure.verdict for figure in validation.figures if figure.kind == "psi"} == {"off"}
 
 
 def test_a_feature_that_is_not_judged_is_shown(tmp_path: Path) -> None:
     dearer = BAD_DAYS["another unit"][0]
-    validation = dearer.compare(tmp_path, "validation.unjudged=[price]")
+    validation = dearer.compare(tmp_path, "drift.unjudged=[price]")
     assert validation.reasons == [] and validation.drift["price"] > 1
 
 
@@ -146,18 +146,18 @@ def test_a_feature_that_cannot_be_compared_is_shown_with_the_reason(tmp_path: Pa
 
 def test_a_feature_that_is_not_there_cannot_be_left_out(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"validation.unjudged: unknown feature 'prize'; did you mean 'price'"
+        ConfigError, match=r"drift.unjudged: unknown feature 'prize'; did you mean 'price'"
     ):
-        NewDay().compare(tmp_path, "validation.unjudged=[prize]")
+        NewDay().compare(tmp_path, "drift.unjudged=[prize]")
 
 
 def test_few_rows_are_not_judged(tmp_path: Path) -> None:
-    validation = BAD_DAYS["labels flipped"][0].compare(tmp_path, "validation.min_count=1000000")
+    validation = BAD_DAYS["labels flipped"][0].compare(tmp_path, "drift.min_count=1000000")
     assert validation.reasons == []
     assert {figure.verdict for figure in validation.figures if figure.threshold is not None} == {"few"}
 
 
-def test_earlier_rows_are_not_read(ordinary: Validation, tmp_path: Path) -> None:
+def test_earlier_rows_are_not_read(ordinary: DriftReport, tmp_path: Path) -> None:
     number = set_to("category_clicks", pl.col("category_clicks").cast(pl.Float64))
     nonsense = set_to("category_clicks", pl.lit(float("inf")))
     assert NewDay(log=number, before=nonsense).compare(tmp_path).figures == ordinary.figures
@@ -165,7 +165,7 @@ def test_earlier_rows_are_not_read(ordinary: Validation, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("form", [pl.Datetime("us", "Asia/Shanghai"), pl.Datetime("ms"), pl.Int64])
 def test_the_day_is_found_however_times_are_written(
-    form: pl.DataType, ordinary: Validation, tmp_path: Path
+    form: pl.DataType, ordinary: DriftReport, tmp_path: Path
 ) -> None:
     def change(frame: pl.DataFrame) -> pl.DataFrame:
         time = frame["time"].cast(pl.Datetime("ms"))
@@ -177,7 +177,7 @@ def test_the_day_is_found_however_times_are_written(
 
 
 def test_a_sample_gives_about_the_same(
-    ordinary: Validation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ordinary: DriftReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packed_rows, "SAMPLE", 12_000)
     monkeypatch.setattr(packed_rows, "NEW_SAMPLE", 2_000)

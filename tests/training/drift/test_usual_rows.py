@@ -13,7 +13,7 @@ from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.earlier_pack import EarlierPack
 from corank.data.packing.pack import pack_log
 from corank.training.drift.drift import compare_rows
-from corank.training.drift.figure import ValidationFigure
+from corank.training.drift.figure import DriftFigure
 from tests.support.new_days import Change, NewDay
 from tests.support.shared import shared, simulated_world
 
@@ -34,7 +34,7 @@ def pack_days(folder: Path) -> None:
         since = period.end - 4 * 3_600_000
 
 
-def rows_of(given: NewDay, folder: Path, *changes: str) -> ValidationFigure:
+def rows_of(given: NewDay, folder: Path, *changes: str) -> DriftFigure:
     """The figure of the number of rows of 9 March."""
     packed = PackedDataset.open(shared("packed_days", pack_days) / "2026-03-08")
     opened = OpenedConfig.open(simulated_world() / "config.yaml", [*given.write(folder), *changes])
@@ -70,7 +70,7 @@ def test_a_day_of_usual_size_is_accepted_and_half_a_day_refused(
 
 def test_an_hour_is_compared_with_the_same_hour_of_earlier_days(tmp_path: Path) -> None:
     hour = "data.split={train: 2026-03-09T14:00..2026-03-09T15:00}"
-    figure = rows_of(NewDay(), tmp_path, hour, "validation.min_count=1")
+    figure = rows_of(NewDay(), tmp_path, hour, "drift.min_count=1")
     log = pl.read_parquet(simulated_world() / "log/*.parquet").filter(pl.col("time").dt.hour() == 14)
     days = log.group_by(day=pl.col("time").dt.date().cast(pl.String)).len()
     week = days.filter(pl.col("day").is_between(pl.lit("2026-03-02"), pl.lit("2026-03-08")))

@@ -58,7 +58,7 @@ def test_some_hours_are_like_the_same_hours_of_earlier_days(tmp_path: Path) -> N
 
 def test_features_of_the_context_are_not_judged_by_other_hours() -> None:
     change = "data.split={train: 2026-03-09T06:00..2026-03-09T11:00}"
-    opened = OpenedConfig.open(simulated_world() / CONFIG, [change, "validation.min_count=1"])
+    opened = OpenedConfig.open(simulated_world() / CONFIG, [change, "drift.min_count=1"])
     validation = compare_rows(opened.settings, opened.base, packed_evening(), "run")
     verdicts = {figure.name: figure.verdict for figure in validation.figures if figure.kind == "psi"}
     assert verdicts["hour"] == "few" and verdicts["price"] != "few"
@@ -69,6 +69,6 @@ def test_features_of_the_context_are_not_judged_by_other_hours() -> None:
 
 def test_a_threshold_of_rows_that_is_given_holds_for_other_hours() -> None:
     change = "data.split={train: 2026-03-09T06:00..2026-03-09T11:00}"
-    opened = OpenedConfig.open(simulated_world() / CONFIG, [change, "validation.rows=1.6"])
+    opened = OpenedConfig.open(simulated_world() / CONFIG, [change, "drift.rows=1.6"])
     validation = compare_rows(opened.settings, opened.base, packed_evening(), "run")
     assert next(figure for figure in validation.figures if figure.kind == "rows").threshold == 1.6
