@@ -13,7 +13,6 @@ from sklearn.metrics import ndcg_score, roc_auc_score
 
 from corank.core.errors import DivergedError
 from corank.core.types import Doubles, Longs
-from corank.metrics.intervals import interval
 from corank.metrics.measure import RatioMeasure
 from corank.metrics.point import Labels, gauc, gauc_user_day
 from corank.metrics.request_order import hit_at, mrr, ndcg_at, request_auc
@@ -133,18 +132,6 @@ def test_long_lists_of_tied_scores_have_the_value_of_a_random_order() -> None:
         shuffled = metric(request, request, generator.random(len(request)), label)
         assert constant.value() == pytest.approx(constant.random_value(), abs=1e-12)
         assert shuffled.random_value() == pytest.approx(constant.random_value(), abs=1e-12)
-
-
-@pytest.mark.parametrize("name", METRICS)
-def test_parts_merge_and_users_are_resampled(name: str) -> None:
-    metric = METRICS[name][0]
-    columns = many(np.random.default_rng(3))
-    whole = metric(*columns)
-    of_part = columns[0] % 3
-    merged = RatioMeasure.merge([metric(*(column[of_part == n] for column in columns)) for n in range(3)])
-    assert merged.value() == pytest.approx(whole.value(), abs=1e-12) and merged.n == whole.n
-    assert whole.user.tolist() == sorted(set(columns[0].tolist()))
-    assert interval(merged, seed=1) == pytest.approx(interval(whole, seed=1), abs=1e-12)
 
 
 @pytest.mark.parametrize("name", METRICS)
