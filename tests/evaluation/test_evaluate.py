@@ -195,24 +195,6 @@ def test_three_stages_are_each_judged_against_the_last() -> None:
     json.dumps(evaluation, allow_nan=False)
 
 
-def test_bias_regret_is_what_the_references_auc_has_more() -> None:
-    truth = {"click": np.array([0.9, 0.1, 0.5, 0.6, 0.4, 0.3], np.float32)}
-    best = np.log(truth["click"] / (1 - truth["click"]))
-    perfect = predictions(logits={"prerank": {"click": best}, "rank": {"click": best, "order": best}})
-    evaluation = document_of(predictions(), STAGES, LEVELS, IDENTITY, truth, "test", reference=perfect)
-    ideal = document_of(perfect, STAGES, LEVELS, IDENTITY, truth, "test")
-    for stage in ("prerank", "rank"):
-        figures = evaluation["stages"][stage]["candidates"]["click"]
-        auc = ideal["stages"][stage]["candidates"]["click"]["auc"]
-        assert figures["bias_regret"] == pytest.approx(auc - figures["auc"])
-        assert figures["bias_regret"] > 0
-        low, high = evaluation["interval"]["stages"][stage]["candidates"]["click"]["bias_regret"]
-        assert low <= figures["bias_regret"] <= high
-        assert "bias_regret" not in ideal["stages"][stage]["candidates"]["click"]
-    # no truth of orders
-    assert evaluation["stages"]["rank"]["candidates"]["order"]["bias_regret"] is None
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -225,16 +207,6 @@ def test_bias_regret_is_what_the_references_auc_has_more() -> None:
 def test_a_reference_of_other_rows_or_stages_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         document_of(predictions(), STAGES, LEVELS, IDENTITY, {}, "test", reference=predictions(**changes))
-
-
-def test_without_truth_its_figures_are_null() -> None:
-    evaluation = document_of(predictions(), STAGES, LEVELS, IDENTITY, {}, "test")
-    assert evaluation["cascade"]["truth_recall@1@2"] is None
-    assert evaluation["cascade"]["eligible"]["truth_recall@1@2"] == 0
-    assert evaluation["interval"]["cascade"]["truth_recall@1@2"] is None
-    for stage in ("prerank", "rank"):
-        assert evaluation["stages"][stage]["candidates"]["click"]["auc"] is None
-        assert evaluation["stages"][stage]["candidates"]["click"]["cut_auc"] == 1
 
 
 def test_nothing_eligible_is_null() -> None:

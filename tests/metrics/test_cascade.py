@@ -30,12 +30,6 @@ from corank.metrics.intervals import interval
 from tests.support.scored_requests import Scored, floats, labels, order, requests, rows_of, scored
 
 
-def test_places_keep_the_logs_order_in_ties() -> None:
-    three = requests(4, 0, 1, 3)
-    assert three.ranks(floats(0.5, 0.9, 0.5, 0.7, 3, 1, 1, 2)).tolist() == [2, 0, 3, 1, 0, 1, 2, 0]
-    assert three.user_of().tolist() == [0, 0, 0, 0, 2, 3, 3, 3]
-
-
 def test_places_refuse_what_has_no_order() -> None:
     with pytest.raises(DataError, match=r"scores: 1 are NaN, first at row 1"):
         requests(2).ranks(floats(0, np.nan))
@@ -194,16 +188,6 @@ def test_replaced_hit_rate_is_that_of_two_runs(
         assert measure.random is None
 
 
-def test_score_loss_by_hand() -> None:
-    # Request 0: its top 2 are worth .9 + .5, the stage's .5 + .1. Request 1 is worth nothing, 2 is uncut.
-    three = requests(3, 3, 2)
-    scores = floats(0.9, 0.5, 0.1, 0, 0, 0, 0.3, 0.2)
-    stage = three.ranks(floats(1, 2, 3, 1, 2, 3, 1, 2))
-    measure = score_loss(three, scores, stage, n=2)
-    assert (measure.value(), measure.n) == (pytest.approx(1 - 0.6 / 1.4), 1)
-    assert measure.random_value() == pytest.approx(1 - 2 * 0.5 / 1.4)
-
-
 def test_gain_ratio_by_hand() -> None:
     # The stage's top 3 hold .2, .5 and .1, of which the ranker takes .5 and .2; its own two are .9 and .5.
     three = requests(4, 4, 3)
@@ -273,15 +257,6 @@ def test_score_loss_is_what_the_gain_ratio_lacks(data: Scored, n: int) -> None:
     for lost, gained in ((loss.value(), ratio.value()), (loss.random_value(), ratio.random_value())):
         assert (gained is not None) == bool(ratio.n)
         assert lost == (None if gained is None else pytest.approx(1 - gained))
-
-
-def test_random_gain_of_a_long_request() -> None:
-    # Binomials beyond a double's range; the mean of the best m of n of the ranks 0 to n − 1 is known.
-    n, m = 5000, 2000
-    long = requests(n)
-    scores = np.arange(n, dtype=np.float64)
-    measure = best_score_loss(long, scores, np.arange(n), m)
-    assert measure.random_value() == pytest.approx(n - 1 - (m * (n + 1) / (m + 1) - 1), rel=1e-6)
 
 
 @given(st.lists(st.permutations(range(9)), min_size=1, max_size=5), st.integers(1, 8))

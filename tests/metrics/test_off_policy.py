@@ -99,17 +99,6 @@ def test_figures_by_hand() -> None:
     assert bounds is not None and bounds[0] <= 1 <= bounds[1]
 
 
-def test_without_a_bucket_nothing_is_estimated() -> None:
-    arguments = two_users() | {"propensity": np.full(9, NAN)}
-    for measure in (ips_click_rate(**arguments), snips_click_rate(**arguments)):
-        assert (measure.value(), measure.random_value(), measure.n) == (None, None, 0)
-
-
-def test_a_bucket_that_exposed_nothing_of_the_lists_has_no_self_normalised_estimate() -> None:
-    arguments = two_users() | {"exposed": np.zeros(9, bool), "clicked": np.zeros(9, bool)}
-    assert (value(ips_click_rate(**arguments)), snips_click_rate(**arguments).value()) == (0, None)
-
-
 REQUESTS = Requests(np.array([0, 3, 5]), np.array([7, 9]))
 RANK = np.array([0, 1, 2, 1, 0])
 P = np.array([0.2, 0.1, 0.1, 0.3, 0.6], np.float32)

@@ -13,7 +13,6 @@ from corank.metrics.intervals import interval, replicates
 from corank.metrics.measure import Keys
 from corank.metrics.point import (
     Labels,
-    PairedDifference,
     auc,
     bias_regret,
     cut_auc,
@@ -66,11 +65,6 @@ def test_auc_and_logloss_agree_with_scikit_learn(dtype: type[np.floating]) -> No
     expected = log_loss(*kept, sample_weight=weight[known])
     assert logloss(user, score, label, weight).value() == pytest.approx(expected, rel=1e-6)
     assert logloss(user, score, label).n == known.sum()
-
-
-def test_auc_orders_infinite_scores() -> None:
-    measure = auc(users(1, 1, 1, 1), floats(-np.inf, -np.inf, 0, np.inf), labels(0, 1, 0, 1))
-    assert measure.value() == pytest.approx(2.5 / 4)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -179,18 +173,6 @@ def test_a_bin_for_every_ten_positives_on_average() -> None:
     assert bins.high[1] == pytest.approx(beta.ppf(0.975, 15.5, 5.5))
 
 
-def test_weights_fill_the_bins() -> None:
-    """A row of weight 3 counts thrice in mass and rate; the interval sees 36 / 12 rows of weight 1 in three."""
-    from scipy.stats import beta
-
-    weight = np.array([3, 3, 1, 1, 1], np.float32)
-    bins = reliability(np.array([0.1, 0.2, 0.3, 0.4, 0.5]), np.array([1, 0, 0, 0, 1], bool), weight)
-    assert bins.predicted == pytest.approx([(0.3 + 0.6 + 0.3 + 0.4 + 0.5) / 9])
-    assert bins.observed == pytest.approx([4 / 9])
-    rows = 81 / 21
-    assert bins.low[0] == pytest.approx(beta.ppf(0.025, 4 / 9 * rows + 0.5, 5 / 9 * rows + 0.5))
-
-
 def rows(seed: int, count: int = 600, people: int = 25) -> tuple[Keys, Doubles, Doubles, Doubles]:
     """Users, and scores of a good and a worse model of the truth."""
     generator = np.random.default_rng(seed)
@@ -220,12 +202,3 @@ def test_resamples_are_paired() -> None:
     assert regret is not None and 0 < low < regret < high
     # far tighter than two intervals apart
     assert (one - other).std() < 0.8 * np.hypot(one.std(), other.std())
-
-
-def test_other_users_are_refused() -> None:
-    label = np.array([1, 0])
-    with pytest.raises(DataError, match="needs two measures of the same users"):
-        PairedDifference(
-            auc(np.array([1, 2]), floats(1, 2), label),
-            auc(np.array([1, 3]), floats(1, 2), label),
-        )

@@ -17,7 +17,6 @@ from scipy.special import expit
 from torch import Tensor
 
 import corank
-from corank.analysis.evaluated_run import predict_run
 from corank.analysis.logged_request import logged_request
 from corank.core.errors import CheckpointError, ConfigError, DataError
 from corank.core.objects import ObjectUrl
@@ -234,19 +233,6 @@ def test_a_training_that_goes_on_grows_trees_anew(grown: Run, small_world: Path,
     )
 
 
-def test_a_packing_of_other_codes_gives_the_same_scores(small_world: Path, tmp_path: Path) -> None:
-    config, plain = small_world / "config.yaml", "features.category_clicks=null"
-    test = "test: 2026-03-09..2026-03-11"
-    first = f"data.split={{train: 2026-03-01..2026-03-06, valid: 2026-03-06..2026-03-07, {test}}}"
-    longer = f"data.split={{train: 2026-03-01..2026-03-08, valid: 2026-03-08..2026-03-09, {test}}}"
-    run = trained_run(config, tmp_path / "run", *GROWN, first, plain, f"packed={tmp_path / 'first'}")
-    corank.pack(config, [longer, plain, f"packed={tmp_path / 'longer'}"])
-    own, judged = predict_run(run, "test"), predict_run(run, "test", on=tmp_path / "longer")
-    assert own.packed.codes != judged.packed.codes
-    ours, theirs = (prediction.predictions.logits["rank"]["click"] for prediction in (own, judged))
-    np.testing.assert_allclose(expit(ours), expit(theirs), atol=1e-6)
-
-
 def test_a_later_network_may_see_them(small_world: Path, tmp_path: Path) -> None:
     middle = RANK.replace("rank,", "middle,", 1).replace("cuts: [preranked], keep: 6", "keep: 12")
     last = "{name: rank, model: mlp, keep: 6, cuts: [preranked], hidden: [8], from_stages: [middle.score]}"
@@ -424,14 +410,6 @@ def test_a_candidate_is_scored_by_trees_that_did_not_see_its_request(taught: Run
     assert not np.allclose(other[~first], scores[~first])
 
 
-def test_they_teach_and_are_no_part_of_the_model(taught: Run, small_world: Path, tmp_path: Path) -> None:
-    alone = LESSONS.replace(", {kind: distill, teacher: trees, student: rank, on: [exposed]}", "")
-    plain = trained_run(small_world / "config.yaml", tmp_path / "plain", alone, *TAUGHT[2:])
-    one, other = (run.trained(run.packed()) for run in (taught, plain))
-    assert set(one.names) == set(other.names)
-    assert not torch.equal(_first(one), _first(other))
-
-
 def test_an_interrupted_training_goes_on_with_the_same_scores(
     taught: Run, small_world: Path, tmp_path: Path
 ) -> None:
@@ -445,16 +423,6 @@ def test_an_interrupted_training_goes_on_with_the_same_scores(
 
 def _first(checkpoint: Checkpoint) -> torch.Tensor:
     return checkpoint.whole("stages.rank.first.weight")
-
-
-def test_a_teachers_labels_of_one_value_are_named(taught: Run) -> None:
-    packed = taught.packed()
-    none = [
-        replace(shard, labels={"click": np.minimum(shard.labels["click"], 0)})
-        for shard in packed.splits["train"]
-    ]
-    with pytest.raises(DataError, match=r"tree teacher 'trees'.* of one value of click"):
-        fit_scores(replace(packed, splits={**packed.splits, "train": none}), TEACHER, 0)
 
 
 @pytest.mark.parametrize(

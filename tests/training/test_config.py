@@ -174,20 +174,6 @@ def test_a_stage_has_epochs_of_its_own_in_mode_separate_alone(path: Path) -> Non
     )
 
 
-def test_a_logged_score_may_teach_where_there_is_no_ranker(path: Path) -> None:
-    config = read(
-        path,
-        [
-            "data.scores={production: {column: score_rank, scale: probability}}",
-            "stages=[{name: prerank, model: towers, keep: 100}]",
-            "losses=[{kind: distill, teacher: production, student: prerank, on: [ranked, exposed]}]",
-            "train={mode: separate}",
-        ],
-    )
-    assert config.total.reads() == ["prerank"]
-    assert config.data.scores["production"].column == "score_rank"
-
-
 @pytest.mark.parametrize("override", ["stages.0.keep", "=3", "name.x=1", "stages.9.keep=1"])
 def test_an_override_of_nonsense_is_named(path: Path, override: str) -> None:
     message = refused(path, override)
@@ -209,21 +195,10 @@ def test_a_config_that_is_not_there(tmp_path: Path) -> None:
     assert refused(tmp_path).startswith("cannot be read: ")
 
 
-@pytest.mark.parametrize("text", ["a: [", "\t- x"])
-def test_what_is_not_yaml(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-    assert refused(path).startswith("not valid YAML: ")
-
-
 @pytest.mark.parametrize("text", ["", "- a"])
 def test_yaml_that_is_no_mapping(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
     assert refused(path) == "expected keys such as name, data and features at the top level"
-
-
-def test_text_that_is_not_utf_8(path: Path) -> None:
-    path.write_bytes(b"name: caf\xe9")
-    assert refused(path).startswith("cannot be read: ")
 
 
 def test_a_config_of_nothing_names_what_is_required(path: Path) -> None:

@@ -12,7 +12,6 @@ import torch
 
 import corank
 from corank.bundle.bundle import Bundle
-from corank.bundle.content import ItemGraphs
 from corank.core.calibration import Platt
 from corank.core.errors import BundleError, ConfigError
 from corank.core.settings import validate
@@ -87,14 +86,6 @@ def test_version_changes_with_the_schema_and_the_stages(case: Case) -> None:
     assert len({version(case), version(case, features=features), version(case, stages=stages)}) == 3
 
 
-def test_version_changes_with_a_calibrator(case: Case) -> None:
-    other = {
-        stage: {label: Platt(2.0, 0.5) for label in calibrators}
-        for stage, calibrators in case.calibrators.items()
-    }
-    assert version(case, other) != version(case)
-
-
 def test_version_changes_with_an_encoder(again: Case) -> None:
     before = version(again)
     path = again.packed.folder / "encoders" / "encoders.json"
@@ -150,16 +141,6 @@ def test_full_disk_leaves_the_bundle_before_untouched(
     assert "what was there before is untouched" in said
     assert {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()} == before
     assert Bundle.open(bundle).manifest.items_seq == 1
-
-
-def test_vectors_that_are_not_finite_are_refused(case: Case) -> None:
-    assert case.funnel
-    folder = Bundle.open(case.base / "bundle").folder
-    tables = dict(table_set(case.model))
-    tables |= {dim: np.full_like(table, np.inf) for dim, table in tables.items() if isinstance(dim, int)}
-    with pytest.raises(BundleError, match=r"prerank\.vector: that of 16 items is not finite"):
-        graphs = ItemGraphs(folder, case.funnel.manifest.stages, case.model.layout, {"shared": tables})
-        graphs.compute_all(case.packed.items)
 
 
 # What is in it

@@ -1,4 +1,4 @@
-"""Suggestions and recipes of `corank check`: reasons, lines to paste, gains elsewhere, and the configs that are shipped."""
+"""Suggestions and recipes of `corank check`: reasons, lines to paste, gains elsewhere, shipped configs."""
 
 import re
 from collections.abc import Callable

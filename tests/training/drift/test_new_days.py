@@ -1,4 +1,4 @@
-"""An ordinary day, of a simulated and a real log, is accepted; what goes wrong with a day's tables is refused with its reason."""
+"""An ordinary day is accepted; what goes wrong with a day's tables is refused with its reason."""
 
 import os
 import re
@@ -47,6 +47,7 @@ BAD_DAYS = {
     "lists empty": (NewDay(items=set_to("tags", NOTHING.cast(pl.List(pl.String)))), "missing", "tags"),
     "users not joined": (NewDay(users=set_to("user_id", pl.col("user_id") + 10**9)), "missing", "gender"),
     "labels flipped": (NewDay(log=set_to("is_click", 1 - pl.col("is_click"))), "labels", "click"),
+    "labels unknown": (NewDay(log=set_to("is_click", NOTHING.cast(pl.Int8))), "labels", "click"),
     "a level vanished": (NewDay(log=keep(pl.col("level") != "ranked")), "levels", "ranked"),
     "new items": (NewDay(log=OTHER_ITEMS, items=OTHER_ITEMS), "new_ids", "item_id"),
     "users without events": (NewDay(log=set_to("user_id", pl.col("user_id") + 10**6)), "missing", "history"),
@@ -144,6 +145,11 @@ def test_a_sample_gives_about_the_same(
         about["rows", "log"] == exact["rows", "log"] and about["labels", "click"] == exact["labels", "click"]
     )
     assert about != exact
+
+
+def test_a_split_without_new_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no row is new; let `train` end later"):
+        NewDay().compare(tmp_path, "data.split={train: 2026-03-01..2026-03-05}")
 
 
 def test_columns_of_a_log_of_lists_are_compared_by_candidate(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The number of rows is compared with that of the same hours of earlier days, of all packings and the holdout included."""
+"""The number of rows is compared with that of the same hours of earlier days, and of earlier packings."""
 
 from datetime import timedelta
 from pathlib import Path
