@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from corank.core.types import Doubles, Longs, Mask, Numbers
 from corank.metrics.cascade import random_recall
 from corank.metrics.measure import RatioMeasure
-from corank.metrics.metric import METRICS, Metric
+from corank.metrics.metric import add_metric
 from corank.metrics.requests import Requests
 
 
@@ -179,25 +179,12 @@ def bucket_click_recall(
 
 
 _BUCKET = ("requests", "listed", "clicked", "exposed", "propensity")
-
-METRICS.add("ips_click_rate", Metric("ips_click_rate@{k}", ips_click_rate, _BUCKET, "cascade", "higher"))
-METRICS.add(
-    "snips_click_rate",
-    Metric("snips_click_rate@{k}", snips_click_rate, _BUCKET, "cascade", "higher", study="first"),
-)
-METRICS.add(
-    "dr_click_rate",
-    Metric("dr_click_rate@{k}", dr_click_rate, (*_BUCKET, "expected"), "cascade", "higher"),
-)
-METRICS.add(
-    "bucket_weight",
-    Metric("bucket_weight", bucket_weight, ("requests", "exposed", "propensity"), "cascade", "one"),
-)
-METRICS.add(
-    "best_cut", Metric("best_cut@{m}", best_cut, ("requests", "expected", "rank", "m"), "cut", "lower")
-)
 _CLICKS = ("requests", "label", "exposed", "propensity", "rank", "m")
-METRICS.add(
-    "bucket_click_recall",
-    Metric("bucket_click_recall@{m}", bucket_click_recall, _CLICKS, "cut", "higher", study="first"),
-)
+_WEIGHT = ("requests", "exposed", "propensity")
+_BEST = ("requests", "expected", "rank", "m")
+add_metric("cascade", "higher", "ips_click_rate@{k}", ips_click_rate, _BUCKET)
+add_metric("cascade", "higher", "snips_click_rate@{k}", snips_click_rate, _BUCKET, study="first")
+add_metric("cascade", "higher", "dr_click_rate@{k}", dr_click_rate, (*_BUCKET, "expected"))
+add_metric("cascade", "one", "bucket_weight", bucket_weight, _WEIGHT)
+add_metric("cut", "lower", "best_cut@{m}", best_cut, _BEST)
+add_metric("cut", "higher", "bucket_click_recall@{m}", bucket_click_recall, _CLICKS, study="first")

@@ -1,5 +1,6 @@
 """Plug-ins of a config: loaded before it is validated, by whoever reads it."""
 
+import json
 import shutil
 import sys
 from collections.abc import Iterator

@@ -1,12 +1,6 @@
-"""Candidates with their features as a run's encoders give them: of its packed data, or of new rows.
+"""Candidates with their features as a run's encoders give them: a sample of its packed data, and of new rows.
 
 Letters: N candidates.
-
-Rows as they lie packed: a sample of what a run was trained on, and of the rows of a period, by the run's codes.
-
-Letters: N candidates.
-
-Which features of a run are compared with new rows, and why others are not.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +24,7 @@ from corank.features.encoding import MISSING, UNKNOWN, Encoded, Vocabulary
 from corank.features.feature_kind import Side
 from corank.features.operands import with_compared
 from corank.features.schema import Schema
-from corank.training.drift.figure import CodeBins, NumberBins, stability_index
+from corank.training.drift.figure import CodeBins, NumberBins, chance_of_shares, stability_index
 from corank.training.packed_data import packed_location
 from corank.training.run import Run
 
@@ -143,6 +137,10 @@ class FeatureComparison:
     def units(self, rows: EncodedRows) -> int:
         """Count the independent values among rows."""
         return rows.units(self.encoders.schema.side(self.name), self.identifies)
+
+    def chance(self, before: EncodedRows, was: float, rate: float) -> float:
+        """How far a share of earlier rows and one of the new ones may be apart by chance."""
+        return chance_of_shares(was, rate, self.units(before), self.units(self.now))
 
     def missing(self, rows: EncodedRows) -> float | None:
         """The share of candidates without a value; of a number, encoded as a missing one is."""

@@ -1,9 +1,4 @@
-"""The columns of a config's tables, file by file, compared with those that a run was packed from.
-
-Values of new rows that no packing takes, such as a level that the config does not name, or NaN.
-
-The rows of a config's log that a run has not been trained on, counted.
-"""
+"""The tables of new rows as they are: columns compared with those of a run, values that no packing takes, counts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
