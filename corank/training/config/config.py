@@ -38,11 +38,11 @@ from corank.models.settings.teacher import TeacherSettings
 from corank.models.settings.torch_names import NAMES_OF_TORCH
 from corank.training.config.settings import (
     AUTO,
+    DriftSettings,
     EarlyStop,
     ExportSettings,
     TrainSettings,
     TreeTeacherSettings,
-    DriftSettings,
 )
 
 GONE = {

@@ -1,7 +1,4 @@
-"""YAML → a config, and back to plain values.
-
-Fewer features: those that are named, and what is made of them, taken out of a config's plain values.
-"""
+"""YAML → a config and back to plain values; and a config without some features."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
