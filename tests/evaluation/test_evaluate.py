@@ -72,18 +72,6 @@ def test_figures_of_exposed_candidates(document: dict[str, Any]) -> None:
     assert order["gauc"] is None
 
 
-def test_figures_of_the_order_within_requests(document: dict[str, Any]) -> None:
-    """Of the first request two were shown, of the second one, which has no order."""
-    prerank, rank = (document["stages"][name]["exposed"]["click"] for name in ("prerank", "rank"))
-    assert [prerank[name] for name in ORDER] == [1, 1, 1, 1, 1, 1, None, None]
-    second = 1 / math.log2(3)
-    expected = [0, 0, 0, 0.5, second, second, None, None]
-    assert [rank[name] for name in ORDER] == pytest.approx(expected)
-    assert list(rank["eligible"].values()) == [1, 1, 1, 1, 1, 1, 0, 0]
-    half = (1 + second) / 2
-    assert list(rank["random"].values()) == pytest.approx([0.5, 0.5, 0.5, 0.75, half, half, None, None])
-
-
 def test_reliability_is_of_exposed_rows_with_a_known_label() -> None:
     """With so few positives a bin holds all: shown were .8 and .3, clicked, and .6, not; one order of two known."""
     calibrators = IDENTITY | {"prerank": {"click": Platt(2.0, 0.5)}}

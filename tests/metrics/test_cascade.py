@@ -13,13 +13,11 @@ from corank.core.errors import DataError
 from corank.core.types import Doubles
 from corank.metrics.cascade import (
     best_score_loss,
-    cascade_ranks,
     click_recall,
     gain_ratio,
     joint_recall,
     kendall_tau,
     ndcg,
-    overlap,
     quota_curve,
     recall,
     recall_of,
@@ -48,21 +46,6 @@ def test_recall_by_hand() -> None:
     assert measure.random_value() == pytest.approx((3 / 4 + 3 / 5) / 2)
     # k above the candidates: all four of request 0, all five of request 1.
     assert recall(two, reference, stage, k=9, m=3).value() == pytest.approx((3 / 4 + 3 / 5) / 2)
-
-
-def test_overlap_by_hand() -> None:
-    two = requests(4, 2)
-    one, other = two.ranks(floats(4, 3, 2, 1, 1, 2)), two.ranks(floats(4, 1, 2, 3, 2, 1))
-    assert overlap(two, one, other, k=2).value() == pytest.approx(0.5)
-    assert overlap(two, one, other, k=2).n == 1
-    assert overlap(two, one, other, k=1).value() == pytest.approx(0.5)
-    assert overlap(two, one, other, k=1).random_value() == pytest.approx((1 / 4 + 1 / 2) / 2)
-
-
-def test_kendall_tau_by_hand() -> None:
-    # Orders 1 2 3 and 1 3 2: two concordant pairs, one discordant. A single candidate does not count.
-    measure = kendall_tau(requests(3, 1), floats(1, 2, 3, 5), floats(1, 3, 2, 5))
-    assert (measure.value(), measure.n, measure.random_value()) == (pytest.approx(1 / 3), 1, 0)
 
 
 @given(st.lists(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=40), max_size=6))
@@ -104,19 +87,6 @@ def naive_order(rows: Iterable[int], stages: list[Doubles], quotas: list[int]) -
     return ranked
 
 
-def test_cascade_ranks_by_hand() -> None:
-    # The pre-ranker keeps the first three of 1 2 3 4 5; the ranker orders 5 4 3 2 1. The second request is short.
-    two = requests(5, 0, 2)
-    first, last = floats(5, 4, 3, 2, 1, 2, 1), floats(1, 2, 3, 4, 5, 1, 2)
-    assert cascade_ranks(two, [first, last], [3]).tolist() == [2, 1, 0, 3, 4, 1, 0]
-    assert cascade_ranks(two, [first], []).tolist() == [0, 1, 2, 3, 4, 0, 1]
-    # A third stage keeps the ranker's two, 3 and 2, and reverses them; ties keep the log's order.
-    assert cascade_ranks(two, [first, last, floats(0, 1, 0, 9, 9, 3, 3)], [3, 2]).tolist() == [
-        *(2, 0, 1, 3, 4),
-        *(0, 1),
-    ]
-
-
 def test_joint_recall_by_hand() -> None:
     # Positives 0, 3 and 4 of six. The first stage cuts 4 and 5, the second ranks 3 1 0 2: its top 2 holds 3 alone.
     three = requests(6, 2, 3)
@@ -152,19 +122,6 @@ def test_joint_recall_is_that_of_a_cascade_run_request_by_request(
     assert (measure.random_value() is None) == (not shares)
 
 
-def test_replaced_hit_rate_by_hand() -> None:
-    # The first keeps 1 2 3 4 of 1 to 5, the last chooses 4 3; the first in its place would choose 1 2, another 4 2.
-    two = requests(5, 2)
-    first, last = floats(5, 4, 3, 2, 1, 2, 1), floats(1, 2, 3, 4, 5, 1, 2)
-    rcs = replaced_hit_rate(two, [first, last], [4], 1, by=first, k=2)
-    assert (rcs.value(), rcs.n, rcs.random_value()) == (0, 1, pytest.approx(2 / 4))
-    other = replaced_hit_rate(two, [first, last], [4], 1, by=floats(1, 3, 2, 4, 9, 1, 2), k=2)
-    assert (other.value(), other.n) == (0.5, 1)
-    # The last in place of the first lets 5 in and 3 out.
-    early = replaced_hit_rate(two, [first, last], [4], 0, by=last, k=2)
-    assert (early.value(), early.n, early.random_value()) == (0.5, 1, None)
-
-
 @given(scored(4), st.integers(1, 10), st.integers(1, 10), st.integers(1, 6), st.integers(0, 2))
 def test_replaced_hit_rate_is_that_of_two_runs(
     data: Scored, one: int, two: int, k: int, replaced: int
@@ -186,29 +143,6 @@ def test_replaced_hit_rate_is_that_of_two_runs(
         assert measure.random_value() == (pytest.approx(np.mean(chances)) if shares else None)
     else:
         assert measure.random is None
-
-
-def test_gain_ratio_by_hand() -> None:
-    # The stage's top 3 hold .2, .5 and .1, of which the ranker takes .5 and .2; its own two are .9 and .5.
-    three = requests(4, 4, 3)
-    scores = floats(0.9, 0.5, 0.2, 0.1, 0, 0, 0, 0, 0.3, 0.2, 0.1)
-    stage = three.ranks(floats(1, 3, 4, 2, 1, 2, 3, 4, 1, 2, 3))
-    measure = gain_ratio(three, scores, stage, k=2, m=3)
-    assert (measure.value(), measure.n) == (pytest.approx(0.7 / 1.4), 1)
-    # Of the four triples that a random order keeps, three hold .9, three .5; by their two best:
-    expected = np.mean([0.9 + 0.5, 0.9 + 0.5, 0.9 + 0.2, 0.5 + 0.2]) / 1.4
-    assert measure.random_value() == pytest.approx(expected)
-
-
-def test_best_score_loss_by_hand() -> None:
-    two = requests(4, 2)
-    scores, stage = floats(0.9, 0.5, 0.2, 0.1, 3, 4), two.ranks(floats(1, 3, 4, 2, 2, 1))
-    measure = best_score_loss(two, scores, stage, m=2)  # it keeps .2 and .5
-    assert (measure.value(), measure.n) == (pytest.approx(0.4), 1)
-    pairs = [max(pair) for pair in combinations((0.9, 0.5, 0.2, 0.1), 2)]
-    assert measure.random_value() == pytest.approx(0.9 - np.mean(pairs))
-    # Logits are valid: it is a difference.
-    assert best_score_loss(two, scores - 1, stage, m=1).value() == pytest.approx((0.7 + 1) / 2 - 0.0)
 
 
 def test_shares_of_scores_refuse_logits() -> None:
@@ -268,23 +202,6 @@ def test_ndcg_agrees_with_scikit_learn(orders: list[list[int]], k: int) -> None:
     assert ndcg(some, reference, stage, k).value() == pytest.approx(
         ndcg_score(gain, -stage.reshape(-1, 9), k=k, ignore_ties=True)
     )
-
-
-def test_curve_by_hand() -> None:
-    # Positives of request 0 stand at places 0 and 3 of five, that of request 1 at place 1 of three.
-    two = requests(5, 3)
-    stage = two.ranks(floats(5, 4, 3, 2, 1, 3, 2, 1))
-    positives = np.array([1, 0, 0, 1, 0, 0, 1, 0], dtype=bool)
-    curve = quota_curve(two, {"truth": positives, "none": ~positives & positives}, stage, [1, 2, 4, 5])
-    assert curve.m.tolist() == [1, 2, 4, 5]
-    # At 4 the second request is no longer cut; at 5 none is.
-    assert curve.recall("truth") == pytest.approx([(0.5 + 0) / 2, (0.5 + 1) / 2, 1, np.nan], nan_ok=True)
-    assert curve.random("truth") == pytest.approx(
-        [(1 / 5 + 1 / 3) / 2, (2 / 5 + 2 / 3) / 2, 4 / 5, np.nan], nan_ok=True
-    )
-    assert [measure.n for measure in curve.measures["truth"]] == [2, 2, 1, 0]
-    assert np.isnan(curve.recall("none")).all()
-    assert interval(curve.measures["truth"][1]) == (0.5, 1)
 
 
 @given(scored(3, high=9), st.integers(1, 6), st.lists(st.integers(1, 15), min_size=1, max_size=5))

@@ -4,7 +4,6 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-import polars as pl
 import pytest
 import torch
 from torch import Tensor
@@ -143,40 +142,3 @@ def test_without_a_table_gradient_a_stage_leaves_the_tables_as_they_are(
     assert not equal(*(of(run, "stages.prerank.") for run in runs))
     shared = trained_run(config, tmp_path / "shared", *SMALL, f"train.mode={mode}")
     assert not equal(of(runs[0], "tables.shared."), of(shared, "tables.shared."))
-
-
-# A log of exposures
-
-
-@pytest.fixture(scope="module")
-def exposures(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The config of the world's exposed candidates alone, without levels."""
-    base = tmp_path_factory.mktemp("exposures")
-    log = pl.read_parquet(world / "log" / "*.parquet").filter(pl.col("level") == "exposed").drop("level")
-    log.write_parquet(base / "log.parquet")
-    for name in ("items", "users"):
-        (base / f"{name}.parquet").symlink_to(world / f"{name}.parquet")
-    text = (world / "config.yaml").read_text(encoding="utf-8")
-    for old, new in {
-        "log: log/*.parquet": "log: log.parquet",
-        "  truth: truth/*.parquet": "  #",
-        "  level: level": "  #",
-        "    cuts: [retrieved]\n": "",
-        "cuts: [preranked], ": "",
-        "from: [retrieved]": "from: [catalogue]",
-    }.items():
-        assert old in text, old
-        text = text.replace(old, new)
-    path = base / "config.yaml"
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-@pytest.mark.parametrize("source", ["catalogue", "batch", "batch, catalogue"])
-def test_a_log_of_exposures_has_negatives_beyond_it(exposures: Path, tmp_path: Path, source: str) -> None:
-    callback = Silent()
-    overrides = [f"losses.2.from=[{source}]", "losses.2.per_request=4", "train.epochs=3", "train.requests=32"]
-    corank.train(exposures, overrides, folder=tmp_path, callbacks=[callback])
-    values = [losses["prerank.unexposed"] for losses in callback.losses]
-    assert all(value > 0 for value in values)
-    assert values[-1] < values[0] / 2

@@ -220,12 +220,6 @@ def test_rows_that_packing_refuses_are_refused_with_the_same_message(
     assert str(checking.value).startswith(("data.log: request ", "data.propensity: "))
 
 
-def test_exact_copies_of_candidates_are_accepted_as_packing_does(config: Path, tmp_path: Path) -> None:
-    overrides = write_log(config, tmp_path, lambda log: pl.concat([log, log[:3000]]))
-    assert corank.pack(config, overrides).packed.manifest.dropped["duplicates"] == 3000
-    assert corank.check(config, overrides).rows["log"] == 9000
-
-
 def write_log(config: Path, folder: Path, change: Change) -> list[str]:
     """Write a changed log with columns of every kind. Returns the overrides that read it and pack next to it."""
     log = pl.read_parquet(config.parent / "log/*.parquet").with_columns(
