@@ -49,12 +49,12 @@ from corank.training.config.config import Config
 from corank.training.config.config_file import plain
 from corank.training.config.settings import (
     DenseOptimiser,
+    DriftSettings,
     EarlyStop,
     ExportSettings,
     TableOptimiser,
     TrainSettings,
     TreeTeacherSettings,
-    ValidationSettings,
 )
 
 __all__ = [
@@ -73,6 +73,7 @@ __all__ = [
     "DenseOptimiser",
     "DinSettings",
     "DistillLoss",
+    "DriftSettings",
     "EarlyStop",
     "EventTable",
     "ExportSettings",
@@ -107,7 +108,6 @@ __all__ = [
     "TreesSettings",
     "UnexposedLoss",
     "UserSplit",
-    "ValidationSettings",
     "VectorFeature",
     "WithinFeature",
     "plain",

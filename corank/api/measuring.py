@@ -26,8 +26,8 @@ from corank.core.objects import Location, PathOrUrl, parse_location, require_loc
 from corank.core.reports import Progress, Report
 from corank.core.time import format_time
 from corank.training.config.config_file import flatten, plain
-from corank.training.drift.drift import Validation
-from corank.training.drift.figure import ValidationFigure
+from corank.training.drift.drift import DriftReport
+from corank.training.drift.figure import DriftFigure
 from corank.training.run import Run
 from corank.training.tracking.tracker import Tracker, read_trackers
 
@@ -165,20 +165,20 @@ FACTORS = ("rows", "levels", "labels")
 
 
 @dataclass(frozen=True, repr=False)
-class ValidationResult(Validation):
+class DriftResult(DriftReport):
     """New rows compared with those of a run: figures with their verdicts, and the reasons why the rows are refused.
 
     Example:
         >>> changes = ["data.split={train: 2026-03-09..2026-03-10}"]
-        >>> validation = corank.check("shop/config.yaml", changes, against="shop/runs/shop")
-        >>> validation.accepted, sorted(validation.tables)
+        >>> drift = corank.check("shop/config.yaml", changes, against="shop/runs/shop")
+        >>> drift.accepted, sorted(drift.tables)
         (True, ['figures', 'vocabularies'])
     """
 
     @classmethod
-    def of(cls, found: Validation) -> Self:
+    def of(cls, found: DriftReport) -> Self:
         """The same figures, with a table and a notebook's view."""
-        return cls(**{field.name: getattr(found, field.name) for field in fields(Validation)})
+        return cls(**{field.name: getattr(found, field.name) for field in fields(DriftReport)})
 
     @property
     def headline(self) -> str:
@@ -225,7 +225,7 @@ class ValidationResult(Validation):
         return f"{show_tables(self.headline, self.tables)}\n<ul>{lines}</ul>"
 
 
-def _format(figure: ValidationFigure, value: float | str | None) -> str:
+def _format(figure: DriftFigure, value: float | str | None) -> str:
     if value is None:
         return "-"
     if isinstance(value, str):
@@ -235,7 +235,7 @@ def _format(figure: ValidationFigure, value: float | str | None) -> str:
     return f"{value:,.0f}" if figure.kind == "rows" else f"{value:.3f}"
 
 
-def _threshold(figure: ValidationFigure) -> str:
+def _threshold(figure: DriftFigure) -> str:
     if figure.threshold is None:
         return "-"
     if figure.kind in FACTORS:

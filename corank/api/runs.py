@@ -28,7 +28,7 @@ from corank.training.packed_data import local_root, open_earlier, pack_config
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from corank.api.measuring import ValidationResult
+    from corank.api.measuring import DriftResult
 
 
 @dataclass(frozen=True, repr=False)
@@ -202,7 +202,7 @@ def check(
     tables: Mapping[str, TableSource] | None = None,
     *,
     against: PathOrUrl,
-) -> "ValidationResult": ...
+) -> "DriftResult": ...
 
 
 def check(
@@ -212,7 +212,7 @@ def check(
     report: Report = lambda line: None,
     tables: Mapping[str, TableSource] | None = None,
     against: PathOrUrl | None = None,
-) -> "CheckResult | ValidationResult":
+) -> "CheckResult | DriftResult":
     """Read a config and scan its tables, without packing or training.
 
     Args:
@@ -226,7 +226,7 @@ def check(
 
     Returns what would be trained: which feature enters which tower, rows by table, candidates by split and by loss.
     What training would refuse is the first of its `advice`. With `against` the figures of the new rows next to those of
-    the run, with their thresholds (`validation` of the config), and the `reasons` for which the rows are refused; of
+    the run, with their thresholds (`drift` of the config), and the `reasons` for which the rows are refused; of
     rows that are accepted also how many rows each vocabulary would admit and evict.
     Raises ConfigError, DataError, CheckpointError.
 
@@ -242,13 +242,13 @@ def check(
         return CheckResult.of(check_config(opened.settings, opened.base))
 
 
-def _validate(opened: OpenedConfig, against: PathOrUrl) -> "ValidationResult":
-    from corank.api.measuring import ValidationResult  # which loads torch, as a run does
-    from corank.training.drift.drift import validate_against
+def _validate(opened: OpenedConfig, against: PathOrUrl) -> "DriftResult":
+    from corank.api.measuring import DriftResult  # which loads torch, as a run does
+    from corank.training.drift.drift import measure_drift
     from corank.training.run import Run
 
     run = Run.open(parse_location(against))
-    return ValidationResult.of(validate_against(opened.settings, opened.base, run))
+    return DriftResult.of(measure_drift(opened.settings, opened.base, run))
 
 
 def pack(

@@ -26,7 +26,7 @@ from corank.core.formatting import format_interval, format_metric
 from corank.core.time import format_time
 
 if TYPE_CHECKING:
-    from corank.api.measuring import ValidationResult
+    from corank.api.measuring import DriftResult
     from corank.continual.daily_result import DailyResult
     from corank.continual.history import PeriodRecord
     from corank.training.checks.log_profile import LogProfile
@@ -296,7 +296,7 @@ def _show(title: str, rows: Sequence[dict[str, str]] | Sequence[dict[str, str | 
 STYLES = {"broken": "bold red", "few": "dim", "off": "dim"}
 
 
-def show_validation(found: "ValidationResult") -> None:
+def show_drift(found: "DriftResult") -> None:
     """Print each figure of the run and of the new rows, its threshold and its verdict; then how vocabularies grow."""
     table = Table(title=found.headline, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("figure", "of", "reference", "now", "threshold", "verdict"):
@@ -311,7 +311,7 @@ def show_validation(found: "ValidationResult") -> None:
         _show_vocabularies(found)
 
 
-def _show_vocabularies(result: "ValidationResult") -> None:
+def _show_vocabularies(result: "DriftResult") -> None:
     title = "vocabularies: rows now, and after `pack --from`"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("feature", overflow="fold", no_wrap=True)
@@ -323,11 +323,11 @@ def _show_vocabularies(result: "ValidationResult") -> None:
     show_table(table)
 
 
-def show_refusal(found: "ValidationResult") -> None:
+def show_refusal(found: "DriftResult") -> None:
     """Print on stderr why the rows are refused, and the remedy."""
     for reason in found.reasons:
         say(f"refused: {reason}")
-    say("mend the tables; or, if the change is meant, set another threshold under `validation` in the config")
+    say("mend the tables; or, if the change is meant, set another threshold under `drift` in the config")
 
 
 def show_versions(found: list[dict[str, Any]]) -> None:

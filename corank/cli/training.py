@@ -356,13 +356,13 @@ def check_command(
     check_first(config, overrides, without)
     from corank.api import runs
     from corank.cli import console
-    from corank.cli.tables import show_profile, show_refusal, show_validation
+    from corank.cli.tables import show_drift, show_profile, show_refusal
 
     if against is not None:
-        validation = runs.check(config, overrides or [], without or [], console.say, against=against)
-        print_text(validation.to_json()) if as_json else show_validation(validation)
-        if not validation.accepted:
-            show_refusal(validation)
+        drift = runs.check(config, overrides or [], without or [], console.say, against=against)
+        print_text(drift.to_json()) if as_json else show_drift(drift)
+        if not drift.accepted:
+            show_refusal(drift)
             raise typer.Exit(REFUSED)
         return
     check = runs.check(config, overrides or [], without or [], console.say)

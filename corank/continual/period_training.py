@@ -24,7 +24,7 @@ from corank.core.files import write_text
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.manifest import find_versions, hash_versions
 from corank.serving.funnel.funnel import Funnel
-from corank.training.drift.drift import validate_against
+from corank.training.drift.drift import measure_drift
 from corank.training.export import export_bundle
 from corank.training.run import Run
 
@@ -151,9 +151,7 @@ class PeriodTraining:
         """Compare the period's tables, the holdout's rows among them, with what the live run was trained on."""
         split = f'data.split={{train: "{self.period.as_range()}"}}'
         opened = OpenedConfig.open(self.setup.config, [*self.setup.settings.changes, split])
-        validation = validate_against(
-            opened.settings, opened.base, Run.open(self.live_run), self._open_packed
-        )
+        validation = measure_drift(opened.settings, opened.base, Run.open(self.live_run), self._open_packed)
         write_text(self.folder / "validation.report.json", validation.to_json())
         return {"reasons": validation.reasons, "drift": validation.drift}
 

@@ -1,11 +1,9 @@
-"""Every metric of a split: of each stage on exposed and on all candidates, of each cut, and of the cascade.
+"""Every metric of a split, of each stage, each cut and the cascade; and the document of `corank evaluate --json`.
 
 Letters: B bins.
-
-An evaluation as the JSON document of `corank evaluate --json`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -198,35 +196,26 @@ def render(evaluation: Evaluation, seed: int = 0, bootstrap: bool = True) -> dic
     def intervals(measures: Measures) -> dict[str, list[float] | None]:
         return _intervals(measures, seed) if bootstrap else dict.fromkeys(measures)
 
-    stages = evaluation.stages
+    def by_stage(figures: Callable[[Measures], dict[str, Any]]) -> dict[str, Any]:
+        return {
+            name: {
+                population: {label: figures(measures) for label, measures in by_label.items()}
+                for population, by_label in (("exposed", stage.exposed), ("candidates", stage.candidates))
+            }
+            for name, stage in evaluation.stages.items()
+        }
+
     document: dict[str, Any] = {
         "split": evaluation.split,
         "requests": evaluation.requests,
         "candidates": evaluation.candidates,
-        "stages": {
-            name: {
-                "exposed": {label: _point(measures) for label, measures in stage.exposed.items()},
-                "candidates": {label: _point(measures) for label, measures in stage.candidates.items()},
-            }
-            for name, stage in stages.items()
-        },
+        "stages": by_stage(_point),
         "reliability": {
             name: {label: _bins(curve) for label, curve in stage.calibration.items()}
-            for name, stage in stages.items()
+            for name, stage in evaluation.stages.items()
         },
         "cascade": None,
-        "interval": {
-            "stages": {
-                name: {
-                    "exposed": {label: intervals(measures) for label, measures in stage.exposed.items()},
-                    "candidates": {
-                        label: intervals(measures) for label, measures in stage.candidates.items()
-                    },
-                }
-                for name, stage in stages.items()
-            },
-            "cascade": None,
-        },
+        "interval": {"stages": by_stage(intervals), "cascade": None},
     }
     if evaluation.cuts:
         first = next(iter(evaluation.cuts.values()))
@@ -239,11 +228,8 @@ def render(evaluation: Evaluation, seed: int = 0, bootstrap: bool = True) -> dic
 
 
 def _intervals(measures: Measures, seed: int) -> dict[str, list[float] | None]:
-    intervals: dict[str, list[float] | None] = {}
-    for name, measure in measures.items():
-        bounds = None if measure is None else interval(measure, seed)
-        intervals[name] = None if bounds is None else list(bounds)
-    return intervals
+    bounds = {n: None if measure is None else interval(measure, seed) for n, measure in measures.items()}
+    return {name: None if ends is None else list(ends) for name, ends in bounds.items()}
 
 
 def _values(measures: Measures) -> dict[str, Any]:

@@ -1,8 +1,4 @@
-"""The logits that a model gives the candidates of a split.
-
-Letters: C candidates.
-
-The numbers by which stages order candidates: predicted values, and the true ones of a simulated world.
+"""The logits that a model gives the candidates of a split, and the numbers by which stages order them.
 
 Letters: C candidates.
 """

@@ -1,30 +1,12 @@
-"""Metrics of what a stage's cut keeps of a reference's best candidates, request by request.
+"""Metrics of what a stage's cut keeps of the best candidates, and of the whole cascade, request by request.
 
 `rank` and `reference_rank` are `Requests.ranks(scores)`, 0 for the best. A metric is a mean over the eligible requests:
-one with no more candidates than the cut loses nothing in any order, and does not count.
+one with no more candidates than the cut loses nothing in any order, and does not count. In a cascade each stage ranks
+what the one before it kept: stages are given by their scores, S arrays of (C,), the first to cut first, and `quotas`
+are what all stages but the last keep, S − 1 falling numbers. Best score lost and the cumulative gain ratio are those of
+twitter/the-algorithm, models/libs/light_ranking_metrics.
 
-Letters: R requests · C candidates.
-
-Metrics of the whole cascade, in which each stage ranks what the one before it kept.
-
-Letters: C candidates · S stages. Stages are given by their scores, S arrays of (C,), the first to cut first; `quotas`
-are what all stages but the last keep, S − 1 falling numbers.
-
-Metrics of what a cut loses by the ranker's own scores, or its own order, as the gain of a candidate.
-
-`scores` are the ranker's values, `rank` and `reference_rank` are `Requests.ranks(…)`, 0 for the best: all (C,).
-Requests with no more candidates than the cut lose nothing in any order, and do not count. Best score lost and the
-cumulative gain ratio are those of twitter/the-algorithm, models/libs/light_ranking_metrics.
-
-Letters: R requests · C candidates.
-
-Recall against quota: what a stage would keep of the best with a smaller or larger quota.
-
-Letters: C candidates · M quotas.
-
-Kendall's rank correlation of two stages within each request, for all requests at once in O(C log n).
-
-Letters: R requests · C candidates · n the longest request.
+Letters: R requests · C candidates · S stages · M quotas.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,7 +34,8 @@ def recall_of(requests: Requests, positives: NDArray[np.bool_], rank: Longs, m: 
     """
     count, kept = requests.sums(positives), requests.sums(positives & (rank < m))
     eligible = (requests.size > m) & (count > 0)
-    return requests.mean(kept / _at_least_1(count), eligible, random_recall(requests.size, m))
+    # a request in which a divisor is 0 is not eligible
+    return requests.mean(kept / np.maximum(count, 1.0), eligible, random_recall(requests.size, m))
 
 
 def recall(requests: Requests, reference_rank: Longs, rank: Longs, k: int, m: int) -> RatioMeasure:
@@ -92,12 +75,7 @@ def overlap(requests: Requests, rank: Longs, other_rank: Longs, k: int) -> Ratio
 
 def random_recall(size: Longs, m: int) -> NDArray[np.float64]:
     """Recall at m of a random order of `size` candidates: (R,); above 1 where m is above `size`."""
-    return m / _at_least_1(size)
-
-
-def _at_least_1(count: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.float64]:
-    """A divisor; a request in which it was 0 is not eligible."""
-    return np.maximum(count, 1.0)
+    return m / np.maximum(size, 1.0)
 
 
 def cascade_ranks(requests: Requests, stages: Sequence[Numbers], quotas: Sequence[int]) -> Longs:
@@ -299,7 +277,7 @@ class QuotaCurve:
 def quota_curve(
     requests: Requests, references: Mapping[str, NDArray[np.bool_]], rank: Longs, quotas: Sequence[int]
 ) -> QuotaCurve:
-    """Compute the recall of each reference in the stage's top m for every quota m, from one sort of the stage.
+    """Compute the recall of each reference in the stage's top m for every quota m.
 
     Each point is `recall_of` at its m, over its eligible requests: those with more than m candidates and a positive. So
     the curve may fall where short requests drop out: give requests of one length, or read `measures[...].n`.
@@ -312,24 +290,10 @@ def quota_curve(
     """
     return QuotaCurve(
         np.array(quotas, dtype=np.int64),
-        {name: _recalls(requests, positives, rank, quotas) for name, positives in references.items()},
-    )
-
-
-def _recalls(
-    requests: Requests, positives: NDArray[np.bool_], rank: Longs, quotas: Sequence[int]
-) -> tuple[RatioMeasure, ...]:
-    rows = np.flatnonzero(positives)
-    request, rank = requests.request_of[rows], rank[rows]
-    count = np.bincount(request, minlength=len(requests.size))
-    whole = np.maximum(count, 1.0)
-    return tuple(
-        requests.mean(
-            np.bincount(request, rank < m, len(requests.size)) / whole,
-            (requests.size > m) & (count > 0),
-            random_recall(requests.size, m),
-        )
-        for m in quotas
+        {
+            name: tuple(recall_of(requests, positives, rank, m) for m in quotas)
+            for name, positives in references.items()
+        },
     )
 
 

@@ -1,12 +1,10 @@
-"""Confidence of a metric: users are resampled, since the rows of a user are not independent.
+"""Confidence of a metric by resampled users, and intervals of a difference that hold at every look at the data.
 
-Letters: P parts of a measure · U distinct users · B resamples.
-
-Intervals of a difference that hold at every look at the data, so that peeking is safe.
-
-S = N · difference is a sum over the users so far; by the central limit theorem it is near a Brownian motion in its own
-variance V. The mixture of likelihood ratios over normal effects, √(ρ / (V + ρ)) · exp(S² / 2(V + ρ)), is a martingale
-if there is no difference. By Ville's inequality it ever exceeds 1/α with a probability of α at most, so that
+Users are resampled, since the rows of a user are not independent. Of the difference of two versions that are compared
+while requests come in, S = N · difference is a sum over the users so far; by the central limit theorem it is near a
+Brownian motion in its own variance V. The mixture of likelihood ratios over normal effects, √(ρ / (V + ρ)) ·
+exp(S² / 2(V + ρ)), is a martingale if there is no difference. By Ville's inequality it ever exceeds 1/α with a
+probability of α at most, so that
 
     |S − E S| ≤ √((V + ρ) · ln((V + ρ) / (ρ α²)))     at all times at once, with probability 1 − α.
 
@@ -19,7 +17,7 @@ Users come back, so V is summed over users, not rows. What a user does later goe
 S(t) is correlated at least as a Brownian motion of the same variances would be; by Slepian's inequality it crosses the
 bound no more often.
 
-Letters: T looks, or whatever shape the arrays have in common.
+Letters: U distinct users · B resamples · T looks, or whatever shape the arrays have in common.
 """
 
 from dataclasses import dataclass

@@ -159,141 +159,73 @@ def validation_metrics() -> dict[str, Metric]:
     return {metric.name: metric for metric in METRICS.parts().values() if metric.validation}
 
 
+def add_metric(
+    population: Population,
+    better: Direction,
+    name: str,
+    formula: Callable[..., Measure],
+    inputs: tuple[str, ...],
+    title: str | None = None,
+    key: str | None = None,
+    **settings: Any,
+) -> None:
+    """Add a metric to the table under its name without quotas, or a `key`; the rest as in `Metric`."""
+    metric = Metric(name, formula, inputs, population, better, title, **settings)
+    METRICS.add(key or name.partition("@{")[0].replace("@", "_"), metric)
+
+
+_exposed = partial(add_metric, "exposed")
 _ORDER = ("user", "logit", "label", "weight")
+_DAY = ("user", "day", "logit", "label", "weight")
+_LIST = ("user", "request", "logit", "label", "weight")
 _RAW = ("user", "probability", "label", "weight")
 _CALIBRATED = ("user", "calibrated", "label", "weight")
+_BOTH: dict[str, Any] = {"validation": True, "study": "both"}
+
+_exposed("higher", "auc", auc, _ORDER, "AUC, exposed", **_BOTH)
+_exposed("higher", "gauc", gauc, _ORDER, "GAUC, exposed", **_BOTH)
+_exposed("higher", "gauc_user_day", gauc_user_day, _DAY, "GAUC by user and day, exposed", **_BOTH)
+_exposed("higher", "request_auc", request_auc, _LIST, "AUC by request, exposed", **_BOTH)
+_exposed("higher", "mrr", mrr, _LIST, "MRR, exposed", validation=True)
+for _k in CUTS:
+    _study = "both" if _k == max(CUTS) else None
+    _ndcg, _title = partial(ndcg_at, k=_k), f"NDCG@{_k}, exposed"
+    _exposed("higher", f"ndcg@{_k}", _ndcg, _LIST, _title, validation=True, study=_study)
+for _k in CUTS:
+    _exposed("higher", f"hit@{_k}", partial(hit_at, k=_k), _LIST, f"hit@{_k}, exposed", validation=True)
+_exposed("lower", "logloss", logloss, _RAW, validation=True)
+_exposed("lower", "logloss_calibrated", logloss, _CALIBRATED)
+_exposed("one", "pcoc", pcoc, _RAW)
+_exposed("one", "pcoc_calibrated", pcoc, _CALIBRATED)
+_exposed("lower", "ece", ece, _RAW)
+_exposed("lower", "ece_calibrated", ece, _CALIBRATED)
+
+_candidates = partial(add_metric, "candidates")
 _TRUTH = ("user", "logit", "truth", "weight")
-_JOINT = ("scores", "quotas", "k")
-
-METRICS.add(
-    "auc", Metric("auc", auc, _ORDER, "exposed", "higher", "AUC, exposed", validation=True, study="both")
-)
-METRICS.add(
-    "gauc", Metric("gauc", gauc, _ORDER, "exposed", "higher", "GAUC, exposed", validation=True, study="both")
-)
-_USER_DAY = ("user", "day", "logit", "label", "weight")
-METRICS.add(
-    "gauc_user_day",
-    Metric(
-        "gauc_user_day",
-        gauc_user_day,
-        _USER_DAY,
-        "exposed",
-        "higher",
-        "GAUC by user and day, exposed",
-        validation=True,
-        study="both",
-    ),
-)
-_LIST = ("user", "request", "logit", "label", "weight")
-METRICS.add(
-    "request_auc",
-    Metric(
-        "request_auc",
-        request_auc,
-        _LIST,
-        "exposed",
-        "higher",
-        "AUC by request, exposed",
-        validation=True,
-        study="both",
-    ),
-)
-METRICS.add("mrr", Metric("mrr", mrr, _LIST, "exposed", "higher", "MRR, exposed", validation=True))
-for _k in CUTS:
-    METRICS.add(
-        f"ndcg_{_k}",
-        Metric(
-            f"ndcg@{_k}",
-            partial(ndcg_at, k=_k),
-            _LIST,
-            "exposed",
-            "higher",
-            f"NDCG@{_k}, exposed",
-            validation=True,
-            study="both" if _k == max(CUTS) else None,
-        ),
-    )
-for _k in CUTS:
-    METRICS.add(
-        f"hit_{_k}",
-        Metric(
-            f"hit@{_k}",
-            partial(hit_at, k=_k),
-            _LIST,
-            "exposed",
-            "higher",
-            f"hit@{_k}, exposed",
-            validation=True,
-        ),
-    )
-
-METRICS.add("logloss", Metric("logloss", logloss, _RAW, "exposed", "lower", validation=True))
-METRICS.add("logloss_calibrated", Metric("logloss_calibrated", logloss, _CALIBRATED, "exposed", "lower"))
-METRICS.add("pcoc", Metric("pcoc", pcoc, _RAW, "exposed", "one"))
-METRICS.add("pcoc_calibrated", Metric("pcoc_calibrated", pcoc, _CALIBRATED, "exposed", "one"))
-METRICS.add("ece", Metric("ece", ece, _RAW, "exposed", "lower"))
-METRICS.add("ece_calibrated", Metric("ece_calibrated", ece, _CALIBRATED, "exposed", "lower"))
-
-METRICS.add(
-    "candidates_auc", Metric("auc", truth_auc, _TRUTH, "candidates", "higher", "AUC, all", study="both")
-)
-_CUT_AUC = ("user", "logit", "level", "cuts", "weight")
-METRICS.add("cut_auc", Metric("cut_auc", cut_auc, _CUT_AUC, "candidates", "higher", "cut AUC", study="first"))
+_LEVEL = ("user", "logit", "level", "cuts", "weight")
 _REGRET = ("user", "reference_logit", "logit", "truth", "weight")
-METRICS.add("bias_regret", Metric("bias_regret", bias_regret, _REGRET, "candidates", "lower"))
+_candidates("higher", "auc", truth_auc, _TRUTH, "AUC, all", "candidates_auc", study="both")
+_candidates("higher", "cut_auc", cut_auc, _LEVEL, "cut AUC", study="first")
+_candidates("lower", "bias_regret", bias_regret, _REGRET)
 
-METRICS.add(
-    "click_recall",
-    Metric(
-        "click_recall@{m}", click_recall, ("requests", "label", "rank", "m"), "cut", "higher", study="first"
-    ),
-)
-_AGREE = ("requests", "last_rank", "rank", "k", "m")
-METRICS.add("agree_recall", Metric("agree_recall@{k}@{m}", recall, _AGREE, "cut", "higher", study="first"))
-_TRUE = ("requests", "truth_rank", "rank", "k", "m")
-METRICS.add("truth_recall", Metric("truth_recall@{k}@{m}", recall, _TRUE, "cut", "higher", study="first"))
-METRICS.add(
-    "overlap", Metric("overlap@{k}", overlap, ("requests", "rank", "last_rank", "k"), "cut", "higher")
-)
+_cut = partial(add_metric, "cut")
 _VALUE = ("requests", "last_value", "rank")
-METRICS.add("score_loss", Metric("score_loss@{k}", score_loss, (*_VALUE, "k"), "cut", "lower"))
-METRICS.add(
-    "kendall_tau", Metric("kendall_tau", kendall_tau, ("requests", "score", "last_value"), "cut", "higher")
-)
-METRICS.add("best_score_loss", Metric("best_score_loss@{m}", best_score_loss, (*_VALUE, "m"), "cut", "lower"))
-METRICS.add("gain_ratio", Metric("gain_ratio@{k}@{m}", gain_ratio, (*_VALUE, "k", "m"), "cut", "higher"))
-METRICS.add("ndcg", Metric("ndcg@{k}", ndcg, ("requests", "last_rank", "rank", "k"), "cut", "higher"))
 _REPLACED = ("requests", "scores", "quotas", "last_index", "score", "k")
-METRICS.add("rcs", Metric("rcs@{k}", replaced_hit_rate, _REPLACED, "cut", "higher"))
+_cut("higher", "click_recall@{m}", click_recall, ("requests", "label", "rank", "m"), study="first")
+_cut("higher", "agree_recall@{k}@{m}", recall, ("requests", "last_rank", "rank", "k", "m"), study="first")
+_cut("higher", "truth_recall@{k}@{m}", recall, ("requests", "truth_rank", "rank", "k", "m"), study="first")
+_cut("higher", "overlap@{k}", overlap, ("requests", "rank", "last_rank", "k"))
+_cut("lower", "score_loss@{k}", score_loss, (*_VALUE, "k"))
+_cut("higher", "kendall_tau", kendall_tau, ("requests", "score", "last_value"))
+_cut("lower", "best_score_loss@{m}", best_score_loss, (*_VALUE, "m"))
+_cut("higher", "gain_ratio@{k}@{m}", gain_ratio, (*_VALUE, "k", "m"))
+_cut("higher", "ndcg@{k}", ndcg, ("requests", "last_rank", "rank", "k"))
+_cut("higher", "rcs@{k}", replaced_hit_rate, _REPLACED)
 
-METRICS.add(
-    "joint_click_recall",
-    Metric(
-        "joint_click_recall@{k}",
-        joint_recall,
-        ("requests", "clicked", *_JOINT),
-        "cascade",
-        "higher",
-        study="first",
-    ),
-)
-METRICS.add(
-    "joint_truth_recall",
-    Metric(
-        "joint_truth_recall@{k}@{k}",
-        joint_recall,
-        ("requests", "truth_top", *_JOINT),
-        "cascade",
-        "higher",
-        study="first",
-    ),
-)
-METRICS.add(
-    "joint_kept_recall",
-    Metric("joint_kept_recall@{k}", joint_recall, ("requests", "kept", *_JOINT), "cascade", "higher"),
-)
+_cascade = partial(add_metric, "cascade", "higher")
+_JOINT = ("scores", "quotas", "k")
 _EARLIER = ("requests", "last_top", "earlier_scores", "earlier_quotas", "m")
-METRICS.add(
-    "joint_agree_recall", Metric("joint_agree_recall@{k}@{m}", joint_recall, _EARLIER, "cascade", "higher")
-)
+_cascade("joint_click_recall@{k}", joint_recall, ("requests", "clicked", *_JOINT), study="first")
+_cascade("joint_truth_recall@{k}@{k}", joint_recall, ("requests", "truth_top", *_JOINT), study="first")
+_cascade("joint_kept_recall@{k}", joint_recall, ("requests", "kept", *_JOINT))
+_cascade("joint_agree_recall@{k}@{m}", joint_recall, _EARLIER)

@@ -1,4 +1,6 @@
-"""Off-policy estimates: what the lists of a new cascade would earn, from requests whose exposed candidates were drawn.
+"""Metrics of what the log alone does not show, estimated from requests of a random bucket or by the last stage.
+
+Off-policy estimates: what the lists of a new cascade would earn, from requests whose exposed candidates were drawn.
 
 In a random bucket production draws which candidates it exposes, and logs the propensity πᵢ, the probability at which
 each could be drawn. L is the list that the new cascade would show, E what was exposed, yᵢ whether i was clicked. Since
@@ -12,21 +14,16 @@ Sources: Horvitz and Thompson, A Generalization of Sampling Without Replacement 
 Swaminathan and Joachims, The Self-Normalized Estimator for Counterfactual Learning, 2015 (SNIPS); Dudík, Langford and
 Li, Doubly Robust Policy Evaluation and Learning, 2011 (DR).
 
-Letters: R requests · C candidates.
-
-The probability that a stage's cut loses the best candidate of a request, by the last stage and by clicks.
-
-The best candidate is the one that the user would choose if all were shown: by Luce's choice with calibrated click
+The probability that a stage's cut loses the best candidate of a request, by the last stage and by clicks: the best
+candidate is the one that the user would choose if all were shown: by Luce's choice with calibrated click
 probabilities pᵢ as weights, candidate i at the probability pᵢ / Σ pⱼ. It is softmax(log p)ᵢ, the highest of
 log pᵢ + Gumbel noise, and the candidate of a click drawn from all that the request would get. So a random bucket
 observes it. Calibration has fitted the scale of the logits, the temperature, on clicks.
 Source: Luce, Individual Choice Behavior, 1959.
 
+Importing the module enters these metrics in the table.
+
 Letters: R requests · C candidates.
-
-Metrics of what the log alone does not show, estimated from requests of a random bucket or by the last stage.
-
-Importing the package enters them in the table of metrics.
 """
 
 from dataclasses import dataclass
@@ -37,7 +34,7 @@ from numpy.typing import NDArray
 from corank.core.types import Doubles, Longs, Mask, Numbers
 from corank.metrics.cascade import random_recall
 from corank.metrics.measure import RatioMeasure
-from corank.metrics.metric import METRICS, Metric
+from corank.metrics.metric import add_metric
 from corank.metrics.requests import Requests
 
 
@@ -179,25 +176,12 @@ def bucket_click_recall(
 
 
 _BUCKET = ("requests", "listed", "clicked", "exposed", "propensity")
-
-METRICS.add("ips_click_rate", Metric("ips_click_rate@{k}", ips_click_rate, _BUCKET, "cascade", "higher"))
-METRICS.add(
-    "snips_click_rate",
-    Metric("snips_click_rate@{k}", snips_click_rate, _BUCKET, "cascade", "higher", study="first"),
-)
-METRICS.add(
-    "dr_click_rate",
-    Metric("dr_click_rate@{k}", dr_click_rate, (*_BUCKET, "expected"), "cascade", "higher"),
-)
-METRICS.add(
-    "bucket_weight",
-    Metric("bucket_weight", bucket_weight, ("requests", "exposed", "propensity"), "cascade", "one"),
-)
-METRICS.add(
-    "best_cut", Metric("best_cut@{m}", best_cut, ("requests", "expected", "rank", "m"), "cut", "lower")
-)
 _CLICKS = ("requests", "label", "exposed", "propensity", "rank", "m")
-METRICS.add(
-    "bucket_click_recall",
-    Metric("bucket_click_recall@{m}", bucket_click_recall, _CLICKS, "cut", "higher", study="first"),
-)
+_WEIGHT = ("requests", "exposed", "propensity")
+_BEST = ("requests", "expected", "rank", "m")
+add_metric("cascade", "higher", "ips_click_rate@{k}", ips_click_rate, _BUCKET)
+add_metric("cascade", "higher", "snips_click_rate@{k}", snips_click_rate, _BUCKET, study="first")
+add_metric("cascade", "higher", "dr_click_rate@{k}", dr_click_rate, (*_BUCKET, "expected"))
+add_metric("cascade", "one", "bucket_weight", bucket_weight, _WEIGHT)
+add_metric("cut", "lower", "best_cut@{m}", best_cut, _BEST)
+add_metric("cut", "higher", "bucket_click_recall@{m}", bucket_click_recall, _CLICKS, study="first")

@@ -3,14 +3,10 @@
 All arrays are (N,): a row is a candidate with its user, its score or predicted probability, and its label: 1, 0, or −1
 for unknown, which is left out. `weight` is the inverse of the rate at which the row was sampled; 1 unless given.
 Raises DataError on a NaN, and on a label or a probability out of range.
+`bias_regret` compares a model with a reference that was trained without selection bias, `reliability` predicted with
+observed rates, bin by bin.
 
-Loss by selection bias: a model compared with a reference that was trained without it, on the same rows.
-
-Letters: N rows · U distinct users.
-
-Predicted against observed rates of a stage, bin by bin (a reliability diagram).
-
-Letters: N rows · B bins.
+Letters: N rows · U distinct users · B bins.
 """
 
 from collections.abc import Collection, Sequence
@@ -123,11 +119,11 @@ def group_areas(group: Keys, scores: Numbers, clicked: Doubles, weight: Doubles)
     begin = np.flatnonzero(new_group)
     tied = np.flatnonzero(new_group | differs_from_previous(scores))
     first = np.searchsorted(tied, begin)  # where each group's distinct scores begin
-    positive, negative = _sums(clicked * weight, tied), _sums((1 - clicked) * weight, tied)
-    positives, negatives = _sums(positive, first), _sums(negative, first)
+    positive, negative = sum_runs(clicked * weight, tied), sum_runs((1 - clicked) * weight, tied)
+    positives, negatives = sum_runs(positive, first), sum_runs(negative, first)
 
     below = np.cumsum(negative) - negative / 2
-    area = _sums(positive * below, first) - positives * (np.cumsum(negatives) - negatives)
+    area = sum_runs(positive * below, first) - positives * (np.cumsum(negatives) - negatives)
     pairs = positives * negatives
     mixed = pairs > 0
     rows = np.diff(begin, append=len(order))
@@ -225,7 +221,8 @@ def _probabilities(values: Numbers, name: str) -> Doubles:
     return values.astype(np.float64)
 
 
-def _sums(values: Doubles, first: NDArray[np.intp]) -> Doubles:
+def sum_runs(values: Doubles, first: NDArray[np.intp]) -> Doubles:
+    """Sum runs of rows, which begin at the positions `first`."""
     return np.add.reduceat(values, first) if len(first) else values[:0]
 
 

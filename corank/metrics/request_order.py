@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from corank.core.types import Doubles, Longs, Numbers
 from corank.metrics.measure import Keys, RatioMeasure, differs_from_previous, order_by_group
-from corank.metrics.point import Labels, group_areas, known_rows
+from corank.metrics.point import Labels, group_areas, known_rows, sum_runs
 
 CUTS = (5, 10)
 """The k of NDCG@k and hit@k."""
@@ -123,7 +123,7 @@ class _MixedLists:
         new = differs_from_previous(request)
         start = np.flatnonzero(new)
         size = np.diff(start, append=len(new))
-        positives, mass = _sums(clicked, start).astype(np.int64), _sums(weights[order], start)
+        positives, mass = sum_runs(clicked, start).astype(np.int64), sum_runs(weights[order], start)
         counts = (positives > 0) & (positives < size)
 
         tie = np.flatnonzero(new | differs_from_previous(scores))
@@ -139,7 +139,7 @@ class _MixedLists:
             number[of_request[kept]],
             (tie - start[of_request])[kept] if len(tie) else tie,
             np.diff(tie, append=len(new))[kept],
-            _sums(clicked, tie).astype(np.int64)[kept],
+            sum_runs(clicked, tie).astype(np.int64)[kept],
         )
 
     @property
@@ -179,7 +179,7 @@ def _expected_reciprocal(first: Longs, size: Longs, positives: Longs) -> Doubles
     j = np.arange(steps.sum()) - np.repeat(start, steps)
     t, p = np.repeat(size, steps), np.repeat(positives, steps)
     chance = np.exp(_log_choose(t - 1 - j, p - 1) - _log_choose(t, p))
-    return _sums(chance / (np.repeat(first, steps) + 1 + j), start)
+    return sum_runs(chance / (np.repeat(first, steps) + 1 + j), start)
 
 
 def _expected_hit(drawn: Longs, size: Longs, positives: Longs) -> Doubles:
@@ -195,7 +195,3 @@ def _log_choose(n: Longs, k: Longs) -> Doubles:
 
     log_binomial: Doubles = gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
     return log_binomial
-
-
-def _sums(values: Doubles, first: NDArray[np.intp]) -> Doubles:
-    return np.add.reduceat(values, first) if len(first) else np.zeros(0)

@@ -1,20 +1,8 @@
-"""Fits the trees of stages to packed data, before the other stages train.
-
-Letters: C candidates whose label is known · F columns.
-
-Scores of boosted trees for the candidates of a training, in addition to the logged ones.
-
-Letters: C candidates of the training split · F columns.
-
-Fits boosted trees of a binary label, and reads them as arrays.
+"""Boosted trees: fitted to packed data before the first step, as a stage or as teachers, and read as arrays.
 
 Source: gradient boosting, Friedman, Annals of Statistics 2001, by LightGBM, Ke et al., NeurIPS 2017.
 
-Letters: N rows · F columns · T trees · L leaves of a tree, at most.
-
-Packed rows as one table, a row a candidate, as boosted trees take them.
-
-Letters: C candidates · F columns.
+Letters: N rows · C candidates · F columns · T trees · L leaves of a tree, at most.
 """
 
 from collections.abc import Mapping, Sequence

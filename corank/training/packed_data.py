@@ -1,7 +1,4 @@
-"""A config's packed data: where they lie, and packing them there.
-
-The packed data that a packing continues: named by a folder, a URL, or a run that was trained on them.
-"""
+"""A config's packed data: where they lie, packing them there, and the earlier data that a packing continues."""
 
 import hashlib
 import shutil

@@ -1,7 +1,4 @@
-"""`run.json`: the config of a run, and where its data and their packing lie.
-
-Where the weights of a run began, if not at random: the run that they were taken over from, as `run.json` says.
-"""
+"""`run.json`: the config of a run, where its data lie, and the run whose weights it took over."""
 
 import json
 from pathlib import Path

@@ -1,7 +1,4 @@
-"""Finds the run that a training starts from, and plans it before an earlier training is replaced.
-
-Describes what a plan takes over: the table that `corank train --from` prints.
-"""
+"""Finds the run that a training starts from, plans that before an earlier training is replaced, and describes it."""
 
 import os
 from collections.abc import Iterator

@@ -1,23 +1,14 @@
-"""Takes a plan's weights, optimiser states and average over into a model under training.
+"""Takes a plan's weights, optimiser states and average over; and a trained model to another packing, to judge it.
 
 Of tables, each rank takes the rows that it holds. What is not taken over stays as it was drawn, and its optimiser
-state is that of weights that have never learnt.
-
-States of optimisers taken over: of the weights of layers that go over, and of table rows whose value was known.
-
-Copies rows of an earlier table into a tensor that holds rows of a new one: whole, or those of a rank.
+state is that of weights that have never learnt. On another packing each value that the run knows has its row, and every
+other the row of unknown values: the model scores as with its own encoders, except for values that the packing lacks.
 
 Letters: N rows that a tensor holds.
-
-A trained model applied to another packing, to be judged there: on new days, or against another run.
-
-Each value that the run knows has its row, and every other the row of unknown values. So the model scores as it would
-with its own encoders, except for values that it knows and the other packing does not.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -45,7 +36,7 @@ from corank.training.checkpoints.training_state import (
 )
 from corank.training.run import Run, build_model, build_networks
 from corank.training.trainer import Trainer
-from corank.training.warm_start_plan import OF_MODEL, LayerMap, WarmStartPlan, WeightMap, find_encoders
+from corank.training.warm_start_plan import OF_MODEL, WarmStartPlan, WeightMap, find_encoders
 
 ROWS = 1 << 18
 """Rows that are copied at a time."""
@@ -91,79 +82,41 @@ def _row_numbers(rows: TableRows) -> Longs:
     return (depth + np.arange(rows.buckets.start, rows.buckets.stop)).ravel()
 
 
-@dataclass(frozen=True)
-class OptimiserStates:
-    """The states of a source's optimisers, which belong to the weights of its model."""
-
-    plan: WarmStartPlan
-
-    def carry_into(self, model: JointModel, new: Optimisers) -> None:
-        """Take over what belongs to the weights of a new model that go over; `new` are its optimisers, not begun."""
-        carried = {layer.new.key: layer for layer in self.plan.layers.carried.values()}
-        tables = table_rows(model)
-        keys = dict(_places(model, new))
-        for name, optimiser in new.items():
-            plain = optimiser.state_dict()
-            parameters = [p for group in optimiser.param_groups for p in group["params"]]
-            for number, parameter in enumerate(parameters):
-                key = keys[f"{name}.{number}"]
-                if name == "table":
-                    table = key.removeprefix("tables.")
-                    state = self._of_table(table, parameter, tables[table])
-                else:
-                    state = self._of_layer(carried[key], parameter) if key in carried else {}
-                if state:
-                    plain["state"][number] = state
-            optimiser.load_state_dict(plain)
-
-    @property
-    def _held(self) -> Checkpoint:
-        return self.plan.source.latest
-
-    @cached_property
-    def _earlier(self) -> dict[str, str]:
-        """By the name of an earlier weight, what begins the names of its state."""
-        train, model = self.plan.source.run.config.train, self.plan.source.networks
-        source_optimisers = optimisers(model, train.table, train.stages)
-        return {key: f"{PREFIX}{place}." for place, key in _places(model, source_optimisers)}
-
-    @cached_property
-    def _names(self) -> dict[str, list[str]]:
-        """The parts of each state, by what begins their names."""
-        parts: dict[str, list[str]] = {}
-        for name in self._held.names:
-            if name.startswith(PREFIX):
-                begin, _, part = name.rpartition(".")
-                parts.setdefault(f"{begin}.", []).append(part)
-        return parts
-
-    def _of_table(self, table: str, parameter: Tensor, rows: TableRows) -> dict[str, Any]:
-        earlier = self.plan.earlier_table(table)
-        if earlier is None or not self.plan.same_table_optimiser:
-            return {}
-        begin, row_map = self._earlier[f"tables.{earlier}"], self.plan.rows.table(dimension_of(table))
-        state: dict[str, Any] = {}
-        for part in self._names.get(begin, ()):
-            shape = self._held.shape(f"{begin}{part}")
-            if part == "step":
-                state[part] = _number(self._held.whole(f"{begin}{part}"))
-                continue
-            state[part] = parameter.new_zeros(len(parameter), *shape[1:])
-            fill_rows(state[part], rows, row_map, self._held, f"{begin}{part}", known=True)
-        return state
-
-    def _of_layer(self, layer: LayerMap, parameter: Tensor) -> dict[str, Any]:
-        begin = self._earlier[layer.earlier.key]
-        state: dict[str, Any] = {}
-        for part in self._names.get(begin, ()):
-            tensor = self._held.whole(f"{begin}{part}")
-            # a weight that is a number by itself has moments of that shape, too
-            if part == "step":
-                state[part] = _number(tensor)
+def carry_optimisers(plan: WarmStartPlan, model: JointModel, new: Optimisers) -> None:
+    """Take over the states that belong to the weights of a new model that go over; `new` are its, not begun."""
+    held, train, before = plan.source.latest, plan.source.run.config.train, plan.source.networks
+    places = _places(before, optimisers(before, train.table, train.stages))
+    earlier = {key: f"{PREFIX}{place}." for place, key in places}
+    carried = {layer.new.key: layer for layer in plan.layers.carried.values()}
+    tables, keys = table_rows(model), dict(_places(model, new))
+    for name, optimiser in new.items():
+        plain = optimiser.state_dict()
+        for number, parameter in enumerate(p for group in optimiser.param_groups for p in group["params"]):
+            key, table = keys[f"{name}.{number}"], None
+            if name == "table":
+                table = key.removeprefix("tables.")
+                source = plan.earlier_table(table) if plan.same_table_optimiser else None
+                begin = None if source is None else earlier[f"tables.{source}"]
             else:
-                state[part] = torch.zeros_like(parameter)
-                layer.fill(state[part], tensor)
-        return state
+                begin = earlier[carried[key].earlier.key] if key in carried else None
+            state: dict[str, Any] = {}
+            for full in held.names if begin is not None else ():
+                part = full.removeprefix(begin or "")
+                if part == full or "." in part:
+                    continue
+                # a weight that is a number by itself has moments of that shape, too
+                if part == "step":
+                    state[part] = _number(held.whole(full))
+                elif table is not None:
+                    state[part] = parameter.new_zeros(len(parameter), *held.shape(full)[1:])
+                    row_map = plan.rows.table(dimension_of(table))
+                    fill_rows(state[part], tables[table], row_map, held, full, known=True)
+                else:
+                    state[part] = torch.zeros_like(parameter)
+                    carried[key].fill(state[part], held.whole(full))
+            if state:
+                plain["state"][number] = state
+        optimiser.load_state_dict(plain)
 
 
 def _number(tensor: Tensor) -> Any:
@@ -183,7 +136,7 @@ def warm_start(plan: WarmStartPlan, trainer: Trainer) -> None:
     """Take everything over into a trainer that has not begun. Steps and epochs continue from those of the source."""
     checkpoint, prefix = plan.source.weights
     carry_weights(plan, trainer.model, checkpoint, prefix)
-    OptimiserStates(plan).carry_into(trainer.model, trainer.optimisers)
+    carry_optimisers(plan, trainer.model, trainer.optimisers)
     trainer.progress.step = plan.source.progress.step
     trainer.progress.epochs_before = plan.source.epochs
     if trainer.average is not None:

@@ -41,7 +41,7 @@ def test_a_bad_day_ends_with_3_and_a_line_for_each_reason(
     reasons = json.loads(out)["reasons"]
     *refused, last = err.splitlines()
     assert refused == [f"refused: {reason}" for reason in reasons] and reasons[0].startswith("rows: ")
-    assert "under `validation` in the config" in last
+    assert "under `drift` in the config" in last
 
 
 def test_a_mistake_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:

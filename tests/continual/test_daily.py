@@ -149,7 +149,7 @@ def test_each_period_goes_on_from_the_one_before_and_a_second_call_changes_nothi
     for n, day in enumerate(DAYS[1:3]):
         deliver(world, day, lambda rows, n=n: in_hour(rows, n))  # type: ignore[misc]
     config = read_yaml_file(world / "config.yaml")
-    config["validation"] = dict.fromkeys(("rows", "psi", "new_ids", "missing"))  # of a day against an hour
+    config["drift"] = dict.fromkeys(("rows", "psi", "new_ids", "missing"))  # of a day against an hour
     (world / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     write_settings(world, period="1h", holdout="10m", first=DAYS[1], keep=1)
     names = [DAYS[0], f"{DAYS[1]}T00", f"{DAYS[1]}T01"]

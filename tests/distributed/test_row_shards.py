@@ -25,11 +25,3 @@ def test_positions_are_those_of_rows_by_rank(world: int) -> None:
     ends = np.cumsum(counts)
     parts = [shards.rows_of(rank)[part] for rank, part in enumerate(np.split(at, ends[:-1]))]
     assert sorted(np.concatenate(parts)) == sorted(rows)
-
-
-@pytest.mark.parametrize("world", WORLDS)
-def test_neighbouring_rows_spread_over_all_ranks(world: int) -> None:
-    """Frequent values have neighbouring rows: the first 256 rows are cut as evenly as buckets are."""
-    shards = RowShards(10_000, world)
-    _, counts = shards.by_rank(np.sort(shards.positions(np.arange(256, dtype=np.int32))))
-    assert list(counts) == [len(shards.buckets(rank)) for rank in range(world)]

@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from corank.metrics.requests import Requests
 from corank.training.run import Run
 from tests.support.command_line import run_corank
 from tests.support.predictions import IDENTITY, LEVELS, STAGES, document_of, logit, predictions
-from tests.support.simulated_runs import make_world, trained_run
 
 ORDER = ["gauc", "gauc_user_day", "request_auc", "mrr", "ndcg@5", "ndcg@10", "hit@5", "hit@10"]
 POINT = ["auc", *ORDER, "logloss", "logloss_calibrated", "pcoc", "pcoc_calibrated", "ece", "ece_calibrated"]
@@ -72,33 +70,6 @@ def test_figures_of_exposed_candidates(document: dict[str, Any]) -> None:
     assert order["auc"] == 0  # ordered .3, not ordered .8
     assert order["n"] == 2  # where it is known
     assert order["gauc"] is None
-
-
-def test_figures_of_the_order_within_requests(document: dict[str, Any]) -> None:
-    """Of the first request two were shown, of the second one, which has no order."""
-    prerank, rank = (document["stages"][name]["exposed"]["click"] for name in ("prerank", "rank"))
-    assert [prerank[name] for name in ORDER] == [1, 1, 1, 1, 1, 1, None, None]
-    second = 1 / math.log2(3)
-    expected = [0, 0, 0, 0.5, second, second, None, None]
-    assert [rank[name] for name in ORDER] == pytest.approx(expected)
-    assert list(rank["eligible"].values()) == [1, 1, 1, 1, 1, 1, 0, 0]
-    half = (1 + second) / 2
-    assert list(rank["random"].values()) == pytest.approx([0.5, 0.5, 0.5, 0.75, half, half, None, None])
-
-
-def test_calibrated_figures_are_those_of_the_calibrator() -> None:
-    calibrators = IDENTITY | {"prerank": {"click": Platt(2.0, 0.5)}}
-    exposed = document_of(predictions(), STAGES, LEVELS, calibrators, {}, "test")["stages"]["prerank"][
-        "exposed"
-    ]
-    p = [1 / (1 + math.exp(-(2 * logit(p) + 0.5))) for p in (0.8, 0.6, 0.3)]
-    figures = exposed["click"]
-    assert figures["pcoc"] == pytest.approx(1.7 / 2)
-    assert figures["pcoc_calibrated"] == pytest.approx(sum(p) / 2)
-    expected = -(math.log(p[0]) + math.log(1 - p[1]) + math.log(p[2])) / 3
-    assert figures["logloss_calibrated"] == pytest.approx(expected)
-    assert figures["ece_calibrated"] == pytest.approx((1 - p[0] + p[1] + 1 - p[2]) / 3)
-    assert figures["auc"] == 0.5
 
 
 def test_reliability_is_of_exposed_rows_with_a_known_label() -> None:
@@ -165,28 +136,6 @@ def test_figures_of_the_cascade(document: dict[str, Any]) -> None:
     assert cascade["random"]["overlap@1"] == pytest.approx((1 / 4 + 1 / 2) / 2)
 
 
-def test_score_loss_and_tau_by_hand(document: dict[str, Any]) -> None:
-    cascade = document["cascade"]
-    # request one: the pre-ranker's first is worth .6 of .9 to the ranker; request two: .5 of .5
-    assert cascade["score_loss@1"] == pytest.approx((1 - 0.6 / 0.9 + 0) / 2, abs=1e-6)
-    # request one: of six pairs, discordant are 1-2, 1-4 and 3-4; request two: its pair agrees
-    assert cascade["kendall_tau"] == pytest.approx(((3 - 3) / 6 + 1) / 2)
-
-
-def test_the_cut_in_the_rankers_eyes(document: dict[str, Any]) -> None:
-    """Of request one the pre-ranker keeps the first two, the ranker's best among them."""
-    cascade = document["cascade"]
-    assert cascade["best_score_loss@2"] == 0
-    assert cascade["gain_ratio@1@2"] == 1
-    # of six pairs of .6 .9 .2 .7 three hold .9, two more .7, one .6 at best
-    drawn = (3 * 0.9 + 2 * 0.7 + 0.6) / 6
-    assert cascade["random"]["best_score_loss@2"] == pytest.approx(0.9 - drawn)
-    assert cascade["random"]["gain_ratio@1@2"] == pytest.approx(drawn / 0.9)
-    # the pre-ranker's first is the ranker's in request two alone, among all and among what it keeps
-    assert cascade["ndcg@1"] == cascade["rcs@1"] == 0.5
-    assert cascade["random"]["rcs@1"] == 0.5
-
-
 def test_what_comes_through_both_stages(document: dict[str, Any]) -> None:
     """The cascade ends with the second of request one and the last of request two."""
     cascade = document["cascade"]
@@ -194,17 +143,6 @@ def test_what_comes_through_both_stages(document: dict[str, Any]) -> None:
     assert cascade["joint_truth_recall@1@1"] == 0  # and these are the truth's best, too
     assert cascade["joint_kept_recall@1"] == 0.5  # production's ranker kept two of each
     assert cascade["random"]["joint_kept_recall@1"] == pytest.approx((1 / 4 + 1 / 2) / 2)
-
-
-def test_production_that_cut_nothing_has_no_kept_recall() -> None:
-    exposures = predictions(level=np.full(6, 3, np.uint8))
-    cascade = document_of(exposures, STAGES, LEVELS, IDENTITY, {}, "test")["cascade"]
-    assert cascade["joint_kept_recall@1"] is None
-    uncut = [STAGES[0], STAGES[1].model_copy(update={"cuts": []})]
-    assert (
-        document_of(predictions(), uncut, LEVELS, IDENTITY, {}, "test")["cascade"]["joint_kept_recall@1"]
-        is None
-    )
 
 
 def test_three_stages_are_each_judged_against_the_last() -> None:
@@ -245,24 +183,6 @@ def test_three_stages_are_each_judged_against_the_last() -> None:
     json.dumps(evaluation, allow_nan=False)
 
 
-def test_bias_regret_is_what_the_references_auc_has_more() -> None:
-    truth = {"click": np.array([0.9, 0.1, 0.5, 0.6, 0.4, 0.3], np.float32)}
-    best = np.log(truth["click"] / (1 - truth["click"]))
-    perfect = predictions(logits={"prerank": {"click": best}, "rank": {"click": best, "order": best}})
-    evaluation = document_of(predictions(), STAGES, LEVELS, IDENTITY, truth, "test", reference=perfect)
-    ideal = document_of(perfect, STAGES, LEVELS, IDENTITY, truth, "test")
-    for stage in ("prerank", "rank"):
-        figures = evaluation["stages"][stage]["candidates"]["click"]
-        auc = ideal["stages"][stage]["candidates"]["click"]["auc"]
-        assert figures["bias_regret"] == pytest.approx(auc - figures["auc"])
-        assert figures["bias_regret"] > 0
-        low, high = evaluation["interval"]["stages"][stage]["candidates"]["click"]["bias_regret"]
-        assert low <= figures["bias_regret"] <= high
-        assert "bias_regret" not in ideal["stages"][stage]["candidates"]["click"]
-    # no truth of orders
-    assert evaluation["stages"]["rank"]["candidates"]["order"]["bias_regret"] is None
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -275,16 +195,6 @@ def test_bias_regret_is_what_the_references_auc_has_more() -> None:
 def test_a_reference_of_other_rows_or_stages_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         document_of(predictions(), STAGES, LEVELS, IDENTITY, {}, "test", reference=predictions(**changes))
-
-
-def test_without_truth_its_figures_are_null() -> None:
-    evaluation = document_of(predictions(), STAGES, LEVELS, IDENTITY, {}, "test")
-    assert evaluation["cascade"]["truth_recall@1@2"] is None
-    assert evaluation["cascade"]["eligible"]["truth_recall@1@2"] == 0
-    assert evaluation["interval"]["cascade"]["truth_recall@1@2"] is None
-    for stage in ("prerank", "rank"):
-        assert evaluation["stages"][stage]["candidates"]["click"]["auc"] is None
-        assert evaluation["stages"][stage]["candidates"]["click"]["cut_auc"] == 1
 
 
 def test_nothing_eligible_is_null() -> None:
@@ -320,13 +230,6 @@ def test_one_stage_has_no_cascade_and_no_cuts_no_boundary() -> None:
     assert evaluation["stages"]["rank"]["candidates"]["click"] == {"auc": None, "cut_auc": None, "n": 0}
 
 
-def test_weights_weigh(document: dict[str, Any]) -> None:
-    weight = np.array([3, 1, 1, 1, 1, 1], np.float32)
-    stage = document_of(predictions(weight=weight), STAGES, LEVELS, IDENTITY, {}, "test")["stages"]["prerank"]
-    assert stage["exposed"]["click"]["auc"] == 3 / 4
-    assert stage["exposed"]["click"]["pcoc"] == pytest.approx((3 * 0.8 + 0.6 + 0.3) / 4)
-
-
 def pairs(figures: dict[str, Any], intervals: dict[str, Any]) -> Iterator[tuple[str, float, list[float]]]:
     for name, value in figures.items():
         if isinstance(value, dict):
@@ -358,31 +261,6 @@ def test_document_of_a_trained_run_is_json_and_the_same_each_time(real: dict[str
     assert corank.evaluate(trained.folder, "valid")["split"] == "valid"
 
 
-def test_bins_of_a_trained_run_rise_and_hold_all_that_was_shown(real: dict[str, Any]) -> None:
-    for stage, labels in real["reliability"].items():
-        bins = labels["click"]
-        assert (
-            len(bins) > 1 and sum(one["n"] for one in bins) == real["stages"][stage]["exposed"]["click"]["n"]
-        )
-        for name in ("raw", "calibrated"):
-            values = [one[name] for one in bins]
-            assert values == pytest.approx(sorted(values), abs=1e-12)  # means of equal values may round apart
-        assert all(one["low"] <= one["observed"] <= one["high"] for one in bins)
-
-
-def test_trained_stages_better_a_random_order(real: dict[str, Any]) -> None:
-    for stage in real["stages"].values():
-        assert stage["exposed"]["click"]["auc"] > 0.5
-    cascade = real["cascade"]
-    for name in ("agree_recall@6@18", "truth_recall@6@18", "overlap@6"):
-        assert cascade[name] > cascade["random"][name]
-
-
-def test_split_that_is_not_there_is_refused(trained: Run) -> None:
-    with pytest.raises(DataError, match=r"no split 'tset': data\.split gives train, valid, test;"):
-        corank.evaluate(trained.folder, "tset")
-
-
 def test_a_run_has_no_regret_of_itself(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run_corank(
         capsys, "evaluate", trained.folder, "--reference", trained.folder, "--json", "--split", "valid"
@@ -392,15 +270,3 @@ def test_a_run_has_no_regret_of_itself(trained: Run, capsys: pytest.CaptureFixtu
     for stage in ("prerank", "rank"):
         assert evaluation["stages"][stage]["candidates"]["click"]["bias_regret"] == 0
         assert evaluation["interval"]["stages"][stage]["candidates"]["click"]["bias_regret"] == [0, 0]
-
-
-@pytest.mark.slow
-def test_a_reference_on_other_data_is_refused(
-    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    other = trained_run(make_world(tmp_path / "w", requests=300, users=20), tmp_path / "run")
-    code, out, err = run_corank(capsys, "evaluate", trained.folder, "--reference", other.folder)
-    assert (code, out) == (1, "")
-    assert err.startswith("error: reference: its requests are others (") and "same packed data" in err
-    code, _, err = run_corank(capsys, "evaluate", trained.folder, "--reference", tmp_path)
-    assert code == 1 and f"{tmp_path}: not a run" in err

@@ -1,29 +1,23 @@
 """Ordering by a value, from the config to the funnel: labels and columns, such as `click * bid`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-from polars.testing import assert_frame_equal
 from scipy.special import expit
 
 import corank
 from corank.core.calibration import Platt
 from corank.core.errors import DataError, RequestError
-from corank.datasets.feed.simulate import simulate_world
-from corank.evaluation.predict import order_scores, predict_split, stage_values, true_values
-from corank.serving.funnel.funnel import Funnel
+from corank.evaluation.predict import order_scores, predict_split, stage_values
 from corank.serving.funnel.request import Request
-from corank.training.run import Run
 from tests.support.cases import Case
 from tests.support.command_line import run_corank
 from tests.support.configs import TEXT, refused
 from tests.support.predictions import IDENTITY, LEVELS, STAGES, document_of, predictions
 from tests.support.random_worlds import RICH
-from tests.support.simulated_runs import trained_run
 
 BID = np.array([1, 10, 1, 1, 2, 1], np.float32)
 CALIBRATORS = {"click": Platt(2.0, 0.5), "order": Platt()}
@@ -47,23 +41,6 @@ def test_a_value_is_of_calibrated_labels_and_columns() -> None:
     stage, outputs = worth("bid - order")
     expected = [b - p for p, b in zip([0.8, 0.6, 0.4, 0.2, 0.3, 0.5], BID, strict=True)]
     assert stage_values(outputs, stage, CALIBRATORS).tolist() == pytest.approx(expected, rel=1e-6)
-
-
-def test_one_label_alone_orders_by_its_logit() -> None:
-    stage, outputs = worth(" (order) ")
-    np.testing.assert_array_equal(order_scores(outputs, stage, CALIBRATORS), outputs.logits["rank"]["order"])
-    assert stage_values(outputs, stage, CALIBRATORS).tolist() == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.3, 0.5])
-
-
-def test_the_truth_of_a_value_is_of_true_labels_or_unknown() -> None:
-    truth = {"click": np.array([0.9, 0.1, 0.5, 0.6, 0.4, 0.3], np.float32)}
-    stage, outputs = worth("click * bid")
-    known = true_values(outputs, stage, truth)
-    assert known is not None and known.dtype == np.float32
-    assert known.tolist() == pytest.approx([0.9, 1.0, 0.5, 0.6, 0.8, 0.3])
-    assert true_values(outputs, stage, {}) is None
-    stage, outputs = worth("click * order")
-    assert true_values(outputs, stage, truth) is None
 
 
 def test_a_value_that_is_no_finite_number_is_refused() -> None:
@@ -154,13 +131,7 @@ def test_a_described_item_brings_its_columns(case: Case, wide: dict[str, Any]) -
     ("candidate", "message"),
     [
         ({"id": 3}, "3 has no number 'bid', by which candidates are ordered; received None"),
-        ({"id": 3, "bid": None}, "3 has no number 'bid', by which candidates are ordered; received None"),
         ({"id": 3, "bid": "high"}, "3 has no number 'bid', by which candidates are ordered; received 'high'"),
-        (
-            {"id": 3, "bid": float("nan")},
-            "3 has no number 'bid', by which candidates are ordered; received nan",
-        ),
-        ({"id": 3, "bid": True}, "3 has no number 'bid', by which candidates are ordered; received True"),
         (
             {"id": 1001, "item_2": "w1", "bid": 1.0},
             "1001 has no number 'worth', by which candidates are ordered",
@@ -205,27 +176,6 @@ def test_a_name_that_is_neither_a_label_nor_a_column_is_refused(path: Path) -> N
 # A simulated auction
 
 SMALL: dict[str, Any] = {"requests": 300, "candidates": 20, "users": 20, "items": 60}
-NARROW = ("stages.0.query=[8]", "stages.0.item=[8]", "stages.1.hidden=[8]", "train.requests=64")
-
-
-@pytest.fixture(scope="module")
-def auction(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("auction")
-    simulate_world(out, **SMALL, auction=True)
-    return out
-
-
-def test_only_an_auction_has_bids(auction: Path, tmp_path: Path) -> None:
-    simulate_world(tmp_path, **SMALL)
-    for table in ("users", "items"):
-        frames = [pl.read_parquet(folder / f"{table}.parquet") for folder in (tmp_path, auction)]
-        assert_frame_equal(*frames)
-    plain, sold = (pl.read_parquet(folder / "log/*.parquet") for folder in (tmp_path, auction))
-    assert [*plain.columns, "bid"] == sold.columns
-    assert sold["bid"].null_count() == 0 and sold["bid"].min() > 0  # type: ignore[operator]
-    assert plain.select("request_id", "user_id", "time").equals(sold.select("request_id", "user_id", "time"))
-    config = (tmp_path / "config.yaml").read_text()
-    assert "bid" not in config and "position" not in config
 
 
 def test_an_auctions_config_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,29 +187,3 @@ def test_an_auctions_config_checks(tmp_path: Path, capsys: pytest.CaptureFixture
     assert [stage.value for stage in corank.check(tmp_path / "w" / "config.yaml").config.stages] == [
         "click * bid"
     ] * 2
-
-
-@pytest.mark.slow
-def test_an_auction_from_training_to_the_answer(
-    auction: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run: Run = trained_run(auction / "config.yaml", tmp_path / "run", *NARROW)
-    code, out, err = run_corank(capsys, "evaluate", run.folder, "--json")
-    assert (code, err) == (0, "")
-    assert json.loads(out)["cascade"]["eligible"]["kendall_tau"] > 0
-    bundle = tmp_path / "bundle"
-    corank.export(run.folder, bundle)
-    request = json.loads(run_corank(capsys, "request", run.folder)[1])
-    funnel = Funnel.open(bundle)
-    answer = funnel.rank(Request.parse(request | {"trace": True}))
-    logits, bids = funnel.logits(Request.parse(request)), [c["bid"] for c in request["candidates"]]
-    for stage in funnel.manifest.stages:
-        platt = stage.calibrators["click"]
-        value = expit(logits[stage.name]["click"] * platt.slope + platt.intercept) * np.array(bids)
-        traced = [
-            (n, entry["stages"][stage.name]["score"])
-            for n, entry in enumerate(answer["trace"])
-            if stage.name in entry["stages"]
-        ]
-        assert [score for _, score in traced] == pytest.approx([value[n] for n, _ in traced], rel=1e-4)
-    assert len(traced) == funnel.manifest.stages[0].keep

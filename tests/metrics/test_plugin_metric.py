@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score
 
 import corank
 from corank.analysis.experiments.figures import measure_figures, titles
@@ -21,7 +20,6 @@ from corank.metrics.metric import METRICS, Metric
 from corank.metrics.requests import Requests
 from corank.training.run import Run
 from tests.support.predictions import IDENTITY, LEVELS, STAGES, document_of, predictions
-from tests.support.scored_requests import floats, labels, requests
 from tests.support.simulated_runs import Silent
 
 
@@ -84,19 +82,6 @@ def plugin() -> Iterator[None]:
     yield
     for name in ("average_precision", "hit_rate"):
         del METRICS._parts[name]
-
-
-def test_formulas() -> None:
-    scores, known = floats(0.1, 0.9, 0.4, 0.4, 0.7, 0.2), labels(0, 1, 1, 0, 0, 1)
-    measure = average_precision(np.arange(6), scores, known, np.ones(6))
-    assert measure.value() == pytest.approx(average_precision_score(known, scores))
-    two = requests(4, 3)
-    clicked = np.array([False, False, True, False, True, False, False])
-    first, last = floats(4, 3, 2, 1, 1, 3, 2), floats(1, 2, 3, 4, 3, 2, 1)
-    assert (
-        hit_rate(two, clicked, [first, last], [3], 1).value() == 1
-    )  # 2 of request 0 wins, so does 0 of request 1
-    assert hit_rate(two, clicked, [first, last], [2], 1).value() == 0  # both are cut by the first stage
 
 
 def test_the_document_has_them_with_intervals() -> None:
@@ -173,11 +158,6 @@ def test_an_unfit_metric_is_refused_by_name(metric: object, message: str) -> Non
         METRICS.add("mine", metric)
     assert "metric 'mine'" in str(caught.value) and message in str(caught.value)
     assert "mine" not in METRICS
-
-
-def test_a_registered_name_is_taken() -> None:
-    with pytest.raises(PluginError, match="metric 'auc': the name is taken"):
-        METRICS.add("auc", replace(AVERAGE_PRECISION, name="other"))
 
 
 def test_a_formula_must_return_a_measure() -> None:

@@ -1,3 +1,5 @@
+"""Metrics of single rows, against scikit-learn and by hand; reliability; and the regret of selection bias."""
+
 from collections.abc import Callable
 from typing import Any
 
@@ -8,8 +10,19 @@ from sklearn.metrics import log_loss, roc_auc_score
 from corank.core.errors import DataError
 from corank.core.types import Doubles, Longs
 from corank.metrics.intervals import interval, replicates
-from corank.metrics.measure import OrderMeasure, RatioMeasure
-from corank.metrics.point import Labels, auc, cut_auc, ece, gauc, logloss, pcoc, truth_auc
+from corank.metrics.measure import Keys
+from corank.metrics.point import (
+    Labels,
+    auc,
+    bias_regret,
+    cut_auc,
+    ece,
+    gauc,
+    logloss,
+    pcoc,
+    reliability,
+    truth_auc,
+)
 from tests.support.scored_requests import bounds, floats, labels
 
 Point = Callable[..., Any]
@@ -40,13 +53,6 @@ def many(
 # Point metrics
 
 
-def test_auc_counts_ties_half() -> None:
-    # Pairs (positive, negative): (.8, .5) won, (.8, .8) tied, (.3, .5) and (.3, .8) lost.
-    measure = auc(users(1, 1, 2, 2), floats(0.8, 0.5, 0.3, 0.8), labels(1, 0, 1, 0))
-    assert measure.value() == pytest.approx(1.5 / 4)
-    assert measure.n == 4
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_auc_and_logloss_agree_with_scikit_learn(dtype: type[np.floating]) -> None:
     user, score, label, weight = many(0)
@@ -59,18 +65,6 @@ def test_auc_and_logloss_agree_with_scikit_learn(dtype: type[np.floating]) -> No
     expected = log_loss(*kept, sample_weight=weight[known])
     assert logloss(user, score, label, weight).value() == pytest.approx(expected, rel=1e-6)
     assert logloss(user, score, label).n == known.sum()
-
-
-def test_auc_orders_infinite_scores() -> None:
-    measure = auc(users(1, 1, 1, 1), floats(-np.inf, -np.inf, 0, np.inf), labels(0, 1, 0, 1))
-    assert measure.value() == pytest.approx(2.5 / 4)
-
-
-def test_gauc_weighs_users_by_impressions_and_leaves_out_one_class() -> None:
-    # User 1: AUC 1 on 2 rows; user 2: AUC 1/4 (one tie of two pairs) on 3; user 3 has clicks alone.
-    measure = gauc(users(1, 2, 2, 1, 2, 3), floats(0.9, 0.4, 0.6, 0.1, 0.4, 0.7), labels(1, 1, 0, 0, 0, 1))
-    assert measure.value() == pytest.approx((2 * 1 + 3 * 0.25) / 5)
-    assert measure.n == 2
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -113,13 +107,6 @@ def test_truth_auc_is_that_of_expected_pairs() -> None:
     assert truth_auc(users(1, 1, 1, 1), score, p).value() == pytest.approx(expected)
 
 
-def test_truth_auc_of_certain_truth_is_auc() -> None:
-    user, score, label, weight = many(2)
-    known = label >= 0
-    certain = truth_auc(user[known], score[known], label[known].astype(float), weight[known])
-    assert certain.value() == pytest.approx(auc(user, score, label, weight).value())
-
-
 def test_cut_auc_leaves_out_what_an_earlier_stage_cut() -> None:
     # Levels: 0 retrieved, 1 preranked, 2 ranked, 3 exposed. The ranker cuts 1 and never saw 0.
     level, score = np.array([0, 1, 2, 3, 1], dtype=np.uint8), floats(0.99, 0.5, 0.4, 0.9, 0.1)
@@ -156,68 +143,7 @@ def test_bad_rows_are_named() -> None:
         truth_auc(users(1, 1), floats(0.1, 0.2), floats(-0.1, 0.5))
 
 
-def test_unknown_rows_may_hold_anything() -> None:
-    assert auc(users(1, 1, 1), floats(0.1, np.nan, 0.2), labels(0, -1, 1)).value() == 1
-
-
 # Parts and intervals
-
-
-@pytest.mark.parametrize("metric", POINT)
-def test_parts_by_user_merge_to_the_whole(metric: Point) -> None:
-    user, score, label, weight = many(3)
-    parts = [
-        metric(*(column[user % 3 == part] for column in (user, score, label, weight))) for part in range(3)
-    ]
-    whole = metric(user, score, label, weight)
-    merged = type(whole).merge(parts)
-    assert merged.value() == pytest.approx(whole.value(), abs=1e-12)
-    assert merged.n == whole.n
-    assert interval(merged, seed=5) == pytest.approx(interval(whole, seed=5), abs=1e-12)
-
-
-def test_every_metric_counts_a_row_as_often_as_its_user_is_drawn() -> None:
-    user, score, label, _ = many(4, rows=120, people=6)
-    drawn = np.array([0, 1, 3, 0, 2, 1])
-    repeated = np.repeat(np.arange(len(user)), drawn[user])
-    for metric in POINT:
-        measure = metric(user, score, label)
-        resampled = metric(user[repeated], score[repeated], label[repeated])
-        assert measure.value(drawn[measure.user].astype(float)) == pytest.approx(resampled.value(), abs=1e-12)
-
-
-def test_interval_of_a_mean_is_that_of_theory() -> None:
-    # 400 users with one prediction each: the error of their mean is its standard deviation / √400.
-    p = np.random.default_rng(1).random(400)
-    measure = RatioMeasure.of(np.arange(400), p, np.ones(400), n=400)
-    low, high = bounds(measure, count=20_000)
-    assert low < p.mean() < high
-    assert high - low == pytest.approx(2 * 1.96 * p.std() / 20, rel=0.02)
-
-
-def test_interval_grows_when_a_users_rows_are_alike() -> None:
-    p = np.random.default_rng(2).random(100)
-    alike, apart = np.repeat(np.arange(100), 25), np.arange(2500)
-    rows = np.repeat(p, 25), np.ones(2500)
-    wide, narrow = (np.diff(bounds(RatioMeasure.of(user, *rows, n=2500)))[0] for user in (alike, apart))
-    assert wide == pytest.approx(5 * narrow, rel=0.25)
-
-
-def test_interval_of_auc_covers_it_and_is_reproducible() -> None:
-    user, score, label, _ = many(5, rows=2000, people=300)
-    measure = auc(user, score, label)
-    low, high = bounds(measure, seed=1)
-    value = measure.value()
-    assert value is not None and low < value < high < low + 0.1
-    assert interval(measure, seed=1) == (low, high) != interval(measure, seed=2)
-
-
-def test_replicates_of_two_stages_are_paired() -> None:
-    user, score, label, _ = many(6, rows=1000, people=100)
-    better, same = replicates(auc(user, score, label)), replicates(auc(user, score**2, label))
-    assert (better == same).all()
-    worse = replicates(auc(user, np.random.default_rng(0).permutation(score), label))
-    assert (better > worse).all()
 
 
 def test_undefined_resamples_are_left_out() -> None:
@@ -232,6 +158,47 @@ def test_a_single_user_has_no_interval() -> None:
     assert interval(auc(users(1, 1), floats(0.9, 0.1), labels(1, 0))) is None
 
 
-def test_ordered_measures_keep_their_formula_when_merged() -> None:
-    rows = users(1, 2), floats(0.9, 0.1), labels(1, 0)
-    assert OrderMeasure.merge([ece(*rows, bins=1), ece(*rows, bins=1)]).value() == pytest.approx(0)
+def test_a_bin_for_every_ten_positives_on_average() -> None:
+    """Twenty positives in 40 rows: two bins of 20 rows, the lower with 5 positives, the upper with 15."""
+    from scipy.stats import beta
+
+    predicted = np.repeat([0.1, 0.3, 0.6, 0.8], 10).astype(np.float32)
+    positive = np.zeros(40, bool)
+    positive[:5] = positive[20:35] = True
+    shuffled = np.random.default_rng(0).permutation(40)
+    bins = reliability(predicted[shuffled], positive[shuffled], np.ones(40, np.float32))
+    assert bins.predicted == pytest.approx([0.2, 0.7])
+    assert bins.observed == pytest.approx([0.25, 0.75])
+    assert bins.low[0] == pytest.approx(beta.ppf(0.025, 5.5, 15.5))
+    assert bins.high[1] == pytest.approx(beta.ppf(0.975, 15.5, 5.5))
+
+
+def rows(seed: int, count: int = 600, people: int = 25) -> tuple[Keys, Doubles, Doubles, Doubles]:
+    """Users, and scores of a good and a worse model of the truth."""
+    generator = np.random.default_rng(seed)
+    truth = generator.random(count)
+    good = truth + generator.normal(size=count) / 5
+    return generator.integers(people, size=count), good, good + generator.normal(size=count) / 2, truth
+
+
+def test_bias_regret_by_hand() -> None:
+    # Certain truth 1 0 1 0: the reference has all four pairs right, the model three.
+    user, truth = np.array([1, 1, 2, 2]), floats(1, 0, 1, 0)
+    measure = bias_regret(user, floats(4, 1, 3, 2), floats(4, 1, 2, 3), truth)
+    assert (measure.value(), measure.n) == (0.25, 4)
+    assert measure.user.tolist() == [1, 2]
+    # The last row counted thrice: of 8 pairs the model has one of two with it wrong, three times.
+    weighed = bias_regret(user, floats(4, 1, 3, 2), floats(4, 1, 2, 3), truth, floats(1, 1, 1, 3))
+    assert weighed.value() == pytest.approx(3 / 8)
+
+
+def test_resamples_are_paired() -> None:
+    user, good, worse, truth = rows(1)
+    measure = bias_regret(user, good, worse, truth)
+    one, other = (replicates(truth_auc(user, scores, truth), seed=4) for scores in (good, worse))
+    assert replicates(measure, seed=4) == pytest.approx(one - other)
+    low, high = bounds(measure)
+    regret = measure.value()
+    assert regret is not None and 0 < low < regret < high
+    # far tighter than two intervals apart
+    assert (one - other).std() < 0.8 * np.hypot(one.std(), other.std())

@@ -13,7 +13,6 @@ from sklearn.metrics import ndcg_score, roc_auc_score
 
 from corank.core.errors import DivergedError
 from corank.core.types import Doubles, Longs
-from corank.metrics.intervals import interval
 from corank.metrics.measure import RatioMeasure
 from corank.metrics.point import Labels, gauc, gauc_user_day
 from corank.metrics.request_order import hit_at, mrr, ndcg_at, request_auc
@@ -124,29 +123,6 @@ def many(generator: np.random.Generator, rows: int = 900) -> tuple[Longs, Longs,
     return request % 23, request, score, label, generator.integers(1, 4, size=rows).astype(float)
 
 
-def test_long_lists_of_tied_scores_have_the_value_of_a_random_order() -> None:
-    generator = np.random.default_rng(2)
-    request = np.repeat(np.arange(30), 400)
-    label = (generator.random(len(request)) < 0.05).astype(np.int8)
-    for metric, _, _ in METRICS.values():
-        constant = metric(request, request, np.zeros(len(request)), label)
-        shuffled = metric(request, request, generator.random(len(request)), label)
-        assert constant.value() == pytest.approx(constant.random_value(), abs=1e-12)
-        assert shuffled.random_value() == pytest.approx(constant.random_value(), abs=1e-12)
-
-
-@pytest.mark.parametrize("name", METRICS)
-def test_parts_merge_and_users_are_resampled(name: str) -> None:
-    metric = METRICS[name][0]
-    columns = many(np.random.default_rng(3))
-    whole = metric(*columns)
-    of_part = columns[0] % 3
-    merged = RatioMeasure.merge([metric(*(column[of_part == n] for column in columns)) for n in range(3)])
-    assert merged.value() == pytest.approx(whole.value(), abs=1e-12) and merged.n == whole.n
-    assert whole.user.tolist() == sorted(set(columns[0].tolist()))
-    assert interval(merged, seed=1) == pytest.approx(interval(whole, seed=1), abs=1e-12)
-
-
 @pytest.mark.parametrize("name", METRICS)
 def test_a_score_that_is_no_number_is_refused(name: str) -> None:
     user = np.array([1, 1])
@@ -171,19 +147,3 @@ def test_gauc_by_user_and_day_is_the_weighted_mean_of_their_auc() -> None:
     assert (measure.n, measure.random_value()) == (groups, pytest.approx(0.5))
     one_day = gauc_user_day(user, np.full(len(user), 3), score, label, weight)
     assert one_day.value() == gauc(user, score, label, weight).value()
-
-
-def test_a_score_that_follows_a_users_rate_from_day_to_day_fools_gauc_by_user_alone() -> None:
-    """Each user clicks much on one day and little on the other; one score knows the day's rate, the other the taste."""
-    generator = np.random.default_rng(5)
-    user = np.repeat(np.arange(400), 40)
-    day = np.tile(np.repeat([0, 1], 20), 400)
-    taste = generator.normal(size=len(user))
-    rate = np.where(day == user % 2, 1.5, -1.5)
-    label = (generator.random(len(user)) < 1 / (1 + np.exp(-rate - taste))).astype(np.int8)
-    rows = user, label
-    of_rate, of_taste = (gauc(rows[0], z, rows[1]).value() for z in (rate, taste))
-    assert of_rate is not None and of_taste is not None and of_rate > of_taste + 0.05
-    within_rate, within_taste = (gauc_user_day(user, day, z, label).value() for z in (rate, taste))
-    assert within_rate == 0.5
-    assert within_taste is not None and within_taste > 0.65

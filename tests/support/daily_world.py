@@ -37,7 +37,7 @@ def write_daily_world(folder: Path, days: int, requests: int) -> Path:
     config = read_values(folder / "config.yaml", []).value
     config["stages"] = [stage | SMALL[stage["name"]] for stage in config["stages"]]
     config["train"] |= {"requests": 32, "average": 0.9, "checkpoint_every": 2}
-    config["validation"] = dict.fromkeys(("rows", "levels", "labels", "missing", "new_ids", "psi"))
+    config["drift"] = dict.fromkeys(("rows", "levels", "labels", "missing", "new_ids", "psi"))
     (folder / "config.yaml").write_text(json.dumps(config), encoding="utf-8")
     path = folder / "daily.yaml"
     path.write_text(json.dumps(SETTINGS), encoding="utf-8")

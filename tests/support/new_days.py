@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from corank.api.config_source import OpenedConfig
-from corank.training.drift.drift import Validation, compare_rows
+from corank.training.drift.drift import DriftReport, compare_rows
 from corank.training.drift.encoded_rows import open_packed_of
 from tests.support.shared import finished_run, simulated_world
 
@@ -45,7 +45,7 @@ class NewDay:
         tables = {"log": "log-*.parquet", "items": "items.parquet", "users": "users.parquet"}
         return [DAY, *(f"data.{name}={folder / file}" for name, file in tables.items())]
 
-    def compare(self, folder: Path, *changes: str) -> Validation:
+    def compare(self, folder: Path, *changes: str) -> DriftReport:
         """Compare the day with the run, under some changes of the config."""
         opened = OpenedConfig.open(simulated_world() / "config.yaml", [*self.write(folder), *changes])
         return compare_rows(opened.settings, opened.base, open_packed_of(finished_run()), "run")

@@ -89,29 +89,6 @@ def test_an_error_in_a_callback_ends_the_training_with_its_own_message(
     assert again.epoch == 2
 
 
-def test_an_error_at_the_end_leaves_a_finished_run(world: Path, tmp_path: Path) -> None:
-    events: list[tuple[str, Any]] = []
-    with pytest.raises(RuntimeError, match="late"):
-        corank.train(
-            world / "config.yaml", SMALL, [Raising("on_end", "late"), Recording(events)], folder=tmp_path
-        )
-    assert events[-1][0] == "end", "the others are told, too"
-    assert corank.train(world / "config.yaml", SMALL, resume=True, folder=tmp_path).run.finished
-
-
-def test_an_error_at_the_end_does_not_hide_what_ended_the_training(world: Path, tmp_path: Path) -> None:
-    class RaisingTwice(Raising):
-        def on_end(self, event: TrainingEnd) -> None:
-            raise ValueError("late")
-
-    with pytest.raises(RuntimeError, match="enough") as raised:
-        corank.train(world / "config.yaml", SMALL, [RaisingTwice("on_log")], folder=tmp_path)
-    assert raised.value.__notes__ == [
-        "raised by the callback RaisingTwice.on_log",
-        "then ValueError('late'): raised by the callback RaisingTwice.on_end",
-    ]
-
-
 def test_what_is_no_callback_is_refused(world: Path, tmp_path: Path) -> None:
     for wrong, received in ((Recording, "the class Recording"), (len, "built-in function len")):
         with pytest.raises(ConfigError, match=rf"callbacks\[0\]: expected an object .*{received}"):

@@ -6,10 +6,9 @@ import pytest
 
 from corank.core.errors import ConfigError
 from corank.features.input_layout import Attended, Layout
-from corank.features.kinds.id import IdFeature
 from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.two_tower import TowersSettings
-from corank.training.config.config_file import plain, read
+from corank.training.config.config_file import read
 from tests.support.configs import TEXT
 
 MORE = """\
@@ -46,7 +45,7 @@ def write_without(path: Path, *lines: str) -> Path:
 
 def test_without_is_what_the_file_would_be_without_them(path: Path) -> None:
     said: list[str] = []
-    fewer = read(path, [], ["tab", "brand_seen"], said.append)
+    fewer = read(path, ["features.tab=null"], ["brand_seen"], said.append)
     written = write_without(path, "tab", "brand_seen")
     written.write_text(written.read_text().replace("history, tab]", "history]"))
     assert fewer == read(written)
@@ -78,22 +77,6 @@ def test_attention_keeps_its_history_without_an_attribute(path: Path) -> None:
     assert (rank.din.history, rank.din.attributes) == ("history", [])
 
 
-def test_null_removes_a_feature_as_without_does(path: Path) -> None:
-    assert read(path, ["features.tab=null"]) == read(path, [], ["tab"])
-    assert read(path, ["features.tab=null"], ["tab", "brand"]) == read(path, [], ["brand", "tab"])
-
-
-def test_the_last_of_several_changes_of_a_feature_holds(path: Path) -> None:
-    config = read(path, ["features.tab=null", "features.tab={side: context, kind: id, dim: 4}"])
-    assert config.features["tab"] == IdFeature(kind="id", side="context", dim=4)
-
-
-def test_a_feature_is_added_and_a_setting_changed(path: Path) -> None:
-    config = read(path, ["features.maker={side: item, kind: id, column: brand}", "features.tab.dim=8"])
-    assert list(config.features)[-1] == "maker"
-    assert plain(config)["features"]["tab"]["dim"] == 8
-
-
 def test_an_unknown_feature_cannot_be_removed(path: Path) -> None:
     for overrides, without in (([], ["tabs"]), (["features.tabs=null"], [])):
         with pytest.raises(ConfigError) as caught:
@@ -101,11 +84,6 @@ def test_an_unknown_feature_cannot_be_removed(path: Path) -> None:
         assert str(caught.value) == (
             "features: 'tabs' cannot be removed: unknown feature 'tabs'; did you mean 'tab'?"
         )
-
-
-def test_a_stage_that_would_be_left_without_input_is_refused(path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"shop\.yaml: "):
-        read(path, [], ["user_id", "item_id", "brand", "tab", "brand_seen"])
 
 
 KEY_ALONE = [
@@ -127,13 +105,6 @@ def test_a_history_of_what_is_no_input_is_for_what_is_made_of_it(path: Path) -> 
     assert layout.columns("query", ["history"]).size == 0 < layout.columns("query", ["brands"]).size
     rank = config.stage("rank")
     assert rank.attended(schema) == Attended("history", ("brand",))
-
-
-def test_attention_alone_keeps_a_history_that_is_no_input(path: Path) -> None:
-    config = read(path, KEY_ALONE, ["brands", "brand_in_history"])
-    assert {"item_id", "history"} <= set(config.features)
-    fewer = read(path, [*KEY_ALONE, "stages.1.din=null"], ["brands", "brand_in_history"])
-    assert not {"item_id", "history"} & set(fewer.features)
 
 
 def test_a_history_that_is_no_input_and_that_nothing_reads_is_refused(path: Path) -> None:

@@ -3,12 +3,10 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from torch import nn
 
-from corank.core.errors import CorankError
 from corank.losses.base import LOSSES
 from corank.models.settings.network import NAMES_OF_TORCH
 from corank.models.settings.stage import STAGE_MODELS
@@ -25,15 +23,6 @@ try:
 except SystemExit as ended:
     print("ended", ended.code, "torch" in sys.modules)
 """
-MISTAKES = {
-    "dat={}": "(top level): unknown key 'dat'; did you mean 'data'?",
-    "stage=[]": "(top level): unknown key 'stage'; did you mean 'stages'?",
-    "data.split.valid=soon": "data.split.valid: expected a day or a time",
-    "data.labels.click.colum=x": "unknown key 'colum'; did you mean 'column'?",
-    "features.tab.kind=idd": "unknown kind 'idd'",
-    "features.history.of=absent": "features.history.of: must name an item id feature",
-    "features.history.event=absent": "features.history.event: no label 'absent'",
-}
 NETWORKS = ["prerank", "rank"]
 EVERY_PART = {
     "data.scores": {"production": {"column": "score_rank"}},
@@ -78,12 +67,6 @@ def run_command(command: str, *overrides: str) -> tuple[subprocess.CompletedProc
 @pytest.mark.parametrize(
     ("command", "override", "message"),
     [
-        (
-            "check",
-            "stages.0.normalisation=batch",
-            "stages.0.normalisation: Input should be 'none' or 'layer'",
-        ),
-        ("pack", "features.tab.kind=idd", "unknown kind 'idd'"),
         ("train", "train.rank.lr=-1", "train.rank.lr: Input should be greater than 0"),
         ("study", "losses.0.kind=clik", "unknown kind 'clik'; did you mean 'click'?"),
     ],
@@ -105,17 +88,6 @@ def test_the_built_in_parts_are_checked_without_torch() -> None:
     done, ended = run_command("check", *overrides)
     assert done.stderr == ""
     assert ended == ["ended", "0", "False"]
-
-
-@pytest.mark.parametrize(("override", "message"), MISTAKES.items())
-def test_a_mistake_names_its_key(override: str, message: str) -> None:
-    assert message in refused(simulated_world() / "config.yaml", override)
-
-
-def test_a_mistake_in_a_yaml_file(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("name: [")
-    with pytest.raises(CorankError, match=r"config\.yaml"):
-        read(tmp_path / "config.yaml")
 
 
 def test_no_network_takes_a_name_of_torch() -> None:

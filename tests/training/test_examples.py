@@ -15,33 +15,10 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def test_every_example_is_found() -> None:
-    assert [path.stem for path in EXAMPLES] == [
-        *(
-            "exposure_only",
-            "features",
-            "recipe_distilled",
-            "recipe_shared",
-            "recipe_taught",
-            "shop",
-            "three_stages",
-        )
-    ]
-
-
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_is_accepted_and_survives_being_written_out(path: Path) -> None:
     config = read(path)
     assert validate(Config, plain(config), "written out") == config
-
-
-def test_shop_trains_the_stages_on_what_each_must_see() -> None:
-    population = read(ROOT / "examples" / "shop.yaml").total.population()
-    assert population == {0: 10, 3: None}, "retrieved sampled, exposed read"
-
-
-def test_an_exposure_log_is_read_where_exposed_alone() -> None:
-    assert read(ROOT / "examples" / "exposure_only.yaml").total.population() == {3: None}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,7 +1,6 @@
-"""Keys of earlier versions: a config that sets one is refused in one line; null, as an old run has it, is read."""
+"""Keys of earlier versions: gone ones are refused in a line, renamed ones read with a line; runs load as they are."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,10 +17,6 @@ from tests.support.interruptions import Interrupting, StoppedError, same
 from tests.support.shared import small_world
 from tests.support.simulated_runs import trained_run
 
-EASY = "train.skip_easy={by: prerank, on: [ranked]}"
-GONE = f"train.skip_easy: {TrainSettings.gone['skip_easy']}"
-NULLS = {"skip_easy": None, "gradient_conflict": None}
-
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -32,69 +27,48 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("key", TrainSettings.gone)
 def test_a_key_that_went_is_refused_with_what_to_do(path: Path, key: str) -> None:
-    for value in ("{}", "{by: prerank, on: [ranked]}", "3"):
-        assert refused(path, f"train.{key}={value}") == f"train.{key}: {TrainSettings.gone[key]}"
-    before = plain(read(path))
-    assert plain(read(path, [f"train.{key}=null"])) == before
-
-
-@pytest.mark.parametrize("train", ["[]", "3", "null", "{rank: {lr: 0.1}, skip_easy: null}"])
-def test_odd_parts_of_a_config_are_left_to_its_other_checks(path: Path, train: str) -> None:
-    override = f"train={train}"
-    if "lr" in train:
-        assert list(read(path, [override]).train.stages) == ["rank"]
-    else:
-        assert refused(path, override).startswith("train: ")
-
-
-@pytest.mark.parametrize("command", ["check", "pack", "train", "study"])
-def test_each_command_refuses_it(path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
-    code, out, err = run_corank(capsys, command, path, "--set", EASY)
-    assert (code, out) == (1, "")
-    assert err.splitlines() == [f"error: {path}: {GONE}"]
-    assert sorted(path.parent.iterdir()) == [path]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "options",
-    [
-        ("sweep", "--grid", "train.skip_easy={by: prerank, on: [ranked]},null"),
-        pytest.param(
-            ("tune", "--search", "train.skip_easy.keep=0.1..0.5"), marks=pytest.mark.thorough
-        ),  # Optuna
-    ],
-    ids=["sweep", "tune"],
-)
-def test_a_search_refuses_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: Sequence[str]
-) -> None:
-    command, *rest = options
-    code, out, err = run_corank(
-        capsys, command, small_world() / "config.yaml", *rest, "--out", tmp_path / "out"
+    assert (
+        refused(path, f"train.{key}={{by: prerank, on: [ranked]}}")
+        == f"train.{key}: {TrainSettings.gone[key]}"
     )
-    assert (code, out) == (1, "")
-    (line,) = err.splitlines()
-    assert line.endswith(f": {GONE}")
-    assert not (tmp_path / "out").exists()
+    assert plain(read(path, [f"train.{key}=null"])) == plain(read(path))
+
+
+@pytest.mark.parametrize("train", ["[]", "3", "null"])
+def test_odd_parts_of_a_config_are_left_to_its_other_checks(path: Path, train: str) -> None:
+    assert refused(path, f"train={train}").startswith("train: ")
+
+
+def test_a_key_that_is_renamed_is_read_with_a_line(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = read(path, ["drift.rows=3"])
+    path.write_text(TEXT + "validation: {rows: 3}\n", encoding="utf-8")
+    said: list[str] = []
+    assert read(path, [], [], said.append) == expected and "validation" not in plain(expected)
+    assert said == [f"{path}: validation is called drift now; rename it"]
+    assert (
+        refused(path, "drift.rows=4")
+        == "validation: is called drift now, and drift is given, too; drop validation"
+    )
+    _, _, err = run_corank(capsys, "check", path)
+    assert err.splitlines()[0] == said[0]
 
 
 @pytest.mark.slow
 def test_a_run_of_an_earlier_version_is_opened_and_resumed(tmp_path: Path) -> None:
-    """Its file and its checkpoints name the keys, as null."""
+    """Its file and its checkpoints have keys that went, as null, one by its earlier name, and lack one."""
     config, overrides = small_world() / "config.yaml", ["train.requests=24", "train.checkpoint_every=2"]
     whole = trained_run(config, tmp_path / "whole", *overrides)
     with pytest.raises(StoppedError):
         corank.train(config, overrides, folder=tmp_path / "run", callbacks=[Interrupting(1)])
     run = Run(tmp_path / "run", whole.config, whole.base)
-    file = run.folder / RUN_FILE
-    document = json.loads(file.read_text(encoding="utf-8"))
-    document["config"]["train"] |= NULLS
-    file.write_text(json.dumps(document), encoding="utf-8")
-    latest = run.latest.load()
-    latest.facts["config"]["train"] |= NULLS
+    document, latest = json.loads((run.folder / RUN_FILE).read_text(encoding="utf-8")), run.latest.load()
+    for values in (document["config"], latest.facts["config"]):
+        values["train"] |= {"skip_easy": None, "gradient_conflict": None}
+        values["validation"] = values.pop("drift")
+        del values["plugins"]  # a key that it does not know has its default
+    (run.folder / RUN_FILE).write_text(json.dumps(document), encoding="utf-8")
     save(run.latest.file, latest)
     assert plain(Run.open(run.folder).config) == plain(whole.config)
-    resumed = trained_run(config, run.folder, *overrides, resume=True)
-    assert same(resumed, whole)
-    assert corank.evaluate(resumed.folder).document["requests"] > 0
+    said: list[str] = []
+    resumed = corank.train(config, overrides, folder=run.folder, resume=True, report=said.append).run
+    assert same(resumed, whole) and not any("validation is" in line for line in said)

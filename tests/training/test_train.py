@@ -127,56 +127,11 @@ def test_resuming_a_finished_run_changes_nothing(small_world: Path, tmp_path: Pa
     assert {path: path.read_bytes() for path in tmp_path.glob("*.safetensors")} == before
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize(("metric", "sign"), [("rank.click.auc", 1), ("prerank.click.logloss", -1)])
-def test_early_stopping_keeps_the_best_epoch(world: Path, tmp_path: Path, metric: str, sign: int) -> None:
-    config = world / "config.yaml"
-    callback, lr = Silent(), ("train.requests=32", "train.table.lr=0.5", "train.rank.lr=0.01")
-    stop = (f"train.early_stop.metric={metric}", "train.early_stop.patience=2", "train.epochs=12")
-    kept = corank.train(config, [*lr, *stop], folder=tmp_path / "stopped", callbacks=[callback])
-    values = [sign * (figures[metric] or math.nan) for figures in callback.figures]
-    best = values.index(max(values)) + 1
-    assert len(values) == best + 2 < 12
-    assert (kept.epoch, kept.metrics) == (best, callback.figures[best - 1])
-    # nothing of a step depends on how many epochs there will be, so the epoch's weights can be had again
-    short = trained_run(config, tmp_path / "short", *lr, f"train.epochs={best}")
-    ours, theirs = (load(tmp_path / n / "model.safetensors").tensors for n in ("stopped", "short"))
-    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
-    assert short.config.train.early_stop is None
-
-
-@pytest.mark.thorough
-def test_the_average_is_what_is_shipped(world: Path, tmp_path: Path) -> None:
-    """At a decay near 0 the average is the newest weights; at one near 1 it stays at the first."""
-    config = world / "config.yaml"
-    plain, light, heavy = (
-        trained_run(config, tmp_path / name, *SMALL, *overrides)
-        for name, overrides in {
-            "plain": (),
-            "light": ("train.average=0.0001",),
-            "heavy": ("train.average=0.999",),
-        }.items()
-    )
-    first = "stages.rank.first.weight"
-    weights = [load(run.folder / "model.safetensors").tensors[first] for run in (plain, light, heavy)]
-    trained = [run.latest.load().tensors[f"model.{first}"] for run in (plain, light, heavy)]
-    assert torch.equal(trained[0], trained[1]) and torch.equal(trained[0], trained[2])
-    torch.testing.assert_close(weights[1], weights[0], rtol=1e-3, atol=1e-5)
-    assert (weights[2] - weights[0]).abs().mean() > 0.005
-
-
 def test_a_loss_that_becomes_nan_is_named(small_world: Path, tmp_path: Path) -> None:
     with pytest.raises(CorankError, match=r"loss rank\.click became NaN by step \d+; lower train\.table\.lr"):
         trained_run(
             small_world / "config.yaml", tmp_path, *SMALL, "train.table.lr=1e30", "train.precision=fp32"
         )
-
-
-def test_a_model_that_diverges_at_the_last_step_is_told_of(small_world: Path, tmp_path: Path) -> None:
-    """One step an epoch: its loss is still finite, its weights are not."""
-    overrides = ("train.requests=10000", "train.epochs=1", "train.table.lr=1e30", "train.precision=fp32")
-    with pytest.raises(CorankError, match="diverge"):
-        trained_run(small_world / "config.yaml", tmp_path, *overrides)
 
 
 def test_every_loss_is_reported_on_screen_and_in_tensorboard(small_world: Path, tmp_path: Path) -> None:
@@ -217,18 +172,6 @@ def test_training_lowers_the_losses_and_beats_chance(
         assert low < figures["auc"] < high and low > 0.52, (stage, figures)
     assert document["stages"]["prerank"]["candidates"]["click"]["cut_auc"] > 0.6
     assert document["cascade"]["truth_recall@6@18"] > document["cascade"]["random"]["truth_recall@6@18"] + 0.1
-
-
-@pytest.mark.precision
-def test_the_precisions_differ(small_world: Path, tmp_path: Path) -> None:
-    config = small_world / "config.yaml"
-    one, two = (
-        load(trained_run(config, tmp_path / p, f"train.precision={p}").folder / "model.safetensors")
-        for p in ("fp32", "bf16")
-    )
-    first = "stages.rank.first.weight"
-    assert one.tensors[first].dtype == two.tensors[first].dtype == torch.float32
-    assert not torch.equal(one.tensors[first], two.tensors[first])
 
 
 def test_calibrators_are_fitted_on_exposed_validation_rows(trained: Run) -> None:

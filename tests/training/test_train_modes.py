@@ -4,13 +4,11 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-import polars as pl
 import pytest
 import torch
 from torch import Tensor
 
 import corank
-from corank.core.errors import ConfigError
 from corank.training import train
 from corank.training.callbacks import TrainingCheckpoint
 from corank.training.checkpoints.checkpoint import load
@@ -102,19 +100,6 @@ def test_each_stage_learns_in_its_own_epochs_alone(small_world: Path, tmp_path: 
     assert shown == [{"rank"}, {"rank"}, {"prerank"}, {"prerank"}]
 
 
-def test_a_stage_may_train_for_epochs_of_its_own(small_world: Path, tmp_path: Path) -> None:
-    config = small_world / "config.yaml"
-    callback = Keeping(tmp_path)
-    overrides = [*SMALL, *APART, "train.average=0.9", "train.epochs=1", "train.prerank.epochs=2"]
-    done = corank.train(config, overrides, folder=tmp_path, callbacks=[callback])
-    shown = [{name.partition(".")[0] for name in figures} for figures in callback.figures]
-    assert shown == [{"rank"}, {"prerank"}, {"prerank"}] and done.epoch == 3
-    rank = list(parts(callback.epochs, *RANKER))
-    assert equal(rank[0], rank[2]) and equal(rank[0], of(done.run, *RANKER))
-    prerank = list(parts(callback.epochs, "stages.prerank."))
-    assert not equal(prerank[1], prerank[2])
-
-
 @pytest.mark.parametrize("average", [None, 0.95])
 @pytest.mark.parametrize("mode", ["separate", "alternate"])
 def test_an_interrupted_run_ends_as_an_unbroken_one(
@@ -141,28 +126,6 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     assert same(resumed, unbroken) and same(resumed, unbroken, "latest")
 
 
-def test_stages_in_turn_learn_from_their_own_losses(small_world: Path, tmp_path: Path) -> None:
-    """With tables of its own each stage gets the weights that it would get with the others in one step."""
-    config = small_world / "config.yaml"
-    joint = trained_run(config, tmp_path / "joint", *SMALL, *EXPOSED, OWN)
-    turns = trained_run(config, tmp_path / "turns", *SMALL, *EXPOSED, OWN, "train.mode=alternate")
-    assert equal(of(turns, *RANKER), of(joint, *RANKER))
-    # the teacher has made its step when the student learns from it
-    assert not equal(of(turns, "stages.prerank."), of(joint, "stages.prerank."))
-
-
-def test_in_turn_on_shared_tables_both_change_them(small_world: Path, tmp_path: Path) -> None:
-    config = small_world / "config.yaml"
-    runs = [
-        trained_run(
-            config, tmp_path / str(weight), *SMALL, "train.mode=alternate", f"losses.1.weight={weight}"
-        )
-        for weight in (1, 50)
-    ]
-    assert not equal(*(of(run, "tables.shared.") for run in runs))
-    assert not equal(*(of(run, "stages.rank.") for run in runs)), "by way of the tables"
-
-
 @pytest.mark.parametrize("mode", ["joint", "alternate"])
 def test_without_a_table_gradient_a_stage_leaves_the_tables_as_they_are(
     small_world: Path, tmp_path: Path, mode: str
@@ -179,59 +142,3 @@ def test_without_a_table_gradient_a_stage_leaves_the_tables_as_they_are(
     assert not equal(*(of(run, "stages.prerank.") for run in runs))
     shared = trained_run(config, tmp_path / "shared", *SMALL, f"train.mode={mode}")
     assert not equal(of(runs[0], "tables.shared."), of(shared, "tables.shared."))
-
-
-def test_own_tables_are_a_second_set(small_world: Path, tmp_path: Path) -> None:
-    run = trained_run(small_world / "config.yaml", tmp_path, *SMALL, OWN)
-    ours, theirs = of(run, "tables.prerank."), of(run, "tables.shared.")
-    assert [n.removeprefix("tables.prerank.") for n in ours] == [
-        n.removeprefix("tables.shared.") for n in theirs
-    ]
-    assert not any(torch.equal(a, b) for a, b in zip(ours.values(), theirs.values(), strict=True))
-
-
-# A log of exposures
-
-
-@pytest.fixture(scope="module")
-def exposures(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The config of the world's exposed candidates alone, without levels."""
-    base = tmp_path_factory.mktemp("exposures")
-    log = pl.read_parquet(world / "log" / "*.parquet").filter(pl.col("level") == "exposed").drop("level")
-    log.write_parquet(base / "log.parquet")
-    for name in ("items", "users"):
-        (base / f"{name}.parquet").symlink_to(world / f"{name}.parquet")
-    text = (world / "config.yaml").read_text(encoding="utf-8")
-    for old, new in {
-        "log: log/*.parquet": "log: log.parquet",
-        "  truth: truth/*.parquet": "  #",
-        "  level: level": "  #",
-        "    cuts: [retrieved]\n": "",
-        "cuts: [preranked], ": "",
-        "from: [retrieved]": "from: [catalogue]",
-    }.items():
-        assert old in text, old
-        text = text.replace(old, new)
-    path = base / "config.yaml"
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-@pytest.mark.parametrize("source", ["catalogue", "batch", "batch, catalogue"])
-def test_a_log_of_exposures_has_negatives_beyond_it(exposures: Path, tmp_path: Path, source: str) -> None:
-    callback = Silent()
-    overrides = [f"losses.2.from=[{source}]", "losses.2.per_request=4", "train.epochs=3", "train.requests=32"]
-    corank.train(exposures, overrides, folder=tmp_path, callbacks=[callback])
-    values = [losses["prerank.unexposed"] for losses in callback.losses]
-    assert all(value > 0 for value in values)
-    assert values[-1] < values[0] / 2
-
-
-@pytest.mark.parametrize("level", ["retrieved", "ranked"])
-def test_a_level_that_was_never_logged_is_refused(exposures: Path, level: str) -> None:
-    with pytest.raises(ConfigError) as error:
-        corank.check(exposures, [f"losses.2.from=[{level}]"])
-    assert str(error.value) == (
-        f"{exposures}: losses.2.from: the log has no levels (data.level is not given), so nobody knows what was "
-        f"{level} and not shown; write batch or catalogue for negatives beyond the log"
-    )

@@ -1,17 +1,11 @@
-"""A training state or trained weights: named tensors, and facts.
+"""A training state or trained weights: named tensors, of which tables may lie in parts, and checked facts.
 
 One process writes them as one file in the format of safetensors, which holds no code. A file is written next to its
-name, forced to disk, then renamed: a reader finds the old one or the new one, never half.
-
-The facts of checkpoints: the progress of a training, and what a trained model is of.
-
-A table whose rows lie in parts, each the rows of some buckets: as ranks hold it, and as they write it.
+name, forced to disk, then renamed: a reader finds the old one or the new one, never half. Tensors of an open file are
+mapped into memory: what is not read takes none. A table in parts has the rows of some buckets in each, as ranks hold
+and write it.
 
 Letters: N rows of the whole table · p depth, the rows of a bucket · b buckets of a part · d dimension.
-
-Tensors of an open safetensors file, mapped into memory: what is not read takes none.
-
-Whether the tensors of a checkpoint are the expected ones: names, shapes, types, finite numbers.
 """
 
 import hashlib

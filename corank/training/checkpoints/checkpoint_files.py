@@ -1,13 +1,11 @@
-"""Writing the checkpoints of a training: a file by one process; by several ranks a folder, while they keep training.
+"""The checkpoints of a run: where each lies, how it is written, and whether it is of a config and packed data.
+
+One process writes a file; several ranks a folder, while they keep training:
 
     RUN/NAME/manifest.json                              written last, replaced in one rename
     RUN/NAME/<content>/shard-00000-of-00002.safetensors of each rank, in a folder of its own each time
 
 A writer killed at any moment leaves the manifest of the checkpoint before, and that one's files.
-
-Where a checkpoint of a run lies, and of which kind it is: a file of one process, or a folder of several ranks.
-
-Checks that a checkpoint matches a config and packed data.
 """
 
 import json
@@ -242,7 +240,7 @@ def _unwritable(location: CheckpointLocation, ranks: Ranks, error: Exception) ->
 
 MAY_CHANGE = {"packed", "train.tables"}
 """Keys of a config that may change when a training continues: they say where data and weights lie."""
-AFTERWARDS = ("validation.", "export.")
+AFTERWARDS = ("drift.", "export.")
 """Prefixes of keys that do not affect training, and that may change, too."""
 
 

@@ -2,9 +2,8 @@
 
 They are what `torch.distributed.checkpoint` writes through its safetensors writer, and its reader reads them: a table
 is (N / 256, buckets, ...), and the file's header says where that lies in the whole. corank writes and reads them
-itself, since that writer sends its plans as pickles and holds every shard once more in memory.
-
-The manifest of a checkpoint of several ranks: its facts, its tensors, size and checksum of every file.
+itself, since that writer sends its plans as pickles and holds every shard once more in memory. A manifest has the
+facts, the tensors, and size and checksum of every file.
 """
 
 import hashlib

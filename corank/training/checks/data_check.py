@@ -1,8 +1,6 @@
 """Whether a config can learn from its log: an error where nothing can be learnt, a warning where little can.
 
-Settings that would make a training useless, reported before it starts.
-
-Losses that drown others, draws that a stage recognises by what is missing, and averages too long.
+Warnings are also of losses that drown others, draws that a stage recognises by what is missing, and averages too long.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

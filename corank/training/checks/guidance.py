@@ -1,10 +1,7 @@
-"""Features and settings that a log asks for and its config lacks, each with the lines of YAML that add it.
+"""Features, settings and losses that a log asks for and its config lacks, each with the lines of YAML that add it.
 
-What features and settings gained on other logs: the figures of docs/results and LOG.md that advice quotes.
-
-Recipes: losses in addition to the clicks, by what a log holds of candidates that nobody was shown.
-
-`corank simulate`, importers and examples write them. `scripts/bench defaults` measures them.
+GAINS quotes what they gained on other logs, from docs/results and LOG.md. RECIPES are the losses beside the clicks that
+`corank simulate`, importers and examples write; `scripts/bench defaults` measures them.
 """
 
 import json
@@ -26,68 +23,24 @@ from corank.training.config.config import Config
 from corank.training.config.config_file import plain
 from corank.training.config.yaml_values import change_values
 
-
-@dataclass(frozen=True)
-class Gain:
-    """A measured gain, and where it is written."""
-
-    figure: str
-    """What was gained by what."""
-    log: str
-    page: str
-    """From the root of the repository."""
-    quotes: tuple[str, ...]
-    """Text of the page that holds the figures; a test looks it up."""
-
-    def __str__(self) -> str:
-        return f"{self.figure}, on {self.log} ({self.page})"
-
-
-GAINS: dict[str, Gain | None] = {
+PURE, SIMULATED = "KuaiRand-Pure (docs/results/kuairand.md)", "simulated worlds (docs/results/defaults.md)"
+GAINS: dict[str, str | None] = {
     "candidates": None,
-    "prior": Gain(
-        "rates and counts of user, video and author added +.0139 to the ranker's AUC",
-        "KuaiRand-Pure",
-        "docs/results/kuairand.md",
-        ("| day-lagged rates and counts of user, video, author | +.0139 [+.0105, +.0174] |",),
-    ),
-    "age": Gain(
-        "ages of items added .013 to .015 to the AUC of a logistic regression on rates",
-        "a simulated news site",
-        "LOG.md",
-        ("Ages add .013 to .015.",),
-    ),
-    "within": Gain(
-        "the rank of a price added +.032 to the ranker's AUC and +.072 to the pre-ranker's",
-        "a drawn site of hotels",
-        "docs/results/real-logs.md",
-        ("| `hotels`: rank of the price (`kind: within`), also a match | +.032 | +.072 |",),
-    ),
-    "history": Gain(
-        "histories of clicks and long views added +.0021 to the ranker's AUC",
-        "KuaiRand-Pure",
-        "docs/results/kuairand.md",
-        ("| histories of clicks and long views | +.0021 [+.0007, +.0036] |",),
-    ),
+    "prior": f"rates and counts of user, video and author added +.0139 to the ranker's AUC, on {PURE}",
+    "age": "ages of items added .013 to .015 to the AUC of a logistic regression on rates, on a simulated news site "
+    "(LOG.md)",
+    "within": "the rank of a price added +.032 to the ranker's AUC and +.072 to the pre-ranker's, on a drawn site of "
+    "hotels (docs/results/real-logs.md)",
+    "history": f"histories of clicks and long views added +.0021 to the ranker's AUC, on {PURE}",
     "position": None,
-    "unexposed": Gain(
-        "negatives from what was cut and a softmax over the batch took the joint recall of the truly best from "
-        ".2921 to .2990, from .3133 to .3456 and from .3123 to .3697",
-        "the simulated worlds weak, medium and strong",
-        "docs/results/defaults.md",
-        (
-            "| **shipped** | .2990 | .3456 | .3697 | .2781 |",
-            "| clicks alone | .2921 | .3133 | .3123 | .2622 |",
-        ),
-    ),
-    "in_batch": Gain(
-        "a softmax over the batch beside negatives added +.0023 to +.0046 to the joint recall of the truly best",
-        "simulated worlds",
-        "docs/results/defaults.md",
-        ("| `unexposed` .2 | +.0023 [+.0001, +.0045] |", "+.0046 [+.0019, +.0074]"),
-    ),
+    "unexposed": "negatives from what was cut and a softmax over the batch took the joint recall of the truly best "
+    "from .2921 to .2990, from .3133 to .3456 and from .3123 to .3697, on the simulated worlds weak, medium and strong "
+    "(docs/results/defaults.md)",
+    "in_batch": "a softmax over the batch beside negatives added +.0023 to +.0046 to the joint recall of the truly "
+    f"best, on {SIMULATED}",
 }
-"""By kind of feature, loss or setting; None where nothing is measured yet."""
+"""What was gained by what, on which log, and the page from the root of the repository, by kind of feature, loss or
+setting; None where nothing is measured yet. A test finds the figures on the pages."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +70,7 @@ RECIPES = {
             },
             {"kind": "in_batch", "stage": "prerank", "weight": 0.05, "temperature": 2},
         ),
-        "simulated worlds (docs/results/defaults.md)",
+        SIMULATED,
     ),
     "exposures": Recipe(
         ({"kind": "distill", "teacher": "rank", "student": "prerank", "on": ["exposed"]},),

@@ -1,13 +1,7 @@
-"""Counts of a log that is not packed yet: those that packed data give, and a few more.
+"""Counts of a log that is not packed yet: rows by split, level and label, requests, and the values of each feature.
 
-Exact duplicates of a candidate, which packing drops, are counted.
-
-Of each column that a feature reads: how much of it training knows, how often it is missing, how many values it has.
-
-Rates are of candidates: an item's value counts as often as the item is a candidate. Of items and users the newest row
-counts.
-
-The rows of a log that is not packed yet, each with its split, its level and what is known of each label.
+Exact duplicates of a candidate, which packing drops, are counted. Rates of features are of candidates: an item's value
+counts as often as the item is a candidate. Of items and users the newest row counts.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,4 @@
-"""The profile of a log under a config, computed from its tables before anything is packed or trained.
-
-Advice: what in a log makes learning hard under a config, and what to try.
-"""
+"""The profile of a log under a config, from its tables alone, and advice: what makes learning hard, what to try."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +30,7 @@ SINGLE = 0.5
 
 @dataclass(frozen=True)
 class Advice:
-    """A config with the profile of its log."""
+    """A config with the profile of its log: what makes learning hard, and what to try."""
 
     config: Config
     counts: LogCounts

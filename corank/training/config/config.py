@@ -35,12 +35,26 @@ from corank.models.settings.network import (
 from corank.models.settings.stage import Stage, StageSettings
 from corank.training.config.settings import (
     AUTO,
+    DriftSettings,
     EarlyStop,
     ExportSettings,
     TrainSettings,
     TreeTeacherSettings,
-    ValidationSettings,
 )
+
+RENAMED = {"validation": "drift"}
+"""Earlier name of a part of the config → its name; configs and runs that have the earlier one are read."""
+
+
+def rename_keys(config: Any) -> Any:
+    """Plain values of a config with the names of RENAMED. Raises ConfigError if a part has both of its names."""
+    for old, new in RENAMED.items():
+        if isinstance(config, dict) and old in config:
+            if new in config:
+                raise ConfigError(f"{old}: is called {new} now, and {new} is given, too; drop {old}")
+            config = {new if key == old else key: part for key, part in config.items()}
+    return config
+
 
 TAKEN = {"shared", "position", *TrainSettings.model_fields, *NAMES_OF_TORCH}
 """Names that no stage may have: of shared tables, of positions, of `train`'s keys, and those that torch keeps."""
@@ -87,7 +101,7 @@ class Config(Settings):
     """How the networks learn."""
     export: ExportSettings = ExportSettings()
     """How the bundle stores what is computed of every item ahead of requests."""
-    validation: ValidationSettings = ValidationSettings()
+    drift: DriftSettings = DriftSettings()
     """How far new rows may be from those of an earlier run, for `corank check --against`."""
 
     @property
@@ -149,6 +163,7 @@ class Config(Settings):
     @classmethod
     def _check_keys(cls, value: Any) -> Any:
         """Refuse a key of `train` that is neither a setting nor a stage: its value would be read as an optimiser."""
+        value = rename_keys(value)
         match value:
             case {"train": {**train}, "stages": [*stages]}:
                 teachers = value.get("teachers")
@@ -186,7 +201,7 @@ class Config(Settings):
             trees.check(f"tree_teachers.{n}", list(self.data.labels), others, self.losses)
         self._check_retrieval(schema)
         self.export.check([f"{stage.name}.{part}" for stage in self.stages for part in stage.item_parts])
-        self.validation.check(list(self.features))
+        self.drift.check(list(self.features))
         total.check()
         self.train.check({stage.name: list(stage.labels) for stage in self.stages})
         if self.train.early_stop is not None and "valid" not in self.data.split_names:

@@ -1,7 +1,4 @@
-"""YAML → a config, and back to plain values.
-
-Fewer features: those that are named, and what is made of them, taken out of a config's plain values.
-"""
+"""YAML → a config and back to plain values; and a config without some features."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,7 +13,7 @@ from corank.features.feature_kind import Feature
 from corank.features.schema import Schema
 from corank.models.settings.mlp import TeacherSettings
 from corank.models.settings.stage import STAGE_MODELS, StageSettings
-from corank.training.config.config import Config
+from corank.training.config.config import RENAMED, Config
 from corank.training.config.yaml_values import ConfigValues, load_named_plugins, read_values
 
 Plain = dict[str, Any]
@@ -67,11 +64,10 @@ def without_features(value: Plain, names: Iterable[str]) -> Plain:
     ]
     gone = find_removed(schema, names, attended)
     features = {name: feature for name, feature in value["features"].items() if name not in gone}
-    validation = value["validation"]
+    drift = value["drift"]
     return value | {
         "features": features,
-        "validation": validation
-        | {"unjudged": [name for name in validation["unjudged"] if name not in gone]},
+        "drift": drift | {"unjudged": [name for name in drift["unjudged"] if name not in gone]},
         "stages": [plain_stage(stage.without_features(gone)) for stage in stages],
         "teachers": [plain_stage(teacher.without_features(gone)) for teacher in teachers],
     }
@@ -99,7 +95,7 @@ def read(
         overrides: `a.b=value` changes, whose values are YAML; items of lists go by number. `features.NAME=null` removes
             a feature, as `without` does.
         without: features to remove. What is made of them goes, too, as do their places in lists of stages.
-        report: receives a line if other features go than those that are named.
+        report: receives a line if other features go than those that are named, or a key has an earlier name.
 
     Raises ConfigError, which names the key, what was received and what is expected.
     """
@@ -120,6 +116,8 @@ def from_values(
         folder: where plug-ins are looked for in addition to the Python path.
     """
     value, removed = values
+    for old in RENAMED.keys() & value.keys():
+        report(f"{source}: {old} is called {RENAMED[old]} now; rename it")
     whole = from_plain(value, source, folder)
     names = list(dict.fromkeys([*without, *removed]))
     if not names:

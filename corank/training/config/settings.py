@@ -4,7 +4,7 @@ Settings of export: the precision of what is stored of every item, and what that
 
 Settings of boosted trees that teach.
 
-The section `validation` of a config: how far new rows may be from those that a run was trained on.
+The section `drift` of a config: how far new rows may be from those that a run was trained on.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -289,11 +289,11 @@ PositiveShare = Annotated[float, Interval(gt=0, le=1)]
 """A difference of two shares."""
 
 
-class ValidationSettings(Settings):
+class DriftSettings(Settings):
     """How far new rows may be from those of the run they are compared with; null: that is not judged.
 
     Example:
-        validation: {rows: 3, psi: null, unjudged: [upload_day]}
+        drift: {rows: 3, psi: null, unjudged: [upload_day]}
     """
 
     columns: bool = True
@@ -319,4 +319,4 @@ class ValidationSettings(Settings):
         """Raise ConfigError if `unjudged` names what is no feature."""
         for name in self.unjudged:
             if name not in features:
-                raise ConfigError(f"validation.unjudged: {describe_unknown(name, features, 'feature')}")
+                raise ConfigError(f"drift.unjudged: {describe_unknown(name, features, 'feature')}")

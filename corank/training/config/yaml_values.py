@@ -1,10 +1,8 @@
-"""YAML 1.2's core schema → plain values, strict and in bounded time and memory.
+"""A config's file and overrides → plain values: YAML 1.2's core schema, strict and in bounded time and memory.
 
 PyYAML splits the text into events. It would then read them as YAML 1.1, where `030` is 24, `1:30` is 90 and `on` is
 true, keep the last of two equal keys, and expand aliases without end. What the events mean is therefore decided here.
 An alias is refused: what a value is stands where it is read.
-
-A config's file and overrides → plain values.
 """
 
 import math

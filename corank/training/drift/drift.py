@@ -1,11 +1,10 @@
 """New rows of a config's tables compared with what a run was trained on, before anything is trained.
 
 The log is counted as it is; features are compared as they are packed, by `pack --from` into a temporary folder.
-
-The figures of new rows, each compared with that of the run and judged by its threshold.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from corank.features.encoding import FIRST_KNOWN
 from corank.features.schema import Schema
 from corank.training.checks.log_profile import open_tables
 from corank.training.config.config import Config
-from corank.training.config.settings import ValidationSettings
+from corank.training.config.settings import DriftSettings
 from corank.training.drift.encoded_rows import (
     ComparedFeatures,
     EncodedRows,
@@ -35,7 +34,7 @@ from corank.training.drift.encoded_rows import (
     encode_period,
     open_packed_of,
 )
-from corank.training.drift.figure import ValidationFigure, chance_of_shares, is_within, judge
+from corank.training.drift.figure import DriftFigure, times
 from corank.training.drift.tables import ColumnComparison, NewRows, check_new_values, unfit_values
 from corank.training.run import Run
 
@@ -44,69 +43,49 @@ OTHER_HOURS = 3
 A factor that a config gives holds as it is."""
 
 
-@dataclass(frozen=True)
-class RowJudgement:
-    """Judges how many rows there are, of which levels, and with which labels."""
+def judge_rows(settings: DriftSettings, reference: ReferenceRows, new: NewRows) -> Iterator[DriftFigure]:
+    """Judge how many rows there are, of which levels, and with which labels."""
+    data, now, least = new.config.data, len(new), settings.min_count
+    before, same_hours = reference.rows_per_period(new.begin, new.end)
+    usual, most = before or 0.0, settings.rows
+    if most is not None and not same_hours and "rows" not in settings.model_fields_set:
+        most **= OTHER_HOURS
+    reason = (
+        f"{now:,} new candidates from {new.span}, {usual:,.0f} in earlier periods of that length; look for "
+        + ("files that are missing or not complete" if now < usual else "files that are there twice")
+    )
+    enough = max(usual, now) >= least and before is not None
+    yield DriftFigure.judged("rows", "log", (before, float(now)), most, times(usual, now), enough, reason)
 
-    settings: ValidationSettings
-    reference: ReferenceRows
-    new: NewRows
-
-    def figures(self) -> Iterator[ValidationFigure]:
-        """The number of rows, then levels, then labels."""
-        yield self._rows()
-        if self.new.config.data.level is not None and len(self.new):
-            yield from self._levels()
-        yield from self._labels()
-
-    def _rows(self) -> ValidationFigure:
-        now, most = len(self.new), self.settings.rows
-        before, same_hours = self.reference.rows_per_period(self.new.begin, self.new.end)
-        explicit = "rows" in self.settings.model_fields_set
-        if most is not None and not same_hours and not explicit:
-            most **= OTHER_HOURS
-        usual = before or 0.0
-        enough = max(usual, now) >= self.settings.min_count
-        verdict = judge(most, lambda factor: is_within(factor, usual, now), enough and before is not None)
+    counts = reference.level_counts()
+    for n, level in enumerate(data.levels if data.level is not None and now else ()):
+        was, share = float(counts[n] / counts.sum()), new.levels[n] / now
         reason = (
-            f"{now:,} new candidates from {self.new.span}, {usual:,.0f} in earlier periods of that length; look for "
-            + ("files that are missing or not complete" if now < usual else "files that are there twice")
+            f"level '{level}' is {share:.2%} of the candidates, and was {was:.2%}; look for a part of the log "
+            "that is missing, or a change of what a stage keeps"
         )
-        return ValidationFigure("rows", "log", before, float(now), most, verdict, reason)
+        enough, excess = max(was, share) * now >= least, times(was, share)
+        yield DriftFigure.judged("levels", level, (was, share), settings.levels, excess, enough, reason)
 
-    def _levels(self) -> Iterator[ValidationFigure]:
-        counts, total, most = self.reference.level_counts(), len(self.new), self.settings.levels
-        for n, level in enumerate(self.new.config.data.levels):
-            before, now = float(counts[n] / counts.sum()), self.new.levels[n] / total
-            enough = max(before, now) * total >= self.settings.min_count
-            verdict = judge(most, lambda factor: is_within(factor, before, now), enough)  # noqa: B023
-            reason = (
-                f"level '{level}' is {now:.2%} of the candidates, and was {before:.2%}; look for a part of the log "
-                "that is missing, or a change of what a stage keeps"
-            )
-            yield ValidationFigure("levels", level, before, now, most, verdict, reason)
-
-    def _labels(self) -> Iterator[ValidationFigure]:
-        most = self.settings.labels
-        for name, label in self.new.labels.items():
-            before, now = self.reference.label_rate(name), label.rate
-            usual, rate = before or 0.0, now or 0.0
-            rows = label.positives + label.negatives + label.null
-            enough = max(usual, rate) * rows >= self.settings.min_count and before is not None
-            verdict = judge(most, lambda factor: is_within(factor, usual, rate), enough)  # noqa: B023
-            state = "is nowhere known" if now is None else f"is 1 in {now:.2%} of the exposed candidates"
-            reason = (
-                f"label '{name}' {state}, and was in {usual:.2%}; look at column "
-                f"'{self.new.config.data.labels[name].column}' and at how it is joined"
-            )
-            yield ValidationFigure("labels", name, before, now, most, verdict, reason)
+    for name, label in new.labels.items():
+        before, rate = reference.label_rate(name), label.rate
+        was, share = before or 0.0, rate or 0.0
+        state = "is nowhere known" if rate is None else f"is 1 in {rate:.2%} of the exposed candidates"
+        reason = (
+            f"label '{name}' {state}, and was in {was:.2%}; look at column "
+            f"'{data.labels[name].column}' and at how it is joined"
+        )
+        exposed = label.positives + label.negatives + label.null
+        enough = max(was, share) * exposed >= least and before is not None
+        excess = times(was, share)
+        yield DriftFigure.judged("labels", name, (before, rate), settings.labels, excess, enough, reason)
 
 
 @dataclass(frozen=True)
 class FeatureJudgement:
     """Judges features: what is missing, what is unknown, and how they are distributed."""
 
-    settings: ValidationSettings
+    settings: DriftSettings
     comparisons: Sequence[FeatureComparison]
     histories: Sequence[FeatureComparison]
     """Of the run's validation rows, as histories grow with the log; none if it has no such rows."""
@@ -116,7 +95,7 @@ class FeatureJudgement:
     same_hours: bool
     """Whether most are of the same hours of the day; otherwise what depends on these is not judged."""
 
-    def figures(self) -> Iterator[ValidationFigure]:
+    def figures(self) -> Iterator[DriftFigure]:
         """Missing rates, then new ids, then PSI; of histories each in turn."""
         for comparison in self.comparisons:
             yield self._missing(comparison)
@@ -128,10 +107,10 @@ class FeatureJudgement:
             if value is not None:
                 yield self._stability(comparison, value)
         for comparison in self.histories:
-            yield self._empty(comparison)
+            yield self._missing(comparison, grows=True)
             if comparison.has_vocabulary:
                 yield self._new_ids(comparison)
-            yield ValidationFigure("psi", comparison.name, 0.0, comparison.length_stability(), None, "off")
+            yield DriftFigure("psi", comparison.name, 0.0, comparison.length_stability(), None, "off")
 
     def _enough(self, share: float, comparison: FeatureComparison) -> bool:
         return share * len(comparison.now) >= self.settings.min_count
@@ -142,69 +121,54 @@ class FeatureJudgement:
             self.same_hours or self.schema.side(comparison.name) != "context"
         )
 
-    def _missing(self, comparison: FeatureComparison) -> ValidationFigure:
-        before, now = comparison.missing(comparison.before), comparison.missing(comparison.now)
-        was, rate = before or 0.0, now or 0.0
-        chance = chance_of_shares(
-            was, rate, comparison.units(comparison.before), comparison.units(comparison.now)
-        )
-        # a feature that is mostly missing may go altogether without the share changing much
-        gone = rate == 1 and self._enough(1 - was, comparison)
-        verdict = judge(
-            self.settings.missing,
-            lambda most: abs(rate - was) <= most + chance and not gone,
-            self._enough(max(was, rate, 1 - rate), comparison),
-        )
-        reason = (
-            f"feature '{comparison.name}' is missing in {rate:.1%} of the candidates, and was in {was:.1%}; look at "
-            f"{comparison.origin} and at how its table is joined"
-        )
-        return ValidationFigure(
-            "missing", comparison.name, before, now, self.settings.missing, verdict, reason
-        )
+    def _most(self, threshold: float | None, name: str) -> float | None:
+        return None if name in self.settings.unjudged else threshold
 
-    def _empty(self, comparison: FeatureComparison) -> ValidationFigure:
-        """Judge a history: it may be there for more users than before, but not for fewer."""
+    def _missing(self, comparison: FeatureComparison, grows: bool = False) -> DriftFigure:
+        """Judge the share without a value; of what grows with the log it may fall."""
         before, now = comparison.missing(comparison.before), comparison.missing(comparison.now)
         was, rate = before or 0.0, now or 0.0
-        chance = chance_of_shares(
-            was, rate, comparison.units(comparison.before), comparison.units(comparison.now)
-        )
+        excess = (rate - was if grows else abs(rate - was)) - comparison.chance(comparison.before, was, rate)
+        if grows:
+            enough = self._enough(max(rate, 1 - was), comparison)
+            reason = (
+                f"history '{comparison.name}' is empty for {rate:.1%} of the candidates, and was for {was:.1%} of "
+                "those of the run's validation; look for user ids that are written in another way, and for events "
+                "that are missing"
+            )
+        else:
+            # a feature that is mostly missing may go altogether without the share changing much
+            if rate == 1 and self._enough(1 - was, comparison):
+                excess = math.inf
+            enough = self._enough(max(was, rate, 1 - rate), comparison)
+            reason = (
+                f"feature '{comparison.name}' is missing in {rate:.1%} of the candidates, and was in {was:.1%}; look "
+                f"at {comparison.origin} and at how its table is joined"
+            )
         most = self.settings.missing
-        verdict = judge(
-            most, lambda most: rate - was <= most + chance, self._enough(max(rate, 1 - was), comparison)
-        )
-        reason = (
-            f"history '{comparison.name}' is empty for {rate:.1%} of the candidates, and was for {was:.1%} of those of "
-            "the run's validation; look for user ids that are written in another way, and for events that are missing"
-        )
-        return ValidationFigure("missing", comparison.name, before, now, most, verdict, reason)
+        return DriftFigure.judged("missing", comparison.name, (before, now), most, excess, enough, reason)
 
-    def _new_ids(self, comparison: FeatureComparison) -> ValidationFigure:
+    def _new_ids(self, comparison: FeatureComparison) -> DriftFigure:
         before = None if self.later is None else comparison.unknown(self.later)
         now = comparison.unknown(comparison.now)
         was, rate = before or 0.0, now or 0.0
-        chance = (
-            0.0
-            if self.later is None
-            else chance_of_shares(was, rate, comparison.units(self.later), comparison.units(comparison.now))
-        )
-        most = None if comparison.name in self.settings.unjudged else self.settings.new_ids
-        verdict = judge(most, lambda most: rate - was <= most + chance, self._comparable(comparison))
+        excess = rate - was
+        if self.later is not None:
+            excess -= comparison.chance(self.later, was, rate)
         reason = (
             f"feature '{comparison.name}': the run does not know {rate:.1%} of the values, and {was:.1%} of those just "
             "after it; look for ids that are written in another way, or train on more days"
         )
-        return ValidationFigure("new_ids", comparison.name, before, now, most, verdict, reason)
+        most, enough = self._most(self.settings.new_ids, comparison.name), self._comparable(comparison)
+        return DriftFigure.judged("new_ids", comparison.name, (before, now), most, excess, enough, reason)
 
-    def _stability(self, comparison: FeatureComparison, value: float) -> ValidationFigure:
-        most = None if comparison.name in self.settings.unjudged else self.settings.psi
-        verdict = judge(most, lambda most: value <= most, self._comparable(comparison))
+    def _stability(self, comparison: FeatureComparison, value: float) -> DriftFigure:
         reason = (
             f"feature '{comparison.name}' is distributed otherwise than in training (PSI {value:.2f}); look for "
             f"another unit or meaning of {comparison.origin.rstrip(',')}"
         )
-        return ValidationFigure("psi", comparison.name, 0.0, value, most, verdict, reason)
+        most, enough = self._most(self.settings.psi, comparison.name), self._comparable(comparison)
+        return DriftFigure.judged("psi", comparison.name, (0.0, value), most, value, enough, reason)
 
 
 @dataclass(frozen=True)
@@ -233,7 +197,7 @@ class VocabularyRows:
 
 
 @dataclass(frozen=True, repr=False)
-class Validation:
+class DriftReport:
     """The figures of new rows with those of a run, each with a threshold and a verdict."""
 
     name: str
@@ -244,12 +208,12 @@ class Validation:
     """When the new rows begin, ms UTC: no earlier than the run's training ended."""
     end: int | None
     """When the new rows end; None if columns differ, or values cannot be packed."""
-    figures: Sequence[ValidationFigure]
+    figures: Sequence[DriftFigure]
     vocabularies: Mapping[str, VocabularyRows] = field(default_factory=dict)
     """Rows that `pack --from` admits and evicts, by feature with a vocabulary that continues; none of refused rows."""
 
     @property
-    def broken(self) -> list[ValidationFigure]:
+    def broken(self) -> list[DriftFigure]:
         """The figures whose thresholds are broken."""
         return [figure for figure in self.figures if figure.verdict == "broken"]
 
@@ -257,8 +221,7 @@ class Validation:
     def reasons(self) -> list[str]:
         """Why the rows are refused, a line each: what differs, what to do, the threshold; none if accepted."""
         return [
-            f"{f.kind}: {f.reason}"
-            + ("" if f.threshold is None else f" (validation.{f.kind}: {f.threshold:g})")
+            f"{f.kind}: {f.reason}" + ("" if f.threshold is None else f" (drift.{f.kind}: {f.threshold:g})")
             for f in self.broken
         ]
 
@@ -273,7 +236,7 @@ class Validation:
         return {f.name: f.now for f in self.figures if f.kind == "psi" and isinstance(f.now, float)}
 
     def document(self) -> dict[str, Any]:
-        """The validation as plain values."""
+        """The report as plain values."""
         return {
             "name": self.name,
             "run": self.run,
@@ -286,7 +249,7 @@ class Validation:
         }
 
     def to_json(self) -> str:
-        """The validation as JSON text, as `corank check --against --json` prints it."""
+        """The report as JSON text, as `corank check --against --json` prints it."""
         return json.dumps(self.document(), indent=1, allow_nan=False)
 
 
@@ -294,7 +257,7 @@ Pack = Callable[[], PackedDataset]
 """Packs new rows with the encoders of a run."""
 
 
-def validate_against(config: Config, base: Path, run: Run, pack: Pack | None = None) -> Validation:
+def measure_drift(config: Config, base: Path, run: Run, pack: Pack | None = None) -> DriftReport:
     """Compare the new rows of a config's tables with what a run was trained on.
 
     New are the rows of the split `train` from the end of the run's training on. They are packed as `pack --from` does,
@@ -316,23 +279,23 @@ def validate_against(config: Config, base: Path, run: Run, pack: Pack | None = N
 
 def compare_rows(
     config: Config, base: Path, packed: PackedDataset, run: str, pack: Pack | None = None
-) -> Validation:
-    """Compare the new rows of a config's tables with packed data, as `validate_against`; `run` names these."""
+) -> DriftReport:
+    """Compare the new rows of a config's tables with packed data, as `measure_drift`; `run` names these."""
     begin = _begin(config, packed, run)
     compared = ComparedFeatures.of(packed.schema, config.declared)
     columns = ColumnComparison(config, base, packed, list(compared.columns)).figures()
     if any(figure.verdict == "broken" for figure in columns):
-        return Validation(config.name, run, begin, None, columns)
+        return DriftReport(config.name, run, begin, None, columns)
     tables, data = open_tables(config, base), config.data
     items, users = tables.get("items"), tables.get("users")
     events = open_events(data, base)
     sources = find_sources(config.declared, data, tables["log"], items, users, events)
     unfit = list(check_new_values(config, tables["log"], sources, begin))
     if unfit:
-        return Validation(config.name, run, begin, None, [*columns, *unfit])
+        return DriftReport(config.name, run, begin, None, [*columns, *unfit])
     new = NewRows.read(config, tables["log"], begin)
     reference, vocabularies = ReferenceRows(packed), dict[str, VocabularyRows]()
-    figures = [*columns, *RowJudgement(config.validation, reference, new).figures()]
+    figures = [*columns, *judge_rows(config.drift, reference, new)]
     if len(new):
         with ExitStack() as stack:
             try:
@@ -340,7 +303,7 @@ def compare_rows(
             except DiskError:
                 raise
             except DataError as error:  # of a table of items or users, or of a vector
-                return Validation(config.name, run, begin, None, [*figures, unfit_values(str(error))])
+                return DriftReport(config.name, run, begin, None, [*figures, unfit_values(str(error))])
             names = [*compared.columns, *compared.derived]
             before = reference.encoded("train", names)
             assert before is not None
@@ -352,9 +315,9 @@ def compare_rows(
                 for name, grown in added.manifest.grown.items()
             }
     for name, reason in compared.left_out.items():
-        figures.append(ValidationFigure("psi", name, None, f"not compared: {reason}", None, "off"))
+        figures.append(DriftFigure("psi", name, None, f"not compared: {reason}", None, "off"))
     accepted = all(figure.verdict != "broken" for figure in figures)
-    return Validation(config.name, run, begin, new.end, figures, vocabularies if accepted else {})
+    return DriftReport(config.name, run, begin, new.end, figures, vocabularies if accepted else {})
 
 
 def _pack_aside(config: Config, base: Path, packed: PackedDataset, stack: ExitStack) -> PackedDataset:
@@ -380,7 +343,7 @@ def _compare_features(
     before: EncodedRows,
     now: EncodedRows,
     compared: ComparedFeatures,
-) -> list[ValidationFigure]:
+) -> list[DriftFigure]:
     packed, names = reference.packed, [*compared.columns, *compared.derived]
     # of a day that was packed without its last hours, the same hours are compared
     same_hours = now.shares_hours(before)
@@ -397,7 +360,7 @@ def _compare_features(
         for name in compared.histories
         if later is not None
     ]
-    judgement = FeatureJudgement(config.validation, comparisons, histories, later, packed.schema, same_hours)
+    judgement = FeatureJudgement(config.drift, comparisons, histories, later, packed.schema, same_hours)
     return list(judgement.figures())
 
 

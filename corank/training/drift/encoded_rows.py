@@ -1,12 +1,6 @@
-"""Candidates with their features as a run's encoders give them: of its packed data, or of new rows.
+"""Candidates with their features as a run's encoders give them: a sample of its packed data, and of new rows.
 
 Letters: N candidates.
-
-Rows as they lie packed: a sample of what a run was trained on, and of the rows of a period, by the run's codes.
-
-Letters: N candidates.
-
-Which features of a run are compared with new rows, and why others are not.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +24,7 @@ from corank.features.encoding import MISSING, UNKNOWN, Encoded, Vocabulary
 from corank.features.feature_kind import Side
 from corank.features.operands import with_compared
 from corank.features.schema import Schema
-from corank.training.drift.figure import CodeBins, NumberBins, stability_index
+from corank.training.drift.figure import CodeBins, NumberBins, chance_of_shares, stability_index
 from corank.training.packed_data import packed_location
 from corank.training.run import Run
 
@@ -143,6 +137,10 @@ class FeatureComparison:
     def units(self, rows: EncodedRows) -> int:
         """Count the independent values among rows."""
         return rows.units(self.encoders.schema.side(self.name), self.identifies)
+
+    def chance(self, before: EncodedRows, was: float, rate: float) -> float:
+        """How far a share of earlier rows and one of the new ones may be apart by chance."""
+        return chance_of_shares(was, rate, self.units(before), self.units(self.now))
 
     def missing(self, rows: EncodedRows) -> float | None:
         """The share of candidates without a value; of a number, encoded as a missing one is."""
@@ -377,19 +375,12 @@ class ComparedFeatures:
         for name in dict.fromkeys((*before.features, *now.features)):
             if not any(_is_read(schema, name) for schema in (before, now)):
                 continue
-            reason = _difference(before, now, name)
-            feature = before.features.get(name)
-            if reason is None and feature is not None:
-                if name in before.histories():
-                    group, reason = histories, _unfit_history(before, name)
-                elif feature.as_derived is not None:
-                    group, reason = derived, _unfit_derived(before, name)
-                else:
-                    group, reason = columns, _unfit_column(before, name)
-                if reason is None:
-                    group.append(name)
-            if reason is not None:
+            if reason := _difference(before, now, name) or _unfit(before, name):
                 left_out[name] = reason
+            elif name in before.histories():
+                histories.append(name)
+            else:
+                (columns if before.features[name].as_derived is None else derived).append(name)
         return cls(columns, derived, histories, left_out)
 
 
@@ -405,31 +396,24 @@ def _difference(before: Schema, now: Schema, name: str) -> str | None:
         return "the config has no such feature"
     for part in (name, *sorted(before.needs(name))):
         if before.features[part] != now.features.get(part):
-            return (
-                f"its settings, or those of '{part}', have changed"
-                if part != name
-                else "its settings have changed"
-            )
+            of = "" if part == name else f", or those of '{part}',"
+            return f"its settings{of} have changed"
     return None
 
 
-def _unfit_history(schema: Schema, name: str) -> str | None:
-    return (
-        "its events are lists of the log or of users" if schema.histories()[name].lists is not None else None
-    )
-
-
-def _unfit_derived(schema: Schema, name: str) -> str | None:
-    for feature in with_compared(schema, [schema.derived()[name]]):
-        if feature.as_prior is not None:
-            return "what it counts grows with time"
-        past = {*schema.histories(), *schema.parallels()}
-        if any(schema.history_of(operand) in past for operand in feature.operands):
-            return "it is made of a history's items"
-    return None
-
-
-def _unfit_column(schema: Schema, name: str) -> str | None:
-    if schema.features[name].attribute is not None:
+def _unfit(schema: Schema, name: str) -> str | None:
+    """Why the values of a feature that both schemas have alike cannot be compared."""
+    histories, parallels = schema.histories(), schema.parallels()
+    if name in histories:
+        return "its events are lists of the log or of users" if histories[name].lists is not None else None
+    if schema.features[name].as_derived is not None:
+        for feature in with_compared(schema, [schema.derived()[name]]):
+            if feature.as_prior is not None:
+                return "what it counts grows with time"
+            if any(schema.history_of(operand) in {*histories, *parallels} for operand in feature.operands):
+                return "it is made of a history's items"
+    elif schema.features[name].attribute is not None:
         return "it is made of a history's items"
-    return "it lists what events of a history have" if name in schema.parallels() else None
+    elif name in parallels:
+        return "it lists what events of a history have"
+    return None

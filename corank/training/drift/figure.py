@@ -1,6 +1,4 @@
-"""A figure of new rows with that of the run, and the verdict of a threshold.
-
-The population stability index: how far a distribution is from an earlier one.
+"""A figure of new rows beside that of the run, with the verdict of a threshold; and the population stability index.
 
 PSI = Σ (q − p) ln(q / p) over bins, with shares p then and q now. Below 0.1 counts as stable, above 0.25 as shifted.
 Of samples of n and m independent values of one distribution with B bins it is nearly chi² with B − 1 degrees of
@@ -9,9 +7,9 @@ freedom, times 1/n + 1/m (Yurdakul, 2018). The mean of that, and two standard de
 Letters: N values · B bins.
 """
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -20,14 +18,14 @@ from corank.features.encoding import FIRST_KNOWN, MISSING
 from corank.features.scale import Bucket
 
 FigureKind = Literal["columns", "values", "rows", "levels", "labels", "missing", "new_ids", "psi"]
-"""The key of `validation` whose threshold holds for a figure; `values`, which no packing takes, have none."""
+"""The key of `drift` whose threshold holds for a figure; `values`, which no packing takes, have none."""
 Verdict = Literal["ok", "broken", "few", "off"]
 """`few`: too few rows to judge by, or none of the same hours; `off`: not judged."""
 
 
 @dataclass(frozen=True)
-class ValidationFigure:
-    """One figure of a validation."""
+class DriftFigure:
+    """One figure of new rows, and of the run."""
 
     kind: FigureKind
     name: str
@@ -45,25 +43,40 @@ class ValidationFigure:
         """As plain values."""
         return dict(vars(self))
 
+    @classmethod
+    def judged(
+        cls,
+        kind: FigureKind,
+        name: str,
+        figures: tuple[float | None, float | None],
+        threshold: float | None,
+        excess: float,
+        enough: bool,
+        reason: str,
+    ) -> Self:
+        """A figure with its verdict.
 
-def is_within(factor: float, reference: float, now: float) -> bool:
-    """Whether a figure is at most `factor` times another, and at least as much less."""
-    return reference <= now * factor and now <= reference * factor
+        Args:
+            kind: see above.
+            name: see above.
+            figures: of the run, and of the new rows.
+            threshold: None if it is switched off.
+            excess: what may be as large as the threshold.
+            enough: whether there are rows enough to judge by.
+            reason: what differs if the threshold is broken.
+        """
+        verdict: Verdict = "few" if not enough else "broken"
+        if threshold is None:
+            verdict = "off"
+        elif enough and excess <= threshold:
+            verdict = "ok"
+        return cls(kind, name, *figures, threshold, verdict, reason)
 
 
-def judge(threshold: float | None, holds: Callable[[float], bool], enough: bool = True) -> Verdict:
-    """Give the verdict of a threshold.
-
-    Args:
-        threshold: null if it is switched off.
-        holds: whether the figure keeps it.
-        enough: whether there are rows enough to judge by.
-    """
-    if threshold is None:
-        return "off"
-    if not enough:
-        return "few"
-    return "ok" if holds(threshold) else "broken"
+def times(one: float, other: float) -> float:
+    """How many times the smaller of two figures the larger one is; 1 if both are 0."""
+    small, large = sorted((one, other))
+    return large / small if small else math.inf if large else 1.0
 
 
 FREQUENT = 20

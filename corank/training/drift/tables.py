@@ -1,9 +1,4 @@
-"""The columns of a config's tables, file by file, compared with those that a run was packed from.
-
-Values of new rows that no packing takes, such as a level that the config does not name, or NaN.
-
-The rows of a config's log that a run has not been trained on, counted.
-"""
+"""The tables of new rows as they are: columns compared with those of a run, values that no packing takes, counts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +19,7 @@ from corank.data.validate import find_faults
 from corank.features.log_schema import LEVEL, TIME, ListLog
 from corank.training.checks.log_counts import SPLIT, SplitRows
 from corank.training.config.config import Config
-from corank.training.drift.figure import ValidationFigure, Verdict
+from corank.training.drift.figure import DriftFigure, Verdict
 
 HEAD = 100
 """Values of a file that are encoded to see whether its column is of the run's type."""
@@ -40,9 +35,9 @@ class ColumnComparison:
     features: list[str]
     """Those that both have, of columns."""
 
-    def figures(self) -> list[ValidationFigure]:
+    def figures(self) -> list[DriftFigure]:
         """A figure for each column that differs, of the first file in which it does. Raises DataError."""
-        figures: dict[str, ValidationFigure] = {}
+        figures: dict[str, DriftFigure] = {}
         for key, source in list_inputs(self.config.data, {}).items():
             table = key.removeprefix("data.")
             first: Table | None = None
@@ -65,7 +60,7 @@ class ColumnComparison:
         log = self.config.data.log
         return [log.list, *log.along] if isinstance(log, ListLog) else []
 
-    def _differences(self, table: Table, first: Table, file: str) -> Iterator[ValidationFigure]:
+    def _differences(self, table: Table, first: Table, file: str) -> Iterator[DriftFigure]:
         columns = self.packed.manifest.columns.get(f"data.{table.name}")
         if columns is not None:
             recorded = set(columns)
@@ -84,7 +79,7 @@ class ColumnComparison:
                 yield self._figure(table, column, str(was), str(now), reason)
         yield from self._unfit(table, file)
 
-    def _unfit(self, table: Table, file: str) -> Iterator[ValidationFigure]:
+    def _unfit(self, table: Table, file: str) -> Iterator[DriftFigure]:
         """Columns whose first values the run's encoders cannot take."""
         schema, encoders = self.packed.schema, self.packed.encoders
         for name in self.features:
@@ -103,20 +98,20 @@ class ColumnComparison:
                 reason = f"{file}: {error}; write it as the run's table had it"
                 yield self._figure(table, column, str(kind), str(table.types[column]), reason)
 
-    def _figure(self, table: Table, column: str, before: str, now: str, reason: str) -> ValidationFigure:
-        verdict: Verdict = "broken" if self.config.validation.columns else "off"
+    def _figure(self, table: Table, column: str, before: str, now: str, reason: str) -> DriftFigure:
+        verdict: Verdict = "broken" if self.config.drift.columns else "off"
         text = f"data.{table.name}: column '{column}': {reason}"
-        return ValidationFigure("columns", f"{table.name}.{column}", before, now, None, verdict, text)
+        return DriftFigure("columns", f"{table.name}.{column}", before, now, None, verdict, text)
 
 
-def unfit_values(reason: str) -> ValidationFigure:
+def unfit_values(reason: str) -> DriftFigure:
     """Make the figure of values that cannot be packed; the reason names column, value and row."""
-    return ValidationFigure("values", "tables", "fit", "unfit", None, "broken", reason)
+    return DriftFigure("values", "tables", "fit", "unfit", None, "broken", reason)
 
 
 def check_new_values(
     config: Config, log: Table, sources: Mapping[str, Source], begin: int
-) -> Iterator[ValidationFigure]:
+) -> Iterator[DriftFigure]:
     """Yield a figure for each rule that the new training rows of the log break; of each the first row is named.
 
     Args:
@@ -138,7 +133,7 @@ def check_new_values(
         yield unfit_values(str(error))
 
 
-def _check_nulls(log: Table, rows: Table, config: Config) -> Iterator[ValidationFigure]:
+def _check_nulls(log: Table, rows: Table, config: Config) -> Iterator[DriftFigure]:
     """Yield a figure for each column that identifies a candidate and is null in new rows, or in any the time."""
     keys = identifying_columns(config.data)
     counts = rows.collect(rows.frame.select(pl.col(key).null_count() for key in keys)).row(0, named=True)

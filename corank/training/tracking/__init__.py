@@ -1,1 +1,1 @@
-"""Callbacks that record trainings elsewhere: TensorBoard."""
+"""Callbacks that write trainings to experiment trackers."""

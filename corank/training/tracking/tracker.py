@@ -1,8 +1,6 @@
 """Trackers: callbacks that write trainings to an experiment tracker, one run of the tracker for each run of corank.
 
-Records written to a tracker in a thread of their own: neither its delays nor its failures stall a training.
-
-Callbacks by name, as in `corank train --track`.
+Records are written in a thread of their own: neither a tracker's delays nor its failures stall a training.
 """
 
 import json

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.state_dict_loader import load as load_by_torch
@@ -74,7 +73,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 @pytest.mark.parametrize("before", COUNTS)
-@pytest.mark.parametrize("after", [1, 2, 3, 4])
+@pytest.mark.parametrize("after", [1, 3])
 def test_what_one_number_of_ranks_wrote_another_reads(written: Path, before: str, after: int) -> None:
     location = CheckpointLocation(written / before, "sharded")
     for rank in range(after):
@@ -87,31 +86,6 @@ def test_what_one_number_of_ranks_wrote_another_reads(written: Path, before: str
             rows = TableRows(table.rows, buckets)
             assert same(checkpoint.take(name, rows), table.take(buckets)[: rows.size])
             assert checkpoint.shape(name) == ROWS[name] and checkpoint.dtype(name) == table.dtype
-
-
-@pytest.mark.parametrize("name", ["sharded", "changed", "replicated"])
-@pytest.mark.parametrize("ranks", ["two", "four"])
-def test_one_process_reads_the_whole(written: Path, ranks: str, name: str) -> None:
-    """`changed` was written while its tensors changed, `replicated` by ranks that have all rows each."""
-    checkpoint = CheckpointLocation(written / ranks, name).load()
-    for tensor, expected in whole_tensors().items():
-        assert same(checkpoint.whole(tensor), expected)
-        assert same(
-            torch.cat(list(checkpoint.pieces(tensor))) if expected.dim() else checkpoint.whole(tensor),
-            expected,
-        )
-
-
-@pytest.mark.parametrize("ranks", ["two", "four"])
-def test_replicated_tables_are_written_as_sharded_ones(written: Path, ranks: str) -> None:
-    files = [
-        sorted((written / ranks / name).glob("*/*.safetensors"), key=lambda path: path.name)
-        for name in ("changed", "replicated")
-    ]
-    assert len(files[0]) == COUNTS[ranks]
-    for a, b in zip(*files, strict=True):
-        one, other = load_file(a), load_file(b)
-        assert one.keys() == other.keys() and all(same(tensor, other[name]) for name, tensor in one.items())
 
 
 def test_a_rank_maps_the_files_of_its_buckets_alone(written: Path, tmp_path: Path) -> None:
@@ -194,16 +168,6 @@ def test_a_full_disk_of_one_rank_is_told_and_leaves_the_checkpoint_before(writte
     assert CheckpointLocation(written / "four", "sharded").load().facts == facts_of(8)
 
 
-def test_what_was_there_before_is_removed(written: Path) -> None:
-    """Of `sharded`, written twice to its end, the older files are gone, and those of one process."""
-    assert not (written / "two" / "sharded.safetensors").exists()
-    facts = {json.loads(path.read_text())["content"] for path in (written / "two" / "changed").glob("*.json")}
-    assert {path.name for path in (written / "two" / "changed").iterdir()} == {"manifest.json", *facts}
-    assert (
-        len(list((written / "two" / "sharded").iterdir())) == 3
-    )  # with the files of the rank that was killed
-
-
 def test_one_process_replaces_what_several_wrote(copied: Path) -> None:
     location = CheckpointLocation(copied.parent, "latest")
     assert location.exists and location.path == copied
@@ -262,27 +226,18 @@ def test_a_missing_file_is_refused(copied: Path) -> None:
 
 EDITS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "path": (lambda m: m.update(content="../../x"), "content"),
-    "absolute": (lambda m: m.update(content="/etc"), "content"),
     "format": (lambda m: m.update(format=2), "format"),
     "more ranks": (lambda m: m.update(ranks=3), "files: 'shard-00000-of-00002.safetensors' is missing"),
-    "no ranks": (lambda m: m.update(ranks=0), "ranks"),
-    "many ranks": (lambda m: m.update(ranks=10**9), "ranks"),
     "foreign file": (lambda m: m["files"].update({"../x": m["files"][SHARD]}), "files: '../x' is missing"),
     "no file": (lambda m: m["files"].pop(SHARD), "files"),
     "size": (lambda m: m["files"][SHARD].update(bytes=1), f"{SHARD}: does not match its size and checksum"),
-    "checksum": (lambda m: m["files"][SHARD].update(sha256="0" * 64), f"{SHARD}: does not match"),
     "no checksum": (lambda m: m["files"][SHARD].update(sha256="x"), "sha256"),
     "type": (lambda m: m["tensors"]["model.scale"].update(dtype="object"), "dtype"),
     "other type": (lambda m: m["tensors"]["model.scale"].update(dtype="int32"), "model.scale: expected"),
     "shape": (lambda m: m["tensors"]["average.seen.16"].update(shape=[600]), "average.seen.16: expected"),
-    "negative": (lambda m: m["tensors"]["average.seen.16"].update(shape=[-1]), "shape"),
     "huge": (lambda m: m["tensors"]["average.seen.16"].update(shape=[10**30]), "shape"),
     "no rows": (lambda m: m["tensors"]["average.seen.16"].update(shape=[]), "called a table and has no rows"),
-    "no table": (lambda m: m["tensors"]["average.seen.16"].update(table=False), "average.seen.16: expected"),
-    "table": (lambda m: m["tensors"]["model.none"].update(table=True), "model.none: expected"),
-    "absent": (lambda m: m["tensors"].pop("model.scale"), "model.scale: expected none"),
     "more": (lambda m: m["tensors"].update(x=m["tensors"]["model.scale"]), "found none"),
-    "unknown key": (lambda m: m.update(colour="red"), "colour"),
     "facts": (lambda m: m.update(facts=3), "facts"),
 }
 

@@ -1,17 +1,15 @@
 """Tables in parts: the same rows, however many parts there are and whoever takes them."""
 
-from itertools import pairwise
-
 import pytest
 import torch
 from torch import Tensor
 
 from corank.distributed.ranks import BUCKETS, RowShards
 from corank.training.checkpoints import checkpoint as split_table
-from corank.training.checkpoints.checkpoint import ALL_BUCKETS, SplitTable, TablePart, TableRows
+from corank.training.checkpoints.checkpoint import ALL_BUCKETS, SplitTable, TablePart
 
-ROWS = [1, 3, 255, 256, 257, 300, 512, 1000, 1281]
-SHAPES: list[tuple[int, ...]] = [(), (3,), (2, 2)]
+ROWS = [1, 255, 256, 257, 1281]
+SHAPES: list[tuple[int, ...]] = [(), (3,)]
 
 
 def truth(rows: int, inner: tuple[int, ...] = (3,)) -> Tensor:
@@ -34,24 +32,14 @@ def cut(table: SplitTable, ranks: int) -> SplitTable:
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("inner", SHAPES, ids=str)
 def test_a_table_in_parts_is_the_table(rows: int, inner: tuple[int, ...]) -> None:
-    for ranks in (1, 2, 3, 4, 7, 32, 200):
+    for ranks in (1, 2, 7, 200):
         table = cut(whole(rows, inner), ranks)
         assert table.shape == (rows, *inner)
         assert torch.equal(table.whole(), truth(rows, inner))
         assert torch.equal(torch.cat(list(table.pieces())), truth(rows, inner))
 
 
-@pytest.mark.parametrize("rows", ROWS)
-def test_each_row_lies_where_the_ranks_look_for_it(rows: int) -> None:
-    for ranks in (1, 2, 5):
-        shards, table = RowShards(rows, ranks), whole(rows)
-        laid_out = torch.cat([table.take(shards.buckets(rank)) for rank in range(ranks)])
-        places = shards.positions(torch.arange(rows, dtype=torch.int32).numpy())
-        assert torch.equal(laid_out[torch.from_numpy(places).long()], truth(rows))
-        assert laid_out.count_nonzero() == truth(rows).count_nonzero()  # the rest stands for no row
-
-
-@pytest.mark.parametrize(("before", "after"), [*pairwise([1, 2, 4, 1, 4, 2, 1]), (3, 5), (32, 7)])
+@pytest.mark.parametrize(("before", "after"), [(1, 4), (4, 1), (3, 5), (32, 7)])
 def test_parts_of_one_number_of_ranks_are_read_at_another(before: int, after: int) -> None:
     table = cut(whole(700), before)
     for rank in range(after):
@@ -80,9 +68,3 @@ def test_a_whole_table_is_not_copied() -> None:
     table = whole(300)
     assert table.whole().data_ptr() == table.parts[0].values.data_ptr()
     assert next(table.pieces()).data_ptr() == table.parts[0].values.data_ptr()
-
-
-def test_the_size_of_what_a_tensor_holds() -> None:
-    assert TableRows(300).whole and TableRows(300).size == 300
-    assert not TableRows(300, range(10)).whole and TableRows(300, range(10)).size == 20
-    assert TableRows(300, range(0)).size == 0 and whole(300).take(range(0)).shape == (0, 3)

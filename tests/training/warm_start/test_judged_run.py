@@ -126,21 +126,3 @@ def test_a_run_that_cannot_be_judged_is_refused(folder: Path, tmp_path: Path) ->
         DataError, match=r"--margin: expected NUMBER or METRIC=NUMBER, 0 or more; received '-1'"
     ):
         corank.compare(folder / "run", folder / "less", margin=-1)
-
-
-def test_packed_data_that_go_on_from_those_of_the_run_keep_its_scales(tmp_path: Path) -> None:
-    """Pack and train day by day with features of all kinds, one less in the first run than in the second."""
-    config, packed = simulated_world() / "config.yaml", f"packed={tmp_path / 'packed'}"
-    first = trained_run(config, tmp_path / "first", FIRST, packed, "features.city=null")
-    corank.pack(config, [FIRST, packed])
-    corank.pack(config, [LATER, packed], continue_from=tmp_path / "packed")
-    second = trained_run(config, tmp_path / "second", LATER, packed, continue_from=first.folder)
-    assert second.origin is not None and not [part for part in second.origin.parts if part.part == "scale"]
-    assert {part.name for part in second.origin.parts if part.state == "fresh"} == {
-        "city",
-        "",
-    }  # and calibrators
-    document = corank.compare(first.folder, second.folder).document
-    assert document["on"] == str(second.packed().folder) and document["lost"] == {"a": {}, "b": {}}
-    own = predict_run(first, "test")
-    assert not differing(own, predict_run(first, "test", on=second.packed().folder))

@@ -17,7 +17,6 @@ from corank.training.trainer import Trainer
 from tests.support.interruptions import Interrupting, StoppedError, same
 from tests.support.shared import shared, small_world
 from tests.support.simulated_runs import trained_run
-from tests.support.split_runs import split_run
 from tests.support.two_days import begin_from, second_day
 
 pytestmark = pytest.mark.slow
@@ -107,14 +106,6 @@ def test_nothing_to_learn_leaves_all_weights_and_states(case: str, tmp_path: Pat
     assert document == corank.evaluate(first.folder, bootstrap=False).document
 
 
-def test_no_epochs_without_weights_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"train\.epochs: 0 trains nothing; write 1 or more, or .* --from RUN"
-    ):
-        trained_run(small_world() / "config.yaml", tmp_path / "run", "train.epochs=0")
-    assert not (tmp_path / "run" / "run.json").exists()
-
-
 def test_an_interrupted_training_ends_as_an_unbroken_one(tmp_path: Path) -> None:
     config, overrides = (
         small_world() / "config.yaml",
@@ -152,6 +143,10 @@ def test_a_run_that_has_not_ended_or_is_the_same_is_refused(tmp_path: Path) -> N
         corank.train(config, HARD, folder=folder, continue_from=folder, overwrite=True)
     with pytest.raises(CheckpointError, match="not a run"):
         corank.train(config, HARD, folder=tmp_path / "new", continue_from=tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"train\.epochs: 0 trains nothing; write 1 or more, or .* --from RUN"
+    ):
+        corank.train(config, ["train.epochs=0"], folder=tmp_path / "new")
     assert not (tmp_path / "new" / "run.json").exists()
 
 
@@ -170,17 +165,6 @@ def test_the_epoch_that_early_stopping_kept_is_carried(tmp_path: Path) -> None:
         Checkpoint(dict(trainer.model.state_dict()), {}),
     )
     assert trainer.progress.step == first.latest.load().facts["progress"]["step"]
-
-
-def test_checkpoints_of_several_ranks_are_read(tmp_path: Path) -> None:
-    first = first_day("joint")
-    split_run(first, tmp_path / "split", 3)
-    states = [
-        state(begin_from(Run.open(folder), Run(tmp_path / "new", first.config, first.base), first.packed()))
-        for folder in (first.folder, tmp_path / "split")
-    ]
-    require_equal(*states)
-    require_equal(states[0], first.latest.load())
 
 
 def test_the_seed_goes_on(tmp_path: Path) -> None:

@@ -94,14 +94,6 @@ def test_known_shares_are_those_of_a_slow_count(config: Path) -> None:
     assert facts(document, "author")["known"]["test"]["candidates"] == 1
 
 
-def test_missing_rates_count_candidates(config: Path) -> None:
-    document = corank.check(config).document()
-    assert facts(document, "price")["missing"] == {"train": 0, "valid": 0, "test": 1}
-    assert facts(document, "city")["missing"]["train"] == 0
-    # users 70 to 79 are asked for in none of the splits but have a row; 30 to 69 have a city
-    assert facts(document, "city")["missing"]["test"] == 0
-
-
 @pytest.mark.parametrize("stored", ["list", "array", "file", "logged"])
 def test_a_vector_of_zeros_is_missing(config: Path, stored: str) -> None:
     """So is one that a file of vectors lacks. Half of the items have one, and a quarter have zeros."""
@@ -127,16 +119,6 @@ def test_a_vector_of_zeros_is_missing(config: Path, stored: str) -> None:
     assert profile["missing"] == {"train": 0.5, "valid": 0.5, "test": 0.5}
 
 
-def test_requests_by_candidates_and_clicks(config: Path) -> None:
-    profile = corank.check(config).document()["profile"]
-    assert profile["requests"]["train"] == {
-        "candidates": {"5": 40},
-        "positives": {"click": {"1": 40}},
-        "ordered": {"click": 40},
-    }
-    assert profile["unread"] == {"train": 0, "valid": 0, "test": 0}
-
-
 def test_candidates_of_a_level_that_no_loss_takes_are_unread(config: Path) -> None:
     log = pl.read_parquet(config.parent / "log.parquet")
     level = pl.when(pl.col("is_click") == 1).then(pl.lit("exposed")).otherwise(pl.lit("ranked"))
@@ -159,28 +141,6 @@ def test_advice_names_what_decides(config: Path) -> None:
     ):
         assert expected in advice
     assert "author" not in advice and "city" not in advice
-
-
-def test_advice_leaves_out_what_is_declared(config: Path) -> None:
-    prior = "features.ctr={kind: prior, by: [item_id], label: click, every: 10m}"
-    advice = corank.check(config, [prior]).profile.advice
-    assert any("add vectors of their content" in line for line in advice)
-
-
-def test_a_log_in_which_training_knows_all_gets_no_advice(config: Path) -> None:
-    folder = config.parent
-    log = pl.read_parquet(folder / "log.parquet")
-    known = log.with_columns(pl.col("item_id") % 20, pl.col("user_id") % 40, session=pl.col("user_id") % 3)
-    known.write_parquet(folder / "log.parquet")
-    users = pl.DataFrame({"user_id": range(40), "city": [n % 3 for n in range(40)]})
-    users.write_parquet(folder / "users.parquet")
-    items = pl.read_parquet(folder / "items.parquet").with_columns(
-        language=pl.col("author").cast(pl.String), price=pl.lit(1.0)
-    )
-    items.write_parquet(folder / "items.parquet")
-    advice = corank.check(config).profile.advice
-    assert [line for line in advice if not line.startswith(("price:", "no "))] == []
-    assert advice  # a price that is always the same
 
 
 def test_the_command_prints_tables_and_json(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,16 @@
 """Resamples of users: what is drawn, and that one pass gives what resample by resample gives."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from corank.core.types import Doubles
 from corank.metrics.intervals import draw_counts, replicates
-from corank.metrics.measure import BINS, Measure
-from corank.metrics.point import PairedDifference, auc, ece, gauc, logloss
+from corank.metrics.measure import BINS, Measure, RatioMeasure
+from corank.metrics.point import PairedDifference, auc, ece, gauc, logloss, pcoc
+from tests.support.scored_requests import bounds
 
 
 def one_by_one(measure: Measure, seed: int = 0, count: int = 40) -> Doubles:
@@ -35,7 +39,7 @@ def measures(rows: int, people: int, seed: int) -> list[Measure]:
     ]
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, 3])
 def test_all_resamples_at_once_are_those_one_by_one(seed: int) -> None:
     for measure in measures(rows=60 * 4**seed // 4 + 1, people=1 + seed * 7, seed=seed):
         resamples = replicates(measure, seed, 40)
@@ -66,7 +70,38 @@ def test_a_user_is_drawn_alike_among_any_others() -> None:
     assert np.array_equal(longer[:, :200], draw_counts(some, count=200))
 
 
-def test_nothing_to_resample() -> None:
-    empty = np.array([], dtype=np.int64)
-    for metric in (auc, gauc):
-        assert np.isnan(replicates(metric(empty, np.array([]), empty))).all()
+def test_a_row_counts_as_often_as_its_user_is_drawn() -> None:
+    rng = np.random.default_rng(4)
+    user, score = rng.integers(6, size=120), rng.integers(30, size=120) / 30
+    label = (rng.random(120) < score).astype(np.int8)
+    drawn = np.array([0, 1, 3, 0, 2, 1])
+    repeated = np.repeat(np.arange(120), drawn[user])
+    for metric in (auc, gauc, logloss, pcoc, ece):
+        measure = metric(user, score, label)
+        resampled = metric(user[repeated], score[repeated], label[repeated])
+        assert measure.value(drawn[measure.user].astype(float)) == pytest.approx(resampled.value(), abs=1e-12)
+
+
+def test_interval_of_a_mean_is_that_of_theory() -> None:
+    """Of 400 users with a prediction each: the error of their mean is its standard deviation / √400."""
+    p = np.random.default_rng(1).random(400)
+    low, high = bounds(RatioMeasure.of(np.arange(400), p, np.ones(400), n=400), count=20_000)
+    assert low < p.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 * p.std() / 20, rel=0.02)
+
+
+def test_measures_of_shards_merge_to_those_of_all_rows() -> None:
+    rng = np.random.default_rng(3)
+    user, label = rng.integers(12, size=400), rng.integers(-1, 2, size=400)
+    score, other, weight = rng.random(400).round(2), rng.random(400), rng.random(400) + 0.1
+
+    def all_of(rows: NDArray[np.bool_]) -> list[Any]:
+        columns = user[rows], score[rows], label[rows], weight[rows]
+        one, two = auc(*columns), auc(user[rows], other[rows], label[rows], weight[rows])
+        return [one, gauc(*columns), logloss(*columns), ece(*columns), PairedDifference(one, two)]
+
+    shards = [all_of(user % 3 == shard) for shard in range(3)]
+    for whole, *parts in zip(all_of(user >= 0), *shards, strict=True):
+        merged = type(whole).merge(parts)
+        assert (merged.value(), merged.n) == (pytest.approx(whole.value(), abs=1e-12), whole.n)
+        assert replicates(merged) == pytest.approx(replicates(whole), abs=1e-9)

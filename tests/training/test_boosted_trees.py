@@ -1,38 +1,53 @@
-"""Trees as a stage: what they learn of, what serves them, what brings them along, and what is refused."""
+"""Boosted trees: their arrays, as a stage that is trained, served and carried over, and as teachers."""
 
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import polars as pl
 import pytest
 import torch
+from onnx import TensorProto, checker, helper
 from safetensors import safe_open
 from scipy.special import expit
 from torch import Tensor
 
 import corank
-from corank.analysis.evaluated_run import predict_run
 from corank.analysis.logged_request import logged_request
 from corank.core.errors import CheckpointError, ConfigError, DataError
 from corank.core.objects import ObjectUrl
+from corank.core.types import Floats
 from corank.distributed.process_group import join_ranks
 from corank.distributed.ranks import Ranks
 from corank.evaluation.predict import predict_split
+from corank.features.feature_kind import ColumnFeature
 from corank.features.input_layout import Layout
+from corank.features.kinds.id import IdFeature
+from corank.features.kinds.number import NumberFeature
 from corank.features.schema import PLACEMENTS, Schema
 from corank.metrics.point import auc
 from corank.models.pairs import RequestPairs
+from corank.models.settings.trees import BoostingSettings, TreesSettings
 from corank.models.stage_io import StageInputs
-from corank.models.trees import Trees
+from corank.models.trees import Trees, ensemble_attributes
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
-from corank.training.boosted_trees import fit_stage_trees
-from corank.training.checkpoints.checkpoint import load
+from corank.training.boosted_trees import (
+    ONE_CATEGORY,
+    LabelledRows,
+    fit_scores,
+    fit_stage_trees,
+    grow_trees,
+    read_trees,
+)
+from corank.training.checkpoints.checkpoint import Checkpoint, load
 from corank.training.config.config_file import read
-from corank.training.run import Run
+from corank.training.config.settings import TreeTeacherSettings
+from corank.training.run import TREES, Run
 from corank.training.train import train_run
 from tests.support.boosted_runs import GROWN, LOSSES, PRERANK, RANK, grown_run
 from tests.support.configs import TEXT, refused
@@ -43,6 +58,107 @@ from tests.support.ranks import fork_ranks
 from tests.support.service import running_service
 from tests.support.shared import copy_run
 from tests.support.simulated_runs import trained_run
+
+LEAVES, COUNT, CATEGORICAL = 24, 30, [1, 3]
+COLUMNS = 5
+
+
+def random_rows(seed: int, count: int = 4000) -> LabelledRows:
+    """Numbers, some of which are close together, and codes; the label depends on both."""
+    rng = np.random.default_rng(seed)
+    values = rng.standard_normal((count, COLUMNS)).astype(np.float32)
+    values[:, 1] = rng.integers(0, 30, count)
+    values[:, 3] = rng.integers(0, 3, count)
+    values[:, 4] = np.round(values[:, 4], 1)
+    z = values[:, 0] + np.sin(values[:, 1]) * 2 + values[:, 3] * values[:, 4] + values[:, 2] ** 2
+    return LabelledRows(
+        values,
+        (z + rng.standard_normal(count) > 1).astype(np.int8),
+        rng.uniform(0.5, 2, count).astype(np.float32),
+    )
+
+
+def boosted(rows: LabelledRows, **changes: int) -> Any:
+    settings = BoostingSettings.model_validate(
+        {"trees": COUNT, "leaves": LEAVES, "min_rows": 5, "columns": 1} | changes
+    )
+    return grow_trees(rows, CATEGORICAL, settings, 3, "a test", ONE_CATEGORY)
+
+
+def network_of(booster: Any, trees: int = COUNT) -> Trees:
+    features: dict[str, ColumnFeature] = {"a": IdFeature(side="user", kind="id", dim=1)}
+    features |= {n: NumberFeature(side="user", kind="number") for n in "bcde"}
+    settings = TreesSettings(name="rank", keep=1, trees=trees, leaves=LEAVES)
+    network = Trees(settings, Layout(Schema(features), {"a": 10}))
+    assert len(network.read) == COLUMNS
+    arrays = read_trees(booster, trees, LEAVES)
+    for name, array in vars(arrays).items():
+        network.get_buffer(name).copy_(torch.from_numpy(array)[None])
+    network.categorical[CATEGORICAL] = 1
+    return network
+
+
+def by_onnx(network: Trees, values: Floats) -> Floats:
+    attributes: Any = ensemble_attributes(network.arrays(0), network.categorical.numpy() > 0)
+    node = helper.make_node("TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml", **attributes)
+    inputs = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, COLUMNS])
+    wanted = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])
+    graph = helper.make_graph([node], "trees", [inputs], [wanted])
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", 3)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    checker.check_model(model)
+    return np.asarray(onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": values})[0])[
+        :, 0
+    ]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_arrays_give_what_lightgbm_gives(seed: int) -> None:
+    booster, other = boosted(random_rows(seed)), random_rows(seed + 100)
+    network = network_of(booster)
+    used = np.unique(network.column[0][network.left[0] != network.right[0]])
+    assert set(CATEGORICAL) < set(used.tolist()), "trees split by categories and by numbers"
+    values = np.concatenate((random_rows(seed).values, other.values))
+    values[-5:, 1] = 40  # a code that was not there
+    # at each bound itself, and next to it
+    bound = network.threshold[0][:, 0].numpy()
+    edges = np.repeat(values[: 3 * COUNT], 1, axis=0)
+    for shift, some in zip((-np.inf, 0, np.inf), np.split(edges, 3), strict=True):
+        column = network.column[0][:, 0].long().numpy()
+        some[np.arange(COUNT), column] = bound if shift == 0 else np.nextafter(bound, np.float32(shift))
+    values = np.concatenate((values, edges))
+    expected = booster.predict(values, raw_score=True)
+    sums = network._sum_leaves(0, torch.from_numpy(values)).numpy()
+    np.testing.assert_allclose(sums, expected, atol=2e-6)
+    np.testing.assert_allclose(by_onnx(network, values), expected, atol=2e-6)
+
+
+def test_trees_of_one_leaf_and_room_for_more(seed: int = 0) -> None:
+    rows = random_rows(seed, 300)
+    booster = boosted(rows, min_rows=200, trees=2)
+    network, expected = network_of(booster, trees=4), booster.predict(rows.values, raw_score=True)
+    assert np.ptp(expected) == 0
+    for sums in (
+        network._sum_leaves(0, torch.from_numpy(rows.values)).numpy(),
+        by_onnx(network, rows.values),
+    ):
+        np.testing.assert_allclose(sums, expected, atol=1e-6)
+
+
+def test_validation_chooses_the_number_of_trees() -> None:
+    rows, valid = random_rows(0, 500), random_rows(1, 500)
+    settings = BoostingSettings(trees=300, leaves=LEAVES, min_rows=2, columns=1, lr=0.5)
+    booster = grow_trees(rows, CATEGORICAL, settings, 0, "a test", ONE_CATEGORY, valid, 5)
+    arrays = read_trees(booster, 300, LEAVES)
+    kept = int(arrays.value.any(1).sum())
+    assert kept == booster.best_iteration < 100
+
+    def entropy(count: int) -> float:
+        z = booster.predict(valid.values, raw_score=True, num_iteration=count)
+        loss = np.logaddexp(0, z) - valid.label * z
+        return float(np.average(loss, weights=valid.weight))
+
+    assert entropy(kept) == min(entropy(n) for n in range(1, booster.current_iteration() + 1))
 
 
 @pytest.fixture(scope="module")
@@ -65,16 +181,6 @@ def same(one: Run, other: Run) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_they_order_rows_that_they_never_saw(world: Path, tmp_path: Path) -> None:
-    run = trained_run(world / "config.yaml", tmp_path / "run", *GROWN)
-    predictions = predict_split(run.model(run.packed())[0], run.packed(), "test")
-    user = np.repeat(predictions.requests.user, np.diff(predictions.requests.start))
-    rows, label = predictions.exposed, predictions.labels["click"]
-    assert (auc(user[rows], predictions.logits["rank"]["click"][rows], label[rows]).value() or 0) > 0.6
-    kept = int(trees_of(run)["value"].any(2).sum())
-    assert 1 <= kept < 40, "validation chose fewer"
-
-
 @pytest.fixture(scope="module")
 def bundle(grown: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("grown") / "bundle"
@@ -86,21 +192,6 @@ def test_a_service_scores_as_the_run_does(grown: Run, bundle: Path, tmp_path: Pa
     with running_service(str(bundle), tmp_path / "cache") as (url, _):
         agreement = parity(grown, url, 10)
     assert agreement["requests"] == 10 and agreement["scores"] > 100 and agreement["largest"] <= TOLERANCE
-
-
-def test_a_bundle_scores_as_the_run_does(grown: Run, bundle: Path) -> None:
-    funnel, packed = Funnel.open(bundle), grown.packed()
-    model, calibrators = grown.model(packed)
-    theirs = predict_split(model, packed, "test")
-    start = theirs.requests.start
-    for n in range(len(start) - 1):
-        request = logged_request(grown, "test", n)
-        part = theirs.logits["rank"]["click"][start[n] : start[n + 1]]
-        np.testing.assert_allclose(funnel.logits(Request.parse(request))["rank"]["click"], part, atol=1e-5)
-        score = calibrators["rank"]["click"].apply(part.astype(float))
-        ids = [c["id"] if isinstance(c, dict) else c for c in request["candidates"]]
-        for item in funnel.rank(Request.parse(request))["items"]:
-            assert item["score"] == pytest.approx(score[ids.index(item["id"])], abs=1e-5)
 
 
 def test_how_a_mean_of_ones_is_rounded_changes_no_score(grown: Run) -> None:
@@ -128,32 +219,6 @@ def test_how_a_mean_of_ones_is_rounded_changes_no_score(grown: Run) -> None:
     assert not torch.equal(score(0), score(1))
 
 
-def test_it_is_compared_with_a_network(grown: Run, small_world: Path, tmp_path: Path) -> None:
-    network = trained_run(small_world / "config.yaml", tmp_path / "network", "train.epochs=1")
-    differences = corank.compare(network.folder, grown.folder).tables["differences"]
-    assert not differences.filter(pl.col("stage") == "rank", pl.col("metric") == "auc").is_empty()
-
-
-@pytest.mark.parametrize("mode", ["alternate", "separate"])
-def test_what_trains_the_others_changes_no_tree(
-    grown: Run, small_world: Path, tmp_path: Path, mode: str
-) -> None:
-    config = small_world / "config.yaml"
-    changes = [f"train.mode={mode}", "train.average=0.9", "train.precision=bf16"]
-    run = trained_run(config, tmp_path / "run", *GROWN, *changes)
-    assert same(run, grown)
-
-
-def test_an_interrupted_training_goes_on_with_the_same_trees(
-    grown: Run, small_world: Path, tmp_path: Path
-) -> None:
-    config, folder = small_world / "config.yaml", tmp_path / "run"
-    with pytest.raises(StoppedError):
-        corank.train(config, [*GROWN, "train.checkpoint_every=2"], folder=folder, callbacks=[Interrupting(1)])
-    resumed = trained_run(config, folder, *GROWN, "train.checkpoint_every=2", resume=True)
-    assert same(resumed, grown)
-
-
 def test_a_training_that_goes_on_grows_trees_anew(grown: Run, small_world: Path, tmp_path: Path) -> None:
     config, fewer = small_world / "config.yaml", [*GROWN, "stages.1.min_rows=40"]
     run = trained_run(config, tmp_path / "on", *fewer, continue_from=grown.folder)
@@ -165,19 +230,6 @@ def test_a_training_that_goes_on_grows_trees_anew(grown: Run, small_world: Path,
     assert codes[first : first + packed.encoders.sizes["item_id"], 0].tolist() == list(
         range(packed.encoders.sizes["item_id"])
     )
-
-
-def test_a_packing_of_other_codes_gives_the_same_scores(small_world: Path, tmp_path: Path) -> None:
-    config, plain = small_world / "config.yaml", "features.category_clicks=null"
-    test = "test: 2026-03-09..2026-03-11"
-    first = f"data.split={{train: 2026-03-01..2026-03-06, valid: 2026-03-06..2026-03-07, {test}}}"
-    longer = f"data.split={{train: 2026-03-01..2026-03-08, valid: 2026-03-08..2026-03-09, {test}}}"
-    run = trained_run(config, tmp_path / "run", *GROWN, first, plain, f"packed={tmp_path / 'first'}")
-    corank.pack(config, [longer, plain, f"packed={tmp_path / 'longer'}"])
-    own, judged = predict_run(run, "test"), predict_run(run, "test", on=tmp_path / "longer")
-    assert own.packed.codes != judged.packed.codes
-    ours, theirs = (prediction.predictions.logits["rank"]["click"] for prediction in (own, judged))
-    np.testing.assert_allclose(expit(ours), expit(theirs), atol=1e-6)
 
 
 def test_a_later_network_may_see_them(small_world: Path, tmp_path: Path) -> None:
@@ -211,11 +263,8 @@ def test_a_later_network_may_see_them(small_world: Path, tmp_path: Path) -> None
             lambda tensor: tensor.fill_(999),
             r"column: node 0 of tree 0 of label 0 is no node of a tree",
         ),
-        ("column", lambda tensor: tensor[0, 3].fill_(-1), r"column: node 0 of tree 3"),
         ("left", lambda tensor: tensor[0, 1, 0].fill_(0), r"left: node 0 of tree 1"),
-        ("left", lambda tensor: tensor[0, 1, 0].fill_(7), r"left: node 0 of tree 1"),
         ("right", lambda tensor: tensor[0, 2, 1].fill_(-9), r"right: node 1 of tree 2"),
-        ("right", lambda tensor: tensor[0, 2, :2].fill_(5), r"right: node 5 of tree 2"),
         ("threshold", lambda tensor: tensor[0, 0, 0].fill_(float("nan")), r"threshold: holds nan"),
         ("value", lambda tensor: tensor[0, 0, 0].fill_(float("inf")), r"value: holds inf"),
     ],
@@ -271,12 +320,10 @@ SERVED = "stages.1={name: rank, model: trees, cuts: [preranked], keep: 10, label
             "train.rank: no optimiser trains 'rank', which is fitted before; drop it",
         ),
         (["stages.1.embeddings=shared"], "stages.1.embeddings"),
-        (["stages.1.trees=0"], "stages.1.trees"),
         (
             ["stages.1.dropout=0.1"],
             "stages.1: dropout has no effect on trees, which are fitted whole; drop it",
         ),
-        (["stages.1.labels=[buy]"], "stages.1.labels"),
     ],
 )
 def test_bad_settings_are_refused(tmp_path: Path, changes: list[str], told: str) -> None:
@@ -308,7 +355,6 @@ def train_together(run: Run) -> None:
         train_run(run, run.packed(), ranks=ranks)
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("tables", ["sharded", "replicated"])
 def test_ranks_that_train_together_have_the_same_trees(
     grown: Run, small_world: Path, tmp_path: Path, tables: str
@@ -323,3 +369,77 @@ def test_ranks_that_train_together_have_the_same_trees(
         finished.trained(finished.packed()).whole("tables.rank.weights.16") for finished in (run, grown)
     )
     assert torch.equal(ours, theirs)
+
+
+TEACHER = TreeTeacherSettings(name="trees", trees=8, min_rows=5, folds=2)
+LESSONS = (
+    "losses=[{kind: click, stage: rank}, {kind: click, stage: prerank}, "
+    "{kind: distill, teacher: trees, student: rank, on: [exposed]}]"
+)
+TAUGHT = ["tree_teachers=[{name: trees, trees: 8, min_rows: 5, folds: 2}]", LESSONS]
+TAUGHT += ["train.epochs=1", "train.requests=16", "train.checkpoint_every=2"]
+
+
+@pytest.fixture(scope="module")
+def taught(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return trained_run(small_world / "config.yaml", tmp_path_factory.mktemp("taught"), *TAUGHT)
+
+
+def test_a_candidate_is_scored_by_trees_that_did_not_see_its_request(taught: Run) -> None:
+    packed = taught.packed()
+    scores = np.load(taught.folder / TREES / "trees.npy")
+    assert np.array_equal(scores, fit_scores(packed, TEACHER, taught.config.train.seed)), "the same once more"
+    shards = packed.splits["train"]
+    sizes = np.concatenate([np.diff(shard.request_start) for shard in shards])
+    first = np.repeat(np.arange(len(sizes)) % 2, sizes) == 0
+    label = np.concatenate([shard.labels["click"] for shard in shards])
+    known = label >= 0
+    user = np.concatenate([np.repeat(shard.user, np.diff(shard.request_start)) for shard in shards])
+    assert (auc(user[known], scores[known], label[known]).value() or 0) > 0.55
+
+    # other labels in the first part change what the second part is scored by, and nothing of the first
+    ends = np.cumsum([len(shard.item) for shard in shards])[:-1]
+    flipped = np.where(first & known, 1 - label, label).astype(label.dtype)
+    changed = [
+        replace(shard, labels=shard.labels | {"click": part})
+        for shard, part in zip(shards, np.split(flipped, ends), strict=True)
+    ]
+    other = fit_scores(replace(packed, splits={**packed.splits, "train": changed}), TEACHER, 0)
+    assert np.array_equal(other[first], scores[first])
+    assert not np.allclose(other[~first], scores[~first])
+
+
+def test_an_interrupted_training_goes_on_with_the_same_scores(
+    taught: Run, small_world: Path, tmp_path: Path
+) -> None:
+    config, folder = small_world / "config.yaml", tmp_path / "run"
+    with pytest.raises(StoppedError):
+        corank.train(config, TAUGHT, folder=folder, callbacks=[Interrupting(1)])
+    assert not (folder / "model.safetensors").exists()
+    resumed = trained_run(config, folder, *TAUGHT, resume=True)
+    assert torch.equal(_first(resumed.trained(resumed.packed())), _first(taught.trained(taught.packed())))
+
+
+def _first(checkpoint: Checkpoint) -> torch.Tensor:
+    return checkpoint.whole("stages.rank.first.weight")
+
+
+@pytest.mark.parametrize(
+    ("settings", "losses", "told"),
+    [
+        (
+            "{name: trees, label: buy}",
+            "",
+            "tree_teachers.0.label: no label 'buy'; data.labels are click, order",
+        ),
+        ("{name: rank}", "", "tree_teachers.0.name: a stage, a teacher or a score is called 'rank', too"),
+        ("{name: trees}", "", "tree_teachers.0: nobody learns from 'trees'; add a loss"),
+        ("{name: trees, label: order}", "click", "losses.3.label: 'trees' predicts order; received click"),
+        ("{name: trees, folds: 1}", "click", "tree_teachers.0.folds"),
+    ],
+)
+def test_bad_settings_of_a_teacher_are_refused(tmp_path: Path, settings: str, losses: str, told: str) -> None:
+    path = tmp_path / "config.yaml"
+    lesson = f"  - {{kind: distill, teacher: trees, student: rank, label: {losses}, on: [exposed]}}\ntrain:"
+    path.write_text(TEXT.replace("train:", lesson) if losses else TEXT, encoding="utf-8")
+    assert refused(path, f"tree_teachers=[{settings}]").startswith(told)

@@ -1,1 +1,0 @@
-"""Tests of what a training is said to take."""

@@ -1,1 +1,0 @@
-"""Tests of what comes before a training."""
