@@ -40,7 +40,7 @@ def test_a_store_has_what_a_request_of_the_same_time_carries(
     made, compared = tmp_path / "users.parquet", 0
     histories = [n for n, h in case.packed.schema.histories().items() if h.lists is None]
     bundle = Bundle.open(case.base / "bundle")
-    for number in (0, 4, 8):
+    for number in range(0, 9, 2):
         carried = case.request("test", number)
         time = pl.Series([carried["time"]]).cast(pl.Datetime("ms", "UTC"))[0].isoformat()
         flags = ("--out", made, "--until", time, *sources(case))
