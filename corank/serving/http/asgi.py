@@ -180,7 +180,7 @@ class Routes:
         """
         self._table: dict[tuple[str, str], Handler] = dict(table.items())
         self._table |= {("HEAD", path): table[method, path] for method, path in table if method == "GET"}
-        self._lifespan, self._observers = lifespan, tuple(observers)
+        self.lifespan, self._observers = lifespan, tuple(observers)
 
     async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         """Answer a request."""
@@ -205,7 +205,7 @@ class Routes:
         await receive()
         began = False
         try:
-            async with self._lifespan() as state:
+            async with self.lifespan() as state:
                 scope.get("state", {}).update(state)
                 await send({"type": "lifespan.startup.complete"})
                 began = True

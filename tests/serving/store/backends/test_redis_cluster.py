@@ -95,8 +95,10 @@ def test_a_swap_writes_spread_tables_too_unless_it_is_late(store: RedisClusterSt
 
 
 def test_a_service_takes_a_cluster(cluster: Cluster, tmp_path: Path) -> None:
-    publish_bundle(derived().base / "bundle", open_store(cluster.url))
-    with running_service(cluster.url, tmp_path / "cache") as (at, _):
+    url = cluster.url  # of a new store each time
+    with closing(open_store(url)) as store:
+        publish_bundle(derived().base / "bundle", store)
+    with running_service(url, tmp_path / "cache") as (at, _):
         assert httpx2.post(f"{at}/rank", json=derived().request("test", 0)).status_code == 200
         put = httpx2.post(f"{at}/items", json={"items": [item(3, 90)]}, headers=TOKEN)
         assert put.status_code == 200 and put.json()["items_seq"] == 2
