@@ -206,6 +206,15 @@ def _read_touched(
     }
 
 
+def _share(encoded: EncodedBatch) -> Floats:
+    """Return each item row's share of the log's candidates, or else of the batch's: (I,)."""
+    if encoded.share is not None:
+        return encoded.share
+    assert encoded.by_item.start is not None
+    share: Floats = (np.diff(encoded.by_item.start) / max(1, len(encoded.by_item.row))).astype(np.float32)
+    return share
+
+
 def build_batch(
     layout: Layout, encoded: EncodedBatch, ranks: Ranks | None = None, sharded: bool = False
 ) -> Batch:
@@ -234,10 +243,6 @@ def build_batch(
     # a bag of two rows, the request's and the item's, for each candidate
     both = np.stack((encoded.request_of, encoded.item_of + np.int32(requests)), axis=1).ravel()
     pairs = Bags(both, np.arange(0, 2 * candidates + 1, 2, dtype=np.int32), None, candidates)
-    share = encoded.share
-    if share is None:
-        assert encoded.by_item.start is not None
-        share = (np.diff(encoded.by_item.start) / max(1, candidates)).astype(np.float32)
     earliest, earliest_time = map(_tensor, _find_earliest(encoded))
     draws = np.arange(requests, dtype=np.uint64) if encoded.draws is None else encoded.draws
     return Batch(
@@ -251,7 +256,7 @@ def build_batch(
         item_row=torch.from_numpy(encoded.item_row),
         ordinal=torch.from_numpy(encoded.ordinal),
         items=csr(fill(encoded.by_item, padded(len(encoded.item)))),
-        share=torch.from_numpy(share),
+        share=torch.from_numpy(_share(encoded)),
         pairs=csr(fill(pairs, padded(candidates))),
         level=torch.from_numpy(encoded.level),
         exposed=encoded.exposed,
