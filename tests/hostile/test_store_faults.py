@@ -147,7 +147,7 @@ async def client_of(server: Server, cache: Path, users: UserLookup) -> AsyncIter
     service = RankingService(follower, Limits(), access(), users).app()
     transport = httpx2.ASGITransport(app=service)
     async with (
-        service._lifespan(),
+        service.lifespan(),
         httpx2.AsyncClient(transport=transport, base_url="http://here") as client,
     ):
         yield client
