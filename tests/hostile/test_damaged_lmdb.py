@@ -125,7 +125,7 @@ def test_a_service_goes_on_when_its_store_is_cut(tmp_path: Path) -> None:
     with running_service(url, tmp_path / "cache", "--every", "0.1") as (address, process):
         assert httpx2.post(f"{address}/rank", json=request).status_code == 200
         workers = [process, *process.children(recursive=True)]
-        pids = {one.pid for one in workers if "reader_process" not in " ".join(one.cmdline())}
+        pids = {one.pid for one in workers if "isolated_store" not in " ".join(one.cmdline())}
         os.truncate(tmp_path / "store" / "data.mdb", 3 * 4096)
         for n in range(20):
             by_id = request | {"user": {"id": n}}
