@@ -79,7 +79,7 @@ def field_docstrings(owner: type) -> dict[str, str]:
     """The docstrings below the fields of a class and of those that it is derived from, by field."""
     found: dict[str, str] = {}
     for kind in reversed(owner.__mro__):
-        if kind.__module__.startswith("corank."):
+        if kind.__module__.startswith(("corank.", "corank_lab.")):
             body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
             assert isinstance(body, ast.ClassDef)
             found |= dict(_documented(body))

@@ -20,7 +20,7 @@ from corank.engine.base import ENGINES
 from corank.features.feature_kind import FEATURE_KINDS
 from corank.losses.base import LOSSES
 from corank.metrics.metric import METRICS
-from corank.models.settings.stage import STAGE_MODELS
+from corank.models.settings.stage import STAGE_MODELS, StageSettings
 from corank.serving.funnel.stage_scorer import SCORERS
 from corank.serving.store.base import STORES
 from corank.training.config.config import Config
@@ -58,7 +58,8 @@ def settings_of_a_config() -> list[type[BaseModel]]:
     """All settings classes of which a config may be made."""
     parts = [part for registry in (FEATURE_KINDS, STAGE_MODELS, LOSSES) for part in registry.parts().values()]
     kinds = [kind for part in [Config, *parts] for kind in reachable(part)]
-    return [kind for kind in dict.fromkeys(kinds) if not getattr(kind, "__abstractmethods__", None)]
+    bases = [kind for kind in kinds if getattr(kind, "__abstractmethods__", None)]
+    return [kind for kind in dict.fromkeys(kinds) if kind not in (*bases, StageSettings)]
 
 
 def test_settings_are_found_below_the_config() -> None:
