@@ -356,7 +356,7 @@ def check_command(
     check_first(config, overrides, without)
     from corank.api import runs
     from corank.cli import console
-    from corank.cli.tables import show_profile, show_refusal, show_drift
+    from corank.cli.tables import show_drift, show_profile, show_refusal
 
     if against is not None:
         drift = runs.check(config, overrides or [], without or [], console.say, against=against)
