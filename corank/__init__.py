@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from corank.api.evaluating import compare, compare_served, evaluate
     from corank.api.experiments import study, sweep, tune
-    from corank.api.measuring import ReportPage, DriftResult, explain, report, request, track
+    from corank.api.measuring import DriftResult, ReportPage, explain, report, request, track
     from corank.api.results import (
         ComparisonResult,
         EvaluationResult,
@@ -69,6 +69,7 @@ __all__ = [
     "ComparisonResult",
     "Config",
     "DailyResult",
+    "DriftResult",
     "EvaluationResult",
     "ExplanationResult",
     "Funnel",
@@ -82,7 +83,6 @@ __all__ = [
     "ServedComparisonResult",
     "StudyResult",
     "TrainResult",
-    "DriftResult",
     "WandbCallback",
     "__version__",
     "check",

@@ -62,11 +62,11 @@ from corank.training.config.config import Config
 from corank.training.config.config_file import plain
 from corank.training.config.settings import (
     DenseOptimiser,
+    DriftSettings,
     EarlyStop,
     ExportSettings,
     TrainSettings,
     TreeTeacherSettings,
-    DriftSettings,
 )
 
 __all__ = [
@@ -85,6 +85,7 @@ __all__ = [
     "DenseOptimiser",
     "DinSettings",
     "DistillLoss",
+    "DriftSettings",
     "EarlyStop",
     "EventTable",
     "ExpertSettings",
@@ -129,7 +130,6 @@ __all__ = [
     "TreesSettings",
     "UnexposedLoss",
     "UserSplit",
-    "DriftSettings",
     "VectorFeature",
     "WithinFeature",
     "plain",

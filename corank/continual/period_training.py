@@ -151,9 +151,7 @@ class PeriodTraining:
         """Compare the period's tables, the holdout's rows among them, with what the live run was trained on."""
         split = f'data.split={{train: "{self.period.as_range()}"}}'
         opened = OpenedConfig.open(self.setup.config, [*self.setup.settings.changes, split])
-        validation = measure_drift(
-            opened.settings, opened.base, Run.open(self.live_run), self._open_packed
-        )
+        validation = measure_drift(opened.settings, opened.base, Run.open(self.live_run), self._open_packed)
         write_text(self.folder / "validation.report.json", validation.to_json())
         return {"reasons": validation.reasons, "drift": validation.drift}
 
