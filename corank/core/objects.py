@@ -34,6 +34,8 @@ LONGEST_KEY = 1024
 """Bytes of the name of an object, at most."""
 LONGEST_NAME = 200
 """Bytes of a folder's or file's name, at most: file systems take 255, and a temporary name is longer."""
+LONGEST_PATH = 3_000
+"""Bytes of a path, at most: of the 4,096 that Linux takes, some are left to the folder that it begins in."""
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _COLLAPSED = re.compile(r"(s3|gs|az|file):/+(?=[^/])")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
@@ -157,9 +159,11 @@ def require_local(given: PathOrUrl) -> Path:
 
 def _check_names(path: Path) -> Path:
     """Return a path that a file system can have. Raises StorageError."""
-    if "\0" in str(path) or any(len(os.fsencode(name)) > LONGEST_NAME for name in path.parts):
+    text = os.fsencode(path)
+    if b"\0" in text or len(text) > LONGEST_PATH or any(len(name) > LONGEST_NAME for name in text.split(b"/")):
         raise StorageError(
-            f"{shorten(str(path), 300)}: no path: a name has more than {LONGEST_NAME} bytes, or a NUL"
+            f"{shorten(str(path), 300)}: no path: a name has more than {LONGEST_NAME} bytes, all more than "
+            f"{LONGEST_PATH:,}, or one a NUL"
         )
     return path
 

@@ -45,10 +45,8 @@ from corank.training.run_file import RUN_FILE, RunFile
 
 def packed_location(config: Config, base: Path) -> Location:
     """Return where a config's packed data lie: at its `packed`, or in `packed/NAME` next to it. Raises StorageError."""
-    if config.packed is None:
-        return base / "packed" / config.name
-    location = parse_location(config.packed)
-    return base / location if isinstance(location, Path) else location
+    location = Path("packed", config.name) if config.packed is None else parse_location(config.packed)
+    return parse_location(base / location) if isinstance(location, Path) else location
 
 
 def open_packed(

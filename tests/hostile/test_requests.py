@@ -104,9 +104,9 @@ def test_values_are_of_the_logs_types() -> None:
 
 
 def with_history(times: list[int]) -> dict[str, Any]:
-    """A user whose first history, which has a half-life, has events of these times."""
+    """A user whose second history, which has a half-life, has events of these times."""
     user: dict[str, Any] = requests()[0]["user"]
-    return user | {"history_0": [{"id": 3, "time": time} for time in times]}
+    return user | {"history_1": [{"id": 3, "time": time} for time in times]}
 
 
 def test_events_after_the_request_and_out_of_order_are_told() -> None:
@@ -114,9 +114,9 @@ def test_events_after_the_request_and_out_of_order_are_told() -> None:
     assert "warnings" not in rank()
     assert "warnings" not in rank(user=with_history([time - 5, time - 5, time]))
     (warning,) = rank(user=with_history([time - 5, time + 1, time + 2]))["warnings"]
-    assert warning.startswith("user.history_0: 2 of 3 events are after the request")
+    assert warning.startswith("user.history_1: 2 of 3 events are after the request")
     (warning,) = rank(user=with_history([time - 5, time - 6]))["warnings"]
-    assert warning == "user.history_0: events are not in the order of time, the newest last"
+    assert warning == "user.history_1: events are not in the order of time, the newest last"
 
 
 def test_events_in_seconds_or_beyond_64_bits_are_refused() -> None:
@@ -125,7 +125,7 @@ def test_events_in_seconds_or_beyond_64_bits_are_refused() -> None:
             RequestError, match=rf"^history.{len(times) - 1}.time: .* is in seconds, it seems"
         ):
             check_event_times("history", np.array(times), NOW)
-    with pytest.raises(RequestError, match=r"^user\.history_0: a time is beyond 64 bits"):
+    with pytest.raises(RequestError, match=r"^user\.history_1: a time is beyond 64 bits"):
         rank(user=with_history([2**70]))
 
 

@@ -44,10 +44,10 @@ def test_what_leads_nowhere_is_refused(text: str) -> None:
         parse_location(text)
 
 
-@pytest.mark.parametrize("text", ["runs/" + "a" * 5000, "runs/\0", "file:///" + "ä" * 101])
+@pytest.mark.parametrize("text", ["runs/" + "a" * 5000, "a/" * 1600, "runs/\0", "file:///" + "ä" * 101])
 def test_what_no_file_system_takes_is_refused(text: str) -> None:
     for location in (text, Path(text)) if "://" not in text else (text,):
-        with pytest.raises(StorageError, match="no path: a name has more than 200 bytes, or a NUL"):
+        with pytest.raises(StorageError, match="no path: a name has more than 200 bytes"):
             parse_location(location)
 
 
