@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from corank.analysis.evaluated_run import EvaluatedRun
+from corank.analysis.experiments.arms import BASE, Arm, ArmSet
 from corank.analysis.experiments.figures import (
     FEWEST_REQUESTS,
     SIGN_WORDS,
@@ -32,8 +33,7 @@ from corank.analysis.experiments.figures import (
     validation_score,
     verdict_sentence,
 )
-from corank.analysis.experiments.study_arms import ArmSet
-from corank.analysis.experiments.trials import BASE, Arm, TrialFiles, count_parameters, train_trial
+from corank.analysis.experiments.trials import TrialFiles, count_parameters, train_trial
 from corank.analysis.report_figures import quota_cpu_ms, quota_grid, sample_logged_requests
 from corank.core.types import Floats
 from corank.data.packed.dataset import PackedDataset

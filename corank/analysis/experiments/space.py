@@ -13,8 +13,7 @@ from typing import Any
 
 import yaml
 
-from corank.analysis.experiments.study_arms import priors_of
-from corank.analysis.experiments.trials import BASE, Arm
+from corank.analysis.experiments.arms import BASE, Arm, priors_of
 from corank.core.errors import ConfigError
 from corank.core.formatting import shorten
 from corank.features.log_schema import DataSettings

@@ -19,6 +19,7 @@ import yaml
 
 from corank.analysis import plots
 from corank.analysis.comparison_page import format_bounds
+from corank.analysis.experiments.arms import BASE, Arm, ArmSet, build_arms
 from corank.analysis.experiments.findings import (
     QUESTIONS,
     RANKER_FIRST,
@@ -28,8 +29,7 @@ from corank.analysis.experiments.findings import (
     answer_question,
     build_findings,
 )
-from corank.analysis.experiments.study_arms import ArmSet, build_arms
-from corank.analysis.experiments.trials import BASE, Arm, TrialData, TrialProgress
+from corank.analysis.experiments.trials import TrialData, TrialProgress
 from corank.analysis.html import Cell, Html, folded, heading, page, plot, section, table, text
 from corank.analysis.plots import Series
 from corank.core.errors import ConfigError, DataError

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from corank.analysis.experiments.arms import BASE, Arm
 from corank.analysis.experiments.figures import (
     Figure,
     Objective,
@@ -30,8 +31,6 @@ from corank.analysis.experiments.figures import (
 )
 from corank.analysis.experiments.space import GridArms
 from corank.analysis.experiments.trials import (
-    BASE,
-    Arm,
     TrialData,
     TrialFiles,
     TrialProgress,

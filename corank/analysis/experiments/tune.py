@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from corank.analysis.experiments.arms import BASE
 from corank.analysis.experiments.figures import Objective, format_difference, plain_differences
 from corank.analysis.experiments.latency_budget import LatencyBudget, Priced, describe_machine
 from corank.analysis.experiments.space import Range, Space, check_space
@@ -25,7 +26,7 @@ from corank.analysis.experiments.sweep import (
     describe_trial,
     finish_search,
 )
-from corank.analysis.experiments.trials import BASE, TrialData, TrialProgress
+from corank.analysis.experiments.trials import TrialData, TrialProgress
 from corank.core.errors import ConfigError, DataError
 from corank.core.files import write_text
 from corank.core.lazy import require

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from corank.analysis.experiments.study_arms import ArmSet, build_arms
-from corank.analysis.experiments.trials import Arm, identity
+from corank.analysis.experiments.arms import Arm, ArmSet, build_arms, identity
 from corank.core.errors import ConfigError
 from corank.training.config.config import Config
 from corank.training.config.config_file import plain, read
