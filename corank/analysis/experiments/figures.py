@@ -183,13 +183,16 @@ Figures = Mapping[str, Figure]
 
 def format_difference(found: Mapping[str, Any]) -> str:
     """A difference with its interval, as text."""
-    if found["low"] is None:
-        return _minus(f"{found['value']:+.4f}")
-    return _minus(f"{found['value']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]")
+    bounds = "" if found["low"] is None else f" [{found['low']:+.4f}, {found['high']:+.4f}]"
+    return f"{found['value']:+.4f}{bounds}".replace("-", "−")
 
 
-def _minus(text: str) -> str:
-    return text.replace("-", "−")
+def mean_figure(trials: Sequence[Figures], name: str) -> dict[str, Any]:
+    """The mean of a figure over the seeds that define it, as JSON values."""
+    having = [figures for figures in trials if name in figures]
+    values = [figures[name].value for figures in having]
+    mean, first = mean_over_seeds(values, replicates_of(having, name)), having[0][name]
+    return mean._asdict() | {"n": first.n, "requests": first.requests, "seeds": values}
 
 
 def differences(pairs: Sequence[tuple[Figures, Figures]]) -> dict[str, Interval]:
