@@ -145,24 +145,6 @@ def test_no_crosses(config: Config) -> None:
     assert kinds(configs["without distillation"], "prerank") == ["click", "unexposed"]
 
 
-def test_an_operand_goes_with_the_last_cross_that_reads_it(config: Config) -> None:
-    operands = {n: {"side": "item", "kind": "id", "input": False} for n in ("brand", "seller")}
-    pairs = {
-        "tab_seller": {"kind": "pair", "of": ["tab", "seller"]},
-        "seller_ctr": {"kind": "prior", "by": ["seller"], "label": "click"},
-        "tab_brand": {"kind": "pair", "of": ["tab", "brand"]},
-    }
-    value: dict[str, Any] = plain(config)
-    value["features"] |= operands | pairs
-    arm_config = named(build_arms(Config.model_validate(value), [8])[8])["no crosses, without distillation"]
-    assert set(value["features"]) - set(arm_config.features) == {
-        "brand_seen",
-        "tab_seller",
-        "tab_brand",
-        "brand",
-    }
-
-
 def test_a_loss_of_all_stages_cannot_alternate(config: Config) -> None:
     cascade = [*plain(config)["losses"], {"kind": "cascade", "form": "lcron", "positive": ["exposed"]}]
     value: dict[str, Any] = plain(config) | {"losses": cascade}
