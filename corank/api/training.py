@@ -1,7 +1,4 @@
-"""Training a config: in this process, as one of a launch, or by several processes.
-
-The result of `train`.
-"""
+"""Training a config: in this process, as one of a launch, or by several processes."""
 
 import json
 from collections.abc import Mapping, Sequence

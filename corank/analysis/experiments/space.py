@@ -1,6 +1,6 @@
-"""The space of a tuning: parameters with their ranges, by default all that have an effect in the config.
+"""What a sweep and a tuning search: grids of values for keys of a config → arms, and spaces of parameters with ranges.
 
-Grids of values for keys of a config → arms, which are checked before anything is trained.
+All are checked before anything is trained.
 """
 
 import itertools

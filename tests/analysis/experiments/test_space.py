@@ -1,4 +1,4 @@
-"""Grids of a sweep and spaces of a tuning: how they are read, the arms and configs that they make, and what is refused."""
+"""Grids of a sweep and spaces of a tuning: how they are read, what they make of a config, and what is refused."""
 
 from pathlib import Path
 
