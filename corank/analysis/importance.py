@@ -219,7 +219,7 @@ _Resampled = tuple[Measure, Doubles]
 
 def _resample(scores: _Scores, feature: str, stage: str, label: str) -> dict[str, _Resampled]:
     """The metrics of a stage with a feature shuffled: all have the same users, so resamples are paired."""
-    metrics = {}
+    metrics: dict[str, _Resampled] = {}
     for name, metric in (("auc", auc), ("gauc", gauc)):
         measure = metric(scores.user, scores.logits[feature][stage], scores.labels[label], scores.weight)
         metrics[name] = measure, replicates(measure)

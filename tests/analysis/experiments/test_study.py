@@ -103,16 +103,6 @@ def test_quotas(studied: tuple[Path, dict[str, Any]]) -> None:
     assert len(quota["cpu_ms"]) == len(quota["m"])
 
 
-def test_correlations(studied: tuple[Path, dict[str, Any]]) -> None:
-    _, document = studied
-    question = document["questions"]["2"]
-    count = len(question["checkpoints"]["arm"])
-    assert count == 3 * len(set(question["checkpoints"]["arm"]))
-    for name, rho in question["correlations"].items():
-        assert len(question["checkpoints"][name]) == count
-        assert -1 <= rho["low"] <= rho["high"] <= 1
-
-
 def test_the_page(studied: tuple[Path, dict[str, Any]]) -> None:
     out, document = studied
     page = (out / "study.html").read_text(encoding="utf-8")
