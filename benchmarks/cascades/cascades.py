@@ -22,9 +22,10 @@ from benchmarks import harness
 from benchmarks.cascades.entries import CascadeEntry, read_entries
 from benchmarks.cascades.figures import Results, figures_of, write_table
 from benchmarks.cascades.worlds import CascadeWorld, check_worlds, open_world, world_name
+from corank.analysis.experiments.arms import Arm
 from corank.analysis.experiments.findings import TrialStore
 from corank.analysis.experiments.study import RATES, Budget, train_arm
-from corank.analysis.experiments.trials import Arm, TrialProgress
+from corank.analysis.experiments.trials import TrialProgress
 from corank.core.errors import ConfigError, CorankError, DataError
 from corank.core.registry import load_plugins
 from corank.core.reports import Report

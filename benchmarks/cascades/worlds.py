@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.cascades.entries import STAGES, CascadeEntry, Plain, names_of
-from corank.analysis.experiments.trials import Arm
+from corank.analysis.experiments.arms import Arm
 from corank.core.errors import ConfigError
 from corank.core.reports import Report
 from corank.data.packed.dataset import PackedDataset

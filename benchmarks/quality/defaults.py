@@ -23,10 +23,11 @@ from rich.console import Console
 
 from benchmarks import harness
 from benchmarks.quality.own_logs import Load, Write, drawn_logs, is_video_log, news_logs, video_logs
+from corank.analysis.experiments.arms import Arm
 from corank.analysis.experiments.figures import mean_over_seeds, replicates_of, spearman
 from corank.analysis.experiments.findings import ArmResult, TrialStore
 from corank.analysis.experiments.study import Budget, train_arm
-from corank.analysis.experiments.trials import Arm, TrialData, TrialProgress
+from corank.analysis.experiments.trials import TrialData, TrialProgress
 from corank.core.errors import CorankError
 from corank.core.reports import Report
 from corank.datasets.feed.simulate import simulate_world

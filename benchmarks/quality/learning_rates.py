@@ -18,9 +18,10 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks import harness
+from corank.analysis.experiments.arms import Arm
 from corank.analysis.experiments.figures import Figure, Interval, Objective, mean_over_seeds, replicates_of
 from corank.analysis.experiments.sweep import SearchTrial, SearchTrials
-from corank.analysis.experiments.trials import Arm, TrialData
+from corank.analysis.experiments.trials import TrialData
 from corank.core.reports import Report
 from corank.datasets.feed.simulate import simulate_world
 from corank.datasets.feed.world import PRESETS

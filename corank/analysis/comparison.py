@@ -1,12 +1,10 @@
-"""Two runs compared on the same rows: each metric's difference, with a paired interval over users and a verdict.
-
-The smallest differences of metrics that a comparison reports: one number for all, or one by metric.
-"""
+"""Two runs compared on the same rows: each metric's difference, with a paired interval over users and a verdict."""
 
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
@@ -60,9 +58,11 @@ class Margins:
         """All margins by metric; that of all others is `all`."""
         return {"all": self.default, **self.by_metric}
 
-    def require_metrics(self, compared: Iterable[str]) -> None:
-        """Raise DataError if a metric is named that was not compared."""
-        names = list(dict.fromkeys(compared))
+    def require_metrics(self, stages: Mapping[str, Any], *others: Mapping[str, Any]) -> None:
+        """Raise DataError if a metric is named that was not compared: of stages by population and label, or others."""
+        labels = (by_label for populations in stages.values() for by_label in populations.values())
+        parts = chain(chain.from_iterable(by_label.values() for by_label in labels), others)
+        names = list(dict.fromkeys(chain.from_iterable(parts)))
         for metric in self.by_metric:
             if metric not in names:
                 raise DataError(f"--margin: no metric '{metric}' was compared; there are {', '.join(names)}")
@@ -192,15 +192,7 @@ def compare_evaluations(
         if name in other.cuts
     }
     cascade = compare_measures("cascade", one.cascade, other.cascade, margins)
-    every = [
-        *(
-            figures
-            for populations in stages.values()
-            for part in populations.values()
-            for figures in part.values()
-        )
-    ]
-    margins.require_metrics(name for figures in [*every, *cuts.values(), cascade] for name in figures)
+    margins.require_metrics(stages, *cuts.values(), cascade)
     return {
         **head,
         "requests": one.requests,

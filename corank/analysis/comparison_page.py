@@ -1,7 +1,4 @@
-"""The page of `corank compare`: a summary, then for each stage a plot of differences and a table, then the cascade.
-
-The page of `corank compare-served`: what was compared, differences over time, and metrics by stage.
-"""
+"""The pages of `corank compare` and `corank compare-served`: summaries, plots and tables."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -216,6 +213,15 @@ def draw_differences(part: ComparedPart, names: Names) -> Iterator[Html]:
         full_caption = caption if n == 0 else f"Metrics of larger differences: mind the axis. {caption}"
         yield plot(draw, full_caption, 0.7 + 0.22 * len(panel))
     yield _table(names, [(name, part, name) for name in part.metrics])
+
+
+def draw_arms(panels: Mapping[str, Mapping[str, Any]], arms: int) -> Html:
+    """The differences of arms to the config as written, a panel a metric, as a plot."""
+    caption = (
+        "Difference of each arm to the config as written, with 95 % intervals over users and seeds. Right of 0: "
+        "higher; grey: cannot tell."
+    )
+    return plot(partial(plots.intervals, panels=panels), caption, height=0.9 + 0.32 * arms)
 
 
 def _table(names: Names, figures: Sequence[tuple[Cell, ComparedPart, str]]) -> Html:

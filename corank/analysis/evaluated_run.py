@@ -1,8 +1,6 @@
-"""A run evaluated on one split: its model, predictions and the document of the evaluation.
+"""A run evaluated on one split, as a whole or group by group: by day, by a feature, or by a column of the log.
 
 Letters: C candidates.
-
-A run evaluated group by group: by day, by a feature, or by a column of the log; and its page.
 """
 
 from collections.abc import Mapping, Sequence
@@ -189,16 +187,6 @@ def shown_metrics(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return sorted(triples, key=lambda part: (part[1], order[part[2]]))
 
 
-def group_figures(document: Mapping[str, Any], stage: str, label: str, metric: str) -> list[tuple[str, str]]:
-    """A metric of each group, and its interval, as text."""
-    rows = []
-    for group in document["groups"]:
-        value = group["stages"][stage]["exposed"][label].get(metric)
-        bounds = group["interval"]["stages"][stage]["exposed"][label].get(metric)
-        rows.append((format_metric(value), format_interval(bounds)))
-    return rows
-
-
 def groups_page(document: Mapping[str, Any], title: str) -> str:
     """The page of `evaluate_groups`: a plot and a table a metric."""
     from corank.analysis import plots
@@ -210,13 +198,23 @@ def groups_page(document: Mapping[str, Any], title: str) -> str:
     for stage, label, metric in shown_metrics(document):
         metrics.setdefault((label, metric), []).append(stage)
     for (label, metric), stages in metrics.items():
-        panels = {stage: _points(document, stage, label, metric) for stage in stages}
+        values = {stage: _group_values(document, stage, label, metric) for stage in stages}
+        panels = {
+            stage: {n: (np.nan if v is None else v, *bounds) for n, (v, bounds) in of_stage.items()}
+            for stage, of_stage in values.items()
+        }
         drawn = plot(
             partial(plots.values, panels=panels),
             f"{metric} of {label} by {document['by']}, with 95 % intervals over users",
             height=0.9 + 0.25 * len(names),
         )
-        columns = [group_figures(document, stage, label, metric) for stage in stages]
+        columns = [
+            [
+                (format_metric(v), "" if bounds[0] is None else format_interval(bounds))
+                for v, bounds in of.values()
+            ]
+            for of in values.values()
+        ]
         rows: list[Sequence[Cell]] = [[name, *row] for name, *row in zip(names, *columns, strict=True)]
         sections.append(section(f"{label}: {metric}", drawn, table(["", *stages], rows)))
     counts: list[Sequence[Cell]] = [
@@ -227,12 +225,12 @@ def groups_page(document: Mapping[str, Any], title: str) -> str:
     return page(title, lead, *sections)
 
 
-def _points(
+def _group_values(
     document: Mapping[str, Any], stage: str, label: str, metric: str
-) -> dict[str, tuple[float, float | None, float | None]]:
-    points = {}
+) -> dict[str, tuple[float | None, tuple[Any, Any]]]:
+    """By name of the group, a metric and the bounds of its interval, None if they are not known."""
+    values = {}
     for group in document["groups"]:
-        value = group["stages"][stage]["exposed"][label].get(metric)
-        bounds = group["interval"]["stages"][stage]["exposed"][label].get(metric) or (None, None)
-        points[group["name"]] = (np.nan if value is None else value, bounds[0], bounds[1])
-    return points
+        low, high = group["interval"]["stages"][stage]["exposed"][label].get(metric) or (None, None)
+        values[group["name"]] = group["stages"][stage]["exposed"][label].get(metric), (low, high)
+    return values

@@ -213,34 +213,30 @@ def _with_order(rows: Rows, schema: Schema, feature: str, order: Longs) -> Rows:
     return Rows(ids, numbers, tuple(lists), tuple(vectors))
 
 
-@dataclass(frozen=True)
-class _Resampled:
-    """A metric with its values in resamples of the users."""
-
-    measure: Measure
-    values: Doubles
+_Resampled = tuple[Measure, Doubles]
+"""A metric with its values in resamples of the users."""
 
 
 def _resample(scores: _Scores, feature: str, stage: str, label: str) -> dict[str, _Resampled]:
     """The metrics of a stage with a feature shuffled: all have the same users, so resamples are paired."""
-    metrics = {}
+    metrics: dict[str, _Resampled] = {}
     for name, metric in (("auc", auc), ("gauc", gauc)):
         measure = metric(scores.user, scores.logits[feature][stage], scores.labels[label], scores.weight)
-        metrics[name] = _Resampled(measure, replicates(measure))
+        metrics[name] = measure, replicates(measure)
     return metrics
 
 
 def _importance(whole: dict[str, _Resampled], shuffled: dict[str, _Resampled]) -> dict[str, Any]:
     """Metrics that a stage loses when the feature is shuffled, with intervals."""
     importance: dict[str, Any] = {}
-    for name, resampled in whole.items():
-        one, other = resampled.measure.value(), shuffled[name].measure.value()
+    for name, (measure, resampled) in whole.items():
+        one, other = measure.value(), shuffled[name][0].value()
         if one is None or other is None:
             importance[name] = {"value": None, "interval": None}
             continue
         bounds = None
-        if len(np.unique(resampled.measure.user)) > 1:
-            bounds = np.nanquantile(resampled.values - shuffled[name].values, [0.025, 0.975]).tolist()
+        if len(np.unique(measure.user)) > 1:
+            bounds = np.nanquantile(resampled - shuffled[name][1], [0.025, 0.975]).tolist()
         importance[name] = {"value": one - other, "interval": bounds}
     return importance
 

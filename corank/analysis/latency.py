@@ -13,10 +13,10 @@ The parts of a funnel that encode a request and look tables up, made of a traine
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import msgspec
 import numpy as np
@@ -44,38 +44,6 @@ from corank.serving.funnel.request_encoder import EncodedRequest, RequestEncoder
 from corank.serving.funnel.request_history import RequestHistory, find_items
 from corank.training.config.config import Config
 from corank.training.export import make_manifest
-
-
-class TableReader(Protocol):
-    """Looks up embedding tables."""
-
-    @property
-    def layout(self) -> Layout:
-        """Of dense inputs."""
-
-    @property
-    def tables(self) -> Mapping[str, TableSet]:
-        """By name of the set."""
-
-
-class OnlineModel(Protocol):
-    """A model that latencies of features are measured on: a `Funnel`, or `EncodingModel`."""
-
-    @property
-    def manifest(self) -> BundleManifest:
-        """Of the bundle."""
-
-    @property
-    def schema(self) -> Schema:
-        """Its features."""
-
-    @property
-    def request_encoder(self) -> RequestEncoder:
-        """Encodes requests."""
-
-    @property
-    def scorer(self) -> TableReader:
-        """Looks tables up."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +99,10 @@ class EncodingModel:
             _no_parts,
         )
         return cls(manifest, encoder, ModelTables.of(model))
+
+
+OnlineModel = Funnel | EncodingModel
+"""A model that latencies of features are measured on."""
 
 
 def _no_parts(rows: Rows) -> dict[str, StoredMatrix]:

@@ -1,6 +1,6 @@
 """Arrays → plots. Each function draws one kind of plot on an empty figure.
 
-One matplotlib figure, as SVG for a page and as SVG or PNG for slides.
+A drawing is one matplotlib figure, as SVG for a page and as SVG or PNG for slides.
 """
 
 import io
@@ -334,20 +334,16 @@ def intervals(
         colours: row → its colour; by default rows whose interval contains 0 are grey.
     """
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for part, (name, rows) in zip(axes, panels.items(), strict=True):
+
+    def colour(row: str, low: float | None, high: float | None) -> tuple[str, str]:
+        sure = low is not None and high is not None and (low > 0 or high < 0)
+        return (colours[row] if colours else COLOURS[0] if sure else FAINT,) * 2
+
+    for part in axes:
         part.axvline(0, color=FAINT, linestyle="-", linewidth=1)
-        for y, (row, (value, low, high)) in enumerate(rows.items()):
-            sure = low is not None and high is not None and (low > 0 or high < 0)
-            colour = colours[row] if colours else COLOURS[0] if sure else FAINT
-            if low is not None and high is not None:
-                part.plot([low, high], [y, y], color=colour, linestyle="-", linewidth=1.6)
-            part.plot([value], [y], color=colour, linestyle="none", marker="o", markersize=5)
-        part.set_title(wrap_name(name, ACROSS * TITLE_LENGTH // len(panels)), fontsize=8)
-        part.set(ylim=(len(rows) - 0.5, -0.5))
         part.xaxis.set_major_locator(MaxNLocator(3))
         part.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.4g}"))
-        part.grid(axis="y", visible=False)
-    axes[0].set_yticks(range(len(rows)), list(rows))
+    _draw_rows(axes, panels, colour)
 
 
 def values(
@@ -355,14 +351,25 @@ def values(
 ) -> None:
     """Draw values with their intervals, one panel a stage, one row a name; no value is special."""
     axes = figure.subplots(1, len(panels), sharey=True, sharex=True, squeeze=False)[0]
+    _draw_rows(axes, panels, lambda row, low, high: (FAINT, COLOURS[0]))
+    for part in axes:
+        part.xaxis.set_major_locator(MaxNLocator(4))
+
+
+def _draw_rows(
+    axes: Sequence[Axes],
+    panels: Mapping[str, Mapping[str, tuple[float, float | None, float | None]]],
+    colours: Callable[[str, float | None, float | None], tuple[str, str]],
+) -> None:
+    """Draw each value as a dot on the line of its interval; `colours` gives those of the line and of the dot."""
     for part, (name, rows) in zip(axes, panels.items(), strict=True):
-        for y, (value, low, high) in enumerate(rows.values()):
+        for y, (row, (value, low, high)) in enumerate(rows.items()):
+            line, dot = colours(row, low, high)
             if low is not None and high is not None:
-                part.plot([low, high], [y, y], color=FAINT, linestyle="-", linewidth=1.6)
-            part.plot([value], [y], color=COLOURS[0], linestyle="none", marker="o", markersize=5)
+                part.plot([low, high], [y, y], color=line, linestyle="-", linewidth=1.6)
+            part.plot([value], [y], color=dot, linestyle="none", marker="o", markersize=5)
         part.set_title(wrap_name(name, ACROSS * TITLE_LENGTH // len(panels)), fontsize=8)
         part.set(ylim=(len(rows) - 0.5, -0.5))
-        part.xaxis.set_major_locator(MaxNLocator(4))
         part.grid(axis="y", visible=False)
     axes[0].set_yticks(range(len(rows)), list(rows))
 

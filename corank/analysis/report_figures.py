@@ -1,10 +1,6 @@
-"""The parts of a report with figures: quota curve, calibration, scores by level, ranks, training.
-
-The part of a report on the best candidates that stages cut, request by request.
+"""The parts of a report with figures, and their numbers: quotas, best cuts, calibration, scores, ranks, training.
 
 Letters: R requests.
-
-The numbers that a report plots: recall by quota, sampled requests for timing, logged scalars by step.
 """
 
 import tempfile

@@ -1,7 +1,4 @@
-"""The report of a run: one HTML page on its stages, the cascade, calibration and training.
-
-The report of two runs: what differs, with paired intervals, and their figures side by side.
-"""
+"""The report of a run, or of two runs side by side: one HTML page on stages, cascade, calibration and training."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -14,7 +14,7 @@ import polars as pl
 from corank.analysis.comparison import Margins, compare_measures
 from corank.core.errors import DataError
 from corank.core.objects import Location
-from corank.core.types import Index, Longs, Numbers
+from corank.core.types import Longs
 from corank.evaluation.measures import Measures, measure_all
 from corank.serving.predict import ScoreColumns
 
@@ -107,23 +107,18 @@ def compare_scores(a: Path, b: Path, choice: ScoreChoice, margins: Margins) -> d
     known = rows.filter(finite)
     if not len(known):
         raise DataError(f"{a}, {b}: no row has a score in both; compared are {', '.join(columns.scores)}")
-    user, request = (
-        code_rows(known, [columns.user]),
-        code_rows(known, columns.request) if columns.request else None,
-    )
+    user = code_rows(known, [columns.user])
+    request = code_rows(known, columns.request) if columns.request else None
     stages = {}
     for score in columns.scores:
         by_label = {}
         for label in columns.labels:
-            ours, theirs = (_measure(known, name, label, user, request) for name in (score, _OTHER + score))
+            ours, theirs = (
+                measure_scores(known, name, label, user, request) for name in (score, _OTHER + score)
+            )
             by_label[label] = compare_measures("exposed", ours, theirs, margins)
         stages[score] = {"exposed": by_label}
-    margins.require_metrics(
-        name
-        for populations in stages.values()
-        for metrics in populations["exposed"].values()
-        for name in metrics
-    )
+    margins.require_metrics(stages)
     return {
         "a": str(a),
         "b": str(b),
@@ -147,7 +142,7 @@ def _find_columns(one: ScoreTable, other: ScoreTable, choice: ScoreChoice) -> _C
     one.require(choice.labels, "--label")
     both = [c for c in one.rows.columns if c in other.rows.columns]
     labels = list(choice.labels) or [
-        *(file_columns.labels if file_columns else filter(_is_label(one.rows), one.rows.columns))
+        *(file_columns.labels if file_columns else (c for c in one.rows.columns if is_label(one.rows[c])))
     ]
     if not labels:
         raise DataError(f"{one.path}: no column of 0, 1 and null is a label; name one by --label")
@@ -164,14 +159,10 @@ def _find_columns(one: ScoreTable, other: ScoreTable, choice: ScoreChoice) -> _C
     return _Columns(keys, scores, labels, user, request)
 
 
-def _is_label(rows: pl.DataFrame) -> Any:
-    """Tell whether a column holds 0, 1 and null alone."""
-
-    def tell(column: str) -> bool:
-        kind = rows[column].dtype
-        return kind == pl.Boolean or (kind.is_integer() and bool(rows[column].is_in([0, 1]).all()))
-
-    return tell
+def is_label(values: pl.Series) -> bool:
+    """Whether a column holds 0, 1 and null alone."""
+    kind = values.dtype
+    return kind == pl.Boolean or (kind.is_integer() and bool(values.is_in([0, 1]).all()))
 
 
 def _scores(one: ScoreTable, other: ScoreTable, columns: Sequence[str]) -> list[str]:
@@ -246,27 +237,26 @@ def code_rows(rows: pl.DataFrame, columns: Sequence[str]) -> Longs:
     return codes
 
 
-def _measure(rows: pl.DataFrame, score: str, label: str, user: Longs, request: Longs | None) -> Measures:
-    """Measure a score on the rows whose label is known."""
-    return measure_scores(rows[score].to_numpy(), rows[label].fill_null(-1).to_numpy(), user, request)
-
-
-def measure_scores(values: Numbers, labels: Index, user: Longs, request: Longs | None) -> Measures:
-    """Measure scores as those of a stage on exposed candidates.
+def measure_scores(
+    rows: pl.DataFrame, score: str, label: str, user: Longs, request: Longs | None
+) -> Measures:
+    """Measure scores as those of a stage on exposed candidates, of the rows whose label is known.
 
     Args:
-        values: probabilities if all are from 0 to 1: (N,).
-        labels: 1, 0, or -1 for unknown: (N,).
+        rows: a candidate each: (N,).
+        score: a column of probabilities if all are from 0 to 1.
+        label: a column of 1, 0 and null.
         user: code of each row's user: (N,).
         request: code of its request; None without metrics within requests: (N,).
     """
+    values = rows[score].to_numpy()
     inputs = {
         "user": user,
         "request": request,
         "day": None,
         "logit": values,
         "probability": values if ((values >= 0) & (values <= 1)).all() else None,
-        "label": labels,
+        "label": rows[label].fill_null(-1).to_numpy(),
         "weight": np.ones(len(values), dtype=np.float32),
     }
     return measure_all("exposed", inputs)

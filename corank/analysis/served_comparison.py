@@ -1,8 +1,7 @@
 """Versions that served compared by their log: the document of `corank compare-served`.
 
-A canary against the live version: rates of what was shown, of users assigned to the one or the other.
-
-A shadow against the live version: answers to the same requests, and scores of what was then shown.
+A canary is compared with the live version by rates of what was shown to users assigned to the one or the other; a
+shadow by answers to the same requests, and scores of what was then shown.
 
 Only what the live version had shown has labels, so that figures of labels measure how well the shadow orders and
 predicts that, not what it would earn.
@@ -132,12 +131,8 @@ def _measured(shown: pl.DataFrame, stage: str, labels: Sequence[str]) -> dict[st
 
 
 def _measure(rows: pl.DataFrame, stage: str, label: str) -> Measures:
-    return measure_scores(
-        rows[served_score(stage)].to_numpy(),
-        rows[label].to_numpy(),
-        rows[USER_CODE].to_numpy(),
-        code_rows(rows, [SERVED]),
-    )
+    users = rows[USER_CODE].to_numpy()
+    return measure_scores(rows, served_score(stage), label, users, code_rows(rows, [SERVED]))
 
 
 OTHER = "@shadow "
@@ -259,7 +254,7 @@ def _measured_of_shadow(
         values = [rows[OTHER + score].to_numpy(), rows[score].to_numpy()]
         clicked, user = rows[label].to_numpy(), code_rows(rows, [USER])
         request = code_rows(rows, [SERVED])
-        ours, theirs = (measure_scores(one, clicked, user, request) for one in values)
+        ours, theirs = (measure_scores(rows, one, label, user, request) for one in (OTHER + score, score))
         measured[label] = compare_measures("exposed", ours, theirs, Margins())
         if all(((one >= 0) & (one <= 1)).all() for one in values):
             time: Longs = rows[TIME].dt.timestamp("ms").to_numpy()

@@ -7,6 +7,7 @@ from typing import Self
 
 import polars as pl
 
+from corank.analysis.score_comparison import is_label
 from corank.core.errors import DataError
 from corank.serving.log.log_format import REQUEST, ROLE, SERVED, LogColumns
 from corank.serving.log.request_log import SHADOW_FOLDER
@@ -83,12 +84,8 @@ def _scan(file: Path, columns: LogColumns, stages: Sequence[str]) -> pl.LazyFram
         raise DataError(
             f"{file}: has no column {', '.join(absent)}; `corank serve --log` writes what is compared"
         )
-    scores = [
-        pl.col(served_score(stage)).alias(served_score(stage))
-        if served_score(stage) in schema
-        else pl.lit(None, pl.Float64).alias(served_score(stage))
-        for stage in stages
-    ]
+    names = map(served_score, stages)
+    scores = [pl.col(name) if name in schema else pl.lit(None, pl.Float64).alias(name) for name in names]
     return pl.scan_parquet(file).select(
         pl.col(SERVED, ROLE, MODEL),
         # a request without a user is one of its own
@@ -122,7 +119,7 @@ class Exposures:
         """
         tables = [_read_table(file, item) for file in files]
         label_columns = list(labels) or list(
-            dict.fromkeys(name for one in tables for name in one.columns if _is_label(one[name]))
+            dict.fromkeys(name for one in tables for name in one.columns if is_label(one[name]))
         )
         if not label_columns:
             raise DataError(f"{files[0]}: no column of 0, 1 and null is a label; name one by --label")
@@ -157,11 +154,6 @@ def _read_table(file: Path, item: str) -> pl.DataFrame:
             f"{file}: no column '{absent[0]}'; an exposure names the item, and the `served_id` of its answer"
         )
     return table.rename({item: ITEM})
-
-
-def _is_label(values: pl.Series) -> bool:
-    kind = values.dtype
-    return kind == pl.Boolean or (kind.is_integer() and bool(values.is_in([0, 1]).all()))
 
 
 def _select(file: Path, table: pl.DataFrame, labels: Sequence[str]) -> pl.DataFrame:

@@ -1,8 +1,6 @@
-"""Measures what a lower precision changes: logged requests through a bundle in fp32, and as it is stored.
+"""A bundle checked on logged requests: what a lower precision changes, and whether its scores are the run's.
 
 Letters: n candidates.
-
-A bundle verified: what it answers to logged requests, against what the run's model computes of the same rows.
 """
 
 from dataclasses import dataclass, field

@@ -1,7 +1,4 @@
-"""`corank refresh`, `rank` and `conformance`, what needs a bundle and no training.
-
-The results of `export`, `refresh` and `publish`.
-"""
+"""The commands that write bundles, and those that need a bundle and no training, as functions on paths."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field

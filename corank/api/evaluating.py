@@ -126,9 +126,8 @@ def compare(
     one, other = parse_location(a), parse_location(b)
     choice = ScoreChoice(tuple(scores), tuple(labels), user, tuple(request))
     with show_progress("requests", progress) as advance:
-        compared = _Compared(one, other, choice, _read_margin(margin), advance)
-        tables = _LogTables(users, events or {}, truth)
-        document = compared.compare(split, None if on is None else str(on), tables)
+        place, tables = None if on is None else str(on), _LogTables(users, events or {}, truth)
+        document = _compare(one, other, split, place, choice, tables, _read_margin(margin), advance)
     if page is not None:
         from corank.analysis.comparison_page import comparison_page
 
@@ -205,56 +204,54 @@ class _LogTables:
             raise DataError("--users, --events and --truth are of bundles; leave them out")
 
 
-@dataclass(frozen=True)
-class _Compared:
-    """What is compared: runs, bundles or tables of scores."""
-
-    one: Location
-    other: Location
-    choice: ScoreChoice
-    margins: Margins
-    progress: Progress
-
-    def compare(self, split: str | None, on: str | None, tables: _LogTables) -> dict[str, Any]:
-        """Compare by what lies there. Raises DataError for options of another sort."""
-        one, other = self.one, self.other
-        if two_tables(one, other):
-            assert isinstance(one, Path) and isinstance(other, Path)
-            tables.require_none()
-            if split is not None or on is not None:
-                raise DataError("--split and --on are of runs; scores are compared on all their rows")
-            return compare_scores(one, other, self.choice, self.margins)
-        self.choice.require_none()
-        if is_bundle(one) and is_bundle(other):
-            if split is not None:
-                raise DataError("--split is of runs; bundles are compared on the log that --on names")
-            log = require_log(on)
-            with open_engine() as engine:
-
-                def score(bundle: Location, folder: Path) -> object:
-                    return predict_log(
-                        bundle,
-                        log,
-                        tables.users,
-                        folder,
-                        engine,
-                        self.progress,
-                        tables.events,
-                        facts=True,
-                        as_served=True,  # older rows are events of histories, and are not compared
-                    )
-
-                return compare_bundles(one, other, log, score, self.margins, tables.truth)
+def _compare(
+    one: Location,
+    other: Location,
+    split: str | None,
+    on: str | None,
+    choice: ScoreChoice,
+    tables: _LogTables,
+    margins: Margins,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Compare by what lies there. Raises DataError for options of another sort."""
+    if two_tables(one, other):
+        assert isinstance(one, Path) and isinstance(other, Path)
         tables.require_none()
-        if str(other) == TREES and not Path(TREES).exists():
-            if on is not None:
-                raise DataError(
-                    "--on is of two runs; trees are trained and judged on the packed data of the first"
+        if split is not None or on is not None:
+            raise DataError("--split and --on are of runs; scores are compared on all their rows")
+        return compare_scores(one, other, choice, margins)
+    choice.require_none()
+    if is_bundle(one) and is_bundle(other):
+        if split is not None:
+            raise DataError("--split is of runs; bundles are compared on the log that --on names")
+        log = require_log(on)
+        with open_engine() as engine:
+
+            def score(bundle: Location, folder: Path) -> object:
+                return predict_log(
+                    bundle,
+                    log,
+                    tables.users,
+                    folder,
+                    engine,
+                    progress,
+                    tables.events,
+                    facts=True,
+                    as_served=True,  # older rows are events of histories, and are not compared
                 )
-            return compare_with_trees(Run.open(one), split or "test", self.progress, self.margins)
-        where = None if on is None else locate_packed(parse_location(on))
-        opened = Run.open(one), Run.open(other)
-        return compare_runs(*opened, split or "test", self.progress, where, self.margins)
+
+            return compare_bundles(one, other, log, score, margins, tables.truth)
+    tables.require_none()
+    if str(other) == TREES and not Path(TREES).exists():
+        if on is not None:
+            raise DataError(
+                "--on is of two runs; trees are trained and judged on the packed data of the first"
+            )
+        return compare_with_trees(Run.open(one), split or "test", progress, margins)
+    where = None if on is None else locate_packed(parse_location(on))
+    opened = Run.open(one), Run.open(other)
+    return compare_runs(*opened, split or "test", progress, where, margins)
 
 
 def _read_margin(margin: float | Mapping[str, float] | Margins) -> Margins:

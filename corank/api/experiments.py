@@ -1,6 +1,6 @@
-"""The commands that search for better settings, as functions on paths; a user's mistake raises a CorankError.
+"""The commands that search for better settings and that study a config, as functions on paths.
 
-The command that studies a config, as a function on paths. It raises a CorankError for a user's mistake.
+Each raises a CorankError for a user's mistake.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -225,11 +225,8 @@ def study(
     opened_config = OpenedConfig.open(config, overrides, without, report, tables).with_moments()
     settings, base = opened_config.settings, opened_config.base
     folder = local(out) or base / "studies" / settings.name
-    try:
-        lock = WriteLock.of_folder(folder, "study")
-    except OSError as error:
-        raise CorankError(f"{folder}: cannot be written: {error}; name another place with --out") from None
-    with lock, opened_config.frames.named(), show_progress("trainings", progress) as advance:
+    named = opened_config.frames.named()
+    with lock_search(folder, "study"), named, show_progress("trainings", progress) as advance:
         packed = open_or_pack(settings, base, report)
         TrainingDataCheck.of(settings, packed).require()
         budget = Budget(seeds, tuple(rates))

@@ -1,11 +1,4 @@
-"""The commands that measure a run, as functions on paths. Each raises a CorankError for a user's mistake.
-
-The result of `report`.
-
-The result of `check` with `against`.
-
-Finished runs written to trackers, with what is known of them only after the training.
-"""
+"""The commands that measure a run, as functions on paths. Each raises a CorankError for a user's mistake."""
 
 import json
 from collections.abc import Mapping, Sequence

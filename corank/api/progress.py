@@ -1,10 +1,7 @@
-"""The output of a notebook's cell, which IPython's own display updates: no widgets are needed.
+"""Progress in a notebook: a bar of what is counted, and a training with its losses and the metrics of every epoch.
 
-Progress of what is counted, such as requests that are scored, in a notebook.
-
-Progress of a training in a notebook: a bar with losses, and the metrics of every epoch below it.
-
-What was shown last stays in the saved notebook.
+It is the output of a cell, which IPython's own display updates: no widgets are needed, and what was shown last stays in
+the saved notebook.
 """
 
 import sys

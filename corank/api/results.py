@@ -1,11 +1,4 @@
-"""Base of results that are a document, the one that the command prints by `--json`.
-
-The results of `evaluate` and `compare`.
-
-The result of `compare_served`.
-
-The results of `explain`, `study`, `sweep` and `tune`.
-"""
+"""Results of commands: a document, the one that the command prints by `--json`, with tables and a plot."""
 
 import json
 import re
@@ -101,6 +94,13 @@ def show_tables(headline: str, tables: Mapping[str, pl.DataFrame]) -> str:
     return "\n".join(parts)
 
 
+def _draw(panels: Mapping[str, Mapping[str, Any]], from_zero: bool) -> "Figure":
+    """Draw values with intervals as `draw_bounded` does. Raises MissingExtraError without matplotlib."""
+    with name_missing_extra("plot()"):
+        from corank.api.figures import draw_bounded
+    return draw_bounded(panels, from_zero)
+
+
 def frame(rows: list[dict[str, Any]], schema: Mapping[str, Any]) -> pl.DataFrame:
     """Rows as a frame, of the columns of a schema, even if there are none."""
     return pl.DataFrame(rows, schema=dict(schema))
@@ -156,6 +156,15 @@ def list_cascade_rows(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield dict(zip(CASCADE, (metric, value, low, high, random, requests), strict=True))
 
 
+def _difference_rows(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A row for each compared metric of each stage, population and label."""
+    for stage, populations in document["stages"].items():
+        for population, labels in populations.items():
+            for label, metrics in labels.items():
+                key = {"stage": stage, "population": population, "label": label}
+                yield from ({**key, "metric": metric, **figure} for metric, figure in metrics.items())
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class EvaluationResult(PlottedResult):
     """A run evaluated on a split.
@@ -193,16 +202,13 @@ class EvaluationResult(PlottedResult):
 
     def plot(self) -> "Figure":
         """Draw the metrics of order of every stage, on the exposed candidates, with their intervals."""
-        with name_missing_extra("plot()"):
-            from corank.api.figures import draw_bounded
-
         panels: dict[str, dict[str, Any]] = {}
         for row in list_stage_rows(self.document):
             orders = not any(part in row["metric"] for part in _CALIBRATION)
             if row["population"] == "exposed" and orders and row["value"] is not None:
                 name = f"{row['label']} {row['metric']}"
                 panels.setdefault(row["stage"], {})[name] = (row["value"], row["low"], row["high"])
-        return draw_bounded(panels, from_zero=False)
+        return _draw(panels, from_zero=False)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -233,9 +239,6 @@ class GroupsResult(PlottedResult):
 
     def plot(self, metric: str = "auc") -> "Figure":
         """Draw a metric of every stage, group by group, on the exposed candidates."""
-        with name_missing_extra("plot()"):
-            from corank.api.figures import draw_bounded
-
         rows = self.tables["stages"].filter(
             pl.col("metric") == metric, pl.col("population") == "exposed", pl.col("value").is_not_null()
         )
@@ -243,7 +246,7 @@ class GroupsResult(PlottedResult):
         for row in rows.iter_rows(named=True):
             panel = panels.setdefault(f"{row['stage']} {row['label']} {metric}", {})
             panel[row["group"]] = (row["value"], row["low"], row["high"])
-        return draw_bounded(panels, from_zero=False)
+        return _draw(panels, from_zero=False)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -270,22 +273,15 @@ class ComparisonResult(PlottedResult):
 
     def plot(self) -> "Figure":
         """Draw the differences of every stage on the exposed candidates, and of the cascade if no stage has any."""
-        with name_missing_extra("plot()"):
-            from corank.api.figures import draw_bounded
-
         panels: dict[str, dict[str, Any]] = {}
         rows = list(self._rows())
         for row in [row for row in rows if row["population"] == "exposed"] or rows:
             name = f"{row['label'] or ''} {row['metric']}".strip()
             panels.setdefault(row["stage"], {})[name] = (row["difference"], row["low"], row["high"])
-        return draw_bounded(panels, from_zero=True)
+        return _draw(panels, from_zero=True)
 
     def _rows(self) -> Iterator[dict[str, Any]]:
-        for stage, populations in self.document["stages"].items():
-            for population, labels in populations.items():
-                for label, metrics in labels.items():
-                    key = {"stage": stage, "population": population, "label": label}
-                    yield from ({**key, "metric": metric, **figure} for metric, figure in metrics.items())
+        yield from _difference_rows(self.document)
         others = {f"cut {name}": cut for name, cut in self.document.get("cuts", {}).items()}
         for stage, metrics in (others | {"cascade": self.document.get("cascade") or {}}).items():
             key = {"stage": stage, "population": None, "label": None}
@@ -320,12 +316,9 @@ class ServedComparisonResult(PlottedResult):
         sequential, differences = list[dict[str, Any]](), list[dict[str, Any]]()
         for role, part in self._parts():
             for figure, comparison in part["sequential"].items():
-                facts = {name: comparison.get(name) for name in SEQUENTIAL if name not in ("role", "figure")}
-                sequential.append({"role": role, "figure": figure, **facts})
-            for stage, populations in part["stages"].items():
-                for label, metrics in populations["exposed"].items():
-                    key = {"role": role, "stage": stage, "population": "exposed", "label": label}
-                    differences += [{**key, "metric": metric, **delta} for metric, delta in metrics.items()]
+                named = {"role": role, "figure": figure, **comparison}
+                sequential.append({name: named.get(name) for name in SEQUENTIAL})
+            differences += [{"role": role, **row} for row in _difference_rows(part)]
         return {
             "sequential": frame(sequential, SEQUENTIAL),
             "differences": frame(differences, {"role": pl.String, **DIFFERENCES}),
@@ -333,23 +326,19 @@ class ServedComparisonResult(PlottedResult):
 
     def plot(self) -> "Figure":
         """Draw the differences with the intervals that hold at every look, one panel a figure."""
-        with name_missing_extra("plot()"):
-            from corank.api.figures import draw_bounded
-
         panels = {
             f"{role}: {figure}": {"a - b": (comparison["difference"], comparison["low"], comparison["high"])}
             for role, part in self._parts()
             for figure, comparison in part["sequential"].items()
             if comparison["difference"] is not None
         }
-        return draw_bounded(panels, from_zero=True)
+        return _draw(panels, from_zero=True)
 
     def _parts(self) -> Iterator[tuple[str, dict[str, Any]]]:
         return ((name, part) for name in ("canary", "shadow") if (part := self.document[name]) is not None)
 
 
 SHOWN_FEATURES = 20
-_BOUNDED_of_study_results = {"value": pl.Float64, "low": pl.Float64, "high": pl.Float64}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -374,15 +363,12 @@ class ExplanationResult(PlottedResult):
         latency = [{"feature": name, **feature["microseconds"]} for name, feature in features.items()]
         texts = dict.fromkeys(("feature", "side", "kind", "stage", "metric"), pl.String)
         return {
-            "features": frame(list(self._rows()), {**texts, **_BOUNDED_of_study_results}),
+            "features": frame(list(self._rows()), {**texts, **_BOUNDED}),
             "latency": pl.DataFrame(latency, infer_schema_length=None),
         }
 
     def plot(self, metric: str = "auc") -> "Figure":
         """Draw what a metric loses without each of the features that are worth most to the last stage."""
-        with name_missing_extra("plot()"):
-            from corank.api.figures import draw_bounded
-
         panels: dict[str, dict[str, Any]] = {}
         for row in self._rows():
             if row["metric"] == metric and row["value"] is not None:
@@ -390,18 +376,16 @@ class ExplanationResult(PlottedResult):
         last = panels.get(list(self.document["stages"])[-1], {})
         worth = sorted(last, key=lambda name: -last[name][0])[:SHOWN_FEATURES]
         shown = {s: {name: rows[name] for name in worth if name in rows} for s, rows in panels.items()}
-        return draw_bounded(shown, from_zero=True)
+        return _draw(shown, from_zero=True)
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for name, feature in self.document["features"].items():
             for stage, metrics in feature["stages"].items():
                 for metric, drop in metrics.items():
-                    low, high = drop["interval"] or (None, None)
+                    low, high = _bounds(drop["interval"])
                     key = {"feature": name, "side": feature["side"], "kind": feature["kind"]}
-                    yield {**key, "stage": stage, "metric": metric, "value": drop["value"]} | {
-                        "low": low,
-                        "high": high,
-                    }
+                    figure = {"value": drop["value"], "low": low, "high": high}
+                    yield {**key, "stage": stage, "metric": metric, **figure}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -432,7 +416,7 @@ class StudyResult(PlottedResult):
         ]
         return {
             "verdicts": frame(verdicts, dict.fromkeys(("question", "title", "verdict"), pl.String)),
-            "differences": frame(list(self._rows()), {**texts, **_BOUNDED_of_study_results}),
+            "differences": frame(list(self._rows()), {**texts, **_BOUNDED}),
         }
 
     def plot(self, question: int | str | None = None) -> "Figure":
@@ -441,13 +425,10 @@ class StudyResult(PlottedResult):
         Args:
             question: its number; the first that compares variants unless given.
         """
-        with name_missing_extra("plot()"):
-            from corank.api.figures import draw_bounded
-
         end = [row for row in self._rows() if row["metric"] == self.document["end"]]
         number = str(question) if question is not None else next((row["question"] for row in end), "1")
         arms = {r["arm"]: (r["value"], r["low"], r["high"]) for r in end if r["question"] == number}
-        return draw_bounded({self.document["questions"][number]["title"]: arms}, from_zero=True)
+        return _draw({self.document["questions"][number]["title"]: arms}, from_zero=True)
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for number, question in self.document["questions"].items():
@@ -455,7 +436,7 @@ class StudyResult(PlottedResult):
                 for metric, difference in metrics.items():
                     if difference is not None:
                         key = {"question": number, "arm": arm, "metric": metric}
-                        yield key | {name: difference[name] for name in _BOUNDED_of_study_results}
+                        yield key | {name: difference[name] for name in _BOUNDED}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -482,7 +463,7 @@ class SearchResult(PlottedResult):
         plain = [
             {n: v for n, v in row.items() if v is None or isinstance(v, str | int | float)} for row in rows
         ]
-        texts, bounds = {"metric": pl.String}, {**_BOUNDED_of_study_results, "n": pl.Int64}
+        texts, bounds = {"metric": pl.String}, {**_BOUNDED, "n": pl.Int64}
         test = [
             {"metric": name, **{key: figure.get(key) for key in bounds}}
             for name, figure in (self.document["test"] or {}).items()
@@ -494,12 +475,9 @@ class SearchResult(PlottedResult):
 
     def _of_arm(self, name: str, arm: dict[str, Any]) -> dict[str, Any]:
         figure = arm["figures"].get(self.document["metric"]) or {}
-        return {"arm": name, **{key: figure.get(key) for key in _BOUNDED_of_study_results}, **arm}
+        return {"arm": name, **{key: figure.get(key) for key in _BOUNDED}, **arm}
 
     def plot(self) -> "Figure":
         """Draw the chosen config's figures on the test split, with their intervals."""
-        with name_missing_extra("plot()"):
-            from corank.api.figures import draw_bounded
-
         rows = {r["metric"]: (r["value"], r["low"], r["high"]) for r in self.tables["test"].to_dicts()}
-        return draw_bounded({self.document["name"]: rows}, from_zero=False)
+        return _draw({self.document["name"]: rows}, from_zero=False)

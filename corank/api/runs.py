@@ -1,9 +1,4 @@
-"""Steps before training: check a config, pack its tables. Loads no torch.
-
-The result of `check`.
-
-The result of `pack`.
-"""
+"""Steps before training, as functions on paths: check a config, pack its tables. Loads no torch."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,13 +1,7 @@
-"""The commands that put a bundle into service, as functions on paths and store addresses, without torch.
+"""The commands of stores, tables of users and vectors, as functions on paths and store addresses, without torch.
 
 Each raises a CorankError for a mistake of the user. Store addresses are `lmdb:PATH`, `redis://HOST:PORT/DB`,
 `redis+cluster://HOST:PORT` or of a plug-in's store.
-
-The table of users of a store, on paths.
-
-The versions of a store, as functions on its address: list, promote, withdraw, roll back, prune, replay; its log.
-
-Each raises a CorankError for a mistake of the user.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,4 @@
-"""Training a config: in this process, as one of a launch, or by several processes.
-
-The result of `train`.
-"""
+"""Training a config: in this process, as one of a launch, or by several processes."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -236,8 +233,7 @@ def _train_as_rank(
         def prepare() -> tuple[bool, str | None]:
             stack.enter_context(Run.lock(run.folder))
             source = None if continue_from is None else parse_location(continue_from)
-            start = _prepare(run, location, resume, overwrite, report, ranks, source)
-            return start.goes_on, None if start.source is None else str(start.source)
+            return _prepare(run, location, resume, overwrite, report, ranks, source)
 
         goes_on, begin = ranks.first_does(prepare, "preparation by the first rank")
         packed = open_packed(settings, base)
@@ -266,16 +262,6 @@ def _open_folder(
     return Run(folder, settings, base, publishers[0].publish if publishers else lambda: None)
 
 
-@dataclass(frozen=True)
-class _Begin:
-    """How a training begins."""
-
-    goes_on: bool
-    """Whether a training that the folder holds is resumed."""
-    source: Location | None
-    """The run whose weights it takes over."""
-
-
 def _prepare(
     run: Run,
     location: Location,
@@ -284,20 +270,24 @@ def _prepare(
     report: Report,
     ranks: Ranks,
     continue_from: Location | None,
-) -> _Begin:
-    """Pack if needed, and begin the run or find it begun; by the first rank."""
+) -> tuple[bool, str | None]:
+    """Pack if needed, and begin the run or find it begun; by the first rank.
+
+    Returns whether a training that the folder holds is resumed, and the run whose weights it takes over.
+    """
     if ranks.log.remembers(CREATED):  # by this launch, before a restart
         resume, overwrite = True, False
     if not (resume or overwrite):
         _require_new(run.folder, location)
     source = find_source(run, continue_from, resume)
+    begin = None if source is None else str(source)
     find_earlier = partial(open_earlier, source, run.config.data)
     packed = open_or_pack(run.config, run.base, report, None, find_earlier)
     run = replace(run, config=plan_packed(run.config, packed))
     if resume and (run.finished or run.latest.exists):
         if ranks.restarts:
             report(f"restart {ranks.restarts}: going on from the last checkpoint")
-        return _Begin(True, source)
+        return True, begin
     require_epochs(run.config, source)
     data_check = TrainingDataCheck.of(run.config, packed, continues=source is not None)
     data_check.require()
@@ -315,7 +305,7 @@ def _prepare(
         report(f"from {source}, after {origin.step:,} steps:")
         for line in origin.lines():
             report(line)
-    return _Begin(False, source)
+    return False, begin
 
 
 def _require_new(folder: Path, location: Location) -> None:

@@ -1,11 +1,9 @@
-"""Output of the commands: lines on stderr, tables on stdout.
+"""Output of the commands: lines on stderr, tables on stdout; one wider than the terminal is cut by its columns."""
 
-A table that is wider than the terminal, cut into several of some columns each.
-"""
-
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
@@ -79,6 +77,35 @@ def show_table(table: Table, keys: int = 1) -> None:
         out.print(part)
 
 
+def show_cells(
+    title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]], left: int | None = 0
+) -> None:
+    """Print rows of cells, aligned right but for the column at `left`."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    for n, column in enumerate(columns):
+        table.add_column(column, justify="left" if n == left else "right")
+    for row in rows:
+        table.add_row(*row)
+    show_table(table)
+
+
+def show_rows(
+    title: str,
+    rows: Sequence[Mapping[str, str | int]],
+    left: Collection[str] = (),
+    keys: int = 1,
+    padding: tuple[int, int, int, int] = (0, 1, 0, 0),
+) -> None:
+    """Print rows of the same columns, one word of their names a line; those of `left` are aligned left."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=padding)
+    for column in rows[0]:
+        justify: Literal["left", "right"] = "left" if column in left else "right"
+        table.add_column(column.replace(" ", "\n"), justify=justify, overflow="fold", no_wrap=True)
+    for row in rows:
+        table.add_row(*(f"{v:,}" if isinstance(v, int) else escape(v) for v in row.values()))
+    show_table(table, keys)
+
+
 def show_check(summary: "CheckSummary") -> None:
     """Print which feature enters which tower, what each loss learns from, and the rows of tables and splits."""
     title = f"{summary.config.name}: which feature enters which tower"
@@ -103,24 +130,12 @@ def show_check(summary: "CheckSummary") -> None:
 
 
 def _show_counts(title: str, rows: Sequence[Mapping[str, str | int]]) -> None:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)  # fits 80 columns
-    for column, value in rows[0].items():
-        justify: Literal["left", "right"] = "right" if isinstance(value, int) else "left"
-        table.add_column(column.replace(" ", "\n"), justify=justify, overflow="fold", no_wrap=True)
-    for row in rows:
-        table.add_row(*(f"{v:,}" if isinstance(v, int) else escape(v) for v in row.values()))
-    show_table(table)
+    texts = [column for column, value in rows[0].items() if isinstance(value, str)]
+    show_rows(title, rows, texts, padding=(0, 0, 0, 0))  # fits 80 columns
 
 
 def _show_samples(summary: "CheckSummary") -> None:
-    title = "candidates per request that each loss learns from"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in summary.samples[0]:
-        justify: Literal["left", "right"] = "left" if column in ("loss", "learns") else "right"
-        table.add_column(column, justify=justify, overflow="fold", no_wrap=True)
-    for row in summary.samples:
-        table.add_row(*map(escape, row.values()))
-    show_table(table)
+    show_rows("candidates per request that each loss learns from", summary.samples, ("loss", "learns"))
     if summary.config.data.level is None:
         say(
             "The log has no levels: all of it counts as exposed, and what was cut is unknown. Negatives can only",
@@ -179,27 +194,19 @@ def _show_reliability(reliability: dict[str, Any], label: str) -> None:
     curves = {stage: by_label[label] for stage, by_label in reliability.items() if by_label.get(label)}
     if not curves:
         return
-    table = Table(title=f"reliability · {label}", title_justify="left", box=box.SIMPLE)
-    for stage in curves:
-        for column in (f"{stage}\nraw", "calibrated", "observed"):
-            table.add_column(column, justify="right")
-    for n in range(max(map(len, curves.values()))):
-        cells: list[str] = []
-        for curve in curves.values():
-            rates = curve[n] if n < len(curve) else {}
-            cells += [format_metric(rates.get(key)) for key in ("raw", "calibrated", "observed")]
-        table.add_row(*cells)
-    show_table(table)
+    keys = ("raw", "calibrated", "observed")
+    bins = zip_longest(*curves.values(), fillvalue=dict[str, Any]())
+    rows = [[format_metric(rates.get(key)) for rates in of_bin for key in keys] for of_bin in bins]
+    columns = [column for stage in curves for column in (f"{stage}\nraw", *keys[1:])]
+    show_cells(f"reliability · {label}", columns, rows, left=None)
 
 
 def _show_cascade(title: str, cascade: dict[str, Any], bounds: dict[str, Any]) -> None:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE)
-    for column in ("metric", "value", "95 %", "random", "requests"):
-        table.add_column(column, justify="left" if column == "metric" else "right")
+    rows = []
     for metric, eligible in cascade["eligible"].items():
         value, random = format_metric(cascade[metric]), format_metric(cascade["random"][metric])
-        table.add_row(metric, value, format_interval(bounds[metric]), random, f"{eligible:,}")
-    show_table(table)
+        rows.append((metric, value, format_interval(bounds[metric]), random, f"{eligible:,}"))
+    show_cells(title, ("metric", "value", "95 %", "random", "requests"), rows)
 
 
 def show_explanation(document: dict[str, Any]) -> None:
@@ -267,13 +274,12 @@ def _show_differences(document: dict[str, Any], differences: dict[str, Any]) -> 
     metrics = [
         m for m in dict.fromkeys([document["end"], "first_auc", "last_auc"]) if m in document["metrics"]
     ]
-    table = Table(box=box.SIMPLE, title="less the config as written", title_justify="left")
-    table.add_column("arm")
-    for metric in metrics:
-        table.add_column(document["metrics"][metric].replace("@", " @", 1), justify="right")
-    for arm, figures in differences.items():
-        table.add_row(escape(arm), *(_difference(figures.get(metric)) for metric in metrics))
-    show_table(table)
+    columns = [document["metrics"][metric].replace("@", " @", 1) for metric in metrics]
+    rows = [
+        [escape(arm), *(_difference(figures.get(metric)) for metric in metrics)]
+        for arm, figures in differences.items()
+    ]
+    show_cells("less the config as written", ["arm", *columns], rows)
 
 
 def _difference(delta: dict[str, Any] | None) -> str:
@@ -286,23 +292,23 @@ def _difference(delta: dict[str, Any] | None) -> str:
 
 def _show_correlations(document: dict[str, Any], correlations: dict[str, Any]) -> None:
     title = f"rank correlation with {document['metrics'][document['end']]}, over checkpoints"
-    table = Table(box=box.SIMPLE, title=title, title_justify="left")
-    for column in ("figure", "ρ", "95 %"):
-        table.add_column(column, justify="left" if column == "figure" else "right")
-    for metric, rho in correlations.items():
-        bounds = None if rho["low"] is None else [rho["low"], rho["high"]]
-        table.add_row(document["metrics"][metric], format_metric(rho["value"]), format_interval(bounds))
-    show_table(table)
+    rows = [(document["metrics"][metric], *bounded_cells(rho)) for metric, rho in correlations.items()]
+    show_cells(title, ("figure", "ρ", "95 %"), rows)
+
+
+def bounded_cells(figure: Mapping[str, Any]) -> tuple[str, str]:
+    """A value and its interval, as text."""
+    bounds = None if figure["low"] is None else [figure["low"], figure["high"]]
+    return format_metric(figure["value"]), format_interval(bounds)
 
 
 def _show_quota(document: dict[str, Any], quota: dict[str, Any]) -> None:
-    table = Table(box=box.SIMPLE)
-    for column in ("m", *quota["recalls"], "CPU ms"):
-        table.add_column(column.replace("_", " "), justify="right")
+    rows = []
     for at, m in enumerate(quota["m"]):
         recalls = (format_metric(curve[at]) for curve in quota["recalls"].values())
-        table.add_row(f"{m}", *recalls, f"{quota['cpu_ms'][at]:.2f}")
-    show_table(table)
+        rows.append((f"{m}", *recalls, f"{quota['cpu_ms'][at]:.2f}"))
+    names = [name.replace("_", " ") for name in quota["recalls"]]
+    show_cells(None, ["m", *names, "CPU ms"], rows, left=None)
 
 
 def show_answer(answer: dict[str, Any]) -> None:
@@ -310,13 +316,11 @@ def show_answer(answer: dict[str, Any]) -> None:
     say(f"model {answer['model_version']}  items {answer['items_seq']}", out)
     trace = {entry["id"]: entry for entry in answer.get("trace", [])}
     stages = list(max((e["stages"] for e in trace.values()), key=len, default={}))
-    table = Table(title="ranked", title_justify="left", box=box.SIMPLE)
-    for column in ("rank", "item", "score", *(f"rank at {s}" for s in stages)):
-        table.add_column(column, justify="left" if column == "item" else "right")
+    rows = []
     for rank, item in enumerate(answer["items"], start=1):
         ranks = [str(trace[item["id"]]["stages"][s]["rank"]) for s in stages]
-        table.add_row(str(rank), escape(str(item["id"])), f"{item['score']:.5f}", *ranks)
-    show_table(table)
+        rows.append((str(rank), escape(str(item["id"])), f"{item['score']:.5f}", *ranks))
+    show_cells("ranked", ["rank", "item", "score", *(f"rank at {s}" for s in stages)], rows, left=1)
     for stage in stages:
         reached = [entry for entry in trace.values() if stage in entry["stages"]]
         say(f"{stage} cut {sum(entry['cut'] == stage for entry in reached)} of {len(reached)}", out)

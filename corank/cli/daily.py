@@ -5,10 +5,7 @@ from typing import Annotated
 
 import typer
 
-from corank.cli.options import Json, local_path, print_text
-
-REFUSED = 3
-"""Exit status if the newest period was refused."""
+from corank.cli.options import REFUSED, Json, local_path, print_text
 
 daily = typer.Typer()
 

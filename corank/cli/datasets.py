@@ -1,7 +1,4 @@
-"""`corank import`: one command for each registered importer; the importer's fields are the command's options.
-
-`corank simulate`: a world of known truth, in corank's own tables or in the layout of a public log.
-"""
+"""`corank import`: a command for each registered importer, whose fields are its options; and `corank simulate`."""
 
 import inspect
 from collections.abc import Callable

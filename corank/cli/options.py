@@ -1,7 +1,4 @@
-"""Options and output that several commands share.
-
-Errors of the machine, such as a full disk, as one line for the user.
-"""
+"""Options and output that several commands share; errors of the machine, such as a full disk, as one line."""
 
 import json
 import os
@@ -135,6 +132,8 @@ def describe_machine_error(error: Exception) -> str | None:
     return None
 
 
+REFUSED = 3
+"""The exit status if new rows break a threshold of the config, or the newest period did not go live."""
 INTERRUPTED = 128 + signal.SIGINT
 """The exit status after Ctrl-C."""
 

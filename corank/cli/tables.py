@@ -1,17 +1,4 @@
-"""Tables and lines that commands print, one subject a file.
-
-Evaluations by group, and comparisons of runs, as the commands print them.
-
-Output of the searches: what was compared, the chosen config, and its test.
-
-The history of a daily funnel, as `corank daily` prints it.
-
-The profile of a log, as `corank check` prints it.
-
-New rows compared with those of a run, as `corank check --against` prints them.
-
-A store's versions and its log, as the commands print them.
-"""
+"""Tables and lines that commands print of groups, comparisons, searches, daily funnels, checks and stores."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,8 +8,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from corank.cli.console import out, say, show_table
-from corank.core.formatting import format_interval, format_metric
+from corank.cli.console import bounded_cells, out, say, show_cells, show_rows, show_table
+from corank.core.formatting import format_metric
 from corank.core.time import format_time
 
 if TYPE_CHECKING:
@@ -162,13 +149,8 @@ def show_sweep(document: dict[str, Any]) -> None:
 def show_chosen(document: dict[str, Any]) -> None:
     """Print the test figures of the chosen config, and its location."""
     if document["test"] is not None:
-        table = Table(title="test split, of the chosen config alone", title_justify="left", box=box.SIMPLE)
-        for column in ("figure", "value", "95 %"):
-            table.add_column(column, justify="left" if column == "figure" else "right")
-        for name, figure in document["test"].items():
-            bounds = None if figure["low"] is None else [figure["low"], figure["high"]]
-            table.add_row(name, format_metric(figure["value"]), format_interval(bounds))
-        show_table(table)
+        rows = [(name, *bounded_cells(figure)) for name, figure in document["test"].items()]
+        show_cells("test split, of the chosen config alone", ("figure", "value", "95 %"), rows)
     say(f"config: {document['config_file']}  run: {document['run']}", out)
 
 
@@ -199,9 +181,7 @@ def show_tuning(document: dict[str, Any]) -> None:
     table.add_column(metric, justify="right")
     table.add_column("settings", overflow="fold")
     for trial in best[:SHOWN_TRIALS]:
-        values = (trial["values"] or {}).items()
-        said = "  ".join(f"{key}={_short(value)}" for key, value in values) or "as written"
-        table.add_row(str(trial["number"]), format_metric(trial["value"]), escape(said))
+        table.add_row(str(trial["number"]), format_metric(trial["value"]), _describe_settings(trial))
     show_table(table)
     if document["importance"]:
         shares = ", ".join(f"{name} {share:.2f}" for name, share in document["importance"].items())
@@ -221,17 +201,19 @@ def _show_frontier(document: dict[str, Any]) -> None:
         table.add_column(column, justify="right")
     table.add_column("settings", overflow="fold")
     for point in budget["frontier"]:
-        us, values = point["us"], (trials[point["trial"]]["values"] or {}).items()
-        said = "  ".join(f"{key}={_short(value)}" for key, value in values) or "as written"
+        us, said = point["us"], _describe_settings(trials[point["trial"]])
         interval = f"{us['low']:,.0f} … {us['high']:,.0f}"
         fits = "" if us["high"] <= budget["us"] else " over"
         cells = [f"{us['median']:,.0f}", interval + fits, format_metric(point["value"])]
-        table.add_row(*cells, str(point["trial"]), str(point["quota"]), escape(said))
+        table.add_row(*cells, str(point["trial"]), str(point["quota"]), said)
     show_table(table)
 
 
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else json.dumps(value)
+def _describe_settings(trial: dict[str, Any]) -> str:
+    """The values of a trial, as markup."""
+    values = (trial["values"] or {}).items()
+    texts = [f"{key}={f'{v:.3g}' if isinstance(v, float) else json.dumps(v)}" for key, v in values]
+    return escape("  ".join(texts) or "as written")
 
 
 NEWEST = 14
@@ -271,26 +253,15 @@ def _pair(record: "PeriodRecord", name: str) -> str:
 def show_profile(profile: "LogProfile") -> None:
     """Print what training knows of each split, requests by content, and advice."""
     title = "values of each feature, missing ones, and the share of candidates whose value training knows"
-    _show(title, profile.feature_rows, left=2)
-    _show("requests by their number of candidates, and of positives", profile.request_rows, left=1)
+    show_rows(title, profile.feature_rows, list(profile.feature_rows[0])[:2], keys=2)
+    counts = profile.request_rows
+    show_rows("requests by their number of candidates, and of positives", counts, list(counts[0])[:1])
     for split, count in profile.unread.items():
         if count:
             say(f"{split}: no loss reads {count:,} candidates, whose level none takes", out)
     say(f"recipe: {profile.recipe}", out)
     for line in profile.advice:
         say(f"advice: {line}", out)
-
-
-def _show(title: str, rows: Sequence[dict[str, str]] | Sequence[dict[str, str | int]], left: int) -> None:
-    """Print rows, the first `left` columns aligned left."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for n, column in enumerate(rows[0]):
-        table.add_column(
-            column.replace(" ", "\n"), justify="left" if n < left else "right", overflow="fold", no_wrap=True
-        )
-    for row in rows:
-        table.add_row(*(f"{v:,}" if isinstance(v, int) else escape(v) for v in row.values()))
-    show_table(table, left)
 
 
 STYLES = {"broken": "bold red", "few": "dim", "off": "dim"}

@@ -1,11 +1,4 @@
-"""The commands from a config to a bundle, and those on one request.
-
-`corank check`: a config and its tables, and new rows of them against a run.
-
-The commands that train, and that write trainings to trackers.
-
-Description of a bundle, for the commands that write one.
-"""
+"""The commands from a config to a bundle, those that write trainings to trackers, and those on one request."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -13,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from corank.cli.options import (
+    REFUSED,
     AsOf,
     BundlePath,
     ContinueFrom,
@@ -331,9 +325,6 @@ def rank_command(
     answer = Funnel.open(bundle, trust or []).rank(Request.read(request))
     print_json(answer) if as_json else console.show_answer(answer)
 
-
-REFUSED = 3
-"""The exit status if new rows break a threshold of the config."""
 
 checking = typer.Typer()
 

@@ -1,8 +1,7 @@
 """`corank daily`: every period that is due, in order, from the live run's state to a live or a refused version.
 
-The end of the log, without reading files that are older than the live run's rows.
-
-A period that went live undone, and whether the store serves what the history takes as live.
+It finds the end of the log without reading files that are older than the live run's rows, undoes a period that went
+live, and checks that the store serves what the history takes as live.
 """
 
 import os

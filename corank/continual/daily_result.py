@@ -1,7 +1,4 @@
-"""What `corank daily` returns: the records of all periods, as tables, a figure and JSON.
-
-The page over all periods: decisions, figures of live run and candidate, rows, drift and time spent.
-"""
+"""What `corank daily` returns: the records of all periods as tables, a figure and JSON; and the page over them."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

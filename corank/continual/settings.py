@@ -1,6 +1,6 @@
-"""The settings of `corank daily`: a YAML file next to the config that it trains.
+"""The settings of `corank daily`, a YAML file next to the config that it trains; and the periods of a log.
 
-Periods of a log, a day or some hours: names, bounds, and what of each trains, validates and compares.
+A period is a day or some hours, with a name, bounds, and what of it trains, validates and compares.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
-"""The settings of a daily funnel, and the paths of its periods' files.
+"""The settings of a daily funnel, and the files of its periods.
 
-Steps of a period, each of which writes one file: a step whose file exists is not done again.
+A period has steps, each of which writes one file: a step whose file exists is not done again.
 """
 
 import json

@@ -48,15 +48,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
     return finished_run(), other
 
 
-def test_a_run_against_itself_differs_by_nothing(runs: tuple[Run, Run]) -> None:
-    document = corank.compare(runs[0].folder, runs[0].folder)
-    metrics = document["stages"]["rank"]["exposed"]["click"]
-    assert {(one["difference"], one["low"], one["high"], one["verdict"]) for one in metrics.values()} == {
-        (0, 0, 0, "no difference shown")
-    }
-    assert document["cascade"] and document["cuts"]["prerank"]
-
-
 def test_values_are_those_of_evaluate_and_signs_turn(runs: tuple[Run, Run]) -> None:
     one, other = (corank.evaluate(run.folder, bootstrap=False)["stages"] for run in runs)
     forth, back = (
@@ -123,14 +114,6 @@ def test_a_verdict_needs_an_interval_beyond_the_margin() -> None:
     ]
     assert [one["not_worse"] for one in by_margin.values()] == [False, False, True]
     assert compare_measures("exposed", sharp, dull, Margins())["auc"]["verdict"] == "better"
-
-
-def test_other_candidates_with_other_scales_are_refused(runs: tuple[Run, Run], tmp_path: Path) -> None:
-    config = simulated_world() / "config.yaml"
-    split = "data.split={valid: 2026-03-08, test: 2026-03-09}"
-    other = trained_run(config, tmp_path / "run", split, f"packed={tmp_path / 'packed'}")
-    with pytest.raises(DataError, match="its scales, buckets or hashes are others"):
-        corank.compare(runs[0].folder, other.folder)
 
 
 def test_a_page_names_both_runs_and_begins_with_a_summary(runs: tuple[Run, Run]) -> None:

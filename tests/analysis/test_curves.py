@@ -6,7 +6,7 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from corank.analysis.evaluated_run import EvaluatedRun, evaluate_run
-from corank.analysis.report_figures import quota_recalls, sample_logged_requests, scalars
+from corank.analysis.report_figures import quota_recalls, scalars
 from corank.training.run import Run
 
 
@@ -31,14 +31,6 @@ def test_recall_by_quota_is_the_evaluations(two_stages: EvaluatedRun) -> None:
         assert (curve.low[1], curve.high[1]) == pytest.approx(tuple(bounds[metric]))
         assert curve.y[0] < curve.y[1]
     assert random.y == pytest.approx([6 / 30, 18 / 30])
-
-
-def test_requests_are_replayed_from_the_whole_split(two_stages: EvaluatedRun) -> None:
-    requests = sample_logged_requests(two_stages)
-    assert len(requests) == 8
-    assert all(len(request.candidates or []) == 30 for request in requests)
-    times = [int(request.time or 0) for request in requests]
-    assert times == sorted(times) and len(set(times)) == 8
 
 
 def test_scalars_are_read_as_logged(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import pytest
 import corank
 from corank.analysis.evaluated_run import predict_run
 from corank.core.errors import DataError
-from corank.evaluation.groups import MOST, group_candidates, select_candidates
 from corank.metrics.point import auc
 from corank.training.run import Run
 from tests.support.command_line import run_corank
@@ -67,21 +66,6 @@ def test_a_column_of_the_log_that_is_no_feature(run: Run) -> None:
     exposed = next(group for group in document["groups"] if group["name"] == "exposed")
     whole = corank.evaluate(run.folder, bootstrap=False)
     assert exposed["stages"]["rank"]["exposed"] == whole["stages"]["rank"]["exposed"]
-
-
-def test_many_values_are_the_largest_and_others(run: Run) -> None:
-    packed, _, _, predictions, _ = predict_run(run, "test")
-    groups = group_candidates(packed, run.base, "test", predictions, "item_id")
-    assert len(groups.names) == MOST + 1 and groups.names[-1] == "(others)"
-    counts = np.bincount(groups.of)
-    assert (np.diff(counts[:-1]) <= 0).all() and counts.sum() == len(predictions.level)
-
-
-def test_selecting_all_candidates_changes_nothing(run: Run) -> None:
-    predictions = predict_run(run, "test").predictions
-    selected, _ = select_candidates(predictions, {}, np.ones(len(predictions.level), dtype=bool))
-    assert np.array_equal(selected.requests.start, predictions.requests.start)
-    assert np.array_equal(selected.logits["rank"]["click"], predictions.logits["rank"]["click"])
 
 
 def test_what_cannot_be_grouped_by_is_refused(run: Run) -> None:

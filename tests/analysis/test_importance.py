@@ -21,10 +21,9 @@ from corank.features.schema import PLACEMENTS
 from corank.training.run import Run
 from tests.support.cases import Case
 from tests.support.command_line import run_corank
-from tests.support.models import mlp, two_tower
+from tests.support.models import mlp
 from tests.support.random_worlds import DERIVED, Drawn
-from tests.support.shared import shared_case, small_world
-from tests.support.simulated_runs import trained_run
+from tests.support.shared import shared_case
 
 pytestmark = pytest.mark.slow
 
@@ -81,12 +80,6 @@ def test_figures_with_all_features_are_those_of_the_evaluation(
         assert figures == {"label": "click"} | {
             metric: pytest.approx(exposed[metric], abs=1e-9) for metric in ("auc", "gauc")
         }
-
-
-def test_towers_have_no_use_for_a_cross(document: dict[str, Any]) -> None:
-    stages = document["features"]["category_clicks"]["stages"]
-    assert stages["prerank"]["auc"] == stages["prerank"]["gauc"] == {"value": 0, "interval": [0, 0]}
-    assert stages["rank"]["auc"]["value"] != 0
 
 
 def test_the_items_vectors_are_paid_ahead(trained: Run, document: dict[str, Any]) -> None:
@@ -171,27 +164,6 @@ def test_what_alone_is_read_is_worth_all_and_what_is_not_read_nothing(
 
 
 @pytest.mark.usefixtures("unpriced")
-def test_a_match_is_worth_something_to_the_towers_that_read_it(tmp_path: Path) -> None:
-    overrides = ["features.seen={kind: count, of: [history, item_id]}", "stages.0.matches=[seen]"]
-    overrides += ["losses=[{kind: click, stage: prerank}, {kind: click, stage: rank}]"]
-    overrides += ["train.epochs=1", f"packed={tmp_path / 'packed'}"]
-    run = trained_run(small_world() / "config.yaml", tmp_path / "trained", *overrides)
-    packed = run.packed()
-    model, calibrators = run.model(packed)
-    towers = two_tower(model)
-    assert towers.matches is not None
-    with torch.no_grad():
-        for name, parameter in towers.named_parameters():
-            parameter.fill_(1.0 if name == "matches.weight" else 0.0)
-    alone = Run.create(tmp_path / "alone", run.config, run.base)
-    alone.finish(packed, model, calibrators, {"epoch": 0, "step": 0, "figures": [{}]})
-    explanation = measure_importance(alone, "train", 20_000)
-    auc = explanation["stages"]["prerank"]["auc"]
-    assert auc > 0.51
-    assert 0.3 < explanation["features"]["seen"]["stages"]["prerank"]["auc"]["value"] / (auc - 0.5) < 1.7
-
-
-@pytest.mark.usefixtures("unpriced")
 def test_a_seed_has_its_figures(trained: Run) -> None:
     first, again, other = (measure_importance(trained, "valid", 20_000, seed) for seed in (3, 3, 4))
     assert first == again
@@ -211,13 +183,6 @@ def test_requests_are_judged_by_at_most_so_many(trained: Run, monkeypatch: pytes
     shown = sum(int((shard.level == 3).sum()) for shard in trained.packed().splits["valid"])
     assert counts[0] * 2 < counts[1] < counts[2] == shown
     assert said[:2] == ["40 requests scored", "40 requests scored"]
-
-
-@pytest.mark.usefixtures("unpriced")
-def test_fewer_requests_than_a_batch_are_no_whole_batch(trained: Run) -> None:
-    (shard,) = trained.packed().splits["valid"]
-    assert len(shard) < explaining.REQUESTS
-    assert measure_importance(trained, "valid", 5)["candidates"] < int((shard.level == 3).sum()) / 2
 
 
 # How values are shuffled
@@ -292,19 +257,6 @@ def test_attention_is_dealt_the_same_past_as_the_pool(case: Case, encoded: Encod
     assert events(encoded) == pooled(encoded) != pooled(shuffled) == events(shuffled)
     for other in ("history_1", "history_0_item_2", "user_0"):
         assert events(_shuffled(encoded, schema, other, np.random.default_rng(1))) == events(encoded)
-
-
-def test_popular_items_are_dealt_out_as_often_as_they_are_met(case: Case, encoded: EncodedBatch) -> None:
-    schema, names = case.packed.schema, case.packed.schema.row_features("item")
-    column = names.ids.index("item_id")
-    drawn = [
-        _shuffled(encoded, schema, "item_id", np.random.default_rng(seed)).item.ids[:, column]
-        for seed in range(300)
-    ]
-    met = encoded.item.ids[encoded.item_of, column]
-    assert len(np.unique(met)) > 4
-    for value in np.unique(met):
-        assert (np.concatenate(drawn) == value).mean() == pytest.approx((met == value).mean(), abs=0.03)
 
 
 @pytest.mark.parametrize("drawn", [DERIVED, DERIVED | {"matches": True}], ids=["derived", "matches"])

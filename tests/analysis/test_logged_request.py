@@ -69,14 +69,6 @@ def test_random_requests_are_encoded_as_packed(rich: Case, tmp_path: Path, split
     assert max(lengths) >= 3
 
 
-@pytest.mark.parametrize("split", ["train", "valid", "test"])
-def test_simulated_requests_are_encoded_as_packed(trained: Run, tmp_path: Path, split: str) -> None:
-    packed = trained.packed()
-    (shard,) = packed.splits[split]
-    spread = range(0, len(shard), len(shard) // 15)
-    assert_replayed(bare_funnel(packed, tmp_path / "bundle"), trained, packed, split, spread)
-
-
 @pytest.mark.slow
 def test_users_are_replayed_as_of_the_request(rich: Case) -> None:
     """User 0 has a row valid from the start, and others from the second and the third day."""

@@ -4,8 +4,6 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
@@ -18,13 +16,6 @@ def test_few_values_are_not_smoothed_and_many_by_a_window() -> None:
     smoothed = plots.smooth(np.arange(40.0) ** 2)
     assert smoothed[10] == pytest.approx(np.mean(np.arange(6, 15) ** 2))
     assert smoothed[0] == pytest.approx((0 + 1 + 4 + 9 + 16) / 5)
-
-
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=300))
-def test_a_smoothed_curve_stays_within_the_values(values: list[float]) -> None:
-    smoothed = plots.smooth(np.array(values))
-    assert len(smoothed) == len(values)
-    assert smoothed.min() >= min(values) - 1e-6 and smoothed.max() <= max(values) + 1e-6
 
 
 def test_places_are_counted_in_cells() -> None:
@@ -71,16 +62,6 @@ def test_dots_stand_where_their_values_are() -> None:
     assert len(left.lines) == 1 + 2 + 2 + 1
 
 
-def test_scatters_colour_by_group() -> None:
-    figure = Figure()
-    y = np.array([0.1, 0.2, 0.3])
-    plots.scatters(figure, {"x": plots.Series(np.arange(3.0), y)}, "y", ["a", "b", "a"])
-    first, second = figure.axes[0].lines
-    assert np.asarray(first.get_xdata()).tolist() == [0, 2]
-    assert np.asarray(second.get_ydata()).tolist() == [0.2]
-    assert [axes.get_visible() for axes in figure.axes] == [True, False, False]
-
-
 def test_titles_of_small_plots_do_not_collide_and_flat_lines_are_flat() -> None:
     figure = Figure(figsize=(drawing.WIDTH, 2.6), layout="constrained")
     line = plots.Series(np.arange(3.0), np.array([5000.0001, 5000.0002, 5000.0001]))
@@ -94,24 +75,3 @@ def test_titles_of_small_plots_do_not_collide_and_flat_lines_are_flat() -> None:
         low, high = axes.get_ylim()
         assert high - low == pytest.approx(500) and low < 5000 < high
         assert axes.yaxis.get_offset_text().get_text() == ""
-
-
-def test_an_axis_is_widened_and_never_narrowed() -> None:
-    for points, least, from_zero, ends in (
-        ([0.4, 0.6], 0.1, False, (0.39, 0.61)),
-        ([0.5, 0.5], 0.1, False, (0.45, 0.55)),
-        ([0.0, 0.0], 0.25, True, (0, 0.25)),
-        ([1.0, 3.0], 0.25, True, (0, 3.1)),
-    ):
-        axes = Figure().subplots()
-        axes.plot([0, 1], points)
-        drawing.widen_y(axes, least, from_zero)
-        assert axes.get_ylim() == pytest.approx(ends, abs=0.006)
-
-
-def test_colours_of_differences_are_those_that_are_given() -> None:
-    figure = Figure()
-    rows = {"up": (1.0, 0.5, 1.5), "down": (-1.0, -1.5, -0.5)}
-    plots.intervals(figure, {"auc": rows}, colours={"up": drawing.GOOD, "down": drawing.BAD})
-    dots = [line for line in figure.axes[0].lines[1:] if line.get_marker() == "o"]
-    assert [line.get_color() for line in dots] == [drawing.GOOD, drawing.BAD]

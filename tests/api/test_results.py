@@ -54,19 +54,6 @@ def test_an_evaluation(trained: Run) -> None:
     assert printed("evaluate", str(trained.folder), "--json") == evaluation.to_json() + "\n"
 
 
-@pytest.mark.thorough
-def test_an_evaluation_and_a_report_tell_their_progress(trained: Run, tmp_path: Path) -> None:
-    requests = sum(len(shard) for shard in trained.packed().splits["test"])
-    calls: list[list[tuple[int, int]]] = [[], [], []]
-    heard = [lambda done, total, of=of: of.append((done, total)) for of in calls]
-    corank.evaluate(trained.folder, bootstrap=False, progress=heard[0])
-    corank.evaluate(trained.folder, by="day", bootstrap=False, progress=heard[1])
-    corank.report(trained.folder, tmp_path / "report.html", progress=heard[2])
-    for of in calls:
-        assert of == sorted(of)
-        assert of[-1] == (requests, requests)
-
-
 def test_a_comparison_tells_the_progress_of_each_run(trained: Run) -> None:
     calls: list[tuple[int, int]] = []
     requests = sum(len(shard) for shard in trained.packed().splits["valid"])

@@ -65,16 +65,6 @@ def test_answer_shows_order_ranks_and_cuts(
     assert "missing: user.age" in lines
 
 
-def test_answer_without_trace_or_items(answer: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    del answer["trace"]
-    screen.show_answer(answer)
-    assert cells(shown(capsys), "2") == ["2", "[/x]", "0.12500"]
-    screen.show_answer(answer | {"items": [], "trace": [], "missing": []})
-    text = shown(capsys)
-    assert "unknown: 17, [u]" in text
-    assert "missing" not in text
-
-
 @pytest.fixture
 def document() -> dict[str, Any]:
     def stage(auc: float) -> dict[str, Any]:
@@ -189,16 +179,6 @@ def test_explanation_shows_features_by_their_worth_to_the_last_stage(
     assert "of 5,678 candidates: prerank 0.7500 / -, rank 0.7500 / -" in text
 
 
-def test_signs_of_an_interval_are_told_from_its_dash(
-    document: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    document["cascade"]["click_recall@9"] = -0.2
-    document["interval"]["cascade"]["click_recall@9"] = [-0.25, -0.125]
-    screen.show_evaluation(document)
-    row = cells(shown(capsys), "click_recall@9")
-    assert row[1:5] == ["-0.2000", *between("-0.2500", "-0.1250")]
-
-
 def test_evaluation_of_three_stages_shows_each_against_the_last(
     document: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -220,15 +200,6 @@ def test_evaluation_of_three_stages_shows_each_against_the_last(
         "0.0000",
         "7",
     ]
-
-
-def test_evaluation_of_one_stage_shows_no_cascade(
-    document: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    del document["stages"]["rank"], document["reliability"]["rank"]
-    document["cascade"] = None
-    screen.show_evaluation(document)
-    assert "cascade" not in shown(capsys)
 
 
 def test_a_line_is_said_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -261,9 +232,3 @@ def test_a_bar_shows_what_is_done_and_the_time_left_on_a_terminal(monkeypatch: p
     text = terminal.file.getvalue()  # type: ignore[attr-defined]
     assert "1,000/3,000" in text
     assert text.count(":") >= 3  # elapsed and remaining time
-
-
-def test_without_a_terminal_no_bar_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    with counting("requests", summary=False) as progress:
-        progress(1_000, 3_000)
-    assert shown(capsys) == ""

@@ -9,13 +9,11 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import polars as pl
 import pytest
 
 from corank.cli.main import main
 from corank.datasets.feed.simulate import simulate_world
 from corank.training.run import Run
-from tests.support.simulated_runs import make_world
 
 
 class Said(NamedTuple):
@@ -123,19 +121,6 @@ def test_mistakes_about_runs(world: Path, trained: Run, tmp_path: Path, command:
         refused(command(*arguments), "training has not finished; go on with `corank train --resume`")
 
 
-def test_a_stale_packing(tmp_path: Path, command: Corank) -> None:
-    config = make_world(tmp_path, requests=200)
-    assert command("train", config).code == 0
-    part = next((tmp_path / "log").iterdir())
-    pl.read_parquet(part)[:-1].write_parquet(part)
-    refused(
-        command("train", config, "--overwrite"),
-        "packed from another config or other files: run `corank pack` again (data.log: other files",
-    )
-    assert command("pack", config).code == 0
-    assert command("train", config, "--overwrite").code == 0
-
-
 def test_mistakes_about_bundles_and_requests(bundle: Path, tmp_path: Path, command: Corank) -> None:
     request = tmp_path / "request.json"
     refused(command("rank", tmp_path, request), "not a bundle (it has no manifest.json)")
@@ -213,13 +198,6 @@ def test_tables_are_what_the_json_says(trained: Run, bundle: Path, tmp_path: Pat
     assert f"model {answer['model_version']}  items 1" in shown.out
     assert f"{answer['items'][0]['score']:.5f}" in shown.out
     assert "prerank cut 12 of 30" in shown.out and "rank cut 12 of 18" in shown.out
-
-
-def test_check_shows_features_and_counts(world: Path, command: Corank) -> None:
-    said = command("check", world / "config.yaml")
-    assert said.code == 0
-    for word in ("category_clicks", "history", "36,000"):
-        assert word in said.out
 
 
 @pytest.mark.slow

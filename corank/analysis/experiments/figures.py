@@ -1,23 +1,12 @@
-"""One figure of a trial: a metric's value, with its resamples of the users.
+"""The figures that trainings are compared by, each with its resamples of the users: of studies, and of searches.
 
-Letters: S seeds · B resamples of the users.
-
-Intervals of comparisons between trainings: over users and seeds, and over families of checkpoints.
+A study compares metrics of the table that have `study`. One of a stage is named after the stage's side, such as
+`first_auc`; one of the cut or of the cascade keeps its name there, such as `agree_recall`. A search compares figures of
+the validation split, named as early stopping names them, `STAGE.LABEL.METRIC`, if they are of one label of a stage;
+`STAGE.METRIC` if of what a stage keeps; `METRIC` if of the whole cascade, such as `joint_click_recall`. The last two
+kinds have the registered name, without quotas, which may differ between arms.
 
 Letters: S seeds · B resamples of the users, the same for every training · N checkpoints.
-
-Differences between trainings: paired by seed, with intervals, and in words.
-
-The figures that a study compares: metrics of the table that have `study`, by stage, of the cut and of the cascade.
-
-A metric of one stage is named after the stage's side, such as `first_auc`; one of the cut or of the cascade keeps the
-name that it has in the table, such as `agree_recall`.
-
-The figures that arms of a search are compared by, all of the validation split, and the one that is searched for.
-
-A figure is named as early stopping names it, `STAGE.LABEL.METRIC`, if it is of one label of a stage; `STAGE.METRIC` if
-it is of what a stage keeps; `METRIC` if it is of the whole cascade, such as `joint_click_recall`. The last two kinds
-have the registered name, without quotas, which may differ between arms.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -183,13 +172,16 @@ Figures = Mapping[str, Figure]
 
 def format_difference(found: Mapping[str, Any]) -> str:
     """A difference with its interval, as text."""
-    if found["low"] is None:
-        return _minus(f"{found['value']:+.4f}")
-    return _minus(f"{found['value']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]")
+    bounds = "" if found["low"] is None else f" [{found['low']:+.4f}, {found['high']:+.4f}]"
+    return f"{found['value']:+.4f}{bounds}".replace("-", "−")
 
 
-def _minus(text: str) -> str:
-    return text.replace("-", "−")
+def mean_figure(trials: Sequence[Figures], name: str) -> dict[str, Any]:
+    """The mean of a figure over the seeds that define it, as JSON values."""
+    having = [figures for figures in trials if name in figures]
+    values = [figures[name].value for figures in having]
+    mean, first = mean_over_seeds(values, replicates_of(having, name)), having[0][name]
+    return mean._asdict() | {"n": first.n, "requests": first.requests, "seeds": values}
 
 
 def differences(pairs: Sequence[tuple[Figures, Figures]]) -> dict[str, Interval]:

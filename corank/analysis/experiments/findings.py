@@ -1,10 +1,7 @@
 """Trials → the findings of a study: figures by arm, differences to the base with intervals, a verdict in words.
 
-The results of the trials of one arm of a study.
-
-A trial of a study: one arm trained at one rate with one seed, evaluated, and its figures kept as JSON.
-
-Weights are not kept. One that is on disk already is read instead of trained.
+A trial is one arm trained at one rate with one seed and evaluated. Its figures are kept as JSON, its weights are not;
+one that is on disk already is read instead of trained.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,29 +13,27 @@ from typing import Any
 import numpy as np
 
 from corank.analysis.evaluated_run import EvaluatedRun
+from corank.analysis.experiments.arms import BASE, Arm, ArmSet
 from corank.analysis.experiments.figures import (
     FEWEST_REQUESTS,
     SIGN_WORDS,
     Figure,
     format_difference,
-    mean_over_seeds,
+    mean_figure,
     measure_figures,
     percentile_interval,
     plain_differences,
     rank_correlations,
-    replicates_of,
     study_rows,
     titles,
     validation_score,
     verdict_sentence,
 )
-from corank.analysis.experiments.study_arms import ArmSet
-from corank.analysis.experiments.trials import BASE, Arm, TrialFiles, count_parameters, train_trial
+from corank.analysis.experiments.trials import TrialFiles, count_parameters, train_trial
 from corank.analysis.report_figures import quota_cpu_ms, quota_grid, sample_logged_requests
-from corank.core.types import Floats
 from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.inputs import CascadeRows
-from corank.evaluation.predict import Predictions, predict_split, read_truth
+from corank.evaluation.predict import predict_split, read_truth
 from corank.metrics.metric import METRICS
 from corank.training.config.config import Config
 from corank.training.run import Run
@@ -116,6 +111,7 @@ class TrialStore:
         truth = read_truth(self.packed, "test")
         first, last = run.config.stages
         swapped = test.logits | {first.name: {first.main: test.logits[last.name][last.main]}}
+        reordered = replace(test, logits=swapped)
         evaluated = EvaluatedRun(run, self.packed, model, calibrators, test, truth, {"split": "test"})
         return Trial(
             rate=rate,
@@ -127,9 +123,7 @@ class TrialStore:
             seconds=0.0,
             whole=whole,
             figures=measure_figures(test, run.config, truth, calibrators),
-            ranker_first=measure_figures(_replaced(test, swapped), run.config, truth, calibrators)
-            if whole
-            else {},
+            ranker_first=measure_figures(reordered, run.config, truth, calibrators) if whole else {},
             quota=_measure_quotas(evaluated, timed=seed == 0) if whole else None,
         )
 
@@ -139,10 +133,6 @@ def _trial(document: dict[str, Any]) -> Trial:
         document[part] = {name: Figure(**figure) for name, figure in document[part].items()}
     document["quota"] = document["quota"] and TrialQuotaCurve(**document["quota"])
     return Trial(**document)
-
-
-def _replaced(predictions: Predictions, logits: dict[str, dict[str, Floats]]) -> Predictions:
-    return replace(predictions, logits=logits)
 
 
 def _measure_quotas(evaluated: EvaluatedRun, timed: bool) -> TrialQuotaCurve | None:
@@ -338,16 +328,8 @@ def _arm_figures(result: ArmResult) -> dict[str, Any]:
         "parameters": trials[0].parameters if trials else None,
         "steps": trials[0].steps if trials else None,
         "seconds": sum(trial.seconds for trial in trials) / len(trials) if trials else None,
-        "figures": {name: _mean_figure(trials, name) for name in (trials[0].figures if trials else {})},
+        "figures": {name: mean_figure(result.held, name) for name in (trials[0].figures if trials else {})},
     }
-
-
-def _mean_figure(trials: Sequence[Trial], name: str) -> dict[str, Any]:
-    having = [trial for trial in trials if name in trial.figures]
-    values = [trial.figures[name].value for trial in having]
-    mean = mean_over_seeds(values, replicates_of([trial.figures for trial in having], name))
-    first = having[0].figures[name]
-    return mean._asdict() | {"n": first.n, "requests": first.requests, "seeds": values}
 
 
 def _notes(arms: ArmSet) -> list[str]:
@@ -443,7 +425,10 @@ def _ranker_first_finding(base: ArmResult, end: str, names: Mapping[str, str]) -
     """The same checkpoints with the ranker's scores in both stages, so that the ranker selects among all candidates."""
     trials = [trial for trial in base.seeds if trial.figures]
     differences = plain_differences([(trial.ranker_first, trial.figures) for trial in trials])
-    figures = {name: _mean_of_ranker(trials, name) for name in trials[0].ranker_first}
+    figures = {
+        name: float(np.mean([trial.ranker_first[name].value for trial in trials]))
+        for name in trials[0].ranker_first
+    }
     compared = {
         RANKER_FIRST: {name: one for name, one in differences.items() if not name.startswith("last_")}
     }
@@ -454,7 +439,3 @@ def _ranker_first_finding(base: ArmResult, end: str, names: Mapping[str, str]) -
     ]
     sentences += [f"CPU time of a request if the ranker scores all candidates: {c[-1]:.2f} ms." for c in cost]
     return {"verdict": sentences, "differences": compared, "figures": figures}
-
-
-def _mean_of_ranker(trials: Sequence[Trial], name: str) -> float:
-    return float(np.mean([trial.ranker_first[name].value for trial in trials]))

@@ -1,12 +1,9 @@
 """Tuning under a latency budget: which features may be dropped, which quotas fit, and the frontier.
 
 A trial's model is measured at every quota of the first stage, since quotas need no training. Of the quotas at which the
-funnel fits the budget, the one with the best recall counts.
-
-Latency of a whole funnel, measured on this machine on bundles that are exported before any training.
-
-Latency depends on shapes, which are features, widths and quotas, and not on weights. So a funnel is timed once for all
-its trainings, and a funnel that is too slow is not trained.
+funnel fits the budget, the one with the best recall counts. Latency is measured on this machine, on bundles that are
+exported before any training: it depends on shapes, which are features, widths and quotas, and not on weights. So a
+funnel is timed once for all its trainings, and one that is too slow is not trained.
 
 Letters: N calls.
 """

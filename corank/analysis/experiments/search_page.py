@@ -1,8 +1,4 @@
-"""The page of a sweep: what was chosen, differences with intervals, every arm, the test of the chosen one.
-
-The page of a tuning: what was chosen, its history, what mattered, every trial, the test of the chosen one.
-
-Plots of a tuning: its history, its parameters' importance, and each parameter against the result.
+"""The pages of a sweep and of a tuning: what was chosen and why, every arm or trial, the test of the chosen one.
 
 Letters: P points.
 """
@@ -17,7 +13,7 @@ import yaml
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from corank.analysis import plots
+from corank.analysis.comparison_page import draw_arms
 from corank.analysis.experiments.tune import format_value
 from corank.analysis.html import Cell, Html, folded, page, plot, section, table, text
 from corank.analysis.plots import ACROSS, COLOURS, FAINT, plot_rows
@@ -71,11 +67,7 @@ def _differences(document: Mapping[str, Any]) -> list[Html]:
         for metric in metrics
         if metric in common
     }
-    caption = (
-        "Difference of each arm to the config as written, with 95 % intervals over users and seeds. Right of 0: "
-        "higher; grey: cannot tell."
-    )
-    return [plot(partial(plots.intervals, panels=panels), caption, height=0.9 + 0.32 * len(compared))]
+    return [draw_arms(panels, len(compared))]
 
 
 def _figures(document: Mapping[str, Any]) -> list[Html]:
@@ -112,50 +104,31 @@ def tested_section(document: Mapping[str, Any]) -> list[Html]:
     return [section("Test", text(said), table(["figure", "value"], rows))]
 
 
-@dataclass(frozen=True)
-class TuningHistory:
-    """The trials of a tuning that ended, and those that did not."""
-
-    numbers: Sequence[int]
-    values: Sequence[float]
-    best: Sequence[float]
-    """The best value up to each trial."""
-    ended_early: Sequence[int]
-
-
-def plot_history(figure: Figure, history: TuningHistory, y: str) -> None:
+def plot_history(figure: Figure, document: Mapping[str, Any]) -> None:
     """Draw the value of each trial, the best so far, and marks for trials that were ended early."""
-    axes = figure.subplots()
-    axes.plot(history.numbers, history.values, linestyle="none", marker="o", color=COLOURS[0], label="trial")
-    axes.step(
-        history.numbers, history.best, where="post", color=COLOURS[1], linestyle="-", label="best so far"
-    )
-    for n, number in enumerate(history.ended_early):
+    axes, trials = figure.subplots(), document["trials"]
+    numbers = [trial["number"] for trial in trials if trial["value"] is not None]
+    values = [trial["value"] for trial in trials if trial["value"] is not None]
+    best = (np.minimum if document["better"] == "lower" else np.maximum).accumulate(values)
+    axes.plot(numbers, values, linestyle="none", marker="o", color=COLOURS[0], label="trial")
+    axes.step(numbers, best, where="post", color=COLOURS[1], linestyle="-", label="best so far")
+    for n, number in enumerate(trial["number"] for trial in trials if trial["value"] is None):
         axes.axvline(
             number, ymax=0.04, color=FAINT, linestyle="-", label="" if n else "ended early or diverged"
         )
-    axes.set(xlabel="trial", ylabel=y)
+    axes.set(xlabel="trial", ylabel=document["metric"])
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.legend(loc="lower right")
 
 
-@dataclass(frozen=True)
-class Frontier:
-    """Funnels by latency: (P,) each."""
-
-    us: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
-    values: Sequence[float]
-
-
-def plot_frontier(figure: Figure, frontier: Frontier, budget: float, y: str) -> None:
+def plot_frontier(figure: Figure, budget: Mapping[str, Any], y: str) -> None:
     """Draw the best value within each latency, with the intervals of latencies and the budget."""
-    axes = figure.subplots()
-    axes.step(frontier.us, frontier.values, where="post", color=COLOURS[0], linestyle="-")
-    axes.plot(frontier.us, frontier.values, linestyle="none", marker="o", color=COLOURS[0])
-    axes.hlines(frontier.values, frontier.low, frontier.high, color=COLOURS[0], linestyle="-", alpha=0.4)
-    axes.axvline(budget, color=COLOURS[1], linestyle="--", linewidth=1)
+    axes, values = figure.subplots(), [point["value"] for point in budget["frontier"]]
+    us, low, high = ([p["us"][key] for p in budget["frontier"]] for key in ("median", "low", "high"))
+    axes.step(us, values, where="post", color=COLOURS[0], linestyle="-")
+    axes.plot(us, values, linestyle="none", marker="o", color=COLOURS[0])
+    axes.hlines(values, low, high, color=COLOURS[0], linestyle="-", alpha=0.4)
+    axes.axvline(budget["us"], color=COLOURS[1], linestyle="--", linewidth=1)
     axes.set(xlabel="µs a request", ylabel=y)
 
 
@@ -198,13 +171,16 @@ def plot_slices(figure: Figure, slices: Mapping[str, Slice], y: str) -> None:
 def tune_page(document: Mapping[str, Any]) -> Html:
     """The page of a tuning's document."""
     complete = [t for t in document["trials"] if t["value"] is not None]
+    history = (
+        f"{document['metric']} by trial. Trial 1 is the config as written. Grey: ended early, or diverged."
+    )
     return page(
         f"{document['name']}: a tuning",
         f"Validation split: {document['requests']:,} requests, {document['candidates']:,} candidates. "
         f"{len(document['trials'])} trials, {len(complete)} of them completed, seed {document['seed']}, corank "
         f"{corank_version()}.",
         section("What was chosen", text(document["verdict"]), text(_caution(document))),
-        section("History", *_history(document, complete)),
+        section("History", plot(partial(plot_history, document=document), history)),
         *_frontier(document),
         *_importance(document),
         section("Each parameter", *_slices(document, complete)),
@@ -226,42 +202,23 @@ def _caution(document: Mapping[str, Any]) -> str:
     )
 
 
-def _history(document: Mapping[str, Any], complete: list[dict[str, Any]]) -> list[Html]:
-    values = [trial["value"] for trial in complete]
-    best = np.minimum.accumulate(values) if document["better"] == "lower" else np.maximum.accumulate(values)
-    ended = [trial["number"] for trial in document["trials"] if trial["value"] is None]
-    history = TuningHistory([trial["number"] for trial in complete], values, best.tolist(), ended)
-    caption = (
-        f"{document['metric']} by trial. Trial 1 is the config as written. Grey: ended early, or diverged."
-    )
-    return [plot(partial(plot_history, history=history, y=document["metric"]), caption)]
-
-
 def _frontier(document: Mapping[str, Any]) -> list[Html]:
     budget = document["budget"]
     if budget is None or not budget["frontier"]:
         return []
-    points = budget["frontier"]
-    us = [point["us"] for point in points]
-    frontier = Frontier(
-        [one["median"] for one in us],
-        [one["low"] for one in us],
-        [one["high"] for one in us],
-        [point["value"] for point in points],
-    )
     caption = (
         f"The best {document['metric']} within each latency, of all trained funnels at all quotas. Dashed: the budget. "
         f"Latencies are medians with 95 % intervals, measured on {budget['machine']}."
     )
-    draw = partial(plot_frontier, frontier=frontier, budget=budget["us"], y=document["metric"])
+    draw = partial(plot_frontier, budget=budget, y=document["metric"])
     rows: list[list[Cell]] = [
         [
-            (f"{one['median']:,.0f}", f"{one['low']:,.0f} … {one['high']:,.0f}"),
+            (f"{point['us']['median']:,.0f}", f"{point['us']['low']:,.0f} … {point['us']['high']:,.0f}"),
             format_metric(point["value"]),
             str(point["trial"]),
             str(point["quota"]),
         ]
-        for one, point in zip(us, points, strict=True)
+        for point in budget["frontier"]
     ]
     header = ["µs", document["metric"], "trial", "the first stage keeps"]
     return [section("Which funnel in how many µs", plot(draw, caption), table(header, rows))]

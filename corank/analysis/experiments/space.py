@@ -1,6 +1,6 @@
-"""The space of a tuning: parameters with their ranges, by default all that have an effect in the config.
+"""What a sweep and a tuning search: grids of values for keys of a config → arms, and spaces of parameters with ranges.
 
-Grids of values for keys of a config → arms, which are checked before anything is trained.
+All are checked before anything is trained.
 """
 
 import itertools
@@ -13,8 +13,7 @@ from typing import Any
 
 import yaml
 
-from corank.analysis.experiments.study_arms import priors_of
-from corank.analysis.experiments.trials import BASE, Arm
+from corank.analysis.experiments.arms import BASE, Arm, priors_of
 from corank.core.errors import ConfigError
 from corank.core.formatting import shorten
 from corank.features.log_schema import DataSettings

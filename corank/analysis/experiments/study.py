@@ -3,7 +3,7 @@
 Every arm has the same budget. Its learning rate is chosen by validation clicks at seed 0 among the same factors; then
 the same number of seeds is trained at the chosen rate, with the config's epochs and batches.
 
-The page of a study: each question with its verdict, plot and table.
+The page shows each question with its verdict, plot and table.
 """
 
 import json
@@ -18,7 +18,8 @@ import numpy as np
 import yaml
 
 from corank.analysis import plots
-from corank.analysis.comparison_page import format_bounds
+from corank.analysis.comparison_page import draw_arms, format_bounds
+from corank.analysis.experiments.arms import BASE, Arm, ArmSet, build_arms
 from corank.analysis.experiments.findings import (
     QUESTIONS,
     RANKER_FIRST,
@@ -28,8 +29,8 @@ from corank.analysis.experiments.findings import (
     answer_question,
     build_findings,
 )
-from corank.analysis.experiments.study_arms import ArmSet, build_arms
-from corank.analysis.experiments.trials import BASE, Arm, TrialData, TrialProgress
+from corank.analysis.experiments.sweep import count_rows
+from corank.analysis.experiments.trials import TrialData, TrialProgress
 from corank.analysis.html import Cell, Html, folded, heading, page, plot, section, table, text
 from corank.analysis.plots import Series
 from corank.core.errors import ConfigError, DataError
@@ -93,9 +94,8 @@ def run_study(
                 f"split '{split}' has no rows; a study needs all three: see data.split and `corank check`"
             )
     arm_sets = build_arms(config, numbers)
-    write_text(
-        out / "config.json", json.dumps(plain(config), indent=1) + "\n"
-    )  # fails before anything is trained
+    # fails before anything is trained
+    write_text(out / "config.json", json.dumps(plain(config), indent=1) + "\n")
     distinct = list({arm.identity: arm for arms in arm_sets.values() for arm in arms.arms}.values())
     whole = bool({5, 7} & set(numbers))
     trials = TrialProgress(len(distinct) * budget.trials + whole, report, progress)
@@ -107,7 +107,8 @@ def run_study(
         _report_answers(config, open_questions, results, report)
     document = {
         "name": config.name,
-        **_split_counts(packed),
+        **count_rows(packed, "test"),
+        "users": len(np.unique(np.concatenate([shard.user for shard in packed.splits["test"]]))),
         "seeds": budget.seeds,
         "rates": list(budget.rates),
         "trials": sum(len(result.trials) for result in results.values()),
@@ -163,16 +164,6 @@ def _choose_rate(sweep: Sequence[Trial]) -> Trial | None:
     """The trial with the highest score; among equals the one with the rate nearest to 1."""
     known = [trial for trial in sweep if trial.score is not None]
     return max(known, key=lambda trial: (trial.score, -abs(np.log(trial.rate))), default=None)
-
-
-def _split_counts(packed: PackedDataset) -> dict[str, Any]:
-    shards = packed.splits["test"]
-    return {
-        "split": "test",
-        "requests": sum(len(shard) for shard in shards),
-        "users": len(np.unique(np.concatenate([shard.user for shard in shards]))),
-        "candidates": sum(len(shard.item) for shard in shards),
-    }
 
 
 PLOTTED = 3
@@ -253,11 +244,7 @@ def _differences(document: dict[str, Any], number: str, question: dict[str, Any]
         for metric in metrics
         if all(metric in figures for figures in compared.values())
     }
-    caption = (
-        "Difference of each arm to the config as written, with 95 % intervals over users and seeds. Right of 0: "
-        "higher; grey: cannot tell."
-    )
-    drawn = plot(partial(plots.intervals, panels=panels), caption, height=0.9 + 0.32 * len(compared))
+    drawn = draw_arms(panels, len(compared))
     rows: list[list[Cell]] = []
     for metric, title in names.items():
         row: list[Cell] = [title]

@@ -1,8 +1,7 @@
 """A sweep: the arms of a grid, some seeds each, compared on the validation split; the chosen one is tested once.
 
-One training of a search, measured on the validation split; the test split is not read.
-
-The folder of a search: the facts that a resumed search must share, and the run of the chosen config.
+Also what every search has: trials that are measured on the validation split, and a folder with the facts that a resumed
+search must share, and with the run of the chosen config.
 """
 
 import json
@@ -17,21 +16,19 @@ from typing import Any
 import numpy as np
 import yaml
 
+from corank.analysis.experiments.arms import BASE, Arm
 from corank.analysis.experiments.figures import (
     Figure,
     Objective,
     format_difference,
-    mean_over_seeds,
+    mean_figure,
     measure_validation,
     percentile_interval,
     plain_differences,
-    replicates_of,
     values_by_quota,
 )
 from corank.analysis.experiments.space import GridArms
 from corank.analysis.experiments.trials import (
-    BASE,
-    Arm,
     TrialData,
     TrialFiles,
     TrialProgress,
@@ -310,10 +307,7 @@ def run_sweep(
     if seeds < 1:
         raise ConfigError(f"seeds: must be 1 or more; received {seeds}")
     base = grid.arms[0].config
-    if not packed.splits.get("valid"):
-        raise DataError(
-            "split 'valid' has no rows; a search chooses by it: see data.split and `corank check`"
-        )
+    require_validation(packed)
     objective = Objective.of(base, metric, packed)
     for arm in grid.arms:
         Objective.of(arm.config, metric)
@@ -323,7 +317,7 @@ def run_sweep(
     results = _train_arms(grid.arms, trials, seeds, TrialProgress(len(grid.arms) * seeds, report))
     document = {
         "name": base.name,
-        **count_validation(packed),
+        **count_rows(packed, "valid"),
         "metric": objective.name,
         "better": objective.metric.better,
         "seeds": seeds,
@@ -331,19 +325,25 @@ def run_sweep(
         "config": plain(base),
     }
     chosen = next(arm for arm in grid.arms if arm.name == document["chosen"])
-    final = finish_search(
-        out, chosen.config, trials.data.of(chosen.config), config_file, objective, "sweep", report
-    )
-    document |= final
+    own = trials.data.of(chosen.config)
+    document |= finish_search(out, chosen.config, own, config_file, objective, "sweep", report)
     write_text(out / "sweep.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
     return document
 
 
-def count_validation(packed: PackedDataset) -> dict[str, Any]:
-    """Requests and candidates of the validation split."""
-    shards = packed.splits["valid"]
+def require_validation(packed: PackedDataset) -> None:
+    """Raise DataError without validation rows, by which a search chooses."""
+    if not packed.splits.get("valid"):
+        raise DataError(
+            "split 'valid' has no rows; a search chooses by it: see data.split and `corank check`"
+        )
+
+
+def count_rows(packed: PackedDataset, split: str) -> dict[str, Any]:
+    """Requests and candidates of a split."""
+    shards = packed.splits[split]
     return {
-        "split": "valid",
+        "split": split,
         "requests": sum(len(shard) for shard in shards),
         "candidates": sum(len(shard.item) for shard in shards),
     }
@@ -418,21 +418,14 @@ def _compare(grid: GridArms, results: Results, objective: Objective) -> dict[str
 
 def _describe_arm(trials: Sequence[SearchTrial]) -> dict[str, Any]:
     measured = [trial for trial in trials if trial.figures]
+    names = measured[0].figures if measured else {}
     return {
-        "figures": {name: _mean(measured, name) for name in (measured[0].figures if measured else {})},
+        "figures": {name: mean_figure([t.figures for t in measured], name) for name in names},
         "diverged": [trial.diverged for trial in trials if trial.diverged],
         "parameters": measured[0].parameters if measured else None,
         "steps": measured[0].steps if measured else None,
         "seconds": sum(trial.seconds for trial in trials) / len(trials),
     }
-
-
-def _mean(trials: Sequence[SearchTrial], name: str) -> dict[str, Any]:
-    having = [trial for trial in trials if name in trial.figures]
-    values = [trial.figures[name].value for trial in having]
-    mean = mean_over_seeds(values, replicates_of([trial.figures for trial in having], name))
-    first = having[0].figures[name]
-    return mean._asdict() | {"n": first.n, "requests": first.requests, "seeds": values}
 
 
 def _differences(results: Results, name: str, other: str) -> dict[str, Any]:

@@ -1,16 +1,9 @@
-"""An arm: a config that is compared with others, by name.
+"""Trials: trainings of arms in temporary folders, their packed data, what is stored of them, and their progress.
 
-One training of a trial, in a temporary folder: weights are not kept.
+A trial is a JSON file, named by a hash of its config, its packed data and corank's version. It is written atomically
+when its training has ended, so that a kill loses one trial. Weights are not kept.
 
-The packed data of arms: those of the config as written, or others if an arm's features or data differ.
-
-Trials on disk: a JSON file each, named by a hash of its config, its packed data and corank's version.
-
-Each is written atomically when its training has ended, so a kill loses one trial.
-
-Reports finished trials and the estimated remaining time.
-
-A run compared with the cascade that needs no joint training: stages of clicks alone, boosted trees as the last.
+Also the comparison of a run with the cascade that needs no joint training: stages of clicks alone, boosted trees last.
 """
 
 import hashlib
@@ -23,10 +16,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from corank.analysis.comparison import Margins, MeasuredRun, compare_measured
+from corank.analysis.experiments.arms import identity
 from corank.core.errors import ConfigError, DataError, DivergedError
 from corank.core.files import write_text
 from corank.core.reports import Progress, Report
-from corank.core.settings import validate
 from corank.core.version import corank_version
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.manifest import fingerprint, packed_settings
@@ -35,43 +28,8 @@ from corank.models.joint import JointModel
 from corank.training.callbacks import Callback
 from corank.training.config.config import Config, plan_packed
 from corank.training.config.config_file import from_plain, plain
-from corank.training.config.settings import DenseOptimiser
 from corank.training.run import Run
 from corank.training.train import MidEpochChecks, train_run
-
-BASE = "as written"
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A config with one change, by name."""
-
-    name: str
-    config: Config
-
-    def at(self, rate: float, seed: int) -> Config:
-        """The arm's config with all learning rates times `rate`, and the `seed`-th seed from the config's own."""
-        value = plain(self.config)
-        train = value["train"]
-        train["table"]["lr"] *= rate
-        train["seed"] += seed
-        for network in [*value["stages"], *value["teachers"]]:
-            optimiser = train.get(network["name"]) or DenseOptimiser().model_dump(mode="json")
-            train[network["name"]] = optimiser | {"lr": optimiser["lr"] * rate}
-        return validate(Config, value, self.name)
-
-    @property
-    def identity(self) -> str:
-        """A hash of the config at its own rate and seed."""
-        return identity(self.at(1.0, 0))
-
-
-def identity(config: Config) -> str:
-    """A hash of a config without its name: 24 hex digits."""
-    value = plain(config)
-    del value["name"]
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:24]
-
 
 T = TypeVar("T")
 

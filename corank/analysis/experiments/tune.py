@@ -1,9 +1,8 @@
 """A tuning: trials that Optuna draws from a space, compared on the validation split; the best one is tested once.
 
-Optuna's part of a tuning: what to try next, and which training to end early.
-
-Optuna keeps nothing on disk here. A resumed tuning reports the stored trials to a new study in memory, and each trial's
-values are drawn with a seed of its number, so that it continues as if it had not been interrupted.
+Optuna says what to try next, and which training to end early. It keeps nothing on disk here. A resumed tuning reports
+the stored trials to a new study in memory, and each trial's values are drawn with a seed of its number, so that it
+continues as if it had not been interrupted.
 """
 
 import json
@@ -13,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from corank.analysis.experiments.arms import BASE
 from corank.analysis.experiments.figures import Objective, format_difference, plain_differences
 from corank.analysis.experiments.latency_budget import LatencyBudget, Priced, describe_machine
 from corank.analysis.experiments.space import Range, Space, check_space
@@ -20,12 +20,13 @@ from corank.analysis.experiments.sweep import (
     SearchTrial,
     SearchTrials,
     begin_search,
-    count_validation,
+    count_rows,
     describe_requests,
     describe_trial,
     finish_search,
+    require_validation,
 )
-from corank.analysis.experiments.trials import BASE, TrialData, TrialProgress
+from corank.analysis.experiments.trials import TrialData, TrialProgress
 from corank.core.errors import ConfigError, DataError
 from corank.core.files import write_text
 from corank.core.lazy import require
@@ -198,7 +199,7 @@ def run_tune(
     best = best_trial(tuned_trials, objective)
     document = {
         "name": config.name,
-        **count_validation(packed),
+        **count_rows(packed, "valid"),
         "budget": describe_budget(budget, tuned_trials),
         "metric": objective.name,
         "better": objective.metric.better,
@@ -221,10 +222,7 @@ def check_tuning(packed: PackedDataset, objective: Objective, trials: int, seed:
         raise ConfigError(f"trials: must be 2 or more, the config as written among them; received {trials}")
     if seed < 0:
         raise ConfigError(f"seed: must be 0 or more; received {seed}")
-    if not packed.splits.get("valid"):
-        raise DataError(
-            "split 'valid' has no rows; a search chooses by it: see data.split and `corank check`"
-        )
+    require_validation(packed)
     objective.require_bucket(packed)
 
 

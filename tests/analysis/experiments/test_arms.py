@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from corank.analysis.experiments.study_arms import ArmSet, build_arms
-from corank.analysis.experiments.trials import Arm, identity
+from corank.analysis.experiments.arms import Arm, ArmSet, build_arms, identity
 from corank.core.errors import ConfigError
 from corank.training.config.config import Config
 from corank.training.config.config_file import plain, read
@@ -144,24 +143,6 @@ def test_no_crosses(config: Config) -> None:
     assert set(config.features) - set(bare.features) == {"brand_seen"}
     assert kinds(bare, "prerank") == ["click", "unexposed"]
     assert kinds(configs["without distillation"], "prerank") == ["click", "unexposed"]
-
-
-def test_an_operand_goes_with_the_last_cross_that_reads_it(config: Config) -> None:
-    operands = {n: {"side": "item", "kind": "id", "input": False} for n in ("brand", "seller")}
-    pairs = {
-        "tab_seller": {"kind": "pair", "of": ["tab", "seller"]},
-        "seller_ctr": {"kind": "prior", "by": ["seller"], "label": "click"},
-        "tab_brand": {"kind": "pair", "of": ["tab", "brand"]},
-    }
-    value: dict[str, Any] = plain(config)
-    value["features"] |= operands | pairs
-    arm_config = named(build_arms(Config.model_validate(value), [8])[8])["no crosses, without distillation"]
-    assert set(value["features"]) - set(arm_config.features) == {
-        "brand_seen",
-        "tab_seller",
-        "tab_brand",
-        "brand",
-    }
 
 
 def test_a_loss_of_all_stages_cannot_alternate(config: Config) -> None:

@@ -1,5 +1,6 @@
 """A small world for the tests of searches."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,3 +17,9 @@ def small() -> Path:
         / "world"
         / "config.yaml"
     )
+
+
+@pytest.fixture(scope="module")
+def config(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The config of a copy of the world, next to which a module's tests write."""
+    return shutil.copytree(small.parent, tmp_path_factory.mktemp("copy") / "world") / small.name

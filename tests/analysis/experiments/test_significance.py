@@ -17,15 +17,6 @@ def test_one_seed_is_users_alone() -> None:
     assert mean_over_seeds([50.0], replicates) == Interval(50.0, 2.5, 97.5)
 
 
-def test_equal_seeds_add_nothing() -> None:
-    replicates = np.tile(np.arange(101.0), (3, 1))
-    estimate = mean_over_seeds([50.0, 50.0, 50.0], replicates)
-    assert estimate.value == 50
-    # quantiles of 20 copies of each value fall on the values themselves
-    assert estimate.low == pytest.approx(2.5, abs=0.5)
-    assert estimate.high == pytest.approx(97.5, abs=0.5)
-
-
 def test_the_spread_of_seeds_is_that_of_their_mean() -> None:
     seeds = np.random.default_rng(0).normal(size=20)
     estimate = mean_over_seeds(seeds.tolist(), np.tile(seeds[:, None], (1, 2000)))
@@ -46,14 +37,6 @@ def test_an_undefined_resample_is_left_out() -> None:
     replicates = np.array([[1.0, np.nan, 3.0]])
     assert mean_over_seeds([2.0], replicates) == percentile_interval(2.0, np.array([1.0, 3.0]))
     assert mean_over_seeds([2.0], np.full((2, 3), np.nan)) == Interval(2.0, None, None)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "sign"), [(0.1, 0.2, 1), (-0.2, -0.1, -1), (-0.1, 0.1, 0), (0, 1, 0)]
-)
-def test_sign(low: float, high: float, sign: int) -> None:
-    assert Interval(0.0, low, high).sign == sign
-    assert Interval(0.5, None, None).sign == 0
 
 
 def test_spearman_with_ties_is_scipys() -> None:

@@ -27,11 +27,6 @@ pytestmark = pytest.mark.slow
 PLENTY = 1e6
 
 
-@pytest.fixture(scope="module")
-def config(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shutil.copytree(small.parent, tmp_path_factory.mktemp("budget") / "world") / small.name
-
-
 @pytest.fixture(scope="module", autouse=True)
 def short_timing() -> Iterator[None]:
     """Time each funnel by 32 calls, once: what the tests assert of latencies is true of any."""

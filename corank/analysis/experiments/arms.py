@@ -1,17 +1,14 @@
-"""A config → the arms of a study, each one change away from it.
+"""Arms: configs that are compared with others by name, and the changes of a config that make the arms of a study.
 
 An arm is trained at several rates (a factor on all its learning rates) and seeds; arms that come out as the same
-config are one.
-
-Changes to a config that make it an arm of a study. Each takes plain values and returns the changed ones.
-
-Changes to what the first stage learns from: other samples and losses. Each takes plain values, as other changes.
+config are one. A change takes the plain values of a config and returns the changed ones.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from corank.analysis.experiments.trials import BASE, Arm
 from corank.core.errors import ConfigError
 from corank.core.settings import validate
 from corank.losses.base import LOSSES
@@ -26,6 +23,38 @@ from corank.training.config.config_file import (
     without_features,
 )
 from corank.training.config.settings import DenseOptimiser
+
+BASE = "as written"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A config with one change, by name."""
+
+    name: str
+    config: Config
+
+    def at(self, rate: float, seed: int) -> Config:
+        """The arm's config with all learning rates times `rate`, and the `seed`-th seed from the config's own."""
+        value = plain(self.config)
+        value["train"]["table"]["lr"] *= rate
+        value["train"]["seed"] += seed
+        for network in networks_of(value):
+            scale_lr(value, network["name"], rate)
+        return validate(Config, value, self.name)
+
+    @property
+    def identity(self) -> str:
+        """A hash of the config at its own rate and seed."""
+        return identity(self.at(1.0, 0))
+
+
+def identity(config: Config) -> str:
+    """A hash of a config without its name: 24 hex digits."""
+    value = plain(config)
+    del value["name"]
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:24]
+
 
 Change = Callable[[Plain], Plain]
 

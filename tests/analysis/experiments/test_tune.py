@@ -26,11 +26,6 @@ SEED = 2
 
 
 @pytest.fixture(scope="module")
-def config(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shutil.copytree(small.parent, tmp_path_factory.mktemp("tune") / "world") / small.name
-
-
-@pytest.fixture(scope="module")
 def tuned(config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A tuning's folder and its document."""
     out = tmp_path_factory.mktemp("tuned")
@@ -74,24 +69,6 @@ def test_a_killed_tuning_ends_the_same(
     again = corank.tune(config, TRIALS, seed=SEED, out=killed, report=said.append).document
     assert timeless(again) == timeless(document)
     assert sum(line.endswith("read from disk") for line in said) == TRIALS - TRIALS // 3
-
-
-def test_more_trials_begin_with_the_same(
-    tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
-) -> None:
-    out = shutil.copytree(tuned[0], tmp_path / "more")
-    document = corank.tune(config, TRIALS + 1, seed=SEED, out=out).document
-    assert document["trials"][:-1] == tuned[1]["trials"]
-
-
-def test_another_seed_draws_others(tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path) -> None:
-    search = ["train.rank.lr=0.001..0.1 log", "stages.1.hidden=[8],[16, 8]"]
-    one, other, again = (
-        corank.tune(config, 3, seed=seed, search=search, out=tmp_path / name)["trials"]
-        for seed, name in ((0, "one"), (1, "other"), (0, "again"))
-    )
-    values = [[trial["values"] for trial in trials] for trials in (one, other, again)]
-    assert values[0] == values[2] != values[1]
 
 
 def test_the_chosen_config_trains_as_it_is(

@@ -12,7 +12,6 @@ import corank
 from corank.analysis.experiments.figures import Objective
 from corank.analysis.experiments.space import Grid
 from corank.api.config_source import OpenedConfig
-from corank.api.frames import TableSource
 from corank.core.errors import ConfigError, DataError
 from corank.datasets.feed.simulate import simulate_world
 from corank.training.config.config_file import read
@@ -27,11 +26,6 @@ pytestmark = pytest.mark.slow
 
 GRID: Grid = {"train.rank.lr": [0.001, 0.02], "stages.1.hidden": [[16, 8], [4]]}
 BEST = "config.sweep.yaml"
-
-
-@pytest.fixture(scope="module")
-def config(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shutil.copytree(small.parent, tmp_path_factory.mktemp("sweep") / "world") / small.name
 
 
 @pytest.fixture(scope="module")
@@ -100,13 +94,6 @@ def test_the_chosen_arm_is_tested_as_its_run(swept: tuple[Path, dict[str, Any]],
         assert best.train.stages["rank"].lr == changes["train.rank.lr"]
 
 
-def test_the_chosen_config_trains_as_it_is(
-    swept: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
-) -> None:
-    out, _ = swept
-    assert same(trained_run(config.with_name(BEST), tmp_path / "again"), Run.open(out / "run"))
-
-
 def test_the_page(swept: tuple[Path, dict[str, Any]]) -> None:
     out, document = swept
     page = (out / "sweep.html").read_text(encoding="utf-8")
@@ -158,26 +145,6 @@ def test_features_of_an_arm_are_packed_in_the_folder(config: Path, tmp_path: Pat
 def test_a_key_that_had_no_effect_is_told(config: Path, tmp_path: Path) -> None:
     document = corank.sweep(config, {"stages.1.value": ["click * 2"]}, tmp_path, seeds=1).document
     assert "its keys have no effect here" in document["notes"][0]
-
-
-def test_frames_in_place_of_files_give_the_same_sweep(config: Path, tmp_path: Path) -> None:
-    grid: Grid = {"stages.1.hidden": [[4]]}
-    log = pl.read_parquet(config.parent / "log" / "*")
-    tables: dict[str, TableSource] = {"log": log, "users": str(config.parent / "users.parquet")}
-    by_file = corank.sweep(config, grid, tmp_path / "file", seeds=1, overrides=["name=by_file"])
-    by_frame = corank.sweep(
-        config, grid, tmp_path / "frame", seeds=1, overrides=["name=by_frame"], tables=tables
-    )
-    assert by_frame["test"] == by_file["test"] and by_frame["chosen"] == by_file["chosen"]
-    assert Path(by_frame["config_file"]) == config.with_name("by_frame.sweep.yaml")
-    assert "by_frame.tables/log-" in read(Path(by_frame["config_file"])).data.log
-    again = corank.sweep(
-        config, grid, tmp_path / "frame", seeds=1, overrides=["name=by_frame"], tables=tables
-    )
-    assert again.document == by_frame.document
-    with pytest.raises(DataError, match=r"^the frame given as log: no column 'item_id'"):
-        renamed = {"log": log.rename({"item_id": "item"})}
-        corank.sweep(config, grid, tmp_path / "new", overrides=["name=renamed"], tables=renamed)
 
 
 def test_what_is_refused(swept: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path) -> None:
