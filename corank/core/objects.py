@@ -160,7 +160,11 @@ def require_local(given: PathOrUrl) -> Path:
 def _check_names(path: Path) -> Path:
     """Return a path that a file system can have. Raises StorageError."""
     text = os.fsencode(path)
-    if b"\0" in text or len(text) > LONGEST_PATH or any(len(name) > LONGEST_NAME for name in text.split(b"/")):
+    if (
+        b"\0" in text
+        or len(text) > LONGEST_PATH
+        or any(len(name) > LONGEST_NAME for name in text.split(b"/"))
+    ):
         raise StorageError(
             f"{shorten(str(path), 300)}: no path: a name has more than {LONGEST_NAME} bytes, all more than "
             f"{LONGEST_PATH:,}, or one a NUL"

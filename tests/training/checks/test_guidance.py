@@ -276,11 +276,11 @@ def test_each_gain_stands_on_its_page() -> None:
 SHIPPED = {
     "examples/shop.yaml": "levels",
     "examples/features.yaml": "levels",
-    "corank/datasets/recflow_full.yaml": "levels",
+    "corank_lab/datasets/recflow_full.yaml": "levels",
     "examples/exposure_only.yaml": "exposures",
     "corank/datasets/kuairand.yaml": "exposures",
-    "corank/datasets/mind.yaml": "exposures",
-    "corank/datasets/ebnerd.yaml": "exposures",
+    "corank_lab/datasets/mind.yaml": "exposures",
+    "corank_lab/datasets/ebnerd.yaml": "exposures",
 }
 """Config → the kind of its log."""
 OWN = {"from", "label", "weight", "warm_up", "form"}
@@ -303,7 +303,7 @@ def test_a_simulated_world_has_the_recipe_to_the_letter(tmp_path: Path) -> None:
 def test_a_shipped_config_has_the_losses_of_its_kind_of_log(name: str) -> None:
     value = read_yaml_file(ROOT / name)
     kind = SHIPPED[name]
-    own = OWN if kind == "exposures" or name.startswith("corank/") else {"label"}
+    own = OWN if kind == "exposures" or name.startswith("corank") else {"label"}
     kept = [{k: v for k, v in loss.items() if k not in own} for loss in beside_clicks(value)]
     assert kept == [{k: v for k, v in loss.items() if k not in own} for loss in RECIPES[kind].losses]
     levels = value["data"].get("levels")
