@@ -1,10 +1,10 @@
 """Stage models: what a `model:` of `stages:` is, and how to add one.
 
 A stage model is two classes: settings, which hold a stage of the config, and the network that they build.
-A plug-in has both in one file. Those of corank are two files of one name, `settings/mlp.py` and `mlp.py`: `build`
-imports the network, so that a config is checked without torch. The same forward of the network trains, evaluates and
-is exported, so that offline and online agree; it reads `StageInputs` and brings query and item rows to candidates by
-`inputs.pairs` alone. There are two sorts:
+A plug-in has both in one file. Those of corank are two files of one name, `settings/mlp.py` and `mlp.py`: the settings
+name the network, which is imported when it is built, so that a config is checked without torch. The same forward of
+the network trains, evaluates and is exported, so that offline and online agree; it reads `StageInputs` and brings query
+and item rows to candidates by `inputs.pairs` alone. There are two sorts:
 
 - `StageModel`: any function of query, item and pair. Online its whole forward runs for every candidate (scorer
   `graph`).
