@@ -14,6 +14,7 @@ from corank.bundle.content import part_file
 from corank.bundle.manifest import digest
 from corank.core.stored_matrix import StoredMatrix, write_matrix
 from corank.serving.funnel.random_requests import draw_requests
+from tests.lab.worlds import WORLDS as LAB
 from tests.support.boosted_runs import grown_run
 from tests.support.random_worlds import DERIVED, LISTED
 from tests.support.reference_clients import (
@@ -28,7 +29,7 @@ from tests.support.reference_clients import (
 from tests.support.shared import derived, shared, shared_case
 
 TOLERANCE = 1e-5
-WORLDS = {"columns": DERIVED, "lists": LISTED}
+WORLDS = {"columns": DERIVED, "lists": LISTED, "ages of events": LAB["members and encoded events"]}
 
 
 @pytest.fixture(scope="module", params=["node", "cpp"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import corank
+from corank.core.errors import DataError
 from corank.distributed.ranks import Ranks
 from corank.features.encoding import FIRST_KNOWN, UNKNOWN
 from corank.features.schema import PLACEMENTS
@@ -183,3 +184,13 @@ def test_other_layers_losses_and_optimisers_are_named(tmp_path: Path) -> None:
     assert any("rows device" in line and "gone" in line for line in lines)
     assert result.tables["carried"].height == len(carried)
     assert '"from": {' in result.to_json() and Run.open(tmp_path / "run").origin == result.origin
+
+
+def test_packed_data_that_were_replaced_are_refused(tmp_path: Path) -> None:
+    config, first, second = of_days()
+    packed = f"packed={tmp_path / 'packed'}"
+    source = trained_run(config, tmp_path / "source", first[0], packed)
+    corank.pack(config, [second[0], packed])
+    with pytest.raises(DataError, match="holds no more the packed data that the run was trained on"):
+        corank.train(config, [second[0], packed], folder=tmp_path / "run", continue_from=source.folder)
+    assert not (tmp_path / "run" / "run.json").exists()
