@@ -113,11 +113,8 @@ def _edit(**changes: object) -> Callable[[Path], None]:
     [
         (lambda path: path.unlink(), "not a bundle (it has no manifest.json); `corank export` makes one"),
         (lambda path: path.write_bytes(path.read_bytes()[:-10]), "manifest.json: cannot be read ("),
-        (lambda path: path.write_text("[1]"), "manifest.json: "),
         (_edit(format=7), "manifest.json: format 7; this corank reads format 8; export the bundle again"),
         (_edit(items_seq=7), "manifest.json: altered since it was written; export the bundle again"),
-        (_edit(contents="x"), "manifest.json: (top level): unknown key 'contents'; did you mean 'content'?"),
-        (_edit(stages="x"), "manifest.json: stages: Input should be a valid list; received 'x'"),
     ],
 )
 def test_unsound_manifest_is_refused(bundle: Path, damage: Callable[[Path], None], message: str) -> None:

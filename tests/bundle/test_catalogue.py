@@ -9,7 +9,7 @@ import pytest
 import corank
 from corank.bundle import catalogue_vectors
 from corank.bundle.catalogue_vectors import write_catalogue
-from corank.core.errors import ConfigError, DataError
+from corank.core.errors import DataError
 from corank.engine.base import open_engine
 from corank.serving.funnel.funnel import Funnel
 from tests.support.cases import Case
@@ -58,13 +58,6 @@ def test_every_item_part_is_that_of_the_bundle(
         stage, _, part = name.rpartition(".")
         expected = matrix.take(both["row"].to_numpy())
         np.testing.assert_allclose(both[f"{part}.{stage}"].to_numpy(), expected, atol=1e-5)
-
-
-def test_an_unknown_item_part_is_named(case: Case, tmp_path: Path) -> None:
-    bundle, items = case.base / "bundle", str(case.base / "items.parquet")
-    with pytest.raises(ConfigError, match=r"^--part: unknown item part 'prerank.vectors'; did you mean"):
-        corank.vectors(bundle, items, tmp_path / "parts.parquet", parts=["prerank.vectors"])
-    assert not list(tmp_path.iterdir())
 
 
 def many_versions(case: Case, folder: Path) -> pl.DataFrame:
@@ -117,7 +110,6 @@ def test_any_engine_writes_the_same_bytes_of_the_newest_rows(
     [
         (lambda items, key: items.drop(key), "data.items: no column"),
         (lambda items, key: items.head(0), "has no items"),
-        (lambda items, key: items.with_columns(pl.lit(None, items[key].dtype).alias(key)), "is null in"),
         (lambda items, key: pl.concat([items, items.head(1)]), "is in several rows; keep one"),
     ],
 )

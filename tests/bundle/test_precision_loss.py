@@ -6,7 +6,6 @@ import pytest
 
 from corank.bundle.stage_facts import TOLERANCE, PrecisionLoss, StageLoss
 from corank.core.errors import ConfigError
-from tests.support.shared import derived
 
 LOWERED: Any = {"prerank.vector": "int8"}
 
@@ -40,17 +39,4 @@ def test_a_loss_beyond_a_bound_is_refused() -> None:
         "export.precision: with prerank.vector in int8, stage 'prerank' keeps 0.9700 of what it keeps in fp32 on "
         "7 logged requests, and export.max_recall_loss is 0.02; store more precisely, or allow more; nothing was "
         "written"
-    )
-
-
-@pytest.mark.slow
-def test_bytes_an_item_are_told_with_the_scale() -> None:
-    facts = next(stage for stage in derived().funnel.manifest.stages if stage.vector_width)
-    width = facts.vector_width or 0
-    stored = facts.model_copy(update={"name": "prerank", "precision": {"vector": "int8"}})
-    first, second = loss().lines([stored])
-    assert first == f"precision: prerank.vector int8, {width + 4} bytes an item ({4 * width} in fp32)"
-    assert second == (
-        f"precision of prerank: recall@{facts.keep} 0.9900, change of a probability 0.002 at most, 0.0004 on "
-        "average; offline and online scores agree to 0.006; on 7 logged requests"
     )

@@ -1,10 +1,6 @@
 """Refreshing: a bundle brought forward by a newer log is what packing all of it would have given."""
 
-import os
-import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +28,6 @@ from tests.support.command_line import run_corank
 from tests.support.exported_graphs import graphs_of
 from tests.support.random_worlds import DAY, DERIVED, HOUR
 from tests.support.shared import shared_case
-from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -75,10 +70,6 @@ def test_export_until_a_later_time_knows_the_last_day(case: Case, tmp_path: Path
 @pytest.fixture
 def bundle(exported: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported, tmp_path / "bundle"))
-
-
-def content(path: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
 def counts(found: PriorSnapshots) -> dict[str, list[Any]]:
@@ -138,20 +129,6 @@ def test_a_refreshed_funnel_scores_as_the_training_model_does(case: Case, bundle
     assert far > 0.01
 
 
-def test_a_log_that_closes_no_later_period_changes_no_prior(case: Case, bundle: Path) -> None:
-    said: list[str] = []
-    before = Bundle.open(bundle)
-    after = corank.refresh(
-        bundle, str(case.base / "log.parquet"), until="1970-01-03T23:00", report=said.append
-    ).bundle
-    assert after.manifest.priors == before.manifest.priors
-    assert priors(after) == priors(before)
-    assert said == [
-        f"{name}: still as of 1970-01-03 00:00:00 UTC; the log closes no later period"
-        for name in case.packed.schema.priors()
-    ]
-
-
 def test_days_one_after_another_are_all_at_once(case: Case, bundle: Path, tmp_path: Path) -> None:
     """Each with the day before, of which some clicks came late."""
     log, whole = pl.read_parquet(case.base / "log.parquet"), Path(shutil.copytree(bundle, tmp_path / "whole"))
@@ -165,47 +142,6 @@ def test_days_one_after_another_are_all_at_once(case: Case, bundle: Path, tmp_pa
     assert priors(pieces) == priors(once)
     assert plain(records(pieces).rows) == plain(records(once).rows)
     assert (pieces.manifest.items_seq, once.manifest.items_seq) == (3, 2)
-
-
-def test_newer_items_bring_the_columns_of_a_value(case: Case, bundle: Path, tmp_path: Path) -> None:
-    before = records(Bundle.open(bundle)).columns["worth"]
-    newer, path = case.items[2:4].with_columns(worth=pl.Series([7.0, 9.0])), tmp_path / "items.parquet"
-    newer.write_parquet(path)
-    after = corank.refresh(bundle, str(case.base / "log.parquet"), str(path)).bundle
-    assert records(after).columns["worth"].tolist() == [*before[:2], 7, 9, *before[4:]]
-    newer.with_columns(worth=pl.Series([7.0, None])).write_parquet(path)
-    with pytest.raises(
-        DataError, match="column 'worth' is None at item_id=3; a value needs a number for every"
-    ):
-        corank.refresh(bundle, str(case.base / "log.parquet"), str(path))
-    assert Bundle.open(bundle) == after
-
-
-# Whole or not at all
-
-FULL = """
-import resource, sys
-from pathlib import Path
-import corank
-from corank.core.errors import BundleError
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
-try:
-    corank.refresh(Path(sys.argv[1]), sys.argv[2], until="1970-01-05")
-except BundleError as error:
-    print(error)
-"""
-
-
-@pytest.mark.thorough
-def test_full_disk_leaves_the_bundle_untouched(case: Case, bundle: Path) -> None:
-    before = content(bundle)
-    command = [sys.executable, "-c", FULL, str(bundle), str(case.base / "log.parquet"), "10000"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=os.environ)
-    assert done.stderr == ""
-    assert done.stdout.startswith(f"{bundle}: cannot be written: [Errno 27] File too large")
-    left = content(bundle)
-    assert {name: left[name] for name in before} == before
-    assert Bundle.open(bundle).manifest.items_seq == 1
 
 
 # Without priors
@@ -232,17 +168,6 @@ def test_a_bundle_without_priors_renews_its_items_and_vectors(
     vectors = [np.load(b.folder / "items" / "part.prerank.vector.npy") for b in (before, after)]
     changed = np.flatnonzero(np.abs(vectors[1] - vectors[0]).max(1) > 1e-6)
     assert changed.tolist() == records(after).ids.find(pl.Series([old])).tolist()
-
-
-def test_a_mistake_of_the_command_line_is_one_line(
-    bundle: Path, case: Case, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, out, err = run_corank(capsys, "refresh", bundle, case.base / "log.parquet", "--until", "soon")
-    assert (code, out) == (1, "")
-    said = "expected a day or a time, such as 2026-04-30 or 2026-04-30T06:00; received 'soon'"
-    assert err == f"error: {said}\n"
-    code, _, err = run_corank(capsys, "refresh", bundle, case.base / "none.parquet")
-    assert code == 1 and err.startswith(f"error: {case.base}/none.parquet: no such file")
 
 
 # Priors that count a table of events
@@ -280,47 +205,3 @@ def test_counts_of_events_are_those_of_packing(
     names = {name for name, prior in schema.priors().items() if prior.events}
     moved = {n for n in names if after.manifest.priors[n] > before.manifest.priors[n]}
     assert moved and {n for n in names if priors(after)[n] != old[n]} == moved
-
-
-@pytest.mark.thorough
-def test_days_of_events_one_after_another_are_all_at_once(
-    counting: Case, counting_bundle: Path, tmp_path: Path
-) -> None:
-    bundle = Path(shutil.copytree(counting_bundle, tmp_path / "bundle"))
-    counted = pl.read_parquet(counting.base / "counted.parquet")
-    day = pl.col("at").cast(pl.Int64) // DAY
-    for n in (2, 3):  # with the day before, of which some count late
-        counted.filter(day.is_between(n - 1, n)).write_parquet(tmp_path / f"day{n}.parquet")
-        events = {"counted": str(tmp_path / f"day{n}.parquet")}
-        after = refresh(counting, bundle, until=f"1970-01-0{n + 2}", events=events)
-    assert priors(after) == counts(counting.packed.priors.as_of(counting.packed.schema, 4 * DAY))
-
-
-@pytest.mark.thorough
-def test_events_that_are_missing_in_vain_or_unsound_are_refused(
-    counting: Case, counting_bundle: Path, tmp_path: Path
-) -> None:
-    before = content(counting_bundle)
-    counted = pl.read_parquet(counting.base / "counted.parquet")
-    counted.write_parquet(tmp_path / "counted.parquet")
-    counted.clear().write_parquet(tmp_path / "none.parquet")
-    counted.with_columns(what=pl.lit("x")).write_parquet(tmp_path / "text.parquet")
-    for events, message in (
-        ({}, "--events: the bundle makes priors of the events 'counted'; give counted=FILES"),
-        (
-            {"counted": "counted", "views": "counted"},
-            "--events: the bundle reads no events 'views' for priors; it reads counted",
-        ),
-        ({"counted": "none"}, "data.events.counted: the table is empty"),
-        ({"counted": "text"}, "data.events.counted: column 'what' is String; expected"),
-    ):
-        files = {name: str(tmp_path / f"{file}.parquet") for name, file in events.items()}
-        with pytest.raises(DataError, match=re.escape(message)):
-            refresh(counting, counting_bundle, events=files)
-    assert content(counting_bundle) == before
-    log, users = str(counting.base / "log.parquet"), str(counting.base / "users.parquet")
-    events = {"counted": str(tmp_path / "counted.parquet")}
-    with pytest.raises(
-        DataError, match="--events: the bundle reads no events 'counted' for histories; it reads"
-    ):
-        corank.predict(counting_bundle, log, tmp_path / "scores", users, events=events)

@@ -144,14 +144,6 @@ def test_newer_items_take_the_place_of_older_records_and_add_to_them(small: Worl
     assert seen(small, *names, **asked) == after
 
 
-def test_items_without_a_record_are_told_and_counted_by_their_id(small: World) -> None:
-    bare_funnel(small.pack(), small.folder / "bundle")
-    strange = NEWER.with_columns(pl.col("item").replace(13, 77))
-    said = refreshed(small, strange, users=small.users)
-    hint = "they are counted by their id alone (pass the table of items, too)"
-    assert f"log: 1 items have no record; {hint}" in said
-
-
 def test_a_gap_before_the_log_is_told(small: World) -> None:
     """Of what is counted late, a log must reach further back."""
     small.features["late"] = PriorFeature(kind="prior", by=["item"], label="click", lag=timedelta(hours=5))
@@ -180,21 +172,10 @@ def refused(small: World, log: pl.DataFrame = NEWER, **tables: Any) -> str:
 
 LOGS: dict[str, Change] = {
     "data.log: no column 'item'; it has request, user, time, ": lambda log: log.drop("item"),
-    "data.log: no column 'click'; near ones: clicks": lambda log: log.rename({"click": "clicks"}),
     "data.labels.click: column 'click' holds 2; expected 0, 1, or null": lambda log: log.with_columns(
         pl.col("click") * 2
     ),
-    "data.level: column 'level' holds 'shown'; data.levels are retrieved": lambda log: log.with_columns(
-        pl.col("level").replace("ranked", "shown")
-    ),
-    "data.log: column 'item' is String; expected Int64, as in the bundle": lambda log: log.with_columns(
-        pl.format("i{}", "item").alias("item")
-    ),
     "data.log: the log is empty": lambda log: log.clear(),
-    "data.log: a user, an item or a time is null; every candidate": lambda log: log.with_columns(
-        time=pl.when(pl.col("user") == 3).then(None).otherwise("time")
-    ),
-    "data.log: column 'item' identifies, but holds 1": lambda log: log.with_columns(pl.col("item") + 0.5),
     "data.log: request request='g': item=12 has two rows that differ": lambda log: pl.concat(
         [log, log[-1:].with_columns(click=pl.lit(0, pl.Int64))]
     ),
@@ -204,15 +185,6 @@ LOGS: dict[str, Change] = {
 
 ITEM_TABLES: dict[str, Change] = {
     "data.items: no column 'brand'; it has item, tags": lambda items: items.drop("brand"),
-    "feature 'brand': expected text, as in training; received 3 (Int64)": lambda items: items.with_columns(
-        brand=pl.lit(3, pl.Int64)
-    ),
-    "data.items: item=13 has rows that differ; keep one, or tell them apart": lambda items: pl.concat(
-        [items, items[:1].with_columns(brand=pl.lit("q"))]
-    ),
-    "data.items: column 'item' is String; expected Int64": lambda items: items.with_columns(
-        pl.format("i{}", "item").alias("item")
-    ),
 }
 
 
@@ -224,17 +196,3 @@ def test_an_unsound_table_is_refused(small: World, message: str) -> None:
         else refused(small, items=ITEM_TABLES[message](ITEMS))
     )
     assert said.startswith(message)
-
-
-def test_weights_are_positive_numbers(small: World) -> None:
-    small.log, small.data = LOG.with_columns(w=pl.lit(2.0)), {"weight": "w"}
-    log = NEWER.with_columns(w=pl.lit(-1.0))
-    assert refused(small, log) == "data.weight: column 'w' holds -1.0; expected positive numbers"
-
-
-def test_a_prior_by_a_column_of_the_users_needs_them(small: World) -> None:
-    assert refused(small, users=USERS).startswith("data.users: no column 'city'; it has user")
-    with pytest.raises(
-        DataError, match=r"features\.city: a prior counts by it, and it is read from the users"
-    ):
-        refreshed(small, NEWER)

@@ -13,7 +13,6 @@ import corank
 from corank import config
 from corank.cli.main import app
 from corank.core.registry import Registry
-from corank.core.settings import Settings
 from corank.datasets.importer import IMPORTERS
 from corank.datasets.simulated import WORLDS
 from corank.engine.base import ENGINES
@@ -60,12 +59,6 @@ def settings_of_a_config() -> list[type[BaseModel]]:
     kinds = [kind for part in [Config, *parts] for kind in reachable(part)]
     bases = [kind for kind in kinds if getattr(kind, "__abstractmethods__", None)]
     return [kind for kind in dict.fromkeys(kinds) if kind not in (*bases, StageSettings)]
-
-
-def test_settings_are_found_below_the_config() -> None:
-    names = {kind.__name__ for kind in settings_of_a_config()}
-    assert {"DinSettings", "EarlyStop", "DenseOptimiser", "EventTable", "UserSplit", "ClickLoss"} <= names
-    assert all(issubclass(kind, Settings) for kind in settings_of_a_config())
 
 
 @pytest.mark.parametrize("settings", settings_of_a_config(), ids=lambda kind: kind.__name__)
@@ -120,23 +113,3 @@ def test_every_option_is_described() -> None:
     for command, option in pairs:
         described = [row for row in rows(texts()[f"reference/cli/{command}.md"]) if option in row[0]]
         assert described and all(row[1] for row in described), f"{command} {option}: no help"
-
-
-def test_docstrings_become_markdown() -> None:
-    text = render("""Rank <b> * c.
-
-    Args:
-        k: how many,
-            at most.
-        name: of `a|b`.
-
-    Returns:
-        The best.
-
-    Example:
-        rank(k=2)
-    """)
-    assert text == (
-        "Rank &lt;b> \\* c.\n\n**Arguments**\n\n- `k`: how many, at most.\n- `name`: of `a|b`.\n\n"
-        "**Returns**\n\nThe best.\n\n**Example**\n\n```python\nrank(k=2)\n```"
-    )

@@ -1,15 +1,11 @@
 """Without an extra: commands that need it name it in one line; all others work."""
 
 import re
-import tomllib
 from pathlib import Path
-
-import pytest
 
 import corank
 from corank.core.lazy import EXTRA_OF
 from corank.training.run import Run
-from supply_chain.lock import ROOT
 from tests.support.base_installation import run_without_extras, without_extras
 
 TRAINING = {
@@ -90,13 +86,3 @@ def test_a_public_name_says_what_it_lacks() -> None:
         assert re.fullmatch(
             rf"corank\.{name} needs \w+; install it by pip install 'corank\[train\]'", lines[name]
         )
-
-
-@pytest.mark.parametrize("module", sorted(EXTRA_OF))
-def test_an_extra_brings_the_module(module: str) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    packages = {"faiss": "faiss-cpu", "mlflow": "mlflow-skinny", "opentelemetry": "opentelemetry-sdk"}
-    name = packages.get(module, module)
-    brought = [re.split(r"[^\w-]", line)[0] for line in project["optional-dependencies"][EXTRA_OF[module]]]
-    assert name in brought
-    assert name not in [re.split(r"[^\w-]", line)[0] for line in project["dependencies"]]

@@ -52,18 +52,6 @@ def test_the_wheel_serves_a_bundle(
         assert Path(process.cmdline()[0]).parent == environment
 
 
-@pytest.mark.slow
-def test_the_environment_is_the_base_alone(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PYTHONPATH", raising=False)
-    python = str(environment / "python")
-    code = "import corank; print(corank.__file__); import torch"
-    done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True)
-    assert Path(done.stdout.strip()).is_relative_to(environment.parent)
-    assert "No module named 'torch'" in done.stderr
-    done = subprocess.run([environment / "corank", "train", "x.yaml"], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (1, "error: x.yaml: no such file\n")
-
-
 def test_wheel_and_source_hold_the_package(built: Path) -> None:
     (wheel,), (source,) = built.glob("*.whl"), built.glob("*.tar.gz")
     paths = (path for name in ("corank", "corank_lab") for path in (ROOT / name).rglob("*.*"))

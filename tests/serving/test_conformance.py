@@ -11,7 +11,6 @@ import corank
 from corank.core.errors import RequestError
 from corank.features.schema import Placement
 from corank.serving.conformance import read_lines
-from corank.serving.funnel.random_requests import draw_requests
 from corank.serving.funnel.request import Request
 from tests.support.command_line import run_corank
 from tests.support.shared import derived
@@ -38,12 +37,6 @@ def test_a_case_is_what_the_funnel_makes_of_its_request(
         assert all(row.keys() == {*funnel.schema.record_features} for row in case["described"])
     assert any(case["answer"]["unknown"] for case in cases)
     assert any(case["described"] for case in cases)
-
-
-def test_requests_are_drawn_by_a_seed() -> None:
-    funnel = derived().funnel
-    first, again, other = ([*draw_requests(funnel, seed, 3)] for seed in (1, 1, 2))
-    assert first == again != other
 
 
 def test_given_requests_need_a_time_and_are_named_in_errors(tmp_path: Path) -> None:

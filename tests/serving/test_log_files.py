@@ -3,13 +3,11 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 import yaml
 
-from corank.serving.log.log_format import SERVED
 from tests.support.command_line import run_corank
 from tests.support.served_logs import add_labels
 from tests.support.served_requests import served_log
@@ -24,13 +22,6 @@ def log() -> Path:
 
 
 @pytest.fixture(scope="module")
-def answers() -> list[dict[str, Any]]:
-    """The service's answers, one per request."""
-    documents: list[dict[str, Any]] = json.loads((served_log() / "answers.json").read_text())
-    return documents
-
-
-@pytest.fixture(scope="module")
 def labelled(log: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The log of what was answered, with labels joined to it."""
     out = tmp_path_factory.mktemp("labelled") / "labelled.parquet"
@@ -38,34 +29,13 @@ def labelled(log: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_compare_served(
-    log: Path, answers: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shown = [
-        {SERVED: answer[SERVED], "item_id": item["id"], "click": n % 2}
-        for answer in answers
-        for n, item in enumerate(answer["items"])
-    ]
-    pl.DataFrame(shown).write_parquet(tmp_path / "shown.parquet")
-    options = ["--exposures", tmp_path / "shown.parquet", "--json"]
-    code, out, err = run_corank(capsys, "compare-served", log, *options)
-    assert code == 0, err
-    report = json.loads(out)
-    assert report["exposures"] == {"rows": len(shown), "unknown": 0}
-    canary = sum(answer["role"] == "canary" for answer in answers)
-    assert report["canary"]["requests"]["a"] == canary > 0
-    assert report["shadow"]["requests"] == len(answers) - canary > 0
-
-
-def test_replay(
-    log: Path, answers: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_replay(log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = f"lmdb:{served_log() / 'store'}"
-    for folder, least in ((log, len(answers)), (log / "shadow", 1)):
+    for folder in (log, log / "shadow"):
         code, out, err = run_corank(capsys, "replay", folder, store, "--cache", tmp_path / "cache", "--json")
         assert code == 0, err
         report = json.loads(out)
-        assert report["requests"] >= least and (report["skipped"], report["differ"]) == (0, 0)
+        assert report["requests"] >= 1 and (report["skipped"], report["differ"]) == (0, 0)
 
 
 def test_check_pack_and_refresh(labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

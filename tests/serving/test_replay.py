@@ -2,40 +2,28 @@
 
 import json
 import math
-import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
-import yaml
 
 import corank
-from corank.analysis.logged_request import logged_request
 from corank.bundle.bundle import Bundle
-from corank.bundle.bundle_writer import write_bundle
-from corank.core.errors import CorankError
-from corank.core.time import now_ms, to_ms
+from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.ranking_result import RankingResult
 from corank.serving.funnel.request import Request
 from corank.serving.log.log_format import REQUEST, SERVED
 from corank.serving.log.replay import bundle_funnels, replay_log, store_funnels
 from corank.serving.log.request_log import RequestLog
-from corank.serving.log.served_rows import find_level_codes
 from corank.serving.store.base import Store
 from corank.serving.store.fetch import fetch_bundle, load_latest
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish_bundle
-from corank.serving.store.retention import remove_versions, roll_back_store
+from corank.serving.store.retention import roll_back_store
 from corank.serving.store.upsert import upsert
-from corank.training.config.config import Config
-from corank.training.run import Run
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
 from tests.support.shared import derived
@@ -114,74 +102,11 @@ def test_a_row_tells_what_happened_to_a_candidate(
     assert "worth" not in frame.columns  # the items' own
 
 
-def test_served_requests_pack_as_the_log_that_they_are(
-    frame: pl.DataFrame, logged: list[tuple[int, dict[str, Any]]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """With the labels, positions and levels that the page reports later."""
-    case = derived()
-    keys = pl.DataFrame(
-        {"request": frame[SERVED].unique(maintain_order=True), "key": [key for key, _ in logged]}
-    )
-    labels = pl.read_parquet(case.base / "log.parquet").select(
-        "click", "buy", "position", "level", "item_id", key="request"
-    )
-    rows = frame.drop("request", "level").rename({SERVED: "request"}).join(keys, on="request")
-    rows.join(labels, on=["key", "item_id"]).drop("key").write_parquet(case.base / "served.parquet")
-    plain = case.config.model_dump(mode="json", by_alias=True)
-    plain = plain | {"name": "served", "data": plain["data"] | {"log": "served.parquet"}}
-    (case.base / "served.yaml").write_text(yaml.safe_dump(plain))
-
-    code, _, err = run_corank(capsys, "pack", case.base / "served.yaml")
-    assert code == 0, err
-    run = Run(case.base / "run", Config.model_validate(plain), case.base)
-    packed = run.packed()
-    assert {s: sum(map(len, shards)) for s, shards in packed.splits.items()} == {
-        s: sum(map(len, shards)) for s, shards in case.packed.splits.items()
-    }
-    for split, (shard,) in packed.splits.items():
-        (theirs,) = case.packed.splits[split]
-        assert sorted(shard.level.tolist()) == sorted(theirs.level.tolist())
-        ours = [plainly(logged_request(run, split, n)) for n in range(len(shard))]
-        assert sorted(ours) == sorted(plainly(logged_request(case.run, split, n)) for n in range(len(theirs)))
-    assert packed.encoders.sizes == case.packed.encoders.sizes
-
-
-def plainly(request: dict[str, Any]) -> str:
-    """A request as text; days as the milliseconds that a log of served requests holds."""
-    candidates = sorted(request["candidates"], key=lambda candidate: candidate["id"])
-    sides = {
-        side: {name: in_ms(value) for name, value in request[side].items()} for side in ("user", "context")
-    }
-    return json.dumps(request | sides | {"candidates": candidates}, sort_keys=True)
-
-
-def in_ms(value: Any) -> Any:
-    """A day such as 1970-01-02 in ms UTC; other values as they are."""
-    if isinstance(value, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", value):
-        return to_ms(datetime.fromisoformat(value).replace(tzinfo=UTC))
-    return value
-
-
-def levels(result: RankingResult) -> list[str]:
-    return [result.manifest.data.levels[code] for code in find_level_codes(result)]
-
-
-def test_levels_follow_the_cuts() -> None:
-    case, asked = derived(), requests()[0]
-    ranked = case.funnel.run(Request.parse(asked | {"keep": {"prerank": 3}}))
-    assert sorted(levels(ranked)) == ["ranked"] * 3 + ["retrieved"] * 2
-    # a ranker that was late has cut no one
-    late = replace(ranked, cuts=ranked.cuts[:1])
-    assert levels(late) == levels(ranked)
-
-
 @pytest.mark.parametrize(
     "changes",
     [
-        {"user": {"id": 5, "user_1": ["w1", "w2"]}, "context": {}},
         {"candidates": [{"id": 99, "bid": 1}]},
         {"candidates": [{"id": 99, "bid": 0.5, "item_1": 3}, {"id": 3, "bid": 2}]},
-        {"time": "1970-01-04T05:06:07+08:00"},
         {"time": 2**62},
     ],
 )
@@ -201,42 +126,6 @@ def test_odd_requests_are_logged_beside_others(tmp_path: Path, changes: dict[str
     else:
         assert rejected == []
     assert (report.candidates, report.differ, report.skipped) == (len(rows), 0, 0)
-    if "user_1" in changes.get("user", {}):
-        assert "w1,w2" in rows["user_1"]  # as tables spell it
-
-
-def test_models_of_other_columns_meet_in_one_file(tmp_path: Path) -> None:
-    """As when another one goes live: one of other features has other columns."""
-    first, log = derived().funnel, RequestLog(tmp_path)
-    second = Funnel.open(variant(derived().base / "bundle", tmp_path / "second", 2))
-    for funnel in (first, second, first):
-        log.add(funnel, funnel.run(Request.parse(requests()[0])))
-    path = log.write()
-    assert path is not None
-    other = pl.read_parquet(path).rename({"score_rank": "score_other"}).with_columns(more=pl.lit("x"))
-    other.write_parquet(path)
-    report = replay_log([path], bundle_funnels(derived().base / "bundle"))
-    assert (report.requests, report.skipped, report.differ) == (2, 1, 0)
-
-
-def test_a_share_is_logged_evenly(tmp_path: Path) -> None:
-    funnel, log = derived().funnel, RequestLog(tmp_path, share=0.25)
-    for _ in range(20):
-        log.add(funnel, funnel.run(Request.parse(requests()[0])))
-    path = log.write()
-    assert path is not None and pl.read_parquet(path)[SERVED].n_unique() == 5
-
-
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(CorankError, match="served requests cannot be logged there"):
-        RequestLog(tmp_path / "file")
-    log = RequestLog(tmp_path / "served")
-    log.add(derived().funnel, derived().funnel.run(Request.parse(requests()[0])))
-    (tmp_path / "served").rmdir()
-    (tmp_path / "served").write_text("")
-    with pytest.raises(CorankError, match="1 served requests are not logged"):
-        log.write()
 
 
 # Again
@@ -269,29 +158,6 @@ def test_a_request_of_no_time_is_computed_as_of_when_it_was_served(tmp_path: Pat
     served = json.loads(pl.read_parquet(source)[REQUEST][0])
     assert earliest <= served["time"] <= now_ms() and served["candidates"] == asked["candidates"]
     assert replay_log([source], bundle_funnels(derived().base / "bundle")).differ == 0
-
-
-def test_a_stage_that_is_slow_now_is_waited_for(tmp_path: Path) -> None:
-    """Deadlines are of serving."""
-    before = Bundle.open(derived().base / "bundle")
-
-    prerank, rank = before.manifest.stages
-    stages = [prerank, rank.model_copy(update={"deadline_ms": 1e-6})]
-    manifest = before.manifest.model_copy(update={"stages": stages})
-    source = serve(tmp_path / "served", derived().funnel, requests()[:4])
-    write_bundle(tmp_path / "bundle", manifest, lambda to: copy(before.folder, to))
-    funnel = Funnel.open(tmp_path / "bundle")
-    assert all("fallback" in funnel.rank(Request.parse(asked)) for asked in requests()[:4])
-    frame = pl.read_parquet(source)
-    scores = frame["score_rank"].to_list()
-    at = next(n for n, score in enumerate(scores) if score is not None)
-    scores[at] += 1
-    frame = frame.with_columns(pl.Series("score_rank", scores))
-    frame.write_parquet(source)
-    # the same items_seq of the same model, but another bundle
-    assert replay_log([source], bundle_funnels(tmp_path / "bundle")).skipped == 4
-    frame.with_columns(items_id=pl.lit(funnel.manifest.items_id)).write_parquet(source)
-    assert replay_log([source], bundle_funnels(tmp_path / "bundle")).differ == 1
 
 
 # By a store
@@ -334,22 +200,6 @@ def test_every_state_of_a_store_is_computed_again(store: Store, tmp_path: Path) 
     assert len({tuple(frame["score_rank"].to_list()) for frame in frames}) == 10
 
 
-def test_what_a_store_has_not_any_more_is_skipped(store: Store, tmp_path: Path) -> None:
-    base, cache, served = derived().base / "bundle", tmp_path / "cache", tmp_path / "served"
-    publish_bundle(base, store)
-    serve(served, live(store, cache), requests()[:2])
-    publish_bundle(variant(base, tmp_path / "other", 2), store)
-    upsert(store, live(store, cache).manifest.content, live(store, cache), [item(3, 99)])
-    serve(served, live(store, cache), requests()[:3])
-    remove_versions(store, keep=0)
-    report = replay_log(sorted(served.iterdir()), store_funnels(store, tmp_path / "again"))
-    assert (report.requests, report.skipped, report.differ) == (3, 2, 0)
-    publish_bundle(variant(base, tmp_path / "later", 3, as_of=3), store)
-    remove_versions(store, keep=1)  # the second is there, but its later changes are gone
-    report = replay_log(sorted(served.iterdir()), store_funnels(store, tmp_path / "again"))
-    assert (report.requests, report.skipped) == (0, 5)
-
-
 # By the command line
 
 
@@ -371,7 +221,6 @@ def test_the_command_tells_the_difference(tmp_path: Path, capsys: pytest.Capture
     ("name", "message"),
     [
         ("empty", "no served requests here; `corank serve --log "),
-        ("other.parquet", "has no column served_id, served_request, model_version, items_seq"),
         ("broken.parquet", "cannot be read: "),
     ],
 )
@@ -379,7 +228,6 @@ def test_mistakes_are_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, message: str
 ) -> None:
     (tmp_path / "empty").mkdir()
-    pl.DataFrame({"a": np.arange(3)}).write_parquet(tmp_path / "other.parquet")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
     code, out, err = run_corank(capsys, "replay", tmp_path / name, derived().base / "bundle")
     assert (code, out) == (1, "")

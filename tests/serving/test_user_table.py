@@ -55,20 +55,6 @@ def test_a_store_has_what_a_request_of_the_same_time_carries(
     assert compared > 3
 
 
-def test_all_is_known_after_the_last_row(case: Case, tmp_path: Path) -> None:
-    base, events = case.base, {n: str(case.base / f"{n}.parquet") for n in case.config.data.events}
-    log = None if events else str(base / "log.parquet")
-    users = corank.users(base / "bundle", tmp_path / "all.parquet", log, events=events)
-    far = corank.users(base / "bundle", tmp_path / "far.parquet", log, events=events, until="1971-01-01")
-    assert users == far > 5
-    newest = pl.read_parquet(tmp_path / "far.parquet")
-    made = {n: h for n, h in case.packed.schema.histories().items() if h.lists is None}
-    assert set(newest.columns) - {"user_id"} == made.keys()
-    free = [n for n, h in made.items() if not (h.lag or h.every)]
-    table = pl.read_parquet(tmp_path / "all.parquet")
-    assert table.select("user_id", *free).equals(newest.select("user_id", *free))
-
-
 def test_tables_that_are_missing_or_in_vain_are_named(case: Case, tmp_path: Path) -> None:
     bundle, log, out = case.base / "bundle", str(case.base / "log.parquet"), tmp_path / "users.parquet"
     named = {n: str(case.base / f"{n}.parquet") for n in case.config.data.events}

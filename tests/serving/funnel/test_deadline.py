@@ -1,12 +1,9 @@
-import threading
 import time
-from types import SimpleNamespace
 
 import pytest
 
-from corank.serving.funnel import funnel as deadline
 from corank.serving.funnel.funnel import FEW, SAMPLES, DeadlineTimer, LatencyTracker
-from tests.support.waiting import PATIENCE, eventually
+from tests.support.waiting import eventually
 
 
 def test_runs_are_told_to_end_when_their_time_is_over_and_not_before() -> None:
@@ -17,28 +14,6 @@ def test_runs_are_told_to_end_when_their_time_is_over_and_not_before() -> None:
     assert not later.terminate
     for one in deadlines:
         one.__exit__(None, None, None)
-
-
-def test_a_run_that_has_ended_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr(deadline, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    watch = DeadlineTimer()
-    with watch.until(3600) as done:
-        pass
-    now[0] = 4000
-    with watch.until(3900) as other:
-        eventually(lambda: other.terminate)
-    assert not done.terminate
-
-
-def test_the_thread_ends_with_the_watch() -> None:
-    before = set(threading.enumerate())
-    watch = DeadlineTimer()
-    (thread,) = set(threading.enumerate()) - before
-    assert thread.is_alive()
-    del watch
-    thread.join(PATIENCE)
-    assert not thread.is_alive()
 
 
 def test_a_pace_is_the_99th_percentile_of_the_last_durations() -> None:

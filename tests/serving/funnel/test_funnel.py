@@ -140,27 +140,6 @@ def test_what_a_request_lacks_is_named_and_encoded_as_missing(rich: Case, wide: 
             assert (logits != full[stage][label]).any()
 
 
-def test_numbers_may_be_written_with_or_without_a_point(rich: Case, wide: dict[str, Any]) -> None:
-    for n, candidate in enumerate(wide["candidates"]):
-        candidate["cross_0"] = float(n)
-    floats = rich.funnel.rank(Request.parse(wide))
-    for n, candidate in enumerate(wide["candidates"]):
-        candidate["cross_0"] = n if n % 2 else float(n)
-    assert rich.funnel.rank(Request.parse(wide)) == floats
-
-
-def test_a_text_of_values_may_be_given_as_their_list(rich: Case, wide: dict[str, Any]) -> None:
-    answers = []
-    value: Any
-    for value in ("w1, w3", ["w1", "w3"]):
-        wide["user"]["user_1"] = value
-        answers.append(rich.funnel.rank(Request.parse(wide)))
-    assert answers[0] == answers[1]
-    for value in (7, [7], [], [None]):
-        wide["user"]["user_1"] = value
-        assert rich.funnel.rank(Request.parse(wide))["missing"] == []
-
-
 # Refusals
 
 
@@ -171,7 +150,6 @@ def test_a_text_of_values_may_be_given_as_their_list(rich: Case, wide: dict[str,
         ({"candidates": [1, 2, 1]}, "candidates: 1 is there twice; give each candidate once"),
         ({"candidates": [1.5]}, "candidates.0: needs an `id`, a whole number or text; received 1.5"),
         ({"candidates": [1, "2"]}, "candidates: 'id' mixes types or is out of range: unexpected value"),
-        ({"candidates": [2**64]}, "candidates: ids are of another type than the bundle's, such as 0"),
         (
             {"candidates": [{"id": 1, "cros_0": 1}]},
             "candidates.0: the bundle knows no 'cros_0' here; did you mean 'cross_0'?",
@@ -179,14 +157,6 @@ def test_a_text_of_values_may_be_given_as_their_list(rich: Case, wide: dict[str,
         (
             {"candidates": [{"id": 1, "cross_0": "high"}]},
             "candidates: feature 'cross_0': expected numbers; received ['high'] (String)",
-        ),
-        (
-            {"candidates": [{"id": 1, "cross_1": ["w1", 2]}]},
-            "candidates: 'cross_1' mixes types or is out of range: ",
-        ),
-        (
-            {"candidates": [{"id": 1001, "item_2": 5}]},
-            "feature 'item_2': expected text, as in training; received 5 (Int64)",
         ),
         ({"user": {"user_9": 1}}, "user: the bundle knows no 'user_9' here; did you mean 'user_"),
         (
@@ -197,12 +167,7 @@ def test_a_text_of_values_may_be_given_as_their_list(rich: Case, wide: dict[str,
             {"user": {"history_0": 7}},
             "user.history_0: expected a list of item ids, the newest last; received 7",
         ),
-        ({"user": {"history_0": [1.5]}}, "user.history_0.0: expected an item id, or {"),
-        ({"user": {"user_1": [["w1"]]}}, "user.user_1: feature 'user_1': expected texts; received ['w1']"),
-        ({"user": 7}, "request: user: expected an object; received 7"),
-        ({"context": {"user_0": 1}}, "context: the bundle knows no 'user_0' here; known: context_0"),
         ({"keep": {"ranker": 3}}, "keep: no stage 'ranker'; the bundle's stages are prerank, rank"),
-        ({"keep": {"rank": 0}}, "request: keep.rank: expected a whole number of 1 or more; received 0"),
         ({"candidate": [1]}, "request: unknown key 'candidate'; did you mean 'candidates'?"),
     ],
 )
@@ -221,7 +186,6 @@ def test_unsound_request_is_refused_and_names_the_field(
     [
         (None, "no such file"),
         ("{", "not valid JSON: "),
-        ("[1]", "expected an object with a `user`; received [1]"),
         ("{}", "user: required, but not given"),
     ],
 )

@@ -1,22 +1,19 @@
 """What the scorers of a bundle's stages give for some candidates of a request."""
 
-from copy import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from corank.bundle.item_layers import ItemLayer
-from corank.cli.training import describe_stages
-from corank.core.errors import BundleError, PluginError
 from corank.core.ordering import stage_value
 from corank.core.stored_matrix import StoredMatrix
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.scorer import PartsScorer
-from corank.serving.funnel.stage_scorer import SCORERS, Candidates, ScorerInputs, StageScorer
+from corank.serving.funnel.stage_scorer import Candidates
 from tests.support.cases import Case
 from tests.support.random_worlds import RICH
-from tests.support.shared import derived, shared_case
+from tests.support.shared import shared_case
 
 
 @pytest.fixture(scope="module")
@@ -68,35 +65,3 @@ def test_parts_of_newer_items_count(case: Case) -> None:
     other = funnel.with_changes(3, "other", changed).logits(request)
     changed_by = np.abs(other["prerank"]["click"] - before["prerank"]["click"])
     assert changed_by.max() > 1e-3 and other.keys() == before.keys()
-
-
-def test_facts_without_parts_are_refused(case: Case) -> None:
-    scorer = case.funnel.scorer.stages["rank"]
-    assert isinstance(scorer, PartsScorer)
-    bare = copy(scorer.inputs)
-    bare.stage = bare.stage.model_copy(update={"item_parts": {}})
-    with pytest.raises(BundleError, match="its facts name no item parts, which the scorer 'parts' needs"):
-        PartsScorer(bare)
-
-
-def test_a_stage_without_parts_says_so() -> None:
-    lines = describe_stages(derived().funnel.manifest)
-    assert lines[-1].startswith("rank: the whole network for every candidate (scorer 'graph')")
-
-
-class NoScore(StageScorer):
-    def __init__(self, inputs: ScorerInputs) -> None:
-        self.inputs = inputs
-
-
-@pytest.mark.parametrize(
-    ("part", "message"),
-    [
-        (object, "scorer 'unfit': expected a subclass of StageScorer"),
-        (NoScore, "scorer 'unfit': NoScore must define score"),
-    ],
-)
-def test_an_unfit_scorer_is_refused_by_name(part: type, message: str) -> None:
-    with pytest.raises(PluginError, match=message):
-        SCORERS.register("unfit")(part)
-    assert sorted(SCORERS) == ["graph", "parts", "vectors"]
