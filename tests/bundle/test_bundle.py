@@ -188,19 +188,6 @@ def test_a_writing_that_fails_leaves_the_bundle_as_it_was(bundle: Path) -> None:
     assert {path.name for path in bundle.iterdir()} == {before.folder.name, "manifest.json"}
 
 
-def test_writing_mends_a_damaged_bundle_and_clears_what_was_left(bundle: Path) -> None:
-    opened = Bundle.open(bundle)
-    manifest, content = opened.manifest, opened.folder
-    del opened  # a content that is open is not removed
-    (bundle / "manifest.json").write_text("{")
-    (bundle / ".partial-abc").mkdir()
-    (bundle / ".manifest-abc").write_text("{")
-    assert next_items_seq(bundle, manifest.model_version) == 1
-    mended = write_bundle(bundle, manifest, lambda folder: fill_from(content, folder))
-    assert Bundle.open(bundle) == mended
-    assert {p.name for p in bundle.iterdir()} == {mended.folder.name, "manifest.json"}
-
-
 def test_no_part_is_a_pickle(written: Path) -> None:
     """A pickle of protocol 2 or later begins with 0x80 and its protocol, in a file or a zip of them."""
     for path in (p for p in written.rglob("*") if p.is_file()):

@@ -14,7 +14,6 @@ import corank
 from corank.bundle.bundle import Bundle
 from corank.bundle.content import read_snapshots
 from corank.bundle.item_records import ItemRecords
-from corank.core.errors import DataError
 from corank.core.ragged import Rows
 from corank.evaluation.predict import predict_split
 from corank.features.encoders import Encoders
@@ -50,21 +49,6 @@ def export_early(case: Case, path: Path) -> Path:
 @pytest.fixture(scope="module")
 def exported(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_early(case, tmp_path_factory.mktemp("exported") / "bundle")
-
-
-def test_export_until_a_later_time_knows_the_last_day(case: Case, tmp_path: Path) -> None:
-    last = case.packed.manifest.last
-    until = (last // DAY + 1) * DAY
-    plain, whole = tmp_path / "plain", tmp_path / "whole"
-    with graphs_of(case.base / "bundle"):
-        export_bundle(plain, case.config, case.packed, case.model, case.calibrators)
-        export_bundle(whole, case.config, case.packed, case.model, case.calibrators, until=until)
-    cuts = [Bundle.open(path).manifest.priors for path in (plain, whole)]
-    assert cuts[0] and all(cuts[0][name] <= last < cuts[1][name] <= until for name in cuts[0])
-    known = case.packed.priors.as_of(case.config.declared, until)
-    assert priors(Bundle.open(whole)) == counts(known) != priors(Bundle.open(plain))
-    with pytest.raises(DataError, match="the log goes on until"):
-        export_bundle(plain, case.config, case.packed, case.model, case.calibrators, until=last - 1)
 
 
 @pytest.fixture
@@ -168,40 +152,3 @@ def test_a_bundle_without_priors_renews_its_items_and_vectors(
     vectors = [np.load(b.folder / "items" / "part.prerank.vector.npy") for b in (before, after)]
     changed = np.flatnonzero(np.abs(vectors[1] - vectors[0]).max(1) > 1e-6)
     assert changed.tolist() == records(after).ids.find(pl.Series([old])).tolist()
-
-
-# Priors that count a table of events
-
-
-@pytest.fixture(scope="module")
-def counting(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return Case.of(tmp_path_factory.mktemp("case"), DERIVED | {"counted": True})
-
-
-@pytest.fixture(scope="module")
-def counting_bundle(counting: Case) -> Path:
-    assert counting.funnel
-    return export_early(counting, counting.base / "early")
-
-
-def refresh(case: Case, bundle: Path, **settings: Any) -> Bundle:
-    events = {"counted": str(case.base / "counted.parquet")}
-    tables: dict[str, Any] = {"users": str(case.base / "users.parquet"), "events": events}
-    return corank.refresh(bundle, str(case.base / "log.parquet"), **(tables | settings)).bundle
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize(("until", "moment"), [(None, 4 * DAY - HOUR), ("1970-01-05", 4 * DAY)])
-def test_counts_of_events_are_those_of_packing(
-    counting: Case, counting_bundle: Path, tmp_path: Path, until: str | None, moment: int
-) -> None:
-    before, schema = Bundle.open(counting_bundle), counting.packed.schema
-    old = priors(before)
-    bundle = Path(shutil.copytree(counting_bundle, tmp_path / "bundle"))
-    after = refresh(counting, bundle, until=until)
-    expected = counting.packed.priors.as_of(schema, moment)
-    assert priors(after) == counts(expected)
-    assert after.manifest.priors == expected.cut
-    names = {name for name, prior in schema.priors().items() if prior.events}
-    moved = {n for n in names if after.manifest.priors[n] > before.manifest.priors[n]}
-    assert moved and {n for n in names if priors(after)[n] != old[n]} == moved

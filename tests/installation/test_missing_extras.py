@@ -3,10 +3,9 @@
 import re
 from pathlib import Path
 
-import corank
 from corank.core.lazy import EXTRA_OF
 from corank.training.run import Run
-from tests.support.base_installation import run_without_extras, without_extras
+from tests.support.base_installation import run_without_extras
 
 TRAINING = {
     "train": ["CONFIG"],
@@ -63,26 +62,3 @@ def test_a_store_an_object_and_a_signature_name_their_extra(trained_bundle: Path
     for (command, extra), ended in zip(wanted.items(), run_without_extras(list(wanted)), strict=True):
         assert ended.code == (extra is not None), (command, ended)
         assert extra is None or ended.err.endswith(f"pip install 'corank[{extra}]'\n"), (command, ended)
-
-
-_NAMES = """
-import corank
-from corank.core.errors import MissingExtraError
-for name in corank.__all__:
-    try:
-        getattr(corank, name)
-        print(name, "there")
-    except MissingExtraError as error:
-        print(name, error)
-"""
-
-
-def test_a_public_name_says_what_it_lacks() -> None:
-    lines = dict(line.split(" ", 1) for line in without_extras(_NAMES).splitlines())
-    assert lines.keys() == set(corank.__all__)
-    there = {name for name, said in lines.items() if said == "there"}
-    assert {"Funnel", "Request", "rank", "refresh", "publish", "predict", "users", "replay"} <= there
-    for name in lines.keys() - there:
-        assert re.fullmatch(
-            rf"corank\.{name} needs \w+; install it by pip install 'corank\[train\]'", lines[name]
-        )

@@ -10,7 +10,6 @@ import pytest
 import corank
 from corank.core.errors import RequestError
 from corank.features.schema import Placement
-from corank.serving.conformance import read_lines
 from corank.serving.funnel.request import Request
 from tests.support.command_line import run_corank
 from tests.support.shared import derived
@@ -45,11 +44,6 @@ def test_given_requests_need_a_time_and_are_named_in_errors(tmp_path: Path) -> N
     with pytest.raises(RequestError, match="request 1: time: a case needs one"):
         corank.conformance(derived().base / "bundle", tmp_path / "out.jsonl", path)
     assert not (tmp_path / "out.jsonl").exists()
-    path.write_text("[]\n")
-    with pytest.raises(RequestError, match="line 1: expected an object"):
-        [*read_lines(path, "request")]
-    with pytest.raises(RequestError, match="expected a request a line"):
-        [*read_lines(tmp_path / "absent", "request")]
 
 
 def test_what_a_reader_made_is_compared_step_by_step(

@@ -1,6 +1,5 @@
 """`corank predict`: a log's predictions are what the bundle's funnel computes of the same requests."""
 
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from sklearn.metrics import roc_auc_score
 
 import corank
 from corank.core.errors import DataError
@@ -23,8 +21,7 @@ from tests.support.cases import Case
 from tests.support.command_line import run_corank
 from tests.support.engine_tasks import KillingPool
 from tests.support.random_worlds import DERIVED, LISTED, Drawn
-from tests.support.shared import shared_case, small_world
-from tests.support.simulated_runs import trained_run
+from tests.support.shared import shared_case
 
 
 @pytest.fixture(
@@ -107,29 +104,6 @@ def test_predictions_by_packed_data_are_those_of_an_evaluation(tmp_path: Path, d
             for label, logits in labels.items():
                 predicted = mine[f"logit.{stage}.{label}"].to_numpy()
                 np.testing.assert_allclose(predicted, logits, atol=1e-4, err_msg=f"{split} {stage} {label}")
-
-
-@pytest.mark.slow
-def test_a_run_predicts_its_log_as_it_is_evaluated(tmp_path: Path) -> None:
-    """By the priors of the bundle, which count the clicks of the rows, it would be better by far."""
-    world = small_world()
-    overrides = ["features.clicked={kind: prior, by: [item_id, user_id], label: click, every: 1d}"]
-    overrides += [f"packed={tmp_path / 'packed'}", "train.epochs=8"]
-    run = trained_run(world / "config.yaml", tmp_path / "run", *overrides)
-    log, users = str(world / "log" / "*.parquet"), str(world / "users.parquet")
-    valid = pl.read_parquet(log).filter(pl.col("time").dt.date() == date(2026, 3, 9))
-    auc: dict[bool, float] = {}
-    for as_served in (False, True):
-        out = tmp_path / f"{as_served}"
-        corank.predict(run.folder, log, out, users, as_served=as_served)
-        rows = (
-            pl.read_parquet(out).join(valid, on=["request_id", "item_id"], how="semi").drop_nulls("is_click")
-        )
-        auc[as_served] = float(roc_auc_score(rows["is_click"], rows["logit.rank.click"]))
-    expected = corank.evaluate(run.folder, "valid", bootstrap=False)["stages"]["rank"]["exposed"]["click"][
-        "auc"
-    ]
-    assert auc[False] == pytest.approx(expected, abs=1e-4) and auc[True] > expected + 0.01
 
 
 def test_a_bundle_refuses_rows_whose_labels_its_priors_count(

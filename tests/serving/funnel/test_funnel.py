@@ -1,5 +1,6 @@
 """The funnel against the model it was exported from, and how it ranks, cuts and refuses."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 
 from corank.core.errors import RequestError
+from corank.serving.funnel.funnel import FEW, SAMPLES, DeadlineTimer, LatencyTracker
 from corank.serving.funnel.request import Request
 from tests.support.cases import Case
 from tests.support.parity import assert_axes_named, assert_scored_as_trained
 from tests.support.random_worlds import ALONE, DERIVED, LISTED, LONG, RICH, Drawn, drawn_worlds
 from tests.support.shared import shared_case
+from tests.support.waiting import eventually
 
 
 @pytest.mark.slow
@@ -197,3 +200,31 @@ def test_file_that_is_no_request_is_refused(tmp_path: Path, text: str | bytes | 
         Request.read(path)
     assert str(error.value).startswith(f"{path}: ")
     assert message in str(error.value)
+
+
+# Deadlines
+
+
+def test_runs_are_told_to_end_when_their_time_is_over_and_not_before() -> None:
+    watch, now = DeadlineTimer(), time.perf_counter()
+    deadlines = [watch.until(now + after) for after in (3600, 0.045, 0.01, 0.025)]
+    later, *soon = [one.__enter__() for one in deadlines]
+    eventually(lambda: all(one.terminate for one in soon))
+    assert not later.terminate
+    for one in deadlines:
+        one.__exit__(None, None, None)
+
+
+def test_a_pace_is_the_99th_percentile_of_the_last_durations() -> None:
+    tracker = LatencyTracker()
+    for _ in range(FEW - 1):
+        tracker.record(1.0)
+    assert tracker.p99 == 0.0
+    tracker.record(1.0)
+    assert tracker.p99 == 1.0
+    for _ in range(SAMPLES + FEW):
+        tracker.record(2.0)
+    assert tracker.p99 == pytest.approx(2.0)
+    for _ in range(SAMPLES):  # what was slow once is tried again
+        tracker.record_skip()
+    assert tracker.p99 == 0.0

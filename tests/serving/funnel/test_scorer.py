@@ -1,13 +1,9 @@
 """What the scorers of a bundle's stages give for some candidates of a request."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from corank.bundle.item_layers import ItemLayer
 from corank.core.ordering import stage_value
-from corank.core.stored_matrix import StoredMatrix
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.scorer import PartsScorer
 from corank.serving.funnel.stage_scorer import Candidates
@@ -48,20 +44,3 @@ def test_the_graph_calibrates_and_values_as_evaluation_does(case: Case) -> None:
         expected = stage_value(formula, logits, funnel.scorer.calibrators[stage.name], columns)
         assert value.dtype == expected.dtype
         np.testing.assert_allclose(value, expected, rtol=1e-6)
-
-
-def test_parts_of_newer_items_count(case: Case) -> None:
-    """All items again as newer ones: the same scores. With other parts: other scores."""
-    funnel, request = case.funnel, Request.parse(case.request("test", 0))
-    (layer,) = funnel.request_encoder.items.layers
-    before = funnel.logits(request)
-    again = funnel.with_changes(2, "again", layer).logits(request)
-    for stage, by_label in before.items():
-        for label, logits in by_label.items():
-            np.testing.assert_array_equal(again[stage][label], logits)
-    changed: ItemLayer = replace(
-        layer, parts={name: StoredMatrix(matrix.values * 2 + 1) for name, matrix in layer.parts.items()}
-    )
-    other = funnel.with_changes(3, "other", changed).logits(request)
-    changed_by = np.abs(other["prerank"]["click"] - before["prerank"]["click"])
-    assert changed_by.max() > 1e-3 and other.keys() == before.keys()
