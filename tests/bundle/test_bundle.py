@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from corank.bundle.bundle import Bundle, next_items_seq
@@ -74,30 +73,6 @@ def test_a_damaged_part_is_refused_by_name(bundle: Path, part: str) -> None:
         assert message.endswith(f"{difference}; export the bundle again")
     path.unlink()
     assert refused(bundle) == f"{path}: missing from the bundle (No such file or directory); export it again"
-
-
-@pytest.fixture(scope="module")
-def other(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sound bundle of another model version, whose table is of the same size."""
-    path = tmp_path_factory.mktemp("other") / "bundle"
-    opened = Bundle.open(written)
-
-    def fill(folder: Path) -> None:
-        shutil.copytree(opened.folder, folder, dirs_exist_ok=True)
-        table = np.load(folder / "tables" / "shared" / "8.npy", allow_pickle=False)
-        np.save(folder / "tables" / "shared" / "8.npy", table + 1, allow_pickle=False)
-
-    write_bundle(path, opened.manifest.model_copy(update={"model_version": "f" * 16}), fill)
-    return path
-
-
-def test_what_is_of_another_bundle_is_refused(bundle: Path, other: Path) -> None:
-    path = content(bundle) / "tables/shared/8.npy"
-    shutil.copyfile(content(other) / "tables/shared/8.npy", path)
-    assert refused(bundle).startswith(f"{path}: damaged, or a part of another model version than ")
-    shutil.copyfile(other / "manifest.json", bundle / "manifest.json")
-    assert f"{bundle}/{content(other).name}/" in refused(bundle)
-    assert "missing from the bundle" in refused(bundle)
 
 
 def _edit(**changes: object) -> Callable[[Path], None]:

@@ -10,7 +10,6 @@ import typer
 from pydantic import BaseModel
 
 import corank
-from corank import config
 from corank.cli.main import app
 from corank.core.registry import Registry
 from corank.datasets.importer import IMPORTERS
@@ -87,16 +86,6 @@ def test_every_public_name_has_a_page() -> None:
     for name in corank.__all__:
         if not name.startswith("__"):
             assert render(getattr(corank, name).__doc__) in texts()[f"reference/python/{name}.md"]
-
-
-def test_every_part_of_a_config_is_a_class_of_the_config_module() -> None:
-    own = {kind.__name__ for kind in settings_of_a_config() if kind.__module__.startswith("corank.")}
-    assert {"DinSettings", "DcnSettings"} <= own
-    assert own <= set(config.__all__)
-    text = texts()["reference/python/config_module.md"]
-    assert "[`DinSettings`](../config/teachers.md#dinsettings)" in text
-    for name in config.__all__:
-        assert render(getattr(config, name).__doc__).partition("\n")[0] in text
 
 
 def options(command: Any, name: str) -> Iterator[tuple[str, str]]:

@@ -52,16 +52,3 @@ def test_check_pack_and_refresh(labelled: Path, tmp_path: Path, capsys: pytest.C
     shutil.copytree(case.base / "bundle", tmp_path / "bundle")
     code, out, err = run_corank(capsys, "refresh", tmp_path / "bundle", labelled, "--until", "1970-01-06")
     assert code == 0, err
-
-
-def test_predict_and_users(labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bundle, users = derived().base / "bundle", derived().base / "users.parquet"
-    options = [tmp_path / "scores", "--users", users, "--as-served"]
-    code, _, err = run_corank(capsys, "predict", bundle, labelled, *options)
-    assert code == 0, err
-    rows = pl.read_parquet(labelled)
-    scores = pl.read_parquet(tmp_path / "scores")
-    assert len(scores) == len(rows) and not scores["value.rank"].has_nulls()
-    code, _, err = run_corank(capsys, "users", bundle, "--out", tmp_path / "users.parquet", "--log", labelled)
-    assert code == 0, err
-    assert len(pl.read_parquet(tmp_path / "users.parquet")) == rows["user_id"].n_unique()

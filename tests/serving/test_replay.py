@@ -2,17 +2,21 @@
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+import yaml
 
 import corank
+from corank.analysis.logged_request import logged_request
 from corank.bundle.bundle import Bundle
-from corank.core.time import now_ms
+from corank.core.time import now_ms, to_ms
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.log.log_format import REQUEST, SERVED
@@ -24,6 +28,8 @@ from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.retention import roll_back_store
 from corank.serving.store.upsert import upsert
+from corank.training.config.config import Config
+from corank.training.run import Run
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
 from tests.support.shared import derived
@@ -102,30 +108,52 @@ def test_a_row_tells_what_happened_to_a_candidate(
     assert "worth" not in frame.columns  # the items' own
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"candidates": [{"id": 99, "bid": 1}]},
-        {"candidates": [{"id": 99, "bid": 0.5, "item_1": 3}, {"id": 3, "bid": 2}]},
-        {"time": 2**62},
-    ],
-)
-def test_odd_requests_are_logged_beside_others(tmp_path: Path, changes: dict[str, Any]) -> None:
-    """And can be computed again, if they had a candidate and a time that is no mistake."""
-    funnel, asked = derived().funnel, requests()[0]
-    path = serve(tmp_path, funnel, [asked, asked | changes, asked])
-    report = replay_log([path], bundle_funnels(derived().base / "bundle"))
-    rows = pl.read_parquet(path)
-    lines = [line for file in tmp_path.glob("*.jsonl") for line in file.read_bytes().splitlines()]
-    rejected = [json.loads(line) for line in lines]
-    assert report.requests == rows[SERVED].n_unique() == 3 - len(rejected)
-    reasons = {"candidates": "no candidate is known", "time": "is not between the year 1 and"}
-    if changes in ({"candidates": [{"id": 99, "bid": 1}]}, {"time": 2**62}):
-        assert reasons[next(iter(changes))] in rejected[0]["reason"]
-        assert rejected[0]["request"]["user"] == asked["user"]
-    else:
-        assert rejected == []
-    assert (report.candidates, report.differ, report.skipped) == (len(rows), 0, 0)
+def test_served_requests_pack_as_the_log_that_they_are(
+    frame: pl.DataFrame, logged: list[tuple[int, dict[str, Any]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the labels, positions and levels that the page reports later."""
+    case = derived()
+    keys = pl.DataFrame(
+        {"request": frame[SERVED].unique(maintain_order=True), "key": [key for key, _ in logged]}
+    )
+    labels = pl.read_parquet(case.base / "log.parquet").select(
+        "click", "buy", "position", "level", "item_id", key="request"
+    )
+    rows = frame.drop("request", "level").rename({SERVED: "request"}).join(keys, on="request")
+    rows.join(labels, on=["key", "item_id"]).drop("key").write_parquet(case.base / "served.parquet")
+    plain = case.config.model_dump(mode="json", by_alias=True)
+    plain = plain | {"name": "served", "data": plain["data"] | {"log": "served.parquet"}}
+    (case.base / "served.yaml").write_text(yaml.safe_dump(plain))
+
+    code, _, err = run_corank(capsys, "pack", case.base / "served.yaml")
+    assert code == 0, err
+    run = Run(case.base / "run", Config.model_validate(plain), case.base)
+    packed = run.packed()
+    assert {s: sum(map(len, shards)) for s, shards in packed.splits.items()} == {
+        s: sum(map(len, shards)) for s, shards in case.packed.splits.items()
+    }
+    for split, (shard,) in packed.splits.items():
+        (theirs,) = case.packed.splits[split]
+        assert sorted(shard.level.tolist()) == sorted(theirs.level.tolist())
+        ours = [plainly(logged_request(run, split, n)) for n in range(len(shard))]
+        assert sorted(ours) == sorted(plainly(logged_request(case.run, split, n)) for n in range(len(theirs)))
+    assert packed.encoders.sizes == case.packed.encoders.sizes
+
+
+def plainly(request: dict[str, Any]) -> str:
+    """A request as text; days as the milliseconds that a log of served requests holds."""
+    candidates = sorted(request["candidates"], key=lambda candidate: candidate["id"])
+    sides = {
+        side: {name: in_ms(value) for name, value in request[side].items()} for side in ("user", "context")
+    }
+    return json.dumps(request | sides | {"candidates": candidates}, sort_keys=True)
+
+
+def in_ms(value: Any) -> Any:
+    """A day such as 1970-01-02 in ms UTC; other values as they are."""
+    if isinstance(value, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", value):
+        return to_ms(datetime.fromisoformat(value).replace(tzinfo=UTC))
+    return value
 
 
 # Again

@@ -1,7 +1,6 @@
 """The funnel against the model it was exported from, and how it ranks, cuts and refuses."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from corank.core.errors import RequestError
 from corank.serving.funnel.funnel import FEW, SAMPLES, DeadlineTimer, LatencyTracker
 from corank.serving.funnel.request import Request
+from corank.serving.funnel.stage_scorer import Candidates
 from tests.support.cases import Case
 from tests.support.parity import assert_axes_named, assert_scored_as_trained
 from tests.support.random_worlds import ALONE, DERIVED, LISTED, LONG, RICH, Drawn, drawn_worlds
@@ -184,24 +184,6 @@ def test_unsound_request_is_refused_and_names_the_field(
     assert "polars" not in str(error.value).lower()
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (None, "no such file"),
-        ("{", "not valid JSON: "),
-        ("{}", "user: required, but not given"),
-    ],
-)
-def test_file_that_is_no_request_is_refused(tmp_path: Path, text: str | bytes | None, message: str) -> None:
-    path = tmp_path / "request.json"
-    if text is not None:
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(RequestError) as error:
-        Request.read(path)
-    assert str(error.value).startswith(f"{path}: ")
-    assert message in str(error.value)
-
-
 # Deadlines
 
 
@@ -228,3 +210,20 @@ def test_a_pace_is_the_99th_percentile_of_the_last_durations() -> None:
     for _ in range(SAMPLES):  # what was slow once is tried again
         tracker.record_skip()
     assert tracker.p99 == 0.0
+
+
+# Scorers
+
+
+def test_candidates_are_scored_in_the_order_given(rich: Case) -> None:
+    """A stage that cuts nobody hands all candidates on in another order."""
+    funnel = rich.funnel
+    request = funnel.encode(Request.parse(rich.request("test", 0)))
+    mixed = np.random.default_rng(0).permutation(len(request.ids))
+    for stage in funnel.manifest.stages:
+        in_order, reordered, some = (
+            funnel.scorer.evaluate(stage, Candidates(funnel.request_encoder, request, alive, {}))[0]["click"]
+            for alive in (np.arange(len(mixed)), mixed, mixed[: len(mixed) // 2])
+        )
+        np.testing.assert_allclose(reordered, in_order[mixed], atol=1e-6)
+        np.testing.assert_allclose(some, reordered[: len(some)], atol=1e-6)
