@@ -1,6 +1,5 @@
 """A log of served requests that a service process wrote: `corank serve STORE --canary --shadow --log`."""
 
-import json
 import re
 import time
 from contextlib import closing
@@ -19,7 +18,7 @@ _SHADOWED = re.compile(r"^corank_shadow_requests_total\{.*\} (\S+)$", re.M)
 
 
 def served_log() -> Path:
-    """A folder with `log/`, which a service with a canary and a shadow wrote, its `store/`, and `answers.json`."""
+    """A folder with `log/`, which a service with a canary and a shadow wrote, and its `store/`."""
     return shared("served", _serve)
 
 
@@ -42,7 +41,6 @@ def _serve(folder: Path) -> None:
         live = sum(answer["role"] == "live" for answer in answers)
         while _count_shadowed(address) < live:
             time.sleep(0.02)
-    (folder / "answers.json").write_text(json.dumps(answers))
 
 
 def _count_shadowed(address: str) -> float:

@@ -1,6 +1,7 @@
 """The funnel against the model it was exported from, and how it ranks, cuts and refuses."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 
 from corank.core.errors import RequestError
-from corank.serving.funnel.funnel import FEW, SAMPLES, DeadlineTimer, LatencyTracker
+from corank.serving.funnel.funnel import DeadlineTimer
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.stage_scorer import Candidates
 from tests.support.cases import Case
@@ -184,6 +185,24 @@ def test_unsound_request_is_refused_and_names_the_field(
     assert "polars" not in str(error.value).lower()
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no such file"),
+        ("{", "not valid JSON: "),
+        ("{}", "user: required, but not given"),
+    ],
+)
+def test_file_that_is_no_request_is_refused(tmp_path: Path, text: str | bytes | None, message: str) -> None:
+    path = tmp_path / "request.json"
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(RequestError) as error:
+        Request.read(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert message in str(error.value)
+
+
 # Deadlines
 
 
@@ -195,21 +214,6 @@ def test_runs_are_told_to_end_when_their_time_is_over_and_not_before() -> None:
     assert not later.terminate
     for one in deadlines:
         one.__exit__(None, None, None)
-
-
-def test_a_pace_is_the_99th_percentile_of_the_last_durations() -> None:
-    tracker = LatencyTracker()
-    for _ in range(FEW - 1):
-        tracker.record(1.0)
-    assert tracker.p99 == 0.0
-    tracker.record(1.0)
-    assert tracker.p99 == 1.0
-    for _ in range(SAMPLES + FEW):
-        tracker.record(2.0)
-    assert tracker.p99 == pytest.approx(2.0)
-    for _ in range(SAMPLES):  # what was slow once is tried again
-        tracker.record_skip()
-    assert tracker.p99 == 0.0
 
 
 # Scorers
