@@ -84,26 +84,6 @@ def test_tastes_walk_by_the_step_and_keep_their_variance() -> None:
     assert np.array_equal(realities[0].items.taste, realities[7].items.taste)
 
 
-def test_a_walk_of_0_changes_nothing_but_the_items_and_a_log_read_twice_is_the_same() -> None:
-    traffic = drifting({"walk": 0.0}, users=40)
-    first, *_, last = traffic.realities()
-    assert np.array_equal(first.users.taste, last.users.taste)
-    assert np.array_equal(first.tab, last.tab) and last.base == 0
-    for one, other in zip(traffic, traffic, strict=True):
-        assert np.array_equal(one.truth, other.truth) and np.array_equal(one.item, other.item)
-
-
-def test_a_world_without_drift_takes_days_and_keeps_its_files(tmp_path: Path) -> None:
-    small = {key: SMALL[key] for key in ("requests", "candidates", "users", "items")}
-    simulate_world(tmp_path / "ten", **small)
-    simulate_world(tmp_path / "said", days=10, **small)
-    assert content(tmp_path / "ten") == content(tmp_path / "said")
-    simulate_world(tmp_path / "four", days=4, **small)
-    log = pl.read_parquet(tmp_path / "four/log/part-*.parquet")
-    assert log["time"].dt.date().n_unique() == 4
-    assert "valid: 2026-03-03, test: 2026-03-04" in (tmp_path / "four/config.yaml").read_text()
-
-
 def test_its_config_packs_and_splits_by_day(world: Path) -> None:
     packed = corank.pack(world / "config.yaml")
     log = pl.read_parquet(world / "log/*.parquet")

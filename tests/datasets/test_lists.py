@@ -223,12 +223,8 @@ def nothing_at(column: str, row: int) -> Callable[[pl.DataFrame], pl.DataFrame]:
         ({"candidates": "candidate"}, None, "no column 'candidate' (--candidates); near ones: candidates"),
         ({"labels": "device"}, None, "column 'device' (--labels) is String; expected lists"),
         ({"labels": ""}, None, "no label; name a column of lists as --labels or --chosen"),
-        ({"time": "user_id"}, None, "column 'user_id' (--time) is Int64; expected times"),
-        ({"item": "id"}, None, "items.parquet: no column 'id' (--item)"),
-        ({}, nothing_at("user_id", 4), "column user_id, row 5: expected a value in every row"),
         ({}, nothing_at("clicked", 6), "column clicked, row 7: expected a list as long as 'candidates'"),
         ({}, lambda frame: frame.with_columns(pl.col("candidates") + 9000), "items.parquet: no row for"),
-        ({}, lambda frame: frame.head(0), "no rows; expected impressions"),
     ],
 )
 def test_what_does_not_fit_is_named_and_nothing_is_left(

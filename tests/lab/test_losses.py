@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from pydantic import ValidationError
 from corank.core.errors import ConfigError
 from corank.losses.base import LOSSES
 from corank.losses.total import TotalLoss
-from corank.models.stage_io import StageOutput
 from tests.support.loss_cases import (
     LEVEL,
     SCOPE,
@@ -118,28 +116,11 @@ def test_the_mean_of_an_ensemble_teaches_less_where_it_disagrees(beta: float) ->
     assert gradient_of(z)[[0, 1, 3]].all() and not gradient_of(z)[[2, 4]].any()
 
 
-def test_members_of_one_teacher_are_an_ensemble() -> None:
-    members, student = torch.tensor([[-3.0, 1], [-2, -2], [4, 0]], requires_grad=True), [0.5, -1.0, 0.3]
-    z = outputs(prerank=student) | {
-        "rank": StageOutput({"click": members.mean(1)}, members={"click": members})
-    }
-    scope = replace(SCOPE, members={"rank": 2})
-    value = loss(made_of(PSEUDO | {"ensemble": ["rank"]}), z, requests([[0, 1, 1]]), scope)
-    assert value == pytest.approx(of_ensemble(student, members.tolist(), [1, 1, 1], 1.0), rel=1e-5)
-    assert members.grad is None
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"ensemble": ["rank"]}, "ensemble: 'rank' is a single prediction, whose uncertainty nobody knows"),
         ({"ensemble": ["prerank", "rank"]}, "ensemble: 'prerank' is the student"),
-        ({"ensemble": ["rank", "rank"]}, "ensemble: each once"),
-        ({"on": ["catalogue"]}, "per_request: required, as 'catalogue' has no end"),
-        (
-            {"ensemble": ["rank", "production"], "on": ["batch"], "per_request": 2},
-            "nobody knows 'production'",
-        ),
     ],
 )
 def test_an_ensemble_without_uncertainty_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -177,15 +158,6 @@ def test_rankflow_learns_from_the_log_and_from_the_successor(alpha: float) -> No
     assert value == pytest.approx(expected / 4, rel=1e-5)
     # the pre-ranker passes 2, 4 and 0 on, the ranker of them 4 and 0
     assert gradient_of(z, "rerank")[:5].nonzero().flatten().tolist() == [0, 4]
-
-
-def test_rankflow_of_levels_on_within_top() -> None:
-    term = made_of(EXPOSED | {"kind": "rankflow", "top": 2, "on": ["cut", "exposed"]})
-    picked = {stage: [values[i] for i in (0, 1, 3, 4)] for stage, values in Z.items()}
-    expected = flow(picked, [0, 2, 0, 2], dict.fromkeys(STAGES, 2), 0.5)
-    assert loss(term, outputs(**Z), requests([LEVEL])) == pytest.approx(expected, rel=1e-5)
-    with pytest.raises(ValidationError, match="less than or equal to 1"):
-        made_of(EXPOSED | {"kind": "rankflow", "alpha": 1.5})
 
 
 def returned(
@@ -231,24 +203,6 @@ def test_icc_learns_the_order_that_the_cascade_returns(stages: Sequence[str]) ->
     assert not gradient_of(z)[5:].any()
     for stage in STAGES:
         assert (z[stage].logits["click"].grad is not None) == (stage in stages)
-
-
-def test_icc_of_levels_on_within_top() -> None:
-    term = made_of(EXPOSED | {"kind": "icc", "on": ["cut", "exposed"], "top": 2})
-    picked = {stage: [values[i] for i in (0, 1, 3, 4)] for stage, values in Z.items()}
-    expected = lambda_loss(returned(picked, STAGES, dict.fromkeys(STAGES, 2), 1.0), [0, 2, 0, 2])
-    assert loss(term, outputs(**Z), requests([LEVEL])) == pytest.approx(expected, rel=1e-5)
-
-
-def test_in_icc_a_stage_learns_the_order_as_far_as_its_own_score_decides_it() -> None:
-    """The pre-ranker's shares are constants: passing all on teaches it nothing, whatever the ranker scores."""
-    z = outputs(prerank=[90.0, 80.0, 70.0, -5.0], rank=[1.0, 2.0, 3.0, 4.0])
-    term = made_of(EXPOSED | {"kind": "icc", "stages": ["prerank", "rank"], "top": 3, "temperature": 0.1})
-    loss(term, z, requests([[2, 0, 0, 0]]))
-    prerank, rank = (gradient_of(z, stage).tolist() for stage in ("prerank", "rank"))
-    assert prerank[:2] == [0, 0] and rank[0] < 0 < rank[1]
-    assert prerank[2] > 0, "half of the last that is kept"
-    assert rank[3] == 0 and prerank[3] > 0
 
 
 def cut_loss(form: str, z: Mapping[str, list[float]], level: list[int], learnt: bool) -> float:
@@ -298,26 +252,3 @@ def test_learnt_weights_are_those_of_an_uncertainty(values: dict[str, Any]) -> N
     for stage, share in (("prerank", 0.5), ("rank", 0.5), ("rerank", 1.0)):
         # the gradient of log σ² is ½ − L / (2 σ²), L what is weighed
         assert grad_of(numbers[stage]).item() < 0.5 * share
-
-
-def test_mimic_is_the_distance_of_directions_of_clicked_pairs() -> None:
-    made = requests([[2, 2, 0], [2]], weights=[1.0, 1, 1, 3])
-    made.labels["click"][:] = torch.tensor([1.0, 0, -1, 1])
-    torch.manual_seed(0)
-    of_item, query = torch.randn(2, 3, requires_grad=True), torch.randn(2, 3)
-    of_query, item = torch.randn(5, 3, requires_grad=True), torch.randn(5, 3)
-    normalize, cosine = torch.nn.functional.normalize, torch.nn.functional.cosine_similarity
-    mimics = SimpleNamespace(
-        of_item=lambda: normalize(of_item), of_query=lambda: normalize(of_query), query=query, item=item
-    )
-    z = {"prerank": replace(outputs(prerank=[0.0] * 4)["prerank"], extras={"mimics": mimics})}
-    far = [2 - cosine(of_item[r], item[i], 0) - cosine(of_query[i], query[r], 0) for r, i in ((0, 0), (1, 3))]
-    expected = (far[0] + 3 * far[1]).item() / 4
-    assert loss(made_of({"kind": "mimic", "stage": "prerank"}), z, made) == pytest.approx(expected, rel=1e-5)
-    assert grad_of(of_item).any(1).all() and grad_of(of_query).any(1).tolist() == [
-        True,
-        False,
-        False,
-        True,
-        False,
-    ]

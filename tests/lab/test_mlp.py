@@ -10,14 +10,9 @@ from torch import Tensor
 
 from corank.core.settings import validate
 from corank.features.schema import Placement
-from corank.losses.base import FunnelSpec
-from corank.losses.click import ClickLoss
-from corank.losses.distill import DistillLoss
-from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
 from corank.models.named_axes import number, read_axes
 from corank.models.settings.two_tower import TowersSettings
-from corank.training.warm_start_plan import ModelMap
 from corank_lab.models.inputs import FeatureGates, PeriodicEmbedding, PiecewiseEmbedding, fit_bins
 from corank_lab.models.mixtures import ExpertHeads, ExpertLevel, MemberHeads, MemberLinear, average_members
 from corank_lab.models.mlp import MlpLabSettings, PeriodicNumbers, PiecewiseNumbers
@@ -30,9 +25,6 @@ from tests.support.models import plain_rows, randomise
 SIDES: list[Placement] = ["query", "item", "cross"]
 LABELS = ["click", "buy", "share"]
 PRERANK = TowersSettings(name="prerank", value="click", keep=3, query=[4], item=[4])
-FUNNEL = FunnelSpec(["exposed"], ["click"], {"prerank": ["click"], "rank": ["click"]})
-CLICK = ClickLoss(kind="click", stage="rank")
-DISTILL = DistillLoss(kind="distill", teacher="rank", student="prerank", on=["exposed"], form="pointwise")
 MMOE, CGC = {"shared": 3, "width": 4}, {"shared": 2, "own": 1, "width": 4}
 PLE = {"shared": 2, "own": 2, "width": 4, "levels": 2}
 
@@ -82,21 +74,6 @@ def test_members_are_layers_of_their_own_factors() -> None:
     np.testing.assert_allclose(means, [200, -200, 0, 1], atol=1e-4)
 
 
-def test_each_member_learns_by_itself_and_they_teach_as_one() -> None:
-    built, batch = model(members=3), random_batch(2)[0]
-    outputs, target = built(batch), batch.labels["click"].clamp_min(0)
-    z, weight = outputs["rank"].members["click"], batch.label_weight("click")
-    losses = torch.nn.functional.binary_cross_entropy_with_logits(
-        z, target.unsqueeze(1).expand_as(z), reduction="none"
-    )
-    expected = (losses.mean(1) * weight).sum() / weight.sum()
-    total, _ = TotalLoss([CLICK], FUNNEL)(outputs, batch, 1)
-    assert total.item() == pytest.approx(expected.item(), rel=1e-5)
-    taught, _ = TotalLoss([DISTILL], FUNNEL)(outputs, batch, 1)
-    one = DISTILL.values(outputs, batch, FUNNEL)
-    assert taught.item() == pytest.approx(((one[0] * one[1]).sum() / one[1].sum()).item(), rel=1e-5)
-
-
 def relu_layer(layer: torch.nn.Module, x: Tensor, *at: int) -> Tensor:
     weight, bias = layer.get_parameter("weight")[at], layer.get_parameter("bias")[at]
     return torch.relu(weight @ x + bias)
@@ -135,21 +112,6 @@ def test_labels_read_mixtures_of_experts(experts: dict[str, int]) -> None:
             expected = heads.weight[k] @ torch.cat((read[k], crossed)) + heads.bias[k]
             torch.testing.assert_close(logits[label][n], expected, rtol=1e-4, atol=1e-3)
     assert_request_major(built)
-
-
-def test_experts_of_labels_are_found_again_by_name() -> None:
-    before = model(labels=LABELS, experts=PLE)
-    now = model(1, labels=["like", "share", "click"], experts=PLE)
-    earlier, fresh = before.state_dict(), {name: x.clone() for name, x in now.state_dict().items()}
-    for layer in ModelMap.of(before, now).carried.values():
-        layer.fill(now.state_dict()[layer.new.key], earlier[layer.earlier.key])
-    for name in ("levels.0.own.weight", "levels.1.gates.weight", "bias"):
-        key = f"stages.rank.heads.{name}"
-        weight = now.state_dict()[key]
-        torch.testing.assert_close(weight[1:], earlier[key][[2, 0]])
-        torch.testing.assert_close(weight[0], fresh[key][0])
-    gate = "stages.rank.heads.levels.0.shared_gate.weight"
-    torch.testing.assert_close(now.state_dict()[gate][[0, 1, 4, 5, 6, 7]], earlier[gate][[0, 1, 6, 7, 2, 3]])
 
 
 def test_gates_are_the_formula_and_begin_at_one() -> None:
@@ -224,15 +186,6 @@ def test_a_ranker_reads_numbers_beside_scaled_ones_and_gates_them(
     assert gates is None or axes["gates.item.excite.weight"] == (("tags", "item", "price"), None)
 
 
-def test_a_study_scales_experts_and_an_mlp_takes_its_widths() -> None:
-    settings = stage(experts=PLE, labels=LABELS)
-    scaled = settings.scale_widths(0.5)
-    assert scaled.experts is not None and (scaled.hidden, scaled.experts.width) == ([4, 3], 2)
-    assert settings.in_role_of(settings) is settings
-    plain = settings.in_role_of(PRERANK)
-    assert (plain.model, plain.name, plain.labels) == ("mlp", "prerank", ["click"])
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -240,9 +193,6 @@ def test_a_study_scales_experts_and_an_mlp_takes_its_widths() -> None:
             ["labels=[click]", "experts={own: 1}"],
             ".experts.own: 'click' is the only label, so that all experts",
         ),
-        (["experts={}", "members=2"], ".experts: not beside `members`; drop one of the two"),
-        (["experts={shared: 1}"], ".experts: of one expert there is nothing to mix"),
-        (["numbers={kind: periodic, bins: 4}"], ".numbers: unknown key 'bins'"),
         (["numbers={kind: piecewise}"], ".numbers: no feature is a number; drop it"),
     ],
 )

@@ -1,26 +1,16 @@
 """Stage models of the lab: scored as trained, forecast, checked without torch; options that earlier versions had."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
 
 from corank.core.errors import RequestError
-from corank.features.input_layout import Layout
-from corank.models.settings.network import Work
-from corank.models.settings.stage import STAGE_MODELS
 from corank.serving.funnel.request import Request
-from corank.training.config.config_file import plain, read
-from tests.lab.worlds import WORLDS, lab_worlds
-from tests.support.cases import Case
+from corank.training.config.config_file import read
+from tests.lab.worlds import WORLDS
 from tests.support.configs import TEXT, refused
 from tests.support.parity import assert_axes_named, assert_scored_as_trained
-from tests.support.random_worlds import Drawn
 from tests.support.shared import shared_case
-
-LAB = ["mlp_lab", "towers_generated", "towers_heads", "towers_mlp"]
 
 
 @pytest.mark.slow
@@ -35,19 +25,6 @@ def test_funnels_score_as_the_training_model_does(world: str) -> None:
 
 
 # no shrinking: each try is an export
-@pytest.mark.slow
-@pytest.mark.thorough
-@settings(
-    max_examples=2,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    phases=[Phase.reuse, Phase.generate],
-)
-@given(drawn=lab_worlds)
-def test_funnels_of_random_worlds_score_as_the_training_model_does(
-    tmp_path_factory: pytest.TempPathFactory, drawn: Drawn
-) -> None:
-    assert_scored_as_trained(Case.of(tmp_path_factory.mktemp("case"), drawn))
 
 
 @pytest.mark.slow
@@ -90,36 +67,3 @@ def test_an_option_of_an_earlier_version_is_where_the_error_says(path: Path, key
     losses = ["losses.1={kind: mimic, stage: prerank}"] if key.endswith("generated") else []
     config = read(path, [f"{of_stage}.model={model}", f"{key}={MOVED[key]}", *losses])
     assert config.stage("rank" if of_stage == "stages.1" else "prerank").model == model
-
-
-def test_null_is_read_as_the_file_of_an_earlier_run_has_it(path: Path) -> None:
-    gone = [f"{key}=null" for key in MOVED if not key.endswith("din")]
-    din = "{history: history, encoder: null}"
-    written = plain(read(path, [f"stages.1.din={din}", *gone]))
-    assert written == plain(read(path, ["stages.1.din={history: history}"]))
-
-
-def test_a_forecast_counts_the_encoder(path: Path) -> None:
-    def work(din: str) -> Work:
-        config = read(path, ["stages.1.model=mlp_lab", f"stages.1.din={din}"])
-        sizes = dict.fromkeys(config.declared.embedded(), 10)
-        return config.stages[1].further_work(Layout(config.declared, sizes), 8, 100)
-
-    bare, encoded = work("{history: history}"), work("{history: history, encoder: {}}")
-    assert bare.multiply_adds > 0
-    assert encoded.operations > bare.operations and encoded.multiply_adds > bare.multiply_adds
-
-
-@pytest.mark.slow
-def test_a_config_of_the_lab_is_checked_without_torch(path: Path) -> None:
-    assert set(LAB) <= set(STAGE_MODELS)
-    code = (
-        "import sys, corank; config = corank.config.read_config(sys.argv[1], sys.argv[2:]); "
-        "print('torch' in sys.modules, *(stage.model for stage in config.stages))"
-    )
-    models = ["stages.0.model=towers_heads", "stages.0.query=[16, 10]", "stages.0.item=[16, 10]"]
-    options = [*models, "stages.1.model=mlp_lab", "stages.1.members=2"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path), *options], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == ["False", "towers_heads", "mlp_lab"]

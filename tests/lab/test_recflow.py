@@ -108,34 +108,6 @@ def test_simulated_files_have_recflows_columns_and_days(world: Path) -> None:
         assert truth["effective_view"].is_between(0, 1).all()
 
 
-def test_every_simulated_request_has_what_the_protocol_takes(world: Path) -> None:
-    rows = pl.concat(stage(world, day) for day in DAYS)
-    flags = rows.group_by("request_id").agg(pl.col([*importer.EVERY, "rerank_neg"]).sum())
-    assert flags.height == 400
-    # of 50 production ranks 30 and keeps 20, of which a page holds 10, 6 of them on screen
-    expected = {"rank_pos": 20, "realshow": 6}
-    for name in flags.columns[1:]:
-        assert (flags[name] == expected.get(name, 10)).all(), name
-    assert rows.select(pl.sum_horizontal(list(importer.TWO_STAGE)) == 1).to_series().all()
-    assert rows.filter(realshow=1)["rerank_pos"].min() == 1
-    assert rows.filter(rerank_pos=1)["rank_pos"].min() == 1
-    ranked = rows.filter(pl.col("rank_index") > 0).group_by("request_id").agg(pl.col("rank_index").sort())
-    assert ranked["rank_index"].to_list() == [list(range(1, 31))] * 400
-    assert rows.filter(rank_pos=1)["rank_index"].max() == 20
-
-
-def test_simulated_views_of_30_percent_are_effective_and_whole_ones_long(world: Path) -> None:
-    rows = pl.concat(stage(world, day) for day in DAYS)
-    shown, hidden = rows.filter(realshow=1), rows.filter(realshow=0)
-    assert hidden.select("playing_time", "effective_view", "long_view", "like").sum().row(0) == (0, 0, 0, 0)
-    rows = shown.with_columns(share=pl.col("playing_time") / pl.col("duration"))
-    effective, long = rows.filter(effective_view=1), rows.filter(long_view=1)
-    assert effective.filter(pl.col("share") <= 0.299).is_empty()
-    assert rows.filter(effective_view=0).filter(pl.col("share") >= 0.3).is_empty()
-    assert long["effective_view"].min() == 1 and long.filter(pl.col("share") <= 0.999).is_empty()
-    assert 0 < shown["like"].sum() < len(effective)
-
-
 def test_equal_settings_write_equal_bytes(world: Path, tmp_path: Path) -> None:
     sizes: dict[str, Any] = {"preset": "strong", "requests": 400, "candidates": 50, "users": 20, "items": 150}
     RecFlowFiles(**sizes).simulate(tmp_path / "a")
@@ -194,25 +166,6 @@ def test_times_are_utc_their_parts_chinas_and_labels_known_where_shown(tmp_path:
     video = items.row(0, named=True)
     assert (video["upload_weekday"], video["upload_hour"], video["upload_minute"]) == (1, 23, 59)  # a Monday
     assert items["author_id"][-1] == 77, "of the first day that has the video"
-
-
-def test_in_full_every_level_counts(tmp_path: Path) -> None:
-    days = release()
-    days["2024-01-13"] = [
-        candidate(1, 1, rank_pos=1, rerank_neg=1),
-        candidate(1, 2, rank_neg=1, rerank_pos=1),
-        candidate(1, 3, rank_pos=1, rerank_pos=1, realshow=1),
-        candidate(1, 4, rerank_neg=1),
-        *(candidate(1, video, prerank_neg=1) for video in range(10, 25)),
-    ]
-    summary = import_recflow(write(tmp_path / "in", days), tmp_path / "out", full=True)
-    log = log_of(tmp_path / "out").filter(request_id=1)
-    by_video = dict(log.select("video_id", "level").rows())
-    assert [by_video[n] for n in (1, 2, 3, 4)] == ["rank_pos", "rerank_pos", "realshow", "rank_neg"]
-    assert summary.candidates["prerank_neg"] == 15 + 2
-    config = read(tmp_path / "out/config.yaml")
-    assert config.data.levels == list(importer.EVERY)
-    assert config.data.labels["click"].column == "effective_view"
 
 
 def test_parts_of_a_day_hold_whole_requests(
@@ -324,13 +277,8 @@ def empty(days: Release) -> None:
     [
         (drop_column, ["2024-01-14.feather", "no column coarse_neg"]),
         (put(14, 2, rank_neg=2), ["2024-01-14.feather", "column rank_neg, row 3", "0 or 1", "received 2"]),
-        (put(14, 1, rank_pos=None), ["column rank_pos, row 2", "received nothing"]),
-        (put(15, 3, like=-1), ["2024-01-15.feather", "column like, row 4", "0 or 1", "received -1"]),
-        (put(13, 0, video_id=None), ["column video_id, row 1", "a whole number", "received nothing"]),
         (put(15, 0, request_timestamp=10**12), ["column request_timestamp, row 1", "a day of 2024-01-15"]),
-        (put(13, 1, upload_timestamp=10**17), ["column upload_timestamp, row 2", "seconds", str(10**17)]),
         (lambda days: days.pop("2024-01-14"), ["all_stage", "2 days from 2024-01-13", "at least three"]),
-        (lambda days: days.update(notes=days["2024-01-14"]), ["notes.feather", "2024-01-13.feather"]),
         (empty, ["2024-01-14.feather", "no rows"]),
     ],
 )
@@ -344,30 +292,6 @@ def test_faulty_files_are_named_and_nothing_is_left(
         import_recflow(tmp_path / "in", tmp_path / "out")
     assert all(part in str(error.value) for part in parts), str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
-
-
-@pytest.mark.parametrize(
-    ("name", "values", "wrong"),
-    [
-        ("user_id", ["a", "b", "c", "d"], "column user_id is String; expected whole numbers"),
-        ("user_id", [1.0, 2.5, 3.0, 4.0], "column user_id, row 2: expected a whole number; received 2.5"),
-        ("realshow", [0.0, float("nan"), 1.0, 0.0], "column realshow, row 2: expected 0 or 1; received nan"),
-        ("age", [1.0, 2.0, 3.0, 4.0], ""),
-    ],
-)
-def test_columns_of_another_type_are_read_if_they_hold_whole_numbers(
-    tmp_path: Path, name: str, values: list[Any], wrong: str
-) -> None:
-    folder = write(tmp_path / "in", release())
-    file = folder / "all_stage/2024-01-14.feather"
-    pl.DataFrame(release()["2024-01-14"]).with_columns(pl.Series(name, values)).write_ipc(file)
-    if not wrong:
-        import_recflow(folder, tmp_path / "out")
-        assert log_of(tmp_path / "out").filter(request_id=14)[name].to_list() == [1, 2, 3, 4]
-        return
-    with pytest.raises(DataError) as error:
-        import_recflow(folder, tmp_path / "out")
-    assert str(error.value) == f"{file}: {wrong}"
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:

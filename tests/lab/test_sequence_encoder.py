@@ -11,11 +11,11 @@ from corank.batches.batch import padded
 from corank.core.errors import ConfigError
 from corank.features.kinds.ids import IdsFeature
 from corank.features.schema import Schema
-from corank.models.attention import BatchHistory, Din, SingleRequestHistory
+from corank.models.attention import BatchHistory, SingleRequestHistory
 from corank.models.joint import JointModel
 from corank.models.named_axes import number, read_axes
 from corank_lab.models.mlp import EncodedDinSettings, MlpLabSettings, SequenceEncoderSettings
-from corank_lab.models.sequence_encoder import KNOTS, OCTAVES, EncodedDin, HstuLayer, SequenceEncoder, encode
+from corank_lab.models.sequence_encoder import KNOTS, OCTAVES, HstuLayer, SequenceEncoder, encode
 from tests.support.encoded_batches import LAYOUT, SCHEMA
 from tests.support.history_batches import ATTENDED, HELD, RAGGED, attended
 from tests.support.models import dense_gradients, mlp, randomise
@@ -79,15 +79,6 @@ def test_each_request_is_the_formula_in_a_batch_and_alone() -> None:
     assert at == len(encoded)
 
 
-def test_it_begins_as_attention_to_plain_events() -> None:
-    torch.manual_seed(0)
-    encoder = SequenceEncoder(SETTINGS, number("event", WIDTH), LAST, dropout=0.0)
-    rows, batch = torch.randn(padded(HELD), WIDTH), attended(RAGGED, ages=True)[0]
-    history = BatchHistory(rows, batch.histories[ATTENDED], batch)
-    din = EncodedDin(EncodedDinSettings(history="seen"), number("item", WIDTH), "relu", (), encoder)
-    assert torch.equal(din(rows, history), Din.forward(din, rows, history))
-
-
 def test_a_ranker_with_an_encoder_is_the_same_by_request_and_by_row() -> None:
     din = EncodedDinSettings(history="seen", attributes=["tags"], hidden=3, encoder=SETTINGS)
     torch.manual_seed(0)
@@ -110,18 +101,6 @@ def test_a_ranker_with_an_encoder_is_the_same_by_request_and_by_row() -> None:
     axes = read_axes(mlp(built))
     events, places = number("events since", 50), axes["din.encoder.layers.0.inputs.weight"][1]
     assert axes["din.encoder.place"] == (events, places) and places is not None and len(places) == 12
-
-
-@pytest.mark.precision
-def test_bf16_events_stay_near() -> None:
-    encoder, rows = made(), torch.randn(padded(HELD), WIDTH)
-    batch = attended(RAGGED, ages=True)[0]
-    exact, rounded = (
-        encode(BatchHistory(x, batch.histories[ATTENDED], batch), x, encoder).items
-        for x in (rows, rows.bfloat16())
-    )
-    assert rounded.dtype == torch.bfloat16
-    torch.testing.assert_close(rounded.float(), exact, rtol=0.1, atol=0.2)
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,6 @@ def train_mask(count: int) -> Mask:
     return np.arange(count) < count * 2 // 3
 
 
-def test_words_and_pairs_are_counted() -> None:
-    counts = count_words(["The cup, the CUP", "", "a b"])
-    assert sorted(counts[[0]].data) == [1, 2, 2, 2]  # "cup the"; "the", "cup", "the cup"
-    assert counts.sum(axis=1).tolist() == [7, 0, 0]
-
-
 def test_the_vectors_are_those_of_latent_semantic_analysis() -> None:
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfTransformer

@@ -16,7 +16,6 @@ from corank.models.settings.stage import STAGE_MODELS
 from corank.models.settings.two_tower import TowersSettings
 from corank.training.config.config_file import read
 from corank_lab.losses.mimic import MimicLoss
-from corank_lab.models.towers import GeneratingSettings, TowersHeadsSettings, TowersMlpSettings
 from corank_lab.models.towers_network import GeneratingTower, MeetingTowers, TowersHeads, TowersMlp
 from tests.support.configs import TEXT, refused
 from tests.support.encoded_batches import LAYOUT, random_batch
@@ -119,36 +118,10 @@ def test_a_generator_comes_to_what_clicked_pairs_are(bias: bool, names: list[str
     torch.testing.assert_close(value, loss(model, by_row), rtol=1e-4, atol=1e-5)
 
 
-def test_the_loss_trains_generators_and_tables_alone_and_only_in_training() -> None:
-    model, (batch, _) = built(of(GENERATED)), random_batch(3)
-    before = loss(model, batch)
-    before.backward()
-    learnt = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
-    assert any(name.startswith("tables.") for name in learnt)
-    assert {name.split(".generator.")[0] for name in learnt if not name.startswith("tables.")} == {
-        "stages.prerank.query",
-        "stages.prerank.item",
-    }
-    model.zero_grad()
-    model(batch)["prerank"].logits["click"].sum().backward()
-    parameters = [p for tower in towers(model) for p in tower.generator.parameters()]
-    assert all(p.grad is None or not p.grad.any() for p in parameters)
-    optimiser = torch.optim.Adam(parameters, 0.01)
-    for _ in range(20):
-        optimiser.zero_grad()
-        loss(model, batch).backward()
-        optimiser.step()
-    assert loss(model, batch) < before - 0.2
-    assert model(batch)["prerank"].extras.keys() == {"mimics"}
-    assert not model.eval()(batch)["prerank"].extras
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         (HEADS | {"head": 5}, "must be 2 more than a multiple of head, 5; received 8; write for example 22"),
-        (HEADS | {"bias": False}, "must be a multiple of head, 3; received 8; write for example 12"),
-        (HEADS | {"query": [8, 4]}, "the towers of 'prerank' meet, so their last widths must be equal"),
         (
             GENERATED | {"query_towers": {"one": {"features": ["user"]}}},
             "generated is of a single query tower",
@@ -159,19 +132,6 @@ def test_settings_that_do_not_fit_are_refused(changes: dict[str, Any], message: 
     with pytest.raises(ValidationError) as caught:
         of(changes)
     assert message in str(caught.value)
-
-
-def test_a_study_changes_widths_and_roles() -> None:
-    folded = of(FOLDED).scale_widths(0.5)
-    assert isinstance(folded, TowersMlpSettings) and folded.hidden == 2
-    scaled = of(HEADS, query=[16, 14], item=[12, 14]).scale_widths(0.5)
-    assert (scaled.query, scaled.item) == ([8, 8], [6, 8])
-    TowersHeadsSettings.model_validate(scaled.model_dump())
-    generating = of(GENERATED, generated=[16])
-    narrow = generating.scale_widths(0.5)
-    assert isinstance(narrow, GeneratingSettings) and narrow.generated == [8]
-    role = generating.in_role_of(of(FOLDED, name="other"))
-    assert isinstance(role, GeneratingSettings) and (role.name, role.extras) == ("other", ())
 
 
 def test_a_config_says_what_they_need(tmp_path: Path) -> None:

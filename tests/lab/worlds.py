@@ -1,8 +1,6 @@
 """Random worlds whose stages are of the lab."""
 
-from hypothesis import strategies as st
-
-from tests.support.random_worlds import DERIVED, LISTED, LONG, Drawn, drawn_worlds
+from tests.support.random_worlds import DERIVED, LISTED, LONG, Drawn
 
 FOLDED: Drawn = {"model": "towers_mlp", "hidden": 5}
 HEADS: Drawn = {"model": "towers_heads", "head": 2}
@@ -21,25 +19,3 @@ WORLDS: dict[str, Drawn] = {
     "experts": LONG | {"structure": HEADS | {"generated": [3]}, "narrow": True, "rank": MIXED},
 }
 """Each stage model and option of the lab, at least once."""
-
-rankers = st.fixed_dictionaries(
-    {
-        "model": st.just("mlp_lab"),
-        "numbers": st.sampled_from([None, {"kind": "piecewise", "bins": 3}, PIECEWISE, WAVES]),
-        "gates": st.sampled_from([None, {"hidden": 3}]),
-    }
-)
-mixtures = st.sampled_from(
-    [{}, {"members": 2}, {"members": 3}, {"experts": {"shared": 2, "width": 3}}, {"experts": EXPERTS}]
-)
-lab_worlds = st.builds(
-    lambda world, rank, mixture, structure, din: (
-        world | {"rank": rank | mixture, "structure": structure, "din": din}
-    ),
-    drawn_worlds,
-    rankers,
-    mixtures,
-    st.sampled_from([FOLDED, HEADS]),
-    st.none() | st.just(ENCODED),
-)
-"""Worlds as the core's tests draw them, with stages of the lab."""

@@ -23,7 +23,6 @@ from tests.support.loss_cases import (
     sigmoid,
     survival,
 )
-from tests.support.models import grad_of
 
 FORMS = ["lcron", "arf_v2", "dftopk"]
 Z_FOUR = {"prerank": [0.3, 0.1, -0.2, 0.6], "rank": [0.4, 0.9, 0.2, -0.5], "rerank": [0.6, -0.1, 0.4, 0.2]}
@@ -102,29 +101,6 @@ def test_requests_of_all_lengths_each_by_itself_weighted_by_the_log(form: str) -
         assert gradient[cut - 2 : cut].any() and not gradient[cut:].any(), (
             "later ones pass its quota, or have no 1"
         )
-
-
-def dense_lcron(z: dict[str, torch.Tensor], true: torch.Tensor, temperature: float) -> torch.Tensor:
-    """The formula of LCRON on one request, with all of P̂ in memory."""
-    total, kept, not_cut = torch.tensor(0.0), torch.ones(len(true)), torch.ones(len(true))
-    for stage, logits in z.items():
-        s, n = logits / temperature, len(logits)
-        slope = n - 1.0 - 2 * torch.arange(n)
-        p = (slope.unsqueeze(1) * s - (s.unsqueeze(0) - s.unsqueeze(1)).abs().sum(1)).softmax(1)
-        raw, keep = p.sum(0).detach(), SCOPE.keep[stage]
-        up, down = p[:keep].sum(0) / raw, p[keep:].sum(0) / raw
-        total = total - 0.5 * torch.where(true, up.log(), down.log()).mean()
-        kept, not_cut = kept * up, not_cut * (1 - down)
-    return total - torch.where(true, kept.log(), (1 - not_cut).log()).mean()
-
-
-def test_what_should_be_cut_learns_from_the_mass_of_lower_ranks() -> None:
-    z = outputs(**Z)
-    loss(cascade("lcron", temperature=1.3), z, requests([LEVEL]))
-    dense = {stage: torch.tensor(values, requires_grad=True) for stage, values in Z.items()}
-    dense_lcron(dense, torch.tensor(LEVEL) == 2, 1.3).backward()
-    for stage in STAGES:
-        assert torch.allclose(gradient_of(z, stage), grad_of(dense[stage]), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -81,10 +81,6 @@ def test_a_logged_score_teaches_where_it_is_known(form: str) -> None:
     [
         ({"on": ["batch"]}, "losses.0.per_request: required, as 'batch' has no end"),
         (
-            {"on": ["kept", "catalogue"], "per_request": 3, "teacher": "production"},
-            "nobody knows 'production'",
-        ),
-        (
             {"on": ["catalogue"], "per_request": 3, "teacher": "rerank"},
             "'catalogue' is beyond the log, where nobody knows what 'rerank' reads of pair, served",
         ),

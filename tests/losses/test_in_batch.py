@@ -18,11 +18,9 @@ from corank.core.types import Floats
 from corank.data.packing import pack
 from corank.distributed.ranks import Ranks
 from corank.losses.in_batch import BatchItems, InBatchLoss
-from corank.models.joint import JointModel
-from corank.models.settings.two_tower import TowersSettings
 from corank.models.stage_io import StageOutput, StageVectors
 from tests.support.cases import Case
-from tests.support.encoded_batches import LAYOUT, batch, rows
+from tests.support.encoded_batches import batch, rows
 from tests.support.loss_cases import SCOPE, loss, softplus
 from tests.support.models import grad_of
 from tests.support.random_worlds import DERIVED
@@ -108,29 +106,6 @@ def test_without_a_positive_or_a_negative_nothing_is_learnt(candidates: Batch) -
     assert not grad_of(vectors.query).any() and not grad_of(vectors.items()).any()
 
 
-@pytest.mark.parametrize(
-    ("click", "level", "candidates", "request_", "item", "others"),
-    [
-        # the other row of a clicked item is no negative, whichever is clicked, and each item has its first row's vector
-        ([1, 0, 0, 0, 0], None, 5, 0, 1, [0, 3]),
-        ([0, 0, 1, 0, 0], None, 5, 1, 2, [0, 3]),
-        # as a negative it counts once
-        ([0, 1, 0, 0, 0], None, 5, 0, 0, [1, 3]),
-        # its row 1 is there by a draw beyond the log, its row 2 was a candidate: it is a negative
-        ([-1, 1, 0, 0, 0], [BATCH, 2, 2, 2, 2], 4, 0, 0, [1, 3]),
-    ],
-)
-def test_two_rows_of_an_item_are_one_item(
-    click: list[int], level: list[int] | None, candidates: int, request_: int, item: int, others: list[int]
-) -> None:
-    twice = made(click, level, [0, 0, 1, 1, 2], [1, 0, 2, 3, 0], *TWICE)
-    output, vectors = towers(twice, *random_vectors())
-    expected = by_hand(vectors, TWICE[0], candidates, request_, item, others)
-    assert loss(TERM, {"prerank": output}, twice) == pytest.approx(expected, rel=1e-5)
-    learns = grad_of(vectors.items()).any(1)
-    assert [n for n in range(4) if learns[n]] == sorted({item, *others}), "nothing pushes its other row"
-
-
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000))
 def test_two_rows_of_one_vector_are_as_one_row(seed: int) -> None:
@@ -153,15 +128,6 @@ def test_two_rows_of_one_vector_are_as_one_row(seed: int) -> None:
     torch.testing.assert_close(ours.query.grad, theirs.query.grad)
     for mine, their in ((ours.scale, theirs.scale), (ours.bias, theirs.bias)):
         torch.testing.assert_close(mine.grad, their.grad, rtol=1e-4, atol=1e-5)
-
-
-def test_towers_give_the_vectors_that_their_logits_are_made_of() -> None:
-    model = JointModel([TowersSettings(name="prerank", model="towers", value="click", keep=2)], LAYOUT)
-    output = model(made())["prerank"]
-    vectors = output.vectors
-    assert vectors is not None
-    pairs = vectors.scale * vectors.query @ vectors.items().t() + vectors.bias
-    assert torch.allclose(pairs[REQUEST, ITEM], output.logits["click"], atol=1e-6)
 
 
 def test_a_ranker_has_no_vectors() -> None:

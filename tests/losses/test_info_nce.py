@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from corank.batches.sampling import BATCH, CATALOGUE, LabelCounts, SplitCounts
+from corank.batches.sampling import BATCH, CATALOGUE
 from corank.core.errors import ConfigError
 from corank.losses.info_nce import InfoNceLoss
 from tests.support.loss_cases import SCOPE, gradient_of, loss, outputs, requests
@@ -65,17 +65,8 @@ def test_an_unknown_label_is_no_click_and_no_negative_of_one() -> None:
     ("settings", "message"),
     [
         ({"on": ["kept"]}, r"losses\.3\.on: two levels are needed"),
-        ({"on": ["batch", "catalogue"], "per_request": 2}, r"losses\.3\.on: two levels are needed"),
-        ({"on": ["catalogue", "exposed"]}, r"losses\.3\.per_request: required, as 'catalogue' has no end"),
     ],
 )
 def test_levels_that_say_nothing_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         info_nce(**settings).check(SCOPE, "losses.3")
-
-
-def test_it_counts_what_it_raises_and_lowers() -> None:
-    clicks = {"click": LabelCounts(positives=3, negatives=5)}
-    counts = SplitCounts(4, [{10: 4}, {0: 4}, {2: 4}], clicks, {}, {})
-    assert info_nce(per_request=4).targets(counts, SCOPE) == (24, 8, 21)
-    assert info_nce(on=["exposed", "batch"], per_request=1).targets(counts, SCOPE) == (8, 4, 5)

@@ -10,15 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from torch import Tensor
 
 from corank.batches.batch import Batch
 from corank.batches.sampling import MixedCounts, SplitCounts, Targets
 from corank.core.errors import ConfigError
 from corank.losses.base import LOSSES, FunnelSpec
 from corank.losses.lists import LabelListLoss
-from corank.losses.total import divide, weighted_sum
-from corank.models.stage_io import StageOutput
 from tests.support.loss_cases import LEVELS, loss, output, outputs, requests, softplus
 
 FUNNEL = FunnelSpec(LEVELS, ["click", "order"], {"prerank": ["click"], "rank": ["click", "order"]})
@@ -95,23 +92,6 @@ def test_loss_is_the_weighted_mean_over_lists_with_a_pair(
 
 
 @pytest.mark.parametrize("kind", FORMULAS)
-@pytest.mark.parametrize("labels", [["click"], ["order", "click"]])
-def test_gradients_are_those_of_finite_differences(kind: str, labels: list[str]) -> None:
-    lists = [
-        [(0.3, 2, 1, 0), (-1.0, 2, 0, -1), (0.9, 2, 1, 1), (0.2, 0, -1, -1)],
-        [(0.1, 2, 0, -1), (0.4, 2, 1, 0)],
-    ]
-    made, batch = term(kind, labels=labels), batch_of(lists)
-    batch = replace(batch, weight=batch.weight.double())
-
-    def value(z: Tensor) -> Tensor:
-        return divide(*weighted_sum(*made.values({"rank": StageOutput({"click": z})}, batch, FUNNEL)))
-
-    z = torch.tensor([row[0] for one in lists for row in one], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(value, (z,))
-
-
-@pytest.mark.parametrize("kind", FORMULAS)
 def test_what_a_position_explains_is_left_out_of_the_logit(kind: str) -> None:
     z, effect = [0.5, -0.5, 0.1], torch.tensor([1.0, 0.0, -1.0])
     lists = [[(x, 2, y, -1) for x, y in zip(z, [1, 0, 0], strict=True)]]
@@ -140,9 +120,6 @@ def test_it_learns_from_requests_with_both_a_click_and_none() -> None:
             {"labels": ["order", "click"], "gains": [1.0, 2.0]},
             "gains: expected 2 falling numbers, one a label",
         ),
-        ({"labels": ["order", "click"], "gains": [1.0]}, "gains: expected 2 falling numbers"),
-        ({"labels": []}, "at least 1 item"),
-        ({"temperature": 0}, "greater than 0"),
     ],
 )
 def test_settings_that_say_nothing_are_refused(changes: dict[str, Any], message: str) -> None:

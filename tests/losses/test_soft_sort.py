@@ -88,40 +88,6 @@ def test_any_scores_give_probabilities_and_finite_gradients(found: list[float], 
         assert one.isfinite().all() and (one <= 1e-5).all()
 
 
-@given(st.lists(st.floats(-40, 40, width=32), min_size=4, max_size=40), st.integers(1, 6))
-def test_lower_ranks_are_those_of_the_formula_however_little_mass_they_have(
-    found: list[float], keep: int
-) -> None:
-    scores = torch.tensor([found], dtype=torch.float64)
-    relaxed = NeuralSort.of(scores, torch.ones_like(scores, dtype=torch.bool), 1.0)
-    s, n = relaxed.scores[0], len(found)
-    slope = n - 1.0 - 2 * torch.arange(n, dtype=torch.float64)
-    log = (slope.unsqueeze(1) * s - (s.unsqueeze(0) - s.unsqueeze(1)).abs().sum(1)).log_softmax(1)
-    below = relaxation._below(relaxed.scores, relaxed.size, keep)[0]
-    expected = log[keep:].logsumexp(0) if keep < n else torch.full_like(s, -FAR)
-    assert torch.allclose(below, expected, rtol=1e-9, atol=1e-6)
-
-
-def test_threshold_lies_halfway_between_the_last_kept_and_the_first_cut() -> None:
-    scores, mask = lists()
-    middles = threshold(scores, mask, 2)
-    assert middles[0].tolist() == pytest.approx([s - (0.7 + 0.3) / 2 for s in SCORES[0]])
-    assert middles[1, :3].tolist() == pytest.approx([1.5 + 0.1, 0.2 + 0.1, -0.4 + 0.1])
-    assert torch.equal(middles[2:], scores[2:]) and torch.equal(threshold(scores, mask, 5), scores)
-
-
-def test_kept_lower_rows_have_the_bits_of_those_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = torch.randn(6, 40, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    gradients: list[torch.Tensor] = []
-    for kept in (relaxation.KEPT, 0):
-        monkeypatch.setattr(relaxation, "KEPT", kept)
-        _, below = NeuralSort.of(scores, torch.ones(6, 40, dtype=torch.bool), 1.0).survival(10)
-        loss = below.square().sum()
-        # a second backward finds them gone
-        gradients += [torch.autograd.grad(loss, scores, retain_graph=True)[0] for _ in range(2)]
-    assert all(torch.equal(gradients[0], other) for other in gradients)
-
-
 def test_falling_order_is_that_of_a_stable_sort() -> None:
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(40, 30, generator=generator)

@@ -8,7 +8,7 @@ import torch
 
 from corank.batches.batch import Batch
 from corank.core.errors import ConfigError
-from corank.losses.base import LOSSES, Loss
+from corank.losses.base import LOSSES
 from corank.losses.total import TotalLoss
 from corank.models.stage_io import StageOutput
 from tests.support.encoded_batches import batch, rows
@@ -109,33 +109,13 @@ def test_only_what_some_loss_learns_from_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("losses", "names"),
-    [
-        ([CLICK, CLICK | {"weight": 0.1}], ["rank.click.0", "rank.click.1"]),
-        ([UNEXPOSED], ["prerank.unexposed"]),
-        (
-            [UNEXPOSED, UNEXPOSED | {"from": ["kept", "exposed"]}],
-            ["prerank.unexposed.cut", "prerank.unexposed.kept-exposed"],
-        ),
-    ],
-)
-def test_losses_of_one_name_are_named_by_their_samples_or_by_their_number(
-    losses: list[dict[str, Any]], names: list[str]
-) -> None:
-    terms: list[Loss] = [made_of(values) for values in losses]
-    assert [name for name, _ in TotalLoss(terms, SCOPE).select(None)] == names
-
-
-@pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"kind": "cascade", "form": "icc"}, "form: icc has moved; write kind: icc, without form"),
-        ({"kind": "cascade", "form": "arf"}, "form: arf has moved; write kind: arf, without form"),
         (
             {"kind": "cascade", "form": "arf", "weights": "learnt"},
             "weights: learnt has moved; write kind: learnt_cascade, without weights",
         ),
-        ({"kind": "levels", "form": "bce"}, "form: bce has moved; write kind: levels_bce, without form"),
     ],
 )
 def test_values_of_earlier_versions_name_where_they_went(values: dict[str, Any], message: str) -> None:

@@ -1,7 +1,6 @@
 """Attention over a history, against loops over events and against autograd of the plain formula."""
 
 import copy
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from corank.batches.batch import Batch, Csr, padded
+from corank.batches.batch import Batch, padded
 from corank.core.errors import ConfigError
 from corank.features.input_layout import Attended, Layout, event_columns
 from corank.features.kinds.id import IdFeature
@@ -36,29 +35,6 @@ TOTAL = TotalLoss(
 )
 
 
-def lists(csr: Csr) -> list[list[int]]:
-    assert csr.start is not None and csr.weight is None
-    assert csr.row.dtype == csr.start.dtype == torch.int32
-    return [csr.row[first:last].tolist() for first, last in pairwise(csr.start.tolist())]
-
-
-@given(requests)
-def test_pairs_are_each_candidate_with_each_event_of_its_request(of: list[Request]) -> None:
-    past = attended(of)[0].histories[ATTENDED]
-    events = [(r, e) for r, (_, request_events) in enumerate(of) for e in request_events]
-    candidates = [r for r, (size, _) in enumerate(of) for _ in range(size)]
-    pairs = [(c, s) for c, r in enumerate(candidates) for s, (other, _) in enumerate(events) if r == other]
-    assert past.event.tolist() == [e for _, e in events]
-    assert list(zip(past.candidate.tolist(), past.slot.tolist(), strict=True)) == pairs
-    assert past.event.dtype == past.candidate.dtype == past.slot.dtype == torch.int32
-    of_candidate = [[p for p, (c, _) in enumerate(pairs) if c == n] for n in range(len(candidates))]
-    of_slot = [[p for p, (_, s) in enumerate(pairs) if s == n] for n in range(len(events))]
-    of_item = [[s for s, (_, e) in enumerate(events) if e == n] for n in range(padded(HELD))]
-    assert lists(past.candidates) == of_candidate
-    assert lists(past.slots) == of_slot
-    assert lists(past.events) == of_item and padded(HELD) > HELD
-
-
 def made(
     of: list[Request], activation: str = "silu", seed: int = 0, own: int = 0
 ) -> tuple[Din, Batch, Tensor, Tensor]:
@@ -75,19 +51,6 @@ def history(event: Tensor, batch: Batch) -> BatchHistory:
     return BatchHistory(event, batch.histories[ATTENDED], batch)
 
 
-def loop(din: Din, of: list[Request], item_of: Tensor, target: Tensor, event: Tensor) -> list[Tensor]:
-    interests = []
-    histories = [events for size, events in of for _ in range(size)]
-    for item, events in zip(item_of.tolist(), histories, strict=True):
-        t, interest = target[item], torch.zeros(event.shape[1])
-        for e in (event[n] for n in events):
-            product = din.product.weight @ (t * e[:WIDTH])
-            first = din.target.weight @ t + din.event.weight @ e + product + din.target.bias
-            interest = interest + (din.weight(ACTIVATIONS[din.activation](first))) * e
-        interests.append(interest)
-    return interests
-
-
 def masked(din: Din, of: list[Request], item_of: Tensor, target: Tensor, event: Tensor) -> Tensor:
     """The formula over every candidate and event; events of other requests count 0: (C, w)."""
     request = torch.tensor([r for r, (size, _) in enumerate(of) for _ in range(size)])
@@ -98,15 +61,6 @@ def masked(din: Din, of: list[Request], item_of: Tensor, target: Tensor, event: 
     a = din.weight(ACTIVATIONS[din.activation](first)).squeeze(-1)
     summed: Tensor = (a * (request.unsqueeze(1) == asked)) @ e
     return summed
-
-
-@pytest.mark.parametrize("own", [0, 2])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_a_candidate_sums_the_events_of_its_request_each_by_its_weight(activation: str, own: int) -> None:
-    din, batch, target, event = made(RAGGED, activation, own=own)
-    interests = din(target, history(event, batch))
-    torch.testing.assert_close(interests, torch.stack(loop(din, RAGGED, batch.item_of, target, event)))
-    assert interests.any(1).tolist() == [True, True, False, False, False, True], "nothing of no events"
 
 
 @settings(max_examples=40, deadline=None)
@@ -127,19 +81,6 @@ def test_its_values_and_gradients_are_those_of_the_plain_formula(
     for ours, other in zip((target, event, *din.parameters()), theirs, strict=True):
         assert ours.grad is not None and other.grad is not None
         torch.testing.assert_close(ours.grad.double(), other.grad, rtol=1e-4, atol=1e-5)
-
-
-def test_an_item_that_is_twice_in_a_history_gets_the_gradient_of_both() -> None:
-    event_gradients = []
-    for events in ([3, 3, 0], [3, 0, 0]):
-        din, batch, target, event = made([(1, events)])
-        din(target, history(event, batch)).sum().backward()
-        assert event.grad is not None and not event.grad[[1, 2, 4, 33]].any()
-        event_gradients.append(event.grad[[0, 3]])
-    once = event_gradients[0][0], event_gradients[1][1]
-    torch.testing.assert_close(
-        torch.stack((event_gradients[1][0], event_gradients[0][1])), 2 * torch.stack(once)
-    )
 
 
 def test_one_request_in_a_graph_has_the_same_and_masked_rows_change_nothing() -> None:
@@ -233,11 +174,6 @@ def test_attention_reads_what_its_events_have_and_those_of_no_other_history() ->
     ("din", "message"),
     [
         ({"history": "tags"}, r"rank\.din\.history: no history 'tags'; histories are seen$"),
-        (
-            {"history": "seen", "attributes": ["tags", "price"]},
-            r"rank\.din\.attributes: 'price' is no item feature",
-        ),
-        ({"history": "seen", "attributes": ["hour"]}, r"rank\.din\.attributes: 'hour' is no item feature"),
         (
             {"history": "seen", "attributes": ["none"]},
             r"'none' is no item feature of kind id, ids, bucket or vector that is an input, and no list that is "

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from corank.batches.batch import Batch, CandidateSubset
+from corank.batches.batch import Batch
 from corank.losses.base import FunnelSpec
 from corank.losses.click import ClickLoss
 from corank.losses.distill import DistillLoss
@@ -23,9 +23,9 @@ from corank.models.settings.two_tower import TowersSettings
 from corank.models.two_tower import Tower
 from corank.training.checkpoints.training_state import Average, optimisers
 from corank.training.config.settings import TableOptimiser
-from tests.support.encoded_batches import LAYOUT, random_batch
+from tests.support.encoded_batches import random_batch
 from tests.support.history_batches import RAGGED, attended
-from tests.support.loss_cases import logits_of, requests
+from tests.support.loss_cases import requests
 from tests.support.models import assert_learns_alike, joint, learn, linears, tables_of, two_tower
 from tests.support.per_row_model import per_row
 
@@ -121,18 +121,6 @@ def test_layers_together_have_the_bits_of_one_after_another() -> None:
         assert ours.dtype == one_by_one.dtype and torch.equal(ours, one_by_one)
 
 
-def test_the_scale_of_the_dot_product_stays_positive() -> None:
-    batch, _ = random_batch(3)
-    built = model()
-    with torch.no_grad():
-        two_tower(built).scale.fill_(-20.0)
-    low = built(batch)["prerank"].logits["click"]
-    with torch.no_grad():
-        two_tower(built).scale.fill_(0.0)
-    high = built(batch)["prerank"].logits["click"]
-    assert (torch.argsort(low.double() * 1e8) == torch.argsort(high.double())).float().mean() > 0.9
-
-
 def test_a_stage_may_see_some_features_alone() -> None:
     batch, _ = random_batch(4)
     built = model(query_features=["user"], item_features=["item"])
@@ -143,16 +131,6 @@ def test_a_stage_may_see_some_features_alone() -> None:
     query = two_tower(built).query
     assert isinstance(query, nn.Sequential) and isinstance(query[1], Tower)
     assert linears(query[1].layers)[0].in_features == 8
-
-
-def test_layer_normalisation_follows_the_first_linear() -> None:
-    batch, by_row = random_batch(5)
-    built = model(normalisation="layer")
-    assert built.stages["rank"].norm is not None
-    logits = logits_of(built(batch))
-    assert torch.isfinite(logits["rank"]["click"]).all()
-    repeated = logits_of(built(by_row))  # statistics of a row do not depend on how often it occurs
-    torch.testing.assert_close(logits, repeated, rtol=1e-4, atol=1e-5)
 
 
 def train(built: JointModel, average: Average | None, table: str = "rowwise_adagrad", steps: int = 5) -> None:
@@ -199,13 +177,6 @@ def test_the_lazy_average_equals_the_plain_one(table: str) -> None:
             plain[name] += 0.1 * (weight.detach() - plain[name])
     for name, weight in average.model().named_parameters():
         torch.testing.assert_close(weight.detach(), plain[name], rtol=1e-4, atol=1e-6, msg=name)
-
-
-def test_missing_and_unknown_values_begin_at_zero() -> None:
-    built = JointModel(STAGES, LAYOUT)
-    table = tables_of(built).weights["8"].detach()
-    for first in (0, 9, 39):
-        assert (table[first : first + 2] == 0).all() and (table[first + 2] != 0).all()
 
 
 # Networks score some candidates of a batch
@@ -257,14 +228,3 @@ def test_a_network_says_of_some_candidates_what_it_says_of_all(
         assert mine.keys() == theirs.keys()
         for parameter, gradient in mine.items():
             torch.testing.assert_close(gradient, theirs[parameter], rtol=1e-4, atol=1e-4)
-
-
-def test_the_indices_are_those_of_the_chosen_alone() -> None:
-    batch, _ = random_batch(4)
-    chosen = torch.arange(len(batch)) % 3 != 1
-    subset = CandidateSubset.of(batch, chosen)
-    assert subset.index.tolist() == torch.nonzero(chosen).squeeze(1).tolist()
-    for sums, of in ((subset.requests, subset.request_of), (subset.items, subset.item_of)):
-        assert sums.start is not None
-        for n, (a, b) in enumerate(zip(sums.start[:-1], sums.start[1:], strict=True)):
-            assert sums.row[a:b].tolist() == torch.nonzero(of == n).squeeze(1).tolist()

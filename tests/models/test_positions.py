@@ -9,18 +9,15 @@ import torch
 
 from corank.batches.batch import Batch
 from corank.losses.click import ClickLoss
-from corank.losses.distill import DistillLoss
 from corank.losses.total import TotalLoss
-from corank.losses.unexposed import UnexposedLoss
 from corank.models.joint import JointModel
 from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.stage_io import StageOutput
-from corank.training.checkpoints.training_state import TERM_RATE, optimisers
+from corank.training.checkpoints.training_state import optimisers
 from corank.training.config.settings import DenseOptimiser, TableOptimiser
-from tests.support.encoded_batches import LAYOUT, batch, random_batch, rows
+from tests.support.encoded_batches import LAYOUT, batch, rows
 from tests.support.loss_cases import SCOPE, loss
-from tests.support.models import grad_of
 
 POSITIONS = 4
 STAGES: list[TowersSettings | MlpSettings] = [
@@ -84,21 +81,6 @@ def test_it_is_absent_where_no_position_is_logged_and_when_not_training() -> Non
     assert not [n for n, _ in without.named_parameters() if "position" in n]
 
 
-def test_a_logit_itself_knows_no_position() -> None:
-    logged, built = placed([1, 2, 3]), model()
-    before = built(logged)["rank"].logits["click"]
-    set_terms(built, [5.0] * POSITIONS)
-    assert torch.equal(built(logged)["rank"].logits["click"], before)
-    assert torch.equal(built.eval()(logged)["rank"].logits["click"], before)
-
-
-def test_a_model_begins_alike_with_positions_and_without() -> None:
-    ours, theirs = model().state_dict(), model(positions=0).state_dict()
-    assert {n for n in ours if n not in theirs} == {n for n in ours if ".position." in n} != set()
-    assert all(torch.equal(weight, ours[n]) for n, weight in theirs.items())
-    assert not ours[TERM].any()
-
-
 def test_click_is_judged_with_the_term_of_its_own_stage_and_label() -> None:
     made = placed([0, 1], [1, 0])
 
@@ -114,50 +96,6 @@ def test_click_is_judged_with_the_term_of_its_own_stage_and_label() -> None:
     assert loss(CLICK, z("click"), made) == pytest.approx(with_term, rel=1e-6)
     assert loss(CLICK, z("order"), made) == pytest.approx(without, rel=1e-6)
     assert loss(CLICK, z(), made) == pytest.approx(without, rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    "term",
-    [
-        UnexposedLoss(kind="unexposed", stage="rank", **{"from": ["cut", "kept"]}),
-        DistillLoss(kind="distill", teacher="prerank", student="rank", on=["exposed"]),
-    ],
-)
-def test_no_other_loss_reads_it(term: UnexposedLoss | DistillLoss) -> None:
-    made, _ = random_batch(1)
-    made = replace(made, position=torch.zeros(len(made), dtype=torch.int64))
-    built = model()
-    value = loss(term, built(made), made)
-    assert value > 0.1
-    assert all(built.terms(name)["click"].grad is None for name in ("rank", "prerank"))
-    set_terms(built, [3.0] * POSITIONS)
-    assert loss(term, built(made), made) == value
-
-
-def test_the_gradient_reaches_the_positions_seen() -> None:
-    made = placed([2, 2, 0, -1], [1, 0, 1, 1])
-    built = model()
-    set_terms(built, [0.5, 0, -1, 0])
-    z = built(made)
-    loss(CLICK, z, made)
-    p = torch.sigmoid(z["rank"].logits["click"] + z["rank"].positions["click"]).tolist()
-    expected = [(p[2] - 1) / 4, 0, (p[0] - 1 + p[1]) / 4, 0]
-    assert grad_of(built.terms("rank")["click"]).tolist() == pytest.approx(expected, rel=1e-5)
-    assert built.terms("rank")["order"].grad is None
-
-
-def test_terms_learn_faster_and_do_not_decay() -> None:
-    built = model()
-    chosen = {"rank": DenseOptimiser(lr=0.002, weight_decay=0.1)}
-    layers, terms = optimisers(built, TableOptimiser(), chosen)["rank"].param_groups
-    assert (layers["lr"], layers["weight_decay"]) == (0.002, 0.1)
-    assert (terms["lr"], terms["weight_decay"]) == (0.002 * TERM_RATE, 0.0) and TERM_RATE > 1
-    assert {id(p) for p in terms["params"]} == {id(p) for p in built.terms("rank").values()}
-    every = {id(p) for p in built.stages["rank"].parameters()}
-    assert {id(p) for group in (layers, terms) for p in group["params"]} == every
-    assert len(layers["params"]) + len(terms["params"]) == len(every)
-    (alone,) = optimisers(model(positions=0), TableOptimiser(), chosen)["rank"].param_groups
-    assert alone["weight_decay"] == 0.1 and len(alone["params"]) == len(layers["params"])
 
 
 def test_training_recovers_what_each_position_is_worth() -> None:

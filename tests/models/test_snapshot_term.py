@@ -12,7 +12,6 @@ from torch import Tensor
 
 from corank.batches.batch import Batch
 from corank.models.joint import JointModel
-from corank.models.layers import SnapshotTerm
 from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.two_tower import TowersSettings
 from corank.models.stage_io import StageOutput
@@ -85,20 +84,3 @@ def test_the_vectors_of_a_batch_are_as_of_each_items_earliest_request(seed: int)
     earliest = inputs["snapshot"][batch.earliest.long()]
     expected = two_tower(built).record_vectors(inputs["item"][:items], earliest)
     torch.testing.assert_close(vectors.items()[:items], expected, rtol=1e-10, atol=1e-10)
-
-
-def test_a_tower_of_some_item_features_reads_those_alone() -> None:
-    def term(*names: str) -> SnapshotTerm | None:
-        return two_tower(model(item_features=["item", *names])).snapshot
-
-    def read_by(found: SnapshotTerm | None) -> list[int]:
-        assert found is not None
-        x = torch.randn(40, LAYOUT.width("snapshot"), requires_grad=True)
-        (gradient,) = torch.autograd.grad(found.hidden(x).square().sum(), x)
-        read: list[int] = torch.nonzero(gradient.any(0)).squeeze(1).tolist()
-        return read
-
-    assert term() is None
-    assert read_by(term("shown")) == LAYOUT.columns("snapshot", ["shown"]).tolist()
-    assert read_by(term("often", "clicked")) == LAYOUT.columns("snapshot", ["often", "clicked"]).tolist()
-    assert read_by(two_tower(model()).snapshot) == list(range(LAYOUT.width("snapshot")))

@@ -75,11 +75,6 @@ def test_a_missing_score_counts_as_zero_and_is_marked() -> None:
     assert torch.allclose(marked[:2], plain[:2]) and torch.allclose(marked[3:], plain[3:])
 
 
-def test_a_pass_over_the_stages_leaves_the_teacher_out() -> None:
-    built, (batch, _) = model(), random_batch(1)
-    assert list(built(batch)) == ["prerank", "rank"]
-
-
 @pytest.fixture(scope="module")
 def world(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the world, since packing other settings writes next to it."""
@@ -143,11 +138,7 @@ def test_apart_the_teacher_is_first_and_no_longer_changes(world: Path, taught: R
     ("override", "message"),
     [
         ("teachers.0.scores=[produktion]", "teachers.0.scores: unknown key 'produktion'; did you mean 'production'"),
-        ("teachers.0.scores=[]", "teachers.0.scores"),
         ("teachers.0.name=rank", "teachers.0.name: another is called 'rank', too"),
-        ("teachers.0.name=epochs", "teachers.0.name: 'epochs' means something else already"),
-        ("teachers.0.labels=[order]", "teachers.0.labels: no label 'order'"),
-        ("teachers.0.keep=5", "unknown key 'keep'"),
         ("losses.2.teacher=rank", "teachers.0: nobody learns from 'teacher'"),
         ("losses.1.stage=rank", "teachers.0: no loss trains 'teacher'"),
     ],
