@@ -1,8 +1,5 @@
 """What ranks read: their parts are the batch of one, of requests from which a loss learns, and fetched ahead."""
 
-from collections.abc import Iterator
-from itertools import chain
-
 import numpy as np
 import polars as pl
 import pytest
@@ -12,7 +9,7 @@ from corank.batches import reader as reading
 from corank.batches.batch import Batch
 from corank.batches.build import build_batch
 from corank.batches.draws import Draws
-from corank.batches.reader import Block, Reader, read_ahead
+from corank.batches.reader import Reader
 from corank.batches.sampling import BATCH, CATALOGUE, Population, Reading
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packing import pack
@@ -176,8 +173,6 @@ def numbers(*kinds: int) -> list[int]:
     ("readings", "kinds"),
     [
         ([KNOWN], [0]),
-        ([ANY], [0, 1]),
-        ([DEEP], [0, 1, 2]),
         ([KNOWN, BEYOND], [0, 1, 2]),
     ],
 )
@@ -187,18 +182,6 @@ def test_requests_from_which_a_loss_learns_are_read(
     batches = read_requests(third_known, *readings)
     assert sorted(n for batch in batches for n in batch) == numbers(*kinds)
     assert len(batches) == -(-len(numbers(*kinds)) // 16)
-
-
-def test_batches_do_not_depend_on_the_ranks(third_known: PackedDataset) -> None:
-    alone = read_requests(third_known, KNOWN)
-    parts = [read_requests(third_known, KNOWN, ranks=Ranks(rank, 3)) for rank in range(3)]
-    assert [sorted(chain(*batch)) for batch in zip(*parts, strict=True)] == alone
-
-
-def test_what_is_read_has_what_losses_need(third_known: PackedDataset) -> None:
-    reader = Reader(third_known, "train", 16, KNOWN.population, readings=[KNOWN])
-    for batch in reader.read_shuffled(0):
-        assert len(batch) == int((batch.labels["click"] >= 0).sum())
 
 
 @pytest.mark.parametrize("world", [3, 32])
@@ -226,25 +209,3 @@ def test_reads_of_a_sharded_table_give_the_sums_of_the_whole_one(world: int) -> 
         )
         for row, summed in zip(touched_rows, sum_rows(gradient, lookup.back), strict=True):
             assert torch.equal(summed, back[row])
-
-
-SIZES = [10] * 4
-
-
-def blocks() -> Iterator[Block]:
-    """Three blocks: of the first shard, of the second, and of the first and the third."""
-    yield [np.array([0, 9])]
-    yield [np.array([10]), np.array([19])]
-    yield [np.array([1, 20])]
-
-
-def test_shards_of_the_next_block_are_fetched() -> None:
-    noted: list[int] = []
-    seen = [(block[0][0], list(noted)) for block in read_ahead(blocks(), SIZES, noted.append)]
-    assert seen == [(0, [1]), (10, [1, 0, 2]), (1, [1, 0, 2])]
-
-
-def test_the_shard_beyond_is_fetched_when_blocks_are_in_order() -> None:
-    noted: list[int] = []
-    assert len(list(read_ahead(blocks(), SIZES, noted.append, beyond=True))) == 3
-    assert noted == [1, 2, 0, 2, 3]

@@ -9,12 +9,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from corank.core.errors import DataError, EngineError
+from corank.core.errors import DataError
 from corank.data import tables as row_ranges
 from corank.data.packing import fit_encoders as measure
 from corank.engine.base import Engine, open_engine
 from tests.support import kills
-from tests.support.engine_tasks import KillingPool, die
+from tests.support.engine_tasks import KillingPool
 from tests.support.pack_processes import pack_until, pack_world, write_world
 from tests.support.packing import LOG, World
 
@@ -60,14 +60,6 @@ def test_ranges_of_rows_and_of_values_do_not_change_the_files(
     assert pack_world(world, world / "ranges", batch=9) == in_line
 
 
-def test_csv_is_read_by_one_task(world: Path, pool: Engine) -> None:
-    pl.read_parquet(world / "log.*.parquet").write_csv(world / "log.csv")
-    here, there = (
-        pack_world(world, world / f"csv {n}", e, log="log.csv") for n, e in enumerate((None, pool))
-    )
-    assert here == there
-
-
 def test_killed_workers_change_nothing(world: Path, in_line: dict[str, str], tmp_path: Path) -> None:
     with KillingPool(tmp_path) as engine:
         assert pack_world(world, world / "killed", engine) == in_line
@@ -86,19 +78,6 @@ def test_a_killed_driver_is_followed_by_one_that_goes_on(
     assert pack_world(world, out, pool, said.append) == in_line
     assert said[0].startswith("going on with a packing that was interrupted after ")
     assert not list(world.glob(f".*{out.name}*"))
-
-
-def test_workers_that_always_die_end_a_packing_that_can_go_on(
-    world: Path, in_line: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = world / "starved"
-    with open_engine("pool", 2) as engine:
-        run = engine.run
-        monkeypatch.setattr(engine, "run", lambda _, tasks, progress: run(die, tasks, progress))
-        with pytest.raises(EngineError, match=r"task .*: its worker was killed by SIGKILL, 5 times in all"):
-            pack_world(world, out, engine)
-    assert list(world.glob(f".partial-{out.name}-*"))
-    assert pack_world(world, out) == in_line
 
 
 def test_an_error_of_the_user_in_a_worker_is_that_error_and_leaves_nothing(
@@ -121,11 +100,7 @@ def cut(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
 
 REFUSED: list[tuple[dict[int, Any], str, dict[str, Any]]] = [
     ({3: float("nan"), 5: float("inf")}, "match", {}),
-    ({2: "odd", 5: "bad"}, "level", {}),
     ({2: None, 5: None}, "item", {}),
-    ({4: 2.5, 7: 1.5}, "item", {}),
-    ({4: 0.0, 5: -1.0}, "weight", {"weight": "weight"}),
-    ({1: 1.5, 6: -2.0}, "score", {"scores": {"s": {"column": "score", "scale": "probability"}}}),
 ]
 
 

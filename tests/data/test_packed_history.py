@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from corank.core.ragged import Ragged, Rows
+from corank.core.ragged import Rows
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.history import attribute_codes, read_history_items, read_query_rows
+from corank.data.packed.history import read_history_items, read_query_rows
 from corank.features.history_events import HistoryNeeds
 from corank.features.input_layout import Layout
 from corank.features.kinds.count import CountFeature
@@ -124,13 +124,6 @@ def test_an_event_counts_by_its_age(world: PackedDataset) -> None:
     assert HistoryNeeds.of(world.schema).for_rows == ("clicked", "shown"), (
         "`clicked` is weighted, `shown` has tags"
     )
-
-
-def test_an_item_without_a_record_has_nothing_but_its_place(world: PackedDataset) -> None:
-    items = Ragged.from_lists([[3, -1, 0], [-1], []])
-    assert attribute_codes(world.schema, items, "brand", world.items).flat().tolist() == [4, 0, 2, 0]
-    tags = attribute_codes(world.schema, items, "tags", world.items)
-    assert (tags.length.tolist(), tags.flat().tolist()) == ([3, 0, 0], [2, 4, 3])
 
 
 # How they are pooled
