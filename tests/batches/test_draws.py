@@ -72,12 +72,6 @@ def candidates(seed: int, requests: int = 20, most: int = 12) -> tuple[Ints, np.
     return request_of, rng.integers(0, 3, len(request_of)).astype(np.uint8), hashes(len(request_of), seed)
 
 
-def test_requests_up_to_the_most_a_batch_may_have_keep_apart() -> None:
-    request_of = np.repeat(np.array([0, 255, 256, 65_535], dtype=np.int32), 3)
-    place = draw_order(request_of, np.full(12, 255, np.uint8), hashes(12))
-    assert np.sort(place.reshape(4, 3), axis=1).tolist() == [[0, 1, 2]] * 4
-
-
 def test_every_order_of_a_group_is_equally_likely() -> None:
     # 6,000 groups of three, of two levels that lie between each other: 6 orders, 1,000 of each expected
     request_of = np.repeat(np.arange(3_000, dtype=np.int32), 6)
@@ -101,11 +95,3 @@ def test_a_cap_holds_in_every_request_and_takes_all_where_there_are_few(seed: in
     there = np.bincount(request_of[level == 0], minlength=20)
     kept = np.bincount(request_of[(level == 0) & keep], minlength=20)
     assert (kept == np.minimum(there, cap)).all()
-
-
-@given(st.integers(0, 10_000), st.integers(1, 5), st.integers(0, 5))
-def test_a_smaller_sample_is_part_of_a_larger_one(seed: int, few: int, more: int) -> None:
-    request_of, level, numbers = candidates(seed)
-    place = draw_order(request_of, level, numbers)
-    small, large = select({0: few}, level, place), select({0: few + more}, level, place)
-    assert not (small & ~large).any()

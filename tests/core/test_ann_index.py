@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -164,14 +163,6 @@ def test_an_index_finds_the_asked_recall(retriever: Retriever, many: tuple[Float
     assert retriever.tuned.index in KINDS
 
 
-def test_what_an_index_finds_is_in_order(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
-    for query in many[1]:
-        positions, scores = retriever.search(query, 50)
-        assert len(positions) == len(set(positions.tolist())) == 50
-        assert (np.diff(scores) <= 0).all()
-        np.testing.assert_allclose(scores, many[0][positions] @ query, rtol=1e-5, atol=1e-5)
-
-
 def test_more_asked_for_or_fewer_allowed_keeps_the_recall(wide: Retriever) -> None:
     _, queries = clustered(EXACT + 10_000, 8)
     items = len(wide.vectors)
@@ -232,17 +223,6 @@ def test_a_query_that_is_no_number_finds_nothing(retriever: Retriever, many: tup
         assert [len(array) for array in one.search(query, 10, allowed, StoredMatrix(many[0][:3]))] == [0, 0]
 
 
-def test_threads_find_the_same(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
-    allowed = AllowedRows(np.arange(20_000) % 3 > 0)
-
-    def results(query: Floats) -> list[list[float]]:
-        pairs = (retriever.search(query, 100), retriever.search(query, 100, allowed))
-        return [part.tolist() for pair in pairs for part in pair]
-
-    with ThreadPoolExecutor(4) as threads:
-        assert list(threads.map(results, many[1])) == list(map(results, many[1]))
-
-
 def test_an_index_is_read_as_it_was_written(
     retriever: Retriever, many: tuple[Floats, Floats], tmp_path: Path
 ) -> None:
@@ -298,16 +278,6 @@ def test_a_broken_file_is_refused(content: bytes | None, tmp_path: Path) -> None
         read_index(path)
 
 
-def test_half_a_file_is_refused(retriever: Retriever, tmp_path: Path) -> None:
-    assert retriever.index is not None
-    path = tmp_path / "a.faiss"
-    write_index(retriever.index, path)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(BundleError, match=r"a\.faiss: no index to read"):
-        read_index(path)
-
-
 def test_an_index_of_other_vectors_is_refused(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
     for vectors in (many[0][:-1], many[0][:, :-1]):
         with pytest.raises(BundleError, match=r"of \(20000, 16\) and vectors of \(\d+, \d+\)"):
@@ -329,18 +299,6 @@ def test_a_seed_gives_one_index_by_any_number_of_threads(kind: str, tmp_path: Pa
         faiss.omp_set_num_threads(before)
     assert made[0] == made[1] == made[2]
     assert (made[0] != made[3]) == (kind == "ivf")  # a graph has nothing to draw
-
-
-def test_a_few_vectors_make_an_index_too(capfd: pytest.CaptureFixture[str]) -> None:
-    for items in (1, 3, 50):
-        vectors, queries = clustered(items, 4)
-        for kind in KINDS:
-            asked = settings(index=kind)
-            index = build(StoredMatrix(vectors), asked, seed=0)
-            tuned = tune_effort(index, StoredMatrix(vectors), queries, asked)
-            assert (tuned.k, tuned.recall) == (items, 1)
-            assert len(Retriever(StoredMatrix(vectors), index, tuned).search(queries[0], 1000)[0]) == items
-    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("first, second", [("torch", "faiss"), ("faiss", "torch")])

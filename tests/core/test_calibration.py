@@ -86,15 +86,6 @@ def test_a_stage_that_orders_backwards_keeps_a_slope_above_0() -> None:
     assert platt.apply(logits).mean() == pytest.approx(labels.mean(), rel=1e-4)
 
 
-@pytest.mark.parametrize("label", [0, 1])
-def test_one_class_is_given_half_a_row_of_the_other(label: int) -> None:
-    platt = fit(np.full(9, 2.0), np.full(9, label, dtype=np.int8))
-    assert platt.slope == pytest.approx(1)
-    assert platt.apply(np.array([2.0]))[0] == pytest.approx((9 * label + 0.5 * (1 - label)) / 9.5)
-    spread = fit(np.linspace(-3, 3, 1000), np.full(1000, label, dtype=np.int8))
-    assert spread.apply(np.linspace(-3, 3, 1000)).mean() == pytest.approx(label, abs=0.001)
-
-
 def test_nothing_known_leaves_the_identity() -> None:
     for labels in ([], [-1, -1]):
         assert fit(np.zeros(len(labels)), np.array(labels, dtype=np.int8)) == Platt(1.0, 0.0)

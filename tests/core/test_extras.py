@@ -6,7 +6,7 @@ import pytest
 import torch  # noqa: F401
 
 from corank.core.errors import MissingExtraError
-from corank.core.lazy import name_missing_extra, require
+from corank.core.lazy import require
 
 
 def test_a_missing_module_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -14,10 +14,3 @@ def test_a_missing_module_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(MissingExtraError) as caught:
         require("tune", "optuna", "corank tune")
     assert str(caught.value) == "corank tune needs optuna; install it by pip install 'corank[tune]'"
-
-
-def test_an_import_in_a_block_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    said = r"^corank report needs matplotlib; install it by pip install 'corank\[train\]'$"
-    with pytest.raises(MissingExtraError, match=said), name_missing_extra("corank report"):
-        import matplotlib.figure  # noqa: F401

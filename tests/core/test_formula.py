@@ -98,14 +98,6 @@ def test_huge_expressions_are_refused() -> None:
     assert refused("(" * 300 + "click" + ")" * 300) == "expected at most 500 characters; received 605"
 
 
-def test_nesting_is_read_or_refused_in_words() -> None:
-    assert value("(" * 100 + "a" + ")" * 100) == [3, -2, 0]
-    assert value("-" * 101 + "a") == [-3, 2, 0]
-    assert refused("(" * 240 + "click" + ")" * 240).endswith(
-        "is not an expression; write one such as click * bid"
-    )
-
-
 def test_what_has_no_place_may_be_nested_deeply() -> None:
     assert refused("~" * 490 + "click")
 

@@ -84,21 +84,6 @@ def test_a_forked_child_does_not_keep_the_lock_of_its_killed_parent(tmp_path: Pa
     ready.unlink()
 
 
-def test_a_child_that_leaves_the_block_leaves_its_parents_lock(tmp_path: Path) -> None:
-    with WriteLock.of_folder(tmp_path, "pack"):
-        lock = WriteLock.of_folder(tmp_path / "other", "pack")
-        child = os.fork()
-        if not child:
-            with lock:
-                pass
-            os._exit(0)
-        os.waitpid(child, 0)
-        with pytest.raises(BusyError):
-            WriteLock.of_folder(tmp_path / "other", "pack")
-        with lock:
-            pass
-
-
 def test_one_folder_by_two_names_has_one_lock(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")

@@ -80,16 +80,6 @@ def test_a_plugin_is_found_beside_the_config(tmp_path: Path, path: None) -> None
     del SHAPES._parts["ring"]
 
 
-def test_a_module_that_is_found_elsewhere_first_is_refused(tmp_path: Path, path: None) -> None:
-    for folder in ("one", "two"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "twin_shape.py").write_text("")
-    load_plugins(["twin_shape"], tmp_path / "one")
-    load_plugins(["twin_shape"], tmp_path / "one")
-    with pytest.raises(PluginError, match=r"is .*one/twin_shape\.py, which was found first, and not .*two"):
-        load_plugins(["twin_shape"], tmp_path / "two")
-
-
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

@@ -4,10 +4,8 @@ from datetime import date, datetime, timedelta
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from corank.core.time import EARLIEST, LATEST, day_numbers, floor_times, midnight, to_ms
+from corank.core.time import floor_times, midnight, to_ms
 
 
 @pytest.mark.parametrize(
@@ -27,21 +25,6 @@ def test_times_are_rounded_down_from_midnight(
 ) -> None:
     instant, wanted = (round(datetime.fromisoformat(m).timestamp() * 1000) for m in (moment, expected))
     assert floor_times(np.array([instant]), every, zone).tolist() == [wanted]
-
-
-@given(
-    time=st.one_of(
-        st.integers(EARLIEST, LATEST),
-        st.integers(0, 4_000_000_000_000),
-        st.sampled_from([EARLIEST, LATEST, -1, 0]),
-    ),
-    zone=st.sampled_from(
-        ["UTC", "Asia/Shanghai", "Europe/Berlin", "America/Sao_Paulo", "Pacific/Kiritimati"]
-    ),
-)
-def test_a_time_alone_is_of_the_day_that_it_is_of_among_others(time: int, zone: str) -> None:
-    alone = day_numbers(np.array([time]), zone)
-    assert alone.tolist() == day_numbers(np.array([time, 0]), zone)[:1].tolist()
 
 
 def test_midnight_is_that_of_the_zone() -> None:

@@ -7,12 +7,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from corank.core.errors import ConfigError
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.history import read_history_items, read_query_rows
 from corank.features.history_events import HistoryNeeds
 from corank.features.kinds.ids import IdsFeature
-from corank.features.schema import Schema
 from tests.support.packing import FEATURES, HOUR, LOG, World, lists, only
 
 SEEN: dict[str, list[int] | None] = {"a": [12, 10], "b": [], "c": [10, 77, 12, 11], "d": None, "e": [13, 12]}
@@ -142,7 +140,6 @@ def test_events_of_a_table_are_cut_before_the_request(tmp_path: Path) -> None:
             {"seen": pl.col("seen").cast(pl.List(pl.String))},
             "data.log: request='b': column 'seen' lists String, such as '12'; ids of items are Int64",
         ),
-        
     ],
 )  # fmt: skip
 def test_lists_that_cannot_be_read_are_refused(
@@ -151,37 +148,3 @@ def test_lists_that_cannot_be_read_are_refused(
     tables = world(tmp_path, past=history(**TIMED))
     tables.log = tables.log.with_columns(**change)
     assert tables.refused() == message
-
-
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
-        (CLICKS.drop("at"), "no column 'at'; it has who, item, dwell"),
-        
-    ],
-)  # fmt: skip
-def test_events_that_cannot_be_read_are_refused(tmp_path: Path, table: pl.DataFrame, message: str) -> None:
-    tables = clicks(tmp_path, table, past=history(of="item", events="clicks"))
-    assert tables.refused() == f"data.events.clicks: {message}"
-
-
-@pytest.mark.parametrize(
-    ("features", "message"),
-    [
-        (
-            {"dwell": history(parallel_to="clicked")},
-            "features.dwell.parallel_to: must name a history of a list column or of an events table (none declared); "
-            "received 'clicked'",
-        ),
-        (
-            {"past": history(of="item", events="views")},
-            "features.past.events: no table 'views'; data.events are clicks",
-        ),
-    ],
-)
-def test_settings_that_name_nothing_are_refused(
-    tmp_path: Path, features: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ConfigError) as error:
-        Schema(FEATURES | features).check_data(clicks(tmp_path).settings())
-    assert str(error.value) == message

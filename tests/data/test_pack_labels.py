@@ -83,7 +83,6 @@ def test_a_history_knows_of_a_late_label_once_it_was_mature(world: World) -> Non
 MISTAKEN = {
     "data.labels.order.given=share": "data: labels.order.given: no label 'share'; labels are click, order",
     "data.labels.order.given=order": "data: labels.order.given: goes round in a circle (order)",
-    
 }  # fmt: skip
 
 

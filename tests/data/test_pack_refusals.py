@@ -173,15 +173,3 @@ def with_ages(world: World, born: list[int | None], log: pl.DataFrame = LATE) ->
 def test_times_of_another_unit_are_refused(world: World, born: list[int | None], told: str) -> None:
     message = with_ages(world, born).refused()
     assert message.startswith("data.items: column 'born' holds ") and told in message
-
-
-@pytest.mark.parametrize(
-    ("born", "log"),
-    [
-        ([0, 1, 2, None, 3], LOG),  # of a log of January 1970
-        ([0, 1, 2, None, 19_000 * DAY], LATE),
-    ],
-)
-def test_times_in_ms_are_packed(world: World, born: list[int | None], log: pl.DataFrame) -> None:
-    packed = with_ages(world, born, log).pack()
-    assert packed.manifest.last == log["time"].max()

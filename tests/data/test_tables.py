@@ -70,12 +70,6 @@ def test_glob_list_and_absolute_path_are_one_table(tmp_path: Path) -> None:
         assert table.collect(table.frame).equals(FRAME)
 
 
-def test_brackets_of_a_file_and_a_url_of_the_web_are_no_globs(tmp_path: Path) -> None:
-    FRAME.write_parquet(tmp_path / "day[1].parquet")
-    assert paths("day[1].parquet", tmp_path) == [str(tmp_path / "day[1].parquet")]
-    assert paths("https://shop/log/*.parquet", tmp_path) == ["https://shop/log/*.parquet"]
-
-
 @pytest.mark.parametrize(
     ("source", "told"),
     [

@@ -67,20 +67,6 @@ def test_a_request_sees_the_values_before_it(tmp_path: Path) -> None:
     assert seen(packed, "order") == {"train": [[3], [3, 1]], "valid": [[2, 2]], "test": [[], ["unknown"] * 2]}
 
 
-def test_a_table_may_hold_items_and_other_values(tmp_path: Path) -> None:
-    past = IdsFeature.model_validate({"side": "user", "kind": "ids", "of": "item", "events": "actions"})
-    beside = IdsFeature.model_validate(
-        {"side": "user", "kind": "ids", "parallel_to": "past", "column": "filter"}
-    )
-    table = ACTIONS.with_columns(item=pl.lit(10))
-    packed = world(tmp_path, table, past=past, beside=beside, filter=values()).pack()
-    assert seen(packed, "beside") == seen(packed, "filter")
-    assert {path.name for path in (tmp_path / "packed" / "state" / "events").iterdir()} == {
-        "0.arrow",
-        "0.filter.arrow",
-    }
-
-
 def test_a_table_without_items_has_no_history_of_items(tmp_path: Path) -> None:
     past = IdsFeature.model_validate({"side": "user", "kind": "ids", "of": "item", "events": "actions"})
     counted = PriorFeature(kind="prior", by=["user"], events="actions")

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from corank.analysis.logged_request import logged_request
-from corank.core.errors import CorankError, DataError
+from corank.core.errors import CorankError
 from corank.data.packed.dataset import PackedDataset
 from corank.training.config.config import Config
 from corank.training.packed_data import pack_config
@@ -134,18 +134,3 @@ def test_a_file_that_cannot_be_used_is_refused(
         pack_config(config(text), tmp_path)
     assert message in str(caught.value)
     assert not (tmp_path / "packed" / "vectors").exists()
-
-
-@pytest.mark.parametrize(
-    ("vector", "message"),
-    [
-        ([1.0, 2, 3], "expected 4 numbers, as features.text.dim says; received 3, at item_id=2"),
-    ],
-)
-def test_a_row_that_cannot_be_kept_is_named_by_its_key(
-    tmp_path: Path, vector: list[float], message: str
-) -> None:
-    write_tables(tmp_path, {"text": [[1.0, 2.0, 3.0, 4.0], vector, *[[1.0, 2.0, 3.0, 4.0]] * 3]})
-    with pytest.raises(DataError) as caught:
-        pack_config(config({}), tmp_path)
-    assert message in str(caught.value)

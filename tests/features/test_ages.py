@@ -10,7 +10,6 @@ import pytest
 from corank.core.errors import DataError
 from corank.core.time import NEVER
 from corank.features.kinds.age import AgeFeature, TimeFeature
-from corank.features.kinds.candidates import CandidatesFeature
 from corank.features.operands import OperandRows, Operands
 from corank.features.priors import PointInTime, PriorSnapshots
 from corank.features.schema import Schema
@@ -74,10 +73,3 @@ def test_by_steps_it_is_that_of_the_last_one() -> None:
 
 def test_that_of_a_bundle_is_as_of_its_cut() -> None:
     np.testing.assert_array_equal(ages(STEPWISE, [MS - DAY, np.nan, MS + 1], [NEVER] * 3, MS), [1, np.nan, 0])
-
-
-def test_candidates_are_counted() -> None:
-    feature = CandidatesFeature(kind="candidates")
-    rows = OperandRows.alone(Schema({"n": feature}), "query", Operands(2, {}, {}, {}))
-    when = PointInTime("n", np.array([0, 1]), PriorSnapshots({}, "UTC"), np.array([7, 1]))
-    assert feature.derive(rows, when).tolist() == [7, 1]

@@ -100,14 +100,6 @@ def test_pairs_by_hand() -> None:
     same(made("spare", PAIRS), [3, np.nan, np.nan, np.nan, -6])  # a price of 0, no budget, no price
 
 
-def test_rows_alone_by_hand() -> None:
-    query, item = ALONE
-    same(made("likes_tab", query), [1, 0, 1])
-    same(made("age_budget", query), [360, np.nan, np.nan])
-    same(made("worth", item), [8, 0, np.nan, np.nan])
-    same(made("each", item), [2, 0, np.nan, np.nan])
-
-
 def test_pair_is_of_both_values_in_their_order() -> None:
     hashes = made("user_brand", PAIRS)
     assert hashes == mix_hashes([of([10, 10, 20, 0, 10]), of([1, 2, 1, 0, 7])]).tolist()

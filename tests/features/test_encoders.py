@@ -81,13 +81,6 @@ def test_codes_of_missing_unknown_and_known() -> None:
     assert array("user", ["bob", "eve", None]).tolist() == [3, 1, 0]
 
 
-def test_bools_and_whole_floats_are_whole_numbers() -> None:
-    assert array("item", [9.0, None]).tolist() == [4, 0]
-    flags = fit_series(lambda v: fit_codes(v, IdFeature(side="user"), None), pl.Series([True, False, True]))
-    assert flags.codes(pl.Series([1, 0, True]), "flag").tolist() == [2, 3, 2]
-    assert flags.codes(pl.Series([False]), "flag").tolist() == [3]
-
-
 def test_large_whole_numbers_are_exact_beside_nulls() -> None:
     vocabulary = Vocabulary(pl.Series([2**53, 2**53 + 1]))
     assert vocabulary.codes(pl.Series([2**53 + 1, None, 2**53]), "x").tolist() == [3, 0, 2]
@@ -139,13 +132,6 @@ def test_bucket_has_edges_at_quantiles_and_a_code_for_missing() -> None:
     assert ENCODERS.sizes["age"] == 6
 
 
-@given(st.lists(st.integers(0, 9) | st.just(0), min_size=1, max_size=60), st.integers(1, 8))
-def test_no_bucket_is_empty_and_none_is_too_much(values: list[int], buckets: int) -> None:
-    sample = np.array(values, dtype=np.float64)
-    codes = Bucket.fit(sample, buckets).codes(sample)
-    assert len(np.unique(codes)) == Bucket.fit(sample, buckets).size - 2 == min(len(set(values)), buckets)
-
-
 @given(st.sets(st.integers(-1000, 1000), min_size=9, max_size=80), st.integers(1, 8))
 def test_buckets_of_distinct_values_are_cut_at_quantiles(values: set[int], buckets: int) -> None:
     sample = np.array(sorted(values), dtype=np.float64)
@@ -163,12 +149,6 @@ def test_scales_by_hand() -> None:
     root3 = 3**0.5
     assert quantile.tolist() == pytest.approx([-root3, 0, root3, -root3 / 2, root3, 0], abs=1e-6)
     assert quantile.dtype == np.float32
-
-
-def test_constant_and_absent_values_scale_to_zero() -> None:
-    assert Scale.from_moments("standard", 5.0, 0.0).scale(np.array([5.0])).tolist() == [0]
-    assert Scale.from_moments("standard", None, None).scale(np.array([np.nan])).tolist() == [0]
-    assert Scale.from_sample(np.array([])).scale(np.array([3.0])).tolist() == [0]
 
 
 # Lists and rows

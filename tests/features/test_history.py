@@ -67,19 +67,6 @@ def test_slices_are_those_of_a_loop(rows, requests, lag, every, zone) -> None:  
     assert seen(events(rows), requests, lag, every, zone) == expected
 
 
-@given(st.lists(event, min_size=1, max_size=60), request, lags, grids, st.randoms())
-def test_events_from_the_cut_on_change_nothing(rows, one, lag, every, random) -> None:  # type: ignore[no-untyped-def]
-    limit = cut(one[1], lag, every, "Asia/Shanghai")
-    before, after = [r for r in rows if r[1] < limit], [r for r in rows if r[1] >= limit]
-    other = [(random.randrange(4), random.randrange(limit, 9 * DAY), random.randrange(2, 50)) for _ in after]
-    random.shuffle(after)
-    histories = [
-        seen(events(before + later), [one], lag, every, "Asia/Shanghai")
-        for later in (after, after[::2], other, [])
-    ]
-    assert histories.count(histories[0]) == 4
-
-
 KINDS = {"user": pl.Int32, "times": pl.Int64, "items": pl.Int32, "row": pl.Int64, "ordinals": pl.Int32}
 PARTS = EventParts(timed=True, keys=False, attributes={}, attribute_keys={})
 

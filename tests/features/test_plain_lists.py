@@ -93,7 +93,6 @@ def test_plain_lists_are_read_as_those_of_a_log(
     [
         ({"seen": [3, 1, 2], "when": [9, 3, 3], "beside": [7, 8, 9]}, None, False, [1, 2, 3], [3, 3, 9], [8, 9, 7]),
         ({"seen": "3, 1", "when": "1970-01-02,5", "beside": "7,8"}, ",", False, [1, 3], [5, 86_400_000], ["8", "7"]),
-        
     ],
 )  # fmt: skip
 def test_what_requests_carry_as_a_rule_is_plain(

@@ -20,7 +20,7 @@ from corank.features.kinds.id import IdFeature
 from corank.features.kinds.prior import PriorFeature
 from corank.features.log_schema import LEVEL, ROW, TIME, WEIGHT, DataSettings
 from corank.features.operands import OperandRows, Operands
-from corank.features.priors import ALL_TIME, Memory, PriorCounts, PriorSnapshots
+from corank.features.priors import ALL_TIME, Memory, PriorCounts
 from corank.features.schema import Schema
 
 HOUR = 3_600_000
@@ -84,20 +84,6 @@ def longs(values: list[int]) -> Longs:
 def values(found: PriorCounts, feature: PriorFeature, keys: list[int], cut: int) -> list[float]:
     known: list[float] = found.values(feature, hashed(keys), np.full(len(keys), cut)).tolist()
     return known
-
-
-def test_counts_add_up_period_by_period(folder: Path) -> None:
-    assert plain(rates(folder, ROWS[:3], [], ROWS[3:])) == {
-        "keys": [5, 9],
-        "each.offsets": [0, 2, 4],
-        "each.periods": [10, 20, 10, 30],
-        "each.shown": [1, 4, 2, 6],
-        "each.positive": [1, 2, 1, 5],
-        "all.offsets": [0, 3],  # a candidate without a key is of no key, and not of all
-        "all.periods": [10, 20, 30],
-        "all.shown": [3, 6, 10],
-        "all.positive": [2, 3, 7],
-    }
 
 
 def test_rate_is_smoothed_towards_that_of_all(folder: Path) -> None:
@@ -175,24 +161,6 @@ def without_label(feature: PriorFeature) -> PriorFeature:
 
 
 ASKED = [1, 2, 3, 4, 2**63, 2**64 - 1, 77]
-
-
-@pytest.mark.thorough
-@pytest.mark.slow
-@settings(deadline=None)  # files are flushed
-@given(row_lists, row_lists, cuts, memories)
-def test_what_comes_at_the_cut_or_after_changes_nothing(
-    folder: Path, rows: list[Row], others: list[Row], cut: int, feature: PriorFeature
-) -> None:
-    before, memory = [r for r in rows if r[1] < cut], feature.memory
-    one = rates(folder, rows, memory=memory)
-    other = rates(folder, [r for r in others if r[1] >= cut], before, memory=memory)
-    for asked in (feature, without_label(feature)):
-        ours, theirs = (values(counts, asked, ASKED, cut) for counts in (one, other))
-        np.testing.assert_array_equal(ours, theirs)
-    kept = plain(one.as_of(cut, memory))
-    assert kept == plain(other.as_of(cut, memory))
-    assert kept == plain(rates(folder, before, memory=memory).as_of(cut, memory))
 
 
 @pytest.mark.slow
@@ -292,17 +260,3 @@ def test_a_candidate_is_counted_once_its_label_is_mature() -> None:
     assert often["row"].to_list() == [3, 5, 7, 9]  # all that were exposed, at once, and none positive
     assert often["period"].to_list() == [0, 3 * HOUR, 4 * HOUR, 6 * HOUR]
     assert often["positive"].to_list() == [0] * 4
-
-
-def test_requests_know_the_periods_that_were_over(folder: Path) -> None:
-    day = RATE.model_copy(update={"every": timedelta(days=1)})
-    midnight = 16 * HOUR  # in Shanghai
-    counts = rates(folder, [(5, midnight - DAY, 1, 1), (5, midnight, 1, 0)])
-    snapshots = PriorSnapshots({"rate": counts}, "Asia/Shanghai")
-    times = longs([NEVER, midnight - 1, midnight, midnight + DAY - 1, midnight + DAY])
-    asked = snapshots.values("rate", day, np.full(5, 5, np.uint64), times)
-    expected = [np.nan, np.nan, 1, 1, (1 + 4 * 0.5) / (2 + 4)]
-    np.testing.assert_array_equal(asked, expected)
-    kept = snapshots.as_of(Schema({"item": FEATURES["item"], "rate": day}), midnight + 1)
-    assert kept.cut == {"rate": midnight}
-    assert kept.values("rate", day, np.full(5, 5, np.uint64), times).tolist() == [1] * 5  # at its own time

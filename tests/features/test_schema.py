@@ -6,7 +6,6 @@ from pydantic import TypeAdapter
 
 from corank.core.errors import ConfigError
 from corank.core.settings import Settings, validate
-from corank.features.encoding import RowFeatures
 from corank.features.feature_kind import Feature
 from corank.features.schema import Placement, Schema
 from corank.training.config.config import Config
@@ -85,31 +84,6 @@ def test_derived_features_are_of_the_side_of_their_operands() -> None:
     assert made.placement("item_rate") == "snapshot" and made.placement("user_rate") == "query"
 
 
-def test_placed_features_are_embedded_numbers_or_lists() -> None:
-    made = schema(DERIVED)
-    assert made.row_features("query") == RowFeatures(
-        ids=("user", "age", "tab", "user_age", "user_tab", "tab_rate"),
-        lists=("likes", "clicked", "brands"),
-        numbers=("budget", "spare", "user_rate"),
-        widths=(1, 1, 1),
-    )
-    assert made.row_features("item") == RowFeatures(
-        ids=("item", "brand", "brand_item"), lists=("tags",), numbers=("price",), widths=(1,)
-    )
-    assert list(made.row_features("item")) == ["item", "brand", "brand_item", "price", "tags"]
-    assert made.row_features("snapshot") == RowFeatures((), (), ("item_rate",), (1,))
-    assert list(made.record_features) == ["item", "brand", "brand_item", "price", "item_rate", "tags"]
-    assert made.row_features("cross") == RowFeatures(
-        ids=("tab_brand", "brand_seen"),
-        lists=(),
-        numbers=("position", "steep", "liked", "again", "rate"),
-        widths=(1,) * 5,
-    )
-    assert {name for name, feature in made.features.items() if feature.storage != "number"} == set(
-        made.embedded()
-    )
-
-
 def test_histories_share_the_tables_of_their_items() -> None:
     made = schema(DERIVED)
     tables = {name: made.table_of(name) for name in ("clicked", "brands", "likes", "brand_seen", "brand")}
@@ -140,13 +114,9 @@ PAIR = {"kind": "pair", "of": ["user", "tab"]}
 PRIOR = {"kind": "prior", "by": ["item"]}
 OWN = {"event": "click", "lag": "1h", "every": "1d", "half_life": "1d"}
 TIMED = {key: OWN[key] for key in ("lag", "every", "half_life")}
-SOURCES = {"times": "when", "events": "clicks"}
-ENCODING = {"hash": 9, "min_count": 2}
-LISTED = {"column": "seen", "times": "when"}
 BESIDE = {"side": "user", "kind": "ids", "parallel_to": "clicked"}
 OF_A_USER = ": a history belongs to the user; write `side: user` in place of "
 GRID = ": every must be above 0s, and whole days where it is more than one"
-ITS_HISTORY = ": the events are those of the history 'clicked'; drop it here"
 
 UNSOUND: list[tuple[dict[str, Any], str]] = [
     *((PRIOR | {"every": every}, GRID) for every in ("0d", "25h", "36h")),
@@ -168,7 +138,6 @@ UNSOUND: list[tuple[dict[str, Any], str]] = [
      ": window and half_life both say how the past is forgotten; write one of them"),
     ({"side": "item", "kind": "time", "input": True},
      ": no network reads a time; derive a feature of kind age from it"),
-    
 ]  # fmt: skip
 
 
@@ -190,7 +159,6 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     (DERIVED["spare"] | {"of": ["budget", "position"]}, f"of: 'position' {LOGGED}"),
     (PAIR | {"of": ["clicked", "item"]}, f"of: a pair is {IDS}; 'clicked' is neither"),
     (DERIVED["liked"] | {"of": ["likes", "price"]}, f"of: a contains is {LISTS}; 'price' is neither"),
-    
 ]  # fmt: skip
 
 
@@ -227,26 +195,6 @@ def test_an_age_is_where_it_is_known() -> None:
     assert made.row_features("query").ids[-1] == "candidates"
 
 
-@pytest.mark.parametrize(
-    ("age", "message"),
-    [
-        ({"of": "price"}, ".of: a age is of a feature of kind time; 'price' is neither"),
-        ({"of": "since", "every": "1h"}, ".every: has no effect, as 'since' is of the request, whose time is "
-         "known; drop it"),
-        
-    ],
-)  # fmt: skip
-def test_an_age_is_of_a_time(age: dict[str, Any], message: str) -> None:
-    reads: Plain = {n: {"kind": "age", "of": n} for n in BORN}
-    with pytest.raises(ConfigError) as error:
-        validated = validate(
-            Declared, {"features": COLUMNS | BORN | {f"{n}_ago": f for n, f in reads.items()}}, "x.yaml"
-        )
-        more = validate(Declared, {"features": {"odd": {"kind": "age"} | age}}, "x.yaml").features
-        Schema(validated.features | more)
-    assert str(error.value).removeprefix("x.yaml: ") == f"features.odd{message}"
-
-
 def test_a_name_has_no_dot() -> None:
     assert refused("a.b", {"side": "user", "kind": "id"}) == (
         "features.a.b: a name must not contain a dot, which is reserved for `HISTORY.FEATURE`"
@@ -275,14 +223,6 @@ def test_a_tower_knows_its_own_side_alone(name: str, tower: Placement, found: st
     )
 
 
-def test_a_tower_may_see_what_is_derived_of_its_side() -> None:
-    made = schema(DERIVED)
-    made.check_tower(made.row_features("query"), "query", "key")
-    made.check_tower(made.row_features("item"), "item", "key")
-    with pytest.raises(ConfigError, match="key: no feature 'nobody' is declared under features"):
-        made.check_tower(["nobody"], "query", "key")
-
-
 def config(**more: dict[str, Any]) -> Config:
     data = {
         "log": "log.parquet",
@@ -307,26 +247,3 @@ def test_a_config_knows_the_labels_that_its_features_name() -> None:
     with pytest.raises(ConfigError) as error:
         config(odd=HISTORY | {"event": "order"})
     assert str(error.value) == "x.yaml: features.odd.event: no label 'order'; data.labels are click"
-
-
-ALONE: Plain = {
-    "brand": COLUMNS["brand"] | {"input": False, "dim": 16},
-    "age": {"side": "user", "kind": "bucket", "input": False},
-    "budget": {"side": "context", "kind": "number", "input": False},
-    "tags": {"side": "item", "kind": "ids", "input": False},
-}
-"""Columns that derived features read and networks do not."""
-
-
-def test_an_operand_that_is_no_input_enters_no_network_and_has_no_table() -> None:
-    reading = {n: DERIVED[n] for n in ("user_age", "spare", "liked", "tab_brand")}
-    made = Schema(TypeAdapter(dict[str, Feature]).validate_python(_without_brands() | ALONE | reading))
-    assert not set(ALONE) & {*made.inputs(), *made.embedded()}
-    assert not set(ALONE) & {name for side in ("query", "item", "cross") for name in made.row_features(side)}
-    assert set(ALONE) <= set(made.columns()) and made.side("brand") == "item"
-    assert made.unread() == []
-    assert made.unread(["tab_brand", "spare"]) == ["budget", "brand"]
-
-
-def _without_brands() -> Plain:
-    return {name: feature for name, feature in COLUMNS.items() if name != "brands"}

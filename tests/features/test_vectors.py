@@ -118,20 +118,6 @@ def test_a_cosine_is_of_two_vectors_of_one_dim(feature: dict[str, Any], message:
         Schema(FEATURES.validate_python(SCHEMA | {"odd": feature}))
 
 
-def test_a_cosine_of_both_sides_is_for_rankers_alone() -> None:
-    schema = Schema(
-        FEATURES.validate_python(
-            SCHEMA
-            | {
-                "likes": {"kind": "cosine", "of": ["history.text", "text"]},
-                "fits": {"kind": "cosine", "of": ["wish", "history.text"]},
-            }
-        )
-    )
-    assert (schema.side("likes"), schema.placement("fits")) == ("cross", "query")
-    assert schema.row_features("item").vectors == ("text", "cover")
-
-
 vectors_of_rows = st.lists(
     st.none() | st.lists(st.floats(-9, 9, width=16), min_size=3, max_size=3), min_size=1, max_size=12
 )
@@ -140,25 +126,6 @@ vectors_of_rows = st.lists(
 def plain(vectors: Vectors) -> list[list[float] | None]:
     dense = vectors.dense().tolist()
     return [None if row < 0 else dense[n] for n, row in enumerate(vectors.row)]
-
-
-@given(vectors_of_rows, vectors_of_rows, st.data())
-def test_rows_are_selected_joined_and_replaced_as_lists_are(
-    some: list[Any], more: list[Any], data: st.DataObject
-) -> None:
-    one, other = encode(some, pl.List(pl.Float32)), encode(more, pl.List(pl.Float32))
-    rows = plain(one)
-    index = np.array(data.draw(st.lists(st.integers(0, len(some) - 1), max_size=9)), dtype=np.int64)
-    assert plain(one.take(index)) == [rows[n] for n in index]
-    assert plain(one.take(index).compact()) == [rows[n] for n in index]
-    assert plain(one.concat(other)) == rows + plain(other)
-    assert plain(one.share_repeats()) == rows
-    at = np.array(sorted({int(n) for n in index}), dtype=np.int64)
-    new = other.take(np.arange(len(at)) % len(more))
-    expected = list(rows)
-    for n, row in zip(at, plain(new), strict=True):
-        expected[n] = row
-    assert plain(one.with_rows(at, new)) == expected
 
 
 @given(vectors_of_rows, st.data())

@@ -51,19 +51,6 @@ def test_every_number_is_what_the_stated_arithmetic_gives(matrix: Floats) -> Non
         assert encoding.decode().dtype == np.float32
 
 
-@given(matrices, st.data())
-def test_rows_are_read_selected_and_appended_as_they_are_stored(matrix: Floats, data: st.DataObject) -> None:
-    rows = np.array(data.draw(st.lists(st.integers(0, max(0, len(matrix) - 1)), max_size=6)), dtype=np.int64)
-    rows = rows[: len(rows) * bool(len(matrix))]
-    for precision in PRECISIONS:
-        encoding = StoredMatrix.encode(matrix, precision)
-        np.testing.assert_array_equal(encoding.take(rows), encoding.decode()[rows])
-        np.testing.assert_array_equal(encoding.select(rows).decode(), encoding.take(rows))
-        np.testing.assert_array_equal(
-            encoding.concat(encoding).decode(), np.concatenate((encoding.decode(), encoding.decode()))
-        )
-
-
 def test_every_half_is_read_as_it_is() -> None:
     halves = np.arange(1 << 16).astype(np.uint16).view(np.float16)
     pairs = halves[np.isfinite(halves)].reshape(-1, 2)

@@ -11,7 +11,7 @@ import pytest
 
 from corank.core.errors import BusyError, CorankError, MissingObjectError, StorageError
 from corank.core.folder_cache import FolderCache
-from corank.core.local_copy import read_folder, write_file, write_folder
+from corank.core.local_copy import read_folder, write_file
 from corank.core.objects import ObjectFolder, ObjectUrl
 from corank.core.published_folder import MANIFEST, FolderPublisher, PublishedFolder, new_version
 from tests.support.object_store import ObjectStore
@@ -50,16 +50,6 @@ def test_a_folder_is_published_and_read(object_store: ObjectStore, tmp_path: Pat
     kept = {key for key in object_store.names() if key.endswith("items/ids.npy")}
     assert kept == {key for key in sent if key.endswith("items/ids.npy")}
     assert len(object_store.names()) == len(TWO) + 1
-
-
-def test_a_block_that_fails_publishes_nothing(object_store: ObjectStore, tmp_path: Path) -> None:
-    url = ObjectUrl.parse(f"{object_store.url}/bundle")
-    publish(url, make_folder(tmp_path / "one", ONE))
-    with pytest.raises(ValueError, match="by the block"), write_folder(url, "bundle") as folder:
-        make_folder(folder, TWO)
-        raise ValueError("by the block")
-    assert read_files(read_folder(url, "bundle").path) == ONE
-    assert not list((tmp_path / "cache").glob(".partial-*"))
 
 
 def test_killed_before_the_switch_there_is_the_old(object_store: ObjectStore, tmp_path: Path) -> None:

@@ -3,19 +3,10 @@
 import numpy as np
 import pytest
 
-from corank.core.time import FOREVER
 from corank.features.priors import (
-    ALL_TIME,
     USUAL,
-    Memory,
-    PriorCounts,
-    add_up,
-    add_up_one,
     fit_smoothing,
-    sum_of_all,
-    sum_periods,
 )
-from tests.features.test_priors import frame
 
 
 def drawn(s: float, rate: float, keys: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -38,18 +29,3 @@ def test_few_keys_leave_the_usual() -> None:
     assert fit_smoothing(np.ones(5), np.ones(5)) == fit_smoothing(np.zeros(3), np.zeros(3)) == USUAL
     for keys in (1, 2, 5):
         assert 1 < fit_smoothing(*drawn(10, 0.3, keys)) < 100
-
-
-@pytest.mark.parametrize("memory", [ALL_TIME, Memory(1, window=500), Memory(1, half_life=100)])
-def test_it_is_fitted_to_what_training_counts(memory: Memory) -> None:
-    shown, positive = drawn(20, 0.1, 300)
-    rows = [(n + 1, n % 7, shown[n], positive[n]) for n in range(300)]
-    late = [(n + 1, 100, 50.0, 50.0 * (n % 2)) for n in range(300)]
-
-    def fitted(*some: list[tuple[int, int, float, float]], end: int) -> float | None:
-        weights = sum_periods(frame([row for part in some for row in part]))
-        of_all = add_up_one(sum_of_all(weights), memory)
-        return PriorCounts(*add_up(weights, memory), of_all).fit_smoothing(end, memory).fitted
-
-    assert fitted(rows, late, end=100) == fitted(rows, end=100) != fitted(rows, late, end=101)
-    assert fitted(rows, end=FOREVER) == fitted(rows, end=7)
