@@ -149,12 +149,3 @@ def test_an_epoch_holds_each_request_once_in_an_order_of_its_own(packed: PackedD
     assert same(first, again)
     assert not same(first, second)
     assert not same(first, list(Reader(packed, "train", SIZE, seed=4).read_shuffled(0)))
-
-
-def test_masks_of_a_batch(packed: PackedDataset) -> None:
-    batch = next(Reader(packed, "train", SIZE).read_ordered())
-    known = (batch.level.numpy() == EXPOSED) & (batch.labels["click"].numpy() >= 0)
-    np.testing.assert_array_equal(batch.label_weight("click").numpy(), known)
-    assert 0 < known.sum() < len(batch)
-    expected = np.isin(batch.level.numpy(), [RETRIEVED, RANKED])
-    np.testing.assert_array_equal(batch.in_population({RETRIEVED: None, RANKED: None}).numpy(), expected)

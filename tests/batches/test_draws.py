@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corank.batches.draws import STREAMS, Draws, Streams, cut
-from corank.batches.sampling import draw_order, merge, select
+from corank.batches.draws import STREAMS, Draws, Streams
+from corank.batches.sampling import draw_order, select
 from corank.core.errors import DistributedError
 from corank.core.types import Hashes, Ints, Longs
 from corank.distributed.ranks import Ranks
@@ -16,14 +16,6 @@ SHARDS = st.lists(st.integers(0, 90), min_size=1, max_size=6)
 
 def drawn(streams: Streams, skip: int = 0, together: int = 4, epoch: int = 0, seed: int = 3) -> list[Longs]:
     return [batch for some in streams.read_drawn(Draws(seed, epoch), skip, together) for batch in some]
-
-
-@given(st.integers(0, 2**40))
-def test_the_parts_of_a_number_sum_to_it_and_differ_by_one(requests: int) -> None:
-    parts = cut(requests)
-    assert len(parts) == STREAMS
-    assert parts.sum() == requests
-    assert parts.max() - parts.min() <= 1
 
 
 @pytest.mark.slow
@@ -63,19 +55,6 @@ def test_an_epoch_goes_on_at_any_batch(
         assert [batch.tolist() for batch in rest] == [batch.tolist() for batch in whole[skip:]]
 
 
-@pytest.mark.slow
-def test_requests_are_mixed_within_a_piece_and_pieces_among_one_another() -> None:
-    # a stream has 1,000 requests in four pieces: of which pieces are those of the first batch?
-    streams = Streams([250] * 4 * STREAMS, STREAMS, Ranks())
-    pieces = np.concatenate([drawn(streams, epoch=epoch, together=1)[0] % 1000 // 250 for epoch in range(20)])
-    counts = np.bincount(pieces, minlength=4)
-    assert abs(counts - 160).max() < 4.5 * (640 * 3 / 16) ** 0.5
-    # a piece is read to its end, in no order of the log
-    stream = np.concatenate([batch[:1] for batch in drawn(streams)])
-    assert [len(set(stream[n : n + 250] // 250)) for n in range(0, 1000, 250)] == [1, 1, 1, 1]
-    assert abs(np.corrcoef(stream[:250], np.arange(250))[0, 1]) < 0.25
-
-
 def test_more_ranks_than_streams_are_refused() -> None:
     with pytest.raises(DistributedError, match=f"rank 2: 33 processes.*start at most {STREAMS} processes"):
         Streams([100], 8, Ranks(2, STREAMS + 1))
@@ -91,27 +70,6 @@ def candidates(seed: int, requests: int = 20, most: int = 12) -> tuple[Ints, np.
     rng = np.random.default_rng(seed)
     request_of = np.repeat(np.arange(requests, dtype=np.int32), rng.integers(0, most + 1, requests))
     return request_of, rng.integers(0, 3, len(request_of)).astype(np.uint8), hashes(len(request_of), seed)
-
-
-def test_merge_takes_what_every_loss_needs() -> None:
-    assert merge([{3: None}, {0: 10, 1: 5}, {0: 20, 3: 1}]) == {3: None, 0: 20, 1: 5}
-    assert merge([{0: 4}, {0: None}]) == {0: None}
-
-
-@given(st.integers(0, 10_000))
-def test_places_are_a_permutation_within_each_request_and_level(seed: int) -> None:
-    request_of, level, numbers = candidates(seed)
-    place = draw_order(request_of, level, numbers)
-    for request in range(20):
-        for code in range(3):
-            group = place[(request_of == request) & (level == code)]
-            assert sorted(group.tolist()) == list(range(len(group)))
-
-
-def test_requests_up_to_the_most_a_batch_may_have_keep_apart() -> None:
-    request_of = np.repeat(np.array([0, 255, 256, 65_535], dtype=np.int32), 3)
-    place = draw_order(request_of, np.full(12, 255, np.uint8), hashes(12))
-    assert np.sort(place.reshape(4, 3), axis=1).tolist() == [[0, 1, 2]] * 4
 
 
 def test_every_order_of_a_group_is_equally_likely() -> None:
@@ -137,11 +95,3 @@ def test_a_cap_holds_in_every_request_and_takes_all_where_there_are_few(seed: in
     there = np.bincount(request_of[level == 0], minlength=20)
     kept = np.bincount(request_of[(level == 0) & keep], minlength=20)
     assert (kept == np.minimum(there, cap)).all()
-
-
-@given(st.integers(0, 10_000), st.integers(1, 5), st.integers(0, 5))
-def test_a_smaller_sample_is_part_of_a_larger_one(seed: int, few: int, more: int) -> None:
-    request_of, level, numbers = candidates(seed)
-    place = draw_order(request_of, level, numbers)
-    small, large = select({0: few}, level, place), select({0: few + more}, level, place)
-    assert not (small & ~large).any()

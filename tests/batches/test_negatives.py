@@ -1,9 +1,7 @@
 """Negatives beyond the log in a batch: their requests, their features, and that the seed determines them."""
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -13,8 +11,6 @@ from corank.batches.reader import Reader
 from corank.batches.sampling import BATCH, CATALOGUE, Population
 from corank.data.packed.dataset import PackedDataset
 from corank.features.encoders import assemble_rows
-from corank.features.kinds.within import WithinFeature
-from tests.support.random_worlds import Drawn
 from tests.support.versioned_log import (
     EXPOSED,
     RETRIEVED,
@@ -115,19 +111,6 @@ def test_nothing_is_known_of_the_pair(case: tuple[PackedDataset, pl.DataFrame]) 
             assert len(bags[2 * n + 1]) == 2
 
 
-def test_a_request_has_as_many_as_were_asked_for_but_for_repeats(
-    case: tuple[PackedDataset, pl.DataFrame],
-) -> None:
-    packed, _ = case
-    counts = []
-    for batch in reader(packed, {EXPOSED: None, CATALOGUE: 6}).read_shuffled(0):
-        each = batch.request_of[batch.level == CATALOGUE]
-        counts += np.bincount(each, minlength=len(batch.numbers["query"])).tolist()
-    assert max(counts) <= 6
-    # 6 of 30 items, up to 8 of them the request's own: 4 or so are left
-    assert 3.5 < np.mean(counts) < 6
-
-
 def test_the_seed_and_the_epoch_decide(case: tuple[PackedDataset, pl.DataFrame]) -> None:
     packed, _ = case
 
@@ -138,28 +121,3 @@ def test_the_seed_and_the_epoch_decide(case: tuple[PackedDataset, pl.DataFrame])
     assert drawn(2, 0) == first
     assert drawn(2, 0, skip=2) == first[2:], "a resumed epoch goes on as the unbroken one"
     assert drawn(3, 0) != first and drawn(2, 1) != first
-
-
-def test_a_derived_feature_compares_a_pair_with_all_candidates_of_its_request(tmp_path: Path) -> None:
-    """Also with those that the batch leaves out; a pair beyond the log as one candidate more."""
-    of: Drawn = {"kind": "within", "of": "mark", "scale": "none"}
-    more = {m: WithinFeature.model_validate(of | {"measure": m}) for m in ("rank", "ratio")}
-    packed, log = pack_versioned_log(tmp_path, more)
-    at = packed.schema.row_features("cross").numbers_at
-    hour = pl.col("time") / 3_600_000
-    mark = pl.col("item") * 10 + (hour >= 12).cast(int) + (hour >= 36).cast(int)
-    marks = dict(log.group_by("number").agg(mark).iter_rows())
-    checked = set()
-    for batch in reader(packed).read_shuffled(0):
-        read = batch.numbers["cross"].numpy()
-        for n, (number, own, source) in enumerate(rows(batch)):
-            among = np.array(marks[number] + [own] * (source >= BATCH))
-            expected = {
-                "rank": (np.mean(among < own) + np.mean(among <= own)) / 2,
-                "ratio": own / np.median(among),
-            }
-            for name, value in expected.items():
-                encoded = packed.encoders.encode_derived(name, np.array([value]))
-                np.testing.assert_allclose(read[n, at[name]], encoded, rtol=1e-6)
-            checked.add(source)
-    assert checked == {RETRIEVED, EXPOSED, BATCH, CATALOGUE}

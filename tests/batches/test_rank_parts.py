@@ -1,26 +1,18 @@
 """What ranks read: their parts are the batch of one, of requests from which a loss learns, and fetched ahead."""
 
-from collections.abc import Iterator
-from itertools import chain
-
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
-from corank.batches import reader as reading
 from corank.batches.batch import Batch
-from corank.batches.build import build_batch
 from corank.batches.draws import Draws
-from corank.batches.reader import Block, Reader, read_ahead
+from corank.batches.reader import Reader
 from corank.batches.sampling import BATCH, CATALOGUE, Population, Reading
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packing import pack
-from corank.distributed.ranks import Ranks, RowShards
-from corank.models.tables.embedding import sum_rows
+from corank.distributed.ranks import Ranks
 from tests.support.cases import Case
-from tests.support.encoded_batches import LAYOUT, encoded_batch
-from tests.support.encoded_batches import rows as drawn_rows
 from tests.support.packing import DAY, HOUR, World
 from tests.support.random_worlds import DERIVED
 from tests.support.thread_ranks import run_ranks
@@ -85,20 +77,6 @@ def test_the_parts_of_all_ranks_are_the_batch_of_one(case: Case, population: Pop
         for name, values in columns(batch, packed).items():
             joined = np.concatenate([part[name] for part in of_ranks])
             np.testing.assert_array_equal(joined, values, err_msg=name)
-
-
-def test_a_block_of_any_size_gives_the_same_batches(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(skip: int = 0) -> list[dict[str, np.ndarray]]:
-        parts = reader(case, Ranks(), size=5).read_shuffled(2, skip)
-        return [columns(batch, case.packed) for batch in parts]
-
-    whole = read()
-    assert len(whole) > 4
-    monkeypatch.setattr(reading, "BLOCK", 1)
-    for skip in (0, 3):
-        for one, other in zip(read(skip), whole[skip:], strict=True):
-            for name, values in one.items():
-                np.testing.assert_array_equal(values, other[name], err_msg=name)
 
 
 def test_a_rank_without_requests_has_an_empty_batch_that_the_model_runs_on(case: Case) -> None:
@@ -176,8 +154,6 @@ def numbers(*kinds: int) -> list[int]:
     ("readings", "kinds"),
     [
         ([KNOWN], [0]),
-        ([ANY], [0, 1]),
-        ([DEEP], [0, 1, 2]),
         ([KNOWN, BEYOND], [0, 1, 2]),
     ],
 )
@@ -187,64 +163,3 @@ def test_requests_from_which_a_loss_learns_are_read(
     batches = read_requests(third_known, *readings)
     assert sorted(n for batch in batches for n in batch) == numbers(*kinds)
     assert len(batches) == -(-len(numbers(*kinds)) // 16)
-
-
-def test_batches_do_not_depend_on_the_ranks(third_known: PackedDataset) -> None:
-    alone = read_requests(third_known, KNOWN)
-    parts = [read_requests(third_known, KNOWN, ranks=Ranks(rank, 3)) for rank in range(3)]
-    assert [sorted(chain(*batch)) for batch in zip(*parts, strict=True)] == alone
-
-
-def test_what_is_read_has_what_losses_need(third_known: PackedDataset) -> None:
-    reader = Reader(third_known, "train", 16, KNOWN.population, readings=[KNOWN])
-    for batch in reader.read_shuffled(0):
-        assert len(batch) == int((batch.labels["click"] >= 0).sum())
-
-
-@pytest.mark.parametrize("world", [3, 32])
-def test_reads_of_a_sharded_table_give_the_sums_of_the_whole_one(world: int) -> None:
-    each = np.arange(12)
-    sides = drawn_rows(np.random.default_rng(world), 4, 12, 12)
-    encoded = encoded_batch(sides, each // 3, each, np.zeros(12), np.zeros(12))
-    plain, sharded = build_batch(LAYOUT, encoded), build_batch(LAYOUT, encoded, Ranks(1, world), sharded=True)
-    for dim, count in LAYOUT.table_rows.items():
-        table, shards = (
-            torch.randn(count, dim, generator=torch.Generator().manual_seed(dim)),
-            RowShards(count, world),
-        )
-        lookup, owner = sharded.lookups[dim], np.repeat(np.arange(world), sharded.lookups[dim].owned)
-        touched_rows = [
-            shards.rows_of(int(rank))[at] for rank, at in zip(owner, lookup.touched.tolist(), strict=True)
-        ]
-        assert sorted(touched_rows) == plain.lookups[dim].touched.tolist()
-        for placement, lookup_read in lookup.reads.items():
-            wanted = sum_rows(table, plain.lookups[dim].reads[placement])
-            assert torch.equal(sum_rows(table[touched_rows], lookup_read), wanted)
-        gradient = torch.randn(int(lookup.back.row.max()) + 1, dim)
-        back = dict(
-            zip(plain.lookups[dim].touched.tolist(), sum_rows(gradient, plain.lookups[dim].back), strict=True)
-        )
-        for row, summed in zip(touched_rows, sum_rows(gradient, lookup.back), strict=True):
-            assert torch.equal(summed, back[row])
-
-
-SIZES = [10] * 4
-
-
-def blocks() -> Iterator[Block]:
-    """Three blocks: of the first shard, of the second, and of the first and the third."""
-    yield [np.array([0, 9])]
-    yield [np.array([10]), np.array([19])]
-    yield [np.array([1, 20])]
-
-
-def test_shards_of_the_next_block_are_fetched() -> None:
-    noted: list[int] = []
-    seen = [(block[0][0], list(noted)) for block in read_ahead(blocks(), SIZES, noted.append)]
-    assert seen == [(0, [1]), (10, [1, 0, 2]), (1, [1, 0, 2])]
-
-
-def test_the_shard_beyond_is_fetched_when_blocks_are_in_order() -> None:
-    noted: list[int] = []
-    assert len(list(read_ahead(blocks(), SIZES, noted.append, beyond=True))) == 3
-    assert noted == [1, 2, 0, 2, 3]

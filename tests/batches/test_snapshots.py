@@ -2,11 +2,8 @@
 
 from datetime import timedelta
 
-import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from corank.batches.reader import Reader
 from corank.batches.sampling import BATCH, CATALOGUE
@@ -14,7 +11,6 @@ from corank.data.packed.dataset import PackedDataset
 from corank.features.feature_kind import FeatureKind
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.prior import PriorFeature
-from tests.support.snapshot_batches import snapshot_batch
 from tests.support.versioned_log import WANTED, pack_versioned_log
 
 HOUR = 3_600_000
@@ -32,17 +28,6 @@ def shown(every: timedelta) -> dict[str, FeatureKind]:
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     return pack_versioned_log(tmp_path_factory.mktemp("snapshots"), shown(timedelta(hours=1)))
-
-
-@given(st.integers(0, 10_000))
-def test_the_earliest_is_a_candidate_of_the_items_first_request(seed: int) -> None:
-    batch, _, time = snapshot_batch(seed)
-    assert batch.earliest is not None and batch.earliest_time is not None
-    assert len(batch.earliest) == len(batch.item_row)
-    for item, (candidate, at) in enumerate(zip(batch.earliest, batch.earliest_time, strict=True)):
-        of = np.flatnonzero(batch.item_of.numpy() == item)
-        times = time[batch.request_of.numpy()[of]]
-        assert candidate == of[times.argmin()] and at == times.min()
 
 
 @pytest.mark.slow

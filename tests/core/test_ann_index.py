@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from corank.core.arrays import read_array, write_array
-from corank.core.errors import BundleError, ConfigError
+from corank.core.errors import BundleError
 from corank.core.settings import validate
 from corank.core.stored_matrix import Precision, StoredMatrix
 from corank.core.types import Floats
@@ -28,7 +27,6 @@ from corank.core.vector_search import (
     Retriever,
     build,
     read_index,
-    time_searches,
     tune_effort,
     write_index,
 )
@@ -165,50 +163,6 @@ def test_an_index_finds_the_asked_recall(retriever: Retriever, many: tuple[Float
     assert retriever.tuned.index in KINDS
 
 
-def test_what_an_index_finds_is_in_order(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
-    for query in many[1]:
-        positions, scores = retriever.search(query, 50)
-        assert len(positions) == len(set(positions.tolist())) == 50
-        assert (np.diff(scores) <= 0).all()
-        np.testing.assert_allclose(scores, many[0][positions] @ query, rtol=1e-5, atol=1e-5)
-
-
-def test_no_less_effort_would_do(many: tuple[Floats, Floats]) -> None:
-    asked = settings(index="ivf", keep=200)
-    index = build(StoredMatrix(many[0]), asked, seed=1)
-    reached = [
-        tune_effort(index, StoredMatrix(many[0]), many[1], asked.model_copy(update={"recall": recall}))
-        for recall in (0.5, 0.9, 1.0)
-    ]
-    assert all(one.recall >= recall for one, recall in zip(reached, (0.5, 0.9, 1.0), strict=True))
-    efforts = [one.effort for one in reached]
-    assert efforts == sorted(set(efforts))
-    less = reached[1].model_copy(update={"effort": efforts[1] - 1})
-    retriever = Retriever(StoredMatrix(many[0]), index, less)
-    assert np.mean([share(retriever.search(q, 200)[0], best(many[0], q, 200)) for q in many[1]]) < 0.9
-
-
-def test_a_recall_out_of_reach_is_told() -> None:
-    vectors, queries = clustered(5_000, 16)
-    asked = settings(index="hnsw", keep=1, recall=1.0)
-    tuned = tune_effort(build(StoredMatrix(vectors), asked, seed=1), StoredMatrix(vectors), queries, asked)
-    assert tuned.effort == 4
-    assert 0 < tuned.recall < 1
-
-
-def test_rows_that_tie_for_the_last_place_count_alike() -> None:
-    """For example where many unseen items share one vector."""
-    vectors = np.repeat(np.eye(4, dtype=np.float32), [3, 997, 500, 500], axis=0)
-    query = np.array([[2, 1, 0, 0]], dtype=np.float32)
-    asked = settings(index="ivf", keep=10, recall=1.0)
-    index = build(StoredMatrix(vectors), asked, seed=1)
-    tuned = tune_effort(index, StoredMatrix(vectors), query, asked)
-    assert tuned.recall == 1
-    positions, scores = Retriever(StoredMatrix(vectors), index, tuned).search(query[0], 10)
-    assert positions[:3].tolist() == [0, 1, 2]
-    assert scores.tolist() == [2] * 3 + [1] * 7
-
-
 def test_more_asked_for_or_fewer_allowed_keeps_the_recall(wide: Retriever) -> None:
     _, queries = clustered(EXACT + 10_000, 8)
     items = len(wide.vectors)
@@ -239,15 +193,6 @@ def test_a_narrow_filter_is_searched_exactly(
         assert positions.tolist() == best(many[0], query, 200, mask)
 
 
-def test_a_filter_that_leaves_nothing_near_the_query_still_fills_the_answer(wide: Retriever) -> None:
-    query = clustered(EXACT + 10_000, 8)[1][0]
-    mask = np.ones(len(wide.vectors), dtype=np.bool_)
-    mask[best(wide.vectors.values, query, 9_000)] = False
-    hasty = Retriever(wide.vectors, wide.index, wide.tuned.model_copy(update={"effort": 1}))
-    positions, _ = hasty.search(query, 200, AllowedRows(mask))
-    assert positions.tolist() == best(wide.vectors.values, query, 200, mask)
-
-
 def test_newer_rows_beside_an_index(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
     vectors, queries = many
     query = queries[0]
@@ -269,28 +214,6 @@ def test_newer_rows_beside_an_index(retriever: Retriever, many: tuple[Floats, Fl
     assert retriever.search(query, 2, AllowedRows(fresh), side, none)[0].tolist() == [plain[2], 20_003]
 
 
-def test_stale_rows_never_appear_in_an_indexed_search(wide: Retriever) -> None:
-    query = clustered(EXACT + 10_000, 8)[1][0]
-    stale = wide.search(query, 100)[0]
-    fresh = np.ones(len(wide.vectors), dtype=np.bool_)
-    fresh[stale] = False
-    positions, _ = wide.search(query, 500, AllowedRows(fresh), newer=wide.vectors.select(stale))
-    assert set(positions[:100].tolist()) == set(range(len(fresh), len(fresh) + 100))
-    assert not np.isin(stale, positions).any()
-
-
-def test_a_search_too_deep_for_the_index_is_exact(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
-    flat = Retriever(StoredMatrix(many[0]), None, FLAT)
-    for query in many[1][:8]:
-        for actual, true in zip(retriever.search(query, 19_000), flat.search(query, 19_000), strict=True):
-            np.testing.assert_array_equal(actual, true)
-
-
-def test_more_than_there_is_gives_all(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
-    positions, _ = retriever.search(many[1][0], 30_000)
-    assert sorted(positions.tolist()) == list(range(20_000))
-
-
 def test_a_query_that_is_no_number_finds_nothing(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
     query = many[1][0].copy()
     query[3] = np.nan
@@ -298,17 +221,6 @@ def test_a_query_that_is_no_number_finds_nothing(retriever: Retriever, many: tup
     for one in (retriever, Retriever(StoredMatrix(many[0]), None, FLAT)):
         assert [len(array) for array in one.search(query, 10)] == [0, 0]
         assert [len(array) for array in one.search(query, 10, allowed, StoredMatrix(many[0][:3]))] == [0, 0]
-
-
-def test_threads_find_the_same(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
-    allowed = AllowedRows(np.arange(20_000) % 3 > 0)
-
-    def results(query: Floats) -> list[list[float]]:
-        pairs = (retriever.search(query, 100), retriever.search(query, 100, allowed))
-        return [part.tolist() for pair in pairs for part in pair]
-
-    with ThreadPoolExecutor(4) as threads:
-        assert list(threads.map(results, many[1])) == list(map(results, many[1]))
 
 
 def test_an_index_is_read_as_it_was_written(
@@ -351,47 +263,19 @@ def test_an_index_of_a_lower_precision_reaches_the_recall_and_scores_by_the_stor
         Retriever(StoredMatrix.encode(many[0][:6000], other), index, tuned)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_vectors_of_an_index_stay_on_disk(kind: str, many: tuple[Floats, Floats], tmp_path: Path) -> None:
-    index = build(StoredMatrix(many[0]), settings(index=kind), seed=1)
-    assert index is not None
-    write_index(index, tmp_path / "a.faiss")
-    code = f"""
-import sys
-from pathlib import Path
-from corank.core.vector_search import read_index
-index = read_index(Path({str(tmp_path / "a.faiss")!r}))
-assert index.ntotal == 20_000
-assert "torch" not in sys.modules
-maps = Path("/proc/self/maps")
-assert not maps.exists() or "a.faiss" in maps.read_text()
-"""
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
-
-
-@pytest.mark.parametrize("content", [b"", b"x", b"not an index at all", None])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not an index at all",
+    ],
+)
 def test_a_broken_file_is_refused(content: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / "a.faiss"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(BundleError, match=r"a\.faiss: no index to read \(.+\); export the bundle again"):
         read_index(path)
-
-
-def test_half_a_file_is_refused(retriever: Retriever, tmp_path: Path) -> None:
-    assert retriever.index is not None
-    path = tmp_path / "a.faiss"
-    write_index(retriever.index, path)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(BundleError, match=r"a\.faiss: no index to read"):
-        read_index(path)
-
-
-def test_a_file_that_cannot_be_written_is_told(retriever: Retriever, tmp_path: Path) -> None:
-    assert retriever.index is not None
-    with pytest.raises(BundleError, match=r"none/a\.faiss: cannot be written: .*No such file"):
-        write_index(retriever.index, tmp_path / "none" / "a.faiss")
 
 
 def test_an_index_of_other_vectors_is_refused(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
@@ -415,59 +299,6 @@ def test_a_seed_gives_one_index_by_any_number_of_threads(kind: str, tmp_path: Pa
         faiss.omp_set_num_threads(before)
     assert made[0] == made[1] == made[2]
     assert (made[0] != made[3]) == (kind == "ivf")  # a graph has nothing to draw
-
-
-def test_a_few_vectors_make_an_index_too(capfd: pytest.CaptureFixture[str]) -> None:
-    for items in (1, 3, 50):
-        vectors, queries = clustered(items, 4)
-        for kind in KINDS:
-            asked = settings(index=kind)
-            index = build(StoredMatrix(vectors), asked, seed=0)
-            tuned = tune_effort(index, StoredMatrix(vectors), queries, asked)
-            assert (tuned.k, tuned.recall) == (items, 1)
-            assert len(Retriever(StoredMatrix(vectors), index, tuned).search(queries[0], 1000)[0]) == items
-    assert capfd.readouterr() == ("", "")
-
-
-def test_auto_is_exact_up_to_some_tens_of_thousands() -> None:
-    assert [settings().kind(items) for items in (1, EXACT, EXACT + 1, 10**8)] == [
-        "flat",
-        "flat",
-        "ivf",
-        "ivf",
-    ]
-    assert settings(index="flat").kind(10**8) == "flat"
-    assert settings(index="hnsw").kind(10) == "hnsw"
-
-
-def test_what_is_exact_needs_no_index_and_no_tuning(many: tuple[Floats, Floats]) -> None:
-    index = build(StoredMatrix(many[0]), settings(), seed=0)
-    assert index is None
-    assert tune_effort(index, StoredMatrix(many[0]), many[1], settings(keep=7)) == IndexTuning(
-        index="flat", k=7, recall=1
-    )
-    assert tune_effort(index, StoredMatrix(many[0]), many[1], settings(keep=30_000)).k == 20_000
-
-
-def test_times_are_of_both(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
-    assert min(time_searches(retriever, many[1])) > 0
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "told"),
-    [
-        ("recall", 0, "recall: Input should be greater than 0; received 0"),
-        ("recall", 1.01, "recall: Input should be less than or equal to 1; received 1.01"),
-        ("keep", 0, "keep: Input should be greater than 0; received 0"),
-        ("index", "lsh", "index: Input should be 'auto', 'flat', 'ivf' or 'hnsw'; received 'lsh'"),
-        ("filters", ["brand"], "(top level): unknown key 'filters'; known keys: index, keep, recall, stage"),
-        ("stage", None, "stage: Input should be a valid string; received None"),
-    ],
-)
-def test_wrong_settings_are_named(key: str, value: object, told: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        settings(**{key: value})
-    assert str(caught.value) == f"a.yaml: {told}"
 
 
 @pytest.mark.parametrize("first, second", [("torch", "faiss"), ("faiss", "torch")])

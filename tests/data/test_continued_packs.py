@@ -9,16 +9,12 @@ import polars as pl
 import pytest
 
 import corank
-from corank.core.time import FOREVER, NEVER
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packing.earlier_pack import EarlierPack
 from corank.data.packing.pack import pack_log
-from corank.data.packing.state import KEPT, LONGEST, QUARTER, KnownRows
-from corank.features.kinds.id import IdFeature
-from corank.features.schema import Schema
 from corank.features.split import RangeSplit
 from tests.support.daily_log import config_of, write_day
-from tests.support.four_days import DAY, FROZEN, HOUR, ITEMS, LISTED, LIVE, schema_of, settings_of, written
+from tests.support.four_days import DAY, FROZEN, ITEMS, LISTED, LIVE, schema_of, settings_of, written
 
 CLIPPED = {"age", "exact_age", "dear", "candidates", "born", "hour", "price"}
 """Features that learn the range of training values, which a later packing takes over."""
@@ -112,21 +108,6 @@ def test_rows_before_are_needed_no_more(tmp_path: Path) -> None:
     assert shard_bytes(without) != shard_bytes(whole)
 
 
-def test_features_are_carried_by_name_settings_and_what_they_are_made_of(tmp_path: Path) -> None:
-    write_day(tmp_path, 0)
-    earlier = EarlierPack.of(corank.pack(config_of(0, tmp_path)).packed)
-    features = dict(earlier.manifest.features)
-    assert earlier.find_carried(Schema(features)) == set(features)
-    grown = features | {"item": IdFeature(side="item", min_count=4, keep_days=9)}
-    assert earlier.find_carried(Schema(grown)) == set(features)
-    # pairs, priors and histories are of values, not of codes
-    hashed = features | {"item": IdFeature(side="item", hash=9)}
-    assert earlier.find_carried(Schema(hashed)) == {"user", "pair", "ctr"}
-    renamed = {("who" if name == "user" else name): feature for name, feature in features.items()}
-    renamed = {"who": IdFeature(side="user", column="user"), **{n: renamed[n] for n in ("item", "ctr")}}
-    assert earlier.find_carried(Schema(renamed)) == {"item", "ctr"}
-
-
 def test_what_begins_anew_is_told(tmp_path: Path) -> None:
     write_day(tmp_path, 0)
     first = corank.pack(config_of(0, tmp_path)).packed
@@ -139,42 +120,3 @@ def test_what_begins_anew_is_told(tmp_path: Path) -> None:
     assert f"events 'item.click' begin now: {first.folder} has none of them" in said
     assert set(second.manifest.grown) == {"item", "pair"}
     assert second.encoders.sizes["user"] == 52
-
-
-def shards_of(*times: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Requests of three candidates each, in shards of one."""
-    return [(np.array([time]), np.array([3])) for time in times]
-
-
-def test_a_period_is_known_where_a_split_has_all_rows_between() -> None:
-    known = KnownRows.count(
-        shards_of(HOUR, 2 * HOUR, 9 * HOUR), [(NEVER, 4 * HOUR), (8 * HOUR, FOREVER)], 10 * HOUR
-    )
-    assert known.between(HOUR, 2 * HOUR) == 3 and known.between(2 * HOUR, 4 * HOUR) == 3
-    assert known.between(3 * HOUR, 4 * HOUR) == 0, "no row, and that is known"
-    assert known.between(4 * HOUR, 8 * HOUR) is None and known.between(0, HOUR) is None
-    assert known.between(2 * HOUR, 6 * HOUR) is None, "a half of it is known"
-    assert known.between(HOUR, 4 * HOUR + HOUR // 4) == 6, "nearly all of it is known"
-
-
-def test_what_an_earlier_packing_counted_stays(tmp_path: Path) -> None:
-    """Rows of its holdout come again, and those of the quarter in which its training ended are only a part."""
-    earlier = KnownRows.count(shards_of(QUARTER, 2 * QUARTER), [(NEVER, 4 * QUARTER)], 4 * QUARTER)
-    later = KnownRows.count(
-        shards_of(2 * QUARTER + 9, 5 * QUARTER), [(2 * QUARTER + 5, FOREVER)], 5 * QUARTER
-    )
-    both = later.after(earlier)
-    assert [both.counts.get(n) for n in range(7)] == [None, 3, 3, 0, 0, 3, None]
-    (tmp_path / "state").mkdir()
-    both.write(tmp_path)
-    assert KnownRows.read(tmp_path) == both
-    assert KnownRows.read(tmp_path / "older") == KnownRows({})
-
-
-def test_a_row_of_1970_and_many_days_are_bounded(tmp_path: Path) -> None:
-    last = 20_000 * DAY
-    known = KnownRows.count(shards_of(0, last), [(NEVER, FOREVER)], last)
-    assert len(known.counts) == LONGEST + 1 and known.between(last - DAY, last) == 0
-    (tmp_path / "state").mkdir()
-    known.write(tmp_path)
-    assert len(KnownRows.read(tmp_path).counts) == KEPT

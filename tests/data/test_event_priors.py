@@ -112,12 +112,6 @@ def test_keys_are_of_the_users_row_and_the_items_row_as_of_the_event(tmp_path: P
     assert counts(packed, "of_pair", "cross") == {"b": [1, 1], "a": [0, 1, 0], "c": [1], "d": [0], "e": [2]}
 
 
-def test_an_unknown_item_counts_for_its_id(tmp_path: Path) -> None:
-    packed = world(tmp_path, clicked_item=prior("item"), clicked_brand=prior("brand")).pack()
-    keys = {name: packed.priors.rates[name].keys for name in ("clicked_item", "clicked_brand")}
-    assert {name: len(hashes) for name, hashes in keys.items()} == {"clicked_item": 5, "clicked_brand": 3}
-
-
 def files(folder: Path) -> dict[str, bytes]:
     """All but the manifest, which has the tables' write times."""
     contents = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
@@ -158,9 +152,3 @@ def test_keys_that_events_do_not_have_are_refused(tmp_path: Path) -> None:
         "features.bad.by: 'mood' is read from the log, and the events of 'clicks' do not have it; "
         "put the column 'mood' into the table of users, or drop the key"
     )
-
-
-def test_an_unsound_table_is_refused(tmp_path: Path) -> None:
-    table = CLICKS.with_columns(pl.col("item").cast(pl.String))
-    message = "data.events.clicks: column 'item' is String; expected Int64, as in the log"
-    assert world(tmp_path, table, bad=prior("item")).refused() == message

@@ -7,16 +7,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from corank.core.errors import ConfigError
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.derived_columns import pair_rows
-from corank.data.packed.history import read_event_rows, read_history_items, read_query_rows
-from corank.features.encoding import hash_values
+from corank.data.packed.history import read_history_items, read_query_rows
 from corank.features.history_events import HistoryNeeds
-from corank.features.kinds.count import ContainsFeature, CountFeature
-from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature
-from corank.features.schema import Placement, Schema
 from tests.support.packing import FEATURES, HOUR, LOG, World, lists, only
 
 SEEN: dict[str, list[int] | None] = {"a": [12, 10], "b": [], "c": [10, 77, 12, 11], "d": None, "e": [13, 12]}
@@ -106,86 +100,6 @@ def test_attributes_of_events_go_with_them(tmp_path: Path, separator: str | None
     assert codes(packed, "dwell") == {"train": [[], [five]], "valid": [[six, seven]], "test": [[], [1, 1]]}
 
 
-@pytest.mark.parametrize("source", ["texts", "table"])
-def test_attributes_of_events_are_operands_of_crosses(tmp_path: Path, source: str) -> None:
-    separator = " " if source == "texts" else None
-    past = history(of="item", events="clicks") if source == "table" else history(**TIMED, separator=separator)
-    crosses: dict[str, Any] = {
-        "again": ContainsFeature(kind="contains", of=["dwell", "length"]),
-        "often": CountFeature(kind="count", of=["dwell", "length"], scale="none"),
-        "usual": CountFeature(kind="count", of=["dwell", "asked"], scale="none"),
-    }
-    tables = clicks(tmp_path, past=past, dwell=history(parallel_to="past"))
-    length = pl.Series("length", [6, 5, 4, 7]).cast(pl.String if separator else pl.Int64)
-    tables.items = pl.DataFrame({"item": [10, 11, 12, 13], "brand": "x", "tags": [[1]] * 4, "length": length})
-    tables.features |= crosses | {
-        "length": IdFeature(side="item", kind="id", min_count=9),
-        "asked": IdFeature(side="context", kind="id"),
-    }
-    tables.log = listed(separator).with_columns(asked=pl.lit(5).cast(length.dtype))
-    if source != "table":
-        tables.data, tables.features["past"] = {}, past
-    packed = tables.pack()
-    # request c, of item 12: lists hold 5, 6, 7 before it, the table 3, 5, 6; no vocabulary knows its length, 4
-    assert (packed.encoders.codes("length", length) == 1).all()
-    shard = only(packed, "valid")
-    assert shard.query.numbers[:, shard_at(packed, "query", "usual")].tolist() == [1]
-    every = np.zeros(4, dtype=np.int64), np.arange(4)
-    pairs = pair_rows(packed, shard, np.array([0]), *every)
-    expected = {6: 1, 5: 1, 4: 0, 7: 0} if source == "table" else {6: 1, 5: 1, 4: 0, 7: 1}
-    rows = packed.item_operands.keys["length"]
-    known = {
-        hash_values(pl.Series([int(n)]).cast(length.dtype), "")[0]: float(expected[int(n)]) for n in length
-    }
-    for name in ("again", "often"):
-        at = shard_at(packed, "cross", name)
-        assert pairs.numbers[:, at].tolist() == [known[key] for key in rows]
-
-
-def shard_at(packed: PackedDataset, placement: Placement, name: str) -> int:
-    return int(packed.schema.row_features(placement).numbers_at[name].start)
-
-
-def test_unknown_items_are_told_and_attended_to_by_their_code(tmp_path: Path) -> None:
-    tables = world(tmp_path, past=history(of="item", column="seen"))
-    packed = tables.pack()
-    assert any(line.startswith("past: 1 events are of items that the tables do not") for line in tables.said)
-    shard = only(packed, "valid")
-    items = read_history_items(packed, shard, np.array([0]), ["past"])["past"]
-    rows, position = read_event_rows(packed, shard, np.array([0]), "past", items)
-    at = packed.schema.row_features("item").ids.index("item")
-    assert rows.ids[position.flat(), at].tolist() == [2, 1, 3, 4]
-    assert rows.ids[position.flat()[1]].tolist().count(0) == len(rows.ids[0]) - 1
-
-
-def test_events_are_told_apart_by_attributes_that_are_attended_to(tmp_path: Path) -> None:
-    listing = {"dwell": history(parallel_to="past"), "source": history(parallel_to="past")}
-    tables = world(tmp_path, past=history(**TIMED), **listing)
-    seen, dwell = dict(SEEN) | {"c": [10, 12, 10, 10, 77]}, dict(DWELL) | {"c": [5, 5, 6, 5, 5]}
-    when = dict(WHEN) | {"c": [1, 2, 3, 4, 5]}
-    kind = pl.List(pl.Int64)
-    tables.log = LOG.with_columns(
-        pl.col("request").replace_strict(seen, return_dtype=kind).alias("seen"),
-        pl.col("request").replace_strict(dwell, return_dtype=kind).alias("dwell"),
-        pl.col("request")
-        .replace_strict(when, return_dtype=kind)
-        .list.eval(pl.element() * HOUR)
-        .alias("when"),
-        pl.col("request").replace_strict(seen, return_dtype=kind).alias("source"),
-    )
-    packed = tables.pack()
-    shard, one = only(packed, "valid"), np.array([0])
-    items = read_history_items(packed, shard, one, ["past"])["past"]
-    plain, _ = read_event_rows(packed, shard, one, "past", items, ["item", "brand"])
-    assert len(plain) == 3 and plain.ids.shape[1] == packed.items.ids.shape[1]
-    rows, position = read_event_rows(packed, shard, one, "past", items, ["dwell"])
-    assert len(rows) == 4, "10 with 5 is there twice"
-    five, six = packed.encoders.codes("dwell", pl.Series([5, 6]))
-    ids = rows.ids[position.flat()]
-    assert ids[:, packed.schema.row_features("item").ids.index("item")].tolist() == [2, 3, 2, 2, 1]
-    assert ids[:, -2:].tolist() == [[five, 0], [five, 0], [six, 0], [five, 0], [five, 0]]
-
-
 def test_a_list_may_stand_in_the_table_of_users(tmp_path: Path) -> None:
     users = pl.DataFrame({"user": [1, 1, 2], "age": [1.0, 2.0, 3.0], "seen": [[10], [11, 12], [12]],
                           "valid_from": pl.Series([None, 20 * HOUR, None], dtype=pl.Int64)})  # fmt: skip
@@ -223,22 +137,8 @@ def test_events_of_a_table_are_cut_before_the_request(tmp_path: Path) -> None:
             "length",
         ),
         (
-            {"when": pl.col("when").list.eval(pl.element().replace(0, None))},
-            "data.log: request='a': column 'when': a time is null; an event without a time cannot be placed: leave it "
-            "out of all lists",
-        ),
-        (
-            {"when": pl.col("when").cast(pl.List(pl.Float64))},
-            "data.log: request='b': column 'when': expected times (datetimes, dates, or whole milliseconds); received "
-            "Float64",
-        ),
-        (
             {"seen": pl.col("seen").cast(pl.List(pl.String))},
             "data.log: request='b': column 'seen' lists String, such as '12'; ids of items are Int64",
-        ),
-        (
-            {"seen": pl.lit(5)},
-            "data.log: column 'seen' is Int32; expected lists, as it has no separator in features.past",
         ),
     ],
 )  # fmt: skip
@@ -248,51 +148,3 @@ def test_lists_that_cannot_be_read_are_refused(
     tables = world(tmp_path, past=history(**TIMED))
     tables.log = tables.log.with_columns(**change)
     assert tables.refused() == message
-
-
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
-        (CLICKS.drop("at"), "no column 'at'; it has who, item, dwell"),
-        (CLICKS.with_columns(at=pl.lit(None)), "column 'at' is null in 6 rows; every event needs one"),
-        (CLICKS.with_columns(who=pl.lit(1.5)), "column 'who' identifies, but holds 1.5; write whole numbers or text"),
-    ],
-)  # fmt: skip
-def test_events_that_cannot_be_read_are_refused(tmp_path: Path, table: pl.DataFrame, message: str) -> None:
-    tables = clicks(tmp_path, table, past=history(of="item", events="clicks"))
-    assert tables.refused() == f"data.events.clicks: {message}"
-
-
-@pytest.mark.parametrize(
-    ("features", "message"),
-    [
-        (
-            {"dwell": history(parallel_to="clicked")},
-            "features.dwell.parallel_to: must name a history of a list column or of an events table (none declared); "
-            "received 'clicked'",
-        ),
-        (
-            {"past": history(**TIMED), "more": history(parallel_to="past", column="when")},
-            "features.more.column: 'when' is a column of the history 'past' itself; name another list beside it",
-        ),
-        ({}, "data.events.clicks: no feature reads it; drop it, or add a history or a prior of it"),
-        (
-            {"past": history(of="item", events="views")},
-            "features.past.events: no table 'views'; data.events are clicks",
-        ),
-    ],
-)
-def test_settings_that_name_nothing_are_refused(
-    tmp_path: Path, features: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ConfigError) as error:
-        Schema(FEATURES | features).check_data(clicks(tmp_path).settings())
-    assert str(error.value) == message
-
-
-def test_a_history_has_the_dimension_of_its_items(tmp_path: Path) -> None:
-    items = {"item": FEATURES["item"].model_copy(update={"dim": 7})}
-    schema = Schema(FEATURES | items | {"past": history(of="item", column="seen")})
-    assert [schema.features[name].width for name in ("past", "clicked", "shown")] == [7, 7, 7]
-    with pytest.raises(ConfigError, match="whose dim is 7; received 16"):
-        Schema(FEATURES | items | {"past": history(of="item", column="seen", dim=16)})

@@ -11,7 +11,6 @@ from corank.analysis.logged_request import logged_request
 from corank.api.runs import PackResult
 from corank.core.errors import ConfigError, DataError
 from corank.data.tables import RowRange, Table
-from corank.features.encoding import UNKNOWN, Vocabulary
 from tests.support.daily_log import ROWS, config_of, day_of, write_day
 
 
@@ -73,33 +72,6 @@ def test_old_files_are_not_opened_and_may_be_gone(tmp_path: Path) -> None:
     )
 
 
-def test_the_table_of_items_may_lack_what_is_gone_from_the_log(tmp_path: Path) -> None:
-    results: list[PackResult] = []
-    for n in range(4):
-        write_day(tmp_path, n)
-        first = n - 1 if n in (1, 2) else 0  # finally they come back
-        logged = pl.read_parquet([tmp_path / "log" / f"{day_of(k)}.parquet" for k in range(first, n + 1)])
-        items = logged.select("item").unique().sort("item").with_columns(brand=pl.col("item") % 3)
-        items.write_parquet(tmp_path / "items.parquet")
-        config = config_of(n, tmp_path, brand={"side": "item", "kind": "id"})
-        config["features"] |= {"brands": {"side": "user", "kind": "ids", "of": "history.brand"}}
-        config["data"] |= {"items": str(tmp_path / "items.parquet")}
-        results.append(corank.pack(config, continue_from=results[-1].packed.folder if results else None))
-        assert results[-1].packed.item_keys["item"].to_list() == items["item"].to_list()
-    assert min(read_ordinals(results[2])) == -1 < min(read_ordinals(results[3]))
-    # an id stays as long as keep_days says, and so do events of it, whether the table has it or not
-    assert read_events(results[-1]) == read_events(pack_days(tmp_path / "none", 4)[-1])
-    items.head(5).with_columns(brand=0).write_parquet(tmp_path / "items.parquet")
-    with pytest.raises(DataError, match=r"data.items: \d+ items of the log have no row, such as "):
-        corank.pack(config, continue_from=results[-2].packed.folder)
-
-
-def read_ordinals(found: PackResult) -> list[int]:
-    """The items' ordinals in the events of known ids; −1 for items that the table lacks."""
-    (events,) = found.packed.events.values()
-    return [at for at, code in zip(events.ordinals.tolist(), events.items, strict=True) if code > UNKNOWN]
-
-
 def test_requests_know_events_whose_log_is_gone(tmp_path: Path) -> None:
     pack_days(tmp_path, 3)
     run = corank.train(config_of(2, tmp_path), folder=tmp_path / "run").run
@@ -112,15 +84,6 @@ def test_requests_know_events_whose_log_is_gone(tmp_path: Path) -> None:
             pl.col("user") == request["user"]["id"], pl.col("time").dt.timestamp("ms") < request["time"]
         )
         assert request["user"]["history"] == before["item"].tail(5).to_list()
-
-
-def read_events(found: PackResult) -> list[int]:
-    """The items of the events of users, one user after another; −1 where one is unknown."""
-    packed = found.packed
-    (events,) = packed.events.values()
-    encoder = packed.encoders.fitted["item"]
-    assert isinstance(encoder, Vocabulary)
-    return [encoder.decode(code) if code > UNKNOWN else -1 for code in events.items.tolist()]
 
 
 def test_late_rows_are_told_and_taken_in(tmp_path: Path) -> None:

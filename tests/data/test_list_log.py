@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from corank.core.errors import ConfigError, DataError
+from corank.core.errors import DataError
 from corank.core.settings import validate
 from corank.data import tables as row_ranges
 from corank.data.log_rows import scan_log
@@ -148,9 +148,6 @@ def null_candidate(frame: pl.DataFrame) -> pl.DataFrame:
             shorter,
             "data.log: row 2: column 'clicked' has 1 elements, 'candidates' 3; lists of a row go along",
         ),
-        (lambda frame: frame.drop("place"), "data.log: no column 'place'"),
-        (lambda frame: frame.with_columns(place=1), "data.log: column 'place' is Int32; expected lists"),
-        (lambda frame: frame.with_columns(item=1), "have a column 'item' beside the lists 'candidates'"),
         (null_candidate, "data.log: column 'item' is null in"),
     ],
 )
@@ -162,16 +159,3 @@ def test_faulty_lists_are_told(
         pack_log(data(LISTS), schema(), base, tmp_path / "packed")
     assert told in str(error.value)
     assert not (tmp_path / "packed").exists()
-
-
-@pytest.mark.parametrize(
-    ("log", "told"),
-    [
-        (LISTS | {"along": ["clicked", "clicked"]}, "'clicked' is named twice"),
-        (LISTS | {"members": {"clicked": "chosen"}}, "'clicked' is a column of lists already"),
-    ],
-)
-def test_faulty_settings_are_told(log: Any, told: str) -> None:
-    with pytest.raises(ConfigError) as error:
-        data(log)
-    assert told in str(error.value)

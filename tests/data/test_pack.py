@@ -2,19 +2,15 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
 from corank.core.time import NEVER
-from corank.data import tables as row_ranges
-from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.shard import Shard
 from corank.data.packing import derive
 from corank.data.packing import pack as packing
-from corank.features.kinds.id import IdFeature
 from tests.support.packing import HOUR, ITEMS, LOG, TRUTH, USERS, World, lists, only
 from tests.support.versioned_log import LEVELS, pack_versioned_log
 
@@ -75,12 +71,6 @@ def test_users_without_a_row_are_missing_counted_and_told(world: World) -> None:
     assert only(packed, "test").query.numbers.tolist() == [[0], [20]]
     assert packed.manifest.dropped == {"duplicates": 0, "users_without_row": 1}
     assert "users: 1 of 3 users of the log have no row; their features are missing" in world.said
-
-
-def test_user_column_of_the_log_serves_where_users_lacks_it(world: World) -> None:
-    world.log = world.log.with_columns(mood=pl.col("user") * 10)
-    world.features["mood"] = IdFeature(side="user", kind="id")
-    assert only(world.pack(), "train").query.ids[:, 2].tolist() == [3, 2]
 
 
 def test_without_tables_of_items_and_users(world: World) -> None:
@@ -146,32 +136,6 @@ def test_exact_duplicates_are_dropped_counted_and_told(world: World) -> None:
     assert only(packed, "train").request_start.tolist() == [0, 2, 5]
     # events are counted once, too; a copy counts for the order of codes alone (item 12 is the first now)
     assert lists(only(packed, "valid").query.lists[1]) == [[3, 4]]
-
-
-def test_partitions_hold_the_same_requests(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = _by_request(world.pack())
-    for name, value in {"PARTITION": 2, "PARTITIONS": 4}.items():
-        monkeypatch.setattr(packing, name, value)
-    monkeypatch.setattr(row_ranges, "BATCH", 3)
-    packed = world.pack()
-    assert sum(map(len, packed.splits.values())) > 3
-    assert _by_request(packed) == whole
-
-
-def _by_request(packed: PackedDataset) -> dict[str, list[Any]]:
-    candidates = {}
-    for shard in (shard for shards in packed.splits.values() for shard in shards):
-        for n, request in enumerate(shard.keys["request"]):
-            part = slice(*shard.request_start[n : n + 2])
-            histories = [lists(ragged.take(np.array([n]))) for ragged in shard.query.lists]
-            candidates[request] = [
-                *(array[part].tolist() for array in (shard.item, shard.level, shard.labels["click"])),
-                shard.cross.numbers[part].tolist(),
-                shard.query.ids[n].tolist(),
-                shard.query.numbers[n].tolist(),
-                histories,
-            ]
-    return candidates
 
 
 @pytest.mark.parametrize(("partition", "items"), [(2**20, 2**20), (40, 7)], ids=["at once", "by parts"])

@@ -4,19 +4,16 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 
-from corank.core.errors import DataError, EngineError
-from corank.data import tables as row_ranges
+from corank.core.errors import DataError
 from corank.data.packing import fit_encoders as measure
 from corank.engine.base import Engine, open_engine
 from tests.support import kills
-from tests.support.engine_tasks import KillingPool, die
+from tests.support.engine_tasks import KillingPool
 from tests.support.pack_processes import pack_until, pack_world, write_world
-from tests.support.packing import LOG, World
 
 pytestmark = pytest.mark.slow
 
@@ -60,14 +57,6 @@ def test_ranges_of_rows_and_of_values_do_not_change_the_files(
     assert pack_world(world, world / "ranges", batch=9) == in_line
 
 
-def test_csv_is_read_by_one_task(world: Path, pool: Engine) -> None:
-    pl.read_parquet(world / "log.*.parquet").write_csv(world / "log.csv")
-    here, there = (
-        pack_world(world, world / f"csv {n}", e, log="log.csv") for n, e in enumerate((None, pool))
-    )
-    assert here == there
-
-
 def test_killed_workers_change_nothing(world: Path, in_line: dict[str, str], tmp_path: Path) -> None:
     with KillingPool(tmp_path) as engine:
         assert pack_world(world, world / "killed", engine) == in_line
@@ -88,19 +77,6 @@ def test_a_killed_driver_is_followed_by_one_that_goes_on(
     assert not list(world.glob(f".*{out.name}*"))
 
 
-def test_workers_that_always_die_end_a_packing_that_can_go_on(
-    world: Path, in_line: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = world / "starved"
-    with open_engine("pool", 2) as engine:
-        run = engine.run
-        monkeypatch.setattr(engine, "run", lambda _, tasks, progress: run(die, tasks, progress))
-        with pytest.raises(EngineError, match=r"task .*: its worker was killed by SIGKILL, 5 times in all"):
-            pack_world(world, out, engine)
-    assert list(world.glob(f".partial-{out.name}-*"))
-    assert pack_world(world, out) == in_line
-
-
 def test_an_error_of_the_user_in_a_worker_is_that_error_and_leaves_nothing(
     world: Path, pool: Engine, tmp_path: Path
 ) -> None:
@@ -111,41 +87,3 @@ def test_an_error_of_the_user_in_a_worker_is_that_error_and_leaves_nothing(
     with pytest.raises(DataError, match=r"^data\.truth: no 'click' for candidates of the log, such as item="):
         pack_world(tmp_path, tmp_path / "out", pool)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".parquet"] * 5
-
-
-def cut(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    """Cut tables into ranges of so many rows, and their values into partitions."""
-    monkeypatch.setattr(row_ranges, "BATCH", rows)
-    monkeypatch.setattr(measure, "PARTITION", rows)
-
-
-REFUSED: list[tuple[dict[int, Any], str, dict[str, Any]]] = [
-    ({3: float("nan"), 5: float("inf")}, "match", {}),
-    ({2: "odd", 5: "bad"}, "level", {}),
-    ({2: None, 5: None}, "item", {}),
-    ({4: 2.5, 7: 1.5}, "item", {}),
-    ({4: 0.0, 5: -1.0}, "weight", {"weight": "weight"}),
-    ({1: 1.5, 6: -2.0}, "score", {"scores": {"s": {"column": "score", "scale": "probability"}}}),
-]
-
-
-@pytest.mark.parametrize("changes, column, data", REFUSED)
-def test_the_first_bad_row_of_the_log_is_named_whatever_the_ranges(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    changes: dict[int, Any],
-    column: str,
-    data: dict[str, Any],
-) -> None:
-    log = LOG.with_columns(weight=pl.lit(1.0), score=pl.lit(0.5))
-    values = log[column].to_list()
-    for row, value in changes.items():
-        values[row] = value
-    log = log.with_columns(pl.Series(column, values, strict=False))
-    messages = []
-    for rows in (100, 3, 2, 1):
-        cut(monkeypatch, rows)
-        messages.append(World(tmp_path, log, data=data).refused())
-    assert len(set(messages)) == 1 and f"'{column}'" in messages[0]
-    first = next(iter(changes.values()))
-    assert "null in 2 rows" in messages[0] if first is None else str(first) in messages[0]

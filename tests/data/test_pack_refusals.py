@@ -28,25 +28,12 @@ Change = Callable[[pl.DataFrame], pl.DataFrame]
     ("change", "message"),
     [
         (
-            lambda log: log.with_columns(click=pl.col("click").cast(pl.Float64).fill_null(float("nan"))),
-            "data.labels.click: column 'click' holds nan; expected 0, 1, or null if unknown (at request='b', item=10)",
-        ),
-        (
             lambda log: log.with_columns(click=pl.col("click") * 2),
             "data.labels.click: column 'click' holds 2; expected 0, 1, or null if unknown (at request='a', item=10)",
         ),
         (
-            lambda log: log.with_columns(click=pl.lit("yes")),
-            "data.log: column 'click' is String; expected 0, 1 or null, as data.labels.click reads it; "
-            "it holds 'yes'",
-        ),
-        (
             lambda log: log.with_columns(match=pl.col("match").fill_null(float("nan"))),
             "data.log: column 'match' is nan at request='a'; write null for a missing value",
-        ),
-        (
-            lambda log: log.with_columns(tab=pl.lit([1], pl.List(pl.Int64))),
-            "data.log: column 'tab' is List(Int64); expected whole numbers or text, as features.tab is of kind id",
         ),
         (
             lambda log: log.with_columns(level=pl.col("level").replace("ranked", "reranked")),
@@ -61,10 +48,6 @@ Change = Callable[[pl.DataFrame], pl.DataFrame]
         (
             lambda log: log.with_columns(item=pl.col("item").replace(13, 77)),
             "data.items: 1 items of the log have no row, such as 77; add them",
-        ),
-        (
-            lambda log: log.with_columns(pl.format("i{}", "item").alias("item")),
-            "data.items: column 'item' is Int64; expected String, as in the log",
         ),
         (
             lambda log: log.filter(pl.col("time") < 2 * DAY),
@@ -82,7 +65,6 @@ Change = Callable[[pl.DataFrame], pl.DataFrame]
             "the log is from 1970-01-21 13:45:00 UTC to 1970-01-21 13:45:00 UTC; whole numbers are milliseconds, and "
             "these look like seconds: multiply 'time' by 1000",
         ),
-        (lambda log: log.head(0), "data.log: the log is empty"),
     ],
 )
 def test_unsound_log_is_refused(world: World, change: Change, message: str) -> None:
@@ -97,16 +79,7 @@ WIDE = "whole numbers have 64 bits at most: write Int64, or ids as text"
     ("table", "change", "message"),
     [
         ("log", pl.col("item").cast(pl.Int128), f"'item' is Int128; {WIDE}"),
-        ("log", pl.col("time").cast(pl.UInt128), f"'time' is UInt128; {WIDE}"),
-        ("items", pl.col("tags").cast(pl.List(pl.Int128)), f"'tags' is List(Int128); {WIDE}"),
-        ("users", pl.col("age").cast(pl.Int128), f"'age' is Int128; {WIDE}"),
-        ("truth", pl.col("item").cast(pl.Int128) * 2**40 * 2**40, f"'item' is Int128; {WIDE}"),
         ("log", pl.lit(2**63 + 7, pl.UInt64).alias("item"), "'item' "),
-        ("log", pl.lit(1e300).alias("user"), "'user' "),
-        ("log", pl.lit(2**63 + 7, pl.UInt64).alias("time"), "'time' "),
-        ("items", pl.lit(float("inf")).alias("item"), "'item' "),
-        ("users", pl.lit(2**63 + 7, pl.UInt64).alias("user"), "'user' "),
-        ("truth", pl.lit(1e300).alias("item"), "'item' "),
     ],
 )
 def test_numbers_of_more_than_64_bits_are_refused(
@@ -144,8 +117,6 @@ def test_truth_holds_probabilities_by_the_ids_of_the_log(world: World) -> None:
     ("column", "value", "shown"),
     [
         ("tab", "shop", "column 'tab' changes from 'home' to 'shop'"),
-        ("user", 2, "column 'user' changes from 1 to 2"),
-        ("time", 7, "column 'time' changes from 3600000 to 7"),
     ],
 )
 def test_request_that_changes_within_itself_is_refused(
@@ -197,22 +168,8 @@ def with_ages(world: World, born: list[int | None], log: pl.DataFrame = LATE) ->
             "all within four months of 1970, and the log begins at 2024-10-04 00:00:00 UTC; write ms (seconds times "
             "1000, days times 86400000), datetimes or dates",
         ),
-        ([1_728 * 10**12] * 5, "microseconds divided by 1000, nanoseconds by 1000000"),
     ],
 )
 def test_times_of_another_unit_are_refused(world: World, born: list[int | None], told: str) -> None:
     message = with_ages(world, born).refused()
     assert message.startswith("data.items: column 'born' holds ") and told in message
-
-
-@pytest.mark.parametrize(
-    ("born", "log"),
-    [
-        ([0, 1, 2, None, 3], LOG),  # of a log of January 1970
-        ([0, 1, 2, None, 19_000 * DAY], LATE),
-        ([None] * 5, LATE),
-    ],
-)
-def test_times_in_ms_are_packed(world: World, born: list[int | None], log: pl.DataFrame) -> None:
-    packed = with_ages(world, born, log).pack()
-    assert packed.manifest.last == log["time"].max()

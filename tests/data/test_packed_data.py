@@ -3,22 +3,16 @@
 import os
 import subprocess
 import sys
-from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 
 from corank.core.errors import DataError
-from corank.core.ragged import Ragged, Vectors
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.manifest import FORMAT, MANIFEST, fingerprint
-from corank.data.packing.pack import pack_log
 from corank.data.packing.packs import SETS, list_packs, open_features, pack_features
-from corank.features.encoders import split_rows
-from corank.features.encoding import Encoded
 from corank.features.kinds.id import IdFeature
-from corank.features.schema import PLACEMENTS, Schema
+from corank.features.schema import Schema
 from tests.support.packing import DAY, FEATURES, LOG, World, only
 
 
@@ -159,27 +153,3 @@ def test_other_files_are_named_and_packed_anew(world: World) -> None:
     folder = pack(world, tab=None).folder
     (folder / "users.arrow").unlink()
     assert pack(world, tab=None).folder == folder, "a damaged set is packed anew"
-
-
-def written_out(column: Encoded) -> list[Any]:
-    if isinstance(column, Ragged):
-        return [column.take(np.array([n])).flat().tolist() for n in range(len(column.length))]
-    return list(column.dense() if isinstance(column, Vectors) else column.tolist())
-
-
-def test_some_features_are_seen_as_if_they_were_packed_alone(world: World) -> None:
-    features = {n: f for n, f in FEATURES.items() if n not in ("tab", "clicked", "brand", "age")}
-    seen = world.pack().with_features(Schema(features))
-    world.features = features
-    alone = pack_log(world.settings(), Schema(features), world.folder, world.folder / "alone")
-    assert seen.schema.features == seen.manifest.features == alone.schema.features
-    assert seen.encoders.fitted.keys() == alone.encoders.fitted.keys()
-    for placement in PLACEMENTS:
-        for split in alone.splits:
-            ours, theirs = (
-                data.items if placement == "item" else getattr(only(data, split), placement)
-                for data in (seen, alone)
-            )
-            columns = split_rows(seen.schema.row_features(placement), ours)
-            for name, expected in split_rows(alone.schema.row_features(placement), theirs).items():
-                assert written_out(columns[name]) == written_out(expected), name

@@ -7,11 +7,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from corank.core.ragged import Ragged, Rows
+from corank.core.ragged import Rows
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.history import attribute_codes, read_history_items, read_query_rows
+from corank.data.packed.history import read_history_items, read_query_rows
 from corank.features.history_events import HistoryNeeds
-from corank.features.input_layout import Layout
 from corank.features.kinds.count import CountFeature
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature
@@ -126,28 +125,4 @@ def test_an_event_counts_by_its_age(world: PackedDataset) -> None:
     )
 
 
-def test_an_item_without_a_record_has_nothing_but_its_place(world: PackedDataset) -> None:
-    items = Ragged.from_lists([[3, -1, 0], [-1], []])
-    assert attribute_codes(world.schema, items, "brand", world.items).flat().tolist() == [4, 0, 2, 0]
-    tags = attribute_codes(world.schema, items, "tags", world.items)
-    assert (tags.length.tolist(), tags.flat().tolist()) == ([3, 0, 0], [2, 4, 3])
-
-
 # How they are pooled
-
-
-def bags(found: PackedDataset, split: str, name: str) -> list[list[float]]:
-    """The weight of each value of a list in its bag, one bag per request."""
-    layout, rows = Layout(found.schema, found.encoders.sizes), rows_of(found, split)
-    (group,) = layout.groups_of("query", [name])
-    made = group.bags(rows)
-    assert made.start is not None and made.weight is not None
-    return [made.weight[a:b].tolist() for a, b in zip(made.start[:-1], made.start[1:], strict=True)]
-
-
-def test_the_weights_of_a_mean_sum_to_1(world: PackedDataset) -> None:
-    one = 2 ** (-49 / 6) / (2 ** (-49 / 6) + 2 ** (-25 / 6))
-    for name in ("clicked", "brands", "clicked_tags"):
-        assert bags(world, "test", name)[:2] == [[], pytest.approx([one, 1 - one])]
-    assert bags(world, "valid", "clicked_tags") == [[1], pytest.approx([0.5, 0.5])]
-    assert bags(world, "valid", "shown") == [pytest.approx([0.5, 0.5]), [1]]

@@ -131,14 +131,9 @@ def train(world: Path, tmp_path: Path, *overrides: str) -> corank.TrainResult:
     ("split", "message"),
     {
         "{}": "data.split.valid: required, but not given",
-        "{train: 2026-03-05}": "expected a range FROM..UNTIL",
         "{train: ..2026-03-05, valid: 2026-03-04..}": "train .* must end before valid .* begins",
         "{train: ..2026-03-05, valid: 2026-03-08..2026-03-08}": "split.valid: .* is empty",
-        "{valid: 2026-03-09..}": "data.split.train: required, but not given",
         "{column: fold, train: [a], valid: [a]}": "'a' is named by two splits",
-        "{by: user, valid: 0.6, test: 0.4}": "must leave some to train",
-        "{by: item, valid: 0.1}": "data.split.by",
-        "{by: user, valid: 0.1, train: 0.9}": "unknown key 'train'",
     }.items(),
 )
 def test_contradictions_are_refused(world: Path, split: str, message: str) -> None:

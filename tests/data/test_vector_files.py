@@ -8,10 +8,8 @@ import polars as pl
 import pytest
 
 from corank.analysis.logged_request import logged_request
-from corank.core.errors import CorankError, DataError
+from corank.core.errors import CorankError
 from corank.data.packed.dataset import PackedDataset
-from corank.data.tables import Table
-from corank.data.vector_files import with_vector_files
 from corank.training.config.config import Config
 from corank.training.packed_data import pack_config
 from corank.training.run import Run
@@ -109,16 +107,6 @@ def test_vectors_of_users_are_asked_of_requests_like_columns(tmp_path: Path) -> 
     assert request["user"]["taste"] == VECTORS[1].tolist()
 
 
-def test_ids_that_all_lack_a_vector_are_looked_up_as_missing(tmp_path: Path) -> None:
-    """A task may see a few rows of a table alone; whether the file fits is asked of all."""
-    write_tables(tmp_path)
-    for text, missing in ((NPY, [0.0] * 4), ({"file": "text.parquet"}, None)):
-        items = Table.scan("items", "items.parquet", tmp_path)
-        items = with_vector_files(items, "item_id", config(text).declared, tmp_path)
-        rows = items.look_up(pl.DataFrame({"item_id": [4, 4]}), "item_id", ["text"])
-        assert rows["text"].to_list() == [missing] * 2
-
-
 def _save(name: str, array: Any) -> Any:
     return lambda base: np.save(base / name, array, allow_pickle=True)
 
@@ -130,16 +118,9 @@ FAULTS = [
         "expected numbers of shape (rows, 4), as features.text.dim says",
     ),
     (_save("text.npy", VECTORS[:3]), NPY, "has 3 vectors, and ids.npy 4 ids"),
-    (_save("text.npy", VECTORS.astype(object)), NPY, "text.npy: no .npy file of numbers"),
     (_save("ids.npy", np.array([1, 1, 2, 3])), NPY, "has item_id=1 twice; write one vector an id"),
-    (_save("ids.npy", np.array(["1", "2", "3", "4"])), NPY, "its ids are String; expected Int64"),
     (_save("ids.npy", np.arange(4) + 900), NPY, "none of its 4 ids, such as [900, 901, 902]"),
-    (_save("ids.npy", np.arange(4.0)), NPY, "expected whole numbers or text, one for each vector"),
     (lambda base: (base / "ids.npy").unlink(), NPY, "ids.npy: no such file"),
-    (lambda base: (base / "text.npy").write_bytes(b"nothing"), NPY, "text.npy: no .npy file of numbers"),
-    (lambda base: None, {"file": "text.parquet", "column": "body"}, "no column 'body'"),
-    (lambda base: None, NPY | {"column": "price"}, "there is a column 'price' beside this file's"),
-    (_save("text.npy", np.where(VECTORS == 1, np.nan, VECTORS)), NPY, "must be finite, in 32 bits"),
 ]
 
 
@@ -153,19 +134,3 @@ def test_a_file_that_cannot_be_used_is_refused(
         pack_config(config(text), tmp_path)
     assert message in str(caught.value)
     assert not (tmp_path / "packed" / "vectors").exists()
-
-
-@pytest.mark.parametrize(
-    ("vector", "message"),
-    [
-        ([1.0, 2, 3, np.inf], "received inf as its 4. of 4; write null for a missing vector, at item_id=2"),
-        ([1.0, 2, 3], "expected 4 numbers, as features.text.dim says; received 3, at item_id=2"),
-    ],
-)
-def test_a_row_that_cannot_be_kept_is_named_by_its_key(
-    tmp_path: Path, vector: list[float], message: str
-) -> None:
-    write_tables(tmp_path, {"text": [[1.0, 2.0, 3.0, 4.0], vector, *[[1.0, 2.0, 3.0, 4.0]] * 3]})
-    with pytest.raises(DataError) as caught:
-        pack_config(config({}), tmp_path)
-    assert message in str(caught.value)

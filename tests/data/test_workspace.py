@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from corank.core.errors import DataError, EngineError
-from corank.data.packing.workspace import PackWorkspace, open_workspace, write_beside
+from corank.data.packing.workspace import PackWorkspace, open_workspace
 from corank.engine.base import InLineEngine
 
 
@@ -76,31 +75,6 @@ def test_files_that_were_not_forced_to_disk_are_not_taken_after_a_crash_of_the_m
     monkeypatch.setattr("corank.data.packing.workspace._BOOT", tmp_path / "boot")
     with opened(tmp_path) as workspace:
         assert not list(workspace.folder.glob("done/*"))
-
-
-def test_a_machine_without_the_folder_is_named(tmp_path: Path) -> None:
-    def run_elsewhere(function: Any, tasks: Any, progress: Any) -> None:
-        workspace.folder.rename(tmp_path / "elsewhere")
-        try:
-            InLineEngine().run(function, tasks)
-        finally:
-            (tmp_path / "elsewhere").rename(workspace.folder)
-
-    with (
-        opened(tmp_path) as workspace,
-        pytest.raises(EngineError, match=r"is not there on .*; machines that"),
-    ):
-        workspace.engine.run = run_elsewhere  # type: ignore[assignment,method-assign]
-        workspace.run("squares", abs, [1])
-
-
-def test_a_folder_that_is_there_stays(tmp_path: Path) -> None:
-    for words in ("one", "two"):
-        with write_beside(tmp_path / "in" / "a") as partial:
-            partial.mkdir()
-            (partial / "file").write_text(words)
-    assert (tmp_path / "in" / "a" / "file").read_text() == "one"
-    assert len(list((tmp_path / "in").iterdir())) == 1
 
 
 def test_what_is_published_is_not_taken_again(tmp_path: Path) -> None:

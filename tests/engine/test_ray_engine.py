@@ -10,7 +10,6 @@ import pytest
 from corank.core.errors import DataError, EngineError
 from corank.engine.base import Engine, open_engine
 from corank.engine.cores import count_cores
-from corank.engine.ray import PATIENCE
 from tests.support.engine_tasks import KillOnce, divide, read_threads, refuse_seven, square
 from tests.support.pack_processes import pack_world, write_world
 
@@ -53,20 +52,3 @@ def test_ray_runs_tasks_as_other_engines_do(tmp_path: Path) -> None:
         write_world(tmp_path, 40)
         in_line = pack_world(tmp_path, tmp_path / "in_line")
         assert pack_world(tmp_path, tmp_path / "ray", engine) == in_line
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::ResourceWarning", "ignore::DeprecationWarning")
-def test_a_ray_that_does_not_start_is_a_named_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
-    server, worker = PATIENCE
-
-    def give_up(**settings: object) -> None:
-        assert (os.environ[server], os.environ[worker]) == ("5", PATIENCE[worker])
-        raise Exception("The current node timed out during startup.")
-
-    monkeypatch.setattr(ray, "init", give_up)
-    monkeypatch.setenv(server, "5")
-    with pytest.raises(EngineError, match=r"^engine ray: no cluster here: The current node timed out"):
-        open_engine("ray", 2)
-    assert worker not in os.environ

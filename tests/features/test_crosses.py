@@ -1,14 +1,9 @@
-from pathlib import Path
-
 import numpy as np
 import polars as pl
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from corank.core.errors import DataError
-from corank.core.hash_index import splitmix64
 from corank.core.ragged import Ragged
 from corank.core.time import NEVER
 from corank.core.types import Hashes
@@ -105,14 +100,6 @@ def test_pairs_by_hand() -> None:
     same(made("spare", PAIRS), [3, np.nan, np.nan, np.nan, -6])  # a price of 0, no budget, no price
 
 
-def test_rows_alone_by_hand() -> None:
-    query, item = ALONE
-    same(made("likes_tab", query), [1, 0, 1])
-    same(made("age_budget", query), [360, np.nan, np.nan])
-    same(made("worth", item), [8, 0, np.nan, np.nan])
-    same(made("each", item), [2, 0, np.nan, np.nan])
-
-
 def test_pair_is_of_both_values_in_their_order() -> None:
     hashes = made("user_brand", PAIRS)
     assert hashes == mix_hashes([of([10, 10, 20, 0, 10]), of([1, 2, 1, 0, 7])]).tolist()
@@ -121,28 +108,6 @@ def test_pair_is_of_both_values_in_their_order() -> None:
     missing = [value == 0 for value in made("age_brand", PAIRS)]
     assert missing == [False, False, True, True, False]  # no age of the one, no brand of the other
     assert [value == 0 for value in made("user_tab", ALONE[0])] == [False, False, True]
-
-
-def test_item_rows_may_be_those_of_the_results_themselves() -> None:
-    rows = OperandRows.pairs(SCHEMA, QUERY, ITEM, np.array([0, 0, 1, 2]), None)
-    same(made("likes_tags", rows), [3, 0, 0, 0])
-    same(made("spare", rows), [3, np.nan, np.nan, -2.5])
-
-
-@pytest.mark.parametrize("name", ["user_brand", "likes_tags", "brand_seen", "spare"])
-def test_some_of_the_results_are_as_among_all(name: str) -> None:
-    index = np.array([4, 0, 3])
-    same(made(name, PAIRS.take(index)), [made(name, PAIRS)[n] for n in index])
-
-
-@pytest.mark.parametrize("name", ["user_tab", "likes_tab", "age_budget"])
-def test_some_of_the_rows_alone_are_as_among_all(name: str) -> None:
-    same(made(name, ALONE[0].take(np.array([2, 0]))), [made(name, ALONE[0])[n] for n in (2, 0)])
-
-
-def test_no_results_at_all() -> None:
-    none = PAIRS.take(np.empty(0, dtype=np.int64))
-    assert [made(name, none) for name in ("user_brand", "likes_tags", "likes_brand", "spare")] == [[]] * 4
 
 
 values = st.lists(st.integers(0, 4), max_size=6)
@@ -163,16 +128,6 @@ def test_count_is_that_of_a_loop(held: list[list[int]], wanted: list[list[int]],
     assert made("likes_brand", sides) == one
     assert made("likes_tags", sides) == each
     assert made("likes_any", sides) == [float(count > 0) for count in each]
-
-
-@given(rows, values)
-def test_count_of_rows_alone_is_that_of_a_loop(held: list[list[int]], tabs: list[int]) -> None:
-    tabs = (tabs + [0] * len(held))[: len(held)]
-    sides = OperandRows.alone(
-        SCHEMA, "query", Operands(len(held), {"tab": of(tabs)}, {"likes": lists(held)}, {})
-    )
-    expected = [float(tab != 0 and tab in some) for some, tab in zip(held, tabs, strict=True)]
-    assert made("likes_tab", sides) == expected
 
 
 # Histories
@@ -196,24 +151,7 @@ def test_history_is_of_what_its_items_are_now() -> None:
     assert made("tags_seen", sides) == [4, 0, 7, 0, 0]
 
 
-def test_weights_of_a_history_stay_with_its_values() -> None:
-    items = {"seen": Ragged.from_lengths(np.array([2]), np.array([0, 3]), np.array([0.5, 1], np.float32))}
-    tags = gather_history_operands(SCHEMA, items, ITEM, ["seen.tags"])["seen.tags"]
-    weight = tags.flat_weight()
-    assert weight is not None and weight.tolist() == [0.5, 0.5, 1, 1, 1, 1]
-
-
 # Operands
-
-
-def test_wanted_are_what_derived_features_are_made_of() -> None:
-    query, item = OperandNames.of(SCHEMA, "query"), OperandNames.of(SCHEMA, "item")
-    assert query == OperandNames(("user", "tab", "age"), ("likes",), ("age", "budget"))
-    assert item == OperandNames(("brand", "item"), ("tags",), ("price", "stock"))
-    some = [SCHEMA.derived()["user_tab"], SCHEMA.derived()["spare"]]
-    assert OperandNames.of(SCHEMA, "query", some) == OperandNames(("user", "tab"), (), ("budget",))
-    assert query.among(["tab", "age"]) == OperandNames(("tab", "age"), (), ("age",))
-    assert query and not query.among([])
 
 
 def operands() -> Operands:
@@ -239,23 +177,6 @@ def test_operands_are_hashes_and_numbers_of_raw_values() -> None:
     same(query.numbers["budget"].tolist(), [1, np.nan, 3])
 
 
-def test_operands_are_saved_taken_and_replaced(tmp_path: Path) -> None:
-    wanted, query = OperandNames.of(SCHEMA, "query"), operands()
-    query.save(tmp_path)
-    swapped = Operands.load(tmp_path, wanted, 3).with_rows(np.array([2, 0]), query.take(np.array([0, 2])))
-    back = swapped.take(np.array([2, 1, 0]))
-    twice = query.take(np.array([1])).concat(query).take(np.array([1, 2, 3]))
-    for other in (back, twice):
-        assert {name: keys.tolist() for name, keys in other.keys.items()} == {
-            name: keys.tolist() for name, keys in query.keys.items()
-        }
-        assert spelt(other.lists["likes"]) == spelt(query.lists["likes"])
-        same(other.numbers["budget"].tolist(), query.numbers["budget"].tolist())
-    (tmp_path / "list0.values.npy").unlink()
-    with pytest.raises(DataError, match=r"list0\.values\.npy: damaged"):
-        Operands.load(tmp_path, wanted, 3)
-
-
 # Hashes
 
 
@@ -266,19 +187,6 @@ def test_hashes_are_of_values_whatever_their_type_of_number() -> None:
     assert hash_values(pl.Series([False, True]), "x").tolist() == whole[1:]
     assert not {*hash_values(pl.Series(["5", "0", "1", "", "1.0"]), "x").tolist()} & {*whole, 0}
     assert hash_values(pl.Series(["a"], dtype=pl.Categorical()), "x") == hash_values(pl.Series(["a"]), "x")
-
-
-def test_null_alone_has_the_hash_0() -> None:
-    assert hash_values(pl.Series([None, None]), "x").tolist() == [0, 0]
-    assert hash_values(pl.Series([None], dtype=pl.String()), "x").tolist() == [0]
-    number = -0x9E3779B97F4A7C15 + 2**64  # of which splitmix64 makes a 0
-    assert splitmix64(of([number])).tolist() == [0]
-    assert hash_values(pl.Series([None, number]), "x").tolist() == [0, 1]
-
-
-def test_what_cannot_identify_has_no_hash() -> None:
-    with pytest.raises(DataError, match=r"feature 'x': expected whole numbers or text; received 0\.5"):
-        hash_values(pl.Series([0.5]), "x")
 
 
 hashed = st.integers(0, 2**64 - 1) | st.integers(0, 3)
@@ -297,9 +205,3 @@ def test_mixed_is_that_of_whole_numbers(rows: list[tuple[int, int, int]]) -> Non
     assert mix_hashes(columns).tolist() == expected
     assert mix_hashes(columns[:1]).tolist() == [a for a, _, _ in rows]
     assert [column.tolist() for column in columns] == [list(c) for c in zip(*rows, strict=True)]
-
-
-def test_mixed_values_that_meet_at_0_are_not_missing() -> None:
-    first = of([5])
-    second = splitmix64(first) ^ np.uint64(-0x9E3779B97F4A7C15 + 2**64)
-    assert mix_hashes([first, second]).tolist() == [1]

@@ -67,35 +67,6 @@ def test_slices_are_those_of_a_loop(rows, requests, lag, every, zone) -> None:  
     assert seen(events(rows), requests, lag, every, zone) == expected
 
 
-@given(st.lists(event, min_size=1, max_size=60), request, lags, grids, st.randoms())
-def test_events_from_the_cut_on_change_nothing(rows, one, lag, every, random) -> None:  # type: ignore[no-untyped-def]
-    limit = cut(one[1], lag, every, "Asia/Shanghai")
-    before, after = [r for r in rows if r[1] < limit], [r for r in rows if r[1] >= limit]
-    other = [(random.randrange(4), random.randrange(limit, 9 * DAY), random.randrange(2, 50)) for _ in after]
-    random.shuffle(after)
-    histories = [
-        seen(events(before + later), [one], lag, every, "Asia/Shanghai")
-        for later in (after, after[::2], other, [])
-    ]
-    assert histories.count(histories[0]) == 4
-
-
-def test_an_event_at_the_request_is_not_before_it() -> None:
-    of = events([(0, 10, 5), (0, 11, 6)])
-    assert seen(of, [(0, 10), (0, 11), (0, 12)], timedelta(), None, "UTC") == [[], [5], [5, 6]]
-
-
-def test_day_begins_at_local_midnight() -> None:
-    of = events([(0, 15 * HOUR, 5), (0, 17 * HOUR, 6)])  # 23:00 in Shanghai, and 01:00 the day after
-    times = [(0, 15 * HOUR + 1), (0, 17 * HOUR + 1), (0, 40 * HOUR)]
-    assert seen(of, times, timedelta(), timedelta(days=1), "Asia/Shanghai") == [[], [5], [5, 6]]
-    assert seen(of, times, timedelta(), timedelta(days=1), "UTC") == [[], [], [5, 6]]
-
-
-def test_user_without_events_has_none() -> None:
-    assert seen(events([(1, 5, 7)]), [(0, 9), (2, 9), (3, 9)], timedelta(), None, "UTC") == [[], [], []]
-
-
 KINDS = {"user": pl.Int32, "times": pl.Int64, "items": pl.Int32, "row": pl.Int64, "ordinals": pl.Int32}
 PARTS = EventParts(timed=True, keys=False, attributes={}, attribute_keys={})
 
@@ -125,8 +96,3 @@ def test_pieces_are_sorted_by_user_time_and_log(tmp_path: Path, ranges: int) -> 
     assert written.times.tolist() == [20, 20, 10, 30, 30, 5]
     assert written.offsets.tolist() == [0, 2, 2, 5, 5, 6, 6]
     assert written.ordinals.tolist() == [2, 5, 3, 1, 4, 6]
-
-
-def test_no_events_at_all(tmp_path: Path) -> None:
-    written = sorted_events(tmp_path, [[]], users=2, ranges=1)
-    assert seen(written, [(1, 5)], timedelta(), None, "UTC") == [[]]

@@ -8,37 +8,16 @@ from corank.batches.batch import csr
 from corank.core.types import Floats
 from corank.features import input_layout as row_sums
 from corank.features.input_layout import FEW, TableSet, dense_input
-from corank.features.schema import PLACEMENTS, Placement
+from corank.features.schema import Placement
 from corank.models.tables.embedding import sum_rows
-from tests.support.encoded_batches import LAYOUT, SCHEMA, rows
+from tests.support.encoded_batches import LAYOUT, rows
 
 SIDES: tuple[Placement, ...] = ("query", "item", "cross")
 """The placements of what `rows` gives."""
 
 
-def test_tables_are_concatenated_by_dimension() -> None:
-    assert LAYOUT.table_rows == {8: 9 + 30 + 12, 4: 6 + 7}
-    assert LAYOUT.offset == {"user": 0, "item": 9, "pair": 39, "hour": 0, "tags": 6}
-
-
-def test_width_counts_embeddings_lists_and_numbers() -> None:
-    assert [LAYOUT.width(p) for p in PLACEMENTS] == [4 + 8 + 8 + 1, 4 + 8 + 1, 0, 8 + 1]
-
-
 def drawn_tables(rng: np.random.Generator) -> TableSet:
     return {dim: rng.normal(size=(rows, dim)).astype(np.float32) for dim, rows in LAYOUT.table_rows.items()}
-
-
-def test_columns_of_a_feature_are_where_dense_puts_it() -> None:
-    tables = {dim: np.zeros_like(table) for dim, table in drawn_tables(np.random.default_rng(0)).items()}
-    tables[8][LAYOUT.offset["user"] : LAYOUT.offset["item"]] = 5
-    query, _, _ = rows(np.random.default_rng(0), 3, 1, 1)
-    x = dense_input(query, LAYOUT, "query", tables)
-    columns = LAYOUT.columns("query", ["user"])
-    assert len(columns) == 8
-    assert (x[:, columns] == 5).all()
-    assert LAYOUT.columns("query", ["age"]).tolist() == [20]
-    assert np.concatenate([LAYOUT.columns("query", [n]) for n in SCHEMA.features]).shape == (21,)
 
 
 @given(st.integers(0, 10_000), st.integers(1, 6))

@@ -92,9 +92,7 @@ def test_plain_lists_are_read_as_those_of_a_log(
     ("held", "separator", "text", "items", "times", "beside"),
     [
         ({"seen": [3, 1, 2], "when": [9, 3, 3], "beside": [7, 8, 9]}, None, False, [1, 2, 3], [3, 3, 9], [8, 9, 7]),
-        ({"seen": ["b", "a"], "when": [1, 2], "beside": ["x", "y"]}, None, True, ["b", "a"], [1, 2], ["x", "y"]),
         ({"seen": "3, 1", "when": "1970-01-02,5", "beside": "7,8"}, ",", False, [1, 3], [5, 86_400_000], ["8", "7"]),
-        ({"seen": None, "when": "", "beside": []}, " ", True, [], [], []),
     ],
 )  # fmt: skip
 def test_what_requests_carry_as_a_rule_is_plain(

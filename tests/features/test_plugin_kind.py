@@ -105,17 +105,6 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_several_numbers_lie_beside_each_other(config: Path) -> None:
-    packed = corank.pack(config, FEATURES).packed
-    query, cross = (packed.schema.row_features(placement) for placement in ("query", "cross"))
-    shard = packed.splits["train"][0]
-    assert shard.query.numbers.shape[1] == query.width == len(query.numbers) + 1
-    point = shard.query.numbers[:, query.numbers_at["hour"]]
-    np.testing.assert_allclose((point**2).sum(1), 1, rtol=1e-6)
-    apart = shard.cross.numbers[:, cross.numbers_at["apart"]]
-    assert apart.shape[1] == 2 and (np.abs(apart[:, 0]) == apart[:, 1]).all() and apart.any()
-
-
 @pytest.mark.slow
 def test_a_kind_from_outside_is_packed_trained_and_ranked_as_in_training(config: Path) -> None:
     run = trained_run(config, config.parent / "run", *FEATURES)
@@ -141,16 +130,10 @@ class NoEncode(ColumnFeature):
     kind: Literal["no_encode"]
 
 
-class Unnamed(CyclicalFeature):
-    pass
-
-
 @pytest.mark.parametrize(
     ("name", "part", "message"),
     [
         ("no_encode", NoEncode, "NoEncode must implement encode"),
-        ("other", Unnamed, "Unnamed needs the field `kind: Literal"),
-        ("text", "text", "expected a class derived from ColumnFeature or DerivedFeature"),
     ],
 )
 def test_an_unfit_kind_is_refused_by_name(name: str, part: object, message: str) -> None:

@@ -12,7 +12,6 @@ from corank.features.kinds.within import WithinFeature
 from corank.features.operands import OperandRows, Operands
 from corank.features.priors import PointInTime, PriorSnapshots
 from corank.features.schema import Schema
-from corank.training.config.config_file import read
 from tests.support.configs import TEXT, refused
 
 NAN = math.nan
@@ -68,15 +67,6 @@ def test_a_number_is_compared_with_all_candidates_of_its_request(
         np.testing.assert_array_equal(derive(feature, pairs(prices)), expected)
 
 
-def test_ties_share_their_rank_and_a_rank_lies_between_0_and_1() -> None:
-    assert derive(RANK, pairs([[1, 2, 2, 9]])) == [0.125, 0.5, 0.5, 0.875]
-    assert derive(RANK, pairs([[7]])) == [0.5]
-
-
-def test_a_ratio_is_missing_where_the_median_is_0() -> None:
-    np.testing.assert_array_equal(derive(RATIO, pairs([[-1, 0, 4], [1, 3]])), [NAN, NAN, NAN, 0.5, 1.5])
-
-
 @pytest.mark.parametrize(("feature", "slow"), SLOW)
 def test_a_pair_beyond_the_log_is_compared_as_one_candidate_more(feature: WithinFeature, slow: Slow) -> None:
     """Several of one request do not affect each other."""
@@ -88,18 +78,9 @@ def test_a_pair_beyond_the_log_is_compared_as_one_candidate_more(feature: Within
     np.testing.assert_array_equal(derive(feature, beyond), expected)
 
 
-def test_no_candidates_have_no_values() -> None:
-    assert derive(RANK, pairs([[], []])) == derive(RATIO, pairs([[], []])) == []
-
-
-PRICE = "features.price={side: item, kind: number}"
-WITHIN = "features.price_rank={kind: within, of: price}"
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ([WITHIN], "features.price_rank.of: no feature 'price' is declared under features"),
         (
             ["features.price_rank={kind: within, of: brand}"],
             "features.price_rank.of: a within is of a number that differs between candidates; 'brand' is none",
@@ -109,30 +90,9 @@ WITHIN = "features.price_rank={kind: within, of: price}"
             "features.old.of: 'age' is a user feature, the same for all candidates of a request; name a number that "
             "differs between candidates",
         ),
-        (
-            [PRICE, WITHIN, "features.again={kind: within, of: price_rank}"],
-            "features.again.of: a within is of a number that differs between candidates; 'price_rank' is none",
-        ),
-        (
-            ["features.seen={kind: within, of: history.brand}"],
-            "features.seen.of: a within is of a number that differs between candidates; 'history.brand' is none",
-        ),
-        (
-            [PRICE, WITHIN, "stages.0.item_features=[price_rank]"],
-            "stages.prerank.item_features: 'price_rank' is a cross feature and cannot enter the item tower: item "
-            "vectors are computed ahead of any request and do not know the query; leave it to a ranker stage",
-        ),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, changes: list[str], message: str) -> None:
     path = tmp_path / "shop.yaml"
     path.write_text(TEXT, encoding="utf-8")
     assert message in refused(path, *changes)
-
-
-def test_it_enters_no_tower_but_may_be_a_match(tmp_path: Path) -> None:
-    path = tmp_path / "shop.yaml"
-    path.write_text(TEXT, encoding="utf-8")
-    config = read(path, [PRICE, WITHIN, "stages.0.matches=[price_rank]"])
-    read_by = config.stages[0].input_features(config.declared)
-    assert {name for name, features in read_by.items() if "price_rank" in features} == {"prerank.matches"}

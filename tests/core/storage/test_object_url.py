@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from corank.core.errors import StorageError
-from corank.core.objects import ObjectUrl, parse_location, require_local
+from corank.core.objects import ObjectUrl, parse_location
 
 
 def test_a_url_is_read_and_extended() -> None:
@@ -25,18 +25,10 @@ def test_paths_stay_paths() -> None:
     "text",
     [
         "s3://shop",
-        "s3://shop/",
         "s3://shop/../etc",
-        "s3://shop/a/./b",
-        "s3://shop/a//b",
         "s3://shop/a?versionId=1",
-        "s3://shop/a\nb",
-        "s3:///a",
-        "s3://sh op/a",
         "s3://shop/" + "a" * 2000,
-        "s3a://shop/a",
         "http://shop/a",
-        "file://shop/a",
     ],
 )
 def test_what_leads_nowhere_is_refused(text: str) -> None:
@@ -44,7 +36,13 @@ def test_what_leads_nowhere_is_refused(text: str) -> None:
         parse_location(text)
 
 
-@pytest.mark.parametrize("text", ["runs/" + "a" * 5000, "a/" * 1600, "runs/\0", "file:///" + "ä" * 101])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "runs/" + "a" * 5000,
+        "runs/\0",
+    ],
+)
 def test_what_no_file_system_takes_is_refused(text: str) -> None:
     for location in (text, Path(text)) if "://" not in text else (text,):
         with pytest.raises(StorageError, match="no path: a name has more than 200 bytes"):
@@ -57,17 +55,6 @@ def test_credentials_in_a_url_are_refused_and_not_repeated() -> None:
     assert "hidden" not in str(error.value) and "AKIA1234" not in str(error.value)
 
 
-def test_a_url_that_became_a_path_is_refused() -> None:
-    with pytest.raises(StorageError, match="drops a slash"):
-        parse_location(Path("s3://shop/a"))
-
-
 def test_a_name_leads_below_the_url_alone() -> None:
     with pytest.raises(StorageError, match="expected a file or folder"):
         _ = ObjectUrl.parse("s3://shop/a") / "../b"
-
-
-def test_some_options_take_no_url() -> None:
-    assert require_local("keys/a.pem") == Path("keys/a.pem")
-    with pytest.raises(StorageError, match="s3://shop/a: no URL can be given here"):
-        require_local("s3://shop/a")

@@ -11,7 +11,7 @@ import pytest
 
 from corank.core.errors import BusyError, CorankError, MissingObjectError, StorageError
 from corank.core.folder_cache import FolderCache
-from corank.core.local_copy import read_folder, write_file, write_folder
+from corank.core.local_copy import read_folder, write_file
 from corank.core.objects import ObjectFolder, ObjectUrl
 from corank.core.published_folder import MANIFEST, FolderPublisher, PublishedFolder, new_version
 from tests.support.object_store import ObjectStore
@@ -50,23 +50,6 @@ def test_a_folder_is_published_and_read(object_store: ObjectStore, tmp_path: Pat
     kept = {key for key in object_store.names() if key.endswith("items/ids.npy")}
     assert kept == {key for key in sent if key.endswith("items/ids.npy")}
     assert len(object_store.names()) == len(TWO) + 1
-
-
-def test_only_wanted_files_are_fetched(object_store: ObjectStore, tmp_path: Path) -> None:
-    url = ObjectUrl.parse(f"{object_store.url}/bundle")
-    publish(url, make_folder(tmp_path / "one", ONE))
-    folder = read_folder(url, "bundle", lambda name: name.startswith("items/"))
-    assert read_files(folder.path) == {"items/ids.npy": ONE["items/ids.npy"]}
-
-
-def test_a_block_that_fails_publishes_nothing(object_store: ObjectStore, tmp_path: Path) -> None:
-    url = ObjectUrl.parse(f"{object_store.url}/bundle")
-    publish(url, make_folder(tmp_path / "one", ONE))
-    with pytest.raises(ValueError, match="by the block"), write_folder(url, "bundle") as folder:
-        make_folder(folder, TWO)
-        raise ValueError("by the block")
-    assert read_files(read_folder(url, "bundle").path) == ONE
-    assert not list((tmp_path / "cache").glob(".partial-*"))
 
 
 def test_killed_before_the_switch_there_is_the_old(object_store: ObjectStore, tmp_path: Path) -> None:
@@ -148,11 +131,8 @@ def test_an_altered_object_is_named(object_store: ObjectStore, tmp_path: Path) -
         {"files": {"/etc/x": {"version": "0" * 16, "bytes": 1, "sha256": "0" * 64}}},
         {"files": {"x": {"version": "../" + "0" * 13, "bytes": 1, "sha256": "0" * 64}}},
         {"files": {"x": {"version": "0" * 16, "bytes": -1, "sha256": "0" * 64}}},
-        {"files": {"x": {"version": "0" * 16, "bytes": 1, "sha256": "z"}}},
-        {"files": {"x": 1}},
         {"files": []},
         {"format": 9},
-        {"what": "run"},
     ],
     ids=str,
 )
@@ -207,18 +187,6 @@ def test_the_cache_stays_within_its_bound(object_store: ObjectStore, tmp_path: P
     assert kept == {"5/part", "6/part", "7/part"}
     with pytest.raises(StorageError, match=r"8,000 bytes are needed at once.*CORANK_CACHE_GIB"):
         cache.fetch(published)
-
-
-def test_what_is_in_use_stays(object_store: ObjectStore, tmp_path: Path) -> None:
-    url = ObjectUrl.parse(f"{object_store.url}/bundle")
-    publish(url, make_folder(tmp_path / "one", {"a": b"a" * 1000, "b": b"b" * 1000}))
-    cache, published = FolderCache(tmp_path / "cache", 1_500), PublishedFolder.open(url, "bundle")
-    folder = cache.fetch(published, lambda name: name == "a")
-    with pytest.raises(StorageError, match="1,000 that are in use"):
-        cache.fetch(published, lambda name: name == "b")
-    assert (folder.path / "a").read_bytes() == b"a" * 1000
-    del folder
-    assert cache.fetch(published, lambda name: name == "b").path.is_dir()
 
 
 def test_a_damaged_entry_is_fetched_again(object_store: ObjectStore, tmp_path: Path) -> None:
@@ -276,21 +244,3 @@ def test_killed_while_it_publishes_there_is_the_old_or_the_new(
     publish(url, new)
     assert read_files(read_folder(url, "bundle").path) == many
     assert len(object_store.names()) == len(many) + 1
-
-
-@pytest.mark.slow
-def test_processes_fetch_the_same_once(object_store: ObjectStore, tmp_path: Path) -> None:
-    url = ObjectUrl.parse(f"{object_store.url}/bundle")
-    publish(url, make_folder(tmp_path / "one", {f"part{n}": bytes([n]) * 100_000 for n in range(20)}))
-    code = (
-        "import sys; from corank.core.local_copy import read_folder\n"
-        "from corank.core.objects import ObjectUrl\n"
-        "print(read_folder(ObjectUrl.parse(sys.argv[1]), 'bundle').path)"
-    )
-    command = [sys.executable, "-c", code, str(url)]
-    children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    outputs = {child.communicate()[0] for child in children}
-    assert len(outputs) == 1 and [child.returncode for child in children] == [0] * 3
-    assert len(list((tmp_path / "cache").glob("[!.]*"))) == 1 and not list(
-        (tmp_path / "cache").glob(".partial-*")
-    )

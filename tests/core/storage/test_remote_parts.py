@@ -49,33 +49,6 @@ def test_parts_are_fetched_when_they_are_read(object_store: ObjectStore, tmp_pat
         parts[6]
 
 
-def test_what_was_read_last_stays_open(object_store: ObjectStore, tmp_path: Path) -> None:
-    url = ObjectUrl.parse(f"{object_store.url}/packed")
-    publish(url, tmp_path / "made", 4)
-    parts = open_parts(url, tmp_path / "cache", 4, 4 * SIZE)
-    first = parts[0]
-    assert parts[1] is parts[1] and parts[0] is first
-    assert parts[2] is not None and parts[3] is not None
-    assert parts[0] is not first  # two of them take half of the cache
-
-
-def test_parts_are_fetched_ahead_within_a_quarter_of_the_cache(
-    object_store: ObjectStore, tmp_path: Path
-) -> None:
-    url = ObjectUrl.parse(f"{object_store.url}/packed")
-    publish(url, tmp_path / "made", 6)
-    parts = open_parts(url, tmp_path / "cache", 6, 8 * SIZE)
-    for n in (3, 4, 5, 3):
-        parts.prefetch(n)
-    for key in object_store.names("packed/"):
-        if key.endswith("3/part"):
-            assert parts[3] == bytes([3]) * SIZE
-            object_store.delete(key)
-    assert parts[4] == bytes([4]) * SIZE
-    assert count_held(tmp_path / "cache") == 2  # the third was too much, and the first was fetched once
-    assert parts[3] == bytes([3]) * SIZE
-
-
 def test_published_anew_is_told(object_store: ObjectStore, tmp_path: Path) -> None:
     url = ObjectUrl.parse(f"{object_store.url}/packed")
     publish(url, tmp_path / "made", 3)

@@ -1,13 +1,9 @@
 """Vocabularies from one packing to the next: values admitted, kept in order, and evicted."""
 
 import polars as pl
-import pytest
-from pydantic import ValidationError
 
-from corank.core.errors import DataError
 from corank.features.kinds.id import IdFeature
-from corank.features.training_values import EarlierTally, choose_values, fit_codes, merge_tally
-from tests.support.training_values import fit_series
+from corank.features.training_values import EarlierTally, choose_values, merge_tally
 
 DAY = 86_400_000
 
@@ -70,35 +66,7 @@ def test_earlier_counts_decay_and_faint_ones_are_forgotten() -> None:
     assert counts == {"a": 0.025, "b": 3}
 
 
-def test_a_table_is_counted_anew() -> None:
-    earlier = before(["a", "b"], {"a": (5, 9), "b": (2, 9)})
-    merged = merge_tally(
-        tally({"a": (4, 10), "b": (7, 10)}), 11 * DAY, False, IdFeature(side="item"), earlier
-    )
-    assert merged["count"].to_list() == [5, 7]
-
-
 def test_fixed_vocabularies_stay() -> None:
     earlier = before(["a", "b"], {"a": (5, 9), "b": (2, 1)})
     fixed = EarlierTally(earlier.tally, earlier.known, earlier.until, fixed=True)
     assert grow({"c": (9, 10)}, fixed, 11, keep_days=3)[0] == ["a", "b"]
-
-
-def test_no_values_at_all() -> None:
-    assert grow({}, None, 11)[0] == []
-    assert grow({}, before(["a"], {"a": (1, 9)}), 11)[0] == ["a"]
-    assert fit_series(lambda v: fit_codes(v, IdFeature(side="user"), None), pl.Series([None, None])).size == 2
-
-
-def test_values_of_another_type_are_refused() -> None:
-    earlier = before(["a"], {"a": (1, 9)})
-    with pytest.raises(DataError, match="feature 'x': expected text, as in training; received 4"):
-        fit_series(lambda v: fit_codes(v, IdFeature(side="user"), None), pl.Series([4]), earlier=earlier)
-
-
-@pytest.mark.parametrize("setting", ["max_rows", "keep_days"])
-def test_settings_without_effect_are_refused(setting: str) -> None:
-    with pytest.raises(ValidationError, match=f"{setting}: has no effect with hash"):
-        IdFeature.model_validate({"side": "user", "hash": 9, setting: 5})
-    with pytest.raises(ValidationError, match="count_half_life must be above 0s"):
-        IdFeature.model_validate({"side": "user", "count_half_life": "0s"})

@@ -66,10 +66,7 @@ def test_a_value_keeps_its_row_and_a_new_one_begins_as_unknown(drawn: tuple[list
     [
         (Hash(8, text=True), Hash(8, text=True), True),
         (Hash(8, text=True), Hash(9, text=True), False),
-        (Hash(8, text=True), Hash(8, text=False), False),
         (Hash(8, text=False), vocabulary([1, 2]), False),
-        (vocabulary([1, 2]), Hash(8, text=False), False),
-        (vocabulary([1, 2]), vocabulary(["1", "2"]), False),
         (Bucket(np.array([0.5, 2])), Bucket(np.array([0.5, 2])), True),
         (Bucket(np.array([0.5, 2])), Bucket(np.array([0.5, 3])), False),
     ],
