@@ -33,18 +33,6 @@ def test_recall_by_quota_is_the_evaluations(two_stages: EvaluatedRun) -> None:
     assert random.y == pytest.approx([6 / 30, 18 / 30])
 
 
-def test_scalars_are_read_as_logged(tmp_path: Path) -> None:
-    assert scalars(tmp_path / "none") == scalars(tmp_path) == {}
-    with SummaryWriter(str(tmp_path)) as board:
-        for step, value in enumerate([0.5, float("nan"), 0.25]):
-            board.add_scalar("loss/a", value, step)
-        board.add_scalar("valid/b", float("nan"), 0)
-    curves = scalars(tmp_path)
-    assert list(curves) == ["loss/a"]
-    assert curves["loss/a"].x.tolist() == [0, 2]
-    assert curves["loss/a"].y.tolist() == [0.5, 0.25]
-
-
 def test_a_resumed_run_has_its_steps_once(tmp_path: Path) -> None:
     """Steps after the checkpoint from which a run continues were logged twice; the later ones count."""
     for first, values in ((0, [3.0, 2.0, 9.0]), (2, [1.0, 0.0])):

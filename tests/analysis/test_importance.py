@@ -82,17 +82,6 @@ def test_figures_with_all_features_are_those_of_the_evaluation(
         }
 
 
-def test_the_items_vectors_are_paid_ahead(trained: Run, document: dict[str, Any]) -> None:
-    schema = trained.config.declared
-    for name, importance in document["features"].items():
-        cost = importance["microseconds"]
-        assert list(cost) == ["encode", "look_up", "network", "total"]
-        assert cost["total"] == pytest.approx(cost["encode"] + cost["look_up"] + cost["network"])
-        assert all(part >= 0 for part in cost.values()) and cost["network"] > 0
-        assert (cost["encode"] == 0) == (schema.placement(name) == "item")
-        assert (cost["look_up"] > 0) == (name in schema.embedded())
-
-
 def test_json_is_one_document_and_the_table_shows_it(
     trained: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -171,20 +160,6 @@ def test_a_seed_has_its_figures(trained: Run) -> None:
     assert other["features"] != first["features"]
 
 
-@pytest.mark.usefixtures("unpriced")
-def test_requests_are_judged_by_at_most_so_many(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(explaining, "REQUESTS", 20)
-    monkeypatch.setattr(explaining, "REPORT_EVERY", 2)
-    counts = [
-        measure_importance(trained, "valid", most, report=said.append)["candidates"]
-        for most in (20, 60, 20_000)
-    ]
-    shown = sum(int((shard.level == 3).sum()) for shard in trained.packed().splits["valid"])
-    assert counts[0] * 2 < counts[1] < counts[2] == shown
-    assert said[:2] == ["40 requests scored", "40 requests scored"]
-
-
 # How values are shuffled
 
 
@@ -236,27 +211,6 @@ def test_a_feature_is_dealt_out_whole_and_others_stay(case: Case, encoded: Encod
                     assert sorted(new) == sorted(old), feature
                 moved += name == feature and new != old
     assert moved > len(schema.inputs()) / 2
-
-
-def test_attention_is_dealt_the_same_past_as_the_pool(case: Case, encoded: EncodedBatch) -> None:
-    schema, (attended,) = case.packed.schema, encoded.histories
-    history = schema.row_features("query").lists.index("history_0")
-    item_id = schema.row_features("item").ids.index("item_id")
-
-    def events(of: EncodedBatch) -> list[list[int]]:
-        past = of.histories[attended]
-        return [
-            past.items.ids[past.events.take(np.array([n])).flat(), item_id].tolist()
-            for n in range(len(of.query))
-        ]
-
-    def pooled(of: EncodedBatch) -> list[list[int]]:
-        return [codes for codes, _ in told(of.query.lists[history])]
-
-    shuffled = _shuffled(encoded, schema, "history_0", np.random.default_rng(1))
-    assert events(encoded) == pooled(encoded) != pooled(shuffled) == events(shuffled)
-    for other in ("history_1", "history_0_item_2", "user_0"):
-        assert events(_shuffled(encoded, schema, other, np.random.default_rng(1))) == events(encoded)
 
 
 @pytest.mark.parametrize("drawn", [DERIVED, DERIVED | {"matches": True}], ids=["derived", "matches"])

@@ -8,13 +8,8 @@ from typing import Any
 import pytest
 
 import corank
-from corank.api.progress import in_notebook
 
 pytestmark = pytest.mark.slow
-
-
-def test_there_is_no_notebook_here() -> None:
-    assert not in_notebook()
 
 
 def test_a_notebook_shows_losses_and_metrics(

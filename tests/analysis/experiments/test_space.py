@@ -21,19 +21,6 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 SHOP = EXAMPLES / "shop.yaml"
 
 
-def test_values_are_yaml() -> None:
-    texts = [
-        "train.rank.lr=0.001,3e-3",
-        "stages.1.hidden=[128, 64],[256]",
-        "train.early_stop=null,{patience: 2}",
-    ]
-    assert parse_grid(texts) == {
-        "train.rank.lr": [0.001, 0.003],
-        "stages.1.hidden": [[128, 64], [256]],
-        "train.early_stop": [None, {"patience": 2}],
-    }
-
-
 def test_arms_are_the_product_and_the_config_as_written() -> None:
     grid = build_grid(
         SHOP, ["train.epochs=2"], {"train.rank.lr": [0.001, 0.002], "train.requests": [64, 128]}
@@ -44,19 +31,6 @@ def test_arms_are_the_product_and_the_config_as_written() -> None:
     assert grid.changes[last.name] == {"train.rank.lr": 0.002, "train.requests": 128}
     assert (last.config.train.stages["rank"].lr, last.config.train.requests) == (0.002, 128)
     assert all(arm.config.train.epochs == 2 for arm in grid.arms)
-
-
-def test_a_point_that_is_written_is_no_arm() -> None:
-    grid = build_grid(SHOP, [], {"train.rank.lr": [build_grid_lr(), 0.5]})
-    assert [arm.name for arm in grid.arms] == ["as written", "train.rank.lr=0.5"]
-    assert grid.same == {f"train.rank.lr={build_grid_lr()}": "as written"}
-
-
-def build_grid_lr() -> float:
-    """The default learning rate of a stage."""
-    from corank.training.config.settings import DenseOptimiser
-
-    return DenseOptimiser().lr
 
 
 @pytest.mark.parametrize(
@@ -85,14 +59,6 @@ def test_what_is_refused(texts: list[str], message: str) -> None:
         build_grid(SHOP, [], parse_grid(texts))
 
 
-def test_a_fault_of_the_config_itself_is_told_as_such(tmp_path: Path) -> None:
-    config = tmp_path / "config.yaml"
-    config.write_text(SHOP.read_text(encoding="utf-8").replace("features:", "featurs:", 1), encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"config.yaml: .*featurs") as raised:
-        build_grid(config, [], {"train.rank.lr": [0.1]})
-    assert "--grid" not in str(raised.value)
-
-
 @pytest.fixture(scope="module")
 def config() -> Config:
     return read(EXAMPLES / "features.yaml")
@@ -116,24 +82,6 @@ def space_of(config: Config, *texts: str, file: Path | None = None) -> Space:
 )
 def test_ranges(text: str, expected: Range) -> None:
     assert Range.parse(text, "") == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("0.1..0.01", "the lower end comes first"),
-        ("0..1 log", "above 0 for log"),
-        ("a..b", "expected LOW..HIGH"),
-        ("true..false", "expected LOW..HIGH"),
-        ("0.1", "two or more values"),
-        ("1,1", "each once"),
-        ("[1", "expected LOW..HIGH"),
-        (".inf...nan", "expected LOW..HIGH|lower end|two or more"),
-    ],
-)
-def test_what_is_no_range(text: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=f"--search x: .*({message})"):
-        Range.parse(text, "--search x")
 
 
 def test_the_default_space_has_an_effect_and_holds_the_config_as_written(config: Config) -> None:
