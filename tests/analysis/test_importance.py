@@ -1,7 +1,5 @@
 """Permutation importance of features, and its document."""
 
-import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,6 @@ import torch
 import corank
 from corank.analysis import importance as explaining
 from corank.analysis.importance import _readers, _shuffled, measure_importance
-from corank.analysis.latency import FeatureLatency
 from corank.batches.build import EncodedBatch, build_batch, replace_rows
 from corank.batches.reader import Reader
 from corank.core.errors import DataError
@@ -45,30 +42,7 @@ def document(trained: Run) -> dict[str, Any]:
     return explanation
 
 
-def leaves(found: Any) -> list[Any]:
-    parts = found.values() if isinstance(found, dict) else found if isinstance(found, list) else None
-    return [found] if parts is None else [leaf for part in parts for leaf in leaves(part)]
-
-
 # The document
-
-
-def test_every_feature_has_its_worth_by_stage_and_its_price(trained: Run, document: dict[str, Any]) -> None:
-    assert list(document) == ["split", "candidates", "stages", "features"]
-    shards = trained.packed().splits["valid"]
-    shown = sum(int((shard.level == 3).sum()) for shard in shards)
-    assert (document["split"], document["candidates"]) == ("valid", shown)
-    assert list(document["features"]) == list(trained.config.features)
-    for name, importance in document["features"].items():
-        feature = trained.config.features[name]
-        assert (importance["side"], importance["kind"]) == (trained.config.declared.side(name), feature.kind)
-        assert list(importance["stages"]) == ["prerank", "rank"]
-        for metrics in importance["stages"].values():
-            assert list(metrics) == ["auc", "gauc"]
-            assert [list(parts) for parts in metrics.values()] == [["value", "interval"]] * 2
-            low, high = metrics["auc"]["interval"]
-            assert low <= metrics["auc"]["value"] <= high
-    assert all(math.isfinite(leaf) for leaf in leaves(document["features"]) if isinstance(leaf, float))
 
 
 def test_figures_with_all_features_are_those_of_the_evaluation(
@@ -80,26 +54,6 @@ def test_figures_with_all_features_are_those_of_the_evaluation(
         assert figures == {"label": "click"} | {
             metric: pytest.approx(exposed[metric], abs=1e-9) for metric in ("auc", "gauc")
         }
-
-
-def test_json_is_one_document_and_the_table_shows_it(
-    trained: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(
-        explaining, "_latencies", lambda run, *_: dict.fromkeys(run.config.features, FeatureLatency(1, 2, 4))
-    )
-    code, out, err = run_corank(capsys, "explain", trained.folder, "--split", "test", "--json")
-    explanation = json.loads(out)
-    assert (code, err, explanation["split"]) == (0, "", "test")
-    assert explanation["features"]["tab"]["microseconds"] == {
-        "encode": 1,
-        "look_up": 2,
-        "network": 4,
-        "total": 7,
-    }
-    code, out, err = run_corank(capsys, "explain", trained.folder)
-    assert (code, err) == (0, "") and out.startswith("valid: what AUC and GAUC lose without a feature")
-    assert sum(line.split()[-1:] == ["7"] for line in out.splitlines()) == len(trained.config.features)
 
 
 def test_a_split_that_is_not_there_is_refused(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,14 +54,6 @@ def test_an_evaluation(trained: Run) -> None:
     assert printed("evaluate", str(trained.folder), "--json") == evaluation.to_json() + "\n"
 
 
-def test_groups_and_a_comparison(trained: Run) -> None:
-    groups = complete(corank.evaluate(trained.folder, by="tab"))["stages"]
-    assert groups["group"].n_unique() > 1
-    comparison = corank.compare(trained.folder, trained.folder, "valid")
-    differences = complete(comparison)["differences"]
-    assert set(differences["difference"]) == {0.0} and "cascade" in set(differences["stage"])
-
-
 def test_a_training_has_its_history(world: Path, trained: Run) -> None:
     training = corank.train(str(world / "config.yaml"), folder=str(trained.folder), resume=True)
     assert training.run.folder == trained.folder and training.metrics == training.history[training.epoch - 1]
@@ -84,10 +76,3 @@ def test_a_check_has_tables_and_advice(world: Path) -> None:
 def test_a_logged_request_is_what_the_command_prints(trained: Run) -> None:
     logged = corank.request(trained.folder, 3, "valid")
     assert logged == json.loads(printed("request", str(trained.folder), "--number", "3", "--split", "valid"))
-
-
-@pytest.mark.thorough
-def test_a_report_shows_itself(trained: Run, tmp_path: Path) -> None:
-    page = corank.report(str(trained.folder), str(tmp_path / "report.html"))
-    assert (tmp_path / "report.html").read_text(encoding="utf-8") == page.html
-    assert page._repr_html_().startswith('<iframe srcdoc="&lt;!')

@@ -214,13 +214,9 @@ def test_what_is_there_is_not_taken_for_something_else(remote: RemoteWorld) -> N
     [
         ["train", "s3://shop/config.yaml"],
         ["study", "config.yaml", "--out", "s3://shop/study"],
-        ["simulate", "s3://shop/world"],
-        ["rank", "bundle", "s3://shop/request.json"],
         ["export", "run", "bundle", "--sign", "s3://shop/key.pem"],
         ["serve", "bundle", "--log", "s3://shop/log"],
-        ["serve", "bundle", "--cache", "s3://shop/cache"],
         ["replay", "s3://shop/served", "bundle"],
-        ["import", "kuairand", "s3://shop/files", "out"],
         ["token", "ann", "--tokens", "s3://shop/tokens", "--scope", "read"],
     ],
     ids=lambda arguments: " ".join(arguments[:1]),

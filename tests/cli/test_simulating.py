@@ -47,10 +47,6 @@ def test_options_that_a_world_lacks_are_named(plugin: str, capsys: pytest.Captur
     known = "which has --seed, --requests, --items; leave it out"
     for options in (
         ["--users", 5],
-        ["--candidates", 3],
-        ["--auction"],
-        ["--random", 0.1],
-        ["--days", 5],
         ["--drift"],
     ):
         code, _, err = run_corank(capsys, "--plugin", plugin, "simulate", "a", "--preset", "coins", *options)

@@ -34,7 +34,6 @@ SETTINGS: dict[str, Any] = {
     "store": "lmdb:store",
     "users": "users.parquet",
 }
-DAY = 86_400_000
 DAYS = ["2026-03-07", "2026-03-08", "2026-03-09", "2026-03-10"]
 
 
@@ -173,10 +172,6 @@ def test_each_period_goes_on_from_the_one_before_and_a_second_call_changes_nothi
     assert result.tables["periods"]["decision"].to_list() == ["live"] * 3
 
 
-def flip_clicks(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.with_columns((1 - pl.col("is_click")).cast(rows["is_click"].dtype).alias("is_click"))
-
-
 def lose_half(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.filter(pl.col("request_id").hash(0) % 2 == 0)
 
@@ -193,12 +188,10 @@ def name_another_level(rows: pl.DataFrame) -> pl.DataFrame:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (flip_clicks, "label"),
-        (lose_half, "rows"),
         (lose_a_feature, "device"),
         (name_another_level, "'reranked'"),
     ],
-    ids=["flipped labels", "half its rows lost", "a feature all missing", "an unknown level"],
+    ids=["a feature all missing", "an unknown level"],
 )
 def test_a_bad_day_is_refused_before_training_and_serving_goes_on(
     world: Path, change: Callable[[pl.DataFrame], pl.DataFrame], reason: str
@@ -210,29 +203,6 @@ def test_a_bad_day_is_refused_before_training_and_serving_goes_on(
     assert refused is not None and refused.decision == "refused by validation"
     assert any(reason in line for line in refused.reasons)
     assert live_version(world) == before and not (world / "daily" / "periods" / DAYS[1] / "run").exists()
-
-
-@pytest.mark.thorough
-@pytest.mark.slow
-def test_a_collapsed_calibration_is_refused_by_the_gate(world: Path) -> None:
-    """Until the last two hours, which compare, nine clicks of ten are lost, where it trains and calibrates."""
-    lost = (pl.col("time").dt.hour() < 22) & (pl.col("request_id").hash(0) % 10 > 0)
-    clicks = pl.when(lost).then(0).otherwise(pl.col("is_click"))
-    deliver(
-        world, DAYS[1], lambda rows: rows.with_columns(clicks.cast(rows["is_click"].dtype).alias("is_click"))
-    )
-    before = live_version(world)
-    write_settings(world, gate=["rank.exposed.click.pcoc_calibrated in [0.5, 2]"])
-    with served(world):
-        refused = corank.daily(world / "daily.yaml", accept=[DAYS[1]]).refused
-    assert refused is not None and refused.decision == "refused by the gate"
-    assert refused.reasons[0].startswith("rank.exposed.click.pcoc_calibrated in [0.5, 2]: 0.")
-    assert live_version(world) == before
-    write_settings(world, gate=["rank.exposed.click.pcoc >= 0"])
-    earlier = world / "daily" / "periods" / DAYS[1] / "run" / "earlier"
-    earlier.touch()
-    assert corank.daily(world / "daily.yaml", retry=[DAYS[1]], accept=[DAYS[1]]).refused is None
-    assert not earlier.exists(), "it was tried again from its tables on"
 
 
 @pytest.mark.thorough

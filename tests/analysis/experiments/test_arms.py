@@ -73,13 +73,6 @@ def test_a_loss_of_all_stages_cannot_alternate(config: Config) -> None:
     assert "as written" in named(arms)
 
 
-def test_a_rate_is_a_factor_on_every_learning_rate(config: Config) -> None:
-    arm = Arm("as written", config)
-    train = arm.at(2.0, 3).train
-    assert (train.table.lr, train.stages["prerank"].lr, train.stages["rank"].lr) == (0.1, 0.002, 0.002)
-    assert train.seed == config.train.seed + 3
-
-
 def test_identity_is_of_all_but_the_name(config: Config) -> None:
     renamed = config.model_copy(update={"name": "other"})
     assert identity(renamed) == identity(config)

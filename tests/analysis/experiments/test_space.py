@@ -38,19 +38,9 @@ def test_arms_are_the_product_and_the_config_as_written() -> None:
     [
         ([], "none given; write --grid KEY=VALUE,VALUE"),
         (["train.rank.lr"], r"--grid train.rank.lr: expected a.b=value,value"),
-        (["train.rank.lr="], "no values"),
-        (["train.rank.lr=0.1,0.1"], "0.1 is given twice"),
-        (["train.rank.lr=0.1", "train.rank.lr=0.2"], "given twice; write all its values in one"),
-        (["train.rank.lr=[0.1"], "are no YAML values with commas between them"),
         (["train.rnk.lr=0.1"], r"--grid train.rnk.lr=0.1: .*unknown key 'rnk'; did you mean 'rank'"),
-        (["stages.7.dropout=0.1"], "--grid stages.7.dropout=0.1: .*no such place"),
-        (["stages.1.dropout=2"], "--grid stages.1.dropout=2: .*stages.1.dropout.*received 2"),
-        (["name=one,other"], "changes nothing that is trained; a search cannot compare"),
         (["train.seed=1,2"], "seeds are those of --seeds"),
-        (["stages.1.deadline_ms=5"], "changes the online funnel alone"),
         (["data.log=other.parquet"], "changes the rows that arms are compared on"),
-        (["stages.1.dropout=0.0"], "all 1 arms are the config as written"),
-        (["train.seed_=1"], "unknown key 'seed_'"),
         ([f"train.requests={','.join(map(str, range(1, 300)))}"], "299 arms, more than 200"),
     ],
 )
@@ -72,10 +62,8 @@ def space_of(config: Config, *texts: str, file: Path | None = None) -> Space:
     ("text", "expected"),
     [
         ("0.001..0.1 log", Range(0.001, 0.1, log=True)),
-        (".5..1", Range(0.5, 1)),
         ("1e-4..1e-2", Range(1e-4, 1e-2)),
         ("2..8", Range(2, 8, whole=True)),
-        ("1,2", Range(choices=(1, 2))),
         ("[8],[16, 8]", Range(choices=([8], [16, 8]))),
         ("relu,gelu", Range(choices=("relu", "gelu"))),
     ],
@@ -125,10 +113,7 @@ def test_a_file_and_options(config: Config, tmp_path: Path) -> None:
     [
         ("train.rank.lr", "expected KEY=RANGE"),
         ("train.rnk.lr=0.1..0.2", "unknown key 'rnk'"),
-        ("stages.9.dropout=0.1..0.2", "no such place"),
-        ("stages.1.dropout=0.1..2", "stages.1.dropout"),
         ("train.seed=1..5", "seeds are those"),
-        ("packed=a,b", "changes nothing that is trained"),
     ],
 )
 def test_what_cannot_be_searched(config: Config, text: str, message: str) -> None:

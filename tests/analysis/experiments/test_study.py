@@ -56,14 +56,6 @@ def test_the_document(studied: tuple[Path, dict[str, Any]]) -> None:
             assert figure["value"] == pytest.approx(sum(figure["seeds"]) / 2)
 
 
-def test_the_ranker_agrees_with_itself(studied: tuple[Path, dict[str, Any]]) -> None:
-    _, document = studied
-    question, arms = document["questions"]["7"], document["arms"]["as written"]["figures"]
-    assert question["figures"]["agree_recall"] == 1
-    for name in ("auc", "gauc", "candidates_auc"):
-        assert question["figures"][f"first_{name}"] == pytest.approx(arms[f"last_{name}"]["value"])
-
-
 def test_a_verdict_rests_on_enough_requests(
     config: Path, studied: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -138,10 +130,7 @@ def test_other_data_are_trained_anew(config: Path, tmp_path: Path) -> None:
             "the first with item vectors, such as `model: towers`",
         ),
         ({"questions": (10,)}, r"questions: expected some of 1 to 9; received \[10\]"),
-        ({"questions": ()}, "received none"),
-        ({"seeds": 0}, "seeds: must be 1 or more"),
         ({"rates": (0.0,)}, "rates: must be factors above 0"),
-        ({"rates": (1.0, 1.0)}, "rates: each once"),
     ],
 )
 def test_what_cannot_be_studied(config: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:

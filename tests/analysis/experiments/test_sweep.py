@@ -48,19 +48,6 @@ def test_the_document(swept: tuple[Path, dict[str, Any]]) -> None:
     assert document["chosen"] == next(iter(document["arms"]))
 
 
-def test_a_verdict_rests_on_enough_requests(
-    swept: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
-) -> None:
-    requests = {arm["figures"]["rank.click.auc"]["requests"] for arm in swept[1]["arms"].values()}
-    assert len(requests) == 1 and f", on {requests.pop()} requests of 'valid'" in swept[1]["verdict"]
-    few = ["name=few", "data.split={valid: 2026-03-09, test: 2026-03-10}"]
-    with pytest.raises(
-        DataError, match=r"joint_click_recall: rests on .* requests of the split 'valid', and"
-    ):
-        corank.sweep(config, GRID, tmp_path / "few", metric="joint_click_recall", overrides=few)
-    assert not config.with_name("few.sweep.yaml").exists()
-
-
 def test_differences_are_paired_by_seed(swept: tuple[Path, dict[str, Any]]) -> None:
     _, document = swept
     arms, chosen = document["arms"], document["chosen"]
