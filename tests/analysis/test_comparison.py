@@ -1,7 +1,6 @@
 """`corank compare`: paired differences of two runs on the same candidates."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,6 @@ from numpy.typing import NDArray
 import corank
 from corank.analysis.bundle_comparison import require_same_log
 from corank.analysis.comparison import Margins, compare_measures
-from corank.analysis.comparison_page import (
-    Names,
-    compared_parts,
-    comparison_page,
-    format_bounds,
-)
 from corank.bundle.manifest import load_manifest
 from corank.core.errors import DataError
 from corank.core.types import Doubles
@@ -29,7 +22,6 @@ from corank.metrics.point import auc, logloss, pcoc
 from corank.training.run import Run
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
-from tests.support.html import Read
 from tests.support.shared import derived, finished_bundle, finished_run, simulated_world
 from tests.support.simulated_runs import trained_run
 
@@ -110,32 +102,6 @@ def test_a_verdict_needs_an_interval_beyond_the_margin() -> None:
     ]
     assert [one["not_worse"] for one in by_margin.values()] == [False, False, True]
     assert compare_measures("exposed", sharp, dull, Margins())["auc"]["verdict"] == "better"
-
-
-def test_a_page_names_both_runs_and_begins_with_a_summary(runs: tuple[Run, Run]) -> None:
-    document = corank.compare(runs[0].folder, runs[1].folder).document
-    a, b = Names.of(document)
-    page = comparison_page(document)
-    assert a != b and f"<h1>{a} against {b}</h1>" in page
-    titles = re.findall("<h2>(.*?)</h2>", page)
-    assert titles[:3] == ["Summary", "What is compared", "How to read it"]
-    assert titles[3:] == [part.title for part in compared_parts(document)]
-    parts = dict(zip(titles, page.split("<h2>")[1:], strict=True))
-    assert document["changes"] == {"train.seed": {"a": 0, "b": 7}}
-    assert (
-        ">train.seed</td><td" in parts["What is compared"]
-        and str(runs[1].folder) in parts["What is compared"]
-    )
-    for title in ("Summary", *titles[3:]):
-        assert f">a: {a}</th>" in parts[title] and f">b: {b}</th>" in parts[title]
-    said = Read(parts["Summary"].partition("<div")[0].partition("</h2>")[2]).text
-    assert "another seed alone may move figures by more" in said
-    for part in compared_parts(document):
-        for name, one in part.metrics.items():
-            if name == "auc" and part.population == "exposed":
-                amount = f"{one['difference']:+.4f} [{format_bounds(one)}]"
-                assert f"{name} ({part.title})" in said
-                assert (amount in said) == (one["verdict"] != "no difference shown")
 
 
 def test_the_command_prints_a_table_and_writes_a_page(

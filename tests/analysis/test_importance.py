@@ -13,7 +13,6 @@ from corank.analysis.importance import _readers, _shuffled, measure_importance
 from corank.batches.build import EncodedBatch, build_batch, replace_rows
 from corank.batches.reader import Reader
 from corank.core.errors import DataError
-from corank.core.ragged import Ragged, Rows
 from corank.features.schema import PLACEMENTS
 from corank.training.run import Run
 from tests.support.cases import Case
@@ -117,54 +116,11 @@ def test_a_seed_has_its_figures(trained: Run) -> None:
 # How values are shuffled
 
 
-@pytest.fixture(scope="module")
-def encoded(case: Case) -> EncodedBatch:
-    return first_batch(case)
-
-
 def first_batch(case: Case) -> EncodedBatch:
     model = case.model
     shown = {len(case.packed.data.levels) - 1: None}
     reader = Reader(case.packed, "train", 512, shown, attended=model.attended, sees_ranks=model.sees_ranks)
     return next(reader.read_encoded(0))
-
-
-def column(rows: Rows, names: Any, feature: str) -> list[Any]:
-    """One value per row: a code, a number, or a list's codes with their weights."""
-    if feature in names.ids:
-        return list(rows.ids[:, names.ids.index(feature)].tolist())
-    if feature in names.numbers:
-        return list(rows.numbers[:, names.numbers.index(feature)].tolist())
-    if feature in names.vectors:
-        return [tuple(row) for row in rows.vectors[names.vectors.index(feature)].with_missing().tolist()]
-    return told(rows.lists[names.lists.index(feature)])
-
-
-def told(lists: Ragged) -> list[Any]:
-    rows = [lists.take(np.array([n])) for n in range(len(lists.length))]
-    return [(r.flat().tolist(), None if r.weight is None else r.flat_weight().tolist()) for r in rows]  # type: ignore[union-attr]
-
-
-def test_a_feature_is_dealt_out_whole_and_others_stay(case: Case, encoded: EncodedBatch) -> None:
-    schema, moved = case.packed.schema, 0
-    for feature in schema.inputs():
-        shuffled = _shuffled(encoded, schema, feature, np.random.default_rng(1))
-        for side, before, after in (
-            ("query", encoded.query, shuffled.query),
-            ("item", encoded.item, shuffled.item),
-            ("cross", encoded.cross, shuffled.cross),
-        ):
-            names = schema.row_features(side)  # type: ignore[arg-type]
-            for name in names:
-                old, new = column(before, names, name), column(after, names, name)
-                if name != feature:
-                    assert new == old, (feature, name)
-                elif side == "item":
-                    assert all(value in old for value in new)
-                else:
-                    assert sorted(new) == sorted(old), feature
-                moved += name == feature and new != old
-    assert moved > len(schema.inputs()) / 2
 
 
 @pytest.mark.parametrize("drawn", [DERIVED, DERIVED | {"matches": True}], ids=["derived", "matches"])

@@ -13,7 +13,7 @@ from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.run import Run
 from tests.support.cases import Case
-from tests.support.random_worlds import DERIVED, LISTED
+from tests.support.random_worlds import DERIVED
 from tests.support.shared import shared_case
 
 pytestmark = pytest.mark.slow
@@ -55,12 +55,3 @@ def test_a_time_for_every_quota(trained: Run, trained_bundle: Path) -> None:
     assert times.shape == (3,) and (times > 0).all()
     with pytest.raises(RequestError, match="no stage 'pre'"):
         cpu_ms(funnel, requests, "pre", [6])
-
-
-def test_lists_of_events_are_encoded_from_the_history(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "timed", lambda run: 0.0 if run is None else float(bool([run()])))
-    case = shared_case(LISTED)
-    latencies = feature_latencies(case.funnel, asked(case), case.config.stages)
-    lists = case.packed.schema.parallels()
-    assert lists and set(lists.values()) <= set(case.packed.schema.histories())
-    assert {latencies[name].encode for name in lists} == {1}

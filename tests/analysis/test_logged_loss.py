@@ -17,7 +17,7 @@ from corank.bundle.bundle import Bundle
 from corank.bundle.bundle_writer import write_bundle
 from corank.bundle.content import part_file, read_parts
 from corank.core.arrays import read_array, write_array
-from corank.core.errors import BundleError, ConfigError, DataError
+from corank.core.errors import BundleError, ConfigError
 from corank.core.settings import validate
 from corank.core.stored_matrix import Precision, StoredMatrix, scale_file
 from corank.serving.funnel.funnel import Funnel
@@ -111,17 +111,6 @@ def test_a_run_is_exported_at_a_precision_that_its_config_does_not_name(
         1,
         "error: --set train.epochs=3: only keys of `export` change after training; train again for others\n",
     )
-
-
-def test_numbers_that_half_cannot_hold_are_refused(tmp_path: Path) -> None:
-    run = with_export(precision={"prerank.vector": "fp16"})
-    packed = run.packed()
-    model, calibrators, _ = run.networks(packed)
-    tower: Any = model.network("prerank").item
-    for parameter in tower.parameters():
-        parameter.data *= 1000
-    with pytest.raises(DataError, match=r"prerank.vector: .* items have a number that fp16 cannot hold"):
-        export_bundle(tmp_path / "bundle", run.config, packed, model, calibrators)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])

@@ -63,16 +63,6 @@ def test_a_training_has_its_history(world: Path, trained: Run) -> None:
     assert "<svg" in training.plot()._repr_svg_() and "rank" in training._repr_html_()  # type: ignore[attr-defined]
 
 
-def test_a_check_has_tables_and_advice(world: Path) -> None:
-    check = corank.check(world / "config.yaml")
-    assert set(check.tables["features"]["feature"]) == set(check.config.features)
-    assert {len(table) > 0 for table in check.tables.values()} == {True}
-    view = check._repr_html_()
-    assert all(f"<summary>{name}</summary>" in view for name in check.tables)
-    assert check.advice and view.count("<li>") == len(check.advice)
-    assert json.loads(check.to_json()) == json.loads(printed("check", str(world / "config.yaml"), "--json"))
-
-
 def test_a_logged_request_is_what_the_command_prints(trained: Run) -> None:
     logged = corank.request(trained.folder, 3, "valid")
     assert logged == json.loads(printed("request", str(trained.folder), "--number", "3", "--split", "valid"))

@@ -159,6 +159,22 @@ def test_json_is_one_document(trained: Run, bundle: Path, tmp_path: Path, comman
     assert len(answer["items"]) == 6 and answer["model_version"]
 
 
+def test_tables_are_what_the_json_says(trained: Run, bundle: Path, tmp_path: Path, command: Corank) -> None:
+    evaluation = document(command("evaluate", trained.folder, "--json"))
+    shown = command("evaluate", trained.folder)
+    assert shown.code == 0
+    for stage in ("prerank", "rank"):
+        assert f"{evaluation['stages'][stage]['exposed']['click']['auc']:.4f}" in shown.out
+    assert f"{evaluation['cascade']['kendall_tau']:.4f}" in shown.out
+    request = tmp_path / "request.json"
+    request.write_text(command("request", trained.folder).out, encoding="utf-8")
+    answer = document(command("rank", bundle, request, "--json"))
+    shown = command("rank", bundle, request)
+    assert f"model {answer['model_version']}  items 1" in shown.out
+    assert f"{answer['items'][0]['score']:.5f}" in shown.out
+    assert "prerank cut 12 of 30" in shown.out and "rank cut 12 of 18" in shown.out
+
+
 @pytest.mark.slow
 def test_the_installed_program(tmp_path: Path) -> None:
     """In a separate process: progress and errors on stderr alone, paths as passed."""

@@ -50,16 +50,3 @@ def test_the_newest_period_comes_first_with_each_condition_and_whether_it_was_me
         (f"{PCOC} in [0.5, 2.0]", "1.0000", "good", "met"),
     ]
     assert ">hour<" in document and ">same<" not in document, "what did not drift is not drawn"
-
-
-def test_a_condition_on_a_figure_that_is_not_defined_any_more_is_shown_as_not_met(tmp_path: Path) -> None:
-    newest = RECORDS[2].model_copy(update={"candidate": {PCOC: 1.0}})
-    write_page(
-        tmp_path, [*RECORDS[:2], newest], [*GATE, Condition.parse("rank.exposed.click.renamed >= 0.5")]
-    )
-    document = (tmp_path / "index.html").read_text(encoding="utf-8")
-    row = (
-        r"&gt;= live - 0\.03</td><td>-</td><td>0\.6001<small>live</small></td><td><span class=\"bad\">not met"
-    )
-    assert re.search(row, document)
-    assert "renamed &gt;=" not in document.partition("</section>")[0], "the gate did not have it then"

@@ -75,15 +75,6 @@ def test_the_chosen_quota_is_in_the_config(
     assert same(trained_run(Path(document["config_file"]), tmp_path / "run"), Run.open(out / "run"))
 
 
-def test_a_lower_budget_takes_a_faster_funnel_of_the_same_trials(
-    tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
-) -> None:
-    out = shutil.copytree(tuned[0], tmp_path / "lower")
-    bound = tuned[1]["budget"]["frontier"][0]["us"]["high"]
-    document = corank.tune(config, 3, budget_us=bound, out=out).document
-    assert document["trials"][document["best"] - 1]["us"]["high"] <= bound
-
-
 def test_what_does_not_fit_is_told_with_the_cheapest(
     tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
 ) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from corank.analysis.experiments.space import (
-    Range,
     Space,
     build_grid,
     check_space,
@@ -56,20 +55,6 @@ def config() -> Config:
 
 def space_of(config: Config, *texts: str, file: Path | None = None) -> Space:
     return Space.of(config, EXAMPLES, read_space(config, texts, file))
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("0.001..0.1 log", Range(0.001, 0.1, log=True)),
-        ("1e-4..1e-2", Range(1e-4, 1e-2)),
-        ("2..8", Range(2, 8, whole=True)),
-        ("[8],[16, 8]", Range(choices=([8], [16, 8]))),
-        ("relu,gelu", Range(choices=("relu", "gelu"))),
-    ],
-)
-def test_ranges(text: str, expected: Range) -> None:
-    assert Range.parse(text, "") == expected
 
 
 def test_the_default_space_has_an_effect_and_holds_the_config_as_written(config: Config) -> None:
