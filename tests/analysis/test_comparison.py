@@ -1,8 +1,6 @@
 """`corank compare`: paired differences of two runs on the same candidates."""
 
 import json
-import re
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +12,6 @@ from numpy.typing import NDArray
 import corank
 from corank.analysis.bundle_comparison import require_same_log
 from corank.analysis.comparison import Margins, compare_measures
-from corank.analysis.comparison_page import (
-    Names,
-    compared_parts,
-    comparison_page,
-    format_bounds,
-    split_by_reach,
-)
 from corank.bundle.manifest import load_manifest
 from corank.core.errors import DataError
 from corank.core.types import Doubles
@@ -29,11 +20,8 @@ from corank.metrics.intervals import interval
 from corank.metrics.measure import Keys
 from corank.metrics.point import auc, logloss, pcoc
 from corank.training.run import Run
-from tests.support.axe import violations
-from tests.support.browser import chromium
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
-from tests.support.html import Read
 from tests.support.shared import derived, finished_bundle, finished_run, simulated_world
 from tests.support.simulated_runs import trained_run
 
@@ -116,94 +104,6 @@ def test_a_verdict_needs_an_interval_beyond_the_margin() -> None:
     assert compare_measures("exposed", sharp, dull, Margins())["auc"]["verdict"] == "better"
 
 
-def test_a_page_names_both_runs_and_begins_with_a_summary(runs: tuple[Run, Run]) -> None:
-    document = corank.compare(runs[0].folder, runs[1].folder).document
-    a, b = Names.of(document)
-    page = comparison_page(document)
-    assert a != b and f"<h1>{a} against {b}</h1>" in page
-    titles = re.findall("<h2>(.*?)</h2>", page)
-    assert titles[:3] == ["Summary", "What is compared", "How to read it"]
-    assert titles[3:] == [part.title for part in compared_parts(document)]
-    parts = dict(zip(titles, page.split("<h2>")[1:], strict=True))
-    assert document["changes"] == {"train.seed": {"a": 0, "b": 7}}
-    assert (
-        ">train.seed</td><td" in parts["What is compared"]
-        and str(runs[1].folder) in parts["What is compared"]
-    )
-    for title in ("Summary", *titles[3:]):
-        assert f">a: {a}</th>" in parts[title] and f">b: {b}</th>" in parts[title]
-    said = Read(parts["Summary"].partition("<div")[0].partition("</h2>")[2]).text
-    assert "another seed alone may move figures by more" in said
-    for part in compared_parts(document):
-        for name, one in part.metrics.items():
-            if name == "auc" and part.population == "exposed":
-                amount = f"{one['difference']:+.4f} [{format_bounds(one)}]"
-                assert f"{name} ({part.title})" in said
-                assert (amount in said) == (one["verdict"] != "no difference shown")
-
-
-SHOWN = {
-    "better": '<span class="good">better</span>',
-    "worse": '<span class="bad">worse</span>',
-    "no difference shown": "no difference beyond noise",
-}
-DIRECTIONS = {"auc": "higher", "logloss": "lower", "pcoc": "near 1", "ece": "lower", "ndcg@5": "higher"}
-
-
-def test_each_row_of_a_page_says_which_way_is_better_and_what_was_found_in_words_and_colour(
-    runs: tuple[Run, Run],
-) -> None:
-    document = corank.compare(runs[0].folder, runs[1].folder).document
-    metrics = document["stages"]["rank"]["exposed"]["click"]
-    for (name, better), verdict in zip(DIRECTIONS.items(), cycle(SHOWN), strict=False):
-        metrics[name] = metrics[name] | {"verdict": verdict}
-        section = (
-            comparison_page(document).partition("<h2>rank: click, exposed</h2>")[2].partition("</section>")[0]
-        )
-        (row,) = re.findall(rf"<tr><td>{name}</td>.*</tr>", section)
-        cells = re.findall(r"<td[^>]*>(.*?)</td>", row)
-        assert cells[4:] == [better, SHOWN[verdict]]
-        label = name if verdict == "no difference shown" else f"{name}, {verdict}"
-        assert f">{label}<" in section, "the plot says it in words, too"
-    asked = corank.compare(runs[0].folder, runs[1].folder, margin=0.9).document
-    page = comparison_page(asked)
-    assert (
-        "no difference beyond the margin" in page and "beyond noise" not in page.partition("How to read")[0]
-    )
-    assert ">not worse</th>" in page and ">not worse</th>" not in comparison_page(document)
-
-
-def test_two_sides_are_named_by_what_differs_in_their_paths() -> None:
-    paths = {
-        ("runs/new", "runs/old"): ("new", "old"),
-        ("daily/2026-03-06/run", "daily/2026-03-07/run/"): ("2026-03-06/run", "2026-03-07/run"),
-        ("s3://shop/a/run", "run"): ("a/run", "run"),
-        ("run", "run"): ("run", "run"),
-    }
-    for (a, b), names in paths.items():
-        assert Names.of({"a": a, "b": b}) == names
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("width", [1280, 400])
-def test_a_page_is_no_wider_than_its_window(runs: tuple[Run, Run], tmp_path: Path, width: int) -> None:
-    """On a desktop no table is wider than its box of at most 1,000 pixels; on a phone it scrolls within the box."""
-    page = tmp_path / "page.html"
-    page.write_text(
-        comparison_page(corank.compare(runs[0].folder, runs[1].folder).document), encoding="utf-8"
-    )
-    with chromium(tmp_path / "profile", width) as window:
-        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-        window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        window.get(page.as_uri())
-        assert window.execute_script("return document.documentElement.scrollWidth") <= width
-        script = "return [...document.querySelectorAll('table')].map((one) => one.parentElement)"
-        boxes = window.execute_script(f"{script}.map((box) => [box.scrollWidth, box.clientWidth])")
-        assert len(boxes) > 4 and all(box <= min(1000, width) for _, box in boxes)
-        assert width < 500 or all(table <= box for table, box in boxes)
-        assert violations(window) == []
-
-
 def test_the_command_prints_a_table_and_writes_a_page(
     runs: tuple[Run, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -213,15 +113,6 @@ def test_the_command_prints_a_table_and_writes_a_page(
     assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     _, text, _ = run_corank(capsys, "compare", runs[0].folder, runs[1].folder, "--json")
     assert json.loads(text)["a"] == str(runs[0].folder)
-
-
-def test_wide_differences_get_an_axis_of_their_own() -> None:
-    def one(low: float | None, high: float | None) -> dict[str, float | None]:
-        return {"difference": ((low or 0) + (high or 0)) / 2, "low": low, "high": high}
-
-    differences = {"pcoc": one(-0.4, 0.1), "auc": one(-0.001, 0.004), "same": one(0, 0), "ece": one(-0.03, 0)}
-    assert [list(axis) for axis in split_by_reach(differences)] == [["auc", "same", "ece"], ["pcoc"]]
-    assert [list(axis) for axis in split_by_reach({"one": one(None, None)})] == [["one"]]
 
 
 def metric_names(document: dict[str, Any]) -> set[tuple[str, ...]]:

@@ -2,47 +2,9 @@
 
 from pathlib import Path
 
-import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from corank.analysis.evaluated_run import EvaluatedRun, evaluate_run
-from corank.analysis.report_figures import quota_recalls, scalars
-from corank.training.run import Run
-
-
-@pytest.fixture(scope="module")
-def two_stages(trained: Run) -> EvaluatedRun:
-    return evaluate_run(trained, "test")
-
-
-def test_recall_by_quota_is_the_evaluations(two_stages: EvaluatedRun) -> None:
-    curves, random = quota_recalls(two_stages, [6, 18])
-    cascade, bounds = two_stages.document["cascade"], two_stages.document["interval"]["cascade"]
-    metrics = {
-        "rank's top 6": "agree_recall@6@18",
-        "true top 6": "truth_recall@6@18",
-        "clicks": "click_recall@18",
-    }
-    assert list(curves) == list(metrics)
-    for name, metric in metrics.items():
-        curve = curves[name]
-        assert curve.low is not None and curve.high is not None
-        assert curve.y[1] == pytest.approx(cascade[metric])
-        assert (curve.low[1], curve.high[1]) == pytest.approx(tuple(bounds[metric]))
-        assert curve.y[0] < curve.y[1]
-    assert random.y == pytest.approx([6 / 30, 18 / 30])
-
-
-def test_scalars_are_read_as_logged(tmp_path: Path) -> None:
-    assert scalars(tmp_path / "none") == scalars(tmp_path) == {}
-    with SummaryWriter(str(tmp_path)) as board:
-        for step, value in enumerate([0.5, float("nan"), 0.25]):
-            board.add_scalar("loss/a", value, step)
-        board.add_scalar("valid/b", float("nan"), 0)
-    curves = scalars(tmp_path)
-    assert list(curves) == ["loss/a"]
-    assert curves["loss/a"].x.tolist() == [0, 2]
-    assert curves["loss/a"].y.tolist() == [0.5, 0.25]
+from corank.analysis.report_figures import scalars
 
 
 def test_a_resumed_run_has_its_steps_once(tmp_path: Path) -> None:

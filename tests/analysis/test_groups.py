@@ -52,22 +52,6 @@ def test_days_are_in_order_and_add_up(run: Run) -> None:
     assert by_day["groups"][0]["interval"]["stages"]["rank"]["exposed"]["click"]["auc"] is not None
 
 
-def test_a_feature_of_items_splits_requests(run: Run) -> None:
-    document = corank.evaluate(run.folder, by="category", bootstrap=False)
-    assert not document["whole_requests"]
-    assert all(group["cascade"] is None for group in document["groups"])
-    whole = corank.evaluate(run.folder, bootstrap=False)
-    assert sum(group["candidates"] for group in document["groups"]) == whole["candidates"]
-
-
-def test_a_column_of_the_log_that_is_no_feature(run: Run) -> None:
-    document = corank.evaluate(run.folder, by="level", bootstrap=False)
-    assert {group["name"] for group in document["groups"]} == {"retrieved", "preranked", "ranked", "exposed"}
-    exposed = next(group for group in document["groups"] if group["name"] == "exposed")
-    whole = corank.evaluate(run.folder, bootstrap=False)
-    assert exposed["stages"]["rank"]["exposed"] == whole["stages"]["rank"]["exposed"]
-
-
 def test_what_cannot_be_grouped_by_is_refused(run: Run) -> None:
     with pytest.raises(DataError, match=r"--by: unknown feature or column 'tabb'; did you mean 'tab'\?"):
         corank.evaluate(run.folder, by="tabb")

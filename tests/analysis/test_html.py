@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib import rcParams
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
@@ -22,7 +21,7 @@ from corank.analysis.html import (
     verdict,
     write_drawings,
 )
-from corank.analysis.plots import BAD, COLOURS, GOOD
+from corank.analysis.plots import COLOURS
 from corank.core.errors import CorankError
 from tests.support.axe import violations
 from tests.support.browser import chromium
@@ -34,14 +33,6 @@ def draw(figure: Figure) -> None:
     axes.plot([1, 2], [3, 4], label="a $ b_1$ <i>")
     axes.pcolormesh(np.eye(2), rasterized=True)
     axes.legend()
-
-
-def test_a_foreign_address_is_seen() -> None:
-    """The tests of pages rely on this."""
-    parsed = Read(
-        '<img src="https://a.org/b"></img><p style="fill: url(#c)">x</p><style>p { a: url(//d) }</style>'
-    )
-    assert parsed.foreign == ["https://a.org/b", "//d"]
 
 
 def test_a_page_is_one_document_that_fetches_nothing() -> None:
@@ -61,25 +52,6 @@ def test_text_is_text(words: str) -> None:
     assert parsed.text.count(words) >= 11
     assert set(parsed.tags) <= set(Read(page("", "", section("", *parts[:0], text(""), heading(""),
                                   table(["a"], [[("", "")]]), folded("", "")))).tags)  # fmt: skip
-
-
-def test_a_verdict_has_the_colour_of_its_sign_and_its_words_are_text() -> None:
-    cells = [verdict("<up>", 1), verdict("down", -1), verdict("<same>", 0)]
-    rendered = table(["", "b", "c"], [cells])
-    assert '<td><span class="good">&lt;up&gt;</span></td>' in rendered
-    assert '<td><span class="bad">down</span></td><td>&lt;same&gt;</td>' in rendered
-    style = page("", "").partition("<style>")[2].partition("</style>")[0]
-    assert all(
-        rule in style for rule in (".good", ".bad", f"--good: light-dark({GOOD}", f"--bad: light-dark({BAD}")
-    )
-
-
-def test_a_plot_takes_names_as_they_are_and_says_its_caption() -> None:
-    drawn = plot(draw, 'a "caption" & <b>')
-    parsed = Read(drawn)
-    assert "a $ b_1$ <i>" in parsed.text
-    assert 'aria-label="a &quot;caption&quot; &amp; &lt;b&gt;"' in drawn
-    assert "<metadata" not in drawn and "b" not in parsed.tags
 
 
 def test_figures_are_written_by_the_name_of_their_section(tmp_path: Path) -> None:
@@ -102,12 +74,6 @@ def test_figures_are_written_by_the_name_of_their_section(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("x")
     with pytest.raises(CorankError, match=r"file/one\.svg: cannot be written.*--figures"):
         write_drawings(document, tmp_path / "file")
-
-
-def test_the_same_drawing_is_the_same_markup_and_no_state_is_left() -> None:
-    before = dict(rcParams)
-    assert plot(draw, "caption") == plot(draw, "caption")
-    assert dict(rcParams) == before
 
 
 @pytest.mark.browser

@@ -1,7 +1,5 @@
 """Permutation importance of features, and its document."""
 
-import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +10,9 @@ import torch
 import corank
 from corank.analysis import importance as explaining
 from corank.analysis.importance import _readers, _shuffled, measure_importance
-from corank.analysis.latency import FeatureLatency
 from corank.batches.build import EncodedBatch, build_batch, replace_rows
 from corank.batches.reader import Reader
 from corank.core.errors import DataError
-from corank.core.ragged import Ragged, Rows
 from corank.features.schema import PLACEMENTS
 from corank.training.run import Run
 from tests.support.cases import Case
@@ -45,30 +41,7 @@ def document(trained: Run) -> dict[str, Any]:
     return explanation
 
 
-def leaves(found: Any) -> list[Any]:
-    parts = found.values() if isinstance(found, dict) else found if isinstance(found, list) else None
-    return [found] if parts is None else [leaf for part in parts for leaf in leaves(part)]
-
-
 # The document
-
-
-def test_every_feature_has_its_worth_by_stage_and_its_price(trained: Run, document: dict[str, Any]) -> None:
-    assert list(document) == ["split", "candidates", "stages", "features"]
-    shards = trained.packed().splits["valid"]
-    shown = sum(int((shard.level == 3).sum()) for shard in shards)
-    assert (document["split"], document["candidates"]) == ("valid", shown)
-    assert list(document["features"]) == list(trained.config.features)
-    for name, importance in document["features"].items():
-        feature = trained.config.features[name]
-        assert (importance["side"], importance["kind"]) == (trained.config.declared.side(name), feature.kind)
-        assert list(importance["stages"]) == ["prerank", "rank"]
-        for metrics in importance["stages"].values():
-            assert list(metrics) == ["auc", "gauc"]
-            assert [list(parts) for parts in metrics.values()] == [["value", "interval"]] * 2
-            low, high = metrics["auc"]["interval"]
-            assert low <= metrics["auc"]["value"] <= high
-    assert all(math.isfinite(leaf) for leaf in leaves(document["features"]) if isinstance(leaf, float))
 
 
 def test_figures_with_all_features_are_those_of_the_evaluation(
@@ -80,37 +53,6 @@ def test_figures_with_all_features_are_those_of_the_evaluation(
         assert figures == {"label": "click"} | {
             metric: pytest.approx(exposed[metric], abs=1e-9) for metric in ("auc", "gauc")
         }
-
-
-def test_the_items_vectors_are_paid_ahead(trained: Run, document: dict[str, Any]) -> None:
-    schema = trained.config.declared
-    for name, importance in document["features"].items():
-        cost = importance["microseconds"]
-        assert list(cost) == ["encode", "look_up", "network", "total"]
-        assert cost["total"] == pytest.approx(cost["encode"] + cost["look_up"] + cost["network"])
-        assert all(part >= 0 for part in cost.values()) and cost["network"] > 0
-        assert (cost["encode"] == 0) == (schema.placement(name) == "item")
-        assert (cost["look_up"] > 0) == (name in schema.embedded())
-
-
-def test_json_is_one_document_and_the_table_shows_it(
-    trained: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(
-        explaining, "_latencies", lambda run, *_: dict.fromkeys(run.config.features, FeatureLatency(1, 2, 4))
-    )
-    code, out, err = run_corank(capsys, "explain", trained.folder, "--split", "test", "--json")
-    explanation = json.loads(out)
-    assert (code, err, explanation["split"]) == (0, "", "test")
-    assert explanation["features"]["tab"]["microseconds"] == {
-        "encode": 1,
-        "look_up": 2,
-        "network": 4,
-        "total": 7,
-    }
-    code, out, err = run_corank(capsys, "explain", trained.folder)
-    assert (code, err) == (0, "") and out.startswith("valid: what AUC and GAUC lose without a feature")
-    assert sum(line.split()[-1:] == ["7"] for line in out.splitlines()) == len(trained.config.features)
 
 
 def test_a_split_that_is_not_there_is_refused(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,26 +113,7 @@ def test_a_seed_has_its_figures(trained: Run) -> None:
     assert other["features"] != first["features"]
 
 
-@pytest.mark.usefixtures("unpriced")
-def test_requests_are_judged_by_at_most_so_many(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(explaining, "REQUESTS", 20)
-    monkeypatch.setattr(explaining, "REPORT_EVERY", 2)
-    counts = [
-        measure_importance(trained, "valid", most, report=said.append)["candidates"]
-        for most in (20, 60, 20_000)
-    ]
-    shown = sum(int((shard.level == 3).sum()) for shard in trained.packed().splits["valid"])
-    assert counts[0] * 2 < counts[1] < counts[2] == shown
-    assert said[:2] == ["40 requests scored", "40 requests scored"]
-
-
 # How values are shuffled
-
-
-@pytest.fixture(scope="module")
-def encoded(case: Case) -> EncodedBatch:
-    return first_batch(case)
 
 
 def first_batch(case: Case) -> EncodedBatch:
@@ -198,65 +121,6 @@ def first_batch(case: Case) -> EncodedBatch:
     shown = {len(case.packed.data.levels) - 1: None}
     reader = Reader(case.packed, "train", 512, shown, attended=model.attended, sees_ranks=model.sees_ranks)
     return next(reader.read_encoded(0))
-
-
-def column(rows: Rows, names: Any, feature: str) -> list[Any]:
-    """One value per row: a code, a number, or a list's codes with their weights."""
-    if feature in names.ids:
-        return list(rows.ids[:, names.ids.index(feature)].tolist())
-    if feature in names.numbers:
-        return list(rows.numbers[:, names.numbers.index(feature)].tolist())
-    if feature in names.vectors:
-        return [tuple(row) for row in rows.vectors[names.vectors.index(feature)].with_missing().tolist()]
-    return told(rows.lists[names.lists.index(feature)])
-
-
-def told(lists: Ragged) -> list[Any]:
-    rows = [lists.take(np.array([n])) for n in range(len(lists.length))]
-    return [(r.flat().tolist(), None if r.weight is None else r.flat_weight().tolist()) for r in rows]  # type: ignore[union-attr]
-
-
-def test_a_feature_is_dealt_out_whole_and_others_stay(case: Case, encoded: EncodedBatch) -> None:
-    schema, moved = case.packed.schema, 0
-    for feature in schema.inputs():
-        shuffled = _shuffled(encoded, schema, feature, np.random.default_rng(1))
-        for side, before, after in (
-            ("query", encoded.query, shuffled.query),
-            ("item", encoded.item, shuffled.item),
-            ("cross", encoded.cross, shuffled.cross),
-        ):
-            names = schema.row_features(side)  # type: ignore[arg-type]
-            for name in names:
-                old, new = column(before, names, name), column(after, names, name)
-                if name != feature:
-                    assert new == old, (feature, name)
-                elif side == "item":
-                    assert all(value in old for value in new)
-                else:
-                    assert sorted(new) == sorted(old), feature
-                moved += name == feature and new != old
-    assert moved > len(schema.inputs()) / 2
-
-
-def test_attention_is_dealt_the_same_past_as_the_pool(case: Case, encoded: EncodedBatch) -> None:
-    schema, (attended,) = case.packed.schema, encoded.histories
-    history = schema.row_features("query").lists.index("history_0")
-    item_id = schema.row_features("item").ids.index("item_id")
-
-    def events(of: EncodedBatch) -> list[list[int]]:
-        past = of.histories[attended]
-        return [
-            past.items.ids[past.events.take(np.array([n])).flat(), item_id].tolist()
-            for n in range(len(of.query))
-        ]
-
-    def pooled(of: EncodedBatch) -> list[list[int]]:
-        return [codes for codes, _ in told(of.query.lists[history])]
-
-    shuffled = _shuffled(encoded, schema, "history_0", np.random.default_rng(1))
-    assert events(encoded) == pooled(encoded) != pooled(shuffled) == events(shuffled)
-    for other in ("history_1", "history_0_item_2", "user_0"):
-        assert events(_shuffled(encoded, schema, other, np.random.default_rng(1))) == events(encoded)
 
 
 @pytest.mark.parametrize("drawn", [DERIVED, DERIVED | {"matches": True}], ids=["derived", "matches"])

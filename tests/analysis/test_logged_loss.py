@@ -17,7 +17,7 @@ from corank.bundle.bundle import Bundle
 from corank.bundle.bundle_writer import write_bundle
 from corank.bundle.content import part_file, read_parts
 from corank.core.arrays import read_array, write_array
-from corank.core.errors import BundleError, ConfigError, DataError
+from corank.core.errors import BundleError, ConfigError
 from corank.core.settings import validate
 from corank.core.stored_matrix import Precision, StoredMatrix, scale_file
 from corank.serving.funnel.funnel import Funnel
@@ -113,17 +113,6 @@ def test_a_run_is_exported_at_a_precision_that_its_config_does_not_name(
     )
 
 
-def test_numbers_that_half_cannot_hold_are_refused(tmp_path: Path) -> None:
-    run = with_export(precision={"prerank.vector": "fp16"})
-    packed = run.packed()
-    model, calibrators, _ = run.networks(packed)
-    tower: Any = model.network("prerank").item
-    for parameter in tower.parameters():
-        parameter.data *= 1000
-    with pytest.raises(DataError, match=r"prerank.vector: .* items have a number that fp16 cannot hold"):
-        export_bundle(tmp_path / "bundle", run.config, packed, model, calibrators)
-
-
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_stores_upserts_and_refreshes_keep_the_precision(precision: Precision, tmp_path: Path) -> None:
     bundle = Bundle.open(stored(precision))
@@ -154,10 +143,7 @@ def test_stores_upserts_and_refreshes_keep_the_precision(precision: Precision, t
     ("change", "reason"),
     [
         ({"scale": np.nan}, "scales: expected numbers from 0 to 2.6"),
-        ({"scale": -1.0}, "scales: expected numbers from 0 to 2.6"),
-        ({"scale": 1e38}, "scales: expected numbers from 0 to 2.6"),
         ({"precision": {}}, "expected float32; found int8"),
-        ({"precision": {"vector": "fp16"}}, "expected float16; found int8"),
         ({"scales": 3}, "expected the shape"),
     ],
 )

@@ -1,12 +1,9 @@
 """The report of a run: what it shows, and its text where there is nothing to show."""
 
 import re
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 from numpy.typing import NDArray
 
@@ -23,19 +20,6 @@ pytestmark = pytest.mark.slow
 
 Sections = dict[str, str]
 """Title → markup."""
-
-TOWERS = "model: towers, query: [8, 4], item: [8, 4]"
-MLP = "model: mlp, hidden: [8]"
-RICH = (
-    "name=rich",
-    "data.truth=null",
-    "data.labels.a<b>&$c$={column: is_click}",
-    f"stages=[{{name: first, {TOWERS}, cuts: [retrieved], keep: 18}}, {{name: second, {TOWERS}, keep: 12}}, "
-    f"{{name: third, {MLP}, keep: 5, labels: [click, a<b>&$c$]}}]",
-    "losses=[{kind: click, stage: first}, {kind: click, stage: second}, {kind: click, stage: third}, "
-    "{kind: click, stage: third, label: a<b>&$c$}]",
-)
-ALONE = ("name=alone", f"stages=[{{name: rank, {MLP}, keep: 5}}]", "losses=[{kind: click, stage: rank}]")
 
 
 def read_report(run: Run, split: str = "test") -> tuple[str, Sections]:
@@ -57,22 +41,6 @@ def plots(sections: Sections) -> dict[str, int]:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The config of a world of 240 requests."""
     return make_world(tmp_path_factory.mktemp("small"), requests=240)
-
-
-@pytest.fixture(scope="module")
-def exposures(small: Path) -> Callable[..., Run]:
-    """A run of the small world's exposed rows, those of the test days cut down by a function."""
-
-    def run(name: str, cut: Callable[[pl.DataFrame], pl.DataFrame]) -> Run:
-        log = pl.read_parquet(small.parent / "log" / "*.parquet").filter(pl.col("level") == "exposed")
-        late = pl.col("time").dt.date() == log["time"].dt.date().max()
-        pl.concat([log.filter(~late), cut(log.filter(late))]).write_parquet(small.parent / f"{name}.parquet")
-        changes = (f"name={name}", f"data.log={name}.parquet", "data.level=null", "data.truth=null")
-        losses = "losses=[{kind: click, stage: prerank}, {kind: click, stage: rank}]"
-        cuts = ("stages.0.cuts=[]", "stages.1.cuts=[]")
-        return trained_run(small, small.parent / "runs" / name, *changes, *cuts, losses)
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -184,59 +152,6 @@ def test_two_runs_side_by_side(small: Path, tmp_path: Path) -> None:
     files = {file.name for file in (tmp_path / "slides").iterdir()}
     assert {"quota-curve-1.svg", "quota-curve-2.png", "training-1.svg", "cascade.png"} <= files
     assert len(files) == 2 * document.count("<svg ")
-
-
-@pytest.mark.thorough
-def test_three_stages_two_labels_and_no_truth(small: Path) -> None:
-    document, sections = read_report(trained_run(small, small.parent / "runs" / "rich", *RICH))
-    assert "<b>&$c$" not in document
-    assert "<h3>a&lt;b&gt;&amp;$c$</h3>" in sections["Calibration"]
-    assert plots(sections)["Calibration"] == 2
-    for name in ("first", "second"):
-        assert re.search(rf">rank by {name} \(keeps", sections["Ranks by stage"])
-    for name in ("first keeps 18", "second keeps 12"):
-        assert f">{name}<" in sections["Best candidate cut"] and f"{name}: " in sections["Best candidate cut"]
-    assert "random bucket" not in sections["Best candidate cut"]
-    assert "true top" not in sections["Quota curve"] and ">third's top 5<" in sections["Quota curve"]
-    assert "Undefined here: truth_recall@5@18" in sections["The cascade"]
-
-
-@pytest.mark.thorough
-def test_a_single_stage(small: Path) -> None:
-    run = trained_run(small, small.parent / "runs" / "alone", *ALONE)
-    _, sections = read_report(run)
-    assert "single stage" in sections["The cascade"]
-    for title in ("Quota curve", "Best candidate cut", "Ranks by stage"):
-        assert "it takes two stages" in sections[title]
-    assert plots(sections)["Calibration"] == plots(sections)["Scores by level"] == 1
-    assert plots(sections)["Training"] == 2
-    shutil.rmtree(run.folder / "events")
-    assert "holds no TensorBoard events" in read_report(run)[1]["Training"]
-
-
-@pytest.mark.thorough
-def test_a_log_of_exposures(exposures: Callable[..., Run]) -> None:
-    _, sections = read_report(exposures("shown", lambda log: log))
-    assert "requests of more than the 6 candidates that rank keeps" in sections["Quota curve"]
-    assert "requests of more candidates than a stage before the last" in sections["Best candidate cut"]
-    assert "click_recall@18" in sections["The cascade"].partition("Undefined here")[2]
-    assert "nothing cut to compare" in sections["Scores by level"]
-    assert plots(sections)["Scores by level"] == plots(sections)["Ranks by stage"] == 1
-
-
-@pytest.mark.thorough
-def test_a_split_of_two_rows_without_clicks(exposures: Callable[..., Run]) -> None:
-    """One candidate per request, so that there is no order."""
-
-    def two(log: pl.DataFrame) -> pl.DataFrame:
-        return log.filter(is_click=0).unique("request_id", maintain_order=True).head(2)
-
-    run = exposures("two", two)
-    _, sections = read_report(run)
-    assert "Nothing to evaluate: no request has more candidates than" in sections["The cascade"]
-    assert "0 of 2 exposed rows are click" in sections["Calibration"]
-    assert "of more than one candidate" in sections["Ranks by stage"]
-    assert plots(read_report(run, "train")[1])["Calibration"] == 1
 
 
 @pytest.mark.usefixtures("untimed")

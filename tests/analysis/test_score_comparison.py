@@ -59,13 +59,6 @@ def test_rows_are_joined_by_their_keys(tmp_path: Path) -> None:
     assert metrics["auc"]["low"] > 0 and metrics["logloss"]["high"] < 0
 
 
-def test_without_requests_and_probabilities_the_rest_is_compared(tmp_path: Path) -> None:
-    wide = pl.col("score") * 10
-    document = compare(tmp_path, table(1).with_columns(wide), table(2).with_columns(wide), request=[])
-    metrics = document["stages"]["score"]["exposed"]["liked"]
-    assert set(metrics) == {"auc", "gauc"} and document["requests"] is None
-
-
 def test_rows_without_a_score_are_left_out_of_both(tmp_path: Path) -> None:
     one, other = table(1), table(2)
     gone = [
@@ -84,16 +77,10 @@ def test_rows_without_a_score_are_left_out_of_both(tmp_path: Path) -> None:
     [
         (lambda rows: rows[:1990], {}, r"b.parquet lacks 10 of the 2,000 rows of .*, which lacks 0 of its 1,990"),
         (lambda rows: pl.concat([rows, rows[:1]]), {}, "b.parquet: 2 rows share the keys request, person, thing"),
-        (lambda rows: rows.rename({"score": "other"}), {}, "no column of floats is in both"),
         (lambda rows: rows.with_columns(pl.col("liked") * 0), {}, "label 'liked' differs between the tables"),
-        (lambda rows: rows.with_columns(pl.col("thing").cast(pl.String)), {}, "column 'thing' is String, and Int64"),
-        (lambda rows: rows.with_columns(score=pl.lit(None, pl.Float64)), {}, "no row has a score in both"),
         (lambda rows: rows, {"user": None}, "name the column of the user by --user"),
         (lambda rows: rows, {"user": "nobody"}, "--user: .* has no column 'nobody'"),
-        (lambda rows: rows, {"scores": ["none"]}, "--score: .* has no column 'none'"),
-        (lambda rows: rows, {"scores": ["person"]}, "--score: .*column 'person' is String, no number"),
         (lambda rows: rows, {"labels": ["thing"]}, "--label: .*column 'thing' holds 2; expected 0, 1 or null"),
-        (lambda rows: rows, {"split": "test"}, "--split and --on are of runs"),
     ],
 )  # fmt: skip
 def test_tables_that_do_not_fit_are_refused(
@@ -101,12 +88,6 @@ def test_tables_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(DataError, match=message):
         compare(tmp_path, table(1), change(table(2)), **options)
-
-
-def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.parquet").write_text("no table")
-    with pytest.raises(DataError, match=r"x\.parquet: cannot be read as Parquet"):
-        corank.compare(tmp_path / "x.parquet", write(tmp_path, "a.parquet", table()))
 
 
 @pytest.mark.slow

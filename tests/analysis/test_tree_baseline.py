@@ -1,23 +1,15 @@
 """A run compared with boosted trees by one call: what is trained, and what is refused."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import corank
 from corank.analysis.experiments.trials import tree_baseline
-from corank.core.errors import ConfigError, DataError
-from corank.training.config.config import Config
-from corank.training.config.config_file import from_plain, plain
+from corank.core.errors import DataError
 from corank.training.run import Run
 
 pytestmark = pytest.mark.slow
-
-
-def altered(config: Config, **parts: object) -> Config:
-    """A config with some parts replaced."""
-    return from_plain(plain(config) | parts, "test", Path())
 
 
 def test_trees_in_place_of_a_run_are_its_config_with_trees_and_clicks(
@@ -49,25 +41,3 @@ def tables(run: Run) -> dict[str, str]:
     data = run.config.data
     sources = {"log": data.log, "items": data.items, "users": data.users, "truth": data.truth}
     return {name: str(run.base / path) for name, path in sources.items() if isinstance(path, str)}
-
-
-def test_what_trees_cannot_use_goes(trained: Run) -> None:
-    config = trained.config
-    train = plain(config)["train"] | {
-        "early_stop": {"metric": "rank.click.auc", "patience": 3},
-        "rank": {"lr": 0.01},
-    }
-    export = {"precision": {"rank.item": "fp16"}}
-    made = tree_baseline(replace(trained, config=altered(config, train=train, export=export)))
-    stop = made.train.early_stop
-    assert stop is not None and (stop.metric, stop.patience) == ("prerank.click.auc", 3)
-    assert "rank" not in made.train.stages
-
-
-def test_one_stage_alone_is_refused(trained: Run) -> None:
-    config = trained.config
-    alone = altered(
-        config, stages=plain(config)["stages"][:1], losses=[{"kind": "click", "stage": "prerank"}]
-    )
-    with pytest.raises(ConfigError, match="it has one stage"):
-        tree_baseline(replace(trained, config=alone))

@@ -15,14 +15,6 @@ from tests.api.test_results import complete, printed, viewed
 pytestmark = pytest.mark.slow
 
 
-def test_a_check_is_drawn(world: Path) -> None:
-    figure = corank.check(world / "config.yaml").plot()
-    panels = [axes for axes in figure.axes if axes.get_visible()]
-    assert [axes.get_title() for axes in panels] == ["requests by candidates", "requests by click"]
-    drawn = [sum(bar.get_height() for bar in axes.patches) for axes in panels]  # type: ignore[attr-defined]
-    assert drawn[0] == 1200 == drawn[1]
-
-
 def test_a_packing_with_its_progress(world: Path, tmp_path: Path) -> None:
     config, packed = world / "config.yaml", f"packed={tmp_path / 'packed'}"
     calls: list[tuple[int, int]] = []

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import corank
-from corank.api.results import DocumentResult, PlottedResult, SearchResult, StudyResult
+from corank.api.results import DocumentResult, PlottedResult
 from corank.cli.main import app
 from corank.training.run import Run
 
@@ -54,31 +54,6 @@ def test_an_evaluation(trained: Run) -> None:
     assert printed("evaluate", str(trained.folder), "--json") == evaluation.to_json() + "\n"
 
 
-def test_a_comparison_tells_the_progress_of_each_run(trained: Run) -> None:
-    calls: list[tuple[int, int]] = []
-    requests = sum(len(shard) for shard in trained.packed().splits["valid"])
-    corank.compare(
-        trained.folder, trained.folder, "valid", progress=lambda done, total: calls.append((done, total))
-    )
-    first = calls[: len(calls) // 2]
-    assert calls == first * 2 and first == sorted(first) and first[-1] == (requests, requests)
-
-
-def test_groups_and_a_comparison(trained: Run) -> None:
-    groups = complete(corank.evaluate(trained.folder, by="tab"))["stages"]
-    assert groups["group"].n_unique() > 1
-    comparison = corank.compare(trained.folder, trained.folder, "valid")
-    differences = complete(comparison)["differences"]
-    assert set(differences["difference"]) == {0.0} and "cascade" in set(differences["stage"])
-
-
-def test_an_explanation(trained: Run) -> None:
-    explanation = corank.explain(trained.folder, most=20)
-    features = complete(explanation)["features"]
-    assert set(features["feature"]) == set(trained.config.features)
-    assert set(features["metric"]) == {"auc", "gauc"}
-
-
 def test_a_training_has_its_history(world: Path, trained: Run) -> None:
     training = corank.train(str(world / "config.yaml"), folder=str(trained.folder), resume=True)
     assert training.run.folder == trained.folder and training.metrics == training.history[training.epoch - 1]
@@ -88,50 +63,6 @@ def test_a_training_has_its_history(world: Path, trained: Run) -> None:
     assert "<svg" in training.plot()._repr_svg_() and "rank" in training._repr_html_()  # type: ignore[attr-defined]
 
 
-def test_a_check_has_tables_and_advice(world: Path) -> None:
-    check = corank.check(world / "config.yaml")
-    assert set(check.tables["features"]["feature"]) == set(check.config.features)
-    assert {len(table) > 0 for table in check.tables.values()} == {True}
-    view = check._repr_html_()
-    assert all(f"<summary>{name}</summary>" in view for name in check.tables)
-    assert check.advice and view.count("<li>") == len(check.advice)
-    assert json.loads(check.to_json()) == json.loads(printed("check", str(world / "config.yaml"), "--json"))
-
-
 def test_a_logged_request_is_what_the_command_prints(trained: Run) -> None:
     logged = corank.request(trained.folder, 3, "valid")
     assert logged == json.loads(printed("request", str(trained.folder), "--number", "3", "--split", "valid"))
-
-
-@pytest.mark.thorough
-def test_a_report_shows_itself(trained: Run, tmp_path: Path) -> None:
-    page = corank.report(str(trained.folder), str(tmp_path / "report.html"))
-    assert (tmp_path / "report.html").read_text(encoding="utf-8") == page.html
-    assert page._repr_html_().startswith('<iframe srcdoc="&lt;!')
-
-
-def test_a_study_and_a_search_of_documents() -> None:
-    difference = {"value": 0.1, "low": 0.05, "high": 0.2}
-    question = {
-        "title": "What?",
-        "verdict": ["More."],
-        "notes": [],
-        "differences": {"arm": {"auc": difference}},
-    }
-    study = StudyResult(
-        {"name": "shop", "trials": 2, "seeds": 1, "requests": 9, "end": "auc", "questions": {"1": question}}
-    )
-    assert complete(study)["differences"].rows() == [("1", "arm", "auc", 0.1, 0.05, 0.2)]
-    arms = {"base": {"figures": {"rank.auc": difference}, "seconds": 1.5, "changes": {}}}
-    test = {"rank.auc": difference | {"n": 7}}
-    search = SearchResult(
-        {
-            "name": "shop",
-            "metric": "rank.auc",
-            "config_file": "x.yaml",
-            "arms": arms,
-            "trials": 1,
-            "test": test,
-        }
-    )
-    assert complete(search)["trials"].rows(named=True) == [{"arm": "base", **difference, "seconds": 1.5}]

@@ -1,15 +1,10 @@
 """Console output: figures side by side, ids and paths unchanged."""
 
-from io import StringIO
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from corank.cli import console as screen
-from corank.cli import progress as bars
-from corank.cli.progress import TrainingBar, counting
-from corank.training.callbacks import TrainingEvaluation, TrainingLog
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> str:
@@ -22,11 +17,6 @@ def cells(text: str, first: str) -> list[str]:
     """The cells of the table row that begins with `first`."""
     (row,) = [line.split() for line in text.splitlines() if line.split()[:1] == [first]]
     return row
-
-
-def between(low: str, high: str) -> list[str]:
-    """An interval's cells."""
-    return [low, "…", high]
 
 
 @pytest.fixture
@@ -65,170 +55,8 @@ def test_answer_shows_order_ranks_and_cuts(
     assert "missing: user.age" in lines
 
 
-@pytest.fixture
-def document() -> dict[str, Any]:
-    def stage(auc: float) -> dict[str, Any]:
-        exposed: dict[str, Any] = {"auc": auc, "gauc": None, "hit@5": auc, "pcoc": 1.0, "n": 30}
-        exposed |= {"eligible": {"gauc": 0, "hit@5": 7}, "random": {"gauc": None, "hit@5": 0.125}}
-        return {
-            "exposed": {"click": exposed},
-            "candidates": {"click": {"auc": None, "cut_auc": auc / 2, "n": 90}},
-        }
-
-    def bounds(low: float) -> dict[str, Any]:
-        exposed = {"auc": [low, 0.75], "gauc": None, "hit@5": None, "pcoc": [0.5, 1.5]}
-        return {"exposed": {"click": exposed}, "candidates": {"click": {"auc": None, "cut_auc": None}}}
-
-    ranker = stage(0.75)
-    ranker["exposed"]["order"] = {"auc": 0.625, "gauc": None, "pcoc": None, "n": 4}
-    ranker["candidates"]["order"] = {"auc": None, "cut_auc": None, "n": 0}
-
-    def curve(*bins: tuple[float, float, float]) -> list[dict[str, Any]]:
-        names = ("raw", "calibrated", "observed")
-        return [dict(zip(names, one, strict=True)) | {"low": 0.0, "high": 1.0, "n": 15} for one in bins]
-
-    return {
-        "split": "test",
-        "requests": 1234,
-        "candidates": 56789,
-        "stages": {"prerank": stage(0.5), "rank": ranker},
-        "reliability": {
-            "prerank": {"click": curve((0.125, 0.25, 0.375), (0.5, 0.625, 0.75))},
-            "rank": {"click": curve((0.0625, 0.1875, 0.3125)), "order": []},
-        },
-        "cascade": {
-            "click_recall@9": 0.8,
-            "truth_recall@3@9": None,
-            "eligible": {"click_recall@9": 1000, "truth_recall@3@9": 0},
-            "random": {"click_recall@9": 0.3, "truth_recall@3@9": None},
-        },
-        "interval": {
-            "stages": {"prerank": bounds(0.25), "rank": bounds(0.625)},
-            "cascade": {"click_recall@9": [0.7, 0.9], "truth_recall@3@9": None},
-        },
-    }
-
-
-def test_evaluation_shows_the_stages_side_by_side(
-    document: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    screen.show_evaluation(document)
-    text = shown(capsys)
-    assert text.startswith("test: 1,234 requests, 56,789 candidates\n")
-    exposed, _, rest = text.partition("exposed · order")
-    assert cells(exposed, "auc") == [
-        "auc",
-        "0.5000",
-        *between("0.2500", "0.7500"),
-        "0.7500",
-        *between("0.6250", "0.7500"),
-    ]
-    assert "gauc" not in text  # neither stage has one
-    assert cells(exposed, "hit@5") == ["hit@5", "0.5000", "0.7500"]
-    assert "7 groups with a 1 and a 0; random order: hit@5 0.1250" in exposed
-    order, _, candidates = rest.partition("candidates · click")
-    assert cells(order, "auc") == ["auc", "-", "0.6250"]
-    assert cells(candidates, "cut_auc") == ["cut_auc", "0.2500", "0.3750"]
-    assert "candidates · order" not in text
-    assert cells(text, "click_recall@9") == [
-        *("click_recall@9", "0.8000", *between("0.7000", "0.9000"), "0.3000", "1,000")
-    ]
-    assert cells(text, "truth_recall@3@9") == ["truth_recall@3@9", "-", "-", "0"]
-
-
-def test_reliability_is_shown_bin_by_bin_below_the_exposed(
-    document: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    screen.show_evaluation(document)
-    text = shown(capsys)
-    assert text.index("exposed · click") < text.index("reliability · click") < text.index("exposed · order")
-    assert "reliability · order" not in text  # no row of it is known
-    assert cells(text, "0.1250") == ["0.1250", "0.2500", "0.3750", "0.0625", "0.1875", "0.3125"]
-    assert cells(text, "0.5000") == ["0.5000", "0.6250", "0.7500", "-", "-", "-"]
-    (heads,) = [line.split() for line in text.splitlines() if "observed" in line]
-    assert heads == ["raw", "calibrated", "observed"] * 2
-
-
-def test_explanation_shows_features_by_their_worth_to_the_last_stage(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def worth(auc: float | None, *bounds: float) -> dict[str, Any]:
-        estimate = {"value": auc, "interval": list(bounds) or None}
-        return {"auc": estimate, "gauc": {"value": None, "interval": None}}
-
-    def feature(side: str, first: dict[str, Any], last: dict[str, Any], cost: float) -> dict[str, Any]:
-        stages = {"prerank": first, "rank": last}
-        return {"side": side, "kind": "id", "stages": stages, "microseconds": {"total": cost}}
-
-    stage = {"label": "click", "auc": 0.75, "gauc": None}
-    features = {
-        "[tab]": feature("context", worth(0.0021, 0.0011, 0.0031), worth(-0.0005, -0.0009, 0.0001), 12.4),
-        "brand": feature("item", worth(0.0), worth(0.0125, 0.01, 0.015), 1234.5),
-        "age": feature("user", worth(None), worth(None), 0.0),
-    }
-    document = {"split": "valid", "candidates": 5678, "stages": {"prerank": stage, "rank": stage}}
-    screen.show_explanation(document | {"features": features})
-    text = shown(capsys)
-    assert text.startswith("valid: what AUC and GAUC lose without a feature, in 0.0001\n")
-    rows = [line.split() for line in text.splitlines() if line.split()[:1] in (["[tab]"], ["brand"], ["age"])]
-    assert rows == [
-        ["brand", "item", "id", "+0", "-", "+125±25", "-", "1,234"],
-        ["age", "user", "id", "-", "-", "-", "-", "0"],
-        ["[tab]", "context", "id", "+21±10", "-", "-5±5", "-", "12"],
-    ]
-    assert "of 5,678 candidates: prerank 0.7500 / -, rank 0.7500 / -" in text
-
-
-def test_evaluation_of_three_stages_shows_each_against_the_last(
-    document: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    def figures(tau: float) -> dict[str, Any]:
-        return {"kendall_tau": tau, "eligible": {"kendall_tau": 7}, "random": {"kendall_tau": 0.0}}
-
-    document["cascade"]["stages"] = {"prerank": figures(0.25), "middle": figures(0.75)}
-    intervals = {"prerank": {"kendall_tau": None}, "middle": {"kendall_tau": [0.5, 1.0]}}
-    document["interval"]["cascade"]["stages"] = intervals
-    screen.show_evaluation(document)
-    whole, _, rest = shown(capsys).partition("cascade · prerank against the last")
-    assert cells(whole, "truth_recall@3@9") == ["truth_recall@3@9", "-", "-", "0"]
-    first, _, middle = rest.partition("cascade · middle against the last")
-    assert cells(first, "kendall_tau") == ["kendall_tau", "0.2500", "0.0000", "7"]
-    assert cells(middle, "kendall_tau") == [
-        "kendall_tau",
-        "0.7500",
-        *between("0.5000", "1.0000"),
-        "0.0000",
-        "7",
-    ]
-
-
 def test_a_line_is_said_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     path = "/a/very/long/path/" + "folder/" * 30 + "[bold]/[/x]"
     screen.say(f"bundle: {path}")
     out, err = capsys.readouterr()
     assert (out, err) == ("", f"bundle: {path}\n")
-
-
-def test_the_bar_tells_epochs_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    bar, click = TrainingBar(), {"rank.click.auc": 0.75, "rank.click.gauc": None, "rank.click.ndcg@10": 0.25}
-    bar.on_log(TrainingLog(1, 1, 2, 1, {"click": 0.5}, 1000.0))
-    figures = click | {"rank.click.logloss": 0.5, "rank.order.auc": 0.625}
-    bar.on_evaluate(TrainingEvaluation(1, 2, 2, figures, None, True))
-    bar.on_evaluate(TrainingEvaluation(2, 2, 4, {"rank.click.auc": None}, None, False))
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.splitlines() == [
-        "epoch 1 valid  rank.click  auc 0.7500  ndcg@10 0.2500",
-        "epoch 1 valid  rank.order  auc 0.6250",
-        "epoch 2 valid  no figure is defined",
-    ]
-
-
-def test_a_bar_shows_what_is_done_and_the_time_left_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Console(file=StringIO(), force_terminal=True, width=100)
-    monkeypatch.setattr(bars, "err", terminal)
-    with counting("requests", summary=False) as progress:
-        progress(1_000, 3_000)
-    text = terminal.file.getvalue()  # type: ignore[attr-defined]
-    assert "1,000/3,000" in text
-    assert text.count(":") >= 3  # elapsed and remaining time

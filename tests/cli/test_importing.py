@@ -5,12 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pydantic import Field
 
-from corank.core.errors import PluginError
 from corank.core.registry import PLUGINS
-from corank.core.reports import Report
-from corank.datasets.importer import IMPORTERS, Importer
+from corank.datasets.importer import IMPORTERS
 from tests.support.command_line import run_corank
 
 PLUGIN = '''
@@ -89,43 +86,3 @@ def test_mistakes_of_the_user_are_named(
             capsys, "--plugin", plugin, "import", "mylog", tmp_path, tmp_path / "out", *mistake
         )
         assert code == 2 and str(mistake[0]) in err
-
-
-class Complete(Importer):
-    """Import nothing."""
-
-    def write(self, source: Path, out: Path, report: Report) -> None:
-        pass
-
-
-class NoWrite(Importer):
-    """Import nothing."""
-
-
-class NoHelp(Importer):
-    def write(self, source: Path, out: Path, report: Report) -> None:
-        pass
-
-
-class NoOption(Complete):
-    """Import nothing."""
-
-    days: list[int] = Field([])
-
-
-@pytest.mark.parametrize(
-    ("part", "message"),
-    [
-        (int, "importer 'mine' must be a subclass of corank.datasets.importer.Importer"),
-        (NoWrite, r"importer 'mine' lacks the method write\(source, out, report\)"),
-        (NoHelp, "importer 'mine' lacks a docstring"),
-        (
-            NoOption,
-            "importer 'mine': the field 'days' must be of one of the types bool, int, float, str, date, Path",
-        ),
-    ],
-)
-def test_an_unfit_importer_is_refused_when_it_registers(part: type, message: str) -> None:
-    with pytest.raises(PluginError, match=message):
-        IMPORTERS.add("mine", part)
-    assert "mine" not in IMPORTERS

@@ -162,25 +162,6 @@ def test_a_training_goes_on_from_its_url(remote: RemoteWorld, tmp_path: Path) ->
     assert same(resumed, trained_run(remote.config, tmp_path / "unbroken", *every))
 
 
-def test_packing_and_training_go_on_from_a_url(remote: RemoteWorld, tmp_path: Path) -> None:
-    days = {"train": "2026-03-09..2026-03-10", "valid": "2026-03-10..2026-03-10T12:00"}
-    days["test"] = "2026-03-10T12:00..2026-03-11"
-    later = [f"data.split={json.dumps(days)}", "train.epochs=1"]
-    url = remote.store.url
-    with pytest.raises(StorageError, match=f"{url}/run: expected a packed data; found a 'run'"):
-        corank.pack(remote.config, [*later, f"packed={tmp_path / 'refused'}"], continue_from=f"{url}/run")
-    assert not (tmp_path / "refused.continued").exists()
-    changes = [*remote.overrides, *later, f"packed={tmp_path / 'later'}"]
-    manifest = corank.pack(remote.config, changes, continue_from=f"{url}/packed/shop").packed.manifest
-    assert manifest.continued is not None and manifest.continued.location == f"{url}/packed/shop"
-    lines: list[str] = []
-    corank.train(
-        remote.config, changes, folder=tmp_path / "next", continue_from=f"{url}/run", report=lines.append
-    )
-    assert any(line.startswith(f"from {url}/run, after ") for line in lines)
-    assert Run.open(tmp_path / "next").finished
-
-
 def test_another_training_at_the_same_url_is_told(remote: RemoteWorld) -> None:
     url = ObjectUrl.parse(f"{remote.store.url}/twice")
     overrides = [f"packed={remote.packed}", "train.epochs=2"]
@@ -233,13 +214,9 @@ def test_what_is_there_is_not_taken_for_something_else(remote: RemoteWorld) -> N
     [
         ["train", "s3://shop/config.yaml"],
         ["study", "config.yaml", "--out", "s3://shop/study"],
-        ["simulate", "s3://shop/world"],
-        ["rank", "bundle", "s3://shop/request.json"],
         ["export", "run", "bundle", "--sign", "s3://shop/key.pem"],
         ["serve", "bundle", "--log", "s3://shop/log"],
-        ["serve", "bundle", "--cache", "s3://shop/cache"],
         ["replay", "s3://shop/served", "bundle"],
-        ["import", "kuairand", "s3://shop/files", "out"],
         ["token", "ann", "--tokens", "s3://shop/tokens", "--scope", "read"],
     ],
     ids=lambda arguments: " ".join(arguments[:1]),

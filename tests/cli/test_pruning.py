@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import run_corank
-from tests.support.object_store import ObjectStore
 from tests.support.simulated_runs import make_world
 
 pytestmark = pytest.mark.slow
@@ -29,17 +28,3 @@ def test_what_was_tried_is_removed(config: Path, capsys: pytest.CaptureFixture[s
     code, _, err = run_corank(capsys, "pack", config, "--prune")
     assert code == 0 and "removed 1 of 1 other sets of features: " in err
     assert not list(sets.iterdir())
-
-
-def test_data_at_a_url_are_left_as_they_are(
-    config: Path, object_store: ObjectStore, capsys: pytest.CaptureFixture[str]
-) -> None:
-    url = f"{object_store.url}/packed"
-    assert run_corank(capsys, "pack", config, "--set", f"packed={url}")[0] == 0
-    before = object_store.names()
-    code, out, err = run_corank(
-        capsys, "pack", config, "--set", f"packed={url}", "--without", "tab", "--prune"
-    )
-    assert (code, out) == (1, "")
-    assert err == f"error: --prune: {url} holds one set of features, and nothing to remove; drop the option\n"
-    assert object_store.names() == before and before

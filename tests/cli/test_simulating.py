@@ -4,14 +4,12 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
 import corank
-from corank.core.errors import PluginError
 from corank.core.registry import PLUGINS
-from corank.datasets.simulated import WORLDS, Simulated, SimulatedWorld
+from corank.datasets.simulated import WORLDS
 from tests.support.command_line import run_corank
 
 ROOT = Path(__file__).parents[2]
@@ -49,10 +47,6 @@ def test_options_that_a_world_lacks_are_named(plugin: str, capsys: pytest.Captur
     known = "which has --seed, --requests, --items; leave it out"
     for options in (
         ["--users", 5],
-        ["--candidates", 3],
-        ["--auction"],
-        ["--random", 0.1],
-        ["--days", 5],
         ["--drift"],
     ):
         code, _, err = run_corank(capsys, "--plugin", plugin, "simulate", "a", "--preset", "coins", *options)
@@ -65,41 +59,3 @@ def test_options_that_a_world_lacks_are_named(plugin: str, capsys: pytest.Captur
     )
     assert code == 1 and err == "error: --format: the preset coins is written as plain; received csv\n"
     assert not Path("a").exists()
-
-
-class NoWrite(SimulatedWorld):
-    """Nothing."""
-
-    presets = ("mine",)
-    files = ("log.parquet",)
-
-
-class NoPresets(SimulatedWorld):
-    """Nothing."""
-
-    files: ClassVar[tuple[str, ...]] = ("log.parquet",)
-
-    def write(self, out: Path) -> Simulated:
-        return Simulated(0, 0, 0)
-
-
-class Taken(NoPresets):
-    """Nothing."""
-
-    presets = ("strong", "mine")
-
-
-@pytest.mark.parametrize(
-    ("part", "message"),
-    [
-        (int, "world 'mine' must be a subclass of corank.datasets.simulated.SimulatedWorld"),
-        (NoWrite, r"world 'mine' lacks the method write\(out\)"),
-        (NoPresets, "world 'mine' lacks the class attribute presets"),
-        (Taken, "world 'mine': the world 'feed' has the preset strong in the format plain"),
-    ],
-)
-def test_an_unfit_world_is_refused_when_it_registers(part: type, message: str) -> None:
-    list(WORLDS)
-    with pytest.raises(PluginError, match=message):
-        WORLDS.add("mine", part)
-    assert "mine" not in WORLDS

@@ -1,6 +1,5 @@
 """The example of a daily funnel and the guide's settings are accepted, and the guide names every setting."""
 
-import configparser
 import re
 import shutil
 import subprocess
@@ -110,17 +109,6 @@ def test_a_poisoned_day_is_refused_as_are_flipped_labels_and_half_a_day_and_a_la
     for file, table in zip(files, add_a_fifth(*tables), strict=True):
         table.write_parquet(file)
     assert corank.daily(settings, retry=[day]).refused is None
-
-
-def test_the_timer_starts_the_service_and_both_jobs_call_the_command_on_the_settings() -> None:
-    service, timer = (configparser.ConfigParser(interpolation=None) for _ in range(2))
-    service.read(EXAMPLE / "corank-daily.service")
-    timer.read(EXAMPLE / "corank-daily.timer")
-    assert service["Service"]["Type"] == "oneshot" and timer["Install"]["WantedBy"] == "timers.target"
-    (line,) = re.findall(r"^[\d*].*", (EXAMPLE / "crontab").read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(line.split("cd")[0].split()) == 6  # five of time, and the user
-    for command in (service["Service"]["ExecStart"], line):
-        assert "/corank daily daily.yaml" in command
 
 
 @pytest.mark.parametrize("page", PAGES, ids=["en", "zh"])

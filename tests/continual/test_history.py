@@ -39,20 +39,6 @@ def test_a_period_has_one_record_and_a_refused_one_may_be_tried_again(tmp_path: 
         history.remove("2026-04-24")
 
 
-def test_a_period_is_not_tried_again_once_a_later_one_is_live(tmp_path: Path) -> None:
-    history = DailyHistory(tmp_path)
-    history.add(record(25, "refused by the gate"))
-    history.add(record(26))
-    with pytest.raises(
-        DataError, match="2026-04-26 went live since, and was trained on the rows of 2026-04-25, too"
-    ):
-        history.remove("2026-04-25")
-    assert len(DailyHistory(tmp_path).records) == 2
-    history.add(record(25, "skipped"))
-    with pytest.raises(DataError, match=r"2026-04-26 went live since; `--undo 2026-04-26` comes first"):
-        history.remove("2026-04-25")
-
-
 def test_a_period_is_undone_with_all_that_was_decided_since(tmp_path: Path) -> None:
     history = DailyHistory(tmp_path)
     for day, decision in enumerate(("live", "refused by the gate", "live", "skipped", "live"), 20):

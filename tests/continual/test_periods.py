@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from corank.continual.settings import DAY, Period, check_length, due_periods
+from corank.continual.settings import DAY, Period, due_periods
 from corank.core.errors import ConfigError
 from corank.core.time import moment_to_ms
 from corank.features.split import RangeSplit
@@ -62,9 +62,3 @@ def test_a_split_is_one_that_the_config_reads_and_leaves_no_row_out() -> None:
     assert train.end == valid.begin and valid.end == test.begin
     assert isinstance(test.end, datetime) and instant(test.end) == period.end
     assert instant(valid.begin) == period.end - 7_200_000 and instant(test.begin) == period.end - 3_600_000
-
-
-@pytest.mark.parametrize("hours", [0.5, 5, 48])
-def test_lengths_that_do_not_divide_a_day_are_refused(hours: float) -> None:
-    with pytest.raises(ValueError, match="expected 1d, or hours that divide a day"):
-        check_length(timedelta(hours=hours))

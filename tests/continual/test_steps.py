@@ -8,33 +8,6 @@ from corank.continual.setup import PeriodSteps
 from corank.core.errors import DataError
 
 
-def test_a_step_is_done_once(tmp_path: Path) -> None:
-    done: list[str] = []
-
-    def step() -> dict[str, object]:
-        done.append("pack")
-        return {"rows": 3}
-
-    for _ in range(2):
-        steps = PeriodSteps(tmp_path / "2026-04-25")
-        steps.begin({"config": "a"})
-        assert steps.do("pack", step) == {"rows": 3}
-        assert list(steps.seconds) == ["pack"]
-    assert done == ["pack"]
-
-
-def test_a_step_that_fails_is_done_again(tmp_path: Path) -> None:
-    steps = PeriodSteps(tmp_path / "2026-04-25")
-    steps.begin({})
-
-    def fail() -> dict[str, object]:
-        raise DataError("no disk")
-
-    with pytest.raises(DataError, match="no disk"):
-        steps.do("pack", fail)
-    assert steps.do("pack", lambda: {"rows": 1}) == {"rows": 1}
-
-
 def test_what_was_made_of_another_config_is_removed(tmp_path: Path) -> None:
     steps = PeriodSteps(tmp_path / "2026-04-25")
     steps.begin({"config": "a"})

@@ -11,11 +11,6 @@ from corank.training.config.config import Config
 from corank.training.config.config_file import plain, read
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
-CHANGED = (
-    "losses=[{kind: click, stage: rank}, {kind: click, stage: prerank}, {kind: in_batch, stage: prerank}]",
-    "train.prerank={lr: 0.002}",
-    "train.rank={lr: 0.004}",
-)
 
 
 @pytest.fixture
@@ -61,45 +56,6 @@ def test_architecture(config: Config) -> None:
     assert kinds(heads, "rank") == ["click", "click"]
 
 
-def test_structures(config: Config) -> None:
-    arms = build_arms(config, [3])[3]
-    for name, arm_config in named(arms).items():
-        if name != "as written":
-            assert " ".join(stage.model for stage in arm_config.stages) == name.replace(", then", "")
-            # the order label has no head in a ranker of towers
-            assert len(kinds(arm_config, "rank")) == (1 if name.endswith("towers") else 2)
-            assert [stage.keep for stage in arm_config.stages] == [stage.keep for stage in config.stages]
-    assert set(named(arms)) == {"as written", "mlp, then mlp", "towers, then towers", "mlp, then towers"}
-
-
-def test_settings(config: Config) -> None:
-    configs = named(build_arms(config, [4])[4])
-    half = plain(configs["half the widths"])["stages"]
-    assert half[0]["query"] == [256, 64, 32, 16]
-    assert half[1]["hidden"] == [64, 64, 64]
-    assert configs["prerank lr × 3"].train.stages["prerank"].lr == pytest.approx(0.003)
-    assert configs["prerank lr × 3"].train.stages["rank"].lr == 0.001
-    assert configs["table lr ÷ 3"].train.table.lr == pytest.approx(0.05 / 3)
-
-
-def test_what_is_missing_is_given_a_default() -> None:
-    config = read(EXAMPLES / "shop.yaml", CHANGED)
-    arms = build_arms(config, [3, 4, 6])
-    configs = named(arms[6])
-    assert arms[6].same == {"neither": "as written"}
-    assert kinds(configs["distillation and unexposed"], "prerank") == [
-        "click",
-        "in_batch",
-        "distill",
-        "unexposed",
-    ]
-    distill = plain(configs["distillation alone"])["losses"][-1]
-    assert distill["on"] == ["preranked", "ranked", "exposed"]
-    assert plain(configs["unexposed alone"])["losses"][-1]["from"] == ["retrieved"]
-    assert kinds(named(arms[3])["mlp, then mlp"], "prerank") == ["click"]  # no vectors, no in_batch
-    assert named(arms[4])["one lr for both stages"].train.stages["prerank"].lr == pytest.approx(0.004)
-
-
 def test_a_log_without_levels_takes_the_catalogue() -> None:
     config = read(EXAMPLES / "exposure_only.yaml")
     arms = build_arms(config, [1, 6, 8])
@@ -109,55 +65,12 @@ def test_a_log_without_levels_takes_the_catalogue() -> None:
     assert "none is a cross of query and item" in arms[8].refused["no crosses, with distillation"]
 
 
-def test_samples(config: Config) -> None:
-    arms = build_arms(config, [9])[9]
-    configs = named(arms)
-    instead, beside = configs["InfoNCE in place of unexposed"], configs["InfoNCE beside the losses"]
-    assert kinds(instead, "prerank") == ["click", "distill", "info_nce"]
-    assert kinds(beside, "prerank") == ["click", "unexposed", "distill", "info_nce"]
-    ranknet = plain(configs["RankNet in place of unexposed"])["losses"][-1]
-    assert (ranknet["kind"], ranknet["on"]) == ("levels", config.data.levels)
-    assert plain(configs["InfoNCE with a margin"])["losses"][-1]["margin"] == 1
-    apart = [
-        (loss["kind"], loss.get("from") or loss["on"], loss["weight"])
-        for loss in plain(configs["a loss a source, and the catalogue"])["losses"]
-        if loss["kind"] in ("unexposed", "distill")
-    ]
-    (written,) = (loss for loss in plain(config)["losses"] if loss["kind"] == "distill")
-    parts = [("distill", [level], written["weight"] / len(written["on"])) for level in written["on"]]
-    assert [one for one in apart if one[0] == "distill"] == parts and len(parts) > 1
-    assert apart[-1] == ("unexposed", ["catalogue"], 0.1)
-    taught = plain(configs["the ranker's scores of the catalogue"])["losses"][-1]
-    assert (taught["kind"], taught["on"], taught["warm_up"]) == ("distill", ["catalogue"], written["warm_up"])
-    exposures = build_arms(read(EXAMPLES / "exposure_only.yaml"), [9])[9]
-    assert "no level 'catalogue'" in exposures.refused["RankNet in place of unexposed"]
-    assert plain(named(exposures)["InfoNCE in place of unexposed"])["losses"][-1]["on"] == [
-        "catalogue",
-        "exposed",
-    ]
-
-
-def test_no_crosses(config: Config) -> None:
-    configs = named(build_arms(config, [8])[8])
-    bare = configs["no crosses, without distillation"]
-    assert set(config.features) - set(bare.features) == {"brand_seen"}
-    assert kinds(bare, "prerank") == ["click", "unexposed"]
-    assert kinds(configs["without distillation"], "prerank") == ["click", "unexposed"]
-
-
 def test_a_loss_of_all_stages_cannot_alternate(config: Config) -> None:
     cascade = [*plain(config)["losses"], {"kind": "cascade", "form": "lcron", "positive": ["exposed"]}]
     value: dict[str, Any] = plain(config) | {"losses": cascade}
     arms = build_arms(Config.model_validate(value), [1])[1]
     assert "trains several stages at once" in arms.refused["alternating steps"]
     assert "as written" in named(arms)
-
-
-def test_a_rate_is_a_factor_on_every_learning_rate(config: Config) -> None:
-    arm = Arm("as written", config)
-    train = arm.at(2.0, 3).train
-    assert (train.table.lr, train.stages["prerank"].lr, train.stages["rank"].lr) == (0.1, 0.002, 0.002)
-    assert train.seed == config.train.seed + 3
 
 
 def test_identity_is_of_all_but_the_name(config: Config) -> None:

@@ -11,9 +11,7 @@ import pytest
 
 import corank
 from corank.analysis.experiments import latency_budget as funnel_latency
-from corank.analysis.experiments.figures import Objective
-from corank.analysis.experiments.latency_budget import FunnelLatency, Priced, median_interval, nested_drops
-from corank.analysis.experiments.tune import TunedTrial, best_trial
+from corank.analysis.experiments.latency_budget import median_interval
 from corank.core.errors import ConfigError
 from corank.training.config.config_file import read
 from corank.training.run import Run
@@ -51,25 +49,6 @@ def test_the_interval_of_a_median_holds_it_about_as_often_as_it_says() -> None:
     assert all(one.low <= one.median <= one.high for one in intervals)
 
 
-def test_of_equally_good_funnels_the_fastest_is_chosen(config: Path) -> None:
-    settings = read(config)
-    objective = Objective.of(settings, "joint_click_recall")
-
-    def trial(number: int, value: float, us: float) -> TunedTrial:
-        counts = Priced(number, 6, value, FunnelLatency(us, us - 1, us + 1, 240))
-        return TunedTrial(number, {}, settings, None, value, [counts], counts)
-
-    trials = [trial(1, 0.5, 300), trial(2, 0.5, 200), trial(3, 0.5, 200), trial(4, 0.4, 100)]
-    assert best_trial(trials, objective).number == 2
-
-
-def test_features_are_dropped_as_long_as_every_tower_reads_one(config: Path) -> None:
-    settings = read(config, ["stages.0.query_features=[user_id, history]"])
-    drops = nested_drops(settings, config.parent, dict.fromkeys(settings.features, 0.0))
-    assert drops
-    assert not {"user_id", "history"} <= set(drops)
-
-
 def test_the_frontier(tuned: tuple[Path, dict[str, Any]]) -> None:
     out, document = tuned
     assert document["metric"] == "joint_click_recall"
@@ -94,27 +73,6 @@ def test_the_chosen_quota_is_in_the_config(
     count = document["changes"].get("features.dropped", 0)
     assert set(read(config).features) - set(written.features) == set(dropped[:count])
     assert same(trained_run(Path(document["config_file"]), tmp_path / "run"), Run.open(out / "run"))
-
-
-def test_latencies_are_measured_once(
-    tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
-) -> None:
-    out = shutil.copytree(tuned[0], tmp_path / "again")
-    before = {path.name: path.stat().st_mtime_ns for path in (out / "latency").iterdir()}
-    said: list[str] = []
-    again = corank.tune(config, 3, budget_us=PLENTY, out=out, report=said.append).document
-    assert again | {"run": ""} == tuned[1] | {"run": ""}
-    assert {path.name: path.stat().st_mtime_ns for path in (out / "latency").iterdir()} == before
-    assert not any("measuring" in line for line in said)
-
-
-def test_a_lower_budget_takes_a_faster_funnel_of_the_same_trials(
-    tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
-) -> None:
-    out = shutil.copytree(tuned[0], tmp_path / "lower")
-    bound = tuned[1]["budget"]["frontier"][0]["us"]["high"]
-    document = corank.tune(config, 3, budget_us=bound, out=out).document
-    assert document["trials"][document["best"] - 1]["us"]["high"] <= bound
 
 
 def test_what_does_not_fit_is_told_with_the_cheapest(

@@ -6,7 +6,6 @@ import pytest
 from corank.analysis.experiments.figures import (
     Interval,
     mean_over_seeds,
-    percentile_interval,
     rank_correlations,
     spearman,
 )
@@ -31,12 +30,6 @@ def test_two_seeds_are_stretched_by_the_root_of_two() -> None:
     estimate = mean_over_seeds([-1.0, 1.0], np.tile([[-1.0], [1.0]], (1, 500)))
     assert estimate.low == pytest.approx(-np.sqrt(2))
     assert estimate.high == pytest.approx(np.sqrt(2))
-
-
-def test_an_undefined_resample_is_left_out() -> None:
-    replicates = np.array([[1.0, np.nan, 3.0]])
-    assert mean_over_seeds([2.0], replicates) == percentile_interval(2.0, np.array([1.0, 3.0]))
-    assert mean_over_seeds([2.0], np.full((2, 3), np.nan)) == Interval(2.0, None, None)
 
 
 def test_spearman_with_ties_is_scipys() -> None:

@@ -9,18 +9,11 @@ import polars as pl
 import pytest
 
 import corank
-from corank.analysis.experiments.figures import Objective
 from corank.analysis.experiments.space import Grid
-from corank.api.config_source import OpenedConfig
 from corank.core.errors import ConfigError, DataError
-from corank.datasets.feed.simulate import simulate_world
 from corank.training.config.config_file import read
-from corank.training.packed_data import open_or_pack
-from corank.training.run import Run
 from tests.support.command_line import run_corank
 from tests.support.html import Read
-from tests.support.interruptions import same
-from tests.support.simulated_runs import trained_run
 
 pytestmark = pytest.mark.slow
 
@@ -53,32 +46,6 @@ def test_the_document(swept: tuple[Path, dict[str, Any]]) -> None:
     values = [arm["figures"]["rank.click.auc"]["value"] for arm in document["arms"].values()]
     assert values == sorted(values, reverse=True)
     assert document["chosen"] == next(iter(document["arms"]))
-
-
-def test_a_verdict_rests_on_enough_requests(
-    swept: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
-) -> None:
-    requests = {arm["figures"]["rank.click.auc"]["requests"] for arm in swept[1]["arms"].values()}
-    assert len(requests) == 1 and f", on {requests.pop()} requests of 'valid'" in swept[1]["verdict"]
-    few = ["name=few", "data.split={valid: 2026-03-09, test: 2026-03-10}"]
-    with pytest.raises(
-        DataError, match=r"joint_click_recall: rests on .* requests of the split 'valid', and"
-    ):
-        corank.sweep(config, GRID, tmp_path / "few", metric="joint_click_recall", overrides=few)
-    assert not config.with_name("few.sweep.yaml").exists()
-
-
-def test_differences_are_paired_by_seed(swept: tuple[Path, dict[str, Any]]) -> None:
-    _, document = swept
-    arms, chosen = document["arms"], document["chosen"]
-    for name, comparisons in arms.items():
-        for other, key in (("as written", "to_base"), (chosen, "to_best")):
-            assert bool(comparisons[key]) == (name != other)
-            for metric, difference in comparisons[key].items():
-                ours, theirs = (arms[arm]["figures"][metric]["seeds"] for arm in (name, other))
-                expected = sum(a - b for a, b in zip(ours, theirs, strict=True)) / 2
-                assert difference["value"] == pytest.approx(expected)
-                assert difference["low"] <= difference["high"]
 
 
 def test_the_chosen_arm_is_tested_as_its_run(swept: tuple[Path, dict[str, Any]], config: Path) -> None:
@@ -120,33 +87,6 @@ def test_a_killed_sweep_ends_the_same(
     assert modified(killed).keys() == modified(out).keys()
 
 
-def test_more_arms_and_another_metric_use_what_is_there(
-    swept: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
-) -> None:
-    out = shutil.copytree(swept[0], tmp_path / "more")
-    before = modified(out)
-    grid: Grid = {"train.rank.lr": [0.001, 0.02, 0.003], "stages.1.hidden": [[16, 8]]}
-    document = corank.sweep(config, grid, out, seeds=1, metric="joint_click_recall").document
-    assert len(modified(out)) == len(before) + 1
-    assert before.items() <= modified(out).items()
-    best = max(document["arms"].values(), key=lambda arm: arm["figures"]["joint_click_recall"]["value"])
-    assert best == document["arms"][document["chosen"]]
-
-
-def test_features_of_an_arm_are_packed_in_the_folder(config: Path, tmp_path: Path) -> None:
-    name = next(name for name, feature in read(config).features.items() if feature.kind == "id")
-    document = corank.sweep(config, {f"features.{name}.min_count": [3]}, tmp_path, seeds=1).document
-    assert len(list((tmp_path / "packed").glob("*/manifest.json"))) == 1
-    assert len(document["arms"]) == 2
-    run = trained_run(config.with_name(BEST), tmp_path / "again")
-    assert same(run, Run.open(tmp_path / "run"))
-
-
-def test_a_key_that_had_no_effect_is_told(config: Path, tmp_path: Path) -> None:
-    document = corank.sweep(config, {"stages.1.value": ["click * 2"]}, tmp_path, seeds=1).document
-    assert "its keys have no effect here" in document["notes"][0]
-
-
 def test_what_is_refused(swept: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown metric 'rank.click.auk'; did you mean 'rank.click.auc'"):
         corank.sweep(config, GRID, tmp_path / "new", metric="rank.click.auk")
@@ -184,14 +124,3 @@ def test_the_command(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     code, out, err = run_corank(capsys, "sweep", config)
     assert (code, out) == (1, "")
     assert "write --grid KEY=VALUE,VALUE" in err
-
-
-@pytest.mark.parametrize(("users", "chosen"), [(40, "auc"), (400, "gauc")])
-def test_users_with_both_classes_decide_what_chooses_by_default(
-    tmp_path: Path, users: int, chosen: str
-) -> None:
-    simulate_world(tmp_path / "world", requests=1200, candidates=20, users=users, items=120)
-    opened = OpenedConfig.open(tmp_path / "world" / "config.yaml").settings
-    packed = open_or_pack(opened, tmp_path / "world", lambda line: None)
-    assert Objective.of(opened, None, packed).name == f"rank.click.{chosen}"
-    assert Objective.of(opened, "prerank.click.auc", packed).name == "prerank.click.auc"

@@ -3,15 +3,13 @@
 import json
 import shutil
 import sys
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 
 import corank
-from corank.core.errors import ConfigError, DataError, MissingExtraError
+from corank.core.errors import ConfigError, MissingExtraError
 from corank.training.run import Run
 from tests.support.command_line import run_corank
 from tests.support.html import Read
@@ -113,38 +111,6 @@ def test_what_the_tuning_refuses(tuned: tuple[Path, dict[str, Any]], config: Pat
     for options in refused:
         with pytest.raises(ConfigError, match="holds a search of something else"):
             corank.tune(config, 3, out=tuned[0], **options)
-
-
-def test_a_verdict_says_on_how_many_requests_it_rests(
-    tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
-) -> None:
-    document = tuned[1]
-    shown = pl.read_parquet(config.parent / "log" / "*").filter(
-        pl.col("level") == "exposed", pl.col("time").dt.date().is_between(date(2026, 3, 4), date(2026, 3, 7))
-    )
-    assert f"rank.click.auc, on {shown['request_id'].n_unique()} requests of 'valid'" in document["verdict"]
-    few = ["name=few", "data.split={valid: 2026-03-09, test: 2026-03-10}"]
-    with pytest.raises(
-        DataError, match=r"rank.click.auc: rests on 40 requests of the split 'valid', and .* 50;"
-    ):
-        corank.tune(config, 2, out=tmp_path / "few", overrides=few, search=["train.rank.lr=0.001,0.01"])
-    assert not config.with_name("few.tune.yaml").exists()
-
-
-def test_a_frame_is_tuned_on(config: Path, tmp_path: Path) -> None:
-    log = pl.read_parquet(config.parent / "log" / "*")
-    log = log.filter(pl.col("tab") != log["tab"][0])
-    document = corank.tune(
-        config,
-        2,
-        search=["train.rank.lr=0.001,0.01"],
-        out=tmp_path,
-        overrides=["name=less"],
-        tables={"log": log},
-    )
-    assert len(document["trials"]) == 2
-    packed = Run.open(tmp_path / "run").packed()
-    assert sum(packed.manifest.levels.values()) == len(log) < 12_000
 
 
 def test_without_optuna(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

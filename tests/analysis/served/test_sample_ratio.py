@@ -25,16 +25,6 @@ def test_another_share_is_noticed(share: float, users: int) -> None:
     assert check_share(assigned, 0.05)["mismatch"] and not check_share(assigned, share)["mismatch"]
 
 
-def test_no_user_says_nothing() -> None:
-    assert check_share(np.zeros(0, bool), 0.05) == {
-        "expected": 0.05,
-        "observed": None,
-        "users": 0,
-        "p": 1.0,
-        "mismatch": False,
-    }
-
-
 def test_a_canary_of_another_share_is_not_comparable(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
