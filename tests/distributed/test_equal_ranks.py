@@ -63,13 +63,6 @@ def test_a_repeated_training_ends_with_the_same_bits(results: Path) -> None:
         assert torch.equal(tensor, repeats[1][name]), name
 
 
-def test_every_loss_and_table_learns(results: Path) -> None:
-    """Equal weights would prove little if nothing had trained."""
-    for case, _, tensors in trained(results, 1):
-        losses = {name: float(value) for name, value in tensors.items() if name.startswith("loss.")}
-        assert len(losses) == len(set(losses)) and all(value > 0 for value in losses.values()), (case, losses)
-
-
 @pytest.mark.skipif(
     not can_make_hosts(), reason="needs root and /dev/net/tun, to join two hosts by a bad link"
 )

@@ -56,32 +56,3 @@ def test_the_size_of_batches_does_not_matter(case: Case, whole: Predictions, req
     for stage, labels in whole.logits.items():
         for label, logits in labels.items():
             np.testing.assert_allclose(parts.logits[stage][label], logits, atol=1e-5)
-
-
-def test_a_population_leaves_out_the_others_and_keeps_every_request(case: Case, whole: Predictions) -> None:
-    shown = predict_split(case.model, case.packed, "train", {EXPOSED: None}, requests=4)
-    rows = whole.exposed
-    assert 0 < rows.sum() < len(rows)
-    np.testing.assert_array_equal(shown.requests.user, whole.requests.user)
-    np.testing.assert_array_equal(shown.requests.size, whole.requests.sums(rows))
-    assert (shown.requests.size == 0).any()
-    np.testing.assert_array_equal(shown.labels["click"], whole.labels["click"][rows])
-    np.testing.assert_allclose(shown.logits["rank"]["buy"], whole.logits["rank"]["buy"][rows], atol=1e-5)
-
-
-def test_scores_are_fp32_without_dropout_and_the_model_is_left_as_it_was(
-    case: Case, whole: Predictions
-) -> None:
-    for part in case.model.stages.modules():
-        if hasattr(part, "dropout"):
-            setattr(part, "dropout", 0.5)  # noqa: B010
-    case.model.dtype = torch.bfloat16
-    case.model.train()
-    again = predict_split(case.model, case.packed, "train")
-    assert case.model.training
-    assert case.model.dtype == torch.bfloat16
-    case.model.dtype = torch.float32
-    case.model.eval()
-    for stage, labels in whole.logits.items():
-        for label, logits in labels.items():
-            np.testing.assert_array_equal(again.logits[stage][label], logits)

@@ -8,13 +8,11 @@ import polars as pl
 import pytest
 from scipy.special import expit
 
-import corank
 from corank.core.calibration import Platt
 from corank.core.errors import DataError, RequestError
 from corank.evaluation.predict import order_scores, predict_split, stage_values
 from corank.serving.funnel.request import Request
 from tests.support.cases import Case
-from tests.support.command_line import run_corank
 from tests.support.configs import TEXT, refused
 from tests.support.predictions import IDENTITY, LEVELS, STAGES, document_of, predictions
 from tests.support.random_worlds import RICH
@@ -118,24 +116,10 @@ def test_the_funnel_orders_by_the_value_and_says_it(case: Case, wide: dict[str, 
     assert order.tolist() != by_click.tolist()
 
 
-@pytest.mark.slow
-def test_a_described_item_brings_its_columns(case: Case, wide: dict[str, Any]) -> None:
-    stranger = {"id": 1001, "item_2": "w1", "bid": 1.0, "worth": 50.0}
-    wide["candidates"].append(stranger)
-    answer = case.funnel.rank(Request.parse(wide))
-    assert answer["items"][0]["id"] == 1001
-    assert answer["items"][0]["score"] == pytest.approx(expected(case, wide)[16], abs=1e-4)
-
-
 @pytest.mark.parametrize(
     ("candidate", "message"),
     [
         ({"id": 3}, "3 has no number 'bid', by which candidates are ordered; received None"),
-        ({"id": 3, "bid": "high"}, "3 has no number 'bid', by which candidates are ordered; received 'high'"),
-        (
-            {"id": 1001, "item_2": "w1", "bid": 1.0},
-            "1001 has no number 'worth', by which candidates are ordered",
-        ),
     ],
 )
 def test_a_candidate_without_a_number_is_named(
@@ -174,16 +158,3 @@ def test_a_name_that_is_neither_a_label_nor_a_column_is_refused(path: Path) -> N
 
 
 # A simulated auction
-
-SMALL: dict[str, Any] = {"requests": 300, "candidates": 20, "users": 20, "items": 60}
-
-
-def test_an_auctions_config_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = [part for name, n in SMALL.items() for part in (f"--{name}", n)]
-    code, out, err = run_corank(capsys, "simulate", tmp_path / "w", *options, "--auction")
-    assert (code, out) == (0, "") and "6,000 candidates" in err
-    code, out, err = run_corank(capsys, "check", tmp_path / "w" / "config.yaml")
-    assert (code, err) == (0, "") and "log: 6,000 rows" in out
-    assert [stage.value for stage in corank.check(tmp_path / "w" / "config.yaml").config.stages] == [
-        "click * bid"
-    ] * 2

@@ -13,7 +13,6 @@ from corank.core.errors import DataError
 from corank.core.types import Doubles
 from corank.metrics.cascade import (
     best_score_loss,
-    click_recall,
     gain_ratio,
     joint_recall,
     kendall_tau,
@@ -25,27 +24,7 @@ from corank.metrics.cascade import (
     score_loss,
 )
 from corank.metrics.intervals import interval
-from tests.support.scored_requests import Scored, floats, labels, order, requests, rows_of, scored
-
-
-def test_places_refuse_what_has_no_order() -> None:
-    with pytest.raises(DataError, match=r"scores: 1 are NaN, first at row 1"):
-        requests(2).ranks(floats(0, np.nan))
-    with pytest.raises(DataError, match=r"scores: expected 2, one a candidate; received 3"):
-        requests(2).ranks(floats(0, 1, 2))
-
-
-def test_recall_by_hand() -> None:
-    two = requests(4, 5, 2, 0)
-    reference = two.ranks(floats(4, 3, 2, 1, 1, 2, 3, 4, 5, 1, 2))
-    stage = two.ranks(floats(1, 9, 2, 8, 1, 2, 9, 3, 8, 1, 2))
-    # Request 0: {0, 1} against {1, 3, 2}: 1/2. Request 1: {4, 3} against {2, 4, 3}: 1. The others have ≤ 3.
-    measure = recall(two, reference, stage, k=2, m=3)
-    assert measure.value() == pytest.approx(0.75)
-    assert measure.n == 2
-    assert measure.random_value() == pytest.approx((3 / 4 + 3 / 5) / 2)
-    # k above the candidates: all four of request 0, all five of request 1.
-    assert recall(two, reference, stage, k=9, m=3).value() == pytest.approx((3 / 4 + 3 / 5) / 2)
+from tests.support.scored_requests import Scored, floats, order, requests, rows_of, scored
 
 
 @given(st.lists(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=40), max_size=6))
@@ -85,24 +64,6 @@ def naive_order(rows: Iterable[int], stages: list[Doubles], quotas: list[int]) -
     for scores, quota in zip(stages[1:], quotas, strict=True):
         ranked = order(scores, ranked[:quota]) + ranked[quota:]
     return ranked
-
-
-def test_joint_recall_by_hand() -> None:
-    # Positives 0, 3 and 4 of six. The first stage cuts 4 and 5, the second ranks 3 1 0 2: its top 2 holds 3 alone.
-    three = requests(6, 2, 3)
-    positives = np.array([1, 0, 0, 1, 1, 0, 1, 1, 0, 0, 0], dtype=bool)
-    first = floats(6, 5, 4, 3, 2, 1, 2, 1, 3, 2, 1)
-    second = floats(2, 3, 1, 4, 9, 9, 2, 1, 3, 2, 1)
-    measure = joint_recall(three, positives, [first, second], [4], m=2)
-    # The second request has no more than two candidates, the third no positive.
-    assert (measure.value(), measure.n, measure.random_value()) == (
-        pytest.approx(1 / 3),
-        1,
-        pytest.approx(2 / 6),
-    )
-    # What a stage cut does not come back by a greater m: of the four kept, 0 and 3.
-    wide = joint_recall(three, positives, [first, second], [4], m=5)
-    assert (wide.value(), wide.n, wide.random_value()) == (pytest.approx(2 / 3), 1, pytest.approx(4 / 6))
 
 
 @given(scored(4), st.integers(1, 10), st.integers(1, 10), st.integers(1, 10), st.integers(1, 12))
@@ -182,17 +143,6 @@ def test_gains_are_those_of_every_request_alone(data: Scored, k: int, m: int) ->
             assert measure.random_value() == pytest.approx(np.mean(known))
 
 
-@given(scored(2), st.integers(1, 6))
-def test_score_loss_is_what_the_gain_ratio_lacks(data: Scored, n: int) -> None:
-    some, (scores, stage) = data
-    loss = score_loss(some, scores, some.ranks(stage), n)
-    ratio = gain_ratio(some, scores, some.ranks(stage), n, n)
-    assert loss.n == ratio.n
-    for lost, gained in ((loss.value(), ratio.value()), (loss.random_value(), ratio.random_value())):
-        assert (gained is not None) == bool(ratio.n)
-        assert lost == (None if gained is None else pytest.approx(1 - gained))
-
-
 @given(st.lists(st.permutations(range(9)), min_size=1, max_size=5), st.integers(1, 8))
 def test_ndcg_agrees_with_scikit_learn(orders: list[list[int]], k: int) -> None:
     some = requests(*[9] * len(orders))
@@ -202,25 +152,6 @@ def test_ndcg_agrees_with_scikit_learn(orders: list[list[int]], k: int) -> None:
     assert ndcg(some, reference, stage, k).value() == pytest.approx(
         ndcg_score(gain, -stage.reshape(-1, 9), k=k, ignore_ties=True)
     )
-
-
-@given(scored(3, high=9), st.integers(1, 6), st.lists(st.integers(1, 15), min_size=1, max_size=5))
-def test_each_point_is_the_recall_at_its_quota(data: Scored, k: int, quotas: list[int]) -> None:
-    some, (reference, stage, clicked) = data
-    clicks = labels(*(clicked > 6))
-    places, ranker = some.ranks(stage), some.ranks(reference)
-    curve = quota_curve(some, {"agree": ranker < k, "click": clicks == 1}, places, quotas)
-    for n, m in enumerate(quotas):
-        for name, expected in (
-            ("agree", recall(some, ranker, places, k, m)),
-            ("click", click_recall(some, clicks, places, m)),
-        ):
-            point = curve.measures[name][n]
-            assert (point.value(), point.random_value(), point.n) == (
-                expected.value(),
-                expected.random_value(),
-                expected.n,
-            )
 
 
 def test_nothing_eligible_has_no_value() -> None:

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from corank.core.types import Doubles
 from corank.metrics.intervals import draw_counts, replicates
-from corank.metrics.measure import BINS, Measure, RatioMeasure
-from corank.metrics.point import PairedDifference, auc, ece, gauc, logloss, pcoc
+from corank.metrics.measure import Measure, RatioMeasure
+from corank.metrics.point import PairedDifference, auc, ece, gauc, logloss
 from tests.support.scored_requests import bounds
 
 
@@ -46,12 +46,6 @@ def test_all_resamples_at_once_are_those_one_by_one(seed: int) -> None:
         assert resamples == pytest.approx(one_by_one(measure, seed), abs=1e-9, nan_ok=True)
 
 
-def test_many_scores_are_cut_into_bins_without_moving_the_interval() -> None:
-    for measure in measures(rows=5 * BINS, people=500, seed=9)[0::4]:
-        resamples, exact = replicates(measure, 3, 40), one_by_one(measure, 3)
-        assert np.abs(resamples - exact).max() < 0.05 * exact.std()
-
-
 def test_counts_are_poisson() -> None:
     counts = draw_counts(np.arange(20_000), count=50).astype(np.int64)
     assert counts.mean() == pytest.approx(1, abs=0.01) and counts.var() == pytest.approx(1, abs=0.02)
@@ -60,26 +54,6 @@ def test_counts_are_poisson() -> None:
     assert np.abs(between).max() < 0.04
     neighbours = np.corrcoef(np.stack((counts[:-1, 0], counts[1:, 0])))
     assert np.abs(neighbours - np.eye(2)).max() < 0.03
-
-
-def test_a_user_is_drawn_alike_among_any_others() -> None:
-    some = np.array([3, 70_000, 2**40])
-    assert np.array_equal(draw_counts(np.arange(4))[3], draw_counts(some)[0])
-    assert not np.array_equal(draw_counts(some, seed=1), draw_counts(some, seed=2))
-    longer = draw_counts(some, count=300)
-    assert np.array_equal(longer[:, :200], draw_counts(some, count=200))
-
-
-def test_a_row_counts_as_often_as_its_user_is_drawn() -> None:
-    rng = np.random.default_rng(4)
-    user, score = rng.integers(6, size=120), rng.integers(30, size=120) / 30
-    label = (rng.random(120) < score).astype(np.int8)
-    drawn = np.array([0, 1, 3, 0, 2, 1])
-    repeated = np.repeat(np.arange(120), drawn[user])
-    for metric in (auc, gauc, logloss, pcoc, ece):
-        measure = metric(user, score, label)
-        resampled = metric(user[repeated], score[repeated], label[repeated])
-        assert measure.value(drawn[measure.user].astype(float)) == pytest.approx(resampled.value(), abs=1e-12)
 
 
 def test_interval_of_a_mean_is_that_of_theory() -> None:

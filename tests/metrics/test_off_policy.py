@@ -57,19 +57,6 @@ def test_the_mean_over_all_draws_is_the_truth_whatever_the_model_believes(q: flo
     assert max(ips) > 1  # a single draw may be far off
 
 
-def test_the_mean_weight_over_all_draws_is_one_if_propensities_are_right() -> None:
-    def weight(draw: tuple[int, ...], factor: float) -> float:
-        arguments = one_request(draw)
-        return value(
-            bucket_weight(
-                arguments["requests"], arguments["exposed"], arguments["propensity"].clip(0, 1) * factor
-            )
-        )
-
-    assert WEIGHTS @ [weight(draw, 1) for draw in DRAWS] == pytest.approx(1)
-    assert WEIGHTS @ [weight(draw, 0.8) for draw in DRAWS] == pytest.approx(1 / 0.8)
-
-
 def two_users() -> dict[str, Any]:
     """Three requests of three candidates, of which the second is of no bucket, though exposed."""
     return {
@@ -111,20 +98,6 @@ def test_the_probability_of_a_cut_by_hand() -> None:
     assert measure.random_value() == pytest.approx((2 / 3 + 1 / 2) / 2)
     two = best_cut(REQUESTS, P, RANK, 2)  # which cuts nothing of the second request
     assert (two.value(), two.n) == (pytest.approx(0.25), 1)
-
-
-def test_it_is_how_often_choices_of_a_world_that_is_as_believed_are_cut() -> None:
-    """Users choose the highest of log p + Gumbel noise; requests differ in how much is cut."""
-    rng = np.random.default_rng(0)
-    requests = Requests(np.arange(0, 40_001, 20), np.arange(2_000))
-    p = rng.beta(1, 8, 40_000)
-    rank = requests.ranks(p * rng.lognormal(0, 1, 40_000))
-    believed = cut_probability(requests, p, rank, 5)
-    chosen = requests.ranks(np.log(p) + rng.gumbel(size=40_000)) == 0
-    lost = requests.sums(chosen & (rank >= 5))
-    for half in (believed <= np.median(believed), believed > np.median(believed)):
-        assert lost[half].mean() == pytest.approx(believed[half].mean(), abs=0.04)
-    assert believed[believed > np.median(believed)].mean() > believed.mean() + 0.05
 
 
 def test_a_bucket_observes_what_the_cut_keeps_of_all_clicks() -> None:

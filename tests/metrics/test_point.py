@@ -9,8 +9,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from corank.core.errors import DataError
 from corank.core.types import Doubles, Longs
-from corank.metrics.intervals import interval, replicates
-from corank.metrics.measure import Keys
+from corank.metrics.intervals import interval
 from corank.metrics.point import (
     Labels,
     auc,
@@ -23,7 +22,7 @@ from corank.metrics.point import (
     reliability,
     truth_auc,
 )
-from tests.support.scored_requests import bounds, floats, labels
+from tests.support.scored_requests import floats, labels
 
 Point = Callable[..., Any]
 """A metric of columns that gives a measure."""
@@ -93,12 +92,6 @@ def test_pcoc_and_ece_by_hand() -> None:
     assert ece(user, p, label, doubled, bins=2).value() == pytest.approx((abs(0.2) + abs(2.3 - 3)) / 5)
 
 
-def test_ece_of_a_constant_prediction_is_the_distance_to_the_rate() -> None:
-    label = labels(*[1] * 30, *[0] * 70)
-    assert ece(np.arange(100), np.full(100, 0.3), label).value() == pytest.approx(0, abs=1e-12)
-    assert ece(np.arange(100), np.full(100, 0.5), label).value() == pytest.approx(0.2)
-
-
 def test_truth_auc_is_that_of_expected_pairs() -> None:
     score, p = floats(0.9, 0.5, 0.5, 0.1), floats(0.8, 0.3, 0.6, 0.05)
     won = (score[:, None] > score) + 0.5 * (score[:, None] == score)
@@ -122,16 +115,6 @@ def test_nothing_known_has_no_value(metric: Point) -> None:
         assert (empty.value(), empty.n, interval(empty)) == (None, 0, None)
 
 
-@pytest.mark.parametrize("clicked", [0, 1])
-def test_one_class_has_no_auc(clicked: int) -> None:
-    rows = users(1, 2), floats(0.2, 0.7), labels(clicked, clicked)
-    assert auc(*rows).value() is None
-    assert gauc(*rows).value() is None
-    assert pcoc(*rows).value() == (pytest.approx(0.45) if clicked else None)
-    loss = logloss(*rows).value()
-    assert loss is not None and loss > 0
-
-
 def test_bad_rows_are_named() -> None:
     with pytest.raises(DataError, match=r"labels: row 1 is 2; expected 1, 0, or -1"):
         auc(users(1, 1), floats(0.1, 0.2), labels(1, 2))
@@ -144,18 +127,6 @@ def test_bad_rows_are_named() -> None:
 
 
 # Parts and intervals
-
-
-def test_undefined_resamples_are_left_out() -> None:
-    # Drawn alone, either user has one class: AUC exists where both are drawn, and is then 1.
-    measure = auc(users(1, 2), floats(0.9, 0.1), labels(1, 0))
-    values = replicates(measure)
-    assert 50 < np.isnan(values).sum() < 150
-    assert interval(measure) == (1, 1)
-
-
-def test_a_single_user_has_no_interval() -> None:
-    assert interval(auc(users(1, 1), floats(0.9, 0.1), labels(1, 0))) is None
 
 
 def test_a_bin_for_every_ten_positives_on_average() -> None:
@@ -173,14 +144,6 @@ def test_a_bin_for_every_ten_positives_on_average() -> None:
     assert bins.high[1] == pytest.approx(beta.ppf(0.975, 15.5, 5.5))
 
 
-def rows(seed: int, count: int = 600, people: int = 25) -> tuple[Keys, Doubles, Doubles, Doubles]:
-    """Users, and scores of a good and a worse model of the truth."""
-    generator = np.random.default_rng(seed)
-    truth = generator.random(count)
-    good = truth + generator.normal(size=count) / 5
-    return generator.integers(people, size=count), good, good + generator.normal(size=count) / 2, truth
-
-
 def test_bias_regret_by_hand() -> None:
     # Certain truth 1 0 1 0: the reference has all four pairs right, the model three.
     user, truth = np.array([1, 1, 2, 2]), floats(1, 0, 1, 0)
@@ -190,15 +153,3 @@ def test_bias_regret_by_hand() -> None:
     # The last row counted thrice: of 8 pairs the model has one of two with it wrong, three times.
     weighed = bias_regret(user, floats(4, 1, 3, 2), floats(4, 1, 2, 3), truth, floats(1, 1, 1, 3))
     assert weighed.value() == pytest.approx(3 / 8)
-
-
-def test_resamples_are_paired() -> None:
-    user, good, worse, truth = rows(1)
-    measure = bias_regret(user, good, worse, truth)
-    one, other = (replicates(truth_auc(user, scores, truth), seed=4) for scores in (good, worse))
-    assert replicates(measure, seed=4) == pytest.approx(one - other)
-    low, high = bounds(measure)
-    regret = measure.value()
-    assert regret is not None and 0 < low < regret < high
-    # far tighter than two intervals apart
-    assert (one - other).std() < 0.8 * np.hypot(one.std(), other.std())

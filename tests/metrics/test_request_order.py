@@ -11,12 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score, roc_auc_score
 
-from corank.core.errors import DivergedError
 from corank.core.types import Doubles, Longs
 from corank.metrics.measure import RatioMeasure
 from corank.metrics.point import Labels, gauc, gauc_user_day
 from corank.metrics.request_order import hit_at, mrr, ndcg_at, request_auc
-from tests.support.scored_requests import floats, labels
 
 List = list[tuple[float, int]]
 """Score and label of a request's candidates."""
@@ -121,13 +119,6 @@ def many(generator: np.random.Generator, rows: int = 900) -> tuple[Longs, Longs,
     label = (generator.random(rows) < 0.2).astype(np.int8)
     score = generator.integers(20, size=rows) / 20
     return request % 23, request, score, label, generator.integers(1, 4, size=rows).astype(float)
-
-
-@pytest.mark.parametrize("name", METRICS)
-def test_a_score_that_is_no_number_is_refused(name: str) -> None:
-    user = np.array([1, 1])
-    with pytest.raises(DivergedError, match="scores: 1 are NaN"):
-        METRICS[name][0](user, user, floats(0.1, np.nan), labels(1, 0))
 
 
 def test_gauc_by_user_and_day_is_the_weighted_mean_of_their_auc() -> None:

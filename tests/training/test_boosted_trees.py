@@ -13,34 +13,24 @@ import pytest
 import torch
 from onnx import TensorProto, checker, helper
 from safetensors import safe_open
-from scipy.special import expit
 from torch import Tensor
 
 import corank
-from corank.analysis.logged_request import logged_request
-from corank.core.errors import CheckpointError, ConfigError, DataError
-from corank.core.objects import ObjectUrl
+from corank.core.errors import CheckpointError, DataError
 from corank.core.types import Floats
 from corank.distributed.process_group import join_ranks
-from corank.distributed.ranks import Ranks
-from corank.evaluation.predict import predict_split
 from corank.features.feature_kind import ColumnFeature
 from corank.features.input_layout import Layout
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.number import NumberFeature
-from corank.features.schema import PLACEMENTS, Schema
+from corank.features.schema import Schema
 from corank.metrics.point import auc
-from corank.models.pairs import RequestPairs
 from corank.models.settings.trees import BoostingSettings, TreesSettings
-from corank.models.stage_io import StageInputs
 from corank.models.trees import Trees, ensemble_attributes
-from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
 from corank.training.boosted_trees import (
     ONE_CATEGORY,
     LabelledRows,
     fit_scores,
-    fit_stage_trees,
     grow_trees,
     read_trees,
 )
@@ -49,7 +39,7 @@ from corank.training.config.config_file import read
 from corank.training.config.settings import TreeTeacherSettings
 from corank.training.run import TREES, Run
 from corank.training.train import train_run
-from tests.support.boosted_runs import GROWN, LOSSES, PRERANK, RANK, grown_run
+from tests.support.boosted_runs import GROWN, grown_run
 from tests.support.configs import TEXT, refused
 from tests.support.hostile_runs import write_checkpoint
 from tests.support.http_parity import TOLERANCE, parity
@@ -133,18 +123,6 @@ def test_arrays_give_what_lightgbm_gives(seed: int) -> None:
     np.testing.assert_allclose(by_onnx(network, values), expected, atol=2e-6)
 
 
-def test_trees_of_one_leaf_and_room_for_more(seed: int = 0) -> None:
-    rows = random_rows(seed, 300)
-    booster = boosted(rows, min_rows=200, trees=2)
-    network, expected = network_of(booster, trees=4), booster.predict(rows.values, raw_score=True)
-    assert np.ptp(expected) == 0
-    for sums in (
-        network._sum_leaves(0, torch.from_numpy(rows.values)).numpy(),
-        by_onnx(network, rows.values),
-    ):
-        np.testing.assert_allclose(sums, expected, atol=1e-6)
-
-
 def test_validation_chooses_the_number_of_trees() -> None:
     rows, valid = random_rows(0, 500), random_rows(1, 500)
     settings = BoostingSettings(trees=300, leaves=LEAVES, min_rows=2, columns=1, lr=0.5)
@@ -194,67 +172,6 @@ def test_a_service_scores_as_the_run_does(grown: Run, bundle: Path, tmp_path: Pa
     assert agreement["requests"] == 10 and agreement["scores"] > 100 and agreement["largest"] <= TOLERANCE
 
 
-def test_how_a_mean_of_ones_is_rounded_changes_no_score(grown: Run) -> None:
-    """A list's averaged ones are 1 but for the last bit, which readers of other languages round otherwise."""
-    model = grown.model(grown.packed())[0]
-    network, layout = model.network("rank"), model.layout
-    assert isinstance(network, Trees)
-    averaged = [(n, column) for n, column in enumerate(network.read) if column.averaged]
-    inner = network.left[0] != network.right[0]
-    assert {n for n, _ in averaged} & set(network.column[0][inner].tolist()), "trees split by some"
-    generator = torch.Generator().manual_seed(0)
-
-    def score(one: float) -> Tensor:
-        dense = {
-            placement: torch.randn(200, layout.width(placement), generator=generator.manual_seed(0))
-            for placement in PLACEMENTS
-        }
-        for _, column in averaged:
-            dense[column.placement][:, column.at] = one
-        pairs = RequestPairs(200)
-        inputs = StageInputs(dense["query"][:1], dense["item"], dense["snapshot"], dense["cross"], pairs)
-        return network.forward(inputs).logits["click"]
-
-    assert torch.equal(score(1 - 2**-24), score(1)) and torch.equal(score(1 + 2**-23), score(1))
-    assert not torch.equal(score(0), score(1))
-
-
-def test_a_training_that_goes_on_grows_trees_anew(grown: Run, small_world: Path, tmp_path: Path) -> None:
-    config, fewer = small_world / "config.yaml", [*GROWN, "stages.1.min_rows=40"]
-    run = trained_run(config, tmp_path / "on", *fewer, continue_from=grown.folder)
-    fresh = trained_run(config, tmp_path / "fresh", *fewer)
-    assert same(run, fresh) and not same(run, grown)
-    checkpoint, packed = run.trained(run.packed()), run.packed()
-    codes = checkpoint.whole("tables.rank.weights.16")
-    first = run.networks(packed)[0].layout.offset["item_id"]
-    assert codes[first : first + packed.encoders.sizes["item_id"], 0].tolist() == list(
-        range(packed.encoders.sizes["item_id"])
-    )
-
-
-def test_a_later_network_may_see_them(small_world: Path, tmp_path: Path) -> None:
-    middle = RANK.replace("rank,", "middle,", 1).replace("cuts: [preranked], keep: 6", "keep: 12")
-    last = "{name: rank, model: mlp, keep: 6, cuts: [preranked], hidden: [8], from_stages: [middle.score]}"
-    losses = LOSSES.replace("}]", "}, {kind: click, stage: rank}]")
-    run = trained_run(
-        small_world / "config.yaml",
-        tmp_path / "run",
-        f"stages=[{PRERANK}, {middle}, {last}]",
-        losses,
-        "train.epochs=1",
-        "train.precision=bf16",
-    )
-    corank.export(run.folder, tmp_path / "bundle")
-    funnel, theirs = (
-        Funnel.open(tmp_path / "bundle"),
-        predict_split(*run.model(run.packed())[:1], run.packed(), "test"),
-    )
-    logits = funnel.logits(Request.parse(logged_request(run, "test", 0)))
-    for stage in ("middle", "rank"):
-        part = theirs.logits[stage]["click"][: theirs.requests.start[1]]
-        np.testing.assert_allclose(expit(logits[stage]["click"]), expit(part), atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("name", "change", "told"),
     [
@@ -264,8 +181,6 @@ def test_a_later_network_may_see_them(small_world: Path, tmp_path: Path) -> None
             r"column: node 0 of tree 0 of label 0 is no node of a tree",
         ),
         ("left", lambda tensor: tensor[0, 1, 0].fill_(0), r"left: node 0 of tree 1"),
-        ("right", lambda tensor: tensor[0, 2, 1].fill_(-9), r"right: node 1 of tree 2"),
-        ("threshold", lambda tensor: tensor[0, 0, 0].fill_(float("nan")), r"threshold: holds nan"),
         ("value", lambda tensor: tensor[0, 0, 0].fill_(float("inf")), r"value: holds inf"),
     ],
 )
@@ -310,42 +225,12 @@ SERVED = "stages.1={name: rank, model: trees, cuts: [preranked], keep: 10, label
     ("changes", "told"),
     [
         ([], "losses.0: 'rank' is fitted to the log before training, and a loss ('rank.click')"),
-        (["losses.0.stage=prerank"], "losses.2: 'rank' is fitted to the log before training"),
-        (
-            ["losses=[{kind: click, stage: prerank}, {kind: cascade, form: lcron, positive: [exposed]}]"],
-            "losses.1: 'rank' is fitted to the log before training, and a loss ('cascade.lcron')",
-        ),
-        (
-            ["losses=[{kind: click, stage: prerank}]"],
-            "train.rank: no optimiser trains 'rank', which is fitted before; drop it",
-        ),
-        (["stages.1.embeddings=shared"], "stages.1.embeddings"),
-        (
-            ["stages.1.dropout=0.1"],
-            "stages.1: dropout has no effect on trees, which are fitted whole; drop it",
-        ),
     ],
 )
 def test_bad_settings_are_refused(tmp_path: Path, changes: list[str], told: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(TEXT, encoding="utf-8")
     assert refused(path, SERVED, *changes).startswith(told)
-
-
-def test_packed_data_elsewhere_are_refused(grown: Run) -> None:
-    packed = grown.packed()
-    model = grown.model(packed)[0]
-    with pytest.raises(ConfigError, match=r"'rank': s3://shop/packed is no folder of this machine"):
-        fit_stage_trees([model], replace(packed, url=ObjectUrl.parse("s3://shop/packed")), 0, Ranks())
-
-
-def test_features_that_trees_cannot_read_are_named(grown: Run) -> None:
-    settings, packed = grown.config.stage("rank"), grown.packed()
-    layout = grown.networks(packed)[0].layout
-    sizes = dict.fromkeys(layout.sizes, 5001)
-    ids = {name: f for name, f in layout.schema.features.items() if f.storage == "id"}
-    with pytest.raises(ConfigError, match="'rank' reads numbers, lists, and ids of at most 5,000 values"):
-        Trees(settings, Layout(Schema(ids), sizes))  # type: ignore[arg-type]
 
 
 def train_together(run: Run) -> None:
@@ -432,10 +317,7 @@ def _first(checkpoint: Checkpoint) -> torch.Tensor:
             "",
             "tree_teachers.0.label: no label 'buy'; data.labels are click, order",
         ),
-        ("{name: rank}", "", "tree_teachers.0.name: a stage, a teacher or a score is called 'rank', too"),
         ("{name: trees}", "", "tree_teachers.0: nobody learns from 'trees'; add a loss"),
-        ("{name: trees, label: order}", "click", "losses.3.label: 'trees' predicts order; received click"),
-        ("{name: trees, folds: 1}", "click", "tree_teachers.0.folds"),
     ],
 )
 def test_bad_settings_of_a_teacher_are_refused(tmp_path: Path, settings: str, losses: str, told: str) -> None:

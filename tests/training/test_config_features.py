@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from corank.core.errors import ConfigError
-from corank.features.input_layout import Attended, Layout
 from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.two_tower import TowersSettings
 from corank.training.config.config_file import read
@@ -65,18 +64,6 @@ def test_what_is_made_of_a_removed_feature_goes_with_it_and_is_named(path: Path)
     ]
 
 
-def test_an_operand_that_nothing_reads_any_more_goes_too(path: Path) -> None:
-    made = ["features.maker={side: item, kind: id, input: false}"]
-    made.append("features.maker_ctr={kind: prior, by: [maker]}")
-    assert "maker" not in read(path, made, ["maker_ctr"]).features
-
-
-def test_attention_keeps_its_history_without_an_attribute(path: Path) -> None:
-    rank = read(path, [], ["brand"]).stage("rank")
-    assert isinstance(rank, MlpSettings) and rank.din is not None
-    assert (rank.din.history, rank.din.attributes) == ("history", [])
-
-
 def test_an_unknown_feature_cannot_be_removed(path: Path) -> None:
     for overrides, without in (([], ["tabs"]), (["features.tabs=null"], [])):
         with pytest.raises(ConfigError) as caught:
@@ -84,43 +71,3 @@ def test_an_unknown_feature_cannot_be_removed(path: Path) -> None:
         assert str(caught.value) == (
             "features: 'tabs' cannot be removed: unknown feature 'tabs'; did you mean 'tab'?"
         )
-
-
-KEY_ALONE = [
-    "features.item_id={side: item, kind: id, input: false}",
-    "features.history={side: user, kind: ids, of: item_id, input: false}",
-    "stages.0.query_features=[user_id, tab]",
-    "stages.0.item_features=[brand]",
-]
-"""A history of an item id that is no input."""
-
-
-def test_a_history_of_what_is_no_input_is_for_what_is_made_of_it(path: Path) -> None:
-    config = read(path, KEY_ALONE)
-    schema = config.declared
-    assert not {"item_id", "history"} & {*schema.inputs(), *schema.embedded()}
-    assert "history" in schema.row_features("query").lists
-    sizes = dict.fromkeys(schema.embedded(), 5)
-    layout = Layout(schema, sizes)
-    assert layout.columns("query", ["history"]).size == 0 < layout.columns("query", ["brands"]).size
-    rank = config.stage("rank")
-    assert rank.attended(schema) == Attended("history", ("brand",))
-
-
-def test_a_history_that_is_no_input_and_that_nothing_reads_is_refused(path: Path) -> None:
-    idle = [*KEY_ALONE, "features.read={side: user, kind: ids, of: item_id, event: click, input: false}"]
-    with pytest.raises(ConfigError) as caught:
-        read(path, idle)
-    assert str(caught.value) == (
-        f"{path}: features.read: no network reads it, no other feature is made of it, and no `din` attends to it; "
-        "drop it, or input: false"
-    )
-
-
-def test_attention_needs_something_of_the_items(path: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
-        read(path, [*KEY_ALONE, "stages.1.din={history: history}"])
-    assert str(caught.value) == (
-        f"{path}: stages.rank.din.attributes: 'item_id' is no input, so that nothing of the items of 'history' would "
-        "be attended to; name item features"
-    )

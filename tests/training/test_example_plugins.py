@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import httpx2
-import polars as pl
 import pytest
 import torch
 
@@ -175,37 +174,3 @@ def test_a_store_serves_what_was_evaluated(
     scores, largest = json.loads((folder / "found.json").read_text())
     assert scores == 20 * (30 + 18)
     assert largest < TOLERANCE
-
-
-def test_a_study_compares_by_the_metric(trained: dict[str, str], run: Run) -> None:
-    budget = ["--questions", "6", "--rates", "1", "--seeds", "1", "--out", "study", "--set", "train.epochs=1"]
-    (document,) = outputs(run(["study", "plugins.yaml", *budget, *NARROW, "--json"]))
-    assert any("average precision" in title for title in json.loads(document)["metrics"].values())
-
-
-def test_an_importer_makes_a_config_that_trains(run: Run, folder: Path) -> None:
-    pages = pl.DataFrame(
-        {
-            "time": [f"2026-03-{day:02}T10:00:00" for day in range(1, 9) for _ in range(12)],
-            "user": [n % 7 for n in range(96)],
-            "tab": ["home"] * 96,
-            "items": [
-                [{"id": (n + k) % 11, "topic": "news", "clicked": (n + k) % 3 == 0} for k in range(4)]
-                for n in range(96)
-            ],
-        }
-    )
-    pages.write_ndjson(folder / "pages.jsonl")
-    (folder / "bad.jsonl").write_text("{]", encoding="utf-8")
-    importing: list[object] = ["import", "pages"]
-    listed, _, _, evaluated, bad = run(
-        ["import", "--help"],
-        [*importing, "pages.jsonl", "imported", "--days", 2],
-        ["train", "imported/config.yaml"],
-        ["evaluate", "imported/runs/pages", "--json"],
-        [*importing, "bad.jsonl", "nothing"],
-        CORANK_PLUGINS="page_log",
-    )
-    assert "pages" in listed.out
-    assert json.loads(evaluated.out)["candidates"] == 2 * 12 * 4
-    assert bad.code == 1 and "bad.jsonl: no log of pages" in bad.err and not (folder / "nothing").exists()

@@ -49,26 +49,3 @@ def test_anchors_within_the_repository_are_headings(path: Path) -> None:
     links = re.findall(r"\]\(([^)#:]*)#([^)]+)\)", path.read_text(encoding="utf-8"))
     pages = [(path.parent / link if link else path, anchor) for link, anchor in links]
     assert not [(str(page), anchor) for page, anchor in pages if anchor not in _anchors(page)]
-
-
-def test_the_architecture_lists_every_package() -> None:
-    text = (ROOT / "docs" / "extending" / "architecture.md").read_text(encoding="utf-8")
-    listed = re.findall(r"^\| \[`(\w+\.py|\w+/)`\]", text, re.MULTILINE)
-    package = ROOT / "corank"
-    files = {path.name for path in package.glob("*.py")} - {"__init__.py"}
-    folders = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
-    assert sorted(listed) == sorted(files | folders)
-
-
-@pytest.mark.parametrize("name", ["architecture.md"])
-def test_a_table_names_what_its_file_defines(name: str) -> None:
-    """A row that links to modules and then names functions or classes names those of the modules."""
-    rows = re.findall(
-        r"^\|(.*\.py\)) \| (`.*`) \|$", (ROOT / "docs" / "extending" / name).read_text(encoding="utf-8"), re.M
-    )
-    assert rows
-    for links, names in rows:
-        paths = re.findall(r"\]\(\.\./\.\./([^)]+\.py)\)", links)
-        text = "".join((ROOT / path).read_text(encoding="utf-8") for path in paths)
-        for defined in re.findall(r"`(\w+)`", names):
-            assert re.search(rf"^(?:class |def )?{defined}\b", text, re.M), f"{paths}: no {defined}"

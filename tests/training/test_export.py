@@ -6,27 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 
 import corank
 from corank.bundle.bundle import Bundle
 from corank.core.calibration import Platt
-from corank.core.errors import BundleError, ConfigError
-from corank.core.settings import validate
+from corank.core.errors import BundleError
 from corank.evaluation.predict import Calibrators
 from corank.features.input_layout import dense_input
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.checkpoints.training_state import model_state
-from corank.training.config.settings import ExportSettings
 from corank.training.export import model_version
 from corank.training.run import Run
 from tests.support import kills
 from tests.support.cases import Case
 from tests.support.models import table_set, two_tower
-from tests.support.random_worlds import LONG, RICH
+from tests.support.random_worlds import RICH
 from tests.support.shared import shared_case
 
 PROJECTIONS: dict[int | str, str] = {"context_1": "projection0", "item_3": "projection1"}
@@ -168,78 +165,3 @@ def test_vectors_are_the_item_towers(case: Case) -> None:
     for facts in funnel.manifest.stages:
         for label, platt in facts.calibrators.items():
             assert Platt(platt.slope, platt.intercept) == case.calibrators[facts.name][label]
-
-
-def test_graphs_take_any_number_of_candidates_and_no_embedding_table(case: Case) -> None:
-    assert case.funnel
-    folder = Bundle.open(case.base / "bundle").folder
-    graphs = {
-        "prerank.query": ["query"],
-        "prerank.item": ["item"],
-        "prerank.value": ["part.vector", "query"],
-        "rank.item": ["item"],
-        "rank.value": ["cross", "part.item", "query"],
-    }
-    for name, inputs in graphs.items():
-        session = onnxruntime.InferenceSession(str(folder / f"{name}.onnx"))
-        assert [i.name for i in session.get_inputs()] == inputs
-        for n in (0, 1, 3):
-            feeds = {
-                i.name: np.zeros((1 if i.name == "query" else n, i.shape[1]), np.float32)
-                for i in session.get_inputs()
-            }
-            for out in session.run(None, feeds):
-                assert len(out) == (1 if name == "prerank.query" else n)
-    sizes = {path.name: path.stat().st_size for path in folder.glob("*.onnx")}
-    assert max(sizes.values()) < 100_000
-
-
-@pytest.mark.thorough
-@pytest.mark.slow
-def test_a_set_of_tables_is_written_once_and_its_stages_name_it(tmp_path: Path) -> None:
-    case = Case.of(tmp_path, LONG | {"middle_tables": {"table_gradient": False}})
-    assert [stage.tables for stage in case.funnel.manifest.stages] == ["prerank", "shared", "shared"]
-    folder = Bundle.open(case.base / "bundle").folder
-    written = {str(path.relative_to(folder / "tables")) for path in (folder / "tables").rglob("*.npy")}
-    files = {3: "3", 8: "8"} | PROJECTIONS
-    assert written == {f"{name}/{file}.npy" for name in ("prerank", "shared") for file in files.values()}
-    for name in ("prerank", "shared"):
-        for key, table in table_set(case.model, name).items():
-            np.testing.assert_array_equal(np.load(folder / "tables" / name / f"{files[key]}.npy"), table)
-    graphs = {path.name for path in folder.glob("*.onnx")}
-    of_parts = {f"{s}.{graph}.onnx" for s in ("prerank", "middle", "rank") for graph in ("item", "value")}
-    assert graphs == of_parts | {"prerank.query.onnx"}
-
-
-PARTS = ["prerank.vector", "fine.vector"]
-
-
-def settings(**keys: Any) -> ExportSettings:
-    return validate(ExportSettings, keys, "a.yaml")
-
-
-@pytest.mark.parametrize(
-    ("keys", "parts", "told"),
-    [
-        (
-            {"precision": {"prerank.vectors": "fp16"}},
-            PARTS,
-            "export.precision: unknown item part 'prerank.vectors'; did you mean 'prerank.vector'?",
-        ),
-        (
-            {"precision": {"rank.vector": "fp16"}},
-            [],
-            "export.precision.rank.vector: no stage stores anything of an item ahead of requests; take it away",
-        ),
-        (
-            {"max_recall_loss": 0.1, "precision": {"prerank.vector": "fp32"}},
-            PARTS,
-            "export.max_recall_loss: every part is stored in fp32, which loses nothing; take it away, or name a part "
-            "under export.precision",
-        ),
-    ],
-)
-def test_a_setting_without_effect_is_refused(keys: dict[str, Any], parts: list[str], told: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        settings(**keys).check(parts)
-    assert str(caught.value) == told

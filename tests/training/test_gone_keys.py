@@ -34,11 +34,6 @@ def test_a_key_that_went_is_refused_with_what_to_do(path: Path, key: str) -> Non
     assert plain(read(path, [f"train.{key}=null"])) == plain(read(path))
 
 
-@pytest.mark.parametrize("train", ["[]", "3", "null"])
-def test_odd_parts_of_a_config_are_left_to_its_other_checks(path: Path, train: str) -> None:
-    assert refused(path, f"train={train}").startswith("train: ")
-
-
 def test_a_key_that_is_renamed_is_read_with_a_line(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     expected = read(path, ["drift.rows=3"])
     path.write_text(TEXT + "validation: {rows: 3}\n", encoding="utf-8")

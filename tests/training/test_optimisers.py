@@ -5,8 +5,6 @@ import pytest
 import torch
 from torch import nn
 
-from corank.core.errors import ConfigError
-from corank.core.settings import validate
 from corank.models.tables.embedding import row_gradient
 from corank.training.checkpoints.training_state import table_optimiser
 from corank.training.config.settings import TableOptimiser
@@ -27,10 +25,3 @@ def test_a_sum_fades_at_each_update_of_its_row(decay: float) -> None:
             expected[row] -= 0.1 * g / (np.sqrt(total[row]) + 1e-8)
     np.testing.assert_allclose(table.detach().numpy(), expected, rtol=1e-5)
     np.testing.assert_allclose(optimiser.state[table]["sum"].numpy(), total, rtol=1e-5)
-
-
-def test_a_decay_without_effect_is_refused() -> None:
-    with pytest.raises(ConfigError, match="decay has no effect with lazy_adam; drop it"):
-        validate(TableOptimiser, {"optimiser": "lazy_adam", "decay": 0.9}, "train.table")
-    with pytest.raises(ConfigError, match=r"decay: Input should be less than or equal to 1; received 1\.1"):
-        validate(TableOptimiser, {"decay": 1.1}, "train.table")

@@ -11,13 +11,12 @@ import torch
 import yaml
 
 import corank
-from corank.api.config_source import OpenedConfig
 from corank.core.errors import ConfigError, DataError
 from corank.core.settings import validate
 from corank.features.log_schema import DataSettings
 from corank.features.split import ShareSplit, TimeSplit
 from corank.training.config.config import plan_training
-from corank.training.config.config_file import plain, read
+from corank.training.config.config_file import read
 from corank.training.config.settings import EarlyStop
 from corank.training.run import Run
 from tests.support.configs import TEXT
@@ -49,23 +48,6 @@ def test_batches_and_epochs_follow_the_requests(path: Path, requests: int, plann
     train = plan_training(read(path, AUTO), requests).train
     assert (train.epochs_of(None), train.batch_size) == planned
     assert train.early_stop == EarlyStop(metric="rank.click.auc", patience=2)
-
-
-def test_each_number_that_is_given_stays(path: Path) -> None:
-    def planned(*overrides: str) -> tuple[Any, ...]:
-        train = plan_training(read(path, overrides), 6400).train
-        return train.epochs, train.requests, train.early_stop
-
-    stop = EarlyStop(metric="rank.click.auc", patience=2)
-    assert planned() == (2, 256, None)
-    assert planned("train.epochs=auto") == (20, 256, stop)  # 25 steps an epoch
-    assert planned("train.epochs=auto", "train.requests=64") == (6, 64, stop)
-    assert planned("train.requests=auto") == (2, 32, None)
-    early_stop = "train.early_stop={metric: prerank.click.logloss, patience: 1}"
-    assert planned(*AUTO, early_stop)[2] == EarlyStop(metric="prerank.click.logloss")
-    assert planned(*AUTO, "data.split={train: ..2026-04-30}")[2] is None
-    separate = ("train.mode=separate", "losses.2={kind: click, stage: prerank}", "stages.0.embeddings=own")
-    assert planned(*AUTO, *separate, "stages.1.embeddings=own")[2] is None
 
 
 def numbers(folder: Path) -> tuple[int, int]:
@@ -122,12 +104,6 @@ def test_the_last_requests_by_time_test_and_those_before_validate() -> None:
     assert moments([7, 8, 9], valid=0.1, test=0.1) == (8, 9)
 
 
-@pytest.mark.parametrize("times", [[1] * 9, [1, 2], [1] * 50 + [2] * 25 + [3] * 25])
-def test_too_few_times_are_told(times: list[int]) -> None:
-    with pytest.raises(DataError, match=r"data.split: the .* requests of the log have .* times, too few"):
-        moments(times, valid=0.1, test=0.1)
-
-
 @pytest.mark.parametrize(
     ("split", "told"),
     [
@@ -135,13 +111,7 @@ def test_too_few_times_are_told(times: list[int]) -> None:
             {"valid": 0.1, "test": "2026-04-30"},
             "split.test: expected a share of the requests above 0 and below 1",
         ),
-        ({"valid": "2026-04-30", "test": 0.1}, "beside another share, or else days and times alone"),
         ({"valid": 0}, "split.valid: expected a share of the requests above 0 and below 1"),
-        ({"valid": 20260430}, "such as 2026-04-30; received 20260430"),
-        (
-            {"valid": 0.5, "test": 0.5},
-            "split: valid and test are shares of the requests; together they must leave",
-        ),
     ],
 )
 def test_what_is_no_share_is_told(split: dict[str, Any], told: str) -> None:
@@ -192,17 +162,6 @@ def test_a_log_of_one_time_is_refused_before_anything_is_packed(tmp_path: Path) 
     ):
         corank.train(config)
     assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "log.parquet"}
-
-
-def test_the_log_is_not_read_where_no_moment_is_needed(tmp_path: Path) -> None:
-    values = write_log(tmp_path, lists=False)
-    (tmp_path / "log.parquet").unlink()
-    config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(values))
-    assert corank.config.read_config(config).data.split == ShareSplit(valid=0.1, test=0.2)
-    assert plain(read(config))["data"]["split"] == {"valid": 0.1, "test": 0.2}
-    with pytest.raises(DataError, match=r"log.parquet: no such file"):
-        OpenedConfig.open(config).with_moments()
 
 
 @pytest.mark.slow

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import corank
 from corank.bundle.bundle import Bundle
 from corank.core.errors import BundleError, ConfigError, PluginError
-from corank.core.registry import PLUGINS, load_environment_plugins
 from corank.training.config.config_file import read
 from corank.training.run import Run
 
@@ -40,7 +38,6 @@ def config(small_world: Path, tmp_path: Path) -> Path:
     ("plugins", "message"),
     [
         ("[plugin_absent]", "plugins: no module 'plugin_absent' on the Python path and in "),
-        ("plugin_one", "plugins: Input should be a valid list; received 'plugin_one'"),
     ],
 )
 def test_a_faulty_plugin_is_named_with_the_file(config: Path, plugins: str, message: str) -> None:
@@ -61,25 +58,6 @@ def test_a_run_loads_the_plugins_of_its_config(config: Path, tmp_path: Path) -> 
     sys.path.remove(str(config.parent))
     assert Run.open(tmp_path / "run").config.plugins == ["plugin_one"]
     assert "plugin_one" in sys.modules
-
-
-def test_the_environment_names_plugins(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(PLUGINS, "plugin_one,")
-    load_environment_plugins()
-    assert "plugin_one" in sys.modules
-    monkeypatch.setenv(PLUGINS, "plugin_two")
-    with pytest.raises(PluginError, match="no module 'plugin_two'"):
-        load_environment_plugins()
-
-
-def test_a_bundle_names_the_plugin_of_an_unknown_scorer(trained_bundle: Path) -> None:
-    bundle = Bundle.open(trained_bundle)
-    first, last = bundle.manifest.stages
-    changes = {"stages": [first, last.model_copy(update={"scorer": "trees"})], "plugins": ["plugin_one"]}
-    manifest = bundle.manifest.model_copy(update=changes)
-    with pytest.raises(BundleError, match=r"stage 'rank': unknown scorer 'trees'.*pass --plugin plugin_one$"):
-        corank.Funnel(Bundle(bundle.folder, manifest))
 
 
 def test_what_a_bundle_records_is_named_and_never_imported(trained_bundle: Path, tmp_path: Path) -> None:

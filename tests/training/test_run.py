@@ -1,6 +1,5 @@
 """A run's folder: its contents, and contents that are refused."""
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -22,18 +21,6 @@ from tests.support.simulated_runs import make_world, trained_run
 def copied(trained: Run, tmp_path: Path) -> Run:
     """The finished run in a folder that the test may spoil."""
     return copy_run(trained, tmp_path / "copy")
-
-
-def test_a_run_from_before_towers_had_biases_has_none(copied: Run) -> None:
-    path = copied.folder / "run.json"
-    document = json.loads(path.read_text())
-    del document["config"]["stages"][0]["bias"]
-    path.write_text(json.dumps(document))
-    opened = Run.open(copied.folder)
-    assert opened.config.stages[0].model_dump()["bias"] is False
-    # this one's weights have biases, so they are another config's
-    with pytest.raises(CheckpointError, match=r"another config \(stages\.0\.bias: True there, False now\)"):
-        opened.model(opened.packed())
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
@@ -126,13 +113,3 @@ def test_best_alone_is_no_training_state(world: Path, trained: Run, tmp_path: Pa
     ours, theirs = (load(r.folder / "model.safetensors").tensors for r in (run, trained))
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
     assert read(world / "config.yaml") == Run.open(tmp_path).config
-
-
-def test_calibrators_of_another_run_are_refused(copied: Run) -> None:
-    path = copied.folder / "model.safetensors"
-    checkpoint = load(path)
-    save(path, Checkpoint(checkpoint.tensors, checkpoint.facts | {"calibrators": {"prerank": {}}}))
-    with pytest.raises(
-        CheckpointError, match=r"safetensors: its calibrators are not those of its stages; train"
-    ):
-        copied.model(copied.packed())

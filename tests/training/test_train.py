@@ -81,23 +81,6 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     assert same(resumed, unbroken) and same(resumed, unbroken, "latest") and same(resumed, unbroken, "best")
 
 
-@pytest.mark.thorough
-def test_the_events_of_a_resumed_run_are_those_of_an_unbroken_one(small_world: Path, tmp_path: Path) -> None:
-    from tensorboard.summary.writer import event_file_writer
-
-    config, overrides = small_world / "config.yaml", [*SMALL, *HARD]
-    unbroken = trained_run(config, tmp_path / "unbroken", *overrides)
-    # numbers of the files of a process, which end their names: 10 is read before 9
-    event_file_writer._global_uid = event_file_writer.AtomicCounter(9)
-    with pytest.raises(StoppedError):
-        corank.train(config, overrides, folder=tmp_path / "broken", callbacks=[Interrupting(3)])
-    resumed = trained_run(config, tmp_path / "broken", *overrides, resume=True)
-    ours, theirs = scalars(resumed), scalars(unbroken)
-    for series in (ours, theirs):
-        series.pop("candidates_per_second")
-    assert ours == theirs
-
-
 def _train_alone(config: Path, folder: Path, overrides: list[str]) -> None:
     torch.set_num_threads(1)
     trained_run(config, folder, *overrides)
@@ -184,15 +167,3 @@ def test_calibrators_are_fitted_on_exposed_validation_rows(trained: Run) -> None
         assert figures["logloss_calibrated"] < figures["logloss"]
     other = corank.evaluate(trained.folder, "test")["stages"]["rank"]["exposed"]["click"]
     assert abs(other["pcoc_calibrated"] - 1) > 0.01
-
-
-@pytest.mark.thorough
-def test_checks_within_an_epoch_change_nothing(small_world: Path, tmp_path: Path) -> None:
-    config, seen = read(small_world / "config.yaml", [*SMALL, *HARD, "train.average=0.9"]), list[float]()
-    packed = trained_run(
-        small_world / "config.yaml", tmp_path / "plain", *SMALL, *HARD, "train.average=0.9"
-    ).packed()
-    run = Run.create(tmp_path / "checked", config, small_world)
-    train.train_run(run, packed, checks=train.MidEpochChecks(3, lambda epochs, figures: seen.append(epochs)))
-    assert same(run, Run.open(tmp_path / "plain"))
-    assert seen == pytest.approx([1 / 3, 2 / 3, 4 / 3, 5 / 3], abs=0.05)

@@ -124,21 +124,3 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
         assert load(folder / "latest.safetensors").facts["progress"]["epoch"] >= 2
     resumed = trained_run(config, folder, *overrides, resume=True)
     assert same(resumed, unbroken) and same(resumed, unbroken, "latest")
-
-
-@pytest.mark.parametrize("mode", ["joint", "alternate"])
-def test_without_a_table_gradient_a_stage_leaves_the_tables_as_they_are(
-    small_world: Path, tmp_path: Path, mode: str
-) -> None:
-    config = small_world / "config.yaml"
-    frozen = [*SMALL, f"train.mode={mode}", "stages.0.table_gradient=false"]
-    runs = [
-        trained_run(
-            config, tmp_path / str(weight), *frozen, *(f"losses.{n}.weight={weight}" for n in (1, 2, 3))
-        )
-        for weight in (1, 50)
-    ]
-    assert equal(*(of(run, *RANKER) for run in runs))
-    assert not equal(*(of(run, "stages.prerank.") for run in runs))
-    shared = trained_run(config, tmp_path / "shared", *SMALL, f"train.mode={mode}")
-    assert not equal(of(runs[0], "tables.shared."), of(shared, "tables.shared."))

@@ -49,14 +49,6 @@ def test_one_process_goes_on_and_ends_with_files(
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-def test_a_new_training_removes_what_ranks_wrote(world: Path, split: Run, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(split.folder, tmp_path / "run"))
-    with pytest.raises(CheckpointError, match="holds a training; go on with --resume"):
-        trained_run(world / "config.yaml", folder)
-    Run.create(folder, split.config, split.base)
-    assert [path.name for path in folder.iterdir()] == ["run.json"]
-
-
 def test_an_altered_file_of_a_rank_is_refused(split: Run, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(split.folder, tmp_path / "run"))
     (path,) = folder.glob("model/*/shard-00002-of-00003.safetensors")

@@ -8,11 +8,9 @@ import polars as pl
 import pytest
 
 import corank
-from corank.cli.console import show_check
 from corank.core.errors import ConfigError, DataError
 from corank.data.packing import grouping, pack
 from corank.datasets.feed.simulate import simulate_world
-from tests.support.shared import small_world
 
 Change = Callable[[pl.DataFrame], pl.DataFrame]
 
@@ -38,32 +36,6 @@ def test_each_feature_enters_where_its_side_lets_it(config: Path) -> None:
     assert entered == expected
 
 
-DERIVED = (
-    "features.categories={side: user, kind: ids, of: history.category}",
-    "features.affinity={kind: count, of: [history.category, category]}",
-    "features.city_tab={kind: pair, of: [city, tab]}",
-    "features.category_tab={kind: prior, by: [category, tab], label: click, buckets: 8}",
-    "features.brand_ctr={kind: prior, by: [brand], label: click}",
-)
-
-
-def test_what_is_derived_tells_its_side_kind_and_operands(
-    config: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rows = places(config, *DERIVED)
-    columns = ("side", "kind", "from", "table", "prerank.query", "prerank.item", "rank")
-    assert [[rows[name][column] for column in columns] for name in list(rows)[-5:]] == [
-        ["user", "ids", "history.category", "category", "x", "", "x"],
-        ["cross", "count", "history.category, category", "-", "", "", "x"],
-        ["context", "pair", "city, tab", "city_tab", "x", "", "x"],
-        ["cross", "prior", "category, tab", "category_tab", "", "", "x"],
-        ["item", "prior", "brand", "-", "", "x", "x"],
-    ]
-    show_check(corank.check(config, DERIVED))
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["brand_ctr", "item", "prior", "brand", "-"] in lines and ["brand_ctr", "x", "x"] in lines
-
-
 def test_rows_are_those_of_the_files(config: Path) -> None:
     checked = corank.check(config)
     log = pl.read_parquet(config.parent / "log/*.parquet")
@@ -75,29 +47,6 @@ def test_rows_are_those_of_the_files(config: Path) -> None:
         "valid": log.filter(day == valid).height,
         "test": log.filter(day >= test).height,
     }
-
-
-def test_who_learns_from_what_is_told(config: Path) -> None:
-    asked = [
-        "losses=[{kind: click, stage: rank}, {kind: unexposed, stage: prerank, from: [retrieved, catalogue], "
-        "per_request: 5, weight: 0.5}, {kind: cascade, form: dftopk, positive: [exposed], on: [ranked, exposed]}]"
-    ]
-    click, negatives, cascade = corank.check(config, asked).samples
-    levels = {"retrieved": "", "ranked": "", "exposed": "", "catalogue": ""}
-    assert click == {"loss": "rank.click", "weight": "1", "learns": "rank"} | levels | {"exposed": "all"}
-    assert negatives["weight"] == "0.5" and negatives["learns"] == "prerank"
-    assert [negatives[n] for n in levels] == ["5", "", "", "5"]
-    assert cascade["learns"] == "prerank, rank"
-    assert [cascade[n] for n in levels] == ["", "all", "all", ""]
-
-
-def test_a_log_without_levels_is_told_of(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plain = ["data.level=null", "losses=[{kind: click, stage: rank}, {kind: click, stage: prerank}]"]
-    cuts = ["stages.0.cuts=[]", "stages.1.cuts=[]"]
-    show_check(corank.check(config, [*plain, *cuts]))
-    assert "The log has no levels" in capsys.readouterr().out
-    show_check(corank.check(config))
-    assert "no levels" not in capsys.readouterr().out
 
 
 def test_nothing_is_written(config: Path) -> None:
@@ -117,21 +66,6 @@ def test_what_would_stop_packing_is_told(config: Path) -> None:
         corank.check(config, ["data.items=absent.parquet"])
     with pytest.raises(DataError, match="no row of the log is in 'test'"):
         corank.check(config, ["data.split.test=2027-01-01"])
-
-
-def test_a_feature_whose_buckets_are_one_is_told_once_it_is_packed(tmp_path: Path) -> None:
-    """By `check`, of packed data that are there, and by `train`."""
-    config = small_world() / "config.yaml"
-    overrides = ["features.never={kind: count, of: [tags, city], buckets: 8, dim: 4}", "train.epochs=1"]
-    overrides += ["features.seen={kind: count, of: [history, item_id], buckets: 8, dim: 4}"]
-    overrides += [f"packed={tmp_path / 'packed'}"]
-    warning = "features.never: all its training values lie in one bucket"
-    assert warning not in "\n".join(corank.check(config, overrides).data_check.warnings)
-    said: list[str] = []
-    corank.train(config, overrides, folder=tmp_path / "run", report=said.append)
-    (line,) = [line for line in said if "lie in one bucket" in line]
-    assert line.startswith(f"warning: {warning}")
-    assert f"warning: {corank.check(config, overrides).data_check.warnings[-1]}" == line
 
 
 def change_row(number: int, **values: pl.Expr) -> Change:

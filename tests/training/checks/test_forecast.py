@@ -9,9 +9,7 @@ import corank
 from corank.training.checks.forecast import (
     Forecast,
     Machine,
-    TrainingWork,
     forecast_training,
-    format_seconds,
 )
 from corank.training.run import build_model
 from tests.support.command_line import run_corank
@@ -51,44 +49,6 @@ def test_weights_are_those_of_the_model() -> None:
     guessed = forecast_training(check.profile, None, MACHINE)
     assert guessed.memory["tables"] == pytest.approx(memory["tables"], rel=0.25)
     assert guessed.packed == pytest.approx(check.forecast.packed, rel=0.5)
-
-
-def test_memory_follows_the_optimiser_the_average_and_own_tables() -> None:
-    tables = forecast().memory["tables"]
-    assert forecast("train.average=0.9").memory["tables"] > 1.8 * tables
-    adam = ("train.table={optimiser: lazy_adam, lr: 0.001}",)
-    assert forecast(*adam).memory["tables"] == pytest.approx(3 * tables * 16 / 17, rel=0.05)
-    assert forecast("stages.0.embeddings=own", "stages.1.embeddings=own").memory["tables"] == 2 * tables
-    assert forecast("train.average=0.9").memory["networks"] == forecast().memory["networks"] * 5 / 4
-    assert forecast("train.requests=64").memory["batches"] < forecast("train.requests=256").memory["batches"]
-
-
-@pytest.mark.parametrize(
-    "more",
-    [
-        ("train.epochs=3",),
-        ("stages.1.hidden=[512, 128]",),
-        ("stages.1.din={history: history}",),
-        ("stages.1.dcn={layers: 2}",),
-    ],
-)
-def test_more_work_takes_longer(more: tuple[str, ...]) -> None:
-    assert forecast(*more).seconds > forecast().seconds
-
-
-def test_without_validation_only_steps_are_counted() -> None:
-    assert forecast("data.split={train: ..2026-03-09}").seconds < forecast().seconds * 2
-    profile = corank.check(small_world() / "config.yaml", ["data.split={train: ..2026-03-09}"]).profile
-    layout_free = TrainingWork(profile.config, None, profile.counts.splits, 1)  # type: ignore[arg-type]
-    assert layout_free.validation()[1] == 0
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.2, "1 seconds"), (40, "40 seconds"), (89, "89 seconds"), (90, "1.5 minutes"), (6000, "1.7 hours")],
-)
-def test_seconds_are_rounded_for_people(seconds: float, text: str) -> None:
-    assert format_seconds(seconds) == text
 
 
 def test_check_prints_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 
@@ -94,40 +93,6 @@ def test_known_shares_are_those_of_a_slow_count(config: Path) -> None:
     assert facts(document, "author")["known"]["test"]["candidates"] == 1
 
 
-@pytest.mark.parametrize("stored", ["list", "array", "file", "logged"])
-def test_a_vector_of_zeros_is_missing(config: Path, stored: str) -> None:
-    """So is one that a file of vectors lacks. Half of the items have one, and a quarter have zeros."""
-    items = pl.read_parquet(config.parent / "items.parquet")
-    id_ = items["item_id"].to_list()
-    vector_of = {n: [0.0, 2.0] if n % 2 else [0.0, 0.0] if n % 4 else None for n in range(300)}
-    vectors = pl.Series("content", [vector_of[n] for n in id_], pl.List(pl.Float32))
-    side, more = ("context", "") if stored == "logged" else ("item", "")
-    if stored == "file":
-        known = [n for n in id_ if vector_of[n] is not None]
-        np.save(config.parent / "content.npy", np.array([vector_of[n] for n in known], np.float32))
-        np.save(config.parent / "ids.npy", np.array(known))
-        more = ", file: content.npy, ids: ids.npy"
-    elif stored == "logged":
-        log = pl.read_parquet(config.parent / "log.parquet")
-        of_request = pl.Series("content", [vector_of[n] for n in log["request_id"]], pl.List(pl.Float32))
-        log.with_columns(of_request).write_parquet(config.parent / "log.parquet")
-    else:
-        kind = vectors.dtype if stored == "list" else pl.Array(pl.Float32, 2)
-        items.with_columns(vectors.cast(kind)).write_parquet(config.parent / "items.parquet")
-    feature = f"features.content={{side: {side}, kind: vector, dim: 2{more}}}"
-    profile = facts(corank.check(config, [feature]).document(), "content")
-    assert profile["missing"] == {"train": 0.5, "valid": 0.5, "test": 0.5}
-
-
-def test_candidates_of_a_level_that_no_loss_takes_are_unread(config: Path) -> None:
-    log = pl.read_parquet(config.parent / "log.parquet")
-    level = pl.when(pl.col("is_click") == 1).then(pl.lit("exposed")).otherwise(pl.lit("ranked"))
-    log.with_columns(level=level).write_parquet(config.parent / "log.parquet")
-    summary = corank.check(config, ["data.level=level", "data.levels=[ranked, exposed]"])
-    assert summary.profile.unread == {"train": 160, "valid": 160, "test": 160}
-    assert summary.profile.counts.requests["train"].ordered == {"click": 0}
-
-
 def test_advice_names_what_decides(config: Path) -> None:
     said = corank.check(config).profile.advice
     advice = "\n".join(line for line in said if not line.startswith("no "))  # what to add: test_guidance
@@ -150,11 +115,3 @@ def test_the_command_prints_tables_and_json(config: Path, capsys: pytest.Capture
     document = json.loads(run_corank(capsys, "check", config, "--json")[1])
     assert document["profile"]["requests"]["test"]["candidates"] == {"5": 40}
     assert document["faults"] == []
-
-
-@pytest.mark.slow
-def test_training_says_it_before_it_begins(config: Path) -> None:
-    said: list[str] = []
-    corank.train(config, report=said.append)
-    assert "test: candidates that training knows: 0.0 % by their item, 25.0 % by their user" in said
-    assert any(line.startswith("advice: 100% of the candidates") for line in said)

@@ -6,7 +6,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-import corank
 from corank.api.config_source import OpenedConfig
 from corank.continual.settings import DAY, Period
 from corank.core.time import moment_to_ms
@@ -17,18 +16,6 @@ from corank.training.drift.drift import compare_rows
 from corank.training.drift.figure import DriftFigure
 from tests.support.new_days import Change, NewDay
 from tests.support.shared import shared, simulated_world
-
-CONFIG = "config.yaml"
-
-
-def packed_evening() -> PackedDataset:
-    """Packed data of one evening."""
-
-    def pack(folder: Path) -> None:
-        split = "data.split={train: 2026-03-08T18:00..2026-03-08T23:00, valid: 2026-03-08T23:00..2026-03-09}"
-        corank.pack(simulated_world() / CONFIG, [split, f"packed={folder / 'packed'}"])
-
-    return PackedDataset.open(shared("evening", pack) / "packed")
 
 
 def test_some_hours_are_like_the_same_hours_of_earlier_days(tmp_path: Path) -> None:
@@ -41,24 +28,6 @@ def test_some_hours_are_like_the_same_hours_of_earlier_days(tmp_path: Path) -> N
         next(figure for figure in validation.figures if figure.kind == "rows").reference
         == days["len"].median()
     )
-
-
-def test_features_of_the_context_are_not_judged_by_other_hours() -> None:
-    change = "data.split={train: 2026-03-09T06:00..2026-03-09T11:00}"
-    opened = OpenedConfig.open(simulated_world() / CONFIG, [change, "drift.min_count=1"])
-    validation = compare_rows(opened.settings, opened.base, packed_evening(), "run")
-    verdicts = {figure.name: figure.verdict for figure in validation.figures if figure.kind == "psi"}
-    assert verdicts["hour"] == "few" and verdicts["price"] != "few"
-    assert (
-        validation.figures[[figure.kind for figure in validation.figures].index("rows")].threshold == 1.6**3
-    )
-
-
-def test_a_threshold_of_rows_that_is_given_holds_for_other_hours() -> None:
-    change = "data.split={train: 2026-03-09T06:00..2026-03-09T11:00}"
-    opened = OpenedConfig.open(simulated_world() / CONFIG, [change, "drift.rows=1.6"])
-    validation = compare_rows(opened.settings, opened.base, packed_evening(), "run")
-    assert next(figure for figure in validation.figures if figure.kind == "rows").threshold == 1.6
 
 
 HOUR = timedelta(hours=1)

@@ -10,9 +10,7 @@ import corank
 from corank.continual.history import PeriodRecord
 from corank.continual.settings import DailySettings
 from corank.continual.tracking import DailyTracking
-from corank.core.errors import MissingExtraError
 from corank.training.tracking.mlflow import MlflowCallback
-from corank.training.tracking.tracker import Tracker
 from tests.support.interruptions import Interrupting, StoppedError
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE
@@ -66,14 +64,6 @@ def test_a_resumed_training_is_one_run_without_repeated_steps(
     assert run.data.metrics["kept/rank.click.auc"] == done.metrics["rank.click.auc"]
 
 
-def test_an_earlier_run_of_the_folder_is_not_gone_on_with(world: Path, tmp_path: Path, database: str) -> None:
-    callback, ids = MlflowCallback(uri=database, experiment="twice", wait_s=PATIENCE), []
-    for _ in range(2):
-        corank.train(world / "config.yaml", SMALL, [callback], folder=tmp_path, overwrite=True)
-        ids.append(tracked_run(database, tmp_path)[1].info.run_id)
-    assert ids[0] != ids[1]
-
-
 def test_a_server_that_is_down_ends_no_training(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,12 +110,3 @@ def test_periods_of_a_daily_funnel_are_written_once(tmp_path: Path, database: st
     assert "candidate/rank.exposed.click.logloss" not in run.data.metrics and said == []
     assert run.data.metrics["drift/feature 2"] == 0.1 and run.data.params["gate.0"] == gate[0]
     assert (run.data.tags["live"], run.data.tags["model_version"]) == ("2026-04-27", "m2")
-
-
-def test_a_tracker_whose_library_is_not_installed_is_refused_before_training() -> None:
-    class Absent(MlflowCallback):
-        extra, module = "absent", "absent_library"
-
-    with pytest.raises(MissingExtraError, match=r"Absent needs absent_library; .*'corank\[absent\]'"):
-        Absent()
-    assert issubclass(Absent, Tracker)

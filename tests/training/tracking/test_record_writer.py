@@ -2,7 +2,7 @@
 
 import threading
 
-from corank.training.tracking.tracker import ATTEMPTS, RecordWriter
+from corank.training.tracking.tracker import RecordWriter
 from tests.support.waiting import PATIENCE, eventually
 
 
@@ -23,25 +23,6 @@ def test_records_keep_their_order_through_a_failure() -> None:
     assert writer.close(PATIENCE) == 0
     assert written == [0, 1, 2]
     assert said == ["tracker: cannot be written to: down for a while; going on, and trying again"]
-
-
-def test_records_that_always_fail_are_counted_and_said_once() -> None:
-    said: list[str] = []
-    tried: list[int] = []
-
-    def fail() -> None:
-        tried.append(1)
-        raise ValueError
-
-    writer = RecordWriter("tracker", said.append, pause_s=0)
-    writer.put(fail)
-    eventually(lambda: len(tried) >= ATTEMPTS)
-    writer.put(fail)
-    writer.put(lambda: None)
-    assert writer.close(PATIENCE) == 2
-    assert said[0].startswith("tracker: cannot be written to: ValueError; ") and said[1:] == [
-        "tracker: 2 records were not written"
-    ]
 
 
 def test_a_record_that_hangs_is_given_up() -> None:

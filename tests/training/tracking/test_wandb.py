@@ -46,14 +46,3 @@ def test_a_training_is_written_offline(world: Path, tmp_path: Path) -> None:
         summary |= values(record.summary.update)
     assert summary["kept/epoch"] == done.epoch
     assert [record.exit.exit_code for record in written if record.WhichOneof("record_type") == "exit"] == [0]
-
-
-def test_without_an_api_key_nobody_is_asked_and_the_training_goes_on(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    done = corank.train(world / "config.yaml", SMALL, [WandbCallback(mode="online")], folder=tmp_path / "run")
-    assert done.run.finished
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("wandb: ")]
-    assert "no API key" in said[0] and said[-1].endswith("records were not written")

@@ -63,18 +63,6 @@ def test_a_packing_that_knows_all_its_values_gives_the_same_scores(folder: Path,
     assert not [path for path in folder.iterdir() if "view" in path.name]
 
 
-def test_what_the_packing_does_not_know_is_told_and_counts_as_unknown(folder: Path) -> None:
-    run = Run.open(folder / "run")
-    own, judged = predict_run(run, "test"), predict_run(run, "test", on=folder / "later packed")
-    encoders = own.packed.encoders.fitted, judged.packed.encoders.fitted
-    known = [
-        {encoder["user_id"].decode(n) for n in range(2, encoder["user_id"].size)} for encoder in encoders
-    ]
-    assert set(judged.lost) == {"user_id"} and judged.lost["user_id"] == len(known[0] - known[1]) > 0
-    users = {own.packed.users[code] for code in differing(own, judged)}
-    assert users and users <= known[0] - known[1]
-
-
 def test_runs_of_two_days_are_compared_on_the_packing_of_the_second(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
