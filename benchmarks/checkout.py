@@ -10,12 +10,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = """
-import sys, types
-from pathlib import Path
-import corank
-if not (Path(corank.__file__).parents[1] / "corank_lab").is_dir():  # an earlier commit: no lab of another one
-    for part in ("", ".losses", ".models", ".datasets"):
-        sys.modules[f"corank_lab{part}"] = types.ModuleType(f"corank_lab{part}")
 try:
     from corank.cli.main import main
 except ImportError:
@@ -53,6 +47,12 @@ def base_checkout(folder: Path, commit: str) -> Iterator[tuple[Checkout, Checkou
     base = folder / "base"
     git = ["git", "-C", str(ROOT), "worktree"]
     subprocess.run([*git, "add", "--detach", "-f", str(base), commit], check=True, capture_output=True)
+    if not (
+        base / "corank_lab"
+    ).is_dir():  # an earlier commit: entry points would load the lab of the working tree
+        for part in ("", "losses", "models", "datasets"):
+            (base / "corank_lab" / part).mkdir(parents=True, exist_ok=True)
+            (base / "corank_lab" / part / "__init__.py").touch()
     try:
         yield Checkout(base), Checkout(ROOT)
     finally:
