@@ -5,41 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corank.core.errors import DistributedError
-from corank.distributed.launch_environment import LaunchEnvironment
 from corank.evaluation.predict import predict_split
 from corank.training.run import Run
 from tests.support import joined_ranks as parts
 from tests.support.joined_ranks import JoinedRanks
 from tests.support.shared import finished_run
-
-FOUND = {
-    "WORLD_SIZE": "4",
-    "RANK": "3",
-    "LOCAL_RANK": "1",
-    "MASTER_ADDR": "10.0.0.1",
-    "MASTER_PORT": "29500",
-    "TORCHELASTIC_RESTART_COUNT": "2",
-    "TORCHELASTIC_USE_AGENT_STORE": "True",
-}
-
-
-def test_the_environment_is_read() -> None:
-    assert LaunchEnvironment.read(FOUND) == LaunchEnvironment(3, 4, 1, "10.0.0.1", 29500, 2, True)
-    assert LaunchEnvironment.read({"RANK": "1"}) is None
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("RANK", "4", "RANK: expected a number from 0 to 3; received '4'"),
-        ("MASTER_ADDR", None, "MASTER_ADDR: expected a host name; it is not set"),
-    ],
-)
-def test_an_environment_without_sense_is_refused(name: str, value: str | None, message: str) -> None:
-    changed = {key: text for key, text in (FOUND | {name: value}).items() if text is not None}
-    with pytest.raises(DistributedError, match=message):
-        LaunchEnvironment.read(changed)
 
 
 @pytest.mark.slow

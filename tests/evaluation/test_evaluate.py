@@ -43,27 +43,6 @@ def test_figures_of_exposed_candidates(document: dict[str, Any]) -> None:
     assert order["gauc"] is None
 
 
-def test_reliability_is_of_exposed_rows_with_a_known_label() -> None:
-    """With so few positives a bin holds all: shown were .8 and .3, clicked, and .6, not; one order of two known."""
-    calibrators = IDENTITY | {"prerank": {"click": Platt(2.0, 0.5)}}
-    weight = np.array([2, 1, 1, 1, 1, 1], np.float32)
-    bins = document_of(predictions(weight=weight), STAGES, LEVELS, calibrators, {}, "test")["reliability"]
-    assert {stage: list(labels) for stage, labels in bins.items()} == {
-        "prerank": ["click"],
-        "rank": ["click", "order"],
-    }
-    (one,) = bins["prerank"]["click"]
-    assert list(one) == ["raw", "calibrated", "observed", "low", "high", "n"]
-    assert one["raw"] == pytest.approx((2 * 0.8 + 0.6 + 0.3) / 4)
-    p = [1 / (1 + math.exp(-(2 * logit(p) + 0.5))) for p in (0.8, 0.6, 0.3)]
-    assert one["calibrated"] == pytest.approx((2 * p[0] + p[1] + p[2]) / 4)
-    assert (one["observed"], one["n"]) == (0.75, 3)
-    assert 0 < one["low"] < 0.75 < one["high"] < 1
-    (order,) = bins["rank"]["order"]
-    assert [order["raw"], order["calibrated"]] == pytest.approx([(2 * 0.8 + 0.3) / 3] * 2)
-    assert (order["observed"], order["n"]) == (pytest.approx(1 / 3), 2)
-
-
 def test_figures_of_all_candidates(document: dict[str, Any]) -> None:
     prerank = document["stages"]["prerank"]["candidates"]["click"]
     # cut is the fourth, below all others; the ranker's cut the third, and the retrieved are not its own
@@ -105,15 +84,6 @@ def test_figures_of_the_cascade(document: dict[str, Any]) -> None:
     }
     assert cascade["random"]["click_recall@2"] == 0.5
     assert cascade["random"]["overlap@1"] == pytest.approx((1 / 4 + 1 / 2) / 2)
-
-
-def test_what_comes_through_both_stages(document: dict[str, Any]) -> None:
-    """The cascade ends with the second of request one and the last of request two."""
-    cascade = document["cascade"]
-    assert cascade["joint_click_recall@1"] == 0  # clicked were the first and the fifth,
-    assert cascade["joint_truth_recall@1@1"] == 0  # and these are the truth's best, too
-    assert cascade["joint_kept_recall@1"] == 0.5  # production's ranker kept two of each
-    assert cascade["random"]["joint_kept_recall@1"] == pytest.approx((1 / 4 + 1 / 2) / 2)
 
 
 def test_three_stages_are_each_judged_against_the_last() -> None:

@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 from scipy.special import expit
 
 from corank.core.calibration import Platt
 from corank.core.errors import DataError, RequestError
-from corank.evaluation.predict import order_scores, predict_split, stage_values
+from corank.evaluation.predict import order_scores, stage_values
 from corank.serving.funnel.request import Request
 from tests.support.cases import Case
 from tests.support.configs import TEXT, refused
@@ -69,24 +68,6 @@ VALUE = "click * bid + worth * buy"
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """A bid is logged with each candidate, a worth is the item's."""
     return Case.of(tmp_path_factory.mktemp("case"), RICH | {"value": VALUE})
-
-
-def test_columns_are_read_where_they_are(case: Case) -> None:
-    assert case.packed.manifest.item_columns == ["worth"]
-    outputs = predict_split(case.model, case.packed, "test")
-    (shard,) = case.packed.splits["test"]
-    rows = pl.DataFrame(
-        {
-            "request": shard.keys["request"].gather(np.repeat(np.arange(len(shard)), outputs.requests.size)),
-            "item_id": case.packed.item_keys["item"].gather(shard.item),
-        }
-    )
-    logged = pl.read_parquet(case.base / "log.parquet").select("request", "item_id", "bid")
-    joined = rows.join(logged, on=["request", "item_id"], maintain_order="left").join(
-        case.items.select("item_id", "worth"), on="item_id", maintain_order="left"
-    )
-    for name in ("bid", "worth"):
-        np.testing.assert_array_equal(outputs.columns[name], joined[name].to_numpy().astype(np.float32))
 
 
 def expected(case: Case, request: dict[str, Any]) -> np.ndarray:
@@ -155,6 +136,3 @@ def test_a_name_that_is_neither_a_label_nor_a_column_is_refused(path: Path) -> N
     assert refused(path, "data.columns=[click]") == (
         "data: columns: 'click' is a label, too, and a value could mean either; rename the label"
     )
-
-
-# A simulated auction

@@ -17,13 +17,10 @@ from corank.metrics.cascade import (
     joint_recall,
     kendall_tau,
     ndcg,
-    quota_curve,
     recall,
-    recall_of,
     replaced_hit_rate,
     score_loss,
 )
-from corank.metrics.intervals import interval
 from tests.support.scored_requests import Scored, floats, order, requests, rows_of, scored
 
 
@@ -152,23 +149,3 @@ def test_ndcg_agrees_with_scikit_learn(orders: list[list[int]], k: int) -> None:
     assert ndcg(some, reference, stage, k).value() == pytest.approx(
         ndcg_score(gain, -stage.reshape(-1, 9), k=k, ignore_ties=True)
     )
-
-
-def test_nothing_eligible_has_no_value() -> None:
-    for few in (requests(), requests(0), requests(1, 1), requests(2, 2)):
-        scores = np.linspace(0, 1, int(few.start[-1]))
-        ranks, positives = few.ranks(scores), np.ones(len(scores), dtype=bool)
-        for measure in (
-            recall(few, ranks, ranks, k=1, m=2),
-            recall_of(few, ~positives, ranks, m=0),
-            kendall_tau(few, scores, np.zeros(len(scores))),
-            joint_recall(few, positives, [scores, scores], [3], m=2),
-            replaced_hit_rate(few, [scores, scores], [3], 1, by=scores, k=2),
-            score_loss(few, scores, ranks, n=2),
-            best_score_loss(few, scores, ranks, m=2),
-            gain_ratio(few, scores, ranks, k=1, m=2),
-            ndcg(few, ranks, ranks, k=2),
-            quota_curve(few, {"none": positives}, ranks, [2]).measures["none"][0],
-        ):
-            assert (measure.value(), measure.random_value(), measure.n) == (None, None, 0)
-            assert interval(measure) is None

@@ -1,10 +1,7 @@
 """Resamples of users: what is drawn, and that one pass gives what resample by resample gives."""
 
-from typing import Any
-
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from corank.core.types import Doubles
 from corank.metrics.intervals import draw_counts, replicates
@@ -62,20 +59,3 @@ def test_interval_of_a_mean_is_that_of_theory() -> None:
     low, high = bounds(RatioMeasure.of(np.arange(400), p, np.ones(400), n=400), count=20_000)
     assert low < p.mean() < high
     assert high - low == pytest.approx(2 * 1.96 * p.std() / 20, rel=0.02)
-
-
-def test_measures_of_shards_merge_to_those_of_all_rows() -> None:
-    rng = np.random.default_rng(3)
-    user, label = rng.integers(12, size=400), rng.integers(-1, 2, size=400)
-    score, other, weight = rng.random(400).round(2), rng.random(400), rng.random(400) + 0.1
-
-    def all_of(rows: NDArray[np.bool_]) -> list[Any]:
-        columns = user[rows], score[rows], label[rows], weight[rows]
-        one, two = auc(*columns), auc(user[rows], other[rows], label[rows], weight[rows])
-        return [one, gauc(*columns), logloss(*columns), ece(*columns), PairedDifference(one, two)]
-
-    shards = [all_of(user % 3 == shard) for shard in range(3)]
-    for whole, *parts in zip(all_of(user >= 0), *shards, strict=True):
-        merged = type(whole).merge(parts)
-        assert (merged.value(), merged.n) == (pytest.approx(whole.value(), abs=1e-12), whole.n)
-        assert replicates(merged) == pytest.approx(replicates(whole), abs=1e-9)

@@ -2,25 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import corank
-from corank.analysis.experiments.figures import measure_figures, titles
 from corank.core.errors import PluginError
 from corank.core.types import Doubles
-from corank.evaluation.predict import predict_split, read_truth
 from corank.metrics.cascade import cascade_ranks
 from corank.metrics.measure import Keys, OrderMeasure, RatioMeasure
 from corank.metrics.metric import METRICS, Metric
 from corank.metrics.requests import Requests
-from corank.training.run import Run
 from tests.support.predictions import IDENTITY, LEVELS, STAGES, document_of, predictions
-from tests.support.simulated_runs import Silent
 
 
 def average_precision(
@@ -95,37 +88,6 @@ def test_the_document_has_them_with_intervals() -> None:
     assert cascade["hit_rate@1"] == cascade["joint_click_recall@1"] == 0  # each request has one click
     assert cascade["eligible"]["hit_rate@1"] == 2 and cascade["random"]["hit_rate@1"] is None
     assert "hit_rate@1" in document["interval"]["cascade"]
-
-
-@pytest.mark.slow
-def test_training_stops_early_by_it_and_a_study_compares_it(world: Path, tmp_path: Path) -> None:
-    config, callback, name = world / "config.yaml", Silent(), "rank.click.average_precision"
-    stop = (f"train.early_stop.metric={name}", "train.early_stop.patience=1", "train.epochs=9")
-    fast = ("train.requests=32", "train.table.lr=0.5", "train.rank.lr=0.01")
-    done = corank.train(config, [*fast, *stop], folder=tmp_path / "run", callbacks=[callback])
-    run = done.run
-    values = [figures[name] or 0.0 for figures in callback.figures]
-    best = values.index(max(values)) + 1
-    assert done.epoch == best and len(values) == best + 1 < 9
-    document = corank.evaluate(run.folder).document
-    keep = run.config.stages[-1].keep
-    assert document["stages"]["rank"]["exposed"]["click"]["average_precision"] > 0
-    assert 0 < document["cascade"][f"hit_rate@{keep}"] <= 1
-    _study_has_them(run, document)
-
-
-def _study_has_them(run: Run, document: dict[str, Any]) -> None:
-    packed = run.packed()
-    model, calibrators = run.model(packed)
-    rows = predict_split(model, packed, "test")
-    figures = measure_figures(rows, run.config, read_truth(packed, "test"), calibrators)
-    named, keep = titles(run.config), run.config.stages[-1].keep
-    for side, stage in (("first", "prerank"), ("last", "rank")):
-        figure = figures[f"{side}_average_precision"]
-        assert figure.value == document["stages"][stage]["exposed"]["click"]["average_precision"]
-        assert named[f"{side}_average_precision"] == f"{stage} average precision, exposed"
-    assert figures["hit_rate"].value == pytest.approx(document["cascade"][f"hit_rate@{keep}"])
-    assert named["hit_rate"] == f"hit_rate@{keep}"
 
 
 @pytest.mark.parametrize(

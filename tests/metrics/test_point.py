@@ -1,15 +1,11 @@
 """Metrics of single rows, against scikit-learn and by hand; reliability; and the regret of selection bias."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from corank.core.errors import DataError
 from corank.core.types import Doubles, Longs
-from corank.metrics.intervals import interval
 from corank.metrics.point import (
     Labels,
     auc,
@@ -23,11 +19,6 @@ from corank.metrics.point import (
     truth_auc,
 )
 from tests.support.scored_requests import floats, labels
-
-Point = Callable[..., Any]
-"""A metric of columns that gives a measure."""
-
-POINT: list[Point] = [auc, gauc, logloss, pcoc, ece]
 
 
 def users(*values: int) -> Longs:
@@ -106,13 +97,6 @@ def test_cut_auc_leaves_out_what_an_earlier_stage_cut() -> None:
     assert cut_auc(users(1, 1, 1, 1, 1), score, level, [1]).value() == pytest.approx(3 / 4)
     assert cut_auc(users(1, 1, 1, 1, 1), score, level, [1]).n == 4
     assert cut_auc(users(1, 1, 1, 1, 1), score, level, [0, 1]).value() == pytest.approx(3 / 6)
-
-
-@pytest.mark.parametrize("metric", POINT)
-def test_nothing_known_has_no_value(metric: Point) -> None:
-    for label in (labels(), labels(-1, -1)):
-        empty = metric(np.arange(len(label)), np.full(len(label), 0.5), label)
-        assert (empty.value(), empty.n, interval(empty)) == (None, 0, None)
 
 
 def test_bad_rows_are_named() -> None:

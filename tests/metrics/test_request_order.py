@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import ndcg_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 from corank.core.types import Doubles, Longs
 from corank.metrics.measure import RatioMeasure
@@ -93,24 +93,6 @@ def test_metric_is_the_mean_over_all_orders_of_tied_candidates(name: str, lists:
     assert measure.value() == pytest.approx(expected, abs=1e-12)
     tied = np.mean([over_orders([(0.0, label) for _, label in one], of_order) for one in counting])
     assert measure.random_value() == pytest.approx(tied, abs=1e-12)
-
-
-@pytest.mark.parametrize("k", [3, 5, 10])
-def test_ndcg_and_auc_agree_with_scikit_learn(k: int) -> None:
-    generator = np.random.default_rng(1)
-    user, request, score, label, weight = many(generator)
-    values, areas, weights = [], [], []
-    for one in np.unique(request):
-        mine = request == one
-        if 0 < label[mine].sum() < mine.sum():
-            values.append(ndcg_score([label[mine]], [score[mine]], k=k))
-            areas.append(roc_auc_score(label[mine], score[mine], sample_weight=weight[mine]))
-            weights.append(weight[mine].mean())
-    ndcg = ndcg_at(user, request, score, label, weight, k)
-    assert ndcg.value() == pytest.approx(np.average(values, weights=weights), abs=1e-12)
-    area = request_auc(user, request, score, label, weight)
-    assert area.value() == pytest.approx(np.average(areas, weights=weights), abs=1e-12)
-    assert ndcg.n == area.n == len(values)
 
 
 def many(generator: np.random.Generator, rows: int = 900) -> tuple[Longs, Longs, Doubles, Labels, Doubles]:

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from corank.batches.batch import Batch
-from corank.core.types import Floats
-from corank.features.input_layout import TableSet
 from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
 from corank.models.mlp import Mlp
@@ -99,14 +97,6 @@ def dense_gradients(model: JointModel) -> dict[str, NDArray[Any]]:
     """The gradients of all parameters by name, those of tables made dense."""
     gradients = {name: grad_of(parameter) for name, parameter in model.named_parameters()}
     return {name: np.asarray(g.to_dense() if g.is_sparse else g) for name, g in gradients.items()}
-
-
-def table_set(model: JointModel, name: str = "shared") -> TableSet:
-    """A set of tables and projections, as a bundle has them."""
-    tables: dict[int | str, Floats] = {
-        int(dim): weight.detach().numpy() for dim, weight in tables_of(model, name).weights.items()
-    }
-    return tables | {n: model.projection(name, n).detach().numpy() for n in model.layout.projections}
 
 
 def plain_rows(inputs: Mapping[Any, Tensor], batch: Batch) -> Tensor:

@@ -123,22 +123,6 @@ def test_arrays_give_what_lightgbm_gives(seed: int) -> None:
     np.testing.assert_allclose(by_onnx(network, values), expected, atol=2e-6)
 
 
-def test_validation_chooses_the_number_of_trees() -> None:
-    rows, valid = random_rows(0, 500), random_rows(1, 500)
-    settings = BoostingSettings(trees=300, leaves=LEAVES, min_rows=2, columns=1, lr=0.5)
-    booster = grow_trees(rows, CATEGORICAL, settings, 0, "a test", ONE_CATEGORY, valid, 5)
-    arrays = read_trees(booster, 300, LEAVES)
-    kept = int(arrays.value.any(1).sum())
-    assert kept == booster.best_iteration < 100
-
-    def entropy(count: int) -> float:
-        z = booster.predict(valid.values, raw_score=True, num_iteration=count)
-        loss = np.logaddexp(0, z) - valid.label * z
-        return float(np.average(loss, weights=valid.weight))
-
-    assert entropy(kept) == min(entropy(n) for n in range(1, booster.current_iteration() + 1))
-
-
 @pytest.fixture(scope="module")
 def grown() -> Run:
     return grown_run()
@@ -307,21 +291,3 @@ def test_an_interrupted_training_goes_on_with_the_same_scores(
 
 def _first(checkpoint: Checkpoint) -> torch.Tensor:
     return checkpoint.whole("stages.rank.first.weight")
-
-
-@pytest.mark.parametrize(
-    ("settings", "losses", "told"),
-    [
-        (
-            "{name: trees, label: buy}",
-            "",
-            "tree_teachers.0.label: no label 'buy'; data.labels are click, order",
-        ),
-        ("{name: trees}", "", "tree_teachers.0: nobody learns from 'trees'; add a loss"),
-    ],
-)
-def test_bad_settings_of_a_teacher_are_refused(tmp_path: Path, settings: str, losses: str, told: str) -> None:
-    path = tmp_path / "config.yaml"
-    lesson = f"  - {{kind: distill, teacher: trees, student: rank, label: {losses}, on: [exposed]}}\ntrain:"
-    path.write_text(TEXT.replace("train:", lesson) if losses else TEXT, encoding="utf-8")
-    assert refused(path, f"tree_teachers=[{settings}]").startswith(told)

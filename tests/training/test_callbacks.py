@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 import corank
-from corank.core.errors import ConfigError
 from corank.training.callbacks import TrainingEnd, TrainingEvaluation, TrainingLog, TrainingStart
 
 pytestmark = pytest.mark.slow
@@ -87,12 +86,3 @@ def test_an_error_in_a_callback_ends_the_training_with_its_own_message(
     assert all(end.error is raised.value and end.epoch is None for end in ends)
     again = corank.train(world / "config.yaml", SMALL, resume=True, folder=tmp_path)
     assert again.epoch == 2
-
-
-def test_what_is_no_callback_is_refused(world: Path, tmp_path: Path) -> None:
-    for wrong, received in ((Recording, "the class Recording"), (len, "built-in function len")):
-        with pytest.raises(ConfigError, match=rf"callbacks\[0\]: expected an object .*{received}"):
-            corank.train(world / "config.yaml", callbacks=[wrong], folder=tmp_path)  # type: ignore[list-item]
-    with pytest.raises(ConfigError, match="callbacks: they run in this process"):
-        corank.train(world / "config.yaml", callbacks=[corank.Callback()], folder=tmp_path, workers=2)
-    assert not list(tmp_path.iterdir())

@@ -81,36 +81,6 @@ def test_what_is_wrong_is_said_where_it_is(path: Path, override: str) -> None:
     assert refused(path, override).startswith(WRONG[override])
 
 
-THREE = [
-    "stages=[{name: a, model: towers, keep: 100, embeddings: own}, {name: b, model: mlp, keep: 50}, "
-    "{name: c, model: mlp, keep: 10}]",
-    "losses=[{kind: click, stage: c}, {kind: click, stage: b}, {kind: click, stage: a}]",
-    "train={}",
-]
-
-
-def test_separate_refuses_what_would_undo_what_was_learnt(path: Path) -> None:
-    apart = [*THREE, "train.mode=separate"]
-    assert refused(path, *apart) == (
-        "stages.1.embeddings: 'b' trains after 'c' and would change its tables; "
-        "write embeddings: own, or table_gradient: false"
-    )
-    apart.append("stages.1.table_gradient=false")
-    assert read(path, apart).train.mode == "separate"
-    # tables that nobody deeper shares are the stage's to change
-    assert read(path, [*THREE, "train.mode=separate", "stages.2.embeddings=own"]).stages[1].table_gradient
-    assert refused(path, *apart, "train.early_stop={metric: c.click.auc}") == (
-        "train.early_stop: the stages of train.mode: separate end one after another; drop it"
-    )
-    taught = "losses.1={kind: distill, teacher: a, student: b, on: [exposed]}"
-    assert refused(path, *apart, taught) == (
-        "losses.1: 'a' trains after 'b' in train.mode: separate, where the last stage is first; "
-        "take a deeper stage"
-    )
-    assert read(path, [*apart, "losses.1={kind: distill, teacher: c, student: b, on: [exposed]}"])
-    assert read(path, [*THREE, taught, "train.mode=alternate"]).train.mode == "alternate"
-
-
 @pytest.mark.parametrize("override", ["stages.0.keep", "=3", "name.x=1", "stages.9.keep=1"])
 def test_an_override_of_nonsense_is_named(path: Path, override: str) -> None:
     message = refused(path, override)
@@ -121,12 +91,6 @@ def test_an_override_of_nonsense_is_named(path: Path, override: str) -> None:
 def test_a_config_that_is_not_there(tmp_path: Path) -> None:
     assert refused(tmp_path / "absent.yaml") == "no such file"
     assert refused(tmp_path).startswith("cannot be read: ")
-
-
-@pytest.mark.parametrize("text", ["", "- a"])
-def test_yaml_that_is_no_mapping(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-    assert refused(path) == "expected keys such as name, data and features at the top level"
 
 
 def test_a_config_of_nothing_names_what_is_required(path: Path) -> None:

@@ -174,3 +174,9 @@ def test_a_store_serves_what_was_evaluated(
     scores, largest = json.loads((folder / "found.json").read_text())
     assert scores == 20 * (30 + 18)
     assert largest < TOLERANCE
+
+
+def test_a_study_compares_by_the_metric(trained: dict[str, str], run: Run) -> None:
+    budget = ["--questions", "6", "--rates", "1", "--seeds", "1", "--out", "study", "--set", "train.epochs=1"]
+    (document,) = outputs(run(["study", "plugins.yaml", *budget, *NARROW, "--json"]))
+    assert any("average precision" in title for title in json.loads(document)["metrics"].values())

@@ -5,16 +5,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 import corank
 from corank.bundle.bundle import Bundle
-from corank.core.calibration import Platt
 from corank.core.errors import BundleError
 from corank.evaluation.predict import Calibrators
-from corank.features.input_layout import dense_input
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.checkpoints.training_state import model_state
@@ -22,12 +19,8 @@ from corank.training.export import model_version
 from corank.training.run import Run
 from tests.support import kills
 from tests.support.cases import Case
-from tests.support.models import table_set, two_tower
 from tests.support.random_worlds import RICH
 from tests.support.shared import shared_case
-
-PROJECTIONS: dict[int | str, str] = {"context_1": "projection0", "item_3": "projection1"}
-"""The files of the projections of LONG and DERIVED."""
 
 
 @pytest.fixture(scope="module")
@@ -138,30 +131,3 @@ def test_full_disk_leaves_the_bundle_before_untouched(
     assert "what was there before is untouched" in said
     assert {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()} == before
     assert Bundle.open(bundle).manifest.items_seq == 1
-
-
-# What is in it
-
-
-def test_vectors_are_the_item_towers(case: Case) -> None:
-    funnel = case.funnel
-    folder = Bundle.open(case.base / "bundle").folder
-    keys, newest = case.packed.newest_items()
-    tables = table_set(case.model)
-    inputs = dense_input(case.packed.items.take(newest), case.model.layout, "item", tables)
-    with torch.no_grad():
-        expected = two_tower(case.model).item_vectors(torch.from_numpy(inputs)).numpy()
-    vectors = np.load(folder / "items" / "part.prerank.vector.npy", allow_pickle=False)
-    np.testing.assert_allclose(vectors, expected, atol=1e-5)
-    assert vectors.shape == (len(keys), 4)
-    for key, table in tables.items():
-        name = PROJECTIONS.get(key, key)
-        np.testing.assert_array_equal(np.load(folder / "tables" / "shared" / f"{name}.npy"), table)
-    prerank, rank = funnel.manifest.stages
-    stage = two_tower(case.model)
-    assert prerank.constants["scale"] == pytest.approx(stage.scale.exp().item())
-    assert prerank.constants["bias"] == pytest.approx(stage.bias.item())
-    assert (rank.keep, rank.labels, rank.value) == (2, ["click", "buy"], "click")
-    for facts in funnel.manifest.stages:
-        for label, platt in facts.calibrators.items():
-            assert Platt(platt.slope, platt.intercept) == case.calibrators[facts.name][label]

@@ -11,10 +11,8 @@ import torch
 import yaml
 
 import corank
-from corank.core.errors import ConfigError, DataError
-from corank.core.settings import validate
-from corank.features.log_schema import DataSettings
-from corank.features.split import ShareSplit, TimeSplit
+from corank.core.errors import DataError
+from corank.features.split import TimeSplit
 from corank.training.config.config import plan_training
 from corank.training.config.config_file import read
 from corank.training.config.settings import EarlyStop
@@ -88,36 +86,6 @@ def test_check_train_resume_and_workers_agree(tmp_path: Path) -> None:
 SHARES = "data.split={valid: 0.1, test: 0.2}"
 DATA: dict[str, Any] = {"log": "log.parquet", "request": ["request"], "user": "user", "item": "item"}
 DATA |= {"time": "time", "labels": {"click": {"column": "click"}}}
-
-
-def moments(times: list[int], **shares: float) -> tuple[int, int]:
-    """When validation and test begin, of requests at these times."""
-    counts = pl.DataFrame({"time": times}).group_by("time").len().sort("time")
-    split = ShareSplit(**shares).at(counts["time"], counts["len"])
-    ends = [moment for moment in (split.valid, split.test) if isinstance(moment, datetime)]
-    return tuple(round(end.timestamp() * 1000) for end in ends)  # type: ignore[return-value]
-
-
-def test_the_last_requests_by_time_test_and_those_before_validate() -> None:
-    assert moments([*range(100)], valid=0.1, test=0.2) == (70, 80)
-    assert moments([*range(100)], valid=0.25) == (75,)
-    assert moments([7, 8, 9], valid=0.1, test=0.1) == (8, 9)
-
-
-@pytest.mark.parametrize(
-    ("split", "told"),
-    [
-        (
-            {"valid": 0.1, "test": "2026-04-30"},
-            "split.test: expected a share of the requests above 0 and below 1",
-        ),
-        ({"valid": 0}, "split.valid: expected a share of the requests above 0 and below 1"),
-    ],
-)
-def test_what_is_no_share_is_told(split: dict[str, Any], told: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        validate(DataSettings, DATA | {"split": split}, "config")
-    assert told in str(caught.value)
 
 
 def write_log(folder: Path, lists: bool) -> dict[str, Any]:

@@ -60,6 +60,3 @@ def test_an_altered_file_of_a_rank_is_refused(split: Run, tmp_path: Path) -> Non
             CheckpointError, match=r"shard-00002-of-00003.safetensors: does not match its size"
         ):
             act()
-
-
-# Not detected by a digest: contents that are whole but of another training

@@ -99,8 +99,6 @@ MORE = {
 CHANGED = {
     "user_id": pl.col("user_id") + 1,
     "time": pl.col("time") + pl.duration(minutes=1),
-    "tab": pl.lit("elsewhere"),
-    "hour": pl.lit(None),
     "fold": pl.when(pl.col("fold") == "a").then(pl.lit("b")).otherwise(pl.lit("a")),
     "asked": pl.lit([2, 1]),
 }
@@ -109,10 +107,7 @@ OWN = {
     "is_click": 1 - pl.col("is_click").fill_null(0),
     "level": pl.when(pl.col("level") == "ranked").then(pl.lit("retrieved")).otherwise(pl.lit("ranked")),
     "category_clicks": pl.col("category_clicks") + 1,
-    "weight": pl.lit(2.0),
-    "position": pl.lit(3),
     "propensity": pl.lit(0.25),
-    "bid": pl.lit(7.0),
     "score": pl.lit(0.75),
     "shared": pl.lit([5]),
 }
@@ -120,18 +115,7 @@ OWN = {
 CONTRADICTIONS = {
     **{f"{name} of a request": change_row(37, **{name: value}) for name, value in CHANGED.items()},
     **{f"{name} of a copy": repeat_row(37, **{name: value}) for name, value in OWN.items()},
-    "a null in a copy": repeat_row(37, score=pl.lit(None)),
     "a propensity": change_row(0, level=pl.lit("exposed"), propensity=pl.lit(None)),
-    "a propensity of all": lambda log: log.with_columns(
-        propensity=pl.when(pl.int_range(pl.len()) % 20 == 3).then(0.5), level=pl.lit("exposed")
-    ),
-    "many, of which packing tells one": in_turn(
-        change_row(5555, tab=pl.lit("x")),
-        *(repeat_row(n, score=pl.lit(0.75)) for n in (41, 4000, 1234)),
-        change_row(333, hour=pl.lit(None)),
-        change_row(2020, fold=pl.lit("c")),
-        change_row(2345, tab=pl.lit("y")),
-    ),
     "copies beside one that differs": in_turn(
         lambda log: pl.concat([log, log[:3000]]), repeat_row(600, bid=pl.lit(9.0))
     ),

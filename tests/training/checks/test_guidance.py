@@ -1,6 +1,5 @@
-"""Suggestions and recipes of `corank check`: reasons, lines to paste, gains elsewhere, shipped configs."""
+"""Suggestions of `corank check`: reasons, and lines to paste."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -67,10 +66,6 @@ def suggest(config: Path, *overrides: str) -> list[Suggestion]:
     return list(corank.check(config, overrides).profile.suggestions)
 
 
-def kinds(config: Path, *overrides: str) -> list[str]:
-    return [suggestion.kind for suggestion in suggest(config, *overrides)]
-
-
 def paste(config: Path, *suggestions: Suggestion) -> None:
     """Put the lines that are printed below the key that is printed."""
     text = config.read_text()
@@ -113,32 +108,6 @@ def test_pasted_lines_make_a_config_that_lacks_it_no_more(config: Path, number: 
     paste(config, before[number])
     left = [suggestion for n, suggestion in enumerate(before) if n != number]
     assert suggest(config) == by_option == left
-
-
-Change = Callable[[pl.DataFrame], pl.DataFrame]
-
-
-@pytest.mark.parametrize(
-    ("change", "quiet"),
-    [
-        (lambda log: log.filter(pl.col("match") < 4), "candidates"),
-        (lambda log: log.filter(pl.col("match") < 1), "within"),
-        (
-            lambda log: log.with_columns(item_id=pl.int_range(pl.len()) % ITEMS + 12 * pl.col("request_id")),
-            "history",
-        ),
-        (lambda log: log.with_columns(position=pl.col("position") - 5), "position"),
-        (lambda log: log.filter(pl.col("level") == "exposed"), "unexposed"),
-    ],
-)
-def test_a_log_that_does_not_ask_gets_none(config: Path, change: Change, quiet: str) -> None:
-    path = config.parent / "log.parquet"
-    changed = change(pl.read_parquet(path))
-    changed.write_parquet(path)
-    items = changed.select("item_id").unique().with_columns(price=pl.col("item_id") * 1.0)
-    items.write_parquet(config.parent / "items.parquet")
-    suggested = kinds(config)
-    assert quiet not in suggested and "age" not in suggested and suggested
 
 
 def test_the_command_prints_lines_to_paste_and_training_does_not(

@@ -7,11 +7,8 @@ import torch
 
 import corank
 from corank.core.errors import DataError
-from corank.distributed.ranks import Ranks
 from corank.features.encoding import FIRST_KNOWN, UNKNOWN
 from corank.features.schema import PLACEMENTS
-from corank.training.checkpoints.checkpoint import Checkpoint, SplitTable
-from corank.training.checkpoints.training_state import training_state
 from corank.training.run import Run
 from corank.training.run_file import CarriedPart, Origin
 from corank.training.trainer import Trainer
@@ -88,27 +85,6 @@ def test_every_row_and_its_states_are_those_of_its_value(optimiser: str, tmp_pat
     assert new
     if optimiser == "lazy_adam":
         assert {state["step"] for state in states.values()} == {trainer.progress.step}
-
-
-def test_each_rank_takes_the_rows_that_it_holds(tmp_path: Path) -> None:
-    table = "train.table={optimiser: rowwise_adagrad, lr: 0.02}"
-    source = first_day("rowwise_adagrad", AVERAGED, table)
-    run = second_day(tmp_path / "run", AVERAGED, table, "train.tables=sharded")
-    packed = run.packed()
-
-    def begin(ranks: Ranks | None) -> Checkpoint:
-        trainer = begin_from(source, run, packed, ranks)
-        return training_state(trainer.model, trainer.optimisers, trainer.average, {})
-
-    alone, parts = begin(None), [begin(Ranks(rank, 3)) for rank in range(3)]
-    assert len(alone.tables) >= 4
-    for name in alone.names:
-        if name in alone.tables:
-            tables = [shard.tables[name] for shard in parts]
-            whole = SplitTable(tables[0].rows, tuple(table.parts[0] for table in tables)).whole()
-            assert torch.equal(whole, alone.whole(name)), name
-        else:
-            assert all(torch.equal(shard.tensors[name], alone.tensors[name]) for shard in parts), name
 
 
 def test_a_feature_more_and_one_less(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Training that continues a run equals one training over both days; with nothing to learn nothing changes."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,12 @@ from corank.core.errors import CheckpointError, ConfigError
 from corank.data.packed.dataset import PackedDataset
 from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.training_state import training_state
-from corank.training.config.config_file import read
 from corank.training.run import Run
 from corank.training.trainer import Trainer
 from tests.support.interruptions import Interrupting, StoppedError, same
 from tests.support.shared import shared, small_world
 from tests.support.simulated_runs import trained_run
-from tests.support.two_days import begin_from, second_day
+from tests.support.two_days import second_day
 
 pytestmark = pytest.mark.slow
 
@@ -148,30 +146,3 @@ def test_a_run_that_has_not_ended_or_is_the_same_is_refused(tmp_path: Path) -> N
     ):
         corank.train(config, ["train.epochs=0"], folder=tmp_path / "new")
     assert not (tmp_path / "new" / "run.json").exists()
-
-
-def test_the_epoch_that_early_stopping_kept_is_carried(tmp_path: Path) -> None:
-    config = small_world() / "config.yaml"
-    stop = ["train.early_stop={metric: rank.click.auc, patience: 2}", "train.epochs=12", "train.average=0.9"]
-    overrides = ["train.requests=32", "train.table.lr=0.5", "train.rank.lr=0.01", *stop]
-    first = trained_run(config, tmp_path / "first", *overrides)
-    best = first.best.load()
-    trainer = begin_from(first, replace(first, folder=tmp_path / "new"), first.packed())
-    for name in best.names:
-        assert torch.equal(trainer.model.state_dict()[name], best.whole(name)), name
-    assert trainer.average is not None
-    require_equal(
-        Checkpoint(dict(trainer.average.model().state_dict()), {}),
-        Checkpoint(dict(trainer.model.state_dict()), {}),
-    )
-    assert trainer.progress.step == first.latest.load().facts["progress"]["step"]
-
-
-def test_the_seed_goes_on(tmp_path: Path) -> None:
-    """A second epoch of the same data draws what an epoch of the first run would have drawn next."""
-    config, overrides = small_world() / "config.yaml", [*HARD, "train.epochs=1"]
-    trained_run(config, tmp_path / "first", *overrides)
-    second = trained_run(config, tmp_path / "second", *overrides, continue_from=tmp_path / "first")
-    both = trained_run(config, tmp_path / "both", *HARD, "train.epochs=2")
-    require_equal(second.latest.load(), both.latest.load())
-    assert read(config, overrides) == second.config
