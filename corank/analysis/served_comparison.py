@@ -184,7 +184,7 @@ def compare_shadow(
     shown = exposures.join(log).join(named, on=[SERVED, ITEM], how="inner", maintain_order="left")
     document["exposures"] = len(shown)
     for stage in stages:
-        measured, sequential = _measured_of_shadow(shown, stage, exposures.labels, test)
+        measured, sequential = _measure_shadow(shown, stage, exposures.labels, test)
         if measured:
             document["stages"][stage] = {"exposed": measured}
         document["sequential"] |= sequential
@@ -240,7 +240,7 @@ def _mean(values: pl.Series) -> float | None:
     return float(values.cast(pl.Float64).to_numpy().mean()) if len(values) else None
 
 
-def _measured_of_shadow(
+def _measure_shadow(
     shown: pl.DataFrame, stage: str, labels: Sequence[str], test: SequentialTest
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """By label the metrics of both versions on what was shown, paired; and log losses over time."""

@@ -253,7 +253,7 @@ class RequestEvents:
         """
         parts = {name: _split(values, lists.separator) for name, values in columns.items()}
         ids = _read_ids(parts[lists.column], columns[lists.column], text)
-        times = None if lists.times is None else _read_times_of_plain_lists(parts[lists.times])
+        times = None if lists.times is None else _plain_times(parts[lists.times])
         beside = {n: _to_values(part) for n, part in parts.items() if n not in (lists.column, lists.times)}
         if ids is None or (times is None and lists.times is not None):
             return None
@@ -296,7 +296,7 @@ def _read_ids(part: list[Any] | None, column: Any, text: bool) -> Values | None:
     return values if text == isinstance(values, pl.Series) else None
 
 
-def _read_times_of_plain_lists(part: list[Any] | None) -> Longs | None:
+def _plain_times(part: list[Any] | None) -> Longs | None:
     """Read whole ms, or texts of them or of ISO 8601."""
     if not part or type(part[0]) is int:
         return _to_numbers(part)

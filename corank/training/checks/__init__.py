@@ -1,1 +1,1 @@
-"""What a log holds that decides what can be learnt from it: counts, known and unknown ids, columns, and what to try."""
+"""Checks of a config and its log before anything is packed or trained: facts, advice, forecast."""

@@ -207,13 +207,13 @@ def measure_machine(clock: Callable[[], float] = time.perf_counter) -> Machine:
         rows += 1
 
     return Machine(
-        _seconds_of_machine(operations, clock) / 200,
-        _seconds_of_machine(lambda: left @ right, clock) / (len(left) * WIDTH * WIDTH),
-        _seconds_of_machine(gather, clock) / (ROWS * 16),
+        _time_operation(operations, clock) / 200,
+        _time_operation(lambda: left @ right, clock) / (len(left) * WIDTH * WIDTH),
+        _time_operation(gather, clock) / (ROWS * 16),
     )
 
 
-def _seconds_of_machine(run: Callable[[], object], clock: Callable[[], float]) -> float:
+def _time_operation(run: Callable[[], object], clock: Callable[[], float]) -> float:
     run()  # the first call prepares memory and threads
     rounds = []
     for _ in range(ROUNDS):

@@ -1,1 +1,1 @@
-"""A config before torch is loaded: YAML, plain values, and the part that needs no torch."""
+"""A config, read and checked without torch: YAML, plain values, settings."""
