@@ -16,6 +16,7 @@ from corank.analysis.plots import BAD, COLOURS, FAINT, GOOD, INK, RULE, Drawing
 from corank.core.files import write_bytes, write_text
 from corank.core.local_copy import write_file
 from corank.core.objects import Location
+from corank.core.view import Beside, Block, Detail, Folded, Heading, Noted, Plot, Table, Verdict, View
 
 
 @dataclass(frozen=True)
@@ -203,6 +204,50 @@ def page(title: str, lead: str, *parts: Html, wide: bool = False) -> Html:
         "</body></html>\n",
         _drawings(parts),
     )
+
+
+def render(view: View) -> Html:
+    """The page of a view."""
+    sections = (section(part.title, *map(_render_block, part.blocks)) for part in view.sections)
+    return page(view.title, view.lead, *sections, wide=view.wide)
+
+
+def render_part(view: View) -> str:
+    """Paragraphs and tables of a view without its plots, for the output of a notebook's cell."""
+    blocks = [
+        block for part in view.sections for block in part.blocks if not isinstance(block, Plot | Detail)
+    ]
+    return f"<p><b>{escape(view.lead)}</b></p>\n" + "".join(map(_render_block, blocks))
+
+
+def _render_block(block: Block) -> Html:
+    match block:
+        case str():
+            return text(block)
+        case Heading():
+            return heading(block.text)
+        case Table():
+            rows = [[_render_cell(cell) for cell in row] for row in block.rows]
+            drawn = table(block.columns, rows, [*block.prose, *block.left])
+            return joined(heading(block.title), drawn) if block.title else drawn
+        case Plot():
+            return plot(block.draw, block.caption, block.height)
+        case Folded():
+            return folded(block.summary, block.text)
+        case Detail():
+            return joined(*map(_render_block, block.blocks))
+        case Beside():
+            return beside(*(joined(*map(_render_block, column)) for column in block.columns))
+
+
+def _render_cell(cell: str | Noted | Verdict) -> Cell:
+    match cell:
+        case Noted():
+            return cell.text, cell.note
+        case Verdict():
+            return verdict(cell.text, cell.sign)
+        case _:
+            return cell
 
 
 def _drawings(parts: Iterable[Html]) -> list[NamedDrawing]:

@@ -11,8 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Column, Table
+from rich.text import Text
 
 from corank.core.formatting import format_interval, format_metric
+from corank.core.view import Beside, Block, Cell, Detail, Folded, Heading, Noted, Plot, Verdict, View
+from corank.core.view import Table as TableView
 
 if TYPE_CHECKING:
     from corank.training.checks.summary import CheckSummary
@@ -75,6 +78,58 @@ def show_table(table: Table, keys: int = 1) -> None:
     """Print a table; one that is wider than the terminal in parts, each with the first `keys` columns."""
     for part in fit_table(table, out, keys):
         out.print(part)
+
+
+def show(view: View) -> None:
+    """Print a view: its lead, then of each section the paragraphs and tables; a page has the rest."""
+    if view.lead:
+        say(view.lead, out)
+    for section in view.sections:
+        blocks = [block for block in section.blocks if not isinstance(block, Plot | Folded | Detail)]
+        if blocks and section.title:
+            say(f"\n{section.title}", out)
+        for block in blocks:
+            _show_block(block)
+
+
+def _show_block(block: Block) -> None:
+    match block:
+        case str():
+            say(block, out)
+        case Heading():
+            say(f"\n{block.text}", out)
+        case TableView():
+            _show_view_table(block)
+        case Beside():
+            for column in block.columns:
+                for inner in column:
+                    _show_block(inner)
+
+
+STYLES = {1: "green", -1: "bold red", 0: ""}
+
+
+def _show_view_table(view: TableView) -> None:
+    table = Table(title=view.title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for n, name in enumerate(view.columns):
+        prose = name in view.prose
+        left = n == 0 or prose or name in view.left
+        header = name if prose else name.replace(" ", "\n")
+        table.add_column(header, justify="left" if left else "right", overflow="fold", no_wrap=not prose)
+    for row in view.rows:
+        table.add_row(*map(_text_of, row))
+    show_table(table, view.keys)
+
+
+def _text_of(cell: Cell) -> Text:
+    """A cell as the terminal shows it: a note is dim, a verdict has its colour."""
+    match cell:
+        case Noted():
+            return Text.assemble(cell.text, "  ", (cell.note, "dim")) if cell.note else Text(cell.text)
+        case Verdict():
+            return Text(cell.text, style=STYLES[(cell.sign > 0) - (cell.sign < 0)])
+        case _:
+            return Text(cell)
 
 
 def show_cells(

@@ -1,0 +1,144 @@
+"""What a result shows, described once: paragraphs, tables and plots. Terminal, page and notebook each draw it.
+
+A view names no library of any of the three, so that it is made where none of them is installed.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Union
+
+from corank.core.formatting import format_metric
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A cell of a table: a text with a small note, such as an interval."""
+
+    text: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A cell that says what is good (sign 1), bad (-1), or neither (0)."""
+
+    text: str
+    sign: float = 0
+
+
+Cell = str | Noted | Verdict
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under the names of their columns."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    title: str = ""
+    prose: Collection[str] = ()
+    """Columns of sentences: they are aligned left, and lines are broken between words."""
+    left: Collection[str] = ()
+    """Other columns that are aligned left; the first always is, and all others right."""
+    keys: int = 1
+    """First columns that identify a row: a terminal that is too narrow repeats them in each part of the table."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure with its caption, for pages and notebooks."""
+
+    draw: "Callable[[Figure], object]"
+    """Draws on an empty figure as wide as a page; what it needs of matplotlib is loaded when it is called."""
+    caption: str
+    height: float = 3.0
+    """Inches."""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading within a section."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A preformatted text that the reader of a page unfolds, such as a config."""
+
+    summary: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Detail:
+    """Blocks that a page shows, and a terminal does not."""
+
+    blocks: "Sequence[Block]"
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Columns of blocks, next to each other where the window of a page is wide enough."""
+
+    columns: "Sequence[Sequence[Block]]"
+
+
+Block = Union[str, Table, Plot, Heading, Folded, Detail, Beside]  # noqa: UP007 - a string names its members
+"""A text is a paragraph."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """Blocks under a title. The title of a section that a terminal shows is a line; "" for none."""
+
+    title: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class View:
+    """All that a result shows."""
+
+    title: str
+    lead: str
+    """One introductory sentence."""
+    sections: Sequence[Section]
+    wide: bool = False
+    """Whether the page has room for two figures next to each other."""
+
+    def plots(self) -> Iterator[Plot]:
+        """Its figures, in their order."""
+        for section in self.sections:
+            yield from _plots(section.blocks)
+
+
+def _plots(blocks: Sequence[Block]) -> Iterator[Plot]:
+    for block in blocks:
+        match block:
+            case Plot():
+                yield block
+            case Detail():
+                yield from _plots(block.blocks)
+            case Beside():
+                for column in block.columns:
+                    yield from _plots(column)
+
+
+def bounded(value: float | None, bounds: Sequence[float | None] | None, signed: bool = False) -> Cell:
+    """A cell of a metric with its interval, to four decimals; a difference has a sign.
+
+    Example:
+        >>> bounded(0.5, [0.25, 0.75])
+        Noted(text='0.5000', note='0.2500 … 0.7500')
+    """
+    if value is None:
+        return "–"
+    form = "+.4f" if signed else ".4f"
+    text = format(value, form) if signed else format_metric(value)
+    if bounds is None or bounds[0] is None or bounds[1] is None:
+        return text
+    return Noted(text, f"{bounds[0]:{form}} … {bounds[1]:{form}}")
