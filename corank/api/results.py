@@ -3,7 +3,7 @@
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from corank.core.lazy import name_missing_extra
+from corank.core.view import View
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,8 +23,30 @@ OPEN_ROWS = 20
 """Rows of a table that is shown at once; a longer one is folded up, to be opened by a click."""
 
 
+class Result(ABC):
+    """What a function of `corank` returns, and what its command prints of it."""
+
+    @abstractmethod
+    def to_json(self) -> str:
+        """The document that the command prints by `--json`."""
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """What was written and where, a line each, for stderr."""
+        return ()
+
+    def view(self) -> View | None:
+        """What the command prints on stdout without `--json`, and a page shows; None if `lines` say all."""
+        return None
+
+    @property
+    def reasons(self) -> Sequence[str]:
+        """Why it was refused, a line each; the command then ends with exit status 3. Empty if it was not."""
+        return ()
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class DocumentResult(Mapping[str, Any], ABC):
+class DocumentResult(Result, Mapping[str, Any]):
     """A document, read like a dict: `result["stages"]`; with tables, JSON and a notebook's view of it."""
 
     document: dict[str, Any]
