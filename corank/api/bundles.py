@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import polars as pl
+from annotated_types import Ge
 
 from corank.api.frames import TableSource, temporary_frames
 from corank.api.results import DocumentResult, frame
@@ -18,6 +19,7 @@ from corank.bundle.signatures import SigningKeys
 from corank.core.errors import DataError
 from corank.core.lazy import name_missing_extra
 from corank.core.objects import Location, PathOrUrl, parse_location, require_local
+from corank.core.options import EVENTS, Overrides
 from corank.core.reports import Report
 from corank.serving.conformance import compare_case_files, read_lines, write_cases
 from corank.serving.funnel.funnel import Funnel
@@ -134,7 +136,7 @@ def export(
     sign: Sequence[PathOrUrl] = (),
     items_as_of: str | None = None,
     until: str | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
 ) -> BundleResult:
     """Write the bundle of a finished run, whole or not at all.
 
@@ -194,7 +196,7 @@ def refresh(
     report: Report = lambda line: None,
     sign: Sequence[PathOrUrl] = (),
     items_as_of: str | None = None,
-    events: Mapping[str, TableSource] | None = None,
+    events: Annotated[Mapping[str, TableSource] | None, EVENTS] = None,
 ) -> BundleResult:
     """Update a bundle's priors, item records and vectors from a newer log, without training.
 
@@ -263,7 +265,7 @@ def conformance(
     bundle: PathOrUrl,
     out: PathOrUrl,
     requests: PathOrUrl | None = None,
-    number: int = 100,
+    number: Annotated[int, Ge(1)] = 100,
     seed: int = 0,
 ) -> int:
     """Write test cases of a bundle, by which a reader in another language can be checked step by step.

@@ -6,32 +6,50 @@ Each raises a CorankError for a user's mistake.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from corank.analysis.bundle_comparison import compare_bundles, is_bundle, require_log
-from corank.analysis.comparison import Margins, compare_runs
-from corank.analysis.evaluated_run import evaluate_groups, evaluate_run, groups_page
-from corank.analysis.experiments.trials import TREES, compare_with_trees
-from corank.analysis.score_comparison import ScoreChoice, compare_scores, two_tables
 from corank.analysis.sequential import SequentialTest
-from corank.analysis.served_comparison import ServedChoice, compare_versions
 from corank.api.progress import show_progress
 from corank.api.results import ComparisonResult, EvaluationResult, GroupsResult, ServedComparisonResult
 from corank.core.errors import DataError
+from corank.core.lazy import lazy
 from corank.core.local_copy import write_file
 from corank.core.objects import Location, PathOrUrl, parse_location, require_local
+from corank.core.options import EVENTS, PYTHON_ONLY, Option
 from corank.core.reports import Progress
 from corank.core.time import moment_to_ms
 from corank.engine.base import open_engine
-from corank.serving.predict import predict_log
-from corank.training.run import Run
-from corank.training.weight_transfer import locate_packed
+
+if TYPE_CHECKING:
+    from corank.analysis import (
+        bundle_comparison,
+        comparison,
+        evaluated_run,
+        score_comparison,
+        served_comparison,
+    )
+    from corank.analysis.comparison import Margins
+    from corank.analysis.experiments import trials
+    from corank.analysis.score_comparison import ScoreChoice
+    from corank.serving import predict as prediction
+    from corank.training import run as runs
+    from corank.training import weight_transfer
+else:
+    bundle_comparison = lazy("corank.analysis.bundle_comparison")
+    comparison = lazy("corank.analysis.comparison")
+    evaluated_run = lazy("corank.analysis.evaluated_run")
+    trials = lazy("corank.analysis.experiments.trials")
+    score_comparison = lazy("corank.analysis.score_comparison")
+    served_comparison = lazy("corank.analysis.served_comparison")
+    prediction = lazy("corank.serving.predict")
+    runs = lazy("corank.training.run")
+    weight_transfer = lazy("corank.training.weight_transfer")
 
 
 def evaluate(
     run: PathOrUrl,
     split: str = "test",
-    bootstrap: bool = True,
+    bootstrap: Annotated[bool, PYTHON_ONLY] = True,
     reference: PathOrUrl | None = None,
     by: str | None = None,
     page: PathOrUrl | None = None,
@@ -60,22 +78,24 @@ def evaluate(
         >>> evaluation.tables["cascade"].columns
         ['metric', 'value', 'low', 'high', 'random', 'requests']
     """
-    opened = Run.open(parse_location(run))
+    opened = runs.Run.open(parse_location(run))
     if by is None:
         if page is not None:
             raise DataError("--page is of groups: give --by, too; `corank report` writes the page of a run")
-        unbiased = None if reference is None else Run.open(parse_location(reference))
-        where = None if on is None else locate_packed(parse_location(on))
+        unbiased = None if reference is None else runs.Run.open(parse_location(reference))
+        where = None if on is None else weight_transfer.locate_packed(parse_location(on))
         with show_progress("requests", progress) as advance:
-            return EvaluationResult(evaluate_run(opened, split, bootstrap, unbiased, advance, where).document)
+            return EvaluationResult(
+                evaluated_run.evaluate_run(opened, split, bootstrap, unbiased, advance, where).document
+            )
     if reference is not None:
         raise DataError("--reference compares all candidates of a split; leave out --by")
     if on is not None:
         raise DataError("--on is of all candidates of a split; leave out --by")
     with show_progress("requests", progress) as advance:
-        document = evaluate_groups(opened, split, by, bootstrap, advance)
+        document = evaluated_run.evaluate_groups(opened, split, by, bootstrap, advance)
     if page is not None:
-        _write(page, groups_page(document, f"{opened.config.name} by {by}"))
+        _write(page, evaluated_run.groups_page(document, f"{opened.config.name} by {by}"))
     return GroupsResult(document)
 
 
@@ -84,15 +104,15 @@ def compare(
     b: PathOrUrl,
     split: str | None = None,
     page: PathOrUrl | None = None,
-    scores: Sequence[str] = (),
-    labels: Sequence[str] = (),
+    scores: Annotated[Sequence[str], Option("--score")] = (),
+    labels: Annotated[Sequence[str], Option("--label")] = (),
     user: str | None = None,
     request: Sequence[str] = (),
     progress: Progress = lambda done, total: None,
     on: PathOrUrl | None = None,
-    margin: float | Mapping[str, float] | Margins = 0.0,
+    margin: Annotated[float | Mapping[str, float] | Sequence[str], Option(parse=list, repeated=True)] = 0.0,
     users: str | None = None,
-    events: Mapping[str, str] | None = None,
+    events: Annotated[Mapping[str, str] | None, EVENTS] = None,
     truth: str | None = None,
 ) -> ComparisonResult:
     """Compare two runs, bundles, or tables of scores, on the same candidates: paired intervals over users, verdicts.
@@ -124,7 +144,7 @@ def compare(
         'no difference shown'
     """
     one, other = parse_location(a), parse_location(b)
-    choice = ScoreChoice(tuple(scores), tuple(labels), user, tuple(request))
+    choice = score_comparison.ScoreChoice(tuple(scores), tuple(labels), user, tuple(request))
     with show_progress("requests", progress) as advance:
         place, tables = None if on is None else str(on), _LogTables(users, events or {}, truth)
         document = _compare(one, other, split, place, choice, tables, _read_margin(margin), advance)
@@ -138,7 +158,7 @@ def compare(
 def compare_served(
     served: PathOrUrl,
     exposures: Sequence[PathOrUrl] = (),
-    labels: Sequence[str] = (),
+    labels: Annotated[Sequence[str], Option("--label")] = (),
     since: str | None = None,
     until: str | None = None,
     alpha: float = 0.05,
@@ -181,8 +201,10 @@ def compare_served(
         raise DataError(f"--top: expected 1 or more; received {top}")
     files = [require_local(one) for one in exposures]
     begin, end = _read_moment("--since", since), _read_moment("--until", until)
-    choice = ServedChoice(files, labels, begin, end, top, share)
-    document = compare_versions(require_local(served), choice, SequentialTest(alpha, effect))
+    choice = served_comparison.ServedChoice(files, labels, begin, end, top, share)
+    document = served_comparison.compare_versions(
+        require_local(served), choice, SequentialTest(alpha, effect)
+    )
     if page is not None:
         from corank.analysis.comparison_page import served_page
 
@@ -209,27 +231,27 @@ def _compare(
     other: Location,
     split: str | None,
     on: str | None,
-    choice: ScoreChoice,
+    choice: "ScoreChoice",
     tables: _LogTables,
-    margins: Margins,
+    margins: "Margins",
     progress: Progress,
 ) -> dict[str, Any]:
     """Compare by what lies there. Raises DataError for options of another sort."""
-    if two_tables(one, other):
+    if score_comparison.two_tables(one, other):
         assert isinstance(one, Path) and isinstance(other, Path)
         tables.require_none()
         if split is not None or on is not None:
             raise DataError("--split and --on are of runs; scores are compared on all their rows")
-        return compare_scores(one, other, choice, margins)
+        return score_comparison.compare_scores(one, other, choice, margins)
     choice.require_none()
-    if is_bundle(one) and is_bundle(other):
+    if bundle_comparison.is_bundle(one) and bundle_comparison.is_bundle(other):
         if split is not None:
             raise DataError("--split is of runs; bundles are compared on the log that --on names")
-        log = require_log(on)
+        log = bundle_comparison.require_log(on)
         with open_engine() as engine:
 
             def score(bundle: Location, folder: Path) -> object:
-                return predict_log(
+                return prediction.predict_log(
                     bundle,
                     log,
                     tables.users,
@@ -241,26 +263,24 @@ def _compare(
                     as_served=True,  # older rows are events of histories, and are not compared
                 )
 
-            return compare_bundles(one, other, log, score, margins, tables.truth)
+            return bundle_comparison.compare_bundles(one, other, log, score, margins, tables.truth)
     tables.require_none()
-    if str(other) == TREES and not Path(TREES).exists():
+    if str(other) == trials.TREES and not Path(trials.TREES).exists():
         if on is not None:
             raise DataError(
                 "--on is of two runs; trees are trained and judged on the packed data of the first"
             )
-        return compare_with_trees(Run.open(one), split or "test", progress, margins)
-    where = None if on is None else locate_packed(parse_location(on))
-    opened = Run.open(one), Run.open(other)
-    return compare_runs(*opened, split or "test", progress, where, margins)
+        return trials.compare_with_trees(runs.Run.open(one), split or "test", progress, margins)
+    where = None if on is None else weight_transfer.locate_packed(parse_location(on))
+    opened = runs.Run.open(one), runs.Run.open(other)
+    return comparison.compare_runs(*opened, split or "test", progress, where, margins)
 
 
-def _read_margin(margin: float | Mapping[str, float] | Margins) -> Margins:
+def _read_margin(margin: float | Mapping[str, float] | Sequence[str]) -> "Margins":
     """Turn a margin as it is given into one by metric. Raises DataError for one below 0."""
-    if isinstance(margin, Margins):
-        return margin
     if isinstance(margin, Mapping):
-        return Margins.read(f"{metric}={value}" for metric, value in margin.items())
-    return Margins.read([str(margin)])
+        return comparison.Margins.read(f"{metric}={value}" for metric, value in margin.items())
+    return comparison.Margins.read([str(margin)] if isinstance(margin, int | float) else margin)
 
 
 def _write(page: PathOrUrl, content: str) -> None:

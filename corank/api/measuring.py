@@ -6,23 +6,33 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import polars as pl
+from annotated_types import Ge
 
 from corank.api.progress import show_progress
 from corank.api.results import ExplanationResult, show_tables
 from corank.core.errors import TrackingError
 from corank.core.files import write_text
+from corank.core.lazy import lazy
 from corank.core.local_copy import write_file
 from corank.core.objects import Location, PathOrUrl, parse_location, require_local
+from corank.core.options import Option
 from corank.core.reports import Progress, Report
 from corank.core.time import format_time
 from corank.training.config.config_file import flatten, plain
-from corank.training.drift.drift import DriftReport
-from corank.training.drift.figure import DriftFigure
-from corank.training.run import Run
 from corank.training.tracking.tracker import Tracker, read_trackers
+
+if TYPE_CHECKING:
+    from corank.training import run as runs
+    from corank.training.drift import drift
+    from corank.training.drift.drift import DriftReport
+    from corank.training.drift.figure import DriftFigure
+    from corank.training.run import Run
+else:
+    drift = lazy("corank.training.drift.drift")
+    runs = lazy("corank.training.run")
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,7 @@ def report(
     run: PathOrUrl,
     out: PathOrUrl | None = None,
     split: str = "test",
-    against: PathOrUrl | None = None,
+    against: Annotated[PathOrUrl | None, Option("OTHER")] = None,
     figures: PathOrUrl | None = None,
     progress: Progress = lambda done, total: None,
 ) -> ReportPage:
@@ -87,10 +97,10 @@ def report(
     location, name = parse_location(run), "report.html"
     with show_progress("requests", progress) as advance:
         if against is None:
-            html = report_page(evaluate_run(Run.open(location), split, progress=advance))
+            html = report_page(evaluate_run(runs.Run.open(location), split, progress=advance))
         else:
-            other = Run.open(parse_location(against))
-            html = pair_page(Run.open(location), other, split, advance)
+            other = runs.Run.open(parse_location(against))
+            html = pair_page(runs.Run.open(location), other, split, advance)
             name = f"report-against-{other.folder.name}.html"
     page = location / name if out is None else parse_location(out)
     with write_file(page) as path:
@@ -103,7 +113,7 @@ def report(
 def explain(
     run: PathOrUrl,
     split: str = "valid",
-    most: int = 20_000,
+    most: Annotated[int, Option("--requests"), Ge(1)] = 20_000,
     report: Report = lambda line: None,
     progress: Progress = lambda done, total: None,
 ) -> ExplanationResult:
@@ -125,12 +135,12 @@ def explain(
     """
     from corank.analysis.importance import measure_importance
 
-    opened = Run.open(parse_location(run))
+    opened = runs.Run.open(parse_location(run))
     with show_progress("requests", progress) as advance:
         return ExplanationResult(measure_importance(opened, split, most, report=report, progress=advance))
 
 
-def request(run: PathOrUrl, number: int = 0, split: str = "test") -> dict[str, Any]:
+def request(run: PathOrUrl, number: Annotated[int, Ge(0)] = 0, split: str = "test") -> dict[str, Any]:
     """Make a logged request what a service receives: raw columns, as known at its time, with `trace` set.
 
     Args:
@@ -148,7 +158,7 @@ def request(run: PathOrUrl, number: int = 0, split: str = "test") -> dict[str, A
     """
     from corank.analysis.logged_request import logged_request
 
-    return logged_request(Run.open(parse_location(run)), split, number)
+    return logged_request(runs.Run.open(parse_location(run)), split, number)
 
 
 SHARES = ("levels", "labels", "missing", "new_ids")
@@ -158,7 +168,7 @@ FACTORS = ("rows", "levels", "labels")
 
 
 @dataclass(frozen=True, repr=False)
-class DriftResult(DriftReport):
+class DriftResult(drift.DriftReport):
     """New rows compared with those of a run: figures with their verdicts, and the reasons why the rows are refused.
 
     Example:
@@ -169,9 +179,9 @@ class DriftResult(DriftReport):
     """
 
     @classmethod
-    def of(cls, found: DriftReport) -> Self:
+    def of(cls, found: "DriftReport") -> Self:
         """The same figures, with a table and a notebook's view."""
-        return cls(**{field.name: getattr(found, field.name) for field in fields(DriftReport)})
+        return cls(**{field.name: getattr(found, field.name) for field in fields(drift.DriftReport)})
 
     @property
     def headline(self) -> str:
@@ -218,7 +228,7 @@ class DriftResult(DriftReport):
         return f"{show_tables(self.headline, self.tables)}\n<ul>{lines}</ul>"
 
 
-def _format(figure: DriftFigure, value: float | str | None) -> str:
+def _format(figure: "DriftFigure", value: float | str | None) -> str:
     if value is None:
         return "-"
     if isinstance(value, str):
@@ -228,7 +238,7 @@ def _format(figure: DriftFigure, value: float | str | None) -> str:
     return f"{value:,.0f}" if figure.kind == "rows" else f"{value:.3f}"
 
 
-def _threshold(figure: DriftFigure) -> str:
+def _threshold(figure: "DriftFigure") -> str:
     if figure.threshold is None:
         return "-"
     if figure.kind in FACTORS:
@@ -262,7 +272,7 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
     from corank.training.export import model_version
 
     folder = require_local(run)
-    opened = Run.open(folder)
+    opened = runs.Run.open(folder)
     named = read_trackers(trackers)
     evaluated = evaluate_run(opened, split)
     page = folder / "report.html"
@@ -273,7 +283,7 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
     return page
 
 
-def _write(trackers: Sequence[Tracker], run: Run, facts: Mapping[str, str | float], page: Path) -> None:
+def _write(trackers: Sequence[Tracker], run: "Run", facts: Mapping[str, str | float], page: Path) -> None:
     """Write to all trackers, each in its own thread. Raises TrackingError if one of them took not all."""
     for tracker in trackers:
         tracker.begin(run.folder, flatten(plain(run.config)))

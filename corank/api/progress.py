@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any
 
 from corank.core.formatting import format_metric
-from corank.core.reports import Progress
+from corank.core.reports import DISPLAY, Progress
 from corank.training.callbacks import Callback, TrainingEnd, TrainingEvaluation, TrainingLog, TrainingStart
 
 
@@ -60,19 +60,40 @@ def show_progress(what: str, progress: Progress) -> Iterator[Progress]:
         what: is counted, such as "requests".
         progress: the caller's.
     """
-    if not in_notebook():
+    display = DISPLAY.get() or (NotebookDisplay() if in_notebook() else None)
+    if display is None:
         yield progress
         return
-    bar = _Bar(what)
+    with display.count(what) as advance:
 
-    def tell(done: int, total: int) -> None:
-        progress(done, total)
-        bar.update(done, total)
+        def tell(done: int, total: int) -> None:
+            progress(done, total)
+            advance(done, total)
 
-    try:
         yield tell
-    finally:
-        bar.end()
+
+
+def training_callbacks() -> list[Callback]:
+    """What shows a training on the display of the command, or of the notebook."""
+    display = DISPLAY.get() or (NotebookDisplay() if in_notebook() else None)
+    return [] if display is None else display.training_callbacks()
+
+
+class NotebookDisplay:
+    """Shows progress in the output of a notebook's cell."""
+
+    @contextmanager
+    def count(self, what: str) -> Iterator[Progress]:
+        """Show a bar, which ends as a line."""
+        bar = _Bar(what)
+        try:
+            yield bar.update
+        finally:
+            bar.end()
+
+    def training_callbacks(self) -> list[Callback]:
+        """A table of every epoch's metrics."""
+        return [NotebookProgress()]
 
 
 class _Bar:

@@ -44,6 +44,9 @@ class Result(ABC):
         """Why it was refused, a line each; the command then ends with exit status 3. Empty if it was not."""
         return ()
 
+    def require(self) -> None:  # noqa: B027 - most forbid nothing
+        """Raise a CorankError if what it shows forbids to continue."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DocumentResult(Result, Mapping[str, Any]):

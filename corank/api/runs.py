@@ -4,9 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from html import escape
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Annotated, Any, Self, overload
 
 import polars as pl
+from annotated_types import Ge
 
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
@@ -14,6 +15,7 @@ from corank.api.progress import show_progress
 from corank.api.results import PlottedResult, show_tables
 from corank.core.lazy import name_missing_extra
 from corank.core.objects import PathOrUrl, parse_location
+from corank.core.options import Option, Overrides
 from corank.core.reports import Progress, Report
 from corank.data.packed.dataset import PackedDataset
 from corank.engine.base import open_engine
@@ -180,7 +182,7 @@ class PackResult(PlottedResult):
 @overload
 def check(
     config: ConfigSource,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     without: Sequence[str] = (),
     report: Report = lambda line: None,
     tables: Mapping[str, TableSource] | None = None,
@@ -191,7 +193,7 @@ def check(
 @overload
 def check(
     config: ConfigSource,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     without: Sequence[str] = (),
     report: Report = lambda line: None,
     tables: Mapping[str, TableSource] | None = None,
@@ -202,7 +204,7 @@ def check(
 
 def check(
     config: ConfigSource,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     without: Sequence[str] = (),
     report: Report = lambda line: None,
     tables: Mapping[str, TableSource] | None = None,
@@ -248,16 +250,16 @@ def _validate(opened: OpenedConfig, against: PathOrUrl) -> "DriftResult":
 
 def pack(
     config: ConfigSource,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     report: Report = lambda line: None,
-    workers: int = 1,
+    workers: Annotated[int, Ge(1)] = 1,
     engine: str | None = None,
     address: str | None = None,
     without: Sequence[str] = (),
     prune: bool = False,
     tables: Mapping[str, TableSource] | None = None,
     progress: Progress = lambda done, total: None,
-    continue_from: PathOrUrl | None = None,
+    continue_from: Annotated[PathOrUrl | None, Option("--from")] = None,
     fixed: bool = False,
     repack: str | None = None,
 ) -> PackResult:

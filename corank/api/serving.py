@@ -5,17 +5,18 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
+from annotated_types import Ge
 
 from corank.core.errors import ConfigError, CorankError
-from corank.core.objects import PathOrUrl
+from corank.core.objects import PathOrUrl, require_local
+from corank.core.options import Option
 from corank.core.settings import validate
-from corank.engine.cores import count_cores
 from corank.serving.http.serve_settings import ServeSettings
 from corank.serving.http.server import run_service, serve_here
-from corank.serving.store.base import CACHE, hide_password
+from corank.serving.store.base import hide_password
 from corank.training.config.yaml_values import read_yaml_file
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ def read_serve_settings(config: Path | None, given: Mapping[str, Any]) -> ServeS
     if not isinstance(read, dict):
         raise ConfigError(f"{config}: expected keys with values, such as `source: lmdb:/srv/shop`")
     if config is not None:
-        validate(ServeSettings, _defaults() | {"source": ""} | read, str(config))
-    return validate(ServeSettings, _defaults() | read | dict(given), "corank serve")
+        validate(ServeSettings, {"source": ""} | read, str(config))
+    return validate(ServeSettings, read | dict(given), "corank serve")
 
 
 def format_serve_settings(settings: ServeSettings) -> str:
@@ -90,10 +91,6 @@ def locate_bundle(source: str, report: "Report") -> str:
     return str(bundle)
 
 
-def _defaults() -> dict[str, Any]:
-    return {"workers": count_cores(), "cache": CACHE}
-
-
 def serve(source: PathOrUrl, report: "Report" = lambda line: None, **settings: Any) -> None:
     """Rank over HTTP until the process is stopped: by Ctrl-C, or the kernel's stop button.
 
@@ -122,3 +119,33 @@ def serve(source: PathOrUrl, report: "Report" = lambda line: None, **settings: A
         serve_here(read, report)
     else:
         run_service(lambda: read, report)
+
+
+def token(
+    name: str,
+    tokens: Annotated[PathOrUrl, Option("--tokens")],
+    scope: Annotated[Literal["read", "write", "admin"], Option("--scope")],
+    rate: Annotated[float | None, Ge(0.001)] = None,
+    report: "Report" = lambda line: None,
+) -> str:
+    """Make a token, print it, and add its hash to the file that `corank serve --tokens` reads.
+
+    Args:
+        name: of the client, which the audit names.
+        tokens: file of tokens; it is made if it is missing.
+        scope: read: rank; write: insert items, too; admin: reload, too.
+        rate: requests that its client may send a second.
+        report: takes a line about the file.
+
+    Returns the token, which is stored nowhere. Raises ConfigError if the file cannot be written.
+
+    Example:
+        >>> len(corank.token("feed", "tokens", "write")) > 40
+        True
+    """
+    from corank.serving.http.tokens import add_token
+
+    path = require_local(tokens)
+    secret = add_token(path, name, scope, rate)
+    report(f"{path}: {name} may {scope}; its token follows, and is stored nowhere")
+    return secret

@@ -10,9 +10,10 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from annotated_types import Ge
 
 from corank.api.bundles import PublishResult, export
 from corank.api.frames import TableSource, temporary_frames
@@ -25,6 +26,7 @@ from corank.bundle.signatures import SigningKeys, TrustedKeys
 from corank.core.errors import ConfigError, DataError, StorageError
 from corank.core.local_copy import write_file
 from corank.core.objects import Location, PathOrUrl, parse_location, require_local
+from corank.core.options import EVENTS, Option
 from corank.core.published_folder import PublishedFolder
 from corank.core.reports import Progress, Report
 from corank.data.packed.dataset import PackedDataset
@@ -32,7 +34,7 @@ from corank.engine.base import describe_memory, open_engine
 from corank.serving.log.replay import ReplayResult, bundle_funnels, replay_log, store_funnels
 from corank.serving.predict import OpenPacked, PredictedLog, predict_log
 from corank.serving.store import retention
-from corank.serving.store.base import is_store, open_store
+from corank.serving.store.base import CACHE, is_store, open_store
 from corank.serving.store.journal import read_log
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.upsert import MergedItems
@@ -89,12 +91,12 @@ def vectors(
     items: TableSource,
     out: PathOrUrl,
     progress: Progress = lambda done, total: None,
-    workers: int = 1,
+    workers: Annotated[int, Ge(1)] = 1,
     engine: str | None = None,
     address: str | None = None,
     report: Report = lambda line: None,
     index: VectorIndexKind | None = None,
-    parts: Sequence[str] = (),
+    parts: Annotated[Sequence[str], Option("--part")] = (),
 ) -> int:
     """Write the vectors that a bundle's item towers give a table of items, or other item parts, as Parquet.
 
@@ -138,15 +140,15 @@ def vectors(
 
 def predict(
     source: PathOrUrl,
-    log: TableSource,
+    log: Annotated[TableSource, Option(parse=list, repeated=True)],
     out: PathOrUrl,
     users: TableSource | None = None,
-    workers: int = 1,
+    workers: Annotated[int, Ge(1)] = 1,
     engine: str | None = None,
     address: str | None = None,
     report: Report = lambda line: None,
     progress: Progress = lambda done, total: None,
-    events: Mapping[str, TableSource] | None = None,
+    events: Annotated[Mapping[str, TableSource] | None, EVENTS] = None,
     as_served: bool = False,
 ) -> PredictedLog:
     """Write what every stage computes of each candidate of a log: logits, probabilities, values.
@@ -225,10 +227,10 @@ def _is_run(source: Location) -> bool:
 
 def users(
     bundle: PathOrUrl,
-    out: PathOrUrl,
-    log: TableSource | None = None,
-    table: TableSource | None = None,
-    events: Mapping[str, TableSource] | None = None,
+    out: Annotated[PathOrUrl, Option("--out")],
+    log: Annotated[TableSource | None, Option(parse=list, repeated=True)] = None,
+    table: Annotated[TableSource | None, Option("--users")] = None,
+    events: Annotated[Mapping[str, TableSource] | None, EVENTS] = None,
     until: str | None = None,
     progress: Progress = lambda done, total: None,
 ) -> int:
@@ -276,7 +278,7 @@ def store_versions(store: str) -> list[dict[str, Any]]:
         ]
 
 
-def store_log(store: str, last: int = 20) -> list[dict[str, Any]]:
+def store_log(store: str, last: Annotated[int, Ge(1)] = 20) -> list[dict[str, Any]]:
     """Read who did what to a store, and when, as `corank store log --json` prints it, the oldest first.
 
     Args:
@@ -367,7 +369,7 @@ def withdraw(store: str, version: str) -> None:
         retention.withdraw_version(opened, version)
 
 
-def prune(store: str, keep: int = 1, report: Report = lambda line: None) -> list[str]:
+def prune(store: str, keep: Annotated[int, Ge(0)] = 1, report: Report = lambda line: None) -> list[str]:
     """Remove older versions of a store, and what an interrupted publication left.
 
     Args:
@@ -388,7 +390,7 @@ def prune(store: str, keep: int = 1, report: Report = lambda line: None) -> list
 def replay(
     served: PathOrUrl,
     source: PathOrUrl,
-    cache: PathOrUrl,
+    cache: PathOrUrl | None = None,
     report: Report = lambda line: None,
     trust: Sequence[PathOrUrl] = (),
 ) -> ReplayResult:
@@ -397,7 +399,7 @@ def replay(
     Args:
         served: what `corank serve --log` wrote: a folder, or one of its files.
         source: the bundle's folder or URL, or the address of a store whose versions served.
-        cache: the folder where bundles of a store are kept.
+        cache: the folder where bundles of a store are kept; ~/.cache/corank unless given.
         report: takes a line about each step.
         trust: the public ed25519 keys, PEM files, that the service was given; none: versions need not be signed.
 
@@ -419,4 +421,4 @@ def replay(
     if not is_store(source):
         return replay_log(paths, bundle_funnels(parse_location(source), keys), report)
     with closing(open_store(source)) as opened:
-        return replay_log(paths, store_funnels(opened, require_local(cache), keys), report)
+        return replay_log(paths, store_funnels(opened, require_local(cache or CACHE), keys), report)

@@ -6,43 +6,49 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
 import polars as pl
+from annotated_types import Ge
 
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
-from corank.api.progress import NotebookProgress, in_notebook
+from corank.api.progress import training_callbacks
 from corank.api.results import frame, show_tables
-from corank.core.errors import CheckpointError, ConfigError
-from corank.core.lazy import name_missing_extra
+from corank.core.errors import CheckpointError, ConfigError, UsageError
+from corank.core.lazy import lazy, name_missing_extra
 from corank.core.objects import Location, PathOrUrl, parse_location
+from corank.core.options import Option, Overrides
 from corank.core.reports import Report
-from corank.distributed.launch import launch
-from corank.distributed.process_group import join_ranks
-from corank.distributed.ranks import Ranks
 from corank.engine.base import open_engine
 from corank.training.callbacks import Callback, check_callbacks
 from corank.training.checks.data_check import TrainingDataCheck
 from corank.training.checks.log_profile import profile_log
 from corank.training.config.config import Config, plan_packed
 from corank.training.packed_data import open_earlier, open_or_pack, open_packed
-from corank.training.run import Run
 from corank.training.run_file import Origin
 from corank.training.run_publisher import RunPublisher, open_remote_run
 from corank.training.tracking.tracker import read_callbacks
-from corank.training.train import train_run
-from corank.training.trainer import device, precision_warnings, require_agreement
-from corank.training.warm_start_preparation import (
-    describe_origin,
-    find_source,
-    plan_warm_start,
-    require_epochs,
-)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from corank.distributed import launch as launching
+    from corank.distributed import process_group
+    from corank.distributed.ranks import Ranks
+    from corank.training import run as runs
+    from corank.training import train as trainings
+    from corank.training import trainer
+    from corank.training import warm_start_preparation as warm_starts
+    from corank.training.run import Run
+else:
+    launching = lazy("corank.distributed.launch")
+    process_group = lazy("corank.distributed.process_group")
+    runs = lazy("corank.training.run")
+    trainings = lazy("corank.training.train")
+    trainer = lazy("corank.training.trainer")
+    warm_starts = lazy("corank.training.warm_start_preparation")
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class TrainResult:
         (2, 'shop/runs/shop', ['epoch', 'stage', 'label', 'metric', 'value'])
     """
 
-    run: Run
+    run: "Run"
     """The folder, the config, and what can be read of them."""
     epoch: int
     """Whose weights the trained model has, counted from 1."""
@@ -63,7 +69,7 @@ class TrainResult:
     """The validation metrics of every epoch, by `STAGE.LABEL.METRIC`; empty without a split `valid`."""
 
     @classmethod
-    def of(cls, run: Run, facts: Mapping[str, Any]) -> Self:
+    def of(cls, run: "Run", facts: Mapping[str, Any]) -> Self:
         """The result of a run, from the facts of its trained model."""
         return cls(run, facts["epoch"], facts["figures"])
 
@@ -141,19 +147,19 @@ CREATED = "created"
 
 def train(
     config: ConfigSource,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     callbacks: Sequence[Callback] = (),
     resume: bool = False,
     overwrite: bool = False,
-    folder: PathOrUrl | None = None,
+    folder: Annotated[PathOrUrl | None, Option("--run")] = None,
     report: Report = lambda line: None,
-    workers: int | None = None,
-    max_restarts: int = 0,
-    timeout: float | None = None,
+    workers: Annotated[int | None, Ge(1)] = None,
+    max_restarts: Annotated[int, Ge(0)] = 0,
+    timeout: Annotated[float | None, Ge(1)] = None,
     without: Sequence[str] = (),
     tables: Mapping[str, TableSource] | None = None,
     track: Sequence[str] = (),
-    continue_from: PathOrUrl | None = None,
+    continue_from: Annotated[PathOrUrl | None, Option("--from")] = None,
 ) -> TrainResult:
     """Train a config, packing first if it is not packed yet; under torchrun as one of several processes.
 
@@ -181,6 +187,8 @@ def train(
         >>> result.metrics["rank.click.auc"] > 0.5
         True
     """
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other")
     called = check_callbacks(callbacks)
     if workers is not None:
         # a mistake is reported before anything is started
@@ -190,10 +198,10 @@ def train(
             return _launch(opened, folder, options, report, workers, max_restarts, timeout, continue_from)
     if max_restarts:
         raise ConfigError("--max-restarts needs --workers; under torchrun it is an option of torchrun")
-    with join_ranks(timeout) as ranks:
+    with process_group.join_ranks(timeout) as ranks:
         tell = report if ranks.first else lambda line: None
         opened = OpenedConfig.open(config, overrides, without, tell, tables).with_moments()
-        called += read_callbacks(track) + [NotebookProgress()] * in_notebook()
+        called += read_callbacks(track) + training_callbacks()
         with opened.frames.named():
             return _train_as_rank(opened, called, folder, resume, overwrite, report, ranks, continue_from)
 
@@ -221,7 +229,7 @@ def _train_as_rank(
     resume: bool,
     overwrite: bool,
     report: Report,
-    ranks: Ranks,
+    ranks: "Ranks",
     continue_from: PathOrUrl | None,
 ) -> TrainResult:
     """Train in this process, alone or as one of several ranks."""
@@ -231,7 +239,7 @@ def _train_as_rank(
         run = _open_folder(location, settings, base, stack, report, ranks)
 
         def prepare() -> tuple[bool, str | None]:
-            stack.enter_context(Run.lock(run.folder))
+            stack.enter_context(runs.Run.lock(run.folder))
             source = None if continue_from is None else parse_location(continue_from)
             return _prepare(run, location, resume, overwrite, report, ranks, source)
 
@@ -239,19 +247,23 @@ def _train_as_rank(
         packed = open_packed(settings, base)
         settings = plan_packed(settings, packed)
         run = replace(run, config=settings)
-        require_agreement(ranks, settings, packed)
-        plan = None if goes_on or begin is None else plan_warm_start(parse_location(begin), settings, packed)
-        facts = train_run(run, packed, callbacks, goes_on, ranks, plan=plan)
-    opened = Run.open(location)
+        trainer.require_agreement(ranks, settings, packed)
+        plan = (
+            None
+            if goes_on or begin is None
+            else warm_starts.plan_warm_start(parse_location(begin), settings, packed)
+        )
+        facts = trainings.train_run(run, packed, callbacks, goes_on, ranks, plan=plan)
+    opened = runs.Run.open(location)
     return TrainResult.of(replace(run, origin=opened.origin) if isinstance(location, Path) else opened, facts)
 
 
 def _open_folder(
-    location: Location, settings: Config, base: Path, stack: ExitStack, report: Report, ranks: Ranks
-) -> Run:
+    location: Location, settings: Config, base: Path, stack: ExitStack, report: Report, ranks: "Ranks"
+) -> "Run":
     """Name the run's folder; of a URL, the working folder of the first rank, which publishes it."""
     if isinstance(location, Path):
-        return Run(location, settings, base)
+        return runs.Run(location, settings, base)
     publishers: list[RunPublisher] = []
 
     def open_working() -> str:
@@ -259,16 +271,16 @@ def _open_folder(
         return str(publishers[0].folder)
 
     folder = Path(ranks.first_does(open_working, "working folder of the first rank"))
-    return Run(folder, settings, base, publishers[0].publish if publishers else lambda: None)
+    return runs.Run(folder, settings, base, publishers[0].publish if publishers else lambda: None)
 
 
 def _prepare(
-    run: Run,
+    run: "Run",
     location: Location,
     resume: bool,
     overwrite: bool,
     report: Report,
-    ranks: Ranks,
+    ranks: "Ranks",
     continue_from: Location | None,
 ) -> tuple[bool, str | None]:
     """Pack if needed, and begin the run or find it begun; by the first rank.
@@ -279,7 +291,7 @@ def _prepare(
         resume, overwrite = True, False
     if not (resume or overwrite):
         _require_new(run.folder, location)
-    source = find_source(run, continue_from, resume)
+    source = warm_starts.find_source(run, continue_from, resume)
     begin = None if source is None else str(source)
     find_earlier = partial(open_earlier, source, run.config.data)
     packed = open_or_pack(run.config, run.base, report, None, find_earlier)
@@ -288,16 +300,16 @@ def _prepare(
         if ranks.restarts:
             report(f"restart {ranks.restarts}: going on from the last checkpoint")
         return True, begin
-    require_epochs(run.config, source)
+    warm_starts.require_epochs(run.config, source)
     data_check = TrainingDataCheck.of(run.config, packed, continues=source is not None)
     data_check.require()
     origin = None
     if source is not None:
-        origin = describe_origin(plan_warm_start(source, run.config, packed), run)
-    Run.create(run.folder, run.config, run.base, run.publish, origin, packed.manifest.fingerprint)
+        origin = warm_starts.describe_origin(warm_starts.plan_warm_start(source, run.config, packed), run)
+    runs.Run.create(run.folder, run.config, run.base, run.publish, origin, packed.manifest.fingerprint)
     ranks.log.remember(CREATED)
     data_check.report(report)
-    for line in precision_warnings(run.config.train.precision, device()):
+    for line in trainer.precision_warnings(run.config.train.precision, trainer.device()):
         report(f"warning: {line}")
     if packed.manifest.continued is None:  # else the whole log would be read for the days since
         profile_log(run.config, run.base).report(report)
@@ -309,7 +321,7 @@ def _prepare(
 
 
 def _require_new(folder: Path, location: Location) -> None:
-    if Run.has_begun(folder):
+    if runs.Run.has_begun(folder):
         raise CheckpointError(
             f"{location}: holds a training; go on with --resume, or begin anew with --overwrite"
         )
@@ -334,6 +346,6 @@ def _launch(
         open_or_pack(opened_config.settings, opened_config.base, report, engine, find_earlier)
     options += [] if timeout is None else [f"--timeout={timeout}"]
     with opened_config.yaml_file() as config:
-        launch(["train", str(config), f"--run={location}", *options], workers, max_restarts)
-    run = Run.open(location)
+        launching.launch(["train", str(config), f"--run={location}", *options], workers, max_restarts)
+    run = runs.Run.open(location)
     return TrainResult.of(run, run.trained(run.packed()).facts)

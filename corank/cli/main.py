@@ -1,62 +1,138 @@
 """The command line: parses, calls, prints. Exit status 0; 1: a mistake of the user; 2: wrong usage; 3: refused."""
 
 import os
+import re
 import sys
 from contextlib import suppress
+from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from cyclopts import App, CycloptsError, CycloptsPanel, Group, Parameter
+from rich.console import Console
+from rich.markup import escape
 
-from corank.cli.daily import daily
-from corank.cli.datasets import importing, simulating
-from corank.cli.evaluating import evaluating
-from corank.cli.experiments import searching
-from corank.cli.options import INTERRUPTED, describe_machine_error, was_interrupted
-from corank.cli.serve import service
-from corank.cli.stores import serving
-from corank.cli.training import checking, train, training
-from corank.core.errors import CorankError, OtherRankError
+from corank.core.errors import CorankError, OtherRankError, UsageError
 from corank.core.lazy import explain_missing
+from corank.core.machine_errors import INTERRUPTED, describe_machine_error, was_interrupted
 from corank.core.registry import PLUGINS, load_environment_plugins, load_plugins
 
-app = typer.Typer(
-    help="Train the pre-ranker and the ranker of a funnel as one model, measure them, ship them.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+WRONG_USAGE = 2
+
+COMMANDS = {
+    "Data": {
+        "simulate": "corank.api.datasets.simulate",
+        "check": "corank.api.runs.check",
+        "pack": "corank.api.runs.pack",
+    },
+    "Train": {
+        "train": "corank.api.training.train",
+        "track": "corank.api.measuring.track",
+        "sweep": "corank.api.experiments.sweep",
+        "tune": "corank.api.experiments.tune",
+        "study": "corank.api.experiments.study",
+    },
+    "Judge": {
+        "evaluate": "corank.api.evaluating.evaluate",
+        "compare": "corank.api.evaluating.compare",
+        "compare-served": "corank.api.evaluating.compare_served",
+        "report": "corank.api.measuring.report",
+        "explain": "corank.api.measuring.explain",
+    },
+    "Ship": {
+        "export": "corank.api.bundles.export",
+        "refresh": "corank.api.bundles.refresh",
+        "conformance": "corank.api.bundles.conformance",
+        "publish": "corank.api.stores.publish",
+        "vectors": "corank.api.stores.vectors",
+        "predict": "corank.api.stores.predict",
+        "users": "corank.api.stores.users",
+    },
+    "Serve": {
+        "serve": "corank.cli.serve.serve",
+        "token": "corank.api.serving.token",
+        "request": "corank.api.measuring.request",
+        "rank": "corank.api.bundles.rank",
+        "replay": "corank.api.stores.replay",
+    },
+    "Every day": {"daily": "corank.continual.daily.daily"},
+}
+"""By what a user does: name of the command → the function, of which command line and documentation are made."""
+STORE = {
+    "ls": "corank.api.stores.store_versions",
+    "log": "corank.api.stores.store_log",
+    "promote": "corank.api.stores.promote",
+    "withdraw": "corank.api.stores.withdraw",
+    "rollback": "corank.api.stores.roll_back",
+    "prune": "corank.api.stores.prune",
+}
 
 
-@app.callback()
-def global_options(
+def build_app() -> App:
+    """The parser of all commands; a command is loaded when it is called."""
+    app = App(
+        name="corank",
+        help="Train the pre-ranker and the ranker of a funnel as one model, measure them, ship them.",
+        version_flags=[],
+        help_format="plaintext",
+        default_parameter=Parameter(negative=()),
+        result_action="return_value",
+    )
+    groups = {name: Group.create_ordered(name) for name in COMMANDS}
+    for group, commands in COMMANDS.items():
+        for name, target in commands.items():
+            app.command(
+                f"corank.cli.commands:{target}", name=name, group=groups[group], help=_summary(target)
+            )
+    for name, help_text, group in (
+        ("import", "Turn public logs into tables and a config.", "Data"),
+        ("store", "List a store's versions and its log; promote, withdraw, roll back, prune.", "Ship"),
+    ):
+        app.command(f"corank.cli.commands:{name}", name=name, group=groups[group], help=help_text)
+    app.register_install_completion_command(
+        name="--install-completion", help="Complete commands in this shell."
+    )
+    app.meta.default(_load_plugins_and_run)
+    return app
+
+
+def _load_plugins_and_run(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     plugin: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="MODULE",
+        list[str],
+        Parameter(
+            name="--plugin",
+            show_default=False,
             help="Import a module that registers parts; repeatable. CORANK_PLUGINS names more, with commas.",
         ),
-    ] = None,
-) -> None:
+    ] = [],  # noqa: B006 - never changed
+) -> object:
     """Load plug-ins, and name them in the environment so that processes started by a command load them, too."""
     load_environment_plugins()
     if plugin:
         load_plugins(plugin, Path.cwd())
         os.environ[PLUGINS] = ",".join([*filter(None, [os.environ.get(PLUGINS)]), *plugin])
+    names = ["import", "store", *(name for commands in COMMANDS.values() for name in commands)]
+    if tokens and not tokens[0].startswith("-") and tokens[0] not in names:  # the parser would load them all
+        near = get_close_matches(tokens[0], names, 1)
+        hint = f"did you mean '{near[0]}'?" if near else "`corank --help` lists them"
+        raise UsageError(f"there is no command '{tokens[0]}'; {hint}")
+    return app(tokens, exit_on_error=False, error_console=Console(stderr=True))
 
 
-app.add_typer(importing, name="import")
+def _summary(target: str) -> str:
+    """The first line of a function's docstring, out of its source, so that help loads no command."""
+    module, _, name = target.rpartition(".")
+    spec = find_spec(module)
+    assert spec is not None and spec.origin is not None, target
+    text = Path(spec.origin).read_text(encoding="utf-8")
+    first = re.search(rf'^def {name}\(.*?^    """(.+?)(?:"""|\n)', text, re.DOTALL | re.MULTILINE)
+    assert first is not None, target
+    return first[1]
 
 
-app.add_typer(simulating)
-app.add_typer(checking)
-app.add_typer(training)
-app.add_typer(train)
-app.add_typer(daily)
-app.add_typer(evaluating)
-app.add_typer(searching)
-app.add_typer(serving)
-app.add_typer(service)
+app = build_app()
 
 
 def main() -> None:
@@ -68,11 +144,17 @@ def main() -> None:
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     try:
         try:
-            app()
+            status = app.meta(sys.argv[1:], exit_on_error=False, error_console=Console(stderr=True))
         finally:
             sys.stdout.flush()
+        sys.exit(status if isinstance(status, int) else 0)
+    except CycloptsError:  # which has been printed
+        sys.exit(WRONG_USAGE)
     except OtherRankError:  # which reports it
         _fail("")
+    except UsageError as error:
+        Console(stderr=True).print(CycloptsPanel(escape(str(error))))
+        sys.exit(WRONG_USAGE)
     except CorankError as error:
         _fail(str(error))
     except BrokenPipeError:  # the reader of the output has seen enough
@@ -90,7 +172,7 @@ def main() -> None:
 
 def _called() -> str:
     """The command that is called, of those of the first level; "" if there is none."""
-    commands = vars(typer.main.get_command(app))["commands"]
+    commands = {"import", "store"}.union(*COMMANDS.values())
     return next((word for word in sys.argv[1:] if word in commands), "")
 
 

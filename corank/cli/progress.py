@@ -72,13 +72,8 @@ class TrainingBar(Callback):
 
 
 @contextmanager
-def counting(what: str, summary: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar of what is counted, on stderr; without a terminal no bar.
-
-    Args:
-        what: is counted, such as "requests".
-        summary: whether a line says at the end how many there were. Without it the bar disappears, too.
-    """
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar of what is counted, such as "requests", on stderr, until the end; without a terminal no bar."""
     bar = Progress(
         TextColumn(what),
         BarColumn(bar_width=20),
@@ -87,17 +82,12 @@ def counting(what: str, summary: bool = True) -> Iterator[Callable[[int, int], N
         TimeRemainingColumn(),
         console=err,
         disable=not err.is_terminal,
-        transient=not summary,
+        transient=True,
     )
-    last = (0, 0)
     with bar:
         task = bar.add_task(what, total=0)
 
         def progress(done: int, total: int) -> None:
-            nonlocal last
-            last = done, total
             bar.update(task, completed=done, total=total)
 
         yield progress
-    if summary and last[1]:
-        say(f"{what}: {last[0]:,} of {last[1]:,}")

@@ -15,6 +15,10 @@ class ConfigError(CorankError):
     """The config is invalid; the message begins with the path of the key."""
 
 
+class UsageError(ConfigError):
+    """Options that exclude each other, which the command line reports with exit status 2."""
+
+
 class PluginError(ConfigError):
     """A plug-in cannot be imported, or breaks the protocol of its sort; the message names module and part."""
 

@@ -15,7 +15,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from corank.core.errors import DistributedError, OtherRankError
-from corank.distributed.launch_environment import WORLD_SIZE
+from corank.distributed.launch_environment import STARTED_HERE, WORLD_SIZE
 
 AGENT = "torch.distributed.elastic"
 """What the names of the agent's loggers begin with."""
@@ -82,7 +82,7 @@ def _describe(failures: dict[int, ProcessFailure], max_restarts: int) -> Distrib
 def _environment(workers: int) -> Iterator[None]:
     """The environment of the workers: each has its share of the cores, and they meet on this machine alone."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    added = {"OMP_NUM_THREADS": str(max(1, cores // workers))}
+    added = {"OMP_NUM_THREADS": str(max(1, cores // workers)), STARTED_HERE: "1"}
     if sys.platform == "linux":
         added["GLOO_SOCKET_IFNAME"] = "lo"
     added = {name: value for name, value in added.items() if name not in os.environ}

@@ -8,6 +8,8 @@ from typing import Self
 from corank.core.errors import DistributedError
 
 WORLD_SIZE = "WORLD_SIZE"
+STARTED_HERE = "CORANK_STARTED_HERE"
+"""Set for processes that `corank train --workers` started, which prints for them."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ def is_first() -> bool:
     """Whether this process is the one of its launch that reports, or no launcher started it."""
     launch = LaunchEnvironment.read()
     return launch is None or launch.rank == 0
+
+
+def is_started_here() -> bool:
+    """Whether a process of corank started this one to train with others, and prints the result itself."""
+    return STARTED_HERE in os.environ
 
 
 def _number(

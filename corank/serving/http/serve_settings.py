@@ -11,8 +11,10 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from corank.bundle.signatures import is_content_name
 from corank.core.settings import Duration, Settings
+from corank.engine.cores import count_cores
 from corank.serving.http.process.worker_process import Drain
 from corank.serving.log.settings import MAX_SECONDS
+from corank.serving.store.base import CACHE
 
 FORM = re.compile(r"(.+):([0-9]*\.?[0-9]+)%")
 HASH_BYTES = 8
@@ -72,16 +74,19 @@ class Limits:
     """How far a request's time may be from now; None for any."""
 
 
-class ServeSettings(Settings):
-    """How to serve."""
+class ServeSettings(Settings, use_attribute_docstrings=True):
+    """How to serve: the options of `corank serve`, whose help are the lines below its fields."""
 
     source: str
     """URL of a store, or folder of a bundle, or of a run."""
-    cache: Path
+    cache: Path = CACHE
     """Folder for the bundles of a store."""
     host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all interfaces."""
     port: int = Field(8000, ge=0, le=65535)
-    workers: PositiveInt = 1
+    """Port to listen on; 0 for any that is free."""
+    workers: PositiveInt = Field(default_factory=count_cores)
+    """Worker processes; one a core unless given."""
     every: float = Field(1.0, gt=0)
     """Seconds between two checks of the source."""
     canary: str | None = None
@@ -135,7 +140,9 @@ class ServeSettings(Settings):
     stop_seconds: float = Field(10.0, ge=0)
     """Time after that in which what has begun is answered."""
     tls_cert: Path | None = None
+    """PEM file of the certificate and its chain."""
     tls_key: Path | None = None
+    """PEM file of the certificate's private key."""
 
     @field_validator("canary")
     @classmethod

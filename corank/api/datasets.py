@@ -1,0 +1,104 @@
+"""Simulated logs whose truth is known."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Ge, Le
+
+from corank.core.errors import CorankError
+from corank.core.lazy import require
+from corank.core.machine_errors import name_write_errors
+from corank.core.objects import PathOrUrl, require_local
+from corank.core.options import Option
+from corank.core.reports import Report
+from corank.core.settings import describe_unknown, validate
+
+if TYPE_CHECKING:
+    from corank.datasets.simulated import Simulated, SimulatedWorld
+
+
+def simulate(
+    out: PathOrUrl,
+    preset: str = "medium",
+    seed: int = 0,
+    requests: Annotated[int | None, Ge(1)] = None,
+    candidates: Annotated[int | None, Ge(1)] = None,
+    users: Annotated[int | None, Ge(1)] = None,
+    items: Annotated[int | None, Ge(1)] = None,
+    auction: bool = False,
+    random: float | None = None,
+    days: Annotated[int | None, Ge(1)] = None,
+    drift: bool = False,
+    walk: Annotated[float | None, Ge(0), Le(1)] = None,
+    lifetime: Annotated[int | None, Ge(2)] = None,
+    layout: Annotated[str, Option("--format")] = "plain",
+    overwrite: bool = False,
+    report: Report = lambda line: None,
+) -> "Simulated":
+    """Write the logs of a simulated funnel whose truth is known, and a config that trains on them.
+
+    Args:
+        out: folder for the tables and the config.
+        preset: a feed: weak, medium, strong or hidden; or a preset of another world.
+        seed: of all that is drawn.
+        requests: 10000 of a feed, unless given.
+        candidates: of a request; 200 of a feed, unless given.
+        users: 2000 of a feed, unless given.
+        items: 5000 of a feed, unless given.
+        auction: items bid for clicks, and stages order by click * bid.
+        random: share of requests whose candidates are exposed at random, with their propensities in the log.
+        days: 10 of a feed, unless given.
+        drift: tastes walk, items come and go, and a file a day is written.
+        walk: of `drift`: how far tastes move a day, 0 to 1; 0.2 unless given.
+        lifetime: of `drift`: days an item is there; 5 unless given.
+        layout: `plain` for tables and a config; else the layout of a log that has an importer.
+        overwrite: replace the world in `out`.
+        report: takes a line about what to do next.
+
+    Returns how many candidates, exposures and clicks were written. Raises CorankError for an option that the preset
+    lacks, DataError if the folder cannot be written or is not empty, BusyError if another process writes there.
+
+    Example:
+        >>> corank.simulate("simulated", requests=300, candidates=20).candidates
+        6000
+    """
+    options: dict[str, Any] = {"seed": seed, "requests": requests, "candidates": candidates, "users": users}
+    options |= {"items": items, "auction": auction or None, "random": random, "days": days}
+    options["drift"] = _read_drift(drift, {"walk": walk, "lifetime": lifetime})
+    world = _choose(preset, layout)
+    values = {name: value for name, value in options.items() if value is not None}
+    if unknown := [name for name in values if name not in world.model_fields]:
+        known = ", ".join(f"--{name}" for name in options if name in world.model_fields)
+        what = f"the preset {preset} in the format {layout}"
+        raise CorankError(f"--{unknown[0]}: no option of {what}, which has {known}; leave it out")
+    values |= {"preset": preset} if "preset" in world.model_fields else {}
+    settings, folder = validate(world, values, "simulate"), require_local(out)
+    require("train", "scipy", "corank simulate")  # before anything is written
+    with name_write_errors(folder):
+        counts = settings.simulate(folder, overwrite)
+    report(
+        f"next: corank {f'train {out}/config.yaml' if layout == 'plain' else f'import {layout} {out} OUT'}"
+    )
+    return counts
+
+
+def _read_drift(drift: bool, steps: dict[str, float | None]) -> dict[str, float] | None:
+    """Read how a world drifts. Raises CorankError for an option that has no effect."""
+    values = {name: value for name, value in steps.items() if value is not None}
+    if values and not drift:
+        raise CorankError(f"--{next(iter(values))}: it says how a world drifts; add --drift or leave it out")
+    return values if drift else None
+
+
+def _choose(preset: str, layout: str) -> "type[SimulatedWorld]":
+    """Choose the world of a preset and a format. Raises CorankError if there is none."""
+    from corank.datasets.simulated import WORLDS
+
+    worlds = WORLDS.parts().values()
+    presets = dict.fromkeys(name for world in worlds for name in world.presets)
+    if preset not in presets:
+        raise CorankError(f"--preset: {describe_unknown(preset, presets, 'preset')}")
+    formats = {world.format: world for world in worlds if preset in world.presets}
+    if layout not in formats:
+        known = ", ".join(formats)
+        raise CorankError(f"--format: the preset {preset} is written as {known}; received {layout}")
+    return formats[layout]

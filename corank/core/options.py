@@ -1,0 +1,68 @@
+"""How the command line names and reads a parameter of a public function, declared beside the parameter.
+
+The functions of `corank` are its commands: what has no default is an argument, the rest are options by their names, and
+help comes from the docstring. An annotation says what differs from that.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from corank.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Option:
+    """Where the command line differs from Python. For a number, `annotated_types.Ge` bounds what it may be."""
+
+    name: str = ""
+    """Such as `--set`; one without dashes makes an argument of it. Unless given, it follows from the parameter's."""
+    parse: Callable[[Any], Any] | None = None
+    """Turns the text of the option, or the texts of one that may be repeated, into the value; raises CorankError."""
+    repeated: bool = False
+    """Whether what `parse` reads may be repeated."""
+    python_only: bool = False
+    """Whether the command line lacks it."""
+
+
+PYTHON_ONLY = Option(python_only=True)
+
+Overrides = Annotated[Sequence[str], Option("--set")]
+"""`a.b=value` changes of a config."""
+
+
+def read_names(texts: Sequence[str]) -> dict[str, str]:
+    """Read `NAME=FILES` options. Raises ConfigError for one of another form.
+
+    Example:
+        >>> read_names(["clicks=clicks/*.parquet"])
+        {'clicks': 'clicks/*.parquet'}
+    """
+    tables = {}
+    for text in texts:
+        name, equals, files = text.partition("=")
+        if not (name and equals and files):
+            raise ConfigError(f"expected NAME=FILES, such as clicks=clicks/*.parquet; received {text!r}")
+        tables[name] = files
+    return tables
+
+
+EVENTS = Option(parse=read_names, repeated=True)
+"""Tables of events by name, which the command line takes as `NAME=FILES`."""
+
+
+def numbers_of(option: str, kind: type[int] | type[float]) -> Option:
+    """An option of numbers with commas between them, such as `--questions 1,6`."""
+
+    def parse(text: str) -> Sequence[int | float]:
+        try:
+            return [kind(part) for part in text.split(",")]
+        except ValueError:
+            raise ConfigError(
+                f"{option}: expected numbers with commas between them; received {text!r}"
+            ) from None
+
+    return Option(parse=parse)
+
+
+Values = Mapping[str, Any]
