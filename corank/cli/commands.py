@@ -33,8 +33,13 @@ if TYPE_CHECKING:
 REFUSED = 3
 """The exit status if new rows break a threshold of the config, or the newest period did not go live."""
 AS_JSON = Annotated[
-    bool, Parameter(name="--json", help="Print one JSON document and nothing else.", show_default=False)
+    bool,
+    Parameter(
+        name="--json", help="Print one JSON document and nothing else.", show_default=False, negative=()
+    ),
 ]
+ARGUMENTS = ("source",)
+"""Fields of settings that are arguments of a command."""
 SCALARS = (bool, int, float, str)
 SUPPLIED = ("report", "progress", "callbacks", "tables")
 """Parameters of functions that only Python takes, or that the command line supplies itself."""
@@ -47,7 +52,7 @@ def __getattr__(target: str) -> App:
     if target == "store":
         from corank.cli.main import STORE
 
-        group = App(name="store")
+        group = App(name="store", help_epilogue="")
         for name, function in STORE.items():
             group.command(__getattr__(function), name=name)
         return group
@@ -59,7 +64,7 @@ def __getattr__(target: str) -> App:
 
 def _command_of(function: Callable[..., Any], name: str) -> App:
     doc = re.split(r"\n\n(?:Args|Example|Returns|Raises)\b", inspect.getdoc(function) or "")[0]
-    command = App(name=COMMAND_NAMES.get(name, name.replace("_", "-")), help=doc)
+    command = App(name=COMMAND_NAMES.get(name, name.replace("_", "-")), help=doc, help_epilogue="")
     command.default(make_command(function, SHOW.get(name, print_plain)))
     return command
 
@@ -68,7 +73,7 @@ def _import_group() -> App:
     """A command for each registered importer, plug-ins' too, whose fields are its options."""
     from corank.datasets.importer import IMPORTERS
 
-    group = App(name="import")
+    group = App(name="import", help_epilogue="")
     for name, importer in IMPORTERS.parts().items():
         group.command(_command_of(_importing(name, importer), name))
     return group
@@ -265,6 +270,7 @@ def _convert(
         name=option.name or (None if argument else f"--{parameter.name.replace('_', '-')}"),
         validator=_bounds(metadata),
         show_default=plain and parameter.default is not False,
+        negative=(),
     )
     default = parameter.default if required or plain else None
     yield inspect.Parameter(
@@ -307,13 +313,14 @@ def list_options(settings: type[BaseModel]) -> Iterator[inspect.Parameter]:
     """An option for each field of settings, with its type, default, bounds and description; none is required."""
     for name, field in settings.model_fields.items():
         default = None if field.is_required() else field.get_default(call_default_factory=True)
-        shown = isinstance(default, SCALARS) and default is not False
+        shown = isinstance(default, SCALARS) and default not in (False, "")
         details = Parameter(
             name=f"--{(field.alias or name).replace('_', '-')}",
             help=field.description,
             validator=_bounds(field.metadata),
             show_default=partial(_same_text, str(default)) if shown else False,
-            required=field.is_required(),
+            required=field.is_required() and name not in ARGUMENTS,
+            negative=(),
         )
         kind = _read_type(field.annotation)
         yield inspect.Parameter(name, _KEYWORD, default=None, annotation=Annotated[kind | None, details])

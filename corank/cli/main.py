@@ -74,6 +74,8 @@ def build_app() -> App:
     app = App(
         name="corank",
         help="Train the pre-ranker and the ranker of a funnel as one model, measure them, ship them.",
+        help_epilogue="--plugin MODULE imports a module that registers parts, and may be repeated; CORANK_PLUGINS "
+        "names more, with commas.",
         version_flags=[],
         help_format="plaintext",
         default_parameter=Parameter(negative=()),
@@ -103,8 +105,7 @@ def _load_plugins_and_run(
         list[str],
         Parameter(
             name="--plugin",
-            show_default=False,
-            help="Import a module that registers parts; repeatable. CORANK_PLUGINS names more, with commas.",
+            show=False,
         ),
     ] = [],  # noqa: B006 - never changed
 ) -> object:
