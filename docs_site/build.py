@@ -17,7 +17,7 @@ from docs_site.languages import front_matter
 from docs_site.notebooks import keep_executed, read_notebook, to_page
 from docs_site.pages import Page, relative
 from docs_site.part_pages import part_pages
-from docs_site.plots import draw, read_plots
+from docs_site.plots import describe, draw, read_plots
 from docs_site.python_pages import config_module_page, python_pages
 from docs_site.rendered import find_faults
 from docs_site.search import translate_search
@@ -85,7 +85,7 @@ def _with_plots(name: str, text: str, pages: Path) -> str:
         image = f"images/plots/{name.removesuffix('.md').replace('/', '-')}-{n}.svg"
         (pages / image).parent.mkdir(parents=True, exist_ok=True)
         (pages / image).write_text(draw(plot), encoding="utf-8")
-        shown = f"![{plot.title}]({relative(name, image)})\n\n{found[2]}"
+        shown = f"![{describe(plot)}]({relative(name, image)})\n\n{found[2]}"
         text = text[: found.start()] + shown + text[found.end() :]
     return text
 

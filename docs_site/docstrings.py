@@ -3,16 +3,20 @@
 import re
 import sys
 import textwrap
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import griffe
 
 from docs_site.pages import escape
 
 TITLES = {"parameters": "Arguments", "returns": "Returns", "raises": "Raises", "yields": "Yields"}
-STARS = {griffe.ParameterKind.var_positional: "*", griffe.ParameterKind.var_keyword: "**"}
+STARS: Mapping[griffe.ParameterKind | None, str] = {
+    griffe.ParameterKind.var_positional: "*",
+    griffe.ParameterKind.var_keyword: "**",
+}
 LONGEST = 88
 """Characters of a signature on one line."""
 
@@ -58,9 +62,9 @@ def _module(name: str) -> griffe.Module:
     return griffe.visit(name, file, file.read_text(encoding="utf-8"))
 
 
-def source(part: Any) -> griffe.Object:
-    """What the source says of a class or function."""
-    return cast(griffe.Object, _module(part.__module__)[part.__qualname__])
+def source(part: Any) -> Any:
+    """What the source says of a class or function: a `griffe.Class` or `griffe.Function`."""
+    return _module(part.__module__)[part.__qualname__]
 
 
 @cache
