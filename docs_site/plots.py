@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 from corank.analysis import plots
@@ -17,30 +17,24 @@ Panels = Mapping[str, Mapping[str, tuple[float, float | None, float | None]]]
 """Column → row → value, and the bounds of its interval if it has one."""
 
 
-def read_plots(text: str) -> Iterator[tuple[re.Match[str], Panels]]:
-    """Find the tables of a page that ask for a plot. Raises ValueError if one has no such column, or no numbers."""
-    for found in PLOT.finditer(text):
-        head, _, *lines = (
-            [_plain(part) for part in row.strip("|").split("|")] for row in found[2].splitlines()
+def read_plot(found: re.Match[str]) -> Panels:
+    """Read a table that asks for a plot. Raises ValueError if it has no such column, or no numbers in them."""
+    head, _, *lines = ([_plain(part) for part in row.strip("|").split("|")] for row in found[2].splitlines())
+    wanted = [column.strip() for column in found[1].split(";")]
+    if missing := [column for column in wanted if column not in head]:
+        raise ValueError(
+            f"plot: the table below has no column {', '.join(missing)}; it has {', '.join(head)}"
         )
-        wanted = [column.strip() for column in found[1].split(";")]
-        if missing := [column for column in wanted if column not in head]:
-            raise ValueError(
-                f"plot: the table below has no column {', '.join(missing)}; it has {', '.join(head)}"
-            )
-        places = [head.index(column) for column in wanted]
-        lines = [line for line in lines if any(VALUE.match(line[place]) for place in places)]
-        if not lines:
-            raise ValueError(f"plot: no numbers in {', '.join(wanted)}")
-        names = [line[0] for line in lines]
-        rows = [line[0] if names.count(line[0]) == 1 else f"{line[0]}, {line[1]}" for line in lines]
-        yield (
-            found,
-            {
-                head[place]: {row: _value(line[place]) for row, line in zip(rows, lines, strict=True)}
-                for place in places
-            },
-        )
+    places = [head.index(column) for column in wanted]
+    lines = [line for line in lines if any(VALUE.match(line[place]) for place in places)]
+    if not lines:
+        raise ValueError(f"plot: no numbers in {', '.join(wanted)}")
+    names = [line[0] for line in lines]
+    rows = [line[0] if names.count(line[0]) == 1 else f"{line[0]}, {line[1]}" for line in lines]
+    return {
+        head[place]: {row: _value(line[place]) for row, line in zip(rows, lines, strict=True)}
+        for place in places
+    }
 
 
 def _plain(text: str) -> str:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
+from posixpath import normpath
 
 from docs_site.docstrings import first_line
 from docs_site.pages import Page, relative, table
@@ -27,22 +28,11 @@ def rewrite(path: str, text: str, place: Callable[[str], str | None]) -> str:
     """
 
     def replace(link: re.Match[str]) -> str:
-        target = _normal(PurePosixPath(path).parent / link[2])
+        target = normpath(PurePosixPath(path).parent / link[2])
         found = place(target)
         return link[0] if found is None else link[1] + found
 
     return LINK.sub(replace, text)
-
-
-def _normal(path: PurePosixPath) -> str:
-    """A path without `..`."""
-    parts: list[str] = []
-    for part in path.parts:
-        if part == "..":
-            parts.pop()
-        else:
-            parts.append(part)
-    return "/".join(parts)
 
 
 class SourcePages:
