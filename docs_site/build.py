@@ -26,11 +26,8 @@ ROOT = Path(__file__).parents[1]
 STAGED = ROOT / "build" / "docs"
 EXECUTED = ROOT / "build" / "notebooks"
 SITE = ROOT / "site"
-
-
-def executed_notebook(path: Path) -> Any:
-    """A notebook with its outputs, of an earlier build if nothing has changed since."""
-    return keep_executed(path, EXECUTED)
+executed_notebook = partial(keep_executed, folder=EXECUTED)
+"""Gives a notebook with its outputs, of an earlier build if nothing has changed since."""
 
 
 def reference_pages() -> list[Page]:
@@ -55,11 +52,11 @@ def stage(folder: Path, executed: Callable[[Path], Any] = executed_notebook) -> 
     }
     texts = {name: _with_plots(name, text, pages) for name, text in by_hand.items()}
     for path in sorted(docs.rglob("*.ipynb")):
-        name = path.relative_to(docs).with_suffix(".md")
+        target = path.relative_to(docs).with_suffix(".md")
         shown = to_page(executed(path), path.stem)
-        texts[name.as_posix()] = shown.text
+        texts[target.as_posix()] = shown.text
         for file, content in shown.files.items():
-            _write(pages / name.parent / file, content)
+            _write(pages / target.parent / file, content)
     generated = reference_pages()
     for page in generated:  # below what is written by hand under its path
         above, below = texts.get(page.path), page.text.partition("\n")[2]

@@ -1,6 +1,5 @@
 """Plots of tables: `<!-- plot: COLUMN; COLUMN -->` above a table of a page draws those columns, row by row."""
 
-import math
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -13,8 +12,8 @@ VALUE = re.compile(rf"({NUMBER})(?: ?%)?(?: \[({NUMBER}), ({NUMBER})\])?")
 INCHES = 0.3
 """Height of a row."""
 
-Panels = Mapping[str, Mapping[str, tuple[float, float | None, float | None]]]
-"""Column → row → value, and the bounds of its interval if it has one."""
+Panels = Mapping[str, Mapping[str, tuple[float, float, float]]]
+"""Column → row → value, and the bounds of its interval."""
 
 
 def read_plot(found: re.Match[str]) -> Panels:
@@ -42,11 +41,11 @@ def _plain(text: str) -> str:
     return re.sub(r"[`*]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)).strip()
 
 
-def _value(text: str) -> tuple[float, float | None, float | None]:
-    """A cell's value and interval; one without a number is not drawn."""
-    if not (written := VALUE.match(text)):
-        return math.nan, None, None
-    value, low, high = (part and float(part.replace("−", "-").replace(",", "")) for part in written.groups())
+def _value(text: str) -> tuple[float, float, float]:
+    """A cell's value, and the bounds of its interval; NaN, which is not drawn, for what it has not."""
+    written = VALUE.match(text)
+    parts = written.groups("nan") if written else ["nan"] * 3
+    value, low, high = (float(part.replace("−", "-").replace(",", "")) for part in parts)
     return value, low, high
 
 
