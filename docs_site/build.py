@@ -67,12 +67,8 @@ def stage(folder: Path, executed: Callable[[Path], Any] = executed_notebook) -> 
         _write(pages / name, _front_matter(name, by_hand) + linked)
     for page in sources.pages():
         _write(pages / page.path, page.text)
-    config = (
-        (ROOT / "mkdocs.yml")
-        .read_text(encoding="utf-8")
-        .replace("docs_site/theme", str(ROOT / "docs_site" / "theme"))
-    )
-    _write(folder / "mkdocs.yml", complete_nav(config, generated, set(texts)))
+    config = complete_nav((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), generated, set(texts))
+    _write(folder / "mkdocs.yml", config.replace("custom_dir: ", f"custom_dir: {ROOT}/"))
 
 
 def _write(file: Path, text: str) -> None:
