@@ -77,7 +77,9 @@ def _sections(key: str, annotation: object) -> dict[str, type[BaseModel]]:
     return found
 
 
-def _links(path: str, places: Mapping[type, str]) -> dict[type, str]:
-    """Links of a page to the descriptions of types."""
-    found = {kind: f"{relative(path, place)}#{kind.__name__.lower()}" for kind, place in places.items()}
-    return found | {kind: relative(path, place) for kind, place in PARTS.items()}
+def _links(path: str, places: Mapping[type, str]) -> dict[str, str]:
+    """Links of a page to the descriptions of classes, by their names."""
+    links = {
+        kind.__name__: f"{relative(path, place)}#{kind.__name__.lower()}" for kind, place in places.items()
+    }
+    return links | {kind.__name__: relative(path, place) for kind, place in PARTS.items()}

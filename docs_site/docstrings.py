@@ -1,98 +1,94 @@
-"""Docstrings as Markdown, and those that stand below the fields of a class."""
+"""Docstrings as Markdown, and what griffe reads of sources without importing them."""
 
-import ast
-import inspect
 import re
+import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
+from typing import Any
+
+import griffe
 
 from docs_site.pages import escape
 
-SECTIONS = ("Args", "Returns", "Raises", "Yields", "Example", "Examples", "Attributes")
+TITLES = {"parameters": "Arguments", "returns": "Returns", "raises": "Raises", "yields": "Yields"}
+STARS: Mapping[griffe.ParameterKind | None, str] = {
+    griffe.ParameterKind.var_positional: "*",
+    griffe.ParameterKind.var_keyword: "**",
+}
+LONGEST = 88
+"""Characters of a signature on one line."""
 
 
 def render(docstring: str | None) -> str:
     """Write a docstring as Markdown: sections become lists, examples become blocks of code."""
-    lines = inspect.cleandoc(docstring or "").splitlines()
-    blocks = [_section(name, body) if name else _prose(body) for name, body in _sections(lines)]
-    return "\n\n".join(block for block in blocks if block)
+    sections = griffe.Docstring(docstring or "").parse("google", returns_multiple_items=False, warnings=False)
+    return "\n\n".join(map(_section, sections))
 
 
 def first_line(docstring: str | None) -> str:
     """The first paragraph of a docstring, as one line of Markdown."""
-    return escape(" ".join(inspect.cleandoc(docstring or "").split("\n\n")[0].split()))
+    return escape(" ".join(griffe.Docstring(docstring or "").value.split("\n\n")[0].split()))
 
 
-def _sections(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
-    """Cut a docstring: its prose has the name "", each section its title."""
-    name, body = "", list[str]()
-    for line in lines:
-        title = line.removesuffix(":")
-        if line.endswith(":") and title in SECTIONS:
-            yield name, body
-            name, body = title, []
-        elif name and line and not line.startswith(" "):
-            yield name, body
-            name, body = "", [line]
-        else:
-            body.append(line)
-    yield name, body
+def _section(section: griffe.DocstringSection) -> str:
+    if isinstance(section, griffe.DocstringSectionText):
+        return _prose(section.value)
+    if isinstance(section, griffe.DocstringSectionAdmonition):  # such as `Example:`
+        return f"**{section.title}**\n\n{_code(section.value.description)}"
+    items = [
+        (str(getattr(item, "name", "") or item.annotation or ""), escape(" ".join(item.description.split())))
+        for item in section.value
+    ]
+    listed = "\n".join(f"- `{name}`: {text}" if name else text for name, text in items)
+    return f"**{TITLES.get(section.kind.value, section.kind.value.capitalize())}**\n\n{listed}"
 
 
-def _prose(lines: list[str]) -> str:
+def _prose(text: str) -> str:
     """Paragraphs; a paragraph that is indented is code."""
-    blocks = re.split(r"\n\s*\n", "\n".join(lines).strip("\n"))
-    return "\n\n".join(
-        _code(block) if block.startswith("    ") else escape(block) for block in blocks if block
-    )
+    blocks = re.split(r"\n\s*\n", text.strip("\n"))
+    return "\n\n".join(_code(block) if block.startswith("    ") else escape(block) for block in blocks)
 
 
 def _code(text: str) -> str:
-    """A block of code, in Python if it can be parsed as such."""
-    text = textwrap.dedent(text).strip("\n")
-    try:
-        ast.parse(text)
-        language = "python"
-    except SyntaxError:
-        language = "yaml" if re.match(r"[\w.-]+:", text) else "text"
-    if text.startswith(">>> "):
-        language = "pycon"
-    return f"```{language}\n{text}\n```"
+    """A block of code: what a session of Python shows, or a part of a config."""
+    return f"```{'pycon' if text.startswith('>>> ') else 'yaml'}\n{textwrap.dedent(text)}\n```"
 
 
-def _section(name: str, lines: list[str]) -> str:
-    text = textwrap.dedent("\n".join(lines)).strip("\n")
-    if name.startswith("Example"):
-        return f"**Example**\n\n{_code(text)}"
-    title = {"Args": "Arguments"}.get(name, name)
-    entries = re.split(r"\n(?=\S)", text)
-    if name in ("Args", "Raises", "Attributes") and all(re.match(r"[\w*, ]+:", entry) for entry in entries):
-        items = [re.match(r"([\w*, ]+):\s*(.*)", entry, re.DOTALL) for entry in entries]
-        listed = [f"- `{item[1]}`: {escape(' '.join(item[2].split()))}" for item in items if item]
-        return f"**{title}**\n\n" + "\n".join(listed)
-    return f"**{title}**\n\n{escape(' '.join(text.split()))}"
+@cache
+def _module(name: str) -> griffe.Module:
+    file = Path(str(sys.modules[name].__file__))
+    return griffe.visit(name, file, file.read_text(encoding="utf-8"))
+
+
+def source(part: Any) -> Any:
+    """What the source says of a class or function: a `griffe.Class` or `griffe.Function`."""
+    return _module(part.__module__)[part.__qualname__]
 
 
 @cache
 def field_docstrings(owner: type) -> dict[str, str]:
     """The docstrings below the fields of a class and of those that it is derived from, by field."""
-    found: dict[str, str] = {}
-    for kind in reversed(owner.__mro__):
-        if kind.__module__.startswith(("corank.", "corank_lab.")):
-            body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
-            assert isinstance(body, ast.ClassDef)
-            found |= dict(_documented(body))
-    return found
+    return {
+        name: field.docstring.value
+        for kind in reversed(owner.__mro__)
+        if kind.__module__.startswith(("corank.", "corank_lab."))
+        for name, field in source(kind).attributes.items()
+        if field.docstring and "property" not in field.labels
+    }
 
 
-def _documented(body: ast.ClassDef) -> Iterator[tuple[str, str]]:
-    for node, after in zip(body.body, body.body[1:], strict=False):
-        if (
-            isinstance(node, ast.AnnAssign)
-            and isinstance(node.target, ast.Name)
-            and isinstance(after, ast.Expr)
-            and isinstance(after.value, ast.Constant)
-            and isinstance(after.value.value, str)
-        ):
-            yield node.target.id, inspect.cleandoc(after.value.value)
+def signature(function: griffe.Function) -> str:
+    """How a function is called, as a block of code; if it is long, a line a parameter."""
+    written = function.signature()
+    if len(written) > LONGEST:
+        parameters = [p for p in function.parameters if p.name not in ("self", "cls")]
+        listed = "".join(f"    {_parameter(parameter)},\n" for parameter in parameters)
+        written = f"{function.name}(\n{listed}) -> {function.returns}"
+    return f"```python\n{written}\n```"
+
+
+def _parameter(parameter: griffe.Parameter) -> str:
+    default = "" if parameter.default is None else f" = {parameter.default}"
+    return f"{STARS.get(parameter.kind, '')}{parameter.name}: {parameter.annotation}{default}"

@@ -14,6 +14,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 SECONDS = 3600
 """After which a cell, or the start of the kernel, has failed."""
@@ -51,9 +52,7 @@ def execute(path: Path) -> Any:
     notebook = read_notebook(path)
     with TemporaryDirectory() as folder:
         own = {name: f"{folder}/{name}" for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR")}
-        before = {name: os.environ.get(name) for name in own}
-        os.environ |= own
-        try:
+        with patch.dict(os.environ, own):
             client = NotebookClient(
                 notebook,
                 timeout=SECONDS,
@@ -66,9 +65,6 @@ def execute(path: Path) -> Any:
                 config=Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}}),
             )
             client.execute()
-        finally:
-            for name, value in before.items():
-                os.environ.pop(name) if value is None else os.environ.update({name: value})
     return notebook
 
 

@@ -43,9 +43,3 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def relative(page: str, target: str) -> str:
     """The link from a page to another file; both within docs/."""
     return os.path.relpath(target, PurePosixPath(page).parent) if page != target else ""
-
-
-def rendered_path(page: str) -> str:
-    """The path of a page within site/; README.md of a folder becomes its index.html."""
-    path = PurePosixPath(page)
-    return str(path.with_name("index.html") if path.name == "README.md" else path.with_suffix(".html"))

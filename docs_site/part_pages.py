@@ -2,11 +2,9 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
@@ -27,59 +25,44 @@ from docs_site.pages import Page, relative, table
 ROOT = Path(__file__).parents[1]
 
 
-@dataclass(frozen=True)
-class Sort:
+class Sort(NamedTuple):
     """A sort of parts, with its registry and the folder of its pages."""
 
     registry: Registry[Any]
     folder: str
     title: str
-    intro: str
     guide: str
     """The page of docs/ that explains how its parts are used."""
+    intro: str = ""
     key: str = ""
-    """The key of a config that names a part; none if no config names it."""
+    """The key of a config that names a part; none if no config names it, but what `intro` says."""
 
 
 SORTS = (
+    Sort(FEATURE_KINDS, "features", "Feature kinds", "guides/features.md", key="kind"),
+    Sort(STAGE_MODELS, "stages", "Stage models", "guides/config.md#stages", key="model"),
+    Sort(LOSSES, "losses", "Losses", "guides/losses.md", key="kind"),
+    Sort(METRICS, "metrics", "Metrics", "guides/evaluate.md", "What `corank evaluate` prints."),
     Sort(
-        FEATURE_KINDS,
-        "features",
-        "Feature kinds",
-        "Values of `kind` under `features`.",
-        "guides/features.md",
-        "kind",
+        STORES, "stores", "Stores", "guides/serving.md#stores", "Addresses of `corank publish` and `serve`."
     ),
+    Sort(IMPORTERS, "importers", "Importers", "guides/importing.md", "Commands of `corank import`."),
     Sort(
-        STAGE_MODELS,
-        "stages",
-        "Stage models",
-        "Values of `model` under `stages`.",
-        "guides/config.md#stages",
-        "model",
-    ),
-    Sort(LOSSES, "losses", "Losses", "Values of `kind` under `losses`.", "guides/losses.md", "kind"),
-    Sort(METRICS, "metrics", "Metrics", "What `corank evaluate` prints.", "guides/evaluate.md"),
-    Sort(
-        STORES, "stores", "Stores", "Addresses of `corank publish` and `serve`.", "guides/serving.md#stores"
-    ),
-    Sort(IMPORTERS, "importers", "Importers", "Commands of `corank import`.", "guides/importing.md"),
-    Sort(
-        WORLDS, "worlds", "Simulated worlds", "What `corank simulate` writes.", "guides/data.md#public-logs"
+        WORLDS, "worlds", "Simulated worlds", "guides/data.md#public-logs", "What `corank simulate` writes."
     ),
     Sort(
         ENGINES,
         "engines",
         "Engines",
-        "Names of `--engine`.",
         "operations/scaling.md#pack-with-several-workers",
+        "Names of `--engine`.",
     ),
     Sort(
         SCORERS,
         "scorers",
         "Scorers",
-        "How a stage scores online. A stage model names its scorer; no config does.",
         "extending/README.md#a-stage-model",
+        "How a stage scores online. A stage model names its scorer; no config does.",
     ),
 )
 
@@ -89,9 +72,12 @@ def part_pages() -> Iterator[Page]:
     for sort in SORTS:
         index = f"reference/{sort.folder}/README.md"
         parts = dict(sorted(sort.registry.parts().items()))
-        rows = [(f"[`{name}`]({name}.md)", _summary(part)) for name, part in parts.items()]
+        rows = [
+            (f"[`{name}`]({name}.md)", first_line(_described(part).__doc__)) for name, part in parts.items()
+        ]
+        intro = sort.intro or f"Values of `{sort.key}` under `{sort.folder}`."
         text = (
-            f"# {sort.title}\n\n{sort.intro} How to use them: [the guide]({relative(index, sort.guide)}). Parts of "
+            f"# {sort.title}\n\n{intro} How to use them: [the guide]({relative(index, sort.guide)}). Parts of "
             f"your own: [extending]({relative(index, 'extending/README.md')}).\n\n"
             f"{table(('name', 'what it is'), rows)}\n"
         )
@@ -100,55 +86,44 @@ def part_pages() -> Iterator[Page]:
             yield _page(sort, name, part)
 
 
-def _summary(part: Any) -> str:
-    return first_line(_formula(part).__doc__ if isinstance(part, Metric) else part.__doc__)
-
-
 def _page(sort: Sort, name: str, part: Any) -> Page:
     path = f"reference/{sort.folder}/{name}.md"
-    blocks = [f"# `{name}`"]
+    blocks = [f"# `{name}`", render(_described(part).__doc__)]
     if isinstance(part, Metric):
-        blocks.append(_metric(part))
-    else:
-        blocks.append(render(part.__doc__))
-        module = inspect.getmodule(part)
-        if module is not None and module.__doc__ and sort.key == "":
-            blocks.append(render(module.__doc__))
+        blocks.append(_facts(part))
+    elif not sort.key:
+        blocks.append(render(getattr(inspect.getmodule(part), "__doc__", "")))
     if hasattr(part, "url_form"):
         blocks.append(f"Address: `{part.url_form}`")
     if sort.registry is IMPORTERS:
         blocks.append(f"Command: [`corank import {name}`](../cli/import-{name}.md)")
     if isinstance(part, type) and issubclass(part, BaseModel):
-        sections = {"Keys": part, **sections_of(name, part)}
-        blocks.append(
-            settings_sections(path, sections, {}).replace(f"\n\n{render(part.__doc__)}\n\n", "\n\n", 1)
-        )
-    if sort.key and (found := _examples(sort.key, name)):
-        blocks.append(f"## In the examples\n\n{found}")
-    blocks.append(f"Read on: [{_guide_title(sort)}]({relative(path, sort.guide)}).")
-    return Page(path, name, "\n\n".join(blocks) + "\n")
+        sections = settings_sections(path, {"Keys": part, **sections_of(name, part)}, {})
+        blocks.append(sections.replace(f"\n\n{blocks[1]}\n\n", "\n\n", 1))
+    if sort.key and (examples := _examples(sort.key, name)):
+        blocks.append(f"## In the examples\n\n{examples}")
+    guide = sort.guide.partition("#")[0].removesuffix("/README.md").removesuffix(".md").rpartition("/")[2]
+    blocks.append(f"Read on: [{guide}]({relative(path, sort.guide)}).")
+    return Page(path, name, "\n\n".join(filter(None, blocks)) + "\n")
 
 
-def _guide_title(sort: Sort) -> str:
-    return sort.guide.partition("#")[0].removesuffix("/README.md").removesuffix(".md").rpartition("/")[2]
+def _described(part: Any) -> Any:
+    """What has the docstring of a part: of a metric, its formula."""
+    return getattr(part.formula, "func", part.formula) if isinstance(part, Metric) else part
 
 
-def _formula(metric: Metric) -> Callable[..., Any]:
-    formula = metric.formula
-    return formula.func if isinstance(formula, partial) else formula
-
-
-def _metric(metric: Metric) -> str:
-    better = {"higher": "the higher", "lower": "the lower", "one": "the nearer to 1"}[metric.better]
+def _facts(metric: Metric) -> str:
+    better = {"higher": "the higher", "lower": "the lower", "one": "the nearer to 1"}
+    study = {None: "no", "first": "for the first stage", "both": "yes"}
     facts = [
         ("name in documents", f"`{metric.name}`"),
-        ("better", better),
+        ("better", better[metric.better]),
         ("computed on", f"`{metric.population}`"),
         ("inputs", ", ".join(f"`{name}`" for name in metric.inputs)),
         ("early stopping may use it", "yes" if metric.validation else "no"),
-        ("a study compares by it", {None: "no", "first": "for the first stage", "both": "yes"}[metric.study]),
+        ("a study compares by it", study[metric.study]),
     ]
-    return f"{render(_formula(metric).__doc__)}\n\n{table(('', ''), facts)}"
+    return table(("", ""), facts)
 
 
 def _examples(key: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""What is wrong with a rendered site: links that lead nowhere, and anything that is loaded from another host."""
+"""The site once it is rendered: its search in Chinese, and what is wrong with it."""
 
 import re
 from collections.abc import Iterator
@@ -6,70 +6,77 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
-LOADED = {
-    ("script", "src"),
-    ("link", "href"),
-    ("img", "src"),
-    ("iframe", "src"),
-    ("source", "src"),
-    ("use", "href"),
+WORDS = {
+    "Search": "搜索",
+    "Search results": "搜索结果",
+    "Close search": "关闭搜索",
+    "result": "条结果",
+    "results": "条结果",
+    "No results": "没有结果",
+    "Loading search\\u2026": "正在载入…",
+    "Filters": "筛选",
+    "Tags": "标签",
 }
-"""Tags and attributes by which a page loads something."""
+"""The words of the search window, as they stand in Zensical's script: it is English whatever the page is."""
 UNLOADED = {"canonical", "alternate", "next", "prev", "author", "license"}
 """Relations of `link` that load nothing."""
 
 
-class RenderedPage(HTMLParser):
-    """The ids, links and loads of a page."""
+def translate_search(site: Path) -> None:
+    """Split Chinese sentences into words when searching, and let the window speak Chinese on Chinese pages.
 
-    def __init__(self, text: str) -> None:
+    Raises ValueError if the files of the site are not those of the Zensical that this was written for.
+    """
+    for name in ("search.js", "search.json"):
+        _replace(site / name, r'"lang":\["en"\]', '"lang":["en","zh"]')
+    (script,) = (site / "assets" / "javascripts").glob("bundle.*.min.js")
+    for english, chinese in WORDS.items():
+        word = f'"{english}"'
+        choice = f'(document.documentElement.lang==="zh"?"{chinese}":{word})'
+        _replace(script, rf"(?<=[:=?]){re.escape(word)}", choice)
+
+
+def _replace(file: Path, pattern: str, new: str) -> None:
+    text, found = re.subn(pattern, lambda _: new, file.read_text(encoding="utf-8"))
+    if not found:
+        raise ValueError(f"{file.name}: expected {pattern}")
+    file.write_text(text, encoding="utf-8")
+
+
+class RenderedPage(HTMLParser):
+    """What a page refers to."""
+
+    def __init__(self, path: Path) -> None:
         super().__init__()
-        self.ids: set[str] = set()
         self.links: list[str] = []
         self.loads: list[str] = []
         self.mermaid = False
-        self.feed(text)
+        self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Note what a tag refers to."""
         given = {name: value or "" for name, value in attrs}
-        self.ids |= {given[name] for name in ("id", "name") if given.get(name)}
         self.mermaid |= "mermaid" in given.get("class", "").split()
-        for name, value in given.items():
-            if (tag, name) in LOADED and given.get("rel") not in UNLOADED:
-                self.loads.append(value)
-            elif tag == "a" and name == "href":
-                self.links.append(value)
+        urls = self.links if tag == "a" or given.get("rel") in UNLOADED else self.loads
+        urls += [given[name] for name in ("href", "src") if name in given]
 
 
-def find_faults(site: Path) -> list[str]:
-    """Say, a line each, what is wrong with the pages and stylesheets of a site."""
-    pages = {path: RenderedPage(path.read_text(encoding="utf-8")) for path in sorted(site.rglob("*.html"))}
-    faults = [f"{path.relative_to(site)}: {fault}" for path in pages for fault in _faults(path, pages)]
+def find_faults(site: Path) -> Iterator[str]:
+    """Say what is wrong with a site: files that are not there, and anything that is loaded from another host.
+
+    Zensical itself checks the links and anchors of Markdown.
+    """
+    for path in sorted(site.rglob("*.html")):
+        page, name = RenderedPage(path), path.relative_to(site)
+        if page.mermaid:
+            yield f"{name}: a Mermaid diagram, which is drawn by a script of another host; use an SVG"
+        yield from (f"{name}: loads {url}" for url in page.loads if re.match(r"(?!data:)[a-z]+:|//", url))
+        for url in [*page.loads, *page.links] if path.name != "404.html" else []:  # whose links are absolute
+            file = unquote(re.split("[?#]", url)[0])
+            if not re.match(r"[a-z]+:|//", url) and not (path.parent / file).exists():
+                yield f"{name}: link to {url}, which does not exist"
     for sheet in sorted(site.rglob("*.css")):
-        text = sheet.read_text(encoding="utf-8")
-        faults += [
-            f"{sheet.relative_to(site)}: loads {url}"
-            for url in re.findall(r"(?:url\(|@import )\W?(https?:[^\s)'\"]+|//[^\s)'\"]+)", text)
-        ]
-    return faults
-
-
-def _faults(path: Path, pages: dict[Path, RenderedPage]) -> Iterator[str]:
-    page = pages[path]
-    if page.mermaid:
-        yield "a Mermaid diagram, which is drawn by a script of another host; use an SVG"
-    for url in page.loads:
-        if re.match(r"[a-z]+:|//", url) and not url.startswith("data:"):
-            yield f"loads {url}"
-    if path.name == "404.html":  # its links are absolute
-        return
-    for url in [*page.loads, *page.links]:
-        if re.match(r"[a-z]+:|//", url) or not url:
-            continue
-        file, _, anchor = unquote(url).partition("#")
-        target = (path.parent / file.partition("?")[0]).resolve() if file else path
-        if not target.is_file():
-            yield f"link to {url}, which does not exist"
-        elif anchor and not anchor.startswith("__") and target in pages and anchor not in pages[target].ids:
-            yield f"link to {url}, where there is no such heading"
+        urls = re.findall(
+            r"(?:url\(|@import )\W?((?:https?:)?//[^\s)'\"]+)", sheet.read_text(encoding="utf-8")
+        )
+        yield from (f"{sheet.relative_to(site)}: loads {url}" for url in urls)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
+from posixpath import normpath
 
 from docs_site.docstrings import first_line
 from docs_site.pages import Page, relative, table
@@ -13,7 +14,6 @@ ROOT = Path(__file__).parents[1]
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".toml": "toml", "": "bash"}
 LONGEST = 100_000
 """Characters of a file that has a page of its own."""
-NOTEBOOK = ".ipynb"
 LINK = re.compile(r'(\]\(|src=")(?![a-z+]+:|#)([^)#\s"]+)(?=[)#"])')
 
 
@@ -27,22 +27,11 @@ def rewrite(path: str, text: str, place: Callable[[str], str | None]) -> str:
     """
 
     def replace(link: re.Match[str]) -> str:
-        target = _normal(PurePosixPath(path).parent / link[2])
+        target = normpath(PurePosixPath(path).parent / link[2])
         found = place(target)
         return link[0] if found is None else link[1] + found
 
     return LINK.sub(replace, text)
-
-
-def _normal(path: PurePosixPath) -> str:
-    """A path without `..`."""
-    parts: list[str] = []
-    for part in path.parts:
-        if part == "..":
-            parts.pop()
-        else:
-            parts.append(part)
-    return "/".join(parts)
 
 
 class SourcePages:
@@ -52,23 +41,23 @@ class SourcePages:
         self._places: dict[str, str] = {}
 
     def place(self, page: str, target: str) -> str | None:
-        """The link from a page to a path of the repository; None if it is a file of docs/ or does not exist.
+        """The link from a page to a path of the repository; None if it does not exist.
 
         Args:
             page: within docs/.
             target: from the root of the repository.
         """
         if target.startswith("docs/"):
-            return relative(page, _in_docs(target)) if target.endswith(NOTEBOOK) else None
-        if not (ROOT / target).exists():
+            return relative(
+                page, re.sub(r"\.ipynb$", ".md", target.removeprefix("docs/"))
+            )  # a notebook is a page
+        path = ROOT / target
+        if not path.exists():
             return None
-        if target not in self._places:
-            markdown = target.endswith(".md")
-            folder = (ROOT / target).is_dir()
-            self._places[target] = (
-                f"project/{target}" if markdown else f"source/{target}{'/README' * folder}.md"
-            )
-        return relative(page, self._places[target])
+        written = (
+            f"project/{target}" if path.suffix == ".md" else f"source/{target}{'/README' * path.is_dir()}.md"
+        )
+        return relative(page, self._places.setdefault(target, written))
 
     def pages(self) -> Iterator[Page]:
         """The pages that were asked for, and those that they ask for."""
@@ -80,39 +69,23 @@ class SourcePages:
 
     def _page(self, target: str, place: str) -> Page:
         path = ROOT / target
-        if path.is_dir():
-            rows = [
-                (f"`{file.name}`", _about(file))
-                for file in sorted(path.iterdir())
-                if file.suffix in LANGUAGES
-            ]
-            rows = [row for row in rows if row[0] != "`__init__.py`"]
-            return Page(place, target, f"{_head(target)}{table(('file', 'what it is'), rows)}\n")
-        text = path.read_text(encoding="utf-8")
         if path.suffix == ".md":
-            return Page(place, target, rewrite(target, text, partial(self._from_root, place)))
-        if len(text) > LONGEST:
-            return Page(
-                place, target, f"{_head(target)}{len(text):,} characters; read it in the repository.\n"
-            )
-        language = LANGUAGES.get(path.suffix, "text")
-        return Page(place, target, f"{_head(target)}~~~~{language}\n{text}\n~~~~\n")
-
-    def _from_root(self, page: str, target: str) -> str | None:
-        """The link from a page outside docs/ to a path of the repository."""
-        in_docs = target.startswith("docs/")
-        return relative(page, _in_docs(target)) if in_docs else self.place(page, target)
-
-
-def _in_docs(target: str) -> str:
-    """Where a file of docs/ lies in the site: a notebook is a page."""
-    path = target.removeprefix("docs/")
-    return path.removesuffix(NOTEBOOK) + ".md" if path.endswith(NOTEBOOK) else path
-
-
-def _head(target: str) -> str:
-    """Title, and out of the search: a word of a source is seldom what a reader looks for."""
-    return f"---\nsearch:\n  exclude: true\n---\n\n# {target}\n\n"
+            text = rewrite(target, path.read_text(encoding="utf-8"), partial(self.place, place))
+            return Page(place, target, text)
+        if path.is_dir():
+            files = [
+                file
+                for file in sorted(path.iterdir())
+                if file.suffix in LANGUAGES and file.stem != "__init__"
+            ]
+            body = table(("file", "what it is"), [(f"`{file.name}`", _about(file)) for file in files])
+        else:
+            text = path.read_text(encoding="utf-8")
+            body = f"~~~~{LANGUAGES.get(path.suffix, 'text')}\n{text}\n~~~~"
+            if len(text) > LONGEST:
+                body = f"{len(text):,} characters; read it in the repository."
+        # not in the search: a word of a source is seldom what a reader looks for
+        return Page(place, target, f"---\nsearch:\n  exclude: true\n---\n\n# {target}\n\n{body}\n")
 
 
 def _about(file: Path) -> str:

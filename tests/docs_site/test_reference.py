@@ -23,8 +23,8 @@ from corank.serving.funnel.stage_scorer import SCORERS
 from corank.serving.store.base import STORES
 from corank.training.config.config import Config
 from docs_site.build import reference_pages
+from docs_site.config_pages import sections_of
 from docs_site.docstrings import render
-from docs_site.settings import reachable
 
 FOLDERS: Mapping[str, Registry[Any]] = {
     "features": FEATURE_KINDS,
@@ -55,7 +55,7 @@ def rows(text: str) -> Iterator[list[str]]:
 def settings_of_a_config() -> list[type[BaseModel]]:
     """All settings classes of which a config may be made."""
     parts = [part for registry in (FEATURE_KINDS, STAGE_MODELS, LOSSES) for part in registry.parts().values()]
-    kinds = [kind for part in [Config, *parts] for kind in reachable(part)]
+    kinds = [kind for part in [Config, *parts] for kind in (part, *sections_of("", part).values())]
     bases = [kind for kind in kinds if getattr(kind, "__abstractmethods__", None)]
     return [kind for kind in dict.fromkeys(kinds) if kind not in (*bases, StageSettings)]
 

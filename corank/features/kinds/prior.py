@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 import polars as pl
 from annotated_types import MinLen
-from pydantic import PlainValidator, model_validator
+from pydantic import BeforeValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from corank.core.errors import ConfigError
@@ -61,7 +61,7 @@ class PriorFeature(ScaledFeature):
     """Only the periods within so long before the snapshot count; a multiple of `every`."""
     half_life: Duration | None = None
     """What happened so much earlier counts half as much."""
-    smoothing: Annotated[float | Literal["auto"], PlainValidator(_read_smoothing)] = USUAL
+    smoothing: Annotated[float | Literal["auto"], BeforeValidator(_read_smoothing)] = USUAL
     """Candidates of the rate of all that are added to a key's own; `auto`: fitted to the training rows by key."""
 
     operands_key: ClassVar[str] = "by"
