@@ -5,12 +5,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from typer.testing import CliRunner
 
 import corank
 from corank.api.results import DocumentResult, PlottedResult
-from corank.cli.main import app
 from corank.training.run import Run
+from tests.support.command_line import run_corank
 
 pytestmark = pytest.mark.slow
 
@@ -33,14 +32,14 @@ def viewed(result: DocumentResult) -> dict[str, pl.DataFrame]:
     return tables
 
 
-def printed(*arguments: str) -> str:
+def printed(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """What a command prints to stdout."""
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 0, result.output
-    return result.stdout
+    code, out, err = run_corank(capsys, *arguments)
+    assert code == 0, err
+    return out
 
 
-def test_an_evaluation(trained: Run) -> None:
+def test_an_evaluation(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
     evaluation = corank.evaluate(str(trained.folder))
     tables = complete(evaluation)
     row = tables["stages"].row(
@@ -51,7 +50,7 @@ def test_an_evaluation(trained: Run) -> None:
     )
     recalls = tables["cascade"].filter(pl.col("metric").str.starts_with("click_recall"))
     assert recalls["random"][0] < 1 and recalls["requests"][0] > 0
-    assert printed("evaluate", str(trained.folder), "--json") == evaluation.to_json() + "\n"
+    assert printed(capsys, "evaluate", trained.folder, "--json") == evaluation.to_json() + "\n"
 
 
 def test_a_training_has_its_history(world: Path, trained: Run) -> None:
@@ -63,6 +62,8 @@ def test_a_training_has_its_history(world: Path, trained: Run) -> None:
     assert "<svg" in training.plot()._repr_svg_() and "rank" in training._repr_html_()  # type: ignore[attr-defined]
 
 
-def test_a_logged_request_is_what_the_command_prints(trained: Run) -> None:
+def test_a_logged_request_is_what_the_command_prints(
+    trained: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     logged = corank.request(trained.folder, 3, "valid")
-    assert logged == json.loads(printed("request", str(trained.folder), "--number", "3", "--split", "valid"))
+    assert logged == json.loads(printed(capsys, "request", trained.folder, "--number", 3, "--split", "valid"))

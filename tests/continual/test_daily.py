@@ -15,13 +15,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import corank
 from corank.bundle.bundle import Bundle
 from corank.bundle.manifest import ItemsAsOf
-from corank.cli.main import app
 from corank.continual.history import DailyHistory, PeriodRecord
 from corank.core.errors import ConfigError, DataError, StoreError
 from corank.serving.http.follower import Follower, sample_requests
 from corank.serving.store.base import open_store
 from corank.serving.store.source import StoreSource
 from corank.training.config.yaml_values import read_yaml_file
+from tests.support.command_line import run_corank
 from tests.support.shared import finished_bundle, shared
 
 GATE = ["rank.exposed.click.auc >= live - 0.3", "rank.exposed.click.pcoc in [0.2, 5]"]
@@ -297,11 +297,11 @@ def test_a_period_that_is_not_due_cannot_be_accepted(world: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_says_by_its_exit_status_what_became_of_the_period(world: Path) -> None:
-    from typer.testing import CliRunner
-
-    quiet = CliRunner().invoke(app, ["daily", str(world / "daily.yaml")])
-    assert quiet.exit_code == 0 and "live: 2026-03-07" in quiet.stdout
+def test_the_command_says_by_its_exit_status_what_became_of_the_period(
+    world: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run_corank(capsys, "daily", world / "daily.yaml")
+    assert code == 0 and "live: 2026-03-07" in out
     deliver(world, DAYS[1], lose_half)
-    refused = CliRunner().invoke(app, ["daily", str(world / "daily.yaml")])
-    assert refused.exit_code == 3 and "look for files that are missing" in " ".join(refused.stdout.split())
+    code, out, err = run_corank(capsys, "daily", world / "daily.yaml")
+    assert code == 3 and "look for files that are missing" in " ".join((out + err).split())
