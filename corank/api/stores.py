@@ -264,6 +264,9 @@ def users(
 def store_versions(store: str) -> list[dict[str, Any]]:
     """List a store's versions, as `corank store ls --json` prints them.
 
+    Args:
+        store: the store's address: `lmdb:PATH`, `redis://HOST:PORT/DB` or `redis+cluster://HOST:PORT,HOST:PORT`.
+
     Returns for each `version`, `live`, `records`, `changed`, and `facts`, None unless it is complete. Raises
     StoreError.
 

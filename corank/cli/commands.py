@@ -1,6 +1,7 @@
-"""Commands made of functions: a command's arguments, options and help come from signature and docstring.
+"""Commands made of functions: arguments, options and help come from signature and docstring.
 
-`app.command("corank.cli.commands:train")` resolves when the command is called, so that nothing else is loaded.
+`app.command("corank.cli.commands:corank.api.runs.check")` resolves when the command is called, so that help of all
+commands loads none of them.
 """
 
 import inspect
@@ -32,17 +33,20 @@ if TYPE_CHECKING:
 
 REFUSED = 3
 """The exit status if new rows break a threshold of the config, or the newest period did not go live."""
-AS_JSON = Annotated[
-    bool,
-    Parameter(
-        name="--json", help="Print one JSON document and nothing else.", show_default=False, negative=()
-    ),
-]
-ARGUMENTS = ("source",)
-"""Fields of settings that are arguments of a command."""
-SCALARS = (bool, int, float, str)
+STORE = {
+    "ls": "corank.api.stores.store_versions",
+    "log": "corank.api.stores.store_log",
+    "promote": "corank.api.stores.promote",
+    "withdraw": "corank.api.stores.withdraw",
+    "rollback": "corank.api.stores.roll_back",
+    "prune": "corank.api.stores.prune",
+}
+"""The commands of `corank store`, and their functions."""
 SUPPLIED = ("report", "progress", "callbacks", "tables")
-"""Parameters of functions that only Python takes, or that the command line supplies itself."""
+"""Parameters that only Python takes, or that the command line supplies itself."""
+SCALARS = (bool, int, float, str)
+Show = Callable[[Any, Mapping[str, Any]], object]
+"""Prints a value that is no `Result`, given the arguments of the command."""
 
 
 def __getattr__(target: str) -> App:
@@ -50,21 +54,23 @@ def __getattr__(target: str) -> App:
     if target == "import":
         return _import_group()
     if target == "store":
-        from corank.cli.main import STORE
-
         group = App(name="store", help_epilogue="")
         for name, function in STORE.items():
-            group.command(__getattr__(function), name=name)
+            group.command(_command_of(_load(function), name))
         return group
-    module, _, name = target.rpartition(".")
-    if not module.startswith("corank."):
+    if not target.startswith("corank."):
         raise AttributeError(target)
-    return _command_of(getattr(import_module(module), name), name)
+    return _command_of(_load(target), target.rpartition(".")[2].replace("_", "-"))
+
+
+def _load(target: str) -> Callable[..., Any]:
+    module, _, name = target.rpartition(".")
+    return getattr(import_module(module), name)  # type: ignore[no-any-return]
 
 
 def _command_of(function: Callable[..., Any], name: str) -> App:
     doc = re.split(r"\n\n(?:Args|Example|Returns|Raises)\b", inspect.getdoc(function) or "")[0]
-    command = App(name=COMMAND_NAMES.get(name, name.replace("_", "-")), help=doc, help_epilogue="")
+    command = App(name=name, help=doc, help_epilogue="")
     command.default(make_command(function, SHOW.get(name, print_plain)))
     return command
 
@@ -96,40 +102,37 @@ def _importing(name: str, importer: "type[Importer]") -> Callable[..., None]:
     return run
 
 
-def make_command(
-    function: Callable[..., Any], show: Callable[[Any, Mapping[str, Any]], object]
-) -> Callable[..., Any]:
-    """A function for the command line, which calls another one, and prints what it returns.
+def make_command(function: Callable[..., Any], show: Show) -> Callable[..., Any]:
+    """A function for the command line, which calls another one, prints what it returns, and returns the exit status.
 
     Args:
         function: of `corank`; its required parameters become arguments, the others options.
-        show: prints a plain value, given the arguments; a `Result` prints itself.
+        show: prints a value that is no `Result`.
     """
     parsers: dict[str, Callable[[Any], Any]] = {}
-    parameters = []
+    parameters: dict[str, inspect.Parameter] = {}
     for parameter in inspect.signature(function).parameters.values():
-        named = {other.name for other in parameters}
-        parameters += [made for made in _convert(parameter, parsers) if made.name not in named]
-    returns = function.__annotations__.get("return")
-    if returns is not None:
-        parameters.append(inspect.Parameter("as_json", _KEYWORD, default=False, annotation=AS_JSON))
-    signature = inspect.Signature(sorted(parameters, key=lambda parameter: parameter.kind))
+        for made in _convert(parameter, parsers):
+            parameters.setdefault(made.name, made)
+    if function.__annotations__.get("return") is not None:
+        parameters["as_json"] = _option(
+            "as_json", bool, False, name="--json", help=JSON_HELP, show_default=False
+        )
+    signature = inspect.Signature(sorted(parameters.values(), key=lambda parameter: parameter.kind))
+    supplied = inspect.signature(function).parameters
 
     def run(*args: Any, **options: Any) -> int:
-        values = signature.bind(*args, **options).arguments
-        as_json = values.pop("as_json", False)
-        values = {name: parsers.get(name, _same)(value) for name, value in values.items()}
         from corank.cli import console
 
         DISPLAY.set(TerminalDisplay())
-        if "report" in inspect.signature(function).parameters:
-            result = function(**values, report=console.say)
-        else:
-            result = function(**values)
-        return print_result(result, as_json, partial(show, values=values))
+        values = signature.bind(*args, **options).arguments
+        as_json = values.pop("as_json", False)
+        values = {name: parsers[name](value) if name in parsers else value for name, value in values.items()}
+        result = function(**values, **({"report": console.say} if "report" in supplied else {}))
+        return print_result(result, as_json, lambda value: show(value, values))
 
     run.__signature__ = signature  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
     run.__name__, run.__doc__ = function.__name__, inspect.getdoc(function)
     return run
 
@@ -167,10 +170,9 @@ def print_result(result: Any, as_json: bool, show: Callable[[Any], object]) -> i
         return 0
     for line in result.lines:
         console.say(line)
-    view = None if as_json else result.view()
     if as_json:
         sys.stdout.write(result.to_json() + "\n")
-    elif view is not None:
+    elif (view := result.view()) is not None:
         console.show(view)
     for reason in result.reasons:
         console.say(reason)
@@ -183,19 +185,17 @@ def print_plain(value: Any, values: Mapping[str, Any]) -> None:
     sys.stdout.write(f"{value}\n") if isinstance(value, str) else print_json(value)
 
 
-def _show_view(make: str) -> Callable[..., None]:
-    """Prints a plain document by the function of corank.serving.views that describes it."""
-
-    def show(document: Any, values: Mapping[str, Any]) -> None:
-        from corank.cli import console
-        from corank.serving import views
-
-        console.show(getattr(views, make)(document))
-
-    return show
+def print_json(document: Any) -> None:
+    """Print one JSON document to stdout."""
+    sys.stdout.write(json.dumps(document, indent=1, allow_nan=False, default=_plain) + "\n")
 
 
-def _say(form: str) -> Callable[..., None]:
+def _plain(value: Any) -> Any:
+    """What JSON makes of a value that is no plain one."""
+    return vars(value) if hasattr(value, "__dict__") else str(value)
+
+
+def _say(form: str) -> Show:
     """Says a line on stderr, of the `result` and the arguments."""
 
     def show(result: Any, values: Mapping[str, Any]) -> None:
@@ -206,9 +206,18 @@ def _say(form: str) -> Callable[..., None]:
     return show
 
 
-COMMAND_NAMES = {"store_versions": "ls", "store_log": "log", "roll_back": "rollback"}
-"""Commands that are called otherwise than their functions."""
-SHOW: Mapping[str, Callable[..., object]] = {
+def _show_view(make: str) -> Show:
+    """Prints a document by the function of `corank.serving.views` that describes it."""
+
+    def show(document: Any, values: Mapping[str, Any]) -> None:
+        from corank.cli import console
+
+        console.show(getattr(import_module("corank.serving.views"), make)(document))
+
+    return show
+
+
+SHOW: Mapping[str, Show] = {
     "simulate": _say(
         "{result.candidates:,} candidates, {result.exposed:,} exposed, {result.clicks:,} clicks"
     ),
@@ -220,37 +229,21 @@ SHOW: Mapping[str, Callable[..., object]] = {
         "{result.unknown:,}"
     ),
     "track": _say("report: {result}"),
-    "roll_back": _say("live: {result}"),
+    "rollback": _say("live: {result}"),
     "prune": lambda removed, values: _say("{result} removed")(len(removed), values),
     "rank": _show_view("answer_view"),
-    "store_versions": _show_view("versions_view"),
-    "store_log": _show_view("log_view"),
+    "ls": _show_view("versions_view"),
+    "log": _show_view("log_view"),
 }
-"""How a value is printed that is no `Result`, by the name of the function."""
-
-
-def print_json(document: Any) -> None:
-    """Print one JSON document to stdout."""
-    sys.stdout.write(json.dumps(document, indent=1, allow_nan=False, default=_plain) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    """What JSON makes of a value that is no plain one."""
-    return vars(value) if hasattr(value, "__dict__") else str(value)
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-_KEYWORD, _POSITIONAL = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_ONLY
+"""How a value is printed that is no `Result`, by the name of the command."""
+JSON_HELP = "Print one JSON document and nothing else."
 
 
 def _convert(
     parameter: inspect.Parameter, parsers: dict[str, Callable[[Any], Any]]
 ) -> Iterator[inspect.Parameter]:
-    """The parameters of a command that stand for one of a function; those that need it get a parser."""
-    annotation, metadata = parameter.annotation, ()
+    """The parameters of a command that stand for one of a function; one whose text is parsed gets a parser."""
+    annotation, metadata = parameter.annotation, list[Any]()
     if get_origin(annotation) is Annotated:
         annotation, *metadata = get_args(annotation)
     if parameter.kind is inspect.Parameter.VAR_KEYWORD:
@@ -259,39 +252,70 @@ def _convert(
     option = next((part for part in metadata if isinstance(part, Option)), Option())
     if parameter.name in SUPPLIED or option.python_only:
         return
-    required = parameter.default is inspect.Parameter.empty
-    argument = not option.name.startswith("-") and bool(required or option.name)
     if option.parse is not None:
         parsers[parameter.name] = option.parse
-        annotation = Sequence[str] if option.repeated else str | None
-    kind = _read_type(annotation)
-    plain = isinstance(parameter.default, SCALARS)
-    details = Parameter(
-        name=option.name or (None if argument else f"--{parameter.name.replace('_', '-')}"),
-        validator=_bounds(metadata),
-        show_default=plain and parameter.default is not False,
-        negative=(),
-    )
-    default = parameter.default if required or plain else None
-    yield inspect.Parameter(
+        annotation = list[str] if option.repeated else str
+    kind, default = _read_type(annotation), parameter.default
+    required = default is inspect.Parameter.empty
+    if not option.name.startswith("-") and (required or option.name):
+        details = Parameter(name=option.name or None, validator=_bounds(metadata))
+        default = default if required else None
+        typed: Any = Annotated[kind if required else kind | None, details]
+        yield inspect.Parameter(
+            parameter.name, inspect.Parameter.POSITIONAL_ONLY, default=default, annotation=typed
+        )
+        return
+    yield _option(
         parameter.name,
-        _POSITIONAL if argument else _KEYWORD,
-        default=default,
-        annotation=Annotated[kind if required or plain else kind | None, details],
+        kind,
+        default if required or isinstance(default, SCALARS) else None,
+        name=option.name or f"--{parameter.name.replace('_', '-')}",
+        validator=_bounds(metadata),
+        show_default=isinstance(default, SCALARS) and default is not False,
     )
 
 
-def _bounds(metadata: Sequence[Any]) -> Number | None:
-    """The check of a number that `annotated_types` bounds."""
+def _option(key: str, kind: Any, default: Any, **details: Any) -> inspect.Parameter:
+    annotation: Any = Annotated[
+        kind if default is not None else kind | None, Parameter(negative=(), **details)
+    ]
+    return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def list_options(settings: type[BaseModel]) -> Iterator[inspect.Parameter]:
+    """An option for each field of settings, with its type, default, bounds and description."""
+    for name, field in settings.model_fields.items():
+        required = field.is_required()
+        default = None if required else field.get_default(call_default_factory=True)
+        shown = isinstance(default, SCALARS) and default not in (False, "")
+        yield _option(
+            name,
+            _read_type(field.annotation),
+            inspect.Parameter.empty if required else None,
+            name=f"--{(field.alias or name).replace('_', '-')}",
+            help=field.description,
+            validator=_bounds(field.metadata),
+            show_default=partial(_text_of, str(default)) if shown else False,
+        )
+
+
+def _text_of(text: str, _: Any) -> str:
+    return text
+
+
+def _bounds(metadata: Sequence[Any]) -> list[Number]:
+    """The checks of a number that `annotated_types` bounds."""
+    checks: list[Number] = []
     for part in metadata:
+        bound: Any = part
         match part:
             case Ge():
-                return Number(gte=part.ge)
+                checks.append(Number(gte=bound.ge))
             case Gt():
-                return Number(gt=part.gt)
+                checks.append(Number(gt=bound.gt))
             case Le():
-                return Number(lte=part.le)
-    return None
+                checks.append(Number(lte=bound.le))
+    return checks
 
 
 def _read_type(annotation: Any) -> Any:
@@ -304,27 +328,6 @@ def _read_type(annotation: Any) -> Any:
         return _read_type(members[0])
     if origin is Literal or annotation in SCALARS:
         return annotation
-    if origin in (list, tuple, set) or (isinstance(origin, type) and issubclass(origin, Sequence)):
+    if origin in (list, tuple) or (isinstance(origin, type) and issubclass(origin, Sequence)):
         return list[_read_type(members[0])]  # type: ignore[misc]
     return annotation if isinstance(annotation, type) and issubclass(annotation, date) else str
-
-
-def list_options(settings: type[BaseModel]) -> Iterator[inspect.Parameter]:
-    """An option for each field of settings, with its type, default, bounds and description; none is required."""
-    for name, field in settings.model_fields.items():
-        default = None if field.is_required() else field.get_default(call_default_factory=True)
-        shown = isinstance(default, SCALARS) and default not in (False, "")
-        details = Parameter(
-            name=f"--{(field.alias or name).replace('_', '-')}",
-            help=field.description,
-            validator=_bounds(field.metadata),
-            show_default=partial(_same_text, str(default)) if shown else False,
-            required=field.is_required() and name not in ARGUMENTS,
-            negative=(),
-        )
-        kind = _read_type(field.annotation)
-        yield inspect.Parameter(name, _KEYWORD, default=None, annotation=Annotated[kind | None, details])
-
-
-def _same_text(text: str, _: Any) -> str:
-    return text

@@ -59,14 +59,6 @@ COMMANDS = {
     "Every day": {"daily": "corank.continual.daily.daily"},
 }
 """By what a user does: name of the command → the function, of which command line and documentation are made."""
-STORE = {
-    "ls": "corank.api.stores.store_versions",
-    "log": "corank.api.stores.store_log",
-    "promote": "corank.api.stores.promote",
-    "withdraw": "corank.api.stores.withdraw",
-    "rollback": "corank.api.stores.roll_back",
-    "prune": "corank.api.stores.prune",
-}
 
 
 def build_app() -> App:
