@@ -27,9 +27,8 @@ from benchmarks.load import serving
 
 # Times, processes, and what is drawn anew by each call or rests on that
 VARYING = frozenset({"seconds", "us", "at", "published_at", "items_id", "manifest", "by"})
-RANDOM = re.compile(
-    r'(?<=[0-9a-f]{16}-\d)-[0-9a-f]{8}\b|(?<="id": ")[0-9a-f]{16}(?=")'
-)  # of versions, of changes
+RANDOM = re.compile(r'(?<=[0-9a-f]{16}-\d)-[0-9a-f]{8}\b|(?<="id": ")[0-9a-f]{16}(?=")')
+"""The ends of versions, and ids of a store's changes."""
 IGNORED = {"--help", "--version", "--install-completion", "--show-completion"}
 SHOWN = 5  # differences of a document
 LATER = "--set 'data.split={valid: 2026-03-10, test: 2026-03-10T12:00}'"
@@ -76,11 +75,12 @@ train @kuairand/config.yaml --run @kuairand/run {LITTLE} --json
 evaluate @kuairand/run --json
 """
 MISTAKES = """
-nonsense | --nonsense | import | import nonsense | store | store ls nonsense:@store | --plugin nonsense check @config.yaml
-evaluate | evaluate @a @b | evaluate @a --nonsense | evaluate @a --split | evaluate @a --split nonsense | check @absent.yaml
+nonsense | --nonsense | import | import nonsense | store | store ls nonsense:@store | check @absent.yaml
+evaluate | evaluate @a @b | evaluate @a --nonsense | evaluate @a --split | evaluate @a --split nonsense
 check @config.yaml --set nonsense=1 | check @config.yaml --without nonsense | train @config.yaml --workers many
 train @config.yaml --run @a | rank @bundle @absent.json | compare-served @served --json | sweep @config.yaml
 study @config.yaml --questions 99 | token one --tokens @tokens | token one --tokens @tokens --scope nonsense
+--plugin nonsense check @config.yaml
 """
 
 
@@ -133,12 +133,11 @@ def too_small(old: Mapping[str, str]) -> Iterator[str]:
 def run(code: Checkout, folder: Path, line: str) -> tuple[int, Any]:
     """The exit status and the document of a command; `@` is the folder of the side."""
     words = [word.replace("@", f"{folder}/") for word in shlex.split(line)]
-    request = folder / "request.json"
     if "--max-clock-skew" in words:
-        return 0, serve(code, words, request.read_bytes())
+        return serve(code, words, folder / "request.json")
     done = code.run(*words)
     if words[0] == "request":
-        request.write_text(done.stdout, encoding="utf-8")
+        (folder / "request.json").write_text(done.stdout, encoding="utf-8")
     return done.returncode, document(done.stdout.replace(str(folder), ""))
 
 
@@ -148,16 +147,21 @@ def document(text: str) -> Any:
     return json.loads(text) if text[:1] in ("{", "[") else text
 
 
-def serve(code: Checkout, words: Sequence[str], body: bytes) -> Any:
+def serve(code: Checkout, words: Sequence[str], request: Path) -> tuple[int, Any]:
     """The answer of a service to a request, which it logs."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     start = ["env", f"PYTHONPATH={code.root}", "OMP_NUM_THREADS=1", sys.executable, "-P", "-c", PROGRAM]
-    with serving([*start, *words, "--port", port], port):
-        head = {"Content-Type": "application/json"}
-        ask = urllib.request.Request(f"http://127.0.0.1:{port}/rank", body, head)
-        with urllib.request.urlopen(ask, timeout=60) as answer:
-            return document(answer.read().decode())
+    head = {"Content-Type": "application/json"}
+    try:
+        ask = urllib.request.Request(f"http://127.0.0.1:{port}/rank", request.read_bytes(), head)
+        with (
+            serving([*start, *words, "--port", port], port),
+            urllib.request.urlopen(ask, timeout=60) as answer,
+        ):
+            return 0, document(answer.read().decode())
+    except (OSError, RuntimeError) as error:
+        return 1, str(error)
 
 
 def differing(old: Any, new: Any, path: str = "") -> Iterator[str]:
@@ -188,9 +192,8 @@ def measure(base: Checkout, new: Checkout, folder: Path, kuairand: Path | None) 
         old, now = pool.map(lambda side: [run(*side, line) for line in lines], [(base, tables), (new, copy)])
     if failed := [line for line, (status, _) in zip(documents, old, strict=False) if status not in (0, 3)]:
         raise RuntimeError(f"{base.root}: nothing to compare: {failed}")
-    helps = list(
-        differing(*({name: surface(page) for name, page in side.items()} for side in (old_pages, new_pages)))
-    )
+    before, after = ({name: surface(page) for name, page in side.items()} for side in (old_pages, new_pages))
+    helps = list(differing(before, after))
     negatives = [line for line in helps if re.search(r" --(no|empty)-\S+: (absent →|.* → absent)", line)]
     results = list(zip(lines, old, now, strict=True))
     exits = [f"{line}: exit {was[0]} → {is_[0]}" for line, was, is_ in results if was[0] != is_[0]]
@@ -199,7 +202,7 @@ def measure(base: Checkout, new: Checkout, folder: Path, kuairand: Path | None) 
         sys.stderr.write(f"{said}\n")
     return {
         "help.commands": len(old_pages),
-        "help.options": sum(len(surface(page)) for page in old_pages.values()),
+        "help.options": sum(map(len, before.values())),
         "help.differences": len(helps) - len(negatives),
         "help.negatives": len(negatives),
         "documents.compared": sum(not isinstance(was[1], str) for was in old),
