@@ -16,7 +16,7 @@ import socket
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -80,23 +80,23 @@ evaluate | evaluate @a @b | evaluate @a --nonsense | evaluate @a --split | evalu
 check @config.yaml --set nonsense=1 | check @config.yaml --without nonsense | train @config.yaml --workers many
 train @config.yaml --run @a | rank @bundle @absent.json | compare-served @served --json | sweep @config.yaml
 study @config.yaml --questions 99 | token one --tokens @tokens | token one --tokens @tokens --scope nonsense
---plugin nonsense check @config.yaml
+--plugin nonsense check @config.yaml | token one --tokens @tokens --scope read --rate 0
 """
 
 
 def pages(code: Checkout, name: str = "") -> dict[str, str]:
     """The help of a command, and of those below it, by their names."""
     read = {name: code.output(*name.split(), "--help")}
-    for row in rows(read[name], {"Commands"}):
+    for row in rows(read[name], "Commands"):
         if not row.startswith("-"):
             read |= pages(code, f"{name} {row.split()[0]}".strip())
     return read
 
 
-def rows(page: str, titles: Collection[str] = ("Arguments", "Options", "Parameters")) -> list[str]:
-    """The rows of a page's panels of these titles; a required row starts with a star."""
-    panels = re.findall(r"╭─ (.+?) ─.*\n((?:│.*\n)*)", page)
-    return [row.strip(" │") for title, lines in panels if title in titles for row in lines.splitlines()]
+def rows(page: str, panel: str = "(?!Commands)[^─]+") -> list[str]:
+    """The rows of a page's panels of such a title; a required row starts with a star."""
+    panels = re.findall(rf"╭─ {panel} ─.*\n((?:│.*\n)*)", page)
+    return [row.strip(" │") for lines in panels for row in lines.splitlines()]
 
 
 def surface(page: str) -> dict[str, str]:
@@ -125,7 +125,7 @@ def surface(page: str) -> dict[str, str]:
 def too_small(old: Mapping[str, str]) -> Iterator[str]:
     """Commands with a number below the least that typer's help states; their files are absent."""
     for command, page in old.items():
-        arguments = ["@absent"] * sum("[required]" in row for row in rows(page, {"Arguments"}))
+        arguments = ["@absent"] * sum("[required]" in row for row in rows(page, "Arguments"))
         for name, least in re.findall(r"(--[a-z-]+) .*? range> \[(?:x>=)?([\d.]+)(?:<=x.*)?\]", page):
             yield " ".join([command, *arguments, f"{name}={float(least) - 1:g}"])
 
