@@ -27,8 +27,8 @@ from benchmarks.load import serving
 
 # Times, processes, and what is drawn anew by each call or rests on that
 VARYING = frozenset({"seconds", "us", "at", "published_at", "items_id", "manifest", "by"})
+# The ends of versions, and ids of a store's changes
 RANDOM = re.compile(r'(?<=[0-9a-f]{16}-\d)-[0-9a-f]{8}\b|(?<="id": ")[0-9a-f]{16}(?=")')
-"""The ends of versions, and ids of a store's changes."""
 IGNORED = {"--help", "--version", "--install-completion", "--show-completion"}
 SHOWN = 5  # differences of a document
 LATER = "--set 'data.split={valid: 2026-03-10, test: 2026-03-10T12:00}'"
@@ -107,15 +107,13 @@ def surface(page: str) -> dict[str, str]:
     said: dict[str, str] = {}
     for row in rows(page):
         head, *cells = re.split(r" {2,}", re.sub(r"^\* +", "", row))
-        while cells and cells[0].startswith("--"):  # typer prints --no-x in a column of its own
-            head += f" {cells.pop(0)}"
-        names = set(re.findall(r"(?<!\S)--[a-z][a-z-]*", head)) - IGNORED
-        if not head.startswith("-"):
-            names.add(head.split()[0].strip("[]{}").upper())
+        if cells and cells[0].startswith("--"):  # typer prints --no-x in a column of its own
+            head += f" {cells[0]}"
+        names = {*re.findall(r"(?<!\S)--[a-z][a-z-]*", head)} - IGNORED
+        names |= set() if head.startswith("-") else {head.split()[0].strip("[]{}").upper()}
         facts = ["required"] * (row.startswith("*") or "[required]" in row)
-        facts += [
-            f"default {text}" for text in re.findall(r"\[default: (?!False|None|no-|\[\]|\(\))(.*?)\]", row)
-        ]
+        defaults = re.findall(r"\[default: (?!False|None|no-|\[\]|\(\))(.*?)\]", row)
+        facts += [f"default {text}" for text in defaults]
         choices = re.findall(r"<(\w+(?:\|\w+)+)>|\[choices: (.*?)\]", row)
         facts += ["choices " + (typer.replace("|", ", ") or cyclopts) for typer, cyclopts in choices]
         said |= dict.fromkeys(names, ", ".join(facts) or "optional")
@@ -198,8 +196,8 @@ def measure(base: Checkout, new: Checkout, folder: Path, kuairand: Path | None) 
     results = list(zip(lines, old, now, strict=True))
     exits = [f"{line}: exit {was[0]} → {is_[0]}" for line, was, is_ in results if was[0] != is_[0]]
     paths = [list(differing(was[1], is_[1], f"{line}:")) for line, was, is_ in results[: len(documents)]]
-    for said in [*helps, *exits, *(path for each in paths for path in each[:SHOWN])]:
-        sys.stderr.write(f"{said}\n")
+    said = [*helps, *exits, *(path for each in paths for path in each[:SHOWN])]
+    sys.stderr.writelines(f"{line}\n" for line in said)
     return {
         "help.commands": len(old_pages),
         "help.options": sum(map(len, before.values())),
