@@ -26,13 +26,10 @@ from benchmarks.checkout import PROGRAM, Checkout, base_checkout
 from benchmarks.load import free_port, serving
 
 # Times, processes, and what is drawn anew by each call or rests on that
-VARYING = frozenset(
-    {"seconds", "microseconds", "us", "at", "published_at", "served_id", "items_id", "manifest", "by"}
-)
+VARYING = frozenset({"seconds", "microseconds", "at", "published_at", "served_id", "items_id", "manifest"})
 # The ends of versions, ids of a store's changes, and sizes of graphs, which hold the paths of the code
 RANDOM = re.compile(r'(?<=[0-9a-f]{16}-\d)-[0-9a-f]{8}\b|(?<="id": ")[0-9a-f]{16}(?=")|(?<=\.onnx": )\d+')
 IGNORED = {"--help", "--version", "--install-completion", "--show-completion"}
-SHOWN = 5  # differences of a document
 LATER = "--set 'data.split={valid: 2026-03-10, test: 2026-03-10T12:00}'"
 LITTLE = "--set train.epochs=1"
 WORLD = "--requests 600 --candidates 20 --users 100 --items 300"
@@ -102,10 +99,7 @@ def rows(page: str, panel: str = "(?!Commands)[^─]+") -> list[str]:
 
 
 def surface(page: str) -> dict[str, str]:
-    """Each option and argument, and what the page says of it: required, default, choices.
-
-    A default that is false or empty counts as none: typer does not print it, cyclopts does.
-    """
+    """What a page says of each option and argument; typer does not print a default that is false or empty."""
     said: dict[str, str] = {}
     for row in rows(page):
         head, *cells = re.split(r" {2,}", re.sub(r"^\* +", "", row))
@@ -153,8 +147,7 @@ def serve(code: Checkout, words: Sequence[str], request: Path) -> tuple[int, Any
     start = ["env", f"PYTHONPATH={code.root}", "OMP_NUM_THREADS=1", sys.executable, "-P", "-c", PROGRAM]
     try:
         with serving([*start, *words, "--port", port], port):
-            head = {"Content-Type": "application/json"}
-            answer = httpx2.post(f"http://127.0.0.1:{port}/rank", content=request.read_bytes(), headers=head)
+            answer = httpx2.post(f"http://127.0.0.1:{port}/rank", json=json.loads(request.read_text("utf-8")))
             return answer.status_code, document(answer.text)
     except (OSError, RuntimeError) as error:
         return 1, str(error)
@@ -196,7 +189,7 @@ def measure(base: Checkout, new: Checkout, folder: Path, kuairand: Path | None) 
     results = list(zip(lines, old, now, strict=True))
     exits = [f"{line}: exit {was[0]} → {is_[0]}" for line, was, is_ in results if was[0] != is_[0]]
     paths = [list(differing(was[1], is_[1], f"{line}:")) for line, was, is_ in results[: len(documents)]]
-    said = [*helps, *exits, *(path for each in paths for path in each[:SHOWN])]
+    said = [*helps, *exits, *(path for each in paths for path in each[:5])]
     sys.stderr.writelines(f"{line}\n" for line in said)
     return {
         "help.commands": len(old_pages),
