@@ -26,17 +26,17 @@ from benchmarks.checkout import PROGRAM, Checkout, base_checkout
 from benchmarks.load import free_port, serving
 
 # Times, processes, and what is drawn anew by each call or rests on that
-VARYING = frozenset({"seconds", "microseconds", "at", "published_at", "served_id", "items_id", "manifest"})
+VARYING = frozenset(
+    {"seconds", "cpu_ms", "microseconds", "at", "published_at", "served_id", "items_id", "manifest"}
+)
 # The ends of versions, ids of a store's changes, and sizes of graphs, which hold the paths of the code
 RANDOM = re.compile(r'(?<=[0-9a-f]{16}-\d)-[0-9a-f]{8}\b|(?<="id": ")[0-9a-f]{16}(?=")|(?<=\.onnx": )\d+')
 IGNORED = {"--help", "--version", "--install-completion", "--show-completion"}
 LATER = "--set 'data.split={valid: 2026-03-10, test: 2026-03-10T12:00}'"
 LITTLE = "--set train.epochs=1"
 WORLD = "--requests 600 --candidates 20 --users 100 --items 300"
-DAILY = """
-{config: config.yaml, first: 2026-03-03, period: 1d, holdout: 4h, delay: 30m, changes: [train.epochs=1],
- gate: [rank.exposed.click.auc >= 0.0], store: "lmdb:store", users: users.parquet}
-"""
+DAILY = """{config: config.yaml, first: 2026-03-03, period: 1d, holdout: 4h, delay: 30m, changes: [train.epochs=1],
+ gate: [rank.exposed.click.auc >= 0.0], store: "lmdb:store", users: users.parquet}"""
 DOCUMENTS = f"""
 check @config.yaml --json
 pack @config.yaml --json
