@@ -26,6 +26,7 @@ def loaded(code: str) -> set[str]:
         # the parent of workers runs as long as the service
         ("corank.api.serving", "pydantic", {*RANKS, *TRAINS}),
         ("corank.training.config.config", "pydantic", TRAINS),
+        ("corank.analysis.experiments.views", "yaml", {*TRAINS, "matplotlib"}),
         ("corank.cli.main", "typer", {*TRAINS, "onnxruntime"}),
     ],
 )

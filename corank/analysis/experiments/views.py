@@ -47,16 +47,25 @@ Figures = Mapping[str, Mapping[str, Any]]
 
 def study_view(document: Mapping[str, Any]) -> View:
     """The view of a study's document."""
-    arms = len(document["arms"])
     return View(
         f"{document['name']}: a study",
         f"Split {document['split']}: {document['requests']:,} requests of {document['users']:,} users, "
-        f"{document['candidates']:,} candidates. {document['trials']} trials of {arms} arms, corank "
-        f"{corank_version()}.",
+        f"{document['candidates']:,} candidates. {document['trials']} trials of {len(document['arms'])} arms, seeds an "
+        f"arm: {document['seeds']}, corank {corank_version()}.",
         [
             Section("How to read it", [Detail([_study_method(document)]), *document["notes"]]),
             *(question_section(document, number) for number in document["questions"]),
-            Section("All arms", [Detail([Heading(f"{BASE}: the config itself"), _study_arms(document)])]),
+            Section(
+                "All arms",
+                [
+                    Detail(
+                        [
+                            Heading(f"{BASE}: the config itself; the ranker as pre-ranker needs no training"),
+                            _study_arms(document),
+                        ]
+                    )
+                ],
+            ),
             _config_section(document),
         ],
     )
@@ -83,7 +92,7 @@ def question_section(document: Mapping[str, Any], number: str) -> Section:
         names = document["metrics"]
         others = {name: title for name, title in names.items() if name not in shown}
         blocks.append(_difference_plot(compared, shown, names))
-        blocks += _figure_tables(compared, {name: names[name] for name in shown}, signed=True)
+        blocks.append(_difference_table(compared, {name: names[name] for name in shown}))
         blocks.append(Detail(list(_figure_tables(compared, others, signed=True))))
     if question.get("correlations"):
         blocks += _correlations(document, question)
@@ -131,6 +140,14 @@ def _bounds(figure: Mapping[str, Any]) -> tuple[float, float | None, float | Non
     return figure["value"], figure["low"], figure["high"]
 
 
+def _difference_table(compared: Mapping[str, Figures], titles: Mapping[str, str]) -> Table:
+    rows = [
+        [arm, *(_figure_cell(figures[name], signed=True) for name in titles)]
+        for arm, figures in compared.items()
+    ]
+    return Table(["arm", *titles.values()], rows, prose=("arm",))
+
+
 def _figure_tables(
     arms: Mapping[str, Figures], titles: Mapping[str, str], signed: bool = False
 ) -> Iterator[Table]:
@@ -167,8 +184,9 @@ def _correlations(document: Mapping[str, Any], question: Mapping[str, Any]) -> l
             0.9 + 0.28 * len(rho),
         ),
         Table(
-            ["figure", f"rank correlation with {names[end]}"],
+            ["figure", "ρ"],
             [[names[name], _figure_cell(figure)] for name, figure in rho.items()],
+            f"rank correlation with {names[end]}, over checkpoints",
         ),
         Plot(
             scatter,
@@ -249,7 +267,8 @@ def sweep_view(document: Mapping[str, Any]) -> View:
     return View(
         f"{document['name']}: a sweep",
         f"Validation split: {document['requests']:,} requests, {document['candidates']:,} candidates. "
-        f"{document['trials']} trials of {len(arms)} arms, corank {corank_version()}.",
+        f"{document['trials']} trials of {len(arms)} arms, seeds an arm: {document['seeds']}, corank "
+        f"{corank_version()}.",
         [
             _chosen_section(document, *document["notes"]),
             Section("How to read it", [Detail([_sweep_method(document)])]),
@@ -261,7 +280,7 @@ def sweep_view(document: Mapping[str, Any]) -> View:
                 ],
             ),
             Section("All figures", [Detail(list(_figure_tables(figures, titles)))]),
-            *_test_sections(document),
+            _test_section(document),
             _config_section(document),
         ],
     )
@@ -300,19 +319,16 @@ def _chosen_section(document: Mapping[str, Any], *blocks: Block) -> Section:
     return Section("What was chosen", [document["verdict"], files, *blocks])
 
 
-def _test_sections(document: Mapping[str, Any]) -> list[Section]:
+def _test_section(document: Mapping[str, Any]) -> Section:
     """The test split's figures, of the chosen config alone."""
     if document["test"] is None:
-        return [Section("Test", ["The config has no test split."])]
+        return Section("Test", ["The config has no test split."])
     read = (
         f"Read once, at the end, for “{document['chosen']}” alone, with the config's own seed. 95 % intervals are over "
         "users."
     )
-    return [
-        Section(
-            "Test", [read, *_figure_tables({"value": document["test"]}, {n: n for n in document["test"]})]
-        )
-    ]
+    rows = [[name, _figure_cell(figure)] for name, figure in document["test"].items()]
+    return Section("Test", [read, Table(["figure", "value"], rows)])
 
 
 def tune_view(document: Mapping[str, Any]) -> View:
@@ -336,7 +352,7 @@ def tune_view(document: Mapping[str, Any]) -> View:
             *_slices(document, complete),
             Section("The best trials; 1 is the config as written", [_best_trials(document, complete)]),
             Section("All trials", [Detail([_all_trials(document)])]),
-            *_test_sections(document),
+            _test_section(document),
             _config_section(document, Detail([Table(["parameter", "range"], space)])),
         ],
     )
@@ -357,9 +373,9 @@ def _frontier(document: Mapping[str, Any]) -> list[Section]:
         return []
     trials = {trial["number"]: trial for trial in document["trials"]}
     caption = (
-        f"The best {metric} within each latency, of all trained funnels at all quotas. Dashed: the budget. Latencies "
-        f"are medians with 95 % intervals, measured on {budget['machine']}."
+        f"The best {metric} within each latency, of all trained funnels at all quotas. Dashed: the budget."
     )
+    measured = f"medians of latencies with 95 % intervals, on {budget['machine']}"
     rows = [
         [
             Noted(f"{us['median']:,.0f}", f"{us['low']:,.0f} … {us['high']:,.0f}"),
@@ -374,7 +390,9 @@ def _frontier(document: Mapping[str, Any]) -> list[Section]:
     ]
     columns = ["µs", f"within {budget['us']:g}", metric, "trial", "first stage keeps", "settings"]
     plot = Plot(lambda figure: search_plots.plot_frontier(figure, budget, metric), caption)
-    return [Section("Which funnel in how many µs", [plot, Table(columns, rows, prose=("settings",))])]
+    return [
+        Section("Which funnel in how many µs", [plot, Table(columns, rows, measured, prose=("settings",))])
+    ]
 
 
 def _describe_settings(trial: Mapping[str, Any]) -> str:
