@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from corank.core.lazy import name_missing_extra
-from corank.core.view import Plot, View
+from corank.core.view import View
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -91,12 +91,13 @@ class DocumentResult(Result, Mapping[str, Any]):
 class PlottedResult(DocumentResult):
     """A result that can be drawn."""
 
-    @abstractmethod
     def plot(self) -> "Figure":
-        """Draw the figures that matter most. Returns a figure of matplotlib, which `savefig` writes as SVG or PNG.
+        """Draw the figures that matter most: the first plot of the view, an empty figure if it has none.
 
-        Raises MissingExtraError without matplotlib, which `corank[train]` brings.
+        Returns a figure of matplotlib, which `savefig` writes as SVG or PNG. Raises MissingExtraError without
+        matplotlib, which `corank[train]` brings.
         """
+        return draw_first(self.view())
 
 
 def show_tables(headline: str, tables: Mapping[str, pl.DataFrame]) -> str:
@@ -124,12 +125,12 @@ def _draw(panels: Mapping[str, Mapping[str, Any]], from_zero: bool) -> "Figure":
     return draw_bounded(panels, from_zero)
 
 
-def _draw_first(view: View) -> "Figure":
-    """Draw the first plot of a view; an empty figure if it has none. Raises MissingExtraError without matplotlib."""
+def draw_first(view: View | None) -> "Figure":
+    """Draw the first plot of a view, an empty figure if it has none. Raises MissingExtraError without matplotlib."""
     with name_missing_extra("plot()"):
         from corank.api.figures import draw_figure
-    first = next(view.plots(), Plot(lambda figure: None, ""))
-    return draw_figure(first.draw, first.height)
+    drawn = next(view.plots(), None) if view else None
+    return draw_figure(drawn.draw, drawn.height) if drawn else draw_figure(lambda figure: None)
 
 
 def frame(rows: list[dict[str, Any]], schema: Mapping[str, Any]) -> pl.DataFrame:
@@ -465,7 +466,7 @@ class StudyResult(PlottedResult):
         from corank.analysis.experiments.views import question_section
 
         numbers = self.document["questions"] if question is None else [str(question)]
-        return _draw_first(View("", "", [question_section(self.document, number) for number in numbers]))
+        return draw_first(View("", "", [question_section(self.document, number) for number in numbers]))
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for number, question in self.document["questions"].items():
@@ -519,7 +520,3 @@ class SearchResult(PlottedResult):
         from corank.analysis.experiments.views import sweep_view, tune_view
 
         return (sweep_view if "arms" in self.document else tune_view)(self.document)
-
-    def plot(self) -> "Figure":
-        """Draw the differences of a sweep's arms to the config as written; of a tuning, the trials or the frontier."""
-        return _draw_first(self.view())

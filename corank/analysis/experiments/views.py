@@ -19,7 +19,6 @@ from corank.core.view import (
     Cell,
     Detail,
     Folded,
-    Heading,
     Noted,
     Plot,
     Section,
@@ -55,17 +54,7 @@ def study_view(document: Mapping[str, Any]) -> View:
         [
             Section("How to read it", [Detail([_study_method(document)]), *document["notes"]]),
             *(question_section(document, number) for number in document["questions"]),
-            Section(
-                "All arms",
-                [
-                    Detail(
-                        [
-                            Heading(f"{BASE}: the config itself; the ranker as pre-ranker needs no training"),
-                            _study_arms(document),
-                        ]
-                    )
-                ],
-            ),
+            Section("All arms", [Detail([_study_arms(document)])]),
             _config_section(document),
         ],
     )
@@ -88,11 +77,16 @@ def question_section(document: Mapping[str, Any], number: str) -> Section:
     blocks: list[Block] = [*question["verdict"]]
     if question.get("differences"):
         compared = {arm: figures for arm, figures in question["differences"].items() if figures}
+        titles = document["metrics"]
         shown = _compared_metrics(compared, _telling_metrics(document, number))
-        names = document["metrics"]
-        others = {name: title for name, title in names.items() if name not in shown}
-        blocks.append(_difference_plot(compared, shown, names))
-        blocks.append(_difference_table(compared, {name: names[name] for name in shown}))
+        if shown:
+            rows = [
+                [arm, *(_figure_cell(figures[name], signed=True) for name in shown)]
+                for arm, figures in compared.items()
+            ]
+            table = Table(["arm", *(titles[name] for name in shown)], rows, prose=("arm",))
+            blocks += [_difference_plot(compared, shown, titles), table]
+        others = {name: title for name, title in titles.items() if name not in shown}
         blocks.append(Detail(list(_figure_tables(compared, others, signed=True))))
     if question.get("correlations"):
         blocks += _correlations(document, question)
@@ -114,11 +108,9 @@ def _telling_metrics(document: Mapping[str, Any], number: str) -> list[str]:
 
 
 def _compared_metrics(compared: Mapping[str, Figures], metrics: Sequence[str]) -> list[str]:
-    """The first metrics that all arms have."""
-    common = [
-        name for name in dict.fromkeys(metrics) if all(name in figures for figures in compared.values())
-    ]
-    return common[:ACROSS]
+    """The first metrics that all arms have; none without arms."""
+    common = set[str]().union(*compared.values()).intersection(*compared.values())
+    return [name for name in dict.fromkeys(metrics) if name in common][:ACROSS]
 
 
 def _difference_plot(
@@ -138,14 +130,6 @@ def _difference_plot(
 
 def _bounds(figure: Mapping[str, Any]) -> tuple[float, float | None, float | None]:
     return figure["value"], figure["low"], figure["high"]
-
-
-def _difference_table(compared: Mapping[str, Figures], titles: Mapping[str, str]) -> Table:
-    rows = [
-        [arm, *(_figure_cell(figures[name], signed=True) for name in titles)]
-        for arm, figures in compared.items()
-    ]
-    return Table(["arm", *titles.values()], rows, prose=("arm",))
 
 
 def _figure_tables(
@@ -232,22 +216,17 @@ def _quota(document: Mapping[str, Any], quota: Mapping[str, Any]) -> list[Block]
 def _study_arms(document: Mapping[str, Any]) -> Table:
     names = document["metrics"]
     metrics = [name for name in dict.fromkeys([document["end"], "first_auc", "last_auc"]) if name in names]
+    columns = ["", "rate", "parameters", "steps", "seconds", *(names[name] for name in metrics)]
     rows = []
     for arm, result in document["arms"].items():
-        figures = result["figures"]
-        cells = (
-            [
-                f"× {result['rate']:.3g}",
-                f"{sum(result['parameters'].values()):,}",
-                f"{result['steps']:,}",
-                f"{result['seconds']:.1f}",
-                *(format_metric((figures.get(name) or {}).get("value")) for name in metrics),
-            ]
-            if figures
-            else ["diverged", *[""] * (3 + len(metrics))]
-        )
-        rows.append([arm, *cells])
-    return Table(["", "rate", "parameters", "steps", "seconds", *(names[name] for name in metrics)], rows)
+        if not result["figures"]:
+            rows.append([arm, "diverged", *[""] * (len(columns) - 2)])
+            continue
+        row = [arm, f"× {result['rate']:.3g}", f"{sum(result['parameters'].values()):,}"]
+        row += [f"{result['steps']:,}", f"{result['seconds']:.1f}"]
+        figures = [result["figures"].get(name) or {} for name in metrics]
+        rows.append(row + [format_metric(figure.get("value")) for figure in figures])
+    return Table(columns, rows, f"{BASE}: the config itself; the ranker as pre-ranker needs no training")
 
 
 def _config_section(document: Mapping[str, Any], *blocks: Block) -> Section:
@@ -256,8 +235,8 @@ def _config_section(document: Mapping[str, Any], *blocks: Block) -> Section:
     return Section(title, [*blocks, Folded("The config as written", written)])
 
 
-def sweep_view(document: Mapping[str, Any]) -> View:
-    """The view of a sweep's document."""
+def sweep_view(document: Mapping[str, Any], kind: str = "a sweep") -> View:
+    """The view of the document of a sweep, or of another comparison of arms, whose title says the kind."""
     arms = document["arms"]
     compared = {arm: result["to_base"] for arm, result in arms.items() if result["to_base"]}
     metrics = [document["metric"], *next(iter(compared.values()), ())]
@@ -265,7 +244,7 @@ def sweep_view(document: Mapping[str, Any]) -> View:
     figures = {arm: result["figures"] for arm, result in arms.items()}
     titles = {name: name for measured in figures.values() for name in measured}
     return View(
-        f"{document['name']}: a sweep",
+        f"{document['name']}: {kind}",
         f"Validation split: {document['requests']:,} requests, {document['candidates']:,} candidates. "
         f"{document['trials']} trials of {len(arms)} arms, seeds an arm: {document['seeds']}, corank "
         f"{corank_version()}.",
@@ -344,10 +323,7 @@ def tune_view(document: Mapping[str, Any]) -> View:
         [
             _chosen_section(document, Detail([_tune_caution(metric)])),
             *_frontier(document),
-            Section(
-                "History",
-                [Plot(lambda figure: search_plots.plot_history(figure, document), history)],
-            ),
+            Section("History", [Plot(lambda figure: search_plots.plot_history(figure, document), history)]),
             *_importance(document),
             *_slices(document, complete),
             Section("The best trials; 1 is the config as written", [_best_trials(document, complete)]),
