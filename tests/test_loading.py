@@ -27,6 +27,7 @@ def loaded(code: str) -> set[str]:
         ("corank.api.serving", "pydantic", {*RANKS, *TRAINS}),
         ("corank.training.config.config", "pydantic", TRAINS),
         ("corank.cli.main", "cyclopts", {*RANKS, *TRAINS, "pydantic"}),
+        ("corank.analysis.experiments.views", "yaml", {*TRAINS, "matplotlib"}),
     ],
 )
 def test_a_module_loads_only_what_it_uses(module: str, present: str, absent: set[str]) -> None:

@@ -5,56 +5,46 @@ Each raises a CorankError for a user's mistake.
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
-from annotated_types import Ge
-
-from corank.analysis.experiments.space import Grid, Space, build_grid, default_space, parse_grid, read_space
+from corank.analysis.experiments.figures import Objective
+from corank.analysis.experiments.findings import QUESTIONS
+from corank.analysis.experiments.latency_budget import (
+    LatencyBudget,
+    LatencyMeter,
+    budget_space,
+    check_budget,
+    largest_request,
+    order_drops,
+)
+from corank.analysis.experiments.space import Grid, Space, build_grid, default_space, read_space
+from corank.analysis.experiments.study import RATES, Budget, run_study
+from corank.analysis.experiments.sweep import run_sweep
+from corank.analysis.experiments.trials import TrialData
+from corank.analysis.experiments.tune import check_tuning, load_optuna, run_tune
+from corank.analysis.experiments.views import study_view, sweep_view, tune_view
+from corank.analysis.html import render, write_drawings
 from corank.api.config_source import ConfigSource, OpenedConfig, local
 from corank.api.frames import TableSource
 from corank.api.progress import show_progress
 from corank.api.results import SearchResult, StudyResult
 from corank.core.errors import CorankError
 from corank.core.files import write_text
-from corank.core.lazy import lazy
 from corank.core.locks import WriteLock
 from corank.core.objects import PathOrUrl, parse_location
-from corank.core.options import Option, Overrides, numbers_of
 from corank.core.reports import Progress, Report
 from corank.training.checks.data_check import TrainingDataCheck
 from corank.training.config.config import Config, with_moments
 from corank.training.config.config_file import read
 from corank.training.packed_data import open_or_pack
 
-if TYPE_CHECKING:
-    from corank.analysis.experiments import figures as objectives
-    from corank.analysis.experiments import findings, latency_budget
-    from corank.analysis.experiments import search_page as search_pages
-    from corank.analysis.experiments import study as studies
-    from corank.analysis.experiments import sweep as sweeps
-    from corank.analysis.experiments import trials as trial_data
-    from corank.analysis.experiments import tune as tunings
-    from corank.analysis.experiments.figures import Objective
-    from corank.analysis.experiments.latency_budget import LatencyBudget
-    from corank.analysis.experiments.trials import TrialData
-else:
-    objectives = lazy("corank.analysis.experiments.figures")
-    findings = lazy("corank.analysis.experiments.findings")
-    latency_budget = lazy("corank.analysis.experiments.latency_budget")
-    search_pages = lazy("corank.analysis.experiments.search_page")
-    studies = lazy("corank.analysis.experiments.study")
-    sweeps = lazy("corank.analysis.experiments.sweep")
-    trial_data = lazy("corank.analysis.experiments.trials")
-    tunings = lazy("corank.analysis.experiments.tune")
-
 
 def sweep(
     config: ConfigSource,
-    grid: Annotated[Grid | None, Option(parse=parse_grid, repeated=True)] = None,
+    grid: Grid,
     out: PathOrUrl | None = None,
-    seeds: Annotated[int, Ge(1)] = 3,
+    seeds: int = 3,
     metric: str | None = None,
-    overrides: Overrides = (),
+    overrides: Sequence[str] = (),
     report: Report = lambda line: None,
     tables: Mapping[str, TableSource] | None = None,
 ) -> SearchResult:
@@ -84,16 +74,16 @@ def sweep(
         (2, True)
     """
     opened_config, file, overrides = _keep(config, overrides, tables)
-    arms = build_grid(file, overrides, grid or {})
-    objectives.Objective.of(arms.arms[0].config, metric)  # before anything is packed
+    arms = build_grid(file, overrides, grid)
+    Objective.of(arms.arms[0].config, metric)  # before anything is packed
     folder = local(out) or file.parent / "sweeps" / arms.arms[0].config.name
     with lock_search(folder, "sweep"), opened_config.frames.named():
         arms = arms.with_data(with_moments(arms.arms[0].config, file.parent).data)
         settings = arms.arms[0].config
         packed = open_or_pack(settings, file.parent, report)
         TrainingDataCheck.of(settings, packed).require()
-        document = sweeps.run_sweep(file, arms, packed, folder, seeds, metric, report)
-        write_text(folder / "sweep.html", search_pages.sweep_page(document))
+        document = run_sweep(file, arms, packed, folder, seeds, metric, report)
+        write_text(folder / "sweep.html", render(sweep_view(document)))
     return SearchResult(document)
 
 
@@ -127,14 +117,14 @@ def lock_search(folder: Path, command: str) -> WriteLock:
 
 def tune(
     config: ConfigSource,
-    trials: Annotated[int, Ge(2)] = 30,
-    seed: Annotated[int, Ge(0)] = 0,
+    trials: int = 30,
+    seed: int = 0,
     metric: str | None = None,
     search: Sequence[str] = (),
     space: PathOrUrl | None = None,
     budget_us: float | None = None,
     out: PathOrUrl | None = None,
-    overrides: Overrides = (),
+    overrides: Sequence[str] = (),
     report: Report = lambda line: None,
     tables: Mapping[str, TableSource] | None = None,
 ) -> SearchResult:
@@ -164,50 +154,42 @@ def tune(
         >>> tuning.tables["trials"]["number"].to_list()
         [1, 2]
     """
-    tunings.load_optuna()  # fails before anything is packed
+    load_optuna()  # fails before anything is packed
     opened_config, file, overrides = _keep(config, overrides, tables)
     base, settings = file.parent, _read(opened_config, file, overrides)
     asked = read_space(settings, search, local(space))
     metric = metric or (None if budget_us is None else "joint_click_recall")
-    objective = objectives.Objective.of(settings, metric)
+    objective = Objective.of(settings, metric)
     if budget_us is not None:
-        latency_budget.check_budget(settings, budget_us, objective)
+        check_budget(settings, budget_us, objective)
     folder = local(out) or base / "tunings" / settings.name
     with lock_search(folder, "tune"), opened_config.frames.named():
         packed = open_or_pack(settings, base, report)
         TrainingDataCheck.of(settings, packed).require()
-        data, objective = (
-            trial_data.TrialData(packed, base, folder, report),
-            objectives.Objective.of(settings, metric, packed),
-        )
-        tunings.check_tuning(packed, objective, trials, seed)
+        data, objective = TrialData(packed, base, folder, report), Objective.of(settings, metric, packed)
+        check_tuning(packed, objective, trials, seed)
         budget = None if budget_us is None else _open_budget(budget_us, data, folder, objective)
         if budget is not None:
-            asked = [
-                *latency_budget.budget_space(settings, latency_budget.order_drops(settings, data)),
-                *asked,
-            ]
+            asked = [*budget_space(settings, order_drops(settings, data)), *asked]
         searched = Space.of(settings, base, asked or default_space(settings))
-        document = tunings.run_tune(file, searched, data, objective, trials, seed, report, budget)
-        write_text(folder / "tune.html", search_pages.tune_page(document))
+        document = run_tune(file, searched, data, objective, trials, seed, report, budget)
+        write_text(folder / "tune.html", render(tune_view(document)))
     return SearchResult(document)
 
 
-def _open_budget(
-    microseconds: float, data: "TrialData", folder: Path, objective: "Objective"
-) -> "LatencyBudget":
+def _open_budget(microseconds: float, data: TrialData, folder: Path, objective: Objective) -> LatencyBudget:
     """Open a budget, whose latencies are kept in the tuning's folder."""
-    meter = latency_budget.LatencyMeter(folder / "latency", data)
-    return latency_budget.LatencyBudget(microseconds, meter, objective, latency_budget.largest_request(data))
+    meter = LatencyMeter(folder / "latency", data)
+    return LatencyBudget(microseconds, meter, objective, largest_request(data))
 
 
 def study(
     config: ConfigSource,
     out: PathOrUrl | None = None,
-    seeds: Annotated[int, Ge(1)] = 3,
-    questions: Annotated[Iterable[int], numbers_of("--questions", int)] = findings.QUESTIONS,
-    rates: Annotated[Sequence[float], numbers_of("--rates", float)] = studies.RATES,
-    overrides: Overrides = (),
+    seeds: int = 3,
+    questions: Iterable[int] = QUESTIONS,
+    rates: Sequence[float] = RATES,
+    overrides: Sequence[str] = (),
     report: Report = lambda line: None,
     without: Sequence[str] = (),
     tables: Mapping[str, TableSource] | None = None,
@@ -238,9 +220,6 @@ def study(
         >>> study["questions"]["1"]["title"]
         'What is the architecture?'
     """
-    from corank.analysis.experiments.study import study_page
-    from corank.analysis.html import write_drawings  # which loads matplotlib
-
     opened_config = OpenedConfig.open(config, overrides, without, report, tables).with_moments()
     settings, base = opened_config.settings, opened_config.base
     folder = local(out) or base / "studies" / settings.name
@@ -248,9 +227,9 @@ def study(
     with lock_search(folder, "study"), named, show_progress("trainings", progress) as advance:
         packed = open_or_pack(settings, base, report)
         TrainingDataCheck.of(settings, packed).require()
-        budget = studies.Budget(seeds, tuple(rates))
-        document = studies.run_study(settings, packed, base, folder, questions, budget, report, advance)
-        page = study_page(document)
+        budget = Budget(seeds, tuple(rates))
+        document = run_study(settings, packed, base, folder, questions, budget, report, advance)
+        page = render(study_view(document))
         write_text(folder / "study.html", page)
     if figures is not None:
         write_drawings(page, parse_location(figures))

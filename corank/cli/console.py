@@ -303,69 +303,6 @@ def _with_interval(difference: dict[str, Any]) -> str:
     return f"{difference['value'] * 1e4:+.0f}" + ("" if low is None else f"±{(high - low) / 2 * 1e4:.0f}")
 
 
-def show_study(document: dict[str, Any]) -> None:
-    """Print for each question what was compared, and the verdict."""
-    say(
-        f"{document['name']}: {document['trials']} trials, {document['seeds']} seeds an arm, test split of "
-        f"{document['requests']:,} requests of {document['users']:,} users",
-        out,
-    )
-    for note in document["notes"]:
-        say(note, out)
-    for number, question in document["questions"].items():
-        say(f"\n{number}. {question['title']}", out)
-        if question.get("differences"):
-            _show_differences(document, question["differences"])
-        if question.get("correlations"):
-            _show_correlations(document, question["correlations"])
-        if question.get("quota"):
-            _show_quota(document, question["quota"])
-        for line in [*question["verdict"], *question["notes"]]:
-            say(line, out)
-
-
-def _show_differences(document: dict[str, Any], differences: dict[str, Any]) -> None:
-    """Print each variant minus the config as written, by the end-to-end figure and one of each stage."""
-    metrics = [
-        m for m in dict.fromkeys([document["end"], "first_auc", "last_auc"]) if m in document["metrics"]
-    ]
-    columns = [document["metrics"][metric].replace("@", " @", 1) for metric in metrics]
-    rows = [
-        [escape(arm), *(_difference(figures.get(metric)) for metric in metrics)]
-        for arm, figures in differences.items()
-    ]
-    show_cells("less the config as written", ["arm", *columns], rows)
-
-
-def _difference(delta: dict[str, Any] | None) -> str:
-    if delta is None:
-        return "-"
-    return f"{delta['value']:+.4f}" + (
-        "" if delta["low"] is None else f"\n{delta['low']:+.4f} … {delta['high']:+.4f}"
-    )
-
-
-def _show_correlations(document: dict[str, Any], correlations: dict[str, Any]) -> None:
-    title = f"rank correlation with {document['metrics'][document['end']]}, over checkpoints"
-    rows = [(document["metrics"][metric], *bounded_cells(rho)) for metric, rho in correlations.items()]
-    show_cells(title, ("figure", "ρ", "95 %"), rows)
-
-
-def bounded_cells(figure: Mapping[str, Any]) -> tuple[str, str]:
-    """A value and its interval, as text."""
-    bounds = None if figure["low"] is None else [figure["low"], figure["high"]]
-    return format_metric(figure["value"]), format_interval(bounds)
-
-
-def _show_quota(document: dict[str, Any], quota: dict[str, Any]) -> None:
-    rows = []
-    for at, m in enumerate(quota["m"]):
-        recalls = (format_metric(curve[at]) for curve in quota["recalls"].values())
-        rows.append((f"{m}", *recalls, f"{quota['cpu_ms'][at]:.2f}"))
-    names = [name.replace("_", " ") for name in quota["recalls"]]
-    show_cells(None, ["m", *names, "CPU ms"], rows, left=None)
-
-
 def show_answer(answer: dict[str, Any]) -> None:
     """Print the order, and where the candidates were cut."""
     say(f"model {answer['model_version']}  items {answer['items_seq']}", out)
