@@ -16,7 +16,19 @@ from corank.analysis.plots import BAD, COLOURS, FAINT, GOOD, INK, RULE, Drawing
 from corank.core.files import write_bytes, write_text
 from corank.core.local_copy import write_file
 from corank.core.objects import Location
-from corank.core.view import Beside, Block, Detail, Folded, Heading, Noted, Plot, Table, Verdict, View
+from corank.core.view import (
+    Beside,
+    Block,
+    Detail,
+    Folded,
+    Heading,
+    Noted,
+    Plot,
+    Section,
+    Table,
+    Verdict,
+    View,
+)
 
 
 @dataclass(frozen=True)
@@ -208,8 +220,12 @@ def page(title: str, lead: str, *parts: Html, wide: bool = False) -> Html:
 
 def render(view: View) -> Html:
     """The page of a view."""
-    sections = (section(part.title, *map(_render_block, part.blocks)) for part in view.sections)
-    return page(view.title, view.lead, *sections, wide=view.wide)
+    return page(view.title, view.lead, *map(render_section, view.sections), wide=view.wide)
+
+
+def render_section(part: Section) -> Html:
+    """A section of a view."""
+    return section(part.title, *map(render_block, part.blocks))
 
 
 def render_part(view: View) -> str:
@@ -217,10 +233,11 @@ def render_part(view: View) -> str:
     blocks = [
         block for part in view.sections for block in part.blocks if not isinstance(block, Plot | Detail)
     ]
-    return f"<p><b>{escape(view.lead)}</b></p>\n" + "".join(map(_render_block, blocks))
+    return f"<p><b>{escape(view.lead)}</b></p>\n" + "".join(map(render_block, blocks))
 
 
-def _render_block(block: Block) -> Html:
+def render_block(block: Block) -> Html:
+    """A block of a view."""
     match block:
         case str():
             return text(block)
@@ -235,9 +252,9 @@ def _render_block(block: Block) -> Html:
         case Folded():
             return folded(block.summary, block.text)
         case Detail():
-            return joined(*map(_render_block, block.blocks))
+            return joined(*map(render_block, block.blocks))
         case Beside():
-            return beside(*(joined(*map(_render_block, column)) for column in block.columns))
+            return beside(*(joined(*map(render_block, column)) for column in block.columns))
 
 
 def _render_cell(cell: str | Noted | Verdict) -> Cell:

@@ -9,7 +9,19 @@ import yaml
 from corank.analysis.comparison import BETTER, MeasuredRun, compare_measured, metric_direction
 from corank.analysis.comparison_page import Names, comparison_sections, describe_document
 from corank.analysis.evaluated_run import EvaluatedRun
-from corank.analysis.html import Cell, Html, beside, folded, heading, joined, page, section, table, text
+from corank.analysis.html import (
+    Cell,
+    Html,
+    beside,
+    folded,
+    heading,
+    joined,
+    page,
+    render_section,
+    section,
+    table,
+    text,
+)
 from corank.analysis.report_figures import (
     TO_LOG,
     best_cut_parts,
@@ -232,7 +244,7 @@ def pair_page(one: Run, other: Run, split: str, progress: Progress = lambda done
     return page(
         f"{names.a} against {names.b}",
         describe_document(document),
-        *comparison_sections(document),
+        *map(render_section, comparison_sections(document)),
         *figures,
         section("Training", *training_parts({"a": one, "b": other})),
         section(

@@ -12,6 +12,7 @@ from corank.analysis.bundle_comparison import compare_bundles, is_bundle, requir
 from corank.analysis.comparison import Margins, compare_runs
 from corank.analysis.evaluated_run import evaluate_groups, evaluate_run, groups_page
 from corank.analysis.experiments.trials import TREES, compare_with_trees
+from corank.analysis.html import render
 from corank.analysis.score_comparison import ScoreChoice, compare_scores, two_tables
 from corank.analysis.sequential import SequentialTest
 from corank.analysis.served_comparison import ServedChoice, compare_versions
@@ -128,11 +129,10 @@ def compare(
     with show_progress("requests", progress) as advance:
         place, tables = None if on is None else str(on), _LogTables(users, events or {}, truth)
         document = _compare(one, other, split, place, choice, tables, _read_margin(margin), advance)
+    result = ComparisonResult(document)
     if page is not None:
-        from corank.analysis.comparison_page import comparison_page
-
-        _write(page, comparison_page(document))
-    return ComparisonResult(document)
+        _write(page, render(result.view()))
+    return result
 
 
 def compare_served(
@@ -183,11 +183,10 @@ def compare_served(
     begin, end = _read_moment("--since", since), _read_moment("--until", until)
     choice = ServedChoice(files, labels, begin, end, top, share)
     document = compare_versions(require_local(served), choice, SequentialTest(alpha, effect))
+    result = ServedComparisonResult(document)
     if page is not None:
-        from corank.analysis.comparison_page import served_page
-
-        _write(page, served_page(document))
-    return ServedComparisonResult(document)
+        _write(page, render(result.view()))
+    return result
 
 
 @dataclass(frozen=True)

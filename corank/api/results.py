@@ -91,12 +91,13 @@ class DocumentResult(Result, Mapping[str, Any]):
 class PlottedResult(DocumentResult):
     """A result that can be drawn."""
 
-    @abstractmethod
     def plot(self) -> "Figure":
-        """Draw the figures that matter most. Returns a figure of matplotlib, which `savefig` writes as SVG or PNG.
+        """Draw the figures that matter most: the first plot of the view, an empty figure if it has none.
 
-        Raises MissingExtraError without matplotlib, which `corank[train]` brings.
+        Returns a figure of matplotlib, which `savefig` writes as SVG or PNG. Raises MissingExtraError without
+        matplotlib, which `corank[train]` brings.
         """
+        return draw_first(self.view())
 
 
 def show_tables(headline: str, tables: Mapping[str, pl.DataFrame]) -> str:
@@ -122,6 +123,14 @@ def _draw(panels: Mapping[str, Mapping[str, Any]], from_zero: bool) -> "Figure":
     with name_missing_extra("plot()"):
         from corank.api.figures import draw_bounded
     return draw_bounded(panels, from_zero)
+
+
+def draw_first(view: View | None) -> "Figure":
+    """Draw the first plot of a view, an empty figure if it has none. Raises MissingExtraError without matplotlib."""
+    with name_missing_extra("plot()"):
+        from corank.api.figures import draw_figure
+    drawn = next(view.plots(), None) if view else None
+    return draw_figure(drawn.draw, drawn.height) if drawn else draw_figure(lambda figure: None)
 
 
 def frame(rows: list[dict[str, Any]], schema: Mapping[str, Any]) -> pl.DataFrame:
@@ -294,14 +303,11 @@ class ComparisonResult(PlottedResult):
         too, under the stage `cut NAME` and `cascade`."""
         return {"differences": frame(list(self._rows()), DIFFERENCES)}
 
-    def plot(self) -> "Figure":
-        """Draw the differences of every stage on the exposed candidates, and of the cascade if no stage has any."""
-        panels: dict[str, dict[str, Any]] = {}
-        rows = list(self._rows())
-        for row in [row for row in rows if row["population"] == "exposed"] or rows:
-            name = f"{row['label'] or ''} {row['metric']}".strip()
-            panels.setdefault(row["stage"], {})[name] = (row["difference"], row["low"], row["high"])
-        return _draw(panels, from_zero=True)
+    def view(self) -> View:
+        """A summary, what is compared, and the differences of each part."""
+        from corank.analysis.comparison_page import comparison_view
+
+        return comparison_view(self.document)
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         yield from _difference_rows(self.document)
@@ -347,15 +353,11 @@ class ServedComparisonResult(PlottedResult):
             "differences": frame(differences, {"role": pl.String, **DIFFERENCES}),
         }
 
-    def plot(self) -> "Figure":
-        """Draw the differences with the intervals that hold at every look, one panel a figure."""
-        panels = {
-            f"{role}: {figure}": {"a - b": (comparison["difference"], comparison["low"], comparison["high"])}
-            for role, part in self._parts()
-            for figure, comparison in part["sequential"].items()
-            if comparison["difference"] is not None
-        }
-        return _draw(panels, from_zero=True)
+    def view(self) -> View:
+        """What is said of the canary and of the shadow."""
+        from corank.analysis.comparison_page import served_view
+
+        return served_view(self.document)
 
     def _parts(self) -> Iterator[tuple[str, dict[str, Any]]]:
         return ((name, part) for name in ("canary", "shadow") if (part := self.document[name]) is not None)

@@ -111,15 +111,15 @@ def compare_command(
     """Compare two runs, bundles or tables of scores on the same candidates: paired intervals and verdicts."""
     from corank.analysis.comparison import Margins
     from corank.api import evaluating as api
+    from corank.cli import console
     from corank.cli.progress import counting
-    from corank.cli.tables import show_comparison
 
     margins, columns = Margins.read(margin or []), (score or [], label or [], user, request or [])
     with counting("requests", summary=False) as progress:
         comparison = api.compare(
             a, b, split, page, *columns, progress, on, margins, users, read_names(events or []), truth
         )
-    print_text(comparison.to_json()) if as_json else show_comparison(comparison.document)
+    print_text(comparison.to_json()) if as_json else console.show(comparison.view())
 
 
 @evaluating.command("compare-served")
@@ -155,12 +155,12 @@ def compare_served_command(
 ) -> None:
     """Compare a canary and a shadow with the live version, by intervals that hold at every look."""
     from corank.api import evaluating as api
-    from corank.cli.tables import show_served
+    from corank.cli import console
 
     comparison = api.compare_served(
         served, exposures or [], label or [], since, until, alpha, effect, top, page, share
     )
-    print_text(comparison.to_json()) if as_json else show_served(comparison.document)
+    print_text(comparison.to_json()) if as_json else console.show(comparison.view())
 
 
 @evaluating.command("compare-cases")

@@ -1,7 +1,7 @@
 """Tables and lines that commands print of groups, comparisons, searches, daily funnels, checks and stores."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -51,72 +51,6 @@ def show_groups(document: dict[str, Any]) -> None:
 def _half(bounds: Sequence[float] | None) -> str:
     """Half the width of an interval, as text."""
     return "" if bounds is None else f"±{(bounds[1] - bounds[0]) / 2:.4f}"
-
-
-def show_comparison(document: dict[str, Any]) -> None:
-    """Print the metrics of both runs, their differences, and what they say."""
-    from corank.analysis.comparison_page import compared_parts, describe_lost, describe_rows
-
-    say(f"a: {document['a']}", out)
-    say(f"b: {document['b']}", out)
-    say(f"{describe_rows(document)}; a minus b, 95 % intervals over users", out)
-    if "on" in document:
-        say(f"both judged on {document['on']}", out)
-        if lost := describe_lost(document):
-            say(lost, out)
-    if any(document["margins"].values()):
-        say("margins: " + ", ".join(f"{name} {value:g}" for name, value in document["margins"].items()), out)
-    for part in compared_parts(document):
-        _show_metrics(part.title, part.metrics)
-
-
-def _show_metrics(title: str, metrics: Mapping[str, Any]) -> None:
-    """Print a table of metrics and their differences."""
-    from corank.analysis.comparison_page import format_bounds
-
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("metric", "a", "b", "a - b", "95 %", "a is"):
-        left = column in ("metric", "a is")
-        table.add_column(
-            column, justify="left" if left else "right", no_wrap=column != "metric", overflow="fold"
-        )
-    for name, one in metrics.items():
-        values = format_metric(one["a"]), format_metric(one["b"]), f"{one['difference']:+.4f}"
-        verdict = one["verdict"] if one["verdict"] in ("better", "worse") else "none shown"
-        table.add_row(name, *values, format_bounds(one), verdict)
-    show_table(table)
-
-
-def show_served(document: dict[str, Any]) -> None:
-    """Print how a canary and a shadow compare with the live version."""
-    from corank.analysis.comparison_page import (
-        agreement_rows,
-        compared_parts,
-        describe_exposures,
-        describe_part,
-        format_sequence,
-    )
-
-    say(describe_exposures(document), out)
-    for name in ("canary", "shadow"):
-        if (part := document[name]) is None:
-            continue
-        for line in (f"the {name}: {part['verdict']}", *describe_part(part)):
-            say(line, out)
-        for figure, value in agreement_rows(part):
-            say(f"{figure}: {value}", out)
-        if part["sequential"]:
-            table = Table(
-                title=f"{name}, intervals that hold at every look", title_justify="left", box=box.SIMPLE_HEAD
-            )
-            for column in ("figure", "a", "b", "interval of a - b", "a is"):
-                table.add_column(column, overflow="fold", no_wrap=column != "a is")
-            for figure, delta in part["sequential"].items():
-                values = format_metric(delta.get("a")), format_metric(delta.get("b"))
-                table.add_row(figure, *values, format_sequence(delta, "low", "high"), delta["verdict"])
-            show_table(table)
-        for compared in compared_parts({"stages": part["stages"], "cuts": {}, "cascade": {}}):
-            _show_metrics(f"{name}: {compared.title}", compared.metrics)
 
 
 def show_sweep(document: dict[str, Any]) -> None:

@@ -109,7 +109,7 @@ def test_the_command_prints_a_table_and_writes_a_page(
 ) -> None:
     page = tmp_path / "page.html"
     code, text, _ = run_corank(capsys, "compare", runs[0].folder, runs[1].folder, "--page", page)
-    assert code == 0 and "rank: click, exposed" in text and "a minus b" in text
+    assert code == 0 and "rank: click, exposed" in text and "a − b" in text.replace("\u00a0", " ")
     assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     _, text, _ = run_corank(capsys, "compare", runs[0].folder, runs[1].folder, "--json")
     assert json.loads(text)["a"] == str(runs[0].folder)

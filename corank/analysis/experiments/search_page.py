@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from corank.analysis.comparison_page import draw_arms
 from corank.analysis.experiments.tune import format_value
-from corank.analysis.html import Cell, Html, folded, page, plot, section, table, text
+from corank.analysis.html import Cell, Html, folded, page, plot, render_block, section, table, text
 from corank.analysis.plots import ACROSS, COLOURS, FAINT, plot_rows
 from corank.core.formatting import format_interval, format_metric
 from corank.core.types import Doubles
@@ -67,7 +67,7 @@ def _differences(document: Mapping[str, Any]) -> list[Html]:
         for metric in metrics
         if metric in common
     }
-    return [draw_arms(panels, len(compared))]
+    return [render_block(draw_arms(panels, len(compared)))]
 
 
 def _figures(document: Mapping[str, Any]) -> list[Html]:

@@ -31,7 +31,7 @@ from corank.analysis.experiments.findings import (
 )
 from corank.analysis.experiments.sweep import count_rows
 from corank.analysis.experiments.trials import TrialData, TrialProgress
-from corank.analysis.html import Cell, Html, folded, heading, page, plot, section, table, text
+from corank.analysis.html import Cell, Html, folded, heading, page, plot, render_block, section, table, text
 from corank.analysis.plots import Series
 from corank.core.errors import ConfigError, DataError
 from corank.core.files import write_text
@@ -244,7 +244,7 @@ def _differences(document: dict[str, Any], number: str, question: dict[str, Any]
         for metric in metrics
         if all(metric in figures for figures in compared.values())
     }
-    drawn = draw_arms(panels, len(compared))
+    drawn = render_block(draw_arms(panels, len(compared)))
     rows: list[list[Cell]] = []
     for metric, title in names.items():
         row: list[Cell] = [title]
