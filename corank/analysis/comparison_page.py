@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from corank.analysis.colours import BAD, FAINT, GOOD
 from corank.analysis.comparison import WORDS, metric_direction
 from corank.core.formatting import format_metric, shorten
 from corank.core.lazy import lazy
@@ -233,7 +234,7 @@ def draw_differences(figures: Mapping[str, ComparedFigure], names: Names) -> lis
 
 
 def _draw(axis: Mapping[str, ComparedFigure], figure: "Figure") -> None:
-    colours = {1: plots.GOOD, 0: plots.FAINT, -1: plots.BAD}
+    colours = {1: GOOD, 0: FAINT, -1: BAD}
     labels = {f"{label}, {WORDS[one.sign]}" if one.sign else label: one for label, one in axis.items()}
     panel = {label: _difference(one.values) for label, one in labels.items()}
     plots.intervals(figure, {"a − b": panel}, {label: colours[one.sign] for label, one in labels.items()})

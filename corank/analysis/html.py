@@ -8,12 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from matplotlib.figure import Figure
-
-from corank.analysis.plots import BAD, COLOURS, FAINT, GOOD, INK, RULE, Drawing
+from corank.analysis.colours import BAD, COLOURS, FAINT, GOOD, INK, RULE
 from corank.core.files import write_bytes, write_text
+from corank.core.lazy import lazy
 from corank.core.local_copy import write_file
 from corank.core.objects import Location
 from corank.core.view import (
@@ -30,13 +29,20 @@ from corank.core.view import (
     View,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from corank.analysis import plots
+else:
+    plots = lazy("corank.analysis.plots")
+
 
 @dataclass(frozen=True)
 class NamedDrawing:
     """A drawing of a page, and the name of its files."""
 
     name: str
-    drawing: Drawing
+    drawing: "plots.Drawing"
 
 
 class Html(str):
@@ -151,7 +157,7 @@ def _cell(cell: Cell, mark: str) -> str:
     return f"<td{mark}>{escape(cell[0])}<small>{escape(cell[1])}</small></td>"
 
 
-def plot(draw: Callable[[Figure], object], caption: str, height: float = 3.0) -> Html:
+def plot(draw: "Callable[[Figure], object]", caption: str, height: float = 3.0) -> Html:
     """An inline SVG figure with a caption.
 
     Args:
@@ -161,7 +167,7 @@ def plot(draw: Callable[[Figure], object], caption: str, height: float = 3.0) ->
 
     The same drawing gives the same markup, byte for byte.
     """
-    drawing = Drawing.of(draw, height)
+    drawing = plots.Drawing.of(draw, height)
     svg = drawing.svg[drawing.svg.index("<svg") :]
     # colours by name, of which the page has a light and a dark one; > in a tag is escaped
     svg = re.sub(r"<[^>]*>", lambda tag: _NAMED.sub(lambda c: f"var(--{_NAMES[c[0]]})", tag[0]), svg)

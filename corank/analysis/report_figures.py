@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from corank.analysis import plots
+from corank.analysis.colours import COLOURS
 from corank.analysis.evaluated_run import EvaluatedRun
 from corank.analysis.html import Html, heading, plot, text
 from corank.analysis.latency import QUOTA_ROUNDS, cpu_ms
 from corank.analysis.logged_request import logged_request
-from corank.analysis.plots import COLOURS, Series
+from corank.analysis.plots import Series
 from corank.core.types import Doubles
 from corank.evaluation.measures import cascade_rows
 from corank.metrics.cascade import quota_curve

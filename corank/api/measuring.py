@@ -11,13 +11,14 @@ from typing import Any, Self
 import polars as pl
 
 from corank.api.progress import show_progress
-from corank.api.results import ExplanationResult, show_tables
+from corank.api.results import ExplanationResult, Result
 from corank.core.errors import TrackingError
 from corank.core.files import write_text
 from corank.core.local_copy import write_file
 from corank.core.objects import Location, PathOrUrl, parse_location, require_local
 from corank.core.reports import Progress, Report
 from corank.core.time import format_time
+from corank.core.view import Section, Table, Verdict, View
 from corank.training.config.config_file import flatten, plain
 from corank.training.drift.drift import DriftReport
 from corank.training.drift.figure import DriftFigure
@@ -155,10 +156,11 @@ SHARES = ("levels", "labels", "missing", "new_ids")
 """Figures that are shares."""
 FACTORS = ("rows", "levels", "labels")
 """Figures whose threshold is a factor."""
+_FIGURE = ("figure", "of", "reference", "now", "threshold", "verdict")
 
 
 @dataclass(frozen=True, repr=False)
-class DriftResult(DriftReport):
+class DriftResult(DriftReport, Result):
     """New rows compared with those of a run: figures with their verdicts, and the reasons why the rows are refused.
 
     Example:
@@ -183,6 +185,14 @@ class DriftResult(DriftReport):
         return f"{self.name}, rows from {format_time(self.begin)} {until}, against {self.run}: {verdict}"
 
     @property
+    def reasons(self) -> list[str]:
+        """Why the rows are refused, a line each, and the remedy; none if accepted."""
+        remedy = (
+            "mend the tables; or, if the change is meant, set another threshold under `drift` in the config"
+        )
+        return [*(f"refused: {line}" for line in self.refusals), remedy] if self.broken else []
+
+    @property
     def rows(self) -> list[dict[str, str]]:
         """A row a figure, as people read it."""
         return [
@@ -197,12 +207,29 @@ class DriftResult(DriftReport):
             for f in self.figures
         ]
 
+    def view(self) -> View:
+        """Each figure of the run and of the new rows with its threshold and verdict; how vocabularies grow."""
+        rows = [
+            (*cells, Verdict(verdict, -(verdict == "broken")))
+            for *cells, verdict in (row.values() for row in self.rows)
+        ]
+        prose = ("reference", "now")  # what a column of the tables has, or why it is not compared
+        figures = Table([*_FIGURE], rows, prose=prose, left=("of", "verdict"), keys=2)
+        sections = [Section("Figures", [figures])]
+        if self.vocabularies:
+            grown = [
+                {"feature": name}
+                | {key: "-" if count is None else count for key, count in rows.document().items()}
+                for name, rows in self.vocabularies.items()
+            ]
+            sections.append(Section("Vocabularies: rows now, and after `pack --from`", [Table.of(grown)]))
+        return View(f"{self.name}: new rows", self.headline, sections)
+
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
         """`figures`: kind, name, what the run has, what the new rows have, threshold, verdict; `vocabularies`, of
         accepted rows: rows of each now, admitted and evicted by `pack --from`, after it, and free up to `max_rows`."""
-        names = ("figure", "of", "reference", "now", "threshold", "verdict")
-        figures = pl.DataFrame(self.rows, schema=dict.fromkeys(names, pl.String))
+        figures = pl.DataFrame(self.rows, schema=dict.fromkeys(_FIGURE, pl.String))
         return {"figures": figures} | ({"vocabularies": self._vocabularies()} if self.vocabularies else {})
 
     def _vocabularies(self) -> pl.DataFrame:
@@ -212,10 +239,6 @@ class DriftResult(DriftReport):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.headline})"
-
-    def _repr_html_(self) -> str:
-        lines = "".join(f"<li>{escape(line)}</li>" for line in self.reasons)
-        return f"{show_tables(self.headline, self.tables)}\n<ul>{lines}</ul>"
 
 
 def _format(figure: DriftFigure, value: float | str | None) -> str:

@@ -4,14 +4,14 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from corank.core.lazy import name_missing_extra
-from corank.core.view import View
+from corank.core.view import Section, View
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,6 +43,15 @@ class Result(ABC):
     def reasons(self) -> Sequence[str]:
         """Why it was refused, a line each; the command then ends with exit status 3. Empty if it was not."""
         return ()
+
+    def _repr_html_(self) -> str | None:
+        """Its view and the reasons, for the output of a notebook's cell."""
+        view = self.view()
+        if view is None:
+            return None
+        from corank.analysis.html import render_part
+
+        return render_part(replace(view, sections=[*view.sections, Section("", list(self.reasons))]))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

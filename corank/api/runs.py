@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from html import escape
 from typing import TYPE_CHECKING, Any, Self, overload
 
 import polars as pl
@@ -11,12 +10,14 @@ import polars as pl
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
 from corank.api.progress import show_progress
-from corank.api.results import PlottedResult, show_tables
+from corank.api.results import PlottedResult, Result, draw_first
 from corank.core.lazy import name_missing_extra
 from corank.core.objects import PathOrUrl, parse_location
 from corank.core.reports import Progress, Report
+from corank.core.view import View
 from corank.data.packed.dataset import PackedDataset
 from corank.engine.base import open_engine
+from corank.training.checks.check_view import check_view
 from corank.training.checks.summary import CheckSummary, check_config
 from corank.training.packed_data import local_root, open_earlier, pack_config
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class CheckResult(CheckSummary):
+class CheckResult(CheckSummary, Result):
     """What a config would train on: features, rows, candidates by loss, and advice.
 
     Example:
@@ -68,19 +69,16 @@ class CheckResult(CheckSummary):
         }
         return {name: pl.DataFrame(list(records)) for name, records in rows.items()}
 
+    def view(self) -> View:
+        """Which feature enters which tower, what there is to learn from, and advice."""
+        return check_view(self)
+
     def plot(self) -> "Figure":
         """Draw how many requests of each split have how many candidates, and how many positives. Returns a figure.
 
         Raises MissingExtraError without matplotlib, which `corank[train]` brings.
         """
-        with name_missing_extra("plot()"):
-            from corank.api.figures import draw_bars
-
-        panels: dict[str, dict[str, dict[str, int]]] = {}
-        for row in self.profile.request_rows:
-            ranges = panels.setdefault(f"requests by {row['of']}", {})
-            ranges[str(row["number"])] = {split: int(row[split]) for split in self.splits}
-        return draw_bars(panels)
+        return draw_first(self.view())
 
     def to_json(self) -> str:
         """All of it as JSON text, as `corank check --json` prints it."""
@@ -88,10 +86,6 @@ class CheckResult(CheckSummary):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.headline})"
-
-    def _repr_html_(self) -> str:
-        lines = "".join(f"<li>{escape(line)}</li>" for line in self.advice)
-        return f"{show_tables(self.headline, self.tables)}\n<ul>{lines}</ul>"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

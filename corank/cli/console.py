@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
@@ -16,10 +16,6 @@ from rich.text import Text
 from corank.core.formatting import format_interval, format_metric
 from corank.core.view import Beside, Block, Cell, Detail, Folded, Heading, Noted, Plot, Verdict, View
 from corank.core.view import Table as TableView
-
-if TYPE_CHECKING:
-    from corank.training.checks.summary import CheckSummary
-
 
 UNBOUNDED = 100_000
 
@@ -159,44 +155,6 @@ def show_rows(
     for row in rows:
         table.add_row(*(f"{v:,}" if isinstance(v, int) else escape(v) for v in row.values()))
     show_table(table, keys)
-
-
-def show_check(summary: "CheckSummary") -> None:
-    """Print which feature enters which tower, what each loss learns from, and the rows of tables and splits."""
-    title = f"{summary.config.name}: which feature enters which tower"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in summary.features[0]:
-        justify: Literal["left", "center"] = "left" if column in NAMES else "center"
-        table.add_column(column.replace(".", "\n"), justify=justify, overflow="fold", no_wrap=True)
-    for row in summary.features:
-        own = {"table": "own"} if row["table"] == row["feature"] else {}
-        table.add_row(*map(escape, (row | own).values()))
-    show_table(table)
-    _show_samples(summary)
-    for name, rows in summary.rows.items():
-        say(f"{name}: {rows:,} rows", out)
-    for split, candidates in summary.splits.items():
-        requests = summary.data_check.splits[split].requests
-        say(f"{split}: {requests:,} requests, {candidates:,} candidates", out)
-    _show_counts("exposed rows by what is known of each label", summary.labels)
-    _show_counts("rows that each loss learns from, an epoch of each split", summary.targets)
-    for line in [*summary.forecast.lines, *(f"warning: {line}" for line in summary.data_check.warnings)]:
-        say(line, out)
-
-
-def _show_counts(title: str, rows: Sequence[Mapping[str, str | int]]) -> None:
-    texts = [column for column, value in rows[0].items() if isinstance(value, str)]
-    show_rows(title, rows, texts, padding=(0, 0, 0, 0))  # fits 80 columns
-
-
-def _show_samples(summary: "CheckSummary") -> None:
-    show_rows("candidates per request that each loss learns from", summary.samples, ("loss", "learns"))
-    if summary.config.data.level is None:
-        say(
-            "The log has no levels: all of it counts as exposed, and what was cut is unknown. Negatives can only",
-            out,
-        )
-        say("come from beyond it: {kind: unexposed, from: [batch]} or [catalogue].", out)
 
 
 def show_evaluation(document: dict[str, Any]) -> None:

@@ -8,15 +8,13 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from corank.cli.console import bounded_cells, out, say, show_cells, show_rows, show_table
+from corank.cli.console import bounded_cells, out, say, show_cells, show_table
 from corank.core.formatting import format_metric
 from corank.core.time import format_time
 
 if TYPE_CHECKING:
-    from corank.api.measuring import DriftResult
     from corank.continual.daily_result import DailyResult
     from corank.continual.history import PeriodRecord
-    from corank.training.checks.log_profile import LogProfile
 
 
 def show_groups(document: dict[str, Any]) -> None:
@@ -182,57 +180,6 @@ def _pair(record: "PeriodRecord", name: str) -> str:
     """A figure of the candidate, and below it the live run's on the same rows."""
     values = (record.candidate.get(name), record.reference.get(name))
     return "\n".join("" if value is None else format_metric(value) for value in values)
-
-
-def show_profile(profile: "LogProfile") -> None:
-    """Print what training knows of each split, requests by content, and advice."""
-    title = "values of each feature, missing ones, and the share of candidates whose value training knows"
-    show_rows(title, profile.feature_rows, list(profile.feature_rows[0])[:2], keys=2)
-    counts = profile.request_rows
-    show_rows("requests by their number of candidates, and of positives", counts, list(counts[0])[:1])
-    for split, count in profile.unread.items():
-        if count:
-            say(f"{split}: no loss reads {count:,} candidates, whose level none takes", out)
-    say(f"recipe: {profile.recipe}", out)
-    for line in profile.advice:
-        say(f"advice: {line}", out)
-
-
-STYLES = {"broken": "bold red", "few": "dim", "off": "dim"}
-
-
-def show_drift(found: "DriftResult") -> None:
-    """Print each figure of the run and of the new rows, its threshold and its verdict; then how vocabularies grow."""
-    table = Table(title=found.headline, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("figure", "of", "reference", "now", "threshold", "verdict"):
-        left = column in ("figure", "of", "verdict")
-        text = column in ("reference", "now")  # what a column holds, or why it is not compared
-        table.add_column(column, justify="left" if left else "right", overflow="fold", no_wrap=not text)
-    for cells in found.rows:
-        style = STYLES.get(cells["verdict"])
-        table.add_row(*map(escape, cells.values()), style=style)
-    show_table(table, 2)
-    if found.vocabularies:
-        _show_vocabularies(found)
-
-
-def _show_vocabularies(result: "DriftResult") -> None:
-    title = "vocabularies: rows now, and after `pack --from`"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("feature", overflow="fold", no_wrap=True)
-    for column in ("rows", "admitted", "evicted", "after", "free"):
-        table.add_column(column, justify="right")
-    for name, vocabulary in result.vocabularies.items():
-        counts = vocabulary.document().values()
-        table.add_row(escape(name), *("-" if count is None else f"{count:,}" for count in counts))
-    show_table(table)
-
-
-def show_refusal(found: "DriftResult") -> None:
-    """Print on stderr why the rows are refused, and the remedy."""
-    for reason in found.reasons:
-        say(f"refused: {reason}")
-    say("mend the tables; or, if the change is meant, set another threshold under `drift` in the config")
 
 
 def show_versions(found: list[dict[str, Any]]) -> None:

@@ -347,21 +347,17 @@ def check_command(
     check_first(config, overrides, without)
     from corank.api import runs
     from corank.cli import console
-    from corank.cli.tables import show_drift, show_profile, show_refusal
 
     if against is not None:
         drift = runs.check(config, overrides or [], without or [], console.say, against=against)
-        print_text(drift.to_json()) if as_json else show_drift(drift)
-        if not drift.accepted:
-            show_refusal(drift)
+        print_text(drift.to_json()) if as_json else console.show(drift.view())
+        for line in drift.reasons:
+            console.say(line)
+        if drift.reasons:
             raise typer.Exit(REFUSED)
         return
     check = runs.check(config, overrides or [], without or [], console.say)
-    if as_json:
-        print_text(check.to_json())
-    else:
-        console.show_check(check)
-        show_profile(check.profile)
+    print_text(check.to_json()) if as_json else console.show(check.view())
     check.data_check.require()
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from corank.analysis.colours import COLOURS
 from corank.analysis.html import (
     beside,
     folded,
@@ -21,7 +22,6 @@ from corank.analysis.html import (
     verdict,
     write_drawings,
 )
-from corank.analysis.plots import COLOURS
 from corank.core.errors import CorankError
 from tests.support.axe import violations
 from tests.support.browser import chromium

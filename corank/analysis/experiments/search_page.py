@@ -13,10 +13,11 @@ import yaml
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from corank.analysis.colours import COLOURS, FAINT
 from corank.analysis.comparison_page import draw_arms
 from corank.analysis.experiments.tune import format_value
 from corank.analysis.html import Cell, Html, folded, page, plot, render_block, section, table, text
-from corank.analysis.plots import ACROSS, COLOURS, FAINT, plot_rows
+from corank.analysis.plots import ACROSS, plot_rows
 from corank.core.formatting import format_interval, format_metric
 from corank.core.types import Doubles
 from corank.core.version import corank_version

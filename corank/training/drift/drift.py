@@ -218,7 +218,7 @@ class DriftReport:
         return [figure for figure in self.figures if figure.verdict == "broken"]
 
     @property
-    def reasons(self) -> list[str]:
+    def refusals(self) -> list[str]:
         """Why the rows are refused, a line each: what differs, what to do, the threshold; none if accepted."""
         return [
             f"{f.kind}: {f.reason}" + ("" if f.threshold is None else f" (drift.{f.kind}: {f.threshold:g})")
@@ -243,7 +243,7 @@ class DriftReport:
             "begin": format_time(self.begin),
             "end": None if self.end is None else format_time(self.end),
             "accepted": self.accepted,
-            "reasons": self.reasons,
+            "reasons": self.refusals,
             "figures": [figure.document() for figure in self.figures],
             "vocabularies": {name: rows.document() for name, rows in self.vocabularies.items()},
         }
