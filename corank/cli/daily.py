@@ -43,13 +43,11 @@ def daily_command(
     Exit status 0: the newest period is live, or none is due; 3: it was refused, and the version before it stays live.
     """
     from corank.cli import console
-    from corank.cli.tables import show_daily
     from corank.continual.daily import daily as run_daily
 
     result = run_daily(settings, accept or [], skip or [], retry or [], console.say, items_as_of, undo)
-    if as_json:
-        print_text(result.to_json())
-    else:
-        show_daily(result)
-    if result.refused is not None:
+    print_text(result.to_json()) if as_json else console.show(result.view())
+    for line in (*result.lines, *result.reasons):
+        console.say(line)
+    if result.reasons:
         raise typer.Exit(REFUSED)
