@@ -27,7 +27,7 @@ from corank.training.tracking.tracker import Tracker, read_trackers
 
 
 @dataclass(frozen=True)
-class ReportPage:
+class ReportPage(Result):
     """A page that was written: self-contained HTML.
 
     Example:
@@ -41,6 +41,14 @@ class ReportPage:
 
     html: str = field(repr=False)
     """The page's text."""
+    figures: Location | None = None
+    """The folder of its figures, or its URL; None if none were written."""
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """Where page and figures lie."""
+        figures = [] if self.figures is None else [f"figures: {self.figures}"]
+        return [f"report: {self.location}", *figures]
 
     def to_json(self) -> str:
         """Where the page lies, as JSON text."""
@@ -96,9 +104,10 @@ def report(
     page = location / name if out is None else parse_location(out)
     with write_file(page) as path:
         write_text(path, html)
-    if figures is not None:
-        write_drawings(html, parse_location(figures))
-    return ReportPage(page, html)
+    folder = None if figures is None else parse_location(figures)
+    if folder is not None:
+        write_drawings(html, folder)
+    return ReportPage(page, html, folder)
 
 
 def explain(

@@ -152,6 +152,11 @@ class PackResult(PlottedResult):
             **self._grown(),
         }
 
+    @property
+    def lines(self) -> Sequence[str]:
+        """Where the data lie."""
+        return [f"packed: {self.packed.location}"]
+
     def _grown(self) -> dict[str, pl.DataFrame]:
         rows = [{"feature": name, **grown} for name, grown in self.document["grown"].items()]
         types = {"feature": pl.String, "admitted": pl.Int64, "evicted": pl.Int64, "free": pl.Int64}

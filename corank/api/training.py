@@ -14,7 +14,7 @@ import polars as pl
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
 from corank.api.progress import NotebookProgress, in_notebook
-from corank.api.results import frame, show_tables
+from corank.api.results import Result, frame, show_tables
 from corank.core.errors import CheckpointError, ConfigError
 from corank.core.lazy import name_missing_extra
 from corank.core.objects import Location, PathOrUrl, parse_location
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TrainResult:
+class TrainResult(Result):
     """A finished training, and its run.
 
     Example:
@@ -61,11 +61,18 @@ class TrainResult:
     """Whose weights the trained model has, counted from 1."""
     history: Sequence[Mapping[str, float | None]]
     """The validation metrics of every epoch, by `STAGE.LABEL.METRIC`; empty without a split `valid`."""
+    location: Location
+    """The run's folder, or its URL."""
 
     @classmethod
-    def of(cls, run: Run, facts: Mapping[str, Any]) -> Self:
+    def of(cls, run: Run, facts: Mapping[str, Any], location: Location) -> Self:
         """The result of a run, from the facts of its trained model."""
-        return cls(run, facts["epoch"], facts["figures"])
+        return cls(run, facts["epoch"], facts["figures"], location)
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """Which epoch was kept, and where the run lies."""
+        return [f"kept epoch {self.epoch}; run: {self.location}"]
 
     @property
     def origin(self) -> Origin | None:
@@ -243,7 +250,8 @@ def _train_as_rank(
         plan = None if goes_on or begin is None else plan_warm_start(parse_location(begin), settings, packed)
         facts = train_run(run, packed, callbacks, goes_on, ranks, plan=plan)
     opened = Run.open(location)
-    return TrainResult.of(replace(run, origin=opened.origin) if isinstance(location, Path) else opened, facts)
+    trained = replace(run, origin=opened.origin) if isinstance(location, Path) else opened
+    return TrainResult.of(trained, facts, location)
 
 
 def _open_folder(
@@ -336,4 +344,4 @@ def _launch(
     with opened_config.yaml_file() as config:
         launch(["train", str(config), f"--run={location}", *options], workers, max_restarts)
     run = Run.open(location)
-    return TrainResult.of(run, run.trained(run.packed()).facts)
+    return TrainResult.of(run, run.trained(run.packed()).facts, location)

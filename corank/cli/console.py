@@ -114,6 +114,8 @@ def _show_view_table(view: TableView) -> None:
         table.add_column(header, justify="left" if left else "right", overflow="fold", no_wrap=not prose)
     for row in view.rows:
         table.add_row(*map(_text_of, row))
+    if _width(table, out) > out.width:
+        table.padding = 0  # one that fits then is not cut
     show_table(table, view.keys)
 
 
@@ -322,21 +324,3 @@ def _show_quota(document: dict[str, Any], quota: dict[str, Any]) -> None:
         rows.append((f"{m}", *recalls, f"{quota['cpu_ms'][at]:.2f}"))
     names = [name.replace("_", " ") for name in quota["recalls"]]
     show_cells(None, ["m", *names, "CPU ms"], rows, left=None)
-
-
-def show_answer(answer: dict[str, Any]) -> None:
-    """Print the order, and where the candidates were cut."""
-    say(f"model {answer['model_version']}  items {answer['items_seq']}", out)
-    trace = {entry["id"]: entry for entry in answer.get("trace", [])}
-    stages = list(max((e["stages"] for e in trace.values()), key=len, default={}))
-    rows = []
-    for rank, item in enumerate(answer["items"], start=1):
-        ranks = [str(trace[item["id"]]["stages"][s]["rank"]) for s in stages]
-        rows.append((str(rank), escape(str(item["id"])), f"{item['score']:.5f}", *ranks))
-    show_cells("ranked", ["rank", "item", "score", *(f"rank at {s}" for s in stages)], rows, left=1)
-    for stage in stages:
-        reached = [entry for entry in trace.values() if stage in entry["stages"]]
-        say(f"{stage} cut {sum(entry['cut'] == stage for entry in reached)} of {len(reached)}", out)
-    for key in ("unknown", "missing"):
-        if answer[key]:
-            say(f"{key}: {', '.join(map(str, answer[key]))}", out)

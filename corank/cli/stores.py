@@ -60,7 +60,8 @@ def publish_command(
 
     with counting("records") as progress:
         published = stores.publish(bundle, store, users, console.say, progress, sign or [], stage)
-    console.say(f"{'staged' if stage else 'live'}: {published.version}")
+    for line in published.lines:
+        console.say(line)
     if as_json:
         print_text(published.to_json())
 
@@ -195,10 +196,11 @@ def users_command(
 def ls_command(store: StoreUrl, as_json: Json = False) -> None:
     """List a store's versions."""
     from corank.api import stores as versions
-    from corank.cli.tables import show_versions
+    from corank.cli import console
+    from corank.serving.views import versions_view
 
     entries = versions.store_versions(store)
-    print_json(entries) if as_json else show_versions(entries)
+    print_json(entries) if as_json else console.show(versions_view(entries))
 
 
 @store.command("log")
@@ -209,10 +211,11 @@ def log_command(
 ) -> None:
     """Print who changed what in a store, and when: upserts, publications, roll-backs, prunes."""
     from corank.api import stores as versions
-    from corank.cli.tables import show_log
+    from corank.cli import console
+    from corank.serving.views import log_view
 
     changes = versions.store_log(store, last)
-    print_json(changes) if as_json else show_log(changes)
+    print_json(changes) if as_json else console.show(log_view(changes))
 
 
 @store.command("promote")
@@ -285,11 +288,4 @@ def replay_command(
     from corank.cli import console
 
     comparison = replay(served, source, cache or CACHE, console.say, trust or [])
-    if as_json:
-        print_json(comparison.to_json())
-    else:
-        console.say(
-            f"{comparison.requests:,} requests, {comparison.candidates:,} candidates: {comparison.differ:,} differ, "
-            f"by {comparison.largest:.2g} at most; {comparison.skipped:,} requests of versions that were removed",
-            console.out,
-        )
+    print_text(comparison.to_json()) if as_json else console.show(comparison.view())

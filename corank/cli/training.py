@@ -29,48 +29,6 @@ from corank.distributed.launch_environment import is_first
 
 if TYPE_CHECKING:
     from corank.api.bundles import BundleResult
-    from corank.bundle.manifest import BundleManifest
-
-
-def describe_bundle(found: "BundleResult") -> list[str]:
-    """Describe a bundle, a line each: its versions, until when its priors know the log, and its retrieval."""
-    from corank.bundle.retrieval import RetrievalFacts
-    from corank.core.time import NEVER, format_time
-
-    manifest, facts = found.bundle.manifest, RetrievalFacts.read(found.bundle.folder)
-    lines = [f"bundle: {found['bundle']}  model {manifest.model_version}  items {manifest.items_seq}"]
-    lines += describe_stages(manifest)
-    times: dict[int, list[str]] = {}
-    for name, cut in manifest.priors.items():
-        times.setdefault(cut, []).append(name)
-    for cut, names in sorted(times.items()):
-        known = "nothing" if cut == NEVER else f"the log until {format_time(cut)}"
-        lines.append(f"priors that know {known}: {', '.join(names)}")
-    if any(feature.as_history for feature in manifest.features.values()):
-        lines.append("histories are not in the bundle: requests carry them, or a store of users has them")
-    if manifest.precision_loss is not None:
-        lines += manifest.precision_loss.lines(manifest.stages)
-    return lines if facts is None else [*lines, str(facts)]
-
-
-def describe_stages(manifest: "BundleManifest") -> list[str]:
-    """Describe what is run for the candidates of each stage, a line each."""
-    lines = []
-    for stage in manifest.stages:
-        parts = ", ".join(f"{name} ({width} numbers)" for name, width in stage.item_parts.items())
-        if stage.scorer == "parts":
-            lines.append(f"{stage.name}: one graph over item parts: {parts}")
-        elif parts:
-            lines.append(f"{stage.name}: scorer '{stage.scorer}' over item parts: {parts}")
-        else:
-            lines.append(
-                f"{stage.name}: the whole network for every candidate (scorer '{stage.scorer}'), since its stage model "
-                "keeps nothing of items: `dcn` and `trees` read them whole, `ahead: false` says so, a plug-in has no "
-                "graph `value`"
-            )
-        if f"{stage.name}.value.onnx" not in manifest.parts:
-            lines[-1] += "; it has no graph of its value, so that readers in other languages cannot run it"
-    return lines
 
 
 training = typer.Typer()
@@ -158,7 +116,8 @@ def pack_command(
             fixed=fixed,
             repack=repack,
         )
-    console.say(f"packed: {result.packed.location}")
+    for line in result.lines:
+        console.say(line)
     if as_json:
         print_text(result.to_json())
 
@@ -185,9 +144,8 @@ def report_command(
 
     with counting("requests", summary=False) as progress:
         page = measuring.report(run, out, split, other, figures, progress)
-    console.say(f"report: {page}")
-    if figures is not None:
-        console.say(f"figures: {figures}")
+    for line in page.lines:
+        console.say(line)
 
 
 @training.command("study")
@@ -292,7 +250,7 @@ def _tell(result: "BundleResult", as_json: bool) -> None:
     """Say what was written, on stderr; and print it."""
     from corank.cli import console
 
-    for line in describe_bundle(result):
+    for line in result.lines:
         console.say(line)
     if as_json:
         print_text(result.to_json())
@@ -321,9 +279,10 @@ def rank_command(
     from corank.cli import console
     from corank.serving.funnel.funnel import Funnel
     from corank.serving.funnel.request import Request
+    from corank.serving.views import answer_view
 
     answer = Funnel.open(bundle, trust or []).rank(Request.read(request))
-    print_json(answer) if as_json else console.show_answer(answer)
+    print_json(answer) if as_json else console.show(answer_view(answer))
 
 
 checking = typer.Typer()
@@ -435,7 +394,8 @@ def train_command(
         if is_first():
             print_text(done.to_json())
     elif workers is None and is_first():
-        console.say(f"kept epoch {done.epoch}; run: {run or done.run.folder}")
+        for line in done.lines:
+            console.say(line)
 
 
 @train.command("track")

@@ -304,4 +304,4 @@ def test_the_command_says_by_its_exit_status_what_became_of_the_period(world: Pa
     assert quiet.exit_code == 0 and "Live: 2026-03-07" in quiet.stdout
     deliver(world, DAYS[1], lose_half)
     refused = CliRunner().invoke(app, ["daily", str(world / "daily.yaml")])
-    assert refused.exit_code == 3 and "look for files that are missing" in " ".join(refused.stdout.split())
+    assert refused.exit_code == 3 and "look for files that are missing" in " ".join(refused.output.split())
