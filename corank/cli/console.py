@@ -1,10 +1,10 @@
 """Output of the commands: lines on stderr, tables on stdout; one wider than the terminal is cut by its columns."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from itertools import zip_longest
-from typing import Any, Literal
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -61,8 +61,6 @@ def _width(table: Table, console: Console) -> int:
 
 out = Console()
 err = Console(stderr=True)
-
-NAMES = ("feature", "side", "kind", "from", "table")
 
 
 def say(line: str, to: Console = err) -> None:
@@ -140,23 +138,6 @@ def show_cells(
     for row in rows:
         table.add_row(*row)
     show_table(table)
-
-
-def show_rows(
-    title: str,
-    rows: Sequence[Mapping[str, str | int]],
-    left: Collection[str] = (),
-    keys: int = 1,
-    padding: tuple[int, int, int, int] = (0, 1, 0, 0),
-) -> None:
-    """Print rows of the same columns, one word of their names a line; those of `left` are aligned left."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=padding)
-    for column in rows[0]:
-        justify: Literal["left", "right"] = "left" if column in left else "right"
-        table.add_column(column.replace(" ", "\n"), justify=justify, overflow="fold", no_wrap=True)
-    for row in rows:
-        table.add_row(*(f"{v:,}" if isinstance(v, int) else escape(v) for v in row.values()))
-    show_table(table, keys)
 
 
 def show_evaluation(document: dict[str, Any]) -> None:

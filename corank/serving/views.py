@@ -34,8 +34,8 @@ def versions_view(versions: Sequence[Mapping[str, Any]]) -> View:
         name, items = (facts["name"], facts["items"]) if facts else ("", entry["records"])
         when = format_time(facts["published_at"])[:16] if facts else ""
         rows.append([entry["version"], _state(entry), when, f"{items:,}", f"{entry['changed']:,}", name])
-    columns = ["version", "state", "published, UTC", "items", "newer", "name"]
-    left = ["state", "published, UTC", "name"]
+    columns = ["version", "", "published, UTC", "items", "newer", "name"]
+    left = ["", "published, UTC", "name"]
     return View("Versions", "", [Section("", [Table(columns, rows, left=left)])])
 
 
