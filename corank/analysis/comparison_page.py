@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from corank.analysis.colours import BAD, FAINT, GOOD
-from corank.analysis.comparison import WORDS, metric_direction
+from corank.analysis.verdicts import WORDS, metric_direction
 from corank.core.formatting import format_metric, shorten
 from corank.core.lazy import lazy
 from corank.core.version import corank_version

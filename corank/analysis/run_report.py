@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from corank.analysis.comparison import BETTER, MeasuredRun, compare_measured, metric_direction
+from corank.analysis.comparison import MeasuredRun, compare_measured
 from corank.analysis.comparison_page import Names, comparison_sections, describe_document
 from corank.analysis.evaluated_run import EvaluatedRun
 from corank.analysis.html import (
@@ -31,6 +31,7 @@ from corank.analysis.report_figures import (
     rank_parts,
     training_parts,
 )
+from corank.analysis.verdicts import BETTER, metric_direction
 from corank.core.formatting import format_interval, format_metric
 from corank.core.reports import Progress
 from corank.core.version import corank_version
