@@ -6,12 +6,13 @@ from functools import partial
 from typing import Any, NamedTuple, Self
 
 from corank.analysis import plots
-from corank.analysis.comparison import BETTER, WORDS, metric_direction
+from corank.analysis.comparison import WORDS
 from corank.analysis.html import Cell, Html, page, plot, section, table, text, verdict
 from corank.analysis.plots import BAD, FAINT, GOOD
 from corank.core.formatting import format_metric, shorten
 from corank.core.version import corank_version
 from corank.metrics.inputs import Population
+from corank.metrics.metric import BETTER, metric_direction
 
 WIDER = 10
 """Metrics whose differences reach over this many times as far as others' get an axis of their own."""
