@@ -208,7 +208,10 @@ def page(title: str, lead: str, *parts: Html, wide: bool = False) -> Html:
 
 def render(view: View) -> Html:
     """The page of a view."""
-    sections = (section(part.title, *map(_render_block, part.blocks)) for part in view.sections)
+    sections = (
+        part if isinstance(part, Html) else section(part.title, *map(_render_block, part.blocks))  # type: ignore[unreachable]
+        for part in view.sections
+    )
     return page(view.title, view.lead, *sections, wide=view.wide)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 import polars as pl
 
 from corank.api.progress import show_progress
-from corank.api.results import ExplanationResult, show_tables
+from corank.api.results import ExplanationResult, Result, show_tables
 from corank.core.errors import TrackingError
 from corank.core.files import write_text
 from corank.core.local_copy import write_file
@@ -26,7 +26,7 @@ from corank.training.tracking.tracker import Tracker, read_trackers
 
 
 @dataclass(frozen=True)
-class ReportPage:
+class ReportPage(Result):
     """A page that was written: self-contained HTML.
 
     Example:
@@ -40,6 +40,14 @@ class ReportPage:
 
     html: str = field(repr=False)
     """The page's text."""
+
+    figures: Location | None = None
+    """The folder of its figures, or its URL, if they were written, too."""
+
+    @property
+    def lines(self) -> list[str]:
+        """Where the page lies, and its figures."""
+        return [f"report: {self.location}", *([] if self.figures is None else [f"figures: {self.figures}"])]
 
     def to_json(self) -> str:
         """Where the page lies, as JSON text."""
@@ -81,23 +89,24 @@ def report(
         PosixPath('report.html')
     """
     from corank.analysis.evaluated_run import evaluate_run
-    from corank.analysis.html import write_drawings  # which loads matplotlib
-    from corank.analysis.run_report import pair_page, report_page
+    from corank.analysis.html import render, write_drawings  # which loads matplotlib
+    from corank.analysis.run_report import pair_view, report_view
 
     location, name = parse_location(run), "report.html"
     with show_progress("requests", progress) as advance:
         if against is None:
-            html = report_page(evaluate_run(Run.open(location), split, progress=advance))
+            view = report_view(evaluate_run(Run.open(location), split, progress=advance))
         else:
             other = Run.open(parse_location(against))
-            html = pair_page(Run.open(location), other, split, advance)
+            view = pair_view(Run.open(location), other, split, advance)
             name = f"report-against-{other.folder.name}.html"
-    page = location / name if out is None else parse_location(out)
+    page, html = location / name if out is None else parse_location(out), render(view)
     with write_file(page) as path:
         write_text(path, html)
-    if figures is not None:
-        write_drawings(html, parse_location(figures))
-    return ReportPage(page, html)
+    folder = None if figures is None else parse_location(figures)
+    if folder is not None:
+        write_drawings(html, folder)
+    return ReportPage(page, html, folder)
 
 
 def explain(
@@ -258,7 +267,8 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
         PosixPath('shop/runs/shop/report.html')
     """
     from corank.analysis.evaluated_run import evaluate_run
-    from corank.analysis.run_report import report_page  # which loads matplotlib
+    from corank.analysis.html import render  # which loads matplotlib
+    from corank.analysis.run_report import report_view
     from corank.training.export import model_version
 
     folder = require_local(run)
@@ -266,7 +276,7 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
     named = read_trackers(trackers)
     evaluated = evaluate_run(opened, split)
     page = folder / "report.html"
-    write_text(page, report_page(evaluated))
+    write_text(page, render(report_view(evaluated)))
     weights = opened.trained(evaluated.packed)
     version = model_version(opened.config, evaluated.packed, weights, evaluated.calibrators)
     _write(named, opened, {"model_version": version, **evaluation_figures(evaluated.document)}, page)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from corank.core.errors import DataError
 from corank.core.lazy import name_missing_extra
-from corank.core.view import View
+from corank.core.view import Plot, View
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,19 +85,34 @@ class DocumentResult(Result, Mapping[str, Any]):
         return f"{type(self).__name__}({self.headline})"
 
     def _repr_html_(self) -> str:
-        return show_tables(self.headline, self.tables)
+        from corank.analysis.html import render_part
+
+        view = self.view()
+        return show_tables(self.headline, self.tables) if view is None else render_part(view)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PlottedResult(DocumentResult):
     """A result that can be drawn."""
 
-    @abstractmethod
     def plot(self) -> "Figure":
         """Draw the figures that matter most. Returns a figure of matplotlib, which `savefig` writes as SVG or PNG.
 
-        Raises MissingExtraError without matplotlib, which `corank[train]` brings.
+        Raises DataError if none of them is known, and MissingExtraError without matplotlib, which `corank[train]`
+        brings.
         """
+        view = self.view()
+        plot = None if view is None else next(view.plots(), None)
+        if plot is None:
+            raise DataError(f"{self.headline}: no figure to draw is known")
+        return draw_plot(plot)
+
+
+def draw_plot(plot: Plot) -> "Figure":
+    """Draw a plot of a view for a notebook. Raises MissingExtraError without matplotlib."""
+    with name_missing_extra("plot()"):
+        from corank.api.figures import draw_figure
+    return draw_figure(plot.draw, plot.height)
 
 
 def show_tables(headline: str, tables: Mapping[str, pl.DataFrame]) -> str:
@@ -146,8 +162,6 @@ DIFFERENCES = {
     "not_worse": pl.Boolean,
 }
 _NOT_METRICS = ("n", "eligible", "random")
-_CALIBRATION = ("loss", "pcoc", "ece")
-"""Parts of the names of metrics that measure no order."""
 
 
 def _bounds(pair: Any) -> tuple[float | None, float | None]:
@@ -223,15 +237,11 @@ class EvaluationResult(PlottedResult):
             "reliability": frame(reliability, RELIABILITY),
         }
 
-    def plot(self) -> "Figure":
-        """Draw the metrics of order of every stage, on the exposed candidates, with their intervals."""
-        panels: dict[str, dict[str, Any]] = {}
-        for row in list_stage_rows(self.document):
-            orders = not any(part in row["metric"] for part in _CALIBRATION)
-            if row["population"] == "exposed" and orders and row["value"] is not None:
-                name = f"{row['label']} {row['metric']}"
-                panels.setdefault(row["stage"], {})[name] = (row["value"], row["low"], row["high"])
-        return _draw(panels, from_zero=False)
+    def view(self) -> View:
+        """The stages side by side, the cascade, and calibration, with 95 % intervals."""
+        from corank.analysis.evaluation_view import evaluation_view
+
+        return evaluation_view(self.document)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -259,6 +269,12 @@ class GroupsResult(PlottedResult):
             "stages": frame(stages, {"group": pl.String} | STAGES),
             "cascade": frame(cascade, {"group": pl.String} | CASCADE),
         }
+
+    def view(self) -> View:
+        """A table a metric of every stage, group by group, with 95 % intervals."""
+        from corank.analysis.evaluation_view import groups_view
+
+        return groups_view(self.document, self.headline)
 
     def plot(self, metric: str = "auc") -> "Figure":
         """Draw a metric of every stage, group by group, on the exposed candidates."""
@@ -361,9 +377,6 @@ class ServedComparisonResult(PlottedResult):
         return ((name, part) for name in ("canary", "shadow") if (part := self.document[name]) is not None)
 
 
-SHOWN_FEATURES = 20
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class ExplanationResult(PlottedResult):
     """The worth of each feature of a run to each stage, and its online latency.
@@ -390,16 +403,17 @@ class ExplanationResult(PlottedResult):
             "latency": pl.DataFrame(latency, infer_schema_length=None),
         }
 
+    def view(self) -> View:
+        """What each stage loses without each feature, the largest first, and latencies."""
+        from corank.analysis.explanation_view import explanation_view
+
+        return explanation_view(self.document)
+
     def plot(self, metric: str = "auc") -> "Figure":
         """Draw what a metric loses without each of the features that are worth most to the last stage."""
-        panels: dict[str, dict[str, Any]] = {}
-        for row in self._rows():
-            if row["metric"] == metric and row["value"] is not None:
-                panels.setdefault(row["stage"], {})[row["feature"]] = (row["value"], row["low"], row["high"])
-        last = panels.get(list(self.document["stages"])[-1], {})
-        worth = sorted(last, key=lambda name: -last[name][0])[:SHOWN_FEATURES]
-        shown = {s: {name: rows[name] for name in worth if name in rows} for s, rows in panels.items()}
-        return _draw(shown, from_zero=True)
+        from corank.analysis.explanation_view import plot_worth
+
+        return draw_plot(plot_worth(self.document, metric))
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for name, feature in self.document["features"].items():

@@ -1,7 +1,7 @@
 """Tables and lines that commands print of groups, comparisons, searches, daily funnels, checks and stores."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -17,40 +17,6 @@ if TYPE_CHECKING:
     from corank.continual.daily_result import DailyResult
     from corank.continual.history import PeriodRecord
     from corank.training.checks.log_profile import LogProfile
-
-
-def show_groups(document: dict[str, Any]) -> None:
-    """Print the metrics of each group: a table a stage and label."""
-    from corank.analysis.evaluated_run import shown_metrics
-
-    say(
-        f"{document['split']} by {document['by']}: {len(document['groups'])} groups, "
-        "± half the 95 % interval over users",
-        out,
-    )
-    shown: dict[tuple[str, str], list[str]] = {}
-    for stage, label, metric in shown_metrics(document):
-        shown.setdefault((stage, label), []).append(metric)
-    for (stage, label), metrics in shown.items():
-        table = Table(title=f"{stage} · {label}, exposed", title_justify="left", box=box.SIMPLE)
-        table.add_column(document["by"], no_wrap=True)
-        for column in ("requests", "candidates"):
-            table.add_column(column, justify="right")
-        for metric in metrics:
-            table.add_column(metric.replace("_", "\n"), justify="right", no_wrap=True)
-        for group in document["groups"]:
-            values = group["stages"][stage]["exposed"][label]
-            bounds = group["interval"]["stages"][stage]["exposed"][label]
-            cells = [f"{format_metric(values[m])}\n{_half(bounds.get(m))}" for m in metrics]
-            table.add_row(escape(group["name"]), f"{group['requests']:,}", f"{group['candidates']:,}", *cells)
-        show_table(table)
-    if not document["whole_requests"]:
-        say("Groups hold parts of requests, so the cascade is not evaluated.", out)
-
-
-def _half(bounds: Sequence[float] | None) -> str:
-    """Half the width of an interval, as text."""
-    return "" if bounds is None else f"±{(bounds[1] - bounds[0]) / 2:.4f}"
 
 
 def show_comparison(document: dict[str, Any]) -> None:

@@ -185,9 +185,8 @@ def report_command(
 
     with counting("requests", summary=False) as progress:
         page = measuring.report(run, out, split, other, figures, progress)
-    console.say(f"report: {page}")
-    if figures is not None:
-        console.say(f"figures: {figures}")
+    for line in page.lines:
+        console.say(line)
 
 
 @training.command("study")
@@ -246,7 +245,7 @@ def explain_command(
 
     with counting("requests", summary=False) as progress:
         result = measuring.explain(run, split, requests, console.say, progress)
-    print_text(result.to_json()) if as_json else console.show_explanation(result.document)
+    print_text(result.to_json()) if as_json else console.show(result.view())
 
 
 @training.command("export")
