@@ -1,7 +1,7 @@
 """What `corank evaluate` shows of a run as a whole and by groups. The report of a run has the same tables."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
@@ -212,23 +212,21 @@ def _calibration_table(stages: Mapping[str, list[dict[str, float]]]) -> Table:
     return Table(columns, rows)
 
 
+_Figure = tuple[float | None, list[float] | None]
+"""A metric and its interval, None if they are not known."""
+
+
 def groups_view(document: Mapping[str, Any], title: str) -> View:
     """The view of the groups' document, as `corank evaluate --by --json` prints it: a plot and a table a metric."""
     groups, by = document["groups"], document["by"]
     sections = []
-    for (label, metric), stages in _shown_metrics(document).items():
-        figures = {
-            stage: [_group_figure(group, stage, label, metric) for group in groups] for stage in stages
-        }
+    for (label, metric), stages in _shown_metrics(document, SHOWN).items():
+        figures = {stage: _group_figures(document, stage, label, metric) for stage in stages}
         rows: list[list[Cell]] = [
             [group["name"], *(bounded(*of_stage[n]) for of_stage in figures.values())]
             for n, group in enumerate(groups)
         ]
-        plot = Plot(
-            partial(_draw_groups, names=[group["name"] for group in groups], figures=figures),
-            f"{metric} of {label} by {by}, with 95 % intervals over users",
-            0.9 + 0.25 * len(groups),
-        )
+        plot = _plot_groups(document, figures, f"{metric} of {label}")
         sections.append(Section(f"{label}: {metric}", [plot, Table([by, *stages], rows)]))
     counts = [[group["name"], f"{group['requests']:,}", f"{group['candidates']:,}"] for group in groups]
     blocks: list[Block] = [Table([by, "requests", "candidates"], counts)]
@@ -238,34 +236,49 @@ def groups_view(document: Mapping[str, Any], title: str) -> View:
     return View(title, lead, [*sections, Section("Rows", blocks)])
 
 
-_Figure = tuple[float | None, list[float] | None]
-"""A metric and its interval, None if they are not known."""
-
-
-def _group_figure(group: Mapping[str, Any], stage: str, label: str, metric: str) -> _Figure:
-    bounds = group["interval"]["stages"][stage]["exposed"][label].get(metric)
-    return group["stages"][stage]["exposed"][label].get(metric), bounds
-
-
-def _draw_groups(figure: "Figure", names: list[str], figures: Mapping[str, list[_Figure]]) -> None:
-    panels = {
-        stage: {
-            name: (math.nan if value is None else value, *(bounds or (None, None)))
-            for name, (value, bounds) in zip(names, of_stage, strict=True)
-        }
-        for stage, of_stage in figures.items()
+def plot_groups(document: Mapping[str, Any], metric: str) -> list[Plot]:
+    """A metric of every stage and label, group by group; nothing if no group has it."""
+    figures = {
+        f"{stage} {label}": _group_figures(document, stage, label, metric)
+        for (label, _), stages in _shown_metrics(document, [metric]).items()
+        for stage in stages
     }
-    plots.values(figure, panels)
+    return [_plot_groups(document, figures, metric)] if figures else []
 
 
-def _shown_metrics(document: Mapping[str, Any]) -> dict[tuple[str, str], list[str]]:
-    """The labels and metrics that have a value in some group, with the stages that have it."""
+def _plot_groups(document: Mapping[str, Any], figures: Mapping[str, list[_Figure]], what: str) -> Plot:
+    names = [group["name"] for group in document["groups"]]
+    panels = {
+        panel: {
+            name: (math.nan if value is None else value, *(bounds or (None, None)))
+            for name, (value, bounds) in zip(names, of_panel, strict=True)
+        }
+        for panel, of_panel in figures.items()
+    }
+    caption = f"{what} by {document['by']}, with 95 % intervals over users"
+    return Plot(lambda figure: plots.values(figure, panels), caption, 0.9 + 0.25 * len(names))
+
+
+def _group_figures(document: Mapping[str, Any], stage: str, label: str, metric: str) -> list[_Figure]:
+    """A metric of a stage, group by group."""
+    return [
+        (
+            group["stages"][stage]["exposed"][label].get(metric),
+            group["interval"]["stages"][stage]["exposed"][label].get(metric),
+        )
+        for group in document["groups"]
+    ]
+
+
+def _shown_metrics(
+    document: Mapping[str, Any], metrics: Sequence[str]
+) -> dict[tuple[str, str], dict[str, None]]:
+    """The labels and metrics that have a value in some group, by label, with the stages that have it."""
     stages: dict[tuple[str, str], dict[str, None]] = {}
     for group in document["groups"]:
         for stage, parts in group["stages"].items():
             for label, figures in parts["exposed"].items():
-                for metric in SHOWN:
+                for metric in metrics:
                     if figures.get(metric) is not None:
                         stages.setdefault((label, metric), {})[stage] = None
-    order = sorted(stages, key=lambda key: (key[0], SHOWN.index(key[1])))
-    return {key: list(stages[key]) for key in order}
+    return dict(sorted(stages.items(), key=lambda entry: (entry[0][0], metrics.index(entry[0][1]))))

@@ -11,8 +11,13 @@ SHOWN_FEATURES = 20
 """Features of a plot, at most."""
 
 
-def explanation_view(document: Mapping[str, Any]) -> View:
-    """The view of an explanation's document: features by their worth to the last stage, the largest first."""
+def explanation_view(document: Mapping[str, Any], metric: str = "auc") -> View:
+    """Features by their worth to the last stage, the largest first.
+
+    Args:
+        document: as `corank explain --json` prints it.
+        metric: of the plot, `auc` or `gauc`.
+    """
     stages = list(document["stages"])
     rows = []
     for name in _by_worth(document, stages[-1], "auc"):
@@ -37,11 +42,11 @@ def explanation_view(document: Mapping[str, Any]) -> View:
     return View(
         f"What features are worth, split {document['split']}",
         f"{document['split']}: what AUC and GAUC lose without a feature, in 0.0001 ± half the 95 % interval over users",
-        [Section("", [plot_worth(document, "auc"), Table(columns, rows, left=("side", "kind")), *said])],
+        [Section("", [_plot_worth(document, metric), Table(columns, rows, left=("side", "kind")), *said])],
     )
 
 
-def plot_worth(document: Mapping[str, Any], metric: str) -> Plot:
+def _plot_worth(document: Mapping[str, Any], metric: str) -> Plot:
     """What a metric loses without each of the features that are worth most to the last stage."""
     names = _by_worth(document, list(document["stages"])[-1], metric)
     panels = {}

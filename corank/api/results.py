@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from corank.core.errors import DataError
 from corank.core.lazy import name_missing_extra
-from corank.core.view import Plot, View
+from corank.core.view import Section, View
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,23 +95,12 @@ class PlottedResult(DocumentResult):
     """A result that can be drawn."""
 
     def plot(self) -> "Figure":
-        """Draw the figures that matter most. Returns a figure of matplotlib, which `savefig` writes as SVG or PNG.
+        """Draw the figures that matter most: the first plot of the view, an empty figure if it has none.
 
-        Raises DataError if none of them is known, and MissingExtraError without matplotlib, which `corank[train]`
-        brings.
+        Returns a figure of matplotlib, which `savefig` writes as SVG or PNG. Raises MissingExtraError without
+        matplotlib, which `corank[train]` brings.
         """
-        view = self.view()
-        plot = None if view is None else next(view.plots(), None)
-        if plot is None:
-            raise DataError(f"{self.headline}: no figure to draw is known")
-        return draw_plot(plot)
-
-
-def draw_plot(plot: Plot) -> "Figure":
-    """Draw a plot of a view for a notebook. Raises MissingExtraError without matplotlib."""
-    with name_missing_extra("plot()"):
-        from corank.api.figures import draw_figure
-    return draw_figure(plot.draw, plot.height)
+        return draw_first(self.view())
 
 
 def show_tables(headline: str, tables: Mapping[str, pl.DataFrame]) -> str:
@@ -138,6 +126,14 @@ def _draw(panels: Mapping[str, Mapping[str, Any]], from_zero: bool) -> "Figure":
     with name_missing_extra("plot()"):
         from corank.api.figures import draw_bounded
     return draw_bounded(panels, from_zero)
+
+
+def draw_first(view: View | None) -> "Figure":
+    """Draw the first plot of a view, an empty figure if it has none. Raises MissingExtraError without matplotlib."""
+    with name_missing_extra("plot()"):
+        from corank.api.figures import draw_figure
+    drawn = next(view.plots(), None) if view else None
+    return draw_figure(drawn.draw, drawn.height) if drawn else draw_figure(lambda figure: None)
 
 
 def frame(rows: list[dict[str, Any]], schema: Mapping[str, Any]) -> pl.DataFrame:
@@ -278,14 +274,9 @@ class GroupsResult(PlottedResult):
 
     def plot(self, metric: str = "auc") -> "Figure":
         """Draw a metric of every stage, group by group, on the exposed candidates."""
-        rows = self.tables["stages"].filter(
-            pl.col("metric") == metric, pl.col("population") == "exposed", pl.col("value").is_not_null()
-        )
-        panels: dict[str, dict[str, Any]] = {}
-        for row in rows.iter_rows(named=True):
-            panel = panels.setdefault(f"{row['stage']} {row['label']} {metric}", {})
-            panel[row["group"]] = (row["value"], row["low"], row["high"])
-        return _draw(panels, from_zero=False)
+        from corank.analysis.evaluation_view import plot_groups
+
+        return draw_first(View("", "", [Section("", plot_groups(self.document, metric))]))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -411,9 +402,9 @@ class ExplanationResult(PlottedResult):
 
     def plot(self, metric: str = "auc") -> "Figure":
         """Draw what a metric loses without each of the features that are worth most to the last stage."""
-        from corank.analysis.explanation_view import plot_worth
+        from corank.analysis.explanation_view import explanation_view
 
-        return draw_plot(plot_worth(self.document, metric))
+        return draw_first(explanation_view(self.document, metric))
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for name, feature in self.document["features"].items():
