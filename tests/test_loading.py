@@ -26,6 +26,10 @@ def loaded(code: str) -> set[str]:
         # the parent of workers runs as long as the service
         ("corank.api.serving", "pydantic", {*RANKS, *TRAINS}),
         ("corank.training.config.config", "pydantic", TRAINS),
+        # what a command prints takes no plots
+        ("corank.analysis.evaluation_view", "numpy", {*TRAINS, "matplotlib"}),
+        ("corank.analysis.explanation_view", "numpy", {*TRAINS, "matplotlib"}),
+        ("corank.analysis.html", "corank", {*TRAINS, "matplotlib"}),
         ("corank.cli.main", "typer", {*TRAINS, "onnxruntime"}),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from corank.analysis.evaluated_run import EvaluatedRun, predict_run
-from corank.analysis.verdicts import WORDS, metric_direction
+from corank.analysis.verdicts import WORDS
 from corank.core.errors import DataError
 from corank.core.objects import Location
 from corank.core.reports import Progress
@@ -18,7 +18,7 @@ from corank.evaluation.measures import Evaluation, Measures, evaluate_prediction
 from corank.evaluation.predict import read_truth
 from corank.metrics.inputs import Population
 from corank.metrics.intervals import replicates
-from corank.metrics.metric import Direction
+from corank.metrics.metric import Direction, metric_direction
 from corank.training.config.config import Config
 from corank.training.config.config_file import flatten, plain
 from corank.training.run import Run

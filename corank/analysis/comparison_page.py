@@ -6,12 +6,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from corank.analysis.colours import BAD, FAINT, GOOD
-from corank.analysis.verdicts import WORDS, metric_direction
+from corank.analysis.verdicts import WORDS
 from corank.core.formatting import format_metric, shorten
 from corank.core.lazy import lazy
 from corank.core.version import corank_version
 from corank.core.view import Block, Cell, Detail, Noted, Plot, Section, Table, Verdict, View, bounded
 from corank.metrics.inputs import Population
+from corank.metrics.metric import metric_direction
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,7 +10,7 @@ from typing import Any
 
 from corank.analysis.bundle_comparison import compare_bundles, is_bundle, require_log
 from corank.analysis.comparison import Margins, compare_runs
-from corank.analysis.evaluated_run import evaluate_groups, evaluate_run, groups_page
+from corank.analysis.evaluated_run import evaluate_groups, evaluate_run
 from corank.analysis.experiments.trials import TREES, compare_with_trees
 from corank.analysis.html import render
 from corank.analysis.score_comparison import ScoreChoice, compare_scores, two_tables
@@ -76,7 +76,10 @@ def evaluate(
     with show_progress("requests", progress) as advance:
         document = evaluate_groups(opened, split, by, bootstrap, advance)
     if page is not None:
-        _write(page, groups_page(document, f"{opened.config.name} by {by}"))
+        from corank.analysis.evaluation_view import groups_view
+        from corank.analysis.html import render
+
+        _write(page, render(groups_view(document, f"{opened.config.name} by {by}")))
     return GroupsResult(document)
 
 

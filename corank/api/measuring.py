@@ -90,18 +90,18 @@ def report(
         PosixPath('report.html')
     """
     from corank.analysis.evaluated_run import evaluate_run
-    from corank.analysis.html import write_drawings  # which loads matplotlib
-    from corank.analysis.run_report import pair_page, report_page
+    from corank.analysis.html import render, write_drawings  # which loads matplotlib
+    from corank.analysis.run_report import pair_view, report_view
 
     location, name = parse_location(run), "report.html"
     with show_progress("requests", progress) as advance:
         if against is None:
-            html = report_page(evaluate_run(Run.open(location), split, progress=advance))
+            view = report_view(evaluate_run(Run.open(location), split, progress=advance))
         else:
             other = Run.open(parse_location(against))
-            html = pair_page(Run.open(location), other, split, advance)
+            view = pair_view(Run.open(location), other, split, advance)
             name = f"report-against-{other.folder.name}.html"
-    page = location / name if out is None else parse_location(out)
+    page, html = location / name if out is None else parse_location(out), render(view)
     with write_file(page) as path:
         write_text(path, html)
     folder = None if figures is None else parse_location(figures)
@@ -290,7 +290,8 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
         PosixPath('shop/runs/shop/report.html')
     """
     from corank.analysis.evaluated_run import evaluate_run
-    from corank.analysis.run_report import report_page  # which loads matplotlib
+    from corank.analysis.html import render  # which loads matplotlib
+    from corank.analysis.run_report import report_view
     from corank.training.export import model_version
 
     folder = require_local(run)
@@ -298,7 +299,7 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
     named = read_trackers(trackers)
     evaluated = evaluate_run(opened, split)
     page = folder / "report.html"
-    write_text(page, report_page(evaluated))
+    write_text(page, render(report_view(evaluated)))
     weights = opened.trained(evaluated.packed)
     version = model_version(opened.config, evaluated.packed, weights, evaluated.calibrators)
     _write(named, opened, {"model_version": version, **evaluation_figures(evaluated.document)}, page)

@@ -93,7 +93,10 @@ class DocumentResult(Result, Mapping[str, Any]):
         return f"{type(self).__name__}({self.headline})"
 
     def _repr_html_(self) -> str:
-        return show_tables(self.headline, self.tables)
+        from corank.analysis.html import render_part
+
+        view = self.view()
+        return show_tables(self.headline, self.tables) if view is None else render_part(view)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -164,8 +167,6 @@ DIFFERENCES = {
     "not_worse": pl.Boolean,
 }
 _NOT_METRICS = ("n", "eligible", "random")
-_CALIBRATION = ("loss", "pcoc", "ece")
-"""Parts of the names of metrics that measure no order."""
 
 
 def _bounds(pair: Any) -> tuple[float | None, float | None]:
@@ -241,15 +242,11 @@ class EvaluationResult(PlottedResult):
             "reliability": frame(reliability, RELIABILITY),
         }
 
-    def plot(self) -> "Figure":
-        """Draw the metrics of order of every stage, on the exposed candidates, with their intervals."""
-        panels: dict[str, dict[str, Any]] = {}
-        for row in list_stage_rows(self.document):
-            orders = not any(part in row["metric"] for part in _CALIBRATION)
-            if row["population"] == "exposed" and orders and row["value"] is not None:
-                name = f"{row['label']} {row['metric']}"
-                panels.setdefault(row["stage"], {})[name] = (row["value"], row["low"], row["high"])
-        return _draw(panels, from_zero=False)
+    def view(self) -> View:
+        """The stages side by side, the cascade, and calibration, with 95 % intervals."""
+        from corank.analysis.evaluation_view import evaluation_view
+
+        return evaluation_view(self.document)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -278,16 +275,17 @@ class GroupsResult(PlottedResult):
             "cascade": frame(cascade, {"group": pl.String} | CASCADE),
         }
 
+    def view(self) -> View:
+        """A table a metric of every stage, group by group, with 95 % intervals."""
+        from corank.analysis.evaluation_view import groups_view
+
+        return groups_view(self.document, self.headline)
+
     def plot(self, metric: str = "auc") -> "Figure":
         """Draw a metric of every stage, group by group, on the exposed candidates."""
-        rows = self.tables["stages"].filter(
-            pl.col("metric") == metric, pl.col("population") == "exposed", pl.col("value").is_not_null()
-        )
-        panels: dict[str, dict[str, Any]] = {}
-        for row in rows.iter_rows(named=True):
-            panel = panels.setdefault(f"{row['stage']} {row['label']} {metric}", {})
-            panel[row["group"]] = (row["value"], row["low"], row["high"])
-        return _draw(panels, from_zero=False)
+        from corank.analysis.evaluation_view import plot_groups
+
+        return draw_first(View("", "", [Section("", plot_groups(self.document, metric))]))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -372,9 +370,6 @@ class ServedComparisonResult(PlottedResult):
         return ((name, part) for name in ("canary", "shadow") if (part := self.document[name]) is not None)
 
 
-SHOWN_FEATURES = 20
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class ExplanationResult(PlottedResult):
     """The worth of each feature of a run to each stage, and its online latency.
@@ -401,16 +396,17 @@ class ExplanationResult(PlottedResult):
             "latency": pl.DataFrame(latency, infer_schema_length=None),
         }
 
+    def view(self) -> View:
+        """What each stage loses without each feature, the largest first, and latencies."""
+        from corank.analysis.explanation_view import explanation_view
+
+        return explanation_view(self.document)
+
     def plot(self, metric: str = "auc") -> "Figure":
         """Draw what a metric loses without each of the features that are worth most to the last stage."""
-        panels: dict[str, dict[str, Any]] = {}
-        for row in self._rows():
-            if row["metric"] == metric and row["value"] is not None:
-                panels.setdefault(row["stage"], {})[row["feature"]] = (row["value"], row["low"], row["high"])
-        last = panels.get(list(self.document["stages"])[-1], {})
-        worth = sorted(last, key=lambda name: -last[name][0])[:SHOWN_FEATURES]
-        shown = {s: {name: rows[name] for name in worth if name in rows} for s, rows in panels.items()}
-        return _draw(shown, from_zero=True)
+        from corank.analysis.explanation_view import explanation_view
+
+        return draw_first(explanation_view(self.document, metric))
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for name, feature in self.document["features"].items():

@@ -47,16 +47,10 @@ def evaluate_command(
     from corank.api import evaluating as api
     from corank.cli import console
     from corank.cli.progress import counting
-    from corank.cli.tables import show_groups
 
     with counting("requests", summary=False) as progress:
         evaluation = api.evaluate(run, split, reference=reference, by=by, page=page, progress=progress, on=on)
-    if as_json:
-        print_text(evaluation.to_json())
-    elif by is None:
-        console.show_evaluation(evaluation.document)
-    else:
-        show_groups(evaluation.document)
+    print_text(evaluation.to_json()) if as_json else console.show(evaluation.view())
 
 
 @evaluating.command("compare")

@@ -204,7 +204,7 @@ def explain_command(
 
     with counting("requests", summary=False) as progress:
         result = measuring.explain(run, split, requests, console.say, progress)
-    print_text(result.to_json()) if as_json else console.show_explanation(result.document)
+    print_text(result.to_json()) if as_json else console.show(result.view())
 
 
 @training.command("export")

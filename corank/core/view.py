@@ -43,6 +43,8 @@ class Table:
     """Columns of sentences: they are aligned left, and lines are broken between words."""
     left: Collection[str] = ()
     """Other columns that are aligned left; the first always is, and all others right."""
+    details: Collection[str] = ()
+    """Columns that a page shows, and a terminal does not."""
     keys: int = 1
     """First columns that identify a row: a terminal that is too narrow repeats them in each part of the table."""
 
