@@ -30,6 +30,7 @@ def loaded(code: str) -> set[str]:
         ("corank.analysis.evaluation_view", "numpy", {*TRAINS, "matplotlib"}),
         ("corank.analysis.explanation_view", "numpy", {*TRAINS, "matplotlib"}),
         ("corank.analysis.html", "corank", {*TRAINS, "matplotlib"}),
+        ("corank.analysis.experiments.views", "yaml", {*TRAINS, "matplotlib"}),
         ("corank.cli.main", "typer", {*TRAINS, "onnxruntime"}),
     ],
 )

@@ -245,15 +245,6 @@ def _difference(values: Mapping[str, Any]) -> tuple[float, float | None, float |
     return values["difference"], values["low"], values["high"]
 
 
-def draw_arms(panels: Mapping[str, Mapping[str, Any]], arms: int) -> Plot:
-    """The differences of arms to the config as written, a panel a metric."""
-    caption = (
-        "Difference of each arm to the config as written, with 95 % intervals over users and seeds. Right of 0: "
-        "higher; grey: cannot tell."
-    )
-    return Plot(lambda figure: plots.intervals(figure, panels), caption, height=0.9 + 0.32 * arms)
-
-
 def _table(figures: Mapping[str, ComparedFigure]) -> Table:
     """A row a metric. Columns of margins are left out where none was asked."""
     asked = _asked(figures.values())

@@ -16,12 +16,13 @@ from corank.analysis.experiments.latency_budget import (
     largest_request,
     order_drops,
 )
-from corank.analysis.experiments.search_page import sweep_page, tune_page
 from corank.analysis.experiments.space import Grid, Space, build_grid, default_space, read_space
 from corank.analysis.experiments.study import RATES, Budget, run_study
 from corank.analysis.experiments.sweep import run_sweep
 from corank.analysis.experiments.trials import TrialData
 from corank.analysis.experiments.tune import check_tuning, load_optuna, run_tune
+from corank.analysis.experiments.views import study_view, sweep_view, tune_view
+from corank.analysis.html import render, write_drawings
 from corank.api.config_source import ConfigSource, OpenedConfig, local
 from corank.api.frames import TableSource
 from corank.api.progress import show_progress
@@ -82,7 +83,7 @@ def sweep(
         packed = open_or_pack(settings, file.parent, report)
         TrainingDataCheck.of(settings, packed).require()
         document = run_sweep(file, arms, packed, folder, seeds, metric, report)
-        write_text(folder / "sweep.html", sweep_page(document))
+        write_text(folder / "sweep.html", render(sweep_view(document)))
     return SearchResult(document)
 
 
@@ -172,7 +173,7 @@ def tune(
             asked = [*budget_space(settings, order_drops(settings, data)), *asked]
         searched = Space.of(settings, base, asked or default_space(settings))
         document = run_tune(file, searched, data, objective, trials, seed, report, budget)
-        write_text(folder / "tune.html", tune_page(document))
+        write_text(folder / "tune.html", render(tune_view(document)))
     return SearchResult(document)
 
 
@@ -219,9 +220,6 @@ def study(
         >>> study["questions"]["1"]["title"]
         'What is the architecture?'
     """
-    from corank.analysis.experiments.study import study_page
-    from corank.analysis.html import write_drawings  # which loads matplotlib
-
     opened_config = OpenedConfig.open(config, overrides, without, report, tables).with_moments()
     settings, base = opened_config.settings, opened_config.base
     folder = local(out) or base / "studies" / settings.name
@@ -231,7 +229,7 @@ def study(
         TrainingDataCheck.of(settings, packed).require()
         budget = Budget(seeds, tuple(rates))
         document = run_study(settings, packed, base, folder, questions, budget, report, advance)
-        page = study_page(document)
+        page = render(study_view(document))
         write_text(folder / "study.html", page)
     if figures is not None:
         write_drawings(page, parse_location(figures))

@@ -449,16 +449,22 @@ class StudyResult(PlottedResult):
             "differences": frame(list(self._rows()), {**texts, **_BOUNDED}),
         }
 
+    def view(self) -> View:
+        """Each question with its verdict, figures and tables, then all arms and the config."""
+        from corank.analysis.experiments.views import study_view
+
+        return study_view(self.document)
+
     def plot(self, question: int | str | None = None) -> "Figure":
-        """Draw what each variant gains or loses by the end-to-end figure.
+        """Draw the answer to a question: what each variant gains or loses, or what the answer shows instead.
 
         Args:
-            question: its number; the first that compares variants unless given.
+            question: its number; the first that is drawn unless given.
         """
-        end = [row for row in self._rows() if row["metric"] == self.document["end"]]
-        number = str(question) if question is not None else next((row["question"] for row in end), "1")
-        arms = {r["arm"]: (r["value"], r["low"], r["high"]) for r in end if r["question"] == number}
-        return _draw({self.document["questions"][number]["title"]: arms}, from_zero=True)
+        from corank.analysis.experiments.views import question_section
+
+        numbers = self.document["questions"] if question is None else [str(question)]
+        return draw_first(View("", "", [question_section(self.document, number) for number in numbers]))
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for number, question in self.document["questions"].items():
@@ -507,7 +513,8 @@ class SearchResult(PlottedResult):
         figure = arm["figures"].get(self.document["metric"]) or {}
         return {"arm": name, **{key: figure.get(key) for key in _BOUNDED}, **arm}
 
-    def plot(self) -> "Figure":
-        """Draw the chosen config's figures on the test split, with their intervals."""
-        rows = {r["metric"]: (r["value"], r["low"], r["high"]) for r in self.tables["test"].to_dicts()}
-        return _draw({self.document["name"]: rows}, from_zero=False)
+    def view(self) -> View:
+        """What was chosen and why, every arm or trial, and the test of the chosen config."""
+        from corank.analysis.experiments.views import sweep_view, tune_view
+
+        return (sweep_view if "arms" in self.document else tune_view)(self.document)

@@ -42,10 +42,9 @@ def sweep_command(
     from corank.analysis.experiments.space import parse_grid
     from corank.api import experiments as api
     from corank.cli import console
-    from corank.cli import tables as search_tables
 
     result = api.sweep(config, parse_grid(grid or []), out, seeds, metric, overrides or [], console.say)
-    print_text(result.to_json()) if as_json else search_tables.show_sweep(result.document)
+    print_text(result.to_json()) if as_json else console.show(result.view())
 
 
 @searching.command("tune")
@@ -87,9 +86,8 @@ def tune_command(
     check_first(config, overrides)
     from corank.api import experiments as api
     from corank.cli import console
-    from corank.cli import tables as search_tables
 
     result = api.tune(
         config, trials, seed, metric, search or [], space, budget_us, out, overrides or [], console.say
     )
-    print_text(result.to_json()) if as_json else search_tables.show_tuning(result.document)
+    print_text(result.to_json()) if as_json else console.show(result.view())

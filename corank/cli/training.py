@@ -187,7 +187,7 @@ def study_command(
             figures=figures,
             progress=progress,
         )
-    print_text(result.to_json()) if as_json else console.show_study(result.document)
+    print_text(result.to_json()) if as_json else console.show(result.view())
 
 
 @training.command("explain")

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 import corank
+from corank import StudyResult
 from corank.core.errors import ConfigError, DataError
 from tests.support.command_line import run_corank
 from tests.support.html import Read
@@ -84,6 +85,8 @@ def test_the_page(studied: tuple[Path, dict[str, Any]]) -> None:
     for question in document["questions"].values():
         assert f". {escape(question['title'])}</h2>" in page
     assert page.count("<svg ") == 6  # two of question 2, one of each other
+    drawn = StudyResult(document).plot(5)._repr_svg_()  # type: ignore[attr-defined]
+    assert "CPU time a request" in drawn
 
 
 def test_a_killed_study_ends_the_same(

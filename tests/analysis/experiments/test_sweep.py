@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 import corank
+from corank import SearchResult
 from corank.analysis.experiments.space import Grid
 from corank.core.errors import ConfigError, DataError
 from corank.training.config.config_file import read
@@ -68,6 +69,7 @@ def test_the_page(swept: tuple[Path, dict[str, Any]]) -> None:
     assert parsed.foreign == []
     assert document["verdict"] in parsed.text
     assert page.count("<svg ") == 1
+    assert "rank.click.auc" in SearchResult(document).plot()._repr_svg_()  # type: ignore[attr-defined]
 
 
 def test_a_killed_sweep_ends_the_same(
@@ -116,7 +118,7 @@ def test_the_command(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     options = (config, "--grid", "stages.1.dropout=0.3", "--seeds", 1, "--out", tmp_path)
     code, out, err = run_corank(capsys, "sweep", *options)
     assert code == 0
-    assert "less as written" in out
+    assert "Beside the config as written" in out and "stages.1.dropout=0.3" in out
     assert "trial 2/2" in err
     code, out, _ = run_corank(capsys, "sweep", *options, "--json")
     assert code == 0

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import corank
+from corank import SearchResult
 from corank.core.errors import ConfigError, MissingExtraError
 from corank.training.run import Run
 from tests.support.command_line import run_corank
@@ -87,6 +88,7 @@ def test_the_tuning_page(tuned: tuple[Path, dict[str, Any]]) -> None:
     assert parsed.foreign == []
     assert document["verdict"] in parsed.text
     assert page.count("<svg ") == 3
+    assert "best so far" in SearchResult(document).plot()._repr_svg_()  # type: ignore[attr-defined]
 
 
 def test_a_trial_that_diverges_costs_no_other(config: Path, tmp_path: Path) -> None:
@@ -124,7 +126,7 @@ def test_the_tune_command(config: Path, tmp_path: Path, capsys: pytest.CaptureFi
     options = (config, "--trials", 2, "--search", "train.rank.lr=0.001..0.1 log", "--out", tmp_path)
     code, out, err = run_corank(capsys, "tune", *options)
     assert code == 0
-    assert "the best trials" in out
+    assert "The best trials" in out
     assert "trial 2/2" in err
     code, out, _ = run_corank(capsys, "tune", *options, "--json")
     assert json.loads(out) == json.loads((tmp_path / "tune.json").read_text(encoding="utf-8"))

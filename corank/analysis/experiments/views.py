@@ -1,0 +1,438 @@
+"""What studies, sweeps and tunings show: what was chosen and why, differences of arms, all arms or trials, the test.
+
+The three share the plot and the tables of arms' figures, the test of the chosen config, and the config as written.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from corank.analysis.experiments.arms import BASE
+from corank.core.formatting import format_metric
+from corank.core.lazy import lazy
+from corank.core.version import corank_version
+from corank.core.view import (
+    Block,
+    Cell,
+    Detail,
+    Folded,
+    Noted,
+    Plot,
+    Section,
+    Table,
+    Verdict,
+    View,
+    bounded,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from corank.analysis import plots, search_plots
+else:
+    plots, search_plots = lazy("corank.analysis.plots"), lazy("corank.analysis.search_plots")
+
+ACROSS = 3
+"""Arms of one table, metrics of a plot, and small plots in a row, at most."""
+BEST_TRIALS = 10
+"""Trials of the table of the best."""
+
+Figures = Mapping[str, Mapping[str, Any]]
+"""Metric → `value`, and the bounds `low` and `high` of its interval, None where they are not known."""
+
+
+def study_view(document: Mapping[str, Any]) -> View:
+    """The view of a study's document."""
+    return View(
+        f"{document['name']}: a study",
+        f"Split {document['split']}: {document['requests']:,} requests of {document['users']:,} users, "
+        f"{document['candidates']:,} candidates. {document['trials']} trials of {len(document['arms'])} arms, seeds an "
+        f"arm: {document['seeds']}, corank {corank_version()}.",
+        [
+            Section("How to read it", [Detail([_study_method(document)]), *document["notes"]]),
+            *(question_section(document, number) for number in document["questions"]),
+            Section("All arms", [Detail([_study_arms(document)])]),
+            _config_section(document),
+        ],
+    )
+
+
+def _study_method(document: Mapping[str, Any]) -> str:
+    rates = ", ".join(f"{rate:.3g}" for rate in document["rates"])
+    return (
+        "An arm is the config with one change. All arms have the same budget: the config's epochs and batches, all "
+        f"learning rates times one of {rates}, chosen by validation clicks, then {document['seeds']} seeds. A "
+        "difference is an arm minus the config as written, on the same test users, seed by seed. Its 95 % interval "
+        "is over users and seeds; it does not include the choice of the rate. Cannot tell: the interval contains 0. "
+        "Intervals are not corrected for multiple comparisons: expect one in twenty to mislead."
+    )
+
+
+def question_section(document: Mapping[str, Any], number: str) -> Section:
+    """The answer to one question of a study's document."""
+    question = document["questions"][number]
+    blocks: list[Block] = [*question["verdict"]]
+    if question.get("differences"):
+        compared = {arm: figures for arm, figures in question["differences"].items() if figures}
+        titles = document["metrics"]
+        shown = _compared_metrics(compared, _telling_metrics(document, number))
+        if shown:
+            rows = [
+                [arm, *(_figure_cell(figures[name], signed=True) for name in shown)]
+                for arm, figures in compared.items()
+            ]
+            table = Table(["arm", *(titles[name] for name in shown)], rows, prose=("arm",))
+            blocks += [_difference_plot(compared, shown, titles), table]
+        others = {name: title for name, title in titles.items() if name not in shown}
+        blocks.append(Detail(list(_figure_tables(compared, others, signed=True))))
+    if question.get("correlations"):
+        blocks += _correlations(document, question)
+    if question.get("quota"):
+        blocks += _quota(document, question["quota"])
+    return Section(f"{number}. {question['title']}", [*blocks, *question["notes"]])
+
+
+def _telling_metrics(document: Mapping[str, Any], number: str) -> list[str]:
+    """The metrics that tell most about a question: the end-to-end metric first."""
+    about = {
+        "1": ["last_auc", "first_candidates_auc"],
+        "6": ["agree_recall", "first_candidates_auc"],
+        "7": ["first_auc", "first_candidates_auc"],
+        "8": ["last_auc", "first_candidates_auc"],
+        "9": ["first_candidates_auc", "last_auc"],
+    }.get(number, ["last_auc", "truth_recall"])
+    return [document["end"], *about, "click_recall", "first_auc", "last_auc"]
+
+
+def _compared_metrics(compared: Mapping[str, Figures], metrics: Sequence[str]) -> list[str]:
+    """The first metrics that all arms have; none without arms."""
+    common = set[str]().union(*compared.values()).intersection(*compared.values())
+    return [name for name in dict.fromkeys(metrics) if name in common][:ACROSS]
+
+
+def _difference_plot(
+    compared: Mapping[str, Figures], metrics: Sequence[str], titles: Mapping[str, str]
+) -> Plot:
+    """The differences of arms to the config as written, a panel a metric."""
+    panels = {
+        titles.get(metric, metric): {arm: _bounds(figures[metric]) for arm, figures in compared.items()}
+        for metric in metrics
+    }
+    caption = (
+        "Difference of each arm to the config as written, with 95 % intervals over users and seeds. Right of 0: "
+        "higher; grey: cannot tell."
+    )
+    return Plot(lambda figure: plots.intervals(figure, panels), caption, 0.9 + 0.32 * len(compared))
+
+
+def _bounds(figure: Mapping[str, Any]) -> tuple[float, float | None, float | None]:
+    return figure["value"], figure["low"], figure["high"]
+
+
+def _figure_tables(
+    arms: Mapping[str, Figures], titles: Mapping[str, str], signed: bool = False
+) -> Iterator[Table]:
+    """Tables of a row a metric that some arm has, and a column an arm."""
+    rows = [
+        [title, *(_figure_cell(figures.get(name), signed) for figures in arms.values())]
+        for name, title in titles.items()
+        if any(figures.get(name) for figures in arms.values())
+    ]
+    for n in range(0, len(arms) if rows else 0, ACROSS):
+        columns = list(arms)[n : n + ACROSS]
+        yield Table(["", *columns], [[row[0], *row[1 + n : 1 + n + ACROSS]] for row in rows])
+
+
+def _figure_cell(figure: Mapping[str, Any] | None, signed: bool = False) -> Cell:
+    return "–" if figure is None else bounded(figure["value"], (figure["low"], figure["high"]), signed)
+
+
+def _correlations(document: Mapping[str, Any], question: Mapping[str, Any]) -> list[Block]:
+    names, end, points = document["metrics"], document["end"], question["checkpoints"]
+    rho: Figures = question["correlations"]
+    order = {"Spearman's ρ": {names[name]: _bounds(figure) for name, figure in rho.items()}}
+
+    def scatter(figure: "Figure") -> None:
+        y = np.array(points[end])
+        panels = {names[name]: plots.Series(np.array(points[name]), y) for name in rho}
+        plots.scatters(figure, panels, names[end], points["arm"])
+
+    return [
+        Plot(
+            lambda figure: plots.intervals(figure, order),
+            f"How well a figure of one stage, or of its cut, orders checkpoints as {names[end]} does: rank correlation "
+            "with a 95 % interval over arms. Every rate and seed of every arm is a checkpoint.",
+            0.9 + 0.28 * len(rho),
+        ),
+        Table(
+            ["figure", "ρ"],
+            [[names[name], _figure_cell(figure)] for name, figure in rho.items()],
+            f"rank correlation with {names[end]}, over checkpoints",
+        ),
+        Plot(
+            scatter,
+            f"Every checkpoint: {names[end]} against each figure. No slope: the figure does not predict it.",
+            2.2 * _plot_rows(rho) + 0.2 * _plot_rows(set(points["arm"])),
+        ),
+    ]
+
+
+def _plot_rows(plotted: Mapping[str, Any] | set[str]) -> int:
+    return -(-len(plotted) // ACROSS)
+
+
+def _quota(document: Mapping[str, Any], quota: Mapping[str, Any]) -> list[Block]:
+    first = document["config"]["stages"][0]["name"]
+    recalls = {name.replace("_", " "): curve for name, curve in quota["recalls"].items()}
+    rows = zip(quota["m"], *recalls.values(), quota["cpu_ms"], strict=True)
+
+    def draw(figure: "Figure") -> None:
+        m, size = np.array(quota["m"]), document["candidates"] / document["requests"]
+        curves = {
+            name.removesuffix(" recall"): plots.Series(m[known], values[known])
+            for name, curve in recalls.items()
+            if (known := ~np.isnan(values := np.array(curve, dtype=np.float64))).any()
+        }
+        random = plots.Series(m[m <= size], m[m <= size] / size)
+        cost = plots.Series(m, np.array(quota["cpu_ms"]))
+        plots.plot_quota_curve(figure, curves, random, cost, quota["keep"], first)
+
+    return [
+        Plot(
+            draw,
+            f"Left: what is in {first}'s top m, and (joint) what then comes through the cascade. Random order: of the "
+            "first cut, for requests of the mean size. Right: CPU time of a whole request through the exported graphs.",
+        ),
+        Table(
+            ["m", *recalls, "CPU ms"],
+            [[str(m), *map(format_metric, values), f"{cost:.2f}"] for m, *values, cost in rows],
+        ),
+    ]
+
+
+def _study_arms(document: Mapping[str, Any]) -> Table:
+    names = document["metrics"]
+    metrics = [name for name in dict.fromkeys([document["end"], "first_auc", "last_auc"]) if name in names]
+    columns = ["", "rate", "parameters", "steps", "seconds", *(names[name] for name in metrics)]
+    rows = []
+    for arm, result in document["arms"].items():
+        if not result["figures"]:
+            rows.append([arm, "diverged", *[""] * (len(columns) - 2)])
+            continue
+        row = [arm, f"× {result['rate']:.3g}", f"{sum(result['parameters'].values()):,}"]
+        row += [f"{result['steps']:,}", f"{result['seconds']:.1f}"]
+        figures = [result["figures"].get(name) or {} for name in metrics]
+        rows.append(row + [format_metric(figure.get("value")) for figure in figures])
+    return Table(columns, rows, f"{BASE}: the config itself; the ranker as pre-ranker needs no training")
+
+
+def _config_section(document: Mapping[str, Any], *blocks: Block) -> Section:
+    written = yaml.safe_dump(document["config"], sort_keys=False)
+    title = "Space and config" if blocks else "Config"
+    return Section(title, [*blocks, Folded("The config as written", written)])
+
+
+def sweep_view(document: Mapping[str, Any], kind: str = "a sweep") -> View:
+    """The view of the document of a sweep, or of another comparison of arms, whose title says the kind."""
+    arms = document["arms"]
+    compared = {arm: result["to_base"] for arm, result in arms.items() if result["to_base"]}
+    metrics = [document["metric"], *next(iter(compared.values()), ())]
+    shown = _compared_metrics(compared, metrics)
+    figures = {arm: result["figures"] for arm, result in arms.items()}
+    titles = {name: name for measured in figures.values() for name in measured}
+    return View(
+        f"{document['name']}: {kind}",
+        f"Validation split: {document['requests']:,} requests, {document['candidates']:,} candidates. "
+        f"{document['trials']} trials of {len(arms)} arms, seeds an arm: {document['seeds']}, corank "
+        f"{corank_version()}.",
+        [
+            _chosen_section(document, *document["notes"]),
+            Section("How to read it", [Detail([_sweep_method(document)])]),
+            Section(
+                "Beside the config as written",
+                [
+                    _difference_plot(compared, shown, {}) if shown else "There is nothing to compare.",
+                    _sweep_arms(document),
+                ],
+            ),
+            Section("All figures", [Detail(list(_figure_tables(figures, titles)))]),
+            _test_section(document),
+            _config_section(document),
+        ],
+    )
+
+
+def _sweep_method(document: Mapping[str, Any]) -> str:
+    return (
+        f"An arm is the config with some keys set, trained with {document['seeds']} seeds and compared by "
+        f"{document['metric']} of the validation split. A difference is on the same users, seed by seed; its 95 % "
+        "interval is over users and seeds. Cannot tell: the interval contains 0. The best of many arms looks better "
+        "than it is, since it was chosen by these figures; not so on the test split, which was read once, for the "
+        "chosen arm alone."
+    )
+
+
+def _sweep_arms(document: Mapping[str, Any]) -> Table:
+    metric = document["metric"]
+    rows = []
+    for arm, result in document["arms"].items():
+        value = result["figures"].get(metric)
+        rows.append(
+            [
+                arm,
+                format_metric(value["value"]) if value else Verdict("diverged", -1),
+                *(_figure_cell(result[other].get(metric), signed=True) for other in ("to_base", "to_best")),
+                f"{result['seconds']:.1f}",
+            ]
+        )
+    return Table(
+        ["arm", metric, "less as written", "less the best", "seconds a training"], rows, prose=("arm",)
+    )
+
+
+def _chosen_section(document: Mapping[str, Any], *blocks: Block) -> Section:
+    files = f"Its config is {document['config_file']}, its run {document['run']}."
+    return Section("What was chosen", [document["verdict"], files, *blocks])
+
+
+def _test_section(document: Mapping[str, Any]) -> Section:
+    """The test split's figures, of the chosen config alone."""
+    if document["test"] is None:
+        return Section("Test", ["The config has no test split."])
+    read = (
+        f"Read once, at the end, for “{document['chosen']}” alone, with the config's own seed. 95 % intervals are over "
+        "users."
+    )
+    rows = [[name, _figure_cell(figure)] for name, figure in document["test"].items()]
+    return Section("Test", [read, Table(["figure", "value"], rows)])
+
+
+def tune_view(document: Mapping[str, Any]) -> View:
+    """The view of a tuning's document."""
+    metric, trials = document["metric"], document["trials"]
+    complete = [trial for trial in trials if trial["value"] is not None]
+    history = f"{metric} by trial. Trial 1 is the config as written. Grey: ended early, or diverged."
+    space = [[name, span] for name, span in document["space"].items()]
+    return View(
+        f"{document['name']}: a tuning",
+        f"Validation split: {document['requests']:,} requests, {document['candidates']:,} candidates. "
+        f"{len(trials)} trials, {len(complete)} of them completed, seed {document['seed']}, corank {corank_version()}.",
+        [
+            _chosen_section(document, Detail([_tune_caution(metric)])),
+            *_frontier(document),
+            Section("History", [Plot(lambda figure: search_plots.plot_history(figure, document), history)]),
+            *_importance(document),
+            *_slices(document, complete),
+            Section("The best trials; 1 is the config as written", [_best_trials(document, complete)]),
+            Section("All trials", [Detail([_all_trials(document)])]),
+            _test_section(document),
+            _config_section(document, Detail([Table(["parameter", "range"], space)])),
+        ],
+    )
+
+
+def _tune_caution(metric: str) -> str:
+    return (
+        f"Trials are compared by {metric} of the validation split, one seed each. The best of many looks better than "
+        "it is: the test split below was read once, for the best trial alone. Compare a few candidates with seeds and "
+        "intervals by corank sweep."
+    )
+
+
+def _frontier(document: Mapping[str, Any]) -> list[Section]:
+    """The funnels that no faster one equals, with the measured latency of each."""
+    budget, metric = document["budget"], document["metric"]
+    if budget is None or not budget["frontier"]:
+        return []
+    trials = {trial["number"]: trial for trial in document["trials"]}
+    caption = (
+        f"The best {metric} within each latency, of all trained funnels at all quotas. Dashed: the budget."
+    )
+    measured = f"medians of latencies with 95 % intervals, on {budget['machine']}"
+    rows = [
+        [
+            Noted(f"{us['median']:,.0f}", f"{us['low']:,.0f} … {us['high']:,.0f}"),
+            Verdict("no", -1) if us["high"] > budget["us"] else "yes",
+            format_metric(point["value"]),
+            str(point["trial"]),
+            str(point["quota"]),
+            _describe_settings(trials[point["trial"]]),
+        ]
+        for point in budget["frontier"]
+        for us in [point["us"]]
+    ]
+    columns = ["µs", f"within {budget['us']:g}", metric, "trial", "first stage keeps", "settings"]
+    plot = Plot(lambda figure: search_plots.plot_frontier(figure, budget, metric), caption)
+    return [
+        Section("Which funnel in how many µs", [plot, Table(columns, rows, measured, prose=("settings",))])
+    ]
+
+
+def _describe_settings(trial: Mapping[str, Any]) -> str:
+    texts = [f"{key}={_format_value(value)}" for key, value in (trial["values"] or {}).items()]
+    return "  ".join(texts) or "as written"
+
+
+def _format_value(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
+
+
+def _importance(document: Mapping[str, Any]) -> list[Section]:
+    importance = document["importance"]
+    if not importance:
+        return []
+    caption = (
+        "How much each parameter decides whether a trial is among the better ones (PED-ANOVA). With few trials it is a "
+        "hint."
+    )
+    shares = ", ".join(f"{name} {share:.2f}" for name, share in importance.items())
+    plot = Plot(
+        lambda figure: search_plots.plot_importance(figure, importance), caption, 0.9 + 0.28 * len(importance)
+    )
+    return [Section("Importance", [plot, shares])]
+
+
+def _slices(document: Mapping[str, Any], complete: Sequence[Mapping[str, Any]]) -> list[Section]:
+    metric, space = document["metric"], document["space"]
+    known = [trial for trial in complete if trial["values"] is not None]
+    if not known:
+        return []
+
+    def draw(figure: "Figure") -> None:
+        slices = {
+            name: _slice(span, [trial["values"][name] for trial in known]) for name, span in space.items()
+        }
+        search_plots.plot_slices(figure, slices, [trial["value"] for trial in known], metric)
+
+    caption = f"{metric} of every trial that ended, against each parameter."
+    return [Section("Each parameter", [Plot(draw, caption, 2.2 * _plot_rows(space))])]
+
+
+def _slice(span: str, values: Sequence[Any]) -> "search_plots.Slice":
+    if ".." in span:
+        return search_plots.Slice(values, span.endswith(" log"))
+    texts = [_format_value(value) for value in values]
+    ticks = sorted(set(texts), key=lambda text: (len(text), text))
+    return search_plots.Slice([ticks.index(text) for text in texts], ticks=ticks)
+
+
+def _best_trials(document: Mapping[str, Any], complete: Sequence[Mapping[str, Any]]) -> Table:
+    best = sorted(complete, key=lambda trial: trial["value"], reverse=document["better"] != "lower")
+    rows = [
+        [str(trial["number"]), format_metric(trial["value"]), _describe_settings(trial)]
+        for trial in best[:BEST_TRIALS]
+    ]
+    return Table(["trial", document["metric"], "settings"], rows, prose=("settings",))
+
+
+def _all_trials(document: Mapping[str, Any]) -> Table:
+    names = list(document["space"])
+    rows = []
+    for trial in document["trials"]:
+        values = {name: _format_value(value) for name, value in (trial["values"] or {}).items()}
+        cells = [str(trial["number"]), format_metric(trial["value"]), trial["state"]]
+        rows.append([*cells, *(values.get(name, "") for name in names), f"{trial['seconds']:.1f}"])
+    return Table(["trial", document["metric"], "", *names, "seconds"], rows)

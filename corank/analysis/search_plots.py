@@ -1,0 +1,77 @@
+"""Plots of searches: values by trial, the best by latency, what matters, and values by parameter.
+
+Letters: P points.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from corank.analysis.plots import ACROSS, COLOURS, FAINT, plot_rows
+
+
+def plot_history(figure: Figure, document: Mapping[str, Any]) -> None:
+    """Draw the value of each trial, the best so far, and marks for trials that were ended early."""
+    axes, trials = figure.subplots(), document["trials"]
+    numbers = [trial["number"] for trial in trials if trial["value"] is not None]
+    values = [trial["value"] for trial in trials if trial["value"] is not None]
+    best = (np.minimum if document["better"] == "lower" else np.maximum).accumulate(values)
+    axes.plot(numbers, values, linestyle="none", marker="o", color=COLOURS[0], label="trial")
+    axes.step(numbers, best, where="post", color=COLOURS[1], linestyle="-", label="best so far")
+    for n, number in enumerate(trial["number"] for trial in trials if trial["value"] is None):
+        axes.axvline(
+            number, ymax=0.04, color=FAINT, linestyle="-", label="" if n else "ended early or diverged"
+        )
+    axes.set(xlabel="trial", ylabel=document["metric"])
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.legend(loc="lower right")
+
+
+def plot_frontier(figure: Figure, budget: Mapping[str, Any], y: str) -> None:
+    """Draw the best value within each latency, with the intervals of latencies and the budget."""
+    axes, values = figure.subplots(), [point["value"] for point in budget["frontier"]]
+    us, low, high = ([p["us"][key] for p in budget["frontier"]] for key in ("median", "low", "high"))
+    axes.step(us, values, where="post", color=COLOURS[0], linestyle="-")
+    axes.plot(us, values, linestyle="none", marker="o", color=COLOURS[0])
+    axes.hlines(values, low, high, color=COLOURS[0], linestyle="-", alpha=0.4)
+    axes.axvline(budget["us"], color=COLOURS[1], linestyle="--", linewidth=1)
+    axes.set(xlabel="µs a request", ylabel=y)
+
+
+def plot_importance(figure: Figure, importance: Mapping[str, float]) -> None:
+    """Draw a bar a parameter."""
+    axes = figure.subplots()
+    names = sorted(importance, key=lambda name: importance[name])
+    axes.barh(names, [importance[name] for name in names], color=COLOURS[0], height=0.6)
+    axes.set(xlabel="importance", xlim=(0, 1))
+    axes.grid(axis="y", visible=False)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The values of a parameter: (P,)."""
+
+    x: Sequence[float]
+    log: bool = False
+    ticks: Sequence[str] = ()
+    """Names of the values 0, 1, …, of a parameter that has choices; empty otherwise."""
+
+
+def plot_slices(figure: Figure, slices: Mapping[str, Slice], values: Sequence[float], y: str) -> None:
+    """Draw every trial's result, one of P `values`, against each parameter, one panel a parameter."""
+    axes = figure.subplots(plot_rows(len(slices)), ACROSS, sharey=True, squeeze=False)
+    for part, (name, points) in zip(axes.ravel(), slices.items(), strict=False):
+        part.plot(points.x, values, color=COLOURS[0], linestyle="none", marker="o", alpha=0.7)
+        part.set_title(name, fontsize=8)
+        if points.log:
+            part.set_xscale("log")
+        if points.ticks:
+            part.set_xticks(np.arange(len(points.ticks)), points.ticks)
+    for part in axes.ravel()[len(slices) :]:
+        part.set_visible(False)
+    for row in axes:
+        row[0].set_ylabel(y)
