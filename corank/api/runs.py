@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 
 import polars as pl
 
+from corank.analysis.check_view import check_view
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
 from corank.api.progress import show_progress
@@ -17,7 +18,6 @@ from corank.core.reports import Progress, Report
 from corank.core.view import View
 from corank.data.packed.dataset import PackedDataset
 from corank.engine.base import open_engine
-from corank.training.checks.check_view import check_view
 from corank.training.checks.summary import CheckSummary, check_config
 from corank.training.packed_data import local_root, open_earlier, pack_config
 
