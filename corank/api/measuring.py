@@ -18,7 +18,7 @@ from corank.core.local_copy import write_file
 from corank.core.objects import Location, PathOrUrl, parse_location, require_local
 from corank.core.reports import Progress, Report
 from corank.core.time import format_time
-from corank.core.view import Section, Table, Verdict, View
+from corank.core.view import Cell, Section, Table, Verdict, View
 from corank.training.config.config_file import flatten, plain
 from corank.training.drift.drift import DriftReport
 from corank.training.drift.figure import DriftFigure
@@ -218,18 +218,19 @@ class DriftResult(DriftReport, Result):
 
     def view(self) -> View:
         """Each figure of the run and of the new rows with its threshold and verdict; how vocabularies grow."""
-        rows = [
-            (*cells, Verdict(verdict, -(verdict == "broken")))
-            for *cells, verdict in (row.values() for row in self.rows)
-        ]
+        rows: list[list[Cell]] = []
+        for *cells, verdict in (row.values() for row in self.rows):
+            rows.append([*cells, Verdict(verdict, -(verdict == "broken"))])
         prose = ("reference", "now")  # what a column of the tables has, or why it is not compared
         figures = Table([*_FIGURE], rows, prose=prose, left=("of", "verdict"), keys=2)
         sections = [Section("Figures", [figures])]
         if self.vocabularies:
-            grown = [
-                {"feature": name}
-                | {key: "-" if count is None else count for key, count in rows.document().items()}
-                for name, rows in self.vocabularies.items()
+            grown: list[dict[str, str | int]] = [
+                {
+                    "feature": name,
+                    **{key: "-" if n is None else n for key, n in vocabulary.document().items()},
+                }
+                for name, vocabulary in self.vocabularies.items()
             ]
             sections.append(Section("Vocabularies: rows now, and after `pack --from`", [Table.of(grown)]))
         return View(f"{self.name}: new rows", self.headline, sections)

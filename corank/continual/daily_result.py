@@ -227,7 +227,8 @@ def _draw(
     """Draw a small plot a name, the periods' names below and dotted lines at its limits, each with a label."""
     from matplotlib.transforms import ScaledTranslation
 
-    from corank.analysis.plots import INK, LINES, small_plots, widen_y
+    from corank.analysis.colours import INK
+    from corank.analysis.plots import LINES, small_plots, widen_y
 
     small_plots(figure, plots, "period", markers=True)
     most = 3 if all(len(record.period) <= _DAY for record in records) else 2
