@@ -27,6 +27,10 @@ def loaded(code: str) -> set[str]:
         ("corank.api.serving", "pydantic", {*RANKS, *TRAINS}),
         ("corank.training.config.config", "pydantic", TRAINS),
         ("corank.cli.main", "cyclopts", {*RANKS, *TRAINS, "pydantic"}),
+        # what a command prints takes no plots
+        ("corank.analysis.evaluation_view", "numpy", {*TRAINS, "matplotlib"}),
+        ("corank.analysis.explanation_view", "numpy", {*TRAINS, "matplotlib"}),
+        ("corank.analysis.html", "corank", {*TRAINS, "matplotlib"}),
         ("corank.analysis.experiments.views", "yaml", {*TRAINS, "matplotlib"}),
     ],
 )

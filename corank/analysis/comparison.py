@@ -1,7 +1,6 @@
 """Two runs compared on the same rows: each metric's difference, with a paired interval over users and a verdict."""
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -10,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from corank.analysis.evaluated_run import EvaluatedRun, predict_run
+from corank.analysis.verdicts import WORDS
 from corank.core.errors import DataError
 from corank.core.objects import Location
 from corank.core.reports import Progress
@@ -18,7 +18,7 @@ from corank.evaluation.measures import Evaluation, Measures, evaluate_prediction
 from corank.evaluation.predict import read_truth
 from corank.metrics.inputs import Population
 from corank.metrics.intervals import replicates
-from corank.metrics.metric import METRICS, Direction
+from corank.metrics.metric import Direction, metric_direction
 from corank.training.config.config import Config
 from corank.training.config.config_file import flatten, plain
 from corank.training.run import Run
@@ -66,13 +66,6 @@ class Margins:
         for metric in self.by_metric:
             if metric not in names:
                 raise DataError(f"--margin: no metric '{metric}' was compared; there are {', '.join(names)}")
-
-
-WORDS = {1: "better", -1: "worse", 0: "no difference shown"}
-"""Verdict by the sign of the first run's difference to the second, if its interval lies beyond the margin."""
-
-BETTER: dict[Direction, str] = {"higher": "higher", "lower": "lower", "one": "near 1"}
-"""Better values of a metric, as tables name them."""
 
 
 @dataclass(frozen=True)
@@ -263,12 +256,3 @@ def _merit(values: Doubles, better: Direction) -> Doubles:
     if better == "one":
         return -np.abs(values - 1)
     return values if better == "higher" else -values
-
-
-def metric_direction(name: str, *populations: Population) -> Direction:
-    """Which way a metric of a document is better: `click_recall@50` is of the metric `click_recall@{m}`."""
-    for metric in METRICS.parts().values():
-        pattern = re.sub(r"\\{[km]\\}", "[0-9]+", re.escape(metric.name))
-        if metric.population in populations and re.fullmatch(pattern, name):
-            return metric.better
-    raise KeyError(f"{', '.join(populations)} has no metric {name!r}")

@@ -1,17 +1,25 @@
-"""The pages of `corank compare` and `corank compare-served`: summaries, plots and tables."""
+"""What `corank compare` and `corank compare-served` show: summaries, plots and tables."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from corank.analysis import plots
-from corank.analysis.comparison import BETTER, WORDS, metric_direction
-from corank.analysis.html import Cell, Html, page, plot, section, table, text, verdict
-from corank.analysis.plots import BAD, FAINT, GOOD
+from corank.analysis.colours import BAD, FAINT, GOOD
+from corank.analysis.verdicts import WORDS
 from corank.core.formatting import format_metric, shorten
+from corank.core.lazy import lazy
 from corank.core.version import corank_version
+from corank.core.view import Block, Cell, Detail, Noted, Plot, Section, Table, Verdict, View, bounded
 from corank.metrics.inputs import Population
+from corank.metrics.metric import metric_direction
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from corank.analysis import plots
+else:
+    plots = lazy("corank.analysis.plots")
 
 WIDER = 10
 """Metrics whose differences reach over this many times as far as others' get an axis of their own."""
@@ -21,11 +29,15 @@ MAIN: dict[str, Sequence[str]] = {
     "exposed": ("auc", "logloss_calibrated"),
 }
 """Population → metrics of the summary, without their quotas."""
+_OTHER = "Differences of another size: mind the axis. "
 MOST_MAIN = 10
 """Figures of the summary, at most."""
 SIGNS = {word: sign for sign, word in WORDS.items()}
 """Verdict → 1 if it is good, -1 if bad, otherwise 0."""
-_COLOURS = {1: GOOD, 0: FAINT, -1: BAD}
+DIFFERENCE, VERDICT = "a\u00a0−\u00a0b", "a\u00a0is"
+"""Names of columns that are one line."""
+ARROWS = {"higher": "↑", "lower": "↓", "one": "→1"}
+"""Better values of a metric, as tables mark them."""
 
 
 class Names(NamedTuple):
@@ -48,99 +60,102 @@ class Names(NamedTuple):
         return f"a: {self.a}", f"b: {self.b}"
 
 
-class ComparedPart(NamedTuple):
-    """The metrics of one population that both sides have."""
+class ComparedFigure(NamedTuple):
+    """A metric that both sides have."""
 
-    title: str
+    name: str
     population: Population
-    metrics: Mapping[str, Any]
-    """Name → its comparison."""
+    values: Mapping[str, Any]
+    """Its comparison, as the document has it."""
+
+    @property
+    def sign(self) -> int:
+        """1 if a is better, -1 if it is worse, otherwise 0."""
+        return SIGNS[self.values["verdict"]]
 
 
-def comparison_page(document: Mapping[str, Any]) -> Html:
-    """The page of a comparison's document."""
+def comparison_view(document: Mapping[str, Any]) -> View:
+    """What a comparison's document shows."""
     names = Names.of(document)
-    return page(f"{names.a} against {names.b}", describe_document(document), *comparison_sections(document))
+    title = f"{names.a} against {names.b}"
+    return View(title, describe_document(document), comparison_sections(document))
 
 
-def comparison_sections(document: Mapping[str, Any]) -> list[Html]:
+def comparison_sections(document: Mapping[str, Any]) -> list[Section]:
     """The summary of a comparison, what is compared, how to read it, and each of its parts: a plot and a table."""
-    how = text(
+    how = (
         "A difference is a minus b on the same rows. Its 95 % interval is over users, resampled alike for both. "
+        "Better values of a metric are higher (↑), lower (↓) or near 1 (→1). "
         "Better and worse are of a, and said if the interval lies beyond the margin that was asked, 0 unless given; "
-        "otherwise no difference is shown beyond noise. Not worse: the interval excludes that a is worse by more than "
+        "otherwise it is unclear whether they differ. Not worse: the interval excludes that a is worse by more than "
         "the margin. Intervals are not corrected for multiple comparisons: expect one in twenty to mislead. Of runs "
         "one training of each is compared, and another seed trains another model: compare several by `corank sweep`."
     )
     names = Names.of(document)
     return [
-        section("Summary", *_summary(document, names)),
-        section("What is compared", _sides(document, names)),
-        section("How to read it", how),
-        *(section(part.title, *draw_differences(part, names)) for part in compared_parts(document)),
+        Section("Summary", [*_summary(document, names)]),
+        Section("What is compared", [_sides(document, names)]),
+        Section("How to read it", [Detail([how])]),
+        *(Section(title, draw_differences(part, names)) for title, part in compared_parts(document)),
     ]
 
 
-def _summary(document: Mapping[str, Any], names: Names) -> Iterator[Html]:
-    """Metrics that are better, worse and undecided: the main ones in words and as a table, and a count of all."""
+def _summary(document: Mapping[str, Any], names: Names) -> Iterator[Block]:
+    """Metrics that are better, worse and undecided: the main ones in words, drawn and as a table; a count of all."""
     parts = [*compared_parts(document)]
-    main = [
-        (part, name)
-        for population, wanted in MAIN.items()
-        for part in parts
-        if part.population == population
-        for name in part.metrics
-        if name.partition("@")[0] in wanted
-    ][:MOST_MAIN]
+    every = [(f"{name} ({title})", one) for title, part in parts for name, one in part.items()]
+    main = dict(
+        [
+            (label, one)
+            for population, wanted in MAIN.items()
+            for label, one in every
+            if one.population == population and one.name.partition("@")[0] in wanted
+        ][:MOST_MAIN]
+    )
     for word, sign in SIGNS.items():
-        said = [_describe_figure(part, name) for part, name in main if part.metrics[name]["verdict"] == word]
+        said = "; ".join(_describe_figure(label, one) for label, one in main.items() if one.sign == sign)
         if said and sign:
-            yield text(
-                f"{names.a} is {word} than {names.b}, by a − b and its 95 % interval: {'; '.join(said)}."
-            )
+            yield f"{names.a} is {word} than {names.b}, by a − b and its 95 % interval: {said}."
         elif said:
-            yield text(
-                f"No difference is shown beyond {_noise(part.metrics[name] for part, name in main)}: {'; '.join(said)}."
-            )
-    count = Counter(one["verdict"] for part in parts for one in part.metrics.values())
+            yield f"No difference is shown beyond {_noise(main.values())}: {said}."
+    count = Counter(one.sign for _, one in every)
     seeds = (
         " Intervals are over users: another seed alone may move figures by more."
         if "changes" in document
         else ""
     )
-    yield text(
-        f"Of all {count.total()} figures, {names.a} is better in {count[WORDS[1]]} and worse in {count[WORDS[-1]]}."
-        f"{seeds}"
-    )
+    yield f"Of all {len(every)} figures, {names.a} is better in {count[1]} and worse in {count[-1]}.{seeds}"
     if main:
-        yield _table(names, [((name, part.title), part, name) for part, name in main])
+        yield Detail(draw_differences(main, names))
 
 
-def _describe_figure(part: ComparedPart, name: str) -> str:
-    one = part.metrics[name]
-    amount = f" {one['difference']:+.4f} [{format_bounds(one)}]" if SIGNS[one["verdict"]] else ""
-    return f"{name} ({part.title}){amount}"
+def _describe_figure(label: str, one: ComparedFigure) -> str:
+    amount = f" {one.values['difference']:+.4f} [{format_bounds(one.values)}]" if one.sign else ""
+    return f"{label}{amount}"
 
 
-def _sides(document: Mapping[str, Any], names: Names) -> Html:
+def _sides(document: Mapping[str, Any], names: Names) -> Table:
     """The paths of both, and the keys in which their configs differ, if they are runs."""
-    rows: list[list[Cell]] = [["path", document["a"], document["b"]]]
+    rows = [["path", document["a"], document["b"]]]
     for key, value in document.get("changes", {}).items():
         rows.append([key, *("–" if value[side] is None else shorten(str(value[side])) for side in "ab")])
     if document.get("changes") == {}:
         rows.append(["config", "the same", "the same"])
-    return table(["", *names.headings], rows, prose=names.headings)
+    return Table(["", *names.headings], rows, prose=names.headings)
 
 
 def describe_document(document: Mapping[str, Any]) -> str:
     """The compared data and corank's version, as text."""
-    description = f"{describe_rows(document)}. corank {corank_version()}."
+    description = f"{_describe_rows(document)}. corank {corank_version()}."
+    if any(document["margins"].values()):
+        margins = ", ".join(f"{name} {value:g}" for name, value in document["margins"].items())
+        description += f" Margins: {margins}."
     if "on" in document:
-        description += f" Both judged on {document['on']}. {describe_lost(document)}"
+        description += f" Both judged on {document['on']}. {_describe_lost(document)}"
     return description
 
 
-def describe_rows(document: Mapping[str, Any]) -> str:
+def _describe_rows(document: Mapping[str, Any]) -> str:
     """The compared data (a split, a log or scores) and its number of rows, as text."""
     requests, unknown, earlier = (document.get(key) for key in ("requests", "unknown", "earlier"))
     counts = [] if requests is None else [f"{requests:,} requests"]
@@ -153,7 +168,7 @@ def describe_rows(document: Mapping[str, Any]) -> str:
     return f"{source}: {', '.join(counts)}"
 
 
-def describe_lost(document: Mapping[str, Any]) -> str:
+def _describe_lost(document: Mapping[str, Any]) -> str:
     """Values of the runs that count as unknown in the packed data that both are judged on, as text."""
     lines = [
         f"{run}: {', '.join(f'{name} {count:,}' for name, count in lost.items())}"
@@ -163,91 +178,99 @@ def describe_lost(document: Mapping[str, Any]) -> str:
     return f"Values that a run knows and that count as unknown there: {'; '.join(lines)}." if lines else ""
 
 
-def compared_parts(document: Mapping[str, Any]) -> Iterator[ComparedPart]:
-    """The parts of a comparison that have figures."""
+def compared_parts(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, ComparedFigure]]]:
+    """The parts of a comparison that have figures: title and figures by name."""
     for stage, populations in document["stages"].items():
         for population, labels in populations.items():
             for label, metrics in labels.items():
                 if metrics:
-                    yield ComparedPart(f"{stage}: {label}, {population}", population, metrics)
-    for stage, metrics in document["cuts"].items():
+                    yield f"{stage}: {label}, {population}", _figures(metrics, population)
+    for stage, metrics in document.get("cuts", {}).items():
         if metrics:
-            yield ComparedPart(f"{stage} against the last stage", "cut", metrics)
-    if document["cascade"]:
-        yield ComparedPart("cascade", "cascade", document["cascade"])
+            yield f"{stage} against the last stage", _figures(metrics, "cut")
+    if document.get("cascade"):
+        yield "cascade", _figures(document["cascade"], "cascade")
 
 
-def split_by_reach(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _figures(metrics: Mapping[str, Any], population: Population) -> dict[str, ComparedFigure]:
+    return {name: ComparedFigure(name, population, values) for name, values in metrics.items()}
+
+
+def split_by_reach(figures: Mapping[str, ComparedFigure]) -> list[dict[str, ComparedFigure]]:
     """Split metrics by how far from 0 their differences reach, so that an axis shows the intervals of all its metrics.
 
-    A metric that reaches over WIDER times as far as the least of an axis is drawn on the next one.
+    A metric that reaches over WIDER times as far as the least of an axis is drawn on another one. The axis of the
+    first metric is the first.
     """
     reach = {
-        name: max(abs(one[key]) for key in ("difference", "low", "high") if one[key] is not None)
-        for name, one in found.items()
+        label: max(
+            abs(one.values[key]) for key in ("difference", "low", "high") if one.values[key] is not None
+        )
+        for label, one in figures.items()
     }
     axes: list[set[str]] = [set()]
     least = 0.0
-    for name in sorted(found, key=reach.__getitem__):
-        if least and reach[name] > WIDER * least:
+    for label in sorted(figures, key=reach.__getitem__):
+        if least and reach[label] > WIDER * least:
             axes.append(set())
             least = 0.0
-        axes[-1].add(name)
-        least = least or reach[name]
-    return [{name: one for name, one in found.items() if name in axis} for axis in axes]
+        axes[-1].add(label)
+        least = least or reach[label]
+    first = {label: n for n, label in enumerate(figures)}
+    axes.sort(key=lambda axis: min(first[label] for label in axis))
+    return [{label: one for label, one in figures.items() if label in axis} for axis in axes]
 
 
-def draw_differences(part: ComparedPart, names: Names) -> Iterator[Html]:
-    """The differences of metrics as plots, and a table."""
-    axes = split_by_reach(part.metrics)
+def draw_differences(figures: Mapping[str, ComparedFigure], names: Names) -> list[Block]:
+    """The differences of metrics as plots, and a table; each metric under its key."""
     caption = (
         f"Differences of {names.a} to {names.b} with 95 % intervals over users. Green: {names.a} is better; red: "
-        f"worse; grey: no difference beyond {_noise(part.metrics.values())}."
+        f"worse; grey: no difference beyond {_noise(figures.values())}."
     )
-    for n, axis in enumerate(axes):
-        signs = {name: SIGNS[one["verdict"]] for name, one in axis.items()}
-        labels = {name: f"{name}, {WORDS[sign]}" if sign else name for name, sign in signs.items()}
-        panel = {labels[name]: (one["difference"], one["low"], one["high"]) for name, one in axis.items()}
-        colours = {labels[name]: _COLOURS[sign] for name, sign in signs.items()}
-        draw = partial(plots.intervals, panels={"a − b": panel}, colours=colours)
-        full_caption = caption if n == 0 else f"Metrics of larger differences: mind the axis. {caption}"
-        yield plot(draw, full_caption, 0.7 + 0.22 * len(panel))
-    yield _table(names, [(name, part, name) for name in part.metrics])
+    drawn = [
+        Plot(partial(_draw, axis), f"{_OTHER if n else ''}{caption}", 0.7 + 0.22 * len(axis))
+        for n, axis in enumerate(split_by_reach(figures))
+    ]
+    return [*drawn, _table(figures)]
 
 
-def draw_arms(panels: Mapping[str, Mapping[str, Any]], arms: int) -> Html:
-    """The differences of arms to the config as written, a panel a metric, as a plot."""
-    caption = (
-        "Difference of each arm to the config as written, with 95 % intervals over users and seeds. Right of 0: "
-        "higher; grey: cannot tell."
-    )
-    return plot(partial(plots.intervals, panels=panels), caption, height=0.9 + 0.32 * arms)
+def _draw(axis: Mapping[str, ComparedFigure], figure: "Figure") -> None:
+    colours = {1: GOOD, 0: FAINT, -1: BAD}
+    labels = {f"{label}, {WORDS[one.sign]}" if one.sign else label: one for label, one in axis.items()}
+    panel = {label: _difference(one.values) for label, one in labels.items()}
+    plots.intervals(figure, {"a − b": panel}, {label: colours[one.sign] for label, one in labels.items()})
 
 
-def _table(names: Names, figures: Sequence[tuple[Cell, ComparedPart, str]]) -> Html:
-    """A row a metric: its title, its part, its name. Columns of margins are left out where none was asked."""
-    asked = any(part.metrics[name]["margin"] for _, part, name in figures)
+def _difference(values: Mapping[str, Any]) -> tuple[float, float | None, float | None]:
+    return values["difference"], values["low"], values["high"]
+
+
+def _table(figures: Mapping[str, ComparedFigure]) -> Table:
+    """A row a metric. Columns of margins are left out where none was asked."""
+    asked = _asked(figures.values())
     rows: list[list[Cell]] = []
-    for title, part, name in figures:
-        one = part.metrics[name]
-        values = format_metric(one["a"]), format_metric(one["b"])
-        better = BETTER[metric_direction(name, part.population)]
-        row: list[Cell] = [title, *values, (f"{one['difference']:+.4f}", format_bounds(one)), better]
-        row.append(verdict(_describe_verdict(one), SIGNS[one["verdict"]]))
-        rows.append(row + [f"{one['margin']:g}", "yes" if one["not_worse"] else "no"] * asked)
-    margin = ["margin", "not worse"] if asked else []
-    return table(["", *names.headings, "a − b", "better is", "a is", *margin], rows, prose=("a is",))
+    for label, one in figures.items():
+        values, (difference, *bounds) = one.values, _difference(one.values)
+        row: list[Cell] = [f"{label} {ARROWS[metric_direction(one.name, one.population)]}"]
+        row += [
+            format_metric(values["a"]),
+            format_metric(values["b"]),
+            bounded(difference, bounds, signed=True),
+        ]
+        row.append(Verdict(values["verdict"] if one.sign else "unclear", one.sign))
+        rows.append(row + [f"{values['margin']:g}", "yes" if values["not_worse"] else "no"] * asked)
+    columns = ["metric", "a", "b", DIFFERENCE, VERDICT, *["margin", "not worse"] * asked]
+    return Table(columns, rows, left=(DIFFERENCE, VERDICT))
 
 
-def _describe_verdict(one: Mapping[str, Any]) -> str:
-    if SIGNS[one["verdict"]]:
-        return str(one["verdict"])
-    return f"no difference beyond {_noise([one])}"
+def _asked(figures: Iterable[ComparedFigure]) -> bool:
+    """Whether a margin was asked."""
+    return any(one.values["margin"] for one in figures)
 
 
-def _noise(compared: Iterable[Mapping[str, Any]]) -> str:
+def _noise(figures: Iterable[ComparedFigure]) -> str:
     """The bound that a shown difference exceeds."""
-    return "the margin" if any(one["margin"] for one in compared) else "noise"
+    return "the margin" if _asked(figures) else "noise"
 
 
 def format_bounds(one: Mapping[str, Any]) -> str:
@@ -263,14 +286,16 @@ HOW = (
 )
 
 
-def served_page(document: Mapping[str, Any]) -> Html:
-    """The page of a comparison's document."""
-    lead = f"{document['log']}. {describe_exposures(document)} corank {corank_version()}."
-    how = section("How to read it", text(HOW.format(sure=100 * (1 - document["alpha"]))))
-    return page("Versions that served", lead, *_sections(document), how)
+def served_view(document: Mapping[str, Any]) -> View:
+    """What the document of `corank compare-served` shows."""
+    lead = f"{document['log']}. {_describe_exposures(document)} corank {corank_version()}."
+    parts = [(role, document[role]) for role in ("canary", "shadow") if document[role] is not None]
+    sections = [section for role, part in parts for section in _role_sections(role, part)]
+    how = Section("How to read it", [Detail([HOW.format(sure=100 * (1 - document["alpha"]))])])
+    return View("Versions that served", lead, [*sections, how])
 
 
-def describe_exposures(document: Mapping[str, Any]) -> str:
+def _describe_exposures(document: Mapping[str, Any]) -> str:
     """How many exposures were joined, as text."""
     if "exposures" not in document:
         return "No exposures were given: there are no figures of labels."
@@ -278,7 +303,7 @@ def describe_exposures(document: Mapping[str, Any]) -> str:
     return f"{counts['rows']:,} exposures, of which {counts['unknown']:,} are of requests that the log does not have."
 
 
-def describe_part(part: Mapping[str, Any]) -> list[str]:
+def _describe_part(part: Mapping[str, Any]) -> list[str]:
     """The facts of a comparison, one a line."""
     requests = part["requests"]
     lines = [f"a: {part['a']}; b: {part['b']}", f"from {part['from']} until {part['until']} UTC"]
@@ -317,21 +342,7 @@ def _describe_ratio(ratio: Mapping[str, Any]) -> str:
     )
 
 
-def _sections(document: Mapping[str, Any]) -> Iterator[Html]:
-    for name in ("canary", "shadow"):
-        part = document[name]
-        if part is None:
-            continue
-        lines = [text(line) for line in describe_part(part)]
-        yield section(f"The {name}: {part['verdict']}", *lines, *_agreement(part))
-        for figure, result in part["sequential"].items():
-            yield section(f"{name}: {figure}", *_over_time(result, Names.of(part)))
-        comparison = {"stages": part["stages"], "cuts": {}, "cascade": {}}
-        for compared in compared_parts(comparison):
-            yield section(f"{name}: {compared.title}", *draw_differences(compared, Names.of(part)))
-
-
-def agreement_rows(part: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _agreement_rows(part: Mapping[str, Any]) -> list[tuple[str, str]]:
     """How near the shadow's answers and scores are to the live version's: figure and value."""
     if "agreement" not in part:
         return []
@@ -354,32 +365,50 @@ def agreement_rows(part: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _agreement(part: Mapping[str, Any]) -> list[Html]:
-    rows: list[Sequence[Cell]] = [*agreement_rows(part)]
-    return [table(["", ""], rows)] if rows else []
+def _role_sections(role: str, part: Mapping[str, Any]) -> Iterator[Section]:
+    """What is said of the canary or of the shadow: facts, agreement, differences over time, and metrics of stages."""
+    blocks: list[Block] = [*_describe_part(part)]
+    if agreement := _agreement_rows(part):
+        blocks.append(Table(["agreement", "value"], agreement))
+    if part["sequential"]:
+        blocks.append(_over_time(part["sequential"]))
+    yield Section(f"The {role}: {part['verdict']}", blocks)
+    for figure, result in part["sequential"].items():
+        panel = {one["until"]: _difference(one) for one in result["looks"] if one["low"] is not None}
+        if panel:
+            caption = (
+                "Differences of all data until a moment, UTC, with the interval over time. For a single look, at a "
+                f"time that was fixed ahead, the 95 % interval is {_bounds(result, 'fixed_low', 'fixed_high')}."
+            )
+            plot = Plot(partial(_draw_looks, panel), caption, 0.7 + 0.2 * len(panel))
+            yield Section(f"{role}: {figure}", [plot])
+    for title, compared in compared_parts({"stages": part["stages"]}):
+        yield Section(f"{role}: {title}", draw_differences(compared, Names.of(part)))
 
 
-def _over_time(result: Mapping[str, Any], names: Names) -> Iterator[Html]:
-    looks = [one for one in result["looks"] if one["low"] is not None]
-    if looks:
-        panel = {one["until"]: (one["difference"], one["low"], one["high"]) for one in looks}
-        draw = partial(plots.intervals, panels={"a − b": panel})
-        yield plot(
-            draw,
-            "Differences of all data until a moment, UTC, with the interval over time.",
-            0.7 + 0.2 * len(panel),
+def _draw_looks(panel: Mapping[str, tuple[float, float | None, float | None]], figure: "Figure") -> None:
+    plots.intervals(figure, {"a − b": panel})
+
+
+def _over_time(results: Mapping[str, Any]) -> Table:
+    rows: list[list[Cell]] = []
+    for figure, one in results.items():
+        difference = "–" if one["difference"] is None else f"{one['difference']:+.5f}"
+        rows.append(
+            [
+                figure,
+                format_metric(one.get("a")),
+                format_metric(one.get("b")),
+                Noted(difference, _bounds(one, "low", "high")),
+                Verdict(one["verdict"], SIGNS.get(one["verdict"], 0)),
+            ]
         )
-    rows: list[Sequence[Cell]] = [
-        [names.headings[0], format_metric(result.get("a"))],
-        [names.headings[1], format_metric(result.get("b"))],
-        ["a − b", format_metric(result["difference"])],
-        ["interval over time", format_sequence(result, "low", "high")],
-        ["95 % at a fixed time", format_sequence(result, "fixed_low", "fixed_high")],
-        ["a is", verdict(result["verdict"], SIGNS.get(result["verdict"], 0))],
-    ]
-    yield table(["", ""], rows)
+    title = "Intervals over time, that hold at every look"
+    return Table(
+        ["figure", "a", "b", DIFFERENCE, VERDICT], rows, title, prose=("figure", VERDICT), left=(DIFFERENCE,)
+    )
 
 
-def format_sequence(found: Mapping[str, Any], low: str, high: str) -> str:
-    """An interval as text."""
-    return "" if found.get(low) is None else f"{found[low]:+.5f} … {found[high]:+.5f}"
+def _bounds(one: Mapping[str, Any], low: str, high: str) -> str:
+    """An interval to five decimals, since differences of rates are small."""
+    return "" if one.get(low) is None else f"{one[low]:+.5f} … {one[high]:+.5f}"

@@ -3,20 +3,16 @@
 Letters: C candidates.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corank.core.errors import DataError
-from corank.core.formatting import format_interval, format_metric
 from corank.core.objects import Location
 from corank.core.reports import Progress
 from corank.core.types import Floats
-from corank.core.version import corank_version
 from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.groups import group_candidates, select_candidates
 from corank.evaluation.measures import evaluate_predictions, render
@@ -140,10 +136,6 @@ def _require_split(packed: PackedDataset, split: str) -> None:
         raise DataError(f"split '{split}' has no rows; see data.split and `corank check`")
 
 
-SHOWN = ("auc", "gauc", "request_auc", "ndcg@10", "logloss_calibrated", "pcoc_calibrated")
-"""Metrics of exposed candidates that the table and the page show, those that the split has."""
-
-
 def evaluate_groups(
     run: Run, split: str, by: str, bootstrap: bool = True, progress: Progress = lambda done, total: None
 ) -> dict[str, Any]:
@@ -171,66 +163,3 @@ def evaluate_groups(
         )
         documents.append({"name": name} | render(evaluation, bootstrap=bootstrap))
     return {"split": split, "by": by, "whole_requests": groups.of_requests, "groups": documents}
-
-
-def shown_metrics(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """The stages, labels and metrics that the table and the page show: those with a value in some group."""
-    triples = {
-        (stage, label, metric): None
-        for group in document["groups"]
-        for stage, parts in group["stages"].items()
-        for label, figures in parts["exposed"].items()
-        for metric in SHOWN
-        if figures.get(metric) is not None
-    }
-    order = {metric: n for n, metric in enumerate(SHOWN)}
-    return sorted(triples, key=lambda part: (part[1], order[part[2]]))
-
-
-def groups_page(document: Mapping[str, Any], title: str) -> str:
-    """The page of `evaluate_groups`: a plot and a table a metric."""
-    from corank.analysis import plots
-    from corank.analysis.html import Cell, page, plot, section, table
-
-    names = [group["name"] for group in document["groups"]]
-    sections = []
-    metrics: dict[tuple[str, str], list[str]] = {}
-    for stage, label, metric in shown_metrics(document):
-        metrics.setdefault((label, metric), []).append(stage)
-    for (label, metric), stages in metrics.items():
-        values = {stage: _group_values(document, stage, label, metric) for stage in stages}
-        panels = {
-            stage: {n: (np.nan if v is None else v, *bounds) for n, (v, bounds) in of_stage.items()}
-            for stage, of_stage in values.items()
-        }
-        drawn = plot(
-            partial(plots.values, panels=panels),
-            f"{metric} of {label} by {document['by']}, with 95 % intervals over users",
-            height=0.9 + 0.25 * len(names),
-        )
-        columns = [
-            [
-                (format_metric(v), "" if bounds[0] is None else format_interval(bounds))
-                for v, bounds in of.values()
-            ]
-            for of in values.values()
-        ]
-        rows: list[Sequence[Cell]] = [[name, *row] for name, *row in zip(names, *columns, strict=True)]
-        sections.append(section(f"{label}: {metric}", drawn, table(["", *stages], rows)))
-    counts: list[Sequence[Cell]] = [
-        [group["name"], f"{group['requests']:,}", f"{group['candidates']:,}"] for group in document["groups"]
-    ]
-    sections.append(section("Rows", table([document["by"], "requests", "candidates"], counts)))
-    lead = f"Split {document['split']}, by {document['by']}: {len(names)} groups. corank {corank_version()}."
-    return page(title, lead, *sections)
-
-
-def _group_values(
-    document: Mapping[str, Any], stage: str, label: str, metric: str
-) -> dict[str, tuple[float | None, tuple[Any, Any]]]:
-    """By name of the group, a metric and the bounds of its interval, None if they are not known."""
-    values = {}
-    for group in document["groups"]:
-        low, high = group["interval"]["stages"][stage]["exposed"][label].get(metric) or (None, None)
-        values[group["name"]] = group["stages"][stage]["exposed"][label].get(metric), (low, high)
-    return values

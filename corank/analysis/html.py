@@ -1,22 +1,40 @@
-"""One self-contained HTML page of text, tables and plots. It loads nothing from a network.
+"""Draws a view as one self-contained HTML page, which loads nothing from a network, or as a notebook's cell.
 
-`Html` is safe markup. A plain `str` is text and is escaped.
+matplotlib is loaded when a plot is drawn.
 """
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
-from matplotlib.figure import Figure
-
-from corank.analysis.plots import BAD, COLOURS, FAINT, GOOD, INK, RULE, Drawing
+from corank.analysis import colours
 from corank.core.files import write_bytes, write_text
+from corank.core.lazy import lazy
 from corank.core.local_copy import write_file
 from corank.core.objects import Location
-from corank.core.view import Beside, Block, Detail, Folded, Heading, Noted, Plot, Table, Verdict, View
+from corank.core.view import (
+    Beside,
+    Block,
+    Cell,
+    Detail,
+    Folded,
+    Heading,
+    Noted,
+    Plot,
+    Section,
+    Table,
+    Verdict,
+    View,
+)
+
+if TYPE_CHECKING:
+    from corank.analysis import plots
+    from corank.analysis.plots import Drawing
+else:
+    plots = lazy("corank.analysis.plots")
 
 
 @dataclass(frozen=True)
@@ -24,48 +42,24 @@ class NamedDrawing:
     """A drawing of a page, and the name of its files."""
 
     name: str
-    drawing: Drawing
+    drawing: "Drawing"
 
 
 class Html(str):
-    """Safe markup, and the drawings in it, in their order."""
+    """A page, and the drawings in it, in their order."""
 
     drawings: tuple[NamedDrawing, ...]
 
     def __new__(cls, markup: str, drawings: Iterable[NamedDrawing] = ()) -> Self:
-        """Take a text as markup."""
+        """Take a page's text."""
         made = super().__new__(cls, markup)
         made.drawings = tuple(drawings)
         return made
 
 
-Cell = str | tuple[str, str]
-"""A text, markup, or a text with a small note, such as an interval."""
-
-PALETTE = {
-    "ink": (INK, "#e2e6eb"),
-    "faint": (FAINT, "#98a2ae"),
-    "rule": (RULE, "#2e343c"),
-    "good": (GOOD, "#7fca83"),
-    "bad": (BAD, "#ff8f85"),
-    **{
-        f"hue{n}": (light, dark)
-        for n, (light, dark) in enumerate(
-            zip(COLOURS, ("#5b9bd5", "#e0805c", "#7fb972", "#ab8fd0", "#cfa93a", "#62b3c9"), strict=True)
-        )
-    },
-}
-"""Name of a colour → on a light and on a dark ground."""
-
-
-_NAMES = {light: name for name, (light, _) in PALETTE.items()}
-_NAMED = re.compile(rf"(?<=: )({'|'.join(_NAMES)})(?=[;\"])")
 _NAME_LENGTH = 80
 
-_CSS = (
-    ":root { color-scheme: light dark; --ground: light-dark(#fff, #14171b); --panel: light-dark(#f6f7f9, #1b1f25);\n  "
-    + "; ".join(f"--{name}: light-dark({light}, {dark})" for name, (light, dark) in PALETTE.items())
-    + """ }
+_CSS = """
 body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 62rem; color: var(--ink); background: var(--ground);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "Noto Sans CJK SC", sans-serif }
 body.wide { max-width: 100rem }
@@ -100,116 +94,42 @@ summary { cursor: pointer }
   figure, tr { break-inside: avoid } h2, h3 { break-after: avoid } figure svg { min-width: 0 }
   pre { white-space: pre-wrap } }
 """
-)
 
 
-def text(words: str) -> Html:
-    """A paragraph."""
-    return Html(f"<p>{escape(words)}</p>\n")
+def _palette() -> dict[str, tuple[str, str]]:
+    """Name of a colour → on a light and on a dark ground."""
+    dark = ("#5b9bd5", "#e0805c", "#7fb972", "#ab8fd0", "#cfa93a", "#62b3c9")
+    return {
+        "ink": (colours.INK, "#e2e6eb"),
+        "faint": (colours.FAINT, "#98a2ae"),
+        "rule": (colours.RULE, "#2e343c"),
+        "good": (colours.GOOD, "#7fca83"),
+        "bad": (colours.BAD, "#ff8f85"),
+        **{f"hue{n}": pair for n, pair in enumerate(zip(colours.COLOURS, dark, strict=True))},
+    }
 
 
-def heading(words: str) -> Html:
-    """A heading within a section."""
-    return Html(f"<h3>{escape(words)}</h3>\n")
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[Cell]], prose: Collection[str] = ()) -> Html:
-    """A table. The first column is left-aligned, the others are right-aligned; `prose` are left-aligned and wrap."""
-    classes = [' class="prose"' if name in prose else "" for name in header]
-    head = "".join(
-        f'<th scope="col"{mark}>{escape(name)}</th>' if name else "<td></td>"
-        for name, mark in zip(header, classes, strict=True)
-    )
-    body = "".join("<tr>" + "".join(map(_cell, row, classes)) + "</tr>\n" for row in rows)
-    # a part that is scrolled sideways must be reached by keys
-    return Html(
-        f'<div class="table" tabindex="0"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n'
-    )
-
-
-def verdict(words: str, sign: float) -> Html:
-    """Words of a table that say what is good or bad, in its colour: of sign 1 or -1; 0 is neither."""
-    kind = "good" if sign > 0 else "bad"
-    return Html(f'<span class="{kind}">{escape(words)}</span>' if sign else escape(words))
-
-
-def _cell(cell: Cell, mark: str) -> str:
-    if isinstance(cell, str):
-        return f"<td{mark}>{cell if isinstance(cell, Html) else escape(cell)}</td>"
-    return f"<td{mark}>{escape(cell[0])}<small>{escape(cell[1])}</small></td>"
-
-
-def plot(draw: Callable[[Figure], object], caption: str, height: float = 3.0) -> Html:
-    """An inline SVG figure with a caption.
-
-    Args:
-        draw: draws on an empty figure as wide as the page.
-        caption: text below the figure, also its accessible label.
-        height: inches.
-
-    The same drawing gives the same markup, byte for byte.
-    """
-    drawing = Drawing.of(draw, height)
-    svg = drawing.svg[drawing.svg.index("<svg") :]
-    # colours by name, of which the page has a light and a dark one; > in a tag is escaped
-    svg = re.sub(r"<[^>]*>", lambda tag: _NAMED.sub(lambda c: f"var(--{_NAMES[c[0]]})", tag[0]), svg)
-    label = escape(caption, quote=True)
-    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
-    return Html(
-        f'<figure tabindex="0">{svg}<figcaption>{escape(caption)}</figcaption></figure>\n',
-        [NamedDrawing("", drawing)],
-    )
-
-
-def joined(*parts: Html) -> Html:
-    """Parts one after another."""
-    return Html("".join(parts), _drawings(parts))
-
-
-def beside(*parts: Html) -> Html:
-    """Parts side by side, two in a row where the window is wide enough."""
-    return Html(
-        f'<div class="beside">{"".join(f"<div>{part}</div>" for part in parts)}</div>\n', _drawings(parts)
-    )
-
-
-def folded(summary: str, words: str) -> Html:
-    """A preformatted text that the reader unfolds."""
-    return Html(f"<details><summary>{escape(summary)}</summary><pre>{escape(words)}</pre></details>\n")
-
-
-def section(title: str, *parts: Html) -> Html:
-    """A titled section, which names its drawings."""
-    name = re.sub(r"\W+", "-", title.lower()).strip("-_")[:_NAME_LENGTH] or "figure"
-    named = [NamedDrawing(name, figure.drawing) for figure in _drawings(parts)]
-    return Html(f"<section><h2>{escape(title)}</h2>\n{''.join(parts)}</section>\n", named)
-
-
-def page(title: str, lead: str, *parts: Html, wide: bool = False) -> Html:
-    """A whole document.
-
-    Args:
-        title: of the page.
-        lead: one introductory sentence.
-        parts: sections.
-        wide: whether there is room for two figures side by side.
-    """
-    kind = ' class="wide"' if wide else ""
-    return Html(
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(title)}</title>\n<style>{_CSS}</style></head>\n"
-        f'<body{kind}><main><h1>{escape(title)}</h1>\n<p class="lead">{escape(lead)}</p>\n{"".join(parts)}</main>'
-        "</body></html>\n",
-        _drawings(parts),
-    )
+def _css() -> str:
+    named = {"ground": ("#fff", "#14171b"), "panel": ("#f6f7f9", "#1b1f25"), **_palette()}
+    lines = "; ".join(f"--{name}: light-dark({light}, {dark})" for name, (light, dark) in named.items())
+    return f":root {{ color-scheme: light dark; {lines} }}{_CSS}"
 
 
 def render(view: View) -> Html:
     """The page of a view."""
-    sections = (section(part.title, *map(_render_block, part.blocks)) for part in view.sections)
-    return page(view.title, view.lead, *sections, wide=view.wide)
+    drawings: list[NamedDrawing] = []
+    sections = "".join(_section(part, drawings) for part in view.sections)
+    kind = ' class="wide"' if view.wide else ""
+    title = escape(view.title)
+    return Html(
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{title}</title>\n<style>{_css()}</style></head>\n"
+        f'<body{kind}><main><h1>{title}</h1>\n<p class="lead">{escape(view.lead)}</p>\n{sections}</main>'
+        "</body></html>\n",
+        drawings,
+    )
 
 
 def render_part(view: View) -> str:
@@ -217,41 +137,80 @@ def render_part(view: View) -> str:
     blocks = [
         block for part in view.sections for block in part.blocks if not isinstance(block, Plot | Detail)
     ]
-    return f"<p><b>{escape(view.lead)}</b></p>\n" + "".join(map(_render_block, blocks))
+    return f"<p><b>{escape(view.lead)}</b></p>\n{_blocks(blocks, [])}"
 
 
-def _render_block(block: Block) -> Html:
+def _section(section: Section, drawings: list[NamedDrawing]) -> str:
+    """A titled section, which names its drawings."""
+    own: list[Drawing] = []
+    content = _blocks(section.blocks, own)
+    name = re.sub(r"\W+", "-", section.title.lower()).strip("-_")[:_NAME_LENGTH] or "figure"
+    drawings += (NamedDrawing(name, drawing) for drawing in own)
+    return f"<section><h2>{escape(section.title)}</h2>\n{content}</section>\n"
+
+
+def _blocks(blocks: Sequence[Block], drawings: list["Drawing"]) -> str:
+    return "".join(_block(block, drawings) for block in blocks)
+
+
+def _block(block: Block, drawings: list["Drawing"]) -> str:
     match block:
         case str():
-            return text(block)
+            return f"<p>{escape(block)}</p>\n"
         case Heading():
-            return heading(block.text)
+            return f"<h3>{escape(block.text)}</h3>\n"
         case Table():
-            rows = [[_render_cell(cell) for cell in row] for row in block.rows]
-            drawn = table(block.columns, rows, [*block.prose, *block.left])
-            return joined(heading(block.title), drawn) if block.title else drawn
+            return (f"<h3>{escape(block.title)}</h3>\n" if block.title else "") + _table(block)
         case Plot():
-            return plot(block.draw, block.caption, block.height)
+            drawings.append(plots.Drawing.of(block.draw, block.height))
+            return _figure(drawings[-1].svg, block.caption)
         case Folded():
-            return folded(block.summary, block.text)
+            summary, text = escape(block.summary), escape(block.text)
+            return f"<details><summary>{summary}</summary><pre>{text}</pre></details>\n"
         case Detail():
-            return joined(*map(_render_block, block.blocks))
+            return _blocks(block.blocks, drawings)
         case Beside():
-            return beside(*(joined(*map(_render_block, column)) for column in block.columns))
+            columns = "".join(f"<div>{_blocks(column, drawings)}</div>" for column in block.columns)
+            return f'<div class="beside">{columns}</div>\n'
 
 
-def _render_cell(cell: str | Noted | Verdict) -> Cell:
+def _table(table: Table) -> str:
+    prose = {*table.prose, *table.left}
+    marks = [' class="prose"' if name in prose else "" for name in table.columns]
+    head = "".join(
+        f'<th scope="col"{mark}>{escape(name)}</th>' if name else "<td></td>"
+        for name, mark in zip(table.columns, marks, strict=True)
+    )
+    body = "".join(
+        "<tr>" + "".join(f"<td{mark}>{_cell(c)}</td>" for c, mark in zip(row, marks, strict=True)) + "</tr>\n"
+        for row in table.rows
+    )
+    content = f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>"
+    return f'<div class="table" tabindex="0"><table>{content}</table></div>\n'  # keys must reach what scrolls sideways
+
+
+def _cell(cell: Cell) -> str:
     match cell:
         case Noted():
-            return cell.text, cell.note
+            return f"{escape(cell.text)}<small>{escape(cell.note)}</small>"
+        case Verdict(sign=0):
+            return escape(cell.text)
         case Verdict():
-            return verdict(cell.text, cell.sign)
+            return f'<span class="{"good" if cell.sign > 0 else "bad"}">{escape(cell.text)}</span>'
         case _:
-            return cell
+            return escape(cell)
 
 
-def _drawings(parts: Iterable[Html]) -> list[NamedDrawing]:
-    return [drawing for part in parts for drawing in part.drawings]
+def _figure(svg: str, caption: str) -> str:
+    """An inline SVG figure with a caption, also its accessible label. The same drawing gives the same markup."""
+    svg = svg[svg.index("<svg") :]
+    names = {light: name for name, (light, _) in _palette().items()}
+    named = re.compile(rf"(?<=: )({'|'.join(names)})(?=[;\"])")
+    # colours by name, of which the page has a light and a dark one; > in a tag is escaped
+    svg = re.sub(r"<[^>]*>", lambda tag: named.sub(lambda c: f"var(--{names[c[0]]})", tag[0]), svg)
+    label = escape(caption, quote=True)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    return f'<figure tabindex="0">{svg}<figcaption>{escape(caption)}</figcaption></figure>\n'
 
 
 def write_drawings(found: Html, folder: Location) -> list[str]:
@@ -271,3 +230,28 @@ def write_drawings(found: Html, folder: Location) -> list[str]:
             write_bytes(path, figure.drawing.png(), "--figures")
         written += [f"{name}.svg", f"{name}.png"]
     return written
+
+
+# Until comparison_page, daily_result and experiments make views themselves, these make theirs.
+heading, plot, folded, verdict = Heading, Plot, Folded, Verdict
+
+
+def text(words: str) -> Any:
+    """A paragraph."""
+    return words
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]], prose: Collection[str] = ()) -> Any:
+    """A table."""
+    noted = [[Noted(*cell) if isinstance(cell, tuple) else cell for cell in row] for row in rows]
+    return Table(header, noted, prose=prose)
+
+
+def section(title: str, *parts: Any) -> Any:
+    """A titled section."""
+    return Section(title, parts)
+
+
+def page(title: str, lead: str, *parts: Any, wide: bool = False) -> Html:
+    """A whole document."""
+    return render(View(title, lead, parts, wide))

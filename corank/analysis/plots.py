@@ -22,13 +22,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from numpy.typing import NDArray
 from scipy.special import logit
 
+from corank.analysis.colours import COLOURS, FAINT, INK, RULE
 from corank.core.formatting import format_figure
 from corank.core.types import Array
 
-INK, FAINT, RULE = "#22272e", "#626b76", "#dde1e6"
-GOOD, BAD = "#2f7a33", "#b3261e"
-"""Colours of better and worse."""
-COLOURS = ("#1f5f99", "#c2502e", "#4c8a3f", "#7d5ba6", "#b08500", "#3b8ea5")
 LINES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1)), (0, (5, 1)))
 """Line styles paired with the colours, so that lines differ in black and white, too."""
 WIDTH = 7.6

@@ -13,15 +13,16 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from corank.analysis import plots
+from corank.analysis.colours import COLOURS
 from corank.analysis.evaluated_run import EvaluatedRun
-from corank.analysis.html import Html, heading, plot, text
+from corank.analysis.evaluation_view import TO_LOG
 from corank.analysis.latency import QUOTA_ROUNDS, cpu_ms
 from corank.analysis.logged_request import logged_request
-from corank.analysis.plots import COLOURS, Series
+from corank.analysis.plots import Series
 from corank.core.types import Doubles
+from corank.core.view import Block, Plot
 from corank.evaluation.measures import cascade_rows
 from corank.metrics.cascade import quota_curve
 from corank.metrics.inputs import Inputs
@@ -29,7 +30,6 @@ from corank.metrics.intervals import interval
 from corank.metrics.measure import RatioMeasure
 from corank.metrics.metric import METRICS, Metric, validation_metrics
 from corank.metrics.off_policy import cut_probability
-from corank.metrics.point import ReliabilityCurve, reliability
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.export import export_bundle
@@ -115,17 +115,13 @@ def scalars(events: Path) -> dict[str, Series]:
     return series
 
 
-TO_LOG = "Log the candidates that stages cut, or evaluate with a smaller `keep`."
-"""Advice where nothing is cut."""
-
-
-def quota_curve_parts(evaluated: EvaluatedRun) -> list[Html]:
+def quota_curve_blocks(evaluated: EvaluatedRun) -> list[Block]:
     """Recall and CPU time by the first stage's quota, or why there is none."""
     config, largest = evaluated.run.config, int(evaluated.predictions.requests.size.max())
     first, last = config.stages[0], config.stages[-1]
     if len(config.stages) < 2 or largest <= last.keep:
         wanted = f"requests of more than the {last.keep} candidates that {last.name} keeps"
-        return [text(f"None: it takes two stages, and {wanted}. {TO_LOG}")]
+        return [f"None: it takes two stages, and {wanted}. {TO_LOG}"]
     quotas = quota_grid(evaluated)
     curves, random = quota_recalls(evaluated, [m for m in quotas if m < largest])
     requests = sample_logged_requests(evaluated)
@@ -139,44 +135,10 @@ def quota_curve_parts(evaluated: EvaluatedRun) -> list[Html]:
     draw = partial(
         plots.plot_quota_curve, recalls=curves, random=random, cost=cost, keep=first.keep, stage=first.name
     )
-    return [plot(draw, caption)]
+    return [Plot(draw, caption)]
 
 
-def calibration_parts(evaluated: EvaluatedRun) -> list[Html]:
-    """Predicted against observed rates, a plot a label."""
-    parts = []
-    for label in evaluated.predictions.labels:
-        stages = [stage.name for stage in evaluated.run.config.stages if label in stage.labels]
-        if stages:
-            parts += [heading(label), _calibration_of(evaluated, label, stages)]
-    return parts
-
-
-def _calibration_of(evaluated: EvaluatedRun, label: str, stages: list[str]) -> Html:
-    rows = evaluated.predictions
-    known = rows.exposed & (rows.labels[label] >= 0)
-    positive, weight = rows.labels[label][known] == 1, rows.weight[known]
-    if not positive.any() or positive.all():
-        return text(f"Nothing to compare: {positive.sum():,} of {len(positive):,} exposed rows are {label}.")
-    panels: dict[str, dict[str, Series]] = {"raw": {}, "calibrated": {}}
-    for stage in stages:
-        raw, calibrated = expit(rows.logits[stage][label]), evaluated.probability(stage, label)
-        panels["raw"][stage] = _curve(reliability(raw[known], positive, weight))
-        panels["calibrated"][stage] = _curve(reliability(calibrated[known], positive, weight))
-    count = len(panels["raw"][stages[0]].x)
-    caption = (
-        f"{label}, on {len(positive):,} exposed rows in {count} bins of equal mass: the predicted rate against the "
-        "observed, with 95 % intervals. On the line: right. Below it: the stage promises too much. A stage that "
-        "trained on unexposed negatives lies above it until calibrated."
-    )
-    return plot(partial(plots.plot_reliability, panels=panels), caption, height=3.9)
-
-
-def _curve(curve: ReliabilityCurve) -> Series:
-    return Series(curve.predicted, curve.observed, curve.low, curve.high)
-
-
-def distribution_parts(evaluated: EvaluatedRun) -> list[Html]:
+def distribution_blocks(evaluated: EvaluatedRun) -> list[Block]:
     """Each stage's calibrated probabilities, by level."""
     config, rows = evaluated.run.config, evaluated.predictions
     levels = {name: rows.level == n for n, name in enumerate(config.data.levels) if (rows.level == n).any()}
@@ -193,17 +155,17 @@ def distribution_parts(evaluated: EvaluatedRun) -> list[Html]:
         "log-odds; every curve has the same area. A stage that repeats production's choice has curves far apart, from "
         "the first cut to the exposed; curves that lie on each other say that it cannot tell them apart."
     )
-    drawn = plot(partial(plots.distributions, panels=panels), caption)
+    drawn = Plot(partial(plots.distributions, panels=panels), caption)
     if len(levels) > 1:
         return [drawn]
-    return [text(f"The split holds a single level ({counts}), so there is nothing cut to compare."), drawn]
+    return [f"The split holds a single level ({counts}), so there is nothing cut to compare.", drawn]
 
 
-def rank_parts(evaluated: EvaluatedRun) -> list[Html]:
+def rank_blocks(evaluated: EvaluatedRun) -> list[Block]:
     """Each stage's order against the last one's, or why there is none."""
     *before, last = evaluated.run.config.stages
     if not before or evaluated.predictions.requests.size.max() < 2:
-        return [text("None: it takes two stages, and requests of more than one candidate.")]
+        return ["None: it takes two stages, and requests of more than one candidate."]
     y = evaluated.ranks(last) + 1
     panels = [
         plots.RankPair(evaluated.ranks(s) + 1, y, s.keep, last.keep, (s.name, last.name)) for s in before
@@ -212,10 +174,10 @@ def rank_parts(evaluated: EvaluatedRun) -> list[Html]:
         "Where candidates stand in both orders of their request, 1 the best. On the diagonal the stages agree. Right "
         f"of the upright line and below the level one lies what {last.name} would have shown, had it not been cut."
     )
-    return [plot(partial(plots.rank_heatmap, panels=panels), caption, height=3.8)]
+    return [Plot(partial(plots.rank_heatmap, panels=panels), caption, height=3.8)]
 
 
-def training_parts(runs: Mapping[str, Run]) -> list[Html]:
+def training_blocks(runs: Mapping[str, Run]) -> list[Block]:
     """Losses and validation by step, the lines of several runs over each other, each with its name."""
     losses: dict[str, dict[str, Series]] = {}
     valid: dict[str, dict[str, Series]] = {}
@@ -227,9 +189,9 @@ def training_parts(runs: Mapping[str, Run]) -> list[Html]:
                 head, _, metric = name.removeprefix("valid/").rpartition(".")
                 valid.setdefault(metric, {})[f"{run_name} {head}".strip()] = series
     if not losses:
-        return [text("The run's folder holds no TensorBoard events, from which loss curves are drawn.")]
-    parts = [
-        plot(
+        return ["The run's folder holds no TensorBoard events, from which loss curves are drawn."]
+    blocks: list[Block] = [
+        Plot(
             partial(plots.small_plots, plots=losses, x="step"),
             "Each loss over its own candidates, before its weight: pale as logged, dark its running mean. Compare a "
             "curve's shape, not the height of one loss with another's.",
@@ -242,8 +204,8 @@ def training_parts(runs: Mapping[str, Run]) -> list[Html]:
             f"{describe_directions(validation_metrics().values())}."
         )
         draw = partial(plots.small_plots, plots=valid, x="step", markers=True)
-        parts.append(plot(draw, caption, height=2.1 * plots.plot_rows(len(valid)) + 0.3))
-    return parts
+        blocks.append(Plot(draw, caption, height=2.1 * plots.plot_rows(len(valid)) + 0.3))
+    return blocks
 
 
 def describe_directions(metrics: Iterable[Metric]) -> str:
@@ -271,12 +233,12 @@ class CutRequests(NamedTuple):
     """The share of clicks that the stage cuts, by a random bucket, and its interval; None if it is not known."""
 
 
-def best_cut_parts(evaluated: EvaluatedRun) -> list[Html]:
+def best_cut_blocks(evaluated: EvaluatedRun) -> list[Block]:
     """How likely each request lost its best candidate, a histogram a stage, or why there is none."""
     stages, rows = evaluated.run.config.stages, evaluated.predictions
     if len(stages) < 2 or rows.requests.size.max() <= min(stage.keep for stage in stages[:-1]):
         wanted = "requests of more candidates than a stage before the last keeps"
-        return [text(f"None: it takes two stages, and {wanted}. {TO_LOG}")]
+        return [f"None: it takes two stages, and {wanted}. {TO_LOG}"]
     cuts = _read_cuts(evaluated)
     last = stages[-1]
     caption = (
@@ -284,7 +246,7 @@ def best_cut_parts(evaluated: EvaluatedRun) -> list[Html]:
         f"{last.name}'s calibrated {last.main} probabilities that lies on what the stage cuts. {_describe(cuts)} "
         "Requests on the right are those for which a larger quota, or a better order of the stage, would pay."
     )
-    return [plot(partial(histograms, panels=cuts), caption, height=3.2)]
+    return [Plot(partial(histograms, panels=cuts), caption, height=3.2)]
 
 
 def _read_cuts(evaluated: EvaluatedRun) -> dict[str, CutRequests]:

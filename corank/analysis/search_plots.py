@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from corank.analysis.plots import ACROSS, COLOURS, FAINT, plot_rows
+from corank.analysis.colours import COLOURS, FAINT
+from corank.analysis.plots import ACROSS, plot_rows
 
 
 def plot_history(figure: Figure, document: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from corank.api.results import DocumentResult, frame
 from corank.bundle.bundle import Bundle
 from corank.bundle.bundle_writer import replace_bundle
 from corank.bundle.incremental_priors import RefreshSources
-from corank.bundle.manifest import ItemsAsOf, load_manifest
+from corank.bundle.manifest import BundleManifest, ItemsAsOf, load_manifest
 from corank.bundle.refresh import refresh_bundle
 from corank.bundle.retrieval import RetrievalFacts
 from corank.bundle.signatures import SigningKeys
@@ -21,6 +21,7 @@ from corank.core.lazy import name_missing_extra
 from corank.core.objects import Location, PathOrUrl, parse_location, require_local
 from corank.core.options import EVENTS, Overrides
 from corank.core.reports import Report
+from corank.core.time import NEVER, format_time
 from corank.serving.conformance import compare_case_files, read_lines, write_cases
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.random_requests import draw_requests
@@ -74,6 +75,24 @@ class BundleResult(DocumentResult):
         return f"{document['bundle']}: model {document['model_version']}, items {document['items_seq']}"
 
     @property
+    def lines(self) -> Sequence[str]:
+        """Its versions, what each stage runs, until when its priors know the log, and its retrieval."""
+        manifest, facts = self.bundle.manifest, RetrievalFacts.read(self.bundle.folder)
+        lines = [f"bundle: {self.location}  model {manifest.model_version}  items {manifest.items_seq}"]
+        lines += describe_stages(manifest)
+        times: dict[int, list[str]] = {}
+        for name, cut in manifest.priors.items():
+            times.setdefault(cut, []).append(name)
+        for cut, names in sorted(times.items()):
+            known = "nothing" if cut == NEVER else f"the log until {format_time(cut)}"
+            lines.append(f"priors that know {known}: {', '.join(names)}")
+        if any(feature.as_history for feature in manifest.features.values()):
+            lines.append("histories are not in the bundle: requests carry them, or a store of users has them")
+        if manifest.precision_loss is not None:
+            lines += manifest.precision_loss.lines(manifest.stages)
+        return lines if facts is None else [*lines, str(facts)]
+
+    @property
     def tables(self) -> dict[str, pl.DataFrame]:
         """`stages`: what each computes; `parts`: bytes of each file; `priors`: the time of the log, UTC, that each
         knows."""
@@ -93,7 +112,7 @@ class BundleResult(DocumentResult):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PublishResult(DocumentResult):
-    """A version of a store that is live now.
+    """A version of a store that is live now, or staged.
 
     Example:
         >>> published = corank.publish("bundle", "lmdb:store")
@@ -103,22 +122,34 @@ class PublishResult(DocumentResult):
 
     version: str = field(kw_only=True)
     """Its name, as `corank.roll_back` takes it."""
+    staged: bool = field(default=False, kw_only=True)
+    """Whether it is not live yet."""
 
     @classmethod
-    def of(cls, version: str, merged: MergedItems | None) -> Self:
+    def of(cls, version: str, merged: MergedItems | None, staged: bool = False) -> Self:
         """The result of a publication.
 
         Args:
             version: its name.
             merged: what became of items that were upserted before; None if the version was live already.
+            staged: whether it is not live yet.
         """
-        return cls({"version": version} if merged is None else asdict(merged), version=version)
+        return cls({"version": version} if merged is None else asdict(merged), version=version, staged=staged)
 
     @property
     def headline(self) -> str:
         """The version, and how many items were upserted before."""
         counts = [f"{len(self.document[name])} {name}" for name in _MERGED if self.document.get(name)]
-        return ", ".join([f"{self.version} is live", *counts])
+        return ", ".join([f"{self.version} is {self._state}", *counts])
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """The version, as other commands take it."""
+        return [f"{self._state}: {self.version}"]
+
+    @property
+    def _state(self) -> str:
+        return "staged" if self.staged else "live"
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
@@ -128,6 +159,26 @@ class PublishResult(DocumentResult):
             {"item": str(item), "became": name} for name in _MERGED for item in self.document.get(name, ())
         ]
         return {"items": frame(rows, {"item": pl.String, "became": pl.String})}
+
+
+def describe_stages(manifest: BundleManifest) -> list[str]:
+    """Describe what is run for the candidates of each stage, a line each."""
+    lines = []
+    for stage in manifest.stages:
+        parts = ", ".join(f"{name} ({width} numbers)" for name, width in stage.item_parts.items())
+        if stage.scorer == "parts":
+            lines.append(f"{stage.name}: one graph over item parts: {parts}")
+        elif parts:
+            lines.append(f"{stage.name}: scorer '{stage.scorer}' over item parts: {parts}")
+        else:
+            lines.append(
+                f"{stage.name}: the whole network for every candidate (scorer '{stage.scorer}'), since its stage model "
+                "keeps nothing of items: `dcn` and `trees` read them whole, `ahead: false` says so, a plug-in has no "
+                "graph `value`"
+            )
+        if f"{stage.name}.value.onnx" not in manifest.parts:
+            lines[-1] += "; it has no graph of its value, so that readers in other languages cannot run it"
+    return lines
 
 
 def export(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from corank.analysis.html import render
 from corank.analysis.sequential import SequentialTest
 from corank.api.progress import show_progress
 from corank.api.results import ComparisonResult, EvaluationResult, GroupsResult, ServedComparisonResult
@@ -95,7 +96,10 @@ def evaluate(
     with show_progress("requests", progress) as advance:
         document = evaluated_run.evaluate_groups(opened, split, by, bootstrap, advance)
     if page is not None:
-        _write(page, evaluated_run.groups_page(document, f"{opened.config.name} by {by}"))
+        from corank.analysis.evaluation_view import groups_view
+        from corank.analysis.html import render
+
+        _write(page, render(groups_view(document, f"{opened.config.name} by {by}")))
     return GroupsResult(document)
 
 
@@ -148,11 +152,10 @@ def compare(
     with show_progress("requests", progress) as advance:
         place, tables = None if on is None else str(on), _LogTables(users, events or {}, truth)
         document = _compare(one, other, split, place, choice, tables, _read_margin(margin), advance)
+    result = ComparisonResult(document)
     if page is not None:
-        from corank.analysis.comparison_page import comparison_page
-
-        _write(page, comparison_page(document))
-    return ComparisonResult(document)
+        _write(page, render(result.view()))
+    return result
 
 
 def compare_served(
@@ -205,11 +208,10 @@ def compare_served(
     document = served_comparison.compare_versions(
         require_local(served), choice, SequentialTest(alpha, effect)
     )
+    result = ServedComparisonResult(document)
     if page is not None:
-        from corank.analysis.comparison_page import served_page
-
-        _write(page, served_page(document))
-    return ServedComparisonResult(document)
+        _write(page, render(result.view()))
+    return result
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import polars as pl
 from annotated_types import Ge
 
 from corank.api.progress import show_progress
-from corank.api.results import ExplanationResult, show_tables
+from corank.api.results import ExplanationResult, Result
 from corank.core.errors import TrackingError
 from corank.core.files import write_text
 from corank.core.lazy import lazy
@@ -21,22 +21,21 @@ from corank.core.objects import Location, PathOrUrl, parse_location, require_loc
 from corank.core.options import Option
 from corank.core.reports import Progress, Report
 from corank.core.time import format_time
+from corank.core.view import Cell, Section, Table, Verdict, View
 from corank.training.config.config_file import flatten, plain
+from corank.training.drift.figure import DriftFigure
+from corank.training.drift.report import DriftReport
 from corank.training.tracking.tracker import Tracker, read_trackers
 
 if TYPE_CHECKING:
     from corank.training import run as runs
-    from corank.training.drift import drift
-    from corank.training.drift.drift import DriftReport
-    from corank.training.drift.figure import DriftFigure
     from corank.training.run import Run
 else:
-    drift = lazy("corank.training.drift.drift")
     runs = lazy("corank.training.run")
 
 
 @dataclass(frozen=True)
-class ReportPage:
+class ReportPage(Result):
     """A page that was written: self-contained HTML.
 
     Example:
@@ -50,6 +49,14 @@ class ReportPage:
 
     html: str = field(repr=False)
     """The page's text."""
+    figures: Location | None = None
+    """The folder of its figures, or its URL; None if none were written."""
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """Where page and figures lie."""
+        figures = [] if self.figures is None else [f"figures: {self.figures}"]
+        return [f"report: {self.location}", *figures]
 
     def to_json(self) -> str:
         """Where the page lies, as JSON text."""
@@ -91,23 +98,24 @@ def report(
         PosixPath('report.html')
     """
     from corank.analysis.evaluated_run import evaluate_run
-    from corank.analysis.html import write_drawings  # which loads matplotlib
-    from corank.analysis.run_report import pair_page, report_page
+    from corank.analysis.html import render, write_drawings  # which loads matplotlib
+    from corank.analysis.run_report import pair_view, report_view
 
     location, name = parse_location(run), "report.html"
     with show_progress("requests", progress) as advance:
         if against is None:
-            html = report_page(evaluate_run(runs.Run.open(location), split, progress=advance))
+            view = report_view(evaluate_run(runs.Run.open(location), split, progress=advance))
         else:
             other = runs.Run.open(parse_location(against))
-            html = pair_page(runs.Run.open(location), other, split, advance)
+            view = pair_view(runs.Run.open(location), other, split, advance)
             name = f"report-against-{other.folder.name}.html"
-    page = location / name if out is None else parse_location(out)
+    page, html = location / name if out is None else parse_location(out), render(view)
     with write_file(page) as path:
         write_text(path, html)
-    if figures is not None:
-        write_drawings(html, parse_location(figures))
-    return ReportPage(page, html)
+    folder = None if figures is None else parse_location(figures)
+    if folder is not None:
+        write_drawings(html, folder)
+    return ReportPage(page, html, folder)
 
 
 def explain(
@@ -165,10 +173,11 @@ SHARES = ("levels", "labels", "missing", "new_ids")
 """Figures that are shares."""
 FACTORS = ("rows", "levels", "labels")
 """Figures whose threshold is a factor."""
+_FIGURE = ("figure", "of", "reference", "now", "threshold", "verdict")
 
 
 @dataclass(frozen=True, repr=False)
-class DriftResult(drift.DriftReport):
+class DriftResult(DriftReport, Result):
     """New rows compared with those of a run: figures with their verdicts, and the reasons why the rows are refused.
 
     Example:
@@ -179,9 +188,9 @@ class DriftResult(drift.DriftReport):
     """
 
     @classmethod
-    def of(cls, found: "DriftReport") -> Self:
+    def of(cls, found: DriftReport) -> Self:
         """The same figures, with a table and a notebook's view."""
-        return cls(**{field.name: getattr(found, field.name) for field in fields(drift.DriftReport)})
+        return cls(**{field.name: getattr(found, field.name) for field in fields(DriftReport)})
 
     @property
     def headline(self) -> str:
@@ -191,6 +200,14 @@ class DriftResult(drift.DriftReport):
             "accepted" if self.accepted else f"refused, {len(self.broken)} of {len(self.figures)} figures"
         )
         return f"{self.name}, rows from {format_time(self.begin)} {until}, against {self.run}: {verdict}"
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why the rows are refused, a line each, and the remedy; none if accepted."""
+        remedy = (
+            "mend the tables; or, if the change is meant, set another threshold under `drift` in the config"
+        )
+        return [*(f"refused: {line}" for line in self.refusals), remedy] if self.broken else []
 
     @property
     def rows(self) -> list[dict[str, str]]:
@@ -207,12 +224,30 @@ class DriftResult(drift.DriftReport):
             for f in self.figures
         ]
 
+    def view(self) -> View:
+        """Each figure of the run and of the new rows with its threshold and verdict; how vocabularies grow."""
+        rows: list[list[Cell]] = []
+        for *cells, verdict in (row.values() for row in self.rows):
+            rows.append([*cells, Verdict(verdict, -(verdict == "broken"))])
+        prose = ("reference", "now")  # what a column of the tables has, or why it is not compared
+        figures = Table([*_FIGURE], rows, prose=prose, left=("of", "verdict"), keys=2)
+        sections = [Section("Figures", [figures])]
+        if self.vocabularies:
+            grown: list[dict[str, str | int]] = [
+                {
+                    "feature": name,
+                    **{key: "-" if n is None else n for key, n in vocabulary.document().items()},
+                }
+                for name, vocabulary in self.vocabularies.items()
+            ]
+            sections.append(Section("Vocabularies: rows now, and after `pack --from`", [Table.of(grown)]))
+        return View(f"{self.name}: new rows", self.headline, sections)
+
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
         """`figures`: kind, name, what the run has, what the new rows have, threshold, verdict; `vocabularies`, of
         accepted rows: rows of each now, admitted and evicted by `pack --from`, after it, and free up to `max_rows`."""
-        names = ("figure", "of", "reference", "now", "threshold", "verdict")
-        figures = pl.DataFrame(self.rows, schema=dict.fromkeys(names, pl.String))
+        figures = pl.DataFrame(self.rows, schema=dict.fromkeys(_FIGURE, pl.String))
         return {"figures": figures} | ({"vocabularies": self._vocabularies()} if self.vocabularies else {})
 
     def _vocabularies(self) -> pl.DataFrame:
@@ -223,12 +258,8 @@ class DriftResult(drift.DriftReport):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.headline})"
 
-    def _repr_html_(self) -> str:
-        lines = "".join(f"<li>{escape(line)}</li>" for line in self.reasons)
-        return f"{show_tables(self.headline, self.tables)}\n<ul>{lines}</ul>"
 
-
-def _format(figure: "DriftFigure", value: float | str | None) -> str:
+def _format(figure: DriftFigure, value: float | str | None) -> str:
     if value is None:
         return "-"
     if isinstance(value, str):
@@ -238,7 +269,7 @@ def _format(figure: "DriftFigure", value: float | str | None) -> str:
     return f"{value:,.0f}" if figure.kind == "rows" else f"{value:.3f}"
 
 
-def _threshold(figure: "DriftFigure") -> str:
+def _threshold(figure: DriftFigure) -> str:
     if figure.threshold is None:
         return "-"
     if figure.kind in FACTORS:
@@ -268,7 +299,8 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
         PosixPath('shop/runs/shop/report.html')
     """
     from corank.analysis.evaluated_run import evaluate_run
-    from corank.analysis.run_report import report_page  # which loads matplotlib
+    from corank.analysis.html import render  # which loads matplotlib
+    from corank.analysis.run_report import report_view
     from corank.training.export import model_version
 
     folder = require_local(run)
@@ -276,7 +308,7 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
     named = read_trackers(trackers)
     evaluated = evaluate_run(opened, split)
     page = folder / "report.html"
-    write_text(page, report_page(evaluated))
+    write_text(page, render(report_view(evaluated)))
     weights = opened.trained(evaluated.packed)
     version = model_version(opened.config, evaluated.packed, weights, evaluated.calibrators)
     _write(named, opened, {"model_version": version, **evaluation_figures(evaluated.document)}, page)

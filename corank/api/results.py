@@ -4,14 +4,14 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from corank.core.lazy import name_missing_extra
-from corank.core.view import View
+from corank.core.view import Section, View
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,6 +46,15 @@ class Result(ABC):
 
     def require(self) -> None:  # noqa: B027 - most forbid nothing
         """Raise a CorankError if what it shows forbids to continue."""
+
+    def _repr_html_(self) -> str | None:
+        """Its view and the reasons, for the output of a notebook's cell."""
+        view = self.view()
+        if view is None:
+            return None
+        from corank.analysis.html import render_part
+
+        return render_part(replace(view, sections=[*view.sections, Section("", list(self.reasons))]))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -87,7 +96,10 @@ class DocumentResult(Result, Mapping[str, Any]):
         return f"{type(self).__name__}({self.headline})"
 
     def _repr_html_(self) -> str:
-        return show_tables(self.headline, self.tables)
+        from corank.analysis.html import render_part
+
+        view = self.view()
+        return show_tables(self.headline, self.tables) if view is None else render_part(view)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -158,8 +170,6 @@ DIFFERENCES = {
     "not_worse": pl.Boolean,
 }
 _NOT_METRICS = ("n", "eligible", "random")
-_CALIBRATION = ("loss", "pcoc", "ece")
-"""Parts of the names of metrics that measure no order."""
 
 
 def _bounds(pair: Any) -> tuple[float | None, float | None]:
@@ -235,15 +245,11 @@ class EvaluationResult(PlottedResult):
             "reliability": frame(reliability, RELIABILITY),
         }
 
-    def plot(self) -> "Figure":
-        """Draw the metrics of order of every stage, on the exposed candidates, with their intervals."""
-        panels: dict[str, dict[str, Any]] = {}
-        for row in list_stage_rows(self.document):
-            orders = not any(part in row["metric"] for part in _CALIBRATION)
-            if row["population"] == "exposed" and orders and row["value"] is not None:
-                name = f"{row['label']} {row['metric']}"
-                panels.setdefault(row["stage"], {})[name] = (row["value"], row["low"], row["high"])
-        return _draw(panels, from_zero=False)
+    def view(self) -> View:
+        """The stages side by side, the cascade, and calibration, with 95 % intervals."""
+        from corank.analysis.evaluation_view import evaluation_view
+
+        return evaluation_view(self.document)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -272,16 +278,17 @@ class GroupsResult(PlottedResult):
             "cascade": frame(cascade, {"group": pl.String} | CASCADE),
         }
 
+    def view(self) -> View:
+        """A table a metric of every stage, group by group, with 95 % intervals."""
+        from corank.analysis.evaluation_view import groups_view
+
+        return groups_view(self.document, self.headline)
+
     def plot(self, metric: str = "auc") -> "Figure":
         """Draw a metric of every stage, group by group, on the exposed candidates."""
-        rows = self.tables["stages"].filter(
-            pl.col("metric") == metric, pl.col("population") == "exposed", pl.col("value").is_not_null()
-        )
-        panels: dict[str, dict[str, Any]] = {}
-        for row in rows.iter_rows(named=True):
-            panel = panels.setdefault(f"{row['stage']} {row['label']} {metric}", {})
-            panel[row["group"]] = (row["value"], row["low"], row["high"])
-        return _draw(panels, from_zero=False)
+        from corank.analysis.evaluation_view import plot_groups
+
+        return draw_first(View("", "", [Section("", plot_groups(self.document, metric))]))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -306,14 +313,11 @@ class ComparisonResult(PlottedResult):
         too, under the stage `cut NAME` and `cascade`."""
         return {"differences": frame(list(self._rows()), DIFFERENCES)}
 
-    def plot(self) -> "Figure":
-        """Draw the differences of every stage on the exposed candidates, and of the cascade if no stage has any."""
-        panels: dict[str, dict[str, Any]] = {}
-        rows = list(self._rows())
-        for row in [row for row in rows if row["population"] == "exposed"] or rows:
-            name = f"{row['label'] or ''} {row['metric']}".strip()
-            panels.setdefault(row["stage"], {})[name] = (row["difference"], row["low"], row["high"])
-        return _draw(panels, from_zero=True)
+    def view(self) -> View:
+        """A summary, what is compared, and the differences of each part."""
+        from corank.analysis.comparison_page import comparison_view
+
+        return comparison_view(self.document)
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         yield from _difference_rows(self.document)
@@ -359,21 +363,14 @@ class ServedComparisonResult(PlottedResult):
             "differences": frame(differences, {"role": pl.String, **DIFFERENCES}),
         }
 
-    def plot(self) -> "Figure":
-        """Draw the differences with the intervals that hold at every look, one panel a figure."""
-        panels = {
-            f"{role}: {figure}": {"a - b": (comparison["difference"], comparison["low"], comparison["high"])}
-            for role, part in self._parts()
-            for figure, comparison in part["sequential"].items()
-            if comparison["difference"] is not None
-        }
-        return _draw(panels, from_zero=True)
+    def view(self) -> View:
+        """What is said of the canary and of the shadow."""
+        from corank.analysis.comparison_page import served_view
+
+        return served_view(self.document)
 
     def _parts(self) -> Iterator[tuple[str, dict[str, Any]]]:
         return ((name, part) for name in ("canary", "shadow") if (part := self.document[name]) is not None)
-
-
-SHOWN_FEATURES = 20
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -402,16 +399,17 @@ class ExplanationResult(PlottedResult):
             "latency": pl.DataFrame(latency, infer_schema_length=None),
         }
 
+    def view(self) -> View:
+        """What each stage loses without each feature, the largest first, and latencies."""
+        from corank.analysis.explanation_view import explanation_view
+
+        return explanation_view(self.document)
+
     def plot(self, metric: str = "auc") -> "Figure":
         """Draw what a metric loses without each of the features that are worth most to the last stage."""
-        panels: dict[str, dict[str, Any]] = {}
-        for row in self._rows():
-            if row["metric"] == metric and row["value"] is not None:
-                panels.setdefault(row["stage"], {})[row["feature"]] = (row["value"], row["low"], row["high"])
-        last = panels.get(list(self.document["stages"])[-1], {})
-        worth = sorted(last, key=lambda name: -last[name][0])[:SHOWN_FEATURES]
-        shown = {s: {name: rows[name] for name in worth if name in rows} for s, rows in panels.items()}
-        return _draw(shown, from_zero=True)
+        from corank.analysis.explanation_view import explanation_view
+
+        return draw_first(explanation_view(self.document, metric))
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for name, feature in self.document["features"].items():

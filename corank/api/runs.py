@@ -3,20 +3,21 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from html import escape
 from typing import TYPE_CHECKING, Annotated, Any, Self, overload
 
 import polars as pl
 from annotated_types import Ge
 
+from corank.analysis.check_view import check_view
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
 from corank.api.progress import show_progress
-from corank.api.results import PlottedResult, show_tables
+from corank.api.results import PlottedResult, Result, draw_first
 from corank.core.lazy import name_missing_extra
 from corank.core.objects import PathOrUrl, parse_location
 from corank.core.options import Option, Overrides
 from corank.core.reports import Progress, Report
+from corank.core.view import View
 from corank.data.packed.dataset import PackedDataset
 from corank.engine.base import open_engine
 from corank.training.checks.summary import CheckSummary, check_config
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class CheckResult(CheckSummary):
+class CheckResult(CheckSummary, Result):
     """What a config would train on: features, rows, candidates by loss, and advice.
 
     Example:
@@ -70,19 +71,16 @@ class CheckResult(CheckSummary):
         }
         return {name: pl.DataFrame(list(records)) for name, records in rows.items()}
 
+    def view(self) -> View:
+        """Which feature enters which tower, what there is to learn from, and advice."""
+        return check_view(self)
+
     def plot(self) -> "Figure":
         """Draw how many requests of each split have how many candidates, and how many positives. Returns a figure.
 
         Raises MissingExtraError without matplotlib, which `corank[train]` brings.
         """
-        with name_missing_extra("plot()"):
-            from corank.api.figures import draw_bars
-
-        panels: dict[str, dict[str, dict[str, int]]] = {}
-        for row in self.profile.request_rows:
-            ranges = panels.setdefault(f"requests by {row['of']}", {})
-            ranges[str(row["number"])] = {split: int(row[split]) for split in self.splits}
-        return draw_bars(panels)
+        return draw_first(self.view())
 
     def to_json(self) -> str:
         """All of it as JSON text, as `corank check --json` prints it."""
@@ -90,10 +88,6 @@ class CheckResult(CheckSummary):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.headline})"
-
-    def _repr_html_(self) -> str:
-        lines = "".join(f"<li>{escape(line)}</li>" for line in self.advice)
-        return f"{show_tables(self.headline, self.tables)}\n<ul>{lines}</ul>"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -159,6 +153,11 @@ class PackResult(PlottedResult):
             "embeddings": pl.DataFrame({"table": list(sizes), "rows": list(sizes.values())}),
             **self._grown(),
         }
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """Where the data lie."""
+        return [f"packed: {self.packed.location}"]
 
     def _grown(self) -> dict[str, pl.DataFrame]:
         rows = [{"feature": name, **grown} for name, grown in self.document["grown"].items()]

@@ -4,6 +4,7 @@ Each raises a CorankError for a mistake of the user. Store addresses are `lmdb:P
 `redis+cluster://HOST:PORT` or of a plug-in's store.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
@@ -18,6 +19,7 @@ from annotated_types import Ge
 from corank.api.bundles import PublishResult, export
 from corank.api.frames import TableSource, temporary_frames
 from corank.api.progress import show_progress
+from corank.api.results import Result
 from corank.bundle.bundle import Bundle
 from corank.bundle.catalogue_index import VectorIndexKind
 from corank.bundle.catalogue_vectors import write_catalogue
@@ -29,9 +31,10 @@ from corank.core.objects import Location, PathOrUrl, parse_location, require_loc
 from corank.core.options import EVENTS, Option
 from corank.core.published_folder import PublishedFolder
 from corank.core.reports import Progress, Report
+from corank.core.view import View
 from corank.data.packed.dataset import PackedDataset
 from corank.engine.base import describe_memory, open_engine
-from corank.serving.log.replay import ReplayResult, bundle_funnels, replay_log, store_funnels
+from corank.serving.log.replay import TOLERANCE, ReplayCounts, bundle_funnels, replay_log, store_funnels
 from corank.serving.predict import OpenPacked, PredictedLog, predict_log
 from corank.serving.store import retention
 from corank.serving.store.base import CACHE, is_store, open_store
@@ -83,7 +86,7 @@ def publish(
             count = put_users(frames.source("users", users), Bundle.open(location), opened)
             report(f"users: {count:,}")
         version = publish_bundle(location, opened, report, advance, keys, merged.append, stage)
-    return PublishResult.of(version, merged[0] if merged else None)
+    return PublishResult.of(version, merged[0] if merged else None, stage)
 
 
 def vectors(
@@ -390,6 +393,21 @@ def prune(store: str, keep: Annotated[int, Ge(0)] = 1, report: Report = lambda l
         return retention.remove_versions(opened, keep, report)
 
 
+class ReplayResult(ReplayCounts, Result):
+    """How far the scores of served requests are from those computed again."""
+
+    def to_json(self) -> str:
+        """The figures and the tolerance as JSON text, as `corank replay --json` prints them."""
+        return json.dumps(vars(self) | {"tolerance": TOLERANCE}, indent=1, allow_nan=False)
+
+    def view(self) -> View:
+        """The figures in a line."""
+        counts = f"{self.requests:,} requests, {self.candidates:,} candidates"
+        differ = f"{self.differ:,} differ, by {self.largest:.2g} at most"
+        skipped = f"{self.skipped:,} requests of versions that were removed"
+        return View("Replay", f"{counts}: {differ}; {skipped}", [])
+
+
 def replay(
     served: PathOrUrl,
     source: PathOrUrl,
@@ -422,6 +440,8 @@ def replay(
     if not paths:
         raise DataError(f"{served}: no served requests here; `corank serve --log {served}` writes them")
     if not is_store(source):
-        return replay_log(paths, bundle_funnels(parse_location(source), keys), report)
-    with closing(open_store(source)) as opened:
-        return replay_log(paths, store_funnels(opened, require_local(cache or CACHE), keys), report)
+        counts = replay_log(paths, bundle_funnels(parse_location(source), keys), report)
+    else:
+        with closing(open_store(source)) as opened:
+            counts = replay_log(paths, store_funnels(opened, require_local(cache or CACHE), keys), report)
+    return ReplayResult(**vars(counts))

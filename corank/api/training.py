@@ -15,7 +15,7 @@ from annotated_types import Ge
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
 from corank.api.progress import training_callbacks
-from corank.api.results import frame, show_tables
+from corank.api.results import Result, frame, show_tables
 from corank.core.errors import CheckpointError, ConfigError, UsageError
 from corank.core.lazy import lazy, name_missing_extra
 from corank.core.objects import Location, PathOrUrl, parse_location
@@ -52,7 +52,7 @@ else:
 
 
 @dataclass(frozen=True)
-class TrainResult:
+class TrainResult(Result):
     """A finished training, and its run.
 
     Example:
@@ -67,11 +67,18 @@ class TrainResult:
     """Whose weights the trained model has, counted from 1."""
     history: Sequence[Mapping[str, float | None]]
     """The validation metrics of every epoch, by `STAGE.LABEL.METRIC`; empty without a split `valid`."""
+    location: Location
+    """The run's folder, or its URL."""
 
     @classmethod
-    def of(cls, run: "Run", facts: Mapping[str, Any]) -> Self:
+    def of(cls, run: "Run", facts: Mapping[str, Any], location: Location) -> Self:
         """The result of a run, from the facts of its trained model."""
-        return cls(run, facts["epoch"], facts["figures"])
+        return cls(run, facts["epoch"], facts["figures"], location)
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """Which epoch was kept, and where the run lies."""
+        return [f"kept epoch {self.epoch}; run: {self.location}"]
 
     @property
     def origin(self) -> Origin | None:
@@ -169,12 +176,12 @@ def train(
         callbacks: called with losses, metrics and checkpoints while it trains; a notebook shows progress, too.
         resume: continue from the latest checkpoint of the folder, if there is one.
         overwrite: replace a training that the folder holds.
-        folder: of the run, or its URL; `runs/NAME` next to the config.
+        folder: the run's folder, or its URL; `runs/NAME` next to the config unless given.
         report: takes lines about packing, positives and negatives, and warnings.
         workers: processes to start here, which train together and print progress to stderr; this one unless given.
         max_restarts: how often the workers are started again after one of them has died.
         timeout: seconds that a process waits for the others, 600 unless given.
-        without: features to remove, as in `--without`.
+        without: features to remove, with what is made of them.
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
         track: callbacks by name, such as `mlflow` or `wandb,project=shop`, called after those of `callbacks`.
         continue_from: a finished run, or its URL, whose weights and optimiser states are taken over where they fit.
@@ -255,7 +262,8 @@ def _train_as_rank(
         )
         facts = trainings.train_run(run, packed, callbacks, goes_on, ranks, plan=plan)
     opened = runs.Run.open(location)
-    return TrainResult.of(replace(run, origin=opened.origin) if isinstance(location, Path) else opened, facts)
+    trained = replace(run, origin=opened.origin) if isinstance(location, Path) else opened
+    return TrainResult.of(trained, facts, location)
 
 
 def _open_folder(
@@ -348,4 +356,4 @@ def _launch(
     with opened_config.yaml_file() as config:
         launching.launch(["train", str(config), f"--run={location}", *options], workers, max_restarts)
     run = runs.Run.open(location)
-    return TrainResult.of(run, run.trained(run.packed()).facts)
+    return TrainResult.of(run, run.trained(run.packed()).facts, location)

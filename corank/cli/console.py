@@ -1,25 +1,17 @@
 """Output of the commands: lines on stderr, tables on stdout; one wider than the terminal is cut by its columns."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from copy import copy
 from dataclasses import replace
-from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
-from corank.core.formatting import format_interval, format_metric
 from corank.core.view import Beside, Block, Cell, Detail, Folded, Heading, Noted, Plot, Verdict, View
 from corank.core.view import Table as TableView
-
-if TYPE_CHECKING:
-    from corank.training.checks.summary import CheckSummary
-
 
 UNBOUNDED = 100_000
 
@@ -66,18 +58,10 @@ def _width(table: Table, console: Console) -> int:
 out = Console()
 err = Console(stderr=True)
 
-NAMES = ("feature", "side", "kind", "from", "table")
-
 
 def say(line: str, to: Console = err) -> None:
     """Print a line as it is: brackets are no markup, and a long path is not wrapped."""
     to.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def show_table(table: Table, keys: int = 1) -> None:
-    """Print a table; one that is wider than the terminal in parts, each with the first `keys` columns."""
-    for part in fit_table(table, out, keys):
-        out.print(part)
 
 
 def show(view: View) -> None:
@@ -111,14 +95,19 @@ STYLES = {1: "green", -1: "bold red", 0: ""}
 
 def _show_view_table(view: TableView) -> None:
     table = Table(title=view.title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for n, name in enumerate(view.columns):
+    shown = [n for n, name in enumerate(view.columns) if name not in view.details]
+    for n in shown:
+        name = view.columns[n]
         prose = name in view.prose
         left = n == 0 or prose or name in view.left
         header = name if prose else name.replace(" ", "\n")
         table.add_column(header, justify="left" if left else "right", overflow="fold", no_wrap=not prose)
     for row in view.rows:
-        table.add_row(*map(_text_of, row))
-    show_table(table, view.keys)
+        table.add_row(*(_text_of(row[n]) for n in shown))
+    if _width(table, out) > out.width:
+        table.padding = 0  # one that fits then is not cut
+    for part in fit_table(table, out, view.keys):
+        out.print(part)
 
 
 def _text_of(cell: Cell) -> Text:
@@ -130,192 +119,3 @@ def _text_of(cell: Cell) -> Text:
             return Text(cell.text, style=STYLES[(cell.sign > 0) - (cell.sign < 0)])
         case _:
             return Text(cell)
-
-
-def show_cells(
-    title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]], left: int | None = 0
-) -> None:
-    """Print rows of cells, aligned right but for the column at `left`."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE)
-    for n, column in enumerate(columns):
-        table.add_column(column, justify="left" if n == left else "right")
-    for row in rows:
-        table.add_row(*row)
-    show_table(table)
-
-
-def show_rows(
-    title: str,
-    rows: Sequence[Mapping[str, str | int]],
-    left: Collection[str] = (),
-    keys: int = 1,
-    padding: tuple[int, int, int, int] = (0, 1, 0, 0),
-) -> None:
-    """Print rows of the same columns, one word of their names a line; those of `left` are aligned left."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=padding)
-    for column in rows[0]:
-        justify: Literal["left", "right"] = "left" if column in left else "right"
-        table.add_column(column.replace(" ", "\n"), justify=justify, overflow="fold", no_wrap=True)
-    for row in rows:
-        table.add_row(*(f"{v:,}" if isinstance(v, int) else escape(v) for v in row.values()))
-    show_table(table, keys)
-
-
-def show_check(summary: "CheckSummary") -> None:
-    """Print which feature enters which tower, what each loss learns from, and the rows of tables and splits."""
-    title = f"{summary.config.name}: which feature enters which tower"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in summary.features[0]:
-        justify: Literal["left", "center"] = "left" if column in NAMES else "center"
-        table.add_column(column.replace(".", "\n"), justify=justify, overflow="fold", no_wrap=True)
-    for row in summary.features:
-        own = {"table": "own"} if row["table"] == row["feature"] else {}
-        table.add_row(*map(escape, (row | own).values()))
-    show_table(table)
-    _show_samples(summary)
-    for name, rows in summary.rows.items():
-        say(f"{name}: {rows:,} rows", out)
-    for split, candidates in summary.splits.items():
-        requests = summary.data_check.splits[split].requests
-        say(f"{split}: {requests:,} requests, {candidates:,} candidates", out)
-    _show_counts("exposed rows by what is known of each label", summary.labels)
-    _show_counts("rows that each loss learns from, an epoch of each split", summary.targets)
-    for line in [*summary.forecast.lines, *(f"warning: {line}" for line in summary.data_check.warnings)]:
-        say(line, out)
-
-
-def _show_counts(title: str, rows: Sequence[Mapping[str, str | int]]) -> None:
-    texts = [column for column, value in rows[0].items() if isinstance(value, str)]
-    show_rows(title, rows, texts, padding=(0, 0, 0, 0))  # fits 80 columns
-
-
-def _show_samples(summary: "CheckSummary") -> None:
-    show_rows("candidates per request that each loss learns from", summary.samples, ("loss", "learns"))
-    if summary.config.data.level is None:
-        say(
-            "The log has no levels: all of it counts as exposed, and what was cut is unknown. Negatives can only",
-            out,
-        )
-        say("come from beyond it: {kind: unexposed, from: [batch]} or [catalogue].", out)
-
-
-def show_evaluation(document: dict[str, Any]) -> None:
-    """Print the stages side by side, then the cascade, with 95 % intervals."""
-    say(f"{document['split']}: {document['requests']:,} requests, {document['candidates']:,} candidates", out)
-    labels = {
-        (p, label) for s in document["stages"].values() for p, by_label in s.items() for label in by_label
-    }
-    for population, label in sorted(labels, key=lambda part: (part[0] != "exposed", part[1])):
-        _show_stages(document, population, label)
-        if population == "exposed":
-            _show_reliability(document["reliability"], label)
-    cascade, intervals = document["cascade"], document["interval"]["cascade"]
-    if cascade is not None:
-        _show_cascade("cascade", cascade, intervals)
-        for name, metrics in cascade.get("stages", {}).items():
-            _show_cascade(f"cascade · {name} against the last", metrics, intervals["stages"][name])
-
-
-def _show_stages(document: dict[str, Any], population: str, label: str) -> None:
-    """Print the metrics of a label; below, of those within groups, how many groups count and a random order's value."""
-    stages = {n: s[population].get(label) for n, s in document["stages"].items()}
-    known = [metrics for metrics in stages.values() if metrics]
-    figures = [m for m in known[0] if m not in ("n", "eligible", "random")]
-    figures = [m for m in figures if any(metrics[m] is not None for metrics in known)]
-    if not figures:
-        return
-    table = Table(title=f"{population} · {label}", title_justify="left", box=box.SIMPLE)
-    table.add_column("metric")
-    for name in stages:
-        table.add_column(name, justify="right")
-        table.add_column("95 %", style="dim")
-    for metric in figures:
-        cells: list[str] = []
-        for name, metrics in stages.items():
-            bounds = document["interval"]["stages"][name][population].get(label, {}).get(metric)
-            cells += [format_metric(metrics[metric] if metrics else None), format_interval(bounds)]
-        table.add_row(metric, *cells)
-    show_table(table)
-    random: dict[int, list[str]] = {}
-    for metric, count in known[0].get("eligible", {}).items():
-        if count:
-            random.setdefault(count, []).append(f"{metric} {format_metric(known[0]['random'][metric])}")
-    for count, values in random.items():
-        say(f"  {count:,} groups with a 1 and a 0; random order: {', '.join(values)}", out)
-
-
-def _show_reliability(reliability: dict[str, Any], label: str) -> None:
-    """Print predicted and observed rates, bin by bin from the lowest predictions to the highest."""
-    curves = {stage: by_label[label] for stage, by_label in reliability.items() if by_label.get(label)}
-    if not curves:
-        return
-    keys = ("raw", "calibrated", "observed")
-    bins = zip_longest(*curves.values(), fillvalue=dict[str, Any]())
-    rows = [[format_metric(rates.get(key)) for rates in of_bin for key in keys] for of_bin in bins]
-    columns = [column for stage in curves for column in (f"{stage}\nraw", *keys[1:])]
-    show_cells(f"reliability · {label}", columns, rows, left=None)
-
-
-def _show_cascade(title: str, cascade: dict[str, Any], bounds: dict[str, Any]) -> None:
-    rows = []
-    for metric, eligible in cascade["eligible"].items():
-        value, random = format_metric(cascade[metric]), format_metric(cascade["random"][metric])
-        rows.append((metric, value, format_interval(bounds[metric]), random, f"{eligible:,}"))
-    show_cells(title, ("metric", "value", "95 %", "random", "requests"), rows)
-
-
-def show_explanation(document: dict[str, Any]) -> None:
-    """Print features by their worth to the last stage, the largest first."""
-    stages = list(document["stages"])
-    say(f"{document['split']}: what AUC and GAUC lose without a feature, in 0.0001", out)
-    say("± half the 95 % interval over users", out)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("feature", "side", "kind"):
-        table.add_column(column, overflow="fold")
-    for stage in stages:
-        table.add_column(f"{stage}\nauc", justify="right")
-        table.add_column("gauc", justify="right")
-    table.add_column("µs", justify="right")
-    worth = {n: f["stages"][stages[-1]]["auc"]["value"] or 0.0 for n, f in document["features"].items()}
-    for name in sorted(worth, key=lambda name: -worth[name]):
-        feature = document["features"][name]
-        cells = [escape(name), feature["side"], feature["kind"]]
-        for stage in stages:
-            drops = feature["stages"][stage]
-            cells += [_with_interval(drops["auc"]), _with_interval(drops["gauc"])]
-        table.add_row(*cells, f"{feature['microseconds']['total']:,.0f}")
-    show_table(table)
-    base = ", ".join(
-        f"{s} {format_metric(f['auc'])} / {format_metric(f['gauc'])}" for s, f in document["stages"].items()
-    )
-    say(f"with all features, AUC / GAUC of {document['candidates']:,} candidates: {base}", out)
-    say(
-        "µs: encoding, look-up and first layers of one request; an item's vectors and codes are computed ahead",
-        out,
-    )
-
-
-def _with_interval(difference: dict[str, Any]) -> str:
-    """Format a difference in ten-thousandths, ± half its interval."""
-    if difference["value"] is None:
-        return "-"
-    low, high = difference["interval"] or (None, None)
-    return f"{difference['value'] * 1e4:+.0f}" + ("" if low is None else f"±{(high - low) / 2 * 1e4:.0f}")
-
-
-def show_answer(answer: dict[str, Any]) -> None:
-    """Print the order, and where the candidates were cut."""
-    say(f"model {answer['model_version']}  items {answer['items_seq']}", out)
-    trace = {entry["id"]: entry for entry in answer.get("trace", [])}
-    stages = list(max((e["stages"] for e in trace.values()), key=len, default={}))
-    rows = []
-    for rank, item in enumerate(answer["items"], start=1):
-        ranks = [str(trace[item["id"]]["stages"][s]["rank"]) for s in stages]
-        rows.append((str(rank), escape(str(item["id"])), f"{item['score']:.5f}", *ranks))
-    show_cells("ranked", ["rank", "item", "score", *(f"rank at {s}" for s in stages)], rows, left=1)
-    for stage in stages:
-        reached = [entry for entry in trace.values() if stage in entry["stages"]]
-        say(f"{stage} cut {sum(entry['cut'] == stage for entry in reached)} of {len(reached)}", out)
-    for key in ("unknown", "missing"):
-        if answer[key]:
-            say(f"{key}: {', '.join(map(str, answer[key]))}", out)

@@ -1,7 +1,7 @@
 """What `corank daily` returns: the records of all periods as tables, a figure and JSON; and the page over them."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from corank.api.results import show_tables
+from corank.api.results import Result, draw_first
 from corank.continual.gate import CheckedCondition, Condition
 from corank.continual.history import PeriodRecord, find_live
 from corank.core.errors import ConfigError
+from corank.core.files import write_text
 from corank.core.formatting import format_metric
+from corank.core.view import Block, Cell, Detail, Noted, Plot, Section, Table, Verdict, View
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from corank.analysis.html import Cell, Html
     from corank.analysis.plots import Series
 
 
@@ -34,6 +35,8 @@ _USUAL = ("auc", "gauc", "pcoc", "click_recall")
 """Metrics that are drawn in addition to those of the gate: of exposed candidates, and of the cascade."""
 _MOST = 12
 """Plots of figures, and features of the plot of drift, at most."""
+NEWEST = 14
+"""Periods whose figures at the gate are shown, at most."""
 _LEAST_FIGURE, _LEAST_PSI, _LEAST_SECONDS = 0.1, 0.25, 1.0
 """Least range of the y axes: smaller changes are chance, no drift, no time."""
 _BELOW = 0.18
@@ -50,85 +53,98 @@ _HOW = (
 
 def write_page(folder: Path, records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> None:
     """Write the page of a daily funnel. Raises CorankError if it cannot be written."""
-    from corank.analysis.html import Html, page, plot, section, table, text  # which load matplotlib
-    from corank.core.files import write_text
+    from corank.analysis.html import render
 
+    write_text(folder / PAGE, render(daily_view(records, gate)))
+
+
+def daily_view(records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> View:
+    """What the history of a daily funnel shows: the newest period, all periods, and their figures."""
     live = find_live(records)
-    lead = "no period is live" if live is None else f"Live: {live.period}, model {live.model}."
-    header = ("period", "decision", "rows", "seconds", "why")
-    parts: list[Html] = [
+    lead = "No period is live." if live is None else f"Live: {live.period}, model {live.model}."
+    sections = [
         *_newest(records, gate),
-        section("Periods", text(_HOW), table(header, _rows(records), prose=("decision", "why"))),
+        Section("Periods", [Detail([_HOW, _periods(records)]), *_pairs(records, gate)]),
     ]
     if drawn := _figures(records, gate):
-        height = 2.6 * -(-len(drawn) // 3)
         caption = "Figures by period: the gate's, and usual ones. Dotted: what today's gate asks for in each period."
-        parts.append(section("Figures", plot(partial(draw_history, records, gate), caption, height)))
-    names = _most_drifted(records)
-    if names:
-        drift = {name: {"PSI": _column(records, "drift", name)} for name in names}
-        drawing = partial(_draw, records, drift, least=_LEAST_PSI, from_zero=True)
+        sections.append(_drawn("Figures", len(drawn), caption, partial(draw_history, records, gate)))
+    if names := _most_drifted(records):
         caption = (
             "Population stability index (PSI) of the features that drifted most, against the live run's training rows: "
             "0, the same; above 0.25, usually called a large change."
         )
-        parts.append(section("Drift", plot(drawing, caption, 2.6 * -(-len(names) // 3))))
-    steps = dict.fromkeys(step for record in records for step in record.seconds)
-    if steps:
-        spent = {step: {"seconds": _column(records, "seconds", step)} for step in steps}
-        drawing = partial(_draw, records, spent, least=_LEAST_SECONDS, from_zero=True)
-        parts.append(
-            section("Time spent", plot(drawing, "Wall seconds of each step.", 2.6 * -(-len(steps) // 3)))
-        )
-    write_text(folder / PAGE, page("Daily funnel", lead, *parts))
+        draw = partial(_draw_columns, records, names, "drift", "PSI", _LEAST_PSI)
+        sections.append(_drawn("Drift", len(names), caption, draw))
+    if steps := list(dict.fromkeys(step for record in records for step in record.seconds)):
+        draw = partial(_draw_columns, records, steps, "seconds", "seconds", _LEAST_SECONDS)
+        sections.append(_drawn("Time spent", len(steps), "Wall seconds of each step.", draw))
+    return View("Daily funnel", lead, sections)
 
 
-def draw_history(
-    records: Sequence[PeriodRecord], gate: Sequence[Condition], figure: "Figure | None" = None
-) -> "Figure":
-    """Draw the gate's and the usual figures by period, with the gate's thresholds.
+def _drawn(title: str, count: int, caption: str, draw: "Callable[[Figure], object]") -> Section:
+    """A section of so many small plots."""
+    return Section(title, [Plot(draw, caption, 2.6 * -(-count // 3))])
 
-    Returns the figure of matplotlib that was passed, or a new one.
-    """
-    from matplotlib.figure import Figure
 
-    figure = Figure(layout="constrained") if figure is None else figure
+def draw_history(records: Sequence[PeriodRecord], gate: Sequence[Condition], figure: "Figure") -> None:
+    """Draw the gate's and the usual figures by period, with the gate's thresholds."""
     lines = {"live, before training": "live", "candidate": "candidate", "live, same rows": "reference"}
-    _draw(
-        records,
-        {
-            name: {label: line for label, of in lines.items() if len((line := _column(records, of, name)).x)}
-            for name in _figures(records, gate)
-        },
-        figure,
-        least=_LEAST_FIGURE,
-        limits=_limits(records, gate),
-    )
-    return figure
+    drawn = {
+        name: {label: line for label, of in lines.items() if len((line := _column(records, of, name)).x)}
+        for name in _figures(records, gate)
+    }
+    _draw(records, drawn, figure, least=_LEAST_FIGURE, limits=_limits(records, gate))
 
 
-def _newest(records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> "list[Html]":
+def _draw_columns(
+    records: Sequence[PeriodRecord], names: Sequence[str], of: str, unit: str, least: float, figure: "Figure"
+) -> None:
+    """Draw figures by period that are no less than 0."""
+    lines = {name: {unit: _column(records, of, name)} for name in names}
+    _draw(records, lines, figure, least, from_zero=True)
+
+
+def _newest(records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> Iterator[Section]:
     """The newest period's decision, and its candidate's figures at the gate."""
-    from corank.analysis.html import section, table, text, verdict
-
     if not records:
-        return []
+        return
     record = records[-1]
     checked = [one for condition in gate if (one := _check(records, len(records) - 1, condition)) is not None]
     rows: list[list[Cell]] = [
         [
             one.condition.text,
             format_metric(one.value),
-            "" if one.base is None else (format_metric(one.base), str(one.condition.base)),
-            verdict("met", 1) if one.met else verdict("not met", -1),
+            "" if one.base is None else Noted(format_metric(one.base), str(one.condition.base)),
+            Verdict("met", 1) if one.met else Verdict("not met", -1),
         ]
         for one in checked
     ]
-    header = ["the gate asks for", "candidate", "compared with", ""]
-    tables = [table(header, rows, prose=header[:1])] if rows else []
-    return [
-        section(f"Newest period: {record.period}, {record.decision}", *map(text, record.reasons), *tables)
+    blocks: list[Block] = [Detail(list(record.reasons))]  # a terminal has those of a refusal on stderr
+    if rows:
+        blocks.append(
+            Table(["the gate asks for", "candidate", "compared with", ""], rows, prose=["the gate asks for"])
+        )
+    yield Section(f"Newest period: {record.period}, {record.decision}", blocks)
+
+
+def _pairs(records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> Iterator[Table]:
+    """The gate's figures in the newest periods: the candidate's, and beside it the live run's on the same rows."""
+    names = list(dict.fromkeys(condition.figure for condition in gate))
+    rows: list[list[Cell]] = [
+        [
+            *cells[:4],
+            *(Noted(_format(record.candidate, name), _format(record.reference, name)) for name in names),
+        ]
+        for record, cells in zip(reversed(records[-NEWEST:]), _rows(records), strict=False)
     ]
+    if rows:
+        columns = ["period", "decision", "candidates", "seconds", *(name.replace(".", " ") for name in names)]
+        yield Table(columns, rows, "The candidate, and beside it the live run", left=["decision"])
+
+
+def _format(figures: Mapping[str, float], name: str) -> str:
+    return format_metric(figures[name]) if name in figures else ""
 
 
 def _check(records: Sequence[PeriodRecord], n: int, condition: Condition) -> CheckedCondition | None:
@@ -153,18 +169,17 @@ def _limits(records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> _Limi
     return lines
 
 
-def _rows(records: Sequence[PeriodRecord]) -> list[list["Cell"]]:
-    """The lines of the table of periods, the newest first."""
-    return [
-        [
-            record.period,
-            record.decision,
-            f"{sum(record.rows.values()):,}" if record.rows else "",
-            f"{sum(record.seconds.values()):.0f}",
-            "; ".join(record.reasons),
-        ]
-        for record in reversed(records)
-    ]
+def _periods(records: Sequence[PeriodRecord]) -> Table:
+    """All periods, the newest first."""
+    header = ("period", "decision", "rows", "seconds", "why")
+    return Table(header, [*_rows(records)], prose=("decision", "why"))
+
+
+def _rows(records: Sequence[PeriodRecord]) -> Iterator[list[str]]:
+    for record in reversed(records):
+        rows = f"{sum(record.rows.values()):,}" if record.rows else ""
+        seconds = f"{sum(record.seconds.values()):.0f}"
+        yield [record.period, record.decision, rows, seconds, "; ".join(record.reasons)]
 
 
 def _figures(records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> list[str]:
@@ -212,7 +227,8 @@ def _draw(
     """Draw a small plot a name, the periods' names below and dotted lines at its limits, each with a label."""
     from matplotlib.transforms import ScaledTranslation
 
-    from corank.analysis.plots import INK, LINES, small_plots, widen_y
+    from corank.analysis.colours import INK
+    from corank.analysis.plots import LINES, small_plots, widen_y
 
     small_plots(figure, plots, "period", markers=True)
     most = 3 if all(len(record.period) <= _DAY for record in records) else 2
@@ -241,7 +257,7 @@ def _draw(
 
 
 @dataclass(frozen=True)
-class DailyResult:
+class DailyResult(Result):
     """The history of a daily funnel.
 
     Example:
@@ -302,17 +318,32 @@ class DailyResult:
             "figures": pl.DataFrame(figures, {**named, "value": pl.Float64}),
         }
 
+    @property
+    def lines(self) -> Sequence[str]:
+        """Where the page lies."""
+        return [f"page: {self.page}"] if self.records else ["no period is due"]
+
+    @property
+    def reasons(self) -> Sequence[str]:
+        """Why the newest period was refused, a line each; none if it was not."""
+        refused = self.refused
+        return (
+            ()
+            if refused is None
+            else [f"{refused.period}: {line}" for line in refused.reasons or [refused.decision]]
+        )
+
+    def view(self) -> View:
+        """What the page shows."""
+        return daily_view(self.records, self.gate)
+
     def plot(self) -> "Figure":
         """Draw the gate's figures by period, of candidate and live run. Returns a figure of matplotlib.
 
         Raises MissingExtraError without matplotlib, which `corank[train]` brings.
         """
-
-        return draw_history(self.records, self.gate)
+        return draw_first(self.view())
 
     def to_json(self) -> str:
         """All records as JSON text, as `corank daily --json` prints them."""
         return json.dumps([record.model_dump() for record in self.records], indent=1, allow_nan=False)
-
-    def _repr_html_(self) -> str:
-        return show_tables(f"daily funnel in {self.folder}", {"periods": self.tables["periods"]})

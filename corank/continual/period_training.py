@@ -153,7 +153,7 @@ class PeriodTraining:
         opened = OpenedConfig.open(self.setup.config, [*self.setup.settings.changes, split])
         validation = measure_drift(opened.settings, opened.base, Run.open(self.live_run), self._open_packed)
         write_text(self.folder / "validation.report.json", validation.to_json())
-        return {"reasons": validation.reasons, "drift": validation.drift}
+        return {"reasons": validation.refusals, "drift": validation.drift}
 
     def _pack(self) -> dict[str, Any]:
         """Pack the period. Returns where, relative to the period's folder, and candidates by split."""

@@ -3,9 +3,9 @@
 A view names no library of any of the three, so that it is made where none of them is installed.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Self, Union
 
 from corank.core.formatting import format_metric
 
@@ -43,8 +43,29 @@ class Table:
     """Columns of sentences: they are aligned left, and lines are broken between words."""
     left: Collection[str] = ()
     """Other columns that are aligned left; the first always is, and all others right."""
+    details: Collection[str] = ()
+    """Columns that a page shows, and a terminal does not."""
     keys: int = 1
     """First columns that identify a row: a terminal that is too narrow repeats them in each part of the table."""
+
+    @classmethod
+    def of(
+        cls,
+        rows: Sequence[Mapping[str, str | int]],
+        left: Collection[str] = (),
+        keys: int = 1,
+        title: str = "",
+    ) -> Self:
+        """A table of at least one row, whose columns are the keys of the first.
+
+        Example:
+            >>> Table.of([{"split": "train", "rows": 1200}]).rows
+            [['train', '1,200']]
+        """
+        cells = [
+            [f"{value:,}" if isinstance(value, int) else value for value in row.values()] for row in rows
+        ]
+        return cls(list(rows[0]), cells, title, left=left, keys=keys)
 
 
 @dataclass(frozen=True)

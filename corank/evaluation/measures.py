@@ -183,10 +183,6 @@ def _refuse_other_rows(predictions: Predictions, reference: Predictions) -> None
                 raise DataError(f"reference: has no '{stage}.{label}' to compare with; it predicts {known}")
 
 
-BESIDE_METRICS = ("n", "eligible", "random")
-"""Keys next to the metrics of a stage's label."""
-
-
 def render(evaluation: Evaluation, seed: int = 0, bootstrap: bool = True) -> dict[str, Any]:
     """Values, 95 % intervals, and the number of rows or requests behind them; keys: docs/guides/evaluate.md.
 

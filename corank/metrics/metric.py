@@ -32,6 +32,9 @@ from corank.metrics.request_order import CUTS, hit_at, mrr, ndcg_at, request_auc
 
 Direction = Literal["higher", "lower", "one"]
 
+BETTER: dict[Direction, str] = {"higher": "higher", "lower": "lower", "one": "near 1"}
+"""Better values of a metric, as tables name them."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -229,3 +232,12 @@ _cascade("joint_click_recall@{k}", joint_recall, ("requests", "clicked", *_JOINT
 _cascade("joint_truth_recall@{k}@{k}", joint_recall, ("requests", "truth_top", *_JOINT), study="first")
 _cascade("joint_kept_recall@{k}", joint_recall, ("requests", "kept", *_JOINT))
 _cascade("joint_agree_recall@{k}@{m}", joint_recall, _EARLIER)
+
+
+def metric_direction(name: str, *populations: Population) -> Direction:
+    """Which way a metric of a document is better: `click_recall@50` is of the metric `click_recall@{m}`."""
+    for metric in METRICS.parts().values():
+        pattern = re.sub(r"\\{[km]\\}", "[0-9]+", re.escape(metric.name))
+        if metric.population in populations and re.fullmatch(pattern, name):
+            return metric.better
+    raise KeyError(f"{', '.join(populations)} has no metric {name!r}")

@@ -1,6 +1,8 @@
 """`corank compare`: paired differences of two runs on the same candidates."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +111,7 @@ def test_the_command_prints_a_table_and_writes_a_page(
 ) -> None:
     page = tmp_path / "page.html"
     code, text, _ = run_corank(capsys, "compare", runs[0].folder, runs[1].folder, "--page", page)
-    assert code == 0 and "rank: click, exposed" in text and "a minus b" in text
+    assert code == 0 and "rank: click, exposed" in text and "a − b" in text.replace("\u00a0", " ")
     assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     _, text, _ = run_corank(capsys, "compare", runs[0].folder, runs[1].folder, "--json")
     assert json.loads(text)["a"] == str(runs[0].folder)
@@ -204,3 +206,15 @@ def test_bundles_are_compared_on_one_log_alone(runs: tuple[Run, Run]) -> None:
     other = manifest.model_copy(update={"data": manifest.data.model_copy(update={"item": "video"})})
     with pytest.raises(DataError, match=r"b: its data\.item is 'video', that of a 'item_id'"):
         require_same_log(Path("a"), manifest, Path("b"), other)
+
+
+def test_a_view_is_made_without_what_draws_it() -> None:
+    code = (
+        "import json, sys; from corank.api.results import ComparisonResult; "
+        "figure = dict(a=0.6, b=0.5, difference=0.1, low=0.05, high=0.15, margin=0, verdict='better', not_worse=True); "
+        "document = dict(split='test', a='x/one', b='x/two', changes={}, candidates=9, margins={}, "
+        "stages=dict(rank=dict(exposed=dict(click=dict(auc=figure)))), cuts={}, cascade={}); "
+        "view = ComparisonResult(document).view(); assert len([*view.plots()]) == 2, view; "
+        "assert not {'matplotlib', 'scipy', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

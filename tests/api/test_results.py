@@ -27,7 +27,7 @@ def viewed(result: DocumentResult) -> dict[str, pl.DataFrame]:
     """The tables of a result, whose views work."""
     tables = result.tables
     view = result._repr_html_()
-    assert all(f"<summary>{name}</summary>" in view for name in tables) and result.headline.split()[0] in view
+    assert "</table>" in view and result.headline.split()[0] in view
     assert json.loads(result.to_json()) == result.document == dict(result)
     return tables
 

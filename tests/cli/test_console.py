@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from corank.cli import console as screen
+from corank.serving.views import answer_view
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> str:
@@ -43,7 +44,7 @@ def answer() -> dict[str, Any]:
 def test_answer_shows_order_ranks_and_cuts(
     answer: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    screen.show_answer(answer)
+    screen.show(answer_view(answer))
     text = shown(capsys)
     assert "model 0123456789abcdef  items 3" in text
     # ids with brackets are no markup

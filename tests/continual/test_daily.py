@@ -301,7 +301,7 @@ def test_the_command_says_by_its_exit_status_what_became_of_the_period(
     world: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, _ = run_corank(capsys, "daily", world / "daily.yaml")
-    assert code == 0 and "live: 2026-03-07" in out
+    assert code == 0 and "Live: 2026-03-07" in out
     deliver(world, DAYS[1], lose_half)
     code, out, err = run_corank(capsys, "daily", world / "daily.yaml")
     assert code == 3 and "look for files that are missing" in " ".join((out + err).split())

@@ -178,7 +178,7 @@ def test_nothing_is_written_when_it_is_refused(
         assert f"its losses {losses} get no positives" in str(caught.value) and not run.exists()
     sets = [part for override in unknown for part in ("--set", override)]
     code, out, err = run_corank(capsys, "check", world, *sets)
-    assert code == 1 and "exposed rows by what is known of each label" in out
+    assert code == 1 and "Exposed rows by what is known of each label" in out
     assert err.startswith("error: losses: stage 'prerank' cannot learn 'click'")
     with pytest.raises(DataError, match="whose last, 'retrieved', must be the exposed one"):
         corank.train(world, overrides=[REVERSED, "name=turned"])

@@ -7,8 +7,9 @@ from pathlib import Path
 import polars as pl
 
 from corank.api.config_source import OpenedConfig
-from corank.training.drift.drift import DriftReport, compare_rows
+from corank.training.drift.drift import compare_rows
 from corank.training.drift.encoded_rows import open_packed_of
+from corank.training.drift.report import DriftReport
 from tests.support.shared import finished_run, simulated_world
 
 Change = Callable[[pl.DataFrame], pl.DataFrame]

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -34,8 +33,8 @@ FunnelOf = Callable[[str, int, str | None], Funnel | None]
 
 
 @dataclass
-class ReplayResult:
-    """The result of a replay."""
+class ReplayCounts:
+    """How many served requests were computed again, and how far their scores differ."""
 
     requests: int = 0
     candidates: int = 0
@@ -46,14 +45,10 @@ class ReplayResult:
     skipped: int = 0
     """Requests whose version is gone."""
 
-    def to_json(self) -> dict[str, Any]:
-        """The figures and the tolerance, for JSON."""
-        return vars(self) | {"tolerance": TOLERANCE}
-
 
 def replay_log(
     served: Iterable[Path], funnel_of: FunnelOf, report: Report = lambda line: None
-) -> ReplayResult:
+) -> ReplayCounts:
     """Compute the scores of logged requests again.
 
     Args:
@@ -63,7 +58,7 @@ def replay_log(
 
     Raises DataError.
     """
-    result = ReplayResult()
+    result = ReplayCounts()
     funnels: dict[tuple[str, int, str | None], Funnel | None] = {}
     for path in served:
         frame = _read(path)
@@ -101,7 +96,7 @@ def _read(path: Path) -> pl.DataFrame:
     return frame
 
 
-def _compare(result: ReplayResult, funnel: Funnel, rows: pl.DataFrame) -> None:
+def _compare(result: ReplayCounts, funnel: Funnel, rows: pl.DataFrame) -> None:
     """Add one request to the result. Stages that did not finish when it was served are left out.
 
     Raises RequestError if the log does not hold the request, or it is refused.

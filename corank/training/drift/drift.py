@@ -3,21 +3,18 @@
 The log is counted as it is; features are compared as they are packed, by `pack --from` into a temporary folder.
 """
 
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from corank.core.errors import ConfigError, DataError, DiskError
 from corank.core.time import FOREVER, format_time
 from corank.data.column_sources import find_sources
 from corank.data.event_tables import open_events
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.manifest import GrownRows
 from corank.data.packing.earlier_pack import EarlierPack
 from corank.data.packing.pack import pack_log
 from corank.engine.base import open_engine
@@ -35,6 +32,7 @@ from corank.training.drift.encoded_rows import (
     open_packed_of,
 )
 from corank.training.drift.figure import DriftFigure, times
+from corank.training.drift.report import DriftReport, VocabularyRows
 from corank.training.drift.tables import ColumnComparison, NewRows, check_new_values, unfit_values
 from corank.training.run import Run
 
@@ -169,88 +167,6 @@ class FeatureJudgement:
         )
         most, enough = self._most(self.settings.psi, comparison.name), self._comparable(comparison)
         return DriftFigure.judged("psi", comparison.name, (0.0, value), most, value, enough, reason)
-
-
-@dataclass(frozen=True)
-class VocabularyRows:
-    """The rows of a feature's vocabulary, now and after `pack --from`; those of unknown and missing not counted."""
-
-    rows: int
-    """Values that the run knows."""
-    grown: GrownRows
-
-    @property
-    def after(self) -> int:
-        """Values that the next packing knows."""
-        return self.rows + self.grown.admitted - self.grown.evicted
-
-    def document(self) -> dict[str, int | None]:
-        """As plain values: rows, admitted, evicted, after, free."""
-        grown = self.grown
-        return {
-            "rows": self.rows,
-            "admitted": grown.admitted,
-            "evicted": grown.evicted,
-            "after": self.after,
-            "free": grown.free,
-        }
-
-
-@dataclass(frozen=True, repr=False)
-class DriftReport:
-    """The figures of new rows with those of a run, each with a threshold and a verdict."""
-
-    name: str
-    """Of the config."""
-    run: str
-    """The folder of the run that they are compared with."""
-    begin: int
-    """When the new rows begin, ms UTC: no earlier than the run's training ended."""
-    end: int | None
-    """When the new rows end; None if columns differ, or values cannot be packed."""
-    figures: Sequence[DriftFigure]
-    vocabularies: Mapping[str, VocabularyRows] = field(default_factory=dict)
-    """Rows that `pack --from` admits and evicts, by feature with a vocabulary that continues; none of refused rows."""
-
-    @property
-    def broken(self) -> list[DriftFigure]:
-        """The figures whose thresholds are broken."""
-        return [figure for figure in self.figures if figure.verdict == "broken"]
-
-    @property
-    def reasons(self) -> list[str]:
-        """Why the rows are refused, a line each: what differs, what to do, the threshold; none if accepted."""
-        return [
-            f"{f.kind}: {f.reason}" + ("" if f.threshold is None else f" (drift.{f.kind}: {f.threshold:g})")
-            for f in self.broken
-        ]
-
-    @property
-    def accepted(self) -> bool:
-        """Whether no threshold is broken."""
-        return not self.broken
-
-    @property
-    def drift(self) -> dict[str, float]:
-        """The PSI of each feature that is compared; of histories that of their lengths."""
-        return {f.name: f.now for f in self.figures if f.kind == "psi" and isinstance(f.now, float)}
-
-    def document(self) -> dict[str, Any]:
-        """The report as plain values."""
-        return {
-            "name": self.name,
-            "run": self.run,
-            "begin": format_time(self.begin),
-            "end": None if self.end is None else format_time(self.end),
-            "accepted": self.accepted,
-            "reasons": self.reasons,
-            "figures": [figure.document() for figure in self.figures],
-            "vocabularies": {name: rows.document() for name, rows in self.vocabularies.items()},
-        }
-
-    def to_json(self) -> str:
-        """The report as JSON text, as `corank check --against --json` prints it."""
-        return json.dumps(self.document(), indent=1, allow_nan=False)
 
 
 Pack = Callable[[], PackedDataset]

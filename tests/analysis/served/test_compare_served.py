@@ -95,7 +95,7 @@ def test_the_command_prints_and_writes_a_page(
     code, out, _ = run_corank(capsys, "compare-served", better, *options)
     assert code == 0
     for words in (
-        "the canary: better",
+        "The canary: better",
         "click per exposure",
         "requests that both ranked",
         "rank: click, exposed",

@@ -111,7 +111,7 @@ def test_advice_names_what_decides(config: Path) -> None:
 def test_the_command_prints_tables_and_json(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, text, _ = run_corank(capsys, "check", config)
     assert code == 0 and "advice: 100% of the candidates of 'test' are items" in text
-    assert "requests by their number of candidates" in text
+    assert "Requests by their number of candidates" in text
     document = json.loads(run_corank(capsys, "check", config, "--json")[1])
     assert document["profile"]["requests"]["test"]["candidates"] == {"5": 40}
     assert document["faults"] == []

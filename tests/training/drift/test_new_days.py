@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from corank.core.errors import ConfigError
-from corank.training.drift.drift import DriftReport
+from corank.training.drift.report import DriftReport
 from tests.support.new_days import Change, NewDay
 
 
@@ -45,7 +45,7 @@ def ordinary(tmp_path_factory: pytest.TempPathFactory) -> DriftReport:
 
 
 def test_an_ordinary_day_is_accepted(ordinary: DriftReport) -> None:
-    assert ordinary.reasons == []
+    assert ordinary.refusals == []
     judged = {figure.kind for figure in ordinary.figures if figure.verdict == "ok"}
     assert judged == {"rows", "levels", "labels", "missing", "new_ids", "psi"}
     assert set(ordinary.drift) >= {"price", "tags", "category_clicks", "hour"}
@@ -58,7 +58,7 @@ def test_a_bad_day_is_refused_with_its_reason(day: str, tmp_path: Path) -> None:
     new_day, kind, name = BAD_DAYS[day]
     validation = new_day.compare(tmp_path)
     assert (kind, name) in {(figure.kind, figure.name) for figure in validation.broken}
-    of_it = [reason for reason in validation.reasons if reason.startswith(f"{kind}: ")]
+    of_it = [reason for reason in validation.refusals if reason.startswith(f"{kind}: ")]
     assert any(name.rpartition(".")[2] in reason or kind == "rows" for reason in of_it)
 
 
@@ -83,13 +83,13 @@ def test_values_that_no_packing_takes_are_refused_whatever_the_thresholds(day: s
     new_day, reason = UNFIT[day]
     validation = new_day.compare(tmp_path, "drift={levels: null, missing: null, psi: null}")
     assert [figure.kind for figure in validation.broken] == ["values"]
-    assert re.match(f"values: {reason}", validation.reasons[0])
+    assert re.match(f"values: {reason}", validation.refusals[0])
 
 
 def test_a_feature_that_is_not_judged_is_shown(tmp_path: Path) -> None:
     dearer = BAD_DAYS["another unit"][0]
     validation = dearer.compare(tmp_path, "drift.unjudged=[price]")
-    assert validation.reasons == [] and validation.drift["price"] > 1
+    assert validation.refusals == [] and validation.drift["price"] > 1
 
 
 def test_a_split_without_new_rows_is_refused(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.support.shared import shared, simulated_world
 
 def test_some_hours_are_like_the_same_hours_of_earlier_days(tmp_path: Path) -> None:
     validation = NewDay().compare(tmp_path, "data.split={train: 2026-03-09T12:00..2026-03-09T20:00}")
-    assert validation.reasons == []
+    assert validation.refusals == []
     log = pl.read_parquet(simulated_world() / "log/*.parquet")
     hours = log.filter(pl.col("time").dt.hour().is_between(12, 19)).group_by(pl.col("time").dt.date()).len()
     days = hours.filter(pl.col("time").cast(pl.String).is_between(pl.lit("2026-03-02"), pl.lit("2026-03-08")))
