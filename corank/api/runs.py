@@ -71,6 +71,10 @@ class CheckResult(CheckSummary, Result):
         }
         return {name: pl.DataFrame(list(records)) for name, records in rows.items()}
 
+    def require(self) -> None:
+        """Raise DataError if a training could not learn from the log."""
+        self.data_check.require()
+
     def view(self) -> View:
         """Which feature enters which tower, what there is to learn from, and advice."""
         return check_view(self)
