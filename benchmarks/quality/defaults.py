@@ -24,10 +24,16 @@ from rich.console import Console
 from benchmarks import harness
 from benchmarks.quality.own_logs import Load, Write, drawn_logs, is_video_log, news_logs, video_logs
 from corank.analysis.experiments.arms import Arm
+from corank.analysis.experiments.engine import (
+    ArmResult,
+    Budget,
+    TrialData,
+    TrialProgress,
+    TrialStore,
+    train_arm,
+)
 from corank.analysis.experiments.figures import mean_over_seeds, replicates_of, spearman
-from corank.analysis.experiments.findings import ArmResult, TrialStore
-from corank.analysis.experiments.study import Budget, train_arm
-from corank.analysis.experiments.trials import TrialData, TrialProgress
+from corank.analysis.experiments.findings import TestFigures
 from corank.core.errors import CorankError
 from corank.core.reports import Report
 from corank.datasets.feed.simulate import simulate_world
@@ -106,9 +112,9 @@ def train_arms(
         arms = arms_of(plain(with_moments(written, base)), further, name, base)
         data = TrialData(open_or_pack(arms[0].config, base, report), base, base, report)
         progress = TrialProgress(len(arms) * seeds, lambda line: report(f"{name}: {line}"))
+        store = TrialStore(trials, data, TestFigures())
         for arm in arms:
-            store = TrialStore(trials, data.of(arm.config), base)
-            trained = train_arm(arm, store, Budget(seeds, (1.0,)), False, progress)
+            trained = train_arm(arm, store, Budget(seeds, (1.0,)), progress)
             results.setdefault(arm.name, []).append(trained)
     return results
 

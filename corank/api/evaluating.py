@@ -11,7 +11,7 @@ from typing import Any
 from corank.analysis.bundle_comparison import compare_bundles, is_bundle, require_log
 from corank.analysis.comparison import Margins, compare_runs
 from corank.analysis.evaluated_run import evaluate_groups, evaluate_run, groups_page
-from corank.analysis.experiments.trials import TREES, compare_with_trees
+from corank.analysis.experiments.tree_baseline import TREES, compare_with_trees
 from corank.analysis.score_comparison import ScoreChoice, compare_scores, two_tables
 from corank.analysis.sequential import SequentialTest
 from corank.analysis.served_comparison import ServedChoice, compare_versions

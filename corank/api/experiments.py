@@ -6,8 +6,9 @@ Each raises a CorankError for a user's mistake.
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from corank.analysis.experiments.arms import ArmSet
+from corank.analysis.experiments.engine import RATES, Budget, TrialData
 from corank.analysis.experiments.figures import Objective
-from corank.analysis.experiments.findings import QUESTIONS
 from corank.analysis.experiments.latency_budget import (
     LatencyBudget,
     LatencyMeter,
@@ -16,11 +17,18 @@ from corank.analysis.experiments.latency_budget import (
     largest_request,
     order_drops,
 )
+from corank.analysis.experiments.question import QUESTIONS, read_questions
 from corank.analysis.experiments.search_page import sweep_page, tune_page
-from corank.analysis.experiments.space import Grid, Space, build_grid, default_space, read_space
-from corank.analysis.experiments.study import RATES, Budget, run_study
+from corank.analysis.experiments.space import (
+    Grid,
+    Space,
+    build_file,
+    build_grid,
+    default_space,
+    read_space,
+)
+from corank.analysis.experiments.study import run_study
 from corank.analysis.experiments.sweep import run_sweep
-from corank.analysis.experiments.trials import TrialData
 from corank.analysis.experiments.tune import check_tuning, load_optuna, run_tune
 from corank.api.config_source import ConfigSource, OpenedConfig, local
 from corank.api.frames import TableSource
@@ -29,7 +37,7 @@ from corank.api.results import SearchResult, StudyResult
 from corank.core.errors import CorankError
 from corank.core.files import write_text
 from corank.core.locks import WriteLock
-from corank.core.objects import PathOrUrl, parse_location
+from corank.core.objects import PathOrUrl, parse_location, require_local
 from corank.core.reports import Progress, Report
 from corank.training.checks.data_check import TrainingDataCheck
 from corank.training.config.config import Config, with_moments
@@ -73,16 +81,85 @@ def sweep(
         (2, True)
     """
     opened_config, file, overrides = _keep(config, overrides, tables)
-    arms = build_grid(file, overrides, grid)
+    arms, budget = build_grid(file, overrides, grid), Budget(seeds, (1.0,))
+    return _compare(opened_config, file, arms, out, budget, metric, report, "sweep")
+
+
+def experiment(
+    config: ConfigSource,
+    arms: PathOrUrl,
+    out: PathOrUrl | None = None,
+    seeds: int = 3,
+    rates: Sequence[float] = (1.0,),
+    metric: str | None = None,
+    overrides: Sequence[str] = (),
+    report: Report = lambda line: None,
+    tables: Mapping[str, TableSource] | None = None,
+) -> SearchResult:
+    """Compare the arms of a YAML file with the config as written, on the validation split.
+
+    The file has a name for each arm, and what it changes; a question of a study is such a file, too:
+
+        arms:
+          narrow ranker: {set: {stages.1.hidden: [64, 32], train.rank.lr: 0.002}}
+          clicks alone: {change: clicks_alone}
+          own tables, twice as wide: {change: [own_tables, {scale_widths: 2}]}
+          in-batch negatives, too: {more_losses: [{kind: in_batch, stage: $first}]}
+
+    `set` has keys of the config; `losses` stand in place of the config's, `more_losses` beside them; `change` names
+    changes that keys cannot say. An arm's losses are set first, then `change` is made in its order, then `set`.
+
+    The best arm is written as a config next to the file, trained once more into `run/` of the folder, and only that run
+    is measured on the test split.
+
+    Args:
+        config: a YAML file; a mapping, a `corank.Config` or one with `tables` is written as `NAME.yaml`.
+        arms: the YAML file of the arms.
+        out: the experiment's folder; `experiments/NAME` next to the config unless given. Trials that it holds are not
+            trained again.
+        seeds: seeds an arm.
+        rates: factors on all learning rates, among which each arm's is chosen with the first seed.
+        metric: the figure that chooses, such as `rank.click.auc` or `joint_click_recall`; the last stage's GAUC unless
+            given.
+        overrides: `a.b=value` changes of the config, shared by all arms.
+        report: takes a line about each training.
+        tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
+
+    Returns the document that is also written to `experiment.json`, next to the page `experiment.html`. Raises
+    ConfigError, DataError, BusyError if another process writes the experiment, and CorankError if the folder cannot be
+    written.
+
+    Example:
+        >>> _ = Path("shop/arms.yaml").write_text("arms: {narrow ranker: {set: {stages.1.hidden: [8]}}}")
+        >>> result = corank.experiment("shop/config.yaml", "shop/arms.yaml", seeds=1)
+        >>> sorted(result["arms"])
+        ['as written', 'narrow ranker']
+    """
+    opened_config, file, overrides = _keep(config, overrides, tables)
+    arm_set, budget = build_file(file, overrides, require_local(arms)), Budget(seeds, tuple(rates))
+    return _compare(opened_config, file, arm_set, out, budget, metric, report, "experiment")
+
+
+def _compare(
+    opened_config: OpenedConfig,
+    file: Path,
+    arms: ArmSet,
+    out: PathOrUrl | None,
+    budget: Budget,
+    metric: str | None,
+    report: Report,
+    kind: str,
+) -> SearchResult:
+    """Train arms, and write the document and the page; see `sweep` and `experiment`."""
     Objective.of(arms.arms[0].config, metric)  # before anything is packed
-    folder = local(out) or file.parent / "sweeps" / arms.arms[0].config.name
-    with lock_search(folder, "sweep"), opened_config.frames.named():
+    folder = local(out) or file.parent / f"{kind}s" / arms.arms[0].config.name
+    with lock_search(folder, kind), opened_config.frames.named():
         arms = arms.with_data(with_moments(arms.arms[0].config, file.parent).data)
         settings = arms.arms[0].config
         packed = open_or_pack(settings, file.parent, report)
         TrainingDataCheck.of(settings, packed).require()
-        document = run_sweep(file, arms, packed, folder, seeds, metric, report)
-        write_text(folder / "sweep.html", sweep_page(document))
+        document = run_sweep(file, arms, packed, folder, budget, metric, report, kind)
+        write_text(folder / f"{kind}.html", sweep_page(document))
     return SearchResult(document)
 
 
@@ -186,7 +263,7 @@ def study(
     config: ConfigSource,
     out: PathOrUrl | None = None,
     seeds: int = 3,
-    questions: Iterable[int] = QUESTIONS,
+    questions: Iterable[int | str | Path] = QUESTIONS,
     rates: Sequence[float] = RATES,
     overrides: Sequence[str] = (),
     report: Report = lambda line: None,
@@ -202,7 +279,7 @@ def study(
         out: the study's folder; `studies/NAME` next to the config unless given. Variants that it holds from an
             interrupted study are not trained again.
         seeds: seeds a variant.
-        questions: numbers of the questions.
+        questions: numbers of the questions, and YAML files of your own; see docs/guides/study.md.
         rates: factors on all learning rates, among which each variant's is chosen.
         overrides: `a.b=value` changes of the config.
         report: takes a line about each training.
@@ -222,6 +299,7 @@ def study(
     from corank.analysis.experiments.study import study_page
     from corank.analysis.html import write_drawings  # which loads matplotlib
 
+    asked, budget = read_questions(questions), Budget(seeds, tuple(rates))
     opened_config = OpenedConfig.open(config, overrides, without, report, tables).with_moments()
     settings, base = opened_config.settings, opened_config.base
     folder = local(out) or base / "studies" / settings.name
@@ -229,8 +307,7 @@ def study(
     with lock_search(folder, "study"), named, show_progress("trainings", progress) as advance:
         packed = open_or_pack(settings, base, report)
         TrainingDataCheck.of(settings, packed).require()
-        budget = Budget(seeds, tuple(rates))
-        document = run_study(settings, packed, base, folder, questions, budget, report, advance)
+        document = run_study(settings, packed, base, folder, asked, budget, report, advance)
         page = study_page(document)
         write_text(folder / "study.html", page)
     if figures is not None:

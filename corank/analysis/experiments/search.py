@@ -1,0 +1,202 @@
+"""What every search has: trials that are measured on the validation split, and a folder of them.
+
+The folder has the facts that a resumed search must share, and in the end the run of the chosen config, which alone is
+measured on the test split.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from corank.analysis.experiments.engine import QuotaCurve, Trial, count_parameters
+from corank.analysis.experiments.figures import (
+    Objective,
+    measure_validation,
+    percentile_interval,
+    values_by_quota,
+)
+from corank.core.errors import ConfigError, DataError
+from corank.core.files import write_text
+from corank.core.formatting import format_metric
+from corank.core.reports import Report
+from corank.data.packed.dataset import PackedDataset
+from corank.evaluation.predict import predict_split
+from corank.training.config.config import Config, plan_packed
+from corank.training.config.config_file import flatten, plain
+from corank.training.run import Run
+from corank.training.train import train_run
+
+QUOTAS = 12
+"""Points of a quota curve, about."""
+
+
+@dataclass(frozen=True)
+class ValidationFigures:
+    """Measures figures of the validation split, the objective among them."""
+
+    objective: Objective
+    by_quota: bool = False
+    """Whether the objective is also measured by the first stage's quota."""
+    kind: str = "validation"
+
+    def measure(self, run: Run, packed: PackedDataset, trial: Trial) -> Trial:
+        """The trial with its figures. Raises DataError if the objective rests on too few requests."""
+        model, calibrators = run.model(packed)
+        rows = predict_split(model, packed, "valid")
+        figures = measure_validation(rows, run.config, calibrators, self.objective.name)
+        self.objective.require_requests(figures)
+        quota = None
+        if self.by_quota:
+            grid = quota_range(run.config, int(rows.requests.size.max()))
+            values = values_by_quota(rows, run.config, calibrators, self.objective, grid)
+            quota = QuotaCurve(grid, {self.objective.name: values})
+        return replace(trial, parameters=count_parameters(model), figures=figures, quota=quota)
+
+    def suffices(self, trial: Trial) -> bool:
+        """Whether a trial has the objective."""
+        return self.objective.name in trial.figures and not (self.by_quota and trial.quota is None)
+
+    def score(self, trial: Trial) -> float | None:
+        """The merit of the objective."""
+        return self.objective.merit(trial.figures[self.objective.name].value)
+
+    def interim_merit(self, figures: Mapping[str, float | None]) -> float | None:
+        """The merit of the objective, or of the stages' mean AUC."""
+        return self.objective.interim_merit(figures)
+
+    def describe(self, trial: Trial) -> str:
+        """The objective."""
+        return f"{self.objective.name} {format_metric(trial.figures[self.objective.name].value)}"
+
+
+def quota_range(config: Config, largest: int) -> list[int]:
+    """Quotas of the first stage, from what the next keeps to the largest request, its own among them."""
+    first, second = config.stages[0], config.stages[1]
+    even = np.geomspace(second.keep, max(second.keep, largest), QUOTAS).round().astype(int)
+    return sorted({*(int(quota) for quota in even), max(second.keep, min(first.keep, largest))})
+
+
+FACTS = "search.json"
+
+
+def begin_search(out: Path, facts: Mapping[str, Any]) -> None:
+    """Write what a folder searches, or check that it is the same.
+
+    Args:
+        out: the folder.
+        facts: plain values of all that trials depend on, such as the config and the space.
+
+    Raises ConfigError if the folder holds another search, CorankError if it cannot be written.
+    """
+    text = json.dumps(facts, indent=1, allow_nan=False) + "\n"
+    try:
+        stored = json.loads((out / FACTS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        write_text(out / FACTS, text)
+        return
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{out / FACTS}: damaged ({error}); name another place with --out, or remove the folder"
+        ) from None
+    here, there = flatten(json.loads(text)), flatten(stored)
+    changed = [key for key in {**there, **here} if here.get(key) != there.get(key)]
+    if changed:
+        lines = [f"{key} is {here.get(key)!r}, there it was {there.get(key)!r}" for key in changed[:3]]
+        more = f"; {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise ConfigError(
+            f"{out}: holds a search of something else: {'; '.join(lines)}{more}; name another place with --out, or "
+            "remove the folder"
+        )
+
+
+def finish_search(
+    out: Path,
+    chosen: Config,
+    packed: PackedDataset,
+    config_file: Path,
+    objective: Objective,
+    kind: str,
+    report: Report,
+) -> dict[str, Any]:
+    """Train the chosen config once more, into `run/`, and measure it on the test split: the only reading of it.
+
+    Args:
+        out: the folder of the search.
+        chosen: the config.
+        packed: its packed data.
+        config_file: the config as written; the chosen one is written next to it, as `NAME.KIND.yaml`.
+        objective: of the search.
+        kind: `sweep`, `experiment` or `tune`.
+        report: receives a line about each step.
+
+    Returns the parts `config_file`, `run` and `test` of a document; `test` is None without a test split.
+    Raises DataError, CorankError.
+    """
+    base = config_file.parent
+    named = chosen.model_copy(update={"name": f"{chosen.name}-{kind}", "packed": packed_path(packed, base)})
+    named = plan_packed(named, packed)
+    best = config_file.with_name(f"{config_file.stem}.{kind}.yaml")
+    write_text(best, f"# Chosen by corank {kind}.\n" + yaml.safe_dump(plain(named), sort_keys=False))
+    folder = out / "run"
+    report(f"training the chosen config: {folder}")
+    run, resume = _open_or_create(folder, named, base)
+    train_run(run, packed, resume=resume)
+    return {"config_file": str(best), "run": str(folder), "test": _test_figures(run, packed, objective)}
+
+
+def packed_path(packed: PackedDataset, base: Path) -> str:
+    """The path of packed data, as the `packed` of a config in the folder `base`."""
+    location = packed.location
+    return os.path.relpath(location, base) if isinstance(location, Path) else str(location)
+
+
+def _open_or_create(folder: Path, config: Config, base: Path) -> tuple[Run, bool]:
+    """The run of a folder if it is of this config, else a new one; and whether it is to be resumed."""
+    if Run.has_begun(folder):
+        run = Run.open(folder)
+        if run.config == config:
+            return run, True
+    return Run.create(folder, config, base), False
+
+
+def _test_figures(run: Run, packed: PackedDataset, objective: Objective) -> dict[str, Any] | None:
+    """Figures of the test split, with 95 % intervals over users."""
+    if not packed.splits.get("test"):
+        return None
+    model, calibrators = run.model(packed)
+    rows = predict_split(model, packed, "test")
+    figures = measure_validation(rows, run.config, calibrators, objective.name)
+    return {
+        name: percentile_interval(figure.value, np.array(figure.replicates, dtype=np.float64))._asdict()
+        | {"n": figure.n}
+        for name, figure in figures.items()
+    }
+
+
+def require_validation(packed: PackedDataset) -> None:
+    """Raise DataError without validation rows, by which a search chooses."""
+    if not packed.splits.get("valid"):
+        raise DataError(
+            "split 'valid' has no rows; a search chooses by it: see data.split and `corank check`"
+        )
+
+
+def count_rows(packed: PackedDataset, split: str) -> dict[str, Any]:
+    """Requests and candidates of a split."""
+    shards = packed.splits[split]
+    return {
+        "split": split,
+        "requests": sum(len(shard) for shard in shards),
+        "candidates": sum(len(shard.item) for shard in shards),
+    }
+
+
+def describe_requests(requests: int) -> str:
+    """How many requests of validation a verdict rests on, as text."""
+    return f"on {requests:,} requests of 'valid'"
