@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import log
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from corank.analysis.experiments.arms import Arm, identity
 from corank.analysis.experiments.figures import Figure, mean_figure, plain_differences
@@ -189,26 +189,31 @@ class Trial:
         return cls(**document)
 
 
-class Measurement(Protocol):
+class Measurement:
     """What a kind of experiment measures of a run."""
 
-    kind: str
+    kind: ClassVar[str]
     """Trials of another kind are not read."""
 
     def measure(self, run: Run, packed: PackedDataset, trial: Trial) -> Trial:
         """The trial of a finished run, with its figures."""
+        raise NotImplementedError
 
     def suffices(self, trial: Trial) -> bool:
         """Whether a stored trial with figures has all that is asked for."""
+        return True
 
     def score(self, trial: Trial) -> float | None:
         """The validation figure by which rates are chosen, the higher the better; None if it has none."""
+        return trial.score
 
     def interim_merit(self, figures: Mapping[str, float | None]) -> float | None:
         """The merit of a training that has not ended; None if it has none yet."""
+        return None
 
     def describe(self, trial: Trial) -> str:
         """The result of a trial with figures in words."""
+        return f"score {trial.score or 0:.4f}"
 
 
 Stop = Callable[[int, float], bool]

@@ -9,7 +9,7 @@ import numpy as np
 
 from corank.analysis.evaluated_run import EvaluatedRun
 from corank.analysis.experiments.arms import BASE, ArmSet
-from corank.analysis.experiments.engine import ArmResult, QuotaCurve, Trial, count_parameters
+from corank.analysis.experiments.engine import ArmResult, Measurement, QuotaCurve, Trial, count_parameters
 from corank.analysis.experiments.figures import (
     FEWEST_REQUESTS,
     SIGN_WORDS,
@@ -37,14 +37,14 @@ RECALLS = ("agree_recall", "click_recall", "joint_click_recall", "joint_truth_re
 
 
 @dataclass(frozen=True)
-class TestFigures:
+class TestFigures(Measurement):
     """Measures what a study compares, on the test split; the score by which rates are chosen is of the validation."""
 
     __test__ = False  # no test of pytest's
+    kind = "test"
 
     whole: bool = False
     """Whether to measure with the ranker first, and by quota, too."""
-    kind: str = "test"
 
     def measure(self, run: Run, packed: PackedDataset, trial: Trial) -> Trial:
         """The trial with its figures."""
@@ -72,18 +72,6 @@ class TestFigures:
     def suffices(self, trial: Trial) -> bool:
         """Whether a trial was measured with the ranker first, if that is asked for."""
         return bool(trial.ranker_first) or not self.whole
-
-    def score(self, trial: Trial) -> float | None:
-        """The score on the validation split."""
-        return trial.score
-
-    def interim_merit(self, figures: Mapping[str, float | None]) -> float | None:
-        """None: no training of a study is ended early."""
-        return None
-
-    def describe(self, trial: Trial) -> str:
-        """The score."""
-        return f"score {trial.score or 0:.4f}"
 
 
 def _measure_quotas(evaluated: EvaluatedRun, timed: bool) -> QuotaCurve | None:

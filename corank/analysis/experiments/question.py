@@ -39,7 +39,7 @@ class ArmChanges(Settings):
     """In place of the config's losses."""
     more_losses: list[Plain] = []
     """In addition to them."""
-    change: list[tuple[str, Any]] = []
+    change: list[tuple[str, list[Any]]] = []
     """Names of changes with their arguments, in the order in which they are made."""
     set: Plain = {}
     """Key, such as `train.rank.lr` → value; `features.NAME: null` removes a feature."""
@@ -48,18 +48,18 @@ class ArmChanges(Settings):
     @classmethod
     def _read_change(cls, value: Any) -> Any:
         """Read a name, a mapping of names to arguments, or a list of these."""
-        calls: list[tuple[str, Any]] = []
+        calls: list[tuple[str, list[Any]]] = []
         for part in value if isinstance(value, list) else [value]:
             if not isinstance(part, str | dict):
                 raise ValueError(f"expected a name, or names with arguments; received {part!r}")
-            calls += [(part, None)] if isinstance(part, str) else part.items()
-        for name, argument in calls:
-            if name not in CHANGES:
-                raise ValueError(describe_unknown(name, CHANGES, "change"))
-            try:
-                _bind(name, argument)
-            except TypeError as error:
-                raise ValueError(f"{name}: {error}") from None
+            for name, argument in part.items() if isinstance(part, dict) else [(part, [])]:
+                if name not in CHANGES:
+                    raise ValueError(describe_unknown(name, CHANGES, "change"))
+                calls.append((name, argument if isinstance(argument, list) else [argument]))
+                try:
+                    inspect.signature(CHANGES[name]).bind({}, *calls[-1][1])
+                except TypeError as error:
+                    raise ValueError(f"{name}: {error}") from None
         return calls
 
     @model_validator(mode="after")
@@ -75,9 +75,8 @@ class ArmChanges(Settings):
         try:
             if losses != value["losses"]:
                 value = with_losses(value, losses)
-            for name, argument in changes["change"]:
-                bound = _bind(name, argument)
-                value = CHANGES[name](value, *bound.args[1:], **bound.kwargs)
+            for name, arguments in changes["change"]:
+                value = CHANGES[name](value, *arguments)
         except ConfigError:
             raise
         except (PluginError, ValueError, KeyError, IndexError, TypeError) as error:
@@ -90,19 +89,6 @@ class ArmChanges(Settings):
             else:
                 set_key(value, key, new, f"{source}: set.{key}")
         return from_values(ConfigValues(value, removed), source, Path())
-
-
-def _bind(name: str, argument: Any) -> inspect.BoundArguments:
-    """The arguments of a named change: a mapping by name, a list in order, or the only one. Raises TypeError."""
-    signature = inspect.signature(CHANGES[name])
-    match argument:
-        case None:
-            return signature.bind({})
-        case dict():
-            return signature.bind({}, **argument)
-        case list():
-            return signature.bind({}, *argument)
-    return signature.bind({}, argument)
 
 
 class Question(Settings):
@@ -141,17 +127,20 @@ class Question(Settings):
         """
         names, arms, refused = names_of(config), dict[str, Arm](), dict[str, str]()
         for key, changes in self.arms.items():
-            name = str(replace_names(key, names))
-            if name in (BASE, *arms):
-                raise ConfigError(f"{source}: arms.{key}: there is an arm “{name}” already; rename it")
+            name = key
             try:
-                built = changes.apply(config, names, f"{source}: arms.{key}" if strict else name)
+                name = str(replace_names(key, names))
+                built = changes.apply(config, names, name)
             except ConfigError as error:
                 if strict:
-                    raise
+                    raise ConfigError(
+                        f"{source}: arms.{key}: {str(error).removeprefix(f'{name}: ')}"
+                    ) from None
                 if not isinstance(error, NoFeaturesError):
                     refused[name] = str(error)
                 continue
+            if name in (BASE, *arms):
+                raise ConfigError(f"{source}: arms.{key}: there is an arm “{name}” already; rename it")
             arms[name] = Arm(name, built, changes.model_dump(exclude_defaults=True))
         arm_set = ArmSet.of(config, list(arms.values()), refused)
         if strict and arm_set.same:

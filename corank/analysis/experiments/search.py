@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from corank.analysis.experiments.engine import QuotaCurve, Trial, count_parameters
+from corank.analysis.experiments.engine import Measurement, QuotaCurve, Trial, count_parameters
 from corank.analysis.experiments.figures import (
     Objective,
     measure_validation,
@@ -37,13 +37,14 @@ QUOTAS = 12
 
 
 @dataclass(frozen=True)
-class ValidationFigures:
+class ValidationFigures(Measurement):
     """Measures figures of the validation split, the objective among them."""
+
+    kind = "validation"
 
     objective: Objective
     by_quota: bool = False
     """Whether the objective is also measured by the first stage's quota."""
-    kind: str = "validation"
 
     def measure(self, run: Run, packed: PackedDataset, trial: Trial) -> Trial:
         """The trial with its figures. Raises DataError if the objective rests on too few requests."""
