@@ -162,6 +162,7 @@ class Trial:
 
     rate: float = 1.0
     seed: int = 0
+    """Of the arm's: another arm may have the same config at others."""
     diverged: str | None = None
     """Why training diverged; there are no figures then."""
     pruned: bool = False
@@ -268,8 +269,8 @@ class TrialStore:
 
         Args:
             config: of the trial.
-            rate: that the config was made with.
-            seed: that the config was made with.
+            rate: of the arm's.
+            seed: of the arm's.
             stop: receives the merit at each check, a few times in all, and may end the training.
         """
         packed, trial, began = self.data.of(config), Trial(rate, seed), time.monotonic()
@@ -361,7 +362,7 @@ class ArmResult:
         return [trial for trial in self.seeds if trial.figures]
 
     @property
-    def held(self) -> list[Mapping[str, Figure]]:
+    def figures(self) -> list[Mapping[str, Figure]]:
         """The figures of its seeds."""
         return [trial.figures for trial in self.measured]
 
@@ -380,7 +381,7 @@ class ArmResult:
         """The figures and costs of the arm as JSON values."""
         first = self.measured[0] if self.measured else Trial()
         return {
-            "figures": {name: mean_figure(self.held, name) for name in first.figures},
+            "figures": {name: mean_figure(self.figures, name) for name in first.figures},
             "diverged": [trial.diverged for trial in self.trials if trial.diverged],
             "parameters": first.parameters if self.measured else None,
             "steps": first.steps if self.measured else None,
@@ -414,22 +415,18 @@ def train_arm(
         stored = store.load(config)
         done = stored or store.run(config, rate, seed)
         at = "" if budget.rates == (1.0,) else f", rate × {rate:.3g}"
-        progress(
-            f"{arm.name}{at}, seed {seed}", store.describe(done), None if stored else time.monotonic() - began
-        )
-        return done
+        seconds = None if stored else time.monotonic() - began
+        progress(f"{arm.name}{at}, seed {seed}", store.describe(done), seconds)
+        return replace(done, rate=rate, seed=seed)
 
+    score = store.measurement.score
     sweep = [trial(rate, 0) for rate in budget.rates]
-    scores = [(store.measurement.score(one), -abs(log(one.rate)), one) for one in sweep if one.figures]
-    known = [(score, nearness, one) for score, nearness, one in scores if score is not None]
-    if known:
-        chosen = max(known, key=lambda entry: entry[:2])[2]
-    elif len(sweep) == 1:
-        chosen = sweep[0]
-    else:
+    known = [one for one in sweep if one.figures and score(one) is not None]
+    fallback = sweep[0] if len(sweep) == 1 else None
+    chosen = max(known, key=lambda one: (score(one), -abs(log(one.rate))), default=fallback)
+    if chosen is None:
         return ArmResult(arm, sweep, None, [])
-    last = replace(store, measurement=final) if final else store
-    first = trial(chosen.rate, 0, last) if final else chosen
-    return ArmResult(
-        arm, sweep, chosen.rate, [first, *(trial(chosen.rate, n, last) for n in range(1, budget.seeds))]
-    )
+    store = replace(store, measurement=final or store.measurement)
+    first = trial(chosen.rate, 0, store) if final else chosen
+    seeds = [first, *(trial(chosen.rate, seed, store) for seed in range(1, budget.seeds))]
+    return ArmResult(arm, sweep, chosen.rate, seeds)

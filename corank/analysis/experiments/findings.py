@@ -122,7 +122,7 @@ def build_findings(
         results: identity of an arm → its result.
     """
     base, names = _base(results), titles(config)
-    figures, end = base.held, _end(base)
+    figures, end = base.figures, _end(base)
     known = [name for name in names if figures and name in figures[0]]
     return {
         "end": end or "first_auc",
@@ -143,10 +143,11 @@ def answer_question(
     """Answer one question, all arms of which are among the results: `title`, `notes`, `verdict` and figures."""
     base, names = _base(results), titles(config)
     end = _end(base)
-    if not base.held:
+    if not base.figures:
         answer = {"verdict": ["Cannot be answered: the config as written diverged at every rate."]}
     elif question.finding == "differences":
-        answer = _comparison_finding(arms, results, [end or "first_auc", *question.metrics], names)
+        metrics = dict.fromkeys([end or "first_auc", *question.metrics])
+        answer = _comparison_finding(arms, results, metrics, names)
     elif end is None:
         answer = {"verdict": [f"Cannot be answered: {_nothing_cut(base)}"]}
     elif question.finding == "correlations":
@@ -171,7 +172,7 @@ def _end(base: ArmResult) -> str | None:
 def _count_cut(base: ArmResult, names: Sequence[str] = END_TO_END) -> int:
     """The requests of the test split that can lose anything, as an end-to-end metric counts them."""
     return max(
-        (figures[name].requests for figures in base.held for name in names if name in figures), default=0
+        (figures[name].requests for figures in base.figures for name in names if name in figures), default=0
     )
 
 
@@ -236,7 +237,7 @@ def _arm_figures(result: ArmResult) -> dict[str, Any]:
 
 
 def _comparison_finding(
-    arms: ArmSet, results: Mapping[str, ArmResult], metrics: Sequence[str], names: Mapping[str, str]
+    arms: ArmSet, results: Mapping[str, ArmResult], metrics: Iterable[str], names: Mapping[str, str]
 ) -> dict[str, Any]:
     """Difference of each arm to the config as written."""
     base, *others = (results[arm.identity] for arm in arms.arms)

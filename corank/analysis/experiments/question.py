@@ -141,7 +141,7 @@ class Question(Settings):
                 continue
             if name in (BASE, *arms):
                 raise ConfigError(f"{source}: arms.{key}: there is an arm “{name}” already; rename it")
-            arms[name] = Arm(name, built, changes.model_dump(exclude_defaults=True))
+            arms[name] = Arm(name, built, changes.model_dump(mode="json", exclude_defaults=True))
         arm_set = ArmSet.of(config, list(arms.values()), refused)
         if strict and arm_set.same:
             name, other = next(iter(arm_set.same.items()))
@@ -181,7 +181,7 @@ def build_arms(config: Config, questions: Mapping[str, Question]) -> dict[str, A
     """The arms that each question of a study needs.
 
     Raises ConfigError unless there are two stages, of which the first alone has item vectors, and for a metric that
-    there is not.
+    there is not, or two arms of one name.
     """
     if [stage.has_vectors for stage in config.stages] != [True, False]:
         raise ConfigError(
@@ -194,7 +194,15 @@ def build_arms(config: Config, questions: Mapping[str, Question]) -> dict[str, A
             if metric not in known:
                 raise ConfigError(f"question {name}: metrics: {describe_unknown(metric, known, 'figure')}")
 
-    return {name: question.build(config, name) for name, question in questions.items()}
+    arm_sets = {name: question.build(config, name) for name, question in questions.items()}
+    identities = dict[str, str]()
+    for name, arms in arm_sets.items():
+        for arm in arms.arms:
+            if identities.setdefault(arm.name, arm.identity) != arm.identity:
+                raise ConfigError(
+                    f"question {name}: arms.{arm.name}: another question has an arm of this name"
+                )
+    return arm_sets
 
 
 def names_of(config: Config) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from corank.analysis.experiments.arms import Arm, ArmSet, priors_of
 from corank.analysis.experiments.question import read_question
 from corank.core.errors import ConfigError
 from corank.core.formatting import shorten
-from corank.models.settings.stage import StageSettings
 from corank.training.config.config import Config
 from corank.training.config.config_file import (
     Plain,
@@ -311,7 +310,7 @@ def default_space(config: Config) -> list[Parameter]:
         parameters.append(_factor(f"train.{network.name}.lr", optimiser.lr, LR_FACTOR))
     parameters += structure_space(config, WIDTHS)
     for n, stage in enumerate(config.stages):
-        if _scaled(stage, 2) != stage:
+        if stage.scale_widths(2) != stage:
             parameters.append(
                 Parameter(
                     f"stages.{n}.dropout",
@@ -332,7 +331,7 @@ def structure_space(config: Config, factors: Sequence[float]) -> list[Parameter]
     return [
         Parameter(f"stages.{n}.widths", Range(choices=tuple(factors)), change=_width_change(n), written=1.0)
         for n, stage in enumerate(config.stages)
-        if _scaled(stage, 2) != stage
+        if stage.scale_widths(2) != stage
     ]
 
 
@@ -340,13 +339,9 @@ def _factor(key: str, written: float, factor: float) -> Parameter:
     return Parameter(key, Range(written / factor, written * factor, log=True), (key,), written=written)
 
 
-def _scaled(stage: StageSettings, factor: float) -> StageSettings:
-    return stage.scale_widths(factor)
-
-
 def _width_change(n: int) -> Callable[[Plain, Any], Plain]:
     def change(value: Plain, factor: Any) -> Plain:
-        value["stages"][n] = plain_stage(_scaled(stage_settings(value["stages"][n]), factor))
+        value["stages"][n] = plain_stage(stage_settings(value["stages"][n]).scale_widths(factor))
         return value
 
     return change

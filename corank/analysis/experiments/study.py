@@ -17,7 +17,7 @@ import yaml
 
 from corank.analysis import plots
 from corank.analysis.comparison_page import draw_arms, format_bounds
-from corank.analysis.experiments.arms import BASE, ArmSet
+from corank.analysis.experiments.arms import BASE
 from corank.analysis.experiments.engine import (
     ArmResult,
     Budget,
@@ -47,9 +47,9 @@ def run_study(
     base: Path,
     out: Path,
     questions: Mapping[str, Question],
-    budget: Budget | None = None,
-    report: Report = lambda line: None,
-    progress: Progress = lambda done, total: None,
+    budget: Budget,
+    report: Report,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Answer questions by training arms, and return the document of the study.
 
@@ -59,7 +59,6 @@ def run_study(
     config has two stages, towers and an MLP, DataError where a split is empty, and CorankError where `out` cannot be
     written.
     """
-    budget = budget or Budget()
     for split in ("train", "valid", "test"):
         if not packed.splits.get(split):
             raise DataError(
@@ -76,7 +75,9 @@ def run_study(
     for arm in distinct:
         final = TestFigures(whole=True) if whole and arm.name == BASE else None
         results[arm.identity] = train_arm(arm, store, budget, trials, final)
-        for name in _answerable(unanswered, results):
+        for name in [
+            n for n, arms in unanswered.items() if results.keys() >= {arm.identity for arm in arms.arms}
+        ]:
             answer = answer_question(config, questions[name], unanswered.pop(name), results)
             report(f"question {name}, {answer['title']}: {' '.join(answer['verdict'])}")
     document = {
@@ -91,11 +92,6 @@ def run_study(
     }
     write_text(out / "study.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
     return document
-
-
-def _answerable(arm_sets: Mapping[str, ArmSet], results: Mapping[str, ArmResult]) -> list[str]:
-    """Questions whose trials are all in."""
-    return [name for name, arms in arm_sets.items() if all(arm.identity in results for arm in arms.arms)]
 
 
 PLOTTED = 3

@@ -89,10 +89,10 @@ def run_sweep(
 def _compare(arms: ArmSet, results: Mapping[str, ArmResult], objective: Objective) -> dict[str, Any]:
     """The parts `arms`, `chosen`, `verdict` and `notes`; arms with the best first, those that diverged last."""
     merits = {
-        name: sum(objective.merit(figures[objective.name].value) for figures in result.held)
+        name: sum(objective.merit(figures[objective.name].value) for figures in result.figures)
         / len(result.seeds)
         for name, result in results.items()
-        if result.held and len(result.held) == len(result.seeds)
+        if result.figures and len(result.figures) == len(result.seeds)
     }
     if not merits:
         raise DataError("every arm diverged; lower train.table.lr or the stages' lr")
@@ -111,7 +111,7 @@ def _compare(arms: ArmSet, results: Mapping[str, ArmResult], objective: Objectiv
     notes = [
         f"“{name}” trained to exactly the figures of the config as written: its keys have no effect here."
         for name in results
-        if name != BASE and name in merits and results[name].held == base.held
+        if name != BASE and name in merits and results[name].figures == base.figures
     ]
     return {
         "trials": sum(len(result.trials) for result in results.values()),
