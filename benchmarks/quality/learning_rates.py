@@ -91,9 +91,7 @@ def train_grid(
     for rates in grid:
         arm = at_rates(config, rates)
         for seed in range(seeds):
-            at_seed = arm.at(1.0, seed)
-            trial = trials.load(at_seed) or trials.run(at_seed)
-            by_rates.setdefault(rates, []).append(trial)
+            by_rates.setdefault(rates, []).append(trials.run(arm.at(1.0, seed))[0])
         said = [f"{mean_auc(t.figures).value:.4f}" if t.figures else "diverged" for t in by_rates[rates]]
         report(f"{config.name}: {arm.name}: mean AUC {', '.join(said)}")
     return by_rates

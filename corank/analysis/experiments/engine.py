@@ -254,7 +254,29 @@ class TrialStore:
     data: TrialData
     measurement: Measurement
 
-    def load(self, config: Config) -> Trial | None:
+    def run(
+        self, config: Config, rate: float = 1.0, seed: int = 0, stop: Stop | None = None
+    ) -> tuple[Trial, float | None]:
+        """The stored trial of a config; without one, train, measure and store.
+
+        Args:
+            config: of the trial.
+            rate: of the arm's.
+            seed: of the arm's.
+            stop: receives the merit at each check, a few times in all, and may end the training.
+
+        Returns the trial, and the seconds that it took, or None if it was read from disk. Raises DataError,
+        CorankError.
+        """
+        began, stored = time.monotonic(), self._load(config)
+        if stored is not None:
+            return replace(stored, rate=rate, seed=seed), None
+        trial = self._train(config, Trial(rate, seed), stop)
+        document = {"identity": self._name(config)} | asdict(trial)
+        write_text(self.folder / f"{document['identity']}.json", json.dumps(document, allow_nan=False))
+        return trial, time.monotonic() - began
+
+    def _load(self, config: Config) -> Trial | None:
         """The stored trial of a config; None if there is none, it is damaged, or it lacks what is asked for."""
         name = self._name(config)
         try:
@@ -264,16 +286,8 @@ class TrialStore:
             return None
         return trial if trial and (not trial.figures or self.measurement.suffices(trial)) else None
 
-    def run(self, config: Config, rate: float = 1.0, seed: int = 0, stop: Stop | None = None) -> Trial:
-        """Train, measure and store. Raises DataError, CorankError.
-
-        Args:
-            config: of the trial.
-            rate: of the arm's.
-            seed: of the arm's.
-            stop: receives the merit at each check, a few times in all, and may end the training.
-        """
-        packed, trial, began = self.data.of(config), Trial(rate, seed), time.monotonic()
+    def _train(self, config: Config, trial: Trial, stop: Stop | None) -> Trial:
+        packed, began = self.data.of(config), time.monotonic()
         pruning = checks = None
         if stop is not None:
             epochs = plan_packed(config, packed).train.epochs_of(None)
@@ -294,10 +308,7 @@ class TrialStore:
             trial = replace(trial, pruned=True, seconds=time.monotonic() - began)
         else:
             trial = replace(done.measured or trial, diverged=done.diverged, seconds=done.seconds)
-        trial = replace(trial, interim=pruning.interim if pruning else [])
-        document = {"identity": self._name(config)} | asdict(trial)
-        write_text(self.folder / f"{document['identity']}.json", json.dumps(document, allow_nan=False))
-        return trial
+        return replace(trial, interim=pruning.interim if pruning else [])
 
     def _measure(self, run: Run, packed: PackedDataset, trial: Trial) -> Trial:
         steps = run.trained(packed).facts["step"]
@@ -411,13 +422,10 @@ def train_arm(
     """
 
     def trial(rate: float, seed: int, store: TrialStore = store) -> Trial:
-        config, began = arm.at(rate, seed), time.monotonic()
-        stored = store.load(config)
-        done = stored or store.run(config, rate, seed)
+        done, seconds = store.run(arm.at(rate, seed), rate, seed)
         at = "" if budget.rates == (1.0,) else f", rate × {rate:.3g}"
-        seconds = None if stored else time.monotonic() - began
         progress(f"{arm.name}{at}, seed {seed}", store.describe(done), seconds)
-        return replace(done, rate=rate, seed=seed)
+        return done
 
     score = store.measurement.score
     sweep = [trial(rate, 0) for rate in budget.rates]

@@ -246,12 +246,11 @@ class _Search:
     def _written(self) -> TunedTrial:
         """The trial of the config as written, which is never ended early."""
         config = self.space.config_of({})
-        stored = self.store.load(config)
-        trial = stored or self.store.run(config, stop=lambda check, merit: False)
+        trial, seconds = self.store.run(config, stop=lambda check, merit: False)
         one = self._judge(1, self.space.written, config, trial)
         if self.space.written is not None and one.value is not None:
             self.sampler.add(self.space.written, self.objective.merit(one.value), trial.interim)
-        self.progress(BASE, self._describe(one), None if stored else trial.seconds)
+        self.progress(BASE, self._describe(one), seconds)
         return one
 
     def _drawn(self, number: int) -> TunedTrial | None:
@@ -274,14 +273,13 @@ class _Search:
             drawn.report(merit, check)
             return bool(drawn.should_prune())
 
-        stored = self.store.load(config)
-        trial = stored or self.store.run(config, stop=stop)
-        if stored:
-            for check, merit in enumerate(stored.interim, start=1):
+        trial, seconds = self.store.run(config, stop=stop)
+        if seconds is None:
+            for check, merit in enumerate(trial.interim, start=1):
                 drawn.report(merit, check)
         one = self._judge(number, values, config, trial)
         self.sampler.tell(drawn, None if one.value is None else self.objective.merit(one.value))
-        self.progress(said, self._describe(one), None if stored else trial.seconds)
+        self.progress(said, self._describe(one), seconds)
         return one
 
     def _judge(self, number: int, values: dict[str, Any] | None, config: Config, trial: Trial) -> TunedTrial:

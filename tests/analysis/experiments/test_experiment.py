@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,12 @@ def arms(tmp_path: Path) -> Path:
 
 def test_an_experiment(config: Path, arms: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    options = {"out": tmp_path / "out", "seeds": 2, "rates": (1.0, 3.0), "overrides": ["train.epochs=1"]}
+    options: dict[str, Any] = {
+        "out": tmp_path / "out",
+        "seeds": 2,
+        "rates": (1.0, 3.0),
+        "overrides": ["train.epochs=1"],
+    }
     result = corank.experiment(config, arms, report=said.append, **options)
     document = result.document
     assert json.loads((tmp_path / "out" / "experiment.json").read_text(encoding="utf-8")) == document
