@@ -18,6 +18,7 @@ from corank.analysis.experiments.latency_budget import (
     order_drops,
 )
 from corank.analysis.experiments.question import QUESTIONS, read_questions
+from corank.analysis.experiments.search import run_sweep
 from corank.analysis.experiments.search_page import sweep_page, tune_page
 from corank.analysis.experiments.space import (
     Grid,
@@ -28,7 +29,6 @@ from corank.analysis.experiments.space import (
     read_space,
 )
 from corank.analysis.experiments.study import run_study
-from corank.analysis.experiments.sweep import run_sweep
 from corank.analysis.experiments.tune import check_tuning, load_optuna, run_tune
 from corank.api.config_source import ConfigSource, OpenedConfig, local
 from corank.api.frames import TableSource
