@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         refresh,
     )
     from corank.api.evaluating import compare, compare_served, evaluate
-    from corank.api.experiments import study, sweep, tune
+    from corank.api.experiments import experiment, study, sweep, tune
     from corank.api.measuring import DriftResult, ReportPage, explain, report, request, track
     from corank.api.results import (
         ComparisonResult,
@@ -92,6 +92,7 @@ __all__ = [
     "conformance",
     "daily",
     "evaluate",
+    "experiment",
     "explain",
     "export",
     "load_plugins",
@@ -144,13 +145,12 @@ _MODULE_OF = {
     **dict.fromkeys(("compare_cases", "conformance", "export", "rank", "refresh"), "corank.api.bundles"),
     **dict.fromkeys(("compare", "compare_served", "evaluate"), "corank.api.evaluating"),
     **dict.fromkeys(("explain", "report", "request"), "corank.api.measuring"),
-    **dict.fromkeys(("sweep", "tune"), "corank.api.experiments"),
+    **dict.fromkeys(("experiment", "study", "sweep", "tune"), "corank.api.experiments"),
     **dict.fromkeys(("predict", "publish", "vectors"), "corank.api.stores"),
     **dict.fromkeys(
         ("promote", "prune", "replay", "roll_back", "store_log", "store_versions", "withdraw"),
         "corank.api.stores",
     ),
-    "study": "corank.api.experiments",
     "serve": "corank.api.serving",
     "track": "corank.api.measuring",
     "users": "corank.api.stores",

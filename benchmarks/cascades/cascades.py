@@ -22,10 +22,15 @@ from benchmarks import harness
 from benchmarks.cascades.entries import CascadeEntry, read_entries
 from benchmarks.cascades.figures import Results, figures_of, write_table
 from benchmarks.cascades.worlds import CascadeWorld, check_worlds, open_world, world_name
-from corank.analysis.experiments.arms import Arm
-from corank.analysis.experiments.findings import TrialStore
-from corank.analysis.experiments.study import RATES, Budget, train_arm
-from corank.analysis.experiments.trials import TrialProgress
+from corank.analysis.experiments.arms import RATES, Arm
+from corank.analysis.experiments.engine import (
+    Budget,
+    TrialData,
+    TrialProgress,
+    TrialStore,
+    train_arm,
+)
+from corank.analysis.experiments.findings import TestFigures
 from corank.core.errors import ConfigError, CorankError, DataError
 from corank.core.registry import load_plugins
 from corank.core.reports import Report
@@ -60,10 +65,11 @@ def train_arms(
     """The result of each arm, or why it could not be trained."""
     allowed = sum(isinstance(arm, Arm) for arm in arms.values())
     progress = TrialProgress(allowed * budget.trials, lambda line: report(f"{world.name}: {line}"))
-    store, results = TrialStore(trials, world.packed, world.base), Results()
+    store = TrialStore(trials, TrialData(world.packed, world.base, trials, report), TestFigures())
+    results = Results()
     for name, arm in arms.items():
         try:
-            results[name] = arm if isinstance(arm, str) else train_arm(arm, store, budget, False, progress)
+            results[name] = arm if isinstance(arm, str) else train_arm(arm, store, budget, progress)
         except (ConfigError, DataError) as error:
             results[name] = str(error)
     return results

@@ -7,10 +7,10 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from corank.analysis.experiments.question import replace_names
 from corank.core.errors import ConfigError
 from corank.core.settings import Settings, describe_unknown, validate
 from corank.models.settings.stage import STAGE_MODELS
-from corank.training.config.config import Config
 from corank.training.config.yaml_values import read_yaml_file
 
 Plain = dict[str, Any]
@@ -57,28 +57,13 @@ class CascadeEntry(Settings):
 
         Args:
             world: plain values, with the clicks of both stages as losses.
-            names: values of `$`-names, see `names_of`.
+            names: values of `$`-names: `corank.analysis.experiments.question.names_of`.
         """
-        entry: Plain = _replaced(self.model_dump(), names)
+        entry: Plain = replace_names(self.model_dump(), names)
         stages = [_changed_stage(stage, entry["stages"].get(stage["name"], {})) for stage in world["stages"]]
         losses = world["losses"] + entry["more_losses"] if entry["losses"] is None else entry["losses"]
         taught = {key: entry[key] for key in ("teachers", "tree_teachers")}
         return world | taught | {"stages": stages, "losses": losses, "train": world["train"] | entry["train"]}
-
-
-def names_of(config: Config) -> dict[str, Any]:
-    """The values of the `$`-names of entries in a world; without levels, the catalogue is what was not shown."""
-    levels, first = config.data.levels, config.stages[0]
-    levelled = config.data.level is not None and len(levels) > 1
-    cut = max((levels.index(level) for level in first.cuts), default=-1)
-    return {
-        "$levels": levels if levelled else ["catalogue", levels[-1]],
-        "$cut": first.cuts if levelled and first.cuts else ["catalogue"],
-        "$passed": levels[cut + 1 :] if levelled else levels[-1:],
-        "$unexposed": levels[:-1] if levelled else ["catalogue"],
-        "$exposed": levels[-1:],
-        "$shown": config.stages[-1].keep,
-    }
 
 
 def read_entries(paths: Iterable[Path]) -> dict[str, CascadeEntry]:
@@ -100,20 +85,6 @@ def read_entries(paths: Iterable[Path]) -> dict[str, CascadeEntry]:
                 raise ConfigError(f"{path}: there is an entry '{name}' already; take another name")
             entries[name] = validate(CascadeEntry, value, f"{path}: {name}")
     return entries
-
-
-def _replaced(value: Any, names: Mapping[str, Any]) -> Any:
-    """Replace the `$`-names in plain values. Raises ConfigError for an unknown one."""
-    match value:
-        case dict():
-            return {key: _replaced(part, names) for key, part in value.items()}
-        case list():
-            return [_replaced(part, names) for part in value]
-        case str() if value.startswith("$"):
-            if value not in names:
-                raise ConfigError(describe_unknown(value, names, "$-name"))
-            return names[value]
-    return value
 
 
 def _changed_stage(stage: Plain, change: Plain) -> Plain:

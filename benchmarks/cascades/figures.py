@@ -2,11 +2,11 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from benchmarks import harness
 from benchmarks.quality.arena import spread
-from corank.analysis.experiments.figures import Interval, differences, mean_over_seeds, replicates_of
-from corank.analysis.experiments.findings import ArmResult
+from corank.analysis.experiments.engine import ArmResult
 
 Results = dict[str, ArmResult | str]
 """By entry: its result, or why it could not be trained."""
@@ -41,10 +41,7 @@ def figures_of(world: str, results: Results, baseline: str) -> dict[str, harness
         figures[f"{key}.status"] = status_of(result)
         if name not in successes or isinstance(result, str):
             continue
-        for figure in [figure for figure in SHOWN if figure in result.held[0]]:
-            values = [of[figure].value for of in result.held]
-            mean = mean_over_seeds(values, replicates_of(result.held, figure))
-            figures |= _with_interval(f"{key}.{figure}", mean)
+        figures |= _with_intervals(key, result.describe()["figures"])
         figures |= spread(f"{key}.seconds", [trial.seconds for trial in result.seeds])
         parameters = result.seeds[0].parameters
         figures[f"{key}.parameters"] = sum(count for part, count in parameters.items() if part != "tables")
@@ -52,15 +49,18 @@ def figures_of(world: str, results: Results, baseline: str) -> dict[str, harness
         base = successes.get(baseline)
         if name == baseline or base is None or isinstance(base, str):
             continue
-        intervals = differences(list(zip(result.held, base.held, strict=True)))
-        for figure in [figure for figure in SHOWN if figure in intervals]:
-            figures |= _with_interval(f"{world}.{name}-{baseline}.{figure}", intervals[figure])
+        figures |= _with_intervals(f"{world}.{name}-{baseline}", result.minus(base))
     return figures
 
 
-def _with_interval(key: str, interval: Interval) -> dict[str, float]:
-    ends = {f"{key}.low": interval.low, f"{key}.high": interval.high}
-    return {key: interval.value} | {end: value for end, value in ends.items() if value is not None}
+def _with_intervals(key: str, by_figure: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The values of the shown figures, and the ends of their intervals."""
+    figures: dict[str, float] = {}
+    for name in [name for name in SHOWN if name in by_figure]:
+        ends = {f"{key}.{name}.{end}": by_figure[name][end] for end in ("low", "high")}
+        figures[f"{key}.{name}"] = by_figure[name]["value"]
+        figures |= {end: value for end, value in ends.items() if value is not None}
+    return figures
 
 
 def write_table(

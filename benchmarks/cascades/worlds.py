@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.cascades.entries import STAGES, CascadeEntry, Plain, names_of
+from benchmarks.cascades.entries import STAGES, CascadeEntry, Plain
 from corank.analysis.experiments.arms import Arm
+from corank.analysis.experiments.question import names_of
 from corank.core.errors import ConfigError
 from corank.core.reports import Report
 from corank.data.packed.dataset import PackedDataset

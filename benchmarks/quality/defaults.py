@@ -24,10 +24,16 @@ from rich.console import Console
 from benchmarks import harness
 from benchmarks.quality.own_logs import Load, Write, drawn_logs, is_video_log, news_logs, video_logs
 from corank.analysis.experiments.arms import Arm
+from corank.analysis.experiments.engine import (
+    ArmResult,
+    Budget,
+    TrialData,
+    TrialProgress,
+    TrialStore,
+    train_arm,
+)
 from corank.analysis.experiments.figures import mean_over_seeds, replicates_of, spearman
-from corank.analysis.experiments.findings import ArmResult, TrialStore
-from corank.analysis.experiments.study import Budget, train_arm
-from corank.analysis.experiments.trials import TrialData, TrialProgress
+from corank.analysis.experiments.findings import TestFigures
 from corank.core.errors import CorankError
 from corank.core.reports import Report
 from corank.datasets.feed.simulate import simulate_world
@@ -106,9 +112,9 @@ def train_arms(
         arms = arms_of(plain(with_moments(written, base)), further, name, base)
         data = TrialData(open_or_pack(arms[0].config, base, report), base, base, report)
         progress = TrialProgress(len(arms) * seeds, lambda line: report(f"{name}: {line}"))
+        store = TrialStore(trials, data, TestFigures())
         for arm in arms:
-            store = TrialStore(trials, data.of(arm.config), base)
-            trained = train_arm(arm, store, Budget(seeds, (1.0,)), False, progress)
+            trained = train_arm(arm, store, Budget(seeds, (1.0,)), progress)
             results.setdefault(arm.name, []).append(trained)
     return results
 
@@ -116,7 +122,7 @@ def train_arms(
 def measure_arms(name: str, results: Results) -> dict[str, harness.Figure]:
     """Return the figures of a world or log: of each arm, of `shipped` less each other, and of the choice."""
     figures: dict[str, harness.Figure] = {}
-    whole = {arm: drawings for arm, drawings in results.items() if all(one.held for one in drawings)}
+    whole = {arm: drawings for arm, drawings in results.items() if all(one.figures for one in drawings)}
     for arm, drawings in results.items():
         if arm not in whole:
             figures[f"{name}.{arm}.status"] = "diverged"
@@ -131,12 +137,12 @@ def measure_arms(name: str, results: Results) -> dict[str, harness.Figure]:
 
 
 def _known(drawings: Sequence[ArmResult]) -> dict[str, str]:
-    return {figure: of for figure, of in FIGURES.items() if all(of in one.held[0] for one in drawings)}
+    return {figure: of for figure, of in FIGURES.items() if all(of in one.figures[0] for one in drawings)}
 
 
 def _means(drawings: Sequence[ArmResult], figure: str) -> list[float]:
     """The mean over seeds in each drawing."""
-    return [fmean(seed[figure].value for seed in one.held) for one in drawings]
+    return [fmean(seed[figure].value for seed in one.figures) for one in drawings]
 
 
 def _differences(
@@ -145,11 +151,11 @@ def _differences(
     """Differences with intervals over users and drawings, or over users and seeds of a single one."""
     differences: dict[str, harness.Figure] = {}
     for figure, of in _known(ones).items():
-        pairs = [[replicates_of(one.held, of) for one in drawings] for drawings in (ones, others)]
+        pairs = [[replicates_of(one.figures, of) for one in drawings] for drawings in (ones, others)]
         resampled = [one - other for one, other in zip(*pairs, strict=True)]
         values = np.subtract(_means(ones, of), _means(others, of)).tolist()
         if len(ones) == 1:
-            seeds = zip(ones[0].held, others[0].held, strict=True)
+            seeds = zip(ones[0].figures, others[0].figures, strict=True)
             values = [one[of].value - other[of].value for one, other in seeds]
         else:
             resampled = [one.mean(axis=0, keepdims=True) for one in resampled]
@@ -163,11 +169,11 @@ def _differences(
 
 def _correlations(name: str, results: Results) -> dict[str, harness.Figure]:
     """Spearman's correlation over arms of each figure's mean over seeds with that of the truth, mean over drawings."""
-    first = next(iter(results.values()))[0].held[0]
+    first = next(iter(results.values()))[0].figures[0]
     others = [figure for figure in first if TRUTH in first and figure != TRUTH]
     figures: dict[str, harness.Figure] = {}
     for figure in others:
-        if all(figure in seed for drawings in results.values() for one in drawings for seed in one.held):
+        if all(figure in seed for drawings in results.values() for one in drawings for seed in one.figures):
             by_arm = (np.array([_means(one, of) for one in results.values()]) for of in (figure, TRUTH))
             rho = [spearman(x, y) for x, y in zip(*(values.T for values in by_arm), strict=True)]
             known = [value for value in rho if value is not None]

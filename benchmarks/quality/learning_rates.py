@@ -19,9 +19,9 @@ from rich.console import Console
 
 from benchmarks import harness
 from corank.analysis.experiments.arms import Arm
+from corank.analysis.experiments.engine import Trial, TrialData, TrialStore
 from corank.analysis.experiments.figures import Figure, Interval, Objective, mean_over_seeds, replicates_of
-from corank.analysis.experiments.sweep import SearchTrial, SearchTrials
-from corank.analysis.experiments.trials import TrialData
+from corank.analysis.experiments.search import ValidationFigures
 from corank.core.reports import Report
 from corank.datasets.feed.simulate import simulate_world
 from corank.datasets.feed.world import PRESETS
@@ -82,18 +82,16 @@ def at_rates(config: Config, rates: Rates) -> Arm:
 
 def train_grid(
     path: Path, mode: str, grid: Sequence[Rates], seeds: int, folder: Path, report: Report
-) -> dict[Rates, list[SearchTrial]]:
+) -> dict[Rates, list[Trial]]:
     """The trials of a world and a mode, by rates."""
     config = config_of(path, mode)
     data = TrialData(open_or_pack(config, path.parent, report), path.parent, folder, report)
-    trials = SearchTrials(folder / "trials", data, Objective.of(config, None))
-    by_rates: dict[Rates, list[SearchTrial]] = {}
+    trials = TrialStore(folder / "trials", data, ValidationFigures(Objective.of(config, None)))
+    by_rates: dict[Rates, list[Trial]] = {}
     for rates in grid:
         arm = at_rates(config, rates)
         for seed in range(seeds):
-            at_seed = arm.at(1.0, seed)
-            trial = trials.load(at_seed) or trials.run(at_seed)
-            by_rates.setdefault(rates, []).append(trial)
+            by_rates.setdefault(rates, []).append(trials.run(arm.at(1.0, seed))[0])
         said = [f"{mean_auc(t.figures).value:.4f}" if t.figures else "diverged" for t in by_rates[rates]]
         report(f"{config.name}: {arm.name}: mean AUC {', '.join(said)}")
     return by_rates
@@ -111,7 +109,7 @@ def recall(figures: Mapping[str, Figure]) -> Figure | None:
     return figures.get("joint_click_recall")
 
 
-def compare(ours: Sequence[SearchTrial], theirs: Sequence[SearchTrial], measure: Any) -> Interval | None:
+def compare(ours: Sequence[Trial], theirs: Sequence[Trial], measure: Any) -> Interval | None:
     """The gain of ours, paired by seed and user; None if one diverged or has no such figure."""
     pairs = [(measure(a.figures), measure(b.figures)) for a, b in zip(ours, theirs, strict=True) if a.figures]
     if len(pairs) < len(theirs) or any(one is None or other is None for one, other in pairs):
@@ -121,7 +119,7 @@ def compare(ours: Sequence[SearchTrial], theirs: Sequence[SearchTrial], measure:
     return mean_over_seeds(values, ones - others)
 
 
-def figures_of(found: Mapping[str, dict[Rates, list[SearchTrial]]]) -> dict[str, harness.Figure]:
+def figures_of(found: Mapping[str, dict[Rates, list[Trial]]]) -> dict[str, harness.Figure]:
     """Differences to the default rates, by world, mode and rates; their means over worlds; and the best of those."""
     figures: dict[str, harness.Figure] = {}
     gains: dict[str, dict[Rates, list[float]]] = {mode: {} for mode in MODES}

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         served_comparison,
     )
     from corank.analysis.comparison import Margins
-    from corank.analysis.experiments import trials
+    from corank.analysis.experiments import tree_baseline
     from corank.analysis.score_comparison import ScoreChoice
     from corank.serving import predict as prediction
     from corank.training import run as runs
@@ -39,7 +39,7 @@ else:
     bundle_comparison = lazy("corank.analysis.bundle_comparison")
     comparison = lazy("corank.analysis.comparison")
     evaluated_run = lazy("corank.analysis.evaluated_run")
-    trials = lazy("corank.analysis.experiments.trials")
+    tree_baseline = lazy("corank.analysis.experiments.tree_baseline")
     score_comparison = lazy("corank.analysis.score_comparison")
     served_comparison = lazy("corank.analysis.served_comparison")
     prediction = lazy("corank.serving.predict")
@@ -267,12 +267,12 @@ def _compare(
 
             return bundle_comparison.compare_bundles(one, other, log, score, margins, tables.truth)
     tables.require_none()
-    if str(other) == trials.TREES and not Path(trials.TREES).exists():
+    if str(other) == tree_baseline.TREES and not Path(tree_baseline.TREES).exists():
         if on is not None:
             raise DataError(
                 "--on is of two runs; trees are trained and judged on the packed data of the first"
             )
-        return trials.compare_with_trees(runs.Run.open(one), split or "test", progress, margins)
+        return tree_baseline.compare_with_trees(runs.Run.open(one), split or "test", progress, margins)
     where = None if on is None else weight_transfer.locate_packed(parse_location(on))
     opened = runs.Run.open(one), runs.Run.open(other)
     return comparison.compare_runs(*opened, split or "test", progress, where, margins)

@@ -5,22 +5,21 @@ Each raises a CorankError for a user's mistake.
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from corank.analysis.experiments.figures import Objective
-from corank.analysis.experiments.findings import QUESTIONS
-from corank.analysis.experiments.latency_budget import (
-    LatencyBudget,
-    LatencyMeter,
-    budget_space,
-    check_budget,
-    largest_request,
-    order_drops,
+from annotated_types import Ge
+
+from corank.analysis.experiments.arms import RATES, ArmSet
+from corank.analysis.experiments.question import QUESTIONS, read_questions, split_questions
+from corank.analysis.experiments.space import (
+    Grid,
+    Space,
+    build_file,
+    build_grid,
+    default_space,
+    parse_grid,
+    read_space,
 )
-from corank.analysis.experiments.space import Grid, Space, build_grid, default_space, read_space
-from corank.analysis.experiments.study import RATES, Budget, run_study
-from corank.analysis.experiments.sweep import run_sweep
-from corank.analysis.experiments.trials import TrialData
-from corank.analysis.experiments.tune import check_tuning, load_optuna, run_tune
 from corank.analysis.experiments.views import study_view, sweep_view, tune_view
 from corank.analysis.html import render, write_drawings
 from corank.api.config_source import ConfigSource, OpenedConfig, local
@@ -29,22 +28,41 @@ from corank.api.progress import show_progress
 from corank.api.results import SearchResult, StudyResult
 from corank.core.errors import CorankError
 from corank.core.files import write_text
+from corank.core.lazy import lazy
 from corank.core.locks import WriteLock
-from corank.core.objects import PathOrUrl, parse_location
+from corank.core.objects import PathOrUrl, parse_location, require_local
+from corank.core.options import Option, Overrides, numbers_of
 from corank.core.reports import Progress, Report
 from corank.training.checks.data_check import TrainingDataCheck
 from corank.training.config.config import Config, with_moments
 from corank.training.config.config_file import read
 from corank.training.packed_data import open_or_pack
 
+if TYPE_CHECKING:
+    from corank.analysis.experiments import engine, latency_budget
+    from corank.analysis.experiments import figures as objectives
+    from corank.analysis.experiments import search as searches
+    from corank.analysis.experiments import study as studies
+    from corank.analysis.experiments import tune as tunings
+    from corank.analysis.experiments.engine import Budget, TrialData
+    from corank.analysis.experiments.figures import Objective
+    from corank.analysis.experiments.latency_budget import LatencyBudget
+else:
+    engine = lazy("corank.analysis.experiments.engine")
+    objectives = lazy("corank.analysis.experiments.figures")
+    latency_budget = lazy("corank.analysis.experiments.latency_budget")
+    searches = lazy("corank.analysis.experiments.search")
+    studies = lazy("corank.analysis.experiments.study")
+    tunings = lazy("corank.analysis.experiments.tune")
+
 
 def sweep(
     config: ConfigSource,
-    grid: Grid,
+    grid: Annotated[Grid | None, Option(parse=parse_grid, repeated=True)] = None,
     out: PathOrUrl | None = None,
-    seeds: int = 3,
+    seeds: Annotated[int, Ge(1)] = 3,
     metric: str | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     report: Report = lambda line: None,
     tables: Mapping[str, TableSource] | None = None,
 ) -> SearchResult:
@@ -74,16 +92,88 @@ def sweep(
         (2, True)
     """
     opened_config, file, overrides = _keep(config, overrides, tables)
-    arms = build_grid(file, overrides, grid)
-    Objective.of(arms.arms[0].config, metric)  # before anything is packed
-    folder = local(out) or file.parent / "sweeps" / arms.arms[0].config.name
-    with lock_search(folder, "sweep"), opened_config.frames.named():
+    arms, budget = build_grid(file, overrides, grid or {}), engine.Budget(seeds, (1.0,))
+    return _compare(opened_config, file, arms, out, budget, metric, report, "sweep")
+
+
+def experiment(
+    config: ConfigSource,
+    arms: PathOrUrl,
+    out: PathOrUrl | None = None,
+    seeds: Annotated[int, Ge(1)] = 3,
+    rates: Annotated[Sequence[float], numbers_of("--rates", float)] = (1.0,),
+    metric: str | None = None,
+    overrides: Overrides = (),
+    report: Report = lambda line: None,
+    tables: Mapping[str, TableSource] | None = None,
+) -> SearchResult:
+    """Compare the arms of a YAML file with the config as written, on the validation split.
+
+    The file has a name for each arm, and what it changes; a question of a study is such a file, too:
+
+        arms:
+          narrow ranker: {set: {stages.1.hidden: [64, 32], train.rank.lr: 0.002}}
+          clicks alone: {change: clicks_alone}
+          own tables, twice as wide: {change: [own_tables, {scale_widths: 2}]}
+          in-batch negatives, too: {more_losses: [{kind: in_batch, stage: $first}]}
+
+    `set` has keys of the config; `losses` stand in place of the config's, `more_losses` beside them; `change` names
+    changes that keys cannot say. An arm's losses are set first, then `change` is made in its order, then `set`.
+
+    The best arm is written as a config next to the file, trained once more into `run/` of the folder, and only that run
+    is measured on the test split.
+
+    Args:
+        config: a YAML file; a mapping, a `corank.Config` or one with `tables` is written as `NAME.yaml`.
+        arms: the YAML file of the arms.
+        out: the experiment's folder; `experiments/NAME` next to the config unless given. Trials that it holds are not
+            trained again.
+        seeds: seeds an arm.
+        rates: factors on all learning rates, among which each arm's is chosen with the first seed.
+        metric: the figure that chooses, such as `rank.click.auc` or `joint_click_recall`; the last stage's GAUC unless
+            given.
+        overrides: `a.b=value` changes of the config, shared by all arms.
+        report: takes a line about each training.
+        tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
+
+    Returns the document that is also written to `experiment.json`, next to the page `experiment.html`. Raises
+    ConfigError, DataError, BusyError if another process writes the experiment, and CorankError if the folder cannot be
+    written.
+
+    Example:
+        >>> _ = Path("shop/arms.yaml").write_text("arms: {narrow ranker: {set: {stages.1.hidden: [8]}}}")
+        >>> result = corank.experiment("shop/config.yaml", "shop/arms.yaml", seeds=1)
+        >>> sorted(result["arms"])
+        ['as written', 'narrow ranker']
+    """
+    opened_config, file, overrides = _keep(config, overrides, tables)
+    arm_set, budget = build_file(file, overrides, require_local(arms)), engine.Budget(seeds, tuple(rates))
+    return _compare(opened_config, file, arm_set, out, budget, metric, report, "experiment")
+
+
+def _compare(
+    opened_config: OpenedConfig,
+    file: Path,
+    arms: ArmSet,
+    out: PathOrUrl | None,
+    budget: "Budget",
+    metric: str | None,
+    report: Report,
+    kind: str,
+) -> SearchResult:
+    """Train arms, and write the document and the page; see `sweep` and `experiment`."""
+    objectives.Objective.of(arms.arms[0].config, metric)  # before anything is packed
+    folder = local(out) or file.parent / f"{kind}s" / arms.arms[0].config.name
+    with lock_search(folder, kind), opened_config.frames.named():
         arms = arms.with_data(with_moments(arms.arms[0].config, file.parent).data)
         settings = arms.arms[0].config
         packed = open_or_pack(settings, file.parent, report)
         TrainingDataCheck.of(settings, packed).require()
-        document = run_sweep(file, arms, packed, folder, seeds, metric, report)
-        write_text(folder / "sweep.html", render(sweep_view(document)))
+        document = searches.run_sweep(file, arms, packed, folder, budget, metric, report, kind)
+        write_text(
+            folder / f"{kind}.html",
+            render(sweep_view(document, "an experiment" if kind == "experiment" else "a sweep")),
+        )
     return SearchResult(document)
 
 
@@ -117,14 +207,14 @@ def lock_search(folder: Path, command: str) -> WriteLock:
 
 def tune(
     config: ConfigSource,
-    trials: int = 30,
-    seed: int = 0,
+    trials: Annotated[int, Ge(2)] = 30,
+    seed: Annotated[int, Ge(0)] = 0,
     metric: str | None = None,
     search: Sequence[str] = (),
     space: PathOrUrl | None = None,
     budget_us: float | None = None,
     out: PathOrUrl | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     report: Report = lambda line: None,
     tables: Mapping[str, TableSource] | None = None,
 ) -> SearchResult:
@@ -154,42 +244,50 @@ def tune(
         >>> tuning.tables["trials"]["number"].to_list()
         [1, 2]
     """
-    load_optuna()  # fails before anything is packed
+    tunings.load_optuna()  # fails before anything is packed
     opened_config, file, overrides = _keep(config, overrides, tables)
     base, settings = file.parent, _read(opened_config, file, overrides)
     asked = read_space(settings, search, local(space))
     metric = metric or (None if budget_us is None else "joint_click_recall")
-    objective = Objective.of(settings, metric)
+    objective = objectives.Objective.of(settings, metric)
     if budget_us is not None:
-        check_budget(settings, budget_us, objective)
+        latency_budget.check_budget(settings, budget_us, objective)
     folder = local(out) or base / "tunings" / settings.name
     with lock_search(folder, "tune"), opened_config.frames.named():
         packed = open_or_pack(settings, base, report)
         TrainingDataCheck.of(settings, packed).require()
-        data, objective = TrialData(packed, base, folder, report), Objective.of(settings, metric, packed)
-        check_tuning(packed, objective, trials, seed)
+        data, objective = (
+            engine.TrialData(packed, base, folder, report),
+            objectives.Objective.of(settings, metric, packed),
+        )
+        tunings.check_tuning(packed, objective, trials, seed)
         budget = None if budget_us is None else _open_budget(budget_us, data, folder, objective)
         if budget is not None:
-            asked = [*budget_space(settings, order_drops(settings, data)), *asked]
+            asked = [
+                *latency_budget.budget_space(settings, latency_budget.order_drops(settings, data)),
+                *asked,
+            ]
         searched = Space.of(settings, base, asked or default_space(settings))
-        document = run_tune(file, searched, data, objective, trials, seed, report, budget)
+        document = tunings.run_tune(file, searched, data, objective, trials, seed, report, budget)
         write_text(folder / "tune.html", render(tune_view(document)))
     return SearchResult(document)
 
 
-def _open_budget(microseconds: float, data: TrialData, folder: Path, objective: Objective) -> LatencyBudget:
+def _open_budget(
+    microseconds: float, data: "TrialData", folder: Path, objective: "Objective"
+) -> "LatencyBudget":
     """Open a budget, whose latencies are kept in the tuning's folder."""
-    meter = LatencyMeter(folder / "latency", data)
-    return LatencyBudget(microseconds, meter, objective, largest_request(data))
+    meter = latency_budget.LatencyMeter(folder / "latency", data)
+    return latency_budget.LatencyBudget(microseconds, meter, objective, latency_budget.largest_request(data))
 
 
 def study(
     config: ConfigSource,
     out: PathOrUrl | None = None,
-    seeds: int = 3,
-    questions: Iterable[int] = QUESTIONS,
-    rates: Sequence[float] = RATES,
-    overrides: Sequence[str] = (),
+    seeds: Annotated[int, Ge(1)] = 3,
+    questions: Annotated[Iterable[int | str | Path], Option(parse=split_questions)] = QUESTIONS,
+    rates: Annotated[Sequence[float], numbers_of("--rates", float)] = RATES,
+    overrides: Overrides = (),
     report: Report = lambda line: None,
     without: Sequence[str] = (),
     tables: Mapping[str, TableSource] | None = None,
@@ -203,11 +301,11 @@ def study(
         out: the study's folder; `studies/NAME` next to the config unless given. Variants that it holds from an
             interrupted study are not trained again.
         seeds: seeds a variant.
-        questions: numbers of the questions.
+        questions: numbers of the questions, and YAML files of your own; see docs/guides/study.md.
         rates: factors on all learning rates, among which each variant's is chosen.
         overrides: `a.b=value` changes of the config.
         report: takes a line about each training.
-        without: features to remove, as in `--without`.
+        without: features to remove, with what is made of them.
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
         figures: a folder, or its URL, to which each figure of the page is written as SVG and PNG, too.
         progress: takes how many trainings are done, and of how many.
@@ -220,6 +318,7 @@ def study(
         >>> study["questions"]["1"]["title"]
         'What is the architecture?'
     """
+    asked, budget = read_questions(questions), engine.Budget(seeds, tuple(rates))
     opened_config = OpenedConfig.open(config, overrides, without, report, tables).with_moments()
     settings, base = opened_config.settings, opened_config.base
     folder = local(out) or base / "studies" / settings.name
@@ -227,8 +326,7 @@ def study(
     with lock_search(folder, "study"), named, show_progress("trainings", progress) as advance:
         packed = open_or_pack(settings, base, report)
         TrainingDataCheck.of(settings, packed).require()
-        budget = Budget(seeds, tuple(rates))
-        document = run_study(settings, packed, base, folder, questions, budget, report, advance)
+        document = studies.run_study(settings, packed, base, folder, asked, budget, report, advance)
         page = render(study_view(document))
         write_text(folder / "study.html", page)
     if figures is not None:

@@ -32,6 +32,7 @@ COMMANDS = {
         "sweep": "corank.api.experiments.sweep",
         "tune": "corank.api.experiments.tune",
         "study": "corank.api.experiments.study",
+        "experiment": "corank.api.experiments.experiment",
     },
     "Judge": {
         "evaluate": "corank.api.evaluating.evaluate",

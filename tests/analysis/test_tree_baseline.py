@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import corank
-from corank.analysis.experiments.trials import tree_baseline
+from corank.analysis.experiments.tree_baseline import tree_baseline
 from corank.core.errors import DataError
 from corank.training.run import Run
 

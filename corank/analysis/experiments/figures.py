@@ -184,24 +184,19 @@ def mean_figure(trials: Sequence[Figures], name: str) -> dict[str, Any]:
     return mean._asdict() | {"n": first.n, "requests": first.requests, "seeds": values}
 
 
-def differences(pairs: Sequence[tuple[Figures, Figures]]) -> dict[str, Interval]:
-    """Mean difference of each metric over pairs of trials of the same seed, with intervals over users and seeds."""
-    names = [name for name in pairs[0][0] if all(name in one and name in other for one, other in pairs)]
-    intervals = {}
-    for name in names:
+def plain_differences(pairs: Sequence[tuple[Figures, Figures]]) -> dict[str, Any]:
+    """Mean difference of each figure over pairs of trials of the same seed, with intervals over users and seeds.
+
+    Returns JSON values, each with the requests that it rests on, and a verdict unless these are too few.
+    """
+    results = {}
+    for name in [name for name in pairs[0][0] if all(name in one and name in other for one, other in pairs)]:
         values = [one[name].value - other[name].value for one, other in pairs]
         ones, others = (replicates_of([pair[n] for pair in pairs], name) for n in (0, 1))
-        intervals[name] = mean_over_seeds(values, ones - others)
-    return intervals
-
-
-def plain_differences(pairs: Sequence[tuple[Figures, Figures]]) -> dict[str, Any]:
-    """Differences as JSON values, each with the requests that it rests on, and a verdict unless these are too few."""
-    results = {}
-    for name, one in differences(pairs).items():
+        interval = mean_over_seeds(values, ones - others)
         requests = min(figures[name].requests for pair in pairs for figures in pair)
-        verdict = TOO_FEW if requests < FEWEST_REQUESTS else SIGN_WORDS[one.sign]
-        results[name] = one._asdict() | {"requests": requests, "verdict": verdict}
+        verdict = TOO_FEW if requests < FEWEST_REQUESTS else SIGN_WORDS[interval.sign]
+        results[name] = interval._asdict() | {"requests": requests, "verdict": verdict}
     return results
 
 

@@ -1,25 +1,19 @@
-"""Trials → the findings of a study: figures by arm, differences to the base with intervals, a verdict in words.
-
-A trial is one arm trained at one rate with one seed and evaluated. Its figures are kept as JSON, its weights are not;
-one that is on disk already is read instead of trained.
-"""
+"""Trials → the findings of a study: figures by arm, differences to the base with intervals, a verdict in words."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from corank.analysis.evaluated_run import EvaluatedRun
-from corank.analysis.experiments.arms import BASE, Arm, ArmSet
+from corank.analysis.experiments.arms import BASE, ArmSet
+from corank.analysis.experiments.engine import ArmResult, Measurement, QuotaCurve, Trial, count_parameters
 from corank.analysis.experiments.figures import (
     FEWEST_REQUESTS,
     SIGN_WORDS,
-    Figure,
     format_difference,
-    mean_figure,
     measure_figures,
     percentile_interval,
     plain_differences,
@@ -29,7 +23,7 @@ from corank.analysis.experiments.figures import (
     validation_score,
     verdict_sentence,
 )
-from corank.analysis.experiments.trials import TrialFiles, count_parameters, train_trial
+from corank.analysis.experiments.question import Question
 from corank.analysis.report_figures import quota_cpu_ms, quota_grid, sample_logged_requests
 from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.inputs import CascadeRows
@@ -38,104 +32,49 @@ from corank.metrics.metric import METRICS
 from corank.training.config.config import Config
 from corank.training.run import Run
 
-FORMAT = 1
 RECALLS = ("agree_recall", "click_recall", "joint_click_recall", "joint_truth_recall", "truth_recall")
 """The metrics of a quota curve."""
 
 
 @dataclass(frozen=True)
-class TrialQuotaCurve:
-    """Recall and CPU time by the quota of the first stage."""
+class TestFigures(Measurement):
+    """Measures what a study compares, on the test split; the score by which rates are chosen is of the validation."""
 
-    m: list[int]
-    recalls: dict[str, list[float | None]]
-    """Name of the recall → its value at each m."""
-    cpu_ms: list[float] | None
-    """CPU time of a request at each m in milliseconds; measured for seed 0 only."""
+    __test__ = False  # no test of pytest's
+    kind = "test"
 
+    whole: bool = False
+    """Whether to measure with the ranker first, and by quota, too."""
 
-@dataclass(frozen=True)
-class Trial:
-    """One training of an arm and its figures."""
-
-    rate: float
-    seed: int
-    diverged: str | None
-    """Why training diverged; there are no figures then."""
-    score: float | None
-    """The validation figure by which the rate is chosen."""
-    steps: int
-    parameters: dict[str, int]
-    seconds: float
-    whole: bool
-    """Whether it was also evaluated with the ranker first, and by quota."""
-    figures: dict[str, Figure]
-    ranker_first: dict[str, Figure]
-    """The figures if the last stage's scores also took the place of the first one's."""
-    quota: TrialQuotaCurve | None
-
-
-@dataclass(frozen=True)
-class TrialStore:
-    """The trials of one packed dataset, on disk."""
-
-    folder: Path
-    packed: PackedDataset
-    base: Path
-    """Relative paths of the config begin here."""
-
-    def load(self, config: Config, whole: bool = False) -> Trial | None:
-        """The stored trial of a config; None if there is none, or it is damaged or of another config."""
-        document = self._files.load(config)
-        try:
-            trial = None if document is None else _trial(document)
-        except (ValueError, KeyError, TypeError):
-            return None
-        return trial if trial is not None and (trial.whole or not whole) else None
-
-    def run(self, config: Config, rate: float, seed: int, whole: bool = False) -> Trial:
-        """Train, evaluate and store; `whole` also measures the quota curve. Raises DataError, CorankError."""
-        done = train_trial(config, self.packed, self.base, lambda run: self._evaluate(run, rate, seed, whole))
-        trial = done.measured or Trial(rate, seed, done.diverged, None, 0, {}, 0.0, whole, {}, {}, None)
-        trial = replace(trial, seconds=done.seconds)
-        self._files.save(config, asdict(trial))
-        return trial
-
-    @property
-    def _files(self) -> TrialFiles:
-        return TrialFiles(self.folder, self.packed, FORMAT)
-
-    def _evaluate(self, run: Run, rate: float, seed: int, whole: bool) -> Trial:
-        model, calibrators = run.model(self.packed)
-        valid, test = (predict_split(model, self.packed, split) for split in ("valid", "test"))
-        truth = read_truth(self.packed, "test")
+    def measure(self, run: Run, packed: PackedDataset, trial: Trial) -> Trial:
+        """The trial with its figures."""
+        model, calibrators = run.model(packed)
+        valid, test = (predict_split(model, packed, split) for split in ("valid", "test"))
+        truth = read_truth(packed, "test")
+        trial = replace(
+            trial,
+            score=validation_score(valid, run.config, calibrators),
+            parameters=count_parameters(model),
+            figures=measure_figures(test, run.config, truth, calibrators),
+        )
+        if not self.whole:
+            return trial
         first, last = run.config.stages
         swapped = test.logits | {first.name: {first.main: test.logits[last.name][last.main]}}
         reordered = replace(test, logits=swapped)
-        evaluated = EvaluatedRun(run, self.packed, model, calibrators, test, truth, {"split": "test"})
-        return Trial(
-            rate=rate,
-            seed=seed,
-            diverged=None,
-            score=validation_score(valid, run.config, calibrators),
-            steps=run.trained(self.packed).facts["step"],
-            parameters=count_parameters(model),
-            seconds=0.0,
-            whole=whole,
-            figures=measure_figures(test, run.config, truth, calibrators),
-            ranker_first=measure_figures(reordered, run.config, truth, calibrators) if whole else {},
-            quota=_measure_quotas(evaluated, timed=seed == 0) if whole else None,
+        evaluated = EvaluatedRun(run, packed, model, calibrators, test, truth, {"split": "test"})
+        return replace(
+            trial,
+            ranker_first=measure_figures(reordered, run.config, truth, calibrators),
+            quota=_measure_quotas(evaluated, timed=trial.seed == 0),
         )
 
-
-def _trial(document: dict[str, Any]) -> Trial:
-    for part in ("figures", "ranker_first"):
-        document[part] = {name: Figure(**figure) for name, figure in document[part].items()}
-    document["quota"] = document["quota"] and TrialQuotaCurve(**document["quota"])
-    return Trial(**document)
+    def suffices(self, trial: Trial) -> bool:
+        """Whether a trial was measured with the ranker first, if that is asked for."""
+        return bool(trial.ranker_first) or not self.whole
 
 
-def _measure_quotas(evaluated: EvaluatedRun, timed: bool) -> TrialQuotaCurve | None:
+def _measure_quotas(evaluated: EvaluatedRun, timed: bool) -> QuotaCurve | None:
     """Recall of the first stage and of the cascade, and CPU time, by the quota of the first stage."""
     config = evaluated.run.config
     first, last = config.stages
@@ -148,7 +87,7 @@ def _measure_quotas(evaluated: EvaluatedRun, timed: bool) -> TrialQuotaCurve | N
         for m in quotas
     ]
     recalls = {name: [point[name] for point in points] for name in points[0]}
-    return TrialQuotaCurve(
+    return QuotaCurve(
         quotas,
         recalls,
         quota_cpu_ms(evaluated, sample_logged_requests(evaluated), quotas).tolist() if timed else None,
@@ -162,92 +101,62 @@ def _recalls(rows: CascadeRows, levels: Sequence[str]) -> dict[str, float | None
     return {name: measure.value() for name, measure in measures.items() if measure is not None}
 
 
-@dataclass(frozen=True)
-class ArmResult:
-    """An arm with all its trials and the rate that was chosen."""
-
-    arm: Arm
-    sweep: list[Trial]
-    rate: float | None
-    """None if every rate diverged."""
-    seeds: list[Trial]
-
-    @property
-    def trials(self) -> list[Trial]:
-        """All trials, each once: seed 0 of the chosen rate belongs to the sweep."""
-        return [*self.sweep, *self.seeds[1:]]
-
-    @property
-    def held(self) -> list[Mapping[str, Figure]]:
-        """The figures of its seeds; none if it diverged."""
-        return [trial.figures for trial in self.seeds if trial.figures]
-
-
-QUESTIONS = {
-    1: "What is the architecture?",
-    2: "What is each stage for?",
-    3: "Must the structures agree?",
-    4: "Which settings matter?",
-    5: "What is each stage's goal?",
-    6: "What makes the stages consistent?",
-    7: "Why not use the ranker as pre-ranker?",
-    8: "What do towers lose?",
-    9: "Which samples and losses help?",
-}
-VERDICT_METRICS = {1: ["last_auc"], 6: ["agree_recall"], 8: ["last_auc"], 9: ["first_candidates_auc"]}
-"""Figures that decide a question, in addition to the end-to-end figure."""
 END_TO_END = ("joint_truth_recall", "joint_click_recall")
-OF_THE_END = (2, 5, 7)
-"""Questions that the end-to-end figure alone answers."""
 ENOUGH = 0.99
 """Share of the best recall at which a quota is called enough."""
 RANKER_FIRST = "the ranker as pre-ranker"
 
 
 def build_findings(
-    config: Config, arm_sets: Mapping[int, ArmSet], results: Mapping[str, ArmResult]
+    config: Config,
+    questions: Mapping[str, Question],
+    arm_sets: Mapping[str, ArmSet],
+    results: Mapping[str, ArmResult],
 ) -> dict[str, Any]:
     """The parts `end`, `notes`, `metrics`, `random`, `arms` and `questions` of a study's document.
 
     Args:
         config: the config as written.
+        questions: by number or name.
         arm_sets: question → its arms.
         results: identity of an arm → its result.
     """
     base, names = _base(results), titles(config)
-    figures, end = base.held, _end(base)
+    figures, end = base.figures, _end(base)
     known = [name for name in names if figures and name in figures[0]]
-    questions = {str(n): answer_question(config, n, arms, results) for n, arms in arm_sets.items()}
     return {
         "end": end or "first_auc",
         "notes": _limitations(config, base, end, names),
         "metrics": {name: names[name] for name in known},
         "random": {name: figures[0][name].random for name in known} if figures else {},
         "arms": _all_arms(arm_sets, results),
-        "questions": questions,
+        "questions": {
+            name: answer_question(config, question, arm_sets[name], results)
+            for name, question in questions.items()
+        },
     }
 
 
 def answer_question(
-    config: Config, number: int, arms: ArmSet, results: Mapping[str, ArmResult]
+    config: Config, question: Question, arms: ArmSet, results: Mapping[str, ArmResult]
 ) -> dict[str, Any]:
     """Answer one question, all arms of which are among the results: `title`, `notes`, `verdict` and figures."""
     base, names = _base(results), titles(config)
-    figures, end = base.held, _end(base)
-    if not figures:
+    end = _end(base)
+    if not base.figures:
         answer = {"verdict": ["Cannot be answered: the config as written diverged at every rate."]}
-    elif number not in OF_THE_END:
-        shown = [end or "first_auc", *VERDICT_METRICS.get(number, [])]
-        answer = _comparison_finding(arms, results, shown, names)
+    elif question.finding == "differences":
+        metrics = dict.fromkeys([end or "first_auc", *question.metrics])
+        answer = _comparison_finding(arms, results, metrics, names)
     elif end is None:
         answer = {"verdict": [f"Cannot be answered: {_nothing_cut(base)}"]}
-    elif number == 2:
+    elif question.finding == "correlations":
         answer = _rank_correlation_finding(arms, results, end, names)
-    elif number == 5:
+    elif question.finding == "quotas":
         answer = _quota_finding(config, base, end, names)
     else:
         answer = _ranker_first_finding(base, end, names)
-    return {"title": QUESTIONS[number], "notes": _notes(arms), **answer}
+    return {"title": question.title, "notes": arms.notes, **answer}
 
 
 def _base(results: Mapping[str, ArmResult]) -> ArmResult:
@@ -263,7 +172,7 @@ def _end(base: ArmResult) -> str | None:
 def _count_cut(base: ArmResult, names: Sequence[str] = END_TO_END) -> int:
     """The requests of the test split that can lose anything, as an end-to-end metric counts them."""
     return max(
-        (figures[name].requests for figures in base.held for name in names if name in figures), default=0
+        (figures[name].requests for figures in base.figures for name in names if name in figures), default=0
     )
 
 
@@ -307,7 +216,7 @@ def _limitations(config: Config, base: ArmResult, end: str | None, names: Mappin
     return sentences
 
 
-def _all_arms(arm_sets: Mapping[int, ArmSet], results: Mapping[str, ArmResult]) -> dict[str, Any]:
+def _all_arms(arm_sets: Mapping[str, ArmSet], results: Mapping[str, ArmResult]) -> dict[str, Any]:
     """Figures by the name of the arm; an arm with several names is under each."""
     return {
         arm.name: _arm_figures(results[arm.identity])
@@ -316,7 +225,6 @@ def _all_arms(arm_sets: Mapping[int, ArmSet], results: Mapping[str, ArmResult]) 
 
 
 def _arm_figures(result: ArmResult) -> dict[str, Any]:
-    trials = [trial for trial in result.seeds if trial.figures]
     return {
         "rate": result.rate,
         "scores": {f"{trial.rate:.4g}": trial.score for trial in result.sweep},
@@ -324,29 +232,16 @@ def _arm_figures(result: ArmResult) -> dict[str, Any]:
             f"{trial.rate:.4g}": {name: figure.value for name, figure in trial.figures.items()}
             for trial in result.sweep
         },
-        "diverged": [trial.diverged for trial in result.trials if trial.diverged],
-        "parameters": trials[0].parameters if trials else None,
-        "steps": trials[0].steps if trials else None,
-        "seconds": sum(trial.seconds for trial in trials) / len(trials) if trials else None,
-        "figures": {name: mean_figure(result.held, name) for name in (trials[0].figures if trials else {})},
+        **result.describe(),
     }
 
 
-def _notes(arms: ArmSet) -> list[str]:
-    same = [f"“{name}” comes out the same as “{other}”." for name, other in arms.same.items()]
-    return same + [f"“{name}” cannot be built of this config: {why}." for name, why in arms.refused.items()]
-
-
 def _comparison_finding(
-    arms: ArmSet, results: Mapping[str, ArmResult], metrics: Sequence[str], names: Mapping[str, str]
+    arms: ArmSet, results: Mapping[str, ArmResult], metrics: Iterable[str], names: Mapping[str, str]
 ) -> dict[str, Any]:
     """Difference of each arm to the config as written."""
     base, *others = (results[arm.identity] for arm in arms.arms)
-    compared: dict[str, Any] = {}
-    for arm, other in zip(arms.arms[1:], others, strict=True):
-        pairs = [(a.figures, b.figures) for a, b in zip(other.seeds, base.seeds, strict=False)]
-        pairs = [(one, two) for one, two in pairs if one and two]
-        compared[arm.name] = plain_differences(pairs) if pairs else {}
+    compared = {arm.name: other.minus(base) for arm, other in zip(arms.arms[1:], others, strict=True)}
     sentences = [verdict_sentence(compared, name, names[name]) for name in metrics]
     return {"verdict": [*filter(None, sentences)] or ["Nothing to compare."], "differences": compared}
 
@@ -397,7 +292,7 @@ def _quota_finding(config: Config, base: ArmResult, end: str, names: Mapping[str
     """Recall and CPU time by the first stage's quota."""
     curves = [trial.quota for trial in base.seeds if trial.quota is not None]
     m, keep = curves[0].m, config.stages[0].keep
-    recalls = {name: _average([curve.recalls[name] for curve in curves]) for name in curves[0].recalls}
+    recalls = {name: _average([curve.values[name] for curve in curves]) for name in curves[0].values}
     cost = next(curve.cpu_ms for curve in curves if curve.cpu_ms is not None)
     known = [(quota, value) for quota, value in zip(m, recalls[end], strict=True) if value is not None]
     most, best = max(known, key=lambda point: point[1])
@@ -423,7 +318,7 @@ def _average(curves: Iterable[Sequence[float | None]]) -> list[float | None]:
 
 def _ranker_first_finding(base: ArmResult, end: str, names: Mapping[str, str]) -> dict[str, Any]:
     """The same checkpoints with the ranker's scores in both stages, so that the ranker selects among all candidates."""
-    trials = [trial for trial in base.seeds if trial.figures]
+    trials = base.measured
     differences = plain_differences([(trial.ranker_first, trial.figures) for trial in trials])
     figures = {
         name: float(np.mean([trial.ranker_first[name].value for trial in trials]))

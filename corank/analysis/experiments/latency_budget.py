@@ -25,10 +25,10 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
+from corank.analysis.experiments.engine import Trial, TrialData, train_trial
 from corank.analysis.experiments.figures import Objective
+from corank.analysis.experiments.search import packed_path, quota_range
 from corank.analysis.experiments.space import Parameter, Range, Space, structure_space
-from corank.analysis.experiments.sweep import SearchTrial, packed_path, quota_range
-from corank.analysis.experiments.trials import TrialData, train_trial
 from corank.analysis.importance import measure_importance
 from corank.analysis.logged_request import logged_request
 from corank.core.calibration import Platt
@@ -234,12 +234,14 @@ class LatencyBudget:
         """Whether a funnel fits the budget at some quota: by the upper end of its interval."""
         return any(latency.high <= self.us for latency in self.latencies(config).values())
 
-    def points(self, number: int, config: Config, trial: SearchTrial) -> list[Priced]:
+    def points(self, number: int, config: Config, trial: Trial) -> list[Priced]:
         """A trained funnel at each quota."""
-        taken, known = self.latencies(config), trial.quotas
+        if trial.quota is None:
+            return []
+        taken, values = self.latencies(config), trial.quota.values[self.objective.name]
         return [
             Priced(number, m, value, taken[m])
-            for m, value in zip(known.get("m", []), known.get("values", []), strict=True)
+            for m, value in zip(trial.quota.m, values, strict=True)
             if value is not None and m in taken
         ]
 

@@ -1,4 +1,4 @@
-"""What a sweep and a tuning search: grids of values for keys of a config → arms, and spaces of parameters with ranges.
+"""What a search compares: arms of a grid or of a file, and spaces of parameters with ranges.
 
 All are checked before anything is trained.
 """
@@ -7,17 +7,16 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from corank.analysis.experiments.arms import BASE, Arm, priors_of
+from corank.analysis.experiments.arms import Arm, ArmSet, priors_of
+from corank.analysis.experiments.question import read_question
 from corank.core.errors import ConfigError
 from corank.core.formatting import shorten
-from corank.features.log_schema import DataSettings
-from corank.models.settings.stage import StageSettings
 from corank.training.config.config import Config
 from corank.training.config.config_file import (
     Plain,
@@ -46,22 +45,6 @@ Grid = Mapping[str, Sequence[Any]]
 """Key of the config, such as `train.rank.lr` → the values to try."""
 
 
-@dataclass(frozen=True)
-class GridArms:
-    """The arms of a grid, the config as written first."""
-
-    arms: list[Arm]
-    changes: dict[str, dict[str, Any]]
-    """Name of an arm → key → value."""
-    same: dict[str, str]
-    """A point of the grid that comes out the same as an arm → that arm."""
-
-    def with_data(self, data: DataSettings) -> "GridArms":
-        """The arms on other `data`, which no grid changes."""
-        arms = [Arm(arm.name, arm.config.model_copy(update={"data": data})) for arm in self.arms]
-        return replace(self, arms=arms)
-
-
 def parse_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
     """Read `KEY=VALUE,VALUE` grids, whose values are YAML. Raises ConfigError."""
     grid: dict[str, list[Any]] = {}
@@ -87,27 +70,7 @@ def refuse_no_effect(key: str, option: str) -> None:
             raise ConfigError(f"{option} {key}: {why}; a search cannot compare its values")
 
 
-def read_changed(
-    config_file: Path, overrides: Sequence[str], changes: Mapping[str, Any], option: str
-) -> Config:
-    """The config with some keys set. Raises ConfigError, which names the option that asked for them.
-
-    Args:
-        config_file: the YAML file.
-        overrides: `a.b=value` changes that all arms share.
-        changes: key → plain value.
-        option: of the command line, such as `--grid`.
-    """
-    named = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
-    try:
-        return read(config_file, [*overrides, *named])
-    except ConfigError as error:
-        read(config_file, overrides)  # reports a fault of the config itself as such
-        said = " ".join(f"{option} {text}" for text in named)
-        raise ConfigError(f"{shorten(said, 200)}: {str(error).replace('--set ', '')}") from None
-
-
-def build_grid(config_file: Path, overrides: Sequence[str], grid: Grid) -> GridArms:
+def build_grid(config_file: Path, overrides: Sequence[str], grid: Grid) -> ArmSet:
     """The arms of a grid: the product of its keys' values. Raises ConfigError."""
     if not grid:
         raise ConfigError(
@@ -120,19 +83,31 @@ def build_grid(config_file: Path, overrides: Sequence[str], grid: Grid) -> GridA
         raise ConfigError(
             f"--grid: {len(points):,} arms, more than {MOST_ARMS}; `corank tune` searches larger spaces"
         )
-    base = Arm(BASE, read(config_file, overrides))
-    arms, same = {base.identity: base}, dict[str, str]()
-    changes: dict[str, dict[str, Any]] = {BASE: {}}
+    base, arms = read(config_file, overrides), []
     for point in points:
-        name = ", ".join(f"{key}={json.dumps(value)}" for key, value in point.items())
-        arm = Arm(name, read_changed(config_file, overrides, point, "--grid"))
-        kept_arm = arms.setdefault(arm.identity, arm)
-        if kept_arm is arm:
-            changes[name] = point
-        else:
-            same[name] = kept_arm.name
-    _refuse_idle(grid, points, arms)
-    return GridArms(list(arms.values()), changes, same)
+        texts = [f"{key}={json.dumps(value)}" for key, value in point.items()]
+        try:
+            arms.append(Arm(", ".join(texts), read(config_file, [*overrides, *texts]), point))
+        except ConfigError as error:
+            said = shorten(" ".join(f"--grid {text}" for text in texts), 200)
+            raise ConfigError(f"{said}: {str(error).replace('--set ', '')}") from None
+    arm_set = ArmSet.of(base, arms)
+    if len(arm_set.arms) == 1:
+        raise ConfigError(
+            f"--grid {', '.join(grid)}: all {len(points)} arms are the config as written; give other values"
+        )
+    return arm_set
+
+
+def build_file(config_file: Path, overrides: Sequence[str], arms_file: Path) -> ArmSet:
+    """The arms of a user's file. Raises ConfigError, which names the file and the key."""
+    question, config = read_question(arms_file), read(config_file, overrides)
+    if not question.arms:
+        raise ConfigError(f"{arms_file}: arms: none; give one or more")
+    for name, changes in question.arms.items():
+        for key in changes.set:
+            refuse_no_effect(key, f"{arms_file}: arms.{name}.set:")
+    return question.build(config, str(arms_file), strict=True)
 
 
 def _check_values(key: str, values: Sequence[Any]) -> None:
@@ -144,14 +119,6 @@ def _check_values(key: str, values: Sequence[Any]) -> None:
     for text in texts:
         if texts.count(text) > 1:
             raise ConfigError(f"--grid {key}: {text} is given twice; each value once")
-
-
-def _refuse_idle(grid: Grid, points: Sequence[Mapping[str, Any]], arms: Mapping[str, Arm]) -> None:
-    """Raise ConfigError if no value of the grid makes a config that differs from the one as written."""
-    if len(arms) == 1:
-        raise ConfigError(
-            f"--grid {', '.join(grid)}: all {len(points)} arms are the config as written; give other values"
-        )
 
 
 LR_FACTOR = 10.0
@@ -343,7 +310,7 @@ def default_space(config: Config) -> list[Parameter]:
         parameters.append(_factor(f"train.{network.name}.lr", optimiser.lr, LR_FACTOR))
     parameters += structure_space(config, WIDTHS)
     for n, stage in enumerate(config.stages):
-        if _scaled(stage, 2) != stage:
+        if stage.scale_widths(2) != stage:
             parameters.append(
                 Parameter(
                     f"stages.{n}.dropout",
@@ -364,7 +331,7 @@ def structure_space(config: Config, factors: Sequence[float]) -> list[Parameter]
     return [
         Parameter(f"stages.{n}.widths", Range(choices=tuple(factors)), change=_width_change(n), written=1.0)
         for n, stage in enumerate(config.stages)
-        if _scaled(stage, 2) != stage
+        if stage.scale_widths(2) != stage
     ]
 
 
@@ -372,13 +339,9 @@ def _factor(key: str, written: float, factor: float) -> Parameter:
     return Parameter(key, Range(written / factor, written * factor, log=True), (key,), written=written)
 
 
-def _scaled(stage: StageSettings, factor: float) -> StageSettings:
-    return stage.scale_widths(factor)
-
-
 def _width_change(n: int) -> Callable[[Plain, Any], Plain]:
     def change(value: Plain, factor: Any) -> Plain:
-        value["stages"][n] = plain_stage(_scaled(stage_settings(value["stages"][n]), factor))
+        value["stages"][n] = plain_stage(stage_settings(value["stages"][n]).scale_widths(factor))
         return value
 
     return change

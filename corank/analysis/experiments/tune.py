@@ -13,20 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corank.analysis.experiments.arms import BASE
+from corank.analysis.experiments.engine import Trial, TrialData, TrialProgress, TrialStore
 from corank.analysis.experiments.figures import Objective, format_difference, plain_differences
 from corank.analysis.experiments.latency_budget import LatencyBudget, Priced, describe_machine
-from corank.analysis.experiments.space import Range, Space, check_space
-from corank.analysis.experiments.sweep import (
-    SearchTrial,
-    SearchTrials,
+from corank.analysis.experiments.search import (
+    ValidationFigures,
     begin_search,
     count_rows,
     describe_requests,
-    describe_trial,
     finish_search,
     require_validation,
 )
-from corank.analysis.experiments.trials import TrialData, TrialProgress
+from corank.analysis.experiments.space import Range, Space, check_space
 from corank.core.errors import ConfigError, DataError
 from corank.core.files import write_text
 from corank.core.lazy import require
@@ -149,7 +147,7 @@ class TunedTrial:
     """The parameters; None if the config as written lies outside the space."""
     config: Config
     """Under a budget with the quota that counts."""
-    trial: SearchTrial | None
+    trial: Trial | None
     """None if the funnel does not fit the budget at any quota, and was not trained."""
     value: float | None
     """The objective; None if it was ended early, diverged or does not fit."""
@@ -193,8 +191,8 @@ def run_tune(
     begin_search(out, facts | {"by_quota": budget is not None, "config": plain(config)})
     if budget is not None:
         budget.require_some_fit(space)
-    store = SearchTrials(out / "trials", data, objective, budget is not None)
-    search = _Search(space, sampler, store, TrialProgress(trials, report), budget)
+    store = TrialStore(out / "trials", data, ValidationFigures(objective, budget is not None))
+    search = _Search(space, sampler, objective, store, TrialProgress(trials, report), budget)
     tuned_trials = search.run(trials)
     best = best_trial(tuned_trials, objective)
     document = {
@@ -232,7 +230,8 @@ class _Search:
 
     space: Space
     sampler: Sampler
-    store: SearchTrials
+    objective: Objective
+    store: TrialStore
     progress: TrialProgress
     budget: LatencyBudget | None
 
@@ -247,12 +246,11 @@ class _Search:
     def _written(self) -> TunedTrial:
         """The trial of the config as written, which is never ended early."""
         config = self.space.config_of({})
-        stored = self.store.load(config)
-        trial = stored or self.store.run(config, lambda check, merit: False)
+        trial, seconds = self.store.run(config, stop=lambda check, merit: False)
         one = self._judge(1, self.space.written, config, trial)
         if self.space.written is not None and one.value is not None:
-            self.sampler.add(self.space.written, self.store.objective.merit(one.value), trial.interim)
-        self.progress(BASE, self._describe(one), None if stored else trial.seconds)
+            self.sampler.add(self.space.written, self.objective.merit(one.value), trial.interim)
+        self.progress(BASE, self._describe(one), seconds)
         return one
 
     def _drawn(self, number: int) -> TunedTrial | None:
@@ -275,22 +273,19 @@ class _Search:
             drawn.report(merit, check)
             return bool(drawn.should_prune())
 
-        stored = self.store.load(config)
-        trial = stored or self.store.run(config, stop)
-        if stored:
-            for check, merit in enumerate(stored.interim, start=1):
+        trial, seconds = self.store.run(config, stop=stop)
+        if seconds is None:
+            for check, merit in enumerate(trial.interim, start=1):
                 drawn.report(merit, check)
         one = self._judge(number, values, config, trial)
-        self.sampler.tell(drawn, None if one.value is None else self.store.objective.merit(one.value))
-        self.progress(said, self._describe(one), None if stored else trial.seconds)
+        self.sampler.tell(drawn, None if one.value is None else self.objective.merit(one.value))
+        self.progress(said, self._describe(one), seconds)
         return one
 
-    def _judge(
-        self, number: int, values: dict[str, Any] | None, config: Config, trial: SearchTrial
-    ) -> TunedTrial:
+    def _judge(self, number: int, values: dict[str, Any] | None, config: Config, trial: Trial) -> TunedTrial:
         """The trial with its value; under a budget that of its best quota that fits."""
         if self.budget is None or not trial.figures:
-            figure = trial.figures.get(self.store.objective.name)
+            figure = trial.figures.get(self.objective.name)
             return TunedTrial(number, values, config, trial, None if figure is None else figure.value)
         points = self.budget.points(number, config, trial)
         best = self.budget.best(points)
@@ -301,14 +296,14 @@ class _Search:
         return TunedTrial(number, values, kept, trial, best.value, points, best)
 
     def _describe(self, one: TunedTrial) -> str:
-        name = self.store.objective.name
+        name = self.objective.name
         if one.trial is None:
             return "too slow at every quota, not trained"
         if one.counts is not None:
             return f"{name} {one.counts.value:.4f} at keep {one.counts.quota}, {one.counts.latency}"
         if self.budget is not None and one.trial.figures:
             return "too slow at every quota"
-        return describe_trial(one.trial, self.store.objective)
+        return self.store.describe(one.trial)
 
 
 def format_value(value: Any) -> str:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from corank.analysis.experiments.arms import Arm, ArmSet, build_arms, identity
+from corank.analysis.experiments.arms import Arm, ArmSet, identity
+from corank.analysis.experiments.question import QUESTIONS, build_arms, read_questions
 from corank.core.errors import ConfigError
 from corank.training.config.config import Config
 from corank.training.config.config_file import plain, read
@@ -23,6 +24,11 @@ def config() -> Config:
     return read(EXAMPLES / "shop.yaml", [f"losses.4={teacher}", *rates])
 
 
+def arms_of(config: Config, number: int) -> ArmSet:
+    """The arms of a question that corank comes with."""
+    return build_arms(config, read_questions([number]))[str(number)]
+
+
 def named(arms: ArmSet) -> dict[str, Config]:
     return {arm.name: arm.config for arm in arms.arms}
 
@@ -33,13 +39,13 @@ def kinds(config: Config, stage: str) -> list[str]:
 
 
 def test_the_base_is_the_config_itself(config: Config) -> None:
-    for arms in build_arms(config, range(1, 10)).values():
+    for arms in build_arms(config, read_questions(QUESTIONS)).values():
         assert arms.arms[0] == Arm("as written", config)
         assert not arms.refused or set(arms.refused) == {"towers, then towers"}
 
 
 def test_architecture(config: Config) -> None:
-    arms = build_arms(config, [1])[1]
+    arms = arms_of(config, 1)
     configs = named(arms)
     assert arms.same == {"joint, shared embeddings": "as written"}
     assert {s.embeddings for s in configs["joint, own embeddings"].stages} == {"own"}
@@ -58,17 +64,17 @@ def test_architecture(config: Config) -> None:
 
 def test_a_log_without_levels_takes_the_catalogue() -> None:
     config = read(EXAMPLES / "exposure_only.yaml")
-    arms = build_arms(config, [1, 6, 8])
-    assert plain(named(arms[6])["unexposed alone"])["losses"][-1]["from"] == ["catalogue"]
-    assert arms[1].same["joint, shared embeddings"] == "as written"
-    assert arms[1].same["recipe: own samples, distilled"] == "as written"
-    assert "none is a cross of query and item" in arms[8].refused["no crosses, with distillation"]
+    assert plain(named(arms_of(config, 6))["unexposed alone"])["losses"][-1]["from"] == ["catalogue"]
+    same, refused = arms_of(config, 1).same, arms_of(config, 8).refused
+    assert same["joint, shared embeddings"] == "as written"
+    assert same["recipe: own samples, distilled"] == "as written"
+    assert "none is a cross of query and item" in refused["no crosses, with distillation"]
 
 
 def test_a_loss_of_all_stages_cannot_alternate(config: Config) -> None:
     cascade = [*plain(config)["losses"], {"kind": "cascade", "form": "lcron", "positive": ["exposed"]}]
     value: dict[str, Any] = plain(config) | {"losses": cascade}
-    arms = build_arms(Config.model_validate(value), [1])[1]
+    arms = arms_of(Config.model_validate(value), 1)
     assert "trains several stages at once" in arms.refused["alternating steps"]
     assert "as written" in named(arms)
 
@@ -84,4 +90,4 @@ def test_identity_is_of_all_but_the_name(config: Config) -> None:
 
 def test_other_stages_are_refused() -> None:
     with pytest.raises(ConfigError, match="found towers"):
-        build_arms(read(EXAMPLES / "three_stages.yaml"), [1])
+        arms_of(read(EXAMPLES / "three_stages.yaml"), 1)

@@ -27,7 +27,7 @@ def test_arms_are_the_product_and_the_config_as_written() -> None:
     assert [arm.name for arm in grid.arms[:2]] == ["as written", "train.rank.lr=0.001, train.requests=64"]
     assert len(grid.arms) == 5
     last = grid.arms[-1]
-    assert grid.changes[last.name] == {"train.rank.lr": 0.002, "train.requests": 128}
+    assert last.changes == {"train.rank.lr": 0.002, "train.requests": 128}
     assert (last.config.train.stages["rank"].lr, last.config.train.requests) == (0.002, 128)
     assert all(arm.config.train.epochs == 2 for arm in grid.arms)
 

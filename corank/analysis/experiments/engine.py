@@ -1,0 +1,439 @@
+"""The engine of experiments: arms × rates × seeds → trials, which are trained, measured, and kept on disk.
+
+A trial is one training of a config, in a temporary folder: what a kind of experiment measures of it is kept as a JSON
+file, its weights are not. The file is named by a hash of the config, the packed data, what is measured and corank's
+version, and is written atomically when the training has ended, so that a kill loses one trial.
+
+The rate of an arm is chosen on the validation split at seed 0; then all seeds are trained at it.
+"""
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from math import log
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from corank.analysis.experiments.arms import RATES, Arm, identity
+from corank.analysis.experiments.figures import Figure, mean_figure, plain_differences
+from corank.core.errors import ConfigError, DataError, DivergedError
+from corank.core.files import write_text
+from corank.core.reports import Progress, Report
+from corank.core.version import corank_version
+from corank.data.packed.dataset import PackedDataset
+from corank.data.packed.manifest import fingerprint, packed_settings
+from corank.data.packing.pack import pack_log
+from corank.models.joint import JointModel
+from corank.training.callbacks import Callback, TrainingEvaluation
+from corank.training.config.config import Config, plan_packed
+from corank.training.run import Run
+from corank.training.train import MidEpochChecks, train_run
+
+FORMAT = 2
+CHECKS = 4
+"""Validations of a training, at least, by which it may be ended early."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Trained(Generic[T]):
+    """A training that has ended: what was measured of it, or why it diverged."""
+
+    measured: T | None
+    diverged: str | None
+    seconds: float
+    """Of the training, without what is measured afterwards."""
+
+
+def train_trial(
+    config: Config,
+    packed: PackedDataset,
+    base: Path,
+    measure: Callable[[Run], T],
+    callbacks: Sequence[Callback] = (),
+    checks: MidEpochChecks | None = None,
+) -> Trained[T]:
+    """Train a config and measure the finished run, whose folder is removed then.
+
+    Args:
+        config: what is trained.
+        packed: its packed data.
+        base: relative paths of the config begin here.
+        measure: takes the finished run.
+        callbacks: called as it trains.
+        checks: receives validation figures within epochs.
+
+    Raises DataError, CorankError, and what a callback raises.
+    """
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="corank") as folder:
+        run = Run.create(Path(folder) / "run", plan_packed(config, packed), base)
+        try:
+            train_run(run, packed, callbacks, checks=checks)
+        except DivergedError as error:
+            why = str(error).rpartition("/run: ")[2]
+            return Trained(None, why, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        return Trained(measure(run), None, seconds)
+
+
+def count_parameters(model: JointModel) -> dict[str, int]:
+    """Number of weights of the tables and of each network."""
+    parts = {"tables": [model.tables, model.projections]} | {n: [part] for n, part in model.networks.items()}
+    return {
+        name: sum(p.numel() for module in modules for p in module.parameters())
+        for name, modules in parts.items()
+    }
+
+
+@dataclass(frozen=True)
+class TrialData:
+    """Opens the packed data of arms, and packs those that there are none of."""
+
+    packed: PackedDataset
+    """Of the config as written."""
+    base: Path
+    """Relative paths of configs begin here."""
+    folder: Path
+    """The folder of other packings."""
+    report: Report = lambda line: None
+    _opened: dict[str, PackedDataset] = field(default_factory=dict)
+
+    def of(self, config: Config) -> PackedDataset:
+        """The packed data of a config. Raises DataError."""
+        ours, theirs = (packed_settings(f) for f in (config.declared.features, self.packed.manifest.features))
+        if ours == theirs and config.data == self.packed.data:
+            return self.packed.with_features(config.declared)
+        expected = fingerprint(config.data, config.declared, self.base)
+        if expected not in self._opened:
+            self._opened[expected] = self._open(config, expected)
+        return self._opened[expected].with_features(config.declared)
+
+    def _open(self, config: Config, expected: str) -> PackedDataset:
+        folder = self.folder / "packed" / expected[:12]
+        try:
+            return PackedDataset.open(folder, expect=expected)
+        except DataError:
+            self.report(f"packing other features: {folder}")
+            return pack_log(config.data, config.declared, self.base, folder, self.report)
+
+
+class TrialProgress:
+    """Reports finished trials of a number, and about how long the rest takes."""
+
+    def __init__(self, trials: int, report: Report, progress: Progress = lambda done, total: None) -> None:
+        """`progress` receives how many trials are finished, and of how many."""
+        self.trials, self.done, self.trained, self.seconds = trials, 0, 0, 0.0
+        self.report, self.progress = report, progress
+
+    def __call__(self, name: str, result: str, seconds: float | None) -> None:
+        """Report a trial that took so many seconds, or None if it was read from disk."""
+        self.done += 1
+        said = f"trial {self.done}/{self.trials}  {name}: {result}"
+        if seconds is None:
+            said += ", read from disk"
+        else:
+            self.trained, self.seconds = self.trained + 1, self.seconds + seconds
+            left = (self.trials - self.done) * self.seconds / self.trained
+            said += f", {seconds:.1f} s, about {left:,.0f} s left"
+        self.report(said)
+        self.progress(self.done, self.trials)
+
+
+@dataclass(frozen=True)
+class QuotaCurve:
+    """Figures by the quota of the first stage."""
+
+    m: list[int]
+    values: dict[str, list[float | None]]
+    """Name of the figure → its value at each m."""
+    cpu_ms: list[float] | None = None
+    """CPU time of a request at each m in milliseconds, if it was measured."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of a config, or as far as it went, and its figures."""
+
+    rate: float = 1.0
+    seed: int = 0
+    """Of the arm's: another arm may have the same config at others."""
+    diverged: str | None = None
+    """Why training diverged; there are no figures then."""
+    pruned: bool = False
+    """Whether it was ended early; there are no figures then."""
+    interim: list[float] = field(default_factory=list)
+    """The merit at each check of a training that may be ended early."""
+    score: float | None = None
+    """What a study chooses the rate by."""
+    steps: int = 0
+    parameters: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    """Of the training, without what is measured afterwards."""
+    figures: dict[str, Figure] = field(default_factory=dict)
+    ranker_first: dict[str, Figure] = field(default_factory=dict)
+    """The figures if the last stage's scores also took the place of the first one's; empty if not asked for."""
+    quota: QuotaCurve | None = None
+    """None if not asked for, or no request is larger than the quotas."""
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> "Trial":
+        """A stored trial. Raises ValueError, KeyError, TypeError, AttributeError for a damaged one."""
+        for part in ("figures", "ranker_first"):
+            document[part] = {name: Figure(**figure) for name, figure in document[part].items()}
+        document["quota"] = document["quota"] and QuotaCurve(**document["quota"])
+        return cls(**document)
+
+
+class Measurement:
+    """What a kind of experiment measures of a run."""
+
+    kind: ClassVar[str]
+    """Trials of another kind are not read."""
+
+    def measure(self, run: Run, packed: PackedDataset, trial: Trial) -> Trial:
+        """The trial of a finished run, with its figures."""
+        raise NotImplementedError
+
+    def suffices(self, trial: Trial) -> bool:
+        """Whether a stored trial with figures has all that is asked for."""
+        return True
+
+    def score(self, trial: Trial) -> float | None:
+        """The validation figure by which rates are chosen, the higher the better; None if it has none."""
+        return trial.score
+
+    def interim_merit(self, figures: Mapping[str, float | None]) -> float | None:
+        """The merit of a training that has not ended; None if it has none yet."""
+        return None
+
+    def describe(self, trial: Trial) -> str:
+        """The result of a trial with figures in words."""
+        return f"score {trial.score or 0:.4f}"
+
+
+Stop = Callable[[int, float], bool]
+"""Takes the number of a check, from 1, and the interim merit; returns whether the training is to end."""
+
+
+class PrunedError(Exception):
+    """Ends a training that is not promising; no error of the user."""
+
+
+class _Pruning(Callback):
+    """Computes the merit at each check, and ends the training if `stop` says so."""
+
+    def __init__(self, measurement: Measurement, stop: Stop, epochs: int) -> None:
+        self.measurement, self.stop, self.epochs = measurement, stop, epochs
+        self.interim: list[float] = []
+
+    def on_evaluate(self, event: TrainingEvaluation) -> None:
+        """Check the figures of an epoch."""
+        self.check(event.epoch, event.learnt)
+
+    def check(self, epochs: float, figures: dict[str, float | None]) -> None:
+        """Check figures. Raises PrunedError."""
+        merit = self.measurement.interim_merit(figures)
+        if merit is not None:
+            self.interim.append(merit)
+            # the last check is reported, too, though there is nothing left to save
+            if self.stop(len(self.interim), merit) and epochs < self.epochs:
+                raise PrunedError
+
+
+@dataclass(frozen=True)
+class TrialStore:
+    """Trains configs, measures them, and keeps the trials in a folder."""
+
+    folder: Path
+    data: TrialData
+    measurement: Measurement
+
+    def run(
+        self, config: Config, rate: float = 1.0, seed: int = 0, stop: Stop | None = None
+    ) -> tuple[Trial, float | None]:
+        """The stored trial of a config; without one, train, measure and store.
+
+        Args:
+            config: of the trial.
+            rate: of the arm's.
+            seed: of the arm's.
+            stop: receives the merit at each check, a few times in all, and may end the training.
+
+        Returns the trial, and the seconds that it took, or None if it was read from disk. Raises DataError,
+        CorankError.
+        """
+        began, stored = time.monotonic(), self._load(config)
+        if stored is not None:
+            return replace(stored, rate=rate, seed=seed), None
+        trial = self._train(config, Trial(rate, seed), stop)
+        document = {"identity": self._name(config)} | asdict(trial)
+        write_text(self.folder / f"{document['identity']}.json", json.dumps(document, allow_nan=False))
+        return trial, time.monotonic() - began
+
+    def _load(self, config: Config) -> Trial | None:
+        """The stored trial of a config; None if there is none, it is damaged, or it lacks what is asked for."""
+        name = self._name(config)
+        try:
+            document = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+            trial = Trial.of(document) if document.pop("identity") == name else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return trial if trial and (not trial.figures or self.measurement.suffices(trial)) else None
+
+    def _train(self, config: Config, trial: Trial, stop: Stop | None) -> Trial:
+        packed, began = self.data.of(config), time.monotonic()
+        pruning = checks = None
+        if stop is not None:
+            epochs = plan_packed(config, packed).train.epochs_of(None)
+            networks = len(config.networks) if config.train.mode == "separate" else 1
+            pruning = _Pruning(self.measurement, stop, epochs * networks)
+            parts = -(-CHECKS // epochs)
+            checks = MidEpochChecks(parts, pruning.check) if parts > 1 else None
+        try:
+            done = train_trial(
+                config,
+                packed,
+                self.data.base,
+                lambda run: self._measure(run, packed, trial),
+                [pruning] if pruning else [],
+                checks,
+            )
+        except PrunedError:
+            trial = replace(trial, pruned=True, seconds=time.monotonic() - began)
+        else:
+            trial = replace(done.measured or trial, diverged=done.diverged, seconds=done.seconds)
+        return replace(trial, interim=pruning.interim if pruning else [])
+
+    def _measure(self, run: Run, packed: PackedDataset, trial: Trial) -> Trial:
+        steps = run.trained(packed).facts["step"]
+        return self.measurement.measure(run, packed, replace(trial, steps=steps))
+
+    def _name(self, config: Config) -> str:
+        packed, kind = self.data.of(config), self.measurement.kind
+        parts = [
+            FORMAT, kind, corank_version(), identity(config), packed.manifest.fingerprint, packed.codes
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+
+    def describe(self, trial: Trial) -> str:
+        """The result of a trial in words."""
+        if trial.diverged is not None:
+            return "diverged"
+        if trial.pruned:
+            return f"ended early after {len(trial.interim)} checks"
+        return self.measurement.describe(trial)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Trainings of every arm."""
+
+    seeds: int = 3
+    rates: tuple[float, ...] = RATES
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ConfigError(f"seeds: must be 1 or more; received {self.seeds}")
+        if not self.rates or not all(0 < rate < float("inf") for rate in self.rates):
+            raise ConfigError(f"rates: must be factors above 0; received {', '.join(map(str, self.rates))}")
+        if len(set(self.rates)) < len(self.rates):
+            raise ConfigError(f"rates: each once; received {', '.join(f'{rate:g}' for rate in self.rates)}")
+
+    @property
+    def trials(self) -> int:
+        """Trainings an arm."""
+        return len(self.rates) + self.seeds - 1
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """An arm with all its trials and the rate that was chosen."""
+
+    arm: Arm
+    sweep: list[Trial]
+    """Seed 0 at each rate."""
+    rate: float | None
+    """None if every one of several rates diverged."""
+    seeds: list[Trial]
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All trials, each once: seed 0 of the chosen rate belongs to the sweep."""
+        return [*self.sweep, *self.seeds[1:]]
+
+    @property
+    def measured(self) -> list[Trial]:
+        """The trials of its seeds that have figures; none if it diverged."""
+        return [trial for trial in self.seeds if trial.figures]
+
+    @property
+    def figures(self) -> list[Mapping[str, Figure]]:
+        """The figures of its seeds."""
+        return [trial.figures for trial in self.measured]
+
+    @property
+    def config(self) -> Config:
+        """The arm's config at the chosen rate and its own seed."""
+        return self.arm.config if self.rate in (None, 1.0) else self.arm.at(self.rate or 1.0, 0)
+
+    def minus(self, other: "ArmResult") -> dict[str, Any]:
+        """Differences to another arm as JSON values, paired by seed and by user; empty if there is none."""
+        pairs = [(a.figures, b.figures) for a, b in zip(self.seeds, other.seeds, strict=False)]
+        pairs = [(one, two) for one, two in pairs if one and two]
+        return plain_differences(pairs) if pairs else {}
+
+    def describe(self) -> dict[str, Any]:
+        """The figures and costs of the arm as JSON values."""
+        first = self.measured[0] if self.measured else Trial()
+        return {
+            "figures": {name: mean_figure(self.figures, name) for name in first.figures},
+            "diverged": [trial.diverged for trial in self.trials if trial.diverged],
+            "parameters": first.parameters if self.measured else None,
+            "steps": first.steps if self.measured else None,
+            "seconds": sum(trial.seconds for trial in self.trials) / len(self.trials),
+        }
+
+
+def train_arm(
+    arm: Arm,
+    store: TrialStore,
+    budget: Budget,
+    progress: TrialProgress,
+    final: Measurement | None = None,
+) -> ArmResult:
+    """Train an arm at every rate with seed 0, and with the other seeds at the rate that is best on validation.
+
+    Of one rate there is nothing to choose: all seeds are trained at it.
+
+    Args:
+        arm: the arm.
+        store: trials that it holds are not trained again.
+        budget: rates and seeds.
+        progress: learns of every trial.
+        final: what is measured of the seeds at the chosen rate, if it is more than of the others.
+
+    Raises DataError, CorankError.
+    """
+
+    def trial(rate: float, seed: int, store: TrialStore = store) -> Trial:
+        done, seconds = store.run(arm.at(rate, seed), rate, seed)
+        at = "" if budget.rates == (1.0,) else f", rate × {rate:.3g}"
+        progress(f"{arm.name}{at}, seed {seed}", store.describe(done), seconds)
+        return done
+
+    score = store.measurement.score
+    sweep = [trial(rate, 0) for rate in budget.rates]
+    known = [one for one in sweep if one.figures and score(one) is not None]
+    fallback = sweep[0] if len(sweep) == 1 else None
+    chosen = max(known, key=lambda one: (score(one), -abs(log(one.rate))), default=fallback)
+    if chosen is None:
+        return ArmResult(arm, sweep, None, [])
+    store = replace(store, measurement=final or store.measurement)
+    first = trial(chosen.rate, 0, store) if final else chosen
+    seeds = [first, *(trial(chosen.rate, seed, store) for seed in range(1, budget.seeds))]
+    return ArmResult(arm, sweep, chosen.rate, seeds)

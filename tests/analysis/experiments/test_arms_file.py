@@ -1,0 +1,145 @@
+"""Files of arms: what an arm changes, and what is refused, by file and key."""
+
+from pathlib import Path
+
+import pytest
+
+from corank.analysis.experiments.arms import ArmSet
+from corank.analysis.experiments.question import build_arms, read_questions
+from corank.analysis.experiments.space import build_file
+from corank.core.errors import ConfigError
+from corank.training.config.config import Config
+from corank.training.config.config_file import plain, read
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+CONFIG = EXAMPLES / "shop.yaml"
+
+
+def built(folder: Path, text: str) -> ArmSet:
+    """The arms of a file in a folder."""
+    (folder / "mine.yaml").write_text(text, encoding="utf-8")
+    return build_file(CONFIG, ["train.epochs=1"], folder / "mine.yaml")
+
+
+def config_of(folder: Path, arm: str) -> Config:
+    """The config of the only arm of a file."""
+    _, one = built(folder, f"arms: {{one: {arm}}}").arms
+    assert one.name == "one"
+    return one.config
+
+
+def test_keys_are_set_after_the_changes(tmp_path: Path) -> None:
+    changed = config_of(
+        tmp_path,
+        "{set: {train.mode: separate, train.rank.lr: 0.5, features.brand_seen: null}, change: own_tables}",
+    )
+    assert (changed.train.mode, changed.train.epochs, changed.train.stages["rank"].lr) == ("separate", 1, 0.5)
+    assert {stage.embeddings for stage in changed.stages} == {"own"}
+    assert read(CONFIG).features.keys() - changed.features.keys() == {"brand_seen"}
+
+
+def test_losses_replace_the_config_s_or_join_them(tmp_path: Path) -> None:
+    one = "{kind: levels, form: ranknet, stage: $first, on: $levels, weight: 2}"
+    clicks = "{kind: click, stage: $first}, {kind: click, stage: $last}"
+    replaced = plain(config_of(tmp_path, f"{{losses: [{clicks}, {one}]}}"))
+    assert [loss["kind"] for loss in replaced["losses"]] == ["click", "click", "levels"]
+    assert replaced["losses"][-1]["on"] == replaced["data"]["levels"]
+    joined = plain(config_of(tmp_path, f"{{more_losses: [{one}]}}"))
+    assert joined["losses"] == [*plain(read(CONFIG))["losses"], replaced["losses"][-1]]
+
+
+def test_changes_have_arguments_and_an_order(tmp_path: Path) -> None:
+    written = read(CONFIG)
+    listed = config_of(
+        tmp_path, "{change: [own_tables, {scale_lr: [$first, 2], scale_widths: 2}, {scale_widths: 2}]}"
+    )
+    assert listed.stages == [
+        stage.scale_widths(4).model_copy(update={"embeddings": "own", "table_gradient": True})
+        for stage in written.stages
+    ]
+    assert (
+        listed.train.stages["prerank"].lr == 2 * plain(written)["train"].get("prerank", {"lr": 0.001})["lr"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("arms: {}", "arms: none; give one or more"),
+        ("title: Which?", "arms: none; give one or more"),
+        ("[a]", "expected keys such as arms"),
+        ("arms: {a: {set: {train.epochs: 2}}, a: {}}", "key 'a' is there already, in line 1"),
+        ("arm: {a: {set: {train.epochs: 2}}}", ": (top level): unknown key 'arm'; did you mean 'arms'?"),
+        ("arms: {a: {sets: {train.epochs: 2}}}", "arms.a: unknown key 'sets'; did you mean 'set'?"),
+        ("arms: {a: {}}", "arms.a: changes nothing; give set, losses, more_losses or change"),
+        (
+            "arms: {a: {change: own_table}}",
+            "arms.a.change: unknown change 'own_table'; did you mean 'own_tables'?",
+        ),
+        (
+            "arms: {a: {change: scale_widths}}",
+            "arms.a.change: scale_widths: missing a required argument: 'factor'",
+        ),
+        ("arms: {a: {change: {own_tables: 3}}}", "arms.a.change: own_tables: too many positional arguments"),
+        ("arms: {a: {change: 3}}", "arms.a.change: expected a name, or names with arguments; received 3"),
+        (
+            "arms: {a: {change: {structures: [1, 7]}}}",
+            "arms.a: does not fit this config: list index out of range",
+        ),
+        (
+            "arms: {a: {change: {scale_lr: [rnk, 2]}}}",
+            "arms.a: train: unknown key 'rnk'; did you mean 'rank'?",
+        ),
+        ("arms: {a: {set: {stages.7.keep: 2}}}", "arms.a: set.stages.7.keep: the config has no such place"),
+        ("arms: {a: {set: {train.epoch: 2}}}", "arms.a: train: unknown key 'epoch'; did you mean 'epochs'?"),
+        ("arms: {a: {set: {data.request: x}}}", "arms.a.set: data.request: it changes the rows"),
+        ("arms: {a: {more_losses: [{kind: clik}]}}", "arms.a: losses.5: "),
+        (
+            "arms: {a: {more_losses: [{kind: click, stage: $frist}]}}",
+            "arms.a: unknown $-name '$frist'; did you mean",
+        ),
+        (
+            "arms: {a: {set: {train.epochs: 1}}}",
+            "arms.a: comes out the same as “as written”; drop one of the two",
+        ),
+        (
+            "arms: {a: {set: {train.epochs: 2}}, b: {set: {train.epochs: 2}}}",
+            "arms.b: comes out the same as “a”; drop one of the two",
+        ),
+        (
+            "arms: {as written: {set: {train.epochs: 2}}}",
+            "arms.as written: there is an arm “as written” already",
+        ),
+        ("{finding: quotas, arms: {a: {set: {train.epochs: 2}}}}", "is of the config as written alone"),
+        ("finding: quotas", "arms: none; give one or more"),
+        ("arms_of: [other.yaml]", "other.yaml: no such file"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        built(tmp_path, text)
+    said = str(caught.value)
+    assert message in said
+    assert said.startswith(f"{tmp_path}/")
+    assert "\n" not in said
+
+
+def test_a_question_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "epochs.yaml"
+    file.write_text(
+        "{title: How long?, metrics: [last_auc], arms: {two: {set: {train.epochs: 2}}}}", encoding="utf-8"
+    )
+    questions = read_questions([6, str(file)])
+    assert {name: question.title for name, question in questions.items()} == {
+        "6": "What makes the stages consistent?",
+        "epochs": "How long?",
+    }
+    arms = build_arms(read(CONFIG, ["train.epochs=1"]), questions)["epochs"]
+    assert [(arm.name, arm.config.train.epochs) for arm in arms.arms] == [("as written", 1), ("two", 2)]
+    file.write_text("{metrics: [last_auk], arms: {two: {set: {train.epochs: 2}}}}", encoding="utf-8")
+    with pytest.raises(
+        ConfigError, match="question epochs: metrics: unknown figure 'last_auk'; did you mean 'last_auc'"
+    ):
+        build_arms(read(CONFIG), read_questions([file]))
+    with pytest.raises(ConfigError, match="there is a question 'epochs' already"):
+        read_questions([file, file])
