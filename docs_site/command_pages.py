@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from cyclopts import App
 
-from corank.cli.main import COMMANDS, app
+from corank.cli.main import COMMANDS, build_app
 from docs_site.pages import Page, escape, table
 
 FOLDER = "reference/cli"
@@ -12,6 +12,7 @@ FOLDER = "reference/cli"
 
 def command_pages() -> Iterator[Page]:
     """The overview of all commands, and a page of each."""
+    app = build_app()
     commands = list(walk(app, "corank"))
     rows = [
         (f"[`{name}`]({_file(name)})", escape(command.help.split("\n\n")[0].replace("\n", " ")))

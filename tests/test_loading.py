@@ -45,8 +45,8 @@ def test_a_module_loads_only_what_it_uses(module: str, present: str, absent: set
 def test_a_help_page_loads_nothing_heavy(command: str) -> None:
     modules = loaded(
         "from contextlib import redirect_stdout, suppress\nfrom io import StringIO\n"
-        "from corank.cli.main import app\n"
-        f"with redirect_stdout(StringIO()) as page, suppress(SystemExit): app({[*command.split(), '--help']})\n"
+        "from corank.cli.main import build_app\n"
+        f"with redirect_stdout(StringIO()) as page, suppress(SystemExit): build_app()({[*command.split(), '--help']})\n"
         "assert 'Usage' in page.getvalue()"
     )
     assert modules.isdisjoint(TRAINS if command else {*RANKS, *TRAINS, "pydantic", "yaml"})

@@ -32,19 +32,6 @@ def draw_figure(draw_on: Callable[[Figure], object], height: float = 3.0) -> Not
     return figure
 
 
-def draw_bounded(panels: Mapping[str, Mapping[str, Bounded]], from_zero: bool) -> NotebookFigure:
-    """Values with their intervals, one panel a name and one row a name below it; only rows that all panels have.
-
-    Args:
-        panels: panel → row → value.
-        from_zero: they are differences, drawn next to a line at 0.
-    """
-    common = [row for row in next(iter(panels.values()), {}) if all(row in rows for rows in panels.values())]
-    shown = {name: {row: rows[row] for row in common} for name, rows in panels.items()}
-    draw_on = plots.intervals if from_zero else plots.values
-    return draw_figure(lambda figure: draw_on(figure, shown), height=1.2 + 0.28 * len(common))
-
-
 def draw_bars(panels: Mapping[str, Mapping[str, Mapping[str, int]]]) -> NotebookFigure:
     """Counts as bars, a plot a name: a group of bars a row, a bar a series.
 

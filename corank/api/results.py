@@ -1,11 +1,9 @@
 """Results of commands: a document, the one that the command prints by `--json`, with tables and a plot."""
 
 import json
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -19,8 +17,6 @@ if TYPE_CHECKING:
 
 SHOWN_ROWS = 60
 """Rows of a table that a notebook shows, at most."""
-OPEN_ROWS = 20
-"""Rows of a table that is shown at once; a longer one is folded up, to be opened by a click."""
 
 
 class Result(ABC):
@@ -98,8 +94,7 @@ class DocumentResult(Result, Mapping[str, Any]):
     def _repr_html_(self) -> str:
         from corank.analysis.html import render_part
 
-        view = self.view()
-        return show_tables(self.headline, self.tables) if view is None else render_part(view)
+        return render_part(self.view() or view_frames(self.headline, self.tables))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -115,29 +110,25 @@ class PlottedResult(DocumentResult):
         return draw_first(self.view())
 
 
-def show_tables(headline: str, tables: Mapping[str, pl.DataFrame]) -> str:
-    """Tables as HTML, for a notebook."""
-    parts = [f"<p><b>{escape(headline)}</b></p>"]
-    with pl.Config(
-        tbl_rows=SHOWN_ROWS,
-        tbl_cols=-1,
-        tbl_hide_dataframe_shape=True,
-        tbl_hide_column_data_types=True,
-        float_precision=4,
-        fmt_str_lengths=60,
-    ):
-        for name, table in tables.items():
-            shown = " open" if len(table) <= OPEN_ROWS else ""
-            rows = re.sub("<td>&quot;(.*?)&quot;</td>", r"<td>\1</td>", table._repr_html_())  # texts unquoted
-            parts.append(f"<details{shown}><summary>{escape(name)}</summary>{rows}</details>")
-    return "\n".join(parts)
+def view_frames(headline: str, tables: Mapping[str, pl.DataFrame]) -> View:
+    """Show frames as tables, of which each has its first rows."""
+    sections = [
+        Section(
+            name,
+            [
+                Table(
+                    table.columns,
+                    [[_format(value) for value in row] for row in table.head(SHOWN_ROWS).rows()],
+                )
+            ],
+        )
+        for name, table in tables.items()
+    ]
+    return View(headline, headline, sections)
 
 
-def _draw(panels: Mapping[str, Mapping[str, Any]], from_zero: bool) -> "Figure":
-    """Draw values with intervals as `draw_bounded` does. Raises MissingExtraError without matplotlib."""
-    with name_missing_extra("plot()"):
-        from corank.api.figures import draw_bounded
-    return draw_bounded(panels, from_zero)
+def _format(value: Any) -> str:
+    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def draw_first(view: View | None) -> "Figure":

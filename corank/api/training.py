@@ -15,7 +15,7 @@ from annotated_types import Ge
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
 from corank.api.progress import training_callbacks
-from corank.api.results import Result, frame, show_tables
+from corank.api.results import Result, frame, view_frames
 from corank.core.errors import CheckpointError, ConfigError, UsageError
 from corank.core.lazy import lazy, name_missing_extra
 from corank.core.objects import Location, PathOrUrl, parse_location
@@ -138,7 +138,9 @@ class TrainResult(Result):
     def _repr_html_(self) -> str:
         kept = self.tables["metrics"].filter(pl.col("epoch") == self.epoch, pl.col("value").is_not_null())
         table = kept.pivot("metric", index=["stage", "label"], values="value") if len(kept) else kept
-        return show_tables(f"{self.run.folder}: kept epoch {self.epoch}", {"validation": table})
+        from corank.analysis.html import render_part
+
+        return render_part(view_frames(f"{self.run.folder}: kept epoch {self.epoch}", {"validation": table}))
 
 
 def _split(name: str) -> tuple[str, str, str]:

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -88,31 +89,34 @@ def build_app() -> App:
     app.register_install_completion_command(
         name="--install-completion", help="Complete commands in this shell."
     )
-    app.meta.default(_load_plugins_and_run)
+
+    @app.meta.default
+    def load_plugins_and_run(
+        *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+        plugin: Annotated[list[str] | None, Parameter(name="--plugin", show=False)] = None,
+    ) -> object:
+        """Load plug-ins, and name them in the environment so that processes started by a command load them, too."""
+        load_environment_plugins()
+        if plugin:
+            load_plugins(plugin, Path.cwd())
+            os.environ[PLUGINS] = ",".join([*filter(None, [os.environ.get(PLUGINS)]), *plugin])
+        _require_known(tokens)
+        return app(tokens, exit_on_error=False, error_console=Console(stderr=True))
+
     return app
 
 
-def _load_plugins_and_run(
-    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-    plugin: Annotated[
-        list[str],
-        Parameter(
-            name="--plugin",
-            show=False,
-        ),
-    ] = [],  # noqa: B006 - never changed
-) -> object:
-    """Load plug-ins, and name them in the environment so that processes started by a command load them, too."""
-    load_environment_plugins()
-    if plugin:
-        load_plugins(plugin, Path.cwd())
-        os.environ[PLUGINS] = ",".join([*filter(None, [os.environ.get(PLUGINS)]), *plugin])
-    names = ["import", "store", *(name for commands in COMMANDS.values() for name in commands)]
-    if tokens and not tokens[0].startswith("-") and tokens[0] not in names:  # the parser would load them all
-        near = get_close_matches(tokens[0], names, 1)
+def _require_known(tokens: Sequence[str]) -> None:
+    """Raise UsageError for a command that there is not; the parser would load all commands to say so."""
+    if tokens and not tokens[0].startswith("-") and tokens[0] not in _names():
+        near = get_close_matches(tokens[0], _names(), 1)
         hint = f"did you mean '{near[0]}'?" if near else "`corank --help` lists them"
         raise UsageError(f"there is no command '{tokens[0]}'; {hint}")
-    return app(tokens, exit_on_error=False, error_console=Console(stderr=True))
+
+
+def _names() -> list[str]:
+    """The commands of the first level."""
+    return ["import", "store", *(name for commands in COMMANDS.values() for name in commands)]
 
 
 def _summary(target: str) -> str:
@@ -126,9 +130,6 @@ def _summary(target: str) -> str:
     return first[1]
 
 
-app = build_app()
-
-
 def main() -> None:
     """Run the command line; a CorankError, and an error of the machine, becomes its message and exit status 1."""
     # OpenMP threads that spin on a core shared with another process made a step 25 times slower; sleeping threads
@@ -138,7 +139,7 @@ def main() -> None:
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     try:
         try:
-            status = app.meta(sys.argv[1:], exit_on_error=False, error_console=Console(stderr=True))
+            status = build_app().meta(sys.argv[1:], exit_on_error=False, error_console=Console(stderr=True))
         finally:
             sys.stdout.flush()
         sys.exit(status if isinstance(status, int) else 0)
@@ -166,8 +167,7 @@ def main() -> None:
 
 def _called() -> str:
     """The command that is called, of those of the first level; "" if there is none."""
-    commands = {"import", "store"}.union(*COMMANDS.values())
-    return next((word for word in sys.argv[1:] if word in commands), "")
+    return next((word for word in sys.argv[1:] if word in _names()), "")
 
 
 def _fail(message: str) -> None:

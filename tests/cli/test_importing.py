@@ -76,7 +76,7 @@ def test_mistakes_of_the_user_are_named(
     plugin: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, _, err = run_corank(capsys, "import", "mylog", tmp_path, tmp_path / "out")
-    assert code == 2 and "No such command 'mylog'" in err
+    assert code == 2 and 'Unknown command "mylog"' in err
     code, _, err = run_corank(capsys, "--plugin", "absent", "import", "mylog", tmp_path, tmp_path / "out")
     assert code == 1 and err.startswith("error: plugins: no module 'absent'")
     code, _, err = run_corank(capsys, "--plugin", plugin, "import", "mylog", tmp_path / "x", tmp_path / "out")

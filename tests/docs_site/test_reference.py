@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 import corank
-from corank.cli.main import app
+from corank.cli.main import build_app
 from corank.core.registry import Registry
 from corank.datasets.importer import IMPORTERS
 from corank.datasets.simulated import WORLDS
@@ -90,7 +90,7 @@ def test_every_public_name_has_a_page() -> None:
 
 def test_every_option_is_described() -> None:
     described = 0
-    for name, command in walk(app, "corank"):
+    for name, command in walk(build_app(), "corank"):
         text = texts()[f"reference/cli/{name.removeprefix('corank ').replace(' ', '-')}.md"]
         for argument in command.assemble_argument_collection():
             line = re.search(rf"^\* `.*{re.escape(argument.name)}\b.*`: (\S.*)$", text, re.MULTILINE)
