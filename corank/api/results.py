@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from corank.core.lazy import name_missing_extra
-from corank.core.view import Section, View
+from corank.core.view import Section, Table, View
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,7 +8,6 @@ from contextlib import suppress
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
 
 from cyclopts import App, CycloptsError, CycloptsPanel, Group, Parameter
 from rich.console import Console
@@ -77,10 +76,9 @@ def build_app() -> App:
     )
     groups = {name: Group.create_ordered(name) for name in COMMANDS}
     for group, commands in COMMANDS.items():
-        for name, target in commands.items():
-            app.command(
-                f"corank.cli.commands:{target}", name=name, group=groups[group], help=_summary(target)
-            )
+        for n, (name, target) in enumerate(commands.items()):
+            path = f"corank.cli.commands:{target}"
+            app.command(path, name=name, group=groups[group], help=_summary(target), sort_key=n)
     for name, help_text, group in (
         ("import", "Turn public logs into tables and a config.", "Data"),
         ("store", "List a store's versions and its log; promote, withdraw, roll back, prune.", "Ship"),
@@ -89,21 +87,31 @@ def build_app() -> App:
     app.register_install_completion_command(
         name="--install-completion", help="Complete commands in this shell."
     )
-
-    @app.meta.default
-    def load_plugins_and_run(
-        *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-        plugin: Annotated[list[str] | None, Parameter(name="--plugin", show=False)] = None,
-    ) -> object:
-        """Load plug-ins, and name them in the environment so that processes started by a command load them, too."""
-        load_environment_plugins()
-        if plugin:
-            load_plugins(plugin, Path.cwd())
-            os.environ[PLUGINS] = ",".join([*filter(None, [os.environ.get(PLUGINS)]), *plugin])
-        _require_known(tokens)
-        return app(tokens, exit_on_error=False, error_console=Console(stderr=True))
-
     return app
+
+
+def run(words: Sequence[str]) -> int:
+    """Load plug-ins, run a command, and return its exit status. Raises CorankError, CycloptsError."""
+    plugins, words = _take_plugins(words)
+    load_environment_plugins()
+    if plugins:
+        load_plugins(plugins, Path.cwd())
+        # so that processes started by the command load them, too
+        os.environ[PLUGINS] = ",".join([*filter(None, [os.environ.get(PLUGINS)]), *plugins])
+    _require_known(words)
+    status = build_app()(words, exit_on_error=False, error_console=Console(stderr=True))
+    return status if isinstance(status, int) else 0
+
+
+def _take_plugins(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Take `--plugin MODULE` off the front, since a plug-in may add commands, which the parser must know."""
+    plugins, rest = list[str](), list(words)
+    while rest and (rest[0] == "--plugin" or rest[0].startswith("--plugin=")):
+        _, equals, module = rest.pop(0).partition("=")
+        if not equals and not rest:
+            raise UsageError("--plugin: name a module")
+        plugins.append(module if equals else rest.pop(0))
+    return plugins, rest
 
 
 def _require_known(tokens: Sequence[str]) -> None:
@@ -139,10 +147,10 @@ def main() -> None:
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     try:
         try:
-            status = build_app().meta(sys.argv[1:], exit_on_error=False, error_console=Console(stderr=True))
+            status = run(sys.argv[1:])
         finally:
             sys.stdout.flush()
-        sys.exit(status if isinstance(status, int) else 0)
+        sys.exit(status)
     except CycloptsError:  # which has been printed
         sys.exit(WRONG_USAGE)
     except OtherRankError:  # which reports it
