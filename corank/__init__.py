@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         refresh,
     )
     from corank.api.evaluating import compare, compare_served, evaluate
+    from corank.api.datasets import simulate
     from corank.api.experiments import experiment, study, sweep, tune
     from corank.api.measuring import DriftResult, ReportPage, explain, report, request, track
     from corank.api.results import (
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
         StudyResult,
     )
     from corank.api.runs import CheckResult, PackResult, check, pack
-    from corank.api.serving import serve
+    from corank.api.serving import serve, token
     from corank.api.stores import (
         predict,
         promote,
@@ -108,10 +109,12 @@ __all__ = [
     "request",
     "roll_back",
     "serve",
+    "simulate",
     "store_log",
     "store_versions",
     "study",
     "sweep",
+    "token",
     "track",
     "train",
     "tune",
@@ -151,7 +154,8 @@ _MODULE_OF = {
         ("promote", "prune", "replay", "roll_back", "store_log", "store_versions", "withdraw"),
         "corank.api.stores",
     ),
-    "serve": "corank.api.serving",
+    **dict.fromkeys(("serve", "token"), "corank.api.serving"),
+    "simulate": "corank.api.datasets",
     "track": "corank.api.measuring",
     "users": "corank.api.stores",
     "daily": "corank.continual.daily",
