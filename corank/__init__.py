@@ -24,8 +24,8 @@ if TYPE_CHECKING:
         rank,
         refresh,
     )
-    from corank.api.evaluating import compare, compare_served, evaluate
     from corank.api.datasets import simulate
+    from corank.api.evaluating import compare, compare_served, evaluate
     from corank.api.experiments import experiment, study, sweep, tune
     from corank.api.measuring import DriftResult, ReportPage, explain, report, request, track
     from corank.api.results import (

@@ -8,8 +8,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from corank.analysis.comparison_page import WORDS
 from corank.analysis.evaluated_run import EvaluatedRun, predict_run
-from corank.analysis.verdicts import WORDS
 from corank.core.errors import DataError
 from corank.core.objects import Location
 from corank.core.reports import Progress

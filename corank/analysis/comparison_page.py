@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from corank.analysis.colours import BAD, FAINT, GOOD
-from corank.analysis.verdicts import WORDS
 from corank.core.formatting import format_metric, shorten
 from corank.core.lazy import lazy
 from corank.core.version import corank_version
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 else:
     plots = lazy("corank.analysis.plots")
 
+WORDS = {1: "better", -1: "worse", 0: "no difference shown"}
+"""Verdict by the sign of the first side's difference to the second, if its interval lies beyond the margin."""
 WIDER = 10
 """Metrics whose differences reach over this many times as far as others' get an axis of their own."""
 MAIN: dict[str, Sequence[str]] = {
