@@ -31,6 +31,8 @@ VARYING = frozenset(
 )
 # The ends of versions, ids of a store's changes, and sizes of graphs, which hold the paths of the code
 RANDOM = re.compile(r'(?<=[0-9a-f]{16}-\d)-[0-9a-f]{8}\b|(?<="id": ")[0-9a-f]{16}(?=")|(?<=\.onnx": )\d+')
+OWN = "Arguments|Options|Parameters"
+# Panels of a command's own; others list commands
 IGNORED = {"--help", "--version", "--install-completion", "--show-completion"}
 LATER = "--set 'data.split={valid: 2026-03-10, test: 2026-03-10T12:00}'"
 LITTLE = "--set train.epochs=1"
@@ -86,15 +88,15 @@ study @config.yaml --questions 99 | token one --tokens @tokens | token one --tok
 def pages(code: Checkout, name: str = "") -> dict[str, str]:
     """The help of a command, and of those below it, by their names."""
     read = {name: code.output(*name.split(), "--help")}
-    for row in rows(read[name], "Commands"):
+    for row in rows(read[name], f"(?!{OWN})[^─]+"):
         if not row.startswith("-"):
             read |= pages(code, f"{name} {row.split()[0]}".strip())
     return read
 
 
-def rows(page: str, panel: str = "(?!Commands)[^─]+") -> list[str]:
-    """The rows of a page's panels of such a title; a required row starts with a star."""
-    panels = re.findall(rf"╭─ {panel} ─.*\n((?:│.*\n)*)", page)
+def rows(page: str, panel: str = "") -> list[str]:
+    """The rows of a page's panels of such a title, of arguments and options by default; a required one has a star."""
+    panels = re.findall(rf"╭─ (?:{panel or OWN}) ─.*\n((?:│.*\n)*)", page)
     return [row.strip(" │") for lines in panels for row in lines.splitlines()]
 
 
@@ -106,7 +108,8 @@ def surface(page: str) -> dict[str, str]:
         if cells and cells[0].startswith("--"):  # typer prints --no-x in a column of its own
             head += f" {cells[0]}"
         names = {*re.findall(r"(?<!\S)--[a-z][a-z-]*", head)} - IGNORED
-        names |= set() if head.startswith("-") else {head.split()[0].strip("[]{}").upper()}
+        if not head.startswith("-"):  # by its number: what stands for it in the usage may change
+            names |= {f"argument {sum(name.startswith('argument') for name in said) + 1}"}
         facts = ["required"] * (row.startswith("*") or "[required]" in row)
         defaults = re.findall(r"\[default: (?!False|None|no-|\[\]|\(\))(.*?)\]", row)
         facts += [f"default {text}" for text in defaults]

@@ -1,5 +1,7 @@
 """The commands that write bundles, and those that need a bundle and no training, as functions on paths."""
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Self
@@ -22,6 +24,7 @@ from corank.core.objects import Location, PathOrUrl, parse_location, require_loc
 from corank.core.options import EVENTS, Overrides
 from corank.core.reports import Report
 from corank.core.time import NEVER, format_time
+from corank.core.view import Section, Table, View
 from corank.serving.conformance import compare_case_files, read_lines, write_cases
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.random_requests import draw_requests
@@ -340,12 +343,52 @@ def conformance(
     return write_cases(require_local(out), funnel, test_requests)
 
 
-def compare_cases(cases: PathOrUrl, found: PathOrUrl) -> dict[str, float]:
+@dataclass(frozen=True, eq=False, repr=False)
+class CaseComparison(DocumentResult):
+    """The largest difference of each step that a reader in another language took.
+
+    Example:
+        >>> corank.compare_cases("shop.jsonl", "shop.jsonl")["answer"]
+        0.0
+    """
+
+    tolerance: float = field(kw_only=True)
+
+    @property
+    def headline(self) -> str:
+        """The step that differs most."""
+        return f"largest difference {max(self.document.values()):.1e}"
+
+    @property
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """`steps`: the largest difference of each."""
+        return {"steps": pl.DataFrame({"step": list(self), "difference": list(self.document.values())})}
+
+    def to_json(self) -> str:
+        """The differences as JSON text; null for what is of another form."""
+        finite = {step: None if math.isinf(most) else most for step, most in self.document.items()}
+        return json.dumps(finite, indent=1)
+
+    def view(self) -> View:
+        """The steps and their differences."""
+        rows = [[step, f"{most:.1e}"] for step, most in self.document.items()]
+        return View("Test cases", self.headline, [Section("", [Table(["step", "difference"], rows)])])
+
+    def require(self) -> None:
+        """Raise DataError if a step differs by more than the tolerance."""
+        if worst := [step for step, most in self.document.items() if most > self.tolerance]:
+            raise DataError(f"{', '.join(worst)}: differ by more than {self.tolerance:g} from the test cases")
+
+
+def compare_cases(
+    cases: PathOrUrl, found: PathOrUrl, tolerance: Annotated[float, Ge(0)] = 1e-5
+) -> CaseComparison:
     """Compare what a reader in another language made of test cases with them.
 
     Args:
         cases: the file that `conformance` wrote.
         found: what the reader made of each case: a line each, in the same form (docs/bundle-format.md).
+        tolerance: the largest difference that the command accepts.
 
     Returns the largest difference of each step. Numbers beyond 1 count relative; infinity if something is of another
     form. Raises RequestError.
@@ -355,4 +398,4 @@ def compare_cases(cases: PathOrUrl, found: PathOrUrl) -> dict[str, float]:
         >>> corank.compare_cases("shop.jsonl", "shop.jsonl")["answer"]
         0.0
     """
-    return compare_case_files(require_local(cases), require_local(found))
+    return CaseComparison(compare_case_files(require_local(cases), require_local(found)), tolerance=tolerance)

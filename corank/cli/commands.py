@@ -257,6 +257,7 @@ def _convert(
         annotation = list[str] if option.repeated else str
     kind, default = _read_type(annotation), parameter.default
     required = default is inspect.Parameter.empty
+    shown = isinstance(default, SCALARS) and option.parse is None
     if not option.name.startswith("-") and (required or option.name):
         details = Parameter(name=option.name or None, validator=_bounds(metadata))
         default = default if required else None
@@ -268,10 +269,10 @@ def _convert(
     yield _option(
         parameter.name,
         kind,
-        default if required or isinstance(default, SCALARS) else None,
+        default if required or shown else None,
         name=option.name or f"--{parameter.name.replace('_', '-')}",
         validator=_bounds(metadata),
-        show_default=isinstance(default, SCALARS) and default is not False,
+        show_default=shown and default is not False,
     )
 
 

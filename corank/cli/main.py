@@ -19,7 +19,7 @@ from corank.core.machine_errors import INTERRUPTED, describe_machine_error, was_
 from corank.core.registry import PLUGINS, load_environment_plugins, load_plugins
 
 WRONG_USAGE = 2
-
+"""The exit status for a command or option that there is not, or without a command."""
 COMMANDS = {
     "Data": {
         "simulate": "corank.api.datasets.simulate",
@@ -45,6 +45,7 @@ COMMANDS = {
         "export": "corank.api.bundles.export",
         "refresh": "corank.api.bundles.refresh",
         "conformance": "corank.api.bundles.conformance",
+        "compare-cases": "corank.api.bundles.compare_cases",
         "publish": "corank.api.stores.publish",
         "vectors": "corank.api.stores.vectors",
         "predict": "corank.api.stores.predict",
@@ -99,6 +100,9 @@ def run(words: Sequence[str]) -> int:
         # so that processes started by the command load them, too
         os.environ[PLUGINS] = ",".join([*filter(None, [os.environ.get(PLUGINS)]), *plugins])
     _require_known(words)
+    if words in ([], ["import"], ["store"]):  # a group without a command
+        build_app()([*words, "--help"])
+        return WRONG_USAGE
     status = build_app()(words, exit_on_error=False, error_console=Console(stderr=True))
     return status if isinstance(status, int) else 0
 
