@@ -181,7 +181,9 @@ def measure(base: Checkout, new: Checkout, folder: Path, kuairand: Path | None) 
     with ThreadPoolExecutor(2) as pool:
         old_pages, new_pages = pool.map(pages, (base, new))
         lines = [*documents, *re.split(r" \| |\n", MISTAKES.strip()), *too_small(old_pages)]
-        old, now = pool.map(lambda side: [run(*side, line) for line in lines], [(base, tables), (new, copy)])
+        old, now = pool.map(
+            lambda side: [run(side[0], side[1], line) for line in lines], [(base, tables), (new, copy)]
+        )
     if failed := [
         line for line, (status, _) in zip(documents, old, strict=False) if status not in (0, 3, 200)
     ]:

@@ -304,7 +304,7 @@ def store_log(store: str, last: Annotated[int, Ge(1)] = 20) -> list[dict[str, An
 
 def roll_back(
     store: str,
-    version: str | None = None,
+    version: Annotated[str | None, Option("VERSION")] = None,
     report: Report = lambda line: None,
     sign: Sequence[PathOrUrl] = (),
 ) -> str:

@@ -10,8 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import date
-from functools import partial
+from datetime import date, timedelta
 from importlib import import_module
 from pathlib import Path
 from types import NoneType, UnionType
@@ -26,6 +25,7 @@ from corank.core.machine_errors import name_write_errors
 from corank.core.objects import require_local
 from corank.core.options import Option
 from corank.core.reports import DISPLAY, Progress, Report
+from corank.core.settings import format_duration
 from corank.distributed.launch_environment import is_first, is_started_here
 
 if TYPE_CHECKING:
@@ -133,7 +133,8 @@ def make_command(function: Callable[..., Any], show: Show) -> Callable[..., Any]
 
     run.__signature__ = signature  # type: ignore[attr-defined]
     run.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
-    run.__name__, run.__doc__ = function.__name__, inspect.getdoc(function)
+    # lines of the docstring are joined, for the terminal breaks them by its own width
+    run.__name__, run.__doc__ = function.__name__, re.sub(r"\n {8,}", " ", inspect.getdoc(function) or "")
     return run
 
 
@@ -272,8 +273,22 @@ def _convert(
         default if required or shown else None,
         name=option.name or f"--{parameter.name.replace('_', '-')}",
         validator=_bounds(metadata),
-        show_default=shown and default is not False,
+        show_default=_shown(default) if default not in (False, "") else False,
     )
+
+
+def _shown(default: Any) -> Callable[[Any], str] | bool:
+    """How help shows a default, as the command line reads it."""
+    match default:
+        case bool() | int() | float() | str():
+            text = str(default)
+        case timedelta():
+            text = format_duration(default)
+        case [int() | float(), *_]:
+            text = ",".join(f"{number:.3g}" for number in default)
+        case _:
+            return False
+    return lambda _: text
 
 
 def _option(key: str, kind: Any, default: Any, **details: Any) -> inspect.Parameter:
@@ -288,7 +303,6 @@ def list_options(settings: type[BaseModel]) -> Iterator[inspect.Parameter]:
     for name, field in settings.model_fields.items():
         required = field.is_required()
         default = None if required else field.get_default(call_default_factory=True)
-        shown = isinstance(default, SCALARS) and default not in (False, "")
         yield _option(
             name,
             _read_type(field.annotation),
@@ -296,12 +310,8 @@ def list_options(settings: type[BaseModel]) -> Iterator[inspect.Parameter]:
             name=f"--{(field.alias or name).replace('_', '-')}",
             help=field.description,
             validator=_bounds(field.metadata),
-            show_default=partial(_text_of, str(default)) if shown else False,
+            show_default=_shown(default) if default not in (False, "") else False,
         )
-
-
-def _text_of(text: str, _: Any) -> str:
-    return text
 
 
 def _bounds(metadata: Sequence[Any]) -> list[Number]:
