@@ -273,7 +273,7 @@ def _convert(
         default if required or shown else None,
         name=option.name or f"--{parameter.name.replace('_', '-')}",
         validator=_bounds(metadata),
-        show_default=_shown(default) if default not in (False, "") else False,
+        show_default=default is not False and default != "" and _shown(default),
     )
 
 
@@ -310,7 +310,7 @@ def list_options(settings: type[BaseModel]) -> Iterator[inspect.Parameter]:
             name=f"--{(field.alias or name).replace('_', '-')}",
             help=field.description,
             validator=_bounds(field.metadata),
-            show_default=_shown(default) if default not in (False, "") else False,
+            show_default=default is not False and default != "" and _shown(default),
         )
 
 
