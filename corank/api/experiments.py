@@ -318,8 +318,9 @@ def study(
         >>> study["questions"]["1"]["title"]
         'What is the architecture?'
     """
+    opened_config = OpenedConfig.open(config, overrides, without, report, tables)
     asked, budget = read_questions(questions), engine.Budget(seeds, tuple(rates))
-    opened_config = OpenedConfig.open(config, overrides, without, report, tables).with_moments()
+    opened_config = opened_config.with_moments()
     settings, base = opened_config.settings, opened_config.base
     folder = local(out) or base / "studies" / settings.name
     named = opened_config.frames.named()

@@ -21,6 +21,7 @@ from corank.core.lazy import lazy, name_missing_extra
 from corank.core.objects import Location, PathOrUrl, parse_location
 from corank.core.options import Option, Overrides
 from corank.core.reports import Report
+from corank.distributed.launch_environment import is_first
 from corank.engine.base import open_engine
 from corank.training.callbacks import Callback, check_callbacks
 from corank.training.checks.data_check import TrainingDataCheck
@@ -199,17 +200,18 @@ def train(
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
     called = check_callbacks(callbacks)
+    # a mistake is reported before torch is loaded, or workers are started
+    tell = report if is_first() and workers is None else lambda line: None
+    opened = OpenedConfig.open(config, overrides, without, tell, tables)
     if workers is not None:
-        # a mistake is reported before anything is started
-        opened = OpenedConfig.open(config, overrides, without, tables=tables).with_moments()
+        opened = opened.with_moments()
         options = _worker_options(called, resume, overwrite, track, continue_from)
         with opened.frames.named():
             return _launch(opened, folder, options, report, workers, max_restarts, timeout, continue_from)
     if max_restarts:
         raise ConfigError("--max-restarts needs --workers; under torchrun it is an option of torchrun")
     with process_group.join_ranks(timeout) as ranks:
-        tell = report if ranks.first else lambda line: None
-        opened = OpenedConfig.open(config, overrides, without, tell, tables).with_moments()
+        opened = opened.with_moments()
         called += read_callbacks(track) + training_callbacks()
         with opened.frames.named():
             return _train_as_rank(opened, called, folder, resume, overwrite, report, ranks, continue_from)

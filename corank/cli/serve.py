@@ -1,10 +1,9 @@
 """`corank serve`: the service as a process of its own, whose settings the command line and a file give."""
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
-from corank.core.objects import PathOrUrl
+from corank.core.objects import PathOrUrl, require_local
 from corank.core.options import Option
 from corank.core.reports import Report
 from corank.serving.http.serve_settings import ServeSettings
@@ -13,7 +12,7 @@ from corank.serving.http.serve_settings import ServeSettings
 def serve(
     report: Report,
     source: Annotated[PathOrUrl | None, Option("SOURCE")] = None,
-    config: Path | None = None,
+    config: PathOrUrl | None = None,
     print_config: bool = False,
     **settings: Annotated[Any, ServeSettings],
 ) -> None:
@@ -31,11 +30,12 @@ def serve(
     from corank.serving.http.server import run_service
     from corank.serving.http.startup import check_files
 
+    file = None if config is None else require_local(config)
     options = settings if source is None else settings | {"source": source}
     if print_config:
-        read = read_serve_settings(config, options)
+        read = read_serve_settings(file, options)
         check_files(read)
         sys.stdout.write(format_serve_settings(read))
         return
-    run_service(lambda: with_bundle(read_serve_settings(config, options), report), report)
+    run_service(lambda: with_bundle(read_serve_settings(file, options), report), report)
     end_process_after(EXIT_SECONDS)

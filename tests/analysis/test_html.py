@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from corank.analysis.colours import COLOURS
 from corank.analysis.html import render, render_part, write_drawings
-from corank.analysis.plots import COLOURS
 from corank.core.errors import CorankError
 from corank.core.view import (
     Beside,
     Block,
+    Cell,
     Detail,
     Folded,
     Heading,
@@ -62,8 +63,8 @@ def test_a_cell_of_a_notebook_has_text_and_tables_alone() -> None:
 
 def worded(words: str) -> View:
     """A view of which each text is the same."""
-    cells = [words, Noted(words, words), Verdict(words, 1)]
-    blocks = [words, Heading(words), Table([words] * 3, [cells], words), Folded(words, words)]
+    cells: list[Cell] = [words, Noted(words, words), Verdict(words, 1)]
+    blocks: list[Block] = [words, Heading(words), Table([words] * 3, [cells], words), Folded(words, words)]
     return View(words, words, [Section(words, blocks)])
 
 
@@ -102,7 +103,7 @@ def test_a_page_breaks_no_rule_of_accessibility(tmp_path: Path, width: int, dark
     """On a phone in light colours, on a desktop in dark ones."""
     judged = [Verdict("better", 1), Verdict("worse", -1)]
     wide = Table(["", *map(str, range(32))], [[str(n), *judged, *["0.1234"] * 30] for n in range(3)])
-    parts = ["words", Heading("part"), Beside([[Plot(draw, "one")], [Plot(draw, "two")]]), wide]
+    parts: list[Block] = ["words", Heading("part"), Beside([[Plot(draw, "one")], [Plot(draw, "two")]]), wide]
     sections = [Section("a", parts), Section("b", [Folded("more", "a: b")])]
     document = render(View("title", "lead", sections, wide=True))
     (tmp_path / "page.html").write_text(document, encoding="utf-8")

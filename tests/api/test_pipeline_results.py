@@ -15,7 +15,7 @@ from tests.api.test_results import complete, printed, viewed
 pytestmark = pytest.mark.slow
 
 
-def test_a_packing_with_its_progress(world: Path, tmp_path: Path) -> None:
+def test_a_packing_with_its_progress(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config, packed = world / "config.yaml", f"packed={tmp_path / 'packed'}"
     calls: list[tuple[int, int]] = []
     packing = corank.pack(config, [packed], progress=lambda done, total: calls.append((done, total)))
@@ -27,12 +27,14 @@ def test_a_packing_with_its_progress(world: Path, tmp_path: Path) -> None:
     assert packing["bytes"] == sum(packing.packed.manifest.files.values())
     sizes = packing.packed.encoders.sizes
     assert dict(tables["embeddings"].iter_rows()) == sizes
-    assert printed("pack", str(config), "--set", packed, "--json") == packing.to_json() + "\n"
+    assert printed(capsys, "pack", str(config), "--set", packed, "--json") == packing.to_json() + "\n"
 
 
-def test_a_bundle_that_is_exported_and_refreshed(trained: Run, tmp_path: Path, world: Path) -> None:
+def test_a_bundle_that_is_exported_and_refreshed(
+    trained: Run, tmp_path: Path, world: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path, log = tmp_path / "bundle", str(world / "log/*.parquet")
-    exported = printed("export", str(trained.folder), str(path), "--json")
+    exported = printed(capsys, "export", str(trained.folder), str(path), "--json")
     result = BundleResult.of(Bundle.open(path), path)
     assert exported == result.to_json() + "\n"
     tables = viewed(result)
@@ -44,11 +46,11 @@ def test_a_bundle_that_is_exported_and_refreshed(trained: Run, tmp_path: Path, w
     assert viewed(refreshed)["stages"].equals(tables["stages"]) and refreshed.location == path
     assert refreshed["model_version"] == result["model_version"]
     assert refreshed["items_seq"] == result["items_seq"] + 1
-    again = json.loads(printed("refresh", str(path), log, "--json"))
+    again = json.loads(printed(capsys, "refresh", str(path), log, "--json"))
     assert again["items_seq"] == refreshed["items_seq"] + 1 and again["bundle"] == str(path)
 
 
-def test_a_publication(trained_bundle: Path, tmp_path: Path) -> None:
+def test_a_publication(trained_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = f"lmdb:{tmp_path / 'store'}"
     publication = corank.publish(trained_bundle, store)
     assert viewed(publication)["items"].schema == {"item": pl.String, "became": pl.String}
@@ -61,4 +63,4 @@ def test_a_publication(trained_bundle: Path, tmp_path: Path) -> None:
         again.document == {"version": publication.version}
         and again.headline == f"{publication.version} is live"
     )
-    assert printed("publish", str(trained_bundle), store, "--json") == again.to_json() + "\n"
+    assert printed(capsys, "publish", str(trained_bundle), store, "--json") == again.to_json() + "\n"

@@ -29,7 +29,7 @@ def test_an_ordinary_day_ends_with_0(capsys: pytest.CaptureFixture[str]) -> None
     items = document["vocabularies"]["item_id"]
     assert items["after"] == items["rows"] + items["admitted"] - items["evicted"] and items["free"] is None
     assert check.tables["vocabularies"]["rows"].sum() > 0
-    assert "accepted" in repr(check) and "<table" in check._repr_html_()
+    assert "accepted" in repr(check) and "<table" in (check._repr_html_() or "")
 
 
 def test_a_bad_day_ends_with_3_and_a_line_for_each_reason(

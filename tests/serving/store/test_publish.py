@@ -394,7 +394,7 @@ def test_the_command_says_what_is_live(
     first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url, version = f"lmdb:{tmp_path / 'store'}", Bundle.open(first).manifest.content
-    assert run_corank(capsys, "publish", first, url) == (0, "", f"records: 16 of 16\nlive: {version}\n")
+    assert run_corank(capsys, "publish", first, url) == (0, "", f"live: {version}\n")
     code, out, err = run_corank(capsys, "publish", first, url)
     assert (code, out) == (0, "")
     assert err == f"{version} is live already\nlive: {version}\n"
