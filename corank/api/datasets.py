@@ -72,7 +72,7 @@ def simulate(
         raise CorankError(f"--{unknown[0]}: no option of {what}, which has {known}; leave it out")
     values |= {"preset": preset} if "preset" in world.model_fields else {}
     settings, folder = validate(world, values, "simulate"), require_local(out)
-    require("train", "scipy", "corank simulate")  # before anything is written
+    require("scipy", "corank simulate")  # before anything is written
     with name_write_errors(folder):
         counts = settings.simulate(folder, overwrite)
     report(

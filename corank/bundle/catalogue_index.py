@@ -17,7 +17,7 @@ from corank.core.arrays import read_array, write_array
 from corank.core.errors import ConfigError
 from corank.core.files import atomic_file
 from corank.core.hash_index import splitmix64
-from corank.core.lazy import DeferredModule
+from corank.core.lazy import lazy
 from corank.core.settings import describe_unknown
 from corank.core.types import Floats, Longs
 from corank.core.vector_search import ROUNDS, ROWS_A_LIST, count_lists, write_index
@@ -27,7 +27,7 @@ from corank.engine.base import Engine
 if TYPE_CHECKING:
     import faiss
 else:
-    faiss = DeferredModule("retrieval", "faiss", "retrieval")
+    faiss = lazy("faiss", "retrieval")
 
 _untyped: Any = faiss  # its stubs lack some of what it has
 

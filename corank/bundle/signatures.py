@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 from pydantic import Field
 
 from corank.core.errors import ConfigError, TrustError
-from corank.core.lazy import DeferredModule
+from corank.core.lazy import lazy
 from corank.core.settings import Settings, validate
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ed25519
 else:
     _PRIMITIVES = "cryptography.hazmat.primitives"
-    exceptions = DeferredModule("sign", "cryptography.exceptions", "a signature")
-    hashes = DeferredModule("sign", f"{_PRIMITIVES}.hashes", "a signature")
-    serialization = DeferredModule("sign", f"{_PRIMITIVES}.serialization", "a signature")
-    ed25519 = DeferredModule("sign", f"{_PRIMITIVES}.asymmetric.ed25519", "a signature")
+    exceptions = lazy("cryptography.exceptions", "a signature")
+    hashes = lazy(f"{_PRIMITIVES}.hashes", "a signature")
+    serialization = lazy(f"{_PRIMITIVES}.serialization", "a signature")
+    ed25519 = lazy(f"{_PRIMITIVES}.asymmetric.ed25519", "a signature")
 
 HEX = 16
 """Hex digits of a fingerprint."""

@@ -5,7 +5,6 @@ The parts of the installation that only some commands need, which pip installs b
 `pip install corank` brings funnel, stores and service. Each of the other parts is an extra of pyproject.toml.
 """
 
-import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -19,22 +18,32 @@ from corank.core.errors import MissingExtraError
 class _LazyModule(ModuleType):
     """Imports the module of its name at each look-up of a name, which is a look-up once it is loaded."""
 
+    def __init__(self, name: str, what: str | None) -> None:
+        super().__init__(name)
+        self.__dict__["what"] = what
+
     def __getattr__(self, name: str) -> Any:
-        return getattr(importlib.import_module(self.__name__), name)
+        what = self.__dict__["what"]
+        module = import_module(self.__name__) if what is None else require(self.__name__, what)
+        return getattr(module, name)
 
 
-def lazy(name: str) -> Any:
+def lazy(name: str, what: str | None = None) -> Any:
     """A module that is imported when a name of it is first used.
 
     So settings and formula share a file, and reading a config loads no torch. Unlike `importlib.util.LazyLoader` it
     enters nothing into `sys.modules` before, and a module that is not installed fails when it is used.
+
+    Args:
+        name: of the module.
+        what: what needs it, if an extra brings it: a look-up raises MissingExtraError then, as `require` does.
 
     Example:
         >>> math = lazy("math")
         >>> math.floor(2.5)
         2
     """
-    return _LazyModule(name)
+    return _LazyModule(name, what)
 
 
 def autograd_function(steps: type[Any]) -> Callable[..., Any]:
@@ -82,22 +91,21 @@ EXTRA_OF = {
 """For each module that no base installation has: the extra that brings it."""
 
 
-def require(extra: str, module: str, what: str = "this") -> ModuleType:
-    """Import a module that an extra brings.
+def require(module: str, what: str = "this") -> Any:
+    """Import a module that an extra brings, or a part of it.
 
     Args:
-        extra: the extra's name in pyproject.toml.
-        module: what to import; it may be a submodule.
+        module: one of `EXTRA_OF`, or of a plug-in's own; or a submodule.
         what: what needs it, as the error names it, such as "corank tune".
 
     Raises:
         MissingExtraError: it is not installed.
 
     Example:
-        >>> require("train", "absent.part", "corank train")
+        >>> require("torch.absent.part", "corank train")
         Traceback (most recent call last):
             ...
-        corank.core.errors.MissingExtraError: corank train needs absent; install it by pip install 'corank[train]'
+        corank.core.errors.MissingExtraError: corank train needs torch; install it by pip install 'corank[train]'
     """
     try:
         return import_module(module)
@@ -105,7 +113,7 @@ def require(extra: str, module: str, what: str = "this") -> ModuleType:
         missing = _top(error.name or module)
         if missing != _top(module):
             raise  # the package is there, and lacks a part of its own
-        raise _missing(what, missing, extra) from None
+        raise _missing(what, missing) from None
 
 
 @contextmanager
@@ -123,33 +131,13 @@ def name_missing_extra(what: str) -> Iterator[None]:
 def explain_missing(error: Exception, what: str) -> MissingExtraError | None:
     """Turn the error of an import into the one that names the extra; None if no extra brings what is missing."""
     missing = _top(error.name or "") if isinstance(error, ModuleNotFoundError) else ""
-    return _missing(what, missing, EXTRA_OF[missing]) if missing in EXTRA_OF else None
+    return _missing(what, missing) if missing in EXTRA_OF else None
 
 
 def _top(module: str) -> str:
     return module.partition(".")[0]
 
 
-def _missing(what: str, module: str, extra: str) -> MissingExtraError:
-    return MissingExtraError(f"{what} needs {module}; install it by pip install 'corank[{extra}]'")
-
-
-class DeferredModule:
-    """A module that an extra brings, imported when an attribute is first read.
-
-    For a module of corank that all installations load, though few use this part of it. Its annotations must be quoted.
-
-    Example:
-        >>> DeferredModule("retrieval", "absent", "retrieval").Index
-        Traceback (most recent call last):
-            ...
-        corank.core.errors.MissingExtraError: retrieval needs absent; install it by pip install 'corank[retrieval]'
-    """
-
-    def __init__(self, extra: str, module: str, what: str) -> None:
-        """Take what `require` takes."""
-        self._required = (extra, module, what)
-
-    def __getattr__(self, name: str) -> Any:
-        """Read an attribute of the module. Raises MissingExtraError."""
-        return getattr(require(*self._required), name)
+def _missing(what: str, module: str) -> MissingExtraError:
+    package = f"'corank[{EXTRA_OF[module]}]'" if module in EXTRA_OF else module
+    return MissingExtraError(f"{what} needs {module}; install it by pip install {package}")

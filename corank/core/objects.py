@@ -334,9 +334,9 @@ class ObjectFolder:
 
 
 def _import_obstore(url: ObjectUrl) -> Any:
-    obstore: Any = require("objects", "obstore", f"{url}: object storage")
+    obstore: Any = require("obstore", f"{url}: object storage")
     for part in ("exceptions", "store"):
-        require("objects", f"obstore.{part}")
+        require(f"obstore.{part}")
     return obstore
 
 
@@ -382,7 +382,7 @@ def find_objects(url: ObjectUrl) -> list[tuple[ObjectUrl, StoredObject]]:
         return [(url, _describe(url))]
     folder = ObjectFolder(ObjectUrl(url.scheme, url.bucket, fixed))
     begin = f"{fixed}/" if fixed else ""
-    translate: Any = require("objects", "fsspec.utils", f"{url}: a glob").glob_translate
+    translate: Any = require("fsspec.utils", f"{url}: a glob").glob_translate
     pattern = re.compile(translate(url.key.removeprefix(begin)))
     objects = [
         (ObjectUrl(url.scheme, url.bucket, begin + entry.name), entry)

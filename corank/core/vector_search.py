@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from corank.core.errors import BundleError, ConfigError
-from corank.core.lazy import DeferredModule, require
+from corank.core.lazy import lazy, require
 from corank.core.ordering import top_k
 from corank.core.settings import Settings, describe_unknown
 from corank.core.stored_matrix import Precision, StoredMatrix
@@ -41,7 +41,7 @@ from corank.core.types import Floats, Longs, Mask
 if TYPE_CHECKING:
     import faiss
 else:
-    faiss = DeferredModule("retrieval", "faiss", "retrieval")
+    faiss = lazy("faiss", "retrieval")
 
 _untyped: Any = faiss  # its stubs are incomplete
 
@@ -350,7 +350,7 @@ class Retriever:
     """
 
     def __init__(self, vectors: StoredMatrix, index: "faiss.Index | None", tuned: IndexTuning) -> None:
-        require("retrieval", "faiss", "retrieval")  # an exact search has a kernel of it
+        require("faiss", "retrieval")  # an exact search has a kernel of it
         if index is not None:
             refuse_other_index(index, tuned.index, vectors)
             if isinstance(index, faiss.IndexIVF) and not 1 <= tuned.effort <= index.nlist:

@@ -24,7 +24,7 @@ class RayEngine(Engine):
 
     def __init__(self, workers: int = 1, address: str | None = None) -> None:
         super().__init__(workers, address)
-        ray: Any = require("ray", "ray", "engine ray")
+        ray: Any = require("ray", "engine ray")
         self._ray = ray
         self._local = address is None and not ray.is_initialized()
         self._started = not ray.is_initialized()

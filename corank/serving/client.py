@@ -180,7 +180,7 @@ class _Client:
         headers = {"Content-Type": self._codec.content_type, "Accept": self._codec.content_type}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
-        httpx = require("client", "httpx2", type(self).__name__)
+        httpx = require("httpx2", type(self).__name__)
         self._failure: type[Exception] = httpx.TransportError
         self._client = getattr(httpx, self._transport)(headers=headers, **options)
 

@@ -68,7 +68,7 @@ def grow_trees(
 
     Raises MissingExtraError without LightGBM.
     """
-    lightgbm = require("trees", "lightgbm", key)
+    lightgbm = require("lightgbm", key)
     parameters = {
         "objective": "binary",
         "learning_rate": settings.lr,

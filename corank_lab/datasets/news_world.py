@@ -16,13 +16,13 @@ import numpy as np
 import polars as pl
 from pydantic import Field, PositiveInt
 
-from corank.core.lazy import DeferredModule
+from corank.core.lazy import lazy
 from corank.core.types import Doubles, Floats, Longs, Mask
 from corank.datasets.feed.world import DAY, DEVICES, Codes, instants, zipf
 from corank.datasets.simulated import SimulatedWorld
 
-optimize = DeferredModule("train", "scipy.optimize", "corank simulate")
-special = DeferredModule("train", "scipy.special", "corank simulate")
+optimize = lazy("scipy.optimize", "corank simulate")
+special = lazy("scipy.special", "corank simulate")
 
 DAYS = 8
 """Days of the log; the last two are for validation and test."""

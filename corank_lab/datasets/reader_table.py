@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from corank.core.lazy import DeferredModule
+from corank.core.lazy import lazy
 from corank.core.types import Floats
 
-sparse = DeferredModule("train", "scipy.sparse", "means of vectors")
+sparse = lazy("scipy.sparse", "means of vectors")
 
 INTEREST = "interest"
 """The column of mean vectors."""

@@ -11,13 +11,13 @@ from zlib import crc32
 
 import numpy as np
 
-from corank.core.lazy import DeferredModule
+from corank.core.lazy import lazy
 from corank.core.types import Doubles, Floats, Mask
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-sparse = DeferredModule("train", "scipy.sparse", "vectors of texts")
+sparse = lazy("scipy.sparse", "vectors of texts")
 
 COLUMNS = 2**18
 _WORD = re.compile(r"\w\w+")

@@ -12,5 +12,5 @@ from corank.core.lazy import require
 def test_a_missing_module_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(MissingExtraError) as caught:
-        require("tune", "optuna", "corank tune")
+        require("optuna", "corank tune")
     assert str(caught.value) == "corank tune needs optuna; install it by pip install 'corank[tune]'"

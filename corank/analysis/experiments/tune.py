@@ -49,7 +49,7 @@ SEEDS = 1_000_003
 
 def load_optuna() -> "Any":
     """Import Optuna. Raises MissingExtraError if it is not installed."""
-    optuna: Any = require("tune", "optuna", "corank tune")
+    optuna: Any = require("optuna", "corank tune")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from corank.core.lazy import DeferredModule
+from corank.core.lazy import lazy
 from corank.core.types import Floats, Ints, Longs, Mask
 from corank.datasets.feed.production import (
     EXPOSED,
@@ -27,8 +27,8 @@ from corank.datasets.feed.world import (
     World,
 )
 
-optimize = DeferredModule("train", "scipy.optimize", "corank simulate")
-special = DeferredModule("train", "scipy.special", "corank simulate")
+optimize = lazy("scipy.optimize", "corank simulate")
+special = lazy("scipy.special", "corank simulate")
 
 BID_SPREAD, BID_NOISE = 0.6, 0.3
 """Standard deviation of log bids: between items, and between requests."""

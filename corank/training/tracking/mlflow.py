@@ -32,7 +32,6 @@ class MlflowCallback(Tracker):
         True
     """
 
-    extra: ClassVar[str] = "mlflow"
     module: ClassVar[str] = "mlflow"
 
     uri: str | None = None

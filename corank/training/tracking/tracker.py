@@ -116,8 +116,6 @@ class Tracker(Callback, Settings):
     continues. A resumed training continues its run in the tracker.
     """
 
-    extra: ClassVar[str]
-    """Of corank, which brings `module`."""
     module: ClassVar[str]
     """The tracker's library."""
 
@@ -132,7 +130,7 @@ class Tracker(Callback, Settings):
     def model_post_init(self, context: Any, /) -> None:
         """Raise MissingExtraError if the library is not installed. It is imported later, by the writing thread."""
         if find_spec(self.module) is None:
-            require(self.extra, self.module, type(self).__name__)
+            require(self.module, type(self).__name__)
 
     @abstractmethod
     def open_run(self, name: str, settings: Mapping[str, Any], known: Mapping[str, str]) -> Mapping[str, str]:

@@ -23,7 +23,6 @@ class WandbCallback(Tracker):
         True
     """
 
-    extra: ClassVar[str] = "wandb"
     module: ClassVar[str] = "wandb"
 
     project: str | None = None
