@@ -318,11 +318,12 @@ def study(
         >>> study["questions"]["1"]["title"]
         'What is the architecture?'
     """
+    out = local(out)
     opened_config = OpenedConfig.open(config, overrides, without, report, tables)
     asked, budget = read_questions(questions), engine.Budget(seeds, tuple(rates))
     opened_config = opened_config.with_moments()
     settings, base = opened_config.settings, opened_config.base
-    folder = local(out) or base / "studies" / settings.name
+    folder = out or base / "studies" / settings.name
     named = opened_config.frames.named()
     with lock_search(folder, "study"), named, show_progress("trainings", progress) as advance:
         packed = open_or_pack(settings, base, report)

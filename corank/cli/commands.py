@@ -164,10 +164,7 @@ def print_result(result: Any, as_json: bool, show: Callable[[Any], object]) -> i
     ):  # the process that started this one prints, or the first of several
         return 0
     if not isinstance(result, Result):
-        if as_json:
-            print_json(result)
-        elif result is not None:
-            show(result)
+        print_json(result) if as_json else show(result)
         return 0
     for line in result.lines:
         console.say(line)
@@ -182,8 +179,9 @@ def print_result(result: Any, as_json: bool, show: Callable[[Any], object]) -> i
 
 
 def print_plain(value: Any, values: Mapping[str, Any]) -> None:
-    """Print a text as it is, and any other value as JSON."""
-    sys.stdout.write(f"{value}\n") if isinstance(value, str) else print_json(value)
+    """Print a text as it is, and any other value as JSON; nothing of None."""
+    if value is not None:
+        sys.stdout.write(f"{value}\n") if isinstance(value, str) else print_json(value)
 
 
 def print_json(document: Any) -> None:
@@ -230,6 +228,8 @@ SHOW: Mapping[str, Show] = {
         "{result.unknown:,}"
     ),
     "track": _say("report: {result}"),
+    "promote": _say("live: {version}"),
+    "withdraw": _say("withdrawn: {version}"),
     "rollback": _say("live: {result}"),
     "prune": lambda removed, values: _say("{result} removed")(len(removed), values),
     "rank": _show_view("answer_view"),
@@ -293,7 +293,9 @@ def _shown(default: Any) -> Callable[[Any], str] | bool:
 
 def _option(key: str, kind: Any, default: Any, **details: Any) -> inspect.Parameter:
     annotation: Any = Annotated[
-        kind if default is not None else kind | None, Parameter(negative=(), **details)
+        kind if default is not None else kind | None,
+        # of an option that is given twice the last counts, as scripts that add to a command expect
+        Parameter(negative=(), allow_repeating=None if get_origin(kind) is list else True, **details),
     ]
     return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 

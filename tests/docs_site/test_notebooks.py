@@ -12,10 +12,10 @@ SHOWN = {
         "<th>is_click</th>",  # the log
         "<th>brand</th>",  # the items
         "<th>city</th>",  # the users
-        "<summary>features</summary>",  # check
+        "which feature enters which tower",  # check
         "kept epoch ",  # the training
         "truth_recall@10@15",  # the cascade
-        "<summary>reliability</summary>",  # the evaluation
+        "Stages side by side",  # the evaluation
         "<iframe srcdoc=",  # the report
     ],
     "what_selection_bias_does": ["truth_recall@10@20", "8 trainings done", "- **strong**: ", "AUC, exposed"],

@@ -10,7 +10,7 @@ from tests.support.base_installation import run_without_extras
 TRAINING = {
     "train": ["CONFIG"],
     "study": ["CONFIG"],
-    "sweep": ["CONFIG"],
+    "sweep": ["CONFIG", "--grid=train.rank.lr=0.1,0.2"],
     "tune": ["CONFIG"],
     "report": ["RUN"],
     "explain": ["RUN"],
@@ -32,7 +32,9 @@ def test_a_command_names_the_extra_that_it_lacks(world: Path, trained: Run, tmp_
         "OUT": out,
         "LOG": world / "log" / "*.parquet",
     }
-    commands = [[name, *(str(arguments[word]) for word in words)] for name, words in TRAINING.items()]
+    commands = [
+        [name, *(str(arguments.get(word, word)) for word in words)] for name, words in TRAINING.items()
+    ]
     for (name, *_), ended in zip(commands, run_without_extras(commands), strict=True):
         line = r"error: .+ needs (\w+); install it by pip install 'corank\[train\]'\n"
         match = re.fullmatch(line, ended.err)

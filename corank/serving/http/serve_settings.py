@@ -5,11 +5,12 @@ import re
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, field_validator, model_validator
 
 from corank.bundle.signatures import is_content_name
+from corank.core.objects import require_local
 from corank.core.settings import Duration, Settings
 from corank.engine.cores import count_cores
 from corank.serving.http.process.worker_process import Drain
@@ -74,12 +75,16 @@ class Limits:
     """How far a request's time may be from now; None for any."""
 
 
+LocalPath = Annotated[Path, AfterValidator(require_local)]
+"""A path of this machine; StorageError for a URL."""
+
+
 class ServeSettings(Settings, use_attribute_docstrings=True):
     """How to serve: the options of `corank serve`, whose help are the lines below its fields."""
 
     source: str
     """URL of a store, or folder of a bundle, or of a run."""
-    cache: Path = CACHE
+    cache: LocalPath = CACHE
     """Folder for the bundles of a store."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for all interfaces."""
@@ -93,7 +98,7 @@ class ServeSettings(Settings, use_attribute_docstrings=True):
     """`VERSION:SHARE%`: a version of the store that a share of the users gets, always the same ones."""
     shadow: str | None = None
     """A version of the store that ranks answered requests once more, in idle time; its answers are logged alone."""
-    log: Path | None = None
+    log: LocalPath | None = None
     """Folder for the log of served requests; None for no log."""
     log_share: float = Field(1.0, gt=0, le=1)
     """Share of requests that are logged."""
@@ -119,11 +124,11 @@ class ServeSettings(Settings, use_attribute_docstrings=True):
     """Origins of pages that may call it, beside its own."""
     forwarded_allow_ips: str = ""
     """Addresses of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, with commas."""
-    tokens: Path | None = None
+    tokens: LocalPath | None = None
     """File of the clients' tokens."""
-    audit: Path | None = None
+    audit: LocalPath | None = None
     """File of audit lines; None for stderr."""
-    access_log: Path | None = None
+    access_log: LocalPath | None = None
     """File of a JSON line about each request; `-` for stdout, None for none."""
     access_log_users: bool = False
     """Whether these lines name the users of requests."""
@@ -131,7 +136,7 @@ class ServeSettings(Settings, use_attribute_docstrings=True):
     """Requests a second of each token that states no rate, and of all without a token together; None for any."""
     traces: bool = False
     """Whether OpenTelemetry traces are sent, as the variables OTEL_* say."""
-    trust: tuple[Path, ...] = ()
+    trust: tuple[LocalPath, ...] = ()
     """Files of public keys, one of which must have signed what is served; none: it need not be signed."""
     store_deadline_ms: float = Field(100.0, gt=0)
     """Longest time that a request waits for its user's columns."""
@@ -139,9 +144,9 @@ class ServeSettings(Settings, use_attribute_docstrings=True):
     """Time after SIGTERM in which requests go on, while /readyz is 503."""
     stop_seconds: float = Field(10.0, ge=0)
     """Time after that in which what has begun is answered."""
-    tls_cert: Path | None = None
+    tls_cert: LocalPath | None = None
     """PEM file of the certificate and its chain."""
-    tls_key: Path | None = None
+    tls_key: LocalPath | None = None
     """PEM file of the certificate's private key."""
 
     @field_validator("canary")

@@ -151,6 +151,6 @@ def test_the_command(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     code, out, err = run_corank(capsys, "study", *options, "--json")
     assert code == 0
     assert json.loads(out) == json.loads((tmp_path / "study.json").read_text(encoding="utf-8"))
-    code, out, err = run_corank(capsys, "study", *options, "--questions", "one")
+    code, out, err = run_corank(capsys, "study", *options, "--questions", "one.yaml")
     assert (code, out) == (1, "")
-    assert "--questions: expected numbers" in err
+    assert "one.yaml: no such file" in err

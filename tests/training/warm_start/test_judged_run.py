@@ -71,7 +71,7 @@ def test_runs_of_two_days_are_compared_on_the_packing_of_the_second(
         capsys, "compare", *runs, "--page", page, "--margin", "0.5", "--margin", "auc=0"
     )
     assert code == 0, error
-    assert f"both judged on {folder / 'later packed'}" in text and "margins: all 0.5, auc 0" in text
+    assert f"Both judged on {folder / 'later packed'}" in text and "Margins: all 0.5, auc 0" in text
     assert "count as unknown there: a: user_id" in text
     assert "Both judged on" in page.read_text(encoding="utf-8")
     code, text, _ = run_corank(capsys, "compare", *runs, "--json", "--margin", "0.5")
