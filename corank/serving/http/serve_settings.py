@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, PositiveInt, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
 from corank.bundle.signatures import is_content_name
 from corank.core.objects import require_local
@@ -75,7 +75,11 @@ class Limits:
     """How far a request's time may be from now; None for any."""
 
 
-LocalPath = Annotated[Path, AfterValidator(require_local)]
+def _refuse_url(value: Any) -> Any:
+    return str(require_local(value)) if isinstance(value, str) else value
+
+
+LocalPath = Annotated[Path, BeforeValidator(_refuse_url)]
 """A path of this machine; StorageError for a URL."""
 
 
