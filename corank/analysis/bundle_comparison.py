@@ -120,11 +120,6 @@ class ScoredLog:
         )
 
 
-def is_bundle(location: Location) -> bool:
-    """Whether a local folder holds a bundle, judged by the names of its files."""
-    return isinstance(location, Path) and (location / "manifest.json").is_file()
-
-
 def compare_bundles(
     a: Location,
     b: Location,
@@ -203,12 +198,3 @@ def _read_truth(source: str, scored: ScoredLog) -> pl.DataFrame:
                 f"data.truth: column '{column}' is {rows[key].dtype}, and {scored.rows[key].dtype} in the log"
             )
     return rows
-
-
-def require_log(log: str | None) -> str:
-    """Raise DataError unless the log to compare bundles on is named."""
-    if log is None:
-        raise DataError(
-            "bundles are compared on logged requests: name their table by --on, such as log/*.parquet"
-        )
-    return log
