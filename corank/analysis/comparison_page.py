@@ -32,6 +32,7 @@ MAIN: dict[str, Sequence[str]] = {
 }
 """Population → metrics of the summary, without their quotas."""
 _OTHER = "Differences of another size: mind the axis. "
+_SEEDS = " Intervals are over users: another seed alone may move figures by more."
 MOST_MAIN = 10
 """Figures of the summary, at most."""
 SIGNS = {word: sign for sign, word in WORDS.items()}
@@ -56,6 +57,11 @@ class Names(NamedTuple):
         count = range(1, max(len(one), len(other)) + 1)
         n = next((n for n in count if one[-n:] != other[-n:]), 1)
         return cls("/".join(one[-n:]), "/".join(other[-n:]))
+
+    @property
+    def headings(self) -> tuple[str, str]:
+        """The names with their letters, for tables and figures."""
+        return f"a: {self.a}", f"b: {self.b}"
 
 
 class ComparedFigure(NamedTuple):
@@ -115,11 +121,7 @@ def _summary(document: Mapping[str, Any], names: Names) -> Iterator[Block]:
         elif said:
             yield f"No difference is shown beyond {_noise(main.values())}: {said}."
     count = Counter(one.sign for _, one in every)
-    seeds = (
-        " Intervals are over users: another seed alone may move figures by more."
-        if "changes" in document
-        else ""
-    )
+    seeds = "" if "changes" not in document else _SEEDS
     yield f"Of all {len(every)} figures, {names.a} is better in {count[1]} and worse in {count[-1]}.{seeds}"
     if main:
         yield Detail(draw_differences(main, names))
@@ -137,8 +139,7 @@ def _sides(document: Mapping[str, Any], names: Names) -> Table:
         rows.append([key, *("–" if value[side] is None else shorten(str(value[side])) for side in "ab")])
     if document.get("changes") == {}:
         rows.append(["config", "the same", "the same"])
-    headings = f"a: {names.a}", f"b: {names.b}"
-    return Table(["", *headings], rows, prose=headings)
+    return Table(["", *names.headings], rows, prose=names.headings)
 
 
 def describe_document(document: Mapping[str, Any]) -> str:

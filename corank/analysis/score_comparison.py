@@ -209,8 +209,7 @@ def code_rows(rows: pl.DataFrame, columns: Sequence[str]) -> Longs:
     values = rows.select(columns)
     numbers = values.unique(maintain_order=True).with_row_index("@code")
     joined = values.join(numbers, on=list(columns), how="left", nulls_equal=True, maintain_order="left")
-    codes: Longs = joined["@code"].to_numpy().astype(np.int64)
-    return codes
+    return joined["@code"].to_numpy().astype(np.int64)
 
 
 def measure_scores(

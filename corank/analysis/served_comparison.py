@@ -8,6 +8,7 @@ predicts that, not what it would earn.
 """
 
 from collections.abc import Sequence
+from itertools import product
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -81,15 +82,13 @@ def compare_canary(
     for label in exposures.labels:
         document["sequential"] |= _rates(arms, shown, label, test)
     document["stages"] = {}
-    for stage in log.stages:
-        score, compared = served_score(stage), {}
-        for label in exposures.labels:
-            known = pl.col(label).is_not_null() & pl.col(score).is_finite()
-            if all(map(len, rows := [side.filter(known) for side in sides])):
-                measured = [_measure(one, score, label, one[USER_CODE].to_numpy()) for one in rows]
-                compared[label] = compare_measures("exposed", *measured, Margins(), paired=False)
-        if compared:
-            document["stages"][stage] = {"exposed": compared}
+    for stage, label in product(log.stages, exposures.labels):
+        score = served_score(stage)
+        known = pl.col(label).is_not_null() & pl.col(score).is_finite()
+        if all(map(len, rows := [side.filter(known) for side in sides])):
+            measured = (_measure(one, score, label, one[USER_CODE].to_numpy()) for one in rows)
+            compared = compare_measures("exposed", *measured, Margins(), paired=False)
+            document["stages"].setdefault(stage, {"exposed": {}})["exposed"][label] = compared
     return document
 
 
@@ -110,8 +109,7 @@ def _measure(rows: pl.DataFrame, score: str, label: str, user: Longs) -> Measure
 def _had_canary(arms: pl.DataFrame) -> Mask:
     """Whether each user ever had the canary, in the order in which users came; requests without one are left out."""
     users = arms.filter(pl.col(USER) != pl.col(SERVED)).group_by(USER, maintain_order=True)
-    had: Mask = users.agg(pl.col(IS_CANARY).any())[IS_CANARY].to_numpy()
-    return had
+    return users.agg(pl.col(IS_CANARY).any())[IS_CANARY].to_numpy()
 
 
 def _rates(
@@ -135,8 +133,7 @@ def _rates(
 
 def _times(rows: pl.DataFrame) -> Longs:
     """Of each row, ms UTC: (N,)."""
-    times: Longs = rows[TIME].dt.timestamp("ms").to_numpy()
-    return times
+    return rows[TIME].dt.timestamp("ms").to_numpy()
 
 
 OTHER = "@shadow "
@@ -184,11 +181,19 @@ def compare_shadow(
         return document
     shown = exposures.join(log).join(named, on=[SERVED, ITEM], how="inner", maintain_order="left")
     document["exposures"] = len(shown)
-    for stage in stages:
-        measured, over_time = _measure_shadow(shown, stage, exposures.labels, test)
-        if measured:
-            document["stages"][stage] = {"exposed": measured}
-        document["sequential"] |= over_time
+    for stage, label in product(stages, exposures.labels):
+        score, name = served_score(stage), f"{stage}: log loss of {label}"
+        sides = OTHER + score, score
+        rows = shown.filter(pl.col(label).is_not_null(), pl.all_horizontal(pl.col(sides).is_finite()))
+        if not len(rows):
+            continue
+        user = code_rows(rows, [USER])
+        measured = (_measure(rows, side, label, user) for side in sides)
+        compared = compare_measures("exposed", *measured, Margins())
+        document["stages"].setdefault(stage, {"exposed": {}})["exposed"][label] = compared
+        if rows.select(pl.all_horizontal(pl.col(sides).is_between(0, 1)).all()).item():
+            a, b = (_log_loss(rows[side].to_numpy(), rows[label].to_numpy()) for side in sides)
+            document["sequential"][name] = compare_pairs(_times(rows), user, a, b, test, higher=False)
     return document
 
 
@@ -235,28 +240,6 @@ def _differences(both: pl.DataFrame, score: str) -> dict[str, Any]:
 
 def _mean(values: pl.Series) -> float | None:
     return float(values.cast(pl.Float64).to_numpy().mean()) if len(values) else None
-
-
-def _measure_shadow(
-    shown: pl.DataFrame, stage: str, labels: Sequence[str], test: SequentialTest
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """By label the metrics of both versions on what was shown, paired; and log losses over time."""
-    score, measured, over_time = served_score(stage), dict[str, Any](), dict[str, Any]()
-    sides = OTHER + score, score
-    for label in labels:
-        rows = shown.filter(pl.col(label).is_not_null(), pl.all_horizontal(pl.col(sides).is_finite()))
-        if not len(rows):
-            continue
-        user = code_rows(rows, [USER])
-        ours, theirs = (_measure(rows, side, label, user) for side in sides)
-        measured[label] = compare_measures("exposed", ours, theirs, Margins())
-        values = [rows[side].to_numpy() for side in sides]
-        if all(((one >= 0) & (one <= 1)).all() for one in values):
-            a, b = (_log_loss(one, rows[label].to_numpy()) for one in values)
-            over_time[f"{stage}: log loss of {label}"] = compare_pairs(
-                _times(rows), user, a, b, test, higher=False
-            )
-    return measured, over_time
 
 
 def _log_loss(probability: Numbers, label: Numbers) -> Doubles:

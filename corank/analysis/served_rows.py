@@ -120,7 +120,7 @@ class Exposures:
             if not any(name in one.columns for one in tables):
                 raise DataError(f"--label: no table of exposures has a column '{name}'")
         parts = [_select(file, one, names) for file, one in zip(files, tables, strict=True)]
-        kinds = {one.schema[ITEM] for one in parts}
+        kinds = dict.fromkeys(one.schema[ITEM] for one in parts)
         if len(kinds) > 1:
             raise DataError(f"--exposures: '{item}' is {' and '.join(map(str, kinds))}; write all alike")
         return cls(

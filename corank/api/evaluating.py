@@ -5,32 +5,19 @@ Each raises a CorankError for a user's mistake.
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from corank.analysis.html import render
 from corank.analysis.sequential import SequentialTest
 from corank.api.progress import show_progress
 from corank.api.results import ComparisonResult, EvaluationResult, GroupsResult, ServedComparisonResult
 from corank.core.errors import DataError
-from corank.core.lazy import lazy
 from corank.core.local_copy import write_file
 from corank.core.objects import Location, PathOrUrl, parse_location, require_local
 from corank.core.options import EVENTS, PYTHON_ONLY, Option
 from corank.core.reports import Progress
 from corank.core.time import moment_to_ms
 from corank.core.view import View
-from corank.engine.base import open_engine
-
-if TYPE_CHECKING:
-    from corank.analysis import comparison, evaluated_run, served_comparison
-    from corank.training import run as runs
-    from corank.training import weight_transfer
-else:
-    comparison = lazy("corank.analysis.comparison")
-    evaluated_run = lazy("corank.analysis.evaluated_run")
-    served_comparison = lazy("corank.analysis.served_comparison")
-    runs = lazy("corank.training.run")
-    weight_transfer = lazy("corank.training.weight_transfer")
 
 
 def evaluate(
@@ -65,12 +52,16 @@ def evaluate(
         >>> evaluation.tables["cascade"].columns
         ['metric', 'value', 'low', 'high', 'random', 'requests']
     """
-    opened = runs.Run.open(parse_location(run))
+    from corank.analysis import evaluated_run, evaluation_view
+    from corank.training.run import Run
+    from corank.training.weight_transfer import locate_packed
+
+    opened = Run.open(parse_location(run))
     if by is None:
         if page is not None:
             raise DataError("--page is of groups: give --by, too; `corank report` writes the page of a run")
-        unbiased = None if reference is None else runs.Run.open(parse_location(reference))
-        where = None if on is None else weight_transfer.locate_packed(parse_location(on))
+        unbiased = None if reference is None else Run.open(parse_location(reference))
+        where = None if on is None else locate_packed(parse_location(on))
         with show_progress("requests", progress) as advance:
             return EvaluationResult(
                 evaluated_run.evaluate_run(opened, split, bootstrap, unbiased, advance, where).document
@@ -82,9 +73,7 @@ def evaluate(
     with show_progress("requests", progress) as advance:
         document = evaluated_run.evaluate_groups(opened, split, by, bootstrap, advance)
     if page is not None:
-        from corank.analysis.evaluation_view import groups_view
-
-        _write(page, groups_view(document, f"{opened.config.name} by {by}"))
+        _write(page, evaluation_view.groups_view(document, f"{opened.config.name} by {by}"))
     return GroupsResult(document)
 
 
@@ -191,7 +180,9 @@ def compare_served(
         raise DataError(f"--top: expected 1 or more; received {top}")
     files = [require_local(one) for one in exposures]
     begin, end = _read_moment("--since", since), _read_moment("--until", until)
-    document = served_comparison.compare_versions(
+    from corank.analysis.served_comparison import compare_versions
+
+    document = compare_versions(
         require_local(served), SequentialTest(alpha, effect), files, labels, begin, end, top, share
     )
     result = ServedComparisonResult(document)
@@ -211,8 +202,7 @@ def _compare(
     progress: Progress,
 ) -> dict[str, Any]:
     """Compare by what lies there: scores, bundles or runs. Raises DataError for options of another sort."""
-    from corank.analysis import score_comparison
-    from corank.analysis.experiments import tree_baseline
+    from corank.analysis import bundle_comparison, comparison, score_comparison
 
     margins = comparison.Margins.read(_margins(margin))
     scored = score_comparison.two_tables(one, other)
@@ -233,43 +223,24 @@ def _compare(
     if bundles:
         if split is not None:
             raise DataError("--split is of runs; bundles are compared on the log that --on names")
-        return _compare_bundles(one, other, on, tables, margins, progress)
+        if on is None:
+            raise DataError(
+                "bundles are compared on logged requests: name their table by --on, such as log/*.parquet"
+            )
+        return bundle_comparison.compare_bundles(one, other, on, *tables, margins, progress)
+    from corank.analysis.experiments import tree_baseline
+    from corank.training.run import Run
+    from corank.training.weight_transfer import locate_packed
+
     if str(other) == tree_baseline.TREES and not Path(tree_baseline.TREES).exists():
         if on is not None:
             raise DataError(
                 "--on is of two runs; trees are trained and judged on the packed data of the first"
             )
-        return tree_baseline.compare_with_trees(runs.Run.open(one), split or "test", progress, margins)
-    where = None if on is None else weight_transfer.locate_packed(parse_location(on))
-    opened = runs.Run.open(one), runs.Run.open(other)
+        return tree_baseline.compare_with_trees(Run.open(one), split or "test", progress, margins)
+    where = None if on is None else locate_packed(parse_location(on))
+    opened = Run.open(one), Run.open(other)
     return comparison.compare_runs(*opened, split or "test", progress, where, margins)
-
-
-def _compare_bundles(
-    one: Location,
-    other: Location,
-    log: str | None,
-    tables: tuple[str | None, Mapping[str, str], str | None],
-    margins: "comparison.Margins",
-    progress: Progress,
-) -> dict[str, Any]:
-    """Compare bundles on a log. Raises DataError."""
-    from corank.analysis.bundle_comparison import compare_bundles
-    from corank.serving.predict import predict_log
-
-    if log is None:
-        raise DataError(
-            "bundles are compared on logged requests: name their table by --on, such as log/*.parquet"
-        )
-    users, events, truth = tables
-    with open_engine() as engine:
-        # older rows are events of histories, and are not compared
-        options: dict[str, Any] = {"facts": True, "as_served": True}
-
-        def score(bundle: Location, folder: Path) -> object:
-            return predict_log(bundle, log, users, folder, engine, progress, events, **options)
-
-        return compare_bundles(one, other, log, score, margins, truth)
 
 
 def _margins(margin: float | Mapping[str, float] | Sequence[str]) -> Iterable[str]:
