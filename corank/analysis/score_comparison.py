@@ -95,8 +95,8 @@ def compare_scores(a: Path, b: Path, choice: ScoreChoice, margins: Margins) -> d
     request = code_rows(known, columns.request) if columns.request else None
     stages: dict[str, Any] = {score: {"exposed": {}} for score in columns.scores}
     for score, label in product(columns.scores, columns.labels):
-        pair = (measure_scores(known, name, label, user, request) for name in (score, _OTHER + score))
-        stages[score]["exposed"][label] = compare_measures("exposed", *pair, margins)
+        ours, theirs = (measure_scores(known, name, label, user, request) for name in (score, _OTHER + score))
+        stages[score]["exposed"][label] = compare_measures("exposed", ours, theirs, margins)
     margins.require_metrics(stages)
     return {
         "a": str(a),

@@ -86,8 +86,8 @@ def compare_canary(
         score = served_score(stage)
         known = pl.col(label).is_not_null() & pl.col(score).is_finite()
         if all(map(len, rows := [side.filter(known) for side in sides])):
-            measured = (_measure(one, score, label, one[USER_CODE].to_numpy()) for one in rows)
-            compared = compare_measures("exposed", *measured, Margins(), paired=False)
+            ours, theirs = (_measure(one, score, label, one[USER_CODE].to_numpy()) for one in rows)
+            compared = compare_measures("exposed", ours, theirs, Margins(), paired=False)
             document["stages"].setdefault(stage, {"exposed": {}})["exposed"][label] = compared
     return document
 
@@ -188,8 +188,8 @@ def compare_shadow(
         if not len(rows):
             continue
         user = code_rows(rows, [USER])
-        measured = (_measure(rows, side, label, user) for side in sides)
-        compared = compare_measures("exposed", *measured, Margins())
+        ours, theirs = (_measure(rows, side, label, user) for side in sides)
+        compared = compare_measures("exposed", ours, theirs, Margins())
         document["stages"].setdefault(stage, {"exposed": {}})["exposed"][label] = compared
         if rows.select(pl.all_horizontal(pl.col(sides).is_between(0, 1)).all()).item():
             a, b = (_log_loss(rows[side].to_numpy(), rows[label].to_numpy()) for side in sides)

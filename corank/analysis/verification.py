@@ -116,7 +116,7 @@ def _compare(
     # with no more candidates than the quota, all are kept at any precision
     keep = min(stage.keep, max(1, len(alive[0]) // 2))
     kept = [here[top_k(one[here], keep)] for one, here in zip(scores, alive, strict=True)]
-    differences.recalls.append(float(np.isin(*kept).mean()))
+    differences.recalls.append(float(np.isin(kept[0], kept[1]).mean()))
     return kept
 
 
