@@ -188,8 +188,8 @@ def compare_shadow(
         if not len(rows):
             continue
         user = code_rows(rows, [USER])
-        ours, theirs = (_measure(rows, side, label, user) for side in sides)
-        compared = compare_measures("exposed", ours, theirs, Margins())
+        one, other = (_measure(rows, side, label, user) for side in sides)
+        compared = compare_measures("exposed", one, other, Margins())
         document["stages"].setdefault(stage, {"exposed": {}})["exposed"][label] = compared
         if rows.select(pl.all_horizontal(pl.col(sides).is_between(0, 1)).all()).item():
             a, b = (_log_loss(rows[side].to_numpy(), rows[label].to_numpy()) for side in sides)
