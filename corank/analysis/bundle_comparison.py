@@ -3,11 +3,11 @@
 Letters: C candidates.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,9 +17,11 @@ from corank.bundle.manifest import BundleManifest, load_manifest
 from corank.core.calibration import Platt
 from corank.core.errors import DataError
 from corank.core.objects import Location
+from corank.core.reports import Progress
 from corank.core.time import NEVER, day_numbers, format_time
 from corank.data.log_rows import find_truth, request_columns, truth_columns
 from corank.data.tables import Table
+from corank.engine.base import open_engine
 from corank.evaluation.measures import Evaluation, evaluate_predictions
 from corank.evaluation.predict import Predictions, Truth
 from corank.features.log_schema import (
@@ -34,6 +36,7 @@ from corank.features.log_schema import (
     value_column,
 )
 from corank.metrics.requests import Requests
+from corank.serving.predict import predict_log
 
 _SAME = ("request", "user", "item", "time", "timezone", "level", "levels", "weight", "propensity")
 """Settings of the log that two bundles must share."""
@@ -43,33 +46,21 @@ _SAME = ("request", "user", "item", "time", "timezone", "level", "levels", "weig
 class ScoredLog:
     """A log as a bundle scores it."""
 
-    place: Location
-    """The bundle."""
     manifest: BundleManifest
     rows: pl.DataFrame
     """A candidate each, a request's together: what `corank.serving.predict` writes as `facts`, and logits,
     NaN of candidates that the bundle does not know: (C,)."""
-
-    @classmethod
-    def read(cls, place: Location, folder: Path) -> Self:
-        """Read what was written into `folder`. Raises BundleError."""
-        return cls(place, load_manifest(place), pl.read_parquet(sorted(folder.glob("*.parquet"))))
 
     @property
     def keys(self) -> list[str]:
         """The columns that identify a candidate."""
         return [*request_columns(self.manifest.data).values(), ITEM]
 
-    @property
-    def labels(self) -> list[str]:
-        """The labels that some stage predicts and the log has."""
-        stages = dict.fromkeys(label for stage in self.manifest.stages for label in stage.labels)
-        return [name for name in stages if label_column(name) in self.rows.columns]
-
     def known(self) -> pl.Series:
         """Whether the bundle scores each candidate: (C,) bool."""
-        logits = [c for c in self.rows.columns if c.startswith("logit.")]
-        return self.rows.select(pl.all_horizontal(pl.col(logits).is_finite().fill_null(False))).to_series()
+        return self.rows.select(
+            pl.all_horizontal(pl.col("^logit\\..*$").is_finite().fill_null(False))
+        ).to_series()
 
     def measure(self, rows: pl.DataFrame, truth: pl.DataFrame | None) -> Evaluation:
         """Measure the bundle on some of its rows as a run is on a split. Raises DataError."""
@@ -89,11 +80,10 @@ class ScoredLog:
         request = rows.select(pl.struct(self.keys[:-1]).rle_id()).to_series().to_numpy().astype(np.int64)
         begins = np.flatnonzero(np.diff(request, prepend=-1))
         user = rows[USER].rank("dense").to_numpy().astype(np.int64)[begins]
-        unknown = pl.lit(-1, dtype=pl.Int8)
-        columns = {name: label_column(name) for name in data.labels}
-        labels = rows.select(
-            **{name: pl.col(c) if c in rows.columns else unknown for name, c in columns.items()}
-        ).to_dict()
+        unknown = pl.Series([-1], dtype=pl.Int8).new_from_index(0, len(rows))
+        labels = {
+            name: rows.get_column(label_column(name), default=unknown).to_numpy() for name in data.labels
+        }
         level = rows[LEVEL].to_numpy()
         return Predictions(
             logits={
@@ -104,12 +94,7 @@ class ScoredLog:
             day=day_numbers(time[begins], data.timezone),
             level=level,
             exposed=level == len(data.levels) - 1,
-            labels=hide_young(
-                {n: known.to_numpy() for n, known in labels.items()},
-                time,
-                np.full_like(time, time.max()),
-                data,
-            ),
+            labels=hide_young(labels, time, np.full_like(time, time.max()), data),
             weight=rows[WEIGHT].to_numpy(),
             propensity=rows[PROPENSITY].to_numpy() if PROPENSITY in rows.columns else None,
             columns={
@@ -120,18 +105,15 @@ class ScoredLog:
         )
 
 
-def is_bundle(location: Location) -> bool:
-    """Whether a local folder holds a bundle, judged by the names of its files."""
-    return isinstance(location, Path) and (location / "manifest.json").is_file()
-
-
 def compare_bundles(
     a: Location,
     b: Location,
     log: str,
-    score: Callable[[Location, Path], object],
+    users: str | None,
+    events: Mapping[str, str],
+    truth: str | None,
     margins: Margins,
-    truth: str | None = None,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Compare two bundles on the candidates of a log, whichever stage would have cut them.
 
@@ -139,9 +121,11 @@ def compare_bundles(
         a: a bundle.
         b: another; its features and stages may differ.
         log: the table of candidates, as the user named it.
-        score: writes a bundle's scores of the log into a folder, as `predict_log` does with `facts`.
-        margins: differences that count.
+        users: the table of users, if one of them reads it.
+        events: by name of `data.events`, the tables of events.
         truth: the table of true probabilities of a simulated world.
+        margins: differences that count.
+        progress: receives how many requests are scored, and of how many, of each bundle.
 
     Returns the document of `corank compare --json`, as for runs. A candidate whose item one of them does not know is
     left out of both, and counted as `unknown`; so is one from before a snapshot of either, whose priors count its
@@ -149,12 +133,15 @@ def compare_bundles(
     """
     require_same_log(a, load_manifest(a), b, load_manifest(b))
     scored = []
-    with TemporaryDirectory() as name:
-        for place, folder in ((a, Path(name) / "a"), (b, Path(name) / "b")):
-            score(place, folder)
-            scored.append(ScoredLog.read(place, folder))
+    with TemporaryDirectory() as name, open_engine() as engine:
+        for side, place in (("a", a), ("b", b)):
+            folder = Path(name) / side
+            # older rows are events of histories, and are not compared
+            predict_log(place, log, users, folder, engine, progress, events, facts=True, as_served=True)
+            scored.append(ScoredLog(load_manifest(place), pl.read_parquet(sorted(folder.glob("*.parquet")))))
     one, other = scored
-    if not {*one.labels} & {*other.labels}:
+    predicted = ({n for stage in side.manifest.stages for n in stage.labels} for side in scored)
+    if not any(label_column(n) in one.rows.columns for n in set.intersection(*predicted)):
         raise DataError(
             f"{log}: has no column of a label that both bundles predict, so no metric can be compared"
         )
@@ -168,25 +155,22 @@ def compare_bundles(
             f"{log}: all rows are from before {format_time(since)}, until when a bundle counts their labels among its "
             "priors; name a later log, or compare the runs, which know priors at any time"
         )
-    known = one.known() & ScoredLog(b, other.manifest, theirs).known()
+    known = one.known() & replace(other, rows=theirs).known()
     both = known & ~earlier
     if not both.any():
         raise DataError(f"{a}, {b}: there is no candidate of {log} that both bundles know")
-    true = _read_truth(truth, one) if truth is not None else None
+    true = None if truth is None else _read_truth(truth, one)
     measured = one.measure(one.rows.filter(both), true), other.measure(theirs.filter(both), true)
     left_out = {"unknown": int((~known & ~earlier).sum()), "earlier": int(earlier.sum())}
-    head = {"log": log, "a": str(a), "b": str(b)} | left_out
-    return compare_evaluations(head, *measured, margins)
+    return compare_evaluations({"log": log, "a": str(a), "b": str(b)} | left_out, *measured, margins)
 
 
 def require_same_log(a: Location, one: BundleManifest, b: Location, other: BundleManifest) -> None:
     """Raise DataError if the bundles read the same columns of a log in different ways."""
-    settings: dict[str, tuple[object, object]] = {
-        f"data.{name}": (getattr(one.data, name), getattr(other.data, name)) for name in _SAME
-    }
+    settings = [(f"data.{name}", getattr(one.data, name), getattr(other.data, name)) for name in _SAME]
     for name, label in one.data.labels.items():
-        settings[f"data.labels.{name}"] = (label, other.data.labels.get(name, label))
-    for key, (ours, theirs) in settings.items():
+        settings.append((f"data.labels.{name}", label, other.data.labels.get(name, label)))
+    for key, ours, theirs in settings:
         if ours != theirs:
             raise DataError(f"{b}: its {key} is {theirs!r}, that of {a} {ours!r}; compare bundles of one log")
 
@@ -195,20 +179,12 @@ def _read_truth(source: str, scored: ScoredLog) -> pl.DataFrame:
     """Read a table of true probabilities. Raises DataError if it does not fit the log."""
     table = Table.scan("truth", source, Path())
     data = scored.manifest.data
-    table.require([*data.request, data.item])
+    names = [*data.request, data.item]
+    table.require(names)
     rows = table.collect(table.frame.select(truth_columns(table, data)))
-    for key, column in zip(scored.keys, [*data.request, data.item], strict=True):
+    for key, column in zip(scored.keys, names, strict=True):
         if rows[key].dtype != scored.rows[key].dtype:
             raise DataError(
                 f"data.truth: column '{column}' is {rows[key].dtype}, and {scored.rows[key].dtype} in the log"
             )
     return rows
-
-
-def require_log(log: str | None) -> str:
-    """Raise DataError unless the log to compare bundles on is named."""
-    if log is None:
-        raise DataError(
-            "bundles are compared on logged requests: name their table by --on, such as log/*.parquet"
-        )
-    return log

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, product
 from typing import Any, Self
 
 import numpy as np
@@ -19,7 +19,6 @@ from corank.evaluation.predict import read_truth
 from corank.metrics.inputs import Population
 from corank.metrics.intervals import replicates
 from corank.metrics.metric import Direction, metric_direction
-from corank.training.config.config import Config
 from corank.training.config.config_file import flatten, plain
 from corank.training.run import Run
 
@@ -35,7 +34,7 @@ class Margins:
     @classmethod
     def read(cls, given: Iterable[str]) -> Self:
         """Read `NUMBER` and `METRIC=NUMBER`. Raises DataError for what is neither, or below 0."""
-        default, by_metric = 0.0, dict[str, float]()
+        margins = {"": 0.0}
         for text in given:
             metric, equals, number = text.rpartition("=")
             try:
@@ -44,11 +43,8 @@ class Margins:
                 value = -1.0
             if not 0 <= value < float("inf") or bool(equals) != bool(metric):
                 raise DataError(f"--margin: expected NUMBER or METRIC=NUMBER, 0 or more; received {text!r}")
-            if metric:
-                by_metric[metric] = value
-            else:
-                default = value
-        return cls(default, by_metric)
+            margins[metric] = value
+        return cls(margins.pop(""), margins)
 
     def of(self, metric: str) -> float:
         """The margin of a metric."""
@@ -60,9 +56,10 @@ class Margins:
 
     def require_metrics(self, stages: Mapping[str, Any], *others: Mapping[str, Any]) -> None:
         """Raise DataError if a metric is named that was not compared: of stages by population and label, or others."""
-        labels = (by_label for populations in stages.values() for by_label in populations.values())
-        parts = chain(chain.from_iterable(by_label.values() for by_label in labels), others)
-        names = list(dict.fromkeys(chain.from_iterable(parts)))
+        parts = [
+            m for populations in stages.values() for labels in populations.values() for m in labels.values()
+        ]
+        names = dict.fromkeys(chain(*parts, *others))
         for metric in self.by_metric:
             if metric not in names:
                 raise DataError(f"--margin: no metric '{metric}' was compared; there are {', '.join(names)}")
@@ -150,34 +147,32 @@ def compare_measured(
             f"{folders[1]}: its candidates of '{split}' are others than those of {folders[0]}; compare runs of one "
             "log and one data.split, or name the packed data to judge both on by --on"
         )
-    changes = _config_changes(one.evaluated.run.config, other.evaluated.run.config)
-    head = {"split": split, "a": str(folders[0]), "b": str(folders[1]), "changes": changes}
-    if on is not None:
-        lost = {"a": one.evaluated.document["lost"], "b": other.evaluated.document["lost"]}
-        head |= {"on": str(on), "lost": lost}
-    return compare_evaluations(head, one.measured, other.measured, margins)
-
-
-def _config_changes(one: Config, other: Config) -> dict[str, dict[str, Any]]:
-    """The keys in which two configs differ → the value of each; None where it has no such key."""
-    ours, theirs = flatten(plain(one)), flatten(plain(other))
-    return {
+    head = {"split": split, "a": str(folders[0]), "b": str(folders[1])}
+    ours, theirs = (flatten(plain(side.evaluated.run.config)) for side in (one, other))
+    changes = {
         key: {"a": ours.get(key), "b": theirs.get(key)}
         for key in ours | theirs
         if ours.get(key) != theirs.get(key)
     }
+    judged = {}
+    if on is not None:
+        lost = {"a": one.evaluated.document["lost"], "b": other.evaluated.document["lost"]}
+        judged = {"on": str(on), "lost": lost}
+    return compare_evaluations({**head, "changes": changes, **judged}, one.measured, other.measured, margins)
 
 
 def compare_evaluations(
     head: Mapping[str, Any], one: Evaluation, other: Evaluation, margins: Margins
 ) -> dict[str, Any]:
     """Compare all metrics that both evaluations have, stage by stage and label by label; `head` begins the document."""
-    stages: dict[str, Any] = {}
-    for name in (name for name in one.stages if name in other.stages):
-        ours, theirs = one.stages[name], other.stages[name]
-        stages[name] = {
-            "exposed": _by_label("exposed", ours.exposed, theirs.exposed, margins),
-            "candidates": _by_label("candidates", ours.candidates, theirs.candidates, margins),
+    stages: dict[str, dict[str, Any]] = {}
+    populations: tuple[Population, ...] = ("exposed", "candidates")
+    for name, population in product((name for name in one.stages if name in other.stages), populations):
+        ours, theirs = (getattr(side.stages[name], population) for side in (one, other))
+        stages.setdefault(name, {})[population] = {
+            label: compare_measures(population, ours[label], theirs[label], margins)
+            for label in ours
+            if label in theirs
         }
     cuts = {
         name: compare_measures("cut", cut, other.cuts[name], margins)
@@ -197,13 +192,6 @@ def compare_evaluations(
     }
 
 
-def _by_label(
-    population: Population, one: Mapping[str, Measures], other: Mapping[str, Measures], margins: Margins
-) -> dict[str, dict[str, Any]]:
-    labels = (label for label in one if label in other)
-    return {label: compare_measures(population, one[label], other[label], margins) for label in labels}
-
-
 def compare_measures(
     population: Population, one: Measures, other: Measures, margins: Margins, paired: bool = True
 ) -> dict[str, Any]:
@@ -213,26 +201,24 @@ def compare_measures(
     whether the interval excludes that a is worse by more than the margin.
     """
     comparisons: dict[str, Any] = {}
-    for name in (name for name in one if name in other):
-        ours, theirs = one[name], other[name]
-        if ours is None or theirs is None:
-            continue
-        a, b = ours.value(), theirs.value()
-        if a is None or b is None:
+    for name, ours in one.items():
+        theirs = other.get(name)
+        a, b = (None if side is None else side.value() for side in (ours, theirs))
+        if ours is None or theirs is None or a is None or b is None:
             continue
         resampled = replicates(ours), replicates(theirs, seed=0 if paired else 1)
         low, high = _bounds(resampled[0] - resampled[1])
-        better = metric_direction(name, population)
-        gain = _bounds(_merit(resampled[0], better) - _merit(resampled[1], better))
+        better, margin = metric_direction(name, population), margins.of(name)
+        worst, best = _bounds(_merit(resampled[0], better) - _merit(resampled[1], better))
         comparisons[name] = {
             "a": a,
             "b": b,
             "difference": a - b,
             "low": low,
             "high": high,
-            "margin": margins.of(name),
-            "verdict": _verdict(*gain, margins.of(name)),
-            "not_worse": gain[0] is not None and gain[0] >= -margins.of(name),
+            "margin": margin,
+            "verdict": WORDS[0 if worst is None or best is None else (worst > margin) - (best < -margin)],
+            "not_worse": worst is not None and worst >= -margin,
         }
     return comparisons
 
@@ -243,12 +229,6 @@ def _bounds(differences: Doubles) -> tuple[float | None, float | None]:
         return None, None
     low, high = np.nanquantile(differences, [0.025, 0.975])
     return float(low), float(high)
-
-
-def _verdict(low: float | None, high: float | None, margin: float) -> str:
-    if low is None or high is None:
-        return WORDS[0]
-    return WORDS[int(low > margin) - int(high < -margin)]
 
 
 def _merit(values: Doubles, better: Direction) -> Doubles:

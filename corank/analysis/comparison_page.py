@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from corank.analysis.colours import BAD, FAINT, GOOD
@@ -31,10 +32,12 @@ MAIN: dict[str, Sequence[str]] = {
 }
 """Population → metrics of the summary, without their quotas."""
 _OTHER = "Differences of another size: mind the axis. "
+_SEEDS = " Intervals are over users: another seed alone may move figures by more."
 MOST_MAIN = 10
 """Figures of the summary, at most."""
 SIGNS = {word: sign for sign, word in WORDS.items()}
 """Verdict → 1 if it is good, -1 if bad, otherwise 0."""
+COLOURS = {1: GOOD, 0: FAINT, -1: BAD}
 DIFFERENCE, VERDICT = "a\u00a0−\u00a0b", "a\u00a0is"
 """Names of columns that are one line."""
 ARROWS = {"higher": "↑", "lower": "↓", "one": "→1"}
@@ -97,22 +100,20 @@ def comparison_sections(document: Mapping[str, Any]) -> list[Section]:
         Section("Summary", [*_summary(document, names)]),
         Section("What is compared", [_sides(document, names)]),
         Section("How to read it", [Detail([how])]),
-        *(Section(title, draw_differences(part, names)) for title, part in compared_parts(document)),
+        *(Section(title, draw_differences(part, names)) for title, part in _parts(document)),
     ]
 
 
 def _summary(document: Mapping[str, Any], names: Names) -> Iterator[Block]:
     """Metrics that are better, worse and undecided: the main ones in words, drawn and as a table; a count of all."""
-    parts = [*compared_parts(document)]
-    every = [(f"{name} ({title})", one) for title, part in parts for name, one in part.items()]
-    main = dict(
-        [
-            (label, one)
-            for population, wanted in MAIN.items()
-            for label, one in every
-            if one.population == population and one.name.partition("@")[0] in wanted
-        ][:MOST_MAIN]
+    every = [(f"{name} ({title})", one) for title, part in _parts(document) for name, one in part.items()]
+    chosen = (
+        (label, one)
+        for population, wanted in MAIN.items()
+        for label, one in every
+        if one.population == population and one.name.partition("@")[0] in wanted
     )
+    main = dict(islice(chosen, MOST_MAIN))
     for word, sign in SIGNS.items():
         said = "; ".join(_describe_figure(label, one) for label, one in main.items() if one.sign == sign)
         if said and sign:
@@ -120,18 +121,14 @@ def _summary(document: Mapping[str, Any], names: Names) -> Iterator[Block]:
         elif said:
             yield f"No difference is shown beyond {_noise(main.values())}: {said}."
     count = Counter(one.sign for _, one in every)
-    seeds = (
-        " Intervals are over users: another seed alone may move figures by more."
-        if "changes" in document
-        else ""
-    )
+    seeds = "" if "changes" not in document else _SEEDS
     yield f"Of all {len(every)} figures, {names.a} is better in {count[1]} and worse in {count[-1]}.{seeds}"
     if main:
         yield Detail(draw_differences(main, names))
 
 
 def _describe_figure(label: str, one: ComparedFigure) -> str:
-    amount = f" {one.values['difference']:+.4f} [{format_bounds(one.values)}]" if one.sign else ""
+    amount = f" {one.values['difference']:+.4f} [{_format_bounds(one.values)}]" if one.sign else ""
     return f"{label}{amount}"
 
 
@@ -152,74 +149,62 @@ def describe_document(document: Mapping[str, Any]) -> str:
         margins = ", ".join(f"{name} {value:g}" for name, value in document["margins"].items())
         description += f" Margins: {margins}."
     if "on" in document:
-        description += f" Both judged on {document['on']}. {_describe_lost(document)}"
+        lost = "; ".join(
+            f"{run}: {', '.join(f'{name} {count:,}' for name, count in values.items())}"
+            for run, values in document["lost"].items()
+            if values
+        )
+        description += f" Both judged on {document['on']}. "
+        description += f"Values that a run knows and that count as unknown there: {lost}." if lost else ""
     return description
 
 
 def _describe_rows(document: Mapping[str, Any]) -> str:
     """The compared data (a split, a log or scores) and its number of rows, as text."""
-    requests, unknown, earlier = (document.get(key) for key in ("requests", "unknown", "earlier"))
-    counts = [] if requests is None else [f"{requests:,} requests"]
-    counts.append(f"{document['candidates']:,} candidates")
-    if unknown:
-        counts.append(f"{unknown:,} more without a score left out of both")
-    if earlier:
-        counts.append(f"{earlier:,} more from before a bundle's snapshot left out of both")
-    source = document.get("split") or document.get("log", "scores")
-    return f"{source}: {', '.join(counts)}"
+    texts = {
+        "requests": "requests",
+        "candidates": "candidates",
+        "unknown": "more without a score left out of both",
+        "earlier": "more from before a bundle's snapshot left out of both",
+    }
+    counts = [f"{document[key]:,} {text}" for key, text in texts.items() if document.get(key)]
+    return f"{document.get('split') or document.get('log', 'scores')}: {', '.join(counts)}"
 
 
-def _describe_lost(document: Mapping[str, Any]) -> str:
-    """Values of the runs that count as unknown in the packed data that both are judged on, as text."""
-    lines = [
-        f"{run}: {', '.join(f'{name} {count:,}' for name, count in lost.items())}"
-        for run, lost in document["lost"].items()
-        if lost
-    ]
-    return f"Values that a run knows and that count as unknown there: {'; '.join(lines)}." if lines else ""
-
-
-def compared_parts(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, ComparedFigure]]]:
+def _parts(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, ComparedFigure]]]:
     """The parts of a comparison that have figures: title and figures by name."""
-    for stage, populations in document["stages"].items():
-        for population, labels in populations.items():
-            for label, metrics in labels.items():
-                if metrics:
-                    yield f"{stage}: {label}, {population}", _figures(metrics, population)
+    parts: list[tuple[str, Population, Mapping[str, Any]]] = [
+        (f"{stage}: {label}, {population}", population, metrics)
+        for stage, populations in document["stages"].items()
+        for population, labels in populations.items()
+        for label, metrics in labels.items()
+    ]
     for stage, metrics in document.get("cuts", {}).items():
+        parts.append((f"{stage} against the last stage", "cut", metrics))
+    parts.append(("cascade", "cascade", document.get("cascade", {})))
+    for title, population, metrics in parts:
         if metrics:
-            yield f"{stage} against the last stage", _figures(metrics, "cut")
-    if document.get("cascade"):
-        yield "cascade", _figures(document["cascade"], "cascade")
+            yield title, {n: ComparedFigure(n, population, values) for n, values in metrics.items()}
 
 
-def _figures(metrics: Mapping[str, Any], population: Population) -> dict[str, ComparedFigure]:
-    return {name: ComparedFigure(name, population, values) for name, values in metrics.items()}
-
-
-def split_by_reach(figures: Mapping[str, ComparedFigure]) -> list[dict[str, ComparedFigure]]:
+def _split_by_reach(figures: Mapping[str, ComparedFigure]) -> list[dict[str, ComparedFigure]]:
     """Split metrics by how far from 0 their differences reach, so that an axis shows the intervals of all its metrics.
 
     A metric that reaches over WIDER times as far as the least of an axis is drawn on another one. The axis of the
     first metric is the first.
     """
     reach = {
-        label: max(
-            abs(one.values[key]) for key in ("difference", "low", "high") if one.values[key] is not None
-        )
+        label: max(abs(value) for value in _difference(one.values) if value is not None)
         for label, one in figures.items()
     }
-    axes: list[set[str]] = [set()]
-    least = 0.0
+    axis_of, axis, least = dict[str, int](), 0, 0.0
     for label in sorted(figures, key=reach.__getitem__):
         if least and reach[label] > WIDER * least:
-            axes.append(set())
-            least = 0.0
-        axes[-1].add(label)
+            axis, least = axis + 1, 0.0
+        axis_of[label] = axis
         least = least or reach[label]
-    first = {label: n for n, label in enumerate(figures)}
-    axes.sort(key=lambda axis: min(first[label] for label in axis))
-    return [{label: one for label, one in figures.items() if label in axis} for axis in axes]
+    order = dict.fromkeys(axis_of[label] for label in figures)
+    return [{label: one for label, one in figures.items() if axis_of[label] == n} for n in order]
 
 
 def draw_differences(figures: Mapping[str, ComparedFigure], names: Names) -> list[Block]:
@@ -228,21 +213,25 @@ def draw_differences(figures: Mapping[str, ComparedFigure], names: Names) -> lis
         f"Differences of {names.a} to {names.b} with 95 % intervals over users. Green: {names.a} is better; red: "
         f"worse; grey: no difference beyond {_noise(figures.values())}."
     )
-    drawn = [
-        Plot(partial(_draw, axis), f"{_OTHER if n else ''}{caption}", 0.7 + 0.22 * len(axis))
-        for n, axis in enumerate(split_by_reach(figures))
-    ]
-    return [*drawn, _table(figures)]
+    blocks: list[Block] = []
+    for axis in _split_by_reach(figures):
+        labels = {f"{label}, {WORDS[one.sign]}" if one.sign else label: one for label, one in axis.items()}
+        panel = {label: _difference(one.values) for label, one in labels.items()}
+        colours = {label: COLOURS[one.sign] for label, one in labels.items()}
+        other = _OTHER if blocks else ""
+        blocks.append(Plot(partial(_draw, panel, colours), other + caption, 0.7 + 0.22 * len(axis)))
+    return [*blocks, _table(figures)]
 
 
-def _draw(axis: Mapping[str, ComparedFigure], figure: "Figure") -> None:
-    colours = {1: GOOD, 0: FAINT, -1: BAD}
-    labels = {f"{label}, {WORDS[one.sign]}" if one.sign else label: one for label, one in axis.items()}
-    panel = {label: _difference(one.values) for label, one in labels.items()}
-    plots.intervals(figure, {"a − b": panel}, {label: colours[one.sign] for label, one in labels.items()})
+Bounded = tuple[float, float | None, float | None]
+"""A difference and its bounds."""
 
 
-def _difference(values: Mapping[str, Any]) -> tuple[float, float | None, float | None]:
+def _draw(panel: Mapping[str, Bounded], colours: Mapping[str, str] | None, figure: "Figure") -> None:
+    plots.intervals(figure, {"a − b": panel}, colours)
+
+
+def _difference(values: Mapping[str, Any]) -> Bounded:
     return values["difference"], values["low"], values["high"]
 
 
@@ -252,14 +241,17 @@ def _table(figures: Mapping[str, ComparedFigure]) -> Table:
     rows: list[list[Cell]] = []
     for label, one in figures.items():
         values, (difference, *bounds) = one.values, _difference(one.values)
-        row: list[Cell] = [f"{label} {ARROWS[metric_direction(one.name, one.population)]}"]
-        row += [
-            format_metric(values["a"]),
-            format_metric(values["b"]),
-            bounded(difference, bounds, signed=True),
-        ]
-        row.append(Verdict(values["verdict"] if one.sign else "unclear", one.sign))
-        rows.append(row + [f"{values['margin']:g}", "yes" if values["not_worse"] else "no"] * asked)
+        margin = [f"{values['margin']:g}", "yes" if values["not_worse"] else "no"] * asked
+        rows.append(
+            [
+                f"{label} {ARROWS[metric_direction(one.name, one.population)]}",
+                format_metric(values["a"]),
+                format_metric(values["b"]),
+                bounded(difference, bounds, signed=True),
+                Verdict(values["verdict"] if one.sign else "unclear", one.sign),
+                *margin,
+            ]
+        )
     columns = ["metric", "a", "b", DIFFERENCE, VERDICT, *["margin", "not worse"] * asked]
     return Table(columns, rows, left=(DIFFERENCE, VERDICT))
 
@@ -274,9 +266,10 @@ def _noise(figures: Iterable[ComparedFigure]) -> str:
     return "the margin" if _asked(figures) else "noise"
 
 
-def format_bounds(one: Mapping[str, Any]) -> str:
+def _format_bounds(one: Mapping[str, Any], prefix: str = "", digits: int = 4) -> str:
     """The interval of a difference, as text."""
-    return "" if one["low"] is None else f"{one['low']:+.4f} … {one['high']:+.4f}"
+    low, high = (one.get(f"{prefix}{bound}") for bound in ("low", "high"))
+    return "" if low is None or high is None else f"{low:+.{digits}f} … {high:+.{digits}f}"
 
 
 HOW = (
@@ -289,19 +282,15 @@ HOW = (
 
 def served_view(document: Mapping[str, Any]) -> View:
     """What the document of `corank compare-served` shows."""
-    lead = f"{document['log']}. {_describe_exposures(document)} corank {corank_version()}."
-    parts = [(role, document[role]) for role in ("canary", "shadow") if document[role] is not None]
-    sections = [section for role, part in parts for section in _role_sections(role, part)]
+    exposures = "No exposures were given: there are no figures of labels."
+    if counts := document.get("exposures"):
+        unknown = f"{counts['unknown']:,} are of requests that the log does not have"
+        exposures = f"{counts['rows']:,} exposures, of which {unknown}."
+    lead = f"{document['log']}. {exposures} corank {corank_version()}."
+    roles = [role for role in ("canary", "shadow") if document[role] is not None]
+    sections = chain.from_iterable(_role_sections(role, document[role]) for role in roles)
     how = Section("How to read it", [Detail([HOW.format(sure=100 * (1 - document["alpha"]))])])
     return View("Versions that served", lead, [*sections, how])
-
-
-def _describe_exposures(document: Mapping[str, Any]) -> str:
-    """How many exposures were joined, as text."""
-    if "exposures" not in document:
-        return "No exposures were given: there are no figures of labels."
-    counts = document["exposures"]
-    return f"{counts['rows']:,} exposures, of which {counts['unknown']:,} are of requests that the log does not have."
 
 
 def _describe_part(part: Mapping[str, Any]) -> list[str]:
@@ -309,10 +298,8 @@ def _describe_part(part: Mapping[str, Any]) -> list[str]:
     requests = part["requests"]
     lines = [f"a: {part['a']}; b: {part['b']}", f"from {part['from']} until {part['until']} UTC"]
     if isinstance(requests, int):
-        return [
-            *lines,
-            f"{requests:,} requests that both ranked, {part['candidates']:,} candidates in common",
-        ]
+        shared = f"{part['candidates']:,} candidates in common"
+        return [*lines, f"{requests:,} requests that both ranked, {shared}"]
     users = part["users"]
     lines.append(
         f"a: {requests['a']:,} requests of {users['a']:,} users; b: {requests['b']:,} of {users['b']:,}; "
@@ -345,32 +332,27 @@ def _describe_ratio(ratio: Mapping[str, Any]) -> str:
 
 def _agreement_rows(part: Mapping[str, Any]) -> list[tuple[str, str]]:
     """How near the shadow's answers and scores are to the live version's: figure and value."""
-    if "agreement" not in part:
-        return []
     agreement = part["agreement"]
-    rows = [
-        (f"share of the first {agreement['top']} in both", format_metric(agreement["overlap"])),
-        ("requests with the same first item", format_metric(agreement["same_first"])),
-        (
-            f"mean difference of ranks of the first {agreement['top']}",
-            format_metric(agreement["rank_difference"]),
-        ),
-    ]
+    figures = {
+        f"share of the first {agreement['top']} in both": [agreement["overlap"]],
+        "requests with the same first item": [agreement["same_first"]],
+        f"mean difference of ranks of the first {agreement['top']}": [agreement["rank_difference"]],
+    }
     for stage, scores in part["scores"].items():
-        rows += [
-            (f"{stage}: mean score, a and b", f"{format_metric(scores['a'])}, {format_metric(scores['b'])}"),
-            (f"{stage}: mean absolute difference", format_metric(scores["mean_absolute"])),
-            (f"{stage}: its 99th percentile", format_metric(scores["p99_absolute"])),
-            (f"{stage}: correlation", format_metric(scores["correlation"])),
-        ]
-    return rows
+        figures |= {
+            f"{stage}: mean score, a and b": [scores["a"], scores["b"]],
+            f"{stage}: mean absolute difference": [scores["mean_absolute"]],
+            f"{stage}: its 99th percentile": [scores["p99_absolute"]],
+            f"{stage}: correlation": [scores["correlation"]],
+        }
+    return [(name, ", ".join(map(format_metric, values))) for name, values in figures.items()]
 
 
 def _role_sections(role: str, part: Mapping[str, Any]) -> Iterator[Section]:
     """What is said of the canary or of the shadow: facts, agreement, differences over time, and metrics of stages."""
     blocks: list[Block] = [*_describe_part(part)]
-    if agreement := _agreement_rows(part):
-        blocks.append(Table(["agreement", "value"], agreement))
+    if "agreement" in part:
+        blocks.append(Table(["agreement", "value"], _agreement_rows(part)))
     if part["sequential"]:
         blocks.append(_over_time(part["sequential"]))
     yield Section(f"The {role}: {part['verdict']}", blocks)
@@ -379,37 +361,20 @@ def _role_sections(role: str, part: Mapping[str, Any]) -> Iterator[Section]:
         if panel:
             caption = (
                 "Differences of all data until a moment, UTC, with the interval over time. For a single look, at a "
-                f"time that was fixed ahead, the 95 % interval is {_bounds(result, 'fixed_low', 'fixed_high')}."
+                f"time that was fixed ahead, the 95 % interval is {_format_bounds(result, 'fixed_', 5)}."
             )
-            plot = Plot(partial(_draw_looks, panel), caption, 0.7 + 0.2 * len(panel))
-            yield Section(f"{role}: {figure}", [plot])
-    for title, compared in compared_parts({"stages": part["stages"]}):
+            draw = partial(_draw, panel, None)
+            yield Section(f"{role}: {figure}", [Plot(draw, caption, 0.7 + 0.2 * len(panel))])
+    for title, compared in _parts({"stages": part["stages"]}):
         yield Section(f"{role}: {title}", draw_differences(compared, Names.of(part)))
-
-
-def _draw_looks(panel: Mapping[str, tuple[float, float | None, float | None]], figure: "Figure") -> None:
-    plots.intervals(figure, {"a − b": panel})
 
 
 def _over_time(results: Mapping[str, Any]) -> Table:
     rows: list[list[Cell]] = []
     for figure, one in results.items():
         difference = "–" if one["difference"] is None else f"{one['difference']:+.5f}"
-        rows.append(
-            [
-                figure,
-                format_metric(one.get("a")),
-                format_metric(one.get("b")),
-                Noted(difference, _bounds(one, "low", "high")),
-                Verdict(one["verdict"], SIGNS.get(one["verdict"], 0)),
-            ]
-        )
-    title = "Intervals over time, that hold at every look"
-    return Table(
-        ["figure", "a", "b", DIFFERENCE, VERDICT], rows, title, prose=("figure", VERDICT), left=(DIFFERENCE,)
-    )
-
-
-def _bounds(one: Mapping[str, Any], low: str, high: str) -> str:
-    """An interval to five decimals, since differences of rates are small."""
-    return "" if one.get(low) is None else f"{one[low]:+.5f} … {one[high]:+.5f}"
+        values = [format_metric(one.get(side)) for side in "ab"]
+        verdict = Verdict(one["verdict"], SIGNS.get(one["verdict"], 0))
+        rows.append([figure, *values, Noted(difference, _format_bounds(one, digits=5)), verdict])
+    title, columns = "Intervals over time, that hold at every look", ["figure", "a", "b", DIFFERENCE, VERDICT]
+    return Table(columns, rows, title, prose=("figure", VERDICT), left=(DIFFERENCE,))

@@ -5,6 +5,7 @@ Letters: N rows.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,19 +25,14 @@ _OTHER = "@b "
 
 @dataclass(frozen=True)
 class ScoreChoice:
-    """The user's choice of columns of two tables; empty fields are detected."""
+    """Columns of two tables by use. Those that the user does not name are empty, and detected."""
 
     scores: Sequence[str] = ()
     labels: Sequence[str] = ()
-    user: str | None = None
+    user: Sequence[str] = ()
+    """One, or none."""
     request: Sequence[str] = ()
-
-    def require_none(self) -> None:
-        """Raise DataError if columns are named: runs have none."""
-        if self != type(self)():
-            raise DataError(
-                "--score, --label, --user and --request are of tables of scores; leave them out for runs"
-            )
+    keys: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -67,28 +63,17 @@ class ScoreTable:
                 )
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """The columns of two tables by use."""
-
-    keys: list[str]
-    scores: list[str]
-    labels: list[str]
-    user: str
-    request: list[str]
-
-
-def is_scores(path: Path) -> bool:
-    """Whether a path is of a Parquet file, or of a folder with such files and no run."""
-    return path.is_file() or (not (path / "run.json").exists() and any(path.glob("*.parquet")))
-
-
 def two_tables(a: Location, b: Location) -> bool:
     """Whether both locations are tables of scores. Raises DataError if one alone is."""
-    tables = [place for place in (a, b) if isinstance(place, Path) and is_scores(place)]
+    tables = [place for place in (a, b) if isinstance(place, Path) and _is_scores(place)]
     if len(tables) == 1:
         raise DataError(f"{tables[0]}: holds scores, the other does not; compare two runs or two of scores")
     return bool(tables)
+
+
+def _is_scores(path: Path) -> bool:
+    """Whether a path is of a Parquet file, or of a folder with such files and no run."""
+    return path.is_file() or (not (path / "run.json").exists() and any(path.glob("*.parquet")))
 
 
 def compare_scores(a: Path, b: Path, choice: ScoreChoice, margins: Margins) -> dict[str, Any]:
@@ -103,21 +88,15 @@ def compare_scores(a: Path, b: Path, choice: ScoreChoice, margins: Margins) -> d
     columns = _find_columns(one, other, choice)
     rows = _join(one, other, columns)
     values = [*columns.scores, *(_OTHER + name for name in columns.scores)]
-    finite = rows.select(pl.all_horizontal(pl.col(values).is_finite().fill_null(False))).to_series()
-    known = rows.filter(finite)
+    known = rows.filter(pl.all_horizontal(pl.col(values).is_finite()))
     if not len(known):
         raise DataError(f"{a}, {b}: no row has a score in both; compared are {', '.join(columns.scores)}")
-    user = code_rows(known, [columns.user])
+    user = code_rows(known, columns.user)
     request = code_rows(known, columns.request) if columns.request else None
-    stages = {}
-    for score in columns.scores:
-        by_label = {}
-        for label in columns.labels:
-            ours, theirs = (
-                measure_scores(known, name, label, user, request) for name in (score, _OTHER + score)
-            )
-            by_label[label] = compare_measures("exposed", ours, theirs, margins)
-        stages[score] = {"exposed": by_label}
+    stages: dict[str, Any] = {score: {"exposed": {}} for score in columns.scores}
+    for score, label in product(columns.scores, columns.labels):
+        ours, theirs = (measure_scores(known, name, label, user, request) for name in (score, _OTHER + score))
+        stages[score]["exposed"][label] = compare_measures("exposed", ours, theirs, margins)
     margins.require_metrics(stages)
     return {
         "a": str(a),
@@ -132,31 +111,28 @@ def compare_scores(a: Path, b: Path, choice: ScoreChoice, margins: Margins) -> d
     }
 
 
-def _find_columns(one: ScoreTable, other: ScoreTable, choice: ScoreChoice) -> _Columns:
+def _find_columns(one: ScoreTable, other: ScoreTable, choice: ScoreChoice) -> ScoreChoice:
     """Sort the columns that both have by their use. Raises DataError for what must be named."""
-    file_columns = one.columns if one.columns == other.columns else None
+    columns = one.columns if one.columns == other.columns else None
     for table in (one, other):
         table.require(choice.scores, "--score")
-        table.require([choice.user] if choice.user else [], "--user")
+        table.require(choice.user, "--user")
         table.require(choice.request, "--request")
     one.require(choice.labels, "--label")
     both = [c for c in one.rows.columns if c in other.rows.columns]
-    labels = list(choice.labels) or [
-        *(file_columns.labels if file_columns else (c for c in one.rows.columns if is_label(one.rows[c])))
-    ]
+    detected = columns.labels if columns else [c.name for c in one.rows if is_label(c)]
+    labels = choice.labels or detected
     if not labels:
         raise DataError(f"{one.path}: no column of 0, 1 and null is a label; name one by --label")
-    scores = list(choice.scores) or _scores(one, other, [c for c in both if c not in labels])
-    user = choice.user or (None if file_columns is None else file_columns.user)
-    if user is None:
+    scores = choice.scores or _scores(one, other, [c for c in both if c not in labels])
+    user = choice.user or ([columns.user] if columns else [])
+    if not user:
         raise DataError(f"{one.path}: name the column of the user by --user; there are {', '.join(both)}")
-    request = list(choice.request) or (list(file_columns.request) if file_columns else [])
-    if file_columns:
-        keys = list(dict.fromkeys([*file_columns.request, file_columns.user, file_columns.item]))
+    if columns:
+        keys = list(dict.fromkeys([*columns.request, columns.user, columns.item]))
     else:
-        beside = {*labels, *scores}
-        keys = [c for c in both if c not in beside and not one.rows[c].dtype.is_float()]
-    return _Columns(keys, scores, labels, user, request)
+        keys = [c for c in both if c not in (*labels, *scores) and not one.rows[c].dtype.is_float()]
+    return ScoreChoice(scores, labels, user, choice.request or (columns.request if columns else ()), keys)
 
 
 def is_label(values: pl.Series) -> bool:
@@ -167,7 +143,7 @@ def is_label(values: pl.Series) -> bool:
 
 def _scores(one: ScoreTable, other: ScoreTable, columns: Sequence[str]) -> list[str]:
     """The columns of floats that both have; of a logit and its probability the latter, since their order is one."""
-    floats = [c for c in columns if one.rows[c].dtype.is_float() and other.rows[c].dtype.is_float()]
+    floats = [c for c in columns if all(table.rows[c].dtype.is_float() for table in (one, other))]
     scores = [c for c in floats if not (c.startswith("logit.") and f"probability.{c[6:]}" in floats)]
     if not scores:
         raise DataError(
@@ -177,7 +153,7 @@ def _scores(one: ScoreTable, other: ScoreTable, columns: Sequence[str]) -> list[
     return scores
 
 
-def _join(one: ScoreTable, other: ScoreTable, columns: _Columns) -> pl.DataFrame:
+def _join(one: ScoreTable, other: ScoreTable, columns: ScoreChoice) -> pl.DataFrame:
     """Join by the keys: labels of the first, scores of both. Raises DataError unless the rows are the same."""
     keys = columns.keys
     beside = [name for name in columns.labels if name in other.rows.columns]
@@ -196,26 +172,26 @@ def _join(one: ScoreTable, other: ScoreTable, columns: _Columns) -> pl.DataFrame
             f"{lacks[1]:,} of its {len(theirs):,}; keys are {', '.join(keys)}"
         )
     for name in beside:
-        differ = int((joined[name].ne_missing(joined[_OTHER + name])).sum())
+        differ = joined[name].ne_missing(joined[_OTHER + name]).sum()
         if differ:
             raise DataError(f"label '{name}' differs between the tables in {differ:,} rows; compare one log")
     return joined
 
 
-def _select(table: ScoreTable, columns: _Columns, labels: Sequence[str], before: str) -> pl.DataFrame:
+def _select(table: ScoreTable, columns: ScoreChoice, labels: Sequence[str], before: str) -> pl.DataFrame:
     """Keys, labels and scores of a table, the latter two named with `before`. Raises DataError if they do not fit."""
-    named = [_label(table, name).alias(before + name) for name in labels]
+    selected = [_label(table, name).alias(before + name) for name in labels]
     for name in columns.scores:
         if not table.rows[name].dtype.is_numeric():
             raise DataError(f"--score: {table.path}: column '{name}' is {table.rows[name].dtype}, no number")
-    repeated = table.rows.select(columns.keys).is_duplicated()
-    if repeated.any():
-        row = table.rows.select(columns.keys).filter(repeated).row(0, named=True)
+        selected.append(pl.col(name).cast(pl.Float64).alias(before + name))
+    keys = table.rows.select(columns.keys)
+    if len(repeated := keys.filter(keys.is_duplicated())):
         raise DataError(
-            f"{table.path}: {int(repeated.sum()):,} rows share the keys {', '.join(columns.keys)}, such as {row}"
+            f"{table.path}: {len(repeated):,} rows share the keys {', '.join(columns.keys)}, such as "
+            f"{repeated.row(0, named=True)}"
         )
-    scores = [pl.col(name).cast(pl.Float64).alias(before + name) for name in columns.scores]
-    return table.rows.select(*columns.keys, *named, *scores)
+    return table.rows.select(*columns.keys, *selected)
 
 
 def _label(table: ScoreTable, name: str) -> pl.Expr:
@@ -233,8 +209,7 @@ def code_rows(rows: pl.DataFrame, columns: Sequence[str]) -> Longs:
     values = rows.select(columns)
     numbers = values.unique(maintain_order=True).with_row_index("@code")
     joined = values.join(numbers, on=list(columns), how="left", nulls_equal=True, maintain_order="left")
-    codes: Longs = joined["@code"].to_numpy().astype(np.int64)
-    return codes
+    return joined["@code"].to_numpy().astype(np.int64)
 
 
 def measure_scores(

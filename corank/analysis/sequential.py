@@ -11,9 +11,10 @@ look. Source: Lindon and Malek, Anytime-Valid Inference for Multinomial Count Da
 Letters: U users · T looks.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, lgamma, log
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -68,6 +69,18 @@ class ArmMean:
         return cls(mean, rows, clustered, float(values.var()) / rows, int((sums != 0).sum()))
 
 
+class _Look(NamedTuple):
+    """A difference after some of the rows, and what it is known by."""
+
+    rows: int
+    difference: float
+    variance: float
+    spread: float
+    level: float
+    """The value that the looked-for effect is a share of."""
+    users: int
+
+
 def compare_arms(
     time: Longs, user: Longs, is_a: Mask, values: Doubles, test: SequentialTest, higher: bool = True
 ) -> dict[str, Any]:
@@ -81,48 +94,28 @@ def compare_arms(
         test: how.
         higher: whether higher is better.
     """
-    users = int(user.max(initial=-1)) + 1
-    ends = look_ends(len(time))
-    arms = [
-        [ArmMean.of(values[:end][side[:end]], user[:end][side[:end]], users) for side in (is_a, ~is_a)]
-        for end in ends
-    ]
-    a, b = ([pair[n] for pair in arms] for n in (0, 1))
-    count = np.array([one.rows + other.rows for one, other in arms], dtype=np.float64)
-    pooled = np.array([(o.mean * o.rows + t.mean * t.rows) / max(1, o.rows + t.rows) for o, t in arms])
-    sequence = ConfidenceSequence.of(
-        np.array([one.mean - other.mean for one, other in arms]),
-        np.array([one.variance + other.variance for one, other in arms]),
-        count,
-        count * np.array([one.spread + other.spread for one, other in arms]),
-        test.effect * np.abs(pooled),
-        np.array([min(one.users, other.users) >= ENOUGH_USERS for one, other in arms]),
-        test.alpha,
-    )
-    facts = {"a": a[-1].mean, "b": b[-1].mean, "rows_a": a[-1].rows, "rows_b": b[-1].rows} if arms else {}
-    variance = a[-1].variance + b[-1].variance if arms else np.nan
-    return facts | _document(sequence, time[ends - 1], variance, higher)
+    users, facts, looks = int(user.max(initial=-1)) + 1, dict[str, Any](), list[_Look]()
+    for end in look_ends(len(time)):
+        rows, codes, side = values[:end], user[:end], is_a[:end]
+        a, b = (ArmMean.of(rows[own], codes[own], users) for own in (side, ~side))
+        level = abs((a.mean * a.rows + b.mean * b.rows) / end)
+        variance, spread, enough = a.variance + b.variance, a.spread + b.spread, min(a.users, b.users)
+        looks.append(_Look(end, a.mean - b.mean, variance, spread, level, enough))
+        facts = {"a": a.mean, "b": b.mean, "rows_a": a.rows, "rows_b": b.rows}
+    return facts | _document(looks, time, test, higher)
 
 
 def compare_pairs(
     time: Longs, user: Longs, a: Doubles, b: Doubles, test: SequentialTest, higher: bool
 ) -> dict[str, Any]:
     """Compare two values of the same rows, look by look; arguments as in `compare_arms`: (N,)."""
-    users, ends = int(user.max(initial=-1)) + 1, look_ends(len(time))
-    means = [ArmMean.of(a[:end] - b[:end], user[:end], users) for end in ends]
-    count = ends.astype(np.float64)
-    level = np.array([np.abs(b[:end]).mean() for end in ends])
-    sequence = ConfidenceSequence.of(
-        np.array([one.mean for one in means]),
-        np.array([one.variance for one in means]),
-        count,
-        count * np.array([one.spread for one in means]),
-        test.effect * level,
-        np.array([one.users >= ENOUGH_USERS for one in means]),
-        test.alpha,
-    )
-    facts = {"a": float(a.mean()), "b": float(b.mean()), "rows": len(a)} if len(ends) else {}
-    return facts | _document(sequence, time[ends - 1], means[-1].variance if means else np.nan, higher)
+    users, looks = int(user.max(initial=-1)) + 1, list[_Look]()
+    for end in look_ends(len(time)):
+        gap = ArmMean.of(a[:end] - b[:end], user[:end], users)
+        level = np.abs(b[:end]).mean()
+        looks.append(_Look(end, gap.mean, gap.variance, gap.spread, level, gap.users))
+    facts = {"a": float(a.mean()), "b": float(b.mean()), "rows": len(a)} if looks else {}
+    return facts | _document(looks, time, test, higher)
 
 
 def look_ends(rows: int) -> Longs:
@@ -130,26 +123,34 @@ def look_ends(rows: int) -> Longs:
     return np.unique(np.linspace(0, rows, min(LOOKS, rows) + 1).astype(np.int64)[1:])
 
 
-def _document(sequence: ConfidenceSequence, moments: Longs, variance: float, higher: bool) -> dict[str, Any]:
-    looks = [
-        {"until": _format(moment), "difference": float(d), "low": _bound(d - r), "high": _bound(d + r)}
-        for moment, d, r in zip(moments, sequence.difference, sequence.radius, strict=True)
-    ]
+def _document(looks: Sequence[_Look], time: Longs, test: SequentialTest, higher: bool) -> dict[str, Any]:
     if not looks:
         return {"difference": None, "low": None, "high": None, "verdict": EARLY, "looks": []}
-    difference, radius = float(sequence.difference[-1]), float(sequence.radius[-1])
-    low, high = _bound(difference - radius), _bound(difference + radius)
-    half = NORMAL * float(np.sqrt(variance))
+    rows, difference, variance, spread, level, users = np.array(looks, dtype=np.float64).T
+    sequence = ConfidenceSequence.of(
+        difference, variance, rows, rows * spread, test.effect * level, users >= ENOUGH_USERS, test.alpha
+    )
+    moments = pl.Series(time[rows.astype(np.int64) - 1]).cast(pl.Datetime("ms"))
+    shown = [
+        {"until": moment.isoformat(timespec="seconds"), **_interval(*interval)}
+        for moment, *interval in zip(moments, difference, sequence.radius, strict=True)
+    ]
+    last = _interval(difference[-1], sequence.radius[-1])
+    fixed = _interval(difference[-1], NORMAL * np.sqrt(variance[-1]))
     return {
-        "difference": difference,
-        "low": low,
-        "high": high,
+        **last,
         "p": float(sequence.p.min()),
-        "fixed_low": _bound(difference - half),
-        "fixed_high": _bound(difference + half),
-        "verdict": _verdict(low, high, higher),
-        "looks": looks,
+        "fixed_low": fixed["low"],
+        "fixed_high": fixed["high"],
+        "verdict": _verdict(last["low"], last["high"], higher),
+        "looks": shown,
     }
+
+
+def _interval(difference: float, radius: float) -> dict[str, Any]:
+    """A difference with its bounds; None for those that are not finite."""
+    bounds = (float(one) if np.isfinite(one) else None for one in (difference - radius, difference + radius))
+    return {"difference": float(difference), **dict(zip(("low", "high"), bounds, strict=True))}
 
 
 def _verdict(low: float | None, high: float | None, higher: bool) -> str:
@@ -159,14 +160,6 @@ def _verdict(low: float | None, high: float | None, higher: bool) -> str:
     if low <= 0 <= high:
         return NONE
     return "better" if (low > 0) == higher else "worse"
-
-
-def _bound(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
-def _format(moment: int) -> str:
-    return str(pl.Series([int(moment)]).cast(pl.Datetime("ms"))[0].isoformat(timespec="seconds"))
 
 
 CONCENTRATION = 1000.0
@@ -182,8 +175,9 @@ def check_share(is_canary: Mask, share: float) -> dict[str, Any]:
         is_canary: whether a user had the canary, in the order in which users came: (U,).
         share: of users that it was to have.
     """
-    assigned = np.cumsum(is_canary)
-    evidence = [_log_ratio(int(assigned[end - 1]), int(end), share) for end in look_ends(len(is_canary))]
+    ends = look_ends(len(is_canary))
+    assigned = np.cumsum(is_canary)[ends - 1]
+    evidence = (_log_ratio(int(n), int(end), share) for n, end in zip(assigned, ends, strict=True))
     p = exp(-max([0.0, *evidence]))
     return {
         "expected": share,

@@ -8,7 +8,8 @@ predicts that, not what it would earn.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import product
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from corank.core.errors import DataError
 from corank.core.types import Doubles, Longs, Mask, Numbers
 from corank.evaluation.measures import Measures
 from corank.serving.log.log_format import ROLE, SERVED
+from corank.serving.log.request_log import SHADOW_FOLDER
 from corank.serving.log.settings import CANARY, LIVE
 
 USER_CODE, IS_CANARY = "user_code", "is_canary"
@@ -60,13 +62,9 @@ def compare_canary(
     live = requests.filter((pl.col(ROLE) == LIVE) & during)
     arms = pl.concat([own, live]).sort(TIME, SERVED).with_columns((pl.col(ROLE) == CANARY).alias(IS_CANARY))
     arms = arms.with_columns(pl.Series(USER_CODE, code_rows(arms, [USER])))
-    versions = live[MODEL].unique(maintain_order=True).to_list()
     both = own.select(USER).drop_nulls().unique().join(live.select(USER).unique(), on=USER, how="semi")
     document: dict[str, Any] = {
-        "a": f"canary {version}",
-        "b": f"live {', '.join(versions)}",
-        "from": str(own[TIME].min()),
-        "until": str(own[TIME].max()),
+        **_head(f"canary {version}", live, own),
         "requests": {"a": len(own), "b": len(live)},
         "users": {"a": own[USER].n_unique(), "b": live[USER].n_unique()},
         "users_in_both": len(both),
@@ -78,24 +76,40 @@ def compare_canary(
         return document | {"sequential": {}, "stages": {}}
     facts = arms.select(SERVED, USER_CODE, IS_CANARY)
     shown = exposures.join(log).join(facts, on=SERVED, how="inner", maintain_order="left")
-    counts = {"a": int(shown[IS_CANARY].sum()), "b": int((~shown[IS_CANARY]).sum())}
-    document["exposures"] = counts
-    document["sequential"] = {
-        name: result
-        for label in exposures.labels
-        for name, result in _rates(arms, shown, label, test).items()
-    }
-    document["stages"] = {
-        stage: measured for stage in log.stages if (measured := _measured(shown, stage, exposures.labels))
-    }
+    sides = shown.filter(IS_CANARY), shown.filter(~pl.col(IS_CANARY))
+    document["exposures"] = dict(zip("ab", map(len, sides), strict=True))
+    document["sequential"] = {}
+    for label in exposures.labels:
+        document["sequential"] |= _rates(arms, shown, label, test)
+    document["stages"] = {}
+    for stage, label in product(log.stages, exposures.labels):
+        score = served_score(stage)
+        known = pl.col(label).is_not_null() & pl.col(score).is_finite()
+        if all(map(len, rows := [side.filter(known) for side in sides])):
+            ours, theirs = (_measure(one, score, label, one[USER_CODE].to_numpy()) for one in rows)
+            compared = compare_measures("exposed", ours, theirs, Margins(), paired=False)
+            document["stages"].setdefault(stage, {"exposed": {}})["exposed"][label] = compared
     return document
+
+
+def _head(version: str, live: pl.DataFrame, requests: pl.DataFrame) -> dict[str, Any]:
+    """The compared version, the live ones, and the time of the requests."""
+    return {
+        "a": version,
+        "b": f"live {', '.join(live[MODEL].unique(maintain_order=True))}",
+        "from": str(requests[TIME].min()),
+        "until": str(requests[TIME].max()),
+    }
+
+
+def _measure(rows: pl.DataFrame, score: str, label: str, user: Longs) -> Measures:
+    return measure_scores(rows, score, label, user, code_rows(rows, [SERVED]))
 
 
 def _had_canary(arms: pl.DataFrame) -> Mask:
     """Whether each user ever had the canary, in the order in which users came; requests without one are left out."""
     users = arms.filter(pl.col(USER) != pl.col(SERVED)).group_by(USER, maintain_order=True)
-    had: Mask = users.agg(pl.col(IS_CANARY).any())[IS_CANARY].to_numpy()
-    return had
+    return users.agg(pl.col(IS_CANARY).any())[IS_CANARY].to_numpy()
 
 
 def _rates(
@@ -105,34 +119,21 @@ def _rates(
     known = shown.filter(pl.col(label).is_not_null())
     summed = known.group_by(SERVED).agg(pl.col(label).cast(pl.Float64).sum().alias("sum"))
     of_requests = arms.join(summed, on=SERVED, how="left", maintain_order="left")
+    figures = {
+        f"{label} per exposure": (known, known[label].cast(pl.Float64)),
+        f"{label} per request": (of_requests, of_requests["sum"].fill_null(0.0)),
+    }
     return {
-        f"{label} per exposure": _compare(known, known[label].cast(pl.Float64), test),
-        f"{label} per request": _compare(of_requests, of_requests["sum"].fill_null(0.0), test),
+        name: compare_arms(
+            _times(rows), rows[USER_CODE].to_numpy(), rows[IS_CANARY].to_numpy(), values.to_numpy(), test
+        )
+        for name, (rows, values) in figures.items()
     }
 
 
-def _compare(rows: pl.DataFrame, values: pl.Series, test: SequentialTest) -> dict[str, Any]:
-    time: Longs = rows[TIME].dt.timestamp("ms").to_numpy()
-    user: Longs = rows[USER_CODE].to_numpy()
-    side: Mask = rows[IS_CANARY].to_numpy()
-    return compare_arms(time, user, side, values.to_numpy().astype(np.float64), test)
-
-
-def _measured(shown: pl.DataFrame, stage: str, labels: Sequence[str]) -> dict[str, Any]:
-    """Metrics of a stage's scores on what each version had shown, with unpaired intervals over users."""
-    comparisons = {}
-    for label in labels:
-        rows = shown.filter(pl.col(label).is_not_null() & pl.col(served_score(stage)).is_finite())
-        sides = rows.filter(IS_CANARY), rows.filter(~pl.col(IS_CANARY))
-        if all(map(len, sides)):
-            ours, theirs = (_measure(one, stage, label) for one in sides)
-            comparisons[label] = compare_measures("exposed", ours, theirs, Margins(), paired=False)
-    return {"exposed": comparisons} if comparisons else {}
-
-
-def _measure(rows: pl.DataFrame, stage: str, label: str) -> Measures:
-    users = rows[USER_CODE].to_numpy()
-    return measure_scores(rows, served_score(stage), label, users, code_rows(rows, [SERVED]))
+def _times(rows: pl.DataFrame) -> Longs:
+    """Of each row, ms UTC: (N,)."""
+    return rows[TIME].dt.timestamp("ms").to_numpy()
 
 
 OTHER = "@shadow "
@@ -168,10 +169,7 @@ def compare_shadow(
     named = theirs.select(SERVED, ITEM, pl.col(scores).name.prefix(OTHER))
     both = ours.join(named, on=[SERVED, ITEM], how="inner")
     document: dict[str, Any] = {
-        "a": f"shadow {version}",
-        "b": f"live {', '.join(pairs[MODEL].unique(maintain_order=True))}",
-        "from": str(pairs[TIME].min()),
-        "until": str(pairs[TIME].max()),
+        **_head(f"shadow {version}", pairs, pairs),
         "requests": len(pairs),
         "candidates": len(both),
         "agreement": _agreement(_ranked(ours, log.stages), _ranked(theirs, shadow.stages), top),
@@ -183,11 +181,19 @@ def compare_shadow(
         return document
     shown = exposures.join(log).join(named, on=[SERVED, ITEM], how="inner", maintain_order="left")
     document["exposures"] = len(shown)
-    for stage in stages:
-        measured, sequential = _measure_shadow(shown, stage, exposures.labels, test)
-        if measured:
-            document["stages"][stage] = {"exposed": measured}
-        document["sequential"] |= sequential
+    for stage, label in product(stages, exposures.labels):
+        score, name = served_score(stage), f"{stage}: log loss of {label}"
+        sides = OTHER + score, score
+        rows = shown.filter(pl.col(label).is_not_null(), pl.all_horizontal(pl.col(sides).is_finite()))
+        if not len(rows):
+            continue
+        user = code_rows(rows, [USER])
+        one, other = (_measure(rows, side, label, user) for side in sides)
+        compared = compare_measures("exposed", one, other, Margins())
+        document["stages"].setdefault(stage, {"exposed": {}})["exposed"][label] = compared
+        if rows.select(pl.all_horizontal(pl.col(sides).is_between(0, 1)).all()).item():
+            a, b = (_log_loss(rows[side].to_numpy(), rows[label].to_numpy()) for side in sides)
+            document["sequential"][name] = compare_pairs(_times(rows), user, a, b, test, higher=False)
     return document
 
 
@@ -203,65 +209,37 @@ def _ranked(rows: pl.DataFrame, stages: Sequence[str]) -> pl.DataFrame:
 
 def _agreement(ours: pl.DataFrame, theirs: pl.DataFrame, top: int) -> dict[str, Any]:
     """How near the two orders are at the top, over requests."""
-    mine, other = ours.filter(pl.col("rank") <= top), theirs.filter(pl.col("rank") <= top)
+    mine, other = (one.filter(pl.col("rank") <= top) for one in (ours, theirs))
     sizes = mine.group_by(SERVED).agg(pl.len().alias("size"))
-    common = mine.join(other, on=[SERVED, ITEM], how="inner").group_by(SERVED).agg(pl.len().alias("common"))
+    common = mine.join(other, on=[SERVED, ITEM]).group_by(SERVED).agg(pl.len().alias("common"))
     shares = sizes.join(common, on=SERVED, how="left").select(pl.col("common").fill_null(0) / pl.col("size"))
-    moved = mine.join(theirs, on=[SERVED, ITEM], how="inner", suffix="_other")
-    first = mine.filter(pl.col("rank") == 1).join(
-        other.filter(pl.col("rank") == 1), on=[SERVED, ITEM], how="inner"
-    )
+    moved = mine.join(theirs, on=[SERVED, ITEM], suffix="_other")
     return {
         "top": top,
         "overlap": _mean(shares.to_series()),
-        "same_first": len(first) / max(1, len(sizes)),
+        "same_first": len(moved.filter(rank=1, rank_other=1)) / max(1, len(sizes)),
         "rank_difference": _mean((moved["rank"] - moved["rank_other"]).abs()),
     }
 
 
 def _differences(both: pl.DataFrame, score: str) -> dict[str, Any]:
     """How a stage's scores of the same candidates differ: shadow minus live."""
-    known = both.filter(pl.col(score).is_finite() & pl.col(OTHER + score).is_finite())
-    gap = known[OTHER + score] - known[score]
-    absolute = gap.abs()
-    correlated = len(known) > 1 and bool(known.select(pl.corr(score, OTHER + score).is_finite()).item())
+    known = both.filter(pl.all_horizontal(pl.col(score, OTHER + score).is_finite()))
+    a, b = known[OTHER + score], known[score]
+    correlation = known.select(pl.corr(score, OTHER + score)).item() if len(known) > 1 else None
     return {
         "candidates": len(known),
-        "a": _mean(known[OTHER + score]),
-        "b": _mean(known[score]),
-        "mean": _mean(gap),
-        "mean_absolute": _mean(absolute),
-        "p99_absolute": float(absolute.quantile(0.99) or 0.0) if len(known) else None,
-        "correlation": float(known.select(pl.corr(score, OTHER + score)).item()) if correlated else None,
+        "a": _mean(a),
+        "b": _mean(b),
+        "mean": _mean(a - b),
+        "mean_absolute": _mean((a - b).abs()),
+        "p99_absolute": (a - b).abs().quantile(0.99),
+        "correlation": None if correlation is None or not isfinite(correlation) else correlation,
     }
 
 
 def _mean(values: pl.Series) -> float | None:
     return float(values.cast(pl.Float64).to_numpy().mean()) if len(values) else None
-
-
-def _measure_shadow(
-    shown: pl.DataFrame, stage: str, labels: Sequence[str], test: SequentialTest
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """By label the metrics of both versions on what was shown, paired; and log losses over time."""
-    score, measured, sequential = served_score(stage), dict[str, Any](), dict[str, Any]()
-    for label in labels:
-        rows = shown.filter(
-            pl.col(label).is_not_null() & pl.col(score).is_finite() & pl.col(OTHER + score).is_finite()
-        )
-        if not len(rows):
-            continue
-        values = [rows[OTHER + score].to_numpy(), rows[score].to_numpy()]
-        clicked, user = rows[label].to_numpy(), code_rows(rows, [USER])
-        request = code_rows(rows, [SERVED])
-        ours, theirs = (measure_scores(rows, one, label, user, request) for one in (OTHER + score, score))
-        measured[label] = compare_measures("exposed", ours, theirs, Margins())
-        if all(((one >= 0) & (one <= 1)).all() for one in values):
-            time: Longs = rows[TIME].dt.timestamp("ms").to_numpy()
-            a, b = (_log_loss(one, clicked) for one in values)
-            result = compare_pairs(time, user, a, b, test, higher=False)
-            sequential[f"{stage}: log loss of {label}"] = result
-    return measured, sequential
 
 
 def _log_loss(probability: Numbers, label: Numbers) -> Doubles:
@@ -273,70 +251,54 @@ INVALID = "not comparable"
 """The verdict if users were not assigned as the canary's share says: those of a and b may differ from the start."""
 
 
-@dataclass(frozen=True)
-class ServedChoice:
-    """The compared part of a log."""
-
-    exposures: Sequence[Path] = ()
-    """Tables of what was shown."""
-    labels: Sequence[str] = ()
-    """Their columns of labels; detected if empty."""
-    since: int | None = None
-    """First moment that counts, ms UTC; None for all."""
-    until: int | None = None
-    """First moment that counts no more, ms UTC; None for all."""
-    top: int = 10
-    """Items at the top of an answer by which a shadow is compared."""
-    share: float | None = None
-    """Of users that the canary was to have; None if it is not tested."""
-
-
-def compare_versions(source: Path, choice: ServedChoice, test: SequentialTest) -> dict[str, Any]:
+def compare_versions(
+    source: Path,
+    test: SequentialTest,
+    exposures: Sequence[Path] = (),
+    labels: Sequence[str] = (),
+    since: int | None = None,
+    until: int | None = None,
+    top: int = 10,
+    share: float | None = None,
+) -> dict[str, Any]:
     """Compare the last canary and the last shadow of a log with the version that was live meanwhile.
 
     Args:
         source: the folder that `corank serve --log` wrote.
-        choice: the compared part of it.
         test: how differences are tested over time.
+        exposures: tables of what was shown.
+        labels: their columns of labels; detected if empty.
+        since: first moment that counts, ms UTC; None for all.
+        until: first moment that counts no more, ms UTC; None for all.
+        top: items at the top of an answer by which a shadow is compared.
+        share: of users that the canary was to have; None if it is not tested.
 
     Returns the document of `corank compare-served --json`. Raises DataError.
     """
-    log = ServedLog.read(source, choice.since, choice.until)
+    log = ServedLog.read(source, since, until)
     if log is None:
         raise DataError(f"{source}: no served requests here; `corank serve --log {source}` writes them")
-    exposures = None
-    if choice.exposures:
-        exposures = Exposures.read(choice.exposures, choice.labels, log.item)
-    shadow = ServedLog.read_shadow(source, choice.since, choice.until)
-    comparisons: dict[str, dict[str, Any] | None] = {
-        "canary": compare_canary(log, exposures, test, choice.share),
-        "shadow": None if shadow is None else compare_shadow(log, shadow, exposures, test, choice.top),
+    shown = Exposures.read(exposures, labels, log.item) if exposures else None
+    shadow = ServedLog.read(source / SHADOW_FOLDER, since, until)
+    comparisons = {
+        "canary": compare_canary(log, shown, test, share),
+        "shadow": None if shadow is None else compare_shadow(log, shadow, shown, test, top),
     }
     if not any(comparisons.values()):
         raise DataError(
             f"{source}: neither a canary nor a shadow ranked a request of that time; serve with --canary or --shadow"
         )
-    for part in comparisons.values():
-        if part is not None:
-            mismatch = part.get("sample_ratio", {}).get("mismatch", False)
-            part["verdict"] = INVALID if mismatch else _conclude(part["sequential"])
+    for part in filter(None, comparisons.values()):
+        mismatch = part.get("sample_ratio", {}).get("mismatch", False)
+        part["verdict"] = INVALID if mismatch else _conclude(part["sequential"])
     document: dict[str, Any] = {"log": str(source), "alpha": test.alpha, "effect": test.effect}
-    if exposures is not None:
-        document["exposures"] = _count(log, exposures)
+    if shown is not None:
+        unknown = shown.rows.join(log.requests().select(SERVED), on=SERVED, how="anti")
+        document["exposures"] = {"rows": len(shown.rows), "unknown": len(unknown)}
     return document | comparisons
-
-
-def _count(log: ServedLog, exposures: Exposures) -> dict[str, int]:
-    """How many exposures there are, and how many of them are of a request that the log does not have."""
-    logged = log.requests().select(SERVED)
-    unknown = exposures.rows.select(SERVED).join(logged, on=SERVED, how="anti")
-    return {"rows": len(exposures.rows), "unknown": len(unknown)}
 
 
 def _conclude(sequential: dict[str, dict[str, Any]]) -> str:
     """The verdict of all differences: the worst of those that are shown."""
     verdicts = [result["verdict"] for result in sequential.values()]
-    for one in ("worse", "better", NONE):
-        if one in verdicts:
-            return one
-    return EARLY
+    return next((one for one in ("worse", "better", NONE) if one in verdicts), EARLY)

@@ -10,7 +10,6 @@ import polars as pl
 from corank.analysis.score_comparison import is_label
 from corank.core.errors import DataError
 from corank.serving.log.log_format import REQUEST, ROLE, SERVED, LogColumns
-from corank.serving.log.request_log import SHADOW_FOLDER
 
 MODEL = "model_version"
 USER, TIME, ITEM = "user", "time", "item"
@@ -57,11 +56,6 @@ class ServedLog:
         if until is not None:
             rows = rows.filter(pl.col(TIME) < pl.lit(until).cast(pl.Datetime("ms")))
         return cls(rows, tuple(stages), columns[0].item, source)
-
-    @classmethod
-    def read_shadow(cls, source: Path, since: int | None, until: int | None) -> Self | None:
-        """Read what the shadow of a log's folder would have answered; None if there is none."""
-        return cls.read(source / SHADOW_FOLDER, since, until) if source.is_dir() else None
 
     def requests(self) -> pl.DataFrame:
         """One row a request, without its candidates. Raises DataError."""
@@ -118,20 +112,20 @@ class Exposures:
         Raises DataError.
         """
         tables = [_read_table(file, item) for file in files]
-        label_columns = list(labels) or list(
-            dict.fromkeys(name for one in tables for name in one.columns if is_label(one[name]))
-        )
-        if not label_columns:
+        detected = dict.fromkeys(name for one in tables for name in one.columns if is_label(one[name]))
+        names = tuple(labels or detected)
+        if not names:
             raise DataError(f"{files[0]}: no column of 0, 1 and null is a label; name one by --label")
-        for name in label_columns:
+        for name in names:
             if not any(name in one.columns for one in tables):
                 raise DataError(f"--label: no table of exposures has a column '{name}'")
-        parts = [_select(file, one, label_columns) for file, one in zip(files, tables, strict=True)]
-        kinds = {one.schema[ITEM] for one in parts}
+        parts = [_select(file, one, names) for file, one in zip(files, tables, strict=True)]
+        kinds = dict.fromkeys(one.schema[ITEM] for one in parts)
         if len(kinds) > 1:
             raise DataError(f"--exposures: '{item}' is {' and '.join(map(str, kinds))}; write all alike")
-        rows = pl.concat(parts).group_by(SERVED, ITEM, maintain_order=True).agg(pl.col(label_columns).max())
-        return cls(rows, tuple(label_columns))
+        return cls(
+            pl.concat(parts).group_by(SERVED, ITEM, maintain_order=True).agg(pl.col(names).max()), names
+        )
 
     def join(self, log: ServedLog) -> pl.DataFrame:
         """The log's rows of what was shown, with labels. Raises DataError if items are of another type."""
@@ -158,19 +152,14 @@ def _read_table(file: Path, item: str) -> pl.DataFrame:
 
 def _select(file: Path, table: pl.DataFrame, labels: Sequence[str]) -> pl.DataFrame:
     """Keys and labels of a table; 0 where the table lacks a label. Raises DataError for another value."""
+    selected = [pl.col(SERVED).cast(pl.String), pl.col(ITEM)]
     for name in labels:
-        if name in table.columns:
-            plain = table[name].cast(pl.Float64, strict=False)
-            odd = table[name].is_not_null() & ~plain.is_in([0.0, 1.0]).fill_null(False)
-            if odd.any():
-                raise DataError(
-                    f"{file}: label '{name}' holds {table[name].filter(odd)[0]!r}; expected 0, 1 or null"
-                )
-    return table.select(
-        pl.col(SERVED).cast(pl.String),
-        ITEM,
-        *(
-            pl.col(name).cast(pl.Int8) if name in table.columns else pl.lit(0, pl.Int8).alias(name)
-            for name in labels
-        ),
-    )
+        if name not in table.columns:
+            selected.append(pl.lit(0, pl.Int8).alias(name))
+            continue
+        plain = table[name].cast(pl.Float64, strict=False)
+        odd = table[name].filter(table[name].is_not_null() & ~plain.is_in([0.0, 1.0]).fill_null(False))
+        if len(odd):
+            raise DataError(f"{file}: label '{name}' holds {odd[0]!r}; expected 0, 1 or null")
+        selected.append(pl.col(name).cast(pl.Int8))
+    return table.select(selected)

@@ -3,6 +3,7 @@
 Letters: n candidates.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite
 
@@ -14,9 +15,10 @@ from corank.bundle.bundle import Bundle
 from corank.bundle.stage_facts import TOLERANCE, PrecisionLoss, StageFacts, StageLoss
 from corank.core.errors import DataError
 from corank.core.ordering import top_k
-from corank.core.types import Longs, Numbers
+from corank.core.types import Doubles, Longs, Numbers
 from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.predict import stage_values
+from corank.serving.conformance import difference
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.run import Run
@@ -32,17 +34,16 @@ class _Differences:
     """Differences of precision at one stage."""
 
     recalls: list[float] = field(default_factory=list)
-    largest: float = 0.0
-    total: float = 0.0
-    count: int = 0
+    probabilities: list[Doubles] = field(default_factory=list)
     score: float = 0.0
 
     def loss(self) -> StageLoss:
         """The figures."""
+        changes = self.probabilities
         return StageLoss(
             recall=min(1.0, float(np.mean(self.recalls))),
-            max_probability=self.largest,
-            mean_probability=self.total / self.count,
+            max_probability=max(0.0, *(float(change.max()) for change in changes)),
+            mean_probability=sum(float(change.sum()) for change in changes) / sum(map(len, changes)),
             max_score=self.score,
         )
 
@@ -68,7 +69,7 @@ class LoggedLoss:
         for request in requests:
             (ids, exact, _), (_, rounded, _) = (funnel.predict(request) for funnel in funnels)
             candidates += len(ids)
-            alive: tuple[Longs, Longs] = np.arange(len(ids)), np.arange(len(ids))
+            alive: list[Longs] = [np.arange(len(ids))] * 2
             for stage in stages:
                 alive = _compare(stage, exact, rounded, alive, differences[stage.name])
         loss = PrecisionLoss(
@@ -88,34 +89,35 @@ class LoggedLoss:
             raise DataError(
                 "export.precision: what it changes is measured on logged requests; there are none"
             )
-        count = sum(map(len, self.packed.splits[split]))
-        numbers = np.unique(np.linspace(0, count - 1, min(self.requests, count)).astype(int)).tolist()
+        numbers = _spread(sum(map(len, self.packed.splits[split])), self.requests)
         return [Request.parse(logged_request(self.run, split, n, self.packed)) for n in numbers]
+
+
+def _spread(requests: int, most: int) -> list[int]:
+    """Numbers of requests, evenly spread over a split that has so many."""
+    numbers: list[int] = np.unique(np.linspace(0, requests - 1, min(most, requests)).astype(int)).tolist()
+    return numbers
 
 
 def _compare(
     stage: StageFacts,
     exact: dict[str, Numbers],
     rounded: dict[str, Numbers],
-    alive: tuple[Longs, Longs],
+    alive: Sequence[Longs],
     differences: _Differences,
-) -> tuple[Longs, Longs]:
+) -> list[Longs]:
     """Add the differences of one request at one stage. Returns the candidates that it keeps: in fp32, and as stored."""
     for label in stage.labels:
         key = f"probability.{stage.name}.{label}"
-        changes = np.abs(exact[key].astype(np.float64) - rounded[key])
-        differences.largest = max(differences.largest, float(changes.max()))
-        differences.total += float(changes.sum())
-        differences.count += len(changes)
-    values = exact[f"value.{stage.name}"], rounded[f"value.{stage.name}"]
-    scores = [one.astype(np.float64) for one in values]
-    change = np.abs(scores[0] - scores[1]) / np.maximum(1, np.abs(scores[0]))
-    differences.score = max(differences.score, float(change.max()))
+        differences.probabilities.append(np.abs(exact[key].astype(np.float64) - rounded[key]))
+    scores = [one[f"value.{stage.name}"].astype(np.float64) for one in (exact, rounded)]
+    gap = np.abs(scores[0] - scores[1]) / np.maximum(1, np.abs(scores[0]))
+    differences.score = max(differences.score, float(gap.max()))
     # with no more candidates than the quota, all are kept at any precision
     keep = min(stage.keep, max(1, len(alive[0]) // 2))
-    kept = tuple(here[top_k(one[here], keep)] for one, here in zip(values, alive, strict=True))
+    kept = [here[top_k(one[here], keep)] for one, here in zip(scores, alive, strict=True)]
     differences.recalls.append(float(np.isin(kept[0], kept[1]).mean()))
-    return kept[0], kept[1]
+    return kept
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ def verify_bundle(run: Run, bundle: Funnel, requests: int, split: str = "test") 
         stage.name: stage_values(predictions, stage, calibrators[stage.name]) for stage in run.config.stages
     }
     start = predictions.requests.start
-    numbers = np.unique(np.linspace(0, len(start) - 2, min(requests, len(start) - 1)).astype(int)).tolist()
+    numbers = _spread(len(start) - 1, requests)
     loss = bundle.manifest.precision_loss
     allowed = {name: loss.stages[name].tolerance if loss else TOLERANCE for name in expected}
     gaps: list[tuple[float, float, float, int]] = []
@@ -169,8 +171,7 @@ def verify_bundle(run: Run, bundle: Funnel, requests: int, split: str = "test") 
         answer = bundle.rank(logged_request(run, split, number, packed))
         for n, candidate in enumerate(answer["trace"], int(start[number])):
             for stage, served in candidate["stages"].items():
-                score = float(expected[stage][n])
-                gap = abs(served["score"] - score) / max(1.0, abs(score))
+                gap = difference(served["score"], float(expected[stage][n]))
                 gap = gap if isfinite(gap) else inf
                 gaps.append((gap / allowed[stage], gap, allowed[stage], number))
     _, largest, tolerance, worst = max(gaps, default=(0.0, 0.0, TOLERANCE, None))

@@ -3,48 +3,21 @@
 Each raises a CorankError for a user's mistake.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from corank.analysis.html import render
 from corank.analysis.sequential import SequentialTest
 from corank.api.progress import show_progress
 from corank.api.results import ComparisonResult, EvaluationResult, GroupsResult, ServedComparisonResult
 from corank.core.errors import DataError
-from corank.core.lazy import lazy
 from corank.core.local_copy import write_file
 from corank.core.objects import Location, PathOrUrl, parse_location, require_local
 from corank.core.options import EVENTS, PYTHON_ONLY, Option
 from corank.core.reports import Progress
 from corank.core.time import moment_to_ms
-from corank.engine.base import open_engine
-
-if TYPE_CHECKING:
-    from corank.analysis import (
-        bundle_comparison,
-        comparison,
-        evaluated_run,
-        score_comparison,
-        served_comparison,
-    )
-    from corank.analysis.comparison import Margins
-    from corank.analysis.experiments import tree_baseline
-    from corank.analysis.score_comparison import ScoreChoice
-    from corank.serving import predict as prediction
-    from corank.training import run as runs
-    from corank.training import weight_transfer
-else:
-    bundle_comparison = lazy("corank.analysis.bundle_comparison")
-    comparison = lazy("corank.analysis.comparison")
-    evaluated_run = lazy("corank.analysis.evaluated_run")
-    tree_baseline = lazy("corank.analysis.experiments.tree_baseline")
-    score_comparison = lazy("corank.analysis.score_comparison")
-    served_comparison = lazy("corank.analysis.served_comparison")
-    prediction = lazy("corank.serving.predict")
-    runs = lazy("corank.training.run")
-    weight_transfer = lazy("corank.training.weight_transfer")
+from corank.core.view import View
 
 
 def evaluate(
@@ -79,12 +52,16 @@ def evaluate(
         >>> evaluation.tables["cascade"].columns
         ['metric', 'value', 'low', 'high', 'random', 'requests']
     """
-    opened = runs.Run.open(parse_location(run))
+    from corank.analysis import evaluated_run, evaluation_view
+    from corank.training.run import Run
+    from corank.training.weight_transfer import locate_packed
+
+    opened = Run.open(parse_location(run))
     if by is None:
         if page is not None:
             raise DataError("--page is of groups: give --by, too; `corank report` writes the page of a run")
-        unbiased = None if reference is None else runs.Run.open(parse_location(reference))
-        where = None if on is None else weight_transfer.locate_packed(parse_location(on))
+        unbiased = None if reference is None else Run.open(parse_location(reference))
+        where = None if on is None else locate_packed(parse_location(on))
         with show_progress("requests", progress) as advance:
             return EvaluationResult(
                 evaluated_run.evaluate_run(opened, split, bootstrap, unbiased, advance, where).document
@@ -96,10 +73,7 @@ def evaluate(
     with show_progress("requests", progress) as advance:
         document = evaluated_run.evaluate_groups(opened, split, by, bootstrap, advance)
     if page is not None:
-        from corank.analysis.evaluation_view import groups_view
-        from corank.analysis.html import render
-
-        _write(page, render(groups_view(document, f"{opened.config.name} by {by}")))
+        _write(page, evaluation_view.groups_view(document, f"{opened.config.name} by {by}"))
     return GroupsResult(document)
 
 
@@ -147,14 +121,16 @@ def compare(
         >>> comparison["stages"]["rank"]["exposed"]["click"]["auc"]["verdict"]
         'no difference shown'
     """
-    one, other = parse_location(a), parse_location(b)
-    choice = score_comparison.ScoreChoice(tuple(scores), tuple(labels), user, tuple(request))
+    place = None if on is None else str(on)
+    columns = scores, labels, () if user is None else (user,), request
+    tables = users, events or {}, truth
     with show_progress("requests", progress) as advance:
-        place, tables = None if on is None else str(on), _LogTables(users, events or {}, truth)
-        document = _compare(one, other, split, place, choice, tables, _read_margin(margin), advance)
+        document = _compare(
+            parse_location(a), parse_location(b), split, place, columns, tables, margin, advance
+        )
     result = ComparisonResult(document)
     if page is not None:
-        _write(page, render(result.view()))
+        _write(page, result.view())
     return result
 
 
@@ -204,28 +180,15 @@ def compare_served(
         raise DataError(f"--top: expected 1 or more; received {top}")
     files = [require_local(one) for one in exposures]
     begin, end = _read_moment("--since", since), _read_moment("--until", until)
-    choice = served_comparison.ServedChoice(files, labels, begin, end, top, share)
-    document = served_comparison.compare_versions(
-        require_local(served), choice, SequentialTest(alpha, effect)
+    from corank.analysis.served_comparison import compare_versions
+
+    document = compare_versions(
+        require_local(served), SequentialTest(alpha, effect), files, labels, begin, end, top, share
     )
     result = ServedComparisonResult(document)
     if page is not None:
-        _write(page, render(result.view()))
+        _write(page, result.view())
     return result
-
-
-@dataclass(frozen=True)
-class _LogTables:
-    """Tables that accompany the log on which bundles are compared."""
-
-    users: str | None
-    events: Mapping[str, str]
-    truth: str | None
-
-    def require_none(self) -> None:
-        """Raise DataError if a table is given: runs have packed theirs, and scores need none."""
-        if self.users is not None or self.events or self.truth is not None:
-            raise DataError("--users, --events and --truth are of bundles; leave them out")
 
 
 def _compare(
@@ -233,64 +196,66 @@ def _compare(
     other: Location,
     split: str | None,
     on: str | None,
-    choice: "ScoreChoice",
-    tables: _LogTables,
-    margins: "Margins",
+    columns: tuple[Sequence[str], ...],
+    tables: tuple[str | None, Mapping[str, str], str | None],
+    margin: float | Mapping[str, float] | Sequence[str],
     progress: Progress,
 ) -> dict[str, Any]:
-    """Compare by what lies there. Raises DataError for options of another sort."""
-    if score_comparison.two_tables(one, other):
+    """Compare by what lies there: scores, bundles or runs. Raises DataError for options of another sort."""
+    from corank.analysis import bundle_comparison, comparison, score_comparison
+
+    margins = comparison.Margins.read(_margins(margin))
+    scored = score_comparison.two_tables(one, other)
+    bundles = not scored and all(
+        isinstance(x, Path) and (x / "manifest.json").is_file() for x in (one, other)
+    )
+    if not scored and any(columns):
+        raise DataError(
+            "--score, --label, --user and --request are of tables of scores; leave them out for runs"
+        )
+    if not bundles and tables != (None, {}, None):
+        raise DataError("--users, --events and --truth are of bundles; leave them out")
+    if scored:
         assert isinstance(one, Path) and isinstance(other, Path)
-        tables.require_none()
         if split is not None or on is not None:
             raise DataError("--split and --on are of runs; scores are compared on all their rows")
-        return score_comparison.compare_scores(one, other, choice, margins)
-    choice.require_none()
-    if bundle_comparison.is_bundle(one) and bundle_comparison.is_bundle(other):
+        return score_comparison.compare_scores(one, other, score_comparison.ScoreChoice(*columns), margins)
+    if bundles:
         if split is not None:
             raise DataError("--split is of runs; bundles are compared on the log that --on names")
-        log = bundle_comparison.require_log(on)
-        with open_engine() as engine:
+        if on is None:
+            raise DataError(
+                "bundles are compared on logged requests: name their table by --on, such as log/*.parquet"
+            )
+        return bundle_comparison.compare_bundles(one, other, on, *tables, margins, progress)
+    from corank.analysis.experiments import tree_baseline
+    from corank.training.run import Run
+    from corank.training.weight_transfer import locate_packed
 
-            def score(bundle: Location, folder: Path) -> object:
-                return prediction.predict_log(
-                    bundle,
-                    log,
-                    tables.users,
-                    folder,
-                    engine,
-                    progress,
-                    tables.events,
-                    facts=True,
-                    as_served=True,  # older rows are events of histories, and are not compared
-                )
-
-            return bundle_comparison.compare_bundles(one, other, log, score, margins, tables.truth)
-    tables.require_none()
     if str(other) == tree_baseline.TREES and not Path(tree_baseline.TREES).exists():
         if on is not None:
             raise DataError(
                 "--on is of two runs; trees are trained and judged on the packed data of the first"
             )
-        return tree_baseline.compare_with_trees(runs.Run.open(one), split or "test", progress, margins)
-    where = None if on is None else weight_transfer.locate_packed(parse_location(on))
-    opened = runs.Run.open(one), runs.Run.open(other)
+        return tree_baseline.compare_with_trees(Run.open(one), split or "test", progress, margins)
+    where = None if on is None else locate_packed(parse_location(on))
+    opened = Run.open(one), Run.open(other)
     return comparison.compare_runs(*opened, split or "test", progress, where, margins)
 
 
-def _read_margin(margin: float | Mapping[str, float] | Sequence[str]) -> "Margins":
-    """Turn a margin as it is given into one by metric. Raises DataError for one below 0."""
+def _margins(margin: float | Mapping[str, float] | Sequence[str]) -> Iterable[str]:
+    """A margin as the command line gives it."""
     if isinstance(margin, Mapping):
-        return comparison.Margins.read(f"{metric}={value}" for metric, value in margin.items())
-    return comparison.Margins.read([str(margin)] if isinstance(margin, int | float) else margin)
+        return (f"{metric}={value}" for metric, value in margin.items())
+    return [str(margin)] if isinstance(margin, int | float) else margin
 
 
-def _write(page: PathOrUrl, content: str) -> None:
+def _write(page: PathOrUrl, view: View) -> None:
     """Write a page whole. Raises DataError if it cannot be written."""
     location = parse_location(page)
     try:
         with write_file(location) as path:
-            path.write_text(content, encoding="utf-8")
+            path.write_text(render(view), encoding="utf-8")
     except OSError as error:
         raise DataError(f"{location}: cannot be written: {error}") from None
 

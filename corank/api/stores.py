@@ -25,6 +25,7 @@ from corank.bundle.catalogue_index import VectorIndexKind
 from corank.bundle.catalogue_vectors import write_catalogue
 from corank.bundle.manifest import load_manifest
 from corank.bundle.signatures import SigningKeys, TrustedKeys
+from corank.bundle.stage_facts import TOLERANCE
 from corank.core.errors import ConfigError, DataError, StorageError
 from corank.core.local_copy import write_file
 from corank.core.objects import Location, PathOrUrl, parse_location, require_local
@@ -34,7 +35,7 @@ from corank.core.reports import Progress, Report
 from corank.core.view import View
 from corank.data.packed.dataset import PackedDataset
 from corank.engine.base import describe_memory, open_engine
-from corank.serving.log.replay import TOLERANCE, ReplayCounts, bundle_funnels, replay_log, store_funnels
+from corank.serving.log.replay import ReplayCounts, bundle_funnels, replay_log, store_funnels
 from corank.serving.predict import OpenPacked, PredictedLog, predict_log
 from corank.serving.store import retention
 from corank.serving.store.base import CACHE, is_store, open_store

@@ -14,6 +14,7 @@ import polars as pl
 
 from corank.bundle.bundle import Bundle
 from corank.bundle.signatures import TrustedKeys
+from corank.bundle.stage_facts import TOLERANCE
 from corank.core.errors import DataError, RequestError
 from corank.core.objects import Location
 from corank.core.reports import Report
@@ -24,9 +25,6 @@ from corank.serving.store.base import Store
 from corank.serving.store.fetch import fetch_bundle, restore
 from corank.serving.store.journal import read_journal
 from corank.serving.store.live_version import StoreState
-
-TOLERANCE = 1e-5
-"""Of a score: docs/reference/bundle.md#parity."""
 
 FunnelOf = Callable[[str, int, str | None], Funnel | None]
 """Model version, number and id of a change of its items (None: whichever) → the funnel, None if it is gone."""
@@ -111,7 +109,7 @@ def _compare(result: ReplayCounts, funnel: Funnel, rows: pl.DataFrame) -> None:
     differs = np.ones(len(rows) + 1, dtype=bool)  # the last row is for candidates that are not in the log
     differs[row] = False
     for cut in ranking.cuts:
-        served, computed = np.full(len(rows) + 1, np.nan), np.full(len(rows) + 1, np.nan)
+        served, computed = np.full((2, len(rows) + 1), np.nan)
         if (name := f"score_{cut.stage}") in rows.columns:
             served[:-1] = rows[name].to_numpy()
         if np.isnan(served).all():
