@@ -149,7 +149,7 @@ def plot_rows(plots: int) -> int:
     return -(-plots // ACROSS)
 
 
-def _panels(
+def lay_out(
     figure: Figure, panels: Mapping[str, T], across: int = 0, **shared: Any
 ) -> Iterator[tuple[Axes, str, T]]:
     """Empty plots with their titles and what is drawn on them, all in one row unless `across` are."""
@@ -174,7 +174,7 @@ def small_plots(
         x: label of the x axis.
         markers: draw the points as they are; otherwise they are pale behind their running mean.
     """
-    for part, _, lines in _panels(figure, plots, ACROSS):
+    for part, _, lines in lay_out(figure, plots, ACROSS):
         for n, (label, line) in enumerate(lines.items()):
             if markers:
                 part.plot(line.x, line.y, marker="o", label=label)
@@ -201,7 +201,7 @@ def plot_reliability(figure: Figure, panels: Mapping[str, Mapping[str, Series]])
     ends = np.concatenate([(*line.x, *line.y) for panel in panels.values() for line in panel.values()])
     logarithmic = ends.min() > 0
     low, high = (ends.min() / 1.25, ends.max() * 1.25) if logarithmic else (0, ends.max() * 1.1)
-    for part, _, panel in _panels(figure, panels, sharex=True, sharey=True):
+    for part, _, panel in lay_out(figure, panels, sharex=True, sharey=True):
         part.plot([low, high], [low, high], color=FAINT, linestyle="-", linewidth=0.8)
         for n, (label, line) in enumerate(panel.items()):
             assert line.low is not None and line.high is not None
@@ -242,7 +242,7 @@ def distributions(figure: Figure, panels: Mapping[str, Mapping[str, tuple[Array,
     low, high = np.quantile(everything, [0.0005, 0.9995])
     edges = np.linspace(low - 0.25, high + 0.25, 61)
     inside = [p for p in PROBABILITIES if edges[0] <= logit(p) <= edges[-1]]
-    for part, _, panel in _panels(figure, panels, sharex=True):
+    for part, _, panel in lay_out(figure, panels, sharex=True):
         shades = [*colormaps["Blues"](np.linspace(0.4, 0.8, len(panel) - 1)), COLOURS[1]]
         for (label, (odds, weight)), shade in zip(panel.items(), shades, strict=True):
             density, _ = np.histogram(odds, edges, weights=weight, density=True)
@@ -253,34 +253,28 @@ def distributions(figure: Figure, panels: Mapping[str, Mapping[str, tuple[Array,
     figure.axes[0].set_ylabel("density")
 
 
-class RankPair(NamedTuple):
-    """Ranks of the same C candidates by two stages."""
+def rank_heatmap(figure: Figure, ranks: Mapping[str, tuple[Array, int]]) -> None:
+    """Draw the density of candidates over the ranks by each stage and the last, 1 at the densest cell.
 
-    x: Array
-    """Ranks by the first stage, from 1: (C,)."""
-    y: Array
-    """Ranks by the second stage, from 1: (C,)."""
-    x_keep: int
-    y_keep: int
-    names: tuple[str, str]
-
-
-def rank_heatmap(figure: Figure, panels: Sequence[RankPair]) -> None:
-    """Draw the density of candidates over the ranks by two stages, 1 at the densest cell."""
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for part, panel in zip(axes, panels, strict=True):
-        edges = _rank_edges(int(panel.x.max()))
-        count, _, _ = np.histogram2d(panel.x, panel.y, (edges, edges))
+    Args:
+        figure: an empty figure.
+        ranks: stage → ranks of the same C candidates from 1, (C,), and how many it keeps.
+    """
+    *before, (last, (y, y_keep)) = ranks.items()
+    axes = figure.subplots(1, len(before), squeeze=False)[0]
+    for part, (stage, (x, x_keep)) in zip(axes, before, strict=True):
+        edges = _rank_edges(int(x.max()))
+        count, _, _ = np.histogram2d(x, y, (edges, edges))
         density = count / np.outer(np.diff(edges), np.diff(edges))
         shown = np.ma.masked_equal(density.T / density.max(), 0)
         shades = LogNorm(max(shown.min(), 1e-3), 1)
         image = part.pcolormesh(edges, edges, shown, cmap="YlGnBu", norm=shades, rasterized=True)
         part.set_facecolor("white")  # distinguishes the densest cells from empty ones on a dark page, too
-        part.axvline(panel.x_keep + 0.5, color=COLOURS[1], linestyle="--", linewidth=1)
-        part.axhline(panel.y_keep + 0.5, color=COLOURS[1], linestyle="--", linewidth=1)
+        part.axvline(x_keep + 0.5, color=COLOURS[1], linestyle="--", linewidth=1)
+        part.axhline(y_keep + 0.5, color=COLOURS[1], linestyle="--", linewidth=1)
         part.set_aspect("equal")
-        part.set_xlabel(f"rank by {panel.names[0]} (keeps {panel.x_keep})")
-        part.set_ylabel(f"rank by {panel.names[1]} (keeps {panel.y_keep})")
+        part.set_xlabel(f"rank by {stage} (keeps {x_keep})")
+        part.set_ylabel(f"rank by {last} (keeps {y_keep})")
         _scale(part, edges[0], edges[-1], "{:.0f}".format, _ticks(1, edges[-1]))
         part.grid(False)
     bar = figure.colorbar(image, ax=axes, label="density, 1 at the densest", shrink=0.9)
@@ -331,41 +325,33 @@ def intervals(figure: Figure, panels: Panels, colours: Mapping[str, str] | None 
         colours: row → its colour; by default rows whose interval contains 0 are grey.
     """
 
-    def colour(row: str, low: float | None, high: float | None) -> tuple[str, str]:
-        sure = low is not None and high is not None and (low > 0 or high < 0)
-        return (colours[row] if colours else COLOURS[0] if sure else FAINT,) * 2
-
-    for part in _draw_rows(figure, panels, colour, zero=True):
-        part.xaxis.set_major_locator(MaxNLocator(3))
-        part.xaxis.set_major_formatter(lambda x, _: f"{x:.4g}")
+    _draw_rows(figure, panels, colours, from_zero=True)
 
 
 def values(figure: Figure, panels: Panels) -> None:
     """Draw values with their intervals, one panel a stage, one row a name; no value is special."""
-    for part in _draw_rows(figure, panels, lambda row, low, high: (FAINT, COLOURS[0]), sharex=True):
-        part.xaxis.set_major_locator(MaxNLocator(4))
+    _draw_rows(figure, panels)
 
 
 def _draw_rows(
-    figure: Figure,
-    panels: Panels,
-    colours: Callable[[str, float | None, float | None], tuple[str, str]],
-    zero: bool = False,
-    sharex: bool = False,
-) -> Iterator[Axes]:
-    """Draw each value as a dot on the line of its interval; `colours` gives those of the line and of the dot."""
-    for part, name, rows in _panels(figure, panels, sharex=sharex, sharey=True):
-        if zero:
+    figure: Figure, panels: Panels, colours: Mapping[str, str] | None = None, from_zero: bool = False
+) -> None:
+    """Draw each value as a dot on the line of its interval."""
+    for part, name, rows in lay_out(figure, panels, sharex=not from_zero, sharey=True):
+        if from_zero:
             part.axvline(0, color=FAINT, linestyle="-", linewidth=1)
+            part.xaxis.set_major_formatter(lambda x, _: f"{x:.4g}")
+        part.xaxis.set_major_locator(MaxNLocator(3 if from_zero else 4))
         for y, (row, (value, low, high)) in enumerate(rows.items()):
-            line, dot = colours(row, low, high)
+            sure = low is not None and high is not None and (low > 0 or high < 0)
+            own = colours[row] if colours else COLOURS[0] if sure or not from_zero else FAINT
             if low is not None and high is not None:
+                line = own if from_zero else FAINT
                 part.plot([low, high], [y, y], color=line, linestyle="-", linewidth=1.6)
-            part.plot([value], [y], color=dot, linestyle="none", marker="o", markersize=5)
+            part.plot([value], [y], color=own, linestyle="none", marker="o", markersize=5)
         part.set_title(wrap_name(name, ACROSS * TITLE_LENGTH // len(panels)), fontsize=8)
         part.set(ylim=(len(rows) - 0.5, -0.5))
         part.grid(axis="y", visible=False)
-        yield part
     figure.axes[0].set_yticks(range(len(rows)), list(rows))
 
 
@@ -376,7 +362,7 @@ def counts(figure: Figure, panels: Mapping[str, Mapping[str, Mapping[str, int]]]
         figure: an empty figure.
         panels: plot title → row → series → count; all rows of a plot have the same series.
     """
-    for part, name, rows in _panels(figure, panels, ACROSS):
+    for part, name, rows in lay_out(figure, panels, ACROSS):
         series = list(dict.fromkeys(label for row in rows.values() for label in row))
         wide = 0.8 / max(len(series), 1)
         for n, label in enumerate(series):
