@@ -15,14 +15,13 @@ from typing import Any
 from docs_site.command_pages import command_pages
 from docs_site.config_pages import config_pages
 from docs_site.notebooks import keep_executed, read_notebook, to_page
-from docs_site.pages import Page, relative
+from docs_site.pages import ROOT, Page, relative
 from docs_site.part_pages import part_pages
 from docs_site.plots import PLOT, describe, draw, read_plot
 from docs_site.python_pages import config_module_page, python_pages
 from docs_site.rendered import find_faults, translate_search
 from docs_site.sources import SourcePages, rewrite
 
-ROOT = Path(__file__).parents[1]
 STAGED = ROOT / "build" / "docs"
 EXECUTED = ROOT / "build" / "notebooks"
 SITE = ROOT / "site"
@@ -53,9 +52,8 @@ def stage(folder: Path, executed: Callable[[Path], Any] = executed_notebook) -> 
     texts = {name: _with_plots(name, text, pages) for name, text in by_hand.items()}
     for path in sorted(docs.rglob("*.ipynb")):
         target = path.relative_to(docs).with_suffix(".md")
-        shown = to_page(executed(path), path.stem)
-        texts[target.as_posix()] = shown.text
-        for file, content in shown.files.items():
+        texts[target.as_posix()], files = to_page(executed(path), path.stem)
+        for file, content in files.items():
             _write(pages / target.parent / file, content)
     generated = reference_pages()
     for page in generated:  # below what is written by hand under its path

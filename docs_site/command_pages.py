@@ -31,14 +31,16 @@ def command_pages() -> Iterator[Page]:
 def walk(group: App, name: str) -> Iterator[tuple[str, App]]:
     """All commands without sub-commands, with their full names, in the order of the help."""
     order = [word for commands in COMMANDS.values() for word in commands]
-    known = [word for word in group if not word.startswith("-")]
-    for word in sorted(known, key=lambda word: order.index(word) if word in order else len(order)):
-        command = group[word]
-        inner = [part for part in command if not part.startswith("-")]
-        if inner:
-            yield from walk(command, f"{name} {word}")
+    for word in sorted(_words(group), key=lambda word: order.index(word) if word in order else len(order)):
+        if _words(group[word]):
+            yield from walk(group[word], f"{name} {word}")
         else:
-            yield f"{name} {word}", command
+            yield f"{name} {word}", group[word]
+
+
+def _words(group: App) -> list[str]:
+    """The names of the commands of a group; none of a command."""
+    return [word for word in group if not word.startswith("-")]
 
 
 def _file(name: str) -> str:

@@ -60,26 +60,22 @@ def settings_sections(path: str, sections: Mapping[str, type[BaseModel]], places
 
 def sections_of(key: str, settings: type[BaseModel]) -> dict[str, type[BaseModel]]:
     """The settings classes of the fields of a class, and of their fields, by the key under which they stand."""
-    found: dict[str, type[BaseModel]] = {}
-    for name, field in settings.model_fields.items():
-        found |= _sections(f"{key}.{field.alias or name}", field.annotation)
-    for extra in get_args(settings.__annotations__.get("__pydantic_extra__")):
-        found |= _sections(f"{key}.NAME", extra)
-    return found
+    fields = [(field.alias or name, field.annotation) for name, field in settings.model_fields.items()]
+    fields += [("NAME", extra) for extra in get_args(settings.__annotations__.get("__pydantic_extra__"))]
+    parts = (_sections(f"{key}.{name}", annotation) for name, annotation in fields)
+    return {title: kind for part in parts for title, kind in part.items()}
 
 
 def _sections(key: str, annotation: object) -> dict[str, type[BaseModel]]:
     kinds = [kind for kind in settings_within(annotation) if kind not in PARTS]
     found: dict[str, type[BaseModel]] = {}
     for kind in kinds:
-        found[f"`{key}`" + (f", {kind.__name__}" if len(kinds) > 1 else "")] = kind
+        found[f"`{key}`, {kind.__name__}" if len(kinds) > 1 else f"`{key}`"] = kind
         found |= sections_of(key, kind)
     return found
 
 
 def _links(path: str, places: Mapping[type, str]) -> dict[str, str]:
     """Links of a page to the descriptions of classes, by their names."""
-    links = {
-        kind.__name__: f"{relative(path, place)}#{kind.__name__.lower()}" for kind, place in places.items()
-    }
-    return links | {kind.__name__: relative(path, place) for kind, place in PARTS.items()}
+    links = {kind.__name__: f"{relative(path, at)}#{kind.__name__.lower()}" for kind, at in places.items()}
+    return links | {kind.__name__: relative(path, at) for kind, at in PARTS.items()}

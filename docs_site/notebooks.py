@@ -8,7 +8,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from html import unescape
 from importlib.metadata import distributions
 from pathlib import Path
@@ -16,19 +15,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
+from docs_site.pages import ROOT
+
 SECONDS = 3600
 """After which a cell, or the start of the kernel, has failed."""
 FENCE = "~~~~"
-PACKAGE = Path(__file__).parents[1] / "corank"
-
-
-@dataclass
-class NotebookPage:
-    """A notebook as Markdown, with the files that it shows."""
-
-    text: str
-    files: dict[str, str] = field(default_factory=dict)
-    """Name, beside the page → content: plots and pages in a frame of their own."""
 
 
 def read_notebook(path: Path) -> Any:
@@ -53,18 +44,11 @@ def execute(path: Path) -> Any:
     with TemporaryDirectory() as folder:
         own = {name: f"{folder}/{name}" for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR")}
         with patch.dict(os.environ, own):
-            client = NotebookClient(
-                notebook,
-                timeout=SECONDS,
-                startup_timeout=SECONDS,
-                iopub_timeout=SECONDS,
-                kernel_name="python3",
-                resources={"metadata": {"path": folder}},
-                extra_arguments=["--log-level=ERROR"],
-                # sockets of files: no port is opened
-                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}}),
-            )
-            client.execute()
+            options: dict[str, Any] = dict.fromkeys(("timeout", "startup_timeout", "iopub_timeout"), SECONDS)
+            options |= {"extra_arguments": ["--log-level=ERROR"], "resources": {"metadata": {"path": folder}}}
+            # sockets of files: no port is opened
+            config = Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}})
+            NotebookClient(notebook, kernel_name="python3", config=config, **options).execute()
     return notebook
 
 
@@ -94,50 +78,51 @@ def keep_executed(path: Path, folder: Path, run: Callable[[Path], Any] = execute
 
 def _digest(path: Path) -> str:
     """Hash a notebook, the package, and the names and versions of all other packages and of Python."""
-    sources = [path, *sorted(file for file in PACKAGE.rglob("*") if file.is_file() and file.suffix != ".pyc")]
+    sources = [
+        path,
+        *sorted(file for file in (ROOT / "corank").rglob("*") if file.is_file() and file.suffix != ".pyc"),
+    ]
     installed = sorted({f"{one.name} {one.version}" for one in distributions()})
     parts = [file.read_bytes() for file in sources] + [line.encode() for line in [sys.version, *installed]]
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
 
 
-def to_page(notebook: Any, name: str) -> NotebookPage:
+def to_page(notebook: Any, name: str) -> tuple[str, dict[str, str]]:
     """Write an executed notebook as Markdown.
 
     Args:
         notebook: with its outputs.
         name: of its file, without `.ipynb`.
+
+    Returns the page, and the content of the files that it shows, by name beside the page: plots and framed pages.
     """
-    page = NotebookPage("")
+    files: dict[str, str] = {}
     parts = []
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             parts.append(cell.source)
         else:
-            parts.append(f"{FENCE}python\n{cell.source}\n{FENCE}")
-            parts += [shown for output in cell.outputs for shown in _show(output, cell.source, name, page)]
+            parts.append(_fenced(cell.source, "python"))
+            parts += [shown for output in cell.outputs for shown in _show(output, cell.source, name, files)]
     download = f'<a href="{name}.ipynb" download>Download the notebook</a>'
     title, _, rest = parts[0].partition("\n")
-    page.text = "\n\n".join([title, download, rest.strip(), *parts[1:]]) + "\n"
-    return page
+    return "\n\n".join([title, download, rest.strip(), *parts[1:]]) + "\n", files
 
 
-def _show(output: Any, source: str, name: str, page: NotebookPage) -> Iterator[str]:
+def _show(output: Any, source: str, name: str, files: dict[str, str]) -> Iterator[str]:
     """An output in the richest form that it has."""
-    if output.output_type == "stream":
-        yield _fenced(output.text)
-        return
-    data = output.data
+    data = {"text/plain": output.text} if output.output_type == "stream" else output.data
     if "text/markdown" in data:
         yield data["text/markdown"]
     elif "image/svg+xml" in data:
-        file = f"{name}-{len(page.files) + 1}.svg"
-        page.files[file] = data["image/svg+xml"]
+        file = f"{name}-{len(files) + 1}.svg"
+        files[file] = data["image/svg+xml"]
         yield f"![Figure of {source.splitlines()[-1]}]({file})"
     elif "text/html" in data:
         html = data["text/html"]
         if framed := re.match(r'\s*<iframe srcdoc="([^"]*)"', html):
-            file = f"{name}-{len(page.files) + 1}.html"
-            page.files[file] = unescape(framed[1])
+            file = f"{name}-{len(files) + 1}.html"
+            files[file] = unescape(framed[1])
             html = f'<iframe src="{file}" title="A page in a frame" loading="lazy"></iframe>'
         html = re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)  # of polars; the site has its own
         html = re.sub(r"<td>&quot;(.*?)&quot;</td>", r"<td>\1</td>", html)  # polars quotes texts
@@ -147,5 +132,5 @@ def _show(output: Any, source: str, name: str, page: NotebookPage) -> Iterator[s
         yield _fenced(data["text/plain"])
 
 
-def _fenced(text: str) -> str:
-    return f"{FENCE}text\n{text.rstrip()}\n{FENCE}"
+def _fenced(text: str, language: str = "text") -> str:
+    return f"{FENCE}{language}\n{text.rstrip()}\n{FENCE}"

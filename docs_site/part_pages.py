@@ -3,7 +3,6 @@
 import inspect
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -20,9 +19,7 @@ from corank.serving.funnel.stage_scorer import SCORERS
 from corank.serving.store.base import STORES
 from docs_site.config_pages import sections_of, settings_sections
 from docs_site.docstrings import first_line, render
-from docs_site.pages import Page, relative, table
-
-ROOT = Path(__file__).parents[1]
+from docs_site.pages import ROOT, Page, relative, table
 
 
 class Sort(NamedTuple):
@@ -30,40 +27,28 @@ class Sort(NamedTuple):
 
     registry: Registry[Any]
     folder: str
-    title: str
     guide: str
     """The page of docs/ that explains how its parts are used."""
     intro: str = ""
+    title: str = ""
+    """The folder's name unless given."""
     key: str = ""
     """The key of a config that names a part; none if no config names it, but what `intro` says."""
 
 
+SCORING = "How a stage scores online. A stage model names its scorer; no config does."
 SORTS = (
-    Sort(FEATURE_KINDS, "features", "Feature kinds", "guides/features.md", key="kind"),
-    Sort(STAGE_MODELS, "stages", "Stage models", "guides/config.md#stages", key="model"),
-    Sort(LOSSES, "losses", "Losses", "guides/losses.md", key="kind"),
-    Sort(METRICS, "metrics", "Metrics", "guides/evaluate.md", "What `corank evaluate` prints."),
+    Sort(FEATURE_KINDS, "features", "guides/features.md", title="Feature kinds", key="kind"),
+    Sort(STAGE_MODELS, "stages", "guides/config.md#stages", title="Stage models", key="model"),
+    Sort(LOSSES, "losses", "guides/losses.md", key="kind"),
+    Sort(METRICS, "metrics", "guides/evaluate.md", "What `corank evaluate` prints."),
+    Sort(STORES, "stores", "guides/serving.md#stores", "Addresses of `corank publish` and `serve`."),
+    Sort(IMPORTERS, "importers", "guides/importing.md", "Commands of `corank import`."),
     Sort(
-        STORES, "stores", "Stores", "guides/serving.md#stores", "Addresses of `corank publish` and `serve`."
+        WORLDS, "worlds", "guides/data.md#public-logs", "What `corank simulate` writes.", "Simulated worlds"
     ),
-    Sort(IMPORTERS, "importers", "Importers", "guides/importing.md", "Commands of `corank import`."),
-    Sort(
-        WORLDS, "worlds", "Simulated worlds", "guides/data.md#public-logs", "What `corank simulate` writes."
-    ),
-    Sort(
-        ENGINES,
-        "engines",
-        "Engines",
-        "operations/scaling.md#pack-with-several-workers",
-        "Names of `--engine`.",
-    ),
-    Sort(
-        SCORERS,
-        "scorers",
-        "Scorers",
-        "extending/README.md#a-stage-model",
-        "How a stage scores online. A stage model names its scorer; no config does.",
-    ),
+    Sort(ENGINES, "engines", "operations/scaling.md#pack-with-several-workers", "Names of `--engine`."),
+    Sort(SCORERS, "scorers", "extending/README.md#a-stage-model", SCORING),
 )
 
 
@@ -77,9 +62,9 @@ def part_pages() -> Iterator[Page]:
         ]
         intro = sort.intro or f"Values of `{sort.key}` under `{sort.folder}`."
         text = (
-            f"# {sort.title}\n\n{intro} How to use them: [the guide]({relative(index, sort.guide)}). Parts of "
-            f"your own: [extending]({relative(index, 'extending/README.md')}).\n\n"
-            f"{table(('name', 'what it is'), rows)}\n"
+            f"# {sort.title or sort.folder.capitalize()}\n\n{intro} How to use them: "
+            f"[the guide]({relative(index, sort.guide)}). Parts of your own: "
+            f"[extending]({relative(index, 'extending/README.md')}).\n\n{table(('name', 'what it is'), rows)}\n"
         )
         yield Page(index, "Overview", text)
         for name, part in parts.items():

@@ -1,10 +1,10 @@
 """Plots of tables: `<!-- plot: COLUMN; COLUMN -->` above a table of a page draws those columns, row by row."""
 
 import re
-from collections.abc import Mapping
 from functools import partial
 
 from corank.analysis import plots
+from corank.analysis.plots import Panels
 
 PLOT = re.compile(r"^<!-- plot: (.+) -->\n\n?((?:\|.*\n)+)", re.MULTILINE)
 NUMBER = r"[−+-]?(?:\d[\d,]*)?\.?\d+"
@@ -12,28 +12,20 @@ VALUE = re.compile(rf"({NUMBER})(?: ?%)?(?: \[({NUMBER}), ({NUMBER})\])?")
 INCHES = 0.3
 """Height of a row."""
 
-Panels = Mapping[str, Mapping[str, tuple[float, float, float]]]
-"""Column → row → value, and the bounds of its interval."""
-
 
 def read_plot(found: re.Match[str]) -> Panels:
     """Read a table that asks for a plot. Raises ValueError if it has no such column, or no numbers in them."""
     head, _, *lines = ([_plain(part) for part in row.strip("|").split("|")] for row in found[2].splitlines())
     wanted = [column.strip() for column in found[1].split(";")]
-    if missing := [column for column in wanted if column not in head]:
-        raise ValueError(
-            f"plot: the table below has no column {', '.join(missing)}; it has {', '.join(head)}"
-        )
+    if missing := ", ".join(column for column in wanted if column not in head):
+        raise ValueError(f"plot: the table below has no column {missing}; it has {', '.join(head)}")
     places = [head.index(column) for column in wanted]
     lines = [line for line in lines if any(VALUE.match(line[place]) for place in places)]
     if not lines:
         raise ValueError(f"plot: no numbers in {', '.join(wanted)}")
     names = [line[0] for line in lines]
     rows = [line[0] if names.count(line[0]) == 1 else f"{line[0]}, {line[1]}" for line in lines]
-    return {
-        head[place]: {row: _value(line[place]) for row, line in zip(rows, lines, strict=True)}
-        for place in places
-    }
+    return {head[n]: {row: _value(line[n]) for row, line in zip(rows, lines, strict=True)} for n in places}
 
 
 def _plain(text: str) -> str:
@@ -51,8 +43,8 @@ def _value(text: str) -> tuple[float, float, float]:
 
 def draw(panels: Panels) -> str:
     """Draw the values of each column with their intervals, row by row, as SVG; differences around a line at 0."""
-    drawn = [row for panel in panels.values() for row in panel.values()]
-    chart = plots.intervals if any(value < 0 for value, _, _ in drawn) else plots.values
+    drawn = [value for panel in panels.values() for value, *_ in panel.values()]
+    chart = plots.intervals if any(value < 0 for value in drawn) else plots.values
     return plots.Drawing.of(partial(chart, panels=panels), 0.7 + INCHES * len(drawn) / len(panels)).svg
 
 

@@ -18,9 +18,8 @@ def python_pages() -> Iterator[Page]:
     """The overview of all public names, and a page of each."""
     names = [name for name in corank.__all__ if not name.startswith("__")]
     rows = [(f"[`corank.{name}`]({name}.md)", first_line(getattr(corank, name).__doc__)) for name in names]
-    rows.append(
-        (f"[`corank.config`]({relative(f'{FOLDER}/README.md', CONFIG_MODULE)})", first_line(config.__doc__))
-    )
+    config_page = relative(f"{FOLDER}/README.md", CONFIG_MODULE)
+    rows.append((f"[`corank.config`]({config_page})", first_line(config.__doc__)))
     text = (
         "# Python\n\nEvery name is loaded when it is first used, so `import corank` is quick. A mistake in what you "
         f"pass raises a `CorankError` that says what to do.\n\n{table(('name', 'what it does'), rows)}\n"
@@ -52,18 +51,15 @@ def config_module_page(described: Sequence[Page]) -> Page:
 
 def _text(name: str, part: Any) -> str:
     of = source(part)
-    blocks = [f"# corank.{name}"]
     if isinstance(of, griffe.Function):
-        return "\n\n".join([*blocks, signature(of), render(part.__doc__)]) + "\n"
-    blocks.append(render(part.__doc__))
+        return f"# corank.{name}\n\n{signature(of)}\n\n{render(part.__doc__)}\n"
+    blocks = [f"# corank.{name}", render(part.__doc__)]
     if fields := field_docstrings(part):
         rows = [(f"`{field}`", escape(text)) for field, text in fields.items() if not field.startswith("_")]
         blocks.append(f"## Attributes\n\n{table(('attribute', 'what it is'), rows)}")
     for member in of.members.values():
-        is_method = isinstance(member, griffe.Function)
-        is_shown = is_method or "property" in member.labels
-        if is_shown and member.docstring and not member.name.startswith("_"):
-            blocks.append(f"## {member.name}")
-            blocks += [signature(member)] if is_method else []
-            blocks.append(render(member.docstring.value))
+        called = [signature(member)] if isinstance(member, griffe.Function) else []
+        shown = (called or "property" in member.labels) and not member.name.startswith("_")
+        if shown and member.docstring:
+            blocks += [f"## {member.name}", *called, render(member.docstring.value)]
     return "\n\n".join(blocks) + "\n"

@@ -76,7 +76,6 @@ def find_faults(site: Path) -> Iterator[str]:
             if not re.match(r"[a-z]+:|//", url) and not (path.parent / file).exists():
                 yield f"{name}: link to {url}, which does not exist"
     for sheet in sorted(site.rglob("*.css")):
-        urls = re.findall(
-            r"(?:url\(|@import )\W?((?:https?:)?//[^\s)'\"]+)", sheet.read_text(encoding="utf-8")
-        )
+        text = sheet.read_text(encoding="utf-8")
+        urls = re.findall(r"(?:url\(|@import )\W?((?:https?:)?//[^\s)'\"]+)", text)
         yield from (f"{sheet.relative_to(site)}: loads {url}" for url in urls)

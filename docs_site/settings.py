@@ -10,7 +10,6 @@ from pydantic import BaseModel
 from docs_site.docstrings import field_docstrings
 from docs_site.pages import escape, table
 
-HEAD = ("key", "type", "default", "meaning")
 WORDS: Mapping[str, str] = {
     "string": "text",
     "integer": "whole number",
@@ -50,16 +49,13 @@ def keys_table(settings: type[BaseModel], links: Mapping[str, str]) -> str:
         described = schema["properties"][key]
         part = name in ("kind", "model") and "const" in described
         meaning = "Chooses this part." if part else field.description or meanings.get(name, "")
-        if field.is_required():
-            default = "required"
-        elif isinstance(getattr(plain, name), BaseModel):
-            default = "its defaults"
-        else:
-            default = f"`{_written(defaults.get(key))}`"
+        nested = isinstance(getattr(plain, name, None), BaseModel)
+        default = "its defaults" if nested else f"`{_written(defaults.get(key))}`"
+        default = "required" if field.is_required() else default
         rows.append((f"`{key}`", describe_type(described, links), default, escape(meaning)))
     if extra := schema["additionalProperties"]:
         rows.append(("*a name*", describe_type(extra, links), "–", escape(meanings.get("extra", ""))))
-    return table(HEAD, rows)
+    return table(("key", "type", "default", "meaning"), rows)
 
 
 def _written(value: Any) -> str:

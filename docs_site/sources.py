@@ -8,9 +8,8 @@ from pathlib import Path, PurePosixPath
 from posixpath import normpath
 
 from docs_site.docstrings import first_line
-from docs_site.pages import Page, relative, table
+from docs_site.pages import ROOT, Page, relative, table
 
-ROOT = Path(__file__).parents[1]
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".toml": "toml", "": "bash"}
 LONGEST = 100_000
 """Characters of a file that has a page of its own."""
@@ -27,8 +26,7 @@ def rewrite(path: str, text: str, place: Callable[[str], str | None]) -> str:
     """
 
     def replace(link: re.Match[str]) -> str:
-        target = normpath(PurePosixPath(path).parent / link[2])
-        found = place(target)
+        found = place(normpath(PurePosixPath(path).parent / link[2]))
         return link[0] if found is None else link[1] + found
 
     return LINK.sub(replace, text)
@@ -47,16 +45,13 @@ class SourcePages:
             page: within docs/.
             target: from the root of the repository.
         """
-        if target.startswith("docs/"):
-            return relative(
-                page, re.sub(r"\.ipynb$", ".md", target.removeprefix("docs/"))
-            )  # a notebook is a page
+        if target.startswith("docs/"):  # a notebook is a page
+            return relative(page, re.sub(r"\.ipynb$", ".md", target.removeprefix("docs/")))
         path = ROOT / target
         if not path.exists():
             return None
-        written = (
-            f"project/{target}" if path.suffix == ".md" else f"source/{target}{'/README' * path.is_dir()}.md"
-        )
+        source = f"source/{target}{'/README' * path.is_dir()}.md"
+        written = f"project/{target}" if path.suffix == ".md" else source
         return relative(page, self._places.setdefault(target, written))
 
     def pages(self) -> Iterator[Page]:
@@ -73,12 +68,9 @@ class SourcePages:
             text = rewrite(target, path.read_text(encoding="utf-8"), partial(self.place, place))
             return Page(place, target, text)
         if path.is_dir():
-            files = [
-                file
-                for file in sorted(path.iterdir())
-                if file.suffix in LANGUAGES and file.stem != "__init__"
-            ]
-            body = table(("file", "what it is"), [(f"`{file.name}`", _about(file)) for file in files])
+            files = (file for file in sorted(path.iterdir()) if file.stem != "__init__")
+            rows = [(f"`{file.name}`", _about(file)) for file in files if file.suffix in LANGUAGES]
+            body = table(("file", "what it is"), rows)
         else:
             text = path.read_text(encoding="utf-8")
             body = f"~~~~{LANGUAGES.get(path.suffix, 'text')}\n{text}\n~~~~"
@@ -89,8 +81,6 @@ class SourcePages:
 
 
 def _about(file: Path) -> str:
-    if file.is_dir():
-        return "folder"
     if file.suffix != ".py":
-        return ""
+        return "folder" if file.is_dir() else ""
     return first_line(ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))))

@@ -1,5 +1,6 @@
 """What `corank check` shows: which feature enters which tower, what there is to learn from, and advice."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -20,29 +21,26 @@ def check_view(summary: CheckSummary) -> View:
     """What is known of the data that a config would train on."""
     checked, profile = summary.data_check, summary.profile
     tables = ", ".join(f"{name} {rows:,} rows" for name, rows in summary.rows.items())
-    own = ({"table": "own"} if row["table"] == row["feature"] else {} for row in summary.features)
     features = [
-        {name.replace(".", " "): cell for name, cell in (row | mine).items()}
-        for row, mine in zip(summary.features, own, strict=True)
+        {
+            key.replace(".", " "): "own" if key == "table" and cell == row["feature"] else cell
+            for key, cell in row.items()
+        }
+        for row in summary.features
     ]
     splits = [
         f"{split}: {checked.splits[split].requests:,} requests, {candidates:,} candidates"
         for split, candidates in summary.splits.items()
     ]
-    warnings = [
-        *(f"fault: {line}" for line in checked.faults),
-        *(f"warning: {line}" for line in checked.warnings),
-    ]
-    texts = ("feature", "side", "kind", "from", "table")
+    faults = [f"fault: {line}" for line in checked.faults]
+    warnings = [f"warning: {line}" for line in checked.warnings]
+    texts, labels = ("feature", "side", "kind", "from", "table"), Table.of(summary.labels, left=("label",))
     sections = [
         Section("Which feature enters which tower", [Table.of(features, left=texts)]),
         Section("Candidates per request that each loss learns from", [*_samples(summary)]),
-        Section(
-            "Exposed rows by what is known of each label",
-            [*splits, Table.of(summary.labels, left=("label",))],
-        ),
+        Section("Exposed rows by what is known of each label", [*splits, labels]),
         Section("Rows that each loss learns from, an epoch of each split", [Table.of(summary.targets)]),
-        Section("Training", [*summary.forecast.lines, *warnings]),
+        Section("Training", [*summary.forecast.lines, *faults, *warnings]),
         Section(
             "Values of each feature, missing ones, and the share of candidates whose value training knows",
             [Table.of(profile.feature_rows, left=("table",), keys=2)],
@@ -50,9 +48,8 @@ def check_view(summary: CheckSummary) -> View:
         Section("Requests by their number of candidates, and of positives", [*_requests(profile)]),
         Section("Advice", [f"recipe: {profile.recipe}", *(f"advice: {line}" for line in profile.advice)]),
     ]
-    return View(
-        f"{summary.config.name}: what there is to learn from", f"{summary.config.name}: {tables}", sections
-    )
+    name = summary.config.name
+    return View(f"{name}: what there is to learn from", f"{name}: {tables}", sections)
 
 
 def _samples(summary: CheckSummary) -> Iterator[Block]:
@@ -65,10 +62,10 @@ def _samples(summary: CheckSummary) -> Iterator[Block]:
 
 
 def _requests(profile: LogProfile) -> Iterator[Block]:
-    panels: dict[str, dict[str, dict[str, int]]] = {}
+    panels = defaultdict[str, dict[str, dict[str, int]]](dict)
     for row in profile.request_rows:
         counts = {split: int(row[split]) for split in profile.counts.requests}
-        panels.setdefault(f"requests by {row['of']}", {})[str(row["number"])] = counts
+        panels[f"requests by {row['of']}"][str(row["number"])] = counts
     yield Plot(
         lambda figure: plots.counts(figure, panels),
         "Requests of each split by their number of candidates, and of positives of each label.",

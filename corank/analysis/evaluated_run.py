@@ -14,17 +14,10 @@ from corank.core.objects import Location
 from corank.core.reports import Progress
 from corank.core.types import Floats
 from corank.data.packed.dataset import PackedDataset
+from corank.evaluation import predict
 from corank.evaluation.groups import group_candidates, select_candidates
 from corank.evaluation.measures import evaluate_predictions, render
-from corank.evaluation.predict import (
-    Calibrators,
-    Predictions,
-    Truth,
-    order_scores,
-    predict_split,
-    read_truth,
-    true_values,
-)
+from corank.evaluation.predict import Calibrators, Predictions, Truth
 from corank.models.joint import JointModel
 from corank.models.settings.stage import StageSettings
 from corank.training.run import Run
@@ -44,19 +37,14 @@ class EvaluatedRun:
     document: dict[str, Any]
     """As printed by `corank evaluate --json`."""
 
-    def probability(self, stage: str, label: str) -> NDArray[np.floating]:
-        """Calibrated probability of a label by a stage: (C,)."""
-        return self.calibrators[stage][label].apply(self.predictions.logits[stage][label])
-
     def ranks(self, stage: StageSettings) -> NDArray[np.int64]:
         """Rank of each candidate within its request, 0 the best: (C,)."""
-        return self.predictions.requests.ranks(
-            order_scores(self.predictions, stage, self.calibrators[stage.name])
-        )
+        scores = predict.order_scores(self.predictions, stage, self.calibrators[stage.name])
+        return self.predictions.requests.ranks(scores)
 
     def true_value(self, stage: StageSettings) -> Floats | None:
         """The stage's value computed from the true probabilities: (C,); None if the truth is unknown."""
-        return true_values(self.predictions, stage, self.truth)
+        return predict.true_values(self.predictions, stage, self.truth)
 
 
 def evaluate_run(
@@ -83,7 +71,7 @@ def evaluate_run(
     """
     packed, model, calibrators, predictions, lost = predict_run(run, split, progress, on)
     unbiased = None if reference is None else predict_run(reference, split, progress, on).predictions
-    truth = read_truth(packed, split)
+    truth = predict.read_truth(packed, split)
     stages, levels = run.config.stages, run.config.data.levels
     evaluation = evaluate_predictions(predictions, stages, levels, calibrators, truth, split, unbiased)
     document = render(evaluation, bootstrap=bootstrap)
@@ -114,16 +102,15 @@ def predict_run(
     Raises CheckpointError, StorageError, and DataError if there is no such split, or the run cannot be judged there.
     """
     if on is None:
-        packed = run.packed()
+        packed, lost = run.packed(), dict[str, int]()
         _require_split(packed, split)
         model, calibrators = run.model(packed)
-        return PredictedRun(
-            packed, model, calibrators, predict_split(model, packed, split, progress=progress), {}
-        )
-    judged = JudgedRun.on(run, on)
-    _require_split(judged.packed, split)
-    predictions = predict_split(judged.model, judged.packed, split, progress=progress)
-    return PredictedRun(judged.packed, judged.model, judged.calibrators, predictions, judged.lost)
+    else:
+        judged = JudgedRun.on(run, on)
+        packed, model, calibrators, lost = judged.packed, judged.model, judged.calibrators, judged.lost
+        _require_split(packed, split)
+    predictions = predict.predict_split(model, packed, split, progress=progress)
+    return PredictedRun(packed, model, calibrators, predictions, lost)
 
 
 def _require_split(packed: PackedDataset, split: str) -> None:
@@ -152,7 +139,7 @@ def evaluate_groups(
     requests in a group there is no cascade. Raises CheckpointError, DataError.
     """
     packed, _, calibrators, predictions, _ = predict_run(run, split, progress)
-    truth = read_truth(packed, split)
+    truth = predict.read_truth(packed, split)
     groups = group_candidates(packed, run.base, split, predictions, by)
     stages, levels = run.config.stages, run.config.data.levels
     documents = []

@@ -18,23 +18,18 @@ def explanation_view(document: Mapping[str, Any], metric: str = "auc") -> View:
         document: as `corank explain --json` prints it.
         metric: of the plot, `auc` or `gauc`.
     """
-    stages = list(document["stages"])
+    stages, metrics = list(document["stages"]), ("auc", "gauc")
     rows = []
     for name in _by_worth(document, stages[-1], "auc"):
         feature = document["features"][name]
-        drops = [_with_interval(feature["stages"][s][metric]) for s in stages for metric in ("auc", "gauc")]
+        drops = [_with_interval(feature["stages"][s][m]) for s in stages for m in metrics]
         latency = f"{feature['microseconds']['total']:,.0f}"
         rows.append([name, feature["side"], feature["kind"], *drops, latency])
-    columns = [
-        "feature",
-        "side",
-        "kind",
-        *(f"{s} {metric}" for s in stages for metric in ("auc", "gauc")),
-        "µs",
-    ]
-    base = ", ".join(
-        f"{s} {format_metric(f['auc'])} / {format_metric(f['gauc'])}" for s, f in document["stages"].items()
-    )
+    columns = ["feature", "side", "kind", *(f"{s} {m}" for s in stages for m in metrics), "µs"]
+    whole = {
+        s: " / ".join(format_metric(figures[m]) for m in metrics) for s, figures in document["stages"].items()
+    }
+    base = ", ".join(f"{stage} {figures}" for stage, figures in whole.items())
     said = [
         f"With all features, AUC / GAUC of {document['candidates']:,} candidates: {base}.",
         "µs: encoding, look-up and first layers of one request; an item's vectors and codes are computed ahead.",
@@ -49,24 +44,22 @@ def explanation_view(document: Mapping[str, Any], metric: str = "auc") -> View:
 def _plot_worth(document: Mapping[str, Any], metric: str) -> Plot:
     """What a metric loses without each of the features that are worth most to the last stage."""
     names = _by_worth(document, list(document["stages"])[-1], metric)
-    panels = {}
-    for stage in document["stages"]:
-        drops = {name: document["features"][name]["stages"][stage][metric] for name in names}
-        panels[stage] = {
+    panels = {
+        stage: {
             name: (drop["value"], *(drop["interval"] or (None, None)))
-            for name, drop in list(drops.items())[:SHOWN_FEATURES]
-            if drop["value"] is not None
+            for name in names[:SHOWN_FEATURES]
+            if (drop := document["features"][name]["stages"][stage][metric])["value"] is not None
         }
+        for stage in document["stages"]
+    }
     caption = f"{metric.upper()} that each stage loses without a feature, with 95 % intervals over users."
     return plot_values(panels, caption, from_zero=True)
 
 
 def _by_worth(document: Mapping[str, Any], stage: str, metric: str) -> list[str]:
     """The features, those first without which a stage loses most."""
-    drops = {
-        name: feature["stages"][stage][metric]["value"] for name, feature in document["features"].items()
-    }
-    return sorted(drops, key=lambda name: -(drops[name] or 0.0))
+    drops = {name: f["stages"][stage][metric]["value"] or 0.0 for name, f in document["features"].items()}
+    return sorted(drops, key=lambda name: -drops[name])
 
 
 def _with_interval(difference: Mapping[str, Any]) -> str:

@@ -5,30 +5,16 @@ matplotlib is loaded when a plot is drawn.
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from corank.analysis import colours
-from corank.core.files import write_bytes, write_text
+from corank.core import view as parts
+from corank.core.files import write_bytes
 from corank.core.lazy import lazy
 from corank.core.local_copy import write_file
 from corank.core.objects import Location
-from corank.core.view import (
-    Beside,
-    Block,
-    Cell,
-    Detail,
-    Folded,
-    Heading,
-    Noted,
-    Plot,
-    Section,
-    Table,
-    Verdict,
-    View,
-)
 
 if TYPE_CHECKING:
     from corank.analysis import plots
@@ -37,20 +23,12 @@ else:
     plots = lazy("corank.analysis.plots")
 
 
-@dataclass(frozen=True)
-class NamedDrawing:
-    """A drawing of a page, and the name of its files."""
-
-    name: str
-    drawing: "Drawing"
-
-
 class Html(str):
-    """A page, and the drawings in it, in their order."""
+    """A page, and the drawings in it, in their order, each with the name of its section for its files."""
 
-    drawings: tuple[NamedDrawing, ...]
+    drawings: "tuple[tuple[str, Drawing], ...]"
 
-    def __new__(cls, markup: str, drawings: Iterable[NamedDrawing] = ()) -> Self:
+    def __new__(cls, markup: str, drawings: "Iterable[tuple[str, Drawing]]" = ()) -> Self:
         """Take a page's text."""
         made = super().__new__(cls, markup)
         made.drawings = tuple(drawings)
@@ -110,14 +88,14 @@ def _palette() -> dict[str, tuple[str, str]]:
 
 
 def _css() -> str:
-    named = {"ground": ("#fff", "#14171b"), "panel": ("#f6f7f9", "#1b1f25"), **_palette()}
+    named = {"ground": ("#fff", "#14171b"), "panel": ("#f6f7f9", "#1b1f25")} | _palette()
     lines = "; ".join(f"--{name}: light-dark({light}, {dark})" for name, (light, dark) in named.items())
     return f":root {{ color-scheme: light dark; {lines} }}{_CSS}"
 
 
-def render(view: View) -> Html:
+def render(view: parts.View) -> Html:
     """The page of a view."""
-    drawings: list[NamedDrawing] = []
+    drawings: list[tuple[str, Drawing]] = []
     sections = "".join(_section(part, drawings) for part in view.sections)
     kind = ' class="wide"' if view.wide else ""
     title = escape(view.title)
@@ -132,71 +110,65 @@ def render(view: View) -> Html:
     )
 
 
-def render_part(view: View) -> str:
+def render_part(view: parts.View) -> str:
     """Paragraphs and tables of a view without its plots, for the output of a notebook's cell."""
-    blocks = [
-        block for part in view.sections for block in part.blocks if not isinstance(block, Plot | Detail)
-    ]
-    return f"<p><b>{escape(view.lead)}</b></p>\n{_blocks(blocks, [])}"
+    blocks = [block for part in view.sections for block in part.blocks]
+    shown = [block for block in blocks if not isinstance(block, parts.Plot | parts.Detail)]
+    return f"<p><b>{escape(view.lead)}</b></p>\n{_blocks(shown, [])}"
 
 
-def _section(section: Section, drawings: list[NamedDrawing]) -> str:
+def _section(section: parts.Section, drawings: "list[tuple[str, Drawing]]") -> str:
     """A titled section, which names its drawings."""
     own: list[Drawing] = []
     content = _blocks(section.blocks, own)
     name = re.sub(r"\W+", "-", section.title.lower()).strip("-_")[:_NAME_LENGTH] or "figure"
-    drawings += (NamedDrawing(name, drawing) for drawing in own)
+    drawings += ((name, drawing) for drawing in own)
     return f"<section><h2>{escape(section.title)}</h2>\n{content}</section>\n"
 
 
-def _blocks(blocks: Sequence[Block], drawings: list["Drawing"]) -> str:
+def _blocks(blocks: Sequence[parts.Block], drawings: "list[Drawing]") -> str:
     return "".join(_block(block, drawings) for block in blocks)
 
 
-def _block(block: Block, drawings: list["Drawing"]) -> str:
+def _block(block: parts.Block, drawings: "list[Drawing]") -> str:
     match block:
         case str():
             return f"<p>{escape(block)}</p>\n"
-        case Heading():
-            return f"<h3>{escape(block.text)}</h3>\n"
-        case Table():
+        case parts.Heading(text):
+            return f"<h3>{escape(text)}</h3>\n"
+        case parts.Table():
             return (f"<h3>{escape(block.title)}</h3>\n" if block.title else "") + _table(block)
-        case Plot():
+        case parts.Plot():
             drawings.append(plots.Drawing.of(block.draw, block.height))
             return _figure(drawings[-1].svg, block.caption)
-        case Folded():
-            summary, text = escape(block.summary), escape(block.text)
-            return f"<details><summary>{summary}</summary><pre>{text}</pre></details>\n"
-        case Detail():
-            return _blocks(block.blocks, drawings)
-        case Beside():
+        case parts.Folded(summary, text):
+            return f"<details><summary>{escape(summary)}</summary><pre>{escape(text)}</pre></details>\n"
+        case parts.Detail(blocks):
+            return _blocks(blocks, drawings)
+        case parts.Beside():
             columns = "".join(f"<div>{_blocks(column, drawings)}</div>" for column in block.columns)
             return f'<div class="beside">{columns}</div>\n'
 
 
-def _table(table: Table) -> str:
-    prose = {*table.prose, *table.left}
-    marks = [' class="prose"' if name in prose else "" for name in table.columns]
+def _table(table: parts.Table) -> str:
+    marks = [' class="prose"' if name in (*table.prose, *table.left) else "" for name in table.columns]
     head = "".join(
         f'<th scope="col"{mark}>{escape(name)}</th>' if name else "<td></td>"
         for name, mark in zip(table.columns, marks, strict=True)
     )
-    body = "".join(
-        "<tr>" + "".join(f"<td{mark}>{_cell(c)}</td>" for c, mark in zip(row, marks, strict=True)) + "</tr>\n"
-        for row in table.rows
-    )
+    rows = ["".join(f"<td{m}>{_cell(c)}</td>" for c, m in zip(row, marks, strict=True)) for row in table.rows]
+    body = "".join(f"<tr>{row}</tr>\n" for row in rows)
     content = f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>"
     return f'<div class="table" tabindex="0"><table>{content}</table></div>\n'  # keys must reach what scrolls sideways
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: parts.Cell) -> str:
     match cell:
-        case Noted():
-            return f"{escape(cell.text)}<small>{escape(cell.note)}</small>"
-        case Verdict(sign=0):
-            return escape(cell.text)
-        case Verdict():
-            return f'<span class="{"good" if cell.sign > 0 else "bad"}">{escape(cell.text)}</span>'
+        case parts.Noted(text, note):
+            return f"{escape(text)}<small>{escape(note)}</small>"
+        case parts.Verdict(text, sign):
+            kind = "good" if sign > 0 else "bad"
+            return f'<span class="{kind}">{escape(text)}</span>' if sign else escape(text)
         case _:
             return escape(cell)
 
@@ -218,40 +190,13 @@ def write_drawings(found: Html, folder: Location) -> list[str]:
 
     Several figures of a section are numbered from 1. Raises CorankError if a file cannot be written.
     """
-    of = Counter(figure.name for figure in found.drawings)
-    seen: Counter[str] = Counter()
+    of, seen = Counter(name for name, _ in found.drawings), Counter[str]()
     written = []
-    for figure in found.drawings:
-        seen[figure.name] += 1
-        name = figure.name if of[figure.name] == 1 else f"{figure.name}-{seen[figure.name]}"
-        with write_file(folder / f"{name}.svg") as path:
-            write_text(path, figure.drawing.svg, "--figures")
-        with write_file(folder / f"{name}.png") as path:
-            write_bytes(path, figure.drawing.png(), "--figures")
-        written += [f"{name}.svg", f"{name}.png"]
+    for section, drawing in found.drawings:
+        seen[section] += 1
+        name = section if of[section] == 1 else f"{section}-{seen[section]}"
+        for file, content in ((f"{name}.svg", drawing.svg.encode()), (f"{name}.png", drawing.png())):
+            with write_file(folder / file) as path:
+                write_bytes(path, content, "--figures")
+            written.append(file)
     return written
-
-
-# Until comparison_page, daily_result and experiments make views themselves, these make theirs.
-heading, plot, folded, verdict = Heading, Plot, Folded, Verdict
-
-
-def text(words: str) -> Any:
-    """A paragraph."""
-    return words
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[Any]], prose: Collection[str] = ()) -> Any:
-    """A table."""
-    noted = [[Noted(*cell) if isinstance(cell, tuple) else cell for cell in row] for row in rows]
-    return Table(header, noted, prose=prose)
-
-
-def section(title: str, *parts: Any) -> Any:
-    """A titled section."""
-    return Section(title, parts)
-
-
-def page(title: str, lead: str, *parts: Any, wide: bool = False) -> Html:
-    """A whole document."""
-    return render(View(title, lead, parts, wide))

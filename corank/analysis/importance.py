@@ -7,16 +7,16 @@ feature that others are derived from, or that others repeat, is underestimated.
 Letters: R requests · C candidates · I distinct items.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from corank.analysis.latency import EncodingModel, FeatureLatency, feature_latencies
+from corank.analysis.latency import FeatureLatency, feature_latencies
 from corank.analysis.logged_request import logged_request
 from corank.batches.batch import Batch
 from corank.batches.build import EncodedBatch, build_batch, replace_rows
@@ -27,6 +27,7 @@ from corank.core.reports import Progress, Report
 from corank.core.types import Doubles, Floats, Longs
 from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.predict import Calibrators
+from corank.features.encoding import RowFeatures
 from corank.features.schema import Schema
 from corank.metrics.intervals import replicates
 from corank.metrics.measure import Measure
@@ -44,8 +45,7 @@ REPORT_EVERY = 8
 """Batches between two progress reports."""
 
 
-@dataclass(frozen=True)
-class _Scores:
+class _Scores(NamedTuple):
     """Logits of exposed candidates, with their users and labels: (C,) each."""
 
     user: NDArray[np.int32]
@@ -89,19 +89,18 @@ def measure_importance(
         )
     model, calibrators = run.model(packed)
     keep_freed_memory()  # of every batch; a tenth of the time
-    scores = _scores(model.eval(), run.config.stages, packed, split, most, seed, report, progress)
-    whole = {stage.name: _resample(scores, "", stage.name, stage.main) for stage in run.config.stages}
-    features: dict[str, dict[str, Any]] = {}
+    stages = run.config.stages
+    scores = _scores(model.eval(), stages, packed, split, most, seed, report, progress)
+    whole, features = _resample(scores, "", stages), dict[str, dict[str, Any]]()
     for name in packed.schema.inputs():
+        shuffled = _resample(scores, name, stages)
+        lost = {stage: _importance(whole[stage], part) for stage, part in shuffled.items()}
         side, kind = packed.schema.side(name), packed.schema.features[name].kind
-        stages = {
-            stage.name: _importance(whole[stage.name], _resample(scores, name, stage.name, stage.main))
-            for stage in run.config.stages
-        }
-        features[name] = {"side": side, "kind": kind, "stages": stages}
+        features[name] = {"side": side, "kind": kind, "stages": lost}
     for name, latency in _latencies(run, packed, model, calibrators, split).items():
         features[name]["microseconds"] = latency.plain()
-    base = {stage.name: _base(scores, stage.name, stage.main) for stage in run.config.stages}
+    values = {name: {n: measure.value() for n, (measure, _) in part.items()} for name, part in whole.items()}
+    base = {stage.name: {"label": stage.main} | values[stage.name] for stage in stages}
     return {"split": split, "candidates": len(scores.user), "stages": base, "features": features}
 
 
@@ -112,8 +111,7 @@ def _latencies(
     sizes = np.concatenate([np.diff(shard.request_start) for shard in packed.splits[split]])
     usual = int(np.argsort(sizes, kind="stable")[len(sizes) // 2])
     request = Request.parse(logged_request(run, split, usual, packed))
-    online = EncodingModel.of(run.config, packed, model, calibrators)
-    return feature_latencies(online, request, run.config.stages)
+    return feature_latencies(run.config, packed, model, calibrators, request)
 
 
 def _scores(
@@ -132,31 +130,29 @@ def _scores(
         packed, split, most // batches, exposed, seed, attended=model.attended, sees_ranks=model.sees_ranks
     )
     readers = {feature: _readers(stages, packed.schema, feature) for feature in packed.schema.inputs()}
-    features = ["", *readers]
     parts: list[_Scores] = []
     total = min(batches * reader.requests, sum(len(shard) for shard in packed.splits[split]))
     for encoded in islice(reader.read_encoded(epoch=0), batches):
         rng = np.random.default_rng([seed, len(parts)])
         batch = build_batch(reader.layout, encoded)
         logits = {"": _logits(model, batch, model.stages)}
-        for feature in readers:
+        for feature, of in readers.items():
             shuffled = _shuffled(encoded, packed.schema, feature, rng)
             other = replace_rows(reader.layout, batch, encoded, shuffled)
-            logits[feature] = logits[""] | _logits(model, other, readers[feature])
-        labels = {name: values.astype(np.int8) for name, values in encoded.labels.items()}
+            logits[feature] = logits[""] | _logits(model, other, of)
+        labels = {name: encoded.labels[name].astype(np.int8) for name in packed.data.labels}
         parts.append(_Scores(encoded.user[encoded.request_of], labels, encoded.weight, logits))
         progress(min(len(parts) * reader.requests, total), total)
         if len(parts) % REPORT_EVERY == 0:
             report(f"{len(parts) * reader.requests:,} requests scored")
-    return _Scores(
-        np.concatenate([part.user for part in parts]),
-        {n: np.concatenate([part.labels[n] for part in parts]) for n in packed.data.labels},
-        np.concatenate([part.weight for part in parts]),
-        {
-            f: {s: np.concatenate([part.logits[f][s] for part in parts]) for s in model.stages}
-            for f in features
-        },
-    )
+    return _Scores(*(_join(column) for column in zip(*parts, strict=True)))
+
+
+def _join(parts: Sequence[Any]) -> Any:
+    """Join the arrays of batches, or those of each name."""
+    if isinstance(parts[0], dict):
+        return {name: _join([part[name] for part in parts]) for name in parts[0]}
+    return np.concatenate(parts)
 
 
 def _readers(stages: Sequence[StageSettings], schema: Schema, feature: str) -> list[str]:
@@ -178,69 +174,57 @@ def _logits(model: JointModel, batch: Batch, stages: Iterable[str]) -> dict[str,
 
 def _shuffled(encoded: EncodedBatch, schema: Schema, feature: str, rng: np.random.Generator) -> EncodedBatch:
     """The batch with the values of one feature shuffled: among its requests, items or pairs."""
-    placement = schema.placement(feature)
+    placement, histories = schema.placement(feature), encoded.histories
     if placement == "query":
         order = rng.permutation(len(encoded.query))
-        past = {
+        histories = {
             attended: events.take(order) if attended.history == feature else events
-            for attended, events in encoded.histories.items()
+            for attended, events in histories.items()
         }
-        return replace(encoded, query=_with_order(encoded.query, schema, feature, order), histories=past)
-    if placement == "item":
+    elif placement == "item":
         # drawn by candidate, so that the value of a popular item is drawn as often as it occurs
         order = encoded.item_of[rng.integers(0, len(encoded.item_of), len(encoded.item))].astype(np.int64)
-        return replace(encoded, item=_with_order(encoded.item, schema, feature, order))
-    order = rng.permutation(len(encoded.request_of))
-    if placement == "snapshot":
-        assert encoded.snapshot is not None
-        return replace(encoded, snapshot=_with_order(encoded.snapshot, schema, feature, order))
-    return replace(encoded, cross=_with_order(encoded.cross, schema, feature, order))
-
-
-def _with_order(rows: Rows, schema: Schema, feature: str, order: Longs) -> Rows:
-    placed = schema.row_features(schema.placement(feature))
-    ids, numbers, lists, vectors = rows.ids, rows.numbers, list(rows.lists), list(rows.vectors)
-    if feature in placed.ids:
-        ids = ids.copy()
-        ids[:, placed.ids.index(feature)] = ids[order, placed.ids.index(feature)]
-    elif feature in placed.numbers_at:
-        numbers, at = numbers.copy(), placed.numbers_at[feature]
-        numbers[:, at] = numbers[order, at]
-    elif feature in placed.lists:
-        lists[placed.lists.index(feature)] = lists[placed.lists.index(feature)].take(order)
     else:
-        vectors[placed.vectors.index(feature)] = vectors[placed.vectors.index(feature)].take(order)
-    return Rows(ids, numbers, tuple(lists), tuple(vectors))
+        order = rng.permutation(len(encoded.request_of))
+    rows = _with_order(getattr(encoded, placement), schema.row_features(placement), feature, order)
+    changed: dict[str, Any] = {"histories": histories, placement: rows}
+    return replace(encoded, **changed)
 
 
+def _with_order(rows: Rows, placed: RowFeatures, feature: str, order: Longs) -> Rows:
+    kind = next(k for k in ("ids", "numbers", "lists", "vectors") if feature in getattr(placed, k))
+    at, values = getattr(placed, kind).index(feature), getattr(rows, kind)
+    if kind in ("lists", "vectors"):
+        changed: Any = (*values[:at], values[at].take(order), *values[at + 1 :])
+    else:
+        columns, changed = placed.numbers_at[feature] if kind == "numbers" else at, values.copy()
+        changed[:, columns] = values[order, columns]
+    return replace(rows, **{kind: changed})
+
+
+_MEASURES: Mapping[str, Callable[..., Measure]] = {"auc": auc, "gauc": gauc}
 _Resampled = tuple[Measure, Doubles]
 """A metric with its values in resamples of the users."""
 
 
-def _resample(scores: _Scores, feature: str, stage: str, label: str) -> dict[str, _Resampled]:
-    """The metrics of a stage with a feature shuffled: all have the same users, so resamples are paired."""
-    metrics: dict[str, _Resampled] = {}
-    for name, metric in (("auc", auc), ("gauc", gauc)):
-        measure = metric(scores.user, scores.logits[feature][stage], scores.labels[label], scores.weight)
-        metrics[name] = measure, replicates(measure)
-    return metrics
+def _resample(
+    scores: _Scores, feature: str, stages: Sequence[StageSettings]
+) -> dict[str, dict[str, _Resampled]]:
+    """The metrics of stages with a feature shuffled: all have the same users, so resamples are paired."""
+    resampled: dict[str, dict[str, _Resampled]] = {}
+    for s in stages:
+        rows = scores.user, scores.logits[feature][s.name], scores.labels[s.main], scores.weight
+        resampled[s.name] = {name: (one := of(*rows), replicates(one)) for name, of in _MEASURES.items()}
+    return resampled
 
 
 def _importance(whole: dict[str, _Resampled], shuffled: dict[str, _Resampled]) -> dict[str, Any]:
     """Metrics that a stage loses when the feature is shuffled, with intervals."""
     importance: dict[str, Any] = {}
     for name, (measure, resampled) in whole.items():
-        one, other = measure.value(), shuffled[name][0].value()
-        if one is None or other is None:
-            importance[name] = {"value": None, "interval": None}
-            continue
-        bounds = None
-        if len(np.unique(measure.user)) > 1:
+        one, other, bounds = measure.value(), shuffled[name][0].value(), None
+        lost = None if one is None or other is None else one - other
+        if lost is not None and len(np.unique(measure.user)) > 1:
             bounds = np.nanquantile(resampled - shuffled[name][1], [0.025, 0.975]).tolist()
-        importance[name] = {"value": one - other, "interval": bounds}
+        importance[name] = {"value": lost, "interval": bounds}
     return importance
-
-
-def _base(scores: _Scores, stage: str, label: str) -> dict[str, Any]:
-    rows = scores.user, scores.logits[""][stage], scores.labels[label], scores.weight
-    return {"label": label, "auc": auc(*rows).value(), "gauc": gauc(*rows).value()}

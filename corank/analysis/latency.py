@@ -1,6 +1,6 @@
 """Online latency: microseconds of a feature in one request, and milliseconds of a request by quota.
 
-Both are measured on an exported bundle. The parts of a feature:
+The parts of a feature:
 
 encode    raw request values → codes and numbers; crosses and priors are computed, histories are looked up
 look up   rows of the embedding tables are gathered and pooled
@@ -9,14 +9,15 @@ Item features are encoded, and item towers run, ahead of the request: that time 
 
 Letters: n candidates.
 
-The parts of a funnel that encode a request and look tables up, made of a trained model without graphs on disk.
+Features are measured on the parts of a funnel that encode a request and look tables up, made of a trained model without
+graphs on disk.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -24,16 +25,14 @@ from numpy.typing import NDArray
 
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_records import ItemRecords
-from corank.bundle.manifest import BundleManifest
 from corank.core.ragged import Rows
-from corank.core.stored_matrix import StoredMatrix
-from corank.core.types import Floats
+from corank.core.types import Floats, Longs
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.derived_columns import derive_features
 from corank.data.packed.history import attribute_codes
 from corank.evaluation.predict import Calibrators
 from corank.features.encoders import split_record
-from corank.features.input_layout import Layout, TableSet, embed_rows
+from corank.features.input_layout import TableSet, embed_rows
 from corank.features.operands import OperandRows
 from corank.features.schema import RECORD_PLACEMENTS, Placement, Schema
 from corank.models.joint import JointModel
@@ -44,71 +43,6 @@ from corank.serving.funnel.request_encoder import EncodedRequest, RequestEncoder
 from corank.serving.funnel.request_history import RequestHistory, find_items
 from corank.training.config.config import Config
 from corank.training.export import make_manifest
-
-
-@dataclass(frozen=True)
-class ModelTables:
-    """The embedding tables and projections of a model."""
-
-    layout: Layout
-    tables: dict[str, TableSet]
-
-    @classmethod
-    def of(cls, model: JointModel) -> Self:
-        """Those of a model on the processor; not copied."""
-        table_sets: dict[str, TableSet] = {}
-        for name, tables in model.table_sets.items():
-            matrices: dict[int | str, Floats] = {
-                dim: tables.weights[str(dim)].detach().numpy() for dim in model.layout.table_rows
-            }
-            matrices |= {
-                feature: model.projection(name, feature).detach().numpy()
-                for feature in model.layout.projections
-            }
-            table_sets[name] = matrices
-        return cls(model.layout, table_sets)
-
-
-@dataclass(frozen=True)
-class EncodingModel:
-    """A model that encodes requests and looks tables up as its bundle does; it cannot rank."""
-
-    manifest: BundleManifest
-    request_encoder: RequestEncoder
-    scorer: ModelTables
-
-    @property
-    def schema(self) -> Schema:
-        """The model's features."""
-        return self.manifest.declared
-
-    @classmethod
-    def of(cls, config: Config, packed: PackedDataset, model: JointModel, calibrators: Calibrators) -> Self:
-        """Make one of a trained model, with priors and items at the log's end."""
-        model = model.cpu().eval()
-        priors = packed.priors.as_of(packed.schema, packed.manifest.last)
-        manifest = make_manifest(config, packed, model, calibrators, priors)
-        records = ItemRecords.of_packed(packed, priors, *packed.newest_items())
-        columns = [stage.ordering(config.data.columns).names for stage in config.stages]
-        encoder = RequestEncoder(
-            manifest,
-            packed.encoders,
-            LayeredItems((ItemLayer(records, {}),)),
-            priors,
-            {name for names in columns for name in names},
-            _no_parts,
-        )
-        return cls(manifest, encoder, ModelTables.of(model))
-
-
-OnlineModel = Funnel | EncodingModel
-"""A model that latencies of features are measured on."""
-
-
-def _no_parts(rows: Rows) -> dict[str, StoredMatrix]:
-    """Logged requests describe no items, whose parts would be needed."""
-    return {}
-
 
 ROUNDS, CALLS = 5, 20
 """A measurement is the median of `ROUNDS` rounds; a round is the mean of `CALLS` calls."""
@@ -125,18 +59,13 @@ class FeatureLatency:
     look_up: float
     network: float
 
-    @property
-    def total(self) -> float:
-        """Sum of the three parts, in microseconds."""
-        return self.encode + self.look_up + self.network
-
     def plain(self) -> dict[str, float]:
         """The parts and their total by name, for JSON."""
-        return asdict(self) | {"total": self.total}
+        return asdict(self) | {"total": self.encode + self.look_up + self.network}
 
 
 def feature_latencies(
-    funnel: OnlineModel, request: Request, stages: Sequence[StageSettings]
+    config: Config, packed: PackedDataset, model: JointModel, calibrators: Calibrators, request: Request
 ) -> dict[str, FeatureLatency]:
     """Latency of every input in one request.
 
@@ -145,126 +74,122 @@ def feature_latencies(
     Raises:
         RequestError: if the request does not fit the bundle.
     """
-    received = funnel.request_encoder.encode(request)
-    met, n = {}, len(received.ids)
+    model, stages = model.cpu().eval(), config.stages
+    priors = packed.priors.as_of(packed.schema, packed.manifest.last)
+    manifest = make_manifest(config, packed, model, calibrators, priors)
+    items = LayeredItems((ItemLayer(ItemRecords.of_packed(packed, priors, *packed.newest_items()), {}),))
+    named = {name for stage in stages for name in stage.ordering(config.data.columns).names}
+    # logged requests describe no items, whose parts would be needed
+    receiver = RequestEncoder(manifest, packed.encoders, items, priors, named, lambda rows: {})
+    online = _OnlineRequest(model, receiver, request, receiver.encode(request), manifest.user)
+    met, n = {}, len(online.received.ids)
     for stage in stages:
         met[stage.name], n = n, min(n, stage.keep)
-    readers = {
-        name: [stage for stage in stages if _widths(stage, funnel.schema, name)]
-        for name in funnel.schema.inputs()
-    }
-    return {
-        name: FeatureLatency(
-            # crosses are encoded of the candidates of the first stage that reads them
-            timed(_encoding(funnel, name, request, received, met[(read or stages)[0].name])),
-            *np.sum([_stage(funnel, s, name, received, met[s.name]) for s in stages], axis=0).tolist(),
-        )
-        for name, read in readers.items()
-    }
+    latencies = {}
+    for name in packed.schema.inputs():
+        # crosses are encoded of the candidates of the first stage that reads them
+        first = next((stage for stage in stages if online.widths(stage, name)), stages[0])
+        times = [online.time_stage(stage, name, met[stage.name]) for stage in stages]
+        encode = timed(online.encoding(name, met[first.name]))
+        latencies[name] = FeatureLatency(encode, *np.sum(times, axis=0).tolist())
+    return latencies
 
 
-def _encoding(
-    funnel: OnlineModel, name: str, request: Request, received: EncodedRequest, n: int
-) -> Callable[[], object] | None:
-    """The call that encodes a feature, of n candidates if it is a cross; None if it is computed ahead."""
-    schema, receiver = funnel.schema, funnel.request_encoder
-    placement = schema.placement(name)
-    if placement in RECORD_PLACEMENTS:
-        return None
-    if name in schema.histories():
-        return lambda: _read_history(receiver, name, request, received.time)
-    if name in schema.attributes():
-        history, feature = schema.attributes()[name]
-        recalled = receiver.query.histories.gather(
-            receiver.items, *_read_history(receiver, history, request, received.time)
-        )
-        return lambda: attribute_codes(schema, recalled.items[history], feature, recalled.rows)
-    if name in schema.derived():
-        return lambda: _derive(funnel, name, received, np.arange(n))
-    values = _given(funnel, name, request, n)
-    return lambda: receiver.encoders.encode(name, to_series(name, values, "request"))
+@dataclass(frozen=True)
+class _OnlineRequest:
+    """A request of which single features are encoded and looked up as a bundle does it, from a trained model."""
 
+    model: JointModel
+    receiver: RequestEncoder
+    request: Request
+    received: EncodedRequest
+    user: str
+    """The column of the user's id."""
 
-def _read_history(
-    receiver: RequestEncoder, name: str, request: Request, time: int
-) -> tuple[dict[str, RequestHistory], dict[str, NDArray[np.int64]]]:
-    """A history, encoded, and the positions of its items if anything reads them."""
-    past = receiver.query.histories.encode(name, request.user, receiver.items.text, time)
-    if past.wanted is None:
-        return {name: past}, {}
-    return {name: past}, {name: find_items(receiver.items, [past.wanted])[0]}
+    @property
+    def schema(self) -> Schema:
+        return self.receiver.schema
 
+    def encoding(self, name: str, n: int) -> Callable[[], object] | None:
+        """The call that encodes a feature, of n candidates if it is a cross; None if it is computed ahead."""
+        schema, receiver = self.schema, self.receiver
+        if schema.placement(name) in RECORD_PLACEMENTS:
+            return None
+        if name in schema.histories():
+            return lambda: self._read_history(name)
+        if name in schema.attributes():
+            history, feature = schema.attributes()[name]
+            recalled = receiver.query.histories.gather(receiver.items, *self._read_history(history))
+            return lambda: attribute_codes(schema, recalled.items[history], feature, recalled.rows)
+        if name in schema.derived():
+            return lambda: self._derive(name, n)
+        values = self._given(name, n)
+        return lambda: receiver.encoders.encode(name, to_series(name, values, "request"))
 
-def _derive(funnel: OnlineModel, name: str, received: EncodedRequest, alive: NDArray[np.int64]) -> None:
-    schema, receiver = funnel.schema, funnel.request_encoder
-    query = received.operands
-    if schema.placement(name) == "query":
-        sides = OperandRows.alone(schema, "query", query)
-    else:
-        positions, placed = received.positions[alive], schema.row_features("item")
-        items = received.items.operands(positions)
-        if placed.vectors:
-            items = items.with_vectors(placed, received.items.rows(positions))
-        sides = OperandRows.pairs(schema, query, items, np.zeros_like(alive), None)
-    times = np.full(sides.count, received.time)
-    values = derive_features(
-        schema,
-        schema.placement(name),
-        sides,
-        receiver.priors,
-        times,
-        [name],
-        sizes=np.full(sides.count, len(received.ids)),
-    )
-    receiver.encoders.encode_derived(name, values[name])
+    def _read_history(self, name: str) -> tuple[dict[str, RequestHistory], dict[str, Longs]]:
+        """A history, encoded, and the positions of its items if anything reads them."""
+        encoder, items = self.receiver.query.histories, self.receiver.items
+        past = encoder.encode(name, self.request.user, items.text, self.received.time)
+        wanted = {} if past.wanted is None else {name: find_items(items, [past.wanted])[0]}
+        return {name: past}, wanted
 
+    def _derive(self, name: str, n: int) -> None:
+        receiver, received, schema = self.receiver, self.received, self.schema
+        if schema.placement(name) == "cross":
+            receiver.derive(received, np.arange(n), [name])
+            return
+        sides = OperandRows.alone(schema, "query", received.operands)
+        time, size = np.array([received.time]), np.array([len(received.ids)])
+        values = derive_features(schema, "query", sides, receiver.priors, time, [name], size)
+        receiver.encoders.encode_derived(name, values[name])
 
-def _given(funnel: OnlineModel, name: str, request: Request, n: int) -> list[Any]:
-    """Raw values of a feature's column in the request."""
-    column = funnel.schema.column(name)
-    if funnel.schema.placement(name) == "cross":
-        described = [c if isinstance(c, dict) else {} for c in (request.candidates or [])[:n]]
-        return [c.get(column) for c in described]
-    sides = request.user | request.context
-    history = funnel.schema.parallels().get(name)
-    if history is not None and funnel.schema.histories()[history].lists is None:
-        events: Any = sides.get(history) or []
-        return [[event.get(column) for event in events]]
-    return [sides["id" if column == funnel.manifest.user else column]]
+    def _given(self, name: str, n: int) -> list[Any]:
+        """Raw values of a feature's column in the request."""
+        column, schema = self.schema.column(name), self.schema
+        if schema.placement(name) == "cross":
+            described = (self.request.candidates or [])[:n]
+            return [c.get(column) if isinstance(c, dict) else None for c in described]
+        sides = self.request.user | self.request.context
+        history = schema.parallels().get(name)
+        if history is not None and schema.histories()[history].lists is None:
+            events: Any = sides.get(history) or []
+            return [[event.get(column) for event in events]]
+        return [sides["id" if column == self.user else column]]
 
+    def time_stage(self, stage: StageSettings, name: str, n: int) -> tuple[float, float]:
+        """Microseconds of a feature in a stage that scores n candidates: look-up, first layers."""
+        layout, placement = self.model.layout, self.schema.placement(name)
+        if not (widths := self.widths(stage, name)):
+            return 0.0, 0.0
+        rows, tables = self._rows(placement, n), self._tables(stage.name)
+        groups, vectors = layout.groups_of(placement, [name]), layout.vectors_of(placement, [name])
+        look_up = timed(lambda: embed_rows(rows, groups, vectors, tables)) if groups or vectors else 0.0
+        columns = len(layout.columns(placement, [name]))
+        x = np.ones((len(rows), columns), dtype=np.float32)
+        layers = [np.ones((columns, width), dtype=np.float32) for width in widths]
+        return look_up, sum(timed(partial(np.matmul, x, layer)) for layer in layers)
 
-def _stage(
-    funnel: OnlineModel, stage: StageSettings, name: str, received: EncodedRequest, n: int
-) -> tuple[float, float]:
-    """Microseconds of a feature in a stage that scores n candidates: look-up, first layers."""
-    placement = funnel.schema.placement(name)
-    widths = _widths(stage, funnel.schema, name)
-    if not widths:
-        return 0.0, 0.0
-    tables = funnel.scorer.tables[next(s.tables for s in funnel.manifest.stages if s.name == stage.name)]
-    rows = _rows(funnel, placement, received, n)
-    layout = funnel.scorer.layout
-    groups, vectors = layout.groups_of(placement, [name]), layout.vectors_of(placement, [name])
-    columns = len(layout.columns(placement, [name]))
-    look_up = timed(lambda: embed_rows(rows, groups, vectors, tables)) if groups or vectors else 0.0
-    x = np.ones((len(rows), columns), dtype=np.float32)
-    layers = [np.ones((columns, width), dtype=np.float32) for width in widths]
-    return look_up, sum(timed(partial(np.matmul, x, layer)) for layer in layers)
+    def _tables(self, stage: str) -> TableSet:
+        """The embedding tables and projections that a stage reads, not copied."""
+        layout, name = self.model.layout, self.model.tables_of[stage]
+        weights = self.model.table_sets[name].weights
+        tables: dict[int | str, Floats] = {
+            dim: weights[str(dim)].detach().numpy() for dim in layout.table_rows
+        }
+        return tables | {n: self.model.projection(name, n).detach().numpy() for n in layout.projections}
 
+    def widths(self, stage: StageSettings, name: str) -> list[int]:
+        """Widths of the first layers that read a feature during a request."""
+        layers = stage.first_layers(self.schema)
+        return [layer.width for layer in layers if layer.online and name in layer.features]
 
-def _widths(stage: StageSettings, schema: Schema, name: str) -> list[int]:
-    """Widths of the first layers that read a feature during a request."""
-    layers = stage.first_layers(schema)
-    return [layer.width for layer in layers if layer.online and name in layer.features]
-
-
-def _rows(funnel: OnlineModel, placement: Placement, received: EncodedRequest, n: int) -> Rows:
-    if placement == "query":
-        return received.query
-    if placement in RECORD_PLACEMENTS:
-        records = received.items.rows(received.positions[:n])
-        return split_record(funnel.schema, records)[RECORD_PLACEMENTS.index(placement)]
-    return funnel.request_encoder.cross(received, np.arange(n))
+    def _rows(self, placement: Placement, n: int) -> Rows:
+        if placement == "query":
+            return self.received.query
+        if placement not in RECORD_PLACEMENTS:
+            return self.receiver.cross(self.received, np.arange(n))
+        records = self.received.items.rows(self.received.positions[:n])
+        return split_record(self.schema, records)[RECORD_PLACEMENTS.index(placement)]
 
 
 def timed(run: Callable[[], object] | None) -> float:

@@ -49,17 +49,12 @@ def logged_request(run: Run, split: str, number: int, packed: PackedDataset | No
     first = rows.row(0, named=True)
     time = int(shard.time[row])
     columns = RequestColumns.of(schema, data, packed.item_columns)
-    user = (
-        {"id": first[data.user]}
-        | _user(run, columns.user, first, time)
-        | _histories(run, packed, log, first, time)
-    )
-    context = {c: _to_json(first[c]) for c in columns.context}
+    user = {"id": first[data.user]} | _user(run, columns.user, first, time)
     cross = [*columns.cross, *columns.values]
     described = [{"id": c[data.item]} | {name: c[name] for name in cross} for c in rows.iter_rows(named=True)]
     return {
-        "user": user,
-        "context": context,
+        "user": user | _histories(run, packed, log, first, time),
+        "context": {c: _to_json(first[c]) for c in columns.context},
         "time": time,
         "candidates": described if cross else [c["id"] for c in described],
         "trace": True,
@@ -86,8 +81,8 @@ def _user(run: Run, wanted: Sequence[str], first: dict[str, Any], time: int) -> 
     columns = [c for c in wanted if c in users.types]
     if not columns:
         return values
-    id_ = pl.select(pl.lit(pl.Series([first[data.user]])).alias("id"))["id"]
-    id_ = pl.LazyFrame({data.user: id_}).select(_like(users, data.user)).collect().to_series()
+    key = pl.String if users.types[data.user] == pl.String else pl.Int64
+    id_ = pl.Series(data.user, [first[data.user]]).cast(key)
     versions, _ = VersionedRows.read(users, data.user, columns, id_, only=True)
     row = int(versions.find(id_, np.array([time]))[0])
     version = versions.frame.select(columns).row(row, named=True)
@@ -103,22 +98,15 @@ def _to_json(value: Any) -> Any:
     return to_times(pl.Series(value), "a list of times")[0].tolist()
 
 
-def _like(table: Table, column: str) -> pl.Expr:
-    """A column cast to the type of the table's key."""
-    return pl.col(column).cast(pl.String if table.types[column] == pl.String else pl.Int64)
-
-
 def _histories(
     run: Run, packed: PackedDataset, log: Table, first: dict[str, Any], time: int
 ) -> dict[str, list[Any]]:
     """By history, the items of the user's events before its cut, oldest first; with times if these are read."""
     data, schema = run.config.data, run.config.declared
     attended = (stage.attended(schema) for stage in run.config.stages)
-    timed = timed_histories(
-        schema, (attention.history for attention in attended if attention and attention.ages)
-    )
+    timed = timed_histories(schema, (one.history for one in attended if one and one.ages))
     user = first[data.user]
-    histories = {}
+    histories: dict[str, list[Any]] = {}
     for name, history in schema.histories().items():
         beside = schema.column_names(f for f, of in schema.parallels().items() if of == name)
         if history.table is not None:
@@ -128,7 +116,14 @@ def _histories(
             events = _exposed(log, data, history, user) if remembered is None else remembered
         else:
             continue
-        histories[name] = _cut(events, data, history, time, beside, bool(beside) or name in timed)
+        timeline = Events.of_times(events[TIME].to_numpy(), np.array([0, len(events)]))
+        (start,), (length,) = timeline.cut(history, np.zeros(1, np.int64), np.array([time]), data)
+        kept = events[int(start) : int(start + length)]
+        if beside or name in timed:
+            columns = pl.col(ITEM).alias("id"), pl.col(TIME).alias("time")
+            histories[name] = kept.select(*columns, *beside).to_dicts()
+        else:
+            histories[name] = kept[ITEM].to_list()
     return histories
 
 
@@ -144,14 +139,14 @@ def _remembered(packed: PackedDataset, history: History, user: Any) -> pl.DataFr
     encoder = packed.encoders.fitted[packed.schema.table_of(history.of)]
     known = encoder.values if isinstance(encoder, Vocabulary) else None
     unseen = _unseen(ids if known is None or not len(known) else pl.concat([ids, known]))
-    items: list[Any] = []
-    for ordinal, code in zip(events.ordinals[of_user].tolist(), events.items[of_user].tolist(), strict=True):
-        if ordinal >= 0:
-            items.append(ids[ordinal])
-        elif known is None:
-            return None
-        else:
-            items.append(known[code - FIRST_KNOWN] if code >= FIRST_KNOWN else unseen)
+    ordinals = events.ordinals[of_user].tolist()
+    if known is None and min(ordinals, default=0) < 0:
+        return None
+    named = known if known is not None else ids
+    items = [
+        ids[ordinal] if ordinal >= 0 else named[code - FIRST_KNOWN] if code >= FIRST_KNOWN else unseen
+        for ordinal, code in zip(ordinals, events.items[of_user].tolist(), strict=True)
+    ]
     return pl.DataFrame({ITEM: pl.Series(items, dtype=ids.dtype), TIME: events.times[of_user]})
 
 
@@ -178,15 +173,3 @@ def _listed(run: Run, history: History, user: Any, beside: Sequence[str]) -> pl.
     mine = table.frame.filter(table.key(columns.user) == user)
     wanted = [*columns.select(table), *(pl.col(column) for column in beside)]
     return table.collect(mine.select(wanted)).sort(TIME, maintain_order=True)
-
-
-def _cut(
-    events: pl.DataFrame, data: DataSettings, history: History, time: int, beside: Sequence[str], timed: bool
-) -> list[Any]:
-    """The events that a request sees: ids, or objects if times or attributes are needed."""
-    timeline = Events.of_times(events[TIME].to_numpy(), np.array([0, len(events)]))
-    (start,), (length,) = timeline.cut(history, np.zeros(1, np.int64), np.array([time]), data)
-    kept = events[int(start) : int(start + length)]
-    if not timed:
-        return kept[ITEM].to_list()
-    return kept.select(pl.col(ITEM).alias("id"), pl.col(TIME).alias("time"), *beside).to_dicts()

@@ -5,9 +5,11 @@ A drawing is one matplotlib figure, as SVG for a page and as SVG or PNG for slid
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 import matplotlib
 import numpy as np
@@ -33,39 +35,31 @@ WIDTH = 7.6
 PNG_DPI = 250
 """1,900 pixels across, the width of a slide."""
 
+_OFF = (
+    "text.parse_math",  # a name may hold a $
+    "axes.formatter.useoffset",  # ticks are whole numbers, not differences from one at the end of the axis
+    "axes.spines.top",
+    "axes.spines.right",
+    "legend.frameon",
+)
 _PLOT: Any = {
-    # text stays text: the page's own font shows it, and it can be searched and copied
-    "svg.fonttype": "none",
+    "svg.fonttype": "none",  # text stays text: the page's own font shows it, and it can be searched and copied
     "svg.hashsalt": "corank",
-    # a name may hold a $
-    "text.parse_math": False,
-    "font.size": 9,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
     "axes.prop_cycle": cycler(color=COLOURS, linestyle=LINES),
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.titlesize": 9,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    # ticks are whole numbers to read, not differences from one that stands at the end of the axis
-    "axes.formatter.useoffset": False,
     "grid.color": RULE,
     "grid.linewidth": 0.6,
-    "text.color": INK,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
     "lines.linewidth": 1.5,
     "lines.markersize": 4,
-    "legend.frameon": False,
-    "figure.constrained_layout.use": True,
+    **dict.fromkeys(("font.size", "axes.titlesize"), 9),
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor"), "none"),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), FAINT),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.grid", "axes.axisbelow", "figure.constrained_layout.use"), True),
+    **dict.fromkeys(_OFF, False),
 }
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -84,27 +78,29 @@ class Drawing:
     @classmethod
     def of(cls, draw: Callable[[Figure], object], height: float) -> "Drawing":
         """Draw on an empty figure of `WIDTH` × `height` inches."""
-        written = io.StringIO()
-        with matplotlib.rc_context(_PLOT):
-            figure = Figure(figsize=(WIDTH, height))
-            draw(figure)
+        file = io.StringIO()
+        with _drawn(draw, height) as figure:
             # not savefig, which draws a figure with a layout twice: first for its layout, then for the file
-            FigureCanvasSVG(figure).print_svg(  # type: ignore[no-untyped-call]
-                written, metadata={"Date": None}
-            )
-        svg = re.sub(r"<metadata>.*?</metadata>", "", written.getvalue(), flags=re.DOTALL)
-        return cls(svg, draw, height)
+            FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})  # type: ignore[no-untyped-call]
+        return cls(re.sub(r"<metadata>.*?</metadata>", "", file.getvalue(), flags=re.DOTALL), draw, height)
 
     def png(self) -> bytes:
         """A PNG file on a white ground, `PNG_DPI` dots an inch."""
-        written = io.BytesIO()
-        with matplotlib.rc_context(_PLOT | {"figure.facecolor": "white"}):
-            figure = Figure(figsize=(WIDTH, self.height), dpi=PNG_DPI)
-            self.draw(figure)
-            FigureCanvasAgg(figure).print_png(  # type: ignore[no-untyped-call]
-                written, metadata={"Software": None}
-            )
-        return written.getvalue()
+        file = io.BytesIO()
+        with _drawn(self.draw, self.height, {"figure.facecolor": "white", "figure.dpi": PNG_DPI}) as figure:
+            FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})  # type: ignore[no-untyped-call]
+        return file.getvalue()
+
+
+@contextmanager
+def _drawn(
+    draw: Callable[[Figure], object], height: float, settings: Mapping[str, Any] = MappingProxyType({})
+) -> Iterator[Figure]:
+    """A figure that is drawn, and must be printed with the same settings."""
+    with matplotlib.rc_context(_PLOT | settings):
+        figure = Figure(figsize=(WIDTH, height))
+        draw(figure)
+        yield figure
 
 
 def wrap_name(name: str, most: int) -> str:
@@ -153,6 +149,20 @@ def plot_rows(plots: int) -> int:
     return -(-plots // ACROSS)
 
 
+def lay_out(
+    figure: Figure, panels: Mapping[str, T], across: int = 0, **shared: Any
+) -> Iterator[tuple[Axes, str, T]]:
+    """Empty plots with their titles and what is drawn on them, all in one row unless `across` are."""
+    down = plot_rows(len(panels)) if across else 1
+    axes = figure.subplots(down, across or len(panels), squeeze=False, **shared).ravel()
+    for part in axes[len(panels) :]:
+        part.set_visible(False)
+    for part, (name, drawn) in zip(axes, panels.items(), strict=False):
+        part.set_title(wrap_name(name, TITLE_LENGTH) if across else name)
+        yield part, name, drawn
+    _add_legend(figure, axes[0])
+
+
 def small_plots(
     figure: Figure, plots: Mapping[str, Mapping[str, Series]], x: str, markers: bool = False
 ) -> None:
@@ -164,8 +174,7 @@ def small_plots(
         x: label of the x axis.
         markers: draw the points as they are; otherwise they are pale behind their running mean.
     """
-    axes = figure.subplots(plot_rows(len(plots)), ACROSS, squeeze=False).ravel()
-    for part, (name, lines) in zip(axes, plots.items(), strict=False):
+    for part, _, lines in lay_out(figure, plots, ACROSS):
         for n, (label, line) in enumerate(lines.items()):
             if markers:
                 part.plot(line.x, line.y, marker="o", label=label)
@@ -173,14 +182,10 @@ def small_plots(
             part.plot(line.x, line.y, color=COLOURS[n], linestyle="-", alpha=0.25, linewidth=0.8)
             part.plot(line.x, smooth(line.y), color=COLOURS[n], linestyle="-", label=label)
         widen_y(part, LEAST_SHARE * max(map(abs, part.get_ylim())))
-        part.set_title(wrap_name(name, TITLE_LENGTH))
         part.set_xlabel(x)
         part.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         part.yaxis.set_major_locator(MaxNLocator(4))
-        part.yaxis.set_major_formatter(FuncFormatter(lambda y, _: format_figure(y)))
-    for part in axes[len(plots) :]:
-        part.set_visible(False)
-    _legend(figure, axes[0])
+        part.yaxis.set_major_formatter(lambda y, _: format_figure(y))
 
 
 def smooth(values: Array) -> NDArray[np.float64]:
@@ -193,29 +198,31 @@ def smooth(values: Array) -> NDArray[np.float64]:
 
 def plot_reliability(figure: Figure, panels: Mapping[str, Mapping[str, Series]]) -> None:
     """Draw the observed against the predicted rate, with the diagonal of perfect calibration."""
-    axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
-    lines = [line for panel in panels.values() for line in panel.values()]
-    ends = np.concatenate([np.concatenate([line.x, line.y]) for line in lines])
+    ends = np.concatenate([(*line.x, *line.y) for panel in panels.values() for line in panel.values()])
     logarithmic = ends.min() > 0
     low, high = (ends.min() / 1.25, ends.max() * 1.25) if logarithmic else (0, ends.max() * 1.1)
-    for part, (name, panel) in zip(axes, panels.items(), strict=True):
+    for part, _, panel in lay_out(figure, panels, sharex=True, sharey=True):
         part.plot([low, high], [low, high], color=FAINT, linestyle="-", linewidth=0.8)
         for n, (label, line) in enumerate(panel.items()):
             assert line.low is not None and line.high is not None
             part.vlines(line.x, line.low, line.high, color=COLOURS[n], linestyle="-", alpha=0.4, linewidth=1)
             part.plot(line.x, line.y, marker="o", color=COLOURS[n], linestyle=LINES[n], label=label)
-        part.set_title(name)
         part.set_xlabel("predicted")
-        if logarithmic:
-            part.set(xscale="log", yscale="log")
-        for axis in (part.xaxis, part.yaxis):
-            if logarithmic:
-                axis.set_major_locator(FixedLocator(_ticks(low, high)))
-                axis.set_minor_locator(NullLocator())
-            axis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
-        part.set(xlim=(low, high), ylim=(low, high))
-    axes[0].set_ylabel("observed")
-    _legend(figure, axes[0])
+        _scale(part, low, high, _percent, _ticks(low, high) if logarithmic else None)
+    figure.axes[0].set_ylabel("observed")
+
+
+def _scale(
+    part: Axes, low: float, high: float, form: Callable[[float], str], ticks: Sequence[float] | None
+) -> None:
+    """Give both axes the same ends, and the form of their numbers; on a log scale with these ticks, if any."""
+    for axis in (part.xaxis, part.yaxis):
+        if ticks is not None:
+            part.set(**{f"{axis.axis_name}scale": "log"})
+            axis.set_major_locator(FixedLocator(ticks))
+            axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(lambda value, _: form(value))
+    part.set(xlim=(low, high), ylim=(low, high))
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -231,57 +238,44 @@ def _percent(value: float) -> str:
 
 def distributions(figure: Figure, panels: Mapping[str, Mapping[str, tuple[Array, Array]]]) -> None:
     """Draw densities of log-odds: panel → name → (log-odds, weights). The last name is highlighted."""
-    axes = figure.subplots(1, len(panels), sharex=True, squeeze=False)[0]
     everything = np.concatenate([odds for panel in panels.values() for odds, _ in panel.values()])
     low, high = np.quantile(everything, [0.0005, 0.9995])
     edges = np.linspace(low - 0.25, high + 0.25, 61)
-    for part, (name, panel) in zip(axes, panels.items(), strict=True):
+    inside = [p for p in PROBABILITIES if edges[0] <= logit(p) <= edges[-1]]
+    for part, _, panel in lay_out(figure, panels, sharex=True):
         shades = [*colormaps["Blues"](np.linspace(0.4, 0.8, len(panel) - 1)), COLOURS[1]]
         for (label, (odds, weight)), shade in zip(panel.items(), shades, strict=True):
             density, _ = np.histogram(odds, edges, weights=weight, density=True)
             part.stairs(density, edges, color=shade, linewidth=1.6, label=label)
-        part.set_title(name)
         part.set_xlabel("calibrated probability")
-        inside = [p for p in PROBABILITIES if edges[0] <= logit(p) <= edges[-1]]
         part.set_xticks(logit(inside), [_percent(p) for p in inside])
         part.set_yticks([])
-    axes[0].set_ylabel("density")
-    _legend(figure, axes[0])
+    figure.axes[0].set_ylabel("density")
 
 
-class RankPair(NamedTuple):
-    """Ranks of the same C candidates by two stages."""
+def rank_heatmap(figure: Figure, ranks: Mapping[str, tuple[Array, int]]) -> None:
+    """Draw the density of candidates over the ranks by each stage and the last, 1 at the densest cell.
 
-    x: Array
-    """Ranks by the first stage, from 1: (C,)."""
-    y: Array
-    """Ranks by the second stage, from 1: (C,)."""
-    x_keep: int
-    y_keep: int
-    names: tuple[str, str]
-
-
-def rank_heatmap(figure: Figure, panels: Sequence[RankPair]) -> None:
-    """Draw the density of candidates over the ranks by two stages, 1 at the densest cell."""
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for part, panel in zip(axes, panels, strict=True):
-        edges = _rank_edges(int(panel.x.max()))
-        count, _, _ = np.histogram2d(panel.x, panel.y, (edges, edges))
+    Args:
+        figure: an empty figure.
+        ranks: stage → ranks of the same C candidates from 1, (C,), and how many it keeps.
+    """
+    *before, (last, (y, y_keep)) = ranks.items()
+    axes = figure.subplots(1, len(before), squeeze=False)[0]
+    for part, (stage, (x, x_keep)) in zip(axes, before, strict=True):
+        edges = _rank_edges(int(x.max()))
+        count, _, _ = np.histogram2d(x, y, (edges, edges))
         density = count / np.outer(np.diff(edges), np.diff(edges))
         shown = np.ma.masked_equal(density.T / density.max(), 0)
-        image = part.pcolormesh(
-            edges, edges, shown, cmap="YlGnBu", norm=LogNorm(max(shown.min(), 1e-3), 1), rasterized=True
-        )
+        shades = LogNorm(max(shown.min(), 1e-3), 1)
+        image = part.pcolormesh(edges, edges, shown, cmap="YlGnBu", norm=shades, rasterized=True)
         part.set_facecolor("white")  # distinguishes the densest cells from empty ones on a dark page, too
-        part.axvline(panel.x_keep + 0.5, color=COLOURS[1], linestyle="--", linewidth=1)
-        part.axhline(panel.y_keep + 0.5, color=COLOURS[1], linestyle="--", linewidth=1)
-        part.set(xscale="log", yscale="log", aspect="equal", xlim=edges[[0, -1]], ylim=edges[[0, -1]])
-        part.set_xlabel(f"rank by {panel.names[0]} (keeps {panel.x_keep})")
-        part.set_ylabel(f"rank by {panel.names[1]} (keeps {panel.y_keep})")
-        for axis in (part.xaxis, part.yaxis):
-            axis.set_major_locator(FixedLocator(_ticks(1, edges[-1])))
-            axis.set_minor_locator(NullLocator())
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+        part.axvline(x_keep + 0.5, color=COLOURS[1], linestyle="--", linewidth=1)
+        part.axhline(y_keep + 0.5, color=COLOURS[1], linestyle="--", linewidth=1)
+        part.set_aspect("equal")
+        part.set_xlabel(f"rank by {stage} (keeps {x_keep})")
+        part.set_ylabel(f"rank by {last} (keeps {y_keep})")
+        _scale(part, edges[0], edges[-1], "{:.0f}".format, _ticks(1, edges[-1]))
         part.grid(False)
     bar = figure.colorbar(image, ax=axes, label="density, 1 at the densest", shrink=0.9)
     bar.formatter = FuncFormatter(lambda value, _: f"{value:g}")
@@ -308,67 +302,57 @@ def plot_quota_curve(
     for part in (left, right):
         part.axvline(keep, color=FAINT, linestyle="--", linewidth=1)
         part.set_xlabel(f"candidates that {stage} keeps (config: {keep})")
-    _legend(figure, left)
+    _add_legend(figure, left)
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
+def _add_legend(figure: Figure, axes: Axes) -> None:
     """Put the legend above the plots."""
     handles, labels = axes.get_legend_handles_labels()
     if len(handles) > 1:
         figure.legend(handles, labels, loc="outside upper left", ncols=min(len(handles), 6))
 
 
-def intervals(
-    figure: Figure,
-    panels: Mapping[str, Mapping[str, tuple[float, float | None, float | None]]],
-    colours: Mapping[str, str] | None = None,
-) -> None:
+Panels = Mapping[str, Mapping[str, tuple[float, float | None, float | None]]]
+"""Panel → row → value, and the bounds of its interval if they are known."""
+
+
+def intervals(figure: Figure, panels: Panels, colours: Mapping[str, str] | None = None) -> None:
     """Draw values with their intervals: one panel a metric, one row a name, a line at 0.
 
     Args:
         figure: an empty figure.
-        panels: panel → row → value, and the bounds of its interval if they are known.
+        panels: what is drawn.
         colours: row → its colour; by default rows whose interval contains 0 are grey.
     """
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
 
-    def colour(row: str, low: float | None, high: float | None) -> tuple[str, str]:
-        sure = low is not None and high is not None and (low > 0 or high < 0)
-        return (colours[row] if colours else COLOURS[0] if sure else FAINT,) * 2
-
-    for part in axes:
-        part.axvline(0, color=FAINT, linestyle="-", linewidth=1)
-        part.xaxis.set_major_locator(MaxNLocator(3))
-        part.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.4g}"))
-    _draw_rows(axes, panels, colour)
+    _draw_rows(figure, panels, colours, from_zero=True)
 
 
-def values(
-    figure: Figure, panels: Mapping[str, Mapping[str, tuple[float, float | None, float | None]]]
-) -> None:
+def values(figure: Figure, panels: Panels) -> None:
     """Draw values with their intervals, one panel a stage, one row a name; no value is special."""
-    axes = figure.subplots(1, len(panels), sharey=True, sharex=True, squeeze=False)[0]
-    _draw_rows(axes, panels, lambda row, low, high: (FAINT, COLOURS[0]))
-    for part in axes:
-        part.xaxis.set_major_locator(MaxNLocator(4))
+    _draw_rows(figure, panels)
 
 
 def _draw_rows(
-    axes: Sequence[Axes],
-    panels: Mapping[str, Mapping[str, tuple[float, float | None, float | None]]],
-    colours: Callable[[str, float | None, float | None], tuple[str, str]],
+    figure: Figure, panels: Panels, colours: Mapping[str, str] | None = None, from_zero: bool = False
 ) -> None:
-    """Draw each value as a dot on the line of its interval; `colours` gives those of the line and of the dot."""
-    for part, (name, rows) in zip(axes, panels.items(), strict=True):
+    """Draw each value as a dot on the line of its interval."""
+    for part, name, rows in lay_out(figure, panels, sharex=not from_zero, sharey=True):
+        if from_zero:
+            part.axvline(0, color=FAINT, linestyle="-", linewidth=1)
+            part.xaxis.set_major_formatter(lambda x, _: f"{x:.4g}")
+        part.xaxis.set_major_locator(MaxNLocator(3 if from_zero else 4))
         for y, (row, (value, low, high)) in enumerate(rows.items()):
-            line, dot = colours(row, low, high)
+            sure = low is not None and high is not None and (low > 0 or high < 0)
+            own = colours[row] if colours else COLOURS[0] if sure or not from_zero else FAINT
             if low is not None and high is not None:
+                line = own if from_zero else FAINT
                 part.plot([low, high], [y, y], color=line, linestyle="-", linewidth=1.6)
-            part.plot([value], [y], color=dot, linestyle="none", marker="o", markersize=5)
+            part.plot([value], [y], color=own, linestyle="none", marker="o", markersize=5)
         part.set_title(wrap_name(name, ACROSS * TITLE_LENGTH // len(panels)), fontsize=8)
         part.set(ylim=(len(rows) - 0.5, -0.5))
         part.grid(axis="y", visible=False)
-    axes[0].set_yticks(range(len(rows)), list(rows))
+    figure.axes[0].set_yticks(range(len(rows)), list(rows))
 
 
 def counts(figure: Figure, panels: Mapping[str, Mapping[str, Mapping[str, int]]]) -> None:
@@ -378,8 +362,7 @@ def counts(figure: Figure, panels: Mapping[str, Mapping[str, Mapping[str, int]]]
         figure: an empty figure.
         panels: plot title → row → series → count; all rows of a plot have the same series.
     """
-    axes = figure.subplots(plot_rows(len(panels)), ACROSS, squeeze=False).ravel()
-    for part, (name, rows) in zip(axes, panels.items(), strict=False):
+    for part, name, rows in lay_out(figure, panels, ACROSS):
         series = list(dict.fromkeys(label for row in rows.values() for label in row))
         wide = 0.8 / max(len(series), 1)
         for n, label in enumerate(series):
@@ -389,23 +372,18 @@ def counts(figure: Figure, panels: Mapping[str, Mapping[str, Mapping[str, int]]]
         part.set_title(wrap_name(name, TITLE_LENGTH), fontsize=8)
         part.set_xticks(range(len(rows)), list(rows), rotation=30, ha="right")
         part.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-        part.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.0f}"))
+        part.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
         part.grid(axis="x", visible=False)
-    for part in axes[len(panels) :]:
-        part.set_visible(False)
-    _legend(figure, axes[0])
 
 
 def scatters(figure: Figure, panels: Mapping[str, Series], y: str, groups: Sequence[str]) -> None:
     """Draw the points of each panel against a common y, coloured by group."""
     axes = figure.subplots(plot_rows(len(panels)), ACROSS, sharey=True, squeeze=False)
     shades = colormaps["tab20"](np.linspace(0, 1, 20))
-    names = list(dict.fromkeys(groups))
-    of = np.array([names.index(group) for group in groups])
+    names, of = list(dict.fromkeys(groups)), np.array(groups)
     for part, (name, points) in zip(axes.ravel(), panels.items(), strict=False):
         for n, group in enumerate(names):
-            here = of == n
-            shade = shades[n % len(shades)]
+            here, shade = of == group, shades[n % len(shades)]
             part.plot(points.x[here], points.y[here], color=shade, linestyle="none", marker="o", label=group)
         part.set_xlabel(name)
         part.xaxis.set_major_locator(MaxNLocator(4))

@@ -1,22 +1,16 @@
 """The report of a run, or of two runs side by side: one HTML page on stages, cascade, calibration and training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import yaml
 
+from corank.analysis import report_figures as figures
 from corank.analysis.comparison import MeasuredRun, compare_measured
 from corank.analysis.comparison_page import Names, comparison_sections, describe_document
 from corank.analysis.evaluated_run import EvaluatedRun
 from corank.analysis.evaluation_view import calibration_blocks, cascade_blocks, stage_blocks
-from corank.analysis.report_figures import (
-    best_cut_blocks,
-    distribution_blocks,
-    quota_curve_blocks,
-    rank_blocks,
-    training_blocks,
-)
 from corank.core.formatting import format_interval, format_metric
 from corank.core.reports import Progress
 from corank.core.version import corank_version
@@ -44,7 +38,7 @@ def report_view(evaluated: EvaluatedRun) -> View:
             Section("Stages side by side", stage_blocks(evaluated.document)),
             Section("The cascade", [f"{quotas}.", *cascade_blocks(evaluated.document)]),
             *(Section(title, blocks(evaluated)) for title, blocks in FIGURES.items()),
-            Section("Training", training_blocks({"": evaluated.run})),
+            Section("Training", figures.training_blocks({"": evaluated.run})),
             Section("Config", [_fold_config("The whole config of this run", evaluated.run)]),
         ],
     )
@@ -68,45 +62,38 @@ def _summary(evaluated: EvaluatedRun) -> list[Block]:
     """Quality of the last stage and of the cuts in words: the figures that are defined."""
     document, stages = evaluated.document, evaluated.run.config.stages
     first, last = stages[0], stages[-1]
-    exposed = document["stages"][last.name]["exposed"].get(last.main, {})
-    bounds = document["interval"]["stages"][last.name]["exposed"].get(last.main, {})
-    cascade = document["cascade"] or {}
-    sentences = {
-        "auc": (
-            f"{last.name} orders the exposed candidates by {last.main} with an AUC of",
-            "; 0.5 is random order.",
-        ),
-        "pcoc_calibrated": (
-            "As served, it predicts",
-            f" times as many {last.main} as there are; 1 is perfect.",
-        ),
-    }
-    blocks: list[Block] = [
-        f"{before} {_value(exposed[name], bounds.get(name))}{after}"
-        for name, (before, after) in sentences.items()
-        if exposed.get(name) is not None
-    ]
-    recall, random = f"click_recall@{first.keep}", cascade.get("random", {})
+    exposed, bounds = (
+        part["stages"][last.name]["exposed"].get(last.main, {}) for part in (document, document["interval"])
+    )
+    blocks: list[Block] = []
+    if exposed.get("auc") is not None:
+        auc = _value("auc", exposed, bounds)
+        words = f"{last.name} orders the exposed candidates by {last.main} with an AUC of"
+        blocks.append(f"{words} {auc}; 0.5 is random order.")
+    if exposed.get("pcoc_calibrated") is not None:
+        pcoc = _value("pcoc_calibrated", exposed, bounds)
+        blocks.append(f"As served, it predicts {pcoc} times as many {last.main} as there are; 1 is perfect.")
+    cascade, recall = document["cascade"] or {}, f"click_recall@{first.keep}"
     if cascade.get(recall) is not None:
-        value = _value(cascade[recall], document["interval"]["cascade"][recall])
-        words = (
-            f"{first.name} keeps {value} of the clicks among the {first.keep} candidates that it lets through"
-        )
-        blocks.append(f"{words}; random order keeps {format_metric(random[recall])}.")
+        value = _value(recall, cascade, document["interval"]["cascade"])
+        random = format_metric(cascade["random"][recall])
+        clicks = f"of the clicks among the {first.keep} candidates that it lets through"
+        blocks.append(f"{first.name} keeps {value} {clicks}; random order keeps {random}.")
     return blocks or ["No click was logged on this split: only what needs none is known."]
 
 
-def _value(value: float, bounds: Sequence[float] | None) -> str:
+def _value(name: str, measured: Mapping[str, float], intervals: Mapping[str, Sequence[float] | None]) -> str:
     """A figure with its interval, as text."""
-    return format_metric(value) + (f" (95 % interval {format_interval(bounds)})" if bounds else "")
+    bounds = intervals.get(name)
+    return format_metric(measured[name]) + (f" (95 % interval {format_interval(bounds)})" if bounds else "")
 
 
 FIGURES: dict[str, Callable[[EvaluatedRun], list[Block]]] = {
-    "Quota curve": quota_curve_blocks,
-    "Best candidate cut": best_cut_blocks,
+    "Quota curve": figures.quota_curve_blocks,
+    "Best candidate cut": figures.best_cut_blocks,
     "Calibration": lambda evaluated: calibration_blocks(evaluated.document),
-    "Scores by level": distribution_blocks,
-    "Ranks by stage": rank_blocks,
+    "Scores by level": figures.distribution_blocks,
+    "Ranks by stage": figures.rank_blocks,
 }
 """Title of a section → what it shows of one run."""
 
@@ -123,25 +110,20 @@ def pair_view(one: Run, other: Run, split: str, progress: Progress = lambda done
     a, b = (MeasuredRun.of(run, split, progress) for run in (one, other))
     document = compare_measured(a, b)
     names = Names.of(document)
-    evaluated = [
-        replace(run.evaluated, document=run.evaluated.document | render(run.measured, bootstrap=False))
-        for run in (a, b)
-    ]
-    figures = [
-        Section(
-            title,
-            [Beside([[Heading(n), *blocks(e)] for n, e in zip(names.headings, evaluated, strict=True)])],
-        )
-        for title, blocks in FIGURES.items()
-    ]
+    renders = [run.evaluated.document | render(run.measured, bootstrap=False) for run in (a, b)]
+    evaluated = [replace(run.evaluated, document=one) for run, one in zip((a, b), renders, strict=True)]
+
+    def beside(blocks: Callable[[EvaluatedRun], list[Block]]) -> Beside:
+        return Beside([[Heading(n), *blocks(e)] for n, e in zip(names.headings, evaluated, strict=True)])
+
     runs = zip(names.headings, (one, other), strict=True)
     return View(
         f"{names.a} against {names.b}",
         describe_document(document),
         [
             *comparison_sections(document),
-            *figures,
-            Section("Training", training_blocks({"a": one, "b": other})),
+            *(Section(title, [beside(blocks)]) for title, blocks in FIGURES.items()),
+            Section("Training", figures.training_blocks({"a": one, "b": other})),
             Section("Configs", [_fold_config(f"The whole config of {name}", run) for name, run in runs]),
         ],
         wide=True,

@@ -36,7 +36,7 @@ def test_each_part_is_paid_where_it_is_needed(case: Case, monkeypatch: pytest.Mo
         return 0.0 if run is None else float(bool([run()]))
 
     monkeypatch.setattr(latency, "timed", once)
-    latencies = feature_latencies(case.funnel, asked(case), case.config.stages)
+    latencies = feature_latencies(case.config, case.packed, case.model, case.calibrators, asked(case))
     parts = {name: (p.encode, p.look_up, p.network) for name, p in latencies.items()}
     assert parts["user_id"] == (1, 2, 2)
     assert parts["history_1_item_2"] == (1, 2, 3)

@@ -226,7 +226,7 @@ class RequestEncoder:
             for name, column in request.crosses.items()
         }
         others = self.schema.derived("cross").keys() - columns.keys()
-        columns |= self._derive(request, alive, others) if others else {}
+        columns |= self.derive(request, alive, others) if others else {}
         return assemble_rows(self.schema.row_features("cross"), columns, len(alive))
 
     def _compare(self, request: EncodedRequest, columns: list[dict[str, Any]]) -> EncodedRequest:
@@ -238,10 +238,10 @@ class RequestEncoder:
             return to_series(column, [row.get(column) for row in columns or [{}] * count], "candidates")
 
         logged = Operands.of(self.encoders, self._logged, read_logged, count)
-        compared = self._derive(request, np.arange(count), self._comparing, logged)
+        compared = self.derive(request, np.arange(count), self._comparing, logged)
         return replace(request, crosses=request.crosses | compared)
 
-    def _derive(
+    def derive(
         self, request: EncodedRequest, alive: Longs, names: Collection[str], logged: Operands | None = None
     ) -> dict[str, Encoded]:
         """Some derived crosses of the candidates `alive`, encoded."""
