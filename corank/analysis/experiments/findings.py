@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,6 @@ from corank.analysis.experiments.figures import (
 from corank.analysis.experiments.question import Question
 from corank.analysis.report_figures import quota_cpu_ms, quota_grid, sample_logged_requests
 from corank.data.packed.dataset import PackedDataset
-from corank.evaluation.inputs import CascadeRows
 from corank.evaluation.predict import predict_split, read_truth
 from corank.metrics.metric import METRICS
 from corank.training.config.config import Config
@@ -80,25 +78,17 @@ def _measure_quotas(evaluated: EvaluatedRun, timed: bool) -> QuotaCurve | None:
     first, last = config.stages
     if evaluated.predictions.requests.size.max() <= last.keep:
         return None
-    quotas = quota_grid(evaluated)
-    rows = study_rows(evaluated.predictions, config, evaluated.truth, evaluated.calibrators)
-    points = [
-        _recalls(replace(rows, stages=[first.model_copy(update={"keep": m}), last]), config.data.levels)
-        for m in quotas
-    ]
-    recalls = {name: [point[name] for point in points] for name in points[0]}
-    return QuotaCurve(
-        quotas,
-        recalls,
-        quota_cpu_ms(evaluated, sample_logged_requests(evaluated), quotas).tolist() if timed else None,
-    )
-
-
-def _recalls(rows: CascadeRows, levels: Sequence[str]) -> dict[str, float | None]:
-    """The recalls of `RECALLS` that the log defines."""
-    inputs = {"cut": rows.cut_inputs(0), "cascade": rows.cascade_inputs(levels)}
-    measures = {name: METRICS[name].measure(inputs[METRICS[name].population]) for name in RECALLS}
-    return {name: measure.value() for name, measure in measures.items() if measure is not None}
+    quotas, recalls = quota_grid(evaluated), dict[str, list[float | None]]()
+    whole = study_rows(evaluated.predictions, config, evaluated.truth, evaluated.calibrators)
+    for m in quotas:
+        rows = replace(whole, stages=[first.model_copy(update={"keep": m}), last])
+        inputs = {"cut": rows.cut_inputs(0), "cascade": rows.cascade_inputs(config.data.levels)}
+        for name in RECALLS:
+            measure = METRICS[name].measure(inputs[METRICS[name].population])
+            if measure is not None:
+                recalls.setdefault(name, []).append(measure.value())
+    cpu_ms = quota_cpu_ms(evaluated, sample_logged_requests(evaluated), quotas) if timed else None
+    return QuotaCurve(quotas, recalls, None if cpu_ms is None else cpu_ms.tolist())
 
 
 END_TO_END = ("joint_truth_recall", "joint_click_recall")
@@ -108,31 +98,26 @@ RANKER_FIRST = "the ranker as pre-ranker"
 
 
 def build_findings(
-    config: Config,
-    questions: Mapping[str, Question],
-    arm_sets: Mapping[str, ArmSet],
-    results: Mapping[str, ArmResult],
+    config: Config, arm_sets: Mapping[str, ArmSet], results: Mapping[str, ArmResult]
 ) -> dict[str, Any]:
-    """The parts `end`, `notes`, `metrics`, `random`, `arms` and `questions` of a study's document.
+    """The parts `end`, `notes`, `metrics`, `random` and `arms` of a study's document.
 
     Args:
         config: the config as written.
-        questions: by number or name.
         arm_sets: question → its arms.
         results: identity of an arm → its result.
     """
     base, names = _base(results), titles(config)
-    figures, end = base.figures, _end(base)
-    known = [name for name in names if figures and name in figures[0]]
+    figures, end = base.figures[0] if base.figures else {}, _end(base)
     return {
         "end": end or "first_auc",
         "notes": _limitations(config, base, end, names),
-        "metrics": {name: names[name] for name in known},
-        "random": {name: figures[0][name].random for name in known} if figures else {},
-        "arms": _all_arms(arm_sets, results),
-        "questions": {
-            name: answer_question(config, question, arm_sets[name], results)
-            for name, question in questions.items()
+        "metrics": {name: title for name, title in names.items() if name in figures},
+        "random": {name: figures[name].random for name in names if name in figures},
+        "arms": {
+            arm.name: _arm_figures(results[arm.identity])
+            for arms in arm_sets.values()
+            for arm in arms.arms  # an arm with several names is under each
         },
     }
 
@@ -188,40 +173,23 @@ def _nothing_cut(base: ArmResult) -> str:
 
 def _limitations(config: Config, base: ArmResult, end: str | None, names: Mapping[str, str]) -> list[str]:
     """Limitations of the log or of the config, a sentence each."""
-    sentences = []
-    if end is None:
-        sentences.append(
-            f"Arms are compared by {names['first_auc']} in place of recalls: {_nothing_cut(base)}"
-        )
-    elif end != END_TO_END[0]:
-        sentences.append(
-            f"The log has no truth: arms are compared by {names[end]}. Only what was shown could be clicked, so it "
-            "favours arms that choose as production did."
-        )
-    if config.data.level is None:
-        sentences.append(
-            "The log has no levels: where an arm needs unexposed negatives they are items of the catalogue."
-        )
-    if len(base.seeds) == 1:
-        sentences.append(
-            "One seed: intervals are over users alone, and two trainings differ by more than that."
-        )
     steps = max((trial.steps for trial in base.trials), default=0)
     warm_up = max(loss.warm_up_steps for loss in config.losses)
-    if 2 * warm_up > steps > 0:
-        sentences.append(
-            f"Distillation warms up over {warm_up} steps, and a training has {steps}: it is hardly felt. Lower "
-            "warm_up or train.requests, or train on more."
-        )
-    return sentences
-
-
-def _all_arms(arm_sets: Mapping[str, ArmSet], results: Mapping[str, ArmResult]) -> dict[str, Any]:
-    """Figures by the name of the arm; an arm with several names is under each."""
-    return {
-        arm.name: _arm_figures(results[arm.identity])
-        for arm in chain.from_iterable(arms.arms for arms in arm_sets.values())
+    by_clicks = end not in (None, END_TO_END[0])
+    sentences = {
+        f"Arms are compared by {names['first_auc']} in place of recalls: {_nothing_cut(base)}": end is None,
+        f"The log has no truth: arms are compared by {names.get(end or '')}. Only what was shown could be clicked, so "
+        "it favours arms that choose as production did.": by_clicks,
+        "The log has no levels: where an arm needs unexposed negatives they are items of the catalogue.": (
+            config.data.level is None
+        ),
+        "One seed: intervals are over users alone, and two trainings differ by more than that.": (
+            len(base.seeds) == 1
+        ),
+        f"Distillation warms up over {warm_up} steps, and a training has {steps}: it is hardly felt. Lower "
+        "warm_up or train.requests, or train on more.": 2 * warm_up > steps > 0,
     }
+    return [sentence for sentence, applies in sentences.items() if applies]
 
 
 def _arm_figures(result: ArmResult) -> dict[str, Any]:
@@ -240,8 +208,8 @@ def _comparison_finding(
     arms: ArmSet, results: Mapping[str, ArmResult], metrics: Iterable[str], names: Mapping[str, str]
 ) -> dict[str, Any]:
     """Difference of each arm to the config as written."""
-    base, *others = (results[arm.identity] for arm in arms.arms)
-    compared = {arm.name: other.minus(base) for arm, other in zip(arms.arms[1:], others, strict=True)}
+    base, *others = arms.arms
+    compared = {arm.name: results[arm.identity].minus(results[base.identity]) for arm in others}
     sentences = [verdict_sentence(compared, name, names[name]) for name in metrics]
     return {"verdict": [*filter(None, sentences)] or ["Nothing to compare."], "differences": compared}
 
@@ -257,9 +225,9 @@ def _rank_correlation_finding(
         if trial.figures
     ]
     alone = [name for name in names if not name.startswith("joint_") and all(name in f for _, f in rows)]
-    figures = {name: np.array([f[name].value for _, f in rows]) for name in alone}
-    ends = np.array([f[end].value for _, f in rows])
-    resampled = rank_correlations(figures, ends, np.array([family for family, _ in rows]))
+    figures = {name: np.array([f[name].value for _, f in rows]) for name in [*alone, end]}
+    ends, family = figures.pop(end), [family for family, _ in rows]
+    resampled = rank_correlations(figures, ends, np.array(family))
     correlations = {name: percentile_interval(*one) for name, one in resampled.items()}
     if not correlations:
         return {"verdict": ["Cannot tell: the checkpoints do not differ."]}
@@ -281,7 +249,7 @@ def _rank_correlation_finding(
         "verdict": verdict,
         "correlations": {name: correlations[name]._asdict() for name in ranked},
         "checkpoints": {
-            "arm": [arms.arms[family].name for family, _ in rows],
+            "arm": [arms.arms[n].name for n in family],
             end: ends.tolist(),
             **{name: values.tolist() for name, values in figures.items()},
         },
@@ -292,7 +260,9 @@ def _quota_finding(config: Config, base: ArmResult, end: str, names: Mapping[str
     """Recall and CPU time by the first stage's quota."""
     curves = [trial.quota for trial in base.seeds if trial.quota is not None]
     m, keep = curves[0].m, config.stages[0].keep
-    recalls = {name: _average([curve.values[name] for curve in curves]) for name in curves[0].values}
+    # NaN where a seed has no recall
+    means = {n: np.mean(np.array([c.values[n] for c in curves], float), axis=0) for n in curves[0].values}
+    recalls = {n: [None if np.isnan(v) else float(v) for v in mean] for n, mean in means.items()}
     cost = next(curve.cpu_ms for curve in curves if curve.cpu_ms is not None)
     known = [(quota, value) for quota, value in zip(m, recalls[end], strict=True) if value is not None]
     most, best = max(known, key=lambda point: point[1])
@@ -310,12 +280,6 @@ def _quota_finding(config: Config, base: ArmResult, end: str, names: Mapping[str
     }
 
 
-def _average(curves: Iterable[Sequence[float | None]]) -> list[float | None]:
-    """Mean over seeds by quota; None where the recall is undefined."""
-    points = zip(*curves, strict=True)
-    return [None if None in at else float(np.mean([v for v in at if v is not None])) for at in points]
-
-
 def _ranker_first_finding(base: ArmResult, end: str, names: Mapping[str, str]) -> dict[str, Any]:
     """The same checkpoints with the ranker's scores in both stages, so that the ranker selects among all candidates."""
     trials = base.measured
@@ -324,13 +288,9 @@ def _ranker_first_finding(base: ArmResult, end: str, names: Mapping[str, str]) -
         name: float(np.mean([trial.ranker_first[name].value for trial in trials]))
         for name in trials[0].ranker_first
     }
-    compared = {
-        RANKER_FIRST: {name: one for name, one in differences.items() if not name.startswith("last_")}
-    }
+    compared = {RANKER_FIRST: {n: one for n, one in differences.items() if not n.startswith("last_")}}
     metrics = [end, "first_candidates_auc", "first_auc"]
     sentences = [verdict_sentence(compared, name, names[name]) for name in metrics if name in differences]
-    cost = [
-        trial.quota.cpu_ms for trial in trials if trial.quota is not None and trial.quota.cpu_ms is not None
-    ]
-    sentences += [f"CPU time of a request if the ranker scores all candidates: {c[-1]:.2f} ms." for c in cost]
+    cost = [trial.quota.cpu_ms[-1] for trial in trials if trial.quota and trial.quota.cpu_ms]
+    sentences += [f"CPU time of a request if the ranker scores all candidates: {ms:.2f} ms." for ms in cost]
     return {"verdict": sentences, "differences": compared, "figures": figures}

@@ -6,7 +6,6 @@ the same number of seeds is trained at the chosen rate, with the config's epochs
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,30 +24,23 @@ from corank.analysis.experiments.question import Question, build_arms
 from corank.analysis.experiments.search import count_rows
 from corank.core.errors import DataError
 from corank.core.files import write_text
-from corank.core.reports import Progress, Report
-from corank.data.packed.dataset import PackedDataset
+from corank.core.reports import Progress
 from corank.training.config.config import Config
 from corank.training.config.config_file import plain
 
 
 def run_study(
-    config: Config,
-    packed: PackedDataset,
-    base: Path,
-    out: Path,
-    questions: Mapping[str, Question],
-    budget: Budget,
-    report: Report,
-    progress: Progress,
+    config: Config, data: TrialData, questions: Mapping[str, Question], budget: Budget, progress: Progress
 ) -> dict[str, Any]:
     """Answer questions by training arms, and return the document of the study.
 
-    The folder `out` gets config.json first, trials/ as they end, and study.json last.
+    The folder of `data` gets config.json first, trials/ as they end, and study.json last. Trials that it holds already,
+    of the same config and data, are not trained again.
 
-    Trials that `out` holds already, of the same config and data, are not trained again. Raises ConfigError unless the
-    config has two stages, towers and an MLP, DataError where a split is empty, and CorankError where `out` cannot be
-    written.
+    Raises ConfigError unless the config has two stages, towers and an MLP, DataError where a split is empty, and
+    CorankError where the folder cannot be written.
     """
+    packed, out = data.packed, data.folder
     for split in ("train", "valid", "test"):
         if not packed.splits.get(split):
             raise DataError(
@@ -59,17 +51,17 @@ def run_study(
     write_text(out / "config.json", json.dumps(plain(config), indent=1) + "\n")
     distinct = list({arm.identity: arm for arms in arm_sets.values() for arm in arms.arms}.values())
     whole = any(question.finding in ("quotas", "ranker_first") for question in questions.values())
-    trials = TrialProgress(len(distinct) * budget.trials + whole, report, progress)
-    store = TrialStore(out / "trials", TrialData(packed, base, out, report), TestFigures())
-    results, unanswered = dict[str, ArmResult](), dict(arm_sets)
+    trials = TrialProgress(len(distinct) * budget.trials + whole, data.report, progress)
+    store = TrialStore(out / "trials", data, TestFigures())
+    results, answers = dict[str, ArmResult](), dict[str, Any]()
     for arm in distinct:
         final = TestFigures(whole=True) if whole and arm.name == BASE else None
         results[arm.identity] = train_arm(arm, store, budget, trials, final)
-        for name in [
-            n for n, arms in unanswered.items() if results.keys() >= {arm.identity for arm in arms.arms}
-        ]:
-            answer = answer_question(config, questions[name], unanswered.pop(name), results)
-            report(f"question {name}, {answer['title']}: {' '.join(answer['verdict'])}")
+        for name, arms in arm_sets.items():
+            if name not in answers and results.keys() >= {arm.identity for arm in arms.arms}:
+                answers[name] = answer_question(config, questions[name], arms, results)
+                said = " ".join(answers[name]["verdict"])
+                data.report(f"question {name}, {answers[name]['title']}: {said}")
     document = {
         "name": config.name,
         **count_rows(packed, "test"),
@@ -78,7 +70,8 @@ def run_study(
         "rates": list(budget.rates),
         "trials": sum(len(result.trials) for result in results.values()),
         "config": plain(config),
-        **build_findings(config, questions, arm_sets, results),
+        **build_findings(config, arm_sets, results),
+        "questions": {name: answers[name] for name in questions},
     }
     write_text(out / "study.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
     return document
