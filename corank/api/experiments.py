@@ -12,13 +12,7 @@ from annotated_types import Ge
 
 from corank.analysis.experiments.arms import RATES, ArmSet
 from corank.analysis.experiments.question import QUESTIONS, read_questions, split_questions
-from corank.analysis.experiments.space import (
-    Grid,
-    build_file,
-    build_grid,
-    parse_grid,
-    read_space,
-)
+from corank.analysis.experiments.space import Grid, build_file, build_grid, parse_grid, read_space
 from corank.analysis.experiments.views import study_view, sweep_view, tune_view
 from corank.analysis.html import render, write_drawings
 from corank.api.config_source import ConfigSource, OpenedConfig, local

@@ -130,7 +130,14 @@ def equal_lr(value: Plain) -> Plain:
 
 def scale_widths(value: Plain, factor: float) -> Plain:
     """Multiply the widths of all layers."""
-    value["stages"] = [plain_stage(stage_settings(stage).scale_widths(factor)) for stage in value["stages"]]
+    for n in range(len(value["stages"])):
+        scale_stage(n, value, factor)
+    return value
+
+
+def scale_stage(n: int, value: Plain, factor: float) -> Plain:
+    """Multiply the widths of the layers of the `n`-th stage."""
+    value["stages"][n] = plain_stage(stage_settings(value["stages"][n]).scale_widths(factor))
     return value
 
 

@@ -358,6 +358,25 @@ class Objective:
         aucs = [auc for stage in self.stages if (auc := figures.get(f"{stage}.auc")) is not None]
         return sum(aucs) / len(aucs) if len(aucs) == len(self.stages) else None
 
+    def measure(self, rows: Predictions, config: Config, calibrators: Calibrators) -> dict[str, Figure]:
+        """The figures that studies and early stopping use, and this one, as far as the log defines them."""
+        known = _inputs(rows, config.stages, config.data.levels, calibrators)
+        return _figures(one for one in known if one[1].study or one[1].validation or one[0] == self.name)
+
+    def by_quota(
+        self, rows: Predictions, config: Config, calibrators: Calibrators, quotas: Sequence[int]
+    ) -> list[float | None]:
+        """The value at each quota of the first stage; None where it is not defined, or rests on too few requests."""
+        values = []
+        for quota in quotas:
+            stages = [config.stages[0].model_copy(update={"keep": quota}), *config.stages[1:]]
+            known = _inputs(rows, stages, config.data.levels, calibrators)
+            inputs = next(inputs for name, _, inputs in known if name == self.name)
+            measure = self.metric.measure(inputs)
+            enough = measure is not None and count_requests(inputs, measure) >= FEWEST_REQUESTS
+            values.append(measure.value() if measure is not None and enough else None)
+        return values
+
 
 def _count_mixed_users(packed: PackedDataset, label: str) -> int:
     """Users of the validation split who have the label as 1 and as 0."""
@@ -402,29 +421,6 @@ def _describe_missing(name: str, known: Collection[str], config: Config) -> str:
             "joint_click_recall"
         )
     return describe_unknown(name, known, "metric")
-
-
-def measure_validation(
-    rows: Predictions, config: Config, calibrators: Calibrators, wanted: str
-) -> dict[str, Figure]:
-    """The figures that studies and early stopping use, and the wanted one, as far as the log defines them."""
-    known = _inputs(rows, config.stages, config.data.levels, calibrators)
-    return _figures(one for one in known if one[1].study or one[1].validation or one[0] == wanted)
-
-
-def values_by_quota(
-    rows: Predictions, config: Config, calibrators: Calibrators, objective: Objective, quotas: Sequence[int]
-) -> list[float | None]:
-    """The objective at each quota of the first stage; None where it is not defined, or rests on too few requests."""
-    values = []
-    for quota in quotas:
-        stages = [config.stages[0].model_copy(update={"keep": quota}), *config.stages[1:]]
-        known = _inputs(rows, stages, config.data.levels, calibrators)
-        metric, inputs = next((metric, inputs) for name, metric, inputs in known if name == objective.name)
-        measure = metric.measure(inputs)
-        enough = measure is not None and count_requests(inputs, measure) >= FEWEST_REQUESTS
-        values.append(measure.value() if measure is not None and enough else None)
-    return values
 
 
 def _inputs(

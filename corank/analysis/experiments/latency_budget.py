@@ -16,7 +16,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -73,15 +73,11 @@ class LatencyMeter:
 
     folder: Path
     data: TrialData
-    _known: dict[str, dict[int, FunnelLatency]] = field(default_factory=dict)
 
     def measure(self, config: Config, quotas: Sequence[int]) -> dict[int, FunnelLatency]:
         """Latency by quota of the first stage. Raises DataError, BundleError, RequestError."""
-        shape = self._shape(config, quotas)
-        if shape not in self._known:
-            file = self.folder / f"{shape}.json"
-            self._known[shape] = self._load(file, quotas) or self._measure(config, quotas, file)
-        return self._known[shape]
+        file = self.folder / f"{self._shape(config, quotas)}.json"
+        return self._load(file, quotas) or self._measure(config, quotas, file)
 
     def fastest(self, quotas: Sequence[int]) -> FunnelLatency | None:
         """The lowest of all latencies that were measured at these quotas, by their upper ends."""

@@ -28,13 +28,7 @@ from corank.analysis.experiments.engine import (
     count_parameters,
     train_arm,
 )
-from corank.analysis.experiments.figures import (
-    Objective,
-    format_difference,
-    measure_validation,
-    percentile_interval,
-    values_by_quota,
-)
+from corank.analysis.experiments.figures import Objective, format_difference, percentile_interval
 from corank.core.errors import ConfigError, DataError
 from corank.core.files import write_text
 from corank.core.formatting import format_metric
@@ -63,13 +57,13 @@ class ValidationFigures(Measurement):
         """The trial with its figures. Raises DataError if the objective rests on too few requests."""
         model, calibrators = run.model(packed)
         rows = predict_split(model, packed, "valid")
-        figures = measure_validation(rows, run.config, calibrators, self.objective.name)
+        figures = self.objective.measure(rows, run.config, calibrators)
         self.objective.require_requests(figures)
         trial = replace(trial, parameters=count_parameters(model), figures=figures)
         if not self.by_quota:
             return trial
         grid = quota_range(run.config, int(rows.requests.size.max()))
-        values = values_by_quota(rows, run.config, calibrators, self.objective, grid)
+        values = self.objective.by_quota(rows, run.config, calibrators, grid)
         return replace(trial, quota=QuotaCurve(grid, {self.objective.name: values}))
 
     def suffices(self, trial: Trial) -> bool:
@@ -173,7 +167,7 @@ def _test_figures(run: Run, packed: PackedDataset, objective: Objective) -> dict
         return None
     model, calibrators = run.model(packed)
     rows = predict_split(model, packed, "test")
-    figures = measure_validation(rows, run.config, calibrators, objective.name)
+    figures = objective.measure(rows, run.config, calibrators)
     return {
         name: percentile_interval(figure.value, np.array(figure.replicates, dtype=np.float64))._asdict()
         | {"n": figure.n}

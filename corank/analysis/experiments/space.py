@@ -14,20 +14,12 @@ from typing import Any
 
 import yaml
 
-from corank.analysis.experiments.arms import Arm, ArmSet, priors_of
+from corank.analysis.experiments.arms import Arm, ArmSet, priors_of, scale_stage
 from corank.analysis.experiments.question import read_question
 from corank.core.errors import ConfigError
 from corank.core.formatting import shorten
 from corank.training.config.config import Config
-from corank.training.config.config_file import (
-    Plain,
-    flatten,
-    from_plain,
-    plain,
-    plain_stage,
-    read,
-    stage_settings,
-)
+from corank.training.config.config_file import Plain, flatten, from_plain, plain, read
 from corank.training.config.settings import DenseOptimiser
 from corank.training.config.yaml_values import read_yaml, read_yaml_file, set_key
 
@@ -306,13 +298,8 @@ def _with_widths(config: Config) -> list[int]:
 
 def structure_space(config: Config, factors: tuple[float, ...]) -> list[Parameter]:
     """Factors on the widths of each stage that has widths."""
-
-    def scale(n: int, value: Plain, factor: Any) -> Plain:
-        value["stages"][n] = plain_stage(stage_settings(value["stages"][n]).scale_widths(factor))
-        return value
-
     return [
-        Parameter(f"stages.{n}.widths", Range(choices=factors), change=partial(scale, n), written=1.0)
+        Parameter(f"stages.{n}.widths", Range(choices=factors), change=partial(scale_stage, n), written=1.0)
         for n in _with_widths(config)
     ]
 
