@@ -368,14 +368,23 @@ class ArmResult:
 
     def describe(self) -> dict[str, Any]:
         """The figures and costs of the arm as JSON values."""
-        first = self.measured[0] if self.measured else Trial()
+        first = self.measured[0] if self.measured else None
         return {
-            "figures": {name: mean_figure(self.figures, name) for name in first.figures},
+            "figures": {name: mean_figure(self.figures, name) for name in (first.figures if first else ())},
             "diverged": [trial.diverged for trial in self.trials if trial.diverged],
-            "parameters": first.parameters if self.measured else None,
-            "steps": first.steps if self.measured else None,
+            "parameters": first and first.parameters,
+            "steps": first and first.steps,
             "seconds": sum(trial.seconds for trial in self.trials) / len(self.trials),
         }
+
+    def describe_study(self) -> dict[str, Any]:
+        """The same with what the rate was chosen by."""
+        values = {
+            f"{trial.rate:.4g}": {name: figure.value for name, figure in trial.figures.items()}
+            for trial in self.sweep
+        }
+        scores = {f"{trial.rate:.4g}": trial.score for trial in self.sweep}
+        return {"rate": self.rate, "scores": scores, "by_rate": values, **self.describe()}
 
 
 def train_arm(

@@ -62,6 +62,10 @@ class Figure:
         random = measure.random_value() if isinstance(measure, RatioMeasure) else None
         return cls(value, measure.n, random, resampled, count_requests(inputs, measure))
 
+    def interval(self) -> "Interval":
+        """The value with its 95 % interval over users."""
+        return percentile_interval(self.value, np.array(self.replicates, dtype=np.float64))
+
 
 def count_requests(inputs: Inputs, measure: Measure) -> int:
     """Count the requests that a measure rests on: those that count; of rows those that they are of, at most."""

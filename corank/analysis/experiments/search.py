@@ -15,20 +15,10 @@ from typing import Any
 import numpy as np
 import yaml
 
+from corank.analysis.experiments import engine
 from corank.analysis.experiments.arms import BASE, ArmSet
-from corank.analysis.experiments.engine import (
-    ArmResult,
-    Budget,
-    Measurement,
-    QuotaCurve,
-    Trial,
-    TrialData,
-    TrialProgress,
-    TrialStore,
-    count_parameters,
-    train_arm,
-)
-from corank.analysis.experiments.figures import Objective, format_difference, percentile_interval
+from corank.analysis.experiments.engine import ArmResult, Trial, TrialData
+from corank.analysis.experiments.figures import Objective, format_difference
 from corank.core.errors import ConfigError, DataError
 from corank.core.files import write_text
 from corank.core.formatting import format_metric
@@ -44,7 +34,7 @@ QUOTAS = 12
 
 
 @dataclass(frozen=True)
-class ValidationFigures(Measurement):
+class ValidationFigures(engine.Measurement):
     """Measures figures of the validation split, the objective among them."""
 
     kind = "validation"
@@ -59,12 +49,12 @@ class ValidationFigures(Measurement):
         rows = predict_split(model, packed, "valid")
         figures = self.objective.measure(rows, run.config, calibrators)
         self.objective.require_requests(figures)
-        trial = replace(trial, parameters=count_parameters(model), figures=figures)
+        trial = replace(trial, parameters=engine.count_parameters(model), figures=figures)
         if not self.by_quota:
             return trial
         grid = quota_range(run.config, int(rows.requests.size.max()))
         values = self.objective.by_quota(rows, run.config, calibrators, grid)
-        return replace(trial, quota=QuotaCurve(grid, {self.objective.name: values}))
+        return replace(trial, quota=engine.QuotaCurve(grid, {self.objective.name: values}))
 
     def suffices(self, trial: Trial) -> bool:
         """Whether a trial has the objective."""
@@ -141,6 +131,11 @@ def finish_search(
     resume = Run.has_begun(folder) and Run.open(folder).config == named
     run = Run.open(folder) if resume else Run.create(folder, named, base)
     train_run(run, packed, resume=resume)
+    test = None
+    if packed.splits.get("test"):
+        model, calibrators = run.model(packed)
+        figures = objective.measure(predict_split(model, packed, "test"), run.config, calibrators)
+        test = {name: figure.interval()._asdict() | {"n": figure.n} for name, figure in figures.items()}
     document = {
         "name": chosen.name,
         **count_rows(data.packed, "valid"),
@@ -149,7 +144,7 @@ def finish_search(
         **parts,
         "config_file": str(best),
         "run": str(folder),
-        "test": _test_figures(run, packed, objective),
+        "test": test,
     }
     write_text(out / f"{kind}.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
     return document
@@ -159,20 +154,6 @@ def packed_path(packed: PackedDataset, base: Path) -> str:
     """The path of packed data, as the `packed` of a config in the folder `base`."""
     location = packed.location
     return os.path.relpath(location, base) if isinstance(location, Path) else str(location)
-
-
-def _test_figures(run: Run, packed: PackedDataset, objective: Objective) -> dict[str, Any] | None:
-    """Figures of the test split, with 95 % intervals over users."""
-    if not packed.splits.get("test"):
-        return None
-    model, calibrators = run.model(packed)
-    rows = predict_split(model, packed, "test")
-    figures = objective.measure(rows, run.config, calibrators)
-    return {
-        name: percentile_interval(figure.value, np.array(figure.replicates, dtype=np.float64))._asdict()
-        | {"n": figure.n}
-        for name, figure in figures.items()
-    }
 
 
 def count_rows(packed: PackedDataset, split: str) -> dict[str, Any]:
@@ -191,7 +172,7 @@ def describe_requests(requests: int) -> str:
 
 
 def run_sweep(
-    config_file: Path, arms: ArmSet, data: TrialData, budget: Budget, metric: str | None, kind: str
+    config_file: Path, arms: ArmSet, data: TrialData, budget: engine.Budget, metric: str | None, kind: str
 ) -> dict[str, Any]:
     """Train every arm with every seed, compare them, and return the document of the sweep.
 
@@ -213,9 +194,9 @@ def run_sweep(
     for arm in arms.arms:
         Objective.of(arm.config, metric)
     begin_search(data.folder, {"kind": kind, "config": plain(base)})
-    store = TrialStore(data.folder / "trials", data, ValidationFigures(objective))
-    progress = TrialProgress(len(arms.arms) * budget.trials, data.report)
-    results = {arm.name: train_arm(arm, store, budget, progress) for arm in arms.arms}
+    store = engine.TrialStore(data.folder / "trials", data, ValidationFigures(objective))
+    progress = engine.TrialProgress(len(arms.arms) * budget.trials, data.report)
+    results = {arm.name: engine.train_arm(arm, store, budget, progress) for arm in arms.arms}
     compared = _compare(arms, results, objective)
     parts = {"seeds": budget.seeds, **compared, "config": plain(base)}
     chosen = results[compared["chosen"]].config

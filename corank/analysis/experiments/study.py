@@ -98,31 +98,6 @@ ENOUGH = 0.99
 RANKER_FIRST = "the ranker as pre-ranker"
 
 
-def build_findings(
-    config: Config, arm_sets: Mapping[str, ArmSet], results: Mapping[str, ArmResult]
-) -> dict[str, Any]:
-    """The parts `end`, `notes`, `metrics`, `random` and `arms` of a study's document.
-
-    Args:
-        config: the config as written.
-        arm_sets: question → its arms.
-        results: identity of an arm → its result.
-    """
-    base, names = _base(results), measuring.titles(config)
-    figures, end = base.figures[0] if base.figures else {}, _end(base)
-    return {
-        "end": end or "first_auc",
-        "notes": _limitations(config, base, end, names),
-        "metrics": {name: title for name, title in names.items() if name in figures},
-        "random": {name: figures[name].random for name in names if name in figures},
-        "arms": {
-            arm.name: _arm_figures(results[arm.identity])
-            for arms in arm_sets.values()
-            for arm in arms.arms  # an arm with several names is under each
-        },
-    }
-
-
 def answer_question(
     config: Config, question: Question, arms: ArmSet, results: Mapping[str, ArmResult]
 ) -> dict[str, Any]:
@@ -191,18 +166,6 @@ def _limitations(config: Config, base: ArmResult, end: str | None, names: Mappin
         "warm_up or train.requests, or train on more.": 2 * warm_up > steps > 0,
     }
     return [sentence for sentence, applies in sentences.items() if applies]
-
-
-def _arm_figures(result: ArmResult) -> dict[str, Any]:
-    return {
-        "rate": result.rate,
-        "scores": {f"{trial.rate:.4g}": trial.score for trial in result.sweep},
-        "by_rate": {
-            f"{trial.rate:.4g}": {name: figure.value for name, figure in trial.figures.items()}
-            for trial in result.sweep
-        },
-        **result.describe(),
-    }
 
 
 def _comparison_finding(
@@ -336,6 +299,8 @@ def run_study(
                 answers[name] = answer_question(config, questions[name], arms, results)
                 said = " ".join(answers[name]["verdict"])
                 data.report(f"question {name}, {answers[name]['title']}: {said}")
+    base, names = _base(results), measuring.titles(config)
+    figures, end = base.figures[0] if base.figures else {}, _end(base)
     document = {
         "name": config.name,
         **count_rows(packed, "test"),
@@ -344,7 +309,15 @@ def run_study(
         "rates": list(budget.rates),
         "trials": sum(len(result.trials) for result in results.values()),
         "config": plain(config),
-        **build_findings(config, arm_sets, results),
+        "end": end or "first_auc",
+        "notes": _limitations(config, base, end, names),
+        "metrics": {name: title for name, title in names.items() if name in figures},
+        "random": {name: figures[name].random for name in names if name in figures},
+        "arms": {
+            arm.name: results[arm.identity].describe_study()
+            for arms in arm_sets.values()
+            for arm in arms.arms  # an arm with several names is under each
+        },
         "questions": {name: answers[name] for name in questions},
     }
     write_text(out / "study.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
