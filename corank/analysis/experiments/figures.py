@@ -223,14 +223,11 @@ def titles(config: Config) -> dict[str, str]:
     """Figure → its title for people, the cascade first; recalls have the names of `corank evaluate`."""
     first, last = config.stages
     quotas = {"k": last.keep, "m": first.keep}
-    parts: list[tuple[str, str, tuple[Population, ...]]] = [("", "", ("cascade",)), ("", "", ("cut",))]
-    parts += [
-        (f"{side}_", f"{stage.name} ", ("exposed", "candidates"))
-        for side, stage in zip(SIDES, config.stages, strict=True)
-    ]
+    whole: list[tuple[str, str, tuple[Population, ...]]] = [("", "", ("cascade",)), ("", "", ("cut",))]
+    sides = [(f"{side}_", f"{stage.name} ") for side, stage in zip(SIDES, config.stages, strict=True)]
     return {
         prefix + name: named + metric.title_of(quotas)
-        for prefix, named, populations in parts
+        for prefix, named, populations in whole + [(*side, ("exposed", "candidates")) for side in sides]
         for name, metric in METRICS.parts().items()
         if metric.population in populations and _compares(metric, prefix)
     }
@@ -289,6 +286,12 @@ def validation_score(valid: Predictions, config: Config, calibrators: Calibrator
     return sum(aucs) / len(aucs) if aucs else None
 
 
+def require_rows(packed: PackedDataset, split: str, why: str) -> None:
+    """Raise DataError if a split is empty, and say why it is needed."""
+    if not packed.splits.get(split):
+        raise DataError(f"split '{split}' has no rows; {why}: see data.split and `corank check`")
+
+
 UNKNOWN = {"truth", "truth_rank", "truth_top", "reference_logit"}
 """Inputs that a choice must not read."""
 
@@ -311,10 +314,8 @@ class Objective:
         them by how closely they follow production (docs/results/defaults.md).
         """
         mains = tuple(f"{stage.name}.{stage.main}" for stage in config.stages)
-        if packed is not None and not packed.splits.get("valid"):
-            raise DataError(
-                "split 'valid' has no rows; a search chooses by it: see data.split and `corank check`"
-            )
+        if packed is not None:
+            require_rows(packed, "valid", "a search chooses by it")
         within_users = packed is None or _count_mixed_users(packed, config.stages[-1].main) >= FEWEST_REQUESTS
         known, name = figure_metrics(config), name or f"{mains[-1]}.{'gauc' if within_users else 'auc'}"
         if name not in known:

@@ -37,7 +37,6 @@ from corank.core.calibration import Platt
 from corank.core.errors import ConfigError
 from corank.core.files import write_text
 from corank.core.version import corank_version
-from corank.data.packed.dataset import PackedDataset
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.config.config import Config
@@ -104,29 +103,21 @@ class LatencyMeter:
         return {m: stored[m] for m in quotas} if sound and stored.keys() >= set(quotas) else None
 
     def _measure(self, config: Config, quotas: Sequence[int], file: Path) -> dict[int, FunnelLatency]:
-        packed = self.data.of(config)
+        """Time a bundle with weights as they are drawn by validation requests of sizes nearest to the median."""
+        packed, base = self.data.of(config), self.data.base
+        sizes = np.concatenate([np.diff(shard.request_start) for shard in packed.splits["valid"]])
+        nearest = np.argsort(np.abs(sizes - np.median(sizes)), kind="stable")[:REQUESTS]
+        calibrators = {stage.name: dict.fromkeys(stage.labels, Platt(1.0, 0.0)) for stage in config.stages}
         with tempfile.TemporaryDirectory(prefix="corank") as folder:
-            funnel = export_untrained(Path(folder) / "bundle", config, packed)
-            requests = _usual_requests(Path(folder) / "run", config, packed, self.data.base)
+            torch.manual_seed(config.train.seed)
+            model = build_model(config, packed)
+            funnel = Funnel(export_bundle(Path(folder) / "bundle", config, packed, model, calibrators))
+            located = config.model_copy(update={"packed": packed_path(packed, base)})
+            run = Run.create(Path(folder) / "run", located, base)
+            requests = [Request.parse(logged_request(run, "valid", int(n))) for n in nearest]
             latencies = time_until_steady(funnel, requests, config.stages[0].name, quotas)
         write_text(file, json.dumps({m: asdict(one) for m, one in latencies.items()}))
         return latencies
-
-
-def export_untrained(path: Path, config: Config, packed: PackedDataset) -> Funnel:
-    """Open the bundle of a config whose weights are as they are drawn. Raises BundleError."""
-    torch.manual_seed(config.train.seed)
-    model = build_model(config, packed)
-    calibrators = {stage.name: dict.fromkeys(stage.labels, Platt(1.0, 0.0)) for stage in config.stages}
-    return Funnel(export_bundle(path, config, packed, model, calibrators))
-
-
-def _usual_requests(folder: Path, config: Config, packed: PackedDataset, base: Path) -> list[Request]:
-    """Validation requests whose numbers of candidates are nearest to the median, as a service would get them."""
-    sizes = np.concatenate([np.diff(shard.request_start) for shard in packed.splits["valid"]])
-    nearest = np.argsort(np.abs(sizes - np.median(sizes)), kind="stable")[:REQUESTS]
-    run = Run.create(folder, config.model_copy(update={"packed": packed_path(packed, base)}), base)
-    return [Request.parse(logged_request(run, "valid", int(n))) for n in nearest]
 
 
 def time_until_steady(

@@ -21,7 +21,6 @@ from corank.analysis.experiments.figures import FEWEST_REQUESTS, SIGN_WORDS, for
 from corank.analysis.experiments.question import Question, build_arms
 from corank.analysis.experiments.search import count_rows
 from corank.analysis.report_figures import quota_cpu_ms, quota_grid, sample_logged_requests
-from corank.core.errors import DataError
 from corank.core.files import write_text
 from corank.core.reports import Progress
 from corank.data.packed.dataset import PackedDataset
@@ -101,8 +100,8 @@ RANKER_FIRST = "the ranker as pre-ranker"
 def answer_question(
     config: Config, question: Question, arms: ArmSet, results: Mapping[str, ArmResult]
 ) -> dict[str, Any]:
-    """Answer one question, all arms of which are among the results: `title`, `notes`, `verdict` and figures."""
-    base, names = _base(results), measuring.titles(config)
+    """Answer one question by the results of its arms: `title`, `notes`, `verdict` and figures."""
+    base, names = results[arms.arms[0].identity], measuring.titles(config)
     end = _end(base)
     if not base.figures:
         answer = {"verdict": ["Cannot be answered: the config as written diverged at every rate."]}
@@ -118,11 +117,6 @@ def answer_question(
     else:
         answer = _ranker_first_finding(base, end, names)
     return {"title": question.title, "notes": arms.notes, **answer}
-
-
-def _base(results: Mapping[str, ArmResult]) -> ArmResult:
-    """The config as written."""
-    return next(result for result in results.values() if result.arm.name == BASE)
 
 
 def _end(base: ArmResult) -> str | None:
@@ -279,10 +273,7 @@ def run_study(
     """
     packed, out = data.packed, data.folder
     for split in ("train", "valid", "test"):
-        if not packed.splits.get(split):
-            raise DataError(
-                f"split '{split}' has no rows; a study needs all three: see data.split and `corank check`"
-            )
+        measuring.require_rows(packed, split, "a study needs all three")
     arm_sets = build_arms(config, questions)
     # fails before anything is trained
     write_text(out / "config.json", json.dumps(plain(config), indent=1) + "\n")
@@ -299,7 +290,7 @@ def run_study(
                 answers[name] = answer_question(config, questions[name], arms, results)
                 said = " ".join(answers[name]["verdict"])
                 data.report(f"question {name}, {answers[name]['title']}: {said}")
-    base, names = _base(results), measuring.titles(config)
+    base, names = results[distinct[0].identity], measuring.titles(config)
     figures, end = base.figures[0] if base.figures else {}, _end(base)
     document = {
         "name": config.name,

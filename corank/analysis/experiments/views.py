@@ -347,9 +347,8 @@ def _frontier(document: Mapping[str, Any]) -> list[Section]:
     ]
     columns = ["µs", f"within {budget['us']:g}", metric, "trial", "first stage keeps", "settings"]
     plot = Plot(lambda figure: search_plots.plot_frontier(figure, budget, metric), caption)
-    return [
-        Section("Which funnel in how many µs", [plot, Table(columns, rows, measured, prose=("settings",))])
-    ]
+    table = Table(columns, rows, measured, prose=("settings",))
+    return [Section("Which funnel in how many µs", [plot, table])]
 
 
 def _describe_settings(trial: Mapping[str, Any]) -> str:
