@@ -30,7 +30,7 @@ from corank.analysis.experiments.engine import (
     TrialStore,
     train_arm,
 )
-from corank.analysis.experiments.findings import TestFigures
+from corank.analysis.experiments.study import TestFigures
 from corank.core.errors import ConfigError, CorankError, DataError
 from corank.core.registry import load_plugins
 from corank.core.reports import Report

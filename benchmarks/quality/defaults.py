@@ -33,7 +33,7 @@ from corank.analysis.experiments.engine import (
     train_arm,
 )
 from corank.analysis.experiments.figures import mean_over_seeds, replicates_of, spearman
-from corank.analysis.experiments.findings import TestFigures
+from corank.analysis.experiments.study import TestFigures
 from corank.core.errors import CorankError
 from corank.core.reports import Report
 from corank.datasets.feed.simulate import simulate_world

@@ -3,7 +3,8 @@
 Each raises a CorankError for a user's mistake.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,15 +12,7 @@ from annotated_types import Ge
 
 from corank.analysis.experiments.arms import RATES, ArmSet
 from corank.analysis.experiments.question import QUESTIONS, read_questions, split_questions
-from corank.analysis.experiments.space import (
-    Grid,
-    Space,
-    build_file,
-    build_grid,
-    default_space,
-    parse_grid,
-    read_space,
-)
+from corank.analysis.experiments.space import Grid, build_file, build_grid, parse_grid, read_space
 from corank.analysis.experiments.views import study_view, sweep_view, tune_view
 from corank.analysis.html import render, write_drawings
 from corank.api.config_source import ConfigSource, OpenedConfig, local
@@ -45,8 +38,6 @@ if TYPE_CHECKING:
     from corank.analysis.experiments import study as studies
     from corank.analysis.experiments import tune as tunings
     from corank.analysis.experiments.engine import Budget, TrialData
-    from corank.analysis.experiments.figures import Objective
-    from corank.analysis.experiments.latency_budget import LatencyBudget
 else:
     engine = lazy("corank.analysis.experiments.engine")
     objectives = lazy("corank.analysis.experiments.figures")
@@ -162,18 +153,15 @@ def _compare(
     kind: str,
 ) -> SearchResult:
     """Train arms, and write the document and the page; see `sweep` and `experiment`."""
-    objectives.Objective.of(arms.arms[0].config, metric)  # before anything is packed
-    folder = local(out) or file.parent / f"{kind}s" / arms.arms[0].config.name
-    with lock_search(folder, kind), opened_config.frames.named():
-        arms = arms.with_data(with_moments(arms.arms[0].config, file.parent).data)
-        settings = arms.arms[0].config
-        packed = open_or_pack(settings, file.parent, report)
-        TrainingDataCheck.of(settings, packed).require()
-        document = searches.run_sweep(file, arms, packed, folder, budget, metric, report, kind)
-        write_text(
-            folder / f"{kind}.html",
-            render(sweep_view(document, "an experiment" if kind == "experiment" else "a sweep")),
-        )
+    config = arms.arms[0].config
+    objectives.Objective.of(config, metric)  # before anything is packed
+    folder = local(out) or file.parent / f"{kind}s" / config.name
+    with opened_config.frames.named():
+        arms = arms.with_data(with_moments(config, file.parent).data)
+    with _open_data(opened_config, arms.arms[0].config, file.parent, folder, kind, report) as data:
+        document = searches.run_sweep(file, arms, data, budget, metric, kind)
+        view = sweep_view(document, "an experiment" if kind == "experiment" else "a sweep")
+        write_text(folder / f"{kind}.html", render(view))
     return SearchResult(document)
 
 
@@ -184,25 +172,27 @@ def _keep(
 
     With tables the file is written, and holds the changes, since where frames lie depends on the `name`.
     """
-    if tables:
-        opened_config = OpenedConfig.open(config, overrides, tables=tables)
-        return opened_config, opened_config.kept_file(), ()
-    opened_config = OpenedConfig.open(config)
-    return opened_config, opened_config.kept_file(), overrides
+    unwritten = () if tables else overrides
+    opened_config = OpenedConfig.open(config, overrides if tables else (), tables=tables)
+    return opened_config, opened_config.kept_file(), unwritten
 
 
-def _read(opened_config: OpenedConfig, file: Path, overrides: Sequence[str]) -> Config:
-    """Read the config of a file under changes, with moments where its split has shares. Raises DataError."""
-    with opened_config.frames.named():
-        return with_moments(read(file, overrides), file.parent)
+@contextmanager
+def _open_data(
+    opened_config: OpenedConfig, config: Config, base: Path, folder: Path, kind: str, report: Report
+) -> "Iterator[TrialData]":
+    """Lock a search's folder, and open the packed data of the config as written.
 
-
-def lock_search(folder: Path, command: str) -> WriteLock:
-    """Take the lock of a search's folder. Raises BusyError, CorankError if it cannot be written."""
+    Raises BusyError, DataError, and CorankError if the folder cannot be written.
+    """
     try:
-        return WriteLock.of_folder(folder, command)
+        lock = WriteLock.of_folder(folder, kind)
     except OSError as error:
         raise CorankError(f"{folder}: cannot be written: {error}; name another place with --out") from None
+    with lock, opened_config.frames.named():
+        packed = open_or_pack(config, base, report)
+        TrainingDataCheck.of(config, packed).require()
+        yield engine.TrialData(packed, base, folder, report)
 
 
 def tune(
@@ -246,39 +236,18 @@ def tune(
     """
     tunings.load_optuna()  # fails before anything is packed
     opened_config, file, overrides = _keep(config, overrides, tables)
-    base, settings = file.parent, _read(opened_config, file, overrides)
+    with opened_config.frames.named():
+        settings = with_moments(read(file, overrides), file.parent)
     asked = read_space(settings, search, local(space))
     metric = metric or (None if budget_us is None else "joint_click_recall")
     objective = objectives.Objective.of(settings, metric)
     if budget_us is not None:
         latency_budget.check_budget(settings, budget_us, objective)
-    folder = local(out) or base / "tunings" / settings.name
-    with lock_search(folder, "tune"), opened_config.frames.named():
-        packed = open_or_pack(settings, base, report)
-        TrainingDataCheck.of(settings, packed).require()
-        data, objective = (
-            engine.TrialData(packed, base, folder, report),
-            objectives.Objective.of(settings, metric, packed),
-        )
-        tunings.check_tuning(packed, objective, trials, seed)
-        budget = None if budget_us is None else _open_budget(budget_us, data, folder, objective)
-        if budget is not None:
-            asked = [
-                *latency_budget.budget_space(settings, latency_budget.order_drops(settings, data)),
-                *asked,
-            ]
-        searched = Space.of(settings, base, asked or default_space(settings))
-        document = tunings.run_tune(file, searched, data, objective, trials, seed, report, budget)
+    folder = local(out) or file.parent / "tunings" / settings.name
+    with _open_data(opened_config, settings, file.parent, folder, "tune", report) as data:
+        document = tunings.run_tune(file, settings, asked, data, metric, trials, seed, budget_us)
         write_text(folder / "tune.html", render(tune_view(document)))
     return SearchResult(document)
-
-
-def _open_budget(
-    microseconds: float, data: "TrialData", folder: Path, objective: "Objective"
-) -> "LatencyBudget":
-    """Open a budget, whose latencies are kept in the tuning's folder."""
-    meter = latency_budget.LatencyMeter(folder / "latency", data)
-    return latency_budget.LatencyBudget(microseconds, meter, objective, latency_budget.largest_request(data))
 
 
 def study(
@@ -324,11 +293,9 @@ def study(
     opened_config = opened_config.with_moments()
     settings, base = opened_config.settings, opened_config.base
     folder = out or base / "studies" / settings.name
-    named = opened_config.frames.named()
-    with lock_search(folder, "study"), named, show_progress("trainings", progress) as advance:
-        packed = open_or_pack(settings, base, report)
-        TrainingDataCheck.of(settings, packed).require()
-        document = studies.run_study(settings, packed, base, folder, asked, budget, report, advance)
+    opened_data = _open_data(opened_config, settings, base, folder, "study", report)
+    with opened_data as data, show_progress("trainings", progress) as advance:
+        document = studies.run_study(settings, data, asked, budget, advance)
         page = render(study_view(document))
         write_text(folder / "study.html", page)
     if figures is not None:

@@ -6,7 +6,7 @@ config are one. A named change takes the plain values of a config of two stages 
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -91,9 +91,17 @@ class ArmSet:
     def notes(self) -> list[str]:
         """A sentence for each change that did not give an arm."""
         same = [f"“{name}” comes out the same as “{other}”." for name, other in self.same.items()]
-        return same + [
-            f"“{name}” cannot be built of this config: {why}." for name, why in self.refused.items()
-        ]
+        return same + [f"“{n}” cannot be built of this config: {why}." for n, why in self.refused.items()]
+
+
+def format_values(values: Mapping[str, Any]) -> list[str]:
+    """Settings as `KEY=VALUE`, numbers with four significant digits."""
+    return [f"{key}={format_value(value)}" for key, value in values.items()]
+
+
+def format_value(value: Any) -> str:
+    """A setting's value with four significant digits."""
+    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
 
 
 def networks_of(value: Plain) -> list[Plain]:
@@ -122,7 +130,14 @@ def equal_lr(value: Plain) -> Plain:
 
 def scale_widths(value: Plain, factor: float) -> Plain:
     """Multiply the widths of all layers."""
-    value["stages"] = [plain_stage(stage_settings(stage).scale_widths(factor)) for stage in value["stages"]]
+    for n in range(len(value["stages"])):
+        scale_stage(n, value, factor)
+    return value
+
+
+def scale_stage(n: int, value: Plain, factor: float) -> Plain:
+    """Multiply the widths of the layers of the `n`-th stage."""
+    value["stages"][n] = plain_stage(stage_settings(value["stages"][n]).scale_widths(factor))
     return value
 
 
@@ -144,7 +159,7 @@ def own_tables(value: Plain) -> Plain:
 def with_losses(value: Plain, losses: list[Plain]) -> Plain:
     """Replace the losses, and drop teachers that no loss learns from."""
     taught = {name for loss in losses for name in LOSSES[loss["kind"]].model_validate(loss).teachers}
-    gone = [teacher["name"] for teacher in value["teachers"] if teacher["name"] not in taught]
+    gone = {teacher["name"] for teacher in value["teachers"]} - taught
     value["losses"] = losses
     for kind in ("teachers", "tree_teachers"):
         value[kind] = [teacher for teacher in value[kind] if teacher["name"] in taught]
@@ -155,10 +170,9 @@ def with_losses(value: Plain, losses: list[Plain]) -> Plain:
 def _click_losses(value: Plain) -> list[Plain]:
     """The click losses of the config, and one for each stage that has none."""
     clicks = [loss for loss in value["losses"] if loss["kind"] == "click"]
-    for stage in value["stages"]:
-        if stage["name"] not in [loss["stage"] for loss in clicks]:
-            clicks.append({"kind": "click", **_named(stage)})
-    return clicks
+    having = [loss["stage"] for loss in clicks]
+    missing = [stage for stage in value["stages"] if stage["name"] not in having]
+    return clicks + [{"kind": "click", **_named(stage)} for stage in missing]
 
 
 def _named(stage: Plain) -> Plain:
@@ -280,10 +294,7 @@ class NoFeaturesError(ConfigError):
 
 def without_crosses(value: Plain) -> Plain:
     """Remove the crosses of query and item. Raises ConfigError if there are none."""
-    crosses = list(schema_of(value).row_features("cross"))
-    if not crosses:
-        raise ConfigError("features: none is a cross of query and item, so there is nothing to remove")
-    return without_features(value, crosses)
+    return _without(value, schema_of(value).row_features("cross"), "cross of query and item", ConfigError)
 
 
 def without_priors(value: Plain) -> Plain:
@@ -298,29 +309,17 @@ def without_query_crosses(value: Plain) -> Plain:
     return _without(value, names, "cross of user and context")
 
 
-def _without(value: Plain, names: Sequence[str], what: str) -> Plain:
-    if not names:
-        raise NoFeaturesError(f"features: none is a {what}, so there is nothing to remove")
-    return without_features(value, names)
+def _without(
+    value: Plain, names: Iterable[str], what: str, error: type[ConfigError] = NoFeaturesError
+) -> Plain:
+    if not (gone := list(names)):
+        raise error(f"features: none is a {what}, so there is nothing to remove")
+    return without_features(value, gone)
 
 
-CHANGES: dict[str, Callable[..., Plain]] = {
-    change.__name__: change
-    for change in (
-        scale_lr,
-        equal_lr,
-        scale_widths,
-        train_jointly,
-        own_tables,
-        clicks_alone,
-        own_samples,
-        distillation,
-        unexposed,
-        split_by_source,
-        structures,
-        without_crosses,
-        without_priors,
-        without_query_crosses,
-    )
-}
+Change = Callable[..., Plain]
+_NETWORKS: list[Change] = [scale_lr, equal_lr, scale_widths, train_jointly, own_tables]
+_LOSSES: list[Change] = [clicks_alone, own_samples, distillation, unexposed, split_by_source, structures]
+_FEATURES: list[Change] = [without_crosses, without_priors, without_query_crosses]
+CHANGES = {change.__name__: change for change in (*_NETWORKS, *_LOSSES, *_FEATURES)}
 """The named changes of a file of arms."""

@@ -15,7 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import log
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import TypeAdapter
 
 from corank.analysis.experiments.arms import RATES, Arm, identity
 from corank.analysis.experiments.figures import Figure, mean_figure, plain_differences
@@ -39,16 +41,6 @@ CHECKS = 4
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Trained(Generic[T]):
-    """A training that has ended: what was measured of it, or why it diverged."""
-
-    measured: T | None
-    diverged: str | None
-    seconds: float
-    """Of the training, without what is measured afterwards."""
-
-
 def train_trial(
     config: Config,
     packed: PackedDataset,
@@ -56,7 +48,7 @@ def train_trial(
     measure: Callable[[Run], T],
     callbacks: Sequence[Callback] = (),
     checks: MidEpochChecks | None = None,
-) -> Trained[T]:
+) -> tuple[T | None, str | None, float]:
     """Train a config and measure the finished run, whose folder is removed then.
 
     Args:
@@ -67,18 +59,26 @@ def train_trial(
         callbacks: called as it trains.
         checks: receives validation figures within epochs.
 
-    Raises DataError, CorankError, and what a callback raises.
+    Returns what was measured, or None and why it diverged; and the seconds of the training, without what is measured
+    afterwards. Raises DataError, CorankError, and what a callback raises.
     """
-    began = time.monotonic()
+    began, diverged = time.monotonic(), None
     with tempfile.TemporaryDirectory(prefix="corank") as folder:
         run = Run.create(Path(folder) / "run", plan_packed(config, packed), base)
         try:
             train_run(run, packed, callbacks, checks=checks)
         except DivergedError as error:
-            why = str(error).rpartition("/run: ")[2]
-            return Trained(None, why, time.monotonic() - began)
+            diverged = str(error).rpartition("/run: ")[2]
         seconds = time.monotonic() - began
-        return Trained(measure(run), None, seconds)
+        return None if diverged else measure(run), diverged, seconds
+
+
+def read_stored(file: Path, kind: type[T]) -> T | None:
+    """A value that was stored as JSON; None if there is none, or it is damaged."""
+    try:
+        return TypeAdapter(kind).validate_json(file.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def count_parameters(model: JointModel) -> dict[str, int]:
@@ -159,6 +159,8 @@ class QuotaCurve:
 class Trial:
     """One training of a config, or as far as it went, and its figures."""
 
+    identity: str = ""
+    """The name of its file."""
     rate: float = 1.0
     seed: int = 0
     """Of the arm's: another arm may have the same config at others."""
@@ -179,14 +181,6 @@ class Trial:
     """The figures if the last stage's scores also took the place of the first one's; empty if not asked for."""
     quota: QuotaCurve | None = None
     """None if not asked for, or no request is larger than the quotas."""
-
-    @classmethod
-    def of(cls, document: dict[str, Any]) -> "Trial":
-        """A stored trial. Raises ValueError, KeyError, TypeError, AttributeError for a damaged one."""
-        for part in ("figures", "ranker_first"):
-            document[part] = {name: Figure(**figure) for name, figure in document[part].items()}
-        document["quota"] = document["quota"] and QuotaCurve(**document["quota"])
-        return cls(**document)
 
 
 class Measurement:
@@ -267,57 +261,42 @@ class TrialStore:
         Returns the trial, and the seconds that it took, or None if it was read from disk. Raises DataError,
         CorankError.
         """
-        began, stored = time.monotonic(), self._load(config)
-        if stored is not None:
+        began, name = time.monotonic(), self._name(config)
+        file = self.folder / f"{name}.json"
+        stored, suffices = read_stored(file, Trial), self.measurement.suffices
+        if stored and stored.identity == name and (not stored.figures or suffices(stored)):
             return replace(stored, rate=rate, seed=seed), None
-        trial = self._train(config, Trial(rate, seed), stop)
-        document = {"identity": self._name(config)} | asdict(trial)
-        write_text(self.folder / f"{document['identity']}.json", json.dumps(document, allow_nan=False))
+        trial = self._train(config, Trial(name, rate, seed), stop)
+        write_text(file, json.dumps(asdict(trial), allow_nan=False))
         return trial, time.monotonic() - began
 
-    def _load(self, config: Config) -> Trial | None:
-        """The stored trial of a config; None if there is none, it is damaged, or it lacks what is asked for."""
-        name = self._name(config)
-        try:
-            document = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
-            trial = Trial.of(document) if document.pop("identity") == name else None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return None
-        return trial if trial and (not trial.figures or self.measurement.suffices(trial)) else None
-
     def _train(self, config: Config, trial: Trial, stop: Stop | None) -> Trial:
-        packed, began = self.data.of(config), time.monotonic()
-        pruning = checks = None
+        packed, began, pruning, checks = self.data.of(config), time.monotonic(), None, None
         if stop is not None:
             epochs = plan_packed(config, packed).train.epochs_of(None)
             networks = len(config.networks) if config.train.mode == "separate" else 1
             pruning = _Pruning(self.measurement, stop, epochs * networks)
             parts = -(-CHECKS // epochs)
             checks = MidEpochChecks(parts, pruning.check) if parts > 1 else None
-        try:
-            done = train_trial(
-                config,
-                packed,
-                self.data.base,
-                lambda run: self._measure(run, packed, trial),
-                [pruning] if pruning else [],
-                checks,
-            )
-        except PrunedError:
-            trial = replace(trial, pruned=True, seconds=time.monotonic() - began)
-        else:
-            trial = replace(done.measured or trial, diverged=done.diverged, seconds=done.seconds)
-        return replace(trial, interim=pruning.interim if pruning else [])
 
-    def _measure(self, run: Run, packed: PackedDataset, trial: Trial) -> Trial:
-        steps = run.trained(packed).facts["step"]
-        return self.measurement.measure(run, packed, replace(trial, steps=steps))
+        def measure(run: Run) -> Trial:
+            steps = run.trained(packed).facts["step"]
+            return self.measurement.measure(run, packed, replace(trial, steps=steps))
+
+        callbacks = [pruning] if pruning else []
+        try:
+            measured, diverged, seconds = train_trial(
+                config, packed, self.data.base, measure, callbacks, checks
+            )
+            ended = replace(measured or trial, diverged=diverged, seconds=seconds)
+        except PrunedError:
+            ended = replace(trial, pruned=True, seconds=time.monotonic() - began)
+        return replace(ended, interim=pruning.interim if pruning else [])
 
     def _name(self, config: Config) -> str:
         packed, kind = self.data.of(config), self.measurement.kind
-        parts = [
-            FORMAT, kind, corank_version(), identity(config), packed.manifest.fingerprint, packed.codes
-        ]  # fmt: skip
+        data = [packed.manifest.fingerprint, packed.codes]
+        parts = [FORMAT, kind, corank_version(), identity(config), *data]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
     def describe(self, trial: Trial) -> str:
@@ -389,22 +368,27 @@ class ArmResult:
 
     def describe(self) -> dict[str, Any]:
         """The figures and costs of the arm as JSON values."""
-        first = self.measured[0] if self.measured else Trial()
+        first = self.measured[0] if self.measured else None
         return {
-            "figures": {name: mean_figure(self.figures, name) for name in first.figures},
+            "figures": {name: mean_figure(self.figures, name) for name in (first.figures if first else ())},
             "diverged": [trial.diverged for trial in self.trials if trial.diverged],
-            "parameters": first.parameters if self.measured else None,
-            "steps": first.steps if self.measured else None,
+            "parameters": first and first.parameters,
+            "steps": first and first.steps,
             "seconds": sum(trial.seconds for trial in self.trials) / len(self.trials),
         }
 
+    def describe_study(self) -> dict[str, Any]:
+        """The same with what the rate was chosen by."""
+        values = {
+            f"{trial.rate:.4g}": {name: figure.value for name, figure in trial.figures.items()}
+            for trial in self.sweep
+        }
+        scores = {f"{trial.rate:.4g}": trial.score for trial in self.sweep}
+        return {"rate": self.rate, "scores": scores, "by_rate": values, **self.describe()}
+
 
 def train_arm(
-    arm: Arm,
-    store: TrialStore,
-    budget: Budget,
-    progress: TrialProgress,
-    final: Measurement | None = None,
+    arm: Arm, store: TrialStore, budget: Budget, progress: TrialProgress, final: Measurement | None = None
 ) -> ArmResult:
     """Train an arm at every rate with seed 0, and with the other seeds at the rate that is best on validation.
 

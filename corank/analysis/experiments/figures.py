@@ -9,7 +9,7 @@ kinds have the registered name, without quotas, which may differ between arms.
 Letters: S seeds · B resamples of the users, the same for every training · N checkpoints.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -56,12 +56,15 @@ class Figure:
     def of(cls, metric: Metric, inputs: Inputs) -> "Figure | None":
         """Compute the figure of a metric; None where it has no value."""
         measure = metric.measure(inputs)
-        value = None if measure is None else measure.value()
-        if measure is None or value is None:
+        if measure is None or (value := measure.value()) is None:
             return None
         resampled = [None if np.isnan(v) else float(v) for v in replicates(measure)]
         random = measure.random_value() if isinstance(measure, RatioMeasure) else None
         return cls(value, measure.n, random, resampled, count_requests(inputs, measure))
+
+    def interval(self) -> "Interval":
+        """The value with its 95 % interval over users."""
+        return percentile_interval(self.value, np.array(self.replicates, dtype=np.float64))
 
 
 def count_requests(inputs: Inputs, measure: Measure) -> int:
@@ -144,14 +147,11 @@ def rank_correlations(
         np.concatenate([members[n] for n in generator.integers(len(members), size=len(members))])
         for _ in range(FAMILIES if len(members) > 1 else 0)
     ]
-    correlations = {}
-    for name, figure in figures.items():
-        rho = spearman(figure, end)
-        if rho is None:
-            continue
-        values = [spearman(figure[rows], end[rows]) for rows in drawn]
-        correlations[name] = rho, np.array(values, dtype=np.float64)
-    return correlations
+    return {
+        name: (rho, np.array([spearman(figure[rows], end[rows]) for rows in drawn], dtype=np.float64))
+        for name, figure in figures.items()
+        if (rho := spearman(figure, end)) is not None
+    }
 
 
 def spearman(one: Doubles, other: Doubles) -> float | None:
@@ -202,16 +202,17 @@ def plain_differences(pairs: Sequence[tuple[Figures, Figures]]) -> dict[str, Any
 
 def verdict_sentence(compared: Mapping[str, Any], metric: str, title: str) -> str:
     """A sentence that names the arms that are higher, lower, and those whose interval contains 0."""
-    parts, by_arm = [], {arm: figures[metric] for arm, figures in compared.items() if metric in figures}
+    by_arm = {arm: figures[metric] for arm, figures in compared.items() if metric in figures}
     if not by_arm:
         return ""
     requests = min(one["requests"] for one in by_arm.values())
     if requests < FEWEST_REQUESTS:
         return f"{title}: no verdict, since it rests on {requests} requests; {FEWEST_REQUESTS} are needed."
-    for word in SIGN_WORDS.values():
-        named = [f"{arm} {format_difference(one)}" for arm, one in by_arm.items() if one["verdict"] == word]
-        parts += [f"{word}: {', '.join(named)}"] if named else []
-    return f"{title} of {requests:,} requests, beside the config as written: {'; '.join(parts)}."
+    said: dict[str, list[str]] = {word: [] for word in SIGN_WORDS.values()}
+    for arm, one in by_arm.items():
+        said[one["verdict"]].append(f"{arm} {format_difference(one)}")
+    parts = "; ".join(f"{word}: {', '.join(arms)}" for word, arms in said.items() if arms)
+    return f"{title} of {requests:,} requests, beside the config as written: {parts}."
 
 
 SIDES = ("first", "last")
@@ -222,48 +223,46 @@ def titles(config: Config) -> dict[str, str]:
     """Figure → its title for people, the cascade first; recalls have the names of `corank evaluate`."""
     first, last = config.stages
     quotas = {"k": last.keep, "m": first.keep}
-    by_figure = {}
-    for population in ("cascade", "cut"):
-        for name, metric in METRICS.parts().items():
-            if metric.population == population and metric.study:
-                by_figure[name] = metric.title_of(quotas)
-    for side, stage in zip(SIDES, config.stages, strict=True):
-        for name, metric in METRICS.parts().items():
-            if metric.population in ("exposed", "candidates") and _compares(metric, side):
-                by_figure[f"{side}_{name}"] = f"{stage.name} {metric.title_of(quotas)}"
-    return by_figure
+    whole: list[tuple[str, str, tuple[Population, ...]]] = [("", "", ("cascade",)), ("", "", ("cut",))]
+    sides = [(f"{side}_", f"{stage.name} ") for side, stage in zip(SIDES, config.stages, strict=True)]
+    return {
+        prefix + name: named + metric.title_of(quotas)
+        for prefix, named, populations in whole + [(*side, ("exposed", "candidates")) for side in sides]
+        for name, metric in METRICS.parts().items()
+        if metric.population in populations and _compares(metric, prefix)
+    }
 
 
 def measure_figures(
     rows: Predictions, config: Config, truth: Truth, calibrators: Calibrators
 ) -> dict[str, Figure]:
     """Every figure of a trial that the log defines."""
-    figures: dict[str, Figure | None] = {}
+    parts: list[tuple[str, Population, Inputs]] = []
     for side, stage in zip(SIDES, config.stages, strict=True):
-        calibrator = calibrators[stage.name][stage.main]
+        name, label, calibrator = stage.name, stage.main, calibrators[stage.name][stage.main]
         cuts = [config.data.levels.index(level) for level in stage.cuts]
-        everywhere = candidate_inputs(rows, stage.name, stage.main, calibrator, cuts, truth.get(stage.main))
-        exposed = exposed_inputs(rows, stage.name, stage.main, calibrator)
-        figures |= {f"{side}_{n}": Figure.of(m, exposed) for n, m in _compared("exposed", exposed, side)}
-        figures |= {
-            f"{side}_{n}": Figure.of(m, everywhere) for n, m in _compared("candidates", everywhere, side)
-        }
+        everywhere = candidate_inputs(rows, name, label, calibrator, cuts, truth.get(label))
+        parts.append((f"{side}_", "exposed", exposed_inputs(rows, name, label, calibrator)))
+        parts.append((f"{side}_", "candidates", everywhere))
     order = study_rows(rows, config, truth, calibrators)
     cut, cascade = order.cut_inputs(0), order.cascade_inputs(config.data.levels)
-    figures |= {name: Figure.of(metric, cut) for name, metric in _compared("cut", cut)}
-    figures |= {name: Figure.of(metric, cascade) for name, metric in _compared("cascade", cascade)}
-    return {name: figure for name, figure in figures.items() if figure is not None}
+    return _figures(
+        (prefix + name, metric, inputs)
+        for prefix, population, inputs in [*parts, ("", "cut", cut), ("", "cascade", cascade)]
+        for name, metric in available(population, inputs).items()
+        if _compares(metric, prefix)
+    )
 
 
-def _compared(population: Population, inputs: Inputs, side: str = "first") -> Iterator[tuple[str, Metric]]:
-    """The metrics of a population that a study compares the stage of a side by."""
-    for name, metric in available(population, inputs).items():
-        if _compares(metric, side):
-            yield name, metric
+def _figures(wanted: Iterable[tuple[str, Metric, Inputs]]) -> dict[str, Figure]:
+    """The figures that are defined, of names with a metric and its inputs."""
+    figures = ((name, Figure.of(metric, inputs)) for name, metric, inputs in wanted)
+    return {name: figure for name, figure in figures if figure is not None}
 
 
-def _compares(metric: Metric, side: str) -> bool:
-    return metric.study == "both" or metric.study == side
+def _compares(metric: Metric, prefix: str) -> bool:
+    """Whether a study compares a stage by a metric; a `cut` or a `cascade` counts as the first stage's."""
+    return metric.study in ("both", prefix.removesuffix("_") or "first")
 
 
 def study_rows(rows: Predictions, config: Config, truth: Truth, calibrators: Calibrators) -> CascadeRows:
@@ -282,9 +281,15 @@ def validation_score(valid: Predictions, config: Config, calibrators: Calibrator
     if joint is not None and joint.n >= FEWEST_REQUESTS:
         return joint.value()
     exposed = [exposed_inputs(valid, stage.name, stage.main) for stage in config.stages]
-    aucs = [measure.value() for one in exposed if (measure := METRICS["auc"].measure(one)) is not None]
-    known = [auc for auc in aucs if auc is not None]
-    return sum(known) / len(known) if known else None
+    measures = [METRICS["auc"].measure(inputs) for inputs in exposed]
+    aucs = [auc for one in measures if one is not None and (auc := one.value()) is not None]
+    return sum(aucs) / len(aucs) if aucs else None
+
+
+def require_rows(packed: PackedDataset, split: str, why: str) -> None:
+    """Raise DataError if a split is empty, and say why it is needed."""
+    if not packed.splits.get(split):
+        raise DataError(f"split '{split}' has no rows; {why}: see data.split and `corank check`")
 
 
 UNKNOWN = {"truth", "truth_rank", "truth_top", "reference_logit"}
@@ -302,20 +307,25 @@ class Objective:
 
     @classmethod
     def of(cls, config: Config, name: str | None, packed: PackedDataset | None = None) -> "Objective":
-        """The figure of a name. Raises ConfigError if there is no such figure.
+        """The figure of a name. Raises ConfigError if there is none, DataError if `packed` has no validation of it.
 
         Without a name it is the last stage's GAUC, or its AUC where few users of `packed` have both classes. Of the
         figures that a log shows, GAUC of the last stage orders recipes most as the truth does; recalls of clicks order
         them by how closely they follow production (docs/results/defaults.md).
         """
         mains = tuple(f"{stage.name}.{stage.main}" for stage in config.stages)
+        if packed is not None:
+            require_rows(packed, "valid", "a search chooses by it")
         within_users = packed is None or _count_mixed_users(packed, config.stages[-1].main) >= FEWEST_REQUESTS
         known, name = figure_metrics(config), name or f"{mains[-1]}.{'gauc' if within_users else 'auc'}"
         if name not in known:
             raise ConfigError(f"--metric: {_describe_missing(name, known, config)}")
-        return cls(name, known[name], mains)
+        objective = cls(name, known[name], mains)
+        if packed is not None:
+            objective._require_bucket(packed)
+        return objective
 
-    def require_bucket(self, packed: PackedDataset) -> None:
+    def _require_bucket(self, packed: PackedDataset) -> None:
         """Raise DataError if the figure is of a random bucket, and validation has no request of it."""
         if "propensity" not in self.metric.inputs:
             return
@@ -350,19 +360,35 @@ class Objective:
         if self.name in figures:
             value = figures[self.name]
             return None if value is None else self.merit(value)
-        aucs = [figures.get(f"{stage}.auc") for stage in self.stages]
-        known = [auc for auc in aucs if auc is not None]
-        return sum(known) / len(known) if len(known) == len(aucs) else None
+        aucs = [auc for stage in self.stages if (auc := figures.get(f"{stage}.auc")) is not None]
+        return sum(aucs) / len(aucs) if len(aucs) == len(self.stages) else None
+
+    def measure(self, rows: Predictions, config: Config, calibrators: Calibrators) -> dict[str, Figure]:
+        """The figures that studies and early stopping use, and this one, as far as the log defines them."""
+        known = _inputs(rows, config.stages, config.data.levels, calibrators)
+        return _figures(one for one in known if one[1].study or one[1].validation or one[0] == self.name)
+
+    def by_quota(
+        self, rows: Predictions, config: Config, calibrators: Calibrators, quotas: Sequence[int]
+    ) -> list[float | None]:
+        """The value at each quota of the first stage; None where it is not defined, or rests on too few requests."""
+        values = []
+        for quota in quotas:
+            stages = [config.stages[0].model_copy(update={"keep": quota}), *config.stages[1:]]
+            known = _inputs(rows, stages, config.data.levels, calibrators)
+            inputs = next(inputs for name, _, inputs in known if name == self.name)
+            measure = self.metric.measure(inputs)
+            enough = measure is not None and count_requests(inputs, measure) >= FEWEST_REQUESTS
+            values.append(measure.value() if measure is not None and enough else None)
+        return values
 
 
 def _count_mixed_users(packed: PackedDataset, label: str) -> int:
     """Users of the validation split who have the label as 1 and as 0."""
-    seen: tuple[set[int], set[int]] = (set(), set())
-    for shard in packed.splits["valid"]:
-        users = np.repeat(shard.user, np.diff(shard.request_start))
-        for value, having in enumerate(seen):
-            having.update(np.unique(users[shard.labels[label] == value]).tolist())
-    return len(seen[0] & seen[1])
+    shards = packed.splits["valid"]
+    users = np.concatenate([np.repeat(shard.user, np.diff(shard.request_start)) for shard in shards])
+    labels = np.concatenate([shard.labels[label] for shard in shards])
+    return len(np.intersect1d(users[labels == 0], users[labels == 1]))
 
 
 def figure_metrics(config: Config) -> dict[str, Metric]:
@@ -400,34 +426,6 @@ def _describe_missing(name: str, known: Collection[str], config: Config) -> str:
             "joint_click_recall"
         )
     return describe_unknown(name, known, "metric")
-
-
-def measure_validation(
-    rows: Predictions, config: Config, calibrators: Calibrators, wanted: str
-) -> dict[str, Figure]:
-    """The figures that studies and early stopping use, and the wanted one, as far as the log defines them."""
-    figures = {}
-    for name, metric, inputs in _inputs(rows, config.stages, config.data.levels, calibrators):
-        if metric.study or metric.validation or name == wanted:
-            figure = Figure.of(metric, inputs)
-            if figure is not None:
-                figures[name] = figure
-    return figures
-
-
-def values_by_quota(
-    rows: Predictions, config: Config, calibrators: Calibrators, objective: Objective, quotas: Sequence[int]
-) -> list[float | None]:
-    """The objective at each quota of the first stage; None where it is not defined, or rests on too few requests."""
-    values = []
-    for quota in quotas:
-        stages = [config.stages[0].model_copy(update={"keep": quota}), *config.stages[1:]]
-        each = _inputs(rows, stages, config.data.levels, calibrators)
-        metric, inputs = next((metric, inputs) for name, metric, inputs in each if name == objective.name)
-        measure = metric.measure(inputs)
-        enough = measure is not None and count_requests(inputs, measure) >= FEWEST_REQUESTS
-        values.append(measure.value() if measure is not None and enough else None)
-    return values
 
 
 def _inputs(

@@ -9,13 +9,15 @@ Letters: N calls.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import platform
 import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from corank.analysis.experiments.engine import Trial, TrialData, train_trial
+from corank.analysis.experiments.engine import Trial, TrialData, read_stored, train_trial
 from corank.analysis.experiments.figures import Objective
 from corank.analysis.experiments.search import packed_path, quota_range
 from corank.analysis.experiments.space import Parameter, Range, Space, structure_space
@@ -35,7 +37,6 @@ from corank.core.calibration import Platt
 from corank.core.errors import ConfigError
 from corank.core.files import write_text
 from corank.core.version import corank_version
-from corank.data.packed.dataset import PackedDataset
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.config.config import Config
@@ -71,18 +72,15 @@ class LatencyMeter:
 
     folder: Path
     data: TrialData
-    _known: dict[str, dict[int, FunnelLatency]] = field(default_factory=dict)
 
     def measure(self, config: Config, quotas: Sequence[int]) -> dict[int, FunnelLatency]:
         """Latency by quota of the first stage. Raises DataError, BundleError, RequestError."""
-        shape = self._shape(config, quotas)
-        if shape not in self._known:
-            self._known[shape] = self._load(shape, quotas) or self._measure(config, quotas, shape)
-        return self._known[shape]
+        file = self.folder / f"{self._shape(config, quotas)}.json"
+        return self._load(file, quotas) or self._measure(config, quotas, file)
 
     def fastest(self, quotas: Sequence[int]) -> FunnelLatency | None:
         """The lowest of all latencies that were measured at these quotas, by their upper ends."""
-        measured = [self._load(path.stem, quotas) for path in sorted(self.folder.glob("*.json"))]
+        measured = [self._load(file, quotas) for file in sorted(self.folder.glob("*.json"))]
         latencies = [one for by_quota in measured if by_quota for one in by_quota.values()]
         return min(latencies, key=lambda one: one.high, default=None)
 
@@ -92,68 +90,46 @@ class LatencyMeter:
             settings = {key: value for key, value in stage.items() if key not in IDLE}
             stages.append(settings | {"labels": len(config.stages[n].labels)} | ({} if n else {"keep": None}))
         packed = self.data.of(config)
-        machine = [
-            platform.node(),
-            platform.machine(),
-            os.cpu_count(),
-            onnxruntime.__version__,
-            corank_version(),
-        ]
-        parts = [stages, plain(config)["features"], list(quotas), packed.manifest.fingerprint, machine]
+        funnel = [stages, plain(config)["features"], list(quotas), packed.manifest.fingerprint]
+        machine = [platform.node(), platform.machine(), os.cpu_count()]
+        parts = [*funnel, [*machine, onnxruntime.__version__, corank_version()]]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
-    def _load(self, shape: str, quotas: Sequence[int]) -> dict[int, FunnelLatency] | None:
-        """The stored measurement; None if there is none, or it is damaged."""
-        try:
-            document = json.loads((self.folder / f"{shape}.json").read_text(encoding="utf-8"))
-            latencies = {m: FunnelLatency(**document[str(m)]) for m in quotas}
-            numbers = [(one.low, one.median, one.high) for one in latencies.values()]
-            return latencies if all(0 < low <= middle <= high for low, middle, high in numbers) else None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+    @staticmethod
+    def _load(file: Path, quotas: Sequence[int]) -> dict[int, FunnelLatency] | None:
+        """The stored measurement of these quotas; None if there is none, or it is damaged."""
+        stored = read_stored(file, dict[int, FunnelLatency]) or {}
+        sound = all(0 < one.low <= one.median <= one.high for one in stored.values())
+        return {m: stored[m] for m in quotas} if sound and stored.keys() >= set(quotas) else None
 
-    def _measure(self, config: Config, quotas: Sequence[int], shape: str) -> dict[int, FunnelLatency]:
-        packed = self.data.of(config)
+    def _measure(self, config: Config, quotas: Sequence[int], file: Path) -> dict[int, FunnelLatency]:
+        """Time a bundle with weights as they are drawn by validation requests of sizes nearest to the median."""
+        packed, base = self.data.of(config), self.data.base
+        sizes = np.concatenate([np.diff(shard.request_start) for shard in packed.splits["valid"]])
+        nearest = np.argsort(np.abs(sizes - np.median(sizes)), kind="stable")[:REQUESTS]
+        calibrators = {stage.name: dict.fromkeys(stage.labels, Platt(1.0, 0.0)) for stage in config.stages}
         with tempfile.TemporaryDirectory(prefix="corank") as folder:
-            funnel = export_untrained(Path(folder) / "bundle", config, packed)
-            requests = _usual_requests(Path(folder) / "run", config, packed, self.data.base)
+            torch.manual_seed(config.train.seed)
+            model = build_model(config, packed)
+            funnel = Funnel(export_bundle(Path(folder) / "bundle", config, packed, model, calibrators))
+            located = config.model_copy(update={"packed": packed_path(packed, base)})
+            run = Run.create(Path(folder) / "run", located, base)
+            requests = [Request.parse(logged_request(run, "valid", int(n))) for n in nearest]
             latencies = time_until_steady(funnel, requests, config.stages[0].name, quotas)
-        text = json.dumps({m: asdict(one) for m, one in latencies.items()})
-        write_text(self.folder / f"{shape}.json", text)
+        write_text(file, json.dumps({m: asdict(one) for m, one in latencies.items()}))
         return latencies
-
-
-def export_untrained(path: Path, config: Config, packed: PackedDataset) -> Funnel:
-    """Open the bundle of a config whose weights are as they are drawn. Raises BundleError."""
-    torch.manual_seed(config.train.seed)
-    model = build_model(config, packed)
-    calibrators = {stage.name: dict.fromkeys(stage.labels, Platt(1.0, 0.0)) for stage in config.stages}
-    return Funnel(export_bundle(path, config, packed, model, calibrators))
-
-
-def _usual_requests(folder: Path, config: Config, packed: PackedDataset, base: Path) -> list[Request]:
-    """Validation requests whose numbers of candidates are nearest to the median, as a service would get them."""
-    sizes = np.concatenate([np.diff(shard.request_start) for shard in packed.splits["valid"]])
-    nearest = np.argsort(np.abs(sizes - np.median(sizes)), kind="stable")[:REQUESTS]
-    run = Run.create(folder, config.model_copy(update={"packed": packed_path(packed, base)}), base)
-    return [Request.parse(logged_request(run, "valid", int(n))) for n in nearest]
 
 
 def time_until_steady(
     funnel: Funnel, requests: Sequence[Request], stage: str, quotas: Sequence[int]
 ) -> dict[int, FunnelLatency]:
     """Latency by quota: the first measurement whose intervals are narrow, or the narrowest of `TRIES`."""
-    best: tuple[float, dict[int, FunnelLatency]] | None = None
-    for _ in range(TRIES):
+    measured: list[tuple[float, dict[int, FunnelLatency]]] = []
+    while len(measured) < TRIES and not (measured and measured[-1][0] <= STEADY):
         times = time_quotas(funnel, requests, stage, quotas)
         latencies = {m: median_interval(times[:, n]) for n, m in enumerate(quotas)}
-        width = max((one.high - one.low) / one.median for one in latencies.values())
-        if best is None or width < best[0]:
-            best = width, latencies
-        if width <= STEADY:
-            break
-    assert best is not None
-    return best[1]
+        measured.append((max((one.high - one.low) / one.median for one in latencies.values()), latencies))
+    return min(measured, key=lambda one: one[0])[1]
 
 
 def time_quotas(
@@ -164,16 +140,14 @@ def time_quotas(
     A round runs all quotas, so that a slow spell of the machine affects all of them. Raises RequestError.
     """
     variants = [
-        [msgspec.structs.replace(request, keep={stage: keep}, trace=False) for keep in quotas]
-        for request in requests
+        msgspec.structs.replace(request, keep={stage: keep}, trace=False)
+        for request, keep in itertools.product(requests, quotas)
     ]
-    times = np.empty((WARM_ROUNDS + ROUNDS, len(requests), len(quotas)))
-    for of_round in times:
-        for n, each in enumerate(variants):
-            for m, request in enumerate(each):
-                began = time.perf_counter_ns()
-                funnel.rank(request)
-                of_round[n, m] = (time.perf_counter_ns() - began) / 1000
+    times = np.empty((WARM_ROUNDS + ROUNDS, len(variants)))
+    for of_round, (n, request) in itertools.product(times, enumerate(variants)):
+        began = time.perf_counter_ns()
+        funnel.rank(request)
+        of_round[n] = (time.perf_counter_ns() - began) / 1000
     return times[WARM_ROUNDS:].reshape(-1, len(quotas))
 
 
@@ -183,11 +157,6 @@ def median_interval(times: NDArray[np.float64]) -> FunnelLatency:
     n, half = len(ordered), 0.98 * np.sqrt(len(ordered))
     low, high = max(0, int(np.floor(n / 2 - half))), min(n - 1, int(np.ceil(n / 2 + half)))
     return FunnelLatency(float(np.median(ordered)), float(ordered[low]), float(ordered[high]), n)
-
-
-def describe_machine() -> str:
-    """The machine that latencies were measured on."""
-    return f"{platform.machine()}, {os.cpu_count()} cores, onnxruntime {onnxruntime.__version__}, one thread"
 
 
 FACTORS = (0.25, 0.5, 1.0, 2.0)
@@ -205,11 +174,7 @@ class Priced:
     trial: int
     quota: int
     value: float
-    latency: FunnelLatency
-
-    def plain(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {"trial": self.trial, "quota": self.quota, "value": self.value, "us": asdict(self.latency)}
+    us: FunnelLatency
 
 
 @dataclass(frozen=True)
@@ -219,16 +184,15 @@ class LatencyBudget:
     us: float
     meter: LatencyMeter
     objective: Objective
-    largest: int
-    """Candidates of the largest validation request."""
 
-    def quotas(self, config: Config) -> list[int]:
-        """The quotas of the first stage that are measured."""
-        return quota_range(config, self.largest)
+    @cached_property
+    def largest(self) -> int:
+        """Candidates of the largest validation request."""
+        return int(max(np.diff(s.request_start).max() for s in self.meter.data.packed.splits["valid"]))
 
     def latencies(self, config: Config) -> dict[int, FunnelLatency]:
-        """Latency by quota."""
-        return self.meter.measure(config, self.quotas(config))
+        """Latency by the quotas of the first stage that are measured."""
+        return self.meter.measure(config, quota_range(config, self.largest))
 
     def fits(self, config: Config) -> bool:
         """Whether a funnel fits the budget at some quota: by the upper end of its interval."""
@@ -247,21 +211,28 @@ class LatencyBudget:
 
     def best(self, points: Sequence[Priced]) -> Priced | None:
         """The point with the best value that fits the budget, the fastest among equals; None if none fits."""
-        fitting = [point for point in points if point.latency.high <= self.us]
-        return max(fitting, key=lambda p: (self.objective.merit(p.value), -p.latency.median), default=None)
+        fitting = [point for point in points if point.us.high <= self.us]
+        return max(fitting, key=lambda p: (self.objective.merit(p.value), -p.us.median), default=None)
 
     def frontier(self, points: Sequence[Priced]) -> list[Priced]:
         """The points that no faster one equals in value, the fastest first."""
         frontier: list[Priced] = []
-        for point in sorted(points, key=lambda p: (p.latency.median, -self.objective.merit(p.value))):
+        for point in sorted(points, key=lambda p: (p.us.median, -self.objective.merit(p.value))):
             if not frontier or self.objective.merit(point.value) > self.objective.merit(frontier[-1].value):
                 frontier.append(point)
         return frontier
 
+    def describe(self, points: Sequence[Priced]) -> dict[str, Any]:
+        """The bound, the machine and the frontier of all trained funnels as JSON values."""
+        machine = (
+            f"{platform.machine()}, {os.cpu_count()} cores, onnxruntime {onnxruntime.__version__}, one thread"
+        )
+        return {"us": self.us, "machine": machine, "frontier": [asdict(p) for p in self.frontier(points)]}
+
     def require_some_fit(self, space: Space) -> None:
         """Raise ConfigError if neither what was measured nor the cheapest funnel fits: nothing is trained then."""
         config = space.config_of({})
-        known = self.meter.fastest(self.quotas(config))
+        known = self.meter.fastest(quota_range(config, self.largest))
         if known is not None and known.high <= self.us:
             return
         cheapest = {
@@ -297,16 +268,12 @@ def budget_space(config: Config, drops: Sequence[str]) -> list[Parameter]:
     parameters = structure_space(config, FACTORS)
     counts = sorted({0, *(round(share * len(drops)) for share in SHARES)})
     if len(counts) > 1:
-        change = _drop_change(drops)
+
+        def change(value: Plain, count: Any) -> Plain:
+            return without_features(value, drops[:count]) if count else value
+
         parameters.append(Parameter(DROPPED, Range(choices=tuple(counts)), change=change, written=0))
     return parameters
-
-
-def _drop_change(drops: Sequence[str]) -> Any:
-    def change(value: Plain, count: Any) -> Plain:
-        return without_features(value, drops[:count]) if count else value
-
-    return change
 
 
 def order_drops(config: Config, data: TrialData) -> list[str]:
@@ -315,47 +282,35 @@ def order_drops(config: Config, data: TrialData) -> list[str]:
     The config is trained once for it. The order is kept, since it depends on timings: a resumed search uses the same.
     """
     file = data.folder / "drops.json"
-    try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(stored, list) and all(name in config.features for name in stored):
-            return stored
-    except (OSError, ValueError):
-        pass
+    stored = read_stored(file, list[str])
+    if stored is not None and config.features.keys() >= set(stored):
+        return stored
     data.report("measuring what each feature is worth and takes")
-    packed = data.of(config)
-    done = train_trial(
-        config,
-        packed,
-        data.base,
-        lambda run: measure_importance(run, "valid", IMPORTANCE_REQUESTS)["features"],
-    )
-    if done.measured is None:
-        raise ConfigError(f"--budget-us: the config as written diverged: {done.diverged}")
-    drops = nested_drops(config, data.base, _worth(done.measured))
+    worth, diverged, _ = train_trial(config, data.of(config), data.base, _worth)
+    if worth is None:
+        raise ConfigError(f"--budget-us: the config as written diverged: {diverged}")
+    drops = nested_drops(config, data.base, worth)
     write_text(file, json.dumps(drops))
     return drops
 
 
-def _worth(features: Mapping[str, Any]) -> dict[str, float]:
+def _worth(run: Run) -> dict[str, float]:
     """AUC that the stages lose without a feature, a microsecond; of those that take time online."""
-    worth = {}
-    for name, feature in features.items():
-        taken = feature["microseconds"]["total"]
-        lost = sum(max(stage["auc"]["value"] or 0.0, 0.0) for stage in feature["stages"].values())
-        if taken > 0:
-            worth[name] = float(lost / taken)
-    return worth
+    features = measure_importance(run, "valid", IMPORTANCE_REQUESTS)["features"]
+    return {
+        name: float(sum(max(stage["auc"]["value"] or 0.0, 0.0) for stage in one["stages"].values()) / taken)
+        for name, one in features.items()
+        if (taken := one["microseconds"]["total"]) > 0
+    }
 
 
 def nested_drops(config: Config, base: Path, worth: Mapping[str, float]) -> list[str]:
     """The features in the order of their worth, each as soon as the config does without it and those before."""
-    drops: list[str] = []
-    while True:
-        waiting = sorted(worth.keys() - set(drops), key=lambda name: (worth[name], name))
-        name = next((name for name in waiting if _does_without(config, base, [*drops, name])), None)
-        if name is None:
-            return drops
+    drops, waiting = list[str](), sorted(worth, key=lambda name: (worth[name], name))
+    while (name := next((n for n in waiting if _does_without(config, base, [*drops, n])), None)) is not None:
         drops.append(name)
+        waiting.remove(name)
+    return drops
 
 
 def _does_without(config: Config, base: Path, names: Collection[str]) -> bool:
@@ -370,8 +325,3 @@ def _does_without(config: Config, base: Path, names: Collection[str]) -> bool:
     except (ConfigError, ValueError, KeyError):
         return False
     return True
-
-
-def largest_request(data: TrialData) -> int:
-    """Candidates of the largest validation request."""
-    return int(max(np.diff(shard.request_start).max() for shard in data.packed.splits["valid"]))

@@ -105,13 +105,12 @@ class Question(Settings):
 
     @model_validator(mode="after")
     def _check_arms(self) -> Self:
-        needed = self.finding in ("differences", "correlations")
-        if needed and not (self.arms or self.arms_of):
+        needed, given = self.finding in ("differences", "correlations"), bool(self.arms or self.arms_of)
+        if needed and not given:
             raise ValueError("arms: none; give one or more, such as `narrow: {set: {stages.1.hidden: [64]}}`")
-        if not needed and (self.arms or self.arms_of):
-            raise ValueError(
-                f"arms: a finding of {self.finding} is of the config as written alone; drop them"
-            )
+        if given and not needed:
+            alone = f"a finding of {self.finding} is of the config as written alone"
+            raise ValueError(f"arms: {alone}; drop them")
         return self
 
     def build(self, config: Config, source: str, strict: bool = False) -> ArmSet:
@@ -132,9 +131,8 @@ class Question(Settings):
                 built = changes.apply(config, names, name)
             except ConfigError as error:
                 if strict:
-                    raise ConfigError(
-                        f"{source}: arms.{key}: {str(error).removeprefix(f'{name}: ')}"
-                    ) from None
+                    why = str(error).removeprefix(f"{name}: ")
+                    raise ConfigError(f"{source}: arms.{key}: {why}") from None
                 if not isinstance(error, NoFeaturesError):
                     refused[name] = str(error)
                 continue
@@ -159,9 +157,8 @@ def read_question(path: Path, readers: tuple[Path, ...] = ()) -> Question:
         raise ConfigError(f"{path}: its arms_of leads back to itself; drop one of the files from arms_of")
     value = read_yaml_file(path)
     if not isinstance(value, dict):
-        raise ConfigError(
-            f"{path}: expected keys such as arms: {{narrow: {{set: {{stages.1.hidden: [64]}}}}}}"
-        )
+        example = "arms: {narrow: {set: {stages.1.hidden: [64]}}}"
+        raise ConfigError(f"{path}: expected keys such as {example}")
     question = validate(Question, value, str(path))
     arms = dict[str, ArmChanges]()
     for name in question.arms_of:
@@ -206,20 +203,16 @@ def build_arms(config: Config, questions: Mapping[str, Question]) -> dict[str, A
         )
     from corank.analysis.experiments.figures import titles  # which loads torch
 
-    known = titles(config)
+    known, arm_sets, identities = titles(config), dict[str, ArmSet](), dict[str, str]()
     for name, question in questions.items():
         for metric in question.metrics:
             if metric not in known:
                 raise ConfigError(f"question {name}: metrics: {describe_unknown(metric, known, 'figure')}")
-
-    arm_sets = {name: question.build(config, name) for name, question in questions.items()}
-    identities = dict[str, str]()
-    for name, arms in arm_sets.items():
-        for arm in arms.arms:
+        arm_sets[name] = question.build(config, name)
+        for arm in arm_sets[name].arms:
             if identities.setdefault(arm.name, arm.identity) != arm.identity:
-                raise ConfigError(
-                    f"question {name}: arms.{arm.name}: another question has an arm of this name"
-                )
+                other = "another question has an arm of this name"
+                raise ConfigError(f"question {name}: arms.{arm.name}: {other}")
     return arm_sets
 
 

@@ -15,30 +15,13 @@ from typing import Any
 import numpy as np
 import yaml
 
+from corank.analysis.experiments import engine
 from corank.analysis.experiments.arms import BASE, ArmSet
-from corank.analysis.experiments.engine import (
-    ArmResult,
-    Budget,
-    Measurement,
-    QuotaCurve,
-    Trial,
-    TrialData,
-    TrialProgress,
-    TrialStore,
-    count_parameters,
-    train_arm,
-)
-from corank.analysis.experiments.figures import (
-    Objective,
-    format_difference,
-    measure_validation,
-    percentile_interval,
-    values_by_quota,
-)
+from corank.analysis.experiments.engine import ArmResult, Trial, TrialData
+from corank.analysis.experiments.figures import Objective, format_difference
 from corank.core.errors import ConfigError, DataError
 from corank.core.files import write_text
 from corank.core.formatting import format_metric
-from corank.core.reports import Report
 from corank.data.packed.dataset import PackedDataset
 from corank.evaluation.predict import predict_split
 from corank.training.config.config import Config, plan_packed
@@ -51,7 +34,7 @@ QUOTAS = 12
 
 
 @dataclass(frozen=True)
-class ValidationFigures(Measurement):
+class ValidationFigures(engine.Measurement):
     """Measures figures of the validation split, the objective among them."""
 
     kind = "validation"
@@ -64,14 +47,14 @@ class ValidationFigures(Measurement):
         """The trial with its figures. Raises DataError if the objective rests on too few requests."""
         model, calibrators = run.model(packed)
         rows = predict_split(model, packed, "valid")
-        figures = measure_validation(rows, run.config, calibrators, self.objective.name)
+        figures = self.objective.measure(rows, run.config, calibrators)
         self.objective.require_requests(figures)
-        quota = None
-        if self.by_quota:
-            grid = quota_range(run.config, int(rows.requests.size.max()))
-            values = values_by_quota(rows, run.config, calibrators, self.objective, grid)
-            quota = QuotaCurve(grid, {self.objective.name: values})
-        return replace(trial, parameters=count_parameters(model), figures=figures, quota=quota)
+        trial = replace(trial, parameters=engine.count_parameters(model), figures=figures)
+        if not self.by_quota:
+            return trial
+        grid = quota_range(run.config, int(rows.requests.size.max()))
+        values = self.objective.by_quota(rows, run.config, calibrators, grid)
+        return replace(trial, quota=engine.QuotaCurve(grid, {self.objective.name: values}))
 
     def suffices(self, trial: Trial) -> bool:
         """Whether a trial has the objective."""
@@ -94,10 +77,7 @@ def quota_range(config: Config, largest: int) -> list[int]:
     """Quotas of the first stage, from what the next keeps to the largest request, its own among them."""
     first, second = config.stages[0], config.stages[1]
     even = np.geomspace(second.keep, max(second.keep, largest), QUOTAS).round().astype(int)
-    return sorted({*(int(quota) for quota in even), max(second.keep, min(first.keep, largest))})
-
-
-FACTS = "search.json"
+    return sorted({*even.tolist(), max(second.keep, min(first.keep, largest))})
 
 
 def begin_search(out: Path, facts: Mapping[str, Any]) -> None:
@@ -109,97 +89,71 @@ def begin_search(out: Path, facts: Mapping[str, Any]) -> None:
 
     Raises ConfigError if the folder holds another search, CorankError if it cannot be written.
     """
-    text = json.dumps(facts, indent=1, allow_nan=False) + "\n"
+    file, text = out / "search.json", json.dumps(facts, indent=1, allow_nan=False) + "\n"
+    elsewhere = "name another place with --out, or remove the folder"
     try:
-        stored = json.loads((out / FACTS).read_text(encoding="utf-8"))
+        stored = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        write_text(out / FACTS, text)
+        write_text(file, text)
         return
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{out / FACTS}: damaged ({error}); name another place with --out, or remove the folder"
-        ) from None
+        raise ConfigError(f"{file}: damaged ({error}); {elsewhere}") from None
     here, there = flatten(json.loads(text)), flatten(stored)
     changed = [key for key in {**there, **here} if here.get(key) != there.get(key)]
     if changed:
         lines = [f"{key} is {here.get(key)!r}, there it was {there.get(key)!r}" for key in changed[:3]]
         more = f"; {len(changed) - 3} more" if len(changed) > 3 else ""
-        raise ConfigError(
-            f"{out}: holds a search of something else: {'; '.join(lines)}{more}; name another place with --out, or "
-            "remove the folder"
-        )
+        said = "; ".join(lines) + more
+        raise ConfigError(f"{out}: holds a search of something else: {said}; {elsewhere}")
 
 
 def finish_search(
-    out: Path,
-    chosen: Config,
-    packed: PackedDataset,
-    config_file: Path,
-    objective: Objective,
-    kind: str,
-    report: Report,
+    config_file: Path, data: TrialData, chosen: Config, objective: Objective, kind: str, parts: dict[str, Any]
 ) -> dict[str, Any]:
     """Train the chosen config once more, into `run/`, and measure it on the test split: the only reading of it.
 
     Args:
-        out: the folder of the search.
-        chosen: the config.
-        packed: its packed data.
         config_file: the config as written; the chosen one is written next to it, as `NAME.KIND.yaml`.
+        data: of the search, whose folder gets run/ and KIND.json.
+        chosen: the config.
         objective: of the search.
         kind: `sweep`, `experiment` or `tune`.
-        report: receives a line about each step.
+        parts: of the document, what was compared.
 
-    Returns the parts `config_file`, `run` and `test` of a document; `test` is None without a test split.
-    Raises DataError, CorankError.
+    Returns the document of the search; its `test` is None without a test split. Raises DataError, CorankError.
     """
-    base = config_file.parent
-    named = chosen.model_copy(update={"name": f"{chosen.name}-{kind}", "packed": packed_path(packed, base)})
-    named = plan_packed(named, packed)
-    best = config_file.with_name(f"{config_file.stem}.{kind}.yaml")
+    packed, base, out = data.of(chosen), data.base, data.folder
+    changes = {"name": f"{chosen.name}-{kind}", "packed": packed_path(packed, base)}
+    named = plan_packed(chosen.model_copy(update=changes), packed)
+    best, folder = config_file.with_name(f"{config_file.stem}.{kind}.yaml"), out / "run"
     write_text(best, f"# Chosen by corank {kind}.\n" + yaml.safe_dump(plain(named), sort_keys=False))
-    folder = out / "run"
-    report(f"training the chosen config: {folder}")
-    run, resume = _open_or_create(folder, named, base)
+    data.report(f"training the chosen config: {folder}")
+    resume = Run.has_begun(folder) and Run.open(folder).config == named
+    run = Run.open(folder) if resume else Run.create(folder, named, base)
     train_run(run, packed, resume=resume)
-    return {"config_file": str(best), "run": str(folder), "test": _test_figures(run, packed, objective)}
+    test = None
+    if packed.splits.get("test"):
+        model, calibrators = run.model(packed)
+        figures = objective.measure(predict_split(model, packed, "test"), run.config, calibrators)
+        test = {name: figure.interval()._asdict() | {"n": figure.n} for name, figure in figures.items()}
+    document = {
+        "name": chosen.name,
+        **count_rows(data.packed, "valid"),
+        "metric": objective.name,
+        "better": objective.metric.better,
+        **parts,
+        "config_file": str(best),
+        "run": str(folder),
+        "test": test,
+    }
+    write_text(out / f"{kind}.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
+    return document
 
 
 def packed_path(packed: PackedDataset, base: Path) -> str:
     """The path of packed data, as the `packed` of a config in the folder `base`."""
     location = packed.location
     return os.path.relpath(location, base) if isinstance(location, Path) else str(location)
-
-
-def _open_or_create(folder: Path, config: Config, base: Path) -> tuple[Run, bool]:
-    """The run of a folder if it is of this config, else a new one; and whether it is to be resumed."""
-    if Run.has_begun(folder):
-        run = Run.open(folder)
-        if run.config == config:
-            return run, True
-    return Run.create(folder, config, base), False
-
-
-def _test_figures(run: Run, packed: PackedDataset, objective: Objective) -> dict[str, Any] | None:
-    """Figures of the test split, with 95 % intervals over users."""
-    if not packed.splits.get("test"):
-        return None
-    model, calibrators = run.model(packed)
-    rows = predict_split(model, packed, "test")
-    figures = measure_validation(rows, run.config, calibrators, objective.name)
-    return {
-        name: percentile_interval(figure.value, np.array(figure.replicates, dtype=np.float64))._asdict()
-        | {"n": figure.n}
-        for name, figure in figures.items()
-    }
-
-
-def require_validation(packed: PackedDataset) -> None:
-    """Raise DataError without validation rows, by which a search chooses."""
-    if not packed.splits.get("valid"):
-        raise DataError(
-            "split 'valid' has no rows; a search chooses by it: see data.split and `corank check`"
-        )
 
 
 def count_rows(packed: PackedDataset, split: str) -> dict[str, Any]:
@@ -218,77 +172,55 @@ def describe_requests(requests: int) -> str:
 
 
 def run_sweep(
-    config_file: Path,
-    arms: ArmSet,
-    packed: PackedDataset,
-    out: Path,
-    budget: Budget,
-    metric: str | None = None,
-    report: Report = lambda line: None,
-    kind: str = "sweep",
+    config_file: Path, arms: ArmSet, data: TrialData, budget: engine.Budget, metric: str | None, kind: str
 ) -> dict[str, Any]:
     """Train every arm with every seed, compare them, and return the document of the sweep.
 
-    The folder `out` gets search.json first, trials/ as they end, run/ of the chosen arm, and KIND.json last. Trials
+    The folder of `data` gets search.json first, trials/ as they end, run/ of the chosen arm, and KIND.json last. Trials
     that it holds already are not trained again.
 
     Args:
         config_file: the config as written.
         arms: the config as written first.
-        packed: packed data of the config as written.
-        out: the folder of the sweep.
+        data: packed data of the config as written; its folder is that of the sweep.
         budget: trainings an arm.
         metric: figure by which an arm is chosen; the last stage's GAUC, or AUC of few users, unless given.
-        report: receives a line about each trial.
         kind: `sweep`, or `experiment` of a file's arms.
 
     Raises ConfigError if the folder holds a sweep of another config, DataError, CorankError.
     """
     base = arms.arms[0].config
-    require_validation(packed)
-    objective = Objective.of(base, metric, packed)
+    objective = Objective.of(base, metric, data.packed)
     for arm in arms.arms:
         Objective.of(arm.config, metric)
-    objective.require_bucket(packed)
-    begin_search(out, {"kind": kind, "config": plain(base)})
-    data = TrialData(packed, config_file.parent, out, report)
-    store = TrialStore(out / "trials", data, ValidationFigures(objective))
-    progress = TrialProgress(len(arms.arms) * budget.trials, report)
-    results = {arm.name: train_arm(arm, store, budget, progress) for arm in arms.arms}
-    document = {
-        "name": base.name,
-        **count_rows(packed, "valid"),
-        "metric": objective.name,
-        "better": objective.metric.better,
-        "seeds": budget.seeds,
-        **_compare(arms, results, objective),
-        "config": plain(base),
-    }
-    chosen = results[document["chosen"]].config
-    document |= finish_search(out, chosen, data.of(chosen), config_file, objective, kind, report)
-    write_text(out / f"{kind}.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
-    return document
+    begin_search(data.folder, {"kind": kind, "config": plain(base)})
+    store = engine.TrialStore(data.folder / "trials", data, ValidationFigures(objective))
+    progress = engine.TrialProgress(len(arms.arms) * budget.trials, data.report)
+    results = {arm.name: engine.train_arm(arm, store, budget, progress) for arm in arms.arms}
+    compared = _compare(arms, results, objective)
+    parts = {"seeds": budget.seeds, **compared, "config": plain(base)}
+    chosen = results[compared["chosen"]].config
+    return finish_search(config_file, data, chosen, objective, kind, parts)
 
 
 def _compare(arms: ArmSet, results: Mapping[str, ArmResult], objective: Objective) -> dict[str, Any]:
     """The parts `arms`, `chosen`, `verdict` and `notes`; arms with the best first, those that diverged last."""
     merits = {
         name: sum(objective.merit(figures[objective.name].value) for figures in result.figures)
-        / len(result.seeds)
         for name, result in results.items()
         if result.figures and len(result.figures) == len(result.seeds)
     }
     if not merits:
         raise DataError("every arm diverged; lower train.table.lr or the stages' lr")
-    ranked = sorted(merits, key=lambda name: -merits[name])
-    chosen, base = results[ranked[0]], results[BASE]
+    ranked = sorted(results, key=lambda name: merits.get(name, -np.inf), reverse=True)
+    chosen, base = ranked[0], results[BASE]
     described = {}
-    for name in [*ranked, *(name for name in results if name not in merits)]:
+    for name in ranked:
         result = results[name]
         described[name] = result.describe() | {
             "changes": result.arm.changes,
             "to_base": {} if result is base else result.minus(base),
-            "to_best": {} if result is chosen else result.minus(chosen),
+            "to_best": {} if name == chosen else result.minus(results[chosen]),
         }
         if len(result.sweep) > 1:
             described[name]["rate"] = result.rate
@@ -299,22 +231,20 @@ def _compare(arms: ArmSet, results: Mapping[str, ArmResult], objective: Objectiv
     ]
     return {
         "trials": sum(len(result.trials) for result in results.values()),
-        "chosen": ranked[0],
-        "verdict": _verdict(described[ranked[0]], ranked[0], objective),
+        "chosen": chosen,
+        "verdict": _verdict(described[chosen], chosen, objective.name),
         "notes": arms.notes + notes,
         "arms": described,
     }
 
 
-def _verdict(arm: Mapping[str, Any], chosen: str, objective: Objective) -> str:
-    rests = describe_requests(arm["figures"][objective.name]["requests"])
+def _verdict(arm: Mapping[str, Any], chosen: str, metric: str) -> str:
+    rests = describe_requests(arm["figures"][metric]["requests"])
     if chosen == BASE:
-        return f"The config as written has the best {objective.name}, {rests}."
-    difference = arm["to_base"].get(objective.name)
+        return f"The config as written has the best {metric}, {rests}."
+    difference = arm["to_base"].get(metric)
     if difference is None:
         return f"“{chosen}” is the best, {rests}; the config as written diverged."
-    sure = difference["verdict"] != "cannot tell"
-    return (
-        f"“{chosen}” has the best {objective.name}, {rests}, {format_difference(difference)} beside the config as "
-        "written: " + ("beyond chance." if sure else "cannot tell from chance.")
-    )
+    sure = "cannot tell from chance" if difference["verdict"] == "cannot tell" else "beyond chance"
+    beside = f"{format_difference(difference)} beside the config as written"
+    return f"“{chosen}” has the best {metric}, {rests}, {beside}: {sure}."

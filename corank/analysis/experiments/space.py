@@ -8,25 +8,18 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from corank.analysis.experiments.arms import Arm, ArmSet, priors_of
+from corank.analysis.experiments.arms import Arm, ArmSet, priors_of, scale_stage
 from corank.analysis.experiments.question import read_question
 from corank.core.errors import ConfigError
 from corank.core.formatting import shorten
 from corank.training.config.config import Config
-from corank.training.config.config_file import (
-    Plain,
-    flatten,
-    from_plain,
-    plain,
-    plain_stage,
-    read,
-    stage_settings,
-)
+from corank.training.config.config_file import Plain, flatten, from_plain, plain, read
 from corank.training.config.settings import DenseOptimiser
 from corank.training.config.yaml_values import read_yaml, read_yaml_file, set_key
 
@@ -49,17 +42,16 @@ def parse_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
     """Read `KEY=VALUE,VALUE` grids, whose values are YAML. Raises ConfigError."""
     grid: dict[str, list[Any]] = {}
     for text in texts:
-        key, equals, values = text.partition("=")
+        (key, equals, values), source = text.partition("="), f"--grid {shorten(text)}"
         if not key or not equals:
-            raise ConfigError(f"--grid {shorten(text)}: expected a.b=value,value")
+            raise ConfigError(f"{source}: expected a.b=value,value")
         if key in grid:
             raise ConfigError(f"--grid {key}: given twice; write all its values in one --grid")
         try:
-            grid[key] = read_yaml(f"[{values}]", f"--grid {shorten(text)}")
+            grid[key] = read_yaml(f"[{values}]", source)
         except yaml.YAMLError:
-            raise ConfigError(
-                f"--grid {shorten(text)}: '{shorten(values)}' are no YAML values with commas between them"
-            ) from None
+            said = f"'{shorten(values)}' are no YAML values with commas between them"
+            raise ConfigError(f"{source}: {said}") from None
     return grid
 
 
@@ -73,11 +65,15 @@ def refuse_no_effect(key: str, option: str) -> None:
 def build_grid(config_file: Path, overrides: Sequence[str], grid: Grid) -> ArmSet:
     """The arms of a grid: the product of its keys' values. Raises ConfigError."""
     if not grid:
-        raise ConfigError(
-            "--grid: none given; write --grid KEY=VALUE,VALUE, such as --grid train.rank.lr=0.001,0.003"
-        )
+        example = "--grid KEY=VALUE,VALUE, such as --grid train.rank.lr=0.001,0.003"
+        raise ConfigError(f"--grid: none given; write {example}")
     for key, values in grid.items():
-        _check_values(key, values)
+        refuse_no_effect(key, "--grid")
+        if not values:
+            raise ConfigError(f"--grid {key}: no values; write {key}=VALUE,VALUE")
+        texts = [json.dumps(value) for value in values]
+        if (twice := next((text for text in texts if texts.count(text) > 1), None)) is not None:
+            raise ConfigError(f"--grid {key}: {twice} is given twice; each value once")
     points = [dict(zip(grid, point, strict=True)) for point in itertools.product(*grid.values())]
     if len(points) > MOST_ARMS:
         raise ConfigError(
@@ -93,9 +89,8 @@ def build_grid(config_file: Path, overrides: Sequence[str], grid: Grid) -> ArmSe
             raise ConfigError(f"{said}: {str(error).replace('--set ', '')}") from None
     arm_set = ArmSet.of(base, arms)
     if len(arm_set.arms) == 1:
-        raise ConfigError(
-            f"--grid {', '.join(grid)}: all {len(points)} arms are the config as written; give other values"
-        )
+        same = f"all {len(points)} arms are the config as written"
+        raise ConfigError(f"--grid {', '.join(grid)}: {same}; give other values")
     return arm_set
 
 
@@ -108,17 +103,6 @@ def build_file(config_file: Path, overrides: Sequence[str], arms_file: Path) -> 
         for key in changes.set:
             refuse_no_effect(key, f"{arms_file}: arms.{name}.set:")
     return question.build(config, str(arms_file), strict=True)
-
-
-def _check_values(key: str, values: Sequence[Any]) -> None:
-    """Raise ConfigError unless a key may be compared and has distinct values."""
-    refuse_no_effect(key, "--grid")
-    if not values:
-        raise ConfigError(f"--grid {key}: no values; write {key}=VALUE,VALUE")
-    texts = [json.dumps(value) for value in values]
-    for text in texts:
-        if texts.count(text) > 1:
-            raise ConfigError(f"--grid {key}: {text} is given twice; each value once")
 
 
 LR_FACTOR = 10.0
@@ -158,29 +142,26 @@ class Range:
             low, high = (read_yaml(part, source) for part in bounds.groups()[:2])
         except yaml.YAMLError:
             raise _bad_range(source, text) from None
-        if any(type(end) not in (int, float) for end in (low, high)):
+        if not {type(low), type(high)} <= {int, float}:
             raise _bad_range(source, text)
         log, whole = bounds[3] is not None, type(low) is int and type(high) is int
         if not -1e300 < low < high < 1e300 or (log and low <= 0):
-            raise ConfigError(
-                f"{source}: received {shorten(text)}; the lower end comes first"
-                + (", above 0 for log" if log else "")
-            )
+            least = ", above 0 for log" if log else ""
+            raise ConfigError(f"{source}: received {shorten(text)}; the lower end comes first{least}")
         return cls(low, high, log, whole)
 
     @classmethod
     def of_choices(cls, values: Sequence[Any], source: str) -> "Range":
         """Some values. Raises ConfigError unless they are two or more, and distinct."""
         if len({json.dumps(value) for value in values}) < max(2, len(values)):
-            raise ConfigError(
-                f"{source}: expected two or more values, each once; received {shorten(str(list(values)))}"
-            )
+            received = shorten(str(list(values)))
+            raise ConfigError(f"{source}: expected two or more values, each once; received {received}")
         return cls(choices=tuple(values))
 
     def holds(self, value: Any) -> bool:
         """Whether a value is in the range."""
         if self.choices:
-            return any(value == choice for choice in self.choices)
+            return value in self.choices
         return isinstance(value, int | float) and self.low <= value <= self.high
 
     def __str__(self) -> str:
@@ -190,9 +171,8 @@ class Range:
 
 
 def _bad_range(source: str, text: str) -> ConfigError:
-    return ConfigError(
-        f"{source}: expected LOW..HIGH, LOW..HIGH log or VALUE,VALUE; received {shorten(text)!r}"
-    )
+    expected = "LOW..HIGH, LOW..HIGH log or VALUE,VALUE"
+    return ConfigError(f"{source}: expected {expected}; received {shorten(text)!r}")
 
 
 @dataclass(frozen=True)
@@ -203,7 +183,7 @@ class Parameter:
     """The key, or a name for several keys."""
     range: Range
     keys: tuple[str, ...] = ()
-    """The keys of the config that get the value."""
+    """The keys of the config that get the value; the name unless given."""
     change: Callable[[Plain, Any], Plain] | None = None
     """In place of keys: takes plain values and the parameter's value."""
     written: Any = None
@@ -223,27 +203,26 @@ class Space:
     def of(cls, config: Config, base: Path, parameters: Sequence[Parameter]) -> "Space":
         """A space of some parameters. Raises ConfigError if there is none."""
         if not parameters:
-            raise ConfigError(
-                "nothing to search: the config has no learning rate or width; write --search KEY=RANGE"
-            )
+            why = "the config has no learning rate or width"
+            raise ConfigError(f"nothing to search: {why}; write --search KEY=RANGE")
         return cls(config, base, {parameter.name: parameter for parameter in parameters})
 
     @property
     def written(self) -> dict[str, Any] | None:
         """The parameters' values in the config as written; None unless all lie in their ranges."""
-        values = {name: p.written for name, p in self.parameters.items()}
-        in_range = all(p.range.holds(values[name]) for name, p in self.parameters.items())
-        return values if in_range else None
+        in_range = all(p.range.holds(p.written) for p in self.parameters.values())
+        return {name: p.written for name, p in self.parameters.items()} if in_range else None
 
     def config_of(self, values: Mapping[str, Any]) -> Config:
         """The config with parameters set, every optimiser written out. Raises ConfigError if they contradict."""
         changed = plain(self.config)
         for name, value in values.items():
             parameter = self.parameters[name]
-            for key in parameter.keys:
-                set_key(changed, key, value, f"--search {key}")
             if parameter.change is not None:
                 changed = parameter.change(changed, value)
+                continue
+            for key in parameter.keys or (name,):
+                set_key(changed, key, value, f"--search {key}")
         return Arm("--search", from_plain(changed, "--search", self.base)).at(1.0, 0)
 
     def plain(self) -> dict[str, str]:
@@ -257,9 +236,8 @@ def read_space(config: Config, texts: Sequence[str], file: Path | None) -> list[
     for text in texts:
         key, equals, bounds = text.partition("=")
         if not key or not equals:
-            raise ConfigError(
-                f"--search {shorten(text)}: expected KEY=RANGE, such as train.rank.lr=0.001..0.1 log"
-            )
+            example = "KEY=RANGE, such as train.rank.lr=0.001..0.1 log"
+            raise ConfigError(f"--search {shorten(text)}: expected {example}")
         if key in ranges:
             raise ConfigError(f"--search {key}: given twice")
         ranges[key] = Range.parse(bounds, f"--search {key}")
@@ -273,28 +251,20 @@ def read_space(config: Config, texts: Sequence[str], file: Path | None) -> list[
                 raise ConfigError(f"{source}: given by --search, too")
             values = isinstance(value, list)
             ranges[key] = Range.of_choices(value, source) if values else Range.parse(str(value), source)
-    written = flatten(plain(config))
+    written = plain(config)
+    for network in config.networks.values():  # an optimiser may be there by default alone
+        written["train"].setdefault(network.name, DenseOptimiser().model_dump(mode="json"))
+    values_by_key = flatten(written)
     for key in ranges:
         refuse_no_effect(key, "--search")
-    return [
-        Parameter(key, span, (key,), written=_written(config, written, key)) for key, span in ranges.items()
-    ]
-
-
-def _written(config: Config, flat: Mapping[str, Any], key: str) -> Any:
-    """The value of a key as written; a stage's optimiser may be there by default alone."""
-    part, _, name = key.rpartition(".")
-    if key not in flat and part in {f"train.{network.name}" for network in config.networks.values()}:
-        return DenseOptimiser().model_dump(mode="json").get(name)
-    return flat.get(key)
+    return [Parameter(key, span, written=values_by_key.get(key)) for key, span in ranges.items()]
 
 
 def check_space(space: Space) -> None:
     """Raise ConfigError if an end of a range is not valid in the config, or has no effect."""
     for name, parameter in space.parameters.items():
         span = parameter.range
-        ends = span.choices or ((int(span.low), int(span.high)) if span.whole else (span.low, span.high))
-        configs = [space.config_of({name: end}) for end in ends]
+        configs = [space.config_of({name: end}) for end in span.choices or (span.low, span.high)]
         if all(one == configs[0] for one in configs):
             raise ConfigError(f"--search {name}: has no effect: the config is the same for all of {span}")
 
@@ -302,49 +272,40 @@ def check_space(space: Space) -> None:
 def default_space(config: Config) -> list[Parameter]:
     """Learning rates, widths, dropout, smoothing of priors and weights of losses, as far as the config has them."""
     value = plain(config)
-    parameters = []
+    networks = [network.name for network in config.networks.values()]
+    rates = {f"train.{n}.lr": config.train.stages.get(n, DenseOptimiser()).lr for n in networks}
     if config.declared.embedded():
-        parameters.append(_factor("train.table.lr", value["train"]["table"]["lr"], LR_FACTOR))
-    for network in config.networks.values():
-        optimiser = config.train.stages.get(network.name, DenseOptimiser())
-        parameters.append(_factor(f"train.{network.name}.lr", optimiser.lr, LR_FACTOR))
-    parameters += structure_space(config, WIDTHS)
-    for n, stage in enumerate(config.stages):
-        if stage.scale_widths(2) != stage:
-            parameters.append(
-                Parameter(
-                    f"stages.{n}.dropout",
-                    Range(0.0, DROPOUT),
-                    (f"stages.{n}.dropout",),
-                    written=stage.dropout,
-                )
-            )
-    parameters += _smoothing(value)
-    for n, loss in enumerate(config.losses):
-        if loss.kind != "click" and loss.weight > 0:
-            parameters.append(_factor(f"losses.{n}.weight", loss.weight, WEIGHT_FACTOR))
-    return parameters
+        rates = {"train.table.lr": value["train"]["table"]["lr"]} | rates
+    weights = {
+        f"losses.{n}.weight": loss.weight for n, loss in enumerate(config.losses) if loss.kind != "click"
+    }
+    return [
+        *(_factor(key, rate, LR_FACTOR) for key, rate in rates.items()),
+        *structure_space(config, WIDTHS),
+        *(
+            Parameter(f"stages.{n}.dropout", Range(0.0, DROPOUT), written=config.stages[n].dropout)
+            for n in _with_widths(config)
+        ),
+        *_smoothing(value),
+        *(_factor(key, weight, WEIGHT_FACTOR) for key, weight in weights.items() if weight > 0),
+    ]
 
 
-def structure_space(config: Config, factors: Sequence[float]) -> list[Parameter]:
+def _with_widths(config: Config) -> list[int]:
+    """The indices of the stages that have widths."""
+    return [n for n, stage in enumerate(config.stages) if stage.scale_widths(2) != stage]
+
+
+def structure_space(config: Config, factors: tuple[float, ...]) -> list[Parameter]:
     """Factors on the widths of each stage that has widths."""
     return [
-        Parameter(f"stages.{n}.widths", Range(choices=tuple(factors)), change=_width_change(n), written=1.0)
-        for n, stage in enumerate(config.stages)
-        if stage.scale_widths(2) != stage
+        Parameter(f"stages.{n}.widths", Range(choices=factors), change=partial(scale_stage, n), written=1.0)
+        for n in _with_widths(config)
     ]
 
 
 def _factor(key: str, written: float, factor: float) -> Parameter:
-    return Parameter(key, Range(written / factor, written * factor, log=True), (key,), written=written)
-
-
-def _width_change(n: int) -> Callable[[Plain, Any], Plain]:
-    def change(value: Plain, factor: Any) -> Plain:
-        value["stages"][n] = plain_stage(stage_settings(value["stages"][n]).scale_widths(factor))
-        return value
-
-    return change
+    return Parameter(key, Range(written / factor, written * factor, log=True), written=written)
 
 
 def _smoothing(value: Plain) -> list[Parameter]:
@@ -353,7 +314,7 @@ def _smoothing(value: Plain) -> list[Parameter]:
     numbers = {name: smoothing for name, smoothing in smoothings.items() if isinstance(smoothing, float)}
     if not numbers:
         return []
-    written = next(iter(numbers.values())) if len(set(numbers.values())) == 1 else None
-    choices = tuple(sorted({*SMOOTHINGS, *([written] if written is not None else [])}))
+    same = set(numbers.values()) if len(set(numbers.values())) == 1 else set()
     keys = tuple(f"features.{name}.smoothing" for name in numbers)
-    return [Parameter("priors.smoothing", Range(choices=choices), keys, written=written)]
+    choices = Range(choices=tuple(sorted({*SMOOTHINGS, *same})))
+    return [Parameter("priors.smoothing", choices, keys, written=next(iter(same), None))]

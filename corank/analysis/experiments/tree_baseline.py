@@ -31,15 +31,14 @@ def compare_with_trees(run: Run, split: str, progress: Progress, margins: Margin
     """
     packed, config = run.packed(), tree_baseline(run)
     ours = MeasuredRun.of(run, split, progress)
-    trained = train_trial(
-        config,
-        packed,
-        run.base,
-        lambda made: compare_measured(ours, MeasuredRun.of(made, split, progress, packed.location), margins),
-    )
-    if trained.measured is None:
-        raise ConfigError(f"{run.folder}: the reference of trees diverged: {trained.diverged}")
-    return {**trained.measured, "b": TREES}
+
+    def measure(trees: Run) -> dict[str, Any]:
+        return compare_measured(ours, MeasuredRun.of(trees, split, progress, packed.location), margins)
+
+    document, diverged, _ = train_trial(config, packed, run.base, measure)
+    if document is None:
+        raise ConfigError(f"{run.folder}: the reference of trees diverged: {diverged}")
+    return {**document, "b": TREES}
 
 
 def tree_baseline(run: Run) -> Config:
@@ -47,23 +46,21 @@ def tree_baseline(run: Run) -> Config:
 
     Raises ConfigError for a run of one stage: nothing would be left to train.
     """
-    config = run.config
-    before = config.stages[:-1]
+    config, before = run.config, run.config.stages[:-1]
     if not before:
         raise ConfigError(f"{run.folder}: it has one stage; `trees` replaces the last of several")
     values = plain(config)
-    last = values["stages"].pop()
-    values["stages"].append({"model": "trees"} | {key: last[key] for key in _ROLE if key in last})
+    last = values["stages"][-1]
+    values["stages"][-1] = {"model": "trees"} | {key: last[key] for key in _ROLE if key in last}
     values["losses"] = [
         {"kind": "click", "stage": stage.name, "label": label}
         for stage in before
         if not stage.fitted
         for label in stage.labels
     ]
-    for name in _DROPPED:
-        values.pop(name, None)
     gone = {last["name"], *(teacher.name for teacher in config.teachers)}
     values["train"] = {k: v for k, v in values["train"].items() if k not in gone}
+    values = {key: value for key, value in values.items() if key not in _DROPPED}
     if config.train.early_stop is not None:
         _, label, metric = config.train.early_stop.metric.rsplit(".", 2)
         stop = before[-1].name, label if label in before[-1].labels else before[-1].main, metric

@@ -5,31 +5,31 @@ the stored trials to a new study in memory, and each trial's values are drawn wi
 continues as if it had not been interrupted.
 """
 
-import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from corank.analysis.experiments.arms import BASE
+from corank.analysis.experiments.arms import BASE, format_values
 from corank.analysis.experiments.engine import Trial, TrialData, TrialProgress, TrialStore
 from corank.analysis.experiments.figures import Objective, format_difference, plain_differences
-from corank.analysis.experiments.latency_budget import LatencyBudget, Priced, describe_machine
+from corank.analysis.experiments.latency_budget import (
+    LatencyBudget,
+    LatencyMeter,
+    Priced,
+    budget_space,
+    order_drops,
+)
 from corank.analysis.experiments.search import (
     ValidationFigures,
     begin_search,
-    count_rows,
     describe_requests,
     finish_search,
-    require_validation,
 )
-from corank.analysis.experiments.space import Range, Space, check_space
+from corank.analysis.experiments.space import Parameter, Range, Space, check_space, default_space
 from corank.core.errors import ConfigError, DataError
-from corank.core.files import write_text
 from corank.core.lazy import require
-from corank.core.reports import Report
-from corank.data.packed.dataset import PackedDataset
 from corank.training.config.config import Config
 from corank.training.config.config_file import plain
 
@@ -71,35 +71,26 @@ class Sampler:
             study_name="tune",
             pruner=self.optuna.pruners.MedianPruner(UNPRUNED_TRIALS, UNPRUNED_CHECKS + 1),
         )
-        self.distributions = {
-            name: self._distribution(parameter.range) for name, parameter in space.parameters.items()
-        }
+        self.distributions = {name: self._distribution(p.range) for name, p in space.parameters.items()}
 
-    def _distribution(self, span: Range) -> "optuna.distributions.BaseDistribution":
+    def _distribution(self, span: Range) -> Any:
         kinds = self.optuna.distributions
         if span.choices:  # by number, since Optuna takes no lists
-            distribution = kinds.CategoricalDistribution(list(range(len(span.choices))))
-        elif span.whole:
-            distribution = kinds.IntDistribution(int(span.low), int(span.high), log=span.log)
-        else:
-            distribution = kinds.FloatDistribution(span.low, span.high, log=span.log)
-        return distribution  # type: ignore[no-any-return]
+            return kinds.CategoricalDistribution(list(range(len(span.choices))))
+        kind = kinds.IntDistribution if span.whole else kinds.FloatDistribution
+        return kind(span.low, span.high, log=span.log)
+
+    def _choices(self, name: str) -> tuple[Any, ...]:
+        return self.space.parameters[name].range.choices
 
     def add(self, values: Mapping[str, Any], merit: float, interim: list[float]) -> None:
         """Report a trial whose values were not drawn."""
-        params = {name: self._coded(name, value) for name, value in values.items()}
-        self.study.add_trial(
-            self.optuna.trial.create_trial(
-                params=params,
-                distributions=self.distributions,
-                value=merit,
-                intermediate_values=dict(enumerate(interim, start=1)),
-            )
+        params = {n: self._choices(n).index(v) if self._choices(n) else v for n, v in values.items()}
+        checks = dict(enumerate(interim, start=1))
+        made = self.optuna.trial.create_trial(
+            params=params, distributions=self.distributions, value=merit, intermediate_values=checks
         )
-
-    def _coded(self, name: str, value: Any) -> Any:
-        choices = self.space.parameters[name].range.choices
-        return next(n for n, choice in enumerate(choices) if choice == value) if choices else value
+        self.study.add_trial(made)
 
     def ask(self, number: int) -> tuple["optuna.Trial", dict[str, Any]]:
         """Draw the values of a trial."""
@@ -108,19 +99,13 @@ class Sampler:
             warnings.simplefilter("ignore", self.optuna.exceptions.ExperimentalWarning)
             self.study.sampler = self.optuna.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM_TRIALS)
             trial = self.study.ask(self.distributions)
-        values = {name: self._decoded(name, trial.params[name]) for name in self.space.parameters}
-        return trial, values
-
-    def _decoded(self, name: str, value: Any) -> Any:
-        choices = self.space.parameters[name].range.choices
-        return choices[value] if choices else value
+        drawn = {name: trial.params[name] for name in self.space.parameters}
+        return trial, {n: self._choices(n)[v] if self._choices(n) else v for n, v in drawn.items()}
 
     def tell(self, trial: "optuna.Trial", merit: float | None) -> None:
         """Report the merit of a trial; None if it was ended early, diverged or was not possible."""
-        if merit is None:
-            self.study.tell(trial, state=self.optuna.trial.TrialState.PRUNED)
-        else:
-            self.study.tell(trial, merit)
+        pruned = self.optuna.trial.TrialState.PRUNED if merit is None else None
+        self.study.tell(trial, merit, pruned)
 
     def importance(self) -> dict[str, float]:
         """The share of each parameter in the quality of good trials; empty if there are too few.
@@ -159,13 +144,13 @@ class TunedTrial:
 
 def run_tune(
     config_file: Path,
-    space: Space,
+    config: Config,
+    asked: Sequence[Parameter],
     data: TrialData,
-    objective: Objective,
-    trials: int = 30,
-    seed: int = 0,
-    report: Report = lambda line: None,
-    budget: LatencyBudget | None = None,
+    metric: str | None,
+    trials: int,
+    seed: int,
+    budget_us: float | None,
 ) -> dict[str, Any]:
     """Search a space, and return the document of the tuning.
 
@@ -174,54 +159,47 @@ def run_tune(
 
     Args:
         config_file: the config as written.
-        space: what is searched.
+        config: what it says.
+        asked: what is searched; `default_space`, or that of a budget, if nothing.
         data: packed data of the config as written; its folder is that of the tuning.
-        objective: what is searched for.
+        metric: the figure that is searched for; as in `Objective.of` unless given.
         trials: how many, the config as written among them.
         seed: of what is drawn; the same gives the same trials.
-        report: receives a line about each trial.
-        budget: a bound of the funnel's latency.
+        budget_us: a bound of the funnel's latency in microseconds.
 
     Raises ConfigError if nothing fits the budget, the folder holds a tuning of something else, or Optuna is not
     installed; DataError, CorankError.
     """
-    config, sampler, out, packed = space.config, Sampler(space, seed), data.folder, data.packed
+    objective, out, budget = Objective.of(config, metric, data.packed), data.folder, None
+    if not 2 <= trials < SEEDS:
+        raise ConfigError(f"trials: must be 2 or more, the config as written among them; received {trials}")
+    if seed < 0:
+        raise ConfigError(f"seed: must be 0 or more; received {seed}")
+    if budget_us is not None:
+        budget = LatencyBudget(budget_us, LatencyMeter(out / "latency", data), objective)
+        asked = [*budget_space(config, order_drops(config, data)), *asked]
+    space = Space.of(config, data.base, asked or default_space(config))
+    sampler = Sampler(space, seed)
     check_space(space)
     facts = {"kind": "tune", "seed": seed, "metric": objective.name, "space": space.plain()}
     begin_search(out, facts | {"by_quota": budget is not None, "config": plain(config)})
     if budget is not None:
         budget.require_some_fit(space)
     store = TrialStore(out / "trials", data, ValidationFigures(objective, budget is not None))
-    search = _Search(space, sampler, objective, store, TrialProgress(trials, report), budget)
-    tuned_trials = search.run(trials)
-    best = best_trial(tuned_trials, objective)
-    document = {
-        "name": config.name,
-        **count_rows(packed, "valid"),
-        "budget": describe_budget(budget, tuned_trials),
-        "metric": objective.name,
-        "better": objective.metric.better,
+    search = _Search(space, sampler, objective, store, TrialProgress(trials, data.report), budget)
+    tuned = [search.run_written(), *filter(None, map(search.run_drawn, range(2, trials + 1)))]
+    best = best_trial(tuned, objective)
+    parts = {
+        "budget": budget.describe([point for one in tuned for point in one.points]) if budget else None,
         "seed": seed,
         "space": space.plain(),
         "importance": sampler.importance(),
-        "trials": [describe_tuned(one) for one in tuned_trials],
+        "trials": [describe_tuned(one) for one in tuned],
         "best": best.number,
-        **_compare(tuned_trials, best, objective),
+        **_compare(tuned[0], best, objective.name),
         "config": plain(config),
     }
-    document |= finish_search(out, best.config, data.of(best.config), config_file, objective, "tune", report)
-    write_text(out / "tune.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
-    return document
-
-
-def check_tuning(packed: PackedDataset, objective: Objective, trials: int, seed: int) -> None:
-    """Raise ConfigError or DataError if a tuning is not possible."""
-    if not 2 <= trials < SEEDS:
-        raise ConfigError(f"trials: must be 2 or more, the config as written among them; received {trials}")
-    if seed < 0:
-        raise ConfigError(f"seed: must be 0 or more; received {seed}")
-    require_validation(packed)
-    objective.require_bucket(packed)
+    return finish_search(config_file, data, best.config, objective, "tune", parts)
 
 
 @dataclass(frozen=True)
@@ -235,16 +213,8 @@ class _Search:
     progress: TrialProgress
     budget: LatencyBudget | None
 
-    def run(self, trials: int) -> list[TunedTrial]:
-        tuned_trials = [self._written()]
-        for number in range(2, trials + 1):
-            one = self._drawn(number)
-            if one is not None:
-                tuned_trials.append(one)
-        return tuned_trials
-
-    def _written(self) -> TunedTrial:
-        """The trial of the config as written, which is never ended early."""
+    def run_written(self) -> TunedTrial:
+        """Run the config as written, which is never ended early."""
         config = self.space.config_of({})
         trial, seconds = self.store.run(config, stop=lambda check, merit: False)
         one = self._judge(1, self.space.written, config, trial)
@@ -253,31 +223,28 @@ class _Search:
         self.progress(BASE, self._describe(one), seconds)
         return one
 
-    def _drawn(self, number: int) -> TunedTrial | None:
-        """A trial that the sampler draws; None if its values contradict each other."""
+    def run_drawn(self, number: int) -> TunedTrial | None:
+        """Run a trial that the sampler draws; None if its values contradict each other."""
         drawn, values = self.sampler.ask(number)
-        said = ", ".join(f"{name}={format_value(value)}" for name, value in values.items())
-        try:
-            config = self.space.config_of(values)
-        except ConfigError as error:
-            self.sampler.tell(drawn, None)
-            self.progress(said, f"not possible: {error}", 0.0)
-            return None
-        if self.budget is not None and not self.budget.fits(config):
-            self.sampler.tell(drawn, None)
-            one = TunedTrial(number, values, config, None, None)
-            self.progress(said, self._describe(one), 0.0)
-            return one
+        said, seconds = ", ".join(format_values(values)), cast(float | None, 0.0)
 
         def stop(check: int, merit: float) -> bool:
             drawn.report(merit, check)
             return bool(drawn.should_prune())
 
-        trial, seconds = self.store.run(config, stop=stop)
-        if seconds is None:
-            for check, merit in enumerate(trial.interim, start=1):
-                drawn.report(merit, check)
-        one = self._judge(number, values, config, trial)
+        try:
+            config = self.space.config_of(values)
+        except ConfigError as error:
+            self.sampler.tell(drawn, None)
+            self.progress(said, f"not possible: {error}", seconds)
+            return None
+        one = TunedTrial(number, values, config, None, None)
+        if self.budget is None or self.budget.fits(config):
+            trial, seconds = self.store.run(config, stop=stop)
+            if seconds is None:
+                for check, merit in enumerate(trial.interim, start=1):
+                    drawn.report(merit, check)
+            one = self._judge(number, values, config, trial)
         self.sampler.tell(drawn, None if one.value is None else self.objective.merit(one.value))
         self.progress(said, self._describe(one), seconds)
         return one
@@ -300,106 +267,73 @@ class _Search:
         if one.trial is None:
             return "too slow at every quota, not trained"
         if one.counts is not None:
-            return f"{name} {one.counts.value:.4f} at keep {one.counts.quota}, {one.counts.latency}"
+            return f"{name} {one.counts.value:.4f} at keep {one.counts.quota}, {one.counts.us}"
         if self.budget is not None and one.trial.figures:
             return "too slow at every quota"
         return self.store.describe(one.trial)
 
 
-def format_value(value: Any) -> str:
-    """A parameter's value with four significant digits."""
-    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
-
-
-def best_trial(found: list[TunedTrial], objective: Objective) -> TunedTrial:
+def best_trial(tuned: list[TunedTrial], objective: Objective) -> TunedTrial:
     """The trial with the highest merit; among equals the fastest, where latencies count, then the first.
 
     Raises DataError if none has a value.
     """
-    ended = [
-        (objective.merit(one.value), -one.counts.latency.median if one.counts else 0.0, -one.number, one)
-        for one in found
+    ended = {
+        (objective.merit(one.value), -one.counts.us.median if one.counts else 0.0, -one.number): one
+        for one in tuned
         if one.value is not None
-    ]
+    }
     if ended:
-        return max(ended, key=lambda entry: entry[:3])[3]
-    points = [point for one in found for point in one.points]
+        return ended[max(ended)]
+    points = [point for one in tuned for point in one.points]
     if points:
-        cheapest = min(points, key=lambda point: point.latency.high)
+        cheapest = min(points, key=lambda point: point.us.high)
         raise DataError(
             f"--budget-us: no trained funnel fits; the cheapest is trial {cheapest.trial} at keep {cheapest.quota}, "
-            f"{cheapest.latency}; try more trials, or raise the budget"
+            f"{cheapest.us}; try more trials, or raise the budget"
         )
     raise DataError("every trial diverged; lower train.table.lr or the stages' lr, or search lower ones")
 
 
-def describe_budget(budget: LatencyBudget | None, found: list[TunedTrial]) -> dict[str, Any] | None:
-    """The bound, the machine and the frontier of all trained funnels as JSON values; None without a budget."""
-    if budget is None:
-        return None
-    frontier = budget.frontier([point for one in found for point in one.points])
-    return {
-        "us": budget.us,
-        "machine": describe_machine(),
-        "frontier": [point.plain() for point in frontier],
-    }
-
-
 def describe_tuned(one: TunedTrial) -> dict[str, Any]:
     """A trial as JSON values."""
-    trial = one.trial
-    if trial is None:
-        state = "too slow"
-    else:
-        state = "diverged" if trial.diverged else "ended early" if trial.pruned else "complete"
+    trial = one.trial or Trial()
+    state = "diverged" if trial.diverged else "ended early" if trial.pruned else "complete"
     return {
         "number": one.number,
         "values": one.values,
-        "state": state,
+        "state": state if one.trial else "too slow",
         "value": one.value,
-        "figures": {name: figure.value for name, figure in trial.figures.items()} if trial else {},
-        "checks": trial.interim if trial else [],
-        "seconds": trial.seconds if trial else 0.0,
-        "parameters": trial.parameters if trial else {},
+        "figures": {name: figure.value for name, figure in trial.figures.items()},
+        "checks": trial.interim,
+        "seconds": trial.seconds,
+        "parameters": trial.parameters,
         "keep": one.counts.quota if one.counts else None,
-        "us": asdict(one.counts.latency) if one.counts else None,
+        "us": asdict(one.counts.us) if one.counts else None,
     }
 
 
-def _compare(tuned_trials: list[TunedTrial], best: TunedTrial, objective: Objective) -> dict[str, Any]:
+def _compare(written: TunedTrial, best: TunedTrial, metric: str) -> dict[str, Any]:
     """The parts `chosen`, `changes`, `to_base` and `verdict`: the best trial against the config as written."""
     assert best.trial is not None
-    rests = describe_requests(best.trial.figures[objective.name].requests)
-    if best.counts is not None:
-        return _compare_priced(tuned_trials[0], best, best.counts, objective, rests)
-    if best.number == 1:
-        said = f"No trial has a better {objective.name} than the config as written, {rests}."
-        return {"chosen": BASE, "changes": {}, "to_base": {}, "verdict": said}
-    said = f"trial {best.number} has the best {objective.name}, {rests}: {_format_values(best.values or {})}."
-    written, compared = tuned_trials[0].trial, dict[str, Any]()
-    if written and written.figures:
-        compared = plain_differences([(best.trial.figures, written.figures)])
-        said += f" Beside the config as written {format_difference(compared[objective.name])}, over users, at one seed."
-    return {"chosen": f"trial {best.number}", "changes": best.values, "to_base": compared, "verdict": said}
-
-
-def _compare_priced(
-    written: TunedTrial, best: TunedTrial, counts: Priced, objective: Objective, rests: str
-) -> dict[str, Any]:
-    """The same under a budget: recall and latency of both."""
-    changes = (best.values or {} if best.number > 1 else {}) | {"stages.0.keep": counts.quota}
-    chosen = BASE if best.number == 1 else f"trial {best.number}"
-    said = (
-        f"{chosen} has the best {objective.name} within the budget, {rests}, {counts.value:.4f} in {counts.latency}: "
-        f"{_format_values(changes)}."
-    )
-    if best.number > 1 and written.counts is not None:
-        base = written.counts
-        said += f" The config as written: {base.value:.4f} in {base.latency}, at keep {base.quota}."
-    elif best.number > 1:
-        said += " The config as written does not fit at any quota."
-    return {"chosen": chosen, "changes": changes, "to_base": {}, "verdict": said}
-
-
-def _format_values(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={format_value(value)}" for name, value in values.items())
+    rests = describe_requests(best.trial.figures[metric].requests)
+    ours, theirs, compared = best.counts, written.counts, dict[str, Any]()
+    drawn = best.number > 1
+    chosen, changes = (f"trial {best.number}", best.values or {}) if drawn else (BASE, {})
+    if ours is not None:
+        changes = changes | {"stages.0.keep": ours.quota}
+        settings = ", ".join(format_values(changes))
+        said = f"{chosen} has the best {metric} within the budget, {rests}, {ours.value:.4f} in {ours.us}: {settings}."
+        if drawn and theirs is not None:
+            said += f" The config as written: {theirs.value:.4f} in {theirs.us}, at keep {theirs.quota}."
+        elif drawn:
+            said += " The config as written does not fit at any quota."
+    elif not drawn:
+        said = f"No trial has a better {metric} than the config as written, {rests}."
+    else:
+        said = f"{chosen} has the best {metric}, {rests}: {', '.join(format_values(changes))}."
+        if written.trial and written.trial.figures:
+            compared = plain_differences([(best.trial.figures, written.trial.figures)])
+            difference = format_difference(compared[metric])
+            said += f" Beside the config as written {difference}, over users, at one seed."
+    return {"chosen": chosen, "changes": changes, "to_base": compared, "verdict": said}

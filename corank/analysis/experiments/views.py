@@ -3,30 +3,18 @@
 The three share the plot and the tables of arms' figures, the test of the chosen config, and the config as written.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
-from corank.analysis.experiments.arms import BASE
+from corank.analysis.experiments.arms import BASE, format_value, format_values
 from corank.core.formatting import format_metric
 from corank.core.lazy import lazy
 from corank.core.version import corank_version
-from corank.core.view import (
-    Block,
-    Cell,
-    Detail,
-    Folded,
-    Noted,
-    Plot,
-    Section,
-    Table,
-    Verdict,
-    View,
-    bounded,
-)
+from corank.core.view import Block, Cell, Detail, Folded, Noted, Plot, Section, Table, Verdict, View, bounded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,14 +68,11 @@ def question_section(document: Mapping[str, Any], number: str) -> Section:
         titles = document["metrics"]
         shown = _compared_metrics(compared, _telling_metrics(document, number))
         if shown:
-            rows = [
-                [arm, *(_figure_cell(figures[name], signed=True) for name in shown)]
-                for arm, figures in compared.items()
-            ]
+            rows = [[arm, *(_signed(figures[name]) for name in shown)] for arm, figures in compared.items()]
             table = Table(["arm", *(titles[name] for name in shown)], rows, prose=("arm",))
-            blocks += [_difference_plot(compared, shown, titles), table]
+            blocks += [_difference_plot(compared, {name: titles[name] for name in shown}), table]
         others = {name: title for name, title in titles.items() if name not in shown}
-        blocks.append(Detail(list(_figure_tables(compared, others, signed=True))))
+        blocks.append(Detail(_figure_tables(compared, others, _signed)))
     if question.get("correlations"):
         blocks += _correlations(document, question)
     if question.get("quota"):
@@ -113,13 +98,11 @@ def _compared_metrics(compared: Mapping[str, Figures], metrics: Sequence[str]) -
     return [name for name in dict.fromkeys(metrics) if name in common][:ACROSS]
 
 
-def _difference_plot(
-    compared: Mapping[str, Figures], metrics: Sequence[str], titles: Mapping[str, str]
-) -> Plot:
+def _difference_plot(compared: Mapping[str, Figures], titles: Mapping[str, str]) -> Plot:
     """The differences of arms to the config as written, a panel a metric."""
     panels = {
-        titles.get(metric, metric): {arm: _bounds(figures[metric]) for arm, figures in compared.items()}
-        for metric in metrics
+        title: {arm: _bounds(figures[metric]) for arm, figures in compared.items()}
+        for metric, title in titles.items()
     }
     caption = (
         "Difference of each arm to the config as written, with 95 % intervals over users and seeds. Right of 0: "
@@ -132,22 +115,22 @@ def _bounds(figure: Mapping[str, Any]) -> tuple[float, float | None, float | Non
     return figure["value"], figure["low"], figure["high"]
 
 
-def _figure_tables(
-    arms: Mapping[str, Figures], titles: Mapping[str, str], signed: bool = False
-) -> Iterator[Table]:
-    """Tables of a row a metric that some arm has, and a column an arm."""
-    rows = [
-        [title, *(_figure_cell(figures.get(name), signed) for figures in arms.values())]
-        for name, title in titles.items()
-        if any(figures.get(name) for figures in arms.values())
-    ]
-    for n in range(0, len(arms) if rows else 0, ACROSS):
-        columns = list(arms)[n : n + ACROSS]
-        yield Table(["", *columns], [[row[0], *row[1 + n : 1 + n + ACROSS]] for row in rows])
-
-
 def _figure_cell(figure: Mapping[str, Any] | None, signed: bool = False) -> Cell:
     return "–" if figure is None else bounded(figure["value"], (figure["low"], figure["high"]), signed)
+
+
+_signed = partial(_figure_cell, signed=True)
+
+
+def _figure_tables(
+    arms: Mapping[str, Figures], titles: Mapping[str, str], cell: Callable[..., Cell] = _figure_cell
+) -> list[Table]:
+    """Tables of a row a metric that some arm has, and a column an arm."""
+    known = [name for name in titles if any(figures.get(name) for figures in arms.values())]
+    return [
+        Table(["", *some], [[titles[name], *(cell(arms[arm].get(name)) for arm in some)] for name in known])
+        for some in (list(arms)[n : n + ACROSS] for n in range(0, len(arms) if known else 0, ACROSS))
+    ]
 
 
 def _correlations(document: Mapping[str, Any], question: Mapping[str, Any]) -> list[Block]:
@@ -187,7 +170,8 @@ def _plot_rows(plotted: Mapping[str, Any] | set[str]) -> int:
 def _quota(document: Mapping[str, Any], quota: Mapping[str, Any]) -> list[Block]:
     first = document["config"]["stages"][0]["name"]
     recalls = {name.replace("_", " "): curve for name, curve in quota["recalls"].items()}
-    rows = zip(quota["m"], *recalls.values(), quota["cpu_ms"], strict=True)
+    points = zip(quota["m"], *recalls.values(), quota["cpu_ms"], strict=True)
+    rows = [[str(m), *map(format_metric, values), f"{cost:.2f}"] for m, *values, cost in points]
 
     def draw(figure: "Figure") -> None:
         m, size = np.array(quota["m"]), document["candidates"] / document["requests"]
@@ -206,10 +190,7 @@ def _quota(document: Mapping[str, Any], quota: Mapping[str, Any]) -> list[Block]
             f"Left: what is in {first}'s top m, and (joint) what then comes through the cascade. Random order: of the "
             "first cut, for requests of the mean size. Right: CPU time of a whole request through the exported graphs.",
         ),
-        Table(
-            ["m", *recalls, "CPU ms"],
-            [[str(m), *map(format_metric, values), f"{cost:.2f}"] for m, *values, cost in rows],
-        ),
+        Table(["m", *recalls, "CPU ms"], rows),
     ]
 
 
@@ -217,22 +198,25 @@ def _study_arms(document: Mapping[str, Any]) -> Table:
     names = document["metrics"]
     metrics = [name for name in dict.fromkeys([document["end"], "first_auc", "last_auc"]) if name in names]
     columns = ["", "rate", "parameters", "steps", "seconds", *(names[name] for name in metrics)]
-    rows = []
-    for arm, result in document["arms"].items():
-        if not result["figures"]:
-            rows.append([arm, "diverged", *[""] * (len(columns) - 2)])
-            continue
-        row = [arm, f"× {result['rate']:.3g}", f"{sum(result['parameters'].values()):,}"]
-        row += [f"{result['steps']:,}", f"{result['seconds']:.1f}"]
-        figures = [result["figures"].get(name) or {} for name in metrics]
-        rows.append(row + [format_metric(figure.get("value")) for figure in figures])
+    rows = [
+        [
+            arm,
+            f"× {result['rate']:.3g}",
+            f"{sum(result['parameters'].values()):,}",
+            f"{result['steps']:,}",
+            f"{result['seconds']:.1f}",
+            *(format_metric(result["figures"].get(name, {}).get("value")) for name in metrics),
+        ]
+        if result["figures"]
+        else [arm, "diverged", *[""] * (len(columns) - 2)]
+        for arm, result in document["arms"].items()
+    ]
     return Table(columns, rows, f"{BASE}: the config itself; the ranker as pre-ranker needs no training")
 
 
 def _config_section(document: Mapping[str, Any], *blocks: Block) -> Section:
-    written = yaml.safe_dump(document["config"], sort_keys=False)
-    title = "Space and config" if blocks else "Config"
-    return Section(title, [*blocks, Folded("The config as written", written)])
+    folded = Folded("The config as written", yaml.safe_dump(document["config"], sort_keys=False))
+    return Section("Space and config" if blocks else "Config", [*blocks, folded])
 
 
 def sweep_view(document: Mapping[str, Any], kind: str = "a sweep") -> View:
@@ -243,26 +227,25 @@ def sweep_view(document: Mapping[str, Any], kind: str = "a sweep") -> View:
     shown = _compared_metrics(compared, metrics)
     figures = {arm: result["figures"] for arm, result in arms.items()}
     titles = {name: name for measured in figures.values() for name in measured}
+    alike = {name: name for name in shown}
+    plot = _difference_plot(compared, alike) if shown else "There is nothing to compare."
     return View(
         f"{document['name']}: {kind}",
-        f"Validation split: {document['requests']:,} requests, {document['candidates']:,} candidates. "
-        f"{document['trials']} trials of {len(arms)} arms, seeds an arm: {document['seeds']}, corank "
-        f"{corank_version()}.",
+        f"{_validation(document)}{document['trials']} trials of {len(arms)} arms, seeds an arm: {document['seeds']}, "
+        f"corank {corank_version()}.",
         [
             _chosen_section(document, *document["notes"]),
             Section("How to read it", [Detail([_sweep_method(document)])]),
-            Section(
-                "Beside the config as written",
-                [
-                    _difference_plot(compared, shown, {}) if shown else "There is nothing to compare.",
-                    _sweep_arms(document),
-                ],
-            ),
-            Section("All figures", [Detail(list(_figure_tables(figures, titles)))]),
+            Section("Beside the config as written", [plot, _sweep_arms(document)]),
+            Section("All figures", [Detail(_figure_tables(figures, titles))]),
             _test_section(document),
             _config_section(document),
         ],
     )
+
+
+def _validation(document: Mapping[str, Any]) -> str:
+    return f"Validation split: {document['requests']:,} requests, {document['candidates']:,} candidates. "
 
 
 def _sweep_method(document: Mapping[str, Any]) -> str:
@@ -277,20 +260,18 @@ def _sweep_method(document: Mapping[str, Any]) -> str:
 
 def _sweep_arms(document: Mapping[str, Any]) -> Table:
     metric = document["metric"]
-    rows = []
-    for arm, result in document["arms"].items():
-        value = result["figures"].get(metric)
-        rows.append(
-            [
-                arm,
-                format_metric(value["value"]) if value else Verdict("diverged", -1),
-                *(_figure_cell(result[other].get(metric), signed=True) for other in ("to_base", "to_best")),
-                f"{result['seconds']:.1f}",
-            ]
-        )
-    return Table(
-        ["arm", metric, "less as written", "less the best", "seconds a training"], rows, prose=("arm",)
-    )
+    columns = ["arm", metric, "less as written", "less the best", "seconds a training"]
+    rows = [
+        [
+            arm,
+            format_metric(value["value"]) if value else Verdict("diverged", -1),
+            *(_signed(result[other].get(metric)) for other in ("to_base", "to_best")),
+            f"{result['seconds']:.1f}",
+        ]
+        for arm, result in document["arms"].items()
+        for value in [result["figures"].get(metric)]
+    ]
+    return Table(columns, rows, prose=("arm",))
 
 
 def _chosen_section(document: Mapping[str, Any], *blocks: Block) -> Section:
@@ -318,8 +299,8 @@ def tune_view(document: Mapping[str, Any]) -> View:
     space = [[name, span] for name, span in document["space"].items()]
     return View(
         f"{document['name']}: a tuning",
-        f"Validation split: {document['requests']:,} requests, {document['candidates']:,} candidates. "
-        f"{len(trials)} trials, {len(complete)} of them completed, seed {document['seed']}, corank {corank_version()}.",
+        f"{_validation(document)}{len(trials)} trials, {len(complete)} of them completed, seed {document['seed']}, "
+        f"corank {corank_version()}.",
         [
             _chosen_section(document, Detail([_tune_caution(metric)])),
             *_frontier(document),
@@ -366,18 +347,12 @@ def _frontier(document: Mapping[str, Any]) -> list[Section]:
     ]
     columns = ["µs", f"within {budget['us']:g}", metric, "trial", "first stage keeps", "settings"]
     plot = Plot(lambda figure: search_plots.plot_frontier(figure, budget, metric), caption)
-    return [
-        Section("Which funnel in how many µs", [plot, Table(columns, rows, measured, prose=("settings",))])
-    ]
+    table = Table(columns, rows, measured, prose=("settings",))
+    return [Section("Which funnel in how many µs", [plot, table])]
 
 
 def _describe_settings(trial: Mapping[str, Any]) -> str:
-    texts = [f"{key}={_format_value(value)}" for key, value in (trial["values"] or {}).items()]
-    return "  ".join(texts) or "as written"
-
-
-def _format_value(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
+    return "  ".join(format_values(trial["values"] or {})) or BASE
 
 
 def _importance(document: Mapping[str, Any]) -> list[Section]:
@@ -389,9 +364,8 @@ def _importance(document: Mapping[str, Any]) -> list[Section]:
         "hint."
     )
     shares = ", ".join(f"{name} {share:.2f}" for name, share in importance.items())
-    plot = Plot(
-        lambda figure: search_plots.plot_importance(figure, importance), caption, 0.9 + 0.28 * len(importance)
-    )
+    height = 0.9 + 0.28 * len(importance)
+    plot = Plot(lambda figure: search_plots.plot_importance(figure, importance), caption, height)
     return [Section("Importance", [plot, shares])]
 
 
@@ -402,10 +376,8 @@ def _slices(document: Mapping[str, Any], complete: Sequence[Mapping[str, Any]]) 
         return []
 
     def draw(figure: "Figure") -> None:
-        slices = {
-            name: _slice(span, [trial["values"][name] for trial in known]) for name, span in space.items()
-        }
-        search_plots.plot_slices(figure, slices, [trial["value"] for trial in known], metric)
+        slices = {name: _slice(span, [one["values"][name] for one in known]) for name, span in space.items()}
+        search_plots.plot_slices(figure, slices, [one["value"] for one in known], metric)
 
     caption = f"{metric} of every trial that ended, against each parameter."
     return [Section("Each parameter", [Plot(draw, caption, 2.2 * _plot_rows(space))])]
@@ -414,7 +386,7 @@ def _slices(document: Mapping[str, Any], complete: Sequence[Mapping[str, Any]]) 
 def _slice(span: str, values: Sequence[Any]) -> "search_plots.Slice":
     if ".." in span:
         return search_plots.Slice(values, span.endswith(" log"))
-    texts = [_format_value(value) for value in values]
+    texts = [format_value(value) for value in values]
     ticks = sorted(set(texts), key=lambda text: (len(text), text))
     return search_plots.Slice([ticks.index(text) for text in texts], ticks=ticks)
 
@@ -430,9 +402,14 @@ def _best_trials(document: Mapping[str, Any], complete: Sequence[Mapping[str, An
 
 def _all_trials(document: Mapping[str, Any]) -> Table:
     names = list(document["space"])
-    rows = []
-    for trial in document["trials"]:
-        values = {name: _format_value(value) for name, value in (trial["values"] or {}).items()}
-        cells = [str(trial["number"]), format_metric(trial["value"]), trial["state"]]
-        rows.append([*cells, *(values.get(name, "") for name in names), f"{trial['seconds']:.1f}"])
+    rows = [
+        [
+            str(trial["number"]),
+            format_metric(trial["value"]),
+            trial["state"],
+            *(format_value(trial["values"][name]) if trial["values"] else "" for name in names),
+            f"{trial['seconds']:.1f}",
+        ]
+        for trial in document["trials"]
+    ]
     return Table(["trial", document["metric"], "", *names, "seconds"], rows)
