@@ -11,6 +11,7 @@ from annotated_types import Ge
 from corank.analysis.check_view import check_view
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
+from corank.api.measuring import DriftResult
 from corank.api.progress import show_progress
 from corank.api.results import PlottedResult, Result, draw_first, flatten, frame
 from corank.core.lazy import name_missing_extra
@@ -25,8 +26,6 @@ from corank.training.packed_data import local_root, open_earlier, pack_config
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from corank.api.measuring import DriftResult
 
 
 @dataclass(frozen=True, repr=False)
@@ -189,7 +188,7 @@ def check(
     tables: Mapping[str, TableSource] | None = None,
     *,
     against: PathOrUrl,
-) -> "DriftResult": ...
+) -> DriftResult: ...
 
 
 def check(
@@ -199,7 +198,7 @@ def check(
     report: Report = lambda line: None,
     tables: Mapping[str, TableSource] | None = None,
     against: PathOrUrl | None = None,
-) -> "CheckResult | DriftResult":
+) -> CheckResult | DriftResult:
     """Read a config and scan its tables, without packing or training.
 
     Args:
@@ -225,17 +224,12 @@ def check(
     opened = OpenedConfig.open(config, overrides, without, report, tables).with_moments()
     with opened.frames.named():
         if against is not None:
-            return _validate(opened, against)
+            from corank.training.drift.drift import measure_drift  # which loads torch, as a run does
+            from corank.training.run import Run
+
+            run = Run.open(parse_location(against))
+            return DriftResult.of(measure_drift(opened.settings, opened.base, run))
         return CheckResult.of(check_config(opened.settings, opened.base))
-
-
-def _validate(opened: OpenedConfig, against: PathOrUrl) -> "DriftResult":
-    from corank.api.measuring import DriftResult  # which loads torch, as a run does
-    from corank.training.drift.drift import measure_drift
-    from corank.training.run import Run
-
-    run = Run.open(parse_location(against))
-    return DriftResult.of(measure_drift(opened.settings, opened.base, run))
 
 
 def pack(

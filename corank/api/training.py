@@ -37,19 +37,13 @@ from corank.training.tracking.tracker import read_callbacks
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from corank.distributed import launch as launching
-    from corank.distributed import process_group
     from corank.distributed.ranks import Ranks
     from corank.training import run as runs
-    from corank.training import train as trainings
     from corank.training import trainer
     from corank.training import warm_start_preparation as warm_starts
     from corank.training.run import Run
 else:
-    launching = lazy("corank.distributed.launch")
-    process_group = lazy("corank.distributed.process_group")
     runs = lazy("corank.training.run")
-    trainings = lazy("corank.training.train")
     trainer = lazy("corank.training.trainer")
     warm_starts = lazy("corank.training.warm_start_preparation")
 
@@ -213,7 +207,9 @@ def train(
             return training.launch(options, workers, max_restarts)
     if max_restarts:
         raise ConfigError("--max-restarts needs --workers; under torchrun it is an option of torchrun")
-    with process_group.join_ranks(timeout) as ranks:
+    from corank.distributed.process_group import join_ranks
+
+    with join_ranks(timeout) as ranks:
         training = training.with_moments()
         called += read_callbacks(track) + training_callbacks()
         with opened.frames.named():
@@ -242,6 +238,8 @@ class _Training:
 
     def run(self, callbacks: Sequence[Callback], ranks: "Ranks") -> TrainResult:
         """Train in this process, alone or as one of several ranks."""
+        from corank.training.train import train_run
+
         location = self.location
         with ExitStack() as stack:
             run = self._open_folder(stack, ranks)
@@ -257,7 +255,7 @@ class _Training:
             plan = None
             if begin is not None and not goes_on:
                 plan = warm_starts.plan_warm_start(parse_location(begin), run.config, packed)
-            facts = trainings.train_run(run, packed, callbacks, goes_on, ranks, plan=plan)
+            facts = train_run(run, packed, callbacks, goes_on, ranks, plan=plan)
         opened = runs.Run.open(location)
         trained = replace(run, origin=opened.origin) if isinstance(location, Path) else opened
         return TrainResult.of(trained, facts, location)
@@ -326,6 +324,8 @@ class _Training:
 
     def launch(self, options: list[str], workers: int, max_restarts: int) -> TrainResult:
         """Pack, and train by several processes, which read the config as it is with all changes."""
+        from corank.distributed.launch import launch
+
         location = self.location
         flags = ["--resume"] * self.resume + ["--overwrite"] * self.overwrite
         if isinstance(location, Path) and not flags:
@@ -334,7 +334,6 @@ class _Training:
             self._pack(self.opened.settings, self.source, engine)
         flags += [] if self.source is None else [f"--from={self.source}"]
         with self.opened.yaml_file() as config:
-            words = ["train", str(config), f"--run={location}", *flags, *options]
-            launching.launch(words, workers, max_restarts)
+            launch(["train", str(config), f"--run={location}", *flags, *options], workers, max_restarts)
         run = runs.Run.open(location)
         return TrainResult.of(run, run.trained(run.packed()).facts, location)

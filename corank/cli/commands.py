@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 
 REFUSED = 3
 """The exit status if new rows break a threshold of the config, or the newest period did not go live."""
-STORE = {"ls": "store_versions", "log": "store_log"}
-STORE |= {"promote": "promote", "withdraw": "withdraw", "rollback": "roll_back", "prune": "prune"}
-"""The commands of `corank store`, and their functions."""
+STORE = ("ls", "log", "promote", "withdraw", "rollback", "prune")
+"""The commands of `corank store`."""
+FUNCTIONS = {"ls": "store_versions", "log": "store_log", "rollback": "roll_back"}
+"""Their functions that have another name."""
 SUPPLIED = ("report", "progress", "callbacks", "tables")
 """Parameters that only Python takes, or that the command line supplies itself."""
 SCALARS = (bool, int, float, str)
@@ -50,8 +51,9 @@ def __getattr__(target: str) -> App:
         return _import_group()
     if target == "store":
         group = App(name="store", help_epilogue="")
-        for name, function in STORE.items():
-            group.command(_command_of(_load(f"corank.api.stores.{function}"), name))
+        for name in STORE:
+            function = _load(f"corank.api.stores.{FUNCTIONS.get(name, name)}")
+            group.command(_command_of(function, name))
         return group
     if not target.startswith("corank."):
         raise AttributeError(target)
@@ -187,13 +189,11 @@ def _plain(value: Any) -> Any:
 
 def _say(form: str) -> Show:
     """Says a line on stderr, of the `result` and the arguments."""
-
     return lambda result, values: console.say(form.format(result=result, **values))
 
 
 def _show_view(make: str) -> Show:
     """Prints a document by the function of `corank.serving.views` that describes it."""
-
     return lambda document, _: console.show(getattr(import_module("corank.serving.views"), make)(document))
 
 
