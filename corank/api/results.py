@@ -141,26 +141,22 @@ _CASCADE = {**_BOUNDED, "random": pl.Float64, "requests": pl.Int64}
 _BINS = dict.fromkeys(("raw", "calibrated", "observed", "low", "high"), pl.Float64)
 _COMPARED: dict[str, Any] = dict.fromkeys(("a", "b", "difference", "low", "high"), pl.Float64)
 _DIFFERENCES = {**_COMPARED, "margin": pl.Float64, "verdict": pl.String, "not_worse": pl.Boolean}
-_SEQUENTIAL = {
-    **_COMPARED,
-    **dict.fromkeys(("p", "fixed_low", "fixed_high"), pl.Float64),
-    "verdict": pl.String,
-}
+_SEQUENTIAL = _COMPARED | dict.fromkeys(("p", "fixed_low", "fixed_high"), pl.Float64) | {"verdict": pl.String}
 _NOT_METRICS = ("n", "eligible", "random")
 
 
-def flatten(nested: Mapping[str, Any] | None, *keys: str) -> Iterator[dict[str, Any]]:
+def flatten(nested: Any, *keys: str) -> Iterator[dict[str, Any]]:
     """A row for each of the mappings, or of the values, in nested mappings, with the names that lead to it.
 
     Example:
         >>> list(flatten({"rank": {"auc": 0.7}}, "stage", "metric"))
         [{'stage': 'rank', 'metric': 'auc', 'value': 0.7}]
     """
-    for name, part in (nested or {}).items():
-        inner = (
-            flatten(part, *keys[1:]) if keys[1:] else [part if isinstance(part, Mapping) else {"value": part}]
-        )
-        yield from ({keys[0]: name, **row} for row in inner)
+    if keys:
+        for name, part in (nested or {}).items():
+            yield from ({keys[0]: name, **row} for row in flatten(part, *keys[1:]))
+    else:
+        yield nested if isinstance(nested, dict) else {"value": nested}
 
 
 def _bound(rows: Iterable[dict[str, Any]], intervals: Any, *keys: str) -> Iterator[dict[str, Any]]:
@@ -181,15 +177,11 @@ def _stage_rows(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _cascade_rows(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """A row for each metric of the cascade of an evaluation's document."""
     cascade = document["cascade"] or {"eligible": {}}
-    rows = (
-        {
-            "metric": metric,
-            "value": cascade[metric],
-            "random": cascade["random"][metric],
-            "requests": requests,
-        }
+    figures = {
+        metric: {"value": cascade[metric], "random": cascade["random"][metric], "requests": requests}
         for metric, requests in cascade["eligible"].items()
-    )
+    }
+    rows = flatten(figures, "metric")
     return _bound(rows, (document.get("interval") or {}).get("cascade"), "metric")
 
 
@@ -245,9 +237,9 @@ class GroupsResult(PlottedResult):
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
         """`stages` and `cascade`, with the column `group` in front."""
-        named = {str(group["name"]): group for group in self["groups"]}
-        stages = ({"group": name, **row} for name, group in named.items() for row in _stage_rows(group))
-        cascade = ({"group": name, **row} for name, group in named.items() for row in _cascade_rows(group))
+        named = [(str(group["name"]), group) for group in self["groups"]]
+        stages = ({"group": name, **row} for name, group in named for row in _stage_rows(group))
+        cascade = ({"group": name, **row} for name, group in named for row in _cascade_rows(group))
         return {
             "stages": frame(stages, ["group", *_STAGES], **_BOUNDED),
             "cascade": frame(cascade, ["group", "metric"], **_CASCADE),
@@ -302,9 +294,8 @@ class ServedComparisonResult(PlottedResult):
     @property
     def headline(self) -> str:
         """The compared versions, and the verdicts."""
-        return "; ".join(
-            f"{part['a']} less {part['b']}: {part['verdict']}" for part in self._parts().values()
-        )
+        parts = self._parts().values()
+        return "; ".join(f"{part['a']} less {part['b']}: {part['verdict']}" for part in parts)
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
