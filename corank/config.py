@@ -101,7 +101,7 @@ def recheck(config: Mapping[str, Any] | Config) -> Config:
     return read_config(config)
 
 
-if not TYPE_CHECKING:  # type checkers know a name that is imported as itself
+if not TYPE_CHECKING:  # type checkers take a name that is imported as itself for public
     __all__ = sorted(
         name
         for name, value in globals().items()
