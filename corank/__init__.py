@@ -15,152 +15,91 @@ from corank.core.lazy import name_missing_extra
 if TYPE_CHECKING:
     __version__: str
     from corank import config as config
-    from corank.api.bundles import (
-        BundleResult,
-        PublishResult,
-        compare_cases,
-        conformance,
-        export,
-        rank,
-        refresh,
-    )
-    from corank.api.datasets import simulate
-    from corank.api.evaluating import compare, compare_served, evaluate
-    from corank.api.experiments import experiment, study, sweep, tune
-    from corank.api.measuring import DriftResult, ReportPage, explain, report, request, track
-    from corank.api.results import (
-        ComparisonResult,
-        EvaluationResult,
-        ExplanationResult,
-        GroupsResult,
-        SearchResult,
-        ServedComparisonResult,
-        StudyResult,
-    )
-    from corank.api.runs import CheckResult, PackResult, check, pack
-    from corank.api.serving import serve, token
-    from corank.api.stores import (
-        predict,
-        promote,
-        prune,
-        publish,
-        replay,
-        roll_back,
-        store_log,
-        store_versions,
-        users,
-        vectors,
-        withdraw,
-    )
-    from corank.api.training import TrainResult, train
-    from corank.continual.daily import daily
-    from corank.continual.daily_result import DailyResult
-    from corank.core.registry import load_plugins
-    from corank.serving.funnel.funnel import Funnel
-    from corank.serving.funnel.request import Request
-    from corank.training.callbacks import Callback
-    from corank.training.config.config import Config
-    from corank.training.tracking.mlflow import MlflowCallback
-    from corank.training.tracking.wandb import WandbCallback
+    from corank.api.bundles import BundleResult as BundleResult
+    from corank.api.bundles import PublishResult as PublishResult
+    from corank.api.bundles import compare_cases as compare_cases
+    from corank.api.bundles import conformance as conformance
+    from corank.api.bundles import export as export
+    from corank.api.bundles import rank as rank
+    from corank.api.bundles import refresh as refresh
+    from corank.api.datasets import simulate as simulate
+    from corank.api.evaluating import compare as compare
+    from corank.api.evaluating import compare_served as compare_served
+    from corank.api.evaluating import evaluate as evaluate
+    from corank.api.experiments import experiment as experiment
+    from corank.api.experiments import study as study
+    from corank.api.experiments import sweep as sweep
+    from corank.api.experiments import tune as tune
+    from corank.api.measuring import DriftResult as DriftResult
+    from corank.api.measuring import ReportPage as ReportPage
+    from corank.api.measuring import explain as explain
+    from corank.api.measuring import report as report
+    from corank.api.measuring import request as request
+    from corank.api.measuring import track as track
+    from corank.api.results import ComparisonResult as ComparisonResult
+    from corank.api.results import EvaluationResult as EvaluationResult
+    from corank.api.results import ExplanationResult as ExplanationResult
+    from corank.api.results import GroupsResult as GroupsResult
+    from corank.api.results import SearchResult as SearchResult
+    from corank.api.results import ServedComparisonResult as ServedComparisonResult
+    from corank.api.results import StudyResult as StudyResult
+    from corank.api.runs import CheckResult as CheckResult
+    from corank.api.runs import PackResult as PackResult
+    from corank.api.runs import check as check
+    from corank.api.runs import pack as pack
+    from corank.api.serving import serve as serve
+    from corank.api.serving import token as token
+    from corank.api.stores import predict as predict
+    from corank.api.stores import promote as promote
+    from corank.api.stores import prune as prune
+    from corank.api.stores import publish as publish
+    from corank.api.stores import replay as replay
+    from corank.api.stores import roll_back as roll_back
+    from corank.api.stores import store_log as store_log
+    from corank.api.stores import store_versions as store_versions
+    from corank.api.stores import users as users
+    from corank.api.stores import vectors as vectors
+    from corank.api.stores import withdraw as withdraw
+    from corank.api.training import TrainResult as TrainResult
+    from corank.api.training import train as train
+    from corank.continual.daily import daily as daily
+    from corank.continual.daily_result import DailyResult as DailyResult
+    from corank.core.registry import load_plugins as load_plugins
+    from corank.serving.funnel.funnel import Funnel as Funnel
+    from corank.serving.funnel.request import Request as Request
+    from corank.training.callbacks import Callback as Callback
+    from corank.training.config.config import Config as Config
+    from corank.training.tracking.mlflow import MlflowCallback as MlflowCallback
+    from corank.training.tracking.wandb import WandbCallback as WandbCallback
 
-__all__ = [
-    "BundleResult",
-    "Callback",
-    "CheckResult",
-    "ComparisonResult",
-    "Config",
-    "DailyResult",
-    "DriftResult",
-    "EvaluationResult",
-    "ExplanationResult",
-    "Funnel",
-    "GroupsResult",
-    "MlflowCallback",
-    "PackResult",
-    "PublishResult",
-    "ReportPage",
-    "Request",
-    "SearchResult",
-    "ServedComparisonResult",
-    "StudyResult",
-    "TrainResult",
-    "WandbCallback",
-    "__version__",
-    "check",
-    "compare",
-    "compare_cases",
-    "compare_served",
-    "conformance",
-    "daily",
-    "evaluate",
-    "experiment",
-    "explain",
-    "export",
-    "load_plugins",
-    "pack",
-    "predict",
-    "promote",
-    "prune",
-    "publish",
-    "rank",
-    "refresh",
-    "replay",
-    "report",
-    "request",
-    "roll_back",
-    "serve",
-    "simulate",
-    "store_log",
-    "store_versions",
-    "study",
-    "sweep",
-    "token",
-    "track",
-    "train",
-    "tune",
-    "users",
-    "vectors",
-    "withdraw",
-]
-
-_MODULE_OF = {
-    "Callback": "corank.training.callbacks",
-    "MlflowCallback": "corank.training.tracking.mlflow",
-    "WandbCallback": "corank.training.tracking.wandb",
-    "Config": "corank.training.config.config",
-    "Funnel": "corank.serving.funnel.funnel",
-    "Request": "corank.serving.funnel.request",
-    "load_plugins": "corank.core.registry",
-    "train": "corank.api.training",
-    "ServedComparisonResult": "corank.api.results",
-    "TrainResult": "corank.api.training",
-    "DriftResult": "corank.api.measuring",
-    "ReportPage": "corank.api.measuring",
-    "CheckResult": "corank.api.runs",
-    "PackResult": "corank.api.runs",
-    **dict.fromkeys(("BundleResult", "PublishResult"), "corank.api.bundles"),
-    **dict.fromkeys(("ComparisonResult", "EvaluationResult", "GroupsResult"), "corank.api.results"),
-    **dict.fromkeys(("ExplanationResult", "SearchResult", "StudyResult"), "corank.api.results"),
-    **dict.fromkeys(
-        ("check", "pack"),
-        "corank.api.runs",
-    ),
-    **dict.fromkeys(("compare_cases", "conformance", "export", "rank", "refresh"), "corank.api.bundles"),
-    **dict.fromkeys(("compare", "compare_served", "evaluate"), "corank.api.evaluating"),
-    **dict.fromkeys(("explain", "report", "request"), "corank.api.measuring"),
-    **dict.fromkeys(("experiment", "study", "sweep", "tune"), "corank.api.experiments"),
-    **dict.fromkeys(("predict", "publish", "vectors"), "corank.api.stores"),
-    **dict.fromkeys(
-        ("promote", "prune", "replay", "roll_back", "store_log", "store_versions", "withdraw"),
-        "corank.api.stores",
-    ),
-    **dict.fromkeys(("serve", "token"), "corank.api.serving"),
-    "simulate": "corank.api.datasets",
-    "track": "corank.api.measuring",
-    "users": "corank.api.stores",
-    "daily": "corank.continual.daily",
-    "DailyResult": "corank.continual.daily_result",
+_NAMES = {
+    "corank.api.bundles": "BundleResult PublishResult compare_cases conformance export rank refresh",
+    "corank.api.datasets": "simulate",
+    "corank.api.evaluating": "compare compare_served evaluate",
+    "corank.api.experiments": "experiment study sweep tune",
+    "corank.api.measuring": "DriftResult ReportPage explain report request track",
+    "corank.api.results": "ComparisonResult EvaluationResult ExplanationResult GroupsResult SearchResult "
+    "ServedComparisonResult StudyResult",
+    "corank.api.runs": "CheckResult PackResult check pack",
+    "corank.api.serving": "serve token",
+    "corank.api.stores": "predict promote prune publish replay roll_back store_log store_versions users "
+    "vectors withdraw",
+    "corank.api.training": "TrainResult train",
+    "corank.continual.daily": "daily",
+    "corank.continual.daily_result": "DailyResult",
+    "corank.core.registry": "load_plugins",
+    "corank.serving.funnel.funnel": "Funnel",
+    "corank.serving.funnel.request": "Request",
+    "corank.training.callbacks": "Callback",
+    "corank.training.config.config": "Config",
+    "corank.training.tracking.mlflow": "MlflowCallback",
+    "corank.training.tracking.wandb": "WandbCallback",
 }
+"""The public names by module."""
+MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
+"""Where each public name is defined."""
+if not TYPE_CHECKING:  # type checkers have the names above
+    __all__ = sorted([*MODULE_OF, "__version__"])
 
 
 # libraries read these when they are imported, and report nothing to their makers; what the user has set stays
@@ -184,7 +123,7 @@ def __getattr__(name: str) -> Any:
         return corank_version()
     if name == "config":
         return import_module("corank.config")
-    if name not in _MODULE_OF:
+    if name not in MODULE_OF:
         raise AttributeError(f"module 'corank' has no attribute '{name}'")
     with name_missing_extra(f"corank.{name}"):
-        return getattr(import_module(_MODULE_OF[name]), name)
+        return getattr(import_module(MODULE_OF[name]), name)

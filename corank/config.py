@@ -15,106 +15,63 @@ Example:
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from corank.api.config_source import ConfigSource, OpenedConfig, to_yaml
-from corank.core.vector_search import RetrievalSettings
-from corank.features.kinds.age import AgeFeature, TimeFeature
-from corank.features.kinds.arithmetic import ProductFeature, RatioFeature
-from corank.features.kinds.bucket import BucketFeature
-from corank.features.kinds.candidates import CandidatesFeature
-from corank.features.kinds.cosine import CosineFeature
-from corank.features.kinds.count import ContainsFeature, CountFeature
-from corank.features.kinds.id import IdFeature
-from corank.features.kinds.ids import IdsFeature
-from corank.features.kinds.number import NumberFeature
-from corank.features.kinds.pair import PairFeature
-from corank.features.kinds.prior import PriorFeature
-from corank.features.kinds.vector import VectorFeature
-from corank.features.kinds.within import WithinFeature
-from corank.features.log_schema import DataSettings, EventTable, Label, ListLog, Score
-from corank.features.split import ColumnSplit, RangeSplit, ShareSplit, TimeRange, TimeSplit, UserSplit
-from corank.losses.cascade import CascadeLoss
-from corank.losses.click import ClickLoss
-from corank.losses.distill import DistillLoss
-from corank.losses.in_batch import InBatchLoss
-from corank.losses.info_nce import InfoNceLoss
-from corank.losses.levels import LevelsLoss
-from corank.losses.lists import ListwiseLoss, PairwiseLoss
-from corank.losses.unexposed import UnexposedLoss
-from corank.models.settings.mlp import DcnSettings, DinSettings, MlpSettings, TeacherSettings
-from corank.models.settings.trees import TreesSettings
-from corank.models.settings.two_tower import QueryTower, TowersSettings
-from corank.training.config.config import Config
-from corank.training.config.config_file import plain
-from corank.training.config.settings import (
-    DenseOptimiser,
-    DriftSettings,
-    EarlyStop,
-    ExportSettings,
-    TableOptimiser,
-    TrainSettings,
-    TreeTeacherSettings,
-)
-
-__all__ = [
-    "AgeFeature",
-    "BucketFeature",
-    "CandidatesFeature",
-    "CascadeLoss",
-    "ClickLoss",
-    "ColumnSplit",
-    "Config",
-    "ContainsFeature",
-    "CosineFeature",
-    "CountFeature",
-    "DataSettings",
-    "DcnSettings",
-    "DenseOptimiser",
-    "DinSettings",
-    "DistillLoss",
-    "DriftSettings",
-    "EarlyStop",
-    "EventTable",
-    "ExportSettings",
-    "IdFeature",
-    "IdsFeature",
-    "InBatchLoss",
-    "InfoNceLoss",
-    "Label",
-    "LevelsLoss",
-    "ListLog",
-    "ListwiseLoss",
-    "MlpSettings",
-    "NumberFeature",
-    "PairFeature",
-    "PairwiseLoss",
-    "PriorFeature",
-    "ProductFeature",
-    "QueryTower",
-    "RangeSplit",
-    "RatioFeature",
-    "RetrievalSettings",
-    "Score",
-    "ShareSplit",
-    "TableOptimiser",
-    "TeacherSettings",
-    "TimeFeature",
-    "TimeRange",
-    "TimeSplit",
-    "TowersSettings",
-    "TrainSettings",
-    "TreeTeacherSettings",
-    "TreesSettings",
-    "UnexposedLoss",
-    "UserSplit",
-    "VectorFeature",
-    "WithinFeature",
-    "plain",
-    "read_config",
-    "recheck",
-    "to_yaml",
-]
+from corank.api.config_source import ConfigSource, OpenedConfig
+from corank.api.config_source import to_yaml as to_yaml
+from corank.core.vector_search import RetrievalSettings as RetrievalSettings
+from corank.features.kinds.age import AgeFeature as AgeFeature
+from corank.features.kinds.age import TimeFeature as TimeFeature
+from corank.features.kinds.arithmetic import ProductFeature as ProductFeature
+from corank.features.kinds.arithmetic import RatioFeature as RatioFeature
+from corank.features.kinds.bucket import BucketFeature as BucketFeature
+from corank.features.kinds.candidates import CandidatesFeature as CandidatesFeature
+from corank.features.kinds.cosine import CosineFeature as CosineFeature
+from corank.features.kinds.count import ContainsFeature as ContainsFeature
+from corank.features.kinds.count import CountFeature as CountFeature
+from corank.features.kinds.id import IdFeature as IdFeature
+from corank.features.kinds.ids import IdsFeature as IdsFeature
+from corank.features.kinds.number import NumberFeature as NumberFeature
+from corank.features.kinds.pair import PairFeature as PairFeature
+from corank.features.kinds.prior import PriorFeature as PriorFeature
+from corank.features.kinds.vector import VectorFeature as VectorFeature
+from corank.features.kinds.within import WithinFeature as WithinFeature
+from corank.features.log_schema import DataSettings as DataSettings
+from corank.features.log_schema import EventTable as EventTable
+from corank.features.log_schema import Label as Label
+from corank.features.log_schema import ListLog as ListLog
+from corank.features.log_schema import Score as Score
+from corank.features.split import ColumnSplit as ColumnSplit
+from corank.features.split import RangeSplit as RangeSplit
+from corank.features.split import ShareSplit as ShareSplit
+from corank.features.split import TimeRange as TimeRange
+from corank.features.split import TimeSplit as TimeSplit
+from corank.features.split import UserSplit as UserSplit
+from corank.losses.cascade import CascadeLoss as CascadeLoss
+from corank.losses.click import ClickLoss as ClickLoss
+from corank.losses.distill import DistillLoss as DistillLoss
+from corank.losses.in_batch import InBatchLoss as InBatchLoss
+from corank.losses.info_nce import InfoNceLoss as InfoNceLoss
+from corank.losses.levels import LevelsLoss as LevelsLoss
+from corank.losses.lists import ListwiseLoss as ListwiseLoss
+from corank.losses.lists import PairwiseLoss as PairwiseLoss
+from corank.losses.unexposed import UnexposedLoss as UnexposedLoss
+from corank.models.settings.mlp import DcnSettings as DcnSettings
+from corank.models.settings.mlp import DinSettings as DinSettings
+from corank.models.settings.mlp import MlpSettings as MlpSettings
+from corank.models.settings.mlp import TeacherSettings as TeacherSettings
+from corank.models.settings.trees import TreesSettings as TreesSettings
+from corank.models.settings.two_tower import QueryTower as QueryTower
+from corank.models.settings.two_tower import TowersSettings as TowersSettings
+from corank.training.config.config import Config as Config
+from corank.training.config.config_file import plain as plain
+from corank.training.config.settings import DenseOptimiser as DenseOptimiser
+from corank.training.config.settings import DriftSettings as DriftSettings
+from corank.training.config.settings import EarlyStop as EarlyStop
+from corank.training.config.settings import ExportSettings as ExportSettings
+from corank.training.config.settings import TableOptimiser as TableOptimiser
+from corank.training.config.settings import TrainSettings as TrainSettings
+from corank.training.config.settings import TreeTeacherSettings as TreeTeacherSettings
 
 
 def read_config(config: ConfigSource, overrides: Sequence[str] = (), without: Sequence[str] = ()) -> Config:
@@ -142,3 +99,11 @@ def recheck(config: Mapping[str, Any] | Config) -> Config:
     Raises ConfigError.
     """
     return read_config(config)
+
+
+if not TYPE_CHECKING:  # type checkers take a name that is imported as itself for public
+    __all__ = sorted(
+        name
+        for name, value in globals().items()
+        if getattr(value, "__module__", "").startswith("corank.") and value is not OpenedConfig
+    )

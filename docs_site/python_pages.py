@@ -36,7 +36,7 @@ def config_module_page(described: Sequence[Page]) -> Page:
         described: the pages that have the keys of settings classes.
     """
     classes, functions = [], []
-    for name in config.__all__:
+    for name in vars(config)["__all__"]:
         part = getattr(config, name)
         if isinstance(part, type):
             homes = (page.path for page in described if f"{{#{name.lower()}}}" in page.text)

@@ -1,5 +1,7 @@
 """What a fresh process loads: no more than it uses."""
 
+import ast
+import inspect
 import subprocess
 import sys
 
@@ -57,3 +59,12 @@ def test_public_names_are_there() -> None:
         assert getattr(corank, name)
     with pytest.raises(AttributeError, match="no attribute 'absent'"):
         _ = corank.absent
+
+
+def test_type_checkers_see_the_names_that_are_loaded() -> None:
+    imports = [
+        node for node in ast.walk(ast.parse(inspect.getsource(corank))) if isinstance(node, ast.ImportFrom)
+    ]
+    seen = {alias.asname: node.module for node in imports for alias in node.names if alias.asname}
+    assert seen == {**corank.MODULE_OF, "config": "corank"}
+    assert set(corank.__all__) == {*corank.MODULE_OF, "__version__"}

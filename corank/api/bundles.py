@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 import polars as pl
@@ -74,8 +75,7 @@ class BundleResult(DocumentResult):
     @property
     def headline(self) -> str:
         """Location and version of the bundle."""
-        document = self.document
-        return f"{document['bundle']}: model {document['model_version']}, items {document['items_seq']}"
+        return f"{self['bundle']}: model {self['model_version']}, items {self['items_seq']}"
 
     @property
     def lines(self) -> Sequence[str]:
@@ -99,17 +99,16 @@ class BundleResult(DocumentResult):
     def tables(self) -> dict[str, pl.DataFrame]:
         """`stages`: what each computes; `parts`: bytes of each file; `priors`: the time of the log, UTC, that each
         knows."""
-        manifest = self.bundle.manifest
         stages = [
             {"stage": s.name, "scorer": s.scorer, "keep": s.keep, "value": str(s.value)}
-            for s in manifest.stages
+            for s in self.bundle.manifest.stages
         ]
-        priors = [{"feature": name, "until": until} for name, until in manifest.priors.items()]
-        parts = [{"part": name, "bytes": size} for name, size in self.document["parts"].items()]
+        parts = ({"part": name, "bytes": size} for name, size in self["parts"].items())
+        priors = ({"feature": name, "until": until} for name, until in self["priors"].items())
         return {
             "stages": pl.DataFrame(stages),
-            "parts": frame(parts, {"part": pl.String, "bytes": pl.Int64}),
-            "priors": frame(priors, {"feature": pl.String, "until": pl.Int64}),
+            "parts": frame(parts, ["part"], bytes=pl.Int64),
+            "priors": frame(priors, ["feature"], until=pl.Int64),
         }
 
 
@@ -158,10 +157,8 @@ class PublishResult(DocumentResult):
     def tables(self) -> dict[str, pl.DataFrame]:
         """`items`: what became of each item that was upserted before: `kept` on top, `overridden` by the table, or
         `lacking` in it."""
-        rows: list[dict[str, Any]] = [
-            {"item": str(item), "became": name} for name in _MERGED for item in self.document.get(name, ())
-        ]
-        return {"items": frame(rows, {"item": pl.String, "became": pl.String})}
+        rows = ({"item": str(item), "became": name} for name in _MERGED for item in self.get(name, ()))
+        return {"items": frame(rows, ["item", "became"])}
 
 
 def describe_stages(manifest: BundleManifest) -> list[str]:
@@ -170,17 +167,18 @@ def describe_stages(manifest: BundleManifest) -> list[str]:
     for stage in manifest.stages:
         parts = ", ".join(f"{name} ({width} numbers)" for name, width in stage.item_parts.items())
         if stage.scorer == "parts":
-            lines.append(f"{stage.name}: one graph over item parts: {parts}")
+            line = f"one graph over item parts: {parts}"
         elif parts:
-            lines.append(f"{stage.name}: scorer '{stage.scorer}' over item parts: {parts}")
+            line = f"scorer '{stage.scorer}' over item parts: {parts}"
         else:
-            lines.append(
-                f"{stage.name}: the whole network for every candidate (scorer '{stage.scorer}'), since its stage model "
-                "keeps nothing of items: `dcn` and `trees` read them whole, `ahead: false` says so, a plug-in has no "
-                "graph `value`"
+            line = (
+                f"the whole network for every candidate (scorer '{stage.scorer}'), since its stage model keeps "
+                "nothing of items: `dcn` and `trees` read them whole, `ahead: false` says so, a plug-in has no graph "
+                "`value`"
             )
         if f"{stage.name}.value.onnx" not in manifest.parts:
-            lines[-1] += "; it has no graph of its value, so that readers in other languages cannot run it"
+            line += "; it has no graph of its value, so that readers in other languages cannot run it"
+        lines.append(f"{stage.name}: {line}")
     return lines
 
 
@@ -222,22 +220,15 @@ def export(
     as_of = None if items_as_of is None else ItemsAsOf.parse(items_as_of, opened.config.data)
     moment = None if until is None else opened.config.data.milliseconds(until)
     model, calibrators, weights = opened.networks(packed)
-    written = replace_bundle(
-        location,
-        lambda folder: export_bundle(
-            folder,
-            opened.config,
-            packed,
-            model,
-            calibrators,
-            keys,
-            as_of,
-            weights,
-            moment,
-            measure=LoggedLoss(opened, packed),
-        ),
-        reads=False,
-    )
+    measure = LoggedLoss(opened, packed)
+
+    def write(folder: Path) -> Bundle:
+        config = opened.config
+        return export_bundle(
+            folder, config, packed, model, calibrators, keys, as_of, weights, moment, measure=measure
+        )
+
+    written = replace_bundle(location, write, reads=False)
     return BundleResult.of(written, location)
 
 
@@ -280,17 +271,15 @@ def refresh(
     moment = None if until is None else data.milliseconds(until)
     as_of = None if items_as_of is None else ItemsAsOf.parse(items_as_of, data)
     with temporary_frames() as frames:
-        named = {name: frames.source(name, table) for name, table in (("items", items), ("users", users))}
         sources = RefreshSources(
             frames.source("log", log),
-            **named,
+            items=frames.source("items", items),
+            users=frames.source("users", users),
             until=moment,
             events=frames.sources(events),
             items_as_of=as_of,
         )
-        written = replace_bundle(
-            location, lambda folder: refresh_bundle(folder, sources, report, keys), reads=True
-        )
+        written = replace_bundle(location, lambda out: refresh_bundle(out, sources, report, keys), reads=True)
     return BundleResult.of(written, location)
 
 

@@ -63,7 +63,10 @@ def simulate(
     """
     options: dict[str, Any] = {"seed": seed, "requests": requests, "candidates": candidates, "users": users}
     options |= {"items": items, "auction": auction or None, "random": random, "days": days}
-    options["drift"] = _read_drift(drift, {"walk": walk, "lifetime": lifetime})
+    steps = {name: value for name, value in (("walk", walk), ("lifetime", lifetime)) if value is not None}
+    if steps and not drift:
+        raise CorankError(f"--{next(iter(steps))}: it says how a world drifts; add --drift or leave it out")
+    options["drift"] = steps if drift else None
     world = _choose(preset, layout)
     values = {name: value for name, value in options.items() if value is not None}
     if unknown := [name for name in values if name not in world.model_fields]:
@@ -75,18 +78,9 @@ def simulate(
     require("scipy", "corank simulate")  # before anything is written
     with name_write_errors(folder):
         counts = settings.simulate(folder, overwrite)
-    report(
-        f"next: corank {f'train {out}/config.yaml' if layout == 'plain' else f'import {layout} {out} OUT'}"
-    )
+    command = f"train {out}/config.yaml" if layout == "plain" else f"import {layout} {out} OUT"
+    report(f"next: corank {command}")
     return counts
-
-
-def _read_drift(drift: bool, steps: dict[str, float | None]) -> dict[str, float] | None:
-    """Read how a world drifts. Raises CorankError for an option that has no effect."""
-    values = {name: value for name, value in steps.items() if value is not None}
-    if values and not drift:
-        raise CorankError(f"--{next(iter(values))}: it says how a world drifts; add --drift or leave it out")
-    return values if drift else None
 
 
 def _choose(preset: str, layout: str) -> "type[SimulatedWorld]":

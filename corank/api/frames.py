@@ -82,7 +82,8 @@ class FrameFiles:
             return self.write(name, source)
         if isinstance(source, Path):
             return str(source)
-        if source is None or isinstance(source, str) or _is_list_of_text(source):
+        several = isinstance(source, list) and all(isinstance(part, str) for part in source)
+        if source is None or isinstance(source, str) or several:
             return source
         raise _no_table(name, source)
 
@@ -126,22 +127,16 @@ def _read(name: str, frame: Frame) -> pl.DataFrame:
     """A frame as one of polars, in one piece, so that its bytes do not depend on how it was built."""
     try:
         if isinstance(frame, pl.LazyFrame):
-            return frame.collect(engine="streaming").rechunk()
-        if isinstance(frame, pl.DataFrame):
-            return frame.rechunk()
+            frame = frame.collect(engine="streaming")
         if type(frame).__module__.partition(".")[0] == "pandas":
-            return pl.from_pandas(frame).rechunk()
-        table = pl.from_arrow(frame)
+            frame = pl.from_pandas(frame)
+        table = frame if isinstance(frame, pl.DataFrame) else pl.from_arrow(frame)
         if isinstance(table, pl.DataFrame):
             return table.rechunk()
     except Exception as error:  # of whichever library made it
         reason = str(error).partition("\n")[0]
         raise DataError(f"the frame given as {name}: cannot be read: {reason}") from None
     raise _no_table(name, frame)
-
-
-def _is_list_of_text(source: object) -> bool:
-    return isinstance(source, list) and all(isinstance(part, str) for part in source)
 
 
 def _no_table(name: str, source: object) -> DataError:

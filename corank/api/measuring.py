@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import polars as pl
 from annotated_types import Ge
 
+from corank.analysis.html import render, write_drawings
 from corank.api.progress import show_progress
-from corank.api.results import ExplanationResult, Result
+from corank.api.results import ExplanationResult, Result, frame
 from corank.core.errors import TrackingError
 from corank.core.files import write_text
 from corank.core.lazy import lazy
@@ -98,7 +99,6 @@ def report(
         PosixPath('report.html')
     """
     from corank.analysis.evaluated_run import evaluate_run
-    from corank.analysis.html import render, write_drawings  # which loads matplotlib
     from corank.analysis.run_report import pair_view, report_view
 
     location, name = parse_location(run), "report.html"
@@ -196,9 +196,7 @@ class DriftResult(DriftReport, Result):
     def headline(self) -> str:
         """What was compared, and whether it is accepted."""
         until = "on" if self.end is None else f"to {format_time(self.end)}"
-        verdict = (
-            "accepted" if self.accepted else f"refused, {len(self.broken)} of {len(self.figures)} figures"
-        )
+        verdict = f"refused, {len(self.broken)} of {len(self.figures)} figures" if self.broken else "accepted"
         return f"{self.name}, rows from {format_time(self.begin)} {until}, against {self.run}: {verdict}"
 
     @property
@@ -212,33 +210,28 @@ class DriftResult(DriftReport, Result):
     @property
     def rows(self) -> list[dict[str, str]]:
         """A row a figure, as people read it."""
-        return [
-            {
-                "figure": f.kind,
-                "of": f.name,
-                "reference": _format(f, f.reference),
-                "now": _format(f, f.now),
-                "threshold": _threshold(f),
-                "verdict": f.verdict,
-            }
+        cells = (
+            (f.kind, f.name, _format(f, f.reference), _format(f, f.now), _threshold(f), f.verdict)
             for f in self.figures
-        ]
+        )
+        return [dict(zip(_FIGURE, row, strict=True)) for row in cells]
+
+    @property
+    def _grown(self) -> list[dict[str, Any]]:
+        return [{"feature": name, **rows.document()} for name, rows in self.vocabularies.items()]
 
     def view(self) -> View:
         """Each figure of the run and of the new rows with its threshold and verdict; how vocabularies grow."""
-        rows: list[list[Cell]] = []
-        for *cells, verdict in (row.values() for row in self.rows):
-            rows.append([*cells, Verdict(verdict, -(verdict == "broken"))])
+        rows: list[list[Cell]] = [
+            [*cells, Verdict(verdict, -(verdict == "broken"))]
+            for *cells, verdict in (row.values() for row in self.rows)
+        ]
         prose = ("reference", "now")  # what a column of the tables has, or why it is not compared
         figures = Table([*_FIGURE], rows, prose=prose, left=("of", "verdict"), keys=2)
         sections = [Section("Figures", [figures])]
         if self.vocabularies:
-            grown: list[dict[str, str | int]] = [
-                {
-                    "feature": name,
-                    **{key: "-" if n is None else n for key, n in vocabulary.document().items()},
-                }
-                for name, vocabulary in self.vocabularies.items()
+            grown = [
+                {key: "-" if value is None else value for key, value in row.items()} for row in self._grown
             ]
             sections.append(Section("Vocabularies: rows now, and after `pack --from`", [Table.of(grown)]))
         return View(f"{self.name}: new rows", self.headline, sections)
@@ -247,13 +240,9 @@ class DriftResult(DriftReport, Result):
     def tables(self) -> dict[str, pl.DataFrame]:
         """`figures`: kind, name, what the run has, what the new rows have, threshold, verdict; `vocabularies`, of
         accepted rows: rows of each now, admitted and evicted by `pack --from`, after it, and free up to `max_rows`."""
-        figures = pl.DataFrame(self.rows, schema=dict.fromkeys(_FIGURE, pl.String))
-        return {"figures": figures} | ({"vocabularies": self._vocabularies()} if self.vocabularies else {})
-
-    def _vocabularies(self) -> pl.DataFrame:
-        rows = [{"feature": name, **vocabulary.document()} for name, vocabulary in self.vocabularies.items()]
-        names = ("rows", "admitted", "evicted", "after", "free")
-        return pl.DataFrame(rows, schema={"feature": pl.String, **dict.fromkeys(names, pl.Int64)})
+        figures = {"figures": frame(self.rows, _FIGURE)}
+        numbers = dict.fromkeys(("rows", "admitted", "evicted", "after", "free"), pl.Int64)
+        return figures | ({"vocabularies": frame(self._grown, ["feature"], **numbers)} if self._grown else {})
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.headline})"
@@ -299,7 +288,6 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
         PosixPath('shop/runs/shop/report.html')
     """
     from corank.analysis.evaluated_run import evaluate_run
-    from corank.analysis.html import render  # which loads matplotlib
     from corank.analysis.run_report import report_view
     from corank.training.export import model_version
 
@@ -323,9 +311,8 @@ def _write(trackers: Sequence[Tracker], run: "Run", facts: Mapping[str, str | fl
         tracker.record(partial(tracker.write_file, page))
     failed = [tracker.module for tracker in trackers if tracker.end("finished")]
     if failed:
-        raise TrackingError(
-            f"{run.folder}: not written to {', '.join(failed)}, or not all; see above, and try again"
-        )
+        lost = f"not written to {', '.join(failed)}, or not all"
+        raise TrackingError(f"{run.folder}: {lost}; see above, and try again")
 
 
 def evaluation_figures(document: dict[str, Any]) -> dict[str, float]:
@@ -333,11 +320,12 @@ def evaluation_figures(document: dict[str, Any]) -> dict[str, float]:
 
     Bounds of the 95 % intervals have `.low` and `.high` added. What is not defined is left out.
     """
-    intervals = document["interval"]
-    figures = flatten(document["stages"]) | flatten({"cascade": document["cascade"]})
-    bounds = flatten(intervals["stages"]) | flatten({"cascade": intervals["cascade"]})
-    ends = {"0": "low", "1": "high"}
-    for name, value in bounds.items():
+
+    def flat(figures: Mapping[str, Any]) -> dict[str, Any]:
+        return flatten(figures["stages"]) | flatten({"cascade": figures["cascade"]})
+
+    figures, ends = flat(document), {"0": "low", "1": "high"}
+    for name, value in flat(document["interval"]).items():
         metric, _, end = name.rpartition(".")
         if end in ends:
             figures[f"{metric}.{ends[end]}"] = value

@@ -7,13 +7,13 @@ the saved notebook.
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from html import escape
 from importlib import import_module
 from typing import Any
 
 from corank.core.formatting import format_metric
-from corank.core.reports import DISPLAY, Progress
+from corank.core.reports import DISPLAY, Display, Progress
 from corank.training.callbacks import Callback, TrainingEnd, TrainingEvaluation, TrainingLog, TrainingStart
 
 
@@ -25,25 +25,17 @@ def in_notebook() -> bool:
 
 
 class CellOutput:
-    """HTML in the output of a cell, which is shown when it is made and replaced later."""
+    """HTML in the output of a cell, which is shown when it is first given and replaced later."""
 
-    def __init__(self, text: str) -> None:
-        self._display: Any = import_module("IPython.display").DisplayHandle()  # every notebook has it
-        self._display.display(_Html(text))
+    def __init__(self) -> None:
+        self.shown = False
+        self._display: Any = import_module("IPython.display")  # every notebook has it
+        self._handle = self._display.DisplayHandle()
 
     def update(self, text: str) -> None:
-        """Show other HTML in its place."""
-        self._display.update(_Html(text))
-
-
-class _Html:
-    """HTML that a notebook shows; elsewhere its text."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def _repr_html_(self) -> str:
-        return self.text
+        """Show some HTML in place of what was shown before."""
+        (self._handle.update if self.shown else self._handle.display)(self._display.HTML(text))
+        self.shown = True
 
 
 SECONDS = 0.1
@@ -60,7 +52,7 @@ def show_progress(what: str, progress: Progress) -> Iterator[Progress]:
         what: is counted, such as "requests".
         progress: the caller's.
     """
-    display = DISPLAY.get() or (NotebookDisplay() if in_notebook() else None)
+    display = _display()
     if display is None:
         yield progress
         return
@@ -75,8 +67,12 @@ def show_progress(what: str, progress: Progress) -> Iterator[Progress]:
 
 def training_callbacks() -> list[Callback]:
     """What shows a training on the display of the command, or of the notebook."""
-    display = DISPLAY.get() or (NotebookDisplay() if in_notebook() else None)
+    display = _display()
     return [] if display is None else display.training_callbacks()
+
+
+def _display() -> Display | None:
+    return DISPLAY.get() or (NotebookDisplay() if in_notebook() else None)
 
 
 class NotebookDisplay:
@@ -85,11 +81,8 @@ class NotebookDisplay:
     @contextmanager
     def count(self, what: str) -> Iterator[Progress]:
         """Show a bar, which ends as a line."""
-        bar = _Bar(what)
-        try:
+        with closing(_Bar(what)) as bar:
             yield bar.update
-        finally:
-            bar.end()
 
     def training_callbacks(self) -> list[Callback]:
         """A table of every epoch's metrics."""
@@ -100,27 +93,22 @@ class _Bar:
     """A bar in a cell's output, shown at the first count."""
 
     def __init__(self, what: str) -> None:
-        self._what, self._done = escape(what), 0
-        self._output: CellOutput | None = None
+        self._what, self._done, self._output = escape(what), 0, CellOutput()
         self._began = self._shown = time.monotonic()
 
     def update(self, done: int, total: int) -> None:
         now, self._done = time.monotonic(), done
-        if self._output is not None and now - self._shown < SECONDS and done < total:
+        if self._output.shown and now - self._shown < SECONDS and done < total:
             return
         self._shown = now
         left = (now - self._began) * (total - done) / max(done, 1)
-        text = (
+        self._output.update(
             f'<div>{self._what} <progress value="{done}" max="{total}"></progress> '
             f"{done:,}/{total:,}  {left:,.0f} s left</div>"
         )
-        if self._output is None:
-            self._output = CellOutput(text)
-        else:
-            self._output.update(text)
 
-    def end(self) -> None:
-        if self._output is not None:
+    def close(self) -> None:
+        if self._output.shown:
             seconds = time.monotonic() - self._began
             self._output.update(f"<div>{self._done:,} {self._what} in {seconds:,.1f} s</div>")
 
@@ -133,43 +121,35 @@ class NotebookProgress(Callback):
     """Shows a training in the output of a notebook's cell. `corank.train` adds one there."""
 
     def __init__(self) -> None:
-        self._output: CellOutput | None = None
-        self._bar, self._rows = "", list[str]()
+        self._output, self._rows = CellOutput(), list[str]()
         self._began = 0.0
 
     def on_start(self, event: TrainingStart) -> None:
         """Show an empty bar."""
         self._began = time.monotonic()
-        self._bar = f"{escape(event.run.config.name)}: training"
-        self._output = CellOutput(self.html())
+        self._show(f"{escape(event.run.config.name)}: training")
 
     def on_log(self, event: TrainingLog) -> None:
         """Move the bar, and show the losses."""
         losses = "  ".join(f"{escape(name)} {value:.4f}" for name, value in event.losses.items())
-        self._bar = (
+        self._show(
             f'epoch {event.epoch} <progress value="{event.batch}" max="{event.batches}"></progress> '
             f"{event.batch}/{event.batches}  {losses}  {event.candidates_per_second:,.0f} candidates/s"
         )
-        self._update()
 
     def on_evaluate(self, event: TrainingEvaluation) -> None:
         """Add the metrics of an epoch."""
         shown = {n: v for n, v in event.learnt.items() if n.rpartition(".")[2] in SHOWN and v is not None}
         cells = "".join(f"<td>{escape(n)} {format_metric(v)}</td>" for n, v in shown.items())
         self._rows.append(f"<tr><td>epoch {event.epoch}{' *' if event.best else ''}</td>{cells}</tr>")
-        self._update()
+        self._show(self._bar)
 
     def on_end(self, event: TrainingEnd) -> None:
         """Say how it ended."""
         seconds = time.monotonic() - self._began
         end = f"kept epoch {event.epoch}" if event.error is None else f"ended by {type(event.error).__name__}"
-        self._bar = f"{end} after {seconds:,.0f} s: {escape(str(event.run.folder))}"
-        self._update()
+        self._show(f"{end} after {seconds:,.0f} s: {escape(str(event.run.folder))}")
 
-    def html(self) -> str:
-        """What is shown now."""
-        return f"<div>{self._bar}</div><table>{''.join(self._rows)}</table>"
-
-    def _update(self) -> None:
-        if self._output is not None:
-            self._output.update(self.html())
+    def _show(self, bar: str) -> None:
+        self._bar = bar
+        self._output.update(f"<div>{bar}</div><table>{''.join(self._rows)}</table>")

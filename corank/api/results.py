@@ -2,12 +2,16 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from corank.analysis.comparison_page import comparison_view, served_view
+from corank.analysis.evaluation_view import evaluation_view, groups_view, plot_groups
+from corank.analysis.explanation_view import explanation_view
+from corank.analysis.html import render_part
 from corank.core.lazy import name_missing_extra
 from corank.core.view import Section, Table, View
 
@@ -48,8 +52,6 @@ class Result(ABC):
         view = self.view()
         if view is None:
             return None
-        from corank.analysis.html import render_part
-
         return render_part(replace(view, sections=[*view.sections, Section("", list(self.reasons))]))
 
 
@@ -92,12 +94,9 @@ class DocumentResult(Result, Mapping[str, Any]):
         return f"{type(self).__name__}({self.headline})"
 
     def _repr_html_(self) -> str:
-        from corank.analysis.html import render_part
-
         return render_part(self.view() or view_frames(self.headline, self.tables))
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class PlottedResult(DocumentResult):
     """A result that can be drawn."""
 
@@ -112,19 +111,11 @@ class PlottedResult(DocumentResult):
 
 def view_frames(headline: str, tables: Mapping[str, pl.DataFrame]) -> View:
     """Show frames as tables, of which each has its first rows."""
-    sections = [
-        Section(
-            name,
-            [
-                Table(
-                    table.columns,
-                    [[_format(value) for value in row] for row in table.head(SHOWN_ROWS).rows()],
-                )
-            ],
-        )
-        for name, table in tables.items()
-    ]
-    return View(headline, headline, sections)
+    rows = {name: table.head(SHOWN_ROWS).rows() for name, table in tables.items()}
+    shown = {
+        n: Table(tables[n].columns, [[_format(value) for value in row] for row in rows[n]]) for n in tables
+    }
+    return View(headline, headline, [Section(name, [table]) for name, table in shown.items()])
 
 
 def _format(value: Any) -> str:
@@ -139,69 +130,61 @@ def draw_first(view: View | None) -> "Figure":
     return draw_figure(drawn.draw, drawn.height) if drawn else draw_figure(lambda figure: None)
 
 
-def frame(rows: list[dict[str, Any]], schema: Mapping[str, Any]) -> pl.DataFrame:
-    """Rows as a frame, of the columns of a schema, even if there are none."""
-    return pl.DataFrame(rows, schema=dict(schema))
+def frame(rows: Iterable[Mapping[str, Any]], texts: Sequence[str] = (), /, **types: Any) -> pl.DataFrame:
+    """Rows as a frame, even if there are none: columns of texts, then others of given types; other keys go."""
+    return pl.DataFrame(list(rows), schema=dict.fromkeys(texts, pl.String) | types)
 
 
-_BOUNDED = {"value": pl.Float64, "low": pl.Float64, "high": pl.Float64}
-STAGES = {"stage": pl.String, "population": pl.String, "label": pl.String, "metric": pl.String, **_BOUNDED}
-CASCADE = {"metric": pl.String, **_BOUNDED, "random": pl.Float64, "requests": pl.Int64}
-RELIABILITY = {
-    "stage": pl.String,
-    "label": pl.String,
-    "bin": pl.Int64,
-    **dict.fromkeys(("raw", "calibrated", "observed", "low", "high"), pl.Float64),
-    "n": pl.Int64,
-}
-DIFFERENCES = {
-    **dict.fromkeys(("stage", "population", "label", "metric"), pl.String),
-    **dict.fromkeys(("a", "b", "difference", "low", "high", "margin"), pl.Float64),
-    "verdict": pl.String,
-    "not_worse": pl.Boolean,
-}
+_BOUNDED: dict[str, Any] = dict.fromkeys(("value", "low", "high"), pl.Float64)
+_STAGES = ("stage", "population", "label", "metric")
+_CASCADE = {**_BOUNDED, "random": pl.Float64, "requests": pl.Int64}
+_BINS = dict.fromkeys(("raw", "calibrated", "observed", "low", "high"), pl.Float64)
+_COMPARED: dict[str, Any] = dict.fromkeys(("a", "b", "difference", "low", "high"), pl.Float64)
+_DIFFERENCES = {**_COMPARED, "margin": pl.Float64, "verdict": pl.String, "not_worse": pl.Boolean}
+_SEQUENTIAL = _COMPARED | dict.fromkeys(("p", "fixed_low", "fixed_high"), pl.Float64) | {"verdict": pl.String}
 _NOT_METRICS = ("n", "eligible", "random")
 
 
-def _bounds(pair: Any) -> tuple[float | None, float | None]:
-    return (None, None) if pair is None else (pair[0], pair[1])
+def flatten(nested: Any, *keys: str) -> Iterator[dict[str, Any]]:
+    """A row for each of the mappings, or of the values, in nested mappings, with the names that lead to it.
+
+    Example:
+        >>> list(flatten({"rank": {"auc": 0.7}}, "stage", "metric"))
+        [{'stage': 'rank', 'metric': 'auc', 'value': 0.7}]
+    """
+    if keys:
+        for name, part in (nested or {}).items():
+            yield from ({keys[0]: name, **row} for row in flatten(part, *keys[1:]))
+    else:
+        yield nested if isinstance(nested, dict) else {"value": nested}
 
 
-def list_stage_rows(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _bound(rows: Iterable[dict[str, Any]], intervals: Any, *keys: str) -> Iterator[dict[str, Any]]:
+    """Rows with the bounds of their intervals, which lie in nested mappings at the same names."""
+    for row in rows:
+        pair = intervals
+        for key in keys:
+            pair = (pair or {}).get(row[key])
+        yield row | dict(zip(("low", "high"), pair or (), strict=False))
+
+
+def _stage_rows(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """A row for each metric of each stage, population and label of an evaluation's document."""
-    intervals = (document.get("interval") or {}).get("stages", {})
-    for stage, populations in document["stages"].items():
-        for population, labels in populations.items():
-            for label, metrics in labels.items():
-                known = intervals.get(stage, {}).get(population, {}).get(label, {})
-                for metric, value in metrics.items():
-                    if metric not in _NOT_METRICS:
-                        low, high = _bounds(known.get(metric))
-                        key = {"stage": stage, "population": population, "label": label, "metric": metric}
-                        yield key | {"value": value, "low": low, "high": high}
+    rows = (row for row in flatten(document["stages"], *_STAGES) if row["metric"] not in _NOT_METRICS)
+    return _bound(rows, (document.get("interval") or {}).get("stages"), *_STAGES)
 
 
-def list_cascade_rows(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _cascade_rows(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """A row for each metric of the cascade of an evaluation's document."""
-    cascade = document["cascade"]
-    if cascade is not None:
-        intervals = (document.get("interval") or {}).get("cascade") or {}
-        for metric, requests in cascade["eligible"].items():
-            low, high = _bounds(intervals.get(metric))
-            value, random = cascade[metric], cascade["random"][metric]
-            yield dict(zip(CASCADE, (metric, value, low, high, random, requests), strict=True))
+    cascade = document["cascade"] or {"eligible": {}}
+    figures = {
+        metric: {"value": cascade[metric], "random": cascade["random"][metric], "requests": requests}
+        for metric, requests in cascade["eligible"].items()
+    }
+    rows = flatten(figures, "metric")
+    return _bound(rows, (document.get("interval") or {}).get("cascade"), "metric")
 
 
-def _difference_rows(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A row for each compared metric of each stage, population and label."""
-    for stage, populations in document["stages"].items():
-        for population, labels in populations.items():
-            for label, metrics in labels.items():
-                key = {"stage": stage, "population": population, "label": label}
-                yield from ({**key, "metric": metric, **figure} for metric, figure in metrics.items())
-
-
-@dataclass(frozen=True, eq=False, repr=False)
 class EvaluationResult(PlottedResult):
     """A run evaluated on a split.
 
@@ -216,34 +199,28 @@ class EvaluationResult(PlottedResult):
     @property
     def headline(self) -> str:
         """Split, requests and candidates."""
-        document = self.document
-        return (
-            f"{document['split']}: {document['requests']:,} requests, {document['candidates']:,} candidates"
-        )
+        return f"{self['split']}: {self['requests']:,} requests, {self['candidates']:,} candidates"
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
         """`stages`: metrics with intervals; `cascade`: those of the stages together; `reliability`: bins."""
-        reliability = [
+        reliability = (
             {"stage": stage, "label": label, "bin": n, **bin_}
-            for stage, labels in self.document["reliability"].items()
+            for stage, labels in self["reliability"].items()
             for label, bins in labels.items()
             for n, bin_ in enumerate(bins or [])
-        ]
+        )
         return {
-            "stages": frame(list(list_stage_rows(self.document)), STAGES),
-            "cascade": frame(list(list_cascade_rows(self.document)), CASCADE),
-            "reliability": frame(reliability, RELIABILITY),
+            "stages": frame(_stage_rows(self), _STAGES, **_BOUNDED),
+            "cascade": frame(_cascade_rows(self), ["metric"], **_CASCADE),
+            "reliability": frame(reliability, ["stage", "label"], bin=pl.Int64, **_BINS, n=pl.Int64),
         }
 
     def view(self) -> View:
         """The stages side by side, the cascade, and calibration, with 95 % intervals."""
-        from corank.analysis.evaluation_view import evaluation_view
-
         return evaluation_view(self.document)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class GroupsResult(PlottedResult):
     """A run evaluated group by group, such as by day.
 
@@ -255,34 +232,28 @@ class GroupsResult(PlottedResult):
     @property
     def headline(self) -> str:
         """Split, by what, and how many groups."""
-        document = self.document
-        return f"{document['split']} by {document['by']}: {len(document['groups']):,} groups"
+        return f"{self['split']} by {self['by']}: {len(self['groups']):,} groups"
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
         """`stages` and `cascade`, with the column `group` in front."""
-        named = [(str(group["name"]), group) for group in self.document["groups"]]
-        stages = [{"group": name, **row} for name, group in named for row in list_stage_rows(group)]
-        cascade = [{"group": name, **row} for name, group in named for row in list_cascade_rows(group)]
+        named = [(str(group["name"]), group) for group in self["groups"]]
+        stages = ({"group": name, **row} for name, group in named for row in _stage_rows(group))
+        cascade = ({"group": name, **row} for name, group in named for row in _cascade_rows(group))
         return {
-            "stages": frame(stages, {"group": pl.String} | STAGES),
-            "cascade": frame(cascade, {"group": pl.String} | CASCADE),
+            "stages": frame(stages, ["group", *_STAGES], **_BOUNDED),
+            "cascade": frame(cascade, ["group", "metric"], **_CASCADE),
         }
 
     def view(self) -> View:
         """A table a metric of every stage, group by group, with 95 % intervals."""
-        from corank.analysis.evaluation_view import groups_view
-
         return groups_view(self.document, self.headline)
 
     def plot(self, metric: str = "auc") -> "Figure":
         """Draw a metric of every stage, group by group, on the exposed candidates."""
-        from corank.analysis.evaluation_view import plot_groups
-
         return draw_first(View("", "", [Section("", plot_groups(self.document, metric))]))
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class ComparisonResult(PlottedResult):
     """Two runs, or two tables of scores, compared on the same candidates.
 
@@ -295,34 +266,20 @@ class ComparisonResult(PlottedResult):
     @property
     def headline(self) -> str:
         """What was compared."""
-        document = self.document
-        return f"{document['a']} less {document['b']}: {document['candidates']:,} candidates"
+        return f"{self['a']} less {self['b']}: {self['candidates']:,} candidates"
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
         """`differences`: values `a` and `b`, their difference with its interval, and the verdict; cuts and cascade,
         too, under the stage `cut NAME` and `cascade`."""
-        return {"differences": frame(list(self._rows()), DIFFERENCES)}
+        others = {f"cut {name}": cut for name, cut in self.get("cuts", {}).items()}
+        others["cascade"] = self.get("cascade")
+        rows = [*flatten(self["stages"], *_STAGES), *flatten(others, "stage", "metric")]
+        return {"differences": frame(rows, _STAGES, **_DIFFERENCES)}
 
     def view(self) -> View:
         """A summary, what is compared, and the differences of each part."""
-        from corank.analysis.comparison_page import comparison_view
-
         return comparison_view(self.document)
-
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        yield from _difference_rows(self.document)
-        others = {f"cut {name}": cut for name, cut in self.document.get("cuts", {}).items()}
-        for stage, metrics in (others | {"cascade": self.document.get("cascade") or {}}).items():
-            key = {"stage": stage, "population": None, "label": None}
-            yield from ({**key, "metric": metric, **figure} for metric, figure in metrics.items())
-
-
-SEQUENTIAL = {
-    **dict.fromkeys(("role", "figure"), pl.String),
-    **dict.fromkeys(("a", "b", "difference", "low", "high", "p", "fixed_low", "fixed_high"), pl.Float64),
-    "verdict": pl.String,
-}
 
 
 class ServedComparisonResult(PlottedResult):
@@ -337,34 +294,27 @@ class ServedComparisonResult(PlottedResult):
     @property
     def headline(self) -> str:
         """The compared versions, and the verdicts."""
-        parts = [f"{part['a']} less {part['b']}: {part['verdict']}" for _, part in self._parts()]
-        return "; ".join(parts)
+        parts = self._parts().values()
+        return "; ".join(f"{part['a']} less {part['b']}: {part['verdict']}" for part in parts)
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
         """`sequential`: differences with intervals that hold at every look; `differences`: metrics by stage."""
-        sequential, differences = list[dict[str, Any]](), list[dict[str, Any]]()
-        for role, part in self._parts():
-            for figure, comparison in part["sequential"].items():
-                named = {"role": role, "figure": figure, **comparison}
-                sequential.append({name: named.get(name) for name in SEQUENTIAL})
-            differences += [{"role": role, **row} for row in _difference_rows(part)]
+        sequential = {role: part["sequential"] for role, part in self._parts().items()}
+        stages = {role: part["stages"] for role, part in self._parts().items()}
         return {
-            "sequential": frame(sequential, SEQUENTIAL),
-            "differences": frame(differences, {"role": pl.String, **DIFFERENCES}),
+            "sequential": frame(flatten(sequential, "role", "figure"), ["role", "figure"], **_SEQUENTIAL),
+            "differences": frame(flatten(stages, "role", *_STAGES), ["role", *_STAGES], **_DIFFERENCES),
         }
 
     def view(self) -> View:
         """What is said of the canary and of the shadow."""
-        from corank.analysis.comparison_page import served_view
-
         return served_view(self.document)
 
-    def _parts(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        return ((name, part) for name in ("canary", "shadow") if (part := self.document[name]) is not None)
+    def _parts(self) -> dict[str, dict[str, Any]]:
+        return {name: self[name] for name in ("canary", "shadow") if self[name] is not None}
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class ExplanationResult(PlottedResult):
     """The worth of each feature of a run to each stage, and its online latency.
 
@@ -376,43 +326,36 @@ class ExplanationResult(PlottedResult):
     @property
     def headline(self) -> str:
         """Split and candidates."""
-        document = self.document
-        return f"{document['split']}: what AUC and GAUC lose without a feature, {document['candidates']:,} candidates"
+        return f"{self['split']}: what AUC and GAUC lose without a feature, {self['candidates']:,} candidates"
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
         """`features`: a row a feature, stage and metric; `latency`: microseconds of a request, a row a feature."""
-        features = self.document["features"]
-        latency = [{"feature": name, **feature["microseconds"]} for name, feature in features.items()]
-        texts = dict.fromkeys(("feature", "side", "kind", "stage", "metric"), pl.String)
+        rows = (
+            {
+                "feature": name,
+                **feature,
+                **row,
+                **dict(zip(("low", "high"), row["interval"] or (), strict=False)),
+            }
+            for name, feature in self["features"].items()
+            for row in flatten(feature["stages"], "stage", "metric")
+        )
+        latency = [{"feature": name, **feature["microseconds"]} for name, feature in self["features"].items()]
         return {
-            "features": frame(list(self._rows()), {**texts, **_BOUNDED}),
+            "features": frame(rows, ["feature", "side", "kind", "stage", "metric"], **_BOUNDED),
             "latency": pl.DataFrame(latency, infer_schema_length=None),
         }
 
     def view(self) -> View:
         """What each stage loses without each feature, the largest first, and latencies."""
-        from corank.analysis.explanation_view import explanation_view
-
         return explanation_view(self.document)
 
     def plot(self, metric: str = "auc") -> "Figure":
         """Draw what a metric loses without each of the features that are worth most to the last stage."""
-        from corank.analysis.explanation_view import explanation_view
-
         return draw_first(explanation_view(self.document, metric))
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        for name, feature in self.document["features"].items():
-            for stage, metrics in feature["stages"].items():
-                for metric, drop in metrics.items():
-                    low, high = _bounds(drop["interval"])
-                    key = {"feature": name, "side": feature["side"], "kind": feature["kind"]}
-                    figure = {"value": drop["value"], "low": low, "high": high}
-                    yield {**key, "stage": stage, "metric": metric, **figure}
 
-
-@dataclass(frozen=True, eq=False, repr=False)
 class StudyResult(PlottedResult):
     """Nine questions about joint training, answered on a log by training variants of a config.
 
@@ -425,22 +368,23 @@ class StudyResult(PlottedResult):
     @property
     def headline(self) -> str:
         """Trainings, seeds and requests."""
-        document = self.document
-        trials = f"{document['trials']} trials, {document['seeds']} seeds an arm"
-        return f"{document['name']}: {trials}, {document['requests']:,} requests"
+        trials = f"{self['trials']} trials, {self['seeds']} seeds an arm"
+        return f"{self['name']}: {trials}, {self['requests']:,} requests"
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
         """`verdicts`: a row a sentence; `differences`: each variant less the config as written, with intervals."""
-        texts = dict.fromkeys(("question", "arm", "metric"), pl.String)
-        verdicts = [
+        verdicts = (
             {"question": number, "title": question["title"], "verdict": line}
-            for number, question in self.document["questions"].items()
+            for number, question in self["questions"].items()
             for line in question["verdict"]
-        ]
+        )
+        arms = {number: question.get("differences") for number, question in self["questions"].items()}
+        keys = ("question", "arm", "metric")
+        differences = [row for row in flatten(arms, *keys) if row["value"] is not None]
         return {
-            "verdicts": frame(verdicts, dict.fromkeys(("question", "title", "verdict"), pl.String)),
-            "differences": frame(list(self._rows()), {**texts, **_BOUNDED}),
+            "verdicts": frame(verdicts, ["question", "title", "verdict"]),
+            "differences": frame(differences, keys, **_BOUNDED),
         }
 
     def view(self) -> View:
@@ -460,16 +404,7 @@ class StudyResult(PlottedResult):
         numbers = self.document["questions"] if question is None else [str(question)]
         return draw_first(View("", "", [question_section(self.document, number) for number in numbers]))
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        for number, question in self.document["questions"].items():
-            for arm, metrics in (question.get("differences") or {}).items():
-                for metric, difference in metrics.items():
-                    if difference is not None:
-                        key = {"question": number, "arm": arm, "metric": metric}
-                        yield key | {name: difference[name] for name in _BOUNDED}
 
-
-@dataclass(frozen=True, eq=False, repr=False)
 class SearchResult(PlottedResult):
     """A sweep or a tuning: the trials, the chosen config, and its figures on the test split.
 
@@ -482,30 +417,23 @@ class SearchResult(PlottedResult):
     @property
     def headline(self) -> str:
         """The metric that chose, and the location of the chosen config."""
-        document = self.document
-        return f"{document['name']}: {document['metric']}, the chosen config is {document['config_file']}"
+        return f"{self['name']}: {self['metric']}, the chosen config is {self['config_file']}"
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
         """`trials`: a row an arm or a trial, of its plain figures; `test`: the chosen config on the test split."""
-        arms = self.document.get("arms", {})  # of a sweep, whose `trials` are a count
-        rows = [self._of_arm(name, arm) for name, arm in arms.items()] or self.document["trials"]
+        trials = self["trials"]
+        if arms := self.get("arms"):  # of a sweep, whose `trials` are a count
+            none: dict[str, Any] = dict.fromkeys(_BOUNDED)
+            figures = {name: arm["figures"].get(self["metric"]) or none for name, arm in arms.items()}
+            trials = [{"arm": n, **{key: figures[n].get(key) for key in none}, **arms[n]} for n in arms]
         plain = [
-            {n: v for n, v in row.items() if v is None or isinstance(v, str | int | float)} for row in rows
-        ]
-        texts, bounds = {"metric": pl.String}, {**_BOUNDED, "n": pl.Int64}
-        test = [
-            {"metric": name, **{key: figure.get(key) for key in bounds}}
-            for name, figure in (self.document["test"] or {}).items()
+            {n: v for n, v in row.items() if v is None or isinstance(v, str | int | float)} for row in trials
         ]
         return {
             "trials": pl.DataFrame(plain, infer_schema_length=None),
-            "test": frame(test, {**texts, **bounds}),
+            "test": frame(flatten(self["test"], "metric"), ["metric"], **_BOUNDED, n=pl.Int64),
         }
-
-    def _of_arm(self, name: str, arm: dict[str, Any]) -> dict[str, Any]:
-        figure = arm["figures"].get(self.document["metric"]) or {}
-        return {"arm": name, **{key: figure.get(key) for key in _BOUNDED}, **arm}
 
     def view(self) -> View:
         """What was chosen and why, every arm or trial, and the test of the chosen config."""

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Annotated, Any, Self, overload
+from typing import TYPE_CHECKING, Annotated, Self, overload
 
 import polars as pl
 from annotated_types import Ge
@@ -11,8 +11,9 @@ from annotated_types import Ge
 from corank.analysis.check_view import check_view
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
+from corank.api.measuring import DriftResult
 from corank.api.progress import show_progress
-from corank.api.results import PlottedResult, Result, draw_first
+from corank.api.results import PlottedResult, Result, draw_first, flatten, frame
 from corank.core.lazy import name_missing_extra
 from corank.core.objects import PathOrUrl, parse_location
 from corank.core.options import Option, Overrides
@@ -25,8 +26,6 @@ from corank.training.packed_data import local_root, open_earlier, pack_config
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from corank.api.measuring import DriftResult
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,14 +60,8 @@ class CheckResult(CheckSummary, Result):
     def tables(self) -> dict[str, pl.DataFrame]:
         """`features`, which tower each enters; `samples` and `targets`, what each loss learns from; `labels`;
         `requests`, by size; `known`, what training knows of the other splits."""
-        rows: Mapping[str, Sequence[Mapping[str, Any]]] = {
-            "features": self.features,
-            "samples": self.samples,
-            "labels": self.labels,
-            "targets": self.targets,
-            "requests": self.profile.request_rows,
-            "known": self.profile.feature_rows,
-        }
+        own = {name: getattr(self, name) for name in ("features", "samples", "labels", "targets")}
+        rows = own | {"requests": self.profile.request_rows, "known": self.profile.feature_rows}
         return {name: pl.DataFrame(list(records)) for name, records in rows.items()}
 
     def require(self) -> None:
@@ -113,7 +106,7 @@ class PackResult(PlottedResult):
     def of(cls, packed: PackedDataset) -> Self:
         """The result of a packing, from its manifest."""
         manifest = packed.manifest
-        splits: dict[str, Any] = {
+        splits = {
             split: {
                 "requests": sum(shard.requests for shard in shards),
                 "candidates": sum(shard.candidates for shard in shards),
@@ -135,50 +128,43 @@ class PackResult(PlottedResult):
     @property
     def headline(self) -> str:
         """Location and size of the data."""
-        candidates = sum(counts["candidates"] for counts in self.document["splits"].values())
-        return (
-            f"{self.document['packed']}: {candidates:,} candidates, {self.document['bytes'] / 2**20:,.1f} MiB"
-        )
+        candidates = sum(counts["candidates"] for counts in self["splits"].values())
+        return f"{self['packed']}: {candidates:,} candidates, {self['bytes'] / 2**20:,.1f} MiB"
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
         """`splits`: requests, candidates and shards; `levels`: candidates; `dropped`: rows that were left out, by
         reason; `embeddings`: rows of each table that training learns; `grown`, with `--from`: what is new and gone."""
-        document = self.document
-        sizes = self.packed.encoders.sizes
-        counts = {"levels": ("level", "candidates"), "dropped": ("reason", "rows")}
-        named = {
-            name: pl.DataFrame({key: list(document[name]), value: list(document[name].values())})
-            for name, (key, value) in counts.items()
+        columns = {
+            "levels": ("level", "candidates", self["levels"]),
+            "dropped": ("reason", "rows", self["dropped"]),
+            "embeddings": ("table", "rows", self.packed.encoders.sizes),
         }
-        return {
-            "splits": pl.DataFrame([{"split": name, **row} for name, row in document["splits"].items()]),
-            **named,
-            "embeddings": pl.DataFrame({"table": list(sizes), "rows": list(sizes.values())}),
-            **self._grown(),
+        counts = {
+            n: pl.DataFrame({key: [*rows], of: [*rows.values()]}) for n, (key, of, rows) in columns.items()
         }
+        splits = {"splits": pl.DataFrame([*flatten(self["splits"], "split")])}
+        if not self["grown"]:
+            return splits | counts
+        numbers = dict.fromkeys(("admitted", "evicted", "free"), pl.Int64)
+        grown = frame(flatten(self["grown"], "feature"), ["feature"], **numbers)
+        return {**splits, **counts, "grown": grown}
 
     @property
     def lines(self) -> Sequence[str]:
         """Where the data lie."""
         return [f"packed: {self.packed.location}"]
 
-    def _grown(self) -> dict[str, pl.DataFrame]:
-        rows = [{"feature": name, **grown} for name, grown in self.document["grown"].items()]
-        types = {"feature": pl.String, "admitted": pl.Int64, "evicted": pl.Int64, "free": pl.Int64}
-        return {"grown": pl.DataFrame(rows, schema=types)} if rows else {}
-
     def plot(self) -> "Figure":
         """Draw the requests and candidates of each split, and the candidates of each level."""
         with name_missing_extra("plot()"):
             from corank.api.figures import draw_bars
 
-        document = self.document
         panels = {
-            what: {split: {what: int(counts[what])} for split, counts in document["splits"].items()}
+            what: {split: {what: int(counts[what])} for split, counts in self["splits"].items()}
             for what in ("requests", "candidates")
         }
-        levels = {level: {"candidates": int(n)} for level, n in document["levels"].items()}
+        levels = {level: {"candidates": int(n)} for level, n in self["levels"].items()}
         return draw_bars(panels | {"candidates by level": levels})
 
 
@@ -202,7 +188,7 @@ def check(
     tables: Mapping[str, TableSource] | None = None,
     *,
     against: PathOrUrl,
-) -> "DriftResult": ...
+) -> DriftResult: ...
 
 
 def check(
@@ -212,7 +198,7 @@ def check(
     report: Report = lambda line: None,
     tables: Mapping[str, TableSource] | None = None,
     against: PathOrUrl | None = None,
-) -> "CheckResult | DriftResult":
+) -> CheckResult | DriftResult:
     """Read a config and scan its tables, without packing or training.
 
     Args:
@@ -238,17 +224,12 @@ def check(
     opened = OpenedConfig.open(config, overrides, without, report, tables).with_moments()
     with opened.frames.named():
         if against is not None:
-            return _validate(opened, against)
+            from corank.training.drift.drift import measure_drift  # which loads torch, as a run does
+            from corank.training.run import Run
+
+            run = Run.open(parse_location(against))
+            return DriftResult.of(measure_drift(opened.settings, opened.base, run))
         return CheckResult.of(check_config(opened.settings, opened.base))
-
-
-def _validate(opened: OpenedConfig, against: PathOrUrl) -> "DriftResult":
-    from corank.api.measuring import DriftResult  # which loads torch, as a run does
-    from corank.training.drift.drift import measure_drift
-    from corank.training.run import Run
-
-    run = Run.open(parse_location(against))
-    return DriftResult.of(measure_drift(opened.settings, opened.base, run))
 
 
 def pack(

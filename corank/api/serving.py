@@ -80,14 +80,10 @@ def locate_bundle(source: str, report: "Report") -> str:
     if not (bundle / "manifest.json").is_file():
         report(f"{run}: exporting its bundle to {bundle}")
         command = [sys.executable, "-m", "corank", "export", str(run), str(bundle)]
-        done = subprocess.run(
-            command, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
-        )
+        done = subprocess.run(command, text=True, capture_output=True, check=False)
         if done.returncode:
-            message = next(
-                (line for line in done.stderr.splitlines() if line.startswith("error: ")), done.stderr
-            )
-            raise CorankError(message.removeprefix("error: "))
+            errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+            raise CorankError((errors or [done.stderr])[0].removeprefix("error: "))
     return str(bundle)
 
 

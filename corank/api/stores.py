@@ -126,9 +126,8 @@ def vectors(
     """
     location = parse_location(out)
     if index is not None and not isinstance(location, Path):
-        raise ConfigError(
-            f"--index: the index lies beside OUT, which must be on this machine; received {location}"
-        )
+        place = "the index lies beside OUT, which must be on this machine"
+        raise ConfigError(f"--index: {place}; received {location}")
     beside = location.parent if isinstance(location, Path) else None
     with (
         temporary_frames(beside) as frames,
@@ -187,12 +186,9 @@ def predict(
         _bundle_of(parse_location(source), folder) as (bundle, packed),
         show_progress("partitions", progress) as advance,
     ):
-        tables, events_of = frames.source("log", log), frames.sources(events)
-        user_table = frames.source("users", users)
-        packed = None if as_served else packed
-        prediction = predict_log(
-            bundle, tables, user_table, folder, opened, advance, events_of, packed=packed, as_served=as_served
-        )
+        tables = frames.source("log", log), frames.source("users", users)
+        options: dict[str, Any] = {"packed": None if as_served else packed, "as_served": as_served}
+        prediction = predict_log(bundle, *tables, folder, opened, advance, frames.sources(events), **options)
         report(describe_memory(opened))
     return prediction
 
@@ -259,9 +255,8 @@ def users(
     manifest = load_manifest(parse_location(bundle))
     moment = None if until is None else manifest.data.milliseconds(until)
     with temporary_frames() as frames, show_progress("users", progress) as advance:
-        sources = UserSources.open(
-            manifest, frames.source("log", log), frames.source("users", table), frames.sources(events)
-        )
+        tables = frames.source("log", log), frames.source("users", table), frames.sources(events)
+        sources = UserSources.open(manifest, *tables)
         return write_users(sources, require_local(out), moment, advance)
 
 
@@ -432,11 +427,8 @@ def replay(
         >>> corank.replay("served", "lmdb:store", "cache").differ
         0
     """
-    keys, served, source = (
-        TrustedKeys.load([require_local(key) for key in trust]),
-        require_local(served),
-        str(source),
-    )
+    keys, source = TrustedKeys.load([require_local(key) for key in trust]), str(source)
+    served = require_local(served)
     paths = [served] if served.is_file() else sorted(served.glob("served-*.parquet"))
     if not paths:
         raise DataError(f"{served}: no served requests here; `corank serve --log {served}` writes them")

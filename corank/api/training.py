@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from annotated_types import Ge
 
+from corank.analysis.html import render_part
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
 from corank.api.progress import training_callbacks
@@ -21,8 +22,9 @@ from corank.core.lazy import lazy, name_missing_extra
 from corank.core.objects import Location, PathOrUrl, parse_location
 from corank.core.options import Option, Overrides
 from corank.core.reports import Report
+from corank.data.packed.dataset import PackedDataset
 from corank.distributed.launch_environment import is_first
-from corank.engine.base import open_engine
+from corank.engine.base import Engine, open_engine
 from corank.training.callbacks import Callback, check_callbacks
 from corank.training.checks.data_check import TrainingDataCheck
 from corank.training.checks.log_profile import profile_log
@@ -35,19 +37,13 @@ from corank.training.tracking.tracker import read_callbacks
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from corank.distributed import launch as launching
-    from corank.distributed import process_group
     from corank.distributed.ranks import Ranks
     from corank.training import run as runs
-    from corank.training import train as trainings
     from corank.training import trainer
     from corank.training import warm_start_preparation as warm_starts
     from corank.training.run import Run
 else:
-    launching = lazy("corank.distributed.launch")
-    process_group = lazy("corank.distributed.process_group")
     runs = lazy("corank.training.run")
-    trainings = lazy("corank.training.train")
     trainer = lazy("corank.training.trainer")
     warm_starts = lazy("corank.training.warm_start_preparation")
 
@@ -94,18 +90,19 @@ class TrainResult(Result):
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
         """`metrics`: a row an epoch and metric; `carried`: a row a part of the run whose weights it took over."""
-        rows = [
+        rows = (
             {"epoch": n, "stage": stage, "label": label, "metric": metric, "value": value}
             for n, figures in enumerate(self.history, start=1)
             for name, value in figures.items()
             for stage, label, metric in [_split(name)]
-        ]
-        texts = dict.fromkeys(("stage", "label", "metric"), pl.String)
-        frames = {"metrics": frame(rows, {"epoch": pl.Int64, **texts, "value": pl.Float64})}
-        if self.origin is not None:
-            parts = [part.model_dump() for part in self.origin.parts]
-            frames["carried"] = frame(parts, dict.fromkeys(("part", "name", "state", "note"), pl.String))
-        return frames
+        )
+        metrics = frame(
+            rows, epoch=pl.Int64, stage=pl.String, label=pl.String, metric=pl.String, value=pl.Float64
+        )
+        if self.origin is None:
+            return {"metrics": metrics}
+        carried = frame((part.model_dump() for part in self.origin.parts), ["part", "name", "state", "note"])
+        return {"metrics": metrics, "carried": carried}
 
     def plot(self) -> "Figure":
         """Draw the validation metrics by epoch: a plot a metric, a line a stage and label. Returns a figure.
@@ -119,14 +116,11 @@ class TrainResult(Result):
         panels: dict[str, dict[str, plots.Series]] = {}
         known = self.tables["metrics"].drop_nulls("value")
         for (stage, label, metric), rows in known.group_by("stage", "label", "metric", maintain_order=True):
-            epochs, values = rows["epoch"].to_numpy(), rows["value"].to_numpy()
-            panels.setdefault(str(metric), {})[f"{stage} {label}"] = plots.Series(
-                epochs.astype(np.int64), values
-            )
-        rows_of_plots = max(plots.plot_rows(len(panels)), 1)
+            line = plots.Series(rows["epoch"].to_numpy().astype(np.int64), rows["value"].to_numpy())
+            panels.setdefault(str(metric), {})[f"{stage} {label}"] = line
         return draw_figure(
             lambda figure: plots.small_plots(figure, panels, "epoch", markers=True) if panels else None,
-            height=0.6 + 2.0 * rows_of_plots,
+            height=0.6 + 2.0 * max(plots.plot_rows(len(panels)), 1),
         )
 
     def to_json(self) -> str:
@@ -139,8 +133,6 @@ class TrainResult(Result):
     def _repr_html_(self) -> str:
         kept = self.tables["metrics"].filter(pl.col("epoch") == self.epoch, pl.col("value").is_not_null())
         table = kept.pivot("metric", index=["stage", "label"], values="value") if len(kept) else kept
-        from corank.analysis.html import render_part
-
         return render_part(view_frames(f"{self.run.folder}: kept epoch {self.epoch}", {"validation": table}))
 
 
@@ -203,161 +195,145 @@ def train(
     # a mistake is reported before torch is loaded, or workers are started
     tell = report if is_first() and workers is None else lambda line: None
     opened = OpenedConfig.open(config, overrides, without, tell, tables)
+    training = _Training(opened, folder, resume, overwrite, report, continue_from)
     if workers is not None:
-        opened = opened.with_moments()
-        options = _worker_options(called, resume, overwrite, track, continue_from)
+        training = training.with_moments()
+        if called:
+            raise ConfigError("callbacks: they run in this process, workers in others; leave out one of both")
+        read_callbacks(track)
+        options = [f"--track={name}" for name in track]
+        options += [] if timeout is None else [f"--timeout={timeout}"]
         with opened.frames.named():
-            return _launch(opened, folder, options, report, workers, max_restarts, timeout, continue_from)
+            return training.launch(options, workers, max_restarts)
     if max_restarts:
         raise ConfigError("--max-restarts needs --workers; under torchrun it is an option of torchrun")
-    with process_group.join_ranks(timeout) as ranks:
-        opened = opened.with_moments()
+    from corank.distributed.process_group import join_ranks
+
+    with join_ranks(timeout) as ranks:
+        training = training.with_moments()
         called += read_callbacks(track) + training_callbacks()
         with opened.frames.named():
-            return _train_as_rank(opened, called, folder, resume, overwrite, report, ranks, continue_from)
+            return training.run(called, ranks)
 
 
-def _worker_options(
-    callbacks: Sequence[Callback],
-    resume: bool,
-    overwrite: bool,
-    track: Sequence[str],
-    continue_from: PathOrUrl | None,
-) -> list[str]:
-    """Options of the workers. Raises ConfigError, PluginError, MissingExtraError before they start."""
-    if callbacks:
-        raise ConfigError("callbacks: they run in this process, workers in others; leave out one of both")
-    read_callbacks(track)
-    flags = ["--resume"] * resume + ["--overwrite"] * overwrite
-    source = [] if continue_from is None else [f"--from={continue_from}"]
-    return [*flags, *(f"--track={name}" for name in track), *source]
+@dataclass(frozen=True)
+class _Training:
+    """A training as it was asked for."""
 
+    opened: OpenedConfig
+    folder: PathOrUrl | None
+    resume: bool
+    overwrite: bool
+    report: Report
+    source: PathOrUrl | None
 
-def _train_as_rank(
-    opened_config: OpenedConfig,
-    callbacks: Sequence[Callback],
-    folder: PathOrUrl | None,
-    resume: bool,
-    overwrite: bool,
-    report: Report,
-    ranks: "Ranks",
-    continue_from: PathOrUrl | None,
-) -> TrainResult:
-    """Train in this process, alone or as one of several ranks."""
-    settings, base = opened_config.settings, opened_config.base
-    with ExitStack() as stack:
-        location = parse_location(folder or base / "runs" / settings.name)
-        run = _open_folder(location, settings, base, stack, report, ranks)
+    def with_moments(self) -> "_Training":
+        """The same with moments where the config's split has shares. Raises DataError."""
+        return replace(self, opened=self.opened.with_moments())
 
-        def prepare() -> tuple[bool, str | None]:
-            stack.enter_context(runs.Run.lock(run.folder))
-            source = None if continue_from is None else parse_location(continue_from)
-            return _prepare(run, location, resume, overwrite, report, ranks, source)
+    @property
+    def location(self) -> Location:
+        """Where the run goes."""
+        return parse_location(self.folder or self.opened.base / "runs" / self.opened.settings.name)
 
-        goes_on, begin = ranks.first_does(prepare, "preparation by the first rank")
-        packed = open_packed(settings, base)
-        settings = plan_packed(settings, packed)
-        run = replace(run, config=settings)
-        trainer.require_agreement(ranks, settings, packed)
-        plan = (
-            None
-            if goes_on or begin is None
-            else warm_starts.plan_warm_start(parse_location(begin), settings, packed)
-        )
-        facts = trainings.train_run(run, packed, callbacks, goes_on, ranks, plan=plan)
-    opened = runs.Run.open(location)
-    trained = replace(run, origin=opened.origin) if isinstance(location, Path) else opened
-    return TrainResult.of(trained, facts, location)
+    def run(self, callbacks: Sequence[Callback], ranks: "Ranks") -> TrainResult:
+        """Train in this process, alone or as one of several ranks."""
+        from corank.training.train import train_run
 
+        location = self.location
+        with ExitStack() as stack:
+            run = self._open_folder(stack, ranks)
 
-def _open_folder(
-    location: Location, settings: Config, base: Path, stack: ExitStack, report: Report, ranks: "Ranks"
-) -> "Run":
-    """Name the run's folder; of a URL, the working folder of the first rank, which publishes it."""
-    if isinstance(location, Path):
-        return runs.Run(location, settings, base)
-    publishers: list[RunPublisher] = []
+            def prepare() -> tuple[bool, str | None]:
+                stack.enter_context(runs.Run.lock(run.folder))
+                return self._prepare(run, ranks)
 
-    def open_working() -> str:
-        publishers.append(stack.enter_context(open_remote_run(location, report)))
-        return str(publishers[0].folder)
+            goes_on, begin = ranks.first_does(prepare, "preparation by the first rank")
+            packed = open_packed(run.config, run.base)
+            run = replace(run, config=plan_packed(run.config, packed))
+            trainer.require_agreement(ranks, run.config, packed)
+            plan = None
+            if begin is not None and not goes_on:
+                plan = warm_starts.plan_warm_start(parse_location(begin), run.config, packed)
+            facts = train_run(run, packed, callbacks, goes_on, ranks, plan=plan)
+        opened = runs.Run.open(location)
+        trained = replace(run, origin=opened.origin) if isinstance(location, Path) else opened
+        return TrainResult.of(trained, facts, location)
 
-    folder = Path(ranks.first_does(open_working, "working folder of the first rank"))
-    return runs.Run(folder, settings, base, publishers[0].publish if publishers else lambda: None)
+    def _open_folder(self, stack: ExitStack, ranks: "Ranks") -> "Run":
+        """Name the run's folder; of a URL, the working folder of the first rank, which publishes it."""
+        location, settings, base = self.location, self.opened.settings, self.opened.base
+        if isinstance(location, Path):
+            return runs.Run(location, settings, base)
+        publishers: list[RunPublisher] = []
 
+        def open_working() -> str:
+            publishers.append(stack.enter_context(open_remote_run(location, self.report)))
+            return str(publishers[0].folder)
 
-def _prepare(
-    run: "Run",
-    location: Location,
-    resume: bool,
-    overwrite: bool,
-    report: Report,
-    ranks: "Ranks",
-    continue_from: Location | None,
-) -> tuple[bool, str | None]:
-    """Pack if needed, and begin the run or find it begun; by the first rank.
+        folder = Path(ranks.first_does(open_working, "working folder of the first rank"))
+        return runs.Run(folder, settings, base, publishers[0].publish if publishers else lambda: None)
 
-    Returns whether a training that the folder holds is resumed, and the run whose weights it takes over.
-    """
-    if ranks.log.remembers(CREATED):  # by this launch, before a restart
-        resume, overwrite = True, False
-    if not (resume or overwrite):
-        _require_new(run.folder, location)
-    source = warm_starts.find_source(run, continue_from, resume)
-    begin = None if source is None else str(source)
-    find_earlier = partial(open_earlier, source, run.config.data)
-    packed = open_or_pack(run.config, run.base, report, None, find_earlier)
-    run = replace(run, config=plan_packed(run.config, packed))
-    if resume and (run.finished or run.latest.exists):
-        if ranks.restarts:
-            report(f"restart {ranks.restarts}: going on from the last checkpoint")
-        return True, begin
-    warm_starts.require_epochs(run.config, source)
-    data_check = TrainingDataCheck.of(run.config, packed, continues=source is not None)
-    data_check.require()
-    origin = None
-    if source is not None:
-        origin = warm_starts.describe_origin(warm_starts.plan_warm_start(source, run.config, packed), run)
-    runs.Run.create(run.folder, run.config, run.base, run.publish, origin, packed.manifest.fingerprint)
-    ranks.log.remember(CREATED)
-    data_check.report(report)
-    for line in trainer.precision_warnings(run.config.train.precision, trainer.device()):
-        report(f"warning: {line}")
-    if packed.manifest.continued is None:  # else the whole log would be read for the days since
-        profile_log(run.config, run.base).report(report)
-    if origin is not None:
-        report(f"from {source}, after {origin.step:,} steps:")
-        for line in origin.lines():
-            report(line)
-    return False, begin
+    def _prepare(self, run: "Run", ranks: "Ranks") -> tuple[bool, str | None]:
+        """Pack if needed, and begin the run or find it begun; by the first rank.
 
+        Returns whether a training that the folder holds is resumed, and the run whose weights it takes over.
+        """
+        restarted, report = ranks.log.remembers(CREATED), self.report  # by this launch, before a restart
+        resume = self.resume or restarted
+        if not (resume or self.overwrite):
+            self._require_new(run.folder)
+        given = None if self.source is None else parse_location(self.source)
+        source = warm_starts.find_source(run, given, resume)
+        begin = None if source is None else str(source)
+        packed = self._pack(run.config, source)
+        run = replace(run, config=plan_packed(run.config, packed))
+        if resume and (run.finished or run.latest.exists):
+            if ranks.restarts:
+                report(f"restart {ranks.restarts}: going on from the last checkpoint")
+            return True, begin
+        warm_starts.require_epochs(run.config, source)
+        data_check = TrainingDataCheck.of(run.config, packed, continues=source is not None)
+        data_check.require()
+        origin = None
+        if source is not None:
+            origin = warm_starts.describe_origin(warm_starts.plan_warm_start(source, run.config, packed), run)
+        runs.Run.create(run.folder, run.config, run.base, run.publish, origin, packed.manifest.fingerprint)
+        ranks.log.remember(CREATED)
+        data_check.report(report)
+        for line in trainer.precision_warnings(run.config.train.precision, trainer.device()):
+            report(f"warning: {line}")
+        if packed.manifest.continued is None:  # else the whole log would be read for the days since
+            profile_log(run.config, run.base).report(report)
+        if origin is not None:
+            for line in (f"from {source}, after {origin.step:,} steps:", *origin.lines()):
+                report(line)
+        return False, begin
 
-def _require_new(folder: Path, location: Location) -> None:
-    if runs.Run.has_begun(folder):
-        raise CheckpointError(
-            f"{location}: holds a training; go on with --resume, or begin anew with --overwrite"
-        )
+    def _pack(
+        self, settings: Config, source: PathOrUrl | Location | None, engine: Engine | None = None
+    ) -> PackedDataset:
+        """Open the packed data, or pack them: from those of a run on, if there is one."""
+        find_earlier = partial(open_earlier, source, settings.data)
+        return open_or_pack(settings, self.opened.base, self.report, engine, find_earlier)
 
+    def _require_new(self, folder: Path) -> None:
+        if runs.Run.has_begun(folder):
+            how = "go on with --resume, or begin anew with --overwrite"
+            raise CheckpointError(f"{self.location}: holds a training; {how}")
 
-def _launch(
-    opened_config: OpenedConfig,
-    folder: PathOrUrl | None,
-    options: list[str],
-    report: Report,
-    workers: int,
-    max_restarts: int,
-    timeout: float | None,
-    continue_from: PathOrUrl | None,
-) -> TrainResult:
-    """Pack, and train by several processes, which read the config as it is with all changes."""
-    location = parse_location(folder or opened_config.base / "runs" / opened_config.settings.name)
-    if isinstance(location, Path) and not {"--resume", "--overwrite"} & set(options):
-        _require_new(location, location)  # before packing; of a URL, the first worker looks
-    with open_engine(workers=workers) as engine:  # packs before the workers wait for one another
-        find_earlier = partial(open_earlier, continue_from, opened_config.settings.data)
-        open_or_pack(opened_config.settings, opened_config.base, report, engine, find_earlier)
-    options += [] if timeout is None else [f"--timeout={timeout}"]
-    with opened_config.yaml_file() as config:
-        launching.launch(["train", str(config), f"--run={location}", *options], workers, max_restarts)
-    run = runs.Run.open(location)
-    return TrainResult.of(run, run.trained(run.packed()).facts, location)
+    def launch(self, options: list[str], workers: int, max_restarts: int) -> TrainResult:
+        """Pack, and train by several processes, which read the config as it is with all changes."""
+        from corank.distributed.launch import launch
+
+        location = self.location
+        flags = ["--resume"] * self.resume + ["--overwrite"] * self.overwrite
+        if isinstance(location, Path) and not flags:
+            self._require_new(location)  # before packing; of a URL, the first worker looks
+        with open_engine(workers=workers) as engine:  # packs before the workers wait for one another
+            self._pack(self.opened.settings, self.source, engine)
+        flags += [] if self.source is None else [f"--from={self.source}"]
+        with self.opened.yaml_file() as config:
+            launch(["train", str(config), f"--run={location}", *flags, *options], workers, max_restarts)
+        run = runs.Run.open(location)
+        return TrainResult.of(run, run.trained(run.packed()).facts, location)

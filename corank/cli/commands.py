@@ -21,6 +21,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 from pydantic import BaseModel
 
+from corank.cli import console
 from corank.core.machine_errors import name_write_errors
 from corank.core.objects import require_local
 from corank.core.options import Option
@@ -33,15 +34,10 @@ if TYPE_CHECKING:
 
 REFUSED = 3
 """The exit status if new rows break a threshold of the config, or the newest period did not go live."""
-STORE = {
-    "ls": "corank.api.stores.store_versions",
-    "log": "corank.api.stores.store_log",
-    "promote": "corank.api.stores.promote",
-    "withdraw": "corank.api.stores.withdraw",
-    "rollback": "corank.api.stores.roll_back",
-    "prune": "corank.api.stores.prune",
-}
-"""The commands of `corank store`, and their functions."""
+STORE = ("ls", "log", "promote", "withdraw", "rollback", "prune")
+"""The commands of `corank store`."""
+FUNCTIONS = {"ls": "store_versions", "log": "store_log", "rollback": "roll_back"}
+"""Their functions that have another name."""
 SUPPLIED = ("report", "progress", "callbacks", "tables")
 """Parameters that only Python takes, or that the command line supplies itself."""
 SCALARS = (bool, int, float, str)
@@ -55,8 +51,9 @@ def __getattr__(target: str) -> App:
         return _import_group()
     if target == "store":
         group = App(name="store", help_epilogue="")
-        for name, function in STORE.items():
-            group.command(_command_of(_load(function), name))
+        for name in STORE:
+            function = _load(f"corank.api.stores.{FUNCTIONS.get(name, name)}")
+            group.command(_command_of(function, name))
         return group
     if not target.startswith("corank."):
         raise AttributeError(target)
@@ -115,15 +112,12 @@ def make_command(function: Callable[..., Any], show: Show) -> Callable[..., Any]
         for made in _convert(parameter, parsers):
             parameters.setdefault(made.name, made)
     if function.__annotations__.get("return") is not None:
-        parameters["as_json"] = _option(
-            "as_json", bool, False, name="--json", help=JSON_HELP, show_default=False
-        )
+        details: Any = {"name": "--json", "help": JSON_HELP, "show_default": False}
+        parameters["as_json"] = _option("as_json", bool, False, **details)
     signature = inspect.Signature(sorted(parameters.values(), key=lambda parameter: parameter.kind))
     supplied = inspect.signature(function).parameters
 
     def run(*args: Any, **options: Any) -> int:
-        from corank.cli import console
-
         DISPLAY.set(TerminalDisplay())
         values = signature.bind(*args, **options).arguments
         as_json = values.pop("as_json", False)
@@ -157,11 +151,8 @@ class TerminalDisplay:
 def print_result(result: Any, as_json: bool, show: Callable[[Any], object]) -> int:
     """Print what a function returned; return the exit status. Raises CorankError if the result forbids to continue."""
     from corank.api.results import Result
-    from corank.cli import console
 
-    if (
-        is_started_here() or not is_first()
-    ):  # the process that started this one prints, or the first of several
+    if is_started_here() or not is_first():  # the one that started this one prints, or the first of several
         return 0
     if not isinstance(result, Result):
         print_json(result) if as_json else show(result)
@@ -196,24 +187,12 @@ def _plain(value: Any) -> Any:
 
 def _say(form: str) -> Show:
     """Says a line on stderr, of the `result` and the arguments."""
-
-    def show(result: Any, values: Mapping[str, Any]) -> None:
-        from corank.cli import console
-
-        console.say(form.format(result=result, **values))
-
-    return show
+    return lambda result, values: console.say(form.format(result=result, **values))
 
 
 def _show_view(make: str) -> Show:
     """Prints a document by the function of `corank.serving.views` that describes it."""
-
-    def show(document: Any, values: Mapping[str, Any]) -> None:
-        from corank.cli import console
-
-        console.show(getattr(import_module("corank.serving.views"), make)(document))
-
-    return show
+    return lambda document, _: console.show(getattr(import_module("corank.serving.views"), make)(document))
 
 
 SHOW: Mapping[str, Show] = {
@@ -273,13 +252,15 @@ def _convert(
         default if required or shown else None,
         name=option.name or f"--{parameter.name.replace('_', '-')}",
         validator=_bounds(metadata),
-        show_default=default is not False and default != "" and _shown(default),
+        show_default=_shown(default),
     )
 
 
 def _shown(default: Any) -> Callable[[Any], str] | bool:
     """How help shows a default, as the command line reads it."""
     match default:
+        case False | "":
+            return False
         case bool() | int() | float() | str():
             text = str(default)
         case timedelta():
@@ -292,11 +273,10 @@ def _shown(default: Any) -> Callable[[Any], str] | bool:
 
 
 def _option(key: str, kind: Any, default: Any, **details: Any) -> inspect.Parameter:
-    annotation: Any = Annotated[
-        kind if default is not None else kind | None,
-        # of an option that is given twice the last counts, as scripts that add to a command expect
-        Parameter(negative=(), allow_repeating=None if get_origin(kind) is list else True, **details),
-    ]
+    read = kind if default is not None else kind | None
+    # of an option that is given twice the last counts, as scripts that add to a command expect
+    repeats = None if get_origin(kind) is list else True
+    annotation: Any = Annotated[read, Parameter(negative=(), allow_repeating=repeats, **details)]
     return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
@@ -312,23 +292,19 @@ def list_options(settings: type[BaseModel]) -> Iterator[inspect.Parameter]:
             name=f"--{(field.alias or name).replace('_', '-')}",
             help=field.description,
             validator=_bounds(field.metadata),
-            show_default=default is not False and default != "" and _shown(default),
+            show_default=_shown(default),
         )
 
 
 def _bounds(metadata: Sequence[Any]) -> list[Number]:
     """The checks of a number that `annotated_types` bounds."""
-    checks: list[Number] = []
-    for part in metadata:
-        bound: Any = part
-        match part:
-            case Ge():
-                checks.append(Number(gte=bound.ge))
-            case Gt():
-                checks.append(Number(gt=bound.gt))
-            case Le():
-                checks.append(Number(lte=bound.le))
-    return checks
+    bounds = ((Ge, "ge", "gte"), (Gt, "gt", "gt"), (Le, "le", "lte"))
+    return [
+        Number(**{name: getattr(part, bound)})
+        for part in metadata
+        for kind, bound, name in bounds
+        if isinstance(part, kind)
+    ]
 
 
 def _read_type(annotation: Any) -> Any:

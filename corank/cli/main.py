@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, CycloptsPanel, Group, Parameter
 from rich.console import Console
 from rich.markup import escape
 
+from corank import MODULE_OF
 from corank.core.errors import CorankError, OtherRankError, UsageError
 from corank.core.lazy import explain_missing
 from corank.core.machine_errors import INTERRUPTED, describe_machine_error, was_interrupted
@@ -21,46 +22,18 @@ from corank.core.registry import PLUGINS, load_environment_plugins, load_plugins
 WRONG_USAGE = 2
 """The exit status for a command or option that there is not, or without a command."""
 COMMANDS = {
-    "Data": {
-        "simulate": "corank.api.datasets.simulate",
-        "check": "corank.api.runs.check",
-        "pack": "corank.api.runs.pack",
-    },
-    "Train": {
-        "train": "corank.api.training.train",
-        "track": "corank.api.measuring.track",
-        "sweep": "corank.api.experiments.sweep",
-        "tune": "corank.api.experiments.tune",
-        "study": "corank.api.experiments.study",
-        "experiment": "corank.api.experiments.experiment",
-    },
-    "Judge": {
-        "evaluate": "corank.api.evaluating.evaluate",
-        "compare": "corank.api.evaluating.compare",
-        "compare-served": "corank.api.evaluating.compare_served",
-        "report": "corank.api.measuring.report",
-        "explain": "corank.api.measuring.explain",
-    },
-    "Ship": {
-        "export": "corank.api.bundles.export",
-        "refresh": "corank.api.bundles.refresh",
-        "conformance": "corank.api.bundles.conformance",
-        "compare-cases": "corank.api.bundles.compare_cases",
-        "publish": "corank.api.stores.publish",
-        "vectors": "corank.api.stores.vectors",
-        "predict": "corank.api.stores.predict",
-        "users": "corank.api.stores.users",
-    },
-    "Serve": {
-        "serve": "corank.cli.serve.serve",
-        "token": "corank.api.serving.token",
-        "request": "corank.api.measuring.request",
-        "rank": "corank.api.bundles.rank",
-        "replay": "corank.api.stores.replay",
-    },
-    "Every day": {"daily": "corank.continual.daily.daily"},
+    "Data": ["simulate", "check", "pack"],
+    "Train": ["train", "track", "sweep", "tune", "study", "experiment"],
+    "Judge": ["evaluate", "compare", "compare-served", "report", "explain"],
+    "Ship": ["export", "refresh", "conformance", "compare-cases", "publish", "vectors", "predict", "users"],
+    "Serve": ["serve", "token", "request", "rank", "replay"],
+    "Every day": ["daily"],
 }
-"""By what a user does: name of the command → the function, of which command line and documentation are made."""
+"""By what a user does: commands, of which each is the function of `corank` of that name."""
+MODULES = MODULE_OF | {"serve": "corank.cli.serve"}
+"""Where the function of each command is defined."""
+NAMES = ["import", "store", *(name for commands in COMMANDS.values() for name in commands)]
+"""The commands of the first level."""
 
 
 def build_app() -> App:
@@ -77,9 +50,10 @@ def build_app() -> App:
     )
     groups = {name: Group.create_ordered(name) for name in COMMANDS}
     for group, commands in COMMANDS.items():
-        for n, (name, target) in enumerate(commands.items()):
-            path = f"corank.cli.commands:{target}"
-            app.command(path, name=name, group=groups[group], help=_summary(target), sort_key=n)
+        for n, name in enumerate(commands):
+            function = name.replace("-", "_")
+            path = f"corank.cli.commands:{MODULES[function]}.{function}"
+            app.command(path, name=name, group=groups[group], help=_summary(function), sort_key=n)
     for name, help_text, group in (
         ("import", "Turn public logs into tables and a config.", "Data"),
         ("store", "List a store's versions and its log; promote, withdraw, roll back, prune.", "Ship"),
@@ -120,25 +94,19 @@ def _take_plugins(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _require_known(tokens: Sequence[str]) -> None:
     """Raise UsageError for a command that there is not; the parser would load all commands to say so."""
-    if tokens and not tokens[0].startswith("-") and tokens[0] not in _names():
-        near = get_close_matches(tokens[0], _names(), 1)
+    if tokens and not tokens[0].startswith("-") and tokens[0] not in NAMES:
+        near = get_close_matches(tokens[0], NAMES, 1)
         hint = f"did you mean '{near[0]}'?" if near else "`corank --help` lists them"
         raise UsageError(f"there is no command '{tokens[0]}'; {hint}")
 
 
-def _names() -> list[str]:
-    """The commands of the first level."""
-    return ["import", "store", *(name for commands in COMMANDS.values() for name in commands)]
-
-
-def _summary(target: str) -> str:
+def _summary(name: str) -> str:
     """The first line of a function's docstring, out of its source, so that help loads no command."""
-    module, _, name = target.rpartition(".")
-    spec = find_spec(module)
-    assert spec is not None and spec.origin is not None, target
+    spec = find_spec(MODULES[name])
+    assert spec is not None and spec.origin is not None, name
     text = Path(spec.origin).read_text(encoding="utf-8")
     first = re.search(rf'^def {name}\(.*?^    """(.+?)(?:"""|\n)', text, re.DOTALL | re.MULTILINE)
-    assert first is not None, target
+    assert first is not None, name
     return first[1]
 
 
@@ -179,7 +147,7 @@ def main() -> None:
 
 def _called() -> str:
     """The command that is called, of those of the first level; "" if there is none."""
-    return next((word for word in sys.argv[1:] if word in _names()), "")
+    return next((word for word in sys.argv[1:] if word in NAMES), "")
 
 
 def _fail(message: str) -> None:

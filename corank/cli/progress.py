@@ -8,29 +8,21 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from corank.cli.console import err, say
 from corank.core.formatting import format_metric
-from corank.training.callbacks import (
-    Callback,
-    TrainingEnd,
-    TrainingEvaluation,
-    TrainingLog,
-    TrainingStart,
-)
+from corank.training.callbacks import Callback, TrainingEnd, TrainingEvaluation, TrainingLog, TrainingStart
+
+
+def _open_bar(what: str, count: str, *more: str, transient: bool = False) -> Progress:
+    """A progress bar on stderr: what is done, how many, times, and more; none without a terminal."""
+    end = (TimeElapsedColumn(), TimeRemainingColumn(), *map(TextColumn, more))
+    columns = (TextColumn(what), BarColumn(bar_width=20), TextColumn(count), *end)
+    return Progress(*columns, console=err, disable=not err.is_terminal, transient=transient)
 
 
 class TrainingBar(Callback):
     """Shows a training: a progress bar with losses and candidates/s; without a terminal, a line every ten seconds."""
 
     def __init__(self) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.completed}/{task.total}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
-            console=err,
-            disable=not err.is_terminal,
-        )
+        self._bar = _open_bar("{task.description}", "{task.completed}/{task.total}", "{task.fields[figures]}")
         self._task: TaskID | None = None
         self._printed_at = time.monotonic()
 
@@ -74,20 +66,8 @@ class TrainingBar(Callback):
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar of what is counted, such as "requests", on stderr, until the end; without a terminal no bar."""
-    bar = Progress(
-        TextColumn(what),
-        BarColumn(bar_width=20),
-        TextColumn("{task.completed:,}/{task.total:,}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=err,
-        disable=not err.is_terminal,
-        transient=True,
-    )
+    bar = _open_bar(what, "{task.completed:,}/{task.total:,}", transient=True)
     with bar:
         task = bar.add_task(what, total=0)
 
-        def progress(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield progress
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -6,13 +6,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
-from corank.api.results import Result, draw_first
+from corank.analysis.html import render
+from corank.api.results import Result, draw_first, frame
 from corank.continual.gate import CheckedCondition, Condition
 from corank.continual.history import PeriodRecord, find_live
 from corank.core.errors import ConfigError
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from corank.analysis.plots import Series
 
 
-_Limits = Mapping[str, Mapping[str, "Series"]]
-"""Figure → requirement → its line."""
+Lines = dict[str, dict[str, "Series"]]
+"""Lines by plot and label."""
 
 PAGE = "index.html"
 """The page's file."""
@@ -53,8 +53,6 @@ _HOW = (
 
 def write_page(folder: Path, records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> None:
     """Write the page of a daily funnel. Raises CorankError if it cannot be written."""
-    from corank.analysis.html import render
-
     write_text(folder / PAGE, render(daily_view(records, gate)))
 
 
@@ -62,9 +60,12 @@ def daily_view(records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> Vi
     """What the history of a daily funnel shows: the newest period, all periods, and their figures."""
     live = find_live(records)
     lead = "No period is live." if live is None else f"Live: {live.period}, model {live.model}."
+    all_periods = Table(
+        ("period", "decision", "rows", "seconds", "why"), [*_rows(records)], prose=("decision", "why")
+    )
     sections = [
         *_newest(records, gate),
-        Section("Periods", [Detail([_HOW, _periods(records)]), *_pairs(records, gate)]),
+        Section("Periods", [Detail([_HOW, all_periods]), *_pairs(records, gate)]),
     ]
     if drawn := _figures(records, gate):
         caption = "Figures by period: the gate's, and usual ones. Dotted: what today's gate asks for in each period."
@@ -110,7 +111,7 @@ def _newest(records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> Itera
     if not records:
         return
     record = records[-1]
-    checked = [one for condition in gate if (one := _check(records, len(records) - 1, condition)) is not None]
+    checked = (_check(records, len(records) - 1, condition) for condition in gate)
     rows: list[list[Cell]] = [
         [
             one.condition.text,
@@ -119,25 +120,22 @@ def _newest(records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> Itera
             Verdict("met", 1) if one.met else Verdict("not met", -1),
         ]
         for one in checked
+        if one is not None
     ]
     blocks: list[Block] = [Detail(list(record.reasons))]  # a terminal has those of a refusal on stderr
     if rows:
-        blocks.append(
-            Table(["the gate asks for", "candidate", "compared with", ""], rows, prose=["the gate asks for"])
-        )
+        asked = "the gate asks for"
+        blocks.append(Table([asked, "candidate", "compared with", ""], rows, prose=[asked]))
     yield Section(f"Newest period: {record.period}, {record.decision}", blocks)
 
 
 def _pairs(records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> Iterator[Table]:
     """The gate's figures in the newest periods: the candidate's, and beside it the live run's on the same rows."""
     names = list(dict.fromkeys(condition.figure for condition in gate))
-    rows: list[list[Cell]] = [
-        [
-            *cells[:4],
-            *(Noted(_format(record.candidate, name), _format(record.reference, name)) for name in names),
-        ]
-        for record, cells in zip(reversed(records[-NEWEST:]), _rows(records), strict=False)
-    ]
+    rows: list[list[Cell]] = []
+    for record, cells in zip(reversed(records[-NEWEST:]), _rows(records), strict=False):
+        pairs = (Noted(_format(record.candidate, name), _format(record.reference, name)) for name in names)
+        rows.append([*cells[:4], *pairs])
     if rows:
         columns = ["period", "decision", "candidates", "seconds", *(name.replace(".", " ") for name in names)]
         yield Table(columns, rows, "The candidate, and beside it the live run", left=["decision"])
@@ -155,27 +153,21 @@ def _check(records: Sequence[PeriodRecord], n: int, condition: Condition) -> Che
     return None
 
 
-def _limits(records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> _Limits:
+def _limits(records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> Lines:
     """The gate's bounds in each period, by figure and condition: the lower ones, then the upper ones."""
-    lines: dict[str, dict[str, Series]] = {}
+    lines: Lines = {}
     for condition in gate:
         checked = {n: one for n in range(len(records)) if (one := _check(records, n, condition)) is not None}
-        bounds = [[(n, one.low) for n, one in checked.items()], [(n, one.high) for n, one in checked.items()]]
-        line = _series(
-            (n, np.nan if bound is None else bound) for points in bounds for n, bound in [*points, (0, None)]
-        )
+        low, high = ([(n, getattr(one, end)) for n, one in checked.items()] for end in ("low", "high"))
+        points = [*low, (0, None), *high, (0, None)]  # each line ends
+        line = _series((n, np.nan if bound is None else bound) for n, bound in points)
         if not np.isnan(line.y).all():
             lines.setdefault(condition.figure, {})[condition.requirement] = line
     return lines
 
 
-def _periods(records: Sequence[PeriodRecord]) -> Table:
-    """All periods, the newest first."""
-    header = ("period", "decision", "rows", "seconds", "why")
-    return Table(header, [*_rows(records)], prose=("decision", "why"))
-
-
 def _rows(records: Sequence[PeriodRecord]) -> Iterator[list[str]]:
+    """All periods, the newest first: name, decision, rows, seconds, and why."""
     for record in reversed(records):
         rows = f"{sum(record.rows.values()):,}" if record.rows else ""
         seconds = f"{sum(record.seconds.values()):.0f}"
@@ -196,10 +188,8 @@ def is_usual(name: str) -> bool:
 
 def _most_drifted(records: Sequence[PeriodRecord]) -> list[str]:
     """The features whose drift was the largest in some period."""
-    largest: dict[str, float] = {}
-    for record in records:
-        for name, value in record.drift.items():
-            largest[name] = max(value, largest.get(name, 0.0))
+    drifts = [(value, name) for record in records for name, value in record.drift.items()]
+    largest = {name: value for value, name in sorted(drifts)}
     return sorted(filter(largest.get, largest), key=lambda name: (-largest[name], name))[:_MOST]
 
 
@@ -218,11 +208,11 @@ def _series(points: Iterable[tuple[int, float]]) -> "Series":
 
 def _draw(
     records: Sequence[PeriodRecord],
-    plots: dict[str, dict[str, "Series"]],
+    plots: Lines,
     figure: "Figure",
     least: float,
     from_zero: bool = False,
-    limits: _Limits = MappingProxyType({}),
+    limits: Lines | None = None,
 ) -> None:
     """Draw a small plot a name, the periods' names below and dotted lines at its limits, each with a label."""
     from matplotlib.transforms import ScaledTranslation
@@ -234,22 +224,13 @@ def _draw(
     most = 3 if all(len(record.period) <= _DAY for record in records) else 2
     shown = np.unique(np.linspace(0, len(records) - 1, min(len(records), most)).astype(int)).tolist()
     for axes, name in zip(figure.axes, plots, strict=False):
-        drawn = [
-            axes.plot(
-                line.x, line.y, color=INK, linestyle=LINES[3 + n % 2], marker="_", label=f"gate: {label}"
-            )[0]
-            for n, (label, line) in enumerate(limits.get(name, {}).items())
-        ]
-        if drawn:
+        for n, (label, line) in enumerate((limits or {}).get(name, {}).items()):
+            dotted = LINES[3 + n % 2]
+            axes.plot(line.x, line.y, color=INK, linestyle=dotted, marker="_", label=f"gate: {label}")
+        if drawn := axes.lines[len(plots[name]) :]:
             below = axes.transAxes + ScaledTranslation(0, -_BELOW, figure.dpi_scale_trans)
-            axes.legend(
-                handles=drawn,
-                loc="upper left",
-                bbox_to_anchor=(0, 0),
-                bbox_transform=below,
-                fontsize="small",
-                handlelength=2.4,
-            )
+            style: dict[str, Any] = {"fontsize": "small", "handlelength": 2.4, "bbox_transform": below}
+            axes.legend(handles=drawn, loc="upper left", bbox_to_anchor=(0, 0), **style)
         axes.autoscale(True, "y")
         widen_y(axes, least, from_zero)
         axes.set_xticks(shown, [records[n].period for n in shown], fontsize="small")
@@ -294,28 +275,20 @@ class DailyResult(Result):
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
         """`periods`: a row a period; `figures`: one a period and figure of live, candidate and reference."""
-        periods = [
-            {
-                "period": record.period,
-                "decision": record.decision,
-                "reasons": "; ".join(record.reasons),
-                "model": record.model,
-                "version": record.version,
-                "seconds": sum(record.seconds.values()),
-            }
+        periods = (
+            vars(record) | {"reasons": "; ".join(record.reasons), "seconds": sum(record.seconds.values())}
             for record in self.records
-        ]
-        texts = dict.fromkeys(("period", "decision", "reasons", "model", "version"), pl.String)
-        figures = [
+        )
+        figures = (
             {"period": record.period, "of": of, "figure": name, "value": value}
             for record in self.records
             for of in ("live", "candidate", "reference")
             for name, value in getattr(record, of).items()
-        ]
-        named = dict.fromkeys(("period", "of", "figure"), pl.String)
+        )
+        texts = ("period", "decision", "reasons", "model", "version")
         return {
-            "periods": pl.DataFrame(periods, {**texts, "seconds": pl.Float64}),
-            "figures": pl.DataFrame(figures, {**named, "value": pl.Float64}),
+            "periods": frame(periods, texts, seconds=pl.Float64),
+            "figures": frame(figures, ["period", "of", "figure"], value=pl.Float64),
         }
 
     @property
@@ -326,12 +299,9 @@ class DailyResult(Result):
     @property
     def reasons(self) -> Sequence[str]:
         """Why the newest period was refused, a line each; none if it was not."""
-        refused = self.refused
-        return (
-            ()
-            if refused is None
-            else [f"{refused.period}: {line}" for line in refused.reasons or [refused.decision]]
-        )
+        if (refused := self.refused) is None:
+            return ()
+        return [f"{refused.period}: {line}" for line in refused.reasons or [refused.decision]]
 
     def view(self) -> View:
         """What the page shows."""
