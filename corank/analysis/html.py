@@ -58,7 +58,8 @@ table { border-collapse: collapse; font-size: .9rem; line-height: 1.35; font-var
 th, td { padding: .3rem 1.4rem .3rem 0; text-align: right; vertical-align: top; white-space: nowrap }
 th:first-child, td:first-child { text-align: left }
 thead th { white-space: normal }
-th.prose, td.prose { text-align: left; white-space: normal; min-width: 9rem }
+th.left, td.left, th.prose, td.prose { text-align: left }
+th.prose, td.prose { white-space: normal; min-width: 9rem }
 thead > tr > * { border-bottom: 1px solid var(--faint) }
 tbody td { border-bottom: 1px solid var(--rule) }
 td small { font-size: .8rem; margin-left: .6rem }
@@ -112,8 +113,10 @@ def render(view: parts.View) -> Html:
 
 def render_part(view: parts.View) -> str:
     """Paragraphs and tables of a view without its plots, for the output of a notebook's cell."""
-    blocks = [block for part in view.sections for block in part.blocks]
-    shown = [block for block in blocks if not isinstance(block, parts.Plot | parts.Detail)]
+    shown: list[parts.Block] = []
+    for part in view.sections:
+        blocks = [block for block in part.blocks if not isinstance(block, parts.Plot | parts.Detail)]
+        shown += [parts.Heading(part.title), *blocks] if part.title and blocks else blocks
     return f"<p><b>{escape(view.lead)}</b></p>\n{_blocks(shown, [])}"
 
 
@@ -151,7 +154,8 @@ def _block(block: parts.Block, drawings: "list[Drawing]") -> str:
 
 
 def _table(table: parts.Table) -> str:
-    marks = [' class="prose"' if name in (*table.prose, *table.left) else "" for name in table.columns]
+    kinds = dict.fromkeys(table.left, ' class="left"') | dict.fromkeys(table.prose, ' class="prose"')
+    marks = [kinds.get(name, "") for name in table.columns]
     head = "".join(
         f'<th scope="col"{mark}>{escape(name)}</th>' if name else "<td></td>"
         for name, mark in zip(table.columns, marks, strict=True)

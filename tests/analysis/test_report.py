@@ -146,7 +146,7 @@ def test_two_runs_side_by_side(small: Path, tmp_path: Path) -> None:
         cells = [re.escape(metric) + " .*?", *(format_metric(figure[side]) for side in "ab")]
         row = "".join(f"<td>{cell}</td>" for cell in cells)
         difference = re.escape(f"{figure['difference']:+.4f}")
-        assert re.search(f"{row}<td>{difference}<small>", sections["rank: click, exposed"])
+        assert re.search(rf'{row}<td class="left">{difference}<small>', sections["rank: click, exposed"])
     assert "<h1>one against seed7</h1>" in document and next(iter(sections)) == "Summary"
     for key, *values in (("name", "one", "seed7"), ("train.seed", "0", "7")):
         row = "".join(f'<td class="prose">{value}</td>' for value in values)

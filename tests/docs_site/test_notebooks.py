@@ -12,7 +12,7 @@ SHOWN = {
         "<th>is_click</th>",  # the log
         "<th>brand</th>",  # the items
         "<th>city</th>",  # the users
-        "which feature enters which tower",  # check
+        "Which feature enters which tower",  # check
         "kept epoch ",  # the training
         "truth_recall@10@15",  # the cascade
         "Stages side by side",  # the evaluation
