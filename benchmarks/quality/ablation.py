@@ -12,7 +12,8 @@ The test day is 30 April.
 import argparse
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -23,36 +24,35 @@ import polars as pl
 from numpy.typing import NDArray
 from rich.console import Console
 
-import corank
 from benchmarks import harness
 from benchmarks.quality.ablation_arms import ADDED, WITHOUT, config_of
 from benchmarks.quality.arena import kept
 from benchmarks.quality.references import reference
-from corank.analysis.experiments.figures import mean_over_seeds
+from corank.analysis.experiments.arms import Arm
+from corank.analysis.experiments.engine import Measurement, Trial, TrialData, TrialStore
+from corank.analysis.experiments.figures import Figure, mean_over_seeds
+from corank.data.packed.dataset import PackedDataset
 from corank.datasets.kuairand import import_kuairand
 from corank.evaluation.predict import predict_split
 from corank.metrics.intervals import replicates
 from corank.metrics.measure import Measure
 from corank.metrics.point import auc, gauc
-from corank.training.config.config_file import plain, read
+from corank.training.config.config import Config, with_moments
+from corank.training.config.config_file import Plain, plain, read
+from corank.training.packed_data import open_or_pack
+from corank.training.run import Run
 
+Figures = Sequence[Mapping[str, Figure]]
+"""Of an arm, by seed."""
 STAGES = ("prerank", "rank")
 METRICS: dict[str, Callable[..., Measure]] = {"auc": auc, "gauc": gauc}
 
 
-class Trial:
-    """The figures of one training, or of the reference, and the same in resamples of the test day's users."""
-
-    def __init__(self, figures: dict[str, dict[str, Any]]) -> None:
-        self.value: dict[str, float] = figures["value"]
-        self.replicates = {name: np.array(draws) for name, draws in figures["replicates"].items()}
-
-
-def figures_of(measures: dict[str, Measure]) -> dict[str, dict[str, Any]]:
+def figures_of(measures: Mapping[str, Measure]) -> dict[str, Figure]:
     """The value of each measure, and its resamples."""
     return {
-        "value": {name: float(measure.value() or 0) for name, measure in measures.items()},
-        "replicates": {name: replicates(measure).tolist() for name, measure in measures.items()},
+        name: Figure(float(measure.value() or 0), measure.n, None, replicates(measure).tolist(), measure.n)
+        for name, measure in measures.items()
     }
 
 
@@ -62,51 +62,53 @@ def of_clicks(
     return {f"{s}_{name}": m(user, z, clicks) for s, z in scores.items() for name, m in METRICS.items()}
 
 
-def trained(path: Path, seed: int) -> dict[str, dict[str, Any]]:
-    """One training of a config, judged on the test day."""
-    with tempfile.TemporaryDirectory() as folder:
-        run = corank.train(path, [f"train.seed={seed}"], folder=Path(folder)).run
-        packed = run.packed()
-        model, _ = run.model(packed)
-        rows = predict_split(model, packed, "test")
-    user, ranker = rows.requests.user_of(), rows.logits["rank"]
-    measures = of_clicks(user, {stage: rows.logits[stage]["click"] for stage in STAGES}, rows.labels["click"])
-    others = {f"rank_auc_{label}": auc(user, ranker[label], rows.labels[label]) for label in [*ranker][1:]}
-    return figures_of(measures | others)
+class TestDay(Measurement):
+    """The figures of the test day."""
+
+    kind = "ablation"
+
+    def measure(self, run: Run, packed: PackedDataset, trial: Trial) -> Trial:
+        """Both stages by clicks, and the ranker by its other labels."""
+        rows = predict_split(run.model(packed)[0], packed, "test")
+        user, ranker = rows.requests.user_of(), rows.logits["rank"]
+        logits = {stage: rows.logits[stage]["click"] for stage in STAGES}
+        measures = of_clicks(user, logits, rows.labels["click"])
+        measures |= {f"rank_auc_{name}": auc(user, ranker[name], rows.labels[name]) for name in [*ranker][1:]}
+        return replace(trial, figures=figures_of(measures))
 
 
 def boosted(data: Path, seed: int) -> dict[str, dict[str, Any]]:
+    """The figures of the reference, as plain values."""
     rows = reference(data, priors=True, seed=seed).predictions
     # resamples depend on a user's number, which in packed data is that of its id among the log's, in ascending order
     ids = pl.read_parquet(data / "log.parquet", columns=["user_id"])["user_id"].unique().sort()
     user = ids.search_sorted(rows["user_id"]).to_numpy()
     scores = dict.fromkeys(STAGES, rows["score"].to_numpy())
-    return figures_of(of_clicks(user, scores, rows["is_click"].to_numpy().astype(np.int8)))
+    measures = of_clicks(user, scores, rows["is_click"].to_numpy().astype(np.int8))
+    return {name: asdict(figure) for name, figure in figures_of(measures).items()}
 
 
-def difference(key: str, ours: list[Trial], theirs: list[Trial]) -> dict[str, float]:
+def difference(key: str, ours: Figures, theirs: Figures) -> dict[str, float]:
     """By stage and metric the gain of ours, in the mean over seeds, and the interval over users and seeds."""
     figures: dict[str, float] = {}
-    for name in [name for name in ours[0].value if name in theirs[0].value]:
-        values = [one.value[name] - other.value[name] for one, other in zip(ours, theirs, strict=True)]
-        replicates = [
-            one.replicates[name] - other.replicates[name] for one, other in zip(ours, theirs, strict=True)
-        ]
-        interval = mean_over_seeds(values, np.array(replicates))
-        figures[f"{key}.{name}"] = interval.value
-        figures |= {f"{key}.{name}.low": interval.low or 0.0, f"{key}.{name}.high": interval.high or 0.0}
+    for name in [name for name in ours[0] if name in theirs[0]]:
+        pairs = [(one[name], other[name]) for one, other in zip(ours, theirs, strict=True)]
+        figures |= gain(f"{key}.{name}", pairs)
     return figures
 
 
-def between(key: str, arm: list[Trial]) -> dict[str, float]:
+def gain(key: str, pairs: Sequence[tuple[Figure, Figure]]) -> dict[str, float]:
+    """The mean difference of pairs of figures, a pair a seed, and the interval over users and seeds."""
+    resampled = np.array([np.subtract(*(np.array(f.replicates, np.float64) for f in pair)) for pair in pairs])
+    interval = mean_over_seeds([one.value - other.value for one, other in pairs], resampled)
+    return {key: interval.value, f"{key}.low": interval.low or 0.0, f"{key}.high": interval.high or 0.0}
+
+
+def between(key: str, arm: Figures) -> dict[str, float]:
     """The gain of the ranker over the pre-ranker."""
     figures: dict[str, float] = {}
     for metric in METRICS:
-        values = [trial.value[f"rank_{metric}"] - trial.value[f"prerank_{metric}"] for trial in arm]
-        replicates = [t.replicates[f"rank_{metric}"] - t.replicates[f"prerank_{metric}"] for t in arm]
-        interval = mean_over_seeds(values, np.array(replicates))
-        figures[f"{key}.{metric}"] = interval.value
-        figures |= {f"{key}.{metric}.low": interval.low or 0.0, f"{key}.{metric}.high": interval.high or 0.0}
+        figures |= gain(f"{key}.{metric}", [(f[f"rank_{metric}"], f[f"prerank_{metric}"]) for f in arm])
     return figures
 
 
@@ -121,35 +123,39 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     say = Console(stderr=True).print
-    by_arm: dict[str, list[Trial]] = {}
+    by_arm: dict[str, Figures] = {}
     with tempfile.TemporaryDirectory() as temporary:
         data, results = Path(temporary) / "data", arguments.keep or Path(temporary) / "results"
         import_kuairand(arguments.folder, data, say)
         imported = plain(read(data / "config.yaml"))
-
-        def trials(name: str, find: Callable[[int], dict[str, dict[str, Any]]]) -> list[Trial]:
-            return [
-                Trial(kept(results / f"{name}-{seed}.json", partial(find, seed)))
-                for seed in range(arguments.seeds)
-            ]
-
-        by_arm["boosting"] = trials("boosting", partial(boosted, data))
-        for arm in arguments.arms:
-            path = data / f"{arm}.yaml"
-            # JSON is YAML, without the aliases that PyYAML would write
-            path.write_text(json.dumps(config_of(imported, arm), ensure_ascii=False), encoding="utf-8")
-            by_arm[arm] = trials(arm, partial(trained, path))
-            means = {name: fmean(t.value[name] for t in by_arm[arm]) for name in by_arm[arm][0].value}
-            say(f"{arm}: " + "  ".join(f"{name} {value:.4f}" for name, value in means.items()))
+        seeds = range(arguments.seeds)
+        stored = [kept(results / f"boosting-{seed}.json", partial(boosted, data, seed)) for seed in seeds]
+        by_arm["boosting"] = [{name: Figure(**figure) for name, figure in one.items()} for one in stored]
+        arms = [Arm(name, read_arm(imported, name, data)) for name in arguments.arms]
+        packed = open_or_pack(arms[0].config, data, say)
+        store = TrialStore(results, TrialData(packed, data, results, say), TestDay())
+        for arm in arms:
+            name = arm.name
+            by_arm[name] = [store.run(arm.at(1.0, seed), seed=seed)[0].figures for seed in seeds]
+            means = {key: fmean(one[key].value for one in by_arm[name]) for key in by_arm[name][0]}
+            say(f"{name}: " + "  ".join(f"{figure} {value:.4f}" for figure, value in means.items()))
     harness.report("ablation", *_figures(by_arm), arguments.json)
 
 
-def _figures(by_arm: dict[str, list[Trial]]) -> tuple[dict[str, float], dict[str, tuple[str, float]]]:
+def read_arm(imported: Plain, arm: str, data: Path) -> Config:
+    """The config of an arm."""
+    path = data / f"{arm}.yaml"
+    # JSON is YAML, without the aliases that PyYAML would write
+    path.write_text(json.dumps(config_of(imported, arm), ensure_ascii=False), encoding="utf-8")
+    return with_moments(read(path), data)
+
+
+def _figures(by_arm: dict[str, Figures]) -> tuple[dict[str, float], dict[str, tuple[str, float]]]:
     figures: dict[str, float] = {}
     for arm, trials in by_arm.items():
-        for name in trials[0].value:
+        for name in trials[0]:
             if arm != "boosting" or name.startswith("rank"):
-                values = [trial.value[name] for trial in trials]
+                values = [one[name].value for one in trials]
                 figures |= {f"{arm}.{name}": fmean(values), f"{arm}.{name}_std": pstdev(values)}
     for arm, trials in by_arm.items():
         if arm not in ("boosting", "base") and WITHOUT.get(arm, "base") in by_arm:

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -24,6 +24,7 @@ from corank.training.train import train_run
 
 Loss = dict[str, Any]
 Figures = dict[str, float]
+T = TypeVar("T")
 
 SCORES = """\
   scores:
@@ -101,11 +102,11 @@ def packed_arena(folder: Path, config: Config, features: Mapping[str, Any]) -> A
     return Arena(folder, config, packed)
 
 
-def kept(path: Path, make: Callable[[], dict[str, Figures]]) -> dict[str, Figures]:
+def kept(path: Path, make: Callable[[], T]) -> T:
     """The stored result of `make`, or a new one: a long benchmark continues where it was stopped."""
     if path.exists():
-        figures: dict[str, Figures] = json.loads(path.read_text(encoding="utf-8"))
-        return figures
+        stored: T = json.loads(path.read_text(encoding="utf-8"))
+        return stored
     figures = make()
     write_text(path, json.dumps(figures, indent=1))
     return figures
