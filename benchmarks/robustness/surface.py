@@ -177,7 +177,7 @@ def measure(base: Checkout, new: Checkout, folder: Path, kuairand: Path | None) 
     if kuairand:
         (tables / "release").symlink_to(kuairand.resolve())
     shutil.copytree(tables, copy, symlinks=True)
-    documents = (DOCUMENTS + KUAIRAND * bool(kuairand)).strip().splitlines()
+    documents = [line for line in (DOCUMENTS + KUAIRAND * bool(kuairand)).splitlines() if line]
     with ThreadPoolExecutor(2) as pool:
         old_pages, new_pages = pool.map(pages, (base, new))
         lines = [*documents, *re.split(r" \| |\n", MISTAKES.strip()), *too_small(old_pages)]

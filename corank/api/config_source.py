@@ -18,7 +18,6 @@ from corank.core.reports import Report
 from corank.training.config.config import Config, with_moments
 from corank.training.config.config_file import from_plain, from_values, plain, read
 from corank.training.config.yaml_values import change_values, read_values
-from corank.training.packed_data import packed_location
 
 ConfigSource = str | Path | Mapping[str, Any] | Config
 """A YAML file, a mapping of the same keys, or a config built in code."""
@@ -115,6 +114,8 @@ def to_yaml(config: Config) -> str:
 
 
 def _folder_of_frames(settings: Config, base: Path) -> Path:
+    from corank.training.packed_data import packed_location  # which a config with a mistake does not need
+
     location = packed_location(settings, base)
     if not isinstance(location, Path):
         location = base / "packed" / settings.name

@@ -12,7 +12,6 @@ import numpy as np
 import polars as pl
 from annotated_types import Ge
 
-from corank.analysis.html import render_part
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
 from corank.api.progress import training_callbacks
@@ -22,27 +21,32 @@ from corank.core.lazy import lazy, name_missing_extra
 from corank.core.objects import Location, PathOrUrl, parse_location
 from corank.core.options import Option, Overrides
 from corank.core.reports import Report
-from corank.data.packed.dataset import PackedDataset
 from corank.distributed.launch_environment import is_first
 from corank.engine.base import Engine, open_engine
 from corank.training.callbacks import Callback, check_callbacks
-from corank.training.checks.data_check import TrainingDataCheck
-from corank.training.checks.log_profile import profile_log
 from corank.training.config.config import Config, plan_packed
-from corank.training.packed_data import open_earlier, open_or_pack, open_packed
 from corank.training.run_file import Origin
-from corank.training.run_publisher import RunPublisher, open_remote_run
-from corank.training.tracking.tracker import read_callbacks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from corank.analysis import html
+    from corank.data.packed.dataset import PackedDataset
     from corank.distributed.ranks import Ranks
+    from corank.training import packed_data, run_publisher, trainer
     from corank.training import run as runs
-    from corank.training import trainer
     from corank.training import warm_start_preparation as warm_starts
+    from corank.training.checks import data_check, log_profile
     from corank.training.run import Run
+    from corank.training.run_publisher import RunPublisher
+    from corank.training.tracking import tracker
 else:
+    data_check = lazy("corank.training.checks.data_check")
+    html = lazy("corank.analysis.html")
+    log_profile = lazy("corank.training.checks.log_profile")
+    packed_data = lazy("corank.training.packed_data")
+    run_publisher = lazy("corank.training.run_publisher")
+    tracker = lazy("corank.training.tracking.tracker")
     runs = lazy("corank.training.run")
     trainer = lazy("corank.training.trainer")
     warm_starts = lazy("corank.training.warm_start_preparation")
@@ -133,7 +137,9 @@ class TrainResult(Result):
     def _repr_html_(self) -> str:
         kept = self.tables["metrics"].filter(pl.col("epoch") == self.epoch, pl.col("value").is_not_null())
         table = kept.pivot("metric", index=["stage", "label"], values="value") if len(kept) else kept
-        return render_part(view_frames(f"{self.run.folder}: kept epoch {self.epoch}", {"validation": table}))
+        return html.render_part(
+            view_frames(f"{self.run.folder}: kept epoch {self.epoch}", {"validation": table})
+        )
 
 
 def _split(name: str) -> tuple[str, str, str]:
@@ -200,7 +206,7 @@ def train(
         training = training.with_moments()
         if called:
             raise ConfigError("callbacks: they run in this process, workers in others; leave out one of both")
-        read_callbacks(track)
+        tracker.read_callbacks(track)
         options = [f"--track={name}" for name in track]
         options += [] if timeout is None else [f"--timeout={timeout}"]
         with opened.frames.named():
@@ -211,7 +217,7 @@ def train(
 
     with join_ranks(timeout) as ranks:
         training = training.with_moments()
-        called += read_callbacks(track) + training_callbacks()
+        called += tracker.read_callbacks(track) + training_callbacks()
         with opened.frames.named():
             return training.run(called, ranks)
 
@@ -249,7 +255,7 @@ class _Training:
                 return self._prepare(run, ranks)
 
             goes_on, begin = ranks.first_does(prepare, "preparation by the first rank")
-            packed = open_packed(run.config, run.base)
+            packed = packed_data.open_packed(run.config, run.base)
             run = replace(run, config=plan_packed(run.config, packed))
             trainer.require_agreement(ranks, run.config, packed)
             plan = None
@@ -268,7 +274,7 @@ class _Training:
         publishers: list[RunPublisher] = []
 
         def open_working() -> str:
-            publishers.append(stack.enter_context(open_remote_run(location, self.report)))
+            publishers.append(stack.enter_context(run_publisher.open_remote_run(location, self.report)))
             return str(publishers[0].folder)
 
         folder = Path(ranks.first_does(open_working, "working folder of the first rank"))
@@ -293,18 +299,18 @@ class _Training:
                 report(f"restart {ranks.restarts}: going on from the last checkpoint")
             return True, begin
         warm_starts.require_epochs(run.config, source)
-        data_check = TrainingDataCheck.of(run.config, packed, continues=source is not None)
-        data_check.require()
+        checked = data_check.TrainingDataCheck.of(run.config, packed, continues=source is not None)
+        checked.require()
         origin = None
         if source is not None:
             origin = warm_starts.describe_origin(warm_starts.plan_warm_start(source, run.config, packed), run)
         runs.Run.create(run.folder, run.config, run.base, run.publish, origin, packed.manifest.fingerprint)
         ranks.log.remember(CREATED)
-        data_check.report(report)
+        checked.report(report)
         for line in trainer.precision_warnings(run.config.train.precision, trainer.device()):
             report(f"warning: {line}")
         if packed.manifest.continued is None:  # else the whole log would be read for the days since
-            profile_log(run.config, run.base).report(report)
+            log_profile.profile_log(run.config, run.base).report(report)
         if origin is not None:
             for line in (f"from {source}, after {origin.step:,} steps:", *origin.lines()):
                 report(line)
@@ -312,10 +318,10 @@ class _Training:
 
     def _pack(
         self, settings: Config, source: PathOrUrl | Location | None, engine: Engine | None = None
-    ) -> PackedDataset:
+    ) -> "PackedDataset":
         """Open the packed data, or pack them: from those of a run on, if there is one."""
-        find_earlier = partial(open_earlier, source, settings.data)
-        return open_or_pack(settings, self.opened.base, self.report, engine, find_earlier)
+        find_earlier = partial(packed_data.open_earlier, source, settings.data)
+        return packed_data.open_or_pack(settings, self.opened.base, self.report, engine, find_earlier)
 
     def _require_new(self, folder: Path) -> None:
         if runs.Run.has_begun(folder):

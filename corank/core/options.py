@@ -4,7 +4,7 @@ The functions of `corank` are its commands: what has no default is an argument, 
 help comes from the docstring. An annotation says what differs from that.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -63,6 +63,3 @@ def numbers_of(option: str, kind: type[int] | type[float]) -> Option:
             ) from None
 
     return Option(parse=parse)
-
-
-Values = Mapping[str, Any]
