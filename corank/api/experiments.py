@@ -24,7 +24,7 @@ from corank.core.files import write_text
 from corank.core.lazy import lazy
 from corank.core.locks import WriteLock
 from corank.core.objects import PathOrUrl, parse_location, require_local
-from corank.core.options import Option, Overrides, numbers_of
+from corank.core.options import FACTORS, Option, Overrides
 from corank.core.reports import Progress, Report
 from corank.training.checks.data_check import TrainingDataCheck
 from corank.training.config.config import Config, with_moments
@@ -92,7 +92,7 @@ def experiment(
     arms: PathOrUrl,
     out: PathOrUrl | None = None,
     seeds: Annotated[int, Ge(1)] = 3,
-    rates: Annotated[Sequence[float], numbers_of("--rates", float)] = (1.0,),
+    rates: Annotated[Sequence[float], FACTORS] = (1.0,),
     metric: str | None = None,
     overrides: Overrides = (),
     report: Report = lambda line: None,
@@ -255,7 +255,7 @@ def study(
     out: PathOrUrl | None = None,
     seeds: Annotated[int, Ge(1)] = 3,
     questions: Annotated[Iterable[int | str | Path], Option(parse=split_questions)] = QUESTIONS,
-    rates: Annotated[Sequence[float], numbers_of("--rates", float)] = RATES,
+    rates: Annotated[Sequence[float], FACTORS] = RATES,
     overrides: Overrides = (),
     report: Report = lambda line: None,
     without: Sequence[str] = (),

@@ -51,15 +51,18 @@ EVENTS = Option(parse=read_names, repeated=True)
 """Tables of events by name, which the command line takes as `NAME=FILES`."""
 
 
-def numbers_of(option: str, kind: type[int] | type[float]) -> Option:
-    """An option of numbers with commas between them, such as `--questions 1,6`."""
+def read_rates(text: str) -> list[float]:
+    """Read `--rates`. Raises ConfigError for what is no list of numbers.
 
-    def parse(text: str) -> Sequence[int | float]:
-        try:
-            return [kind(part) for part in text.split(",")]
-        except ValueError:
-            raise ConfigError(
-                f"{option}: expected numbers with commas between them; received {text!r}"
-            ) from None
+    Example:
+        >>> read_rates("0.5,1,2")
+        [0.5, 1.0, 2.0]
+    """
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"--rates: expected numbers with commas between them; received {text!r}") from None
 
-    return Option(parse=parse)
+
+FACTORS = Option(parse=read_rates)
+"""Factors on learning rates, which the command line takes with commas between them."""
