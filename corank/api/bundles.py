@@ -12,8 +12,7 @@ from annotated_types import Ge
 
 from corank.api.frames import TableSource, temporary_frames
 from corank.api.results import DocumentResult, frame
-from corank.bundle.bundle import Bundle
-from corank.bundle.bundle_writer import replace_bundle
+from corank.bundle.bundle import Bundle, replace_bundle
 from corank.bundle.incremental_priors import RefreshSources
 from corank.bundle.manifest import BundleManifest, ItemsAsOf, load_manifest
 from corank.bundle.refresh import refresh_bundle

@@ -1,46 +1,36 @@
-"""The bundle: the files that are shipped. Its manifest names one content folder, and size and checksum of every part.
+"""The bundle: the artifact that is shipped, a model with its encoders, item records and item parts.
 
-    BUNDLE/manifest.json                     the pointer: written last, switched in one rename
-    BUNDLE/<model_version>-<items_seq>/      encoders/  tables/  items/  and a stage's graphs:
-                                            <stage>.value.onnx, <stage>.item.onnx, <stage>.query.onnx; priors/
-
-A reader sees the old content or the new, never half. A content stays as long as a `Bundle` of it is open, and the
-content before the newest in any case. `bundle_writer.py` writes.
+    BUNDLE/manifest.json                     BundleManifest
+    BUNDLE/<model_version>-<items_seq>-<tag>/
+        encoders/  tables/  items/  priors/  and a stage's graphs:
+        <stage>.value.onnx, <stage>.item.onnx, <stage>.query.onnx
 """
 
-import hashlib
 import os
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Self
 
-from corank.bundle.manifest import BUNDLE, MOST_PARTS, BundleManifest, Part, load_manifest
-from corank.bundle.signatures import TrustedKeys
+from corank.bundle.manifest import BundleManifest, load_manifest, require_signature, signed_content
+from corank.bundle.signatures import SigningKeys, TrustedKeys
+from corank.core.artifact import Artifact, ArtifactWriter, write_artifact
+from corank.core.artifact_objects import open_artifact, writable_copy
 from corank.core.errors import BundleError
-from corank.core.files import list_files, open_regular_file
-from corank.core.local_copy import read_folder
-from corank.core.locks import FolderLease
 from corank.core.objects import Location
 
-CHUNK = 1 << 22
-"""Bytes of a file read at once."""
+
+BundleWriter = ArtifactWriter[BundleManifest]
+"""The right to replace a bundle."""
 
 
-@dataclass(frozen=True)
-class Bundle:
-    """A bundle whose parts have been verified.
+class Bundle(Artifact[BundleManifest]):
+    """A bundle whose files have been verified.
 
     Example:
         bundle = Bundle.open(Path("bundle"))
         bundle.manifest.model_version
     """
-
-    folder: Path
-    """The content that the manifest names."""
-    manifest: BundleManifest
-    leases: tuple[FolderLease, ...] = field(default=(), repr=False, compare=False)
-    """Keep the content, and a copy of what lies in object storage, from being removed."""
 
     @classmethod
     def open(cls, location: Location, verified: bool = False, trust: TrustedKeys | None = None) -> Self:
@@ -48,88 +38,21 @@ class Bundle:
 
         Args:
             location: its folder, or its URL.
-            verified: whether the parts have been verified just now; they are not read then.
+            verified: whether the files have been verified just now; their sizes alone are compared then.
             trust: keys, one of which must have signed it; None if it need not be signed.
 
         Raises:
-            BundleError: the manifest or a part is absent, truncated or altered.
+            BundleError: the manifest or a file is absent, truncated or altered.
             TrustError: no trusted key signed it.
             StorageError: the object store refuses, or there is none.
         """
-        copy = read_folder(location, BUNDLE)
-        bundle = cls._open_folder(copy.path, verified, trust)
-        return bundle if copy.lease is None else replace(bundle, leases=(*bundle.leases, copy.lease))
+        verify = require_signature(trust, str(location))
+        return cls.of(open_artifact(location, BundleManifest, verify, checksums=not verified))
 
     @classmethod
-    def _open_folder(cls, path: Path, verified: bool, trust: TrustedKeys | None) -> Self:
-        while True:
-            manifest = load_manifest(path, trust)
-            try:
-                return cls._open(path, manifest, verified)
-            except BundleError:
-                # it may have been replaced twice since its manifest was read, and the content removed
-                if current_content(path) in (manifest.content, None):
-                    raise
-
-    @classmethod
-    def _open(cls, path: Path, manifest: BundleManifest, verified: bool) -> Self:
-        lease, folder = None, path / manifest.content
-        with suppress(OSError):  # a missing folder is reported by its first part
-            lease = FolderLease(folder)
-        if not (verified and lease):
-            for name in manifest.parts:
-                _verify(path, name, manifest)
-            _refuse_others(folder, manifest)
-        return cls(folder, manifest, () if lease is None else (lease,))
-
-
-def _verify(path: Path, name: str, manifest: BundleManifest) -> None:
-    """Raise BundleError unless a part is a regular file with the size and the checksum of the manifest."""
-    part, shown = manifest.parts[name], path / manifest.content / name
-    try:
-        with open_regular_file(path, f"{manifest.content}/{name}") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size == part.bytes and _hash(file) == part.sha256:
-                return
-    except FileNotFoundError as error:
-        raise BundleError(f"{shown}: missing from the bundle ({error.strerror}); export it again") from None
-    except OSError as error:
-        what = "cannot be opened as a part of the bundle"
-        raise BundleError(f"{shown}: {what} ({error.strerror}); export it again") from None
-    difference = f"{size} bytes in place of {part.bytes}" if size != part.bytes else "its checksum differs"
-    raise BundleError(
-        f"{shown}: damaged, or a part of another model version than {manifest.model_version} ({difference}); "
-        "export the bundle again"
-    )
-
-
-def _refuse_others(content: Path, manifest: BundleManifest) -> None:
-    """Raise BundleError if a content folder holds a file that is no part: it would be read without being verified."""
-    try:
-        others = set(list_files(content, MOST_PARTS)) - set(manifest.parts)
-    except OSError as error:
-        raise BundleError(f"{content}: cannot be read ({error.strerror}); export the bundle again") from None
-    if others:
-        raise BundleError(
-            f"{content / min(others)}: no part of the bundle; remove it, or export the bundle again"
-        )
-
-
-def _hash(file: BinaryIO) -> str:
-    """Compute the checksum of an open file, in hex."""
-    digest = hashlib.sha256()
-    while chunk := file.read(CHUNK):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-def measure_parts(folder: Path) -> dict[str, Part]:
-    """Compute size and checksum of every file of a content folder. Raises OSError."""
-    parts = {}
-    for name in sorted(list_files(folder, MOST_PARTS)):
-        with open_regular_file(folder, name) as file:
-            parts[name] = Part(bytes=os.fstat(file.fileno()).st_size, sha256=_hash(file))
-    return parts
+    def of(cls, artifact: Artifact[BundleManifest]) -> Self:
+        """Make the bundle of an artifact."""
+        return cls(artifact.folder, artifact.manifest, artifact.leases)
 
 
 def current_content(location: Location) -> str | None:
@@ -147,3 +70,60 @@ def next_items_seq(path: Path, model_version: str) -> int:
     except BundleError:
         return 1
     return manifest.items_seq + 1 if manifest.model_version == model_version else 1
+
+
+def lock_bundle(path: Path, command: str) -> AbstractContextManager[BundleWriter]:
+    """Lock a bundle's folder for a command. Raises as `ArtifactWriter.lock`."""
+    return ArtifactWriter.lock(path, BundleManifest, command)
+
+
+def write_content(
+    writer: BundleWriter,
+    manifest: BundleManifest,
+    fill: Callable[[Path], BundleManifest | None],
+    sign: SigningKeys | None = None,
+) -> Bundle:
+    """Replace the content of a bundle.
+
+    Args:
+        writer: of the bundle's folder.
+        manifest: of the bundle; `content`, `files`, `digest` and `signatures` are filled in here.
+        fill: writes the files into a new content folder; may return the manifest, completed from them.
+        sign: keys that sign it.
+
+    Raises:
+        BundleError: the disk refuses, or the bundle is another than when it was locked; it is left as it is.
+    """
+
+    def seal(whole: BundleManifest) -> BundleManifest:
+        signatures = [] if sign is None else sign.sign(signed_content(whole.plain()))
+        return whole.model_copy(update={"signatures": signatures})
+
+    content = f"{manifest.model_version}-{manifest.items_seq}-{os.urandom(4).hex()}"
+    return Bundle.of(write_artifact(writer, content, lambda folder: fill(folder) or manifest, seal))
+
+
+def write_bundle(
+    path: Path,
+    manifest: BundleManifest,
+    fill: Callable[[Path], BundleManifest | None],
+    sign: SigningKeys | None = None,
+) -> Bundle:
+    """Write a bundle, whatever bundle was there before. Raises as `lock_bundle` and `write_content`."""
+    with lock_bundle(path, "export") as writer:
+        return write_content(writer, manifest, fill, sign)
+
+
+def replace_bundle(location: Location, write: Callable[[Path], Bundle], reads: bool) -> Bundle:
+    """Replace a bundle by what a function writes.
+
+    Args:
+        location: the bundle's folder, or its URL.
+        write: writes a bundle into a folder, which holds the present one if `reads`, otherwise its manifest alone.
+        reads: whether it reads the present bundle.
+
+    Raises BusyError, StorageError, and what the function raises; the bundle is left as it is then.
+    """
+    with writable_copy(location, BundleManifest, reads) as folder:
+        bundle = write(folder)
+    return bundle if isinstance(location, Path) else Bundle.open(location)

@@ -1,24 +1,23 @@
-"""The manifest of a bundle: what serving must know, and size and checksum of every part.
+"""The manifest of a bundle: what serving must know, besides size and checksum of every file.
 
-A manifest may come from anybody who can write to a store: its parts may have the names that are written, and no others.
+A manifest may come from anybody who can write to a store: its files may have the names that are written, and no others.
 """
 
-import hashlib
-import json
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Ge, Le
 from pydantic import AfterValidator, Field, model_validator
 
 from corank.bundle.signatures import Signatures, TrustedKeys, read_signatures
-from corank.bundle.stage_facts import FolderName, PrecisionLoss, StageFacts
-from corank.core.errors import BundleError, ConfigError, DataError
-from corank.core.files import is_plain_name, parse_json, read_regular_file
-from corank.core.local_copy import read_folder
+from corank.bundle.stage_facts import PrecisionLoss, StageFacts
+from corank.core.artifact import File, FolderName, Inspect, Manifest, canonical
+from corank.core.artifact_objects import read_facts
+from corank.core.errors import BundleError, CorankError, DataError
+from corank.core.files import is_relative_name
 from corank.core.objects import Location
 from corank.core.registry import plugin_hint
-from corank.core.settings import Settings, build_once, validate
+from corank.core.settings import Settings, build_once
 from corank.core.time import EARLIEST, LATEST, format_time
 from corank.data.column_sources import RequestColumns, Source
 from corank.features.feature_kind import Feature
@@ -95,18 +94,11 @@ class ItemsAsOf(Settings):
         return f"change {self.change}" + (f"-{self.id}" if self.id else "")
 
 
-BUNDLE = "bundle"
-"""What a published folder of a bundle is said to hold."""
-FORMAT = 8
-"""The format that is written, and the one that is read."""
-MOST_BYTES = 1 << 24
-"""Bytes of a manifest, at most."""
-
 _declared = build_once(Schema)
 
 
 def _part_name(name: str) -> str:
-    if _PART.fullmatch(name) is None or not all(map(is_plain_name, name.split("/"))):
+    if _PART.fullmatch(name) is None or not is_relative_name(name):
         raise ValueError(f"no part of a bundle is called {name[:200]!r}")
     return name
 
@@ -116,17 +108,18 @@ Milliseconds = Annotated[int, Ge(-(2**63)), Le(2**63 - 1)]
 """A time, ms UTC."""
 
 
-class Part(Settings):
-    """Size and checksum of a file."""
-
-    bytes: Annotated[int, Ge(0), Le(2**50)]
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-
-
-class BundleManifest(Settings):
+class BundleManifest(Manifest):
     """All that a reader must know of a bundle's content."""
 
-    format: int
+    error: ClassVar[type[CorankError]] = BundleError
+    missing: ClassVar[str] = "not a bundle (it has no manifest.json); `corank export` makes one"
+    remedy: ClassVar[str] = "export the bundle again"
+    most_bytes: ClassVar[int] = 1 << 24
+    kept: ClassVar[int] = 1
+
+    kind: str = "bundle"
+    format: int = 9
+    files: dict[PartName, File] = Field({}, max_length=MOST_PARTS)
     name: str
     model_version: FolderName
     """Hash of weights, encoders, calibrators and schema: two bundles that share it score alike."""
@@ -134,8 +127,6 @@ class BundleManifest(Settings):
     """Counts changes of the items of one model version."""
     items_id: str = Field(default="", exclude=True)
     """Distinguishes items of one `items_seq`: the tag of the content's name, or the id of a store's last change."""
-    content: FolderName
-    """The name of the content folder."""
     data: DataSettings
     """The settings of the log, by which newer logs are read."""
     features: dict[str, Feature]
@@ -154,9 +145,6 @@ class BundleManifest(Settings):
     """What storing parts in less than fp32 changes; None if all are in fp32, or it was not measured."""
     plugins: list[str] = []
     """The plug-ins of the config, named in errors about parts that are not known here. They are never imported."""
-    parts: dict[PartName, Part] = Field(max_length=MOST_PARTS)
-    digest: str = ""
-    """Of the manifest itself, with this field empty and without signatures."""
     signatures: Signatures = []
     """Of what the digest is of."""
 
@@ -255,10 +243,10 @@ class BundleManifest(Settings):
         """The column of the item's id."""
         return self.data.item
 
-    def plain(self) -> dict[str, Any]:
-        """Return the manifest as a JSON value."""
-        plain: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
-        return plain
+    @classmethod
+    def explain(cls, plain: Any) -> str:
+        """As `Manifest.explain`; it may need plug-ins that are not loaded."""
+        return (plugin_hint(plain.get("plugins")) if isinstance(plain, dict) else "") or cls.remedy
 
 
 def load_manifest(location: Location, trust: TrustedKeys | None = None) -> BundleManifest:
@@ -270,64 +258,22 @@ def load_manifest(location: Location, trust: TrustedKeys | None = None) -> Bundl
 
     Raises BundleError if it is absent, damaged or of another format; TrustError; StorageError.
     """
-    path = read_folder(location, BUNDLE, lambda name: name == "manifest.json").path
-    file = path / "manifest.json"
-    try:
-        document = parse_json(read_regular_file(path, file.name, MOST_BYTES))
-    except FileNotFoundError:
-        raise BundleError(
-            f"{path}: not a bundle (it has no manifest.json); `corank export` makes one"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{file}: cannot be read ({error}); export the bundle again") from None
-    if isinstance(document, dict) and document.get("format", FORMAT) != FORMAT:
-        raise BundleError(f"{file}: {refuse_format(document['format'])}")
-    if trust is not None:
-        verify_manifest(document, trust, str(path))
-    manifest = read_manifest(document, str(file), "export the bundle again")
-    if manifest.digest != digest(document):
-        raise BundleError(f"{file}: altered since it was written; export the bundle again")
-    if not manifest.content:
-        raise BundleError(f"{file}: content: expected the name of a folder; export the bundle again")
-    return manifest
+    return read_facts(location, BundleManifest, require_signature(trust, str(location)))
 
 
-def refuse_format(found: object) -> str:
-    """The message about a format that cannot be read."""
-    return f"format {found}; this corank reads format {FORMAT}; export the bundle again"
+def require_signature(trust: TrustedKeys | None, source: str) -> Inspect | None:
+    """Return what raises TrustError for the JSON value of a manifest that no trusted key signed; None without keys."""
+    if trust is None:
+        return None
 
+    def verify(plain: Any) -> None:
+        document = plain if isinstance(plain, dict) else {}
+        signatures = read_signatures(document.get("signatures", []), source)
+        trust.verify(signed_content(document), signatures, f"{source}: {document.get('content')}")
 
-def read_manifest(plain: Any, source: str, remedy: str) -> BundleManifest:
-    """Read a manifest from its JSON value.
-
-    Raises BundleError, which names the plug-ins that the bundle needs and that are not loaded, or else the remedy.
-    """
-    try:
-        manifest: BundleManifest = validate(BundleManifest, plain, source)
-    except ConfigError as error:
-        hint = plugin_hint(plain.get("plugins")) if isinstance(plain, dict) else ""
-        raise BundleError(f"{error}; {hint or remedy}") from None
-    return manifest
-
-
-def verify_manifest(plain: Any, trust: TrustedKeys, source: str) -> None:
-    """Check that a trusted key signed a manifest, given as its JSON value. Raises TrustError."""
-    document = plain if isinstance(plain, dict) else {}
-    signatures = read_signatures(document.get("signatures", []), source)
-    trust.verify(signed_content(document), signatures, f"{source}: {document.get('content')}")
-
-
-def digest(plain: dict[str, Any]) -> str:
-    """Hash a manifest's JSON value, its own digest and its signatures left out."""
-    return hashlib.sha256(_canonical(plain)).hexdigest()
+    return verify
 
 
 def signed_content(plain: dict[str, Any]) -> bytes:
     """Return the bytes of a manifest's JSON value that are signed."""
-    return b"corank manifest\n" + _canonical(plain)
-
-
-def _canonical(plain: dict[str, Any]) -> bytes:
-    """The canonical bytes of a manifest's JSON value, without its digest and signatures."""
-    fields = {key: value for key, value in plain.items() if key != "signatures"}
-    return json.dumps(fields | {"digest": ""}, sort_keys=True).encode()
+    return b"corank manifest\n" + canonical(plain)

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from corank.bundle.bundle import Bundle, next_items_seq
-from corank.bundle.bundle_writer import BundleWriter
+from corank.bundle.bundle import Bundle, BundleWriter, lock_bundle, next_items_seq, write_content
 from corank.bundle.content import ItemGraphs, read_snapshots, read_tables, save_parts, store_parts
 from corank.bundle.incremental_priors import (
     NewerReader,
@@ -64,7 +63,7 @@ def refresh_bundle(
         DataError: the tables cannot be read.
     """
     load_manifest(path)  # a folder that is no bundle is not locked
-    with BundleWriter.lock(path, "refresh") as writer:
+    with lock_bundle(path, "refresh") as writer:
         return _refresh(writer, newer, report, sign)
 
 
@@ -101,8 +100,8 @@ def _refresh(writer: BundleWriter, newer: RefreshSources, report: Report, sign: 
             "items_as_of": newer.items_as_of or manifest.items_as_of,
         }
     )
-    return writer.write(
-        fresh, lambda content: _fill(content, folder, manifest, encoders, records, priors), sign
+    return write_content(
+        writer, fresh, lambda content: _fill(content, folder, manifest, encoders, records, priors), sign
     )
 
 
@@ -115,7 +114,7 @@ def _fill(
     priors: PriorSnapshots,
 ) -> None:
     """Write all parts of the content: copy those of the model, renew the others."""
-    for part in manifest.parts:
+    for part in manifest.files:
         if not part.startswith((FILE, "items/", "priors/", "retrieval/")):
             link_file(before / part, content / part)
     for n, rates in enumerate(priors.rates.values()):

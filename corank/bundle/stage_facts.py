@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping
 from typing import Annotated, Literal, NamedTuple, Self
 
 from annotated_types import Ge, Gt, Le, MinLen
-from pydantic import AfterValidator, AllowInfNan, Field, PositiveInt, model_validator
+from pydantic import AllowInfNan, Field, PositiveInt, model_validator
 
+from corank.core.artifact import FolderName
 from corank.core.errors import ConfigError
-from corank.core.files import is_plain_name
 from corank.core.ordering import Formula
 from corank.core.settings import Settings
 from corank.core.stored_matrix import Precision, bytes_a_row
@@ -18,16 +18,6 @@ from corank.core.stored_matrix import Precision, bytes_a_row
 VECTOR = "vector"
 """The item part that retrieval and the scorer `vectors` take."""
 PartName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
-
-
-def _plain(name: str) -> str:
-    """Refuse what is no name of a folder; the content of a bundle that is yet to be written has none."""
-    if name and not is_plain_name(name):
-        raise ValueError(f"expected the name of a folder, without a path; received {name[:200]!r}")
-    return name
-
-
-FolderName = Annotated[str, AfterValidator(_plain)]
 FiniteFloat = Annotated[float, AllowInfNan(False)]
 
 

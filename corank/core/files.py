@@ -334,6 +334,16 @@ def is_plain_name(name: object) -> bool:
     return isinstance(name, str) and _PLAIN.fullmatch(name) is not None and len(name.encode()) <= LONGEST_NAME
 
 
+def is_relative_name(name: str) -> bool:
+    """Whether a name leads to a file below a folder: plain segments with `/` between them.
+
+    Example:
+        >>> is_relative_name("items/ids.npy"), is_relative_name("../ids.npy")
+        (True, False)
+    """
+    return all(map(is_plain_name, name.split("/")))
+
+
 def open_regular_file(folder: Path, name: str) -> BinaryIO:
     """Open a file below a folder for reading.
 

@@ -12,7 +12,8 @@ import shutil
 import socket
 import time
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -189,6 +190,23 @@ def _names(path: Path, handle: int) -> bool:
         return os.path.samestat(path.stat(), os.fstat(handle))
     except FileNotFoundError:
         return False
+
+
+@contextmanager
+def hold_lock(file: Path, remove: bool = False) -> Iterator[None]:
+    """Wait for a lock, which is made; `remove` its file at the end. A killed holder releases it. Raises OSError."""
+    while True:
+        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if _names(file, handle):
+            break
+        os.close(handle)  # an earlier holder removed the file after it was opened here
+    try:
+        yield
+    finally:
+        if remove:
+            file.unlink(missing_ok=True)
+        os.close(handle)
 
 
 class FolderLease:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -10,19 +11,18 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from corank.bundle.bundle import Bundle, next_items_seq
-from corank.bundle.bundle_writer import BundleWriter, MeasureLoss, write_full_precision
-from corank.bundle.content import ItemGraphs, projection_file, save_parts, store_parts
+from corank.bundle.bundle import Bundle, BundleWriter, lock_bundle, next_items_seq, write_content
+from corank.bundle.content import ItemGraphs, part_file, projection_file, save_parts, store_parts
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.layout_file import write_layout
-from corank.bundle.manifest import FORMAT, BundleManifest, ItemsAsOf
+from corank.bundle.manifest import MOST_PARTS, BundleManifest, ItemsAsOf
 from corank.bundle.retrieval import sample_queries, write_retrieval
 from corank.bundle.signatures import SigningKeys
-from corank.bundle.stage_facts import VECTOR, Attention, Calibration, StageFacts
+from corank.bundle.stage_facts import VECTOR, Attention, Calibration, StageFacts, PrecisionLoss
 from corank.core.arrays import append_array, read_array, write_array
 from corank.core.calibration import Platt
 from corank.core.errors import BundleError, DataError
-from corank.core.files import scratch_folder
+from corank.core.files import link_file, list_files, scratch_folder
 from corank.core.time import format_time
 from corank.core.types import Floats
 from corank.data.packed.dataset import PackedDataset, prior_folder
@@ -35,6 +35,10 @@ from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.training_state import model_state
 from corank.training.config.config import Config
 from corank.training.onnx_graphs import example_parts, graph_file, write_graphs
+
+
+MeasureLoss = Callable[[Bundle, Bundle], PrecisionLoss]
+"""Compares a bundle in fp32 with the same bundle as it is stored. Raises ConfigError if the loss is beyond a bound."""
 
 
 def export_bundle(
@@ -70,7 +74,7 @@ def export_bundle(
     `until` and may not, or a number is too large for its precision. What was at `path` before is untouched then.
     """
     until = until if later and until is not None else _check_until(packed, until)
-    with BundleWriter.lock(path, "export") as writer:
+    with lock_bundle(path, "export") as writer:
         weights = weights or model_state(model.cpu(), {})
         return _export(writer, config, packed, model, calibrators, weights, sign, items_as_of, until, measure)
 
@@ -108,7 +112,7 @@ def _export(
     def fill(folder: Path) -> BundleManifest:
         return _fill(folder, config, packed, model, calibrators, weights, priors, manifest, measure)
 
-    return writer.write(manifest, fill, sign)
+    return write_content(writer, manifest, fill, sign)
 
 
 def make_manifest(
@@ -123,11 +127,9 @@ def make_manifest(
 ) -> BundleManifest:
     """Make the manifest of a model's bundle, whose parts are not written yet."""
     return BundleManifest(
-        format=FORMAT,
         name=config.name,
         model_version=version,
         items_seq=items_seq,
-        content="",
         data=config.data,
         features=config.declared.features,
         stages=[_facts(config, model, calibrators, stage.name) for stage in config.stages],
@@ -137,7 +139,6 @@ def make_manifest(
         item_columns=packed.manifest.item_columns,
         user_ids=_id_type(packed.users),
         plugins=config.plugins,
-        parts={},
     )
 
 
@@ -234,7 +235,7 @@ def _fill(
     save_parts(folder, parts)
     if measure is not None and config.export.lowered:
         with scratch_folder(folder) as beside:
-            loss = measure(write_full_precision(beside, folder, manifest, exact), Bundle(folder, manifest))
+            loss = measure(_write_full_precision(beside, folder, manifest, exact), Bundle(folder, manifest))
         manifest = manifest.model_copy(update={"precision_loss": loss})
     if config.retrieval is not None:
         stage = config.retrieval.stage
@@ -242,6 +243,29 @@ def _fill(
         queries = sample_queries(packed, model.layout, table_set, folder / graph_file(stage, "query"))
         write_retrieval(folder, config.retrieval, parts[f"{stage}.{VECTOR}"], queries)
     return manifest
+
+
+def _write_full_precision(
+    folder: Path, content: Path, manifest: BundleManifest, parts: Mapping[str, Floats]
+) -> Bundle:
+    """Write the content of a bundle with its item parts in fp32 into a folder; what does not differ is linked.
+
+    It is the reference for measuring the precision loss of a content that is being written.
+
+    Args:
+        folder: of the new content.
+        content: the content, without retrieval yet.
+        manifest: of the content.
+        parts: (N, d) by `STAGE.PART`.
+    """
+    own = {part_file(content, part).stem for part in parts}
+    for part in list_files(content, MOST_PARTS):
+        stem = Path(part).name.removesuffix(".npy").removesuffix(".scale")
+        if not (part.startswith("items/") and stem in own):
+            link_file(content / part, folder / part)
+    stages = [stage.model_copy(update={"precision": {}}) for stage in manifest.stages]
+    save_parts(folder, store_parts(parts, stages))
+    return Bundle(folder, manifest.model_copy(update={"stages": stages}))
 
 
 def _write_tables(folder: Path, name: str, weights: Checkpoint, layout: Layout) -> TableSet:

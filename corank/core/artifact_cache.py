@@ -1,14 +1,13 @@
-"""A cache of published files on this machine's disk: bounded, shared by processes, the longest unused files go first.
+"""A cache of files of published artifacts on this machine's disk: bounded, shared by processes, least used first out.
 
-    CACHE/<digest>-<bytes>/…    some files of a published folder, by their names; the digest is of names and contents
+    CACHE/<digest>-<bytes>/…    some files of an artifact, by their names; the digest is of names and contents
 
 Files are fetched under other names, checked by size and SHA-256, and renamed. A folder stays while it is leased. On
 Linux a file that is mapped stays readable after it was removed.
 
-Parts of a published folder, such as shards: fetched when first read, or ahead, and mapped from the cache.
+Parts of an artifact, such as shards, are fetched when first read, or ahead, and mapped from the cache.
 """
 
-import fcntl
 import hashlib
 import os
 import re
@@ -16,38 +15,59 @@ import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Self, TypeVar, overload
+from typing import Generic, Protocol, Self, TypeVar, overload
 
 from corank.core.errors import MissingObjectError, StorageError
-from corank.core.files import PARTIAL, remove_abandoned
-from corank.core.locks import FolderLease, remove_unread
-from corank.core.published_folder import TRANSFERS, PublishedFile, PublishedFolder
+from corank.core.artifact import File, Manifest
+from corank.core.files import PARTIAL, remove_abandoned, scratch_folder
+from corank.core.locks import FolderLease, hold_lock, remove_unread
+from corank.core.objects import ObjectUrl
 
 CACHE, CACHE_GIB = "CORANK_CACHE", "CORANK_CACHE_GIB"
 """Variables of the environment: folder and size of the cache."""
 DEFAULT_GIB = 32.0
+TRANSFERS = 8
+"""Files that are sent or fetched at once."""
 _ENTRY = re.compile(r"[0-9a-f]{32}-([0-9]{1,18})")
 _PARTIAL_ENTRY = re.compile(re.escape(PARTIAL) + r"[0-9a-f]{32}-([0-9]{1,18})-[0-9a-f]{8}")
 
 
+class Source(Protocol):
+    """A published artifact, of which files are fetched."""
+
+    @property
+    def url(self) -> ObjectUrl:
+        """Where it lies."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of its files."""
+
+    def fetch(self, name: str, path: Path) -> None:
+        """Fetch a file, and check it. Raises StorageError, OSError."""
+
+    def is_current(self) -> bool:
+        """Whether nothing was published there since."""
+
+
 @dataclass(frozen=True)
 class CachedFolder:
-    """Files of a published folder on this machine; they stay as long as this object lives."""
+    """Files of an artifact on this machine; they stay as long as this object lives."""
 
     path: Path
     lease: FolderLease
 
 
 @dataclass(frozen=True)
-class FolderCache:
+class ArtifactCache:
     """A folder of fetched files, of at most `bound` bytes.
 
     Example:
-        cache = FolderCache.of_environment()
-        cache.fetch(PublishedFolder.open(ObjectUrl.parse("s3://shop/bundle"), "bundle")).path
+        cache = ArtifactCache.of_environment()
+        cache.fetch(Published.open(ObjectUrl.parse("s3://shop/bundle"), BundleManifest)).path
     """
 
     folder: Path
@@ -68,19 +88,19 @@ class FolderCache:
         return cls(Path(folder) if folder else Path.home() / ".cache" / "corank" / "objects", bound)
 
     def fetch(
-        self, source: PublishedFolder, wanted: Callable[[str], bool] = lambda name: True
+        self, source: Source, wanted: Callable[[str], bool] = lambda name: True
     ) -> CachedFolder:
-        """Fetch files of a published folder, unless they are here. Processes that want the same fetch them once.
+        """Fetch files of an artifact, unless they are here. Processes that want the same fetch them once.
 
         Args:
-            source: the folder.
+            source: the artifact.
             wanted: whether a file of a name is wanted; all are unless given.
 
         Raises:
             MissingObjectError: a file is no longer there; the folder was published anew, or is damaged.
             StorageError: a file was altered, is larger than the cache, or the store or the disk refuses.
         """
-        files = {name: file for name, file in source.files.items() if wanted(name)}
+        files = {name: file for name, file in source.manifest.files.items() if wanted(name)}
         size = sum(file.bytes for file in files.values())
         path = self.folder / f"{_digest(files)}-{size}"
         if (cached := _open_entry(path, files)) is not None:
@@ -92,7 +112,7 @@ class FolderCache:
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with _locked(self.folder / f".{path.name}.lock", remove=True):
+            with hold_lock(self.folder / f".{path.name}.lock", remove=True):
                 if (cached := _open_entry(path, files)) is None:
                     self._fetch(source, files, size, path)
                     cached = _open_entry(path, files)
@@ -104,39 +124,35 @@ class FolderCache:
             raise StorageError(f"{path}: was removed by another program; run the command again")
         return cached
 
-    def keep(self, source: PublishedFolder, folder: Path) -> None:
-        """Take over a folder that was just published, for its next reader.
+    def keep(self, manifest: Manifest, folder: Path) -> None:
+        """Take over the files of an artifact that was just published, for its next reader.
 
         It lies next to the folders of the cache, and is gone afterwards unless the cache has no room for it.
         """
-        size = sum(file.bytes for file in source.files.values())
-        path = self.folder / f"{_digest(source.files)}-{size}"
-        with suppress(OSError, StorageError), _locked(self.folder / ".room.lock"):
+        size = sum(file.bytes for file in manifest.files.values())
+        path = self.folder / f"{_digest(manifest.files)}-{size}"
+        with suppress(OSError, StorageError), hold_lock(self.folder / ".room.lock"):
             self._make_room(size)
             folder.rename(path)
 
-    def _fetch(
-        self, source: PublishedFolder, files: Mapping[str, PublishedFile], size: int, path: Path
-    ) -> None:
+    def _fetch(self, source: Source, files: Mapping[str, File], size: int, path: Path) -> None:
         """Fetch files under other names, and rename. Raises StorageError, OSError."""
         partial = path.with_name(f"{PARTIAL}{path.name}-{os.urandom(4).hex()}")
-        with _locked(self.folder / ".room.lock"):
+        with hold_lock(self.folder / ".room.lock"):
             remove_unread(path)  # damaged
             remove_abandoned(self.folder, "*")
             self._make_room(size)
             partial.mkdir()
-            handle = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
-            with suppress(OSError):  # NFS does not lock folders
-                fcntl.flock(handle, fcntl.LOCK_SH)
+            lease: FolderLease | None = FolderLease(partial)
         try:
             with ThreadPoolExecutor(TRANSFERS) as pool:
                 for name in files:
                     (partial / name).parent.mkdir(parents=True, exist_ok=True)
-                for _ in pool.map(lambda name: _fetch_file(source, name, partial / name), files):
+                for _ in pool.map(lambda name: source.fetch(name, partial / name), files):
                     pass
             partial.rename(path)
         finally:
-            os.close(handle)
+            lease = None
             remove_unread(partial)
 
     def _make_room(self, needed: int) -> None:
@@ -161,14 +177,14 @@ class FolderCache:
             )
 
 
-def _digest(files: Mapping[str, PublishedFile]) -> str:
+def _digest(files: Mapping[str, File]) -> str:
     digest = hashlib.sha256()
     for name in sorted(files):
         digest.update(f"{name}\0{files[name].bytes} {files[name].sha256}\n".encode())
     return digest.hexdigest()[:32]
 
 
-def _open_entry(path: Path, files: Mapping[str, PublishedFile]) -> CachedFolder | None:
+def _open_entry(path: Path, files: Mapping[str, File]) -> CachedFolder | None:
     """Open a folder of the cache, and note its use; None if it is absent, or a file has not its size."""
     try:
         lease = FolderLease(path)
@@ -180,37 +196,17 @@ def _open_entry(path: Path, files: Mapping[str, PublishedFile]) -> CachedFolder 
     return CachedFolder(path, lease)
 
 
-def _fetch_file(source: PublishedFolder, name: str, path: Path) -> None:
-    """Fetch a file and check it. Raises StorageError, OSError."""
-    file = source.files[name]
-    with path.open("xb") as out:
-        sha256 = source.folder.download(f"{file.version}/{name}", out, file.bytes)
-        size = out.tell()
-    if (size, sha256) != (file.bytes, file.sha256):
-        reason = "its checksum differs" if size == file.bytes else f"not {file.bytes:,} bytes"
-        raise StorageError(
-            f"{source.url}/{file.version}/{name}: altered since it was published ({reason}); publish again"
-        )
-
-
 @contextmanager
-def _locked(file: Path, remove: bool = False) -> Iterator[None]:
-    """Hold a lock that one process at a time can; the file may be removed at the end. Raises OSError."""
-    while True:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        fcntl.flock(handle, fcntl.LOCK_EX)
+def working_folder() -> Iterator[Path]:
+    """Make a folder next to the cache's, which is removed at the end; what killed processes left is removed first."""
+    root = ArtifactCache.of_environment().folder
+    with ExitStack() as stack:
         try:
-            if os.path.samestat(os.fstat(handle), file.stat()):
-                break
-        except FileNotFoundError:
-            pass
-        os.close(handle)  # an earlier holder removed the file after it was opened here
-    try:
-        yield
-    finally:
-        if remove:
-            file.unlink(missing_ok=True)
-        os.close(handle)
+            root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder = stack.enter_context(scratch_folder(root / "work"))
+        except OSError as error:
+            raise StorageError(f"{root}: cannot be written: {error}; name another by {CACHE}") from None
+        yield folder
 
 
 Part = TypeVar("Part")
@@ -226,14 +222,14 @@ class RemoteParts(Sequence[Part], Generic[Part]):
 
     def __init__(
         self,
-        source: PublishedFolder,
-        cache: FolderCache,
+        source: Source,
+        cache: ArtifactCache,
         folders: Sequence[str],
         open_part: Callable[[Path], Part],
     ) -> None:
         """
         Args:
-            source: the published folder.
+            source: the artifact.
             cache: where parts are kept.
             folders: the parts' relative names.
             open_part: maps all files of a part.
@@ -306,11 +302,11 @@ class RemoteParts(Sequence[Part], Generic[Part]):
             total -= self._bytes[n]
 
 
-def _measure(source: PublishedFolder, folders: Sequence[str]) -> list[int]:
+def _measure(source: Source, folders: Sequence[str]) -> list[int]:
     """Sum the bytes of each folder's files."""
     sizes: dict[str, int] = defaultdict(int)
     depth = {folder.count("/") + 1 for folder in folders}
-    for name, file in source.files.items():
+    for name, file in source.manifest.files.items():
         for n in depth:
             sizes["/".join(name.split("/", n)[:n])] += file.bytes
     return [sizes[folder] for folder in folders]

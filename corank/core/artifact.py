@@ -1,0 +1,509 @@
+"""An artifact: files that are published whole, under a manifest that names them. Here on a local disk.
+
+    FOLDER/manifest.json     kind, format, facts, and size and SHA-256 of every file: written last, replaced in one rename
+    FOLDER/<content>/…       the files; a content folder has a name of its own and never changes
+    FOLDER/.lock             of the one process that writes
+
+The contract, at every place (`artifact_objects.py`: object storage; `corank.serving.store`: a store of bytes):
+
+- A reader gets the old content or the new one, never a part or a mix, whenever a writer is killed.
+- What is read is what was written: a file that is absent, truncated, altered, exchanged or a link is an error that
+  names it, and nothing of a manifest is trusted: kind, format, names, sizes and its own digest are checked.
+- Of two writers one wins; the other gets BusyError, or an error that says that the artifact was replaced, and changes
+  nothing. A disk that is full or read-only leaves what was there.
+- A content stays while a reader has a lease of it. The next writer removes what nobody reads and what was left by a
+  killed one.
+
+Bundles, packed data, checkpoints and runs are kinds: subclasses of `Manifest` with the facts of the kind.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, ClassVar, Generic, Self, TypeVar
+
+from annotated_types import Ge, Le
+from pydantic import AfterValidator, Field
+
+from corank.core.errors import ConfigError, CorankError
+from corank.core.files import (
+    atomic_file,
+    is_plain_name,
+    is_relative_name,
+    list_files,
+    open_regular_file,
+    parse_json,
+    read_regular_file,
+    sync_folder,
+)
+from corank.core.locks import LOCK, FolderLease, WriteLock, remove_unread
+from corank.core.settings import Settings, validate
+
+MANIFEST = "manifest.json"
+"""The manifest's name."""
+MOST_FILES = 1_000_000
+"""Files of an artifact, at most."""
+CHUNK = 1 << 22
+"""Bytes of a file that are read at once."""
+HASHED_AT_ONCE = 4
+"""Files whose checksums are computed at once."""
+_CONTENT = re.compile(r"[0-9a-f]{16}(-[0-9]{1,19}-[0-9a-f]{8})?")
+
+
+def _folder_name(name: str) -> str:
+    if name and not is_plain_name(name):
+        raise ValueError(f"expected the name of a folder, without a path; received {name[:200]!r}")
+    return name
+
+
+def _file_name(name: str) -> str:
+    if not is_relative_name(name):
+        raise ValueError(f"expected a relative name; received {name[:200]!r}")
+    return name
+
+
+FolderName = Annotated[str, AfterValidator(_folder_name)]
+"""The name of a folder; empty of an artifact that is yet to be written."""
+FileName = Annotated[str, AfterValidator(_file_name)]
+"""The name of a file within a content, with `/` between its segments."""
+
+
+class File(Settings):
+    """Size and checksum of a file."""
+
+    bytes: Annotated[int, Ge(0), Le(2**50)]
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+    @classmethod
+    def measure(cls, file: BinaryIO) -> Self:
+        """Compute size and checksum of an open file. Raises OSError."""
+        digest = hashlib.sha256()
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+        return cls(bytes=os.fstat(file.fileno()).st_size, sha256=digest.hexdigest())
+
+
+class Manifest(Settings):
+    """The manifest of an artifact. A kind is a subclass, with its facts as further fields."""
+
+    error: ClassVar[type[CorankError]]
+    """Raised for an artifact of this kind that cannot be read or written."""
+    missing: ClassVar[str]
+    """What to say of a folder without a manifest."""
+    remedy: ClassVar[str]
+    """What a user does about a damaged artifact."""
+    most_bytes: ClassVar[int] = 1 << 26
+    """Bytes of a manifest, at most."""
+    kept: ClassVar[int] = 0
+    """Earlier contents that stay after a new one, for readers that take no lease."""
+    beside: ClassVar[frozenset[str]] = frozenset()
+    """Further names that a folder of this kind may hold next to its contents."""
+
+    kind: str
+    """The default is the kind's name."""
+    format: int
+    """The default is the format that is written, and the one that is read."""
+    content: FolderName = ""
+    """The name of the content folder."""
+    files: dict[FileName, File] = Field({}, max_length=MOST_FILES)
+    """All files of the content."""
+    digest: str = ""
+    """Of the manifest itself, without this field, its places and its signatures."""
+    places: dict[FileName, FolderName] = {}
+    """In object storage, the folder that holds a file: one that did not change stays where it was sent first."""
+
+    @classmethod
+    def explain(cls, plain: Any) -> str:
+        """Say what to do about a manifest that cannot be read."""
+        return cls.remedy
+
+    def plain(self) -> dict[str, Any]:
+        """Return the manifest as a JSON value."""
+        plain: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
+        return plain
+
+    def sealed(self) -> dict[str, Any]:
+        """Return the manifest as a JSON value with its digest."""
+        plain = self.plain()
+        return plain | {"digest": digest(plain)}
+
+
+M = TypeVar("M", bound=Manifest)
+Inspect = Callable[[Any], None]
+"""Takes the JSON value of a manifest before it is read, such as to verify signatures."""
+Wanted = Callable[[str], bool]
+"""Name of a file → whether it is needed."""
+
+
+def canonical(plain: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a manifest's JSON value that its digest and its signatures are of."""
+    fields = {key: value for key, value in plain.items() if key not in ("signatures", "places")}
+    return json.dumps(fields | {"digest": ""}, sort_keys=True).encode()
+
+
+def digest(plain: Mapping[str, Any]) -> str:
+    """Hash the JSON value of a manifest."""
+    return hashlib.sha256(canonical(plain)).hexdigest()
+
+
+def parse_manifest(
+    raw: bytes, kind: type[M], source: str, inspect: Inspect | None = None, sealed: bool = True
+) -> M:
+    """Read and check a manifest: nothing in it is trusted.
+
+    Args:
+        raw: its bytes.
+        kind: the kind that it must be of.
+        source: where it lies, for messages.
+        inspect: is called before it is validated.
+        sealed: whether it has its digest.
+
+    Raises the kind's error, and what `inspect` raises.
+    """
+    try:
+        plain = parse_json(raw)
+    except ValueError as error:
+        raise kind.error(f"{source}: damaged ({error}); {kind.remedy}") from None
+    if isinstance(plain, dict):
+        _refuse_other(plain, kind, source)
+    if inspect is not None:
+        inspect(plain)
+    manifest = validate_manifest(plain, kind, source)
+    if sealed and manifest.digest != digest(plain):
+        raise kind.error(f"{source}: altered since it was written; {kind.remedy}")
+    if not manifest.content:
+        raise kind.error(f"{source}: content: expected the name of a folder; {kind.remedy}")
+    return manifest
+
+
+def _refuse_other(plain: dict[str, Any], kind: type[Manifest], source: str) -> None:
+    """Raise the kind's error for a manifest of another kind or format."""
+    name, form = (kind.model_fields[field].default for field in ("kind", "format"))
+    if isinstance(other := plain.get("kind", name), str) and other != name:
+        raise kind.error(f"{source}: is of a {other[:40]!r}, and no {name}; name another folder")
+    if plain.get("format", form) != form:
+        raise kind.error(
+            f"{source}: format {plain['format']!r:.40}; this corank reads format {form}; {kind.remedy}"
+        )
+
+
+def validate_manifest(plain: Any, kind: type[M], source: str) -> M:
+    """Build a manifest of its JSON value. Raises the kind's error."""
+    try:
+        return validate(kind, plain, source)
+    except ConfigError as error:
+        raise kind.error(f"{error}; {kind.explain(plain)}") from None
+
+
+def read_manifest(folder: Path, kind: type[M], inspect: Inspect | None = None) -> M:
+    """Read the manifest of a folder. Raises the kind's error, and what `inspect` raises."""
+    path = folder / MANIFEST
+    try:
+        raw = read_regular_file(folder, MANIFEST, kind.most_bytes)
+    except (FileNotFoundError, NotADirectoryError):
+        raise kind.error(f"{folder}: {kind.missing}") from None
+    except OSError as error:
+        raise kind.error(f"{path}: cannot be read ({error}); {kind.remedy}") from None
+    return parse_manifest(raw, kind, str(path), inspect)
+
+
+@dataclass(frozen=True)
+class Artifact(Generic[M]):
+    """A content that was checked, and that stays as long as this object lives."""
+
+    folder: Path
+    """Of the files."""
+    manifest: M
+    leases: tuple[FolderLease, ...] = field(default=(), repr=False, compare=False)
+
+
+def open_folder(
+    path: Path,
+    kind: type[M],
+    inspect: Inspect | None = None,
+    checksums: bool = True,
+    wanted: Wanted = lambda name: True,
+) -> Artifact[M]:
+    """Open the artifact of a folder.
+
+    Args:
+        path: the folder.
+        kind: what it must be.
+        inspect: takes the JSON value of the manifest.
+        checksums: whether to compare checksums, too: all is read then. Names and sizes are compared in any case.
+        wanted: which files are compared.
+
+    Raises the kind's error, and what `inspect` raises.
+    """
+    while True:
+        manifest = read_manifest(path, kind, inspect)
+        try:
+            return _open_content(path, manifest, checksums, wanted)
+        except kind.error:
+            # it may have been replaced since its manifest was read, and the content removed
+            with suppress(CorankError):
+                if read_manifest(path, kind).content != manifest.content:
+                    continue
+            raise
+
+
+def _open_content(path: Path, manifest: M, checksums: bool, wanted: Wanted) -> Artifact[M]:
+    lease, content = None, path / manifest.content
+    with suppress(OSError):  # a missing folder is reported by its first file
+        lease = FolderLease(content)
+    for name in manifest.files:
+        if wanted(name):
+            _check(path, name, manifest, checksums)
+    try:
+        _refuse_others(content, manifest)
+    except OSError as error:
+        raise manifest.error(f"{content}: cannot be read ({error.strerror}); {manifest.remedy}") from None
+    return Artifact(content, manifest, () if lease is None else (lease,))
+
+
+def _check(path: Path, name: str, manifest: Manifest, checksums: bool) -> None:
+    """Raise the kind's error unless a file is a regular one with the size, and the checksum, of the manifest."""
+    file, shown = manifest.files[name], path / manifest.content / name
+    try:
+        with open_regular_file(path, f"{manifest.content}/{name}") as opened:
+            size = os.fstat(opened.fileno()).st_size
+            if size == file.bytes and (not checksums or File.measure(opened) == file):
+                return
+    except OSError as error:
+        raise manifest.error(f"{shown}: cannot be read ({error.strerror}); {manifest.remedy}") from None
+    difference = f"{size} bytes in place of {file.bytes}" if size != file.bytes else "its checksum differs"
+    raise manifest.error(f"{shown}: damaged, or of another version ({difference}); {manifest.remedy}")
+
+
+def _refuse_others(content: Path, manifest: Manifest) -> None:
+    """Raise the kind's error if a content holds a file that the manifest does not name: it would be read unchecked."""
+    others = set(list_files(content, MOST_FILES)) - manifest.files.keys()
+    if others:
+        raise manifest.error(
+            f"{content / min(others)}: is not named by the manifest; remove it; or {manifest.remedy}"
+        )
+
+
+def measure_files(folder: Path) -> dict[str, File]:
+    """Compute size and checksum of every file of a folder, by relative names. Raises OSError."""
+
+    def measure(name: str) -> File:
+        with open_regular_file(folder, name) as file:
+            return File.measure(file)
+
+    names = sorted(list_files(folder, MOST_FILES))
+    with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
+        return dict(zip(names, pool.map(measure, names), strict=True))
+
+
+def is_content(name: str) -> bool:
+    """Whether a name is one of a content folder: 16 hex digits, of a bundle with `items_seq` and a tag of its own."""
+    return _CONTENT.fullmatch(name) is not None
+
+
+def new_content() -> str:
+    """Draw the name of a content folder, which no other has."""
+    return os.urandom(8).hex()
+
+
+@dataclass(frozen=True)
+class ArtifactWriter(Generic[M]):
+    """The right to replace the artifact of a folder, which one process at a time has.
+
+    New content may depend on the artifact at the time of the lock: it is committed only if that is unchanged.
+
+    Example:
+        with ArtifactWriter.lock(path, BundleManifest, "refresh") as writer:
+            folder = writer.begin(new_content())
+            ...
+            writer.commit(folder, manifest)
+    """
+
+    path: Path
+    kind: type[M]
+    before: bytes | None
+    """The manifest when the writer was made; None if there was none."""
+
+    @classmethod
+    def of(cls, path: Path, kind: type[M]) -> Self:
+        """Make the writer of a folder that its caller has locked. Raises OSError."""
+        return cls(path, kind, _read_raw(path))
+
+    @classmethod
+    @contextmanager
+    def lock(cls, path: Path, kind: type[M], command: str) -> Iterator[Self]:
+        """Lock a folder, which is made, for a command of corank.
+
+        Raises:
+            BusyError: another process writes the artifact.
+            CorankError: of the kind, if the folder holds something else, or cannot be written.
+        """
+        _refuse_foreign(path, kind)
+        try:
+            lock = WriteLock.of_folder(path, command)
+        except OSError as error:
+            raise _unwritable(path, kind, error) from None
+        with lock:
+            yield cls.of(path, kind)
+
+    def begin(self, content: str) -> Path:
+        """Make an empty folder for files; nobody reads it before `commit`. Raises OSError."""
+        folder = self.path / content
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    @contextmanager
+    def writing(self, content: str) -> Iterator[Path]:
+        """Make a folder for files, and remove it if the block fails. Raises the kind's error for OSError."""
+        try:
+            folder = self.begin(content)
+        except OSError as error:
+            raise _unwritable(self.path, self.kind, error) from None
+        try:
+            yield folder
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise _unwritable(self.path, self.kind, error) from None
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def commit(
+        self,
+        folder: Path,
+        manifest: M,
+        files: Mapping[str, File] | None = None,
+        seal: Callable[[M], M] = lambda manifest: manifest,
+    ) -> Artifact[M]:
+        """Force a content to disk, point the artifact to it, and remove contents that nobody reads.
+
+        Args:
+            folder: of the content, from `begin`.
+            manifest: with the facts; content, files and digest are filled in here.
+            files: size and checksum of each file, if they are known, and on disk; they are measured by default.
+            seal: completes the manifest, such as by signatures.
+
+        Raises:
+            OSError: the disk refuses.
+            CorankError: of the kind, if the artifact is another than when the writer was made. It stays as it is.
+        """
+        if files is None:
+            sync_folder(folder)
+            files = measure_files(folder)
+        whole = manifest.model_copy(update={"content": folder.name, "files": dict(files), "places": {}})
+        return self.switch(folder, seal(whole).sealed())
+
+    def switch(self, folder: Path, plain: dict[str, Any]) -> Artifact[M]:
+        """Point the artifact to a content that is on disk, by the JSON value of its manifest. Raises as `commit`."""
+        manifest = validate_manifest(plain, self.kind, str(self.path / MANIFEST))
+        if _read_raw(self.path) != self.before:
+            # commands of corank do not, on file systems with locks; a restored backup does, or a copy
+            raise self.kind.error(
+                f"{self.path}: was replaced by another program while this command ran; nothing was written; "
+                "run it again"
+            )
+        lease = FolderLease(folder)
+        with atomic_file(self.path / MANIFEST) as pointer:
+            pointer.write_text(json.dumps(plain, indent=1), encoding="utf-8")
+        self._prune(folder.name)
+        return Artifact(folder, manifest, (lease,))
+
+    def _prune(self, content: str) -> None:
+        """Remove contents that nobody reads; those before the newest stay as long as the kind says."""
+        earlier = [path for path in self.path.iterdir() if is_content(path.name) and path.name != content]
+        former = _named(self.before)
+        for path in earlier:
+            if not (self.kind.kept and path.name == former):
+                remove_unread(path)
+
+
+def write_artifact(
+    writer: ArtifactWriter[M],
+    content: str,
+    fill: Callable[[Path], M],
+    seal: Callable[[M], M] = lambda manifest: manifest,
+) -> Artifact[M]:
+    """Replace an artifact by what a function writes.
+
+    Args:
+        writer: of its folder.
+        content: the name of the new content.
+        fill: writes the files into a folder, and returns the manifest with the facts.
+        seal: as of `ArtifactWriter.commit`.
+
+    Raises the kind's error if the disk refuses, or the artifact was replaced meanwhile; it is left as it is then.
+    """
+    with writer.writing(content) as folder:
+        return writer.commit(folder, fill(folder), seal=seal)
+
+
+def restore_artifact(writer: ArtifactWriter[M], plain: dict[str, Any], fill: Callable[[Path, M], None]) -> Artifact[M]:
+    """Replace an artifact by one that lies at another place.
+
+    Args:
+        writer: of its folder.
+        plain: the JSON value of its manifest.
+        fill: writes the files of the manifest into a folder.
+
+    Raises the kind's error if a file is not what the manifest says, or as `write_artifact`.
+    """
+    kind = writer.kind
+    plain = plain | {"digest": digest(plain)}
+    manifest = validate_manifest(plain, kind, str(writer.path))
+    with writer.writing(manifest.content) as folder:
+        fill(folder, manifest)
+        sync_folder(folder)
+        files = measure_files(folder)
+        odd = {name for name in files | manifest.files if files.get(name) != manifest.files.get(name)}
+        if odd:
+            raise kind.error(f"{folder / min(odd)}: is not as published; publish it again")
+        return writer.switch(folder, plain)
+
+
+def _read_raw(path: Path) -> bytes | None:
+    file = path / MANIFEST
+    return file.read_bytes() if file.is_file() else None
+
+
+def _named(raw: bytes | None) -> str | None:
+    """The content that a manifest names, whatever else is wrong with it."""
+    with suppress(ValueError, TypeError, KeyError):
+        name = parse_json(raw or b"")["content"]
+        return name if isinstance(name, str) else None
+    return None
+
+
+def _unwritable(path: Path, kind: type[Manifest], error: OSError) -> CorankError:
+    return kind.error(f"{path}: cannot be written: {error}; what was there before is untouched")
+
+
+def _refuse_foreign(path: Path, kind: type[Manifest]) -> None:
+    """Raise the kind's error if a folder holds anything but an artifact of the kind, which may be damaged."""
+    if path.exists() and not path.is_dir():
+        raise kind.error(f"{path}: exists and is no folder; name another")
+    if not path.is_dir():
+        return
+    with suppress(CorankError):
+        read_manifest(path, kind)
+        return
+    names = {inner.name for inner in path.iterdir() if not inner.name.startswith(".")}
+    ours = {name for name in names if is_content(name)} | kind.beside
+    if ours & names and _kind_of(path) in (None, kind.model_fields["kind"].default):
+        ours |= {MANIFEST}
+    if foreign := names - ours - {LOCK}:
+        name = kind.model_fields["kind"].default
+        raise kind.error(f"{path}: holds other files ({min(foreign)}) and no {name}; name another folder")
+
+
+def _kind_of(path: Path) -> object:
+    with suppress(OSError, ValueError, AttributeError):
+        return parse_json((path / MANIFEST).read_bytes()).get("kind")
+    return None
