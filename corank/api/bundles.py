@@ -67,7 +67,7 @@ class BundleResult(DocumentResult):
             "signed_by": [signature.key for signature in manifest.signatures],
             "precision_loss": loss and loss.model_dump(mode="json"),
             "retrieval": None if facts is None else facts.model_dump(mode="json"),
-            "parts": {name: part.bytes for name, part in manifest.parts.items()},
+            "parts": {name: file.bytes for name, file in manifest.files.items()},
         }
         return cls(document, bundle=bundle, location=location)
 
@@ -175,7 +175,7 @@ def describe_stages(manifest: BundleManifest) -> list[str]:
                 "nothing of items: `dcn` and `trees` read them whole, `ahead: false` says so, a plug-in has no graph "
                 "`value`"
             )
-        if f"{stage.name}.value.onnx" not in manifest.parts:
+        if f"{stage.name}.value.onnx" not in manifest.files:
             line += "; it has no graph of its value, so that readers in other languages cannot run it"
         lines.append(f"{stage.name}: {line}")
     return lines

@@ -120,7 +120,7 @@ class PackResult(PlottedResult):
             "levels": manifest.levels,
             "dropped": manifest.dropped,
             "features": list(manifest.features),
-            "bytes": sum(manifest.files.values()),
+            "bytes": manifest.size,
             "grown": {name: rows.model_dump() for name, rows in manifest.grown.items()},
         }
         return cls(document, packed=packed)

@@ -26,11 +26,10 @@ from corank.bundle.catalogue_vectors import write_catalogue
 from corank.bundle.manifest import load_manifest
 from corank.bundle.signatures import SigningKeys, TrustedKeys
 from corank.bundle.stage_facts import TOLERANCE
+from corank.core.artifact_objects import read_facts, write_file
 from corank.core.errors import ConfigError, DataError, StorageError
-from corank.core.local_copy import write_file
 from corank.core.objects import Location, PathOrUrl, parse_location, require_local
 from corank.core.options import EVENTS, Option
-from corank.core.published_folder import PublishedFolder
 from corank.core.reports import Progress, Report
 from corank.core.view import View
 from corank.data.packed.dataset import PackedDataset
@@ -44,6 +43,7 @@ from corank.serving.store.publish import publish_bundle
 from corank.serving.store.upsert import MergedItems
 from corank.serving.store.users import put_users
 from corank.serving.user_table import UserSources, write_users
+from corank.training.run_publisher import RunManifest
 
 
 def publish(
@@ -220,7 +220,7 @@ def _is_run(source: Location) -> bool:
     if isinstance(source, Path):
         return (source / "run.json").is_file()
     with suppress(StorageError):
-        PublishedFolder.open(source, "run")
+        read_facts(source, RunManifest)
         return True
     return False
 

@@ -294,7 +294,7 @@ class _Training:
         begin = None if source is None else str(source)
         packed = self._pack(run.config, source)
         run = replace(run, config=plan_packed(run.config, packed))
-        if resume and (run.finished or run.latest.exists):
+        if resume and (run.finished or run.has_state):
             if ranks.restarts:
                 report(f"restart {ranks.restarts}: going on from the last checkpoint")
             return True, begin

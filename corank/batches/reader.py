@@ -218,7 +218,7 @@ class Reader:
     def _together(self) -> int:
         """How many batches are gathered at a time."""
         files = self.packed.manifest.files.items()
-        size = sum(size for name, size in files if name.startswith(f"{self.split}/"))
+        size = sum(file.bytes for name, file in files if name.startswith(f"{self.split}/"))
         batch = size / max(1, sum(self._sizes)) * self.requests / self.ranks.world
         return min(max(1, int(BLOCK / batch)), MOST_BATCHES) if batch else 1
 

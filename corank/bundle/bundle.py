@@ -1,9 +1,9 @@
 """The bundle: the artifact that is shipped, a model with its encoders, item records and item parts.
 
-    BUNDLE/manifest.json                     BundleManifest
-    BUNDLE/<model_version>-<items_seq>-<tag>/
-        encoders/  tables/  items/  priors/  and a stage's graphs:
-        <stage>.value.onnx, <stage>.item.onnx, <stage>.query.onnx
+BUNDLE/manifest.json                     BundleManifest
+BUNDLE/<model_version>-<items_seq>-<tag>/
+    encoders/  tables/  items/  priors/  and a stage's graphs:
+    <stage>.value.onnx, <stage>.item.onnx, <stage>.query.onnx
 """
 
 import os
@@ -18,7 +18,6 @@ from corank.core.artifact import Artifact, ArtifactWriter, write_artifact
 from corank.core.artifact_objects import open_artifact, writable_copy
 from corank.core.errors import BundleError
 from corank.core.objects import Location
-
 
 BundleWriter = ArtifactWriter[BundleManifest]
 """The right to replace a bundle."""

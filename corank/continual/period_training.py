@@ -159,7 +159,7 @@ class PeriodTraining:
         """Pack the period. Returns where, relative to the period's folder, and candidates by split."""
         packed = self._open_packed()
         rows = {name: sum(s.candidates for s in shards) for name, shards in packed.manifest.splits.items()}
-        return {"location": os.path.relpath(packed.folder, self.folder), "rows": rows}
+        return {"location": os.path.relpath(str(packed.location), self.folder), "rows": rows}
 
     def _open_packed(self) -> PackedDataset:
         """Pack the period from the live run's state, unless that is done."""

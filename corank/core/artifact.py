@@ -1,8 +1,8 @@
 """An artifact: files that are published whole, under a manifest that names them. Here on a local disk.
 
-    FOLDER/manifest.json     kind, format, facts, and size and SHA-256 of every file: written last, replaced in one rename
-    FOLDER/<content>/…       the files; a content folder has a name of its own and never changes
-    FOLDER/.lock             of the one process that writes
+    FOLDER/manifest.json    kind, format, facts, size and SHA-256 of every file; written last, replaced in one rename
+    FOLDER/<content>/…      the files; a content folder has a name of its own and never changes
+    FOLDER/.lock            of the one process that writes
 
 The contract, at every place (`artifact_objects.py`: object storage; `corank.serving.store`: a store of bytes):
 
@@ -95,6 +95,8 @@ class Manifest(Settings):
 
     error: ClassVar[type[CorankError]]
     """Raised for an artifact of this kind that cannot be read or written."""
+    disk_error: ClassVar[type[CorankError] | None] = None
+    """Raised for a folder that cannot be written, if it is not `error`."""
     missing: ClassVar[str]
     """What to say of a folder without a manifest."""
     remedy: ClassVar[str]
@@ -118,6 +120,23 @@ class Manifest(Settings):
     """Of the manifest itself, without this field, its places and its signatures."""
     places: dict[FileName, FolderName] = {}
     """In object storage, the folder that holds a file: one that did not change stays where it was sent first."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.bytes for file in self.files.values())
+
+    @classmethod
+    def written_format(cls) -> int:
+        """The format that is written, and the one that is read."""
+        form: int = cls.model_fields["format"].default
+        return form
+
+    @classmethod
+    def kind_name(cls) -> str:
+        """The name of the kind."""
+        name: str = cls.model_fields["kind"].default
+        return name
 
     @classmethod
     def explain(cls, plain: Any) -> str:
@@ -185,7 +204,7 @@ def parse_manifest(
 
 def _refuse_other(plain: dict[str, Any], kind: type[Manifest], source: str) -> None:
     """Raise the kind's error for a manifest of another kind or format."""
-    name, form = (kind.model_fields[field].default for field in ("kind", "format"))
+    name, form = kind.kind_name(), kind.written_format()
     if isinstance(other := plain.get("kind", name), str) and other != name:
         raise kind.error(f"{source}: is of a {other[:40]!r}, and no {name}; name another folder")
     if plain.get("format", form) != form:
@@ -445,27 +464,24 @@ def write_artifact(
         return writer.commit(folder, fill(folder), seal=seal)
 
 
-def restore_artifact(writer: ArtifactWriter[M], plain: dict[str, Any], fill: Callable[[Path, M], None]) -> Artifact[M]:
+def restore_artifact(writer: ArtifactWriter[M], manifest: M, fill: Callable[[Path], None]) -> Artifact[M]:
     """Replace an artifact by one that lies at another place.
 
     Args:
         writer: of its folder.
-        plain: the JSON value of its manifest.
+        manifest: of it.
         fill: writes the files of the manifest into a folder.
 
     Raises the kind's error if a file is not what the manifest says, or as `write_artifact`.
     """
-    kind = writer.kind
-    plain = plain | {"digest": digest(plain)}
-    manifest = validate_manifest(plain, kind, str(writer.path))
     with writer.writing(manifest.content) as folder:
-        fill(folder, manifest)
+        fill(folder)
         sync_folder(folder)
         files = measure_files(folder)
         odd = {name for name in files | manifest.files if files.get(name) != manifest.files.get(name)}
         if odd:
-            raise kind.error(f"{folder / min(odd)}: is not as published; publish it again")
-        return writer.switch(folder, plain)
+            raise writer.kind.error(f"{folder / min(odd)}: is not as published; publish it again")
+        return writer.switch(folder, manifest.sealed())
 
 
 def _read_raw(path: Path) -> bytes | None:
@@ -482,7 +498,9 @@ def _named(raw: bytes | None) -> str | None:
 
 
 def _unwritable(path: Path, kind: type[Manifest], error: OSError) -> CorankError:
-    return kind.error(f"{path}: cannot be written: {error}; what was there before is untouched")
+    return (kind.disk_error or kind.error)(
+        f"{path}: cannot be written: {error}; what was there before is untouched"
+    )
 
 
 def _refuse_foreign(path: Path, kind: type[Manifest]) -> None:
@@ -496,10 +514,10 @@ def _refuse_foreign(path: Path, kind: type[Manifest]) -> None:
         return
     names = {inner.name for inner in path.iterdir() if not inner.name.startswith(".")}
     ours = {name for name in names if is_content(name)} | kind.beside
-    if ours & names and _kind_of(path) in (None, kind.model_fields["kind"].default):
+    if ours & names and _kind_of(path) in (None, kind.kind_name()):
         ours |= {MANIFEST}
     if foreign := names - ours - {LOCK}:
-        name = kind.model_fields["kind"].default
+        name = kind.kind_name()
         raise kind.error(f"{path}: holds other files ({min(foreign)}) and no {name}; name another folder")
 
 

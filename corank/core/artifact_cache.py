@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, Self, TypeVar, overload
 
-from corank.core.errors import MissingObjectError, StorageError
 from corank.core.artifact import File, Manifest
+from corank.core.errors import MissingObjectError, StorageError
 from corank.core.files import PARTIAL, remove_abandoned, scratch_folder
 from corank.core.locks import FolderLease, hold_lock, remove_unread
 from corank.core.objects import ObjectUrl
@@ -87,9 +87,7 @@ class ArtifactCache:
         folder = os.environ.get(CACHE)
         return cls(Path(folder) if folder else Path.home() / ".cache" / "corank" / "objects", bound)
 
-    def fetch(
-        self, source: Source, wanted: Callable[[str], bool] = lambda name: True
-    ) -> CachedFolder:
+    def fetch(self, source: Source, wanted: Callable[[str], bool] = lambda name: True) -> CachedFolder:
         """Fetch files of an artifact, unless they are here. Processes that want the same fetch them once.
 
         Args:
@@ -129,7 +127,7 @@ class ArtifactCache:
 
         It lies next to the folders of the cache, and is gone afterwards unless the cache has no room for it.
         """
-        size = sum(file.bytes for file in manifest.files.values())
+        size = manifest.size
         path = self.folder / f"{_digest(manifest.files)}-{size}"
         with suppress(OSError, StorageError), hold_lock(self.folder / ".room.lock"):
             self._make_room(size)
@@ -143,7 +141,7 @@ class ArtifactCache:
             remove_abandoned(self.folder, "*")
             self._make_room(size)
             partial.mkdir()
-            lease: FolderLease | None = FolderLease(partial)
+            lease = FolderLease(partial)
         try:
             with ThreadPoolExecutor(TRANSFERS) as pool:
                 for name in files:
@@ -152,7 +150,7 @@ class ArtifactCache:
                     pass
             partial.rename(path)
         finally:
-            lease = None
+            del lease
             remove_unread(partial)
 
     def _make_room(self, needed: int) -> None:

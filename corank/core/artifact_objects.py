@@ -34,6 +34,7 @@ from corank.core.errors import BusyError, MissingObjectError, StorageError
 from corank.core.files import link_file
 from corank.core.objects import Location, ObjectFolder, ObjectUrl, Revision
 
+
 @dataclass(frozen=True)
 class Published(Generic[M]):
     """An artifact in object storage at one moment."""
@@ -50,11 +51,13 @@ class Published(Generic[M]):
         Raises MissingObjectError if there is none; StorageError if it is damaged, of something else, or the store
         cannot be read; what `inspect` raises.
         """
-        folder, name = ObjectFolder(url), kind.model_fields["kind"].default
+        folder, name = ObjectFolder(url), kind.kind_name()
         try:
             raw, revision = folder.read(MANIFEST, kind.most_bytes)
         except MissingObjectError:
-            raise MissingObjectError(f"{url}: no {name} here (there is no {MANIFEST}); check the URL") from None
+            raise MissingObjectError(
+                f"{url}: no {name} here (there is no {MANIFEST}); check the URL"
+            ) from None
         try:
             manifest = parse_manifest(raw, kind, f"{url}/{MANIFEST}", inspect)
         except kind.error as error:

@@ -5,7 +5,6 @@ A file that never changes, under one more name: no copy where the file system ca
 Files of a folder that others may have written: plain names, no links, nothing but regular files, bounded sizes.
 """
 
-import ctypes
 import errno
 import fcntl
 import glob
@@ -24,11 +23,8 @@ from corank.core.errors import CorankError, DataError
 
 PARTIAL = ".partial-"
 """Prefix of the name of a file or folder that is not written to the end, or is replaced already."""
-MOVED = ".moved-"
-"""Prefix of the name of a folder that was moved away, to make room for the new one."""
 SYNCED_AT_ONCE = 8
 """Files that are forced to disk at once."""
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def sync(path: Path) -> None:
@@ -73,32 +69,30 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
-    """Write a folder so that readers find the old one or the new one, never a part. See `atomic_file`.
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Write a folder that is not there yet, whole or not at all. See `atomic_file`.
 
-    All files are forced to disk at the end, once: what the block writes need not be. A symbolic link stays, and the
-    folder that it leads to is replaced.
+    All files are forced to disk at the end, once: what the block writes need not be. An empty folder may be there, also
+    by a symbolic link.
 
     Args:
         path: the folder; its parents are made.
-        replace: whether a folder that is not empty may be replaced. One process at a time may do that: the caller
-            holds a lock (`WriteLock.of_replacement`).
 
     Raises:
-        DataError: `path` is a file, or a folder that is not empty and `replace` is not set; nothing is written then.
+        DataError: `path` is a file, or a folder that is not empty; nothing is written then.
         OSError: the folder cannot be written.
     """
     real = path.resolve()
-    if replace:
-        restore_folder(real)
-        if real.exists():
-            _remove(_moved_name(real))
-    elif _is_taken(real):
+    if _is_taken(real):
         raise _taken(path)
     with _partial(real, Path.mkdir) as partial:
         yield partial
         sync_folder(partial)
-        _move_folder(partial, path, replace)
+        try:
+            partial.rename(real)
+        except OSError as error:
+            raise _taken(path) if _is_taken(real) else error from None
+        sync(real.parent)
 
 
 @contextmanager
@@ -113,10 +107,10 @@ def resumable_folder(path: Path, mark: str, keep: tuple[type[Exception], ...] = 
     """Make a folder next to `path` to work in, which the next call with the same mark finds again after a kill.
 
     It is removed when the block ends or raises, unless what it raises is of `keep` or is an interrupt. Those of other
-    marks are removed first. The caller holds the lock of `path` (`WriteLock.of_replacement`).
+    marks are removed first. The caller holds a lock.
 
     Args:
-        path: the folder that is to be written, as for `replace_folder`; its parents are made.
+        path: what the folder is named after; its parents are made.
         mark: what the work depends on.
         keep: errors after which the work can continue.
 
@@ -154,33 +148,6 @@ def remove_folder(path: Path) -> None:
     _remove(retired)
 
 
-def replace_folder(path: Path, new: Path) -> None:
-    """Move a folder, of the same file system, to a path, and what was there to a place where it is removed.
-
-    Readers find the old one or the new one. The caller forces it to disk before, by `sync_folder`, and holds the lock
-    of `path`.
-    """
-    real = path.resolve()
-    restore_folder(real)
-    if real.exists():
-        _remove(_moved_name(real))
-    _move_folder(new, path, replace=True)
-    _remove(new)
-
-
-def _move_folder(new: Path, path: Path, replace: bool) -> None:
-    """Move a new folder to its place. Raises DataError if that is taken and stays."""
-    real = path.resolve()
-    if replace and _is_taken(real):
-        _replace_folder(real, new)
-        return
-    try:
-        new.rename(real)
-    except OSError as error:
-        raise _taken(path) if _is_taken(real) else error from None
-    sync(real.parent)
-
-
 def _is_taken(path: Path) -> bool:
     """Whether there is anything at a path but an empty folder."""
     return path.exists() and (not path.is_dir() or any(path.iterdir()))
@@ -188,44 +155,6 @@ def _is_taken(path: Path) -> bool:
 
 def _taken(path: Path) -> DataError:
     return DataError(f"{path}: exists and is not an empty folder; name another, or remove it")
-
-
-def _replace_folder(path: Path, new: Path) -> None:
-    """Put a new folder in the place of one that exists. Killed at any point, one of them is there or is restored."""
-    if _exchange(path, new):
-        sync(path.parent)
-        return
-    old = _moved_name(path)
-    while True:
-        with suppress(FileNotFoundError):
-            path.rename(old)
-        sync(path.parent)
-        try:
-            new.rename(path)
-            break
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # those: a reader has restored it just now
-                restore_folder(path)
-                raise
-    sync(path.parent)
-    _remove(old)
-
-
-def _exchange(a: Path, b: Path) -> bool:
-    """Exchange two names in one step; False if this system or file system cannot (NFS, macOS)."""
-    rename = getattr(ctypes.CDLL(None), "renameat2", None)
-    return rename is not None and not rename(
-        _AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE
-    )
-
-
-def restore_folder(path: Path) -> None:
-    """Put a folder back that `atomic_folder` had moved away when it was killed. Readers call this, too."""
-    with suppress(OSError):  # there is none, another process was quicker, or the name is none
-        real = path.resolve()
-        if not real.exists():
-            _moved_name(real).rename(real)
-            sync(real.parent)
 
 
 @contextmanager
@@ -258,10 +187,6 @@ def _make_folder(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     for folder in missing:
         sync(folder.parent)
-
-
-def _moved_name(path: Path) -> Path:
-    return path.with_name(MOVED + path.name)
 
 
 def remove_abandoned(folder: Path, names: str, keep: Path | None = None) -> None:

@@ -26,7 +26,7 @@ from corank.core.time import format_time, now_ms
 NOTE = 1024
 """Bytes of a holder's note, at most."""
 LOCK = ".lock"
-"""The lock's file within a folder whose files are written one by one."""
+"""The lock's file within a folder."""
 
 NOTE_TRIES = 100
 """How often a holder's note is looked for, 10 ms apart: on a busy machine it follows a while after the lock."""
@@ -85,8 +85,7 @@ class LockHolder(msgspec.Struct, frozen=True):
 class WriteLock:
     """The right to write a target, which one process at a time has.
 
-    The file of the lock lies where the target's files are made: within a folder that is written file by file, next
-    to one that is replaced. It is removed at the end, by its holder alone.
+    The file of the lock lies within the folder. It is removed at the end, by its holder alone.
 
     Example:
         with WriteLock.of_folder(Path("runs/shop"), "train"):
@@ -116,14 +115,8 @@ class WriteLock:
 
     @classmethod
     def of_folder(cls, folder: Path, command: str) -> Self:
-        """Lock a folder whose files are written one by one; it is made. Raises BusyError, OSError."""
+        """Lock a folder; it is made. Raises BusyError, OSError."""
         return cls(folder / LOCK, folder, command)
-
-    @classmethod
-    def of_replacement(cls, path: Path, command: str) -> Self:
-        """Lock a file or folder that is replaced as a whole, by whatever name. Raises BusyError, OSError."""
-        real = path.resolve()
-        return cls(real.with_name(f".{real.name}{LOCK}"), path, command)
 
     def __enter__(self) -> Self:
         return self

@@ -18,7 +18,7 @@ from corank.bundle.layout_file import write_layout
 from corank.bundle.manifest import MOST_PARTS, BundleManifest, ItemsAsOf
 from corank.bundle.retrieval import sample_queries, write_retrieval
 from corank.bundle.signatures import SigningKeys
-from corank.bundle.stage_facts import VECTOR, Attention, Calibration, StageFacts, PrecisionLoss
+from corank.bundle.stage_facts import VECTOR, Attention, Calibration, PrecisionLoss, StageFacts
 from corank.core.arrays import append_array, read_array, write_array
 from corank.core.calibration import Platt
 from corank.core.errors import BundleError, DataError
@@ -35,7 +35,6 @@ from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.training_state import model_state
 from corank.training.config.config import Config
 from corank.training.onnx_graphs import example_parts, graph_file, write_graphs
-
 
 MeasureLoss = Callable[[Bundle, Bundle], PrecisionLoss]
 """Compares a bundle in fp32 with the same bundle as it is stored. Raises ConfigError if the loss is beyond a bound."""

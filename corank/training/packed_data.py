@@ -6,20 +6,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from corank.core.artifact import MANIFEST, open_folder
+from corank.core.artifact_cache import ArtifactCache
+from corank.core.artifact_objects import Publisher
 from corank.core.errors import CheckpointError, ConfigError, DataError, MissingObjectError
-from corank.core.folder_cache import FolderCache
 from corank.core.locks import WriteLock
 from corank.core.objects import Location, ObjectUrl, parse_location
-from corank.core.published_folder import FolderPublisher
 from corank.core.reports import Report
 from corank.core.time import FOREVER, format_time
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.manifest import (
-    MANIFEST,
     PACK_AGAIN,
-    PACKED_DATA,
+    PackManifest,
     fingerprint,
-    identify_pack,
     packed_settings,
     read_pack_manifest,
 )
@@ -112,7 +111,7 @@ def pack_config(
         raise ConfigError(
             f"packed: {location} holds the data to go on from, which would be replaced; name another URL"
         )
-    publisher = FolderPublisher.open(location, PACKED_DATA)
+    publisher = Publisher.open(location, PackManifest)
     working = _working_folder(location)
     try:
         lock = WriteLock.of_folder(working, "pack")
@@ -122,7 +121,8 @@ def pack_config(
         folder = working / location.split()[1]
         _pack_or_keep(config, base, folder, report, engine, earlier)
         report(f"publishing to {location}")
-        publisher.publish(folder)
+        packed = open_folder(folder, PackManifest, checksums=False)
+        publisher.publish(packed.folder, packed.manifest)
         shutil.rmtree(folder)
     with suppress(OSError):  # another packing has begun, or the lock has removed it
         working.rmdir()
@@ -132,7 +132,7 @@ def pack_config(
 def _working_folder(url: ObjectUrl) -> Path:
     """The folder where data are packed that go to a URL; the same each time, so that a killed packing can resume."""
     name = hashlib.sha256(str(url).encode()).hexdigest()[:16]
-    return FolderCache.of_environment().folder / f"packing-{name}"
+    return ArtifactCache.of_environment().folder / f"packing-{name}"
 
 
 def _continue_pack(
@@ -145,7 +145,7 @@ def _continue_pack(
     except OSError as error:
         raise DataError(f"{folder}: cannot be written: {error}") from None
     _pack_or_keep(config, base, folder, report, engine, earlier)
-    mark_continued(earlier.folder)
+    mark_continued(earlier.location)
     return PackedDataset.open(folder).with_features(config.declared)
 
 
@@ -187,7 +187,7 @@ def open_or_pack(
     if isinstance(location, Path):
         if find_continued(location, config.data, config.declared) is not None:
             return open_packed(config, base)
-        if identify_pack(location) is not None:
+        if (location / MANIFEST).is_file():
             if find_staleness(read_pack_manifest(location), config.data, config.declared, base) is None:
                 return pack_config(config, base, report, engine)
             earlier, end = find_earlier(), config.data.training_end()

@@ -1,18 +1,15 @@
 """A run: the folder of one training, and what can be read of it.
 
 run.json                config, and where the data and their packing lie
-latest.safetensors      the training state, from which --resume continues
-best.safetensors        the weights of the best epoch so far
-model.safetensors       the trained model with its calibrators: written last, so a run that has it is finished
+latest/                 the training state, from which --resume continues
+best/                   the weights of the best epoch so far
+model/                  the trained model with its calibrators: written last, so a run that has it is finished
 events/                 TensorBoard
 trees/                  scores of tree teachers, if there are some
 bundle/                 what `corank serve RUN` exported
 tracking/               for each other tracker, what finds its run of this one
 
-Several ranks write each checkpoint as a folder in place of the file, `latest/` in place of `latest.safetensors`:
-
-latest/manifest.json                                        facts, tensors, sizes and checksums: written last
-latest/<content>/shard-00000-of-00002.safetensors           a rank's rows of the tables; of rank 0 the rest, too
+A checkpoint is an artifact with a file of each process (checkpoint_files.py).
 
 Removal of packed data that neither a config nor the runs next to it use.
 """
@@ -27,18 +24,16 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter
 
-from corank.bundle.manifest import BUNDLE
 from corank.core.errors import BusyError, CheckpointError, ConfigError, CorankError, DataError
 from corank.core.files import remove_abandoned, remove_folder
 from corank.core.formatting import shorten
-from corank.core.local_copy import read_folder
 from corank.core.locks import LOCK, FolderLease, LockHolder, WriteLock
 from corank.core.objects import Location
 from corank.core.reports import Report
 from corank.data.log_rows import LAST_POSITION
 from corank.data.packed.dataset import PackedDataset
-from corank.data.packed.manifest import packed_settings, read_pack_manifest
-from corank.data.packing.packs import SETS, is_past, list_packs
+from corank.data.packed.manifest import SETS, packed_settings, read_pack_manifest
+from corank.data.packing.packs import is_past, list_packs
 from corank.distributed.ranks import Ranks
 from corank.evaluation.predict import Calibrators
 from corank.features.encoders import Encoders
@@ -47,10 +42,12 @@ from corank.models.joint import JointModel
 from corank.models.tables.builder import TableBuilder
 from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.checkpoint_files import (
-    CheckpointLocation,
     CheckpointWriter,
     config_facts,
+    exists,
+    load,
     load_matching,
+    remove,
     require_facts,
 )
 from corank.training.checkpoints.training_state import model_state, restore_model
@@ -59,7 +56,7 @@ from corank.training.config.config_file import from_plain, from_saved, plain
 from corank.training.config.yaml_values import change_values
 from corank.training.packed_data import local_root, open_packed, packed_location
 from corank.training.run_file import RUN_FILE, TRACKING, Origin, RunFile
-from corank.training.run_publisher import RUN
+from corank.training.run_publisher import open_run_folder
 
 _CALIBRATORS: TypeAdapter[Calibrators] = TypeAdapter(Calibrators)
 CHECKPOINTS = ("model", "latest", "best")
@@ -82,7 +79,7 @@ class Run:
     """Relative paths of the config begin here."""
     publish: Callable[[], object] | None = field(default=None, repr=False, compare=False)
     """Called when a checkpoint is written, if the run lies in object storage and the folder is a working folder."""
-    lease: FolderLease | None = field(default=None, repr=False, compare=False)
+    leases: tuple[FolderLease, ...] = field(default=(), repr=False, compare=False)
     """Keeps the copy of a run that lies in object storage."""
     origin: Origin | None = field(default=None, repr=False, compare=False)
     """The run whose weights it took over; None if it began at random ones."""
@@ -111,8 +108,8 @@ class Run:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name in CHECKPOINTS:
-                CheckpointLocation(folder, name).remove()
-            for name in ("events", TRACKING, TREES, BUNDLE):
+                remove(folder / name)
+            for name in ("events", TRACKING, TREES, "bundle"):
                 shutil.rmtree(folder / name, ignore_errors=True)
             file.write(folder)
         except OSError as error:
@@ -133,12 +130,11 @@ class Run:
 
         Raises CheckpointError if there is no run, ConfigError, StorageError.
         """
-        copy = read_folder(location, RUN)
-        folder = copy.path
+        folder, leases = open_run_folder(location)
         run_file = RunFile.read(folder)
         base, source = run_file.base_of(folder), str(folder / RUN_FILE)
         config = from_saved(run_file.config, source, base)
-        return cls(folder, config, base, lease=copy.lease, origin=run_file.origin)
+        return cls(folder, config, base, leases=leases, origin=run_file.origin)
 
     def with_export(self, overrides: Sequence[str]) -> Self:
         """Return the run with changes `export.KEY=value` of its config. Raises ConfigError, for other keys, too."""
@@ -156,17 +152,22 @@ class Run:
     @classmethod
     def has_begun(cls, folder: Path) -> bool:
         """Whether a folder holds a training: finished, or one that can be resumed."""
-        return any(CheckpointLocation(folder, name).exists for name in CHECKPOINTS)
+        return any(exists(folder / name) for name in CHECKPOINTS)
 
     @property
-    def latest(self) -> CheckpointLocation:
+    def latest(self) -> Path:
         """The latest state of the training."""
-        return CheckpointLocation(self.folder, "latest")
+        return self.folder / "latest"
 
     @property
-    def best(self) -> CheckpointLocation:
+    def has_state(self) -> bool:
+        """Whether there is a state, from which training can continue."""
+        return exists(self.latest)
+
+    @property
+    def best(self) -> Path:
         """The best epoch's weights."""
-        return CheckpointLocation(self.folder, "best")
+        return self.folder / "best"
 
     def packed(self) -> PackedDataset:
         """Open the packed data.
@@ -179,14 +180,14 @@ class Run:
         return open_packed(self.config, self.base, is_past, mark)
 
     @property
-    def checkpoint(self) -> CheckpointLocation:
+    def checkpoint(self) -> Path:
         """The trained model."""
-        return CheckpointLocation(self.folder, "model")
+        return self.folder / "model"
 
     @property
     def finished(self) -> bool:
         """Whether training has ended and the model is written."""
-        return self.checkpoint.exists
+        return exists(self.checkpoint)
 
     def trained(self, packed: PackedDataset) -> Checkpoint:
         """Load the trained model's checkpoint. Raises CheckpointError if there is none, or it is of another packing."""
@@ -204,16 +205,16 @@ class Run:
             raise CheckpointError(
                 f"{self.folder}: training has not finished; go on with `corank train --resume`"
             )
-        checkpoint = self.checkpoint.load()
-        require_facts(checkpoint, ("codes", *TRAINED), self.checkpoint.path)
-        return checkpoint, _calibrators(checkpoint, self.config, self.checkpoint.path)
+        checkpoint = load(self.checkpoint)
+        require_facts(checkpoint, ("codes", *TRAINED), self.checkpoint)
+        return checkpoint, _calibrators(checkpoint, self.config, self.checkpoint)
 
     def model(self, packed: PackedDataset) -> tuple[JointModel, Calibrators]:
         """Load the trained model and its calibrators. Raises CheckpointError if training has not finished."""
         checkpoint = self.trained(packed)
         model = build_model(self.config, packed)
-        restore_model(checkpoint, model, self.checkpoint.path)
-        return model, _calibrators(checkpoint, self.config, self.checkpoint.path)
+        restore_model(checkpoint, model, self.checkpoint)
+        return model, _calibrators(checkpoint, self.config, self.checkpoint)
 
     def networks(self, packed: PackedDataset) -> tuple[JointModel, Calibrators, Checkpoint]:
         """Load the trained model without rows of its tables, its calibrators, and the checkpoint, which has them.
@@ -222,8 +223,8 @@ class Run:
         """
         checkpoint = self.trained(packed)
         model = build_networks(self.config, packed.encoders)
-        restore_model(checkpoint, model, self.checkpoint.path)
-        return model, _calibrators(checkpoint, self.config, self.checkpoint.path), checkpoint
+        restore_model(checkpoint, model, self.checkpoint)
+        return model, _calibrators(checkpoint, self.config, self.checkpoint), checkpoint
 
     def finish(
         self,
@@ -307,7 +308,7 @@ def prune_packed(config: Config, base: Path, report: Report = lambda line: None)
             if folders[-1] == root:
                 used.append(packed_settings(run.config.declared.features))
     try:
-        with WriteLock.of_replacement(root, "pack"):
+        with WriteLock.of_folder(root, "pack"):
             remove_abandoned(root / SETS, "*")
             sets = list_packs(root)[1:]
             for folder in sets:

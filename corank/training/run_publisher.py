@@ -7,17 +7,38 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
-from corank.core.errors import BusyError, StorageError
+from corank.core.artifact import Manifest, measure_files, new_content
+from corank.core.artifact_cache import ArtifactCache, working_folder
+from corank.core.artifact_objects import Publisher, open_artifact
+from corank.core.errors import BusyError, CorankError, StorageError
 from corank.core.files import PARTIAL
-from corank.core.folder_cache import FolderCache
-from corank.core.local_copy import working_folder
-from corank.core.objects import ObjectUrl
-from corank.core.published_folder import FolderPublisher
+from corank.core.locks import FolderLease
+from corank.core.objects import Location, ObjectUrl
 from corank.core.reports import Report
 
-RUN = "run"
-"""The kind of content that a published run folder declares."""
+
+class RunManifest(Manifest):
+    """The manifest of a run in object storage: the folder of a training, file by file."""
+
+    error: ClassVar[type[CorankError]] = StorageError
+    missing: ClassVar[str] = "no run here"
+    remedy: ClassVar[str] = "publish again"
+
+    kind: str = "run"
+    format: int = 1
+
+
+def open_run_folder(location: Location) -> tuple[Path, tuple[FolderLease, ...]]:
+    """Return the folder of a run: its own, or a copy of one in object storage, and what keeps the copy.
+
+    Raises StorageError.
+    """
+    if isinstance(location, Path):
+        return location, ()
+    copy = open_artifact(location, RunManifest)
+    return copy.folder, copy.leases
 
 
 @dataclass
@@ -26,7 +47,7 @@ class RunPublisher:
 
     folder: Path
     """Of the run; files in it are replaced, or appended to below `events`."""
-    publisher: FolderPublisher
+    publisher: Publisher[RunManifest]
     report: Report
     _thread: threading.Thread | None = field(default=None, init=False)
     error: StorageError | BusyError | None = field(default=None, init=False)
@@ -64,7 +85,8 @@ class RunPublisher:
     def _publish(self, snapshot: Path) -> None:
         try:
             self.error = None
-            self.publisher.publish(snapshot)
+            manifest = RunManifest(content=new_content(), files=measure_files(snapshot))
+            self.publisher.publish(snapshot, manifest)
         except (StorageError, BusyError) as error:
             self.error = error
         finally:
@@ -97,19 +119,19 @@ def open_remote_run(url: ObjectUrl, report: Report) -> Iterator[RunPublisher]:
 
     Raises BusyError, StorageError.
     """
-    publisher, cache = FolderPublisher.open(url, RUN), FolderCache.of_environment()
+    publisher, cache = Publisher.open(url, RunManifest), ArtifactCache.of_environment()
     with working_folder() as working:
         folder = working / url.split()[1]
-        if publisher.held is not None:
-            shutil.copytree(cache.fetch(publisher.held).path, folder)
+        if publisher.before is not None:
+            shutil.copytree(cache.fetch(publisher.before).path, folder)
         else:
             folder.mkdir()
         run = RunPublisher(folder, publisher, report)
         try:
             yield run
             run.finish()
-            if publisher.held is not None:
-                cache.keep(publisher.held, folder)
+            if publisher.before is not None:
+                cache.keep(publisher.before.manifest, folder)
         except (BusyError, StorageError) as error:
             if error is not run.error:
                 raise

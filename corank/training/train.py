@@ -29,6 +29,7 @@ from corank.training.callbacks import (
     TrainingStart,
     learnt,
 )
+from corank.training.checkpoints.checkpoint_files import load
 from corank.training.checkpoints.training_state import held_buckets, model_state, restore_model
 from corank.training.run import Run
 from corank.training.trainer import Trainer, keep_freed_memory
@@ -81,7 +82,7 @@ def train_run(
     Returns the facts of the trained model: `epoch` that was kept, from 1, and `figures` of every epoch. Raises
     CheckpointError, DataError, and what a callback raises.
     """
-    finished, begun = ranks.share([run.finished, run.latest.exists], "state of the run")
+    finished, begun = ranks.share([run.finished, run.has_state], "state of the run")
     if resume and finished:
         return run.trained(packed).facts
     keep_freed_memory()
@@ -165,7 +166,7 @@ def _save(trainer: Trainer, callbacks: Callback) -> None:
         trainer.run.publish()
     progress = trainer.progress
     callbacks.on_checkpoint(
-        TrainingCheckpoint(trainer.run.latest.path, progress.epoch, progress.batch, progress.step)
+        TrainingCheckpoint(trainer.run.latest, progress.epoch, progress.batch, progress.step)
     )
 
 
@@ -245,7 +246,7 @@ def _finish(trainer: Trainer) -> dict[str, Any]:
     """Fit the calibrators of the best epoch's weights and write the trained model."""
     trainer.writer.wait()
     best, model = trainer.run.best, trainer.shipped()
-    restore_model(best.load(held_buckets(model)), model, best.path)
+    restore_model(load(best, held_buckets(model)), model, best)
     calibrators = _fit_calibrators(trainer, model)
     progress = trainer.progress
     facts = {"epoch": progress.best_epoch, "step": progress.step, "figures": progress.figures}

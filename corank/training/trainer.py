@@ -272,7 +272,7 @@ class Trainer:
         """Continue from the latest checkpoint. Raises CheckpointError if it is of another config or packing."""
         latest = self.run.latest
         checkpoint = load_matching(latest, ["progress"], self.config, self.packed, held_buckets(self.model))
-        restore_training(checkpoint, self.model, self.optimisers, self.average, latest.path)
+        restore_training(checkpoint, self.model, self.optimisers, self.average, latest)
         self.progress = training_progress(checkpoint.facts)
         if self.average is not None:
             self.average.step = self.progress.step

@@ -26,7 +26,7 @@ from corank.features.schema import PLACEMENTS
 from corank.models.joint import JointModel
 from corank.models.named_axes import Axes, AxisNames, name_inputs, read_axes
 from corank.training.checkpoints.checkpoint import Checkpoint, TrainingProgress, training_progress
-from corank.training.checkpoints.checkpoint_files import require_facts
+from corank.training.checkpoints.checkpoint_files import load, require_facts
 from corank.training.checkpoints.training_state import Average, check_model, check_training, optimisers
 from corank.training.config.config import Config
 from corank.training.packed_data import packed_location
@@ -65,10 +65,10 @@ class CarrySource:
             raise CheckpointError(
                 f"{location}: training has not finished; go on with `corank train --resume`, then train from it"
             )
-        latest = run.latest.load()
-        require_facts(latest, ("progress", "codes"), run.latest.path)
+        latest = load(run.latest)
+        require_facts(latest, ("progress", "codes"), run.latest)
         progress = training_progress(latest.facts)
-        kept = run.best.load() if progress.best_epoch < progress.epoch else None
+        kept = load(run.best) if progress.best_epoch < progress.epoch else None
         encoders = find_encoders(run, latest.facts["codes"])
         source = cls(run, location, encoders, latest, kept, progress)
         source._check()
@@ -79,9 +79,9 @@ class CarrySource:
         train, run = self.run.config.train, self.run
         average = None if train.average is None else Average(self.networks, train.average)
         states = optimisers(self.networks, train.table, train.stages)
-        check_training(self.latest, self.networks, states, average, run.latest.path)
+        check_training(self.latest, self.networks, states, average, run.latest)
         if self.kept is not None:
-            check_model(self.kept, self.networks, run.best.path)
+            check_model(self.kept, self.networks, run.best)
 
     @cached_property
     def networks(self) -> JointModel:

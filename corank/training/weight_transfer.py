@@ -201,7 +201,7 @@ class JudgedRun:
         _require_same_codes(run, packing_map, location)
         model = build_model(run.config, packed)
         earlier = build_networks(run.config, packing_map.earlier)
-        check_model(checkpoint, earlier, run.checkpoint.path)
+        check_model(checkpoint, earlier, run.checkpoint)
         carry_weights(WeightMap.find(earlier, model, packing_map), model, checkpoint, "")
         lost = {name: rows.gone for name, rows in packing_map.features.items() if rows.gone}
         return cls(packed, model, calibrators, lost)

@@ -12,19 +12,18 @@ import numpy as np
 import polars as pl
 
 from corank.core.arrays import read_array, read_frame, read_ragged
-from corank.core.errors import DataError, MissingObjectError
-from corank.core.folder_cache import RemoteParts
+from corank.core.artifact import open_folder
+from corank.core.artifact_cache import RemoteParts
+from corank.core.errors import MissingObjectError
 from corank.core.locks import FolderLease
 from corank.core.objects import Location, ObjectUrl
 from corank.core.ragged import Rows
 from corank.core.types import Floats, Ints, Longs
 from corank.data.packed.manifest import (
-    PACK_AGAIN,
     PackManifest,
     RemotePack,
-    identify_pack,
     naming_damage,
-    read_pack_manifest,
+    require_fingerprint,
 )
 from corank.data.packed.shard import (
     FeatureSelection,
@@ -60,7 +59,7 @@ _MAPPED = (
 
 @dataclass(frozen=True)
 class PackedDataset:
-    """Packed data, memory-mapped. All is mapped when they are opened: they may be packed anew meanwhile.
+    """Packed data, memory-mapped. They stay as they are while this object lives, also if they are packed anew.
 
     Example:
         packed = PackedDataset.open(Path("packed/example"))
@@ -68,6 +67,7 @@ class PackedDataset:
     """
 
     folder: Path
+    """Of the files: the content of packed data on this machine, or a copy of all but the shards."""
     manifest: PackManifest
     schema: Schema
     encoders: Encoders
@@ -77,12 +77,10 @@ class PackedDataset:
     """By `History.events`."""
     splits: Mapping[str, Sequence[Shard]]
     """Those of object storage are fetched when they are read first."""
-    identity: tuple[int, int] | None = None
-    """Distinguishes this packing from later ones; None while it is written."""
-    url: ObjectUrl | None = None
-    """Their URL in object storage; `folder` is a local copy of all but the shards."""
-    lease: FolderLease | None = field(default=None, repr=False, compare=False)
-    """Keeps the copy of all but the shards; None for data on this machine."""
+    location: Location = Path()
+    """Their folder, or their URL in object storage."""
+    leases: tuple[FolderLease, ...] = field(default=(), repr=False, compare=False)
+    """Keep the files."""
 
     @classmethod
     def open(cls, location: Location, expect: str | None = None) -> Self:
@@ -98,36 +96,12 @@ class PackedDataset:
         """
         if isinstance(location, ObjectUrl):
             return cls._open_remote(location, expect)
-        return cls._open_local(location, expect)
-
-    @classmethod
-    def _open_local(cls, folder: Path, expect: str | None) -> Self:
-        while True:
-            # a folder that is replaced meanwhile could give a part of each
-            identity = identify_pack(folder)
-            try:
-                packed = cls._open(folder, expect, identity)
-            except (DataError, OSError):
-                if identify_pack(folder) == identity:
-                    raise
-            else:
-                if identify_pack(folder) == identity:
-                    return packed
-
-    @classmethod
-    def _open(cls, folder: Path, expect: str | None, identity: tuple[int, int] | None) -> Self:
-        manifest = read_pack_manifest(folder, expect)
-        with naming_damage(folder):
-            for name, size in manifest.files.items():
-                path = folder / name
-                file_size = path.stat().st_size if path.is_file() else None
-                if file_size != size:
-                    raise DataError(
-                        f"{path}: expected {size} bytes, found {file_size or 'no file'}: {PACK_AGAIN}"
-                    )
-            schema = Schema(manifest.features)
-            loaded = cls.load(folder, manifest, Encoders.load(folder / ENCODERS, schema))
-            return replace(loaded, identity=identity)._map_all()
+        opened = open_folder(location, PackManifest, checksums=False)
+        require_fingerprint(opened.manifest, expect, location)
+        with naming_damage(opened.folder):
+            encoders = Encoders.load(opened.folder / ENCODERS, Schema(opened.manifest.features))
+            loaded = cls.load(opened.folder, opened.manifest, encoders)
+            return replace(loaded, location=location, leases=opened.leases)._map_all()
 
     @classmethod
     def _open_remote(cls, url: ObjectUrl, expect: str | None) -> Self:
@@ -144,12 +118,7 @@ class PackedDataset:
         shared_folder = remote.fetch_shared()
         encoders = Encoders.load(shared_folder.path / ENCODERS, Schema(remote.manifest.features))
         loaded = cls.load(shared_folder.path, remote.manifest, encoders, remote.shards)
-        return replace(
-            loaded,
-            identity=identify_pack(shared_folder.path),
-            url=remote.published.url,
-            lease=shared_folder.lease,
-        )._map_all()
+        return replace(loaded, location=remote.published.url, leases=(shared_folder.lease,))._map_all()
 
     def naming_damage(self) -> AbstractContextManager[None]:
         """As `naming_damage`, of their folder."""
@@ -229,9 +198,9 @@ class PackedDataset:
         return view
 
     @property
-    def location(self) -> Location:
-        """The packed data's folder or URL."""
-        return self.folder if self.url is None else self.url
+    def url(self) -> ObjectUrl | None:
+        """Their URL; None of data on this machine."""
+        return self.location if isinstance(self.location, ObjectUrl) else None
 
     def prefetch(self, split: str, n: int) -> None:
         """Begin to fetch the n-th shard of a split, which will be read soon, if it is in object storage."""
@@ -250,11 +219,8 @@ class PackedDataset:
         return hash_encoders(self.folder)
 
     def read_encoders(self) -> bytes:
-        """Read names and bytes of the encoders' files. Raises DataError if they are of a later packing."""
-        files = read_encoder_files(self.folder / ENCODERS)
-        if identify_pack(self.folder) != self.identity:
-            raise DataError(f"{self.folder}: was packed anew since this command began: run it again")
-        return files
+        """Read names and bytes of the encoders' files."""
+        return read_encoder_files(self.folder / ENCODERS)
 
     @cached_property
     def users(self) -> pl.Series:

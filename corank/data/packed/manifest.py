@@ -10,16 +10,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import polars as pl
-from pydantic import ValidationError
 
-from corank.core.errors import CorankError, DataError
-from corank.core.files import is_plain_name, parse_json, read_regular_file, restore_folder
-from corank.core.folder_cache import CachedFolder, FolderCache, RemoteParts
-from corank.core.objects import ObjectUrl, is_url
-from corank.core.published_folder import PublishedFolder
+from corank.core.artifact import FolderName, Manifest, read_manifest
+from corank.core.artifact_cache import ArtifactCache, CachedFolder, RemoteParts
+from corank.core.artifact_objects import Published
+from corank.core.errors import CorankError, DataError, DiskError
+from corank.core.objects import Location, ObjectUrl, is_url
 from corank.core.settings import Settings
 from corank.data.column_sources import Source
 from corank.data.tables import VALID_FROM, Table, find_source_files
@@ -84,18 +83,17 @@ def find_columns(data: DataSettings, features: Mapping[str, FeatureKind], base: 
     }
 
 
-FORMAT = 7
-MANIFEST = "manifest.json"
-"""The file's name."""
-MOST_BYTES = 1 << 28
-"""Bytes of the file, at most."""
+SETS = "sets"
+"""The folder within packed data that holds those of other features."""
+MARK = "continued.json"
+"""A file of packed data that others continue: they hold a fixed past, and are not compared with files."""
 PACK_AGAIN = "run `corank pack` again"
 
 
 class ShardCount(Settings):
     """Name and size of a shard."""
 
-    name: str
+    name: FolderName
     requests: int
     candidates: int
 
@@ -143,14 +141,22 @@ class GrownRows(Settings):
     """Values that may still come, up to `max_rows`; None without it."""
 
 
-class PackManifest(Settings):
-    """Describes a folder of packed data; written last."""
+class PackManifest(Manifest):
+    """Describes packed data."""
 
-    format: int
+    error: ClassVar[type[CorankError]] = DataError
+    disk_error: ClassVar[type[CorankError] | None] = DiskError
+    missing: ClassVar[str] = "no packed data here; run `corank pack`"
+    remedy: ClassVar[str] = PACK_AGAIN
+    most_bytes: ClassVar[int] = 1 << 28
+    beside: ClassVar[frozenset[str]] = frozenset({SETS, MARK})
+
+    kind: str = "packed data"
+    format: int = 8
     fingerprint: str
     data: DataSettings
     features: dict[str, Feature]
-    splits: dict[str, list[ShardCount]]
+    splits: dict[FolderName, list[ShardCount]]
     levels: dict[str, int]
     """Candidates of each level."""
     dropped: dict[str, int]
@@ -161,8 +167,6 @@ class PackManifest(Settings):
     """The table of each feature of a column."""
     item_columns: list[str]
     """Those of the data's `columns` that are of the items."""
-    files: dict[str, int]
-    """Bytes of every file, by its path within the folder."""
     inputs: dict[str, str]
     """The input files of each table, or feature with files of its own, from `hash_versions`."""
     columns: dict[str, list[str]]
@@ -195,55 +199,27 @@ def fingerprint(
     Of a URL that is not of an object store there is only its name. Raises DataError, StorageError if a file is missing.
     """
     inputs = find_versions(data, schema.features, base)
-    parts = [FORMAT, data.model_dump(mode="json"), packed_settings(schema.features), inputs]
+    parts = [
+        PackManifest.written_format(),
+        data.model_dump(mode="json"),
+        packed_settings(schema.features),
+        inputs,
+    ]
     if continued is not None:
         parts += [continued.fingerprint, continued.through, continued.fixed]
     text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def identify_pack(folder: Path) -> tuple[int, int] | None:
-    """Return what distinguishes one packing of a folder from the next; None if there are no packed data.
-
-    Packed data that a killed packing had moved away are put back.
-    """
-    restore_folder(folder)
-    try:
-        stat = (folder / MANIFEST).stat()
-    except OSError:
-        return None
-    return stat.st_ino, stat.st_mtime_ns
+def read_pack_manifest(folder: Path) -> PackManifest:
+    """Read the manifest of packed data. Raises DataError if it is absent, damaged or of another format."""
+    return read_manifest(folder, PackManifest)
 
 
-def read_pack_manifest(folder: Path, expect: str | None = None) -> PackManifest:
-    """Read the manifest of packed data.
-
-    Args:
-        folder: of the packed data.
-        expect: the fingerprint that they should have.
-
-    Raises DataError if it is absent, damaged, of another format or of another fingerprint.
-    """
-    path = folder / MANIFEST
-    try:
-        plain = parse_json(read_regular_file(folder, MANIFEST, MOST_BYTES))
-    except (FileNotFoundError, NotADirectoryError):
-        raise DataError(f"{folder}: no packed data here; run `corank pack`") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: damaged ({error}): {PACK_AGAIN}") from None
-    form = plain.get("format") if isinstance(plain, dict) else None
-    if form != FORMAT:
-        raise DataError(f"{path}: packed in format {form}, this version reads {FORMAT}: {PACK_AGAIN}")
-    try:
-        manifest = PackManifest.model_validate(plain)
-    except (ValidationError, CorankError):
-        raise DataError(f"{path}: damaged: {PACK_AGAIN}") from None
-    names = [shard.name for shards in manifest.splits.values() for shard in shards]
-    if not all(map(is_plain_name, [*manifest.splits, *names])):
-        raise DataError(f"{path}: damaged (a split or a shard has no plain name): {PACK_AGAIN}")
+def require_fingerprint(manifest: PackManifest, expect: str | None, location: Location) -> None:
+    """Raise DataError if packed data have not the fingerprint that they should have."""
     if expect is not None and manifest.fingerprint != expect:
-        raise DataError(f"{folder}: packed from another config or other files: {PACK_AGAIN}")
-    return manifest
+        raise DataError(f"{location}: packed from another config or other files: {PACK_AGAIN}")
 
 
 @contextmanager
@@ -258,8 +234,6 @@ def naming_damage(folder: Path) -> Iterator[None]:
         raise DataError(f"{folder}: damaged ({type(error).__name__}: {error}): {PACK_AGAIN}") from error
 
 
-PACKED_DATA = "packed data"
-"""The declared content of a published folder of packed data."""
 Shard = TypeVar("Shard")
 
 
@@ -267,9 +241,8 @@ Shard = TypeVar("Shard")
 class RemotePack:
     """One publication of packed data."""
 
-    published: PublishedFolder
-    cache: FolderCache
-    manifest: PackManifest
+    published: Published[PackManifest]
+    cache: ArtifactCache
 
     @classmethod
     def open(cls, url: ObjectUrl, expect: str | None = None) -> Self:
@@ -281,13 +254,14 @@ class RemotePack:
 
         Raises DataError, StorageError.
         """
-        cache, published = FolderCache.of_environment(), PublishedFolder.open(url, PACKED_DATA)
-        folder = cache.fetch(published, lambda name: name == MANIFEST)
-        try:
-            manifest = read_pack_manifest(folder.path, expect)
-        except DataError as error:
-            raise DataError(str(error).replace(str(folder.path), str(url))) from None
-        return cls(published, cache, manifest)
+        published = Published.open(url, PackManifest)
+        require_fingerprint(published.manifest, expect, url)
+        return cls(published, ArtifactCache.of_environment())
+
+    @property
+    def manifest(self) -> PackManifest:
+        """Of the publication."""
+        return self.published.manifest
 
     def fetch_shared(self) -> CachedFolder:
         """Fetch all that is no shard: items, users, events, encoders, priors. Raises StorageError."""

@@ -13,17 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from corank.core.arrays import (
-    read_array,
-)
-from corank.core.errors import DataError, DiskError
-from corank.core.locks import WriteLock
+from corank.core.arrays import read_array
+from corank.core.artifact import ArtifactWriter
+from corank.core.errors import DiskError
 from corank.core.reports import Report
 from corank.core.time import format_time
 from corank.data.packed.dataset import PackedDataset
 from corank.data.packed.manifest import (
-    FORMAT,
-    MANIFEST,
+    SETS,
     PackManifest,
     ShardCount,
     find_columns,
@@ -89,25 +86,21 @@ def pack_log(
         DataError: the tables cannot be packed, or the disk is full.
         ConfigError: the settings contradict the tables.
     """
-    _refuse_foreign(out)
-    try:
-        lock = WriteLock.of_replacement(out, "pack")
-    except OSError as error:
-        raise DiskError(f"{out}: cannot be written: {error}") from None
-    with lock:
+    with ArtifactWriter.lock(out, PackManifest, "pack") as writer:
         start = FROM_BEGIN if earlier is None else PackStart.after(earlier, data, schema)
-        return _pack(data, schema, base, out, engine or InLineEngine(), report, start)
+        return _pack(data, schema, base, writer, engine or InLineEngine(), report, start)
 
 
 def _pack(
     data: DataSettings,
     schema: Schema,
     base: Path,
-    out: Path,
+    writer: ArtifactWriter[PackManifest],
     engine: Engine,
     report: Report,
     start: PackStart,
 ) -> PackedDataset:
+    out = writer.path
     continued = None if start.earlier is None else start.earlier.origin
     mark, features = fingerprint(data, schema, base, continued), schema.features
     versions, columns = hash_versions(find_versions(data, features, base)), find_columns(data, features, base)
@@ -122,8 +115,8 @@ def _pack(
         with _disk_errors(out, inputs):
             manifest = _write_all(inputs, workspace, mark, data)
             known = {"input_files": files, "inputs": versions, "columns": columns}
-            write_manifest(workspace.packed, manifest.model_copy(update=known))
-            workspace.publish(out)
+            workspace.publish(writer, manifest.model_copy(update=known))
+            shutil.rmtree(out / SETS, ignore_errors=True)  # other features of the data that were replaced
     report(describe_memory(engine))
     return PackedDataset.open(out, expect=mark)
 
@@ -193,7 +186,6 @@ def _describe(
     for path in folder.glob("*/*/level.npy"):
         levels += np.bincount(np.load(path), minlength=len(levels))
     return PackManifest(
-        format=FORMAT,
         fingerprint=mark,
         data=data,
         features=inputs.schema.features,
@@ -203,27 +195,11 @@ def _describe(
         last=inputs.summary.last,
         sources=inputs.sources,
         item_columns=inputs.item_columns,
-        files={},
         inputs={},
         columns={},
         through=inputs.until,
         continued=None if inputs.start.earlier is None else inputs.start.earlier.origin,
     )
-
-
-def write_manifest(folder: Path, manifest: PackManifest) -> None:
-    """Write the manifest, with the size of every file."""
-    for left in folder.rglob(".*"):  # of tasks that were killed
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
-    files = {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
-    complete = manifest.model_copy(update={"files": files})
-    (folder / MANIFEST).write_bytes(complete.model_dump_json(indent=1).encode())
-
-
-def _refuse_foreign(out: Path) -> None:
-    """Raise DataError if a folder holds anything but packed data."""
-    if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: exists, but is no packed data; move it away or pack to another folder")
 
 
 @contextmanager

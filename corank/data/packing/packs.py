@@ -15,16 +15,18 @@ from pathlib import Path
 
 import numpy as np
 
+from corank.core.artifact import MANIFEST
 from corank.core.errors import DataError
-from corank.core.files import atomic_file, restore_folder
+from corank.core.files import atomic_file
 from corank.core.locks import WriteLock
 from corank.core.objects import Location
 from corank.core.reports import Report
 from corank.core.time import day_numbers
 from corank.data.packed.dataset import ENCODERS, PackedDataset, hash_encoders
 from corank.data.packed.manifest import (
-    MANIFEST,
+    MARK,
     PACK_AGAIN,
+    SETS,
     PackManifest,
     find_versions,
     fingerprint,
@@ -41,8 +43,6 @@ from corank.features.schema import Schema
 
 CONTINUED = ".continued"
 """Suffix of the name of the folder of folders, next to the first packed data."""
-MARK = "continued.json"
-"""A file of packed data that others continue: they hold a fixed past, and are not compared with files."""
 
 
 def continued_folder(
@@ -98,9 +98,10 @@ def written_at(folder: Path) -> int:
         return 0
 
 
-def mark_continued(folder: Path) -> None:
-    """Mark packed data that others continue, unless the folder cannot be written."""
-    if not (folder / MARK).exists():
+def mark_continued(location: str) -> None:
+    """Mark packed data that others continue, unless they lie in object storage or cannot be written."""
+    folder = Path(location)
+    if folder.is_dir() and not (folder / MARK).exists():
         with suppress(OSError), atomic_file(folder / MARK) as partial:
             partial.write_text("{}\n", encoding="utf-8")
 
@@ -109,9 +110,6 @@ def is_past(folder: Path) -> bool:
     """Whether others continue packed data."""
     return (folder / MARK).is_file()
 
-
-SETS = "sets"
-"""The folder within packed data that holds those of other features."""
 
 Past = Callable[[Path], bool]
 """Says of a folder of packed data that they need not be of the files as they are now."""
@@ -124,7 +122,6 @@ def compare_files(folder: Path) -> bool:
 
 def list_packs(root: Path) -> list[Path]:
     """List the folders of packed data of one log: the first, then those of other features."""
-    restore_folder(root)
     return [root, *sorted(path for path in (root / SETS).glob("[!.]*") if path.is_dir())]
 
 
@@ -201,7 +198,7 @@ def pack_features(
                 "from them with `corank pack --from`, or name another folder as `packed`"
             )
         return pack_log(data, schema, base, root, report, engine)
-    with WriteLock.of_replacement(root, "pack"):
+    with WriteLock.of_folder(root, "pack"):
         folder = root / SETS / fingerprint(data, schema, base)[:16]
         return pack_log(data, schema, base, folder, report, engine)
 
@@ -254,7 +251,7 @@ def open_encoders(location: Location, schema: Schema, codes: str) -> Encoders:
     if not isinstance(location, Path):
         return _open_remote(location, codes).encoders
     for folder in _list_encoded(location, codes):
-        return Encoders.load(folder / ENCODERS, schema)
+        return Encoders.load(folder / read_pack_manifest(folder).content / ENCODERS, schema)
     raise _gone(location)
 
 
@@ -290,8 +287,8 @@ def _open_remote(location: Location, codes: str) -> PackedDataset:
 def _list_encoded(root: Path, codes: str) -> Iterator[Path]:
     """List the packed data of a folder, and those that continue it, whose encoders have a hash."""
     for folder in [*list_packs(root), *list_continued(root)]:
-        with suppress(OSError):
-            if hash_encoders(folder) == codes:
+        with suppress(OSError, DataError):
+            if hash_encoders(folder / read_pack_manifest(folder).content) == codes:
                 yield folder
 
 

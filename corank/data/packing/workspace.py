@@ -21,11 +21,13 @@ import polars as pl
 import pyarrow as pa
 
 from corank.core.arrays import write_frame
+from corank.core.artifact import ArtifactWriter, measure_files, new_content
 from corank.core.errors import EngineError
-from corank.core.files import replace_folder, resumable_folder, retire_folder, sync_folder
+from corank.core.files import resumable_folder, retire_folder, sync_folder
 from corank.core.reports import Progress, Report
 from corank.core.types import Ints
 from corank.core.version import corank_version
+from corank.data.packed.manifest import PackManifest
 from corank.data.tables import RowRange, Table
 from corank.engine.base import Engine
 from corank.features.encoding import hash_values, mix_hashes
@@ -38,7 +40,7 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True)
 class PackWorkspace:
-    """A folder next to the packed data, named by their fingerprint, and the engine that runs the steps.
+    """A folder next to the content of the packed data, named by their fingerprint, and the engine that runs the steps.
 
     A step is a list of tasks. A task leaves its files, each complete under its name at once (`write_beside`), and then
     its result, in JSON types, as a marker. A packing of the same fingerprint reuses these; tasks that lack
@@ -100,11 +102,15 @@ class PackWorkspace:
         result: R = json.loads(mark.read_bytes())
         return result
 
-    def publish(self, out: Path) -> None:
-        """Move the packed data to their place. From then on nothing of the working folder is taken any more."""
+    def publish(self, writer: ArtifactWriter[PackManifest], manifest: PackManifest) -> None:
+        """Make the files the packed data. From then on nothing of the working folder is taken any more."""
+        for left in self.packed.rglob(".*"):  # of tasks that were killed
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         sync_folder(self.packed)
-        retired = retire_folder(self.folder)
-        replace_folder(out, retired / self.packed.name)
+        files = measure_files(self.packed)
+        retired, content = retire_folder(self.folder), writer.begin(new_content())
+        (retired / self.packed.name).rename(content)
+        writer.commit(content, manifest, files)
         shutil.rmtree(retired, ignore_errors=True)
 
 
@@ -175,7 +181,7 @@ def open_workspace(
         "boot": _BOOT.read_text().strip() if _BOOT.exists() else os.urandom(8).hex(),
     }
     mark = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-    with resumable_folder(out, mark, keep=(EngineError,)) as folder:
+    with resumable_folder(out / "work", mark, keep=(EngineError,)) as folder:
         done = len(list(folder.glob("done/*/*.json")))
         if done:
             report(f"going on with a packing that was interrupted after {done:,} tasks")

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from corank.bundle.bundle import Bundle
@@ -125,8 +124,7 @@ class Candidate:
         with suppress(BundleError, TrustError):
             trust = None if self.source.trusted is None else self.source.trusted.keys
             bundle = Bundle.open(self.source.cache / self.version, trust=trust)
-            named = bundle.manifest.model_copy(update={"content": self.version})
-            self.funnel, self.situation = Funnel(replace(bundle, manifest=named)), "served"
+            self.funnel, self.situation = Funnel(bundle), "served"
 
     def _note_trouble(self, error: Exception) -> None:
         """Report once why the version cannot be read; retry later if no state of it is loaded."""

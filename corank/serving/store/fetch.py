@@ -8,7 +8,6 @@ seconds of a core. It rests as long as it has worked, block by block, and its pr
 would be a 70th of a core that others want, and a swap would take minutes.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -21,15 +20,16 @@ from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
-from corank.bundle.bundle import Bundle
-from corank.bundle.bundle_writer import BundleWriter
+from corank.bundle.bundle import Bundle, lock_bundle
 from corank.bundle.content import part_file
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_records import KEYS
 from corank.bundle.manifest import BundleManifest
 from corank.bundle.signatures import TrustedKeys, is_content_name
 from corank.core.arrays import read_identifiers
+from corank.core.artifact import restore_artifact
 from corank.core.errors import BundleError, DataError, StoreError, TrustError
+from corank.core.locks import hold_lock
 from corank.core.registry import load_environment_plugins
 from corank.core.stored_matrix import append_rows
 from corank.serving.funnel.funnel import Funnel
@@ -43,7 +43,7 @@ from corank.serving.store.version_parts import (
     DamagedError,
     is_stored_part,
     read_chunks,
-    read_plain_manifest,
+    read_stored_manifest,
 )
 
 Pause = Callable[[], None]
@@ -81,29 +81,31 @@ def fetch_bundle(
             f"{store.address}: {version[:200]!r} is no name of a version; publish a bundle again"
         )
     path = cache / version
-    with _locked(cache, f".{version}.lock"):
+    with _lock_cache(cache, version):
         if path.is_symlink():
             raise BundleError(f"{path}: a link, and bundles are written into the cache alone; remove it")
         try:
             bundle = Bundle.open(path, verified, trust)
         except (BundleError, TrustError):
-            plain = read_plain_manifest(store, version, trust)
-            with BundleWriter.lock(path, "serve") as writer:
-                bundle = writer.restore(plain, lambda folder, manifest: _fill(folder, store, manifest, pause))
+            manifest = read_stored_manifest(store, version, trust)
+            with lock_bundle(path, "serve") as writer:
+                restored = restore_artifact(
+                    writer, manifest, lambda folder: _fill(folder, store, manifest, pause)
+                )
+            bundle = Bundle.of(restored)
         _remove_old(path)
     return bundle
 
 
 @contextmanager
-def _locked(folder: Path, name: str) -> Iterator[None]:
-    """Hold a lock, which one process at a time can; a signal that ends the process releases it. Raises BundleError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = os.fdopen(os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w")
-    except OSError as error:
-        raise BundleError(f"{folder}: bundles cannot be kept there: {error}") from None
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def _lock_cache(cache: Path, version: str) -> Iterator[None]:
+    """Wait for the lock of a version in a cache, whose folder is made. Raises BundleError."""
+    with ExitStack() as stack:
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(hold_lock(cache / f".{version}.lock"))
+        except OSError as error:
+            raise BundleError(f"{cache}: bundles cannot be kept there: {error}") from None
         yield
 
 
@@ -119,7 +121,7 @@ def _remove_old(path: Path) -> None:
 
 def _require_space(folder: Path, version: str, manifest: BundleManifest) -> None:
     """Raise BundleError unless the disk of a folder has room for a version: its manifest tells the size."""
-    needed, free = sum(part.bytes for part in manifest.parts.values()), shutil.disk_usage(folder).free
+    needed, free = manifest.size, shutil.disk_usage(folder).free
     if needed > free:
         raise BundleError(
             f"{folder}: {version} needs {needed:,} bytes, and {free:,} are free; make room, or name another --cache"
@@ -129,9 +131,9 @@ def _require_space(folder: Path, version: str, manifest: BundleManifest) -> None
 def _fill(folder: Path, store: Store, manifest: BundleManifest, pause: Pause) -> None:
     version = manifest.content
     _require_space(folder, version, manifest)
-    if not any(part.startswith(ITEM_KEYS) for part in manifest.parts):
+    if not any(part.startswith(ITEM_KEYS) for part in manifest.files):
         raise DamagedError(f"{store.address}: {version} has no {ITEM_KEYS}npy; publish it again")
-    for part in filter(is_stored_part, manifest.parts):
+    for part in filter(is_stored_part, manifest.files):
         _write_part(folder, store, version, manifest, part)
     _write_items(folder, store, manifest, pause)
 
@@ -139,7 +141,7 @@ def _fill(folder: Path, store: Store, manifest: BundleManifest, pause: Pause) ->
 def _write_part(folder: Path, store: Store, version: str, manifest: BundleManifest, part: str) -> None:
     (folder / part).parent.mkdir(parents=True, exist_ok=True)
     with (folder / part).open("wb") as file:
-        file.writelines(read_chunks(store, version, part, manifest.parts[part]))
+        file.writelines(read_chunks(store, version, part, manifest.files[part]))
 
 
 def _write_items(folder: Path, store: Store, manifest: BundleManifest, pause: Pause) -> None:

@@ -13,8 +13,9 @@ import msgspec
 import numpy as np
 
 from corank.bundle.bundle import Bundle
-from corank.bundle.manifest import BundleManifest, digest, signed_content
+from corank.bundle.manifest import BundleManifest, signed_content
 from corank.bundle.signatures import Signature, SigningKeys, is_content_name
+from corank.core.artifact import digest
 from corank.core.errors import BundleError, RequestError, StoreError
 from corank.core.objects import Location
 from corank.core.reports import Progress, Report

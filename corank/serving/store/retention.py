@@ -17,7 +17,7 @@ from corank.serving.store.fetch import fetch_bundle
 from corank.serving.store.journal import JOURNAL, LOG, journal_key, old_log_keys, record_unchanged
 from corank.serving.store.live_version import StoreState, VersionFacts
 from corank.serving.store.publish import make_live
-from corank.serving.store.version_parts import PROGRESS, read_plain_manifest, read_progress
+from corank.serving.store.version_parts import PROGRESS, read_progress, read_stored_manifest
 
 ABANDONED = 3_600_000
 """ms after which a version whose writing has stopped may be removed."""
@@ -139,7 +139,7 @@ def _switch_to(
         trust = sign.public() if sign is not None else None
         bundle = fetch_bundle(store, version, Path(folder), trust=trust)
         if sign is not None:
-            content = signed_content(read_plain_manifest(store, version, trust))
+            content = signed_content(read_stored_manifest(store, version, trust).plain())
             signatures = sign.add(content, facts.signatures)
             facts = facts.model_copy(update={"signatures": signatures})
         make_live(store, version, Funnel(bundle), facts, claim, what, report, sign=sign)

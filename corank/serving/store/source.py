@@ -56,7 +56,7 @@ def open_last_live(cache: Path, url: str) -> Bundle | None:
         bundle = Bundle.open(cache / note.version)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, BundleError):
         return None
-    return Bundle(bundle.folder, bundle.manifest.model_copy(update={"content": note.version}))
+    return bundle if bundle.manifest.content == note.version else None
 
 
 def _identity(url: str) -> str:

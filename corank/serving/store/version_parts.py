@@ -1,6 +1,9 @@
-"""The parts of a version in a store: its manifest, the files of its bundle in chunks, and a note of its progress.
+"""A version in a store of bytes: its bundle as an artifact, whose manifest and files lie in a table, files in chunks.
 
-The records of its items are kept apart (record_codec.py).
+    parts/VERSION    `manifest.json`; `NAME/CHUNK` of each file; `written`, a note of the progress
+
+The head names the version, with the hash of its manifest, once all is there. The items are kept as records, which
+differ from the files that they are made of (record_codec.py).
 """
 
 import hashlib
@@ -9,20 +12,12 @@ from typing import Any
 
 import msgspec
 
-from corank.bundle.bundle import CHUNK, Bundle
+from corank.bundle.bundle import Bundle
 from corank.bundle.item_records import KEYS
-from corank.bundle.manifest import (
-    FORMAT,
-    MOST_BYTES,
-    BundleManifest,
-    Part,
-    read_manifest,
-    refuse_format,
-    verify_manifest,
-)
+from corank.bundle.manifest import BundleManifest, require_signature
 from corank.bundle.signatures import TrustedKeys
-from corank.core.errors import StoreError
-from corank.core.files import parse_json
+from corank.core.artifact import CHUNK, File, parse_manifest
+from corank.core.errors import BundleError, StoreError
 from corank.core.time import now_ms
 from corank.serving.store.base import Store
 from corank.serving.store.live_version import StoreState, VersionFacts
@@ -67,7 +62,7 @@ def write_parts(bundle: Bundle, store: Store, version: str) -> None:
 
 def _chunks(bundle: Bundle) -> Iterator[tuple[bytes, bytes]]:
     """The key and the content of every chunk of the stored parts."""
-    for part in filter(is_stored_part, bundle.manifest.parts):
+    for part in filter(is_stored_part, bundle.manifest.files):
         with (bundle.folder / part).open("rb") as file:
             for n, chunk in enumerate(iter(lambda: file.read(CHUNK), b"")):
                 yield f"{part}/{n}".encode(), chunk
@@ -75,69 +70,62 @@ def _chunks(bundle: Bundle) -> Iterator[tuple[bytes, bytes]]:
 
 def verify_parts(bundle: Bundle, store: Store, version: str) -> None:
     """Check that every part arrived as it is in the bundle. Raises DamagedError, StoreError."""
-    for part in filter(is_stored_part, bundle.manifest.parts):
-        for _ in read_chunks(store, version, part, bundle.manifest.parts[part]):
+    for part in filter(is_stored_part, bundle.manifest.files):
+        for _ in read_chunks(store, version, part, bundle.manifest.files[part]):
             pass
     if store.get(f"parts/{version}", [MANIFEST]) != [encode_manifest(bundle.manifest)]:
         raise _damaged(store, version, "the manifest")
 
 
-def read_chunks(store: Store, version: str, part: str, facts: Part) -> Iterator[bytes]:
+def read_chunks(store: Store, version: str, part: str, file: File) -> Iterator[bytes]:
     """Read a part of a version, chunk by chunk.
 
     Raises DamagedError for a chunk of another length than the part's size tells, and at the end if the digest is wrong.
     """
     digest = hashlib.sha256()
-    for first in range(0, facts.bytes, CHUNK):
+    for first in range(0, file.bytes, CHUNK):
         (chunk,) = store.get(f"parts/{version}", [f"{part}/{first // CHUNK}".encode()])
-        if chunk is None or len(chunk) != min(CHUNK, facts.bytes - first):
+        if chunk is None or len(chunk) != min(CHUNK, file.bytes - first):
             raise _damaged(store, version, part)
         digest.update(chunk)
         yield chunk
-    if digest.hexdigest() != facts.sha256:
+    if digest.hexdigest() != file.sha256:
         raise _damaged(store, version, part)
 
 
-def read_stored_manifest(store: Store, version: str) -> BundleManifest:
-    """Read the manifest of a version. Raises as `read_plain_manifest`; BundleError."""
-    return read_manifest(
-        read_plain_manifest(store, version), f"{store.address}: {version}", "publish the bundle again"
-    )
-
-
-def read_plain_manifest(store: Store, version: str, trust: TrustedKeys | None = None) -> dict[str, Any]:
-    """Read the manifest of a version as a JSON value, with its signatures.
+def read_stored_manifest(store: Store, version: str, trust: TrustedKeys | None = None) -> BundleManifest:
+    """Read the manifest of a version, with its signatures.
 
     Args:
         store: the store.
         version: its name.
         trust: keys, one of which must have signed it; None if it need not be signed.
 
-    Raises StoreError if there is no such version, or it is of another release; DamagedError; TrustError.
+    Raises StoreError if there is no such version, or its manifest cannot be read; DamagedError; TrustError.
     """
     _, state = StoreState.read(store)
     facts = state.require_version(store, version)
     (raw,) = store.get(f"parts/{version}", [MANIFEST])
     if raw is None or hashlib.sha256(raw).hexdigest() != facts.manifest:
         raise _damaged(store, version, "the manifest")
-    if len(raw) > MOST_BYTES:
+    if len(raw) > BundleManifest.most_bytes:
         raise StoreError(
             f"{store.address}: {version}: a manifest of {len(raw):,} bytes; publish a bundle again"
         )
+    source, signatures = f"{store.address}: {version}", [one.model_dump() for one in facts.signatures]
+    verify = require_signature(trust, store.address)
+
+    def inspect(plain: Any) -> None:
+        if not isinstance(plain, dict) or plain.get("content") != version:
+            raise StoreError(f"{source} has the manifest of another; publish it again")
+        plain["signatures"] = signatures
+        if verify is not None:
+            verify(plain)
+
     try:
-        plain = parse_json(raw)
-    except ValueError as error:
-        raise StoreError(
-            f"{store.address}: {version}: no manifest ({error}); publish a bundle again"
-        ) from None
-    if not isinstance(plain, dict) or plain.get("content") != version:
-        raise StoreError(f"{store.address}: {version} has the manifest of another; publish it again")
-    plain |= {"signatures": [one.model_dump() for one in facts.signatures]}
-    if trust is not None:
-        verify_manifest(plain, trust, store.address)
-    if plain.get("format", FORMAT) != FORMAT:
-        raise StoreError(f"{store.address}: {version}: {refuse_format(plain['format'])} and publish it")
-    return plain
+        return parse_manifest(raw, BundleManifest, source, inspect, sealed=False)
+    except BundleError as error:
+        raise StoreError(f"{error}, and publish it") from None
 
 
 def read_stored_digest(store: Store, version: str, facts: VersionFacts | None) -> str | None:

@@ -1,17 +1,14 @@
 """A training state or trained weights: named tensors, of which tables may lie in parts, and checked facts.
 
-One process writes them as one file in the format of safetensors, which holds no code. A file is written next to its
-name, forced to disk, then renamed: a reader finds the old one or the new one, never half. Tensors of an open file are
-mapped into memory: what is not read takes none. A table in parts has the rows of some buckets in each, as ranks hold
-and write it.
+Files are in the format of safetensors, which holds no code (checkpoint_files.py). Tensors of an open file are mapped
+into memory: what is not read takes none. A table in parts has the rows of some buckets in each, as ranks hold and
+write it.
 
 Letters: N rows of the whole table · p depth, the rows of a bucket · b buckets of a part · d dimension.
 """
 
-import hashlib
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Self
@@ -19,12 +16,10 @@ from typing import Annotated, Any, BinaryIO, Self
 import torch
 from annotated_types import Ge, Le
 from pydantic import AfterValidator, BaseModel, Strict, TypeAdapter, ValidationError, model_validator
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor
 
 from corank.core.errors import CheckpointError
-from corank.core.files import atomic_file, open_regular_file, parse_json
 from corank.core.formatting import shorten
 from corank.distributed.ranks import BUCKETS, RowShards
 
@@ -291,45 +286,6 @@ class Checkpoint:
         """Copy rows of a table by their numbers: (N,) → (N, ...). All of the table must have been loaded."""
         table = self.tables.get(name)
         return self.tensors[name].index_select(0, rows) if table is None else table.gather(rows)
-
-
-def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write the file whole or not at all. Raises CheckpointError, the old file untouched, if the disk refuses."""
-    named = {name: checkpoint.whole(name) for name in checkpoint.names}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
-    facts = json.dumps(checkpoint.facts, sort_keys=True)
-    try:
-        with atomic_file(path) as partial:
-            save_file(tensors, partial, {"facts": facts, "digest": digest_tensors(tensors, facts)})
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be written: {error}; free some space and resume") from None
-
-
-def load(path: Path) -> Checkpoint:
-    """Map a file and prove it whole. Raises CheckpointError if it is absent, cut short, altered or of another form."""
-    try:
-        with open_regular_file(path.parent, path.name) as file:
-            tensors, texts = map_tensors(file)
-        facts = texts.get("facts", "")
-        if texts.get("digest") != digest_tensors(tensors, facts):
-            raise CheckpointError(f"{path}: its contents do not match its digest; delete it and train again")
-        return Checkpoint(tensors, check_facts(parse_json(facts)))
-    except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError(f"{path}: no such checkpoint; train first") from None
-    except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: damaged or no checkpoint ({error}); delete it and train again"
-        ) from None
-
-
-def digest_tensors(tensors: Mapping[str, Tensor], facts: str) -> str:
-    """Hash names, types, shapes and numbers of tensors, and the text of facts."""
-    digest = hashlib.sha256(facts.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def check_names(held: Checkpoint, expected: Iterable[str], path: Path) -> None:

@@ -1,94 +1,224 @@
-"""The checkpoints of a run: where each lies, how it is written, and whether it is of a config and packed data.
+"""Checkpoints on disk: how one process and several ranks write them, and whether one is of a config and packed data.
 
-One process writes a file; several ranks a folder, while they keep training:
+A checkpoint is an artifact, `RUN/NAME/`, with a file of each process:
 
-    RUN/NAME/manifest.json                              written last, replaced in one rename
-    RUN/NAME/<content>/shard-00000-of-00002.safetensors of each rank, in a folder of its own each time
+    shard-00000-of-00002.safetensors    the rows of rank 0's buckets of every table, and all other tensors
+    shard-00001-of-00002.safetensors    the rows of rank 1's buckets
 
-A writer killed at any moment leaves the manifest of the checkpoint before, and that one's files.
+They are what `torch.distributed.checkpoint` writes through its safetensors writer, and its reader reads them. A table
+of N rows is (N, ...) in the file of one process, and (N / 256, buckets, ...) in those of several; the file's header
+says where that lies in the whole. corank writes and reads them itself, since that writer sends its plans as pickles and
+holds every shard once more in memory.
 """
 
 import json
-import os
 import shutil
 import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
+import torch
+from annotated_types import Ge, Le
+from pydantic import Field, model_validator
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
-from corank.bundle.manifest import Part
-from corank.core.errors import CheckpointError, ConfigError
-from corank.core.files import atomic_file, parse_json, read_regular_file, sync
-from corank.core.settings import validate
-from corank.data.packed.dataset import PackedDataset
-from corank.distributed.ranks import Ranks
-from corank.training.checkpoints.checkpoint import ALL_BUCKETS, Checkpoint, load, save
-from corank.training.checkpoints.shards import (
+from corank.core.artifact import (
     MANIFEST,
-    ShardManifest,
-    copy_shard,
-    load_shards,
-    outline_checkpoint,
-    shard_file,
-    write_shard,
+    ArtifactWriter,
+    File,
+    FileName,
+    Manifest,
+    new_content,
+    open_folder,
+)
+from corank.core.errors import CheckpointError, ConfigError, CorankError
+from corank.core.files import atomic_file, open_regular_file, parse_json, read_regular_file, sync
+from corank.core.settings import Settings, validate
+from corank.data.packed.dataset import PackedDataset
+from corank.distributed.ranks import BUCKETS, Ranks, RowShards
+from corank.training.checkpoints.checkpoint import (
+    ALL_BUCKETS,
+    Checkpoint,
+    SplitTable,
+    TablePart,
+    check_facts,
+    map_tensors,
 )
 from corank.training.config.config import Config
 from corank.training.config.config_file import complete_saved, flatten, plain
 
+NUMBERS: Mapping[str, torch.dtype] = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.int32)
+}
+"""The types of numbers that a checkpoint may have."""
+Size = Annotated[int, Ge(0), Le(2**48)]
 
-@dataclass(frozen=True)
-class CheckpointLocation:
-    """A checkpoint of a run, by name. Whoever writes one kind removes the other afterwards.
 
-    A process killed in between leaves both, each whole. The folder is read then; if the file is newer, training resumes
-    from a little earlier, to the same weights.
+class StoredTensor(Settings):
+    """Type and shape of a checkpoint's tensor."""
+
+    dtype: Literal["float64", "float32", "bfloat16", "float16", "int64", "int32"]
+    shape: Annotated[list[Size], Field(max_length=8)]
+    """Of the whole tensor."""
+    table: bool
+    """Whether its rows are those of a table: each file has the rows of some buckets. Others are in the first file."""
+
+    def stored_shape(self, buckets: range) -> tuple[int, ...]:
+        """The shape in a file that has some buckets."""
+        if not self.table or buckets == ALL_BUCKETS:
+            return tuple(self.shape)
+        return (RowShards(self.shape[0]).depth, len(buckets), *self.shape[1:])
+
+
+class CheckpointManifest(Manifest):
+    """The manifest of a checkpoint."""
+
+    error: ClassVar[type[CorankError]] = CheckpointError
+    missing: ClassVar[str] = "no such checkpoint; train first"
+    remedy: ClassVar[str] = "delete it and train again"
+
+    kind: str = "checkpoint"
+    format: int = 2
+    files: dict[FileName, File] = Field({}, max_length=BUCKETS)
+    facts: dict[str, Any]
+    """Everything that is no tensor."""
+    tensors: dict[str, StoredTensor]
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> "CheckpointManifest":
+        expected = {shard_file(rank, self.ranks) for rank in range(self.ranks)}
+        if self.files.keys() != expected:
+            odd = min(self.files.keys() ^ expected)
+            raise ValueError(f"files: '{odd[:200]}' is missing, or is not one of {self.ranks} ranks")
+        for name, tensor in self.tensors.items():
+            if tensor.table and not tensor.shape:
+                raise ValueError(f"tensors: '{name[:200]}' is called a table and has no rows")
+        check_facts(self.facts)
+        return self
+
+    @property
+    def ranks(self) -> int:
+        """The processes that wrote it."""
+        return len(self.files)
+
+    @classmethod
+    def outline(cls, checkpoint: Checkpoint) -> "CheckpointManifest":
+        """The manifest of a checkpoint without its files. Its values are copied where a training changes them."""
+        tensors = {
+            name: StoredTensor.model_validate(
+                {
+                    "dtype": str(checkpoint.dtype(name)).removeprefix("torch."),
+                    "shape": list(checkpoint.shape(name)),
+                    "table": name in checkpoint.tables,
+                }
+            )
+            for name in checkpoint.names
+        }
+        return cls.model_construct(facts=json.loads(json.dumps(checkpoint.facts)), tensors=tensors)
+
+
+def shard_file(rank: int, ranks: int) -> str:
+    """The name of the file that a rank writes."""
+    return f"shard-{rank:05d}-of-{ranks:05d}.safetensors"
+
+
+def exists(folder: Path) -> bool:
+    """Whether there is a checkpoint, written to its end."""
+    return (folder / MANIFEST).is_file()
+
+
+def remove(folder: Path) -> None:
+    """Remove a checkpoint if there is one. Raises OSError if its manifest cannot be removed."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def load(folder: Path, buckets: range = ALL_BUCKETS) -> Checkpoint:
+    """Map a checkpoint and prove it whole, of tables at least the rows of some buckets.
+
+    Raises CheckpointError, which names the file, if one is absent, cut short, altered or of another form.
     """
 
-    run: Path
-    """The run's folder."""
-    name: str
+    def wanted(name: str) -> bool:
+        rank, ranks = (int(number) for number in name.removesuffix(".safetensors").split("-")[1::2])
+        own = _buckets(rank, ranks)
+        return rank == 0 or (own.start < buckets.stop and buckets.start < own.stop)
 
-    @property
-    def file(self) -> Path:
-        """The file that one process writes."""
-        return self.run / f"{self.name}.safetensors"
+    opened = open_folder(folder, CheckpointManifest, wanted=wanted)
+    manifest, tensors = opened.manifest, dict[str, Tensor]()
+    parts: dict[str, list[TablePart]] = {name: [] for name, t in manifest.tensors.items() if t.table}
+    for rank in range(manifest.ranks):
+        if not wanted(shard_file(rank, manifest.ranks)):
+            continue
+        for name, tensor in _read_shard(opened.folder, manifest, rank).items():
+            if name in parts and manifest.ranks > 1:
+                parts[name].append(TablePart(_buckets(rank, manifest.ranks), tensor.flatten(0, 1)))
+            else:
+                tensors[name] = tensor
+    tables = {
+        name: SplitTable(manifest.tensors[name].shape[0], tuple(shards))
+        for name, shards in parts.items()
+        if shards
+    }
+    return Checkpoint(tensors, manifest.facts, tables)
 
-    @property
-    def folder(self) -> Path:
-        """The folder that several ranks write."""
-        return self.run / self.name
 
-    @property
-    def path(self) -> Path:
-        """The file or the folder, whichever exists; the file if there is none."""
-        return self.folder if (self.folder / MANIFEST).is_file() else self.file
+def _read_shard(folder: Path, manifest: CheckpointManifest, rank: int) -> dict[str, Tensor]:
+    """Map the tensors of a rank's file, and check them against the manifest."""
+    path, buckets = folder / shard_file(rank, manifest.ranks), _buckets(rank, manifest.ranks)
+    try:
+        with open_regular_file(folder, path.name) as file:
+            tensors, _ = map_tensors(file)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); {manifest.remedy}") from None
+    expected = {
+        name: (NUMBERS[tensor.dtype], tensor.stored_shape(buckets))
+        for name, tensor in manifest.tensors.items()
+        if tensor.table or rank == 0
+    }
+    actual = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    if odd := {name for name in expected | actual if expected.get(name) != actual.get(name)}:
+        one = min(odd)
+        raise CheckpointError(
+            f"{path}: {one}: expected {expected.get(one, 'none')}; found {actual.get(one, 'none')}; "
+            f"{manifest.remedy}"
+        )
+    return tensors
 
-    @property
-    def exists(self) -> bool:
-        """Whether there is a checkpoint, written to its end."""
-        return (self.folder / MANIFEST).is_file() or self.file.is_file()
 
-    def load(self, buckets: range = ALL_BUCKETS) -> Checkpoint:
-        """Map the checkpoint and prove it whole, of tables at least the rows of some buckets.
+def _buckets(rank: int, ranks: int) -> range:
+    return RowShards(BUCKETS, ranks).buckets(rank)
 
-        Raises CheckpointError, which names the file, if it is absent, cut short or altered.
-        """
-        return load_shards(self.folder, buckets) if self.path == self.folder else load(self.file)
 
-    def remove(self) -> None:
-        """Remove the checkpoint. Raises OSError."""
-        self.file.unlink(missing_ok=True)
-        self.remove_folder()
+def save(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint of one process, whole or not at all. Raises CheckpointError if the disk refuses."""
+    named = {name: checkpoint.whole(name) for name in checkpoint.names}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
+    writer = ArtifactWriter.of(folder, CheckpointManifest)
+    with writer.writing(new_content()) as content:
+        _save_shard(content / shard_file(0, 1), tensors, {})
+        writer.commit(content, CheckpointManifest.outline(checkpoint))
 
-    def remove_folder(self) -> None:
-        """Remove the folder. Raises OSError if its manifest cannot be removed."""
-        if self.folder.is_dir():
-            (self.folder / MANIFEST).unlink(missing_ok=True)
-            shutil.rmtree(self.folder, ignore_errors=True)
+
+def _save_shard(path: Path, tensors: dict[str, Tensor], starts: Mapping[str, int]) -> None:
+    """Write a file; `starts` has the first bucket of each table that is in parts. Raises OSError."""
+    offsets = {
+        name: {
+            "saved_offsets": [0, starts[name], *[0] * (tensor.dim() - 2)]
+            if name in starts
+            else [0] * tensor.dim()
+        }
+        for name, tensor in tensors.items()
+    }
+    texts = {"format": "pt", "DCP_VERSION": "1.0", "DCP_SHARDING_INFO": json.dumps(offsets)}
+    try:
+        save_file(tensors, path, texts)
+    except SafetensorError as error:
+        raise OSError(str(error)) from None
 
 
 POLL = 0.02
@@ -110,8 +240,8 @@ class CheckpointWriter:
         self.ranks = ranks or Ranks()
         self._writing: _ShardThread | None = None
 
-    def write(self, location: CheckpointLocation, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint; an earlier one there is removed afterwards. A collective.
+    def write(self, folder: Path, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint in place of the one in a folder. A collective.
 
         Several ranks copy their parts and write them in the background: later steps do not change what is written. The
         facts and the tensors that are whole are those of rank 0.
@@ -119,16 +249,14 @@ class CheckpointWriter:
         Raises CheckpointError if this one, or the one before it, cannot be written.
         """
         self.wait()
+        if self.ranks.alone:
+            save(folder, checkpoint)
+            return
         try:
-            if self.ranks.alone:
-                save(location.file, checkpoint)
-                location.remove_folder()
-                return
-            content = self.ranks.share(_make_content(location) if self.ranks.first else None, "checkpoint")
+            content = self.ranks.share(_make_content(folder) if self.ranks.first else None, "checkpoint")
         except OSError as error:
-            raise _unwritable(location, self.ranks, error) from None
-        shard = copy_shard(checkpoint, self.ranks.rank, self.ranks.world)
-        self._writing = _ShardThread(location, content, self.ranks, checkpoint, shard)
+            raise _unwritable(folder, self.ranks, error) from None
+        self._writing = _ShardThread(folder / content, self.ranks, checkpoint)
         self._writing.start()
 
     def wait(self) -> None:
@@ -141,24 +269,15 @@ class CheckpointWriter:
 
 
 class _ShardThread(threading.Thread):
-    """Writes a rank's file of a checkpoint; that of rank 0 then writes the manifest, once all files are there."""
+    """Writes a rank's file of a checkpoint; that of rank 0 then commits it, once all files are there."""
 
-    def __init__(
-        self,
-        location: CheckpointLocation,
-        content: str,
-        ranks: Ranks,
-        checkpoint: Checkpoint,
-        shard: dict[str, Tensor],
-    ) -> None:
+    def __init__(self, content: Path, ranks: Ranks, checkpoint: Checkpoint) -> None:
         super().__init__(name="checkpoint", daemon=True)
-        self._location, self._folder, self._ranks = location, location.folder / content, ranks
+        self._content, self._ranks = content, ranks
         # not the tensors of the model, which keep changing
-        self._outline, self._tables, self._shard = (
-            outline_checkpoint(checkpoint),
-            set(checkpoint.tables),
-            shard,
-        )
+        self._manifest = CheckpointManifest.outline(checkpoint)
+        self._shard = copy_shard(checkpoint, ranks.rank, ranks.world)
+        self._starts = dict.fromkeys(checkpoint.tables, _buckets(ranks.rank, ranks.world).start)
         self._written = threading.Event()
         self._error: Exception | None = None
 
@@ -168,7 +287,7 @@ class _ShardThread(threading.Thread):
             self._write_shard()
             self._written.set()
             if self._ranks.first:
-                self._publish()
+                self._commit()
         except Exception as error:  # it is raised where the training waits
             self._error = error
         finally:
@@ -185,38 +304,56 @@ class _ShardThread(threading.Thread):
         self._raise()
 
     def _raise(self) -> None:
-        if isinstance(self._error, OSError | SafetensorError):
-            raise _unwritable(self._location, self._ranks, self._error) from None
+        if isinstance(self._error, OSError):
+            raise _unwritable(self._content.parent, self._ranks, self._error) from None
         if self._error is not None:
             raise self._error
 
     def _write_shard(self) -> None:
-        rank, world = self._ranks.rank, self._ranks.world
-        part = write_shard(self._folder, rank, world, self._shard, self._tables)
+        if not self._content.is_dir():
+            raise OSError(
+                "no such folder on this machine; all ranks must see the run's folder on one file system"
+            )
+        path = self._content / shard_file(self._ranks.rank, self._ranks.world)
+        _save_shard(path, self._shard, self._starts)
         self._shard.clear()
-        with atomic_file(self._folder / _note(rank)) as partial:
-            partial.write_text(json.dumps(part.model_dump()), encoding="utf-8")
+        sync(path)
+        with path.open("rb") as file:
+            measured = File.measure(file)
+        with atomic_file(self._content / _note(self._ranks.rank)) as partial:
+            partial.write_text(measured.model_dump_json(), encoding="utf-8")
 
-    def _publish(self) -> None:
-        """Write the manifest once every rank has noted its file, then remove what was there before."""
-        files = {
-            shard_file(rank, self._ranks.world): self._await_note(rank) for rank in range(self._ranks.world)
-        }
-        for rank in range(self._ranks.world):
-            (self._folder / _note(rank)).unlink()
-        sync(self._folder)
-        ShardManifest.of(self._outline, self._folder.name, files).write(self._location.folder)
-        self._location.file.unlink(missing_ok=True)
-        for old in self._location.folder.iterdir():
-            if old.name not in (MANIFEST, self._folder.name):
-                shutil.rmtree(old, ignore_errors=True)
+    def _commit(self) -> None:
+        """Commit the checkpoint once every rank has noted its file."""
+        world = self._ranks.world
+        files = {shard_file(rank, world): self._await_note(rank) for rank in range(world)}
+        for rank in range(world):
+            (self._content / _note(rank)).unlink()
+        sync(self._content)
+        writer = ArtifactWriter.of(self._content.parent, CheckpointManifest)
+        writer.commit(self._content, self._manifest, files)
 
-    def _await_note(self, rank: int) -> Part:
+    def _await_note(self, rank: int) -> File:
         """Wait for a rank's file. If that rank fails, it raises, and ends this training."""
-        path = self._folder / _note(rank)
+        path = self._content / _note(rank)
         while not path.is_file():
             threading.Event().wait(POLL)
-        return validate(Part, parse_json(read_regular_file(self._folder, path.name, 1 << 12)), str(path))
+        return validate(File, parse_json(read_regular_file(self._content, path.name, 1 << 12)), str(path))
+
+
+def copy_shard(checkpoint: Checkpoint, rank: int, ranks: int) -> dict[str, Tensor]:
+    """Copy what a rank writes of a checkpoint: its buckets of every table; the first rank's other tensors, too."""
+    buckets = _buckets(rank, ranks)
+    named = {
+        name: table.take(buckets).view(RowShards(table.rows).depth, len(buckets), *table.shape[1:])
+        for name, table in checkpoint.tables.items()
+    }
+    if rank == 0:
+        # contiguous, whatever the views that the model has
+        named |= {
+            name: tensor.detach().cpu().clone().contiguous() for name, tensor in checkpoint.tensors.items()
+        }
+    return named
 
 
 def _note(rank: int) -> str:
@@ -224,18 +361,18 @@ def _note(rank: int) -> str:
     return f"shard-{rank:05d}.json"
 
 
-def _make_content(location: CheckpointLocation) -> str:
+def _make_content(folder: Path) -> str:
     """Make an empty folder for files. Returns its name."""
-    content = os.urandom(4).hex()
-    (location.folder / content).mkdir(parents=True)
-    sync(location.folder)
-    sync(location.run)
-    return content
+    content = ArtifactWriter.of(folder, CheckpointManifest).begin(new_content())
+    sync(folder)
+    sync(folder.parent)
+    return content.name
 
 
-def _unwritable(location: CheckpointLocation, ranks: Ranks, error: Exception) -> CheckpointError:
-    rank = "" if ranks.alone else f" by rank {ranks.rank}"
-    return CheckpointError(f"{location.folder}: cannot be written{rank}: {error}; free some space and resume")
+def _unwritable(folder: Path, ranks: Ranks, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{folder}: cannot be written by rank {ranks.rank}: {error}; free some space and resume"
+    )
 
 
 MAY_CHANGE = {"packed", "train.tables"}
@@ -250,7 +387,7 @@ def config_facts(config: Config, packed: PackedDataset) -> dict[str, Any]:
 
 
 def load_matching(
-    location: CheckpointLocation,
+    path: Path,
     parts: Sequence[str],
     config: Config,
     packed: PackedDataset,
@@ -261,7 +398,7 @@ def load_matching(
     Of tables it has at least the rows of some buckets. Raises CheckpointError, which names the keys that differ, if
     it is of another config or packing.
     """
-    path, checkpoint = location.path, location.load(buckets)
+    checkpoint = load(path, buckets)
     _refuse_other_config(checkpoint, config, path)
     if checkpoint.facts.get("codes") != packed.codes:
         raise CheckpointError(

@@ -320,7 +320,7 @@ def forecast_training(profile: LogProfile, packed: PackedDataset | None, machine
     else:
         sizes = dict(packed.encoders.sizes)
     work = TrainingWork(config, Layout(config.declared, sizes), splits, values[ITEM])
-    packed_bytes = None if packed is None else sum(packed.manifest.files.values())
+    packed_bytes = None if packed is None else packed.manifest.size
     return Forecast.of(work, machine, packed_bytes)
 
 

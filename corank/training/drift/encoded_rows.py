@@ -24,6 +24,7 @@ from corank.features.encoding import MISSING, UNKNOWN, Encoded, Vocabulary
 from corank.features.feature_kind import Side
 from corank.features.operands import with_compared
 from corank.features.schema import Schema
+from corank.training.checkpoints.checkpoint_files import load
 from corank.training.drift.figure import CodeBins, NumberBins, chance_of_shares, stability_index
 from corank.training.packed_data import packed_location
 from corank.training.run import Run
@@ -223,7 +224,7 @@ def open_packed_of(run: Run) -> PackedDataset:
     """
     if not run.finished:
         raise CheckpointError(f"{run.folder}: training has not finished; go on with `corank train --resume`")
-    codes = run.latest.load().facts.get("codes")
+    codes = load(run.latest).facts.get("codes")
     return open_trained(packed_location(run.config, run.base), run.config.data, str(codes))
 
 
